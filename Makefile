@@ -1,0 +1,48 @@
+# Every target sets up .venv first; nothing is installed by hand.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONDONTWRITEBYTECODE := 1
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "make: expected Python 3.10 or newer, got $$($(PYTHON) --version 2>&1); use: make PYTHON=/path/to/python3"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "make: python3 has no venv module; on Debian or Ubuntu: apt-get install python3-venv"; exit 2; }
+	@echo "Installing pinned dependencies into $(VENV) (once) ..."
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: help setup report test lab format lint lock clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## make .venv with pinned dependencies
+
+report: setup ## run the demo plan and print the path of its page
+	@$(BIN)/fopro report reports/plans/demo.yaml --out reports/demo
+
+test: setup ## run the whole suite
+	@$(BIN)/python -m pytest -q
+
+lab: setup ## open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+
+format: setup ## format the code and strip the notebooks
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/nbstripout notebooks/*.ipynb
+
+lint: setup ## ruff, mypy and the import arrows
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+
+lock: setup ## pin the newest allowed versions in requirements.lock, with hashes
+	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.10 --upgrade \
+		--generate-hashes --no-header --no-annotate --quiet -o requirements.lock
+
+clean: ## remove .venv and caches, keep reports
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,244 @@
+"""Every knob once: frozen, validated models, read from YAML, ``--set`` and parameter cells."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fopro_lab.errors import InputError
+
+Method = Literal["ce", "bsm", "ekd", "fopro", "random"]
+PromptForm = Literal["generator", "shared", "ring"]
+Objective = Literal["statistics", "confidence", "task", "disagreement", "identity"]
+ConfigType = TypeVar("ConfigType", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of all configs: immutable, no unknown names, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def from_mapping(cls: type[ConfigType], values: Mapping[str, Any]) -> ConfigType:
+        """Build the config and turn the first problem into one clear line.
+
+        Args:
+            values: Field names and values.
+
+        Returns:
+            The validated config.
+
+        Raises:
+            InputError: For an unknown name (with the nearest known one) or a value out of range.
+
+        Example:
+            >>> TrainConfig.from_mapping({"epoch": 3})
+            Traceback (most recent call last):
+            fopro_lab.errors.InputError: epoch: not a name of TrainConfig; did you mean 'epochs'?
+        """
+        for name in values:
+            if name not in cls.model_fields:
+                near = get_close_matches(name, cls.model_fields, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else "see `fopro train --print-config`"
+                raise InputError(f"{name}: not a name of {cls.__name__}; {hint}")
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+            raise InputError(f"{name}: expected {message}{got}") from None
+
+    @classmethod
+    def from_parameters(cls: type[ConfigType], namespace: Mapping[str, Any]) -> ConfigType:
+        """Pick this config's fields out of a notebook's namespace.
+
+        Args:
+            namespace: Typically ``globals()`` after the parameters cell.
+
+        Returns:
+            The validated config; fields that the notebook does not declare keep their default.
+
+        Example:
+            >>> epochs, unrelated = 3, "x"
+            >>> TrainConfig.from_parameters({"epochs": epochs, "unrelated": unrelated}).epochs
+            3
+        """
+        return cls.from_mapping({k: v for k, v in namespace.items() if k in cls.model_fields})
+
+
+class DataConfig(Config):
+    """Which pictures, how they are split, and at what size they are read."""
+
+    dataset: str = Field("phantom", min_length=1, description="a dataset's name, or a path")
+    image_column: str = Field("", description="CSV: column of file names; empty finds it by name")
+    class_column: str = Field("", description="CSV: column of classes; empty finds it by name")
+    group_column: str = Field("", description="CSV: lesion or patient; pictures of one stay together")
+    source_column: str = Field("", description="CSV: scanner or hospital")
+    split_column: str = Field("", description="CSV: given split, train, val or test; empty draws one")
+    pictures: int = Field(0, ge=0, description="at most this many, stratified by class; 0 is all")
+    image_size: int = Field(64, ge=16, le=1024, description="side of the square picture, pixels")
+    val_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of each class")
+    test_fraction: float = Field(0.25, gt=0, lt=0.6, description="share of each class")
+    val_per_class: int = Field(0, ge=0, description="balanced validation: pictures a class; 0 is off")
+    test_per_class: int = Field(0, ge=0, description="balanced test: pictures a class; 0 is off")
+    split_seed: int = Field(0, ge=0, description="seed of the split and of the subsample")
+    group_rule: Literal["rank", "count"] = Field(
+        "rank", description="head, medium and tail: thirds of the classes by rank, or by count"
+    )
+    head_above: int = Field(700, ge=1, description="rule 'count': more training pictures is head")
+    tail_below: int = Field(70, ge=1, description="rule 'count': fewer training pictures is tail")
+
+
+class TeacherConfig(Config):
+    """Which frozen network is asked."""
+
+    teacher: str = Field("builtin", min_length=1, description="builtin, timm:NAME, torchvision:NAME")
+    weights: str = Field("", description="file with the teacher's weights, safetensors or pickle")
+    teacher_size: int = Field(
+        0, ge=0, le=1024, description="side of the picture the teacher sees, pixels; 0 is its rule"
+    )
+
+
+class PromptConfig(Config):
+    """How the Fourier prompt is built and driven."""
+
+    prompt_form: PromptForm = Field("generator", description="noise to map, one map, or rings")
+    prompt_rows: int = Field(16, ge=2, le=256, description="rows of the coarse map")
+    prompt_rings: int = Field(8, ge=1, le=64, description="rings of the form 'ring'")
+    prompt_noise: int = Field(16, ge=1, le=512, description="width of the generator's noise")
+    max_log_gain: float = Field(0.7, gt=0, le=3, description="bound s of |log gain|, natural log")
+    objectives: dict[Objective, float] = Field(
+        {"statistics": 1.0, "task": 1.0, "identity": 0.1}, description="weight of each objective"
+    )
+    explore_steps: int = Field(20, ge=1, description="prompt steps in one exploration")
+    explore_rate: float = Field(0.01, gt=0, le=1, description="Adam's learning rate of the prompt")
+
+    @model_validator(mode="after")
+    def _weights_are_positive(self) -> "PromptConfig":
+        if not self.objectives or any(weight < 0 for weight in self.objectives.values()):
+            raise ValueError(f"objectives with weights of 0 or more, got {self.objectives}")
+        return self
+
+
+class TrainConfig(DataConfig, TeacherConfig, PromptConfig):
+    """One training run: baseline, EKD, FoPro-KD or the control with random gains."""
+
+    method: Method = Field("fopro", description="ce, bsm (balanced softmax), ekd, fopro or random")
+    student: Literal["small", "resnet18"] = Field("small", description="the network that is trained")
+    student_weights: str = Field("", description="safetensors to start from; empty is random")
+    student_size: int = Field(
+        0, ge=0, le=1024, description="side of the picture the student sees, pixels; 0 is image_size"
+    )
+    epochs: int = Field(10, ge=1, description="passes over the training set")
+    batch_size: int = Field(32, ge=2, description="pictures a step")
+    learning_rate: float = Field(3e-4, gt=0, le=10, description="Adam's learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="Adam's L2 penalty")
+    clip_norm: float = Field(5.0, gt=0, description="bound of the gradient's norm")
+    distill_weight: float = Field(3.0, ge=0, description="lambda of the EKD loss")
+    augment: Literal["none", "flips", "published"] = Field("published", description="augmentation")
+    prompted_fraction: float = Field(
+        0.75, ge=0, le=1, description="share of batches whose teacher input is prompted"
+    )
+    explore_every: int = Field(2, ge=1, description="epochs between two explorations")
+    seed: int = Field(0, ge=0, description="seed of weights, order, augmentation and prompts")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 is all")
+
+    @model_validator(mode="after")
+    def _student_sees_no_more_than_is_read(self) -> "TrainConfig":
+        if self.student_size > self.image_size:
+            raise ValueError(
+                f"student_size up to image_size = {self.image_size}, got {self.student_size}"
+            )
+        return self
+
+
+class PretrainConfig(Config):
+    """Pre-training of the built-in teacher on natural pictures."""
+
+    natural: str = Field("../shared/data/natural", description="folder with the two zip archives")
+    width: int = Field(32, ge=8, le=256, description="channels of the first stage")
+    image_size: int = Field(32, ge=16, le=224, description="side of the training crop, pixels")
+    epochs: int = Field(60, ge=1, description="passes over the pictures")
+    batch_size: int = Field(128, ge=2, description="pictures a step")
+    learning_rate: float = Field(2e-3, gt=0, description="peak of AdamW's one-cycle schedule")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled decay")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the uniform label")
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
+    seed: int = Field(0, ge=0, description="seed of weights, order and crops")
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content; an empty file is an empty mapping.
+
+    Raises:
+        InputError: If it is missing, is not YAML, or holds something else.
+
+    Example:
+        >>> read_yaml("nowhere.yaml")
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: nowhere.yaml: no such file
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}: expected YAML, got a syntax error{where}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected names and values, got a {type(content).__name__}")
+    return content
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Turn ``--set`` texts into values; ``a.b=1`` sets one entry of the mapping ``a``.
+
+    Args:
+        settings: Texts ``name=value``, the value in YAML.
+
+    Returns:
+        Names and values.
+
+    Raises:
+        InputError: If a text has no ``=`` or its value is not YAML.
+
+    Example:
+        >>> parse_settings(["epochs=3", "dataset=~/my pictures", "objectives.task=0.5"])
+        {'epochs': 3, 'dataset': '~/my pictures', 'objectives': {'task': 0.5}}
+    """
+    values: dict[str, Any] = {}
+    for text in settings:
+        name, equals, raw = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set: expected name=value, got '{text}'")
+        try:
+            value = yaml.safe_load(raw) if raw else ""
+        except yaml.YAMLError:
+            value = raw
+        value = raw if value is None else value
+        *parents, leaf = name.strip().split(".")
+        target = values
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise InputError(f"--set: {name}: '{parent}' is set to a plain value as well")
+        target[leaf] = value
+    return values

@@ -1,0 +1,16 @@
+"""The two ways a command can fail, each with one clear line.
+
+Every message names the thing, the rule, what came, and the way out where there is one.
+"""
+
+
+class InputError(ValueError):
+    """The user's input was wrong: a path, a column, a value, a file. The command exits with 2."""
+
+
+class ShapeError(InputError):
+    """A tensor or array of the wrong shape."""
+
+
+class WorkError(RuntimeError):
+    """The input was right and the work failed: disk full, a notebook's red cell. Exits with 1."""
