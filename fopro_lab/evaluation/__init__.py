@@ -1,0 +1,26 @@
+"""The verdict: predictions in, scores with intervals and paired comparisons out. No torch."""
+
+from fopro_lab.evaluation.comparisons import compare, score_runs, summarise
+from fopro_lab.evaluation.predictions import (
+    check_predictions,
+    class_names,
+    read_predictions,
+    write_predictions,
+)
+from fopro_lab.evaluation.runs import Run, load_runs
+from fopro_lab.evaluation.scores import class_groups, score, score_seeds
+
+__all__ = [
+    "Run",
+    "check_predictions",
+    "class_groups",
+    "class_names",
+    "compare",
+    "load_runs",
+    "read_predictions",
+    "score",
+    "score_runs",
+    "score_seeds",
+    "summarise",
+    "write_predictions",
+]

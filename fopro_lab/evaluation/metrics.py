@@ -1,0 +1,212 @@
+"""Weighted classification metrics, for many resamples at once.
+
+A bootstrap resample of ``n`` pictures is a column of weights: how often each picture was drawn.
+Every function here takes weights ``(n, R)`` and answers for all ``R`` resamples together; a single
+column of ones gives the plain metric. Legend: ``n`` pictures, ``K`` classes, ``R`` resamples.
+"""
+
+import numpy as np
+
+ECE_BINS = 15
+_BLOCK = 128  # resamples at a time: keeps the running sums of AUROC within the cache
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Turn logits into probabilities along the last axis, safe for large logits.
+
+    Args:
+        logits: ``(..., K)``, dimensionless.
+
+    Returns:
+        Probabilities ``(..., K)`` that sum to 1.
+
+    Example:
+        >>> softmax(np.array([[1000.0, 1000.0]]))
+        array([[0.5, 0.5]])
+    """
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def confusion_matrices(
+    labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, *, classes: int
+) -> np.ndarray:
+    """Count which class was taken for which, once a resample.
+
+    Args:
+        labels: True classes ``(n,)``, 0 to K - 1.
+        predicted: Predicted classes ``(n,)``, 0 to K - 1.
+        weights: How often each picture was drawn, ``(n, R)``.
+        classes: K.
+
+    Returns:
+        Weighted counts ``(R, K, K)``: row the true class, column the predicted one.
+
+    Example:
+        >>> confusion_matrices(np.array([0, 0, 1]), np.array([0, 1, 1]), np.ones((3, 1)), classes=2)
+        array([[[1., 1.],
+                [0., 1.]]])
+    """
+    hits = np.eye(classes, dtype=weights.dtype)[predicted]
+    counts = np.zeros((weights.shape[1], classes, classes))
+    for label in range(classes):
+        rows = labels == label
+        counts[:, label] = weights[rows].T @ hits[rows]
+    return counts
+
+
+def class_recalls(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of each class that was found.
+
+    Args:
+        confusion: Counts ``(R, K, K)``.
+
+    Returns:
+        Recalls ``(R, K)`` in [0, 1]; NaN for a class without pictures.
+
+    Example:
+        >>> class_recalls(np.array([[[3.0, 1.0], [0.0, 0.0]]]))
+        array([[0.75,  nan]])
+    """
+    found = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return _ratio(found, confusion.sum(axis=-1), empty=np.nan)
+
+
+def accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of all pictures that was classified rightly, ``(R,)``.
+
+    Example:
+        >>> accuracy(np.array([[[3.0, 1.0], [0.0, 4.0]]]))
+        array([0.875])
+    """
+    found = np.trace(confusion, axis1=-2, axis2=-1)
+    return _ratio(found, confusion.sum(axis=(-2, -1)), empty=np.nan)
+
+
+def macro_f1(confusion: np.ndarray) -> np.ndarray:
+    """Return the mean F1 over the classes that have pictures, ``(R,)``.
+
+    A class without pictures is left out, as from the balanced accuracy; what was wrongly taken
+    for it still counts against the recall of the others.
+
+    Example:
+        >>> macro_f1(np.array([[[2.0, 0.0], [0.0, 2.0]]]))
+        array([1.])
+    """
+    found = np.diagonal(confusion, axis1=-2, axis2=-1)
+    truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    present = truth > 0
+    scores = np.where(present, _ratio(2 * found, truth + predicted, empty=0.0), 0.0)
+    return _ratio(scores.sum(axis=-1), present.sum(axis=-1), empty=np.nan)
+
+
+def matthews(confusion: np.ndarray) -> np.ndarray:
+    """Return the multi-class Matthews correlation coefficient, ``(R,)`` in [-1, 1].
+
+    It is 0, as in scikit-learn, where truth or prediction knows one class only.
+
+    Source: Gorodkin, Comput. Biol. Chem. 28 (2004) 367, the R_K statistic.
+
+    Example:
+        >>> matthews(np.array([[[2.0, 0.0], [0.0, 2.0]]]))
+        array([1.])
+    """
+    truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    total = truth.sum(axis=-1)
+    covariance = np.trace(confusion, axis1=-2, axis2=-1) * total - (truth * predicted).sum(axis=-1)
+    spread = (total**2 - (truth**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
+    return _ratio(covariance, np.sqrt(spread), empty=0.0)
+
+
+def kappa(confusion: np.ndarray) -> np.ndarray:
+    """Return Cohen's kappa, ``(R,)``; NaN where truth and prediction are one and the same class.
+
+    Source: Cohen, Educ. Psychol. Meas. 20 (1960) 37.
+
+    Example:
+        >>> kappa(np.array([[[2.0, 0.0], [0.0, 2.0]]]))
+        array([1.])
+    """
+    truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    total = truth.sum(axis=-1)
+    agreed = np.trace(confusion, axis1=-2, axis2=-1) * total
+    by_chance = (truth * predicted).sum(axis=-1)
+    return _ratio(agreed - by_chance, total**2 - by_chance, empty=np.nan)
+
+
+def macro_auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mean one-vs-rest area under the ROC curve over the classes with pictures.
+
+    The area is the share of (picture of the class, other picture) pairs in which the first gets
+    the higher probability, a tie counting half; in a resample each pair counts by the product of
+    its weights. Running sums over the sorted pictures count all pairs in one pass.
+
+    Args:
+        probabilities: ``(n, K)``.
+        labels: True classes ``(n,)``.
+        weights: ``(n, R)``.
+
+    Returns:
+        Areas ``(R,)`` in [0, 1]; NaN where all pictures are of one class.
+
+    Source: Hanley & McNeil, Radiology 143 (1982) 29.
+
+    Example:
+        >>> p = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
+        >>> macro_auroc(p, np.array([0, 0, 1]), np.ones((3, 1)))
+        array([1.])
+    """
+    present = np.unique(labels)
+    if len(present) < 2:
+        return np.full(weights.shape[1], np.nan)
+    areas = np.zeros(weights.shape[1])
+    for label in present:
+        score = probabilities[:, label]
+        order = np.argsort(score, kind="stable")
+        score, positive = score[order], labels[order] == label
+        rows = np.flatnonzero(positive)
+        first = np.searchsorted(score, score[rows], side="left")
+        after = np.searchsorted(score, score[rows], side="right")
+        for start in range(0, weights.shape[1], _BLOCK):
+            block = slice(start, start + _BLOCK)
+            drawn = weights[order, block]
+            below = np.zeros((len(drawn) + 1, drawn.shape[1]), dtype=drawn.dtype)
+            np.cumsum(np.where(positive[:, None], 0, drawn), axis=0, out=below[1:])
+            own = drawn[rows]
+            won = np.einsum("ir,ir->r", own, below[first] + below[after]) / 2
+            areas[block] += won / (own.sum(axis=0) * below[-1])
+    return areas / len(present)
+
+
+def calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return the expected calibration error of the predicted class, ``(R,)`` in [0, 1].
+
+    Pictures fall into 15 bins of equal width by their largest probability, bin ``b`` being
+    ``(b / 15, (b + 1) / 15]``; the error is the mean over pictures of the gap between their bin's
+    accuracy and its mean confidence. It is never negative, so noise alone makes it positive.
+
+    Args:
+        probabilities: ``(n, K)``.
+        labels: True classes ``(n,)``.
+        weights: ``(n, R)``.
+
+    Source: Guo et al., ICML 2017, arXiv:1706.04599, equation 5.
+
+    Example:
+        >>> p = np.array([[0.8, 0.2], [0.8, 0.2]])
+        >>> calibration_error(p, np.array([0, 1]), np.ones((2, 1))).round(3)
+        array([0.3])
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    gaps = np.zeros((len(labels), ECE_BINS), dtype=weights.dtype)
+    gaps[np.arange(len(labels)), bins] = right - confidence
+    return np.abs(weights.T @ gaps).sum(axis=1) / weights.sum(axis=0)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, *, empty: float) -> np.ndarray:
+    """Divide, with ``empty`` where the whole is nothing."""
+    return np.divide(part, whole, out=np.full(np.shape(part), empty), where=whole > 0)

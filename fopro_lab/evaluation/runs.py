@@ -1,0 +1,193 @@
+"""What training left behind: run folders, read for analysis without a single network."""
+
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from fopro_lab.errors import InputError
+from fopro_lab.evaluation.predictions import read_predictions
+from fopro_lab.evaluation.scores import score
+
+RunType = TypeVar("RunType", bound="Run")
+_STATES = ("running", "done", "failed")
+_NEEDED_WHEN_DONE = ("protocol", "split_fingerprint", "class_names", "groups")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run folder: its manifest now, its tables when they are asked for.
+
+    Attributes:
+        path: The run folder.
+        manifest: Content of ``manifest.json``.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def read(cls: type[RunType], path: Path | str) -> RunType:
+        """Read the manifest of a run folder.
+
+        Args:
+            path: The folder, or its ``manifest.json``.
+
+        Returns:
+            The run, finished or not.
+
+        Raises:
+            InputError: If the manifest is missing, damaged or lacks a key.
+
+        Example:
+            >>> Run.read("nowhere")
+            Traceback (most recent call last):
+            fopro_lab.errors.InputError: nowhere/manifest.json: no such file; ...
+        """
+        folder = Path(path).parent if Path(path).name == "manifest.json" else Path(path)
+        return cls(folder, _read_manifest(folder / "manifest.json"))
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All knobs of the training."""
+        return dict(self.manifest["config"])
+
+    @property
+    def method(self) -> str:
+        """Training method: ce, bsm, ekd, fopro or random."""
+        return str(self.config["method"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training."""
+        return int(self.config["seed"])
+
+    @property
+    def state(self) -> str:
+        """Where the run stands: running, done or failed."""
+        return str(self.manifest["state"])
+
+    @property
+    def protocol(self) -> str:
+        """Id of data and split; numbers of different ids are never averaged."""
+        return str(self.manifest["protocol"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return tuple(self.manifest["class_names"])
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Head, medium or tail for each class."""
+        return dict(self.manifest["groups"])
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """Table of predictions, read once."""
+        return read_predictions(self.path / "predictions.parquet")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch, read once."""
+        path = self.path / "history.csv"
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; the run has not finished an epoch")
+        try:
+            return pd.read_csv(path)
+        except (ValueError, UnicodeDecodeError) as error:  # pandas' ParserError is a ValueError
+            raise InputError(f"{path}: expected a table with commas ({error})") from None
+
+    def table(self, *, split: str = "test", resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """Score the run with its own groups and protocol.
+
+        Args:
+            split: "test" or "val".
+            resamples: Bootstrap resamples.
+            seed: Seed of the bootstrap.
+
+        Returns:
+            The table of ``score``.
+        """
+        return score(
+            self.predictions,
+            self.groups,
+            self.protocol,
+            split=split,
+            resamples=resamples,
+            seed=seed,
+        )
+
+
+def load_runs(folders: Path | str | Iterable[Path | str], *, unfinished: bool = False) -> list[Run]:
+    """Find all runs in one folder or several.
+
+    Args:
+        folders: Run folders, or folders that hold some at any depth.
+        unfinished: Take those that are running or have failed as well; otherwise a warning names
+            them and they are left out.
+
+    Returns:
+        The runs, sorted by path, each once.
+
+    Raises:
+        InputError: If a folder is missing or holds no such run, or a manifest is damaged.
+
+    Example:
+        >>> load_runs("nowhere")
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: nowhere: no such folder
+    """
+    paths = [folders] if isinstance(folders, str | Path) else list(folders)
+    manifests: dict[Path, Path] = {}  # by resolved path, so that a run given twice comes once
+    for path in map(Path, paths):
+        if not path.exists():
+            raise InputError(f"{path}: no such folder")
+        found = [path] if path.is_file() else sorted(path.rglob("manifest.json"))
+        if not found:
+            raise InputError(f"{path}: expected a run folder or one that holds runs, got no run")
+        manifests.update({each.resolve(): each for each in found})
+    runs = [Run.read(manifests[key]) for key in sorted(manifests)]
+    if unfinished:
+        return runs
+    left_out = [f"{run.path} ({run.state})" for run in runs if run.state != "done"]
+    finished = [run for run in runs if run.state == "done"]
+    if not finished:
+        raise InputError(f"runs: expected a finished one, got {', '.join(left_out) or 'none'}")
+    if left_out:
+        warnings.warn(f"left out, not finished: {', '.join(left_out)}", stacklevel=2)
+    return finished
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Read and check ``manifest.json``."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a run folder that `fopro train` wrote")
+    again = "remove the folder and train again"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # JSONDecodeError, UnicodeDecodeError
+        raise InputError(f"{path}: expected JSON, got damaged text ({error}); {again}") from None
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path}: expected names and values, got a {type(manifest).__name__}")
+    if manifest.get("state") not in _STATES:
+        raise InputError(
+            f"{path}: state: expected running, done or failed, got {manifest.get('state')!r}"
+        )
+    config = manifest.get("config")
+    if not isinstance(config, dict) or not {"method", "seed"} <= set(config):
+        raise InputError(f"{path}: config: expected at least a method and a seed; {again}")
+    for key in _NEEDED_WHEN_DONE:
+        if manifest["state"] == "done" and key not in manifest:
+            raise InputError(f"{path}: expected the key '{key}' in a finished run; {again}")
+    return manifest
