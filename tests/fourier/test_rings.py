@@ -1,0 +1,173 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.fourier.rings import (
+    checked_edges,
+    ring_edges,
+    ring_energy,
+    ring_gain,
+    ring_masks,
+    ring_parts,
+)
+from fopro_lab.fourier.spectrum import apply_gain, radial_frequency
+
+sides = st.integers(1, 11)
+EDGES = [0.0, 0.2, 0.5, 0.75]
+
+
+def pictures(height, width, *, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(2, 3, height, width, generator=generator, dtype=torch.float64)
+
+
+def slow_ring_energy(picture, edges):
+    """Ring energies by a DFT over the whole plane, written as loops, float64."""
+    height, width = picture.shape
+    energy = [0.0] * (len(edges) - 1)
+    for v in range(height):
+        for u in range(width):
+            value = sum(
+                float(picture[y, x]) * math.e ** (-2j * math.pi * (v * y / height + u * x / width))
+                for y in range(height)
+                for x in range(width)
+            )
+            fv = min(v, height - v) / height
+            fu = min(u, width - u) / width
+            for ring in range(len(energy)):
+                if edges[ring] < math.hypot(fu, fv) <= edges[ring + 1]:
+                    energy[ring] += abs(value) ** 2 / (height * width) ** 2
+    return energy
+
+
+def test_ring_edges_are_equally_wide_and_end_in_the_corner():
+    assert ring_edges(4) == [0.0, 0.125, 0.25, 0.375, 0.5, 0.75]
+    assert ring_edges(1) == [0.0, 0.5, 0.75]
+    with pytest.raises(InputError, match=r"^count: expected 1 or more rings, got 0$"):
+        ring_edges(0)
+
+
+def test_ring_masks_by_hand():
+    masks = ring_masks(4, 4, [0, 0.25, 0.75])
+    assert masks.dtype == torch.bool and masks.shape == (2, 4, 3)
+    assert masks[0].int().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_an_edge_belongs_to_the_ring_below():
+    masks = ring_masks(10, 10, [0, 0.1, 0.3, 0.75])
+    assert masks[:, 0, :4].int().T.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sides, sides, st.integers(1, 9))
+def test_ring_masks_partition_all_but_dc(height, width, count):
+    masks = ring_masks(height, width, ring_edges(count))
+    times = masks.sum(dim=0)
+    assert times[0, 0] == 0
+    assert times.sum() == times.numel() - 1 and times.max() <= 1
+
+
+def test_rings_that_do_not_start_at_zero_leave_the_lowest_out():
+    masks = ring_masks(8, 8, [0.25, 0.5])
+    radius = radial_frequency(8, 8)
+    assert masks[0].equal((radius > 0.25) & (radius <= 0.5))
+
+
+@pytest.mark.parametrize("edges", [[0.5], [0.2, 0.2], [0.5, 0.2], [-0.1, 0.2], [0, float("nan")]])
+def test_ring_masks_refuse_bad_edges(edges):
+    with pytest.raises(InputError, match="edges: expected two or more increasing frequencies"):
+        ring_masks(8, 8, edges)
+
+
+def test_checked_edges_refuses_infinity():
+    assert checked_edges([0, 1]) == (0.0, 1.0)
+    with pytest.raises(InputError, match=r"got \[0\.0, inf\]"):
+        checked_edges([0, float("inf")])
+
+
+def test_ring_gain_is_constant_in_each_ring_and_one_elsewhere():
+    gains = torch.tensor([[2.0, 3.0], [4.0, 5.0]])
+    gain = ring_gain(gains, [0.1, 0.3, 0.4], height=9, width=8)
+    masks = ring_masks(9, 8, [0.1, 0.3, 0.4])
+    assert gain.shape == (2, 9, 5)
+    for channel in range(2):
+        for ring in range(2):
+            assert (gain[channel][masks[ring]] == gains[channel, ring]).all()
+    assert (gain[:, ~masks.any(dim=0)] == 1).all()
+
+
+def test_ring_gain_has_the_gradient_of_its_bins():
+    gains = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    ring_gain(gains, EDGES, height=6, width=5).sum().backward()
+    assert gains.grad.tolist() == ring_masks(6, 5, EDGES).sum(dim=(1, 2)).tolist()
+
+
+def test_ring_gain_refuses_another_number_of_rings():
+    with pytest.raises(ShapeError, match=r"^gains: expected \(\.\.\., 3\), got \(2, 2\)$"):
+        ring_gain(torch.ones(2, 2), EDGES, height=4, width=4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 4), (4, 5), (3, 6)])
+def test_ring_energy_equals_the_slow_transform(height, width):
+    # Counting one column once instead of twice changes a ring by more than 1e-4 here.
+    images = pictures(height, width)
+    expected = torch.tensor(slow_ring_energy(images[1, 2], EDGES), dtype=torch.float64)
+    torch.testing.assert_close(ring_energy(images, EDGES)[1, 2], expected, atol=1e-13, rtol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sides, sides, st.integers(1, 9), st.integers(0, 2**16))
+def test_ring_energy_sums_to_the_variance(height, width, count, seed):
+    images = pictures(height, width, seed=seed)
+    total = ring_energy(images, ring_edges(count)).sum(dim=2)
+    torch.testing.assert_close(total, images.var(dim=(2, 3), correction=0), atol=1e-14, rtol=1e-12)
+
+
+def test_ring_energy_of_a_wave_lies_in_its_ring():
+    x = torch.arange(16, dtype=torch.float64)
+    wave = torch.cos(2 * torch.pi * 5 * x / 16).expand(1, 1, 16, 16)  # 0.3125 cycles per pixel
+    energy = ring_energy(wave + 7, EDGES)[0, 0]
+    torch.testing.assert_close(energy, torch.tensor([0.0, 0.5, 0.0], dtype=torch.float64))
+
+
+def test_ring_energy_scales_with_the_square_of_the_gain():
+    images = pictures(8, 7)
+    gains = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
+    changed = apply_gain(images, ring_gain(gains, EDGES, height=8, width=7))
+    expected = ring_energy(images, EDGES) * gains.square()
+    torch.testing.assert_close(ring_energy(changed, EDGES), expected)
+
+
+def test_ring_energy_has_the_right_gradient_on_black():
+    images = torch.zeros(1, 1, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: ring_energy(x, EDGES), images)
+
+
+def test_ring_energy_in_half_precision_is_single():
+    assert ring_energy(pictures(5, 5).bfloat16(), EDGES).dtype == torch.float32
+
+
+def test_ring_parts_scale_like_apply_gain():
+    images = pictures(6, 7)
+    for ring, part in enumerate(ring_parts(images, EDGES)):
+        gains = torch.ones(3, dtype=torch.float64)
+        gains[ring] = 2.5
+        expected = apply_gain(images, ring_gain(gains, EDGES, height=6, width=7))
+        torch.testing.assert_close(images + 1.5 * part, expected)
+
+
+def test_ring_parts_sum_to_the_picture_without_its_mean():
+    images = pictures(5, 8).float()
+    mean = images.mean(dim=(2, 3), keepdim=True)
+    torch.testing.assert_close(sum(ring_parts(images, EDGES)), images - mean)
+
+
+def test_rings_refuse_a_single_picture():
+    with pytest.raises(ShapeError, match=r"images: expected \(B, C, H, W\)"):
+        next(ring_parts(torch.rand(3, 4, 4), EDGES))
+    with pytest.raises(ShapeError, match=r"images: expected \(B, C, H, W\)"):
+        ring_energy(torch.rand(4, 4), EDGES)
