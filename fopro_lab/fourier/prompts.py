@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
 from fopro_lab.fourier.maps import coarse_shape, mirror, resample
-from fopro_lab.fourier.rings import ring_edges, ring_gain
+from fopro_lab.fourier.partition import ring_edges, ring_gain
 from fopro_lab.fourier.spectrum import apply_gain, at_least_single, check_images
 from fopro_lab.fourier.storage import read_prompt, write_prompt
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.fourier.rings import (
+from fopro_lab.fourier.partition import (
     checked_edges,
     ring_edges,
     ring_energy,
