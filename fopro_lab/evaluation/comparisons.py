@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.errors import InputError
+from fopro_lab.evaluation.estimates import limits, mean_over_seeds, measure_all, tidy
 from fopro_lab.evaluation.intervals import difference_interval, interval_p_value, sign_p_value
 from fopro_lab.evaluation.pictures import line_up
 from fopro_lab.evaluation.runs import Run
-from fopro_lab.evaluation.scores import limits, mean_over_seeds, measure_all, score_seeds, tidy
+from fopro_lab.evaluation.scores import score_seeds
 
 HEADLINE = {  # column of `summarise`: scope, name and metric of the tidy table
     "balanced_accuracy": ("overall", "all", "balanced_accuracy"),

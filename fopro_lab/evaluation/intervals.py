@@ -87,8 +87,8 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
         Lower and upper limit; both NaN if any value is.
 
     Example:
-        >>> percentile_interval(np.arange(81.0))
-        (2.0, 78.0)
+        >>> [round(limit, 6) for limit in percentile_interval(np.arange(81.0))]
+        [2.0, 78.0]
     """
     low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -1,0 +1,115 @@
+"""Oracle: scikit-learn, with sample weights for resamples. Exact to 1e-9 relative in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as oracle
+
+from fopro_lab.evaluation import metrics
+
+
+def drawn(seed, *, n=60, classes=4, resamples=3):
+    """Labels of every class, logits with ties, and integer weights that keep every class."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), rng.integers(classes, size=n - classes)])
+    logits = rng.integers(-3, 4, size=(n, classes)) / 2.0
+    weights = rng.integers(0, 4, size=(n, resamples)).astype(float)
+    weights[:classes] = 1
+    return labels, logits, weights
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_metrics_of_resamples_equal_scikit_learn_with_sample_weights(seed):
+    labels, logits, weights = drawn(seed)
+    predicted, p = logits.argmax(axis=1), metrics.softmax(logits)
+    confusion = metrics.confusion_matrices(labels, predicted, weights, classes=4)
+    auroc = metrics.macro_auroc(p, labels, weights)
+    for r in range(weights.shape[1]):
+        w = {"sample_weight": weights[:, r]}
+        pairs = [
+            (metrics.accuracy, oracle.accuracy_score(labels, predicted, **w)),
+            (metrics.macro_f1, oracle.f1_score(labels, predicted, average="macro", **w)),
+            (metrics.matthews, oracle.matthews_corrcoef(labels, predicted, **w)),
+            (metrics.kappa, oracle.cohen_kappa_score(labels, predicted, **w)),
+        ]
+        for function, expected in pairs:
+            np.testing.assert_allclose(function(confusion)[r], expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            metrics.class_recalls(confusion)[r],
+            oracle.recall_score(labels, predicted, average=None, zero_division=0, **w),
+            rtol=1e-9,
+        )
+        one_hot = np.eye(4)[labels]
+        expected = [oracle.roc_auc_score(one_hot[:, k], p[:, k], **w) for k in range(4)]
+        np.testing.assert_allclose(auroc[r], np.mean(expected), rtol=1e-9)
+
+
+def test_macro_auroc_equals_scikit_learn_over_more_than_one_block_of_resamples():
+    labels, logits, _ = drawn(3)
+    p = metrics.softmax(logits)
+    expected = oracle.roc_auc_score(labels, p, multi_class="ovr", average="macro")
+    got = metrics.macro_auroc(p, labels, np.ones((60, 300)))
+    np.testing.assert_allclose(got, np.full(300, expected), rtol=1e-12)
+
+
+def test_macro_auroc_of_one_class_is_unknown_and_of_constant_scores_a_half():
+    p = np.full((4, 2), 0.5)
+    assert np.isnan(metrics.macro_auroc(p, np.zeros(4, int), np.ones((4, 1)))).all()
+    assert metrics.macro_auroc(p, np.array([0, 0, 1, 1]), np.ones((4, 1))).tolist() == [0.5]
+
+
+def slow_calibration_error(p, labels):
+    """Guo et al., equation 5, bin by bin."""
+    total = 0.0
+    for b in range(15):
+        inside = [i for i in range(len(p)) if b / 15 < max(p[i]) <= (b + 1) / 15]
+        if inside:
+            right = np.mean([p[i].argmax() == labels[i] for i in inside])
+            total += len(inside) / len(p) * abs(right - np.mean([max(p[i]) for i in inside]))
+    return total
+
+
+def test_calibration_error_equals_the_slow_definition_also_for_repeated_pictures():
+    labels, logits, weights = drawn(5)
+    p = metrics.softmax(logits)
+    got = metrics.calibration_error(p, labels, weights)
+    for r in range(weights.shape[1]):
+        rows = np.repeat(np.arange(len(p)), weights[:, r].astype(int))
+        np.testing.assert_allclose(got[r], slow_calibration_error(p[rows], labels[rows]), rtol=1e-9)
+
+
+def test_calibration_error_of_certainty_is_the_error_rate():
+    p = np.eye(2)[[0, 0, 0, 1]]
+    got = metrics.calibration_error(p, np.array([0, 0, 1, 1]), np.ones((4, 1)))
+    assert got.tolist() == [0.25]
+
+
+def test_softmax_is_safe_and_ignores_a_common_offset():
+    logits = np.array([[1e4, 0.0, -1e4], [3.0, 2.0, 1.0]])
+    p = metrics.softmax(logits)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-15)
+    np.testing.assert_allclose(metrics.softmax(logits + 7), p, rtol=1e-12)
+    np.testing.assert_allclose(p[1], np.exp([3, 2, 1]) / np.exp([3, 2, 1]).sum(), rtol=1e-14)
+
+
+def test_a_class_without_pictures_is_left_out_of_recall_and_f1():
+    labels, predicted = np.array([0, 0, 1]), np.array([0, 2, 1])
+    confusion = metrics.confusion_matrices(labels, predicted, np.ones((3, 1)), classes=3)
+    np.testing.assert_array_equal(metrics.class_recalls(confusion), [[0.5, 1.0, np.nan]])
+    expected = oracle.f1_score(labels, predicted, labels=[0, 1], average="macro")
+    np.testing.assert_allclose(metrics.macro_f1(confusion), expected)
+
+
+@pytest.mark.parametrize("predicted", [[0, 0, 0], [0, 0, 1]])
+def test_matthews_is_zero_and_kappa_as_in_scikit_learn_when_one_side_knows_one_class(predicted):
+    confusion = metrics.confusion_matrices(
+        np.array([0, 1, 1]), np.array([0, 0, 0]), np.ones((3, 1)), classes=2
+    )
+    assert metrics.matthews(confusion).tolist() == [0.0]
+    assert metrics.kappa(confusion).tolist() == [0.0]
+
+
+def test_kappa_is_unknown_when_both_sides_know_the_same_single_class():
+    assert np.isnan(metrics.kappa(np.array([[[5.0, 0.0], [0.0, 0.0]]]))).all()

@@ -1,0 +1,98 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fopro_lab.errors import InputError
+from fopro_lab.evaluation import (
+    check_predictions,
+    class_names,
+    read_predictions,
+    write_predictions,
+)
+
+
+def test_class_names_follow_the_order_of_the_logit_columns():
+    table = pd.DataFrame(columns=["image", "logit_nv", "label", "logit_logit_x"])
+    assert class_names(table) == ("nv", "logit_x")
+
+
+def test_check_predictions_orders_columns_and_sets_types(table):
+    shuffled = table[[*table.columns[::-1]]].astype({"label": "float32", "logit_nv": "float32"})
+    checked = check_predictions(shuffled.assign(extra=1, source=None))
+    logits = [c for c in shuffled.columns if c.startswith("logit_")]
+    assert list(checked.columns) == ["image", "group", "source", "split", "label", *logits]
+    assert checked["label"].dtype == "int64" and checked["logit_nv"].dtype == "float64"
+    assert set(checked["source"]) == {""}
+
+
+def test_check_predictions_leaves_its_input_alone(table):
+    before = table.copy()
+    check_predictions(table)
+    pd.testing.assert_frame_equal(table, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="group"), "predictions: expected a column 'group', got image, "),
+        (
+            lambda t: t[[*t.columns[:6]]],
+            "predictions: expected a column 'logit_<class>' for each of two classes or more, got 1",
+        ),
+        (
+            lambda t: t.assign(split="train"),
+            "predictions: split: expected 'val' or 'test', got 'train'",
+        ),
+        (lambda t: t.assign(label=4), "label: expected whole numbers 0 to 3, got 4"),
+        (lambda t: t.assign(label=-1), "label: expected whole numbers 0 to 3, got -1"),
+        (lambda t: t.assign(label=0.5), "label: expected whole numbers 0 to 3, got 0.5"),
+        (lambda t: t.assign(label=np.nan), "label: expected whole numbers 0 to 3, got nan"),
+        (lambda t: t.assign(label="nv"), "label: expected whole numbers 0 to 3, got the type"),
+        (
+            lambda t: t.assign(image="x"),
+            "image: expected every picture once a split, got 'x' again in 'test'",
+        ),
+        (
+            lambda t: t.assign(logit_df=np.inf),
+            "logit_df: expected finite logits, got inf for picture 'picture_0000'; the training",
+        ),
+        (lambda t: t.assign(logit_df=np.nan), "logit_df: expected finite logits, got nan"),
+        (lambda t: t.assign(logit_df="a"), "logit_df: expected numbers, got"),
+    ],
+)
+def test_check_predictions_tells_what_is_wrong_in_one_line(table, change, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        check_predictions(change(table))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_picture_may_be_in_both_splits(table):
+    both = pd.concat([table, table.assign(split="val")])
+    assert len(check_predictions(both)) == 2 * len(table)
+
+
+def test_read_predictions_returns_what_was_written(table, tmp_path):
+    write_predictions(tmp_path / "run" / "predictions.parquet", table)
+    pd.testing.assert_frame_equal(
+        read_predictions(tmp_path / "run" / "predictions.parquet"), table, check_dtype=False
+    )
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["predictions.parquet"]
+
+
+def test_write_predictions_writes_nothing_when_the_table_is_wrong(table, tmp_path):
+    with pytest.raises(InputError):
+        write_predictions(tmp_path / "predictions.parquet", table.assign(label=9))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_read_predictions_names_a_missing_and_a_damaged_file(table, tmp_path):
+    path = tmp_path / "predictions.parquet"
+    with pytest.raises(InputError, match=r"predictions.parquet: no such file"):
+        read_predictions(path)
+    write_predictions(path, table)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"predictions.parquet: expected a parquet table") as e:
+        read_predictions(path)
+    assert "\n" not in str(e.value)

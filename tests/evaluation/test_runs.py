@@ -1,0 +1,100 @@
+import json
+import re
+
+import pandas as pd
+import pytest
+from toy_runs import write_run
+
+from fopro_lab.errors import InputError
+from fopro_lab.evaluation import Run, load_runs, score
+
+
+def test_run_reads_its_manifest_and_tables(table, tmp_path):
+    folder = write_run(tmp_path / "bsm-0", table, method="ekd", seed=3)
+    (folder / "history.csv").write_text("epoch,loss\n1,0.5\n")
+    run = Run.read(folder)
+    assert (run.name, run.method, run.seed, run.state) == ("bsm-0", "ekd", 3, "done")
+    assert (run.protocol, run.class_names) == ("toy/64px/seed0", ("nv", "mel", "bkl", "df"))
+    assert run.config["method"] == "ekd" and run.groups["nv"] == "head"
+    assert run.history["loss"].tolist() == [0.5]
+    expected = score(run.predictions, run.groups, run.protocol, resamples=20)
+    pd.testing.assert_frame_equal(run.table(resamples=20), expected)
+    assert Run.read(folder / "manifest.json").path == folder
+
+
+def test_run_keeps_the_class_of_whoever_reads_it(table, tmp_path):
+    class MyRun(Run):
+        pass
+
+    assert type(MyRun.read(write_run(tmp_path / "a", table))) is MyRun
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"state": "do', "expected JSON, got damaged text"),
+        ("[1]", "expected names and values, got a list"),
+        ("{}", "state: expected running, done or failed, got None"),
+        ('{"state": "done"}', "config: expected at least a method and a seed; remove the folder"),
+        (
+            '{"state": "done", "config": {"method": "ce", "seed": 0}}',
+            "expected the key 'protocol' in a finished run; remove the folder and train again",
+        ),
+        ("\x00\xff", "expected"),
+    ],
+)
+def test_a_damaged_manifest_is_named_in_one_line(tmp_path, text, message):
+    path = tmp_path / "manifest.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=re.escape(f"{path}: ")) as caught:
+        Run.read(tmp_path)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_files_of_a_run_are_named(table, tmp_path):
+    run = Run.read(write_run(tmp_path / "a", table))
+    (tmp_path / "a" / "predictions.parquet").unlink()
+    with pytest.raises(InputError, match=r"a/predictions.parquet: no such file"):
+        _ = run.predictions
+    with pytest.raises(InputError, match=r"a/history.csv: no such file; the run has not"):
+        _ = run.history
+
+
+def test_load_runs_finds_runs_at_any_depth_once(table, tmp_path):
+    for name in ("x/b", "a", "x/y/c"):
+        write_run(tmp_path / name, table)
+    runs = load_runs([tmp_path, tmp_path / "a", str(tmp_path / "x")])
+    assert [run.name for run in runs] == ["a", "b", "c"]
+    assert [run.name for run in load_runs(tmp_path / "a")] == ["a"]
+
+
+def test_load_runs_warns_of_unfinished_runs_and_leaves_them_out(table, tmp_path):
+    write_run(tmp_path / "a", table)
+    write_run(tmp_path / "b", table, state="failed")
+    with pytest.warns(UserWarning, match=r"left out, not finished: .*b \(failed\)"):
+        runs = load_runs(tmp_path)
+    assert [run.name for run in runs] == ["a"]
+    assert [run.state for run in load_runs(tmp_path, unfinished=True)] == ["done", "failed"]
+
+
+def test_an_unfinished_run_needs_little(tmp_path):
+    manifest = {"state": "running", "config": {"method": "ce", "seed": 0}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert load_runs(tmp_path, unfinished=True)[0].method == "ce"
+    with pytest.raises(InputError, match=r"runs: expected a finished one, got .* \(running\)"):
+        load_runs(tmp_path)
+
+
+def test_load_runs_refuses_a_folder_without_runs(tmp_path):
+    with pytest.raises(InputError, match="expected a run folder or one that holds runs, got no"):
+        load_runs(tmp_path)
+    with pytest.raises(InputError, match="runs: expected a finished one, got none"):
+        load_runs([])
+
+
+def test_importing_the_room_imports_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, fopro_lab.evaluation; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

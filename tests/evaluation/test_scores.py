@@ -1,0 +1,236 @@
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as oracle
+from toy_runs import groups, predictions
+
+from fopro_lab.errors import InputError
+from fopro_lab.evaluation import class_groups, score, score_seeds
+from fopro_lab.evaluation.metrics import softmax
+
+
+def row(table, scope, name, metric):
+    found = table.query("scope == @scope and name == @name and metric == @metric")
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def overall(table, metric):
+    return row(table, "overall", "all", metric)
+
+
+def test_class_groups_by_rank_are_the_published_thirds_of_eight_classes():
+    counts = dict(zip("abcdefgh", [253, 12875, 4522, 239, 3323, 2624, 867, 628], strict=True))
+    found = class_groups(counts)
+    assert list(found) == ["b", "c", "e", "f", "g", "h", "a", "d"]
+    assert list(found.values()) == ["head"] * 2 + ["medium"] * 3 + ["tail"] * 3
+
+
+@pytest.mark.parametrize(
+    ("classes", "sizes"), [(2, (1, 0, 1)), (3, (1, 1, 1)), (7, (2, 2, 3)), (23, (7, 8, 8))]
+)
+def test_class_groups_by_rank_split_any_number_of_classes(classes, sizes):
+    found = list(class_groups({str(k): 100 - k for k in range(classes)}).values())
+    assert tuple(found.count(group) for group in ("head", "medium", "tail")) == sizes
+
+
+def test_class_groups_by_count_put_the_thresholds_themselves_into_medium():
+    counts = {"a": 701, "b": 700, "c": 70, "d": 69}
+    assert list(class_groups(counts, rule="count").values()) == [
+        "head",
+        "medium",
+        "medium",
+        "tail",
+    ]
+    assert set(class_groups(counts, rule="count", head_above=9, tail_below=5).values()) == {"head"}
+
+
+def test_class_groups_keep_label_order_among_equal_counts():
+    assert list(class_groups({"z": 5, "a": 5, "m": 5})) == ["z", "a", "m"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "message"),
+    [
+        ({"a": 1}, {}, "counts: expected two classes or more, got 1"),
+        ({"a": 1, "b": 1}, {"rule": "size"}, "rule: expected 'rank' or 'count', got 'size'"),
+        (
+            {"a": 1, "b": 1},
+            {"rule": "count", "head_above": 5, "tail_below": 7},
+            r"tail_below: expected at most head_above \+ 1 = 6, got 7",
+        ),
+    ],
+)
+def test_class_groups_refuse_wrong_input(counts, options, message):
+    with pytest.raises(InputError, match=message):
+        class_groups(counts, **options)
+
+
+def test_score_equals_scikit_learn():
+    table = predictions(seed=4)
+    found = score(table, groups(), "toy", resamples=20)
+    labels, logits = table["label"], table.filter(like="logit_").to_numpy()
+    predicted, p = logits.argmax(axis=1), softmax(logits)
+    expected = {
+        "accuracy": oracle.accuracy_score(labels, predicted),
+        "balanced_accuracy": oracle.balanced_accuracy_score(labels, predicted),
+        "macro_f1": oracle.f1_score(labels, predicted, average="macro"),
+        "mcc": oracle.matthews_corrcoef(labels, predicted),
+        "kappa": oracle.cohen_kappa_score(labels, predicted),
+        "auroc": oracle.roc_auc_score(labels, p, multi_class="ovr", average="macro"),
+    }
+    for metric, value in expected.items():
+        np.testing.assert_allclose(overall(found, metric)["value"], value, rtol=1e-12)
+    recalls = oracle.recall_score(labels, predicted, average=None)
+    for name, recall in zip(("nv", "mel", "bkl", "df"), recalls, strict=True):
+        assert row(found, "class", name, "recall")["value"] == pytest.approx(recall, rel=1e-12)
+    assert overall(found, "worst_class_recall")["value"] == pytest.approx(min(recalls))
+    tail = row(found, "group", "tail", "recall")["value"]
+    assert tail == pytest.approx(recalls[[2, 3]].mean(), rel=1e-12)
+
+
+def test_score_is_tidy_and_counts():
+    found = score(predictions(a_group=2), groups(), "toy/1", resamples=20)
+    assert list(found.columns) == [
+        *("scope", "name", "group", "metric", "value", "low", "high", "n", "k"),
+        *("interval", "resampled", "protocol"),
+    ]
+    classes = found[found["scope"] == "class"]
+    assert classes["name"].tolist() == ["nv", "mel", "bkl", "df"]
+    assert classes["group"].tolist() == ["head", "medium", "tail", "tail"]
+    assert classes["n"].tolist() == [40, 20, 10, 6]
+    np.testing.assert_allclose(classes["k"] / classes["n"], classes["value"])
+    assert row(found, "group", "tail", "recall")["n"] == 16
+    assert set(found["protocol"]) == {"toy/1"} and set(found["resampled"]) == {"group"}
+
+
+def slow_bootstrap_of_balanced_accuracy(table, resamples):
+    """Draw whole lesions of each class one by one and count."""
+    rng = np.random.default_rng(7)
+    hit = table.filter(like="logit_").to_numpy().argmax(axis=1) == table["label"].to_numpy()
+    lesions = [
+        [hit[rows.index] for _, rows in own.groupby("group")] for _, own in table.groupby("label")
+    ]
+    values = []
+    for _ in range(resamples):
+        recalls = []
+        for own in lesions:
+            drawn = [own[rng.integers(len(own))] for _ in own]
+            recalls.append(np.concatenate(drawn).mean())
+        values.append(np.mean(recalls))
+    return np.quantile(values, [0.025, 0.975])
+
+
+def test_score_intervals_equal_a_slow_bootstrap_over_lesions():
+    table = predictions((30, 21, 12, 12), a_group=3, seed=2)
+    logits = [column for column in table if column.startswith("logit_")]
+    table[logits] = table.groupby("group")[logits].transform("first")  # pictures agree
+    table.loc[::7, logits] *= -1  # not quite
+    found = overall(score(table, groups(), "toy", resamples=4000), "balanced_accuracy")
+    expected = slow_bootstrap_of_balanced_accuracy(table, 1500)
+    assert found["interval"] == "bootstrap"
+    # Monte Carlo noise of a limit is about 0.007; drawing single pictures moves the limits by
+    # 0.03, drawing over all classes by more.
+    np.testing.assert_allclose((found["low"], found["high"]), expected, atol=0.015)
+    by_picture = overall(
+        score(table.assign(group=""), groups(), "toy", resamples=4000), "balanced_accuracy"
+    )
+    assert np.abs(by_picture[["low", "high"]].to_numpy(float) - expected).max() > 0.02
+
+
+def test_drawing_lesions_widens_the_interval_when_their_pictures_agree():
+    alone = predictions((60, 60), seed=1, skill=0.3)
+    six = alone.loc[alone.index.repeat(6)].reset_index(drop=True)
+    six["image"] = [f"p{row:04d}" for row in range(len(six))]
+    as_images = score(six.assign(group=""), groups((60, 60)), "toy")
+    as_lesions = score(six, groups((60, 60)), "toy")
+    ratio = (as_lesions["high"] - as_lesions["low"]) / (as_images["high"] - as_images["low"])
+    assert (
+        overall(as_lesions, "accuracy")["k"]
+        == 6 * overall(score(alone, groups((60, 60)), "toy"), "accuracy")["k"]
+    )
+    assert ratio.iloc[0] == pytest.approx(np.sqrt(6), rel=0.15)
+
+
+def test_a_class_all_wrong_gets_wilsons_interval_with_lesions_as_trials():
+    table = predictions((40, 20, 10, 6), a_group=2)
+    table.loc[table["label"] == 3, "logit_df"] = -99.0
+    found = score(table, groups(), "toy", resamples=200)
+    df = row(found, "class", "df", "recall")
+    assert (df["value"], df["k"], df["n"], df["interval"]) == (0.0, 0.0, 6, "wilson")
+    assert df["low"] == 0.0 and df["high"] == pytest.approx(0.5615, abs=1e-4)  # 0 of 3 lesions
+    tail = row(found, "group", "tail", "recall")
+    assert tail["interval"] == "mover" and tail["high"] > tail["value"] + 0.2
+    assert overall(found, "balanced_accuracy")["interval"] == "mover"
+    worst = overall(found, "worst_class_recall")
+    assert worst["interval"] == "wilson" and worst["high"] == pytest.approx(0.5615, abs=1e-4)
+
+
+def test_a_perfect_run_has_no_interval_where_none_can_be_given():
+    found = score(predictions(skill=99), groups(), "toy", resamples=50)
+    kinds = found.set_index(["scope", "metric"])["interval"]
+    assert set(kinds["class"]) == {"wilson"} and set(kinds["group"]) == {"mover"}
+    assert kinds["overall", "auroc"] == "none" and np.isnan(overall(found, "auroc")["low"])
+    assert 0.95 < overall(found, "accuracy")["low"] < overall(found, "accuracy")["high"] == 1
+
+
+def test_a_class_without_test_pictures_is_unknown_and_left_out_of_means():
+    table = predictions((40, 20, 10, 6))
+    table = table[table["label"] != 3]
+    found = score(table, groups(), "toy", resamples=50)
+    df = row(found, "class", "df", "recall")
+    assert np.isnan([df["value"], df["low"], df["high"], df["k"]]).all()
+    assert (df["n"], df["interval"]) == (0, "none")
+    recalls = found[found["scope"] == "class"]["value"]
+    assert overall(found, "balanced_accuracy")["value"] == pytest.approx(recalls.mean())
+    tail = row(found, "group", "tail", "recall")
+    assert tail["value"] == row(found, "class", "bkl", "recall")["value"]
+    assert not found[found["scope"] == "overall"].drop(columns="k").isna().any(axis=None)
+    only_head = score(table[table["label"] == 0], groups(), "toy", resamples=50)
+    assert np.isnan(row(only_head, "group", "tail", "recall")["value"])
+    assert np.isnan(overall(only_head, "auroc")["value"])
+
+
+def test_every_value_lies_in_its_interval_and_every_limit_in_range():
+    for seed in range(5):
+        found = score_seeds(
+            [predictions(seed=s, skill=2) for s in (seed, seed + 50)],
+            groups(),
+            "toy",
+            resamples=100,
+        )
+        known = found[found["low"].notna() & (found["metric"] != "worst_class_recall")]
+        assert (known["low"] <= known["value"] + 1e-9).all()
+        assert (known["value"] <= known["high"] + 1e-9).all()
+        assert known["low"].min() >= -1 and known["high"].max() <= 1
+
+
+def test_score_of_several_seeds_is_the_mean_and_wider_than_pictures_alone():
+    tables = [predictions((80, 80), seed=1, skill=skill) for skill in (0.0, 3.0)]
+    both = score_seeds(tables, groups((80, 80)), "toy")
+    single = [score(table, groups((80, 80)), "toy") for table in tables]
+    np.testing.assert_allclose(both["value"], (single[0]["value"] + single[1]["value"]) / 2)
+    wide, narrow = (overall(t, "balanced_accuracy") for t in (both, single[0]))
+    assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
+
+
+def test_score_follows_its_seed_and_forgets_the_order_of_rows(table):
+    first = score(table, groups(), "toy", resamples=30)
+    pd.testing.assert_frame_equal(first, score(table[::-1], groups(), "toy", resamples=30))
+    assert not first.equals(score(table, groups(), "toy", resamples=30, seed=1))
+
+
+def test_score_refuses_logits_that_are_not_finite_and_too_few_resamples(table):
+    with pytest.raises(InputError, match="logit_mel: expected finite logits, got nan for picture"):
+        score(table.assign(logit_mel=np.nan), groups(), "toy")
+    with pytest.raises(InputError, match="resamples: expected at least 2, got 1"):
+        score(table, groups(), "toy", resamples=1)
+
+
+def test_score_of_three_thousand_pictures_takes_about_a_second():
+    table = predictions((1500, 900, 450, 150))
+    start = time.perf_counter()
+    score(table, groups(), "toy", resamples=1000)
+    assert time.perf_counter() - start < 5  # 0.3 s on one free core

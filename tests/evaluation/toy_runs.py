@@ -1,0 +1,51 @@
+"""Small tables of predictions and run folders."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fopro_lab.evaluation import class_groups, write_predictions
+
+NAMES = ("nv", "mel", "bkl", "df")
+
+
+def predictions(counts=(40, 20, 10, 6), *, seed=0, skill=1.0, split="test", a_group=1):
+    """Draw logits that know the label a little; ``a_group`` pictures share a lesion."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    logits = rng.normal(size=(len(labels), len(counts)))
+    logits[np.arange(len(labels)), labels] += skill
+    table = pd.DataFrame(
+        {
+            "image": [f"picture_{row:04d}" for row in range(len(labels))],
+            "group": [f"lesion_{row // a_group}" for row in range(len(labels))],
+            "source": "",
+            "split": split,
+            "label": labels,
+        }
+    )
+    for k, name in enumerate(NAMES[: len(counts)]):
+        table[f"logit_{name}"] = logits[:, k]
+    return table
+
+
+def groups(counts=(40, 20, 10, 6)):
+    return class_groups(dict(zip(NAMES, counts, strict=False)))
+
+
+def write_run(folder: Path, table, *, method="bsm", seed=0, **changes) -> Path:
+    names = [column.removeprefix("logit_") for column in table if column.startswith("logit_")]
+    manifest = {
+        "state": "done",
+        "config": {"method": method, "seed": seed},
+        "protocol": "toy/64px/seed0",
+        "split_fingerprint": "abc",
+        "class_names": names,
+        "groups": groups(tuple(table["label"].value_counts(sort=False))),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    write_predictions(folder / "predictions.parquet", table)
+    return folder
