@@ -1,0 +1,207 @@
+"""Data sets by name or path: one table a data set, and a way to read its pixels."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fopro_lab.config import DataConfig
+from fopro_lab.data import phantom
+from fopro_lab.data.csv_sources import CsvColumns, read_csv_pictures
+from fopro_lab.data.decoding import FileReader
+from fopro_lab.data.sampling import choose_rows
+from fopro_lab.data.sources import read_folders
+from fopro_lab.errors import InputError
+
+Reader = Callable[[int, int], np.ndarray]
+PUBLIC_NAMES = ("isic2019-lt", "hyperkvasir", "medmnist")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures with their classes, groups and sources; pixels are read when asked for.
+
+    Attributes:
+        name: Short name, the first part of a protocol id.
+        table: A row a picture: image (unique id), path (empty if generated), label (0..K-1),
+            group (lesion or patient), source (empty if unknown), split (empty, train, val, test).
+        class_names: ``K`` names in the order of the labels.
+        reader: ``(row, size)`` to ``uint8 (size, size, 3)``.
+        fingerprint: SHA-256 over ids, labels, groups, splits and file sizes; the same on every
+            machine that holds the same pictures.
+
+    Example:
+        >>> dataset = open_dataset("phantom", pictures=40)
+        >>> len(dataset), dataset.read(0, 32).shape, len(dataset.subset([0, 1]))
+        (40, (32, 32, 3), 2)
+    """
+
+    name: str
+    table: pd.DataFrame
+    class_names: tuple[str, ...]
+    reader: Reader
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def read(self, row: int, size: int) -> np.ndarray:
+        """Return one picture, ``uint8 (size, size, 3)``."""
+        return self.reader(int(row), size)
+
+    def subset(self, rows: "np.typing.ArrayLike") -> "Dataset":
+        """Return the data set of these rows alone, in this order; labels keep their numbers."""
+        rows = np.asarray(rows, dtype=np.int64)
+        table = self.table.iloc[rows].reset_index(drop=True)
+        digest = hashlib.sha256(self.fingerprint.encode())
+        digest.update("\n".join(table["image"]).encode())
+        reader = take_rows(self.reader, rows)
+        return Dataset(self.name, table, self.class_names, reader, digest.hexdigest())
+
+
+def open_dataset(
+    name_or_path: str | Path,
+    *,
+    image_column: str = "",
+    class_column: str = "",
+    group_column: str = "",
+    source_column: str = "",
+    split_column: str = "",
+    pictures: int = 0,
+    seed: int = 0,
+) -> Dataset:
+    """Open the built-in phantom, a folder per class, or pictures with a CSV.
+
+    Args:
+        name_or_path: ``"phantom"``, a folder, or a CSV above or beside its pictures.
+        image_column: CSV column of file names, with or without extension; this and the next
+            four are looked for under their usual names when empty.
+        class_column: CSV column of classes.
+        group_column: CSV column of the lesion or patient.
+        source_column: CSV column of the scanner or hospital.
+        split_column: CSV column with train, val and test.
+        pictures: At most this many, stratified by class; 0 is all. The phantom makes that many.
+        seed: Of the choice, and of the phantom.
+
+    Returns:
+        The data set; ``name`` tells when it is a part.
+
+    Raises:
+        InputError: If the path, a column or a picture is missing, or labels are wrong.
+
+    Example:
+        >>> open_dataset("phantom", pictures=100).name
+        'phantom-100'
+    """
+    if pictures < 0:
+        raise InputError(f"pictures: expected 0 for all or a positive number, got {pictures}")
+    path = Path(name_or_path).expanduser()
+    if not path.exists():
+        if str(name_or_path) == "phantom":
+            return _open_phantom(pictures, seed)
+        raise _not_there(str(name_or_path))
+    columns = CsvColumns(image_column, class_column, group_column, source_column, split_column)
+    table, class_names = _read_path(path, columns)
+    name = path.resolve().stem if path.is_file() else path.resolve().name
+    reader = FileReader(tuple(table["path"]))
+    dataset = Dataset(name, table, class_names, reader, _fingerprint(table, class_names))
+    if 0 < pictures < len(dataset):
+        chosen = dataset.subset(choose_rows(table, pictures=pictures, seed=seed))
+        return _renamed(chosen, pictures, seed)
+    return dataset
+
+
+def open_from(config: DataConfig) -> Dataset:
+    """Open the data set that a config names.
+
+    Args:
+        config: Its fields ``dataset``, ``pictures``, ``split_seed`` and the columns.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: As `open_dataset`.
+
+    Example:
+        >>> len(open_from(DataConfig(pictures=50)))
+        50
+    """
+    return open_dataset(
+        config.dataset,
+        image_column=config.image_column,
+        class_column=config.class_column,
+        group_column=config.group_column,
+        source_column=config.source_column,
+        split_column=config.split_column,
+        pictures=config.pictures,
+        seed=config.split_seed,
+    )
+
+
+def take_rows(reader: Reader, rows: np.ndarray) -> Reader:
+    """Return a reader whose row ``i`` is row ``rows[i]`` of ``reader``.
+
+    Example:
+        >>> take_rows(FileReader(("a.png", "b.png")), np.array([1])).paths
+        ('b.png',)
+    """
+    if hasattr(reader, "take"):
+        taken: Reader = reader.take(rows)
+        return taken
+    return lambda row, size: reader(int(rows[row]), size)
+
+
+def _open_phantom(pictures: int, seed: int) -> Dataset:
+    table = phantom.phantom_table(pictures or phantom.PICTURES, seed=seed)
+    reader = phantom.PhantomReader(seed, tuple(table["image"]))
+    content = f"{phantom.VERSION} {seed}\n" + "\n".join(table["image"])
+    fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    dataset = Dataset("phantom", table, phantom.CLASS_NAMES, reader, fingerprint)
+    return _renamed(dataset, pictures, seed)
+
+
+def _renamed(dataset: Dataset, pictures: int, seed: int) -> Dataset:
+    """Let the name, and so every protocol id, tell the part and the seed of the choice."""
+    name = dataset.name + (f"-{pictures}" if pictures else "") + (f"-seed{seed}" if seed else "")
+    return Dataset(name, dataset.table, dataset.class_names, dataset.reader, dataset.fingerprint)
+
+
+def _read_path(path: Path, columns: CsvColumns) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    if path.is_file():
+        if path.suffix.lower() not in (".csv", ".tsv"):
+            raise InputError(f"{path}: expected a folder or a CSV, got a '{path.suffix}' file")
+        return read_csv_pictures(path, root=path.parent, columns=columns)
+    try:
+        found = sorted(file for file in path.glob("*.[ct]sv") if file.name[0] != ".")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(found) > 1:
+        some = ", ".join(file.name for file in found[:4])
+        raise InputError(f"{path}: expected one CSV, found {some}; give the path of the one")
+    if found:
+        return read_csv_pictures(found[0], root=path, columns=columns)
+    if columns != CsvColumns():
+        raise InputError(f"{path}: a column was named, but the folder holds no CSV")
+    return read_folders(path)
+
+
+def _fingerprint(table: pd.DataFrame, class_names: tuple[str, ...]) -> str:
+    """Hash what the data set is, but not where it lies."""
+    sizes = [str(os.stat(file).st_size) for file in table["path"]]
+    columns = [table[name].astype(str) for name in ("image", "label", "group", "source", "split")]
+    content = "\0".join("\n".join(texts) for texts in (class_names, sizes, *columns))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _not_there(name: str) -> InputError:
+    if name.partition(":")[0] in PUBLIC_NAMES:
+        return InputError(
+            f"dataset: {name} is not downloaded by this version; "
+            "give the path of the folder that holds its pictures"
+        )
+    return InputError(f"dataset: expected 'phantom' or a path that exists, got '{name}'")

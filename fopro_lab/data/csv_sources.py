@@ -1,0 +1,198 @@
+"""A CSV and its pictures to one table: a row a picture."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from fopro_lab.data.sources import SPLIT_WORDS, list_pictures, number_classes
+from fopro_lab.errors import InputError
+
+USUAL_NAMES = {
+    "image": "image image_id image_name filename file_name file-name file path isic_id",
+    "class": "class_name class-name diagnosis dx finding_name label_name class label target",
+    "group": "group lesion_id lesion patient_id patient",
+    "source": "source site scanner center centre hospital",
+    "split": "split partition",
+}
+
+
+@dataclass(frozen=True)
+class CsvColumns:
+    """Names of a CSV's columns; an empty one is looked for among the usual names.
+
+    Example:
+        >>> CsvColumns(image="photo").image
+        'photo'
+    """
+
+    image: str = ""
+    label: str = ""
+    group: str = ""
+    source: str = ""
+    split: str = ""
+
+
+def read_csv_pictures(
+    csv_path: Path, *, root: Path, columns: CsvColumns
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    r"""Read a CSV and find its pictures below a folder.
+
+    Args:
+        csv_path: Separated by comma, semicolon or tab; a row a picture.
+        root: Folder of the pictures, at any depth; names with or without extension.
+        columns: Names of the columns.
+
+    Returns:
+        The table of `read_folders` and the class names: integers in their order, else
+        alphabetical. A picture without a group is its own.
+
+    Raises:
+        InputError: If a column, a picture or a label is missing, a picture comes twice, or
+            integer labels have a gap.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("1.png", "2.png"):
+        ...         _ = (Path(folder) / name).write_bytes(b"")
+        ...     _ = (Path(folder) / "a.csv").write_text("image,dx\n1,nv\n2,mel\n")
+        ...     where = Path(folder)
+        ...     table, names = read_csv_pictures(where / "a.csv", root=where, columns=CsvColumns())
+        >>> names, table["image"].tolist(), table["label"].tolist()
+        (('mel', 'nv'), ['1', '2'], [1, 0])
+    """
+    frame = _read_frame(csv_path)
+    image_column = _find_column(frame, "image", columns.image, csv_path)
+    class_column = _find_column(frame, "class", columns.label, csv_path)
+    images = frame[image_column]
+    _refuse_empty(images, images, csv_path)
+    _refuse_empty(frame[class_column], images, csv_path)
+    _refuse_twice(images, csv_path)
+    labels, names = number_classes(frame[class_column].tolist(), where=str(csv_path))
+    optional = {
+        kind: _optional_column(frame, kind, given, csv_path)
+        for kind, given in (("group", columns.group), ("source", columns.source))
+    }
+    paths = pd.Series(_locate(images.tolist(), root, csv_path))
+    _refuse_twice(paths, csv_path)
+    table = pd.DataFrame(
+        {
+            "image": images,
+            "path": paths,
+            "label": labels,
+            "group": optional["group"].where(optional["group"] != "", images),
+            "source": optional["source"],
+            "split": _read_split(frame, columns.split, csv_path),
+        }
+    )
+    return table, names
+
+
+def _read_frame(csv_path: Path) -> pd.DataFrame:
+    """Read every cell as stripped text, so that an id such as 0012 keeps its zeros."""
+    try:
+        with open(csv_path, encoding="utf-8-sig") as stream:
+            header = stream.readline()
+        separator = max(",;\t", key=header.count)
+        frame = pd.read_csv(
+            csv_path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{csv_path}: cannot be read as CSV ({reason})") from None
+    if frame.empty:
+        raise InputError(f"{csv_path}: expected a row per picture, found none")
+    frame.columns = frame.columns.str.strip()
+    return frame.apply(lambda column: column.str.strip())
+
+
+def _find_column(frame: pd.DataFrame, kind: str, given: str, csv_path: Path) -> str:
+    """Return the column's name; for the class, one of names goes before one of integers."""
+    has = ", ".join(frame.columns)
+    if given:
+        if given not in frame.columns:
+            raise InputError(f"{csv_path}: no column '{given}'; it has {has}")
+        return given
+    lower = {str(name).lower(): str(name) for name in frame.columns}
+    known = [lower[name] for name in USUAL_NAMES[kind].split() if name in lower]
+    if not known:
+        raise InputError(
+            f"{csv_path}: no {kind} column under a usual name; it has {has}; "
+            f"name it: {kind}_column=..."
+        )
+    if kind == "class":
+        named = [name for name in known if not frame[name].str.fullmatch(r"\d+").all()]
+        return (named or known)[0]
+    return known[0]
+
+
+def _optional_column(frame: pd.DataFrame, kind: str, given: str, csv_path: Path) -> pd.Series:
+    if not given and not set(USUAL_NAMES[kind].split()) & set(frame.columns.str.lower()):
+        return pd.Series("", index=frame.index)
+    return frame[_find_column(frame, kind, given, csv_path)]
+
+
+def _read_split(frame: pd.DataFrame, given: str, csv_path: Path) -> pd.Series:
+    """Read train, val, test; a column that was only guessed counts if it holds these words."""
+    raw = _optional_column(frame, "split", given, csv_path)
+    words = raw.str.lower().map(SPLIT_WORDS)
+    if words.isna().any():
+        if given:
+            strange = raw[words.isna()].iloc[0]
+            raise InputError(f"{csv_path}: {given}: expected train, val or test, got '{strange}'")
+        return pd.Series("", index=frame.index)
+    return words
+
+
+def _refuse_empty(values: pd.Series, images: pd.Series, csv_path: Path) -> None:
+    empty = values.index[values == ""]
+    if len(empty):
+        who = images[empty[0]] or f"line {empty[0] + 2}"
+        raise InputError(
+            f"{csv_path}: {values.name}: {len(empty)} empty, first of {who}; "
+            "fill it in or remove the row"
+        )
+
+
+def _refuse_twice(values: pd.Series, csv_path: Path) -> None:
+    twice = values[values.duplicated()]
+    if len(twice):
+        raise InputError(
+            f"{csv_path}: expected one row per picture, got {twice.iloc[0]} twice "
+            f"({len(twice)} such rows)"
+        )
+
+
+def _locate(images: list[str], root: Path, csv_path: Path) -> list[str]:
+    """Find each picture by its path below ``root``, its file name, or its name without suffix."""
+    files = list_pictures(root)
+    by_path = set(files)
+    names = Counter[str]()
+    where: dict[str, str] = {}
+    for file in files:
+        name = file.rpartition("/")[2]
+        for key in {name, name.rpartition(".")[0]}:
+            names[key] += 1
+            where[key] = file
+    paths, missing = [], []
+    for image in images:
+        if image in by_path:
+            paths.append(os.path.join(root, image))
+        elif names[image] == 1:
+            paths.append(os.path.join(root, where[image]))
+        elif names[image] > 1:
+            raise InputError(f"{csv_path}: {image}: {names[image]} pictures below {root} match")
+        elif os.path.isabs(image) and os.path.isfile(image):
+            paths.append(image)
+        else:
+            missing.append(image)
+    if missing:
+        some = ", ".join(missing[:3])
+        raise InputError(
+            f"{csv_path}: {len(missing)} of {len(images)} pictures are not below {root}: {some}"
+            f"{', ...' if len(missing) > 3 else ''}; the CSV belongs above or beside its pictures"
+        )
+    return paths

@@ -1,0 +1,117 @@
+"""Order and choice by hash: the same on every machine and for every order of the rows."""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from fopro_lab.errors import InputError
+
+FEWEST_GROUPS = 3  # one each for train, validation and test
+
+
+def hashed_order(names: Iterable[str], *, seed: int) -> list[str]:
+    """Shuffle names by their hash, so that the order depends on the names and the seed alone.
+
+    Args:
+        names: Texts; repetitions count once.
+        seed: Another seed gives another order.
+
+    Returns:
+        The distinct names, shuffled.
+
+    Example:
+        >>> hashed_order(["a", "b", "c"], seed=0) == hashed_order(["c", "b", "a", "a"], seed=0)
+        True
+    """
+    keys = {name: hashlib.sha256(f"{seed}\0{name}".encode()).digest() for name in set(names)}
+    return sorted(keys, key=keys.__getitem__)
+
+
+def share_out(counts: np.ndarray, *, total: int, least: int) -> np.ndarray:
+    """Scale counts down to a total, in proportion, by largest remainders.
+
+    Args:
+        counts: Pictures of each class, ``(K,)``.
+        total: Sum of the result, at most that of ``counts``.
+        least: No class falls below this, or below its own count if that is smaller.
+
+    Returns:
+        ``int64 (K,)``, none larger than its count.
+
+    Raises:
+        InputError: If ``total`` is too small for ``least`` pictures of each class.
+
+    Example:
+        >>> share_out(np.array([800, 190, 10]), total=100, least=3).tolist()
+        [78, 19, 3]
+    """
+    floor = np.minimum(counts, least)
+    if total < floor.sum():
+        raise InputError(
+            f"pictures: expected at least {floor.sum()}, {least} of each of the {len(counts)} "
+            f"classes, got {total}"
+        )
+    result = floor.copy()
+    free = np.ones(len(counts), dtype=bool)
+    # A class whose fair share is below its floor keeps the floor; the others share the rest.
+    while True:
+        share = (total - result[~free].sum()) * counts / max(counts[free].sum(), 1)
+        low = free & (share < floor)
+        if not low.any():
+            break
+        free &= ~low
+    whole = np.floor(share[free]).astype(np.int64)
+    result[free] = whole
+    remainder = np.zeros(len(counts))
+    remainder[free] = share[free] - whole
+    for label in np.argsort(-remainder, kind="stable")[: total - result.sum()]:
+        result[label] += 1
+    return result
+
+
+def choose_rows(table: pd.DataFrame, *, pictures: int, seed: int) -> np.ndarray:
+    """Choose pictures in proportion to the classes, by whole groups as far as they fit.
+
+    Args:
+        table: Columns ``image``, ``label``, ``group``.
+        pictures: At most this many.
+        seed: Of the choice.
+
+    Returns:
+        Sorted row numbers, ``int64``. Each class keeps pictures of three groups if it has them.
+
+    Raises:
+        InputError: If that needs more pictures.
+
+    Example:
+        >>> table = pd.DataFrame({"image": list("abcdefgh"), "label": [0] * 5 + [1] * 3})
+        >>> table["group"] = table["image"]
+        >>> table["label"].iloc[choose_rows(table, pictures=6, seed=0)].tolist()
+        [0, 0, 0, 1, 1, 1]
+    """
+    if pictures >= len(table):
+        return np.arange(len(table))
+    counts = np.bincount(table["label"])
+    targets = share_out(counts, total=pictures, least=FEWEST_GROUPS)
+    frame = table[["image", "group", "label"]].assign(row=np.arange(len(table)))
+    chosen: list[int] = []
+    for label, part in frame.sort_values("image").groupby("label"):
+        members = part.groupby("group")["row"].apply(list).to_dict()
+        chosen += _fill(members, int(targets[label]), seed)
+    return np.sort(np.array(chosen, dtype=np.int64))
+
+
+def _fill(members: dict[str, list[int]], target: int, seed: int) -> list[int]:
+    """Take groups until the target; the first three may be cut, so that all three have room."""
+    taken: list[int] = []
+    for number, name in enumerate(hashed_order(members, seed=seed)):
+        rows = members[name]
+        room = target - len(taken)
+        to_come = max(min(FEWEST_GROUPS, len(members)) - number - 1, 0)
+        if number < FEWEST_GROUPS:
+            taken += rows[: room - to_come]
+        elif len(rows) <= room:
+            taken += rows
+    return taken

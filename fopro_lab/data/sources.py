@@ -1,0 +1,149 @@
+"""Folders of pictures to one table: a row a picture."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from fopro_lab.errors import InputError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"})
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def list_pictures(folder: Path | str) -> list[str]:
+    """List the pictures below a folder; hidden files and other files are passed over.
+
+    Args:
+        folder: Where to look, at any depth; links to folders are followed, each folder once.
+
+    Returns:
+        Sorted paths relative to ``folder``, with forward slashes.
+
+    Raises:
+        InputError: If a folder may not be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.PNG", "a.jpg", ".hidden.jpg", "notes.txt"):
+        ...         _ = (Path(folder) / name).write_bytes(b"")
+        ...     list_pictures(folder)
+        ['a.jpg', 'b.PNG']
+    """
+    found: list[str] = []
+    seen: set[str] = set()
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+        if real in seen:
+            continue
+        seen.add(real)
+        inside = os.path.relpath(parent, folder).replace(os.sep, "/")
+        prefix = "" if inside == "." else inside + "/"
+        found += [
+            prefix + name
+            for name in files
+            if name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
+    return sorted(found)
+
+
+def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Read a folder per class, or train, val and test folders with a folder per class in each.
+
+    Args:
+        root: The folder above.
+
+    Returns:
+        Table with the columns image (path below ``root``), path, label, group (the picture
+        itself), source (empty), split; and the class names in alphabetical order.
+
+    Raises:
+        InputError: If it holds no pictures, pictures outside class folders, or one class only.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("nevus/1.png", "melanoma/2.png"):
+        ...         (Path(folder) / name).parent.mkdir()
+        ...         _ = (Path(folder) / name).write_bytes(b"")
+        ...     table, names = read_folders(Path(folder))
+        >>> names, table["label"].tolist()
+        (('melanoma', 'nevus'), [0, 1])
+    """
+    images = list_pictures(root)
+    if not images:
+        raise InputError(f"{root}: expected pictures, found none ({_suffixes()})")
+    parts = [image.split("/") for image in images]
+    tops = {part[0].lower() for part in parts}
+    depth = 1 if "train" in {SPLIT_WORDS.get(top) for top in tops} else 0
+    if depth and not tops <= SPLIT_WORDS.keys():
+        strange = sorted(tops - SPLIT_WORDS.keys())[0]
+        raise InputError(
+            f"{root}: expected train, val and test folders only, found '{strange}' too"
+        )
+    for image, part in zip(images, parts, strict=True):
+        if len(part) < depth + 2:
+            raise InputError(f"{root}: expected a folder per class, found {image} outside of one")
+    classes = [part[depth] for part in parts]
+    splits = [SPLIT_WORDS[part[0].lower()] if depth else "" for part in parts]
+    labels, names = number_classes(classes, where=str(root))
+    table = pd.DataFrame(
+        {
+            "image": images,
+            "path": [str(root / image) for image in images],
+            "label": labels,
+            "group": images,
+            "source": "",
+            "split": splits,
+        }
+    )
+    return table, names
+
+
+def number_classes(classes: list[str], *, where: str) -> tuple[list[int], tuple[str, ...]]:
+    """Number the classes of a list of pictures.
+
+    Args:
+        classes: Class of each picture, as written.
+        where: File or folder, for the message.
+
+    Returns:
+        Number of each picture's class, and the names in the order of their numbers: integers in
+        their order, else alphabetical.
+
+    Raises:
+        InputError: If there is one class alone, or integers have a gap.
+
+    Example:
+        >>> number_classes(["nv", "mel", "nv"], where="a.csv")
+        ([1, 0, 1], ('mel', 'nv'))
+    """
+    names = sorted(set(classes))
+    if all(name.isdecimal() for name in names):
+        names.sort(key=int)
+        first, last = int(names[0]), int(names[-1])
+        missing = sorted(set(range(first, min(last, first + len(names)))) - set(map(int, names)))
+        if missing:
+            got = ", ".join(names[:10])
+            raise InputError(
+                f"{where}: labels: expected integers without a gap, got {got} "
+                f"and no {missing[0]}; renumber them or use a column of names"
+            )
+    if len(names) < 2:
+        raise InputError(f"{where}: expected two classes or more, found '{names[0]}' alone")
+    number = {name: label for label, name in enumerate(names)}
+    return [number[name] for name in classes], tuple(names)
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
