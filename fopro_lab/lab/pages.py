@@ -1,0 +1,93 @@
+"""An executed notebook as one HTML page that needs no network."""
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+if TYPE_CHECKING:
+    import nbformat
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@cache
+def templates() -> jinja2.Environment:
+    """Return the environment that renders the report's own templates, with escaping on.
+
+    Example:
+        >>> templates().get_template("index.html.j2").name
+        'index.html.j2'
+    """
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def notebook_page(notebook: "nbformat.NotebookNode", *, name: str) -> str:
+    """Render an executed notebook: prose and figures in sight, code folded away.
+
+    nbconvert's own templates fetch MathJax, RequireJS and the widgets' manager from the web; this
+    one brings its style along and runs no script.
+
+    Args:
+        notebook: Executed notebook, format 4.
+        name: Name of the node, shown above the title.
+
+    Returns:
+        The page, with figures inlined and a link back to ``../index.html``.
+
+    Example:
+        >>> from nbformat.v4 import new_markdown_cell, new_notebook
+        >>> page = notebook_page(new_notebook(cells=[new_markdown_cell("# A title")]), name="a")
+        >>> "<title>A title</title>" in page, "http" in page
+        (True, False)
+    """
+    from nbconvert.exporters import HTMLExporter
+
+    exporter = HTMLExporter(
+        template_name="notebook",
+        extra_template_basedirs=[str(TEMPLATES)],
+        exclude_anchor_links=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    resources: dict[str, Any] = {
+        "page": {"title": _title(notebook) or name, "name": name, "css": stylesheet(code=True)}
+    }
+    page, _ = exporter.from_notebook_node(notebook, resources=resources)
+    return page
+
+
+def _title(notebook: "nbformat.NotebookNode") -> str:
+    """The first heading of the notebook, without its marks."""
+    lines = (line for cell in notebook.cells for line in cell.source.splitlines())
+    return next((line[2:].strip() for line in lines if line.startswith("# ")), "")
+
+
+@cache
+def stylesheet(*, code: bool = False) -> str:
+    """Return the pages' style, light and dark.
+
+    Args:
+        code: Whether to add the colours of highlighted Python.
+
+    Example:
+        >>> "prefers-color-scheme: dark" in stylesheet()
+        True
+    """
+    css = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    if not code:
+        return css
+    from pygments.formatters import HtmlFormatter
+
+    light, dark = (
+        HtmlFormatter(style=style, nobackground=True).get_style_defs(".highlight")
+        for style in ("friendly", "github-dark")
+    )
+    return f"{css}\n{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
