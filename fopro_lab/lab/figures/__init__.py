@@ -1,0 +1,34 @@
+"""Every figure of the laboratory: a table in, axes out. Nothing is computed here, no torch."""
+
+from fopro_lab.lab.figures.dataset import plot_class_counts, plot_pictures, plot_spectra
+from fopro_lab.lab.figures.gains import plot_gain, plot_radial_gain
+from fopro_lab.lab.figures.rings import plot_class_bands, plot_ring_response
+from fopro_lab.lab.figures.style import (
+    GROUP_COLORS,
+    METHOD_COLORS,
+    METHOD_LABELS,
+    in_house_style,
+    save_figure,
+)
+from fopro_lab.lab.figures.training import plot_exploration, plot_history
+from fopro_lab.lab.figures.verdicts import plot_class_recall, plot_comparison, plot_group_recall
+
+__all__ = [
+    "GROUP_COLORS",
+    "METHOD_COLORS",
+    "METHOD_LABELS",
+    "in_house_style",
+    "plot_class_bands",
+    "plot_class_counts",
+    "plot_class_recall",
+    "plot_comparison",
+    "plot_exploration",
+    "plot_gain",
+    "plot_group_recall",
+    "plot_history",
+    "plot_pictures",
+    "plot_radial_gain",
+    "plot_ring_response",
+    "plot_spectra",
+    "save_figure",
+]

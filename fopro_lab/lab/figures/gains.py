@@ -1,0 +1,146 @@
+"""Figures of prompts: which frequencies a learned gain amplifies and which it diminishes."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.lab.figures.style import (
+    add_footer,
+    in_house_style,
+    mark_corners,
+    method_look,
+    method_order,
+    need,
+    new_axes,
+)
+
+
+@in_house_style
+def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
+    """Show a prompt's gain over the whole plane of frequencies, zero frequency in the middle.
+
+    Args:
+        gain: Positive factors ``(H, W // 2 + 1)`` or ``(C, H, W // 2 + 1)`` in ``rfft2`` order,
+            W = H or odd; of several channels the geometric mean is shown.
+        ax: Axes to draw into; None makes a figure.
+
+    Returns:
+        The axes, in cycles per pixel; blue damps, red amplifies, the scale is log2 about 1. In
+        column 0 (and W / 2) mirrored rows show the mean of their gains, as they act.
+
+    Raises:
+        ShapeError: If the array has another number of axes.
+        InputError: If a gain is not above zero.
+
+    Example:
+        >>> ax = plot_gain(np.ones((8, 5)))
+        >>> ax.images[0].get_array().shape
+        (8, 8)
+    """
+    gain = np.asarray(gain)
+    if gain.ndim not in (2, 3):
+        raise ShapeError(
+            f"gain: expected (H, W // 2 + 1) or (C, H, W // 2 + 1), got {tuple(gain.shape)}"
+        )
+    if not (np.isfinite(gain) & (gain > 0)).all():
+        raise InputError(f"gain: expected finite factors above 0, got {np.min(gain):g}")
+    half = gain if gain.ndim == 2 else np.exp(np.log(gain).mean(axis=0))
+    plane = np.fft.fftshift(_whole_plane(half))
+    height, width = plane.shape
+    bound = max(0.1, float(np.abs(np.log2(plane)).max()))
+    extent = tuple(
+        edge
+        for size in (width, height)
+        for edge in (-(size // 2 + 0.5) / size, (size - size // 2 - 0.5) / size)
+    )
+    ax = new_axes(ax, width=5.2, height=4.4)
+    image = ax.imshow(
+        np.log2(plane), cmap="RdBu_r", vmin=-bound, vmax=bound, origin="lower", extent=extent
+    )
+    ticks = np.linspace(-bound, bound, 5)
+    bar = ax.figure.colorbar(image, ax=ax, ticks=ticks, pad=0.03, fraction=0.05)
+    bar.ax.set_yticklabels([rf"$\times$ {2**tick:.2f}" for tick in ticks])
+    bar.set_label("Gain of the amplitude, logarithmic")
+    bar.outline.set_visible(False)
+    for radius in (0.25, 0.5):
+        ring = plt.Circle(
+            (0, 0), radius, fill=False, color="#555555", linewidth=0.7, ls=(0, (3, 3))
+        )
+        ax.add_patch(ring)
+    ax.set_xticks([-0.5, -0.25, 0, 0.25, 0.5])
+    ax.set_yticks([-0.5, -0.25, 0, 0.25, 0.5])
+    ax.grid(visible=False)
+    ax.set_xlim(extent[:2])
+    ax.set_ylim(extent[2:])
+    ax.set_xlabel("Horizontal frequency, cycles per pixel")
+    ax.set_ylabel("Vertical frequency, cycles per pixel")
+    channels = f", mean of {len(gain)} channels" if gain.ndim == 3 and len(gain) > 1 else ""
+    ax.set_title(f"Gain of the prompt{channels}")
+    return ax
+
+
+@in_house_style
+def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw a prompt's mean gain in each frequency ring, with its spread.
+
+    Args:
+        table: Columns ``low``, ``high`` (cycles per pixel), ``gain``, ``gain_low``, ``gain_high``
+            (spread within the ring or over prompts); with ``method`` one line each.
+        ax: Axes to draw into; None makes a figure.
+
+    Returns:
+        The axes; y is logarithmic about 1.
+
+    Raises:
+        InputError: If a column or the rows are missing.
+
+    Example:
+        >>> ax = plot_radial_gain(pd.DataFrame({"low": [0.0], "high": [0.5], "gain": [1.5],
+        ...     "gain_low": [1.2], "gain_high": [1.8]}))
+        >>> ax.get_yscale()
+        'log'
+    """
+    need(table, "low", "high", "gain", "gain_low", "gain_high")
+    ax = new_axes(ax)
+    mark_corners(ax, to=table["high"].max())
+    keyed = table if "method" in table else table.assign(method="fopro")
+    methods = method_order(keyed["method"])
+    for method in methods:
+        own = keyed[keyed["method"] == method].sort_values("low")
+        color, _, label = method_look(method)
+        edges = [*own["low"], own["high"].iloc[-1]]
+        ax.stairs(own["gain"], edges, baseline=None, color=color, linewidth=2, label=label)
+        low, high = ([*own[c], own[c].iloc[-1]] for c in ("gain_low", "gain_high"))
+        ax.fill_between(edges, low, high, step="post", color=color, alpha=0.15, linewidth=0)
+    ax.axhline(1, color="#333333", linewidth=1, zorder=1)
+    ax.set_yscale("log", base=2)
+    bound = max(1.1, table["gain_high"].max(), 1 / table["gain_low"].min()) ** 1.1
+    ax.set_ylim(1 / bound, bound)
+    step = 0.5 if bound > 1.6 else 0.125  # of an octave
+    octaves = np.arange(np.ceil(-np.log2(bound) / step), np.log2(bound) / step) * step
+    ax.yaxis.set_major_locator(FixedLocator(2**octaves))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda gain, _: rf"$\times$ {gain:.2f}"))
+    ax.set_xlim(0, table["high"].max())
+    ax.set_xlabel("Spatial frequency, cycles per pixel")
+    ax.set_ylabel("Gain of the amplitude, logarithmic")
+    ax.set_title("Gain by frequency ring")
+    if len(methods) > 1:
+        ax.legend(loc="best")
+    add_footer(ax, table, "bands: spread of the gain")
+    return ax
+
+
+def _whole_plane(half: np.ndarray) -> np.ndarray:
+    """Mirror ``(H, W // 2 + 1)`` into ``(H, W)``: the gain at -f is the gain at f."""
+    height, columns = half.shape
+    width = height if height // 2 + 1 == columns else 2 * columns - 1
+    mirror = -np.arange(height) % height
+    acting = half.copy()
+    own = [0, width // 2] if width % 2 == 0 else [0]  # columns that are their own mirror image
+    acting[:, own] = (half[:, own] + half[mirror][:, own]) / 2
+    rest = acting[mirror][:, 1 : width - columns + 1][:, ::-1]
+    return np.concatenate([acting, rest], axis=1)

@@ -1,0 +1,135 @@
+"""Figures of training: how exploration drove the prompt, how the students learnt."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fopro_lab.errors import InputError
+from fopro_lab.lab.figures.style import (
+    add_footer,
+    in_house_style,
+    method_look,
+    method_order,
+    need,
+    points_formatter,
+)
+
+_TERMS = {
+    "statistics": "Batch-norm distance",
+    "confidence": "Entropy of the teacher's head",
+    "task": "Task loss of a linear head",
+    "disagreement": "Minus student-teacher distance",
+    "identity": "Mean (log gain)²",
+    "total": "Weighted sum",
+    "log_gain": "Mean |log gain|",
+}
+
+
+@in_house_style
+def plot_exploration(table: pd.DataFrame) -> Figure:
+    """Draw every term of an exploration over its steps, one panel a term.
+
+    Args:
+        table: Of ``training.explore``: ``step``, then one column a term.
+
+    Returns:
+        The figure; terms have different units, so no panel shares its y axis.
+
+    Raises:
+        InputError: If there is no step or no term.
+
+    Example:
+        >>> table = pd.DataFrame({"step": [0, 1], "task": [2.0, 1.0], "log_gain": [0.0, 0.1]})
+        >>> [ax.get_title() for ax in plot_exploration(table).axes]
+        ['Task loss of a linear head', 'Mean |log gain|']
+    """
+    need(table, "step")
+    terms = [c for c in table if c != "step" and pd.api.types.is_numeric_dtype(table[c])]
+    if not terms:
+        raise InputError("table: expected a column for at least one term, got only 'step'")
+    across = min(3, len(terms))
+    rows = -(-len(terms) // across)
+    size = (max(4.2, 2.9 * across), 2.1 * rows + 0.5)
+    figure, panels = plt.subplots(rows, across, figsize=size, squeeze=False, sharex=True)
+    for ax, term in zip(panels.flat, terms, strict=False):
+        color = "#333333" if term in ("total", "log_gain") else "#D55E00"
+        ax.plot(table["step"], table[term], color=color)
+        ax.set_title(_TERMS.get(str(term), str(term)), fontsize=9.5)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+    for ax in panels.flat[len(terms) :]:
+        ax.remove()
+    for place, ax in enumerate(panels.flat[: len(terms)]):
+        if place + across >= len(terms):
+            ax.set_xlabel("Prompt step")
+            ax.tick_params(labelbottom=True)
+    add_footer(panels.flat[0], table)
+    return figure
+
+
+@in_house_style
+def plot_history(table: pd.DataFrame) -> Figure:
+    """Draw loss and validation balanced accuracy over epochs, one line a method and seed.
+
+    Args:
+        table: Histories of runs below each other: ``method``, ``seed``, ``epoch``, ``loss``,
+            ``val_balanced_accuracy``.
+
+    Returns:
+        The figure: the loss left, the accuracy right, its best epoch marked.
+
+    Raises:
+        InputError: If a column or the rows are missing.
+
+    Example:
+        >>> table = pd.DataFrame({"method": "ekd", "seed": 0, "epoch": [1, 2],
+        ...                       "loss": [2.0, 1.0], "val_balanced_accuracy": [0.3, 0.4]})
+        >>> plot_history(table).axes[1].get_ylabel()
+        'Balanced accuracy, %'
+    """
+    need(table, "method", "seed", "epoch", "loss", "val_balanced_accuracy")
+    methods = method_order(table["method"])
+    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.5), sharex=True)
+    looks = {method: method_look(method) for method in methods}
+    for ax, value in zip(panels, ("loss", "val_balanced_accuracy"), strict=True):
+        sns.lineplot(
+            table,
+            x="epoch",
+            y=value,
+            hue="method",
+            hue_order=methods,
+            palette=[looks[method][0] for method in methods],
+            units="seed",
+            estimator=None,
+            linewidth=1.4,
+            alpha=0.85,
+            legend=False,
+            ax=ax,
+        )
+        ax.set_xlabel("Epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    best = table.loc[table.groupby(["method", "seed"])["val_balanced_accuracy"].idxmax()]
+    for method, own in best.groupby("method"):
+        color, marker, _ = looks[str(method)]
+        panels[1].plot(
+            own["epoch"],
+            own["val_balanced_accuracy"],
+            marker,
+            color=color,
+            markeredgecolor="white",
+            label=f"best epoch {method}",
+        )
+    panels[0].set_ylabel("Training loss, nats")
+    panels[0].set_title("Loss")
+    panels[1].set_ylabel("Balanced accuracy, %")
+    panels[1].yaxis.set_major_formatter(points_formatter())
+    panels[1].set_title("Validation, best epoch marked")
+    handles = [
+        plt.Line2D([], [], color=color, marker=marker, label=label)
+        for color, marker, label in looks.values()
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    add_footer(panels[0], table, "the losses of different methods differ in their terms")
+    return figure
