@@ -1,0 +1,80 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from fopro_lab.errors import InputError
+from fopro_lab.probing import class_band_matrix, ring_response, teacher_card
+
+EDGES = [0, 0.25, 0.5, 0.75]
+
+
+def make(world, **settings):
+    settings = {"resamples": 50, "pictures": 10, "progress": False} | settings
+    return teacher_card(
+        world.teacher, world.pack, world.split, EDGES, groups=world.groups, **settings
+    )
+
+
+def test_the_card_tells_what_was_asked_and_what_came_out(world):
+    summary = make(world).summary
+    assert summary["teacher"] == {"name": "stub"}
+    assert summary["data"]["protocol"] == "waves/groups/toy"
+    assert summary["data"]["pictures"] == {"train": 30, "val": 18, "test": 42}
+    assert summary["probing"]["edges"] == EDGES and summary["probing"]["pictures"] == 10
+    assert summary["probe"]["val_balanced_accuracy"] == 1
+    assert summary["probe"]["test_balanced_accuracy"]["value"] == 1
+    assert 0.5 < summary["probe"]["test_balanced_accuracy"]["low"] < 1
+    assert set(summary["largest_drift"]) == {"ring", "low", "high", "gain", "drift"}
+
+
+def test_its_tables_are_those_of_the_single_questions(world):
+    card = make(world, pictures=100)
+    bands = class_band_matrix(
+        world.teacher,
+        world.pack,
+        world.split,
+        EDGES,
+        groups=world.groups,
+        resamples=50,
+        progress=False,
+    )
+    assert card.class_bands.equals(bands)
+    assert len(card.ring_response) == 3 * 2 and (card.ring_response["n"] == 18).all()
+    assert set(card.spectra["scope"]) == {"class", "source"}
+    recalls = card.scores.query("scope == 'class'").set_index("name")["value"]
+    clean = bands.query("scope == 'class' and ring == 0 and gain == 0").set_index("name")
+    assert recalls.to_dict() == clean["clean_recall"].to_dict()
+
+
+def test_the_ring_response_looks_at_validation_pictures_alone(world):
+    world.pack.images[world.split.test] = 0
+    drifts = make(world, pictures=18).ring_response
+    images = world.pack.images[world.split.val].transpose(0, 3, 1, 2)
+    expected = ring_response(
+        world.teacher,
+        torch.from_numpy(images.copy()).float() / 255,
+        EDGES,
+        (0.0, 2.0),
+        resamples=50,
+    )
+    pd.testing.assert_series_equal(drifts["drift"], expected["drift"])
+
+
+def test_write_leaves_whole_files_that_read_back(world, tmp_path):
+    card = make(world)
+    card.write(tmp_path / "probe")
+    names = ["card.json", "class_bands", "ring_response", "scores", "spectra"]
+    found = sorted(path.name.removesuffix(".parquet") for path in (tmp_path / "probe").iterdir())
+    assert found == names
+    assert json.loads((tmp_path / "probe/card.json").read_text()) == card.summary
+    for name in names[1:]:
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(tmp_path / f"probe/{name}.parquet"), getattr(card, name)
+        )
+
+
+def test_no_pictures_are_refused(world):
+    with pytest.raises(InputError, match=r"^pictures: expected 1 or more, got 0$"):
+        make(world, pictures=0)

@@ -1,0 +1,143 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fopro_lab.data import batches, open_dataset, pack
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.fourier import apply_gain, ring_edges, ring_gain
+from fopro_lab.models import load_teacher
+from fopro_lab.probing.rings import check_gains, ring_response
+
+EDGES = [0, 0.2, 0.5, 0.75]
+
+
+def photos(count=6, *, seed=0):
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def flatten(images):
+    return images.flatten(1)
+
+
+def slow_response(teacher, images, *, ring, gain):
+    """Drift and relative energy of each picture, one by one, in float64."""
+    gains = torch.ones(len(EDGES) - 1, dtype=torch.float64)
+    gains[ring] = gain
+    drifts, energies = [], []
+    for image in images.double()[:, None]:
+        changed = apply_gain(image, ring_gain(gains, EDGES, height=16, width=16))
+        before, after = teacher(image)[0], teacher(changed)[0]
+        drifts.append(1 - float(before @ after / before.norm() / after.norm()))
+        centred = image - image.mean(dim=(2, 3), keepdim=True)
+        energies.append(float((changed - image).square().sum() / centred.square().sum()))
+    return np.array(drifts), np.array(energies)
+
+
+@pytest.mark.parametrize(("ring", "gain"), [(0, 0.0), (1, 2.0), (2, 0.5)])
+def test_ring_response_equals_the_slow_one(stub, ring, gain):
+    # 1e-6 catches a batch counted twice or an energy that includes DC: both move it by over 1e-3.
+    images = photos(7)
+    table = ring_response(stub(flatten), images, EDGES, [0.0, 0.5, 2.0], batch_size=3)
+    row = table[(table["ring"] == ring) & (table["gain"] == gain)].iloc[0]
+    drifts, energies = slow_response(flatten, images, ring=ring, gain=gain)
+    assert row["drift"] == pytest.approx(drifts.mean(), abs=1e-6)
+    assert row["energy"] == pytest.approx(energies.mean(), abs=1e-6)
+    assert row["drift_per_energy"] == pytest.approx(drifts.mean() / energies.mean(), rel=1e-4)
+    assert (row["low"], row["high"], row["n"]) == (EDGES[ring], EDGES[ring + 1], 7)
+
+
+def test_a_teacher_of_one_wave_answers_in_its_ring_alone(stub):
+    wave = torch.exp(2j * torch.pi * 5 * torch.arange(16) / 16)  # 0.3125 cycles per pixel
+
+    def encode(images):
+        value = (images.mean(dim=(1, 2)) * wave).sum(dim=1)
+        return torch.stack([value.real, value.imag, images.mean(dim=(1, 2, 3))], dim=1)
+
+    drift = ring_response(stub(encode), photos(), EDGES, [0.0])["drift"]
+    assert drift[1] > 1e-3 and drift[[0, 2]].abs().max() < 1e-6
+
+
+def test_energies_of_all_removed_rings_sum_to_the_whole_variance(stub):
+    table = ring_response(stub(flatten), photos(), ring_edges(4), [0.0])
+    assert table["energy"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_gain_of_one_changes_nothing(stub):
+    table = ring_response(stub(flatten), photos(), EDGES, [1.0])
+    assert table["drift"].abs().max() < 1e-7
+    assert (table["energy"] == 0).all() and table["drift_per_energy"].isna().all()
+
+
+def test_flat_pictures_have_no_energy_to_change(stub):
+    table = ring_response(stub(flatten), torch.full((2, 3, 8, 8), 0.5), EDGES, [0.0, 3.0])
+    assert (table["energy"] < 1e-6).all() and (table["drift"].abs() < 1e-6).all()
+
+
+def test_the_teacher_sees_the_scaled_picture_unclipped_once_a_ring_and_gain(stub):
+    teacher = stub(flatten)
+    images = photos(4)
+    ring_response(teacher, images, EDGES, [0.0, 5.0])
+    assert len(teacher.seen) == 1 + 3 * 2
+    assert teacher.seen[0].equal(images)
+    assert min(seen.min() for seen in teacher.seen) < -0.5
+
+
+def test_the_interval_holds_the_mean_and_is_seeded(stub):
+    tables = [ring_response(stub(flatten), photos(), EDGES, [0.0], seed=s) for s in (1, 1, 2)]
+    assert tables[0].equals(tables[1]) and not tables[0].equals(tables[2])
+    assert (tables[0]["drift_low"] < tables[0]["drift"]).all()
+    assert (tables[0]["drift"] < tables[0]["drift_high"]).all()
+
+
+def test_the_interval_is_as_wide_as_the_standard_error_says(stub):
+    images = photos(60)
+    row = ring_response(stub(flatten), images, EDGES, [0.0], resamples=4000).iloc[1]
+    drifts, _ = slow_response(flatten, images, ring=1, gain=0.0)
+    expected = 2 * 1.96 * drifts.std() / math.sqrt(60)
+    assert row["drift_high"] - row["drift_low"] == pytest.approx(expected, rel=0.1)
+
+
+def test_pictures_of_one_lesion_are_drawn_together(stub):
+    twice = photos(20).repeat_interleave(2, dim=0)
+    lesions = np.arange(20).repeat(2)
+    width = {}
+    for name, units in (("image", None), ("lesion", lesions)):
+        table = ring_response(stub(flatten), twice, EDGES, [0.0], units=units, resamples=4000)
+        width[name] = (table["drift_high"] - table["drift_low"])[0]
+    assert width["lesion"] / width["image"] == pytest.approx(math.sqrt(2), rel=0.1)
+
+
+def test_wrong_input_is_refused(stub):
+    teacher, images = stub(flatten), photos(2)
+    with pytest.raises(ShapeError, match=r"^images: expected \(N, 3, H, W\), .* got \(3, 16, 16\)"):
+        ring_response(teacher, images[0], EDGES, [0.0])
+    with pytest.raises(ShapeError, match=r"got \(0, 3, 16, 16\)"):
+        ring_response(teacher, images[:0], EDGES, [0.0])
+    with pytest.raises(ShapeError, match=r"^units: expected one for each of 2, got 3$"):
+        ring_response(teacher, images, EDGES, [0.0], units=np.arange(3))
+    with pytest.raises(InputError, match=r"^edges: expected two or more increasing"):
+        ring_response(teacher, images, [0.5, 0.1], [0.0])
+    with pytest.raises(InputError, match=r"^batch_size: expected 1 or more, got 0$"):
+        ring_response(teacher, images, EDGES, [0.0], batch_size=0)
+
+
+@pytest.mark.parametrize("gains", [[], [-0.1], [math.nan], [math.inf]])
+def test_check_gains_refuses_what_is_no_gain(gains):
+    with pytest.raises(InputError, match="gains: expected one or more finite factors"):
+        check_gains(gains)
+
+
+@pytest.mark.real
+def test_a_real_teacher_answers_on_real_pictures(shared, tmp_path):
+    weights = shared / "weights/mobilenetv2_100_imagenet_bncal.safetensors"
+    teacher = load_teacher("timm:mobilenetv2_100", weights=str(weights))
+    dataset = open_dataset(shared / "data/ham10000", pictures=21)
+    packed = pack(dataset, 64, cache=tmp_path, progress=False)
+    images, _ = next(batches(packed, np.arange(21), batch_size=21))
+    table = ring_response(teacher, images, ring_edges(4), [0.0], resamples=200)
+    assert (table["drift"] > 0).all() and (table["drift_low"] <= table["drift_high"]).all()
+    assert table["energy"].sum() == pytest.approx(1, abs=1e-4)
+    # Photographs: amplitudes fall with frequency, and most of the variance is slow.
+    assert table["energy"].is_monotonic_decreasing and table["energy"][0] > 0.8
