@@ -13,7 +13,7 @@ from pathlib import Path
 from fopro_lab.errors import WorkError
 from fopro_lab.lab.execute import Job
 from fopro_lab.lab.index import NodeReport
-from fopro_lab.lab.plans import Node
+from fopro_lab.lab.nodes import Node
 from fopro_lab.lab.records import forget_record, node_key, read_record, write_record
 
 _STILL_RUNNING_EVERY = 30.0  # seconds between two lines while nothing ends

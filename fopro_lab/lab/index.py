@@ -13,6 +13,7 @@ from fopro_lab.lab.pages import stylesheet, templates
 
 _BAR = 136  # width of an interval's drawing, in its own units
 _MARGIN = 4
+_INTERVALS_SHOWN = 5  # what a laptop's screen holds; the file has them all
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,14 @@ def index_page(report: Report, *, out: Path) -> str:
 def headline(file: Path | str) -> dict[str, Any]:
     r"""Prepare a table for the page: columns ``x``, ``x_low``, ``x_high`` become one.
 
+    The first five of those are shown; the protocol is said beside the table if it is one.
+
     Args:
         file: CSV with a row a method.
 
     Returns:
-        ``columns`` (title, number) and ``rows`` of cells: text, interval, and the place of the
-        dot and the bar's ends on the column's common scale.
+        ``columns`` (title, number), ``rows`` of cells (text, interval, and the place of the dot
+        and the bar's ends on the column's common scale) and ``protocol``.
 
     Example:
         >>> import tempfile
@@ -135,7 +138,15 @@ def headline(file: Path | str) -> dict[str, Any]:
     """
     table = pd.read_csv(file)
     ends = {f"{name}{end}" for name in table for end in ("_low", "_high")} & set(table)
-    names = [name for name in table if name not in ends]
+    protocols = list(table["protocol"].unique()) if "protocol" in table else []
+    joined = [name for name in table if f"{name}_low" in ends][:_INTERVALS_SHOWN]
+    names = [
+        name
+        for name in table
+        if (name in joined or f"{name}_low" not in ends)
+        and name not in ends
+        and not (name == "protocol" and len(protocols) == 1)
+    ]
     columns = [
         {
             "title": str(name).replace("_", " "),
@@ -144,7 +155,12 @@ def headline(file: Path | str) -> dict[str, Any]:
         for name in names
     ]
     cells = [_column(table, name) for name in names]
-    return {"columns": columns, "rows": [list(row) for row in zip(*cells, strict=True)]}
+    rows = [list(row) for row in zip(*cells, strict=True)]
+    return {
+        "columns": columns,
+        "rows": rows,
+        "protocol": protocols[0] if len(protocols) == 1 else "",
+    }
 
 
 def _column(table: pd.DataFrame, name: str) -> list[dict[str, Any]]:

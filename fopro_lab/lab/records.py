@@ -10,10 +10,20 @@ from typing import Any
 
 import fopro_lab
 from fopro_lab.files import write_json
+from fopro_lab.lab.nodes import Node
 from fopro_lab.lab.parameters import read_cells
-from fopro_lab.lab.plans import Node
 
-_RUNNER = ("batch", "execute", "index", "pages", "parameters", "plans", "records", "reports")
+_RUNNER = (
+    "batch",
+    "execute",
+    "index",
+    "nodes",
+    "pages",
+    "parameters",
+    "plans",
+    "records",
+    "reports",
+)
 
 
 def node_key(node: Node, *, before: Mapping[str, str]) -> str:
@@ -74,13 +84,13 @@ def write_record(node: Node, *, folder: Path, key: str, seconds: float) -> None:
 
     Args:
         node: The node.
-        folder: Its ``out_dir``; the record holds as long as every file in it is there, and the run
-            folder in ``runs_dir`` that bears the node's name.
+        folder: Its ``out_dir``; the record holds as long as every file in it is there, and the
+            manifest in its ``run_dir``.
         key: The node's key.
         seconds: How long it took.
     """
     outputs = [p for p in folder.rglob("*") if p.is_file() and p.name != ".done.json"]
-    manifest = Path(node.places.get("runs_dir", "")) / node.name / "manifest.json"
+    manifest = Path(node.places.get("run_dir", "")) / "manifest.json"
     outputs += [manifest] if manifest.is_file() else []
     names = sorted(os.path.relpath(path, folder) for path in outputs)
     write_json(_record_path(folder), {"key": key, "seconds": seconds, "outputs": names})

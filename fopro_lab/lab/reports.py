@@ -16,7 +16,8 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.files import atomic_path, write_json
 from fopro_lab.lab.batch import Batch, cores
 from fopro_lab.lab.index import Report, duration, index_page
-from fopro_lab.lab.plans import plan_nodes, read_plan
+from fopro_lab.lab.nodes import plan_nodes
+from fopro_lab.lab.plans import read_plan
 
 
 def run_plan(

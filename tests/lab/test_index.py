@@ -62,6 +62,17 @@ def test_headline_joins_a_value_with_its_interval(tmp_path):
     assert (tail["text"], tail["interval"]) == ("0.400", "[0.300, 0.500]")
 
 
+def test_headline_shows_five_intervals_and_says_one_protocol_beside(tmp_path):
+    path = tmp_path / "headline.csv"
+    values = ",".join(f"m{i},m{i}_low,m{i}_high" for i in range(7))
+    path.write_text(f"protocol,method,{values}\np/1,bsm{',0.5,0.4,0.6' * 7}\n")
+    table = headline(path)
+    assert table["protocol"] == "p/1"
+    assert [c["title"] for c in table["columns"]] == ["method", "m0", "m1", "m2", "m3", "m4"]
+    path.write_text("protocol,method\np/1,bsm\np/2,bsm\n")
+    assert headline(path)["protocol"] == "" and len(headline(path)["columns"]) == 2
+
+
 def test_headline_draws_all_bars_of_a_column_on_one_scale(tmp_path):
     path = tmp_path / "headline.csv"
     path.write_text("x,x_low,x_high\n0.2,0.0,0.4\n0.8,0.6,1.0\n,,\n")

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from fopro_lab.lab.plans import Node
+from fopro_lab.lab.nodes import Node
 from fopro_lab.lab.records import (
     files_state,
     forget_record,
@@ -61,7 +61,7 @@ def test_read_record_misses_a_run_folder_that_is_gone(house, node):
     for path in (folder, run):
         path.mkdir(parents=True)
     (run / "manifest.json").touch()
-    node = replace(node, places={"runs_dir": str(house.out / "runs")})
+    node = replace(node, places={"run_dir": str(run)})
     write_record(node, folder=folder, key="k", seconds=1.0)
     assert read_record(folder=folder, key="k") == 1.0
     (run / "manifest.json").unlink()
@@ -79,7 +79,7 @@ def test_forget_record_removes_what_the_record_lists_and_nothing_else(house, nod
         path.mkdir(parents=True)
     (folder / "figure.png").touch()
     (run / "manifest.json").touch()
-    node = replace(node, places={"runs_dir": str(house.out / "runs")})
+    node = replace(node, places={"run_dir": str(run)})
     write_record(node, folder=folder, key="k", seconds=1.0)
     (folder / "mine.txt").touch()
     forget_record(folder=folder)

@@ -1,0 +1,187 @@
+"""A plan's nodes: every notebook to execute, with every value it shall get, in order."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from fopro_lab.config import TrainConfig, parse_settings
+from fopro_lab.errors import InputError
+from fopro_lab.lab.parameters import declared_parameters, fit_value, nearest
+from fopro_lab.lab.plans import Plan, PlanEntry, find_notebook, read_plan
+
+_FOLDERS_OF_A_REPORT = ("notebooks", "pages", "runs")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One notebook to execute.
+
+    ``parameters`` are the plan's and the caller's choices. ``places`` are what the report assigns
+    where a notebook declares the name: ``out_dir``, its own folder for figures and tables;
+    ``run_dir``, the folder of the training run that it makes; ``run_dirs``, those of the notebooks
+    that it waits for. They say nothing about the result.
+    """
+
+    name: str
+    entry: str
+    notebook: Path
+    parameters: dict[str, Any]
+    places: dict[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+
+
+def plan_nodes(path: Path | str, *, out: Path | str, settings: Sequence[str] = ()) -> list[Node]:
+    """Expand a plan into nodes, in an order in which they can be executed.
+
+    A setting replaces the plan's value in every notebook that declares the name; for an axis of a
+    matrix it replaces the axis, and may be a list. ``a.b=1`` changes one entry of a mapping ``a``.
+
+    Args:
+        path: The plan's YAML file.
+        out: Folder of the report.
+        settings: Texts ``name=value``.
+
+    Returns:
+        The nodes, each after all that it waits for.
+
+    Raises:
+        InputError: If a notebook is missing, a name is declared nowhere, a value is of another
+            type than the declared default or out of a knob's range, an ``after`` is unknown, or
+            the graph has a cycle.
+
+    Example:
+        >>> plan_nodes("nowhere.yaml", out="reports/nowhere")
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: nowhere.yaml: no such file
+    """
+    plan = read_plan(path)
+    values = parse_settings(settings)
+    notebooks = {n: find_notebook(e.notebook, plan=path) for n, e in plan.notebooks.items()}
+    declared = {name: declared_parameters(file) for name, file in notebooks.items()}
+    _check_declared(path, plan, values, declared)
+    names = [text.partition("=")[0] for text in settings]
+    dotted = {name.split(".")[0] for name in names if "." in name}
+    nodes: list[Node] = []
+    for entry_name, entry in plan.notebooks.items():
+        defaults = declared[entry_name]
+        for name, choice in _combinations(f"{path}: {entry_name}", entry_name, entry, values):
+            given = {**plan.defaults, **entry.parameters}
+            for key in defaults.keys() & values.keys():
+                old = given.get(key, defaults[key])
+                partly = key in dotted and isinstance(old, dict)
+                given[key] = {**old, **values[key]} if partly else values[key]
+            given |= choice
+            parameters = {
+                key: fit_value(given[key], default, name=f"{name}: {key}")
+                for key, default in defaults.items()
+                if key in given
+            }
+            _check_knobs(name, {**defaults, **parameters})
+            places = _places(name, defaults, parameters, Path(out))
+            after = tuple(entry.after)
+            nodes.append(Node(name, entry_name, notebooks[entry_name], parameters, places, after))
+    nodes = _in_order(path, nodes)
+    return [_with_run_dirs(node, nodes, declared[node.entry]) for node in nodes]
+
+
+def _combinations(
+    where: str, name: str, entry: PlanEntry, values: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the choice of each combination of an entry's matrix."""
+    axes = dict(entry.matrix)
+    for key in axes.keys() & values.keys():
+        axes[key] = values[key] if isinstance(values[key], list) else [values[key]]
+    for axis, choices in axes.items():
+        if not choices:
+            raise InputError(f"{where}: matrix: {axis}: expected one value or more")
+    for choice in itertools.product(*axes.values()):
+        parts = [re.sub(r"[^\w.]+", "_", str(part)) for part in choice]
+        yield "-".join([name, *parts]), dict(zip(axes, choice, strict=True))
+
+
+def _check_knobs(name: str, values: Mapping[str, Any]) -> None:
+    """Refuse a value out of range now, not after the notebooks before it have run."""
+    knobs = {key: value for key, value in values.items() if key in TrainConfig.model_fields}
+    try:
+        TrainConfig.from_mapping(knobs)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def _places(name: str, defaults: Mapping, parameters: Mapping, out: Path) -> dict[str, Any]:
+    """Assign folders; as seen from here, so that pages show no path of this machine.
+
+    The run folder bears a hash of its parameters: a run is found again by the same ones, and one
+    with others is never in its way.
+    """
+    root = out.resolve()
+    root = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
+    chosen = json.dumps({**defaults, **parameters}, sort_keys=True, default=str)
+    digest = hashlib.sha256(chosen.encode()).hexdigest()[:8]
+    places = {"out_dir": root / name, "run_dir": root / "runs" / f"{name}-{digest}"}
+    return {k: str(v) for k, v in places.items() if k in defaults and k not in parameters}
+
+
+def _with_run_dirs(node: Node, nodes: Sequence[Node], defaults: Mapping) -> Node:
+    """Tell a node the run folders of those that it waits for."""
+    before = [n for n in nodes if n.name in node.after]
+    run_dirs = [{**n.places, **n.parameters}.get("run_dir") for n in before]
+    run_dirs = [run_dir for run_dir in run_dirs if run_dir]
+    if "run_dirs" not in defaults or "run_dirs" in node.parameters or not run_dirs:
+        return node
+    return replace(node, places={**node.places, "run_dirs": run_dirs})
+
+
+def _check_declared(
+    path: Path | str, plan: Plan, values: Mapping[str, Any], declared: Mapping[str, Mapping]
+) -> None:
+    """Refuse a name that no notebook, or not the one it is meant for, declares."""
+    everywhere = {key: None for names in declared.values() for key in names}
+    for name, entry in plan.notebooks.items():
+        for key in [*entry.parameters, *entry.matrix]:
+            if key not in declared[name]:
+                hint = nearest(key, declared[name])
+                raise InputError(f"{path}: {name}: {key}: not declared by {entry.notebook}; {hint}")
+        if "out_dir" in entry.parameters or "out_dir" in entry.matrix:
+            raise InputError(f"{path}: {name}: out_dir: set by the report itself; use --out")
+    for where, given in ((f"{path}: defaults", plan.defaults), ("--set", values)):
+        for key in given:
+            if key == "out_dir":
+                raise InputError(f"{where}: out_dir: set by the report itself; use --out")
+            if key not in everywhere:
+                hint = nearest(key, everywhere)
+                raise InputError(f"{where}: {key}: declared by no notebook of the plan; {hint}")
+
+
+def _in_order(path: Path | str, nodes: list[Node]) -> list[Node]:
+    """Resolve every ``after`` to node names and sort; first come first where the graph is free."""
+    names = [node.name for node in nodes]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: {name}: two nodes have this name; rename an entry")
+        if name in _FOLDERS_OF_A_REPORT:
+            raise InputError(f"{path}: {name}: the report keeps a folder of this name; rename it")
+    groups = {name: [name] for name in names}
+    for node in nodes:
+        if node.name != node.entry:
+            groups.setdefault(node.entry, []).append(node.name)
+    graph: dict[str, tuple[str, ...]] = {}
+    for node in nodes:
+        for before in node.after:
+            if before not in groups:
+                hint = nearest(before, list(groups))
+                raise InputError(f"{path}: {node.entry}: after: no entry '{before}'; {hint}")
+        graph[node.name] = tuple(name for before in node.after for name in groups[before])
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise InputError(f"{path}: notebooks wait for each other: {circle}") from None
+    by_name = {node.name: node for node in nodes}
+    return [replace(by_name[name], after=graph[name]) for name in order]
