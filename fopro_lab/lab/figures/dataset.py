@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
@@ -62,6 +63,7 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax=ax,
     )
     for bars in ax.containers:
+        assert isinstance(bars, BarContainer)
         ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8, color="#444444")
     ax.set_xscale("log")
     ax.set_xlim(0.8, 2.2 * table["n"].max())

@@ -61,7 +61,7 @@ def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
         np.log2(plane), cmap="RdBu_r", vmin=-bound, vmax=bound, origin="lower", extent=extent
     )
     ticks = np.linspace(-bound, bound, 5)
-    bar = ax.figure.colorbar(image, ax=ax, ticks=ticks, pad=0.03, fraction=0.05)
+    bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.04, 0, 0.045, 1)), ticks=ticks)
     bar.ax.set_yticklabels([rf"$\times$ {2**tick:.2f}" for tick in ticks])
     bar.set_label("Gain of the amplitude, logarithmic")
     bar.outline.set_visible(False)
@@ -121,7 +121,7 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(1 / bound, bound)
     step = 0.5 if bound > 1.6 else 0.125  # of an octave
     octaves = np.arange(np.ceil(-np.log2(bound) / step), np.log2(bound) / step) * step
-    ax.yaxis.set_major_locator(FixedLocator(2**octaves))
+    ax.yaxis.set_major_locator(FixedLocator(list(2**octaves)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda gain, _: rf"$\times$ {gain:.2f}"))
     ax.set_xlim(0, table["high"].max())

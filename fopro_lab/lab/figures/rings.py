@@ -120,7 +120,7 @@ def plot_class_bands(
     size = {"width": 1.9 + 0.62 * max(8, len(rings)), "height": 1.7 + 0.34 * len(lines)}
     ax = new_axes(ax, **size)
     image = ax.imshow(100 * cells, cmap="RdBu", vmin=-100 * bound, vmax=100 * bound, aspect="auto")
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, fraction=0.05)
+    bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.02, 0, 0.025, 1)))
     bar.set_label("Change of recall, points")
     bar.outline.set_visible(False)
     for _, row in table.iterrows():

@@ -76,7 +76,7 @@ def save_figure(figure: Figure | Axes, path: Path | str) -> Path:
         WorkError: If the disk is full or may not be written.
 
     Example:
-        >>> save_figure(plt.figure(), "figure.pdf")
+        >>> save_figure(Figure(), "figure.pdf")
         Traceback (most recent call last):
         fopro_lab.errors.InputError: figure.pdf: expected a name that ends in .png
     """
@@ -85,6 +85,8 @@ def save_figure(figure: Figure | Axes, path: Path | str) -> Path:
     whole = figure if isinstance(figure, Figure) else figure.get_figure(root=True)
     assert isinstance(whole, Figure)
     with plt.style.context(STYLE), atomic_path(path) as temporary:
+        # The layout of square axes settles in its second pass; the first would clip labels.
+        whole.draw_without_rendering()
         # No program name and version inside: they would change the bytes with every update.
         whole.savefig(temporary, format="png", dpi=170, metadata={"Software": None})
     return Path(path)
@@ -130,7 +132,7 @@ def add_footer(ax: Axes, table: pd.DataFrame, *notes: str) -> None:
         notes: Short further remarks.
 
     Example:
-        >>> ax = plt.subplots()[1]
+        >>> ax = Figure().subplots()
         >>> add_footer(ax, pd.DataFrame({"protocol": ["toy"]}), "95 % intervals")
         >>> ax.figure.get_supxlabel()
         'toy  ·  95 % intervals'
@@ -162,7 +164,7 @@ def mark_corners(ax: Axes, *, to: float) -> None:
         to: Highest frequency shown.
 
     Example:
-        >>> ax = plt.subplots()[1]
+        >>> ax = Figure().subplots()
         >>> mark_corners(ax, to=0.75)
         >>> ax.texts[0].get_text()
         'corners'

@@ -42,7 +42,7 @@ def plot_exploration(table: pd.DataFrame) -> Figure:
 
     Example:
         >>> table = pd.DataFrame({"step": [0, 1], "task": [2.0, 1.0], "log_gain": [0.0, 0.1]})
-        >>> [ax.get_title() for ax in plot_exploration(table).axes]
+        >>> [ax.get_title(loc="left") for ax in plot_exploration(table).axes]
         ['Task loss of a linear head', 'Mean |log gain|']
     """
     need(table, "step")
@@ -90,6 +90,7 @@ def plot_history(table: pd.DataFrame) -> Figure:
         'Balanced accuracy, %'
     """
     need(table, "method", "seed", "epoch", "loss", "val_balanced_accuracy")
+    table = table.reset_index(drop=True)  # histories below each other repeat their row numbers
     methods = method_order(table["method"])
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.5), sharex=True)
     looks = {method: method_look(method) for method in methods}
