@@ -77,14 +77,20 @@ class DataConfig(Config):
     dataset: str = Field("phantom", min_length=1, description="a dataset's name, or a path")
     image_column: str = Field("", description="CSV: column of file names; empty finds it by name")
     class_column: str = Field("", description="CSV: column of classes; empty finds it by name")
-    group_column: str = Field("", description="CSV: lesion or patient; pictures of one stay together")
+    group_column: str = Field(
+        "", description="CSV: lesion or patient; pictures of one stay together"
+    )
     source_column: str = Field("", description="CSV: scanner or hospital")
-    split_column: str = Field("", description="CSV: given split, train, val or test; empty draws one")
+    split_column: str = Field(
+        "", description="CSV: given split, train, val or test; empty draws one"
+    )
     pictures: int = Field(0, ge=0, description="at most this many, stratified by class; 0 is all")
     image_size: int = Field(64, ge=16, le=1024, description="side of the square picture, pixels")
     val_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of each class")
     test_fraction: float = Field(0.25, gt=0, lt=0.6, description="share of each class")
-    val_per_class: int = Field(0, ge=0, description="balanced validation: pictures a class; 0 is off")
+    val_per_class: int = Field(
+        0, ge=0, description="balanced validation: pictures a class; 0 is off"
+    )
     test_per_class: int = Field(0, ge=0, description="balanced test: pictures a class; 0 is off")
     split_seed: int = Field(0, ge=0, description="seed of the split and of the subsample")
     group_rule: Literal["rank", "count"] = Field(
@@ -97,10 +103,18 @@ class DataConfig(Config):
 class TeacherConfig(Config):
     """Which frozen network is asked."""
 
-    teacher: str = Field("builtin", min_length=1, description="builtin, timm:NAME, torchvision:NAME")
+    teacher: str = Field(
+        "builtin", min_length=1, description="builtin, timm:NAME, torchvision:NAME"
+    )
     weights: str = Field("", description="file with the teacher's weights, safetensors or pickle")
     teacher_size: int = Field(
         0, ge=0, le=1024, description="side of the picture the teacher sees, pixels; 0 is its rule"
+    )
+    teacher_mean: tuple[float, ...] = Field(
+        (), description="normalisation; empty is the weights' own"
+    )
+    teacher_std: tuple[float, ...] = Field(
+        (), description="normalisation; empty is the weights' own"
     )
 
 
@@ -129,10 +143,15 @@ class TrainConfig(DataConfig, TeacherConfig, PromptConfig):
     """One training run: baseline, EKD, FoPro-KD or the control with random gains."""
 
     method: Method = Field("fopro", description="ce, bsm (balanced softmax), ekd, fopro or random")
-    student: Literal["small", "resnet18"] = Field("small", description="the network that is trained")
+    student: Literal["small", "resnet18"] = Field(
+        "small", description="the network that is trained"
+    )
     student_weights: str = Field("", description="safetensors to start from; empty is random")
     student_size: int = Field(
-        0, ge=0, le=1024, description="side of the picture the student sees, pixels; 0 is image_size"
+        0,
+        ge=0,
+        le=1024,
+        description="side of the picture the student sees, pixels; 0 is image_size",
     )
     epochs: int = Field(10, ge=1, description="passes over the training set")
     batch_size: int = Field(32, ge=2, description="pictures a step")
@@ -165,7 +184,7 @@ class PretrainConfig(Config):
     natural: str = Field("../shared/data/natural", description="folder with the two zip archives")
     width: int = Field(32, ge=8, le=256, description="channels of the first stage")
     image_size: int = Field(32, ge=16, le=224, description="side of the training crop, pixels")
-    epochs: int = Field(60, ge=1, description="passes over the pictures")
+    epochs: int = Field(45, ge=1, description="passes over the pictures")
     batch_size: int = Field(128, ge=2, description="pictures a step")
     learning_rate: float = Field(2e-3, gt=0, description="peak of AdamW's one-cycle schedule")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled decay")

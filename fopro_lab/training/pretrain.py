@@ -5,14 +5,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import nn
 
 from fopro_lab.config import PretrainConfig
 from fopro_lab.errors import InputError
-from fopro_lab.files import atomic_path
-from fopro_lab.models.builtin import SmallResNet
+from fopro_lab.files import atomic_path, write_json
+from fopro_lab.models.small_resnet import SmallResNet
 from fopro_lab.training.natural import (
+    MEAN,
+    STD,
     NaturalPictures,
     epoch_batches,
     normalise,
@@ -92,7 +95,7 @@ def untrained(config: PretrainConfig, *, classes: int) -> SmallResNet:
     """Build the network as it is before the first step: what the trained one is compared with."""
     torch.manual_seed(config.seed)
     network = SmallResNet(width=config.width, classes=classes)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -104,12 +107,60 @@ def held_out_accuracy(network: SmallResNet, archive: NaturalPictures) -> dict[st
     """
     network.eval()
     rows = torch.nonzero(archive.held_out).flatten()
-    right = 0
+    right, classes = 0, 0
     for part in rows.split(500):
         images = normalise(archive.pyramid[0][part])
         logits = network(images.to(memory_format=torch.channels_last))
+        classes = logits.shape[1]
         right += int((logits.argmax(1) == archive.labels[part]).sum())
-    return {"pictures": len(rows), "top1": right / len(rows), "chance": 1 / network.fc.out_features}
+    return {"pictures": len(rows), "top1": right / len(rows), "chance": 1 / classes}
+
+
+def write_builtin(
+    network: SmallResNet, archives: list[NaturalPictures], config: PretrainConfig, *, out: Path
+) -> dict[str, Any]:
+    """Write the network, in half precision, and its card.
+
+    Args:
+        network: After `pretrain`.
+        archives: What it was trained on.
+        config: The recipe.
+        out: Folder for ``builtin.safetensors`` and ``card.json``.
+
+    Returns:
+        The card: data, recipe, seed, held-out accuracy.
+    """
+    # Half precision halves the file; batch statistics keep single precision, as they may be large.
+    state = {
+        name: (value.half() if value.ndim > 1 else value).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    network.load_state_dict(state)  # the card speaks of the weights as they are stored
+    pictures = [int((~archive.held_out).sum()) for archive in archives]
+    card = {
+        "architecture": "SmallResNet",
+        "width": config.width,
+        "classes": sum(archive.classes for archive in archives),
+        "input_size": config.image_size,
+        "mean": MEAN,
+        "std": STD,
+        "data": [
+            {
+                "archive": archive.name,
+                "sha256": archive.sha256,
+                "training_pictures": count,
+                "classes": archive.classes,
+                "held_out": held_out_accuracy(network, archive),
+            }
+            for archive, count in zip(archives, pictures, strict=True)
+        ],
+        "recipe": config.model_dump(exclude={"natural"}),
+        "seed": config.seed,
+    }
+    with atomic_path(out / "builtin.safetensors") as temporary:
+        temporary.write_bytes(safetensors.torch.save(state))
+    write_json(out / "card.json", card)
+    return card
 
 
 def _save(path: Path, parts: dict[str, Any], config: PretrainConfig, epoch: int) -> None:

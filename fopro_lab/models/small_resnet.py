@@ -1,4 +1,4 @@
-"""The built-in teacher's network: a small residual network with batch norm."""
+"""The network of the built-in teacher and of the small student."""
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class SmallResNet(nn.Module):
 
     Args:
         width: Channels of the first of four stages; each next stage doubles them.
-        classes: Outputs of the linear head.
+        classes: Outputs of the linear head; 0 leaves it out.
 
     Example:
         >>> SmallResNet(width=8, classes=5)(torch.rand(2, 3, 32, 32)).shape
@@ -56,13 +56,10 @@ class SmallResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         widths = [width, width, 2 * width, 4 * width, 8 * width]
         self.layers = nn.Sequential(
-            *(
-                ResidualBlock(widths[k], widths[k + 1], stride=1 if k == 0 else 2)
-                for k in range(4)
-            )
+            *(ResidualBlock(widths[k], widths[k + 1], stride=1 if k == 0 else 2) for k in range(4))
         )
         self.feature_dim = widths[-1]
-        self.fc = nn.Linear(self.feature_dim, classes)
+        self.fc = nn.Linear(self.feature_dim, classes) if classes else nn.Identity()
 
     def features(self, images: Tensor) -> Tensor:
         """Map normalised pictures ``(B, 3, H, W)`` to pooled features ``(B, D)``."""

@@ -1,0 +1,146 @@
+"""Weights from files: read without running anything, matched key by key, and counted."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fopro_lab.errors import InputError
+from fopro_lab.files import sha256_file
+
+MINIMAL_COVERAGE = 0.99
+# What published checkpoints wrap a state dict in, and put before its names.
+CONTAINERS = ("state_dict", "model_state_dict", "model", "teacher", "net")
+PREFIXES = ("", "module.", "model.", "backbone.", "encoder.", "module.encoder_q.", "module.model.")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state dict from a file, its text metadata, and the file's SHA-256."""
+
+    state: dict[str, Tensor]
+    metadata: dict[str, str]
+    sha256: str
+    path: Path
+
+
+def read_weights(path: Path | str) -> Weights:
+    """Read a safetensors file, or a published pickle under ``weights_only=True``.
+
+    Args:
+        path: ``.safetensors``, or any file that ``torch.save`` wrote. A state dict wrapped in
+            ``state_dict``, ``model`` or the like is unwrapped.
+
+    Returns:
+        The tensors, on the CPU; metadata is empty for a pickle.
+
+    Raises:
+        InputError: If the file is missing, damaged, holds code, or holds no tensors.
+
+    Example:
+        >>> read_weights("nowhere.safetensors")
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: weights: nowhere.safetensors: no such file
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"weights: {path}: no such file")
+    metadata: dict[str, str] = {}
+    if path.suffix == ".safetensors":
+        try:
+            with safetensors.safe_open(path, "pt") as opened:  # type: ignore[no-untyped-call]
+                metadata = opened.metadata() or {}
+            state = load_file(path)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise InputError(f"weights: {path}: damaged safetensors file ({error})") from None
+    else:
+        state = _read_pickle(path)
+    return Weights(state, metadata, sha256_file(path), path)
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"weights: {path}: expected tensors alone, got a pickle that asks to run code, which "
+            "is never done; ask its publisher for safetensors"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"weights: {path}: not a readable torch file ({reason})") from None
+    for name in CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise InputError(
+            f"weights: {path}: expected a state dict of tensors, got {type(content).__name__}"
+        )
+    return dict(content)
+
+
+def load_matching(
+    network: nn.Module, weights: Weights, *, ignore: tuple[str, ...] = ()
+) -> dict[str, float | int | str]:
+    """Load what fits, by name and shape, and refuse a file that is of another network.
+
+    Args:
+        network: Filled in place, in its own precision.
+        weights: From `read_weights`. The wrapper's prefix that fits best is taken off.
+        ignore: Beginnings of names that need not be in the file, such as an unused head.
+
+    Returns:
+        For a card: ``sha256``, ``keys_expected``, ``keys_matched``, ``coverage`` in [0, 1].
+
+    Raises:
+        InputError: If under 99 % of the network's keys are matched; lists some that are not.
+
+    Example:
+        >>> network = nn.Linear(2, 1)
+        >>> weights = Weights({"module.weight": torch.ones(1, 2), "module.bias": torch.ones(1)},
+        ...                   {}, "0" * 64, Path("a.pth"))
+        >>> load_matching(network, weights)["coverage"]
+        1.0
+    """
+    own = {
+        name: value
+        for name, value in network.state_dict().items()
+        if not name.startswith(ignore) and not name.endswith("num_batches_tracked")
+    }
+
+    def matched(prefix: str) -> dict[str, Tensor]:
+        found = {name: weights.state.get(prefix + name) for name in own}
+        return {k: v for k, v in found.items() if v is not None and v.shape == own[k].shape}
+
+    prefix = max(PREFIXES, key=lambda candidate: len(matched(candidate)))
+    fitting = matched(prefix)
+    coverage = len(fitting) / max(len(own), 1)
+    if coverage < MINIMAL_COVERAGE:
+        missing = [name for name in own if name not in fitting]
+        known = {prefix + name for name in own}
+        foreign = [name for name in weights.state if name not in known]
+        raise InputError(
+            f"weights: {weights.path}: {len(fitting)} of {len(own)} keys fit ({coverage:.0%}, "
+            f"expected {MINIMAL_COVERAGE:.0%} or more); missing or of another shape: "
+            f"{_some(missing)}; only in the file: {_some(foreign)}; is it this architecture?"
+        )
+    network.load_state_dict(fitting, strict=False)
+    return {
+        "weights": weights.path.name,
+        "sha256": weights.sha256,
+        "keys_expected": len(own),
+        "keys_matched": len(fitting),
+        "coverage": coverage,
+    }
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more

@@ -1,0 +1,145 @@
+"""Who takes part in a run: student, teacher, prompt and task head, built from one config."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fopro_lab.config import PromptConfig, TrainConfig
+from fopro_lab.fourier import FourierPrompt, apply_gain, random_gain_like
+from fopro_lab.models import Student, Teacher, build_student, load_from
+from fopro_lab.training.objectives import TaskHead
+
+DISTILLING = ("ekd", "fopro", "random")
+PROMPTING = ("fopro", "random")
+
+
+@dataclass(eq=False)
+class Actors:
+    """The networks of one run; teacher, prompt and head are None where the method has none."""
+
+    student: Student
+    teacher: Teacher | None
+    prompt: FourierPrompt | None
+    head: TaskHead | None
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """State dicts of all that is trained."""
+        return {name: part.state_dict() for name, part in self._trained().items()}
+
+    def load_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Put back what `state` gave."""
+        for name, part in self._trained().items():
+            part.load_state_dict(state[name])
+
+    def _trained(self) -> dict[str, nn.Module]:
+        parts = {"student": self.student, "prompt": self.prompt, "head": self.head}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def build_actors(config: TrainConfig, *, class_counts: np.ndarray, device: torch.device) -> Actors:
+    """Build what the method of ``config`` needs, on the device.
+
+    Args:
+        config: Of the run.
+        class_counts: ``(K,)``, training pictures a class.
+        device: Where to compute.
+
+    Returns:
+        The actors. Baselines come without teacher, EKD without prompt.
+
+    Raises:
+        InputError: If the teacher's weights are missing or do not fit.
+
+    Example:
+        >>> config = TrainConfig(method="ekd")
+        >>> actors = build_actors(config, class_counts=np.ones(8), device=torch.device("cpu"))
+        >>> actors.prompt is None
+        True
+    """
+    classes = len(class_counts)
+    teacher = load_from(config).to(device) if config.method in DISTILLING else None
+    student = build_student(
+        config.student,
+        classes=classes,
+        teacher_dim=teacher.feature_dim if teacher is not None else 0,
+        seed=config.seed,
+        weights=config.student_weights,
+    ).to(device)
+    prompt, head = None, None
+    if teacher is not None and config.method in PROMPTING:
+        prompt = build_prompt(config, size=config.image_size, seed=config.seed).to(device)
+        head = TaskHead(teacher.feature_dim, classes=classes, seed=config.seed).to(device)
+    return Actors(student, teacher, prompt, head)
+
+
+def build_prompt(config: PromptConfig, *, size: int, seed: int) -> FourierPrompt:
+    """Build the prompt that a config describes, at the identity.
+
+    Args:
+        config: Its form, resolution and bound.
+        size: Side of the pictures it will see, pixels.
+        seed: Of the generator's weights.
+
+    Example:
+        >>> build_prompt(PromptConfig(prompt_form="ring"), size=32, seed=0).form
+        'ring'
+    """
+    return FourierPrompt(
+        config.prompt_form,
+        size=size,
+        max_log_gain=config.max_log_gain,
+        rows=config.prompt_rows,
+        rings=config.prompt_rings,
+        noise=config.prompt_noise,
+        seed=seed,
+    )
+
+
+def prompted(
+    images: Tensor, prompt: FourierPrompt, *, random: bool, generator: torch.Generator
+) -> Tensor:
+    """Put the prompt, or its random control, before the teacher; no gradient flows.
+
+    Args:
+        images: ``(B, 3, H, W)`` in [0, 1].
+        prompt: The learned one.
+        random: Use gains of the prompt's distribution without their arrangement.
+        generator: Source of noise and order.
+
+    Returns:
+        ``(B, 3, H, W)``, not clipped.
+
+    Example:
+        >>> prompt = FourierPrompt("shared", size=8)
+        >>> noise = torch.Generator().manual_seed(0)
+        >>> prompted(torch.rand(2, 3, 8, 8), prompt, random=True, generator=noise).shape
+        torch.Size([2, 3, 8, 8])
+    """
+    with torch.no_grad():
+        if not random:
+            return prompt(images, generator)
+        size = (images.shape[2], images.shape[3])
+        return apply_gain(images, random_gain_like(prompt, len(images), generator, size=size))
+
+
+def generator_for(*numbers: int, purpose: str) -> torch.Generator:
+    """Make a generator that depends on some numbers and a purpose, and on nothing else.
+
+    Drawing each epoch's randomness from its own seed is what makes a resumed run equal to one
+    that was never stopped.
+
+    Args:
+        numbers: Such as seed and epoch.
+        purpose: Such as ``"prompt"``; two purposes never share their numbers.
+
+    Example:
+        >>> one, two = (generator_for(0, 1, purpose="prompt") for _ in range(2))
+        >>> torch.equal(torch.rand(3, generator=one), torch.rand(3, generator=two))
+        True
+    """
+    entropy: list[Any] = [*numbers, *purpose.encode()]
+    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    return torch.Generator().manual_seed(seed)

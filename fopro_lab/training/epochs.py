@@ -1,0 +1,161 @@
+"""One epoch: explore the prompt, then exploit it in the student's steps."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn import functional as F
+
+from fopro_lab.config import TrainConfig
+from fopro_lab.data import Pack, batches, cycle
+from fopro_lab.errors import WorkError
+from fopro_lab.models import StudentOutput
+from fopro_lab.training.actors import Actors, generator_for, prompted
+from fopro_lab.training.explore import explore, shrink
+from fopro_lab.training.losses import DistillationLoss, balanced_softmax_loss, distillation_loss
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What an epoch works with.
+
+    Attributes:
+        config: Every knob.
+        fabric: Device and precision.
+        actors: Networks, on the device.
+        student: The student as the fabric wraps it.
+        optimiser: As the fabric wraps it.
+        packed: Pictures.
+        rows: Training rows.
+        class_counts: ``(K,)``, float, on the device.
+    """
+
+    config: TrainConfig
+    fabric: Fabric
+    actors: Actors
+    student: Any
+    optimiser: Any
+    packed: Pack
+    rows: np.ndarray
+    class_counts: Tensor
+
+
+def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
+    """Take the prompt steps that stand before an epoch.
+
+    Args:
+        stage: With a prompt among its actors.
+        epoch: Counted from 0; decides batches and noise.
+
+    Returns:
+        The history of `explore`, with a column ``epoch``.
+    """
+    config, actors = stage.config, stage.actors
+    assert actors.prompt is not None and actors.teacher is not None
+    endless = cycle(
+        stage.packed,
+        stage.rows,
+        batch_size=config.batch_size,
+        augment=config.augment,
+        seed=int(generator_for(config.seed, epoch, purpose="explore order").initial_seed() % 2**31),
+        device=stage.fabric.device,
+    )
+    with stage.fabric.autocast():
+        history = explore(
+            actors.prompt,
+            actors.teacher,
+            endless,
+            objectives=config.objectives,
+            steps=config.explore_steps,
+            learning_rate=config.explore_rate,
+            class_counts=stage.class_counts,
+            head=actors.head,
+            student=actors.student,
+            student_size=config.student_size,
+            generator=generator_for(config.seed, epoch, purpose="explore noise"),
+        )
+    history.insert(0, "epoch", epoch + 1)
+    return history
+
+
+def train_epoch(stage: Stage, epoch: int) -> dict[str, float]:
+    """Pass once over the training pictures.
+
+    Args:
+        stage: What to work with.
+        epoch: Counted from 0; decides order, augmentation and prompts.
+
+    Returns:
+        Means over the epoch: ``loss``, and for a distilled student its parts ``loss_classes``,
+        ``loss_second``, ``loss_distill``.
+
+    Raises:
+        WorkError: If a loss is not finite; the epoch does not count.
+    """
+    config = stage.config
+    chance = generator_for(config.seed, epoch, purpose="which batches")
+    noise = generator_for(config.seed, epoch, purpose="prompt noise")
+    stage.student.train()
+    sums: Tensor | None = None
+    steps = 0
+    for images, labels in batches(
+        stage.packed,
+        stage.rows,
+        batch_size=min(config.batch_size, len(stage.rows)),
+        shuffle=True,
+        drop_last=True,
+        augment=config.augment,
+        seed=config.seed,
+        epoch=epoch,
+        device=stage.fabric.device,
+    ):
+        prompt_it = float(torch.rand((), generator=chance)) < config.prompted_fraction
+        losses = _losses(stage, images, labels, noise if prompt_it else None)
+        stage.optimiser.zero_grad()
+        stage.fabric.backward(losses[0])
+        stage.fabric.clip_gradients(
+            stage.student, stage.optimiser, max_norm=config.clip_norm, error_if_nonfinite=False
+        )
+        stage.optimiser.step()
+        # Summed where they are: reading a number every step would make a GPU wait for Python.
+        values = torch.stack([loss.detach() for loss in losses])
+        sums = values if sums is None else sums + values
+        steps += 1
+    assert sums is not None
+    means = (sums / steps).tolist()
+    if not np.isfinite(means).all():
+        raise WorkError(
+            f"training: the loss of epoch {epoch + 1} is not finite; lower learning_rate "
+            f"(now {config.learning_rate:g}); the epochs before are kept"
+        )
+    names = ("loss", "loss_classes", "loss_second", "loss_distill")
+    return dict(zip(names, means, strict=False))
+
+
+def _losses(
+    stage: Stage, images: Tensor, labels: Tensor, noise: torch.Generator | None
+) -> tuple[Tensor, ...] | DistillationLoss:
+    """Loss of one batch, its total first; ``noise`` is None for an unprompted batch."""
+    config, actors = stage.config, stage.actors
+    output: StudentOutput = stage.student(shrink(images, config.student_size))
+    if config.method == "ce":
+        return (F.cross_entropy(output.logits, labels),)
+    if config.method == "bsm":
+        return (balanced_softmax_loss(output.logits, labels, class_counts=stage.class_counts),)
+    assert actors.teacher is not None
+    with torch.no_grad(), stage.fabric.autocast():
+        if actors.prompt is not None and noise is not None:
+            random = config.method == "random"
+            images = prompted(images, actors.prompt, random=random, generator=noise)
+        features = actors.teacher.encode(images)
+    return distillation_loss(
+        output,
+        features,
+        labels=labels,
+        class_counts=stage.class_counts,
+        weight=config.distill_weight,
+    )

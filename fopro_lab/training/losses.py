@@ -1,0 +1,118 @@
+"""The losses of the published method: balanced softmax and EKD."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.models import StudentOutput
+
+
+class DistillationLoss(NamedTuple):
+    """The EKD loss and its three parts, each a scalar tensor averaged over the batch."""
+
+    total: Tensor
+    classes: Tensor
+    second: Tensor
+    distance: Tensor
+
+
+def balanced_softmax_loss(logits: Tensor, labels: Tensor, *, class_counts: Tensor) -> Tensor:
+    """Cross-entropy of ``logits + log n``: training learns what is left beside the class sizes.
+
+    Args:
+        logits: ``(B, K)``.
+        labels: ``(B,)``, integers in [0, K).
+        class_counts: ``(K,)``, training pictures a class, each above 0.
+
+    Returns:
+        Scalar, nats, mean over the batch.
+
+    Raises:
+        ShapeError: If ``class_counts`` has not one number a class.
+        InputError: If a class has no training picture: its logarithm is minus infinity.
+
+    Source: Ren et al., Balanced Meta-Softmax, NeurIPS 2020, eq. 4.
+
+    Example:
+        >>> even = balanced_softmax_loss(
+        ...     torch.zeros(1, 2), torch.tensor([0]), class_counts=torch.tensor([9, 1]))
+        >>> round(float(even.exp()), 4)  # 1 / 0.9
+        1.1111
+    """
+    if class_counts.shape != logits.shape[1:]:
+        raise ShapeError(
+            f"class_counts: expected ({logits.shape[1]},), got {tuple(class_counts.shape)}"
+        )
+    if (class_counts <= 0).any():
+        empty = torch.nonzero(class_counts <= 0).flatten().tolist()
+        raise InputError(f"class_counts: expected 1 or more a class, got 0 for classes {empty}")
+    return F.cross_entropy(logits + class_counts.to(logits).log(), labels)
+
+
+def cosine_distance(projection: Tensor, features: Tensor) -> Tensor:
+    """Squared distance of the unit vectors, ``2 - 2 cos(q, f)``, in [0, 4], mean over the batch.
+
+    Args:
+        projection: ``(B, D)``.
+        features: ``(B, D)``.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> float(cosine_distance(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])))
+        2.0
+    """
+    if projection.shape != features.shape:
+        raise ShapeError(
+            f"projection: expected {tuple(features.shape)} as the features, "
+            f"got {tuple(projection.shape)}"
+        )
+    return (2 - 2 * F.cosine_similarity(projection.float(), features.float(), dim=1)).mean()
+
+
+def distillation_loss(
+    output: StudentOutput,
+    features: Tensor,
+    *,
+    labels: Tensor,
+    class_counts: Tensor,
+    weight: float = 3.0,
+) -> DistillationLoss:
+    """Compute the EKD loss: two balanced softmaxes and the distance to the teacher.
+
+    ``CE(a + log n, y) + CE(b + log n, y) + weight * mean(2 - 2 cos(q, f(x')))``
+
+    Args:
+        output: The student's, on the picture as it is.
+        features: The teacher's, on the prompted picture, ``(B, D)``; no gradient flows into them.
+        labels: ``(B,)``.
+        class_counts: ``(K,)``, training pictures a class.
+        weight: Lambda, dimensionless, 3 in the release.
+
+    Returns:
+        The total and its parts; ``distance`` is given before the weight.
+
+    Raises:
+        InputError: If the student was built without a projector.
+
+    Source: FoPro-KD, IEEE TMI 43(3), 2024, section III-B, and its released code.
+
+    Example:
+        >>> from fopro_lab.models import build_student
+        >>> student = build_student("small", classes=2, teacher_dim=4)
+        >>> loss = distillation_loss(
+        ...     student(torch.rand(2, 3, 32, 32)), torch.rand(2, 4),
+        ...     labels=torch.tensor([0, 1]), class_counts=torch.tensor([5, 1]))
+        >>> torch.allclose(loss.total, loss.classes + loss.second + 3 * loss.distance)
+        True
+    """
+    if output.projection is None or output.second_logits is None:
+        raise InputError("student: has no projector; build it with teacher_dim above 0")
+    classes = balanced_softmax_loss(output.logits, labels, class_counts=class_counts)
+    second = balanced_softmax_loss(output.second_logits, labels, class_counts=class_counts)
+    distance = cosine_distance(output.projection, features.detach())
+    return DistillationLoss(classes + second + weight * distance, classes, second, distance)

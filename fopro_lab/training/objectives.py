@@ -1,0 +1,202 @@
+"""What a prompt is driven towards: five terms, each switchable and weighted.
+
+These are this project's reconstruction; the published generator was never released.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fopro_lab.errors import InputError
+from fopro_lab.models import Student, Teacher
+from fopro_lab.training.losses import balanced_softmax_loss, cosine_distance
+
+
+class TaskHead(nn.Module):
+    """A linear classifier on the teacher's features, trained together with the prompt.
+
+    Features are standardised over the batch first, since teachers differ a thousandfold in scale.
+
+    Args:
+        feature_dim: D.
+        classes: K.
+        seed: Of the initial weights; the global generator is left as it is.
+
+    Example:
+        >>> TaskHead(4, classes=3)(torch.rand(5, 4)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(self, feature_dim: int, *, classes: int, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.standardise = nn.BatchNorm1d(feature_dim, affine=False)
+            self.linear = nn.Linear(feature_dim, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features ``(B, D)`` to logits ``(B, K)``."""
+        return self.linear(self.standardise(features))
+
+
+@contextmanager
+def batch_norm_inputs(teacher: Teacher) -> Iterator[list[tuple[nn.BatchNorm2d, Tensor]]]:
+    """Collect what goes into each batch norm while the teacher encodes one batch.
+
+    Args:
+        teacher: One with batch norms.
+
+    Yields:
+        A list that the next `encode` fills with pairs of layer and input ``(B, C, H, W)``.
+
+    Raises:
+        InputError: If the teacher has no batch norm.
+
+    Example:
+        >>> from fopro_lab.models import load_teacher
+        >>> teacher = load_teacher("builtin")
+        >>> with batch_norm_inputs(teacher) as collected:
+        ...     _ = teacher.encode(torch.rand(1, 3, 32, 32))
+        >>> len(collected) == len(teacher.batch_norms())
+        True
+    """
+    layers = teacher.batch_norms()
+    if not layers:
+        raise InputError(
+            f"objective 'statistics': teacher {teacher.name} has no batch norm to compare with; "
+            "leave the objective out"
+        )
+    collected: list[tuple[nn.BatchNorm2d, Tensor]] = []
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, nn.BatchNorm2d)
+        collected.append((layer, inputs[0]))
+
+    handles = [layer.register_forward_pre_hook(keep) for layer in layers]
+    try:
+        yield collected
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def statistics_distance(collected: list[tuple[nn.BatchNorm2d, Tensor]]) -> Tensor:
+    """Distance of a batch's channel statistics from the ones the teacher was trained on.
+
+    Per channel the squared 2-Wasserstein distance of two normal distributions in units of the
+    running variance, ``(m - M)^2 / V + (sqrt(v / V) - 1)^2``; mean over channels, then layers.
+
+    Args:
+        collected: From `batch_norm_inputs`, after one `encode`.
+
+    Returns:
+        Scalar, 0 or more, dimensionless.
+
+    Source: DeepInversion's feature prior (Yin et al., CVPR 2020, eq. 4), normalised per channel
+        so that no wide or deep layer decides alone.
+
+    Example:
+        >>> layer = nn.BatchNorm2d(1)
+        >>> picture = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2)  # mean 2, variance 1
+        >>> round(float(statistics_distance([(layer, picture)])), 3)
+        4.0
+    """
+    distances = []
+    for layer, values in collected:
+        assert layer.running_mean is not None and layer.running_var is not None
+        values = values.float()
+        variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
+        scale = layer.running_var + layer.eps
+        # eps inside both roots: a dead channel has no spread, and its gradient stays finite
+        spread = ((variance + layer.eps) / scale).sqrt() - 1
+        distances.append(((mean - layer.running_mean) ** 2 / scale + spread**2).mean())
+    return torch.stack(distances).mean()
+
+
+def confidence_loss(logits: Tensor) -> Tensor:
+    """Entropy of each picture's prediction, minus the entropy of the mean prediction.
+
+    Low where the teacher is sure of each picture and the batch still spreads over its classes;
+    without the second term the prompt would turn every picture into one class.
+
+    Args:
+        logits: Of the teacher's own head, ``(B, K)``.
+
+    Returns:
+        Scalar, nats, in [-log K, 0]: minus the mutual information.
+
+    Source: DAFL (Chen et al., ICCV 2019), one-hot and information-entropy terms.
+
+    Example:
+        >>> round(float(confidence_loss(torch.tensor([[99.0, 0.0], [0.0, 99.0]]))), 4)
+        -0.6931
+    """
+    log_each = torch.log_softmax(logits.float(), dim=1)
+    log_mean = torch.logsumexp(log_each, dim=0) - torch.log(torch.tensor(float(len(logits))))
+    each = -(log_each.exp() * log_each).sum(dim=1).mean()
+    return each + (log_mean.exp() * log_mean).sum()
+
+
+def task_loss(features: Tensor, *, head: TaskHead, labels: Tensor, class_counts: Tensor) -> Tensor:
+    """Balanced softmax of a linear head on the prompted features: the label-aware objective.
+
+    Args:
+        features: The teacher's, on prompted pictures, ``(B, D)``.
+        head: Trained together with the prompt.
+        labels: ``(B,)``.
+        class_counts: ``(K,)``, training pictures a class.
+
+    Returns:
+        Scalar, nats.
+
+    Example:
+        >>> float(task_loss(torch.zeros(2, 4), head=TaskHead(4, classes=2), labels=torch.tensor(
+        ...     [0, 1]), class_counts=torch.tensor([1, 1]))) > 0
+        True
+    """
+    return balanced_softmax_loss(head(features), labels, class_counts=class_counts)
+
+
+def disagreement_loss(student: Student, images: Tensor, features: Tensor) -> Tensor:
+    """Minus the EKD distance between the student and the prompted teacher (AKD).
+
+    Args:
+        student: Frozen for the while, in evaluation mode; it sees the picture as it is.
+        images: ``(B, 3, H, W)`` in [0, 1], at the student's size.
+        features: The teacher's, on prompted pictures, ``(B, D)``.
+
+    Returns:
+        Scalar in [-4, 0].
+
+    Raises:
+        InputError: If the student has no projector.
+
+    Example:
+        >>> from fopro_lab.models import build_student
+        >>> student = build_student("small", classes=2, teacher_dim=4).eval()
+        >>> -4 <= float(disagreement_loss(student, torch.rand(1, 3, 32, 32), torch.rand(1, 4))) <= 0
+        True
+    """
+    with torch.no_grad():
+        projection = student(images).projection
+    if projection is None:
+        raise InputError("objective 'disagreement': the student has no projector")
+    return -cosine_distance(projection, features)
+
+
+def identity_loss(gain: Tensor) -> Tensor:
+    """Mean of ``(log G)^2``: how far the prompt is from leaving the picture alone.
+
+    Args:
+        gain: Positive, any shape.
+
+    Returns:
+        Scalar, 0 or more.
+
+    Example:
+        >>> float(identity_loss(torch.ones(3, 8, 5)))
+        0.0
+    """
+    return gain.log().square().mean()

@@ -1,0 +1,90 @@
+"""What a student says of the held-out pictures."""
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import confusion_matrix
+
+from fopro_lab.data import Pack, Split, batches
+from fopro_lab.models import Student
+from fopro_lab.training.explore import shrink
+
+
+@torch.inference_mode()
+def predict(
+    student: Student, pack: Pack, rows: np.ndarray, *, size: int = 0, batch_size: int = 128
+) -> np.ndarray:
+    """Classify some pictures, unaugmented and unprompted.
+
+    Args:
+        student: Left in evaluation mode.
+        pack: The pictures.
+        rows: Row numbers.
+        size: Side of the picture the student sees, pixels; 0 is the pack's.
+        batch_size: Pictures a pass.
+
+    Returns:
+        Logits ``(N, K)``, float32, in the order of ``rows``.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset, pack
+        >>> from fopro_lab.models import build_student
+        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> predict(build_student("small", classes=8), packed, np.arange(5)).shape
+        (5, 8)
+    """
+    student.eval()
+    device = student.mean.device
+    passes = batches(pack, rows, batch_size=batch_size, device=device)
+    return torch.cat([student.classify(shrink(x, size)).float().cpu() for x, _ in passes]).numpy()
+
+
+def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of the class recalls, over the classes that have pictures.
+
+    Args:
+        logits: ``(N, K)``.
+        labels: ``(N,)``.
+
+    Returns:
+        In [0, 1].
+
+    Example:
+        >>> balanced_accuracy(np.array([[1.0, 0], [1, 0], [1, 0]]), np.array([0, 0, 1]))
+        0.5
+    """
+    confusion = confusion_matrix(labels, logits.argmax(axis=1), labels=range(logits.shape[1]))
+    sizes = confusion.sum(axis=1)
+    return float((confusion.diagonal()[sizes > 0] / sizes[sizes > 0]).mean())
+
+
+def prediction_table(student: Student, pack: Pack, split: Split, *, size: int = 0) -> pd.DataFrame:
+    """Classify validation and test pictures into the table that every verdict reads.
+
+    Args:
+        student: The best one, by validation.
+        pack: The pictures.
+        split: Which are held out.
+        size: Side of the picture the student sees, pixels; 0 is the pack's.
+
+    Returns:
+        See `fopro_lab.evaluation.predictions`.
+
+    Example:
+        >>> from fopro_lab.data import make_split, open_dataset, pack
+        >>> from fopro_lab.models import build_student
+        >>> dataset = open_dataset("phantom", pictures=120)
+        >>> packed = pack(dataset, 16, progress=False)
+        >>> table = prediction_table(
+        ...     build_student("small", classes=8), packed, make_split(dataset))
+        >>> sorted(table["split"].unique())
+        ['test', 'val']
+    """
+    parts = []
+    for name, rows in (("val", split.val), ("test", split.test)):
+        part = pack.dataset.table.iloc[rows][["image", "group", "source", "label"]].copy()
+        part.insert(3, "split", name)
+        logits = predict(student, pack, rows, size=size)
+        columns = [f"logit_{class_name}" for class_name in pack.dataset.class_names]
+        parts.append(part.join(pd.DataFrame(logits, columns=columns, index=part.index)))
+    return pd.concat(parts, ignore_index=True)
