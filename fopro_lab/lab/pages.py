@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+# The first form that an output has is shown. Widgets are not among them: they need a kernel, and
+# those of this project bring a still along.
+_SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain"]
+
 
 @cache
 def templates() -> jinja2.Environment:
@@ -49,8 +53,10 @@ def notebook_page(notebook: "nbformat.NotebookNode", *, name: str) -> str:
         (True, False)
     """
     from nbconvert.exporters import HTMLExporter
+    from traitlets.config import Config
 
     exporter = HTMLExporter(
+        config=Config(NbConvertBase={"display_data_priority": _SHOWN}),
         template_name="notebook",
         extra_template_basedirs=[str(TEMPLATES)],
         exclude_anchor_links=True,

@@ -10,7 +10,7 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 
 @pytest.fixture(scope="module")
 def page():
-    display = {VIEW: {"model_id": "x"}, "text/plain": "IntSlider(value=1)"}
+    display = {VIEW: {"model_id": "x"}, "text/plain": "a slider", "image/png": "c3RpbGw="}
     notebook = new_notebook(
         cells=[
             new_markdown_cell("# Which rings?\n\nA question with $x^2$ in it."),
@@ -51,6 +51,10 @@ def test_notebook_page_folds_code_away_but_for_a_failed_cell(page):
 
 def test_notebook_page_inlines_figures(page):
     assert 'src="data:image/png;base64,aGVsbG8="' in page
+
+
+def test_notebook_page_shows_a_widgets_still(page):
+    assert 'src="data:image/png;base64,c3RpbGw="' in page and "a slider" not in page
 
 
 def test_stylesheet_has_light_dark_and_print():
