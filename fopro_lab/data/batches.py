@@ -59,7 +59,7 @@ def batches(
         [10, 10, 4]
     """
     rows = np.asarray(rows, dtype=np.int64)
-    _check(pack, rows, batch_size, drop_last)
+    _check(pack, rows, batch_size, drop_last, augment)
     return _one_epoch(pack, rows, batch_size, shuffle, drop_last, augment, seed, epoch, device)
 
 
@@ -97,7 +97,7 @@ def cycle(
     """
     rows = np.asarray(rows, dtype=np.int64)
     batch_size = min(batch_size, max(len(rows), 1))
-    _check(pack, rows, batch_size, True)
+    _check(pack, rows, batch_size, True, augment)
     return (
         batch
         for epoch in count()
@@ -135,7 +135,12 @@ def _one_epoch(
         yield images, torch.from_numpy(pack.labels[rows[part]]).to(device)
 
 
-def _check(pack: Pack, rows: np.ndarray, batch_size: int, drop_last: bool) -> None:
+def _check(
+    pack: Pack, rows: np.ndarray, batch_size: int, drop_last: bool, augment: Augmentation
+) -> None:
+    from fopro_lab.data.augment import check_kind  # late: it needs torch
+
+    check_kind(augment)
     if batch_size < 1:
         raise InputError(f"batch_size: expected 1 or more, got {batch_size}")
     if not len(rows):

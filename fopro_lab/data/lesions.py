@@ -47,11 +47,10 @@ class LesionClass:
 
 
 class Waves(NamedTuple):
-    """A random field as plane waves: vectors in cycles per pixel ``(N, 2)``, phases, heights."""
+    """A random field of variance 1: waves' vectors ``(N, 2)``, cycles per pixel, and phases."""
 
     vectors: np.ndarray
     phases: np.ndarray
-    heights: np.ndarray
 
 
 class Lesion(NamedTuple):
@@ -120,7 +119,7 @@ def sample_lesion(kind: LesionClass, rng: np.random.Generator) -> Lesion:
         skin=np.clip(skin + 0.008 * rng.normal(size=3), 0.3, 0.95),
         halo=rng.uniform(0.0, 0.09),
         blotch_height=kind.blotches * np.exp(0.4 * rng.normal()),
-        texture_height=0.09 * np.exp(0.35 * rng.normal()),
+        texture_height=0.08 * np.exp(0.35 * rng.normal()),
         texture=_sample_waves(rng, kind.band),
         blotches=_sample_waves(rng, (0.015, 0.045)),
         mottling=_sample_waves(rng, (0.008, 0.12), falling=True),
@@ -160,7 +159,7 @@ def sample_view(rng: np.random.Generator, *, sharp: bool) -> View:
         vignette=rng.uniform(0.2, 0.55) if sharp else 0.0,
         hairs=hairs,
         sharpness=rng.uniform(0.5, 0.9) if sharp else -rng.uniform(0.45, 0.7),
-        noise=rng.normal(size=(SIDE, SIDE, 3)) * (0.006 if sharp else 0.018),
+        noise=rng.standard_normal((SIDE, SIDE, 3), dtype=np.float32) * (0.006 if sharp else 0.018),
     )
 
 
@@ -204,9 +203,8 @@ def _sample_waves(
     part = rng.random(WAVES)
     size = low * (high / low) ** part if falling else np.sqrt(low**2 + part * (high**2 - low**2))
     angle = rng.uniform(0, 2 * np.pi, WAVES)
-    heights = np.full(WAVES, np.sqrt(2 / WAVES))
     vectors = size[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return Waves(vectors, rng.uniform(0, 2 * np.pi, WAVES), heights)
+    return Waves(vectors, rng.uniform(0, 2 * np.pi, WAVES))
 
 
 def _rotation(view: View) -> np.ndarray:
@@ -219,9 +217,12 @@ def _field(waves: Waves, view: View) -> np.ndarray:
     """Sum the waves as the view sees them; a plane wave is a product of a row and a column."""
     vectors = 2 * np.pi * waves.vectors @ _rotation(view)
     phases = waves.phases - vectors @ view.shift
-    columns = waves.heights[:, None] * np.exp(1j * (vectors[:, :1] * _AXIS + phases[:, None]))
-    rows = np.exp(1j * vectors[:, 1:] * _AXIS)
-    return np.asarray((rows.T @ columns).real)
+    across = vectors[:, :1] * _AXIS + phases[:, None]
+    down = vectors[:, 1:] * _AXIS
+    # cos(a + b) as one real product of matrices: half the work of a complex one.
+    rows = np.concatenate([np.cos(down), -np.sin(down)])
+    columns = np.sqrt(2 / WAVES) * np.stack([np.cos(across), np.sin(across)])
+    return rows.T @ columns.reshape(len(rows), SIDE)
 
 
 def _depth(lesion: Lesion, view: View) -> tuple[np.ndarray, np.ndarray]:

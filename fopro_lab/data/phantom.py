@@ -18,14 +18,14 @@ PICTURES = 3000
 TAIL_RATIO = 100  # pictures of the largest class to pictures of the smallest
 SOURCES = ("soft", "sharp")
 CLASSES = (
-    LesionClass("disc", (0.050, 0.085), (0.52, 0.33, 0.24), radius=18.0, ragged=0.05),
-    LesionClass("oval", (0.085, 0.125), (0.47, 0.29, 0.21), radius=17.0, stretch=0.30),
-    LesionClass("lobed", (0.125, 0.165), (0.56, 0.36, 0.25), radius=19.0, lobes=0.13),
-    LesionClass("ragged", (0.165, 0.205), (0.36, 0.22, 0.18), radius=20.0, ragged=0.13),
-    LesionClass("pale", (0.205, 0.250), (0.72, 0.49, 0.43), radius=17.0, softness=3.0),
-    LesionClass("blotched", (0.250, 0.300), (0.44, 0.30, 0.26), radius=20.0, blotches=0.45),
-    LesionClass("dark", (0.300, 0.355), (0.28, 0.18, 0.17), radius=15.0, stretch=0.15),
-    LesionClass("red", (0.355, 0.420), (0.62, 0.24, 0.23), radius=15.0, softness=2.0),
+    LesionClass("disc", (0.050, 0.085), (0.52, 0.34, 0.25), radius=18.0, ragged=0.05),
+    LesionClass("oval", (0.085, 0.125), (0.48, 0.31, 0.23), radius=17.0, stretch=0.25),
+    LesionClass("lobed", (0.125, 0.165), (0.54, 0.35, 0.26), radius=18.0, lobes=0.10),
+    LesionClass("ragged", (0.165, 0.205), (0.42, 0.27, 0.21), radius=19.0, ragged=0.12),
+    LesionClass("pale", (0.205, 0.250), (0.64, 0.44, 0.37), radius=17.0, softness=1.8),
+    LesionClass("blotched", (0.250, 0.300), (0.47, 0.32, 0.26), radius=19.0, blotches=0.38),
+    LesionClass("dark", (0.300, 0.355), (0.35, 0.23, 0.19), radius=16.0, stretch=0.12),
+    LesionClass("red", (0.355, 0.420), (0.56, 0.30, 0.25), radius=16.0, softness=1.5),
 )
 CLASS_NAMES = tuple(lesion.name for lesion in CLASSES)
 

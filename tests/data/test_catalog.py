@@ -1,0 +1,164 @@
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from fopro_lab.config import DataConfig
+from fopro_lab.data import open_dataset, open_from
+from fopro_lab.data.catalog import take_rows
+from fopro_lab.errors import InputError
+from tests.data.toys import write_pictures
+
+
+def test_open_dataset_reads_a_folder_per_class(tmp_path):
+    dataset = open_dataset(write_pictures(tmp_path / "skin"))
+    assert (dataset.name, len(dataset)) == ("skin", 6)
+    assert dataset.class_names == ("class0", "class1")
+    assert dataset.read(0, 8).shape == (8, 8, 3)
+    assert list(dataset.table) == ["image", "path", "label", "group", "source", "split"]
+
+
+def test_open_dataset_reads_a_csv_given_or_found(tmp_path):
+    write_pictures(tmp_path)
+    text = "file,dx\nclass0/0.png,b\nclass1/1.png,a\n"
+    (tmp_path / "labels.csv").write_text(text)
+    found, given = open_dataset(tmp_path), open_dataset(tmp_path / "labels.csv")
+    assert found.class_names == given.class_names == ("a", "b")
+    assert found.fingerprint == given.fingerprint
+    np.testing.assert_array_equal(found.read(1, 20), given.read(1, 20))
+
+
+def test_open_dataset_expands_the_home_folder(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(open_dataset("~/mine")) == 6
+
+
+def test_open_dataset_puts_a_path_before_a_name(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "phantom")
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset("phantom").class_names == ("class0", "class1")
+
+
+def test_open_dataset_makes_as_many_phantoms_as_asked():
+    dataset = open_dataset("phantom", pictures=120, seed=5)
+    assert (len(dataset), dataset.name) == (120, "phantom-120-seed5")
+    assert dataset.table["label"].nunique() == 8
+
+
+def test_open_dataset_tells_a_part_in_its_name(tmp_path):
+    root = write_pictures(tmp_path / "skin", each=10)
+    part = open_dataset(root, pictures=12)
+    assert (part.name, len(part)) == ("skin-12", 12)
+    assert part.table["label"].value_counts().tolist() == [6, 6]
+    assert open_dataset(root, pictures=12, seed=1).name == "skin-12-seed1"
+    assert open_dataset(root, pictures=99).name == "skin"
+
+
+def test_fingerprint_tells_pictures_apart_but_not_places(tmp_path):
+    first = open_dataset(write_pictures(tmp_path / "a" / "skin"))
+    same = open_dataset(write_pictures(tmp_path / "b" / "skin"))
+    assert first.fingerprint == same.fingerprint
+    with open(tmp_path / "b" / "skin" / "class0" / "0.png", "ab") as stream:
+        stream.write(b"\0")
+    assert open_dataset(tmp_path / "b" / "skin").fingerprint != first.fingerprint
+    assert (
+        open_dataset("phantom", pictures=24).fingerprint
+        != open_dataset("phantom", pictures=24, seed=1).fingerprint
+    )
+
+
+def test_subset_reads_the_chosen_rows():
+    whole = open_dataset("phantom", pictures=40)
+    part = whole.subset([30, 2]).subset([1, 0])
+    np.testing.assert_array_equal(part.read(0, 64), whole.read(2, 64))
+    assert part.table["image"].tolist() == whole.table["image"].iloc[[2, 30]].tolist()
+    assert part.fingerprint != whole.fingerprint
+
+
+def test_take_rows_wraps_a_plain_function():
+    reader = take_rows(lambda row, size: np.full((size, size, 3), row), np.array([7, 9]))
+    assert reader(1, 2).max() == 9
+
+
+def test_open_from_takes_every_field_of_the_config(tmp_path):
+    write_pictures(tmp_path, each=10)
+    lines = [f"class{k}/{i}.png,{k},p{i},s{i % 2},x" for k in (0, 1) for i in range(10)]
+    (tmp_path / "a.csv").write_text("\n".join(["A,B,C,D,E", *lines]).replace(",x", ",train"))
+    config = DataConfig(
+        dataset=str(tmp_path),
+        image_column="A",
+        class_column="B",
+        group_column="C",
+        source_column="D",
+        split_column="E",
+        pictures=8,
+        split_seed=3,
+    )
+    dataset = open_from(config)
+    assert dataset.name.endswith("-8-seed3")
+    row = dataset.table.iloc[0]
+    assert (row["group"][0], row["source"][0], row["split"]) == ("p", "s", "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "nowhere/pictures",
+            r"dataset: expected 'phantom' or a path that exists, got 'nowhere/pic",
+        ),
+        ("isic2019-lt", r"dataset: isic2019-lt is not downloaded by this version; give the path"),
+        ("medmnist:derma", r"dataset: medmnist:derma is not downloaded by this version"),
+    ],
+)
+def test_open_dataset_refuses_what_is_not_there(name, message):
+    with pytest.raises(InputError, match=message):
+        open_dataset(name)
+
+
+def test_open_dataset_refuses_an_empty_folder(tmp_path):
+    with pytest.raises(InputError, match=r": expected pictures, found none"):
+        open_dataset(tmp_path)
+
+
+def test_open_dataset_refuses_a_file_that_is_no_csv(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a.zip: expected a folder or a CSV, got a '.zip' file"):
+        open_dataset(tmp_path / "a.zip")
+
+
+def test_open_dataset_refuses_two_csv_files(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("image,dx\n")
+    with pytest.raises(InputError, match=r"expected one CSV, found a.csv, b.csv; give the path"):
+        open_dataset(tmp_path)
+
+
+def test_open_dataset_refuses_columns_without_a_csv(tmp_path):
+    with pytest.raises(InputError, match=r"a column was named, but the folder holds no CSV"):
+        open_dataset(write_pictures(tmp_path), class_column="dx")
+
+
+def test_open_dataset_refuses_a_negative_number():
+    with pytest.raises(InputError, match=r"pictures: expected 0 for all or a positive"):
+        open_dataset("phantom", pictures=-1)
+
+
+def test_the_room_is_entered_without_torch():
+    code = "import sys, fopro_lab.data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.real
+def test_open_dataset_reads_ham10000_with_defaults(shared):
+    start = time.process_time()
+    dataset = open_dataset(shared / "data" / "ham10000")
+    assert time.process_time() - start < 2
+    assert dataset.class_names == ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+    assert np.bincount(dataset.table["label"]).tolist() == [327, 514, 1099, 115, 1113, 6703, 142]
+    assert dataset.table["group"].nunique() == 7470
+    assert os.path.exists(dataset.table["path"].iloc[0])

@@ -1,0 +1,80 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fopro_lab.data.sampling import choose_rows, hashed_order, share_out
+from fopro_lab.errors import InputError
+
+
+def table_of(groups: list[tuple[int, int]]) -> pd.DataFrame:
+    """A table with groups of (label, size)."""
+    rows = [
+        (f"p{number}-{i}", label, f"g{number}")
+        for number, (label, size) in enumerate(groups)
+        for i in range(size)
+    ]
+    return pd.DataFrame(rows, columns=["image", "label", "group"])
+
+
+def test_hashed_order_is_the_same_everywhere():
+    assert hashed_order(["a", "b", "c", "d"], seed=0) == ["d", "c", "a", "b"]
+
+
+def test_hashed_order_changes_with_the_seed():
+    names = [str(i) for i in range(20)]
+    assert hashed_order(names, seed=0) != hashed_order(names, seed=1)
+    assert sorted(hashed_order(names, seed=1)) == sorted(names)
+
+
+@given(
+    counts=st.lists(st.integers(1, 500), min_size=1, max_size=9),
+    share=st.floats(0, 1),
+    least=st.integers(0, 5),
+)
+def test_share_out_keeps_total_and_bounds(counts, share, least):
+    counts = np.array(counts)
+    floor = np.minimum(counts, least)
+    total = int(floor.sum() + share * (counts.sum() - floor.sum()))
+    result = share_out(counts, total=total, least=least)
+    assert result.sum() == total
+    assert (result >= floor).all()
+    assert (result <= counts).all()
+
+
+def test_share_out_is_proportional():
+    assert share_out(np.array([600, 300, 100]), total=10, least=0).tolist() == [6, 3, 1]
+
+
+def test_share_out_refuses_too_few():
+    with pytest.raises(InputError, match=r"expected at least 6, 3 of each of the 2 classes, got 5"):
+        share_out(np.array([10, 10]), total=5, least=3)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    groups=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=12, max_size=60),
+    share=st.floats(0.2, 1),
+)
+def test_choose_rows_keeps_three_groups_a_class_and_most_groups_whole(groups, share):
+    table = table_of([(0, 1), (1, 2), (2, 3)] * 3 + groups)
+    pictures = max(int(share * len(table)), 9)
+    chosen = table.iloc[choose_rows(table, pictures=pictures, seed=0)]
+    assert len(chosen) <= pictures
+    assert chosen.groupby("label")["group"].nunique().min() >= 3
+    sizes = chosen.groupby("group").size()
+    cut = sizes[sizes < table.groupby("group").size()[sizes.index]]
+    assert len(cut) <= 3 * 3
+
+
+def test_choose_rows_does_not_depend_on_the_order_of_rows():
+    table = table_of([(i % 3, 1 + i % 4) for i in range(40)])
+    mixed = table.sample(frac=1, random_state=0).reset_index(drop=True)
+    ids = [set(t["image"].iloc[choose_rows(t, pictures=50, seed=2)]) for t in (table, mixed)]
+    assert ids[0] == ids[1]
+
+
+def test_choose_rows_of_all_is_all():
+    table = table_of([(0, 2), (1, 3)])
+    assert choose_rows(table, pictures=5, seed=0).tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+
+from fopro_lab.data.sources import list_pictures, number_classes, read_folders
+from fopro_lab.errors import InputError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+def test_list_pictures_passes_over_hidden_and_other_files(tmp_path):
+    touch(tmp_path, "b/x.JPG", "a.png", ".hidden/y.png", "b/.z.png", "notes.txt", "Thumbs.db")
+    assert list_pictures(tmp_path) == ["a.png", "b/x.JPG"]
+
+
+def test_list_pictures_follows_a_link_once(tmp_path):
+    touch(tmp_path, "a/x.png")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert list_pictures(tmp_path) == ["a/x.png"]
+
+
+def test_number_classes_orders_integers_by_value():
+    labels, names = number_classes(["10", "9", "11"], where="here")
+    assert (labels, names) == ([1, 0, 2], ("9", "10", "11"))
+
+
+def test_number_classes_orders_names_alphabetically():
+    assert number_classes(["b", "a", "b"], where="here") == ([1, 0, 1], ("a", "b"))
+
+
+def test_number_classes_refuses_a_gap():
+    with pytest.raises(
+        InputError, match=r"^a.csv: labels: expected integers without a gap, got 0, "
+    ):
+        number_classes(["0", "1", "3"], where="a.csv")
+
+
+def test_number_classes_refuses_one_class():
+    with pytest.raises(InputError, match=r"^a.csv: expected two classes or more, found 'nv' alone"):
+        number_classes(["nv", "nv"], where="a.csv")
+
+
+def test_read_folders_makes_a_class_of_each_folder(tmp_path):
+    touch(tmp_path, "nv/2.png", "nv/deep/1.png", "mel/1.png", "empty/readme.txt")
+    table, names = read_folders(tmp_path)
+    assert names == ("mel", "nv")
+    assert table["image"].tolist() == ["mel/1.png", "nv/2.png", "nv/deep/1.png"]
+    assert table["label"].tolist() == [0, 1, 1]
+    assert table["group"].tolist() == table["image"].tolist()
+    assert set(table["split"]) == {""}
+
+
+def test_read_folders_honours_given_parts(tmp_path):
+    touch(tmp_path, "Train/a/1.png", "Train/b/1.png", "valid/a/2.png", "test/b/3.png")
+    table, names = read_folders(tmp_path)
+    assert names == ("a", "b")
+    assert dict(zip(table["image"], table["split"], strict=True)) == {
+        "Train/a/1.png": "train",
+        "Train/b/1.png": "train",
+        "valid/a/2.png": "val",
+        "test/b/3.png": "test",
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a/notes.txt"], r"expected pictures, found none \(bmp, gif, jpeg"),
+        (["1.png", "a/2.png"], r"expected a folder per class, found 1.png outside of one"),
+        (["train/a/1.png", "other/a/1.png"], r"train, val and test folders only, found 'other'"),
+        (["a/1.png"], r"expected two classes or more, found 'a' alone"),
+    ],
+)
+def test_read_folders_refuses(tmp_path, names, message):
+    touch(tmp_path, *names)
+    with pytest.raises(InputError, match=message):
+        read_folders(tmp_path)

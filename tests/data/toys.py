@@ -1,0 +1,39 @@
+"""Small data sets for the tests of this room."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from fopro_lab.data import Dataset
+
+
+def toy_dataset(
+    groups: list[tuple[int, int]], *, order: np.ndarray | None = None, split: dict | None = None
+) -> Dataset:
+    """Make a data set without pictures: one group for each (label, number of pictures)."""
+    rows = [
+        (f"p{number}-{i}", label, f"g{number}")
+        for number, (label, size) in enumerate(groups)
+        for i in range(size)
+    ]
+    table = pd.DataFrame(rows, columns=["image", "label", "group"])
+    table = table.assign(path="", source="", split="")
+    if split:
+        table["split"] = table["group"].map(split).fillna("")
+    if order is not None:
+        table = table.iloc[order].reset_index(drop=True)
+    names = tuple(f"class{label}" for label in range(table["label"].max() + 1))
+    return Dataset("toy", table, names, lambda row, size: np.zeros((size, size, 3), np.uint8), "f")
+
+
+def write_pictures(root: Path, *, classes: int = 2, each: int = 3, side: int = 20) -> Path:
+    """Write a folder of noise per class."""
+    rng = np.random.default_rng(0)
+    for label in range(classes):
+        for number in range(each):
+            path = root / f"class{label}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return root
