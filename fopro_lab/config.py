@@ -1,11 +1,9 @@
-"""Every knob once: frozen, validated models, read from YAML, ``--set`` and parameter cells."""
+"""Every knob once: frozen, validated models; `fopro_lab.settings` reads them from text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fopro_lab.errors import InputError
@@ -139,7 +137,7 @@ class PromptConfig(Config):
         return self
 
 
-class TrainConfig(DataConfig, TeacherConfig, PromptConfig):
+class TrainConfig(PromptConfig, TeacherConfig, DataConfig):
     """One training run: baseline, EKD, FoPro-KD or the control with random gains."""
 
     method: Method = Field("fopro", description="ce, bsm (balanced softmax), ekd, fopro or random")
@@ -178,6 +176,16 @@ class TrainConfig(DataConfig, TeacherConfig, PromptConfig):
         return self
 
 
+class ProbeConfig(TeacherConfig, DataConfig):
+    """One teacher card: what a teacher does with each frequency of some pictures."""
+
+    rings: int = Field(8, ge=1, le=64, description="rings up to 0.5 cycles per pixel")
+    gains: tuple[float, ...] = Field((0.0, 0.5, 2.0), description="factors of a ring's amplitudes")
+    probe_pictures: int = Field(256, ge=1, description="pictures for the ring response")
+    resamples: int = Field(1000, ge=100, description="bootstrap resamples of every interval")
+    seed: int = Field(0, ge=0, description="seed of drawn pictures and bootstraps")
+
+
 class PretrainConfig(Config):
     """Pre-training of the built-in teacher on natural pictures."""
 
@@ -191,73 +199,3 @@ class PretrainConfig(Config):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the uniform label")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
     seed: int = Field(0, ge=0, description="seed of weights, order and crops")
-
-
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content; an empty file is an empty mapping.
-
-    Raises:
-        InputError: If it is missing, is not YAML, or holds something else.
-
-    Example:
-        >>> read_yaml("nowhere.yaml")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere.yaml: no such file
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}: expected YAML, got a syntax error{where}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected names and values, got a {type(content).__name__}")
-    return content
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Turn ``--set`` texts into values; ``a.b=1`` sets one entry of the mapping ``a``.
-
-    Args:
-        settings: Texts ``name=value``, the value in YAML.
-
-    Returns:
-        Names and values.
-
-    Raises:
-        InputError: If a text has no ``=`` or its value is not YAML.
-
-    Example:
-        >>> parse_settings(["epochs=3", "dataset=~/my pictures", "objectives.task=0.5"])
-        {'epochs': 3, 'dataset': '~/my pictures', 'objectives': {'task': 0.5}}
-    """
-    values: dict[str, Any] = {}
-    for text in settings:
-        name, equals, raw = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"--set: expected name=value, got '{text}'")
-        try:
-            value = yaml.safe_load(raw) if raw else ""
-        except yaml.YAMLError:
-            value = raw
-        value = raw if value is None else value
-        *parents, leaf = name.strip().split(".")
-        target = values
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise InputError(f"--set: {name}: '{parent}' is set to a plain value as well")
-        target[leaf] = value
-    return values

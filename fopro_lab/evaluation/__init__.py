@@ -1,6 +1,7 @@
 """The verdict: predictions in, scores with intervals and paired comparisons out. No torch."""
 
 from fopro_lab.evaluation.comparisons import compare, score_runs, summarise
+from fopro_lab.evaluation.metrics import balanced_accuracy
 from fopro_lab.evaluation.predictions import (
     check_predictions,
     class_names,
@@ -12,6 +13,7 @@ from fopro_lab.evaluation.scores import class_groups, score, score_seeds
 
 __all__ = [
     "Run",
+    "balanced_accuracy",
     "check_predictions",
     "class_groups",
     "class_names",

@@ -72,6 +72,23 @@ def class_recalls(confusion: np.ndarray) -> np.ndarray:
     return _ratio(found, confusion.sum(axis=-1), empty=np.nan)
 
 
+def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean of class recalls over the classes that occur.
+
+    Args:
+        labels: True classes ``(n,)``.
+        predicted: Predicted classes ``(n,)``.
+
+    Returns:
+        Mean recall in [0, 1].
+
+    Example:
+        >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
+        0.5
+    """
+    return float(np.mean([(predicted[labels == k] == k).mean() for k in np.unique(labels)]))
+
+
 def accuracy(confusion: np.ndarray) -> np.ndarray:
     """Return the share of all pictures that was classified rightly, ``(R,)``.
 

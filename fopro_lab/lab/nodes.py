@@ -10,10 +10,11 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from fopro_lab.config import TrainConfig, parse_settings
+from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.lab.parameters import declared_parameters, fit_value, nearest
 from fopro_lab.lab.plans import Plan, PlanEntry, find_notebook, read_plan
+from fopro_lab.settings import parse_settings
 
 _FOLDERS_OF_A_REPORT = ("notebooks", "pages", "runs")
 

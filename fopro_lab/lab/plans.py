@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
-from fopro_lab.config import Config, read_yaml
+from fopro_lab.config import Config
 from fopro_lab.errors import InputError
 from fopro_lab.lab.parameters import nearest
+from fopro_lab.settings import read_yaml
 
 
 class PlanEntry(Config):

@@ -19,7 +19,7 @@ class TimmFeatures(nn.Module):
 
     Example:
         >>> import timm
-        >>> TimmFeatures(timm.create_model("resnet18"))(torch.rand(1, 3, 32, 32)).shape
+        >>> TimmFeatures(timm.create_model("resnet18"))(torch.rand(1, 3, 64, 64)).shape
         torch.Size([1, 512])
     """
 

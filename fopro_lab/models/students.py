@@ -112,8 +112,8 @@ def build_student(
         elif name == "resnet18":
             from torchvision.models import resnet18  # costs four seconds, so only here
 
-            backbone = resnet18(weights=None)
-            width, backbone.fc = backbone.fc.in_features, nn.Identity()
+            backbone, width = resnet18(weights=None), 512
+            backbone.fc = nn.Identity()
         else:
             raise InputError(f"student: expected one of 'small', 'resnet18', got '{name}'")
         student = Student(backbone, width=width, classes=classes, teacher_dim=teacher_dim)

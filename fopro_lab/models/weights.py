@@ -53,7 +53,7 @@ def read_weights(path: Path | str) -> Weights:
     metadata: dict[str, str] = {}
     if path.suffix == ".safetensors":
         try:
-            with safetensors.safe_open(path, "pt") as opened:  # type: ignore[no-untyped-call]
+            with safetensors.safe_open(path, "pt") as opened:
                 metadata = opened.metadata() or {}
             state = load_file(path)
         except (safetensors.SafetensorError, OSError) as error:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import recall_score
 
 from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.evaluation import balanced_accuracy
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, from strong to weak regularisation
 ITERATIONS = 300
@@ -95,25 +95,6 @@ def linear_probe(
         accuracy = balanced_accuracy(val_labels, found.predict(val_features))
         candidates.append(replace(found, val_balanced_accuracy=accuracy))
     return max(candidates, key=lambda candidate: candidate.val_balanced_accuracy)
-
-
-def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the mean of class recalls over the classes that occur.
-
-    Args:
-        labels: True classes ``(n,)``.
-        predicted: Predicted classes ``(n,)``.
-
-    Returns:
-        Mean recall in [0, 1].
-
-    Example:
-        >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
-        0.5
-    """
-    classes = np.unique(labels)
-    recalls = recall_score(labels, predicted, labels=classes, average=None, zero_division=0)
-    return float(np.mean(recalls))
 
 
 def _of_each_class(model: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import Dataset, Split, open_from, pack, split_from
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import class_groups, write_predictions
+from fopro_lab.evaluation import balanced_accuracy, class_groups, write_predictions
 from fopro_lab.files import atomic_path
 from fopro_lab.training.actors import PROMPTING, build_actors
 from fopro_lab.training.checkpoints import load_checkpoint, on_cpu, save_checkpoint
@@ -29,7 +29,7 @@ from fopro_lab.training.folders import (
     write_manifest,
     write_weights,
 )
-from fopro_lab.training.predicting import balanced_accuracy, predict, prediction_table
+from fopro_lab.training.predicting import predict, prediction_table
 
 LINE_SECONDS = 15.0  # a log gets at most one line in this time, beside the last
 
@@ -158,7 +158,7 @@ def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose
             standing.exploration += explored.to_dict("records")
         row |= train_epoch(stage, epoch)
         logits = predict(stage.actors.student, stage.packed, split.val, size=config.student_size)
-        score = balanced_accuracy(logits, stage.packed.labels[split.val])
+        score = balanced_accuracy(stage.packed.labels[split.val], logits.argmax(axis=1))
         if score > standing.best_score:
             standing.best_epoch, standing.best_score = epoch + 1, score
             standing.best_student = on_cpu(stage.actors.student.state_dict())

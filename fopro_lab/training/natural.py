@@ -55,8 +55,8 @@ def read_archive(path: Path, *, sizes: tuple[int, ...], first_label: int) -> Nat
             rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
             pictures: list[list[np.ndarray]] = [[] for _ in sizes]
             for row in rows:
-                picture = Image.open(io.BytesIO(archive.read(f"images/{row['image']}")))
-                picture = _centre_square(picture.convert("RGB"))
+                encoded = io.BytesIO(archive.read(f"images/{row['image']}"))
+                picture = _centre_square(Image.open(encoded).convert("RGB"))
                 for level, size in zip(pictures, sizes, strict=True):
                     level.append(np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)))
     except (OSError, KeyError, zipfile.BadZipFile) as error:

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import confusion_matrix
 
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.models import Student
@@ -37,25 +36,6 @@ def predict(
     device = student.mean.device
     passes = batches(pack, rows, batch_size=batch_size, device=device)
     return torch.cat([student.classify(shrink(x, size)).float().cpu() for x, _ in passes]).numpy()
-
-
-def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of the class recalls, over the classes that have pictures.
-
-    Args:
-        logits: ``(N, K)``.
-        labels: ``(N,)``.
-
-    Returns:
-        In [0, 1].
-
-    Example:
-        >>> balanced_accuracy(np.array([[1.0, 0], [1, 0], [1, 0]]), np.array([0, 0, 1]))
-        0.5
-    """
-    confusion = confusion_matrix(labels, logits.argmax(axis=1), labels=range(logits.shape[1]))
-    sizes = confusion.sum(axis=1)
-    return float((confusion.diagonal()[sizes > 0] / sizes[sizes > 0]).mean())
 
 
 def prediction_table(student: Student, pack: Pack, split: Split, *, size: int = 0) -> pd.DataFrame:

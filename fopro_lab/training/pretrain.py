@@ -51,8 +51,8 @@ def pretrain(
         checkpoint: File that holds the state between epochs.
 
     Returns:
-        The network after the last epoch: none is selected, so the held-out pictures decide
-        nothing and their accuracy is unbiased.
+        The network after the last epoch, rounded as it is stored. No epoch is selected, so the
+        held-out pictures decide nothing and their accuracy is unbiased.
 
     Raises:
         InputError: If the checkpoint belongs to another recipe.
@@ -88,7 +88,16 @@ def pretrain(
             f"held-out top-1 {top1:.3f}  {time.perf_counter() - started:.0f} s",
             flush=True,
         )
+    network.load_state_dict(as_stored(network))
     return network.eval()
+
+
+def as_stored(network: SmallResNet) -> dict[str, torch.Tensor]:
+    """Round the weights to half precision, which halves the file; batch statistics stay single."""
+    return {
+        name: (value.half() if value.ndim > 1 else value).contiguous()
+        for name, value in network.state_dict().items()
+    }
 
 
 def untrained(config: PretrainConfig, *, classes: int) -> SmallResNet:
@@ -117,7 +126,12 @@ def held_out_accuracy(network: SmallResNet, archive: NaturalPictures) -> dict[st
 
 
 def write_builtin(
-    network: SmallResNet, archives: list[NaturalPictures], config: PretrainConfig, *, out: Path
+    network: SmallResNet,
+    archives: list[NaturalPictures],
+    config: PretrainConfig,
+    *,
+    advantage: dict[str, Any],
+    out: Path,
 ) -> dict[str, Any]:
     """Write the network, in half precision, and its card.
 
@@ -125,17 +139,12 @@ def write_builtin(
         network: After `pretrain`.
         archives: What it was trained on.
         config: The recipe.
+        advantage: What its features gain over the untrained network's, by data set.
         out: Folder for ``builtin.safetensors`` and ``card.json``.
 
     Returns:
         The card: data, recipe, seed, held-out accuracy.
     """
-    # Half precision halves the file; batch statistics keep single precision, as they may be large.
-    state = {
-        name: (value.half() if value.ndim > 1 else value).contiguous()
-        for name, value in network.state_dict().items()
-    }
-    network.load_state_dict(state)  # the card speaks of the weights as they are stored
     pictures = [int((~archive.held_out).sum()) for archive in archives]
     card = {
         "architecture": "SmallResNet",
@@ -156,9 +165,10 @@ def write_builtin(
         ],
         "recipe": config.model_dump(exclude={"natural"}),
         "seed": config.seed,
+        "advantage_over_untrained": advantage,
     }
     with atomic_path(out / "builtin.safetensors") as temporary:
-        temporary.write_bytes(safetensors.torch.save(state))
+        temporary.write_bytes(safetensors.torch.save(as_stored(network)))
     write_json(out / "card.json", card)
     return card
 

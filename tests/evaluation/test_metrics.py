@@ -113,3 +113,14 @@ def test_matthews_is_zero_and_kappa_as_in_scikit_learn_when_one_side_knows_one_c
 
 def test_kappa_is_unknown_when_both_sides_know_the_same_single_class():
     assert np.isnan(metrics.kappa(np.array([[[5.0, 0.0], [0.0, 0.0]]]))).all()
+
+
+def test_balanced_accuracy_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(4, size=(2, 50))
+    expected = oracle.balanced_accuracy_score(labels, predicted)
+    assert metrics.balanced_accuracy(labels, predicted) == pytest.approx(expected)
+
+
+def test_a_class_that_is_predicted_but_absent_does_not_count():
+    assert metrics.balanced_accuracy(np.array([0, 0]), np.array([0, 3])) == 0.5

@@ -5,7 +5,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.probing.probe import STRENGTHS, balanced_accuracy, linear_probe
+from fopro_lab.probing.probe import STRENGTHS, linear_probe
 
 
 def clouds(count, *, classes=3, seed=0, noise=1.0):
@@ -63,17 +63,6 @@ def test_a_constant_feature_is_harmless():
 def test_equals_go_to_the_strongest_regularisation():
     x, y = clouds(90, noise=0.01)
     assert linear_probe(x, y, val_features=x, val_labels=y).strength == STRENGTHS[0]
-
-
-def test_balanced_accuracy_equals_scikit_learn():
-    rng = np.random.default_rng(0)
-    labels, predicted = rng.integers(4, size=(2, 50))
-    expected = balanced_accuracy_score(labels, predicted)
-    assert balanced_accuracy(labels, predicted) == pytest.approx(expected)
-
-
-def test_a_class_that_is_predicted_but_absent_does_not_count():
-    assert balanced_accuracy(np.array([0, 0]), np.array([0, 3])) == 0.5
 
 
 def test_wrong_input_is_refused():

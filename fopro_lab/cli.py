@@ -1,0 +1,270 @@
+"""The door: `fopro ...`. Each command reads its words, calls one room and says what it did.
+
+Rooms are imported inside the commands: `fopro --help` waits for neither torch nor pandas.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from fopro_lab.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from fopro_lab.config import Config
+
+    ConfigType = TypeVar("ConfigType", bound=Config)
+
+HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed pictures."
+KINDS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+}
+app = typer.Typer(help=HELP, **KINDS)
+data_app = typer.Typer(help="Data sets: what is there, whether it is sound, decode once.", **KINDS)
+teachers_app = typer.Typer(help="Frozen teachers: list, check, pre-train the built-in.", **KINDS)
+app.add_typer(data_app, name="data")
+app.add_typer(teachers_app, name="teachers")
+
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="One knob; may be repeated.")
+]
+FromFile = Annotated[
+    str, typer.Option("-f", "--file", metavar="FILE.yaml", help="Knobs from a file; --set wins.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
+Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+
+
+def main() -> None:
+    """Run a command: exit code 0 done, 1 the work failed, 2 the input was wrong."""
+    try:
+        app()
+    except InputError as error:
+        _leave(str(error), code=2)
+    except WorkError as error:
+        _leave(str(error), code=1)
+    except KeyboardInterrupt:
+        _leave("stopped; what was finished is kept, the same command goes on from there", code=1)
+    except BrokenPipeError:
+        os._exit(1)  # whoever read the output is gone; flushing it again would only complain
+    except Exception as error:
+        if os.environ.get("FOPRO_DEBUG"):
+            raise
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        _leave(f"unexpected {told} (FOPRO_DEBUG=1 shows where; please report it)", code=1)
+
+
+def _leave(message: str, *, code: int) -> None:
+    print(f"fopro: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _config(kind: "type[ConfigType]", settings: list[str], file: str) -> "ConfigType":
+    """Build a config from a file and ``--set``, the latter on top, entry by entry."""
+    from fopro_lab.settings import merged, parse_settings, read_yaml
+
+    return kind.from_mapping(
+        merged(read_yaml(file) if file else {}, parse_settings(settings), kind=kind)
+    )
+
+
+def _show(values: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(values, indent=2, default=str))
+        return
+    width = max(map(len, values))
+    for name, value in values.items():
+        print(f"{name:<{width}}  {json.dumps(value, default=str).strip(chr(34))}")
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the data sets that can be opened."""
+    from fopro_lab.data.phantom import PICTURES
+
+    print(f"phantom  procedural, deterministic, 8 classes, 64 px, {PICTURES} pictures by default")
+    print("PATH     a folder a class, or pictures with a CSV (image, class, group, source, split)")
+
+
+@data_app.command("check")
+def data_check(settings: Settings = [], file: FromFile = "", as_json: AsJson = False) -> None:
+    """Open a data set, read every picture, draw its split, and count."""
+    from fopro_lab.config import DataConfig
+    from fopro_lab.data import open_from, pack, split_from
+
+    config = _config(DataConfig, settings, file)
+    dataset = open_from(config)
+    split = split_from(dataset, config)
+    pack(dataset, config.image_size)
+    labels = dataset.table["label"].to_numpy()
+    counts = {
+        name: {
+            part: int((labels[rows] == label).sum())
+            for part, rows in (("train", split.train), ("val", split.val), ("test", split.test))
+        }
+        for label, name in enumerate(dataset.class_names)
+    }
+    train = [part["train"] for part in counts.values()]
+    facts = {
+        "dataset": dataset.name,
+        "pictures": len(dataset),
+        "groups": int(dataset.table["group"].nunique()),
+        "sources": int(dataset.table["source"].nunique()),
+        "protocol": split.protocol,
+        "imbalance": f"1:{max(train) / min(train):.0f} in training",
+        "groups in two parts": split.shared_groups(dataset),
+        "fingerprint": dataset.fingerprint,
+    }
+    _show(facts | ({"classes": counts} if as_json else {}), as_json=as_json)
+    if not as_json:
+        print(f"\n{'class':<28}{'train':>8}{'val':>8}{'test':>8}")
+        for name, part in counts.items():
+            print(f"{name[:27]:<28}{part['train']:>8}{part['val']:>8}{part['test']:>8}")
+
+
+@data_app.command("pack")
+def data_pack(
+    settings: Settings = [],
+    file: FromFile = "",
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Go on without unreadable pictures; name them.")
+    ] = False,
+) -> None:
+    """Decode every picture once into the cache, so that later commands start at once."""
+    from fopro_lab.config import DataConfig
+    from fopro_lab.data import open_from, pack
+
+    config = _config(DataConfig, settings, file)
+    packed = pack(open_from(config), config.image_size, leave_out=leave_out)
+    for image, reason in packed.left_out.items():
+        print(f"left out {image}: {reason}")
+    print(f"packed {len(packed)} pictures of {packed.size} px")
+
+
+@teachers_app.command("list")
+def teachers_list() -> None:
+    """List how a teacher can be named."""
+    print("builtin            ResNet-10, 32 to 64 px, in the package, no file needed")
+    print("timm:NAME          any model of timm, with weights=FILE")
+    print("torchvision:NAME   any classification model of torchvision, with weights=FILE")
+    print("moco-v2-resnet50   the published teacher, with weights=FILE")
+
+
+@teachers_app.command("check")
+def teachers_check(settings: Settings = [], file: FromFile = "", as_json: AsJson = False) -> None:
+    """Load a teacher and print its card: input, hash, key coverage."""
+    from fopro_lab.config import TeacherConfig
+    from fopro_lab.models import load_from
+
+    _show(load_from(_config(TeacherConfig, settings, file)).card, as_json=as_json)
+
+
+@teachers_app.command("pretrain")
+def teachers_pretrain(
+    out: Out = "builtin-teacher",
+    settings: Settings = [],
+    file: FromFile = "",
+    probe: Annotated[
+        str, typer.Option(metavar="PATH", help="Data set on which to measure the features.")
+    ] = "",
+) -> None:
+    """Pre-train the built-in teacher on natural pictures; goes on where it was stopped."""
+    from fopro_lab.config import PretrainConfig
+    from fopro_lab.lab.builtin import make_builtin
+
+    card = make_builtin(_config(PretrainConfig, settings, file), out=Path(out), probe=probe)
+    print(json.dumps(card, indent=2))
+
+
+@app.command()
+def train(
+    out: Out = "",
+    settings: Settings = [],
+    file: FromFile = "",
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every knob, its value and meaning.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one student: method=ce, bsm, ekd, fopro or random."""
+    from fopro_lab.config import TrainConfig
+    from fopro_lab.settings import explained
+
+    config = _config(TrainConfig, settings, file)
+    if print_config:
+        print(explained(config))
+        return
+    from fopro_lab.training import distill, run_name
+
+    run = distill(config, out=out or Path("runs") / run_name(config))
+    scores = run.table(resamples=1000)
+    headline = scores[scores["scope"] != "class"]
+    if as_json:
+        print(headline.to_json(orient="records", indent=2))
+        return
+    print(f"{run.path}: best epoch {run.manifest['best_epoch']} by validation; on test:")
+    for row in headline.itertuples():
+        print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({row.low:.3f} to {row.high:.3f})")
+
+
+@app.command()
+def probe(out: Out = "", settings: Settings = [], file: FromFile = "") -> None:
+    """Ask a teacher which frequencies it prefers: tables, card and figures in a folder."""
+    from fopro_lab.config import ProbeConfig
+    from fopro_lab.lab.teacher_pages import write_teacher_card
+
+    config = _config(ProbeConfig, settings, file)
+    stem = f"{Path(config.dataset).name}-{config.teacher}".replace(":", "_")
+    print(write_teacher_card(config, out=Path(out or Path("probes") / stem)))
+
+
+@app.command()
+def report(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="YAML file: notebooks and knobs.")],
+    out: Out = "",
+    settings: Settings = [],
+    jobs: Annotated[int, typer.Option(help="Notebooks at a time; 0 is one a core.")] = 0,
+) -> None:
+    """Execute a plan's notebooks and print the path of its index page."""
+    from fopro_lab.lab import run_plan
+
+    print(
+        run_plan(plan, out=out or Path("reports") / Path(plan).stem, settings=settings, jobs=jobs)
+    )
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or above.")],
+    baseline: Annotated[str, typer.Option(help="Method to compare with.")] = "bsm",
+    out: Out = "",
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods over the same test pictures, paired, with intervals."""
+    from fopro_lab.evaluation import compare as compare_runs
+    from fopro_lab.evaluation import load_runs
+    from fopro_lab.files import atomic_path
+
+    table = compare_runs(load_runs(runs), baseline)
+    if out:
+        with atomic_path(Path(out) / "comparison.csv") as temporary:
+            table.to_csv(temporary, index=False)
+    if as_json:
+        print(table.to_json(orient="records", indent=2))
+        return
+    for row in table[table["scope"] != "class"].itertuples():
+        print(
+            f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "
+            f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})  n {row.n}, "
+            f"seeds {row.seeds}"
+        )
+
+
+if __name__ == "__main__":
+    main()
