@@ -15,9 +15,9 @@ ConfigType = TypeVar("ConfigType", bound="Config")
 
 
 class Config(BaseModel):
-    """Base of all configs: immutable, no unknown names, no silent conversions."""
+    """Base of all configs: immutable, no unknown names, nothing infinite or undefined."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def from_mapping(cls: type[ConfigType], values: Mapping[str, Any]) -> ConfigType:
@@ -39,14 +39,15 @@ class Config(BaseModel):
         """
         for name in values:
             if name not in cls.model_fields:
-                near = get_close_matches(name, cls.model_fields, n=1)
+                near = get_close_matches(str(name), cls.model_fields, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else "see `fopro train --print-config`"
                 raise InputError(f"{name}: not a name of {cls.__name__}; {hint}")
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or cls.__name__
+            parts = [str(part) for part in first["loc"] if part != "[key]"]
+            name = ".".join(parts) or cls.__name__
             message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
             got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
             raise InputError(f"{name}: expected {message}{got}") from None
@@ -191,7 +192,9 @@ class PretrainConfig(Config):
 
     natural: str = Field("../shared/data/natural", description="folder with the two zip archives")
     width: int = Field(32, ge=8, le=256, description="channels of the first stage")
-    image_size: int = Field(32, ge=16, le=224, description="side of the training crop, pixels")
+    image_size: int = Field(
+        32, ge=16, le=32, description="side of the training crop, up to Tiny ImageNet's 32 pixels"
+    )
     epochs: int = Field(45, ge=1, description="passes over the pictures")
     batch_size: int = Field(128, ge=2, description="pictures a step")
     learning_rate: float = Field(2e-3, gt=0, description="peak of AdamW's one-cycle schedule")

@@ -12,6 +12,12 @@ from typing import Any
 
 from fopro_lab.errors import WorkError
 
+# No right to write there; or a file stands where a folder is meant, or the other way round.
+UNWRITABLE = (
+    *(errno.EACCES, errno.EROFS, errno.EPERM),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+)
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -54,7 +60,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise WorkError(f"{path}: the disk is full; free some space and start again") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno in UNWRITABLE:
             raise WorkError(f"{path}: may not be written; choose another folder") from error
         raise
     finally:

@@ -33,7 +33,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}: expected YAML, got a syntax error{where}") from None
@@ -67,7 +67,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--set: expected name=value, got '{text}'")
         try:
             value = yaml.safe_load(raw) if raw else ""
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             value = raw
         value = raw if value is None else value
         *parents, leaf = name.strip().split(".")

@@ -61,10 +61,15 @@ def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
     if fixed:
         options["dynamic_img_size"] = True
     try:
-        model: Any = timm.create_model(architecture, num_classes=classes, **options)
-    except TypeError:
-        options.pop("dynamic_img_size", None)
-        model = timm.create_model(architecture, num_classes=classes, **options)
+        try:
+            model: Any = timm.create_model(architecture, num_classes=classes, **options)
+        except TypeError:  # of the networks of fixed size only some can be told another one
+            options.pop("dynamic_img_size", None)
+            model = timm.create_model(architecture, num_classes=classes, **options)
+    except (TypeError, AssertionError) as error:
+        raise InputError(
+            f"weights: {weights.path}: its metadata does not suit {architecture} ({error})"
+        ) from None
     card = load_matching(model, weights)
     return _parts(
         TimmFeatures(model),
@@ -85,7 +90,13 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
     if architecture not in models.list_models(module=models):
         raise InputError(f"teacher: torchvision has no classification model '{architecture}'")
     skeleton = models.get_model(architecture, weights=None)
-    name = [key for key, layer in skeleton.named_modules() if isinstance(layer, nn.Linear)][-1]
+    linear = [key for key, layer in skeleton.named_modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise InputError(
+            f"teacher: torchvision's {architecture} has no linear classifier to cut before; "
+            "build it yourself and use wrap_teacher"
+        )
+    name = linear[-1]
     classes = _classes(weights, name)
     model = (
         models.get_model(architecture, weights=None, num_classes=classes) if classes else skeleton
@@ -109,7 +120,7 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
 
 def _classes(weights: Weights, classifier: str) -> int:
     """Count the rows of the file's classifier; 0 where it has none."""
-    found = [v for k, v in weights.state.items() if k.endswith(f"{classifier}.weight")]
+    found = [v for k, v in weights.state.items() if f".{k}".endswith(f".{classifier}.weight")]
     return int(found[0].shape[0]) if found and found[0].ndim == 2 else 0
 
 
@@ -126,12 +137,22 @@ def _parts(
 ) -> dict[str, Any]:
     def numbers(key: str, default: tuple[float, ...]) -> list[float]:
         text = weights.metadata.get(key)
-        return [float(value) for value in text.split(",")] if text else list(default)
+        try:
+            return [float(value) for value in text.split(",")] if text else list(default)
+        except ValueError:
+            raise InputError(
+                f"weights: {weights.path}: metadata {key}: expected numbers, got '{text}'"
+            ) from None
 
     side = int(numbers("input_size", (input_size,))[-1])
     body.eval()
-    with torch.inference_mode():
-        features = body(torch.zeros(1, 3, side, side))
+    try:
+        with torch.inference_mode():
+            features = body(torch.zeros(1, 3, side, side))
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"weights: {weights.path}: its architecture takes no picture of {side} px ({error})"
+        ) from None
     return {
         "body": body,
         "head": head,

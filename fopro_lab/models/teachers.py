@@ -161,7 +161,7 @@ def wrap_teacher(
         The frozen teacher.
 
     Raises:
-        InputError: If a first picture does not come out as ``(1, D)`` finite features.
+        InputError: If a first grey picture does not come out as ``(1, D)`` finite features.
 
     Example:
         >>> pool = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
@@ -183,12 +183,19 @@ def wrap_teacher(
 
 
 def _check_first_picture(teacher: Teacher) -> None:
-    with torch.inference_mode():
-        features = teacher.encode(torch.full((1, 3, teacher.input_size, teacher.input_size), 0.5))
-    if features.shape != (1, teacher.feature_dim):
+    side = teacher.input_size
+    try:
+        with torch.inference_mode():
+            features: Any = teacher.encode(torch.full((1, 3, side, side), 0.5))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise InputError(
+            f"teacher {teacher.name}: cannot encode a picture of {side} x {side} px ({error})"
+        ) from error
+    if not isinstance(features, Tensor) or features.shape != (1, teacher.feature_dim):
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(
             f"teacher {teacher.name}: expected features (1, {teacher.feature_dim}) of one "
-            f"picture, got {tuple(features.shape)}; pool them, or give another feature_dim"
+            f"picture, got {got}; pool them, or give another feature_dim"
         )
     if not torch.isfinite(features).all():
         raise InputError(f"teacher {teacher.name}: its features of a grey picture are not finite")

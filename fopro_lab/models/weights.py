@@ -1,6 +1,7 @@
 """Weights from files: read without running anything, matched key by key, and counted."""
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +66,18 @@ def read_weights(path: Path | str) -> Weights:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"weights: {path}: expected tensors alone, got a pickle that asks to run code, which "
-            "is never done; ask its publisher for safetensors"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the pickle's protocol: an error follows or none
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own text advises to switch the protection off, so it is not passed on.
+        if "GLOBAL" in str(error):
+            raise InputError(
+                f"weights: {path}: expected tensors alone, got a pickle that asks to run code, "
+                "which is never done; ask its publisher for safetensors"
+            ) from None
+        raise InputError(f"weights: {path}: damaged, or not written by torch.save") from None
+    except Exception as error:  # a damaged byte leads the unpickler to almost any of them
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"weights: {path}: not a readable torch file ({reason})") from None
     for name in CONTAINERS:

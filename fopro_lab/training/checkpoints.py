@@ -1,7 +1,6 @@
 """All that an exact resume needs, in one file that is whole or absent."""
 
 import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ def load_checkpoint(run_dir: Path) -> dict[str, Any] | None:
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
+    except Exception:  # a damaged byte can lead the unpickler to almost any of them
         raise InputError(
             f"{path}: damaged checkpoint; remove {run_dir} to start this run afresh"
         ) from None

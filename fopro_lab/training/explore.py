@@ -1,8 +1,10 @@
 """Explore: drive a prompt towards its objectives while teacher and student stand still."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import get_args
 
 import pandas as pd
 import torch
@@ -123,7 +125,7 @@ def explore(
         >>> list(history.columns)
         ['step', 'statistics', 'total', 'log_gain']
     """
-    active = {name: weight for name, weight in objectives.items() if weight > 0}
+    active = {name: weight for name, weight in objectives.items() if weight != 0}
     _check(active, teacher, class_counts, student)
     if "task" in active and head is None and class_counts is not None:
         head = TaskHead(teacher.feature_dim, classes=len(class_counts)).to(teacher.mean.device)
@@ -226,6 +228,11 @@ def _check(
     class_counts: Tensor | None,
     student: Student | None,
 ) -> None:
+    unknown = sorted(set(active) - set(get_args(Objective)))
+    if unknown:
+        raise InputError(f"objectives: expected names out of {get_args(Objective)}, got {unknown}")
+    if not all(0 < weight < math.inf for weight in active.values()):
+        raise InputError(f"objectives: expected weights of 0 or more, got {active}")
     if not set(active) - {"identity"}:
         raise InputError(f"objectives: expected one beside 'identity', got {sorted(active)}")
     if "confidence" in active and teacher.head is None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.fourier.spectrum import at_least_single
 from fopro_lab.models import StudentOutput
 
 
@@ -49,6 +50,7 @@ def balanced_softmax_loss(logits: Tensor, labels: Tensor, *, class_counts: Tenso
     if (class_counts <= 0).any():
         empty = torch.nonzero(class_counts <= 0).flatten().tolist()
         raise InputError(f"class_counts: expected 1 or more a class, got 0 for classes {empty}")
+    logits = at_least_single(logits)  # in bfloat16 the logarithm of 6,705 is off by 0.01
     return F.cross_entropy(logits + class_counts.to(logits).log(), labels)
 
 
@@ -71,7 +73,8 @@ def cosine_distance(projection: Tensor, features: Tensor) -> Tensor:
             f"projection: expected {tuple(features.shape)} as the features, "
             f"got {tuple(projection.shape)}"
         )
-    return (2 - 2 * F.cosine_similarity(projection.float(), features.float(), dim=1)).mean()
+    cosine = F.cosine_similarity(at_least_single(projection), at_least_single(features), dim=1)
+    return (2 - 2 * cosine).mean()
 
 
 def distillation_loss(

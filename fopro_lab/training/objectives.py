@@ -3,6 +3,7 @@
 These are this project's reconstruction; the published generator was never released.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
+from fopro_lab.fourier.spectrum import at_least_single
 from fopro_lab.models import Student, Teacher
 from fopro_lab.training.losses import balanced_softmax_loss, cosine_distance
 
@@ -106,7 +108,7 @@ def statistics_distance(collected: list[tuple[nn.BatchNorm2d, Tensor]]) -> Tenso
     distances = []
     for layer, values in collected:
         assert layer.running_mean is not None and layer.running_var is not None
-        values = values.float()
+        values = at_least_single(values)
         variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
         scale = layer.running_var + layer.eps
         # eps inside both roots: a dead channel has no spread, and its gradient stays finite
@@ -133,8 +135,8 @@ def confidence_loss(logits: Tensor) -> Tensor:
         >>> round(float(confidence_loss(torch.tensor([[99.0, 0.0], [0.0, 99.0]]))), 4)
         -0.6931
     """
-    log_each = torch.log_softmax(logits.float(), dim=1)
-    log_mean = torch.logsumexp(log_each, dim=0) - torch.log(torch.tensor(float(len(logits))))
+    log_each = torch.log_softmax(at_least_single(logits), dim=1)
+    log_mean = torch.logsumexp(log_each, dim=0) - math.log(len(logits))
     each = -(log_each.exp() * log_each).sum(dim=1).mean()
     return each + (log_mean.exp() * log_mean).sum()
 

@@ -1,6 +1,6 @@
 """Pre-training of the built-in teacher on natural pictures: `fopro teachers pretrain`."""
 
-import pickle
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -175,8 +175,11 @@ def write_builtin(
 
 def _save(path: Path, parts: dict[str, Any], config: PretrainConfig, epoch: int) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
+    # torch.save reports a full disk as a RuntimeError without errno, so it writes to memory first.
+    buffer = io.BytesIO()
+    torch.save(state | {"recipe": config.model_dump_json(), "epoch": epoch}, buffer)
     with atomic_path(path) as temporary:
-        torch.save(state | {"recipe": config.model_dump_json(), "epoch": epoch}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def _resume(path: Path, parts: dict[str, Any], config: PretrainConfig) -> int:
@@ -184,9 +187,10 @@ def _resume(path: Path, parts: dict[str, Any], config: PretrainConfig) -> int:
         return 0
     try:
         state = torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError):
+        recipe = state["recipe"]
+    except Exception:  # a damaged byte can lead the unpickler to almost any of them
         raise InputError(f"{path}: expected a checkpoint of this command; remove it") from None
-    if state["recipe"] != config.model_dump_json():
+    if recipe != config.model_dump_json():
         raise InputError(f"{path}: belongs to another recipe; give another --out or remove it")
     for name, part in parts.items():
         part.load_state_dict(state[name])
