@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from fopro_lab.data.packing import cache_folder
 from fopro_lab.errors import WorkError
 from fopro_lab.lab.execute import Job
 from fopro_lab.lab.index import NodeReport
@@ -190,8 +191,14 @@ class Batch:
 
 
 def _environment(*, threads: int) -> dict[str, str]:
-    """The children's environment: their share of the cores, and figures inlined."""
+    """The children's environment: their share of the cores, figures inlined, imports compiled once.
+
+    Where bytecode is not to be written beside the source, every process would compile all imports
+    anew, ten seconds each; so it is kept with the packs instead.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
+    if environment.pop("PYTHONDONTWRITEBYTECODE", ""):
+        environment.setdefault("PYTHONPYCACHEPREFIX", str(cache_folder().absolute() / "bytecode"))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[name] = str(threads)
     return {**environment, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}

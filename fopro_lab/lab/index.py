@@ -88,12 +88,12 @@ def index_page(report: Report, *, out: Path) -> str:
     tables, figures = [], []
     folded: dict[str, list[dict[str, str]]] = {}
     entries = [node.entry for node in report.nodes]
-    for node in report.nodes:
-        if node.state not in ("done", "kept"):
-            continue
-        if (out / node.folder / "headline.csv").is_file():
-            file = f"{node.folder}/headline.csv"
-            tables.append({"node": node.name, "file": file, **headline(out / file)})
+    ended_well = [node for node in report.nodes if node.state in ("done", "kept")]
+    verdicts = [n for n in ended_well if (out / n.folder / "headline.csv").is_file()]
+    for node in verdicts:
+        file = f"{node.folder}/headline.csv"
+        tables.append({"node": node.name, "file": file, **headline(out / file)})
+    for node in [*verdicts, *(n for n in ended_well if n not in verdicts)]:
         pictures = [
             {
                 "file": f"{node.folder}/{path.name}",
@@ -102,7 +102,7 @@ def index_page(report: Report, *, out: Path) -> str:
                 "node": node.name,
                 "page": node.page,
             }
-            for path in sorted((out / node.folder).glob("*.png"))
+            for path in sorted((out / node.folder).glob("*.png"), key=_age)
         ]
         if entries.count(node.entry) == 1:
             figures += pictures
@@ -113,6 +113,11 @@ def index_page(report: Report, *, out: Path) -> str:
         .get_template("index.html.j2")
         .render(report=report, tables=tables, figures=figures, folded=folded, css=stylesheet())
     )
+
+
+def _age(path: Path) -> tuple[int, str]:
+    """When a figure was written: the order in which its notebook tells the story."""
+    return path.stat().st_mtime_ns, path.name
 
 
 def headline(file: Path | str) -> dict[str, Any]:
@@ -194,7 +199,7 @@ def _column(table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
 def _text(value: Any) -> str:
     if pd.isna(value):
         return "n/a"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}".replace("-0.000", "0.000") if isinstance(value, float) else str(value)
 
 
 def thumbnail(path: Path | str, *, width: int = 560) -> str:

@@ -123,7 +123,7 @@ class BandExplorer(widgets.VBox):
                 gains = preset_gains(preset, ring=ring, rings=len(labels))
                 views.append((f"{preset} {label}", self._look(image, gains)))
         titles = [
-            name if view.drift is None else f"{name}\ndrift {view.drift:.2g}"
+            name if view.drift is None else f"{name}\ndrift {max(view.drift, 0):.4f}"
             for name, view in views
         ]
         return plot_pictures(np.stack([view.after for _, view in views]), titles, columns=5)

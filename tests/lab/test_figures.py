@@ -347,3 +347,12 @@ def test_save_figure_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
 def test_importing_figures_imports_no_torch():
     code = "import sys, fopro_lab.lab.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_in_house_style_keeps_what_a_notebooks_backend_switches_on():
+    assert not plt.isinteractive()
+    try:
+        figures.in_house_style(plt.ion)()
+        assert plt.isinteractive()
+    finally:
+        plt.ioff()

@@ -1,5 +1,7 @@
 import base64
 import io
+import os
+import re
 
 import pytest
 from PIL import Image
@@ -41,6 +43,17 @@ def test_index_page_folds_the_figures_of_a_matrix_and_leaves_out_failed_nodes(re
     assert page.count("mean spectrum</span>") == 2
 
 
+def test_index_page_shows_the_verdicts_figures_first_and_each_notebooks_in_order(tmp_path):
+    nodes = [NodeReport(n, n, "done", folder=n, page=f"pages/{n}.html") for n in ("data", "tail")]
+    for place, name in enumerate(("data/z", "data/a", "tail/m")):
+        picture(tmp_path / f"{name}.png")
+        os.utime(tmp_path / f"{name}.png", ns=(place, place))
+    (tmp_path / "tail" / "headline.csv").write_text("method\nbsm\n")
+    page = index_page(Report("A title", "", nodes, {"Finished": "today"}), out=tmp_path)
+    files = re.findall(r'<figure><a href="([^"]*)"', page)
+    assert files == ["tail/m.png", "data/z.png", "data/a.png"]
+
+
 def test_index_page_without_results_has_neither_headline_nor_figures(report, tmp_path):
     page = index_page(report, out=tmp_path)
     assert "Headline" not in page and "<h2>Figures" not in page
@@ -75,10 +88,11 @@ def test_headline_shows_five_intervals_and_says_one_protocol_beside(tmp_path):
 
 def test_headline_draws_all_bars_of_a_column_on_one_scale(tmp_path):
     path = tmp_path / "headline.csv"
-    path.write_text("x,x_low,x_high\n0.2,0.0,0.4\n0.8,0.6,1.0\n,,\n")
+    path.write_text("x,x_low,x_high\n0.2,-0.0,0.4\n0.8,0.6,1.0\n,,\n")
     rows = [row[0] for row in headline(path)["rows"]]
     assert (rows[0]["low"], rows[1]["high"]) == (4.0, 132.0)
     assert (rows[0]["dot"], rows[1]["dot"]) == (29.6, 106.4)
+    assert rows[0]["interval"] == "[0.000, 0.400]"
     assert (rows[2]["text"], rows[2]["dot"]) == ("n/a", None)
 
 

@@ -5,6 +5,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -56,7 +57,12 @@ def in_house_style(plot: Callable[P, Drawn]) -> Callable[P, Drawn]:
     @wraps(plot)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Drawn:
         with plt.style.context(STYLE):
-            return plot(*args, **kwargs)
+            drawn = plot(*args, **kwargs)
+            interactive = plt.isinteractive()
+        # A notebook's backend switches this on with the first figure; the context would put it
+        # back, and the notebook would never show a second one.
+        matplotlib.interactive(interactive)
+        return drawn
 
     return styled
 
