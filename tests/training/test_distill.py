@@ -1,0 +1,238 @@
+"""Training as a whole: methods, resume, selection, one test, run folders."""
+
+import importlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fopro_lab.config import TrainConfig
+from fopro_lab.data import open_from, pack, split_from
+from fopro_lab.errors import InputError, WorkError
+from fopro_lab.evaluation import balanced_accuracy, load_runs
+from fopro_lab.training import distill, run_name
+from fopro_lab.training.checkpoints import load_checkpoint
+from fopro_lab.training.predicting import predict
+
+module = importlib.import_module("fopro_lab.training.distill")  # the function has its name
+
+TINY = {
+    "pictures": 96,
+    "image_size": 24,
+    "epochs": 2,
+    "batch_size": 16,
+    "explore_steps": 2,
+    "explore_every": 1,
+    "prompt_rows": 4,
+}
+
+
+def tiny(**knobs: object) -> TrainConfig:
+    return TrainConfig.from_mapping(TINY | knobs)
+
+
+def logits(run) -> np.ndarray:
+    table = run.predictions
+    return table[[name for name in table if name.startswith("logit_")]].to_numpy()
+
+
+@pytest.mark.parametrize("method", ["ce", "bsm", "ekd", "fopro", "random"])
+def test_distill_leaves_a_whole_run_folder(tmp_path, method):
+    run = distill(tiny(method=method), out=tmp_path / "run", verbose=False)
+    assert run.state == "done"
+    assert list(run.history["epoch"]) == [1, 2]
+    assert np.isfinite(run.history["loss"]).all()
+    assert set(run.predictions["split"]) == {"val", "test"}
+    assert (run.manifest["teacher"] is None) == (method in ("ce", "bsm"))
+    assert (tmp_path / "run/prompt.safetensors").exists() == (method in ("fopro", "random"))
+    assert not list(tmp_path.rglob("*.part")) and not (tmp_path / "run/.lock").exists()
+    assert [found.method for found in load_runs(tmp_path)] == [method]
+
+
+def test_the_ekd_history_adds_up_to_the_published_loss(tmp_path):
+    run = distill(tiny(method="ekd", distill_weight=2.5), out=tmp_path, verbose=False)
+    h = run.history
+    parts = h["loss_classes"] + h["loss_second"] + 2.5 * h["loss_distill"]
+    # float32 means of a few batches; a missing factor of lambda would be off by over 1
+    np.testing.assert_allclose(h["loss"], parts, rtol=1e-5)
+
+
+def test_the_same_config_returns_the_run_and_trains_nothing(tmp_path, monkeypatch):
+    first = distill(tiny(method="bsm"), out=tmp_path, verbose=False)
+    stamp = (tmp_path / "student.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(module, "train_epoch", None)  # would fail if called
+    again = distill(tiny(method="bsm", threads=1), out=tmp_path, verbose=False)
+    assert again.manifest == first.manifest
+    assert (tmp_path / "student.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_different_config_never_overwrites(tmp_path):
+    distill(tiny(method="bsm", epochs=1), out=tmp_path, verbose=False)
+    with pytest.raises(
+        InputError, match=r"holds a run of another config \(epochs: 1 there, 2 here"
+    ):
+        distill(tiny(method="bsm"), out=tmp_path, verbose=False)
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"expected an empty or a new folder, got one with thesis"):
+        distill(tiny(method="bsm"), out=tmp_path, verbose=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("method", ["ekd", "fopro"])
+@pytest.mark.parametrize("when", ["in the second epoch", "before the test"])
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, method, when):
+    config = tiny(method=method)
+    whole = distill(config, out=tmp_path / "whole", verbose=False)
+    train_epoch = module.train_epoch
+
+    def stop_in_second(stage, epoch):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return train_epoch(stage, epoch)
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if when == "in the second epoch":
+            patch.setattr(module, "train_epoch", stop_in_second)
+        else:
+            patch.setattr(module, "_finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            distill(config, out=tmp_path / "stopped", verbose=False)
+    manifest = json.loads((tmp_path / "stopped/manifest.json").read_text())
+    assert manifest["state"] == "running"
+    assert not (tmp_path / "stopped/predictions.parquet").exists()
+    resumed = distill(config, out=tmp_path / "stopped", verbose=False)
+    np.testing.assert_array_equal(logits(resumed), logits(whole))
+    for name, value in whole.student().state_dict().items():
+        assert torch.equal(value, resumed.student().state_dict()[name]), name
+    columns = ["epoch", "loss", "val_balanced_accuracy"]
+    pd.testing.assert_frame_equal(resumed.history[columns], whole.history[columns])
+
+
+def test_the_best_epoch_is_chosen_on_validation_and_kept(tmp_path):
+    config = tiny(method="bsm", epochs=4, learning_rate=0.01)
+    run = distill(config, out=tmp_path, verbose=False)
+    scores = run.history["val_balanced_accuracy"]
+    assert run.manifest["best_epoch"] == scores.idxmax() + 1
+    val = run.predictions[run.predictions["split"] == "val"]
+    names = [name for name in val if name.startswith("logit_")]
+    kept = balanced_accuracy(val["label"].to_numpy(), val[names].to_numpy().argmax(axis=1))
+    assert kept == pytest.approx(scores.max(), abs=1e-12)
+
+
+def test_the_run_gives_back_the_student_that_was_tested(tmp_path):
+    config = tiny(method="ekd")
+    run = distill(config, out=tmp_path, verbose=False)
+    dataset = open_from(config)
+    packed = pack(dataset, config.image_size, progress=False)
+    again = predict(run.student(), packed, split_from(dataset, config).test)
+    stored = run.predictions[run.predictions["split"] == "test"]
+    stored = stored[[name for name in stored if name.startswith("logit_")]].to_numpy()
+    np.testing.assert_array_equal(again, stored.astype(np.float32))
+
+
+def test_random_gains_and_learned_ones_share_their_explorations(tmp_path):
+    tables = []
+    for method in ("fopro", "random"):
+        knobs = {"method": method, "epochs": 1, "objectives": {"statistics": 1.0}}
+        run = distill(tiny(**knobs), out=tmp_path / method, verbose=False)
+        tables.append(pd.read_csv(run.path / "exploration.csv"))
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_seeds_give_other_students(tmp_path):
+    one, two = (
+        distill(tiny(method="bsm", epochs=1, seed=s), out=tmp_path / str(s), verbose=False)
+        for s in (0, 1)
+    )
+    assert not np.array_equal(logits(one), logits(two))
+
+
+def test_student_size_shrinks_what_the_student_sees(tmp_path):
+    run = distill(tiny(method="ekd", student_size=16, epochs=1), out=tmp_path, verbose=False)
+    assert run.config["student_size"] == 16 and run.state == "done"
+
+
+def test_an_unstable_rate_ends_with_one_line_and_keeps_the_epochs(tmp_path, monkeypatch):
+    import fopro_lab.training.epochs as epochs
+
+    losses = epochs._losses
+
+    def broken(stage, images, labels, noise):
+        values = losses(stage, images, labels, noise)
+        finished = load_checkpoint(tmp_path) is not None
+        return tuple(value * (float("nan") if finished else 1) for value in values)
+
+    monkeypatch.setattr(epochs, "_losses", broken)
+    with pytest.raises(WorkError, match=r"loss of epoch 2 is not finite; lower learning_rate"):
+        distill(tiny(method="bsm"), out=tmp_path, verbose=False)
+    state = load_checkpoint(tmp_path)
+    assert state is not None and state["standing"]["epoch"] == 1
+
+
+def test_a_full_disk_keeps_the_epoch_before(tmp_path, monkeypatch):
+    import errno
+
+    save = module.save_checkpoint
+
+    def full(folder, state):
+        if state["standing"]["epoch"] == 2:
+            monkeypatch.setattr("os.fsync", no_space)
+        save(folder, state)
+
+    def no_space(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "save_checkpoint", full)
+    with pytest.raises(WorkError, match=r"last\.pt: the disk is full; free some space"):
+        distill(tiny(method="bsm"), out=tmp_path, verbose=False)
+    state = load_checkpoint(tmp_path)
+    assert state is not None and state["standing"]["epoch"] == 1
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_finish", lambda *_: None)
+        distill(tiny(method="bsm", epochs=1), out=tmp_path, verbose=False)
+    path = tmp_path / "checkpoint/last.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"last\.pt: damaged checkpoint; remove"):
+        distill(tiny(method="bsm", epochs=1), out=tmp_path, verbose=False)
+
+
+def test_changed_data_is_not_silently_resumed(tmp_path):
+    distill(tiny(method="bsm", epochs=1), out=tmp_path, verbose=False)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["data_fingerprint"] = "0" * 64
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"its data_fingerprint is another one: the data set has"):
+        distill(tiny(method="bsm", epochs=1), out=tmp_path, verbose=False)
+
+
+def test_two_processes_never_write_one_run(tmp_path):
+    import filelock
+
+    with filelock.FileLock(tmp_path / ".lock"):
+        with pytest.raises(WorkError, match=r"another process is training this run"):
+            distill(tiny(method="bsm"), out=tmp_path, verbose=False)
+
+
+def test_lines_of_progress_are_throttled(tmp_path, capsys):
+    distill(tiny(method="bsm", epochs=6), out=tmp_path)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "epoch" in line]
+    assert lines[-1].startswith("bsm seed 0: epoch 6 of 6, loss ")
+    assert len(lines) == 2  # the first and the last: six epochs take less than the throttle
+
+
+def test_run_names_tell_configs_apart():
+    names = {run_name(tiny(method=m, seed=s)) for m in ("ekd", "bsm") for s in (0, 1)}
+    assert len(names) == 4
+    assert run_name(tiny(threads=1)) == run_name(tiny(device="cpu"))
