@@ -34,6 +34,7 @@ class Batch:
         self.nodes, self.out, self.jobs, self.progress = nodes, out, jobs, progress
         self.ended: dict[str, NodeReport] = {}
         self.keys: dict[str, str] = {}
+        self.working: set[str] = set()
         self.children: set[subprocess.Popen] = set()
         self.stopping = threading.Event()
         self.began = time.monotonic()
@@ -44,8 +45,9 @@ class Batch:
         Returns:
             Whether Ctrl-C ended it early; what was at work then is marked as stopped.
         """
+        files: dict[str, str] = {}
         for node in self.nodes:
-            self.keys[node.name] = node_key(node, before=self.keys)
+            self.keys[node.name] = node_key(node, before=self.keys, files=files)
         waiting = list(self.nodes)
         running: dict[Future[NodeReport], Node] = {}
         pool = ThreadPoolExecutor(self.jobs)
@@ -91,17 +93,20 @@ class Batch:
             self._end(future.result())
             del running[future]
         if not done:
-            names = ", ".join(node.name for node in running.values())
-            self._say(f"{len(self.ended)} of {len(self.nodes)} ended, at work or next: {names}")
+            names = ", ".join(sorted(self.working))
+            self._say(f"{len(self.ended)} of {len(self.nodes)} ended, at work: {names}")
 
     def _work(self, node: Node) -> NodeReport:
         """Execute one node (in a thread); a full disk is this node's failure, not the batch's."""
         if self.stopping.is_set():
             return self._report(node, "stopped")
+        self.working.add(node.name)
         try:
             return self._execute(node)
         except (WorkError, OSError) as error:
             return self._report(node, "failed", reason=str(error))
+        finally:
+            self.working.discard(node.name)
 
     def _execute(self, node: Node) -> NodeReport:
         self._say(f"start   {node.name}")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,22 +26,31 @@ _RUNNER = (
 )
 
 
-def node_key(node: Node, *, before: Mapping[str, str]) -> str:
+def node_key(
+    node: Node, *, before: Mapping[str, str], files: MutableMapping[str, str] | None = None
+) -> str:
     """Hash all that a node's result depends on.
 
     Args:
         node: The node.
         before: Key of every node that it waits for.
+        files: States of paths that are known already, and are added here: many nodes read one
+            data set, and listing it takes a while.
 
     Returns:
         64 hexadecimal digits over the notebook's cells, the parameters, the package's source, the
         files that parameters point to (names, sizes, times), and the keys before.
     """
+    files = {} if files is None else files
+    texts = {key: value for key, value in node.parameters.items() if isinstance(value, str)}
+    for value in texts.values():
+        if value not in files:
+            files[value] = files_state(value)
     parts = {
         "cells": [(cell.get("cell_type"), cell["source"]) for cell in read_cells(node.notebook)],
         "parameters": node.parameters,
         "package": _package_hash(),
-        "files": {k: files_state(v) for k, v in node.parameters.items() if isinstance(v, str)},
+        "files": {key: files[value] for key, value in texts.items()},
         "before": {name: before[name] for name in node.after},
     }
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -71,7 +80,7 @@ def files_state(value: str) -> str:
         >>> files_state("ekd"), files_state("../no/such/folder")
         ('', '')
     """
-    path = Path(value)
+    path = Path(value).expanduser()
     if os.sep not in value or not path.exists():
         return ""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())

@@ -39,6 +39,15 @@ def test_node_key_changes_with_the_files_a_parameter_points_to(house, node):
     assert node_key(pointing, before={"b": ""}) != first
 
 
+def test_node_key_lists_a_folder_once_for_all_nodes(house, node):
+    pointing = replace(node, parameters={"dataset": f".{os.sep}notebooks"})
+    files = {}
+    first = node_key(pointing, before={"b": ""}, files=files)
+    assert files == {f".{os.sep}notebooks": files_state(f".{os.sep}notebooks")}
+    (house.root / "notebooks" / "new").touch()
+    assert node_key(pointing, before={"b": ""}, files=files) == first
+
+
 def test_files_state_takes_only_a_text_with_a_separator_for_a_path(house):
     (house.root / "ekd").mkdir()
     assert files_state("ekd") == ""
