@@ -1,0 +1,179 @@
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from fopro_lab.errors import InputError
+from fopro_lab.models import load_teacher
+from tests.models.toys import pictures, save_timm
+
+
+def message(call, *arguments, **settings):
+    with pytest.raises(InputError) as caught:
+        call(*arguments, **settings)
+    return str(caught.value)
+
+
+def load(path, architecture, **metadata):
+    """Save a new network and load it as a teacher; give both."""
+    model = save_timm(path / "a.safetensors", architecture, **metadata)
+    return model, load_teacher(f"timm:{architecture}", weights=str(path / "a.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "architecture", ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"]
+)
+def test_a_timm_teacher_is_the_network_cut_before_its_classifier(tmp_path, architecture):
+    model, teacher = load(tmp_path, architecture)
+    images = pictures(2, 160)
+    with torch.inference_mode():
+        expected = model((images - teacher.mean) / teacher.std)
+        # 1e-5 is rounding between memory layouts; a head on another pooling is off by 1e-2.
+        torch.testing.assert_close(teacher.logits(images), expected, rtol=1e-5, atol=1e-5)
+    assert teacher.card["coverage"] == 1 and teacher.card["head"]
+    defaults = timm.get_pretrained_cfg(architecture)
+    assert teacher.card["mean"] == list(defaults.mean)
+    assert teacher.card["std"] == list(defaults.std)
+    assert teacher.input_size == 160
+
+
+def test_a_network_of_fixed_size_resizes_and_any_other_does_not(tmp_path):
+    _, vit = load(tmp_path, "test_vit")
+    assert vit.resize and vit.encode(pictures(2, 64)).shape == (2, 64)
+    _, resnet = load(tmp_path, "test_resnet")
+    assert not resnet.resize and resnet.encode(pictures(2, 64)).shape == (2, 96)
+
+
+def test_the_size_of_a_vision_transformer_can_be_set(tmp_path):
+    save_timm(tmp_path / "a.safetensors", "test_vit")
+    teacher = load_teacher("timm:test_vit", weights=str(tmp_path / "a.safetensors"), size=64)
+    assert teacher.input_size == 64 and teacher.encode(pictures(2, 100)).shape == (2, 64)
+
+
+def test_metadata_of_the_file_is_honoured(tmp_path):
+    _, teacher = load(
+        tmp_path, "test_efficientnet",
+        mean="0.1, 0.2, 0.3", std="0.4,0.5,0.6", input_size="3,64,64", pad_type="same",
+    )  # fmt: skip
+    assert teacher.card["mean"] == [0.1, 0.2, 0.3] and teacher.card["std"] == [0.4, 0.5, 0.6]
+    assert teacher.input_size == 64
+    strided = [type(m).__name__ for m in teacher.modules() if type(m).__name__ == "Conv2dSame"]
+    assert strided, "pad_type=same pads as TensorFlow does"
+    _, plain = load(tmp_path, "test_efficientnet")
+    assert not [m for m in plain.modules() if type(m).__name__ == "Conv2dSame"]
+
+
+def test_a_file_cannot_choose_what_else_timm_does(tmp_path, monkeypatch):
+    seen = []
+    create = timm.create_model
+    save_timm(
+        tmp_path / "a.safetensors", "test_resnet",
+        checkpoint_path="/etc/hostname", pretrained="1", cache_dir="/", scriptable="1",
+        global_pool="avg",
+    )  # fmt: skip
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: seen.append(k) or create(*a, **k))
+    load_teacher("timm:test_resnet", weights=str(tmp_path / "a.safetensors"))
+    assert seen == [{"num_classes": 7, "global_pool": "avg"}]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"mean": "a,b,c"}, "metadata mean: expected numbers, got 'a,b,c'"),
+        ({"pad_type": "same"}, "its metadata does not suit test_resnet (ResNet.__init__() got an "
+                               "unexpected keyword argument 'pad_type')"),
+        ({"global_pool": "no"}, "its metadata does not suit test_resnet (Invalid pool type: no)"),
+        ({"input_size": "-3"}, "its architecture takes no picture of -3 px (zeros: Dimension size "
+                               "must be non-negative.)"),
+    ],
+)  # fmt: skip
+def test_metadata_that_does_not_suit_is_said(tmp_path, metadata, expected):
+    path = tmp_path / "a.safetensors"
+    save_timm(path, "test_resnet", **metadata)
+    told = message(load_teacher, "timm:test_resnet", weights=str(path))
+    assert told == f"weights: {path}: {expected}"
+
+
+def test_weights_without_a_classifier_give_a_teacher_without_a_head(tmp_path):
+    save_timm(tmp_path / "a.safetensors", "test_resnet", classes=0)
+    teacher = load_teacher("timm:test_resnet", weights=str(tmp_path / "a.safetensors"))
+    assert teacher.card["coverage"] == 1 and teacher.head is None
+
+
+def test_a_wrapped_pickle_in_half_precision_loads(tmp_path):
+    model = timm.create_model("test_resnet", num_classes=7).eval()
+    state = {f"module.{name}": value.half() for name, value in model.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 9}, tmp_path / "a.pth")
+    teacher = load_teacher("timm:test_resnet", weights=str(tmp_path / "a.pth"))
+    assert teacher.card["coverage"] == 1 and teacher.head.out_features == 7
+    assert next(teacher.parameters()).dtype == torch.float32
+
+
+def test_unknown_names_are_answered_with_near_ones(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(1)}, path)
+    assert message(load_teacher, "timm:resnet5", weights=str(path)).startswith(
+        "teacher: timm has no model 'resnet5'; near: resnet5"
+    )
+    assert message(load_teacher, "timm:%%", weights=str(path)) == (
+        "teacher: timm has no model '%%'; near: none"
+    )
+
+
+def test_weights_of_another_architecture_are_refused_by_their_keys(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_timm(path, "test_resnet")
+    told = message(load_teacher, "timm:test_vit", weights=str(path))
+    assert told.startswith(
+        f"weights: {path}: 0 of 78 keys fit (0%, expected 99% or more); missing or of another "
+        "shape: cls_token, pos_embed, patch_embed.proj.weight"
+    )
+    assert "only in the file: " in told and told.endswith("is it this architecture?")
+
+
+def test_torchvision_teachers(tmp_path):
+    # One test, since torchvision's import is slow.
+    from torchvision import models
+
+    path = tmp_path / "a.safetensors"
+    model = models.mobilenet_v3_small(weights=None, num_classes=5).eval()
+    save_file(model.state_dict(), path)
+    teacher = load_teacher("torchvision:mobilenet_v3_small", weights=str(path))
+    images = pictures(2, 64)
+    with torch.inference_mode():
+        expected = model((images - teacher.mean) / teacher.std)
+        torch.testing.assert_close(teacher.logits(images), expected, rtol=1e-5, atol=1e-5)
+    assert teacher.feature_dim == 1024 and teacher.card["coverage"] == 1
+
+    # Self-supervised: the query encoder has a projector where the classifier would be.
+    resnet = models.resnet50(weights=None)
+    state = {
+        f"module.encoder_q.{name}": value.half()
+        for name, value in resnet.state_dict().items()
+        if not name.startswith("fc.")
+    }
+    torch.save(
+        {"state_dict": state | {"module.encoder_q.fc.0.weight": torch.ones(2048, 2048)}},
+        tmp_path / "moco.pth",
+    )
+    moco = load_teacher("moco-v2-resnet50", weights=str(tmp_path / "moco.pth"))
+    assert (moco.feature_dim, moco.head, moco.card["coverage"]) == (2048, None, 1.0)
+
+    assert message(load_teacher, "torchvision:nothing", weights=str(path)) == (
+        "teacher: torchvision has no classification model 'nothing'"
+    )
+    assert message(load_teacher, "torchvision:squeezenet1_1", weights=str(path)) == (
+        "teacher: torchvision's squeezenet1_1 has no linear classifier to cut before; "
+        "build it yourself and use wrap_teacher"
+    )
+
+
+@pytest.mark.real
+def test_the_published_mobilenet_loads_whole(shared):
+    path = shared / "weights/mobilenetv2_100_imagenet_bncal.safetensors"
+    teacher = load_teacher("timm:mobilenetv2_100", weights=str(path))
+    assert teacher.card["coverage"] == 1
+    assert teacher.card["mean"] == teacher.card["std"] == [0.5, 0.5, 0.5]
+    assert (teacher.feature_dim, teacher.head.out_features) == (1280, 1001)
+    with torch.inference_mode():
+        assert torch.isfinite(teacher.logits(pictures(2, 64))).all()

@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from fopro_lab.errors import InputError
+from fopro_lab.models import build_student
+from tests.models.toys import pictures
+
+
+def message(**settings):
+    with pytest.raises(InputError) as caught:
+        build_student(**settings)
+    return str(caught.value)
+
+
+def test_outputs_have_the_methods_shapes():
+    output = build_student("small", classes=5, teacher_dim=7)(pictures(3, 32))
+    assert output.features.shape == (3, 96)
+    assert output.logits.shape == (3, 5)
+    assert output.projection.shape == (3, 7)
+    assert output.second_logits.shape == (3, 5)
+
+
+def test_heads_are_those_of_the_formula():
+    # a = W h, q = P(h), b = V q: the second head reads the projection, not the features.
+    student = build_student("small", classes=5, teacher_dim=7).eval()
+    output = student(pictures(3, 32))
+    assert torch.equal(output.logits, student.classifier(output.features))
+    assert torch.equal(output.projection, student.projector(output.features))
+    assert torch.equal(output.second_logits, student.second_classifier(output.projection))
+    kinds = [type(layer).__name__ for layer in student.projector]
+    assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+
+
+def test_a_baseline_has_neither_projector_nor_second_head():
+    student = build_student("small", classes=5)
+    assert student(pictures(2, 32))[2:] == (None, None)
+    assert not any(name.startswith(("projector", "second")) for name in student.state_dict())
+
+
+def test_classify_is_the_first_head_in_evaluation():
+    student = build_student("small", classes=5, teacher_dim=7)
+    student(pictures(8, 32))  # moves the batch norms away from their start
+    student.eval()
+    assert torch.equal(student.classify(pictures(3, 32)), student(pictures(3, 32)).logits)
+
+
+def test_pictures_are_normalised_inside():
+    student = build_student("small", classes=5).eval()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    normalised = (pictures(2, 32) - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    assert torch.equal(student(pictures(2, 32)).features, student.backbone(normalised))
+    assert "mean" not in student.state_dict()
+
+
+def test_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = build_student("small", classes=5, teacher_dim=7, seed=3).state_dict()
+    torch.manual_seed(2)
+    again = build_student("small", classes=5, teacher_dim=7, seed=3).state_dict()
+    other = build_student("small", classes=5, teacher_dim=7, seed=4).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["backbone.conv1.weight"], other["backbone.conv1.weight"])
+
+
+def test_methods_start_from_the_same_backbone():
+    # A comparison of methods must not be one of initial weights.
+    with_teacher = build_student("small", classes=5, teacher_dim=7, seed=3).state_dict()
+    baseline = build_student("small", classes=5, seed=3).state_dict()
+    assert all(torch.equal(with_teacher[name], value) for name, value in baseline.items())
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    build_student("small", classes=5, teacher_dim=7, seed=3)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_backbone_can_be_started_from_a_file(tmp_path):
+    source = build_student("small", classes=5, seed=1)
+    torch.save({"state_dict": source.backbone.state_dict()}, tmp_path / "a.pth")
+    student = build_student("small", classes=3, seed=2, weights=str(tmp_path / "a.pth"))
+    assert torch.equal(student.backbone.conv1.weight, source.backbone.conv1.weight)
+    told = message(name="resnet18", classes=3, weights=str(tmp_path / "a.pth"))
+    assert told.startswith(f"weights: {tmp_path / 'a.pth'}: ")
+    assert told.endswith("is it this architecture?")
+
+
+def test_resnet18_is_the_published_size():
+    student = build_student("resnet18", classes=5, teacher_dim=7)
+    # He et al., table 1, without the classifier of 1,000 classes: 11,176,512 weights.
+    assert sum(p.numel() for p in student.backbone.parameters()) == 11_176_512
+    assert student(pictures(2, 32)).features.shape == (2, 512)
+
+
+def test_wrong_input_is_said():
+    assert message(name="small", classes=1) == "classes: expected 2 or more, got 1"
+    assert message(name="resnet", classes=2) == (
+        "student: expected one of 'small', 'resnet18', got 'resnet'"
+    )
+    assert message(name="small", classes=2, weights="no.pth") == "weights: no.pth: no such file"

@@ -1,0 +1,268 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from fopro_lab.config import TeacherConfig
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.files import sha256_file
+from fopro_lab.models import load_from, load_teacher, wrap_teacher
+from fopro_lab.models.teachers import BUILTIN
+from tests.models.toys import (
+    MEAN,
+    STD,
+    Pool,
+    norm_teacher,
+    pictures,
+    pool_teacher,
+    save_timm,
+)
+
+
+def message(call, *arguments, **settings):
+    with pytest.raises(InputError) as caught:
+        call(*arguments, **settings)
+    return str(caught.value)
+
+
+def wrap(module, **settings):
+    return wrap_teacher(
+        module, **{"mean": MEAN, "std": STD, "input_size": 8, "feature_dim": 12} | settings
+    )
+
+
+def test_encode_normalises_inside_once():
+    images = pictures(2, 8).double()
+    expected = torch.empty(2, 12, dtype=torch.float64)
+    for b in range(2):
+        for c in range(3):
+            for cell in range(4):
+                top, left = 4 * (cell // 2), 4 * (cell % 2)
+                pixels = images[b, c, top : top + 4, left : left + 4]
+                expected[b, 4 * c + cell] = (pixels.mean() - MEAN[c]) / STD[c]
+    # 1e-6 is rounding; std 0.2501 in place of 0.25 would be off by 1e-4.
+    torch.testing.assert_close(
+        pool_teacher().encode(images.float()).double(), expected, rtol=1e-6, atol=1e-6
+    )
+
+
+def test_gradients_reach_the_pictures_and_no_weight():
+    teacher = norm_teacher(classes=3)
+    images = pictures().requires_grad_()
+    teacher.logits(images).square().sum().backward()
+    assert images.grad is not None and images.grad.abs().max() > 0
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_gradient_to_the_pictures_is_right():
+    teacher = norm_teacher().double()
+    images = pictures(1, 4).double().requires_grad_()
+    assert torch.autograd.gradcheck(teacher.encode, (images,))
+
+
+def test_a_teacher_never_trains():
+    teacher = norm_teacher()
+    student_and_teacher = nn.ModuleList([nn.Linear(1, 1), teacher])
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    student_and_teacher.train()
+    assert teacher.train() is teacher
+    assert not any(module.training for module in teacher.modules())
+    first = teacher.encode(pictures())
+    assert torch.equal(teacher.encode(pictures()), first)
+    assert all(torch.equal(teacher.state_dict()[name], value) for name, value in before.items())
+
+
+def test_pictures_are_resized_only_if_asked():
+    class Side(nn.Module):
+        def forward(self, images):
+            return images.new_full((len(images), 1), float(images.shape[-1]))
+
+    free, fixed = (wrap(Side(), feature_dim=1, resize=resize) for resize in (False, True))
+    assert free.encode(pictures(1, 20)).item() == 20
+    assert fixed.encode(pictures(1, 20)).item() == 8
+    assert (free.card["resize"], fixed.card["resize"]) == (False, True)
+
+
+def test_resizing_is_antialiased():
+    # The finest stripes must become grey; without antialias every second column would survive.
+    stripes = torch.zeros(1, 3, 32, 32)
+    stripes[..., ::2] = 1
+    seen = pool_teacher(side=8, resize=True).encode(stripes)
+    grey = ((0.5 - torch.tensor(MEAN)) / torch.tensor(STD)).repeat_interleave(4)
+    assert (seen - grey).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 1, 8, 8), (2, 8, 8, 3)])
+def test_encode_refuses_other_shapes(shape):
+    with pytest.raises(ShapeError) as caught:
+        pool_teacher().encode(torch.zeros(shape))
+    assert str(caught.value) == f"images: expected (B, 3, H, W), got {shape}"
+
+
+def test_batch_norms_are_listed():
+    assert [layer.num_features for layer in norm_teacher().batch_norms()] == [6, 5]
+    without = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), Pool())
+    assert wrap(without).batch_norms() == []
+
+
+def test_logits_are_the_heads_of_the_features():
+    head = nn.Linear(12, 4)
+    teacher = pool_teacher(head=head)
+    assert torch.equal(teacher.logits(pictures()), head(teacher.encode(pictures())))
+    assert message(pool_teacher().logits, pictures()) == (
+        "teacher wrapped: has no head, so it gives features alone"
+    )
+
+
+def test_wrap_teacher_writes_a_card():
+    assert wrap(norm_teacher().body, feature_dim=5, name="mine").card == {
+        "name": "mine",
+        "input_size": 8,
+        "resize": False,
+        "mean": list(MEAN),
+        "std": list(STD),
+        "feature_dim": 5,
+        "head": False,
+        "batch_norms": 2,
+        "parameters": (27 + 1) * 6 + 2 * 6 + (54 + 1) * 5 + 2 * 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "settings", "expected"),
+    [
+        (
+            Pool(),
+            {"feature_dim": 13},
+            "teacher wrapped: expected features (1, 13) of one picture, got (1, 12); "
+            "pool them, or give another feature_dim",
+        ),
+        (
+            nn.Conv2d(3, 12, 1),
+            {"name": "map"},
+            "teacher map: expected features (1, 12) of one picture, got (1, 12, 8, 8); "
+            "pool them, or give another feature_dim",
+        ),
+        (
+            nn.LSTM(8, 4),  # gives a tuple
+            {},
+            "teacher wrapped: cannot encode a picture of 8 x 8 px (LSTM: Expected input to be "
+            "2D or 3D, got 4D instead)",
+        ),
+        (
+            nn.Sequential(Pool(), nn.Threshold(9.0, float("nan"))),
+            {},
+            "teacher wrapped: its features of a grey picture are not finite",
+        ),
+        (
+            Pool(),
+            {"std": (0.2, 0.0, 0.2)},
+            "mean, std: expected 3 numbers each, std above 0, got [0.4, 0.5, 0.6], [0.2, 0.0, 0.2]",
+        ),
+        (
+            Pool(),
+            {"mean": (0.5,)},
+            "mean, std: expected 3 numbers each, std above 0, got [0.5], [0.2, 0.25, 0.5]",
+        ),
+    ],
+)
+def test_wrap_teacher_says_what_is_wrong(module, settings, expected):
+    assert message(wrap, module, **settings) == expected
+
+
+def test_wrap_teacher_refuses_a_network_that_gives_no_tensor():
+    class Pair(nn.Module):
+        def forward(self, images):
+            return images, images
+
+    assert "of one picture, got tuple; pool them" in message(wrap, Pair())
+
+
+@pytest.fixture(scope="module")
+def builtin():
+    return load_teacher("builtin")
+
+
+def test_the_builtin_is_whole_and_small(builtin):
+    path = BUILTIN / "builtin.safetensors"
+    assert path.stat().st_size < 4_000_000
+    assert builtin.card["coverage"] == 1
+    assert builtin.card["sha256"] == sha256_file(path)
+    assert len(builtin.batch_norms()) == builtin.card["batch_norms"] > 0
+    assert builtin.encode(pictures(2, 64)).shape == (2, builtin.feature_dim)
+    assert builtin.logits(pictures(2, 64)).shape == (2, builtin.card["classes"])
+
+
+def test_the_builtins_card_states_data_recipe_seed_and_accuracy(builtin):
+    card = builtin.card
+    assert {"archive", "sha256", "training_pictures", "classes", "held_out"} <= set(card["data"][0])
+    assert {"epochs", "batch_size", "learning_rate", "seed"} <= set(card["recipe"])
+    assert card["seed"] == card["recipe"]["seed"]
+    assert sum(part["classes"] for part in card["data"]) == card["classes"]
+    for part in card["data"]:
+        held_out = part["held_out"]
+        assert held_out["pictures"] > 100 and held_out["chance"] == 1 / card["classes"]
+        assert held_out["top1"] > 10 * held_out["chance"]
+    json.dumps(card)  # it goes into run folders and pages
+
+
+@pytest.mark.real
+def test_the_builtin_reaches_the_accuracy_on_its_card(builtin, shared):
+    # All 300 held-out pictures of Caltech-101, recomputed from the archive.
+    from fopro_lab.training.natural import read_archive
+
+    told = builtin.card["data"][1]
+    archive = read_archive(shared / "data/natural" / told["archive"], sizes=(32,), first_label=200)
+    assert archive.sha256 == told["sha256"]
+    images = archive.pyramid[0][archive.held_out].float() / 255
+    with torch.inference_mode():
+        right = builtin.logits(images).argmax(1) == archive.labels[archive.held_out]
+    # One picture more or less may flip by rounding on another processor.
+    assert abs(int(right.sum()) - told["held_out"]["top1"] * len(right)) <= 1.5
+
+
+def test_load_teacher_says_what_is_wrong(tmp_path):
+    absent = tmp_path / "no.pth"
+    cases = {
+        ("resnet18", ""): (
+            "teacher: expected builtin, timm:NAME, torchvision:NAME or moco-v2-resnet50, "
+            "got 'resnet18'"
+        ),
+        ("timm:", "x"): (
+            "teacher: expected builtin, timm:NAME, torchvision:NAME or moco-v2-resnet50, "
+            "got 'timm:'"
+        ),
+        ("builtin", "x"): "weights: the builtin teacher has its own; give none",
+        ("timm:test_resnet", ""): (
+            "weights: expected a file with the weights of timm:test_resnet, got none; nothing is "
+            "downloaded, so fetch them from their publisher and give the path"
+        ),
+        ("timm:test_resnet", str(absent)): f"weights: {absent}: no such file",
+    }
+    for (name, weights), expected in cases.items():
+        assert message(load_teacher, name, weights=weights) == expected
+
+
+def test_settings_override_the_weights_own(tmp_path):
+    save_timm(tmp_path / "a.safetensors", "test_resnet", mean="0.1,0.2,0.3")
+    teacher = load_from(
+        TeacherConfig(
+            teacher="timm:test_resnet",
+            weights=str(tmp_path / "a.safetensors"),
+            teacher_size=32,
+            teacher_mean=(0.4, 0.5, 0.6),
+        )
+    )
+    assert teacher.card["mean"] == [0.4, 0.5, 0.6] and teacher.card["std"] == [0.5, 0.5, 0.5]
+    assert (teacher.input_size, teacher.resize, teacher.name) == (32, True, "timm:test_resnet")
+
+
+def test_a_size_that_the_network_cannot_take_is_said(tmp_path):
+    save_timm(tmp_path / "a.safetensors", "test_vit")
+    told = message(load_teacher, "timm:test_vit", weights=str(tmp_path / "a.safetensors"), size=50)
+    assert told == (
+        "teacher timm:test_vit: cannot encode a picture of 50 x 50 px "
+        "(Input height (50) should be divisible by patch size (16).)"
+    )

@@ -1,0 +1,220 @@
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fopro_lab.errors import InputError
+from fopro_lab.files import sha256_file
+from fopro_lab.models.weights import CONTAINERS, PREFIXES, load_matching, read_weights
+from tests.models.toys import weights_of
+
+REFUSES_CODE = (
+    "expected tensors alone, got a pickle that asks to run code, which is never done; "
+    "ask its publisher for safetensors"
+)
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+
+
+def message(call, *arguments, **settings):
+    with pytest.raises(InputError) as caught:
+        call(*arguments, **settings)
+    return str(caught.value)
+
+
+class Bomb:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def test_read_weights_gives_tensors_metadata_and_hash(tmp_path):
+    path = tmp_path / "a.safetensors"
+    state = network().state_dict()
+    save_file(state, path, metadata={"mean": "0.5,0.5,0.5"})
+    weights = read_weights(path)
+    assert weights.metadata == {"mean": "0.5,0.5,0.5"} and weights.path == path
+    assert weights.sha256 == sha256_file(path)
+    assert weights.state.keys() == state.keys()
+    assert all(torch.equal(weights.state[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("container", [None, *CONTAINERS])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_read_weights_unwraps_a_published_pickle(tmp_path, container, zipped):
+    state = network().state_dict()
+    content = state if container is None else {container: state, "epoch": 3}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    weights = read_weights(str(tmp_path / "a.pth"))
+    assert weights.metadata == {}
+    assert all(torch.equal(weights.state[name], state[name]) for name in state)
+
+
+def test_read_weights_unwraps_a_container_in_a_container(tmp_path):
+    torch.save({"state_dict": {"model": {"a": torch.ones(2)}}}, tmp_path / "a.pth")
+    assert list(read_weights(tmp_path / "a.pth").state) == ["a"]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_read_weights_refuses_a_pickle_that_holds_code_and_does_not_run_it(tmp_path, zipped):
+    path, target = tmp_path / "a.pth", tmp_path / "it_ran"
+    torch.save(
+        {"state_dict": {"a": torch.ones(1)}, "hook": Bomb(target)},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
+    assert message(read_weights, path) == f"weights: {path}: {REFUSES_CODE}"
+    assert not target.exists()
+    torch.load(path, weights_only=False)  # the file would have done it
+    assert target.is_dir()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_read_weights_never_runs_a_plain_pickle(tmp_path, protocol):
+    path, target = tmp_path / "a.pkl", tmp_path / "it_ran"
+    path.write_bytes(pickle.dumps(Bomb(target), protocol=protocol))
+    assert message(read_weights, path).startswith(f"weights: {path}: ")
+    assert not target.exists()
+
+
+def test_read_weights_refuses_a_pickled_network(tmp_path):
+    torch.save(nn.Linear(2, 1), tmp_path / "a.pth")
+    assert REFUSES_CODE in message(read_weights, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [([torch.ones(1)], "list"), ({"a": 1}, "dict"), (torch.ones(1), "Tensor")]
+)
+def test_read_weights_refuses_what_is_no_state_dict(tmp_path, content, kind):
+    path = tmp_path / "a.pth"
+    torch.save(content, path)
+    expected = f"weights: {path}: expected a state dict of tensors, got {kind}"
+    assert message(read_weights, path) == expected
+
+
+def test_read_weights_names_what_is_not_there(tmp_path):
+    path = tmp_path / "no.pth"
+    assert message(read_weights, path) == f"weights: {path}: no such file"
+    assert message(read_weights, tmp_path) == f"weights: {tmp_path}: no such file"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
+def test_read_weights_refuses_truncated_safetensors(tmp_path, share):
+    path = tmp_path / "a.safetensors"
+    save_file(network().state_dict(), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert f"weights: {path}: damaged safetensors file (" in message(read_weights, path)
+
+
+def test_read_weights_refuses_a_pickle_named_safetensors(tmp_path):
+    path = tmp_path / "a.safetensors"
+    torch.save(network().state_dict(), path)
+    assert f"weights: {path}: damaged safetensors file (" in message(read_weights, path)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_read_weights_turns_any_damage_into_one_line(tmp_path, suffix):
+    # Random bytes, and flipped bytes of a good file: whatever the readers stumble over, the
+    # user sees InputError, never torch's advice to switch its protection off.
+    source = torch.Generator().manual_seed(0)
+    path = tmp_path / f"a.{suffix}"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    good = bytearray(path.read_bytes())
+    for trial in range(300):
+        if trial % 2:
+            content = bytearray(good)
+            place = int(torch.randint(len(good), (1,), generator=source))
+            content[place] = int(torch.randint(256, (1,), generator=source))
+        else:
+            length = int(torch.randint(1, 200, (1,), generator=source))
+            content = bytearray(torch.randint(256, (length,), generator=source).tolist())
+        path.write_bytes(content)
+        try:
+            read_weights(path)
+        except InputError as error:
+            assert str(error).startswith(f"weights: {path}: ")
+            assert "\n" not in str(error) and "weights_only" not in str(error)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_load_matching_takes_the_wrappers_prefix_off(prefix):
+    trained, filled = network(), network()
+    state = {prefix + name: value for name, value in trained.state_dict().items()}
+    card = load_matching(filled, weights_of(state | {"queue": torch.ones(3)}))
+    assert card == {
+        "weights": "toy.safetensors",
+        "sha256": "0" * 64,
+        "keys_expected": 8,  # four tensors of weights, four of batch norm; the count is left out
+        "keys_matched": 8,
+        "coverage": 1.0,
+    }
+    for name, value in trained.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(filled.state_dict()[name], value)
+
+
+def test_load_matching_takes_the_query_encoder_of_moco_and_not_its_key():
+    trained, key = network(), network()
+    state = {f"module.encoder_k.{name}": value for name, value in key.state_dict().items()}
+    state |= {f"module.encoder_q.{name}": value for name, value in trained.state_dict().items()}
+    filled = network()
+    load_matching(filled, weights_of(state))
+    assert torch.equal(filled[0].weight, trained[0].weight)
+
+
+def test_load_matching_keeps_the_networks_precision():
+    trained, filled = network(), network()
+    state = {name: value.half() for name, value in trained.state_dict().items()}
+    assert load_matching(filled, weights_of(state))["coverage"] == 1
+    assert filled[0].weight.dtype == torch.float32
+    # half precision holds 11 bits; a value off by one in a thousand would fail
+    torch.testing.assert_close(filled[0].weight, trained[0].weight, rtol=2**-11, atol=1e-7)
+
+
+def deep(count):
+    return nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(count)))
+
+
+@pytest.mark.parametrize(("count", "fits"), [(100, True), (99, False), (200, True), (50, False)])
+def test_load_matching_draws_the_line_at_99_percent(count, fits):
+    # One key is missing: 99 of 100 are enough, 98 of 99 are not.
+    state = deep(count).state_dict()
+    del state["3.weight"]
+    if fits:
+        assert load_matching(deep(count), weights_of(state))["coverage"] == 1 - 1 / count
+    else:
+        assert "3.weight" in message(load_matching, deep(count), weights_of(state))
+
+
+def test_load_matching_lists_what_does_not_fit():
+    own = nn.ModuleDict({"body": nn.Linear(2, 2), "fc": nn.Linear(2, 3)})
+    state = {"body.weight": torch.ones(2, 2), "fc.weight": torch.ones(9, 2), "extra": torch.ones(1)}
+    before = {name: value.clone() for name, value in own.state_dict().items()}
+    assert message(load_matching, own, weights_of(state)) == (
+        "weights: toy.safetensors: 1 of 4 keys fit (25%, expected 99% or more); missing or of "
+        "another shape: body.bias, fc.weight, fc.bias; only in the file: extra; "
+        "is it this architecture?"
+    )
+    assert all(torch.equal(own.state_dict()[name], value) for name, value in before.items())
+
+
+def test_load_matching_cuts_a_long_list():
+    told = message(load_matching, deep(8), weights_of({}))
+    assert "0.weight, 1.weight, 2.weight, 3.weight, 4.weight and 3 more" in told
+    assert "only in the file: none" in told
+
+
+def test_load_matching_ignores_a_head_that_is_not_needed():
+    own = nn.ModuleDict({"body": nn.Linear(2, 2), "fc": nn.Linear(2, 3)})
+    card = load_matching(own, weights_of(dict(own["body"].state_dict(prefix="body."))),
+                         ignore=("fc",))  # fmt: skip
+    assert (card["keys_expected"], card["coverage"]) == (2, 1.0)

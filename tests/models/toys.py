@@ -1,0 +1,71 @@
+"""Tiny networks and weight files for the tests of models and training."""
+
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fopro_lab.models import Teacher, wrap_teacher
+from fopro_lab.models.weights import Weights
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
+
+
+class Pool(nn.Module):
+    """Mean over each cell of a 2 x 2 grid: features ``(B, 12)`` that can be told by hand."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+
+
+def pool_teacher(*, side: int = 8, head: nn.Module | None = None, resize: bool = False) -> Teacher:
+    return wrap_teacher(
+        Pool(), mean=MEAN, std=STD, input_size=side, feature_dim=12, head=head, resize=resize
+    )
+
+
+def norm_body(seed: int = 0) -> nn.Module:
+    """Two convolutions with batch norms whose running statistics are not the start's."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        body = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.BatchNorm2d(6),
+            nn.Tanh(),
+            nn.Conv2d(6, 5, 3, padding=1),
+            nn.BatchNorm2d(5),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        for layer in body:
+            if isinstance(layer, nn.BatchNorm2d):
+                assert layer.running_mean is not None and layer.running_var is not None
+                layer.running_mean.normal_()
+                layer.running_var.uniform_(0.5, 2.0)
+    return body
+
+
+def norm_teacher(*, classes: int = 0, seed: int = 0) -> Teacher:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1)
+        head = nn.Linear(5, classes) if classes else None
+    return wrap_teacher(
+        norm_body(seed), mean=MEAN, std=STD, input_size=16, feature_dim=5, head=head
+    )
+
+
+def pictures(count: int = 4, side: int = 16, *, seed: int = 0) -> Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def weights_of(state: dict[str, Tensor], **metadata: str) -> Weights:
+    return Weights(state, metadata, "0" * 64, Path("toy.safetensors"))
+
+
+def save_timm(path: Path, architecture: str, *, classes: int = 7, **metadata: str) -> nn.Module:
+    """Write the weights of a new timm model and return the model, in evaluation mode."""
+    model = timm.create_model(architecture, num_classes=classes)
+    save_file(model.state_dict(), path, metadata=metadata or None)
+    return model.eval()
