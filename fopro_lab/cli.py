@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.exceptions import TyperException
 
 from fopro_lab.errors import InputError, WorkError
 
@@ -44,13 +45,19 @@ Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the r
 def main() -> None:
     """Run a command: exit code 0 done, 1 the work failed, 2 the input was wrong."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:
+        told = error.format_message()
+        if told.startswith("Usage:"):  # a command without words is answered by its help
+            print(told, file=sys.stderr)
+            sys.exit(error.exit_code)
+        _leave(f"{told} (see --help)", code=error.exit_code)
+    except typer.Abort:
+        _leave("stopped; what was finished is kept, the same command goes on from there", code=1)
     except InputError as error:
         _leave(str(error), code=2)
     except WorkError as error:
         _leave(str(error), code=1)
-    except KeyboardInterrupt:
-        _leave("stopped; what was finished is kept, the same command goes on from there", code=1)
     except BrokenPipeError:
         os._exit(1)  # whoever read the output is gone; flushing it again would only complain
     except Exception as error:

@@ -1,0 +1,300 @@
+"""The door: what each command prints, and one clear line for every wrong input."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fopro_lab import cli
+from fopro_lab.evaluation import load_runs
+
+
+@pytest.fixture
+def fopro(monkeypatch, capsys):
+    """Run a command in this process: exit code, output, complaint."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fopro", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+def pictures(folder: Path, *, classes: int = 3, each: int = 4, size: int = 20) -> Path:
+    rng = np.random.default_rng(0)
+    for name in "abcdef"[:classes]:
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            pixels = rng.integers(0, 255, (size, size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{name}{number}.png")
+    return folder
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("fopro: ")]
+
+
+def test_help_needs_neither_torch_nor_pandas():
+    code = (
+        "import sys; sys.argv = ['fopro', '--help']\n"
+        "from fopro_lab import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'pandas', 'numpy', 'pydantic'} & set(sys.modules))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip().endswith("set()")
+    for command in ("data", "teachers", "train", "probe", "report", "compare"):
+        assert command in told.stdout
+
+
+def test_python_m_is_the_same_door():
+    words = [sys.executable, "-m", "fopro_lab", "train", "--set", "epoch=3"]
+    told = subprocess.run(words, capture_output=True, text=True)
+    assert told.returncode == 2 and told.stdout == ""
+    assert told.stderr == "fopro: epoch: not a name of TrainConfig; did you mean 'epochs'?\n"
+
+
+def test_train_then_compare(fopro, tmp_path):
+    small = [
+        f"--set={knob}" for knob in ("pictures=96", "image_size=24", "epochs=1", "batch_size=16")
+    ]
+    for method in ("bsm", "ekd"):
+        out = tmp_path / method
+        code, told, _ = fopro("train", "--out", out, *small, f"--set=method={method}")
+        assert code == 0 and "balanced_accuracy" in told and str(out) in told
+    assert {run.method for run in load_runs(tmp_path)} == {"bsm", "ekd"}
+    code, told, _ = fopro("compare", tmp_path, "--json", "--out", tmp_path / "tables")
+    rows = json.loads(told)
+    assert code == 0 and {row["method"] for row in rows} == {"ekd"}
+    assert (tmp_path / "tables/comparison.csv").exists()
+    code, told, _ = fopro("compare", tmp_path)
+    assert code == 0 and told.startswith("ekd")
+
+
+def test_print_config_can_be_read_back(fopro, tmp_path):
+    code, told, _ = fopro("train", "--print-config", "--set", "objectives.task=0.25")
+    assert code == 0
+    (tmp_path / "config.yaml").write_text(told)
+    code, again, _ = fopro("train", "--print-config", "-f", tmp_path / "config.yaml")
+    assert code == 0 and again == told
+    assert "task: 0.25" in told and "statistics: 1.0" in told
+
+
+def test_data_check_counts(fopro, tmp_path):
+    folder = pictures(tmp_path / "data", each=8)
+    code, told, _ = fopro("data", "check", "--set", f"dataset={folder}", "--json")
+    facts = json.loads(told)
+    assert code == 0 and facts["pictures"] == 24 and facts["groups in two parts"] == 0
+    assert sum(facts["classes"]["a"].values()) == 8
+    code, told, _ = fopro("data", "pack", "--set", f"dataset={folder}")
+    assert code == 0 and told == "packed 24 pictures of 64 px\n"
+
+
+def test_teachers_check_prints_the_card(fopro):
+    code, told, _ = fopro("teachers", "check", "--json")
+    card = json.loads(told)
+    assert code == 0 and card["coverage"] == 1.0 and len(card["sha256"]) == 64
+    code, told, _ = fopro("teachers", "list")
+    assert code == 0 and "timm:NAME" in told
+
+
+def test_probe_writes_tables_and_figures(fopro, tmp_path):
+    knobs = ("pictures=96", "image_size=24", "rings=3", "gains=[0.0]", "resamples=100")
+    code, told, _ = fopro("probe", "--out", tmp_path, *(f"--set={knob}" for knob in knobs))
+    assert code == 0 and told.strip() == str(tmp_path / "card.json")
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".parquet", ".png"}
+
+
+def sixteen_bit(path: Path) -> None:
+    Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 150).save(path)
+
+
+def palette(path: Path) -> None:
+    Image.open(path).convert("P").save(path)
+
+
+def cmyk(path: Path) -> None:
+    Image.open(path).convert("CMYK").save(path, format="JPEG")
+
+
+@pytest.mark.parametrize("make", [sixteen_bit, palette, cmyk])
+def test_unusual_pictures_are_read(fopro, tmp_path, make):
+    folder = pictures(tmp_path / "data")
+    make(folder / "a/a0.png")
+    code, _, complaint = fopro("data", "check", "--set", f"dataset={folder}")
+    assert code == 0, complaint
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "b/b1.jpg"
+    Image.open(folder / "b/b1.png").resize((300, 300)).save(path, quality=95)
+    (folder / "b/b1.png").unlink()
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def bomb(folder: Path) -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+    (folder / "b/b1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def one_picture(folder: Path) -> None:
+    for path in sorted((folder / "c").iterdir())[1:]:
+        path.unlink()
+
+
+def empty(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        path.unlink()
+
+
+def gaps(folder: Path) -> None:
+    rows = [f"{name}/{name}{n}.png,{label}" for name, label in zip("abc", (0, 1, 3), strict=True)
+            for n in range(4)]  # fmt: skip
+    (folder / "labels.csv").write_text("image,label\n" + "\n".join(rows))
+
+
+def no_column(folder: Path) -> None:
+    (folder / "labels.csv").write_text("image,colour\na/a0.png,red\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (truncated, ("b1.jpg",)),
+        (bomb, ("b1.png",)),
+        (one_picture, ("class 'c' has", "at least 3")),
+        (empty, ("data", "picture")),
+        (gaps, ("label", "3")),
+        (no_column, ("class", "colour")),
+    ],
+)
+def test_wrong_pictures_end_with_one_line_and_code_2(fopro, tmp_path, spoil, words):
+    folder = pictures(tmp_path / "data")
+    spoil(folder)
+    out = tmp_path / "run"
+    knobs = ("--set", f"dataset={folder}", "--set", "image_size=16", "--set", "method=bsm")
+    code, told, complaint = fopro("train", *knobs, "--out", out)
+    assert code == 2 and told == "", complaint
+    assert len(lines(complaint)) == 1 and "Traceback" not in complaint
+    for word in words:
+        assert word in complaint
+    assert not out.exists() or not any(path.is_file() for path in out.rglob("*"))
+
+
+def code_in_pickle(tmp_path: Path) -> Path:
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    return tmp_path / "evil.pth"
+
+
+def other_architecture(tmp_path: Path) -> Path:
+    torch.save({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
+    return tmp_path / "other.pth"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda _: "nowhere.pth", "nowhere.pth: no such file"),
+        (code_in_pickle, "got a pickle that asks to run code, which is never done"),
+        (other_architecture, "keys fit (0%, expected 99% or more); missing or of another shape:"),
+    ],
+)
+def test_wrong_weights_end_with_one_line_and_code_2(fopro, tmp_path, make, words):
+    weights = make(tmp_path)
+    knobs = ("--set", "teacher=timm:test_resnet", "--set", f"weights={weights}")
+    code, told, complaint = fopro("teachers", "check", *knobs)
+    assert code == 2 and told == "" and len(lines(complaint)) == 1
+    assert words in complaint
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("dataset=nowhere", "nowhere"),
+        ("epochs=0", "epochs: expected greater than or equal to 1, got 0"),
+        ("epochs=many", "epochs: expected a valid integer"),
+        ("method=magic", "method: expected 'ce', 'bsm', 'ekd', 'fopro' or 'random', got 'magic'"),
+        ("objectives.tusk=1", "objectives"),
+        ("epochs", "--set: expected name=value, got 'epochs'"),
+        ("student_size=128", "student_size up to image_size = 64, got 128"),
+    ],
+)
+def test_wrong_knobs_end_with_one_line_and_code_2(fopro, tmp_path, setting, words):
+    code, told, complaint = fopro("train", "--set", setting, "--out", tmp_path / "run")
+    assert code == 2 and told == "" and complaint.startswith("fopro: ")
+    assert len(complaint.splitlines()) == 1 and words in complaint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_key_in_a_file_is_named(fopro, tmp_path):
+    (tmp_path / "mine.yaml").write_text("epoch: 3\n")
+    code, _, complaint = fopro("train", "-f", tmp_path / "mine.yaml")
+    assert code == 2 and "did you mean 'epochs'?" in complaint
+    (tmp_path / "mine.yaml").write_text("epochs: [3\n")
+    code, _, complaint = fopro("train", "-f", tmp_path / "mine.yaml")
+    assert code == 2 and "expected YAML, got a syntax error in line 2" in complaint
+
+
+def test_ctrl_c_is_one_line_and_code_1(fopro, monkeypatch, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fopro_lab.training.distill", interrupted)
+    code, _, complaint = fopro("train", "--out", tmp_path)
+    assert code == 1 and complaint.startswith("fopro: stopped; what was finished is kept")
+
+
+def test_the_unexpected_is_one_line_and_shows_its_place_on_demand(fopro, monkeypatch, tmp_path):
+    def broken(*_, **__):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("fopro_lab.training.distill", broken)
+    code, _, complaint = fopro("train", "--out", tmp_path)
+    assert code == 1 and "unexpected ZeroDivisionError: division by zero" in complaint
+    monkeypatch.setenv("FOPRO_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        fopro("train", "--out", tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small file system")
+def test_a_really_full_disk_is_one_line_and_code_1(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("a small file system may not be mounted here")
+    try:
+        knobs = [f"--set={k}" for k in ("method=bsm", "pictures=96", "image_size=16", "epochs=1")]
+        words = [sys.executable, "-m", "fopro_lab", "train", "--out", str(folder / "run"), *knobs]
+        told = subprocess.run(words, capture_output=True, text=True)
+        assert told.returncode == 1 and len(lines(told.stderr)) == 1
+        assert "the disk is full; free some space and start again" in told.stderr
+        assert not list(folder.rglob("*.part"))
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
