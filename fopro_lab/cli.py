@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     ConfigType = TypeVar("ConfigType", bound=Config)
 
 HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed pictures."
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 KINDS: dict[str, Any] = {
     "no_args_is_help": True,
     "add_completion": False,
@@ -45,15 +46,16 @@ Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the r
 def main() -> None:
     """Run a command: exit code 0 done, 1 the work failed, 2 the input was wrong."""
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:
+            _leave("stopped; what was finished is kept, the same command goes on from there", code=1)
+        sys.exit(code)
     except TyperException as error:
         told = error.format_message()
         if told.startswith("Usage:"):  # a command without words is answered by its help
             print(told, file=sys.stderr)
             sys.exit(error.exit_code)
         _leave(f"{told} (see --help)", code=error.exit_code)
-    except typer.Abort:
-        _leave("stopped; what was finished is kept, the same command goes on from there", code=1)
     except InputError as error:
         _leave(str(error), code=2)
     except WorkError as error:
