@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,20 +60,20 @@ def read_archive(path: Path, *, sizes: tuple[int, ...], first_label: int) -> Nat
                 picture = _centre_square(Image.open(encoded).convert("RGB"))
                 for level, size in zip(pictures, sizes, strict=True):
                     level.append(np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)))
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        labels = torch.tensor([int(row["label"]) for row in rows])
+        stacks = [torch.from_numpy(np.stack(level)) for level in pictures]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: expected a zip with labels.csv and images/, got {error}"
         ) from None
-    labels = torch.tensor([int(row["label"]) for row in rows])
     counts: dict[str, int] = {}
     held_out = []
     for row in rows:
         counts[row["label"]] = counts.get(row["label"], -1) + 1
         held_out.append(counts[row["label"]] % HELD_OUT_EVERY == 0)
-    pyramid = tuple(torch.from_numpy(np.stack(level)).permute(0, 3, 1, 2) for level in pictures)
     return NaturalPictures(
         name=path.name,
-        pyramid=pyramid,
+        pyramid=tuple(stack.permute(0, 3, 1, 2) for stack in stacks),
         labels=labels + first_label,
         held_out=torch.tensor(held_out),
         classes=int(labels.max()) + 1,
