@@ -1,0 +1,132 @@
+import inspect
+
+import pytest
+from pydantic import ValidationError
+
+from fopro_lab import config
+from fopro_lab.config import (
+    Config,
+    DataConfig,
+    PretrainConfig,
+    ProbeConfig,
+    PromptConfig,
+    TeacherConfig,
+    TrainConfig,
+)
+from fopro_lab.errors import InputError
+
+KINDS = [DataConfig, TeacherConfig, PromptConfig, TrainConfig, ProbeConfig, PretrainConfig]
+
+
+def message(values, kind=TrainConfig):
+    with pytest.raises(InputError) as caught:
+        kind.from_mapping(values)
+    return str(caught.value)
+
+
+def test_every_kind_is_tested():
+    found = [k for _, k in inspect.getmembers(config, inspect.isclass) if issubclass(k, Config)]
+    assert set(found) == {Config, *KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_knob_is_described_and_has_a_valid_default(kind):
+    for name, field in kind.model_fields.items():
+        assert field.description and "\n" not in field.description, name
+        assert not field.is_required(), name
+    # pydantic does not validate defaults by itself
+    assert kind.from_mapping(kind().model_dump()) == kind()
+
+
+def test_a_run_has_every_knob_of_its_parts():
+    for kind in (DataConfig, TeacherConfig, PromptConfig):
+        assert set(kind.model_fields) < set(TrainConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"epochs": 0}, "epochs: expected greater than or equal to 1, got 0"),
+        ({"val_fraction": 0.5}, "val_fraction: expected less than 0.5, got 0.5"),
+        ({"max_log_gain": 0}, "max_log_gain: expected greater than 0, got 0"),
+        ({"image_size": 2000}, "image_size: expected less than or equal to 1024, got 2000"),
+        (
+            {"prompted_fraction": 1.1},
+            "prompted_fraction: expected less than or equal to 1, got 1.1",
+        ),
+        (
+            {"epochs": "many"},
+            "epochs: expected a valid integer, unable to parse string as an integer, got 'many'",
+        ),
+        (
+            {"epochs": 2.5},
+            "epochs: expected a valid integer, got a number with a fractional part, got 2.5",
+        ),
+        ({"epochs": None}, "epochs: expected a valid integer, got None"),
+        ({"dataset": 5}, "dataset: expected a valid string, got 5"),
+        ({"method": "kd"}, "method: expected 'ce', 'bsm', 'ekd', 'fopro' or 'random', got 'kd'"),
+        ({"teacher_mean": "abc"}, "teacher_mean: expected a valid tuple, got 'abc'"),
+        (
+            {"teacher_mean": [0.5, "x"]},
+            "teacher_mean.1: expected a valid number, unable to parse string as a number, got 'x'",
+        ),
+        ({"learning_rate": float("nan")}, "learning_rate: expected a finite number, got nan"),
+        ({"distill_weight": float("inf")}, "distill_weight: expected a finite number, got inf"),
+        ({"objectives": 3}, "objectives: expected a valid dictionary, got 3"),
+        (
+            {"objectives": {"task": float("nan")}},
+            "objectives.task: expected a finite number, got nan",
+        ),
+        (
+            {"objectives": {"tusk": 1.0}},
+            "objectives.tusk: expected 'statistics', 'confidence', 'task', 'disagreement' or "
+            "'identity', got 'tusk'",
+        ),
+        (
+            {"objectives": {"task": -1.0}},
+            "TrainConfig: expected objectives with weights of 0 or more, got {'task': -1.0}",
+        ),
+        (
+            {"objectives": {}},
+            "TrainConfig: expected objectives with weights of 0 or more, got {}",
+        ),
+        (
+            {"image_size": 64, "student_size": 65},
+            "TrainConfig: expected student_size up to image_size = 64, got 65",
+        ),
+        ({"epoch": 3}, "epoch: not a name of TrainConfig; did you mean 'epochs'?"),
+        ({"zzzz": 3}, "zzzz: not a name of TrainConfig; see `fopro train --print-config`"),
+        ({3: 4}, "3: not a name of TrainConfig; see `fopro train --print-config`"),
+    ],
+)
+def test_wrong_values_give_one_exact_line(values, expected):
+    assert message(values) == expected
+
+
+def test_pretraining_crops_are_no_larger_than_its_pictures():
+    told = message({"image_size": 64}, PretrainConfig)
+    assert told == "image_size: expected less than or equal to 32, got 64"
+
+
+def test_limits_themselves_are_allowed():
+    TrainConfig.from_mapping({"image_size": 16, "student_size": 16, "prompted_fraction": 1.0})
+    TrainConfig.from_mapping({"image_size": 1024, "max_log_gain": 3, "distill_weight": 0})
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        TrainConfig().epochs = 3  # type: ignore[misc]
+
+
+def test_configs_share_no_default():
+    TrainConfig().objectives["task"] = 99.0
+    assert TrainConfig().objectives["task"] == 1.0
+
+
+def test_from_parameters_takes_its_own_fields_and_checks_them():
+    namespace = {"epochs": 3, "dataset": "x", "unrelated": object(), "__name__": "__main__"}
+    picked = TrainConfig.from_parameters(namespace)
+    assert (picked.epochs, picked.dataset) == (3, "x")
+    assert picked == TrainConfig(epochs=3, dataset="x")
+    with pytest.raises(InputError, match="epochs: expected greater than or equal to 1, got 0"):
+        TrainConfig.from_parameters({"epochs": 0})

@@ -1,0 +1,164 @@
+import math
+
+import pytest
+import torch
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.models import StudentOutput, build_student
+from fopro_lab.training import balanced_softmax_loss, cosine_distance, distillation_loss
+
+COUNTS = torch.tensor([6705, 40, 3, 1])
+LABELS = torch.tensor([0, 3, 1, 3, 2])
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def slow_balanced_softmax(logits, labels, counts):
+    """Mean of -log(n_y exp(a_y) / sum_k n_k exp(a_k)), picture by picture."""
+    total = 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        weights = [n * math.exp(a) for a, n in zip(row, counts.tolist(), strict=True)]
+        total -= math.log(weights[label] / sum(weights))
+    return total / len(logits)
+
+
+def slow_distance(projection, features):
+    """Mean of |q / |q| - f / |f||^2, picture by picture: another road to 2 - 2 cos."""
+    total = 0.0
+    for q, f in zip(projection.tolist(), features.tolist(), strict=True):
+        length_q, length_f = math.hypot(*q), math.hypot(*f)
+        total += sum((a / length_q - b / length_f) ** 2 for a, b in zip(q, f, strict=True))
+    return total / len(projection)
+
+
+def test_balanced_softmax_equals_the_formula():
+    logits = 3 * normal(5, 4)
+    loss = balanced_softmax_loss(logits, LABELS, class_counts=COUNTS)
+    # A count off by one in the class of 6,705 changes the loss by 1e-5.
+    assert abs(float(loss) - slow_balanced_softmax(logits, LABELS, COUNTS)) < 1e-12
+
+
+def test_balanced_softmax_of_even_classes_is_cross_entropy():
+    logits = normal(5, 4)
+    even = balanced_softmax_loss(logits, LABELS, class_counts=torch.full((4,), 17))
+    torch.testing.assert_close(even, torch.nn.functional.cross_entropy(logits, LABELS))
+
+
+def test_balanced_softmax_of_the_prior_is_no_surprise():
+    # Logits that are constant say what the counts say: the loss is -log(n_y / n).
+    loss = balanced_softmax_loss(torch.zeros(1, 4), torch.tensor([1]), class_counts=COUNTS)
+    assert math.isclose(float(loss), -math.log(40 / 6749), rel_tol=1e-6)
+
+
+def test_balanced_softmax_asks_more_of_rare_classes():
+    # The gradient pushes a rare class's own logit harder: 1 - n_y / n at equal logits.
+    for label, expected in ((0, 6705 / 6749 - 1), (3, 1 / 6749 - 1)):
+        logits = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
+        balanced_softmax_loss(logits, torch.tensor([label]), class_counts=COUNTS).backward()
+        assert math.isclose(float(logits.grad[0, label]), expected, rel_tol=1e-9)
+
+
+def test_balanced_softmax_keeps_the_counts_in_half_precision():
+    # log 6705 rounded to bfloat16 is off by 0.01; counts 6705 and 6650 would look the same.
+    logits = torch.zeros(5, 4, dtype=torch.bfloat16)
+    loss = balanced_softmax_loss(logits, LABELS, class_counts=COUNTS)
+    assert loss.dtype == torch.float32
+    assert abs(float(loss) - slow_balanced_softmax(logits, LABELS, COUNTS)) < 1e-5
+
+
+def test_balanced_softmax_refuses_other_counts():
+    with pytest.raises(ShapeError) as caught:
+        balanced_softmax_loss(torch.zeros(5, 4), LABELS, class_counts=COUNTS[:3])
+    assert str(caught.value) == "class_counts: expected (4,), got (3,)"
+    with pytest.raises(InputError) as caught:
+        balanced_softmax_loss(torch.zeros(5, 4), LABELS, class_counts=torch.tensor([5, 0, 1, 0]))
+    assert str(caught.value) == (
+        "class_counts: expected 1 or more a class, got 0 for classes [1, 3]"
+    )
+
+
+def test_cosine_distance_equals_the_unit_vectors_squared_distance():
+    q, f = normal(6, 7), normal(6, 7, seed=1)
+    # The plain distance without normalisation would be off by more than 1.
+    assert abs(float(cosine_distance(q, f)) - slow_distance(q, f)) < 1e-12
+
+
+def test_cosine_distance_ignores_length_and_knows_its_ends():
+    q = normal(6, 7)
+    assert abs(float(cosine_distance(q, 1000 * q))) < 1e-12
+    assert abs(float(cosine_distance(q, -0.01 * q)) - 4) < 1e-12
+    assert abs(float(cosine_distance(q.half(), q.half()))) < 1e-5
+
+
+def test_cosine_distance_has_the_right_gradient():
+    q, f = normal(3, 4).requires_grad_(), normal(3, 4, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(cosine_distance, (q, f))
+
+
+def test_cosine_distance_survives_zero_features():
+    q = torch.zeros(2, 4, requires_grad=True)
+    loss = cosine_distance(q, torch.ones(2, 4))
+    loss.backward()
+    assert float(loss.detach()) == 2 and torch.isfinite(q.grad).all()
+
+
+def test_cosine_distance_refuses_another_width():
+    with pytest.raises(ShapeError) as caught:
+        cosine_distance(torch.zeros(2, 3), torch.zeros(2, 4))
+    assert str(caught.value) == "projection: expected (2, 4) as the features, got (2, 3)"
+
+
+def output_of(seed=0):
+    return StudentOutput(
+        normal(5, 9, seed=seed).requires_grad_(),
+        normal(5, 4, seed=seed + 1).requires_grad_(),
+        normal(5, 7, seed=seed + 2).requires_grad_(),
+        normal(5, 4, seed=seed + 3).requires_grad_(),
+    )
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 3.0])
+def test_distillation_loss_equals_the_published_formula(weight):
+    output, features = output_of(), normal(5, 7, seed=9)
+    loss = distillation_loss(output, features, labels=LABELS, class_counts=COUNTS, weight=weight)
+    classes = slow_balanced_softmax(output.logits, LABELS, COUNTS)
+    second = slow_balanced_softmax(output.second_logits, LABELS, COUNTS)
+    distance = slow_distance(output.projection, features)
+    # A mean over features in place of the sum would be off sevenfold, counts of one class by 1e-5.
+    total = classes + second + weight * distance
+    for found, expected in zip(loss, (total, classes, second, distance), strict=True):
+        assert abs(float(found.detach()) - expected) < 1e-12
+
+
+def test_distillation_loss_weighs_with_three_as_the_release():
+    loss = distillation_loss(output_of(), normal(5, 7, seed=9), labels=LABELS, class_counts=COUNTS)
+    torch.testing.assert_close(loss.total, loss.classes + loss.second + 3 * loss.distance)
+
+
+def test_distillation_loss_has_the_right_gradient():
+    features = normal(5, 7, seed=9)
+
+    def total(logits, projection, second):
+        output = StudentOutput(logits, logits, projection, second)
+        return distillation_loss(output, features, labels=LABELS, class_counts=COUNTS).total
+
+    assert torch.autograd.gradcheck(total, output_of()[1:])
+
+
+def test_distillation_loss_teaches_the_student_and_never_the_teacher():
+    student = build_student("small", classes=4, teacher_dim=7)
+    features = normal(5, 7, seed=9).float().requires_grad_()
+    output = student(torch.rand(5, 3, 32, 32))
+    distillation_loss(output, features, labels=LABELS, class_counts=COUNTS).total.backward()
+    assert features.grad is None
+    for name, parameter in student.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+def test_distillation_loss_refuses_a_student_without_projector():
+    output = build_student("small", classes=4)(torch.rand(5, 3, 32, 32))
+    with pytest.raises(InputError) as caught:
+        distillation_loss(output, torch.rand(5, 7), labels=LABELS, class_counts=COUNTS)
+    assert str(caught.value) == "student: has no projector; build it with teacher_dim above 0"
