@@ -48,7 +48,9 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:
-            _leave("stopped; what was finished is kept, the same command goes on from there", code=1)
+            _leave(
+                "stopped; what was finished is kept, the same command goes on from there", code=1
+            )
         sys.exit(code)
     except TyperException as error:
         told = error.format_message()
