@@ -99,6 +99,7 @@ def test_the_control_takes_another_arrangement_than_the_prompt():
         prompted(images, prompt, random=random, generator=torch.Generator().manual_seed(0))
         for random in (False, True)
     )
+    assert torch.equal(learned, prompt(images, torch.Generator().manual_seed(0)))
     assert (learned - control).abs().max() > 1e-2
 
 
