@@ -1,0 +1,122 @@
+"""The README keeps its word: its commands and its Python are run, from its own text."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from fopro_lab import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
+SHELL = [
+    line.split("#")[0].strip()
+    for kind, block in BLOCKS
+    if kind == "sh"
+    for line in block.splitlines()
+    if line.split("#")[0].strip()
+]
+# What makes a command of the README small; only names that the command knows.
+SMALL = {
+    "data": ["image_size=24"],
+    "probe": ["image_size=24", "rings=2", "gains=[0.0]", "resamples=100", "probe_pictures=8"],
+    "train": ["image_size=24", "epochs=1", "batch_size=8", "explore_steps=1"],
+    "report": ["image_size=32", "epochs=1", "explore_steps=1", "method=[bsm]", "seed=[0]",
+               "rings=2", "gains=[0.0]", "probe_pictures=8", "batch_size=8", "resamples=20"],
+    "compare": [],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A home with 144 pictures of 3 classes, their CSV, plans and notebooks."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(144):
+        label, name = number % 3, f"{number:03d}.png"
+        pixels = rng.integers(0, 80 + 80 * label, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(home / "pictures" / name)
+        rows.append((name, "abc"[label], f"patient{number}"))
+    table = pd.DataFrame(rows, columns=["image", "diagnosis", "patient"])
+    table.to_csv(home / "pictures/labels.csv", index=False)
+    for folder in ("notebooks", "reports/plans"):
+        shutil.copytree(ROOT / folder, home / folder)
+    return home
+
+
+def test_readme_names_the_two_commands_first():
+    assert SHELL[:2] == ["make report", "make test"]
+
+
+@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("make ")])
+def test_make_knows_the_target(line):
+    told = subprocess.run([*line.split(), "-n"], cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0 and ".venv/bin" in told.stdout, told.stderr
+
+
+def test_make_report_is_the_demo_plan():
+    told = subprocess.run(["make", "-n", "report"], cwd=ROOT, capture_output=True, text=True)
+    assert "fopro report reports/plans/demo.yaml --out reports/demo" in told.stdout
+
+
+@pytest.mark.slow
+def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    commands = [shlex.split(line) for line in SHELL if line.startswith("fopro ")]
+    assert {words[1] for words in commands} == set(SMALL)
+    trained: list[str] = []
+    for words in commands:
+        words += [part for knob in SMALL[words[1]] for part in ("--set", knob)]
+        if words[1] == "compare":  # a comparison needs its baseline beside the run of the README
+            run(monkeypatch, [*trained, "--set", "method=bsm", "--out", "runs/bsm-0"])
+        if words[1] == "train":
+            trained = words
+        assert run(monkeypatch, words) == 0, (words, capsys.readouterr().err)
+    assert (home / "reports/mine/index.html").exists()
+    assert (home / "runs/fopro-0/predictions.parquet").exists()
+
+
+def run(monkeypatch, words: list[str]) -> int:
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    return int(leaving.value.code or 0)
+
+
+def test_python_blocks_run(home, monkeypatch):
+    import timm
+    from safetensors.torch import save_file
+
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    vit = timm.create_model("vit_small_patch14_dinov2", num_classes=0)
+    save_file(vit.state_dict(), home / "dinov2_vits14.safetensors")
+    pool = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 512)
+    )
+    names = {"network": pool, "MEAN": [0.5] * 3, "STD": [0.5] * 3, "images": torch.rand(2, 3, 8, 8)}
+    blocks = [block for kind, block in BLOCKS if kind == "python"]
+    assert len(blocks) == 2
+    for block in blocks:
+        code = [line for line in block.splitlines() if line and not line.startswith("from ")]
+        assert len(code) <= 5, "five lines each for own data and own teacher"
+        exec(block, names)
+    assert len(names["split"].test) == 90 and names["packed"].size == 112
+    assert names["teacher"].feature_dim == 384
+
+
+def test_links_and_pictures_of_the_readme_are_there():
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
