@@ -1,5 +1,6 @@
 """Fixtures for tests and doctests alike: an own cache, and one thread."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,3 +22,11 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left() -> Iterator[None]:
+    """Close what a test drew: matplotlib warns when too many figures are open."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

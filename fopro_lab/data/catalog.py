@@ -99,11 +99,10 @@ def open_dataset(
     """
     if pictures < 0:
         raise InputError(f"pictures: expected 0 for all or a positive number, got {pictures}")
+    check_place(str(name_or_path))
     path = Path(name_or_path).expanduser()
     if not path.exists():
-        if str(name_or_path) == "phantom":
-            return _open_phantom(pictures, seed)
-        raise _not_there(str(name_or_path))
+        return _open_phantom(pictures, seed)
     columns = CsvColumns(image_column, class_column, group_column, source_column, split_column)
     table, class_names = _read_path(path, columns)
     name = path.resolve().stem if path.is_file() else path.resolve().name
@@ -198,10 +197,25 @@ def _fingerprint(table: pd.DataFrame, class_names: tuple[str, ...]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _not_there(name: str) -> InputError:
+def check_place(name: str) -> None:
+    """Refuse the name of a data set that cannot be opened, without opening it.
+
+    Args:
+        name: As `open_dataset` takes it.
+
+    Raises:
+        InputError: If it is neither ``phantom`` nor a path that exists.
+
+    Example:
+        >>> check_place("nowhere")
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: dataset: expected 'phantom' or a path that exists, got ...
+    """
+    if name == "phantom" or Path(name).expanduser().exists():
+        return
     if name.partition(":")[0] in PUBLIC_NAMES:
-        return InputError(
+        raise InputError(
             f"dataset: {name} is not downloaded by this version; "
             "give the path of the folder that holds its pictures"
         )
-    return InputError(f"dataset: expected 'phantom' or a path that exists, got '{name}'")
+    raise InputError(f"dataset: expected 'phantom' or a path that exists, got '{name}'")

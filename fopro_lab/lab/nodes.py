@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fopro_lab.config import TrainConfig
+from fopro_lab.data.catalog import check_place
 from fopro_lab.errors import InputError
 from fopro_lab.lab.parameters import declared_parameters, fit_value, nearest
 from fopro_lab.lab.plans import Plan, PlanEntry, find_notebook, read_plan
@@ -53,8 +54,8 @@ def plan_nodes(path: Path | str, *, out: Path | str, settings: Sequence[str] = (
 
     Raises:
         InputError: If a notebook is missing, a name is declared nowhere, a value is of another
-            type than the declared default or out of a knob's range, an ``after`` is unknown, or
-            the graph has a cycle.
+            type than the declared default or out of a knob's range, a data set or a file of
+            weights is not there, an ``after`` is unknown, or the graph has a cycle.
 
     Example:
         >>> plan_nodes("nowhere.yaml", out="reports/nowhere")
@@ -63,6 +64,7 @@ def plan_nodes(path: Path | str, *, out: Path | str, settings: Sequence[str] = (
     """
     plan = read_plan(path)
     values = parse_settings(settings)
+    axes = {axis for entry in plan.notebooks.values() for axis in entry.matrix}
     notebooks = {n: find_notebook(e.notebook, plan=path) for n, e in plan.notebooks.items()}
     declared = {name: declared_parameters(file) for name, file in notebooks.items()}
     _check_declared(path, plan, values, declared)
@@ -74,6 +76,8 @@ def plan_nodes(path: Path | str, *, out: Path | str, settings: Sequence[str] = (
         for name, choice in _combinations(f"{path}: {entry_name}", entry_name, entry, values):
             given = {**plan.defaults, **entry.parameters}
             for key in defaults.keys() & values.keys():
+                if key in axes and isinstance(values[key], list):
+                    continue  # several values are meant for the matrix alone
                 old = given.get(key, defaults[key])
                 partly = key in dotted and isinstance(old, dict)
                 given[key] = {**old, **values[key]} if partly else values[key]
@@ -107,10 +111,13 @@ def _combinations(
 
 
 def _check_knobs(name: str, values: Mapping[str, Any]) -> None:
-    """Refuse a value out of range now, not after the notebooks before it have run."""
+    """Refuse a wrong value or a missing file now, not after the notebooks before have run."""
     knobs = {key: value for key, value in values.items() if key in TrainConfig.model_fields}
     try:
-        TrainConfig.from_mapping(knobs)
+        config = TrainConfig.from_mapping(knobs)
+        check_place(config.dataset)
+        if config.weights and not Path(config.weights).expanduser().is_file():
+            raise InputError(f"weights: {config.weights}: no such file")
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
 

@@ -17,7 +17,7 @@ def three(house):
     )
 
     def write(**keys):
-        keys = {"defaults": {"dataset": "d"}, **keys}
+        keys = {"defaults": {"dataset": "phantom"}, **keys}
         notebooks = {
             "table": {"notebook": "01_data", "after": ["train"]},
             "train": {
@@ -39,7 +39,7 @@ def test_plan_nodes_expands_a_matrix_and_sorts_the_graph(three):
     runs = ["train-bsm-0", "train-bsm-1", "train-ekd-0", "train-ekd-1"]
     assert names == ["data", *runs, "table"]
     assert nodes[-1].after == tuple(runs)
-    assert nodes[3].parameters == {"method": "ekd", "seed": 0, "epochs": 8, "dataset": "d"}
+    assert nodes[3].parameters == {"method": "ekd", "seed": 0, "epochs": 8, "dataset": "phantom"}
 
 
 def test_plan_nodes_gives_places_only_where_they_are_declared(three):
@@ -65,10 +65,10 @@ def test_plan_nodes_leaves_a_given_run_dir(three):
 
 
 def test_settings_override_defaults_parameters_and_axes(three):
-    settings = ["dataset=other", "epochs=2", "method=ekd", "seed=[5, 6, 7]"]
+    settings = ["dataset=..", "epochs=2", "method=ekd", "seed=[5, 6, 7]"]
     nodes = plan_nodes(three(), out="out", settings=settings)
     assert [n.name for n in nodes[1:-1]] == ["train-ekd-5", "train-ekd-6", "train-ekd-7"]
-    assert {n.parameters["dataset"] for n in nodes} == {"other"}
+    assert {n.parameters["dataset"] for n in nodes} == {".."}
     assert nodes[1].parameters["epochs"] == 2
 
 
