@@ -216,7 +216,7 @@ def _recall_axes(
         if told:
             _tell(ax, y, with_interval(row["value"], row["low"], row["high"]))
         elif 0 < row["n"] < 10:
-            _tell(ax, y, f"{row['k']:.3g}/{row['n']}", inside=True)
+            _tell(ax, y, f"{row['k']:.3g}/{row['n']}", offset=26)  # beside the group's name
     _frame(ax, lines, methods)
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(points_formatter())
@@ -231,16 +231,16 @@ def _recall_axes(
     return ax
 
 
-def _tell(ax: Axes, y: float, text: str, *, inside: bool = False) -> None:
-    """Write a number at the height ``y``, right of the axes or within its right edge."""
+def _tell(ax: Axes, y: float, text: str, *, offset: float = 7) -> None:
+    """Write a number at the height ``y``, ``offset`` points right of the axes."""
     ax.annotate(
         text,
         (1, y),
-        (-5 if inside else 7, 0),
+        (offset, 0),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
         va="center",
-        ha="right" if inside else "left",
+        ha="left",
         fontsize=8,
         color="#444444",
     )
