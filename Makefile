@@ -33,7 +33,7 @@ test: setup ## run the whole suite
 	@$(BIN)/python -m pytest -q
 
 lab: setup ## open JupyterLab on the notebooks
-	@$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+	@$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks
 
 format: setup ## format the code and strip the notebooks
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/nbstripout notebooks/*.ipynb

@@ -15,6 +15,8 @@ from typer.exceptions import TyperException
 from fopro_lab.errors import InputError, WorkError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fopro_lab.config import Config
 
     ConfigType = TypeVar("ConfigType", bound=Config)
@@ -125,8 +127,8 @@ def data_check(settings: Settings = [], file: FromFile = "", as_json: AsJson = F
     facts = {
         "dataset": dataset.name,
         "pictures": len(dataset),
-        "groups": int(dataset.table["group"].nunique()),
-        "sources": int(dataset.table["source"].nunique()),
+        "groups": _counted(dataset.table["group"], none="unknown: each picture is its own"),
+        "sources": _counted(dataset.table["source"], none="unknown"),
         "protocol": split.protocol,
         "imbalance": f"1:{max(train) / min(train):.0f} in training",
         "groups in two parts": split.shared_groups(dataset),
@@ -139,22 +141,20 @@ def data_check(settings: Settings = [], file: FromFile = "", as_json: AsJson = F
             print(f"{name[:27]:<28}{part['train']:>8}{part['val']:>8}{part['test']:>8}")
 
 
+def _counted(names: "pd.Series", *, none: str) -> int | str:
+    """Count names; a picture of its own, or no name at all, says that nothing is known."""
+    count = int(names.nunique())
+    return none if count == len(names) or (names == "").all() else count
+
+
 @data_app.command("pack")
-def data_pack(
-    settings: Settings = [],
-    file: FromFile = "",
-    leave_out: Annotated[
-        bool, typer.Option("--leave-out", help="Go on without unreadable pictures; name them.")
-    ] = False,
-) -> None:
+def data_pack(settings: Settings = [], file: FromFile = "") -> None:
     """Decode every picture once into the cache, so that later commands start at once."""
     from fopro_lab.config import DataConfig
     from fopro_lab.data import open_from, pack
 
     config = _config(DataConfig, settings, file)
-    packed = pack(open_from(config), config.image_size, leave_out=leave_out)
-    for image, reason in packed.left_out.items():
-        print(f"left out {image}: {reason}")
+    packed = pack(open_from(config), config.image_size)
     print(f"packed {len(packed)} pictures of {packed.size} px")
 
 
@@ -219,9 +219,12 @@ def train(
     if as_json:
         print(headline.to_json(orient="records", indent=2))
         return
-    print(f"{run.path}: best epoch {run.manifest['best_epoch']} by validation; on test:")
+    best, chosen = run.manifest["best_epoch"], run.manifest["scores"]["val_balanced_accuracy"]
+    print(f"{run.path}: best epoch {best}, validation balanced accuracy {chosen:.3f}; on test:")
     for row in headline.itertuples():
-        print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({row.low:.3f} to {row.high:.3f})")
+        known = row.low == row.low  # NaN: too few pictures for an interval
+        interval = f"{row.low:.3f} to {row.high:.3f}" if known else "no interval"
+        print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({interval})  n {row.n}")
 
 
 @app.command()

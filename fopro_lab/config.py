@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -181,9 +181,11 @@ class ProbeConfig(TeacherConfig, DataConfig):
     """One teacher card: what a teacher does with each frequency of some pictures."""
 
     rings: int = Field(8, ge=1, le=64, description="rings up to 0.5 cycles per pixel")
-    gains: tuple[float, ...] = Field((0.0, 0.5, 2.0), description="factors of a ring's amplitudes")
+    gains: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (0.0, 0.5, 2.0), min_length=1, description="factors of a ring's amplitudes"
+    )
     probe_pictures: int = Field(256, ge=1, description="pictures for the ring response")
-    resamples: int = Field(1000, ge=100, description="bootstrap resamples of every interval")
+    resamples: int = Field(1000, ge=20, description="bootstrap resamples of every interval")
     seed: int = Field(0, ge=0, description="seed of drawn pictures and bootstraps")
 
 

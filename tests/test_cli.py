@@ -101,6 +101,7 @@ def test_data_check_counts(fopro, tmp_path):
     facts = json.loads(told)
     assert code == 0 and facts["pictures"] == 24 and facts["groups in two parts"] == 0
     assert sum(facts["classes"]["a"].values()) == 8
+    assert facts["groups"] == "unknown: each picture is its own" and facts["sources"] == "unknown"
     code, told, _ = fopro("data", "pack", "--set", f"dataset={folder}")
     assert code == 0 and told == "packed 24 pictures of 64 px\n"
 

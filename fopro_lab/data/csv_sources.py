@@ -13,7 +13,7 @@ from fopro_lab.errors import InputError
 USUAL_NAMES = {
     "image": "image image_id image_name filename file_name file-name file path isic_id",
     "class": "class_name class-name diagnosis dx finding_name label_name class label target",
-    "group": "group lesion_id lesion patient_id patient",
+    "group": "group patient_id patientid patient subject_id subject lesion_id lesion",
     "source": "source site scanner center centre hospital",
     "split": "split partition",
 }

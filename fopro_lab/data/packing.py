@@ -235,7 +235,7 @@ def _unreadable(dataset: Dataset, left_out: dict[str, str]) -> InputError:
     more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
     return InputError(
         f"{dataset.name}: {len(reasons)} of {len(dataset)} pictures cannot be read: "
-        f"{'; '.join(reasons[:SHOWN])}{more}. Replace them, or leave them out (leave_out)"
+        f"{'; '.join(reasons[:SHOWN])}{more}. Replace or remove them"
     )
 
 

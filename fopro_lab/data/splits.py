@@ -23,7 +23,7 @@ class Split:
     Attributes:
         train: ``int64`` rows.
         val: Rows on which epochs and knobs are chosen.
-        test: Rows that are looked at once.
+        test: Rows that choose nothing; a method is scored on them once.
         protocol: Names data, rule and seed; results of two protocols are never averaged.
         fingerprint: SHA-256 over every picture's id and part, whatever the order of the rows.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from fopro_lab.config import PromptConfig, TeacherConfig, TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.estimates import limits, mean_over_seeds, measure_all, tidy
 from fopro_lab.evaluation.intervals import difference_interval, interval_p_value, sign_p_value
@@ -218,6 +219,29 @@ def _check_comparable(runs: Sequence[Run]) -> None:
                     f"{run.path}: expected the {key} of {first.path}, {expected!r}, got {got!r}; "
                     f"compare only runs of one split"
                 )
+    _check_recipes(runs)
+
+
+def _check_recipes(runs: Sequence[Run]) -> None:
+    """Refuse runs that differ in more than method and seed: the difference would be the recipe's.
+
+    Seeds of one method share every knob; methods share those that all of them use.
+    """
+    free = {"method", "seed", "device", "threads"}
+    own = {"distill_weight", "prompted_fraction", "explore_every"}
+    own |= TeacherConfig.model_fields.keys() | PromptConfig.model_fields.keys()
+    shared = TrainConfig.model_fields.keys() - free - own
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        peer = firsts.setdefault(run.method, run)
+        for other, knobs in ((peer, shared | own), (runs[0], shared)):
+            for knob in sorted(knobs):
+                expected, got = other.config.get(knob), run.config.get(knob)
+                if expected != got:
+                    raise InputError(
+                        f"{run.path}: {knob}: expected {expected!r} as in {other.path}, got "
+                        f"{got!r}; compare runs of one recipe"
+                    )
 
 
 def _by_method(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:

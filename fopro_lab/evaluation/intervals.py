@@ -169,8 +169,7 @@ def basic_interval(value: float, replicates: np.ndarray) -> tuple[float, float]:
     """Mirror the resampled values about the observed one: for what resampling biases upwards.
 
     The calibration error of a resample is larger than the sample's by about as much as the
-    sample's is larger than the truth, so its percentiles lie on the wrong side: simulated with
-    200 pictures of a well calibrated model they never held the truth, these limits did in half.
+    sample's is larger than the truth, so its percentiles lie on the wrong side.
     The lower limit is cut at zero; the upper one is at least the observed value.
 
     Args:

@@ -112,8 +112,8 @@ def score_seeds(
 
     Every resample draws pictures, the same for all seeds, and with two seeds or more the seeds
     too, so that the interval speaks of new pictures and of a new training (crossed bootstrap:
-    Owen, Ann. Appl. Stat. 1 (2007) 386). Simulated, it held the truth in 99 of 100 cases where
-    seeds hardly differ, in 90 where two seeds differ twice as much as test samples do.
+    Owen, Ann. Appl. Stat. 1 (2007) 386). With two seeds that differ much it is too narrow: two
+    numbers say little of a spread.
 
     Args:
         tables: One table of predictions a seed.

@@ -20,7 +20,8 @@ def random_gain_like(
     The log gains of the coarse cells are drawn from the prompt and shuffled, for each picture anew
     and alike in its channels. Reading a shuffled map between its cells averages neighbours that no
     longer agree, so the result is scaled to the mean and spread, over frequency, of the log gain
-    that was drawn, and clipped at the prompt's bound. What differs from the prompt is place alone.
+    that was drawn, and clipped at the prompt's bound. What differs from the prompt is the place of
+    the gains, and that each picture has places of its own: averaged over pictures, little is left.
 
     Args:
         prompt: The learned prompt; it gets no gradient.

@@ -10,11 +10,12 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from fopro_lab.config import TrainConfig
+from fopro_lab.config import ProbeConfig, TrainConfig
 from fopro_lab.data.catalog import check_place
 from fopro_lab.errors import InputError
 from fopro_lab.lab.parameters import declared_parameters, fit_value, nearest
 from fopro_lab.lab.plans import Plan, PlanEntry, find_notebook, read_plan
+from fopro_lab.lab.states import files_states, package_hash
 from fopro_lab.settings import parse_settings
 
 _FOLDERS_OF_A_REPORT = ("notebooks", "pages", "runs")
@@ -71,6 +72,7 @@ def plan_nodes(path: Path | str, *, out: Path | str, settings: Sequence[str] = (
     names = [text.partition("=")[0] for text in settings]
     dotted = {name.split(".")[0] for name in names if "." in name}
     nodes: list[Node] = []
+    files: dict[str, str] = {}
     for entry_name, entry in plan.notebooks.items():
         defaults = declared[entry_name]
         for name, choice in _combinations(f"{path}: {entry_name}", entry_name, entry, values):
@@ -88,7 +90,7 @@ def plan_nodes(path: Path | str, *, out: Path | str, settings: Sequence[str] = (
                 if key in given
             }
             _check_knobs(name, {**defaults, **parameters})
-            places = _places(name, defaults, parameters, Path(out))
+            places = _places(name, defaults, parameters, Path(out), files)
             after = tuple(entry.after)
             nodes.append(Node(name, entry_name, notebooks[entry_name], parameters, places, after))
     nodes = _in_order(path, nodes)
@@ -112,9 +114,9 @@ def _combinations(
 
 def _check_knobs(name: str, values: Mapping[str, Any]) -> None:
     """Refuse a wrong value or a missing file now, not after the notebooks before have run."""
-    knobs = {key: value for key, value in values.items() if key in TrainConfig.model_fields}
     try:
-        config = TrainConfig.from_mapping(knobs)
+        config = TrainConfig.from_parameters(values)
+        ProbeConfig.from_parameters(values)
         check_place(config.dataset)
         if config.weights and not Path(config.weights).expanduser().is_file():
             raise InputError(f"weights: {config.weights}: no such file")
@@ -122,16 +124,20 @@ def _check_knobs(name: str, values: Mapping[str, Any]) -> None:
         raise InputError(f"{name}: {error}") from None
 
 
-def _places(name: str, defaults: Mapping, parameters: Mapping, out: Path) -> dict[str, Any]:
+def _places(
+    name: str, defaults: Mapping, parameters: Mapping, out: Path, files: dict[str, str]
+) -> dict[str, Any]:
     """Assign folders; as seen from here, so that pages show no path of this machine.
 
-    The run folder bears a hash of its parameters: a run is found again by the same ones, and one
-    with others is never in its way.
+    The run folder bears a hash of its parameters, the package's source and the files that are
+    read: a run is found again by the same ones, and one with others is never in its way.
     """
     root = out.resolve()
     root = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
-    chosen = json.dumps({**defaults, **parameters}, sort_keys=True, default=str)
-    digest = hashlib.sha256(chosen.encode()).hexdigest()[:8]
+    chosen = {**defaults, **parameters}
+    depends = [chosen, package_hash(), files_states(chosen, known=files)]
+    text = json.dumps(depends, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     places = {"out_dir": root / name, "run_dir": root / "runs" / f"{name}-{digest}"}
     return {k: str(v) for k, v in places.items() if k in defaults and k not in parameters}
 

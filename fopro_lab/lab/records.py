@@ -4,26 +4,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, MutableMapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import fopro_lab
 from fopro_lab.files import write_json
 from fopro_lab.lab.nodes import Node
 from fopro_lab.lab.parameters import read_cells
-
-_RUNNER = (
-    "batch",
-    "execute",
-    "index",
-    "nodes",
-    "pages",
-    "parameters",
-    "plans",
-    "records",
-    "reports",
-)
+from fopro_lab.lab.states import files_states, package_hash
 
 
 def node_key(
@@ -42,50 +29,15 @@ def node_key(
         files that parameters point to (names, sizes, times), and the keys before.
     """
     files = {} if files is None else files
-    texts = {key: value for key, value in node.parameters.items() if isinstance(value, str)}
-    for value in texts.values():
-        if value not in files:
-            files[value] = files_state(value)
     parts = {
         "cells": [(cell.get("cell_type"), cell["source"]) for cell in read_cells(node.notebook)],
         "parameters": node.parameters,
-        "package": _package_hash(),
-        "files": {key: files[value] for key, value in texts.items()},
+        "package": package_hash(),
+        "files": files_states(node.parameters, known=files),
         "before": {name: before[name] for name in node.after},
     }
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@cache
-def _package_hash() -> str:
-    """Hash the source of all that a notebook can import: not the runner, not the door."""
-    root = Path(fopro_lab.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.safetensors")]):
-        name = path.relative_to(root).as_posix()
-        if name != "cli.py" and not (path.parent.name == "lab" and path.stem in _RUNNER):
-            digest.update(name.encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def files_state(value: str) -> str:
-    """Return a hash of the names, sizes and times below a path; empty if the text is no path.
-
-    Args:
-        value: A parameter. Only a text with a separator counts as a path, so that a method's name
-            never means a folder that happens to lie here.
-
-    Example:
-        >>> files_state("ekd"), files_state("../no/such/folder")
-        ('', '')
-    """
-    path = Path(value).expanduser()
-    if os.sep not in value or not path.exists():
-        return ""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    states = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return hashlib.sha256(repr(states).encode()).hexdigest()
 
 
 def write_record(node: Node, *, folder: Path, key: str, seconds: float) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fopro_lab.config import PromptConfig, TrainConfig
 from fopro_lab.fourier import FourierPrompt, apply_gain, random_gain_like
 from fopro_lab.models import Student, Teacher, build_student, load_from
+from fopro_lab.training.explore import active_objectives
 from fopro_lab.training.objectives import TaskHead
 
 DISTILLING = ("ekd", "fopro", "random")
@@ -70,6 +71,7 @@ def build_actors(config: TrainConfig, *, class_counts: np.ndarray, device: torch
     ).to(device)
     prompt, head = None, None
     if teacher is not None and config.method in PROMPTING:
+        active_objectives(config.objectives, teacher)  # told now, not after an epoch's work
         prompt = build_prompt(config, size=config.image_size, seed=config.seed).to(device)
         head = TaskHead(teacher.feature_dim, classes=classes, seed=config.seed).to(device)
     return Actors(student, teacher, prompt, head)

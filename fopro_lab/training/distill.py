@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.data import Dataset, Split, open_from, pack, split_from
-from fopro_lab.errors import InputError
+from fopro_lab.data import Dataset, Pack, Split, open_from, pack, split_from
+from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, class_groups, write_predictions
 from fopro_lab.files import atomic_path
 from fopro_lab.training.actors import PROMPTING, build_actors
@@ -81,25 +82,31 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     run = found_run(folder, config, prints)
     if run is not None and run.state == "done":
         return run
+    packed = pack(dataset, config.image_size, progress=verbose)
     with locked(folder):
         if config.threads:
             torch.set_num_threads(config.threads)
-        stage = _set_up(config, dataset, split, verbose)
+        stage = _set_up(config, packed, split)
         manifest = {**_manifest(stage, dataset, split), **prints}
         standing = _resume(stage, folder, manifest)
-        write_manifest(folder, {**manifest, "state": "running", "started": standing.started})
-        _train(stage, split, standing, folder, verbose)
-        _finish(stage, split, standing, folder, manifest)
+        manifest["started"] = standing.started
+        write_manifest(folder, {**manifest, "state": "running"})
+        try:
+            _train(stage, split, standing, folder, verbose)
+            _finish(stage, split, standing, folder, manifest)
+        except WorkError as error:
+            with suppress(WorkError):  # the disk may be full for this, too
+                write_manifest(folder, {**manifest, "state": "failed", "reason": str(error)})
+            raise
     return TrainedRun.read(folder)
 
 
-def _set_up(config: TrainConfig, dataset: Dataset, split: Split, verbose: bool) -> Stage:
+def _set_up(config: TrainConfig, packed: Pack, split: Split) -> Stage:
     cuda = torch.cuda.is_available() and config.device != "cpu"
     if config.device == "cuda" and not cuda:
         raise InputError("device: expected a CUDA device on this machine, got none; use device=cpu")
     fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision=config.precision)
-    packed = pack(dataset, config.image_size, progress=verbose)
-    counts = split.class_counts(dataset)
+    counts = split.class_counts(packed.dataset)
     actors = build_actors(config, class_counts=counts, device=fabric.device)
     optimiser = torch.optim.Adam(
         actors.student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -156,7 +163,7 @@ def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose
         if config.method in PROMPTING and epoch % config.explore_every == 0:
             explored = explore_epoch(stage, epoch)
             standing.exploration += explored.to_dict("records")
-        row |= train_epoch(stage, epoch)
+        row |= train_epoch(stage, epoch, verbose=verbose)
         logits = predict(stage.actors.student, stage.packed, split.val, size=config.student_size)
         score = balanced_accuracy(stage.packed.labels[split.val], logits.argmax(axis=1))
         if score > standing.best_score:
@@ -211,7 +218,6 @@ def _finish(
             "state": "done",
             "best_epoch": standing.best_epoch,
             "scores": {"val_balanced_accuracy": standing.best_score},
-            "started": standing.started,
             "finished": now(),
             "wall_seconds": round(standing.seconds, 1),
         },

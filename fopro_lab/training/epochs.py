@@ -1,5 +1,6 @@
 """One epoch: explore the prompt, then exploit it in the student's steps."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.data import Pack, batches, cycle
 from fopro_lab.errors import WorkError
 from fopro_lab.models import StudentOutput
+from fopro_lab.progress import progress
 from fopro_lab.training.actors import Actors, generator_for, prompted
 from fopro_lab.training.explore import explore, shrink
 from fopro_lab.training.losses import DistillationLoss, balanced_softmax_loss, distillation_loss
@@ -82,12 +84,13 @@ def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
     return history
 
 
-def train_epoch(stage: Stage, epoch: int) -> dict[str, float]:
+def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str, float]:
     """Pass once over the training pictures.
 
     Args:
         stage: What to work with.
         epoch: Counted from 0; decides order, augmentation and prompts.
+        verbose: Show a bar in a terminal; a log gets its line after the epoch.
 
     Returns:
         Means over the epoch: ``loss``, and for a distilled student its parts ``loss_classes``,
@@ -102,17 +105,22 @@ def train_epoch(stage: Stage, epoch: int) -> dict[str, float]:
     stage.student.train()
     sums: Tensor | None = None
     steps = 0
-    for images, labels in batches(
+    size = min(config.batch_size, len(stage.rows))
+    passed = batches(
         stage.packed,
         stage.rows,
-        batch_size=min(config.batch_size, len(stage.rows)),
+        batch_size=size,
         shuffle=True,
         drop_last=True,
         augment=config.augment,
         seed=config.seed,
         epoch=epoch,
         device=stage.fabric.device,
-    ):
+    )
+    if verbose and sys.stderr.isatty():
+        label = f"{config.method} seed {config.seed}, epoch {epoch + 1} of {config.epochs}"
+        passed = progress(passed, total=len(stage.rows) // size, label=label)
+    for images, labels in passed:
         prompt_it = float(torch.rand((), generator=chance)) < config.prompted_fraction
         losses = _losses(stage, images, labels, noise if prompt_it else None)
         stage.optimiser.zero_grad()

@@ -17,6 +17,7 @@ from fopro_lab.models import Student, Teacher
 from fopro_lab.training.objectives import (
     TaskHead,
     batch_norm_inputs,
+    check_batch_norms,
     confidence_loss,
     disagreement_loss,
     identity_loss,
@@ -125,8 +126,11 @@ def explore(
         >>> list(history.columns)
         ['step', 'statistics', 'total', 'log_gain']
     """
-    active = {name: weight for name, weight in objectives.items() if weight != 0}
-    _check(active, teacher, class_counts, student)
+    active = active_objectives(objectives, teacher)
+    if "disagreement" in active and student is None:
+        raise InputError("objective 'disagreement': expected a student, got none")
+    if "task" in active and class_counts is None:
+        raise InputError("objective 'task': expected class_counts, got none")
     if "task" in active and head is None and class_counts is not None:
         head = TaskHead(teacher.feature_dim, classes=len(class_counts)).to(teacher.mean.device)
     judge = Judge(teacher, active, class_counts, head, student, student_size)
@@ -222,12 +226,28 @@ def _evaluating(student: Student | None) -> Iterator[None]:
         student.train(was_training)
 
 
-def _check(
-    active: Mapping[Objective, float],
-    teacher: Teacher,
-    class_counts: Tensor | None,
-    student: Student | None,
-) -> None:
+def active_objectives(
+    objectives: Mapping[Objective, float], teacher: Teacher
+) -> dict[Objective, float]:
+    """Leave out terms of weight 0, and refuse those that the teacher cannot answer.
+
+    Args:
+        objectives: Weight of each term.
+        teacher: Has it batch norms, a head?
+
+    Returns:
+        The terms that count.
+
+    Raises:
+        InputError: For an unknown name, a negative weight, nothing beside ``identity``, or a
+            term that this teacher lacks.
+
+    Example:
+        >>> from fopro_lab.models import load_teacher
+        >>> active_objectives({"statistics": 1.0, "task": 0.0}, load_teacher("builtin"))
+        {'statistics': 1.0}
+    """
+    active = {name: weight for name, weight in objectives.items() if weight != 0}
     unknown = sorted(set(active) - set(get_args(Objective)))
     if unknown:
         raise InputError(f"objectives: expected names out of {get_args(Objective)}, got {unknown}")
@@ -237,7 +257,6 @@ def _check(
         raise InputError(f"objectives: expected one beside 'identity', got {sorted(active)}")
     if "confidence" in active and teacher.head is None:
         raise InputError(f"objective 'confidence': teacher {teacher.name} has no head")
-    if "task" in active and class_counts is None:
-        raise InputError("objective 'task': expected class_counts, got none")
-    if "disagreement" in active and student is None:
-        raise InputError("objective 'disagreement': expected a student, got none")
+    if "statistics" in active:
+        check_batch_norms(teacher)
+    return active

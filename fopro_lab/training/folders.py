@@ -94,8 +94,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()  # the file stays: to remove it would let a waiting process lock a ghost
 
 
 def found_run(folder: Path, config: TrainConfig, fingerprints: dict[str, str]) -> TrainedRun | None:

@@ -43,6 +43,21 @@ class TaskHead(nn.Module):
         return self.linear(self.standardise(features))
 
 
+def check_batch_norms(teacher: Teacher) -> list[nn.BatchNorm2d]:
+    """Return the teacher's batch norms.
+
+    Raises:
+        InputError: If it has none: the objective 'statistics' has nothing to compare with.
+    """
+    layers = teacher.batch_norms()
+    if not layers:
+        raise InputError(
+            f"objective 'statistics': teacher {teacher.name} has no batch norm to compare with; "
+            "set objectives.statistics=0"
+        )
+    return layers
+
+
 @contextmanager
 def batch_norm_inputs(teacher: Teacher) -> Iterator[list[tuple[nn.BatchNorm2d, Tensor]]]:
     """Collect what goes into each batch norm while the teacher encodes one batch.
@@ -64,12 +79,7 @@ def batch_norm_inputs(teacher: Teacher) -> Iterator[list[tuple[nn.BatchNorm2d, T
         >>> len(collected) == len(teacher.batch_norms())
         True
     """
-    layers = teacher.batch_norms()
-    if not layers:
-        raise InputError(
-            f"objective 'statistics': teacher {teacher.name} has no batch norm to compare with; "
-            "leave the objective out"
-        )
+    layers = check_batch_norms(teacher)
     collected: list[tuple[nn.BatchNorm2d, Tensor]] = []
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:

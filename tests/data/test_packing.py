@@ -90,7 +90,7 @@ def test_pack_lists_all_damaged_pictures_in_one_line(tmp_path):
     (root / "class1" / "2.png").write_text("no picture")
     message = (
         r"^skin: 2 of 6 pictures cannot be read: .*class0/1.png: cannot be decoded \(.*; "
-        r".*class1/2.png: cannot be decoded \(.*Replace them, or leave them out \(leave_out\)$"
+        r".*class1/2.png: cannot be decoded \(.*Replace or remove them$"
     )
     for _ in range(2):  # the second time from what was noted
         with pytest.raises(InputError, match=message) as caught:
@@ -122,7 +122,7 @@ def test_pack_shortens_a_long_list(tmp_path):
     root = write_pictures(tmp_path / "skin", each=15)
     for path in root.glob("*/*.png"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"; and 10 more\. Replace them"):
+    with pytest.raises(InputError, match=r"; and 10 more\. Replace or remove them"):
         pack(open_dataset(root), 16, cache=tmp_path / "cache")
 
 

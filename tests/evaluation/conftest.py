@@ -1,5 +1,6 @@
 import pytest
-from toy_runs import predictions
+
+from tests.evaluation.toy_runs import predictions
 
 
 @pytest.fixture

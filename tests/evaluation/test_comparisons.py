@@ -3,10 +3,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from toy_runs import groups, predictions, write_run
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import Run, compare, score, score_runs, summarise
+from fopro_lab.evaluation import Run, compare, load_runs, score, score_runs, summarise
+from tests.evaluation.toy_runs import groups, predictions, write_run
 
 
 def run_of(folder, table, **changes):
@@ -220,3 +220,29 @@ def test_summarise_leaves_a_missing_group_unknown(tmp_path):
     runs = [run_of(tmp_path, predictions((20, 10)))]
     headline = summarise(runs, resamples=10)
     assert headline["medium"].isna().all() and headline["head"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("method", "knob", "refused"),
+    [
+        ("ekd", {"epochs": 40}, True),  # the recipe of the data or the student differs
+        ("bsm", {"teacher": "other"}, True),  # seeds of one method share every knob
+        ("ekd", {"teacher": "other"}, False),  # a baseline has no teacher to agree upon
+        ("ekd", {"threads": 2}, False),
+    ],
+)
+def test_compare_refuses_runs_of_another_recipe(tmp_path, method, knob, refused):
+    table = predictions()
+    for name, seed in (("bsm", 0), ("ekd", 0)):
+        write_run(tmp_path / name, table, method=name, seed=seed)
+    config = {"method": method, "seed": 1, **knob}
+    write_run(tmp_path / "other", table, method=method, seed=1, config=config)
+    if method == "ekd" and not refused:  # the peer of the same method has the knob, too
+        write_run(tmp_path / "ekd", table, method="ekd", config={**config, "seed": 0})
+    runs = load_runs(tmp_path)
+    if not refused:
+        assert len(compare(runs, "bsm", resamples=20)) > 0
+        return
+    (name,) = knob
+    with pytest.raises(InputError, match=rf": {name}: expected None as in .*; compare runs of one"):
+        compare(runs, "bsm", resamples=20)

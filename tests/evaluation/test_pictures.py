@@ -3,10 +3,10 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from toy_runs import groups, predictions
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.pictures import line_up, mean_of_known
+from tests.evaluation.toy_runs import groups, predictions
 
 
 def test_line_up_sorts_every_run_by_picture():

@@ -3,10 +3,10 @@ import re
 
 import pandas as pd
 import pytest
-from toy_runs import write_run
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import Run, load_runs, score
+from tests.evaluation.toy_runs import write_run
 
 
 def test_run_reads_its_manifest_and_tables(table, tmp_path):

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as oracle
-from toy_runs import groups, predictions
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import class_groups, score, score_seeds
 from fopro_lab.evaluation.metrics import softmax
+from tests.evaluation.toy_runs import groups, predictions
 
 
 def row(table, scope, name, metric):

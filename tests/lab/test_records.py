@@ -5,12 +5,12 @@ import pytest
 
 from fopro_lab.lab.nodes import Node
 from fopro_lab.lab.records import (
-    files_state,
     forget_record,
     node_key,
     read_record,
     write_record,
 )
+from fopro_lab.lab.states import files_states
 
 
 @pytest.fixture
@@ -43,15 +43,10 @@ def test_node_key_lists_a_folder_once_for_all_nodes(house, node):
     pointing = replace(node, parameters={"dataset": f".{os.sep}notebooks"})
     files = {}
     first = node_key(pointing, before={"b": ""}, files=files)
-    assert files == {f".{os.sep}notebooks": files_state(f".{os.sep}notebooks")}
+    here = f".{os.sep}notebooks"
+    assert files == {here: files_states({"folder": here})["folder"]}
     (house.root / "notebooks" / "new").touch()
     assert node_key(pointing, before={"b": ""}, files=files) == first
-
-
-def test_files_state_takes_only_a_text_with_a_separator_for_a_path(house):
-    (house.root / "ekd").mkdir()
-    assert files_state("ekd") == ""
-    assert len(files_state(f".{os.sep}ekd")) == 64
 
 
 def test_read_record_holds_while_key_and_outputs_are_there(house, node):

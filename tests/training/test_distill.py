@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import open_from, pack, split_from
@@ -47,7 +49,7 @@ def test_distill_leaves_a_whole_run_folder(tmp_path, method):
     assert set(run.predictions["split"]) == {"val", "test"}
     assert (run.manifest["teacher"] is None) == (method in ("ce", "bsm"))
     assert (tmp_path / "run/prompt.safetensors").exists() == (method in ("fopro", "random"))
-    assert not list(tmp_path.rglob("*.part")) and not (tmp_path / "run/.lock").exists()
+    assert not list(tmp_path.rglob("*.part"))
     assert [found.method for found in load_runs(tmp_path)] == [method]
 
 
@@ -90,10 +92,10 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, method, w
     whole = distill(config, out=tmp_path / "whole", verbose=False)
     train_epoch = module.train_epoch
 
-    def stop_in_second(stage, epoch):
+    def stop_in_second(stage, epoch, **how):
         if epoch == 1:
             raise KeyboardInterrupt
-        return train_epoch(stage, epoch)
+        return train_epoch(stage, epoch, **how)
 
     def stop(*args):
         raise KeyboardInterrupt
@@ -175,6 +177,19 @@ def test_an_unstable_rate_ends_with_one_line_and_keeps_the_epochs(tmp_path, monk
         distill(tiny(method="bsm"), out=tmp_path, verbose=False)
     state = load_checkpoint(tmp_path)
     assert state is not None and state["standing"]["epoch"] == 1
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["state"] == "failed" and "not finite" in manifest["reason"]
+
+
+def test_an_objective_that_the_teacher_lacks_is_told_before_anything_is_written(tmp_path):
+    vit = timm.create_model("test_vit", num_classes=0)
+    save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    knobs = {"teacher": "timm:test_vit", "weights": str(tmp_path / "vit.safetensors")}
+    with pytest.raises(InputError, match=r"no batch norm .*; set objectives\.statistics=0"):
+        distill(tiny(**knobs), out=tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run/manifest.json").exists()
+    knobs |= {"objectives": {"task": 1.0}, "epochs": 1}
+    assert distill(tiny(**knobs), out=tmp_path / "run", verbose=False).state == "done"
 
 
 def test_a_full_disk_keeps_the_epoch_before(tmp_path, monkeypatch):

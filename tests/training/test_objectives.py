@@ -130,7 +130,7 @@ def test_batch_norm_inputs_need_batch_norms():
         pass
     assert str(caught.value) == (
         "objective 'statistics': teacher wrapped has no batch norm to compare with; "
-        "leave the objective out"
+        "set objectives.statistics=0"
     )
 
 
