@@ -9,7 +9,7 @@ from fopro_lab.evaluation.predictions import (
     write_predictions,
 )
 from fopro_lab.evaluation.runs import Run, load_runs
-from fopro_lab.evaluation.scores import class_groups, score, score_seeds
+from fopro_lab.evaluation.scores import class_groups, groups_from, score, score_seeds
 
 __all__ = [
     "Run",
@@ -18,6 +18,7 @@ __all__ = [
     "class_groups",
     "class_names",
     "compare",
+    "groups_from",
     "load_runs",
     "read_predictions",
     "score",

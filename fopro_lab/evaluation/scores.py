@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
+from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.estimates import limits, mean_over_seeds, measure_all, tidy
 from fopro_lab.evaluation.intervals import basic_interval, wilson_interval
@@ -54,6 +56,31 @@ def class_groups(
     else:
         raise InputError(f"rule: expected 'rank' or 'count', got '{rule}'")
     return {name: GROUPS[place] for name, place in zip(ranked, places, strict=True)}
+
+
+def groups_from(
+    config: DataConfig, names: Sequence[str], class_counts: Sequence[int] | np.ndarray
+) -> dict[str, str]:
+    """Sort classes into head, medium and tail by the rule that a config names.
+
+    Args:
+        config: Its fields ``group_rule``, ``head_above`` and ``tail_below``.
+        names: The K class names, in label order.
+        class_counts: ``(K,)``, training pictures a class.
+
+    Returns:
+        As `class_groups`.
+
+    Example:
+        >>> groups_from(DataConfig(), ["df", "nv"], [10, 900])
+        {'nv': 'head', 'df': 'tail'}
+    """
+    return class_groups(
+        {str(name): int(n) for name, n in zip(names, class_counts, strict=True)},
+        rule=config.group_rule,
+        head_above=config.head_above,
+        tail_below=config.tail_below,
+    )
 
 
 def score(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fopro_lab.config import ProbeConfig
 from fopro_lab.data import open_from, pack, split_from
-from fopro_lab.evaluation import class_groups
+from fopro_lab.evaluation import groups_from
 from fopro_lab.fourier import ring_edges
 from fopro_lab.lab import figures
 from fopro_lab.models import load_from
@@ -27,19 +27,12 @@ def ask_teacher(config: ProbeConfig) -> TeacherCard:
     split = split_from(dataset, config)
     teacher = load_from(config)
     packed = pack(dataset, config.image_size)
-    counts = split.class_counts(dataset).tolist()
-    groups = class_groups(
-        dict(zip(dataset.class_names, counts, strict=True)),
-        rule=config.group_rule,
-        head_above=config.head_above,
-        tail_below=config.tail_below,
-    )
     return teacher_card(
         teacher,
         packed,
         split,
         ring_edges(config.rings),
-        groups=groups,
+        groups=groups_from(config, dataset.class_names, split.class_counts(dataset)),
         gains=config.gains,
         pictures=config.probe_pictures,
         resamples=config.resamples,

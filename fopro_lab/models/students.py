@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
+from fopro_lab.models.published import IMAGENET_MEAN, IMAGENET_STD
 from fopro_lab.models.small_resnet import SmallResNet
 from fopro_lab.models.weights import load_matching, read_weights
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the release
 SMALL_WIDTH = 12  # 0.17 million weights: a step takes milliseconds on a CPU
 
 
@@ -65,8 +65,8 @@ class Student(nn.Module):
                 nn.Linear(teacher_dim, teacher_dim),
             )
             self.second_classifier = nn.Linear(teacher_dim, classes)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> StudentOutput:
         """Map pictures ``(B, 3, H, W)`` in [0, 1] to all outputs; what training needs."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import Dataset, Pack, Split, open_from, pack, split_from
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.evaluation import balanced_accuracy, class_groups, write_predictions
+from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
 from fopro_lab.files import atomic_path
 from fopro_lab.training.actors import PROMPTING, build_actors
 from fopro_lab.training.checkpoints import load_checkpoint, on_cpu, save_checkpoint
@@ -119,18 +119,12 @@ def _set_up(config: TrainConfig, packed: Pack, split: Split) -> Stage:
 def _manifest(stage: Stage, dataset: Dataset, split: Split) -> dict[str, Any]:
     config, teacher = stage.config, stage.actors.teacher
     counts = [int(count) for count in stage.class_counts]
-    groups = class_groups(
-        dict(zip(dataset.class_names, counts, strict=True)),
-        rule=config.group_rule,
-        head_above=config.head_above,
-        tail_below=config.tail_below,
-    )
     return {
         "config": identity(config),
         "protocol": split.protocol,
         "class_names": list(dataset.class_names),
         "class_counts": counts,
-        "groups": groups,
+        "groups": groups_from(config, dataset.class_names, counts),
         "teacher": teacher.card if teacher is not None else None,
         "selected_by": "balanced accuracy on validation",
         "seeds": {"training": config.seed, "split": config.split_seed},

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from fopro_lab.config import PretrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.files import sha256_file
+from fopro_lab.models.published import IMAGENET_MEAN as MEAN
+from fopro_lab.models.published import IMAGENET_STD as STD
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, the field's convention
 # Each tenth picture of a class is held out. A split given by the archive is passed over: the
 # two parts of Tiny ImageNet were shrunk differently (the top rings of one hold two to six times
 # the energy of the other), so that a network trained on one part alone fails on the other.
