@@ -151,10 +151,9 @@ def _counted(names: "pd.Series", *, none: str) -> int | str:
 def data_pack(settings: Settings = [], file: FromFile = "") -> None:
     """Decode every picture once into the cache, so that later commands start at once."""
     from fopro_lab.config import DataConfig
-    from fopro_lab.data import open_from, pack
+    from fopro_lab.data import prepare
 
-    config = _config(DataConfig, settings, file)
-    packed = pack(open_from(config), config.image_size)
+    packed, _ = prepare(_config(DataConfig, settings, file))
     print(f"packed {len(packed)} pictures of {packed.size} px")
 
 

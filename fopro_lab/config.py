@@ -10,6 +10,10 @@ from fopro_lab.errors import InputError
 
 Method = Literal["ce", "bsm", "ekd", "fopro", "random"]
 PromptForm = Literal["generator", "shared", "ring"]
+SplitRule = Literal["auto", "draw", "folds", "long-tail", "isic2019-lt", "hyperkvasir"]
+Sampler = Literal["instance", "class-balanced", "square-root", "progressive"]
+Decoder = Literal["exact", "draft"]
+Interpolation = Literal["box", "bilinear", "bicubic", "lanczos"]
 Objective = Literal["statistics", "confidence", "task", "disagreement", "identity"]
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -84,7 +88,23 @@ class DataConfig(Config):
         "", description="CSV: given split, train, val or test; empty draws one"
     )
     pictures: int = Field(0, ge=0, description="at most this many, stratified by class; 0 is all")
+    unusable: Literal["stop", "leave-out"] = Field(
+        "stop", description="pictures that cannot be read, or that a published split lacks here"
+    )
     image_size: int = Field(64, ge=16, le=1024, description="side of the square picture, pixels")
+    decoder: Decoder = Field("exact", description="exact as PIL, or draft: shrunk while decoding")
+    interpolation: Interpolation = Field("bilinear", description="of the resize, antialiased")
+    split_rule: SplitRule = Field(
+        "auto", description="auto: the benchmark's own, else draw; draw, folds, long-tail, ..."
+    )
+    split_files: str = Field(
+        "", description="folder or file of a published split; empty is the fetched one"
+    )
+    folds: int = Field(5, ge=2, le=20, description="rules 'folds' and 'hyperkvasir': how many")
+    fold: int = Field(1, ge=1, le=20, description="which fold is tested, counted from 1")
+    tail_ratio: float = Field(
+        0.01, gt=0, le=1, description="rules 'long-tail', 'isic2019-lt': smallest to largest class"
+    )
     val_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of each class")
     test_fraction: float = Field(0.25, gt=0, lt=0.6, description="share of each class")
     val_per_class: int = Field(
@@ -92,11 +112,23 @@ class DataConfig(Config):
     )
     test_per_class: int = Field(0, ge=0, description="balanced test: pictures a class; 0 is off")
     split_seed: int = Field(0, ge=0, description="seed of the split and of the subsample")
-    group_rule: Literal["rank", "count"] = Field(
-        "rank", description="head, medium and tail: thirds of the classes by rank, or by count"
+    group_rule: Literal["auto", "rank", "count"] = Field(
+        "auto", description="head, medium, tail: as published, else thirds by rank; or by count"
     )
     head_above: int = Field(700, ge=1, description="rule 'count': more training pictures is head")
     tail_below: int = Field(70, ge=1, description="rule 'count': fewer training pictures is tail")
+
+    @property
+    def rule(self) -> str:
+        """The split rule, with ``auto`` resolved by the name of the data set.
+
+        Example:
+            >>> DataConfig(dataset="hyperkvasir").rule, DataConfig(dataset="phantom").rule
+            ('hyperkvasir', 'draw')
+        """
+        if self.split_rule != "auto":
+            return self.split_rule
+        return self.dataset if self.dataset in ("isic2019-lt", "hyperkvasir") else "draw"
 
 
 class TeacherConfig(Config):
@@ -159,6 +191,13 @@ class TrainConfig(PromptConfig, TeacherConfig, DataConfig):
     clip_norm: float = Field(5.0, gt=0, description="bound of the gradient's norm")
     distill_weight: float = Field(3.0, ge=0, description="lambda of the EKD loss")
     augment: Literal["none", "flips", "published"] = Field("published", description="augmentation")
+    augment_mode: Literal["fused", "exact"] = Field(
+        "fused", description="one warp and one colour matrix, or each published operation"
+    )
+    sampler: Sampler = Field("instance", description="how often each class is drawn")
+    mixup_alpha: float = Field(
+        0.0, ge=0, le=10, description="Balanced-MixUp: shape of its Beta; 0 is off"
+    )
     prompted_fraction: float = Field(
         0.75, ge=0, le=1, description="share of batches whose teacher input is prompted"
     )

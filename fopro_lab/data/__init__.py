@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from fopro_lab.data.batches import batches, cycle
 from fopro_lab.data.catalog import Dataset, open_dataset, open_from
 from fopro_lab.data.packing import Pack, pack
+from fopro_lab.data.preparing import Prepared, prepare
 from fopro_lab.data.splits import Split, isic2019_lt_counts, make_split, split_from
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Dataset",
     "Pack",
+    "Prepared",
     "Split",
     "augment_batch",
     "batches",
@@ -22,6 +24,7 @@ __all__ = [
     "open_dataset",
     "open_from",
     "pack",
+    "prepare",
     "split_from",
 ]
 

@@ -77,10 +77,17 @@ def groups_from(
     """
     return class_groups(
         {str(name): int(n) for name, n in zip(names, class_counts, strict=True)},
-        rule=config.group_rule,
+        rule=_group_rule(config),
         head_above=config.head_above,
         tail_below=config.tail_below,
     )
+
+
+def _group_rule(config: DataConfig) -> Literal["rank", "count"]:
+    """Resolve ``auto``: HyperKvasir's groups are published by count, ISIC-2019-LT's by rank."""
+    if config.group_rule != "auto":
+        return config.group_rule
+    return "count" if config.rule == "hyperkvasir" else "rank"
 
 
 def score(

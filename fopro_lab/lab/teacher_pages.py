@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fopro_lab.config import ProbeConfig
-from fopro_lab.data import open_from, pack, split_from
+from fopro_lab.data import prepare
 from fopro_lab.evaluation import groups_from
 from fopro_lab.fourier import ring_edges
 from fopro_lab.lab import figures
@@ -23,16 +23,14 @@ def ask_teacher(config: ProbeConfig) -> TeacherCard:
     Raises:
         InputError: If pictures, teacher or knobs are wrong.
     """
-    dataset = open_from(config)
-    split = split_from(dataset, config)
     teacher = load_from(config)
-    packed = pack(dataset, config.image_size)
+    packed, split = prepare(config)
     return teacher_card(
         teacher,
         packed,
         split,
         ring_edges(config.rings),
-        groups=groups_from(config, dataset.class_names, split.class_counts(dataset)),
+        groups=groups_from(config, packed.dataset.class_names, split.class_counts(packed.dataset)),
         gains=config.gains,
         pictures=config.probe_pictures,
         resamples=config.resamples,

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.data import Dataset, Pack, Split, open_from, pack, split_from
+from fopro_lab.data import Dataset, Pack, Split, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
 from fopro_lab.files import atomic_path
@@ -76,13 +76,12 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
         'done'
     """
     folder = Path(out).expanduser()
-    dataset = open_from(config)
-    split = split_from(dataset, config)
+    packed, split = prepare(config, progress=verbose)
+    dataset = packed.dataset
     prints = {"data_fingerprint": dataset.fingerprint, "split_fingerprint": split.fingerprint}
     run = found_run(folder, config, prints)
     if run is not None and run.state == "done":
         return run
-    packed = pack(dataset, config.image_size, progress=verbose)
     with locked(folder):
         if config.threads:
             torch.set_num_threads(config.threads)

@@ -1,0 +1,1 @@
+"""Questions to the data before any model: is it sound, and what did the pipeline do to it?"""

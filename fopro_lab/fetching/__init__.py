@@ -1,0 +1,1 @@
+"""Public data sets and weights: fetched from their publishers, checked, unpacked safely."""
