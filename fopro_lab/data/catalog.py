@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,8 @@ class Dataset:
         reader: ``(row, size)`` to ``uint8 (size, size, 3)``.
         fingerprint: SHA-256 over ids, labels, groups, splits and file sizes; the same on every
             machine that holds the same pictures.
+        stamp: SHA-256 over the files' times of change, in the order of the rows; empty for
+            generated pictures. It tells a file that was replaced by one of the same size.
 
     Example:
         >>> dataset = open_dataset("phantom", pictures=40)
@@ -45,6 +47,7 @@ class Dataset:
     class_names: tuple[str, ...]
     reader: Reader
     fingerprint: str
+    stamp: str = ""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -57,10 +60,11 @@ class Dataset:
         """Return the data set of these rows alone, in this order; labels keep their numbers."""
         rows = np.asarray(rows, dtype=np.int64)
         table = self.table.iloc[rows].reset_index(drop=True)
-        digest = hashlib.sha256(self.fingerprint.encode())
-        digest.update("\n".join(table["image"]).encode())
+        images = "\n".join(table["image"].tolist())
+        fingerprint = _hash(self.fingerprint, images)
+        stamp = _hash(self.stamp, images) if self.stamp else ""
         reader = take_rows(self.reader, rows)
-        return Dataset(self.name, table, self.class_names, reader, digest.hexdigest())
+        return Dataset(self.name, table, self.class_names, reader, fingerprint, stamp)
 
 
 def open_dataset(
@@ -106,8 +110,10 @@ def open_dataset(
     columns = CsvColumns(image_column, class_column, group_column, source_column, split_column)
     table, class_names = _read_path(path, columns)
     name = path.resolve().stem if path.is_file() else path.resolve().name
-    reader = FileReader(tuple(table["path"]))
-    dataset = Dataset(name, table, class_names, reader, _fingerprint(table, class_names))
+    paths = table["path"].tolist()
+    sizes, stamp = _look_at(paths)
+    fingerprint = _fingerprint(table, class_names, sizes)
+    dataset = Dataset(name, table, class_names, FileReader(tuple(paths)), fingerprint, stamp)
     if 0 < pictures < len(dataset):
         chosen = dataset.subset(choose_rows(table, pictures=pictures, seed=seed))
         return _renamed(chosen, pictures, seed)
@@ -167,7 +173,7 @@ def _open_phantom(pictures: int, seed: int) -> Dataset:
 def _renamed(dataset: Dataset, pictures: int, seed: int) -> Dataset:
     """Let the name, and so every protocol id, tell the part and the seed of the choice."""
     name = dataset.name + (f"-{pictures}" if pictures else "") + (f"-seed{seed}" if seed else "")
-    return Dataset(name, dataset.table, dataset.class_names, dataset.reader, dataset.fingerprint)
+    return replace(dataset, name=name)
 
 
 def _read_path(path: Path, columns: CsvColumns) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -189,12 +195,30 @@ def _read_path(path: Path, columns: CsvColumns) -> tuple[pd.DataFrame, tuple[str
     return read_folders(path)
 
 
-def _fingerprint(table: pd.DataFrame, class_names: tuple[str, ...]) -> str:
+def _look_at(paths: list[str]) -> tuple[list[int], str]:
+    """Return the files' sizes and the stamp of their times: one look at each file for both."""
+    sizes, times = [], []
+    for path in paths:
+        try:
+            facts = os.stat(path)
+        except OSError:  # reading the picture gives the message
+            sizes.append(-1)
+            times.append(-1)
+        else:
+            sizes.append(facts.st_size)
+            times.append(facts.st_mtime_ns)
+    return sizes, _hash("", ",".join(map(str, times)))
+
+
+def _fingerprint(table: pd.DataFrame, class_names: tuple[str, ...], sizes: list[int]) -> str:
     """Hash what the data set is, but not where it lies."""
-    sizes = [str(os.stat(file).st_size) for file in table["path"]]
-    columns = [table[name].astype(str) for name in ("image", "label", "group", "source", "split")]
-    content = "\0".join("\n".join(texts) for texts in (class_names, sizes, *columns))
-    return hashlib.sha256(content.encode()).hexdigest()
+    columns = [table[name].tolist() for name in ("image", "label", "group", "source", "split")]
+    parts = [class_names, sizes, *columns]
+    return _hash("", "\0".join("\n".join(map(str, part)) for part in parts))
+
+
+def _hash(start: str, text: str) -> str:
+    return hashlib.sha256((start + text).encode()).hexdigest()
 
 
 def check_place(name: str) -> None:

@@ -100,7 +100,7 @@ def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     table = pd.DataFrame(
         {
             "image": images,
-            "path": [str(root / image) for image in images],
+            "path": [os.path.join(root, image) for image in images],
             "label": labels,
             "group": images,
             "source": "",
