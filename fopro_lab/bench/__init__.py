@@ -1,1 +1,17 @@
 """Speed as ratios, measured side by side in one run."""
+
+from fopro_lab.bench.data import bench_data, fused_difference
+from fopro_lab.bench.machine import machine_facts
+from fopro_lab.bench.results import as_text, write_results
+from fopro_lab.bench.timing import Variant, compare_rounds, time_rounds
+
+__all__ = [
+    "Variant",
+    "as_text",
+    "bench_data",
+    "compare_rounds",
+    "fused_difference",
+    "machine_facts",
+    "time_rounds",
+    "write_results",
+]

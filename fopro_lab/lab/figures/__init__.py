@@ -1,5 +1,6 @@
 """Every figure of the laboratory: a table in, axes out. Nothing is computed here, no torch."""
 
+from fopro_lab.lab.figures.bench import plot_ratios
 from fopro_lab.lab.figures.dataset import plot_class_counts, plot_pictures, plot_spectra
 from fopro_lab.lab.figures.gains import plot_gain, plot_radial_gain
 from fopro_lab.lab.figures.rings import plot_class_bands, plot_ring_response
@@ -28,6 +29,7 @@ __all__ = [
     "plot_history",
     "plot_pictures",
     "plot_radial_gain",
+    "plot_ratios",
     "plot_ring_response",
     "plot_spectra",
     "save_figure",

@@ -1,0 +1,223 @@
+"""How fast pictures come in: batches, packing and opening, each against its plain alternative."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from fopro_lab.bench.pictures import write_photographs
+from fopro_lab.bench.published import published_transforms, read_batch
+from fopro_lab.bench.timing import Variant, compare_rounds, time_rounds
+from fopro_lab.data import Pack, augment_batch, batches, open_dataset, pack
+from fopro_lab.models.published import IMAGENET_MEAN, IMAGENET_STD
+from fopro_lab.progress import progress
+
+BATCH = 32  # pictures, as published
+MANY = 25_000  # pictures, as many as ISIC 2019 has
+PUBLISHED = "PIL + torchvision, from files"
+DECODING = "decode and resize alone, PIL"
+
+
+def bench_data(
+    *, rounds: int = 9, size: int = 224, pictures: int = 64, many: int = MANY
+) -> dict[str, pd.DataFrame]:
+    """Measure the way from files to batches.
+
+    Args:
+        rounds: That count, at least 3.
+        size: Side of the packed pictures, pixels.
+        pictures: Photographs of 1024 px, generated; a multiple of 32.
+        many: Files of the set whose opening is timed.
+
+    Returns:
+        Tables ``batches`` and ``packing`` as of `compare_rounds`, one core each but where it is
+        said; ``fused`` (difference of the fused augmentation to the exact one, grey levels of
+        255); ``opening`` (milliseconds).
+
+    Example:
+        >>> tables = bench_data(rounds=3, size=16, pictures=32, many=30)
+        >>> list(tables)
+        ['batches', 'packing', 'fused', 'opening']
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
+            folder = Path(place)
+            for name, part in (("a", pictures // 2), ("b", pictures - pictures // 2)):
+                write_photographs(folder / "photographs" / name, count=part, seed=ord(name))
+            packed = pack(open_dataset(folder / "photographs"), size, cache=folder, progress=False)
+            return {
+                "batches": _bench_batches(packed, rounds),
+                "packing": _bench_packing(folder, size, rounds),
+                "fused": fused_difference(packed),
+                "opening": _bench_opening(folder, many, rounds),
+            }
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _bench_batches(packed: Pack, rounds: int) -> pd.DataFrame:
+    transform = published_transforms(packed.size)
+    paths = [Path(path) for path in packed.dataset.table["path"]]
+    starts = range(0, len(packed), BATCH)
+
+    def published() -> int:
+        for start in starts:
+            read_batch(paths[start : start + BATCH], transform)
+        return len(paths)
+
+    def load() -> int:
+        for start in starts:
+            torch.from_numpy(np.asarray(packed.images[start : start + BATCH]))
+        return len(packed)
+
+    variants = [
+        Variant(PUBLISHED, published),
+        Variant("packed, exact augmentation", _augmented(packed, "exact", "cpu"), goal=3.0),
+        Variant("packed, fused augmentation", _augmented(packed, "fused", "cpu"), goal=12.0),
+        Variant("packed, load alone, 8 bit", load, goal=100.0),
+    ]
+    if torch.cuda.is_available():
+        variants += [
+            Variant(f"packed, {mode} augmentation on the GPU", _augmented(packed, mode, "cuda"))
+            for mode in ("exact", "fused")
+        ]
+    return _compared(variants, rounds, PUBLISHED)
+
+
+def _augmented(packed: Pack, mode: str, device: str) -> Callable[[], int]:
+    """Go once through a pack, shuffled, augmented and normalised as the alternative does."""
+    mean, std = (
+        torch.tensor(three, device=device)[:, None, None] for three in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    epochs = count()
+
+    def run() -> int:
+        done = 0
+        for images, _ in batches(
+            packed,
+            range(len(packed)),
+            batch_size=BATCH,
+            shuffle=True,
+            augment="published",
+            augment_mode=mode,
+            epoch=next(epochs),
+            device=device,
+        ):
+            images.sub_(mean).div_(std)
+            done += len(images)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return done
+
+    return run
+
+
+def _bench_packing(folder: Path, size: int, rounds: int) -> pd.DataFrame:
+    dataset = open_dataset(folder / "photographs")
+    fresh = count()
+
+    def decode() -> int:
+        for path in dataset.table["path"]:
+            with Image.open(path) as opened:
+                small = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            np.asarray(small)
+        return len(dataset)
+
+    def packing(jobs: int, decoder: str) -> Callable[[], int]:
+        def run() -> int:
+            cache = folder / f"packs-{next(fresh)}"
+            pack(dataset, size, cache=cache, jobs=jobs, decoder=decoder, progress=False)
+            return len(dataset)
+
+        return run
+
+    cores = os.cpu_count() or 1
+    variants = [
+        Variant(DECODING, decode),
+        Variant("pack, exact, one process", packing(1, "exact"), goal=1 / 1.1),
+        Variant("pack, draft, one process", packing(1, "draft")),
+    ]
+    if cores > 1:
+        name = f"pack, exact, {cores} processes"
+        variants.append(Variant(name, packing(cores, "exact"), goal=cores / 1.1))
+    return _compared(variants, rounds, DECODING)
+
+
+def fused_difference(packed: Pack, *, pictures: int = 64) -> pd.DataFrame:
+    """Measure what the fused augmentation changes against the exact one, with the same draws.
+
+    Args:
+        packed: The pictures.
+        pictures: How many of them.
+
+    Returns:
+        One row a recipe: ``recipe``, ``mean``, ``largest`` (absolute difference in grey levels of
+        255, over pictures, channels and pixels) and ``n``.
+
+    Example:
+        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> fused_difference(packed)["recipe"].tolist()
+        ['flips', 'published']
+    """
+    images = torch.from_numpy(np.array(packed.images[:pictures])).permute(0, 3, 1, 2) / 255
+    rows = []
+    for recipe in ("flips", "published"):
+        fused, exact = (
+            augment_batch(
+                images, kind=recipe, mode=mode, generator=torch.Generator().manual_seed(0)
+            )
+            for mode in ("fused", "exact")
+        )
+        change = 255 * (fused - exact).abs()
+        rows.append((recipe, float(change.mean()), float(change.max()), len(images)))
+    return pd.DataFrame(rows, columns=["recipe", "mean", "largest", "n"])
+
+
+def _bench_opening(folder: Path, many: int, rounds: int) -> pd.DataFrame:
+    """Time the opening of a set of many small files that is packed already."""
+    root = folder / "many"
+    for number in range(many):
+        path = root / ("odd" if number % 2 else "even") / f"{number:05d}.png"
+        if number < 2:
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (8, 8), (number, 90, 60)).save(path)
+        else:
+            os.link(path.with_name(f"0000{number % 2}.png"), path)
+    pack(open_dataset(root), 8, cache=folder, progress=False)
+    rows = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        dataset = open_dataset(root)
+        opened = time.perf_counter()
+        pack(dataset, 8, cache=folder, progress=False)
+        rows.append((1e3 * (opened - begun), 1e3 * (time.perf_counter() - opened)))
+    times = np.array(rows)
+    return pd.DataFrame(
+        {
+            "what": ["open_dataset: list the files", "pack: open what is packed"],
+            "files": many,
+            "milliseconds": np.median(times, axis=0),
+            "low": np.quantile(times, 0.25, axis=0),
+            "high": np.quantile(times, 0.75, axis=0),
+            "goal": [np.nan, 50.0],
+        }
+    )
+
+
+def _compared(variants: list[Variant], rounds: int, reference: str) -> pd.DataFrame:
+    timed = time_rounds(
+        variants,
+        rounds=rounds,
+        watch=lambda steps: progress(steps, total=rounds + 1, label=f"timing: {reference}"),
+    )
+    goals = {variant.name: variant.goal for variant in variants if variant.goal}
+    return compare_rounds(timed, reference=reference, goals=goals)
