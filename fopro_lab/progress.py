@@ -50,6 +50,58 @@ def progress(iterable: Iterable[Item], *, total: int, label: str) -> Iterator[It
         _write_line(f"{label}: {done} of {total} in {seconds:.0f} s")
 
 
+def byte_progress(blocks: Iterable[bytes], *, done: int, total: int, label: str) -> Iterator[bytes]:
+    """Yield blocks of a download and say how much is here, as `progress` does for items.
+
+    Args:
+        blocks: What comes in.
+        done: Bytes that were here before.
+        total: Bytes of the whole; 0 where unknown.
+        label: What is being done, e.g. ``"fetching a.zip"``.
+
+    Yields:
+        The blocks, in order.
+
+    Example:
+        >>> list(byte_progress([b"ab", b"c"], done=0, total=3, label="fetching"))
+        [b'ab', b'c']
+    """
+    if sys.stderr.isatty():
+        with tqdm(
+            total=total or None, initial=done, desc=label, unit="B", unit_scale=True, leave=False
+        ) as bar:
+            for block in blocks:
+                yield block
+                bar.update(len(block))
+        return
+    start, first = time.monotonic(), done
+    due = start + QUIET_SECONDS
+    for block in blocks:
+        yield block
+        done += len(block)
+        now = time.monotonic()
+        if now >= due:
+            rate = (done - first) / (now - start)
+            left = f", about {(total - done) / rate:.0f} s left" if total and rate else ""
+            whole = f" of {in_bytes(total)}" if total else ""
+            _write_line(f"{label}: {in_bytes(done)}{whole}, {in_bytes(rate)}/s{left}")
+            due = now + LINE_SECONDS
+
+
+def in_bytes(count: float) -> str:
+    """Write a number of bytes for people.
+
+    Example:
+        >>> in_bytes(950), in_bytes(9_771_618_190)
+        ('950 B', '9.8 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
 def _write_line(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
