@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import pandas as pd
 from fopro_lab.config import DataConfig
 from fopro_lab.data import phantom
 from fopro_lab.data.csv_sources import CsvColumns, read_csv_pictures
-from fopro_lab.data.decoding import FileReader
+from fopro_lab.data.decoding import FileReader, Reader
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.sources import read_folders
 from fopro_lab.errors import InputError
 
-Reader = Callable[[int, int], np.ndarray]
 PUBLIC_NAMES = ("isic2019-lt", "hyperkvasir", "medmnist")
 
 

@@ -1,39 +1,79 @@
 """One picture file to RGB pixels of 8 bit, the same way everywhere."""
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from PIL import Image, ImageOps, features
 
+from fopro_lab.config import Decoder, Interpolation
 from fopro_lab.errors import InputError
 
-DECODER = "rgb8-bilinear-1"  # part of a pack's key: raise the number when pixels change
+Reader = Callable[[int, int], np.ndarray]
+RULES = "rgb8-2"  # part of a pack's key: raise the number when pixels change
 LARGEST = 178_956_970  # pixels; PIL's limit, above it a small file may fill the memory
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+FILTERS: dict[Interpolation, Image.Resampling] = {
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
-def decoder_version() -> str:
+def decoder_version(decoder: Decoder = "exact", interpolation: Interpolation = "bilinear") -> str:
     """Name everything that decides the pixels: our rules, PIL and its JPEG library.
 
+    Args:
+        decoder: As of `read_picture`.
+        interpolation: As of `read_picture`.
+
+    Returns:
+        One line.
+
+    Raises:
+        InputError: For another decoder or interpolation.
+
     Example:
-        >>> decoder_version().startswith("rgb8-bilinear-")
+        >>> decoder_version("draft", "box").startswith("rgb8-2 draft box pillow ")
         True
     """
-    return f"{DECODER} pillow {Image.__version__} jpeg {features.version('jpg')}"
+    for name, value, known in (
+        ("decoder", decoder, get_args(Decoder)),
+        ("interpolation", interpolation, get_args(Interpolation)),
+    ):
+        if value not in known:
+            told = ", ".join(f"'{word}'" for word in known)
+            raise InputError(f"{name}: expected one of {told}, got '{value}'")
+    libraries = f"pillow {Image.__version__} jpeg {features.version('jpg')}"
+    return f"{RULES} {decoder} {interpolation} {libraries}"
 
 
-def read_picture(path: Path | str, *, size: int) -> np.ndarray:
+def read_picture(
+    path: Path | str,
+    *,
+    size: int,
+    decoder: Decoder = "exact",
+    interpolation: Interpolation = "bilinear",
+) -> np.ndarray:
     """Decode one file and resize it to a square.
 
-    The whole picture is resized, without keeping its aspect, as the published transforms do:
-    bilinear with antialiasing. EXIF orientation is applied. Grey, palette and CMYK become RGB;
-    transparency is laid on white; 16 bit is scaled from 0..65535 to 0..255, so that pictures
-    stay comparable; of an animation the first frame is read.
+    The whole picture is resized, without keeping its aspect, as the published transforms do,
+    and with antialiasing. The content decides the format, not the file's ending. EXIF
+    orientation is applied. Grey, palette and CMYK become RGB; transparency is laid on white;
+    16 bit is scaled from 0..65535 to 0..255, so that pictures stay comparable; of an animation
+    the first frame is read.
 
     Args:
         path: The picture.
         size: Side of the result, pixels.
+        decoder: ``exact``: every pixel as PIL gives it. ``draft``: the JPEG library halves the
+            picture once to three times while decoding, as long as both sides stay at least
+            ``2 * size``; other formats, and JPEGs too small for it, are read exactly.
+        interpolation: Of the resize.
 
     Returns:
         ``uint8 (size, size, 3)``, RGB.
@@ -47,13 +87,12 @@ def read_picture(path: Path | str, *, size: int) -> np.ndarray:
         fopro_lab.errors.InputError: nowhere.jpg: no such file
     """
     try:
-        with Image.open(path) as opened:
-            if opened.width * opened.height > LARGEST:
-                raise Image.DecompressionBombError
-            picture = to_rgb(ImageOps.exif_transpose(opened))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata; what cannot be decoded is raised
+            return _decode(path, size, decoder, FILTERS[interpolation])
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         limit = LARGEST // 1_000_000 + 1
         raise InputError(
             f"{path}: expected at most {limit} million pixels; shrink the picture first"
@@ -63,9 +102,28 @@ def read_picture(path: Path | str, *, size: int) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever they like on a damaged file
-        reason = str(error).replace(str(path), "the file").replace(repr(str(path)), "the file")
+        told = " ".join(str(error).split()) or type(error).__name__
+        reason = told.replace(repr(str(path)), "the file").replace(str(path), "the file")
         raise InputError(f"{path}: cannot be decoded ({reason})") from None
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _decode(
+    path: Path | str, size: int, decoder: Decoder, resampling: Image.Resampling
+) -> np.ndarray:
+    with Image.open(path) as opened:
+        if opened.width * opened.height > LARGEST:
+            raise Image.DecompressionBombError
+        whole = opened.size
+        drafted = opened.draft(None, (2 * size, 2 * size)) if decoder == "draft" else None
+        if drafted is not None and opened.size != whole:
+            # The library rounds sides up. The box is the true extent: without it the picture
+            # would be stretched by up to a pixel, a difference ten times that of the shrinking.
+            picture = to_rgb(opened).resize((size, size), resampling, box=drafted[1])
+            ImageOps.exif_transpose(picture, in_place=True)
+        else:
+            ImageOps.exif_transpose(opened, in_place=True)  # in place: a copy costs a tenth
+            picture = to_rgb(opened).resize((size, size), resampling)
+        return np.asarray(picture)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -75,7 +133,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture: Grey, palette, CMYK, transparent, 16-bit, ...
 
     Returns:
-        The picture in mode ``RGB``.
+        The picture in mode ``RGB``; the same object if it was that already.
 
     Raises:
         InputError: For floating point pixels, or integers beyond 0..65535, whose unit is unknown.
@@ -98,7 +156,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         over = picture.convert("RGBA")
         below = Image.new("RGBA", over.size, "white")
         return Image.alpha_composite(below, over).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -111,17 +169,48 @@ class FileReader:
     """
 
     paths: tuple[str, ...]
+    decoder: Decoder = "exact"
+    interpolation: Interpolation = "bilinear"
 
     def __call__(self, row: int, size: int) -> np.ndarray:
         """Return the pixels of one row, ``uint8 (size, size, 3)``."""
-        return read_picture(self.paths[row], size=size)
+        return read_picture(
+            self.paths[row], size=size, decoder=self.decoder, interpolation=self.interpolation
+        )
 
     def take(self, rows: np.ndarray) -> "FileReader":
         """Return a reader of these rows alone."""
-        return FileReader(tuple(self.paths[row] for row in rows))
+        return replace(self, paths=tuple(self.paths[row] for row in rows))
+
+    def with_rules(self, *, decoder: Decoder, interpolation: Interpolation) -> "FileReader":
+        """Return a reader of the same files that decodes and resizes so."""
+        return replace(self, decoder=decoder, interpolation=interpolation)
 
 
-def resize_square(pixels: np.ndarray, *, size: int) -> np.ndarray:
+def with_rules(reader: Reader, *, decoder: Decoder, interpolation: Interpolation) -> Reader:
+    """Return a reader that decodes and resizes so, if it is one that can.
+
+    Args:
+        reader: Any; one that has a method ``with_rules`` is asked for the reader.
+        decoder: As of `read_picture`; readers without files ignore it.
+        interpolation: As of `read_picture`.
+
+    Returns:
+        Another reader of the same rows, or ``reader`` itself.
+
+    Example:
+        >>> with_rules(FileReader(("a.png",)), decoder="draft", interpolation="box").decoder
+        'draft'
+    """
+    if hasattr(reader, "with_rules"):
+        ruled: Reader = reader.with_rules(decoder=decoder, interpolation=interpolation)
+        return ruled
+    return reader
+
+
+def resize_square(
+    pixels: np.ndarray, *, size: int, interpolation: Interpolation = "bilinear"
+) -> np.ndarray:
     """Resize ``uint8 (H, W, 3)`` to a square as `read_picture` does.
 
     Example:
@@ -130,5 +219,5 @@ def resize_square(pixels: np.ndarray, *, size: int) -> np.ndarray:
     """
     if pixels.shape[:2] == (size, size):
         return pixels
-    picture = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
+    picture = Image.fromarray(pixels).resize((size, size), FILTERS[interpolation])
     return np.asarray(picture)

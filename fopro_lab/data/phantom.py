@@ -4,11 +4,12 @@ A class shows partly in shape and colour, which overlap between classes, and par
 of its own ring of frequencies inside the lesion. Nothing here is medical.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from fopro_lab.config import Decoder, Interpolation
 from fopro_lab.data.decoding import resize_square
 from fopro_lab.data.lesions import LesionClass, render_view, sample_lesion, sample_view
 from fopro_lab.data.sampling import share_out
@@ -107,14 +108,20 @@ class PhantomReader:
 
     seed: int
     images: tuple[str, ...]
+    interpolation: Interpolation = "bilinear"
 
     def __call__(self, row: int, size: int) -> np.ndarray:
         """Return the pixels of one row, ``uint8 (size, size, 3)``."""
-        return resize_square(draw_phantom(self.images[row], seed=self.seed), size=size)
+        pixels = draw_phantom(self.images[row], seed=self.seed)
+        return resize_square(pixels, size=size, interpolation=self.interpolation)
 
     def take(self, rows: np.ndarray) -> "PhantomReader":
         """Return a reader of these rows alone."""
-        return PhantomReader(self.seed, tuple(self.images[row] for row in rows))
+        return replace(self, images=tuple(self.images[row] for row in rows))
+
+    def with_rules(self, *, decoder: Decoder, interpolation: Interpolation) -> "PhantomReader":
+        """Return a reader that resizes so; drawn pictures need no decoder."""
+        return replace(self, interpolation=interpolation)
 
 
 def _views(lesion: int) -> int:

@@ -1,4 +1,5 @@
 import io
+import pickle
 import struct
 import zlib
 
@@ -12,6 +13,7 @@ from fopro_lab.data.decoding import (
     read_picture,
     resize_square,
     to_rgb,
+    with_rules,
 )
 from fopro_lab.errors import InputError
 
@@ -21,12 +23,70 @@ def ramp(height: int = 20, width: int = 30) -> np.ndarray:
     return np.stack([x * 8, y * 12, (x * y) % 256], axis=2).astype(np.uint8)
 
 
-def test_read_picture_equals_pil(tmp_path):
+def write_photograph(path, *, width: int, height: int, **options: object) -> np.ndarray:
+    """Write a smooth picture with some texture, as JPEG, and return what PIL reads."""
+    rng = np.random.default_rng(1)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=float)
+    noisy = np.clip(smooth + rng.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(path, "JPEG", quality=90, **options)
+    with Image.open(path) as opened:
+        return np.asarray(opened)
+
+
+@pytest.mark.parametrize("interpolation", ["box", "bilinear", "bicubic", "lanczos"])
+def test_read_picture_equals_pil(tmp_path, interpolation):
     path = tmp_path / "a.jpg"
     Image.fromarray(ramp()).save(path, quality=80)
+    resampling = Image.Resampling[interpolation.upper()]
     with Image.open(path) as opened:
-        expected = np.asarray(opened.convert("RGB").resize((16, 16), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(read_picture(path, size=16), expected)
+        expected = np.asarray(opened.convert("RGB").resize((16, 16), resampling))
+    read = read_picture(path, size=16, interpolation=interpolation)
+    np.testing.assert_array_equal(read, expected)
+    pixels = np.asarray(Image.open(path))
+    squared = resize_square(pixels, size=16, interpolation=interpolation)
+    np.testing.assert_array_equal(squared, expected)
+
+
+def test_read_picture_draft_is_near_to_exact(tmp_path):
+    # 257 x 321 at 32 px: libjpeg shrinks to 1/4, the last pixel of each side is a quarter one.
+    # The mean difference is 0.25 of 255. Stretched by that part of a pixel it would be 3.4, and
+    # shrunk to 1/8, which leaves too few pixels for the resize, 0.70.
+    write_photograph(tmp_path / "a.jpg", width=257, height=321)
+    exact = read_picture(tmp_path / "a.jpg", size=32).astype(int)
+    draft = read_picture(tmp_path / "a.jpg", size=32, decoder="draft").astype(int)
+    assert 0 < np.abs(draft - exact).mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "shrunk"), [(64, 32, 1), (127, 32, 1), (128, 32, 2), (256, 16, 8)]
+)
+def test_read_picture_draft_keeps_twice_the_side(tmp_path, side, size, shrunk):
+    write_photograph(tmp_path / "a.jpg", width=side, height=side)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        opened.draft(None, (side // shrunk, side // shrunk))
+        assert opened.size == (side // shrunk, side // shrunk)
+        expected = np.asarray(opened.resize((size, size), Image.Resampling.BILINEAR))
+    read = read_picture(tmp_path / "a.jpg", size=size, decoder="draft")
+    np.testing.assert_array_equal(read, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_read_picture_draft_turns_by_exif(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    write_photograph(tmp_path / "a.jpg", width=161, height=129, exif=exif)
+    exact = read_picture(tmp_path / "a.jpg", size=16).astype(int)
+    draft = read_picture(tmp_path / "a.jpg", size=16, decoder="draft").astype(int)
+    assert 0 < np.abs(draft - exact).mean() < 0.7  # it is 0.48; not boxed 6.5, not turned 60
+
+
+def test_read_picture_draft_leaves_other_formats_alone(tmp_path):
+    Image.fromarray(ramp(200, 200)).save(tmp_path / "a.png")
+    exact, draft = (
+        read_picture(tmp_path / "a.png", size=16, decoder=decoder) for decoder in ("exact", "draft")
+    )
+    np.testing.assert_array_equal(exact, draft)
 
 
 def test_read_picture_at_native_size_keeps_every_pixel(tmp_path):
@@ -69,6 +129,41 @@ def test_to_rgb_looks_up_the_palette():
     palette = Image.new("P", (1, 1), 1)
     palette.putpalette([0, 0, 0, 10, 20, 30])
     assert to_rgb(palette).getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_read_picture_looks_through_a_transparent_palette(tmp_path):
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    palette.paste(0, (0, 0, 8, 4))
+    palette.save(tmp_path / "a.png", transparency=0)
+    read = read_picture(tmp_path / "a.png", size=8)
+    assert read[0, 0].tolist() == [255, 255, 255]
+    assert read[7, 0].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png"])
+def test_read_picture_takes_the_first_of_an_animation(tmp_path, ending):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    path = tmp_path / f"a.{ending}"
+    first.save(path, save_all=True, append_images=[second], lossless=True)
+    assert read_picture(path, size=8)[4, 4].tolist() == [255, 0, 0]
+
+
+def test_read_picture_goes_by_the_content_not_the_ending(tmp_path):
+    Image.fromarray(ramp(16, 16)).save(tmp_path / "a.jpg", "PNG")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.jpg", size=16), ramp(16, 16))
+
+
+@pytest.mark.parametrize("decoder", ["exact", "draft"])
+def test_read_picture_takes_20000_pixels_in_a_row(tmp_path, decoder):
+    Image.new("RGB", (20_000, 40), (10, 200, 30)).save(tmp_path / "a.jpg", quality=95)
+    wide = read_picture(tmp_path / "a.jpg", size=16, decoder=decoder)
+    assert np.abs(wide.astype(int) - [10, 200, 30]).max() <= 3  # JPEG rounds
+
+
+def test_read_picture_takes_100_million_pixels_without_a_warning(tmp_path):
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "a.png")  # PIL alone warns from 89 on
+    assert read_picture(tmp_path / "a.png", size=8).max() == 0
 
 
 def test_to_rgb_refuses_floats():
@@ -125,6 +220,20 @@ def test_file_reader_reads_the_rows_it_took(tmp_path):
     assert reader.take(np.array([2, 0]))(0, 8).max() == 3
 
 
+def test_with_rules_reaches_each_row_and_each_part(tmp_path):
+    write_photograph(tmp_path / "a.jpg", width=256, height=256)
+    path = str(tmp_path / "a.jpg")
+    reader = with_rules(FileReader((path, path)), decoder="draft", interpolation="box")
+    expected = read_picture(path, size=16, decoder="draft", interpolation="box")
+    for part in (reader, reader.take(np.array([1])), pickle.loads(pickle.dumps(reader))):
+        np.testing.assert_array_equal(part(0, 16), expected)
+    assert (expected != read_picture(path, size=16)).any()
+
+
+def test_with_rules_leaves_a_reader_that_has_none():
+    assert with_rules(len, decoder="draft", interpolation="box") is len
+
+
 def test_resize_square_is_the_resize_of_read_picture(tmp_path):
     Image.fromarray(ramp()).save(tmp_path / "a.png")
     np.testing.assert_array_equal(
@@ -132,5 +241,21 @@ def test_resize_square_is_the_resize_of_read_picture(tmp_path):
     )
 
 
-def test_decoder_version_names_pillow():
-    assert f"pillow {Image.__version__}" in decoder_version()
+def test_decoder_version_names_pillow_and_the_rules():
+    assert f" exact bilinear pillow {Image.__version__}" in decoder_version()
+    assert len({decoder_version(d, i) for d in ("exact", "draft") for i in ("box", "lanczos")}) == 4
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (("fast", "box"), r"^decoder: expected one of 'exact', 'draft', got 'fast'$"),
+        (
+            ("exact", "area"),
+            r"^interpolation: expected one of 'box', 'bilinear', 'bicubic', 'lanczos', got 'area'$",
+        ),
+    ],
+)
+def test_decoder_version_refuses_unknown_rules(rules, message):
+    with pytest.raises(InputError, match=message):
+        decoder_version(*rules)
