@@ -1,12 +1,14 @@
 """A CSV and its pictures to one table: a row a picture."""
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from fopro_lab.data.csv_cells import read_cells
 from fopro_lab.data.sources import SPLIT_WORDS, list_pictures, number_classes
 from fopro_lab.errors import InputError
 
@@ -17,6 +19,8 @@ USUAL_NAMES = {
     "source": "source site scanner center centre hospital",
     "split": "split partition",
 }
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+EMPTY = ("", "nan", "NaN", "NA", "N/A", "<NA>", "null", "NULL")  # how tables write a missing cell
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,15 @@ def read_csv_pictures(
         >>> names, table["image"].tolist(), table["label"].tolist()
         (('mel', 'nv'), ['1', '2'], [1, 0])
     """
-    frame = _read_frame(csv_path)
+    frame = read_cells(csv_path)
     image_column = _find_column(frame, "image", columns.image, csv_path)
     class_column = _find_column(frame, "class", columns.label, csv_path)
     images = frame[image_column]
-    _refuse_empty(images, images, csv_path)
-    _refuse_empty(frame[class_column], images, csv_path)
+    _refuse_empty(images, images, csv_path, empty=("",))
+    _refuse_empty(frame[class_column], images, csv_path, empty=EMPTY)
     _refuse_twice(images, csv_path)
-    labels, names = number_classes(frame[class_column].tolist(), where=str(csv_path))
+    classes = _whole_numbers(frame[class_column], csv_path)
+    labels, names = number_classes(classes, where=str(csv_path))
     optional = {
         kind: _optional_column(frame, kind, given, csv_path)
         for kind, given in (("group", columns.group), ("source", columns.source))
@@ -83,30 +88,12 @@ def read_csv_pictures(
             "image": images,
             "path": paths,
             "label": labels,
-            "group": optional["group"].where(optional["group"] != "", images),
-            "source": optional["source"],
+            "group": optional["group"].mask(optional["group"].isin(EMPTY), images),
+            "source": optional["source"].mask(optional["source"].isin(EMPTY), ""),
             "split": _read_split(frame, columns.split, csv_path),
         }
     )
     return table, names
-
-
-def _read_frame(csv_path: Path) -> pd.DataFrame:
-    """Read every cell as stripped text, so that an id such as 0012 keeps its zeros."""
-    try:
-        with open(csv_path, encoding="utf-8-sig") as stream:
-            header = stream.readline()
-        separator = max(",;\t", key=header.count)
-        frame = pd.read_csv(
-            csv_path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{csv_path}: cannot be read as CSV ({reason})") from None
-    if frame.empty:
-        raise InputError(f"{csv_path}: expected a row per picture, found none")
-    frame.columns = frame.columns.str.strip()
-    return frame.apply(lambda column: column.str.strip())
 
 
 def _find_column(frame: pd.DataFrame, kind: str, given: str, csv_path: Path) -> str:
@@ -124,7 +111,7 @@ def _find_column(frame: pd.DataFrame, kind: str, given: str, csv_path: Path) -> 
             f"name it: {kind}_column=..."
         )
     if kind == "class":
-        named = [name for name in known if not frame[name].str.fullmatch(r"\d+").all()]
+        named = [name for name in known if not frame[name].map(NUMBER.fullmatch).all()]
         return (named or known)[0]
     return known[0]
 
@@ -147,12 +134,28 @@ def _read_split(frame: pd.DataFrame, given: str, csv_path: Path) -> pd.Series:
     return words
 
 
-def _refuse_empty(values: pd.Series, images: pd.Series, csv_path: Path) -> None:
-    empty = values.index[values == ""]
-    if len(empty):
-        who = images[empty[0]] or f"line {empty[0] + 2}"
+def _whole_numbers(values: pd.Series, csv_path: Path) -> list[str]:
+    """Read labels such as 1.0, which a table with gaps was saved with, as the integers they are."""
+    texts: list[str] = values.tolist()
+    if not all(NUMBER.fullmatch(text) for text in texts) or all(map(str.isdecimal, texts)):
+        return texts
+    for text in texts:
+        if not float(text).is_integer() or float(text) < 0:
+            raise InputError(
+                f"{csv_path}: {values.name}: expected names or integers from 0 as classes, got "
+                f"{text}; name the column of classes: class_column=..."
+            )
+    return [str(int(float(text))) for text in texts]
+
+
+def _refuse_empty(
+    values: pd.Series, images: pd.Series, csv_path: Path, *, empty: tuple[str, ...]
+) -> None:
+    found = values.index[values.isin(empty)]
+    if len(found):
+        who = images[found[0]] or f"line {found[0] + 2}"
         raise InputError(
-            f"{csv_path}: {values.name}: {len(empty)} empty, first of {who}; "
+            f"{csv_path}: {values.name}: {len(found)} empty, first of {who}; "
             "fill it in or remove the row"
         )
 
@@ -162,7 +165,7 @@ def _refuse_twice(values: pd.Series, csv_path: Path) -> None:
     if len(twice):
         raise InputError(
             f"{csv_path}: expected one row per picture, got {twice.iloc[0]} twice "
-            f"({len(twice)} such rows)"
+            f"({len(twice)} such rows); remove the repeated rows"
         )
 
 
@@ -178,17 +181,20 @@ def _locate(images: list[str], root: Path, csv_path: Path) -> list[str]:
             names[key] += 1
             where[key] = file
     paths, missing = [], []
-    for image in images:
+    for written in images:
+        image = written
+        if written not in by_path:  # then perhaps as Windows writes a path
+            image = written.replace("\\", "/").removeprefix("./")
         if image in by_path:
             paths.append(os.path.join(root, image))
         elif names[image] == 1:
             paths.append(os.path.join(root, where[image]))
         elif names[image] > 1:
             raise InputError(f"{csv_path}: {image}: {names[image]} pictures below {root} match")
-        elif os.path.isabs(image) and os.path.isfile(image):
-            paths.append(image)
+        elif os.path.isabs(written) and os.path.isfile(written):
+            paths.append(written)
         else:
-            missing.append(image)
+            missing.append(written)
     if missing:
         some = ", ".join(missing[:3])
         raise InputError(
