@@ -23,6 +23,91 @@ class Wanted(NamedTuple):
     fraction: float
     per_class: int = 0
 
+    @property
+    def label(self) -> str:
+        """The part and its size, as a protocol id tells it.
+
+        Example:
+            >>> Wanted("test", 0.25, per_class=100).label
+            'test100'
+        """
+        return f"{self.name}{self.per_class or format(self.fraction, 'g')}"
+
+
+def draw_missing(
+    dataset: Dataset, *, wanted: Sequence[Wanted], seed: int
+) -> tuple[np.ndarray, list[Wanted]]:
+    """Keep the parts that a data set gives and draw the others from the rest.
+
+    Args:
+        dataset: The pictures; its column ``split`` is honoured.
+        wanted: Test and validation, in the order in which they are drawn.
+        seed: Another seed gives other parts.
+
+    Returns:
+        Part of each picture, ``(N,)``, and those of ``wanted`` that were drawn.
+
+    Raises:
+        InputError: If sizes are out of range, the given split has no training part, or as
+            `draw_parts`.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset
+        >>> dataset = open_dataset("phantom", pictures=24)
+        >>> parts, drawn = draw_missing(dataset, wanted=[Wanted("test", 0.3)], seed=0)
+        >>> (parts == "test").sum(), [part.name for part in drawn]
+        (np.int64(8), ['test'])
+    """
+    _check_sizes(wanted)
+    given = dataset.table["split"].to_numpy().astype("U5")
+    parts, has = given.copy(), set(given) - {""}
+    if has and "train" not in has:
+        raise InputError(f"{dataset.name}: the given split has no training part")
+    drawn = [part for part in wanted if part.name not in has]
+    if drawn:
+        free = np.flatnonzero(given == ("train" if has else ""))
+        parts[free] = draw_parts(dataset, free, wanted=drawn, seed=seed)
+    return parts, drawn
+
+
+def name_drawing(
+    dataset: Dataset, drawn: Sequence[Wanted], *, seed: int, thinning: str = ""
+) -> str:
+    """Name what was drawn, and how, as a protocol id.
+
+    Args:
+        dataset: The pictures.
+        drawn: As `draw_missing` returns it.
+        seed: Of the drawing.
+        thinning: What was done to the training part afterwards.
+
+    Returns:
+        The id.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset
+        >>> name_drawing(open_dataset("phantom"), [Wanted("val", 0.15)], seed=3)
+        'phantom/groups/val0.15/seed3'
+    """
+    given = [name for name in ("val", "test") if name in set(dataset.table["split"])]
+    start = dataset.name
+    if any(dataset.table["split"]):
+        start += f"/given-{'-'.join(given) or 'train'}" if drawn else "/given"
+    sizes = [part.label for part in drawn[::-1]]
+    steps = "-".join([thinning, *sizes] if thinning else sizes)
+    return f"{start}/{group_word(dataset)}/{steps}/seed{seed}" if steps else start
+
+
+def group_word(dataset: Dataset) -> str:
+    """Tell whether a rule kept groups or single pictures apart.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset
+        >>> group_word(open_dataset("phantom"))
+        'groups'
+    """
+    return "pictures" if dataset.table["group"].is_unique else "groups"
+
 
 def draw_parts(
     dataset: Dataset, rows: np.ndarray, *, wanted: Sequence[Wanted], seed: int
@@ -49,7 +134,7 @@ def draw_parts(
         (np.int64(8), np.int64(16))
     """
     parts = np.full(len(rows), "train", dtype="U5")
-    groups = _list_groups(dataset.table.iloc[rows])
+    groups = list_groups(dataset.table.iloc[rows])
     for label, of_class in groups.groupby("label"):
         left = of_class.loc[hashed_order(of_class.index, seed=seed)]
         _refuse_too_few(dataset, int(str(label)), left, least=len(wanted) + 1)
@@ -78,10 +163,20 @@ def draw_parts(
     return parts
 
 
-def _list_groups(table: pd.DataFrame) -> pd.DataFrame:
+def list_groups(table: pd.DataFrame) -> pd.DataFrame:
     """List each group's class (that of most of its pictures), how many it has of it, and places.
 
-    Places count rows of ``table``, ordered by picture id: the order of the rows has no say.
+    Args:
+        table: Columns ``image``, ``group``, ``label``.
+
+    Returns:
+        A row a group, named by it: ``label``, ``own`` and ``places``, the rows of ``table``
+        ordered by picture id, so that the order of the rows has no say.
+
+    Example:
+        >>> table = pd.DataFrame({"image": list("bac"), "group": list("xxy"), "label": [1, 1, 0]})
+        >>> list_groups(table).loc["x", "places"]
+        [1, 0]
     """
     frame = table[["image", "group", "label"]].assign(place=np.arange(len(table)))
     frame = frame.sort_values("image")
@@ -126,3 +221,14 @@ def _refuse_too_few(dataset: Dataset, label: int, groups: pd.DataFrame, *, least
             f"{dataset.name}: class '{dataset.class_names[label]}' has {has}; a split needs at "
             f"least {least} groups of each class; add pictures or leave the class out"
         )
+
+
+def _check_sizes(wanted: Sequence[Wanted]) -> None:
+    for part in wanted:
+        if not 0 < part.fraction < 1:
+            raise InputError(f"{part.name}_fraction: expected between 0 and 1, got {part.fraction}")
+        if part.per_class < 0:
+            raise InputError(f"{part.name}_per_class: expected 0 or more, got {part.per_class}")
+    drawn = sum(part.fraction for part in wanted if not part.per_class)
+    if drawn >= 1:
+        raise InputError(f"val_fraction and test_fraction: expected a sum below 1, got {drawn:g}")

@@ -1,11 +1,10 @@
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fopro_lab.config import DataConfig
-from fopro_lab.data import isic2019_lt_counts, make_split, open_dataset, split_from
+from fopro_lab.data import make_split, open_dataset, split_from
 from fopro_lab.errors import InputError
 from tests.data.toys import toy_dataset
 
@@ -195,17 +194,58 @@ def test_make_split_refuses_a_given_split_without_training():
         make_split(toy_dataset(SINGLES, split=given_parts(val=20, test=20)))
 
 
-def test_make_split_refuses_a_given_split_without_a_class():
+def test_make_split_notes_a_class_that_the_given_validation_lacks():
     parts = given_parts(val=5, test=10, train=25)
     parts |= {f"g{number}": "train" for number in range(5)}
-    with pytest.raises(InputError, match=r"^toy: class 'class0' has no picture in val; add"):
+    dataset = toy_dataset(SINGLES, split=parts)
+    split = make_split(dataset)
+    assert split.notes == ("val has no picture of class0",)
+    assert split.class_counts(dataset).tolist() == [30, 25, 25]
+
+
+def test_make_split_refuses_a_given_split_that_trains_without_a_class():
+    parts = given_parts(val=5, test=10, train=25)
+    parts |= {f"g{number}": "val" for number in range(40) if parts[f"g{number}"] == "train"}
+    with pytest.raises(InputError, match=r"^toy: class 'class0' has no picture in train; add"):
         make_split(toy_dataset(SINGLES, split=parts))
 
 
-def test_split_from_takes_every_field_of_the_config():
-    config = DataConfig(val_fraction=0.1, test_per_class=5, split_seed=3)
-    split = split_from(toy_dataset(SINGLES), config)
-    assert split.protocol == "toy/pictures/val0.1-test5/seed3"
+def test_make_split_names_a_given_training_part():
+    split = make_split(toy_dataset(SINGLES, split=given_parts(train=40)))
+    assert split.protocol == "toy/given-train/pictures/val0.15-test0.25/seed0"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "protocol"),
+    [
+        (
+            {"val_fraction": 0.1, "test_per_class": 5, "split_seed": 3},
+            "pictures/val0.1-test5/seed3",
+        ),
+        (
+            {"split_rule": "folds", "folds": 4, "fold": 2, "val_per_class": 3, "split_seed": 1},
+            "pictures/folds4-val3/seed1/fold2",
+        ),
+        (
+            {"split_rule": "long-tail", "tail_ratio": 0.5, "test_fraction": 0.3},
+            "pictures/longtail0.5-val0.15-test0.3/seed0",
+        ),
+    ],
+)
+def test_split_from_takes_every_field_of_the_config(knobs, protocol):
+    assert split_from(toy_dataset(SINGLES), DataConfig(**knobs)).protocol == f"toy/{protocol}"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"split_rule": "isic2019-lt", "tail_ratio": 0.005, "fold": 3}, r"train_skin3_0.005.csv"),
+        ({"split_rule": "hyperkvasir", "folds": 2, "fold": 2}, r"2_fold_split.csv for folds=2"),
+    ],
+)
+def test_split_from_looks_for_published_files_where_the_config_says(tmp_path, knobs, message):
+    with pytest.raises(InputError, match=rf"^split_files: {tmp_path}: expected the .*{message}"):
+        split_from(toy_dataset(SINGLES), DataConfig(split_files=str(tmp_path), **knobs))
 
 
 def test_make_split_of_the_default_phantom():
@@ -213,28 +253,6 @@ def test_make_split_of_the_default_phantom():
     split = make_split(dataset)
     assert split.protocol == "phantom/groups/val0.15-test0.25/seed0"
     assert split.class_counts(dataset).min() >= 8
-
-
-def test_isic2019_lt_counts_are_the_published_ones():
-    # Counted in the split files published with FoPro-KD: 1:100, 1:200 and 1:500.
-    assert isic2019_lt_counts(0.01) == [12725, 4372, 3173, 1788, 717, 478, 103, 89]
-    assert isic2019_lt_counts(0.005) == [12725, 4372, 2833, 1329, 623, 292, 103, 64]
-    assert isic2019_lt_counts(0.002) == [12725, 4372, 2180, 897, 369, 152, 62, 25]
-
-
-@pytest.mark.parametrize("ratio", [0.0, -0.1, 1.5])
-def test_isic2019_lt_counts_refuses(ratio):
-    with pytest.raises(InputError, match=r"^ratio: expected above 0 and at most 1, got"):
-        isic2019_lt_counts(ratio)
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("ratio", [0.01, 0.005, 0.002])
-def test_isic2019_lt_counts_equal_the_published_files(shared, ratio):
-    for fold in range(1, 6):
-        path = shared / "data" / "isic2019_lt_splits" / f"train_skin{fold}_{ratio}.csv"
-        counts = pd.read_csv(path)["finding"].value_counts(sort=False).sort_index()
-        assert isic2019_lt_counts(ratio) == counts.tolist()
 
 
 @pytest.mark.real

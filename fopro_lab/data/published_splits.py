@@ -1,0 +1,177 @@
+"""A published split and the pictures that are here: which is which, and what is missing."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from fopro_lab.data.catalog import Dataset
+from fopro_lab.data.sources import SUFFIXES
+from fopro_lab.errors import InputError
+
+BELOW = "official_splits"  # where HyperKvasir's repository keeps its files
+
+
+class Matched(NamedTuple):
+    """The named pictures that are here.
+
+    Attributes:
+        rows: Row of the data set of each, ``int64 (M,)``.
+        named: The same pictures as the file names them, ``M`` rows.
+        ending: What the protocol id adds: empty if all named pictures are here.
+        notes: What is missing, a line each.
+
+    Example:
+        >>> Matched._fields
+        ('rows', 'named', 'ending', 'notes')
+    """
+
+    rows: np.ndarray
+    named: pd.DataFrame
+    ending: str
+    notes: list[str]
+
+
+def match_pictures(
+    dataset: Dataset, named: pd.DataFrame, *, where: Path | str, leave_out: bool
+) -> Matched:
+    """Find the pictures that a published split names, with or without their extensions.
+
+    Args:
+        dataset: The pictures that are here; those that are not named belong to no part.
+        named: Column ``image`` and what else the split says; a row a picture.
+        where: File or folder of the split, for the messages.
+        leave_out: Go on without named pictures that are not here; the protocol id tells.
+
+    Returns:
+        The pictures of both.
+
+    Raises:
+        InputError: If a picture is named twice or two pictures have one name, none is here, or
+            some are not and ``leave_out`` is off.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset
+        >>> dataset = open_dataset("phantom", pictures=24)
+        >>> named = pd.DataFrame({"image": [*dataset.table["image"][:3], "elsewhere"]})
+        >>> match_pictures(dataset, named, where="a.csv", leave_out=True).ending
+        '/part-3of4-phantom-24'
+    """
+    ids = named["image"].map(picture_id)
+    if ids.duplicated().any():
+        raise InputError(
+            f"{where}: expected each picture once, got {ids[ids.duplicated()].iloc[0]} twice"
+        )
+    own = dataset.table["image"].map(picture_id)
+    twice = own[own.duplicated() & own.isin(ids)]
+    if len(twice):
+        raise InputError(f"{dataset.name}: two pictures are named {twice.iloc[0]}; keep one")
+    row_of = pd.Series(np.arange(len(dataset)), index=own)
+    here = ids.isin(own).to_numpy()
+    have, total = int(here.sum()), len(named)
+    if not have:
+        raise InputError(
+            f"{where}: none of its {total:,} pictures is in {dataset.name}, first "
+            f"{ids.iloc[0]}; is it the split of these pictures?"
+        )
+    if have < total and not leave_out:
+        raise InputError(
+            f"{where}: {total - have:,} of its {total:,} pictures are not in {dataset.name}, "
+            f"first {ids[~here].iloc[0]}; add them, or go on without them: unusable=leave-out"
+        )
+    rows = row_of[ids[here]].to_numpy()
+    if have == total:
+        return Matched(rows, named, "", [])
+    note = f"{have:,} of the {total:,} pictures that the published split names are here"
+    return Matched(rows, named[here], f"/part-{have}of{total}-{dataset.name}", [note])
+
+
+def picture_id(name: str) -> str:
+    """Return a picture's name without folders and extension.
+
+    Example:
+        >>> picture_id("nv/ISIC_0000017_downsampled.JPG"), picture_id("v1.2-3")
+        ('ISIC_0000017_downsampled', 'v1.2-3')
+    """
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
+
+
+def find_split_files(
+    names: Sequence[str], *, files: Path | None, fetched: str, knob: str
+) -> list[Path]:
+    """Find the files of a published split.
+
+    Args:
+        names: Names of the files.
+        files: Folder that holds them, also in ``official_splits`` below it, or the file itself if
+            it is one; None looks where ``fopro data fetch`` puts them.
+        fetched: Name under which they are fetched.
+        knob: What chose these names, for the message.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        InputError: If they were not fetched, or one is missing.
+
+    Example:
+        >>> find_split_files(["a.csv"], files=Path("nowhere"), fetched="toy", knob="fold=1")
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: split_files: nowhere: no such folder or file
+    """
+    if files is None:
+        from fopro_lab.fetching import fetched_place
+
+        files = fetched_place(fetched)
+        if files is None:
+            raise InputError(
+                f"split_files: {fetched} is not fetched; say `fopro data fetch {fetched}`, or give "
+                f"the folder that holds {names[0]}"
+            )
+    if not files.exists():
+        raise InputError(f"split_files: {files}: no such folder or file")
+    if files.is_file() and len(names) == 1:
+        return [files]
+    folder = files / BELOW if (files / BELOW).is_dir() else files
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(
+                f"split_files: {folder}: expected the published {name} for {knob}, found none"
+            )
+    return [folder / name for name in names]
+
+
+def refuse_disagreement(
+    dataset: Dataset, matched: Matched, expected: Sequence[str], *, where: Path | str
+) -> None:
+    """Refuse a split whose classes are not those of the data set.
+
+    Args:
+        dataset: The pictures.
+        matched: Those that the split names; its column ``class`` is told in the message.
+        expected: The data set's class that each named picture should have, ``(M,)``.
+        where: File or folder of the split.
+
+    Raises:
+        InputError: If a picture has another class.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset
+        >>> dataset = open_dataset("phantom", pictures=24)
+        >>> named = pd.DataFrame({"image": dataset.table["image"][:1], "class": ["X"]})
+        >>> matched = match_pictures(dataset, named, where="a.csv", leave_out=False)
+        >>> refuse_disagreement(dataset, matched, [dataset.class_names[0]], where="a.csv")
+    """
+    labels = dataset.table["label"].to_numpy()[matched.rows]
+    own = np.array(dataset.class_names, dtype=object)[labels]
+    wrong = np.flatnonzero(own != np.array(list(expected), dtype=object))
+    if len(wrong):
+        first = matched.named.iloc[wrong[0]]
+        raise InputError(
+            f"{where}: {len(wrong):,} of {len(own):,} pictures have another class in "
+            f"{dataset.name}, first {first['image']}: '{own[wrong[0]]}' where the split says "
+            f"'{first['class']}'; mend the labels"
+        )
