@@ -111,7 +111,7 @@ def _find_column(frame: pd.DataFrame, kind: str, given: str, csv_path: Path) -> 
             f"name it: {kind}_column=..."
         )
     if kind == "class":
-        named = [name for name in known if not frame[name].map(NUMBER.fullmatch).all()]
+        named = [name for name in known if not all(map(NUMBER.fullmatch, frame[name]))]
         return (named or known)[0]
     return known[0]
 
@@ -137,7 +137,7 @@ def _read_split(frame: pd.DataFrame, given: str, csv_path: Path) -> pd.Series:
 def _whole_numbers(values: pd.Series, csv_path: Path) -> list[str]:
     """Read labels such as 1.0, which a table with gaps was saved with, as the integers they are."""
     texts: list[str] = values.tolist()
-    if not all(NUMBER.fullmatch(text) for text in texts) or all(map(str.isdecimal, texts)):
+    if not all(map(NUMBER.fullmatch, texts)) or all(map(str.isdecimal, texts)):
         return texts
     for text in texts:
         if not float(text).is_integer() or float(text) < 0:

@@ -1,9 +1,21 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fopro_lab.data.csv_sources import CsvColumns, read_csv_pictures
 from fopro_lab.errors import InputError
+
+quick = settings(deadline=None, max_examples=60)
+
+
+@pytest.fixture(scope="module")
+def four_pictures(tmp_path_factory) -> Path:
+    """A folder with the pictures 1 to 4, for CSVs that come and go."""
+    root = tmp_path_factory.mktemp("four")
+    write(root, "")
+    return root
 
 
 def write(root: Path, text: str, *, encoding: str = "utf-8", pictures: str = "1 2 3 4") -> Path:
@@ -66,6 +78,86 @@ def test_read_csv_pictures_passes_over_a_guessed_split_of_folds(tmp_path):
     assert set(read(path)[0]["split"]) == {""}
 
 
+def test_read_csv_pictures_reads_whole_numbers_as_integers(tmp_path):
+    path = write(tmp_path, "image,label\n1,1.0\n2,0.0\n3,2.00\n")
+    table, names = read(path)
+    assert (names, table["label"].tolist()) == (("0", "1", "2"), [1, 0, 2])
+
+
+def test_read_csv_pictures_prefers_names_to_numbers_of_any_form(tmp_path):
+    path = write(tmp_path, "image,class,target\n1,0.0,nv\n2,1.0,mel\n")
+    assert read(path)[1] == ("mel", "nv")
+
+
+def test_read_csv_pictures_takes_an_undefined_group_as_none(tmp_path):
+    path = write(tmp_path, "image,dx,lesion_id,site\n1,nv,nan,NA\n2,mel,nan,B\n3,nv,L,\n")
+    table, _ = read(path)
+    assert table["group"].tolist() == ["1", "2", "L"]
+    assert table["source"].tolist() == ["", "B", ""]
+
+
+def test_read_csv_pictures_finds_paths_as_windows_writes_them(tmp_path):
+    path = write(tmp_path, "image,dx\nimages\\1.jpg,nv\n./images/2.jpg,mel\n")
+    table, _ = read(path)
+    assert [Path(file).name for file in table["path"]] == ["1.jpg", "2.jpg"]
+
+
+@quick
+@given(
+    order=st.permutations("1234"),
+    labels=st.lists(st.sampled_from(["nv", "mel", " nv "]), min_size=4, max_size=4),
+    separator=st.sampled_from(",;\t"),
+    mark=st.sampled_from(["", "\ufeff"]),
+    end=st.sampled_from(["\n", "\r\n", "\n\n"]),
+    suffix=st.sampled_from(["", ".jpg"]),
+    quote=st.sampled_from(["", '"']),
+)
+def test_read_csv_pictures_does_not_mind_how_a_table_is_written(
+    four_pictures, order, labels, separator, mark, end, suffix, quote
+):
+    rows = [f"{quote}{i}{suffix}{quote}{separator}{c}" for i, c in zip(order, labels, strict=True)]
+    path = four_pictures / "labels.csv"
+    path.write_bytes((mark + end.join([f"image{separator}dx", *rows, ""])).encode())
+    wanted = [label.strip() for label in labels]
+    if len(set(wanted)) < 2:
+        with pytest.raises(InputError, match=r"expected two classes or more, found '\w+' alone$"):
+            read(path)
+        return
+    table, names = read(path)
+    assert names == ("mel", "nv")
+    assert [Path(file).stem for file in table["path"]] == list(order)
+    assert [names[label] for label in table["label"]] == wanted
+
+
+@quick
+@given(
+    images=st.lists(st.sampled_from(["1", "2", "2.jpg", "3", "9", "", "../1"]), max_size=5),
+    labels=st.lists(st.sampled_from(["nv", "mel", "0", "2", "1.5", "-1", "nan", ""]), max_size=5),
+    groups=st.lists(st.sampled_from(["", "L1", "nan"]), min_size=5, max_size=5),
+)
+def test_read_csv_pictures_answers_bad_rows_with_one_line(four_pictures, images, labels, groups):
+    rows = [",".join(row) for row in zip(images, labels, groups, strict=False)]
+    path = four_pictures / "labels.csv"
+    path.write_text("\n".join(["image,dx,lesion_id", *rows]))
+    images, labels = images[: len(rows)], labels[: len(rows)]
+    stems = [Path(image).stem for image in images]
+    broken = (
+        not rows
+        or {"", "nan"} & set(labels)
+        or not set(images) <= {"1", "2", "2.jpg", "3"}
+        or len(set(stems)) < len(stems)
+        or len(set(labels)) < 2
+        or (set(labels) <= {"0", "2", "1.5", "-1"})  # none of them are integers without a gap
+    )
+    try:
+        table, names = read(path)
+    except InputError as error:
+        assert broken and "\n" not in str(error)
+    else:
+        assert not broken
+        assert [names[label] for label in table["label"]] == labels
+
+
 @pytest.mark.parametrize(
     ("text", "columns", "message"),
     [
@@ -80,6 +172,16 @@ def test_read_csv_pictures_passes_over_a_guessed_split_of_folds(tmp_path):
         ("image,dx\n,nv\n2,mel\n", {}, r"image: 1 empty, first of line 2;"),
         ("image,dx\n1,nv\n1,mel\n", {}, r"expected one row per picture, got 1 twice"),
         ("image,dx\n1,nv\n1.jpg,mel\n", {}, r"expected one row per picture, got .*1.jpg twice"),
+        ("image,dx\n1,nv\n1,nv\n2,mel\n", {}, r"got 1 twice \(1 such rows\); remove the repeated"),
+        ("image,dx\n1,nv\n2,nan\n", {}, r"dx: 1 empty, first of 2; fill it in or remove the row$"),
+        (
+            "image,label\n1,0\n2,0.5\n",
+            {},
+            r"label: expected names or integers from 0 as classes, got 0.5; name the column of "
+            r"classes: class_column=...$",
+        ),
+        ("image,label\n1,-1\n2,1\n", {}, r"integers from 0 as classes, got -1; name"),
+        ("image,dx\n1,nv\n2\n", {}, r"labels.csv: line 3: expected 2 cells as in the header"),
         ("image,label\n1,0\n2,2\n", {}, r"without a gap, got 0, 2 and no 1; renumber them"),
         ("image,dx\n1,nv\n9,mel\n8,a\n", {}, r"2 of 3 pictures are not below .*: 9, 8; the CSV"),
         ("image,dx\n", {}, r"expected a row per picture, found none"),
