@@ -1,95 +1,62 @@
-"""Decode once: all pictures of a data set in one memory map of 8-bit pixels."""
+"""Decode once: all pictures of a data set in one file of 8-bit pixels."""
 
-from __future__ import annotations
-
+import contextlib
 import hashlib
-import json
 import os
 import re
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from fopro_lab.data.catalog import Dataset, Reader, take_rows
-from fopro_lab.data.decoding import decoder_version
+from fopro_lab.config import Decoder, Interpolation
+from fopro_lab.data.catalog import Dataset
+from fopro_lab.data.decoding import decoder_version, with_rules
+from fopro_lab.data.pack_files import is_whole, load_pixels, note_path, read_note
+from fopro_lab.data.pack_writing import write_pack
+from fopro_lab.data.packed import Pack
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.files import atomic_path, write_json
-from fopro_lab.progress import progress as show_progress
+from fopro_lab.files import write_json
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-CHUNK = 32  # pictures a task
-SHORT = 20.0  # seconds; for less, starting other processes takes longer than it saves
 SHOWN = 20  # damaged files in one message
 
-
-@dataclass(frozen=True, eq=False)
-class Pack:
-    """All pictures at one size; row ``i`` is row ``i`` of ``dataset``.
-
-    It is a map-style data set for ``torch.utils.data.DataLoader`` too.
-
-    Attributes:
-        images: ``uint8 (N, size, size, 3)``, RGB, a read-only memory map.
-        labels: ``int64 (N,)``.
-        size: Side, pixels.
-        dataset: What was packed, without the pictures that were left out.
-        left_out: Ids of unreadable pictures and the reason, empty unless asked for.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
-        >>> image, label = packed[0]
-        >>> len(packed), image.shape, label
-        (24, torch.Size([3, 16, 16]), 0)
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    size: int
-    dataset: Dataset
-    left_out: dict[str, str]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        import torch  # late: packing alone does without it
-
-        pixels = torch.from_numpy(self.images[row].copy())
-        return pixels.permute(2, 0, 1).float() / 255, int(self.labels[row])
+__all__ = ["Pack", "cache_folder", "pack"]
 
 
 def pack(
     dataset: Dataset,
     size: int,
     *,
+    decoder: Decoder = "exact",
+    interpolation: Interpolation = "bilinear",
     cache: Path | str | None = None,
     jobs: int = 0,
     progress: bool = True,
     leave_out: bool = False,
+    verify: bool = False,
 ) -> Pack:
     """Decode and resize every picture once, or open the result of an earlier time.
 
     The pack is kept under a key of the data set's fingerprint, the files' times of change, the
-    decoder's version and the size. One process packs, others wait for it; one that is stopped
-    leaves nothing that looks like a pack.
+    decoder, the interpolation and the size. One process packs, others wait for it; one that is
+    stopped, even by a kill, is gone on with. A pack whose file has another length or time than
+    was noted is compared with its checksums first; what does not match is decoded again.
 
     Args:
         dataset: The pictures.
         size: Side of the square pictures, pixels, 8 to 2048.
+        decoder: ``exact`` as PIL, or ``draft``: JPEGs shrunk while decoding, see `read_picture`.
+        interpolation: Of the resize: box, bilinear, bicubic or lanczos, antialiased.
         cache: Folder of packs; default ``$FOPRO_CACHE``, else ``~/.cache/fopro_lab``.
-        jobs: Processes; 0 is one a core, or this one alone if that takes less than 20 s.
+        jobs: Processes; 0 is one a core, or this one alone if that takes less than 6 s.
         progress: Say how far it is.
         leave_out: Go on without unreadable pictures and record them.
+        verify: Compare the whole pack with its checksums.
 
     Returns:
         The pack. With ``leave_out``, split ``pack.dataset``, whose rows are the pack's.
@@ -107,23 +74,34 @@ def pack(
         raise InputError(f"size: expected 8 to 2048 pixels, got {size}")
     if jobs < 0:
         raise InputError(f"jobs: expected 0 for one a core or a positive number, got {jobs}")
-    folder = cache_folder(cache)
-    safe_name = re.sub(r"[^\w.-]", "_", dataset.name)
-    target = folder / f"{safe_name}-{size}-{_key(dataset, size)}.npy"
-    note = _read_note(target, size)
-    if note is None:
+    decoder_version(decoder, interpolation)  # refuses unknown names
+    reader = with_rules(dataset.reader, decoder=decoder, interpolation=interpolation)
+    dataset = replace(dataset, reader=reader)
+    version = decoder_version(
+        getattr(reader, "decoder", "exact"), getattr(reader, "interpolation", interpolation)
+    )
+    safe_name = re.sub(r"[^\w.-]", "_", dataset.name)[:80]
+    target = cache_folder(cache) / f"{safe_name}-{size}-{_key(dataset, size, version)}.npy"
+    found = _open(target, verify=verify)
+    stale = None
+    if found is not None and not leave_out and _readable_again(dataset, size, found[0]):
+        stale, found = found[0], None
+    if found is None:
         with _locked(target, tell=progress):
-            note = _read_note(target, size)  # another process may have packed meanwhile
-            if note is None:
-                note = _write(dataset, size, target, jobs=jobs, tell=progress)
-    left_out: dict[str, str] = note["left_out"]
+            if stale is not None and read_note(target) == stale:
+                target.unlink(missing_ok=True)
+            found = _open(target, verify=verify)  # another process may have packed meanwhile
+            if found is None:
+                found = _make(dataset, size, target, version, jobs=jobs, tell=progress)
+    note, images = found
+    left_out = {entry["image"]: entry["reason"] for entry in note["unreadable"]}
     if left_out and not leave_out:
-        raise _unreadable(dataset, left_out)
+        raise _unreadable(dataset, list(left_out.values()))
     if left_out:
-        kept = ~dataset.table["image"].isin(left_out.keys()).to_numpy()
-        dataset = dataset.subset(np.flatnonzero(kept))
+        kept = np.setdiff1d(np.arange(len(dataset)), [entry["row"] for entry in note["unreadable"]])
+        dataset = dataset.subset(kept)
     labels = dataset.table["label"].to_numpy(dtype=np.int64)
-    return Pack(np.load(target, mmap_mode="r"), labels, size, dataset, left_out)
+    return Pack(images, labels, size, dataset, left_out, target)
 
 
 def cache_folder(cache: Path | str | None = None) -> Path:
@@ -137,111 +115,70 @@ def cache_folder(cache: Path | str | None = None) -> Path:
     return Path(chosen).expanduser()
 
 
-def _key(dataset: Dataset, size: int) -> str:
-    digest = hashlib.sha256(f"{dataset.fingerprint} {decoder_version()} {size}".encode())
-    for path in filter(None, dataset.table["path"]):
-        try:
-            digest.update(str(os.stat(path).st_mtime_ns).encode())
-        except OSError:
-            digest.update(b"gone")  # reading it gives the message
-    return digest.hexdigest()[:20]
+def _key(dataset: Dataset, size: int, version: str) -> str:
+    facts = f"{dataset.fingerprint} {dataset.stamp} {version} {size}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:20]
 
 
-def _read_note(target: Path, size: int) -> dict[str, Any] | None:
-    """Return what was noted when the pack was finished, or None if there is no whole pack."""
-    try:
-        note: dict[str, Any] = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
-        whole = target.stat().st_size == note["bytes"]
-    except (OSError, ValueError, KeyError):
+def _open(target: Path, *, verify: bool = False) -> tuple[dict[str, Any], np.ndarray] | None:
+    """Return note and pictures of a whole pack, or None if it must be made or mended.
+
+    The file that is looked at is the file that is read, even if another process replaces it.
+    """
+    note = read_note(target)
+    if note is None:
         return None
-    return note if whole else None
+    try:
+        with open(target, "rb") as stream:
+            facts = os.fstat(stream.fileno())
+            noted = (facts.st_size, facts.st_mtime_ns) == (note["bytes"], note["mtime_ns"])
+            if not noted or verify:
+                if not is_whole(stream, note):
+                    return None
+                if not noted:  # copied or touched: remember that it was compared
+                    note["mtime_ns"] = facts.st_mtime_ns
+                    with contextlib.suppress(WorkError, OSError):  # may only be read, or is in use
+                        write_json(note_path(target), note)
+            return note, load_pixels(stream, note)
+    except FileNotFoundError:
+        return None
 
 
-def _write(dataset: Dataset, size: int, target: Path, *, jobs: int, tell: bool) -> dict[str, Any]:
-    """Write the pixels, then the note that makes them a pack."""
-    left_out: dict[str, str] = {}
-    results: Iterable[np.ndarray | str] = _read_all(dataset, size, jobs)
-    if tell:
-        results = show_progress(results, total=len(dataset), label=f"packing {dataset.name}")
-    with atomic_path(target) as temporary, open(temporary, "wb") as stream:
-        _write_header(stream, len(dataset), size)
-        for image, result in zip(dataset.table["image"], results, strict=True):
-            if isinstance(result, str):
-                left_out[image] = result
-            else:
-                stream.write(result.tobytes())
-        if len(left_out) == len(dataset):
-            raise _unreadable(dataset, left_out)
-        total = stream.tell()
-        stream.seek(0)
-        _write_header(stream, len(dataset) - len(left_out), size)
-    note = {
-        "dataset": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "decoder": decoder_version(),
-        "size": size,
-        "bytes": total,
-        "left_out": left_out,
-    }
-    write_json(target.with_suffix(".json"), note)
-    return note
+def _make(
+    dataset: Dataset, size: int, target: Path, version: str, *, jobs: int, tell: bool
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Write the pack, or mend it; the lock is held."""
+    if target.exists() and read_note(target) is not None:
+        sys.stderr.write(f"{target}: damaged; what does not match its checksum is decoded again\n")
+    facts = {"decoder": version}
+    unreadable = write_pack(dataset, size, target, facts=facts, jobs=jobs, tell=tell)
+    found = _open(target)
+    if found is None:  # not one could be read
+        raise _unreadable(dataset, list(unreadable.values()))
+    return found
 
 
-def _write_header(stream: BinaryIO, count: int, size: int) -> None:
-    """Write numpy's header; it has the same length for any count, so that it can be replaced."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
-    np.lib.format.write_array_header_1_0(stream, header)
+def _readable_again(dataset: Dataset, size: int, note: dict[str, Any]) -> bool:
+    """Try pictures that could not be read: rights or a network drive may be mended by now."""
+    for entry in note["unreadable"]:
+        with contextlib.suppress(InputError):
+            dataset.read(entry["row"], size)
+            return True
+    return False
 
 
-def _read_all(dataset: Dataset, size: int, jobs: int) -> Iterator[np.ndarray | str]:
-    """Yield the pixels of each row in order, or the reason why there are none."""
-    chunks = (
-        np.arange(start, min(start + CHUNK, len(dataset)))
-        for start in range(0, len(dataset), CHUNK)
-    )
-    start = time.monotonic()
-    first = next(chunks, np.arange(0))
-    yield from _read_rows(dataset.reader, first, size)
-    seconds = (time.monotonic() - start) * (len(dataset) / max(len(first), 1) - 1)
-    if jobs == 1 or (jobs == 0 and seconds < SHORT):
-        for rows in chunks:
-            yield from _read_rows(dataset.reader, rows, size)
-        return
-    # Pillow holds the interpreter's lock while it decodes, so threads gain nothing. Joblib's
-    # processes need no guarded main module, and start from a notebook's kernel as well.
-    from joblib import Parallel, delayed  # late: opening a pack does without it
-
-    calls = (
-        delayed(_read_rows)(take_rows(dataset.reader, rows), np.arange(len(rows)), size)
-        for rows in chunks
-    )
-    with Parallel(n_jobs=jobs or -1, return_as="generator") as parallel:
-        for results in parallel(calls):
-            yield from results
-
-
-def _read_rows(reader: Reader, rows: np.ndarray, size: int) -> list[np.ndarray | str]:
-    results: list[np.ndarray | str] = []
-    for row in rows:
-        try:
-            results.append(reader(int(row), size))
-        except InputError as error:
-            results.append(str(error))
-    return results
-
-
-def _unreadable(dataset: Dataset, left_out: dict[str, str]) -> InputError:
-    reasons = list(left_out.values())
+def _unreadable(dataset: Dataset, reasons: list[str]) -> InputError:
     more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
     return InputError(
         f"{dataset.name}: {len(reasons)} of {len(dataset)} pictures cannot be read: "
-        f"{'; '.join(reasons[:SHOWN])}{more}. Replace or remove them"
+        f"{'; '.join(reasons[:SHOWN])}{more}. Replace or remove them, or go on without: "
+        "unusable=leave-out"
     )
 
 
 @contextmanager
 def _locked(target: Path, *, tell: bool) -> Iterator[None]:
-    """Hold the right to write ``target``; clear away what a killed process left."""
+    """Hold the right to write ``target``; clear away notes that a killed process began."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target.with_suffix(".lock"))
@@ -255,8 +192,8 @@ def _locked(target: Path, *, tell: bool) -> Iterator[None]:
         reason = error.strerror or error
         raise WorkError(f"{target.parent}: cannot be used as cache ({reason})") from None
     try:
-        for stale in target.parent.glob(f".{target.name}.*.part"):
-            stale.unlink()
+        for stale in target.parent.glob(f".{target.stem}.*.part"):
+            stale.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

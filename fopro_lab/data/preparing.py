@@ -20,18 +20,48 @@ class Prepared(NamedTuple):
     split: Split
 
 
+def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False) -> Pack:
+    """Open and pack the data set that a config names.
+
+    Args:
+        config: Data set, size, decoder, interpolation, and what becomes of unreadable pictures.
+        progress: Say how far the packing is.
+        verify: Compare a pack that is there with its checksums.
+
+    Returns:
+        The pack.
+
+    Raises:
+        InputError: As `open_dataset` and `pack`.
+        WorkError: If the disk is full or may not be written.
+
+    Example:
+        >>> len(pack_from(DataConfig(pictures=40, image_size=16), progress=False))
+        40
+    """
+    return pack(
+        open_from(config),
+        config.image_size,
+        decoder=config.decoder,
+        interpolation=config.interpolation,
+        progress=progress,
+        leave_out=config.unusable == "leave-out",
+        verify=verify,
+    )
+
+
 def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
     """Open, pack and split the data set that a config names.
 
     Args:
-        config: Data set, size, decoder and split.
+        config: As of `pack_from`, and the split.
         progress: Say how far the packing is.
 
     Returns:
         The pack and the split of ``packed.dataset``.
 
     Raises:
-        InputError: As `open_dataset`, `pack` and `make_split`.
+        InputError: As `pack_from` and `split_from`.
         WorkError: If the disk is full or may not be written.
 
     Example:
@@ -39,10 +69,5 @@ def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
         >>> packed.images.shape, len(split.train)
         ((40, 16, 16, 3), 19)
     """
-    packed = pack(
-        open_from(config),
-        config.image_size,
-        progress=progress,
-        leave_out=config.unusable == "leave-out",
-    )
+    packed = pack_from(config, progress=progress)
     return Prepared(packed, split_from(packed.dataset, config))
