@@ -1,7 +1,7 @@
 """A published split and the pictures that are here: which is which, and what is missing."""
 
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence, Set
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -59,29 +59,27 @@ def match_pictures(
         >>> match_pictures(dataset, named, where="a.csv", leave_out=True).ending
         '/part-3of4-phantom-24'
     """
-    ids = named["image"].map(picture_id)
-    if ids.duplicated().any():
-        raise InputError(
-            f"{where}: expected each picture once, got {ids[ids.duplicated()].iloc[0]} twice"
-        )
-    own = dataset.table["image"].map(picture_id)
-    twice = own[own.duplicated() & own.isin(ids)]
-    if len(twice):
-        raise InputError(f"{dataset.name}: two pictures are named {twice.iloc[0]}; keep one")
-    row_of = pd.Series(np.arange(len(dataset)), index=own)
-    here = ids.isin(own).to_numpy()
-    have, total = int(here.sum()), len(named)
+    ids = [picture_id(image) for image in named["image"]]
+    own = [picture_id(image) for image in dataset.table["image"]]
+    row_of = dict(zip(own, range(len(own)), strict=True))
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{where}: expected each picture once, got {_first_twice(ids)} twice")
+    if len(row_of) < len(own) and (twice := _first_twice(own, among=set(ids))):
+        raise InputError(f"{dataset.name}: two pictures are named {twice}; keep one")
+    here = np.array([name in row_of for name in ids])
+    have, total = int(here.sum()), len(ids)
     if not have:
         raise InputError(
-            f"{where}: none of its {total:,} pictures is in {dataset.name}, first "
-            f"{ids.iloc[0]}; is it the split of these pictures?"
+            f"{where}: none of its {total:,} pictures is in {dataset.name}, first {ids[0]}; "
+            "is it the split of these pictures?"
         )
     if have < total and not leave_out:
         raise InputError(
             f"{where}: {total - have:,} of its {total:,} pictures are not in {dataset.name}, "
-            f"first {ids[~here].iloc[0]}; add them, or go on without them: unusable=leave-out"
+            f"first {ids[int(np.argmin(here))]}; add them, or go on without them: "
+            "unusable=leave-out"
         )
-    rows = row_of[ids[here]].to_numpy()
+    rows = np.array([row_of[name] for name in ids if name in row_of], dtype=np.int64)
     if have == total:
         return Matched(rows, named, "", [])
     note = f"{have:,} of the {total:,} pictures that the published split names are here"
@@ -95,8 +93,9 @@ def picture_id(name: str) -> str:
         >>> picture_id("nv/ISIC_0000017_downsampled.JPG"), picture_id("v1.2-3")
         ('ISIC_0000017_downsampled', 'v1.2-3')
     """
-    path = PurePosixPath(name)
-    return path.stem if path.suffix.lower() in SUFFIXES else path.name
+    plain = name.rpartition("/")[2]
+    stem, dot, suffix = plain.rpartition(".")
+    return stem if (dot + suffix).lower() in SUFFIXES else plain
 
 
 def find_split_files(
@@ -175,3 +174,12 @@ def refuse_disagreement(
             f"{dataset.name}, first {first['image']}: '{own[wrong[0]]}' where the split says "
             f"'{first['class']}'; mend the labels"
         )
+
+
+def _first_twice(names: list[str], *, among: Set[str] | None = None) -> str:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen and (among is None or name in among):
+            return name
+        seen.add(name)
+    return ""

@@ -1,0 +1,119 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fopro_lab.data.published_splits import find_split_files, match_pictures, picture_id
+from fopro_lab.errors import InputError
+from tests.data.toys import toy_dataset
+
+
+def toy_named(*images: str) -> pd.DataFrame:
+    return pd.DataFrame({"image": images, "class": "A"})
+
+
+def renamed(*images: str):
+    dataset = toy_dataset([(i % 2, 1) for i in range(len(images))])
+    dataset.table["image"] = images
+    return dataset
+
+
+def test_match_pictures_looks_past_folders_and_extensions():
+    dataset = renamed("x/c.jpg", "a.PNG", "y/z/b.c", "d.jpg")
+    matched = match_pictures(dataset, toy_named("a.jpg", "b.c", "c"), where="f", leave_out=False)
+    assert matched.rows.tolist() == [1, 2, 0]
+    assert (matched.ending, matched.notes) == ("", [])
+    assert matched.named["image"].tolist() == ["a.jpg", "b.c", "c"]
+
+
+def test_match_pictures_without_some_says_so_in_the_protocol():
+    dataset = renamed("a.jpg", "b.jpg")
+    matched = match_pictures(dataset, toy_named("z", "b", "y"), where="f", leave_out=True)
+    assert matched.rows.tolist() == [1]
+    assert matched.named["image"].tolist() == ["b"]
+    assert matched.ending == "/part-1of3-toy"
+    assert matched.notes == ["1 of the 3 pictures that the published split names are here"]
+
+
+@given(here=st.sets(st.integers(0, 30), min_size=1), named=st.permutations(range(20)))
+def test_match_pictures_pairs_names_with_rows(here, named):
+    dataset = renamed(*(f"p{i}.jpg" for i in sorted(here)))
+    table = toy_named(*(f"p{i}" for i in named))
+    if not here & set(named):
+        with pytest.raises(InputError, match="none of its 20 pictures"):
+            match_pictures(dataset, table, where="f", leave_out=True)
+        return
+    matched = match_pictures(dataset, table, where="f", leave_out=True)
+    found = dataset.table["image"].iloc[matched.rows].str.removesuffix(".jpg")
+    assert (
+        found.tolist() == matched.named["image"].tolist() == [f"p{i}" for i in named if i in here]
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "named", "message"),
+    [
+        (["a.jpg", "b.jpg"], ["a", "b", "a.jpg"], r"^f: expected each picture once, got a twice$"),
+        (["a.jpg", "x/a.png"], ["a"], r"^toy: two pictures are named a; keep one$"),
+        (
+            ["a.jpg", "b.jpg"],
+            ["a", "c", "d"],
+            r"^f: 2 of its 3 pictures are not in toy, first c; add them, or go on without them: "
+            r"unusable=leave-out$",
+        ),
+        (["a.jpg", "b.jpg"], ["c"], r"^f: none of its 1 pictures is in toy, first c; is it the"),
+    ],
+)
+def test_match_pictures_refuses(images, named, message):
+    with pytest.raises(InputError, match=message):
+        match_pictures(renamed(*images), toy_named(*named), where="f", leave_out=False)
+
+
+def test_match_pictures_minds_only_named_twins():
+    dataset = renamed("a.jpg", "x/t.jpg", "y/t.jpg")
+    assert match_pictures(dataset, toy_named("a"), where="f", leave_out=False).rows.tolist() == [0]
+
+
+def test_picture_id_keeps_dots_that_are_no_extension():
+    assert [picture_id(name) for name in ("a.b", "a.b.JPEG", "d.1/e", ".jpg")] == [
+        "a.b",
+        "a.b",
+        "e",
+        "",
+    ]
+
+
+def test_find_split_files_takes_a_folder_or_the_one_file(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).touch()
+    find = {"fetched": "fopro-splits", "knob": "fold=1"}
+    assert find_split_files(["b.csv", "a.csv"], files=tmp_path, **find) == [
+        tmp_path / "b.csv",
+        tmp_path / "a.csv",
+    ]
+    other = tmp_path / "a.csv"
+    assert find_split_files(["2_fold_split.csv"], files=other, **find) == [other]
+    with pytest.raises(InputError, match=r"^split_files: .*: expected the published c.csv for f"):
+        find_split_files(["a.csv", "c.csv"], files=tmp_path, **find)
+
+
+def test_find_split_files_looks_where_they_are_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
+    with pytest.raises(
+        InputError,
+        match=r"^split_files: fopro-splits is not fetched; say `fopro data fetch fopro-splits`, or "
+        r"give the folder that holds a.csv$",
+    ):
+        find_split_files(["a.csv"], files=None, fetched="fopro-splits", knob="fold=1")
+    monkeypatch.setattr("fopro_lab.fetching.fetched_place", lambda name: tmp_path / name)
+    official = tmp_path / "hyperkvasir" / "official_splits"
+    official.mkdir(parents=True)
+    (official / "a.csv").touch()
+    found = find_split_files(["a.csv"], files=None, fetched="hyperkvasir", knob="folds=2")
+    assert found == [official / "a.csv"]
+
+
+def test_matched_rows_are_integers():
+    matched = match_pictures(renamed("a", "b"), toy_named("b"), where="f", leave_out=False)
+    assert matched.rows.dtype == np.int64
