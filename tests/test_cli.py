@@ -103,7 +103,7 @@ def test_data_check_counts(fopro, tmp_path):
     assert sum(facts["classes"]["a"].values()) == 8
     assert facts["groups"] == "unknown: each picture is its own" and facts["sources"] == "unknown"
     code, told, _ = fopro("data", "pack", "--set", f"dataset={folder}")
-    assert code == 0 and told == "packed 24 pictures of 64 px\n"
+    assert code == 0 and told.startswith("packed 24 pictures of 64 px\n")
 
 
 def test_teachers_check_prints_the_card(fopro):
