@@ -2,37 +2,52 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fopro_lab.data.batches import batches, cycle
+from fopro_lab.data.batches import batches, cycle, paired_batches
 from fopro_lab.data.catalog import Dataset, open_dataset, open_from
 from fopro_lab.data.packing import Pack, pack
+from fopro_lab.data.passes import read_pixels
 from fopro_lab.data.preparing import Prepared, prepare
+from fopro_lab.data.samplers import class_shares, effective_counts, epoch_order
 from fopro_lab.data.splits import Split, isic2019_lt_counts, make_split, split_from
 
 if TYPE_CHECKING:
-    from fopro_lab.data.augment import augment_batch
+    from fopro_lab.data.augment import apply_augmentations, augment_batch, sample_augmentations
+    from fopro_lab.data.mixup import mix
 
 __all__ = [
     "Dataset",
     "Pack",
     "Prepared",
     "Split",
+    "apply_augmentations",
     "augment_batch",
     "batches",
+    "class_shares",
     "cycle",
+    "effective_counts",
+    "epoch_order",
     "isic2019_lt_counts",
     "make_split",
+    "mix",
     "open_dataset",
     "open_from",
     "pack",
+    "paired_batches",
     "prepare",
+    "read_pixels",
+    "sample_augmentations",
     "split_from",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first asked for."""
-    if name == "augment_batch":
-        from fopro_lab.data.augment import augment_batch
+    if name in ("apply_augmentations", "augment_batch", "sample_augmentations"):
+        from fopro_lab.data import augment
 
-        return augment_batch
+        return getattr(augment, name)
+    if name == "mix":
+        from fopro_lab.data.mixup import mix
+
+        return mix
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,21 +1,30 @@
-"""Batches from a pack: gathered as 8 bit, then made float and augmented on the device."""
+"""Batches from a pack: gathered as 8 bit, then made float and augmented on the device.
+
+Which picture comes when, and how it is changed, is decided for a whole epoch before the first
+picture is read. So it does not depend on the device, the batch size, the number of processes or
+the batch one begins with.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fopro_lab.config import Sampler
 from fopro_lab.data.packing import Pack
+from fopro_lab.data.passes import Options, Pass, check_options, seeded_generator
 from fopro_lab.errors import InputError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from fopro_lab.data.augment import Augmentation
+    from fopro_lab.data.augment import Augmentation, AugmentMode
+    from fopro_lab.data.mixup import PairedBatch
 
 
 def batches(
@@ -26,24 +35,40 @@ def batches(
     shuffle: bool = False,
     drop_last: bool = False,
     augment: Augmentation = "none",
+    augment_mode: AugmentMode = "fused",
+    sampler: Sampler = "instance",
     seed: int = 0,
     epoch: int = 0,
+    epochs: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    start_batch: int = 0,
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Go once through some rows of a pack.
 
-    Order and augmentation depend on ``seed`` and ``epoch`` alone: they are drawn on the CPU
-    before the first batch, so neither the device nor the batch size has a say.
+    Order and augmentation depend on ``seed`` and ``epoch`` alone. Several processes share each
+    batch in stretches: joined by rank they are the batch of one process. An incomplete last batch
+    is shared too, so that no picture comes twice; a rank's share of it may be empty, but every
+    rank is given as many batches.
 
     Args:
         pack: The pictures.
         rows: Row numbers.
-        batch_size: Pictures a batch.
+        batch_size: Pictures a batch, of all processes together.
         shuffle: In random order, else as in ``rows``.
         drop_last: Leave the last, incomplete batch out.
         augment: ``"none"``, ``"flips"`` or ``"published"``.
+        augment_mode: ``"fused"`` or ``"exact"``, see `fopro_lab.data.augment`.
+        sampler: How often each class is drawn, see `fopro_lab.data.samplers`; any other than
+            ``"instance"`` needs ``shuffle``.
         seed: Of order and augmentation.
         epoch: Another epoch, another order.
+        epochs: Of the whole training; for the sampler ``"progressive"``.
+        rank: This process, from 0.
+        world_size: How many processes share the batches.
+        start_batch: Begin with this batch, as after an interruption; what comes before is skipped
+            unread.
         device: Where the batches shall be.
 
     Returns:
@@ -57,10 +82,15 @@ def batches(
         >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
         >>> [len(labels) for _, labels in batches(packed, range(24), batch_size=10)]
         [10, 10, 4]
+        >>> [len(y) for _, y in batches(packed, range(24), batch_size=10, rank=1, world_size=2)]
+        [5, 5, 2]
     """
-    rows = np.asarray(rows, dtype=np.int64)
-    _check(pack, rows, batch_size, drop_last, augment)
-    return _one_epoch(pack, rows, batch_size, shuffle, drop_last, augment, seed, epoch, device)
+    options = Options(
+        batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, augment=augment,
+        mode=augment_mode, sampler=sampler, seed=seed, epoch=epoch, epochs=epochs, rank=rank,
+        world_size=world_size, start_batch=start_batch, device=device,
+    )  # fmt: skip
+    return iter(Pass(pack, rows, options))
 
 
 def cycle(
@@ -69,7 +99,13 @@ def cycle(
     *,
     batch_size: int,
     augment: Augmentation = "none",
+    augment_mode: AugmentMode = "fused",
+    sampler: Sampler = "instance",
     seed: int = 0,
+    epochs: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    start_batch: int = 0,
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Go through shuffled rows again and again, whole batches only; it never ends.
@@ -79,7 +115,13 @@ def cycle(
         rows: Row numbers.
         batch_size: Pictures a batch; if there are fewer rows, all of them make a batch.
         augment: As in `batches`.
+        augment_mode: As in `batches`.
+        sampler: As in `batches`.
         seed: As in `batches`; round ``n`` is epoch ``n``.
+        epochs: As in `batches`; later rounds are like the last epoch.
+        rank: As in `batches`.
+        world_size: As in `batches`.
+        start_batch: As in `batches`, counted over all rounds.
         device: As in `batches`.
 
     Returns:
@@ -96,61 +138,66 @@ def cycle(
         [16, 16, 16]
     """
     rows = np.asarray(rows, dtype=np.int64)
-    batch_size = min(batch_size, max(len(rows), 1))
-    _check(pack, rows, batch_size, True, augment)
+    few = max(len(rows) - len(rows) % max(world_size, 1), 1)
+    options = Options(
+        batch_size=min(batch_size, few), shuffle=True, drop_last=True, augment=augment,
+        mode=augment_mode, sampler=sampler, seed=seed, epochs=epochs, rank=rank,
+        world_size=world_size, device=device,
+    )  # fmt: skip
+    check_options(pack, rows, options)
+    if start_batch < 0:
+        raise InputError(f"start_batch: expected 0 or more, got {start_batch}")
+    first, begin = divmod(start_batch, len(rows) // options.batch_size)
     return (
         batch
-        for epoch in count()
-        for batch in _one_epoch(pack, rows, batch_size, True, True, augment, seed, epoch, device)
+        for epoch in count(first)
+        for batch in Pass(
+            pack,
+            rows,
+            replace(options, epoch=epoch, start_batch=begin if epoch == first else 0),
+        )
     )
 
 
-def _one_epoch(
-    pack: Pack,
-    rows: np.ndarray,
-    batch_size: int,
-    shuffle: bool,
-    drop_last: bool,
-    augment: Augmentation,
-    seed: int,
-    epoch: int,
-    device: str | torch.device,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    import torch  # late: so that the room can be entered without it
+def paired_batches(
+    pack: Pack, rows: np.typing.ArrayLike, *, alpha: float, **options: Any
+) -> Iterator[PairedBatch]:
+    """Go once through some rows, each picture with a partner that is drawn class-balanced.
 
-    from fopro_lab.data.augment import apply_augmentations, sample_augmentations
+    The batches are those of `batches` with the same options; the partners have their own order
+    and their own augmentation.
 
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
-    generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
-    if shuffle:
-        rows = rows[torch.randperm(len(rows), generator=generator).numpy()]
-    drawn = sample_augmentations(len(rows), kind=augment, generator=generator)
-    stop = len(rows) - len(rows) % batch_size if drop_last else len(rows)
-    for start in range(0, stop, batch_size):
-        part = slice(start, min(start + batch_size, stop))
-        pixels = torch.from_numpy(np.asarray(pack.images[rows[part]])).to(device)
-        images = pixels.permute(0, 3, 1, 2).contiguous().float() / 255
-        if augment != "none":
-            images = apply_augmentations(images, drawn.rows(part))
-        yield images, torch.from_numpy(pack.labels[rows[part]]).to(device)
+    Args:
+        pack: The pictures.
+        rows: Row numbers.
+        alpha: Above 0; see `fopro_lab.data.mixup.sample_weights`.
+        options: As `batches`; ``shuffle`` is always on.
 
+    Returns:
+        Iterator of pairs, to be mixed by `fopro_lab.data.mixup.mix`.
 
-def _check(
-    pack: Pack, rows: np.ndarray, batch_size: int, drop_last: bool, augment: Augmentation
-) -> None:
-    from fopro_lab.data.augment import check_kind  # late: it needs torch
+    Raises:
+        InputError: As `batches`, and if ``alpha`` is not above 0.
 
-    check_kind(augment)
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected 1 or more, got {batch_size}")
-    if not len(rows):
-        raise InputError("rows: expected at least one, got none")
-    if rows.min() < 0 or rows.max() >= len(pack):
-        raise InputError(
-            f"rows: expected 0 to {len(pack) - 1}, got {rows.min()} to {rows.max()}; "
-            "was the split made of pack.dataset?"
-        )
-    if drop_last and len(rows) < batch_size:
-        raise InputError(
-            f"batch_size: expected at most {len(rows)}, the number of pictures, got {batch_size}"
-        )
+    Source: Galdran et al., Balanced-MixUp, MICCAI 2021.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset, pack
+        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> pair = next(paired_batches(packed, range(24), alpha=0.2, batch_size=8))
+        >>> pair.partners.shape, pair.weights.shape
+        (torch.Size([8, 3, 16, 16]), torch.Size([8]))
+    """
+    from fopro_lab.data.mixup import PairedBatch, sample_weights  # late: it needs torch
+
+    mode = options.pop("augment_mode", "fused")
+    own = Pass(pack, rows, Options(**{**options, "shuffle": True, "mode": mode}))
+    seed = int(np.random.SeedSequence([3, own.options.seed]).generate_state(1)[0])
+    other = Pass(pack, rows, replace(own.options, sampler="class-balanced", seed=seed))
+    weights = sample_weights(
+        len(own), alpha=alpha, generator=seeded_generator(3, seed, own.options.epoch)
+    )
+    return (
+        PairedBatch(*first, *second, weights[part].to(own.options.device))
+        for first, second, part in zip(own, other, own.parts(), strict=True)
+    )

@@ -1,7 +1,8 @@
 """One epoch: explore the prompt, then exploit it in the student's steps."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.data import Pack, batches, cycle
+from fopro_lab.data import Pack, batches, cycle, effective_counts, mix, paired_batches
+from fopro_lab.data.samplers import training_progress
 from fopro_lab.errors import WorkError
 from fopro_lab.models import StudentOutput
 from fopro_lab.progress import progress
@@ -33,7 +35,7 @@ class Stage:
         optimiser: As the fabric wraps it.
         packed: Pictures.
         rows: Training rows.
-        class_counts: ``(K,)``, float, on the device.
+        class_counts: ``(K,)``, training pictures, float, on the device.
     """
 
     config: TrainConfig
@@ -49,6 +51,9 @@ class Stage:
 def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
     """Take the prompt steps that stand before an epoch.
 
+    They draw each picture equally often, whatever the sampler: the balanced softmax of the task
+    corrects for the class sizes, and prompts of two samplers stay comparable.
+
     Args:
         stage: With a prompt among its actors.
         epoch: Counted from 0; decides batches and noise.
@@ -63,6 +68,7 @@ def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
         stage.rows,
         batch_size=config.batch_size,
         augment=config.augment,
+        augment_mode=config.augment_mode,
         seed=int(generator_for(config.seed, epoch, purpose="explore order").initial_seed() % 2**31),
         device=stage.fabric.device,
     )
@@ -106,17 +112,8 @@ def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str,
     sums: Tensor | None = None
     steps = 0
     size = min(config.batch_size, len(stage.rows))
-    passed = batches(
-        stage.packed,
-        stage.rows,
-        batch_size=size,
-        shuffle=True,
-        drop_last=True,
-        augment=config.augment,
-        seed=config.seed,
-        epoch=epoch,
-        device=stage.fabric.device,
-    )
+    passed = _drawn_batches(stage, epoch, size)
+    stage = replace(stage, class_counts=drawn_counts(stage, epoch))
     if verbose and sys.stderr.isatty():
         label = f"{config.method} seed {config.seed}, epoch {epoch + 1} of {config.epochs}"
         passed = progress(passed, total=len(stage.rows) // size, label=label)
@@ -142,6 +139,48 @@ def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str,
         )
     names = ("loss", "loss_classes", "loss_second", "loss_distill")
     return dict(zip(names, means, strict=False))
+
+
+def drawn_counts(stage: Stage, epoch: int) -> Tensor:
+    """Count how often an epoch draws each class: the ``n`` of every balanced softmax in it.
+
+    Args:
+        stage: What to work with.
+        epoch: Counted from 0.
+
+    Returns:
+        ``(K,)``, on the device; the class sizes themselves where each picture is drawn once and
+        unmixed.
+    """
+    config = stage.config
+    drawn = effective_counts(
+        stage.class_counts.cpu().numpy(),
+        sampler=config.sampler,
+        progress=training_progress(epoch, config.epochs),
+        mixup_alpha=config.mixup_alpha,
+    )
+    return torch.as_tensor(drawn).to(stage.class_counts)
+
+
+def _drawn_batches(stage: Stage, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images and labels; mixed ones have a share of each class as label."""
+    config = stage.config
+    options: dict[str, Any] = {
+        "batch_size": size,
+        "shuffle": True,
+        "drop_last": True,
+        "augment": config.augment,
+        "augment_mode": config.augment_mode,
+        "sampler": config.sampler,
+        "seed": config.seed,
+        "epoch": epoch,
+        "epochs": config.epochs,
+        "device": stage.fabric.device,
+    }
+    if not config.mixup_alpha:
+        return batches(stage.packed, stage.rows, **options)
+    pairs = paired_batches(stage.packed, stage.rows, alpha=config.mixup_alpha, **options)
+    return (mix(pair, classes=len(stage.class_counts)) for pair in pairs)
 
 
 def _losses(

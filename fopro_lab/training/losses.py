@@ -25,8 +25,9 @@ def balanced_softmax_loss(logits: Tensor, labels: Tensor, *, class_counts: Tenso
 
     Args:
         logits: ``(B, K)``.
-        labels: ``(B,)``, integers in [0, K).
-        class_counts: ``(K,)``, training pictures a class, each above 0.
+        labels: ``(B,)``, integers in [0, K), or ``(B, K)``, shares of mixed pictures.
+        class_counts: ``(K,)``, pictures drawn of each class, each above 0: the training pictures,
+            if each is drawn once.
 
     Returns:
         Scalar, nats, mean over the batch.
@@ -92,8 +93,8 @@ def distillation_loss(
     Args:
         output: The student's, on the picture as it is.
         features: The teacher's, on the prompted picture, ``(B, D)``; no gradient flows into them.
-        labels: ``(B,)``.
-        class_counts: ``(K,)``, training pictures a class.
+        labels: As in `balanced_softmax_loss`.
+        class_counts: As in `balanced_softmax_loss`.
         weight: Lambda, dimensionless, 3 in the release.
 
     Returns:
