@@ -1,0 +1,89 @@
+"""From a config to pictures, and the command that packs them."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fopro_lab import cli
+from fopro_lab.config import DataConfig
+from fopro_lab.data import prepare
+from fopro_lab.data.preparing import pack_from
+from fopro_lab.errors import InputError
+from tests.data.toys import write_pictures
+
+
+@pytest.fixture
+def skin(tmp_path, monkeypatch) -> Path:
+    """Write 2 classes of 12 pictures, two of them damaged, and begin with an empty cache."""
+    monkeypatch.setenv("FOPRO_CACHE", str(tmp_path / "cache"))
+    root = write_pictures(tmp_path / "skin", each=12)
+    (root / "class0" / "3.png").write_bytes(b"")
+    (root / "class1" / "5.png").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture
+def fopro(monkeypatch, capsys):
+    """Run a command in this process: exit code, output, complaint."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fopro", *map(str, words)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        told = capsys.readouterr()
+        return int(leaving.value.code or 0), told.out, told.err
+
+    return run
+
+
+def test_pack_from_passes_every_knob(skin):
+    with Image.open(skin / "class0" / "0.png") as opened:
+        expected = np.asarray(opened.resize((16, 16), Image.Resampling.LANCZOS))
+    knobs = {"dataset": str(skin), "image_size": 16, "interpolation": "lanczos"}
+    with pytest.raises(InputError, match=r"2 of 24 pictures cannot be read: .*unusable=leave-out$"):
+        pack_from(DataConfig(**knobs), progress=False)
+    packed = pack_from(DataConfig(**knobs, unusable="leave-out", decoder="draft"), progress=False)
+    np.testing.assert_array_equal(packed.images[0], expected)
+    assert list(packed.left_out) == ["class0/3.png", "class1/5.png"]
+    note = json.loads(packed.path.with_suffix(".json").read_text())
+    assert note["decoder"].startswith("rgb8-2 draft lanczos pillow")
+
+
+def test_prepare_splits_what_was_packed(skin):
+    packed, split = prepare(
+        DataConfig(dataset=str(skin), image_size=16, unusable="leave-out"), progress=False
+    )
+    rows = np.sort(np.concatenate([split.train, split.val, split.test]))
+    assert rows.tolist() == list(range(22)) and len(packed) == 22
+
+
+def test_data_pack_tells_what_was_left_out_and_why(fopro, skin):
+    words = ("data", "pack", "--set", f"dataset={skin}", "--set", "image_size=16")
+    code, _, complaint = fopro(*words)
+    assert code == 2 and "2 of 24 pictures cannot be read" in complaint
+    words = (*words, "--set", "unusable=leave-out")
+    code, told, _ = fopro(*words)
+    assert code == 0 and told.startswith("packed 22 pictures of 16 px\n")
+    assert "class1/5.png: cannot be decoded (cannot identify image file the file)" in told
+    code, told, _ = fopro(*words, "--json")
+    facts = json.loads(told)
+    assert code == 0 and list(facts["left out"]) == ["class0/3.png", "class1/5.png"]
+    assert (facts["pictures"], facts["bytes"]) == (22, 22 * 16 * 16 * 3)
+    assert Path(facts["file"]).stat().st_size == facts["bytes"] + 128
+
+
+def test_data_pack_verifies_and_mends(fopro, skin):
+    words = ("data", "pack", "--set", "pictures=40", "--set", "image_size=16", "--verify")
+    code, told, complaint = fopro(*words, "--json")
+    facts = json.loads(told)
+    assert code == 0 and facts["checksums"] == "hold" and not complaint
+    path = Path(facts["file"])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:5000] + b"\0" * 100 + whole[5100:])
+    code, _, complaint = fopro(*words)
+    assert code == 0 and "damaged; what does not match its checksum" in complaint
+    assert path.read_bytes() == whole
