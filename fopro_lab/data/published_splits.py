@@ -89,13 +89,20 @@ def match_pictures(
 def picture_id(name: str) -> str:
     """Return a picture's name without folders and extension.
 
+    Args:
+        name: As a data set or a split writes it. ISIC 2019 calls some pictures ``_downsampled``,
+            copies of it do not, and no picture is there in both forms.
+
+    Returns:
+        What both have in common.
+
     Example:
         >>> picture_id("nv/ISIC_0000017_downsampled.JPG"), picture_id("v1.2-3")
-        ('ISIC_0000017_downsampled', 'v1.2-3')
+        ('ISIC_0000017', 'v1.2-3')
     """
     plain = name.rpartition("/")[2]
     stem, dot, suffix = plain.rpartition(".")
-    return stem if (dot + suffix).lower() in SUFFIXES else plain
+    return (stem if (dot + suffix).lower() in SUFFIXES else plain).removesuffix("_downsampled")
 
 
 def find_split_files(

@@ -1,6 +1,7 @@
 """The verdict on one method: every metric with its interval, as one tidy table."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -63,8 +64,13 @@ def groups_from(
 ) -> dict[str, str]:
     """Sort classes into head, medium and tail by the rule that a config names.
 
+    ``auto`` takes what is published: ranks for ISIC-2019-LT and everything else, thresholds for
+    HyperKvasir, official folds and others alike. Its publishers draw no validation part, so there
+    the pictures of ours count as training pictures.
+
     Args:
-        config: Its fields ``group_rule``, ``head_above`` and ``tail_below``.
+        config: Its fields ``group_rule``, ``head_above`` and ``tail_below``; for ``auto`` also
+            ``dataset``, ``split_rule`` and the size of the validation part.
         names: The K class names, in label order.
         class_counts: ``(K,)``, training pictures a class.
 
@@ -74,20 +80,22 @@ def groups_from(
     Example:
         >>> groups_from(DataConfig(), ["df", "nv"], [10, 900])
         {'nv': 'head', 'df': 'tail'}
+        >>> groups_from(DataConfig(dataset="hyperkvasir"), ["ileum", "polyps"], [6, 699])
+        {'polyps': 'head', 'ileum': 'tail'}
     """
+    counts = np.asarray(class_counts)
+    rule: Literal["rank", "count"] = "rank"
+    if config.group_rule != "auto":
+        rule = config.group_rule
+    elif "hyperkvasir" in (config.rule, Path(config.dataset).name):
+        rule = "count"
+        counts = counts + (config.val_per_class or counts / (1 / config.val_fraction - 1))
     return class_groups(
-        {str(name): int(n) for name, n in zip(names, class_counts, strict=True)},
-        rule=_group_rule(config),
+        {str(name): round(n) for name, n in zip(names, counts.tolist(), strict=True)},
+        rule=rule,
         head_above=config.head_above,
         tail_below=config.tail_below,
     )
-
-
-def _group_rule(config: DataConfig) -> Literal["rank", "count"]:
-    """Resolve ``auto``: HyperKvasir's groups are published by count, ISIC-2019-LT's by rank."""
-    if config.group_rule != "auto":
-        return config.group_rule
-    return "count" if config.rule == "hyperkvasir" else "rank"
 
 
 def score(

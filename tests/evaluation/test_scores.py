@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
+from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import class_groups, score, score_seeds
+from fopro_lab.evaluation import class_groups, groups_from, score, score_seeds
 from fopro_lab.evaluation.metrics import softmax
 from tests.evaluation.toy_runs import groups, predictions
 
@@ -66,6 +67,29 @@ def test_class_groups_keep_label_order_among_equal_counts():
 def test_class_groups_refuse_wrong_input(counts, options, message):
     with pytest.raises(InputError, match=message):
         class_groups(counts, **options)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "expected"),
+    [
+        ({}, ["head", "medium", "tail", "tail"]),
+        ({"group_rule": "count"}, ["medium", "medium", "tail", "tail"]),
+        # With the 15 % of the validation part these are 822, 700, 71 and 69.
+        ({"dataset": "hyperkvasir"}, ["head", "medium", "medium", "tail"]),
+        (
+            {"dataset": "data/hyperkvasir", "split_rule": "folds"},
+            ["head", "medium", "medium", "tail"],
+        ),
+        (
+            {"split_rule": "hyperkvasir", "val_per_class": 11},
+            ["head", "medium", "medium", "medium"],
+        ),
+        ({"dataset": "hyperkvasir", "group_rule": "rank"}, ["head", "medium", "tail", "tail"]),
+    ],
+)
+def test_groups_from_takes_what_is_published_for_a_data_set(knobs, expected):
+    found = groups_from(DataConfig(**knobs), list("abcd"), np.array([699, 595, 60, 59]))
+    assert list(found.values()) == expected
 
 
 def test_score_equals_scikit_learn():
