@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import logging
 import os
 import shutil
 import sys
@@ -135,7 +134,8 @@ def _fetch_all(
     source: Source, place: Path, progress: bool, mirror: str, patience: Patience
 ) -> None:
     (place / DOWNLOADS).mkdir(parents=True, exist_ok=True)
-    for stray in (place / DOWNLOADS).glob("tmp*"):  # pooch's, of a process that was killed
+    # Of a process that was killed: pooch's files, and notes that were being written.
+    for stray in (*(place / DOWNLOADS).glob("tmp*"), *place.glob(".*.part")):
         stray.unlink()
     missing = [file for file in source.files if not _is_here(file, place)]
     coming = sum(max(file.size - _part(file, place)[1], 0) for file in missing)
@@ -146,9 +146,9 @@ def _fetch_all(
         _tell(f"{source.name}: {size}into {place}\n{described(source)}")
     for file in missing:
         _fetch_one(file, source, place, progress, mirror, patience)
-    os.sync()  # names and notes must not outlive the bytes when the power fails
-    note_complete(place, source)
     shutil.rmtree(place / DOWNLOADS)
+    os.sync()  # the note must not outlive the bytes when the power fails
+    note_complete(place, source)
 
 
 def _fetch_one(
@@ -176,7 +176,7 @@ def _fetch_one(
     )
     # Pooch puts a file into place when it is whole. The hash is looked at here, since a
     # publisher may give its first digits alone.
-    logging.getLogger("pooch").setLevel(logging.WARNING)
+    pooch.get_logger().setLevel("WARNING")
     flat = part.name.removesuffix(".part")
     keeper = pooch.create(place / DOWNLOADS, "", registry={flat: None}, urls={flat: url})
     path = Path(keeper.fetch(flat, downloader=downloader))

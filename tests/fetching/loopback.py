@@ -48,8 +48,7 @@ class Shop:
 
 @contextmanager
 def open_shop() -> Iterator[Shop]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Clerk)
-    server.daemon_threads = True
+    server = QuietServer(("127.0.0.1", 0), Clerk)
     shop = Shop(f"http://127.0.0.1:{server.server_address[1]}")
     server.shop = shop  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -60,6 +59,13 @@ def open_shop() -> Iterator[Shop]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of those who were killed while they were served."""
 
 
 class Clerk(BaseHTTPRequestHandler):

@@ -1,0 +1,27 @@
+"""Start fetches and kill each at its moment: `python kill_fetches.py ADDRESS ROOT SECONDS...`.
+
+A process of its own, without threads, so that it can be forked.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from fopro_lab.fetching import fetch
+
+
+def main(address: str, root: Path, moments: list[float]) -> None:
+    for number, moment in enumerate(moments):
+        child = os.fork()
+        if not child:
+            fetch("isic2019", out=root / str(number), mirror=address, progress=False)
+            os._exit(0)
+        time.sleep(moment)
+        os.kill(child, signal.SIGKILL)
+        print(int(os.waitpid(child, 0)[1] == signal.SIGKILL))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), [float(text) for text in sys.argv[3:]])
