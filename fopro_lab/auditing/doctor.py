@@ -11,16 +11,20 @@ from fopro_lab.auditing.leaks import PARTS, count_ties, row_parts, tie_pictures,
 from fopro_lab.auditing.lookalikes import find_lookalikes
 from fopro_lab.auditing.power import detectable_differences
 from fopro_lab.config import DataConfig
-from fopro_lab.data import Pack, Split, prepare
+from fopro_lab.data import Pack, Split, split_from
+from fopro_lab.data.preparing import pack_from
+from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
 
+NO_SPLIT = "none"
 RATIO_RULES = ("long-tail", "isic2019-lt")
 
 
 def check_data(config: DataConfig, *, progress: bool = True) -> Findings:
     """Open, pack and split what a config names, and examine it.
 
-    Pictures that cannot be read are left out and reported, whatever ``config.unusable`` says.
+    Pictures that cannot be read are left out and reported, whatever ``config.unusable`` says, and
+    if no split can be made, what does not need one is still told.
 
     Args:
         config: Data set, size and split.
@@ -30,20 +34,23 @@ def check_data(config: DataConfig, *, progress: bool = True) -> Findings:
         The findings.
 
     Raises:
-        InputError: If there is no data set, or no split can be made of it.
+        InputError: If there is no data set, or none of its pictures can be read.
 
     Example:
         >>> check_data(DataConfig(pictures=48, image_size=16), progress=False).worst
         'warn'
     """
     lenient = config.model_copy(update={"unusable": "leave-out"})
-    packed, split = prepare(lenient, progress=progress)
+    packed = pack_from(lenient, progress=progress)
+    try:
+        split = split_from(packed.dataset, lenient)
+    except InputError as error:
+        none = np.zeros(0, dtype=np.int64)
+        split = Split(none, none, none, NO_SPLIT, "", (str(error),))
     return examine(packed, split, config=config, progress=progress)
 
 
-def examine(
-    packed: Pack, split: Split, *, config: DataConfig | None = None, progress: bool = False
-) -> Findings:
+def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = False) -> Findings:
     """Examine a packed data set and its split.
 
     Args:
@@ -57,11 +64,12 @@ def examine(
         ``lookalikes``, ``torn_groups``, ``ties``, ``sources``, ``power``.
 
     Example:
-        >>> packed, split = prepare(DataConfig(pictures=48, image_size=16), progress=False)
-        >>> examine(packed, split).findings[0].verdict
+        >>> from fopro_lab.data import prepare
+        >>> config = DataConfig(pictures=48, image_size=16)
+        >>> packed, split = prepare(config, progress=False)
+        >>> examine(packed, split, config=config).findings[0].verdict
         'all 48 pictures can be read'
     """
-    config = config or DataConfig()
     dataset, names = packed.dataset, packed.dataset.class_names
     table, parts = dataset.table, row_parts(split, len(packed))
     groups = groups_from(config, names, split.class_counts(dataset))

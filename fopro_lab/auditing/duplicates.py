@@ -29,7 +29,7 @@ def same_content(packed: Pack) -> np.ndarray:
         >>> same_content(pack(dataset, 16, progress=False)).tolist()
         [0, 1, 0]
     """
-    pixels = first_of(hashlib.sha256(np.ascontiguousarray(image)).digest() for image in packed.images)
+    pixels = first_of(hashlib.sha256(image.tobytes()).digest() for image in packed.images)
     files = first_of(_file_hashes(packed.dataset.table["path"].tolist()))
     # A file's first row stands for its pixels: two relations, joined, since equal bytes decode
     # to equal pixels and the packed pixels of one row are those of one file.

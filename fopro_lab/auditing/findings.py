@@ -63,6 +63,19 @@ class Findings:
         width = max((len(finding.what) for finding in self.findings), default=0)
         return [f"{each.level:<4}  {each.what:<{width}}  {each.verdict}" for each in self.findings]
 
+    def count_lines(self) -> list[str]:
+        """Return the pictures of each class and part, aligned."""
+        counts = self.tables["counts"].pivot(index="class", columns="split", values="n")
+        order = self.tables["counts"]["class"].drop_duplicates()
+        lines = [f"{'class':<28}{'train':>8}{'val':>8}{'test':>8}"]
+        for name, row in counts.loc[order].iterrows():
+            lines.append(f"{str(name)[:27]:<28}{row['train']:>8}{row['val']:>8}{row['test']:>8}")
+        return lines
+
+    def unreadable_lines(self) -> list[str]:
+        """Return every picture that cannot be read, and why."""
+        return [f"unreadable: {reason}" for reason in self.tables["unreadable"]["reason"]]
+
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON; what is undefined is None.
 
@@ -77,7 +90,7 @@ class Findings:
         return {**self.facts, "worst": self.worst, "findings": findings, "tables": tables}
 
     def write(self, folder: Path | str) -> Path:
-        """Write ``findings.json`` and a CSV a table.
+        """Write ``findings.json``, ``findings.csv`` and a CSV a table.
 
         Args:
             folder: Where to; made if missing.
@@ -89,7 +102,9 @@ class Findings:
             WorkError: If the disk is full or may not be written.
         """
         folder = Path(folder)
-        write_json(folder / "findings.json", {k: v for k, v in self.as_dict().items() if k != "tables"})
+        write_json(
+            folder / "findings.json", {k: v for k, v in self.as_dict().items() if k != "tables"}
+        )
         for name, table in {"findings": self.table(), **self.tables}.items():
             with atomic_path(folder / f"{name}.csv") as temporary:
                 table.to_csv(temporary, index=False)

@@ -16,7 +16,7 @@ Source: perceptual hash by signs of the DCT, after Zauner, "Implementation and b
 perceptual image hash functions", 2010.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,7 @@ def find_lookalikes(
     details = waves * _WEIGHT
     details /= np.linalg.norm(details, axis=(1, 2), keepdims=True)
     starts = range(0, len(rows), _BLOCK)
-    blocks = (_search(waves, details, start) for start in starts)
+    blocks: Iterable[pd.DataFrame] = (_search(waves, details, start) for start in starts)
     if progress:
         blocks = show_progress(blocks, total=len(starts), label="looking for near-duplicates")
     columns = ["first", "second", "bits", "correlation", "turn"]

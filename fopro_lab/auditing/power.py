@@ -54,13 +54,15 @@ def detectable_differences(
         >>> table = detectable_differences(np.repeat([0, 1], 100), np.arange(200),
         ...     class_names=("nv", "df"), groups={"nv": "head", "df": "tail"})
         >>> table.set_index("name")["detectable"].round(3).to_dict()
-        {'nv': 0.123, 'df': 0.123, 'head': 0.123, 'tail': 0.123, 'all': 0.088}
+        {'nv': 0.124, 'df': 0.124, 'head': 0.124, 'tail': 0.124, 'all': 0.088}
     """
     if not 0 < discordance <= 1:
         raise InputError(f"discordance: expected above 0 and at most 1, got {discordance}")
     rows = [_count(labels == k, units, "class", name) for k, name in enumerate(class_names)]
     for group in ("head", "medium", "tail"):
-        members = [row for row in rows[: len(class_names)] if groups[row["name"]] == group]
+        members = [
+            row for row, name in zip(rows, class_names, strict=False) if groups[name] == group
+        ]
         if members:
             rows.append(_mean(members, "group", group))
     rows.append(_mean(rows[: len(class_names)], "overall", "all"))
@@ -81,7 +83,7 @@ def smallest_difference(effective: float, *, discordance: float = DISCORDANCE) -
 
     Example:
         >>> round(smallest_difference(1000), 4), smallest_difference(4)
-        (0.0395, nan)
+        (0.0396, nan)
     """
     if effective < FEWEST:
         return float("nan")

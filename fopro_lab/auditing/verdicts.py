@@ -24,8 +24,9 @@ def judge_reading(packed: Pack) -> Finding:
 
 
 def judge_notes(split: Split) -> list[Finding]:
-    """What does the split say of itself: pictures it lists that are not here, and the like."""
-    return [Finding("note", "split", None, note) for note in split.notes]
+    """What does the split say of itself: what it lacks, or why it cannot be made."""
+    level: Level = "note" if len(split.train) else "fail"
+    return [Finding(level, "split", None, note) for note in split.notes]
 
 
 def judge_imbalance(counts: pd.DataFrame, *, asked: float | None) -> Finding:
@@ -49,11 +50,13 @@ def judge_tested(counts: pd.DataFrame) -> Finding:
     held = counts[counts["split"] != "train"].rename(columns={"class": "name"})
     lacking, few = held[held["n"] == 0], held[(held["n"] > 0) & (held["n"] < FEW)]
     if len(lacking):
-        told = _some([f"{row.name} in {row.split}" for row in lacking.itertuples(index=False)])
+        told = _some((lacking["name"] + " in " + lacking["split"]).tolist())
         level: Level = "fail" if "test" in set(lacking["split"]) else "warn"
         return Finding(level, "tested", len(lacking), f"no picture of {told}")
     if len(few):
-        told = _some([f"{row.n} of {row.name} in {row.split}" for row in few.itertuples(index=False)])
+        told = _some(
+            [f"{row.n} of {row.name} in {row.split}" for row in few.itertuples(index=False)]
+        )
         return Finding("warn", "tested", len(few), f"fewer than {FEW} pictures: {told}")
     least = int(held["n"].min())
     return Finding("ok", "tested", 0, f"every class has {least:,} pictures or more to be tested on")
@@ -98,7 +101,8 @@ def judge_lookalikes(lookalikes: pd.DataFrame, ties: pd.DataFrame) -> Finding:
     test = int((unseen["part"] == "test").sum())
     verdict = f"{pairs:,} near-duplicate pairs, {pairs - known:,} of them not of one group"
     if len(unseen):
-        verdict += f"; {test:,} test pictures have one in training beyond their group"
+        verdict += f"; beyond the groups, {test:,} pictures of test and {len(unseen) - test:,} of"
+        verdict += " validation have one in training"
     return Finding("warn" if len(unseen) else "note", "lookalikes", pairs, verdict)
 
 

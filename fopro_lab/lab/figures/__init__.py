@@ -1,8 +1,10 @@
 """Every figure of the laboratory: a table in, axes out. Nothing is computed here, no torch."""
 
+from fopro_lab.lab.figures.auditing import plot_checkup, plot_class_sources, plot_leaks
 from fopro_lab.lab.figures.bench import plot_ratios
 from fopro_lab.lab.figures.dataset import plot_class_counts, plot_pictures, plot_spectra
 from fopro_lab.lab.figures.gains import plot_gain, plot_radial_gain
+from fopro_lab.lab.figures.pipeline import plot_pipeline
 from fopro_lab.lab.figures.rings import plot_class_bands, plot_ring_response
 from fopro_lab.lab.figures.style import (
     GROUP_COLORS,
@@ -19,15 +21,19 @@ __all__ = [
     "METHOD_COLORS",
     "METHOD_LABELS",
     "in_house_style",
+    "plot_checkup",
     "plot_class_bands",
     "plot_class_counts",
     "plot_class_recall",
+    "plot_class_sources",
     "plot_comparison",
     "plot_exploration",
     "plot_gain",
     "plot_group_recall",
     "plot_history",
+    "plot_leaks",
     "plot_pictures",
+    "plot_pipeline",
     "plot_radial_gain",
     "plot_ratios",
     "plot_ring_response",
