@@ -5,14 +5,23 @@ from typing import TYPE_CHECKING, Any
 from fopro_lab.data.batches import batches, cycle, paired_batches
 from fopro_lab.data.catalog import Dataset, open_dataset, open_from
 from fopro_lab.data.packing import Pack, pack
-from fopro_lab.data.passes import read_pixels
 from fopro_lab.data.preparing import Prepared, prepare
 from fopro_lab.data.samplers import class_shares, effective_counts, epoch_order
-from fopro_lab.data.splits import Split, isic2019_lt_counts, make_split, split_from
+from fopro_lab.data.splits import (
+    Split,
+    isic2019_lt_counts,
+    make_folds,
+    make_hyperkvasir,
+    make_isic2019_lt,
+    make_long_tail,
+    make_split,
+    split_from,
+)
 
 if TYPE_CHECKING:
     from fopro_lab.data.augment import apply_augmentations, augment_batch, sample_augmentations
     from fopro_lab.data.mixup import mix
+    from fopro_lab.data.pixels import float_images, read_pixels
 
 __all__ = [
     "Dataset",
@@ -26,7 +35,12 @@ __all__ = [
     "cycle",
     "effective_counts",
     "epoch_order",
+    "float_images",
     "isic2019_lt_counts",
+    "make_folds",
+    "make_hyperkvasir",
+    "make_isic2019_lt",
+    "make_long_tail",
     "make_split",
     "mix",
     "open_dataset",
@@ -42,12 +56,17 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first asked for."""
+    if name in ("float_images", "read_pixels"):
+        from fopro_lab.data import pixels
+
+        return getattr(pixels, name)
     if name in ("apply_augmentations", "augment_batch", "sample_augmentations"):
         from fopro_lab.data import augment
 
         return getattr(augment, name)
     if name == "mix":
         from fopro_lab.data.mixup import mix
+    from fopro_lab.data.pixels import float_images, read_pixels
 
         return mix
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

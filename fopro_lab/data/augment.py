@@ -3,12 +3,19 @@
 Two modes take the same draws. ``"exact"`` does the operations of the published recipe one by one,
 as torchvision does them. ``"fused"`` does one bilinear warp and one colour matrix.
 
-What fused does otherwise, in grey levels of 255, at the published strength:
+How far fused is from exact under the same published draws, mean and largest difference of a
+value, in grey levels of 255:
 
-======================  ====  =======
-against exact           mean  largest
-======================  ====  =======
-======================  ====  =======
+===============  =======================  ====================  ===========================
+pictures         geometry alone           colours alone         both
+===============  =======================  ====================  ===========================
+phantom, 64 px   1.86, largest 131        0.75, largest 26      2.23, largest 145
+HAM10000, 224    0.69, largest 127        0.64, largest 23      1.11, largest 152
+===============  =======================  ====================  ===========================
+
+Geometry differs at edges, where exact takes the nearest pixel and fused the mean of four: most of
+all at the border of the picture, against black. Colours differ by the hue, turned about the grey
+axis, and where exact cuts what is too bright before the next operation.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -17,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fopro_lab.data.jitter import ColourChange, apply_matrices, colour_change, jitter
+from fopro_lab.data.pixels import chunk_size
 from fopro_lab.data.warp import (
     fetch,
     fetch_bilinear,
@@ -117,8 +125,7 @@ def apply_augmentations(
 ) -> Tensor:
     """Change each picture as drawn: geometry, black outside, then colour.
 
-    On a CPU picture by picture, so that all steps stay in the cache; on a GPU all at once. No
-    gradient flows.
+    No gradient flows.
 
     Args:
         images: ``uint8 (B, H, W, 3)``, or floating ``(B, 3, H, W)`` in [0, 1], on any device.
@@ -153,7 +160,7 @@ def apply_augmentations(
     )
     with torch.no_grad():
         work = _Work(augmentations, images, (height, width))
-        step = 1 if images.device.type == "cpu" else max(count, 1)
+        step = chunk_size(images)
         planes: Tensor | None = None
         for start in range(0, count, step):
             part = slice(start, start + step)
@@ -194,28 +201,6 @@ def augment_batch(
         return images
     drawn = sample_augmentations(len(images), kind=kind, generator=generator)
     return apply_augmentations(images, drawn, mode=mode)
-
-
-def float_images(pixels: Tensor) -> Tensor:
-    """Turn 8-bit pictures into images in [0, 1], nothing else.
-
-    Args:
-        pixels: ``uint8 (B, H, W, 3)``, on any device.
-
-    Returns:
-        ``(B, 3, H, W)``, single precision: each value is the pixel's over 255, to the bit.
-
-    Example:
-        >>> float_images(torch.full((1, 2, 2, 3), 51, dtype=torch.uint8))[0, 0, 0].tolist()
-        [0.20000000298023224, 0.20000000298023224]
-    """
-    count, height, width, _ = pixels.shape
-    result = torch.empty((count, 3, height, width), device=pixels.device)
-    step = 1 if pixels.device.type == "cpu" else max(count, 1)  # one at a time stays in the cache
-    for start in range(0, count, step):
-        part = slice(start, start + step)
-        torch.div(pixels[part].permute(0, 3, 1, 2).contiguous(), 255, out=result[part])
-    return result
 
 
 class _Work:

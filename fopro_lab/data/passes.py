@@ -20,27 +20,6 @@ if TYPE_CHECKING:
     from fopro_lab.data.augment import Augmentation, Augmentations, AugmentMode
 
 
-def read_pixels(pack: Pack, rows: np.typing.ArrayLike) -> Tensor:
-    """Read pictures as they lie in the pack.
-
-    Args:
-        pack: The pictures.
-        rows: Row numbers, ``(B,)``.
-
-    Returns:
-        ``uint8 (B, size, size, 3)``, a copy, on the CPU.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
-        >>> read_pixels(packed, [3, 1]).shape
-        torch.Size([2, 16, 16, 3])
-    """
-    import torch  # late: so that the room can be entered without it
-
-    return torch.from_numpy(np.asarray(pack.images[np.asarray(rows, dtype=np.int64)]))
-
-
 @dataclass(frozen=True)
 class Options:
     """What was asked for; see `fopro_lab.data.batches.batches` for each."""
@@ -99,7 +78,8 @@ class Pass:
         """Yield images and labels."""
         import torch  # late: so that the room can be entered without it
 
-        from fopro_lab.data.augment import apply_augmentations, float_images
+        from fopro_lab.data.augment import apply_augmentations
+        from fopro_lab.data.pixels import float_images, read_pixels
 
         device = self.options.device
         rows, drawn = self._drawn()
