@@ -1,5 +1,6 @@
 """Pictures in: data sets, splits, packs and batches. Entering this room imports no torch."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fopro_lab.data.batches import batches, cycle, paired_batches
@@ -56,17 +57,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first asked for."""
-    if name in ("float_images", "read_pixels"):
-        from fopro_lab.data import pixels
-
-        return getattr(pixels, name)
-    if name in ("apply_augmentations", "augment_batch", "sample_augmentations"):
-        from fopro_lab.data import augment
-
-        return getattr(augment, name)
-    if name == "mix":
-        from fopro_lab.data.mixup import mix
-    from fopro_lab.data.pixels import float_images, read_pixels
-
-        return mix
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    rooms = {"mix": "mixup", "float_images": "pixels", "read_pixels": "pixels"}
+    augmenting = ("apply_augmentations", "augment_batch", "sample_augmentations")
+    room = "augment" if name in augmenting else rooms.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{room}"), name)
