@@ -10,13 +10,12 @@ import pandas as pd
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import phantom
+from fopro_lab.data.benchmarks import Benchmark, benchmark_place, read_benchmark
 from fopro_lab.data.csv_sources import CsvColumns, read_csv_pictures
 from fopro_lab.data.decoding import FileReader, Reader
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.sources import read_folders
 from fopro_lab.errors import InputError
-
-PUBLIC_NAMES = ("isic2019-lt", "hyperkvasir", "medmnist")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +75,12 @@ def open_dataset(
     pictures: int = 0,
     seed: int = 0,
 ) -> Dataset:
-    """Open the built-in phantom, a folder per class, or pictures with a CSV.
+    """Open the built-in phantom, a fetched benchmark, a folder per class, or pictures with a CSV.
 
     Args:
-        name_or_path: ``"phantom"``, a folder, or a CSV above or beside its pictures.
+        name_or_path: ``"phantom"``; ``"isic2019"``, ``"isic2019-lt"`` (the same pictures),
+            ``"hyperkvasir"`` or ``"medmnist:NAME"``, once fetched; a folder, also one as these
+            are published; or a CSV above or beside its pictures.
         image_column: CSV column of file names, with or without extension; this and the next
             four are looked for under their usual names when empty.
         class_column: CSV column of classes.
@@ -102,18 +103,23 @@ def open_dataset(
     if pictures < 0:
         raise InputError(f"pictures: expected 0 for all or a positive number, got {pictures}")
     check_place(str(name_or_path))
-    path = Path(name_or_path).expanduser()
-    if not path.exists():
-        return _open_phantom(pictures, seed)
     columns = CsvColumns(image_column, class_column, group_column, source_column, split_column)
-    table, class_names = _read_path(path, columns)
+    path = Path(name_or_path).expanduser()
     name = path.resolve().stem if path.is_file() else path.resolve().name
-    paths = table["path"].tolist()
-    sizes, stamp = _look_at(paths)
-    fingerprint = _fingerprint(table, class_names, sizes)
-    dataset = Dataset(name, table, class_names, FileReader(tuple(paths)), fingerprint, stamp)
+    if not path.exists():
+        place = benchmark_place(str(name_or_path))
+        if place is None:
+            return _open_phantom(pictures, seed)
+        path, name = place, place.name if ":" in str(name_or_path) else str(name_or_path)
+        if columns != CsvColumns():
+            raise InputError(f"{name}: a column was named, but its publisher's tables are fixed")
+    found = read_benchmark(path) if columns == CsvColumns() else None
+    found = found or _read_path(path, columns)
+    sizes, stamp = _look_at(found.files)
+    fingerprint = _fingerprint(found.table, found.class_names, sizes)
+    dataset = Dataset(name, found.table, found.class_names, found.reader, fingerprint, stamp)
     if 0 < pictures < len(dataset):
-        chosen = dataset.subset(choose_rows(table, pictures=pictures, seed=seed))
+        chosen = dataset.subset(choose_rows(dataset.table, pictures=pictures, seed=seed))
         return _renamed(chosen, pictures, seed)
     return dataset
 
@@ -174,7 +180,14 @@ def _renamed(dataset: Dataset, pictures: int, seed: int) -> Dataset:
     return replace(dataset, name=name)
 
 
-def _read_path(path: Path, columns: CsvColumns) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _read_path(path: Path, columns: CsvColumns) -> Benchmark:
+    """Read a folder or CSV of the user's."""
+    table, class_names = _read_table(path, columns)
+    paths = table["path"].tolist()
+    return Benchmark(table, class_names, FileReader(tuple(paths)), paths)
+
+
+def _read_table(path: Path, columns: CsvColumns) -> tuple[pd.DataFrame, tuple[str, ...]]:
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".tsv"):
             raise InputError(f"{path}: expected a folder or a CSV, got a '{path.suffix}' file")
@@ -226,18 +239,16 @@ def check_place(name: str) -> None:
         name: As `open_dataset` takes it.
 
     Raises:
-        InputError: If it is neither ``phantom`` nor a path that exists.
+        InputError: If it is neither ``phantom``, a fetched benchmark nor a path that exists.
 
     Example:
         >>> check_place("nowhere")
         Traceback (most recent call last):
         fopro_lab.errors.InputError: dataset: expected 'phantom' or a path that exists, got ...
     """
-    if name == "phantom" or Path(name).expanduser().exists():
+    if name == "phantom" or Path(name).expanduser().exists() or benchmark_place(name):
         return
-    if name.partition(":")[0] in PUBLIC_NAMES:
-        raise InputError(
-            f"dataset: {name} is not downloaded by this version; "
-            "give the path of the folder that holds its pictures"
-        )
-    raise InputError(f"dataset: expected 'phantom' or a path that exists, got '{name}'")
+    raise InputError(
+        f"dataset: expected 'phantom' or a path that exists, got '{name}'; isic2019, isic2019-lt, "
+        "hyperkvasir and medmnist:NAME open what `fopro data fetch` brought"
+    )

@@ -52,7 +52,7 @@ def list_pictures(folder: Path | str) -> list[str]:
         found += [
             prefix + name
             for name in files
-            if name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES
+            if name[0] != "." and name[name.rfind(".") :].lower() in SUFFIXES
         ]
     return sorted(found)
 
@@ -97,10 +97,11 @@ def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     classes = [part[depth] for part in parts]
     splits = [SPLIT_WORDS[part[0].lower()] if depth else "" for part in parts]
     labels, names = number_classes(classes, where=str(root))
+    start = os.path.join(root, "")
     table = pd.DataFrame(
         {
             "image": images,
-            "path": [os.path.join(root, image) for image in images],
+            "path": [start + image for image in images],
             "label": labels,
             "group": images,
             "source": "",

@@ -79,6 +79,48 @@ def test_subset_reads_the_chosen_rows():
     assert part.fingerprint != whole.fingerprint
 
 
+def test_the_stamp_tells_a_replaced_file_of_the_same_size(tmp_path):
+    root = write_pictures(tmp_path / "skin")
+    first = open_dataset(root)
+    assert first.stamp == open_dataset(root).stamp != ""
+    picture = root / "class0" / "0.png"
+    changed = picture.stat().st_mtime_ns + 1  # a nanosecond
+    os.utime(picture, ns=(changed, changed))
+    second = open_dataset(root)
+    assert second.fingerprint == first.fingerprint
+    assert second.stamp != first.stamp
+    assert second.subset([3, 4]).stamp != first.subset([3, 4]).stamp
+
+
+def test_the_stamp_knows_the_order_of_the_rows(tmp_path):
+    dataset = open_dataset(write_pictures(tmp_path / "skin"))
+    stamps = {dataset.subset(rows).stamp for rows in ([0, 1], [1, 0], [0], [0, 1, 2])}
+    assert len(stamps) == 4
+    assert dataset.stamp not in stamps
+    assert dataset.subset([0, 1]).stamp == dataset.subset([0, 1]).stamp
+
+
+def test_generated_pictures_have_no_stamp():
+    dataset = open_dataset("phantom", pictures=24)
+    assert (dataset.stamp, dataset.subset([0]).stamp) == ("", "")
+
+
+def test_opening_looks_once_at_each_file(tmp_path, monkeypatch):
+    root = write_pictures(tmp_path / "skin", each=20)
+    looked: list[str] = []
+    look = os.stat
+
+    def counting(path, **options):
+        looked.append(str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", counting)
+    open_dataset(root)
+    assert sorted(path for path in looked if path.endswith(".png")) == sorted(
+        str(path) for path in root.rglob("*.png")
+    )
+
+
 def test_take_rows_wraps_a_plain_function():
     reader = take_rows(lambda row, size: np.full((size, size, 3), row), np.array([7, 9]))
     assert reader(1, 2).max() == 9
@@ -109,13 +151,23 @@ def test_open_from_takes_every_field_of_the_config(tmp_path):
     [
         (
             "nowhere/pictures",
-            r"dataset: expected 'phantom' or a path that exists, got 'nowhere/pic",
+            r"^dataset: expected 'phantom' or a path that exists, got 'nowhere/pictures'; "
+            r"isic2019, isic2019-lt, hyperkvasir and medmnist:NAME open what `fopro data fetch` br",
         ),
-        ("isic2019-lt", r"dataset: isic2019-lt is not downloaded by this version; give the path"),
-        ("medmnist:derma", r"dataset: medmnist:derma is not downloaded by this version"),
+        (
+            "isic2019-lt",
+            r"^dataset: isic2019-lt is not here; fetch it \(about 9.8 GB, CC BY-NC 4.0\): "
+            r"`fopro data fetch isic2019`, or give the path of the folder that holds its pictures$",
+        ),
+        (
+            "medmnist:derma-64",
+            r"^dataset: .* is not here; .*: `fopro data fetch medmnist:derma-64`",
+        ),
+        ("medmnist:dermis", r"^source: expected medmnist: with one of path, derma, "),
     ],
 )
-def test_open_dataset_refuses_what_is_not_there(name, message):
+def test_open_dataset_refuses_what_is_not_there(name, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
     with pytest.raises(InputError, match=message):
         open_dataset(name)
 
