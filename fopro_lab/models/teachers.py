@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fopro_lab.config import TeacherConfig
 from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.models.fetched import fetched_weights
 from fopro_lab.models.published import build_timm, build_torchvision
 from fopro_lab.models.small_resnet import SmallResNet
 from fopro_lab.models.weights import load_matching, read_weights
@@ -213,9 +214,9 @@ def load_teacher(
 
     Args:
         name: ``builtin``, ``timm:NAME``, ``torchvision:NAME`` or ``moco-v2-resnet50``.
-        weights: Safetensors file, or a published pickle (read with ``weights_only=True``).
-            Metadata ``mean``, ``std``, ``input_size`` and ``pad_type`` of a safetensors file
-            is honoured.
+        weights: Safetensors file, or a published pickle (read with ``weights_only=True``);
+            empty for ``builtin``, and for ``moco-v2-resnet50`` once fetched. Metadata ``mean``,
+            ``std``, ``input_size`` and ``pad_type`` of a safetensors file is honoured.
         size: Side of the picture the teacher sees, pixels. 0: a network of fixed size resizes to
             it, any other takes pictures as they come.
         mean: Overrides the normalisation that belongs to the weights; empty keeps it.
@@ -237,11 +238,7 @@ def load_teacher(
             raise InputError("weights: the builtin teacher has its own; give none")
         parts = _builtin_parts()
     elif kind in ("timm", "torchvision") and architecture:
-        if not weights:
-            raise InputError(
-                f"weights: expected a file with the weights of {name}, got none; nothing is "
-                "downloaded, so fetch them from their publisher and give the path"
-            )
+        weights = weights or fetched_weights(name)
         build = build_timm if kind == "timm" else build_torchvision
         parts = build(architecture, read_weights(weights))
     else:

@@ -3,9 +3,12 @@ import json
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet50
 
 from fopro_lab.config import TeacherConfig
 from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.fetching import find_source
+from fopro_lab.fetching.records import note_complete
 from fopro_lab.files import sha256_file
 from fopro_lab.models import load_from, load_teacher, wrap_teacher
 from fopro_lab.models.teachers import BUILTIN
@@ -244,6 +247,25 @@ def test_load_teacher_says_what_is_wrong(tmp_path):
     }
     for (name, weights), expected in cases.items():
         assert message(load_teacher, name, weights=weights) == expected
+
+
+def test_the_published_teacher_finds_the_weights_that_were_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
+    assert message(load_teacher, "moco-v2-resnet50") == (
+        "weights: expected a file with the weights of moco-v2-resnet50, got none; fetch them with "
+        "`fopro data fetch moco-v2`, or give the path"
+    )
+    source = find_source("moco-v2")
+    place = tmp_path / source.folder
+    place.mkdir()
+    network = resnet50(num_classes=128)
+    state = {f"module.encoder_q.{name}": value for name, value in network.state_dict().items()}
+    state = {name: value for name, value in state.items() if ".fc." not in name}
+    torch.save({"state_dict": state, "arch": "resnet50"}, place / source.files[0].name)
+    note_complete(place, source)
+    teacher = load_teacher("moco-v2-resnet50")
+    assert (teacher.feature_dim, teacher.card["coverage"]) == (2048, 1.0)
+    assert teacher.card["weights"] == source.files[0].name
 
 
 def test_settings_override_the_weights_own(tmp_path):
