@@ -99,64 +99,107 @@ def _show(values: dict[str, Any], *, as_json: bool) -> None:
 
 
 @data_app.command("list")
-def data_list() -> None:
-    """List the data sets that can be opened."""
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets that can be opened, what can be fetched, and what was."""
+    from fopro_lab.fetching import fetched_place, find_source, source_names
+
+    sources = [find_source(name) for name in source_names()]
+    places = {source.name: fetched_place(source.name) for source in sources}
+    if as_json:
+        facts = [
+            {"name": s.name, "place": places[s.name], "licence": s.licence, "citation": s.citation}
+            for s in sources
+        ]
+        print(json.dumps(facts, indent=2, default=str))
+        return
     from fopro_lab.data.phantom import PICTURES
+    from fopro_lab.progress import in_bytes
 
     print(f"phantom  procedural, deterministic, 8 classes, 64 px, {PICTURES} pictures by default")
     print("PATH     a folder a class, or pictures with a CSV (image, class, group, source, split)")
+    print("\nFrom their publishers, with `fopro data fetch NAME`; isic2019-lt opens isic2019:")
+    for source in sources:
+        size = in_bytes(source.size) if source.size else "size unknown"
+        state = places[source.name] or f"not fetched, {size}"
+        print(f"{source.name:<20} {state}; {source.licence}")
+    print("medmnist:NAME-64, -128 and -224 are the same pictures, larger")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A source, see `fopro data list`.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Folder of all sources, else $FOPRO_DATA.")
+    ] = "",
+    mirror: Annotated[
+        str, typer.Option(metavar="URL", help="Address with FOLDER/FILE, else $FOPRO_MIRROR.")
+    ] = "",
+) -> None:
+    """Bring a data set, splits or weights from their publisher; goes on where it was stopped."""
+    from fopro_lab.fetching import fetch
+
+    print(fetch(name, out=out or None, mirror=mirror))
 
 
 @data_app.command("check")
-def data_check(settings: Settings = [], file: FromFile = "", as_json: AsJson = False) -> None:
-    """Open a data set, read every picture, draw its split, and count."""
+def data_check(
+    settings: Settings = [], file: FromFile = "", as_json: AsJson = False, out: Out = ""
+) -> None:
+    """Examine pictures and split: unreadable, doubled, leaking, entangled, too few.
+
+    A verdict a line: ok; note, know it; warn, results hold but are weaker than they look; fail,
+    pictures cannot be used or results on this split would be wrong. Exit code 0 also with
+    warnings, since no real data are without; 1 if a verdict is "fail"; 2 if the input was wrong.
+    With --out all tables, as CSV, and the figures are written to a folder.
+    """
+    from fopro_lab.auditing import check_data
     from fopro_lab.config import DataConfig
-    from fopro_lab.data import open_from, pack, split_from
 
-    config = _config(DataConfig, settings, file)
-    dataset = open_from(config)
-    split = split_from(dataset, config)
-    pack(dataset, config.image_size)
-    labels = dataset.table["label"].to_numpy()
-    counts = {
-        name: {
-            part: int((labels[rows] == label).sum())
-            for part, rows in (("train", split.train), ("val", split.val), ("test", split.test))
-        }
-        for label, name in enumerate(dataset.class_names)
-    }
-    train = [part["train"] for part in counts.values()]
-    facts = {
-        "dataset": dataset.name,
-        "pictures": len(dataset),
-        "groups": _counted(dataset.table["group"], none="unknown: each picture is its own"),
-        "sources": _counted(dataset.table["source"], none="unknown"),
-        "protocol": split.protocol,
-        "imbalance": f"1:{max(train) / min(train):.0f} in training",
-        "groups in two parts": split.shared_groups(dataset),
-        "fingerprint": dataset.fingerprint,
-    }
-    _show(facts | ({"classes": counts} if as_json else {}), as_json=as_json)
-    if not as_json:
-        print(f"\n{'class':<28}{'train':>8}{'val':>8}{'test':>8}")
-        for name, part in counts.items():
-            print(f"{name[:27]:<28}{part['train']:>8}{part['val']:>8}{part['test']:>8}")
+    found = check_data(_config(DataConfig, settings, file))
+    if out:
+        from fopro_lab.lab.doctor_pages import write_checkup
 
-
-def _counted(names: "pd.Series", *, none: str) -> int | str:
-    """Count names; a picture of its own, or no name at all, says that nothing is known."""
-    count = int(names.nunique())
-    return none if count == len(names) or (names == "").all() else count
+        write_checkup(found, out=Path(out))
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2, allow_nan=False))
+    else:
+        _show(found.facts, as_json=False)
+        print("", *found.count_lines(), "", *found.lines(), *found.unreadable_lines(), sep="\n")
+    failed = [finding.what for finding in found.findings if finding.level == "fail"]
+    if failed:
+        raise WorkError(f"not fit for use as it is: {', '.join(dict.fromkeys(failed))}")
 
 
 @data_app.command("pack")
-def data_pack(settings: Settings = [], file: FromFile = "") -> None:
-    """Decode every picture once into the cache, so that later commands start at once."""
+def data_pack(
+    settings: Settings = [],
+    file: FromFile = "",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the whole file with its checksums.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Decode every picture once into the cache; goes on where it was stopped."""
     from fopro_lab.config import DataConfig
-    from fopro_lab.data import prepare
+    from fopro_lab.data.preparing import pack_from
 
-    packed, _ = prepare(_config(DataConfig, settings, file))
+    config = _config(DataConfig, settings, file)
+    packed = pack_from(config, verify=verify)
+    facts = {
+        "dataset": packed.dataset.name,
+        "file": packed.path,
+        "bytes": packed.images.nbytes,
+        "decoder": config.decoder,
+        "interpolation": config.interpolation,
+        "left out": packed.left_out if as_json else len(packed.left_out),
+    } | ({"checksums": "hold"} if verify else {})
+    if as_json:
+        _show({"pictures": len(packed), "size": packed.size} | facts, as_json=True)
+        return
     print(f"packed {len(packed)} pictures of {packed.size} px")
+    _show(facts, as_json=False)
+    for reason in packed.left_out.values():
+        print(f"  {reason}")
 
 
 @teachers_app.command("list")
@@ -165,7 +208,7 @@ def teachers_list() -> None:
     print("builtin            ResNet-10, 32 to 64 px, in the package, no file needed")
     print("timm:NAME          any model of timm, with weights=FILE")
     print("torchvision:NAME   any classification model of torchvision, with weights=FILE")
-    print("moco-v2-resnet50   the published teacher, with weights=FILE")
+    print("moco-v2-resnet50   the published teacher, after `fopro data fetch moco-v2`")
 
 
 @teachers_app.command("check")
