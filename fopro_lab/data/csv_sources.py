@@ -172,7 +172,7 @@ def _refuse_twice(values: pd.Series, csv_path: Path) -> None:
 def _locate(images: list[str], root: Path, csv_path: Path) -> list[str]:
     """Find each picture by its path below ``root``, its file name, or its name without suffix."""
     files = list_pictures(root)
-    by_path = set(files)
+    by_path, start = set(files), os.path.join(root, "")
     names = Counter[str]()
     where: dict[str, str] = {}
     for file in files:
@@ -186,9 +186,9 @@ def _locate(images: list[str], root: Path, csv_path: Path) -> list[str]:
         if written not in by_path:  # then perhaps as Windows writes a path
             image = written.replace("\\", "/").removeprefix("./")
         if image in by_path:
-            paths.append(os.path.join(root, image))
+            paths.append(start + image)
         elif names[image] == 1:
-            paths.append(os.path.join(root, where[image]))
+            paths.append(start + where[image])
         elif names[image] > 1:
             raise InputError(f"{csv_path}: {image}: {names[image]} pictures below {root} match")
         elif os.path.isabs(written) and os.path.isfile(written):
