@@ -66,6 +66,15 @@ def test_deal_folds_is_as_even_as_a_stratified_fold_of_single_pictures():
     assert np.ptp(ours.sum(axis=1)) <= 1  # the odd ones of each class go to different folds
 
 
+def test_deal_folds_minds_the_class_before_the_size_of_the_fold():
+    dataset = toy_dataset([(label, size) for label in range(3) for size in (10, 1, 1)])
+    dealt = deal_folds(dataset, folds=3, seed=0)
+    groups = dataset.table.assign(fold=dealt).drop_duplicates("group")
+    assert groups.groupby("label")["fold"].nunique().tolist() == [3, 3, 3]
+    # And among folds that are equal in the class, the one with the fewest pictures.
+    assert np.bincount(dealt)[1:].tolist() == [12, 12, 12]
+
+
 def test_make_folds_is_the_same_everywhere():
     assert make_folds(toy_dataset(SINGLES), fold=3).fingerprint[:16] == "d2a3ed24ba4df735"
 

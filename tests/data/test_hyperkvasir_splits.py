@@ -64,6 +64,16 @@ def test_make_hyperkvasir_without_some_pictures_says_so(tmp_path):
     assert len(split.test) == 7
 
 
+def test_make_hyperkvasir_leaves_pictures_out_that_the_file_does_not_name(tmp_path):
+    dataset, path = toy(tmp_path)
+    images = [*dataset.table["image"], "more.jpg", "most.jpg"]
+    larger = dataset_of(images, [*(["hemorrhoids"] * 20), *(["polyps"] * 22)])
+    split = make_hyperkvasir(larger, files=path)
+    assert not {40, 41} & {*split.train, *split.val, *split.test}
+    assert split.fingerprint == make_hyperkvasir(dataset, files=path).fingerprint
+    assert split.protocol == "hyperkvasir/official5/val0.15/seed0/fold1"
+
+
 def test_make_hyperkvasir_refuses_another_class(tmp_path):
     dataset, path = toy(tmp_path)
     dataset.table.loc[3, "label"] = 1
