@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from fopro_lab.bench.pictures import write_photographs
+from fopro_lab.bench.pictures import SIDE, write_photographs
 from fopro_lab.bench.published import published_transforms, read_batch
 from fopro_lab.bench.timing import Variant, compare_rounds, time_rounds
 from fopro_lab.data import Pack, augment_batch, batches, open_dataset, pack
@@ -26,14 +26,20 @@ DECODING = "decode and resize alone, PIL"
 
 
 def bench_data(
-    *, rounds: int = 9, size: int = 224, pictures: int = 64, many: int = MANY
+    *,
+    rounds: int = 9,
+    size: int = 224,
+    pictures: int = 64,
+    side: int = SIDE,
+    many: int = MANY,
 ) -> dict[str, pd.DataFrame]:
     """Measure the way from files to batches.
 
     Args:
         rounds: That count, at least 3.
         size: Side of the packed pictures, pixels.
-        pictures: Photographs of 1024 px, generated; a multiple of 32.
+        pictures: Photographs, generated; a multiple of 32.
+        side: Of a photograph, pixels.
         many: Files of the set whose opening is timed.
 
     Returns:
@@ -42,7 +48,7 @@ def bench_data(
         255); ``opening`` (milliseconds).
 
     Example:
-        >>> tables = bench_data(rounds=3, size=16, pictures=32, many=30)
+        >>> tables = bench_data(rounds=3, size=16, pictures=32, side=64, many=30)
         >>> list(tables)
         ['batches', 'packing', 'fused', 'opening']
     """
@@ -52,7 +58,9 @@ def bench_data(
         with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
             folder = Path(place)
             for name, part in (("a", pictures // 2), ("b", pictures - pictures // 2)):
-                write_photographs(folder / "photographs" / name, count=part, seed=ord(name))
+                write_photographs(
+                    folder / "photographs" / name, count=part, side=side, seed=ord(name)
+                )
             packed = pack(open_dataset(folder / "photographs"), size, cache=folder, progress=False)
             return {
                 "batches": _bench_batches(packed, rounds),
@@ -74,9 +82,11 @@ def _bench_batches(packed: Pack, rounds: int) -> pd.DataFrame:
             read_batch(paths[start : start + BATCH], transform)
         return len(paths)
 
+    order = np.random.default_rng(0).permutation(len(packed))
+
     def load() -> int:
-        for start in starts:
-            torch.from_numpy(np.asarray(packed.images[start : start + BATCH]))
+        for start in starts:  # an index array copies: every pixel is read, as for a GPU
+            torch.from_numpy(packed.images[order[start : start + BATCH]])
         return len(packed)
 
     variants = [
@@ -122,7 +132,7 @@ def _augmented(packed: Pack, mode: str, device: str) -> Callable[[], int]:
 
 
 def _bench_packing(folder: Path, size: int, rounds: int) -> pd.DataFrame:
-    dataset = open_dataset(folder / "photographs")
+    dataset = open_dataset(_repeated(folder / "photographs", folder / "repeated", times=4))
     fresh = count()
 
     def decode() -> int:
@@ -150,6 +160,16 @@ def _bench_packing(folder: Path, size: int, rounds: int) -> pd.DataFrame:
         name = f"pack, exact, {cores} processes"
         variants.append(Variant(name, packing(cores, "exact"), goal=cores / 1.1))
     return _compared(variants, rounds, DECODING)
+
+
+def _repeated(folder: Path, target: Path, *, times: int) -> Path:
+    """Give each picture further names: processes are worth their start on many pictures alone."""
+    for path in sorted(folder.rglob("*.jpg")):
+        for number in range(times):
+            link = target / path.parent.name / f"{path.stem}-{number}.jpg"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, link)
+    return target
 
 
 def fused_difference(packed: Pack, *, pictures: int = 64) -> pd.DataFrame:

@@ -48,7 +48,8 @@ def time_rounds(
         watch: Wraps the rounds, for progress.
 
     Returns:
-        A row for each round and variant: ``round`` (from 1), ``variant``, ``seconds``, ``count``.
+        A row for each round and variant, in the order given: ``round`` (from 1), ``variant``,
+        ``seconds``, ``count``.
 
     Raises:
         InputError: If there are too few rounds, or two variants have one name.
@@ -72,7 +73,13 @@ def time_rounds(
             seconds = clock() - begun
             if number:
                 rows.append((number, variant.name, seconds, count))
-    return pd.DataFrame(rows, columns=["round", "variant", "seconds", "count"])
+    table = pd.DataFrame(rows, columns=["round", "variant", "seconds", "count"])
+    place = table["variant"].map({name: place for place, name in enumerate(names)})
+    return (
+        table.assign(place=place)
+        .sort_values(["round", "place"], ignore_index=True)
+        .drop(columns="place")
+    )
 
 
 def compare_rounds(
