@@ -13,7 +13,7 @@ SINGLES = [(label, 1) for label in range(3) for _ in range(40)]
 many_groups = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), max_size=60).map(
     lambda groups: [(label, 1) for label in range(3) for _ in range(7)] + groups
 )
-quick = settings(deadline=None, max_examples=30)
+quick = settings(deadline=None, max_examples=15)
 
 
 def counts_of(dataset, rows) -> np.ndarray:

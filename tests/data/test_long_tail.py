@@ -12,7 +12,7 @@ from fopro_lab.errors import InputError
 from tests.data.toys import toy_dataset
 
 PARTS = ("train", "val", "test")
-quick = settings(deadline=None, max_examples=40)
+quick = settings(deadline=None, max_examples=20)
 many_groups = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), max_size=60).map(
     lambda groups: [(label, 1) for label in range(3) for _ in range(8)] + groups
 )
