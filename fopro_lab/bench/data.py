@@ -15,7 +15,9 @@ from PIL import Image
 from fopro_lab.bench.pictures import SIDE, write_photographs
 from fopro_lab.bench.published import published_transforms, read_batch
 from fopro_lab.bench.timing import Variant, compare_rounds, time_rounds
+from fopro_lab.config import Decoder
 from fopro_lab.data import Pack, augment_batch, batches, open_dataset, pack
+from fopro_lab.data.augment import AugmentMode
 from fopro_lab.models.published import IMAGENET_MEAN, IMAGENET_STD
 from fopro_lab.progress import progress
 
@@ -96,14 +98,15 @@ def _bench_batches(packed: Pack, rounds: int) -> pd.DataFrame:
         Variant("packed, load alone, 8 bit", load, goal=100.0),
     ]
     if torch.cuda.is_available():
+        modes: tuple[AugmentMode, ...] = ("exact", "fused")
         variants += [
             Variant(f"packed, {mode} augmentation on the GPU", _augmented(packed, mode, "cuda"))
-            for mode in ("exact", "fused")
+            for mode in modes
         ]
     return _compared(variants, rounds, PUBLISHED)
 
 
-def _augmented(packed: Pack, mode: str, device: str) -> Callable[[], int]:
+def _augmented(packed: Pack, mode: AugmentMode, device: str) -> Callable[[], int]:
     """Go once through a pack, shuffled, augmented and normalised as the alternative does."""
     mean, std = (
         torch.tensor(three, device=device)[:, None, None] for three in (IMAGENET_MEAN, IMAGENET_STD)
@@ -142,7 +145,7 @@ def _bench_packing(folder: Path, size: int, rounds: int) -> pd.DataFrame:
             np.asarray(small)
         return len(dataset)
 
-    def packing(jobs: int, decoder: str) -> Callable[[], int]:
+    def packing(jobs: int, decoder: Decoder) -> Callable[[], int]:
         def run() -> int:
             cache = folder / f"packs-{next(fresh)}"
             pack(dataset, size, cache=cache, jobs=jobs, decoder=decoder, progress=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import fopro_lab
 
-PATHS = ("dataset", "weights", "student_weights")
+PATHS = ("dataset", "split_files", "weights", "student_weights")
 _RUNNER = (
     "batch",
     "execute",
