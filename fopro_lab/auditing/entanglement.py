@@ -88,7 +88,7 @@ def entangle(table: pd.DataFrame, *, resamples: int = 999, seed: int = 0) -> Ent
         for _ in range(resamples)
     ]
     permuted = [measure(rng.permutation(sources), sizes) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = np.nanquantile(drawn, [0.025, 0.975])  # NaN: a draw without a second source
     p = (1 + np.sum(np.array(permuted) >= observed)) / (1 + resamples)
     return Entanglement(observed, float(low), float(high), float(p), groups)
 

@@ -1,0 +1,162 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from fopro_lab.auditing import lookalikes
+from fopro_lab.auditing.lookalikes import (
+    SIDE,
+    TURNS,
+    count_bits,
+    describe,
+    find_lookalikes,
+    hash_signs,
+    turned,
+)
+from fopro_lab.data.decoding import read_picture
+from tests.auditing.toys import texture
+
+# What to do to a picture, by numpy, for each name in TURNS.
+BY_NUMPY = {
+    "as it is": lambda x: x,
+    "mirrored left to right": lambda x: x[:, ::-1],
+    "mirrored top to bottom": lambda x: x[::-1],
+    "turned by 180": lambda x: np.rot90(x, 2),
+    "mirrored at a diagonal": lambda x: x.swapaxes(0, 1),
+    "turned by 90": lambda x: np.rot90(x, -1),  # clockwise
+    "turned by 270": lambda x: np.rot90(x, 1),
+    "mirrored at the other diagonal": lambda x: np.rot90(x, 2).swapaxes(0, 1),
+}
+
+
+def slow_describe(image):
+    """Area means by repeating pixels, then the cosine transform by its definition."""
+    grey = image.astype(np.float64) @ np.array([0.2989, 0.587, 0.114])
+    big = np.kron(grey, np.ones((SIDE, SIDE)))  # any side times 32 can be cut into 32
+    step = big.shape[0] // SIDE
+    small = big.reshape(SIDE, step, SIDE, step).mean(axis=(1, 3))
+    n = np.arange(SIDE)
+    basis = np.cos(np.pi * np.outer(n, n + 0.5) / SIDE) * np.sqrt(2 / SIDE)
+    basis[0] /= np.sqrt(2)
+    return basis @ small @ basis.T
+
+
+@pytest.mark.parametrize("side", [20, 32, 64, 45])
+def test_describe_is_the_cosine_transform_of_area_means(side):
+    image = texture(3, side=side)
+    # Coefficients reach 4000; a pixel that is off by one grey level moves one by 0.06.
+    np.testing.assert_allclose(
+        describe(image[None], np.array([0]))[0], slow_describe(image), atol=0.01
+    )
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_turned_transform_is_that_of_the_turned_picture(name):
+    assert set(BY_NUMPY) == set(TURNS)
+    image = texture(4)
+    waves = describe(image[None], np.array([0]))
+    other = describe(np.ascontiguousarray(BY_NUMPY[name](image))[None], np.array([0]))
+    np.testing.assert_allclose(turned(waves, TURNS.index(name)), other, atol=0.01)
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_find_lookalikes_finds_each_orientation_and_names_it(name):
+    images = np.stack([texture(5), texture(6), np.ascontiguousarray(BY_NUMPY[name](texture(5)))])
+    found = find_lookalikes(images, np.arange(3))
+    assert found[["first", "second", "turn"]].values.tolist() == [[0, 2, name]]
+    assert found["correlation"][0] == pytest.approx(1, abs=1e-4)
+
+
+def resaved(quality):
+    def change(picture):
+        stream = io.BytesIO()
+        picture.save(stream, "JPEG", quality=quality)
+        return Image.open(stream)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        resaved(50),
+        lambda p: p.resize((32, 32), Image.Resampling.LANCZOS),
+        lambda p: ImageEnhance.Brightness(p).enhance(1.2),
+        lambda p: ImageEnhance.Contrast(p).enhance(0.7),
+        lambda p: ImageEnhance.Color(p).enhance(0.3),
+    ],
+)
+def test_find_lookalikes_sees_through_what_an_archive_does(change):
+    originals = [texture(seed) for seed in range(12)]
+    copies = [
+        np.asarray(change(Image.fromarray(pixels)).resize((64, 64), Image.Resampling.BILINEAR))
+        for pixels in originals
+    ]
+    found = find_lookalikes(np.stack(originals + copies), np.arange(24))
+    assert sorted(zip(found["first"], found["second"], strict=True)) == [
+        (n, n + 12) for n in range(12)
+    ]
+
+
+def test_find_lookalikes_is_not_taken_in_by_shading():
+    """Dark discs on bright skin share their shading; their own noise tells them apart."""
+    axis = np.linspace(-1, 1, 64)
+    disc = 120 * np.exp(-8 * (axis[:, None] ** 2 + axis**2))[..., None]
+    rng = np.random.default_rng(0)
+    images = np.stack([190 - disc + rng.normal(0, 8, (64, 64, 3)) for _ in range(40)])
+    images = images.clip(0, 255).astype(np.uint8)
+    hashes = hash_signs(describe(images, np.arange(40)))
+    grey = images.mean(axis=-1).reshape(40, -1)
+    assert np.corrcoef(grey).min() > 0.9  # a plain correlation would call all of them alike
+    assert len(hashes) == 40 and find_lookalikes(images, np.arange(40)).empty
+
+
+def test_find_lookalikes_compares_every_pair_across_blocks(monkeypatch):
+    images = np.stack([texture(seed, side=32) for seed in range(9)])
+    images[[4, 8]] = images[[1, 1]]
+    whole = find_lookalikes(images, np.arange(9))
+    monkeypatch.setattr(lookalikes, "_BLOCK", 2)
+    parts = find_lookalikes(images, np.arange(9))
+    pairs = {(1, 4), (1, 8), (4, 8)}
+    for found in (whole, parts):
+        assert set(zip(found["first"], found["second"], strict=True)) == pairs
+
+
+def test_find_lookalikes_speaks_of_the_given_rows():
+    images = np.stack([texture(0), texture(1), texture(0), texture(1)])
+    found = find_lookalikes(images, np.array([1, 2, 3]))
+    assert found[["first", "second"]].values.tolist() == [[1, 3]]
+
+
+def test_flat_pictures_and_single_ones_have_no_lookalikes():
+    assert find_lookalikes(np.full((3, 32, 32, 3), 77, np.uint8), np.arange(3)).empty
+    assert find_lookalikes(texture(0)[None], np.array([0])).empty
+
+
+@settings(max_examples=30, deadline=None)
+@given(words=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=9))
+def test_count_bits_counts(words):
+    expected = [bin(word).count("1") for word in words]
+    assert count_bits(np.array(words, dtype=np.uint64)).tolist() == expected
+
+
+def test_count_bits_without_numpy_2(monkeypatch):
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    words = np.array([[0, 1], [2**64 - 1, 2**63 + 5]], dtype=np.uint64)
+    assert count_bits(words).tolist() == [[0, 1], [64, 3]]
+
+
+@pytest.mark.real
+def test_a_photograph_of_ham10000_is_filed_under_two_lesions(shared):
+    folder = shared / "data/ham10000/images"
+    names = sorted(path.name for path in folder.glob("*.jpg"))
+    chosen = [*names[::50], "ISIC_0025226.jpg", "ISIC_0030074.jpg"]
+    images = np.stack([read_picture(folder / name, size=64) for name in chosen])
+    found = find_lookalikes(images, np.arange(len(chosen)))
+    first, second, bits = found.loc[0, ["first", "second", "bits"]]
+    assert (chosen[first], chosen[second]) == ("ISIC_0025226.jpg", "ISIC_0030074.jpg")
+    assert bits == 5 and found["correlation"][0] == pytest.approx(0.957, abs=0.005)
+    assert len(found) == 1

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from fopro_lab.auditing.resizing import (
+    BAD_EXAMPLE,
+    decode_steps,
+    full_picture,
+    resize_steps,
+    resized_side,
+)
+from fopro_lab.data import open_dataset, pack
+from fopro_lab.data.decoding import read_picture
+from tests.auditing.toys import texture
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for name, ending in (("a", "jpg"), ("b", "png")):
+        (tmp_path / name).mkdir()
+        Image.fromarray(texture(1, side=200)[:150]).save(tmp_path / name / f"1.{ending}")
+    return open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["box", "bilinear", "bicubic", "lanczos"])
+def test_resize_steps_are_what_a_pack_would_hold(dataset, name):
+    steps = resize_steps(full_picture(dataset, 0), 24)
+    packed = read_picture(dataset.table["path"][0], size=24, interpolation=name)
+    np.testing.assert_array_equal(steps[name], packed)
+
+
+def test_bad_example_takes_the_nearest_pixels_alone():
+    """At a third of the size a point falls on a pixel's centre: every third pixel is kept."""
+    full = texture(2, side=96)
+    np.testing.assert_array_equal(resize_steps(full, 32)[BAD_EXAMPLE], full[1::3, 1::3])
+
+
+def test_decode_steps_pair_exact_and_draft(dataset):
+    for row, same in ((0, False), (1, True)):  # a PNG has no draft
+        exact = resize_steps(full_picture(dataset, row), 24)
+        made = decode_steps(dataset, row, 24, exact=exact)
+        assert list(made) == [f"draft, then {n}" for n in ("box", "bilinear", "bicubic", "lanczos")]
+        for before, after in made.values():
+            assert before.shape == after.shape == (24, 24, 3)
+            assert np.array_equal(before, after) == same
+
+
+def test_full_picture_obeys_the_camera_and_generated_ones_are_drawn(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        exif = Image.Exif()
+        exif[0x0112] = 6  # held upright
+        picture = Image.fromarray(texture(1, side=64)[:40])
+        picture.save(tmp_path / name / "1.png", exif=exif)
+    assert full_picture(open_dataset(tmp_path), 0).shape == (64, 40, 3)
+    phantom = open_dataset("phantom", pictures=24)
+    np.testing.assert_array_equal(full_picture(phantom, 3), phantom.read(3, 64))
+
+
+def test_resized_side_is_the_packs_or_half_of_a_small_picture(dataset):
+    for size, side in ((32, 32), (149, 149), (150, 75), (224, 75)):
+        assert resized_side(pack(dataset, size, progress=False), 0) == side
