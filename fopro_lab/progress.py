@@ -68,7 +68,12 @@ def byte_progress(blocks: Iterable[bytes], *, done: int, total: int, label: str)
     """
     if sys.stderr.isatty():
         with tqdm(
-            total=total or None, initial=done, desc=label, unit="B", unit_scale=True, leave=False
+            total=total or None,
+            initial=done,
+            desc=label,
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
         ) as bar:
             for block in blocks:
                 yield block

@@ -1,8 +1,6 @@
 """One file over HTTP: it goes on where it was cut, and a changed file is never glued together."""
 
-import errno
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,11 +11,11 @@ import requests
 
 from fopro_lab.errors import WorkError
 from fopro_lab.fetching.answers import Answer, answer_of, goes_on, read_answer
-from fopro_lab.files import UNWRITABLE
+from fopro_lab.fetching.disk import check_disk, disk_told
 from fopro_lab.progress import byte_progress, in_bytes
 
 BLOCK = 1 << 16
-SPARE = 50_000_000  # bytes that stay free on the disk
+LONGEST_PAUSE = 60.0  # seconds, whatever the server asks for
 WORTH_A_RETRY = (408, 425, 429, 500, 502, 503, 504)
 NETWORK_ERRORS = (
     requests.ConnectionError,
@@ -49,7 +47,11 @@ class Patience(NamedTuple):
 
 
 class _Cut(Exception):
-    """The download stopped early; another attempt may go on."""
+    """The download stopped early; another attempt may go on, after ``wait`` seconds."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
 
 
 class ResumingDownloader:
@@ -84,7 +86,7 @@ class ResumingDownloader:
         self.part, self.note = part, part.with_name(part.name + ".json")
         self.label, self.reserve, self.progress = label, reserve, progress
         self.patience, self.plain, self.proven = patience or Patience(), plain, proven
-        self.told = Answer("")
+        self.told, self.resumable = Answer(""), True
 
     def __call__(self, url: str, output_file: str, pooch: object = None) -> None:
         """Download ``url`` and leave the whole file at ``output_file`` too.
@@ -92,20 +94,9 @@ class ResumingDownloader:
         Raises:
             WorkError: If the server is gone, refuses, stalls or lies, or the disk is full.
         """
-        try:
-            with requests.Session() as session:
-                self._download(session, url)
+        with disk_told(self.part.parent, kept=self._kept), requests.Session() as session:
+            self._download(session, url)
             _share(self.part, output_file)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise WorkError(
-                    f"{self.part.parent}: the disk is full; free some space; {self._kept()}"
-                ) from error
-            if error.errno in UNWRITABLE:
-                raise WorkError(
-                    f"{self.part.parent}: may not be written; choose another folder with --out"
-                ) from error
-            raise
 
     def discard(self) -> None:
         """Remove what was downloaded."""
@@ -121,13 +112,13 @@ class ResumingDownloader:
                 gained = self._have() > best
                 best = max(best, self._have())
                 failures = 1 if gained else failures + 1
-                pause = self.patience.pause if gained else min(2 * pause, 60.0)
+                pause = self.patience.pause if gained else min(2 * pause, LONGEST_PAUSE)
                 if failures >= self.patience.attempts:
                     raise WorkError(
                         f"{self.label}: {_reason(error)}, {failures} times in a row; "
                         f"{self._kept()}; address {url}"
                     ) from None
-                time.sleep(pause)
+                time.sleep(max(pause, min(getattr(error, "wait", 0.0), LONGEST_PAUSE)))
             except requests.RequestException as error:
                 raise WorkError(f"{self.label}: {url}: {error}") from None
 
@@ -149,10 +140,13 @@ class ResumingDownloader:
                     self.discard()
                     raise _Cut("the file changed at the server")
                 start = 0  # the whole file once more: no ranges here, or another file
+                self.resumable = False
             self.told = answer_of(response, url)
             check_disk(
                 self.part.parent, max(self.told.total - start, 0) + self.reserve, label=self.label
             )
+            if not start:
+                self.discard()  # first: a new note must never stand beside old bytes
             self.told.write(self.note)
             with open(self.part, "ab" if start else "wb") as stream:
                 for block in self._blocks(response, start):
@@ -208,7 +202,7 @@ class ResumingDownloader:
         try:
             with self._get(session, url, headers) as response:
                 return response.status_code == 206 and bool(response.raw.read(1))
-        except requests.RequestException:  # no answer is no evidence
+        except Exception:  # no answer is no evidence
             return False
 
     def _get(
@@ -218,13 +212,16 @@ class ResumingDownloader:
         return session.get(url, headers=headers, stream=True, timeout=timeout)
 
     def _refuse(self, response: requests.Response, url: str) -> None:
-        if not self.plain and not response.url.startswith("https://"):
-            raise WorkError(f"{self.label}: expected https, was sent on to {response.url}")
+        for passed in (*response.history, response):
+            if not self.plain and not passed.url.startswith("https://"):
+                raise WorkError(f"{self.label}: expected https, was sent on to {passed.url}")
         if response.status_code == 416:  # nothing behind what is here: it is another file now
             self.discard()
             raise _Cut("the server holds less than it declared")
         if response.status_code in WORTH_A_RETRY:
-            raise _Cut(f"the server answers {response.status_code} {response.reason}")
+            asked = response.headers.get("Retry-After", "")
+            wait = float(asked) if asked.isdecimal() else 0.0
+            raise _Cut(f"the server answers {response.status_code} {response.reason}", wait)
         if response.status_code not in (200, 206):
             raise WorkError(
                 f"{self.label}: the server answers {response.status_code} {response.reason} at "
@@ -247,33 +244,9 @@ class ResumingDownloader:
 
     def _kept(self) -> str:
         have = self._have()
-        if not have:
+        if not (have and self.resumable and read_answer(self.note).validator):
             return "the same command tries again"
         return f"{in_bytes(have)} are kept, the same command goes on from there"
-
-
-def check_disk(folder: Path, need: int, *, label: str) -> None:
-    """Refuse work that would fill the disk.
-
-    Args:
-        folder: Where it shall lie; it must exist.
-        need: Bytes.
-        label: What it is for.
-
-    Raises:
-        WorkError: With what is needed and what is there.
-
-    Example:
-        >>> check_disk(Path("."), 10**18, label="a.zip")
-        Traceback (most recent call last):
-        fopro_lab.errors.WorkError: a.zip: needs 1000000000.0 GB of disk, ...
-    """
-    free = shutil.disk_usage(folder).free
-    if need + SPARE > free:
-        raise WorkError(
-            f"{label}: needs {in_bytes(need)} of disk, {in_bytes(free)} are free in {folder}; "
-            "free some space or choose another folder with --out"
-        )
 
 
 def _share(part: Path, output_file: str) -> None:

@@ -1,6 +1,5 @@
 """A source by name: downloaded, checked, unpacked and noted; done already, it returns at once."""
 
-import errno
 import hashlib
 import os
 import shutil
@@ -14,7 +13,8 @@ from filelock import FileLock, Timeout
 
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.fetching.archives import UnsafeArchive, unpack
-from fopro_lab.fetching.downloads import Patience, ResumingDownloader, check_disk
+from fopro_lab.fetching.disk import check_disk, disk_told
+from fopro_lab.fetching.downloads import Patience, ResumingDownloader
 from fopro_lab.fetching.publishers import RemoteFile, Source, find_source
 from fopro_lab.fetching.records import (
     described,
@@ -23,7 +23,6 @@ from fopro_lab.fetching.records import (
     note_file,
     read_record,
 )
-from fopro_lab.files import UNWRITABLE
 from fopro_lab.progress import in_bytes
 
 DOWNLOADS = ".downloads"
@@ -125,7 +124,7 @@ def fetch_source(
     with _locked(root, source, tell=progress):
         if is_complete(source, place):  # another process has fetched it meanwhile
             return place
-        with _disk_told(place):
+        with disk_told(place, kept=_kept):
             _fetch_all(source, place, progress, mirror, patience or Patience())
     return place
 
@@ -147,7 +146,8 @@ def _fetch_all(
     for file in missing:
         _fetch_one(file, source, place, progress, mirror, patience)
     shutil.rmtree(place / DOWNLOADS)
-    os.sync()  # the note must not outlive the bytes when the power fails
+    if hasattr(os, "sync"):  # the note must not outlive the bytes when the power fails
+        os.sync()
     note_complete(place, source)
 
 
@@ -246,7 +246,7 @@ def _part(file: RemoteFile, place: Path) -> tuple[Path, int]:
 
 @contextmanager
 def _locked(root: Path, source: Source, *, tell: bool) -> Iterator[None]:
-    with _disk_told(root):
+    with disk_told(root, kept=_kept):
         root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / f".{source.folder}.lock")
         try:
@@ -261,19 +261,8 @@ def _locked(root: Path, source: Source, *, tell: bool) -> Iterator[None]:
         lock.release()
 
 
-@contextmanager
-def _disk_told(folder: Path) -> Iterator[None]:
-    """Say in one line what the disk has against it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WorkError(
-                f"{folder}: the disk is full; free some space, the same command goes on from there"
-            ) from error
-        if error.errno in UNWRITABLE:
-            raise WorkError(f"{folder}: may not be written; choose another with --out") from error
-        raise
+def _kept() -> str:
+    return "the same command goes on from there"
 
 
 def _tell(text: str) -> None:

@@ -30,6 +30,8 @@ class Manners:
     pause: float = 0.0  # seconds between blocks of 4 kB
     statuses: list[int] = field(default_factory=list)  # answered first, one a request
     encoding: str = ""
+    chunked: bool = False
+    retry_after: str = ""
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Clerk(BaseHTTPRequestHandler):
         path = self.path.lstrip("/")
         shop.asked.append((path, asked))
         if manners.statuses:
-            return self.end(manners.statuses.pop(0))
+            return self.end(manners.statuses.pop(0), {"Retry-After": manners.retry_after})
         content = shop.files.get(path)
         if content is None:
             return self.end(404)
@@ -95,7 +97,9 @@ class Clerk(BaseHTTPRequestHandler):
         if start:
             total = len(content)
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        if manners.length:
+        if manners.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif manners.length:
             lie = 0 if start else manners.declared
             self.send_header("Content-Length", str(len(body) + lie))
         else:
@@ -118,9 +122,13 @@ class Clerk(BaseHTTPRequestHandler):
         step = 1 if manners.drip else 4096
         try:
             for place in range(0, len(body), step):
-                self.wfile.write(body[place : place + step])
+                block = body[place : place + step]
+                size = b"%x\r\n" % len(block)
+                self.wfile.write(size + block + b"\r\n" if manners.chunked else block)
                 shop.sent += len(body[place : place + step])
                 time.sleep(manners.drip or manners.pause)
+            if manners.chunked and not cut:
+                self.wfile.write(b"0\r\n\r\n")
             if manners.stall_after >= 0:
                 time.sleep(3 * HASTY.read)
         except OSError:  # whoever asked is gone

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from fopro_lab.errors import WorkError
-from fopro_lab.fetching import downloads
-from fopro_lab.fetching.downloads import ResumingDownloader, check_disk
+from fopro_lab.fetching import disk, downloads
+from fopro_lab.fetching.downloads import ResumingDownloader
 from tests.fetching.loopback import HASTY, Manners, Shop
 
 CONTENT = random.Random(0).randbytes(100_000)
@@ -81,10 +81,49 @@ def test_a_server_that_always_cuts_ends_with_one_line(shop, tmp_path):
     with pytest.raises(WorkError) as caught:
         bring(shop, tmp_path)
     assert str(caught.value) == (
-        f"a.bin: the connection broke, 3 times in a row; 30.0 kB are kept, the same command goes "
-        f"on from there; address {shop.url('a.bin')}"
+        "a.bin: the connection broke, 3 times in a row; the same command tries again; "
+        f"address {shop.url('a.bin')}"
     )
     assert len(shop.asked) == 3
+
+
+def test_a_server_that_goes_away_leaves_what_can_be_resumed(shop, tmp_path):
+    shop.manners = Manners(cut_after=30_000)
+    message = r"^a.bin: the connection broke, 1 times in a row; 30.0 kB are kept, the same command"
+    with pytest.raises(WorkError, match=message):
+        bring(shop, tmp_path, patience=HASTY._replace(attempts=1))
+
+
+def test_a_chunked_answer_is_read_and_a_cut_one_noticed(shop, tmp_path):
+    shop.manners = Manners(chunked=True, cut_after=30_000, cuts=1)
+    assert bring(shop, tmp_path, proven=True) == CONTENT
+    assert len(shop.asked) == 2
+
+
+def test_a_new_note_never_stands_beside_old_bytes(shop, tmp_path, monkeypatch):
+    shop.manners = Manners(cut_after=30_000)
+    with pytest.raises(WorkError):
+        bring(shop, tmp_path, patience=HASTY._replace(attempts=1))
+    shop.files["a.bin"] = changed = CONTENT[::-1]
+    shop.manners = Manners(tag='"two"')
+
+    def stopped(*_):
+        raise KeyboardInterrupt  # as near as a test gets to a kill after the note
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumingDownloader, "_blocks", stopped)
+        patch.setattr(downloads, "open", stopped, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            bring(shop, tmp_path)
+    assert bring(shop, tmp_path) == changed
+
+
+def test_a_server_that_asks_for_a_pause_gets_it(shop, tmp_path, monkeypatch):
+    pauses: list[float] = []
+    monkeypatch.setattr(downloads.time, "sleep", pauses.append)
+    shop.manners = Manners(statuses=[429, 429], retry_after="7")
+    assert bring(shop, tmp_path, proven=True) == CONTENT
+    assert [pause for pause in pauses if pause >= 7] == [7, 7]
 
 
 def test_too_large_a_declared_length_is_told(shop, tmp_path):
@@ -108,7 +147,7 @@ def test_without_a_declared_length_the_end_is_the_end(shop, tmp_path, tag):
 
 def test_a_stalling_server_ends_with_one_line_and_can_be_resumed(shop, tmp_path):
     shop.manners = Manners(stall_after=20_000, ranges=False)
-    with pytest.raises(WorkError, match=r"^a.bin: the server stalls, 2 times in a row; 20.0 kB"):
+    with pytest.raises(WorkError, match=r"^a.bin: the server stalls, 2 times in a row; the"):
         bring(shop, tmp_path, patience=HASTY._replace(attempts=2, read=0.1))
     kept = (tmp_path / "a.part").stat().st_size
     assert kept == 20_000
@@ -190,20 +229,13 @@ def test_a_damaged_note_starts_over(shop, tmp_path):
 
 
 def test_too_small_a_disk_is_told_before_a_byte_comes(shop, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: SimpleNamespace(free=60_000_000))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=60_000_000))
     assert bring(shop, tmp_path) == CONTENT  # 100 kB and the spare fit
     (tmp_path / "a.part").unlink()
     message = r"^a.bin: needs 20.1 MB of disk, 60.0 MB are free in .*; free some space or choose"
     with pytest.raises(WorkError, match=message):
         bring(shop, tmp_path, reserve=20_000_000)
     assert not (tmp_path / "a.part").exists()
-
-
-def test_check_disk_leaves_some_space(tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
-    check_disk(tmp_path, 10**9 - downloads.SPARE, label="a")
-    with pytest.raises(WorkError, match=r"^a: needs 950.0 MB of disk, 1.0 GB are free"):
-        check_disk(tmp_path, 10**9 - downloads.SPARE + 1, label="a")
 
 
 class FullDisk(io.BytesIO):

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.fetching import archives, data_folder, downloads, fetch, fetched_place, find_source
+from fopro_lab.fetching import archives, data_folder, fetch, fetched_place, find_source
 from fopro_lab.fetching.archives import UnsafeArchive
 from fopro_lab.fetching.fetch import WrongBytes, fetch_source
 from tests.fetching.loopback import HASTY, Manners
@@ -168,7 +168,7 @@ def test_a_full_disk_while_unpacking_is_told_and_nothing_comes_twice(shop, own_p
     serve(shop, "isic2019", isic2019_files())
     with monkeypatch.context() as patch:
         patch.setattr(archives._Register, "write", full)
-        with pytest.raises(WorkError, match=r"isic2019: the disk is full; free some space, the "):
+        with pytest.raises(WorkError, match=r"isic2019: the disk is full; free some space; the "):
             fetch("isic2019", mirror=shop.address, progress=False)
     assert fetched_place("isic2019") is None
     shop.asked.clear()
@@ -177,7 +177,7 @@ def test_a_full_disk_while_unpacking_is_told_and_nothing_comes_twice(shop, own_p
 
 
 def test_too_small_a_disk_is_told_before_anything_is_asked(shop, monkeypatch):
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: SimpleNamespace(free=15 * 10**9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=15 * 10**9))
     with pytest.raises(WorkError, match=r"^isic2019: needs 20.3 GB of disk, 15.0 GB are free in "):
         fetch("isic2019", mirror=shop.address, progress=False)
     assert shop.asked == []
@@ -185,7 +185,7 @@ def test_too_small_a_disk_is_told_before_anything_is_asked(shop, monkeypatch):
 
 def test_a_folder_that_may_not_be_written_is_told(tmp_path, shop):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkError, match=r"may not be written; choose another with --out"):
+    with pytest.raises(WorkError, match=r"may not be written; choose another folder with --out"):
         fetch("isic2019", out=tmp_path / "file", mirror=shop.address, progress=False)
 
 
