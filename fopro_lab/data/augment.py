@@ -136,7 +136,7 @@ def apply_augmentations(
         ``(B, 3, H, W)`` in [0, 1], single precision or that of ``images``.
 
     Raises:
-        InputError: For an unknown mode.
+        InputError: For an unknown mode, or images neither of 8 bits nor floating.
         ShapeError: If the shapes do not fit.
 
     Example:
@@ -149,6 +149,8 @@ def apply_augmentations(
     check_mode(mode)
     count = len(augmentations.scale)
     pixels = images.dtype == torch.uint8
+    if not pixels and not images.is_floating_point():
+        raise InputError(f"images: expected uint8 or a floating type, got {images.dtype}")
     expected, channels = ("H, W, 3", 3) if pixels else ("3, H, W", 1)
     if images.ndim != 4 or (len(images), images.shape[channels]) != (count, 3):
         raise ShapeError(f"images: expected ({count}, {expected}), got {tuple(images.shape)}")
@@ -158,7 +160,8 @@ def apply_augmentations(
         dtype=torch.float32 if pixels else images.dtype,
         device=images.device,
     )
-    with torch.no_grad():
+    # Autocast would compute positions and colours to three digits.
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         work = _Work(augmentations, images, (height, width))
         step = chunk_size(images)
         planes: Tensor | None = None

@@ -148,9 +148,10 @@ def _hue(planes: Tensor, turn: Tensor, top: float) -> None:
     """Turn the hue by up to a sixth of a turn, as in HSV but without going there.
 
     Around the circle of hues a channel runs along a trapezoid: it rests at the highest value for
-    two sixths, falls for one, rests at the lowest for two, and rises for one. How far it has come
-    on a rest is told by the difference of the other two channels, so by how much of the turn is
-    left for its slope is ``difference - clamp(difference, -rest, rest)``.
+    two sixths, falls for one, rests at the lowest for two, and rises for one. On a rest the
+    difference of the other two channels tells how far it has come, on a slope that difference is
+    at its bound. So the part of the turn that falls on a slope is what of the difference lies
+    beyond ``rest``, and the result is clamped to where the slope ends.
     """
     red, green, blue = planes
     high = torch.maximum(torch.maximum(red, green), blue)

@@ -241,6 +241,15 @@ def test_apply_augmentations_takes_an_empty_share(mode):
     assert result.shape == (0, 3, 6, 8)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_autocast_changes_no_bit(mode):
+    # Explorations fetch their batches inside it; in bfloat16 pictures would be off by 0.004.
+    pixels, drawn = noise(6, 20, 24), published(6)
+    expected = apply_augmentations(pixels, drawn, mode=mode)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(apply_augmentations(pixels, drawn, mode=mode), expected)
+
+
 def test_augment_refuses():
     images = torch.rand(2, 3, 4, 4)
     with pytest.raises(InputError, match=r"^augment: expected one of none, flips, published, got"):
@@ -251,6 +260,8 @@ def test_augment_refuses():
         augment_batch(torch.rand(2, 1, 4, 4), kind="flips", generator=generator())
     with pytest.raises(ShapeError, match=r"^images: expected \(3, H, W, 3\), got \(2, 4, 4, 3\)"):
         apply_augmentations(noise(2, 4, 4), published(3))
+    with pytest.raises(InputError, match=r"^images: expected uint8 or a floating type, got torch"):
+        apply_augmentations(torch.ones(2, 3, 4, 4, dtype=torch.int64), published(2))
 
 
 @pytest.mark.gpu
