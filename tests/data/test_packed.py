@@ -14,6 +14,9 @@ from fopro_lab.data import Pack, open_dataset, pack, pack_files
 from fopro_lab.data.torch_dataset import TorchPack
 from fopro_lab.errors import InputError, WorkError
 
+# Python 3.12 warns of every fork beside a thread; the children here use none.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
 
 @pytest.fixture
 def mapped(tmp_path, monkeypatch) -> Pack:

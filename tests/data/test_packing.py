@@ -259,7 +259,7 @@ def test_pack_of_25000_pictures_opens_within_50_ms(tmp_path):
         packed = pack(dataset, 224, cache=tmp_path)
         seconds.append(time.perf_counter() - start)
     assert packed.images.shape == (25_000, 224, 224, 3)
-    assert min(seconds) < 0.05  # it takes 5 ms; hashing or stating the files takes 100 and more
+    assert min(seconds) < 0.05  # it takes 1 ms; looking at each file takes 60 and more
 
 
 @pytest.mark.real
