@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -100,10 +101,39 @@ def test_data_check_counts(fopro, tmp_path):
     code, told, _ = fopro("data", "check", "--set", f"dataset={folder}", "--json")
     facts = json.loads(told)
     assert code == 0 and facts["pictures"] == 24 and facts["groups in two parts"] == 0
-    assert sum(facts["classes"]["a"].values()) == 8
+    assert sum(row["n"] for row in facts["tables"]["counts"] if row["class"] == "a") == 8
     assert facts["groups"] == "unknown: each picture is its own" and facts["sources"] == "unknown"
+    assert {row["level"] for row in facts["findings"]} == {"ok", "note", "warn"}
     code, told, _ = fopro("data", "pack", "--set", f"dataset={folder}")
     assert code == 0 and told.startswith("packed 24 pictures of 64 px\n")
+
+
+def test_data_check_gives_a_verdict_a_line_and_is_done_with_warnings(fopro, tmp_path):
+    folder = pictures(tmp_path / "data", each=8)
+    out = tmp_path / "checkup"
+    code, told, complaint = fopro("data", "check", "--set", f"dataset={folder}", "--out", out)
+    assert code == 0 and lines(complaint) == []
+    verdicts = [line for line in told.splitlines() if re.match("(ok|note|warn|fail) ", line)]
+    assert "ok    reading     all 24 pictures can be read" in verdicts
+    assert len({line.index(line.split()[1]) for line in verdicts}) == 1
+    written = {path.name for path in out.iterdir()}
+    assert {"findings.json", "counts.csv", "power.csv", "checkup.png"} <= written
+
+
+def test_data_check_lists_every_picture_that_fails_and_ends_with_1(fopro, tmp_path):
+    folder = pictures(tmp_path / "data", each=8)
+    broken = [folder / f"a/a{number}.png" for number in range(5)]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    (folder / "c/c7.png").write_bytes((folder / "b/b0.png").read_bytes())
+    knobs = ("--set", f"dataset={folder}", "--set", "image_size=16")
+    code, told, complaint = fopro("data", "check", *knobs)
+    assert code == 1 and len(lines(complaint)) == 1
+    assert lines(complaint)[0].startswith("fopro: not fit for use as it is: reading")
+    assert "fail  reading     5 of 24 pictures cannot be read" in told
+    for path in broken:
+        assert f"unreadable: {path}: " in told
+    assert "1 picture copied from another" in told
 
 
 def test_teachers_check_prints_the_card(fopro):

@@ -72,7 +72,7 @@ def judge_groups(table: pd.DataFrame, torn: pd.DataFrame, ties: pd.DataFrame) ->
         return Finding("ok", "groups", 0, told)
     test, tested = _tied(ties, "group", part="test"), _held(ties, "test")
     val = _tied(ties, "group", part="val")
-    verdict = f"{len(torn):,} groups are torn: of {tested:,} test pictures {test:,}"
+    verdict = f"{_counted(len(torn), 'torn group')}: of {tested:,} test pictures {test:,}"
     verdict += f" ({_percent(test, tested)}) show one that is in training too"
     verdict += f", of {_held(ties, 'val'):,} for validation {val:,}"
     return Finding("fail" if test or val else "warn", "groups", len(torn), verdict)
@@ -84,7 +84,7 @@ def judge_copies(copies: pd.DataFrame, ties: pd.DataFrame) -> Finding:
     if not extra:
         return Finding("ok", "copies", 0, "no picture is there twice")
     tied = {part: _tied(ties, "copy", part=part) for part in ("test", "val")}
-    verdict = f"{extra:,} pictures are copies of another"
+    verdict = f"{_counted(extra, 'picture')} copied from another"
     if any(tied.values()):
         verdict += f"; {tied['test']:,} of test and {tied['val']:,} of validation are in training"
         return Finding("fail", "copies", extra, verdict)
@@ -99,10 +99,10 @@ def judge_lookalikes(lookalikes: pd.DataFrame, ties: pd.DataFrame) -> Finding:
     known = int(lookalikes["same_group"].sum())
     unseen = ties[ties["lookalike"] & ~ties["group"] & (ties["other"] == "train")]
     test = int((unseen["part"] == "test").sum())
-    verdict = f"{pairs:,} near-duplicate pairs, {pairs - known:,} of them not of one group"
+    verdict = f"{_counted(pairs, 'near-duplicate pair')}, {pairs - known:,} not of one group"
     if len(unseen):
-        verdict += f"; beyond the groups, {test:,} pictures of test and {len(unseen) - test:,} of"
-        verdict += " validation have one in training"
+        verdict += f"; {_counted(test, 'picture')} of test and {len(unseen) - test:,} of validation"
+        verdict += " have one in training that their group does not tell"
     return Finding("warn" if len(unseen) else "note", "lookalikes", pairs, verdict)
 
 
@@ -111,7 +111,8 @@ def judge_labels(copies: pd.DataFrame, lookalikes: pd.DataFrame) -> Finding:
     sets = int((copies.groupby("content")["label"].nunique() > 1).sum())
     pairs = int((lookalikes["label_first"] != lookalikes["label_second"]).sum())
     if sets or pairs:
-        verdict = f"{sets:,} sets of copies and {pairs:,} near-duplicate pairs have two labels"
+        verdict = f"two labels in {_counted(sets, 'set')} of copies and in "
+        verdict += _counted(pairs, "near-duplicate pair")
         return Finding("warn", "labels", sets + pairs, verdict)
     return Finding("ok", "labels", 0, "copies and near-duplicates agree about their class")
 
@@ -149,6 +150,10 @@ def _tied(ties: pd.DataFrame, tie: str, *, part: str) -> int:
 
 def _held(ties: pd.DataFrame, part: str) -> int:
     return int(((ties["part"] == part) & (ties["other"] == "train")).sum())
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _percent(count: int, total: int) -> str:

@@ -54,7 +54,7 @@ def test_a_torn_group_is_a_failure(tmp_path):
     found = check(write_archive(tmp_path, rows))
     assert levels(found) == {**SOUND, "groups": "fail"}
     told = verdict(found, "groups")
-    assert told.number == 1 and "of 8 test pictures 1 (12 %)" in told.verdict
+    assert told.number == 1 and "1 torn group: of 8 test pictures 1 (12 %)" in told.verdict
     assert found.tables["torn_groups"].values.tolist() == [["same", 1, 0, 1]]
 
 
@@ -90,7 +90,7 @@ def test_a_lookalike_within_its_group_is_only_noted(tmp_path):
     pictures = {"nvtrain0": texture(77), "nvtrain1": np.ascontiguousarray(texture(77)[::-1])}
     found = check(write_archive(tmp_path, sound_rows(), **pictures))
     assert levels(found) == {**SOUND, "lookalikes": "note"}
-    assert "0 of them not of one group" in verdict(found, "lookalikes").verdict
+    assert "1 near-duplicate pair, 0 not of one group" in verdict(found, "lookalikes").verdict
 
 
 def test_a_class_without_test_pictures_is_a_failure(tmp_path):
@@ -150,5 +150,5 @@ def test_the_doctor_finds_the_leak_of_the_published_splits(shared):
         progress=False,
     )
     assert found.worst == "fail" and levels(found)["groups"] == "fail"
-    assert "182 groups are torn: of 298 test pictures 117 (39 %)" in verdict(found, "groups").verdict
+    assert "182 torn groups: of 298 test pictures 117 (39 %)" in verdict(found, "groups").verdict
     assert verdict(found, "sources").number == pytest.approx(0.395, abs=0.01)
