@@ -112,7 +112,7 @@ def safe_name(name: str) -> str:
     wrong = (
         name.startswith("/")
         or "\\" in name
-        or re.match(r"[A-Za-z]:", name)
+        or any(re.match(r"[A-Za-z]:", part) for part in parts)  # a drive
         or any(ord(letter) < 32 for letter in name)
         or any(part in ("", "..") for part in parts)
         or len(os.fsencode(name)) > 1000

@@ -21,6 +21,7 @@ EVIL_NAMES = [
     "//host/a",
     "C:/a",
     "c:a",
+    "./C:/a",
     "..\\a",
     "pictures\\a",
     "a//b",
@@ -218,6 +219,7 @@ def test_a_safe_name_stays_below_the_folder(name):
     except UnsafeArchive:
         return
     path = os.path.normpath(os.path.join("/target", safe))
+    assert ":" not in safe[1:2]
     assert path == "/target" or path.startswith("/target/")
     assert "\\" not in safe
     assert safe == "" or safe_name(safe) == safe

@@ -45,8 +45,9 @@ def test_without_ranges_a_cut_download_starts_over(shop, tmp_path):
     assert bring(shop, tmp_path) == CONTENT
 
 
-def test_without_a_validator_a_cut_download_starts_over(shop, tmp_path):
-    shop.manners = Manners(tag="", cut_after=30_000, cuts=1)
+@pytest.mark.parametrize("tag", ["", 'W/"one"'])
+def test_without_a_strong_validator_a_cut_download_starts_over(shop, tmp_path, tag):
+    shop.manners = Manners(tag=tag, cut_after=30_000, cuts=1)
     assert bring(shop, tmp_path, proven=True) == CONTENT
     assert [asked for _, asked in shop.asked] == ["", ""]
 
