@@ -16,7 +16,7 @@ from fopro_lab.bench.pictures import SIDE, write_photographs
 from fopro_lab.bench.published import published_transforms, read_batch
 from fopro_lab.bench.timing import Variant, compare_rounds, time_rounds
 from fopro_lab.config import Decoder
-from fopro_lab.data import Pack, augment_batch, batches, open_dataset, pack
+from fopro_lab.data import Pack, augment_batch, batches, open_dataset, pack, read_pixels
 from fopro_lab.data.augment import AugmentMode
 from fopro_lab.models.published import IMAGENET_MEAN, IMAGENET_STD
 from fopro_lab.progress import progress
@@ -87,8 +87,8 @@ def _bench_batches(packed: Pack, rounds: int) -> pd.DataFrame:
     order = np.random.default_rng(0).permutation(len(packed))
 
     def load() -> int:
-        for start in starts:  # an index array copies: every pixel is read, as for a GPU
-            torch.from_numpy(packed.images[order[start : start + BATCH]])
+        for start in starts:
+            read_pixels(packed, order[start : start + BATCH])
         return len(packed)
 
     variants = [
