@@ -45,15 +45,16 @@ def decode_chunks(
         for number in numbers
     )
     calls = iter(calls)
-    start = time.monotonic()
-    for first in calls:
-        yield _decode_chunk(*first)
-        break
-    seconds = (time.monotonic() - start) * (len(numbers) - 1)
-    if jobs == 1 or len(numbers) < 3 or (jobs == 0 and seconds < SHORT):
-        for call in calls:
-            yield _decode_chunk(*call)
-        return
+    if jobs < 2 or len(numbers) < 2:
+        start = time.monotonic()
+        for first in calls:
+            yield _decode_chunk(*first)
+            break
+        seconds = (time.monotonic() - start) * (len(numbers) - 1)
+        if jobs == 1 or len(numbers) < 2 or seconds < SHORT:
+            for call in calls:
+                yield _decode_chunk(*call)
+            return
     # Pillow lets go of the interpreter's lock only while it decodes and resizes, so threads gain
     # less. Joblib's processes need no guarded main module, and start from a notebook as well.
     from joblib import Parallel, delayed  # late: opening a pack does without it
