@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fopro_lab.fetching import archives
 from fopro_lab.fetching.archives import UnsafeArchive, safe_name, unpack
 
 GOOD = {"pictures/a.jpg": b"a" * 3000, "pictures/deep/b.jpg": b"b", "notes.txt": b""}
@@ -162,6 +163,15 @@ def test_unpack_refuses_a_zip_that_lies_about_sizes(tmp_path):
     assert raw.count(struct.pack("<I", 900_000)) == 2  # before the content and in the directory
     path.write_bytes(raw.replace(struct.pack("<I", 900_000), struct.pack("<I", 10)))
     refuse(path, r"^a.zip: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"1234", "is larger than declared"), (b"12", "is shorter than decl")]
+)
+def test_what_comes_out_is_counted_whatever_the_library_lets_through(tmp_path, content, message):
+    register = archives._Register(largest=100, members=1)
+    with pytest.raises(UnsafeArchive, match=f"member 'a' {message}"):
+        register.write(archives.Member("a", 3, False), io.BytesIO(content), tmp_path)
 
 
 def test_unpack_refuses_a_tar_that_hides_a_bomb_in_its_headers(tmp_path):
