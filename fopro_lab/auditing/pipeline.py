@@ -49,8 +49,8 @@ def audit_pipeline(
         rows: Which may be looked at, e.g. those of training.
         edges: ``R + 1`` increasing frequencies, cycles per pixel of the small picture.
         pictures: At most this many, shared evenly by the sources, one of each group.
-        size: Side after the resize, pixels; 0 is that of the pack, or half the pictures' own side
-            where they are no larger.
+        size: Side after the resize, pixels; 0 is that of the pack, or three eighths of the
+            pictures' own side where they are no larger.
         seed: Of the choice, and of the augmentations.
         progress: Say how far it is.
 

@@ -31,7 +31,8 @@ def detectable_differences(
     differ by the same amount in all classes of a group; pictures of one lesion or patient are
     right or wrong together, so a class counts ``n^2 / sum m^2`` independent pictures for units
     of ``m`` pictures. Differences between training seeds come on top. Below some 50 pictures the
-    number is a guide: an exact sign test finds it in 0.65 to 0.8 of all cases, a normal one in 0.95.
+    number is a guide: an exact sign test finds it in 0.65 to 0.8 of all cases, a normal one in
+    0.95.
 
     Args:
         labels: Classes of the test pictures, ``(n,)``.

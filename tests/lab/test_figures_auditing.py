@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.lab import figures
 from fopro_lab.lab.figures.auditing import LEVEL_LOOKS
 
@@ -94,6 +94,24 @@ def test_leaks_without_a_leak_are_an_empty_row_of_bars():
     assert [text.get_text() for text in ax.texts] == ["0/10", "0/4", "0/14"]
     with pytest.raises(InputError, match="expected rows of part 'val' against train, got none"):
         figures.plot_leaks(ties(), part="val")
+
+
+def test_pairs_stand_side_by_side_under_their_titles():
+    first = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
+    figure = figures.plot_pairs(first, 255 - first, ["a", "b", "c"], columns=2)
+    shown = [ax.images[0].get_array() for ax in figure.axes]
+    for number in range(3):
+        np.testing.assert_array_equal(shown[2 * number], first[number])
+        np.testing.assert_array_equal(shown[2 * number + 1], 255 - first[number])
+    assert [cell.get_suptitle() for cell in figure.subfigs[:3]] == ["a", "b", "c"]
+
+
+def test_pairs_refuse_other_shapes_and_missing_titles():
+    pictures = np.zeros((2, 4, 4, 3), np.uint8)
+    with pytest.raises(ShapeError, match=r"first, second: expected .* got \(2, 4, 4, 3\) of uint8"):
+        figures.plot_pairs(pictures, pictures[:1], ["a", "b"])
+    with pytest.raises(InputError, match="titles: expected one for each pair, got 1 for 2"):
+        figures.plot_pairs(pictures, pictures, ["a"])
 
 
 def test_class_sources_colour_by_share_and_write_pictures():

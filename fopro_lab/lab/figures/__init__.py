@@ -1,6 +1,11 @@
 """Every figure of the laboratory: a table in, axes out. Nothing is computed here, no torch."""
 
-from fopro_lab.lab.figures.auditing import plot_checkup, plot_class_sources, plot_leaks
+from fopro_lab.lab.figures.auditing import (
+    plot_checkup,
+    plot_class_sources,
+    plot_leaks,
+    plot_pairs,
+)
 from fopro_lab.lab.figures.bench import plot_ratios
 from fopro_lab.lab.figures.dataset import plot_class_counts, plot_pictures, plot_spectra
 from fopro_lab.lab.figures.gains import plot_gain, plot_radial_gain
@@ -32,6 +37,7 @@ __all__ = [
     "plot_group_recall",
     "plot_history",
     "plot_leaks",
+    "plot_pairs",
     "plot_pictures",
     "plot_pipeline",
     "plot_radial_gain",

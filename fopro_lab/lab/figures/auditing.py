@@ -1,6 +1,7 @@
 """Figures of the split doctor: counts with verdicts, leaks, classes against sources."""
 
 import textwrap
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.lab.figures.dataset import plot_class_counts
 from fopro_lab.lab.figures.style import add_footer, in_house_style, need, new_axes
 
@@ -126,6 +127,50 @@ def plot_leaks(table: pd.DataFrame, *, ax: Axes | None = None, part: str = "test
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     add_footer(ax, table)
     return ax
+
+
+@in_house_style
+def plot_pairs(
+    first: np.ndarray, second: np.ndarray, titles: Sequence[str], *, columns: int = 4
+) -> Figure:
+    """Show pairs of pictures side by side in a grid, each under its title.
+
+    Args:
+        first: ``(N, H, W, 3)``, ``uint8``.
+        second: As many of the same size.
+        titles: N short texts.
+        columns: Pairs in a row.
+
+    Returns:
+        The figure, one pair of axes a pair.
+
+    Raises:
+        ShapeError: If the pictures have another shape or type.
+        InputError: If there is no pair, or not one title a pair.
+
+    Example:
+        >>> pictures = np.zeros((3, 8, 8, 3), np.uint8)
+        >>> len(plot_pairs(pictures, pictures, ["a", "b", "c"]).axes)
+        6
+    """
+    right = first.ndim == 4 and first.shape[-1] == 3 and first.dtype == np.uint8
+    if not right or second.shape != first.shape or second.dtype != first.dtype:
+        raise ShapeError(
+            f"first, second: expected (N, H, W, 3) of uint8, both alike, got {first.shape} of "
+            f"{first.dtype} and {second.shape} of {second.dtype}"
+        )
+    if not len(first) or len(titles) != len(first):
+        raise InputError(f"titles: expected one for each pair, got {len(titles)} for {len(first)}")
+    across = min(columns, len(first))
+    rows = -(-len(first) // across)
+    figure = plt.figure(figsize=(2.15 * across, 1.4 * rows), layout="constrained")
+    cells = figure.subfigures(rows, across, squeeze=False, wspace=0.02).flat
+    for cell, left, other, title in zip(cells, first, second, titles, strict=False):
+        cell.suptitle(title, fontsize=8)
+        for ax, image in zip(cell.subplots(1, 2), (left, other), strict=True):
+            ax.imshow(image)
+            ax.axis("off")
+    return figure
 
 
 @in_house_style
