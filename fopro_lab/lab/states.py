@@ -36,7 +36,7 @@ def package_hash() -> str:
     digest = hashlib.sha256()
     for path in sorted([*root.rglob("*.py"), *root.rglob("*.safetensors")]):
         name = path.relative_to(root).as_posix()
-        if name != "cli.py" and not (path.parent.name == "lab" and path.stem in _RUNNER):
+        if not name.startswith("cli/") and not (path.parent.name == "lab" and path.stem in _RUNNER):
             digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -1,0 +1,59 @@
+"""`fopro bench ...`: ratios measured side by side, with the machine they come from."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fopro_lab.cli.options import KINDS, AsJson, Out
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+bench_app = typer.Typer(help="Speed as ratios, measured side by side in one run.", **KINDS)
+
+
+@bench_app.command("data")
+def bench_data(
+    out: Out = "",
+    rounds: Annotated[int, typer.Option(help="Rounds that count.")] = 9,
+    size: Annotated[int, typer.Option(help="Side of the packed pictures, pixels.")] = 224,
+    as_json: AsJson = False,
+) -> None:
+    """Time batches, packing and opening against PIL and torchvision; needs no data of yours."""
+    from fopro_lab.bench import bench_data as run
+    from fopro_lab.bench import machine_facts
+
+    tables = run(rounds=rounds, size=size)
+    _tell_bench("data", tables, machine_facts(), out=out, as_json=as_json)
+
+
+def _tell_bench(
+    name: str,
+    tables: "dict[str, pd.DataFrame]",
+    facts: dict[str, Any],
+    *,
+    out: str,
+    as_json: bool,
+) -> None:
+    """Print a benchmark's tables; with ``--out`` keep them, with a figure of each comparison."""
+    from fopro_lab.bench import as_text, write_results
+
+    if as_json:
+        rows = {key: json.loads(table.to_json(orient="records")) for key, table in tables.items()}
+        print(json.dumps({"machine": facts, "tables": rows}, indent=2))
+    else:
+        print(f"{facts['processor']}, {facts['cores']} cores, {facts['gpu'] or 'no GPU'}")
+        for key, table in tables.items():
+            print(f"\n{key}\n{as_text(table)}")
+    if out:
+        from fopro_lab.lab import figures
+
+        path = write_results(name, tables, out=Path(out), facts=facts)
+        for key, table in tables.items():
+            if "ratio" in table:
+                ax = figures.plot_ratios(table, facts=facts)
+                figures.save_figure(ax, path.with_name(f"{path.stem}-{key}.png"))
+        print(path, file=sys.stderr)

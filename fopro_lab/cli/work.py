@@ -1,0 +1,91 @@
+"""`fopro train`, `probe`, `report` and `compare`: the laboratory's own work."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fopro_lab.cli.options import AsJson, FromFile, Out, Settings, read_config
+
+
+def train(
+    out: Out = "",
+    settings: Settings = [],
+    file: FromFile = "",
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every knob, its value and meaning.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one student: method=ce, bsm, ekd, fopro or random."""
+    from fopro_lab.config import TrainConfig
+    from fopro_lab.settings import explained
+
+    config = read_config(TrainConfig, settings, file)
+    if print_config:
+        print(explained(config))
+        return
+    from fopro_lab.training import distill, run_name
+
+    run = distill(config, out=out or Path("runs") / run_name(config))
+    scores = run.table(resamples=1000)
+    headline = scores[scores["scope"] != "class"]
+    if as_json:
+        print(headline.to_json(orient="records", indent=2))
+        return
+    best, chosen = run.manifest["best_epoch"], run.manifest["scores"]["val_balanced_accuracy"]
+    print(f"{run.path}: best epoch {best}, validation balanced accuracy {chosen:.3f}; on test:")
+    for row in headline.itertuples():
+        known = row.low == row.low  # NaN: too few pictures for an interval
+        interval = f"{row.low:.3f} to {row.high:.3f}" if known else "no interval"
+        print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({interval})  n {row.n}")
+
+
+def probe(out: Out = "", settings: Settings = [], file: FromFile = "") -> None:
+    """Ask a teacher which frequencies it prefers: tables, card and figures in a folder."""
+    from fopro_lab.config import ProbeConfig
+    from fopro_lab.lab.teacher_pages import write_teacher_card
+
+    config = read_config(ProbeConfig, settings, file)
+    stem = f"{Path(config.dataset).name}-{config.teacher}".replace(":", "_")
+    print(write_teacher_card(config, out=Path(out or Path("probes") / stem)))
+
+
+def report(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="YAML file: notebooks and knobs.")],
+    out: Out = "",
+    settings: Settings = [],
+    jobs: Annotated[int, typer.Option(help="Notebooks at a time; 0 is one a core.")] = 0,
+) -> None:
+    """Execute a plan's notebooks and print the path of its index page."""
+    from fopro_lab.lab import run_plan
+
+    print(
+        run_plan(plan, out=out or Path("reports") / Path(plan).stem, settings=settings, jobs=jobs)
+    )
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or above.")],
+    baseline: Annotated[str, typer.Option(help="Method to compare with.")] = "bsm",
+    out: Out = "",
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods over the same test pictures, paired, with intervals."""
+    from fopro_lab.evaluation import compare as compare_runs
+    from fopro_lab.evaluation import load_runs
+    from fopro_lab.files import atomic_path
+
+    table = compare_runs(load_runs(runs), baseline)
+    if out:
+        with atomic_path(Path(out) / "comparison.csv") as temporary:
+            table.to_csv(temporary, index=False)
+    if as_json:
+        print(table.to_json(orient="records", indent=2))
+        return
+    for row in table[table["scope"] != "class"].itertuples():
+        print(
+            f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "
+            f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})  n {row.n}, "
+            f"seeds {row.seeds}"
+        )
