@@ -9,10 +9,12 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep packs of the suite out of the user's cache."""
+    """Keep packs of the suite out of the user's cache, and the user's fetched data out of it."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("FOPRO_CACHE", str(folder))
+        patch.setenv("FOPRO_DATA", str(tmp_path_factory.mktemp("data")))
+        patch.delenv("FOPRO_MIRROR", raising=False)
         yield folder
 
 

@@ -22,6 +22,7 @@ from fopro_lab.models.published import IMAGENET_MEAN, IMAGENET_STD
 from fopro_lab.progress import progress
 
 BATCH = 32  # pictures, as published
+PACKING_ROUNDS = 5  # of half a minute
 MANY = 25_000  # pictures, as many as ISIC 2019 has
 PUBLISHED = "PIL + torchvision, from files"
 DECODING = "decode and resize alone, PIL"
@@ -38,7 +39,7 @@ def bench_data(
     """Measure the way from files to batches.
 
     Args:
-        rounds: That count, at least 3.
+        rounds: That count, at least 3; of packing at most 5.
         size: Side of the packed pictures, pixels.
         pictures: Photographs, generated; a multiple of 32.
         side: Of a photograph, pixels.
@@ -66,7 +67,7 @@ def bench_data(
             packed = pack(open_dataset(folder / "photographs"), size, cache=folder, progress=False)
             return {
                 "batches": _bench_batches(packed, rounds),
-                "packing": _bench_packing(folder, size, rounds),
+                "packing": _bench_packing(folder, size, min(rounds, PACKING_ROUNDS)),
                 "fused": fused_difference(packed),
                 "opening": _bench_opening(folder, many, rounds),
             }
@@ -135,7 +136,7 @@ def _augmented(packed: Pack, mode: AugmentMode, device: str) -> Callable[[], int
 
 
 def _bench_packing(folder: Path, size: int, rounds: int) -> pd.DataFrame:
-    dataset = open_dataset(_repeated(folder / "photographs", folder / "repeated", times=4))
+    dataset = open_dataset(_repeated(folder / "photographs", folder / "repeated", times=8))
     fresh = count()
 
     def decode() -> int:
