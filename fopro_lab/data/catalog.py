@@ -74,6 +74,7 @@ def open_dataset(
     split_column: str = "",
     pictures: int = 0,
     seed: int = 0,
+    leave_out: bool = False,
 ) -> Dataset:
     """Open the built-in phantom, a fetched benchmark, a folder per class, or pictures with a CSV.
 
@@ -89,6 +90,7 @@ def open_dataset(
         split_column: CSV column with train, val and test.
         pictures: At most this many, stratified by class; 0 is all. The phantom makes that many.
         seed: Of the choice, and of the phantom.
+        leave_out: Keep rows of a CSV whose picture is missing; packing leaves them out.
 
     Returns:
         The data set; ``name`` tells when it is a part.
@@ -114,7 +116,7 @@ def open_dataset(
         if columns != CsvColumns():
             raise InputError(f"{name}: a column was named, but its publisher's tables are fixed")
     found = read_benchmark(path) if columns == CsvColumns() else None
-    found = found or _read_path(path, columns)
+    found = found or _read_path(path, columns, leave_out)
     sizes, stamp = _look_at(found.files)
     fingerprint = _fingerprint(found.table, found.class_names, sizes)
     dataset = Dataset(name, found.table, found.class_names, found.reader, fingerprint, stamp)
@@ -128,7 +130,7 @@ def open_from(config: DataConfig) -> Dataset:
     """Open the data set that a config names.
 
     Args:
-        config: Its fields ``dataset``, ``pictures``, ``split_seed`` and the columns.
+        config: Its fields ``dataset``, ``pictures``, ``split_seed``, ``unusable``, the columns.
 
     Returns:
         The data set.
@@ -149,6 +151,7 @@ def open_from(config: DataConfig) -> Dataset:
         split_column=config.split_column,
         pictures=config.pictures,
         seed=config.split_seed,
+        leave_out=config.unusable == "leave-out",
     )
 
 
@@ -180,18 +183,20 @@ def _renamed(dataset: Dataset, pictures: int, seed: int) -> Dataset:
     return replace(dataset, name=name)
 
 
-def _read_path(path: Path, columns: CsvColumns) -> Benchmark:
+def _read_path(path: Path, columns: CsvColumns, leave_out: bool) -> Benchmark:
     """Read a folder or CSV of the user's."""
-    table, class_names = _read_table(path, columns)
+    table, class_names = _read_table(path, columns, leave_out)
     paths = table["path"].tolist()
     return Benchmark(table, class_names, FileReader(tuple(paths)), paths)
 
 
-def _read_table(path: Path, columns: CsvColumns) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _read_table(
+    path: Path, columns: CsvColumns, leave_out: bool
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".tsv"):
             raise InputError(f"{path}: expected a folder or a CSV, got a '{path.suffix}' file")
-        return read_csv_pictures(path, root=path.parent, columns=columns)
+        return read_csv_pictures(path, root=path.parent, columns=columns, leave_out=leave_out)
     try:
         found = sorted(file for file in path.glob("*.[ct]sv") if file.name[0] != ".")
     except OSError as error:
@@ -200,7 +205,7 @@ def _read_table(path: Path, columns: CsvColumns) -> tuple[pd.DataFrame, tuple[st
         some = ", ".join(file.name for file in found[:4])
         raise InputError(f"{path}: expected one CSV, found {some}; give the path of the one")
     if found:
-        return read_csv_pictures(found[0], root=path, columns=columns)
+        return read_csv_pictures(found[0], root=path, columns=columns, leave_out=leave_out)
     if columns != CsvColumns():
         raise InputError(f"{path}: a column was named, but the folder holds no CSV")
     return read_folders(path)

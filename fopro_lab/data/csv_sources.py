@@ -40,7 +40,7 @@ class CsvColumns:
 
 
 def read_csv_pictures(
-    csv_path: Path, *, root: Path, columns: CsvColumns
+    csv_path: Path, *, root: Path, columns: CsvColumns, leave_out: bool = False
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     r"""Read a CSV and find its pictures below a folder.
 
@@ -48,6 +48,8 @@ def read_csv_pictures(
         csv_path: Separated by comma, semicolon or tab; a row a picture.
         root: Folder of the pictures, at any depth; names with or without extension.
         columns: Names of the columns.
+        leave_out: Keep rows whose picture is missing, with the path where it should be: packing
+            leaves them out and says so.
 
     Returns:
         The table of `read_folders` and the class names: integers in their order, else
@@ -81,7 +83,7 @@ def read_csv_pictures(
         kind: _optional_column(frame, kind, given, csv_path)
         for kind, given in (("group", columns.group), ("source", columns.source))
     }
-    paths = pd.Series(_locate(images.tolist(), root, csv_path))
+    paths = pd.Series(_locate(images.tolist(), root, csv_path, leave_out))
     _refuse_twice(paths, csv_path)
     table = pd.DataFrame(
         {
@@ -169,7 +171,7 @@ def _refuse_twice(values: pd.Series, csv_path: Path) -> None:
         )
 
 
-def _locate(images: list[str], root: Path, csv_path: Path) -> list[str]:
+def _locate(images: list[str], root: Path, csv_path: Path, leave_out: bool) -> list[str]:
     """Find each picture by its path below ``root``, its file name, or its name without suffix."""
     files = list_pictures(root)
     by_path, start = set(files), os.path.join(root, "")
@@ -195,7 +197,8 @@ def _locate(images: list[str], root: Path, csv_path: Path) -> list[str]:
             paths.append(written)
         else:
             missing.append(written)
-    if missing:
+            paths.append(start + image)
+    if missing and (not leave_out or len(missing) == len(images)):
         some = ", ".join(missing[:3])
         raise InputError(
             f"{csv_path}: {len(missing)} of {len(images)} pictures are not below {root}: {some}"

@@ -48,6 +48,16 @@ def test_unreadable_pictures_are_all_listed_though_the_config_says_stop(tmp_path
     assert found.facts["pictures"] == 22
 
 
+def test_missing_pictures_are_listed_as_well(tmp_path):
+    root = write_archive(tmp_path, sound_rows())
+    for name in ("nvtrain1", "melval0"):
+        (root / f"{name}.png").unlink()
+    found = check(root)
+    assert verdict(found, "reading").number == 2
+    assert found.tables["unreadable"]["image"].tolist() == ["nvtrain1", "melval0"]
+    assert all("no such file" in reason for reason in found.tables["unreadable"]["reason"])
+
+
 def test_a_torn_group_is_a_failure(tmp_path):
     rows = [(image, name, "same" if image in ("nvtrain0", "nvtest1") else lesion, part)
             for image, name, lesion, part in sound_rows()]  # fmt: skip

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.csv_sources import CsvColumns, read_csv_pictures
 from fopro_lab.errors import InputError
 
@@ -213,3 +215,20 @@ def test_read_csv_pictures_refuses_bytes_that_are_no_text(tmp_path):
     path.write_bytes(b"image,dx\n\xff\xfe\x00,a\n")
     with pytest.raises(InputError, match="cannot be read as CSV"):
         read(path)
+
+
+def test_missing_pictures_are_refused_or_kept_for_the_packing_to_tell(tmp_path):
+    for name in "ab":
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+    rows = [f"{name},{dx}" for name, dx in zip("abxy", ("nv", "mel", "nv", "mel"), strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,dx", *rows]))
+    with pytest.raises(InputError, match=r"2 of 4 pictures are not below .*: x, y; the CSV"):
+        open_dataset(tmp_path)
+    dataset = open_dataset(tmp_path, leave_out=True)
+    packed = pack(dataset, 16, progress=False, leave_out=True)
+    assert packed.dataset.table["image"].tolist() == ["a", "b"]
+    assert set(packed.left_out) == {"x", "y"} and "no such file" in packed.left_out["x"]
+    for name in "ab":
+        (tmp_path / f"{name}.png").unlink()
+    with pytest.raises(InputError, match="4 of 4 pictures are not below"):
+        open_dataset(tmp_path, leave_out=True)
