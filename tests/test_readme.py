@@ -14,6 +14,10 @@ import torch
 from PIL import Image
 
 from fopro_lab import cli
+from fopro_lab.config import TrainConfig
+from fopro_lab.data import isic2019_lt_counts
+from fopro_lab.fetching import find_source
+from fopro_lab.settings import parse_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +29,7 @@ SHELL = [
     for line in block.splitlines()
     if line.split("#")[0].strip()
 ]
+COMMANDS = [shlex.split(line) for line in SHELL if line.startswith("fopro ")]
 # What makes a command of the README small; only names that the command knows.
 SMALL = {
     "data": ["image_size=24"],
@@ -74,13 +79,29 @@ def test_make_report_is_the_demo_plan():
 def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
-    commands = [shlex.split(line) for line in SHELL if line.startswith("fopro ")]
+    commands = [words for words in COMMANDS if not needs_publishers(words)]
     assert {words[1] for words in commands} == set(SMALL)
     for words in commands:
         words += [part for knob in SMALL[words[1]] for part in ("--set", knob)]
         assert run(monkeypatch, words) == 0, (words, capsys.readouterr().err)
     assert (home / "reports/mine/index.html").exists()
     assert (home / "runs/fopro-0/predictions.parquet").exists()
+
+
+def needs_publishers(words: list[str]) -> bool:
+    return "fetch" in words or "dataset=isic2019-lt" in words
+
+
+def test_commands_that_need_a_publisher_name_what_there_is():
+    away = [words for words in COMMANDS if needs_publishers(words)]
+    assert len(away) == 3
+    for words in away:
+        if "fetch" in words:
+            assert find_source(words[-1]).files
+        else:
+            knobs = [part for part in words if "=" in part]
+            config = TrainConfig.from_mapping(parse_settings(knobs))
+            assert config.rule == "isic2019-lt" and isic2019_lt_counts(config.tail_ratio)
 
 
 def run(monkeypatch, words: list[str]) -> int:
@@ -103,13 +124,15 @@ def test_python_blocks_run(home, monkeypatch):
     )
     names = {"network": pool, "MEAN": [0.5] * 3, "STD": [0.5] * 3, "images": torch.rand(2, 3, 8, 8)}
     blocks = [block for kind, block in BLOCKS if kind == "python"]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         code = [line for line in block.splitlines() if line and not line.startswith("from ")]
-        assert len(code) <= 5, "five lines each for own data and own teacher"
+        assert len(code) <= 5, "five lines each"
         exec(block, names)
     assert len(names["split"].test) == 90 and names["packed"].size == 112
     assert names["teacher"].feature_dim == 384
+    assert isinstance(names["theirs"], torch.utils.data.Dataset)
+    assert len(names["theirs"]) == len(names["split"].train)
 
 
 def test_links_and_pictures_of_the_readme_are_there():
