@@ -43,7 +43,7 @@ def find_lookalikes(
 ) -> pd.DataFrame:
     """Find near-duplicates among some pictures, in any of eight orientations.
 
-    All pairs are looked at: 25,000 pictures take some ten seconds on one core.
+    All pairs are looked at: 25,000 pictures took 21 seconds on one busy core, 10,000 took 3.
 
     Args:
         images: ``uint8 (N, H, W, 3)``.
