@@ -9,8 +9,11 @@ which all pictures of a dark spot on bright skin share, confirms nothing.
 
 On HAM10000 (10,013 pictures, 50 million pairs) 75,072 pairs lie within 10 bits; 100 correlate by
 0.7 or more, 99 of them of one lesion and one a photograph filed under two. The next pair of two
-lesions reaches 0.66. A copy saved as JPEG of quality 20, halved, brightened by a quarter or cropped
-by 1 % at each side is found always, one cropped by 3 % or turned by 3 degrees hardly ever.
+lesions reaches 0.66. The threshold was chosen on these pairs. Of 400 pictures, copies that were
+halved, brightened by a quarter or saved as JPEG of quality 50 were all found, of quality 20 or
+cropped by 1 % at each side 98 %; turned by 1 degree 67 %, cropped by 2 % 45 %, by 3 % or turned by
+3 degrees fewer than 4 %. Sharp frames that pictures share, such as equal black corners, raise false
+alarms: look at the pairs.
 
 Source: perceptual hash by signs of the DCT, after Zauner, "Implementation and benchmarking of
 perceptual image hash functions", 2010.
