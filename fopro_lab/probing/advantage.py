@@ -7,8 +7,9 @@ import numpy as np
 from fopro_lab.data import Pack, Split
 from fopro_lab.evaluation.intervals import bootstrap_weights, percentile_interval
 from fopro_lab.evaluation.metrics import class_recalls, confusion_matrices
-from fopro_lab.probing.class_bands import fit_probe, resampling_units
 from fopro_lab.probing.features import Encoder, encode_rows
+from fopro_lab.probing.pictures import resampling_units
+from fopro_lab.probing.readers import fit_probe
 
 
 def probe_advantage(

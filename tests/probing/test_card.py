@@ -1,17 +1,25 @@
 import json
+from dataclasses import fields
 
 import pandas as pd
 import pytest
 import torch
 
 from fopro_lab.errors import InputError
-from fopro_lab.probing import class_band_matrix, ring_response, teacher_card
+from fopro_lab.probing import (
+    TeacherCard,
+    class_band_matrix,
+    read_by,
+    ring_response,
+    teacher_card,
+)
 
 EDGES = [0, 0.25, 0.5, 0.75]
 
 
 def make(world, **settings):
-    settings = {"resamples": 50, "pictures": 10, "progress": False} | settings
+    small = {"resamples": 50, "pictures": 10, "gains": (0.0, 2.0), "cutoffs": (0.2, 0.4)}
+    settings = small | {"heat_block": 5, "heat_pictures": 6, "progress": False} | settings
     return teacher_card(
         world.teacher, world.pack, world.split, EDGES, groups=world.groups, **settings
     )
@@ -65,16 +73,33 @@ def test_the_ring_response_looks_at_validation_pictures_alone(world):
 def test_write_leaves_whole_files_that_read_back(world, tmp_path):
     card = make(world)
     card.write(tmp_path / "probe")
-    names = ["card.json", "class_bands", "ring_response", "scores", "spectra"]
+    names = [f.name for f in fields(card)][1:]
     found = sorted(path.name.removesuffix(".parquet") for path in (tmp_path / "probe").iterdir())
-    assert found == names
+    assert found == sorted(["card.json", *names])
     assert json.loads((tmp_path / "probe/card.json").read_text()) == card.summary
-    for name in names[1:]:
-        pd.testing.assert_frame_equal(
-            pd.read_parquet(tmp_path / f"probe/{name}.parquet"), getattr(card, name)
-        )
+    again = TeacherCard.read(tmp_path / "probe")
+    for name in names:
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(card, name))
 
 
 def test_no_pictures_are_refused(world):
     with pytest.raises(InputError, match=r"^pictures: expected 1 or more, got 0$"):
         make(world, pictures=0)
+
+
+def test_a_student_answers_every_question_that_reads_classes(world):
+    student = read_by(lambda images: world.teacher.function(images) @ torch.eye(2, 3))
+    card = make(world, student=student, per_channel=True)
+    assert card.summary["readers"] == ["probe", "student"]
+    for table in (card.class_bands, card.ladder, card.phases, card.heat_map):
+        assert table["reader"].unique().tolist() == ["probe", "student"]
+    maps = card.heat_map.groupby("reader")
+    assert maps["drift"].count()["student"] == 0 and (maps["error"].count() > 0).all()
+    assert card.ring_response["channel"].unique().tolist() == ["all", "red", "green", "blue"]
+
+
+def test_a_card_that_is_not_whole_is_refused(world, tmp_path):
+    make(world).write(tmp_path)
+    (tmp_path / "ladder.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"not a whole card of `fopro probe`"):
+        TeacherCard.read(tmp_path)

@@ -7,7 +7,9 @@ import torch
 
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain, ring_gain
-from fopro_lab.probing.class_bands import class_band_matrix, fit_probe, resampling_units
+from fopro_lab.probing.class_bands import class_band_matrix
+from fopro_lab.probing.pictures import resampling_units
+from fopro_lab.probing.readers import fit_probe
 
 EDGES = [0, 0.25, 0.5, 0.75]  # the slow wave is in ring 0, the fast one in ring 1
 

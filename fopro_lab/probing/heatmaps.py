@@ -1,0 +1,273 @@
+"""The Fourier basis heat map: which single waves upset a teacher or a reader of classes."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.evaluation.intervals import LEVEL, bootstrap_weights
+from fopro_lab.probing.basis import (
+    By,
+    basis_cells,
+    basis_wave,
+    block_centres,
+    cell_of_ring,
+    plane_bins,
+    wave_size,
+)
+from fopro_lab.probing.features import Encoder, Precision, encode, teacher_device
+from fopro_lab.probing.parts import measure_parts
+from fopro_lab.probing.probe import LinearProbe
+from fopro_lab.probing.readers import Reader
+from fopro_lab.probing.rings import check_rings
+
+INTERVAL = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+
+
+def basis_heat_map(
+    asked: Encoder | Reader,
+    images: Tensor,
+    *,
+    by: By = "blocks",
+    labels: np.ndarray | None = None,
+    probe: LinearProbe | None = None,
+    edges: Sequence[float] = (),
+    block: int = 7,
+    waves: int = 0,
+    size: float = 0.0,
+    units: np.ndarray | None = None,
+    out: Path | str | None = None,
+    precision: Precision = "32-true",
+    batch_size: int = 64,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Add single waves of one size to the pictures and measure what they do.
+
+    A wave ``v U`` of Euclidean norm v is added to every channel, with both signs, before the
+    normalisation, and the sum is clipped to [0, 1], as published.
+
+    Args:
+        asked: A frozen teacher, for the drift of its features, and with ``probe`` and ``labels``
+            for the error rate; or a `Reader`, for the error rate alone.
+        images: ``(N, 3, H, W)`` in [0, 1].
+        by: ``"rings"``, ``"blocks"`` or ``"full"``; see `basis_cells`.
+        labels: Class of each picture, ``(N,)``.
+        probe: Of this teacher.
+        edges: For rings: ``R + 1`` increasing frequencies, cycles per pixel.
+        block: For blocks: side in bins, odd.
+        waves: Waves measured of each ring or block; 0 takes 8 of a ring, 1 of a block.
+        size: v, in units of [0, 1]; 0 takes 4 at 32 px, growing with the side.
+        units: Lesion or patient of each picture, drawn as a whole; None is one each.
+        out: Folder for what is measured so far; a killed map goes on from there. None keeps
+            nothing.
+        precision: As in `encode`.
+        batch_size: Pictures a pass.
+        resamples: Bootstrap resamples of the pictures; 0 leaves intervals out.
+        seed: Seed of the drawn waves and of the bootstrap.
+        progress: Say how far it is.
+
+    Returns:
+        A row a cell: ``by``, ``cell``, ``row``, ``column`` (centre of a block, cycles per
+        picture), ``low``, ``high`` (of a ring, cycles per pixel), ``block``, ``height``,
+        ``width``, ``waves``, ``size``, ``drift`` and ``error`` (means over pictures, signs and
+        waves; NaN where not asked), each with ``_low`` and ``_high`` (95 % interval),
+        ``clean_error``, ``n``.
+
+    Raises:
+        ShapeError: If labels or units do not fit the pictures.
+        InputError: If a number is wrong, or ``out`` holds another map.
+
+    Source: Yin et al., NeurIPS 2019, arXiv:1906.08988.
+
+    Example:
+        >>> from fopro_lab.models import load_teacher
+        >>> table = basis_heat_map(load_teacher("builtin"), torch.rand(2, 3, 16, 16), by="rings",
+        ...     edges=[0, 0.25, 0.75], waves=2, resamples=20, progress=False)
+        >>> table[["cell", "waves", "n"]].values.tolist()
+        [[0, 2, 2], [1, 2, 2]]
+    """
+    count, height, width = len(images), *images.shape[-2:]
+    for name, given in (("labels", labels), ("units", units)):
+        if given is not None and len(given) != count:
+            raise ShapeError(f"{name}: expected one for each of {count}, got {len(given)}")
+    if by == "rings":
+        check_rings(edges, height=height, width=width)
+    if not 0 <= size < float("inf"):
+        raise InputError(f"size: expected a finite norm of 0 or above, got {size}")
+    size = size or wave_size(height, width)
+    cells = basis_cells(height, width, by=by, edges=edges, block=block, waves=waves, seed=seed)
+    ask = _ask_by(asked, probe, labels, precision)
+    device = asked.device if isinstance(asked, Reader) else teacher_device(asked)
+    truth = np.zeros(count, dtype=np.int64) if labels is None else np.asarray(labels)
+    with torch.inference_mode():
+        passes = []
+        for rows in torch.arange(count).split(max(1, batch_size // 2)):
+            pixels = images[rows].to(device)
+            passes.append((pixels, *ask(pixels), truth[rows.numpy()]))
+        clean = np.concatenate([_wrong(found, true) for _, _, found, true in passes])
+
+        def measure(place: int) -> np.ndarray:
+            row, column = int(cells["row"][place]), int(cells["column"][place])
+            wave = size * basis_wave(row, column, height=height, width=width)
+            shift = torch.from_numpy(wave).to(device, images.dtype)
+            return np.concatenate([_answers(ask, shift, *one) for one in passes], axis=1)
+
+        values = measure_parts(
+            measure,
+            len(cells),
+            out=out,
+            identity={
+                "what": "basis heat map",
+                "asked": asked.name,
+                "teacher": _digest(json.dumps(getattr(asked, "card", {}), default=str)),
+                "probe": _digest(probe.weight) if probe is not None else "",
+                "pictures": _digest(images.cpu().numpy()),
+                "labels": _digest(truth),
+                "waves": _digest(cells.to_numpy()),
+                "size": size,
+                "precision": precision,
+            },
+            label=f"heat map of {asked.name}",
+            progress=progress,
+        )
+    table = _pool(values, clean, cells, units, resamples=resamples, seed=seed)
+    limits = np.full((len(table), 2), np.nan)
+    if by == "rings":
+        limits = np.array(list(pairwise(edges)))[table["cell"]]
+    return table.assign(
+        by=by,
+        low=limits[:, 0],
+        high=limits[:, 1],
+        block={"rings": 0, "blocks": block, "full": 1}[by],
+        height=height,
+        width=width,
+        size=size,
+    )
+
+
+def heat_plane(table: pd.DataFrame, *, value: str = "drift") -> np.ndarray:
+    """Lay a heat map out over the whole plane of frequencies, zero frequency in the middle.
+
+    Args:
+        table: Of `basis_heat_map`.
+        value: Column to show.
+
+    Returns:
+        ``(H, W)`` in ``fftshift`` order; NaN where nothing was measured.
+
+    Example:
+        >>> table = pd.DataFrame({"by": "rings", "cell": [0], "low": 0.0, "high": 0.3, "height": 4,
+        ...                       "width": 4, "block": 0, "drift": 0.5})
+        >>> heat_plane(table)[2].tolist()
+        [nan, 0.5, nan, 0.5]
+    """
+    first = table.iloc[0]
+    height, width = int(first["height"]), int(first["width"])
+    rows, columns = plane_bins(height, width)
+    bins = pd.DataFrame({"row": rows.ravel(), "column": columns.ravel()})
+    if first["by"] == "rings":
+        edges = [*table["low"], table["high"].iloc[-1]]
+        cells = cell_of_ring(bins, edges, height=height, width=width)
+    else:
+        side = int(first["block"])
+        places = zip(table["row"], table["column"], strict=True)
+        number = dict(zip(places, table["cell"], strict=True))
+        centres = zip(*block_centres(bins.to_numpy(), side), strict=True)
+        cells = np.array([number.get(centre, -1) for centre in centres])
+    values = np.append(
+        table.set_index("cell")[value].reindex(range(table["cell"].max() + 1)), np.nan
+    )
+    return values[cells].reshape(height, width)
+
+
+Ask = Callable[[Tensor], tuple[Tensor | None, np.ndarray | None]]
+
+
+def _ask_by(
+    asked: Encoder | Reader,
+    probe: LinearProbe | None,
+    labels: np.ndarray | None,
+    precision: Precision,
+) -> Ask:
+    """Return a function from pictures to features and classes, either of which may be none."""
+    if isinstance(asked, Reader):
+        if labels is None:
+            raise InputError("labels: expected one for each picture, as a reader gives classes")
+        return lambda images: (None, asked.predict(images))
+
+    def ask(images: Tensor) -> tuple[Tensor | None, np.ndarray | None]:
+        features = encode(asked, images, precision=precision)
+        if probe is None or labels is None:
+            return features.double(), None
+        return features.double(), probe.predict(features.float().cpu().numpy())
+
+    return ask
+
+
+def _answers(
+    ask: Ask,
+    shift: Tensor,
+    images: Tensor,
+    before: Tensor | None,
+    _: np.ndarray | None,
+    labels: np.ndarray,
+) -> np.ndarray:
+    """Return drift and error of each picture, ``(2, B)``, mean of the wave's two signs."""
+    both = torch.cat([images + shift, images - shift]).clamp(0, 1)
+    after, classes = ask(both)
+    drift = np.full(len(images), np.nan)
+    if before is not None and after is not None:
+        moved = 1 - torch.cosine_similarity(torch.cat([before, before]), after, dim=1)
+        drift = moved.view(2, -1).mean(dim=0).cpu().numpy()
+    wrong = _wrong(classes, np.concatenate([labels, labels])).reshape(2, -1).mean(axis=0)
+    return np.stack([drift, wrong]).astype(np.float32)
+
+
+def _wrong(classes: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    return np.full(len(labels), np.nan) if classes is None else (classes != labels).astype(float)
+
+
+def _pool(
+    values: np.ndarray,
+    clean: np.ndarray,
+    cells: pd.DataFrame,
+    units: np.ndarray | None,
+    *,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Average waves ``(waves, 2, N)`` over their cells, then over the pictures, with intervals."""
+    count = values.shape[2]
+    cell = cells["cell"].to_numpy()
+    starts = np.flatnonzero(np.r_[True, cell[1:] != cell[:-1]])
+    number = np.diff(np.r_[starts, len(cell)])
+    pooled = np.add.reduceat(values.astype(np.float64), starts) / number[:, None, None]
+    first = cells.iloc[starts].reset_index(drop=True)
+    table = pd.DataFrame(
+        {"cell": first["cell"], "row": first["cell_row"], "column": first["cell_column"]}
+    ).assign(waves=number)
+    same = np.zeros(count, dtype=np.int64)
+    units = np.arange(count) if units is None else units
+    weights = bootstrap_weights(same, units, resamples=resamples, seed=seed)
+    for place, name in enumerate(("drift", "error")):
+        means = pooled[:, place].mean(axis=1)
+        table[name] = means
+        if resamples:
+            drawn = pooled[:, place] @ (weights / weights.sum(axis=0))
+            low, high = np.quantile(drawn, INTERVAL, axis=1)
+            table = table.assign(**{f"{name}_low": low, f"{name}_high": high})
+    return table.assign(clean_error=clean.mean(), n=count)
+
+
+def _digest(content: np.ndarray | str) -> str:
+    data = content.encode() if isinstance(content, str) else np.ascontiguousarray(content).tobytes()
+    return hashlib.sha256(data).hexdigest()

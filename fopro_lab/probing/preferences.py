@@ -1,0 +1,197 @@
+"""Do two teachers prefer different frequencies, or is it the choice of pictures?
+
+A teacher's preference is the shape of its ring response: the logarithm of drift per energy, less
+its mean over the rings, gain by gain. How sensitive a teacher is as a whole drops out, and so does
+the energy of the pictures, where two teachers see the same ones. The distance of two preferences is
+the root mean square difference: 0.7 says that the responses to a ring differ by a factor of
+``exp(0.7) = 2`` or so.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.evaluation.intervals import percentile_interval
+from fopro_lab.probing.rings import RingDrifts
+
+TINY = 1e-12  # mean drift of a ring that a teacher does not answer to at all
+
+
+def preference(drifts: RingDrifts, weights: np.ndarray | None = None) -> np.ndarray:
+    """Return the shape of a ring response.
+
+    Args:
+        drifts: Of `ring_drifts`.
+        weights: How often each picture counts, ``(N, S)``; None is once.
+
+    Returns:
+        ``(P, S)``, natural logarithms, one for each channel, ring and gain other than 1; the mean
+        over the rings is 0.
+
+    Example:
+        >>> drift = np.array([1.0, np.e**2]).reshape(1, 2, 1, 1)
+        >>> found = RingDrifts((0, 0.25, 0.5), (0.0,), ("all",), drift, np.ones_like(drift), 0.0)
+        >>> preference(found).ravel().tolist()
+        [-1.0, 1.0]
+    """
+    kept = [k for k, gain in enumerate(drifts.gains) if gain != 1]
+    drift, energy = (part[:, :, kept] for part in (drifts.drift, drifts.energy))
+    weights = np.ones((drift.shape[-1], 1)) if weights is None else weights
+    ratio = np.maximum(drift @ weights, TINY) / np.maximum(energy @ weights, TINY)
+    shape = np.log(ratio)
+    return (shape - shape.mean(axis=1, keepdims=True)).reshape(-1, weights.shape[1])
+
+
+def preference_distances(
+    drifts: Mapping[str, RingDrifts],
+    units: np.ndarray,
+    *,
+    splits: int = 400,
+    permutations: int = 400,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare the distance between teachers with that between measurements of one teacher.
+
+    Lesions are dealt into two halves, again and again. Between: one teacher on one half against
+    the other teacher on the other half. Within: each teacher on one half against itself on the
+    other. Both see other pictures on either side, so their difference is what the teachers add.
+    Its interval resamples lesions within the halves.
+
+    Args:
+        drifts: Two teachers or more, by name, all on the same pictures.
+        units: Lesion, patient or picture of each, ``(N,)``.
+        splits: How often halves are dealt.
+        permutations: How often the teachers' names are dealt anew among the answers to each
+            lesion, for the p-value.
+        seed: Seed of all draws.
+
+    Returns:
+        A row for each pair, and one of teacher and other "all" for the means over all pairs:
+        ``teacher``, ``other``, ``distance`` (same pictures, all of them), ``between``, ``within``
+        (mean over halves), ``difference`` with ``_low`` and ``_high`` (95 % interval), ``p`` (of
+        "the same preference"), ``units``, ``n``.
+
+    Raises:
+        InputError: If there are fewer than two teachers or four lesions, or nothing but gain 1.
+        ShapeError: If the teachers were not asked the same.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> energy = np.ones((1, 3, 1, 40))
+        >>> asked = {name: RingDrifts((0, 0.2, 0.4, 0.6), (0.0,), ("all",),
+        ...     rng.lognormal(0, 0.1, (1, 3, 1, 40)) * np.reshape(shape, (1, 3, 1, 1)), energy, 0.0)
+        ...     for name, shape in (("low", [4, 2, 1]), ("high", [1, 2, 4]))}
+        >>> row = preference_distances(asked, np.arange(40)).iloc[0]
+        >>> bool(row["difference_low"] > 0), round(float(row["distance"]), 1)
+        (True, 1.1)
+    """
+    _check(drifts, units, splits=splits, permutations=permutations)
+    rng = np.random.default_rng(seed)
+    _, unit = np.unique(units, return_inverse=True)
+    names = list(drifts)
+    whole = {name: preference(found) for name, found in drifts.items()}
+    halves = [
+        {name: [preference(found, side) for side in sides] for name, found in drifts.items()}
+        for sides in (_deal(unit, splits, rng, redrawn=again) for again in (False, True))
+    ]
+    pairs = list(combinations(names, 2))
+    sets = [[pair] for pair in pairs] + ([pairs] if len(pairs) > 1 else [])
+    rows = []
+    for chosen in sets:
+        members = list(dict.fromkeys(name for pair in chosen for name in pair))
+        between = [np.mean([_between(half, pair) for pair in chosen], axis=0) for half in halves]
+        within = [np.mean([_within(half, name) for name in members], axis=0) for half in halves]
+        low, high = percentile_interval(between[1] - within[1])
+        first, second = chosen[0] if len(chosen) == 1 else ("all", "all")
+        rows.append(
+            {
+                "teacher": first,
+                "other": second,
+                "distance": float(np.mean([_distance(whole[a], whole[b]) for a, b in chosen])),
+                "between": float(between[0].mean()),
+                "within": float(within[0].mean()),
+                "difference": float((between[0] - within[0]).mean()),
+                "difference_low": low,
+                "difference_high": high,
+                "p": _exchange([drifts[name] for name in members], unit, permutations, rng),
+                "units": int(unit.max()) + 1,
+                "n": len(units),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _check(
+    drifts: Mapping[str, RingDrifts], units: np.ndarray, *, splits: int, permutations: int
+) -> None:
+    if len(drifts) < 2:
+        raise InputError(f"drifts: expected two teachers or more, got {len(drifts)}")
+    if splits < 2 or permutations < 1:
+        raise InputError(
+            f"splits, permutations: expected 2 and 1 or more, got {splits} and {permutations}"
+        )
+    asked = {(d.edges, d.gains, d.channels, d.drift.shape) for d in drifts.values()}
+    first = next(iter(drifts.values()))
+    if len(asked) > 1 or first.drift.shape[-1] != len(units):
+        raise ShapeError(
+            "drifts: expected the same rings, gains and pictures for every teacher and a unit for "
+            f"each picture, got {[d.drift.shape for d in drifts.values()]} and {len(units)} units"
+        )
+    if len(set(units)) < 4:
+        raise InputError(f"units: expected four or more, got {len(set(units))}")
+    if all(gain == 1 for gain in first.gains):
+        raise InputError("gains: expected one other than 1, which changes nothing")
+
+
+def _deal(
+    unit: np.ndarray, splits: int, rng: np.random.Generator, *, redrawn: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Deal units into two halves, ``(N, S)`` weights each; redrawn with replacement if asked."""
+    count = int(unit.max()) + 1
+    sides = np.zeros((2, count, splits))
+    for split in range(splits):
+        order = rng.permutation(count)
+        for side, own in enumerate((order[: count // 2], order[count // 2 :])):
+            drawn = rng.choice(own, len(own)) if redrawn else own
+            sides[side, :, split] = np.bincount(drawn, minlength=count)
+    return sides[0][unit], sides[1][unit]
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.mean((one - other) ** 2, axis=0))
+
+
+def _between(half: Mapping[str, Sequence[np.ndarray]], pair: tuple[str, str]) -> np.ndarray:
+    one, other = (half[name] for name in pair)
+    return (_distance(one[0], other[1]) + _distance(one[1], other[0])) / 2
+
+
+def _within(half: Mapping[str, Sequence[np.ndarray]], name: str) -> np.ndarray:
+    return _distance(half[name][0], half[name][1])
+
+
+def _exchange(
+    drifts: Sequence[RingDrifts], unit: np.ndarray, permutations: int, rng: np.random.Generator
+) -> float:
+    """Return how often names dealt anew, lesion by lesion, lie as far apart as the true ones."""
+    kept = [k for k, gain in enumerate(drifts[0].gains) if gain != 1]
+    answers = np.stack([found.drift[:, :, kept] for found in drifts])  # (T, M, R, G, N)
+    level = np.log(np.maximum(answers.mean(axis=-1), TINY)).mean(axis=2)
+    answers = answers / np.exp(level)[:, :, None, :, None]  # equal sensitivity as a whole
+
+    def spread(dealt: np.ndarray) -> float:
+        shape = np.log(np.maximum(dealt.mean(axis=-1), TINY))
+        shape = (shape - shape.mean(axis=2, keepdims=True)).reshape(len(dealt), -1)
+        return float(np.mean([_distance(a, b) for a, b in combinations(shape, 2)]))
+
+    observed = spread(answers)
+    count, teachers = int(unit.max()) + 1, len(answers)
+    reached = 0
+    for _ in range(permutations):
+        order = np.argsort(rng.random((teachers, count)), axis=0)[:, unit]
+        dealt = np.take_along_axis(answers, order[:, None, None, None, :], axis=0)
+        reached += spread(dealt) >= observed
+    return (1 + reached) / (1 + permutations)
