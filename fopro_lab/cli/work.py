@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fopro_lab.cli.options import AsJson, FromFile, Out, Settings, read_config
+from fopro_lab.errors import InputError
 
 
 def train(
@@ -41,8 +42,31 @@ def train(
         print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({interval})  n {row.n}")
 
 
-def probe(out: Out = "", settings: Settings = [], file: FromFile = "") -> None:
-    """Ask a teacher which frequencies it prefers: tables, card and figures in a folder."""
+def probe(
+    cards: Annotated[
+        list[str] | None, typer.Argument(metavar="[DIR...]", help="With --compare: cards' folders.")
+    ] = None,
+    out: Out = "",
+    settings: Settings = [],
+    file: FromFile = "",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Lay cards side by side instead of making one.")
+    ] = False,
+) -> None:
+    """Ask a teacher which frequencies it prefers: tables, figures and a page in a folder.
+
+    `fopro probe --set teacher=...` writes a teacher's card and prints the path of its page; a heat
+    map that was stopped goes on. `fopro probe --compare DIR DIR...` lays such cards side by side,
+    and says whether teachers differ more than measurements of one teacher do.
+    """
+    if compare:
+        from fopro_lab.lab.teacher_comparisons import write_comparison
+
+        folders = [Path(card) for card in cards or []]
+        print(write_comparison(folders, out=Path(out or Path("probes") / "compared")))
+        return
+    if cards:
+        raise InputError(f"{cards[0]}: folders are taken with --compare; a teacher with --set")
     from fopro_lab.config import ProbeConfig
     from fopro_lab.lab.teacher_pages import write_teacher_card
 

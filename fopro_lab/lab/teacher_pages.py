@@ -1,30 +1,48 @@
-"""`fopro probe`: one teacher's card as a folder of tables and figures."""
+"""`fopro probe`: a teacher's card as a folder of tables and figures, with a page on top."""
 
 from pathlib import Path
 
-from fopro_lab.config import ProbeConfig
+from fopro_lab.config import ProbeConfig, TrainConfig
 from fopro_lab.data import prepare
+from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
 from fopro_lab.fourier import ring_edges
-from fopro_lab.lab import figures
+from fopro_lab.lab.card_figures import draw_card
+from fopro_lab.lab.card_pages import card_page
 from fopro_lab.models import load_from
-from fopro_lab.probing import TeacherCard, teacher_card
+from fopro_lab.probing import Reader, TeacherCard, read_by, teacher_card
+
+PARTS = "heat_map_parts"
 
 
-def ask_teacher(config: ProbeConfig) -> TeacherCard:
+def ask_teacher(config: ProbeConfig, *, out: Path | None = None) -> TeacherCard:
     """Open pictures and teacher as a config says, and probe.
 
     Args:
-        config: Pictures, teacher, rings and gains.
+        config: Pictures, teacher, and how each instrument is set.
+        out: Folder in which a heat map keeps what is measured so far; None keeps nothing.
 
     Returns:
         The card.
 
     Raises:
-        InputError: If pictures, teacher or knobs are wrong.
+        InputError: If pictures, teacher, student or knobs are wrong.
     """
-    teacher = load_from(config)
+    import torch  # late: the command line waits for it only here
+
+    cuda = torch.cuda.is_available() and config.device != "cpu"
+    if config.device == "cuda" and not cuda:
+        raise InputError("device: expected a CUDA device, found none; use device=cpu")
+    teacher = load_from(config).to("cuda" if cuda else "cpu")
     packed, split = prepare(config)
+    student = None
+    if config.student_run:
+        student = read_student(
+            config.student_run,
+            split_fingerprint=split.fingerprint,
+            image_size=packed.size,
+            device="cuda" if cuda else "cpu",
+        )
     return teacher_card(
         teacher,
         packed,
@@ -32,35 +50,77 @@ def ask_teacher(config: ProbeConfig) -> TeacherCard:
         ring_edges(config.rings),
         groups=groups_from(config, packed.dataset.class_names, split.class_counts(packed.dataset)),
         gains=config.gains,
+        band_gains=config.band_gains,
+        cutoffs=config.cutoffs,
+        student=student,
+        heat_map=None if config.heat_map == "off" else config.heat_map,
+        heat_pictures=config.heat_pictures,
+        heat_block=config.heat_block,
         pictures=config.probe_pictures,
+        per_class=config.band_pictures,
+        per_channel=config.per_channel,
+        precision=config.precision,
+        batch_size=config.probe_batch,
         resamples=config.resamples,
         seed=config.seed,
+        out=None if out is None else out / PARTS,
+    )
+
+
+def read_student(
+    run_dir: Path | str, *, split_fingerprint: str, image_size: int, device: str = "cpu"
+) -> Reader:
+    """Load the trained student of a run, if it can be asked on these pictures.
+
+    Args:
+        run_dir: Its run folder.
+        split_fingerprint: Of the split that is probed; another one could put the student's
+            training pictures into the test part.
+        image_size: Side of the pictures that are probed, pixels.
+        device: Where to compute.
+
+    Returns:
+        A reader named "student".
+
+    Raises:
+        InputError: If there is no finished run, or its split or size is another one.
+    """
+    from fopro_lab.training.folders import TrainedRun
+    from fopro_lab.training.judging import shrink
+
+    run = TrainedRun.read(run_dir)
+    if run.state != "done":
+        raise InputError(f"student_run: {run_dir}: expected a finished run, got one {run.state}")
+    if run.manifest["split_fingerprint"] != split_fingerprint:
+        raise InputError(
+            f"student_run: {run_dir}: was trained on another split ({run.manifest['protocol']}); "
+            "probe with the knobs of data and split that it was trained with"
+        )
+    trained = TrainConfig.from_mapping(run.config)
+    if trained.image_size != image_size:
+        raise InputError(
+            f"student_run: {run_dir}: reads pictures of {trained.image_size} px, got {image_size}; "
+            f"probe with image_size={trained.image_size}"
+        )
+    student = run.student().to(device)
+    return read_by(
+        lambda images: student.classify(shrink(images, trained.student_size)),
+        name="student",
+        device=device,
     )
 
 
 def write_teacher_card(config: ProbeConfig, *, out: Path) -> Path:
-    """Write a teacher's card: ``card.json``, parquet tables, figures.
+    """Write a teacher's card: ``card.json``, parquet tables, figures and ``index.html``.
 
     Args:
         config: As in `ask_teacher`.
-        out: Folder.
+        out: Folder; a heat map that was interrupted there goes on.
 
     Returns:
-        Path of ``card.json``.
+        Path of the page.
     """
-    card = ask_teacher(config)
+    card = ask_teacher(config, out=out)
     card.write(out)
-    response = card.ring_response
-    figures.save_figure(figures.plot_ring_response(response), out / "ring_response.png")
-    figures.save_figure(
-        figures.plot_ring_response(response, normalised=True),
-        out / "ring_response_per_energy.png",
-    )
-    for gain in config.gains:
-        bands = figures.plot_class_bands(card.class_bands, gain=gain)
-        figures.save_figure(bands, out / f"class_bands_gain_{gain:g}.png")
-    figures.save_figure(
-        figures.plot_spectra(card.spectra, scope="class", value="difference"),
-        out / "class_spectra.png",
-    )
-    return out / "card.json"
+    draw_card(card, out=out)
+    return card_page(card, out=out)

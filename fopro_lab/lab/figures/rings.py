@@ -18,6 +18,7 @@ from fopro_lab.lab.figures.style import (
 )
 
 _DAMPED, _AMPLIFIED = ("#332288", "#0072B2", "#56B4E9"), ("#E69F00", "#D55E00", "#882255")
+_CHANNELS = {"red": "#CC3311", "green": "#228833", "blue": "#4477AA"}
 
 
 @in_house_style
@@ -27,10 +28,10 @@ def plot_ring_response(
     """Draw how far features move when one frequency ring is scaled, one line a gain.
 
     Args:
-        table: Of ``probing.ring_response``.
+        table: Of ``probing.ring_response``; of channels one by one only "all" is drawn.
         ax: Axes to draw into; None makes a figure.
         normalised: Show the drift per relative energy changed, on a logarithmic axis, instead of
-            the drift itself with its interval.
+            the drift itself.
 
     Returns:
         The axes; x is the middle of the ring. Damping is dashed, amplifying solid.
@@ -47,6 +48,7 @@ def plot_ring_response(
     """
     value = "drift_per_energy" if normalised else "drift"
     need(table, "low", "high", "gain", value, "n")
+    table = table[table["channel"] == "all"] if "channel" in table else table
     ax = new_axes(ax)
     mark_corners(ax, to=table["high"].max())
     gains = sorted(table["gain"].unique())
@@ -56,15 +58,7 @@ def plot_ring_response(
         down = gain < 1
         place = damped.index(gain) if down else gains.index(gain) - len(damped)
         color = (_DAMPED if down else _AMPLIFIED)[place % 3]
-        label = "removed" if gain == 0 else rf"amplitude $\times$ {gain:g}"
-        style = (0, (4, 1.5)) if down else "-"
-        x = ring_centres(own)
-        ax.plot(x, own[value], marker="o", markersize=4.5, color=color, ls=style, label=label)
-        if not normalised:
-            need(own, "drift_low", "drift_high")
-            ax.fill_between(
-                x, own["drift_low"], own["drift_high"], color=color, alpha=0.15, linewidth=0
-            )
+        _draw_line(ax, own, value, color=color, label=gain_label(gain), dashed=down, banded=True)
     ax.set_xlim(0, table["high"].max())
     ax.set_xlabel("Spatial frequency, cycles per pixel")
     if normalised:
@@ -76,9 +70,81 @@ def plot_ring_response(
         ax.set_ylabel("Drift of features, 1 - cos")
         ax.set_title("Ring response")
     ax.legend(loc="upper right" if table["high"].max() <= 0.5 else "best")
-    band = [] if normalised else ["bands: 95 % bootstrap intervals"]
-    add_footer(ax, table, f"n={table['n'].max():,} pictures", *band)
+    add_footer(ax, table, f"n={table['n'].max():,} pictures", "bands: 95 % bootstrap intervals")
     return ax
+
+
+@in_house_style
+def plot_channel_response(
+    table: pd.DataFrame, *, gain: float = 0.0, ax: Axes | None = None
+) -> Axes:
+    """Draw the ring response of red, green and blue, scaled one by one, for one gain.
+
+    Args:
+        table: Of ``probing.ring_response`` with ``per_channel``.
+        gain: Which.
+        ax: Axes to draw into; None makes a figure.
+
+    Returns:
+        The axes; y is the drift per energy, logarithmic.
+
+    Raises:
+        InputError: If a column or the rows of that gain are missing.
+
+    Example:
+        >>> ax = plot_channel_response(pd.DataFrame({"channel": ["red", "red"], "low": [0, 0.25],
+        ...     "high": [0.25, 0.5], "gain": 0.0, "drift_per_energy": [2.0, 1.0], "n": 64}))
+        >>> ax.lines[0].get_label()
+        'red'
+    """
+    need(table, "channel", "low", "high", "gain", "drift_per_energy", "n")
+    table = table[table["channel"].isin(list(_CHANNELS)) & (table["gain"] == gain)]
+    need(table, "channel")
+    ax = new_axes(ax)
+    mark_corners(ax, to=table["high"].max())
+    for channel, color in _CHANNELS.items():
+        own = table[table["channel"] == channel].sort_values("low")
+        if len(own):
+            _draw_line(
+                ax, own, "drift_per_energy", color=color, label=channel, dashed=False, banded=True
+            )
+    ax.set_yscale("log")
+    ax.set_xlim(0, table["high"].max())
+    ax.set_xlabel("Spatial frequency, cycles per pixel")
+    ax.set_ylabel("Drift of features / energy changed")
+    ax.set_title(f"Ring response of each colour, {gain_label(gain)}")
+    ax.legend(loc="best")
+    add_footer(ax, table, f"n={table['n'].max():,} pictures", "bands: 95 % bootstrap intervals")
+    return ax
+
+
+def gain_label(gain: float) -> str:
+    """Say what a gain does to a ring.
+
+    Example:
+        >>> gain_label(0.0)
+        'removed'
+    """
+    return "removed" if gain == 0 else rf"amplitude $\times$ {gain:g}"
+
+
+def _draw_line(
+    ax: Axes,
+    own: pd.DataFrame,
+    value: str,
+    *,
+    color: str,
+    label: str,
+    dashed: bool,
+    banded: bool,
+) -> None:
+    """Draw one line over the rings, with its interval where the table has one."""
+    x = ring_centres(own)
+    style = (0, (4, 1.5)) if dashed else "-"
+    ax.plot(x, own[value], marker="o", markersize=4.5, color=color, ls=style, label=label)
+    low, high = f"{value}_low", f"{value}_high"
+    if banded and low in own and high in own:
+        ax.fill_between(x, own[low], own[high], color=color, alpha=0.15, linewidth=0)
 
 
 @in_house_style
@@ -93,7 +159,8 @@ def plot_class_bands(
         gain: Which gain; None takes the only one.
 
     Returns:
-        The axes. A framed, bold number says that the 95 % interval leaves zero out.
+        The axes. A framed, bold number says that the 95 % interval leaves zero out, a star that
+        the change also survives the correction for all cells.
 
     Raises:
         InputError: If a column is missing, or ``gain`` is not in the table.
@@ -129,6 +196,7 @@ def plot_class_bands(
         x, y = rings.index(row["low"]), lines.index(row["name"])
         clear = row["change_low"] > 0 or row["change_high"] < 0
         text = f"{round(100 * row['change']):+d}".replace("+0", "0")
+        text += "*" if row.get("survives", False) else ""
         dark = abs(row["change"]) > 0.6 * bound
         weight = "bold" if clear else "normal"
         color = "white" if dark else "#222222" if clear else "#666666"
@@ -138,8 +206,14 @@ def plot_class_bands(
             frame.set_edgecolor("#222222")
             ax.add_patch(frame)
     _label_class_bands(ax, table, lines)
-    ax.set_title("Recall when a ring is " + ("removed" if gain == 0 else f"scaled by {gain:g}"))
-    add_footer(ax, table, "framed: 95 % interval leaves zero out")
+    reader = ", by the " + "/".join(table["reader"].unique()) if "reader" in table else ""
+    what = "removed" if gain == 0 else f"scaled by {gain:g}"
+    ax.set_title(f"Recall when a ring is {what}{reader}")
+    notes = ["frame: zero outside the 95 % interval"]
+    if "survives" in table:
+        of = int(table.loc[table["scope"] == "class", "cells"].max())
+        notes.append(f"*: survives Holm over {of} cells")
+    add_footer(ax, table, *notes)
     return ax
 
 
