@@ -243,3 +243,23 @@ class PretrainConfig(Config):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the uniform label")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
     seed: int = Field(0, ge=0, description="seed of weights, order and crops")
+    band_gains: tuple[Annotated[float, Field(ge=0, le=4)], ...] = Field(
+        (0.0, 2.0), min_length=1, description="class bands: factors of the amplitudes"
+    )
+    band_pictures: int = Field(
+        0, ge=0, description="test pictures of each class that are changed, at most; 0 is all"
+    )
+    cutoffs: tuple[Annotated[float, Field(gt=0, lt=0.7)], ...] = Field(
+        (0.0625, 0.125, 0.1875, 0.25, 0.375),
+        min_length=1,
+        description="low-pass and high-pass ladder, cycles per pixel",
+    )
+    heat_map: Literal["off", "rings", "blocks", "full"] = Field(
+        "blocks", description="Fourier basis heat map; full takes a pass a frequency and sign"
+    )
+    heat_pictures: int = Field(32, ge=1, description="test pictures of the heat map, about")
+    heat_block: int = Field(7, ge=1, le=101, description="side of a block, bins, odd")
+    student_run: str = Field("", description="run folder of a trained student, asked as the probe")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
+    probe_batch: int = Field(64, ge=2, description="pictures a pass")
