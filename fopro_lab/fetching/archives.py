@@ -1,13 +1,14 @@
 """Archives from strangers: nothing outside the folder, no links, no bombs; whole or not at all."""
 
 import gzip
+import lzma
 import os
 import re
 import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_IFMT, S_ISDIR, S_ISREG
@@ -18,7 +19,7 @@ from fopro_lab.errors import WorkError
 BLOCK = 1 << 20
 HEADERS = 2048  # bytes of a tar archive that a member takes besides its content
 DAMAGES = (
-    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error),
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
     *(EOFError, ValueError, RuntimeError),
 )
 
@@ -40,17 +41,21 @@ class Member(NamedTuple):
     folder: bool
 
 
-def unpack(archive: Path, target: Path, *, largest: int, members: int) -> list[str]:
+def unpack(
+    archive: Path, target: Path, *, largest: int, members: int, only: Sequence[str] = ()
+) -> list[str]:
     """Unpack a zip or tar archive, plain or gzipped, into a folder.
 
     It goes into a hidden folder first, and from there into place when all of it was sound; what
-    an earlier attempt left there is removed. Names in place are replaced.
+    an earlier attempt left there is removed. Names in place are replaced; what is not asked for
+    stays behind, so that an archive cannot replace what lies beside it.
 
     Args:
         archive: The file; what it is tells its content, not its name.
         target: The folder, made if need be.
         largest: Most bytes that may come out, declared or not.
         members: Most files and folders that it may hold.
+        only: Top names to put into place; all of them if empty.
 
     Returns:
         The names in ``target`` that it brought, sorted.
@@ -81,6 +86,7 @@ def unpack(archive: Path, target: Path, *, largest: int, members: int) -> list[s
         names = sorted(os.listdir(temporary))
         if not names:
             raise UnsafeArchive(f"{archive.name}: holds nothing")
+        names = [name for name in names if not only or name in only]
         for name in names:
             _remove(target / name)
             os.rename(temporary / name, target / name)
@@ -231,7 +237,9 @@ def _damage_told(archive: Path) -> Iterator[None]:
         yield
     except UnsafeArchive as error:
         raise UnsafeArchive(f"{archive.name}: {error}; nothing of it was kept") from None
-    except DAMAGES as error:
+    except (*DAMAGES, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the disk's; bz2 raises one without a number for bytes that are none of its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnsafeArchive(
             f"{archive.name}: a damaged archive, or none ({reason}); nothing of it was kept"

@@ -1,6 +1,7 @@
 """One file over HTTP: it goes on where it was cut, and a changed file is never glued together."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -116,8 +117,10 @@ class ResumingDownloader:
                 if failures >= self.patience.attempts:
                     raise WorkError(
                         f"{self.label}: {_reason(error)}, {failures} times in a row; "
-                        f"{self._kept()}; address {url}"
+                        f"{self._kept()}; address {url} (--mirror gives another)"
                     ) from None
+                if self.progress:
+                    sys.stderr.write(f"{self.label}: {_reason(error)}, trying again\n")
                 time.sleep(max(pause, min(getattr(error, "wait", 0.0), LONGEST_PAUSE)))
             except requests.RequestException as error:
                 raise WorkError(f"{self.label}: {url}: {error}") from None
@@ -266,4 +269,8 @@ def _reason(error: BaseException) -> str:
         return "the server stalls"
     if isinstance(error, requests.exceptions.SSLError):
         return "its certificate cannot be trusted"
+    if "NameResolutionError" in text:
+        return "no connection, the server's name is not known here"
+    if "NewConnectionError" in text or "ProxyError" in text:
+        return "no connection, the server or a proxy refuses it"
     return "the connection broke"

@@ -184,7 +184,7 @@ def _fetch_one(
     try:
         facts |= _check_hash(path, file, known, place=place)
         if file.unpacked:
-            unpack(path, place, largest=file.unpacked, members=file.members)
+            unpack(path, place, largest=file.unpacked, members=file.members, only=file.holds)
             _check_holds(file, place)
         else:
             (place / file.name).parent.mkdir(parents=True, exist_ok=True)
@@ -219,7 +219,12 @@ def _check_hash(path: Path, file: RemoteFile, known: str, *, place: Path) -> dic
             f"{file.name}: expected {kind} {expected}{first}, got {got[: len(expected)]}; the "
             "file was removed: fetch it again, and if it stays so, its publisher has changed it"
         )
-    checked = f"publisher's {known}" if file.known else "nothing: the publisher gives no hash"
+    if file.known:
+        checked = f"publisher's {known}"
+    elif known:
+        checked = f"{known}, recorded when it was first fetched"
+    else:
+        checked = "nothing: the publisher gives no hash"
     return {"sha256": digests["sha256"].hexdigest(), "checked against": checked}
 
 

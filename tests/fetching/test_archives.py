@@ -234,3 +234,21 @@ def test_a_safe_name_stays_below_the_folder(name):
     assert path == "/target" or path.startswith("/target/")
     assert "\\" not in safe
     assert safe == "" or safe_name(safe) == safe
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unpack_tells_damage_of_every_method_in_one_line(tmp_path, method):
+    archive = write_zip(tmp_path / "a.zip", {"a": bytes(range(256)) * 40}, method)
+    content = bytearray(archive.read_bytes())
+    content[40:60] = bytes(20)
+    archive.write_bytes(content)
+    refuse(archive, "a damaged archive, or none")
+
+
+def test_unpack_leaves_behind_what_was_not_asked_for(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/fetched.json").write_bytes(b"ours")
+    archive = write_zip(tmp_path / "a.zip", {"pictures/a.jpg": b"a", "fetched.json": b"theirs"})
+    names = unpack(archive, tmp_path / "out", largest=100, members=9, only=("pictures",))
+    assert names == ["pictures"]
+    assert read_all(tmp_path / "out") == {"fetched.json": b"ours", "pictures/a.jpg": b"a"}

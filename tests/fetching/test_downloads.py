@@ -83,7 +83,7 @@ def test_a_server_that_always_cuts_ends_with_one_line(shop, tmp_path):
         bring(shop, tmp_path)
     assert str(caught.value) == (
         "a.bin: the connection broke, 3 times in a row; the same command tries again; "
-        f"address {shop.url('a.bin')}"
+        f"address {shop.url('a.bin')} (--mirror gives another)"
     )
     assert len(shop.asked) == 3
 
@@ -187,8 +187,13 @@ def test_nobody_at_the_address_is_told(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
         dead = Shop(f"http://127.0.0.1:{taken.getsockname()[1]}")
-        with pytest.raises(WorkError, match=r"^a.bin: the connection broke, 3 times in a row; the"):
+        with pytest.raises(WorkError, match=r"^a.bin: no connection, .* refuses it, 3 times in a"):
             bring(dead, tmp_path)
+
+
+def test_a_server_whose_name_is_not_known_is_told(tmp_path):
+    with pytest.raises(WorkError, match=r"^a.bin: no connection, the server"):
+        bring(Shop("http://nowhere.invalid"), tmp_path)
 
 
 def test_an_address_that_is_none_is_told(tmp_path):
