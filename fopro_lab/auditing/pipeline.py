@@ -16,6 +16,7 @@ from fopro_lab.auditing.resizing import decode_steps, full_picture, resize_steps
 from fopro_lab.auditing.steps import augment_steps
 from fopro_lab.auditing.windows import band_limited, windowed
 from fopro_lab.data import Pack
+from fopro_lab.data.rows import check_rows
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import ring_energy
 from fopro_lab.progress import progress as show_progress
@@ -28,7 +29,7 @@ Measured = tuple[str, str, str, np.ndarray]  # stage, step, reference, log ratio
 
 def audit_pipeline(
     packed: Pack,
-    rows: np.ndarray,
+    rows: np.typing.ArrayLike,
     *,
     edges: Sequence[float],
     pictures: int = 192,
@@ -62,7 +63,7 @@ def audit_pipeline(
         pictures). Rings that are empty in the reference are left out of the mean.
 
     Raises:
-        InputError: If there are no rows, or the edges are wrong.
+        InputError: If there are no rows, they are not row numbers, or the edges are wrong.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
@@ -71,6 +72,7 @@ def audit_pipeline(
         >>> table["stage"].unique().tolist(), table["size"].unique().tolist()
         (['resize', 'augment, fused', 'augment, exact'], [32])
     """
+    rows = check_rows(rows, count=len(packed))
     if not len(rows) or pictures < 1:
         raise InputError(f"rows, pictures: expected one or more, got {len(rows)} and {pictures}")
     chosen = choose_pictures(packed.dataset.table, rows, pictures=pictures, seed=seed)

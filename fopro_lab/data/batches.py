@@ -17,6 +17,7 @@ import numpy as np
 from fopro_lab.config import Sampler
 from fopro_lab.data.packing import Pack
 from fopro_lab.data.passes import Options, Pass, check_options, seeded_generator
+from fopro_lab.data.rows import check_rows
 from fopro_lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def batches(
         Iterator of images ``(B, 3, H, W)``, float in [0, 1], and labels ``(B,)``, int64.
 
     Raises:
-        InputError: If there is no whole batch, or a row is not in the pack.
+        InputError: If there is no whole batch, or the rows are not row numbers of the pack.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
@@ -128,7 +129,7 @@ def cycle(
         Iterator as of `batches`.
 
     Raises:
-        InputError: If there are no rows, or a row is not in the pack.
+        InputError: If there are no rows, or they are not row numbers of the pack.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
@@ -137,14 +138,14 @@ def cycle(
         >>> [len(next(endless)[1]) for _ in range(3)]
         [16, 16, 16]
     """
-    rows = np.asarray(rows, dtype=np.int64)
+    rows = check_rows(rows, count=len(pack))
     few = max(len(rows) - len(rows) % max(world_size, 1), 1)
     options = Options(
         batch_size=min(batch_size, few), shuffle=True, drop_last=True, augment=augment,
         mode=augment_mode, sampler=sampler, seed=seed, epochs=epochs, rank=rank,
         world_size=world_size, device=device,
     )  # fmt: skip
-    check_options(pack, rows, options)
+    check_options(rows, options)
     if start_batch < 0:
         raise InputError(f"start_batch: expected 0 or more, got {start_batch}")
     first, begin = divmod(start_batch, len(rows) // options.batch_size)

@@ -13,6 +13,7 @@ from fopro_lab.data import phantom
 from fopro_lab.data.benchmarks import Benchmark, benchmark_place, read_benchmark
 from fopro_lab.data.csv_sources import CsvColumns, read_csv_pictures
 from fopro_lab.data.decoding import FileReader, Reader
+from fopro_lab.data.rows import check_rows
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.sources import read_folders
 from fopro_lab.errors import InputError
@@ -54,8 +55,12 @@ class Dataset:
         return self.reader(int(row), size)
 
     def subset(self, rows: "np.typing.ArrayLike") -> "Dataset":
-        """Return the data set of these rows alone, in this order; labels keep their numbers."""
-        rows = np.asarray(rows, dtype=np.int64)
+        """Return the data set of these rows alone, in this order; labels keep their numbers.
+
+        Raises:
+            InputError: If the rows are not row numbers of this data set.
+        """
+        rows = check_rows(rows, count=len(self))
         table = self.table.iloc[rows].reset_index(drop=True)
         images = "\n".join(table["image"].tolist())
         fingerprint = _hash(self.fingerprint, images)

@@ -84,7 +84,7 @@ class Pack:
             A map-style data set of ``(picture, label)``; any ``DataLoader`` takes it.
 
         Raises:
-            InputError: If a row is not in the pack.
+            InputError: If the rows are not row numbers of the pack.
 
         Example:
             >>> from fopro_lab.data import open_dataset, pack

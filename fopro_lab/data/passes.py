@@ -10,6 +10,7 @@ import numpy as np
 
 from fopro_lab.config import Sampler
 from fopro_lab.data.packing import Pack
+from fopro_lab.data.rows import check_rows
 from fopro_lab.data.samplers import check_sampler, epoch_order
 from fopro_lab.errors import InputError
 
@@ -48,12 +49,12 @@ class Pass:
         options: How to pass over them.
 
     Raises:
-        InputError: If there is no whole batch, or a row is not in the pack.
+        InputError: If there is no whole batch, or the rows are not row numbers of the pack.
     """
 
     def __init__(self, pack: Pack, rows: np.typing.ArrayLike, options: Options) -> None:
-        rows = np.asarray(rows, dtype=np.int64)
-        check_options(pack, rows, options)
+        rows = check_rows(rows, count=len(pack))
+        check_options(rows, options)
         self.pack, self.rows, self.options = pack, rows, options
         size = options.batch_size
         self.batches = len(rows) // size if options.drop_last else -(-len(rows) // size)
@@ -127,7 +128,7 @@ def seeded_generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def check_options(pack: Pack, rows: np.ndarray, options: Options) -> None:
+def check_options(rows: np.ndarray, options: Options) -> None:
     """Refuse what no pass can be made of.
 
     Raises:
@@ -153,11 +154,6 @@ def check_options(pack: Pack, rows: np.ndarray, options: Options) -> None:
         raise InputError(f"sampler: expected instance without shuffle, got '{options.sampler}'")
     if not len(rows):
         raise InputError("rows: expected at least one, got none")
-    if rows.min() < 0 or rows.max() >= len(pack):
-        raise InputError(
-            f"rows: expected 0 to {len(pack) - 1}, got {rows.min()} to {rows.max()}; "
-            "was the split made of pack.dataset?"
-        )
     if options.drop_last and len(rows) < options.batch_size:
         raise InputError(
             f"batch_size: expected at most {len(rows)}, the number of pictures, "

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from fopro_lab.data.packing import Pack
+from fopro_lab.data.rows import check_rows
 
 
 def read_pixels(pack: Pack, rows: np.typing.ArrayLike) -> Tensor:
@@ -17,13 +18,16 @@ def read_pixels(pack: Pack, rows: np.typing.ArrayLike) -> Tensor:
     Returns:
         ``uint8 (B, size, size, 3)``, a copy, on the CPU.
 
+    Raises:
+        InputError: If the rows are not row numbers of the pack.
+
     Example:
         >>> from fopro_lab.data import open_dataset, pack
         >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
         >>> read_pixels(packed, [3, 1]).shape
         torch.Size([2, 16, 16, 3])
     """
-    return torch.from_numpy(np.asarray(pack.images[np.asarray(rows, dtype=np.int64)]))
+    return torch.from_numpy(np.asarray(pack.images[check_rows(rows, count=len(pack))]))
 
 
 def float_images(pixels: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fopro_lab.data.packed import Pack
+from fopro_lab.data.rows import check_rows
 from fopro_lab.errors import InputError
 
 
@@ -26,7 +27,7 @@ class TorchPack(Dataset[tuple[Any, int]]):
         classes: Class names in the order of the labels.
 
     Raises:
-        InputError: If a row is not in the pack.
+        InputError: If the rows are not row numbers of the pack, or ``pixels`` is neither.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
@@ -44,17 +45,11 @@ class TorchPack(Dataset[tuple[Any, int]]):
         transform: Callable[[Tensor], Any] | None = None,
         pixels: Literal["float", "uint8"] = "float",
     ) -> None:
-        chosen = np.arange(len(packed)) if rows is None else np.asarray(rows)
-        if chosen.dtype.kind not in "iu" and chosen.size:
-            raise InputError(f"rows: expected whole numbers, got {chosen.dtype}")
-        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(packed)):
-            raise InputError(
-                f"rows: expected 0 to {len(packed) - 1}, got {chosen.min()} to {chosen.max()}"
-            )
+        chosen = np.arange(len(packed)) if rows is None else rows
         if pixels not in ("float", "uint8"):
             raise InputError(f"pixels: expected one of 'float', 'uint8', got '{pixels}'")
         self.packed = packed
-        self.rows = chosen.astype(np.int64)
+        self.rows = check_rows(chosen, count=len(packed))
         self.transform = transform
         self.pixels = pixels
         self.targets = packed.labels[self.rows]

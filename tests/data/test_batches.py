@@ -97,7 +97,7 @@ def test_cycle_of_few_rows_makes_one_batch_of_them(packed):
     ("rows", "options", "message"),
     [
         ([], {}, r"^rows: expected at least one, got none$"),
-        ([0, 40], {}, r"^rows: expected 0 to 39, got 0 to 40; was the split made of pack.dataset"),
+        ([0, 40], {}, r"^rows: expected 0 to 39, got 0 to 40; was the split made"),
         ([-1], {}, r"^rows: expected 0 to 39, got -1 to -1"),
         ([1, 2], {"batch_size": 0}, r"^batch_size: expected 1 or more, got 0"),
         (

@@ -100,8 +100,8 @@ def test_for_torch_takes_a_sampler_of_torch(mapped):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rows": [0, 40]}, r"^rows: expected 0 to 39, got 0 to 40$"),
-        ({"rows": [-1]}, r"^rows: expected 0 to 39, got -1 to -1$"),
+        ({"rows": [0, 40]}, r"^rows: expected 0 to 39, got 0 to 40; "),
+        ({"rows": [-1]}, r"^rows: expected 0 to 39, got -1 to -1; "),
         ({"rows": [0.5]}, r"^rows: expected whole numbers, got float64$"),
         ({"pixels": "half"}, r"^pixels: expected one of 'float', 'uint8', got 'half'$"),
     ],
