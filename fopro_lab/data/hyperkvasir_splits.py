@@ -10,7 +10,8 @@ from fopro_lab.data.csv_cells import read_cells
 from fopro_lab.data.drawing import Wanted
 from fopro_lab.data.folds import check_fold, draw_validation
 from fopro_lab.data.parts import Split, make_parts
-from fopro_lab.data.published_splits import find_split_files, match_pictures, refuse_disagreement
+from fopro_lab.data.published_splits import match_pictures, refuse_disagreement
+from fopro_lab.data.split_files import find_split_files, tell_altered
 from fopro_lab.errors import InputError
 
 OFFICIAL_FOLDS = (2, 5)
@@ -62,11 +63,12 @@ def make_hyperkvasir(
         leave_out: Go on without named pictures that are not here; the protocol id tells.
 
     Returns:
-        The split, ``hyperkvasir/official<folds>/val<size>/seed<n>/fold<n>``.
+        The split, ``hyperkvasir/official<folds>/val<size>/seed<n>/fold<n>``; a file that is not
+        byte for byte as published adds ``/altered-<hash>``.
 
     Raises:
-        InputError: If there is no such split, the file is damaged, pictures are missing, classes
-            disagree, or a class has no training picture.
+        InputError: If there is no such split, the file is damaged or another one, pictures are
+            missing, classes disagree, or a class has no training picture.
 
     Source: Borgli et al., Scientific Data 7, 283 (2020); github.com/simula/hyper-kvasir.
 
@@ -82,6 +84,7 @@ def make_hyperkvasir(
     check_fold(fold, folds=folds)
     name = f"{folds}_fold_split.csv"
     (path,) = find_split_files([name], files=files, fetched="hyperkvasir", knob=f"folds={folds}")
+    altered, told = tell_altered([path], [name], fetched="hyperkvasir")
     named = read_hyperkvasir_folds(path, folds=folds)
     matched = match_pictures(dataset, named, where=path, leave_out=leave_out)
     spelt_here = {canonical_class(own): own for own in dataset.class_names}
@@ -92,8 +95,10 @@ def make_hyperkvasir(
     rest[matched.rows] = matched.named["fold"] != fold
     wanted = Wanted("val", val_fraction, val_per_class)
     parts = draw_validation(dataset, tested, wanted, rest=rest, seed=seed)
-    protocol = f"hyperkvasir/official{folds}/{wanted.label}/seed{seed}/fold{fold}{matched.ending}"
-    return make_parts(dataset, parts, protocol, given=("train", "test"), notes=matched.notes)
+    drawn = f"{wanted.label}/seed{seed}/fold{fold}"
+    protocol = f"hyperkvasir/official{folds}/{drawn}{altered}{matched.ending}"
+    notes = [*told, *matched.notes]
+    return make_parts(dataset, parts, protocol, given=("train", "test"), notes=notes)
 
 
 def read_hyperkvasir_folds(path: Path, *, folds: int) -> pd.DataFrame:

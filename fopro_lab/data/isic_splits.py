@@ -11,10 +11,10 @@ from fopro_lab.data.folds import check_fold
 from fopro_lab.data.parts import PARTS, Split, count_shared, make_parts
 from fopro_lab.data.published_splits import (
     Matched,
-    find_split_files,
     match_pictures,
     refuse_disagreement,
 )
+from fopro_lab.data.split_files import find_split_files, tell_altered
 from fopro_lab.errors import InputError
 
 RATIOS = (0.01, 0.005, 0.002)
@@ -46,10 +46,11 @@ def make_isic2019_lt(
 
     Returns:
         The split; with all pictures and classes its id is ``isic2019-lt/fopro/<ratio>/fold<n>``.
+        Files that are not byte for byte as published add ``/altered-<hash>``.
 
     Raises:
-        InputError: If there is no such split, a file is damaged, pictures are missing, classes
-            disagree, or a class has no training picture.
+        InputError: If there is no such split, files are damaged or exchanged, pictures are missing,
+            classes disagree, or a class has no training picture.
 
     Source: xmed-lab/FoPro-KD, Elbatel et al., IEEE TMI 43(3), 2024.
 
@@ -67,6 +68,7 @@ def make_isic2019_lt(
     names = [f"{part}_skin{fold}_{ratio:g}.csv" for part in PARTS]
     knob = f"fold={fold}, tail_ratio={ratio:g}"
     paths = find_split_files(names, files=files, fetched="fopro-splits", knob=knob)
+    altered, told = tell_altered(paths, names, fetched="fopro-splits")
     tables = [
         read_isic_part(path).assign(part=part) for path, part in zip(paths, PARTS, strict=True)
     ]
@@ -85,9 +87,9 @@ def make_isic2019_lt(
     return make_parts(
         dataset,
         parts,
-        f"isic2019-lt/fopro/{ratio:g}/fold{fold}{matched.ending}{ending}",
+        f"isic2019-lt/fopro/{ratio:g}/fold{fold}{altered}{matched.ending}{ending}",
         given=PARTS,
-        notes=[*matched.notes, *notes],
+        notes=[*told, *matched.notes, *notes],
     )
 
 

@@ -11,8 +11,6 @@ from fopro_lab.data.catalog import Dataset
 from fopro_lab.data.sources import SUFFIXES
 from fopro_lab.errors import InputError
 
-BELOW = "official_splits"  # where HyperKvasir's repository keeps its files
-
 
 class Matched(NamedTuple):
     """The named pictures that are here.
@@ -103,51 +101,6 @@ def picture_id(name: str) -> str:
     plain = name.rpartition("/")[2]
     stem, dot, suffix = plain.rpartition(".")
     return (stem if (dot + suffix).lower() in SUFFIXES else plain).removesuffix("_downsampled")
-
-
-def find_split_files(
-    names: Sequence[str], *, files: Path | None, fetched: str, knob: str
-) -> list[Path]:
-    """Find the files of a published split.
-
-    Args:
-        names: Names of the files.
-        files: Folder that holds them, also in ``official_splits`` below it, or the file itself if
-            it is one; None looks where ``fopro data fetch`` puts them.
-        fetched: Name under which they are fetched.
-        knob: What chose these names, for the message.
-
-    Returns:
-        Their paths.
-
-    Raises:
-        InputError: If they were not fetched, or one is missing.
-
-    Example:
-        >>> find_split_files(["a.csv"], files=Path("nowhere"), fetched="toy", knob="fold=1")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: split_files: nowhere: no such folder or file
-    """
-    if files is None:
-        from fopro_lab.fetching import fetched_place
-
-        files = fetched_place(fetched)
-        if files is None:
-            raise InputError(
-                f"split_files: {fetched} is not fetched; say `fopro data fetch {fetched}`, or give "
-                f"the folder that holds {names[0]}"
-            )
-    if not files.exists():
-        raise InputError(f"split_files: {files}: no such folder or file")
-    if files.is_file() and len(names) == 1:
-        return [files]
-    folder = files / BELOW if (files / BELOW).is_dir() else files
-    for name in names:
-        if not (folder / name).is_file():
-            raise InputError(
-                f"split_files: {folder}: expected the published {name} for {knob}, found none"
-            )
-    return [folder / name for name in names]
 
 
 def refuse_disagreement(

@@ -138,6 +138,23 @@ def find_source(name: str) -> Source:
     return makers[name]()
 
 
+def published_hashes(name: str) -> dict[str, str]:
+    """Return the SHA-256 of a source's files, of those whose publisher's bytes are pinned.
+
+    Args:
+        name: As of `find_source`.
+
+    Returns:
+        By path below the source's folder, 64 hexadecimal digits each.
+
+    Example:
+        >>> published_hashes("hyperkvasir")["official_splits/2_fold_split.csv"][:8]
+        'e9bc264d'
+    """
+    known = {file.name: file.known.partition(":") for file in find_source(name).files}
+    return {file: digest for file, (kind, _, digest) in known.items() if kind == "sha256"}
+
+
 def medmnist_facts() -> dict[str, dict]:
     """Return what MedMNIST's package (3.0.2) publishes on its 2-D sets of one label a picture.
 

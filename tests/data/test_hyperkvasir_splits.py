@@ -15,6 +15,7 @@ from fopro_lab.data.hyperkvasir_splits import (
 )
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
+from tests.data.toys import altered
 
 HEADER = "file-name;class-name;split-index\n"
 
@@ -44,7 +45,7 @@ def test_make_hyperkvasir_tests_on_the_official_fold(tmp_path):
     labels = dataset.table["label"].to_numpy()
     assert np.bincount(labels[split.val]).tolist() == [4, 4]
     assert split.class_counts(dataset).tolist() == [12, 12]
-    assert split.protocol == "hyperkvasir/official5/val0.25/seed0/fold4"
+    assert split.protocol == f"hyperkvasir/official5/val0.25/seed0/fold4{altered(path)}"
     assert (
         split.fingerprint
         == make_hyperkvasir(dataset, fold=4, val_fraction=0.25, files=path).fingerprint
@@ -59,8 +60,13 @@ def test_make_hyperkvasir_without_some_pictures_says_so(tmp_path):
     with pytest.raises(InputError, match=r"2 of its 40 pictures are not in toy, first h0; add"):
         make_hyperkvasir(fewer, files=path)
     split = make_hyperkvasir(fewer, val_per_class=2, files=path, leave_out=True)
-    assert split.protocol == "hyperkvasir/official5/val2/seed0/fold1/part-38of40-toy"
-    assert split.notes == ("38 of the 40 pictures that the published split names are here",)
+    assert (
+        split.protocol == f"hyperkvasir/official5/val2/seed0/fold1{altered(path)}/part-38of40-toy"
+    )
+    assert split.notes == (
+        "5_fold_split.csv: not the published file",
+        "38 of the 40 pictures that the published split names are here",
+    )
     assert len(split.test) == 7
 
 
@@ -71,7 +77,7 @@ def test_make_hyperkvasir_leaves_pictures_out_that_the_file_does_not_name(tmp_pa
     split = make_hyperkvasir(larger, files=path)
     assert not {40, 41} & {*split.train, *split.val, *split.test}
     assert split.fingerprint == make_hyperkvasir(dataset, files=path).fingerprint
-    assert split.protocol == "hyperkvasir/official5/val0.15/seed0/fold1"
+    assert split.protocol == f"hyperkvasir/official5/val0.15/seed0/fold1{altered(path)}"
 
 
 def test_make_hyperkvasir_refuses_another_class(tmp_path):

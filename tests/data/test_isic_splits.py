@@ -7,9 +7,12 @@ import pytest
 from fopro_lab.data import Dataset, isic2019_lt_counts, open_dataset
 from fopro_lab.data.isic_splits import CLASSES, RANKED, RATIOS, make_isic2019_lt, read_isic_part
 from fopro_lab.errors import InputError
+from tests.data.toys import altered
 
 PARTS = ("train", "val", "test")
 SIZES = {"train": 4, "val": 2, "test": 3}  # pictures of each class in the toy files
+MADE_UP = "train_skin2_0.005.csv, val_skin2_0.005.csv, test_skin2_0.005.csv: "
+MADE_UP += "not the published files"
 OWN = {"MEL": "mel", "NV": "nv", "BCC": "bcc", "AK": "akiec", "SCC": "akiec"}
 
 
@@ -44,6 +47,13 @@ def ids(dataset: Dataset, rows: np.ndarray) -> set[str]:
     return set(dataset.table["image"].iloc[rows])
 
 
+def toy_protocol(folder: Path) -> str:
+    """Name the split of the toy files, which are not the published ones."""
+    return "isic2019-lt/fopro/0.005/fold2" + altered(
+        *(folder / f"{part}_skin2_0.005.csv" for part in PARTS)
+    )
+
+
 def split_toy(folder: Path, dataset: Dataset, **options):
     return make_isic2019_lt(dataset, ratio=0.005, fold=2, files=folder, **options)
 
@@ -54,8 +64,8 @@ def test_make_isic2019_lt_takes_each_part_from_its_own_file(tmp_path):
     for part in PARTS:  # a swapped validation and test would be caught here
         wanted = {f"{image}.jpg" for image, p, _ in toy_rows() if p == part}
         assert ids(dataset, getattr(split, part)) == wanted
-    assert split.protocol == "isic2019-lt/fopro/0.005/fold2"
-    assert split.notes == ()
+    assert split.protocol == toy_protocol(tmp_path)
+    assert split.notes == (MADE_UP,)
 
 
 def test_make_isic2019_lt_leaves_other_pictures_out(tmp_path):
@@ -63,7 +73,7 @@ def test_make_isic2019_lt_leaves_other_pictures_out(tmp_path):
     dataset = dataset_of([*rows, ("more", "NV"), ("most", "DF")])
     split = split_toy(write_files(tmp_path), dataset)
     assert len(split.train) + len(split.val) + len(split.test) == len(dataset) - 2
-    assert split.protocol == "isic2019-lt/fopro/0.005/fold2"
+    assert split.protocol == toy_protocol(tmp_path)
 
 
 def test_make_isic2019_lt_goes_on_without_pictures_only_if_told(tmp_path):
@@ -73,8 +83,8 @@ def test_make_isic2019_lt_goes_on_without_pictures_only_if_told(tmp_path):
         split_toy(tmp_path, dataset_of(rows))
     dataset = dataset_of(rows)
     split = split_toy(tmp_path, dataset, leave_out=True)
-    assert split.protocol == "isic2019-lt/fopro/0.005/fold2/part-70of72-toy"
-    assert split.notes == ("70 of the 72 pictures that the published split names are here",)
+    assert split.protocol == toy_protocol(tmp_path) + "/part-70of72-toy"
+    assert split.notes[1:] == ("70 of the 72 pictures that the published split names are here",)
     assert ids(dataset, split.test) == {image for image, p, _ in toy_rows() if p == "test"} - {
         "NV_test_0"
     }
@@ -83,9 +93,9 @@ def test_make_isic2019_lt_goes_on_without_pictures_only_if_told(tmp_path):
 def test_make_isic2019_lt_joins_classes_that_are_one_here_and_misses_absent_ones(tmp_path):
     dataset = dataset_of([(image, OWN[c]) for image, _, c in toy_rows(tuple(OWN))])
     split = split_toy(write_files(tmp_path), dataset, leave_out=True)
-    assert split.protocol == "isic2019-lt/fopro/0.005/fold2/part-45of72-toy/4classes"
+    assert split.protocol == toy_protocol(tmp_path) + "/part-45of72-toy/4classes"
     assert split.class_counts(dataset).tolist() == [8, 4, 4, 4]
-    assert split.notes[1:] == (
+    assert split.notes[2:] == (
         "AK and SCC are one class here, 'akiec'",
         "no picture of BKL, DF, VASC is here",
     )
@@ -94,7 +104,7 @@ def test_make_isic2019_lt_joins_classes_that_are_one_here_and_misses_absent_ones
 def test_make_isic2019_lt_allows_a_class_without_test_pictures_and_notes_it(tmp_path):
     rows = [(i, c) for i, p, c in toy_rows() if (p, c) not in [("test", "DF"), ("val", "VASC")]]
     split = split_toy(write_files(tmp_path), dataset_of(rows), leave_out=True)
-    assert split.notes[1:] == ("val has no picture of VASC", "test has no picture of DF")
+    assert split.notes[2:] == ("val has no picture of VASC", "test has no picture of DF")
 
 
 def test_make_isic2019_lt_keeps_leaks_and_counts_them(tmp_path):
@@ -105,7 +115,7 @@ def test_make_isic2019_lt_keeps_leaks_and_counts_them(tmp_path):
         [(image, c) for image, _, c in rows], lesions=[lesion.get(i, i) for i, _, _ in rows]
     )
     split = split_toy(write_files(tmp_path), dataset)
-    assert split.notes == ("2 groups have pictures in two parts or more, as published",)
+    assert split.notes[1:] == ("2 groups have pictures in two parts or more, as published",)
     assert split.shared_groups(dataset) == 2
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fopro_lab.data.published_splits import find_split_files, match_pictures, picture_id
+from fopro_lab.data.published_splits import match_pictures, picture_id
 from fopro_lab.errors import InputError
 from tests.data.toys import toy_dataset
 
@@ -82,36 +82,6 @@ def test_picture_id_keeps_dots_that_are_no_extension():
         "e",
         "",
     ]
-
-
-def test_find_split_files_takes_a_folder_or_the_one_file(tmp_path):
-    for name in ("a.csv", "b.csv"):
-        (tmp_path / name).touch()
-    find = {"fetched": "fopro-splits", "knob": "fold=1"}
-    assert find_split_files(["b.csv", "a.csv"], files=tmp_path, **find) == [
-        tmp_path / "b.csv",
-        tmp_path / "a.csv",
-    ]
-    other = tmp_path / "a.csv"
-    assert find_split_files(["2_fold_split.csv"], files=other, **find) == [other]
-    with pytest.raises(InputError, match=r"^split_files: .*: expected the published c.csv for f"):
-        find_split_files(["a.csv", "c.csv"], files=tmp_path, **find)
-
-
-def test_find_split_files_looks_where_they_are_fetched(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
-    with pytest.raises(
-        InputError,
-        match=r"^split_files: fopro-splits is not fetched; say `fopro data fetch fopro-splits`, or "
-        r"give the folder that holds a.csv$",
-    ):
-        find_split_files(["a.csv"], files=None, fetched="fopro-splits", knob="fold=1")
-    monkeypatch.setattr("fopro_lab.fetching.fetched_place", lambda name: tmp_path / name)
-    official = tmp_path / "hyperkvasir" / "official_splits"
-    official.mkdir(parents=True)
-    (official / "a.csv").touch()
-    found = find_split_files(["a.csv"], files=None, fetched="hyperkvasir", knob="folds=2")
-    assert found == [official / "a.csv"]
 
 
 def test_matched_rows_are_integers():

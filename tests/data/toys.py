@@ -1,5 +1,6 @@
 """Small data sets for the tests of this room."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -37,3 +38,9 @@ def write_pictures(root: Path, *, classes: int = 2, each: int = 3, side: int = 2
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
     return root
+
+
+def altered(*paths: Path) -> str:
+    """Return what made-up split files add to a protocol id."""
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    return f"/altered-{hashlib.sha256(chr(10).join(digests).encode()).hexdigest()[:8]}"
