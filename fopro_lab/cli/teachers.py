@@ -17,6 +17,7 @@ def teachers_list() -> None:
     print("builtin            ResNet-10, 32 to 64 px, in the package, no file needed")
     print("timm:NAME          any model of timm, with weights=FILE")
     print("torchvision:NAME   any classification model of torchvision, with weights=FILE")
+    print("cifar-resnetDEPTH  the ResNets of CIFAR-10, 32 px, with weights=FILE")
     print("moco-v2-resnet50   the published teacher, after `fopro data fetch moco-v2`")
 
 

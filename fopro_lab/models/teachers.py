@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fopro_lab.config import TeacherConfig
 from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.models.cifar_resnet import PREFIX, build_cifar
 from fopro_lab.models.fetched import fetched_weights
 from fopro_lab.models.published import build_timm, build_torchvision
 from fopro_lab.models.small_resnet import SmallResNet
@@ -134,6 +135,10 @@ class Teacher(nn.Module):
             if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None
         ]
 
+    def layer_norms(self) -> list[nn.Module]:
+        """List the layers before which a ViT's tokens have a scale of their own, each once."""
+        return [layer for layer in self.body.modules() if isinstance(layer, nn.LayerNorm)]
+
 
 def wrap_teacher(
     module: nn.Module,
@@ -213,7 +218,8 @@ def load_teacher(
     """Load a frozen teacher by name, with weights from a local file.
 
     Args:
-        name: ``builtin``, ``timm:NAME``, ``torchvision:NAME`` or ``moco-v2-resnet50``.
+        name: ``builtin``, ``timm:NAME``, ``torchvision:NAME``, ``cifar-resnet20`` (or another
+            depth) or ``moco-v2-resnet50``.
         weights: Safetensors file, or a published pickle (read with ``weights_only=True``);
             empty for ``builtin``, and for ``moco-v2-resnet50`` once fetched. Metadata ``mean``,
             ``std``, ``input_size`` and ``pad_type`` of a safetensors file is honoured.
@@ -241,9 +247,11 @@ def load_teacher(
         weights = weights or fetched_weights(name)
         build = build_timm if kind == "timm" else build_torchvision
         parts = build(architecture, read_weights(weights))
+    elif name.startswith(PREFIX):
+        parts = build_cifar(name, read_weights(weights))
     else:
         raise InputError(
-            f"teacher: expected builtin, timm:NAME, torchvision:NAME or "
+            f"teacher: expected builtin, timm:NAME, torchvision:NAME, {PREFIX}DEPTH or "
             f"{', '.join(ALIASES)}, got '{name}'"
         )
     parts |= {"mean": mean} if mean else {}

@@ -231,11 +231,11 @@ def test_load_teacher_says_what_is_wrong(tmp_path):
     absent = tmp_path / "no.pth"
     cases = {
         ("resnet18", ""): (
-            "teacher: expected builtin, timm:NAME, torchvision:NAME or moco-v2-resnet50, "
+            "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH or moco-v2-resnet50, "
             "got 'resnet18'"
         ),
         ("timm:", "x"): (
-            "teacher: expected builtin, timm:NAME, torchvision:NAME or moco-v2-resnet50, "
+            "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH or moco-v2-resnet50, "
             "got 'timm:'"
         ),
         ("builtin", "x"): "weights: the builtin teacher has its own; give none",
