@@ -33,6 +33,8 @@ class Dataset:
             machine that holds the same pictures.
         stamp: SHA-256 over the files' times of change, in the order of the rows; empty for
             generated pictures. It tells a file that was replaced by one of the same size.
+        left_out: How many pictures it is without because they cannot be read.
+        passed_over: Files below its folder that are taken for no pictures.
 
     Example:
         >>> dataset = open_dataset("phantom", pictures=40)
@@ -46,6 +48,8 @@ class Dataset:
     reader: Reader
     fingerprint: str
     stamp: str = ""
+    left_out: int = 0
+    passed_over: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -66,7 +70,18 @@ class Dataset:
         fingerprint = _hash(self.fingerprint, images)
         stamp = _hash(self.stamp, images) if self.stamp else ""
         reader = take_rows(self.reader, rows)
-        return Dataset(self.name, table, self.class_names, reader, fingerprint, stamp)
+        return replace(self, table=table, reader=reader, fingerprint=fingerprint, stamp=stamp)
+
+    def without(self, count: int) -> "Dataset":
+        """Let the name, and so every protocol id, tell how many pictures were left out.
+
+        Example:
+            >>> open_dataset("phantom", pictures=40).without(2).name
+            'phantom-40-without2'
+        """
+        if not count:
+            return self
+        return replace(self, name=f"{self.name}-without{count}", left_out=self.left_out + count)
 
 
 def open_dataset(

@@ -103,7 +103,8 @@ def make_parts(
         >>> make_parts(dataset, np.array(["train", "val", "test"] * 8), "toy").val
         array([ 1,  4,  7, 10, 13, 16, 19, 22])
     """
-    lacking = []
+    gone = dataset.left_out
+    told = [f"left out, cannot be read: {gone:,} picture{'s' * (gone > 1)}"] if gone else []
     for name in PARTS:
         missing = _missing_classes(dataset, parts == name)
         if missing and (name == "train" or name not in given or not (parts == name).any()):
@@ -112,12 +113,12 @@ def make_parts(
                 "add pictures, leave the class out, or drop the given split"
             )
         if missing:
-            lacking.append(f"{name} has no picture of {', '.join(missing)}")
+            told.append(f"{name} has no picture of {', '.join(missing)}")
     used = parts != ""
     lines = dataset.table["image"].to_numpy()[used] + "\t" + parts[used].astype(object)
     fingerprint = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
     train, val, test = (np.flatnonzero(parts == name) for name in PARTS)
-    return Split(train, val, test, protocol, fingerprint, (*notes, *lacking))
+    return Split(train, val, test, protocol, fingerprint, (*notes, *told))
 
 
 def _missing_classes(dataset: Dataset, chosen: np.ndarray) -> list[str]:

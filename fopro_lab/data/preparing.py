@@ -1,5 +1,6 @@
 """From a config to pictures and their parts, in the one right order."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from fopro_lab.config import DataConfig
@@ -29,7 +30,8 @@ def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False
         verify: Compare a pack that is there with its checksums.
 
     Returns:
-        The pack.
+        The pack; the name of its data set, and so every protocol id, tells how many pictures were
+        left out.
 
     Raises:
         InputError: As `open_dataset` and `pack`.
@@ -39,7 +41,7 @@ def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False
         >>> len(pack_from(DataConfig(pictures=40, image_size=16), progress=False))
         40
     """
-    return pack(
+    packed = pack(
         open_from(config),
         config.image_size,
         decoder=config.decoder,
@@ -48,6 +50,8 @@ def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False
         leave_out=config.unusable == "leave-out",
         verify=verify,
     )
+    # The pack is kept under the whole data set's name; only what is split tells what is gone.
+    return replace(packed, dataset=packed.dataset.without(len(packed.left_out)))
 
 
 def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:

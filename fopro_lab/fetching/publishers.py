@@ -151,8 +151,7 @@ def published_hashes(name: str) -> dict[str, str]:
         >>> published_hashes("hyperkvasir")["official_splits/2_fold_split.csv"][:8]
         'e9bc264d'
     """
-    known = {file.name: file.known.partition(":") for file in find_source(name).files}
-    return {file: digest for file, (kind, _, digest) in known.items() if kind == "sha256"}
+    return {f.name: f.known[7:] for f in find_source(name).files if f.known[:7] == "sha256:"}
 
 
 def medmnist_facts() -> dict[str, dict]:

@@ -61,6 +61,38 @@ def test_prepare_splits_what_was_packed(skin):
     assert rows.tolist() == list(range(22)) and len(packed) == 22
 
 
+@pytest.mark.parametrize(
+    ("knobs", "rest"),
+    [
+        ({}, "pictures/val0.15-test0.25/seed0"),
+        ({"split_rule": "folds", "folds": 3}, "pictures/folds3-val0.15/seed0/fold1"),
+        (
+            {"split_rule": "long-tail", "tail_ratio": 0.5},
+            "pictures/longtail0.5-val0.15-test0.25/seed0",
+        ),
+    ],
+)
+def test_prepare_tells_in_the_protocol_that_pictures_are_gone(skin, knobs, rest):
+    config = DataConfig(dataset=str(skin), image_size=16, unusable="leave-out", **knobs)
+    packed, split = prepare(config, progress=False)
+    assert split.protocol == f"skin-without2/{rest}"
+    assert split.notes == ("left out, cannot be read: 2 pictures",)
+    held = packed.dataset.fingerprint
+    write_pictures(skin, each=12)
+    packed, split = prepare(config, progress=False)
+    assert split.protocol == f"skin/{rest}" and split.notes == ()
+    assert packed.dataset.fingerprint != held
+
+
+def test_prepare_names_the_pack_alike_whatever_is_left_out(skin):
+    config = DataConfig(dataset=str(skin), image_size=16, unusable="leave-out")
+    first = prepare(config, progress=False)
+    again = prepare(config, progress=False)
+    assert first.packed.path == again.packed.path and "without" not in first.packed.path.name
+    assert first.split.fingerprint == again.split.fingerprint
+    assert first.packed.dataset.fingerprint == again.packed.dataset.fingerprint
+
+
 def test_data_pack_tells_what_was_left_out_and_why(fopro, skin):
     words = ("data", "pack", "--set", f"dataset={skin}", "--set", "image_size=16")
     code, _, complaint = fopro(*words)
