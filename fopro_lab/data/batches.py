@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -161,7 +161,23 @@ def cycle(
 
 
 def paired_batches(
-    pack: Pack, rows: np.typing.ArrayLike, *, alpha: float, **options: Any
+    pack: Pack,
+    rows: np.typing.ArrayLike,
+    *,
+    alpha: float,
+    batch_size: int,
+    shuffle: bool = True,
+    drop_last: bool = False,
+    augment: Augmentation = "none",
+    augment_mode: AugmentMode = "fused",
+    sampler: Sampler = "instance",
+    seed: int = 0,
+    epoch: int = 0,
+    epochs: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    start_batch: int = 0,
+    device: str | torch.device = "cpu",
 ) -> Iterator[PairedBatch]:
     """Go once through some rows, each picture with a partner that is drawn class-balanced.
 
@@ -172,7 +188,19 @@ def paired_batches(
         pack: The pictures.
         rows: Row numbers.
         alpha: Above 0; see `fopro_lab.data.mixup.sample_weights`.
-        options: As `batches`; ``shuffle`` is always on.
+        batch_size: As in `batches`.
+        shuffle: As in `batches`; partners are always drawn at random.
+        drop_last: As in `batches`.
+        augment: As in `batches`.
+        augment_mode: As in `batches`.
+        sampler: As in `batches`; of the pictures, not of their partners.
+        seed: As in `batches`.
+        epoch: As in `batches`.
+        epochs: As in `batches`.
+        rank: As in `batches`.
+        world_size: As in `batches`.
+        start_batch: As in `batches`.
+        device: As in `batches`.
 
     Returns:
         Iterator of pairs, to be mixed by `fopro_lab.data.mixup.mix`.
@@ -191,14 +219,17 @@ def paired_batches(
     """
     from fopro_lab.data.mixup import PairedBatch, sample_weights  # late: it needs torch
 
-    mode = options.pop("augment_mode", "fused")
-    own = Pass(pack, rows, Options(**{**options, "shuffle": True, "mode": mode}))
-    seed = int(np.random.SeedSequence([3, own.options.seed]).generate_state(1)[0])
-    other = Pass(pack, rows, replace(own.options, sampler="class-balanced", seed=seed))
-    weights = sample_weights(
-        len(own), alpha=alpha, generator=seeded_generator(3, seed, own.options.epoch)
-    )
+    options = Options(
+        batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, augment=augment,
+        mode=augment_mode, sampler=sampler, seed=seed, epoch=epoch, epochs=epochs, rank=rank,
+        world_size=world_size, start_batch=start_batch, device=device,
+    )  # fmt: skip
+    own = Pass(pack, rows, options)
+    theirs = int(np.random.SeedSequence([3, seed]).generate_state(1)[0])
+    drawn = replace(options, shuffle=True, sampler="class-balanced", seed=theirs)
+    other = Pass(pack, rows, drawn)
+    weights = sample_weights(len(own), alpha=alpha, generator=seeded_generator(3, theirs, epoch))
     return (
-        PairedBatch(*first, *second, weights[part].to(own.options.device))
+        PairedBatch(*first, *second, weights[part].to(device))
         for first, second, part in zip(own, other, own.parts(), strict=True)
     )

@@ -1,8 +1,10 @@
+import inspect
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from fopro_lab.data import mix, open_dataset, pack, paired_batches
+from fopro_lab.data import batches, mix, open_dataset, pack, paired_batches
 from fopro_lab.data.mixup import PairedBatch, sample_weights
 from fopro_lab.data.samplers import epoch_order
 from fopro_lab.errors import InputError
@@ -70,3 +72,25 @@ def test_pairs_are_shared_and_resumed_as_batches_are(packed):
         whole[3:], paired_batches(packed, range(60), start_batch=3, **options), strict=True
     ):
         assert all(torch.equal(a, b) for a, b in zip(pair, again, strict=True))
+
+
+def test_the_pictures_are_those_of_batches_in_either_mode_and_order(packed):
+    for mode in ("fused", "exact"):
+        for shuffle in (True, False):
+            options = {"batch_size": 20, "augment": "published", "augment_mode": mode,
+                       "seed": 2, "epoch": 1, "shuffle": shuffle}  # fmt: skip
+            alone = batches(packed, range(60), **options)
+            pairs = paired_batches(packed, range(60), alpha=0.3, **options)
+            for (images, labels), pair in zip(alone, pairs, strict=True):
+                assert torch.equal(pair.images, images) and torch.equal(pair.labels, labels)
+
+
+def test_pairs_take_the_options_of_batches_and_no_others(packed):
+    """``mode`` is the name inside; it was taken and then ignored."""
+    told = inspect.signature(paired_batches).parameters
+    assert set(told) == {*inspect.signature(batches).parameters, "alpha"}
+    for name in ("mode", "augmnt"):
+        with pytest.raises(TypeError, match=rf"paired_batches\(\) got an unexpected .* '{name}'"):
+            paired_batches(packed, range(60), alpha=0.3, batch_size=4, **{name: "exact"})
+    with pytest.raises(InputError, match=r"^augment_mode: expected one of"):
+        paired_batches(packed, range(60), alpha=0.3, batch_size=4, augment_mode="slow")
