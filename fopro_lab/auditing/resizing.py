@@ -6,18 +6,19 @@ from typing import get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 
 from fopro_lab.config import Interpolation
 from fopro_lab.data import Dataset, Pack
-from fopro_lab.data.decoding import resize_square, to_rgb, with_rules
-from fopro_lab.data.lesions import SIDE
+from fopro_lab.data.decoding import resize_square, with_rules
+from fopro_lab.errors import InputError
 
 BAD_EXAMPLE = "bilinear, no antialias"
 
 
 def full_picture(dataset: Dataset, row: int) -> np.ndarray:
-    """Return a picture at its own size, decoded exactly; generated ones as they are drawn.
+    """Return a picture at its own size, as the data set's reader tells it.
+
+    Files are decoded exactly, arrays given as they lie there, phantoms as they are drawn.
 
     Args:
         dataset: Readable pictures.
@@ -26,16 +27,21 @@ def full_picture(dataset: Dataset, row: int) -> np.ndarray:
     Returns:
         ``uint8 (H, W, 3)``, RGB.
 
+    Raises:
+        InputError: If the reader knows no own size.
+
     Example:
         >>> from fopro_lab.data import open_dataset
         >>> full_picture(open_dataset("phantom", pictures=24), 0).shape
         (64, 64, 3)
     """
-    path = dataset.table["path"].iloc[row]
-    if not path:
-        return dataset.read(row, SIDE)
-    with Image.open(path) as opened:
-        return np.asarray(to_rgb(ImageOps.exif_transpose(opened)))
+    if not hasattr(dataset.reader, "native"):
+        raise InputError(
+            f"{dataset.name}: expected a reader with a method native(row), which returns the "
+            "picture at its own size; without it no resize can be audited"
+        )
+    full: np.ndarray = dataset.reader.native(row)
+    return full
 
 
 def resized_side(packed: Pack, row: int) -> int:

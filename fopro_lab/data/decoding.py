@@ -1,7 +1,8 @@
 """One picture file to RGB pixels of 8 bit, the same way everywhere."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -87,10 +88,40 @@ def read_picture(
         Traceback (most recent call last):
         fopro_lab.errors.InputError: nowhere.jpg: no such file
     """
+    with _told_in_a_line(path):
+        return _decode(path, size, decoder, FILTERS[interpolation])
+
+
+def read_native(path: Path | str) -> np.ndarray:
+    """Decode one file at its own size, exactly, by the rules of `read_picture`.
+
+    Args:
+        path: The picture.
+
+    Returns:
+        ``uint8 (H, W, 3)``, RGB.
+
+    Raises:
+        InputError: As `read_picture`.
+
+    Example:
+        >>> read_native("nowhere.jpg")
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: nowhere.jpg: no such file
+    """
+    with _told_in_a_line(path), Image.open(path) as opened:
+        _check_pixels(opened)
+        ImageOps.exif_transpose(opened, in_place=True)
+        return np.asarray(to_rgb(opened))
+
+
+@contextmanager
+def _told_in_a_line(path: Path | str) -> Iterator[None]:
+    """Turn whatever a damaged file raises into one line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; what cannot be decoded is raised
-            return _decode(path, size, decoder, FILTERS[interpolation])
+            yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Image.DecompressionBombError:
@@ -105,6 +136,8 @@ def read_picture(
     except Exception as error:  # decoders raise whatever they like on a damaged file
         told = " ".join(str(error).split()) or type(error).__name__
         reason = told.replace(repr(str(path)), "the file").replace(str(path), "the file")
+        if Path(path).is_file() and not Path(path).stat().st_size:
+            reason = "the file is empty"
         raise InputError(f"{path}: cannot be decoded ({reason})") from None
 
 
@@ -112,8 +145,7 @@ def _decode(
     path: Path | str, size: int, decoder: Decoder, resampling: Image.Resampling
 ) -> np.ndarray:
     with Image.open(path) as opened:
-        if opened.width * opened.height > LARGEST:
-            raise Image.DecompressionBombError
+        _check_pixels(opened)
         whole = opened.size
         drafted = opened.draft(None, (2 * size, 2 * size)) if decoder == "draft" else None
         if drafted is not None and opened.size != whole:
@@ -125,6 +157,11 @@ def _decode(
             ImageOps.exif_transpose(opened, in_place=True)  # in place: a copy costs a tenth
             picture = to_rgb(opened).resize((size, size), resampling)
         return np.asarray(picture)
+
+
+def _check_pixels(opened: Image.Image) -> None:
+    if opened.width * opened.height > LARGEST:
+        raise Image.DecompressionBombError
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -178,6 +215,10 @@ class FileReader:
         return read_picture(
             self.paths[row], size=size, decoder=self.decoder, interpolation=self.interpolation
         )
+
+    def native(self, row: int) -> np.ndarray:
+        """Return one picture at its own size, decoded exactly, ``uint8 (H, W, 3)``."""
+        return read_native(self.paths[row])
 
     def take(self, rows: np.ndarray) -> "FileReader":
         """Return a reader of these rows alone."""

@@ -35,11 +35,13 @@ class ArrayReader:
 
     def __call__(self, row: int, size: int) -> np.ndarray:
         """Return the pixels of one row, ``uint8 (size, size, 3)``."""
+        return resize_square(self.native(row), size=size, interpolation=self.interpolation)
+
+    def native(self, row: int) -> np.ndarray:
+        """Return one picture at its own size, ``uint8 (H, W, 3)``."""
         number, place = (int(value) for value in self.rows[row])
         pixels = np.asarray(_open(Path(self.files[number]))[place])
-        if pixels.ndim == 2:
-            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-        return resize_square(pixels, size=size, interpolation=self.interpolation)
+        return np.repeat(pixels[:, :, None], 3, axis=2) if pixels.ndim == 2 else pixels
 
     def take(self, rows: np.ndarray) -> "ArrayReader":
         """Return a reader of these rows alone."""

@@ -112,8 +112,11 @@ class PhantomReader:
 
     def __call__(self, row: int, size: int) -> np.ndarray:
         """Return the pixels of one row, ``uint8 (size, size, 3)``."""
-        pixels = draw_phantom(self.images[row], seed=self.seed)
-        return resize_square(pixels, size=size, interpolation=self.interpolation)
+        return resize_square(self.native(row), size=size, interpolation=self.interpolation)
+
+    def native(self, row: int) -> np.ndarray:
+        """Return one picture as it is drawn, ``uint8 (64, 64, 3)``."""
+        return draw_phantom(self.images[row], seed=self.seed)
 
     def take(self, rows: np.ndarray) -> "PhantomReader":
         """Return a reader of these rows alone."""

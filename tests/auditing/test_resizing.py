@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from fopro_lab.auditing import audit_pipeline
 from fopro_lab.auditing.resizing import (
     BAD_EXAMPLE,
     decode_steps,
@@ -11,6 +14,8 @@ from fopro_lab.auditing.resizing import (
 )
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.decoding import read_picture
+from fopro_lab.data.medmnist import ArrayReader
+from fopro_lab.errors import InputError
 from tests.auditing.toys import texture
 
 
@@ -55,6 +60,36 @@ def test_full_picture_obeys_the_camera_and_generated_ones_are_drawn(tmp_path):
     assert full_picture(open_dataset(tmp_path), 0).shape == (64, 40, 3)
     phantom = open_dataset("phantom", pictures=24)
     np.testing.assert_array_equal(full_picture(phantom, 3), phantom.read(3, 64))
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """Return 24 pictures of 28 pixels that lie in one array, as MedMNIST's do."""
+    pixels = np.stack([texture(seed, side=32)[:28, :28] for seed in range(24)])
+    np.save(tmp_path / "images.npy", pixels)
+    places = np.stack([np.zeros(24, dtype=int), np.arange(24)], axis=1)
+    reader = ArrayReader((str(tmp_path / "images.npy"),), places)
+    return replace(open_dataset("phantom", pictures=24), name="arrays", reader=reader), pixels
+
+
+def test_full_picture_of_an_array_is_the_array(arrays):
+    """Enlarged to the phantom's 64 pixels, it would hold no frequency above 28/64 of its own."""
+    dataset, pixels = arrays
+    np.testing.assert_array_equal(full_picture(dataset, 5), pixels[5])
+    np.testing.assert_array_equal(full_picture(dataset.subset([9, 4]), 1), pixels[4])
+    packed = pack(dataset, 28, progress=False)
+    assert resized_side(packed, 0) == 10  # three eighths of 28
+    audit = audit_pipeline(packed, np.arange(24), edges=[0, 0.25, 0.5], pictures=4)
+    assert audit.groupby("stage")["size"].first()["resize"] == 10
+    assert "decode" not in set(audit["stage"])
+
+
+def test_a_reader_that_knows_no_own_size_is_told_what_it_lacks(arrays):
+    dataset, _ = arrays
+    plain = replace(dataset, reader=lambda row, size: np.zeros((size, size, 3), np.uint8))
+    told = r"^arrays: expected a reader with a method native\(row\)"
+    with pytest.raises(InputError, match=told):
+        full_picture(plain, 0)
 
 
 def test_resized_side_is_the_packs_or_less_than_a_small_picture(dataset):

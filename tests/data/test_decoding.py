@@ -10,6 +10,7 @@ from PIL import Image
 from fopro_lab.data.decoding import (
     FileReader,
     decoder_version,
+    read_native,
     read_picture,
     resize_square,
     to_rgb,
@@ -190,11 +191,30 @@ def test_read_picture_refuses_a_truncated_jpeg(tmp_path):
         read_picture(tmp_path / "cut.jpg", size=16)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n\x00\x00"])
+@pytest.mark.parametrize("content", [b"not a picture", b"\x89PNG\r\n\x1a\n\x00\x00"])
 def test_read_picture_refuses_what_is_no_picture(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(InputError, match=r"^.*a.png: cannot be decoded \(cannot identify"):
         read_picture(tmp_path / "a.png", size=16)
+
+
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    told = r"^.*a.png: cannot be decoded \(the file is empty\)$"
+    with pytest.raises(InputError, match=told):
+        read_picture(tmp_path / "a.png", size=16)
+    with pytest.raises(InputError, match=told):
+        read_native(tmp_path / "a.png")
+
+
+def test_read_native_keeps_the_size_and_obeys_the_camera(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright
+    pixels = ramp(40, 64)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    upright = np.rot90(pixels, k=-1)
+    np.testing.assert_array_equal(read_native(tmp_path / "a.png"), upright)
+    np.testing.assert_array_equal(FileReader((str(tmp_path / "a.png"),)).native(0), upright)
 
 
 def test_read_picture_refuses_a_decompression_bomb(tmp_path):
