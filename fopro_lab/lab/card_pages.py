@@ -27,7 +27,7 @@ SECTIONS: Sequence[tuple[str, str, int, tuple[str, ...]]] = (
     (
         "Which class lives in which band",
         "Recall of test pictures, untouched, and how it changes as one ring is scaled. Of so many "
-        "cells one in twenty gets a frame by chance; a star it does not.",
+        "cells one in twenty gets a frame by chance; a star has survived the correction for all.",
         2,
         ("probe_recall.png", "class_bands*.png"),
     ),

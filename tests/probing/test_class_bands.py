@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
+from fopro_lab.data import Dataset, Pack, Split
 from fopro_lab.errors import InputError
-from fopro_lab.fourier import apply_gain, ring_gain
+from fopro_lab.fourier import apply_gain, radial_frequency, ring_gain, ring_parts
+from fopro_lab.models import load_teacher
 from fopro_lab.probing.class_bands import class_band_matrix
 from fopro_lab.probing.pictures import resampling_units
 from fopro_lab.probing.readers import fit_probe
@@ -143,3 +145,83 @@ def test_wrong_input_is_refused(world):
         InputError, match=r"^groups: expected head, medium or tail for each of slow"
     ):
         measure(world)
+
+
+def test_a_trained_student_reads_for_itself(world):
+    def classify(images):
+        slow, fast = amplitudes_of(images)
+        return torch.stack([slow, fast, torch.full_like(slow, 0.5)], dim=1)
+
+    def amplitudes_of(images):
+        return torch.fft.rfft(images.mean(dim=(1, 2))).abs()[:, [2, 6]].T
+
+    table = class_band_matrix(
+        classify,
+        world.pack,
+        world.split,
+        EDGES,
+        groups=world.groups,
+        gains=(0.0,),
+        resamples=50,
+        progress=False,
+    )
+    assert set(table["reader"]) == {"student"} and not world.teacher.seen
+    change = table[table["scope"] == "class"].pivot(index="name", columns="ring", values="change")
+    assert change.loc["slow"].tolist() == [-1, 0, 0] and change.loc["fast"].tolist() == [0, -1, 0]
+
+
+def test_few_pictures_of_large_classes_and_all_of_rare_ones(world):
+    few = measure(world, per_class=5).query("scope == 'class'")
+    assert set(few["n"]) == {5}
+    assert measure(world, per_class=99).query("scope == 'class'")["n"].unique().tolist() == [14]
+    with pytest.raises(InputError, match=r"^per_class: expected 0 or more, got -1$"):
+        measure(world, per_class=-1)
+
+
+def test_a_phantom_whose_class_lives_in_one_ring_is_found_there_by_a_real_network():
+    """Cloudy pictures with noise of one ring on top: a class a ring, and one without."""
+    names, bounds, count = ("low", "middle", "high", "plain"), [0.1, 0.2, 0.3, 0.4], 60
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 4 * count, 3, 32, 32, generator=generator)
+    slow = apply_gain(noise[0], 0.03 / radial_frequency(32, 32).clamp(min=0.03))
+    rings = list(ring_parts(noise[1].mean(dim=1, keepdim=True), bounds))
+    labels = np.repeat(np.arange(4), count)
+    texture = torch.cat([rings[k][labels == k] for k in range(3)] + [0 * rings[0][labels == 3]])
+    texture = 0.06 * texture / texture.std(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
+    pixels = ((0.5 + 0.12 * slow + texture).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
+    ids = [f"picture {row}" for row in range(4 * count)]
+    table = pd.DataFrame({"image": ids, "path": "", "label": labels, "group": "", "source": ""})
+    dataset = Dataset("rings", table.assign(split=""), names, lambda r, s: pixels[r], "f" * 64)
+    place = np.arange(4 * count) % count
+    parts = (place < 25, (place >= 25) & (place < 30), place >= 30)
+    split = Split(*map(np.flatnonzero, parts), protocol="rings", fingerprint="s" * 64)
+    found = class_band_matrix(
+        load_teacher("builtin"),
+        Pack(pixels, labels, 32, dataset, {}),
+        split,
+        [0, *bounds, 0.75],
+        groups=dict.fromkeys(names, "head"),
+        gains=(0.0,),
+        resamples=200,
+        progress=False,
+    ).query("scope == 'class'")
+    change = found.pivot(index="name", columns="ring", values="change")
+    survives = found.pivot(index="name", columns="ring", values="survives")
+    for ring, name in enumerate(names[:3], start=1):
+        assert change.loc[name].idxmin() == ring and change.loc[name, ring] < -0.4
+        assert survives.loc[name, ring]
+        assert change.loc[name].drop(ring).min() > 0.6 * change.loc[name, ring]
+    assert change.loc["plain"].min() > -0.3
+
+
+def test_a_class_absent_from_training_and_an_empty_ring_are_refused(world):
+    kept = world.split.train[world.pack.labels[world.split.train] != 2]
+    world.split = dataclasses.replace(world.split, train=kept)
+    with pytest.raises(
+        InputError, match=r"^split: expected every class in train.*picture of 'flat'"
+    ):
+        measure(world)
+    with pytest.raises(InputError, match=r"^edges: expected a frequency in every ring, got none"):
+        class_band_matrix(
+            world.teacher, world.pack, world.split, [0, 0.01, 0.75], groups=world.groups
+        )

@@ -6,9 +6,14 @@ import torch
 
 from fopro_lab.data import batches, open_dataset, pack
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.fourier import apply_gain, ring_edges, ring_gain
-from fopro_lab.models import load_teacher
-from fopro_lab.probing.rings import check_gains, ring_response
+from fopro_lab.fourier import apply_gain, ring_edges, ring_energy, ring_gain
+from fopro_lab.models import load_teacher, wrap_teacher
+from fopro_lab.probing.rings import (
+    check_gains,
+    check_rings,
+    ring_drifts,
+    ring_response,
+)
 
 EDGES = [0, 0.2, 0.5, 0.75]
 
@@ -57,6 +62,102 @@ def test_a_teacher_of_one_wave_answers_in_its_ring_alone(stub):
 
     drift = ring_response(stub(encode), photos(), EDGES, [0.0])["drift"]
     assert drift[1] > 1e-3 and drift[[0, 2]].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.5, 2.0, 4.0])
+def test_a_linear_teacher_answers_as_its_closed_form_says(stub, gain):
+    """Features are the pictures with ring j scaled by a_j: all inner products are known sums."""
+    heard = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)  # what the teacher prefers
+
+    def encode(images):
+        centred = images.double() - images.double().mean(dim=(2, 3), keepdim=True)
+        return apply_gain(centred, ring_gain(heard, EDGES, height=16, width=16)).flatten(1)
+
+    images = photos(5)
+    table = ring_response(stub(encode), images, EDGES, [gain])
+    energy = ring_energy(images.double(), EDGES).sum(dim=1) * heard.square()
+    whole = energy.sum(dim=1, keepdim=True)
+    cosine = (whole + (gain - 1) * energy) / (whole * (whole + (gain**2 - 1) * energy)).sqrt()
+    np.testing.assert_allclose(table["drift"], (1 - cosine).mean(dim=0), atol=1e-6)
+    assert table["drift_per_energy"].idxmax() == 2  # an equal ear would give 1e-3 apart at most
+
+
+def test_one_forward_transform_serves_every_ring_and_gain(stub, monkeypatch):
+    calls = []
+    real = torch.fft.rfft2
+    monkeypatch.setattr(torch.fft, "rfft2", lambda *a, **k: calls.append(1) or real(*a, **k))
+    ring_response(stub(flatten), photos(4), EDGES, [0.0, 0.5, 2.0, 4.0], batch_size=2)
+    assert len(calls) == 2  # one a batch
+
+
+def test_channels_one_by_one_share_the_energy_of_all(stub):
+    images = photos()
+    together, each = (
+        ring_drifts(stub(flatten), images, EDGES, [0.0, 2.0], per_channel=alone)
+        for alone in (False, True)
+    )
+    assert each.channels == ("red", "green", "blue") and each.drift.shape == (3, 3, 2, 6)
+    np.testing.assert_allclose(each.energy.sum(axis=0), together.energy[0], atol=1e-6)
+
+    def only_green(pixels):
+        return pixels[:, 1].flatten(1)
+
+    deaf = ring_drifts(stub(only_green), images, EDGES, [0.0], per_channel=True).drift
+    assert np.abs(deaf[[0, 2]]).max() < 1e-12 and deaf[1].min() > 1e-4
+
+
+def test_the_interval_of_drift_per_energy_is_of_the_ratio(stub):
+    table = ring_response(stub(flatten), photos(30), EDGES, [0.0], resamples=500)
+    low, high = table["drift_per_energy_low"], table["drift_per_energy_high"]
+    assert ((low < table["drift_per_energy"]) & (table["drift_per_energy"] < high)).all()
+    # Drift of removing a ring is about half its energy: the ratio is surer than the drift.
+    spread = (table["drift_high"] - table["drift_low"]) / table["drift"]
+    assert ((high - low) / table["drift_per_energy"] < spread).all()
+
+
+def test_half_precision_keeps_the_order_of_the_rings():
+    """The order of the rings, and every drift well above the rounding to 5 %."""
+    teacher, edges = load_teacher("builtin"), ring_edges(4)
+    dataset = open_dataset("phantom", pictures=24)
+    images, _ = next(batches(pack(dataset, 32, progress=False), np.arange(24), batch_size=24))
+    single, half = (
+        ring_response(teacher, images, edges, [0.0, 2.0], resamples=20, precision=precision)
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert (single["rounding"] == 0).all() and 0 < half["rounding"][0] < 1e-3
+    for gain in (0.0, 2.0):
+        order = [
+            own.loc[own["gain"] == gain].sort_values("drift_per_energy")["ring"].tolist()
+            for own in (single, half)
+        ]
+        assert order[0] == order[1]
+    clear = single["drift"] > 20 * half["rounding"]
+    assert clear.sum() > 5
+    np.testing.assert_allclose(half["drift"][clear], single["drift"][clear], rtol=0.05)
+
+
+@pytest.mark.parametrize("size", [32, 48])
+def test_a_vision_transformer_of_any_size_and_normalisation_is_asked(size):
+    import timm
+
+    torch.manual_seed(0)
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, img_size=size, patch_size=16, depth=1
+    )
+    teacher = wrap_teacher(
+        vit, mean=[0.1] * 3, std=[0.7] * 3, input_size=size, feature_dim=192, resize=True
+    )
+    table = ring_response(teacher, photos(2), EDGES, [0.0], resamples=20)
+    assert (table["drift"] > 0).all()
+    bare = wrap_teacher(vit, mean=[0.1] * 3, std=[0.7] * 3, input_size=size, feature_dim=192)
+    with pytest.raises(InputError, match="no smaller than its patch of 16 px, got 8 x 8; give"):
+        ring_response(bare, torch.rand(2, 3, 8, 8), EDGES, [0.0])
+
+
+def test_an_empty_ring_is_refused(stub):
+    with pytest.raises(InputError, match=r"got none in ring 1 \(0\.2 to 0\.201 cycles per pixel\)"):
+        ring_response(stub(flatten), photos(2), [0, 0.2, 0.201, 0.75], [0.0])
+    check_rings(ring_edges(8), height=16, width=16)
 
 
 def test_energies_of_all_removed_rings_sum_to_the_whole_variance(stub):
