@@ -55,9 +55,11 @@ def make_folds(
 def deal_folds(dataset: Dataset, *, folds: int, seed: int) -> np.ndarray:
     """Deal the groups of each class to folds, the largest first, always to the smallest fold.
 
-    Two folds so differ by at most one group's pictures in every class. scikit-learn's
-    ``StratifiedGroupKFold`` does the same, but its shuffled folds changed with version 1.8, and
-    a protocol id must name the same pictures everywhere.
+    A group is dealt by the class that most of its pictures have. Counted by those pictures, two
+    folds differ in every class by at most one group's. A group's pictures of other classes go
+    with it uncounted, so where groups have mixed labels a class may differ by more.
+    scikit-learn's ``StratifiedGroupKFold`` is close to this, but its shuffled folds changed with
+    version 1.8, and a protocol id must name the same pictures everywhere.
 
     Args:
         dataset: The pictures.

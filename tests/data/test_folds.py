@@ -66,6 +66,21 @@ def test_deal_folds_is_as_even_as_a_stratified_fold_of_single_pictures():
     assert np.ptp(ours.sum(axis=1)) <= 1  # the odd ones of each class go to different folds
 
 
+def test_deal_folds_counts_a_group_by_the_class_of_most_of_its_pictures():
+    """With mixed labels the pictures that are counted are even, all pictures need not be."""
+    dataset = toy_dataset([(0, 4)] * 3 + [(0, 3)] * 6 + [(1, 1)] * 9)
+    dataset.table.loc[dataset.table["image"].isin([f"p{g}-0" for g in (0, 1, 2)]), "label"] = 1
+    uneven = False
+    for seed in range(10):
+        dealt = deal_folds(dataset, folds=3, seed=seed)
+        label = dataset.table["label"].to_numpy()
+        alone = dataset.table["group"].str[1:].astype(int).to_numpy() > 8  # of class 1 throughout
+        counted = [int((alone & (dealt == k)).sum()) for k in (1, 2, 3)]
+        assert counted == [3, 3, 3]
+        uneven |= int(np.ptp([((label == 1) & (dealt == k)).sum() for k in (1, 2, 3)])) > 1
+    assert uneven
+
+
 def test_deal_folds_minds_the_class_before_the_size_of_the_fold():
     dataset = toy_dataset([(label, size) for label in range(3) for size in (10, 1, 1)])
     dealt = deal_folds(dataset, folds=3, seed=0)
