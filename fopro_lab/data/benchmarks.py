@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from fopro_lab.data.csv_cells import read_cells
+from fopro_lab.data.csv_cells import NOT_KNOWN, read_cells
 from fopro_lab.data.decoding import FileReader
 from fopro_lab.data.medmnist import ArrayReader, is_medmnist, medmnist_files, read_medmnist
-from fopro_lab.data.sources import list_pictures, number_classes
+from fopro_lab.data.sources import list_pictures, number_classes, refuse_twice
 from fopro_lab.errors import InputError
 from fopro_lab.fetching import fetched_place, find_source
 from fopro_lab.progress import in_bytes
@@ -20,7 +20,6 @@ ISIC = "ISIC_2019_Training_"
 ISIC_CLASSES = ("NV", "MEL", "BCC", "BKL", "AK", "SCC", "VASC", "DF")
 TRACTS = ("lower-gi-tract", "upper-gi-tract")
 SAME_PICTURES = {"isic2019-lt": "isic2019"}
-NOT_KNOWN = ("", "nan", "NA")  # how tables write that a lesion has no number
 
 
 class Benchmark(NamedTuple):
@@ -121,7 +120,7 @@ def read_isic2019(folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     truth = read_cells(path)
     _refuse_missing_columns(truth, ("image", *ISIC_CLASSES), path)
     images = truth["image"].tolist()
-    _refuse_twice(images, path)
+    refuse_twice(images, where=path)
     marks = truth[list(ISIC_CLASSES)].apply(pd.to_numeric, errors="coerce").to_numpy()
     sound = ((marks == 1).sum(axis=1) == 1) & ((marks == 0).sum(axis=1) == len(ISIC_CLASSES) - 1)
     if not sound.all():
@@ -168,7 +167,7 @@ def read_hyperkvasir(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         raise InputError(f"{root}: expected pictures below {' and '.join(TRACTS)}, found none")
     parts = [file.rsplit("/", 2) for file in files]
     images = [part[-1] for part in parts]
-    _refuse_twice(images, root)
+    refuse_twice(images, where=root)
     labels, names = number_classes([part[-2] for part in parts], where=str(root))
     start = str(root) + "/"
     table = pd.DataFrame({"image": images, "path": [start + file for file in files]})
@@ -187,7 +186,7 @@ def _isic_lesions(path: Path) -> dict[str, str]:
     known = read_cells(path)
     _refuse_missing_columns(known, ("image", "lesion_id"), path)
     pairs = zip(known["image"].tolist(), known["lesion_id"].tolist(), strict=True)
-    return {image: lesion for image, lesion in pairs if lesion not in NOT_KNOWN}
+    return {image: lesion for image, lesion in pairs if lesion.casefold() not in NOT_KNOWN}
 
 
 def _archive(lesion: str) -> str:
@@ -216,11 +215,3 @@ def _refuse_missing_columns(frame: pd.DataFrame, needed: tuple[str, ...], path: 
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise InputError(f"{path}: no column '{missing[0]}'; it has {', '.join(frame.columns)}")
-
-
-def _refuse_twice(images: list[str], where: Path) -> None:
-    seen: set[str] = set()
-    for image in images:
-        if image in seen:
-            raise InputError(f"{where}: expected each picture once, got {image} twice")
-        seen.add(image)

@@ -8,6 +8,13 @@ import pandas as pd
 from fopro_lab.errors import InputError
 
 SEPARATORS = ",;\t"
+# How tables write an empty cell, and how people write that a group or a source is not known: in
+# lower case, as a class may well be called 'none' or 'unknown'.
+EMPTY = frozenset({"", "nan", "na", "n/a", "<na>", "null", "#n/a"})
+NOT_KNOWN = EMPTY | frozenset(
+    {"none", "unknown", "not known", "unspecified", "missing", "not available", "n.a.", "-", "--"}
+    | {"?", ".", "nil", "nat", "undefined"}
+)
 
 
 def read_cells(path: Path) -> pd.DataFrame:

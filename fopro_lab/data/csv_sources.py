@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fopro_lab.data.csv_cells import read_cells
-from fopro_lab.data.sources import SPLIT_WORDS, list_pictures, number_classes
+from fopro_lab.data.csv_cells import EMPTY, NOT_KNOWN, read_cells
+from fopro_lab.data.sources import SPLIT_WORDS, list_pictures, number_classes, refuse_twice
 from fopro_lab.errors import InputError
 
 USUAL_NAMES = {
@@ -20,7 +20,6 @@ USUAL_NAMES = {
     "split": "split partition",
 }
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-EMPTY = ("", "nan", "NaN", "NA", "N/A", "<NA>", "null", "NULL")  # how tables write a missing cell
 
 
 @dataclass(frozen=True)
@@ -74,24 +73,24 @@ def read_csv_pictures(
     image_column = _find_column(frame, "image", columns.image, csv_path)
     class_column = _find_column(frame, "class", columns.label, csv_path)
     images = frame[image_column]
-    _refuse_empty(images, images, csv_path, empty=("",))
+    _refuse_empty(images, images, csv_path, empty=frozenset({""}))
     _refuse_empty(frame[class_column], images, csv_path, empty=EMPTY)
-    _refuse_twice(images, csv_path)
+    refuse_twice(images, where=csv_path)
     classes = _whole_numbers(frame[class_column], csv_path)
     labels, names = number_classes(classes, where=str(csv_path))
-    optional = {
-        kind: _optional_column(frame, kind, given, csv_path)
+    known = {
+        kind: _known(_optional_column(frame, kind, given, csv_path))
         for kind, given in (("group", columns.group), ("source", columns.source))
     }
     paths = pd.Series(_locate(images.tolist(), root, csv_path, leave_out))
-    _refuse_twice(paths, csv_path)
+    refuse_twice(paths, where=csv_path)
     table = pd.DataFrame(
         {
             "image": images,
             "path": paths,
             "label": labels,
-            "group": optional["group"].mask(optional["group"].isin(EMPTY), images),
-            "source": optional["source"].mask(optional["source"].isin(EMPTY), ""),
+            "group": known["group"].mask(known["group"] == "", images),
+            "source": known["source"],
             "split": _read_split(frame, columns.split, csv_path),
         }
     )
@@ -124,6 +123,11 @@ def _optional_column(frame: pd.DataFrame, kind: str, given: str, csv_path: Path)
     return frame[_find_column(frame, kind, given, csv_path)]
 
 
+def _known(values: pd.Series) -> pd.Series:
+    """Empty the cells that say that nothing is known: they are no name that pictures share."""
+    return values.mask(values.str.casefold().isin(NOT_KNOWN), "")
+
+
 def _read_split(frame: pd.DataFrame, given: str, csv_path: Path) -> pd.Series:
     """Read train, val, test; a column that was only guessed counts if it holds these words."""
     raw = _optional_column(frame, "split", given, csv_path)
@@ -151,23 +155,14 @@ def _whole_numbers(values: pd.Series, csv_path: Path) -> list[str]:
 
 
 def _refuse_empty(
-    values: pd.Series, images: pd.Series, csv_path: Path, *, empty: tuple[str, ...]
+    values: pd.Series, images: pd.Series, csv_path: Path, *, empty: frozenset[str]
 ) -> None:
-    found = values.index[values.isin(empty)]
+    found = values.index[values.str.casefold().isin(empty)]
     if len(found):
         who = images[found[0]] or f"line {found[0] + 2}"
         raise InputError(
             f"{csv_path}: {values.name}: {len(found)} empty, first of {who}; "
             "fill it in or remove the row"
-        )
-
-
-def _refuse_twice(values: pd.Series, csv_path: Path) -> None:
-    twice = values[values.duplicated()]
-    if len(twice):
-        raise InputError(
-            f"{csv_path}: expected one row per picture, got {twice.iloc[0]} twice "
-            f"({len(twice)} such rows); remove the repeated rows"
         )
 
 

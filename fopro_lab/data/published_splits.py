@@ -1,6 +1,6 @@
 """A published split and the pictures that are here: which is which, and what is missing."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.data.catalog import Dataset
-from fopro_lab.data.sources import SUFFIXES
+from fopro_lab.data.sources import SUFFIXES, refuse_twice
 from fopro_lab.errors import InputError
 
 
@@ -60,10 +60,10 @@ def match_pictures(
     ids = [picture_id(image) for image in named["image"]]
     own = [picture_id(image) for image in dataset.table["image"]]
     row_of = dict(zip(own, range(len(own)), strict=True))
-    if len(set(ids)) < len(ids):
-        raise InputError(f"{where}: expected each picture once, got {_first_twice(ids)} twice")
-    if len(row_of) < len(own) and (twice := _first_twice(own, among=set(ids))):
-        raise InputError(f"{dataset.name}: two pictures are named {twice}; keep one")
+    refuse_twice(ids, where=where)
+    if len(row_of) < len(own):  # twins that no split names do no harm
+        named_here = set(ids)
+        refuse_twice((name for name in own if name in named_here), where=dataset.name)
     here = np.array([name in row_of for name in ids])
     have, total = int(here.sum()), len(ids)
     if not have:
@@ -134,12 +134,3 @@ def refuse_disagreement(
             f"{dataset.name}, first {first['image']}: '{own[wrong[0]]}' where the split says "
             f"'{first['class']}'; mend the labels"
         )
-
-
-def _first_twice(names: list[str], *, among: Set[str] | None = None) -> str:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen and (among is None or name in among):
-            return name
-        seen.add(name)
-    return ""

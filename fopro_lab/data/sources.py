@@ -1,6 +1,9 @@
 """Folders of pictures to one table: a row a picture."""
 
 import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -123,13 +126,15 @@ def number_classes(classes: list[str], *, where: str) -> tuple[list[int], tuple[
         their order, else alphabetical.
 
     Raises:
-        InputError: If there is one class alone, or integers have a gap.
+        InputError: If there is one class alone, two names are one but for case, space or leading
+            zeros, or integers have a gap.
 
     Example:
         >>> number_classes(["nv", "mel", "nv"], where="a.csv")
         ([1, 0, 1], ('mel', 'nv'))
     """
     names = sorted(set(classes))
+    _refuse_alike(names, where)
     if all(name.isdecimal() for name in names):
         names.sort(key=int)
         first, last = int(names[0]), int(names[-1])
@@ -144,6 +149,43 @@ def number_classes(classes: list[str], *, where: str) -> tuple[list[int], tuple[
         raise InputError(f"{where}: expected two classes or more, found '{names[0]}' alone")
     number = {name: label for label, name in enumerate(names)}
     return [number[name] for name in classes], tuple(names)
+
+
+def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
+    """Refuse a list that names a picture more than once.
+
+    Args:
+        images: As the file writes them.
+        where: File, folder or data set, for the message.
+
+    Raises:
+        InputError: If one comes twice.
+
+    Example:
+        >>> refuse_twice(["a", "b", "a"], where="a.csv")
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: a.csv: expected each picture once, got a twice; ...
+    """
+    repeated = [image for image, count in Counter(images).items() if count > 1]
+    if repeated:
+        more = f" and {len(repeated) - 1:,} more" if len(repeated) > 1 else ""
+        raise InputError(
+            f"{where}: expected each picture once, got {repeated[0]} twice{more}; "
+            "remove the repeated ones"
+        )
+
+
+def _refuse_alike(names: list[str], where: str) -> None:
+    """Refuse names that differ in case, space, accents' encoding or leading zeros alone."""
+    first: dict[str | int, str] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFC", name).strip().casefold()
+        other = first.setdefault(int(plain) if plain.isdecimal() else plain, name)
+        if other != name:
+            raise InputError(
+                f"{where}: classes '{other}' and '{name}' look like one and the same; write them "
+                "alike, or give them names that differ"
+            )
 
 
 def _suffixes() -> str:

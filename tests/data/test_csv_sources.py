@@ -98,6 +98,23 @@ def test_read_csv_pictures_takes_an_undefined_group_as_none(tmp_path):
     assert table["source"].tolist() == ["", "B", ""]
 
 
+@pytest.mark.parametrize(
+    "word", ["None", "none", "NULL", "Unknown", "-", "N/A", "n/a", "NaN", "#N/A", "?", "<na>", ""]
+)
+def test_read_csv_pictures_makes_no_giant_patient_of_a_word_for_not_known(tmp_path, word):
+    path = write(
+        tmp_path, f"image,dx,patient_id,site\n1,nv,{word},{word}\n2,mel,{word},B\n3,nv,L,\n"
+    )
+    table, _ = read(path)
+    assert table["group"].tolist() == ["1", "2", "L"]
+    assert table["source"].tolist() == ["", "B", ""]
+
+
+def test_read_csv_pictures_lets_a_class_be_called_none_or_unknown(tmp_path):
+    path = write(tmp_path, "image,dx\n1,none\n2,Unknown\n3,none\n")
+    assert read(path)[1] == ("Unknown", "none")
+
+
 def test_read_csv_pictures_finds_paths_as_windows_writes_them(tmp_path):
     path = write(tmp_path, "image,dx\nimages\\1.jpg,nv\n./images/2.jpg,mel\n")
     table, _ = read(path)
@@ -172,9 +189,9 @@ def test_read_csv_pictures_answers_bad_rows_with_one_line(four_pictures, images,
         ("image,dx\n1,nv\n", {"label": "diag"}, r"no column 'diag'; it has image, dx$"),
         ("image,dx\n1,nv\n2,\n3,\n", {}, r"dx: 2 empty, first of 2; fill it in or remove the row"),
         ("image,dx\n,nv\n2,mel\n", {}, r"image: 1 empty, first of line 2;"),
-        ("image,dx\n1,nv\n1,mel\n", {}, r"expected one row per picture, got 1 twice"),
-        ("image,dx\n1,nv\n1.jpg,mel\n", {}, r"expected one row per picture, got .*1.jpg twice"),
-        ("image,dx\n1,nv\n1,nv\n2,mel\n", {}, r"got 1 twice \(1 such rows\); remove the repeated"),
+        ("image,dx\n1,nv\n1,mel\n", {}, r"expected each picture once, got 1 twice"),
+        ("image,dx\n1,nv\n1.jpg,mel\n", {}, r"expected each picture once, got .*1.jpg twice"),
+        ("image,dx\n1,nv\n1,nv\n2,mel\n", {}, r"got 1 twice; remove the repeated"),
         ("image,dx\n1,nv\n2,nan\n", {}, r"dx: 1 empty, first of 2; fill it in or remove the row$"),
         (
             "image,label\n1,0\n2,0.5\n",

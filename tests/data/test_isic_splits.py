@@ -163,7 +163,7 @@ def test_make_isic2019_lt_refuses_a_split_that_is_none(options, message):
 def test_make_isic2019_lt_refuses_files_that_name_a_picture_in_two_parts(tmp_path):
     rows = [*toy_rows(), ("NV_train_0", "test", "NV")]
     dataset = dataset_of([(image, c) for image, _, c in toy_rows()])
-    with pytest.raises(InputError, match=r"expected each picture once, got NV_train_0 twice$"):
+    with pytest.raises(InputError, match=r"expected each picture once, got NV_train_0 twice;"):
         split_toy(write_files(tmp_path, rows), dataset)
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from fopro_lab.data.sources import list_pictures, number_classes, read_folders
+from fopro_lab.data.sources import list_pictures, number_classes, read_folders, refuse_twice
 from fopro_lab.errors import InputError
 
 
@@ -42,6 +42,36 @@ def test_number_classes_refuses_a_gap():
 def test_number_classes_refuses_one_class():
     with pytest.raises(InputError, match=r"^a.csv: expected two classes or more, found 'nv' alone"):
         number_classes(["nv", "nv"], where="a.csv")
+
+
+@pytest.mark.parametrize(
+    ("classes", "pair"),
+    [
+        (["y", "Y", "n"], "'Y' and 'y'"),
+        (["2", "02", "1"], "'02' and '2'"),
+        (["nv ", "nv", "mel"], "'nv' and 'nv '"),
+        (["nævus", "NÆVUS", "mel"], "'NÆVUS' and 'nævus'"),
+        (["e\u0301", "\u00e9", "mel"], "'e\u0301' and '\u00e9'"),  # one letter, encoded twice
+        (["2", "02", "nv"], "'02' and '2'"),
+    ],
+)
+def test_number_classes_refuses_names_that_are_nearly_one(classes, pair):
+    with pytest.raises(
+        InputError, match=rf"^a.csv: classes {pair} look like one and the same; write them alike"
+    ):
+        number_classes(classes, where="a.csv")
+
+
+def test_number_classes_keeps_names_that_differ():
+    assert number_classes(["a", "a1", "a01", "1"], where="f")[1] == ("1", "a", "a01", "a1")
+
+
+def test_refuse_twice_tells_how_many():
+    refuse_twice(["a", "b"], where="f")
+    with pytest.raises(
+        InputError, match=r"^f: expected each picture once, got b twice and 1 more;"
+    ):
+        refuse_twice(iter(["a", "b", "b", "c", "c", "b"]), where="f")
 
 
 def test_read_folders_makes_a_class_of_each_folder(tmp_path):
