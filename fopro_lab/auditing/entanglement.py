@@ -13,7 +13,7 @@ class Entanglement(NamedTuple):
         v: Cramer's V with bias correction, 0 (independent) to 1 (one tells the other).
         low: Of the 95 % bootstrap interval over groups.
         high: Of the same.
-        p: Permutation p-value of independence, groups kept whole.
+        p: Permutation p-value of independence: groups change places, each kept whole.
         groups: Groups behind it.
     """
 
@@ -49,8 +49,9 @@ def class_by_source(table: pd.DataFrame, class_names: tuple[str, ...]) -> pd.Dat
 def entangle(table: pd.DataFrame, *, resamples: int = 999, seed: int = 0) -> Entanglement:
     """Measure how strongly class and source hang together, and how sure that is.
 
-    Pictures of one lesion or patient share both, so they are resampled and permuted together: a
-    unit is what a group has of one class from one source.
+    Pictures of one lesion or patient stay together. The bootstrap draws groups. The permutation
+    gives each group the sources of another one, in the shares that one has, and leaves its labels
+    alone, all of them if it has several. So within a group, what goes with what has no say.
 
     Args:
         table: Of the data set: label, group, source; unknown sources ("") are left out.
@@ -78,18 +79,24 @@ def entangle(table: pd.DataFrame, *, resamples: int = 999, seed: int = 0) -> Ent
     of_group = pd.factorize(units["group"])[0]
     rng = np.random.default_rng(seed)
 
-    def measure(source: np.ndarray, weights: np.ndarray) -> float:
-        cells = np.bincount(labels * shape[1] + source, weights=weights, minlength=np.prod(shape))
+    def measure(weights: np.ndarray) -> float:
+        cells = np.bincount(labels * shape[1] + sources, weights=weights, minlength=np.prod(shape))
         return cramers_v(cells.reshape(shape))
 
-    observed = measure(sources, sizes)
+    observed = measure(sizes)
     drawn = [
-        measure(sources, sizes * rng.multinomial(groups, np.full(groups, 1 / groups))[of_group])
+        measure(sizes * rng.multinomial(groups, np.full(groups, 1 / groups))[of_group])
         for _ in range(resamples)
     ]
-    permuted = [measure(rng.permutation(sources), sizes) for _ in range(resamples)]
+    of_label, of_source = np.zeros((groups, shape[0])), np.zeros((groups, shape[1]))
+    np.add.at(of_label, (of_group, labels), sizes)
+    np.add.at(of_source, (of_group, sources), sizes)
+    of_source /= of_source.sum(axis=1, keepdims=True)
+    apart = cramers_v(of_label.T @ of_source)  # as observed, where no group has two of both
+    permuted = [cramers_v(of_label.T @ rng.permutation(of_source)) for _ in range(resamples)]
     low, high = np.nanquantile(drawn, [0.025, 0.975])  # NaN: a draw without a second source
-    p = (1 + np.sum(np.array(permuted) >= observed)) / (1 + resamples)
+    # Sums in another order differ in their last bits: an equal table must not count as smaller.
+    p = (1 + np.sum(np.array(permuted) >= apart - 1e-9)) / (1 + resamples)
     return Entanglement(observed, float(low), float(high), float(p), groups)
 
 

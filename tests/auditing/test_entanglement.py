@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,6 +71,31 @@ def test_entangle_keeps_groups_whole():
     assert whole.v == torn.v > 0.1 and whole.groups == 10
     assert torn.p < 0.01 and whole.p > 0.05
     assert whole.high - whole.low > 2 * (torn.high - torn.low)
+
+
+@pytest.mark.parametrize("two", ["labels", "sources"])
+def test_the_permutation_keeps_a_group_of_two_labels_or_two_sources_whole(two):
+    """All 70 ways to deal eight patients in halves are counted; 2 are as uneven as observed.
+
+    Were the two sides of a patient dealt apart, p would be 0.14.
+    """
+    patient = np.repeat(np.arange(8), 20)
+    kind = patient // 4  # four patients have 15 of the first, four have 5
+    mixed = np.where(np.arange(160) % 20 < np.where(kind == 0, 15, 5), 0, 1)
+    labels, sources = (mixed, kind) if two == "labels" else (kind, mixed)
+    found = entangle(pictures(labels, np.array(["a", "b"])[sources], patient))
+    share = np.where(np.arange(8) < 4, 0.75, 0.25)
+    as_uneven = [
+        abs(share[list(half)].mean() - share[[p for p in range(8) if p not in half]].mean()) >= 0.5
+        for half in combinations(range(8), 4)
+    ]
+    assert found.v == pytest.approx(slow_v(np.array([[60, 20], [20, 60]])), abs=1e-9)
+    assert found.p == pytest.approx(np.mean(as_uneven), abs=0.02)  # 3.8 standard errors
+
+
+def test_the_permutation_of_a_single_patient_says_nothing():
+    found = entangle(pictures([0, 1] * 10, ["a", "b"] * 10, ["x"] * 20))
+    assert found.v == 1 and found.p == 1 and found.groups == 1
 
 
 def test_entangle_without_two_sources_is_undefined():
