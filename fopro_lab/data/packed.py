@@ -32,7 +32,7 @@ class Pack:
 
     Up to 64 MiB the pictures are held in memory; above, they are a memory map, of which the
     system holds as much as there is room for, so that a set larger than memory works. Another
-    process gets a map's file name and maps it again; no pixel is copied.
+    process gets a map's file name and maps it again, and a copy of pictures held in memory.
 
     Attributes:
         images: ``uint8 (N, size, size, 3)``, RGB, read-only.

@@ -14,7 +14,11 @@ from fopro_lab.errors import InputError
 
 
 class TorchPack(Dataset[tuple[Any, int]]):
-    """Some rows of a pack, map-style; a process of a loader gets it without the pixels.
+    """Some rows of a pack, map-style.
+
+    A process that a loader spawns gets a pack above 64 MiB, a memory map, as the name of its
+    file; a smaller one, which is held in memory, is copied to it. A process that it forks shares
+    the pixels of both.
 
     Args:
         packed: The pictures.

@@ -39,6 +39,14 @@ def test_pack_is_sent_without_its_pixels(mapped):
     np.testing.assert_array_equal(copy.deepcopy(mapped).images, mapped.images)
 
 
+def test_a_pack_held_in_memory_is_sent_whole_and_needs_no_file(tmp_path):
+    held = pack(open_dataset("phantom", pictures=40), 64, cache=tmp_path, progress=False)
+    sent = pickle.dumps(held.for_torch())
+    assert len(sent) > held.images.nbytes
+    held.path.unlink()
+    np.testing.assert_array_equal(pickle.loads(sent).packed.images, held.images)
+
+
 def test_pack_sends_a_part_of_a_map_and_a_copy_as_they_are(mapped):
     for images in (mapped.images[5:9], np.array(mapped.images[::2])):
         part = dataclasses.replace(mapped, images=images, labels=mapped.labels[: len(images)])
