@@ -66,7 +66,7 @@ def write_pack(
         _check_space(part, layout)
         journal.start(chunks)
         if tell and chunks:
-            sys.stderr.write(f"{target.name}: {len(chunks)} of {layout.chunks} parts are there\n")
+            sys.stderr.write(f"{target.name}: {len(chunks)} of {layout.chunks} chunks are there\n")
         # Closed at once on an error: no process may write when the lock is given back.
         decoded = _decode(dataset, part, layout, chunks, jobs=jobs, tell=tell)
         with journal, closing(decoded):
