@@ -1,4 +1,4 @@
-"""The half spectrum of real pictures: its frequencies, and gains on its amplitudes.
+"""The half spectrum of real pictures: its frequencies, and what may be asked of it.
 
 Pictures are ``(B, C, H, W)``; a half spectrum is ``(..., H, W // 2 + 1)`` in ``rfft2`` order: row
 ``i`` is ``i / H`` cycles per pixel (minus one from the half on), column ``j`` is ``j / W``.
@@ -90,51 +90,6 @@ def radial_frequency(
     return torch.hypot(rows[:, None], columns[None, :]).to(dtype)
 
 
-def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
-    """Scale every Fourier amplitude by ``gain`` and leave every phase alone.
-
-    With a gain of 1 the result differs from ``images`` by the rounding of two FFTs only. Half
-    precision pictures are transformed in single precision, also under autocast.
-
-    Args:
-        images: Real batch, ``(B, C, H, W)``, in any intensity unit.
-        gain: Non-negative factor, dimensionless, broadcastable to ``(B, C, H, W // 2 + 1)``, in
-            ``rfft2`` order (column ``k`` is ``k / W`` cycles per pixel). In column 0, and
-            ``W / 2`` for even ``W``, mirrored rows share the mean of their two gains.
-
-    Returns:
-        Batch ``(B, C, H, W)`` in the unit and type of ``images``, differentiable in both inputs.
-
-    Raises:
-        ShapeError: If ``images`` has no four axes or ``gain`` does not broadcast.
-        InputError: If one of them is not of a real floating type.
-
-    Source: amplitude/phase split of Yang & Soatto, CVPR 2020, arXiv:2004.05498.
-
-    Example:
-        >>> x = torch.rand(2, 3, 8, 8)
-        >>> torch.allclose(apply_gain(x, torch.ones(3, 8, 5)), x, atol=1e-6)
-        True
-    """
-    check_images(images)
-    *leading, height, width = images.shape
-    half = (*leading, height, width // 2 + 1)
-    fits = gain.ndim <= 4 and all(
-        side in (1, full) for side, full in zip(gain.shape[::-1], half[::-1], strict=False)
-    )
-    if not fits:
-        raise ShapeError(
-            f"gain: expected (B, C, H, W // 2 + 1) = {half} or what broadcasts to it, "
-            f"got {tuple(gain.shape)}"
-        )
-    if not gain.is_floating_point():
-        raise InputError(f"gain: expected a real floating type, got {gain.dtype}")
-    with torch.autocast(images.device.type, enabled=False):
-        pixels = at_least_single(images)
-        spectrum = torch.fft.rfft2(pixels) * gain.to(pixels.dtype)
-        return torch.fft.irfft2(spectrum, s=(height, width)).to(images.dtype)
-
-
 def at_least_single(values: Tensor) -> Tensor:
     """Return half precision values in single precision and all others as they are.
 
@@ -161,3 +116,34 @@ def check_images(images: Tensor) -> None:
         raise ShapeError(f"images: expected (B, C, H, W), got {tuple(images.shape)}")
     if not images.is_floating_point():
         raise InputError(f"images: expected a real floating type, got {images.dtype}")
+
+
+def check_gain(images: Tensor, gain: Tensor) -> None:
+    """Refuse a gain that does not fit the pictures, or is no amplitude's factor.
+
+    Raises:
+        ShapeError: If it does not broadcast to the half spectrum.
+        InputError: If it is not of a real floating type, or is negative, infinite or NaN.
+
+    Example:
+        >>> check_gain(torch.zeros(1, 3, 4, 4), torch.full((4, 3), -1.0))
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: gain: expected finite factors of 0 or more, got -1 to -1
+    """
+    *leading, height, width = images.shape
+    half = (*leading, height, width // 2 + 1)
+    fits = gain.ndim <= 4 and all(
+        side in (1, full) for side, full in zip(gain.shape[::-1], half[::-1], strict=False)
+    )
+    if not fits:
+        raise ShapeError(
+            f"gain: expected (B, C, H, W // 2 + 1) = {half} or what broadcasts to it, "
+            f"got {tuple(gain.shape)}"
+        )
+    if not gain.is_floating_point():
+        raise InputError(f"gain: expected a real floating type, got {gain.dtype}")
+    if torch.compiler.is_compiling() or not gain.numel():
+        return  # a traced tensor has no values
+    low, high = (float(bound) for bound in torch.aminmax(gain.detach()))  # NaN if one is NaN
+    if not 0 <= low <= high < float("inf"):
+        raise InputError(f"gain: expected finite factors of 0 or more, got {low:g} to {high:g}")

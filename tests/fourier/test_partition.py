@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.fourier import apply_gain, radial_frequency
 from fopro_lab.fourier.partition import (
     checked_edges,
     ring_edges,
@@ -14,7 +15,6 @@ from fopro_lab.fourier.partition import (
     ring_masks,
     ring_parts,
 )
-from fopro_lab.fourier.spectrum import apply_gain, radial_frequency
 
 sides = st.integers(1, 11)
 EDGES = [0.0, 0.2, 0.5, 0.75]
