@@ -9,7 +9,8 @@ from fopro_lab.fourier.partition import (
     ring_parts,
 )
 from fopro_lab.fourier.prompts import FourierPrompt
-from fopro_lab.fourier.spectrum import apply_gain, radial_frequency
+from fopro_lab.fourier.scaling import apply_gain
+from fopro_lab.fourier.spectrum import radial_frequency
 
 __all__ = [
     "FourierPrompt",

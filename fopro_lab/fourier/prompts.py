@@ -6,40 +6,44 @@ gain 1, so colour and brightness stay; every form starts at ``G = 1`` with a gra
 """
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fopro_lab.errors import InputError
-from fopro_lab.fourier.maps import coarse_shape, mirror, resample
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.fourier.forms import CellNetwork, Form, LogSpectrum, cells_shape, check_settings
+from fopro_lab.fourier.maps import mirror, resample
 from fopro_lab.fourier.partition import ring_edges, ring_gain
-from fopro_lab.fourier.spectrum import apply_gain, at_least_single, check_images
-from fopro_lab.fourier.storage import read_prompt, write_prompt
+from fopro_lab.fourier.scaling import scale_spectrum
+from fopro_lab.fourier.spectrum import at_least_single, check_images
+from fopro_lab.fourier.waves import sum_of_waves
 
-Form = Literal["generator", "shared", "ring"]
-HIDDEN = 64  # width of the generator's hidden layer
 NOISES = 256  # fixed noises whose geometric mean is shown as a generator's gain
 
 
 class FourierPrompt(nn.Module):
-    """Gains over frequency, one per picture, in one of three forms.
+    """Gains over frequency, one per picture: an ordinary module that turns pictures into pictures.
 
-    ``generator`` turns noise into a map (a distribution of prompts), ``shared`` is one learned map,
-    ``ring`` one gain per frequency ring and channel. Maps are coarse, ``rows x (rows // 2 + 1)``
-    over cycles per pixel, and read bilinearly at the size of the picture. They are mirrored in the
-    columns where a real picture has one frequency for two bins, so the gain shown is the gain
-    acted. The bound of ``log G`` holds, up to rounding, for any parameters that do not overflow.
+    ``ring`` has one gain a ring and channel: what sliders move. ``shared`` is one map,
+    ``rows x (rows // 2 + 1)`` over cycles per pixel, read bilinearly: any place has its own gain.
+    ``radial`` is a sum of few smooth waves over octaves, directions and colours: a tenth of the
+    numbers, each learnt from many bins. ``generator`` makes maps of noise: many prompts at once.
+    ``image`` makes the waves of ``radial`` of the picture's own spectrum: each picture gets what
+    it lacks. Maps are mirrored in the columns where a real picture has one frequency for two bins,
+    so the gain shown is the gain acted. The bound of ``log G`` holds, up to rounding, for any
+    parameters that do not overflow.
 
     Args:
-        form: ``generator``, ``shared`` or ``ring``.
-        channels: Channels of the pictures; 1 gives all channels the same gain.
+        form: ``generator``, ``shared``, ``ring``, ``radial`` or ``image``.
+        channels: Channels of the pictures; 1 gives all channels the same gain (not ``image``).
         size: Side, or height and width, of the pictures meant by default, pixels.
         max_log_gain: Bound ``s`` of ``abs(log G)``, natural logarithm, above 0.
         rows: Rows of the coarse map, 2 to 256.
         rings: Equally wide rings up to 0.5 cycles per pixel, 1 to 64; the corners add one.
+        waves: Cosines over the octaves, 1 to 64.
         noise: Width of the generator's standard normal noise, 1 to 512.
-        seed: Seed of the generator's first layer; torch's global generator is not touched.
+        seed: Seed of a network's first layer; torch's global generator is not touched.
 
     Raises:
         InputError: If a value is out of its range.
@@ -59,6 +63,7 @@ class FourierPrompt(nn.Module):
         max_log_gain: float = 0.7,
         rows: int = 16,
         rings: int = 8,
+        waves: int = 6,
         noise: int = 16,
         seed: int = 0,
     ) -> None:
@@ -70,43 +75,53 @@ class FourierPrompt(nn.Module):
             "max_log_gain": max_log_gain,
             "rows": rows,
             "rings": rings,
+            "waves": waves,
             "noise": noise,
             "seed": seed,
         }
-        _check_settings(self.settings)
+        check_settings(self.settings)
         self.form = form
         self.channels = channels
         self.size: tuple[int, int] = tuple(self.settings["size"])
         self.max_log_gain = float(max_log_gain)
-        self.rows = rows
         self.edges = ring_edges(rings)
-        if form == "ring":
-            self.cells = nn.Parameter(torch.zeros(channels, rings + 1))
-        elif form == "shared":
-            self.cells = nn.Parameter(torch.zeros(channels, *coarse_shape(rows)))
+        self.noise = noise
+        self.shape = cells_shape(self.settings)
+        if form == "generator":
+            self.network = CellNetwork(noise, shape=self.shape, seed=seed)
+        elif form == "image":
+            self.spectrum = LogSpectrum(channels, rings=rings)
+            self.network = CellNetwork(channels * (rings + 1), shape=self.shape, seed=seed)
         else:
-            self.network = _generator(noise, channels * rows * (rows // 2 + 1), seed=seed)
-            self.noise = noise
+            self.cells = nn.Parameter(torch.zeros(self.shape))
 
-    def sample_log_cells(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the log gains of the coarse cells, ``s * tanh(m)``, before they are mirrored.
+    def gain(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the gain of each picture of a batch.
 
         Args:
-            batch: Number of pictures.
-            generator: Source of the noise, on any device; None is torch's global one. The forms
-                ``shared`` and ``ring`` draw nothing.
+            images: Real batch, ``(B, C, H, W)``; the form ``image`` looks at them, every other
+                form at their number and size alone.
+            generator: Source of the generator's noise, on any device; None is torch's global one.
+                The other forms draw nothing.
 
         Returns:
-            ``(batch, C, rows, rows // 2 + 1)``, or ``(batch, C, rings + 1)`` for ``ring``.
+            ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, differentiable.
 
         Example:
-            >>> FourierPrompt("ring", rings=4).sample_log_cells(2).shape
-            torch.Size([2, 3, 5])
+            >>> FourierPrompt("image")(torch.rand(2, 3, 8, 8)).shape
+            torch.Size([2, 3, 8, 8])
         """
-        if self.form != "generator":
-            return self._log_cells(self.cells).expand(batch, *self.cells.shape)
-        place = generator.device if generator is not None else None
-        return self._generated(torch.randn(batch, self.noise, generator=generator, device=place))
+        check_images(images)
+        size = (images.shape[2], images.shape[3])
+        if self.form != "image":
+            return self.sample_gain(
+                images.shape[0], generator, size=size
+            )  # len would fix an export
+        if images.shape[1] != self.channels:
+            raise ShapeError(
+                f"images: expected {self.channels} channels, got {tuple(images.shape)}"
+            )
+        return self.spread(self.network(self.spectrum(images)), size=size)
 
     def sample_gain(
         self,
@@ -115,50 +130,65 @@ class FourierPrompt(nn.Module):
         *,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Draw one gain map for each picture of a batch.
+        """Draw one gain for each picture of a batch, where the pictures do not matter.
 
         Args:
             batch: Number of pictures.
-            generator: Source of the noise, as in `sample_log_cells`.
+            generator: As in `gain`.
             size: Height and width of the pictures, pixels; None is the prompt's own.
 
         Returns:
             ``(batch, C, H, W // 2 + 1)``, dimensionless, 1 at DC, differentiable.
+
+        Raises:
+            InputError: For the form ``image``, whose gain depends on the picture.
 
         Example:
             >>> prompt = FourierPrompt("generator", size=8)
             >>> prompt.sample_gain(4, torch.Generator().manual_seed(0)).shape
             torch.Size([4, 3, 8, 5])
         """
+        if self.form == "image":
+            raise InputError("form 'image': its gain depends on the picture; use gain(images)")
         if self.form != "generator":
             gain = self.mean_gain(size=size)
             return gain.expand(batch, *gain.shape)
-        return self.spread(self.sample_log_cells(batch, generator), size=size)
+        if generator is None:
+            noise = torch.randn(batch, self.noise, device=self.network.first.weight.device)
+        else:
+            noise = torch.randn(batch, self.noise, generator=generator, device=generator.device)
+        return self.spread(self.network(noise), size=size)
 
     def mean_gain(self, *, size: tuple[int, int] | None = None) -> Tensor:
-        """Return the gain itself, or a generator's geometric mean over 256 fixed noises.
+        """Return one gain: the gain itself, or the middle of those of a form with a network.
 
         Args:
             size: Height and width of the pictures, pixels; None is the prompt's own.
 
         Returns:
-            ``(C, H, W // 2 + 1)``, dimensionless, 1 at DC, differentiable.
+            ``(C, H, W // 2 + 1)``, dimensionless, 1 at DC, differentiable. Of ``generator`` the
+            geometric mean over 256 fixed noises, of ``image`` the gain of a picture with the mean
+            spectrum of those that it was explored on.
 
         Example:
             >>> FourierPrompt("ring", size=(8, 6), channels=1).mean_gain().shape
             torch.Size([1, 8, 4])
         """
-        if self.form != "generator":
-            return self.spread(self._log_cells(self.cells), size=size)
-        fixed = torch.Generator().manual_seed(0)
-        cells = self._generated(torch.randn(NOISES, self.noise, generator=fixed)).mean(dim=0)
-        return self.spread(cells, size=size)
+        if self.form == "generator":
+            fixed = torch.Generator().manual_seed(0)
+            cells = self.network(torch.randn(NOISES, self.noise, generator=fixed))
+            return self._read(self._bounded(cells).mean(dim=0), size)
+        if self.form == "image":
+            return self.spread(
+                self.network(torch.zeros_like(self.spectrum.mean)[None])[0], size=size
+            )
+        return self.spread(self.cells, size=size)
 
-    def spread(self, log_cells: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
-        """Turn log gains of the coarse cells into gains over a picture's half spectrum.
+    def spread(self, cells: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
+        """Turn the numbers behind a gain, of any size, into the gain over a half spectrum.
 
         Args:
-            log_cells: As `sample_log_cells` returns them; the leading axes are free.
+            cells: ``(..., *shape)``, as the parameter ``cells`` or a network's output.
             size: Height and width of the pictures, pixels; None is the prompt's own.
 
         Returns:
@@ -166,36 +196,59 @@ class FourierPrompt(nn.Module):
 
         Example:
             >>> prompt = FourierPrompt("ring", rings=1, size=4, channels=1)
-            >>> prompt.spread(torch.tensor([[1.0, 0.0]])).log()[0, :, 0].tolist()
-            [0.0, 1.0, 1.0, 1.0]
+            >>> prompt.spread(torch.tensor([[-99.0, 0.0]])).unique().round(decimals=3).tolist()
+            [0.497..., 1.0]
         """
-        height, width = size or self.size
-        with torch.autocast(log_cells.device.type, enabled=False):
-            if self.form == "ring":
-                return ring_gain(log_cells.exp(), self.edges, height=height, width=width)
-            log_gain = resample(mirror(log_cells), height=height, width=width)
-            log_gain[..., 0, 0] = 0
-            return log_gain.exp()
+        return self._read(self._bounded(at_least_single(cells)), size)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Prompt a batch of pictures of any size: one gain map a picture.
+        """Prompt pictures of any size.
 
         Args:
-            images: Real batch, ``(B, C, H, W)``.
-            generator: Source of the noise, as in `sample_log_cells`.
+            images: Real, ``(B, C, H, W)``, or one picture ``(C, H, W)`` as in a transform.
+            generator: As in `gain`.
 
         Returns:
-            Batch of the same shape, unit and type; it may leave [0, 1], since it is not clipped.
+            The same shape, unit and type; it may leave [0, 1], since it is not clipped.
 
         Example:
             >>> FourierPrompt("shared", size=8)(torch.rand(2, 3, 12, 10)).shape
             torch.Size([2, 3, 12, 10])
         """
-        check_images(images)
-        size = (images.shape[2], images.shape[3])
-        if self.form != "generator":
-            return apply_gain(images, self.mean_gain(size=size))
-        return apply_gain(images, self.sample_gain(len(images), generator, size=size))
+        if images.ndim == 3:
+            return self(images.unsqueeze(0), generator).squeeze(0)
+        gain = self.gain(images, generator)
+        if gain.shape[1] not in (1, images.shape[1]):
+            raise ShapeError(
+                f"images: expected {self.channels} channels, got {tuple(images.shape)}"
+            )
+        return scale_spectrum(images, gain)
+
+    def observe(self, images: Tensor) -> None:
+        """Let the form ``image`` see, once, what spectra pictures have; others need none.
+
+        Args:
+            images: Some pictures, ``(B, C, H, W)``, such as the first batch of an exploration.
+        """
+        if self.form == "image" and not self.spectrum.seen:
+            self.spectrum.observe(images)
+
+    @torch.no_grad()
+    def shrink_(self, factor: float) -> None:
+        """Move the prompt towards the identity: 1 leaves it, 0 makes every gain 1.
+
+        Args:
+            factor: 0 to 1, on what the bound is put on.
+
+        Example:
+            >>> prompt = FourierPrompt("ring")
+            >>> prompt.shrink_(0.5)
+        """
+        if self.form in ("generator", "image"):
+            self.network.last.weight.mul_(factor)
+            self.network.last.bias.mul_(factor)
+        else:
+            self.cells.mul_(factor)
 
     def save(self, path: Path | str) -> None:
         """Write parameters and settings to one safetensors file, atomically.
@@ -210,6 +263,8 @@ class FourierPrompt(nn.Module):
             ...     FourierPrompt.load(f"{folder}/prompt.safetensors").form
             'ring'
         """
+        from fopro_lab.fourier.storage import write_prompt  # late: it needs safetensors
+
         write_prompt(path, self.state_dict(), self.settings)
 
     @classmethod
@@ -230,56 +285,25 @@ class FourierPrompt(nn.Module):
             Traceback (most recent call last):
             fopro_lab.errors.InputError: nowhere.safetensors: no such file
         """
-        state, settings = read_prompt(path)
-        try:
-            prompt = cls(**settings)
-            dtype = next((value.dtype for value in state.values()), torch.float32)
-            prompt.to(dtype).load_state_dict(state)
-        except (TypeError, RuntimeError, InputError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path}: expected a saved Fourier prompt, got {reason}") from None
-        return prompt
+        from fopro_lab.fourier.storage import build_prompt
 
-    def _generated(self, noise: Tensor) -> Tensor:
-        weight = next(self.network.parameters())
-        with torch.autocast(weight.device.type, enabled=False):
-            flat = self.network(noise.to(weight.device, weight.dtype))
-        return self._log_cells(flat.unflatten(1, (self.channels, *coarse_shape(self.rows))))
+        return build_prompt(cls, path)
 
-    def _log_cells(self, raw: Tensor) -> Tensor:
-        return self.max_log_gain * torch.tanh(at_least_single(raw))
+    def _bounded(self, cells: Tensor) -> Tensor:
+        """Bound cells that are gains themselves; waves are bounded after they are added up."""
+        if self.form in ("radial", "image"):
+            return cells
+        return self.max_log_gain * torch.tanh(at_least_single(cells))
 
-
-def _generator(noise: int, cells: int, *, seed: int) -> nn.Sequential:
-    """Build the network from noise to cells; its last layer is 0, so it starts at gain 1."""
-    first = nn.utils.skip_init(nn.Linear, noise, HIDDEN)
-    last = nn.utils.skip_init(nn.Linear, HIDDEN, cells)
-    source = torch.Generator().manual_seed(seed)
-    nn.init.kaiming_normal_(first.weight, generator=source)
-    for zero in (first.bias, last.weight, last.bias):
-        nn.init.zeros_(zero)
-    return nn.Sequential(first, nn.SiLU(), last)
-
-
-def _check_settings(settings: dict[str, Any]) -> None:
-    if settings["form"] not in get_args(Form):
-        raise InputError(
-            f"form: expected one of 'generator', 'shared', 'ring', got {settings['form']!r}"
-        )
-    size = settings["size"]
-    if len(size) != 2 or not all(type(side) is int and side >= 1 for side in size):
-        raise InputError(f"size: expected a side or (height, width) in pixels, got {size}")
-    bound = settings["max_log_gain"]
-    if not isinstance(bound, int | float) or not 0 < bound < float("inf"):
-        raise InputError(f"max_log_gain: expected a number above 0, got {bound!r}")
-    limits = {
-        "channels": (1, 4096),
-        "rows": (2, 256),
-        "rings": (1, 64),
-        "noise": (1, 512),
-        "seed": (0, 2**63 - 1),
-    }
-    for name, (low, high) in limits.items():
-        value = settings[name]
-        if type(value) is not int or not low <= value <= high:
-            raise InputError(f"{name}: expected a whole number {low} to {high}, got {value!r}")
+    def _read(self, cells: Tensor, size: tuple[int, int] | None) -> Tensor:
+        height, width = size or self.size
+        with torch.autocast(cells.device.type, enabled=False):
+            if self.form == "ring":
+                return ring_gain(cells.exp(), self.edges, height=height, width=width)
+            if self.form in ("radial", "image"):
+                waves = sum_of_waves(at_least_single(cells), height=height, width=width)
+                log_gain = self.max_log_gain * torch.tanh(waves)
+            else:
+                log_gain = resample(mirror(cells), height=height, width=width)
+            log_gain[..., 0, 0] = 0
+            return log_gain.exp()

@@ -3,16 +3,18 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
 from fopro_lab.files import atomic_path
 
 VERSION = "1"
+Prompt = TypeVar("Prompt", bound=nn.Module)
 
 
 def write_prompt(
@@ -75,3 +77,31 @@ def read_prompt(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(settings, dict):
         raise InputError(f"{path}: expected the prompt's settings as JSON metadata")
     return state, settings
+
+
+def build_prompt(kind: type[Prompt], path: Path | str) -> Prompt:
+    """Rebuild a saved prompt; see `FourierPrompt.load`.
+
+    Args:
+        kind: Class that takes the stored settings.
+        path: The file.
+
+    Returns:
+        The prompt, on the CPU, in the type it was stored in.
+
+    Raises:
+        InputError: If the file does not hold one, or its settings and tensors do not fit.
+    """
+    state, settings = read_prompt(path)
+    # Written before the networks had names of their own.
+    names = {"network.0.": "network.first.", "network.2.": "network.last."}
+    for old, new in names.items():
+        state = {name.replace(old, new): value for name, value in state.items()}
+    try:
+        prompt = kind(**settings)
+        dtype = next((value.dtype for value in state.values()), torch.float32)
+        prompt.to(dtype).load_state_dict(state)
+    except (TypeError, RuntimeError, InputError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: expected a saved Fourier prompt, got {reason}") from None
+    return prompt

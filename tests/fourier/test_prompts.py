@@ -7,7 +7,8 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import FourierPrompt, apply_gain
 from fopro_lab.fourier.partition import ring_gain
 
-FORMS = ["generator", "shared", "ring"]
+FORMS = ["generator", "shared", "ring", "radial", "image"]
+DRAWN = FORMS[:-1]  # whose gain does not depend on the picture
 
 
 def seeded(seed=0):
@@ -16,7 +17,7 @@ def seeded(seed=0):
 
 def make(form, *, scale=0.0, **settings):
     """A small prompt whose parameters are moved from the start by normal noise of ``scale``."""
-    settings = {"size": (8, 10), "rows": 6, "rings": 3, "noise": 4} | settings
+    settings = {"size": (8, 10), "rows": 6, "rings": 3, "waves": 4, "noise": 4} | settings
     prompt = FourierPrompt(form, **settings)
     source = seeded(7)
     with torch.no_grad():
@@ -32,9 +33,9 @@ def photos(height=8, width=10, *, dtype=torch.float32):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_new_prompt_is_exactly_the_identity(form):
     prompt = make(form, size=64)
-    assert (prompt.sample_gain(5, seeded()) == 1).all()
-    assert (prompt.mean_gain() == 1).all()
     images = photos(64, 64)
+    assert (prompt.gain(images, seeded()) == 1).all()
+    assert (prompt.mean_gain() == 1).all()
     assert (prompt(images, seeded()) - images).abs().max() < 1e-6  # rounding of two FFTs
 
 
@@ -55,15 +56,17 @@ def test_the_first_step_moves_a_new_prompt(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_gains_are_bounded_and_keep_dc(form, scale, size):
     prompt = make(form, scale=scale, max_log_gain=0.7)
-    for gain in (prompt.sample_gain(5, seeded(), size=size), prompt.mean_gain(size=size)):
+    for gain in (prompt.gain(photos(*size), seeded()), prompt.mean_gain(size=size)):
         assert (gain[..., 0, 0] == 1).all()
         # 1e-6 is rounding; a bound of 0.7001 would fail.
         assert gain.log().abs().max() <= 0.7 + 1e-6
         assert gain.isfinite().all()
 
 
-def test_the_bound_can_be_reached():
-    assert make("shared", scale=100.0).mean_gain().log().abs().max() > 0.69
+@pytest.mark.parametrize("form", FORMS)
+def test_the_bound_can_be_reached(form):
+    prompt = make(form, scale=100.0)
+    assert prompt.gain(photos(), seeded()).log().abs().max() > 0.69
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -82,7 +85,7 @@ def test_the_gain_shown_is_the_gain_acted(form):
     # Read back amplitude ratios of the prompted pictures in every bin, also the mirrored ones.
     prompt = make(form, scale=1.0).double()
     images = photos(dtype=torch.float64)
-    gain = prompt.sample_gain(4, seeded())
+    gain = prompt.gain(images, seeded())
     before, after = (torch.fft.rfft2(x).abs() for x in (images, prompt(images, seeded())))
     torch.testing.assert_close(after / before, gain, atol=1e-9, rtol=0)
 
@@ -113,12 +116,13 @@ def test_autocast_and_half_precision_pictures(form, dtype):
     plain = prompt(images, seeded())
     with torch.autocast("cpu", dtype=dtype):
         mixed = prompt(images, seeded())
-        gain = prompt.sample_gain(4, seeded())
+        gain = prompt.gain(images, seeded())
     assert mixed.dtype == gain.dtype == torch.float32
     torch.testing.assert_close(mixed, plain, atol=0, rtol=0)
     half = prompt(images.to(dtype), seeded())
     assert half.dtype == dtype
     torch.testing.assert_close(half.float(), plain, atol=0.02, rtol=0)  # eight bits of a number
+    assert prompt(images.to(dtype)[0], seeded()).dtype == dtype
     assert prompt.to(dtype)(images, seeded()).dtype == torch.float32
 
 
@@ -129,7 +133,7 @@ def test_the_generator_draws_what_its_generator_says():
     assert not first[0].equal(first[1])
 
 
-@pytest.mark.parametrize("form", ["shared", "ring"])
+@pytest.mark.parametrize("form", ["shared", "ring", "radial"])
 def test_the_other_forms_give_every_picture_the_same_gain(form):
     prompt = make(form, scale=1.0)
     gain = prompt.sample_gain(3)
@@ -140,7 +144,7 @@ def test_the_other_forms_give_every_picture_the_same_gain(form):
 def test_the_generators_mean_gain_is_geometric_over_fixed_noises():
     prompt = make("generator", scale=1.0)
     noises = torch.randn(256, 4, generator=seeded(0))
-    gains = prompt.spread(prompt._generated(noises))
+    gains = prompt.spread(prompt.network(noises))
     torch.testing.assert_close(prompt.mean_gain(), gains.log().mean(dim=0).exp())
     assert prompt.mean_gain().equal(prompt.mean_gain())
 
@@ -149,7 +153,7 @@ def test_the_generators_mean_gain_is_geometric_over_fixed_noises():
 def test_the_global_generator_is_not_touched(form):
     before = torch.get_rng_state()
     prompt = make(form)
-    prompt.sample_gain(2, seeded())
+    prompt.gain(photos(), seeded())
     prompt.mean_gain()
     assert torch.get_rng_state().equal(before)
 
@@ -157,7 +161,7 @@ def test_the_global_generator_is_not_touched(form):
 def test_the_seed_decides_the_first_layer():
     first, again, other = (FourierPrompt(seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(first[name].equal(again[name]) for name in first)
-    assert not first["network.0.weight"].equal(other["network.0.weight"])
+    assert not first["network.first.weight"].equal(other["network.first.weight"])
 
 
 def test_the_ring_form_uses_the_rings_of_ring_masks():
@@ -168,11 +172,52 @@ def test_the_ring_form_uses_the_rings_of_ring_masks():
     assert prompt.edges[-1] == 0.75 and prompt.cells.shape == (3, 4)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_spread_turns_sampled_cells_into_sampled_gains(form):
+@pytest.mark.parametrize("form", DRAWN)
+def test_a_gain_that_is_drawn_is_the_one_that_pictures_get(form):
     prompt = make(form, scale=1.0)
-    cells = prompt.sample_log_cells(3, seeded())
-    torch.testing.assert_close(prompt.spread(cells), prompt.sample_gain(3, seeded()))
+    torch.testing.assert_close(prompt.gain(photos(), seeded()), prompt.sample_gain(4, seeded()))
+
+
+def test_the_image_form_answers_the_pictures_own_spectrum():
+    prompt, images = make("image", scale=0.3), photos(16, 16)
+    prompt.observe(images)
+    flat = 0.5 + 0.1 * (images - 0.5)  # a tenth of the contrast, the same phases
+    gain, other = prompt.gain(images), prompt.gain(flat)
+    assert (gain.log() - other.log()).abs().mean() > 0.05
+    # Each picture alone, in any company: nothing is standardised over the batch.
+    torch.testing.assert_close(prompt.gain(images[:1]), gain[:1], atol=1e-4, rtol=0)
+    turned = images.flip(-1)  # mirrored pictures have the same ring energies
+    torch.testing.assert_close(prompt.gain(turned), gain, atol=1e-4, rtol=0)
+
+
+def test_the_image_form_standardises_by_the_first_pictures_it_observes():
+    prompt, images = make("image", scale=0.3), photos(16, 16)
+    prompt.observe(images)
+    measured = prompt.spectrum(images)
+    torch.testing.assert_close(measured.mean(dim=0), torch.zeros(12), atol=1e-4, rtol=0)
+    # Uniform noise has rings that hardly vary: their spread counts as 0.1 at least.
+    assert (measured.std(dim=0, correction=0) <= 1 + 1e-4).all()
+    middle = prompt.spread(prompt.network(torch.zeros(1, 12)))[0]
+    torch.testing.assert_close(prompt.mean_gain(), middle)
+    before = prompt.spectrum.mean.clone()
+    prompt.observe(0.1 * images)
+    assert prompt.spectrum.mean.equal(before)
+
+
+def test_the_image_form_has_no_gain_without_pictures():
+    with pytest.raises(InputError) as error:
+        make("image").sample_gain(2)
+    assert str(error.value) == ("form 'image': its gain depends on the picture; use gain(images)")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_shrinking_leads_to_the_identity(form):
+    prompt, images = make(form, scale=0.2).requires_grad_(False), photos()
+    sizes = []
+    for factor in (1.0, 0.3, 0.3, 0.0):
+        prompt.shrink_(factor)
+        sizes.append(float(prompt.gain(images, seeded()).log().abs().mean()))
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[3] == 0
 
 
 def test_one_channel_serves_all_channels():
@@ -182,9 +227,10 @@ def test_one_channel_serves_all_channels():
     torch.testing.assert_close(prompt(images), expected)
 
 
-def test_forward_refuses_other_channels():
-    with pytest.raises(ShapeError, match=r"gain: expected .* \(4, 2, 8, 6\)"):
-        make("shared")(photos()[:, :2])
+@pytest.mark.parametrize("form", FORMS)
+def test_forward_refuses_other_channels(form):
+    with pytest.raises(ShapeError, match=r"^images: expected 3 channels, got \(4, 2, 8, 10\)"):
+        make(form)(photos()[:, :2])
     with pytest.raises(ShapeError, match=r"images: expected \(B, C, H, W\)"):
         make("shared")(torch.rand(8))
 
@@ -196,7 +242,7 @@ def test_a_saved_prompt_comes_back_whole(form, tmp_path):
     again = FourierPrompt.load(tmp_path / "prompt.safetensors")
     assert again.settings == prompt.settings and again.size == (8, 10)
     assert again.mean_gain().equal(prompt.mean_gain())
-    assert again.sample_gain(2, seeded()).equal(prompt.sample_gain(2, seeded()))
+    assert again.gain(photos(), seeded()).equal(prompt.gain(photos(), seeded()))
     assert [path.name for path in tmp_path.iterdir()] == ["prompt.safetensors"]
 
 
@@ -210,7 +256,11 @@ def test_the_state_dict_alone_restores_the_parameters(form):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"form": "rings"}, "form: expected one of 'generator', 'shared', 'ring', got 'rings'"),
+        (
+            {"form": "rings"},
+            "form: expected one of 'generator', 'shared', 'ring', 'radial', 'image', got 'rings'",
+        ),
+        ({"waves": 0}, "waves: expected a whole number 1 to 64, got 0"),
         ({"size": 0}, "size: expected a side or (height, width) in pixels, got [0, 0]"),
         ({"size": 6.5}, "size: expected a side or (height, width) in pixels, got [6.5, 6.5]"),
         ({"max_log_gain": 0}, "max_log_gain: expected a number above 0, got 0"),
