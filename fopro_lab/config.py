@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fopro_lab.errors import InputError
 
 Method = Literal["ce", "bsm", "ekd", "fopro", "random"]
-PromptForm = Literal["generator", "shared", "ring"]
+PromptForm = Literal["generator", "shared", "ring", "radial", "image"]
 SplitRule = Literal["auto", "draw", "folds", "long-tail", "isic2019-lt", "hyperkvasir"]
 Sampler = Literal["instance", "class-balanced", "square-root", "progressive"]
 Decoder = Literal["exact", "draft"]
@@ -152,16 +152,34 @@ class TeacherConfig(Config):
 class PromptConfig(Config):
     """How the Fourier prompt is built and driven."""
 
-    prompt_form: PromptForm = Field("generator", description="noise to map, one map, or rings")
-    prompt_rows: int = Field(16, ge=2, le=256, description="rows of the coarse map")
-    prompt_rings: int = Field(8, ge=1, le=64, description="rings of the form 'ring'")
+    prompt_form: PromptForm = Field(
+        "generator", description="noise to map; shared map; ring; radial waves; of the image"
+    )
+    prompt_rows: int = Field(16, ge=2, le=256, description="rows of a coarse map")
+    prompt_rings: int = Field(8, ge=1, le=64, description="rings of the forms 'ring' and 'image'")
+    prompt_waves: int = Field(6, ge=1, le=64, description="waves of 'radial' and 'image'")
     prompt_noise: int = Field(16, ge=1, le=512, description="width of the generator's noise")
     max_log_gain: float = Field(0.7, gt=0, le=3, description="bound s of |log gain|, natural log")
+    max_drift: float = Field(
+        0.0, ge=0, le=2, description="bound of the teacher's drift, mean 1 - cos; 0 is none"
+    )
     objectives: dict[Objective, float] = Field(
         {"statistics": 1.0, "task": 1.0, "identity": 0.1}, description="weight of each objective"
     )
+    natural: str = Field(
+        "", description="teachers without batch norm: natural pictures; empty generates some"
+    )
     explore_steps: int = Field(20, ge=1, description="prompt steps in one exploration")
     explore_rate: float = Field(0.01, gt=0, le=1, description="Adam's learning rate of the prompt")
+    explore_check_every: int = Field(
+        10, ge=0, description="prompt steps between two checks on held-out pictures; 0 is never"
+    )
+    explore_check_pictures: int = Field(
+        128, ge=1, description="validation pictures of a check, as balanced as they go"
+    )
+    explore_patience: int = Field(
+        0, ge=0, description="checks without a better one that end an exploration; 0 is never"
+    )
 
     @model_validator(mode="after")
     def _weights_are_positive(self) -> "PromptConfig":
@@ -201,7 +219,17 @@ class TrainConfig(PromptConfig, TeacherConfig, DataConfig):
     prompted_fraction: float = Field(
         0.75, ge=0, le=1, description="share of batches whose teacher input is prompted"
     )
-    explore_every: int = Field(2, ge=1, description="epochs between two explorations")
+    prompted_decay: float = Field(
+        0.0, ge=0, le=1, description="part of that share that is lost, linearly, by the last epoch"
+    )
+    warmup_epochs: int = Field(0, ge=0, description="first epochs without prompt or exploration")
+    explore_every: int = Field(
+        2, ge=0, description="epochs between two explorations; 0 explores once, before the first"
+    )
+    prompt_file: str = Field("", description="a saved prompt, kept as it is; empty explores one")
+    random_gains: Literal["fixed", "per-picture"] = Field(
+        "fixed", description="method random: one arrangement of the gains, or one a picture"
+    )
     seed: int = Field(0, ge=0, description="seed of weights, order, augmentation and prompts")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
@@ -212,6 +240,14 @@ class TrainConfig(PromptConfig, TeacherConfig, DataConfig):
         if self.student_size > self.image_size:
             raise ValueError(
                 f"student_size up to image_size = {self.image_size}, got {self.student_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_prompt_has_epochs(self) -> "TrainConfig":
+        if self.warmup_epochs >= self.epochs and self.method in ("fopro", "random"):
+            raise ValueError(
+                f"warmup_epochs below epochs = {self.epochs}, got {self.warmup_epochs}"
             )
         return self
 

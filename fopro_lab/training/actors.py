@@ -1,6 +1,7 @@
 """Who takes part in a run: student, teacher, prompt and task head, built from one config."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,23 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from fopro_lab.config import PromptConfig, TrainConfig
-from fopro_lab.fourier import FourierPrompt, apply_gain, random_gain_like
+from fopro_lab.errors import InputError
+from fopro_lab.fourier import FourierPrompt, random_gain_like
+from fopro_lab.fourier.scaling import scale_spectrum
 from fopro_lab.models import Student, Teacher, build_student, load_from
-from fopro_lab.training.explore import active_objectives
+from fopro_lab.training.judging import active_objectives
 from fopro_lab.training.objectives import TaskHead
+from fopro_lab.training.references import Reference, reference_of
+from fopro_lab.training.schedule import PROMPTING
 
 DISTILLING = ("ekd", "fopro", "random")
-PROMPTING = ("fopro", "random")
 
 
 @dataclass(eq=False)
 class Actors:
-    """The networks of one run; teacher, prompt and head are None where the method has none."""
+    """The networks of one run, and what the teacher expects; None where the method has none."""
 
     student: Student
     teacher: Teacher | None
     prompt: FourierPrompt | None
     head: TaskHead | None
+    reference: Reference | None = None
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """State dicts of all that is trained."""
@@ -52,7 +57,8 @@ def build_actors(config: TrainConfig, *, class_counts: np.ndarray, device: torch
         The actors. Baselines come without teacher, EKD without prompt.
 
     Raises:
-        InputError: If the teacher's weights are missing or do not fit.
+        InputError: If the teacher's weights or a prompt's file are missing or do not fit, or the
+            teacher lacks what an objective needs.
 
     Example:
         >>> config = TrainConfig(method="ekd")
@@ -69,62 +75,87 @@ def build_actors(config: TrainConfig, *, class_counts: np.ndarray, device: torch
         seed=config.seed,
         weights=config.student_weights,
     ).to(device)
-    prompt, head = None, None
+    prompt, head, reference = None, None, None
     if teacher is not None and config.method in PROMPTING:
-        active_objectives(config.objectives, teacher)  # told now, not after an epoch's work
         prompt = build_prompt(config, size=config.image_size, seed=config.seed).to(device)
-        head = TaskHead(teacher.feature_dim, classes=classes, seed=config.seed).to(device)
-    return Actors(student, teacher, prompt, head)
+        if not config.prompt_file:
+            active = active_objectives(config.objectives, teacher)  # told before an epoch's work
+            head = TaskHead(teacher.feature_dim, classes=classes, seed=config.seed).to(device)
+            if "statistics" in active:
+                reference = reference_of(teacher, natural=config.natural, size=config.image_size)
+                teacher.card["statistics"] = reference.source
+    return Actors(student, teacher, prompt, head, reference)
 
 
 def build_prompt(config: PromptConfig, *, size: int, seed: int) -> FourierPrompt:
-    """Build the prompt that a config describes, at the identity.
+    """Build the prompt that a config describes, at the identity, or read it from its file.
 
     Args:
-        config: Its form, resolution and bound.
+        config: Its form, resolution and bound; a `TrainConfig` may name a file instead.
         size: Side of the pictures it will see, pixels.
-        seed: Of the generator's weights.
+        seed: Of a network's weights.
+
+    Raises:
+        InputError: If the file is missing, no prompt, or one of another number of channels.
 
     Example:
         >>> build_prompt(PromptConfig(prompt_form="ring"), size=32, seed=0).form
         'ring'
     """
+    path = config.prompt_file if isinstance(config, TrainConfig) else ""
+    if path:
+        prompt = FourierPrompt.load(Path(path).expanduser()).requires_grad_(False)
+        if prompt.channels not in (1, 3):
+            raise InputError(
+                f"prompt_file: expected a prompt of 1 or 3 channels, got {prompt.channels}"
+            )
+        return prompt
     return FourierPrompt(
         config.prompt_form,
         size=size,
         max_log_gain=config.max_log_gain,
         rows=config.prompt_rows,
         rings=config.prompt_rings,
+        waves=config.prompt_waves,
         noise=config.prompt_noise,
         seed=seed,
     )
 
 
+@torch.no_grad()
 def prompted(
-    images: Tensor, prompt: FourierPrompt, *, random: bool, generator: torch.Generator
+    images: Tensor,
+    prompt: FourierPrompt,
+    *,
+    generator: torch.Generator,
+    places: torch.Generator | None = None,
+    per_picture: bool = False,
 ) -> Tensor:
     """Put the prompt, or its random control, before the teacher; no gradient flows.
 
     Args:
         images: ``(B, 3, H, W)`` in [0, 1].
         prompt: The learned one.
-        random: Use gains of the prompt's distribution without their arrangement.
-        generator: Source of noise and order.
+        generator: Source of the prompt's noise.
+        places: Source of the places that its gains are moved to; None leaves them. Seeded alike
+            for every batch, all of them get the same places.
+        per_picture: Draw places for each picture.
 
     Returns:
         ``(B, 3, H, W)``, not clipped.
 
     Example:
         >>> prompt = FourierPrompt("shared", size=8)
-        >>> noise = torch.Generator().manual_seed(0)
-        >>> prompted(torch.rand(2, 3, 8, 8), prompt, random=True, generator=noise).shape
+        >>> noise, places = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+        >>> prompted(torch.rand(2, 3, 8, 8), prompt, generator=noise, places=places).shape
         torch.Size([2, 3, 8, 8])
     """
-    with torch.no_grad():
-        if not random:
-            return prompt(images, generator)
-        size = (images.shape[2], images.shape[3])
-        return apply_gain(images, random_gain_like(prompt, len(images), generator, size=size))
+    if places is None:
+        return prompt(images, generator)
+    size = (images.shape[2], images.shape[3])
+    gain = prompt.gain(images, generator)
+    moved = random_gain_like(prompt, gain, places, size=size, per_picture=per_picture)
+    return scale_spectrum(images, moved)
 
 
 def generator_for(*numbers: int, purpose: str) -> torch.Generator:

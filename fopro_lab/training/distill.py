@@ -16,8 +16,8 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.data import Dataset, Pack, Split, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
-from fopro_lab.files import atomic_path
-from fopro_lab.training.actors import PROMPTING, build_actors
+from fopro_lab.files import atomic_path, sha256_file
+from fopro_lab.training.actors import build_actors
 from fopro_lab.training.checkpoints import load_checkpoint, on_cpu, save_checkpoint
 from fopro_lab.training.epochs import Stage, explore_epoch, train_epoch
 from fopro_lab.training.folders import (
@@ -31,6 +31,7 @@ from fopro_lab.training.folders import (
     write_weights,
 )
 from fopro_lab.training.predicting import predict, prediction_table
+from fopro_lab.training.schedule import PROMPTING, explores
 
 LINE_SECONDS = 15.0  # a log gets at most one line in this time, beside the last
 
@@ -79,6 +80,8 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     packed, split = prepare(config, progress=verbose)
     dataset = packed.dataset
     prints = {"data_fingerprint": dataset.fingerprint, "split_fingerprint": split.fingerprint}
+    if config.prompt_file and config.method in PROMPTING:
+        prints["prompt_file_sha256"] = _prompt_hash(config)
     run = found_run(folder, config, prints)
     if run is not None and run.state == "done":
         return run
@@ -112,7 +115,9 @@ def _set_up(config: TrainConfig, packed: Pack, split: Split) -> Stage:
     )
     student, optimiser = fabric.setup(actors.student, optimiser)
     class_counts = torch.as_tensor(counts, dtype=torch.float32, device=fabric.device)
-    return Stage(config, fabric, actors, student, optimiser, packed, split.train, class_counts)
+    return Stage(
+        config, fabric, actors, student, optimiser, packed, split.train, class_counts, split.val
+    )
 
 
 def _manifest(stage: Stage, dataset: Dataset, split: Split) -> dict[str, Any]:
@@ -144,6 +149,13 @@ def _resume(stage: Stage, folder: Path, manifest: dict[str, Any]) -> Standing:
     return Standing(**state["standing"])
 
 
+def _prompt_hash(config: TrainConfig) -> str:
+    path = Path(config.prompt_file).expanduser()
+    if not path.is_file():
+        raise InputError(f"prompt_file: {config.prompt_file}: no such file")
+    return sha256_file(path)
+
+
 def _teacher_hash(manifest: dict[str, Any]) -> str:
     return (manifest["teacher"] or {}).get("sha256", "")
 
@@ -153,7 +165,7 @@ def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose
     for epoch in range(standing.epoch, config.epochs):
         begun = time.perf_counter()
         row: dict[str, float] = {"epoch": epoch + 1}
-        if config.method in PROMPTING and epoch % config.explore_every == 0:
+        if explores(config, epoch):
             explored = explore_epoch(stage, epoch)
             standing.exploration += explored.to_dict("records")
         row |= train_epoch(stage, epoch, verbose=verbose)

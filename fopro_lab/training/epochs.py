@@ -19,8 +19,11 @@ from fopro_lab.errors import WorkError
 from fopro_lab.models import StudentOutput
 from fopro_lab.progress import progress
 from fopro_lab.training.actors import Actors, generator_for, prompted
-from fopro_lab.training.explore import explore, shrink
+from fopro_lab.training.checking import HeldOut
+from fopro_lab.training.explore import explore
+from fopro_lab.training.judging import shrink
 from fopro_lab.training.losses import DistillationLoss, balanced_softmax_loss, distillation_loss
+from fopro_lab.training.schedule import prompted_share
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,7 @@ class Stage:
         packed: Pictures.
         rows: Training rows.
         class_counts: ``(K,)``, training pictures, float, on the device.
+        val_rows: Validation rows, which check a prompt; None checks none.
     """
 
     config: TrainConfig
@@ -46,6 +50,7 @@ class Stage:
     packed: Pack
     rows: np.ndarray
     class_counts: Tensor
+    val_rows: np.ndarray | None = None
 
 
 def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
@@ -80,6 +85,9 @@ def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
             objectives=config.objectives,
             steps=config.explore_steps,
             learning_rate=config.explore_rate,
+            max_drift=config.max_drift,
+            held_out=_held_out(stage),
+            reference=actors.reference,
             class_counts=stage.class_counts,
             head=actors.head,
             student=actors.student,
@@ -88,6 +96,22 @@ def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
         )
     history.insert(0, "epoch", epoch + 1)
     return history
+
+
+def _held_out(stage: Stage) -> HeldOut | None:
+    """Take validation pictures that check a prompt, always the same, classes alike if they go."""
+    config = stage.config
+    if not config.explore_check_every or stage.val_rows is None:
+        return None
+    known = pd.Series(stage.packed.labels[stage.val_rows])
+    turn = known.groupby(known).cumcount().to_numpy()  # each class's first picture, then its second
+    rows = stage.val_rows[turn.argsort(kind="stable")[: config.explore_check_pictures]]
+    images, labels = next(
+        batches(stage.packed, rows, batch_size=len(rows), device=stage.fabric.device)
+    )
+    return HeldOut(
+        images, labels, every=config.explore_check_every, patience=config.explore_patience
+    )
 
 
 def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str, float]:
@@ -108,6 +132,7 @@ def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str,
     config = stage.config
     chance = generator_for(config.seed, epoch, purpose="which batches")
     noise = generator_for(config.seed, epoch, purpose="prompt noise")
+    share = prompted_share(config, epoch)
     stage.student.train()
     sums: Tensor | None = None
     steps = 0
@@ -118,7 +143,7 @@ def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str,
         label = f"{config.method} seed {config.seed}, epoch {epoch + 1} of {config.epochs}"
         passed = progress(passed, total=len(stage.rows) // size, label=label)
     for images, labels in passed:
-        prompt_it = float(torch.rand((), generator=chance)) < config.prompted_fraction
+        prompt_it = float(torch.rand((), generator=chance)) < share
         losses = _losses(stage, images, labels, noise if prompt_it else None)
         stage.optimiser.zero_grad()
         stage.fabric.backward(losses[0])
@@ -196,8 +221,13 @@ def _losses(
     assert actors.teacher is not None
     with torch.no_grad(), stage.fabric.autocast():
         if actors.prompt is not None and noise is not None:
-            random = config.method == "random"
-            images = prompted(images, actors.prompt, random=random, generator=noise)
+            images = prompted(
+                images,
+                actors.prompt,
+                generator=noise,
+                places=_places(config, noise) if config.method == "random" else None,
+                per_picture=config.random_gains == "per-picture",
+            )
         features = actors.teacher.encode(images)
     return distillation_loss(
         output,
@@ -206,3 +236,10 @@ def _losses(
         class_counts=stage.class_counts,
         weight=config.distill_weight,
     )
+
+
+def _places(config: TrainConfig, noise: torch.Generator) -> torch.Generator:
+    """Say where the control moves gains to: one arrangement a run, or ever new ones."""
+    if config.random_gains == "per-picture":
+        return noise
+    return generator_for(config.seed, purpose="places of the control")

@@ -1,10 +1,6 @@
 """Explore: drive a prompt towards its objectives while teacher and student stand still."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import get_args
 
 import pandas as pd
 import torch
@@ -12,73 +8,12 @@ from torch import Tensor
 
 from fopro_lab.config import Objective
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.fourier import FourierPrompt, apply_gain
+from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import Student, Teacher
-from fopro_lab.training.objectives import (
-    TaskHead,
-    batch_norm_inputs,
-    check_batch_norms,
-    confidence_loss,
-    disagreement_loss,
-    identity_loss,
-    statistics_distance,
-    task_loss,
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Judge:
-    """Everything that judges a prompt: the frozen actors and the weighted terms.
-
-    Attributes:
-        teacher: Frozen.
-        objectives: Weight of each term that counts, above 0.
-        class_counts: ``(K,)``, training pictures a class; what ``task`` needs.
-        head: What ``task`` trains together with the prompt.
-        student: What ``disagreement`` needs, in evaluation mode.
-        student_size: Side of the picture the student sees, pixels; 0 is as it comes.
-    """
-
-    teacher: Teacher
-    objectives: Mapping[Objective, float]
-    class_counts: Tensor | None = None
-    head: TaskHead | None = None
-    student: Student | None = None
-    student_size: int = 0
-
-    def measure(self, images: Tensor, labels: Tensor, gain: Tensor) -> dict[Objective, Tensor]:
-        """Measure each term, before its weight, on pictures under a gain.
-
-        Args:
-            images: ``(B, 3, H, W)`` in [0, 1].
-            labels: ``(B,)``.
-            gain: ``(B, 3, H, W // 2 + 1)``.
-
-        Returns:
-            A scalar tensor a term.
-        """
-        with ExitStack() as stack:
-            if "statistics" in self.objectives:
-                collected = stack.enter_context(batch_norm_inputs(self.teacher))
-            features = self.teacher.encode(apply_gain(images, gain))
-        terms: dict[Objective, Tensor] = {}
-        for name in self.objectives:
-            if name == "statistics":
-                terms[name] = statistics_distance(collected)
-            elif name == "confidence":
-                terms[name] = confidence_loss(self.teacher.classify(features))
-            elif name == "task":
-                assert self.head is not None and self.class_counts is not None
-                terms[name] = task_loss(
-                    features, head=self.head, labels=labels, class_counts=self.class_counts
-                )
-            elif name == "disagreement":
-                assert self.student is not None
-                seen = shrink(images, self.student_size)
-                terms[name] = disagreement_loss(self.student, seen, features)
-            else:
-                terms[name] = identity_loss(gain)
-        return terms
+from fopro_lab.training.checking import HeldOut, Keeper, hold_drift, plain_features
+from fopro_lab.training.judging import Judge, active_objectives, drift, evaluating
+from fopro_lab.training.objectives import TaskHead
+from fopro_lab.training.references import Reference, reference_of
 
 
 def explore(
@@ -89,6 +24,9 @@ def explore(
     objectives: Mapping[Objective, float],
     steps: int,
     learning_rate: float = 0.01,
+    max_drift: float = 0.0,
+    held_out: HeldOut | None = None,
+    reference: Reference | None = None,
     class_counts: Tensor | None = None,
     head: TaskHead | None = None,
     student: Student | None = None,
@@ -104,6 +42,11 @@ def explore(
         objectives: Weight of each term, 0 or more; a weight of 0 leaves the term out.
         steps: Prompt steps.
         learning_rate: Adam's.
+        max_drift: Bound of the teacher's drift, mean ``1 - cos``: a prompt beyond is moved back
+            towards the identity; 0 is none.
+        held_out: Pictures that choose among the prompts of these steps, and may end them early;
+            None keeps the last prompt.
+        reference: What ``statistics`` compares with; None takes it anew, see `reference_of`.
         class_counts: ``(K,)``, training pictures a class; needed by ``task``.
         head: Goes on from an earlier exploration; None starts one where ``task`` needs it.
         student: Needed by ``disagreement``; set to evaluation mode for the while.
@@ -111,12 +54,15 @@ def explore(
         generator: Source of the prompt's noise.
 
     Returns:
-        One row a step: ``step``, each term before its weight, ``total``, and ``log_gain``, the
-        mean of |log gain|, natural logarithm.
+        One row a step: ``step``, each term before its weight, ``total``, ``log_gain`` (mean of
+        |log gain|, natural logarithm), with a bound ``drift``. Where a check was made after the
+        step, columns ``val_...`` of `Keeper.check`, elsewhere NaN; ``kept`` is 1 for the step
+        whose prompt was kept, nowhere if the prompt was best as it came.
 
     Raises:
         InputError: If an objective lacks what it needs, or there are no batches.
-        WorkError: If a value stops being finite; the prompt is left as it was before that step.
+        WorkError: If a value or a gradient stops being finite; the prompt is left as it was before
+            that step, or as the best that was checked.
 
     Example:
         >>> from fopro_lab.models import load_teacher
@@ -131,74 +77,72 @@ def explore(
         raise InputError("objective 'disagreement': expected a student, got none")
     if "task" in active and class_counts is None:
         raise InputError("objective 'task': expected class_counts, got none")
-    if "task" in active and head is None and class_counts is not None:
+    if "task" not in active:
+        head = None
+    elif head is None and class_counts is not None:
         head = TaskHead(teacher.feature_dim, classes=len(class_counts)).to(teacher.mean.device)
-    judge = Judge(teacher, active, class_counts, head, student, student_size)
+    stream = _endless(batches)
+    first = next(stream)
+    if "statistics" in active:
+        reference = reference or reference_of(teacher, size=first[0].shape[-1])
+    else:
+        reference = None
+    judge = Judge(teacher, active, reference, class_counts, head, student, student_size)
+    prompt.observe(first[0])
     parameters = [*prompt.parameters(), *(head.parameters() if head is not None else ())]
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
-    rows = []
-    with _evaluating(student):
-        for step, (images, labels) in zip(range(steps), _endless(batches), strict=False):
-            height, width = images.shape[2:]
-            gain = prompt.sample_gain(len(images), generator, size=(height, width))
-            terms = judge.measure(images, labels, gain)
-            total = torch.stack([active[name] * value for name, value in terms.items()]).sum()
+    keeper = Keeper(judge, held_out, prompt, max_drift) if held_out is not None else None
+    rows: list[dict[str, float]] = []
+    kept = -1  # the prompt as it came
+    with evaluating(student):
+        if keeper is not None:
+            keeper.check()
+        for step, (images, labels) in enumerate(_chained(first, stream, steps)):
+            gain = prompt.gain(images, generator)
+            terms, features = judge.measure(images, labels, gain)
+            total = judge.total(terms)
             row: dict[str, float] = {name: float(value.detach()) for name, value in terms.items()}
-            if not torch.isfinite(total):
-                raise WorkError(f"explore: step {step}: not finite: {row}; lower explore_rate")
             optimiser.zero_grad()
-            total.backward()
+            if torch.isfinite(total):
+                total.backward()
+            if not torch.isfinite(total) or not _finite_gradients(parameters):
+                if keeper is not None:
+                    keeper.restore()
+                raise WorkError(f"explore: step {step}: not finite: {row}; lower explore_rate")
             optimiser.step()
-            strength = float(gain.detach().log().abs().mean())
-            rows.append({"step": step, **row, "total": float(total.detach()), "log_gain": strength})
-    return pd.DataFrame(rows)
+            row["total"] = float(total.detach())
+            row["log_gain"] = float(gain.detach().log().abs().mean())
+            if max_drift:
+                plain = plain_features(judge, images)
+                row["drift"] = float(drift(plain, features.detach()))
+                if row["drift"] > max_drift or step + 1 == steps:
+                    hold_drift(prompt, judge, images, plain, max_drift)
+            rows.append({"step": step, **row})
+            if keeper is not None and held_out is not None:
+                if (step + 1) % held_out.every == 0 or step + 1 == steps:
+                    rows[-1] |= keeper.check()
+                    kept = step if keeper.waited == 0 else kept
+                if keeper.done:
+                    break
+        if keeper is not None:
+            keeper.restore()
+    history = pd.DataFrame(rows)
+    return history if held_out is None else history.assign(kept=(history["step"] == kept) * 1)
 
 
-@torch.no_grad()
-def batch_norm_distance(
-    teacher: Teacher, images: Tensor, *, prompt: FourierPrompt | None = None
-) -> float:
-    """Measure how far pictures are from what the teacher's batch norms expect.
-
-    Args:
-        teacher: One with batch norms.
-        images: ``(B, 3, H, W)`` in [0, 1], all in one batch.
-        prompt: Put before the teacher; its noise is drawn from a fixed seed.
-
-    Returns:
-        See `fopro_lab.training.objectives.statistics_distance`.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> batch_norm_distance(load_teacher("builtin"), torch.rand(4, 3, 32, 32)) > 0
-        True
-    """
-    with batch_norm_inputs(teacher) as collected:
-        if prompt is not None:
-            images = prompt(images, torch.Generator().manual_seed(0))
-        teacher.encode(images)
-    return float(statistics_distance(collected))
+def _finite_gradients(parameters: list[torch.nn.Parameter]) -> bool:
+    """Tell whether a step may be taken; after a step on NaN nothing could be saved."""
+    norms = [parameter.grad.norm() for parameter in parameters if parameter.grad is not None]
+    return bool(torch.isfinite(torch.stack(norms)).all()) if norms else True
 
 
-def shrink(images: Tensor, size: int) -> Tensor:
-    """Bring pictures to the student's size by an antialiased bilinear filter.
-
-    Args:
-        images: ``(B, C, H, W)``.
-        size: Side, pixels; 0 leaves them alone.
-
-    Returns:
-        ``(B, C, size, size)``.
-
-    Example:
-        >>> shrink(torch.ones(1, 3, 64, 64), 32).shape
-        torch.Size([1, 3, 32, 32])
-    """
-    if size in (0, images.shape[-1]):
-        return images
-    return torch.nn.functional.interpolate(
-        images, (size, size), mode="bilinear", antialias=True, align_corners=False
-    )
+def _chained(
+    first: tuple[Tensor, Tensor], stream: Iterator[tuple[Tensor, Tensor]], steps: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield ``steps`` batches, and take none in advance."""
+    yield first
+    for _ in range(steps - 1):
+        yield next(stream)
 
 
 def _endless(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -210,53 +154,3 @@ def _endless(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor,
         if not came:
             raise InputError("batches: expected images and labels, got none; an iterator that is "
                              "used up cannot begin anew")  # fmt: skip
-
-
-@contextmanager
-def _evaluating(student: Student | None) -> Iterator[None]:
-    """Keep a student's batch norms still; training goes on afterwards as before."""
-    if student is None:
-        yield
-        return
-    was_training = student.training
-    student.eval()
-    try:
-        yield
-    finally:
-        student.train(was_training)
-
-
-def active_objectives(
-    objectives: Mapping[Objective, float], teacher: Teacher
-) -> dict[Objective, float]:
-    """Leave out terms of weight 0, and refuse those that the teacher cannot answer.
-
-    Args:
-        objectives: Weight of each term.
-        teacher: Has it batch norms, a head?
-
-    Returns:
-        The terms that count.
-
-    Raises:
-        InputError: For an unknown name, a negative weight, nothing beside ``identity``, or a
-            term that this teacher lacks.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> active_objectives({"statistics": 1.0, "task": 0.0}, load_teacher("builtin"))
-        {'statistics': 1.0}
-    """
-    active = {name: weight for name, weight in objectives.items() if weight != 0}
-    unknown = sorted(set(active) - set(get_args(Objective)))
-    if unknown:
-        raise InputError(f"objectives: expected names out of {get_args(Objective)}, got {unknown}")
-    if not all(0 < weight < math.inf for weight in active.values()):
-        raise InputError(f"objectives: expected weights of 0 or more, got {active}")
-    if not set(active) - {"identity"}:
-        raise InputError(f"objectives: expected one beside 'identity', got {sorted(active)}")
-    if "confidence" in active and teacher.head is None:
-        raise InputError(f"objective 'confidence': teacher {teacher.name} has no head")
-    if "statistics" in active:
-        check_batch_norms(teacher)
-    return active

@@ -128,7 +128,8 @@ def found_run(folder: Path, config: TrainConfig, fingerprints: dict[str, str]) -
         raise InputError(f"{folder}: holds a run of another config ({told}); choose another --out")
     for key, value in fingerprints.items():
         if run.manifest.get(key) != value:
-            raise InputError(f"{folder}: its {key} is another one: the data set has changed since; "
+            what = "the prompt's file" if key.startswith("prompt") else "the data set"
+            raise InputError(f"{folder}: its {key} is another one: {what} has changed since; "
                              "choose another --out")  # fmt: skip
     return run
 

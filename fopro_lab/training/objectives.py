@@ -1,25 +1,26 @@
 """What a prompt is driven towards: five terms, each switchable and weighted.
 
-These are this project's reconstruction; the published generator was never released.
+These are this project's reconstruction; the published generator was never released. The first,
+the distance from natural statistics, is `fopro_lab.training.references.Reference.distance`.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
 from fopro_lab.fourier.spectrum import at_least_single
-from fopro_lab.models import Student, Teacher
+from fopro_lab.models import Student
 from fopro_lab.training.losses import balanced_softmax_loss, cosine_distance
 
 
 class TaskHead(nn.Module):
     """A linear classifier on the teacher's features, trained together with the prompt.
 
-    Features are standardised over the batch first, since teachers differ a thousandfold in scale.
+    Features are standardised over the batch first, since teachers differ a thousandfold in scale,
+    and divided by the root of their number: a step of Adam moves every weight alike, and with a
+    thousand features a rate that suits the prompt would throw the head from side to side.
 
     Args:
         feature_dim: D.
@@ -40,91 +41,13 @@ class TaskHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``(B, D)`` to logits ``(B, K)``."""
-        return self.linear(self.standardise(features))
-
-
-def check_batch_norms(teacher: Teacher) -> list[nn.BatchNorm2d]:
-    """Return the teacher's batch norms.
-
-    Raises:
-        InputError: If it has none: the objective 'statistics' has nothing to compare with.
-    """
-    layers = teacher.batch_norms()
-    if not layers:
-        raise InputError(
-            f"objective 'statistics': teacher {teacher.name} has no batch norm to compare with; "
-            "set objectives.statistics=0"
-        )
-    return layers
-
-
-@contextmanager
-def batch_norm_inputs(teacher: Teacher) -> Iterator[list[tuple[nn.BatchNorm2d, Tensor]]]:
-    """Collect what goes into each batch norm while the teacher encodes one batch.
-
-    Args:
-        teacher: One with batch norms.
-
-    Yields:
-        A list that the next `encode` fills with pairs of layer and input ``(B, C, H, W)``.
-
-    Raises:
-        InputError: If the teacher has no batch norm.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> teacher = load_teacher("builtin")
-        >>> with batch_norm_inputs(teacher) as collected:
-        ...     _ = teacher.encode(torch.rand(1, 3, 32, 32))
-        >>> len(collected) == len(teacher.batch_norms())
-        True
-    """
-    layers = check_batch_norms(teacher)
-    collected: list[tuple[nn.BatchNorm2d, Tensor]] = []
-
-    def keep(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, nn.BatchNorm2d)
-        collected.append((layer, inputs[0]))
-
-    handles = [layer.register_forward_pre_hook(keep) for layer in layers]
-    try:
-        yield collected
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def statistics_distance(collected: list[tuple[nn.BatchNorm2d, Tensor]]) -> Tensor:
-    """Distance of a batch's channel statistics from the ones the teacher was trained on.
-
-    Per channel the squared 2-Wasserstein distance of two normal distributions in units of the
-    running variance, ``(m - M)^2 / V + (sqrt(v / V) - 1)^2``; mean over channels, then layers.
-
-    Args:
-        collected: From `batch_norm_inputs`, after one `encode`.
-
-    Returns:
-        Scalar, 0 or more, dimensionless.
-
-    Source: DeepInversion's feature prior (Yin et al., CVPR 2020, eq. 4), normalised per channel
-        so that no wide or deep layer decides alone.
-
-    Example:
-        >>> layer = nn.BatchNorm2d(1)
-        >>> picture = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2)  # mean 2, variance 1
-        >>> round(float(statistics_distance([(layer, picture)])), 3)
-        4.0
-    """
-    distances = []
-    for layer, values in collected:
-        assert layer.running_mean is not None and layer.running_var is not None
-        values = at_least_single(values)
-        variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
-        scale = layer.running_var + layer.eps
-        # eps inside both roots: a dead channel has no spread, and its gradient stays finite
-        spread = ((variance + layer.eps) / scale).sqrt() - 1
-        distances.append(((mean - layer.running_mean) ** 2 / scale + spread**2).mean())
-    return torch.stack(distances).mean()
+        if self.training:
+            # The first batches count in full: a running variance that starts at 1 would need
+            # a hundred steps to get down to features of a hundredth.
+            seen = self.standardise.num_batches_tracked
+            assert seen is not None
+            self.standardise.momentum = max(0.1, 1 / (1 + int(seen)))
+        return self.linear(self.standardise(features) / features.shape[1] ** 0.5)
 
 
 def confidence_loss(logits: Tensor) -> Tensor:

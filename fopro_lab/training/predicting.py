@@ -6,7 +6,7 @@ import torch
 
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.models import Student
-from fopro_lab.training.explore import shrink
+from fopro_lab.training.judging import shrink
 
 
 @torch.inference_mode()

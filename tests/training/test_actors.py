@@ -75,17 +75,22 @@ def test_build_prompt_follows_the_config():
     assert (prompt.form, prompt.max_log_gain) == ("ring", 0.3)
     assert sum(p.numel() for p in prompt.parameters()) == 3 * (5 + 1)  # and the corner ring
     assert (prompt.mean_gain() == 1).all()
+    waves = build_prompt(TrainConfig(prompt_form="radial", prompt_waves=4), size=32, seed=0)
+    assert waves.cells.shape == (3, 4, 3)
 
 
-@pytest.mark.parametrize("random", [False, True])
-def test_prompted_follows_its_generator_and_gives_no_gradient(random):
-    prompt, images = moved_prompt("generator"), pictures(3, 16)
+@pytest.mark.parametrize("form", ["generator", "radial", "image"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_prompted_follows_its_generators_and_gives_no_gradient(moved, form):
+    prompt, images = moved_prompt(form), pictures(3, 16)
 
-    def draw(seed):
-        generator = torch.Generator().manual_seed(seed)
-        return prompted(images, prompt, random=random, generator=generator)
+    def draw(seed, place=0):
+        noise, places = (torch.Generator().manual_seed(s) for s in (seed, place))
+        return prompted(images, prompt, generator=noise, places=places if moved else None)
 
-    assert torch.equal(draw(1), draw(1)) and not torch.equal(draw(1), draw(2))
+    assert torch.equal(draw(1), draw(1))
+    assert torch.equal(draw(1), draw(2)) == (form != "generator")
+    assert torch.equal(draw(1), draw(1, place=1)) == (not moved)
     assert not draw(1).requires_grad
     # DC is kept, so every picture keeps its mean colour; a gain of 1.001 on it would fail.
     torch.testing.assert_close(
@@ -93,21 +98,40 @@ def test_prompted_follows_its_generator_and_gives_no_gradient(random):
     )
 
 
-def test_the_control_takes_another_arrangement_than_the_prompt():
+def test_without_places_it_is_the_prompt_itself():
     prompt, images = moved_prompt(), pictures(3, 16)
-    learned, control = (
-        prompted(images, prompt, random=random, generator=torch.Generator().manual_seed(0))
-        for random in (False, True)
-    )
-    assert torch.equal(learned, prompt(images, torch.Generator().manual_seed(0)))
-    assert (learned - control).abs().max() > 1e-2
+    found = prompted(images, prompt, generator=torch.Generator())
+    assert torch.equal(found, prompt(images, torch.Generator()))
 
 
 def test_the_control_of_a_new_prompt_changes_nothing():
     images = pictures(3, 16)
-    control = prompted(images, FourierPrompt("shared", size=16), random=True,
-                       generator=torch.Generator())  # fmt: skip
+    control = prompted(images, FourierPrompt("shared", size=16), generator=torch.Generator(),
+                       places=torch.Generator())  # fmt: skip
     torch.testing.assert_close(control, images, rtol=0, atol=1e-6)
+
+
+def test_a_prompt_from_a_file_is_fixed_and_has_no_head(tmp_path):
+    path = tmp_path / "prompt.safetensors"
+    moved_prompt("radial").save(path)
+    actors = actors_of(method="fopro", prompt_file=str(path), objectives={"confidence": 1.0})
+    assert actors.head is None and actors.reference is None
+    assert actors.prompt.form == "radial"  # whatever the config says
+    assert not any(parameter.requires_grad for parameter in actors.prompt.parameters())
+    assert actors_of(method="ekd", prompt_file=str(path)).prompt is None
+    with pytest.raises(InputError, match="no such file"):
+        actors_of(method="random", prompt_file=str(tmp_path / "other"))
+    FourierPrompt("ring", channels=2).save(path)
+    with pytest.raises(InputError) as error:
+        actors_of(method="fopro", prompt_file=str(path))
+    assert str(error.value) == "prompt_file: expected a prompt of 1 or 3 channels, got 2"
+
+
+def test_the_card_says_what_statistics_are_compared_with():
+    actors = actors_of(method="fopro")
+    assert actors.teacher.card["statistics"] == actors.reference.source
+    assert actors.reference.source == "running statistics of its 12 batch norms"
+    assert actors_of(method="fopro", objectives={"task": 1.0}).reference is None
 
 
 def test_generators_depend_on_numbers_and_purpose():

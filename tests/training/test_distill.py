@@ -14,6 +14,7 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.data import open_from, pack, split_from
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, load_runs
+from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import distill, run_name
 from fopro_lab.training.checkpoints import load_checkpoint
 from fopro_lab.training.predicting import predict
@@ -185,11 +186,59 @@ def test_an_objective_that_the_teacher_lacks_is_told_before_anything_is_written(
     vit = timm.create_model("test_vit", num_classes=0)
     save_file(vit.state_dict(), tmp_path / "vit.safetensors")
     knobs = {"teacher": "timm:test_vit", "weights": str(tmp_path / "vit.safetensors")}
-    with pytest.raises(InputError, match=r"no batch norm .*; set objectives\.statistics=0"):
-        distill(tiny(**knobs), out=tmp_path / "run", verbose=False)
+    with pytest.raises(InputError, match=r"has no head; set objectives\.confidence=0"):
+        distill(tiny(**knobs, objectives={"confidence": 1.0}), out=tmp_path / "run", verbose=False)
     assert not (tmp_path / "run/manifest.json").exists()
-    knobs |= {"objectives": {"task": 1.0}, "epochs": 1}
-    assert distill(tiny(**knobs), out=tmp_path / "run", verbose=False).state == "done"
+    knobs |= {"objectives": {"statistics": 1.0}, "epochs": 1}
+    run = distill(tiny(**knobs), out=tmp_path / "run", verbose=False)
+    assert run.state == "done"
+    assert "no photographs" in run.manifest["teacher"]["statistics"]
+
+
+def test_a_fixed_prompt_is_never_explored_and_knows_its_file(tmp_path):
+    prompt = FourierPrompt("radial", size=16)
+    with torch.no_grad():
+        prompt.cells.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "prompt.safetensors"
+    prompt.save(path)
+    config = tiny(method="fopro", prompt_file=str(path))
+    run = distill(config, out=tmp_path / "run", verbose=False)
+    assert not (tmp_path / "run/exploration.csv").exists()
+    assert torch.equal(run.prompt().mean_gain(), prompt.mean_gain())
+    # The prompt acts: without it the same seed trains otherwise.
+    plain = distill(tiny(method="ekd"), out=tmp_path / "plain", verbose=False)
+    assert run.history["loss"].iloc[-1] != plain.history["loss"].iloc[-1]
+    prompt.shrink_(0.5)
+    prompt.save(path)
+    with pytest.raises(InputError, match="the prompt's file has changed since"):
+        distill(config, out=tmp_path / "run", verbose=False)
+    path.unlink()
+    with pytest.raises(InputError, match=r"^prompt_file: .*: no such file"):
+        distill(config, out=tmp_path / "other", verbose=False)
+
+
+def test_the_schedule_decides_when_prompts_are_explored(tmp_path):
+    knobs = {"epochs": 3, "warmup_epochs": 1, "explore_every": 0, "explore_check_every": 1}
+    run = distill(tiny(**knobs, max_drift=0.05), out=tmp_path, verbose=False)
+    table = pd.read_csv(tmp_path / "exploration.csv")
+    assert set(table["epoch"]) == {2}
+    assert {"drift", "val_task", "val_balanced_accuracy", "kept"} <= set(table)
+    # The first epoch is EKD's, to the last bit.
+    plain = distill(tiny(method="ekd", epochs=3), out=tmp_path / "plain", verbose=False)
+    assert run.history["loss"].iloc[0] == plain.history["loss"].iloc[0]
+    assert run.history["loss"].iloc[1] != plain.history["loss"].iloc[1]
+
+
+@pytest.mark.parametrize("places", ["fixed", "per-picture"])
+def test_the_control_trains_with_gains_elsewhere(tmp_path, places):
+    knobs = {"explore_steps": 3, "explore_rate": 0.1, "explore_check_every": 0}
+    runs = [
+        distill(tiny(method=m, random_gains=places, **knobs), out=tmp_path / m, verbose=False)
+        for m in ("fopro", "random")
+    ]
+    # Both explore alike; what differs is where the gains are put.
+    assert runs[0].prompt().mean_gain().equal(runs[1].prompt().mean_gain())
+    assert runs[0].history["loss"].iloc[0] != runs[1].history["loss"].iloc[0]
 
 
 def test_a_full_disk_keeps_the_epoch_before(tmp_path, monkeypatch):

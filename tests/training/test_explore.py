@@ -10,63 +10,15 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import build_student, wrap_teacher
 from fopro_lab.models.weights import load_matching, read_weights
-from fopro_lab.training import batch_norm_distance, explore
-from fopro_lab.training.explore import shrink
-from fopro_lab.training.objectives import TaskHead, batch_norm_inputs, statistics_distance
+from fopro_lab.training import explore, natural_distance
+from fopro_lab.training.judging import shrink
+from fopro_lab.training.objectives import TaskHead
 from tests.models.cifar import CifarResNet
-from tests.models.toys import norm_teacher, pictures, pool_teacher
-
-COUNTS = torch.tensor([30, 10, 2])
-
-
-def labelled(count=2, side=16):
-    """Batches of noise whose class shows in fine stripes, faint for an untrained eye."""
-    batches = []
-    for seed in range(count):
-        images, labels = pictures(12, side, seed=seed), torch.arange(12) % 3
-        columns = torch.arange(side)
-        for label in range(3):
-            wave = torch.cos(2 * torch.pi * columns * (label + 2) / 8)
-            images[labels == label] += 0.1 * wave
-        batches.append((images, labels))
-    return batches
+from tests.models.toys import norm_teacher, pictures
+from tests.training.explorations import COUNTS, labelled, message, run, same, snapshot
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def snapshot(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def same(module, state):
-    return all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
-
-
-def message(kind, *arguments, **settings):
-    with pytest.raises(kind) as caught:
-        explore(*arguments, **settings)
-    return str(caught.value)
-
-
-def run(objective, *, form="shared", steps=25, prompt=None, student=None, **settings):
-    prompt = prompt or FourierPrompt(form, size=16, rows=6, rings=3, noise=4)
-    return prompt, explore(
-        prompt,
-        norm_teacher(classes=6),
-        labelled(),
-        objectives={objective: 1.0},
-        steps=steps,
-        learning_rate=0.05,
-        class_counts=COUNTS,
-        student=student,
-        generator=seeded(),
-        **settings,
-    )
-
-
-@pytest.mark.parametrize("form", ["generator", "shared", "ring"])
+@pytest.mark.parametrize("form", ["generator", "shared", "ring", "radial", "image"])
 @pytest.mark.parametrize("objective", ["statistics", "confidence", "task", "disagreement"])
 def test_each_objective_lowers_its_own_term(form, objective):
     student = build_student("small", classes=3, teacher_dim=5)
@@ -119,7 +71,7 @@ def test_the_total_is_the_weighted_sum():
 def test_the_first_statistics_term_is_that_of_the_plain_pictures():
     # A new prompt is the identity, so step 0 measures the pictures as they are.
     _, history = run("statistics", steps=1)
-    plain = batch_norm_distance(norm_teacher(), labelled()[0][0])
+    plain = natural_distance(norm_teacher(), labelled()[0][0])
     assert history["statistics"].iloc[0] == pytest.approx(plain, rel=1e-5)
 
 
@@ -213,7 +165,10 @@ def test_a_value_that_is_not_finite_stops_before_the_step():
         ({"identity": 1.0}, "objectives: expected one beside 'identity', got ['identity']"),
         ({}, "objectives: expected one beside 'identity', got []"),
         ({"task": 0.0}, "objectives: expected one beside 'identity', got []"),
-        ({"confidence": 1.0}, "objective 'confidence': teacher wrapped has no head"),
+        (
+            {"confidence": 1.0},
+            "objective 'confidence': teacher wrapped has no head; set objectives.confidence=0",
+        ),
         ({"task": 1.0}, "objective 'task': expected class_counts, got none"),
         ({"disagreement": 1.0}, "objective 'disagreement': expected a student, got none"),
         (
@@ -238,22 +193,31 @@ def test_an_objective_that_lacks_what_it_needs_is_said(objectives, expected):
     )
 
 
-def test_statistics_need_batch_norms():
-    told = message(InputError, FourierPrompt("ring", size=16), pool_teacher(), labelled(),
-                   objectives={"statistics": 1.0}, steps=1)  # fmt: skip
-    assert told.startswith("objective 'statistics': teacher wrapped has no batch norm")
-
-
-def test_batch_norm_distance_is_the_term_under_the_prompt():
+def test_the_distance_under_a_prompt_is_the_one_explore_measures():
     teacher, images = norm_teacher(), pictures(6)
-    prompt = FourierPrompt("generator", size=16)
-    plain = batch_norm_distance(teacher, images)
-    assert batch_norm_distance(teacher, images, prompt=prompt) == pytest.approx(plain, rel=1e-5)
-    explore(prompt, teacher, labelled(), objectives={"statistics": 1.0}, steps=5, learning_rate=0.1)
-    with batch_norm_inputs(teacher) as collected, torch.no_grad():
-        teacher.encode(prompt(images, seeded(0)))
-    measured = batch_norm_distance(teacher, images, prompt=prompt)
-    assert measured == float(statistics_distance(collected)) != plain
+    prompt = FourierPrompt("shared", size=16)
+    settings = {"objectives": {"statistics": 1.0}, "learning_rate": 0.1}
+    batches = [(images, torch.zeros(6, dtype=torch.int64))]
+    explore(prompt, teacher, batches, steps=5, **settings)
+    measured = natural_distance(teacher, images, prompt=prompt)
+    history = explore(prompt, teacher, batches, steps=1, **settings)
+    assert history["statistics"].iloc[0] == pytest.approx(measured, rel=1e-5)
+    assert measured != pytest.approx(natural_distance(teacher, images), rel=1e-3)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(monkeypatch):
+    # A finite loss may have a gradient that is none; after that step nothing could be saved.
+    import fopro_lab.training.judging as judging
+
+    def rooted(gain):
+        return (gain - 1).square().sum().sqrt()  # 0 at the start, and its slope is 0 / 0
+
+    monkeypatch.setattr(judging, "identity_loss", rooted)
+    prompt = FourierPrompt("ring", size=16)
+    told = message(WorkError, prompt, norm_teacher(), labelled(), steps=3,
+                   objectives={"statistics": 1.0, "identity": 1.0})  # fmt: skip
+    assert told.startswith("explore: step 0: not finite: ") and "lower explore_rate" in told
+    assert (prompt.mean_gain() == 1).all()
 
 
 def test_shrink_averages_and_leaves_the_right_size_alone():
@@ -269,7 +233,8 @@ def test_shrink_averages_and_leaves_the_right_size_alone():
 @pytest.mark.real
 def test_the_cifar_resnet_sees_more_of_what_it_knows_in_ham10000(shared, tmp_path):
     # Measured: the prompt is explored on training lesions alone; the batch-norm distance of 80
-    # pictures of other lesions, in one batch, falls from 0.329 to 0.222 in ten steps.
+    # pictures of other lesions, in one batch, falls from 0.329 to 0.200 in ten steps (a shared map
+    # needs twenty for a third, 432 numbers where this form has 54).
     network = CifarResNet()
     weights = read_weights(shared / "weights/resnet56-4bfd9763.th")
     assert load_matching(network, weights)["coverage"] == 1
@@ -287,12 +252,12 @@ def test_the_cifar_resnet_sees_more_of_what_it_knows_in_ham10000(shared, tmp_pat
     groups = dataset.table["group"]
     assert not set(groups[split.train]) & set(groups[split.test])
     held_out = torch.stack([packed[row][0] for row in split.test])
-    prompt = FourierPrompt("shared", size=32)
-    before = batch_norm_distance(teacher, held_out, prompt=prompt)
+    prompt = FourierPrompt("radial", size=32)
+    before = natural_distance(teacher, held_out, prompt=prompt)
     explore(
         prompt, teacher, cycle(packed, split.train, batch_size=16),
         objectives={"statistics": 1.0}, steps=10, learning_rate=0.1,
     )  # fmt: skip
-    after = batch_norm_distance(teacher, held_out, prompt=prompt)
+    after = natural_distance(teacher, held_out, prompt=prompt)
     assert len(held_out) >= 60
-    assert after < 0.85 * before
+    assert after < 2 / 3 * before  # at least a third less

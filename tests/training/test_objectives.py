@@ -2,39 +2,21 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from fopro_lab.errors import InputError
 from fopro_lab.models import build_student
 from fopro_lab.training.objectives import (
     TaskHead,
-    batch_norm_inputs,
     confidence_loss,
     disagreement_loss,
     identity_loss,
-    statistics_distance,
     task_loss,
 )
-from tests.models.toys import norm_teacher, pictures, pool_teacher
+from tests.models.toys import pictures
 
 
 def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def slow_statistics(collected):
-    """(m - M)^2 / V + (sqrt(v / V) - 1)^2, number by number; mean over channels, then layers."""
-    layers = []
-    for layer, values in collected:
-        channels = []
-        for c in range(values.shape[1]):
-            numbers = values[:, c].flatten().tolist()
-            mean = sum(numbers) / len(numbers)
-            variance = sum((x - mean) ** 2 for x in numbers) / len(numbers) + layer.eps
-            expected, scale = float(layer.running_mean[c]), float(layer.running_var[c]) + layer.eps
-            channels.append((mean - expected) ** 2 / scale + (math.sqrt(variance / scale) - 1) ** 2)
-        layers.append(sum(channels) / len(channels))
-    return sum(layers) / len(layers)
 
 
 def slow_confidence(logits):
@@ -46,92 +28,6 @@ def slow_confidence(logits):
     mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     each = -sum(p * math.log(p) for row in rows for p in row) / len(rows)
     return each + sum(p * math.log(p) for p in mean)
-
-
-def toy_layers():
-    """Two layers of other widths and scales, with inputs that do not fit them."""
-    collected = []
-    for seed, channels in ((0, 2), (1, 5)):
-        layer = nn.BatchNorm2d(channels).double()
-        layer.running_mean = 10 * normal(channels, seed=seed)
-        layer.running_var = normal(channels, seed=seed + 2).exp()
-        collected.append((layer, 3 * normal(4, channels, 3, 2, seed=seed + 4) + 1))
-    return collected
-
-
-def test_statistics_distance_equals_the_formula():
-    collected = toy_layers()
-    # The unbiased variance (24 pixels a channel) would be off by 1e-2 of the spread's part.
-    assert abs(float(statistics_distance(collected)) / slow_statistics(collected) - 1) < 1e-12
-
-
-def test_statistics_distance_of_fitting_statistics_is_zero():
-    values = normal(4, 3, 5, 5)
-    layer = nn.BatchNorm2d(3).double()
-    layer.running_mean = values.mean(dim=(0, 2, 3))
-    layer.running_var = values.var(dim=(0, 2, 3), correction=0)
-    assert float(statistics_distance([(layer, values)])) < 1e-20
-
-
-def test_statistics_distance_does_not_know_the_unit():
-    # Scaling a layer's input and its running statistics alike changes nothing but eps's share.
-    (layer, values), _ = toy_layers()
-    before = statistics_distance([(layer, values)])
-    layer.running_mean, layer.running_var = layer.running_mean * 1e3, layer.running_var * 1e6
-    torch.testing.assert_close(
-        statistics_distance([(layer, values * 1e3)]), before, rtol=1e-4, atol=0
-    )
-
-
-def test_statistics_distance_has_the_right_gradient():
-    (layer, values), _ = toy_layers()
-    values.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: statistics_distance([(layer, x)]), (values,))
-
-
-def test_statistics_distance_of_a_dead_channel_has_a_finite_gradient():
-    layer = nn.BatchNorm2d(2)
-    assert layer.running_var is not None
-    layer.running_var.zero_()
-    values = torch.zeros(2, 2, 3, 3, requires_grad=True)
-    statistics_distance([(layer, values)]).backward()
-    assert torch.isfinite(values.grad).all()
-
-
-def test_batch_norm_inputs_are_what_each_layer_sees():
-    teacher = norm_teacher()
-    with batch_norm_inputs(teacher) as collected:
-        teacher.encode(pictures())
-    assert [layer for layer, _ in collected] == teacher.batch_norms()
-    normalised = (pictures() - teacher.mean) / teacher.std
-    first = teacher.body[0](normalised)
-    torch.testing.assert_close(collected[0][1], first)
-    torch.testing.assert_close(collected[1][1], teacher.body[:4](normalised))
-
-
-def hooks(teacher):
-    return sum(len(module._forward_pre_hooks) for module in teacher.modules())
-
-
-def test_batch_norm_inputs_leave_no_hook_behind():
-    teacher = norm_teacher()
-    with batch_norm_inputs(teacher) as collected:
-        assert hooks(teacher) == 2
-    assert hooks(teacher) == 0
-    teacher.encode(pictures())
-    assert collected == []
-    with pytest.raises(KeyError), batch_norm_inputs(teacher):
-        raise KeyError
-    assert hooks(teacher) == 0
-
-
-def test_batch_norm_inputs_need_batch_norms():
-    with pytest.raises(InputError) as caught, batch_norm_inputs(pool_teacher()):
-        pass
-    assert str(caught.value) == (
-        "objective 'statistics': teacher wrapped has no batch norm to compare with; "
-        "set objectives.statistics=0"
-    )
 
 
 def test_confidence_equals_the_formula():
@@ -159,7 +55,8 @@ def test_task_equals_balanced_softmax_of_standardised_features():
     for column in features.T.tolist():
         mean = sum(column) / 6
         variance = sum((x - mean) ** 2 for x in column) / 6
-        columns.append([(x - mean) / math.sqrt(variance + 1e-5) for x in column])
+        standard = [(x - mean) / math.sqrt(variance + 1e-5) for x in column]
+        columns.append([x / math.sqrt(3) for x in standard])  # three features
     weight, bias = head.linear.weight.tolist(), head.linear.bias.tolist()
     expected = 0.0
     for i, label in enumerate(labels.tolist()):
@@ -170,8 +67,18 @@ def test_task_equals_balanced_softmax_of_standardised_features():
         weights = [n * math.exp(a) for n, a in zip(counts.tolist(), logits, strict=True)]
         expected -= math.log(weights[label] / sum(weights)) / 6
     loss = task_loss(features, head=head, labels=labels, class_counts=counts)
-    # Features that are not standardised would be off by more than 1.
+    # Features that are not standardised would be off by more than 1, undivided ones by 0.1.
     assert abs(float(loss.detach()) - expected) < 1e-12
+
+
+def test_a_head_knows_the_scale_of_features_after_a_few_batches():
+    head = TaskHead(3, classes=2)
+    for seed in range(4):
+        head(1e-3 * normal(32, 3, seed=seed).float() + 5)
+    mean, spread = head.standardise.running_mean, head.standardise.running_var.sqrt()
+    torch.testing.assert_close(mean, torch.full((3,), 5.0), atol=5e-4, rtol=0)
+    # At torch's fixed momentum the spread would still be 0.8.
+    torch.testing.assert_close(spread, torch.full((3,), 1e-3), atol=2e-4, rtol=0)
 
 
 def test_task_heads_depend_on_their_seed_alone():

@@ -1,0 +1,227 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fopro_lab.errors import InputError
+from fopro_lab.fourier import FourierPrompt
+from fopro_lab.models import load_teacher, wrap_teacher
+from fopro_lab.training import explore, natural_distance, reference_of
+from fopro_lab.training.references import FLOOR, Moments, Reference, watched
+from tests.models.toys import norm_teacher, pictures, pool_teacher
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def slow_distance(layers):
+    """(m - M)^2 / V + (sqrt(v / V) - 1)^2, number by number; mean over channels, then layers."""
+    found = []
+    for layer, values in layers:
+        channels = []
+        for c in range(values.shape[1]):
+            numbers = values[:, c].flatten().tolist()
+            mean = sum(numbers) / len(numbers)
+            variance = sum((x - mean) ** 2 for x in numbers) / len(numbers) + layer.eps
+            expected, scale = float(layer.running_mean[c]), float(layer.running_var[c]) + layer.eps
+            channels.append((mean - expected) ** 2 / scale + (math.sqrt(variance / scale) - 1) ** 2)
+        found.append(sum(channels) / len(channels))
+    return sum(found) / len(found)
+
+
+def distance(layers):
+    """As `slow_distance`, by the room's own hooks: each layer is fed its values."""
+    body = nn.ModuleList([layer for layer, _ in layers])
+    reference = Reference(
+        "toy",
+        tuple(body),
+        tuple(Moments(layer.running_mean, layer.running_var) for layer in body),
+        tuple(layer.eps for layer in body),
+    )
+    with watched(pool_teacher(), tuple(body)) as measured:
+        for layer, values in layers:
+            layer.eval()(values)
+    return reference.distance(measured)
+
+
+def toy_layers():
+    """Two layers of other widths and scales, with inputs that do not fit them."""
+    layers = []
+    for seed, channels in ((0, 2), (1, 5)):
+        layer = nn.BatchNorm2d(channels).double()
+        layer.running_mean = 10 * normal(channels, seed=seed)
+        layer.running_var = normal(channels, seed=seed + 2).exp()
+        layers.append((layer, 3 * normal(4, channels, 3, 2, seed=seed + 4) + 1))
+    return layers
+
+
+def test_the_distance_equals_the_formula():
+    # The unbiased variance (24 pixels a channel) would be off by 1e-2 of the spread's part.
+    assert abs(float(distance(toy_layers())) / slow_distance(toy_layers()) - 1) < 1e-12
+
+
+def test_the_distance_of_fitting_statistics_is_zero():
+    values = normal(4, 3, 5, 5)
+    layer = nn.BatchNorm2d(3).double()
+    layer.running_mean = values.mean(dim=(0, 2, 3))
+    layer.running_var = values.var(dim=(0, 2, 3), correction=0)
+    assert float(distance([(layer, values)])) < 1e-20
+
+
+def test_the_distance_does_not_know_the_unit():
+    # Scaling a layer's input and its running statistics alike changes nothing but eps's share.
+    (layer, values), _ = toy_layers()
+    before = distance([(layer, values)])
+    layer.running_mean, layer.running_var = layer.running_mean * 1e3, layer.running_var * 1e6
+    torch.testing.assert_close(distance([(layer, values * 1e3)]), before, rtol=1e-4, atol=0)
+
+
+def test_the_distance_has_the_right_gradient():
+    (layer, values), _ = toy_layers()
+    values.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: distance([(layer, x)]), (values,))
+
+
+def test_the_distance_of_a_dead_channel_has_a_finite_gradient():
+    layer = nn.BatchNorm2d(2)
+    assert layer.running_var is not None
+    layer.running_var.zero_()
+    values = torch.zeros(2, 2, 3, 3, requires_grad=True)
+    distance([(layer, values)]).backward()
+    assert torch.isfinite(values.grad).all()
+
+
+def test_watched_layers_tell_what_each_sees():
+    teacher = norm_teacher()
+    with watched(teacher, tuple(teacher.batch_norms())) as measured:
+        teacher.encode(pictures())
+    normalised = (pictures() - teacher.mean) / teacher.std
+    for moments, depth in zip(measured, (1, 4), strict=True):
+        seen = teacher.body[:depth](normalised)
+        torch.testing.assert_close(moments.mean, seen.mean(dim=(0, 2, 3)))
+        torch.testing.assert_close(moments.variance, seen.var(dim=(0, 2, 3), correction=0))
+
+
+def hooks(teacher):
+    modules = list(teacher.modules())
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in modules)
+
+
+@pytest.mark.parametrize("of_body", [False, True])
+def test_watching_leaves_no_hook_behind(of_body):
+    teacher = norm_teacher()
+    layers = (teacher.body,) if of_body else tuple(teacher.batch_norms())
+    with watched(teacher, layers) as measured:
+        assert hooks(teacher) == len(layers)
+    assert hooks(teacher) == 0
+    teacher.encode(pictures())
+    assert measured == []
+    with pytest.raises(KeyError), watched(teacher, layers):
+        raise KeyError
+    assert hooks(teacher) == 0
+
+
+def vit(side=16):
+    """A ViT of two blocks with random weights."""
+    import timm
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = timm.create_model("test_vit", img_size=side, patch_size=4, num_classes=0)
+    return wrap_teacher(model, mean=[0.5] * 3, std=[0.5] * 3, input_size=side, feature_dim=64)
+
+
+def test_batch_norms_are_their_own_reference():
+    teacher = norm_teacher()
+    reference = reference_of(teacher, natural="nowhere")  # which is not read
+    assert reference.source == "running statistics of its 2 batch norms"
+    assert reference.expected[0].mean is teacher.batch_norms()[0].running_mean
+    plain = natural_distance(teacher, pictures(6), reference=reference)
+    assert plain == natural_distance(teacher, pictures(6))
+
+
+def test_a_vit_is_compared_by_its_tokens(tmp_path):
+    teacher = vit()
+    reference = reference_of(teacher, size=16)
+    count = len(teacher.layer_norms())
+    assert count > 4 and len(reference.layers) == len(reference.expected) == count
+    assert reference.source == (
+        f"inputs of its {count} layer norms on 128 generated pictures of 16 px with the stored "
+        "colours and spectrum of natural ones, no photographs"
+    )
+    assert all(len(moments.mean) == 64 for moments in reference.expected)
+    # Moments over all tokens of all pictures at once: those of parts would leave their spread out.
+    from fopro_lab.training.natural_pictures import natural_pictures
+
+    with watched(teacher, reference.layers) as measured, torch.no_grad():
+        teacher.encode(natural_pictures(128, size=16)[0])
+    for whole, expected in zip(measured, reference.expected, strict=True):
+        torch.testing.assert_close(whole.variance, expected.variance, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(whole.mean, expected.mean, rtol=1e-4, atol=1e-5)
+    assert float(reference.distance(measured)) < 1e-6
+    assert float(reference.floors[0]) == pytest.approx(
+        FLOOR * float(reference.expected[0].variance.mean())
+    )
+
+
+def test_a_prompt_brings_a_vit_closer_to_natural_statistics():
+    teacher = vit()
+    reference = reference_of(teacher, size=16)
+    smooth = torch.nn.functional.avg_pool2d(pictures(16, 32), 2).repeat_interleave(1, 0)
+    prompt = FourierPrompt("radial", size=16)
+    before = natural_distance(teacher, smooth, reference=reference)
+    explore(
+        prompt, teacher, [(smooth, torch.zeros(16, dtype=torch.int64))], steps=12,
+        objectives={"statistics": 1.0}, learning_rate=0.05, reference=reference,
+    )  # fmt: skip
+    assert natural_distance(teacher, smooth, prompt=prompt, reference=reference) < 0.95 * before
+
+
+def test_a_teacher_without_any_norm_is_compared_by_its_features():
+    teacher = pool_teacher()
+    reference = reference_of(teacher, size=16)
+    assert reference.source.startswith("its features on 128 generated pictures of 16 px")
+    assert len(reference.expected) == 1 and len(reference.expected[0].mean) == 12
+    assert natural_distance(teacher, pictures(4), reference=reference) > 0
+
+
+def test_given_pictures_are_used_and_told(tmp_path):
+    from PIL import Image
+
+    for number in range(3):
+        pixels = (255 * pictures(1, 16 if number else 8, seed=number)[0]).byte()
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / f"deep/{number}.png")
+    reference = reference_of(pool_teacher(), natural=str(tmp_path), size=16)
+    assert reference.source == (
+        f"its features on 3 natural pictures of {tmp_path.name} at 16 px, 1 of them enlarged, so "
+        "without their top frequencies"
+    )
+
+
+def test_no_natural_pictures_are_said(tmp_path):
+    with pytest.raises(InputError) as caught:
+        reference_of(pool_teacher(), natural=str(tmp_path))
+    assert str(caught.value) == (f"natural: expected two or more pictures in {tmp_path}, got 0")
+    with pytest.raises(InputError, match="natural: expected a folder or a zip of pictures, got"):
+        reference_of(pool_teacher(), natural="nowhere")
+
+
+@pytest.mark.real
+def test_generated_pictures_are_nearer_to_photographs_than_lesions_are(shared):
+    # By what its batch norms saw, the builtin teacher: 0.15 photographs, 0.16 generated ones, 0.24
+    # photographs with their phases mixed, 0.68 lesions, 1.28 noise.
+    from fopro_lab.training.natural_pictures import natural_pictures
+
+    teacher = load_teacher("builtin")
+    generated, photographs, lesions = (
+        natural_distance(teacher, natural_pictures(64, size=64, folder=folder)[0])
+        for folder in (
+            "",
+            str(shared / "data/natural/caltech101_30.zip"),
+            str(shared / "data/ham10000"),
+        )
+    )
+    assert photographs < generated < 0.5 * lesions
