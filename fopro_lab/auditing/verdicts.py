@@ -10,6 +10,7 @@ from fopro_lab.auditing.findings import Finding, Level
 from fopro_lab.data import Pack, Split
 
 FEW = 10  # pictures; with fewer a recall is told as k of n
+CROWD = 20  # pictures; a group of more, and of a tenth of all, may be a word for not known
 TANGLED = (0.1, 0.3)  # Cramer's V from which class and source are worth a note, a warning
 BLIND = (0.05, 0.15)  # detectable difference from which the tail is worth a note, a warning
 
@@ -17,10 +18,14 @@ BLIND = (0.05, 0.15)  # detectable difference from which the tail is worth a not
 def judge_reading(packed: Pack) -> Finding:
     """Are all pictures there and readable?"""
     broken, total = len(packed.left_out), len(packed) + len(packed.left_out)
+    others, also = packed.dataset.passed_over, ""
+    if others:
+        also = f"; {_counted(len(others), 'other file')} passed over, first {others[0]}"
     if not broken:
-        return Finding("ok", "reading", 0, f"all {total:,} pictures can be read")
+        level: Level = "note" if others else "ok"
+        return Finding(level, "reading", 0, f"all {total:,} pictures can be read{also}")
     verdict = f"{broken:,} of {total:,} pictures cannot be read; all else is said of the others"
-    return Finding("fail", "reading", broken, verdict)
+    return Finding("fail", "reading", broken, verdict + also)
 
 
 def judge_notes(split: Split) -> list[Finding]:
@@ -67,14 +72,15 @@ def judge_groups(table: pd.DataFrame, torn: pd.DataFrame, ties: pd.DataFrame) ->
     if table["group"].is_unique:
         verdict = "unknown lesions or patients: pictures of one may lie in two parts unseen"
         return Finding("warn", "groups", None, verdict)
+    crowded = _tell_crowd(table["group"])
     if torn.empty:
         told = f"none of {table['group'].nunique():,} groups has pictures in two parts"
-        return Finding("ok", "groups", 0, told)
+        return Finding("note" if crowded else "ok", "groups", 0, told + crowded)
     test, tested = _tied(ties, "group", part="test"), _held(ties, "test")
     val = _tied(ties, "group", part="val")
     verdict = f"{_counted(len(torn), 'torn group')}: of {tested:,} test pictures {test:,}"
     verdict += f" ({_percent(test, tested)}) show one that is in training too"
-    verdict += f", of {_held(ties, 'val'):,} for validation {val:,}"
+    verdict += f", of {_held(ties, 'val'):,} for validation {val:,}{crowded}"
     return Finding("fail" if test or val else "warn", "groups", len(torn), verdict)
 
 
@@ -141,6 +147,15 @@ def judge_power(power: pd.DataFrame) -> Finding:
         f"{tail['n']:,} test pictures of {tail['units']:,} groups"
     )
     return Finding(level, "power", least, verdict)
+
+
+def _tell_crowd(groups: pd.Series) -> str:
+    """Name a group so large that its name may stand for an unknown lesion or patient."""
+    sizes = groups.value_counts()
+    largest = int(sizes.iloc[0])
+    if largest <= max(CROWD, len(groups) / 10):
+        return ""
+    return f"; '{sizes.index[0]}' alone has {largest:,} of {len(groups):,} pictures"
 
 
 def _tied(ties: pd.DataFrame, tie: str, *, part: str) -> int:

@@ -30,16 +30,18 @@ class Benchmark(NamedTuple):
         class_names: In the order of the labels.
         reader: Of the pixels.
         files: Whose sizes and times stand for the pixels.
+        passed_over: Files below the folder that are taken for no pictures.
 
     Example:
         >>> Benchmark._fields
-        ('table', 'class_names', 'reader', 'files')
+        ('table', 'class_names', 'reader', 'files', 'passed_over')
     """
 
     table: pd.DataFrame
     class_names: tuple[str, ...]
     reader: FileReader | ArrayReader
     files: list[str]
+    passed_over: tuple[str, ...] = ()
 
 
 def benchmark_place(name: str) -> Path | None:

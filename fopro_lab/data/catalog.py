@@ -139,7 +139,10 @@ def open_dataset(
     found = found or _read_path(path, columns, leave_out)
     sizes, stamp = _look_at(found.files)
     fingerprint = _fingerprint(found.table, found.class_names, sizes)
-    dataset = Dataset(name, found.table, found.class_names, found.reader, fingerprint, stamp)
+    dataset = Dataset(
+        *(name, found.table, found.class_names, found.reader, fingerprint, stamp),
+        passed_over=found.passed_over,
+    )
     if 0 < pictures < len(dataset):
         chosen = dataset.subset(choose_rows(dataset.table, pictures=pictures, seed=seed))
         return _renamed(chosen, pictures, seed)
@@ -204,19 +207,28 @@ def _renamed(dataset: Dataset, pictures: int, seed: int) -> Dataset:
 
 
 def _read_path(path: Path, columns: CsvColumns, leave_out: bool) -> Benchmark:
-    """Read a folder or CSV of the user's."""
-    table, class_names = _read_table(path, columns, leave_out)
+    """Read a folder or CSV of the user's; a CSV tells itself what its pictures are."""
+    csv_path = _find_csv(path)
+    passed_over: tuple[str, ...] = ()
+    if csv_path is not None:
+        root = path.parent if csv_path == path else path
+        table, class_names = read_csv_pictures(
+            csv_path, root=root, columns=columns, leave_out=leave_out
+        )
+    elif columns != CsvColumns():
+        raise InputError(f"{path}: a column was named, but the folder holds no CSV")
+    else:
+        table, class_names, passed_over = read_folders(path)
     paths = table["path"].tolist()
-    return Benchmark(table, class_names, FileReader(tuple(paths)), paths)
+    return Benchmark(table, class_names, FileReader(tuple(paths)), paths, passed_over)
 
 
-def _read_table(
-    path: Path, columns: CsvColumns, leave_out: bool
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _find_csv(path: Path) -> Path | None:
+    """Return the CSV that is named or lies in a folder; None if there is none."""
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".tsv"):
             raise InputError(f"{path}: expected a folder or a CSV, got a '{path.suffix}' file")
-        return read_csv_pictures(path, root=path.parent, columns=columns, leave_out=leave_out)
+        return path
     try:
         found = sorted(file for file in path.glob("*.[ct]sv") if file.name[0] != ".")
     except OSError as error:
@@ -224,11 +236,7 @@ def _read_table(
     if len(found) > 1:
         some = ", ".join(file.name for file in found[:4])
         raise InputError(f"{path}: expected one CSV, found {some}; give the path of the one")
-    if found:
-        return read_csv_pictures(found[0], root=path, columns=columns, leave_out=leave_out)
-    if columns != CsvColumns():
-        raise InputError(f"{path}: a column was named, but the folder holds no CSV")
-    return read_folders(path)
+    return found[0] if found else None
 
 
 def _look_at(paths: list[str]) -> tuple[list[int], str]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fopro_lab.errors import InputError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"})
+SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .gif .ppm".split())
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -38,7 +38,31 @@ def list_pictures(folder: Path | str) -> list[str]:
         ...     list_pictures(folder)
         ['a.jpg', 'b.PNG']
     """
+    return sort_files(folder)[0]
+
+
+def sort_files(folder: Path | str) -> tuple[list[str], list[str]]:
+    """List the pictures below a folder, and the other files, which are passed over.
+
+    Args:
+        folder: As of `list_pictures`; hidden files are in neither list.
+
+    Returns:
+        Sorted paths relative to ``folder`` of the pictures, and of the others.
+
+    Raises:
+        InputError: If a folder may not be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("a.jfif", "b", "notes.txt"):
+        ...         _ = (Path(folder) / name).write_bytes(b"")
+        ...     sort_files(folder)
+        (['a.jfif'], ['b', 'notes.txt'])
+    """
     found: list[str] = []
+    others: list[str] = []
     seen: set[str] = set()
 
     def refuse(error: OSError) -> None:
@@ -52,15 +76,14 @@ def list_pictures(folder: Path | str) -> list[str]:
         seen.add(real)
         inside = os.path.relpath(parent, folder).replace(os.sep, "/")
         prefix = "" if inside == "." else inside + "/"
-        found += [
-            prefix + name
-            for name in files
-            if name[0] != "." and name[name.rfind(".") :].lower() in SUFFIXES
-        ]
-    return sorted(found)
+        for name in files:
+            if name[0] != ".":
+                is_picture = os.path.splitext(name)[1].lower() in SUFFIXES
+                (found if is_picture else others).append(prefix + name)
+    return sorted(found), sorted(others)
 
 
-def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, ...]]:
     """Read a folder per class, or train, val and test folders with a folder per class in each.
 
     Args:
@@ -68,7 +91,8 @@ def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
     Returns:
         Table with the columns image (path below ``root``), path, label, group (the picture
-        itself), source (empty), split; and the class names in alphabetical order.
+        itself), source (empty), split; the class names in alphabetical order; and the files that
+        were passed over because their names are no pictures'.
 
     Raises:
         InputError: If it holds no pictures, pictures outside class folders, or one class only.
@@ -79,11 +103,11 @@ def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         ...     for name in ("nevus/1.png", "melanoma/2.png"):
         ...         (Path(folder) / name).parent.mkdir()
         ...         _ = (Path(folder) / name).write_bytes(b"")
-        ...     table, names = read_folders(Path(folder))
+        ...     table, names, passed_over = read_folders(Path(folder))
         >>> names, table["label"].tolist()
         (('melanoma', 'nevus'), [0, 1])
     """
-    images = list_pictures(root)
+    images, others = sort_files(root)
     if not images:
         raise InputError(f"{root}: expected pictures, found none ({_suffixes()})")
     parts = [image.split("/") for image in images]
@@ -111,7 +135,7 @@ def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
             "split": splits,
         }
     )
-    return table, names
+    return table, names, tuple(others)
 
 
 def number_classes(classes: list[str], *, where: str) -> tuple[list[int], tuple[str, ...]]:

@@ -2,7 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from fopro_lab.data.sources import list_pictures, number_classes, read_folders, refuse_twice
+from fopro_lab.data import open_dataset
+from fopro_lab.data.sources import (
+    list_pictures,
+    number_classes,
+    read_folders,
+    refuse_twice,
+    sort_files,
+)
 from fopro_lab.errors import InputError
 
 
@@ -15,6 +22,15 @@ def touch(root: Path, *names: str) -> None:
 def test_list_pictures_passes_over_hidden_and_other_files(tmp_path):
     touch(tmp_path, "b/x.JPG", "a.png", ".hidden/y.png", "b/.z.png", "notes.txt", "Thumbs.db")
     assert list_pictures(tmp_path) == ["a.png", "b/x.JPG"]
+
+
+def test_unusual_endings_are_pictures_and_no_ending_is_told(tmp_path):
+    touch(tmp_path, "a/1.jfif", "a/2.JPE", "b/3.jpg", "b/4", "b/5.dcm", "b/.hidden", "6.d/7")
+    assert list_pictures(tmp_path) == ["a/1.jfif", "a/2.JPE", "b/3.jpg"]
+    assert sort_files(tmp_path)[1] == ["6.d/7", "b/4", "b/5.dcm"]
+    dataset = open_dataset(tmp_path)
+    assert len(dataset) == 3 and dataset.passed_over == ("6.d/7", "b/4", "b/5.dcm")
+    assert dataset.subset([0]).passed_over == dataset.passed_over
 
 
 def test_list_pictures_follows_a_link_once(tmp_path):
@@ -76,7 +92,8 @@ def test_refuse_twice_tells_how_many():
 
 def test_read_folders_makes_a_class_of_each_folder(tmp_path):
     touch(tmp_path, "nv/2.png", "nv/deep/1.png", "mel/1.png", "empty/readme.txt")
-    table, names = read_folders(tmp_path)
+    table, names, passed_over = read_folders(tmp_path)
+    assert passed_over == ("empty/readme.txt",)
     assert names == ("mel", "nv")
     assert table["image"].tolist() == ["mel/1.png", "nv/2.png", "nv/deep/1.png"]
     assert table["label"].tolist() == [0, 1, 1]
@@ -86,7 +103,7 @@ def test_read_folders_makes_a_class_of_each_folder(tmp_path):
 
 def test_read_folders_honours_given_parts(tmp_path):
     touch(tmp_path, "Train/a/1.png", "Train/b/1.png", "valid/a/2.png", "test/b/3.png")
-    table, names = read_folders(tmp_path)
+    table, names, _ = read_folders(tmp_path)
     assert names == ("a", "b")
     assert dict(zip(table["image"], table["split"], strict=True)) == {
         "Train/a/1.png": "train",
@@ -99,7 +116,7 @@ def test_read_folders_honours_given_parts(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a/notes.txt"], r"expected pictures, found none \(bmp, gif, jpeg"),
+        (["a/notes.txt"], r"expected pictures, found none \(bmp, gif, jfif, jpe, jpeg"),
         (["1.png", "a/2.png"], r"expected a folder per class, found 1.png outside of one"),
         (["train/a/1.png", "other/a/1.png"], r"train, val and test folders only, found 'other'"),
         (["a/1.png"], r"expected two classes or more, found 'a' alone"),
