@@ -147,8 +147,9 @@ def test_teachers_check_prints_the_card(fopro):
 def test_probe_writes_tables_and_figures(fopro, tmp_path):
     knobs = ("pictures=96", "image_size=24", "rings=3", "gains=[0.0]", "resamples=100")
     code, told, _ = fopro("probe", "--out", tmp_path, *(f"--set={knob}" for knob in knobs))
-    assert code == 0 and told.strip() == str(tmp_path / "card.json")
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".parquet", ".png"}
+    assert code == 0 and told.strip() == str(tmp_path / "index.html")
+    files = [path.suffix for path in tmp_path.iterdir() if path.is_file()]
+    assert set(files) == {".html", ".json", ".parquet", ".png"}
 
 
 def sixteen_bit(path: Path) -> None:

@@ -1,0 +1,123 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.probing.drift_tables import drift_table, drifts_from_table
+from fopro_lab.probing.preferences import preference, preference_distances
+from fopro_lab.probing.rings import RingDrifts
+
+EDGES = (0.0, 0.1, 0.2, 0.3, 0.4)
+
+
+def answers(shape, *, count=60, seed=0, noise=0.4, energy=None, gains=(0.0, 1.0)):
+    """Drifts whose preference is ``shape``, with noise of each picture on top."""
+    rng = np.random.default_rng(seed)
+    energy = np.ones((1, 4, 2, count)) if energy is None else energy
+    drift = np.reshape(shape, (1, 4, 1, 1)) * energy * rng.lognormal(0, noise, energy.shape)
+    return RingDrifts(EDGES, gains, ("all",), drift, energy, 0.0)
+
+
+def test_a_preference_forgets_sensitivity_and_energy():
+    energy = np.random.default_rng(1).uniform(0.1, 2, (1, 4, 2, 60))
+    loud = answers([8, 8, 80, 8], noise=0, energy=energy)
+    quiet = answers([1, 1, 10, 1], noise=0)
+    expected = np.log([1, 1, 10, 1]) - np.log(10) / 4
+    for found in (loud, quiet):
+        np.testing.assert_allclose(preference(found)[:, 0], expected, atol=1e-12)
+
+
+def test_the_distance_is_the_known_one():
+    drifts = {"a": answers([1, 1, 1, 1], noise=0), "b": answers([2, 2, 1, 1], noise=0)}
+    row = preference_distances(drifts, np.arange(60), splits=20, permutations=20).iloc[0]
+    assert row["distance"] == row["between"] == pytest.approx(np.log(2) / 2)
+    assert row["within"] == pytest.approx(0, abs=1e-12)
+    assert row["p"] == pytest.approx(1 / 21) and row["units"] == row["n"] == 60
+
+
+def test_teachers_that_differ_are_told_from_measurements_that_do():
+    other, same = (
+        preference_distances(
+            {"a": answers([4, 2, 1, 1]), "b": answers(shape, seed=1)}, np.arange(60), splits=100
+        ).iloc[0]
+        for shape in ([1, 1, 2, 4], [8, 4, 2, 2])
+    )
+    assert other["difference_low"] > 0.5 and other["p"] < 0.01
+    assert same["difference_low"] < 0 < same["difference_high"] and same["p"] > 0.05
+    assert same["between"] == pytest.approx(same["within"], rel=0.3)
+
+
+def test_two_alike_teachers_are_called_different_in_one_of_twenty_cases():
+    """40 pairs of the same preference: at 5 %, more than 6 would be a broken test."""
+    called = [
+        preference_distances(
+            {"a": answers([4, 2, 1, 1], seed=2 * k), "b": answers([4, 2, 1, 1], seed=2 * k + 1)},
+            np.arange(60),
+            splits=20,
+            permutations=60,
+        )["p"][0]
+        < 0.05
+        for k in range(40)
+    ]
+    assert sum(called) <= 6
+
+
+def test_lesions_and_not_pictures_are_dealt():
+    first, second = answers([1, 1, 1, 1], count=12), answers([1, 1, 1, 1], count=12, seed=1)
+
+    def repeated(found, times):
+        parts = (np.repeat(part, times, axis=3) for part in (found.drift, found.energy))
+        return RingDrifts(EDGES, found.gains, ("all",), *parts, 0.0)
+
+    widths = {}
+    for name, units in (("lesion", np.arange(12).repeat(9)), ("picture", np.arange(108))):
+        drifts = {"a": repeated(first, 9), "b": repeated(second, 9)}
+        row = preference_distances(drifts, units, splits=200, permutations=5).iloc[0]
+        widths[name] = row["within"]
+    assert widths["lesion"] > 2 * widths["picture"]
+
+
+def test_three_teachers_have_a_row_a_pair_and_one_for_all():
+    drifts = {name: answers(shape, noise=0.1) for name, shape in
+              (("a", [1, 1, 1, 4]), ("b", [4, 1, 1, 1]), ("c", [1, 4, 1, 1]))}  # fmt: skip
+    table = preference_distances(drifts, np.arange(60), splits=20, permutations=20)
+    pairs = list(zip(table["teacher"], table["other"], strict=True))
+    assert pairs == [("a", "b"), ("a", "c"), ("b", "c"), ("all", "all")]
+    assert table["distance"][3] == pytest.approx(table["distance"][:3].mean())
+
+
+def test_the_same_seed_gives_the_same_table():
+    drifts = {"a": answers([1, 2, 3, 4]), "b": answers([4, 3, 2, 1], seed=1)}
+    tables = [
+        preference_distances(drifts, np.arange(60), splits=20, permutations=20, seed=seed)
+        for seed in (1, 1, 2)
+    ]
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    assert not tables[0].equals(tables[2])
+
+
+def test_a_table_of_drifts_comes_back_whole():
+    found = answers([1, 2, 3, 4], count=5)
+    names, units = np.array(list("abcde")), np.array(list("xxyyz"))
+    table = drift_table(found, names, units).sample(frac=1, random_state=0).sort_index()
+    again, images, lesions = drifts_from_table(table, EDGES)
+    np.testing.assert_array_equal(again.drift, found.drift)
+    assert again.gains == found.gains and images.tolist() == list("abcde")
+    assert lesions.tolist() == list("xxyyz")
+    with pytest.raises(InputError, match=r"^drifts: expected whole blocks of 8 rows, got 39$"):
+        drifts_from_table(table.iloc[:-1], EDGES)
+
+
+def test_wrong_input_is_refused():
+    one, two = answers([1, 1, 1, 1]), answers([1, 1, 1, 1], count=30)
+    with pytest.raises(InputError, match=r"^drifts: expected two teachers or more, got 1$"):
+        preference_distances({"a": one}, np.arange(60))
+    with pytest.raises(ShapeError, match=r"^drifts: expected the same rings, gains and pictures"):
+        preference_distances({"a": one, "b": two}, np.arange(60))
+    with pytest.raises(InputError, match=r"^units: expected four or more, got 3$"):
+        preference_distances({"a": one, "b": one}, np.arange(60) % 3)
+    with pytest.raises(InputError, match=r"^splits, permutations: expected 2 and 1 or more"):
+        preference_distances({"a": one, "b": one}, np.arange(60), splits=1)
+    still = answers([1, 1, 1, 1], gains=(1.0, 1.0))
+    with pytest.raises(InputError, match=r"^gains: expected one other than 1"):
+        preference_distances({"a": still, "b": still}, np.arange(60))
