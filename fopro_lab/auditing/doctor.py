@@ -93,7 +93,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
         verdicts.judge_tested(counts),
         verdicts.judge_groups(table, torn, ties),
         verdicts.judge_copies(copies, ties),
-        verdicts.judge_lookalikes(lookalikes, ties),
+        verdicts.judge_lookalikes(lookalikes, ties, flat=found.attrs["flat"]),
         verdicts.judge_labels(copies, lookalikes),
         verdicts.judge_sources(tangled),
         verdicts.judge_power(power),

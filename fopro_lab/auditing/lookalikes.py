@@ -56,6 +56,7 @@ def find_lookalikes(
     Returns:
         Columns ``first``, ``second`` (rows, ``first`` the smaller), ``bits`` that differ,
         ``correlation`` of the details and ``turn``: what to do to the first to get the second.
+        Its ``attrs["flat"]`` counts the pictures without details, which were compared with none.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -67,6 +68,7 @@ def find_lookalikes(
     waves = describe(images, rows)
     contrast = np.sqrt(np.square(waves).sum(axis=(1, 2)) - np.square(waves[:, 0, 0])) / SIDE
     kept = np.flatnonzero(contrast > FLATTEST)
+    flat = len(rows) - len(kept)
     rows, waves = rows[kept], waves[kept]
     details = waves * _WEIGHT
     details /= np.linalg.norm(details, axis=(1, 2), keepdims=True)
@@ -81,7 +83,9 @@ def find_lookalikes(
     found = found.drop_duplicates(["first", "second"])  # symmetric pictures fit in several turns
     found["turn"] = [TURNS[turn] for turn in found["turn"]]
     found["first"], found["second"] = rows[found["first"]], rows[found["second"]]
-    return found.reset_index(drop=True)
+    found = found.reset_index(drop=True)
+    found.attrs["flat"] = flat
+    return found
 
 
 def describe(images: np.ndarray, rows: np.ndarray) -> np.ndarray:

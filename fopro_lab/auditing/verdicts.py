@@ -73,6 +73,15 @@ def judge_groups(table: pd.DataFrame, torn: pd.DataFrame, ties: pd.DataFrame) ->
         verdict = "unknown lesions or patients: pictures of one may lie in two parts unseen"
         return Finding("warn", "groups", None, verdict)
     crowded = _tell_crowd(table["group"])
+    if ties.empty:
+        return Finding(
+            "note", "groups", None, "no split: no part that could share a group" + crowded
+        )
+    own = (table["group"] == table["image"]) & ~table["group"].duplicated(keep=False)
+    alone = int(own.sum())  # a picture without a group was made its own
+    if torn.empty and alone:
+        told = f"no known group has pictures in two parts; of {_counted(alone, 'picture')} the "
+        return Finding("warn", "groups", 0, f"{told}lesion or patient is unknown{crowded}")
     if torn.empty:
         told = f"none of {table['group'].nunique():,} groups has pictures in two parts"
         return Finding("note" if crowded else "ok", "groups", 0, told + crowded)
@@ -94,14 +103,17 @@ def judge_copies(copies: pd.DataFrame, ties: pd.DataFrame) -> Finding:
     if any(tied.values()):
         verdict += f"; {tied['test']:,} of test and {tied['val']:,} of validation are in training"
         return Finding("fail", "copies", extra, verdict)
-    return Finding("warn", "copies", extra, f"{verdict}, none of them across training and test")
+    across = "" if ties.empty else ", none of them across training and test"
+    return Finding("warn", "copies", extra, verdict + across)
 
 
-def judge_lookalikes(lookalikes: pd.DataFrame, ties: pd.DataFrame) -> Finding:
+def judge_lookalikes(lookalikes: pd.DataFrame, ties: pd.DataFrame, *, flat: int) -> Finding:
     """Is a picture there twice, but saved anew, brightened, mirrored or turned?"""
     pairs = len(lookalikes)
+    unseen_by = f"; {_counted(flat, 'picture')} too flat to be compared" if flat else ""
     if not pairs:
-        return Finding("ok", "lookalikes", 0, "no near-duplicates")
+        level: Level = "note" if flat else "ok"
+        return Finding(level, "lookalikes", 0, f"no near-duplicates found{unseen_by}")
     known = int(lookalikes["same_group"].sum())
     unseen = ties[ties["lookalike"] & ~ties["group"] & (ties["other"] == "train")]
     test = int((unseen["part"] == "test").sum())
@@ -109,7 +121,7 @@ def judge_lookalikes(lookalikes: pd.DataFrame, ties: pd.DataFrame) -> Finding:
     if len(unseen):
         verdict += f"; {_counted(test, 'picture')} of test and {len(unseen) - test:,} of validation"
         verdict += " have one in training that their group does not tell"
-    return Finding("warn" if len(unseen) else "note", "lookalikes", pairs, verdict)
+    return Finding("warn" if len(unseen) else "note", "lookalikes", pairs, verdict + unseen_by)
 
 
 def judge_labels(copies: pd.DataFrame, lookalikes: pd.DataFrame) -> Finding:
@@ -120,24 +132,32 @@ def judge_labels(copies: pd.DataFrame, lookalikes: pd.DataFrame) -> Finding:
         verdict = f"two labels in {_counted(sets, 'set')} of copies and in "
         verdict += _counted(pairs, "near-duplicate pair")
         return Finding("warn", "labels", sets + pairs, verdict)
+    if copies.empty and lookalikes.empty:
+        return Finding("note", "labels", None, "no picture is there twice: no labels to compare")
     return Finding("ok", "labels", 0, "copies and near-duplicates agree about their class")
 
 
 def judge_sources(found: Entanglement) -> Finding:
-    """Can the source be mistaken for the class?"""
+    """Can the source be mistaken for the class? An interval rules it out, no large p."""
     if np.isnan(found.v):
         return Finding("note", "sources", None, "fewer than two known sources: nothing to compare")
-    level: Level = "warn" if found.v >= TANGLED[1] else "note" if found.v >= TANGLED[0] else "ok"
     verdict = (
         f"class against source: Cramer's V {found.v:.2f} ({found.low:.2f} to {found.high:.2f}), "
         f"p {found.p:.3f}, {found.groups:,} groups"
     )
-    return Finding("ok" if found.p > 0.05 else level, "sources", found.v, verdict)
+    if found.high < TANGLED[0]:
+        return Finding("ok", "sources", found.v, verdict)
+    if not found.p <= 0.05:
+        return Finding("note", "sources", found.v, f"cannot be told: {verdict}")
+    return Finding("warn" if found.v >= TANGLED[1] else "note", "sources", found.v, verdict)
 
 
 def judge_power(power: pd.DataFrame) -> Finding:
     """Which difference in the tail would show at all?"""
-    tail = power[(power["scope"] == "group") & (power["name"] == "tail")].iloc[0]
+    tails = power[(power["scope"] == "group") & (power["name"] == "tail")]
+    if tails.empty:
+        return Finding("note", "power", None, "no class is tail by this rule: nothing to detect")
+    tail = tails.iloc[0]
     least = float(tail["detectable"])
     if np.isnan(least):
         return Finding("warn", "power", None, f"{tail['n']} tail pictures to test on show nothing")

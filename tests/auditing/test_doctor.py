@@ -25,7 +25,7 @@ def verdict(found, what):
 
 # Eight pictures in all of test and validation are few, and show no difference in the tail.
 SOUND = {"reading": "ok", "imbalance": "ok", "tested": "warn", "groups": "ok", "copies": "ok",
-         "lookalikes": "ok", "labels": "ok", "sources": "note", "power": "warn"}  # fmt: skip
+         "lookalikes": "ok", "labels": "note", "sources": "note", "power": "warn"}  # fmt: skip
 
 
 def test_a_sound_archive_has_no_fault(tmp_path):
@@ -72,7 +72,7 @@ def test_a_copy_in_test_is_a_failure_one_in_training_a_warning(tmp_path):
     for place, level in (("nvtest2", "fail"), ("nvval0", "fail"), ("nvtrain3", "warn")):
         pictures = {"nvtrain0": texture(77), place: texture(77)}
         found = check(write_archive(tmp_path / place, sound_rows(), **pictures))
-        assert levels(found) == {**SOUND, "copies": level}, place
+        assert levels(found) == {**SOUND, "copies": level, "labels": "ok"}, place
         assert found.tables["copies"]["image"].tolist() == sorted(pictures)
 
 
@@ -87,7 +87,7 @@ def test_a_mirrored_and_brightened_picture_is_found(tmp_path):
     altered = (texture(77)[:, ::-1] * 0.8 + 30).astype(np.uint8)
     pictures = {"nvtrain0": texture(77), "nvtest2": altered}
     found = check(write_archive(tmp_path, sound_rows(), **pictures))
-    assert levels(found) == {**SOUND, "lookalikes": "warn"}
+    assert levels(found) == {**SOUND, "lookalikes": "warn", "labels": "ok"}
     (pair,) = found.tables["lookalikes"].itertuples()
     assert {pair.image_first, pair.image_second} == set(pictures)
     assert pair.turn == "mirrored left to right" and not pair.same_group
@@ -99,7 +99,7 @@ def test_a_mirrored_and_brightened_picture_is_found(tmp_path):
 def test_a_lookalike_within_its_group_is_only_noted(tmp_path):
     pictures = {"nvtrain0": texture(77), "nvtrain1": np.ascontiguousarray(texture(77)[::-1])}
     found = check(write_archive(tmp_path, sound_rows(), **pictures))
-    assert levels(found) == {**SOUND, "lookalikes": "note"}
+    assert levels(found) == {**SOUND, "lookalikes": "note", "labels": "ok"}
     assert "1 near-duplicate pair, 0 not of one group" in verdict(found, "lookalikes").verdict
 
 
@@ -117,6 +117,8 @@ def test_what_cannot_be_split_is_examined_all_the_same(tmp_path):
     assert levels(found)["split"] == "fail" and levels(found)["copies"] == "warn"
     assert "at least 3" in verdict(found, "split").verdict
     assert found.facts["protocol"] == "none"
+    assert levels(found)["groups"] == "note"  # no part, so no evidence that none shares a group
+    assert "across" not in verdict(found, "copies").verdict
 
 
 def test_unknown_groups_are_a_warning_and_known_sources_are_measured():
@@ -128,6 +130,27 @@ def test_unknown_groups_are_a_warning_and_known_sources_are_measured():
     packed, split = prepare(config, progress=False)
     packed.dataset.table["group"] = packed.dataset.table["image"]
     assert levels(examine(packed, split, config=config))["groups"] == "warn"
+
+
+def test_pictures_of_an_unknown_lesion_keep_the_groups_from_being_called_sound(tmp_path):
+    rows = [(image, name, "" if image == "nvtest1" else f"L{lesion}", part)
+            for image, name, lesion, part in sound_rows()]  # fmt: skip
+    found = check(write_archive(tmp_path, rows))
+    assert levels(found) == {**SOUND, "groups": "warn"}
+    assert "of 1 picture the lesion or patient is unknown" in verdict(found, "groups").verdict
+
+
+def test_flat_pictures_keep_the_lookalikes_from_being_called_sound(tmp_path):
+    flat = {"nvtrain0": np.full((64, 64, 3), 90, np.uint8)}
+    found = check(write_archive(tmp_path, sound_rows(), **flat))
+    assert levels(found) == {**SOUND, "lookalikes": "note"}
+    assert "1 picture too flat to be compared" in verdict(found, "lookalikes").verdict
+
+
+def test_a_data_set_without_a_tail_has_no_power_to_tell(tmp_path):
+    knobs = {"group_rule": "count", "head_above": 3, "tail_below": 2}
+    found = check(write_archive(tmp_path, sound_rows()), **knobs)
+    assert levels(found) == {**SOUND, "power": "note"}
 
 
 def test_the_ratio_that_was_asked_for_is_compared():
