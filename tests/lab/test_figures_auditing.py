@@ -80,20 +80,27 @@ def test_checkup_refuses_an_unknown_level():
         figures.plot_checkup(counts(), findings().assign(level="x"))
 
 
-def test_leaks_draw_the_kinds_that_occur_with_k_of_n():
-    ax = figures.plot_leaks(ties())
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+def test_leaks_draw_the_kinds_that_occur_with_k_of_n_in_test_and_validation():
+    val = ties(part="val", n=[8, 2, 10], group=[2, 1, 3], lookalike=0)
+    test, validation = figures.plot_leaks(pd.concat([val, ties()])).axes
+    labels = [text.get_text() for text in validation.get_legend().get_texts()]
     assert labels == ["same lesion or patient", "near-duplicate"]
-    assert [text.get_text() for text in ax.texts] == ["5/10", "0/4", "5/14", "1/10", "0/4", "1/14"]
-    assert [round(bar.get_width(), 1) for bar in ax.patches][:3] == [50.0, 0.0, 35.7]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["nv", "df", "all classes"]
+    told = ["5/10", "0/4", "5/14", "1/10", "0/4", "1/14"]
+    assert [text.get_text() for text in test.texts] == told
+    told = ["2/8", "1/2", "3/10", "0/8", "0/2", "0/10"]
+    assert [text.get_text() for text in validation.texts] == told
+    assert [round(bar.get_width(), 1) for bar in test.patches][:3] == [50.0, 0.0, 35.7]
+    assert [round(bar.get_width(), 1) for bar in validation.patches][:3] == [25.0, 50.0, 30.0]
+    assert [tick.get_text() for tick in test.get_yticklabels()] == ["nv", "df", "all classes"]
+    assert test.get_title("left") == "Test pictures"
+    assert validation.get_title("left") == "Validation pictures"
 
 
 def test_leaks_without_a_leak_are_an_empty_row_of_bars():
-    ax = figures.plot_leaks(ties(group=0, lookalike=0))
+    (ax,) = figures.plot_leaks(ties(group=0, lookalike=0)).axes
     assert [text.get_text() for text in ax.texts] == ["0/10", "0/4", "0/14"]
-    with pytest.raises(InputError, match="expected rows of part 'val' against train, got none"):
-        figures.plot_leaks(ties(), part="val")
+    with pytest.raises(InputError, match="expected rows of test or val against train, got none"):
+        figures.plot_leaks(ties(other="val"))
 
 
 def test_pairs_stand_side_by_side_under_their_titles():
@@ -153,6 +160,15 @@ def test_pipeline_with_four_stages_is_two_by_two_and_an_empty_ring_is_a_gap():
     assert np.isfinite(figure.axes[0].get_ylim()).all()
     with pytest.raises(InputError, match="source: expected one of all, sharp, got 'soft'"):
         figures.plot_pipeline(table, source="soft")
+
+
+def test_pipeline_says_when_no_picture_was_drafted():
+    table = audit(("decode", "resize")).assign(size=32)
+    still = table.assign(log_ratio=table["log_ratio"].where(table["stage"] != "decode", 0.0))
+    told = [[text.get_text() for text in figures.plot_pipeline(each).axes[0].texts]
+            for each in (table, still)]  # fmt: skip
+    note = "no picture was drafted:\nnone is a JPEG of 128 px or more"
+    assert note not in told[0] and note in told[1]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ TIE_LOOKS = {
     "lookalike": ("#B8860B", "near-duplicate"),
     "copy": ("#004488", "copy"),
 }
+PART_NAMES = {"test": "Test", "val": "Validation"}
 _WRAP = 96  # characters of a verdict in a line
 
 
@@ -79,33 +80,50 @@ def plot_checkup(counts: pd.DataFrame, findings: pd.DataFrame) -> Figure:
 
 
 @in_house_style
-def plot_leaks(table: pd.DataFrame, *, ax: Axes | None = None, part: str = "test") -> Axes:
+def plot_leaks(table: pd.DataFrame) -> Figure:
     """Draw the share of each class's pictures that are tied to one in training.
+
+    Test pictures that training has seen flatter the result; those of validation choose the epoch.
 
     Args:
         table: Of the doctor's ties: ``part``, ``other``, ``class``, ``n``, ``group``, ``copy``,
             ``lookalike`` (pictures).
-        ax: Axes to draw into; None makes a figure.
-        part: "test" or "val".
 
     Returns:
-        The axes; a bar a class and kind of tie that occurs, with k/n.
+        The figure; a panel for test and one for validation, as far as they are there, in each a
+        bar a class and kind of tie that occurs, with k/n.
 
     Raises:
-        InputError: If a column or the rows of the part are missing.
+        InputError: If a column, or the rows against train, are missing.
 
     Example:
-        >>> ax = plot_leaks(pd.DataFrame({"part": ["test"], "other": "train", "class": "nv",
+        >>> figure = plot_leaks(pd.DataFrame({"part": ["test"], "other": "train", "class": "nv",
         ...     "n": 10, "group": 4, "copy": 0, "lookalike": 0}))
-        >>> ax.texts[0].get_text()
+        >>> figure.axes[0].texts[0].get_text()
         '4/10'
     """
     need(table, "part", "other", "class", "n", *TIE_LOOKS)
-    own = table[(table["part"] == part) & (table["other"] == "train")]
-    if own.empty:
-        raise InputError(f"table: expected rows of part '{part}' against train, got none")
-    ties = [tie for tie in TIE_LOOKS if own[tie].any()] or ["group"]
-    ax = new_axes(ax, height=1.4 + (0.12 + 0.2 * len(ties)) * len(own))
+    tied = table[(table["other"] == "train") & table["part"].isin(PART_NAMES)]
+    if tied.empty:
+        raise InputError("table: expected rows of test or val against train, got none")
+    ties = [tie for tie in TIE_LOOKS if tied[tie].any()] or ["group"]
+    parts = [part for part in PART_NAMES if (tied["part"] == part).any()]
+    classes = tied["class"].nunique()
+    figure, axes = plt.subplots(
+        1, len(parts), figsize=(2.2 + 3.6 * len(parts), 1.6 + (0.12 + 0.2 * len(ties)) * classes),
+        sharey=True, squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for ax, part in zip(axes.flat, parts, strict=True):
+        _draw_ties(ax, tied[tied["part"] == part], ties)
+        ax.set_title(f"{PART_NAMES[part]} pictures", fontsize=10)
+    figure.suptitle("Pictures that training has seen", fontsize=11.5, fontweight="bold",
+                    x=0.01, ha="left")  # fmt: skip
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    add_footer(axes[0, 0], table)
+    return figure
+
+
+def _draw_ties(ax: Axes, own: pd.DataFrame, ties: Sequence[str]) -> None:
     bar = 0.8 / len(ties)
     for place, tie in enumerate(ties):
         color, label = TIE_LOOKS[tie]
@@ -117,16 +135,11 @@ def plot_leaks(table: pd.DataFrame, *, ax: Axes | None = None, part: str = "test
                         va="center", fontsize=8, color="#444444")  # fmt: skip
     ax.set_yticks(range(len(own)), ["all classes" if c == "all" else c for c in own["class"]])
     ax.set_ylim(len(own) - 0.4, -0.6)
-    ax.set_xlim(0, 112)
+    ax.set_xlim(0, 125)  # room for k/n behind a bar of 100
     ax.set_xticks(range(0, 101, 20))
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
-    name = {"test": "Test", "val": "Validation"}.get(part, part)
-    ax.set_xlabel(f"{name} pictures tied to a training picture, per cent")
-    ax.set_title(f"{name} pictures that training has seen")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    add_footer(ax, table)
-    return ax
+    ax.set_xlabel("Tied to a training picture, per cent")
 
 
 @in_house_style

@@ -11,6 +11,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.lab.figures.style import add_footer, in_house_style, mark_corners, need, ring_centres
 
 FACTORS = (0.125, 0.25, 0.35, 0.5, 0.7, 1, 1.4, 2, 2.8, 4, 8)
+DRAFTED = 4  # times the size: a JPEG from there on is shrunk while it is decoded
 MARKERS = "osD^vPX*"
 
 
@@ -90,6 +91,12 @@ def _draw_stage(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xlim(0, table["high"].max())
     first = table.iloc[0]
     ax.set_title(f"{first['stage'].capitalize()} at {first['size']} px", fontsize=10)
+    if first["stage"] == "decode" and not table["log_ratio"].fillna(0).any():
+        # All lines lie at 1 since nothing was done, not since drafts do no harm.
+        least = DRAFTED * first["size"]
+        ax.annotate(f"no picture was drafted:\nnone is a JPEG of {least} px or more",
+                    (0.5, 0), (0, 9), xycoords=ax.get_yaxis_transform(),
+                    textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
     ax.legend(loc="lower left", fontsize=7.5, handlelength=2.6, labelspacing=0.25, ncols=2,
               columnspacing=1.2, title=f"against: {first['reference']}", title_fontsize=7.5,
               alignment="left")  # fmt: skip
