@@ -21,7 +21,8 @@ from fopro_lab.probing.phases import phase_and_amplitude
 from fopro_lab.probing.pictures import draw_per_class, draw_rows, resampling_units
 from fopro_lab.probing.probe import LinearProbe
 from fopro_lab.probing.readers import Reader, fit_probe, read_by_probe
-from fopro_lab.probing.rings import check_gains, check_rings, ring_drifts, summarise_drifts
+from fopro_lab.probing.ring_checks import check_gains, check_rings
+from fopro_lab.probing.rings import ring_drifts, summarise_drifts
 from fopro_lab.probing.sources import source_fingerprint
 from fopro_lab.probing.spectra import mean_spectra
 

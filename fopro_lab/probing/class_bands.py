@@ -14,7 +14,7 @@ from fopro_lab.probing.features import Encoder
 from fopro_lab.probing.pictures import draw_per_class, resampling_units
 from fopro_lab.probing.probe import LinearProbe
 from fopro_lab.probing.readers import Classifier, Reader, predict_changed, reader_of
-from fopro_lab.probing.rings import check_gains, check_rings
+from fopro_lab.probing.ring_checks import check_gains, check_rings
 
 
 def class_band_matrix(

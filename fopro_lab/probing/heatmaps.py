@@ -26,7 +26,7 @@ from fopro_lab.probing.features import Encoder, Precision, encode, teacher_devic
 from fopro_lab.probing.parts import measure_parts
 from fopro_lab.probing.probe import LinearProbe
 from fopro_lab.probing.readers import Reader
-from fopro_lab.probing.rings import check_rings
+from fopro_lab.probing.ring_checks import check_rings
 
 INTERVAL = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.intervals import bootstrap_weights, percentile_interval
-from fopro_lab.fourier import ring_masks, ring_parts
+from fopro_lab.fourier import ring_parts
 from fopro_lab.probing.features import Encoder, Precision, encode, teacher_device
+from fopro_lab.probing.ring_checks import check_gains, check_rings
 
+SAFE = 40.0  # a drift this many times the rounding of half precision is off by 5 % or so
 TINY = 1e-12  # variance, in squared units of [0, 1], of a picture that has none
 TOGETHER, EACH = ("all",), ("red", "green", "blue")
 
@@ -30,6 +32,7 @@ class RingDrifts:
         energy: Share of the picture's variance that the scaling exchanged, ``(M, R, G, N)``.
         rounding: Mean drift that the precision alone makes on untouched pictures, 0 in single
             precision.
+        half: Which were measured in half precision, ``(M, R, G)``; None is none.
     """
 
     edges: tuple[float, ...]
@@ -38,6 +41,7 @@ class RingDrifts:
     drift: np.ndarray
     energy: np.ndarray
     rounding: float
+    half: np.ndarray | None = None
 
 
 def ring_response(
@@ -67,7 +71,9 @@ def ring_response(
         gains: Non-negative factors of the amplitudes, dimensionless; 0 removes a ring.
         units: Lesion or patient of each picture, ``(N,)``, drawn as a whole; None is one each.
         per_channel: Scale red, green and blue one by one instead of together.
-        precision: As in `encode`.
+        precision: As in `encode`. In ``"bf16-mixed"`` the first batch decides: a ring and gain
+            whose drift is below 40 times the rounding is measured in single precision after all,
+            so that the preference stays.
         batch_size: Pictures a pass.
         resamples: Bootstrap resamples of the pictures.
         seed: Seed of the bootstrap.
@@ -76,8 +82,7 @@ def ring_response(
         A row for each channel, ring and gain: ``channel`` ("all", or the colour), ``ring``,
         ``low``, ``high`` (cycles per pixel), ``gain``, ``drift`` (mean), ``energy`` (mean) and
         ``drift_per_energy`` (ratio of the two means; NaN where nothing changed), the first and
-        the last with ``_low`` and ``_high`` (95 % interval), ``rounding``, ``n``. A drift that is
-        not well above ``rounding`` says nothing.
+        the last with ``_low`` and ``_high`` (95 % interval), ``precision``, ``n``.
 
     Raises:
         ShapeError: If ``images`` is no batch, or ``units`` does not fit it.
@@ -135,16 +140,22 @@ def ring_drifts(
     check_rings(edges, height=images.shape[-2], width=images.shape[-1])
     device = teacher_device(teacher)
     channels = EACH if per_channel else TOGETHER
-    measured = []
+    shape = (len(channels), len(edges) - 1, len(gains))
+    half = np.full(shape, precision == "bf16-mixed")
+    rounding, measured = 0.0, []
     with torch.inference_mode():
-        for batch in images.split(batch_size):
-            part = _measure_batch(teacher, batch.to(device), edges, gains, channels, precision)
+        for place, batch in enumerate(images.split(batch_size)):
+            pixels = batch.to(device)
+            part = _measure_batch(teacher, pixels, edges, gains, channels, half)
+            if place == 0 and half.any():
+                rounding = _rounding(teacher, pixels)
+                half = part[0].mean(axis=3) > SAFE * rounding
+                if not half.all():
+                    part = _measure_batch(teacher, pixels, edges, gains, channels, half)
             measured.append(part)
-        first = images[:batch_size].to(device)
-        rounding = _rounding(teacher, first) if precision == "bf16-mixed" else 0.0
     drift, energy = (np.concatenate(part, axis=3) for part in zip(*measured, strict=True))
     return RingDrifts(
-        tuple(map(float, edges)), tuple(map(float, gains)), channels, drift, energy, rounding
+        tuple(map(float, edges)), tuple(map(float, gains)), channels, drift, energy, rounding, half
     )
 
 
@@ -196,51 +207,13 @@ def summarise_drifts(
                 "drift_per_energy": mean / exchanged if exchanged > 0 else np.nan,
                 "drift_per_energy_low": ratio[0],
                 "drift_per_energy_high": ratio[1],
-                "rounding": drifts.rounding,
+                "precision": "32-true"
+                if drifts.half is None or not drifts.half[place, ring, step]
+                else "bf16-mixed",
                 "n": len(units),
             }
         )
     return pd.DataFrame(rows)
-
-
-def check_gains(gains: Sequence[float]) -> None:
-    """Refuse gains of rings that are none, negative or not finite.
-
-    Raises:
-        InputError: If so.
-
-    Example:
-        >>> check_gains([-1.0])
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: gains: expected one or more finite factors of 0 or above,
-        got [-1.0]
-    """
-    if len(gains) == 0 or not all(0 <= gain < float("inf") for gain in gains):
-        raise InputError(
-            f"gains: expected one or more finite factors of 0 or above, got {list(gains)}"
-        )
-
-
-def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
-    """Refuse edges that do not increase, and rings that hold no frequency of such a picture.
-
-    Raises:
-        InputError: If so; names the first empty ring.
-
-    Example:
-        >>> check_rings([0, 0.01, 0.75], height=16, width=16)
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: edges: expected a frequency in every ring, got none in ring 0
-        (0 to 0.01 cycles per pixel) of pictures of 16 x 16 px; use fewer rings or larger pictures
-    """
-    filled = ring_masks(height, width, edges).flatten(1).any(dim=1).tolist()
-    if not all(filled):
-        ring = filled.index(False)
-        raise InputError(
-            f"edges: expected a frequency in every ring, got none in ring {ring} "
-            f"({edges[ring]:g} to {edges[ring + 1]:g} cycles per pixel) of pictures of "
-            f"{height} x {width} px; use fewer rings or larger pictures"
-        )
 
 
 def _measure_batch(
@@ -249,23 +222,26 @@ def _measure_batch(
     edges: Sequence[float],
     gains: Sequence[float],
     channels: tuple[str, ...],
-    precision: Precision,
+    half: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return drift and relative energy of each channel, ring, gain and picture."""
-    before = encode(teacher, images, precision=precision).double()
+    kinds: dict[bool, Precision] = {False: "32-true", True: "bf16-mixed"}
+    before = {
+        kind: encode(teacher, images, precision=kinds[kind]).double()
+        for kind in set(half.ravel().tolist())
+    }
     variance = images.double().var(dim=(2, 3), correction=0).sum(dim=1).clamp(min=TINY)
-    shape = (len(channels), len(edges) - 1, len(gains), len(images))
-    drift, energy = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
+    drift, energy = (torch.zeros(*half.shape, len(images), dtype=torch.float64) for _ in range(2))
     for ring, whole in enumerate(ring_parts(images, edges)):
         for place in range(len(channels)):
             part = whole if channels == TOGETHER else _one_channel(whole, place)
             # Parseval: what a ring holds is its part's mean square, without a second transform.
             share = part.square().mean(dim=(2, 3)).double().sum(dim=1) / variance
             for step, gain in enumerate(gains):
-                after = encode(
-                    teacher, torch.add(images, part, alpha=gain - 1), precision=precision
-                )
-                moved = 1 - torch.cosine_similarity(before, after.double(), dim=1)
+                kind = bool(half[place, ring, step])
+                scaled = torch.add(images, part, alpha=gain - 1)
+                after = encode(teacher, scaled, precision=kinds[kind]).double()
+                moved = 1 - torch.cosine_similarity(before[kind], after, dim=1)
                 drift[place, ring, step] = moved.cpu()
                 energy[place, ring, step] = (share * (gain - 1) ** 2).cpu()
     return drift.numpy(), energy.numpy()

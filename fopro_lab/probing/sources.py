@@ -20,7 +20,7 @@ from fopro_lab.evaluation.metrics import class_recalls, confusion_matrices
 from fopro_lab.fourier import ring_energy
 from fopro_lab.probing.discriminant import discriminant_scores
 from fopro_lab.probing.pictures import resampling_units
-from fopro_lab.probing.rings import check_rings
+from fopro_lab.probing.ring_checks import check_rings
 from fopro_lab.probing.spectra import FLOOR
 
 COLUMNS = (

@@ -8,12 +8,8 @@ from fopro_lab.data import batches, open_dataset, pack
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import apply_gain, ring_edges, ring_energy, ring_gain
 from fopro_lab.models import load_teacher, wrap_teacher
-from fopro_lab.probing.rings import (
-    check_gains,
-    check_rings,
-    ring_drifts,
-    ring_response,
-)
+from fopro_lab.probing.ring_checks import check_gains, check_rings
+from fopro_lab.probing.rings import ring_drifts, ring_response
 
 EDGES = [0, 0.2, 0.5, 0.75]
 
@@ -115,25 +111,34 @@ def test_the_interval_of_drift_per_energy_is_of_the_ratio(stub):
     assert ((high - low) / table["drift_per_energy"] < spread).all()
 
 
-def test_half_precision_keeps_the_order_of_the_rings():
-    """The order of the rings, and every drift well above the rounding to 5 %."""
-    teacher, edges = load_teacher("builtin"), ring_edges(4)
+@pytest.mark.parametrize("kind", ["convolutions", "transformer"])
+def test_half_precision_keeps_the_preference(kind):
+    """Drifts to 10 %: without going back to single precision some are off by 25 to 460 %."""
+    import timm
+
+    torch.manual_seed(0)
+    teacher = load_teacher("builtin")
+    if kind == "transformer":
+        vit = timm.create_model(
+            "vit_tiny_patch16_224", num_classes=0, img_size=32, patch_size=8, depth=2
+        )
+        plain = {"mean": [0.5] * 3, "std": [0.5] * 3}
+        teacher = wrap_teacher(vit, **plain, input_size=32, feature_dim=192)
     dataset = open_dataset("phantom", pictures=24)
     images, _ = next(batches(pack(dataset, 32, progress=False), np.arange(24), batch_size=24))
     single, half = (
-        ring_response(teacher, images, edges, [0.0, 2.0], resamples=20, precision=precision)
-        for precision in ("32-true", "bf16-mixed")
+        ring_response(teacher, images, ring_edges(4), [0.0, 0.5, 4.0], resamples=20, **settings)
+        for settings in ({}, {"precision": "bf16-mixed", "batch_size": 16})
     )
-    assert (single["rounding"] == 0).all() and 0 < half["rounding"][0] < 1e-3
-    for gain in (0.0, 2.0):
+    assert set(single["precision"]) == {"32-true"}
+    np.testing.assert_allclose(half["drift"], single["drift"], rtol=0.1)
+    assert (half["precision"] == "bf16-mixed").any() and (half["precision"] == "32-true").any()
+    for gain in (0.0, 0.5, 4.0):
         order = [
             own.loc[own["gain"] == gain].sort_values("drift_per_energy")["ring"].tolist()
             for own in (single, half)
         ]
         assert order[0] == order[1]
-    clear = single["drift"] > 20 * half["rounding"]
-    assert clear.sum() > 5
-    np.testing.assert_allclose(half["drift"][clear], single["drift"][clear], rtol=0.05)
 
 
 @pytest.mark.parametrize("size", [32, 48])
