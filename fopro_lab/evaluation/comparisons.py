@@ -228,7 +228,8 @@ def _check_recipes(runs: Sequence[Run]) -> None:
     Seeds of one method share every knob; methods share those that all of them use.
     """
     free = {"method", "seed", "device", "threads"}
-    own = {"distill_weight", "prompted_fraction", "explore_every"}
+    own = {"distill_weight", "prompted_fraction", "prompted_decay", "warmup_epochs"}
+    own |= {"explore_every", "prompt_file", "random_gains"}
     own |= TeacherConfig.model_fields.keys() | PromptConfig.model_fields.keys()
     shared = TrainConfig.model_fields.keys() - free - own
     firsts: dict[str, Run] = {}

@@ -3,10 +3,13 @@
 import copy
 from dataclasses import dataclass, field
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training.judging import Judge, drift
@@ -44,6 +47,44 @@ class HeldOut:
                 f"held_out: expected as many labels as images, 1 or more, got {len(self.images)} "
                 f"images and {len(self.labels)} labels"
             )
+
+
+def draw_held_out(
+    pack: Pack,
+    rows: np.ndarray | None,
+    *,
+    pictures: int,
+    every: int,
+    patience: int = 0,
+    device: str | torch.device = "cpu",
+) -> HeldOut | None:
+    """Take the pictures that check a prompt: always the same, the classes alike as far as they go.
+
+    Args:
+        pack: The pictures.
+        rows: Row numbers to take from, such as validation's.
+        pictures: How many at most.
+        every: As of `HeldOut`; 0 takes none.
+        patience: As of `HeldOut`.
+        device: Where they shall be.
+
+    Returns:
+        The pictures, or None if ``every`` is 0 or there are no rows.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset, pack
+        >>> packed = pack(open_dataset("phantom", pictures=40), 16, progress=False)
+        >>> held_out = draw_held_out(packed, np.arange(40), pictures=16, every=5)
+        >>> torch.bincount(held_out.labels).tolist()
+        [2, 2, 2, 2, 2, 2, 2, 2]
+    """
+    if not every or rows is None or not len(rows):
+        return None
+    known = pd.Series(pack.labels[rows])
+    turn = known.groupby(known).cumcount().to_numpy()  # each class's first picture, then its second
+    chosen = rows[turn.argsort(kind="stable")[:pictures]]
+    images, labels = next(batches(pack, chosen, batch_size=len(chosen), device=device))
+    return HeldOut(images, labels, every=every, patience=patience)
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from fopro_lab.errors import WorkError
 from fopro_lab.models import StudentOutput
 from fopro_lab.progress import progress
 from fopro_lab.training.actors import Actors, generator_for, prompted
-from fopro_lab.training.checking import HeldOut
+from fopro_lab.training.checking import draw_held_out
 from fopro_lab.training.explore import explore
 from fopro_lab.training.judging import shrink
 from fopro_lab.training.losses import DistillationLoss, balanced_softmax_loss, distillation_loss
@@ -86,7 +86,14 @@ def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
             steps=config.explore_steps,
             learning_rate=config.explore_rate,
             max_drift=config.max_drift,
-            held_out=_held_out(stage),
+            held_out=draw_held_out(
+                stage.packed,
+                stage.val_rows,
+                pictures=config.explore_check_pictures,
+                every=config.explore_check_every,
+                patience=config.explore_patience,
+                device=stage.fabric.device,
+            ),
             reference=actors.reference,
             class_counts=stage.class_counts,
             head=actors.head,
@@ -96,22 +103,6 @@ def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
         )
     history.insert(0, "epoch", epoch + 1)
     return history
-
-
-def _held_out(stage: Stage) -> HeldOut | None:
-    """Take validation pictures that check a prompt, always the same, classes alike if they go."""
-    config = stage.config
-    if not config.explore_check_every or stage.val_rows is None:
-        return None
-    known = pd.Series(stage.packed.labels[stage.val_rows])
-    turn = known.groupby(known).cumcount().to_numpy()  # each class's first picture, then its second
-    rows = stage.val_rows[turn.argsort(kind="stable")[: config.explore_check_pictures]]
-    images, labels = next(
-        batches(stage.packed, rows, batch_size=len(rows), device=stage.fabric.device)
-    )
-    return HeldOut(
-        images, labels, every=config.explore_check_every, patience=config.explore_patience
-    )
 
 
 def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str, float]:

@@ -258,6 +258,43 @@ def test_exploration_gives_every_term_its_panel():
         figures.plot_exploration(table[["step"]])
 
 
+def test_exploration_puts_checks_beside_their_term_and_rings_the_kept_one():
+    table = pd.DataFrame(
+        {
+            "step": [0, 1, 2, 3],
+            "task": [2.0, 1.5, 1.2, 1.1],
+            "val_task": [np.nan, 1.9, np.nan, 2.1],
+            "val_drift": [np.nan, 0.1, np.nan, 0.2],
+            "kept": [0, 1, 0, 0],
+        }
+    )
+    figure = figures.plot_exploration(table)
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["Task loss of a linear head", "Drift of the teacher, mean 1 - cos"]
+    term, checks, kept = figure.axes[0].lines
+    np.testing.assert_allclose(term.get_ydata(), table["task"])
+    np.testing.assert_allclose(checks.get_xydata(), [[1, 1.9], [3, 2.1]])
+    np.testing.assert_allclose(kept.get_xydata(), [[1, 1.9]])
+    assert "held-out" in figure.get_supxlabel()
+
+
+def test_class_gains_have_a_row_a_class_in_the_order_of_the_table():
+    table = pd.DataFrame(
+        {
+            "class_name": ["b", "b", "a", "a"],
+            "low": [0.0, 0.25, 0.0, 0.25],
+            "high": [0.25, 0.75, 0.25, 0.75],
+            "gain": [2.0, 0.5, 1.0, 4.0],
+        }
+    )
+    ax = figures.plot_class_gains(table)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
+    np.testing.assert_allclose(ax.images[0].get_array(), [[1, -1], [0, 2]])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.25", "0.75"]
+    with pytest.raises(InputError, match="gain"):
+        figures.plot_class_gains(table.drop(columns="gain"))
+
+
 def test_history_draws_each_seed_and_marks_its_best_epoch():
     parts = [
         pd.DataFrame({"method": m, "seed": s, "epoch": [1, 2, 3], "loss": [3.0, 2, 1]})

@@ -8,7 +8,7 @@ from fopro_lab.lab.figures.auditing import (
 )
 from fopro_lab.lab.figures.bench import plot_ratios
 from fopro_lab.lab.figures.dataset import plot_class_counts, plot_pictures, plot_spectra
-from fopro_lab.lab.figures.gains import plot_gain, plot_radial_gain
+from fopro_lab.lab.figures.gains import plot_class_gains, plot_gain, plot_radial_gain
 from fopro_lab.lab.figures.heatmaps import plot_heat_map
 from fopro_lab.lab.figures.ladders import plot_ladder, plot_phases
 from fopro_lab.lab.figures.pipeline import plot_pipeline
@@ -42,6 +42,7 @@ __all__ = [
     "plot_checkup",
     "plot_class_bands",
     "plot_class_counts",
+    "plot_class_gains",
     "plot_class_recall",
     "plot_class_sources",
     "plot_comparison",

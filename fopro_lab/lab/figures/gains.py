@@ -134,6 +134,49 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@in_house_style
+def plot_class_gains(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Show what each class asks for: its gain in each ring.
+
+    Args:
+        table: Of ``training.class_gains``: ``class_name``, ``low``, ``high`` (cycles per pixel),
+            ``gain``.
+        ax: Axes to draw into; None makes a figure.
+
+    Returns:
+        The axes, a row a class in the order of the table; blue damps, red amplifies, the scale is
+        log2 about 1.
+
+    Raises:
+        InputError: If a column or the rows are missing.
+
+    Example:
+        >>> ax = plot_class_gains(pd.DataFrame({"class_name": ["a", "b"], "low": [0.0, 0.0],
+        ...     "high": [0.5, 0.5], "gain": [2.0, 0.5]}))
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['a', 'b']
+    """
+    need(table, "class_name", "low", "high", "gain")
+    names = list(dict.fromkeys(table["class_name"]))
+    plane = table.pivot(index="class_name", columns="low", values="gain").loc[names]
+    octaves = np.log2(plane.to_numpy())
+    bound = max(0.1, float(np.abs(octaves).max()))
+    ax = new_axes(ax, width=6.4, height=0.8 + 0.32 * len(names))
+    image = ax.imshow(octaves, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
+    edges = [*sorted(table["low"].unique()), table["high"].max()]
+    ax.set_xticks(np.arange(len(edges)) - 0.5, [f"{edge:.3g}" for edge in edges])
+    ax.set_yticks(range(len(names)), names)
+    ax.grid(visible=False)
+    ticks = np.linspace(-bound, bound, 5)
+    bar = ax.figure.colorbar(image, ax=ax, ticks=ticks)
+    bar.ax.set_yticklabels([rf"$\times$ {2**tick:.2f}" for tick in ticks])
+    bar.set_label("Gain of the amplitude, logarithmic")
+    bar.outline.set_visible(False)
+    ax.set_xlabel("Spatial frequency, cycles per pixel; the last ring is the corners")
+    ax.set_title("What each class asks for")
+    return ax
+
+
 def _whole_plane(half: np.ndarray) -> np.ndarray:
     """Mirror ``(H, W // 2 + 1)`` into ``(H, W)``: the gain at -f is the gain at f."""
     height, columns = half.shape

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,14 +18,19 @@ from fopro_lab.lab.figures.style import (
 )
 
 _TERMS = {
-    "statistics": "Batch-norm distance",
+    "statistics": "Distance from natural statistics",
     "confidence": "Entropy of the teacher's head",
     "task": "Task loss of a linear head",
     "disagreement": "Minus student-teacher distance",
     "identity": "Mean (log gain)²",
     "total": "Weighted sum",
     "log_gain": "Mean |log gain|",
+    "drift": "Drift of the teacher, mean 1 - cos",
+    "val_balanced_accuracy": "Balanced accuracy, held out",
 }
+_DRIVING = ("statistics", "confidence", "task", "disagreement", "identity")
+# A check on held-out pictures is drawn beside the term that drives the prompt.
+_CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 
 
 @in_house_style
@@ -32,10 +38,12 @@ def plot_exploration(table: pd.DataFrame) -> Figure:
     """Draw every term of an exploration over its steps, one panel a term.
 
     Args:
-        table: Of ``training.explore``: ``step``, then one column a term.
+        table: Of ``training.explore``: ``step``, then one column a term; ``val_...`` are checks on
+            held-out pictures, NaN where there was none, ``kept`` marks the prompt that was kept.
 
     Returns:
-        The figure; terms have different units, so no panel shares its y axis.
+        The figure; terms have different units, so no panel shares its y axis. Checks are points
+        beside their term, a ring around the kept one.
 
     Raises:
         InputError: If there is no step or no term.
@@ -46,17 +54,22 @@ def plot_exploration(table: pd.DataFrame) -> Figure:
         ['Task loss of a linear head', 'Mean |log gain|']
     """
     need(table, "step")
-    terms = [c for c in table if c != "step" and pd.api.types.is_numeric_dtype(table[c])]
+    terms = _panels(table)
     if not terms:
         raise InputError("table: expected a column for at least one term, got only 'step'")
     across = min(3, len(terms))
     rows = -(-len(terms) // across)
     size = (max(4.2, 2.9 * across), 2.1 * rows + 0.5)
     figure, panels = plt.subplots(rows, across, figsize=size, squeeze=False, sharex=True)
+    checks = {term: name for name, term in _CHECKED.items() if name in table}
     for ax, term in zip(panels.flat, terms, strict=False):
-        color = "#333333" if term in ("total", "log_gain") else "#D55E00"
-        ax.plot(table["step"], table[term], color=color)
-        ax.set_title(_TERMS.get(str(term), str(term)), fontsize=9.5)
+        color = "#D55E00" if term in _DRIVING else "#333333"
+        if term in table and not term.startswith("val_"):
+            ax.plot(table["step"], table[term], color=color)
+        name = term if term.startswith("val_") else checks.get(term, "")
+        if name:
+            _plot_checks(ax, table, name)
+        ax.set_title(_TERMS.get(term, term), fontsize=9.5)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(4))
     for ax in panels.flat[len(terms) :]:
@@ -65,8 +78,25 @@ def plot_exploration(table: pd.DataFrame) -> Figure:
         if place + across >= len(terms):
             ax.set_xlabel("Prompt step")
             ax.tick_params(labelbottom=True)
-    add_footer(panels.flat[0], table)
+    told = "points: held-out pictures; ringed: the prompt that was kept" if checks else ""
+    add_footer(panels.flat[0], table, *([told] if told else []))
     return figure
+
+
+def _panels(table: pd.DataFrame) -> list[str]:
+    """List the terms to draw: a check has the panel of its term, or one of its own."""
+    numbers = [str(c) for c in table if pd.api.types.is_numeric_dtype(table[c])]
+    terms = [name for name in numbers if name not in ("step", "kept", *_CHECKED)]
+    missing = [term for name, term in _CHECKED.items() if name in numbers and term not in terms]
+    return [*terms, *missing]
+
+
+def _plot_checks(ax: Axes, table: pd.DataFrame, name: str) -> None:
+    checked = table[table[name].notna()]
+    ax.plot(checked["step"], checked[name], "o", color="#0072B2", markersize=4, ls=":", lw=1)
+    if "kept" in checked:
+        kept = checked[checked["kept"] == 1]
+        ax.plot(kept["step"], kept[name], "o", color="#0072B2", markersize=9, fillstyle="none")
 
 
 @in_house_style
