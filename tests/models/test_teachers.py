@@ -231,12 +231,12 @@ def test_load_teacher_says_what_is_wrong(tmp_path):
     absent = tmp_path / "no.pth"
     cases = {
         ("resnet18", ""): (
-            "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH or moco-v2-resnet50, "
-            "got 'resnet18'"
+            "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH or "
+            "moco-v2-resnet50, got 'resnet18'"
         ),
         ("timm:", "x"): (
-            "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH or moco-v2-resnet50, "
-            "got 'timm:'"
+            "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH or "
+            "moco-v2-resnet50, got 'timm:'"
         ),
         ("builtin", "x"): "weights: the builtin teacher has its own; give none",
         ("timm:test_resnet", ""): (
