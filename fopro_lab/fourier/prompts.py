@@ -113,15 +113,15 @@ class FourierPrompt(nn.Module):
         """
         check_images(images)
         size = (images.shape[2], images.shape[3])
-        if self.form != "image":
-            return self.sample_gain(
-                images.shape[0], generator, size=size
-            )  # len would fix an export
-        if images.shape[1] != self.channels:
+        one_for_all = self.channels == 1 and self.form != "image"
+        if images.shape[1] != self.channels and not one_for_all:
             raise ShapeError(
                 f"images: expected {self.channels} channels, got {tuple(images.shape)}"
             )
-        return self.spread(self.network(self.spectrum(images)), size=size)
+        if self.form == "image":
+            return self.spread(self.network(self.spectrum(images)), size=size)
+        # len(images) would be a constant of an exported prompt
+        return self.sample_gain(images.shape[0], generator, size=size)
 
     def sample_gain(
         self,
@@ -217,12 +217,7 @@ class FourierPrompt(nn.Module):
         """
         if images.ndim == 3:
             return self(images.unsqueeze(0), generator).squeeze(0)
-        gain = self.gain(images, generator)
-        if gain.shape[1] not in (1, images.shape[1]):
-            raise ShapeError(
-                f"images: expected {self.channels} channels, got {tuple(images.shape)}"
-            )
-        return scale_spectrum(images, gain)
+        return scale_spectrum(images, self.gain(images, generator))
 
     def observe(self, images: Tensor) -> None:
         """Let the form ``image`` see, once, what spectra pictures have; others need none.
@@ -252,9 +247,6 @@ class FourierPrompt(nn.Module):
 
     def save(self, path: Path | str) -> None:
         """Write parameters and settings to one safetensors file, atomically.
-
-        Args:
-            path: Target file.
 
         Example:
             >>> import tempfile
