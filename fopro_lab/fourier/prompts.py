@@ -96,7 +96,7 @@ class FourierPrompt(nn.Module):
             self.cells = nn.Parameter(torch.zeros(self.shape))
 
     def gain(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the gain of each picture of a batch.
+        """Return the gain of each picture.
 
         Args:
             images: Real batch, ``(B, C, H, W)``; the form ``image`` looks at them, every other
@@ -144,8 +144,7 @@ class FourierPrompt(nn.Module):
             InputError: For the form ``image``, whose gain depends on the picture.
 
         Example:
-            >>> prompt = FourierPrompt("generator", size=8)
-            >>> prompt.sample_gain(4, torch.Generator().manual_seed(0)).shape
+            >>> FourierPrompt("generator", size=8).sample_gain(4).shape
             torch.Size([4, 3, 8, 5])
         """
         if self.form == "image":
