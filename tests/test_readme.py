@@ -1,5 +1,6 @@
 """The README keeps its word: its commands and its Python are run, from its own text."""
 
+import json
 import re
 import shlex
 import shutil
@@ -138,3 +139,22 @@ def test_python_blocks_run(home, monkeypatch):
 def test_links_and_pictures_of_the_readme_are_there():
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_speed_it_tells_is_the_committed_run():
+    speed = README.partition("## Speed")[2].partition("\n## ")[0]
+    [name] = re.findall(r"reports/bench/(\S+)\.json", speed)
+    tables = json.loads((ROOT / f"reports/bench/{name}.json").read_text())["tables"]
+    ratios = {row["variant"]: row["ratio"] for key in ("batches", "packing") for row in tables[key]}
+    told = (
+        f"fused {ratios['packed, fused augmentation']:.3g}",
+        f"{ratios['packed, exact augmentation']:.3g} times",
+        f"loading alone {ratios['packed, load alone, 8 bit']:.3g} times",
+        f"({ratios['pack, exact, one process']:.3g})",
+        f"{ratios['pack, exact, 2 processes']:.3g} times as much",
+        f"takes {tables['opening'][1]['milliseconds']:.2g} ms",
+        f"takes {tables['opening'][0]['milliseconds']:.3g} ms",
+    )
+    words = " ".join(speed.split()).replace("14.0 times", "14 times")
+    for part in told:
+        assert part in words, part
