@@ -99,7 +99,7 @@ def pack(
         raise _unreadable(dataset, list(left_out.values()))
     if left_out:
         kept = np.setdiff1d(np.arange(len(dataset)), [entry["row"] for entry in note["unreadable"]])
-        dataset = dataset.subset(kept)
+        dataset = dataset.subset(kept).without(len(left_out))
     labels = dataset.table["label"].to_numpy(dtype=np.int64)
     return Pack(images, labels, size, dataset, left_out, target)
 

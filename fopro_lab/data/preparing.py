@@ -1,6 +1,5 @@
 """From a config to pictures and their parts, in the one right order."""
 
-from dataclasses import replace
 from typing import NamedTuple
 
 from fopro_lab.config import DataConfig
@@ -41,7 +40,7 @@ def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False
         >>> len(pack_from(DataConfig(pictures=40, image_size=16), progress=False))
         40
     """
-    packed = pack(
+    return pack(
         open_from(config),
         config.image_size,
         decoder=config.decoder,
@@ -50,8 +49,6 @@ def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False
         leave_out=config.unusable == "leave-out",
         verify=verify,
     )
-    # The pack is kept under the whole data set's name; only what is split tells what is gone.
-    return replace(packed, dataset=packed.dataset.without(len(packed.left_out)))
 
 
 def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
