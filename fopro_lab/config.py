@@ -107,9 +107,7 @@ class DataConfig(Config):
     )
     val_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of each class")
     test_fraction: float = Field(0.25, gt=0, lt=0.6, description="share of each class")
-    val_per_class: int = Field(
-        0, ge=0, description="balanced validation: pictures a class; 0 is off"
-    )
+    val_per_class: int = Field(0, ge=0, description="balanced validation: pictures a class; 0 off")
     test_per_class: int = Field(0, ge=0, description="balanced test: pictures a class; 0 is off")
     split_seed: int = Field(0, ge=0, description="seed of the split and of the subsample")
     group_rule: Literal["auto", "rank", "count"] = Field(

@@ -14,25 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fopro_lab import cli
 from fopro_lab.evaluation import load_runs
-
-
-@pytest.fixture
-def fopro(monkeypatch, capsys):
-    """Run a command in this process: exit code, output, complaint."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fopro", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run
 
 
 def pictures(folder: Path, *, classes: int = 3, each: int = 4, size: int = 20) -> Path:

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from fopro_lab.data import Pack, Split
 from fopro_lab.fourier import ring_parts
-from fopro_lab.probing.changes import check_groups, lay_out, measure_changes
+from fopro_lab.probing.asking import ask_changed
+from fopro_lab.probing.changes import check_groups
 from fopro_lab.probing.features import Encoder
-from fopro_lab.probing.pictures import draw_per_class, resampling_units
+from fopro_lab.probing.pictures import draw_per_class
 from fopro_lab.probing.probe import LinearProbe
-from fopro_lab.probing.readers import Classifier, Reader, predict_changed, reader_of
+from fopro_lab.probing.readers import Classifier, Reader, reader_of
 from fopro_lab.probing.ring_checks import check_gains, check_rings
 
 
@@ -78,29 +79,14 @@ def class_band_matrix(
             for gain in gains:
                 yield torch.add(images, part, alpha=gain - 1)
 
-    clean, scaled = predict_changed(
-        reader,
-        pack,
-        rows,
-        scale_each,
-        label="class bands",
-        batch_size=batch_size,
-        progress=progress,
-    )
-    table = measure_changes(
-        pack.labels[rows],
-        resampling_units(pack.dataset.table, rows=rows),
-        clean,
-        scaled,
-        names=pack.dataset.class_names,
-        groups=groups,
-        resamples=resamples,
-        seed=seed,
-    )
     cases = pd.DataFrame(
         [
             {"ring": ring, "low": float(low), "high": float(high), "gain": float(gain)}
             for (ring, (low, high)), gain in product(enumerate(pairwise(edges)), gains)
         ]
     )
-    return lay_out(table, cases, reader=reader.name, protocol=split.protocol)
+    return ask_changed(
+        reader, pack, rows, scale_each, cases=cases, split=split, groups=groups,
+        label="class bands", batch_size=batch_size, resamples=resamples,
+        seed=seed, progress=progress,
+    )  # fmt: skip

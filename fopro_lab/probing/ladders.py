@@ -9,11 +9,11 @@ from torch import Tensor
 from fopro_lab.data import Pack, Split
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import ring_parts
-from fopro_lab.probing.changes import lay_out, measure_changes
+from fopro_lab.probing.asking import ask_changed
 from fopro_lab.probing.features import Encoder
-from fopro_lab.probing.pictures import draw_per_class, resampling_units
+from fopro_lab.probing.pictures import draw_per_class
 from fopro_lab.probing.probe import LinearProbe
-from fopro_lab.probing.readers import Classifier, Reader, predict_changed, reader_of
+from fopro_lab.probing.readers import Classifier, Reader, reader_of
 from fopro_lab.probing.ring_checks import check_rings
 
 CORNER = 0.75  # cycles per pixel, above every frequency
@@ -84,20 +84,11 @@ def pass_ladder(
             yield low
             yield images - low + mean
 
-    clean, passed = predict_changed(
-        reader, pack, rows, climb, label="ladder", batch_size=batch_size, progress=progress
-    )
-    table = measure_changes(
-        pack.labels[rows],
-        resampling_units(pack.dataset.table, rows=rows),
-        clean,
-        passed,
-        names=pack.dataset.class_names,
-        groups=groups,
-        resamples=resamples,
-        seed=seed,
-    )
     cases = pd.DataFrame(
         list(product(map(float, cutoffs), ("low-pass", "high-pass"))), columns=["cutoff", "kind"]
-    )
-    return lay_out(table, cases[["kind", "cutoff"]], reader=reader.name, protocol=split.protocol)
+    )[["kind", "cutoff"]]
+    return ask_changed(
+        reader, pack, rows, climb, cases=cases, split=split, groups=groups,
+        label="ladder", batch_size=batch_size, resamples=resamples,
+        seed=seed, progress=progress,
+    )  # fmt: skip

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.errors import ShapeError
-from fopro_lab.probing.changes import check_groups, lay_out, measure_changes
+from fopro_lab.probing.asking import ask_changed
+from fopro_lab.probing.changes import check_groups
 from fopro_lab.probing.features import Encoder
-from fopro_lab.probing.pictures import draw_per_class, resampling_units
+from fopro_lab.probing.pictures import draw_per_class
 from fopro_lab.probing.probe import LinearProbe
-from fopro_lab.probing.readers import Classifier, Reader, predict_changed, reader_of
+from fopro_lab.probing.readers import Classifier, Reader, reader_of
 
 KINDS = ("phase", "phase-flat", "amplitude")
 
@@ -83,27 +84,12 @@ def phase_and_amplitude(
         yield phase_only(images)
         yield amplitude_only(images, generator)
 
-    clean, rebuilt = predict_changed(
-        reader,
-        pack,
-        rows,
-        rebuild,
-        label="phase and amplitude",
-        batch_size=batch_size,
-        progress=progress,
-    )
-    table = measure_changes(
-        pack.labels[rows],
-        resampling_units(pack.dataset.table, rows=rows),
-        clean,
-        rebuilt,
-        names=pack.dataset.class_names,
-        groups=groups,
-        resamples=resamples,
-        seed=seed,
-    )
     cases = pd.DataFrame({"kind": KINDS})
-    return lay_out(table, cases, reader=reader.name, protocol=split.protocol)
+    return ask_changed(
+        reader, pack, rows, rebuild, cases=cases, split=split, groups=groups,
+        label="phase and amplitude", batch_size=batch_size, resamples=resamples,
+        seed=seed, progress=progress,
+    )  # fmt: skip
 
 
 def phase_only(images: Tensor, amplitude: Tensor | None = None) -> Tensor:

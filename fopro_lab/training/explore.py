@@ -75,12 +75,7 @@ def explore(
     active = active_objectives(objectives, teacher)
     if "disagreement" in active and student is None:
         raise InputError("objective 'disagreement': expected a student, got none")
-    if "task" in active and class_counts is None:
-        raise InputError("objective 'task': expected class_counts, got none")
-    if "task" not in active:
-        head = None
-    elif head is None and class_counts is not None:
-        head = TaskHead(teacher.feature_dim, classes=len(class_counts)).to(teacher.mean.device)
+    head = _task_head(head, teacher, class_counts) if "task" in active else None
     stream = _endless(batches)
     first = next(stream)
     if "statistics" in active:
@@ -128,6 +123,15 @@ def explore(
             keeper.restore()
     history = pd.DataFrame(rows)
     return history if held_out is None else history.assign(kept=(history["step"] == kept) * 1)
+
+
+def _task_head(head: TaskHead | None, teacher: Teacher, class_counts: Tensor | None) -> TaskHead:
+    """Go on with a head, or start one."""
+    if class_counts is None:
+        raise InputError("objective 'task': expected class_counts, got none")
+    if head is not None:
+        return head
+    return TaskHead(teacher.feature_dim, classes=len(class_counts)).to(teacher.mean.device)
 
 
 def _finite_gradients(parameters: list[torch.nn.Parameter]) -> bool:

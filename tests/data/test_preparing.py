@@ -1,14 +1,12 @@
 """From a config to pictures, and the command that packs them."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fopro_lab import cli
 from fopro_lab.config import DataConfig
 from fopro_lab.data import prepare
 from fopro_lab.data.preparing import pack_from
@@ -24,20 +22,6 @@ def skin(tmp_path, monkeypatch) -> Path:
     (root / "class0" / "3.png").write_bytes(b"")
     (root / "class1" / "5.png").write_bytes(b"no picture")
     return root
-
-
-@pytest.fixture
-def fopro(monkeypatch, capsys):
-    """Run a command in this process: exit code, output, complaint."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fopro", *map(str, words)])
-        with pytest.raises(SystemExit) as leaving:
-            cli.main()
-        told = capsys.readouterr()
-        return int(leaving.value.code or 0), told.out, told.err
-
-    return run
 
 
 def test_pack_from_passes_every_knob(skin):

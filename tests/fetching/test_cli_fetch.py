@@ -1,24 +1,6 @@
 import json
-import sys
 
-import pytest
-
-from fopro_lab import cli
 from tests.fetching.publications import isic2019_files, serve
-
-
-@pytest.fixture
-def fopro(monkeypatch, capsys):
-    """Run a command in this process: exit code, output, complaint."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fopro", *map(str, words)])
-        with pytest.raises(SystemExit) as leaving:
-            cli.main()
-        told = capsys.readouterr()
-        return int(leaving.value.code or 0), told.out, told.err
-
-    return run
 
 
 def test_fetch_prints_the_folder_and_list_knows_it(fopro, shop, own_place):
