@@ -9,7 +9,7 @@ from fopro_lab.evaluation.predictions import (
     write_predictions,
 )
 from fopro_lab.evaluation.runs import Run, load_runs
-from fopro_lab.evaluation.scores import class_groups, groups_from, score, score_seeds
+from fopro_lab.evaluation.scores import class_groups, groups_from, score, score_trainings
 
 __all__ = [
     "Run",
@@ -23,7 +23,7 @@ __all__ = [
     "read_predictions",
     "score",
     "score_runs",
-    "score_seeds",
+    "score_trainings",
     "summarise",
     "write_predictions",
 ]

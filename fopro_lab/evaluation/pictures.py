@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -161,6 +162,39 @@ def line_up(
         names=names,
         groups=_checked_groups(groups, names),
         resampled="group" if several else "image",
+    )
+
+
+def pool(pictures: Sequence[Pictures]) -> Pictures:
+    """Put the pictures of all folds together, without logits: for counts and names.
+
+    Raises:
+        InputError: If a lesion, patient or picture is in two folds.
+
+    Example:
+        >>> folds = [line_up([pd.DataFrame({"image": [name, "x" + name], "group": "", "source": "",
+        ...     "split": "test", "label": [0, 1], "logit_nv": [2.0, 1.0], "logit_df": [0.0, 0.0]})],
+        ...     {"nv": "head", "df": "tail"}) for name in "ab"]
+        >>> pool(folds).labels.tolist()
+        [0, 1, 0, 1]
+    """
+    if len(pictures) == 1:
+        return pictures[0]
+    for one, other in combinations(pictures, 2):
+        both = np.intersect1d(one.units, other.units)
+        if len(both):
+            raise InputError(
+                f"runs: expected folds that share no tested lesion, patient or picture, got "
+                f"{len(both)} in two folds, '{both[0]}' for one; compare the folds one by one"
+            )
+    first = pictures[0]
+    return Pictures(
+        labels=np.concatenate([each.labels for each in pictures]),
+        units=np.concatenate([each.units for each in pictures]),
+        logits=[],
+        names=first.names,
+        groups=first.groups,
+        resampled="group" if any(each.resampled == "group" for each in pictures) else "image",
     )
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.estimates import limits, mean_over_seeds, measure_all, tidy
+from fopro_lab.evaluation.estimates import limits, mean_of, mean_over_trainings, measure_all, tidy
 from fopro_lab.evaluation.intervals import basic_interval, wilson_interval
-from fopro_lab.evaluation.pictures import GROUPS, line_up
+from fopro_lab.evaluation.pictures import GROUPS, line_up, pool
 
 
 def class_groups(
@@ -138,11 +138,13 @@ def score(
         0   nv    1.0  1.0  1
         1   df    0.0  0.0  1
     """
-    return score_seeds([predictions], groups, protocol, split=split, resamples=resamples, seed=seed)
+    return score_trainings(
+        [[predictions]], groups, protocol, split=split, resamples=resamples, seed=seed
+    )
 
 
-def score_seeds(
-    tables: Sequence[pd.DataFrame],
+def score_trainings(
+    folds: Sequence[Sequence[pd.DataFrame]],
     groups: Mapping[str, str],
     protocol: str,
     *,
@@ -150,15 +152,15 @@ def score_seeds(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Measure the mean over several seeds of one method, tested on the same pictures.
+    """Measure the mean over several seeds of one method, and over folds if there are some.
 
-    Every resample draws pictures, the same for all seeds, and with two seeds or more the seeds
-    too, so that the interval speaks of new pictures and of a new training (crossed bootstrap:
-    Owen, Ann. Appl. Stat. 1 (2007) 386). With two seeds that differ much it is too narrow: two
-    numbers say little of a spread.
+    Every resample draws pictures, the same for all seeds of a fold, with two seeds or more the
+    seeds too, and with two folds or more the folds, so that the interval speaks of new pictures
+    and of a new training (crossed bootstrap: Owen, Ann. Appl. Stat. 1 (2007) 386). With two seeds
+    that differ much it is too narrow: two numbers say little of a spread.
 
     Args:
-        tables: One table of predictions a seed.
+        folds: For each fold one table of predictions a seed; a split without folds is one fold.
         groups: As in ``score``.
         protocol: As in ``score``.
         split: As in ``score``.
@@ -166,21 +168,24 @@ def score_seeds(
         seed: Seed of the bootstrap.
 
     Returns:
-        The columns of ``score``; ``value`` and ``k`` are means over the seeds.
+        The columns of ``score``; ``value`` and ``k`` are means over seeds and folds, ``n`` counts
+        the pictures of all folds.
 
     Raises:
-        InputError: If the tables do not hold the same pictures.
+        InputError: If the tables of a fold do not hold the same pictures, or two folds share some.
 
     Example:
         >>> table = pd.DataFrame({"image": ["a", "b"], "group": "", "source": "", "split": "test",
         ...                       "label": [0, 1], "logit_nv": [2.0, 1.0], "logit_df": [0.0, 0.0]})
         >>> other = table.assign(logit_df=[0.0, 3.0])
-        >>> score_seeds([table, other], {"nv": "head", "df": "tail"}, "toy")["value"][:2].tolist()
+        >>> found = score_trainings([[table, other]], {"nv": "head", "df": "tail"}, "toy")
+        >>> found["value"][:2].tolist()
         [1.0, 0.5]
     """
-    pictures = line_up(tables, groups, split=split)
-    points, replicates = measure_all(pictures, resamples=resamples, seed=seed)
-    values = {key: float(point.mean()) for key, point in points.items()}
+    lined = [line_up(tables, groups, split=split) for tables in folds]
+    pictures = pool(lined)
+    points, replicates = measure_all(lined, resamples=resamples, seed=seed)
+    values = {key: mean_of(point) for key, point in points.items()}
     rows = limits(
         pictures,
         values,
@@ -190,7 +195,7 @@ def score_seeds(
     )
     ece = ("overall", "all", "ece")
     if rows[ece][2] == "bootstrap":
-        drawn = mean_over_seeds(replicates[ece], seed=seed)
+        drawn = mean_over_trainings(replicates[ece], seed=seed)
         rows[ece] = (*basic_interval(values[ece], drawn), "basic")
     table = tidy(pictures, {"value": values}, rows).assign(protocol=protocol)
     # Stretched weights of seeds can carry a limit beyond what the metric can be.

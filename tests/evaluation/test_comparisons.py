@@ -28,7 +28,7 @@ def test_compare_subtracts_the_baseline(tmp_path):
     np.testing.assert_allclose(found["difference"], scores[1]["value"] - scores[0]["value"])
     assert list(found.columns) == [
         *("method", "baseline", "scope", "name", "group", "metric", "difference", "low", "high"),
-        *("n", "interval", "resampled", "p", "seeds", "varies", "protocol"),
+        *("n", "interval", "resampled", "p", "seeds", "folds", "varies", "protocol"),
     ]
     assert set(found["method"]) == {"ekd"} and set(found["baseline"]) == {"bsm"}
     turned = compare(runs, "ekd", resamples=50)
@@ -172,7 +172,10 @@ class InMemory(Run):
             "expected the class_names of {0}, ['nv', 'mel', 'bkl', 'df']",
         ),
         ({"method": "bsm"}, "expected one run of 'bsm' with seed 0, got also {0}; leave one out"),
-        ({"seed": 5}, "ekd: expected a seed in common with 'bsm', got 5 against 0"),
+        (
+            {"seed": 5},
+            "ekd: expected a seed in common with 'bsm', got 5 of toy/64px/seed0 against 0",
+        ),
     ],
 )
 def test_compare_refuses_runs_that_do_not_belong_together(tmp_path, table, changes, message):
@@ -199,7 +202,7 @@ def test_score_runs_and_summarise_have_one_block_and_one_row_a_method(tmp_path):
     tidy = score_runs(runs, resamples=50)
     assert tidy.groupby("method", sort=False)["seeds"].first().to_dict() == {"bsm": 2, "ekd": 1}
     single = score(tables[2], groups(), "toy/64px/seed0", resamples=50)
-    own = tidy[tidy["method"] == "ekd"].drop(columns=["method", "seeds"])
+    own = tidy[tidy["method"] == "ekd"].drop(columns=["method", "seeds", "folds"])
     pd.testing.assert_frame_equal(own.reset_index(drop=True), single)
     headline = summarise(runs, resamples=50)
     assert headline["method"].tolist() == ["bsm", "ekd"]

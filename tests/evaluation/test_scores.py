@@ -7,7 +7,7 @@ from sklearn import metrics as oracle
 
 from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import class_groups, groups_from, score, score_seeds
+from fopro_lab.evaluation import class_groups, groups_from, score, score_trainings
 from fopro_lab.evaluation.metrics import softmax
 from tests.evaluation.toy_runs import groups, predictions
 
@@ -219,8 +219,8 @@ def test_a_class_without_test_pictures_is_unknown_and_left_out_of_means():
 
 def test_every_value_lies_in_its_interval_and_every_limit_in_range():
     for seed in range(5):
-        found = score_seeds(
-            [predictions(seed=s, skill=2) for s in (seed, seed + 50)],
+        found = score_trainings(
+            [[predictions(seed=s, skill=2) for s in (seed, seed + 50)]],
             groups(),
             "toy",
             resamples=100,
@@ -233,7 +233,7 @@ def test_every_value_lies_in_its_interval_and_every_limit_in_range():
 
 def test_score_of_several_seeds_is_the_mean_and_wider_than_pictures_alone():
     tables = [predictions((80, 80), seed=1, skill=skill) for skill in (0.0, 3.0)]
-    both = score_seeds(tables, groups((80, 80)), "toy")
+    both = score_trainings([tables], groups((80, 80)), "toy")
     single = [score(table, groups((80, 80)), "toy") for table in tables]
     np.testing.assert_allclose(both["value"], (single[0]["value"] + single[1]["value"]) / 2)
     wide, narrow = (overall(t, "balanced_accuracy") for t in (both, single[0]))
