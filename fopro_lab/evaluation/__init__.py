@@ -10,6 +10,7 @@ from fopro_lab.evaluation.predictions import (
 )
 from fopro_lab.evaluation.runs import Run, load_runs
 from fopro_lab.evaluation.scores import class_groups, groups_from, score, score_trainings
+from fopro_lab.evaluation.teachers import compare_teachers
 
 __all__ = [
     "Run",
@@ -18,6 +19,7 @@ __all__ = [
     "class_groups",
     "class_names",
     "compare",
+    "compare_teachers",
     "groups_from",
     "load_runs",
     "read_predictions",

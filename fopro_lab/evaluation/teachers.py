@@ -1,0 +1,120 @@
+"""Claims, teacher by teacher: pairs of methods compared where everything else is the same."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from fopro_lab.errors import InputError
+from fopro_lab.evaluation.comparisons import compare
+from fopro_lab.evaluation.folds import group_families
+from fopro_lab.evaluation.runs import Run
+
+ALONE = ("ce", "bsm")  # methods without a teacher: everyone's baseline
+
+
+def compare_teachers(
+    runs: Sequence[Run],
+    pairs: Iterable[tuple[str, str]],
+    *,
+    split: str = "test",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare pairs of methods for every teacher, student and deal of folds.
+
+    Methods without a teacher stand beside every teacher with the same student and pictures. The same
+    is asked of several teachers at once, so p-values come corrected
+    too: by Holm, over the teachers, students and deals of one pair and one number.
+
+    Args:
+        runs: Finished runs, at most one a student, deal, teacher, method, fold and seed.
+        pairs: Method and baseline; a pair that nothing was trained for is left out.
+        split: "test" or "val".
+        resamples: Bootstrap resamples, at least 2.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The columns of `compare` after ``teacher`` (name, "none" where neither method has one) and
+        ``student``, and ``p_holm`` after ``p``.
+
+    Raises:
+        InputError: If no pair can be compared, or as `compare`.
+
+    Example:
+        >>> compare_teachers([], [("ekd", "bsm")])
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: runs: expected at least one, got none
+    """
+    if not runs:
+        raise InputError("runs: expected at least one, got none")
+    pairs = list(pairs)
+    tables = []
+    for student, teacher, members in _settings(runs, split=split):
+        methods = {run.method for run in members}
+        for method, baseline in pairs:
+            has_teacher = not {method, baseline} <= set(ALONE)
+            if not {method, baseline} <= methods or has_teacher != bool(teacher):
+                continue
+            two = [run for run in members if run.method in (method, baseline)]
+            table = compare(two, baseline, split=split, resamples=resamples, seed=seed)
+            table.insert(0, "teacher", teacher or "none")
+            table.insert(1, "student", student)
+            tables.append(table)
+    if not tables:
+        asked = ", ".join(f"{method} against {baseline}" for method, baseline in pairs)
+        had = ", ".join(dict.fromkeys(run.method for run in runs))
+        raise InputError(f"runs: expected both methods of a pair ({asked}), got {had}")
+    found = pd.concat(tables, ignore_index=True)
+    families = found.groupby(["method", "baseline", "scope", "name", "metric"], sort=False)
+    found.insert(found.columns.get_loc("p") + 1, "p_holm", families["p"].transform(holm))
+    return found
+
+
+def holm(p_values: pd.Series) -> pd.Series:
+    """Correct p-values for being several; one that is not known stays so and does not count.
+
+    Args:
+        p_values: Of one family.
+
+    Returns:
+        Corrected ones, at most 1, in the same order.
+
+    Source: Holm, Scand. J. Statist. 6 (1979) 65.
+
+    Example:
+        >>> holm(pd.Series([0.01, 0.04, 0.03])).round(3).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    known = p_values.dropna().sort_values()
+    steps = known * np.arange(len(known), 0, -1)
+    return steps.cummax().clip(upper=1.0).reindex(p_values.index)
+
+
+def teacher_of(run: Run) -> str:
+    """Name a run's teacher as its config does, with its picture size where one was chosen.
+
+    Args:
+        run: Any run.
+
+    Returns:
+        The name; empty for a method without a teacher.
+    """
+    if run.method in ALONE:
+        return ""
+    size = int(run.config.get("teacher_size", 0))
+    name = str(run.config.get("teacher", "builtin")).split(":")[-1]
+    return f"{name}, {size} px" if size else name
+
+
+def _settings(runs: Sequence[Run], *, split: str) -> Iterable[tuple[str, str, list[Run]]]:
+    """Yield student, teacher and their runs, baselines among them; deals of folds stay apart."""
+    for own in group_families(runs, split=split):
+        for student in dict.fromkeys(str(run.config.get("student", "small")) for run in own):
+            of_student = [r for r in own if str(r.config.get("student", "small")) == student]
+            alone = [run for run in of_student if not teacher_of(run)]
+            if alone:
+                yield student, "", alone
+            for teacher in dict.fromkeys(filter(None, map(teacher_of, of_student))):
+                taught = [run for run in of_student if teacher_of(run) == teacher]
+                yield student, teacher, alone + taught
