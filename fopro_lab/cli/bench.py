@@ -30,6 +30,21 @@ def bench_data(
     _tell_bench("data", tables, machine_facts(), out=out, as_json=as_json)
 
 
+@bench_app.command("fourier")
+def bench_fourier(
+    out: Out = "",
+    rounds: Annotated[int, typer.Option(help="Rounds that count.")] = 9,
+    size: Annotated[int, typer.Option(help="Side of the larger pictures, pixels.")] = 224,
+    as_json: AsJson = False,
+) -> None:
+    """Time gains, prompted steps and ring responses against plain ones; needs no data of yours."""
+    from fopro_lab.bench import bench_fourier as run
+    from fopro_lab.bench import machine_facts
+
+    tables = run(rounds=rounds, size=size)
+    _tell_bench("fourier", tables, machine_facts(), out=out, as_json=as_json)
+
+
 def _tell_bench(
     name: str,
     tables: "dict[str, pd.DataFrame]",
