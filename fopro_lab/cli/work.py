@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fopro_lab.cli.options import AsJson, FromFile, Out, Settings, read_config
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, WorkError
 
 
 def train(
@@ -80,13 +80,29 @@ def report(
     out: Out = "",
     settings: Settings = [],
     jobs: Annotated[int, typer.Option(help="Notebooks at a time; 0 is one a core.")] = 0,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Dry run: the graph, the cost and what is missing.")
+    ] = False,
 ) -> None:
-    """Execute a plan's notebooks and print the path of its index page."""
+    """Execute a plan's notebooks and print the path of its index page.
+
+    With --plan nothing is executed or written: every notebook is listed with what it waits for,
+    then the cost as far as it is known, and each input that is missing, with the way to get it.
+    Exit code 1 if something is missing, 0 if the plan is ready.
+    """
+    folder = Path(out or Path("reports") / Path(plan).stem)
+    if plan_only:
+        from fopro_lab.lab.dry_run import dry_run
+
+        told = dry_run(plan, out=folder, settings=settings, jobs=jobs)
+        print("\n".join(told.lines()))
+        if not told.ready:
+            count = len(told.missing) + len(told.wrong)
+            raise WorkError(f"not ready: {count} missing or wrong, see above; nothing was executed")
+        return
     from fopro_lab.lab import run_plan
 
-    print(
-        run_plan(plan, out=out or Path("reports") / Path(plan).stem, settings=settings, jobs=jobs)
-    )
+    print(run_plan(plan, out=folder, settings=settings, jobs=jobs))
 
 
 def compare(

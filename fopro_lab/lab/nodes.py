@@ -39,7 +39,9 @@ class Node:
     after: tuple[str, ...] = ()
 
 
-def plan_nodes(path: Path | str, *, out: Path | str, settings: Sequence[str] = ()) -> list[Node]:
+def plan_nodes(
+    path: Path | str, *, out: Path | str, settings: Sequence[str] = (), inputs: bool = True
+) -> list[Node]:
     """Expand a plan into nodes, in an order in which they can be executed.
 
     A setting replaces the plan's value in every notebook that declares the name; for an axis of a
@@ -49,6 +51,7 @@ def plan_nodes(path: Path | str, *, out: Path | str, settings: Sequence[str] = (
         path: The plan's YAML file.
         out: Folder of the report.
         settings: Texts ``name=value``.
+        inputs: Whether data and weights must be there; a dry run tells itself which are not.
 
     Returns:
         The nodes, each after all that it waits for.
@@ -89,7 +92,7 @@ def plan_nodes(path: Path | str, *, out: Path | str, settings: Sequence[str] = (
                 for key, default in defaults.items()
                 if key in given
             }
-            _check_knobs(name, {**defaults, **parameters})
+            _check_knobs(name, {**defaults, **parameters}, inputs=inputs)
             places = _places(name, defaults, parameters, Path(out), files)
             after = tuple(entry.after)
             nodes.append(Node(name, entry_name, notebooks[entry_name], parameters, places, after))
@@ -112,13 +115,14 @@ def _combinations(
         yield "-".join([name, *parts]), dict(zip(axes, choice, strict=True))
 
 
-def _check_knobs(name: str, values: Mapping[str, Any]) -> None:
+def _check_knobs(name: str, values: Mapping[str, Any], *, inputs: bool) -> None:
     """Refuse a wrong value or a missing file now, not after the notebooks before have run."""
     try:
         config = TrainConfig.from_parameters(values)
         ProbeConfig.from_parameters(values)
-        check_place(config.dataset)
-        if config.weights and not Path(config.weights).expanduser().is_file():
+        if inputs:
+            check_place(config.dataset)
+        if inputs and config.weights and not Path(config.weights).expanduser().is_file():
             raise InputError(f"weights: {config.weights}: no such file")
     except InputError as error:
         raise InputError(f"{name}: {error}") from None

@@ -79,6 +79,25 @@ def read_record(*, folder: Path, key: str) -> float | None:
         return None
 
 
+def last_seconds(*, folder: Path) -> float | None:
+    """Look up how long a node took when it was last done, whatever has changed since.
+
+    Args:
+        folder: The node's ``out_dir``.
+
+    Returns:
+        Seconds, or None without a record.
+
+    Example:
+        >>> last_seconds(folder=Path("nowhere")) is None
+        True
+    """
+    try:
+        return float(json.loads(_record_path(folder).read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def forget_record(*, folder: Path) -> None:
     """Remove a record and the files that it lists, so that no old figure passes for a new one.
 

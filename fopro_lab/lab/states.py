@@ -12,8 +12,10 @@ import fopro_lab
 PATHS = ("dataset", "split_files", "weights", "student_weights")
 _RUNNER = (
     "batch",
+    "dry_run",
     "execute",
     "index",
+    "needs",
     "nodes",
     "pages",
     "parameters",
