@@ -41,6 +41,16 @@ SMOKE = {
             "parameters": {"resamples": 20},
         },
         "explorer": {"notebook": "06_band_explorer"},
+        "claims": {
+            "notebook": "07_claims",
+            "after": ["train"],
+            "parameters": {
+                "pairs": [["fopro", "bsm"]],
+                "teachers": {"builtin": ""},
+                "probe_pictures": 8,
+                "resamples": 20,
+            },
+        },
     },
 }
 
@@ -59,9 +69,9 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_notebooks_are_the_six_of_the_design():
+def test_notebooks_are_the_six_of_the_design_and_the_claims():
     assert [re.match(r"(\d\d)_[a-z_]+$", name).group(1) for name in NAMES] == [
-        f"{number:02d}" for number in range(1, 7)
+        f"{number:02d}" for number in range(1, 8)
     ]
 
 
@@ -138,7 +148,7 @@ def test_notebooks_execute_with_small_parameters(report):
 
 @pytest.mark.slow
 def test_notebooks_write_figures_tables_and_runs(report):
-    for name in ("dataset", "teacher", "prompt", "train-fopro", "tail", "explorer"):
+    for name in ("dataset", "teacher", "prompt", "train-fopro", "tail", "explorer", "claims"):
         assert list((report / name).glob("*.png")), name
     assert (report / "tail" / "headline.csv").is_file()
     assert (report / "prompt" / "prompt.safetensors").is_file()

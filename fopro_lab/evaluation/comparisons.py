@@ -59,10 +59,10 @@ def compare(
 
     Returns:
         Columns ``method``, ``baseline``, ``scope``, ``name``, ``group``, ``metric``,
-        ``difference`` (method minus baseline), ``low``, ``high``, ``n``, ``interval``,
-        ``resampled``, ``p`` (two-sided, of no difference), ``seeds`` (common ones, the fewest of
-        a fold), ``folds`` (common ones), ``varies`` ("pictures", "pictures and seeds", "pictures,
-        seeds and folds"), ``protocol``.
+        ``method_value``, ``baseline_value``, ``difference`` (the first minus the second), ``low``,
+        ``high``, ``n``, ``interval``, ``resampled``, ``p`` (two-sided, of no difference),
+        ``seeds`` (common ones, the fewest of a fold), ``folds`` (common ones), ``varies``
+        ("pictures", "pictures and seeds", "pictures, seeds and folds"), ``protocol``.
 
     Raises:
         InputError: For runs of different protocols, splits or classes, folds that share a tested
@@ -211,7 +211,11 @@ def _difference(
         seed=seed,
         fallback=lambda key, trials: (*difference_interval(*shares[key], trials), "newcombe"),
     )
-    table = tidy(pictures, {"difference": values}, rows)
+    levels = {
+        name: {key: share[side] for key, share in shares.items()}
+        for side, name in enumerate(("method_value", "baseline_value"))
+    }
+    table = tidy(pictures, {**levels, "difference": values}, rows)
     table["p"] = [
         sign_p_value(mean_over_trainings(drawn[key], seed=seed))
         if kind == "bootstrap"

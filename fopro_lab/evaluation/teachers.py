@@ -23,9 +23,9 @@ def compare_teachers(
 ) -> pd.DataFrame:
     """Compare pairs of methods for every teacher, student and deal of folds.
 
-    Methods without a teacher stand beside every teacher with the same student and pictures. The same
-    is asked of several teachers at once, so p-values come corrected
-    too: by Holm, over the teachers, students and deals of one pair and one number.
+    Methods without a teacher stand beside every teacher with the same student and pictures. The
+    same is asked of several teachers, so p-values come corrected too: by Holm, over the teachers,
+    students and deals of one pair and one number.
 
     Args:
         runs: Finished runs, at most one a student, deal, teacher, method, fold and seed.

@@ -8,10 +8,11 @@ from fopro_lab.probing.gains import radial_gain
 from fopro_lab.probing.heatmaps import basis_heat_map, heat_plane
 from fopro_lab.probing.ladders import pass_ladder
 from fopro_lab.probing.phases import phase_and_amplitude
-from fopro_lab.probing.preferences import preference_distances
+from fopro_lab.probing.preferences import preference_distances, relative_responses
 from fopro_lab.probing.probe import LinearProbe, linear_probe
 from fopro_lab.probing.readers import Reader, fit_probe, read_by
 from fopro_lab.probing.rings import RingDrifts, ring_drifts, ring_response
+from fopro_lab.probing.several import ask_teachers
 from fopro_lab.probing.sources import source_fingerprint
 from fopro_lab.probing.spectra import mean_spectra
 
@@ -21,6 +22,7 @@ __all__ = [
     "Reader",
     "RingDrifts",
     "TeacherCard",
+    "ask_teachers",
     "basis_heat_map",
     "class_band_matrix",
     "compare_cards",
@@ -33,6 +35,7 @@ __all__ = [
     "preference_distances",
     "radial_gain",
     "read_by",
+    "relative_responses",
     "ring_drifts",
     "ring_response",
     "source_fingerprint",

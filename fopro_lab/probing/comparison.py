@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.intervals import bootstrap_weights
 from fopro_lab.probing.card_files import TeacherCard
 from fopro_lab.probing.drift_tables import drifts_from_table
-from fopro_lab.probing.preferences import preference, preference_distances
+from fopro_lab.probing.preferences import preference_distances, relative_responses
 from fopro_lab.probing.rings import RingDrifts
 
 RESAMPLES = 1000
@@ -103,15 +102,8 @@ def _relative(
     card: TeacherCard, drifts: RingDrifts, units: np.ndarray, *, seed: int
 ) -> pd.DataFrame:
     """Add the shape of the response, with its interval, to the rows of gains other than 1."""
-    same = np.zeros(len(units), dtype=np.int64)
-    weights = bootstrap_weights(same, units, resamples=RESAMPLES, seed=seed).astype(np.float64)
-    kept = [gain for gain in drifts.gains if gain != 1]
-    index = pd.MultiIndex.from_product([range(len(drifts.edges) - 1), kept], names=["ring", "gain"])
-    low, high = np.exp(np.quantile(preference(drifts, weights), [0.025, 0.975], axis=1))
-    shape = pd.DataFrame(
-        {"relative": np.exp(preference(drifts)[:, 0]), "relative_low": low, "relative_high": high},
-        index=index,
-    ).reset_index()
+    shape = relative_responses(drifts, units, resamples=RESAMPLES, seed=seed)
+    shape = shape.drop(columns=["low", "high", "n"])
     table = card.ring_response.query("channel == 'all'")
     return table.merge(shape, on=["ring", "gain"])
 

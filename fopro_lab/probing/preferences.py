@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.evaluation.intervals import percentile_interval
+from fopro_lab.evaluation.intervals import bootstrap_weights, percentile_interval
 from fopro_lab.probing.rings import RingDrifts
 
 TINY = 1e-12  # mean drift of a ring that a teacher does not answer to at all
@@ -43,6 +43,43 @@ def preference(drifts: RingDrifts, weights: np.ndarray | None = None) -> np.ndar
     ratio = np.maximum(drift @ weights, TINY) / np.maximum(energy @ weights, TINY)
     shape = np.log(ratio)
     return (shape - shape.mean(axis=1, keepdims=True)).reshape(-1, weights.shape[1])
+
+
+def relative_responses(
+    drifts: RingDrifts, units: np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Tabulate one teacher's preference: how much a ring moves it, relative to its mean ring.
+
+    Args:
+        drifts: Of `ring_drifts`, the channels together.
+        units: Lesion, patient or picture of each, ``(N,)``; drawn as a whole.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Returns:
+        A row for each ring and gain other than 1: ``ring``, ``low``, ``high`` (cycles per pixel),
+        ``gain``, ``relative`` (drift per energy changed over its geometric mean over the rings: 2
+        is twice as much) with ``relative_low`` and ``relative_high`` (95 %), ``n`` (pictures).
+
+    Example:
+        >>> drift = np.array([1.0, np.e**2]).reshape(1, 2, 1, 1)
+        >>> found = RingDrifts((0, 0.25, 0.5), (0.0,), ("all",), drift, np.ones_like(drift), 0.0)
+        >>> relative_responses(found, np.zeros(1), resamples=20)["relative"].round(3).tolist()
+        [0.368, 2.718]
+    """
+    same = np.zeros(len(units), dtype=np.int64)
+    weights = bootstrap_weights(same, units, resamples=resamples, seed=seed).astype(np.float64)
+    kept = [gain for gain in drifts.gains if gain != 1]
+    low, high = np.exp(np.quantile(preference(drifts, weights), [0.025, 0.975], axis=1))
+    rings = pd.DataFrame(
+        {"ring": range(len(drifts.edges) - 1), "low": drifts.edges[:-1], "high": drifts.edges[1:]}
+    )
+    return rings.merge(pd.DataFrame({"gain": kept}), how="cross").assign(
+        relative=np.exp(preference(drifts)[:, 0]),
+        relative_low=low,
+        relative_high=high,
+        n=len(units),
+    )
 
 
 def preference_distances(

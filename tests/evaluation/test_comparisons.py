@@ -26,8 +26,11 @@ def test_compare_subtracts_the_baseline(tmp_path):
     found = compare(runs, "bsm", resamples=50)
     scores = [score(table, groups(), "toy", resamples=2) for table in tables]
     np.testing.assert_allclose(found["difference"], scores[1]["value"] - scores[0]["value"])
+    np.testing.assert_allclose(found["method_value"], scores[1]["value"])
+    np.testing.assert_allclose(found["baseline_value"], scores[0]["value"])
     assert list(found.columns) == [
-        *("method", "baseline", "scope", "name", "group", "metric", "difference", "low", "high"),
+        *("method", "baseline", "scope", "name", "group", "metric"),
+        *("method_value", "baseline_value", "difference", "low", "high"),
         *("n", "interval", "resampled", "p", "seeds", "folds", "varies", "protocol"),
     ]
     assert set(found["method"]) == {"ekd"} and set(found["baseline"]) == {"bsm"}

@@ -7,6 +7,7 @@ from fopro_lab.lab.figures.auditing import (
     plot_pairs,
 )
 from fopro_lab.lab.figures.bench import plot_ratios
+from fopro_lab.lab.figures.claims import plot_claim
 from fopro_lab.lab.figures.dataset import plot_class_counts, plot_pictures, plot_spectra
 from fopro_lab.lab.figures.gains import plot_class_gains, plot_gain, plot_radial_gain
 from fopro_lab.lab.figures.heatmaps import plot_heat_map
@@ -40,6 +41,7 @@ __all__ = [
     "in_house_style",
     "plot_channel_response",
     "plot_checkup",
+    "plot_claim",
     "plot_class_bands",
     "plot_class_counts",
     "plot_class_gains",
