@@ -13,7 +13,7 @@ from fopro_lab.cli.bench import bench_app
 from fopro_lab.cli.data import data_app
 from fopro_lab.cli.options import KINDS
 from fopro_lab.cli.teachers import teachers_app
-from fopro_lab.cli.work import compare, probe, report, train
+from fopro_lab.cli.work import compare, ledger, probe, report, train
 from fopro_lab.errors import InputError, WorkError
 
 HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed pictures."
@@ -23,7 +23,7 @@ app = typer.Typer(help=HELP, **KINDS)
 app.add_typer(data_app, name="data")
 app.add_typer(teachers_app, name="teachers")
 app.add_typer(bench_app, name="bench")
-for command in (train, probe, report, compare):
+for command in (train, probe, report, compare, ledger):
     app.command()(command)
 
 

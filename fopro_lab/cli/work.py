@@ -1,4 +1,4 @@
-"""`fopro train`, `probe`, `report` and `compare`: the laboratory's own work."""
+"""`fopro train`, `probe`, `report`, `compare` and `ledger`: the laboratory's own work."""
 
 from pathlib import Path
 from typing import Annotated
@@ -129,3 +129,29 @@ def compare(
             f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})  n {row.n}, "
             f"seeds {row.seeds}"
         )
+
+
+def ledger(
+    headline: Annotated[
+        str, typer.Argument(metavar="[HEADLINE.csv]", help="Numbers of notebook 05 to write in.")
+    ] = "",
+    commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "",
+    day: Annotated[str, typer.Option("--date", help="Of the runs, YYYY-MM-DD.")] = "",
+    command: Annotated[str, typer.Option(help="What makes the runs again.")] = "",
+    teacher: Annotated[str, typer.Option(help="As the config names it.")] = "",
+    student: Annotated[str, typer.Option(help="As the config names it.")] = "",
+    protocol: Annotated[str, typer.Option(help="Readable name, for rows that are new.")] = "",
+    file: Annotated[str, typer.Option("--file", help="The ledger.")] = "reports/ledger.csv",
+) -> None:
+    """Check and print the ledger: published numbers beside ours; or write a report's into it.
+
+    With HEADLINE.csv its numbers are written into the rows of their protocol, method, teacher and
+    student; published cells are never touched, and a wrong row leaves the file as it is.
+    """
+    from fopro_lab.evaluation.ledger import Origin, fill_ledger, ledger_lines, read_ledger
+
+    if headline:
+        origin = Origin(commit, day, command, teacher, student, protocol)
+        print(f"{file}: {fill_ledger(file, headline, origin=origin)} rows filled")
+        return
+    print("\n".join(ledger_lines(read_ledger(file))))
