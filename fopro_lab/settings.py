@@ -1,5 +1,6 @@
 """Knobs as text: YAML files, ``--set`` words, and the config told back."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,18 @@ import yaml
 
 from fopro_lab.config import Config
 from fopro_lab.errors import InputError
+
+
+class _Yaml(yaml.SafeLoader):
+    """Reads ``on``, ``off``, ``yes`` and ``no`` as words, as YAML 1.2 does: "off" is a choice."""
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag != _BOOL]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -28,7 +41,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         fopro_lab.errors.InputError: nowhere.yaml: no such file
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -59,6 +72,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     Example:
         >>> parse_settings(["epochs=3", "dataset=~/my pictures", "objectives.task=0.5"])
         {'epochs': 3, 'dataset': '~/my pictures', 'objectives': {'task': 0.5}}
+        >>> parse_settings(["heat_map=off", "per_channel=true"])
+        {'heat_map': 'off', 'per_channel': True}
     """
     values: dict[str, Any] = {}
     for text in settings:
@@ -66,7 +81,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         if not equals or not name:
             raise InputError(f"--set: expected name=value, got '{text}'")
         try:
-            value = yaml.safe_load(raw) if raw else ""
+            value = yaml.load(raw, _Yaml) if raw else ""
         except (yaml.YAMLError, ValueError):
             value = raw
         value = raw if value is None else value

@@ -80,6 +80,10 @@ def report(
     out: Out = "",
     settings: Settings = [],
     jobs: Annotated[int, typer.Option(help="Notebooks at a time; 0 is one a core.")] = 0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="Execute this notebook alone; repeatable."),
+    ] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Dry run: the graph, the cost and what is missing.")
     ] = False,
@@ -102,7 +106,7 @@ def report(
         return
     from fopro_lab.lab import run_plan
 
-    print(run_plan(plan, out=folder, settings=settings, jobs=jobs))
+    print(run_plan(plan, out=folder, settings=settings, jobs=jobs, only=only or []))
 
 
 def compare(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -28,10 +28,21 @@ class Batch:
         out: Folder of the report.
         jobs: Notebooks at the same time, at least 1; each gets its share of the cores.
         progress: Whether to say on stderr what starts and ends.
+        only: Names of the nodes that may be executed; empty is all. The others are taken as they
+            lie in the folder.
     """
 
-    def __init__(self, nodes: Sequence[Node], out: Path, *, jobs: int, progress: bool) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        out: Path,
+        *,
+        jobs: int,
+        progress: bool,
+        only: Collection[str] = (),
+    ) -> None:
         self.nodes, self.out, self.jobs, self.progress = nodes, out, jobs, progress
+        self.only = set(only)
         self.ended: dict[str, NodeReport] = {}
         self.keys: dict[str, str] = {}
         self.working: set[str] = set()
@@ -71,7 +82,7 @@ class Batch:
         return self.stopping.is_set()
 
     def _settle(self, node: Node) -> bool:
-        """End a node without executing it, if a predecessor failed or nothing changed."""
+        """End a node without executing it: a predecessor failed, nothing changed, not asked for."""
         before = [self.ended[name] for name in node.after]
         broken = [b.name for b in before if b.state in ("failed", "skipped")]
         if broken:
@@ -80,7 +91,10 @@ class Batch:
         seconds = read_record(folder=self.out / node.name, key=self.keys[node.name])
         whole = self._page(node).is_file() and self._executed(node).is_file()
         if seconds is None or not whole or any(b.state != "kept" for b in before):
-            return False
+            if not self.only or node.name in self.only:
+                return False
+            self._end(self._report(node, "left out"))
+            return True
         self._end(self._report(node, "kept", seconds=seconds))
         return True
 

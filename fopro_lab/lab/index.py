@@ -18,7 +18,7 @@ _INTERVALS_SHOWN = 5  # what a laptop's screen holds; the file has them all
 
 @dataclass(frozen=True)
 class NodeReport:
-    """How one node ended: done, kept, failed, skipped or stopped.
+    """How one node ended: done, kept, failed, skipped, stopped or left out.
 
     ``folder`` is its ``out_dir`` and ``page`` its HTML page, both seen from the index; ``page`` is
     empty when there is none. ``reason`` says in one line what went wrong.

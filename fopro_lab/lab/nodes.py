@@ -100,6 +100,26 @@ def plan_nodes(
     return [_with_run_dirs(node, nodes, declared[node.entry]) for node in nodes]
 
 
+def chosen_names(nodes: Sequence[Node], only: Sequence[str]) -> set[str]:
+    """Return the names of the nodes that are asked for, by their own name or their entry's.
+
+    Raises:
+        InputError: If there is no such node or entry.
+
+    Example:
+        >>> nodes = [Node("train-0", "train", Path("a"), {}), Node("tail", "tail", Path("b"), {})]
+        >>> sorted(chosen_names(nodes, ["train"]))
+        ['train-0']
+    """
+    known = {word for node in nodes for word in (node.name, node.entry)}
+    for word in only:
+        if word not in known:
+            raise InputError(
+                f"--only: no notebook '{word}' in the plan; {nearest(word, list(known))}"
+            )
+    return {node.name for node in nodes if {node.name, node.entry} & set(only)}
+
+
 def _combinations(
     where: str, name: str, entry: PlanEntry, values: Mapping[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:

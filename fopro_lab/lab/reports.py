@@ -16,7 +16,7 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.files import atomic_path, write_json
 from fopro_lab.lab.batch import Batch, cores
 from fopro_lab.lab.index import Report, duration, index_page
-from fopro_lab.lab.nodes import plan_nodes
+from fopro_lab.lab.nodes import chosen_names, plan_nodes
 from fopro_lab.lab.plans import read_plan
 
 
@@ -26,6 +26,7 @@ def run_plan(
     out: Path | str,
     settings: Sequence[str] = (),
     jobs: int = 0,
+    only: Sequence[str] = (),
     progress: bool = True,
 ) -> Path:
     """Execute a plan, keep every executed notebook, and write pages and an index.
@@ -40,6 +41,8 @@ def run_plan(
         out: Folder of the report.
         settings: Texts ``name=value`` that override the plan wherever the name is declared.
         jobs: Notebooks at the same time; 0 is one a core.
+        only: Nodes, or entries of the plan, that may be executed; empty is all. What they wait for
+            is taken as it lies in the folder.
         progress: Whether to write a line to stderr when a notebook starts and ends.
 
     Returns:
@@ -59,11 +62,18 @@ def run_plan(
     out, started = Path(out), time.monotonic()
     nodes, words = plan_nodes(plan, out=out, settings=settings), read_plan(plan)
     with _only_writer(out):
-        batch = Batch(nodes, out, jobs=min(jobs or cores(), len(nodes)), progress=progress)
+        batch = Batch(
+            nodes,
+            out,
+            jobs=min(jobs or cores(), len(nodes)),
+            progress=progress,
+            only=chosen_names(nodes, only),
+        )
         stopped = batch.run()
         facts = {
             "Plan": str(plan),
             "Settings": ", ".join(settings) or "none",
+            **({"Only": ", ".join(only)} if only else {}),
             **_provenance(out),
             "Finished": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
             "Wall time": f"{duration(time.monotonic() - started)}, {batch.jobs} at a time",

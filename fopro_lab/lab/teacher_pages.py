@@ -6,7 +6,6 @@ from fopro_lab.config import ProbeConfig, TrainConfig
 from fopro_lab.data import prepare
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
-from fopro_lab.fourier import ring_edges
 from fopro_lab.lab.card_figures import draw_card
 from fopro_lab.lab.card_pages import card_page
 from fopro_lab.models import load_from
@@ -47,22 +46,9 @@ def ask_teacher(config: ProbeConfig, *, out: Path | None = None) -> TeacherCard:
         teacher,
         packed,
         split,
-        ring_edges(config.rings),
+        config,
         groups=groups_from(config, packed.dataset.class_names, split.class_counts(packed.dataset)),
-        gains=config.gains,
-        band_gains=config.band_gains,
-        cutoffs=config.cutoffs,
         student=student,
-        heat_map=None if config.heat_map == "off" else config.heat_map,
-        heat_pictures=config.heat_pictures,
-        heat_block=config.heat_block,
-        pictures=config.probe_pictures,
-        per_class=config.band_pictures,
-        per_channel=config.per_channel,
-        precision=config.precision,
-        batch_size=config.probe_batch,
-        resamples=config.resamples,
-        seed=config.seed,
         out=None if out is None else out / PARTS,
     )
 

@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fopro_lab.config import ProbeConfig
 from fopro_lab.data import Pack, Split, batches
-from fopro_lab.errors import InputError
 from fopro_lab.evaluation import score
-from fopro_lab.probing.basis import By
+from fopro_lab.fourier import ring_edges
 from fopro_lab.probing.card_files import TeacherCard
 from fopro_lab.probing.class_bands import class_band_matrix
 from fopro_lab.probing.drift_tables import drift_table
-from fopro_lab.probing.features import Encoder, Precision, encode_rows
+from fopro_lab.probing.features import Encoder, encode_rows
 from fopro_lab.probing.heatmaps import basis_heat_map
 from fopro_lab.probing.ladders import pass_ladder
 from fopro_lab.probing.phases import phase_and_amplitude
 from fopro_lab.probing.pictures import draw_per_class, draw_rows, resampling_units
 from fopro_lab.probing.probe import LinearProbe
 from fopro_lab.probing.readers import Reader, fit_probe, read_by_probe
-from fopro_lab.probing.ring_checks import check_gains, check_rings
-from fopro_lab.probing.rings import ring_drifts, summarise_drifts
+from fopro_lab.probing.ring_checks import check_rings
+from fopro_lab.probing.rings import RingDrifts, ring_drifts, summarise_drifts
 from fopro_lab.probing.sources import source_fingerprint
 from fopro_lab.probing.spectra import mean_spectra
 
@@ -31,23 +31,10 @@ def teacher_card(
     teacher: Encoder,
     pack: Pack,
     split: Split,
-    edges: Sequence[float],
+    config: ProbeConfig,
     *,
     groups: Mapping[str, str],
-    gains: Sequence[float] = (0.0, 0.5, 2.0, 4.0),
-    band_gains: Sequence[float] = (0.0, 2.0),
-    cutoffs: Sequence[float] = (0.0625, 0.125, 0.1875, 0.25, 0.375),
     student: Reader | None = None,
-    heat_map: By | None = "blocks",
-    heat_pictures: int = 32,
-    heat_block: int = 7,
-    pictures: int = 256,
-    per_class: int = 0,
-    per_channel: bool = False,
-    precision: Precision = "32-true",
-    batch_size: int = 64,
-    resamples: int = 1000,
-    seed: int = 0,
     out: Path | str | None = None,
     progress: bool = True,
 ) -> TeacherCard:
@@ -58,22 +45,9 @@ def teacher_card(
         pack: The pictures, with their data set.
         split: Train rows fit the probe and give spectra and fingerprint, validation rows the ring
             response, test rows all that reads classes.
-        edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
+        config: Rings, gains, numbers of pictures and seeds; teacher and data are those given.
         groups: "head", "medium" or "tail" for each class.
-        gains: Of the ring response: non-negative factors of a ring's amplitudes; 0 removes it.
-        band_gains: Of the class bands; each costs a pass over the test pictures a ring.
-        cutoffs: Of the ladder, cycles per pixel.
         student: A trained student, see `read_by`, asked the same as the probe.
-        heat_map: "rings", "blocks", "full", or None for no heat map.
-        heat_pictures: About this many test pictures for it, of all classes alike.
-        heat_block: Side of its blocks, bins, odd.
-        pictures: At most this many validation pictures for the ring response, drawn by ``seed``.
-        per_class: At most this many test pictures of a class; 0 is all.
-        per_channel: Also scale red, green and blue one by one in the ring response.
-        precision: As in `encode`.
-        batch_size: Pictures a pass.
-        resamples: Bootstrap resamples of every interval.
-        seed: Seed of the drawn pictures and of the bootstraps.
         out: Folder in which a heat map keeps its parts, so that it goes on after a kill.
         progress: Say how far it is.
 
@@ -81,100 +55,119 @@ def teacher_card(
         The card.
 
     Raises:
-        InputError: If gains, edges, groups or ``pictures`` are wrong.
+        InputError: If a ring holds no frequency at this size, or the groups do not fit.
 
     Example:
-        >>> teacher_card(None, None, None, [0, 0.75], groups={}, pictures=0)
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: pictures: expected 1 or more, got 0
+        >>> from fopro_lab.data import make_split, open_dataset, pack
+        >>> from fopro_lab.evaluation import groups_from
+        >>> from fopro_lab.models import load_teacher
+        >>> packed = pack(open_dataset("phantom", pictures=160), 16, progress=False)
+        >>> split, config = make_split(packed.dataset), ProbeConfig(
+        ...     rings=2, gains=[0], band_gains=[0], cutoffs=[0.25], heat_map="off", resamples=20)
+        >>> names, counts = packed.dataset.class_names, split.class_counts(packed.dataset)
+        >>> groups = groups_from(config, names, counts)
+        >>> card = teacher_card(
+        ...     load_teacher("builtin"), packed, split, config, groups=groups, progress=False)
+        >>> card.ring_response["ring"].tolist()
+        [0, 1, 2]
     """
-    if pictures < 1 or heat_pictures < 1:
-        raise InputError(f"pictures: expected 1 or more, got {min(pictures, heat_pictures)}")
-    check_gains(gains)
+    edges = ring_edges(config.rings)
     check_rings(edges, height=pack.size, width=pack.size)
-    drawn = draw_rows(split.val, count=pictures, seed=seed)
-    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
+    passes: dict[str, Any] = {"precision": config.precision, "batch_size": config.probe_batch}
+    drifts, response, drawn = _ask_rings(teacher, pack, split, config, edges, passes)
     units = resampling_units(pack.dataset.table, rows=drawn)
-    passes: dict[str, Any] = {"precision": precision, "batch_size": batch_size}
-    again: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    drifts = ring_drifts(teacher, images, edges, gains, **passes)
-    response = [summarise_drifts(drifts, units, **again)]
-    if per_channel:
-        each = ring_drifts(teacher, images, edges, gains, per_channel=True, **passes)
-        response.append(summarise_drifts(each, units, **again))
     probe = fit_probe(teacher, pack, split, **passes)
-    readers = [read_by_probe(teacher, probe, precision=precision), *([student] if student else [])]
-    asking: dict[str, Any] = {
-        "groups": groups,
-        "per_class": per_class,
-        "batch_size": batch_size,
-        "progress": progress,
-        **again,
-    }
-    bands, ladder, phases = (
-        pd.concat([ask(reader) for reader in readers], ignore_index=True)
-        for ask in (
-            lambda reader: class_band_matrix(
-                reader, pack, split, edges, gains=band_gains, **asking
-            ),
-            lambda reader: pass_ladder(reader, pack, split, cutoffs, **asking),
-            lambda reader: phase_and_amplitude(reader, pack, split, **asking),
-        )
+    readers = [
+        read_by_probe(teacher, probe, precision=config.precision),
+        *([student] if student else []),
+    ]
+    bands, ladder, phases = _ask_readers(
+        readers, pack, split, config, edges, groups=groups, progress=progress
     )
-    heat = pd.DataFrame()
-    if heat_map is not None:
-        rows = draw_per_class(
-            split.test,
-            pack.labels[split.test],
-            per_class=max(1, heat_pictures // len(pack.dataset.class_names)),
-            seed=seed,
-        )
-        heat = _heat_maps(
-            teacher, probe, readers[1:], pack, rows, by=heat_map, edges=edges, block=heat_block,
-            out=out, precision=precision, batch_size=batch_size, progress=progress, **again,
-        )  # fmt: skip
+    heat = _heat_maps(
+        teacher, probe, readers[1:], pack, split, config, edges, out=out, progress=progress
+    )
     predictions = _predict_test(teacher, pack, split, probe, **passes)
-    scores = score(predictions, groups, split.protocol, resamples=resamples, seed=seed)
-    spectra = mean_spectra(pack, split.train, edges=edges)
-    fingerprint = source_fingerprint(
-        pack, split.train, edges=edges, permutations=20, resamples=resamples, seed=seed
-    )
+    again: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
+    scores = score(predictions, groups, split.protocol, **again)
     summary = {
         "teacher": dict(teacher.card),
         "data": _describe_data(pack, split, groups),
-        "probing": {
-            "edges": [float(edge) for edge in edges],
-            "gains": [float(gain) for gain in gains],
-            "band_gains": [float(gain) for gain in band_gains],
-            "cutoffs": [float(cutoff) for cutoff in cutoffs],
-            "pictures": len(drawn),
-            "per_class": per_class,
-            "precision": precision,
-            "rounding": drifts.rounding,
-            "resamples": resamples,
-            "seed": seed,
-        },
+        "probing": _describe_probing(config, edges, pictures=len(drawn), rounding=drifts.rounding),
         "probe": {
             "strength": probe.strength,
             "val_balanced_accuracy": probe.val_balanced_accuracy,
             "test_balanced_accuracy": _interval(scores, metric="balanced_accuracy"),
         },
         "readers": [reader.name for reader in readers],
-        "largest_drift": _largest(response[0], by="drift"),
-        "largest_drift_per_energy": _largest(response[0], by="drift_per_energy"),
+        "largest_drift": _largest(response, by="drift"),
+        "largest_drift_per_energy": _largest(response, by="drift_per_energy"),
     }
     return TeacherCard(
         summary,
-        pd.concat(response, ignore_index=True),
+        response,
         bands,
         scores,
-        spectra,
+        mean_spectra(pack, split.train, edges=edges),
         ladder,
         phases,
         heat,
-        fingerprint,
+        source_fingerprint(pack, split.train, edges=edges, permutations=20, **again),
         drift_table(drifts, pack.dataset.table.iloc[drawn]["image"].to_numpy(dtype=str), units),
     )
+
+
+def _ask_rings(
+    teacher: Encoder,
+    pack: Pack,
+    split: Split,
+    config: ProbeConfig,
+    edges: Sequence[float],
+    passes: Mapping[str, Any],
+) -> tuple[RingDrifts, pd.DataFrame, np.ndarray]:
+    """Ask for the ring response: single drifts, their table, and the rows that were asked."""
+    drawn = draw_rows(split.val, count=config.probe_pictures, seed=config.seed)
+    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
+    units = resampling_units(pack.dataset.table, rows=drawn)
+    drifts = ring_drifts(teacher, images, edges, config.gains, **passes)
+    asked = [drifts]
+    if config.per_channel:
+        asked.append(ring_drifts(teacher, images, edges, config.gains, per_channel=True, **passes))
+    tables = [
+        summarise_drifts(each, units, resamples=config.resamples, seed=config.seed)
+        for each in asked
+    ]
+    return drifts, pd.concat(tables, ignore_index=True), drawn
+
+
+def _ask_readers(
+    readers: Sequence[Reader],
+    pack: Pack,
+    split: Split,
+    config: ProbeConfig,
+    edges: Sequence[float],
+    *,
+    groups: Mapping[str, str],
+    progress: bool,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Ask whoever reads classes: by rings, by the ladder, by phase and amplitude."""
+    asking: dict[str, Any] = {
+        "groups": groups,
+        "per_class": config.band_pictures,
+        "batch_size": config.probe_batch,
+        "progress": progress,
+        "resamples": config.resamples,
+        "seed": config.seed,
+    }
+    bands, ladders, phases = [], [], []
+    for reader in readers:
+        bands.append(
+            class_band_matrix(reader, pack, split, edges, gains=config.band_gains, **asking)
+        )
+        ladders.append(pass_ladder(reader, pack, split, config.cutoffs, **asking))
+        phases.append(phase_and_amplitude(reader, pack, split, **asking))
+    together = [pd.concat(tables, ignore_index=True) for tables in (bands, ladders, phases)]
+    return together[0], together[1], together[2]
 
 
 def _heat_maps(
@@ -182,27 +175,60 @@ def _heat_maps(
     probe: LinearProbe,
     students: Sequence[Reader],
     pack: Pack,
-    rows: np.ndarray,
+    split: Split,
+    config: ProbeConfig,
+    edges: Sequence[float],
     *,
     out: Path | str | None,
-    precision: Precision,
-    **settings: Any,
+    progress: bool,
 ) -> pd.DataFrame:
     """Map the teacher with its probe, then each student, on the same pictures."""
+    if config.heat_map == "off":
+        return pd.DataFrame()
+    rows = draw_per_class(
+        split.test,
+        pack.labels[split.test],
+        per_class=max(1, config.heat_pictures // len(pack.dataset.class_names)),
+        seed=config.seed,
+    )
     images, labels = next(batches(pack, rows, batch_size=len(rows)))
-    common = settings | {
+    common: dict[str, Any] = {
         "labels": labels.numpy(),
         "units": resampling_units(pack.dataset.table, rows=rows),
+        "by": config.heat_map,
+        "edges": edges,
+        "block": config.heat_block,
+        "batch_size": config.probe_batch,
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "progress": progress,
     }
     parts = [None if out is None else Path(out) / name for name in ("probe", "student")]
     first = basis_heat_map(
-        teacher, images, probe=probe, out=parts[0], precision=precision, **common
+        teacher, images, probe=probe, out=parts[0], precision=config.precision, **common
     )
     tables = [first.assign(reader="probe")]
     for student in students:
         table = basis_heat_map(student, images, out=parts[1], **common)
         tables.append(table.assign(reader=student.name))
     return pd.concat(tables, ignore_index=True)
+
+
+def _describe_probing(
+    config: ProbeConfig, edges: Sequence[float], *, pictures: int, rounding: float
+) -> dict[str, Any]:
+    return {
+        "edges": list(map(float, edges)),
+        "gains": list(map(float, config.gains)),
+        "band_gains": list(map(float, config.band_gains)),
+        "cutoffs": list(map(float, config.cutoffs)),
+        "pictures": pictures,
+        "per_class": config.band_pictures,
+        "precision": config.precision,
+        "rounding": rounding,
+        "resamples": config.resamples,
+        "seed": config.seed,
+    }
 
 
 def _describe_data(pack: Pack, split: Split, groups: Mapping[str, str]) -> dict[str, Any]:

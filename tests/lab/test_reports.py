@@ -111,6 +111,26 @@ def test_run_plan_names_a_kernel_that_died(house, capfd):
     assert lines[0] == "  0:00  start   a" and "failed  a in" in lines[1]
 
 
+def test_run_plan_executes_only_what_is_asked_for_and_takes_the_rest_as_it_lies(house):
+    house.notebook("a", "seed: int = 0", "print(seed)")
+    plan = house.plan(
+        {
+            "first": {"notebook": "a", "matrix": {"seed": [0, 1]}},
+            "other": {"notebook": "a"},
+            "last": {"notebook": "a", "after": ["first"]},
+        }
+    )
+    index = run_plan(plan, out="out", only=["last", "first-1"], progress=False)
+    asked = {"first-0": "left out", "first-1": "done", "other": "left out", "last": "done"}
+    assert house.states() == asked
+    assert "Only" in index.read_text() and not (house.out / "pages" / "other.html").exists()
+    run_plan(plan, out="out", only=["other"], progress=False)
+    # What was made before is kept in sight: first-1 alone, since last was made without first-0.
+    assert house.states()["other"] == "done" and house.states()["first-1"] == "kept"
+    with pytest.raises(InputError, match=r"--only: no notebook 'lost' in the plan; did you mean"):
+        run_plan(plan, out="out", only=["lost"], progress=False)
+
+
 def test_run_plan_refuses_wrong_names_before_anything_runs(house):
     house.notebook("a", "epochs: int = 3")
     with pytest.raises(InputError, match=r"epoch: declared by no notebook.*'epochs'"):

@@ -4,23 +4,20 @@ import numpy as np
 import pytest
 import torch
 
+from fopro_lab.config import ProbeConfig
 from fopro_lab.errors import InputError
 from fopro_lab.probing import compare_cards, teacher_card
 
-EDGES = [0, 0.25, 0.5, 0.75]
 
-
-def make(world, teacher, **settings):
-    settings = {"gains": (0.0, 2.0), "cutoffs": (0.2,), "heat_map": None} | settings
+def make(world, teacher, **knobs):
+    small = {"rings": 2, "gains": [0.0, 2.0], "cutoffs": [0.2], "heat_map": "off", "resamples": 50}
     return teacher_card(
         teacher,
         world.pack,
         world.split,
-        settings.pop("edges", EDGES),
+        ProbeConfig.from_mapping(small | knobs),
         groups=world.groups,
-        resamples=50,
         progress=False,
-        **settings,
     )
 
 
@@ -64,6 +61,6 @@ def test_cards_of_other_pictures_have_no_distance(world, cards, stub):
 def test_cards_that_asked_otherwise_are_refused(world, cards):
     with pytest.raises(InputError, match=r"^cards: expected two or more, got 1$"):
         compare_cards({"even": cards["even"]})
-    coarse = make(world, world.teacher, edges=[0, 0.3, 0.75])
+    coarse = make(world, world.teacher, rings=3)
     with pytest.raises(InputError, match=r"^cards: expected the same edges, got \{'a'"):
         compare_cards({"a": cards["even"], "b": coarse})
