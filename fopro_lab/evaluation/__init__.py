@@ -10,7 +10,7 @@ from fopro_lab.evaluation.predictions import (
 )
 from fopro_lab.evaluation.runs import Run, load_runs
 from fopro_lab.evaluation.scores import class_groups, groups_from, score, score_trainings
-from fopro_lab.evaluation.teachers import compare_teachers
+from fopro_lab.evaluation.teachers import compare_teachers, summarise_teachers
 
 __all__ = [
     "Run",
@@ -27,5 +27,6 @@ __all__ = [
     "score_runs",
     "score_trainings",
     "summarise",
+    "summarise_teachers",
     "write_predictions",
 ]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.comparisons import compare
+from fopro_lab.evaluation.comparisons import compare, summarise
 from fopro_lab.evaluation.folds import group_families
 from fopro_lab.evaluation.runs import Run
 
@@ -71,6 +71,42 @@ def compare_teachers(
     return found
 
 
+def summarise_teachers(
+    runs: Sequence[Run], *, split: str = "test", resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Put the headline numbers of every student, teacher and method in one row.
+
+    Args:
+        runs: As in `compare_teachers`.
+        split: "test" or "val".
+        resamples: Bootstrap resamples, at least 2.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The columns of `summarise` after ``student`` and ``teacher``.
+
+    Raises:
+        InputError: As `summarise`.
+
+    Example:
+        >>> summarise_teachers([])
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: runs: expected at least one, got none
+    """
+    if not runs:
+        raise InputError("runs: expected at least one, got none")
+    settings: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        settings.setdefault((_student_of(run), teacher_of(run)), []).append(run)
+    tables = []
+    for (student, teacher), members in settings.items():
+        table = summarise(members, split=split, resamples=resamples, seed=seed)
+        table.insert(0, "student", student)
+        table.insert(1, "teacher", teacher or "none")
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
 def holm(p_values: pd.Series) -> pd.Series:
     """Correct p-values for being several; one that is not known stays so and does not count.
 
@@ -107,11 +143,15 @@ def teacher_of(run: Run) -> str:
     return f"{name}, {size} px" if size else name
 
 
+def _student_of(run: Run) -> str:
+    return str(run.config.get("student", "small"))
+
+
 def _settings(runs: Sequence[Run], *, split: str) -> Iterable[tuple[str, str, list[Run]]]:
     """Yield student, teacher and their runs, baselines among them; deals of folds stay apart."""
     for own in group_families(runs, split=split):
-        for student in dict.fromkeys(str(run.config.get("student", "small")) for run in own):
-            of_student = [r for r in own if str(r.config.get("student", "small")) == student]
+        for student in dict.fromkeys(map(_student_of, own)):
+            of_student = [run for run in own if _student_of(run) == student]
             alone = [run for run in of_student if not teacher_of(run)]
             if alone:
                 yield student, "", alone

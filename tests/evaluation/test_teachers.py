@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import Run, compare, compare_teachers
+from fopro_lab.evaluation import Run, compare, compare_teachers, summarise, summarise_teachers
 from fopro_lab.evaluation.teachers import holm
 from tests.evaluation.toy_runs import predictions, write_run
 
@@ -73,3 +73,14 @@ def test_students_are_not_mixed(tmp_path, runs):
 def test_without_a_pair_there_is_one_clear_line(runs):
     with pytest.raises(InputError, match=r"expected both methods of a pair \(random against ekd\)"):
         compare_teachers(runs, [("random", "ekd")])
+
+
+def test_levels_have_a_row_for_each_teacher_and_method(runs):
+    found = summarise_teachers(runs, resamples=20)
+    assert found[["teacher", "method"]].values.tolist() == [
+        ["none", "bsm"],
+        *(["builtin, 32 px", method] for method in ("ekd", "fopro")),
+        *(["resnet18, 32 px", method] for method in ("ekd", "fopro")),
+    ]
+    own = summarise([runs[1]], resamples=20)
+    assert found["tail"][1] == own["tail"][0] and found["tail_low"][1] == own["tail_low"][0]
