@@ -30,6 +30,7 @@ from fopro_lab.training.folders import (
     write_manifest,
     write_weights,
 )
+from fopro_lab.training.optimising import build_optimiser, build_schedule
 from fopro_lab.training.predicting import predict, prediction_table
 from fopro_lab.training.schedule import PROMPTING, explores
 
@@ -48,6 +49,11 @@ class Standing:
     exploration: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     started: str = field(default_factory=now)
+
+    def ended(self, config: TrainConfig) -> bool:
+        """Tell whether all epochs are done, or the best one is too long ago."""
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= config.epochs or 0 < config.patience <= waited
 
 
 def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> TrainedRun:
@@ -110,14 +116,15 @@ def _set_up(config: TrainConfig, packed: Pack, split: Split) -> Stage:
     fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision=config.precision)
     counts = split.class_counts(packed.dataset)
     actors = build_actors(config, class_counts=counts, device=fabric.device)
-    optimiser = torch.optim.Adam(
-        actors.student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    student, optimiser = fabric.setup(actors.student, optimiser)
+    plain = build_optimiser(actors.student.parameters(), config)
+    steps = max(1, len(split.train) // config.batch_size)
+    schedule = build_schedule(plain, config, epochs=config.epochs, epoch_steps=steps)
+    student, optimiser = fabric.setup(actors.student, plain)
     class_counts = torch.as_tensor(counts, dtype=torch.float32, device=fabric.device)
     return Stage(
-        config, fabric, actors, student, optimiser, packed, split.train, class_counts, split.val
-    )
+        config, fabric, actors, student, optimiser, packed, split.train, class_counts, split.val,
+        schedule,
+    )  # fmt: skip
 
 
 def _manifest(stage: Stage, dataset: Dataset, split: Split) -> dict[str, Any]:
@@ -125,6 +132,7 @@ def _manifest(stage: Stage, dataset: Dataset, split: Split) -> dict[str, Any]:
     counts = [int(count) for count in stage.class_counts]
     return {
         "config": identity(config),
+        "recipe": config.recipe,
         "protocol": split.protocol,
         "class_names": list(dataset.class_names),
         "class_counts": counts,
@@ -146,6 +154,8 @@ def _resume(stage: Stage, folder: Path, manifest: dict[str, Any]) -> Standing:
         )
     stage.actors.load_state(state["actors"])
     stage.optimiser.load_state_dict(state["optimiser"])
+    if stage.schedule is not None:
+        stage.schedule.load_state_dict(state["schedule"])
     return Standing(**state["standing"])
 
 
@@ -162,7 +172,8 @@ def _teacher_hash(manifest: dict[str, Any]) -> str:
 
 def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose: bool) -> None:
     config, told = stage.config, 0.0
-    for epoch in range(standing.epoch, config.epochs):
+    while not standing.ended(config):
+        epoch = standing.epoch
         begun = time.perf_counter()
         row: dict[str, float] = {"epoch": epoch + 1}
         if explores(config, epoch):
@@ -178,7 +189,7 @@ def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose
         standing.history.append({**row, "val_balanced_accuracy": score, "seconds": seconds})
         standing.epoch, standing.seconds = epoch + 1, standing.seconds + seconds
         _write_epoch(stage, standing, folder)
-        last = epoch + 1 == config.epochs
+        last = standing.ended(config)
         if verbose and (last or time.monotonic() - told > LINE_SECONDS or sys.stderr.isatty()):
             told = time.monotonic()
             sys.stderr.write(
@@ -199,6 +210,7 @@ def _write_epoch(stage: Stage, standing: Standing, folder: Path) -> None:
     state = {
         "actors": stage.actors.state(),
         "optimiser": stage.optimiser.state_dict(),
+        "schedule": stage.schedule.state_dict() if stage.schedule is not None else None,
         "standing": dict(vars(standing)),
         "teacher": teacher.card.get("sha256", "") if teacher is not None else "",
     }
@@ -222,6 +234,7 @@ def _finish(
             **manifest,
             "state": "done",
             "best_epoch": standing.best_epoch,
+            "epochs_done": standing.epoch,
             "scores": {"val_balanced_accuracy": standing.best_score},
             "finished": now(),
             "wall_seconds": round(standing.seconds, 1),

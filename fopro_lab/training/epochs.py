@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LRScheduler
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import Pack, batches, cycle, effective_counts, mix, paired_batches
@@ -36,6 +37,7 @@ class Stage:
         actors: Networks, on the device.
         student: The student as the fabric wraps it.
         optimiser: As the fabric wraps it.
+        schedule: Of its learning rate; None where that never changes.
         packed: Pictures.
         rows: Training rows.
         class_counts: ``(K,)``, training pictures, float, on the device.
@@ -51,6 +53,7 @@ class Stage:
     rows: np.ndarray
     class_counts: Tensor
     val_rows: np.ndarray | None = None
+    schedule: LRScheduler | None = None
 
 
 def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
@@ -142,6 +145,8 @@ def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str,
             stage.student, stage.optimiser, max_norm=config.clip_norm, error_if_nonfinite=False
         )
         stage.optimiser.step()
+        if stage.schedule is not None:
+            stage.schedule.step()
         # Summed where they are: reading a number every step would make a GPU wait for Python.
         values = torch.stack([loss.detach() for loss in losses])
         sums = values if sums is None else sums + values
@@ -206,9 +211,13 @@ def _losses(
     config, actors = stage.config, stage.actors
     output: StudentOutput = stage.student(shrink(images, config.student_size))
     if config.method == "ce":
-        return (F.cross_entropy(output.logits, labels),)
+        return (F.cross_entropy(output.logits, labels, label_smoothing=config.label_smoothing),)
+    told: dict[str, Any] = {
+        "class_counts": stage.class_counts,
+        "label_smoothing": config.label_smoothing,
+    }
     if config.method == "bsm":
-        return (balanced_softmax_loss(output.logits, labels, class_counts=stage.class_counts),)
+        return (balanced_softmax_loss(output.logits, labels, **told),)
     assert actors.teacher is not None
     with torch.no_grad(), stage.fabric.autocast():
         if actors.prompt is not None and noise is not None:
@@ -220,13 +229,8 @@ def _losses(
                 per_picture=config.random_gains == "per-picture",
             )
         features = actors.teacher.encode(images)
-    return distillation_loss(
-        output,
-        features,
-        labels=labels,
-        class_counts=stage.class_counts,
-        weight=config.distill_weight,
-    )
+    weight = config.distill_weight
+    return distillation_loss(output, features, labels=labels, weight=weight, **told)
 
 
 def _places(config: TrainConfig, noise: torch.Generator) -> torch.Generator:
