@@ -30,6 +30,13 @@ class StepConfig(Config):
     )
     rate_factor: float = Field(0.1, gt=0, le=1, description="multi-step: factor of each fall")
     clip_norm: float = Field(5.0, gt=0, description="bound of the gradient's norm")
+    accumulate: int = Field(
+        1, ge=1, description="batches whose gradients make one step; batch norms see each alone"
+    )
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="moving average of the weights, which is then judged; 0 is off"
+    )
+    fused: bool = Field(False, description="the optimiser's one kernel: faster, other last digits")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="share of every label that is spread evenly over the classes"
     )

@@ -9,17 +9,15 @@ from typing import Any
 
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.data import Dataset, Pack, Split, prepare
+from fopro_lab.data import Dataset, Split, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
 from fopro_lab.files import atomic_path, sha256_file
-from fopro_lab.training.actors import build_actors
 from fopro_lab.training.checkpoints import load_checkpoint, on_cpu, save_checkpoint
-from fopro_lab.training.epochs import Stage, explore_epoch, train_epoch
+from fopro_lab.training.epochs import explore_epoch, train_epoch
 from fopro_lab.training.folders import (
     TrainedRun,
     found_run,
@@ -30,9 +28,9 @@ from fopro_lab.training.folders import (
     write_manifest,
     write_weights,
 )
-from fopro_lab.training.optimising import build_optimiser, build_schedule
 from fopro_lab.training.predicting import predict, prediction_table
 from fopro_lab.training.schedule import PROMPTING, explores
+from fopro_lab.training.stages import Stage, build_stage
 
 LINE_SECONDS = 15.0  # a log gets at most one line in this time, beside the last
 
@@ -94,7 +92,7 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     with locked(folder):
         if config.threads:
             torch.set_num_threads(config.threads)
-        stage = _set_up(config, packed, split)
+        stage = build_stage(config, packed, split)
         manifest = {**_manifest(stage, dataset, split), **prints}
         standing = _resume(stage, folder, manifest)
         manifest["started"] = standing.started
@@ -107,24 +105,6 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
                 write_manifest(folder, {**manifest, "state": "failed", "reason": str(error)})
             raise
     return TrainedRun.read(folder)
-
-
-def _set_up(config: TrainConfig, packed: Pack, split: Split) -> Stage:
-    cuda = torch.cuda.is_available() and config.device != "cpu"
-    if config.device == "cuda" and not cuda:
-        raise InputError("device: expected a CUDA device on this machine, got none; use device=cpu")
-    fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision=config.precision)
-    counts = split.class_counts(packed.dataset)
-    actors = build_actors(config, class_counts=counts, device=fabric.device)
-    plain = build_optimiser(actors.student.parameters(), config)
-    steps = max(1, len(split.train) // config.batch_size)
-    schedule = build_schedule(plain, config, epochs=config.epochs, epoch_steps=steps)
-    student, optimiser = fabric.setup(actors.student, plain)
-    class_counts = torch.as_tensor(counts, dtype=torch.float32, device=fabric.device)
-    return Stage(
-        config, fabric, actors, student, optimiser, packed, split.train, class_counts, split.val,
-        schedule,
-    )  # fmt: skip
 
 
 def _manifest(stage: Stage, dataset: Dataset, split: Split) -> dict[str, Any]:
@@ -152,10 +132,7 @@ def _resume(stage: Stage, folder: Path, manifest: dict[str, Any]) -> Standing:
         raise InputError(
             f"{folder}: was begun with another file of teacher weights; choose another --out"
         )
-    stage.actors.load_state(state["actors"])
-    stage.optimiser.load_state_dict(state["optimiser"])
-    if stage.schedule is not None:
-        stage.schedule.load_state_dict(state["schedule"])
+    stage.load_state(state)
     return Standing(**state["standing"])
 
 
@@ -180,11 +157,11 @@ def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose
             explored = explore_epoch(stage, epoch)
             standing.exploration += explored.to_dict("records")
         row |= train_epoch(stage, epoch, verbose=verbose)
-        logits = predict(stage.actors.student, stage.packed, split.val, size=config.student_size)
+        logits = predict(stage.judged, stage.packed, split.val, size=config.student_size)
         score = balanced_accuracy(stage.packed.labels[split.val], logits.argmax(axis=1))
         if score > standing.best_score:
             standing.best_epoch, standing.best_score = epoch + 1, score
-            standing.best_student = on_cpu(stage.actors.student.state_dict())
+            standing.best_student = on_cpu(stage.judged.state_dict())
         seconds = time.perf_counter() - begun
         standing.history.append({**row, "val_balanced_accuracy": score, "seconds": seconds})
         standing.epoch, standing.seconds = epoch + 1, standing.seconds + seconds
@@ -208,9 +185,7 @@ def _write_epoch(stage: Stage, standing: Standing, folder: Path) -> None:
                 pd.DataFrame(rows).to_csv(temporary, index=False)
     teacher = stage.actors.teacher
     state = {
-        "actors": stage.actors.state(),
-        "optimiser": stage.optimiser.state_dict(),
-        "schedule": stage.schedule.state_dict() if stage.schedule is not None else None,
+        **stage.state(),
         "standing": dict(vars(standing)),
         "teacher": teacher.card.get("sha256", "") if teacher is not None else "",
     }

@@ -2,58 +2,24 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn import functional as F
-from torch.optim.lr_scheduler import LRScheduler
 
-from fopro_lab.config import TrainConfig
-from fopro_lab.data import Pack, batches, cycle, effective_counts, mix, paired_batches
+from fopro_lab.data import batches, cycle, effective_counts, mix, paired_batches
 from fopro_lab.data.samplers import training_progress
-from fopro_lab.errors import WorkError
-from fopro_lab.models import StudentOutput
+from fopro_lab.errors import InputError, WorkError
 from fopro_lab.progress import progress
-from fopro_lab.training.actors import Actors, generator_for, prompted
+from fopro_lab.training.actors import generator_for
 from fopro_lab.training.checking import draw_held_out
 from fopro_lab.training.explore import explore
-from fopro_lab.training.judging import shrink
-from fopro_lab.training.losses import DistillationLoss, balanced_softmax_loss, distillation_loss
 from fopro_lab.training.schedule import prompted_share
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """What an epoch works with.
-
-    Attributes:
-        config: Every knob.
-        fabric: Device and precision.
-        actors: Networks, on the device.
-        student: The student as the fabric wraps it.
-        optimiser: As the fabric wraps it.
-        schedule: Of its learning rate; None where that never changes.
-        packed: Pictures.
-        rows: Training rows.
-        class_counts: ``(K,)``, training pictures, float, on the device.
-        val_rows: Validation rows, which check a prompt; None checks none.
-    """
-
-    config: TrainConfig
-    fabric: Fabric
-    actors: Actors
-    student: Any
-    optimiser: Any
-    packed: Pack
-    rows: np.ndarray
-    class_counts: Tensor
-    val_rows: np.ndarray | None = None
-    schedule: LRScheduler | None = None
+from fopro_lab.training.stages import Stage
+from fopro_lab.training.steps import Step, batch_losses
 
 
 def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
@@ -129,30 +95,22 @@ def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str,
     share = prompted_share(config, epoch)
     stage.student.train()
     sums: Tensor | None = None
-    steps = 0
-    size = min(config.batch_size, len(stage.rows))
-    passed = _drawn_batches(stage, epoch, size)
+    passed = _drawn_batches(stage, epoch)
     stage = replace(stage, class_counts=drawn_counts(stage, epoch))
     if verbose and sys.stderr.isatty():
         label = f"{config.method} seed {config.seed}, epoch {epoch + 1} of {config.epochs}"
-        passed = progress(passed, total=len(stage.rows) // size, label=label)
-    for images, labels in passed:
+        passed = progress(passed, total=stage.batches, label=label)
+    for number, (images, labels) in enumerate(passed):
+        if number % config.accumulate == 0:
+            step = Step(stage, min(config.accumulate, stage.batches - number))
         prompt_it = float(torch.rand((), generator=chance)) < share
-        losses = _losses(stage, images, labels, noise if prompt_it else None)
-        stage.optimiser.zero_grad()
-        stage.fabric.backward(losses[0])
-        stage.fabric.clip_gradients(
-            stage.student, stage.optimiser, max_norm=config.clip_norm, error_if_nonfinite=False
-        )
-        stage.optimiser.step()
-        if stage.schedule is not None:
-            stage.schedule.step()
-        # Summed where they are: reading a number every step would make a GPU wait for Python.
-        values = torch.stack([loss.detach() for loss in losses])
-        sums = values if sums is None else sums + values
-        steps += 1
+        step.add(batch_losses(stage, images, labels, noise if prompt_it else None))
+        if (number + 1) % config.accumulate == 0 or number + 1 == stage.batches:
+            step.take()
+            assert step.values is not None
+            sums = step.values if sums is None else sums + step.values
     assert sums is not None
-    means = (sums / steps).tolist()
+    means = (sums / stage.batches).tolist()
     if not np.isfinite(means).all():
         raise WorkError(
             f"training: the loss of epoch {epoch + 1} is not finite; lower learning_rate "
@@ -172,6 +130,9 @@ def drawn_counts(stage: Stage, epoch: int) -> Tensor:
     Returns:
         ``(K,)``, on the device; the class sizes themselves where each picture is drawn once and
         unmixed.
+
+    Raises:
+        InputError: If a class is never drawn: its logarithm is minus infinity.
     """
     config = stage.config
     drawn = effective_counts(
@@ -180,14 +141,17 @@ def drawn_counts(stage: Stage, epoch: int) -> Tensor:
         progress=training_progress(epoch, config.epochs),
         mixup_alpha=config.mixup_alpha,
     )
+    if config.method != "ce" and (drawn <= 0).any():
+        empty = np.flatnonzero(drawn <= 0).tolist()
+        raise InputError(f"class_counts: expected 1 or more a class, got 0 for classes {empty}")
     return torch.as_tensor(drawn).to(stage.class_counts)
 
 
-def _drawn_batches(stage: Stage, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _drawn_batches(stage: Stage, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images and labels; mixed ones have a share of each class as label."""
     config = stage.config
     options: dict[str, Any] = {
-        "batch_size": size,
+        "batch_size": stage.batch_size,
         "shuffle": True,
         "drop_last": True,
         "augment": config.augment,
@@ -202,39 +166,3 @@ def _drawn_batches(stage: Stage, epoch: int, size: int) -> Iterator[tuple[Tensor
         return batches(stage.packed, stage.rows, **options)
     pairs = paired_batches(stage.packed, stage.rows, alpha=config.mixup_alpha, **options)
     return (mix(pair, classes=len(stage.class_counts)) for pair in pairs)
-
-
-def _losses(
-    stage: Stage, images: Tensor, labels: Tensor, noise: torch.Generator | None
-) -> tuple[Tensor, ...] | DistillationLoss:
-    """Loss of one batch, its total first; ``noise`` is None for an unprompted batch."""
-    config, actors = stage.config, stage.actors
-    output: StudentOutput = stage.student(shrink(images, config.student_size))
-    if config.method == "ce":
-        return (F.cross_entropy(output.logits, labels, label_smoothing=config.label_smoothing),)
-    told: dict[str, Any] = {
-        "class_counts": stage.class_counts,
-        "label_smoothing": config.label_smoothing,
-    }
-    if config.method == "bsm":
-        return (balanced_softmax_loss(output.logits, labels, **told),)
-    assert actors.teacher is not None
-    with torch.no_grad(), stage.fabric.autocast():
-        if actors.prompt is not None and noise is not None:
-            images = prompted(
-                images,
-                actors.prompt,
-                generator=noise,
-                places=_places(config, noise) if config.method == "random" else None,
-                per_picture=config.random_gains == "per-picture",
-            )
-        features = actors.teacher.encode(images)
-    weight = config.distill_weight
-    return distillation_loss(output, features, labels=labels, weight=weight, **told)
-
-
-def _places(config: TrainConfig, noise: torch.Generator) -> torch.Generator:
-    """Say where the control moves gains to: one arrangement a run, or ever new ones."""
-    if config.random_gains == "per-picture":
-        return noise
-    return generator_for(config.seed, purpose="places of the control")

@@ -166,14 +166,14 @@ def test_student_size_shrinks_what_the_student_sees(tmp_path):
 def test_an_unstable_rate_ends_with_one_line_and_keeps_the_epochs(tmp_path, monkeypatch):
     import fopro_lab.training.epochs as epochs
 
-    losses = epochs._losses
+    losses = epochs.batch_losses
 
     def broken(stage, images, labels, noise):
         values = losses(stage, images, labels, noise)
         finished = load_checkpoint(tmp_path) is not None
         return tuple(value * (float("nan") if finished else 1) for value in values)
 
-    monkeypatch.setattr(epochs, "_losses", broken)
+    monkeypatch.setattr(epochs, "batch_losses", broken)
     with pytest.raises(WorkError, match=r"loss of epoch 2 is not finite; lower learning_rate"):
         distill(tiny(method="bsm"), out=tmp_path, verbose=False)
     state = load_checkpoint(tmp_path)
