@@ -57,6 +57,10 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     random_gains: Literal["fixed", "per-picture"] = Field(
         "fixed", description="method random: one arrangement of the gains, or one a picture"
     )
+    checkpoint_epochs: int = Field(1, ge=1, description="epochs between two checkpoints")
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="minutes between two checkpoints within an epoch; 0 is none"
+    )
     seed: int = Field(0, ge=0, description="seed of weights, order, augmentation and prompts")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")

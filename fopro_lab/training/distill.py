@@ -3,20 +3,17 @@
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-from torch import Tensor
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import Dataset, Split, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
-from fopro_lab.files import atomic_path, sha256_file
-from fopro_lab.training.checkpoints import load_checkpoint, on_cpu, save_checkpoint
+from fopro_lab.files import sha256_file
+from fopro_lab.training.checkpoints import forget_previous, load_checkpoint, on_cpu
 from fopro_lab.training.epochs import explore_epoch, train_epoch
 from fopro_lab.training.folders import (
     TrainedRun,
@@ -29,36 +26,20 @@ from fopro_lab.training.folders import (
     write_weights,
 )
 from fopro_lab.training.predicting import predict, prediction_table
+from fopro_lab.training.saving import Saver
 from fopro_lab.training.schedule import PROMPTING, explores
 from fopro_lab.training.stages import Stage, build_stage
+from fopro_lab.training.standing import Position, Standing
 
 LINE_SECONDS = 15.0  # a log gets at most one line in this time, beside the last
-
-
-@dataclass
-class Standing:
-    """Where a run stands after its last finished epoch; part of the checkpoint."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_score: float = -1.0
-    best_student: dict[str, Tensor] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    exploration: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    started: str = field(default_factory=now)
-
-    def ended(self, config: TrainConfig) -> bool:
-        """Tell whether all epochs are done, or the best one is too long ago."""
-        waited = self.epoch - self.best_epoch
-        return self.epoch >= config.epochs or 0 < config.patience <= waited
 
 
 def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> TrainedRun:
     """Train one student; the best epoch by validation is tested once.
 
-    Started again with the same config and folder, it goes on after the last finished epoch, or
-    returns what is there; a folder that holds another run is refused.
+    Started again with the same config and folder, it goes on from its last checkpoint, or returns
+    what is there; a folder that holds another run is refused. However often and wherever it was
+    stopped, on a CPU it ends with the bits of a run that never was.
 
     Args:
         config: Method (a baseline without a teacher, too), data, teacher, prompt and recipe.
@@ -71,7 +52,7 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     Raises:
         InputError: If the input is wrong or the folder holds another run.
         WorkError: If a loss stops being finite, the disk is full, or another process holds the
-            folder; finished epochs are kept.
+            folder; the last checkpoint is kept.
 
     Example:
         >>> import tempfile
@@ -125,7 +106,9 @@ def _manifest(stage: Stage, dataset: Dataset, split: Split) -> dict[str, Any]:
 
 
 def _resume(stage: Stage, folder: Path, manifest: dict[str, Any]) -> Standing:
-    state = load_checkpoint(folder)
+    for left in folder.rglob(".*.part"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
+    state = load_checkpoint(folder, tell=lambda line: sys.stderr.write(f"{line}\n"))
     if state is None:
         return Standing()
     if state["teacher"] != _teacher_hash(manifest):
@@ -133,7 +116,7 @@ def _resume(stage: Stage, folder: Path, manifest: dict[str, Any]) -> Standing:
             f"{folder}: was begun with another file of teacher weights; choose another --out"
         )
     stage.load_state(state)
-    return Standing(**state["standing"])
+    return Standing.from_state(state["standing"], device=stage.fabric.device)
 
 
 def _prompt_hash(config: TrainConfig) -> str:
@@ -149,23 +132,17 @@ def _teacher_hash(manifest: dict[str, Any]) -> str:
 
 def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose: bool) -> None:
     config, told = stage.config, 0.0
+    saver = Saver(stage, standing, folder)
     while not standing.ended(config):
+        saver.begin_epoch()
         epoch = standing.epoch
-        begun = time.perf_counter()
-        row: dict[str, float] = {"epoch": epoch + 1}
-        if explores(config, epoch):
-            explored = explore_epoch(stage, epoch)
-            standing.exploration += explored.to_dict("records")
-        row |= train_epoch(stage, epoch, verbose=verbose)
-        logits = predict(stage.judged, stage.packed, split.val, size=config.student_size)
-        score = balanced_accuracy(stage.packed.labels[split.val], logits.argmax(axis=1))
-        if score > standing.best_score:
-            standing.best_epoch, standing.best_score = epoch + 1, score
-            standing.best_student = on_cpu(stage.judged.state_dict())
-        seconds = time.perf_counter() - begun
-        standing.history.append({**row, "val_balanced_accuracy": score, "seconds": seconds})
+        means = _learn(stage, standing, saver, verbose)
+        score = _judge(stage, split, standing)
+        seconds = saver.seconds()
+        row = {"epoch": epoch + 1, **means, "val_balanced_accuracy": score, "seconds": seconds}
+        standing.history.append(row)
         standing.epoch, standing.seconds = epoch + 1, standing.seconds + seconds
-        _write_epoch(stage, standing, folder)
+        saver.after_epoch()
         last = standing.ended(config)
         if verbose and (last or time.monotonic() - told > LINE_SECONDS or sys.stderr.isatty()):
             told = time.monotonic()
@@ -176,20 +153,26 @@ def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose
             )
 
 
-def _write_epoch(stage: Stage, standing: Standing, folder: Path) -> None:
-    """Keep the epoch: tables first, the checkpoint last, since it alone says the epoch is done."""
-    tables = {"history.csv": standing.history, "exploration.csv": standing.exploration}
-    for name, rows in tables.items():
-        if rows:
-            with atomic_path(folder / name) as temporary:
-                pd.DataFrame(rows).to_csv(temporary, index=False)
-    teacher = stage.actors.teacher
-    state = {
-        **stage.state(),
-        "standing": dict(vars(standing)),
-        "teacher": teacher.card.get("sha256", "") if teacher is not None else "",
-    }
-    save_checkpoint(folder, state)
+def _learn(stage: Stage, standing: Standing, saver: Saver, verbose: bool) -> dict[str, float]:
+    """Explore and exploit for one epoch, or for what is left of it."""
+    epoch, position = standing.epoch, standing.position
+    if position is None:
+        if explores(stage.config, epoch):
+            standing.exploration += explore_epoch(stage, epoch).to_dict("records")
+        position = Position.begin(stage.config, epoch)
+        saver.within_epoch(position)
+    return train_epoch(stage, epoch, position=position, pause=saver.within_epoch, verbose=verbose)
+
+
+def _judge(stage: Stage, split: Split, standing: Standing) -> float:
+    """Validate the epoch that has just ended, and keep its student if it is the best."""
+    student = stage.judged
+    logits = predict(student, stage.packed, split.val, size=stage.config.student_size)
+    score = balanced_accuracy(stage.packed.labels[split.val], logits.argmax(axis=1))
+    if score > standing.best_score:
+        standing.best_epoch, standing.best_score = standing.epoch + 1, score
+        standing.best_student = on_cpu(student.state_dict())
+    return score
 
 
 def _finish(
@@ -215,3 +198,4 @@ def _finish(
             "wall_seconds": round(standing.seconds, 1),
         },
     )
+    forget_previous(folder)

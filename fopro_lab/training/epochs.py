@@ -1,8 +1,9 @@
 """One epoch: explore the prompt, then exploit it in the student's steps."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fopro_lab.training.checking import draw_held_out
 from fopro_lab.training.explore import explore
 from fopro_lab.training.schedule import prompted_share
 from fopro_lab.training.stages import Stage
+from fopro_lab.training.standing import Position
 from fopro_lab.training.steps import Step, batch_losses
 
 
@@ -74,12 +76,22 @@ def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
     return history
 
 
-def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str, float]:
+def train_epoch(
+    stage: Stage,
+    epoch: int,
+    *,
+    position: Position | None = None,
+    pause: Callable[[Position], None] | None = None,
+    verbose: bool = False,
+) -> dict[str, float]:
     """Pass once over the training pictures.
 
     Args:
         stage: What to work with.
         epoch: Counted from 0; decides order, augmentation and prompts.
+        position: Where to begin, brought forward step by step; None is the first batch.
+        pause: Called with the position after every step but the last; what is saved then goes on
+            to the same bits.
         verbose: Show a bar in a terminal; a log gets its line after the epoch.
 
     Returns:
@@ -90,27 +102,26 @@ def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str,
         WorkError: If a loss is not finite; the epoch does not count.
     """
     config = stage.config
-    chance = generator_for(config.seed, epoch, purpose="which batches")
-    noise = generator_for(config.seed, epoch, purpose="prompt noise")
+    position = position or Position.begin(config, epoch)
     share = prompted_share(config, epoch)
     stage.student.train()
-    sums: Tensor | None = None
-    passed = _drawn_batches(stage, epoch)
+    passed = _drawn_batches(stage, epoch, position.batch)
     stage = replace(stage, class_counts=drawn_counts(stage, epoch))
     if verbose and sys.stderr.isatty():
         label = f"{config.method} seed {config.seed}, epoch {epoch + 1} of {config.epochs}"
-        passed = progress(passed, total=stage.batches, label=label)
-    for number, (images, labels) in enumerate(passed):
-        if number % config.accumulate == 0:
-            step = Step(stage, min(config.accumulate, stage.batches - number))
-        prompt_it = float(torch.rand((), generator=chance)) < share
-        step.add(batch_losses(stage, images, labels, noise if prompt_it else None))
-        if (number + 1) % config.accumulate == 0 or number + 1 == stage.batches:
-            step.take()
-            assert step.values is not None
-            sums = step.values if sums is None else sums + step.values
-    assert sums is not None
-    means = (sums / stage.batches).tolist()
+        passed = progress(passed, total=stage.batches - position.batch, label=label)
+    while position.batch < stage.batches:
+        step = Step(stage, min(config.accumulate, stage.batches - position.batch))
+        for images, labels in islice(passed, step.parts):
+            prompt_it = float(torch.rand((), generator=position.chance)) < share
+            noise = position.noise if prompt_it else None
+            step.add(batch_losses(stage, images, labels, noise))
+        step.take()
+        position.advance(step.parts, step.values)
+        if pause is not None and position.batch < stage.batches:
+            pause(position)
+    assert position.sums is not None
+    means = (position.sums / position.counted).tolist()
     if not np.isfinite(means).all():
         raise WorkError(
             f"training: the loss of epoch {epoch + 1} is not finite; lower learning_rate "
@@ -147,7 +158,7 @@ def drawn_counts(stage: Stage, epoch: int) -> Tensor:
     return torch.as_tensor(drawn).to(stage.class_counts)
 
 
-def _drawn_batches(stage: Stage, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _drawn_batches(stage: Stage, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images and labels; mixed ones have a share of each class as label."""
     config = stage.config
     options: dict[str, Any] = {
@@ -160,6 +171,7 @@ def _drawn_batches(stage: Stage, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         "seed": config.seed,
         "epoch": epoch,
         "epochs": config.epochs,
+        "start_batch": start,
         "device": stage.fabric.device,
     }
     if not config.mixup_alpha:

@@ -24,7 +24,7 @@ from fopro_lab.models import Student, build_student
 
 # What may change between two starts of one run: it does not change the numbers. A recipe's values
 # stand in the knobs that it fills.
-FREE = ("device", "threads", "recipe")
+FREE = ("device", "threads", "recipe", "checkpoint_epochs", "checkpoint_minutes")
 
 
 class TrainedRun(Run):

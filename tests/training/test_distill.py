@@ -15,7 +15,7 @@ from fopro_lab.data import open_from, pack, split_from
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, load_runs
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training import distill, run_name
+from fopro_lab.training import distill, run_name, saving
 from fopro_lab.training.checkpoints import load_checkpoint
 from fopro_lab.training.predicting import predict
 
@@ -244,7 +244,7 @@ def test_the_control_trains_with_gains_elsewhere(tmp_path, places):
 def test_a_full_disk_keeps_the_epoch_before(tmp_path, monkeypatch):
     import errno
 
-    save = module.save_checkpoint
+    save = saving.save_checkpoint
 
     def full(folder, state):
         if state["standing"]["epoch"] == 2:
@@ -254,8 +254,8 @@ def test_a_full_disk_keeps_the_epoch_before(tmp_path, monkeypatch):
     def no_space(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "save_checkpoint", full)
-    with pytest.raises(WorkError, match=r"last\.pt: the disk is full; free some space"):
+    monkeypatch.setattr(saving, "save_checkpoint", full)
+    with pytest.raises(WorkError, match=r"next\.pt: the disk is full; free some space"):
         distill(tiny(method="bsm"), out=tmp_path, verbose=False)
     state = load_checkpoint(tmp_path)
     assert state is not None and state["standing"]["epoch"] == 1
