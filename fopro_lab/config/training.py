@@ -61,6 +61,12 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     checkpoint_minutes: float = Field(
         10.0, ge=0, description="minutes between two checkpoints within an epoch; 0 is none"
     )
+    max_skipped: int = Field(
+        5, ge=0, description="steps of an epoch whose loss or gradient may be not finite"
+    )
+    deterministic: bool = Field(
+        False, description="only operations that repeat their bits on the same device"
+    )
     seed: int = Field(0, ge=0, description="seed of weights, order, augmentation and prompts")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")

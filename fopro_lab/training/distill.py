@@ -14,7 +14,7 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
 from fopro_lab.files import sha256_file
 from fopro_lab.training.checkpoints import forget_previous, load_checkpoint, on_cpu
-from fopro_lab.training.epochs import explore_epoch, train_epoch
+from fopro_lab.training.epochs import explore_epoch, train_epoch, try_step
 from fopro_lab.training.folders import (
     TrainedRun,
     found_run,
@@ -25,6 +25,7 @@ from fopro_lab.training.folders import (
     write_manifest,
     write_weights,
 )
+from fopro_lab.training.guarding import deterministic, fitting_size
 from fopro_lab.training.predicting import predict, prediction_table
 from fopro_lab.training.saving import Saver
 from fopro_lab.training.schedule import PROMPTING, explores
@@ -51,8 +52,8 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
 
     Raises:
         InputError: If the input is wrong or the folder holds another run.
-        WorkError: If a loss stops being finite, the disk is full, or another process holds the
-            folder; the last checkpoint is kept.
+        WorkError: If losses stop being finite, the disk or a GPU's memory is full, or another
+            process holds the folder; the last checkpoint is kept.
 
     Example:
         >>> import tempfile
@@ -79,8 +80,9 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
         manifest["started"] = standing.started
         write_manifest(folder, {**manifest, "state": "running"})
         try:
-            _train(stage, split, standing, folder, verbose)
-            _finish(stage, split, standing, folder, manifest)
+            with deterministic(config.deterministic):
+                _train(stage, split, standing, folder, verbose)
+                _finish(stage, split, standing, folder, manifest)
         except WorkError as error:
             with suppress(WorkError):  # the disk may be full for this, too
                 write_manifest(folder, {**manifest, "state": "failed", "reason": str(error)})
@@ -140,6 +142,7 @@ def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose
         score = _judge(stage, split, standing)
         seconds = saver.seconds()
         row = {"epoch": epoch + 1, **means, "val_balanced_accuracy": score, "seconds": seconds}
+        row["skipped"] = standing.skipped_steps()
         standing.history.append(row)
         standing.epoch, standing.seconds = epoch + 1, standing.seconds + seconds
         saver.after_epoch()
@@ -154,14 +157,36 @@ def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose
 
 
 def _learn(stage: Stage, standing: Standing, saver: Saver, verbose: bool) -> dict[str, float]:
-    """Explore and exploit for one epoch, or for what is left of it."""
+    """Explore and exploit for one epoch, or for what is left of it; say so if memory is short."""
+    try:
+        return _explore_and_exploit(stage, standing, saver, verbose)
+    except torch.OutOfMemoryError:
+        pass  # what its frames held must be gone before smaller batches are tried
+    size = fitting_size(lambda size: try_step(stage, standing.epoch, size), below=stage.batch_size)
+    fits = f"batch_size={size} accumulate={-(-stage.batch_size // size)} fits" if size else ""
+    raise WorkError(
+        f"out of GPU memory with batch_size = {stage.batch_size}; "
+        f"{fits or 'not even 2 fit: lower image_size'}"
+    )
+
+
+def _explore_and_exploit(
+    stage: Stage, standing: Standing, saver: Saver, verbose: bool
+) -> dict[str, float]:
     epoch, position = standing.epoch, standing.position
     if position is None:
         if explores(stage.config, epoch):
             standing.exploration += explore_epoch(stage, epoch).to_dict("records")
         position = Position.begin(stage.config, epoch)
         saver.within_epoch(position)
-    return train_epoch(stage, epoch, position=position, pause=saver.within_epoch, verbose=verbose)
+    return train_epoch(
+        stage,
+        epoch,
+        position=position,
+        pause=saver.within_epoch,
+        skip=saver.skip,
+        verbose=verbose,
+    )
 
 
 def _judge(stage: Stage, split: Split, standing: Standing) -> float:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fopro_lab.data import batches, cycle, effective_counts, mix, paired_batches
+from fopro_lab.data.passes import Options, Pass
 from fopro_lab.data.samplers import training_progress
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.progress import progress
@@ -20,7 +21,7 @@ from fopro_lab.training.checking import draw_held_out
 from fopro_lab.training.explore import explore
 from fopro_lab.training.schedule import prompted_share
 from fopro_lab.training.stages import Stage
-from fopro_lab.training.standing import Position
+from fopro_lab.training.standing import Position, SkippedStep
 from fopro_lab.training.steps import Step, batch_losses
 
 
@@ -81,7 +82,8 @@ def train_epoch(
     epoch: int,
     *,
     position: Position | None = None,
-    pause: Callable[[Position], None] | None = None,
+    pause: Callable[[Position], None] = lambda position: None,
+    skip: Callable[[SkippedStep], None] = lambda step: None,
     verbose: bool = False,
 ) -> dict[str, float]:
     """Pass once over the training pictures.
@@ -92,14 +94,16 @@ def train_epoch(
         position: Where to begin, brought forward step by step; None is the first batch.
         pause: Called with the position after every step but the last; what is saved then goes on
             to the same bits.
+        skip: Called with a step that was not taken, since its loss or gradient was not finite;
+            may raise.
         verbose: Show a bar in a terminal; a log gets its line after the epoch.
 
     Returns:
-        Means over the epoch: ``loss``, and for a distilled student its parts ``loss_classes``,
-        ``loss_second``, ``loss_distill``.
+        Means over the steps that were taken: ``loss``, and for a distilled student its parts
+        ``loss_classes``, ``loss_second``, ``loss_distill``.
 
     Raises:
-        WorkError: If a loss is not finite; the epoch does not count.
+        WorkError: If no step at all was finite.
     """
     config = stage.config
     position = position or Position.begin(config, epoch)
@@ -116,19 +120,40 @@ def train_epoch(
             prompt_it = float(torch.rand((), generator=position.chance)) < share
             noise = position.noise if prompt_it else None
             step.add(batch_losses(stage, images, labels, noise))
-        step.take()
-        position.advance(step.parts, step.values)
-        if pause is not None and position.batch < stage.batches:
+        broken = step.take()
+        first = position.batch
+        position.advance(step.parts, None if broken else step.values)
+        if broken:
+            skip(SkippedStep(epoch, first, broken, _drawn_rows(stage, epoch, first, step.parts)))
+        elif position.batch < stage.batches:
             pause(position)
-    assert position.sums is not None
+    if position.sums is None:
+        raise WorkError(f"training: no step of epoch {epoch + 1} was finite; lower learning_rate")
     means = (position.sums / position.counted).tolist()
-    if not np.isfinite(means).all():
-        raise WorkError(
-            f"training: the loss of epoch {epoch + 1} is not finite; lower learning_rate "
-            f"(now {config.learning_rate:g}); the epochs before are kept"
-        )
     names = ("loss", "loss_classes", "loss_second", "loss_distill")
     return dict(zip(names, means, strict=False))
+
+
+def try_step(stage: Stage, epoch: int, batch_size: int) -> None:
+    """Do what a step does, and an exploration's too, with batches of another size.
+
+    It asks the device's memory alone: networks and optimiser are changed, and of no more use.
+
+    Args:
+        stage: What to work with.
+        epoch: Counted from 0.
+        batch_size: Pictures a batch.
+    """
+    config = stage.config.model_copy(update={"batch_size": batch_size, "explore_steps": 1})
+    stage = replace(stage, config=config)
+    stage.optimiser.zero_grad()
+    if stage.actors.prompt is not None and not config.prompt_file:
+        explore_epoch(stage, epoch)
+    stage.student.train()
+    step = Step(stage, 1)
+    noise = generator_for(config.seed, epoch, purpose="prompt noise")
+    step.add(batch_losses(stage, *next(_drawn_batches(stage, epoch, 0)), noise))
+    step.take()
 
 
 def drawn_counts(stage: Stage, epoch: int) -> Tensor:
@@ -160,8 +185,26 @@ def drawn_counts(stage: Stage, epoch: int) -> Tensor:
 
 def _drawn_batches(stage: Stage, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images and labels; mixed ones have a share of each class as label."""
+    options = {**_drawing(stage, epoch), "start_batch": start}
+    if not stage.config.mixup_alpha:
+        return batches(stage.packed, stage.rows, **options)
+    alpha = stage.config.mixup_alpha
+    pairs = paired_batches(stage.packed, stage.rows, alpha=alpha, **options)
+    return (mix(pair, classes=len(stage.class_counts)) for pair in pairs)
+
+
+def _drawn_rows(stage: Stage, epoch: int, start: int, count: int) -> np.ndarray:
+    """Tell which rows some batches are made of; mixed pictures' partners are left out."""
+    options = _drawing(stage, epoch)
+    options["mode"] = options.pop("augment_mode")
+    order = Pass(stage.packed, stage.rows, Options(**options)).order()
+    return order[start * stage.batch_size : (start + count) * stage.batch_size]
+
+
+def _drawing(stage: Stage, epoch: int) -> dict[str, Any]:
+    """Say how an epoch draws its batches, as options of `fopro_lab.data.batches`."""
     config = stage.config
-    options: dict[str, Any] = {
+    return {
         "batch_size": stage.batch_size,
         "shuffle": True,
         "drop_last": True,
@@ -171,10 +214,5 @@ def _drawn_batches(stage: Stage, epoch: int, start: int) -> Iterator[tuple[Tenso
         "seed": config.seed,
         "epoch": epoch,
         "epochs": config.epochs,
-        "start_batch": start,
         "device": stage.fabric.device,
     }
-    if not config.mixup_alpha:
-        return batches(stage.packed, stage.rows, **options)
-    pairs = paired_batches(stage.packed, stage.rows, alpha=config.mixup_alpha, **options)
-    return (mix(pair, classes=len(stage.class_counts)) for pair in pairs)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from fopro_lab.errors import WorkError
 from fopro_lab.files import atomic_path
 from fopro_lab.training.checkpoints import save_checkpoint
 from fopro_lab.training.stages import Stage
-from fopro_lab.training.standing import Position, Standing
+from fopro_lab.training.standing import Position, SkippedStep, Standing
 
 
 @dataclass
@@ -50,20 +51,38 @@ class Saver:
             self.standing.position = position
             self._save()
 
+    def skip(self, step: SkippedStep) -> None:
+        """Write down the pictures of a step that was not taken; too many of them end the run.
+
+        Raises:
+            WorkError: Past ``max_skipped``; the last checkpoint is as it was.
+        """
+        table, config = self.stage.packed.dataset.table, self.stage.config
+        for image in table["image"].iloc[step.rows]:
+            row = {"epoch": step.epoch + 1, "batch": step.batch + 1, "broken": step.broken}
+            self.standing.skipped.append({**row, "image": str(image)})
+        self._write_tables()
+        steps = self.standing.skipped_steps()
+        if steps > config.max_skipped:
+            raise WorkError(
+                f"training: {steps} steps of epoch {step.epoch + 1} were not finite, more than "
+                f"max_skipped = {config.max_skipped}; {self.folder / 'skipped.csv'} names their "
+                f"pictures; lower learning_rate (now {config.learning_rate:g})"
+            )
+
     def after_epoch(self) -> None:
         """Write the tables, then the checkpoint, since it alone says the epoch is done."""
         self.standing.position = None
         config = self.stage.config
-        tables = {
-            "history.csv": self.standing.history,
-            "exploration.csv": self.standing.exploration,
-        }
-        for name, rows in tables.items():
-            if rows:
-                with atomic_path(self.folder / name) as temporary:
-                    pd.DataFrame(rows).to_csv(temporary, index=False)
+        self._write_tables()
         if self.standing.epoch % config.checkpoint_epochs == 0 or self.standing.ended(config):
             self._save()
+
+    def _write_tables(self) -> None:
+        for name in ("history", "exploration", "skipped"):
+            if rows := getattr(self.standing, name):
+                with atomic_path(self.folder / f"{name}.csv") as temporary:
+                    pd.DataFrame(rows).to_csv(temporary, index=False)
 
     def _save(self) -> None:
         teacher = self.stage.actors.teacher

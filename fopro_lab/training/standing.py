@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,6 +72,22 @@ class Position:
         return cls(**{**state, **generators, "sums": sums if sums is None else sums.to(device)})
 
 
+class SkippedStep(NamedTuple):
+    """A step that was not taken.
+
+    Attributes:
+        epoch: Counted from 0.
+        batch: The first of its batches, from 0.
+        broken: What was not finite, ``loss`` or ``gradient``.
+        rows: Of its pictures.
+    """
+
+    epoch: int
+    batch: int
+    broken: str
+    rows: np.ndarray
+
+
 @dataclass
 class Standing:
     """Where a run stands after its last finished epoch, and how far it is in the next."""
@@ -81,6 +98,7 @@ class Standing:
     best_student: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     exploration: list[dict[str, float]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     started: str = field(default_factory=now)
     position: Position | None = None
@@ -89,6 +107,10 @@ class Standing:
         """Tell whether all epochs are done, or the best one is too long ago."""
         waited = self.epoch - self.best_epoch
         return self.epoch >= config.epochs or 0 < config.patience <= waited
+
+    def skipped_steps(self) -> int:
+        """Count the steps of this epoch that were not taken."""
+        return len({row["batch"] for row in self.skipped if row["epoch"] == self.epoch + 1})
 
     def state(self) -> dict[str, Any]:
         """Tensors, numbers and texts for a checkpoint."""

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from fopro_lab.config import TrainConfig
 from fopro_lab.models import StudentOutput
 from fopro_lab.training.actors import generator_for, prompted
+from fopro_lab.training.guarding import Buffers, finite, pass_step
 from fopro_lab.training.judging import shrink
 from fopro_lab.training.losses import DistillationLoss, balanced_softmax_loss, distillation_loss
 from fopro_lab.training.stages import Stage
@@ -27,6 +28,7 @@ class Step:
 
     def __init__(self, stage: Stage, parts: int) -> None:
         self.stage, self.parts = stage, parts
+        self.before = Buffers(stage.actors.student)
         self.values: Tensor | None = None  # stays where it is: a GPU would wait for who reads it
         stage.optimiser.zero_grad()
 
@@ -36,20 +38,33 @@ class Step:
         values = torch.stack([loss.detach() for loss in losses])
         self.values = values if self.values is None else self.values + values
 
-    def take(self) -> None:
-        """Move the student, then its learning rate and its average."""
+    def take(self) -> str:
+        """Move the student, its learning rate and its average; or only the rate.
+
+        Returns:
+            Empty, or what was not finite, ``loss`` or ``gradient``: then weights, batch norms,
+            moments and average are as they were before the step.
+        """
         stage = self.stage
-        stage.fabric.clip_gradients(
+        norm = stage.fabric.clip_gradients(
             stage.student,
             stage.optimiser,
             max_norm=stage.config.clip_norm,
             error_if_nonfinite=False,  # True would read the norm, and a GPU wait for that
         )
+        assert self.values is not None and norm is not None
+        if not finite(self.values[0], norm):  # the one number a step that is read
+            self.before.put_back()
+            stage.optimiser.zero_grad()
+            if stage.schedule is not None:
+                pass_step(stage.schedule)
+            return "gradient" if finite(self.values[0]) else "loss"
         stage.optimiser.step()
         if stage.schedule is not None:
             stage.schedule.step()
         if stage.average is not None:
             stage.average.update_parameters(stage.actors.student)
+        return ""
 
 
 def batch_losses(

@@ -174,12 +174,12 @@ def test_an_unstable_rate_ends_with_one_line_and_keeps_the_epochs(tmp_path, monk
         return tuple(value * (float("nan") if finished else 1) for value in values)
 
     monkeypatch.setattr(epochs, "batch_losses", broken)
-    with pytest.raises(WorkError, match=r"loss of epoch 2 is not finite; lower learning_rate"):
+    with pytest.raises(WorkError, match=r"no step of epoch 2 was finite; lower learning_rate"):
         distill(tiny(method="bsm"), out=tmp_path, verbose=False)
     state = load_checkpoint(tmp_path)
     assert state is not None and state["standing"]["epoch"] == 1
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["state"] == "failed" and "not finite" in manifest["reason"]
+    assert manifest["state"] == "failed" and "no step" in manifest["reason"]
 
 
 def test_an_objective_that_the_teacher_lacks_is_told_before_anything_is_written(tmp_path):
