@@ -10,12 +10,22 @@ from fopro_lab.config import (
     PretrainConfig,
     ProbeConfig,
     PromptConfig,
+    StepConfig,
     TeacherConfig,
     TrainConfig,
 )
+from fopro_lab.config.recipes import RECIPES
 from fopro_lab.errors import InputError
 
-KINDS = [DataConfig, TeacherConfig, PromptConfig, TrainConfig, ProbeConfig, PretrainConfig]
+KINDS = [
+    DataConfig,
+    TeacherConfig,
+    PromptConfig,
+    StepConfig,
+    TrainConfig,
+    ProbeConfig,
+    PretrainConfig,
+]
 
 
 def message(values, kind=TrainConfig):
@@ -39,7 +49,7 @@ def test_every_knob_is_described_and_has_a_valid_default(kind):
 
 
 def test_a_run_has_every_knob_of_its_parts():
-    for kind in (DataConfig, TeacherConfig, PromptConfig):
+    for kind in (DataConfig, TeacherConfig, PromptConfig, StepConfig):
         assert set(kind.model_fields) < set(TrainConfig.model_fields)
 
 
@@ -94,6 +104,32 @@ def test_a_run_has_every_knob_of_its_parts():
             {"image_size": 64, "student_size": 65},
             "TrainConfig: expected student_size up to image_size = 64, got 65",
         ),
+        (
+            {"schedule": "multi-step"},
+            "TrainConfig: expected rising rate_milestones with schedule multi-step, and none "
+            "without, got [] with multi-step",
+        ),
+        (
+            {"rate_milestones": [3]},
+            "TrainConfig: expected rising rate_milestones with schedule multi-step, and none "
+            "without, got [3] with constant",
+        ),
+        (
+            {"schedule": "multi-step", "rate_milestones": [3, 3]},
+            "TrainConfig: expected rising rate_milestones with schedule multi-step, and none "
+            "without, got [3, 3] with multi-step",
+        ),
+        (
+            {"schedule": "multi-step", "rate_milestones": [3, 10]},
+            "TrainConfig: expected rate_milestones after rate_warmup = 0 and below epochs = 10, "
+            "got [3, 10]",
+        ),
+        (
+            {"epochs": 2, "rate_warmup": 2},
+            "TrainConfig: expected rate_warmup below epochs = 2, got 2",
+        ),
+        ({"recipe": "best"}, "recipe: expected '' or 'published', got 'best'"),
+        ({"recipe": ["published"]}, "recipe: expected '' or 'published', got ['published']"),
         ({"epoch": 3}, "epoch: not a name of TrainConfig; did you mean 'epochs'?"),
         ({"zzzz": 3}, "zzzz: not a name of TrainConfig; see `fopro train --print-config`"),
         ({3: 4}, "3: not a name of TrainConfig; see `fopro train --print-config`"),
@@ -130,3 +166,29 @@ def test_from_parameters_takes_its_own_fields_and_checks_them():
     assert picked == TrainConfig(epochs=3, dataset="x")
     with pytest.raises(InputError, match="epochs: expected greater than or equal to 1, got 0"):
         TrainConfig.from_parameters({"epochs": 0})
+
+
+def test_the_published_recipe_is_the_releases():
+    # docs/method.md, section 1.
+    config = TrainConfig.from_mapping({"recipe": "published"})
+    expected = {"student": "resnet18", "image_size": 224, "batch_size": 32, "optimiser": "adam",
+                "learning_rate": 3e-4, "clip_norm": 5.0, "distill_weight": 3.0,
+                "augment": "published", "augment_mode": "exact"}  # fmt: skip
+    assert {name: getattr(config, name) for name in expected} == expected
+    for name, values in RECIPES.items():
+        assert set(values) <= set(TrainConfig.model_fields), name
+        for knob, value in values.items():
+            assert getattr(TrainConfig(recipe=name), knob) == value
+
+
+def test_a_given_knob_wins_over_the_recipe_and_survives_a_round():
+    config = TrainConfig.from_mapping({"recipe": "published", "image_size": 64, "epochs": 3})
+    assert (config.image_size, config.student, config.epochs) == (64, "resnet18", 3)
+    assert TrainConfig.from_mapping(config.model_dump()) == config
+
+
+def test_a_notebooks_untouched_defaults_leave_room_for_the_recipe():
+    defaults = TrainConfig().model_dump()
+    config = TrainConfig.from_parameters({**defaults, "recipe": "published", "batch_size": 8})
+    assert (config.student, config.image_size, config.batch_size) == ("resnet18", 224, 8)
+    assert TrainConfig.from_parameters(defaults) == TrainConfig()

@@ -13,7 +13,8 @@ from fopro_lab.config import PromptForm, TrainConfig
 from fopro_lab.data import Pack
 from fopro_lab.models import Teacher, build_student
 from fopro_lab.training.actors import Actors, build_prompt
-from fopro_lab.training.epochs import Stage, train_epoch
+from fopro_lab.training.epochs import train_epoch
+from fopro_lab.training.stages import Stage
 
 UNPROMPTED = "EKD step, no prompt"
 STEP_GOAL = 1 / 1.1

@@ -3,23 +3,18 @@
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-from lightning_fabric import Fabric
-from torch import Tensor
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.data import Dataset, Pack, Split, prepare
+from fopro_lab.data import Dataset, Split, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
-from fopro_lab.files import atomic_path, sha256_file
-from fopro_lab.training.actors import build_actors
-from fopro_lab.training.checkpoints import load_checkpoint, on_cpu, save_checkpoint
-from fopro_lab.training.epochs import Stage, explore_epoch, train_epoch
+from fopro_lab.files import sha256_file
+from fopro_lab.training.checkpoints import forget_previous, load_checkpoint, on_cpu
+from fopro_lab.training.epochs import explore_epoch, train_epoch, try_step
 from fopro_lab.training.folders import (
     TrainedRun,
     found_run,
@@ -30,31 +25,22 @@ from fopro_lab.training.folders import (
     write_manifest,
     write_weights,
 )
+from fopro_lab.training.guarding import deterministic, fitting_size
 from fopro_lab.training.predicting import predict, prediction_table
+from fopro_lab.training.saving import Saver
 from fopro_lab.training.schedule import PROMPTING, explores
+from fopro_lab.training.stages import Stage, build_stage
+from fopro_lab.training.standing import Position, Standing
 
 LINE_SECONDS = 15.0  # a log gets at most one line in this time, beside the last
-
-
-@dataclass
-class Standing:
-    """Where a run stands after its last finished epoch; part of the checkpoint."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_score: float = -1.0
-    best_student: dict[str, Tensor] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    exploration: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    started: str = field(default_factory=now)
 
 
 def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> TrainedRun:
     """Train one student; the best epoch by validation is tested once.
 
-    Started again with the same config and folder, it goes on after the last finished epoch, or
-    returns what is there; a folder that holds another run is refused.
+    Started again with the same config and folder, it goes on from its last checkpoint, or returns
+    what is there; a folder that holds another run is refused. However often and wherever it was
+    stopped, on a CPU it ends with the bits of a run that never was.
 
     Args:
         config: Method (a baseline without a teacher, too), data, teacher, prompt and recipe.
@@ -66,8 +52,8 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
 
     Raises:
         InputError: If the input is wrong or the folder holds another run.
-        WorkError: If a loss stops being finite, the disk is full, or another process holds the
-            folder; finished epochs are kept.
+        WorkError: If losses stop being finite, the disk or a GPU's memory is full, or another
+            process holds the folder; the last checkpoint is kept.
 
     Example:
         >>> import tempfile
@@ -88,14 +74,15 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     with locked(folder):
         if config.threads:
             torch.set_num_threads(config.threads)
-        stage = _set_up(config, packed, split)
+        stage = build_stage(config, packed, split)
         manifest = {**_manifest(stage, dataset, split), **prints}
         standing = _resume(stage, folder, manifest)
         manifest["started"] = standing.started
         write_manifest(folder, {**manifest, "state": "running"})
         try:
-            _train(stage, split, standing, folder, verbose)
-            _finish(stage, split, standing, folder, manifest)
+            with deterministic(config.deterministic):
+                _train(stage, split, standing, folder, verbose)
+                _finish(stage, split, standing, folder, manifest)
         except WorkError as error:
             with suppress(WorkError):  # the disk may be full for this, too
                 write_manifest(folder, {**manifest, "state": "failed", "reason": str(error)})
@@ -103,28 +90,12 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     return TrainedRun.read(folder)
 
 
-def _set_up(config: TrainConfig, packed: Pack, split: Split) -> Stage:
-    cuda = torch.cuda.is_available() and config.device != "cpu"
-    if config.device == "cuda" and not cuda:
-        raise InputError("device: expected a CUDA device on this machine, got none; use device=cpu")
-    fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision=config.precision)
-    counts = split.class_counts(packed.dataset)
-    actors = build_actors(config, class_counts=counts, device=fabric.device)
-    optimiser = torch.optim.Adam(
-        actors.student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    student, optimiser = fabric.setup(actors.student, optimiser)
-    class_counts = torch.as_tensor(counts, dtype=torch.float32, device=fabric.device)
-    return Stage(
-        config, fabric, actors, student, optimiser, packed, split.train, class_counts, split.val
-    )
-
-
 def _manifest(stage: Stage, dataset: Dataset, split: Split) -> dict[str, Any]:
     config, teacher = stage.config, stage.actors.teacher
     counts = [int(count) for count in stage.class_counts]
     return {
         "config": identity(config),
+        "recipe": config.recipe,
         "protocol": split.protocol,
         "class_names": list(dataset.class_names),
         "class_counts": counts,
@@ -137,16 +108,17 @@ def _manifest(stage: Stage, dataset: Dataset, split: Split) -> dict[str, Any]:
 
 
 def _resume(stage: Stage, folder: Path, manifest: dict[str, Any]) -> Standing:
-    state = load_checkpoint(folder)
+    for left in folder.rglob(".*.part"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
+    state = load_checkpoint(folder, tell=lambda line: sys.stderr.write(f"{line}\n"))
     if state is None:
         return Standing()
     if state["teacher"] != _teacher_hash(manifest):
         raise InputError(
             f"{folder}: was begun with another file of teacher weights; choose another --out"
         )
-    stage.actors.load_state(state["actors"])
-    stage.optimiser.load_state_dict(state["optimiser"])
-    return Standing(**state["standing"])
+    stage.load_state(state)
+    return Standing.from_state(state["standing"], device=stage.fabric.device)
 
 
 def _prompt_hash(config: TrainConfig) -> str:
@@ -162,23 +134,19 @@ def _teacher_hash(manifest: dict[str, Any]) -> str:
 
 def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose: bool) -> None:
     config, told = stage.config, 0.0
-    for epoch in range(standing.epoch, config.epochs):
-        begun = time.perf_counter()
-        row: dict[str, float] = {"epoch": epoch + 1}
-        if explores(config, epoch):
-            explored = explore_epoch(stage, epoch)
-            standing.exploration += explored.to_dict("records")
-        row |= train_epoch(stage, epoch, verbose=verbose)
-        logits = predict(stage.actors.student, stage.packed, split.val, size=config.student_size)
-        score = balanced_accuracy(stage.packed.labels[split.val], logits.argmax(axis=1))
-        if score > standing.best_score:
-            standing.best_epoch, standing.best_score = epoch + 1, score
-            standing.best_student = on_cpu(stage.actors.student.state_dict())
-        seconds = time.perf_counter() - begun
-        standing.history.append({**row, "val_balanced_accuracy": score, "seconds": seconds})
+    saver = Saver(stage, standing, folder)
+    while not standing.ended(config):
+        saver.begin_epoch()
+        epoch = standing.epoch
+        means = _learn(stage, standing, saver, verbose)
+        score = _judge(stage, split, standing)
+        seconds = saver.seconds()
+        row = {"epoch": epoch + 1, **means, "val_balanced_accuracy": score, "seconds": seconds}
+        row["skipped"] = standing.skipped_steps()
+        standing.history.append(row)
         standing.epoch, standing.seconds = epoch + 1, standing.seconds + seconds
-        _write_epoch(stage, standing, folder)
-        last = epoch + 1 == config.epochs
+        saver.after_epoch()
+        last = standing.ended(config)
         if verbose and (last or time.monotonic() - told > LINE_SECONDS or sys.stderr.isatty()):
             told = time.monotonic()
             sys.stderr.write(
@@ -188,21 +156,48 @@ def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose
             )
 
 
-def _write_epoch(stage: Stage, standing: Standing, folder: Path) -> None:
-    """Keep the epoch: tables first, the checkpoint last, since it alone says the epoch is done."""
-    tables = {"history.csv": standing.history, "exploration.csv": standing.exploration}
-    for name, rows in tables.items():
-        if rows:
-            with atomic_path(folder / name) as temporary:
-                pd.DataFrame(rows).to_csv(temporary, index=False)
-    teacher = stage.actors.teacher
-    state = {
-        "actors": stage.actors.state(),
-        "optimiser": stage.optimiser.state_dict(),
-        "standing": dict(vars(standing)),
-        "teacher": teacher.card.get("sha256", "") if teacher is not None else "",
-    }
-    save_checkpoint(folder, state)
+def _learn(stage: Stage, standing: Standing, saver: Saver, verbose: bool) -> dict[str, float]:
+    """Explore and exploit for one epoch, or for what is left of it; say so if memory is short."""
+    try:
+        return _explore_and_exploit(stage, standing, saver, verbose)
+    except torch.OutOfMemoryError:
+        pass  # what its frames held must be gone before smaller batches are tried
+    size = fitting_size(lambda size: try_step(stage, standing.epoch, size), below=stage.batch_size)
+    fits = f"batch_size={size} accumulate={-(-stage.batch_size // size)} fits" if size else ""
+    raise WorkError(
+        f"out of GPU memory with batch_size = {stage.batch_size}; "
+        f"{fits or 'not even 2 fit: lower image_size'}"
+    )
+
+
+def _explore_and_exploit(
+    stage: Stage, standing: Standing, saver: Saver, verbose: bool
+) -> dict[str, float]:
+    epoch, position = standing.epoch, standing.position
+    if position is None:
+        if explores(stage.config, epoch):
+            standing.exploration += explore_epoch(stage, epoch).to_dict("records")
+        position = Position.begin(stage.config, epoch)
+        saver.within_epoch(position)
+    return train_epoch(
+        stage,
+        epoch,
+        position=position,
+        pause=saver.within_epoch,
+        skip=saver.skip,
+        verbose=verbose,
+    )
+
+
+def _judge(stage: Stage, split: Split, standing: Standing) -> float:
+    """Validate the epoch that has just ended, and keep its student if it is the best."""
+    student = stage.judged
+    logits = predict(student, stage.packed, split.val, size=stage.config.student_size)
+    score = balanced_accuracy(stage.packed.labels[split.val], logits.argmax(axis=1))
+    if score > standing.best_score:
+        standing.best_epoch, standing.best_score = standing.epoch + 1, score
+        standing.best_student = on_cpu(student.state_dict())
+    return score
 
 
 def _finish(
@@ -222,8 +217,10 @@ def _finish(
             **manifest,
             "state": "done",
             "best_epoch": standing.best_epoch,
+            "epochs_done": standing.epoch,
             "scores": {"val_balanced_accuracy": standing.best_score},
             "finished": now(),
             "wall_seconds": round(standing.seconds, 1),
         },
     )
+    forget_previous(folder)

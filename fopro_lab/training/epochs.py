@@ -1,56 +1,28 @@
 """One epoch: explore the prompt, then exploit it in the student's steps."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn import functional as F
 
-from fopro_lab.config import TrainConfig
-from fopro_lab.data import Pack, batches, cycle, effective_counts, mix, paired_batches
+from fopro_lab.data import batches, cycle, effective_counts, mix, paired_batches
+from fopro_lab.data.passes import Options, Pass
 from fopro_lab.data.samplers import training_progress
-from fopro_lab.errors import WorkError
-from fopro_lab.models import StudentOutput
+from fopro_lab.errors import InputError, WorkError
 from fopro_lab.progress import progress
-from fopro_lab.training.actors import Actors, generator_for, prompted
+from fopro_lab.training.actors import generator_for
 from fopro_lab.training.checking import draw_held_out
 from fopro_lab.training.explore import explore
-from fopro_lab.training.judging import shrink
-from fopro_lab.training.losses import DistillationLoss, balanced_softmax_loss, distillation_loss
 from fopro_lab.training.schedule import prompted_share
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """What an epoch works with.
-
-    Attributes:
-        config: Every knob.
-        fabric: Device and precision.
-        actors: Networks, on the device.
-        student: The student as the fabric wraps it.
-        optimiser: As the fabric wraps it.
-        packed: Pictures.
-        rows: Training rows.
-        class_counts: ``(K,)``, training pictures, float, on the device.
-        val_rows: Validation rows, which check a prompt; None checks none.
-    """
-
-    config: TrainConfig
-    fabric: Fabric
-    actors: Actors
-    student: Any
-    optimiser: Any
-    packed: Pack
-    rows: np.ndarray
-    class_counts: Tensor
-    val_rows: np.ndarray | None = None
+from fopro_lab.training.stages import Stage
+from fopro_lab.training.standing import Position, SkippedStep
+from fopro_lab.training.steps import Step, batch_losses
 
 
 def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
@@ -105,56 +77,83 @@ def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
     return history
 
 
-def train_epoch(stage: Stage, epoch: int, *, verbose: bool = False) -> dict[str, float]:
+def train_epoch(
+    stage: Stage,
+    epoch: int,
+    *,
+    position: Position | None = None,
+    pause: Callable[[Position], None] = lambda position: None,
+    skip: Callable[[SkippedStep], None] = lambda step: None,
+    verbose: bool = False,
+) -> dict[str, float]:
     """Pass once over the training pictures.
 
     Args:
         stage: What to work with.
         epoch: Counted from 0; decides order, augmentation and prompts.
+        position: Where to begin, brought forward step by step; None is the first batch.
+        pause: Called with the position after every step but the last; what is saved then goes on
+            to the same bits.
+        skip: Called with a step that was not taken, since its loss or gradient was not finite;
+            may raise.
         verbose: Show a bar in a terminal; a log gets its line after the epoch.
 
     Returns:
-        Means over the epoch: ``loss``, and for a distilled student its parts ``loss_classes``,
-        ``loss_second``, ``loss_distill``.
+        Means over the steps that were taken: ``loss``, and for a distilled student its parts
+        ``loss_classes``, ``loss_second``, ``loss_distill``.
 
     Raises:
-        WorkError: If a loss is not finite; the epoch does not count.
+        WorkError: If no step at all was finite.
     """
     config = stage.config
-    chance = generator_for(config.seed, epoch, purpose="which batches")
-    noise = generator_for(config.seed, epoch, purpose="prompt noise")
+    position = position or Position.begin(config, epoch)
     share = prompted_share(config, epoch)
     stage.student.train()
-    sums: Tensor | None = None
-    steps = 0
-    size = min(config.batch_size, len(stage.rows))
-    passed = _drawn_batches(stage, epoch, size)
+    passed = _drawn_batches(stage, epoch, position.batch)
     stage = replace(stage, class_counts=drawn_counts(stage, epoch))
     if verbose and sys.stderr.isatty():
         label = f"{config.method} seed {config.seed}, epoch {epoch + 1} of {config.epochs}"
-        passed = progress(passed, total=len(stage.rows) // size, label=label)
-    for images, labels in passed:
-        prompt_it = float(torch.rand((), generator=chance)) < share
-        losses = _losses(stage, images, labels, noise if prompt_it else None)
-        stage.optimiser.zero_grad()
-        stage.fabric.backward(losses[0])
-        stage.fabric.clip_gradients(
-            stage.student, stage.optimiser, max_norm=config.clip_norm, error_if_nonfinite=False
-        )
-        stage.optimiser.step()
-        # Summed where they are: reading a number every step would make a GPU wait for Python.
-        values = torch.stack([loss.detach() for loss in losses])
-        sums = values if sums is None else sums + values
-        steps += 1
-    assert sums is not None
-    means = (sums / steps).tolist()
-    if not np.isfinite(means).all():
-        raise WorkError(
-            f"training: the loss of epoch {epoch + 1} is not finite; lower learning_rate "
-            f"(now {config.learning_rate:g}); the epochs before are kept"
-        )
+        passed = progress(passed, total=stage.batches - position.batch, label=label)
+    while position.batch < stage.batches:
+        step = Step(stage, min(config.accumulate, stage.batches - position.batch))
+        for images, labels in islice(passed, step.parts):
+            prompt_it = float(torch.rand((), generator=position.chance)) < share
+            noise = position.noise if prompt_it else None
+            step.add(batch_losses(stage, images, labels, noise))
+        broken = step.take()
+        first = position.batch
+        position.advance(step.parts, None if broken else step.values)
+        if broken:
+            skip(SkippedStep(epoch, first, broken, _drawn_rows(stage, epoch, first, step.parts)))
+        elif position.batch < stage.batches:
+            pause(position)
+    if position.sums is None:
+        raise WorkError(f"training: no step of epoch {epoch + 1} was finite; lower learning_rate")
+    means = (position.sums / position.counted).tolist()
     names = ("loss", "loss_classes", "loss_second", "loss_distill")
     return dict(zip(names, means, strict=False))
+
+
+def try_step(stage: Stage, epoch: int, batch_size: int) -> None:
+    """Do what a step does, and an exploration's too, with batches of another size.
+
+    It asks the device's memory alone: networks and optimiser are changed, and of no more use.
+
+    Args:
+        stage: What to work with.
+        epoch: Counted from 0.
+        batch_size: Pictures a batch.
+    """
+    config = stage.config.model_copy(update={"batch_size": batch_size, "explore_steps": 1})
+    stage = replace(stage, config=config)
+    stage.optimiser.zero_grad()
+    if stage.actors.prompt is not None and not config.prompt_file:
+        explore_epoch(stage, epoch)
+    stage.student.train()
+    step = Step(stage, 1)
+    noise = generator_for(config.seed, epoch, purpose="prompt noise")
+    step.add(batch_losses(stage, *next(_drawn_batches(stage, epoch, 0)), noise))
+    step.take()
 
 
 def drawn_counts(stage: Stage, epoch: int) -> Tensor:
@@ -167,6 +166,9 @@ def drawn_counts(stage: Stage, epoch: int) -> Tensor:
     Returns:
         ``(K,)``, on the device; the class sizes themselves where each picture is drawn once and
         unmixed.
+
+    Raises:
+        InputError: If a class is never drawn: its logarithm is minus infinity.
     """
     config = stage.config
     drawn = effective_counts(
@@ -175,14 +177,35 @@ def drawn_counts(stage: Stage, epoch: int) -> Tensor:
         progress=training_progress(epoch, config.epochs),
         mixup_alpha=config.mixup_alpha,
     )
+    if config.method != "ce" and (drawn <= 0).any():
+        empty = np.flatnonzero(drawn <= 0).tolist()
+        raise InputError(f"class_counts: expected 1 or more a class, got 0 for classes {empty}")
     return torch.as_tensor(drawn).to(stage.class_counts)
 
 
-def _drawn_batches(stage: Stage, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _drawn_batches(stage: Stage, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images and labels; mixed ones have a share of each class as label."""
+    options = {**_drawing(stage, epoch), "start_batch": start}
+    if not stage.config.mixup_alpha:
+        return batches(stage.packed, stage.rows, **options)
+    alpha = stage.config.mixup_alpha
+    pairs = paired_batches(stage.packed, stage.rows, alpha=alpha, **options)
+    return (mix(pair, classes=len(stage.class_counts)) for pair in pairs)
+
+
+def _drawn_rows(stage: Stage, epoch: int, start: int, count: int) -> np.ndarray:
+    """Tell which rows some batches are made of; mixed pictures' partners are left out."""
+    options = _drawing(stage, epoch)
+    options["mode"] = options.pop("augment_mode")
+    order = Pass(stage.packed, stage.rows, Options(**options)).order()
+    return order[start * stage.batch_size : (start + count) * stage.batch_size]
+
+
+def _drawing(stage: Stage, epoch: int) -> dict[str, Any]:
+    """Say how an epoch draws its batches, as options of `fopro_lab.data.batches`."""
     config = stage.config
-    options: dict[str, Any] = {
-        "batch_size": size,
+    return {
+        "batch_size": stage.batch_size,
         "shuffle": True,
         "drop_last": True,
         "augment": config.augment,
@@ -193,44 +216,3 @@ def _drawn_batches(stage: Stage, epoch: int, size: int) -> Iterator[tuple[Tensor
         "epochs": config.epochs,
         "device": stage.fabric.device,
     }
-    if not config.mixup_alpha:
-        return batches(stage.packed, stage.rows, **options)
-    pairs = paired_batches(stage.packed, stage.rows, alpha=config.mixup_alpha, **options)
-    return (mix(pair, classes=len(stage.class_counts)) for pair in pairs)
-
-
-def _losses(
-    stage: Stage, images: Tensor, labels: Tensor, noise: torch.Generator | None
-) -> tuple[Tensor, ...] | DistillationLoss:
-    """Loss of one batch, its total first; ``noise`` is None for an unprompted batch."""
-    config, actors = stage.config, stage.actors
-    output: StudentOutput = stage.student(shrink(images, config.student_size))
-    if config.method == "ce":
-        return (F.cross_entropy(output.logits, labels),)
-    if config.method == "bsm":
-        return (balanced_softmax_loss(output.logits, labels, class_counts=stage.class_counts),)
-    assert actors.teacher is not None
-    with torch.no_grad(), stage.fabric.autocast():
-        if actors.prompt is not None and noise is not None:
-            images = prompted(
-                images,
-                actors.prompt,
-                generator=noise,
-                places=_places(config, noise) if config.method == "random" else None,
-                per_picture=config.random_gains == "per-picture",
-            )
-        features = actors.teacher.encode(images)
-    return distillation_loss(
-        output,
-        features,
-        labels=labels,
-        class_counts=stage.class_counts,
-        weight=config.distill_weight,
-    )
-
-
-def _places(config: TrainConfig, noise: torch.Generator) -> torch.Generator:
-    """Say where the control moves gains to: one arrangement a run, or ever new ones."""
-    if config.random_gains == "per-picture":
-        return noise
-    return generator_for(config.seed, purpose="places of the control")

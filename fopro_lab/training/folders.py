@@ -22,8 +22,9 @@ from fopro_lab.files import atomic_path, write_json
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import Student, build_student
 
-# What may change between two starts of one run: it does not change the numbers.
-FREE = ("device", "threads")
+# What may change between two starts of one run: it does not change the numbers. A recipe's values
+# stand in the knobs that it fills.
+FREE = ("device", "threads", "recipe", "checkpoint_epochs", "checkpoint_minutes")
 
 
 class TrainedRun(Run):
@@ -121,7 +122,10 @@ def found_run(folder: Path, config: TrainConfig, fingerprints: dict[str, str]) -
         return None
     run = TrainedRun.read(folder)
     now = identity(config)
-    then = {key: value for key, value in run.config.items() if key not in FREE}
+    # A run of before a knob was there is one with the knob at its default.
+    then = identity(TrainConfig.from_mapping({})) | {
+        k: v for k, v in run.config.items() if k not in FREE
+    }
     changed = [k for k in sorted(now | then) if now.get(k) != then.get(k)]
     if changed:
         told = ", ".join(f"{k}: {then.get(k)!r} there, {now.get(k)!r} here" for k in changed[:4])

@@ -20,7 +20,9 @@ class DistillationLoss(NamedTuple):
     distance: Tensor
 
 
-def balanced_softmax_loss(logits: Tensor, labels: Tensor, *, class_counts: Tensor) -> Tensor:
+def balanced_softmax_loss(
+    logits: Tensor, labels: Tensor, *, class_counts: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy of ``logits + log n``: training learns what is left beside the class sizes.
 
     Args:
@@ -28,13 +30,16 @@ def balanced_softmax_loss(logits: Tensor, labels: Tensor, *, class_counts: Tenso
         labels: ``(B,)``, integers in [0, K), or ``(B, K)``, shares of mixed pictures.
         class_counts: ``(K,)``, pictures drawn of each class, each above 0: the training pictures,
             if each is drawn once.
+        label_smoothing: Share of every label that is spread evenly over the K classes, 0 to 1. The
+            counts stay in the logits: it is the label that is smoothed, not the prior.
 
     Returns:
         Scalar, nats, mean over the batch.
 
     Raises:
         ShapeError: If ``class_counts`` has not one number a class.
-        InputError: If a class has no training picture: its logarithm is minus infinity.
+        InputError: If a class has no training picture, and the counts are on the CPU: its logarithm
+            is minus infinity.
 
     Source: Ren et al., Balanced Meta-Softmax, NeurIPS 2020, eq. 4.
 
@@ -48,11 +53,13 @@ def balanced_softmax_loss(logits: Tensor, labels: Tensor, *, class_counts: Tenso
         raise ShapeError(
             f"class_counts: expected ({logits.shape[1]},), got {tuple(class_counts.shape)}"
         )
-    if (class_counts <= 0).any():
+    # On a GPU the question would make it wait; an epoch asks before its first step.
+    if class_counts.device.type == "cpu" and (class_counts <= 0).any():
         empty = torch.nonzero(class_counts <= 0).flatten().tolist()
         raise InputError(f"class_counts: expected 1 or more a class, got 0 for classes {empty}")
     logits = at_least_single(logits)  # in bfloat16 the logarithm of 6,705 is off by 0.01
-    return F.cross_entropy(logits + class_counts.to(logits).log(), labels)
+    biased = logits + class_counts.to(logits).log()
+    return F.cross_entropy(biased, labels, label_smoothing=label_smoothing)
 
 
 def cosine_distance(projection: Tensor, features: Tensor) -> Tensor:
@@ -85,6 +92,7 @@ def distillation_loss(
     labels: Tensor,
     class_counts: Tensor,
     weight: float = 3.0,
+    label_smoothing: float = 0.0,
 ) -> DistillationLoss:
     """Compute the EKD loss: two balanced softmaxes and the distance to the teacher.
 
@@ -96,6 +104,7 @@ def distillation_loss(
         labels: As in `balanced_softmax_loss`.
         class_counts: As in `balanced_softmax_loss`.
         weight: Lambda, dimensionless, 3 in the release.
+        label_smoothing: As in `balanced_softmax_loss`, in both heads alike.
 
     Returns:
         The total and its parts; ``distance`` is given before the weight.
@@ -116,7 +125,11 @@ def distillation_loss(
     """
     if output.projection is None or output.second_logits is None:
         raise InputError("student: has no projector; build it with teacher_dim above 0")
-    classes = balanced_softmax_loss(output.logits, labels, class_counts=class_counts)
-    second = balanced_softmax_loss(output.second_logits, labels, class_counts=class_counts)
+    classes, second = (
+        balanced_softmax_loss(
+            logits, labels, class_counts=class_counts, label_smoothing=label_smoothing
+        )
+        for logits in (output.logits, output.second_logits)
+    )
     distance = cosine_distance(output.projection, features.detach())
     return DistillationLoss(classes + second + weight * distance, classes, second, distance)

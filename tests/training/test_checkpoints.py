@@ -5,7 +5,17 @@ import pytest
 import torch
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.training.checkpoints import FILE, load_checkpoint, on_cpu, save_checkpoint
+from fopro_lab.training.checkpoints import (
+    DAMAGED,
+    FILE,
+    MARK,
+    NEXT,
+    PREVIOUS,
+    forget_previous,
+    load_checkpoint,
+    on_cpu,
+    save_checkpoint,
+)
 
 STATE = {
     "epoch": 3,
@@ -45,7 +55,7 @@ def test_the_state_before_survives_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(WorkError) as caught:
         save_checkpoint(tmp_path, {"epoch": 2})
     assert str(caught.value) == (
-        f"{tmp_path / FILE}: the disk is full; free some space and start again"
+        f"{tmp_path / NEXT}: the disk is full; free some space and start again"
     )
     assert load_checkpoint(tmp_path) == {"epoch": 1}
     assert files(tmp_path) == [FILE]
@@ -95,3 +105,52 @@ def test_on_cpu_copies_in_plain_layout():
     with torch.no_grad():
         weight.zero_()
     assert copy.abs().max() > 0
+
+
+def test_the_state_before_is_kept_beside_the_last(tmp_path):
+    for epoch in (1, 2, 3):
+        save_checkpoint(tmp_path, {"epoch": epoch})
+    assert files(tmp_path) == [FILE, PREVIOUS]
+    assert load_checkpoint(tmp_path) == {"epoch": 3}
+    (tmp_path / FILE).unlink()  # killed between the two renames
+    assert load_checkpoint(tmp_path) == {"epoch": 2}
+    forget_previous(tmp_path)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["mark", "hash", "first", "middle", "last", "cut", "empty"])
+def test_a_damaged_state_is_passed_over_and_never_becomes_the_previous_one(tmp_path, place):
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, {**STATE, "epoch": epoch})
+    path = tmp_path / FILE
+    content = bytearray(path.read_bytes())
+    if place in ("cut", "empty"):
+        path.write_bytes(content[: len(content) // 2] if place == "cut" else b"")
+    else:
+        middle = content.index(torch.tensor([3.0]).numpy().tobytes())  # within a weight
+        where = {"mark": 0, "hash": len(MARK), "first": 90, "middle": middle, "last": -1}
+        content[where[place]] ^= 1
+        path.write_bytes(content)
+    told = []
+    assert load_checkpoint(tmp_path, tell=told.append)["epoch"] == 1
+    assert told == [f"{path}: damaged checkpoint, put aside; going on from the one before"]
+    assert files(tmp_path) == sorted([DAMAGED, PREVIOUS])
+    save_checkpoint(tmp_path, {"epoch": 3})
+    (tmp_path / FILE).unlink()
+    assert load_checkpoint(tmp_path)["epoch"] == 1  # not the damaged one
+
+
+def test_if_all_are_damaged_it_is_said(tmp_path):
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, {"epoch": epoch})
+    for name in (FILE, PREVIOUS):
+        (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"previous\.pt: damaged checkpoint; remove"):
+        load_checkpoint(tmp_path)
+    assert files(tmp_path) == [FILE, PREVIOUS]
+
+
+def test_a_state_of_before_there_were_hashes_is_still_read(tmp_path):
+    (tmp_path / FILE).parent.mkdir()
+    torch.save({"epoch": 4}, tmp_path / FILE)
+    assert load_checkpoint(tmp_path) == {"epoch": 4}

@@ -15,7 +15,7 @@ from fopro_lab.data import open_from, pack, split_from
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, load_runs
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training import distill, run_name
+from fopro_lab.training import distill, run_name, saving
 from fopro_lab.training.checkpoints import load_checkpoint
 from fopro_lab.training.predicting import predict
 
@@ -166,20 +166,20 @@ def test_student_size_shrinks_what_the_student_sees(tmp_path):
 def test_an_unstable_rate_ends_with_one_line_and_keeps_the_epochs(tmp_path, monkeypatch):
     import fopro_lab.training.epochs as epochs
 
-    losses = epochs._losses
+    losses = epochs.batch_losses
 
     def broken(stage, images, labels, noise):
         values = losses(stage, images, labels, noise)
         finished = load_checkpoint(tmp_path) is not None
         return tuple(value * (float("nan") if finished else 1) for value in values)
 
-    monkeypatch.setattr(epochs, "_losses", broken)
-    with pytest.raises(WorkError, match=r"loss of epoch 2 is not finite; lower learning_rate"):
+    monkeypatch.setattr(epochs, "batch_losses", broken)
+    with pytest.raises(WorkError, match=r"no step of epoch 2 was finite; lower learning_rate"):
         distill(tiny(method="bsm"), out=tmp_path, verbose=False)
     state = load_checkpoint(tmp_path)
     assert state is not None and state["standing"]["epoch"] == 1
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["state"] == "failed" and "not finite" in manifest["reason"]
+    assert manifest["state"] == "failed" and "no step" in manifest["reason"]
 
 
 def test_an_objective_that_the_teacher_lacks_is_told_before_anything_is_written(tmp_path):
@@ -244,7 +244,7 @@ def test_the_control_trains_with_gains_elsewhere(tmp_path, places):
 def test_a_full_disk_keeps_the_epoch_before(tmp_path, monkeypatch):
     import errno
 
-    save = module.save_checkpoint
+    save = saving.save_checkpoint
 
     def full(folder, state):
         if state["standing"]["epoch"] == 2:
@@ -254,8 +254,8 @@ def test_a_full_disk_keeps_the_epoch_before(tmp_path, monkeypatch):
     def no_space(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "save_checkpoint", full)
-    with pytest.raises(WorkError, match=r"last\.pt: the disk is full; free some space"):
+    monkeypatch.setattr(saving, "save_checkpoint", full)
+    with pytest.raises(WorkError, match=r"next\.pt: the disk is full; free some space"):
         distill(tiny(method="bsm"), out=tmp_path, verbose=False)
     state = load_checkpoint(tmp_path)
     assert state is not None and state["standing"]["epoch"] == 1
@@ -300,3 +300,59 @@ def test_run_names_tell_configs_apart():
     names = {run_name(tiny(method=m, seed=s)) for m in ("ekd", "bsm") for s in (0, 1)}
     assert len(names) == 4
     assert run_name(tiny(threads=1)) == run_name(tiny(device="cpu"))
+
+
+def test_a_run_ends_when_the_best_epoch_is_too_long_ago(tmp_path, monkeypatch):
+    scores = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.9])  # as good is not better
+    monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(scores))
+    run = distill(tiny(method="bsm", epochs=6, patience=2), out=tmp_path, verbose=False)
+    assert list(run.history["epoch"]) == [1, 2, 3, 4]
+    assert (run.manifest["best_epoch"], run.manifest["epochs_done"]) == (2, 4)
+    assert run.manifest["scores"]["val_balanced_accuracy"] == 0.5
+
+
+def test_a_run_that_ended_early_is_only_tested_when_it_is_started_again(tmp_path, monkeypatch):
+    config = tiny(method="bsm", epochs=9, patience=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "balanced_accuracy", lambda *_: 0.5)
+        patch.setattr(module, "_finish", lambda *_: None)
+        distill(config, out=tmp_path, verbose=False)
+    monkeypatch.setattr(module, "train_epoch", None)  # would fail if called
+    assert distill(config, out=tmp_path, verbose=False).manifest["epochs_done"] == 2
+
+
+def test_the_manifest_holds_what_a_recipe_stands_for(tmp_path):
+    knobs = {"method": "bsm", "recipe": "published", "student": "small", "epochs": 1}
+    run = distill(tiny(**knobs), out=tmp_path, verbose=False)
+    assert run.manifest["recipe"] == "published"
+    assert run.config["augment_mode"] == "exact" and run.config["image_size"] == 24
+    # The same values by hand are the same run.
+    by_hand = {**run.config, "recipe": ""}
+    assert distill(TrainConfig.from_mapping(by_hand), out=tmp_path).manifest == run.manifest
+
+
+def test_a_run_of_before_a_knob_was_there_is_the_run_with_its_default(tmp_path):
+    config = tiny(method="bsm", epochs=1)
+    distill(config, out=tmp_path, verbose=False)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["config"]["optimiser"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert distill(config, out=tmp_path, verbose=False).state == "done"
+    with pytest.raises(InputError, match=r"optimiser: 'adam' there, 'sgd' here"):
+        distill(tiny(method="bsm", epochs=1, optimiser="sgd"), out=tmp_path, verbose=False)
+
+
+def test_the_rate_falls_as_scheduled(tmp_path):
+    # From the second epoch on the rate is as good as nothing: the weights stand still.
+    knobs = {"schedule": "multi-step", "rate_milestones": [1], "rate_factor": 1e-30}
+    weights = []
+    for epochs, name in ((2, "two"), (3, "three")):
+        config = tiny(method="bsm", augment="none", epochs=epochs, **knobs)
+        run = distill(config, out=tmp_path / name, verbose=False)
+        state = load_checkpoint(run.path)["actors"]["student"]
+        weights.append(state["classifier.weight"])
+    assert torch.equal(*weights)
+    plain = distill(tiny(method="bsm", augment="none"), out=tmp_path / "plain", verbose=False)
+    assert not torch.equal(
+        weights[0], load_checkpoint(plain.path)["actors"]["student"]["classifier.weight"]
+    )

@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import prepare
+from fopro_lab.errors import InputError
 from fopro_lab.training import distill
-from fopro_lab.training.actors import build_actors
-from fopro_lab.training.epochs import Stage, drawn_counts, train_epoch
+from fopro_lab.training.epochs import drawn_counts, train_epoch
 from fopro_lab.training.losses import balanced_softmax_loss
+from fopro_lab.training.stages import Stage, build_stage
 
 TINY = {"pictures": 96, "image_size": 16, "epochs": 2, "batch_size": 16, "prompt_rows": 4,
-        "explore_steps": 1}  # fmt: skip
+        "explore_steps": 1, "device": "cpu"}  # fmt: skip
 
 
 def tiny(**knobs: object) -> TrainConfig:
@@ -24,13 +24,7 @@ def tiny(**knobs: object) -> TrainConfig:
 
 def stage_of(config: TrainConfig) -> Stage:
     packed, split = prepare(config, progress=False)
-    counts = split.class_counts(packed.dataset)
-    fabric = Fabric(accelerator="cpu", devices=1)
-    actors = build_actors(config, class_counts=counts, device=fabric.device)
-    optimiser = torch.optim.Adam(actors.student.parameters(), lr=config.learning_rate)
-    student, optimiser = fabric.setup(actors.student, optimiser)
-    return Stage(config, fabric, actors, student, optimiser, packed, split.train,
-                 torch.as_tensor(counts, dtype=torch.float32))  # fmt: skip
+    return build_stage(config, packed, split)
 
 
 @pytest.mark.parametrize(
@@ -123,3 +117,11 @@ def test_mixed_labels_enter_the_balanced_softmax_as_two_losses():
     expected = sum(float(shares[i, k] * each[i][k]) for i in range(3) for k in range(4)) / 3
     found = balanced_softmax_loss(logits, shares, class_counts=counts)
     assert float(found) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_class_without_pictures_is_told_before_the_first_step():
+    stage = stage_of(tiny(method="bsm"))
+    counts = stage.class_counts.clone()
+    counts[2] = 0
+    with pytest.raises(InputError, match=r"1 or more a class, got 0 for classes \[2\]"):
+        train_epoch(replace(stage, class_counts=counts), 0)

@@ -162,3 +162,37 @@ def test_distillation_loss_refuses_a_student_without_projector():
     with pytest.raises(InputError) as caught:
         distillation_loss(output, torch.rand(5, 7), labels=LABELS, class_counts=COUNTS)
     assert str(caught.value) == "student: has no projector; build it with teacher_dim above 0"
+
+
+def slow_smoothed(logits, shares, counts, smoothing):
+    """Mean of -sum_k t_k log p_k, with p after the prior and t the smoothed label."""
+    total, classes = 0.0, len(counts)
+    for row, label in zip(logits.tolist(), shares.tolist(), strict=True):
+        weights = [n * math.exp(a) for a, n in zip(row, counts.tolist(), strict=True)]
+        for weight, share in zip(weights, label, strict=True):
+            target = (1 - smoothing) * share + smoothing / classes
+            total -= target * math.log(weight / sum(weights))
+    return total / len(logits)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_smoothed_labels_meet_the_logits_with_their_prior(smoothing):
+    logits = 3 * normal(5, 4)
+    one_hot = torch.nn.functional.one_hot(LABELS, 4).double()
+    mixed = 0.7 * one_hot + 0.3 * one_hot.roll(1, 0)
+    for labels, shares in ((LABELS, one_hot), (one_hot, one_hot), (mixed, mixed)):
+        loss = balanced_softmax_loss(logits, labels, class_counts=COUNTS, label_smoothing=smoothing)
+        # Smoothing before the prior, or over K - 1 classes, is off by over 0.1 at 0.1.
+        assert abs(float(loss) - slow_smoothed(logits, shares, COUNTS, smoothing)) < 1e-12
+
+
+def test_both_heads_of_the_distillation_are_smoothed():
+    output, features = output_of(), normal(5, 7, seed=9)
+    told = {"labels": LABELS, "class_counts": COUNTS}
+    loss = distillation_loss(output, features, **told, label_smoothing=0.2)
+    one_hot = torch.nn.functional.one_hot(LABELS, 4).double()
+    for found, logits in ((loss.classes, output.logits), (loss.second, output.second_logits)):
+        expected = slow_smoothed(logits.detach(), one_hot, COUNTS, 0.2)
+        assert abs(float(found.detach()) - expected) < 1e-12
+    plain = distillation_loss(output, features, **told)
+    assert torch.equal(loss.distance, plain.distance)

@@ -1,0 +1,126 @@
+"""What a run works with from epoch to epoch, built from its config and put back after a stop."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from fopro_lab.config import TrainConfig
+from fopro_lab.data import Pack, Split
+from fopro_lab.errors import InputError
+from fopro_lab.models import Student
+from fopro_lab.training.actors import Actors, build_actors
+from fopro_lab.training.averaging import build_average
+from fopro_lab.training.optimising import build_optimiser, build_schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What an epoch works with.
+
+    Attributes:
+        config: Every knob.
+        fabric: Device and precision.
+        actors: Networks, on the device.
+        student: The student as the fabric wraps it.
+        optimiser: As the fabric wraps it.
+        packed: Pictures.
+        rows: Training rows.
+        class_counts: ``(K,)``, training pictures, float, on the device.
+        val_rows: Validation rows, which check a prompt; None checks none.
+        schedule: Of the learning rate; None where that never changes.
+        average: Of the student's weights; None keeps none.
+    """
+
+    config: TrainConfig
+    fabric: Fabric
+    actors: Actors
+    student: Any
+    optimiser: Any
+    packed: Pack
+    rows: np.ndarray
+    class_counts: Tensor
+    val_rows: np.ndarray | None = None
+    schedule: LRScheduler | None = None
+    average: AveragedModel | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures a batch: no more than there are."""
+        return min(self.config.batch_size, len(self.rows))
+
+    @property
+    def batches(self) -> int:
+        """Whole batches of an epoch."""
+        return len(self.rows) // self.batch_size
+
+    @property
+    def judged(self) -> Student:
+        """The student that is validated, kept and tested: the average, where there is one."""
+        if self.average is None:
+            return self.actors.student
+        return cast(Student, self.average.module)
+
+    def state(self) -> dict[str, Any]:
+        """State of all that a step changes."""
+        parts = {"schedule": self.schedule, "average": self.average}
+        return {
+            "actors": self.actors.state(),
+            "optimiser": self.optimiser.state_dict(),
+            **{name: part.state_dict() for name, part in parts.items() if part is not None},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Put back what `state` gave."""
+        self.actors.load_state(state["actors"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def build_stage(config: TrainConfig, packed: Pack, split: Split) -> Stage:
+    """Build networks, optimiser and what goes with them, on the device.
+
+    Args:
+        config: Of the run.
+        packed: The pictures.
+        split: Which train, and which validate.
+
+    Returns:
+        The stage before its first epoch.
+
+    Raises:
+        InputError: If a GPU is asked for and there is none, or as `build_actors`.
+    """
+    cuda = torch.cuda.is_available() and config.device != "cpu"
+    if config.device == "cuda" and not cuda:
+        raise InputError("device: expected a CUDA device on this machine, got none; use device=cpu")
+    fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision=config.precision)
+    counts = split.class_counts(packed.dataset)
+    actors = build_actors(config, class_counts=counts, device=fabric.device)
+    plain = build_optimiser(actors.student.parameters(), config)
+    batches = max(1, len(split.train) // config.batch_size)
+    schedule = build_schedule(
+        plain, config, epochs=config.epochs, epoch_steps=-(-batches // config.accumulate)
+    )
+    student, optimiser = fabric.setup(actors.student, plain)
+    return Stage(
+        config,
+        fabric,
+        actors,
+        student,
+        optimiser,
+        packed,
+        split.train,
+        torch.as_tensor(counts, dtype=torch.float32, device=fabric.device),
+        val_rows=split.val,
+        schedule=schedule,
+        average=build_average(actors.student, config.ema_decay),
+    )

@@ -1,0 +1,125 @@
+"""Where a run stands: within an epoch, and over its epochs. Both are part of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fopro_lab.config import TrainConfig
+from fopro_lab.training.actors import generator_for
+from fopro_lab.training.folders import now
+
+
+@dataclass
+class Position:
+    """Where an epoch stands between two of its steps, its exploration behind it.
+
+    Order and augmentation of its pictures follow from seed, epoch and ``batch`` alone.
+
+    Attributes:
+        chance: Says which batches are prompted.
+        noise: Source of the prompt's noise.
+        batch: The next one, from 0.
+        counted: Batches whose losses are summed.
+        sums: ``(L,)``, the losses, on their device; None before the first step.
+        seconds: Spent on this epoch up to the last checkpoint.
+    """
+
+    chance: torch.Generator
+    noise: torch.Generator
+    batch: int = 0
+    counted: int = 0
+    sums: Tensor | None = None
+    seconds: float = 0.0
+
+    @classmethod
+    def begin(cls, config: TrainConfig, epoch: int) -> Position:
+        """Stand before the first batch of an epoch, counted from 0."""
+        return cls(
+            generator_for(config.seed, epoch, purpose="which batches"),
+            generator_for(config.seed, epoch, purpose="prompt noise"),
+        )
+
+    def advance(self, batches: int, losses: Tensor | None) -> None:
+        """Go on behind a step; None leaves its losses out of the sums."""
+        self.batch += batches
+        if losses is not None:
+            self.counted += batches
+            self.sums = losses if self.sums is None else self.sums + losses
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and numbers for a checkpoint."""
+        generators = {name: getattr(self, name).get_state() for name in ("chance", "noise")}
+        return {**vars(self), **generators}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], *, device: torch.device) -> Position:
+        """Stand where `state` was taken.
+
+        Args:
+            state: Of a checkpoint, on the CPU.
+            device: Where the losses are summed.
+        """
+        generators = {}
+        for name in ("chance", "noise"):
+            generators[name] = torch.Generator()
+            generators[name].set_state(state[name])
+        sums = state["sums"]
+        return cls(**{**state, **generators, "sums": sums if sums is None else sums.to(device)})
+
+
+class SkippedStep(NamedTuple):
+    """A step that was not taken.
+
+    Attributes:
+        epoch: Counted from 0.
+        batch: The first of its batches, from 0.
+        broken: What was not finite, ``loss`` or ``gradient``.
+        rows: Of its pictures.
+    """
+
+    epoch: int
+    batch: int
+    broken: str
+    rows: np.ndarray
+
+
+@dataclass
+class Standing:
+    """Where a run stands after its last finished epoch, and how far it is in the next."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = -1.0
+    best_student: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    exploration: list[dict[str, float]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    started: str = field(default_factory=now)
+    position: Position | None = None
+
+    def ended(self, config: TrainConfig) -> bool:
+        """Tell whether all epochs are done, or the best one is too long ago."""
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= config.epochs or 0 < config.patience <= waited
+
+    def skipped_steps(self) -> int:
+        """Count the steps of this epoch that were not taken."""
+        return len({row["batch"] for row in self.skipped if row["epoch"] == self.epoch + 1})
+
+    def state(self) -> dict[str, Any]:
+        """Tensors, numbers and texts for a checkpoint."""
+        position = self.position.state() if self.position is not None else None
+        return {**vars(self), "position": position}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], *, device: torch.device) -> Standing:
+        """Stand where `state` was taken; ``device`` as of `Position.from_state`."""
+        within = state.get("position")
+        position = Position.from_state(within, device=device) if within is not None else None
+        return cls(**{**state, "position": position})

@@ -1,0 +1,113 @@
+"""One step of the student: the losses of its batches, their gradient, and what it moves."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fopro_lab.config import TrainConfig
+from fopro_lab.models import StudentOutput
+from fopro_lab.training.actors import generator_for, prompted
+from fopro_lab.training.guarding import Buffers, finite, pass_step
+from fopro_lab.training.judging import shrink
+from fopro_lab.training.losses import DistillationLoss, balanced_softmax_loss, distillation_loss
+from fopro_lab.training.stages import Stage
+
+
+class Step:
+    """A step of the optimiser, out of one batch or several whose gradients are added.
+
+    Gradients are those of the mean over all its batches. Batch norms see each batch by itself, so
+    a step of two batches of 16 is not to the last digit one of a batch of 32.
+
+    Args:
+        stage: What is moved.
+        parts: Batches of this step, 1 or more.
+    """
+
+    def __init__(self, stage: Stage, parts: int) -> None:
+        self.stage, self.parts = stage, parts
+        self.before = Buffers(stage.actors.student)
+        self.values: Tensor | None = None  # stays where it is: a GPU would wait for who reads it
+        stage.optimiser.zero_grad()
+
+    def add(self, losses: tuple[Tensor, ...]) -> None:
+        """Add a batch's gradient and its losses, the total first."""
+        self.stage.fabric.backward(losses[0] / self.parts if self.parts > 1 else losses[0])
+        values = torch.stack([loss.detach() for loss in losses])
+        self.values = values if self.values is None else self.values + values
+
+    def take(self) -> str:
+        """Move the student, its learning rate and its average; or only the rate.
+
+        Returns:
+            Empty, or what was not finite, ``loss`` or ``gradient``: then weights, batch norms,
+            moments and average are as they were before the step.
+        """
+        stage = self.stage
+        norm = stage.fabric.clip_gradients(
+            stage.student,
+            stage.optimiser,
+            max_norm=stage.config.clip_norm,
+            error_if_nonfinite=False,  # True would read the norm, and a GPU wait for that
+        )
+        assert self.values is not None and norm is not None
+        if not finite(self.values[0], norm):  # the one number a step that is read
+            self.before.put_back()
+            stage.optimiser.zero_grad()
+            if stage.schedule is not None:
+                pass_step(stage.schedule)
+            return "gradient" if finite(self.values[0]) else "loss"
+        stage.optimiser.step()
+        if stage.schedule is not None:
+            stage.schedule.step()
+        if stage.average is not None:
+            stage.average.update_parameters(stage.actors.student)
+        return ""
+
+
+def batch_losses(
+    stage: Stage, images: Tensor, labels: Tensor, noise: torch.Generator | None
+) -> tuple[Tensor, ...] | DistillationLoss:
+    """Compute the losses of one batch, the total first.
+
+    Args:
+        stage: Whose ``class_counts`` are those that the epoch draws.
+        images: ``(B, 3, H, W)`` in [0, 1].
+        labels: ``(B,)``, or ``(B, K)``, shares of mixed pictures.
+        noise: Source of the prompt's noise; None for an unprompted batch.
+
+    Returns:
+        Scalars: the total, and for a distilled student its three parts.
+    """
+    config, actors = stage.config, stage.actors
+    output: StudentOutput = stage.student(shrink(images, config.student_size))
+    if config.method == "ce":
+        return (F.cross_entropy(output.logits, labels, label_smoothing=config.label_smoothing),)
+    told: dict[str, Any] = {
+        "class_counts": stage.class_counts,
+        "label_smoothing": config.label_smoothing,
+    }
+    if config.method == "bsm":
+        return (balanced_softmax_loss(output.logits, labels, **told),)
+    assert actors.teacher is not None
+    with torch.no_grad(), stage.fabric.autocast():
+        if actors.prompt is not None and noise is not None:
+            images = prompted(
+                images,
+                actors.prompt,
+                generator=noise,
+                places=_places(config, noise) if config.method == "random" else None,
+                per_picture=config.random_gains == "per-picture",
+            )
+        features = actors.teacher.encode(images)
+    weight = config.distill_weight
+    return distillation_loss(output, features, labels=labels, weight=weight, **told)
+
+
+def _places(config: TrainConfig, noise: torch.Generator) -> torch.Generator:
+    """Say where the control moves gains to: one arrangement a run, or ever new ones."""
+    if config.random_gains == "per-picture":
+        return noise
+    return generator_for(config.seed, purpose="places of the control")

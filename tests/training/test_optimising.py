@@ -1,0 +1,142 @@
+"""Optimisers against their formulas, and the learning rate of every step."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fopro_lab.config import StepConfig
+from fopro_lab.training.optimising import WARMUP_START, build_optimiser, build_schedule
+
+START, GRADIENTS = 0.8, (0.5, -2.0, 0.25, 3.0)
+
+
+def moved(**knobs) -> list[float]:
+    weight = torch.nn.Parameter(torch.tensor(START, dtype=torch.float64))
+    optimiser = build_optimiser([weight], StepConfig(learning_rate=0.1, **knobs))
+    path = []
+    for gradient in GRADIENTS:
+        weight.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimiser.step()
+        path.append(float(weight.detach()))
+    return path
+
+
+def slow(optimiser: str, decay: float, momentum: float = 0.9) -> list[float]:
+    """The formulas of the papers, on plain numbers."""
+    weight, mean, square, speed, path = START, 0.0, 0.0, 0.0, []
+    for step, gradient in enumerate(GRADIENTS, start=1):
+        if optimiser != "adamw":
+            gradient = gradient + decay * weight
+        if optimiser == "sgd":
+            speed = momentum * speed + gradient
+            weight -= 0.1 * speed
+        else:
+            if optimiser == "adamw":
+                weight -= 0.1 * decay * weight
+            mean = 0.9 * mean + 0.1 * gradient
+            square = 0.999 * square + 0.001 * gradient**2
+            corrected = mean / (1 - 0.9**step), square / (1 - 0.999**step)
+            weight -= 0.1 * corrected[0] / (math.sqrt(corrected[1]) + 1e-8)
+        path.append(weight)
+    return path
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_each_optimiser_follows_its_formula(optimiser, decay):
+    found = moved(optimiser=optimiser, weight_decay=decay)
+    # Adam and AdamW with decay differ by over 0.01 here, so 1e-12 tells every mistake.
+    np.testing.assert_allclose(found, slow(optimiser, decay), rtol=0, atol=1e-12)
+
+
+def test_the_momentum_is_the_configs():
+    assert moved(optimiser="sgd", momentum=0.5) == pytest.approx(slow("sgd", 0.0, 0.5), abs=1e-12)
+
+
+def rates(*, epochs=4, epoch_steps=5, **knobs) -> list[float]:
+    config = StepConfig(learning_rate=0.2, **knobs)
+    optimiser = build_optimiser([torch.nn.Parameter(torch.zeros(1))], config)
+    schedule = build_schedule(optimiser, config, epochs=epochs, epoch_steps=epoch_steps)
+    found = []
+    for _ in range(epochs * epoch_steps):
+        found.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        if schedule is not None:
+            schedule.step()
+    return found
+
+
+def slow_rates(schedule: str, warmup: int, *, floor=0.0, milestones=(), factor=0.1) -> list[float]:
+    """Twenty steps of four epochs, each rate by its own formula."""
+    found = []
+    for step in range(20):
+        share = 1.0
+        if step < warmup:
+            share = WARMUP_START + (1 - WARMUP_START) * step / warmup
+        elif schedule == "cosine":
+            turn = math.pi * (step - warmup) / (19 - warmup)
+            share = floor + (1 - floor) * (1 + math.cos(turn)) / 2
+        elif schedule == "multi-step":
+            share = factor ** sum(step >= 5 * milestone for milestone in milestones)
+        found.append(0.2 * share)
+    return found
+
+
+@pytest.mark.parametrize("warmup", [0, 3, 5])
+@pytest.mark.parametrize(
+    ("knobs", "shape"),
+    [
+        ({"schedule": "constant"}, {}),
+        ({"schedule": "cosine"}, {}),
+        ({"schedule": "cosine", "rate_floor": 0.25}, {"floor": 0.25}),
+        (
+            {"schedule": "multi-step", "rate_milestones": (2, 3), "rate_factor": 0.5},
+            {"milestones": (2, 3), "factor": 0.5},
+        ),
+    ],
+)
+def test_every_step_has_the_rate_of_the_formula(warmup, knobs, shape):
+    found = rates(rate_warmup=warmup / 5, **knobs)
+    # A schedule that is a step late is off by 0.001 or more somewhere.
+    expected = slow_rates(knobs["schedule"], warmup, **shape)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_a_part_of_an_epoch_is_rounded_up_to_steps():
+    found = rates(rate_warmup=0.5)
+    np.testing.assert_allclose(found, slow_rates("constant", 3), rtol=0, atol=1e-12)
+
+
+def test_without_schedule_and_warmup_nothing_touches_the_rate():
+    optimiser = build_optimiser([torch.nn.Parameter(torch.zeros(1))], StepConfig())
+    assert build_schedule(optimiser, StepConfig(), epochs=2, epoch_steps=3) is None
+    assert "initial_lr" not in optimiser.param_groups[0]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "multi-step"])
+def test_a_schedule_goes_on_from_its_state(tmp_path, schedule):
+    knobs = {"schedule": schedule, "rate_warmup": 0.8, "learning_rate": 0.2}
+    config = StepConfig(**knobs, rate_milestones=(2,) if schedule == "multi-step" else ())
+
+    def built():
+        optimiser = build_optimiser([torch.nn.Parameter(torch.zeros(1))], config)
+        return optimiser, build_schedule(optimiser, config, epochs=4, epoch_steps=5)
+
+    whole, found = [], []
+    for stop in (None, 2, 4, 11):
+        optimiser, plan = built()
+        rates = []
+        for step in range(20):
+            rates.append(optimiser.param_groups[0]["lr"])
+            optimiser.step()
+            plan.step()
+            if step == stop:
+                torch.save((optimiser.state_dict(), plan.state_dict()), tmp_path / "state.pt")
+                optimiser, plan = built()
+                states = torch.load(tmp_path / "state.pt", weights_only=True)
+                optimiser.load_state_dict(states[0])
+                plan.load_state_dict(states[1])
+        whole, found = (rates, found) if stop is None else (whole, [*found, rates])
+    assert found == [whole] * 3
