@@ -18,7 +18,7 @@ from fopro_lab.data.samplers import training_progress
 from fopro_lab.errors import WorkError
 from fopro_lab.models import StudentOutput
 from fopro_lab.progress import progress
-from fopro_lab.training.actors import Actors, generator_for, prompted
+from fopro_lab.training.actors import Actors, generator_for, places_of, prompted
 from fopro_lab.training.checking import draw_held_out
 from fopro_lab.training.explore import explore
 from fopro_lab.training.judging import shrink
@@ -216,7 +216,7 @@ def _losses(
                 images,
                 actors.prompt,
                 generator=noise,
-                places=_places(config, noise) if config.method == "random" else None,
+                places=places_of(config, noise) if config.method == "random" else None,
                 per_picture=config.random_gains == "per-picture",
             )
         features = actors.teacher.encode(images)
@@ -227,10 +227,3 @@ def _losses(
         class_counts=stage.class_counts,
         weight=config.distill_weight,
     )
-
-
-def _places(config: TrainConfig, noise: torch.Generator) -> torch.Generator:
-    """Say where the control moves gains to: one arrangement a run, or ever new ones."""
-    if config.random_gains == "per-picture":
-        return noise
-    return generator_for(config.seed, purpose="places of the control")
