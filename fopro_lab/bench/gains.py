@@ -17,6 +17,7 @@ Work = Callable[[], tuple[Tensor, ...]]
 PLAIN = "fft2, abs and angle, polar, ifft2"
 OURS = "apply_gain"
 EACH = "apply_gain, a gain a picture"
+SHORT = "irfft2(rfft2 x gain), plain autograd"
 BARE = "rfft2 and irfft2, bare"
 BARE_BACK = f"{BARE}, and torch's way back"
 BARE_FOUR = "rfft2, irfft2 and both again, bare"
@@ -43,6 +44,25 @@ def scale_plainly(images: Tensor, gain: Tensor) -> Tensor:
     """
     spectrum = torch.fft.fft2(images)
     return torch.fft.ifft2(torch.polar(spectrum.abs() * gain, spectrum.angle())).real
+
+
+def scale_shortly(images: Tensor, gain: Tensor) -> Tensor:
+    """Scale amplitudes in one line, and leave the gradient to torch.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        gain: Of the half spectrum, ``(C, H, W // 2 + 1)``.
+
+    Returns:
+        ``(B, C, H, W)``.
+
+    Example:
+        >>> x = torch.rand(2, 3, 8, 8)
+        >>> torch.allclose(scale_shortly(x, torch.ones(3, 8, 5)), x, atol=1e-6)
+        True
+    """
+    size = (images.shape[-2], images.shape[-1])
+    return torch.fft.irfft2(torch.fft.rfft2(images) * gain, s=size)
 
 
 def whole_gain(gain: Tensor, *, width: int) -> Tensor:
@@ -85,6 +105,7 @@ def gain_work(images: Tensor, gain: Tensor, *, gradients: Gradients) -> dict[str
         # Looked up when called, so that a test can put something slower in its place.
         OURS: _work(lambda x, g: apply_gain(x, g), images, gain, gradients),
         EACH: _work(lambda x, g: apply_gain(x, g), images, each, gradients),
+        SHORT: _work(scale_shortly, images, gain, gradients),
     }
 
 

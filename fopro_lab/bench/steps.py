@@ -33,7 +33,8 @@ def bench_steps(
 ) -> pd.DataFrame:
     """Time epochs of `train_epoch` without a prompt, and with one before every batch.
 
-    Pictures are not augmented, which would hide what the prompt costs.
+    Pictures are not augmented, which would hide what the prompt costs. Explorations, which need
+    the teacher's gradient, are not in it: their number is the recipe's choice.
 
     Args:
         teacher: On the device to compute on.

@@ -95,6 +95,10 @@ def report(
     Exit code 1 if something is missing, 0 if the plan is ready.
     """
     folder = Path(out or Path("reports") / Path(plan).stem)
+    if plan_only and only:
+        raise InputError(
+            "--only: expected without --plan, which shows the whole plan; leave it out"
+        )
     if plan_only:
         from fopro_lab.lab.dry_run import dry_run
 

@@ -1,11 +1,14 @@
 """Which runs may be compared: one split, one recipe, or the difference would be theirs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fopro_lab.config import PromptConfig, TeacherConfig, TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.folds import by_protocol, family
 from fopro_lab.evaluation.runs import Run
+
+PROMPTED = ("fopro", "random")
+TAUGHT = ("ekd", *PROMPTED)
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -52,21 +55,39 @@ def _refuse(run: Run, first: Run, key: str, expected: object, got: object) -> No
 def _check_recipes(runs: Sequence[Run]) -> None:
     """Refuse runs that differ in more than method and seed: the difference would be the recipe's.
 
-    Seeds of one method share every knob; methods share those that all of them use.
+    Seeds of one method share every knob. Methods share those that both use: all of them data and
+    steps, those with a teacher also the teacher, its file and the weight of its loss, those with a
+    prompt also how it is built, driven and scheduled.
     """
     free = {"method", "seed", "fold", "device", "threads"}
-    own = {"distill_weight", "prompted_fraction", "prompted_decay", "warmup_epochs"}
-    own |= {"explore_every", "prompt_file", "random_gains"}
-    own |= TeacherConfig.model_fields.keys() | PromptConfig.model_fields.keys()
-    shared = TrainConfig.model_fields.keys() - free - own
-    firsts: dict[str, Run] = {}
+    teaching = TeacherConfig.model_fields.keys() | {"distill_weight"}
+    prompting = PromptConfig.model_fields.keys() | {"prompted_fraction", "prompted_decay"}
+    prompting |= {"warmup_epochs", "explore_every", "prompt_file"}
+    plain = TrainConfig.model_fields.keys() - free - teaching - prompting - {"random_gains"}
+    for knobs, methods in ((plain, None), (teaching, TAUGHT), (prompting, PROMPTED)):
+        users = [run for run in runs if methods is None or run.method in methods]
+        for run in users[1:]:
+            _check_knobs(users[0], run, knobs)
     for run in runs:
-        peer = firsts.setdefault(run.method, run)
-        for other, knobs in ((peer, shared | own), (runs[0], shared)):
-            for knob in sorted(knobs):
-                expected, got = other.config.get(knob), run.config.get(knob)
-                if expected != got:
-                    raise InputError(
-                        f"{run.path}: {knob}: expected {expected!r} as in {other.path}, got "
-                        f"{got!r}; compare runs of one recipe"
-                    )
+        peer = next(other for other in runs if other.method == run.method)
+        _check_knobs(peer, run, TrainConfig.model_fields.keys() - free)
+    taught = [run for run in runs if run.method in TAUGHT]
+    for run in taught[1:]:
+        one, other = (
+            (each.manifest.get("teacher") or {}).get("sha256") for each in (taught[0], run)
+        )
+        if one != other:
+            raise InputError(
+                f"{run.path}: expected the teacher's weights of {taught[0].path}, got another "
+                f"file; compare runs of one teacher"
+            )
+
+
+def _check_knobs(first: Run, run: Run, knobs: Iterable[str]) -> None:
+    for knob in sorted(knobs):
+        expected, got = first.config.get(knob), run.config.get(knob)
+        if expected != got:
+            raise InputError(
+                f"{run.path}: {knob}: expected {expected!r} as in {first.path}, got "
+                f"{got!r}; compare runs of one recipe"
+            )

@@ -24,8 +24,8 @@ def compare_teachers(
     """Compare pairs of methods for every teacher, student and deal of folds.
 
     Methods without a teacher stand beside every teacher with the same student and pictures. The
-    same is asked of several teachers, so p-values come corrected too: by Holm, over the teachers,
-    students and deals of one pair and one number.
+    same is asked of several teachers, so p-values come corrected too: by Holm, over the teachers of
+    one pair, student and number. Several pairs and numbers are not corrected among themselves.
 
     Args:
         runs: Finished runs, at most one a student, deal, teacher, method, fold and seed.
@@ -66,7 +66,9 @@ def compare_teachers(
         had = ", ".join(dict.fromkeys(run.method for run in runs))
         raise InputError(f"runs: expected both methods of a pair ({asked}), got {had}")
     found = pd.concat(tables, ignore_index=True)
-    families = found.groupby(["method", "baseline", "scope", "name", "metric"], sort=False)
+    families = found.groupby(
+        ["method", "baseline", "student", "scope", "name", "metric"], sort=False
+    )
     found.insert(found.columns.get_loc("p") + 1, "p_holm", families["p"].transform(holm))
     return found
 

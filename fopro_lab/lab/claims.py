@@ -21,34 +21,33 @@ def claim_findings(claims: pd.DataFrame, distances: pd.DataFrame) -> list[str]:
         ...     "student": "small", "scope": "overall", "name": "all", "metric":
         ...     "balanced_accuracy", "difference": 0.02, "low": -0.01, "high": 0.05,
         ...     "p_holm": 0.4})
-        >>> claim_findings(claims, pd.DataFrame())[0]
-        'ekd against bsm, balanced accuracy: shown for 0 of 1: builtin +2.0 [-1.0, +5.0].'
+        >>> print(claim_findings(claims, pd.DataFrame())[0])
+        ekd against bsm, student small, balanced accuracy: higher for 0 of 1 teachers, lower for 0,
+        undecided for 1: builtin +2.0 [-1.0, +5.0].
     """
     told = []
     kinds = claims[["scope", "metric"]].apply(tuple, axis=1)
     headline = claims[kinds.isin(list(_SAID)) & claims["name"].isin(["all", "tail"])]
-    for (method, baseline, scope, metric), rows in headline.groupby(
-        ["method", "baseline", "scope", "metric"], sort=False
-    ):
-        up = int(((rows["p_holm"] < _CLEAR) & (rows["difference"] > 0)).sum())
-        down = int(((rows["p_holm"] < _CLEAR) & (rows["difference"] < 0)).sum())
+    families = ["method", "baseline", "student", "scope", "metric"]
+    for (method, baseline, student, scope, metric), rows in headline.groupby(families, sort=False):
+        clear = rows["p_holm"] < _CLEAR
+        up, down = (int((clear & (rows["difference"] * sign > 0)).sum()) for sign in (1, -1))
         each = "; ".join(_told(row) for row in rows.to_dict("records"))
-        against = f", the opposite for {down}" if down else ""
         told.append(
-            f"{method} against {baseline}, {_SAID[scope, metric]}: shown for {up} of {len(rows)}"
-            f"{against}: {each}."
+            f"{method} against {baseline}, student {student}, {_SAID[scope, metric]}: higher for "
+            f"{up} of {len(rows)} teachers, lower for {down}, undecided for "
+            f"{len(rows) - up - down}: {each}."
         )
     if len(distances):
         pairs = distances[distances["teacher"] != "all"]
-        apart = int((pairs["difference_low"] > 0).sum())
+        apart = int((pairs["p_holm"] < _CLEAR).sum())
         told.append(
-            f"Preferences of {apart} of {len(pairs)} pairs of teachers differ more than two "
-            f"measurements of one teacher on other lesions do."
+            f"Preferences differ, by more than two measurements of one teacher on other lesions "
+            f"do, for {apart} of {len(pairs)} pairs of teachers."
         )
     return told
 
 
 def _told(row: dict) -> str:
     value, low, high = (f"{100 * row[key]:+.1f}" for key in ("difference", "low", "high"))
-    student = "" if row["student"] == "small" else f" (student {row['student']})"
-    return f"{row['teacher']}{student} {value} [{low}, {high}]"
+    return f"{row['teacher']} {value} [{low}, {high}]"

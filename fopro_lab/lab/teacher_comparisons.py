@@ -95,11 +95,12 @@ def comparison_findings(found: Comparison) -> list[str]:
         pair = "All pairs, on average" if row.teacher == "all" else f"{row.teacher}, {row.other}"
         verdict = (
             "differ more than measurements of one teacher do"
-            if row.difference_low > 0
+            if row.p_holm < 0.05
             else "do not differ clearly more than measurements of one teacher do"
         )
         told.append(
             f"{pair}: preferences {verdict}: distance {row.between:.2f} against {row.within:.2f} "
-            f"(difference {row.difference_low:.2f} to {row.difference_high:.2f}, p = {row.p:.3f})."
+            f"(difference {row.difference_low:.2f} to {row.difference_high:.2f}, corrected p = "
+            f"{row.p_holm:.3f})."
         )
     return told

@@ -1,8 +1,10 @@
 """Do two teachers prefer different frequencies, or is it the choice of pictures?
 
 A teacher's preference is the shape of its ring response: the logarithm of drift per energy, less
-its mean over the rings, gain by gain. How sensitive a teacher is as a whole drops out, and so does
-the energy of the pictures, where two teachers see the same ones. The distance of two preferences is
+its mean over the rings, gain by gain. How sensitive a teacher is as a whole drops out as long as
+its drift grows with the energy changed, so take gains near 1: a large change saturates, in a
+sensitive teacher first. The energy of the pictures drops out where two teachers see the same ones.
+The distance of two preferences is
 the root mean square difference: 0.7 says that the responses to a ring differ by a factor of
 ``exp(0.7) = 2`` or so.
 """
@@ -15,6 +17,7 @@ import pandas as pd
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.intervals import bootstrap_weights, percentile_interval
+from fopro_lab.evaluation.teachers import holm
 from fopro_lab.probing.rings import RingDrifts
 
 TINY = 1e-12  # mean drift of a ring that a teacher does not answer to at all
@@ -109,7 +112,8 @@ def preference_distances(
         A row for each pair, and one of teacher and other "all" for the means over all pairs:
         ``teacher``, ``other``, ``distance`` (same pictures, all of them), ``between``, ``within``
         (mean over halves), ``difference`` with ``_low`` and ``_high`` (95 % interval), ``p`` (of
-        "the same preference"), ``units``, ``n``.
+        "the same preference", by exchange), ``units``, ``n``, ``p_holm`` (corrected over the
+        pairs). Judge by ``p_holm``: the interval tells how far, not whether.
 
     Raises:
         InputError: If there are fewer than two teachers or four lesions, or nothing but gain 1.
@@ -139,8 +143,8 @@ def preference_distances(
     rows = []
     for chosen in sets:
         members = list(dict.fromkeys(name for pair in chosen for name in pair))
-        between = [np.mean([_between(half, pair) for pair in chosen], axis=0) for half in halves]
-        within = [np.mean([_within(half, name) for name in members], axis=0) for half in halves]
+        between = [_root_mean([_between(half, pair) for pair in chosen]) for half in halves]
+        within = [_root_mean([_within(half, name) for name in members]) for half in halves]
         low, high = percentile_interval(between[1] - within[1])
         first, second = chosen[0] if len(chosen) == 1 else ("all", "all")
         rows.append(
@@ -158,7 +162,10 @@ def preference_distances(
                 "n": len(units),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    single = table["teacher"] != "all"
+    table["p_holm"] = holm(table["p"].where(single)).fillna(table["p"])
+    return table
 
 
 def _check(
@@ -203,11 +210,20 @@ def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def _between(half: Mapping[str, Sequence[np.ndarray]], pair: tuple[str, str]) -> np.ndarray:
     one, other = (half[name] for name in pair)
-    return (_distance(one[0], other[1]) + _distance(one[1], other[0])) / 2
+    return _root_mean([_distance(one[0], other[1]), _distance(one[1], other[0])])
 
 
 def _within(half: Mapping[str, Sequence[np.ndarray]], name: str) -> np.ndarray:
     return _distance(half[name][0], half[name][1])
+
+
+def _root_mean(distances: Sequence[np.ndarray]) -> np.ndarray:
+    """Average distances as squares.
+
+    Of two teachers that differ in noise alone, plain means would put the distance between them
+    above that within them.
+    """
+    return np.sqrt(np.mean(np.square(distances), axis=0))
 
 
 def _exchange(

@@ -3,6 +3,7 @@
 from fopro_lab.training.checking import HeldOut, draw_held_out
 from fopro_lab.training.class_gains import class_gains
 from fopro_lab.training.distill import distill
+from fopro_lab.training.drifts import prompt_drifts
 from fopro_lab.training.explore import explore
 from fopro_lab.training.folders import TrainedRun, run_name
 from fopro_lab.training.losses import balanced_softmax_loss, cosine_distance, distillation_loss
@@ -21,6 +22,7 @@ __all__ = [
     "draw_held_out",
     "explore",
     "natural_distance",
+    "prompt_drifts",
     "reference_of",
     "run_name",
 ]

@@ -158,6 +158,21 @@ def prompted(
     return scale_spectrum(images, moved)
 
 
+def places_of(config: TrainConfig, noise: torch.Generator) -> torch.Generator:
+    """Say where the control moves gains to: one arrangement a run, or ever new ones.
+
+    Args:
+        config: Of a run of method ``random``.
+        noise: Source of ever new places.
+
+    Returns:
+        A generator; for one arrangement newly seeded, so that each batch draws the same.
+    """
+    if config.random_gains == "per-picture":
+        return noise
+    return generator_for(config.seed, purpose="places of the control")
+
+
 def generator_for(*numbers: int, purpose: str) -> torch.Generator:
     """Make a generator that depends on some numbers and a purpose, and on nothing else.
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.models import StudentOutput
-from fopro_lab.training.actors import generator_for, prompted
+from fopro_lab.training.actors import places_of, prompted
 from fopro_lab.training.guarding import Buffers, finite, pass_step
 from fopro_lab.training.judging import shrink
 from fopro_lab.training.losses import DistillationLoss, balanced_softmax_loss, distillation_loss
@@ -98,16 +98,9 @@ def batch_losses(
                 images,
                 actors.prompt,
                 generator=noise,
-                places=_places(config, noise) if config.method == "random" else None,
+                places=places_of(config, noise) if config.method == "random" else None,
                 per_picture=config.random_gains == "per-picture",
             )
         features = actors.teacher.encode(images)
     weight = config.distill_weight
     return distillation_loss(output, features, labels=labels, weight=weight, **told)
-
-
-def _places(config: TrainConfig, noise: torch.Generator) -> torch.Generator:
-    """Say where the control moves gains to: one arrangement a run, or ever new ones."""
-    if config.random_gains == "per-picture":
-        return noise
-    return generator_for(config.seed, purpose="places of the control")

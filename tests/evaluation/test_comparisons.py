@@ -252,3 +252,45 @@ def test_compare_refuses_runs_of_another_recipe(tmp_path, method, knob, refused)
     (name,) = knob
     with pytest.raises(InputError, match=rf": {name}: expected None as in .*; compare runs of one"):
         compare(runs, "bsm", resamples=20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"distill_weight": 9.0}, "distill_weight: expected None"),
+        ({"weights": "other.safetensors"}, "weights: expected None"),
+        ({"prompt_form": "radial"}, "prompt_form: expected None"),
+        ({"prompted_fraction": 0.1}, "prompted_fraction: expected None"),
+    ],
+)
+def test_methods_with_a_prompt_share_teacher_and_prompt(tmp_path, table, changes, message):
+    first = run_of(tmp_path, table, method="fopro")
+    config = {"method": "random", "seed": 0, **changes}
+    other = Run.read(write_run(tmp_path / "other", table, config=config))
+    with pytest.raises(InputError, match=re.escape(message)):
+        compare([first, other], "fopro", resamples=20)
+
+
+def test_methods_with_a_teacher_share_its_file(tmp_path, table):
+    runs = [
+        Run.read(
+            write_run(
+                tmp_path / method,
+                table,
+                config={"method": method, "seed": 0},
+                teacher={"sha256": sha},
+            )
+        )
+        for method, sha in (("ekd", "aa"), ("fopro", "bb"))
+    ]
+    with pytest.raises(InputError, match="expected the teacher's weights of"):
+        compare(runs, "ekd", resamples=20)
+
+
+def test_ekd_need_not_share_a_prompt(tmp_path, table):
+    config = {"method": "fopro", "seed": 0, "prompt_form": "radial"}
+    runs = [
+        run_of(tmp_path, table, method="ekd"),
+        Run.read(write_run(tmp_path / "fopro", table, config=config)),
+    ]
+    assert len(compare(runs, "ekd", resamples=20)) > 0

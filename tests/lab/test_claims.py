@@ -62,12 +62,13 @@ def test_findings_count_hits_and_what_speaks_against():
     whole, tail, apart = claim_findings(
         claims(),
         pd.DataFrame(
-            {"teacher": ["one", "one", "all"], "difference_low": [0.2, -0.1, 0.1]},
+            {"teacher": ["one", "one", "all"], "p_holm": [0.01, 0.2, 0.01]},
         ),
     )
     assert whole.startswith(
-        "ekd against bsm, balanced accuracy: shown for 1 of 3, the opposite for 1: one +4.0"
+        "ekd against bsm, student small, balanced accuracy: higher for 1 of 3 teachers, lower "
+        "for 1, undecided for 1: one +4.0"
     )
-    assert tail.startswith("ekd against bsm, tail recall: shown for 1 of 3")
+    assert tail.startswith("ekd against bsm, student small, tail recall: higher for 1 of 3")
     assert "three +3.0 [+0.2, +5.8]" in whole
-    assert apart.startswith("Preferences of 1 of 2 pairs of teachers differ")
+    assert apart.endswith("for 1 of 2 pairs of teachers.")

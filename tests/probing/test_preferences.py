@@ -62,6 +62,35 @@ def test_two_alike_teachers_are_called_different_in_one_of_twenty_cases():
     assert sum(called) <= 6
 
 
+def test_teachers_that_differ_in_noise_alone_are_not_called_different():
+    """The same preference, one teacher much the noisier: distances as plain means lie apart."""
+    rows = [
+        preference_distances(
+            {
+                "calm": answers([4, 2, 1, 1], count=128, noise=0.05, seed=2 * k),
+                "loud": answers([4, 2, 1, 1], count=128, noise=1.2, seed=2 * k + 1),
+            },
+            np.arange(128),
+            splits=60,
+            permutations=60,
+            seed=k,
+        ).iloc[0]
+        for k in range(8)
+    ]
+    gaps = np.array([row["difference"] / row["within"] for row in rows])
+    assert abs(gaps.mean()) < 0.12  # plain means: 0.3 to 0.4
+    assert sum(row["p_holm"] < 0.05 for row in rows) <= 2
+
+
+def test_p_values_are_corrected_over_the_pairs():
+    drifts = {name: answers([4, 2, 1, 1], seed=k) for k, name in enumerate("abc")}
+    found = preference_distances(drifts, np.arange(60), splits=10, permutations=40)
+    pairs = found[found["teacher"] != "all"]
+    assert pairs["p_holm"].min() == pytest.approx(min(1.0, 3 * pairs["p"].min()))
+    last = found.iloc[-1]
+    assert last["teacher"] == "all" and last["p_holm"] == last["p"]
+
+
 def test_lesions_and_not_pictures_are_dealt():
     first, second = answers([1, 1, 1, 1], count=12), answers([1, 1, 1, 1], count=12, seed=1)
 
