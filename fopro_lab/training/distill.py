@@ -1,7 +1,6 @@
 """Training a student: begun once, resumed or returned, tested once."""
 
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,7 @@ from fopro_lab.training.saving import Saver
 from fopro_lab.training.schedule import PROMPTING, explores
 from fopro_lab.training.stages import Stage, build_stage
 from fopro_lab.training.standing import Position, Standing
-
-LINE_SECONDS = 15.0  # a log gets at most one line in this time, beside the last
+from fopro_lab.training.telling import Teller
 
 
 def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> TrainedRun:
@@ -133,12 +131,12 @@ def _teacher_hash(manifest: dict[str, Any]) -> str:
 
 
 def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose: bool) -> None:
-    config, told = stage.config, 0.0
+    config, teller = stage.config, Teller(stage.config, verbose=verbose)
     saver = Saver(stage, standing, folder)
     while not standing.ended(config):
         saver.begin_epoch()
         epoch = standing.epoch
-        means = _learn(stage, standing, saver, verbose)
+        means = _learn(stage, standing, saver, teller)
         score = _judge(stage, split, standing)
         seconds = saver.seconds()
         row = {"epoch": epoch + 1, **means, "val_balanced_accuracy": score, "seconds": seconds}
@@ -146,20 +144,15 @@ def _train(stage: Stage, split: Split, standing: Standing, folder: Path, verbose
         standing.history.append(row)
         standing.epoch, standing.seconds = epoch + 1, standing.seconds + seconds
         saver.after_epoch()
-        last = standing.ended(config)
-        if verbose and (last or time.monotonic() - told > LINE_SECONDS or sys.stderr.isatty()):
-            told = time.monotonic()
-            sys.stderr.write(
-                f"{config.method} seed {config.seed}: epoch {epoch + 1} of {config.epochs}, loss "
-                f"{row['loss']:.3f}, validation balanced accuracy {score:.3f} (best "
-                f"{standing.best_score:.3f}), {seconds:.1f} s\n"
-            )
+        loss, best = row["loss"], standing.best_score
+        text = f"loss {loss:.3f}, validation balanced accuracy {score:.3f} (best {best:.3f})"
+        teller.end_epoch(epoch, f"{text}, {seconds:.1f} s", last=standing.ended(config))
 
 
-def _learn(stage: Stage, standing: Standing, saver: Saver, verbose: bool) -> dict[str, float]:
+def _learn(stage: Stage, standing: Standing, saver: Saver, teller: Teller) -> dict[str, float]:
     """Explore and exploit for one epoch, or for what is left of it; say so if memory is short."""
     try:
-        return _explore_and_exploit(stage, standing, saver, verbose)
+        return _explore_and_exploit(stage, standing, saver, teller)
     except torch.OutOfMemoryError:
         pass  # what its frames held must be gone before smaller batches are tried
     size = fitting_size(lambda size: try_step(stage, standing.epoch, size), below=stage.batch_size)
@@ -171,12 +164,12 @@ def _learn(stage: Stage, standing: Standing, saver: Saver, verbose: bool) -> dic
 
 
 def _explore_and_exploit(
-    stage: Stage, standing: Standing, saver: Saver, verbose: bool
+    stage: Stage, standing: Standing, saver: Saver, teller: Teller
 ) -> dict[str, float]:
     epoch, position = standing.epoch, standing.position
     if position is None:
         if explores(stage.config, epoch):
-            standing.exploration += explore_epoch(stage, epoch).to_dict("records")
+            standing.exploration += explore_epoch(stage, epoch, teller=teller).to_dict("records")
         position = Position.begin(stage.config, epoch)
         saver.within_epoch(position)
     return train_epoch(
@@ -185,7 +178,7 @@ def _explore_and_exploit(
         position=position,
         pause=saver.within_epoch,
         skip=saver.skip,
-        verbose=verbose,
+        teller=teller,
     )
 
 

@@ -1,6 +1,5 @@
 """One epoch: explore the prompt, then exploit it in the student's steps."""
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -15,7 +14,6 @@ from fopro_lab.data import batches, cycle, effective_counts, mix, paired_batches
 from fopro_lab.data.passes import Options, Pass
 from fopro_lab.data.samplers import training_progress
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.progress import progress
 from fopro_lab.training.actors import generator_for
 from fopro_lab.training.checking import draw_held_out
 from fopro_lab.training.explore import explore
@@ -23,9 +21,10 @@ from fopro_lab.training.schedule import prompted_share
 from fopro_lab.training.stages import Stage
 from fopro_lab.training.standing import Position, SkippedStep
 from fopro_lab.training.steps import Step, batch_losses
+from fopro_lab.training.telling import Teller
 
 
-def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
+def explore_epoch(stage: Stage, epoch: int, *, teller: Teller | None = None) -> pd.DataFrame:
     """Take the prompt steps that stand before an epoch.
 
     They draw each picture equally often, whatever the sampler: the balanced softmax of the task
@@ -34,6 +33,7 @@ def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
     Args:
         stage: With a prompt among its actors.
         epoch: Counted from 0; decides batches and noise.
+        teller: Told of every prompt step; None is silence.
 
     Returns:
         The history of `explore`, with a column ``epoch``.
@@ -49,6 +49,9 @@ def explore_epoch(stage: Stage, epoch: int) -> pd.DataFrame:
         seed=int(generator_for(config.seed, epoch, purpose="explore order").initial_seed() % 2**31),
         device=stage.fabric.device,
     )
+    if teller is not None:
+        steps = config.explore_steps
+        endless = teller.watch(endless, epoch=epoch, total=steps, what="prompt step")
     with stage.fabric.autocast():
         history = explore(
             actors.prompt,
@@ -84,7 +87,7 @@ def train_epoch(
     position: Position | None = None,
     pause: Callable[[Position], None] = lambda position: None,
     skip: Callable[[SkippedStep], None] = lambda step: None,
-    verbose: bool = False,
+    teller: Teller | None = None,
 ) -> dict[str, float]:
     """Pass once over the training pictures.
 
@@ -96,7 +99,7 @@ def train_epoch(
             to the same bits.
         skip: Called with a step that was not taken, since its loss or gradient was not finite;
             may raise.
-        verbose: Show a bar in a terminal; a log gets its line after the epoch.
+        teller: Told of every batch; None is silence.
 
     Returns:
         Means over the steps that were taken: ``loss``, and for a distilled student its parts
@@ -111,9 +114,10 @@ def train_epoch(
     stage.student.train()
     passed = _drawn_batches(stage, epoch, position.batch)
     stage = replace(stage, class_counts=drawn_counts(stage, epoch))
-    if verbose and sys.stderr.isatty():
-        label = f"{config.method} seed {config.seed}, epoch {epoch + 1} of {config.epochs}"
-        passed = progress(passed, total=stage.batches - position.batch, label=label)
+    if teller is not None:
+        passed = teller.watch(
+            passed, epoch=epoch, total=stage.batches, what="batch", done=position.batch
+        )
     while position.batch < stage.batches:
         step = Step(stage, min(config.accumulate, stage.batches - position.batch))
         for images, labels in islice(passed, step.parts):
