@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fopro_lab.config import TrainConfig
 from fopro_lab.models import StudentOutput
 from fopro_lab.training.actors import places_of, prompted
 from fopro_lab.training.guarding import Buffers, finite, pass_step
