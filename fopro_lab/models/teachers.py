@@ -102,7 +102,6 @@ class Teacher(nn.Module):
 
         Raises:
             ShapeError: If ``images`` is not a batch of colour pictures.
-            InputError: If the network cannot take their size, such as a ViT those below its patch.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"images: expected (B, 3, H, W), got {tuple(images.shape)}")
@@ -112,16 +111,7 @@ class Teacher(nn.Module):
                 images, size, mode="bilinear", antialias=True, align_corners=False
             )
         normalised = (images - self.mean) / self.std
-        try:
-            return self.body(normalised.contiguous(memory_format=torch.channels_last))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            if images.shape[2:] == size or isinstance(error, torch.OutOfMemoryError):
-                raise  # not the size's fault: its own was tried when the teacher was made
-            raise InputError(
-                f"teacher {self.name}: cannot encode pictures of {images.shape[2]} x "
-                f"{images.shape[3]} px ({error!s:.200}); use larger ones, or "
-                f"teacher_size={self.input_size}, which resizes them"
-            ) from error
+        return self.body(normalised.contiguous(memory_format=torch.channels_last))
 
     def classify(self, features: Tensor) -> Tensor:
         """Turn features ``(B, D)`` into the logits of the teacher's own head.

@@ -289,16 +289,3 @@ def test_a_size_that_the_network_cannot_take_is_said(tmp_path):
         "teacher timm:test_vit: cannot encode a picture of 50 x 50 px "
         "(Input height (50) should be divisible by patch size (16).)"
     )
-
-
-def test_pictures_below_the_patch_are_said_by_a_teacher_of_free_size():
-    import timm
-
-    network = timm.create_model("test_vit", num_classes=0, dynamic_img_size=True)
-    teacher = wrap_teacher(
-        network, mean=[0.5] * 3, std=[0.5] * 3, input_size=160, feature_dim=64, name="vit"
-    )
-    assert teacher.encode(torch.rand(1, 3, 32, 32)).shape == (1, 64)
-    told = message(teacher.encode, torch.rand(1, 3, 8, 8))
-    assert told.startswith("teacher vit: cannot encode pictures of 8 x 8 px (Input height (8)")
-    assert told.endswith("use larger ones, or teacher_size=160, which resizes them")
