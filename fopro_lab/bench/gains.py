@@ -167,7 +167,7 @@ def bench_gain(
     Example:
         >>> tables = bench_gain(rounds=3, size=8, batch=2, device="cpu")
         >>> tables["gain"]["goal"].tolist()
-        [nan, 5.0, 5.0]
+        [nan, 5.0, 5.0, nan]
     """
     chance = torch.Generator().manual_seed(0)
     images = torch.rand(batch, 3, size, size, generator=chance).to(device)
