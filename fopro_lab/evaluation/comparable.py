@@ -1,6 +1,7 @@
 """Which runs may be compared: one split, one recipe, or the difference would be theirs."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from fopro_lab.config import PromptConfig, TeacherConfig, TrainConfig
 from fopro_lab.errors import InputError
@@ -85,9 +86,15 @@ def _check_recipes(runs: Sequence[Run]) -> None:
 
 def _check_knobs(first: Run, run: Run, knobs: Iterable[str]) -> None:
     for knob in sorted(knobs):
-        expected, got = first.config.get(knob), run.config.get(knob)
+        expected, got = (_value(each, knob) for each in (first, run))
         if expected != got:
             raise InputError(
                 f"{run.path}: {knob}: expected {expected!r} as in {first.path}, got "
                 f"{got!r}; compare runs of one recipe"
             )
+
+
+def _value(run: Run, knob: str) -> Any:
+    """Return a knob's value; a run that is older than the knob was trained as its default is."""
+    value = run.config.get(knob, TrainConfig.model_fields[knob].get_default())
+    return list(value) if isinstance(value, tuple) else value

@@ -250,17 +250,17 @@ def test_compare_refuses_runs_of_another_recipe(tmp_path, method, knob, refused)
         assert len(compare(runs, "bsm", resamples=20)) > 0
         return
     (name,) = knob
-    with pytest.raises(InputError, match=rf": {name}: expected None as in .*; compare runs of one"):
+    with pytest.raises(InputError, match=rf": {name}: expected .* as in .*; compare runs of one"):
         compare(runs, "bsm", resamples=20)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"distill_weight": 9.0}, "distill_weight: expected None"),
-        ({"weights": "other.safetensors"}, "weights: expected None"),
-        ({"prompt_form": "radial"}, "prompt_form: expected None"),
-        ({"prompted_fraction": 0.1}, "prompted_fraction: expected None"),
+        ({"distill_weight": 9.0}, "distill_weight: expected 3.0"),
+        ({"weights": "other.safetensors"}, "weights: expected ''"),
+        ({"prompt_form": "radial"}, "prompt_form: expected 'generator'"),
+        ({"prompted_fraction": 0.1}, "prompted_fraction: expected 0.75"),
     ],
 )
 def test_methods_with_a_prompt_share_teacher_and_prompt(tmp_path, table, changes, message):
@@ -294,3 +294,9 @@ def test_ekd_need_not_share_a_prompt(tmp_path, table):
         Run.read(write_run(tmp_path / "fopro", table, config=config)),
     ]
     assert len(compare(runs, "ekd", resamples=20)) > 0
+
+
+def test_a_run_older_than_a_knob_is_one_of_its_default(tmp_path, table):
+    config = {"method": "ekd", "seed": 0, "epochs": 10, "teacher_mean": []}
+    new = Run.read(write_run(tmp_path / "new", table, config=config))
+    assert len(compare([run_of(tmp_path, table), new], "bsm", resamples=20)) > 0
