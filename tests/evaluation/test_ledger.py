@@ -218,6 +218,25 @@ def test_the_committed_ledger_is_sound_and_ours_are_those_of_the_gallery(tmp_pat
     assert {"bsm", "ekd", "fopro", "random"} <= set(planned["method"])
 
 
+def test_ours_of_the_claims_are_those_of_their_table():
+    table = read_ledger(COMMITTED)
+    ours = table[table["protocol_id"].str.startswith("ham10000")]
+    levels = pd.read_csv(COMMITTED.parent / "claims/verdict/levels.csv")
+    assert len(ours) == 4 * len(levels)
+    levels["teacher"] = levels["teacher"].str.partition(",")[0].replace({"none": ""})
+    for row in ours.to_dict("records"):
+        named = str(row["teacher"]).rpartition(":")[2] if isinstance(row["teacher"], str) else ""
+        same = levels[
+            (levels["method"] == row["method"])
+            & (levels["student"] == row["student"])
+            & (levels["teacher"] == named)
+        ]
+        assert len(same) == 1
+        column = row["metric"] if row["group"] == "all" else row["group"]
+        for end in ("", "_low", "_high"):
+            assert row[f"ours{end}"] == pytest.approx(same[f"{column}{end}"].iloc[0], abs=5.1e-5)
+
+
 def test_the_command_prints_and_fills(tmp_path, fopro, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reports").mkdir()
