@@ -155,6 +155,8 @@ def test_run_plan_ends_kernels_at_ctrl_c_and_writes_the_index(house):
     house.notebook("a", "", sleep + "time.sleep(60)")
     house.plan({"a": {"notebook": "a"}, "b": {"notebook": "a", "after": ["a"]}})
     code = (
+        # A suite that runs in the background of a shell hands on an ignored Ctrl-C.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from fopro_lab.lab import run_plan; from fopro_lab.errors import WorkError\n"
         "try: run_plan('reports/plans/plan.yaml', out='out')\n"
         "except WorkError as error: print(error)"
