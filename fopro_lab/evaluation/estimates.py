@@ -55,7 +55,8 @@ def mean_over_trainings(replicates: Parts, *, seed: int) -> np.ndarray:
     their training pictures do, which is not. Only what goes beyond is added: the variance between
     folds less the mean variance within them, and nothing where that is negative (the moment
     estimate of DerSimonian & Laird, Control. Clin. Trials 7 (1986) 177). Folds resampled whole
-    would count pictures and seeds twice: intervals 1.7 times too wide.
+    would count pictures and seeds twice: intervals 1.7 times too wide. Where three folds truly
+    differ by more than both, three numbers say too little and intervals are too narrow.
 
     Args:
         replicates: Values ``(S, R)``, one array a fold.

@@ -234,3 +234,26 @@ def sign_p_value(replicates: np.ndarray) -> float:
         return float("nan")
     smaller = min(np.sum(replicates <= 0), np.sum(replicates >= 0))
     return float(min(1.0, 2 * (1 + smaller) / (1 + len(replicates))))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Correct p-values for being several; one that is not known stays so and does not count.
+
+    Args:
+        p_values: Of one family, ``(K,)``.
+
+    Returns:
+        Corrected ones, at most 1, in the same order.
+
+    Source: Holm, Scand. J. Stat. 6 (1979) 65.
+
+    Example:
+        >>> holm(np.array([0.01, np.nan, 0.04, 0.03])).round(3).tolist()
+        [0.03, nan, 0.06, 0.06]
+    """
+    known = np.flatnonzero(~np.isnan(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    corrected = np.full(len(p_values), np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 
 from fopro_lab.errors import InputError
+from fopro_lab.evaluation.comparable import TAUGHT
 from fopro_lab.evaluation.comparisons import compare, summarise
 from fopro_lab.evaluation.folds import group_families
+from fopro_lab.evaluation.intervals import holm
 from fopro_lab.evaluation.runs import Run
-
-ALONE = ("ce", "bsm")  # methods without a teacher: everyone's baseline
 
 
 def compare_teachers(
@@ -53,7 +52,7 @@ def compare_teachers(
     for student, teacher, members in _settings(runs, split=split):
         methods = {run.method for run in members}
         for method, baseline in pairs:
-            has_teacher = not {method, baseline} <= set(ALONE)
+            has_teacher = bool({method, baseline} & set(TAUGHT))
             if not {method, baseline} <= methods or has_teacher != bool(teacher):
                 continue
             two = [run for run in members if run.method in (method, baseline)]
@@ -69,7 +68,8 @@ def compare_teachers(
     families = found.groupby(
         ["method", "baseline", "student", "scope", "name", "metric"], sort=False
     )
-    found.insert(found.columns.get_loc("p") + 1, "p_holm", families["p"].transform(holm))
+    corrected = families["p"].transform(lambda p: holm(p.to_numpy()))
+    found.insert(found.columns.get_loc("p") + 1, "p_holm", corrected)
     return found
 
 
@@ -109,26 +109,6 @@ def summarise_teachers(
     return pd.concat(tables, ignore_index=True)
 
 
-def holm(p_values: pd.Series) -> pd.Series:
-    """Correct p-values for being several; one that is not known stays so and does not count.
-
-    Args:
-        p_values: Of one family.
-
-    Returns:
-        Corrected ones, at most 1, in the same order.
-
-    Source: Holm, Scand. J. Statist. 6 (1979) 65.
-
-    Example:
-        >>> holm(pd.Series([0.01, 0.04, 0.03])).round(3).tolist()
-        [0.03, 0.06, 0.06]
-    """
-    known = p_values.dropna().sort_values()
-    steps = known * np.arange(len(known), 0, -1)
-    return steps.cummax().clip(upper=1.0).reindex(p_values.index)
-
-
 def teacher_of(run: Run) -> str:
     """Name a run's teacher as its config does, with its picture size where one was chosen.
 
@@ -138,7 +118,7 @@ def teacher_of(run: Run) -> str:
     Returns:
         The name; empty for a method without a teacher.
     """
-    if run.method in ALONE:
+    if run.method not in TAUGHT:
         return ""
     size = int(run.config.get("teacher_size", 0))
     name = str(run.config.get("teacher", "builtin")).split(":")[-1]

@@ -16,6 +16,7 @@ from fopro_lab.evaluation.intervals import (
     LEVEL,
     bootstrap_weights,
     difference_interval,
+    holm,
     mean_interval,
     percentile_interval,
     wilson_interval,
@@ -151,21 +152,6 @@ def lay_out(
     joined = pd.concat([first, told, rest], axis=1)
     joined.insert(0, "reader", reader)
     return joined.assign(protocol=protocol)
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Correct p-values for their number, step by step; NaN counts as not tested.
-
-    Example:
-        >>> holm(np.array([0.01, np.nan, 0.04, 0.03])).round(3).tolist()
-        [0.03, nan, 0.06, 0.06]
-    """
-    adjusted = np.full(len(p_values), np.nan)
-    tested = np.flatnonzero(~np.isnan(p_values))
-    order = tested[np.argsort(p_values[tested], kind="stable")]
-    steps = p_values[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return adjusted
 
 
 def sign_test(better: int, worse: int) -> float:

@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.evaluation.intervals import bootstrap_weights, percentile_interval
-from fopro_lab.evaluation.teachers import holm
+from fopro_lab.evaluation.intervals import bootstrap_weights, holm, percentile_interval
 from fopro_lab.probing.rings import RingDrifts
 
 TINY = 1e-12  # mean drift of a ring that a teacher does not answer to at all
@@ -164,7 +163,7 @@ def preference_distances(
         )
     table = pd.DataFrame(rows)
     single = table["teacher"] != "all"
-    table["p_holm"] = holm(table["p"].where(single)).fillna(table["p"])
+    table["p_holm"] = np.where(single, holm(table["p"].where(single).to_numpy()), table["p"])
     return table
 
 

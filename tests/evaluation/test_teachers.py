@@ -4,7 +4,7 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import Run, compare, compare_teachers, summarise, summarise_teachers
-from fopro_lab.evaluation.teachers import holm
+from fopro_lab.evaluation.intervals import holm
 from tests.evaluation.toy_runs import predictions, write_run
 
 
@@ -56,7 +56,7 @@ def test_holm_equals_its_definition():
         step = min(1.0, value * (len(known) - place))
         expected[value] = max([step, *expected.values()])
     np.testing.assert_allclose(
-        holm(pd.Series(values)), [expected.get(value, np.nan) for value in values]
+        holm(np.array(values)), [expected.get(value, np.nan) for value in values]
     )
 
 
