@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 from lightning_fabric import Fabric
 
 from fopro_lab.bench.side_by_side import side_by_side
@@ -14,7 +13,7 @@ from fopro_lab.data import Pack
 from fopro_lab.models import Teacher, build_student
 from fopro_lab.training.actors import Actors, build_prompt
 from fopro_lab.training.epochs import train_epoch
-from fopro_lab.training.stages import Stage
+from fopro_lab.training.stages import Stage, set_stage
 
 UNPROMPTED = "EKD step, no prompt"
 STEP_GOAL = 1 / 1.1
@@ -102,11 +101,10 @@ def stage_of(
         build_prompt(config, size=packed.size, seed=0).to(device) if form else None,
         head=None,
     )
-    optimiser = torch.optim.Adam(actors.student.parameters(), lr=config.learning_rate)
-    wrapped, optimiser = fabric.setup(actors.student, optimiser)
-    class_counts = torch.as_tensor(counts, dtype=torch.float32, device=device)
     rows = np.arange(len(packed))
-    return Stage(config, fabric, actors, wrapped, optimiser, packed, rows, class_counts)
+    return set_stage(
+        config, fabric=fabric, actors=actors, packed=packed, rows=rows, class_counts=counts
+    )
 
 
 def _steps(stage: Stage) -> Callable[[], int]:

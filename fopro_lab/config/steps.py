@@ -36,7 +36,6 @@ class StepConfig(Config):
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="moving average of the weights, which is then judged; 0 is off"
     )
-    fused: bool = Field(False, description="the optimiser's one kernel: faster, other last digits")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="share of every label that is spread evenly over the classes"
     )

@@ -69,6 +69,12 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     )
     seed: int = Field(0, ge=0, description="seed of weights, order, augmentation and prompts")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
+    fold_teacher: bool = Field(
+        True, description="put the teacher's batch norms into its convolutions: faster"
+    )
+    compile_teacher: bool = Field(
+        False, description="compile the teacher: seconds at first, faster behind; kept by torch"
+    )
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
     threads: int = Field(0, ge=0, description="CPU threads; 0 is all")
 

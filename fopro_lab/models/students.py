@@ -53,7 +53,8 @@ class Student(nn.Module):
 
     def __init__(self, backbone: nn.Module, *, width: int, classes: int, teacher_dim: int) -> None:
         super().__init__()
-        self.backbone = backbone
+        # Channels last is what CPU and GPU convolutions want; the numbers stay the same.
+        self.backbone = backbone.to(memory_format=torch.channels_last)
         self.classifier = nn.Linear(width, classes)
         self.projector: nn.Module | None = None
         self.second_classifier: nn.Module | None = None
@@ -70,14 +71,18 @@ class Student(nn.Module):
 
     def forward(self, images: Tensor) -> StudentOutput:
         """Map pictures ``(B, 3, H, W)`` in [0, 1] to all outputs; what training needs."""
-        features = self.backbone((images - self.mean) / self.std)
+        features = self.backbone(self._normalised(images))
         projection = None if self.projector is None else self.projector(features)
         second = None if self.second_classifier is None else self.second_classifier(projection)
         return StudentOutput(features, self.classifier(features), projection, second)
 
     def classify(self, images: Tensor) -> Tensor:
         """Map pictures ``(B, 3, H, W)`` in [0, 1] to logits ``(B, K)``; what inference needs."""
-        return self.classifier(self.backbone((images - self.mean) / self.std))
+        return self.classifier(self.backbone(self._normalised(images)))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        normalised = (images - self.mean) / self.std
+        return normalised.contiguous(memory_format=torch.channels_last)
 
 
 def build_student(

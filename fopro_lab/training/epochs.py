@@ -124,14 +124,15 @@ def train_epoch(
             prompt_it = float(torch.rand((), generator=position.chance)) < share
             noise = position.noise if prompt_it else None
             step.add(batch_losses(stage, images, labels, noise))
-        broken = step.take()
-        first = position.batch
-        position.advance(step.parts, None if broken else step.values)
-        if broken:
-            skip(SkippedStep(epoch, first, broken, _drawn_rows(stage, epoch, first, step.parts)))
-        elif position.batch < stage.batches:
+        losses, broken = step.take()
+        position.advance(step.parts, losses, broken)
+        ended = position.batch >= stage.batches
+        waits = 0 if ended or broken.device.type == "cpu" else 1
+        for first, parts, what in position.broken_steps(unread=waits):
+            skip(SkippedStep(epoch, first, what, _drawn_rows(stage, epoch, first, parts)))
+        if not ended:
             pause(position)
-    if position.sums is None:
+    if position.sums is None or not position.counted:
         raise WorkError(f"training: no step of epoch {epoch + 1} was finite; lower learning_rate")
     means = (position.sums / position.counted).tolist()
     names = ("loss", "loss_classes", "loss_second", "loss_distill")

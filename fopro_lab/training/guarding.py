@@ -2,13 +2,11 @@
 
 import gc
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from fopro_lab.errors import WorkError
 
@@ -26,7 +24,7 @@ class Buffers:
         >>> norm = nn.BatchNorm1d(1)
         >>> before = Buffers(norm)
         >>> _ = norm(torch.tensor([[0.0], [float("nan")]]))
-        >>> before.put_back()
+        >>> before.keep(torch.tensor(False))
         >>> float(norm.running_mean)
         0.0
     """
@@ -35,28 +33,36 @@ class Buffers:
         self.pairs = [(buffer, buffer.clone()) for buffer in network.buffers()]
 
     @torch.no_grad()
-    def put_back(self) -> None:
-        """Make them what they were."""
+    def keep(self, taken: Tensor) -> None:
+        """Leave them where the step was taken, else make them what they were.
+
+        Args:
+            taken: Scalar of bool, where they are; never read, so that a GPU does not wait.
+        """
         for buffer, before in self.pairs:
-            buffer.copy_(before)
+            buffer.copy_(torch.where(taken, buffer, before))
 
 
-def finite(*values: Tensor) -> bool:
-    """Tell whether all of some scalars are finite: one answer is read, so a GPU waits once.
+# What of a step was not finite, by its number.
+BROKEN = ("", "gradient", "loss")
+
+
+def broken_part(loss: Tensor, norm: Tensor) -> Tensor:
+    """Tell what of a step is not finite, without reading it: a GPU would wait for who reads.
+
+    Args:
+        loss: Scalar.
+        norm: Of the gradient, a scalar.
+
+    Returns:
+        A number of `BROKEN`, int64, where the loss is.
 
     Example:
-        >>> finite(torch.tensor(1.0), torch.tensor(float("inf")))
-        False
+        >>> BROKEN[broken_part(torch.tensor(1.0), torch.tensor(float("inf")))]
+        'gradient'
     """
-    return bool(torch.isfinite(torch.stack([value.float() for value in values])).all())
-
-
-def pass_step(schedule: LRScheduler) -> None:
-    """Go on in a schedule without a step of its optimiser, which a skipped step means."""
-    with warnings.catch_warnings():
-        # PyTorch takes a first step that is skipped for one in the wrong order.
-        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        schedule.step()
+    broken = torch.where(torch.isfinite(norm), 0, 1)
+    return torch.where(torch.isfinite(loss), broken, 2)
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
@@ -28,19 +30,47 @@ def build_optimiser(parameters: Iterable[Parameter], config: StepConfig) -> Opti
         config: Its name and numbers.
 
     Returns:
-        Of PyTorch, fused on a CPU as on a GPU where that is asked for: Adam and SGD penalise the
-        squared weights, AdamW shrinks the weights.
+        Of PyTorch, fused, which on a CPU, too, is one kernel: Adam and SGD penalise the squared
+        weights, AdamW shrinks the weights.
 
     Example:
         >>> build_optimiser([Parameter()], StepConfig(optimiser="sgd")).defaults["momentum"]
         0.9
     """
-    shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if config.fused:  # False would switch off more than this: the default is PyTorch's own
-        shared["fused"] = True
-    if config.optimiser == "sgd":
-        return SGD(parameters, momentum=config.momentum, **shared)
-    return (Adam if config.optimiser == "adam" else AdamW)(parameters, **shared)
+    shared: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "fused": True,
+    }
+    if config.optimiser != "sgd":
+        return (Adam if config.optimiser == "adam" else AdamW)(parameters, **shared)
+    optimiser = SGD(parameters, momentum=config.momentum, **shared)
+    for parameter in optimiser.param_groups[0]["params"]:
+        # A first step that is skipped would else leave memory there that nobody has written.
+        if config.momentum:
+            optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimiser
+
+
+def skip_where(optimiser: Optimizer, broken: Tensor) -> None:
+    """Let the next step of a fused optimiser move nothing where a flag on the device says so.
+
+    It is how PyTorch's gradient scaler, too, skips a step without reading the flag.
+
+    Args:
+        optimiser: Of `build_optimiser`.
+        broken: Scalar of bool.
+
+    Example:
+        >>> weight = Parameter(torch.ones(1))
+        >>> optimiser = build_optimiser([weight], StepConfig())
+        >>> weight.grad = torch.tensor([float("nan")])
+        >>> skip_where(optimiser, torch.tensor(True))
+        >>> optimiser.step()
+        >>> float(weight.detach())
+        1.0
+    """
+    vars(optimiser).update(grad_scale=None, found_inf=broken.float())
 
 
 def build_schedule(

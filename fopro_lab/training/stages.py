@@ -1,5 +1,6 @@
 """What a run works with from epoch to epoch, built from its config and put back after a stop."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,14 +9,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import Pack, Split
 from fopro_lab.errors import InputError
-from fopro_lab.models import Student
+from fopro_lab.models import Student, Teacher
+from fopro_lab.models.quick import quick_teacher
 from fopro_lab.training.actors import Actors, build_actors
-from fopro_lab.training.averaging import build_average
+from fopro_lab.training.averaging import Average
 from fopro_lab.training.optimising import build_optimiser, build_schedule
 
 
@@ -35,6 +36,7 @@ class Stage:
         val_rows: Validation rows, which check a prompt; None checks none.
         schedule: Of the learning rate; None where that never changes.
         average: Of the student's weights; None keeps none.
+        encoder: The teacher in the form that gives the student's targets, fast; None without one.
     """
 
     config: TrainConfig
@@ -47,7 +49,8 @@ class Stage:
     class_counts: Tensor
     val_rows: np.ndarray | None = None
     schedule: LRScheduler | None = None
-    average: AveragedModel | None = None
+    average: Average | None = None
+    encoder: Teacher | None = None
 
     @property
     def batch_size(self) -> int:
@@ -105,8 +108,43 @@ def build_stage(config: TrainConfig, packed: Pack, split: Split) -> Stage:
     fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision=config.precision)
     counts = split.class_counts(packed.dataset)
     actors = build_actors(config, class_counts=counts, device=fabric.device)
+    return set_stage(
+        config,
+        fabric=fabric,
+        actors=actors,
+        packed=packed,
+        rows=split.train,
+        class_counts=counts,
+        val_rows=split.val,
+    )
+
+
+def set_stage(
+    config: TrainConfig,
+    *,
+    fabric: Fabric,
+    actors: Actors,
+    packed: Pack,
+    rows: np.ndarray,
+    class_counts: np.ndarray,
+    val_rows: np.ndarray | None = None,
+) -> Stage:
+    """Set actors on a stage: with what moves the student, and a fast form of the teacher.
+
+    Args:
+        config: Of the run; what made the actors is not read again.
+        fabric: Device and precision.
+        actors: On the device.
+        packed: The pictures.
+        rows: Which train.
+        class_counts: ``(K,)``, of these.
+        val_rows: Which check a prompt.
+
+    Returns:
+        The stage before its first epoch.
+    """
     plain = build_optimiser(actors.student.parameters(), config)
-    batches = max(1, len(split.train) // config.batch_size)
+    batches = max(1, len(rows) // config.batch_size)
     schedule = build_schedule(
         plain, config, epochs=config.epochs, epoch_steps=-(-batches // config.accumulate)
     )
@@ -118,9 +156,23 @@ def build_stage(config: TrainConfig, packed: Pack, split: Split) -> Stage:
         student,
         optimiser,
         packed,
-        split.train,
-        torch.as_tensor(counts, dtype=torch.float32, device=fabric.device),
-        val_rows=split.val,
+        rows,
+        torch.as_tensor(class_counts, dtype=torch.float32, device=fabric.device),
+        val_rows=val_rows,
         schedule=schedule,
-        average=build_average(actors.student, config.ema_decay),
+        average=Average(actors.student, config.ema_decay) if config.ema_decay else None,
+        encoder=_encoder(config, actors.teacher),
+    )
+
+
+def _encoder(config: TrainConfig, teacher: Teacher | None) -> Teacher | None:
+    if teacher is None:
+        return None
+    dtype = torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32
+    return quick_teacher(
+        teacher,
+        fold=config.fold_teacher,
+        dtype=dtype,
+        compiled=config.compile_teacher,
+        tell=lambda line: sys.stderr.write(f"{line}\n"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from fopro_lab.config import TrainConfig
 from fopro_lab.training.actors import generator_for
 from fopro_lab.training.folders import now
+from fopro_lab.training.guarding import BROKEN
 
 
 @dataclass
@@ -24,16 +26,19 @@ class Position:
         chance: Says which batches are prompted.
         noise: Source of the prompt's noise.
         batch: The next one, from 0.
-        counted: Batches whose losses are summed.
-        sums: ``(L,)``, the losses, on their device; None before the first step.
+        counted: Batches whose losses are summed, where these are; None before the first step.
+        sums: ``(L,)``, the losses, on their device; likewise.
+        unread: Of steps of which nobody has looked whether they were taken: first batch, number
+            of batches, and a number of `fopro_lab.training.guarding.BROKEN`.
         seconds: Spent on this epoch up to the last checkpoint.
     """
 
     chance: torch.Generator
     noise: torch.Generator
     batch: int = 0
-    counted: int = 0
+    counted: Tensor | None = None
     sums: Tensor | None = None
+    unread: list[tuple[int, int, Tensor]] = field(default_factory=list)
     seconds: float = 0.0
 
     @classmethod
@@ -44,12 +49,35 @@ class Position:
             generator_for(config.seed, epoch, purpose="prompt noise"),
         )
 
-    def advance(self, batches: int, losses: Tensor | None) -> None:
-        """Go on behind a step; None leaves its losses out of the sums."""
+    def advance(self, batches: int, losses: Tensor, broken: Tensor) -> None:
+        """Go on behind a step; the losses of a broken one are left out of the sums.
+
+        Args:
+            batches: Of the step.
+            losses: ``(L,)``, summed over them.
+            broken: A number of `fopro_lab.training.guarding.BROKEN`.
+        """
+        if self.sums is None or self.counted is None:
+            self.sums, self.counted = torch.zeros_like(losses), torch.zeros_like(broken)
+        self.unread.append((self.batch, batches, broken))
         self.batch += batches
-        if losses is not None:
-            self.counted += batches
-            self.sums = losses if self.sums is None else self.sums + losses
+        self.sums = self.sums + torch.where(broken == 0, losses, 0.0)
+        self.counted = self.counted + (broken == 0) * batches
+
+    def broken_steps(self, *, unread: int) -> Iterator[tuple[int, int, str]]:
+        """Look at the steps behind, and yield those that were not taken.
+
+        Args:
+            unread: So many of the last ones are not looked at yet. A GPU has not done them, and
+                would stand still until who waits for it has told it what comes next.
+
+        Returns:
+            First batch, number of batches, and what was not finite.
+        """
+        while len(self.unread) > unread:
+            first, batches, broken = self.unread.pop(0)
+            if what := BROKEN[int(broken)]:
+                yield first, batches, what
 
     def state(self) -> dict[str, Any]:
         """Tensors and numbers for a checkpoint."""
@@ -68,8 +96,11 @@ class Position:
         for name in ("chance", "noise"):
             generators[name] = torch.Generator()
             generators[name].set_state(state[name])
-        sums = state["sums"]
-        return cls(**{**state, **generators, "sums": sums if sums is None else sums.to(device)})
+        sums = {
+            name: state[name] if state[name] is None else state[name].to(device)
+            for name in ("counted", "sums")
+        }
+        return cls(**{**state, **generators, **sums})
 
 
 class SkippedStep(NamedTuple):

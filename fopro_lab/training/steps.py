@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from fopro_lab.models import StudentOutput
 from fopro_lab.training.actors import places_of, prompted
-from fopro_lab.training.guarding import Buffers, finite, pass_step
+from fopro_lab.training.guarding import Buffers, broken_part
 from fopro_lab.training.judging import shrink
 from fopro_lab.training.losses import DistillationLoss, balanced_softmax_loss, distillation_loss
+from fopro_lab.training.optimising import skip_where
 from fopro_lab.training.stages import Stage
 
 
@@ -37,12 +38,15 @@ class Step:
         values = torch.stack([loss.detach() for loss in losses])
         self.values = values if self.values is None else self.values + values
 
-    def take(self) -> str:
+    def take(self) -> tuple[Tensor, Tensor]:
         """Move the student, its learning rate and its average; or only the rate.
 
+        Nothing is read: the optimiser's own kernel is told on the device to move nothing.
+
         Returns:
-            Empty, or what was not finite, ``loss`` or ``gradient``: then weights, batch norms,
-            moments and average are as they were before the step.
+            ``(L,)``, the losses summed over the batches, and a number of
+            `fopro_lab.training.guarding.BROKEN`. Unless that is 0, weights, batch norms, moments
+            and average are as they were before the step.
         """
         stage = self.stage
         norm = stage.fabric.clip_gradients(
@@ -52,18 +56,16 @@ class Step:
             error_if_nonfinite=False,  # True would read the norm, and a GPU wait for that
         )
         assert self.values is not None and norm is not None
-        if not finite(self.values[0], norm):  # the one number a step that is read
-            self.before.put_back()
-            stage.optimiser.zero_grad()
-            if stage.schedule is not None:
-                pass_step(stage.schedule)
-            return "gradient" if finite(self.values[0]) else "loss"
+        broken = broken_part(self.values[0], norm)
+        taken = broken == 0
+        skip_where(stage.optimiser.optimizer, ~taken)
         stage.optimiser.step()
+        self.before.keep(taken)
         if stage.schedule is not None:
             stage.schedule.step()
         if stage.average is not None:
-            stage.average.update_parameters(stage.actors.student)
-        return ""
+            stage.average.update(stage.actors.student, taken)
+        return self.values, broken
 
 
 def batch_losses(
@@ -90,8 +92,8 @@ def batch_losses(
     }
     if config.method == "bsm":
         return (balanced_softmax_loss(output.logits, labels, **told),)
-    assert actors.teacher is not None
-    with torch.no_grad(), stage.fabric.autocast():
+    assert stage.encoder is not None
+    with torch.inference_mode(), stage.fabric.autocast():
         if actors.prompt is not None and noise is not None:
             images = prompted(
                 images,
@@ -100,6 +102,7 @@ def batch_losses(
                 places=places_of(config, noise) if config.method == "random" else None,
                 per_picture=config.random_gains == "per-picture",
             )
-        features = actors.teacher.encode(images)
+        features = stage.encoder.encode(images)
+    features = features.clone()  # what inference mode made cannot take part in a gradient
     weight = config.distill_weight
     return distillation_loss(output, features, labels=labels, weight=weight, **told)

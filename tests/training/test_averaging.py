@@ -8,7 +8,7 @@ from torch import nn
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import prepare
 from fopro_lab.training import distill
-from fopro_lab.training.averaging import build_average
+from fopro_lab.training.averaging import Average
 from fopro_lab.training.checkpoints import load_checkpoint
 from fopro_lab.training.epochs import train_epoch
 from fopro_lab.training.stages import build_stage
@@ -24,7 +24,7 @@ def tiny(**knobs: object) -> TrainConfig:
 @pytest.mark.parametrize("decay", [0.3, 0.9])
 def test_the_average_follows_its_formula(decay):
     norm = nn.BatchNorm1d(2).double()
-    average = build_average(norm, decay)
+    average = Average(norm, decay)
     chance = torch.Generator().manual_seed(0)
     expected: dict[str, torch.Tensor] = {}
     for step in range(8):
@@ -32,7 +32,8 @@ def test_the_average_follows_its_formula(decay):
             for name in ("weight", "bias", "running_mean", "running_var"):
                 getattr(norm, name).normal_(generator=chance)
             norm.num_batches_tracked += 3
-        average.update_parameters(norm)
+        average.update(norm, torch.tensor(True))
+        average.update(norm, torch.tensor(False))  # a step that was not taken
         share = min(decay, (1 + step) / (10 + step)) if step else 0.0
         for name in ("weight", "bias", "running_mean", "running_var"):
             now = getattr(norm, name).detach().clone()
@@ -44,10 +45,6 @@ def test_the_average_follows_its_formula(decay):
     assert average.module.num_batches_tracked == norm.num_batches_tracked == 24
 
 
-def test_no_decay_keeps_no_average():
-    assert build_average(nn.Linear(1, 1), 0.0) is None
-
-
 def test_the_average_changes_nothing_of_the_training():
     config, averaged = tiny(method="bsm"), tiny(method="bsm", ema_decay=0.9)
     packed, split = prepare(config, progress=False)
@@ -56,7 +53,7 @@ def test_the_average_changes_nothing_of_the_training():
     assert losses[0] == losses[1]
     plain, kept = (stage.actors.student.state_dict() for stage in stages)
     assert all(torch.equal(plain[name], kept[name]) for name in plain)
-    assert int(stages[1].average.n_averaged) == stages[1].batches
+    assert int(stages[1].average.steps) == stages[1].batches
     assert not torch.equal(stages[1].judged.classifier.weight, kept["classifier.weight"])
     assert stages[0].judged is stages[0].actors.student
 
