@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fopro_lab.bench.gains import bench_gain
-from fopro_lab.bench.pictures import write_photographs
+from fopro_lab.bench.pictures import photograph_pack
 from fopro_lab.bench.responses import bench_precision, bench_rings, preference_changes
 from fopro_lab.bench.steps import bench_steps
-from fopro_lab.data import Pack, open_dataset, pack
+from fopro_lab.bench.teachers import random_resnet50
+from fopro_lab.data import Pack
 from fopro_lab.errors import InputError
-from fopro_lab.models import Teacher, load_teacher, wrap_teacher
-from fopro_lab.models.published import IMAGENET_MEAN, IMAGENET_STD
+from fopro_lab.models import load_teacher
 
 BATCH = 32  # pictures, as published
 SMALL_SIDE = 64  # pixels, what the builtin teacher was made for
@@ -58,7 +58,7 @@ def bench_fourier(
     try:
         with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
             small, large = (
-                _photographs(Path(place) / name, size=side, count=count)
+                photograph_pack(Path(place) / name, size=side, count=count)
                 for name, side, count in (
                     ("small", min(size, SMALL_SIDE), 2 * batch),
                     ("large", size, batch),
@@ -99,38 +99,6 @@ def _tables(
     tables["bf16"] = bench_precision(builtin, seen[:batch], rounds=few, label="bfloat16")
     tables["preference"] = preference_changes(builtin, seen)
     return tables
-
-
-def random_resnet50(size: int) -> Teacher:
-    """Make a teacher as large as the published one; its weights are random, its cost is not.
-
-    Args:
-        size: Side of the pictures it is shown, pixels.
-
-    Returns:
-        The teacher, 2048 features; torch's global generator is left as it is.
-    """
-    from torchvision.models import resnet50  # late: it costs seconds
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = resnet50(weights=None)
-    network.fc = nn.Identity()
-    return wrap_teacher(
-        network,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        input_size=size,
-        feature_dim=2048,
-        name="resnet50, random weights",
-    )
-
-
-def _photographs(folder: Path, *, size: int, count: int) -> Pack:
-    """Pack photographs of two classes, drawn at the size that they are shown in."""
-    for name, part in (("a", count // 2), ("b", count - count // 2)):
-        write_photographs(folder / "photographs" / name, count=part, side=size, seed=ord(name))
-    return pack(open_dataset(folder / "photographs"), size, cache=folder, progress=False)
 
 
 def _pixels(packed: Pack) -> Tensor:

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fopro_lab.data import Pack, open_dataset, pack
+
 SIDE = 1024  # pixels, as most of ISIC 2019
 QUALITY = 90  # gives about 190 kB a picture, ISIC 2019's mean
 
@@ -38,6 +40,25 @@ def write_photographs(folder: Path, *, count: int, side: int = SIDE, seed: int =
         pixels = _photograph(side, np.random.default_rng([seed, number]))
         Image.fromarray(pixels).save(path, quality=QUALITY)
     return paths
+
+
+def photograph_pack(folder: Path, *, size: int, count: int) -> Pack:
+    """Pack photographs of two classes, drawn at the size that they are shown in.
+
+    Args:
+        folder: Where pictures and pack go.
+        size: Their side, pixels.
+        count: How many, half of each class.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     photograph_pack(Path(place), size=16, count=4).images.shape
+        (4, 16, 16, 3)
+    """
+    for name, part in (("a", count // 2), ("b", count - count // 2)):
+        write_photographs(folder / "photographs" / name, count=part, side=size, seed=ord(name))
+    return pack(open_dataset(folder / "photographs"), size, cache=folder, progress=False)
 
 
 def _photograph(side: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What a prompt before the teacher adds to a step of distillation, on training's own code."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from fopro_lab.data import Pack
 from fopro_lab.models import Teacher, build_student
 from fopro_lab.training.actors import Actors, build_prompt
 from fopro_lab.training.epochs import train_epoch
+from fopro_lab.training.schedule import PROMPTING
 from fopro_lab.training.stages import Stage, set_stage
 
 UNPROMPTED = "EKD step, no prompt"
@@ -45,7 +47,7 @@ def bench_steps(
         forms: Of the prompts.
 
     Returns:
-        The table of `compare_rounds`, steps a second.
+        The table of `compare_rounds`, pictures a second.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
@@ -55,50 +57,54 @@ def bench_steps(
         ...     label="steps", forms=["ring"])["variant"].tolist()
         ['EKD step, no prompt', 'EKD step, prompt of form ring']
     """
-    asked: list[tuple[str, PromptForm | None, float]] = [(UNPROMPTED, None, 0.0)]
-    asked += [(f"EKD step, prompt of form {form}", form, STEP_GOAL) for form in forms]
+    asked: list[tuple[str, dict[str, Any], float]] = [(UNPROMPTED, {}, 0.0)]
+    asked += [
+        (f"EKD step, prompt of form {form}", {"method": "fopro", "prompt_form": form}, STEP_GOAL)
+        for form in forms
+    ]
     variants = [
         Variant(
-            name, _steps(stage_of(teacher, packed, student=student, batch=batch, form=form)), goal
+            name,
+            epoch_of(stage_of(teacher, packed, student=student, batch=batch, **knobs)),
+            goal,
         )
-        for name, form, goal in asked
+        for name, knobs, goal in asked
     ]
     return side_by_side(variants, rounds=rounds, label=label, device=teacher.mean.device)
 
 
-def stage_of(
-    teacher: Teacher, packed: Pack, *, student: str, batch: int, form: PromptForm | None
-) -> Stage:
+def stage_of(teacher: Teacher, packed: Pack, *, student: str, batch: int, **knobs: Any) -> Stage:
     """Set an epoch up, as `distill` does, for a teacher that need not have weights in a file.
 
     Args:
         teacher: On the device to compute on; shared, since nothing changes it.
-        packed: All its pictures are trained on.
+        packed: All its pictures are trained on, unaugmented.
         student: Name for `build_student`; new, from seed 0.
         batch: Pictures a step.
-        form: Of a prompt at the identity, before every batch; None is EKD alone.
+        knobs: Of `TrainConfig`; the method is EKD if none is given.
 
     Returns:
-        What `train_epoch` takes.
+        What `train_epoch` takes; a prompt is at the identity.
     """
     config = TrainConfig.from_mapping(
         {
-            "method": "fopro" if form else "ekd",
+            "method": "ekd",
             "student": student,
             "image_size": packed.size,
             "batch_size": batch,
             "augment": "none",
             "prompted_fraction": 1.0,
-            **({"prompt_form": form} if form else {}),
+            **knobs,
         }
     )
     device = teacher.mean.device
     fabric = Fabric(accelerator=device.type, devices=1, precision=config.precision)
     counts = np.bincount(packed.labels, minlength=len(packed.dataset.class_names))
+    prompted = config.method in PROMPTING
     actors = Actors(
         build_student(student, classes=len(counts), teacher_dim=teacher.feature_dim).to(device),
         teacher,
-        build_prompt(config, size=packed.size, seed=0).to(device) if form else None,
+        build_prompt(config, size=packed.size, seed=0).to(device) if prompted else None,
         head=None,
     )
     rows = np.arange(len(packed))
@@ -107,11 +113,19 @@ def stage_of(
     )
 
 
-def _steps(stage: Stage) -> Callable[[], int]:
-    steps = len(stage.rows) // stage.config.batch_size
+def epoch_of(stage: Stage) -> Callable[[], int]:
+    """Make a run of one epoch that tells its number of pictures.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset, pack
+        >>> from fopro_lab.models import load_teacher
+        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> epoch_of(stage_of(load_teacher("builtin"), packed, student="small", batch=10))()
+        20
+    """
 
     def run() -> int:
         train_epoch(stage, 0)
-        return steps
+        return stage.batches * stage.batch_size
 
     return run

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +44,41 @@ def bench_fourier(
 
     tables = run(rounds=rounds, size=size)
     _tell_bench("fourier", tables, machine_facts(), out=out, as_json=as_json)
+
+
+@bench_app.command("step")
+def bench_step(
+    out: Out = "",
+    rounds: Annotated[int, typer.Option(help="Rounds that count.")] = 5,
+    size: Annotated[int, typer.Option(help="Side of the pictures, pixels.")] = 224,
+    batch: Annotated[int, typer.Option(help="Pictures a step.")] = 32,
+    as_json: AsJson = False,
+) -> None:
+    """Time the engine's steps against the published one, with memory and ceilings."""
+    from fopro_lab.bench import bench_step as run
+    from fopro_lab.bench import machine_facts
+
+    tables = run(rounds=rounds, size=size, batch=batch)
+    _tell_bench("step", tables, machine_facts(), out=out, as_json=as_json)
+
+
+@bench_app.command("all")
+def bench_all(
+    out: Out = "",
+    rounds: Annotated[int, typer.Option(help="Rounds that count.")] = 5,
+    size: Annotated[int, typer.Option(help="Side of the larger pictures, pixels.")] = 224,
+) -> None:
+    """Run all benchmarks one after the other; keep the machine free of other work meanwhile."""
+    from fopro_lab import bench
+
+    runs: dict[str, Callable[..., dict[str, pd.DataFrame]]] = {
+        "data": bench.bench_data,
+        "fourier": bench.bench_fourier,
+        "step": bench.bench_step,
+    }
+    for name, run in runs.items():
+        tables = run(rounds=rounds, size=size)
+        _tell_bench(name, tables, bench.machine_facts(), out=out, as_json=False)
 
 
 def _tell_bench(
