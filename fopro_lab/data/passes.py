@@ -83,18 +83,31 @@ class Pass:
         """Yield images and labels."""
         import torch  # late: so that the room can be entered without it
 
+        from fopro_lab.data.ahead import read_ahead
         from fopro_lab.data.augment import apply_augmentations
         from fopro_lab.data.pixels import float_images, read_pixels
 
-        device = self.options.device
+        device = torch.device(self.options.device)
         rows, drawn = self._drawn()
-        for part in self.parts():
-            pixels = read_pixels(self.pack, rows[part]).to(device)
+
+        def read(part: slice) -> tuple[slice, Tensor, Tensor]:
+            labels = torch.from_numpy(self.pack.labels[rows[part]])
+            return part, read_pixels(self.pack, rows[part]), labels
+
+        def read_pinned(part: slice) -> tuple[slice, Tensor, Tensor]:
+            _, pixels, labels = read(part)
+            return part, pixels.pin_memory(), labels.pin_memory()
+
+        # A CPU has no time to read in while it computes; a GPU has, and fetches what is pinned.
+        cuda = device.type == "cuda"
+        passed = read_ahead(self.parts(), read_pinned) if cuda else map(read, self.parts())
+        for part, pixels, labels in passed:
+            pixels = pixels.to(device, non_blocking=cuda)
             if self.options.augment == "none":
                 images = float_images(pixels)
             else:
                 images = apply_augmentations(pixels, drawn.rows(part), mode=self.options.mode)
-            yield images, torch.from_numpy(self.pack.labels[rows[part]]).to(device)
+            yield images, labels.to(device, non_blocking=cuda)
 
     def _drawn(self) -> tuple[np.ndarray, Augmentations]:
         """Draw the order of the rows and what happens to each."""
