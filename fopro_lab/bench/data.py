@@ -14,12 +14,12 @@ from PIL import Image
 
 from fopro_lab.bench.pictures import SIDE, write_photographs
 from fopro_lab.bench.published import published_transforms, read_batch
-from fopro_lab.bench.timing import Variant, compare_rounds, time_rounds
+from fopro_lab.bench.side_by_side import side_by_side
+from fopro_lab.bench.timing import Variant
 from fopro_lab.config import Decoder
 from fopro_lab.data import Pack, augment_batch, batches, open_dataset, pack, read_pixels
 from fopro_lab.data.augment import AugmentMode
 from fopro_lab.models.published import IMAGENET_MEAN, IMAGENET_STD
-from fopro_lab.progress import progress
 
 BATCH = 32  # pictures, as published
 PACKING_ROUNDS = 5  # of half a minute
@@ -104,7 +104,7 @@ def _bench_batches(packed: Pack, rounds: int) -> pd.DataFrame:
             Variant(f"packed, {mode} augmentation on the GPU", _augmented(packed, mode, "cuda"))
             for mode in modes
         ]
-    return _compared(variants, rounds, PUBLISHED)
+    return side_by_side(variants, rounds=rounds, label=PUBLISHED)
 
 
 def _augmented(packed: Pack, mode: AugmentMode, device: str) -> Callable[[], int]:
@@ -163,7 +163,7 @@ def _bench_packing(folder: Path, size: int, rounds: int) -> pd.DataFrame:
     if cores > 1:
         name = f"pack, exact, {cores} processes"
         variants.append(Variant(name, packing(cores, "exact"), goal=cores / 1.1))
-    return _compared(variants, rounds, DECODING)
+    return side_by_side(variants, rounds=rounds, label=DECODING)
 
 
 def _repeated(folder: Path, target: Path, *, times: int) -> Path:
@@ -236,13 +236,3 @@ def _bench_opening(folder: Path, many: int, rounds: int) -> pd.DataFrame:
             "goal": [np.nan, np.nan, 50.0],
         }
     )
-
-
-def _compared(variants: list[Variant], rounds: int, reference: str) -> pd.DataFrame:
-    timed = time_rounds(
-        variants,
-        rounds=rounds,
-        watch=lambda steps: progress(steps, total=rounds + 1, label=f"timing: {reference}"),
-    )
-    goals = {variant.name: variant.goal for variant in variants if variant.goal}
-    return compare_rounds(timed, reference=reference, goals=goals)
