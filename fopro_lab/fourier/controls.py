@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fopro_lab.fourier.prompts import FourierPrompt
-from fopro_lab.fourier.shares import Share
+from fopro_lab.fourier.shares import Share, draw
 from fopro_lab.fourier.spectrum import radial_frequency
 
 
@@ -47,8 +47,8 @@ def random_gain_like(
     """
     bins, mirrors = _pairs(*size)
     bins, mirrors = bins.to(gain.device), mirrors.to(gain.device)
-    drawn = (share or Share(0, len(gain), len(gain))) if per_picture else Share(0, 1, 1)
-    cells = drawn.randn(*prompt.shape, generator=generator)
+    count, share = (len(gain), share) if per_picture else (1, None)
+    cells = draw(count, *prompt.shape, generator=generator, share=share)
     place = next(prompt.parameters()).device
     target = _ranked(prompt.spread(cells.to(place), size=size).to(gain), bins)
     source = _ranked(prompt.mean_gain(size=size)[None].to(gain), bins)

@@ -16,7 +16,7 @@ from fopro_lab.fourier.forms import CellNetwork, Form, LogSpectrum, cells_shape,
 from fopro_lab.fourier.maps import mirror, resample
 from fopro_lab.fourier.partition import ring_edges, ring_gain
 from fopro_lab.fourier.scaling import scale_spectrum
-from fopro_lab.fourier.shares import Share
+from fopro_lab.fourier.shares import Share, draw
 from fopro_lab.fourier.spectrum import at_least_single, check_images
 from fopro_lab.fourier.waves import sum_of_waves
 
@@ -158,8 +158,8 @@ class FourierPrompt(nn.Module):
         if self.form != "generator":
             gain = self.mean_gain(size=size)
             return gain.expand(batch, *gain.shape)
-        share, place = share or Share(0, batch, batch), self.network.first.weight.device
-        noise = share.randn(self.noise, generator=generator, device=place)
+        place = self.network.first.weight.device
+        noise = draw(batch, self.noise, generator=generator, device=place, share=share)
         return self.spread(self.network(noise), size=size)
 
     def mean_gain(self, *, size: tuple[int, int] | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fopro_lab.fourier import FourierPrompt, random_gain_like
-from fopro_lab.fourier.shares import Share
+from fopro_lab.fourier.shares import Share, draw
 
 
 def seeded() -> torch.Generator:
@@ -44,7 +44,7 @@ def test_places_of_two_shares_are_those_of_the_batch(per_picture):
     assert torch.equal(places(gain[3:]), places(gain)[3:]) == (not per_picture)
 
 
-def test_a_share_of_all_draws_what_torch_draws():
-    assert torch.equal(
-        Share(0, 5, 5).randn(2, generator=seeded()), torch.randn(5, 2, generator=seeded())
-    )
+def test_without_a_share_is_drawn_what_torch_draws():
+    whole = torch.randn(5, 2, generator=seeded())
+    assert torch.equal(draw(5, 2, generator=seeded()), whole)
+    assert torch.equal(draw(2, 2, generator=seeded(), share=Share(3, 5, 5)), whole[3:])
