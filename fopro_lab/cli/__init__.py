@@ -42,10 +42,11 @@ def main() -> None:
             print(told, file=sys.stderr)
             sys.exit(error.exit_code)
         _leave(f"{told} (see --help)", code=error.exit_code)
-    except InputError as error:
-        _leave(str(error), code=2)
-    except WorkError as error:
-        _leave(str(error), code=1)
+    except (InputError, WorkError) as error:
+        code = 2 if isinstance(error, InputError) else 1
+        if error.told:  # by another of several processes, or within the run
+            sys.exit(code)
+        _leave(str(error), code=code)
     except BrokenPipeError:
         os._exit(1)  # whoever read the output is gone; flushing it again would only complain
     except Exception as error:

@@ -1,5 +1,6 @@
 """`fopro train`, `probe`, `report`, `compare` and `ledger`: the laboratory's own work."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,13 +23,19 @@ def train(
     from fopro_lab.config import TrainConfig
     from fopro_lab.settings import explained
 
-    config = read_config(TrainConfig, settings, file)
+    try:
+        config = read_config(TrainConfig, settings, file)
+    except InputError as error:  # started by torchrun, one process a machine says it
+        error.told = os.environ.get("LOCAL_RANK", "0") != "0"
+        raise
     if print_config:
         print(explained(config))
         return
-    from fopro_lab.training import distill, run_name
+    from fopro_lab.training import distill, is_first, run_name
 
     run = distill(config, out=out or Path("runs") / run_name(config))
+    if not is_first():
+        return
     scores = run.table(resamples=1000)
     headline = scores[scores["scope"] != "class"]
     if as_json:

@@ -33,6 +33,9 @@ class StepConfig(Config):
     accumulate: int = Field(
         1, ge=1, description="batches whose gradients make one step; batch norms see each alone"
     )
+    sync_batch_norm: bool = Field(
+        False, description="batch norms see the batch of all processes, not their own share of it"
+    )
     ema_decay: float = Field(
         0.0, ge=0, lt=1, description="moving average of the weights, which is then judged; 0 is off"
     )

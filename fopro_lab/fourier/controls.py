@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fopro_lab.fourier.prompts import FourierPrompt
+from fopro_lab.fourier.shares import Share, draw
 from fopro_lab.fourier.spectrum import radial_frequency
 
 
@@ -15,6 +16,7 @@ def random_gain_like(
     *,
     size: tuple[int, int],
     per_picture: bool = False,
+    share: Share | None = None,
 ) -> Tensor:
     """Move a prompt's gains to other frequencies.
 
@@ -31,6 +33,7 @@ def random_gain_like(
             every batch and at any size.
         size: Height and width of the pictures, pixels.
         per_picture: Draw an arrangement for each picture; averaged over pictures, little is left.
+        share: Stretch of a batch that the pictures are; None is all of it.
 
     Returns:
         ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, equal in mirrored rows of column 0 and
@@ -44,8 +47,8 @@ def random_gain_like(
     """
     bins, mirrors = _pairs(*size)
     bins, mirrors = bins.to(gain.device), mirrors.to(gain.device)
-    count = len(gain) if per_picture else 1
-    cells = torch.randn(count, *prompt.shape, generator=generator, device=generator.device)
+    count, share = (len(gain), share) if per_picture else (1, None)
+    cells = draw(count, *prompt.shape, generator=generator, share=share)
     place = next(prompt.parameters()).device
     target = _ranked(prompt.spread(cells.to(place), size=size).to(gain), bins)
     source = _ranked(prompt.mean_gain(size=size)[None].to(gain), bins)

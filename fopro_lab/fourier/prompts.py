@@ -16,6 +16,7 @@ from fopro_lab.fourier.forms import CellNetwork, Form, LogSpectrum, cells_shape,
 from fopro_lab.fourier.maps import mirror, resample
 from fopro_lab.fourier.partition import ring_edges, ring_gain
 from fopro_lab.fourier.scaling import scale_spectrum
+from fopro_lab.fourier.shares import Share, draw
 from fopro_lab.fourier.spectrum import at_least_single, check_images
 from fopro_lab.fourier.waves import sum_of_waves
 
@@ -95,7 +96,9 @@ class FourierPrompt(nn.Module):
         else:
             self.cells = nn.Parameter(torch.zeros(self.shape))
 
-    def gain(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def gain(
+        self, images: Tensor, generator: torch.Generator | None = None, share: Share | None = None
+    ) -> Tensor:
         """Return the gain of each picture.
 
         Args:
@@ -103,6 +106,7 @@ class FourierPrompt(nn.Module):
                 form at their number and size alone.
             generator: Source of the generator's noise, on any device; None is torch's global one.
                 The other forms draw nothing.
+            share: Stretch of a batch that ``images`` are; None is all of it.
 
         Returns:
             ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, differentiable.
@@ -121,7 +125,7 @@ class FourierPrompt(nn.Module):
         if self.form == "image":
             return self.spread(self.network(self.spectrum(images)), size=size)
         # len(images) would be a constant of an exported prompt
-        return self.sample_gain(images.shape[0], generator, size=size)
+        return self.sample_gain(images.shape[0], generator, size=size, share=share)
 
     def sample_gain(
         self,
@@ -129,6 +133,7 @@ class FourierPrompt(nn.Module):
         generator: torch.Generator | None = None,
         *,
         size: tuple[int, int] | None = None,
+        share: Share | None = None,
     ) -> Tensor:
         """Draw one gain for each picture of a batch, where the pictures do not matter.
 
@@ -136,6 +141,7 @@ class FourierPrompt(nn.Module):
             batch: Number of pictures.
             generator: As in `gain`.
             size: Height and width of the pictures, pixels; None is the prompt's own.
+            share: As in `gain`.
 
         Returns:
             ``(batch, C, H, W // 2 + 1)``, dimensionless, 1 at DC, differentiable.
@@ -152,10 +158,8 @@ class FourierPrompt(nn.Module):
         if self.form != "generator":
             gain = self.mean_gain(size=size)
             return gain.expand(batch, *gain.shape)
-        if generator is None:
-            noise = torch.randn(batch, self.noise, device=self.network.first.weight.device)
-        else:
-            noise = torch.randn(batch, self.noise, generator=generator, device=generator.device)
+        place = self.network.first.weight.device
+        noise = draw(batch, self.noise, generator=generator, device=place, share=share)
         return self.spread(self.network(noise), size=size)
 
     def mean_gain(self, *, size: tuple[int, int] | None = None) -> Tensor:
@@ -233,10 +237,6 @@ class FourierPrompt(nn.Module):
 
         Args:
             factor: 0 to 1, on what the bound is put on.
-
-        Example:
-            >>> prompt = FourierPrompt("ring")
-            >>> prompt.shrink_(0.5)
         """
         if self.form in ("generator", "image"):
             self.network.last.weight.mul_(factor)

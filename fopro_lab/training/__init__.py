@@ -9,6 +9,7 @@ from fopro_lab.training.folders import TrainedRun, run_name
 from fopro_lab.training.losses import balanced_softmax_loss, cosine_distance, distillation_loss
 from fopro_lab.training.prompted import PromptedTeacher
 from fopro_lab.training.references import natural_distance, reference_of
+from fopro_lab.training.starting import is_first
 
 __all__ = [
     "HeldOut",
@@ -21,6 +22,7 @@ __all__ = [
     "distillation_loss",
     "draw_held_out",
     "explore",
+    "is_first",
     "natural_distance",
     "prompt_drifts",
     "reference_of",

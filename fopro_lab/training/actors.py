@@ -12,6 +12,7 @@ from fopro_lab.config import PromptConfig, TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt, random_gain_like
 from fopro_lab.fourier.scaling import scale_spectrum
+from fopro_lab.fourier.shares import Share
 from fopro_lab.models import Student, Teacher, build_student, load_from
 from fopro_lab.training.judging import active_objectives
 from fopro_lab.training.objectives import TaskHead
@@ -130,6 +131,7 @@ def prompted(
     generator: torch.Generator,
     places: torch.Generator | None = None,
     per_picture: bool = False,
+    share: Share | None = None,
 ) -> Tensor:
     """Put the prompt, or its random control, before the teacher; no gradient flows.
 
@@ -140,6 +142,7 @@ def prompted(
         places: Source of the places that its gains are moved to; None leaves them. Seeded alike
             for every batch, all of them get the same places.
         per_picture: Draw places for each picture.
+        share: Stretch of a batch that the pictures are; None is all of it.
 
     Returns:
         ``(B, 3, H, W)``, not clipped.
@@ -150,12 +153,13 @@ def prompted(
         >>> prompted(torch.rand(2, 3, 8, 8), prompt, generator=noise, places=places).shape
         torch.Size([2, 3, 8, 8])
     """
-    if places is None:
-        return prompt(images, generator)
-    size = (images.shape[2], images.shape[3])
-    gain = prompt.gain(images, generator)
-    moved = random_gain_like(prompt, gain, places, size=size, per_picture=per_picture)
-    return scale_spectrum(images, moved)
+    gain = prompt.gain(images, generator, share=share)
+    if places is not None:
+        size = (images.shape[2], images.shape[3])
+        gain = random_gain_like(
+            prompt, gain, places, size=size, per_picture=per_picture, share=share
+        )
+    return scale_spectrum(images, gain)
 
 
 def places_of(config: TrainConfig, noise: torch.Generator) -> torch.Generator:

@@ -1,7 +1,7 @@
 """Training a student: begun once, resumed or returned, tested once."""
 
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from fopro_lab.training.saving import Saver
 from fopro_lab.training.schedule import PROMPTING, explores
 from fopro_lab.training.stages import Stage, build_stage
 from fopro_lab.training.standing import Position, Standing
+from fopro_lab.training.starting import Started, start
 from fopro_lab.training.telling import Teller
 
 
@@ -38,7 +39,8 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
 
     Started again with the same config and folder, it goes on from its last checkpoint, or returns
     what is there; a folder that holds another run is refused. However often and wherever it was
-    stopped, on a CPU it ends with the bits of a run that never was.
+    stopped, on a CPU it ends with the bits of a run that never was. Started by torchrun in several
+    processes, they share the work, and the first alone writes.
 
     Args:
         config: Method (a baseline without a teacher, too), data, teacher, prompt and recipe.
@@ -50,8 +52,8 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
 
     Raises:
         InputError: If the input is wrong or the folder holds another run.
-        WorkError: If losses stop being finite, the disk or a GPU's memory is full, or another
-            process holds the folder; the last checkpoint is kept.
+        WorkError: If losses stop being finite, the disk or a GPU's memory is full, another run
+            holds the folder, or a process has ended; the last checkpoint is kept.
 
     Example:
         >>> import tempfile
@@ -61,31 +63,42 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
         'done'
     """
     folder = Path(out).expanduser()
-    packed, split = prepare(config, progress=verbose)
+    started = start(config)
+    with started.processes.heard():
+        return _distilled(config, folder, started, verbose and started.processes.first)
+
+
+def _distilled(config: TrainConfig, folder: Path, started: Started, verbose: bool) -> TrainedRun:
+    processes = started.processes
+    packed, split = processes.first_then_others(lambda: prepare(config, progress=verbose))
     dataset = packed.dataset
     prints = {"data_fingerprint": dataset.fingerprint, "split_fingerprint": split.fingerprint}
     if config.prompt_file and config.method in PROMPTING:
         prints["prompt_file_sha256"] = _prompt_hash(config)
-    run = found_run(folder, config, prints)
+    processes.agree({"config": identity(config), **prints})
+    run = processes.first_does(lambda: found_run(folder, config, prints))
     if run is not None and run.state == "done":
         return run
-    with locked(folder):
+    with ExitStack() as stack:
+        processes.first_does(lambda: stack.enter_context(locked(folder)))
         if config.threads:
             torch.set_num_threads(config.threads)
-        stage = build_stage(config, packed, split)
+        stage = build_stage(config, packed, split, started=started)
         manifest = {**_manifest(stage, dataset, split), **prints}
+        processes.agree({"teacher": _teacher_hash(manifest)})
         standing = _resume(stage, folder, manifest)
         manifest["started"] = standing.started
-        write_manifest(folder, {**manifest, "state": "running"})
+        processes.first_does(lambda: write_manifest(folder, {**manifest, "state": "running"}))
         try:
             with deterministic(config.deterministic):
                 _train(stage, split, standing, folder, verbose)
                 _finish(stage, split, standing, folder, manifest)
         except WorkError as error:
             with suppress(WorkError):  # the disk may be full for this, too
-                write_manifest(folder, {**manifest, "state": "failed", "reason": str(error)})
+                if processes.first:
+                    write_manifest(folder, {**manifest, "state": "failed", "reason": str(error)})
             raise
-    return TrainedRun.read(folder)
+    return processes.first_does(lambda: TrainedRun.read(folder))
 
 
 def _manifest(stage: Stage, dataset: Dataset, split: Split) -> dict[str, Any]:
@@ -102,13 +115,12 @@ def _manifest(stage: Stage, dataset: Dataset, split: Split) -> dict[str, Any]:
         "selected_by": "balanced accuracy on validation",
         "seeds": {"training": config.seed, "split": config.split_seed},
         **origin(stage.fabric.device),
+        "processes": stage.processes.world_size,
     }
 
 
 def _resume(stage: Stage, folder: Path, manifest: dict[str, Any]) -> Standing:
-    for left in folder.rglob(".*.part"):  # of a process that was killed while it wrote
-        left.unlink(missing_ok=True)
-    state = load_checkpoint(folder, tell=lambda line: sys.stderr.write(f"{line}\n"))
+    state = stage.processes.first_does(lambda: _read_state(folder))
     if state is None:
         return Standing()
     if state["teacher"] != _teacher_hash(manifest):
@@ -117,6 +129,12 @@ def _resume(stage: Stage, folder: Path, manifest: dict[str, Any]) -> Standing:
         )
     stage.load_state(state)
     return Standing.from_state(state["standing"], device=stage.fabric.device)
+
+
+def _read_state(folder: Path) -> dict[str, Any] | None:
+    for left in folder.rglob(".*.part"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
+    return load_checkpoint(folder, tell=lambda line: sys.stderr.write(f"{line}\n"))
 
 
 def _prompt_hash(config: TrainConfig) -> str:
@@ -155,6 +173,12 @@ def _learn(stage: Stage, standing: Standing, saver: Saver, teller: Teller) -> di
         return _explore_and_exploit(stage, standing, saver, teller)
     except torch.OutOfMemoryError:
         pass  # what its frames held must be gone before smaller batches are tried
+    if stage.processes.many:  # the others are in the midst of a step that this one cannot end
+        each = stage.batch_size // stage.processes.world_size
+        raise WorkError(
+            f"out of GPU memory with batch_size = {stage.batch_size}, {each} a process; "
+            f"try batch_size={stage.batch_size // 2} accumulate={2 * stage.config.accumulate}"
+        )
     size = fitting_size(lambda size: try_step(stage, standing.epoch, size), below=stage.batch_size)
     fits = f"batch_size={size} accumulate={-(-stage.batch_size // size)} fits" if size else ""
     raise WorkError(
@@ -185,7 +209,14 @@ def _explore_and_exploit(
 def _judge(stage: Stage, split: Split, standing: Standing) -> float:
     """Validate the epoch that has just ended, and keep its student if it is the best."""
     student = stage.judged
-    logits = predict(student, stage.packed, split.val, size=stage.config.student_size)
+    stage.processes.alike(student)  # unsynchronised batch norms have seen different pictures
+    logits = predict(
+        student,
+        stage.packed,
+        split.val,
+        size=stage.config.student_size,
+        processes=stage.processes,
+    )
     score = balanced_accuracy(stage.packed.labels[split.val], logits.argmax(axis=1))
     if score > standing.best_score:
         standing.best_epoch, standing.best_score = standing.epoch + 1, score
@@ -199,21 +230,24 @@ def _finish(
     """Test the best epoch, once, and close the run; the manifest is written last."""
     student = stage.actors.student
     student.load_state_dict(standing.best_student)
-    size = stage.config.student_size
-    write_weights(folder, standing.best_student, stage.actors.prompt)
-    write_predictions(
-        folder / "predictions.parquet", prediction_table(student, stage.packed, split, size=size)
-    )
-    write_manifest(
-        folder,
-        {
-            **manifest,
-            "state": "done",
-            "best_epoch": standing.best_epoch,
-            "epochs_done": standing.epoch,
-            "scores": {"val_balanced_accuracy": standing.best_score},
-            "finished": now(),
-            "wall_seconds": round(standing.seconds, 1),
-        },
-    )
-    forget_previous(folder)
+    size, processes = stage.config.student_size, stage.processes
+    table = prediction_table(student, stage.packed, split, size=size, processes=processes)
+
+    def close() -> None:
+        write_weights(folder, standing.best_student, stage.actors.prompt)
+        write_predictions(folder / "predictions.parquet", table)
+        write_manifest(
+            folder,
+            {
+                **manifest,
+                "state": "done",
+                "best_epoch": standing.best_epoch,
+                "epochs_done": standing.epoch,
+                "scores": {"val_balanced_accuracy": standing.best_score},
+                "finished": now(),
+                "wall_seconds": round(standing.seconds, 1),
+            },
+        )
+        forget_previous(folder)
+
+    processes.first_does(close)

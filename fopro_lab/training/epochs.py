@@ -76,6 +76,8 @@ def explore_epoch(stage: Stage, epoch: int, *, teller: Teller | None = None) -> 
             student_size=config.student_size,
             generator=generator_for(config.seed, epoch, purpose="explore noise"),
         )
+    # All did it alike: batch statistics cannot be added up. Last digits may differ by machine.
+    stage.processes.alike(actors.prompt, actors.head)
     history.insert(0, "epoch", epoch + 1)
     return history
 
@@ -120,10 +122,11 @@ def train_epoch(
         )
     while position.batch < stage.batches:
         step = Step(stage, min(config.accumulate, stage.batches - position.batch))
-        for images, labels in islice(passed, step.parts):
+        for number, (images, labels) in enumerate(islice(passed, step.parts), start=1):
             prompt_it = float(torch.rand((), generator=position.chance)) < share
             noise = position.noise if prompt_it else None
-            step.add(batch_losses(stage, images, labels, noise))
+            with stage.fabric.no_backward_sync(stage.student, enabled=number < step.parts):
+                step.add(batch_losses(stage, images, labels, noise))
         losses, broken = step.take()
         position.advance(step.parts, losses, broken)
         ended = position.batch >= stage.batches
@@ -219,5 +222,7 @@ def _drawing(stage: Stage, epoch: int) -> dict[str, Any]:
         "seed": config.seed,
         "epoch": epoch,
         "epochs": config.epochs,
+        "rank": stage.processes.rank,
+        "world_size": stage.processes.world_size,
         "device": stage.fabric.device,
     }

@@ -7,11 +7,18 @@ import torch
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.models import Student
 from fopro_lab.training.judging import shrink
+from fopro_lab.training.processes import Processes
 
 
 @torch.inference_mode()
 def predict(
-    student: Student, pack: Pack, rows: np.ndarray, *, size: int = 0, batch_size: int = 128
+    student: Student,
+    pack: Pack,
+    rows: np.ndarray,
+    *,
+    size: int = 0,
+    batch_size: int = 128,
+    processes: Processes | None = None,
 ) -> np.ndarray:
     """Classify some pictures, unaugmented and unprompted.
 
@@ -21,6 +28,7 @@ def predict(
         rows: Row numbers.
         size: Side of the picture the student sees, pixels; 0 is the pack's.
         batch_size: Pictures a pass.
+        processes: Who shares the rows, all with the same student; None is this process alone.
 
     Returns:
         Logits ``(N, K)``, float32, in the order of ``rows``.
@@ -34,11 +42,24 @@ def predict(
     """
     student.eval()
     device = student.mean.device
-    passes = batches(pack, rows, batch_size=batch_size, device=device)
-    return torch.cat([student.classify(shrink(x, size)).float().cpu() for x, _ in passes]).numpy()
+    processes = processes or Processes()
+    share = processes.share(len(rows))
+    own = rows[share.start : share.stop]
+    logits = [torch.empty(0, student.classifier.out_features)]
+    if len(own) or not processes.many:  # fewer rows than processes leave some without
+        passes = batches(pack, own, batch_size=batch_size, device=device)
+        logits += [student.classify(shrink(x, size)).float().cpu() for x, _ in passes]
+    return processes.joined(torch.cat(logits).numpy(), len(rows))
 
 
-def prediction_table(student: Student, pack: Pack, split: Split, *, size: int = 0) -> pd.DataFrame:
+def prediction_table(
+    student: Student,
+    pack: Pack,
+    split: Split,
+    *,
+    size: int = 0,
+    processes: Processes | None = None,
+) -> pd.DataFrame:
     """Classify validation and test pictures into the table that every verdict reads.
 
     Args:
@@ -46,6 +67,7 @@ def prediction_table(student: Student, pack: Pack, split: Split, *, size: int = 
         pack: The pictures.
         split: Which are held out.
         size: Side of the picture the student sees, pixels; 0 is the pack's.
+        processes: As of `predict`.
 
     Returns:
         See `fopro_lab.evaluation.predictions`.
@@ -64,7 +86,7 @@ def prediction_table(student: Student, pack: Pack, split: Split, *, size: int = 
     for name, rows in (("val", split.val), ("test", split.test)):
         part = pack.dataset.table.iloc[rows][["image", "group", "source", "label"]].copy()
         part.insert(3, "split", name)
-        logits = predict(student, pack, rows, size=size)
+        logits = predict(student, pack, rows, size=size, processes=processes)
         columns = [f"logit_{class_name}" for class_name in pack.dataset.class_names]
         parts.append(part.join(pd.DataFrame(logits, columns=columns, index=part.index)))
     return pd.concat(parts, ignore_index=True)

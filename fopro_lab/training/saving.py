@@ -15,7 +15,7 @@ from fopro_lab.training.standing import Position, SkippedStep, Standing
 
 @dataclass
 class Saver:
-    """Writes tables and checkpoints of one run.
+    """Writes tables and checkpoints of one run; of several processes, the first does.
 
     An exploration is never saved half done: it is repeated, to the same bits, from the state that
     it started from, and what comes after it can be saved at once.
@@ -46,6 +46,8 @@ class Saver:
     def within_epoch(self, position: Position) -> None:
         """Save between two steps, if the last time is long enough ago."""
         minutes = self.stage.config.checkpoint_minutes
+        if not self.stage.processes.first:
+            return  # it alone looks at the clock; the others wait for its next step
         if minutes and time.monotonic() - self.saved >= 60 * minutes:
             position.seconds = self.seconds()
             self.standing.position = position
@@ -61,7 +63,7 @@ class Saver:
         for image in table["image"].iloc[step.rows]:
             row = {"epoch": step.epoch + 1, "batch": step.batch + 1, "broken": step.broken}
             self.standing.skipped.append({**row, "image": str(image)})
-        self._write_tables()
+        self.stage.processes.first_does(self._write_tables)
         steps = self.standing.skipped_steps()
         if steps > config.max_skipped:
             raise WorkError(
@@ -73,10 +75,10 @@ class Saver:
     def after_epoch(self) -> None:
         """Write the tables, then the checkpoint, since it alone says the epoch is done."""
         self.standing.position = None
-        config = self.stage.config
-        self._write_tables()
+        config, first_does = self.stage.config, self.stage.processes.first_does
+        first_does(self._write_tables)
         if self.standing.epoch % config.checkpoint_epochs == 0 or self.standing.ended(config):
-            self._save()
+            first_does(self._save)
 
     def _write_tables(self) -> None:
         for name in ("history", "exploration", "skipped"):

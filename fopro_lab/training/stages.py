@@ -1,7 +1,7 @@
 """What a run works with from epoch to epoch, built from its config and put back after a stop."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +17,10 @@ from fopro_lab.models import Student, Teacher
 from fopro_lab.models.quick import quick_teacher
 from fopro_lab.training.actors import Actors, build_actors
 from fopro_lab.training.averaging import Average
+from fopro_lab.training.batch_norms import synchronised
 from fopro_lab.training.optimising import build_optimiser, build_schedule
+from fopro_lab.training.processes import Processes
+from fopro_lab.training.starting import Started, start
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,7 @@ class Stage:
         schedule: Of the learning rate; None where that never changes.
         average: Of the student's weights; None keeps none.
         encoder: The teacher in the form that gives the student's targets, fast; None without one.
+        processes: Who shares the batches.
     """
 
     config: TrainConfig
@@ -51,11 +55,13 @@ class Stage:
     schedule: LRScheduler | None = None
     average: Average | None = None
     encoder: Teacher | None = None
+    processes: Processes = field(default_factory=Processes)
 
     @property
     def batch_size(self) -> int:
-        """Pictures a batch: no more than there are."""
-        return min(self.config.batch_size, len(self.rows))
+        """Pictures a batch, of all processes: no more than there are, and as many for each."""
+        size = min(self.config.batch_size, len(self.rows))
+        return size - size % self.processes.world_size
 
     @property
     def batches(self) -> int:
@@ -88,24 +94,29 @@ class Stage:
             self.average.load_state_dict(state["average"])
 
 
-def build_stage(config: TrainConfig, packed: Pack, split: Split) -> Stage:
+def build_stage(
+    config: TrainConfig, packed: Pack, split: Split, *, started: Started | None = None
+) -> Stage:
     """Build networks, optimiser and what goes with them, on the device.
 
     Args:
         config: Of the run.
         packed: The pictures.
         split: Which train, and which validate.
+        started: Device and processes; None chooses them now.
 
     Returns:
         The stage before its first epoch.
 
     Raises:
-        InputError: If a GPU is asked for and there is none, or as `build_actors`.
+        InputError: If there are fewer pictures than processes, or as `start` and `build_actors`.
     """
-    cuda = torch.cuda.is_available() and config.device != "cpu"
-    if config.device == "cuda" and not cuda:
-        raise InputError("device: expected a CUDA device on this machine, got none; use device=cpu")
-    fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision=config.precision)
+    fabric, processes = started or start(config)
+    if len(split.train) < processes.world_size:
+        raise InputError(
+            f"training: {len(split.train)} pictures cannot be shared by {processes.world_size} "
+            "processes; start fewer"
+        )
     counts = split.class_counts(packed.dataset)
     actors = build_actors(config, class_counts=counts, device=fabric.device)
     return set_stage(
@@ -116,6 +127,7 @@ def build_stage(config: TrainConfig, packed: Pack, split: Split) -> Stage:
         rows=split.train,
         class_counts=counts,
         val_rows=split.val,
+        processes=processes,
     )
 
 
@@ -128,6 +140,7 @@ def set_stage(
     rows: np.ndarray,
     class_counts: np.ndarray,
     val_rows: np.ndarray | None = None,
+    processes: Processes | None = None,
 ) -> Stage:
     """Set actors on a stage: with what moves the student, and a fast form of the teacher.
 
@@ -139,10 +152,14 @@ def set_stage(
         rows: Which train.
         class_counts: ``(K,)``, of these.
         val_rows: Which check a prompt.
+        processes: Who shares the batches; None is this process alone.
 
     Returns:
         The stage before its first epoch.
     """
+    processes = processes or Processes()
+    if config.sync_batch_norm and processes.many:
+        synchronised(actors.student, device=fabric.device)
     plain = build_optimiser(actors.student.parameters(), config)
     batches = max(1, len(rows) // config.batch_size)
     schedule = build_schedule(
@@ -162,6 +179,7 @@ def set_stage(
         schedule=schedule,
         average=Average(actors.student, config.ema_decay) if config.ema_decay else None,
         encoder=_encoder(config, actors.teacher),
+        processes=processes,
     )
 
 

@@ -49,13 +49,15 @@ class Step:
             and average are as they were before the step.
         """
         stage = self.stage
+        assert self.values is not None
+        self.values = stage.processes.mean(self.values)  # so that all decide and report alike
         norm = stage.fabric.clip_gradients(
             stage.student,
             stage.optimiser,
             max_norm=stage.config.clip_norm,
             error_if_nonfinite=False,  # True would read the norm, and a GPU wait for that
         )
-        assert self.values is not None and norm is not None
+        assert norm is not None
         broken = broken_part(self.values[0], norm)
         taken = broken == 0
         skip_where(stage.optimiser.optimizer, ~taken)
@@ -101,6 +103,7 @@ def batch_losses(
                 generator=noise,
                 places=places_of(config, noise) if config.method == "random" else None,
                 per_picture=config.random_gains == "per-picture",
+                share=stage.processes.share(len(images) * stage.processes.world_size),
             )
         features = stage.encoder.encode(images)
     features = features.clone()  # what inference mode made cannot take part in a gradient
