@@ -185,6 +185,30 @@ def test_the_fourier_speed_it_tells_is_the_committed_run():
     assert ratio["gain", ours] < ratio["gain", short]  # "gains nothing forward"
 
 
+def test_the_step_speed_it_tells_is_the_committed_run():
+    speed = README.partition("## Speed")[2].partition("\n## ")[0]
+    [name] = re.findall(r"reports/bench/(step-\S+)\.json", speed)
+    tables = json.loads((ROOT / f"reports/bench/{name}.json").read_text())["tables"]
+    steps = {row["variant"]: row for row in tables["step"]}
+    ratio = {name: row["ratio"] for name, row in steps.items()}
+    memory = {row["variant"]: row["share"] for row in tables["memory"]}
+    prompted = {row["variant"]: row["ratio"] for row in tables["prompted"]}
+    shares = [row["share_of_matmul"] for row in tables["ceilings"]]
+    told = (
+        f"{ratio['engine']:.3g} times as fast (1.4 was aimed at)",
+        f"in bfloat16 {ratio['engine, bfloat16']:.3g} times (5 was aimed at",
+        f"at {prompted['FoPro-KD step']:.3g} of EKD's",
+        f"{memory['engine']:.3g} of the script's, in bfloat16 at {memory['engine, bfloat16']:.2g}",
+        f"{shares[0]:.3g} (float32) and {shares[1]:.3g} (bfloat16)",
+    )
+    words = " ".join(speed.split())
+    for part in told:
+        assert part in words, part
+    compiled = ratio["engine, teacher compiled"], ratio["engine, bfloat16, teacher compiled"]
+    assert compiled[0] < ratio["engine"] and compiled[1] < ratio["engine, bfloat16"]
+    assert steps["engine"]["reached"] == "no"  # "was aimed at"
+
+
 def test_the_claims_it_tells_are_the_committed_ones():
     claims = README.partition("## Three claims, tested")[2].partition("\n## ")[0]
     words, folder = " ".join(claims.split()), ROOT / "reports/claims/verdict"

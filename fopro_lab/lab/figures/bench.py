@@ -44,10 +44,12 @@ def plot_ratios(
         ax.plot([row.low, row.high], [place, place], color=_SPREAD, linewidth=1.5)
         if pd.notna(row.goal):
             ax.plot([row.goal] * 2, [place - 0.38, place + 0.38], color=_GOAL, linewidth=2.5)
-        end = max(row.high, row.goal if pd.notna(row.goal) else 0, 1)
-        ax.text(end, place, f"  {row.ratio:.3g}" if place else "  1 (reference)", va="center")
+        # In a column of their own: beside the bars they would stand in the way of the goals.
+        told = f" {row.ratio:.3g}" if place else " 1 (reference)"
+        ax.text(1, place, told, va="center", transform=ax.get_yaxis_transform())
     ax.set_xscale("log")
-    ax.set_xlim(min(0.5, 0.8 * table["low"].min()), 2.2 * max(table["high"].max(), 1))
+    highest = max(table["high"].max(), table["goal"].max() if table["goal"].notna().any() else 1, 1)
+    ax.set_xlim(min(0.5, 0.8 * table["low"].min()), 1.3 * highest)
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
