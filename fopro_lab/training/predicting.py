@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from fopro_lab.data import Pack, Split, batches
+from fopro_lab.errors import WorkError
 from fopro_lab.models import Student
 from fopro_lab.training.judging import shrink
 from fopro_lab.training.processes import Processes
@@ -48,8 +50,21 @@ def predict(
     logits = [torch.empty(0, student.classifier.out_features)]
     if len(own) or not processes.many:  # fewer rows than processes leave some without
         passes = batches(pack, own, batch_size=batch_size, device=device)
-        logits += [student.classify(shrink(x, size)).float().cpu() for x, _ in passes]
+        logits += [_classified(student, shrink(x, size)) for x, _ in passes]
     return processes.joined(torch.cat(logits).numpy(), len(rows))
+
+
+def _classified(student: Student, images: Tensor) -> Tensor:
+    """Classify a batch, in halves where a GPU's memory is too small for all of it."""
+    try:
+        return student.classify(images).float().cpu()
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise WorkError(
+                f"out of GPU memory with one picture of {images.shape[-1]} px; lower image_size"
+            ) from None
+    halves = images.split(-(-len(images) // 2))  # out of the handler, which holds memory
+    return torch.cat([_classified(student, half) for half in halves])
 
 
 def prediction_table(

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from fopro_lab.data import make_split, open_dataset, pack
+from fopro_lab.errors import WorkError
 from fopro_lab.evaluation import read_predictions, write_predictions
 from fopro_lab.models import build_student
 from fopro_lab.training.judging import shrink
@@ -30,6 +31,34 @@ def test_logits_come_in_the_order_of_the_rows(packed, student):
             expected = student.classify(packed[row][0][None])[0].numpy()
             # 1e-5 is rounding between batch sizes; batch statistics would be off by 0.1.
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fits", [1, 5, 39])
+def test_a_batch_too_large_for_the_memory_is_classified_in_parts(
+    packed, student, monkeypatch, fits
+):
+    rows = np.arange(40)
+    expected = predict(student, packed, rows)
+    classify, sizes = student.classify, []
+
+    def short_of_memory(images):
+        sizes.append(len(images))
+        if len(images) > fits:
+            raise torch.OutOfMemoryError("out of memory")
+        return classify(images)
+
+    monkeypatch.setattr(student, "classify", short_of_memory)
+    np.testing.assert_allclose(predict(student, packed, rows), expected, rtol=1e-5, atol=1e-5)
+    assert max(sizes) == 40 and min(sizes) <= fits
+
+
+def test_one_picture_too_large_for_the_memory_is_told(packed, student, monkeypatch):
+    def short_of_memory(images):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(student, "classify", short_of_memory)
+    with pytest.raises(WorkError, match=r"^out of GPU memory with one picture of 32 px"):
+        predict(student, packed, np.arange(3))
 
 
 def test_batches_do_not_change_the_answer(packed, student):
