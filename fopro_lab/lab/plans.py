@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def read_plan(path: Path | str) -> Plan:
         Traceback (most recent call last):
         fopro_lab.errors.InputError: nowhere.yaml: no such file
     """
+    if not Path(path).exists() and (plan := _nearest_plan(Path(path))):
+        raise InputError(f"{path}: no such file; did you mean '{plan}'?")
     content = read_yaml(path)
     _check_keys(path, content, Plan, "")
     entries = content.get("notebooks")
@@ -62,6 +65,14 @@ def read_plan(path: Path | str) -> Plan:
         return Plan.from_mapping(content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _nearest_plan(path: Path) -> Path | None:
+    """Find a plan of nearly that name where it was looked for, and where plans are kept below."""
+    folders = (path.parent, path.parent / "plans", path.parent / "reports" / "plans")
+    known = {plan.stem: plan for folder in folders for plan in sorted(folder.glob("*.yaml"))}
+    match = get_close_matches(path.stem, known, n=1)
+    return known[match[0]] if match else None
 
 
 def _check_keys(path: Path | str, content: Mapping, model: type[Config], where: str) -> None:

@@ -18,3 +18,14 @@ def test_find_notebook_looks_beside_the_plan_first(house):
     assert find_notebook("a", plan=plan) == path
     assert find_notebook(str(path), plan=plan) == path
     assert find_notebook("../../notebooks/a.ipynb", plan=plan).samefile(path)
+
+
+@pytest.mark.parametrize("asked", ["demmo.yaml", "plans/dem.yaml", "demo"])
+def test_a_misspelt_plan_is_told_the_nearest(tmp_path, monkeypatch, asked):
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    for name in ("demo", "own", "zebra"):
+        (folder / f"{name}.yaml").write_text("title: a")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"^{asked}: no such file; did you mean 'plans/demo.yaml'"):
+        read_plan(asked)
