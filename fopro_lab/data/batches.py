@@ -224,12 +224,22 @@ def paired_batches(
         mode=augment_mode, sampler=sampler, seed=seed, epoch=epoch, epochs=epochs, rank=rank,
         world_size=world_size, start_batch=start_batch, device=device,
     )  # fmt: skip
-    own = Pass(pack, rows, options)
-    theirs = int(np.random.SeedSequence([3, seed]).generate_state(1)[0])
-    drawn = replace(options, shuffle=True, sampler="class-balanced", seed=theirs)
+    own, drawn = Pass(pack, rows, options), partners_of(options)
     other = Pass(pack, rows, drawn)
-    weights = sample_weights(len(own), alpha=alpha, generator=seeded_generator(3, theirs, epoch))
+    chance = seeded_generator(3, drawn.seed, epoch)
+    weights = sample_weights(len(own), alpha=alpha, generator=chance)
     return (
         PairedBatch(*first, *second, weights[part].to(device))
         for first, second, part in zip(own, other, own.parts(), strict=True)
     )
+
+
+def partners_of(options: Options) -> Options:
+    """Say how the partners of a pass are drawn: class-balanced, by a seed of their own.
+
+    Example:
+        >>> partners_of(Options(batch_size=8)).sampler
+        'class-balanced'
+    """
+    seed = int(np.random.SeedSequence([3, options.seed]).generate_state(1)[0])
+    return replace(options, shuffle=True, sampler="class-balanced", seed=seed)

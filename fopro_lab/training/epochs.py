@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fopro_lab.data import batches, cycle, effective_counts, mix, paired_batches
+from fopro_lab.data.batches import partners_of
 from fopro_lab.data.passes import Options, Pass
 from fopro_lab.data.samplers import training_progress
 from fopro_lab.errors import InputError, WorkError
@@ -202,11 +203,13 @@ def _drawn_batches(stage: Stage, epoch: int, start: int) -> Iterator[tuple[Tenso
 
 
 def _drawn_rows(stage: Stage, epoch: int, start: int, count: int) -> np.ndarray:
-    """Tell which rows some batches are made of; mixed pictures' partners are left out."""
-    options = _drawing(stage, epoch)
-    options["mode"] = options.pop("augment_mode")
-    order = Pass(stage.packed, stage.rows, Options(**options)).order()
-    return order[start * stage.batch_size : (start + count) * stage.batch_size]
+    """Tell which rows some batches are made of, behind them those of mixed pictures' partners."""
+    told = _drawing(stage, epoch)
+    mode = told.pop("augment_mode")
+    options = Options(**told, mode=mode)
+    asked = [options, *([partners_of(options)] if stage.config.mixup_alpha else [])]
+    part = slice(start * stage.batch_size, (start + count) * stage.batch_size)
+    return np.concatenate([Pass(stage.packed, stage.rows, o).order()[part] for o in asked])
 
 
 def _drawing(stage: Stage, epoch: int) -> dict[str, Any]:

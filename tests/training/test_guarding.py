@@ -13,7 +13,7 @@ import torch
 
 import fopro_lab.training.epochs as epochs
 from fopro_lab.config import TrainConfig
-from fopro_lab.data import batches, prepare
+from fopro_lab.data import batches, paired_batches, prepare
 from fopro_lab.errors import WorkError
 from fopro_lab.training import checkpoints, distill
 from fopro_lab.training.guarding import deterministic, fitting_size
@@ -246,3 +246,16 @@ def test_the_order_of_a_pass_is_that_of_its_batches():
         drawn = [labels for _, labels in epochs._drawn_batches(stage, epoch, 1)]
         rows = epochs._drawn_rows(stage, epoch, 1, 4)
         assert torch.cat(drawn).tolist() == stage.packed.labels[rows].tolist()
+
+
+def test_the_partners_of_mixed_pictures_are_named_behind_them():
+    config = tiny(method="bsm", mixup_alpha=0.3, augment="none")
+    stage = build_stage(config, *prepare(config, progress=False))
+    options = {**epochs._drawing(stage, 1), "start_batch": 2}
+    pairs = list(paired_batches(stage.packed, stage.rows, alpha=0.3, **options))[:2]
+    own, partners = (
+        torch.cat([getattr(pair, name) for pair in pairs]) for name in ("images", "partners")
+    )
+    rows = epochs._drawn_rows(stage, 1, 2, 2)
+    found = torch.stack([stage.packed[row][0] for row in rows])
+    assert torch.equal(found, torch.cat([own, partners]))
