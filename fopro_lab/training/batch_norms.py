@@ -66,10 +66,10 @@ class SharedBatchNorm(_BatchNorm):
         self._remember(count, mean, variance)
         normed = _Normalise.apply(input, count, mean, (variance + self.eps).rsqrt())
         if not self.affine:
-            return normed
+            return normed.to(input)
         shape = (1, -1, *(1,) * (input.ndim - 2))
         weight, bias = (part.view(shape).to(normed) for part in (self.weight, self.bias))
-        return normed * weight + bias
+        return (normed * weight + bias).to(input)  # rounded once, as by PyTorch's own
 
     @torch.no_grad()
     def _remember(self, count: int, mean: Tensor, variance: Tensor) -> None:
@@ -113,8 +113,8 @@ class _Normalise(torch.autograd.Function):
         shape = (1, -1, *(1,) * (values.ndim - 2))
         normed = (at_least_single(values) - mean.view(shape)) * factor.view(shape)
         ctx.save_for_backward(normed, factor)
-        ctx.count = count
-        return normed.to(values)
+        ctx.count, ctx.dtype = count, values.dtype
+        return normed
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
@@ -127,4 +127,4 @@ class _Normalise(torch.autograd.Function):
         shape = (1, -1, *(1,) * (gradient.ndim - 2))
         mean, along = (part.view(shape) for part in sums / ctx.count)
         moved = factor.view(shape) * (gradient - mean - normed * along)
-        return moved.to(gradients[0]), None, None, None
+        return moved.to(ctx.dtype), None, None, None

@@ -83,7 +83,8 @@ def _distilled(config: TrainConfig, folder: Path, started: Started, verbose: boo
         processes.first_does(lambda: stack.enter_context(locked(folder)))
         if config.threads:
             torch.set_num_threads(config.threads)
-        stage = build_stage(config, packed, split, started=started)
+        with deterministic(config.deterministic):  # from the first work on a GPU on
+            stage = build_stage(config, packed, split, started=started)
         manifest = {**_manifest(stage, dataset, split), **prints}
         processes.agree({"teacher": _teacher_hash(manifest)})
         standing = _resume(stage, folder, manifest)
@@ -174,13 +175,17 @@ def _learn(stage: Stage, standing: Standing, saver: Saver, teller: Teller) -> di
     except torch.OutOfMemoryError:
         pass  # what its frames held must be gone before smaller batches are tried
     if stage.processes.many:  # the others are in the midst of a step that this one cannot end
-        each = stage.batch_size // stage.processes.world_size
+        count, times = stage.processes.world_size, stage.config.accumulate
+        size = stage.batch_size // 2 // count * count
+        more = f"try batch_size={size} accumulate={-(-stage.batch_size * times // max(size, 1))}"
         raise WorkError(
-            f"out of GPU memory with batch_size = {stage.batch_size}, {each} a process; "
-            f"try batch_size={stage.batch_size // 2} accumulate={2 * stage.config.accumulate}"
+            f"out of GPU memory with batch_size = {stage.batch_size}, "
+            f"{stage.batch_size // count} a process; "
+            f"{more if size >= 2 * count else 'lower image_size'}"
         )
     size = fitting_size(lambda size: try_step(stage, standing.epoch, size), below=stage.batch_size)
-    fits = f"batch_size={size} accumulate={-(-stage.batch_size // size)} fits" if size else ""
+    pictures = stage.batch_size * stage.config.accumulate
+    fits = f"batch_size={size} accumulate={-(-pictures // size)} fits" if size else ""
     raise WorkError(
         f"out of GPU memory with batch_size = {stage.batch_size}; "
         f"{fits or 'not even 2 fit: lower image_size'}"

@@ -53,7 +53,9 @@ def explore_epoch(stage: Stage, epoch: int, *, teller: Teller | None = None) -> 
     if teller is not None:
         steps = config.explore_steps
         endless = teller.watch(endless, epoch=epoch, total=steps, what="prompt step")
-    with stage.fabric.autocast():
+    # Without a cache: it would keep the task head's weights as they were before the first step.
+    device, half = stage.fabric.device.type, config.precision == "bf16-mixed"
+    with torch.autocast(device, torch.bfloat16, enabled=half, cache_enabled=False):
         history = explore(
             actors.prompt,
             actors.teacher,

@@ -1,5 +1,6 @@
 """When one of several processes fails, the others hear why, and one of them says it."""
 
+import itertools
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from fopro_lab.errors import InputError, WorkError
 
 STOPPED = "stopped; what was finished is kept, the same command goes on from there"
 AGAIN = "what was finished is kept, start the same command again to go on"
+ROUNDS = itertools.count(1)  # of this process; all of a launcher count alike
 SEARCH_SECONDS = 2.0  # a launcher needs a moment to notice that a process has ended
 GRACE_SECONDS = 5.0  # a GPU's wait for a lost process cannot be interrupted, only ended
 # What gloo and NCCL say when the other end is gone; they have no errors of their own for it.
@@ -40,7 +42,7 @@ class Peers:
 
     def __init__(self, store: Store, *, rank: int, world_size: int) -> None:
         self.rank, self.world_size = rank, world_size
-        self.common, self.round = store, 0
+        self.common = store
         self.notes: Store = store
         self.leaving = False
         self._write(store, f"who/{rank}", [socket.gethostname(), os.getpid()])
@@ -53,8 +55,8 @@ class Peers:
             InputError: If that was the first error.
             WorkError: If that was, or if a process has ended without a word, or was stopped.
         """
-        self.round += 1  # a script may train one run after another
-        self.notes = PrefixStore(f"round {self.round}", self.common)
+        # A script may train one run after another, each with notes of its own.
+        self.notes = PrefixStore(f"round {next(ROUNDS)}", self.common)
         self.leaving = False
         with ExitStack() as stack:
             stack.enter_context(self._obeying_signals())
@@ -193,11 +195,12 @@ def _ended_if_stuck(tell: Callable[[], object]) -> Iterator[None]:
     done = threading.Event()
 
     def watch() -> None:
-        number = heard.recv(1)
-        if number and number[0] in (signal.SIGTERM, signal.SIGINT):
-            if not done.wait(GRACE_SECONDS):
-                tell()
-                os._exit(1)
+        ends = (b"", bytes([signal.SIGTERM]), bytes([signal.SIGINT]))
+        while (number := heard.recv(1)) not in ends:
+            pass  # another signal, such as a scheduler's
+        if number and not done.wait(GRACE_SECONDS):
+            tell()
+            os._exit(1)
 
     before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=watch, daemon=True)

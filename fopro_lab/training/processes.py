@@ -94,9 +94,12 @@ class Processes:
     def first_then_others(self, work: Callable[[], Result]) -> Result:
         """Let the first do something, for hours if need be, and then the others the same.
 
+        All go on when all have done it: what they then do together has a limit of time.
+
         Args:
             work: What is quickly done again where the first has left its result, such as packing
-                into a cache that all can read.
+                into a cache that all can read; with a cache of its own, a machine may take as
+                long as the first.
 
         Returns:
             Of each process its own.
@@ -104,11 +107,13 @@ class Processes:
         if self.peers is None:
             return work()
         self.waits += 1
+        done = [f"wait {self.waits} of {rank}" for rank in range(self.world_size)]
         if not self.first:
-            self.peers.wait_for(f"wait {self.waits}")
+            self.peers.wait_for(done[0])
         result = work()
-        if self.first:
-            self.peers.say(f"wait {self.waits}")
+        self.peers.say(done[self.rank])
+        for key in done:
+            self.peers.wait_for(key)
         return result
 
     def agree(self, facts: dict[str, Any]) -> None:

@@ -117,6 +117,11 @@ def build_stage(
             f"training: {len(split.train)} pictures cannot be shared by {processes.world_size} "
             "processes; start fewer"
         )
+    if not config.sync_batch_norm and len(split.train) < 2 * processes.world_size:
+        raise InputError(
+            f"training: {len(split.train)} pictures give {processes.world_size} processes less "
+            "than 2 each; start fewer, or use sync_batch_norm=true"
+        )
     counts = split.class_counts(packed.dataset)
     actors = build_actors(config, class_counts=counts, device=fabric.device)
     return set_stage(
@@ -178,12 +183,12 @@ def set_stage(
         val_rows=val_rows,
         schedule=schedule,
         average=Average(actors.student, config.ema_decay) if config.ema_decay else None,
-        encoder=_encoder(config, actors.teacher),
+        encoder=_encoder(config, actors.teacher, tell=processes.first),
         processes=processes,
     )
 
 
-def _encoder(config: TrainConfig, teacher: Teacher | None) -> Teacher | None:
+def _encoder(config: TrainConfig, teacher: Teacher | None, *, tell: bool) -> Teacher | None:
     if teacher is None:
         return None
     dtype = torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32
@@ -192,5 +197,5 @@ def _encoder(config: TrainConfig, teacher: Teacher | None) -> Teacher | None:
         fold=config.fold_teacher,
         dtype=dtype,
         compiled=config.compile_teacher,
-        tell=lambda line: sys.stderr.write(f"{line}\n"),
+        tell=lambda line: sys.stderr.write(f"{line}\n") if tell else None,
     )

@@ -62,8 +62,8 @@ def start(config: TrainConfig) -> Started:
         if not launched():
             return Started(fabric := Fabric(devices=1, **how), Processes(device=fabric.device))
         here = _checked(config, cuda=cuda)
-    except InputError as error:  # they are not joined yet, but all fail alike
-        error.told = not is_first()
+    except InputError as error:  # they are not joined yet, so that one a machine tells it
+        error.told = launched() and os.environ["LOCAL_RANK"] != "0"
         raise
     world_size = int(os.environ["WORLD_SIZE"])
     fabric = Fabric(devices=here, num_nodes=world_size // here, strategy="ddp", **how)

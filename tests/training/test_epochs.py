@@ -10,8 +10,9 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.data import prepare
 from fopro_lab.errors import InputError
 from fopro_lab.training import distill
-from fopro_lab.training.epochs import drawn_counts, train_epoch
+from fopro_lab.training.epochs import drawn_counts, explore_epoch, train_epoch
 from fopro_lab.training.losses import balanced_softmax_loss
+from fopro_lab.training.objectives import TaskHead
 from fopro_lab.training.stages import Stage, build_stage
 
 TINY = {"pictures": 96, "image_size": 16, "epochs": 2, "batch_size": 16, "prompt_rows": 4,
@@ -125,3 +126,28 @@ def test_a_class_without_pictures_is_told_before_the_first_step():
     counts[2] = 0
     with pytest.raises(InputError, match=r"1 or more a class, got 0 for classes \[2\]"):
         train_epoch(replace(stage, class_counts=counts), 0)
+
+
+def test_in_bfloat16_the_task_head_answers_by_the_weights_it_has(monkeypatch):
+    """Autocast keeps a cast of what is trained: an exploration must not go on with its first."""
+    forward, apart = TaskHead.forward, []
+
+    def compared(head, features):
+        answer = forward(head, features)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            expected = forward(head, features.float())
+            apart.append(float((answer.float() - expected).abs().max()))
+        return answer
+
+    monkeypatch.setattr(TaskHead, "forward", compared)
+    config = tiny(
+        method="fopro",
+        precision="bf16-mixed",
+        objectives={"task": 1.0},
+        explore_steps=20,
+        explore_rate=0.05,
+    )
+    explore_epoch(stage_of(config), 0)
+    assert len(apart) >= 20
+    # Rounding to 8 bits of logits of about 3; with the first weights it is off by over 0.3.
+    assert max(apart) < 0.05

@@ -137,8 +137,8 @@ def test_past_the_bound_a_run_stops_and_its_last_good_checkpoint_is_kept(tmp_pat
     assert distill(config, out=tmp_path / "run", verbose=False).state == "done"
 
 
-@pytest.mark.parametrize("method", ["bsm", "fopro"])
-def test_memory_that_is_short_is_told_with_what_fits(tmp_path, monkeypatch, method):
+@pytest.mark.parametrize(("method", "accumulate"), [("bsm", 1), ("fopro", 1), ("bsm", 3)])
+def test_memory_that_is_short_is_told_with_what_fits(tmp_path, monkeypatch, method, accumulate):
     losses, explore = epochs.batch_losses, epochs.explore
     tried = []
 
@@ -158,10 +158,11 @@ def test_memory_that_is_short_is_told_with_what_fits(tmp_path, monkeypatch, meth
     if method == "fopro":
         monkeypatch.setattr(epochs, "explore", also_hungry)
     with pytest.raises(WorkError) as caught:
-        distill(tiny(method=method), out=tmp_path, verbose=False)
+        distill(tiny(method=method, accumulate=accumulate), out=tmp_path, verbose=False)
     size, times = (4, 4) if method == "bsm" else (2, 8)
     assert str(caught.value) == (
-        f"out of GPU memory with batch_size = 16; batch_size={size} accumulate={times} fits"
+        f"out of GPU memory with batch_size = 16; batch_size={size} "
+        f"accumulate={times * accumulate} fits"
     )
     assert tried == ([16, 8, 4] if method == "bsm" else [2])
 

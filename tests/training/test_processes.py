@@ -257,7 +257,8 @@ def test_what_two_processes_cannot_share_is_said_once(tmp_path):
 )
 @pytest.mark.parametrize("rank", [0, 1])
 def test_wrong_numbers_are_told_before_the_processes_join(monkeypatch, knobs, here, told, rank):
-    launched = {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": here, "RANK": rank, "TORCHELASTIC_RUN_ID": 1}
+    launched = {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": here, "RANK": rank, "LOCAL_RANK": rank,
+                "TORCHELASTIC_RUN_ID": 1}  # fmt: skip
     for name, value in launched.items():
         monkeypatch.setenv(name, str(value))
     with pytest.raises(InputError, match=f"^{told}") as failed:
