@@ -12,11 +12,13 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+import torch.distributed as dist
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import Run
 from fopro_lab.training import checkpoints, distill, saving, starting
+from fopro_lab.training.peers import Peers
 
 pytestmark = pytest.mark.slow
 
@@ -280,3 +282,16 @@ def test_a_folder_that_is_held_is_refused_once(tmp_path):
 def test_batch_norms_gathering_and_agreement_are_exact(tmp_path):
     code, _, complaint = ended(torchrun(str(Path(__file__).with_name("sharing.py"))))
     assert code == 0, complaint
+
+
+def test_a_second_run_of_a_script_has_notes_of_its_own(capsys):
+    store = dist.HashStore()
+    with pytest.raises(InputError), Peers(store, rank=0, world_size=1).heard():
+        raise InputError("nowhere: no such folder")
+    second = Peers(store, rank=0, world_size=1)
+    with second.heard():
+        second.say("packed")
+        second.wait_for("packed")  # which would raise the first run's error
+    with second.heard():
+        assert not second.notes.check(["packed"])
+    assert capsys.readouterr().err == "fopro: nowhere: no such folder\n"
