@@ -205,8 +205,9 @@ def test_the_step_speed_it_tells_is_the_committed_run():
     for part in told:
         assert part in words, part
     compiled = ratio["engine, teacher compiled"], ratio["engine, bfloat16, teacher compiled"]
-    assert compiled[0] < ratio["engine"] and compiled[1] < ratio["engine, bfloat16"]
-    assert steps["engine"]["reached"] == "no"  # "was aimed at"
+    plain = ratio["engine"], ratio["engine, bfloat16"]
+    assert max(abs(a - b) for a, b in zip(compiled, plain, strict=True)) < 0.1  # "changes little"
+    assert steps["engine"]["reached"] == "no" and memory["engine"] > 1  # "was aimed at"
 
 
 def test_the_claims_it_tells_are_the_committed_ones():
