@@ -49,7 +49,7 @@ def measure_ceilings(device: torch.device) -> Ceilings:
     products = {}
     # Convolutions take TF32 on a GPU unless that is switched off: their ceiling is one of TF32.
     before = torch.get_float32_matmul_precision()
-    if torch.backends.cudnn.allow_tf32:
+    if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
         torch.set_float32_matmul_precision("high")
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         matrix = torch.ones(side, side, dtype=dtype, device=device)

@@ -22,10 +22,10 @@ PROGRAM = "from fopro_lab.bench.memory import main; main()"
 
 
 def peak_memory(*, size: int, batch: int, device: str) -> pd.DataFrame:
-    """Measure the peak of a few steps of each variant, from a process's start to its end.
+    """Measure the peak of a few steps of each variant, in a process of its own.
 
-    On a CPU it is what the process held at most, less what it held before the first step; on a
-    GPU what PyTorch's allocator held at most.
+    On a CPU it is what the process held at most while it took them, less what it held before the
+    student and the optimiser were built; on a GPU what PyTorch's allocator held at most.
 
     Args:
         size: Side of the pictures, pixels.
@@ -65,7 +65,7 @@ def measure(name: str, *, size: int, batch: int, device: str) -> float:
         stage = stage_of(teacher, packed, student="resnet18", batch=batch, **VARIANTS[name])
         if name == "published step":
             stage = replace(stage, encoder=None)
-        Path("/proc/self/clear_refs").write_text("5")  # what building took at most is forgotten
+        _forget_peak(device)  # of building
         if name == "published step":
             PublishedStep(stage, copied=False).epoch()
         else:
@@ -73,6 +73,15 @@ def measure(name: str, *, size: int, batch: int, device: str) -> float:
         if device == "cuda":
             return torch.cuda.max_memory_allocated() / 1e6
         return _peak() - before
+
+
+def _forget_peak(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _resident() -> float:

@@ -173,3 +173,10 @@ def test_peak_memory_asks_a_process_for_each(monkeypatch):
     monkeypatch.setattr("fopro_lab.bench.memory.subprocess.run", lambda *a, **k: Done())
     table = peak_memory(size=32, batch=2, device="cpu")
     assert table["reached"].tolist() == ["", "yes", "no", "yes"]
+
+
+def test_the_peak_grows_with_the_pictures_of_a_step(monkeypatch):
+    monkeypatch.setattr("fopro_lab.bench.memory.VARIANTS", {"engine": {}})
+    few, many = (peak_memory(size=64, batch=batch, device="cpu")["peak_mb"][0] for batch in (4, 32))
+    # What a step keeps of 28 more pictures; without steps, or with what building took, none.
+    assert many - few > 20
