@@ -25,9 +25,10 @@ from fopro_lab.training.folders import (
     write_weights,
 )
 from fopro_lab.training.guarding import deterministic, fitting_size
+from fopro_lab.training.masks import record_of
 from fopro_lab.training.predicting import predict, prediction_table
 from fopro_lab.training.saving import Saver
-from fopro_lab.training.schedule import PROMPTING, explores
+from fopro_lab.training.schedule import PROMPTING, exploration_place, explores
 from fopro_lab.training.stages import Stage, build_stage
 from fopro_lab.training.standing import Position, Standing
 from fopro_lab.training.starting import Started, start
@@ -198,7 +199,10 @@ def _explore_and_exploit(
     epoch, position = standing.epoch, standing.position
     if position is None:
         if explores(stage.config, epoch):
-            standing.exploration += explore_epoch(stage, epoch, teller=teller).to_dict("records")
+            record = record_of(**exploration_place(stage.config, epoch))
+            history = explore_epoch(stage, epoch, teller=teller, record=record)
+            standing.exploration += history.to_dict("records")
+            standing.masks += record.masks
         position = Position.begin(stage.config, epoch)
         saver.within_epoch(position)
     return train_epoch(

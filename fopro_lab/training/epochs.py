@@ -18,6 +18,7 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.training.actors import generator_for
 from fopro_lab.training.checking import draw_held_out
 from fopro_lab.training.explore import explore
+from fopro_lab.training.masks import MaskRecord
 from fopro_lab.training.schedule import prompted_share
 from fopro_lab.training.stages import Stage
 from fopro_lab.training.standing import Position, SkippedStep
@@ -25,7 +26,9 @@ from fopro_lab.training.steps import Step, batch_losses
 from fopro_lab.training.telling import Teller
 
 
-def explore_epoch(stage: Stage, epoch: int, *, teller: Teller | None = None) -> pd.DataFrame:
+def explore_epoch(
+    stage: Stage, epoch: int, *, teller: Teller | None = None, record: MaskRecord | None = None
+) -> pd.DataFrame:
     """Take the prompt steps that stand before an epoch.
 
     They draw each picture equally often, whatever the sampler: the balanced softmax of the task
@@ -35,6 +38,7 @@ def explore_epoch(stage: Stage, epoch: int, *, teller: Teller | None = None) -> 
         stage: With a prompt among its actors.
         epoch: Counted from 0; decides batches and noise.
         teller: Told of every prompt step; None is silence.
+        record: As of `explore`.
 
     Returns:
         The history of `explore`, with a column ``epoch``.
@@ -78,6 +82,7 @@ def explore_epoch(stage: Stage, epoch: int, *, teller: Teller | None = None) -> 
             student=actors.student,
             student_size=config.student_size,
             generator=generator_for(config.seed, epoch, purpose="explore noise"),
+            record=record,
         )
     # All did it alike: batch statistics cannot be added up. Last digits may differ by machine.
     stage.processes.alike(actors.prompt, actors.head)

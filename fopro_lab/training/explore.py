@@ -12,6 +12,7 @@ from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import Student, Teacher
 from fopro_lab.training.checking import HeldOut, Keeper, hold_drift, plain_features
 from fopro_lab.training.judging import Judge, active_objectives, drift, evaluating
+from fopro_lab.training.masks import MaskRecord
 from fopro_lab.training.objectives import TaskHead
 from fopro_lab.training.references import Reference, reference_of
 
@@ -32,6 +33,7 @@ def explore(
     student: Student | None = None,
     student_size: int = 0,
     generator: torch.Generator | None = None,
+    record: MaskRecord | None = None,
 ) -> pd.DataFrame:
     """Take some steps of Adam on the prompt, and on the task head if there is one.
 
@@ -52,6 +54,7 @@ def explore(
         student: Needed by ``disagreement``; set to evaluation mode for the while.
         student_size: Side of the picture the student sees, pixels; 0 is as it comes.
         generator: Source of the prompt's noise.
+        record: Looks at the mask now and then, and at the end at the one that was kept.
 
     Returns:
         One row a step: ``step``, each term before its weight, ``total``, ``log_gain`` (mean of
@@ -92,6 +95,8 @@ def explore(
     with evaluating(student):
         if keeper is not None:
             keeper.check()
+        if record is not None:
+            record.look(prompt, 0)
         for step, (images, labels) in enumerate(_chained(first, stream, steps)):
             gain = prompt.gain(images, generator)
             terms, features = judge.measure(images, labels, gain)
@@ -113,6 +118,8 @@ def explore(
                 if row["drift"] > max_drift or step + 1 == steps:
                     hold_drift(prompt, judge, images, plain, max_drift)
             rows.append({"step": step, **row})
+            if record is not None and step + 1 < steps:
+                record.look(prompt, step + 1)
             if keeper is not None and held_out is not None:
                 if (step + 1) % held_out.every == 0 or step + 1 == steps:
                     rows[-1] |= keeper.check()
@@ -121,6 +128,8 @@ def explore(
                     break
         if keeper is not None:
             keeper.restore()
+        if record is not None and record.steps - {0}:
+            record.take(prompt, len(rows))
     history = pd.DataFrame(rows)
     return history if held_out is None else history.assign(kept=(history["step"] == kept) * 1)
 

@@ -9,6 +9,7 @@ import pandas as pd
 from fopro_lab.errors import WorkError
 from fopro_lab.files import atomic_path
 from fopro_lab.training.checkpoints import save_checkpoint
+from fopro_lab.training.masks import write_masks
 from fopro_lab.training.stages import Stage
 from fopro_lab.training.standing import Position, SkippedStep, Standing
 
@@ -85,6 +86,8 @@ class Saver:
             if rows := getattr(self.standing, name):
                 with atomic_path(self.folder / f"{name}.csv") as temporary:
                     pd.DataFrame(rows).to_csv(temporary, index=False)
+        if self.standing.masks:
+            write_masks(self.folder, self.standing.masks)
 
     def _save(self) -> None:
         teacher = self.stage.actors.teacher

@@ -27,6 +27,27 @@ def explores(config: TrainConfig, epoch: int) -> bool:
     return since % config.explore_every == 0 if config.explore_every else since == 0
 
 
+def exploration_place(config: TrainConfig, epoch: int) -> dict[str, int]:
+    """Tell which of a run's explorations stands before an epoch, and how long each is.
+
+    Args:
+        config: Of the run.
+        epoch: Counted from 0; one with an exploration.
+
+    Returns:
+        ``number``, from 1; ``explorations``, in all epochs; ``steps``, of one at most.
+
+    Example:
+        >>> config = TrainConfig(epochs=5, warmup_epochs=1, explore_every=2, explore_steps=20)
+        >>> exploration_place(config, 3)
+        {'number': 2, 'explorations': 2, 'steps': 20}
+    """
+    before, all_of_them = (
+        sum(explores(config, each) for each in range(count)) for count in (epoch, config.epochs)
+    )
+    return {"number": before + 1, "explorations": all_of_them, "steps": config.explore_steps}
+
+
 def prompted_share(config: TrainConfig, epoch: int) -> float:
     """Tell which share of an epoch's batches is prompted.
 

@@ -14,6 +14,7 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.training.actors import generator_for
 from fopro_lab.training.folders import now
 from fopro_lab.training.guarding import BROKEN
+from fopro_lab.training.masks import Mask
 
 
 @dataclass
@@ -129,6 +130,7 @@ class Standing:
     best_student: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     exploration: list[dict[str, float]] = field(default_factory=list)
+    masks: list[Mask] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     started: str = field(default_factory=now)

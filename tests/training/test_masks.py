@@ -1,0 +1,160 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fopro_lab.config import TrainConfig
+from fopro_lab.fourier import FourierPrompt
+from fopro_lab.training import distill, explore
+from fopro_lab.training.checking import HeldOut
+from fopro_lab.training.masks import (
+    MAPS_FILE,
+    MOST,
+    RINGS_FILE,
+    SIDE,
+    MaskRecord,
+    record_of,
+    ring_rows,
+    write_masks,
+)
+from tests.models.toys import norm_teacher
+from tests.training.explorations import labelled, run, same, seeded, snapshot
+
+CONFIG = {
+    "method": "fopro",
+    "pictures": 120,
+    "image_size": 16,
+    "epochs": 3,
+    "warmup_epochs": 1,
+    "explore_every": 1,
+    "explore_steps": 4,
+    "explore_check_pictures": 8,
+    "checkpoint_minutes": 0.0,
+    "threads": 1,
+}
+
+
+@pytest.mark.parametrize("steps", [1, 5, 100])
+@pytest.mark.parametrize("explorations", [1, 2, 7, 22, 23, 24, 46, 47, 200])
+def test_a_run_never_holds_more_masks_than_it_may(explorations, steps):
+    records = [
+        record_of(number, explorations=explorations, steps=steps)
+        for number in range(1, explorations + 1)
+    ]
+    assert sum(len(record.steps) for record in records) <= MOST
+    assert 0 in records[0].steps and steps in records[-1].steps
+    assert all(0 <= step <= steps for record in records for step in record.steps)
+
+
+def test_an_exploration_with_a_record_ends_with_the_same_bits():
+    plain, history = run("task", form="generator")
+    record = record_of(1, explorations=1, steps=25)
+    watched, other = run("task", form="generator", record=record)
+    assert same(watched, snapshot(plain))
+    pd.testing.assert_frame_equal(history, other)
+    assert [mask["step"] for mask in record.masks] == sorted(record.steps)
+
+
+def test_masks_are_asked_for_at_no_other_step(monkeypatch):
+    asked = []
+    mean_gain = FourierPrompt.mean_gain
+    monkeypatch.setattr(
+        FourierPrompt, "mean_gain", lambda self, **k: asked.append(1) or mean_gain(self, **k)
+    )
+    run("statistics", form="generator", record=MaskRecord(1, frozenset({0, 10, 25})))
+    assert len(asked) == 3
+
+
+def test_the_first_mask_is_the_identity_and_the_last_the_kept_prompt():
+    images, labels = labelled()[0]
+    record = MaskRecord(1, frozenset({0, 8}))
+    prompt = FourierPrompt("shared", size=16, rows=6)
+    # The held-out pictures want nothing but the identity, so the prompt is kept as it came.
+    held_out = HeldOut(images, labels, every=4)
+    explore(prompt, norm_teacher(), labelled(), objectives={"statistics": 1.0}, steps=8,
+            learning_rate=3.0, held_out=held_out, record=record, generator=seeded())  # fmt: skip
+    first, last = (mask["gain"].float() for mask in record.masks)
+    assert (first == 1).all()
+    expected = prompt.mean_gain(size=(SIDE, SIDE)).log().mean(dim=0).exp().detach()
+    torch.testing.assert_close(last, expected, atol=1e-3, rtol=0)
+
+
+def test_ring_rows_are_the_geometric_means_of_the_whole_plane():
+    gain = torch.rand(SIDE, SIDE // 2 + 1, generator=seeded()) + 0.5
+    gain[:, [0, -1]] = (gain[:, [0, -1]] + gain.flip(0).roll(1, 0)[:, [0, -1]]) / 2
+    gain = gain.half()
+    table = ring_rows([{"exploration": 1, "step": 0, "gain": gain}])
+    whole = np.ones((SIDE, SIDE))
+    for row in range(SIDE):
+        for column in range(SIDE):
+            if column <= SIDE // 2:
+                whole[row, column] = gain[row, column]
+            else:
+                whole[row, column] = gain[-row % SIDE, SIDE - column]
+    places = np.fft.fftfreq(SIDE)
+    radius = np.hypot(places[:, None], places[None])
+    for row in table.itertuples():
+        inside = (radius > row.low) & (radius <= row.high)
+        assert row.gain == pytest.approx(np.exp(np.log(whole[inside]).mean()), rel=1e-12)
+
+
+def test_written_maps_are_the_whole_plane_with_zero_frequency_in_the_middle(tmp_path):
+    prompt = FourierPrompt("shared", size=16, rows=6)
+    with torch.no_grad():
+        prompt.cells.copy_(torch.randn(prompt.shape, generator=seeded()))
+    record = MaskRecord(3, frozenset({7}))
+    record.look(prompt, 7)
+    write_masks(tmp_path, record.masks)
+    maps = load_file(tmp_path / MAPS_FILE)
+    plane = maps["gain"][0].float()
+    assert (maps["step"].tolist(), maps["exploration"].tolist()) == ([7], [3])
+    assert plane.shape == (SIDE, SIDE) and plane[SIDE // 2, SIDE // 2] == 1
+    # A real picture's gain is the same at opposite frequencies.
+    inner = plane[1:, 1:]
+    torch.testing.assert_close(inner, inner.flip(0, 1), atol=2e-3, rtol=0)
+    # Pushed through numpy's own full transform it does what the prompt does.
+    image = torch.rand(1, 3, SIDE, SIDE, generator=seeded(1))
+    gain = prompt.mean_gain(size=(SIDE, SIDE)).log().mean(dim=0).exp()
+    half = np.fft.irfft2(np.fft.rfft2(image[0, 0].numpy()) * gain.detach().numpy(), s=(SIDE, SIDE))
+    full = np.fft.ifft2(np.fft.fft2(image[0, 0].numpy()) * np.fft.ifftshift(plane.numpy()))
+    np.testing.assert_allclose(full.real, half, atol=2e-3)
+    assert np.abs(full.imag).max() < 1e-3
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_run_writes_its_masks_and_one_that_was_stopped_writes_the_same(tmp_path, monkeypatch):
+    config = TrainConfig(**CONFIG)
+    whole = distill(config, out=tmp_path / "whole", verbose=False).path
+    table = pd.read_parquet(whole / RINGS_FILE)
+    assert list(table.columns) == ["exploration", "step", "low", "high", "gain"]
+    places = table[["exploration", "step"]].drop_duplicates().to_numpy().tolist()
+    assert places == [[1, step] for step in range(5)] + [[2, step] for step in range(1, 5)]
+    assert (table["gain"][:9] == 1).all() and not (table["gain"][9:] == 1).all()
+    from fopro_lab.training.saving import Saver
+
+    after, count = Saver.after_epoch, []
+
+    def stopping(self):
+        after(self)
+        count.append(1)
+        if len(count) == 2:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Saver, "after_epoch", stopping)
+        with pytest.raises(Stopped):
+            distill(config, out=tmp_path / "parts", verbose=False)
+    parts = distill(config, out=tmp_path / "parts", verbose=False).path
+    pd.testing.assert_frame_equal(pd.read_parquet(parts / RINGS_FILE), table)
+    one, other = (load_file(folder / MAPS_FILE) for folder in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_without_exploration_writes_no_masks(tmp_path):
+    config = TrainConfig(**CONFIG | {"method": "bsm", "epochs": 1})
+    run_dir = distill(config, out=tmp_path / "bsm", verbose=False).path
+    assert not (run_dir / MAPS_FILE).exists() and not (run_dir / RINGS_FILE).exists()
