@@ -2,6 +2,8 @@
 
 from fopro_lab.evaluation.comparisons import compare, score_runs, summarise
 from fopro_lab.evaluation.metrics import balanced_accuracy
+from fopro_lab.evaluation.pairing import dropped_lines, pairings
+from fopro_lab.evaluation.paper_tables import latex_tables, markdown_tables
 from fopro_lab.evaluation.predictions import (
     check_predictions,
     class_names,
@@ -20,8 +22,12 @@ __all__ = [
     "class_names",
     "compare",
     "compare_teachers",
+    "dropped_lines",
     "groups_from",
+    "latex_tables",
     "load_runs",
+    "markdown_tables",
+    "pairings",
     "read_predictions",
     "score",
     "score_runs",

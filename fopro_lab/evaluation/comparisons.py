@@ -8,13 +8,9 @@ import pandas as pd
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.comparable import check_comparable
 from fopro_lab.evaluation.estimates import limits, mean_of, mean_over_trainings, measure_all, tidy
-from fopro_lab.evaluation.folds import (
-    by_protocol,
-    group_families,
-    merge_groups,
-    pooled_protocol,
-)
+from fopro_lab.evaluation.folds import group_families, merge_groups, pooled_protocol
 from fopro_lab.evaluation.intervals import difference_interval, interval_p_value, sign_p_value
+from fopro_lab.evaluation.pairing import by_method_of, pairs_of
 from fopro_lab.evaluation.pictures import line_up, pool
 from fopro_lab.evaluation.runs import Run
 from fopro_lab.evaluation.scores import score_trainings
@@ -75,7 +71,7 @@ def compare(
         fopro_lab.errors.InputError: runs: expected at least one, got none
     """
     check_comparable(runs)
-    by_method = _by_method(runs)
+    by_method = by_method_of(runs)
     if baseline not in by_method:
         raise InputError(f"baseline: expected one of {', '.join(by_method)}, got '{baseline}'")
     if len(by_method) == 1:
@@ -117,7 +113,7 @@ def score_runs(
     tables = []
     for members in group_families(runs, split=split):
         check_comparable(members)
-        for method, folds in _by_method(members).items():
+        for method, folds in by_method_of(members).items():
             table = score_trainings(
                 [[run.predictions for run in by_seed.values()] for by_seed in folds.values()],
                 merge_groups([run.groups for run in members]),
@@ -183,7 +179,7 @@ def _difference(
     seed: int,
 ) -> pd.DataFrame:
     """Compare one method with the baseline; see ``compare``."""
-    pairs = _pairs(by_method, method, baseline)
+    pairs = pairs_of(by_method, method, baseline)
     groups = merge_groups([run.groups for own, _ in pairs.values() for run in own])
     folds = [
         line_up([run.predictions for run in (*ours, *theirs)], groups, split=split)
@@ -229,39 +225,3 @@ def _difference(
     table.insert(0, "method", method)
     table.insert(1, "baseline", baseline)
     return table
-
-
-def _pairs(
-    by_method: dict[str, dict[str, dict[int, Run]]], method: str, baseline: str
-) -> dict[str, tuple[list[Run], list[Run]]]:
-    """Pair the runs of two methods by seed, fold by fold."""
-    pairs = {}
-    for protocol, ours in by_method[method].items():
-        theirs = by_method[baseline].get(protocol, {})
-        common = [each for each in ours if each in theirs]
-        if common:
-            pairs[protocol] = [ours[each] for each in common], [theirs[each] for each in common]
-    if not pairs:
-        had = (
-            ", ".join(f"{seed} of {protocol}" for protocol, own in folds.items() for seed in own)
-            for folds in (by_method[method], by_method[baseline])
-        )
-        raise InputError(
-            f"{method}: expected a seed in common with '{baseline}', got {' against '.join(had)}"
-        )
-    return pairs
-
-
-def _by_method(runs: Sequence[Run]) -> dict[str, dict[str, dict[int, Run]]]:
-    """Sort runs by method, protocol and seed, each combination once."""
-    found: dict[str, dict[str, dict[int, Run]]] = {run.method: {} for run in runs}
-    for protocol, members in by_protocol(runs).items():
-        for run in members:
-            by_seed = found[run.method].setdefault(protocol, {})
-            if run.seed in by_seed:
-                raise InputError(
-                    f"{run.path}: expected one run of '{run.method}' with seed {run.seed}, got "
-                    f"also {by_seed[run.seed].path}; leave one out"
-                )
-            by_seed[run.seed] = run
-    return found

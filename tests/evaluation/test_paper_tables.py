@@ -1,0 +1,140 @@
+"""LaTeX is not installed here, so its structure is checked: braces, environments, columns."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from fopro_lab.errors import InputError
+from fopro_lab.evaluation import compare, latex_tables, load_runs, markdown_tables, summarise
+from fopro_lab.evaluation.paper_tables import clear_winner, escape_latex
+from tests.evaluation.toy_runs import predictions, write_run
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for method, skill in (("bsm", 0.5), ("ekd", 3.0), ("fopro", 0.6)):
+        table = predictions((60, 40, 30, 20), seed=len(method), skill=skill)
+        write_run(folder / method, table, method=method, protocol="toy_64px/50%&co/seed0")
+    runs = load_runs(folder)
+    return summarise(runs), compare(runs, "bsm")
+
+
+def check_latex(text: str) -> list[list[str]]:
+    """Hold what a compiler would: returns the rows of all tabulars, head rows first."""
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("%")]
+    body = "\n".join(lines)
+    bare = re.sub(r"\\[\\&%$#_{}]", "", body)
+    assert bare.count("{") == bare.count("}")
+    depth = 0
+    for letter in bare:
+        depth += (letter == "{") - (letter == "}")
+        assert depth >= 0
+    stack = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", body):
+        if kind == "begin":
+            stack.append(name)
+        else:
+            assert stack.pop() == name
+    assert not stack
+    assert not re.search(r"[%#_^~<>|]", bare), "an unescaped special letter"
+    assert bare.count("$") % 2 == 0 and bare.isascii()
+    for rule in ("toprule", "midrule", "bottomrule"):
+        assert body.count(f"\\{rule}") == body.count("\\begin{tabular}")
+    rows = []
+    for form, inside in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", body, re.S):
+        for line in re.sub(r"\\(top|mid|bottom)rule", "", inside).strip().splitlines():
+            if line.strip():
+                assert line.rstrip().endswith("\\\\")
+                cells = re.split(r"(?<!\\)&", line.rstrip().removesuffix("\\\\"))
+                assert len(cells) == len(form)
+                assert not cells[0].lstrip().startswith("[")
+                rows.append([cell.strip() for cell in cells])
+    return rows
+
+
+def test_latex_holds_together_and_escapes_names(tables):
+    levels, differences = tables
+    text = latex_tables(levels.assign(method=["bsm", "ekd", "fopro"]), differences)
+    rows = check_latex(text)
+    assert [row[0] for row in rows] == [
+        *("Method", "bsm", "ekd", "fopro"),
+        *("Method", "ekd minus bsm", "fopro minus bsm"),
+    ]
+    assert r"toy\_64px/50\%\&co/seed0" in text and r"\usepackage{booktabs}" in text
+
+
+def test_the_check_of_latex_can_fail():
+    for broken in (r"\begin{table}", "50 % of", "a_b", "{", r"\begin{a}\end{b}", "$"):
+        with pytest.raises((AssertionError, IndexError)):
+            check_latex(f"text {broken}")
+
+
+def test_bold_is_only_what_the_paired_interval_bears_out(tables):
+    levels, differences = tables
+    row = differences.set_index(["method", "metric"]).loc[("ekd", "balanced_accuracy")]
+    assert row["low"] > 0 and clear_winner(levels, differences, "balanced_accuracy") == "ekd"
+    assert r"\textbf{" in latex_tables(levels, differences)
+    vague = differences.assign(low=-0.1, high=0.5)
+    assert clear_winner(levels, vague, "balanced_accuracy") == ""
+    assert r"\textbf{" not in latex_tables(levels, vague)
+    assert "**" not in markdown_tables(levels, vague)
+
+
+def test_the_baseline_wins_only_where_every_other_method_is_clearly_worse(tables):
+    levels, differences = tables
+    best = levels.assign(balanced_accuracy=[0.9, 0.5, 0.5])
+    worse = differences.assign(low=-0.3, high=-0.1)
+    assert clear_winner(best, worse, "balanced_accuracy") == "bsm"
+    one = worse.copy()
+    one.loc[one["method"] == "fopro", "high"] = 0.1
+    assert clear_winner(best, one, "balanced_accuracy") == ""
+
+
+def test_of_the_calibration_error_less_is_better(tables):
+    levels, differences = tables
+    low = levels.assign(ece=[0.2, 0.05, 0.3])
+    assert clear_winner(low, differences.assign(low=-0.2, high=-0.1), "ece") == "ekd"
+    assert clear_winner(low, differences.assign(low=0.1, high=0.2), "ece") == ""
+
+
+def test_numbers_are_those_of_the_tables(tables):
+    levels, differences = tables
+    row = levels.set_index("method").loc["fopro"]
+    ends = (100 * row[f"tail{end}"] for end in ("", "_low", "_high"))
+    value, low, high = (f"{each:.1f}" for each in ends)
+    told = markdown_tables(levels, differences)
+    assert f"{value} [{low}, {high}]" in told
+    assert f"{value} [{low}, {high}]" in latex_tables(levels, differences)
+    assert "150 test pictures" in told and "toy_64px/50%&co/seed0" in told
+
+
+def test_a_minus_is_a_minus_in_latex_and_zero_has_none(tables):
+    levels, differences = tables
+    zero = differences.assign(difference=-0.00001, low=-0.1, high=0.1)
+    text = latex_tables(levels, zero)
+    assert r"0.0 [$-$10.0, +10.0]" in text and "-0.0" not in text
+
+
+def test_a_group_without_pictures_is_not_a_number(tables):
+    levels, differences = tables
+    none = levels.assign(tail=float("nan"), tail_low=float("nan"), tail_high=float("nan"))
+    rows = check_latex(latex_tables(none, differences[differences["name"] != "tail"]))
+    assert rows[1][-1] == "n/a" and rows[-1][-1] == "n/a"
+
+
+def test_an_unknown_column_and_two_protocols_are_refused(tables):
+    levels, differences = tables
+    with pytest.raises(InputError, match=r"columns: expected some of .* got 'tial'"):
+        latex_tables(levels, differences, columns=["tial"])
+    two = pd.concat([levels, levels.assign(protocol="other")])
+    with pytest.raises(InputError, match="levels: expected one protocol"):
+        markdown_tables(two, differences)
+
+
+def test_escape_latex_keeps_what_is_plain():
+    assert escape_latex("FoPro-KD 3") == "FoPro-KD 3"
+    assert (
+        escape_latex("a\\b{c}~^") == r"a\textbackslash{}b\{c\}\textasciitilde{}\textasciicircum{}"
+    )

@@ -1,0 +1,246 @@
+import math
+
+import numpy as np
+import pytest
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.evaluation import Run
+from fopro_lab.evaluation.prior_tables import PriorShift
+from fopro_lab.evaluation.priors import (
+    class_prior,
+    implicit_prior,
+    measure_under_prior,
+    prior_weights,
+    shifted_probabilities,
+)
+from tests.evaluation.toy_runs import predictions, write_run
+
+COUNTS = (900, 120, 30, 10)
+
+
+def drawn(n=200, classes=4, *, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=n)
+    logits = rng.normal(size=(n, classes))
+    logits[np.arange(n), labels] += 1.0
+    return logits, labels
+
+
+def slow_measures(logits, labels, prior, old):
+    """Every formula written out, picture by picture, with Python's own floats."""
+    classes = len(prior)
+    sizes = [sum(int(label) == k for label in labels) for k in range(classes)]
+    right, mass, bins = [0.0] * classes, 0.0, {}
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        odds = [math.exp(row[k]) * prior[k] / old[k] for k in range(classes)]
+        shares = [value / sum(odds) for value in odds]
+        best = max(range(classes), key=lambda k: shares[k])
+        right[label] += best == label
+        weight = prior[label] / sizes[label]
+        mass += weight
+        number = min(14, max(0, math.ceil(shares[best] * 15) - 1))
+        bins[number] = bins.get(number, 0.0) + weight * ((best == label) - shares[best])
+    recalls = [right[k] / sizes[k] for k in range(classes)]
+    return {
+        "recall": recalls,
+        "balanced_accuracy": sum(recalls) / classes,
+        "accuracy": sum(p * r for p, r in zip(prior, recalls, strict=True)),
+        "ece": sum(abs(gap) for gap in bins.values()) / mass,
+    }
+
+
+@pytest.mark.parametrize("strength", [-1.0, -0.3, 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("old", ["training", "uniform"])
+def test_measures_agree_with_the_formulas_written_out(strength, old):
+    logits, labels = drawn()
+    prior = class_prior(np.array(COUNTS), strength)
+    implicit = class_prior(np.array(COUNTS), 1.0 if old == "training" else 0.0)
+    weights = np.ones((len(labels), 1))
+    found = measure_under_prior(logits, labels, weights, prior=prior, old=implicit)
+    slow = slow_measures(logits, labels, prior.tolist(), implicit.tolist())
+    for name, value in slow.items():
+        np.testing.assert_allclose(found[name][0], value, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+def test_two_gaussians_move_to_the_posterior_that_bayes_rule_gives():
+    # Classes N(-1, 1) and N(+1, 1): with equal shares the log odds of x are 2x, with shares
+    # (1 - q, q) they are 2x + log(q / (1 - q)), whatever was learnt before.
+    x = np.linspace(-3, 3, 41)
+    for trained, asked in ((0.5, 0.9), (0.1, 0.5), (0.05, 0.95)):
+        log_odds = 2 * x + np.log(trained / (1 - trained))
+        logits = np.stack([np.zeros_like(x), log_odds], axis=1) + 7.0
+        found = shifted_probabilities(
+            logits, old=np.array([1 - trained, trained]), new=np.array([1 - asked, asked])
+        )
+        truth = asked * np.exp(-((x - 1) ** 2) / 2)
+        truth = truth / (truth + (1 - asked) * np.exp(-((x + 1) ** 2) / 2))
+        np.testing.assert_allclose(found[:, 1], truth, rtol=1e-12)
+
+
+def test_calibrated_probabilities_stay_calibrated_under_another_prior_only_if_they_are_moved():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 40000)
+    # Of unlike spread: of two alike the confidence would, by symmetry, hold for any shares.
+    x = np.where(labels == 1, 1.0 + 2 * rng.normal(size=80000), rng.normal(size=80000) - 1.0)
+    log_odds = -np.log(2) - (x - 1) ** 2 / 8 + (x + 1) ** 2 / 2
+    logits = np.stack([np.zeros_like(x), log_odds], axis=1)  # calibrated for equal shares
+    prior, even = np.array([0.95, 0.05]), np.array([0.5, 0.5])
+    weights = np.ones((len(labels), 1))
+    moved, stored = (
+        measure_under_prior(logits, labels, weights, prior=prior, old=even, adjust=adjust)
+        for adjust in (True, False)
+    )
+    assert moved["ece"][0] < 0.005 < 0.05 < stored["ece"][0], (moved["ece"], stored["ece"])
+    # Bayes' rule is the best there is for the accuracy, and pays for it in balanced accuracy.
+    assert moved["accuracy"][0] > stored["accuracy"][0] + 0.02
+    assert moved["balanced_accuracy"][0] < stored["balanced_accuracy"][0]
+
+
+def test_the_implicit_prior_itself_changes_nothing():
+    logits, labels = drawn()
+    old = class_prior(np.array(COUNTS), 1.0)
+    powers = np.exp(logits)
+    np.testing.assert_allclose(
+        shifted_probabilities(logits, old=old, new=old),
+        powers / powers.sum(axis=1, keepdims=True),
+        rtol=1e-12,
+    )
+    moved, stored = (
+        measure_under_prior(logits, labels, np.ones((200, 1)), prior=old, old=old, adjust=adjust)
+        for adjust in (True, False)
+    )
+    assert all(np.array_equal(moved[name], stored[name]) for name in moved)
+
+
+def test_unadjusted_recalls_do_not_move():
+    logits, labels = drawn()
+    weights, even = np.ones((200, 1)), np.full(4, 0.25)
+    found = [
+        measure_under_prior(
+            logits, labels, weights, prior=class_prior(np.array(COUNTS), s), old=even, adjust=False
+        )
+        for s in (-1.0, 1.0)
+    ]
+    np.testing.assert_array_equal(found[0]["recall"], found[1]["recall"])
+    assert found[0]["accuracy"][0] != found[1]["accuracy"][0]
+
+
+def test_class_prior_ends_and_middle():
+    counts = np.array(COUNTS)
+    np.testing.assert_allclose(class_prior(counts, 1.0), counts / counts.sum())
+    np.testing.assert_allclose(class_prior(counts, 0.0), 0.25)
+    inverse = 1 / counts
+    np.testing.assert_allclose(class_prior(counts, -1.0), inverse / inverse.sum())
+
+
+def test_prior_weights_give_each_class_its_share_in_every_resample():
+    labels = np.array([0, 0, 0, 1, 1, 3])
+    weights = np.array([[1.0, 2.0, 0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 3.0, 2.0, 0.0, 1.0]]).T
+    prior = np.array([0.4, 0.3, 0.2, 0.1])  # nobody has class 2
+    found = prior_weights(labels, weights, prior)
+    for column in found.T:
+        assert [column[labels == k].sum() for k in (0, 1, 3)] == pytest.approx([0.5, 0.375, 0.125])
+
+
+def test_a_class_that_does_not_come_is_never_predicted():
+    logits, _ = drawn()
+    found = shifted_probabilities(logits, old=np.full(4, 0.25), new=np.array([0.5, 0.5, 0, 0]))
+    assert (found[:, 2:] == 0).all() and np.isfinite(found).all()
+
+
+def test_implicit_prior_follows_the_loss_and_the_sampler():
+    assert implicit_prior({"method": "ce", "sampler": "instance"}) == "training"
+    assert implicit_prior({"method": "ce", "sampler": "class-balanced"}) == "uniform"
+    for method in ("bsm", "ekd", "fopro", "random"):
+        assert implicit_prior({"method": method, "sampler": "square-root"}) == "uniform"
+    assert implicit_prior({"method": "ce", "sampler": "square-root"}) == "unknown"
+    assert implicit_prior({"method": "ce", "mixup_alpha": 0.2}) == "unknown"
+
+
+def test_a_run_of_unknown_prior_stays_as_it_is_stored(tmp_path):
+    config = {"method": "ce", "seed": 0, "sampler": "progressive"}
+    run = Run.read(
+        write_run(tmp_path / "a", predictions(), config=config, class_counts=list(COUNTS))
+    )
+    shift = PriorShift([run], resamples=20)
+    assert shift.implicit == ["unknown"]
+    assert shift.table(1.0)["value"].equals(shift.table(1.0, adjust=False)["value"])
+
+
+def test_priors_refuse_what_is_none():
+    with pytest.raises(InputError, match="class_counts: expected numbers above 0"):
+        class_prior(np.array([3, 0]), 1.0)
+    with pytest.raises(ShapeError, match=r"old: expected \(4,\), got \(2,\)"):
+        shifted_probabilities(np.zeros((1, 4)), old=np.ones(2), new=np.ones(4))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    made = []
+    for seed, method in enumerate(("ce", "bsm")):
+        table = predictions(seed=seed, skill=1.0 + seed, a_group=2)
+        path = write_run(tmp_path / method, table, method=method, class_counts=list(COUNTS))
+        made.append(Run.read(path))
+    return made
+
+
+def test_table_without_a_shift_is_that_of_the_score(runs):
+    found = PriorShift(runs, resamples=50).table(0.0, adjust=False)
+    for place, run in enumerate(runs):
+        scored = run.table(resamples=10).set_index(["name", "metric"])["value"]
+        own = found[found["run"] == place].set_index(["name", "metric"])["value"]
+        for name in ("nv", "mel", "bkl", "df"):
+            assert own[name, "recall"] == pytest.approx(scored[name, "recall"], abs=1e-12)
+        balanced = own["all", "balanced_accuracy"]
+        assert balanced == pytest.approx(scored["all", "balanced_accuracy"], abs=1e-12)
+        assert own["all", "accuracy"] == pytest.approx(balanced, abs=1e-12)
+
+
+def test_table_moves_each_run_from_its_own_implicit_prior(runs):
+    shift = PriorShift(runs, resamples=20)
+    assert shift.implicit == ["training", "uniform"]
+    stored = shift.table(1.0, adjust=False)
+    moved = shift.table(1.0)
+    same = [
+        np.array_equal(
+            stored.loc[stored["run"] == r, "value"], moved.loc[moved["run"] == r, "value"]
+        )
+        for r in (0, 1)
+    ]
+    assert same == [True, False]  # cross-entropy's own prior is the training one
+
+
+def test_table_intervals_hold_their_value_and_pair_the_runs(runs):
+    table = PriorShift(runs, resamples=300).table(-0.5)
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+    first, second = (table[table["run"] == r].set_index(["name", "metric"]) for r in (0, 1))
+    assert (first["difference"] == 0).all()
+    np.testing.assert_allclose(second["difference"], second["value"] - first["value"])
+    row = second.loc["all", "balanced_accuracy"]
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
+    assert row["n"] == 76 and second.loc["df", "recall"]["n"] == 6
+
+
+def test_a_class_that_is_all_right_has_wilsons_interval_of_its_lesions(tmp_path):
+    table = predictions(skill=30.0, a_group=2)
+    run = Run.read(write_run(tmp_path / "a", table, class_counts=list(COUNTS)))
+    found = PriorShift([run], resamples=20).table(0.0).set_index(["name", "metric"])
+    row = found.loc["df", "recall"]
+    assert row["interval"] == "wilson" and row["low"] == pytest.approx(0.4385, abs=1e-3)  # 3 of 3
+    assert found.loc["all", "accuracy"]["interval"] == "mover"
+    assert found.loc["all", "accuracy"]["low"] < 0.95
+
+
+def test_runs_of_other_pictures_or_counts_are_refused(tmp_path, runs):
+    with pytest.raises(InputError, match="class_counts: expected"):
+        other = write_run(tmp_path / "x", predictions(), class_counts=[1, 1, 1, 1])
+        PriorShift([runs[0], Run.read(other)])
+    with pytest.raises(InputError, match="class_counts: expected some"):
+        PriorShift([Run.read(write_run(tmp_path / "y", predictions()))])
+
+
+def test_a_calibration_error_whose_resamples_agree_has_no_interval(tmp_path):
+    table = predictions((1, 1, 1, 1), skill=3.0)
+    run = Run.read(write_run(tmp_path / "a", table, class_counts=list(COUNTS)))
+    row = PriorShift([run], resamples=20).table(0.3).set_index("metric").loc["ece"]
+    assert row["interval"] == "none" and np.isnan(row["low"]) and row["value"] > 0
