@@ -10,10 +10,14 @@ import typer
 from typer.exceptions import TyperException
 
 from fopro_lab.cli.bench import bench_app
+from fopro_lab.cli.compare import compare
 from fopro_lab.cli.data import data_app
+from fopro_lab.cli.explore import explore
+from fopro_lab.cli.gallery import gallery
 from fopro_lab.cli.options import KINDS
+from fopro_lab.cli.report import report
 from fopro_lab.cli.teachers import teachers_app
-from fopro_lab.cli.work import compare, ledger, probe, report, train
+from fopro_lab.cli.work import ledger, probe, train
 from fopro_lab.errors import InputError, WorkError
 
 HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed pictures."
@@ -23,7 +27,7 @@ app = typer.Typer(help=HELP, **KINDS)
 app.add_typer(data_app, name="data")
 app.add_typer(teachers_app, name="teachers")
 app.add_typer(bench_app, name="bench")
-for command in (train, probe, report, compare, ledger):
+for command in (train, probe, report, compare, explore, gallery, ledger):
     app.command()(command)
 
 

@@ -62,6 +62,20 @@ def bench_step(
     _tell_bench("step", tables, machine_facts(), out=out, as_json=as_json)
 
 
+@bench_app.command("lab")
+def bench_lab(
+    out: Out = "",
+    rounds: Annotated[int, typer.Option(help="Batches of 12 notebooks.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Time a batch of small notebooks against its ideal, and a finished plan."""
+    from fopro_lab.bench import machine_facts
+    from fopro_lab.bench.reports import bench_reports
+
+    tables = {"reports": bench_reports(rounds=rounds)}
+    _tell_bench("lab", tables, machine_facts(), out=out, as_json=as_json)
+
+
 @bench_app.command("all")
 def bench_all(
     out: Out = "",

@@ -1,4 +1,4 @@
-"""`fopro train`, `probe`, `report`, `compare` and `ledger`: the laboratory's own work."""
+"""`fopro train`, `probe` and `ledger`: the laboratory's own work."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fopro_lab.cli.options import AsJson, FromFile, Out, Settings, read_config
-from fopro_lab.errors import InputError, WorkError
+from fopro_lab.errors import InputError
 
 
 def train(
@@ -80,70 +80,6 @@ def probe(
     config = read_config(ProbeConfig, settings, file)
     stem = f"{Path(config.dataset).name}-{config.teacher}".replace(":", "_")
     print(write_teacher_card(config, out=Path(out or Path("probes") / stem)))
-
-
-def report(
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="YAML file: notebooks and knobs.")],
-    out: Out = "",
-    settings: Settings = [],
-    jobs: Annotated[int, typer.Option(help="Notebooks at a time; 0 is one a core.")] = 0,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="NAME", help="Execute this notebook alone; repeatable."),
-    ] = None,
-    plan_only: Annotated[
-        bool, typer.Option("--plan", help="Dry run: the graph, the cost and what is missing.")
-    ] = False,
-) -> None:
-    """Execute a plan's notebooks and print the path of its index page.
-
-    With --plan nothing is executed or written: every notebook is listed with what it waits for,
-    then the cost as far as it is known, and each input that is missing, with the way to get it.
-    Exit code 1 if something is missing, 0 if the plan is ready.
-    """
-    folder = Path(out or Path("reports") / Path(plan).stem)
-    if plan_only and only:
-        raise InputError(
-            "--only: expected without --plan, which shows the whole plan; leave it out"
-        )
-    if plan_only:
-        from fopro_lab.lab.dry_run import dry_run
-
-        told = dry_run(plan, out=folder, settings=settings, jobs=jobs)
-        print("\n".join(told.lines()))
-        if not told.ready:
-            count = len(told.missing) + len(told.wrong)
-            raise WorkError(f"not ready: {count} missing or wrong, see above; nothing was executed")
-        return
-    from fopro_lab.lab import run_plan
-
-    print(run_plan(plan, out=folder, settings=settings, jobs=jobs, only=only or []))
-
-
-def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or above.")],
-    baseline: Annotated[str, typer.Option(help="Method to compare with.")] = "bsm",
-    out: Out = "",
-    as_json: AsJson = False,
-) -> None:
-    """Compare methods over the same test pictures, paired, with intervals."""
-    from fopro_lab.evaluation import compare as compare_runs
-    from fopro_lab.evaluation import load_runs
-    from fopro_lab.files import atomic_path
-
-    table = compare_runs(load_runs(runs), baseline)
-    if out:
-        with atomic_path(Path(out) / "comparison.csv") as temporary:
-            table.to_csv(temporary, index=False)
-    if as_json:
-        print(table.to_json(orient="records", indent=2))
-        return
-    for row in table[table["scope"] != "class"].itertuples():
-        print(
-            f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "
-            f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})  n {row.n}, "
-            f"seeds {row.seeds}"
-        )
 
 
 def ledger(

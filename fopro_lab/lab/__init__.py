@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fopro_lab.lab.reports import run_plan
-    from fopro_lab.lab.widgets import BandExplorer
+    from fopro_lab.lab.widgets.band_explorer import BandExplorer
+    from fopro_lab.lab.widgets.prompt_viewer import PromptViewer
+    from fopro_lab.lab.widgets.run_comparer import RunComparer
 
-__all__ = ["BandExplorer", "run_plan"]
+__all__ = ["BandExplorer", "PromptViewer", "RunComparer", "run_plan"]
 
-_HOMES = {"BandExplorer": "fopro_lab.lab.widgets", "run_plan": "fopro_lab.lab.reports"}
+_HOMES = {
+    "BandExplorer": "fopro_lab.lab.widgets.band_explorer",
+    "PromptViewer": "fopro_lab.lab.widgets.prompt_viewer",
+    "RunComparer": "fopro_lab.lab.widgets.run_comparer",
+    "run_plan": "fopro_lab.lab.reports",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,5 @@
 """A teacher's card, or several side by side, as one HTML page that needs no network."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from fopro_lab.files import atomic_path
-from fopro_lab.lab.index import headline, thumbnail
+from fopro_lab.lab.headlines import as_headline
 from fopro_lab.lab.pages import stylesheet, templates
+from fopro_lab.lab.thumbnails import thumbnail
 from fopro_lab.probing import TeacherCard
 
 WIDE = 1300  # pixels of an inlined figure: sharp on a fine screen
@@ -189,14 +189,6 @@ def _pictures(folder: Path, stems: Sequence[str]) -> list[dict[str, str]]:
         }
         for path in dict.fromkeys(files)
     ]
-
-
-def as_headline(table: pd.DataFrame) -> dict[str, Any]:
-    """Prepare a table for a page; see `fopro_lab.lab.index.headline`."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "table.csv"
-        table.to_csv(path, index=False)
-        return headline(path)
 
 
 def _write(out: Path, **content: Any) -> Path:

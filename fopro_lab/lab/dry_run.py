@@ -8,12 +8,13 @@ from typing import Any
 
 from fopro_lab.config import DataConfig, TrainConfig
 from fopro_lab.errors import InputError
-from fopro_lab.lab.index import duration
 from fopro_lab.lab.needs import Missing, missing_inputs
 from fopro_lab.lab.nodes import Node, plan_nodes
+from fopro_lab.lab.outcomes import duration
 from fopro_lab.lab.parameters import declared_parameters
 from fopro_lab.lab.plans import read_plan
-from fopro_lab.lab.records import last_seconds, node_key, read_record
+from fopro_lab.lab.records import Record, last_record, node_key, read_record
+from fopro_lab.progress import in_bytes
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ class PlannedNode:
         node: Name, notebook, parameters, what it waits for.
         varying: The parameters in which the nodes of this notebook differ.
         steps: Of its training; None if it trains no student.
-        seconds: How long it took the last time; None without a record.
+        last: What it took the last time; None without a record.
         kept: Whether that result still holds and would not be made again.
     """
 
     node: Node
     varying: dict[str, Any]
     steps: Steps | None
-    seconds: float | None
+    last: Record | None
     kept: bool
 
 
@@ -87,7 +88,12 @@ class DryRun:
 
 
 def dry_run(
-    plan: Path | str, *, out: Path | str, settings: Sequence[str] = (), jobs: int = 0
+    plan: Path | str,
+    *,
+    out: Path | str,
+    settings: Sequence[str] = (),
+    files: Sequence[Path | str] = (),
+    jobs: int = 0,
 ) -> DryRun:
     """Check all that `run_plan` checks before it starts, and go on where it would stop.
 
@@ -100,6 +106,7 @@ def dry_run(
         plan: YAML file, see `Plan`.
         out: Folder of the report.
         settings: Texts ``name=value`` that override the plan.
+        files: Pin files, as in `run_plan`.
         jobs: As in `run_plan`.
 
     Returns:
@@ -115,22 +122,31 @@ def dry_run(
     """
     if jobs < 0:
         raise InputError(f"jobs: expected 0 (one a core) or more, got {jobs}")
-    nodes, out = plan_nodes(plan, out=out, settings=settings, inputs=False), Path(out)
+    nodes = plan_nodes(plan, out=out, settings=settings, files=files, inputs=False)
+    out = Path(out)
     _check_writable(out)
     values = {n.name: {**declared_parameters(n.notebook), **n.parameters} for n in nodes}
-    missing = list(dict.fromkeys(m for node in nodes for m in missing_inputs(values[node.name])))
+    missing = list(
+        dict.fromkeys(
+            m for node in nodes if not node.left_out for m in missing_inputs(values[node.name])
+        )
+    )
     counted = _Counted()
-    planned, kept, keys, files = [], set[str](), dict[str, str](), dict[str, str]()
+    planned, kept, keys, states = [], set[str](), dict[str, str](), dict[str, str]()
     for node in nodes:
-        keys[node.name] = node_key(node, before=keys, files=files)
+        keys[node.name] = node_key(node, before=keys, files=states)
         pages = (out / "notebooks" / f"{node.name}.ipynb", out / "pages" / f"{node.name}.html")
         held = read_record(folder=out / node.name, key=keys[node.name]) is not None
-        if held and all(p.is_file() for p in pages) and kept.issuperset(node.after):
+        if (
+            held
+            and not node.left_out
+            and all(p.is_file() for p in pages)
+            and kept.issuperset(node.after)
+        ):
             kept.add(node.name)
-        steps = _steps(values[node.name], counted)
-        seconds = last_seconds(folder=out / node.name)
-        varying = _varying(node, nodes)
-        planned.append(PlannedNode(node, varying, steps, seconds, node.name in kept))
+        steps = None if node.left_out else _steps(values[node.name], counted)
+        last, varying = last_record(folder=out / node.name), _varying(node, nodes)
+        planned.append(PlannedNode(node, varying, steps, last, node.name in kept))
     return DryRun(read_plan(plan).title, out, planned, missing, counted.wrong)
 
 
@@ -205,7 +221,9 @@ def _graph(nodes: Sequence[PlannedNode]) -> list[str]:
             told.append(f"{each.steps.student:,} steps")
         if each.steps and each.steps.prompt:
             told.append(f"{each.steps.prompt:,} prompt steps")
+        told += [f"limit {duration(each.node.limit)}"] if each.node.limit else []
         told += ["kept"] if each.kept else []
+        told += [f"left out: {each.node.left_out}"] if each.node.left_out else []
         after = _waits_for(each.node, nodes, entries)
         facts = "; ".join(part for part in (after, ", ".join(told)) if part)
         line = (
@@ -229,9 +247,9 @@ def _waits_for(node: Node, nodes: Sequence[PlannedNode], entries: list[str]) -> 
 
 def _cost(nodes: Sequence[PlannedNode], out: Path) -> list[str]:
     """Tell steps and time, as far as they are known."""
-    to_do = [each for each in nodes if not each.kept]
-    lines = [f"kept: {len(nodes) - len(to_do)} of {len(nodes)} notebooks, whose results still hold"]
-    lines = lines if len(to_do) < len(nodes) else []
+    to_do = [each for each in nodes if not each.kept and not each.node.left_out]
+    kept = sum(each.kept for each in nodes)
+    lines = [f"kept: {kept} of {len(nodes)} notebooks, whose results still hold"] if kept else []
     training = [each.steps for each in to_do if each.steps]
     known = [steps.student for steps in training if steps.student is not None]
     prompt = sum(steps.prompt for steps in training)
@@ -241,13 +259,16 @@ def _cost(nodes: Sequence[PlannedNode], out: Path) -> list[str]:
         told += [f"unknown for {unknown}, whose pictures cannot be counted"] if unknown else []
         told += [f"at most {prompt:,} prompt steps"] if prompt else []
         lines.append(f"steps: {', '.join(told)}")
-    timed = [each.seconds for each in to_do if each.seconds is not None]
+    known_records = [each.last for each in to_do if each.last is not None]
+    timed = [record.seconds for record in known_records]
     if timed:
         rest = len(to_do) - len(timed)
         lines.append(
             f"time: {duration(sum(timed))} of notebooks one after another, as {len(timed)} of them "
             f"took last time" + (f"; unknown for {rest}" if rest else "")
         )
+        peak = max(record.memory for record in known_records)
+        lines += [f"memory: up to {in_bytes(peak)} of one notebook last time"] if peak else []
     elif to_do:
         lines.append(f"time: unknown, no earlier report in {out}")
     return lines

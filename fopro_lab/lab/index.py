@@ -1,72 +1,16 @@
 """The index page of a report: headline table, thumbnails, states, and how it was made."""
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from fopro_lab.files import atomic_path
+from fopro_lab.lab.filters import chosen_parameters, differing, filters, words_of
+from fopro_lab.lab.headlines import headline
+from fopro_lab.lab.outcomes import NodeReport, Report
 from fopro_lab.lab.pages import stylesheet, templates
-
-_BAR = 136  # width of an interval's drawing, in its own units
-_MARGIN = 4
-_INTERVALS_SHOWN = 5  # what a laptop's screen holds; the file has them all
-
-
-@dataclass(frozen=True)
-class NodeReport:
-    """How one node ended: done, kept, failed, skipped, stopped or left out.
-
-    ``folder`` is its ``out_dir`` and ``page`` its HTML page, both seen from the index; ``page`` is
-    empty when there is none. ``reason`` says in one line what went wrong.
-    """
-
-    name: str
-    entry: str
-    state: str
-    seconds: float = 0.0
-    folder: str = ""
-    page: str = ""
-    reason: str = ""
-    parameters: str = ""
-
-    @property
-    def time(self) -> str:
-        """The duration as a person says it; empty if the node never ran."""
-        return duration(self.seconds) if self.seconds else ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that the index says in words."""
-
-    title: str
-    about: str
-    nodes: Sequence[NodeReport]
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as plain values."""
-        return asdict(self)
-
-
-def duration(seconds: float) -> str:
-    """Say a duration.
-
-    Args:
-        seconds: At least 0.
-
-    Example:
-        >>> duration(3.24), duration(75), duration(3720)
-        ('3.2 s', '1 min 15 s', '1 h 2 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+from fopro_lab.lab.report_tables import table_files, twin_of, write_tables
+from fopro_lab.lab.thumbnails import small_pictures
 
 
 def index_page(report: Report, *, out: Path) -> str:
@@ -77,153 +21,123 @@ def index_page(report: Report, *, out: Path) -> str:
         out: The report's folder; read are ``<folder>/headline.csv`` and ``<folder>/*.png``.
 
     Returns:
-        The page; thumbnails are inlined and link to the full-size files beside it.
+        The page; thumbnails are inlined, the smaller the more there are, and link to the full-size
+        files beside it. They are kept in ``.thumbnails`` for the next time.
 
     Example:
+        >>> from fopro_lab.lab.outcomes import NodeReport
         >>> node = NodeReport(name="train", entry="train", state="done", seconds=2.0)
         >>> report = Report("A title", "", [node], {"Finished": "today"})
         >>> "2.0 s" in index_page(report, out=Path("nowhere"))
         True
     """
-    tables, figures = [], []
-    folded: dict[str, list[dict[str, str]]] = {}
+    well = [node for node in report.nodes if node.state in ("done", "kept")]
+    verdicts = [node for node in well if (out / node.folder / "headline.csv").is_file()]
+    in_order = [*verdicts, *(node for node in well if node not in verdicts)]
+    figures, folded = _figures(report, in_order, out=out)
+    different = differing(report.nodes)
+    lines = [_line(node, different) for node in report.nodes]
+    return (
+        templates()
+        .get_template("index.html.j2")
+        .render(
+            report=report,
+            lines=lines,
+            shared=_shared(report.nodes, different),
+            with_memory=any(node.memory for node in report.nodes),
+            tables=[_headline_of(node, out=out) for node in verdicts],
+            figures=figures,
+            folded=folded,
+            filters=filters(report.nodes) if len(report.nodes) > 1 else [],
+            data=_data(well, out=out),
+            css=stylesheet(),
+        )
+    )
+
+
+def write_index(report: Report, *, out: Path) -> Path:
+    """Write ``index.html``, and what it shows as CSV and parquet beside it.
+
+    Args:
+        report: Title, nodes and facts.
+        out: The report's folder.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        WorkError: If the disk is full or may not be written.
+    """
+    write_tables(report.nodes, out=out)
+    with atomic_path(out / "index.html") as temporary:
+        temporary.write_text(index_page(report, out=out), encoding="utf-8")
+    return out / "index.html"
+
+
+def _figures(
+    report: Report, nodes: Sequence[NodeReport], *, out: Path
+) -> tuple[list[dict[str, str]], dict[str, list[dict[str, str]]]]:
+    """Lay out the thumbnails; those of an entry with several nodes are folded away."""
+    files = {node.name: sorted((out / node.folder).glob("*.png"), key=_age) for node in nodes}
+    small = small_pictures([path for found in files.values() for path in found], folder=out)
     entries = [node.entry for node in report.nodes]
-    ended_well = [node for node in report.nodes if node.state in ("done", "kept")]
-    verdicts = [n for n in ended_well if (out / n.folder / "headline.csv").is_file()]
-    for node in verdicts:
-        file = f"{node.folder}/headline.csv"
-        tables.append({"node": node.name, "file": file, **headline(out / file)})
-    for node in [*verdicts, *(n for n in ended_well if n not in verdicts)]:
+    figures: list[dict[str, str]] = []
+    folded: dict[str, list[dict[str, str]]] = {}
+    for node in nodes:
         pictures = [
             {
                 "file": f"{node.folder}/{path.name}",
                 "caption": path.stem.replace("_", " ").replace("-", " "),
-                "thumbnail": thumbnail(path),
+                "thumbnail": small[path],
                 "node": node.name,
                 "page": node.page,
             }
-            for path in sorted((out / node.folder).glob("*.png"), key=_age)
+            for path in files[node.name]
         ]
         if entries.count(node.entry) == 1:
             figures += pictures
         elif pictures:
             folded.setdefault(node.entry, []).extend(pictures)
-    return (
-        templates()
-        .get_template("index.html.j2")
-        .render(report=report, tables=tables, figures=figures, folded=folded, css=stylesheet())
-    )
+    return figures, folded
+
+
+def _headline_of(node: NodeReport, *, out: Path) -> dict[str, Any]:
+    file = f"{node.folder}/headline.csv"
+    return {"node": node.name, "file": file, **headline(out / file)}
+
+
+def _line(node: NodeReport, different: Sequence[str]) -> dict[str, Any]:
+    """A row of the table of notebooks: the node, what it was filtered by, what sets it apart."""
+    words = words_of(node)
+    apart = {name: value for name, value in words.items() if name in different}
+    return {"node": node, "words": words, "apart": apart}
+
+
+def _shared(nodes: Sequence[NodeReport], different: Sequence[str]) -> dict[str, str]:
+    """The parameters that have one value wherever a notebook has them."""
+    given = {k: v for node in nodes for k, v in chosen_parameters(node.parameters).items()}
+    return {name: value for name, value in given.items() if name not in different}
+
+
+def _data(nodes: Sequence[NodeReport], *, out: Path) -> list[dict[str, Any]]:
+    """List every node's tables: the file it wrote, and its twin in the other format."""
+    listed = []
+    for node in nodes:
+        pairs = [
+            (path, twin_of(path, node.name, out=out)) for path in table_files(out / node.folder)
+        ]
+        tables = [
+            {
+                "stem": path.stem,
+                "files": [f.relative_to(out).as_posix() for f in (path, twin) if f.is_file()],
+            }
+            for path, twin in pairs
+        ]
+        if tables:
+            listed.append({"node": node.name, "tables": tables})
+    return listed
 
 
 def _age(path: Path) -> tuple[int, str]:
     """When a figure was written: the order in which its notebook tells the story."""
     return path.stat().st_mtime_ns, path.name
-
-
-def headline(file: Path | str) -> dict[str, Any]:
-    r"""Prepare a table for the page: columns ``x``, ``x_low``, ``x_high`` become one.
-
-    The first five of those are shown; the protocol is said beside the table if it is one.
-
-    Args:
-        file: CSV with a row a method.
-
-    Returns:
-        ``columns`` (title, number), ``rows`` of cells (text, interval, and the place of the dot
-        and the bar's ends on the column's common scale) and ``protocol``.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as csv:
-        ...     _ = csv.write("method,tail,tail_low,tail_high\nekd,0.5,0.4,0.6\n")
-        ...     csv.flush()
-        ...     table = headline(csv.name)
-        >>> [cell["text"] for cell in table["rows"][0]], table["rows"][0][1]["interval"]
-        (['ekd', '0.500'], '[0.400, 0.600]')
-    """
-    table = pd.read_csv(file)
-    ends = {f"{name}{end}" for name in table for end in ("_low", "_high")} & set(table)
-    protocols = list(table["protocol"].unique()) if "protocol" in table else []
-    joined = [name for name in table if f"{name}_low" in ends][:_INTERVALS_SHOWN]
-    names = [
-        name
-        for name in table
-        if (name in joined or f"{name}_low" not in ends)
-        and name not in ends
-        and not (name == "protocol" and len(protocols) == 1)
-    ]
-    columns = [
-        {
-            "title": str(name).replace("_", " "),
-            "number": pd.api.types.is_numeric_dtype(table[name]) and f"{name}_low" not in ends,
-        }
-        for name in names
-    ]
-    cells = [_column(table, name) for name in names]
-    rows = [list(row) for row in zip(*cells, strict=True)]
-    return {
-        "columns": columns,
-        "rows": rows,
-        "protocol": protocols[0] if len(protocols) == 1 else "",
-    }
-
-
-def _column(table: pd.DataFrame, name: str) -> list[dict[str, Any]]:
-    """The cells of one column, with its interval if there is one."""
-    number = pd.api.types.is_numeric_dtype(table[name])
-    plain = {"number": number, "interval": "", "dot": None, "low": None, "high": None}
-    if not {f"{name}_low", f"{name}_high"} <= set(table):
-        return [{**plain, "text": _text(value)} for value in table[name]]
-    low, high = table[f"{name}_low"], table[f"{name}_high"]
-    left, right = low.min(), high.max()
-
-    def place(value: float) -> float:
-        share = (value - left) / (right - left) if right > left else 0.5
-        return round(_MARGIN + share * (_BAR - 2 * _MARGIN), 1)
-
-    return [
-        {
-            "number": True,
-            "text": _text(value),
-            "interval": f"[{_text(a)}, {_text(b)}]",
-            "dot": place(value),
-            "low": place(a),
-            "high": place(b),
-        }
-        if pd.notna([value, a, b]).all()
-        else {**plain, "text": _text(value)}
-        for value, a, b in zip(table[name], low, high, strict=True)
-    ]
-
-
-def _text(value: Any) -> str:
-    if pd.isna(value):
-        return "n/a"
-    return f"{value:.3f}".replace("-0.000", "0.000") if isinstance(value, float) else str(value)
-
-
-def thumbnail(path: Path | str, *, width: int = 560) -> str:
-    """Shrink a picture and write it as a ``data:`` address.
-
-    Args:
-        path: Picture file.
-        width: Largest width, pixels; twice what the page shows, for fine screens.
-
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        ...     Image.new("RGB", (900, 300)).save(file.name)
-        ...     thumbnail(file.name)[:22]
-        'data:image/webp;base64'
-    """
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        small = picture.convert("RGBA")
-    paper = Image.new("RGBA", small.size, "white")
-    paper.alpha_composite(small)
-    paper.thumbnail((width, width), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    paper.convert("RGB").save(stream, "WEBP", quality=86, method=4)
-    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()

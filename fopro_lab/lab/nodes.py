@@ -1,24 +1,23 @@
 """A plan's nodes: every notebook to execute, with every value it shall get, in order."""
 
 import hashlib
-import itertools
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from fopro_lab.config import ProbeConfig, TrainConfig
-from fopro_lab.data.catalog import check_place
 from fopro_lab.errors import InputError
+from fopro_lab.lab.conditions import unmet
+from fopro_lab.lab.expanding import check_declared, combinations, read_overrides
+from fopro_lab.lab.limits import limit_seconds
 from fopro_lab.lab.parameters import declared_parameters, fit_value, nearest
-from fopro_lab.lab.plans import Plan, PlanEntry, find_notebook, read_plan
+from fopro_lab.lab.plans import find_notebook, read_plan
 from fopro_lab.lab.states import files_states, package_hash
-from fopro_lab.settings import parse_settings
 
-_FOLDERS_OF_A_REPORT = ("notebooks", "pages", "runs")
+_FOLDERS_OF_A_REPORT = ("notebooks", "pages", "runs", "tables")
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class Node:
     ``parameters`` are the plan's and the caller's choices. ``places`` are what the report assigns
     where a notebook declares the name: ``out_dir``, its own folder for figures and tables;
     ``run_dir``, the folder of the training run that it makes; ``run_dirs``, those of the notebooks
-    that it waits for. They say nothing about the result.
+    that it waits for. They say nothing about the result. ``limit`` is its longest time in seconds,
+    0 for none. ``left_out`` says why it is not executed at all; empty if it is.
     """
 
     name: str
@@ -37,20 +37,33 @@ class Node:
     parameters: dict[str, Any]
     places: dict[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    limit: float = 0.0
+    left_out: str = ""
 
 
 def plan_nodes(
-    path: Path | str, *, out: Path | str, settings: Sequence[str] = (), inputs: bool = True
+    path: Path | str,
+    *,
+    out: Path | str,
+    settings: Sequence[str] = (),
+    files: Sequence[Path | str] = (),
+    inputs: bool = True,
 ) -> list[Node]:
     """Expand a plan into nodes, in an order in which they can be executed.
 
     A setting replaces the plan's value in every notebook that declares the name; for an axis of a
     matrix it replaces the axis, and may be a list. ``a.b=1`` changes one entry of a mapping ``a``.
+    A pin file does the same, beneath the settings.
+
+    A node whose condition does not hold, now, before anything runs, is left out. What waits for it
+    goes on without it and gets no run folder of it; a node that waits for left-out ones alone is
+    left out as well.
 
     Args:
         path: The plan's YAML file.
         out: Folder of the report.
         settings: Texts ``name=value``.
+        files: Pin files, YAML mappings of names and values; the last one wins.
         inputs: Whether data and weights must be there; a dry run tells itself which are not.
 
     Returns:
@@ -66,41 +79,34 @@ def plan_nodes(
         Traceback (most recent call last):
         fopro_lab.errors.InputError: nowhere.yaml: no such file
     """
-    plan = read_plan(path)
-    values = parse_settings(settings)
-    axes = {axis for entry in plan.notebooks.values() for axis in entry.matrix}
+    plan, overrides = read_plan(path), read_overrides(settings, files)
     notebooks = {n: find_notebook(e.notebook, plan=path) for n, e in plan.notebooks.items()}
     declared = {name: declared_parameters(file) for name, file in notebooks.items()}
-    _check_declared(path, plan, values, declared)
-    names = [text.partition("=")[0] for text in settings]
-    dotted = {name.split(".")[0] for name in names if "." in name}
+    check_declared(path, plan, overrides, declared)
+    axes = {axis for entry in plan.notebooks.values() for axis in entry.matrix}
     nodes: list[Node] = []
-    files: dict[str, str] = {}
+    states: dict[str, str] = {}
     for entry_name, entry in plan.notebooks.items():
         defaults = declared[entry_name]
-        for name, choice in _combinations(f"{path}: {entry_name}", entry_name, entry, values):
+        limit = limit_seconds(entry.limit or plan.limit, name=f"{path}: {entry_name}: limit")
+        for name, choice in combinations(f"{path}: {entry_name}", entry_name, entry, overrides):
             given = {**plan.defaults, **entry.parameters}
-            for key in defaults.keys() & values.keys():
-                if key in axes and isinstance(values[key], list):
-                    continue  # several values are meant for the matrix alone
-                old = given.get(key, defaults[key])
-                partly = key in dotted and isinstance(old, dict)
-                given[key] = {**old, **values[key]} if partly else values[key]
-            given |= choice
+            given = overrides.on(given, defaults=defaults, axes=axes) | choice
             parameters = {
                 key: fit_value(given[key], default, name=f"{name}: {key}")
                 for key, default in defaults.items()
                 if key in given
             }
-            _check_knobs(name, {**defaults, **parameters}, inputs=inputs)
-            places = _places(name, defaults, parameters, Path(out), files)
-            after = tuple(entry.after)
-            nodes.append(Node(name, entry_name, notebooks[entry_name], parameters, places, after))
-    nodes = _in_order(path, nodes)
+            reason = unmet(entry.when, {**defaults, **parameters})
+            _check_knobs(name, {**defaults, **parameters}, inputs=inputs and not reason)
+            places = _places(name, defaults, parameters, Path(out), states)
+            book, after = notebooks[entry_name], tuple(entry.after)
+            nodes.append(Node(name, entry_name, book, parameters, places, after, limit, reason))
+    nodes = _without_left_out(_in_order(path, nodes))
     return [_with_run_dirs(node, nodes, declared[node.entry]) for node in nodes]
 
 
-def chosen_names(nodes: Sequence[Node], only: Sequence[str]) -> set[str]:
+def chosen_names(nodes: Sequence[Node], only: Sequence[str], *, option: str = "--only") -> set[str]:
     """Return the names of the nodes that are asked for, by their own name or their entry's.
 
     Raises:
@@ -115,24 +121,21 @@ def chosen_names(nodes: Sequence[Node], only: Sequence[str]) -> set[str]:
     for word in only:
         if word not in known:
             raise InputError(
-                f"--only: no notebook '{word}' in the plan; {nearest(word, list(known))}"
+                f"{option}: no notebook '{word}' in the plan; {nearest(word, list(known))}"
             )
     return {node.name for node in nodes if {node.name, node.entry} & set(only)}
 
 
-def _combinations(
-    where: str, name: str, entry: PlanEntry, values: Mapping[str, Any]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name and the choice of each combination of an entry's matrix."""
-    axes = dict(entry.matrix)
-    for key in axes.keys() & values.keys():
-        axes[key] = values[key] if isinstance(values[key], list) else [values[key]]
-    for axis, choices in axes.items():
-        if not choices:
-            raise InputError(f"{where}: matrix: {axis}: expected one value or more")
-    for choice in itertools.product(*axes.values()):
-        parts = [re.sub(r"[^\w.]+", "_", str(part)) for part in choice]
-        yield "-".join([name, *parts]), dict(zip(axes, choice, strict=True))
+def _without_left_out(nodes: Sequence[Node]) -> list[Node]:
+    """Let no node wait for one that is left out; what waits for such alone is left out too."""
+    kept: dict[str, Node] = {}
+    for node in nodes:
+        after = tuple(name for name in node.after if not kept[name].left_out)
+        reason = node.left_out
+        if node.after and not after and not reason:
+            reason = f"all that it waits for is left out ({', '.join(node.after)})"
+        kept[node.name] = replace(node, after=after, left_out=reason)
+    return list(kept.values())
 
 
 def _check_knobs(name: str, values: Mapping[str, Any], *, inputs: bool) -> None:
@@ -140,7 +143,9 @@ def _check_knobs(name: str, values: Mapping[str, Any], *, inputs: bool) -> None:
     try:
         config = TrainConfig.from_parameters(values)
         ProbeConfig.from_parameters(values)
-        if inputs:
+        if inputs and config.dataset != "phantom" and not Path(config.dataset).exists():
+            from fopro_lab.data.catalog import check_place  # pandas comes with it
+
             check_place(config.dataset)
         if inputs and config.weights and not Path(config.weights).expanduser().is_file():
             raise InputError(f"weights: {config.weights}: no such file")
@@ -174,27 +179,6 @@ def _with_run_dirs(node: Node, nodes: Sequence[Node], defaults: Mapping) -> Node
     if "run_dirs" not in defaults or "run_dirs" in node.parameters or not run_dirs:
         return node
     return replace(node, places={**node.places, "run_dirs": run_dirs})
-
-
-def _check_declared(
-    path: Path | str, plan: Plan, values: Mapping[str, Any], declared: Mapping[str, Mapping]
-) -> None:
-    """Refuse a name that no notebook, or not the one it is meant for, declares."""
-    everywhere = {key: None for names in declared.values() for key in names}
-    for name, entry in plan.notebooks.items():
-        for key in [*entry.parameters, *entry.matrix]:
-            if key not in declared[name]:
-                hint = nearest(key, declared[name])
-                raise InputError(f"{path}: {name}: {key}: not declared by {entry.notebook}; {hint}")
-        if "out_dir" in entry.parameters or "out_dir" in entry.matrix:
-            raise InputError(f"{path}: {name}: out_dir: set by the report itself; use --out")
-    for where, given in ((f"{path}: defaults", plan.defaults), ("--set", values)):
-        for key in given:
-            if key == "out_dir":
-                raise InputError(f"{where}: out_dir: set by the report itself; use --out")
-            if key not in everywhere:
-                hint = nearest(key, everywhere)
-                raise InputError(f"{where}: {key}: declared by no notebook of the plan; {hint}")
 
 
 def _in_order(path: Path | str, nodes: list[Node]) -> list[Node]:

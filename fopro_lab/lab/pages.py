@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from fopro_lab.files import atomic_path
+from fopro_lab.lab.fitting import fit
+
 if TYPE_CHECKING:
     import nbformat
 
@@ -33,6 +36,29 @@ def templates() -> jinja2.Environment:
     )
 
 
+def write_notebook_page(notebook: "nbformat.NotebookNode", path: Path | str, *, name: str) -> None:
+    """Write the page of an executed notebook; figures too large for it lie beside, whole.
+
+    Args:
+        notebook: Executed notebook, format 4; left as it is.
+        path: Of the page; what it cannot hold is written into the folder of the same name without
+            its ending, and linked to.
+        name: Name of the node, shown above the title.
+
+    Raises:
+        WorkError: If the disk is full or may not be written.
+    """
+    path = Path(path)
+    fitting, beside = fit(notebook, folder=path.stem)
+    for old in path.with_suffix("").glob("figure-*"):
+        old.unlink()
+    for file, content in beside.items():
+        with atomic_path(path.with_suffix("") / file) as temporary:
+            temporary.write_bytes(content)
+    with atomic_path(path) as temporary:
+        temporary.write_text(notebook_page(fitting, name=name), encoding="utf-8")
+
+
 def notebook_page(notebook: "nbformat.NotebookNode", *, name: str) -> str:
     """Render an executed notebook: prose and figures in sight, code folded away.
 
@@ -49,7 +75,7 @@ def notebook_page(notebook: "nbformat.NotebookNode", *, name: str) -> str:
     Example:
         >>> from nbformat.v4 import new_markdown_cell, new_notebook
         >>> page = notebook_page(new_notebook(cells=[new_markdown_cell("# A title")]), name="a")
-        >>> "<title>A title</title>" in page, "http" in page
+        >>> "<title>A title</title>" in page, "://" in page
         (True, False)
     """
     from nbconvert.exporters import HTMLExporter
@@ -94,6 +120,6 @@ def stylesheet(*, code: bool = False) -> str:
 
     light, dark = (
         HtmlFormatter(style=style, nobackground=True).get_style_defs(".highlight")
-        for style in ("friendly", "github-dark")
+        for style in ("default", "github-dark")  # both keep a contrast of 4.5
     )
     return f"{css}\n{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n"

@@ -21,6 +21,8 @@ class PlanEntry(Config):
     matrix: dict[str, list[Any]] = Field({}, description="name to values; one node a combination")
     parameters: dict[str, Any] = Field({}, description="values for this notebook alone")
     after: list[str] = Field([], description="entries or nodes that must be done before")
+    when: dict[str, Any] = Field({}, description="condition; where it does not hold, left out")
+    limit: str = Field("", description="longest time, such as 30 min; empty is the plan's")
 
 
 class Plan(Config):
@@ -29,6 +31,7 @@ class Plan(Config):
     title: str = Field(min_length=1, description="headline of the index page")
     about: str = Field("", description="one paragraph: what the report asks")
     defaults: dict[str, Any] = Field({}, description="for every notebook that declares the name")
+    limit: str = Field("", description="longest time of each notebook, such as 2 h; empty is none")
     notebooks: dict[str, PlanEntry] = Field(min_length=1, description="name to entry")
 
 

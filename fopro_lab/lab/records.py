@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,25 @@ from fopro_lab.files import write_json
 from fopro_lab.lab.nodes import Node
 from fopro_lab.lab.parameters import read_cells
 from fopro_lab.lab.states import files_states, package_hash
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a node's last execution took.
+
+    Attributes:
+        seconds: Of wall time.
+        memory: Peak of its processes, bytes; 0 where it is not known.
+        attempts: How often its kernel was started.
+
+    Example:
+        >>> Record(2.5).attempts
+        1
+    """
+
+    seconds: float
+    memory: int = 0
+    attempts: int = 1
 
 
 def node_key(
@@ -40,7 +60,7 @@ def node_key(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_record(node: Node, *, folder: Path, key: str, seconds: float) -> None:
+def write_record(node: Node, *, folder: Path, key: str, took: Record) -> None:
     """Note beside a node's outputs that it is done.
 
     Args:
@@ -48,16 +68,16 @@ def write_record(node: Node, *, folder: Path, key: str, seconds: float) -> None:
         folder: Its ``out_dir``; the record holds as long as every file in it is there, and the
             manifest in its ``run_dir``.
         key: The node's key.
-        seconds: How long it took.
+        took: Time and memory.
     """
     outputs = [p for p in folder.rglob("*") if p.is_file() and p.name != ".done.json"]
     manifest = Path(node.places.get("run_dir", "")) / "manifest.json"
     outputs += [manifest] if manifest.is_file() else []
     names = sorted(os.path.relpath(path, folder) for path in outputs)
-    write_json(_record_path(folder), {"key": key, "seconds": seconds, "outputs": names})
+    write_json(_record_path(folder), {"key": key, **asdict(took), "outputs": names})
 
 
-def read_record(*, folder: Path, key: str) -> float | None:
+def read_record(*, folder: Path, key: str) -> Record | None:
     """Look up whether a node with this key is done and all that it wrote is still there.
 
     Args:
@@ -65,7 +85,7 @@ def read_record(*, folder: Path, key: str) -> float | None:
         key: The node's key now.
 
     Returns:
-        How many seconds it took, or None if it is to be executed.
+        What it took, or None if it is to be executed.
 
     Example:
         >>> read_record(folder=Path("nowhere"), key="0" * 64) is None
@@ -74,28 +94,33 @@ def read_record(*, folder: Path, key: str) -> float | None:
     try:
         record: dict[str, Any] = json.loads(_record_path(folder).read_text(encoding="utf-8"))
         there = all((folder / path).exists() for path in record["outputs"])
-        return float(record["seconds"]) if there and record["key"] == key else None
+        return _took(record) if there and record["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def last_seconds(*, folder: Path) -> float | None:
-    """Look up how long a node took when it was last done, whatever has changed since.
+def last_record(*, folder: Path) -> Record | None:
+    """Look up what a node took when it was last done, whatever has changed since.
 
     Args:
         folder: The node's ``out_dir``.
 
     Returns:
-        Seconds, or None without a record.
+        Time and memory, or None without a record.
 
     Example:
-        >>> last_seconds(folder=Path("nowhere")) is None
+        >>> last_record(folder=Path("nowhere")) is None
         True
     """
     try:
-        return float(json.loads(_record_path(folder).read_text(encoding="utf-8"))["seconds"])
+        return _took(json.loads(_record_path(folder).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _took(record: Mapping[str, Any]) -> Record:
+    memory, attempts = record.get("memory", 0), record.get("attempts", 1)
+    return Record(float(record["seconds"]), int(memory), int(attempts))
 
 
 def forget_record(*, folder: Path) -> None:

@@ -9,20 +9,35 @@ from typing import Any
 
 import fopro_lab
 
-PATHS = ("dataset", "split_files", "weights", "student_weights")
+PATHS = ("dataset", "split_files", "weights", "student_weights", "prompt_file", "natural")
 _RUNNER = (
+    "asking",
     "batch",
+    "compare_pages",
+    "conditions",
     "dry_run",
     "execute",
+    "executors",
+    "expanding",
+    "filters",
+    "fitting",
+    "gallery",
+    "headlines",
     "index",
+    "kernels",
+    "limits",
     "needs",
     "nodes",
+    "outcomes",
     "pages",
     "parameters",
     "plans",
     "records",
+    "report_tables",
     "reports",
+    "runners",
     "states",
+    "thumbnails",
 )
 
 
@@ -38,8 +53,26 @@ def package_hash() -> str:
     digest = hashlib.sha256()
     for path in sorted([*root.rglob("*.py"), *root.rglob("*.safetensors")]):
         name = path.relative_to(root).as_posix()
-        if not name.startswith("cli/") and not (path.parent.name == "lab" and path.stem in _RUNNER):
+        parts = name.removesuffix(".py").split("/")
+        if parts[0] != "cli" and not (parts[0] == "lab" and parts[1] in _RUNNER):
             digest.update(name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def page_hash() -> str:
+    """Hash what makes the pages of a report: a finished one is written anew when it changes.
+
+    Example:
+        >>> len(page_hash())
+        64
+    """
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(
+        [*root.glob("*.py"), *(p for p in root.glob("templates/**/*") if p.is_file())]
+    ):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -49,9 +82,8 @@ def files_states(
     """Tell the state of every file or folder that a node's parameters point to.
 
     Args:
-        parameters: Names and values. ``dataset``, ``weights`` and ``student_weights`` are paths;
-            of the others a text with a separator is, so that a method's name never means a
-            folder that happens to lie here.
+        parameters: Names and values. Those in `PATHS` are paths; of the others a text with a
+            separator is, so that a method's name never means a folder that happens to lie here.
         known: States of paths that were looked up before, and are added here: many nodes read
             one data set, and listing it takes a while.
 

@@ -10,7 +10,7 @@ from fopro_lab.files import write_json
 from fopro_lab.lab.dry_run import dry_run
 from fopro_lab.lab.needs import missing_inputs
 from fopro_lab.lab.nodes import plan_nodes
-from fopro_lab.lab.records import node_key, write_record
+from fopro_lab.lab.records import Record, node_key, write_record
 
 TRAIN = """dataset: str = "phantom"
 pictures: int = 160
@@ -123,7 +123,7 @@ def test_dry_run_tells_what_is_kept_and_how_long_the_rest_took(house, plan):
         folder = house.out / node.name
         key = keys[node.name] if node is nodes[0] else "0" * 64  # its inputs were others
         folder.mkdir(parents=True)
-        write_record(node, folder=folder, key=key, seconds=seconds)
+        write_record(node, folder=folder, key=key, took=Record(seconds, memory=2_000_000))
         for place in (f"notebooks/{node.name}.ipynb", f"pages/{node.name}.html"):
             (house.out / place).parent.mkdir(exist_ok=True)
             (house.out / place).touch()
@@ -132,7 +132,7 @@ def test_dry_run_tells_what_is_kept_and_how_long_the_rest_took(house, plan):
     told = "\n".join(found.lines())
     assert "kept: 1 of 4 notebooks, whose results still hold" in told
     assert "time: 1 min 15 s of notebooks one after another, as 1 of them took last time; " in told
-    assert told.endswith("unknown for 2")
+    assert told.endswith("unknown for 2\nmemory: up to 2.0 MB of one notebook last time")
     (house.out / "pages/look.html").unlink()  # without its page it would be executed again
     assert not dry_run(plan, out="out").nodes[0].kept
 
@@ -149,7 +149,7 @@ def test_a_dry_run_says_kept_where_a_report_keeps(house):
         "kept: 1 of 1 notebooks, whose results still hold"
     )
     changed = dry_run("reports/plans/plan.yaml", out=house.out, settings=["mark=2"])
-    assert not changed.nodes[0].kept and changed.nodes[0].seconds is not None
+    assert not changed.nodes[0].kept and changed.nodes[0].last is not None
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ def test_exploration_puts_checks_beside_their_term_and_rings_the_kept_one():
     )
     figure = figures.plot_exploration(table)
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert titles == ["Task loss of a linear head", "Drift of the teacher, mean 1 - cos"]
+    assert titles == ["Task loss of a linear head, nats", "Drift of the teacher, mean 1 - cos"]
     term, checks, kept = figure.axes[0].lines
     np.testing.assert_allclose(term.get_ydata(), table["task"])
     np.testing.assert_allclose(checks.get_xydata(), [[1, 1.9], [3, 2.1]])

@@ -3,10 +3,16 @@ import io
 import os
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from fopro_lab.lab.index import NodeReport, Report, duration, headline, index_page, thumbnail
+from fopro_lab.lab.filters import chosen_parameters
+from fopro_lab.lab.headlines import headline
+from fopro_lab.lab.index import index_page, write_index
+from fopro_lab.lab.outcomes import NodeReport, Report, duration
+from fopro_lab.lab.thumbnails import thumbnail
 
 
 @pytest.fixture
@@ -37,8 +43,8 @@ def test_index_page_folds_the_figures_of_a_matrix_and_leaves_out_failed_nodes(re
     for name in ("data", "run-0", "run-1"):
         picture(tmp_path / name / "mean_spectrum.png")
     page = index_page(report, out=tmp_path)
-    assert page.index('href="data/mean_spectrum.png"') < page.index("1 figures of run")
-    assert page.index("1 figures of run") < page.index('href="run-0/mean_spectrum.png"')
+    assert page.index('href="data/mean_spectrum.png"') < page.index("<b>1</b> figures of run")
+    assert page.index("<b>1</b> figures of run") < page.index('href="run-0/mean_spectrum.png"')
     assert "run-1/mean_spectrum.png" not in page
     assert page.count("mean spectrum</span>") == 2
 
@@ -50,7 +56,7 @@ def test_index_page_shows_the_verdicts_figures_first_and_each_notebooks_in_order
         os.utime(tmp_path / f"{name}.png", ns=(place, place))
     (tmp_path / "tail" / "headline.csv").write_text("method\nbsm\n")
     page = index_page(Report("A title", "", nodes, {"Finished": "today"}), out=tmp_path)
-    files = re.findall(r'<figure><a href="([^"]*)"', page)
+    files = re.findall(r'<figure data-node="\w+"><a href="([^"]*)"', page)
     assert files == ["tail/m.png", "data/z.png", "data/a.png"]
 
 
@@ -122,3 +128,108 @@ def test_thumbnail_shrinks_and_puts_transparency_on_white(tmp_path):
 )
 def test_duration_says(seconds, said):
     assert duration(seconds) == said
+
+
+def many(count, tmp_path, figures=3):
+    """A report of many notebooks, each with figures that do not shrink to nothing."""
+    rng = np.random.default_rng(0)
+    nodes = []
+    for place in range(count):
+        name = f"run-{place}"
+        told = f"method = {('bsm', 'ekd')[place % 2]}, gains = [0.0, 2.0], seed = {place}"
+        nodes.append(NodeReport(name, "run", "done", 2.0, name, f"pages/{name}.html", "", told))
+        (tmp_path / name).mkdir()
+        for number in range(figures):
+            pixels = rng.integers(0, 256, size=(60, 110, 3), dtype=np.uint8)
+            small = Image.fromarray(pixels).resize((440, 240), Image.Resampling.BICUBIC)
+            small.save(tmp_path / name / f"figure_{number}.png")
+    return Report("Many", "", nodes, {"Finished": "today"})
+
+
+@pytest.mark.slow
+def test_index_page_of_many_figures_stays_below_five_megabytes(tmp_path):
+    report = many(60, tmp_path)
+    page = index_page(report, out=tmp_path)
+    assert page.count("<img ") == 180
+    assert len(page) < 5_000_000
+    largest = max(len(found) for found in re.findall(r'src="([^"]*)"', page))
+    assert largest > 8_000, "small, but still something to see"
+
+
+def test_thumbnails_are_kept_for_the_next_time_and_forgotten_with_their_figure(tmp_path):
+    report = many(3, tmp_path)
+    first = index_page(report, out=tmp_path)
+    kept = sorted((tmp_path / ".thumbnails").iterdir())
+    states = [path.stat().st_mtime_ns for path in kept]
+    assert len(kept) == 9 and index_page(report, out=tmp_path) == first
+    assert [path.stat().st_mtime_ns for path in kept] == states
+    (tmp_path / "run-0" / "figure_0.png").unlink()
+    assert index_page(report, out=tmp_path).count("<img ") == 8
+    assert len(list((tmp_path / ".thumbnails").iterdir())) == 8
+
+
+def test_index_page_offers_filters_and_shows_what_differs(tmp_path):
+    page = index_page(many(4, tmp_path, figures=0), out=tmp_path)
+    assert re.findall(r'<select name="(\w+)">', page) == ["method", "seed"]
+    assert "<option>bsm</option><option>ekd</option>" in page
+    assert "<span>method = bsm</span>, <span>seed = 0</span>" in page
+    assert "The same in every notebook that has it: gains = [0.0, 2.0]." in page
+    assert '<form class="filters" hidden>' in page
+
+
+def test_index_page_holds_back_the_network_and_foreign_scripts(report, tmp_path):
+    page = index_page(report, out=tmp_path)
+    assert "default-src 'none'" in page and "http://" not in page and "https://" not in page
+    assert page.count("<script>") == 1 and "<script src" not in page
+
+
+def test_index_page_shows_memory_and_attempts_where_they_are_known(report, tmp_path):
+    assert "Memory" not in index_page(report, out=tmp_path)
+    nodes = [NodeReport("a", "a", "done", 3.0, memory=812_000_000, attempts=2)]
+    page = index_page(Report("A", "", nodes, {"Finished": "today"}), out=tmp_path)
+    assert "812.0 MB" in page and "after 2 attempts" in page
+
+
+def test_parameters_of_a_reason_and_a_name_cannot_break_the_page(tmp_path):
+    told = "method = <script>alert(1)</script>, seed = \"'"
+    nodes = [NodeReport(n, "a", "done", parameters=told + n) for n in ("x", "y")]
+    page = index_page(Report("A", "", nodes, {"Finished": "today"}), out=tmp_path)
+    assert page.count("<script>") == 1 and "alert(1)</script>" not in page
+
+
+def test_write_index_lays_the_same_data_beside(report, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "headline.csv").write_text("method,tail\nbsm,0.5\nekd,0.25\n")
+    pd.DataFrame({"n": [1, 2]}).to_parquet(tmp_path / "data" / "counts.parquet")
+    write_index(report, out=tmp_path)
+    csv, parquet = pd.read_csv(tmp_path / "headline.csv"), pd.read_parquet(
+        tmp_path / "headline.parquet"
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(csv, parquet, check_dtype=False)
+    assert csv["node"].tolist() == ["data", "data"] and csv["tail"].tolist() == [0.5, 0.25]
+    nodes = pd.read_parquet(tmp_path / "nodes.parquet").set_index("name")
+    assert nodes["state"].to_dict()["run-1"] == "failed"
+    assert nodes["set_size"].to_dict() == {"data": "64", "run-0": "", "run-1": "", "table": ""}
+    assert pd.read_csv(tmp_path / "tables/data/counts.csv")["n"].tolist() == [1, 2]
+    assert len(pd.read_parquet(tmp_path / "tables/data/headline.parquet")) == 2
+    page = (tmp_path / "index.html").read_text()
+    for file in ("nodes.csv", "headline.parquet", "tables/data/counts.csv", "data/counts.parquet"):
+        assert f'href="{file}"' in page and (tmp_path / file).is_file()
+
+
+def test_a_file_that_is_no_table_stops_no_index(report, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "empty.csv").write_text("")
+    (tmp_path / "data" / "mixed.csv").write_text('a\n1\n"x"\n')
+    write_index(report, out=tmp_path)
+    assert pd.read_parquet(tmp_path / "tables/data/mixed.parquet")["a"].tolist() == ["1", "x"]
+    assert not (tmp_path / "tables/data/empty.parquet").exists()
+
+
+def test_chosen_parameters_may_hold_commas_and_signs():
+    told = "objectives = {'task': 1.0, 'identity': 0.1}, name = a = b, seed = 0"
+    assert chosen_parameters(told) == {
+        "objectives": "{'task': 1.0, 'identity': 0.1}",
+        "name": "a = b",
+        "seed": "0",
+    }

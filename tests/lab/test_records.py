@@ -5,6 +5,7 @@ import pytest
 
 from fopro_lab.lab.nodes import Node
 from fopro_lab.lab.records import (
+    Record,
     forget_record,
     node_key,
     read_record,
@@ -53,8 +54,8 @@ def test_read_record_holds_while_key_and_outputs_are_there(house, node):
     folder = house.out / "a"
     folder.mkdir(parents=True)
     (folder / "figure.png").touch()
-    write_record(node, folder=folder, key="k", seconds=2.5)
-    assert read_record(folder=folder, key="k") == 2.5
+    write_record(node, folder=folder, key="k", took=Record(2.5))
+    assert read_record(folder=folder, key="k") == Record(2.5)
     assert read_record(folder=folder, key="other") is None
     (folder / "figure.png").unlink()
     assert read_record(folder=folder, key="k") is None
@@ -66,8 +67,8 @@ def test_read_record_misses_a_run_folder_that_is_gone(house, node):
         path.mkdir(parents=True)
     (run / "manifest.json").touch()
     node = replace(node, places={"run_dir": str(run)})
-    write_record(node, folder=folder, key="k", seconds=1.0)
-    assert read_record(folder=folder, key="k") == 1.0
+    write_record(node, folder=folder, key="k", took=Record(1.0))
+    assert read_record(folder=folder, key="k") == Record(1.0)
     (run / "manifest.json").unlink()
     assert read_record(folder=folder, key="k") is None
 
@@ -84,7 +85,7 @@ def test_forget_record_removes_what_the_record_lists_and_nothing_else(house, nod
     (folder / "figure.png").touch()
     (run / "manifest.json").touch()
     node = replace(node, places={"run_dir": str(run)})
-    write_record(node, folder=folder, key="k", seconds=1.0)
+    write_record(node, folder=folder, key="k", took=Record(1.0))
     (folder / "mine.txt").touch()
     forget_record(folder=folder)
     assert [p.name for p in folder.iterdir()] == ["mine.txt"]

@@ -18,13 +18,13 @@ from fopro_lab.lab.figures.style import add_footer, in_house_style, need, new_ax
 LEVEL_LOOKS = {
     "ok": ("#009E73", "$\u2713$"),
     "note": ("#0072B2", "o"),
-    "warn": ("#B8860B", "^"),
+    "warn": ("#997700", "^"),
     "fail": ("#BB3311", "X"),
 }
 TIE_LOOKS = {
-    "group": ("#BB5566", "same lesion or patient"),
-    "lookalike": ("#B8860B", "near-duplicate"),
-    "copy": ("#004488", "copy"),
+    "group": ("#882255", "same lesion or patient"),
+    "lookalike": ("#44AA99", "near-duplicate"),
+    "copy": ("#332288", "copy"),
 }
 PART_NAMES = {"test": "Test", "val": "Validation"}
 _WRAP = 96  # characters of a verdict in a line
@@ -119,7 +119,7 @@ def plot_leaks(table: pd.DataFrame) -> Figure:
     figure.suptitle("Pictures that training has seen", fontsize=11.5, fontweight="bold",
                     x=0.01, ha="left")  # fmt: skip
     axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    add_footer(axes[0, 0], table)
+    add_footer(axes[0, 0], table, "k/n at each bar, counted: no interval")
     return figure
 
 
@@ -210,7 +210,7 @@ def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     if not len(cells.columns):
         raise InputError("table: expected a column for at least one source, got class alone")
     shares = cells.div(cells.sum(axis=1).clip(lower=1), axis=0)
-    width, height = 2.6 + 0.85 * len(cells.columns), 1.6 + 0.34 * len(cells)
+    width, height = 2.6 + 0.85 * len(cells.columns), max(3.2, 1.6 + 0.34 * len(cells))
     ax = new_axes(ax, width=max(5.0, width), height=height)
     image = ax.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.02, 0, 0.03, 1)))
@@ -227,4 +227,5 @@ def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     sns.despine(ax=ax, left=True, bottom=True)
     ax.set_xlabel("Source")
     ax.set_title("Pictures of each class by source")
+    add_footer(ax, pd.DataFrame(), "n in each cell, counted: no interval")
     return ax

@@ -56,6 +56,7 @@ def plot_ratios(
     ax.set_yticks(places, table["variant"])
     ax.invert_yaxis()
     ax.axvline(1, color=_SPREAD, linewidth=0.8)
+    ax.set_title("Speed against the reference")
     ax.set_xlabel(f"times as fast as {table['variant'].iloc[0]}")
     notes = [f"median and quartiles of {table['rounds'].iloc[0]} rounds", "orange: goal"]
     if facts:

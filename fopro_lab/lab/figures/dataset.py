@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.lab.figures.style import (
@@ -67,7 +67,7 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8, color="#444444")
     ax.set_xscale("log")
     ax.set_xlim(0.8, 2.2 * table["n"].max())
-    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
@@ -79,7 +79,7 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("Pictures (logarithmic axis)")
     ax.set_ylabel("")
     ax.legend(loc="lower right", title=None)
-    add_footer(ax, table)
+    add_footer(ax, table, "n at each bar, counted: no interval")
     return ax
 
 
@@ -177,5 +177,5 @@ def plot_spectra(
     ax.set_ylabel(f"{mean} log amplitude\n(natural, intensity in [0, 1])")
     ax.set_title(f"Mean spectra by {scope}")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    add_footer(ax, table)
+    add_footer(ax, table, "means over n pictures, without interval")
     return ax

@@ -161,7 +161,7 @@ def plot_class_gains(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     plane = table.pivot(index="class_name", columns="low", values="gain").loc[names]
     octaves = np.log2(plane.to_numpy())
     bound = max(0.1, float(np.abs(octaves).max()))
-    ax = new_axes(ax, width=6.4, height=0.8 + 0.32 * len(names))
+    ax = new_axes(ax, width=6.4, height=max(2.9, 0.8 + 0.32 * len(names)))
     image = ax.imshow(octaves, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
     edges = [*sorted(table["low"].unique()), table["high"].max()]
     ax.set_xticks(np.arange(len(edges)) - 0.5, [f"{edge:.3g}" for edge in edges])
@@ -174,6 +174,7 @@ def plot_class_gains(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     bar.outline.set_visible(False)
     ax.set_xlabel("Spatial frequency, cycles per pixel; the last ring is the corners")
     ax.set_title("What each class asks for")
+    add_footer(ax, table, "one exploration a class: no interval")
     return ax
 
 

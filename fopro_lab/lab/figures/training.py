@@ -19,8 +19,8 @@ from fopro_lab.lab.figures.style import (
 
 _TERMS = {
     "statistics": "Distance from natural statistics",
-    "confidence": "Entropy of the teacher's head",
-    "task": "Task loss of a linear head",
+    "confidence": "Entropy of the teacher's head, nats",
+    "task": "Task loss of a linear head, nats",
     "disagreement": "Minus student-teacher distance",
     "identity": "Mean (log gain)²",
     "total": "Weighted sum",
@@ -51,7 +51,7 @@ def plot_exploration(table: pd.DataFrame) -> Figure:
     Example:
         >>> table = pd.DataFrame({"step": [0, 1], "task": [2.0, 1.0], "log_gain": [0.0, 0.1]})
         >>> [ax.get_title(loc="left") for ax in plot_exploration(table).axes]
-        ['Task loss of a linear head', 'Mean |log gain|']
+        ['Task loss of a linear head, nats', 'Mean |log gain|']
     """
     need(table, "step")
     terms = _panels(table)

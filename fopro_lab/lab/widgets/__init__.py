@@ -1,0 +1,1 @@
+"""Widgets: what a person moves by hand in a notebook or on the explorer's page."""

@@ -1,0 +1,102 @@
+"""Pages to look at: an index, a notebook's page and a comparison, made without any kernel."""
+
+import base64
+import io
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from fopro_lab.lab.index import write_index
+from fopro_lab.lab.outcomes import NodeReport, Report
+from fopro_lab.lab.pages import write_notebook_page
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+METHODS = ("bsm", "ekd", "fopro", "random")
+
+
+def picture(*, seed: int = 0, size: tuple[int, int] = (400, 700)) -> bytes:
+    """A figure-like PNG: white, with lines."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((*size, 3), 255, np.uint8)
+    for row in rng.integers(0, size[0], 40):
+        pixels[row, 20 : int(rng.integers(60, size[1]))] = rng.integers(0, 200, 3)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_report(out: Path, *, runs: int = 6, figures: int = 2, failed: bool = True) -> Path:
+    """Write an index of a verdict, many runs, one of them failed, and one that waited for it."""
+    nodes = [NodeReport("tail", "tail", "done", 8.0, "tail", "pages/tail.html", memory=3 * 10**8)]
+    for place in range(runs):
+        name = f"train-{METHODS[place % 4]}-{place // 4}"
+        state = "failed" if failed and place == 1 else "done"
+        told = (
+            f"dataset = ../a/rather/long/path/to/some/pictures, method = {METHODS[place % 4]}, "
+            f"seed = {place // 4}, gains = [0.0, 2.0]"
+        )
+        reason = "InputError: weights: a/very/long/path/that/does/not/break: no such file"
+        page = f"pages/{name}.html"
+        reason = reason if state == "failed" else ""
+        nodes.append(NodeReport(name, "train", state, 61.0, name, page, reason, told))
+    nodes.append(NodeReport("last", "last", "skipped", reason="waits for train-ekd-0"))
+    for number, node in enumerate(nodes[:-1]):
+        (out / node.folder).mkdir(parents=True)
+        for each in range(figures):
+            content = picture(seed=100 * number + each)
+            (out / node.folder / f"figure_{each}.png").write_bytes(content)
+    lines = [
+        f"toy/seed0,{method},2,{2100 + place},0.{4 + place},0.3,0.9,0.2,0.1,0.5,0.6,0.5,0.7"
+        for place, method in enumerate(METHODS)
+    ]
+    head = (
+        "protocol,method,seeds,n,balanced_accuracy,balanced_accuracy_low,balanced_accuracy_high,"
+        "tail,tail_low,tail_high,head,head_low,head_high"
+    )
+    (out / "tail" / "headline.csv").write_text("\n".join([head, *lines, ""]))
+    for node in nodes[:-1]:
+        notebook = failed_notebook() if node.state == "failed" else notebook_with_widgets()
+        write_notebook_page(notebook, out / node.page, name=node.name)
+        (out / "notebooks").mkdir(exist_ok=True)
+        nbformat.write(notebook, out / "notebooks" / f"{node.name}.ipynb")
+    facts = {"Plan": "plans/toy.yaml", "Commit": "abc123", "Finished": "2026-11-24 04:00 UTC"}
+    report = Report("Toy: a title long enough to wrap", "What is asked here.", nodes, facts)
+    (out / "report.json").write_text("{}")
+    return write_index(report, out=out)
+
+
+def notebook_with_widgets() -> nbformat.NotebookNode:
+    """An executed notebook: prose, a wide table, a figure, a slider with its still, long lines."""
+    wide = "<table><tr>" + "".join(f"<th>column_{k}</th>" for k in range(20)) + "</tr></table>"
+    figure = {"image/png": base64.b64encode(picture()).decode()}
+    slider = {WIDGET_VIEW: {"model_id": "x", "version_major": 2, "version_minor": 0}}
+    cells = [
+        new_markdown_cell("# Which rings?\n\nA question, and [a link](#there)."),
+        new_code_cell("rings = 8", metadata={"tags": ["parameters"]}),
+        new_code_cell("show()", outputs=[new_output("display_data", data={"text/html": wide})]),
+        new_code_cell("plot()", outputs=[new_output("display_data", data=figure)]),
+        new_code_cell(
+            "explore()",
+            outputs=[
+                new_output("display_data", data={**slider, "text/plain": "slider", **figure}),
+                new_output("stream", name="stdout", text="x" * 500 + "\n"),
+            ],
+        ),
+        new_code_cell(f"print('{'long ' * 60}')"),
+    ]
+    state = {WIDGET_STATE: {"state": {"x": {"model_name": "IntSliderModel"}}, "version_major": 2}}
+    return new_notebook(cells=cells, metadata={"widgets": state})
+
+
+def failed_notebook() -> nbformat.NotebookNode:
+    """A notebook with a red cell, marked as papermill marks it."""
+    mark = '<span id="papermill-error-cell" style="color:red">Execution stopped here.</span>'
+    error = new_output("error", ename="InputError", evalue="no such file", traceback=["trace"])
+    cells = [new_markdown_cell("# Broken"), *[new_markdown_cell("Words.\n\n" * 30)]]
+    return new_notebook(
+        cells=[*cells, new_markdown_cell(mark), new_code_cell("1 / 0", outputs=[error])]
+    )

@@ -1,0 +1,78 @@
+"""JupyterLab as a researcher uses it: notebook 06 is opened and run, a slider moves, a pin is made."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "a-token-of-the-tests"
+STARTS_WITHIN = 90.0  # seconds, on a busy machine
+RUNS_WITHIN = 180_000  # milliseconds: the kernel starts, imports and draws
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory):
+    """JupyterLab over a copy of the notebooks; its address and its folder."""
+    folder = tmp_path_factory.mktemp("laboratory")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = folder / "home"  # the settings of whoever runs the tests stay out of it
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONPATH": str(ROOT),
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--allow-root"]
+    options = [f"--port={port}", f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}"]
+    log = open(folder / "lab.log", "w", encoding="utf-8")
+    server = subprocess.Popen(
+        [*command, *options], env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_it_answers(f"{address}/api", server, log=folder / "lab.log")
+        yield address, folder
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        log.close()
+
+
+def _wait_until_it_answers(address: str, server: subprocess.Popen, *, log: Path) -> None:
+    end = time.monotonic() + STARTS_WITHIN
+    while time.monotonic() < end:
+        assert server.poll() is None, log.read_text()[-2000:]
+        try:
+            urllib.request.urlopen(address, timeout=5).read()
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError(log.read_text()[-2000:])
+
+
+def test_lab_opens(laboratory, watched, shots):
+    address, folder = laboratory
+    page, alarms = watched(width=1280, height=1400)
+    page.goto(f"{address}/lab/tree/notebooks/06_band_explorer.ipynb?token={TOKEN}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.screenshot(path=shots / "lab.png")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_selector(".widget-slider", timeout=RUNS_WITHIN)
+    page.screenshot(path=shots / "lab_run.png")
+    print(alarms.errors, alarms.requests)

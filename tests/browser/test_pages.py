@@ -1,0 +1,208 @@
+"""Pages from file, the network off: nothing missing, nothing cut, legible, at two widths."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.browser.pages_of_a_report import write_report
+from tests.evaluation.toy_runs import predictions, write_run
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = (1280, 390)
+SCHEMES = ("light", "dark")
+
+# Contrast of each text with what lies behind it, by WCAG 2: the lowest ones of the page.
+CONTRAST = """() => {
+  const parse = (text) => {
+    const [r, g, b, a = 1] = (text.match(/[\\d.]+/g) || []).map(Number);
+    return text.startsWith("color(srgb") ? [r * 255, g * 255, b * 255, a] : [r, g, b, a];
+  };
+  const over = (top, under) => [0, 1, 2].map((i) => top[i] * top[3] + under[i] * (1 - top[3]));
+  const light = (color) => {
+    const [r, g, b] = color.slice(0, 3).map((c) => c / 255)
+      .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    const layers = [];
+    for (let at = element; at; at = at.parentElement) {
+      const color = parse(getComputedStyle(at).backgroundColor);
+      if (color[3] > 0) layers.push(color);
+    }
+    return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255]);
+  };
+  const found = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node; (node = walk.nextNode()); ) {
+    const element = node.parentElement;
+    if (!node.textContent.trim() || element.closest("script, style, option")) continue;
+    if (!element.checkVisibility()) continue;
+    const under = behind(element), color = over(parse(getComputedStyle(element).color), under);
+    const [a, b] = [light(color), light(under)].sort((x, y) => y - x);
+    found.push([(a + 0.05) / (b + 0.05), node.textContent.trim().slice(0, 40)]);
+  }
+  return found.sort((x, y) => x[0] - y[0]).slice(0, 5);
+}"""
+
+# Elements that reach beyond the window and cannot be scrolled to within their own box.
+CUT = """() => [...document.querySelectorAll("main *, header *")].filter((element) => {
+  const box = element.getBoundingClientRect();
+  if (!box.width || box.right <= innerWidth + 1) return false;
+  for (let at = element; at; at = at.parentElement)
+    if (/auto|scroll/.test(getComputedStyle(at).overflowX)) return false;
+  return true;
+}).map((element) => `${element.tagName}.${element.className}`).slice(0, 5)"""
+
+LOADED = "() => [...document.images].filter((i) => i.checkVisibility() && !i.naturalWidth).length"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    return write_report(tmp_path_factory.mktemp("report")).parent
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory) -> Path:
+    from fopro_lab.evaluation import load_runs
+    from fopro_lab.lab.compare_pages import Comparison, write_comparison_page
+
+    folder = tmp_path_factory.mktemp("runs")
+    for method, skill in (("bsm", 1.0), ("ekd", 2.0), ("fopro", 1.2)):
+        for seed in (0, 1):
+            table = predictions(seed=seed, skill=skill)
+            write_run(folder / f"{method}-{seed}", table, method=method, seed=seed)
+    write_run(folder / "ekd-9", predictions(seed=9), method="ekd", seed=9)
+    found = Comparison.of(load_runs(folder, unfinished=True), "bsm")
+    out = tmp_path_factory.mktemp("comparison")
+    return write_comparison_page(found, out=out, command="fopro compare runs --html")
+
+
+@pytest.fixture(params=["index", "notebook", "failed", "comparison"])
+def page_file(request, report, comparison) -> Path:
+    return {
+        "index": report / "index.html",
+        "notebook": report / "pages" / "tail.html",
+        "failed": report / "pages" / "train-ekd-0.html",
+        "comparison": comparison,
+    }[request.param]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_page_is_whole_and_legible_without_network(open_offline, page_file, width, scheme, shots):
+    page, alarms = open_offline(page_file, width=width, color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")
+    page.screenshot(path=shots / f"{page_file.parent.name}-{page_file.stem}-{width}-{scheme}.png")
+    assert alarms.quiet(), (alarms.errors, alarms.requests)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CUT) == []
+    assert page.evaluate(LOADED) == 0
+    lowest = page.evaluate(CONTRAST)
+    assert lowest and lowest[0][0] >= 4.5, lowest
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", paper)[:3])) < 200) == (scheme == "dark")
+
+
+def test_a_page_that_is_too_wide_and_pale_would_be_seen(open_offline, tmp_path):
+    path = tmp_path / "bad.html"
+    path.write_text(
+        '<main><p style="width: 2000px; color: #bbb; background: white">pale</p></main>'
+    )
+    page, _ = open_offline(path, width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") > 390
+    assert page.evaluate(CUT) == ["P."]
+    assert page.evaluate(CONTRAST)[0][0] < 2
+
+
+def test_every_link_of_the_pages_leads_somewhere(open_offline, report, comparison):
+    for path in (report / "index.html", report / "pages" / "tail.html", comparison):
+        page, _ = open_offline(path)
+        links = page.eval_on_selector_all("a[href]", "all => all.map((a) => a.href)")
+        assert links
+        for link in links:
+            target = Path(link.removeprefix("file://").partition("#")[0])
+            assert target.exists(), link
+
+
+def test_the_index_leads_straight_to_the_failed_cell(open_offline, report):
+    page, _ = open_offline(report / "index.html")
+    page.click("a.state.failed")
+    page.wait_for_selector("#papermill-error-cell")
+    box = page.evaluate("document.querySelector('#papermill-error-cell').getBoundingClientRect().y")
+    assert 0 <= box < 1000 and page.evaluate("scrollY") > 200
+
+
+def test_filters_choose_by_state_parameter_and_words(open_offline, report):
+    page, alarms = open_offline(report / "index.html")
+    rows, told = "tr[data-node]:visible", "form.filters output"
+    assert page.locator(rows).count() == 8
+    page.get_by_label("method").select_option("ekd")
+    assert page.locator(rows).count() == 2 and page.inner_text(told) == "2 of 8 notebooks"
+    page.get_by_label("state").select_option("failed")
+    assert page.locator(rows).count() == 1
+    page.get_by_role("button", name="Show all").click()
+    page.wait_for_function("document.querySelectorAll('tr[data-node]:not([hidden])').length === 8")
+    page.get_by_label("words").fill("no such file")
+    assert page.locator(rows).count() == 1
+    page.get_by_label("words").fill("figure_1".replace("_", " "))
+    assert page.locator("figure:visible").count() == 1
+    page.get_by_label("words").fill("nothing has this word")
+    assert page.locator(rows).count() == 0 and page.locator("figure:visible").count() == 0
+    assert alarms.quiet()
+
+
+def test_filters_are_reached_by_keyboard(open_offline, report):
+    page, _ = open_offline(report / "index.html")
+    page.get_by_label("state").focus()
+    for _ in range(4):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.name") == "words"
+
+
+def test_without_scripts_the_index_shows_everything_and_no_filter(open_offline, report):
+    page, alarms = open_offline(report / "index.html", java_script_enabled=False)
+    assert page.locator("tr[data-node]").count() == 8
+    assert not page.locator("form.filters").is_visible()
+    assert page.locator("tr[data-node]").first.is_visible() and alarms.quiet()
+
+
+def test_a_widget_shows_its_still_and_waits_for_nothing(open_offline, report):
+    page, alarms = open_offline(report / "pages" / "tail.html")
+    told = page.inner_text("body")
+    assert "Loading widget" not in told and "slider" not in told
+    assert page.locator("img").count() == 2 and alarms.quiet()
+    assert page.locator("script").count() == 0
+
+
+def test_printed_pages_have_no_filters_and_cut_no_table(open_offline, report, comparison, shots):
+    for path in (report / "index.html", comparison):
+        page, _ = open_offline(path, width=680)  # what A4 holds
+        page.emulate_media(media="print")
+        assert page.locator("form.filters:visible").count() == 0
+        wide = """() => [...document.querySelectorAll("table")].filter((t) => t.checkVisibility())
+          .map((t) => t.getBoundingClientRect().right - document.body.clientWidth)
+          .filter((over) => over > 1)"""
+        page.screenshot(path=shots / f"{path.parent.name}-print.png", full_page=True)
+        assert page.evaluate(wide) == []
+        assert page.evaluate("getComputedStyle(document.querySelector('p a')).textDecorationLine")
+    page, _ = open_offline(report / "index.html")
+    page.emulate_media(media="print")
+    after = "getComputedStyle(document.querySelector('tbody th a'), '::after').content"
+    assert "pages/tail.html" in page.evaluate(after)
+
+
+def test_an_index_of_many_notebooks_opens_within_a_second(open_offline, tmp_path):
+    index = write_report(tmp_path / "many", runs=134, figures=3, failed=False)
+    assert index.stat().st_size < 5_000_000
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        page, alarms = open_offline(index)
+        times.append(time.perf_counter() - began)
+        assert page.locator("tr[data-node]").count() == 136 and alarms.quiet()
+        assert page.locator("img").count() == 405
+        page.close()
+    assert min(times) < 1.0, times
