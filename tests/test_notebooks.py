@@ -170,4 +170,4 @@ def test_report_needs_no_network(report):
     for page in [report / "index.html", *(report / "pages").glob("*.html")]:
         text = page.read_text()
         assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//[^"']*""", text), page.name
-        assert "<script" not in text
+        assert "@import" not in text and "fetch(" not in text, page.name

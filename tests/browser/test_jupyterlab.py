@@ -1,4 +1,4 @@
-"""JupyterLab as a researcher uses it: notebook 06 is opened and run, a slider moves, a pin is made."""
+"""JupyterLab as a researcher uses it: notebook 06 runs, a slider moves, a pin is made."""
 
 import os
 import shutil
@@ -66,7 +66,7 @@ def _wait_until_it_answers(address: str, server: subprocess.Popen, *, log: Path)
 
 
 def test_lab_opens(laboratory, watched, shots):
-    address, folder = laboratory
+    address, _ = laboratory
     page, alarms = watched(width=1280, height=1400)
     page.goto(f"{address}/lab/tree/notebooks/06_band_explorer.ipynb?token={TOKEN}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)

@@ -33,7 +33,11 @@ PICTURES = {"plot_pictures", "plot_pairs"}  # photographs: no axes, nothing esti
 ONE_PROMPT = {  # a learned prompt's own gains, each frequency once: no sample, no interval
     *("plot_gain", "plot_radial_gain", "plot_class_gains"),
 }
-ONE_TRAINING = {"plot_exploration", "plot_history"}  # what happened in one run, step by step
+ONE_TRAINING = {
+    "plot_exploration",
+    "plot_films",
+    "plot_history",
+}  # what happened in one run, step by step
 PLANES = {"plot_heat_map"}  # the caller's notes tell n, for it gets an array
 
 

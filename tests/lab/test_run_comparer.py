@@ -62,7 +62,7 @@ def test_run_comparer_draws_the_points_and_intervals_of_its_table(comparer):
     shares = comparer._drawn.shares.get_xdata()
     np.testing.assert_allclose(shares, 100 * comparer.shift.prior(0.5))
     ticks = [text.get_text() for text in comparer._drawn.axes[0].get_yticklabels()]
-    assert ticks == ["nv  n 40", "mel  n 20", "bkl  n 10", "df  n 6"]
+    assert ticks == ["nv  n=40", "mel  n=20", "bkl  n=10", "df  n=6"]
 
 
 def test_run_comparer_tells_numbers_differences_and_priors(comparer):

@@ -64,8 +64,8 @@ class PriorRows:
     def __init__(self, axes: Sequence[Axes], shift: "PriorShift") -> None:
         self.shift, self.axes = shift, axes
         sizes = shift.pictures.class_sizes()
-        classes = [f"{name}  n {sizes[name]}" for name in shift.names]
-        total = f"\nn {len(shift.pictures.labels)}"
+        classes = [f"{name}  n={sizes[name]}" for name in shift.names]
+        total = f"\nn={len(shift.pictures.labels)}"
         whole = [f"{label}{total if name == 'accuracy' else ''}" for name, label in WHOLE.items()]
         self.points: list[tuple[Line2D, LineCollection]] = []
         for ax, names in zip(axes[:2], (classes, whole), strict=True):
@@ -143,6 +143,17 @@ def plot_priors(shift: "PriorShift", *, adjust: bool = True) -> Figure:
 
     Returns:
         The figure: a column a prior, class recalls above, means and calibration below.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from fopro_lab.evaluation.prior_tables import PriorShift
+        >>> table = pd.DataFrame({"image": ["a", "b"], "group": "", "source": "", "split": "test",
+        ...     "label": [0, 1], "logit_nv": [1.0, 0.0], "logit_df": [0.0, 1.0]})
+        >>> run = SimpleNamespace(name="a", method="ce", seed=0, protocol="p", predictions=table,
+        ...     config={"method": "ce"}, manifest={"class_counts": [9, 1]},
+        ...     groups={"nv": "head", "df": "tail"})
+        >>> len(plot_priors(PriorShift([run], resamples=10)).axes)
+        9
     """
     rows = len(shift.names)
     figure, axes = plt.subplots(
