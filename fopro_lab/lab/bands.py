@@ -27,6 +27,7 @@ class BandView:
     Attributes:
         before: ``uint8 (H, W, 3)``.
         after: ``uint8 (H, W, 3)``, clipped for the eye; teacher and student see it unclipped.
+        moved: Root of the mean squared change, of [0, 1], before clipping.
         clipped: Share of values that left [0, 1].
         spectrum: ``(H, W)``, natural logarithm of the amplitude after, mean of the channels,
             zero frequency in the middle.
@@ -38,6 +39,7 @@ class BandView:
 
     before: np.ndarray
     after: np.ndarray
+    moved: float
     clipped: float
     spectrum: np.ndarray
     outline: np.ndarray
@@ -69,7 +71,7 @@ class BandLens:
             raise ShapeError(f"image: expected (3, H, W), got {tuple(image.shape)}")
         self.size: tuple[int, int] = (image.shape[1], image.shape[2])
         pixels = image.float().numpy()
-        self.before = _to_pixels(pixels)
+        self._image, self.before = pixels, _to_pixels(pixels)
         self.spectrum = np.fft.rfft2(pixels)
         self.amplitude = np.abs(self.spectrum)
         self.edges = ring_edges(min(FINE, max(1, min(self.size) // 2)))
@@ -97,6 +99,7 @@ class BandLens:
         return BandView(
             before=self.before,
             after=_to_pixels(after),
+            moved=float(np.sqrt(np.mean((after - self._image) ** 2))),
             clipped=float(((after < 0) | (after > 1)).mean()),
             spectrum=logarithm.ravel()[self._plane],
             outline=self._outline(own, steps),

@@ -10,6 +10,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
+
+from fopro_lab.lab.widgets.pins import read_prompt_file
+from tests.browser.explorer_page import ExplorerPage, play
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-the-tests"
@@ -65,14 +69,40 @@ def _wait_until_it_answers(address: str, server: subprocess.Popen, *, log: Path)
     raise AssertionError(log.read_text()[-2000:])
 
 
-def test_lab_opens(laboratory, watched, shots):
-    address, _ = laboratory
+def test_notebook_06_is_run_a_band_moved_and_pinned_for_a_report(laboratory, watched, shots):
+    address, folder = laboratory
     page, alarms = watched(width=1280, height=1400)
     page.goto(f"{address}/lab/tree/notebooks/06_band_explorer.ipynb?token={TOKEN}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-    page.screenshot(path=shots / "lab.png")
+    # JupyterLab forgets what it was told to run before its kernel has answered for the first time.
+    page.get_by_text("| Idle").wait_for(timeout=RUNS_WITHIN)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
-    page.wait_for_selector(".widget-slider", timeout=RUNS_WITHIN)
-    page.screenshot(path=shots / "lab_run.png")
-    print(alarms.errors, alarms.requests)
+    page.wait_for_selector(".fopro-band-slider", timeout=RUNS_WITHIN)
+    last = page.locator(".jp-OutputArea .jp-RenderedMarkdown", has_text="moves this teacher most")
+    last.wait_for(state="attached", timeout=RUNS_WITHIN)
+    explorer = ExplorerPage(page)
+    explorer.sliders.first.scroll_into_view_if_needed()
+    play(explorer, shots, "lab")
+    told = explorer.pin("by-hand")
+    assert "fopro report reports/plans/pinned.yaml -f pins/by-hand.yaml" in told
+    assert alarms.quiet(), (alarms.errors, alarms.requests)
+    pin = folder / "pins/by-hand.yaml"
+    assert pin.is_file() and pin.with_suffix(".safetensors").is_file()
+    _a_report_takes(pin, folder / "report", gain=explorer.gain(1))
+
+
+def _a_report_takes(pin: Path, out: Path, *, gain: float) -> None:
+    plan = ROOT / "reports/plans/pinned.yaml"
+    words = ["report", str(plan), "-f", str(pin), "--out", str(out), "--only", "bands"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fopro_lab", *words, "--set", "pictures=200"],
+        capture_output=True, text=True, cwd=ROOT, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (out / "bands/bands.png").is_file() and (out / "pages/bands.html").is_file()
+    assert "The prompt moves it by" in (out / "pages/bands.html").read_text()
+    prompt = read_prompt_file(pin)
+    with torch.no_grad():
+        found = prompt.gain(torch.zeros(1, 3, 64, 64)).unique().tolist()
+    assert found == pytest.approx([gain, 1.0]), "the band as it was left, and the others untouched"

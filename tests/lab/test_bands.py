@@ -62,6 +62,13 @@ def test_look_at_gain_one_changes_nothing(image):
         assert view.clipped < 0.01 and not view.outline.any()
 
 
+def test_look_says_how_far_the_picture_is_moved(image):
+    view = BandLens(image).look(gain_of(0.0, 0.0, 0.0, size=(16, 12)))
+    # Without all its rings a picture is its mean: each channel moves by its own spread.
+    spread = image.double().var(dim=(1, 2), unbiased=False).mean().sqrt().item()
+    assert view.moved == pytest.approx(spread, rel=1e-5)
+
+
 def test_look_says_what_is_clipped(image):
     assert BandLens(image).look(gain_of(4.0, 4.0, 4.0, size=(16, 12))).clipped > 0.2
 

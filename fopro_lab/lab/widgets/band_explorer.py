@@ -27,6 +27,8 @@ from fopro_lab.lab.widgets.stills import as_base64, contact_sheet
 from fopro_lab.models import Teacher
 
 PICTURES = 200  # a chooser with more is no help
+# Beside the sliders as long as 480 px are left: who drags must see what the drag does.
+_BESIDE = {"flex": "1000 1 480px", "max_width": "800px", "min_width": "0"}
 
 
 class BandExplorer(widgets.VBox):
@@ -291,7 +293,7 @@ class BandExplorer(widgets.VBox):
         for name in ("pictures", "profile", "readout", "message"):
             getattr(self, name).add_class(f"fopro-{name}")
         shown = [names, self.pictures, self.profile, self.readout, self.message]
-        right = widgets.VBox([*shown, self.followers.box], layout={"width": "800px"})
+        right = widgets.VBox([*shown, self.followers.box], layout=_BESIDE)
         return [widgets.HBox([self.controls.arranged(), right], layout={"flex_flow": "row wrap"})]
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

@@ -13,7 +13,9 @@ MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
 LEARNED = "learned prompt"
 _LABEL = {"description_width": "8.5em"}
-_WIDE = {"width": "25em"}
+_FILLING = {"flex": "1 1 0", "width": "auto", "min_width": "0"}
+_BUTTON = {"flex": "0 0 5em", "width": "auto"}
+_WIDE = {"width": "auto"}  # of the column, which is as wide as the page lets it be
 
 
 class Controls:
@@ -50,16 +52,16 @@ class Controls:
             True, description="Phase lock (phases are kept)", indent=False, layout=_WIDE
         )
         self.buttons = {
-            name: widgets.Button(description=name, layout={"width": "8.3em"})
+            name: widgets.Button(description=name, layout={"width": "auto", "flex": "1 1 8.5em"})
             for name in [*get_args(Preset), LEARNED]
         }
         self.centre = _slider("Centre, cycles/px", 0.25, 0.0, 0.7, 0.005, ".3f")
         self.width = _slider("Width, cycles/px", 0.1, 0.01, 0.7, 0.005, ".3f")
         self.height = _gain("Gain", "fopro-bump-slider")
         self.path = _text("Prompt file", "prompt.safetensors, or a pin's .yaml")
-        self.load = widgets.Button(description="Load prompt", layout={"width": "8em"})
+        self.load = widgets.Button(description="Load", layout=_BUTTON)
         self.name = _text("Name of the pin", "a name, such as low-rings")
-        self.pin = widgets.Button(description="Pin", layout={"width": "8em"})
+        self.pin = widgets.Button(description="Pin", layout=_BUTTON)
         for control, name in self._named().items():
             control.add_class(f"fopro-{name}")
         self.bands = {
@@ -90,9 +92,11 @@ class Controls:
         rows = [
             *chosen, self.mode, self.channel, self.phase_lock, heading, *self.bands.values(),
             self.ring, presets,
-            widgets.HBox([self.path, self.load]), widgets.HBox([self.name, self.pin]),
+            *(widgets.HBox(pair) for pair in ((self.path, self.load), (self.name, self.pin))),
         ]  # fmt: skip
-        return widgets.VBox(rows, layout={"width": "28em"})
+        return widgets.VBox(
+            rows, layout={"flex": "1 1 26em", "max_width": "30em", "min_width": "20em"}
+        )
 
 
 def _slider(
@@ -123,7 +127,7 @@ def _toggle(name: str, options: dict) -> widgets.ToggleButtons:
 
 def _text(name: str, hint: str) -> widgets.Text:
     return widgets.Text(
-        description=name, placeholder=hint, style=_LABEL, layout={"width": "18em"},
+        description=name, placeholder=hint, style=_LABEL, layout=_FILLING,
         continuous_update=False,
     )  # fmt: skip
 

@@ -54,7 +54,8 @@ class Followers:
         self.answer: _Answer | None = None
         self.later = Later(self._work, self._show, fail=self._fail)
         self.drift, self.words = widgets.HTML(), widgets.HTML()
-        self.response = widgets.Image(format="png", layout={"max_width": "100%"})
+        hidden = {"max_width": "100%", "visibility": "hidden"}  # until there is an answer
+        self.response = widgets.Image(format="png", layout=hidden)
         self._panel = ResponsePanel()
         self._told = {"teacher": "", "student": ""}
         self._dimmed = False
@@ -62,8 +63,8 @@ class Followers:
         self.words.add_class("fopro-student")
         self.response.add_class("fopro-response")
         height = {"min_height": "21em"} if teachers or students else {}
-        left = [widgets.VBox([self.drift, self.response], layout={"width": "31em"})]
-        right = [widgets.VBox([self.words], layout={"width": "24em"})]
+        left = [widgets.VBox([self.drift, self.response], layout={"flex": "1 1 29em"})]
+        right = [widgets.VBox([self.words], layout={"flex": "1 1 22em"})]
         shown = (left if teachers else []) + (right if students else [])
         self.box = widgets.HBox(shown, layout={"flex_flow": "row wrap", **height})
 
@@ -123,6 +124,7 @@ class Followers:
             )
             where = middle_of(question.change.gain, width=question.image.shape[-1])
             self.response.value = self._panel.draw(answer.response, where=where, drift=mean)
+            self.response.layout.visibility = "visible"
         if answer.student is not None:
             self._told["student"] = told_student(question.student, answer.student)
         self._tell(pending=False)

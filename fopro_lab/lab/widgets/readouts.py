@@ -8,15 +8,15 @@ from fopro_lab.lab.widgets.answers import StudentAnswer
 
 
 def told_picture(view: BandView) -> str:
-    """Say what share of the picture is clipped for the eye.
+    """Say how far the picture is moved, and what share of it is clipped for the eye.
 
     Example:
         >>> import torch
         >>> from fopro_lab.lab.bands import BandLens
         >>> told_picture(BandLens(torch.full((3, 16, 16), 0.5)).look(torch.ones(1, 16, 9)))
-        '<div ...>0.0% of the values leave [0, 1] and are clipped for the eye.</div>'
+        '<div ...>Changed by 0.0000 RMS of [0, 1]; 0.0% of the values leave it.</div>'
     """
-    share = f"{view.clipped:.1%} of the values leave [0, 1] and are clipped for the eye."
+    share = f"Changed by {view.moved:.4f} RMS of [0, 1]; {view.clipped:.1%} of the values leave it."
     return f'<div style="min-height:1.6em">{share}</div>'
 
 

@@ -1,0 +1,50 @@
+"""`fopro explore` as a researcher uses it: the page opens, a slider moves, a pin is made."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.browser.explorer_page import ExplorerPage, play
+
+ROOT = Path(__file__).parents[2]
+HANGS_AFTER = 300  # seconds
+SHOWN_WITHIN = 180_000  # milliseconds: the kernel starts, imports and draws
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def address(tmp_path):
+    """Address of a page with its token, started in the test's folder."""
+    words = ["explore", "--port", "0", "--no-browser", "--set", "pictures=200"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fopro_lab", *words],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A shell's background process ignores Ctrl-C, and so would this one in such a test run.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    guard = threading.Timer(HANGS_AFTER, process.kill)
+    guard.start()
+    yield process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=30)
+    guard.cancel()
+    process.stdout.close()
+
+
+def test_a_band_is_moved_and_pinned_in_the_page(address, tmp_path, watched, shots):
+    page, alarms = watched(width=1280, height=1100)
+    page.goto(address, timeout=SHOWN_WITHIN)
+    page.wait_for_selector(".fopro-band-slider", timeout=SHOWN_WITHIN)
+    explorer = ExplorerPage(page)
+    play(explorer, shots, "explore")
+    assert "fopro train -f pins/by-hand.yaml" in explorer.pin("by-hand")
+    assert (tmp_path / "pins/by-hand.yaml").is_file()
+    page.screenshot(path=shots / "explore_pinned.png", full_page=True)
+    assert alarms.quiet(), (alarms.errors, alarms.requests)
