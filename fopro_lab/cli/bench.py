@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ from fopro_lab.cli.options import KINDS, AsJson, Out
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fopro_lab.data import Pack
 
 bench_app = typer.Typer(help="Speed as ratios, measured side by side in one run.", **KINDS)
 
@@ -68,12 +71,10 @@ def bench_lab(
     rounds: Annotated[int, typer.Option(help="Batches of 12 notebooks.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Time a batch of small notebooks against its ideal, and a finished plan."""
+    """Time the explorer's ticks, a batch of small notebooks against its ideal, a finished plan."""
     from fopro_lab.bench import machine_facts
-    from fopro_lab.bench.reports import bench_reports
 
-    tables = {"reports": bench_reports(rounds=rounds)}
-    _tell_bench("lab", tables, machine_facts(), out=out, as_json=as_json)
+    _tell_bench("lab", _measure_lab(rounds), machine_facts(), out=out, as_json=as_json)
 
 
 @bench_app.command("all")
@@ -93,6 +94,22 @@ def bench_all(
     for name, run in runs.items():
         tables = run(rounds=rounds, size=size)
         _tell_bench(name, tables, bench.machine_facts(), out=out, as_json=False)
+    _tell_bench("lab", _measure_lab(rounds), bench.machine_facts(), out=out, as_json=False)
+
+
+def _measure_lab(rounds: int) -> "dict[str, pd.DataFrame]":
+    """Measure the widgets here and the reports in processes of their own, one after the other."""
+    from fopro_lab.bench import bench_reports, measure_ticks
+    from fopro_lab.lab import BandExplorer
+    from fopro_lab.models import load_teacher
+
+    teacher = load_teacher("builtin")
+
+    def build(pack: "Pack") -> Callable[[float], None]:
+        explorer = BandExplorer(pack, teacher=teacher, rings=8)
+        return partial(setattr, explorer.sliders[1], "value")
+
+    return {"ticks": measure_ticks(build), "reports": bench_reports(rounds=rounds)}
 
 
 def _tell_bench(

@@ -1,5 +1,7 @@
 import itertools
+import json
 
+import pandas as pd
 import pytest
 
 from fopro_lab.bench.ticks import measure_ticks
@@ -34,3 +36,22 @@ def test_measure_ticks_moves_the_explorer():
     table = measure_ticks(build, sizes=[64], ticks=10)
     assert 0.1 < table["median_ms"].item() < 1000  # a busy machine is no failure
     assert len(set(seen)) == len(seen)
+
+
+def test_bench_lab_tells_ticks_and_reports_in_one_table_each(fopro, monkeypatch):
+    whole, given = measure_ticks, []
+
+    def short(build):
+        return whole(build, sizes=[16], ticks=5)
+
+    def reports(rounds):
+        given.append(rounds)
+        return pd.DataFrame({"what": ["a batch"], "value": [1.2], "goal": [1.3]})
+
+    monkeypatch.setattr("fopro_lab.bench.measure_ticks", short)
+    monkeypatch.setattr("fopro_lab.bench.bench_reports", reports)
+    code, told, _ = fopro("bench", "lab", "--rounds", "2", "--json")
+    tables = json.loads(told)["tables"]
+    assert code == 0 and given == [2]
+    assert tables["ticks"][0]["size"] == 16 and tables["ticks"][0]["median_ms"] > 0
+    assert tables["reports"] == [{"what": "a batch", "value": 1.2, "goal": 1.3}]
