@@ -19,7 +19,7 @@ from fopro_lab.lab.bands import BandLens, BandView, preset_gains
 from fopro_lab.lab.panels import ProfilePanel, picture_panel, ring_labels
 from fopro_lab.lab.widgets.answers import AskedTeacher, SmallSet, read_students
 from fopro_lab.lab.widgets.band_state import BandState
-from fopro_lab.lab.widgets.controls import LEARNED, Controls, first_of_each_class
+from fopro_lab.lab.widgets.controls import BESIDE, LEARNED, ROW, Controls, first_of_each_class
 from fopro_lab.lab.widgets.followers import Followers
 from fopro_lab.lab.widgets.pins import differing_knobs, pin_commands, read_prompt_file, write_pin
 from fopro_lab.lab.widgets.readouts import told_message, told_picture
@@ -27,8 +27,6 @@ from fopro_lab.lab.widgets.stills import as_base64, contact_sheet
 from fopro_lab.models import Teacher
 
 PICTURES = 200  # a chooser with more is no help
-# Beside the sliders as long as 480 px are left: who drags must see what the drag does.
-_BESIDE = {"flex": "1000 1 480px", "max_width": "800px", "min_width": "0"}
 
 
 class BandExplorer(widgets.VBox):
@@ -293,8 +291,8 @@ class BandExplorer(widgets.VBox):
         for name in ("pictures", "profile", "readout", "message"):
             getattr(self, name).add_class(f"fopro-{name}")
         shown = [names, self.pictures, self.profile, self.readout, self.message]
-        right = widgets.VBox([*shown, self.followers.box], layout=_BESIDE)
-        return [widgets.HBox([self.controls.arranged(), right], layout={"flex_flow": "row wrap"})]
+        right = widgets.VBox([*shown, self.followers.box], layout=BESIDE)
+        return [widgets.HBox([self.controls.arranged(), right], layout=ROW)]
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """Show the widget where there is a front end, and the still everywhere else."""

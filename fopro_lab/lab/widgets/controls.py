@@ -12,7 +12,10 @@ MOST = 4.0  # largest gain of a slider
 MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
 LEARNED = "learned prompt"
-_LABEL = {"description_width": "8.5em"}
+# Beside the sliders as long as 480 px are left: who drags must see what the drag does.
+BESIDE = {"flex": "1000 1 480px", "max_width": "800px", "min_width": "0"}
+ROW = {"flex_flow": "row wrap", "grid_gap": "0 14px"}
+_LABEL = {"description_width": "9em"}
 _FILLING = {"flex": "1 1 0", "width": "auto", "min_width": "0"}
 _BUTTON = {"flex": "0 0 5em", "width": "auto"}
 _WIDE = {"width": "auto"}  # of the column, which is as wide as the page lets it be
@@ -25,7 +28,7 @@ class Controls:
         labels: Of the rings, a slider each.
         pictures: Label and row of each picture.
         teachers: Names; the first is asked first.
-        students: Names; none is asked first.
+        students: Names; the first is asked first.
 
     Example:
         >>> controls = Controls(["0 to 0.5", "0.5 to 0.75"], [("a", 0)], teachers=[], students=[])
@@ -44,7 +47,7 @@ class Controls:
         self.sliders = [_gain(label, "fopro-band-slider") for label in labels]
         self.picture = _choice("Picture", pictures)
         self.teacher = _choice("Teacher", [(name, name) for name in teachers])
-        self.student = _choice("Student", [("none", ""), *((name, name) for name in students)])
+        self.student = _choice("Student", [*((name, name) for name in students), ("none", "")])
         self.ring = _choice("Ring of a preset", [(label, n) for n, label in enumerate(labels)])
         self.mode = _toggle("Bands by", MODES)
         self.channel = _toggle("Colours", CHANNELS)

@@ -39,7 +39,7 @@ class Followers:
 
     Args:
         teachers: By name; the first is asked first.
-        students: By name; none is asked first.
+        students: By name; the first is asked first.
 
     Attributes:
         box: What is shown.
@@ -50,7 +50,7 @@ class Followers:
         self, teachers: Mapping[str, AskedTeacher], students: Mapping[str, AskedStudent]
     ) -> None:
         self.teachers, self.students = teachers, students
-        self.teacher, self.student = next(iter(teachers), ""), ""
+        self.teacher, self.student = next(iter(teachers), ""), next(iter(students), "")
         self.answer: _Answer | None = None
         self.later = Later(self._work, self._show, fail=self._fail)
         self.drift, self.words = widgets.HTML(), widgets.HTML()
@@ -80,9 +80,8 @@ class Followers:
 
     @property
     def student_now(self) -> AskedStudent | None:
-        """The student that is chosen; without a choice the first one."""
-        first = next(iter(self.students), "")
-        return self.students.get(self.student or first)
+        """The student that is chosen."""
+        return self.students.get(self.student)
 
     def choose(self, teacher: str | None, student: str | None) -> None:
         """Choose who is asked from now on."""
