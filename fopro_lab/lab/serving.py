@@ -15,7 +15,7 @@ from fopro_lab.lab.needs import missing_inputs
 from fopro_lab.lab.parameters import declared_parameters, fit_value, nearest, read_cells
 
 NOTEBOOK = "06_band_explorer.ipynb"
-WIDGET = "explorer"  # what the last cell of the page shows
+WIDGET = "chooser"  # what the last cell of the page shows
 LOOPBACK = "127.0.0.1"
 PORT = 8866
 PINS = "pins"  # of the current folder

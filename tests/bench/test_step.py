@@ -154,11 +154,12 @@ def test_the_command_prints_and_keeps_the_tables(fopro, tables, tmp_path, monkey
 
 
 def test_all_runs_each_benchmark(fopro, tables, tmp_path, monkeypatch):
+    monkeypatch.setattr("fopro_lab.cli.bench._measure_lab", lambda rounds: {"t": tables["step"]})
     for name in ("data", "fourier", "step"):
         monkeypatch.setattr(f"fopro_lab.bench.bench_{name}", lambda **told: {"t": tables["step"]})
     fopro("bench", "all", "--out", tmp_path)
     assert sorted(path.name.split("-")[0] for path in tmp_path.glob("*.json")) == [
-        "data", "fourier", "step"
+        "data", "fourier", "lab", "step"
     ]  # fmt: skip
 
 

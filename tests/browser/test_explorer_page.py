@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.explorer_page import ExplorerPage, play
+from tests.browser.explorer_page import ExplorerPage, play, wait_for
+from tests.data.toys import write_pictures
 
 ROOT = Path(__file__).parents[2]
 HANGS_AFTER = 300  # seconds
@@ -21,7 +22,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def address(tmp_path):
     """Address of a page with its token, started in the test's folder."""
+    write_pictures(tmp_path / "more", each=20, side=64)
     words = ["explore", "--port", "0", "--no-browser", "--set", "pictures=200"]
+    words += ["--set", "more_datasets=[more]"]
     process = subprocess.Popen(
         [sys.executable, "-m", "fopro_lab", *words],
         cwd=tmp_path, stdout=subprocess.PIPE, text=True,
@@ -47,4 +50,12 @@ def test_a_band_is_moved_and_pinned_in_the_page(address, tmp_path, watched, shot
     assert "fopro train -f pins/by-hand.yaml" in explorer.pin("by-hand")
     assert (tmp_path / "pins/by-hand.yaml").is_file()
     page.screenshot(path=shots / "explore_pinned.png", full_page=True)
+    pictures = explorer.pictures()
+    shown = page.query_selector(".fopro-pictures")
+    page.select_option(".fopro-choose-dataset select", "more")
+    shown.wait_for_element_state("hidden")  # the other data set has sliders of its own
+    page.wait_for_selector(".fopro-pictures", timeout=SHOWN_WITHIN)
+    wait_for(explorer.pictures, lambda seen: seen != pictures)
+    assert explorer.gain(1) == 0.1, "the bands stay"
+    page.screenshot(path=shots / "explore_more.png", full_page=True)
     assert alarms.quiet(), (alarms.errors, alarms.requests)

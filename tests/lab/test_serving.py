@@ -25,7 +25,7 @@ def test_page_runs_the_given_values_after_the_declared_ones():
     sources = [cell["source"] for cell in page["cells"]]
     place = sources.index("rings = 4\ndataset = 'phantom'")
     assert "parameters" in page["cells"][place - 1]["metadata"]["tags"]
-    assert sources[-1].rstrip().endswith("\nexplorer")
+    assert sources[-1].rstrip().endswith("\nchooser")
 
 
 def test_page_refuses_a_misspelt_knob_a_wrong_value_and_a_missing_data_set():

@@ -19,14 +19,12 @@ from fopro_lab.lab.bands import BandLens, BandView, preset_gains
 from fopro_lab.lab.panels import ProfilePanel, picture_panel, ring_labels
 from fopro_lab.lab.widgets.answers import AskedTeacher, SmallSet, read_students
 from fopro_lab.lab.widgets.band_state import BandState
-from fopro_lab.lab.widgets.controls import BESIDE, LEARNED, ROW, Controls, first_of_each_class
+from fopro_lab.lab.widgets.controls import BESIDE, LEARNED, ROW, Controls, named_pictures
 from fopro_lab.lab.widgets.followers import Followers
-from fopro_lab.lab.widgets.pins import differing_knobs, pin_commands, read_prompt_file, write_pin
+from fopro_lab.lab.widgets.pins import differing_knobs, read_prompt_file, told_pin, write_pin
 from fopro_lab.lab.widgets.readouts import told_message, told_picture
 from fopro_lab.lab.widgets.stills import as_base64, contact_sheet
 from fopro_lab.models import Teacher
-
-PICTURES = 200  # a chooser with more is no help
 
 
 class BandExplorer(widgets.VBox):
@@ -85,23 +83,15 @@ class BandExplorer(widgets.VBox):
         configs: Sequence[Config] = (),
         pins: Path | str = "pins",
     ) -> None:
-        chosen = list(rows) or first_of_each_class(pack.labels)
-        if not all(0 <= row < len(pack) for row in chosen) or len(chosen) > PICTURES:
-            raise InputError(
-                f"rows: expected up to {PICTURES}, from 0 to {len(pack) - 1}, got {chosen[:5]}"
-            )
+        pictures = named_pictures(pack, rows)
         self.pack, self.pins, self.knobs = pack, pins, differing_knobs(configs)
         self.state = BandState(rings=rings, size=pack.size)
         teachers = {teacher.name: teacher} if isinstance(teacher, Teacher) else dict(teacher or {})
         small = SmallSet(pack, split)
         asked = {name: AskedTeacher(t, small, self.edges) for name, t in teachers.items()}
         students = read_students(runs or {}, pack, small, split)
-        names, ids = pack.dataset.class_names, pack.dataset.table["image"]
         self.controls = Controls(
-            ring_labels(self.edges),
-            [(f"{names[pack.labels[row]]}, {ids.iloc[row]}", row) for row in chosen],
-            teachers=list(asked),
-            students=list(students),
+            ring_labels(self.edges), pictures, teachers=list(asked), students=list(students)
         )
         self.sliders, self.picture = self.controls.sliders, self.controls.picture
         self.followers = Followers(asked, students)
@@ -125,6 +115,11 @@ class BandExplorer(widgets.VBox):
     def gains(self) -> list[float]:
         """The sliders' values."""
         return [slider.value for slider in self.sliders]
+
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher that is chosen; an `InputError` where there is none."""
+        return self.followers.needed_teacher().teacher
 
     def apply(self, preset: str, *, ring: int) -> None:
         """Set the rings to a preset, with one redraw, and the mode to rings.
@@ -159,22 +154,26 @@ class BandExplorer(widgets.VBox):
             self._take(prompt)
         return True
 
+    def take_over(self, bands: BandState) -> None:
+        """Set all bands as they stand in another explorer with as many rings."""
+        with self._one_redraw():
+            self.state.take_over(bands)
+            self.controls.show(bands.mode, bands.centre, bands.width, lock=bands.phase_lock)
+            self._show_gains()
+
     def pin(self, name: str) -> bool:
         """Write what acts now as a prompt and a file of knobs; nothing is overwritten.
 
         Returns:
             Whether it was; the message says what to do with it, or why not.
         """
+        knobs = self.followers.name_teacher(self.knobs)
         try:
-            pin = write_pin(name, self.state.pinned(), folder=self.pins, knobs=self.knobs)
+            pin = write_pin(name, self.state.pinned(), folder=self.pins, knobs=knobs)
         except (InputError, WorkError) as error:
             self.message.value = told_message(str(error))
             return False
-        report, train = pin_commands(pin)
-        self.message.value = told_message(
-            f"Written: {pin.knobs} and {pin.prompt.name}.\n"
-            f"In {pin.knobs.resolve().parents[1]}: {report}\nor: {train}"
-        )
+        self.message.value = told_message(told_pin(pin))
         return True
 
     def flush(self) -> None:
@@ -190,8 +189,7 @@ class BandExplorer(widgets.VBox):
 
     def drift_over(self, images: Tensor, units: np.ndarray) -> dict[str, float]:
         """Measure the chosen teacher's mean drift under what is set; see `AskedTeacher`."""
-        if (asked := self.followers.teacher_now) is None:
-            raise InputError("teacher: expected one to ask for its drift, got none")
+        asked = self.followers.needed_teacher()
         return asked.drift_over(images, self.state.change(self.image), units)
 
     def _channels(self) -> Any:

@@ -121,3 +121,15 @@ class BandState:
             f"The sliders take its mean in each ring, which explains {told:.0%} of its "
             f"log gain (squares, about gain 1).{over}"
         )
+
+    def take_over(self, other: "BandState") -> None:
+        """Take all but the size from another one.
+
+        Raises:
+            InputError: If that has another number of rings.
+        """
+        if other.rings != self.rings:
+            raise InputError(f"rings: expected {self.rings}, got {other.rings}")
+        self.mode, self.phase_lock, self.prompt = other.mode, other.phase_lock, other.prompt
+        self.centre, self.width = other.centre, other.width
+        self.gains, self.heights = other.gains.copy(), other.heights.copy()

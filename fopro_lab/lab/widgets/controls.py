@@ -6,16 +6,19 @@ from typing import get_args
 import ipywidgets as widgets
 import numpy as np
 
+from fopro_lab.data import Pack
+from fopro_lab.errors import InputError
 from fopro_lab.lab.bands import STEP, Preset
 
 MOST = 4.0  # largest gain of a slider
 MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
 LEARNED = "learned prompt"
+PICTURES = 200  # a chooser with more is no help
 # Beside the sliders as long as 480 px are left: who drags must see what the drag does.
 BESIDE = {"flex": "1000 1 480px", "max_width": "800px", "min_width": "0"}
 ROW = {"flex_flow": "row wrap", "grid_gap": "0 14px"}
-_LABEL = {"description_width": "9em"}
+LABEL = {"description_width": "9em"}
 _FILLING = {"flex": "1 1 0", "width": "auto", "min_width": "0"}
 _BUTTON = {"flex": "0 0 5em", "width": "auto"}
 _WIDE = {"width": "auto"}  # of the column, which is as wide as the page lets it be
@@ -85,6 +88,11 @@ class Controls:
         for mode, box in self.bands.items():
             box.layout.display = "" if mode == self.mode.value else "none"
 
+    def show(self, mode: str, centre: float, width: float, *, lock: bool) -> None:
+        """Let the controls stand at what is given."""
+        self.centre.value, self.width.value = centre, width
+        self.phase_lock.value, self.mode.value = lock, mode
+
     def arranged(self) -> widgets.VBox:
         """Lay the controls out below each other; what has no choice is left out."""
         chosen = [self.picture]
@@ -107,7 +115,7 @@ def _slider(
 ) -> widgets.FloatSlider:
     slider = widgets.FloatSlider(
         value, min=low, max=high, step=step, description=name, readout_format=form,
-        style=_LABEL, layout=_WIDE,
+        style=LABEL, layout=_WIDE,
     )  # fmt: skip
     slider.add_class("fopro-slider")
     return slider
@@ -120,7 +128,7 @@ def _gain(name: str, kind: str) -> widgets.FloatSlider:
 
 
 def _choice(name: str, options: Sequence[tuple[str, object]]) -> widgets.Dropdown:
-    return widgets.Dropdown(options=options, description=name, style=_LABEL, layout=_WIDE)
+    return widgets.Dropdown(options=options, description=name, style=LABEL, layout=_WIDE)
 
 
 def _toggle(name: str, options: dict) -> widgets.ToggleButtons:
@@ -130,16 +138,33 @@ def _toggle(name: str, options: dict) -> widgets.ToggleButtons:
 
 def _text(name: str, hint: str) -> widgets.Text:
     return widgets.Text(
-        description=name, placeholder=hint, style=_LABEL, layout=_FILLING,
+        description=name, placeholder=hint, style=LABEL, layout=_FILLING,
         continuous_update=False,
     )  # fmt: skip
 
 
-def first_of_each_class(labels: np.ndarray) -> list[int]:
-    """List the first row of each class that there is.
+def named_pictures(pack: Pack, rows: Sequence[int] = ()) -> list[tuple[str, int]]:
+    """Name the pictures to choose from, by class and file.
+
+    Args:
+        pack: Whose pictures they are.
+        rows: Which ones, up to 200; none are the first of each class.
+
+    Returns:
+        Label and row of each.
+
+    Raises:
+        InputError: If a row is not there, or there are too many.
 
     Example:
-        >>> first_of_each_class(np.array([1, 0, 1]))
-        [1, 0]
+        >>> from fopro_lab.data import open_dataset, pack
+        >>> named_pictures(pack(open_dataset("phantom", pictures=24), 16), [0])
+        [('disc, disc-00000-0', 0)]
     """
-    return [int(row) for row in np.unique(labels, return_index=True)[1]]
+    chosen = list(rows) or [int(row) for row in np.unique(pack.labels, return_index=True)[1]]
+    if not all(0 <= row < len(pack) for row in chosen) or len(chosen) > PICTURES:
+        raise InputError(
+            f"rows: expected up to {PICTURES}, from 0 to {len(pack) - 1}, got {chosen[:5]}"
+        )
+    names, ids = pack.dataset.class_names, pack.dataset.table["image"]
+    return [(f"{names[pack.labels[row]]}, {ids.iloc[row]}", row) for row in chosen]

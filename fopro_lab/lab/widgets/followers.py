@@ -1,12 +1,13 @@
 """Teacher and student beside the explorer: they answer after the last tick."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import pandas as pd
 from torch import Tensor
 
+from fopro_lab.errors import InputError
 from fopro_lab.lab.widgets.answers import (
     AskedStudent,
     AskedTeacher,
@@ -16,6 +17,7 @@ from fopro_lab.lab.widgets.answers import (
     Wanted,
 )
 from fopro_lab.lab.widgets.later import Later
+from fopro_lab.lab.widgets.pins import knobs_of_teacher
 from fopro_lab.lab.widgets.readouts import told_later, told_student, told_teacher
 from fopro_lab.lab.widgets.response_panel import ResponsePanel, middle_of
 
@@ -78,6 +80,16 @@ class Followers:
         """The teacher that is chosen."""
         return self.teachers.get(self.teacher)
 
+    def needed_teacher(self) -> AskedTeacher:
+        """Return the teacher that is chosen.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if (asked := self.teacher_now) is None:
+            raise InputError("teacher: expected one to ask, got none")
+        return asked
+
     @property
     def student_now(self) -> AskedStudent | None:
         """The student that is chosen."""
@@ -86,6 +98,11 @@ class Followers:
     def choose(self, teacher: str | None, student: str | None) -> None:
         """Choose who is asked from now on."""
         self.teacher, self.student = teacher or "", student or ""
+
+    def name_teacher(self, knobs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the knobs of the first teacher, or with the name of another that is chosen."""
+        first = next(iter(self.teachers), "")
+        return knobs if self.teacher == first else knobs_of_teacher(knobs, self.teacher)
 
     def ask(self, image: Tensor, change: Change) -> None:
         """Ask anew; what is shown is dimmed until the answer is there."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import yaml
 
-from fopro_lab.config import Config
+from fopro_lab.config import Config, TeacherConfig
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.files import atomic_path
 from fopro_lab.fourier import FourierPrompt
@@ -115,6 +115,17 @@ def write_pin(
     return pin
 
 
+def knobs_of_teacher(knobs: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Let knobs name another teacher, by its name alone.
+
+    Example:
+        >>> knobs_of_teacher({"pictures": 160, "teacher": "a", "weights": "a.pth"}, "b")
+        {'pictures': 160, 'teacher': 'b'}
+    """
+    others = {key: knob for key, knob in knobs.items() if key not in TeacherConfig.model_fields}
+    return {**others, "teacher": name}
+
+
 def pin_commands(pin: Pin) -> tuple[str, str]:
     """Return the commands that use a pin, to be started in the folder above its own.
 
@@ -124,6 +135,18 @@ def pin_commands(pin: Pin) -> tuple[str, str]:
     """
     told = f"{pin.knobs.resolve().parent.name}/{pin.knobs.name}"
     return f"fopro report reports/plans/pinned.yaml -f {told}", f"fopro train -f {told}"
+
+
+def told_pin(pin: Pin) -> str:
+    """Say what was written, and how it is used.
+
+    Example:
+        >>> told_pin(Pin(Path("pins/a.yaml"), Path("pins/a.safetensors"))).splitlines()[0]
+        'Written: pins/a.yaml and a.safetensors.'
+    """
+    report, train = pin_commands(pin)
+    home = pin.knobs.resolve().parents[1]
+    return f"Written: {pin.knobs} and {pin.prompt.name}.\nIn {home}: {report}\nor: {train}"
 
 
 def read_prompt_file(path: Path | str) -> FourierPrompt:
