@@ -8,7 +8,7 @@ from fopro_lab.lab.execute import Job, Outcome
 from fopro_lab.lab.executors.devices import visible_devices
 from fopro_lab.lab.runners import Runner, cores, notebook_environment
 
-_GAP = 1.0  # seconds between two starts: imports at the same time fight for disk and cores
+_GAP = 0.25  # seconds between two starts: imports at the same time fight for disk and cores
 
 
 class LocalExecutor:
