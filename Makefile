@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help setup report test lab format lint lock clean
+.PHONY: help setup report gallery test lab format lint lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ setup: $(VENV)/.ready ## make .venv with pinned dependencies
 
 report: setup ## run the demo plan and print the path of its page
 	@$(BIN)/fopro report reports/plans/demo.yaml --out reports/demo
+
+gallery: setup ## train on HAM10000 and make the README's pictures of it anew
+	@$(BIN)/fopro report reports/plans/ham10000.yaml --set 'seed=[0,1,2]' --set 'gains=[0.0,2.0]'
+	@$(BIN)/fopro gallery reports/ham10000
 
 test: setup ## run the whole suite
 	@$(BIN)/python -m pytest -q

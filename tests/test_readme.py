@@ -18,6 +18,8 @@ from fopro_lab import cli
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import isic2019_lt_counts
 from fopro_lab.fetching import find_source
+from fopro_lab.lab.parameters import declared_parameters
+from fopro_lab.lab.widgets.pins import ring_prompt, write_pin
 from fopro_lab.settings import parse_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +41,9 @@ SMALL = {
     "report": ["image_size=32", "epochs=1", "explore_steps=1", "method=[bsm]", "seed=[0]",
                "rings=2", "gains=[0.0]", "probe_pictures=8", "batch_size=8", "resamples=20"],
     "compare": [],
+    "explore": [],
 }  # fmt: skip
+SMALL_PIN = ["epochs=1", "method=[bsm]", "seed=[0]", "batch_size=8", "resamples=20"]
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +84,28 @@ def test_make_report_is_the_demo_plan():
 def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
+    served: list[dict] = []
+    monkeypatch.setattr("fopro_lab.lab.serving.serve_explorer", lambda v, **told: served.append(v))
+    knobs = {"dataset": str(home / "pictures"), "image_size": 24}
+    write_pin("by-hand", ring_prompt(np.full((3, 9), 2.0), size=24), folder="pins", knobs=knobs)
     commands = [words for words in COMMANDS if not needs_publishers(words)]
     assert {words[1] for words in commands} == set(SMALL)
     for words in commands:
-        words += [part for knob in SMALL[words[1]] for part in ("--set", knob)]
+        small = SMALL_PIN if "reports/plans/pinned.yaml" in words else SMALL[words[1]]
+        words += [part for knob in small for part in ("--set", knob)]
         assert run(monkeypatch, words) == 0, (words, capsys.readouterr().err)
     assert (home / "reports/mine/index.html").exists()
     assert (home / "runs/fopro-0/predictions.parquet").exists()
+    assert set(served[0]) <= set(declared_parameters(ROOT / "notebooks/06_band_explorer.ipynb"))
+
+
+def test_the_plan_it_shows_is_one(home, monkeypatch, capsys):
+    [plan] = re.findall(r"```yaml\n(title.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(home)
+    Path("reports/plans/shown.yaml").write_text(plan, encoding="utf-8")
+    assert run(monkeypatch, ["fopro", "report", "reports/plans/shown.yaml", "--plan"]) == 0
+    told = capsys.readouterr().out
+    assert all(part in told for part in ("train-fopro-2", "tail", "bands")), told
 
 
 def needs_publishers(words: list[str]) -> bool:
@@ -154,6 +173,24 @@ def test_the_speed_it_tells_is_the_committed_run():
         f"{ratios['pack, exact, 2 processes']:.3g} times as much",
         f"takes {tables['opening'][1]['milliseconds']:.2g} ms",
         f"takes {tables['opening'][0]['milliseconds']:.3g} ms",
+    )
+    words = " ".join(speed.split())
+    for part in told:
+        assert part in words, part
+
+
+def test_the_lab_speed_it_tells_is_the_committed_run():
+    speed = README.partition("## Speed")[2].partition("\n## ")[0]
+    [name] = re.findall(r"reports/bench/(lab-\S+)\.json", speed)
+    tables = json.loads((ROOT / f"reports/bench/{name}.json").read_text())["tables"]
+    small, large = (row["median_ms"] for row in tables["ticks"])
+    cells, wall, overhead, finished = (row["value"] for row in tables["reports"])
+    told = (
+        f"takes {small:.2g} ms at 64 px and {large:.2g} ms at 224 px",
+        f"take {wall:.3g} times the sum of their wall times",
+        f"but {cells:.3g} times that of their cells alone",
+        f"that is {overhead:.2g} s a notebook",
+        f"asked again takes {finished:.2g} s",
     )
     words = " ".join(speed.split())
     for part in told:

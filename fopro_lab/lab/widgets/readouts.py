@@ -51,11 +51,11 @@ def told_teacher(name: str, *, drift: float, mean: float, number: int) -> str:
 
     Example:
         >>> told_teacher("builtin", drift=0.25, mean=0.5, number=16)
-        '<b>Teacher builtin</b>: drift (1&nbsp;-&nbsp;cos) 0.2500, 0.5000 over 16 pictures.'
+        '<b>Teacher builtin</b>: drift (1&nbsp;-&nbsp;cos) 0.2500 here, mean of 16: 0.5000.'
     """
     return (
-        f"<b>Teacher {escape(name)}</b>: drift (1&nbsp;-&nbsp;cos) {drift:.4f}, "
-        f"{mean:.4f} over {number} pictures."
+        f"<b>Teacher {escape(name)}</b>: drift (1&nbsp;-&nbsp;cos) {drift:.4f} here, "
+        f"mean of {number}: {mean:.4f}."
     )
 
 

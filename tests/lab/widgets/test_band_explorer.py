@@ -113,7 +113,7 @@ def test_phase_lock_off_scrambles_what_is_changed_and_cannot_be_pinned(explorer)
 def test_teacher_and_student_follow_and_are_pending_until_then(asked):
     assert asked.followers.pending and "updating" in asked.followers.drift.value
     asked.flush()
-    assert " 0.0000, 0.0000 over 16 pictures" in asked.followers.drift.value
+    assert " 0.0000 here, mean of 16: 0.0000" in asked.followers.drift.value
     assert asked.controls.student.value == "student", "who names a student wants to see it"
     asked.sliders[0].value = 0.0
     assert asked.followers.pending and 'aria-busy="true"' in asked.followers.words.value
