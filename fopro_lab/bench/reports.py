@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def _lay_out(folder: Path, *, notebooks: int, work: float) -> Path:
 def _cell(source: str, *, tags: list[str] | None = None) -> dict[str, Any]:
     return {
         "cell_type": "code",
-        "id": f"cell-{abs(hash(source))}",
+        "id": f"cell-{zlib.crc32(source.encode())}",
         "metadata": {"tags": tags or []},
         "execution_count": None,
         "outputs": [],

@@ -36,7 +36,7 @@ def compare(
     from fopro_lab.files import atomic_path
 
     found = load_runs(runs, unfinished=True)
-    done = [run for run in found if run.state == "done"]
+    done = [run for run in found if run.complete]
     if html or latex or markdown:
         from fopro_lab.lab.compare_pages import Comparison, write_comparison_page
 
@@ -60,10 +60,11 @@ def compare(
         print(table.to_json(orient="records", indent=2))
         return
     for row in table[table["scope"] != "class"].itertuples():
+        known = row.low == row.low and row.high == row.high
+        interval = f"{row.low:+.3f} to {row.high:+.3f}" if known else "no interval"
         print(
             f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "
-            f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})  n {row.n}, "
-            f"seeds {row.seeds}"
+            f"{row.difference:+.3f} ({interval})  n {row.n}, seeds {row.seeds}"
         )
     if html:
         print(page)

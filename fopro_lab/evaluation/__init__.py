@@ -3,7 +3,7 @@
 from fopro_lab.evaluation.comparisons import compare, score_runs, summarise
 from fopro_lab.evaluation.metrics import balanced_accuracy
 from fopro_lab.evaluation.pairing import dropped_lines, pairings
-from fopro_lab.evaluation.paper_tables import latex_tables, markdown_tables
+from fopro_lab.evaluation.paper_tables import METHOD_LABELS, latex_tables, markdown_tables
 from fopro_lab.evaluation.predictions import (
     check_predictions,
     class_names,
@@ -15,6 +15,7 @@ from fopro_lab.evaluation.scores import class_groups, groups_from, score, score_
 from fopro_lab.evaluation.teachers import compare_teachers, summarise_teachers
 
 __all__ = [
+    "METHOD_LABELS",
     "Run",
     "balanced_accuracy",
     "check_predictions",

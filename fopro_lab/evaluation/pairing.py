@@ -84,16 +84,16 @@ def pairings(runs: Sequence[Run], baseline: str) -> pd.DataFrame:
         >>> pairings([], "bsm").columns.tolist()[:3]
         ['run', 'method', 'seed']
     """
-    finished = [run for run in runs if run.state == "done"]
+    finished = [run for run in runs if run.complete]
     found = {(run.method, run.protocol, run.seed) for run in finished}
     others = list(dict.fromkeys(run.method for run in finished if run.method != baseline))
     rows = []
     for run in runs:
         partners = others if run.method == baseline else [baseline]
-        done = run.state == "done"
+        done = run.complete
         known = [name for name in partners if done and (name, run.protocol, run.seed) in found]
         lacking = [name for name in partners if name not in known]
-        reason = f"not finished: {run.state}"
+        reason = f"not finished: {run.state}" if run.state != "done" else "no predictions.parquet"
         if done:
             reason = f"no run of {', '.join(lacking)} has its seed and fold" if lacking else ""
         rows.append(

@@ -9,6 +9,13 @@ from fopro_lab.errors import InputError
 from fopro_lab.evaluation.comparisons import HEADLINE
 
 COLUMNS = ("balanced_accuracy", "head", "medium", "tail")
+METHOD_LABELS = {
+    "ce": "cross-entropy",
+    "bsm": "balanced softmax",
+    "ekd": "EKD",
+    "fopro": "FoPro-KD",
+    "random": "random gains",
+}
 TITLES = {
     "balanced_accuracy": "Balanced accuracy",
     "head": "Head",
@@ -144,7 +151,7 @@ def _level_rows(
     winners = {column: clear_winner(levels, differences, column) for column in columns}
     rows = []
     for row in levels.to_dict("records"):
-        cells = [(str(row["method"]), False)]
+        cells = [(METHOD_LABELS.get(row["method"], str(row["method"])), False)]
         for column in columns:
             ends = (row[column], row[f"{column}_low"], row[f"{column}_high"])
             cells.append((_told(*ends, form="{:.1f}"), winners[column] == row["method"]))
@@ -157,7 +164,8 @@ def _difference_rows(differences: pd.DataFrame, columns: Sequence[str]) -> list[
     baseline = differences["baseline"].iloc[0]
     rows = []
     for method in dict.fromkeys(differences["method"]):
-        cells = [(f"{method} minus {baseline}", False)]
+        names = [METHOD_LABELS.get(name, name) for name in (method, baseline)]
+        cells = [(" minus ".join(names), False)]
         for part in parts.values():
             if method not in part.index:
                 cells.append(("n/a", False))

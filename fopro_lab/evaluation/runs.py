@@ -78,6 +78,11 @@ class Run:
         return str(self.manifest["state"])
 
     @property
+    def complete(self) -> bool:
+        """Whether it is done and its predictions are still there."""
+        return self.state == "done" and (self.path / "predictions.parquet").is_file()
+
+    @property
     def protocol(self) -> str:
         """Id of data and split; numbers of different ids are never averaged."""
         return str(self.manifest["protocol"])

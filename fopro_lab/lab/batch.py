@@ -144,6 +144,8 @@ class Batch:
             return self._execute(node)
         except (WorkError, OSError) as error:
             return self._report(node, "failed", reason=str(error))
+        except Exception as error:  # one notebook's bad luck; the others' work must not be lost
+            return self._report(node, "failed", reason=f"{type(error).__name__}: {error}")
         finally:
             self._working.discard(node.name)
 

@@ -1,5 +1,6 @@
 """`fopro compare --html`: methods side by side as one page, with what it rests on."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class Comparison:
         Raises:
             InputError: As ``compare``.
         """
-        done = [run for run in runs if run.state == "done"]
+        done = [run for run in runs if run.complete]
         differences = compare(done, baseline)
         return cls(runs, differences, score_runs(done), summarise(done), pairings(runs, baseline))
 
@@ -208,18 +209,18 @@ def _draw(comparison: Comparison, *, out: Path) -> list[dict[str, str]]:
 def _facts(runs: Sequence[Run], *, command: str) -> Mapping[str, str]:
     """How the page and its runs were made; knobs that all runs share are told once."""
     commits = dict.fromkeys(str(run.manifest.get("commit", "unknown")) for run in runs)
-    days = sorted(str(run.manifest.get("finished", ""))[:10] for run in runs)
+    finished = [str(run.manifest.get("finished", "")) for run in runs]
+    days = sorted(day[:10] for day in finished if day) or ["unknown"]
     common = dict(
         item
         for item in _changed(runs[0].config).items()
         if all(_changed(run.config).get(item[0]) == item[1] for run in runs)
     )
     own = [
-        " ".join(f"--set {name}={value}" for name, value in _changed(run.config).items()
-                 if name not in common)
+        _settings({k: v for k, v in _changed(run.config).items() if k not in common})
         for run in runs
     ]  # fmt: skip
-    told = " ".join(f"--set {name}={value}" for name, value in common.items())
+    told = _settings(common)
     return {
         "This page": command,
         "Runs": f"fopro train {told} ...".replace("  ", " "),
@@ -229,6 +230,11 @@ def _facts(runs: Sequence[Run], *, command: str) -> Mapping[str, str]:
         "Intervals": "95 %, 1000 resamples of whole lesions or patients, and of seeds and folds "
         "where there are two or more",
     }
+
+
+def _settings(knobs: Mapping[str, Any]) -> str:
+    """Knobs as a shell takes them."""
+    return " ".join(f"--set {shlex.quote(f'{name}={value}')}" for name, value in knobs.items())
 
 
 def _changed(config: Mapping[str, Any]) -> dict[str, Any]:

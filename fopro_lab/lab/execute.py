@@ -84,6 +84,7 @@ def execute(job: Job) -> Outcome:
             except (WorkError, OSError) as error:
                 failure = str(error)
             except RuntimeError as error:
+                memory = watch.memory
                 if not isinstance(error, DeadKernelError) and attempt == 1:
                     continue
                 failure = f"{job.name}: the kernel does not start ({error})"
@@ -186,7 +187,10 @@ def _import_ahead() -> None:
 def _work(job: Job, result: int, life: int) -> None:
     """Execute a job in the forked copy and end it; it ends as well when the first process does."""
     threading.Thread(target=lambda: (os.read(life, 1), os._exit(1)), daemon=True).start()
-    outcome = execute(job)
+    try:
+        outcome = execute(job)
+    except Exception as error:
+        outcome = Outcome(f"{job.name}: {type(error).__name__}: {error}")
     with os.fdopen(result, "w") as pipe:
         pipe.write(json.dumps(asdict(outcome)))
     sys.stdout.flush()

@@ -85,7 +85,7 @@ def _column(table: pd.DataFrame, name: str, form: str) -> list[dict[str, Any]]:
             "zero": place(0) if left < 0 < right else None,
         }
         if pd.notna([value, a, b]).all()
-        else {**plain, "text": _text(value, form)}
+        else {**plain, "text": _text(value, form), "interval": "no interval", "number": False}
         for value, a, b in zip(table[name], low, high, strict=True)
     ]
 

@@ -9,7 +9,7 @@ from fopro_lab.lab.filters import chosen_parameters, differing, filters, words_o
 from fopro_lab.lab.headlines import headline
 from fopro_lab.lab.outcomes import NodeReport, Report
 from fopro_lab.lab.pages import stylesheet, templates
-from fopro_lab.lab.report_tables import table_files, twin_of, write_tables
+from fopro_lab.lab.report_tables import read_headline, table_files, twin_of, write_tables
 from fopro_lab.lab.thumbnails import small_pictures
 
 
@@ -32,7 +32,7 @@ def index_page(report: Report, *, out: Path) -> str:
         True
     """
     well = [node for node in report.nodes if node.state in ("done", "kept")]
-    verdicts = [node for node in well if (out / node.folder / "headline.csv").is_file()]
+    verdicts = [node for node in well if read_headline(node, out=out) is not None]
     in_order = [*verdicts, *(node for node in well if node not in verdicts)]
     figures, folded = _figures(report, in_order, out=out)
     different = differing(report.nodes)

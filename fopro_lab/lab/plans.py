@@ -13,6 +13,8 @@ from fopro_lab.errors import InputError
 from fopro_lab.lab.parameters import nearest
 from fopro_lab.settings import read_yaml
 
+CHECKOUT = Path(__file__).resolve().parents[2]  # of the package, with its notebooks and plans
+
 
 class PlanEntry(Config):
     """One notebook of a plan; a matrix makes several nodes of it."""
@@ -90,7 +92,8 @@ def find_notebook(name: str, *, plan: Path | str) -> Path:
 
     Args:
         name: A name such as ``04_train``, looked for in ``notebooks/`` of the plan's repository
-            (two folders up) and of the current folder; or a path, seen from the plan or from here.
+            (two folders up), of the current folder and of the package's checkout; or a path, seen
+            from the plan or from here.
         plan: The plan's file.
 
     Returns:
@@ -106,7 +109,7 @@ def find_notebook(name: str, *, plan: Path | str) -> Path:
     """
     file = Path(name if name.endswith(".ipynb") else f"{name}.ipynb")
     homes = [Path(plan).absolute().parents[2] / "notebooks"] if _is_deep(plan) else []
-    homes += [Path("notebooks").absolute()]
+    homes += [Path("notebooks").absolute(), CHECKOUT / "notebooks"]
     for folder in [*homes, Path(plan).parent, Path()]:
         if (folder / file).is_file():
             return folder / file

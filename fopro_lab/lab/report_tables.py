@@ -70,12 +70,20 @@ def headlines_table(nodes: Sequence[NodeReport], *, out: Path) -> pd.DataFrame:
     Returns:
         The table; no column where no node wrote a headline.
     """
-    files = {node.name: out / node.folder / "headline.csv" for node in nodes}
-    parts = [pd.read_csv(file).assign(node=name) for name, file in files.items() if file.is_file()]
+    tables = {node.name: read_headline(node, out=out) for node in nodes}
+    parts = [table.assign(node=name) for name, table in tables.items() if table is not None]
     if not parts:
         return pd.DataFrame()
     table = pd.concat(parts, ignore_index=True)
     return table[["node", *(name for name in table if name != "node")]]
+
+
+def read_headline(node: NodeReport, *, out: Path) -> pd.DataFrame | None:
+    """Read the headline of a node; None if it wrote none, or a file that is no table."""
+    try:
+        return pd.read_csv(out / node.folder / "headline.csv")
+    except (ValueError, OSError):  # a notebook may write what it likes into its folder
+        return None
 
 
 def write_tables(nodes: Sequence[NodeReport], *, out: Path) -> None:

@@ -22,7 +22,7 @@ from fopro_lab.lab.executors import executor_from
 from fopro_lab.lab.executors.base import check_executor
 from fopro_lab.lab.nodes import chosen_names, plan_nodes
 from fopro_lab.lab.outcomes import Report, duration
-from fopro_lab.lab.plans import read_plan
+from fopro_lab.lab.plans import CHECKOUT, read_plan
 from fopro_lab.lab.runners import cores
 from fopro_lab.lab.states import page_hash
 
@@ -194,8 +194,7 @@ def _raise_if_incomplete(report: Report, *, index: Path, stopped: bool) -> None:
 
 def _provenance(out: Path) -> dict[str, str]:
     """Commit, versions and machine, as text; devices are those that the runs name."""
-    root = Path(__file__).resolve().parents[2]
-    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]
+    git = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=10"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -13,6 +13,7 @@ from typing import Any
 from fopro_lab.errors import InputError
 from fopro_lab.lab.needs import missing_inputs
 from fopro_lab.lab.parameters import declared_parameters, fit_value, nearest, read_cells
+from fopro_lab.lab.plans import CHECKOUT
 
 NOTEBOOK = "06_band_explorer.ipynb"
 WIDGET = "chooser"  # what the last cell of the page shows
@@ -31,7 +32,7 @@ def explorer_notebook() -> Path:
         >>> explorer_notebook().name
         '06_band_explorer.ipynb'
     """
-    homes = [Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks"]
+    homes = [Path("notebooks"), CHECKOUT / "notebooks"]
     for home in homes:
         if (home / NOTEBOOK).is_file():
             return home / NOTEBOOK

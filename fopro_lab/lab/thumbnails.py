@@ -82,12 +82,14 @@ def small_pictures(
         budget: Bytes of all addresses together, held unless even the smallest are too many.
 
     Returns:
-        A ``data:`` address for each path.
+        A ``data:`` address for each path; empty where the file is no picture.
 
     Example:
         >>> small_pictures([])
         {}
     """
+    from PIL import Image
+
     share = budget // max(1, len(paths)) * 3 // 4  # base64 makes four characters of three bytes
     kept = None if folder is None else folder / _KEPT
     found, used = {}, set()
@@ -96,7 +98,12 @@ def small_pictures(
         key = repr((str(path), state.st_size, state.st_mtime_ns, share, _STEPS))
         name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.webp"
         used.add(name)
-        found[path] = as_address(_kept_or_made(path, kept and kept / name, share))
+        try:
+            found[path] = as_address(_kept_or_made(path, kept and kept / name, share))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            if not path.is_file():
+                raise
+            found[path] = ""  # damaged; the page says so, and shows the others
     if kept is not None and kept.is_dir():
         for old in kept.glob("*.webp"):
             if old.name not in used:

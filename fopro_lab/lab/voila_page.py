@@ -11,8 +11,10 @@ from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
+from tornado.web import HTTPError
 from traitlets.config import Config
 from voila.app import Voila
+from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
 
 IDLE = 600  # seconds without a page after which a kernel is ended
 REMOTE = re.compile(r"""^.*(?:href|src)=["'](?:https?:)?//.*$\n?""", re.MULTILINE)
@@ -33,8 +35,23 @@ class OwnKernel(KernelSpecManager):
         return {"python3": str(RESOURCES)}
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        """Say how it is started; another name means it as well."""
-        return KernelSpec(resource_dir=str(RESOURCES), **get_kernel_dict())
+        """Say how it is started, with errors of a line; another name means it as well."""
+        spec = KernelSpec(resource_dir=str(RESOURCES), **get_kernel_dict())
+        spec.argv.append("--InteractiveShell.xmode=Minimal")
+        return spec
+
+
+class ClosedPage(VoilaShutdownKernelHandler):
+    """Ends the kernel of a page that was closed.
+
+    What a browser still sends from there carries its cookie, which is asked for, and no second
+    token in the body; so the page's origin is looked at instead.
+    """
+
+    def check_xsrf_cookie(self) -> None:
+        """Refuse what another site sends."""
+        if not self.check_origin():
+            raise HTTPError(404)
 
 
 class PageServer(Voila):
@@ -58,6 +75,13 @@ class PageServer(Voila):
         kept = REMOTE.sub("", found.read_text(encoding="utf-8"))
         (own / name).write_text(f"{kept}\n{NO_DIAGRAMS}\n", encoding="utf-8")
         self.template_paths.insert(0, str(own))
+
+    def init_handlers(self) -> list[Any]:
+        """Take voila's, but for the one that hears of a closed page."""
+        return [
+            (path, ClosedPage, *more) if kind is VoilaShutdownKernelHandler else (path, kind, *more)
+            for path, kind, *more in super().init_handlers()
+        ]
 
     def listen(self) -> None:
         """Answer at the socket until Ctrl-C, then end the kernels."""
@@ -102,7 +126,7 @@ def page_server(
         },
         "VoilaConfiguration": {
             "strip_sources": True,
-            "show_tracebacks": False,
+            "show_tracebacks": True,  # which are a line each
             "file_allowlist": [],
             "file_denylist": [".*"],
             "allow_template_override": "NO",

@@ -248,6 +248,8 @@ def load_teacher(
         build = build_timm if kind == "timm" else build_torchvision
         parts = build(architecture, read_weights(weights))
     elif name.startswith(PREFIX):
+        if not weights:
+            raise InputError(f"weights: {name} comes without any; give their file")
         parts = build_cifar(name, read_weights(weights))
     else:
         raise InputError(

@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.browser.explorer_page import ExplorerPage, play, wait_for
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def address(tmp_path):
-    """Address of a page with its token, started in the test's folder."""
+def served(tmp_path):
+    """Address of a page with its token, started in the test's folder, and a count of kernels."""
     write_pictures(tmp_path / "more", each=20, side=64)
     words = ["explore", "--port", "0", "--no-browser", "--set", "pictures=200"]
     words += ["--set", "more_datasets=[more]"]
@@ -34,14 +35,16 @@ def address(tmp_path):
     )  # fmt: skip
     guard = threading.Timer(HANGS_AFTER, process.kill)
     guard.start()
-    yield process.stdout.readline().strip()
+    server = psutil.Process(process.pid)
+    yield process.stdout.readline().strip(), lambda: len(server.children(recursive=True))
     process.send_signal(signal.SIGINT)
     process.wait(timeout=30)
     guard.cancel()
     process.stdout.close()
 
 
-def test_a_band_is_moved_and_pinned_in_the_page(address, tmp_path, watched, shots):
+def test_a_band_is_moved_and_pinned_in_the_page(served, tmp_path, watched, shots):
+    address, kernels = served
     page, alarms = watched(width=1280, height=1100)
     page.goto(address, timeout=SHOWN_WITHIN)
     page.wait_for_selector(".fopro-band-slider", timeout=SHOWN_WITHIN)
@@ -59,3 +62,6 @@ def test_a_band_is_moved_and_pinned_in_the_page(address, tmp_path, watched, shot
     assert explorer.gain(1) == 0.1, "the bands stay"
     page.screenshot(path=shots / "explore_more.png", full_page=True)
     assert alarms.quiet(), (alarms.errors, alarms.requests)
+    assert kernels() > 0
+    page.goto("about:blank")
+    wait_for(kernels, lambda count: count == 0, within=20)

@@ -59,8 +59,8 @@ def test_latex_holds_together_and_escapes_names(tables):
     text = latex_tables(levels.assign(method=["bsm", "ekd", "fopro"]), differences)
     rows = check_latex(text)
     assert [row[0] for row in rows] == [
-        *("Method", "bsm", "ekd", "fopro"),
-        *("Method", "ekd minus bsm", "fopro minus bsm"),
+        *("Method", "balanced softmax", "EKD", "FoPro-KD"),
+        *("Method", "EKD minus balanced softmax", "FoPro-KD minus balanced softmax"),
     ]
     assert r"toy\_64px/50\%\&co/seed0" in text and r"\usepackage{booktabs}" in text
 

@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -56,9 +57,24 @@ def test_compare_writes_tables_for_a_paper_without_a_page(fopro, runs, tmp_path,
     code, _, _ = fopro("compare", runs, "--latex", "a/t.tex", "--markdown", "t.md")
     assert code == 0 and not (tmp_path / "comparison").exists()
     assert r"\toprule" in (tmp_path / "a" / "t.tex").read_text()
-    assert "| ekd minus bsm |" in (tmp_path / "t.md").read_text()
+    assert "| EKD minus balanced softmax |" in (tmp_path / "t.md").read_text()
 
 
 def test_compare_without_html_still_tells_what_was_dropped(fopro, runs):
     code, told, complaint = fopro("compare", runs)
     assert code == 0 and "ekd-7" in complaint and "ekd      minus bsm" in told
+
+
+def test_a_run_that_lost_its_predictions_is_named_and_left_out(fopro, runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    (tmp_path / "runs/ekd-1/predictions.parquet").unlink()
+    code, _, complaint = fopro("compare", tmp_path / "runs", "--html", "--out", tmp_path / "out")
+    assert code == 0 and "no predictions.parquet" in complaint
+    page = (tmp_path / "out/index.html").read_text()
+    footer = page.partition("<footer")[2]
+    assert "toy/64px/seed0" in footer
+
+
+def test_tables_for_a_paper_name_methods_as_the_figures_do(fopro, runs, tmp_path):
+    assert fopro("compare", runs, "--markdown", tmp_path / "t.md")[0] == 0
+    assert "EKD minus balanced softmax" in (tmp_path / "t.md").read_text()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fopro_lab.lab.filters import chosen_parameters
-from fopro_lab.lab.headlines import headline
+from fopro_lab.lab.headlines import as_headline, headline
 from fopro_lab.lab.index import index_page, write_index
 from fopro_lab.lab.outcomes import NodeReport, Report, duration
 from fopro_lab.lab.thumbnails import thumbnail
@@ -233,3 +233,20 @@ def test_chosen_parameters_may_hold_commas_and_signs():
         "name": "a = b",
         "seed": "0",
     }
+
+
+def test_a_damaged_picture_or_headline_costs_no_other(report, tmp_path):
+    picture(tmp_path / "data/good.png")
+    (tmp_path / "data/bad.png").write_bytes(b"nope")
+    (tmp_path / "data/headline.csv").write_text("")
+    page = write_index(report, out=tmp_path).read_text()
+    assert page.count("<img ") == 1 and "data/bad.png: not a picture that can be read" in page
+    assert "<h2>Headline" not in page
+
+
+def test_a_value_without_an_interval_says_so_in_its_column():
+    table = pd.DataFrame({"m": ["a", "b"], "x": [0.0, 1.0]})
+    table = table.assign(x_low=[np.nan, 0.5], x_high=[np.nan, 1.5])
+    first, second = (row[1] for row in as_headline(table)["rows"])
+    assert first["interval"] == "no interval" and first["dot"] is None
+    assert second["interval"] == "[0.500, 1.500]"

@@ -49,7 +49,9 @@ class LocalExecutor:
     def stop(self) -> None:
         """End all that is at work, at once."""
         self._stopped = True
-        for runner in list(self._runners.values()):
+        with self._starting:  # what is being started is among them then
+            runners = list(self._runners.values())
+        for runner in runners:
             runner.stop()
 
     def close(self) -> None:

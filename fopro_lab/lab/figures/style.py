@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from fopro_lab.errors import InputError
+from fopro_lab.evaluation import METHOD_LABELS
 from fopro_lab.files import atomic_path
 
 P = ParamSpec("P")
@@ -29,13 +30,6 @@ METHOD_COLORS = {
     "random": "#CC79A7",
 }
 METHOD_MARKERS = {"ce": "s", "bsm": "o", "ekd": "D", "fopro": "^", "random": "v"}
-METHOD_LABELS = {
-    "ce": "cross-entropy",
-    "bsm": "balanced softmax",
-    "ekd": "EKD",
-    "fopro": "FoPro-KD",
-    "random": "random gains",
-}
 # Paul Tol's high-contrast scheme: differs in lightness too, so it survives grey printing.
 GROUP_COLORS = {"head": "#004488", "medium": "#B8860B", "tail": "#BB5566", "": "#333333"}
 
@@ -206,16 +200,15 @@ def with_interval(value: float, low: float, high: float, *, signed: bool = False
     """Write a share and its interval in per cent, "n/a" where unknown.
 
     Example:
-        >>> with_interval(0.512, 0.4, 0.6), with_interval(0.02, -0.01, 0.05, signed=True)
-        ('51 [40, 60]', '+2.0 [-1.0, +5.0]')
+        >>> with_interval(0.512, -0.001, 0.6), with_interval(0.02, -0.01, 0.05, signed=True)
+        ('51 [0, 60]', '+2.0 [-1.0, +5.0]')
     """
     form = "{:+.1f}" if signed else "{:.0f}"
     if pd.isna(value):
         return "n/a"
-    told = form.format(100 * value)
-    if pd.isna(low):
-        return told
-    return f"{told} [{form.format(100 * low)}, {form.format(100 * high)}]"
+    digits = 1 if signed else 0
+    told, *ends = (form.format(round(100 * each, digits) + 0.0) for each in (value, low, high))
+    return f"{told} [{ends[0]}, {ends[1]}]" if pd.notna(low) else told
 
 
 def method_order(methods: Sequence[str]) -> list[str]:

@@ -227,17 +227,28 @@ class Overtaken(Exception):
 
 def read_students(
     runs: Mapping[str, Path | str], pack: Pack, small: SmallSet, split: Split | None
-) -> dict[str, AskedStudent]:
-    """Load the students of some run folders, by name.
+) -> tuple[dict[str, AskedStudent], list[str]]:
+    """Load the students of some run folders, by name; those of other pictures are left out.
+
+    Returns:
+        The students, and a line for each run that does not fit.
 
     Raises:
-        InputError: As `AskedStudent` and `TrainedRun.read`.
+        InputError: If none fits, as `AskedStudent` and `TrainedRun.read`.
 
     Example:
         >>> read_students({}, None, None, None)
-        {}
+        ({}, [])
     """
-    return {
-        name: AskedStudent(TrainedRun.read(Path(path).expanduser()), pack, small, split)
-        for name, path in runs.items()
-    }
+    students: dict[str, AskedStudent] = {}
+    refused: list[str] = []
+    for name, path in runs.items():
+        try:
+            run = TrainedRun.read(Path(path).expanduser())
+            students[name] = AskedStudent(run, pack, small, split)
+        except InputError as error:
+            refused.append(str(error))
+    if refused and not students:
+        others = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise InputError(f"{refused[0]}{others}")
+    return students, refused

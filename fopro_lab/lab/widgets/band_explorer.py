@@ -22,7 +22,7 @@ from fopro_lab.lab.widgets.band_state import BandState
 from fopro_lab.lab.widgets.controls import BESIDE, LEARNED, ROW, Controls, named_pictures
 from fopro_lab.lab.widgets.followers import Followers
 from fopro_lab.lab.widgets.pins import differing_knobs, read_prompt_file, told_pin, write_pin
-from fopro_lab.lab.widgets.readouts import told_message, told_picture
+from fopro_lab.lab.widgets.readouts import told_message, told_picture, told_refused
 from fopro_lab.lab.widgets.stills import as_base64, contact_sheet
 from fopro_lab.models import Teacher
 
@@ -89,7 +89,7 @@ class BandExplorer(widgets.VBox):
         teachers = {teacher.name: teacher} if isinstance(teacher, Teacher) else dict(teacher or {})
         small = SmallSet(pack, split)
         asked = {name: AskedTeacher(t, small, self.edges) for name, t in teachers.items()}
-        students = read_students(runs or {}, pack, small, split)
+        students, refused = read_students(runs or {}, pack, small, split)
         self.controls = Controls(
             ring_labels(self.edges), pictures, teachers=list(asked), students=list(students)
         )
@@ -97,7 +97,7 @@ class BandExplorer(widgets.VBox):
         self.followers = Followers(asked, students)
         self.pictures = widgets.Image(format="png", layout={"max_width": "100%"})
         self.profile = widgets.Image(format="png", layout={"max_width": "100%"})
-        self.readout, self.message = widgets.HTML(), widgets.HTML(told_message(""))
+        self.readout, self.message = widgets.HTML(), widgets.HTML(told_refused(refused))
         self.view: BandView
         self._held = False
         if prompt:

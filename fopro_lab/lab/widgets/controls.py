@@ -9,6 +9,7 @@ import numpy as np
 from fopro_lab.data import Pack
 from fopro_lab.errors import InputError
 from fopro_lab.lab.bands import STEP, Preset
+from fopro_lab.lab.widgets.pins import short_entry
 
 MOST = 4.0  # largest gain of a slider
 MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
@@ -30,7 +31,7 @@ class Controls:
     Args:
         labels: Of the rings, a slider each.
         pictures: Label and row of each picture.
-        teachers: Names; the first is asked first.
+        teachers: Entries, as `teacher_of` reads them; the first is asked first.
         students: Names; the first is asked first.
 
     Example:
@@ -49,7 +50,7 @@ class Controls:
     ) -> None:
         self.sliders = [_gain(label, "fopro-band-slider") for label in labels]
         self.picture = _choice("Picture", pictures)
-        self.teacher = _choice("Teacher", [(name, name) for name in teachers])
+        self.teacher = _choice("Teacher", [(short_entry(entry), entry) for entry in teachers])
         self.student = _choice("Student", [*((name, name) for name in students), ("none", "")])
         self.ring = _choice("Ring of a preset", [(label, n) for n, label in enumerate(labels)])
         self.mode = _toggle("Bands by", MODES)

@@ -13,8 +13,9 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import load_runs
 from fopro_lab.lab.widgets.band_explorer import BandExplorer
 from fopro_lab.lab.widgets.controls import LABEL
+from fopro_lab.lab.widgets.pins import teacher_of
 from fopro_lab.lab.widgets.readouts import told_message
-from fopro_lab.models import load_from, load_teacher
+from fopro_lab.models import load_from
 
 
 def open_explorer(
@@ -33,7 +34,7 @@ def open_explorer(
         config: Of the data set, and with another name of the others.
         asked: Of the teacher.
         more_datasets: Names, folders or CSVs; each is opened when it is chosen.
-        more_teachers: Names, as `load_teacher` takes them without a file of weights.
+        more_teachers: Entries ``NAME``, or ``NAME=FILE`` with the file of its weights.
         runs: A run folder, or one that holds some; students of the first data set.
         prompt: A saved prompt, or a pin; the sliders start as it is.
         given: Further arguments of `BandExplorer`.
@@ -48,7 +49,7 @@ def open_explorer(
         'builtin'
     """
     first = {asked.teacher: load_from(asked)}
-    teachers = first | {name: load_teacher(name) for name in more_teachers}
+    teachers = first | {entry: load_from(teacher_of(entry)) for entry in more_teachers}
 
     def explore(own: DataConfig, **more: Any) -> BandExplorer:
         packed, split = prepare(own)
@@ -116,8 +117,9 @@ class DatasetChooser(widgets.VBox):
                 self.message.value = told_message(f"{name}: opening ...")
                 self._explorers[name] = self._builders[name]()
             self._explorers[name].take_over(self.explorer.state)
-        except (InputError, WorkError) as error:
-            self.message.value = told_message(str(error))
+        except Exception as error:  # whatever it was, the name shown is that of the pictures shown
+            told = error if isinstance(error, (InputError, WorkError)) else repr(error)
+            self.message.value = told_message(str(told))
             self.dataset.value = change["old"]
             return
         self.explorer, self.message.value = self._explorers[name], ""

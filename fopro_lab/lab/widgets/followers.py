@@ -17,7 +17,7 @@ from fopro_lab.lab.widgets.answers import (
     Wanted,
 )
 from fopro_lab.lab.widgets.later import Later
-from fopro_lab.lab.widgets.pins import knobs_of_teacher
+from fopro_lab.lab.widgets.pins import knobs_of_teacher, short_entry
 from fopro_lab.lab.widgets.readouts import told_later, told_student, told_teacher
 from fopro_lab.lab.widgets.response_panel import ResponsePanel, middle_of
 
@@ -106,7 +106,7 @@ class Followers:
 
     def ask(self, image: Tensor, change: Change) -> None:
         """Ask anew; what is shown is dimmed until the answer is there."""
-        if not self.teachers and not self.student:
+        if not self.teachers and not self.students:
             return
         self.later.ask(_Question(image, change, self.teacher, self.student))
         if not self._dimmed:
@@ -136,7 +136,7 @@ class Followers:
             drift, mean = answer.drift
             number = len(self.teachers[question.teacher].small.drawn)
             self._told["teacher"] = told_teacher(
-                question.teacher, drift=drift, mean=mean, number=number
+                short_entry(question.teacher), drift=drift, mean=mean, number=number
             )
             where = middle_of(question.change.gain, width=question.image.shape[-1])
             self.response.value = self._panel.draw(answer.response, where=where, drift=mean)

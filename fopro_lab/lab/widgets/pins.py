@@ -2,7 +2,9 @@
 
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +16,10 @@ from fopro_lab.config import Config, TeacherConfig
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.files import atomic_path
 from fopro_lab.fourier import FourierPrompt
+from fopro_lab.lab.plans import CHECKOUT
 
 BOUND = 12.0  # of |log gain|: a ring that is removed keeps six millionths of its amplitude
+PLAN = "reports/plans/pinned.yaml"
 _PATHS = ("dataset", "split_files", "weights")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
@@ -105,25 +109,51 @@ def write_pin(
             raise InputError(f"{path}: is there already and is left alone; choose another name")
     values = {"prompt_file": str(pin.prompt.resolve()), **knobs}
     about = "# Bands pinned in the explorer: a fixed prompt, with its data and teacher.\n"
+    text = about + yaml.safe_dump(values, sort_keys=False)
     try:
         place.mkdir(parents=True, exist_ok=True)
         prompt.save(pin.prompt)
         with atomic_path(pin.knobs) as temporary:
-            temporary.write_text(about + yaml.safe_dump(values, sort_keys=False), "utf-8")
-    except OSError as error:
-        raise WorkError(f"{place}: may not be written ({error.strerror})") from None
+            temporary.write_text(text, "utf-8")
+    except (OSError, WorkError) as error:
+        with suppress(OSError):
+            pin.prompt.unlink()  # half a pin would block its name
+        reason = getattr(error, "strerror", None) or error
+        raise WorkError(f"{place}: may not be written ({reason})") from None
     return pin
 
 
-def knobs_of_teacher(knobs: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Let knobs name another teacher, by its name alone.
+def teacher_of(entry: str) -> TeacherConfig:
+    """Read a teacher's entry in a list: ``NAME``, or ``NAME=FILE`` with its file of weights.
 
     Example:
-        >>> knobs_of_teacher({"pictures": 160, "teacher": "a", "weights": "a.pth"}, "b")
-        {'pictures': 160, 'teacher': 'b'}
+        >>> teacher_of("cifar-resnet20=weights/r20.th").weights
+        'weights/r20.th'
+    """
+    name, _, weights = entry.partition("=")
+    return TeacherConfig.from_mapping({"teacher": name, "weights": weights})
+
+
+def short_entry(entry: str) -> str:
+    """Name a teacher by its entry, without the folder of its weights.
+
+    Example:
+        >>> short_entry("cifar-resnet20=weights/r20.th"), short_entry("builtin")
+        ('cifar-resnet20, r20.th', 'builtin')
+    """
+    name, _, weights = entry.partition("=")
+    return f"{name}, {Path(weights).name}" if weights else name
+
+
+def knobs_of_teacher(knobs: Mapping[str, Any], entry: str) -> dict[str, Any]:
+    """Let knobs name another teacher, by its entry alone.
+
+    Example:
+        >>> knobs_of_teacher({"pictures": 160, "teacher": "a", "weights": "a.pth"}, "b=b.pth")
+        {'pictures': 160, 'teacher': 'b', 'weights': 'b.pth'}
     """
     others = {key: knob for key, knob in knobs.items() if key not in TeacherConfig.model_fields}
-    return {**others, "teacher": name}
+    return {**others, **differing_knobs([teacher_of(entry)]), "teacher": teacher_of(entry).teacher}
 
 
 def pin_commands(pin: Pin) -> tuple[str, str]:
@@ -133,8 +163,10 @@ def pin_commands(pin: Pin) -> tuple[str, str]:
         >>> pin_commands(Pin(Path("pins/a.yaml"), Path("pins/a.safetensors")))[1]
         'fopro train -f pins/a.yaml'
     """
-    told = f"{pin.knobs.resolve().parent.name}/{pin.knobs.name}"
-    return f"fopro report reports/plans/pinned.yaml -f {told}", f"fopro train -f {told}"
+    told = shlex.quote(f"{pin.knobs.resolve().parent.name}/{pin.knobs.name}")
+    here = (pin.knobs.resolve().parents[1] / PLAN).is_file() or not (CHECKOUT / PLAN).is_file()
+    plan = PLAN if here else shlex.quote(str(CHECKOUT / PLAN))
+    return f"fopro report {plan} -f {told}", f"fopro train -f {told}"
 
 
 def told_pin(pin: Pin) -> str:

@@ -1,6 +1,6 @@
 """The explorer's words: small pieces of HTML, each of a fixed height, so that nothing jumps."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from fopro_lab.lab.bands import BandView
@@ -44,6 +44,17 @@ def told_message(text: str) -> str:
     """
     lines = "<br>".join(escape(text).splitlines())
     return f'<div role="status" style="min-height:3em">{lines}</div>'
+
+
+def told_refused(lines: Sequence[str]) -> str:
+    """Tell which runs are not among the students, the first of them with its reason.
+
+    Example:
+        >>> "2 runs left out; the first: a: unfinished" in told_refused(["a: unfinished", "b: old"])
+        True
+    """
+    count = f"{len(lines)} run{'s' if len(lines) > 1 else ''} left out; the first: "
+    return told_message(f"{count}{lines[0]}" if lines else "")
 
 
 def told_teacher(name: str, *, drift: float, mean: float, number: int) -> str:

@@ -1,4 +1,6 @@
 import base64
+import json
+import shutil
 from dataclasses import replace
 
 import ipywidgets
@@ -148,6 +150,19 @@ def test_student_of_another_split_is_refused(prepared, run):
         BandExplorer(prepared.packed, split=wrong, runs={"student": run.path})
 
 
+def test_of_several_students_those_that_fit_are_offered_and_the_others_told(
+    prepared, run, tmp_path
+):
+    other = tmp_path / "other"
+    shutil.copytree(run.path, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"split_fingerprint": "else"}))
+    runs = {"other": other, "student": run.path}
+    explorer = BandExplorer(prepared.packed, split=prepared.split, runs=runs)
+    assert [name for name, _ in explorer.controls.student.options] == ["student", "none"]
+    assert "1 run left out; the first: " in explorer.message.value
+
+
 def test_pin_and_load_bring_the_same_bands_back(explorer):
     explorer.knobs = {"pictures": 160}
     for slider, gain in zip(explorer.sliders, [0.0, 1.35, 4.0, 0.2], strict=True):
@@ -155,7 +170,7 @@ def test_pin_and_load_bring_the_same_bands_back(explorer):
     before, shown = explorer.gains, explorer.pictures.value
     explorer.controls.name.value = "low"
     explorer.controls.pin.click()
-    assert "fopro report reports/plans/pinned.yaml -f pins/low.yaml" in explorer.message.value
+    assert "reports/plans/pinned.yaml -f pins/low.yaml" in explorer.message.value
     assert "fopro train -f pins/low.yaml" in explorer.message.value
     explorer.controls.buttons["identity"].click()
     explorer.controls.path.value = str(explorer.pins / "low.yaml")
@@ -222,6 +237,15 @@ def test_a_folder_that_cannot_be_written_is_one_line(explorer, tmp_path):
     (tmp_path / "file").touch()
     explorer.pins = tmp_path / "file"
     assert not explorer.pin("a") and str(tmp_path / "file") in explorer.message.value
+
+
+def test_where_nobody_is_asked_any_more_the_old_answer_goes(prepared, run):
+    explorer = BandExplorer(prepared.packed, split=prepared.split, runs={"student": run.path})
+    explorer.followers.flush()
+    assert "Student" in explorer.followers.words.value
+    explorer.controls.student.value = explorer.controls.student.options[-1][1]
+    explorer.followers.flush()
+    assert "Student" not in explorer.followers.words.value
 
 
 def test_learned_prompt_sets_the_sliders_and_is_shown_whole(prepared):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,9 +8,12 @@ from fopro_lab.config import DataConfig, TeacherConfig
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.lab import BandExplorer, DatasetChooser
+from fopro_lab.lab import BandExplorer, DatasetChooser, open_explorer
+from fopro_lab.lab.widgets.pins import short_entry
 from fopro_lab.models import load_teacher
 from fopro_lab.settings import read_yaml
+
+WEIGHTS = Path(__file__).resolve().parents[4] / "shared/weights"
 
 
 @pytest.fixture
@@ -106,3 +111,32 @@ def test_a_pin_names_the_data_set_and_the_teacher_that_are_chosen(chooser, prepa
     assert first["teacher_size"] == 32 and "teacher" not in first
     assert second["teacher"] == "cifar-resnet20" and "teacher_size" not in second
     assert first["pictures"] == second["pictures"] == 24
+
+
+def test_a_fault_of_any_kind_leaves_the_name_of_what_is_shown(prepared):
+    def broken():
+        raise MemoryError("no room")
+
+    chooser = DatasetChooser(BandExplorer(prepared.packed, rings=2), name="a", others={"b": broken})
+    chooser.dataset.value = "b"
+    assert chooser.dataset.value == "a" and "no room" in chooser.message.value
+
+
+def test_a_teacher_beside_the_first_comes_with_its_weights_and_so_does_its_pin(tmp_path):
+    file = next(iter(sorted(WEIGHTS.glob("resnet20-*.th"))), None)
+    if file is None:
+        pytest.skip("no weights of CIFAR ResNets")
+    entry = f"cifar-resnet20={file}"
+    config = DataConfig(pictures=48, image_size=32)
+    given = {"rings": 2, "pins": tmp_path}
+    chooser = open_explorer(config, TeacherConfig(), more_teachers=[entry], **given)
+    controls = chooser.explorer.controls
+    assert controls.teacher.options == (("builtin", "builtin"), (short_entry(entry), entry))
+    controls.teacher.value = entry
+    chooser.explorer.followers.flush()
+    assert f"cifar-resnet20, {file.name}" in chooser.explorer.followers.drift.value
+    assert chooser.explorer.pin("a")
+    pinned = read_yaml(tmp_path / "a.yaml")
+    assert pinned["teacher"] == "cifar-resnet20" and pinned["weights"] == str(file.resolve())
+    with pytest.raises(InputError, match="cifar-resnet20 comes without any; give their file"):
+        open_explorer(config, TeacherConfig(), more_teachers=["cifar-resnet20"])
