@@ -142,7 +142,7 @@ def _fits(name: str, path: Path, pattern: str) -> bool:
 
 
 def _copy(source: Path, target: Path, *, limit: int) -> int:
-    """Copy a file, a picture within the limit; return the new width in pixels, 0 if untouched."""
+    """Copy a file, a picture within the limit; return the new width in pixels, 0 if it kept its."""
     from PIL import Image
 
     content, width = source.read_bytes(), 0
@@ -157,6 +157,12 @@ def _copy(source: Path, target: Path, *, limit: int) -> int:
             content = stream.getvalue()
             if len(content) <= limit:
                 break
+        else:
+            raise InputError(
+                f"{source}: takes {len(content) / 1000:.0f} kB at {width} px, more than the "
+                f"{limit / 1000:.0f} allowed; give a larger --limit"
+            )
+        width = width if width < picture.width else 0
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
     return width

@@ -52,9 +52,9 @@ def test_gallery_takes_the_usual_files_as_they_are_and_says_where_from(report, t
 
 
 def test_gallery_made_twice_is_the_same_to_the_byte(report, tmp_path):
-    parts = [make_gallery(report, out=tmp_path / "g", chosen=["noise.png"], limit=60)]
+    parts = [make_gallery(report, out=tmp_path / "g", chosen=["noise.png"], limit=300)]
     first = {path.name: path.read_bytes() for path in (tmp_path / "g").iterdir()}
-    parts.append(make_gallery(report, out=tmp_path / "g", chosen=["noise.png"], limit=60))
+    parts.append(make_gallery(report, out=tmp_path / "g", chosen=["noise.png"], limit=300))
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "g").iterdir()}
 
 
@@ -107,3 +107,9 @@ def test_gallery_is_a_command(report, tmp_path, fopro, monkeypatch):
     assert (code, told.strip()) == (0, "reports/gallery/report/README.md")
     code, _, complaint = fopro("gallery", tmp_path / "nowhere")
     assert code == 2 and "no such file" in complaint
+
+
+def test_gallery_says_which_picture_is_over_the_limit_at_its_smallest(report, tmp_path):
+    with pytest.raises(InputError, match=r"noise.png: takes \d+ kB at \d+ px, more than the 1"):
+        make_gallery(report, out=tmp_path, chosen=["tail/noise.png"], limit=1)
+    assert not (tmp_path / "noise.png").exists()
