@@ -110,7 +110,7 @@ def write_comparison_page(comparison: Comparison, *, out: Path, command: str) ->
         .get_template("compare.html.j2")
         .render(
             title=_title(comparison),
-            baseline=comparison.baseline,
+            baseline=figures.METHOD_LABELS.get(comparison.baseline, comparison.baseline),
             protocol=first["protocol"],
             n=int(comparison.headline["n"].max()),
             varies=" / ".join(dict.fromkeys(comparison.differences["varies"])),
@@ -147,9 +147,9 @@ def runs_table(comparison: Comparison) -> pd.DataFrame:
 
 def _title(comparison: Comparison) -> str:
     found = dict.fromkeys([*comparison.differences["method"], comparison.baseline])
-    *names, last, baseline = (figures.METHOD_LABELS.get(name, name) for name in found)
+    *names, last, against = (figures.METHOD_LABELS.get(name, name) for name in found)
     told = f"{', '.join(names)} and {last}" if names else last
-    return f"{told[0].upper()}{told[1:]} against {baseline}"
+    return f"{told[0].upper()}{told[1:]} against {against}"
 
 
 def _in_points(headline: pd.DataFrame) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def _side_by_side(part: pd.DataFrame, first: str) -> pd.DataFrame:
             row["group"] = own["group"].iloc[0]
         row["n"] = own["n"].iloc[0]
         for each in own.to_dict("records"):
-            method = each["method"]
+            method = figures.METHOD_LABELS.get(each["method"], each["method"])
             row |= {method: 100 * each["difference"]}
             row |= {f"{method}_{end}": 100 * each[end] for end in ("low", "high")}
         rows.append(row)

@@ -52,9 +52,9 @@ def test_gallery_takes_the_usual_files_as_they_are_and_says_where_from(report, t
 
 
 def test_gallery_made_twice_is_the_same_to_the_byte(report, tmp_path):
-    parts = [make_gallery(report, out=tmp_path / "g", chosen=["noise.png"], limit=300)]
+    parts = [make_gallery(report, out=tmp_path / "g", chosen=["noise.png"], limit=400)]
     first = {path.name: path.read_bytes() for path in (tmp_path / "g").iterdir()}
-    parts.append(make_gallery(report, out=tmp_path / "g", chosen=["noise.png"], limit=300))
+    parts.append(make_gallery(report, out=tmp_path / "g", chosen=["noise.png"], limit=400))
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "g").iterdir()}
 
 
