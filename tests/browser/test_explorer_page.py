@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,15 +21,14 @@ SHOWN_WITHIN = 180_000  # milliseconds: the kernel starts, imports and draws
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def served(tmp_path):
-    """Address of a page with its token, started in the test's folder, and a count of kernels."""
-    write_pictures(tmp_path / "more", each=20, side=64)
+@contextmanager
+def serve(folder, *knobs):
+    """Address of a page with its token, started in a folder, and a count of kernels."""
     words = ["explore", "--port", "0", "--no-browser", "--set", "pictures=200"]
-    words += ["--set", "more_datasets=[more]"]
+    words += [part for knob in knobs for part in ("--set", knob)]
     process = subprocess.Popen(
         [sys.executable, "-m", "fopro_lab", *words],
-        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        cwd=folder, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         # A shell's background process ignores Ctrl-C, and so would this one in such a test run.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -36,11 +36,21 @@ def served(tmp_path):
     guard = threading.Timer(HANGS_AFTER, process.kill)
     guard.start()
     server = psutil.Process(process.pid)
-    yield process.stdout.readline().strip(), lambda: len(server.children(recursive=True))
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=30)
-    guard.cancel()
-    process.stdout.close()
+    try:
+        yield process.stdout.readline().strip(), lambda: len(server.children(recursive=True))
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+        guard.cancel()
+        process.stdout.close()
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A page with another data set to choose."""
+    write_pictures(tmp_path / "more", each=20, side=64)
+    with serve(tmp_path, "more_datasets=[more]") as told:
+        yield told
 
 
 def test_a_band_is_moved_and_pinned_in_the_page(served, tmp_path, watched, shots):
@@ -65,3 +75,13 @@ def test_a_band_is_moved_and_pinned_in_the_page(served, tmp_path, watched, shots
     assert kernels() > 0
     page.goto("about:blank")
     wait_for(kernels, lambda count: count == 0, within=20)
+
+
+def test_what_is_wrong_is_said_in_one_line_of_the_page(tmp_path, watched):
+    page, _ = watched(width=1280, height=800)
+    with serve(tmp_path, "more_teachers=[cifar-resnet20]") as (address, _):
+        page.goto(address, timeout=SHOWN_WITHIN)
+        page.wait_for_selector("text=InputError", timeout=SHOWN_WITHIN)
+        lines = page.inner_text("body").strip().splitlines()
+    assert "InputError: weights: cifar-resnet20 comes without any; give their file" in lines[-1]
+    assert not any("Traceback" in line or "site-packages" in line for line in lines)

@@ -12,7 +12,7 @@ from fopro_lab.data import prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import load_runs
 from fopro_lab.lab.widgets.band_explorer import BandExplorer
-from fopro_lab.lab.widgets.controls import LABEL
+from fopro_lab.lab.widgets.controls import LABEL, Controls
 from fopro_lab.lab.widgets.pins import teacher_of
 from fopro_lab.lab.widgets.readouts import told_message
 from fopro_lab.models import load_from
@@ -117,6 +117,7 @@ class DatasetChooser(widgets.VBox):
                 self.message.value = told_message(f"{name}: opening ...")
                 self._explorers[name] = self._builders[name]()
             self._explorers[name].take_over(self.explorer.state)
+            _choose_alike(self._explorers[name].controls, self.explorer.controls)
         except Exception as error:  # whatever it was, the name shown is that of the pictures shown
             told = error if isinstance(error, (InputError, WorkError)) else repr(error)
             self.message.value = told_message(str(told))
@@ -133,3 +134,10 @@ class DatasetChooser(widgets.VBox):
         """Show the widget where there is a front end, and the explorer's still everywhere else."""
         own = super()._repr_mimebundle_(**kwargs) or {}
         return {**self.explorer._repr_mimebundle_(**kwargs), **own}
+
+
+def _choose_alike(here: Controls, there: Controls) -> None:
+    """Choose the colour and, where it is among the choices, the teacher that is chosen there."""
+    here.channel.value = there.channel.value
+    if there.teacher.value in [value for _, value in here.teacher.options]:
+        here.teacher.value = there.teacher.value

@@ -51,9 +51,10 @@ def test_bands_of_each_colour_stay_when_another_data_set_is_chosen(chooser):
     assert (
         second.view.after.shape == (16, 16, 3) and (second.view.after != second.view.before).any()
     )
+    assert second.controls.channel.value == 1, "the colour stays"
     second.sliders[0].value = 2.0
     chooser.dataset.value = "a"
-    assert chooser.explorer is first and first.state.gains[:, 0].tolist() == [2.0, 2.0, 2.0]
+    assert chooser.explorer is first and first.state.gains[:, 0].tolist() == [1.0, 2.0, 1.0]
     chooser.dataset.value = "b"
     assert chooser.built == ["b"], "what was built is kept"
 
@@ -108,6 +109,11 @@ def test_a_pin_names_the_data_set_and_the_teacher_that_are_chosen(chooser, prepa
     explorer.controls.teacher.value = "cifar-resnet20"
     assert explorer.pin("second")
     first, second = (read_yaml(tmp_path / f"pins/{name}.yaml") for name in ("first", "second"))
+    chooser = DatasetChooser(explorer, name="a", others={"b": lambda: BandExplorer(
+        prepared.packed, teacher=teachers, rings=2
+    )})  # fmt: skip
+    chooser.dataset.value = "b"
+    assert chooser.explorer.controls.teacher.value == "cifar-resnet20", "the teacher stays"
     assert first["teacher_size"] == 32 and "teacher" not in first
     assert second["teacher"] == "cifar-resnet20" and "teacher_size" not in second
     assert first["pictures"] == second["pictures"] == 24
