@@ -160,10 +160,15 @@ def test_links_and_pictures_of_the_readme_are_there():
         assert (ROOT / target).exists(), target
 
 
+def committed_speed(kind: str) -> tuple[str, dict]:
+    """Words of the section on speed, and the tables of the committed run that it names."""
+    words = " ".join(README.partition("## Speed")[2].partition("\n## ")[0].split())
+    [name] = re.findall(rf"reports/bench/({kind}-\S+)\.json", words)
+    return words, json.loads((ROOT / f"reports/bench/{name}.json").read_text())["tables"]
+
+
 def test_the_speed_it_tells_is_the_committed_run():
-    speed = README.partition("## Speed")[2].partition("\n## ")[0]
-    [name] = re.findall(r"reports/bench/(data-\S+)\.json", speed)
-    tables = json.loads((ROOT / f"reports/bench/{name}.json").read_text())["tables"]
+    words, tables = committed_speed("data")
     ratios = {row["variant"]: row["ratio"] for key in ("batches", "packing") for row in tables[key]}
     told = (
         f"fused {ratios['packed, fused augmentation']:.3g}",
@@ -174,15 +179,12 @@ def test_the_speed_it_tells_is_the_committed_run():
         f"takes {tables['opening'][1]['milliseconds']:.2g} ms",
         f"takes {tables['opening'][0]['milliseconds']:.3g} ms",
     )
-    words = " ".join(speed.split())
     for part in told:
         assert part in words, part
 
 
 def test_the_lab_speed_it_tells_is_the_committed_run():
-    speed = README.partition("## Speed")[2].partition("\n## ")[0]
-    [name] = re.findall(r"reports/bench/(lab-\S+)\.json", speed)
-    tables = json.loads((ROOT / f"reports/bench/{name}.json").read_text())["tables"]
+    words, tables = committed_speed("lab")
     small, large = (row["median_ms"] for row in tables["ticks"])
     cells, wall, overhead, finished = (row["value"] for row in tables["reports"])
     told = (
@@ -192,15 +194,12 @@ def test_the_lab_speed_it_tells_is_the_committed_run():
         f"that is {overhead:.2g} s a notebook",
         f"asked again takes {finished:.2g} s",
     )
-    words = " ".join(speed.split())
     for part in told:
         assert part in words, part
 
 
 def test_the_fourier_speed_it_tells_is_the_committed_run():
-    speed = README.partition("## Speed")[2].partition("\n## ")[0]
-    [name] = re.findall(r"reports/bench/(fourier-\S+)\.json", speed)
-    tables = json.loads((ROOT / f"reports/bench/{name}.json").read_text())["tables"]
+    words, tables = committed_speed("fourier")
     ratio = {
         (key, row["variant"]): row["ratio"]
         for key, rows in tables.items()
@@ -216,16 +215,13 @@ def test_the_fourier_speed_it_tells_is_the_committed_run():
         f"rings at {ratio['rings', 'ring_drifts over 8 rings']:.3g} of nine",
         f"by {tables['preference'][-1]['largest']:.3f} at most",
     )
-    words = " ".join(speed.split())
     for part in told:
         assert part in words, part
     assert ratio["gain", ours] < ratio["gain", short]  # "gains nothing forward"
 
 
 def test_the_step_speed_it_tells_is_the_committed_run():
-    speed = README.partition("## Speed")[2].partition("\n## ")[0]
-    [name] = re.findall(r"reports/bench/(step-\S+)\.json", speed)
-    tables = json.loads((ROOT / f"reports/bench/{name}.json").read_text())["tables"]
+    words, tables = committed_speed("step")
     steps = {row["variant"]: row for row in tables["step"]}
     ratio = {name: row["ratio"] for name, row in steps.items()}
     memory = {row["variant"]: row["share"] for row in tables["memory"]}
@@ -239,7 +235,6 @@ def test_the_step_speed_it_tells_is_the_committed_run():
         f"in bfloat16 at {memory['engine, bfloat16']:.2g}",
         f"{shares[0]:.3g} (float32) and {shares[1]:.3g} (bfloat16)",
     )
-    words = " ".join(speed.split())
     for part in told:
         assert part in words, part
     compiled = ratio["engine, teacher compiled"], ratio["engine, bfloat16, teacher compiled"]
