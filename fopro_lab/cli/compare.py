@@ -1,5 +1,6 @@
 """`fopro compare`: methods over the same test pictures, as lines, tables, or a page."""
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def compare(
         print(table.to_json(orient="records", indent=2))
         return
     for row in table[table["scope"] != "class"].itertuples():
-        known = row.low == row.low and row.high == row.high
+        known = math.isfinite(row.low) and math.isfinite(row.high)
         interval = f"{row.low:+.3f} to {row.high:+.3f}" if known else "no interval"
         print(
             f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "

@@ -33,6 +33,11 @@ def index_page(report: Report, *, out: Path) -> str:
     """
     well = [node for node in report.nodes if node.state in ("done", "kept")]
     verdicts = [node for node in well if read_headline(node, out=out) is not None]
+    damaged = [
+        f"{node.folder}/headline.csv"
+        for node in well
+        if node not in verdicts and (out / node.folder / "headline.csv").is_file()
+    ]
     in_order = [*verdicts, *(node for node in well if node not in verdicts)]
     figures, folded = _figures(report, in_order, out=out)
     different = differing(report.nodes)
@@ -46,6 +51,7 @@ def index_page(report: Report, *, out: Path) -> str:
             shared=_shared(report.nodes, different),
             with_memory=any(node.memory for node in report.nodes),
             tables=[_headline_of(node, out=out) for node in verdicts],
+            damaged=damaged,
             figures=figures,
             folded=folded,
             filters=filters(report.nodes) if len(report.nodes) > 1 else [],

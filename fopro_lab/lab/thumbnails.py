@@ -88,8 +88,6 @@ def small_pictures(
         >>> small_pictures([])
         {}
     """
-    from PIL import Image
-
     share = budget // max(1, len(paths)) * 3 // 4  # base64 makes four characters of three bytes
     kept = None if folder is None else folder / _KEPT
     found, used = {}, set()
@@ -98,12 +96,8 @@ def small_pictures(
         key = repr((str(path), state.st_size, state.st_mtime_ns, share, _STEPS))
         name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.webp"
         used.add(name)
-        try:
-            found[path] = as_address(_kept_or_made(path, kept and kept / name, share))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            if not path.is_file():
-                raise
-            found[path] = ""  # damaged; the page says so, and shows the others
+        small = _kept_or_made(path, kept and kept / name, share)
+        found[path] = as_address(small) if small else ""
     if kept is not None and kept.is_dir():
         for old in kept.glob("*.webp"):
             if old.name not in used:
@@ -112,13 +106,19 @@ def small_pictures(
 
 
 def _kept_or_made(path: Path, kept: Path | None, share: int) -> bytes:
+    """The thumbnail; nothing if the file is damaged."""
+    from PIL import Image
+
     if kept is not None and kept.is_file():
         return kept.read_bytes()
     picture = path.read_bytes()
     for width, quality, least in _STEPS:
         if share < least:
             continue
-        made = shrink(picture, width=width, quality=quality)
+        try:
+            made = shrink(picture, width=width, quality=quality)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return b""
         if len(made) <= share:
             break
     if kept is not None:

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -235,3 +236,50 @@ def test_more_jobs_than_gpus_share_them_in_turn(two_gpus, monkeypatch):
     for slot in range(3):
         executor._runner(slot)
     assert told == ["GPU-aa", "GPU-bb", "GPU-aa"]
+
+
+def test_an_unforeseen_fault_of_one_notebook_costs_no_other(house, monkeypatch):
+    house.notebook("a", "", "print(1)")
+    house.notebook("b", "", "print(2)")
+    house.plan({"a": {"notebook": "a"}, "b": {"notebook": "b"}})
+    whole = LocalExecutor.work
+
+    def broken(self, job):
+        if job.name == "a":
+            raise ValueError("unforeseen")
+        return whole(self, job)
+
+    monkeypatch.setattr(LocalExecutor, "work", broken)
+    with pytest.raises(WorkError, match=r"1 of 2 notebooks failed \(a\)"):
+        run_plan(PLAN, out="out", progress=False)
+    ended = house.ended()
+    assert ended["a"]["reason"] == "ValueError: unforeseen" and ended["b"]["state"] == "done"
+
+
+def test_stop_reaches_a_runner_that_is_being_started(monkeypatch):
+    from fopro_lab.lab.execute import Job, Outcome
+
+    starting = threading.Event()
+
+    class Slow:
+        alive = True
+
+        def __init__(self, environment):
+            starting.set()
+            time.sleep(0.3)
+            self.ended = threading.Event()
+
+        def work(self, job):
+            return Outcome("stopped" if self.ended.wait(timeout=5) else "worked on")
+
+        def stop(self):
+            self.ended.set()
+
+    monkeypatch.setattr("fopro_lab.lab.executors.local.Runner", Slow)
+    executor, told = LocalExecutor(jobs=1, most=1), []
+    thread = threading.Thread(target=lambda: told.append(executor.work(Job("a", "", "", ""))))
+    thread.start()
+    starting.wait()
+    executor.stop()
+    thread.join()
+    assert [outcome.failure for outcome in told] == ["stopped"]

@@ -241,7 +241,20 @@ def test_a_damaged_picture_or_headline_costs_no_other(report, tmp_path):
     (tmp_path / "data/headline.csv").write_text("")
     page = write_index(report, out=tmp_path).read_text()
     assert page.count("<img ") == 1 and "data/bad.png: not a picture that can be read" in page
-    assert "<h2>Headline" not in page
+    assert "<h2>Headline" not in page and "data/headline.csv: not a table" in page
+
+
+def test_a_disk_that_takes_no_thumbnail_is_not_told_as_a_damaged_picture(
+    report, tmp_path, monkeypatch
+):
+    picture(tmp_path / "data/good.png")
+
+    def refused(*args, **keys):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("fopro_lab.lab.thumbnails.atomic_path", refused)
+    with pytest.raises(PermissionError):
+        index_page(report, out=tmp_path)
 
 
 def test_a_value_without_an_interval_says_so_in_its_column():

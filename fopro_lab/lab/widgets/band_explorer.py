@@ -102,6 +102,7 @@ class BandExplorer(widgets.VBox):
         self._held = False
         if prompt:
             self._take(prompt if isinstance(prompt, FourierPrompt) else read_prompt_file(prompt))
+            self.message.value += told_refused(refused) if refused else ""
         super().__init__(self._arranged())
         self._listen()
         self._choose_picture()

@@ -161,6 +161,9 @@ def test_of_several_students_those_that_fit_are_offered_and_the_others_told(
     explorer = BandExplorer(prepared.packed, split=prepared.split, runs=runs)
     assert [name for name, _ in explorer.controls.student.options] == ["student", "none"]
     assert "1 run left out; the first: " in explorer.message.value
+    prompt = FourierPrompt("ring", rings=8, size=32)
+    with_prompt = BandExplorer(prepared.packed, split=prepared.split, runs=runs, prompt=prompt)
+    assert "1 run left out; the first: " in with_prompt.message.value
 
 
 def test_pin_and_load_bring_the_same_bands_back(explorer):
