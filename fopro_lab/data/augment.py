@@ -220,7 +220,9 @@ class _Work:
         self.whole = [scale == 1 and angle == 0 for scale, _, angle in moves]
         self.flip, self.order = drawn.flip, drawn.order
         self.factors = drawn.factors.to(images.device, kind)
-        self.change = colour_change(self.factors, top=self.top)
+        # In double precision a sine rounds to the same float in any batch.
+        change = colour_change(drawn.factors, top=self.top)
+        self.change = ColourChange(*(part.to(images.device, kind) for part in change))
         self.columns, self.rows = source_lines(
             self.affine, drawn.flip.to(images.device, kind), size=size
         )

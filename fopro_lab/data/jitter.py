@@ -37,9 +37,9 @@ def colour_matrices(*, brightness: Tensor, saturation: Tensor, hue: Tensor) -> T
     # Rodrigues' formula about (1, 1, 1) / sqrt(3).
     across = hue.new_tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
     angle = (2 * torch.pi * hue)[:, None, None]
-    turn = same + torch.sin(angle) * across + (1 - torch.cos(angle)) * across @ across
+    turn = same + torch.sin(angle) * across + (1 - torch.cos(angle)) * _product(across, across)
     strength = saturation[:, None, None]
-    return brightness[:, None, None] * ((strength * same + (1 - strength) * grey) @ turn)
+    return brightness[:, None, None] * _product(strength * same + (1 - strength) * grey, turn)
 
 
 class ColourChange(NamedTuple):
@@ -71,8 +71,17 @@ def colour_change(factors: Tensor, *, top: float) -> ColourChange:
     """
     brightness, contrast, saturation, hue = factors.T
     matrix = colour_matrices(brightness=brightness, saturation=saturation, hue=hue) / top
-    offset = (1 - contrast)[:, None] * (matrix.new_tensor(GREY) @ matrix)
+    offset = (1 - contrast)[:, None] * _product(matrix.new_tensor([GREY]), matrix)[:, 0]
     return ColourChange(contrast[:, None, None] * matrix, offset)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply ``(..., R, 3)`` by ``(..., 3, 3)``, to the same bits in a batch of any size.
+
+    On some processors the size of the batch chooses the kernel behind ``@``, and so the rounding.
+    """
+    first, second, third = (left[..., k, None] * right[..., k, None, :] for k in range(3))
+    return first + second + third
 
 
 def apply_matrices(planes: Tensor, change: ColourChange, *, out: Tensor) -> Tensor:
