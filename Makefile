@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help setup report gallery test lab format lint lock clean
+.PHONY: help setup report gallery test bench size lab format lint lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ gallery: setup ## train on HAM10000 and make the README's pictures of it anew
 
 test: setup ## run the whole suite
 	@$(BIN)/python -m pytest -q
+
+bench: setup ## speed as ratios to plain alternatives, side by side
+	@$(BIN)/python -m benchmarks all
+
+size: ## count files and lines
+	@for d in fopro_lab tests benchmarks tools; do printf '%-11s %4s files %6s lines\n' $$d $$(git ls-files "$$d/*.py" | wc -l) $$(git ls-files -z "$$d/*.py" | xargs -0 cat | wc -l); done
 
 lab: setup ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks

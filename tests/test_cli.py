@@ -279,7 +279,7 @@ def test_ctrl_c_is_one_line_and_code_1(fopro, monkeypatch, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fopro_lab.training.distill", interrupted)
+    monkeypatch.setattr("fopro_lab.training.train", interrupted)
     code, _, complaint = fopro("train", "--out", tmp_path)
     assert code == 1 and complaint.startswith("fopro: stopped; what was finished is kept")
 
@@ -288,7 +288,7 @@ def test_the_unexpected_is_one_line_and_shows_its_place_on_demand(fopro, monkeyp
     def broken(*_, **__):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("fopro_lab.training.distill", broken)
+    monkeypatch.setattr("fopro_lab.training.train", broken)
     code, _, complaint = fopro("train", "--out", tmp_path)
     assert code == 1 and "unexpected ZeroDivisionError: division by zero" in complaint
     monkeypatch.setenv("FOPRO_DEBUG", "1")

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from fopro_lab import config
 from fopro_lab.config import (
+    RECIPES,
     Config,
     DataConfig,
     PretrainConfig,
@@ -14,7 +15,6 @@ from fopro_lab.config import (
     TeacherConfig,
     TrainConfig,
 )
-from fopro_lab.config.recipes import RECIPES
 from fopro_lab.errors import InputError
 
 KINDS = [

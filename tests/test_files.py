@@ -6,7 +6,7 @@ import os
 import pytest
 
 from fopro_lab.errors import WorkError
-from fopro_lab.files import atomic_path, sha256_file, write_json
+from fopro_lab.io import atomic_path, sha256_file, write_json
 
 
 def raising(number):

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.lab import run_plan
-from fopro_lab.lab.parameters import declared_parameters
+from fopro_lab.reports import run_plan
+from fopro_lab.reports.plan import declared_parameters
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

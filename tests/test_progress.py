@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from fopro_lab import progress as progress_module
-from fopro_lab.progress import byte_progress, in_bytes, progress
+from fopro_lab import io as progress_module
+from fopro_lab.io import byte_progress, in_bytes, progress
 
 
 class Clock:

@@ -15,12 +15,11 @@ import torch
 from PIL import Image
 
 from fopro_lab import cli
-from fopro_lab.config import TrainConfig
+from fopro_lab.config import TrainConfig, parse_settings
 from fopro_lab.data import isic2019_lt_counts
-from fopro_lab.fetching import find_source
-from fopro_lab.lab.parameters import declared_parameters
-from fopro_lab.lab.widgets.pins import ring_prompt, write_pin
-from fopro_lab.settings import parse_settings
+from fopro_lab.data.fetch import find_source
+from fopro_lab.reports.plan import declared_parameters
+from fopro_lab.widgets.bands import ring_prompt, write_pin
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,7 +84,9 @@ def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
     served: list[dict] = []
-    monkeypatch.setattr("fopro_lab.lab.serving.serve_explorer", lambda v, **told: served.append(v))
+    monkeypatch.setattr(
+        "fopro_lab.reports.serving.serve_explorer", lambda v, **told: served.append(v)
+    )
     knobs = {"dataset": str(home / "pictures"), "image_size": 24}
     write_pin("by-hand", ring_prompt(np.full((3, 9), 2.0), size=24), folder="pins", knobs=knobs)
     commands = [words for words in COMMANDS if not needs_publishers(words)]

@@ -10,9 +10,12 @@ from fopro_lab.config import (
     PromptConfig,
     TeacherConfig,
     TrainConfig,
+    explained,
+    merged,
+    parse_settings,
+    read_yaml,
 )
 from fopro_lab.errors import InputError
-from fopro_lab.settings import explained, merged, parse_settings, read_yaml
 
 
 def message(call, *arguments):

@@ -3,26 +3,29 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fopro_lab.data.batches import batches, cycle, paired_batches
-from fopro_lab.data.catalog import Dataset, open_dataset, open_from
-from fopro_lab.data.packing import Pack, pack
-from fopro_lab.data.preparing import Prepared, prepare
-from fopro_lab.data.samplers import class_shares, effective_counts, epoch_order
-from fopro_lab.data.splits import (
-    Split,
-    isic2019_lt_counts,
-    make_folds,
-    make_hyperkvasir,
-    make_isic2019_lt,
-    make_long_tail,
-    make_split,
-    split_from,
+from fopro_lab.data.batches import (
+    batches,
+    class_shares,
+    cycle,
+    effective_counts,
+    epoch_order,
+    paired_batches,
 )
+from fopro_lab.data.dataset import Dataset, open_dataset, open_from
+from fopro_lab.data.pack import Pack, pack
+from fopro_lab.data.prepare import Prepared, make_split, prepare, split_from
+from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt
+from fopro_lab.data.split_rules import Split, isic2019_lt_counts, make_folds, make_long_tail
 
 if TYPE_CHECKING:
-    from fopro_lab.data.augment import apply_augmentations, augment_batch, sample_augmentations
-    from fopro_lab.data.mixup import mix
-    from fopro_lab.data.pixels import float_images, read_pixels
+    from fopro_lab.data.augment import (
+        apply_augmentations,
+        augment_batch,
+        float_images,
+        mix,
+        read_pixels,
+        sample_augmentations,
+    )
 
 __all__ = [
     "Dataset",
@@ -57,9 +60,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first asked for."""
-    rooms = {"mix": "mixup", "float_images": "pixels", "read_pixels": "pixels"}
-    augmenting = ("apply_augmentations", "augment_batch", "sample_augmentations")
-    room = "augment" if name in augmenting else rooms.get(name)
+    lazy = ("apply_augmentations", "augment_batch", "float_images", "mix", "read_pixels")
+    room = "augment" if name in (*lazy, "sample_augmentations") else None
     if room is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{room}"), name)

@@ -1,8 +1,15 @@
 """The verdict: predictions in, scores with intervals and paired comparisons out. No torch."""
 
-from fopro_lab.evaluation.comparisons import compare, score_runs, summarise
+from fopro_lab.evaluation.compare import (
+    compare,
+    compare_teachers,
+    dropped_lines,
+    pairings,
+    score_runs,
+    summarise,
+    summarise_teachers,
+)
 from fopro_lab.evaluation.metrics import balanced_accuracy
-from fopro_lab.evaluation.pairing import dropped_lines, pairings
 from fopro_lab.evaluation.paper_tables import METHOD_LABELS, latex_tables, markdown_tables
 from fopro_lab.evaluation.predictions import (
     check_predictions,
@@ -12,7 +19,6 @@ from fopro_lab.evaluation.predictions import (
 )
 from fopro_lab.evaluation.runs import Run, load_runs
 from fopro_lab.evaluation.scores import class_groups, groups_from, score, score_trainings
-from fopro_lab.evaluation.teachers import compare_teachers, summarise_teachers
 
 __all__ = [
     "METHOD_LABELS",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.comparisons import HEADLINE
+from fopro_lab.evaluation.compare import HEADLINE
 
 COLUMNS = ("balanced_accuracy", "head", "medium", "tail")
 METHOD_LABELS = {

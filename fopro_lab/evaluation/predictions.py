@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.errors import InputError
-from fopro_lab.files import atomic_path
+from fopro_lab.io import atomic_path
 
 TEXT_COLUMNS = ("image", "group", "source", "split")
 SPLITS = ("val", "test")

@@ -9,9 +9,18 @@ import pandas as pd
 
 from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.estimates import limits, mean_of, mean_over_trainings, measure_all, tidy
-from fopro_lab.evaluation.intervals import basic_interval, wilson_interval
-from fopro_lab.evaluation.pictures import GROUPS, line_up, pool
+from fopro_lab.evaluation.bootstrap import (
+    GROUPS,
+    basic_interval,
+    limits,
+    line_up,
+    mean_of,
+    mean_over_trainings,
+    measure_all,
+    pool,
+    tidy,
+    wilson_interval,
+)
 
 
 def class_groups(

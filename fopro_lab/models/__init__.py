@@ -1,7 +1,7 @@
 """The actors: frozen teachers and trained students."""
 
-from fopro_lab.models.students import Student, StudentOutput, build_student
-from fopro_lab.models.teachers import Teacher, load_from, load_teacher, wrap_teacher
+from fopro_lab.models.student import Student, StudentOutput, build_student
+from fopro_lab.models.teacher import Teacher, load_from, load_teacher, wrap_teacher
 
 __all__ = [
     "Student",

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
-from fopro_lab.files import sha256_file
+from fopro_lab.io import sha256_file
 
 MINIMAL_COVERAGE = 0.99
 # What published checkpoints wrap a state dict in, and put before its names.

@@ -1,20 +1,18 @@
 """The questions: what a frozen teacher does with each frequency of its input."""
 
-from fopro_lab.probing.card import teacher_card
-from fopro_lab.probing.card_files import TeacherCard
-from fopro_lab.probing.class_bands import class_band_matrix
-from fopro_lab.probing.comparison import Comparison, compare_cards
-from fopro_lab.probing.gains import radial_gain
-from fopro_lab.probing.heatmaps import basis_heat_map, heat_plane
-from fopro_lab.probing.ladders import pass_ladder
-from fopro_lab.probing.phases import phase_and_amplitude
-from fopro_lab.probing.preferences import preference_distances, relative_responses
-from fopro_lab.probing.probe import LinearProbe, linear_probe
-from fopro_lab.probing.readers import Reader, fit_probe, read_by
-from fopro_lab.probing.rings import RingDrifts, ring_drifts, ring_response
-from fopro_lab.probing.several import ask_teachers
-from fopro_lab.probing.sources import source_fingerprint
-from fopro_lab.probing.spectra import mean_spectra
+from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder, phase_and_amplitude
+from fopro_lab.probing.features import LinearProbe, Reader, fit_probe, linear_probe, read_by
+from fopro_lab.probing.heat_map import basis_heat_map, heat_plane
+from fopro_lab.probing.preferences import (
+    Comparison,
+    ask_teachers,
+    compare_cards,
+    preference_distances,
+    relative_responses,
+)
+from fopro_lab.probing.ring_response import RingDrifts, radial_gain, ring_drifts, ring_response
+from fopro_lab.probing.spectra import mean_spectra, source_fingerprint
+from fopro_lab.probing.teacher_card import TeacherCard, teacher_card
 
 __all__ = [
     "Comparison",

@@ -1,23 +1,20 @@
-"""Do two teachers prefer different frequencies, or is it the choice of pictures?
-
-A teacher's preference is the shape of its ring response: the logarithm of drift per energy, less
-its mean over the rings, gain by gain. How sensitive a teacher is as a whole drops out as long as
-its drift grows with the energy changed, so take gains near 1: a large change saturates, in a
-sensitive teacher first. The energy of the pictures drops out where two teachers see the same ones.
-The distance of two preferences is
-the root mean square difference: 0.7 says that the responses to a ring differ by a factor of
-``exp(0.7) = 2`` or so.
-"""
+"""Several teachers, asked the same about the same pictures."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
+from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.evaluation.intervals import bootstrap_weights, holm, percentile_interval
-from fopro_lab.probing.rings import RingDrifts
+from fopro_lab.evaluation.bootstrap import bootstrap_weights, holm, percentile_interval
+from fopro_lab.fourier import ring_edges
+from fopro_lab.models import load_teacher
+from fopro_lab.probing.features import draw_rows, resampling_units
+from fopro_lab.probing.ring_response import RingDrifts, drifts_from_table, ring_drifts
+from fopro_lab.probing.teacher_card import TeacherCard
 
 TINY = 1e-12  # mean drift of a ring that a teacher does not answer to at all
 
@@ -247,3 +244,166 @@ def _exchange(
         dealt = np.take_along_axis(answers, order[:, None, None, None, :], axis=0)
         reached += spread(dealt) >= observed
     return (1 + reached) / (1 + permutations)
+
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What several cards say together.
+
+    Attributes:
+        teachers: A row a teacher: name, input, width, the probe's balanced accuracy, and the ring
+            that moves it most for the energy.
+        responses: A row a teacher, gain and ring: ``drift`` and ``drift_per_energy`` as in the
+            cards, and ``relative`` with its interval: per energy, relative to the teacher's own
+            geometric mean over the rings.
+        bands: The class bands read by the probes.
+        distances: Of ``preference_distances``; empty where the pictures are not the same.
+        note: Why there are none; else empty.
+    """
+
+    teachers: pd.DataFrame
+    responses: pd.DataFrame
+    bands: pd.DataFrame
+    distances: pd.DataFrame
+    note: str
+
+
+def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Comparison:
+    """Bring cards together that asked the same.
+
+    Args:
+        cards: Two or more, by the name of the teacher.
+        seed: Of resamples, halves and permutations.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        InputError: If there are fewer than two, or rings or gains differ.
+
+    Example:
+        >>> compare_cards({})
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: cards: expected two or more, got 0
+    """
+    if len(cards) < 2:
+        raise InputError(f"cards: expected two or more, got {len(cards)}")
+    for key in ("edges", "gains"):
+        found = {name: card.summary["probing"][key] for name, card in cards.items()}
+        if len({tuple(value) for value in found.values()}) > 1:
+            raise InputError(f"cards: expected the same {key}, got {found}")
+    measured = {name: _drifts(card) for name, card in cards.items()}
+    asked = {
+        (
+            card.summary["data"]["fingerprint"],
+            card.summary["data"]["image_size"],
+            *measured[name][1],
+        )
+        for name, card in cards.items()
+    }
+    distances, note = pd.DataFrame(), ""
+    first = next(iter(measured.values()))
+    if len(asked) > 1:
+        note = "The cards were made of other pictures, so no distance between them is given."
+    elif len(set(first[2])) < 4:
+        note = "There are fewer than four lesions, so no distance is given."
+    else:
+        drifts = {name: found for name, (found, _, _) in measured.items()}
+        distances = preference_distances(drifts, first[2], seed=seed)
+    responses = pd.concat(
+        [
+            _relative(card, measured[name][0], measured[name][2], seed=seed).assign(teacher=name)
+            for name, card in cards.items()
+        ],
+        ignore_index=True,
+    )
+    bands = pd.concat(
+        [card.class_bands.query("reader == 'probe'").assign(teacher=name)
+         for name, card in cards.items()], ignore_index=True,
+    )  # fmt: skip
+    return Comparison(_teachers(cards), responses, bands, distances, note)
+
+
+def _drifts(card: TeacherCard) -> tuple[RingDrifts, np.ndarray, np.ndarray]:
+    probing = card.summary["probing"]
+    return drifts_from_table(card.drifts, tuple(probing["edges"]), rounding=probing["rounding"])
+
+
+def _relative(
+    card: TeacherCard, drifts: RingDrifts, units: np.ndarray, *, seed: int
+) -> pd.DataFrame:
+    """Add the shape of the response, with its interval, to the rows of gains other than 1."""
+    shape = relative_responses(drifts, units, resamples=RESAMPLES, seed=seed)
+    shape = shape.drop(columns=["low", "high", "n"])
+    table = card.ring_response.query("channel == 'all'")
+    return table.merge(shape, on=["ring", "gain"])
+
+
+def _teachers(cards: Mapping[str, TeacherCard]) -> pd.DataFrame:
+    rows = []
+    for name, card in cards.items():
+        teacher, score = card.summary["teacher"], card.summary["probe"]["test_balanced_accuracy"]
+        loudest = card.summary["largest_drift_per_energy"]
+        rows.append(
+            {
+                "teacher": name,
+                "parameters": teacher.get("parameters"),
+                "features": teacher.get("feature_dim"),
+                "balanced_accuracy": score.get("value"),
+                "balanced_accuracy_low": score.get("low"),
+                "balanced_accuracy_high": score.get("high"),
+                "most_per_energy": f"{loudest['low']:.3g} to {loudest['high']:.3g}"
+                if loudest
+                else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def ask_teachers(
+    teachers: Mapping[str, str],
+    pack: Pack,
+    rows: np.ndarray,
+    *,
+    rings: int = 8,
+    gains: Sequence[float] = (0.0, 2.0),
+    count: int = 256,
+    seed: int = 0,
+) -> tuple[dict[str, RingDrifts], np.ndarray]:
+    """Measure the ring response of every teacher, each at the size of the pack's pictures.
+
+    A teacher that is given smaller pictures would be deaf to the high rings by the resizing alone,
+    so a difference between teachers would be one between sizes.
+
+    Args:
+        teachers: Name, as `load_teacher` takes it, and file of weights, empty for the built-in one.
+        pack: The pictures.
+        rows: Which of them to draw from.
+        rings: Rings up to 0.5 cycles per pixel; the corners are one more.
+        gains: Factors of the amplitudes.
+        count: Pictures, at most.
+        seed: Seed of the draw.
+
+    Returns:
+        The drifts by teacher, and lesion, patient or picture of each picture asked about.
+
+    Raises:
+        InputError: If a teacher, its weights, a gain or the number of rings does not fit.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset, pack
+        >>> packed = pack(open_dataset("phantom", pictures=40), 16, progress=False)
+        >>> drifts, units = ask_teachers({"builtin": ""}, packed, np.arange(40), rings=2, count=6)
+        >>> drifts["builtin"].drift.shape, len(units)
+        ((1, 3, 2, 6), 6)
+    """
+    drawn = draw_rows(rows, count=count, seed=seed)
+    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
+    asked = {
+        name: ring_drifts(load_teacher(name, weights=weights), images, ring_edges(rings), gains)
+        for name, weights in teachers.items()
+    }
+    return asked, resampling_units(pack.dataset.table, rows=drawn)

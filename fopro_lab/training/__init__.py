@@ -1,15 +1,16 @@
 """The act: losses, explorations, training."""
 
-from fopro_lab.training.checking import HeldOut, draw_held_out
-from fopro_lab.training.class_gains import class_gains
-from fopro_lab.training.distill import distill
-from fopro_lab.training.drifts import prompt_drifts
-from fopro_lab.training.explore import explore
-from fopro_lab.training.folders import TrainedRun, run_name
 from fopro_lab.training.losses import balanced_softmax_loss, cosine_distance, distillation_loss
-from fopro_lab.training.prompted import PromptedTeacher
-from fopro_lab.training.references import natural_distance, reference_of
-from fopro_lab.training.starting import is_first
+from fopro_lab.training.run_folder import TrainedRun, run_name
+from fopro_lab.training.statistics import natural_distance, reference_of
+from fopro_lab.training.train import distill, is_first, prompt_drifts
+from fopro_lab.training.train_prompt import (
+    HeldOut,
+    PromptedTeacher,
+    class_gains,
+    draw_held_out,
+    explore,
+)
 
 __all__ = [
     "HeldOut",

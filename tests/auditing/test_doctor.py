@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fopro_lab.auditing import check_data, examine
+from fopro_lab.checks.report import check_data, examine
 from fopro_lab.config import DataConfig
 from fopro_lab.data import prepare
 from fopro_lab.errors import InputError

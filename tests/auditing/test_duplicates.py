@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fopro_lab.auditing.duplicates import copies_table, first_of, same_content
+from fopro_lab.checks.duplicates import copies_table, first_of, same_content
 from fopro_lab.data import open_dataset, pack
 from tests.auditing.toys import texture
 

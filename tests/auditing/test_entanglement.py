@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.auditing.entanglement import class_by_source, cramers_v, entangle
+from fopro_lab.checks.leakage import class_by_source, cramers_v, entangle
 
 
 def slow_v(counts):

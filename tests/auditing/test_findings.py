@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.auditing import Finding, Findings
+from fopro_lab.checks.report import Finding, Findings
 
 COUNTS = pd.DataFrame(
     [(name, "head", part, n) for name, ns in (("zebra", (900, 5, 10)), ("ant", (3, 1, 2)))

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.auditing.leaks import count_ties, row_parts, tie_pictures, torn_groups
+from fopro_lab.checks.leakage import count_ties, row_parts, tie_pictures, torn_groups
 from fopro_lab.data import open_dataset
-from fopro_lab.data.splits import Split, make_isic2019_lt
+from fopro_lab.data.published_splits import make_isic2019_lt
+from fopro_lab.data.split_rules import Split
 
 NONE = pd.DataFrame({"first": [], "second": []})
 

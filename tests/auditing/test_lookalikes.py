@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from fopro_lab.auditing import lookalikes
-from fopro_lab.auditing.lookalikes import (
+from fopro_lab.checks import duplicates as lookalikes
+from fopro_lab.checks.duplicates import (
     SIDE,
     TURNS,
     count_bits,

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fopro_lab.auditing import check_data
-from fopro_lab.auditing.verdicts import judge_groups
+from fopro_lab.checks.report import check_data, judge_groups
 from fopro_lab.config import DataConfig
 from tests.auditing.toys import texture
 

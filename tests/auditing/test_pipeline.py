@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fopro_lab.auditing import audit_pipeline
-from fopro_lab.auditing.pipeline import choose_pictures, log_amplitude
+from fopro_lab.checks import audit_pipeline
+from fopro_lab.checks.pipeline import choose_pictures, log_amplitude
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.errors import InputError
 

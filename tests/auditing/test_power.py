@@ -3,7 +3,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from fopro_lab.auditing.power import detectable_differences, smallest_difference
+from fopro_lab.checks.power import detectable_differences, smallest_difference
 from fopro_lab.errors import InputError
 
 GROUPS = {"nv": "head", "mel": "medium", "df": "tail", "vasc": "tail"}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fopro_lab.auditing import audit_pipeline
-from fopro_lab.auditing.resizing import (
+from fopro_lab.checks import audit_pipeline
+from fopro_lab.checks.pipeline import (
     BAD_EXAMPLE,
     decode_steps,
     full_picture,
@@ -13,8 +13,8 @@ from fopro_lab.auditing.resizing import (
     resized_side,
 )
 from fopro_lab.data import open_dataset, pack
+from fopro_lab.data.benchmarks import ArrayReader
 from fopro_lab.data.decoding import read_picture
-from fopro_lab.data.medmnist import ArrayReader
 from fopro_lab.errors import InputError
 from tests.auditing.toys import texture
 

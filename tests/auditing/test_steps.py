@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fopro_lab.auditing.steps import RECIPE, augment_steps, draw_alone
+from fopro_lab.checks.pipeline import RECIPE, augment_steps, draw_alone
 from fopro_lab.data.augment import apply_augmentations, sample_augmentations
 
 FIELDS = {"flips": "flip", "scale": "scale", "shift": "shift", "rotation": "angle",

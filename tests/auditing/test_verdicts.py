@@ -2,8 +2,8 @@
 
 import pytest
 
-from fopro_lab.auditing.entanglement import Entanglement
-from fopro_lab.auditing.verdicts import judge_sources
+from fopro_lab.checks.leakage import Entanglement
+from fopro_lab.checks.report import judge_sources
 
 NAN = float("nan")
 

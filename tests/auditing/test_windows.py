@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fopro_lab.auditing.windows import band_limited, windowed
+from fopro_lab.checks.pipeline import band_limited, windowed
 from fopro_lab.errors import InputError, ShapeError
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fopro_lab.bench.data import bench_data
-from fopro_lab.bench.pictures import write_photographs
-from fopro_lab.bench.published import published_transforms, read_batch
+from benchmarks.data import bench_data
+from benchmarks.pictures import write_photographs
+from benchmarks.published import published_transforms, read_batch
 
 
 @pytest.fixture(scope="module")

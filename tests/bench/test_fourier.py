@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-import fopro_lab.bench
-import fopro_lab.training.steps
-from fopro_lab.bench import Variant, gains, responses, steps
-from fopro_lab.bench.fourier import bench_fourier
-from fopro_lab.bench.side_by_side import side_by_side
+import benchmarks
+import fopro_lab.training.train
+from benchmarks import gains, responses, steps
+from benchmarks.fourier import bench_fourier
+from benchmarks.side_by_side import side_by_side
+from benchmarks.timing import Variant
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain
 from fopro_lab.models import load_teacher, wrap_teacher
 from fopro_lab.probing.features import encode
-from fopro_lab.probing.rings import RingDrifts, ring_drifts
-from fopro_lab.training.epochs import train_epoch
+from fopro_lab.probing.ring_response import RingDrifts, ring_drifts
+from fopro_lab.training.train import train_epoch
 
 TIMED = {
     "gain": [5.0, 5.0, math.nan],
@@ -153,13 +154,13 @@ def test_a_prompt_at_the_identity_leaves_the_losses_of_a_step(packed):
 
 
 def test_a_slow_prompt_shows_in_the_step(monkeypatch, packed):
-    prompted = fopro_lab.training.steps.prompted
+    prompted = fopro_lab.training.train.prompted
 
     def slow(*arguments, **options):
         time.sleep(0.3)
         return prompted(*arguments, **options)
 
-    monkeypatch.setattr(fopro_lab.training.steps, "prompted", slow)
+    monkeypatch.setattr(fopro_lab.training.train, "prompted", slow)
     table = steps.bench_steps(
         load_teacher("builtin"),
         packed,
@@ -274,7 +275,7 @@ def test_the_command_hands_its_options_on_and_prints_the_tables(monkeypatch, fop
     table = side_by_side([Variant("a", lambda: 1)], rounds=3, label="test")
     asked = []
     monkeypatch.setattr(
-        fopro_lab.bench, "bench_fourier", lambda **options: asked.append(options) or {"gain": table}
+        benchmarks, "bench_fourier", lambda **options: asked.append(options) or {"gain": table}
     )
     code, told, _ = fopro("bench", "fourier", "--rounds", 4, "--size", 48, "--json")
     assert code == 0 and asked == [{"rounds": 4, "size": 48}]

@@ -7,8 +7,8 @@ import platform
 import numpy as np
 import pandas as pd
 
-from fopro_lab.bench import as_text, machine_facts, write_results
-from fopro_lab.bench.machine import device_kind
+from benchmarks.machine import device_kind, machine_facts
+from benchmarks.results import as_text, write_results
 
 
 def test_write_results_writes_json_that_any_program_reads(tmp_path):

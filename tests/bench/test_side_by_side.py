@@ -2,8 +2,8 @@
 
 import torch
 
-from fopro_lab.bench import Variant
-from fopro_lab.bench.side_by_side import side_by_side
+from benchmarks.side_by_side import side_by_side
+from benchmarks.timing import Variant
 
 
 def test_side_by_side_waits_for_a_gpu_and_names_it(monkeypatch):

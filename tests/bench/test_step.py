@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from fopro_lab.bench import bench_step, step
-from fopro_lab.bench.ceilings import Ceilings, measure_ceilings, profile_step, share_of_ceilings
-from fopro_lab.bench.memory import peak_memory
-from fopro_lab.bench.pictures import photograph_pack
-from fopro_lab.bench.published_step import PublishedStep
-from fopro_lab.bench.steps import epoch_of, stage_of
-from fopro_lab.bench.teachers import random_resnet50
+from benchmarks import step
+from benchmarks.ceilings import Ceilings, measure_ceilings, profile_step, share_of_ceilings
+from benchmarks.memory import peak_memory
+from benchmarks.pictures import photograph_pack
+from benchmarks.published_step import PublishedStep
+from benchmarks.step import bench_step
+from benchmarks.steps import epoch_of, stage_of
+from benchmarks.teachers import random_resnet50
 from fopro_lab.errors import InputError
-from fopro_lab.training.epochs import train_epoch
+from fopro_lab.training.train import train_epoch
 
 CPU = torch.device("cpu")
 
@@ -34,9 +35,9 @@ def teacher():
 @pytest.fixture(scope="module")
 def tables(monkeypatch_module):
     # Each fresh process of the memory costs seconds: two of the four suffice here.
-    monkeypatch_module.setattr("fopro_lab.bench.memory.VARIANTS",
+    monkeypatch_module.setattr("benchmarks.memory.VARIANTS",
                                {"published step": {}, "engine": {}})  # fmt: skip
-    monkeypatch_module.setattr("fopro_lab.models.quick.torch.compile", lambda body: body)
+    monkeypatch_module.setattr("fopro_lab.models.teacher.torch.compile", lambda body: body)
     ceilings = Ceilings(1e10, {"float32": 1e11, "bfloat16": 2e11})
     monkeypatch_module.setattr(step, "measure_ceilings", lambda device: ceilings)
     return bench_step(rounds=3, size=32, batch=4)
@@ -111,8 +112,8 @@ def test_operations_and_bytes_are_counted():
 
 
 def test_ceilings_are_those_of_a_machine(monkeypatch):
-    monkeypatch.setattr("fopro_lab.bench.ceilings.SIDES", {"cpu": 256})
-    monkeypatch.setattr("fopro_lab.bench.ceilings.COPIED", {"cpu": 1 << 24})
+    monkeypatch.setattr("benchmarks.ceilings.SIDES", {"cpu": 256})
+    monkeypatch.setattr("benchmarks.ceilings.COPIED", {"cpu": 1 << 24})
     found = measure_ceilings(CPU)
     # Bytes in place of kilobytes, or a product counted once, not twice, in a thousand.
     assert 1e8 < found.copy < 1e13
@@ -145,7 +146,7 @@ def test_wrong_numbers_are_refused(knobs, told):
 
 
 def test_the_command_prints_and_keeps_the_tables(fopro, tables, tmp_path, monkeypatch):
-    monkeypatch.setattr("fopro_lab.bench.bench_step", lambda **told: tables)
+    monkeypatch.setattr("benchmarks.bench_step", lambda **told: tables)
     _, printed, _ = fopro("bench", "step", "--out", tmp_path)
     assert "published step" in printed and "share_of_matmul" in printed
     [path] = tmp_path.glob("step-*.json")
@@ -154,9 +155,9 @@ def test_the_command_prints_and_keeps_the_tables(fopro, tables, tmp_path, monkey
 
 
 def test_all_runs_each_benchmark(fopro, tables, tmp_path, monkeypatch):
-    monkeypatch.setattr("fopro_lab.cli.bench._measure_lab", lambda rounds: {"t": tables["step"]})
+    monkeypatch.setattr("benchmarks.__main__._measure_lab", lambda rounds: {"t": tables["step"]})
     for name in ("data", "fourier", "step"):
-        monkeypatch.setattr(f"fopro_lab.bench.bench_{name}", lambda **told: {"t": tables["step"]})
+        monkeypatch.setattr(f"benchmarks.bench_{name}", lambda **told: {"t": tables["step"]})
     fopro("bench", "all", "--out", tmp_path)
     assert sorted(path.name.split("-")[0] for path in tmp_path.glob("*.json")) == [
         "data", "fourier", "lab", "step"
@@ -165,19 +166,19 @@ def test_all_runs_each_benchmark(fopro, tables, tmp_path, monkeypatch):
 
 def test_peak_memory_asks_a_process_for_each(monkeypatch):
     told = iter(["200.0", "100.0", "201.0", "50.0"])
-    monkeypatch.setattr("fopro_lab.bench.memory.VARIANTS", {name: {} for name in "abcd"})
+    monkeypatch.setattr("benchmarks.memory.VARIANTS", {name: {} for name in "abcd"})
 
     class Done:
         def __init__(self) -> None:
             self.stdout = next(told) + "\n"
 
-    monkeypatch.setattr("fopro_lab.bench.memory.subprocess.run", lambda *a, **k: Done())
+    monkeypatch.setattr("benchmarks.memory.subprocess.run", lambda *a, **k: Done())
     table = peak_memory(size=32, batch=2, device="cpu")
     assert table["reached"].tolist() == ["", "yes", "no", "yes"]
 
 
 def test_the_peak_grows_with_the_pictures_of_a_step(monkeypatch):
-    monkeypatch.setattr("fopro_lab.bench.memory.VARIANTS", {"engine": {}})
+    monkeypatch.setattr("benchmarks.memory.VARIANTS", {"engine": {}})
     few, many = (peak_memory(size=64, batch=batch, device="cpu")["peak_mb"][0] for batch in (4, 32))
     # What a step keeps of 28 more pictures; without steps, or with what building took, none.
     assert many - few > 20

@@ -4,8 +4,8 @@ import json
 import pandas as pd
 import pytest
 
-from fopro_lab.bench.ticks import measure_ticks
-from fopro_lab.lab import BandExplorer
+from benchmarks.ticks import measure_ticks
+from fopro_lab.widgets import BandExplorer
 
 
 def test_measure_ticks_times_each_tick_and_leaves_the_first_ones_out():
@@ -48,8 +48,8 @@ def test_bench_lab_tells_ticks_and_reports_in_one_table_each(fopro, monkeypatch)
         given.append(rounds)
         return pd.DataFrame({"what": ["a batch"], "value": [1.2], "goal": [1.3]})
 
-    monkeypatch.setattr("fopro_lab.bench.measure_ticks", short)
-    monkeypatch.setattr("fopro_lab.bench.bench_reports", reports)
+    monkeypatch.setattr("benchmarks.measure_ticks", short)
+    monkeypatch.setattr("benchmarks.bench_reports", reports)
     code, told, _ = fopro("bench", "lab", "--rounds", "2", "--json")
     tables = json.loads(told)["tables"]
     assert code == 0 and given == [2]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.bench import Variant, compare_rounds, time_rounds
+from benchmarks.timing import Variant, compare_rounds, time_rounds
 from fopro_lab.errors import InputError
 
 

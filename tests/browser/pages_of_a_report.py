@@ -9,9 +9,8 @@ import numpy as np
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from fopro_lab.lab.index import write_index
-from fopro_lab.lab.outcomes import NodeReport, Report
-from fopro_lab.lab.pages import write_notebook_page
+from fopro_lab.reports.pages import write_index, write_notebook_page
+from fopro_lab.reports.plan import NodeReport, Report
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fopro_lab.lab.widgets.pins import read_prompt_file
+from fopro_lab.widgets.bands import read_prompt_file
 from tests.browser.explorer_page import ExplorerPage, play
 
 ROOT = Path(__file__).parents[2]

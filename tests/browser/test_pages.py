@@ -67,7 +67,8 @@ def report(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory) -> Path:
     from fopro_lab.evaluation import load_runs
-    from fopro_lab.lab.compare_pages import Comparison, write_comparison_page
+    from fopro_lab.reports.notebook_pages import Comparison_compare_pages as Comparison
+    from fopro_lab.reports.notebook_pages import write_comparison_page
 
     folder = tmp_path_factory.mktemp("runs")
     for method, skill in (("bsm", 1.0), ("ekd", 2.0), ("fopro", 1.2)):

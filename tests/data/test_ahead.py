@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from fopro_lab.data.ahead import read_ahead
+from fopro_lab.data.batches import read_ahead
 
 
 def test_all_items_come_in_order_from_one_other_thread():

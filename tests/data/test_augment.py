@@ -12,9 +12,9 @@ from fopro_lab.data import augment_batch, open_dataset, pack
 from fopro_lab.data.augment import (
     Augmentations,
     apply_augmentations,
+    float_images,
     sample_augmentations,
 )
-from fopro_lab.data.pixels import float_images
 from fopro_lab.errors import InputError, ShapeError
 
 MODES = ("fused", "exact")

@@ -9,13 +9,11 @@ import pytest
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import open_dataset
-from fopro_lab.data.benchmarks import read_benchmark
-from fopro_lab.data.catalog import check_place
+from fopro_lab.data.benchmarks import read_benchmark, read_medmnist
+from fopro_lab.data.dataset import check_place
 from fopro_lab.data.decoding import read_picture
-from fopro_lab.data.medmnist import read_medmnist
+from fopro_lab.data.fetch import find_source, note_complete
 from fopro_lab.errors import InputError
-from fopro_lab.fetching import find_source
-from fopro_lab.fetching.records import note_complete
 from tests.fetching.publications import (
     ISIC_IDS,
     hyperkvasir_zip,

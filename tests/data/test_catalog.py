@@ -8,7 +8,7 @@ import pytest
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import open_dataset, open_from
-from fopro_lab.data.catalog import take_rows
+from fopro_lab.data.dataset import take_rows
 from fopro_lab.errors import InputError
 from tests.data.toys import write_pictures
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fopro_lab.data.csv_cells import read_cells
+from fopro_lab.data.readers import read_cells
 from fopro_lab.errors import InputError
 
 quick = settings(deadline=None, max_examples=60)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fopro_lab.data import open_dataset, pack
-from fopro_lab.data.csv_sources import CsvColumns, read_csv_pictures
+from fopro_lab.data.readers import CsvColumns, read_csv_pictures
 from fopro_lab.errors import InputError
 
 quick = settings(deadline=None, max_examples=60)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fopro_lab.data.drawing import Wanted, draw_parts
+from fopro_lab.data.split_rules import Wanted, draw_parts
 from fopro_lab.errors import InputError
 from tests.data.toys import toy_dataset
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
 from fopro_lab.data import open_dataset
-from fopro_lab.data.folds import deal_folds, make_folds
+from fopro_lab.data.split_rules import deal_folds, make_folds
 from fopro_lab.errors import InputError
 from tests.data.toys import toy_dataset
 

@@ -6,13 +6,13 @@ import pytest
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import Dataset
-from fopro_lab.data.hyperkvasir_splits import (
+from fopro_lab.data.published_splits import (
     ALIASES,
-    CLASSES,
     canonical_class,
     make_hyperkvasir,
     read_hyperkvasir_folds,
 )
+from fopro_lab.data.published_splits import HYPERKVASIR_SPLITS_CLASSES as CLASSES
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
 from tests.data.toys import altered

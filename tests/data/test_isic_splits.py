@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from fopro_lab.data import Dataset, isic2019_lt_counts, open_dataset
-from fopro_lab.data.isic_splits import CLASSES, RANKED, RATIOS, make_isic2019_lt, read_isic_part
+from fopro_lab.data.published_splits import (
+    CLASSES,
+    RANKED,
+    RATIOS,
+    make_isic2019_lt,
+    read_isic_part,
+)
 from fopro_lab.errors import InputError
 from tests.data.toys import altered
 

@@ -3,7 +3,7 @@ import colorsys
 import pytest
 import torch
 
-from fopro_lab.data.jitter import GREY, apply_matrices, colour_change, colour_matrices, jitter
+from fopro_lab.data.augment import GREY, apply_matrices, colour_change, colour_matrices, jitter
 
 
 def smooth(height: int = 24, width: int = 32) -> torch.Tensor:

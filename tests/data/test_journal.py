@@ -1,6 +1,6 @@
 import pytest
 
-from fopro_lab.data.journal import Chunk, Journal
+from fopro_lab.data.pack import Chunk, Journal
 
 HEAD = {"rows": 100}
 CHUNKS = {0: Chunk(5, {}), 2: Chunk(2**32 - 1, {70: "cut\nin two", 71: "ümlaut"})}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fopro_lab.data import isic2019_lt_counts, open_dataset
-from fopro_lab.data.long_tail import ISIC2019_TOTALS, long_tail_counts, make_long_tail
+from fopro_lab.data.split_rules import ISIC2019_TOTALS, long_tail_counts, make_long_tail
 from fopro_lab.errors import InputError
 from tests.data.toys import toy_dataset
 

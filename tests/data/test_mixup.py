@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from fopro_lab.data import batches, mix, open_dataset, pack, paired_batches
-from fopro_lab.data.mixup import PairedBatch, sample_weights
-from fopro_lab.data.samplers import epoch_order
+from fopro_lab.data.augment import PairedBatch, sample_weights
+from fopro_lab.data.batches import epoch_order
 from fopro_lab.errors import InputError
 
 

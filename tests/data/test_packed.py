@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from fopro_lab.data import Pack, open_dataset, pack, pack_files
-from fopro_lab.data.torch_dataset import TorchPack
+from fopro_lab.data import Pack, open_dataset, pack
+from fopro_lab.data import pack as pack_files
+from fopro_lab.data.augment import TorchPack
 from fopro_lab.errors import InputError, WorkError
 
 # Python 3.12 warns of every fork beside a thread; the children here use none.

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fopro_lab.data import Dataset, open_dataset, pack, pack_files
-from fopro_lab.data import packing as packing_module
+from fopro_lab.data import Dataset, open_dataset, pack
+from fopro_lab.data import pack as pack_files
+from fopro_lab.data import pack as packing_module
 from fopro_lab.data.decoding import FileReader, decoder_version
-from fopro_lab.data.packing import cache_folder
+from fopro_lab.data.pack import cache_folder
 from fopro_lab.errors import InputError, ShapeError, WorkError
 from tests.data.toys import write_pictures
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fopro_lab.data import open_dataset, pack, pack_files, pack_writing
-from fopro_lab.data import packing as packing_module
+from fopro_lab.data import open_dataset, pack
+from fopro_lab.data import pack as pack_files
+from fopro_lab.data import pack as pack_writing
+from fopro_lab.data import pack as packing_module
 from fopro_lab.errors import InputError, WorkError
 from tests.data.dying import noise
 from tests.data.toys import write_pictures

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fopro_lab.data import open_dataset, pack, pack_files, pack_writing
+from fopro_lab.data import open_dataset, pack
+from fopro_lab.data import pack as pack_files
+from fopro_lab.data import pack as pack_writing
 from fopro_lab.errors import WorkError
 from tests.data.dying import in_child, killed_after, noise
 

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from fopro_lab.data import open_dataset
-from fopro_lab.data.lesions import SIDE, LesionClass, render_view, sample_lesion, sample_view
 from fopro_lab.data.phantom import (
     CLASS_NAMES,
     CLASSES,
+    SIDE,
+    LesionClass,
     PhantomReader,
     draw_phantom,
     phantom_table,
+    render_view,
+    sample_lesion,
+    sample_view,
 )
 from fopro_lab.errors import InputError
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import prepare
-from fopro_lab.data.preparing import pack_from
+from fopro_lab.data.prepare import pack_from
 from fopro_lab.errors import InputError
 from tests.data.toys import write_pictures
 

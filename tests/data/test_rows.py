@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.auditing import audit_pipeline
+from fopro_lab.checks import audit_pipeline
 from fopro_lab.data import batches, cycle, open_dataset, pack, paired_batches, read_pixels
-from fopro_lab.data.rows import check_rows
+from fopro_lab.data.dataset import check_rows
 from fopro_lab.errors import InputError
 
 DOORS = {

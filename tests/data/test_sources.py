@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fopro_lab.data import open_dataset
-from fopro_lab.data.sources import (
+from fopro_lab.data.readers import (
     list_pictures,
     number_classes,
     read_folders,

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fopro_lab.data.hyperkvasir_splits import OFFICIAL_FOLDS
-from fopro_lab.data.split_files import find_split_files, tell_altered
+from fopro_lab.data.published_splits import OFFICIAL_FOLDS, find_split_files, tell_altered
 from fopro_lab.errors import InputError
 from tests.data.toys import altered
 
@@ -33,7 +32,7 @@ def test_find_split_files_looks_where_they_are_fetched(tmp_path, monkeypatch):
         r"give the folder that holds a.csv$",
     ):
         find_split_files(["a.csv"], files=None, fetched="fopro-splits", knob="fold=1")
-    monkeypatch.setattr("fopro_lab.fetching.fetched_place", lambda name: tmp_path / name)
+    monkeypatch.setattr("fopro_lab.data.fetch.fetched_place", lambda name: tmp_path / name)
     official = tmp_path / "hyperkvasir" / "official_splits"
     official.mkdir(parents=True)
     (official / "a.csv").touch()

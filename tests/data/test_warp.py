@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fopro_lab.data.warp import (
+from fopro_lab.data.augment import (
     fetch_bilinear,
     framed_planes,
     inverse_affine,

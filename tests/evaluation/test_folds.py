@@ -4,8 +4,8 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import Run, compare, score, score_runs, summarise
-from fopro_lab.evaluation.estimates import mean_over_trainings
-from fopro_lab.evaluation.folds import family, group_families, merge_groups, pooled_protocol
+from fopro_lab.evaluation.bootstrap import mean_over_trainings
+from fopro_lab.evaluation.compare import family, group_families, merge_groups, pooled_protocol
 from tests.evaluation.toy_runs import groups, predictions, write_run
 
 COUNTS = (40, 30, 20, 12)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fopro_lab.evaluation import intervals
+from fopro_lab.evaluation import bootstrap as intervals
 
 
 def test_bootstrap_weights_keep_each_class_and_draw_lesions_whole():

@@ -9,8 +9,7 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import ledger
-from fopro_lab.evaluation.ledger import Origin, fill_ledger, ledger_lines, read_ledger
-from fopro_lab.evaluation.ledger_rows import COLUMNS
+from fopro_lab.evaluation.ledger import COLUMNS, Origin, fill_ledger, ledger_lines, read_ledger
 
 COMMITTED = Path(__file__).resolve().parents[2] / "reports/ledger.csv"
 GALLERY = COMMITTED.parent / "gallery/isic_ham/headline.csv"

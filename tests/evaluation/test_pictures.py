@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.pictures import line_up, mean_of_known
+from fopro_lab.evaluation.bootstrap import line_up, mean_of_known
 from tests.evaluation.toy_runs import groups, predictions
 
 

@@ -5,12 +5,7 @@ import pandas as pd
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import (
-    check_predictions,
-    class_names,
-    read_predictions,
-    write_predictions,
-)
+from fopro_lab.evaluation import check_predictions, class_names, read_predictions, write_predictions
 
 
 def test_class_names_follow_the_order_of_the_logit_columns():

@@ -5,8 +5,8 @@ import pytest
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation import Run
-from fopro_lab.evaluation.prior_tables import PriorShift
-from fopro_lab.evaluation.priors import (
+from fopro_lab.evaluation.prior_shift import (
+    PriorShift,
     class_prior,
     implicit_prior,
     measure_under_prior,

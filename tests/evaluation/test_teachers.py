@@ -4,7 +4,7 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import Run, compare, compare_teachers, summarise, summarise_teachers
-from fopro_lab.evaluation.intervals import holm
+from fopro_lab.evaluation.bootstrap import holm
 from tests.evaluation.toy_runs import predictions, write_run
 
 

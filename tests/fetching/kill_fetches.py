@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from fopro_lab.fetching import fetch
+from fopro_lab.data.fetch import fetch
 
 
 def main(address: str, root: Path, moments: list[float]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from fopro_lab.fetching.downloads import Patience
+from fopro_lab.data.fetch import Patience
 
 HASTY = Patience(connect=2.0, read=0.3, attempts=3, pause=0.01)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from fopro_lab.fetching.publishers import RemoteFile, Source, find_source
+from fopro_lab.data.fetch import RemoteFile, Source, find_source
 from tests.fetching.loopback import Shop
 
 CODES = "MEL NV BCC AK BKL DF VASC SCC UNK".split()

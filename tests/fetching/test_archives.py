@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fopro_lab.fetching import archives
-from fopro_lab.fetching.archives import UnsafeArchive, safe_name, unpack
+from fopro_lab.data import fetch as archives
+from fopro_lab.data.fetch import UnsafeArchive, safe_name, unpack
 
 GOOD = {"pictures/a.jpg": b"a" * 3000, "pictures/deep/b.jpg": b"b", "notes.txt": b""}
 EVIL_NAMES = [

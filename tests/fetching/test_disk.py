@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from fopro_lab.data import fetch as disk
+from fopro_lab.data.fetch import check_disk, disk_told
 from fopro_lab.errors import WorkError
-from fopro_lab.fetching import disk
-from fopro_lab.fetching.disk import check_disk, disk_told
 
 
 def test_check_disk_leaves_some_space(tmp_path, monkeypatch):

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from fopro_lab.data import fetch as disk
+from fopro_lab.data import fetch as downloads
+from fopro_lab.data.fetch import ResumingDownloader
 from fopro_lab.errors import WorkError
-from fopro_lab.fetching import disk, downloads
-from fopro_lab.fetching.downloads import ResumingDownloader
 from tests.fetching.loopback import HASTY, Manners, Shop
 
 CONTENT = random.Random(0).randbytes(100_000)
@@ -278,8 +279,8 @@ def test_a_disk_that_fills_up_is_told_and_the_download_resumed(shop, tmp_path, m
 
 
 def test_progress_is_plain_lines_without_a_terminal(shop, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("fopro_lab.progress.QUIET_SECONDS", 0.0)
-    monkeypatch.setattr("fopro_lab.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("fopro_lab.io.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("fopro_lab.io.LINE_SECONDS", 0.0)
     shop.manners = Manners(pause=0.001)
     assert bring(shop, tmp_path, progress=True) == CONTENT
     lines = capsys.readouterr().err.splitlines()

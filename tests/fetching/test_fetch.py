@@ -14,10 +14,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from fopro_lab.data import fetch as archives
+from fopro_lab.data.fetch import (
+    UnsafeArchive,
+    WrongBytes,
+    data_folder,
+    fetch,
+    fetch_source,
+    fetched_place,
+    find_source,
+)
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.fetching import archives, data_folder, fetch, fetched_place, find_source
-from fopro_lab.fetching.archives import UnsafeArchive
-from fopro_lab.fetching.fetch import WrongBytes, fetch_source
 from tests.fetching.loopback import HASTY, Manners
 from tests.fetching.publications import (
     ISIC_IDS,

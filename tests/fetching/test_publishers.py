@@ -2,9 +2,8 @@ import re
 
 import pytest
 
+from fopro_lab.data.fetch import SIZES, find_source, medmnist_facts, source_names
 from fopro_lab.errors import InputError
-from fopro_lab.fetching import find_source, source_names
-from fopro_lab.fetching.publishers import SIZES, medmnist_facts
 
 
 @pytest.mark.parametrize("name", source_names())

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fopro_lab.errors import ShapeError
-from fopro_lab.fourier.maps import coarse_shape, mirror, resample
+from fopro_lab.fourier.prompt import coarse_shape, mirror, resample
 
 sides = st.integers(1, 13)
 

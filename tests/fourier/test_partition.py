@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import apply_gain, radial_frequency
-from fopro_lab.fourier.partition import (
+from fopro_lab.fourier.rings import (
     checked_edges,
     ring_edges,
     ring_energy,

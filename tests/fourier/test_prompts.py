@@ -5,7 +5,7 @@ import torch
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import FourierPrompt, apply_gain
-from fopro_lab.fourier.partition import ring_gain
+from fopro_lab.fourier.rings import ring_gain
 
 FORMS = ["generator", "shared", "ring", "radial", "image"]
 DRAWN = FORMS[:-1]  # whose gain does not depend on the picture

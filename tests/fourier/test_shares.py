@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fopro_lab.fourier import FourierPrompt, random_gain_like
-from fopro_lab.fourier.shares import Share, draw
+from fopro_lab.fourier.prompt import Share, draw
 
 
 def seeded() -> torch.Generator:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.fourier.spectrum import (
+from fopro_lab.fourier.rings import (
     at_least_single,
     cached_grid,
     check_images,

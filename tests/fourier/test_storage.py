@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.fourier.storage import read_prompt, write_prompt
+from fopro_lab.fourier.prompt import read_prompt, write_prompt
 
 SETTINGS = FourierPrompt("ring", rings=2).settings
 CELLS = {"cells": torch.zeros(3, 3)}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.fourier.waves import sum_of_waves, waves_shape
+from fopro_lab.fourier.prompt import sum_of_waves, waves_shape
 
 
 def slow_sum(coefficients, height, width):

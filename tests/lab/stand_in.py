@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fopro_lab.data.isic_splits import CLASSES, RANKED
-from fopro_lab.fetching import find_source
-from fopro_lab.fetching.records import note_complete
+from fopro_lab.data.fetch import find_source, note_complete
+from fopro_lab.data.published_splits import CLASSES, RANKED
 
 SIZES = {"train": 5, "val": 2, "test": 2}  # pictures of each class
 TRAINING = SIZES["train"] * len(CLASSES)

@@ -4,7 +4,7 @@ import torch
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import apply_gain, ring_energy, ring_gain
-from fopro_lab.lab.bands import BandLens, bump_gains, preset_gains, ring_means, scale_bands
+from fopro_lab.widgets.bands import BandLens, bump_gains, preset_gains, ring_means, scale_bands
 
 EDGES = [0, 0.25, 0.5, 0.75]
 

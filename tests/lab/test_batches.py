@@ -10,11 +10,9 @@ import time
 import pytest
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.lab import run_plan
-from fopro_lab.lab.dry_run import dry_run
-from fopro_lab.lab.executors.devices import visible_devices
-from fopro_lab.lab.executors.local import LocalExecutor
-from fopro_lab.lab.nodes import plan_nodes
+from fopro_lab.reports import run_plan
+from fopro_lab.reports.plan import plan_nodes
+from fopro_lab.reports.run import LocalExecutor, dry_run, visible_devices
 
 PLAN = "reports/plans/plan.yaml"
 
@@ -36,8 +34,8 @@ def test_a_hanging_cell_is_interrupted_at_its_limit_and_the_rest_goes_on(house):
 
 
 def test_a_cell_that_heeds_no_interrupt_is_killed(house, monkeypatch):
-    from fopro_lab.lab import kernels
-    from fopro_lab.lab.execute import Job, execute
+    from fopro_lab.reports import run as kernels
+    from fopro_lab.reports.run import Job, execute
 
     monkeypatch.setattr(kernels, "_ASK_AGAIN", 0.5)
     deaf = "import time\nwhile True:\n    try:\n        time.sleep(60)\n"
@@ -48,7 +46,7 @@ def test_a_cell_that_heeds_no_interrupt_is_killed(house, monkeypatch):
 
 
 def test_a_kernel_that_fails_to_start_is_started_again(house, monkeypatch):
-    from fopro_lab.lab import execute as module
+    from fopro_lab.reports import run as module
 
     path, whole, calls = house.notebook("a", "", "print(1)"), module.kernel_class, []
 
@@ -183,13 +181,13 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(house):
 def test_a_copy_that_finds_the_disk_full_fails_alone(house, monkeypatch):
     import errno
 
-    from fopro_lab.lab import execute as module
+    from fopro_lab.reports import run as module
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     path = house.notebook("a", "", "print(1)")
-    monkeypatch.setattr("fopro_lab.files.os.replace", full)
+    monkeypatch.setattr("fopro_lab.io.os.replace", full)
     outcome = module.execute(module.Job("a", str(path), "out/a.ipynb", "out/a.html"))
     assert outcome.failure == "out/a.ipynb: the disk is full; free some space and start again"
     assert not list(house.out.glob("*"))
@@ -230,7 +228,7 @@ def test_devices_that_are_chosen_already_are_respected(two_gpus, monkeypatch, ch
 def test_more_jobs_than_gpus_share_them_in_turn(two_gpus, monkeypatch):
     executor, told = LocalExecutor(jobs=3, most=9), []
     monkeypatch.setattr(
-        "fopro_lab.lab.executors.local.Runner",
+        "fopro_lab.reports.run.Runner",
         lambda environment: told.append(environment["CUDA_VISIBLE_DEVICES"]),
     )
     for slot in range(3):
@@ -257,7 +255,7 @@ def test_an_unforeseen_fault_of_one_notebook_costs_no_other(house, monkeypatch):
 
 
 def test_stop_reaches_a_runner_that_is_being_started(monkeypatch):
-    from fopro_lab.lab.execute import Job, Outcome
+    from fopro_lab.reports.run import Job, Outcome
 
     starting = threading.Event()
 
@@ -275,7 +273,7 @@ def test_stop_reaches_a_runner_that_is_being_started(monkeypatch):
         def stop(self):
             self.ended.set()
 
-    monkeypatch.setattr("fopro_lab.lab.executors.local.Runner", Slow)
+    monkeypatch.setattr("fopro_lab.reports.run.Runner", Slow)
     executor, told = LocalExecutor(jobs=1, most=1), []
     thread = threading.Thread(target=lambda: told.append(executor.work(Job("a", "", "", ""))))
     thread.start()

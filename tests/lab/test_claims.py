@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.lab.claims import claim_findings
-from fopro_lab.lab.figures import plot_claim
+from fopro_lab.plots.results import claim_findings, plot_claim
 
 
 def claims(**changes):

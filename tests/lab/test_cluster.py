@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.lab import run_plan
+from fopro_lab.reports import run_plan
 
 PLAN = "reports/plans/plan.yaml"
 
@@ -68,6 +68,6 @@ def worker_above(kernel) -> int:
     """The worker that a kernel belongs to: above the runner, below the nanny's process."""
     for parent in kernel.parents():
         words = " ".join(parent.cmdline())
-        if "fopro_lab.lab.execute" not in words and "ipykernel" not in words:
+        if "fopro_lab.reports.run" not in words and "ipykernel" not in words:
             return parent.pid
     raise AssertionError("no worker above the kernel")

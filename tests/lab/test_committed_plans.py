@@ -9,9 +9,9 @@ import torch
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
-from fopro_lab.lab.dry_run import dry_run
-from fopro_lab.lab.nodes import plan_nodes
 from fopro_lab.models import load_teacher
+from fopro_lab.reports.plan import plan_nodes
+from fopro_lab.reports.run import dry_run
 from fopro_lab.training import distill
 from tests.lab.stand_in import (
     TRAINING,
@@ -158,7 +158,7 @@ def test_a_published_plan_names_the_one_input_that_is_missing(here_and_now, tmp_
 @pytest.mark.parametrize("plan", [MOCO, DINO], ids=["moco", "dinov2"])
 def test_a_node_of_a_published_plan_trains(here_and_now, tmp_path, monkeypatch, plan):
     """Its knobs fit together: data, split, teacher at its size, student, prompt and recipe."""
-    monkeypatch.setattr("fopro_lab.training.references.PICTURES", 4)  # stand for natural ones
+    monkeypatch.setattr("fopro_lab.training.statistics.PICTURES", 4)  # stand for natural ones
     weights = [] if plan == MOCO else [f"weights={here_and_now / 'dinov2.pth'}"]
     nodes = plan_nodes(plan, out="out", settings=[*SHORT, *weights])
     (node,) = [node for node in nodes if node.name == "train-fopro-0"]

@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.files import write_json
-from fopro_lab.lab.dry_run import dry_run
-from fopro_lab.lab.needs import missing_inputs
-from fopro_lab.lab.nodes import plan_nodes
-from fopro_lab.lab.records import Record, node_key, write_record
+from fopro_lab.io import write_json
+from fopro_lab.reports.plan import missing_inputs, plan_nodes
+from fopro_lab.reports.run import Record, dry_run, node_key, write_record
 
 TRAIN = """dataset: str = "phantom"
 pictures: int = 160
@@ -139,7 +137,7 @@ def test_dry_run_tells_what_is_kept_and_how_long_the_rest_took(house, plan):
 
 def test_a_dry_run_says_kept_where_a_report_keeps(house):
     """The same plan after a real report: everything is kept, and no step is to do."""
-    from fopro_lab.lab import run_plan
+    from fopro_lab.reports import run_plan
 
     house.notebook("01_look", 'mark: int = 1\nout_dir: str = "out"', "print(mark)")
     house.plan({"look": {"notebook": "01_look"}})
@@ -162,7 +160,7 @@ def test_a_dry_run_says_kept_where_a_report_keeps(house):
     ],
 )
 def test_dry_run_refuses_what_a_report_refuses(house, plan, options, words):
-    from fopro_lab.lab import run_plan
+    from fopro_lab.reports import run_plan
 
     for run in (dry_run, run_plan):
         with pytest.raises(InputError) as told:

@@ -12,8 +12,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
+from fopro_lab import plots as figures
 from fopro_lab.errors import InputError, ShapeError, WorkError
-from fopro_lab.lab import figures
 
 
 @pytest.fixture(autouse=True)
@@ -382,7 +382,7 @@ def test_save_figure_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
 
 
 def test_importing_figures_imports_no_torch():
-    code = "import sys, fopro_lab.lab.figures; sys.exit('torch' in sys.modules)"
+    code = "import sys, fopro_lab.plots; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

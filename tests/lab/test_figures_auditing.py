@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fopro_lab import plots as figures
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.lab import figures
-from fopro_lab.lab.figures.auditing import LEVEL_LOOKS
+from fopro_lab.plots.data import LEVEL_LOOKS
 
 
 @pytest.fixture(autouse=True)

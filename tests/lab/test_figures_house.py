@@ -18,8 +18,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from fopro_lab.lab import figures
-from fopro_lab.lab.figures.style import GROUP_COLORS, METHOD_COLORS, METHOD_MARKERS
+from fopro_lab import plots as figures
+from fopro_lab.plots.style import GROUP_COLORS, METHOD_COLORS, METHOD_MARKERS
 
 PROTOCOL = "house/protocol/seed0"
 UNIT = re.compile(

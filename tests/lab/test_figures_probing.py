@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fopro_lab import plots as figures
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.lab import figures
 
 LOW, HIGH = [0.0, 0.25, 0.5], [0.25, 0.5, 0.75]
 

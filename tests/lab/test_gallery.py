@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fopro_lab.errors import InputError
-from fopro_lab.lab.gallery import make_gallery
+from fopro_lab.reports.pages import make_gallery
 
 
 @pytest.fixture

@@ -8,11 +8,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fopro_lab.lab.filters import chosen_parameters
-from fopro_lab.lab.headlines import as_headline, headline
-from fopro_lab.lab.index import index_page, write_index
-from fopro_lab.lab.outcomes import NodeReport, Report, duration
-from fopro_lab.lab.thumbnails import thumbnail
+from fopro_lab.reports.pages import (
+    as_headline,
+    chosen_parameters,
+    headline,
+    index_page,
+    thumbnail,
+    write_index,
+)
+from fopro_lab.reports.plan import NodeReport, Report, duration
 
 
 @pytest.fixture
@@ -252,7 +256,7 @@ def test_a_disk_that_takes_no_thumbnail_is_not_told_as_a_damaged_picture(
     def refused(*args, **keys):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("fopro_lab.lab.thumbnails.atomic_path", refused)
+    monkeypatch.setattr("fopro_lab.reports.pages.atomic_path", refused)
     with pytest.raises(PermissionError):
         index_page(report, out=tmp_path)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.lab.nodes import plan_nodes
+from fopro_lab.reports.plan import plan_nodes
 
 
 @pytest.fixture

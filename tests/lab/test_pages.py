@@ -7,8 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from fopro_lab.lab.fitting import fit
-from fopro_lab.lab.pages import notebook_page, stylesheet, write_notebook_page
+from fopro_lab.reports.pages import fit, notebook_page, stylesheet, write_notebook_page
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 

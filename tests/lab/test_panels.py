@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 
 from fopro_lab.fourier import ring_gain
-from fopro_lab.lab.bands import BandLens
-from fopro_lab.lab.panels import GAP, ProfilePanel, picture_panel
+from fopro_lab.widgets.bands import GAP, BandLens, ProfilePanel, picture_panel
 
 EDGES = [0, 0.25, 0.5, 0.75]
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.lab.parameters import declared_parameters, fit_value, nearest, read_cells
+from fopro_lab.reports.plan import declared_parameters, fit_value, nearest, read_cells
 
 
 def test_declared_parameters_reads_what_papermill_overlooks(house):

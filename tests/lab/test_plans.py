@@ -1,7 +1,7 @@
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.lab.plans import find_notebook, read_plan
+from fopro_lab.reports.plan import find_notebook, read_plan
 
 
 @pytest.mark.parametrize("text", ["title: x", "title: x\nnotebooks: {}", "title: [", "- x"])

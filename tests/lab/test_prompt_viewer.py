@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from fopro_lab.errors import InputError
+from fopro_lab.evaluation import runs as reading
+from fopro_lab.evaluation.runs import film_of, films_of
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.lab import films as reading
-from fopro_lab.lab.films import film_of, films_of
-from fopro_lab.lab.widgets.prompt_viewer import PromptViewer
-from fopro_lab.training import masks
+from fopro_lab.training import run_folder as masks
+from fopro_lab.widgets.viewers import PromptViewer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

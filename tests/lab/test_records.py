@@ -3,15 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from fopro_lab.lab.nodes import Node
-from fopro_lab.lab.records import (
-    Record,
-    forget_record,
-    node_key,
-    read_record,
-    write_record,
-)
-from fopro_lab.lab.states import files_states
+from fopro_lab.reports.plan import Node, files_states
+from fopro_lab.reports.run import Record, forget_record, node_key, read_record, write_record
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.lab import run_plan
+from fopro_lab.reports import run_plan
 
 DRAW = """
 from pathlib import Path

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.lab.widgets.run_comparer import RunComparer
+from fopro_lab.widgets.viewers import RunComparer
 from tests.evaluation.toy_runs import predictions, write_run
 
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.lab import serving
-from fopro_lab.lab.serving import explorer_notebook, free_port, page_notebook
+from fopro_lab.reports import serving
+from fopro_lab.reports.serving import explorer_notebook, free_port, page_notebook
 
 ROOT = Path(__file__).parents[2]
 SOME_KERNEL = "00000000-0000-0000-0000-000000000000"

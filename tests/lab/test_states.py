@@ -1,7 +1,6 @@
 import os
 
-from fopro_lab.lab.nodes import plan_nodes
-from fopro_lab.lab.states import files_states
+from fopro_lab.reports.plan import files_states, plan_nodes
 
 
 def test_only_a_text_with_a_separator_or_a_path_by_name_counts(tmp_path, monkeypatch):
@@ -26,5 +25,5 @@ def test_a_run_folder_follows_the_data_and_the_source(house, monkeypatch):
     (house.root / "cats/new.png").touch()
     second = run_dir()
     assert second != first
-    monkeypatch.setattr("fopro_lab.lab.nodes.package_hash", lambda: "another")
+    monkeypatch.setattr("fopro_lab.reports.plan.package_hash", lambda: "another")
     assert run_dir() != second

@@ -10,7 +10,7 @@ import pytest
 from fopro_lab import cli
 from fopro_lab.config import ProbeConfig, TrainConfig
 from fopro_lab.errors import InputError
-from fopro_lab.lab.teacher_pages import ask_teacher, read_student
+from fopro_lab.reports.notebook_pages import ask_teacher, read_student
 from fopro_lab.training import distill
 
 SMALL = ("pictures=120", "image_size=24", "rings=3", "gains=[0.0]", "resamples=50")

@@ -5,7 +5,7 @@ import torch
 
 from fopro_lab.errors import InputError
 from fopro_lab.models import load_teacher
-from fopro_lab.models.cifar_resnet import CifarResNet
+from fopro_lab.models.backbones import CifarResNet
 from tests.models import cifar
 
 

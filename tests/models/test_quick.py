@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from fopro_lab.models import Teacher, load_teacher, wrap_teacher
-from fopro_lab.models.quick import quick_teacher
+from fopro_lab.models.teacher import quick_teacher
 
 SIDE = 48
 

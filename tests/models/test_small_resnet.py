@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fopro_lab.models.small_resnet import ResidualBlock, SmallResNet
+from fopro_lab.models.backbones import ResidualBlock, SmallResNet
 from tests.models.toys import pictures
 
 

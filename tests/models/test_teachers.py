@@ -6,12 +6,11 @@ from torch import nn
 from torchvision.models import resnet50
 
 from fopro_lab.config import TeacherConfig
+from fopro_lab.data.fetch import find_source, note_complete
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.fetching import find_source
-from fopro_lab.fetching.records import note_complete
-from fopro_lab.files import sha256_file
+from fopro_lab.io import sha256_file
 from fopro_lab.models import load_from, load_teacher, wrap_teacher
-from fopro_lab.models.teachers import BUILTIN
+from fopro_lab.models.teacher import BUILTIN
 from tests.models.toys import (
     MEAN,
     STD,
@@ -215,7 +214,7 @@ def test_the_builtins_card_states_data_recipe_seed_and_accuracy(builtin):
 @pytest.mark.real
 def test_the_builtin_reaches_the_accuracy_on_its_card(builtin, shared):
     # All 300 held-out pictures of Caltech-101, recomputed from the archive.
-    from fopro_lab.training.natural import read_archive
+    from tools.natural import read_archive
 
     told = builtin.card["data"][1]
     archive = read_archive(shared / "data/natural" / told["archive"], sizes=(32,), first_label=200)

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fopro_lab.errors import InputError
-from fopro_lab.files import sha256_file
+from fopro_lab.io import sha256_file
 from fopro_lab.models.weights import CONTAINERS, PREFIXES, load_matching, read_weights
 from tests.models.toys import weights_of
 

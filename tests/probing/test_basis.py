@@ -3,12 +3,7 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import ring_edges, ring_masks
-from fopro_lab.probing.basis import (
-    basis_cells,
-    basis_wave,
-    plane_bins,
-    wave_size,
-)
+from fopro_lab.probing.heat_map import basis_cells, basis_wave, plane_bins, wave_size
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (6, 7)])

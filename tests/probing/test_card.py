@@ -7,13 +7,7 @@ import torch
 
 from fopro_lab.config import ProbeConfig
 from fopro_lab.errors import InputError
-from fopro_lab.probing import (
-    TeacherCard,
-    class_band_matrix,
-    read_by,
-    ring_response,
-    teacher_card,
-)
+from fopro_lab.probing import TeacherCard, class_band_matrix, read_by, ring_response, teacher_card
 
 EDGES = [0, 0.25, 0.5, 0.75]
 

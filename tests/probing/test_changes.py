@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.intervals import holm
-from fopro_lab.probing.changes import correct_for_many, measure_changes, sign_test
+from fopro_lab.evaluation.bootstrap import holm
+from fopro_lab.probing.class_bands import correct_for_many, measure_changes, sign_test
 
 
 @pytest.mark.parametrize(("better", "worse"), [(0, 6), (3, 4), (1, 9), (5, 5), (0, 0)])

@@ -10,8 +10,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain, radial_frequency, ring_gain, ring_parts
 from fopro_lab.models import load_teacher
 from fopro_lab.probing.class_bands import class_band_matrix
-from fopro_lab.probing.pictures import resampling_units
-from fopro_lab.probing.readers import fit_probe
+from fopro_lab.probing.features import fit_probe, resampling_units
 
 EDGES = [0, 0.25, 0.5, 0.75]  # the slow wave is in ring 0, the fast one in ring 1
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from fopro_lab.probing.discriminant import discriminant_scores
+from fopro_lab.probing.features import discriminant_scores
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -6,7 +6,7 @@ import torch
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import radial_frequency, ring_gain
-from fopro_lab.probing.gains import radial_gain
+from fopro_lab.probing.ring_response import radial_gain
 
 EDGES = [0, 0.2, 0.5, 0.75]
 

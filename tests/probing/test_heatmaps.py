@@ -3,11 +3,9 @@ import pytest
 import torch
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.probing import parts
-from fopro_lab.probing.basis import basis_wave
-from fopro_lab.probing.heatmaps import basis_heat_map, heat_plane
-from fopro_lab.probing.probe import LinearProbe
-from fopro_lab.probing.readers import read_by
+from fopro_lab.probing import heat_map as parts
+from fopro_lab.probing.features import LinearProbe, read_by
+from fopro_lab.probing.heat_map import basis_heat_map, basis_wave, heat_plane
 
 
 def photos(count=4, side=8, *, seed=0):

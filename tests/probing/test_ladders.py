@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from fopro_lab.errors import InputError
-from fopro_lab.probing.ladders import pass_ladder
-from fopro_lab.probing.readers import Reader, fit_probe
+from fopro_lab.probing.class_bands import pass_ladder
+from fopro_lab.probing.features import Reader, fit_probe
 
 CUTOFFS = [0.1, 0.2, 0.45]  # the slow wave has 0.125 cycles per pixel, the fast one 0.375
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fopro_lab.errors import ShapeError
-from fopro_lab.probing.phases import (
+from fopro_lab.probing.class_bands import (
     KINDS,
     amplitude_only,
     mean_amplitude,

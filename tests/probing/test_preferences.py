@@ -3,9 +3,8 @@ import pandas as pd
 import pytest
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.probing.drift_tables import drift_table, drifts_from_table
 from fopro_lab.probing.preferences import preference, preference_distances
-from fopro_lab.probing.rings import RingDrifts
+from fopro_lab.probing.ring_response import RingDrifts, drift_table, drifts_from_table
 
 EDGES = (0.0, 0.1, 0.2, 0.3, 0.4)
 

@@ -5,7 +5,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.probing.probe import STRENGTHS, linear_probe
+from fopro_lab.probing.features import STRENGTHS, linear_probe
 
 
 def clouds(count, *, classes=3, seed=0, noise=1.0):

@@ -8,8 +8,7 @@ from fopro_lab.data import batches, open_dataset, pack
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import apply_gain, ring_edges, ring_energy, ring_gain
 from fopro_lab.models import load_teacher, wrap_teacher
-from fopro_lab.probing.ring_checks import check_gains, check_rings
-from fopro_lab.probing.rings import ring_drifts, ring_response
+from fopro_lab.probing.ring_response import check_gains, check_rings, ring_drifts, ring_response
 
 EDGES = [0, 0.2, 0.5, 0.75]
 

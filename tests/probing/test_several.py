@@ -6,7 +6,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.fourier import ring_edges
 from fopro_lab.models import load_teacher
 from fopro_lab.probing import ask_teachers, relative_responses, ring_drifts
-from fopro_lab.probing.pictures import draw_rows
+from fopro_lab.probing.features import draw_rows
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from fopro_lab.data import Dataset, Pack
 from fopro_lab.errors import InputError
-from fopro_lab.probing.sources import COLUMNS, source_fingerprint
+from fopro_lab.probing.spectra import COLUMNS, source_fingerprint
 
 EDGES = [0, 0.25, 0.45, 0.75]
 LESIONS = 60

@@ -9,8 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.training.batch_norms import SharedBatchNorm, synchronised
-from fopro_lab.training.processes import Processes
+from fopro_lab.training.train import Processes, SharedBatchNorm, synchronised
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import torch
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training.actors import build_actors, build_prompt, generator_for, prompted
+from fopro_lab.training.train import build_actors, build_prompt, generator_for, prompted
 from tests.models.toys import pictures
 
 CPU = torch.device("cpu")

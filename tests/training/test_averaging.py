@@ -8,10 +8,8 @@ from torch import nn
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import prepare
 from fopro_lab.training import distill
-from fopro_lab.training.averaging import Average
-from fopro_lab.training.checkpoints import load_checkpoint
-from fopro_lab.training.epochs import train_epoch
-from fopro_lab.training.stages import build_stage
+from fopro_lab.training.run_folder import load_checkpoint
+from fopro_lab.training.train import Average, build_stage, train_epoch
 
 TINY = {"pictures": 96, "image_size": 16, "epochs": 2, "batch_size": 16, "prompt_rows": 4,
         "explore_steps": 1, "device": "cpu"}  # fmt: skip

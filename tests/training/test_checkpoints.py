@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.training.checkpoints import (
+from fopro_lab.training.run_folder import (
     DAMAGED,
     FILE,
     MARK,

@@ -15,11 +15,12 @@ from fopro_lab.data import open_from, pack, split_from
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, load_runs
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training import distill, run_name, saving
-from fopro_lab.training.checkpoints import load_checkpoint
-from fopro_lab.training.predicting import predict
+from fopro_lab.training import distill, run_name
+from fopro_lab.training import train as saving
+from fopro_lab.training.run_folder import load_checkpoint
+from fopro_lab.training.train import predict
 
-module = importlib.import_module("fopro_lab.training.distill")  # the function has its name
+module = importlib.import_module("fopro_lab.training.train")  # the function has its name
 
 TINY = {
     "pictures": 96,
@@ -164,7 +165,7 @@ def test_student_size_shrinks_what_the_student_sees(tmp_path):
 
 
 def test_an_unstable_rate_ends_with_one_line_and_keeps_the_epochs(tmp_path, monkeypatch):
-    import fopro_lab.training.epochs as epochs
+    import fopro_lab.training.train as epochs
 
     losses = epochs.batch_losses
 

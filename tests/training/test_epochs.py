@@ -10,10 +10,8 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.data import prepare
 from fopro_lab.errors import InputError
 from fopro_lab.training import distill
-from fopro_lab.training.epochs import drawn_counts, explore_epoch, train_epoch
-from fopro_lab.training.losses import balanced_softmax_loss
-from fopro_lab.training.objectives import TaskHead
-from fopro_lab.training.stages import Stage, build_stage
+from fopro_lab.training.losses import TaskHead, balanced_softmax_loss
+from fopro_lab.training.train import Stage, build_stage, drawn_counts, explore_epoch, train_epoch
 
 TINY = {"pictures": 96, "image_size": 16, "epochs": 2, "batch_size": 16, "prompt_rows": 4,
         "explore_steps": 1, "device": "cpu"}  # fmt: skip
@@ -100,7 +98,7 @@ def test_a_balanced_epoch_is_not_corrected_a_second_time(monkeypatch):
         losses.append(train_epoch(stage_of(config), 0)["loss"])
     # 1e-5: adding one number to all logits; the class sizes as counts differ by over 0.05.
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    import fopro_lab.training.epochs as epochs
+    import fopro_lab.training.train as epochs
 
     monkeypatch.setattr(epochs, "drawn_counts", lambda stage, epoch: stage.class_counts)
     config = tiny(method="bsm", sampler="class-balanced", epochs=1)

@@ -11,8 +11,8 @@ from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import build_student, wrap_teacher
 from fopro_lab.models.weights import load_matching, read_weights
 from fopro_lab.training import explore, natural_distance
-from fopro_lab.training.judging import shrink
-from fopro_lab.training.objectives import TaskHead
+from fopro_lab.training.losses import TaskHead
+from fopro_lab.training.train_prompt import shrink
 from tests.models.cifar import CifarResNet
 from tests.models.toys import norm_teacher, pictures
 from tests.training.explorations import COUNTS, labelled, message, run, same, snapshot
@@ -207,7 +207,7 @@ def test_the_distance_under_a_prompt_is_the_one_explore_measures():
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(monkeypatch):
     # A finite loss may have a gradient that is none; after that step nothing could be saved.
-    import fopro_lab.training.judging as judging
+    import fopro_lab.training.train_prompt as judging
 
     def rooted(gain):
         return (gain - 1).square().sum().sqrt()  # 0 at the start, and its slope is 0 / 0

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-import fopro_lab.training.epochs as epochs
+import fopro_lab.training.train as epochs
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import batches, paired_batches, prepare
 from fopro_lab.errors import WorkError
-from fopro_lab.training import checkpoints, distill
-from fopro_lab.training.guarding import deterministic, fitting_size
-from fopro_lab.training.stages import build_stage
+from fopro_lab.training import distill
+from fopro_lab.training import run_folder as checkpoints
+from fopro_lab.training.train import build_stage, deterministic, fitting_size
 
 TINY = {"pictures": 150, "image_size": 16, "epochs": 2, "batch_size": 16, "explore_steps": 2,
         "explore_every": 1, "prompt_rows": 4, "device": "cpu"}  # fmt: skip
@@ -211,7 +211,7 @@ def test_a_disk_that_fills_up_within_an_epoch_stops_a_run_that_can_go_on(tmp_pat
 def test_the_deterministic_mode_is_on_within_and_as_before_behind(tmp_path, monkeypatch):
     seen = []
     train = epochs.train_epoch
-    module = importlib.import_module("fopro_lab.training.distill")  # the function has its name
+    module = importlib.import_module("fopro_lab.training.train")  # the function has its name
 
     def looked(*args, **how):
         seen.append(torch.are_deterministic_algorithms_enabled())

@@ -7,8 +7,7 @@ from safetensors.torch import load_file
 from fopro_lab.config import TrainConfig
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import distill, explore
-from fopro_lab.training.checking import HeldOut
-from fopro_lab.training.masks import (
+from fopro_lab.training.run_folder import (
     MAPS_FILE,
     MOST,
     RINGS_FILE,
@@ -18,6 +17,7 @@ from fopro_lab.training.masks import (
     ring_rows,
     write_masks,
 )
+from fopro_lab.training.train_prompt import HeldOut
 from tests.models.toys import norm_teacher
 from tests.training.explorations import labelled, run, same, seeded, snapshot
 
@@ -134,7 +134,7 @@ def test_a_run_writes_its_masks_and_one_that_was_stopped_writes_the_same(tmp_pat
     places = table[["exploration", "step"]].drop_duplicates().to_numpy().tolist()
     assert places == [[1, step] for step in range(5)] + [[2, step] for step in range(1, 5)]
     assert (table["gain"][:9] == 1).all() and not (table["gain"][9:] == 1).all()
-    from fopro_lab.training.saving import Saver
+    from fopro_lab.training.train import Saver
 
     after, count = Saver.after_epoch, []
 

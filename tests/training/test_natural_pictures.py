@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import ring_energy
-from fopro_lab.training.natural_pictures import (
+from fopro_lab.training.statistics import (
     STORED,
     generated_pictures,
     measure_natural,

@@ -5,7 +5,7 @@ import torch
 
 from fopro_lab.errors import InputError
 from fopro_lab.models import build_student
-from fopro_lab.training.objectives import (
+from fopro_lab.training.losses import (
     TaskHead,
     confidence_loss,
     disagreement_loss,

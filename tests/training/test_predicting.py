@@ -6,8 +6,8 @@ from fopro_lab.data import make_split, open_dataset, pack
 from fopro_lab.errors import WorkError
 from fopro_lab.evaluation import read_predictions, write_predictions
 from fopro_lab.models import build_student
-from fopro_lab.training.judging import shrink
-from fopro_lab.training.predicting import predict, prediction_table
+from fopro_lab.training.train import predict, prediction_table
+from fopro_lab.training.train_prompt import shrink
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from PIL import Image
 
 from fopro_lab.config import PretrainConfig
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.models.small_resnet import SmallResNet
+from fopro_lab.models.backbones import SmallResNet
 from fopro_lab.models.weights import load_matching, read_weights
-from fopro_lab.training.natural import read_archive
-from fopro_lab.training.pretrain import (
+from tools.natural import read_archive
+from tools.pretrain import (
     as_stored,
     held_out_accuracy,
     pretrain,
@@ -85,7 +85,7 @@ def test_training_learns_and_rounds_as_stored(archives, tmp_path, capsys):
 
 def test_a_stopped_training_goes_on_to_the_same_weights(archives, tmp_path, monkeypatch):
     whole = pretrain(archives, config(), checkpoint=tmp_path / "a.pt")
-    from fopro_lab.training import pretrain as module
+    from tools import pretrain as module
 
     save = module._save
 

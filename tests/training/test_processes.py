@@ -17,8 +17,11 @@ import torch.distributed as dist
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import Run
-from fopro_lab.training import checkpoints, distill, saving, starting
-from fopro_lab.training.peers import Peers
+from fopro_lab.training import distill
+from fopro_lab.training import run_folder as checkpoints
+from fopro_lab.training import train as saving
+from fopro_lab.training import train as starting
+from fopro_lab.training.train import Peers
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import load_teacher, wrap_teacher
 from fopro_lab.training import explore, natural_distance, reference_of
-from fopro_lab.training.references import FLOOR, Moments, Reference, watched
+from fopro_lab.training.statistics import FLOOR, Moments, Reference, watched
 from tests.models.toys import norm_teacher, pictures, pool_teacher
 
 
@@ -153,7 +153,7 @@ def test_a_vit_is_compared_by_its_tokens(tmp_path):
     )
     assert all(len(moments.mean) == 64 for moments in reference.expected)
     # Moments over all tokens of all pictures at once: those of parts would leave their spread out.
-    from fopro_lab.training.natural_pictures import natural_pictures
+    from fopro_lab.training.statistics import natural_pictures
 
     with watched(teacher, reference.layers) as measured, torch.no_grad():
         teacher.encode(natural_pictures(128, size=16)[0])
@@ -213,7 +213,7 @@ def test_no_natural_pictures_are_said(tmp_path):
 def test_generated_pictures_are_nearer_to_photographs_than_lesions_are(shared):
     # By what its batch norms saw, the builtin teacher: 0.15 photographs, 0.16 generated ones, 0.24
     # photographs with their phases mixed, 0.68 lesions, 1.28 noise.
-    from fopro_lab.training.natural_pictures import natural_pictures
+    from fopro_lab.training.statistics import natural_pictures
 
     teacher = load_teacher("builtin")
     generated, photographs, lesions = (

@@ -8,9 +8,10 @@ from safetensors.torch import load_file
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import prepare
-from fopro_lab.training import checkpoints, distill, saving
-from fopro_lab.training.stages import build_stage
-from fopro_lab.training.standing import Position, Standing
+from fopro_lab.training import distill
+from fopro_lab.training import run_folder as checkpoints
+from fopro_lab.training import train as saving
+from fopro_lab.training.train import Position, Standing, build_stage
 
 TINY = {
     "pictures": 150,
@@ -103,7 +104,7 @@ def test_a_run_stopped_after_every_checkpoint_ends_with_the_same_bits(tmp_path, 
 
 
 def test_an_exploration_that_is_cut_is_repeated_to_the_same_bits(tmp_path, monkeypatch):
-    import fopro_lab.training.epochs as epochs
+    import fopro_lab.training.train as epochs
 
     config = tiny(method="fopro", explore_steps=4, checkpoint_minutes=0)
     whole = distill(config, out=tmp_path / "whole", verbose=False)

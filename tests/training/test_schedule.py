@@ -2,7 +2,7 @@ import pytest
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
-from fopro_lab.training.schedule import explores, prompted_share
+from fopro_lab.training.train_prompt import explores, prompted_share
 
 
 def when(**knobs):

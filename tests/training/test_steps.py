@@ -7,9 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from fopro_lab.config import StepConfig, TrainConfig
 from fopro_lab.data import batches, prepare
-from fopro_lab.training.epochs import train_epoch
-from fopro_lab.training.optimising import build_optimiser, skip_where
-from fopro_lab.training.stages import build_stage
+from fopro_lab.training.train import build_optimiser, build_stage, skip_where, train_epoch
 
 TINY = {"pictures": 150, "image_size": 16, "epochs": 1, "batch_size": 16, "augment": "none",
         "method": "ce", "device": "cpu"}  # fmt: skip

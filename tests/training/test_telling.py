@@ -3,8 +3,9 @@
 import pytest
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.training import distill, telling
-from fopro_lab.training.telling import Teller
+from fopro_lab.training import distill
+from fopro_lab.training import train as telling
+from fopro_lab.training.train import Teller
 
 
 @pytest.fixture

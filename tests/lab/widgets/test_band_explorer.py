@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from fopro_lab.config import DataConfig, TeacherConfig, TrainConfig
+from fopro_lab.config import DataConfig, TeacherConfig, TrainConfig, read_yaml
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.lab import BandExplorer
 from fopro_lab.models import load_teacher
-from fopro_lab.settings import read_yaml
 from fopro_lab.training import distill
+from fopro_lab.widgets import BandExplorer
 from tests.lab.widgets.conftest import KNOBS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -132,7 +131,7 @@ def test_teacher_and_student_follow_and_are_pending_until_then(asked):
 
 def test_student_is_asked_as_it_predicts(prepared, run, monkeypatch):
     """Of all validation pictures it finds as many as its own table of predictions says."""
-    monkeypatch.setattr("fopro_lab.lab.widgets.answers.PER_CLASS", 0)
+    monkeypatch.setattr("fopro_lab.widgets.networks.PER_CLASS", 0)
     explorer = BandExplorer(prepared.packed, split=prepared.split, runs={"student": run.path})
     explorer.controls.student.value = "student"
     explorer.flush()

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from fopro_lab.config import DataConfig, TeacherConfig
+from fopro_lab.config import DataConfig, TeacherConfig, read_yaml
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.lab import BandExplorer, DatasetChooser, open_explorer
-from fopro_lab.lab.widgets.pins import short_entry
 from fopro_lab.models import load_teacher
-from fopro_lab.settings import read_yaml
+from fopro_lab.widgets import BandExplorer, DatasetChooser, open_explorer
+from fopro_lab.widgets.bands import short_entry
 
 WEIGHTS = Path(__file__).resolve().parents[4] / "shared/weights"
 

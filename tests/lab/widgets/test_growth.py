@@ -7,8 +7,8 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import pytest
 
-from fopro_lab.lab import BandExplorer
 from fopro_lab.models import load_teacher
+from fopro_lab.widgets import BandExplorer
 
 LEFT = 500_000  # bytes; one picture kept a tick would be 70 times as much
 

@@ -2,7 +2,7 @@ import asyncio
 import threading
 import time
 
-from fopro_lab.lab.widgets.later import Later
+from fopro_lab.widgets.networks import Later
 
 
 def later_of(work, told, failed, **kwargs):

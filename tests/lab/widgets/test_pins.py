@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fopro_lab.lab import BandExplorer
+from fopro_lab.widgets import BandExplorer
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_half_a_pin_is_taken_away_so_that_its_name_is_free(explorer, tmp_path, m
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fopro_lab.lab.widgets.pins.atomic_path", full)
+        patch.setattr("fopro_lab.widgets.bands.atomic_path", full)
         assert not explorer.pin("a") and "No space left" in explorer.message.value
     assert not list(tmp_path.glob("a.*"))
     assert explorer.pin("a")

@@ -1,0 +1,22 @@
+"""Questions to the data before any model: is it sound, and what did the pipeline do to it?
+
+Entering this room imports no torch; the pipeline audit does when it is asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from fopro_lab.checks.report import Finding, Findings, check_data, examine
+
+if TYPE_CHECKING:
+    from fopro_lab.checks.pipeline import audit_pipeline
+
+__all__ = ["Finding", "Findings", "audit_pipeline", "check_data", "examine"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first asked for."""
+    if name == "audit_pipeline":
+        from fopro_lab.checks.pipeline import audit_pipeline
+
+        return audit_pipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,541 @@
+"""The door: `fopro ...`. Each command reads its words, calls one room and says what it did.
+
+Rooms are imported inside the commands: `fopro --help` waits for neither torch nor pandas.
+"""
+
+import json
+import math
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from typer.exceptions import TyperException
+
+from fopro_lab.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from fopro_lab.config import Config
+
+    ConfigType = TypeVar("ConfigType", bound=Config)
+
+
+KINDS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+}
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="One knob; may be repeated.")
+]
+FromFile = Annotated[
+    str, typer.Option("-f", "--file", metavar="FILE.yaml", help="Knobs from a file; --set wins.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
+Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+
+
+def read_config(kind: "type[ConfigType]", settings: list[str], file: str) -> "ConfigType":
+    """Build a config from a file and ``--set``, the latter on top, entry by entry."""
+    from fopro_lab.config import merged, parse_settings, read_yaml
+
+    return kind.from_mapping(
+        merged(read_yaml(file) if file else {}, parse_settings(settings), kind=kind)
+    )
+
+
+def show(values: dict[str, Any], *, as_json: bool) -> None:
+    """Print names and values, a line each, or as JSON."""
+    if as_json:
+        print(json.dumps(values, indent=2, default=str))
+        return
+    width = max(map(len, values))
+    for name, value in values.items():
+        print(f"{name:<{width}}  {json.dumps(value, default=str).strip(chr(34))}")
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or above.")],
+    baseline: Annotated[str, typer.Option(help="Method to compare with.")] = "bsm",
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a page into --out, else ./comparison.")
+    ] = False,
+    out: Out = "",
+    latex: Annotated[
+        str, typer.Option(metavar="FILE.tex", help="Tables for a paper, by booktabs.")
+    ] = "",
+    markdown: Annotated[
+        str, typer.Option(metavar="FILE.md", help="The same tables as Markdown.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods over the same test pictures, paired, with intervals.
+
+    With --html a page is written, with its figures, tables as CSV and parquet, and tables for a
+    paper. Runs that have no partner of their seed and fold, or are not finished, are named on
+    stderr and on the page.
+    """
+    from fopro_lab.evaluation import compare as compare_runs
+    from fopro_lab.evaluation import dropped_lines, load_runs, pairings
+    from fopro_lab.io import atomic_path
+
+    found = load_runs(runs, unfinished=True)
+    done = [run for run in found if run.complete]
+    if html or latex or markdown:
+        from fopro_lab.reports.notebook_pages import Comparison_compare_pages as Comparison
+        from fopro_lab.reports.notebook_pages import write_comparison_page
+
+        whole = Comparison.of(found, baseline)
+        table = whole.differences
+    else:
+        table = compare_runs(done, baseline)
+    for line in dropped_lines(pairings(found, baseline)):
+        print(f"fopro: {line}", file=sys.stderr)
+    for file, text in ((latex, "latex"), (markdown, "markdown")):
+        if file:
+            with atomic_path(file) as temporary:
+                temporary.write_text(getattr(whole, text)(), encoding="utf-8")
+    if html:
+        command = shlex.join(["fopro", *sys.argv[1:]])
+        page = write_comparison_page(whole, out=Path(out or "comparison"), command=command)
+    elif out:
+        with atomic_path(Path(out) / "comparison.csv") as temporary:
+            table.to_csv(temporary, index=False)
+    if as_json:
+        print(table.to_json(orient="records", indent=2))
+        return
+    for row in table[table["scope"] != "class"].itertuples():
+        known = math.isfinite(row.low) and math.isfinite(row.high)
+        interval = f"{row.low:+.3f} to {row.high:+.3f}" if known else "no interval"
+        print(
+            f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "
+            f"{row.difference:+.3f} ({interval})  n {row.n}, seeds {row.seeds}"
+        )
+    if html:
+        print(page)
+
+
+data_app = typer.Typer(help="Data sets: what is there, whether it is sound, decode once.", **KINDS)
+
+
+@data_app.command("list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets that can be opened, what can be fetched, and what was."""
+    from fopro_lab.data.fetch import fetched_place, find_source, source_names
+
+    sources = [find_source(name) for name in source_names()]
+    places = {source.name: fetched_place(source.name) for source in sources}
+    if as_json:
+        facts = [
+            {"name": s.name, "place": places[s.name], "licence": s.licence, "citation": s.citation}
+            for s in sources
+        ]
+        print(json.dumps(facts, indent=2, default=str))
+        return
+    from fopro_lab.data.phantom import PICTURES
+    from fopro_lab.io import in_bytes
+
+    print(f"phantom  procedural, deterministic, 8 classes, 64 px, {PICTURES} pictures by default")
+    print("PATH     a folder a class, or pictures with a CSV (image, class, group, source, split)")
+    print("\nFrom their publishers, with `fopro data fetch NAME`; isic2019-lt opens isic2019:")
+    for source in sources:
+        size = in_bytes(source.size) if source.size else "size unknown"
+        state = places[source.name] or f"not fetched, {size}"
+        print(f"{source.name:<20} {state}; {source.licence}")
+    print("medmnist:NAME-64, -128 and -224 are the same pictures, larger")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A source, see `fopro data list`.")],
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Folder of all sources, else $FOPRO_DATA.")
+    ] = "",
+    mirror: Annotated[
+        str, typer.Option(metavar="URL", help="Address with FOLDER/FILE, else $FOPRO_MIRROR.")
+    ] = "",
+) -> None:
+    """Bring a data set, splits or weights from their publisher; goes on where it was stopped."""
+    from fopro_lab.data.fetch import fetch
+
+    print(fetch(name, out=out or None, mirror=mirror))
+
+
+@data_app.command("check")
+def data_check(
+    settings: Settings = [], file: FromFile = "", as_json: AsJson = False, out: Out = ""
+) -> None:
+    """Examine pictures and split: unreadable, doubled, leaking, entangled, too few.
+
+    A verdict a line: ok; note, know it; warn, results hold but are weaker than they look; fail,
+    pictures cannot be used or results on this split would be wrong. Exit code 0 also with
+    warnings, since no real data are without; 1 if a verdict is "fail"; 2 if the input was wrong.
+    With --out all tables, as CSV, and the figures are written to a folder.
+    """
+    from fopro_lab.checks import check_data
+    from fopro_lab.config import DataConfig
+
+    found = check_data(read_config(DataConfig, settings, file))
+    if out:
+        from fopro_lab.reports.notebook_pages import write_checkup
+
+        write_checkup(found, out=Path(out))
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2, allow_nan=False))
+    else:
+        show(found.facts, as_json=False)
+        print("", *found.count_lines(), "", *found.lines(), *found.unreadable_lines(), sep="\n")
+    failed = [finding.what for finding in found.findings if finding.level == "fail"]
+    if failed:
+        raise WorkError(f"not fit for use as it is: {', '.join(dict.fromkeys(failed))}")
+
+
+@data_app.command("pack")
+def data_pack(
+    settings: Settings = [],
+    file: FromFile = "",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the whole file with its checksums.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Decode every picture once into the cache; goes on where it was stopped."""
+    from fopro_lab.config import DataConfig
+    from fopro_lab.data.prepare import pack_from
+
+    config = read_config(DataConfig, settings, file)
+    packed = pack_from(config, verify=verify)
+    facts = {
+        "dataset": packed.dataset.name,
+        "file": packed.path,
+        "bytes": packed.images.nbytes,
+        "decoder": config.decoder,
+        "interpolation": config.interpolation,
+        "left out": packed.left_out if as_json else len(packed.left_out),
+    } | ({"checksums": "hold"} if verify else {})
+    if as_json:
+        show({"pictures": len(packed), "size": packed.size} | facts, as_json=True)
+        return
+    print(f"packed {len(packed)} pictures of {packed.size} px")
+    show(facts, as_json=False)
+    for reason in packed.left_out.values():
+        print(f"  {reason}")
+
+
+def explore(
+    settings: Settings = [],
+    file: FromFile = "",
+    port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 is any that is free.")] = 8866,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Whether to open the page.")
+    ] = True,
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Folder for its figures; else none is kept.")
+    ] = "",
+) -> None:
+    """Serve the band explorer as a page on this machine, and print its address.
+
+    The address holds a token, without which nobody reaches the page. Paths are seen from the
+    current folder, and what "Pin" writes lands there in pins/. Ctrl-C ends page and kernels.
+    """
+    from fopro_lab.config import parse_settings, read_yaml
+    from fopro_lab.reports.serving import serve_explorer
+
+    values = {**(read_yaml(file) if file else {}), **parse_settings(settings)}
+    serve_explorer(values, port=port, browser=browser, out=out)
+
+
+def gallery(
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="Folder of a finished report.")],
+    out: Out = "",
+    take: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NODE/]FILE", help="Take this file; * is any letters; repeatable."),
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="KB", help="Largest size of a picture.")] = 150,
+) -> None:
+    """Copy the figures of a finished report that a README shows, and say where they are from.
+
+    Without --out into reports/gallery/NAME, by the report's name. Beside the figures lie README.md
+    and manifest.json: plan, settings, commit, date, and each file's source and hash.
+    """
+    from fopro_lab.reports.pages import make_gallery
+
+    folder = Path(report)
+    place = Path(out or Path("reports") / "gallery" / folder.resolve().name)
+    print(make_gallery(folder, out=place, chosen=take or [], limit=limit))
+
+
+_Names = list[str] | None
+
+
+def report(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="YAML file: notebooks and knobs.")],
+    out: Out = "",
+    settings: Settings = [],
+    file: Annotated[
+        _Names,
+        typer.Option("-f", "--file", metavar="FILE.yaml", help="Pinned knobs; repeatable."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(help="Notebooks at a time; 0 is one a GPU, or one a core without.")
+    ] = 0,
+    executor: Annotated[
+        str, typer.Option(metavar="WHERE", help="local, dask or dask://HOST:PORT.")
+    ] = "local",
+    only: Annotated[
+        _Names,
+        typer.Option("--only", metavar="NAME", help="Execute this notebook alone; repeatable."),
+    ] = None,
+    again: Annotated[
+        _Names,
+        typer.Option("--again", metavar="NAME", help="Execute it even if unchanged; repeatable."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Execute every notebook, even if unchanged.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the --set and -f of the report that lies there."),
+    ] = False,
+    limit: Annotated[
+        str, typer.Option(metavar="MINUTES", help="Longest time a notebook, for all of the plan.")
+    ] = "",
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Dry run: the graph, the cost and what is missing.")
+    ] = False,
+) -> None:
+    """Execute a plan's notebooks and print the path of its index page.
+
+    What is unchanged is always kept: notebook, parameters, package, input files and what it waits
+    for. The same command twice goes on where the first ended. --resume needs no --set and no -f:
+    it takes those of the report that lies in the folder, and fails where none lies. --again and
+    --fresh execute what is unchanged, too; a training run that lies complete is taken up.
+
+    -f gives knobs that the explorer pinned, or any of a plan; --set wins over it. On dask each
+    notebook is a task, one a thread of a worker; all must see the same folders.
+
+    With --plan nothing is executed or written: every notebook is listed with what it waits for,
+    then the cost as far as it is known, and each input that is missing, with the way to get it.
+    Exit code 1 if something is missing, 0 if the plan is ready.
+    """
+    folder = Path(out or Path("reports") / Path(plan).stem)
+    options = {"--only": only, "--again": again, "--fresh": fresh, "--resume": resume}
+    given = [name for name, value in options.items() if value]
+    if plan_only and given:
+        raise InputError(
+            f"{given[0]}: expected without --plan, which shows the whole plan; leave it out"
+        )
+    if plan_only:
+        _tell_plan(plan, folder, settings, file or [], jobs)
+        return
+    from fopro_lab.reports.plan import limit_seconds
+    from fopro_lab.reports.run import run_plan
+
+    index = run_plan(
+        plan,
+        out=folder,
+        settings=settings,
+        files=file or [],
+        jobs=jobs,
+        executor=executor,
+        only=only or [],
+        again=again or [],
+        fresh=fresh,
+        limit=limit_seconds(limit, name="--limit", unit="min"),
+        resume=resume,
+    )
+    print(index)
+
+
+def _tell_plan(plan: str, folder: Path, settings: list[str], files: list[str], jobs: int) -> None:
+    from fopro_lab.reports.run import dry_run
+
+    told = dry_run(plan, out=folder, settings=settings, files=files, jobs=jobs)
+    print("\n".join(told.lines()))
+    if not told.ready:
+        count = len(told.missing) + len(told.wrong)
+        raise WorkError(f"not ready: {count} missing or wrong, see above; nothing was executed")
+
+
+teachers_app = typer.Typer(help="Frozen teachers: list, check, pre-train the built-in.", **KINDS)
+
+
+@teachers_app.command("list")
+def teachers_list() -> None:
+    """List how a teacher can be named."""
+    print("builtin            ResNet-10, 32 to 64 px, in the package, no file needed")
+    print("timm:NAME          any model of timm, with weights=FILE")
+    print("torchvision:NAME   any classification model of torchvision, with weights=FILE")
+    print("cifar-resnetDEPTH  the ResNets of CIFAR-10, 32 px, with weights=FILE")
+    print("moco-v2-resnet50   the published teacher, after `fopro data fetch moco-v2`")
+
+
+@teachers_app.command("check")
+def teachers_check(settings: Settings = [], file: FromFile = "", as_json: AsJson = False) -> None:
+    """Load a teacher and print its card: input, hash, key coverage."""
+    from fopro_lab.config import TeacherConfig
+    from fopro_lab.models import load_from
+
+    show(load_from(read_config(TeacherConfig, settings, file)).card, as_json=as_json)
+
+
+@teachers_app.command("pretrain")
+def teachers_pretrain(
+    out: Out = "builtin-teacher",
+    settings: Settings = [],
+    file: FromFile = "",
+    probe: Annotated[
+        str, typer.Option(metavar="PATH", help="Data set on which to measure the features.")
+    ] = "",
+) -> None:
+    """Pre-train the built-in teacher on natural pictures; goes on where it was stopped."""
+    from fopro_lab.config import PretrainConfig
+    from tools.builtin import make_builtin
+
+    card = make_builtin(read_config(PretrainConfig, settings, file), out=Path(out), probe=probe)
+    print(json.dumps(card, indent=2))
+
+
+def train(
+    out: Out = "",
+    settings: Settings = [],
+    file: FromFile = "",
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every knob, its value and meaning.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one student: method=ce, bsm, ekd, fopro or random."""
+    from fopro_lab.config import TrainConfig, explained
+
+    try:
+        config = read_config(TrainConfig, settings, file)
+    except InputError as error:  # started by torchrun, one process a machine says it
+        error.told = os.environ.get("LOCAL_RANK", "0") != "0"
+        raise
+    if print_config:
+        print(explained(config))
+        return
+    from fopro_lab.training import distill, is_first, run_name
+
+    run = distill(config, out=out or Path("runs") / run_name(config))
+    if not is_first():
+        return
+    scores = run.table(resamples=1000)
+    headline = scores[scores["scope"] != "class"]
+    if as_json:
+        print(headline.to_json(orient="records", indent=2))
+        return
+    best, chosen = run.manifest["best_epoch"], run.manifest["scores"]["val_balanced_accuracy"]
+    print(f"{run.path}: best epoch {best}, validation balanced accuracy {chosen:.3f}; on test:")
+    for row in headline.itertuples():
+        known = row.low == row.low  # NaN: too few pictures for an interval
+        interval = f"{row.low:.3f} to {row.high:.3f}" if known else "no interval"
+        print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({interval})  n {row.n}")
+
+
+def probe(
+    cards: Annotated[
+        list[str] | None, typer.Argument(metavar="[DIR...]", help="With --compare: cards' folders.")
+    ] = None,
+    out: Out = "",
+    settings: Settings = [],
+    file: FromFile = "",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Lay cards side by side instead of making one.")
+    ] = False,
+) -> None:
+    """Ask a teacher which frequencies it prefers: tables, figures and a page in a folder.
+
+    `fopro probe --set teacher=...` writes a teacher's card and prints the path of its page; a heat
+    map that was stopped goes on. `fopro probe --compare DIR DIR...` lays such cards side by side,
+    and says whether teachers differ more than measurements of one teacher do.
+    """
+    if compare:
+        from fopro_lab.reports.notebook_pages import write_comparison
+
+        folders = [Path(card) for card in cards or []]
+        print(write_comparison(folders, out=Path(out or Path("probes") / "compared")))
+        return
+    if cards:
+        raise InputError(f"{cards[0]}: folders are taken with --compare; a teacher with --set")
+    from fopro_lab.config import ProbeConfig
+    from fopro_lab.reports.notebook_pages import write_teacher_card
+
+    config = read_config(ProbeConfig, settings, file)
+    stem = f"{Path(config.dataset).name}-{config.teacher}".replace(":", "_")
+    print(write_teacher_card(config, out=Path(out or Path("probes") / stem)))
+
+
+def ledger(
+    headline: Annotated[
+        str, typer.Argument(metavar="[HEADLINE.csv]", help="Numbers of notebook 05 to write in.")
+    ] = "",
+    commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "",
+    day: Annotated[str, typer.Option("--date", help="Of the runs, YYYY-MM-DD.")] = "",
+    command: Annotated[str, typer.Option(help="What makes the runs again.")] = "",
+    teacher: Annotated[str, typer.Option(help="As the config names it.")] = "",
+    student: Annotated[str, typer.Option(help="As the config names it.")] = "",
+    protocol: Annotated[str, typer.Option(help="Readable name, for rows that are new.")] = "",
+    file: Annotated[str, typer.Option("--file", help="The ledger.")] = "reports/ledger.csv",
+) -> None:
+    """Check and print the ledger: published numbers beside ours; or write a report's into it.
+
+    With HEADLINE.csv its numbers are written into the rows of their protocol, method, teacher and
+    student; published cells are never touched, and a wrong row leaves the file as it is.
+    """
+    from fopro_lab.evaluation.ledger import Origin, fill_ledger, ledger_lines, read_ledger
+
+    if headline:
+        origin = Origin(commit, day, command, teacher, student, protocol)
+        print(f"{file}: {fill_ledger(file, headline, origin=origin)} rows filled")
+        return
+    print("\n".join(ledger_lines(read_ledger(file))))
+
+
+HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed pictures."
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
+app = typer.Typer(help=HELP, **KINDS)
+app.add_typer(data_app, name="data")
+app.add_typer(teachers_app, name="teachers")
+for command in (train, probe, report, compare, explore, gallery, ledger):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run a command: exit code 0 done, 1 the work failed, 2 the input was wrong."""
+    try:
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:
+            _leave(
+                "stopped; what was finished is kept, the same command goes on from there", code=1
+            )
+        sys.exit(code)
+    except TyperException as error:
+        told = error.format_message()
+        if told.startswith("Usage:"):  # a command without words is answered by its help
+            print(told, file=sys.stderr)
+            sys.exit(error.exit_code)
+        _leave(f"{told} (see --help)", code=error.exit_code)
+    except (InputError, WorkError) as error:
+        code = 2 if isinstance(error, InputError) else 1
+        if error.told:  # by another of several processes, or within the run
+            sys.exit(code)
+        _leave(str(error), code=code)
+    except BrokenPipeError:
+        os._exit(1)  # whoever read the output is gone; flushing it again would only complain
+    except Exception as error:
+        if os.environ.get("FOPRO_DEBUG"):
+            raise
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        _leave(f"unexpected {told} (FOPRO_DEBUG=1 shows where; please report it)", code=1)
+
+
+def _leave(message: str, *, code: int) -> None:
+    print(f"fopro: {message}", file=sys.stderr)
+    sys.exit(code)

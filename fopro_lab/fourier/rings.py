@@ -1,0 +1,339 @@
+"""Rings: the half spectrum divided by radial frequency, in cycles per pixel.
+
+Ring ``k`` is ``(edges[k], edges[k + 1]]``. DC is in no ring, and the corners beyond 0.5 cycles per
+pixel, where only diagonal waves reach, are a ring of their own.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, wraps
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fopro_lab.errors import InputError, ShapeError
+
+
+def cached_grid(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Remember the last 32 constant tensors that ``build`` made, for hashable arguments.
+
+    They are made outside inference mode, so that a later training step may use what an earlier
+    evaluation made, and never remembered while torch traces, when they are not real tensors.
+
+    Example:
+        >>> count = cached_grid(lambda n: torch.arange(n))
+        >>> count(3) is count(3)
+        True
+    """
+    remembered = lru_cache(maxsize=32)(build)
+
+    @wraps(build)
+    def grid(*arguments: Any) -> Tensor:
+        if torch.compiler.is_compiling():
+            return build(*arguments)
+        with torch.inference_mode(False):
+            return remembered(*arguments)
+
+    return grid
+
+
+def frequencies(count: int, *, device: torch.device | str | None = None) -> Tensor:
+    """Return the signed frequency of each of ``count`` samples in ``fft`` order.
+
+    They are divided, not multiplied by ``1 / count`` as in ``torch.fft.fftfreq``, so that 3 / 10 is
+    0.3 and lies on a ring edge of 0.3.
+
+    Args:
+        count: Number of samples, at least 1.
+        device: Where the tensor lives.
+
+    Returns:
+        ``(count,)``, cycles per pixel, in [-0.5, 0.5), float64.
+
+    Example:
+        >>> frequencies(4).tolist()
+        [0.0, 0.25, -0.5, -0.25]
+    """
+    index = torch.arange(count, device=device, dtype=torch.float64)
+    return torch.where(index * 2 < count, index, index - count) / count
+
+
+def radial_frequency(
+    height: int,
+    width: int,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return the radial frequency ``sqrt(fu^2 + fv^2)`` of each bin of a half spectrum.
+
+    Args:
+        height: Rows of the picture, pixels, at least 1.
+        width: Columns of the picture, pixels, at least 1.
+        device: Where the tensor lives.
+        dtype: Floating type of the result.
+
+    Returns:
+        ``(height, width // 2 + 1)``, cycles per pixel, in [0, sqrt(0.5)].
+
+    Raises:
+        ShapeError: If a side is below 1.
+
+    Example:
+        >>> radial_frequency(4, 4)[:, 0].tolist()
+        [0.0, 0.25, 0.5, 0.25]
+    """
+    if height < 1 or width < 1:
+        raise ShapeError(f"height, width: expected 1 or more pixels, got ({height}, {width})")
+    rows = frequencies(height, device=device)
+    columns = frequencies(width, device=device)[: width // 2 + 1]
+    return torch.hypot(rows[:, None], columns[None, :]).to(dtype)
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """Return half precision values in single precision and all others as they are.
+
+    Half precision FFTs want sides that are powers of two, and bfloat16 has none.
+
+    Example:
+        >>> at_least_single(torch.zeros(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse what is not a real batch of pictures.
+
+    Raises:
+        ShapeError: If there are not four axes.
+        InputError: If the type is not a real floating one.
+
+    Example:
+        >>> check_images(torch.zeros(1, 3, 4, 4))
+    """
+    if images.ndim != 4:
+        raise ShapeError(f"images: expected (B, C, H, W), got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise InputError(f"images: expected a real floating type, got {images.dtype}")
+
+
+def check_gain(images: Tensor, gain: Tensor) -> None:
+    """Refuse a gain that does not fit the pictures, or is no amplitude's factor.
+
+    Raises:
+        ShapeError: If it does not broadcast to the half spectrum.
+        InputError: If it is not of a real floating type, or is negative, infinite or NaN.
+
+    Example:
+        >>> check_gain(torch.zeros(1, 3, 4, 4), torch.full((4, 3), -1.0))
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: gain: expected finite factors of 0 or more, got -1 to -1
+    """
+    *leading, height, width = images.shape
+    half = (*leading, height, width // 2 + 1)
+    fits = gain.ndim <= 4 and all(
+        side in (1, full) for side, full in zip(gain.shape[::-1], half[::-1], strict=False)
+    )
+    if not fits:
+        raise ShapeError(
+            f"gain: expected (B, C, H, W // 2 + 1) = {half} or what broadcasts to it, "
+            f"got {tuple(gain.shape)}"
+        )
+    if not gain.is_floating_point():
+        raise InputError(f"gain: expected a real floating type, got {gain.dtype}")
+    if torch.compiler.is_compiling() or not gain.numel():
+        return  # a traced tensor has no values
+    low, high = (float(bound) for bound in torch.aminmax(gain.detach()))  # NaN if one is NaN
+    if not 0 <= low <= high < float("inf"):
+        raise InputError(f"gain: expected finite factors of 0 or more, got {low:g} to {high:g}")
+
+
+CORNER = 0.75  # cycles per pixel; above sqrt(0.5), the frequency of the half plane's corner
+
+
+def ring_edges(count: int) -> list[float]:
+    """Return edges of ``count`` equally wide rings up to 0.5, and of the ring of the corners.
+
+    Args:
+        count: Rings between 0 and 0.5 cycles per pixel, at least 1.
+
+    Returns:
+        ``count + 2`` edges, cycles per pixel, from 0 to 0.75.
+
+    Raises:
+        InputError: If ``count`` is below 1.
+
+    Example:
+        >>> ring_edges(4)
+        [0.0, 0.125, 0.25, 0.375, 0.5, 0.75]
+    """
+    if count < 1:
+        raise InputError(f"count: expected 1 or more rings, got {count}")
+    return [0.5 * ring / count for ring in range(count + 1)] + [CORNER]
+
+
+def ring_masks(
+    height: int,
+    width: int,
+    edges: Sequence[float],
+    *,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Mark the bins of each frequency ring ``(edges[k], edges[k + 1]]``.
+
+    Args:
+        height: Rows of the picture, pixels.
+        width: Columns of the picture, pixels.
+        edges: ``R + 1`` increasing frequencies from 0 on, cycles per pixel.
+        device: Where the tensor lives.
+
+    Returns:
+        Boolean ``(R, height, width // 2 + 1)``. DC is in no ring; edges from 0 to 0.75 partition
+        the rest. A ring narrower than a bin may be empty.
+
+    Raises:
+        InputError: If the edges do not increase, start below 0 or are fewer than two.
+
+    Example:
+        >>> ring_masks(4, 4, [0, 0.25, 0.75]).sum(dim=(1, 2)).tolist()
+        [3, 8]
+    """
+    index = _ring_index(height, width, checked_edges(edges), torch.device(device or "cpu"))
+    rings = torch.arange(1, len(edges), device=index.device)
+    return index == rings[:, None, None]
+
+
+def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int) -> Tensor:
+    """Spread one gain per ring over the half spectrum, constant within a ring.
+
+    Args:
+        gains: ``(..., R)``, dimensionless, non-negative.
+        edges: ``R + 1`` edges as in `ring_masks`, cycles per pixel.
+        height: Rows of the picture, pixels.
+        width: Columns of the picture, pixels.
+
+    Returns:
+        ``(..., height, width // 2 + 1)``, 1 at DC and outside the rings, differentiable.
+
+    Raises:
+        ShapeError: If ``gains`` does not hold one gain per ring.
+        InputError: If the edges are wrong.
+
+    Example:
+        >>> ring_gain(torch.tensor([2.0, 3.0]), [0, 0.25, 0.75], height=2, width=4)[0].tolist()
+        [1.0, 2.0, 3.0]
+    """
+    checked = checked_edges(edges)
+    if gains.shape[-1:] != (len(edges) - 1,):
+        raise ShapeError(f"gains: expected (..., {len(edges) - 1}), got {tuple(gains.shape)}")
+    index = _ring_index(height, width, checked, gains.device)
+    one = torch.ones_like(gains[..., :1])
+    return torch.cat([one, gains, one], dim=-1)[..., index]
+
+
+def ring_energy(images: Tensor, edges: Sequence[float]) -> Tensor:
+    """Return how much of each picture's variance lies in each ring (Parseval).
+
+    Columns other than 0 and ``W / 2`` stand for two frequencies and count twice. Over a partition
+    (edges from 0 to 0.75) the rings sum to the variance over the pixels; DC is left out.
+
+    Args:
+        images: Real batch, ``(B, C, H, W)``.
+        edges: ``R + 1`` edges as in `ring_masks`, cycles per pixel.
+
+    Returns:
+        ``(B, C, R)``, in the squared unit of ``images``, single precision or better.
+
+    Raises:
+        ShapeError: If ``images`` has no four axes.
+        InputError: If the edges or the type are wrong.
+
+    Example:
+        >>> x = torch.rand(2, 3, 8, 8)
+        >>> total = ring_energy(x, [0, 0.25, 0.75]).sum(dim=2)
+        >>> torch.allclose(total, x.var(dim=(2, 3), correction=0))
+        True
+    """
+    check_images(images)
+    checked = checked_edges(edges)
+    height, width = images.shape[-2:]
+    with torch.autocast(images.device.type, enabled=False):
+        spectrum = torch.fft.rfft2(at_least_single(images), norm="forward")
+        power = spectrum.real.square() + spectrum.imag.square()
+        weights = _ring_weights(height, width, checked, images.device, power.dtype)
+        return power.flatten(-2) @ weights
+
+
+def ring_parts(images: Tensor, edges: Sequence[float]) -> Iterator[Tensor]:
+    """Yield the part of each picture that lies in each ring, from one forward transform.
+
+    ``images + (gain - 1) * part`` is the picture with that ring scaled by ``gain``.
+
+    Args:
+        images: Real batch, ``(B, C, H, W)``.
+        edges: ``R + 1`` edges as in `ring_masks`, cycles per pixel.
+
+    Yields:
+        ``R`` batches ``(B, C, H, W)`` of mean zero, in the unit and type of ``images``.
+
+    Raises:
+        ShapeError: If ``images`` has no four axes.
+        InputError: If the edges or the type are wrong.
+
+    Example:
+        >>> x = torch.rand(2, 3, 8, 8)
+        >>> parts = sum(ring_parts(x, [0, 0.25, 0.75]))
+        >>> torch.allclose(parts + x.mean(dim=(2, 3), keepdim=True), x, atol=1e-6)
+        True
+    """
+    check_images(images)
+    height, width = images.shape[-2:]
+    masks = ring_masks(height, width, edges, device=images.device)
+    spectrum = torch.fft.rfft2(at_least_single(images))
+    for mask in masks:
+        yield torch.fft.irfft2(spectrum * mask, s=(height, width)).to(images.dtype)
+
+
+def checked_edges(edges: Sequence[float]) -> tuple[float, ...]:
+    """Return ring edges as a tuple, or say what is wrong with them.
+
+    Raises:
+        InputError: If the edges do not increase, start below 0 or are fewer than two.
+
+    Example:
+        >>> checked_edges([0.5, 0.25])
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: edges: expected two or more increasing frequencies from 0 on,
+        in cycles per pixel, got [0.5, 0.25]
+    """
+    checked = tuple(float(edge) for edge in edges)
+    increasing = all(low < high for low, high in pairwise(checked))
+    if len(checked) < 2 or not increasing or checked[0] < 0 or not math.isfinite(checked[-1]):
+        raise InputError(
+            "edges: expected two or more increasing frequencies from 0 on, in cycles per pixel, "
+            f"got {list(checked)}"
+        )
+    return checked
+
+
+@cached_grid
+def _ring_index(height: int, width: int, edges: tuple[float, ...], device: torch.device) -> Tensor:
+    """Number each bin's ring from 1 on; 0 is DC or below the rings, ``R + 1`` is above them."""
+    radius = radial_frequency(height, width, dtype=torch.float64)
+    return torch.bucketize(radius, torch.tensor(edges, dtype=torch.float64)).to(device)
+
+
+@cached_grid
+def _ring_weights(
+    height: int, width: int, edges: tuple[float, ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Count how many frequencies of each ring a bin stands for, ``(H * (W // 2 + 1), R)``."""
+    twice = torch.full((width // 2 + 1,), 2.0, dtype=dtype, device=device)
+    twice[0] = 1
+    if width % 2 == 0:
+        twice[-1] = 1
+    masks = ring_masks(height, width, edges, device=device)
+    return (masks * twice).flatten(1).T.contiguous()

@@ -1,1 +1,0 @@
-"""Widgets: what a person moves by hand in a notebook or on the explorer's page."""

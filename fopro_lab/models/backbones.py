@@ -1,0 +1,327 @@
+"""The small ResNets of CIFAR-10: teachers that may be smaller than their student."""
+
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fopro_lab.errors import InputError
+from fopro_lab.models.weights import Weights, load_matching
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with batch norm around a shortcut (He et al., CVPR 2016, fig. 2).
+
+    Args:
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+        stride: 1 keeps the size, 2 halves it.
+
+    Example:
+        >>> ResidualBlock(8, 16, stride=2)(torch.rand(1, 8, 6, 6)).shape
+        torch.Size([1, 16, 3, 3])
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map ``(B, inputs, H, W)`` to ``(B, outputs, H / stride, W / stride)``."""
+        hidden = torch.relu(self.bn1(self.conv1(images)))
+        return torch.relu(self.bn2(self.conv2(hidden)) + self.shortcut(images))
+
+
+class SmallResNet(nn.Module):
+    """Residual network of ten layers whose first convolution halves the picture.
+
+    Takes normalised pictures of any size from 16 px on; the published ResNet-10 layout with a
+    3 x 3 stem, so that pictures of 32 and 64 px keep a map to pool over.
+
+    Args:
+        width: Channels of the first of four stages; each next stage doubles them.
+        classes: Outputs of the linear head; 0 leaves it out.
+
+    Example:
+        >>> SmallResNet(width=8, classes=5)(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 5])
+    """
+
+    def __init__(self, *, width: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        widths = [width, width, 2 * width, 4 * width, 8 * width]
+        self.layers = nn.Sequential(
+            *(ResidualBlock(widths[k], widths[k + 1], stride=1 if k == 0 else 2) for k in range(4))
+        )
+        self.feature_dim = widths[-1]
+        self.fc = nn.Linear(self.feature_dim, classes) if classes else nn.Identity()
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map normalised pictures ``(B, 3, H, W)`` to pooled features ``(B, D)``."""
+        hidden = torch.relu(self.bn1(self.conv1(images)))
+        return self.layers(hidden).mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised pictures ``(B, 3, H, W)`` to logits ``(B, classes)``."""
+        return self.fc(self.features(images))
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The only metadata handed to an architecture: a file must not choose what else timm does.
+ARCHITECTURE_METADATA = ("pad_type", "global_pool")
+
+
+class TimmFeatures(nn.Module):
+    """Pooled features of a timm model, before its classifier.
+
+    Example:
+        >>> import timm
+        >>> TimmFeatures(timm.create_model("resnet18"))(torch.rand(1, 3, 64, 64)).shape
+        torch.Size([1, 512])
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model  # timm's models share these methods, but no class that has them
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised pictures ``(B, 3, H, W)`` to features ``(B, D)``."""
+        return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+
+
+def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
+    """Build a timm model and fill it.
+
+    Args:
+        architecture: Name in timm, such as ``resnet50`` or ``vit_small_patch14_dinov2``.
+        weights: From `read_weights`.
+
+    Returns:
+        What `Teacher` takes: body, head, mean, std, input_size, feature_dim, resize, card.
+
+    Raises:
+        InputError: If timm does not know the name, or the weights do not fit.
+    """
+    import timm  # costs a second, so only where it is used
+
+    if not timm.is_model(architecture):
+        near = ", ".join(get_close_matches(architecture, timm.list_models(), n=3)) or "none"
+        raise InputError(f"teacher: timm has no model '{architecture}'; near: {near}")
+    defaults = timm.get_pretrained_cfg(architecture)
+    assert defaults is not None
+    classifier = defaults.classifier if isinstance(defaults.classifier, str) else "head"
+    classes = _classes(weights, classifier)
+    options: dict[str, Any] = {
+        key: value for key, value in weights.metadata.items() if key in ARCHITECTURE_METADATA
+    }
+    fixed = bool(defaults.fixed_input_size)
+    if fixed:
+        options["dynamic_img_size"] = True
+    try:
+        try:
+            model: Any = timm.create_model(architecture, num_classes=classes, **options)
+        except TypeError:  # of the networks of fixed size only some can be told another one
+            options.pop("dynamic_img_size", None)
+            model = timm.create_model(architecture, num_classes=classes, **options)
+    except (TypeError, AssertionError) as error:
+        raise InputError(
+            f"weights: {weights.path}: its metadata does not suit {architecture} ({error})"
+        ) from None
+    card = load_matching(model, weights)
+    return _parts(
+        TimmFeatures(model),
+        model.get_classifier() if classes else None,
+        weights,
+        mean=defaults.mean,
+        std=defaults.std,
+        input_size=defaults.input_size[-1],
+        resize=fixed,
+        card=card,
+    )
+
+
+def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
+    """Build a torchvision classification model and fill it; as `build_timm`."""
+    from torchvision import models  # costs four seconds, so only where it is used
+
+    if architecture not in models.list_models(module=models):
+        raise InputError(f"teacher: torchvision has no classification model '{architecture}'")
+    skeleton = models.get_model(architecture, weights=None)
+    linear = [key for key, layer in skeleton.named_modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise InputError(
+            f"teacher: torchvision's {architecture} has no linear classifier to cut before; "
+            "build it yourself and use wrap_teacher"
+        )
+    name = linear[-1]
+    classes = _classes(weights, name)
+    model = (
+        models.get_model(architecture, weights=None, num_classes=classes) if classes else skeleton
+    )
+    # A self-supervised checkpoint has no head, or one of another width: it is left out.
+    card = load_matching(model, weights, ignore=() if classes else (name,))
+    head = model.get_submodule(name)
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, nn.Identity())
+    return _parts(
+        model,
+        head if classes else None,
+        weights,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        input_size=224,
+        resize=architecture.startswith(("vit_", "swin")),
+        card=card,
+    )
+
+
+def _classes(weights: Weights, classifier: str) -> int:
+    """Count the rows of the file's classifier; 0 where it has none."""
+    found = [v for k, v in weights.state.items() if f".{k}".endswith(f".{classifier}.weight")]
+    return int(found[0].shape[0]) if found and found[0].ndim == 2 else 0
+
+
+def _parts(
+    body: nn.Module,
+    head: nn.Module | None,
+    weights: Weights,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    input_size: int,
+    resize: bool,
+    card: dict[str, Any],
+) -> dict[str, Any]:
+    def numbers(key: str, default: tuple[float, ...]) -> list[float]:
+        text = weights.metadata.get(key)
+        try:
+            return [float(value) for value in text.split(",")] if text else list(default)
+        except ValueError:
+            raise InputError(
+                f"weights: {weights.path}: metadata {key}: expected numbers, got '{text}'"
+            ) from None
+
+    side = int(numbers("input_size", (input_size,))[-1])
+    body.eval()
+    try:
+        with torch.inference_mode():
+            features = body(torch.zeros(1, 3, side, side))
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"weights: {weights.path}: its architecture takes no picture of {side} px ({error})"
+        ) from None
+    return {
+        "body": body,
+        "head": head,
+        "mean": numbers("mean", mean),
+        "std": numbers("std", std),
+        "input_size": side,
+        "feature_dim": int(features.shape[-1]),
+        "resize": resize,
+        "card": card,
+    }
+
+
+PREFIX = "cifar-resnet"
+SIDE = 32  # pixels
+WIDTH = 16  # channels of the first stage; the last has four times as many
+CLASSES = 10
+
+
+class CifarResNet(nn.Module):
+    """ResNet of depth ``6 n + 2`` for pictures of 32 px, pooled features ``(B, 64)``.
+
+    Shortcuts have no weights (option A): a strided slice with zero channels on both sides.
+
+    Args:
+        depth: 20, 32, 44, 56, 110, ...
+
+    Source: He et al., CVPR 2016, arXiv:1512.03385, section 4.2.
+
+    Example:
+        >>> import torch
+        >>> CifarResNet(20)(torch.rand(2, 3, 40, 48)).shape
+        torch.Size([2, 64])
+    """
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(3, WIDTH, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTH)
+        self.layer1 = _stage(WIDTH, WIDTH, stride=1, blocks=blocks)
+        self.layer2 = _stage(WIDTH, 2 * WIDTH, stride=2, blocks=blocks)
+        self.layer3 = _stage(2 * WIDTH, 4 * WIDTH, stride=2, blocks=blocks)
+        self.linear = nn.Linear(4 * WIDTH, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised pictures ``(B, 3, H, W)`` to features ``(B, 64)``."""
+        maps = F.relu(self.bn1(self.conv1(images)))
+        return self.layer3(self.layer2(self.layer1(maps))).mean(dim=(2, 3))
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride = stride
+        self.zeros = (outputs - inputs) // 2  # channels on either side
+
+    def forward(self, maps: Tensor) -> Tensor:
+        changed = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(maps)))))
+        kept = maps[:, :, :: self.stride, :: self.stride]
+        return F.relu(changed + F.pad(kept, (0, 0, 0, 0, self.zeros, self.zeros)))
+
+
+def _stage(inputs: int, outputs: int, *, stride: int, blocks: int) -> nn.Sequential:
+    later = [_Block(outputs, outputs, 1) for _ in range(blocks - 1)]
+    return nn.Sequential(_Block(inputs, outputs, stride), *later)
+
+
+def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
+    """Build ``cifar-resnetDEPTH`` and fill it.
+
+    Args:
+        name: Such as ``cifar-resnet56``.
+        weights: From `read_weights`.
+
+    Returns:
+        What `Teacher` takes; pictures of any size from 32 px on go in as they are.
+
+    Raises:
+        InputError: For a depth that there is not, or weights that do not fit.
+    """
+    text = name.removeprefix(PREFIX)
+    depth = int(text) if text.isdecimal() else 0
+    if depth < 8 or depth > 1202 or depth % 6 != 2:
+        raise InputError(
+            f"teacher: expected {PREFIX} with a depth of 6 n + 2, such as {PREFIX}20 or "
+            f"{PREFIX}56, got '{name}'"
+        )
+    network = CifarResNet(depth)
+    card = load_matching(network, weights)
+    head, network.linear = network.linear, nn.Identity()  # type: ignore[assignment]
+    return {
+        "body": network,
+        "head": head,
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "input_size": SIDE,
+        "feature_dim": 4 * WIDTH,
+        "card": card,
+    }

@@ -1,0 +1,126 @@
+"""Students: the network that is trained, its projector and its second head."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fopro_lab.errors import InputError
+from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD, SmallResNet
+from fopro_lab.models.weights import load_matching, read_weights
+
+SMALL_WIDTH = 12  # 0.17 million weights: a step takes milliseconds on a CPU
+
+
+class StudentOutput(NamedTuple):
+    """What one pass gives; the last two are None for a student without a teacher.
+
+    Attributes:
+        features: ``h``, ``(B, F)``.
+        logits: ``a = W h``, ``(B, K)``; the only one used at inference.
+        projection: ``q = P(h)``, ``(B, D)``, in the teacher's width.
+        second_logits: ``b = V q``, ``(B, K)``.
+    """
+
+    features: Tensor
+    logits: Tensor
+    projection: Tensor | None
+    second_logits: Tensor | None
+
+
+class Student(nn.Module):
+    """A small network with the projector and second head of EKD.
+
+    The second head reads the classes from the projection, which keeps the projector from
+    carrying the distillation alone (FoPro-KD, section III-B). Pictures in [0, 1] are normalised
+    inside.
+
+    Args:
+        backbone: Maps normalised pictures to features ``(B, F)``.
+        width: F.
+        classes: K.
+        teacher_dim: D; 0 builds neither projector nor second head.
+
+    Example:
+        >>> student = build_student("small", classes=8, teacher_dim=256)
+        >>> student(torch.rand(2, 3, 64, 64)).projection.shape
+        torch.Size([2, 256])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, *, width: int, classes: int, teacher_dim: int) -> None:
+        super().__init__()
+        # Channels last is what CPU and GPU convolutions want; the numbers stay the same.
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.classifier = nn.Linear(width, classes)
+        self.projector: nn.Module | None = None
+        self.second_classifier: nn.Module | None = None
+        if teacher_dim:
+            self.projector = nn.Sequential(
+                nn.Linear(width, teacher_dim),
+                nn.BatchNorm1d(teacher_dim),
+                nn.ReLU(),
+                nn.Linear(teacher_dim, teacher_dim),
+            )
+            self.second_classifier = nn.Linear(teacher_dim, classes)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> StudentOutput:
+        """Map pictures ``(B, 3, H, W)`` in [0, 1] to all outputs; what training needs."""
+        features = self.backbone(self._normalised(images))
+        projection = None if self.projector is None else self.projector(features)
+        second = None if self.second_classifier is None else self.second_classifier(projection)
+        return StudentOutput(features, self.classifier(features), projection, second)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Map pictures ``(B, 3, H, W)`` in [0, 1] to logits ``(B, K)``; what inference needs."""
+        return self.classifier(self.backbone(self._normalised(images)))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        normalised = (images - self.mean) / self.std
+        return normalised.contiguous(memory_format=torch.channels_last)
+
+
+def build_student(
+    name: str, *, classes: int, teacher_dim: int = 0, seed: int = 0, weights: str = ""
+) -> Student:
+    """Build a student with weights that depend on nothing but the seed.
+
+    Args:
+        name: ``small`` (0.17 million weights, for a CPU) or ``resnet18`` (11 million).
+        classes: K, 2 or more.
+        teacher_dim: Width of the teacher's features; 0 for a baseline.
+        seed: Of the initial weights; the global generator is left as it is.
+        weights: File with a backbone to start from; empty starts at random.
+
+    Returns:
+        The student, in training mode.
+
+    Raises:
+        InputError: For an unknown name, fewer than two classes, or weights that do not fit.
+
+    Example:
+        >>> build_student("small", classes=8)(torch.rand(1, 3, 64, 64)).logits.shape
+        torch.Size([1, 8])
+    """
+    if classes < 2:
+        raise InputError(f"classes: expected 2 or more, got {classes}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if name == "small":
+            backbone: nn.Module = SmallResNet(width=SMALL_WIDTH, classes=0)
+            width = 8 * SMALL_WIDTH
+        elif name == "resnet18":
+            from torchvision.models import resnet18  # costs four seconds, so only here
+
+            backbone, width = resnet18(weights=None), 512
+            backbone.fc = nn.Identity()
+        else:
+            raise InputError(f"student: expected one of 'small', 'resnet18', got '{name}'")
+        student = Student(backbone, width=width, classes=classes, teacher_dim=teacher_dim)
+    if weights:
+        load_matching(student.backbone, read_weights(weights))
+    return student

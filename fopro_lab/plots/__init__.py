@@ -1,0 +1,72 @@
+"""Every figure of the laboratory: a table in, axes out. Nothing is computed here, no torch."""
+
+from fopro_lab.evaluation import METHOD_LABELS
+from fopro_lab.plots.bench import plot_ratios
+from fopro_lab.plots.data import (
+    plot_checkup,
+    plot_class_counts,
+    plot_class_sources,
+    plot_leaks,
+    plot_pairs,
+    plot_pictures,
+    plot_pipeline,
+    plot_spectra,
+)
+from fopro_lab.plots.probing import (
+    plot_channel_response,
+    plot_class_bands,
+    plot_fingerprint,
+    plot_heat_map,
+    plot_ladder,
+    plot_phases,
+    plot_preferences,
+    plot_ring_response,
+    plot_teacher_bands,
+    plot_teacher_responses,
+)
+from fopro_lab.plots.prompts import plot_class_gains, plot_gain, plot_radial_gain
+from fopro_lab.plots.results import (
+    plot_claim,
+    plot_class_recall,
+    plot_comparison,
+    plot_exploration,
+    plot_group_recall,
+    plot_history,
+)
+from fopro_lab.plots.style import GROUP_COLORS, METHOD_COLORS, in_house_style, save_figure
+
+__all__ = [
+    "GROUP_COLORS",
+    "METHOD_COLORS",
+    "METHOD_LABELS",
+    "in_house_style",
+    "plot_channel_response",
+    "plot_checkup",
+    "plot_claim",
+    "plot_class_bands",
+    "plot_class_counts",
+    "plot_class_gains",
+    "plot_class_recall",
+    "plot_class_sources",
+    "plot_comparison",
+    "plot_exploration",
+    "plot_fingerprint",
+    "plot_gain",
+    "plot_group_recall",
+    "plot_heat_map",
+    "plot_history",
+    "plot_ladder",
+    "plot_leaks",
+    "plot_pairs",
+    "plot_phases",
+    "plot_pictures",
+    "plot_pipeline",
+    "plot_preferences",
+    "plot_radial_gain",
+    "plot_ratios",
+    "plot_ring_response",
+    "plot_spectra",
+    "plot_teacher_bands",
+    "plot_teacher_responses",
+    "save_figure",
+]

@@ -1,0 +1,417 @@
+"""Each picture's answer to each ring as a table, and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
+from fopro_lab.fourier import ring_masks, ring_parts
+from fopro_lab.probing.features import Encoder, Precision, encode, teacher_device
+
+
+def radial_gain(gain: Tensor, edges: Sequence[float], *, width: int) -> pd.DataFrame:
+    """Average gains over each frequency ring, geometrically.
+
+    Every bin of the half spectrum counts once, of every channel and every prompt.
+
+    Args:
+        gain: ``(..., H, width // 2 + 1)``, above 0, as of ``FourierPrompt.sample_gain`` (the
+            spread is then one over prompts, too) or ``FourierPrompt.mean_gain``.
+        edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
+        width: Columns of the picture, pixels; the half spectrum does not tell.
+
+    Returns:
+        A row a ring: ``ring``, ``low``, ``high`` (cycles per pixel), ``gain`` (geometric mean),
+        ``gain_low``, ``gain_high`` (one standard deviation of the log gain below and above; a
+        spread, not an interval of confidence). A ring narrower than a bin has NaN.
+
+    Raises:
+        ShapeError: If the last axis does not fit ``width``.
+        InputError: If the edges are wrong.
+
+    Example:
+        >>> from fopro_lab.fourier import FourierPrompt
+        >>> prompt = FourierPrompt("shared", size=8)
+        >>> radial_gain(prompt.mean_gain(), [0, 0.5, 0.75], width=8)["gain"].tolist()
+        [1.0, 1.0]
+    """
+    if gain.ndim < 2 or gain.shape[-1] != width // 2 + 1:
+        raise ShapeError(f"gain: expected (..., H, {width // 2 + 1}), got {tuple(gain.shape)}")
+    log_gain = gain.detach().double().log().cpu().numpy()
+    masks = ring_masks(gain.shape[-2], width, edges).numpy()
+    rows = []
+    for ring, (low, high) in enumerate(pairwise(edges)):
+        values = log_gain[..., masks[ring]]
+        mean, spread = (values.mean(), values.std()) if values.size else (np.nan, np.nan)
+        rows.append(
+            {
+                "ring": ring,
+                "low": float(low),
+                "high": float(high),
+                "gain": np.exp(mean),
+                "gain_low": np.exp(mean - spread),
+                "gain_high": np.exp(mean + spread),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def check_gains(gains: Sequence[float]) -> None:
+    """Refuse gains of rings that are none, negative or not finite.
+
+    Raises:
+        InputError: If so.
+
+    Example:
+        >>> check_gains([-1.0])
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: gains: expected one or more finite factors of 0 or above,
+        got [-1.0]
+    """
+    if len(gains) == 0 or not all(0 <= gain < float("inf") for gain in gains):
+        raise InputError(
+            f"gains: expected one or more finite factors of 0 or above, got {list(gains)}"
+        )
+
+
+def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
+    """Refuse edges that do not increase, and rings that hold no frequency of such a picture.
+
+    Raises:
+        InputError: If so; names the first empty ring.
+
+    Example:
+        >>> check_rings([0, 0.01, 0.75], height=16, width=16)
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: edges: expected a frequency in every ring, got none in ring 0
+        (0 to 0.01 cycles per pixel) of pictures of 16 x 16 px; use fewer rings or larger pictures
+    """
+    filled = ring_masks(height, width, edges).flatten(1).any(dim=1).tolist()
+    if not all(filled):
+        ring = filled.index(False)
+        raise InputError(
+            f"edges: expected a frequency in every ring, got none in ring {ring} "
+            f"({edges[ring]:g} to {edges[ring + 1]:g} cycles per pixel) of pictures of "
+            f"{height} x {width} px; use fewer rings or larger pictures"
+        )
+
+
+SAFE = 40.0  # a drift this many times the rounding of half precision is off by 5 % or so
+TINY = 1e-12  # variance, in squared units of [0, 1], of a picture that has none
+TOGETHER, EACH = ("all",), ("red", "green", "blue")
+
+
+@dataclass(frozen=True, eq=False)
+class RingDrifts:
+    """What each single picture answered; `ring_response` averages it.
+
+    Attributes:
+        edges: ``R + 1`` frequencies, cycles per pixel.
+        gains: G factors.
+        channels: M names of what was scaled: "all", or "red", "green" and "blue" one by one.
+        drift: ``1 - cos(f(x), f(x'))``, float64 ``(M, R, G, N)``.
+        energy: Share of the picture's variance that the scaling exchanged, ``(M, R, G, N)``.
+        rounding: Mean drift that the precision alone makes on untouched pictures, 0 in single
+            precision.
+        half: Which were measured in half precision, ``(M, R, G)``; None is none.
+    """
+
+    edges: tuple[float, ...]
+    gains: tuple[float, ...]
+    channels: tuple[str, ...]
+    drift: np.ndarray
+    energy: np.ndarray
+    rounding: float
+    half: np.ndarray | None = None
+
+
+def ring_response(
+    teacher: Encoder,
+    images: Tensor,
+    edges: Sequence[float],
+    gains: Sequence[float],
+    *,
+    units: np.ndarray | None = None,
+    per_channel: bool = False,
+    precision: Precision = "32-true",
+    batch_size: int = 64,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Scale one ring of the pictures after another and measure the drift of the features.
+
+    Drift is ``1 - cos(f(x), f(x'))``. The scaled picture is not clipped to [0, 1]: a clip would
+    put energy into other rings. Energy is the share of a picture's variance (DC left out) that
+    the scaling exchanged, ``(gain - 1)^2`` times the ring's share, over all channels. One forward
+    transform serves all rings and gains, so the cost is that of the teacher's passes.
+
+    Args:
+        teacher: The frozen network.
+        images: ``(N, 3, H, W)`` in [0, 1], on any device.
+        edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
+        gains: Non-negative factors of the amplitudes, dimensionless; 0 removes a ring.
+        units: Lesion or patient of each picture, ``(N,)``, drawn as a whole; None is one each.
+        per_channel: Scale red, green and blue one by one instead of together.
+        precision: As in `encode`. In ``"bf16-mixed"`` the first batch decides: a ring and gain
+            whose drift is below 40 times the rounding is measured in single precision after all,
+            so that the preference stays.
+        batch_size: Pictures a pass.
+        resamples: Bootstrap resamples of the pictures.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        A row for each channel, ring and gain: ``channel`` ("all", or the colour), ``ring``,
+        ``low``, ``high`` (cycles per pixel), ``gain``, ``drift`` (mean), ``energy`` (mean) and
+        ``drift_per_energy`` (ratio of the two means; NaN where nothing changed), the first and
+        the last with ``_low`` and ``_high`` (95 % interval), ``precision``, ``n``.
+
+    Raises:
+        ShapeError: If ``images`` is no batch, or ``units`` does not fit it.
+        InputError: If there is no picture or gain, a gain is negative, the edges are wrong, or a
+            ring holds no frequency at this size; or as in `encode`.
+
+    Example:
+        >>> from fopro_lab.models import wrap_teacher
+        >>> pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+        >>> teacher = wrap_teacher(pool, mean=[0] * 3, std=[1] * 3, input_size=16, feature_dim=12)
+        >>> table = ring_response(teacher, torch.rand(2, 3, 16, 16), [0, 0.25, 0.75], [0.0])
+        >>> table["drift"].idxmax()  # means of quarters hold low frequencies
+        0
+    """
+    if units is None:
+        units = np.arange(len(images))
+    elif len(units) != len(images):
+        raise ShapeError(f"units: expected one for each of {len(images)}, got {len(units)}")
+    drifts = ring_drifts(
+        teacher,
+        images,
+        edges,
+        gains,
+        per_channel=per_channel,
+        precision=precision,
+        batch_size=batch_size,
+    )
+    return summarise_drifts(drifts, units, resamples=resamples, seed=seed)
+
+
+def ring_drifts(
+    teacher: Encoder,
+    images: Tensor,
+    edges: Sequence[float],
+    gains: Sequence[float],
+    *,
+    per_channel: bool = False,
+    precision: Precision = "32-true",
+    batch_size: int = 64,
+) -> RingDrifts:
+    """Measure drift and energy of each single picture; arguments as in `ring_response`.
+
+    Example:
+        >>> from fopro_lab.models import load_teacher
+        >>> found = ring_drifts(
+        ...     load_teacher("builtin"), torch.rand(2, 3, 16, 16), [0, 0.25, 0.75], [0.0, 2.0])
+        >>> found.drift.shape
+        (1, 2, 2, 2)
+    """
+    check_gains(gains)
+    if images.ndim != 4 or len(images) == 0:
+        raise ShapeError(f"images: expected (N, 3, H, W), N 1 or more, got {tuple(images.shape)}")
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected 1 or more, got {batch_size}")
+    check_rings(edges, height=images.shape[-2], width=images.shape[-1])
+    device = teacher_device(teacher)
+    channels = EACH if per_channel else TOGETHER
+    shape = (len(channels), len(edges) - 1, len(gains))
+    half = np.full(shape, precision == "bf16-mixed")
+    rounding, measured = 0.0, []
+    with torch.inference_mode():
+        for place, batch in enumerate(images.split(batch_size)):
+            pixels = batch.to(device)
+            part = _measure_batch(teacher, pixels, edges, gains, channels, half)
+            if place == 0 and half.any():
+                rounding = _rounding(teacher, pixels)
+                half = part[0].mean(axis=3) > SAFE * rounding
+                if not half.all():
+                    part = _measure_batch(teacher, pixels, edges, gains, channels, half)
+            measured.append(part)
+    drift, energy = (np.concatenate(part, axis=3) for part in zip(*measured, strict=True))
+    return RingDrifts(
+        tuple(map(float, edges)), tuple(map(float, gains)), channels, drift, energy, rounding, half
+    )
+
+
+def summarise_drifts(
+    drifts: RingDrifts, units: np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Average drifts over the pictures, with bootstrap intervals; see `ring_response`.
+
+    Args:
+        drifts: Of `ring_drifts`.
+        units: Lesion, patient or picture of each, ``(N,)``, drawn as a whole.
+        resamples: Bootstrap resamples.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The table of `ring_response`.
+
+    Example:
+        >>> drifts = RingDrifts((0, 0.5), (0.0,), ("all",), np.full((1, 1, 1, 4), 0.25),
+        ...                     np.full((1, 1, 1, 4), 0.5), 0.0)
+        >>> summarise_drifts(drifts, np.arange(4))["drift_per_energy"].tolist()
+        [0.5]
+    """
+    same = np.zeros(len(units), dtype=np.int64)  # one class: the pictures are not labelled
+    weights = bootstrap_weights(same, units, resamples=resamples, seed=seed).astype(np.float64)
+    weights /= weights.sum(axis=0)
+    rows = []
+    rings = enumerate(pairwise(drifts.edges))
+    for (place, channel), (ring, (low, high)), (step, gain) in product(
+        enumerate(drifts.channels), rings, enumerate(drifts.gains)
+    ):
+        drift, energy = (part[place, ring, step] for part in (drifts.drift, drifts.energy))
+        moved, changed = drift @ weights, energy @ weights
+        known = bool((changed > 0).all())
+        ratio = percentile_interval(moved / changed) if known else (np.nan, np.nan)
+        interval = percentile_interval(moved)
+        mean, exchanged = float(drift.mean()), float(energy.mean())
+        rows.append(
+            {
+                "channel": channel,
+                "ring": ring,
+                "low": low,
+                "high": high,
+                "gain": gain,
+                "drift": mean,
+                "drift_low": interval[0],
+                "drift_high": interval[1],
+                "energy": exchanged,
+                "drift_per_energy": mean / exchanged if exchanged > 0 else np.nan,
+                "drift_per_energy_low": ratio[0],
+                "drift_per_energy_high": ratio[1],
+                "precision": "32-true"
+                if drifts.half is None or not drifts.half[place, ring, step]
+                else "bf16-mixed",
+                "n": len(units),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _measure_batch(
+    teacher: Encoder,
+    images: Tensor,
+    edges: Sequence[float],
+    gains: Sequence[float],
+    channels: tuple[str, ...],
+    half: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return drift and relative energy of each channel, ring, gain and picture."""
+    kinds: dict[bool, Precision] = {False: "32-true", True: "bf16-mixed"}
+    before = {
+        kind: encode(teacher, images, precision=kinds[kind]).double()
+        for kind in set(half.ravel().tolist())
+    }
+    variance = images.double().var(dim=(2, 3), correction=0).sum(dim=1).clamp(min=TINY)
+    drift, energy = (torch.zeros(*half.shape, len(images), dtype=torch.float64) for _ in range(2))
+    for ring, whole in enumerate(ring_parts(images, edges)):
+        for place in range(len(channels)):
+            part = whole if channels == TOGETHER else _one_channel(whole, place)
+            # Parseval: what a ring holds is its part's mean square, without a second transform.
+            share = part.square().mean(dim=(2, 3)).double().sum(dim=1) / variance
+            for step, gain in enumerate(gains):
+                kind = bool(half[place, ring, step])
+                scaled = torch.add(images, part, alpha=gain - 1)
+                after = encode(teacher, scaled, precision=kinds[kind]).double()
+                moved = 1 - torch.cosine_similarity(before[kind], after, dim=1)
+                drift[place, ring, step] = moved.cpu()
+                energy[place, ring, step] = (share * (gain - 1) ** 2).cpu()
+    return drift.numpy(), energy.numpy()
+
+
+def _one_channel(part: Tensor, place: int) -> Tensor:
+    only = torch.zeros_like(part)
+    only[:, place] = part[:, place]
+    return only
+
+
+def _rounding(teacher: Encoder, images: Tensor) -> float:
+    """Return the mean drift between half and single precision on untouched pictures."""
+    half, single = (
+        encode(teacher, images, precision=precision).double()
+        for precision in ("bf16-mixed", "32-true")  # type: tuple[Precision, ...]
+    )
+    return float((1 - torch.cosine_similarity(half, single, dim=1)).mean())
+
+
+def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.DataFrame:
+    """Lay drifts out, a row a channel, ring, gain and picture.
+
+    Args:
+        drifts: Of `ring_drifts`.
+        names: Of the pictures, ``(N,)``.
+        units: Lesion or patient of each, ``(N,)``.
+
+    Returns:
+        ``channel``, ``ring``, ``gain``, ``image``, ``unit``, ``drift``, ``energy``.
+
+    Example:
+        >>> part = np.zeros((1, 2, 1, 2))
+        >>> found = RingDrifts((0, 0.2, 0.4), (0.0,), ("all",), part, part, 0.0)
+        >>> drift_table(found, np.array(["a", "b"]), np.array(["x", "x"]))["ring"].tolist()
+        [0, 0, 1, 1]
+    """
+    rings = range(len(drifts.edges) - 1)
+    index = pd.MultiIndex.from_product(
+        [drifts.channels, rings, drifts.gains, range(len(names))],
+        names=["channel", "ring", "gain", "place"],
+    )
+    table = index.to_frame(index=False)
+    place = table.pop("place").to_numpy()
+    return table.assign(
+        image=names[place],
+        unit=units[place],
+        drift=drifts.drift.ravel(),
+        energy=drifts.energy.ravel(),
+    )
+
+
+def drifts_from_table(
+    table: pd.DataFrame, edges: tuple[float, ...], *, rounding: float = 0.0
+) -> tuple[RingDrifts, np.ndarray, np.ndarray]:
+    """Turn a table of `drift_table` back.
+
+    Args:
+        table: In its order.
+        edges: ``R + 1`` frequencies, cycles per pixel.
+        rounding: As in `RingDrifts`.
+
+    Returns:
+        The drifts, the pictures' names and their units.
+
+    Raises:
+        InputError: If rows are missing.
+
+    Example:
+        >>> part = np.arange(4.0).reshape(1, 2, 1, 2)
+        >>> found = RingDrifts((0, 0.2, 0.4), (0.0,), ("all",), part, part, 0.0)
+        >>> names = np.array(["a", "b"])
+        >>> again, same, _ = drifts_from_table(drift_table(found, names, names), found.edges)
+        >>> (again.drift == part).all(), same.tolist()
+        (np.True_, ['a', 'b'])
+    """
+    channels, gains = (tuple(table[key].unique()) for key in ("channel", "gain"))
+    blocks = len(channels) * (len(edges) - 1) * len(gains)
+    if blocks == 0 or len(table) % blocks or len(table) == 0:
+        raise InputError(f"drifts: expected whole blocks of {blocks} rows, got {len(table)}")
+    count = len(table) // blocks
+    shape = (len(channels), len(edges) - 1, len(gains), count)
+    drift, energy = (table[key].to_numpy().reshape(shape) for key in ("drift", "energy"))
+    first = table.iloc[:count]
+    found = RingDrifts(tuple(edges), gains, channels, drift, energy, rounding)
+    return found, first["image"].to_numpy(dtype=str), first["unit"].to_numpy(dtype=str)

@@ -1,0 +1,385 @@
+"""What a teacher expects of natural pictures: statistics inside it, and where they come from."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fopro_lab.data.decoding import resize_square
+from fopro_lab.errors import InputError
+from fopro_lab.fourier import FourierPrompt, apply_gain, ring_energy, ring_gain
+from fopro_lab.fourier.rings import at_least_single
+from fopro_lab.models import Teacher
+
+STORED = files("fopro_lab.models") / "builtin" / "natural.safetensors"
+RINGS = 16  # of the stored spectrum, up to 0.5 cycles per pixel
+LEAVES = 600  # cover every pixel many times over
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def natural_pictures(count: int, *, size: int, folder: str = "") -> tuple[Tensor, str]:
+    """Read or generate pictures that stand for natural ones.
+
+    Args:
+        count: How many, at most.
+        size: Side, pixels.
+        folder: Folder or zip, searched for pictures in all its subfolders, ``count`` taken at even
+            distances; empty generates them.
+
+    Returns:
+        ``(N, 3, size, size)`` in [0, 1], and what they are, for cards.
+
+    Raises:
+        InputError: If the folder or zip holds fewer than two pictures, or one is damaged.
+
+    Example:
+        >>> images, source = natural_pictures(4, size=32)
+        >>> images.shape, source[:20]
+        (torch.Size([4, 3, 32, 32]), '4 generated pictures')
+    """
+    if not folder:
+        images = generated_pictures(count, size=size)
+        return images, (
+            f"{count} generated pictures of {size} px with the stored colours and spectrum of "
+            "natural ones, no photographs"
+        )
+    path = Path(folder).expanduser()
+    names = _names(path)
+    chosen = [
+        names[place] for place in np.linspace(0, len(names) - 1, min(count, len(names)), dtype=int)
+    ]
+    pictures, enlarged = [], 0
+    for name, content in _contents(path, chosen):
+        try:
+            picture = Image.open(io.BytesIO(content)).convert("RGB")
+        except OSError as error:
+            raise InputError(f"natural: {name}: expected a picture, got {error}") from None
+        enlarged += min(picture.size) < size
+        pixels = _centre(np.asarray(picture))
+        pictures.append(resize_square(pixels, size=size, interpolation="bilinear"))
+    stack = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    note = f", {enlarged} of them enlarged, so without their top frequencies" if enlarged else ""
+    return stack, f"{len(stack)} natural pictures of {path.name} at {size} px{note}"
+
+
+def generated_pictures(count: int, *, size: int, seed: int = 0) -> Tensor:
+    """Throw leaves on each other and give them the stored colours and spectrum.
+
+    Args:
+        count: How many.
+        size: Side, pixels.
+        seed: Another seed, other pictures.
+
+    Returns:
+        ``(count, 3, size, size)`` in [0, 1].
+
+    Source: dead leaves (Lee, Mumford, Huang, IJCV 2001), radii with density ``r^-3``.
+
+    Example:
+        >>> pictures = generated_pictures(2, size=16)
+        >>> pictures.shape, bool(((pictures >= 0) & (pictures <= 1)).all())
+        (torch.Size([2, 3, 16, 16]), True)
+    """
+    with as_file(STORED) as path:
+        stored = load_file(path)
+    random = np.random.default_rng(seed)
+    mean = stored["mean"].double().numpy()
+    between = random.multivariate_normal(mean, stored["between"].double().numpy(), count)
+    within = random.multivariate_normal(
+        np.zeros(3), stored["within"].double().numpy(), (count, LEAVES)
+    )
+    drawn = np.stack([
+        _leaves(middle + colours, size=size, random=random)
+        for middle, colours in zip(between, within, strict=True)
+    ])  # fmt: skip
+    images = torch.from_numpy(drawn).float()
+    edges = [float(edge) for edge in stored["edges"]]
+    energy = ring_energy(images, edges).mean(dim=0)
+    gain = (stored["energy"] / energy.clamp(min=1e-12)).sqrt()
+    gain = torch.where(energy > 1e-12, gain, torch.ones_like(gain))
+    return apply_gain(images, ring_gain(gain, edges, height=size, width=size)).clamp(0, 1)
+
+
+def measure_natural(images: Tensor) -> dict[str, Tensor]:
+    """Measure what is stored: colours between and within pictures, and energy by ring.
+
+    Args:
+        images: Natural pictures, ``(N, 3, S, S)`` in [0, 1].
+
+    Returns:
+        ``mean (3,)``, ``between`` and ``within`` ``(3, 3)``, ``energy (3, rings)``, ``edges``.
+
+    Example:
+        >>> sorted(measure_natural(torch.rand(4, 3, 32, 32)))
+        ['between', 'edges', 'energy', 'mean', 'within']
+    """
+    means = images.mean(dim=(2, 3))
+    rest = (images - means[:, :, None, None]).permute(1, 0, 2, 3).flatten(1)
+    edges = [0.5 * ring / RINGS for ring in range(RINGS + 1)] + [0.75]
+    return {
+        "mean": means.mean(dim=0),
+        "between": torch.cov(means.T),
+        "within": torch.cov(rest),
+        "energy": ring_energy(images, edges).mean(dim=0),
+        "edges": torch.tensor(edges),
+    }
+
+
+def _leaves(colours: np.ndarray, *, size: int, random: np.random.Generator) -> np.ndarray:
+    """Draw discs of the given colours on each other, ``(3, size, size)``."""
+    canvas = np.empty((3, size, size))
+    canvas[:] = colours[0][:, None, None]
+    smallest, largest = 1.0, size / 2
+    # inverse of the distribution function of the density r^-3 between the two
+    share = random.random(len(colours))
+    radii = (smallest**-2 - share * (smallest**-2 - largest**-2)) ** -0.5
+    radii[: len(radii) // 10] = largest * random.uniform(0.3, 1, len(radii) // 10)  # the ground
+    centres = random.uniform(0, size, (len(colours), 2))
+    for colour, radius, (down, across) in zip(colours, radii, centres, strict=True):
+        top, left = max(0, int(down - radius)), max(0, int(across - radius))
+        rows = np.arange(top, min(size, int(down + radius) + 2))[:, None]
+        columns = np.arange(left, min(size, int(across + radius) + 2))
+        inside = (rows - down) ** 2 + (columns - across) ** 2 <= radius**2
+        part = canvas[:, top : top + len(rows), left : left + len(columns)]
+        part[:, inside] = colour[:, None]
+    return canvas
+
+
+def _names(path: Path) -> list[str]:
+    if path.is_dir():
+        found = [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            found = archive.namelist()
+    else:
+        raise InputError(f"natural: expected a folder or a zip of pictures, got '{path}'")
+    names = sorted(name for name in found if name.lower().endswith(SUFFIXES))
+    if len(names) < 2:
+        raise InputError(f"natural: expected two or more pictures in {path}, got {len(names)}")
+    return names
+
+
+def _contents(path: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    if path.is_dir():
+        for name in names:
+            yield name, (path / name).read_bytes()
+        return
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            yield name, archive.read(name)
+
+
+def _centre(pixels: np.ndarray) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+PICTURES = 128  # stand for natural ones where a teacher kept no statistics of them
+BATCH = 32
+# Of a layer's mean variance; a channel that natural pictures hardly move would decide alone.
+FLOOR = 1e-3
+
+
+class Moments(NamedTuple):
+    """Mean and variance of each channel of one layer, ``(C,)`` each."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What is expected of every channel at some layers.
+
+    Attributes:
+        source: What it was measured on, for cards.
+        layers: Whose input is meant; the teacher's body itself stands for its features.
+        expected: Moments, one a layer.
+        floors: Added to the variance of each layer, as a batch norm does.
+    """
+
+    source: str
+    layers: tuple[nn.Module, ...]
+    expected: tuple[Moments, ...]
+    floors: tuple[Tensor | float, ...]
+
+    def distance(self, measured: list[Moments]) -> Tensor:
+        """Tell how far a batch's channel statistics are from what is expected.
+
+        Per channel the squared 2-Wasserstein distance of two normal distributions in units of the
+        expected variance, ``(m - M)^2 / V + (sqrt(v / V) - 1)^2``; mean over channels, then layers.
+
+        Args:
+            measured: From `watched`, after one ``encode``.
+
+        Returns:
+            Scalar, 0 or more, dimensionless.
+
+        Source: DeepInversion's feature prior (Yin et al., CVPR 2020, eq. 4), normalised per channel
+            so that no wide or deep layer decides alone.
+
+        Example:
+            >>> expected = Moments(torch.zeros(1), torch.ones(1))
+            >>> reference = Reference("toy", (nn.Identity(),), (expected,), (0.0,))
+            >>> float(reference.distance([Moments(torch.tensor([2.0]), torch.tensor([4.0]))]))
+            5.0
+        """
+        distances = []
+        for found, expected, floor in zip(measured, self.expected, self.floors, strict=True):
+            scale = expected.variance + floor
+            # the floor is in both roots: a dead channel has no spread, and a finite gradient
+            spread = ((found.variance + floor) / scale).sqrt() - 1
+            distances.append(((found.mean - expected.mean) ** 2 / scale + spread**2).mean())
+        return torch.stack(distances).mean()
+
+
+@contextmanager
+def watched(teacher: Teacher, layers: tuple[nn.Module, ...]) -> Iterator[list[Moments]]:
+    """Collect the moments of what goes into some layers while a teacher encodes one batch.
+
+    Args:
+        teacher: Whose layers they are.
+        layers: Of the teacher; its body itself stands for what comes out of it.
+
+    Yields:
+        A list that the next `encode` fills, a pair a layer in the order of the pass.
+
+    Example:
+        >>> from fopro_lab.models import load_teacher
+        >>> teacher = load_teacher("builtin")
+        >>> with watched(teacher, (teacher.body,)) as measured:
+        ...     _ = teacher.encode(torch.rand(2, 3, 32, 32))
+        >>> measured[0].mean.shape
+        torch.Size([256])
+    """
+    measured: list[Moments] = []
+
+    def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        measured.append(_moments(inputs[0], _channel_axis(layer)))
+
+    def after(_: nn.Module, __: tuple[Tensor, ...], features: Tensor) -> None:
+        measured.append(_moments(features, 1))
+
+    handles = [
+        layer.register_forward_hook(after)
+        if layer is teacher.body
+        else layer.register_forward_pre_hook(before)
+        for layer in layers
+    ]
+    try:
+        yield measured
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def reference_of(teacher: Teacher, *, natural: str = "", size: int = 64) -> Reference:
+    """Find out what a teacher expects of natural pictures.
+
+    Batch norms kept it while the teacher was trained. A teacher without them (a ViT) is shown
+    natural pictures, and the statistics of the tokens before each layer norm are taken, or those
+    of its features where it has no such layer either.
+
+    Args:
+        teacher: Frozen.
+        natural: Folder or zip of natural pictures; empty generates some, see
+            `fopro_lab.training.statistics`. Not read for a teacher with batch norms.
+        size: Side of the natural pictures, pixels: that of those which will be compared.
+
+    Returns:
+        The reference; its ``source`` belongs on every card that shows a distance.
+
+    Raises:
+        InputError: If there are no natural pictures in ``natural``.
+
+    Example:
+        >>> from fopro_lab.models import load_teacher
+        >>> reference_of(load_teacher("builtin")).source
+        'running statistics of its 12 batch norms'
+    """
+    norms = teacher.batch_norms()
+    if norms:
+        expected, floors = [], []
+        for norm in norms:
+            assert norm.running_mean is not None and norm.running_var is not None
+            expected.append(Moments(norm.running_mean, norm.running_var))
+            floors.append(norm.eps)
+        source = f"running statistics of its {len(norms)} batch norms"
+        return Reference(source, tuple(norms), tuple(expected), tuple(floors))
+    layers: tuple[nn.Module, ...] = tuple(teacher.layer_norms()) or (teacher.body,)
+    images, origin = natural_pictures(PICTURES, size=size, folder=natural)
+    sums: list[list[Moments]] = []
+    with torch.no_grad(), watched(teacher, layers) as measured:
+        for part in images.to(teacher.mean.device).split(BATCH):
+            teacher.encode(part)
+            sums.append(list(measured))
+            measured.clear()
+    taken = tuple(_pooled(parts) for parts in zip(*sums, strict=True))
+    where = f"inputs of its {len(layers)} layer norms" if teacher.layer_norms() else "its features"
+    return Reference(
+        f"{where} on {origin}", layers, taken, tuple(FLOOR * each.variance.mean() for each in taken)
+    )
+
+
+@torch.no_grad()
+def natural_distance(
+    teacher: Teacher,
+    images: Tensor,
+    *,
+    prompt: FourierPrompt | None = None,
+    reference: Reference | None = None,
+) -> float:
+    """Measure how far pictures are from what the teacher expects of natural ones.
+
+    Args:
+        teacher: Frozen.
+        images: ``(B, 3, H, W)`` in [0, 1], all in one batch.
+        prompt: Put before the teacher; its noise is drawn from a fixed seed.
+        reference: Of `reference_of`; None takes it anew.
+
+    Returns:
+        See `Reference.distance`.
+
+    Example:
+        >>> from fopro_lab.models import load_teacher
+        >>> natural_distance(load_teacher("builtin"), torch.rand(4, 3, 32, 32)) > 0
+        True
+    """
+    reference = reference or reference_of(teacher, size=images.shape[-1])
+    if prompt is not None:
+        images = prompt(images, torch.Generator().manual_seed(0))
+    with watched(teacher, reference.layers) as measured:
+        teacher.encode(images)
+    return float(reference.distance(measured))
+
+
+def _channel_axis(layer: nn.Module) -> int:
+    """Tell where a layer's channels are: first in maps, last in tokens."""
+    maps = isinstance(layer, nn.BatchNorm2d) or type(layer).__name__.endswith("2d")
+    return 1 if maps else -1
+
+
+def _moments(values: Tensor, axis: int) -> Moments:
+    axis %= values.ndim
+    others = [other for other in range(values.ndim) if other != axis]
+    variance, mean = torch.var_mean(at_least_single(values), dim=others, correction=0)
+    return Moments(mean, variance)
+
+
+def _pooled(parts: tuple[Moments, ...]) -> Moments:
+    """Put together the moments of equally large parts."""
+    means = torch.stack([part.mean for part in parts])
+    inner = torch.stack([part.variance for part in parts]).mean(dim=0)
+    return Moments(means.mean(dim=0), inner + means.var(dim=0, correction=0))
