@@ -29,7 +29,7 @@ setup: $(VENV)/.ready ## make .venv with pinned dependencies
 report: setup ## run the demo plan and print the path of its page
 	@$(BIN)/fopro report reports/plans/demo.yaml --out reports/demo
 
-gallery: setup ## train on HAM10000 and make the README's pictures of it anew
+gallery: setup ## train on HAM10000 and make the README's images of it anew
 	@$(BIN)/fopro report reports/plans/ham10000.yaml --set 'seed=[0,1,2]' --set 'gains=[0.0,2.0]'
 	@$(BIN)/fopro gallery reports/ham10000
 

@@ -23,7 +23,7 @@ bench_app = typer.Typer(help="Speed as ratios, measured side by side in one run.
 def bench_data(
     out: Out = "",
     rounds: Annotated[int, typer.Option(help="Rounds that count.")] = 9,
-    size: Annotated[int, typer.Option(help="Side of the packed pictures, pixels.")] = 224,
+    size: Annotated[int, typer.Option(help="Side of the packed images, pixels.")] = 224,
     as_json: AsJson = False,
 ) -> None:
     """Time batches, packing and opening against PIL and torchvision; needs no data of yours."""
@@ -38,7 +38,7 @@ def bench_data(
 def bench_fourier(
     out: Out = "",
     rounds: Annotated[int, typer.Option(help="Rounds that count.")] = 9,
-    size: Annotated[int, typer.Option(help="Side of the larger pictures, pixels.")] = 224,
+    size: Annotated[int, typer.Option(help="Side of the larger images, pixels.")] = 224,
     as_json: AsJson = False,
 ) -> None:
     """Time gains, prompted steps and ring responses against plain ones; needs no data of yours."""
@@ -53,8 +53,8 @@ def bench_fourier(
 def bench_step(
     out: Out = "",
     rounds: Annotated[int, typer.Option(help="Rounds that count.")] = 5,
-    size: Annotated[int, typer.Option(help="Side of the pictures, pixels.")] = 224,
-    batch: Annotated[int, typer.Option(help="Pictures a step.")] = 32,
+    size: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 224,
+    batch: Annotated[int, typer.Option(help="Images a step.")] = 32,
     as_json: AsJson = False,
 ) -> None:
     """Time the engine's steps against the published one, with memory and ceilings."""
@@ -81,7 +81,7 @@ def bench_lab(
 def bench_all(
     out: Out = "",
     rounds: Annotated[int, typer.Option(help="Rounds that count.")] = 5,
-    size: Annotated[int, typer.Option(help="Side of the larger pictures, pixels.")] = 224,
+    size: Annotated[int, typer.Option(help="Side of the larger images, pixels.")] = 224,
 ) -> None:
     """Run all benchmarks one after the other; keep the machine free of other work meanwhile."""
     import benchmarks as bench

@@ -68,14 +68,14 @@ def share_of_ceilings(
     cache or is fused moves less, so that the share of a copy may pass 1.
 
     Args:
-        runs: Work by name, telling its number of pictures; done once before the clock runs. What
+        runs: Work by name, telling its number of images; done once before the clock runs. What
             has ``bfloat16`` in its name is measured with that ceiling.
         ceilings: Of the same device.
         device: Where it computes.
 
     Returns:
-        A row each: ``variant``, ``pictures_per_second``, ``gflop_per_picture``,
-        ``tflop_per_second``, ``share_of_matmul``, ``mb_per_picture``, ``gb_per_second``,
+        A row each: ``variant``, ``images_per_second``, ``gflop_per_image``,
+        ``tflop_per_second``, ``share_of_matmul``, ``mb_per_image``, ``gb_per_second``,
         ``share_of_copy``.
     """
     rows = []
@@ -87,11 +87,11 @@ def share_of_ceilings(
         rows.append(
             {
                 "variant": name,
-                "pictures_per_second": count / seconds,
-                "gflop_per_picture": flops / count / 1e9,
+                "images_per_second": count / seconds,
+                "gflop_per_image": flops / count / 1e9,
                 "tflop_per_second": flops / seconds / 1e12,
                 "share_of_matmul": flops / seconds / peak,
-                "mb_per_picture": moved / count / 1e6,
+                "mb_per_image": moved / count / 1e6,
                 "gb_per_second": moved / seconds / 1e9,
                 "share_of_copy": moved / seconds / ceilings.copy,
             }

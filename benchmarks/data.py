@@ -1,4 +1,4 @@
-"""How fast pictures come in: batches, packing and opening, each against its plain alternative."""
+"""How fast images come in: batches, packing and opening, each against its plain alternative."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from benchmarks.pictures import SIDE, write_photographs
+from benchmarks.images import SIDE, write_photographs
 from benchmarks.published import published_transforms, read_batch
 from benchmarks.side_by_side import side_by_side
 from benchmarks.timing import Variant
@@ -21,9 +21,9 @@ from fopro_lab.data import Pack, augment_batch, batches, open_dataset, pack, rea
 from fopro_lab.data.augment import AugmentMode
 from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 
-BATCH = 32  # pictures, as published
+BATCH = 32  # images, as published
 PACKING_ROUNDS = 5  # of half a minute
-MANY = 25_000  # pictures, as many as ISIC 2019 has
+MANY = 25_000  # images, as many as ISIC 2019 has
 PUBLISHED = "PIL + torchvision, from files"
 DECODING = "decode and resize alone, PIL"
 
@@ -32,7 +32,7 @@ def bench_data(
     *,
     rounds: int = 9,
     size: int = 224,
-    pictures: int = 64,
+    images: int = 64,
     side: int = SIDE,
     many: int = MANY,
 ) -> dict[str, pd.DataFrame]:
@@ -40,8 +40,8 @@ def bench_data(
 
     Args:
         rounds: That count, at least 3; of packing at most 5.
-        size: Side of the packed pictures, pixels.
-        pictures: Photographs, generated; a multiple of 32.
+        size: Side of the packed images, pixels.
+        images: Photographs, generated; a multiple of 32.
         side: Of a photograph, pixels.
         many: Files of the set whose opening is timed.
 
@@ -51,7 +51,7 @@ def bench_data(
         255); ``opening`` (milliseconds).
 
     Example:
-        >>> tables = bench_data(rounds=3, size=16, pictures=32, side=64, many=30)
+        >>> tables = bench_data(rounds=3, size=16, images=32, side=64, many=30)
         >>> list(tables)
         ['batches', 'packing', 'fused', 'opening']
     """
@@ -60,7 +60,7 @@ def bench_data(
     try:
         with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
             folder = Path(place)
-            for name, part in (("a", pictures // 2), ("b", pictures - pictures // 2)):
+            for name, part in (("a", images // 2), ("b", images - images // 2)):
                 write_photographs(
                     folder / "photographs" / name, count=part, side=side, seed=ord(name)
                 )
@@ -167,7 +167,7 @@ def _bench_packing(folder: Path, size: int, rounds: int) -> pd.DataFrame:
 
 
 def _repeated(folder: Path, target: Path, *, times: int) -> Path:
-    """Give each picture further names: processes are worth their start on many pictures alone."""
+    """Give each image further names: processes are worth their start on many images alone."""
     for path in sorted(folder.rglob("*.jpg")):
         for number in range(times):
             link = target / path.parent.name / f"{path.stem}-{number}.jpg"
@@ -176,23 +176,23 @@ def _repeated(folder: Path, target: Path, *, times: int) -> Path:
     return target
 
 
-def fused_difference(packed: Pack, *, pictures: int = 64) -> pd.DataFrame:
+def fused_difference(packed: Pack, *, count: int = 64) -> pd.DataFrame:
     """Measure what the fused augmentation changes against the exact one, with the same draws.
 
     Args:
-        packed: The pictures.
-        pictures: How many of them.
+        packed: The images.
+        count: How many of them.
 
     Returns:
         One row a recipe: ``recipe``, ``mean``, ``largest`` (absolute difference in grey levels of
-        255, over pictures, channels and pixels) and ``n``.
+        255, over images, channels and pixels) and ``n``.
 
     Example:
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> fused_difference(packed)["recipe"].tolist()
         ['flips', 'published']
     """
-    images = torch.from_numpy(np.array(packed.images[:pictures])).permute(0, 3, 1, 2) / 255
+    images = torch.from_numpy(np.array(packed.images[:count])).permute(0, 3, 1, 2) / 255
     rows = []
     for recipe in ("flips", "published"):
         fused, exact = (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gains import bench_gain
-from benchmarks.pictures import photograph_pack
+from benchmarks.images import photograph_pack
 from benchmarks.responses import bench_precision, bench_rings, preference_changes
 from benchmarks.steps import bench_steps
 from benchmarks.teachers import random_resnet50
@@ -17,10 +17,10 @@ from fopro_lab.data import Pack
 from fopro_lab.errors import InputError
 from fopro_lab.models import load_teacher
 
-BATCH = 32  # pictures, as published
+BATCH = 32  # images, as published
 SMALL_SIDE = 64  # pixels, what the builtin teacher was made for
 SLOW_ROUNDS = 3  # of what takes many seconds a round on a CPU
-RESNET_PICTURES = 4  # a ring response asks each of them 9 times
+RESNET_IMAGES = 4  # a ring response asks each of them 9 times
 
 
 def bench_fourier(
@@ -30,9 +30,9 @@ def bench_fourier(
 
     Args:
         rounds: That count, at least 3; of ResNet-50 and of bfloat16 3.
-        size: Side of the pictures of gains and of ResNet-50, pixels; the builtin teacher's have
+        size: Side of the images of gains and of ResNet-50, pixels; the builtin teacher's have
             64, or this if it is less.
-        batch: Pictures of gains, steps and responses, 2 or more.
+        batch: Images of gains, steps and responses, 2 or more.
 
     Returns:
         Tables as of `compare_rounds`, one core each: ``gain``, ``gain_backward``, ``gain_alone``,
@@ -52,7 +52,7 @@ def bench_fourier(
     if size < 16:  # below, a ring of the eight holds no frequency
         raise InputError(f"size: expected 16 or more pixels, got {size}")
     if batch < 2:
-        raise InputError(f"batch: expected 2 or more pictures, got {batch}")
+        raise InputError(f"batch: expected 2 or more images, got {batch}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -94,7 +94,7 @@ def _tables(
     )
     tables["rings"] = bench_rings(builtin, seen[:batch], rounds=rounds, label="rings")
     tables["rings_resnet50"] = bench_rings(
-        resnet, seen_large[:RESNET_PICTURES], rounds=few, label="rings of ResNet-50"
+        resnet, seen_large[:RESNET_IMAGES], rounds=few, label="rings of ResNet-50"
     )
     tables["bf16"] = bench_precision(builtin, seen[:batch], rounds=few, label="bfloat16")
     tables["preference"] = preference_changes(builtin, seen)

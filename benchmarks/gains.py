@@ -16,15 +16,15 @@ Work = Callable[[], tuple[Tensor, ...]]
 
 PLAIN = "fft2, abs and angle, polar, ifft2"
 OURS = "apply_gain"
-EACH = "apply_gain, a gain a picture"
+EACH = "apply_gain, a gain an image"
 SHORT = "irfft2(rfft2 x gain), plain autograd"
 BARE = "rfft2 and irfft2, bare"
 BARE_BACK = f"{BARE}, and torch's way back"
 BARE_FOUR = "rfft2, irfft2 and both again, bare"
-OF_PICTURES = f"{OURS}, gradient of pictures"
-OF_BOTH = f"{OURS}, gradient of pictures and gain"
-PLAIN_GOALS = {OURS: 5.0, EACH: 5.0}  # a learned prompt has a gain a picture
-BARE_GOALS = dict.fromkeys((OURS, OF_PICTURES, OF_BOTH), 1 / 1.3)
+OF_IMAGES = f"{OURS}, gradient of images"
+OF_BOTH = f"{OURS}, gradient of images and gain"
+PLAIN_GOALS = {OURS: 5.0, EACH: 5.0}  # a learned prompt has a gain an image
+BARE_GOALS = dict.fromkeys((OURS, OF_IMAGES, OF_BOTH), 1 / 1.3)
 
 
 def scale_plainly(images: Tensor, gain: Tensor) -> Tensor:
@@ -66,11 +66,11 @@ def scale_shortly(images: Tensor, gain: Tensor) -> Tensor:
 
 
 def whole_gain(gain: Tensor, *, width: int) -> Tensor:
-    """Mirror a gain of the half spectrum into the half that real pictures have for free.
+    """Mirror a gain of the half spectrum into the half that real images have for free.
 
     Args:
         gain: ``(..., H, width // 2 + 1)``.
-        width: Of the pictures, pixels.
+        width: Of the images, pixels.
 
     Returns:
         ``(..., H, width)``.
@@ -86,17 +86,17 @@ def whole_gain(gain: Tensor, *, width: int) -> Tensor:
 
 
 def gain_work(images: Tensor, gain: Tensor, *, gradients: Gradients) -> dict[str, Work]:
-    """Lay out the ways to scale amplitudes by one gain for all pictures.
+    """Lay out the ways to scale amplitudes by one gain for all images.
 
     Args:
         images: ``(B, C, H, W)``.
         gain: ``(C, H, W // 2 + 1)``.
-        gradients: Of nothing; of the gain; of gain and pictures.
+        gradients: Of nothing; of the gain; of gain and images.
 
     Returns:
-        By name, the reference first: each gives the scaled pictures and the gradients asked for,
+        By name, the reference first: each gives the scaled images and the gradients asked for,
         that of the gain in the shape that this way has it: whole, half, and half for each
-        picture.
+        image.
     """
     whole = whole_gain(gain, width=images.shape[-1])
     each = gain.expand(len(images), *gain.shape).contiguous()
@@ -110,7 +110,7 @@ def gain_work(images: Tensor, gain: Tensor, *, gradients: Gradients) -> dict[str
 
 
 def bare_work(images: Tensor) -> dict[str, Work]:
-    """Lay out two bare FFTs and a gain of 1 on pictures: the result is the pictures.
+    """Lay out two bare FFTs and a gain of 1 on images: the result is the images.
 
     Example:
         >>> work = bare_work(torch.rand(2, 3, 8, 8))
@@ -124,7 +124,7 @@ def bare_work(images: Tensor) -> dict[str, Work]:
 
 
 def bare_backward_work(images: Tensor) -> dict[str, Work]:
-    """Lay out the same with the gradient; of bare FFTs there is one to the pictures alone."""
+    """Lay out the same with the gradient; of bare FFTs there is one to the images alone."""
     shared = images.detach().requires_grad_()
     above, ones = _above(images), _ones(images)
 
@@ -135,7 +135,7 @@ def bare_backward_work(images: Tensor) -> dict[str, Work]:
     def four() -> tuple[Tensor, ...]:
         return _there_and_back(images), _there_and_back(above)
 
-    def pictures_alone() -> tuple[Tensor, ...]:
+    def images_alone() -> tuple[Tensor, ...]:
         out = apply_gain(shared, ones)
         return (out.detach(), *torch.autograd.grad(out, [shared], above))
 
@@ -143,7 +143,7 @@ def bare_backward_work(images: Tensor) -> dict[str, Work]:
     return {
         BARE_BACK: bare,
         BARE_FOUR: four,
-        OF_PICTURES: pictures_alone,
+        OF_IMAGES: images_alone,
         OF_BOTH: both,
     }
 
@@ -155,13 +155,13 @@ def bench_gain(
 
     Args:
         rounds: That count, at least 3.
-        size: Side of the pictures, pixels.
-        batch: Pictures.
+        size: Side of the images, pixels.
+        batch: Images.
         device: Where to compute.
 
     Returns:
-        Tables of `compare_rounds`, pictures a second: ``gain`` (forward), ``gain_backward`` (with
-        the gradient of gain and pictures), ``gain_alone`` (with that of the gain), ``bare`` and
+        Tables of `compare_rounds`, images a second: ``gain`` (forward), ``gain_backward`` (with
+        the gradient of gain and images), ``gain_alone`` (with that of the gain), ``bare`` and
         ``bare_backward``.
 
     Example:

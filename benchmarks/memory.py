@@ -28,8 +28,8 @@ def peak_memory(*, size: int, batch: int, device: str) -> pd.DataFrame:
     student and the optimiser were built; on a GPU what PyTorch's allocator held at most.
 
     Args:
-        size: Side of the pictures, pixels.
-        batch: Pictures a step.
+        size: Side of the images, pixels.
+        batch: Images a step.
         device: ``cpu`` or ``cuda``.
 
     Returns:
@@ -53,7 +53,7 @@ def measure(name: str, *, size: int, batch: int, device: str) -> float:
     """Take the steps of one variant and tell their peak, MB; of use in a fresh process alone."""
     import torch
 
-    from benchmarks.pictures import photograph_pack
+    from benchmarks.images import photograph_pack
     from benchmarks.published_step import PublishedStep
     from benchmarks.steps import epoch_of, stage_of
     from benchmarks.teachers import random_resnet50

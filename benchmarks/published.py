@@ -17,7 +17,7 @@ def published_transforms(size: int) -> Callable[[Image.Image], Tensor]:
         size: Side of the result, pixels; published with 224.
 
     Returns:
-        From a picture to ``(3, size, size)``, normalised.
+        From an image to ``(3, size, size)``, normalised.
 
     Source: recipe of the release of FoPro-KD's distillation half, see `fopro_lab.data.augment`.
 
@@ -58,8 +58,8 @@ def read_batch(paths: Sequence[Path], transform: Callable[[Image.Image], Tensor]
         ...     read_batch([path, path], published_transforms(4)).shape
         torch.Size([2, 3, 4, 4])
     """
-    pictures = []
+    images = []
     for path in paths:
         with Image.open(path) as opened:
-            pictures.append(transform(opened.convert("RGB")))
-    return torch.stack(pictures)
+            images.append(transform(opened.convert("RGB")))
+    return torch.stack(images)

@@ -35,7 +35,7 @@ class PublishedStep:
         self.optimiser = torch.optim.Adam(self.student.parameters(), lr=stage.config.learning_rate)
 
     def epoch(self) -> list[float]:
-        """Pass once over the pictures in the order of the stage's epoch 0; the losses."""
+        """Pass once over the images in the order of the stage's epoch 0; the losses."""
         config, losses = self.stage.config, []
         passed = batches(
             self.stage.packed,
@@ -63,7 +63,7 @@ class PublishedStep:
         return losses
 
     def _encode(self, images: Tensor) -> Tensor:
-        """Features of a teacher that takes pictures as they come."""
+        """Features of a teacher that takes images as they come."""
         return self.teacher.body((images - self.teacher.mean) / self.teacher.std)
 
     def _forward(self, images: Tensor) -> StudentOutput:
@@ -80,7 +80,7 @@ class PublishedStep:
 
 
 def published_epoch(step: PublishedStep) -> Callable[[], int]:
-    """Make a run of one epoch that tells its number of pictures."""
+    """Make a run of one epoch that tells its number of images."""
 
     def run() -> int:
         return len(step.epoch()) * step.stage.batch_size

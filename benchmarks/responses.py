@@ -57,7 +57,7 @@ class InHalf:
 def bench_rings(teacher: Teacher, images: Tensor, *, rounds: int, label: str) -> pd.DataFrame:
     """Time the response to 8 rings against the 9 passes of the teacher that it needs at least.
 
-    Both go through all pictures as one batch, in inference mode.
+    Both go through all images as one batch, in inference mode.
 
     Args:
         teacher: On the device to compute on.
@@ -66,7 +66,7 @@ def bench_rings(teacher: Teacher, images: Tensor, *, rounds: int, label: str) ->
         label: Of the progress.
 
     Returns:
-        The table of `compare_rounds`, pictures a second.
+        The table of `compare_rounds`, images a second.
 
     Example:
         >>> from fopro_lab.models import load_teacher
@@ -99,7 +99,7 @@ def bench_precision(teacher: Teacher, images: Tensor, *, rounds: int, label: str
         label: Of the progress.
 
     Returns:
-        The table of `compare_rounds`, pictures a second; it has no goals.
+        The table of `compare_rounds`, images a second; it has no goals.
     """
     variants = [
         Variant(SINGLE, _asked(teacher, images)),

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 
 from benchmarks.ceilings import measure_ceilings, profile_step, share_of_ceilings
+from benchmarks.images import photograph_pack
 from benchmarks.memory import peak_memory
-from benchmarks.pictures import photograph_pack
 from benchmarks.published_step import PublishedStep, published_epoch
 from benchmarks.side_by_side import side_by_side
 from benchmarks.steps import STEP_GOAL, epoch_of, stage_of
@@ -36,7 +36,7 @@ PROMPTED: tuple[tuple[str, dict[str, Any], float], ...] = (
     ("EKD step, bfloat16", BF16, 0.0),
     ("FoPro-KD step, bfloat16", FOPRO | BF16, 0.0),
 )
-GPU_BATCH = 128  # pictures: the goal for a GPU is stated at this
+GPU_BATCH = 128  # images: the goal for a GPU is stated at this
 
 
 def bench_step(*, rounds: int = 5, size: int = 224, batch: int = 32) -> dict[str, pd.DataFrame]:
@@ -44,11 +44,11 @@ def bench_step(*, rounds: int = 5, size: int = 224, batch: int = 32) -> dict[str
 
     Args:
         rounds: That count, at least 3.
-        size: Side of the pictures, pixels, 32 or more.
-        batch: Pictures a step, 2 or more; on a GPU it is measured with 128, too.
+        size: Side of the images, pixels, 32 or more.
+        batch: Images a step, 2 or more; on a GPU it is measured with 128, too.
 
     Returns:
-        ``step`` and ``prompted``, tables of `compare_rounds`, pictures a second; ``ceilings`` of
+        ``step`` and ``prompted``, tables of `compare_rounds`, images a second; ``ceilings`` of
         `share_of_ceilings`; ``memory`` of `peak_memory`; ``profile`` of `profile_step`. With a
         GPU each of them is of the GPU, and named so.
 
@@ -63,7 +63,7 @@ def bench_step(*, rounds: int = 5, size: int = 224, batch: int = 32) -> dict[str
     if size < 32:  # below, a ResNet-50 leaves less than a pixel
         raise InputError(f"size: expected 32 or more pixels, got {size}")
     if batch < 2:
-        raise InputError(f"batch: expected 2 or more pictures, got {batch}")
+        raise InputError(f"batch: expected 2 or more images, got {batch}")
     cuda = torch.cuda.is_available()
     teacher = random_resnet50(size).to("cuda" if cuda else "cpu")
     tables: dict[str, pd.DataFrame] = {}

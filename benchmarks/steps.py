@@ -32,25 +32,25 @@ def bench_steps(
 ) -> pd.DataFrame:
     """Time epochs of `train_epoch` without a prompt, and with one before every batch.
 
-    Pictures are not augmented, which would hide what the prompt costs. Explorations, which need
+    Images are not augmented, which would hide what the prompt costs. Explorations, which need
     the teacher's gradient, are not in it: their number is the recipe's choice.
 
     Args:
         teacher: On the device to compute on.
-        packed: One step is taken for each ``batch`` of its pictures.
+        packed: One step is taken for each ``batch`` of its images.
         student: Name for `build_student`.
         rounds: That count, at least 3.
-        batch: Pictures a step.
+        batch: Images a step.
         label: Of the progress.
         forms: Of the prompts.
 
     Returns:
-        The table of `compare_rounds`, pictures a second.
+        The table of `compare_rounds`, images a second.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
         >>> from fopro_lab.models import load_teacher
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> bench_steps(load_teacher("builtin"), packed, student="small", rounds=3, batch=24,
         ...     label="steps", forms=["ring"])["variant"].tolist()
         ['EKD step, no prompt', 'EKD step, prompt of form ring']
@@ -76,9 +76,9 @@ def stage_of(teacher: Teacher, packed: Pack, *, student: str, batch: int, **knob
 
     Args:
         teacher: On the device to compute on; shared, since nothing changes it.
-        packed: All its pictures are trained on, unaugmented.
+        packed: All its images are trained on, unaugmented.
         student: Name for `build_student`; new, from seed 0.
-        batch: Pictures a step.
+        batch: Images a step.
         knobs: Of `TrainConfig`; the method is EKD if none is given.
 
     Returns:
@@ -112,12 +112,12 @@ def stage_of(teacher: Teacher, packed: Pack, *, student: str, batch: int, **knob
 
 
 def epoch_of(stage: Stage) -> Callable[[], int]:
-    """Make a run of one epoch that tells its number of pictures.
+    """Make a run of one epoch that tells its number of images.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
         >>> from fopro_lab.models import load_teacher
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> epoch_of(stage_of(load_teacher("builtin"), packed, student="small", batch=10))()
         20
     """

@@ -11,7 +11,7 @@ def random_resnet50(size: int) -> Teacher:
     """Make a teacher as large as the published one; its weights are random, its cost is not.
 
     Args:
-        size: Side of the pictures it is shown, pixels.
+        size: Side of the images it is shown, pixels.
 
     Returns:
         The teacher, 2048 features; torch's global generator is left as it is.

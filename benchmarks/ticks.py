@@ -1,4 +1,4 @@
-"""How long one tick of a slider takes, from the new value to the new pictures."""
+"""How long one tick of a slider takes, from the new value to the new images."""
 
 import tempfile
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.pictures import photograph_pack
+from benchmarks.images import photograph_pack
 from fopro_lab.data import Pack
 
 GOAL = 100.0  # milliseconds a tick at 224 px on two cores
@@ -21,11 +21,11 @@ def measure_ticks(
     ticks: int = 60,
     clock: Callable[[], float] = time.perf_counter,
 ) -> pd.DataFrame:
-    """Move a slider of something that shows a picture, tick by tick.
+    """Move a slider of something that shows an image, tick by tick.
 
     Args:
         build: Makes it of a pack, and returns what one tick calls with a gain, 0 to 4.
-        sizes: Sides of the pictures, pixels.
+        sizes: Sides of the images, pixels.
         ticks: That count; a tenth as many come before and do not.
         clock: Seconds; replaced in tests.
 

@@ -16,7 +16,7 @@ class Variant:
 
     Attributes:
         name: Shown to the user.
-        run: Does the work once and returns how many pictures (or steps) it did.
+        run: Does the work once and returns how many images (or steps) it did.
         goal: The ratio to the reference that was aimed at; 0 is none.
 
     Example:

@@ -72,7 +72,7 @@ def compare(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Compare methods over the same test pictures, paired, with intervals.
+    """Compare methods over the same test images, paired, with intervals.
 
     With --html a page is written, with its figures, tables as CSV and parquet, and tables for a
     paper. Runs that have no partner of their seed and fold, or are not finished, are named on
@@ -135,17 +135,17 @@ def data_list(as_json: AsJson = False) -> None:
         ]
         print(json.dumps(facts, indent=2, default=str))
         return
-    from fopro_lab.data.phantom import PICTURES
+    from fopro_lab.data.phantom import IMAGES
     from fopro_lab.io import in_bytes
 
-    print(f"phantom  procedural, deterministic, 8 classes, 64 px, {PICTURES} pictures by default")
-    print("PATH     a folder a class, or pictures with a CSV (image, class, group, source, split)")
+    print(f"phantom  procedural, deterministic, 8 classes, 64 px, {IMAGES} images by default")
+    print("PATH     a folder a class, or images with a CSV (image, class, group, source, split)")
     print("\nFrom their publishers, with `fopro data fetch NAME`; isic2019-lt opens isic2019:")
     for source in sources:
         size = in_bytes(source.size) if source.size else "size unknown"
         state = places[source.name] or f"not fetched, {size}"
         print(f"{source.name:<20} {state}; {source.licence}")
-    print("medmnist:NAME-64, -128 and -224 are the same pictures, larger")
+    print("medmnist:NAME-64, -128 and -224 are the same images, larger")
 
 
 @data_app.command("fetch")
@@ -168,10 +168,10 @@ def data_fetch(
 def data_check(
     settings: Settings = [], file: FromFile = "", as_json: AsJson = False, out: Out = ""
 ) -> None:
-    """Examine pictures and split: unreadable, doubled, leaking, entangled, too few.
+    """Examine images and split: unreadable, doubled, leaking, entangled, too few.
 
     A verdict a line: ok; note, know it; warn, results hold but are weaker than they look; fail,
-    pictures cannot be used or results on this split would be wrong. Exit code 0 also with
+    images cannot be used or results on this split would be wrong. Exit code 0 also with
     warnings, since no real data are without; 1 if a verdict is "fail"; 2 if the input was wrong.
     With --out all tables, as CSV, and the figures are written to a folder.
     """
@@ -202,7 +202,7 @@ def data_pack(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Decode every picture once into the cache; goes on where it was stopped."""
+    """Decode every image once into the cache; goes on where it was stopped."""
     from fopro_lab.config import DataConfig
     from fopro_lab.data.prepare import pack_from
 
@@ -217,9 +217,9 @@ def data_pack(
         "left out": packed.left_out if as_json else len(packed.left_out),
     } | ({"checksums": "hold"} if verify else {})
     if as_json:
-        show({"pictures": len(packed), "size": packed.size} | facts, as_json=True)
+        show({"images": len(packed), "size": packed.size} | facts, as_json=True)
         return
-    print(f"packed {len(packed)} pictures of {packed.size} px")
+    print(f"packed {len(packed)} images of {packed.size} px")
     show(facts, as_json=False)
     for reason in packed.left_out.values():
         print(f"  {reason}")
@@ -255,7 +255,7 @@ def gallery(
         list[str] | None,
         typer.Option(metavar="[NODE/]FILE", help="Take this file; * is any letters; repeatable."),
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="KB", help="Largest size of a picture.")] = 150,
+    limit: Annotated[int, typer.Option(metavar="KB", help="Largest size of an image.")] = 150,
 ) -> None:
     """Copy the figures of a finished report that a README shows, and say where they are from.
 
@@ -392,7 +392,7 @@ def teachers_pretrain(
         str, typer.Option(metavar="PATH", help="Data set on which to measure the features.")
     ] = "",
 ) -> None:
-    """Pre-train the built-in teacher on natural pictures; goes on where it was stopped."""
+    """Pre-train the built-in teacher on natural images; goes on where it was stopped."""
     from fopro_lab.config import PretrainConfig
     from tools.builtin import make_builtin
 
@@ -433,7 +433,7 @@ def train(
     best, chosen = run.manifest["best_epoch"], run.manifest["scores"]["val_balanced_accuracy"]
     print(f"{run.path}: best epoch {best}, validation balanced accuracy {chosen:.3f}; on test:")
     for row in headline.itertuples():
-        known = row.low == row.low  # NaN: too few pictures for an interval
+        known = row.low == row.low  # NaN: too few images for an interval
         interval = f"{row.low:.3f} to {row.high:.3f}" if known else "no interval"
         print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({interval})  n {row.n}")
 
@@ -497,7 +497,7 @@ def ledger(
     print("\n".join(ledger_lines(read_ledger(file))))
 
 
-HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed pictures."
+HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed images."
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(help=HELP, **KINDS)

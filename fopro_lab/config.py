@@ -82,23 +82,21 @@ Interpolation = Literal["box", "bilinear", "bicubic", "lanczos"]
 
 
 class DataConfig(Config):
-    """Which pictures, how they are split, and at what size they are read."""
+    """Which images, how they are split, and at what size they are read."""
 
     dataset: str = Field("phantom", min_length=1, description="a dataset's name, or a path")
     image_column: str = Field("", description="CSV: column of file names; empty finds it by name")
     class_column: str = Field("", description="CSV: column of classes; empty finds it by name")
-    group_column: str = Field(
-        "", description="CSV: lesion or patient; pictures of one stay together"
-    )
+    group_column: str = Field("", description="CSV: lesion or patient; images of one stay together")
     source_column: str = Field("", description="CSV: scanner or hospital")
     split_column: str = Field(
         "", description="CSV: given split, train, val or test; empty draws one"
     )
-    pictures: int = Field(0, ge=0, description="at most this many, stratified by class; 0 is all")
+    images: int = Field(0, ge=0, description="at most this many, stratified by class; 0 is all")
     unusable: Literal["stop", "leave-out"] = Field(
-        "stop", description="pictures that cannot be read, or that a published split lacks here"
+        "stop", description="images that cannot be read, or that a published split lacks here"
     )
-    image_size: int = Field(64, ge=16, le=1024, description="side of the square picture, pixels")
+    image_size: int = Field(64, ge=16, le=1024, description="side of the square image, pixels")
     decoder: Decoder = Field("exact", description="exact as PIL, or draft: shrunk while decoding")
     interpolation: Interpolation = Field("bilinear", description="of the resize, antialiased")
     split_rule: SplitRule = Field(
@@ -114,14 +112,14 @@ class DataConfig(Config):
     )
     val_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of each class")
     test_fraction: float = Field(0.25, gt=0, lt=0.6, description="share of each class")
-    val_per_class: int = Field(0, ge=0, description="balanced validation: pictures a class; 0 off")
-    test_per_class: int = Field(0, ge=0, description="balanced test: pictures a class; 0 is off")
+    val_per_class: int = Field(0, ge=0, description="balanced validation: images a class; 0 off")
+    test_per_class: int = Field(0, ge=0, description="balanced test: images a class; 0 is off")
     split_seed: int = Field(0, ge=0, description="seed of the split and of the subsample")
     group_rule: Literal["auto", "rank", "count"] = Field(
         "auto", description="head, medium, tail: as published, else thirds by rank; or by count"
     )
-    head_above: int = Field(700, ge=1, description="rule 'count': more training pictures is head")
-    tail_below: int = Field(70, ge=1, description="rule 'count': fewer training pictures is tail")
+    head_above: int = Field(700, ge=1, description="rule 'count': more training images is head")
+    tail_below: int = Field(70, ge=1, description="rule 'count': fewer training images is tail")
 
     @property
     def rule(self) -> str:
@@ -159,17 +157,19 @@ class PromptConfig(Config):
         {"statistics": 1.0, "task": 1.0, "identity": 0.1}, description="weight of each objective"
     )
     natural: str = Field(
-        "", description="teachers without batch norm: natural pictures; empty generates some"
+        "", description="teachers without batch norm: natural images; empty generates some"
     )
-    explore_steps: int = Field(20, ge=1, description="prompt steps in one exploration")
-    explore_rate: float = Field(0.01, gt=0, le=1, description="Adam's learning rate of the prompt")
-    explore_check_every: int = Field(
-        10, ge=0, description="prompt steps between two checks on held-out pictures; 0 is never"
+    prompt_steps: int = Field(20, ge=1, description="prompt steps in one exploration")
+    prompt_learning_rate: float = Field(
+        0.01, gt=0, le=1, description="Adam's learning rate of the prompt"
     )
-    explore_check_pictures: int = Field(
-        128, ge=1, description="validation pictures of a check, as balanced as they go"
+    prompt_check_every: int = Field(
+        10, ge=0, description="prompt steps between two checks on held-out images; 0 is never"
     )
-    explore_patience: int = Field(
+    prompt_check_images: int = Field(
+        128, ge=1, description="validation images of a check, as balanced as they go"
+    )
+    prompt_patience: int = Field(
         0, ge=0, description="checks without a better one that end an exploration; 0 is never"
     )
 
@@ -193,7 +193,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "learning_rate": 3e-4,
         "weight_decay": 0.0,
         "schedule": "constant",
-        "rate_warmup": 0.0,
+        "lr_warmup": 0.0,
         "clip_norm": 5.0,
         "label_smoothing": 0.0,
         "ema_decay": 0.0,
@@ -218,16 +218,16 @@ class StepConfig(Config):
     schedule: Literal["constant", "cosine", "multi-step"] = Field(
         "constant", description="learning rate after the warm-up, changed every step"
     )
-    rate_warmup: float = Field(
+    lr_warmup: float = Field(
         0.0, ge=0, description="first epochs, or a part of one, in which the rate rises linearly"
     )
-    rate_floor: float = Field(
+    lr_floor: float = Field(
         0.0, ge=0, le=1, description="cosine: where it ends, as a share of learning_rate"
     )
-    rate_milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    lr_milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="multi-step: epochs after which the rate falls"
     )
-    rate_factor: float = Field(0.1, gt=0, le=1, description="multi-step: factor of each fall")
+    lr_factor: float = Field(0.1, gt=0, le=1, description="multi-step: factor of each fall")
     clip_norm: float = Field(5.0, gt=0, description="bound of the gradient's norm")
     accumulate: int = Field(
         1, ge=1, description="batches whose gradients make one step; batch norms see each alone"
@@ -247,10 +247,10 @@ class StepConfig(Config):
 
     @model_validator(mode="after")
     def _milestones_rise(self) -> "StepConfig":
-        given = self.rate_milestones
+        given = self.lr_milestones
         if list(given) != sorted(set(given)) or bool(given) != (self.schedule == "multi-step"):
             raise ValueError(
-                "rising rate_milestones with schedule multi-step, and none without, got "
+                "rising lr_milestones with schedule multi-step, and none without, got "
                 f"{list(given)} with {self.schedule}"
             )
         return self
@@ -264,7 +264,7 @@ class TeacherConfig(Config):
     )
     weights: str = Field("", description="file with the teacher's weights, safetensors or pickle")
     teacher_size: int = Field(
-        0, ge=0, le=1024, description="side of the picture the teacher sees, pixels; 0 is its rule"
+        0, ge=0, le=1024, description="side of the image the teacher sees, pixels; 0 is its rule"
     )
     teacher_mean: tuple[float, ...] = Field(
         (), description="normalisation; empty is the weights' own"
@@ -275,19 +275,19 @@ class TeacherConfig(Config):
 
 
 class ProbeConfig(TeacherConfig, DataConfig):
-    """One teacher card: what a teacher does with each frequency of some pictures."""
+    """One teacher card: what a teacher does with each frequency of some images."""
 
     rings: int = Field(8, ge=1, le=64, description="rings up to 0.5 cycles per pixel")
     gains: tuple[Annotated[float, Field(ge=0, le=4)], ...] = Field(
         (0.0, 0.5, 2.0, 4.0), min_length=1, description="ring response: factors of the amplitudes"
     )
     per_channel: bool = Field(False, description="ring response also of red, green, blue alone")
-    probe_pictures: int = Field(256, ge=1, description="pictures for the ring response")
+    probe_images: int = Field(256, ge=1, description="images for the ring response")
     band_gains: tuple[Annotated[float, Field(ge=0, le=4)], ...] = Field(
         (0.0, 2.0), min_length=1, description="class bands: factors of the amplitudes"
     )
-    band_pictures: int = Field(
-        0, ge=0, description="test pictures of each class that are changed, at most; 0 is all"
+    band_images: int = Field(
+        0, ge=0, description="test images of each class that are changed, at most; 0 is all"
     )
     cutoffs: tuple[Annotated[float, Field(gt=0, lt=0.7)], ...] = Field(
         (0.0625, 0.125, 0.1875, 0.25, 0.375),
@@ -297,26 +297,26 @@ class ProbeConfig(TeacherConfig, DataConfig):
     heat_map: Literal["off", "rings", "blocks", "full"] = Field(
         "blocks", description="Fourier basis heat map; full takes a pass a frequency and sign"
     )
-    heat_pictures: int = Field(32, ge=1, description="test pictures of the heat map, about")
+    heat_images: int = Field(32, ge=1, description="test images of the heat map, about")
     heat_block: int = Field(7, ge=1, le=101, description="side of a block, bins, odd")
     student_run: str = Field("", description="run folder of a trained student, asked as the probe")
     resamples: int = Field(1000, ge=20, description="bootstrap resamples of every interval")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
-    probe_batch: int = Field(64, ge=2, description="pictures a pass")
-    seed: int = Field(0, ge=0, description="seed of drawn pictures and bootstraps")
+    probe_batch: int = Field(64, ge=2, description="images a pass")
+    seed: int = Field(0, ge=0, description="seed of drawn images and bootstraps")
 
 
 class PretrainConfig(Config):
-    """Pre-training of the built-in teacher on natural pictures."""
+    """Pre-training of the built-in teacher on natural images."""
 
     natural: str = Field("../shared/data/natural", description="folder with the two zip archives")
     width: int = Field(32, ge=8, le=256, description="channels of the first stage")
     image_size: int = Field(
         32, ge=16, le=32, description="side of the training crop, up to Tiny ImageNet's 32 pixels"
     )
-    epochs: int = Field(45, ge=1, description="passes over the pictures")
-    batch_size: int = Field(128, ge=2, description="pictures a step")
+    epochs: int = Field(45, ge=1, description="passes over the images")
+    batch_size: int = Field(128, ge=2, description="images a step")
     learning_rate: float = Field(2e-3, gt=0, description="peak of AdamW's one-cycle schedule")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled decay")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the uniform label")
@@ -343,10 +343,10 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
         0,
         ge=0,
         le=1024,
-        description="side of the picture the student sees, pixels; 0 is image_size",
+        description="side of the image the student sees, pixels; 0 is image_size",
     )
     epochs: int = Field(10, ge=1, description="passes over the training set")
-    batch_size: int = Field(32, ge=2, description="pictures a step")
+    batch_size: int = Field(32, ge=2, description="images a step")
     distill_weight: float = Field(3.0, ge=0, description="lambda of the EKD loss")
     augment: Literal["none", "flips", "published"] = Field("published", description="augmentation")
     augment_mode: Literal["fused", "exact"] = Field(
@@ -363,12 +363,12 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
         0.0, ge=0, le=1, description="part of that share that is lost, linearly, by the last epoch"
     )
     warmup_epochs: int = Field(0, ge=0, description="first epochs without prompt or exploration")
-    explore_every: int = Field(
+    prompt_every: int = Field(
         2, ge=0, description="epochs between two explorations; 0 explores once, before the first"
     )
     prompt_file: str = Field("", description="a saved prompt, kept as it is; empty explores one")
-    random_gains: Literal["fixed", "per-picture"] = Field(
-        "fixed", description="method random: one arrangement of the gains, or one a picture"
+    random_gains: Literal["fixed", "per-image"] = Field(
+        "fixed", description="method random: one arrangement of the gains, or one an image"
     )
     checkpoint_epochs: int = Field(1, ge=1, description="epochs between two checkpoints")
     checkpoint_minutes: float = Field(
@@ -416,12 +416,12 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
 
     @model_validator(mode="after")
     def _the_rate_changes_within_the_run(self) -> "TrainConfig":
-        if self.rate_warmup >= self.epochs and self.rate_warmup:
-            raise ValueError(f"rate_warmup below epochs = {self.epochs}, got {self.rate_warmup:g}")
-        milestones = self.rate_milestones
-        if milestones and not self.rate_warmup < milestones[0] <= milestones[-1] < self.epochs:
+        if self.lr_warmup >= self.epochs and self.lr_warmup:
+            raise ValueError(f"lr_warmup below epochs = {self.epochs}, got {self.lr_warmup:g}")
+        milestones = self.lr_milestones
+        if milestones and not self.lr_warmup < milestones[0] <= milestones[-1] < self.epochs:
             raise ValueError(
-                f"rate_milestones after rate_warmup = {self.rate_warmup:g} and below epochs = "
+                f"lr_milestones after lr_warmup = {self.lr_warmup:g} and below epochs = "
                 f"{self.epochs}, got {list(milestones)}"
             )
         return self
@@ -488,8 +488,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         InputError: If a text has no ``=`` or its value is not YAML.
 
     Example:
-        >>> parse_settings(["epochs=3", "dataset=~/my pictures", "objectives.task=0.5"])
-        {'epochs': 3, 'dataset': '~/my pictures', 'objectives': {'task': 0.5}}
+        >>> parse_settings(["epochs=3", "dataset=~/my images", "objectives.task=0.5"])
+        {'epochs': 3, 'dataset': '~/my images', 'objectives': {'task': 0.5}}
         >>> parse_settings(["heat_map=off", "per_channel=true"])
         {'heat_map': 'off', 'per_channel': True}
     """

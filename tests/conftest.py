@@ -1,4 +1,4 @@
-"""Fixtures for the tests: the real pictures, if they are there."""
+"""Fixtures for the tests: the real images, if they are there."""
 
 import sys
 from pathlib import Path
@@ -10,10 +10,10 @@ from fopro_lab import cli
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Return the folder of real pictures and weights beside the checkout."""
+    """Return the folder of real images and weights beside the checkout."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "data").is_dir():
-        pytest.skip(f"no real pictures: {folder} is absent")
+        pytest.skip(f"no real images: {folder} is absent")
     return folder
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from fopro_lab.evaluation import load_runs
 
 
-def pictures(folder: Path, *, classes: int = 3, each: int = 4, size: int = 20) -> Path:
+def images(folder: Path, *, classes: int = 3, each: int = 4, size: int = 20) -> Path:
     rng = np.random.default_rng(0)
     for name in "abcdef"[:classes]:
         (folder / name).mkdir(parents=True)
@@ -54,7 +54,7 @@ def test_python_m_is_the_same_door():
 
 def test_train_then_compare(fopro, tmp_path):
     small = [
-        f"--set={knob}" for knob in ("pictures=96", "image_size=24", "epochs=1", "batch_size=16")
+        f"--set={knob}" for knob in ("images=96", "image_size=24", "epochs=1", "batch_size=16")
     ]
     for method in ("bsm", "ekd"):
         out = tmp_path / method
@@ -79,43 +79,43 @@ def test_print_config_can_be_read_back(fopro, tmp_path):
 
 
 def test_data_check_counts(fopro, tmp_path):
-    folder = pictures(tmp_path / "data", each=8)
+    folder = images(tmp_path / "data", each=8)
     code, told, _ = fopro("data", "check", "--set", f"dataset={folder}", "--json")
     facts = json.loads(told)
-    assert code == 0 and facts["pictures"] == 24 and facts["groups in two parts"] == 0
+    assert code == 0 and facts["images"] == 24 and facts["groups in two parts"] == 0
     assert sum(row["n"] for row in facts["tables"]["counts"] if row["class"] == "a") == 8
-    assert facts["groups"] == "unknown: each picture is its own" and facts["sources"] == "unknown"
+    assert facts["groups"] == "unknown: each image is its own" and facts["sources"] == "unknown"
     assert {row["level"] for row in facts["findings"]} == {"ok", "note", "warn"}
     code, told, _ = fopro("data", "pack", "--set", f"dataset={folder}")
-    assert code == 0 and told.startswith("packed 24 pictures of 64 px\n")
+    assert code == 0 and told.startswith("packed 24 images of 64 px\n")
 
 
 def test_data_check_gives_a_verdict_a_line_and_is_done_with_warnings(fopro, tmp_path):
-    folder = pictures(tmp_path / "data", each=8)
+    folder = images(tmp_path / "data", each=8)
     out = tmp_path / "checkup"
     code, told, complaint = fopro("data", "check", "--set", f"dataset={folder}", "--out", out)
     assert code == 0 and lines(complaint) == []
     verdicts = [line for line in told.splitlines() if re.match("(ok|note|warn|fail) ", line)]
-    assert "ok    reading     all 24 pictures can be read" in verdicts
+    assert "ok    reading     all 24 images can be read" in verdicts
     assert len({line.index(line.split()[1]) for line in verdicts}) == 1
     written = {path.name for path in out.iterdir()}
     assert {"findings.json", "counts.csv", "power.csv", "checkup.png"} <= written
 
 
-def test_data_check_lists_every_picture_that_fails_and_ends_with_1(fopro, tmp_path):
-    folder = pictures(tmp_path / "data", each=8)
+def test_data_check_lists_every_image_that_fails_and_ends_with_1(fopro, tmp_path):
+    folder = images(tmp_path / "data", each=8)
     broken = [folder / f"a/a{number}.png" for number in range(5)]
     for path in broken:
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     (folder / "c/c7.png").write_bytes((folder / "b/b0.png").read_bytes())
     knobs = ("--set", f"dataset={folder}", "--set", "image_size=16")
     code, told, complaint = fopro("data", "check", *knobs)
     assert code == 1 and len(lines(complaint)) == 1
     assert lines(complaint)[0].startswith("fopro: not fit for use as it is: reading")
-    assert "fail  reading     5 of 24 pictures cannot be read" in told
+    assert "fail  reading     5 of 24 images cannot be read" in told
     for path in broken:
         assert f"unreadable: {path}: " in told
-    assert "1 picture copied from another" in told
+    assert "1 image copied from another" in told
 
 
 def test_teachers_check_prints_the_card(fopro):
@@ -127,7 +127,7 @@ def test_teachers_check_prints_the_card(fopro):
 
 
 def test_probe_writes_tables_and_figures(fopro, tmp_path):
-    knobs = ("pictures=96", "image_size=24", "rings=3", "gains=[0.0]", "resamples=100")
+    knobs = ("images=96", "image_size=24", "rings=3", "gains=[0.0]", "resamples=100")
     code, told, _ = fopro("probe", "--out", tmp_path, *(f"--set={knob}" for knob in knobs))
     assert code == 0 and told.strip() == str(tmp_path / "index.html")
     files = [path.suffix for path in tmp_path.iterdir() if path.is_file()]
@@ -147,8 +147,8 @@ def cmyk(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [sixteen_bit, palette, cmyk])
-def test_unusual_pictures_are_read(fopro, tmp_path, make):
-    folder = pictures(tmp_path / "data")
+def test_unusual_images_are_read(fopro, tmp_path, make):
+    folder = images(tmp_path / "data")
     make(folder / "a/a0.png")
     code, _, complaint = fopro("data", "check", "--set", f"dataset={folder}")
     assert code == 0, complaint
@@ -172,7 +172,7 @@ def bomb(folder: Path) -> None:
     (folder / "b/b1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
-def one_picture(folder: Path) -> None:
+def one_image(folder: Path) -> None:
     for path in sorted((folder / "c").iterdir())[1:]:
         path.unlink()
 
@@ -197,14 +197,14 @@ def no_column(folder: Path) -> None:
     [
         (truncated, ("b1.jpg",)),
         (bomb, ("b1.png",)),
-        (one_picture, ("class 'c' has", "at least 3")),
-        (empty, ("data", "picture")),
+        (one_image, ("class 'c' has", "at least 3")),
+        (empty, ("data", "image")),
         (gaps, ("label", "3")),
         (no_column, ("class", "colour")),
     ],
 )
-def test_wrong_pictures_end_with_one_line_and_code_2(fopro, tmp_path, spoil, words):
-    folder = pictures(tmp_path / "data")
+def test_wrong_images_end_with_one_line_and_code_2(fopro, tmp_path, spoil, words):
+    folder = images(tmp_path / "data")
     spoil(folder)
     out = tmp_path / "run"
     knobs = ("--set", f"dataset={folder}", "--set", "image_size=16", "--set", "method=bsm")
@@ -304,7 +304,7 @@ def test_a_really_full_disk_is_one_line_and_code_1(tmp_path):
     if subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("a small file system may not be mounted here")
     try:
-        knobs = [f"--set={k}" for k in ("method=bsm", "pictures=96", "image_size=16", "epochs=1")]
+        knobs = [f"--set={k}" for k in ("method=bsm", "images=96", "image_size=16", "epochs=1")]
         words = [sys.executable, "-m", "fopro_lab", "train", "--out", str(folder / "run"), *knobs]
         told = subprocess.run(words, capture_output=True, text=True)
         assert told.returncode == 1 and len(lines(told.stderr)) == 1

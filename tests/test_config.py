@@ -106,27 +106,27 @@ def test_a_run_has_every_knob_of_its_parts():
         ),
         (
             {"schedule": "multi-step"},
-            "TrainConfig: expected rising rate_milestones with schedule multi-step, and none "
+            "TrainConfig: expected rising lr_milestones with schedule multi-step, and none "
             "without, got [] with multi-step",
         ),
         (
-            {"rate_milestones": [3]},
-            "TrainConfig: expected rising rate_milestones with schedule multi-step, and none "
+            {"lr_milestones": [3]},
+            "TrainConfig: expected rising lr_milestones with schedule multi-step, and none "
             "without, got [3] with constant",
         ),
         (
-            {"schedule": "multi-step", "rate_milestones": [3, 3]},
-            "TrainConfig: expected rising rate_milestones with schedule multi-step, and none "
+            {"schedule": "multi-step", "lr_milestones": [3, 3]},
+            "TrainConfig: expected rising lr_milestones with schedule multi-step, and none "
             "without, got [3, 3] with multi-step",
         ),
         (
-            {"schedule": "multi-step", "rate_milestones": [3, 10]},
-            "TrainConfig: expected rate_milestones after rate_warmup = 0 and below epochs = 10, "
+            {"schedule": "multi-step", "lr_milestones": [3, 10]},
+            "TrainConfig: expected lr_milestones after lr_warmup = 0 and below epochs = 10, "
             "got [3, 10]",
         ),
         (
-            {"epochs": 2, "rate_warmup": 2},
-            "TrainConfig: expected rate_warmup below epochs = 2, got 2",
+            {"epochs": 2, "lr_warmup": 2},
+            "TrainConfig: expected lr_warmup below epochs = 2, got 2",
         ),
         ({"recipe": "best"}, "recipe: expected '' or 'published', got 'best'"),
         ({"recipe": ["published"]}, "recipe: expected '' or 'published', got ['published']"),
@@ -139,7 +139,7 @@ def test_wrong_values_give_one_exact_line(values, expected):
     assert message(values) == expected
 
 
-def test_pretraining_crops_are_no_larger_than_its_pictures():
+def test_pretraining_crops_are_no_larger_than_its_images():
     told = message({"image_size": 64}, PretrainConfig)
     assert told == "image_size: expected less than or equal to 32, got 64"
 

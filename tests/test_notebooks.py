@@ -18,22 +18,22 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
 
 # 03 explores in one go what 04 explores in several.
-OWN_DEFAULTS = {("03_fourier_prompt", "explore_steps")}
+OWN_DEFAULTS = {("03_fourier_prompt", "prompt_steps")}
 
 SMOKE = {
     "title": "Every notebook, small",
-    "defaults": {"pictures": 160, "image_size": 32, "rings": 2},
+    "defaults": {"images": 160, "image_size": 32, "rings": 2},
     "notebooks": {
         "dataset": {"notebook": "01_dataset"},
         "teacher": {
             "notebook": "02_teacher_frequencies",
-            "parameters": {"probe_pictures": 8, "gains": [0.0]},
+            "parameters": {"probe_images": 8, "gains": [0.0]},
         },
-        "prompt": {"notebook": "03_fourier_prompt", "parameters": {"explore_steps": 2}},
+        "prompt": {"notebook": "03_fourier_prompt", "parameters": {"prompt_steps": 2}},
         "train": {
             "notebook": "04_train",
             "matrix": {"method": ["bsm", "fopro"]},
-            "parameters": {"epochs": 1, "explore_steps": 2, "threads": 1},
+            "parameters": {"epochs": 1, "prompt_steps": 2, "threads": 1},
         },
         "tail": {
             "notebook": "05_tail_accuracy",
@@ -47,7 +47,7 @@ SMOKE = {
             "parameters": {
                 "pairs": [["fopro", "bsm"]],
                 "teachers": {"builtin": ""},
-                "probe_pictures": 8,
+                "probe_images": 8,
                 "resamples": 20,
             },
         },

@@ -35,10 +35,10 @@ COMMANDS = [shlex.split(line) for line in SHELL if line.startswith("fopro ")]
 # What makes a command of the README small; only names that the command knows.
 SMALL = {
     "data": ["image_size=24"],
-    "probe": ["image_size=24", "rings=2", "gains=[0.0]", "resamples=100", "probe_pictures=8"],
-    "train": ["image_size=24", "epochs=1", "batch_size=8", "explore_steps=1"],
-    "report": ["image_size=32", "epochs=1", "explore_steps=1", "method=[bsm]", "seed=[0]",
-               "rings=2", "gains=[0.0]", "probe_pictures=8", "batch_size=8", "resamples=20"],
+    "probe": ["image_size=24", "rings=2", "gains=[0.0]", "resamples=100", "probe_images=8"],
+    "train": ["image_size=24", "epochs=1", "batch_size=8", "prompt_steps=1"],
+    "report": ["image_size=32", "epochs=1", "prompt_steps=1", "method=[bsm]", "seed=[0]",
+               "rings=2", "gains=[0.0]", "probe_images=8", "batch_size=8", "resamples=20"],
     "compare": [],
     "explore": [],
 }  # fmt: skip
@@ -47,18 +47,18 @@ SMALL_PIN = ["epochs=1", "method=[bsm]", "seed=[0]", "batch_size=8", "resamples=
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A home with 144 pictures of 3 classes, their CSV, plans and notebooks."""
+    """A home with 144 images of 3 classes, their CSV, plans and notebooks."""
     home = tmp_path_factory.mktemp("home")
-    (home / "pictures").mkdir()
+    (home / "images").mkdir()
     rng = np.random.default_rng(0)
     rows = []
     for number in range(144):
         label, name = number % 3, f"{number:03d}.png"
         pixels = rng.integers(0, 80 + 80 * label, (24, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(home / "pictures" / name)
+        Image.fromarray(pixels).save(home / "images" / name)
         rows.append((name, "abc"[label], f"patient{number}"))
     table = pd.DataFrame(rows, columns=["image", "diagnosis", "patient"])
-    table.to_csv(home / "pictures/labels.csv", index=False)
+    table.to_csv(home / "images/labels.csv", index=False)
     for folder in ("notebooks", "reports/plans"):
         shutil.copytree(ROOT / folder, home / folder)
     return home
@@ -87,7 +87,7 @@ def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
     monkeypatch.setattr(
         "fopro_lab.reports.serving.serve_explorer", lambda v, **told: served.append(v)
     )
-    knobs = {"dataset": str(home / "pictures"), "image_size": 24}
+    knobs = {"dataset": str(home / "images"), "image_size": 24}
     write_pin("by-hand", ring_prompt(np.full((3, 9), 2.0), size=24), folder="pins", knobs=knobs)
     commands = [words for words in COMMANDS if not needs_publishers(words)]
     assert {words[1] for words in commands} == set(SMALL)
@@ -156,7 +156,7 @@ def test_python_blocks_run(home, monkeypatch):
     assert len(names["theirs"]) == len(names["split"].train)
 
 
-def test_links_and_pictures_of_the_readme_are_there():
+def test_links_and_images_of_the_readme_are_there():
     for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
 

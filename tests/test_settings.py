@@ -153,7 +153,7 @@ def test_explained_can_be_read_back(dataset, rate, mean, weight):
 
 
 def test_explained_survives_a_long_path_with_spaces(tmp_path):
-    config = TrainConfig(dataset="my pictures of skin " * 20 + "end")
+    config = TrainConfig(dataset="my images of skin " * 20 + "end")
     path = tmp_path / "config.yaml"
     path.write_text(explained(config), encoding="utf-8")
     assert TrainConfig.from_mapping(read_yaml(path)) == config

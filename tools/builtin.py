@@ -1,4 +1,4 @@
-"""The built-in teacher from natural pictures to its card: pre-trained, then measured."""
+"""The built-in teacher from natural images to its card: pre-trained, then measured."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from fopro_lab.models.backbones import SmallResNet
 from fopro_lab.probing.features import probe_advantage
 from tools.pretrain import pretrain, read_natural, untrained, write_builtin
 
-PROBE_SIZE = 64  # pixels, the size of the demo's pictures
+PROBE_SIZE = 64  # pixels, the size of the demo's images
 
 
 def make_builtin(config: PretrainConfig, *, out: Path, probe: str = "") -> dict[str, Any]:
@@ -31,7 +31,7 @@ def make_builtin(config: PretrainConfig, *, out: Path, probe: str = "") -> dict[
         The card.
 
     Raises:
-        InputError: If pictures are missing or the checkpoint belongs to another recipe.
+        InputError: If images are missing or the checkpoint belongs to another recipe.
     """
     dataset = open_dataset(probe) if probe else None  # a wrong path is told before an hour's work
     archives = read_natural(config)

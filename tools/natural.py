@@ -1,4 +1,4 @@
-"""Natural pictures in memory, for pre-training: archives, crops and batches."""
+"""Natural images in memory, for pre-training: archives, crops and batches."""
 
 import csv
 import io
@@ -19,27 +19,27 @@ from fopro_lab.io import sha256_file
 from fopro_lab.models.backbones import IMAGENET_MEAN as MEAN
 from fopro_lab.models.backbones import IMAGENET_STD as STD
 
-# Each tenth picture of a class is held out. A split given by the archive is passed over: the
+# Each tenth image of a class is held out. A split given by the archive is passed over: the
 # two parts of Tiny ImageNet were shrunk differently (the top rings of one hold two to six times
 # the energy of the other), so that a network trained on one part alone fails on the other.
 HELD_OUT_EVERY = 10
-LARGE_ARCHIVE = 10_000  # training pictures; a smaller archive is passed twice an epoch
+LARGE_ARCHIVE = 10_000  # training images; a smaller archive is passed twice an epoch
 
 
 @dataclass(frozen=True)
-class NaturalPictures:
-    """One archive in memory: square uint8 pictures ``(N, 3, S, S)`` by size, and labels."""
+class NaturalImages:
+    """One archive in memory: square uint8 images ``(N, 3, S, S)`` by size, and labels."""
 
     name: str
-    pyramid: tuple[Tensor, ...]  # the same pictures at several sizes: a crop is never resampled
+    pyramid: tuple[Tensor, ...]  # the same images at several sizes: a crop is never resampled
     labels: Tensor
     held_out: Tensor  # bool (N,)
     classes: int
     sha256: str
 
 
-def read_archive(path: Path, *, sizes: tuple[int, ...], first_label: int) -> NaturalPictures:
-    """Read a zip of pictures with its ``labels.csv`` (image, label).
+def read_archive(path: Path, *, sizes: tuple[int, ...], first_label: int) -> NaturalImages:
+    """Read a zip of images with its ``labels.csv`` (image, label).
 
     Args:
         path: The archive.
@@ -47,7 +47,7 @@ def read_archive(path: Path, *, sizes: tuple[int, ...], first_label: int) -> Nat
         first_label: Number of this archive's class 0 among all classes.
 
     Returns:
-        The pictures in memory.
+        The images in memory.
 
     Raises:
         InputError: If the archive is missing or damaged.
@@ -55,14 +55,14 @@ def read_archive(path: Path, *, sizes: tuple[int, ...], first_label: int) -> Nat
     try:
         with zipfile.ZipFile(path) as archive:
             rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
-            pictures: list[list[np.ndarray]] = [[] for _ in sizes]
+            images: list[list[np.ndarray]] = [[] for _ in sizes]
             for row in rows:
                 encoded = io.BytesIO(archive.read(f"images/{row['image']}"))
-                picture = _centre_square(Image.open(encoded).convert("RGB"))
-                for level, size in zip(pictures, sizes, strict=True):
-                    level.append(np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)))
+                image = _centre_square(Image.open(encoded).convert("RGB"))
+                for level, size in zip(images, sizes, strict=True):
+                    level.append(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)))
         labels = torch.tensor([int(row["label"]) for row in rows])
-        stacks = [torch.from_numpy(np.stack(level)) for level in pictures]
+        stacks = [torch.from_numpy(np.stack(level)) for level in images]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: expected a zip with labels.csv and images/, got {error}"
@@ -72,7 +72,7 @@ def read_archive(path: Path, *, sizes: tuple[int, ...], first_label: int) -> Nat
     for row in rows:
         counts[row["label"]] = counts.get(row["label"], -1) + 1
         held_out.append(counts[row["label"]] % HELD_OUT_EVERY == 0)
-    return NaturalPictures(
+    return NaturalImages(
         name=path.name,
         pyramid=tuple(stack.permute(0, 3, 1, 2) for stack in stacks),
         labels=labels + first_label,
@@ -82,61 +82,61 @@ def read_archive(path: Path, *, sizes: tuple[int, ...], first_label: int) -> Nat
     )
 
 
-def _centre_square(picture: Image.Image) -> Image.Image:
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side))
+def _centre_square(image: Image.Image) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Scale uint8 pictures ``(B, 3, H, W)`` to the network's input."""
+    """Scale uint8 images ``(B, 3, H, W)`` to the network's input."""
     mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (MEAN, STD))
     return (images.float() / 255 - mean) / std
 
 
-def training_crops(pictures: Tensor, *, size: int, generator: torch.Generator) -> Tensor:
-    """Cut one random square a picture, flip half of them, and vary brightness and contrast.
+def training_crops(images: Tensor, *, size: int, generator: torch.Generator) -> Tensor:
+    """Cut one random square an image, flip half of them, and vary brightness and contrast.
 
     Args:
-        pictures: uint8 ``(B, 3, S, S)``.
-        size: Side of the crop, pixels; pictures of that side are padded by an eighth first.
+        images: uint8 ``(B, 3, S, S)``.
+        size: Side of the crop, pixels; images of that side are padded by an eighth first.
         generator: Source of randomness, on the CPU.
 
     Returns:
-        Normalised float pictures ``(B, 3, size, size)``.
+        Normalised float images ``(B, 3, size, size)``.
 
     Example:
         >>> black = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
         >>> training_crops(black, size=32, generator=torch.Generator()).shape
         torch.Size([4, 3, 32, 32])
     """
-    count, _, side, _ = pictures.shape
+    count, _, side, _ = images.shape
     if side == size:
-        pictures = nn.functional.pad(pictures.float(), [size // 8] * 4, mode="reflect")
-        side = pictures.shape[-1]
+        images = nn.functional.pad(images.float(), [size // 8] * 4, mode="reflect")
+        side = images.shape[-1]
     top, left = torch.randint(0, side - size + 1, (2, count, 1), generator=generator)
     rows, columns = top + torch.arange(size), left + torch.arange(size)
     flip = torch.rand(count, 1, generator=generator) < 0.5
     columns = torch.where(flip, columns.flip(1), columns)
     index = torch.arange(count)[:, None, None]
-    crops = pictures[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float()
+    crops = images[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float()
     contrast, brightness = 0.6 + 0.8 * torch.rand(2, count, 1, 1, 1, generator=generator)
     mean = crops.mean(dim=(1, 2, 3), keepdim=True)
     return normalise((((crops - mean) * contrast + mean) * brightness).clamp(0, 255))
 
 
 def epoch_batches(
-    archives: list[NaturalPictures], config: PretrainConfig, epoch: int
+    archives: list[NaturalImages], config: PretrainConfig, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield mixed batches; each small archive is passed often enough to matter.
 
     Args:
-        archives: Pictures in memory.
+        archives: Images in memory.
         config: Batch size, crop size and seed.
         epoch: Number of the epoch; with the seed it decides order and crops.
 
     Yields:
-        Normalised pictures ``(B, 3, S, S)`` and labels ``(B,)``.
+        Normalised images ``(B, 3, S, S)`` and labels ``(B,)``.
     """
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
     order = _pool(archives)
@@ -147,24 +147,22 @@ def epoch_batches(
         for number, archive in enumerate(archives):
             rows = part[part[:, 0] == number, 1]
             levels = torch.randint(len(archive.pyramid), (len(rows),), generator=generator)
-            for level, pictures in enumerate(archive.pyramid):
+            for level, stored in enumerate(archive.pyramid):
                 chosen = rows[levels == level]
                 if len(chosen):
                     images.append(
-                        training_crops(
-                            pictures[chosen], size=config.image_size, generator=generator
-                        )
+                        training_crops(stored[chosen], size=config.image_size, generator=generator)
                     )
                     labels.append(archive.labels[chosen])
         yield torch.cat(images), torch.cat(labels)
 
 
-def steps_per_epoch(archives: list[NaturalPictures], config: PretrainConfig) -> int:
+def steps_per_epoch(archives: list[NaturalImages], config: PretrainConfig) -> int:
     """Count the whole batches of an epoch; a smaller last one would disturb the batch norms."""
     return len(_pool(archives)) // config.batch_size
 
 
-def _pool(archives: list[NaturalPictures]) -> Tensor:
+def _pool(archives: list[NaturalImages]) -> Tensor:
     pairs = []  # (archive, row); a small archive comes twice, so that it matters
     for number, archive in enumerate(archives):
         rows = torch.nonzero(~archive.held_out).flatten()

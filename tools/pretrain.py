@@ -1,4 +1,4 @@
-"""Pre-training of the built-in teacher on natural pictures: `fopro teachers pretrain`."""
+"""Pre-training of the built-in teacher on natural images: `fopro teachers pretrain`."""
 
 import io
 import time
@@ -15,13 +15,13 @@ from fopro_lab.io import atomic_path, write_json
 from fopro_lab.models.backbones import IMAGENET_MEAN as MEAN
 from fopro_lab.models.backbones import IMAGENET_STD as STD
 from fopro_lab.models.backbones import SmallResNet
-from tools.natural import NaturalPictures, epoch_batches, normalise, read_archive, steps_per_epoch
+from tools.natural import NaturalImages, epoch_batches, normalise, read_archive, steps_per_epoch
 
 CALTECH_SIZES = (32, 48, 64, 96)  # pixels: crops show the same things at several scales
 
 
-def read_natural(config: PretrainConfig) -> list[NaturalPictures]:
-    """Read both archives of natural pictures, their classes numbered one after the other.
+def read_natural(config: PretrainConfig) -> list[NaturalImages]:
+    """Read both archives of natural images, their classes numbered one after the other.
 
     Raises:
         InputError: If one is missing or damaged.
@@ -35,18 +35,18 @@ def read_natural(config: PretrainConfig) -> list[NaturalPictures]:
 
 
 def pretrain(
-    archives: list[NaturalPictures], config: PretrainConfig, *, checkpoint: Path
+    archives: list[NaturalImages], config: PretrainConfig, *, checkpoint: Path
 ) -> SmallResNet:
     """Train the built-in teacher; started again it goes on after the last finished epoch.
 
     Args:
-        archives: Pictures in memory, see `read_natural`.
+        archives: Images in memory, see `read_natural`.
         config: Recipe.
         checkpoint: File that holds the state between epochs.
 
     Returns:
         The network after the last epoch, rounded as it is stored. No epoch is selected, so the
-        held-out pictures decide nothing and their accuracy is unbiased.
+        held-out images decide nothing and their accuracy is unbiased.
 
     Raises:
         InputError: If the checkpoint belongs to another recipe.
@@ -102,11 +102,11 @@ def untrained(config: PretrainConfig, *, classes: int) -> SmallResNet:
 
 
 @torch.inference_mode()
-def held_out_accuracy(network: SmallResNet, archive: NaturalPictures) -> dict[str, float]:
-    """Top-1 accuracy on an archive's held-out pictures, the answer chosen among all classes.
+def held_out_accuracy(network: SmallResNet, archive: NaturalImages) -> dict[str, float]:
+    """Top-1 accuracy on an archive's held-out images, the answer chosen among all classes.
 
     Returns:
-        ``pictures`` (count), ``top1`` (share of right answers), ``chance`` (1 / classes).
+        ``images`` (count), ``top1`` (share of right answers), ``chance`` (1 / classes).
     """
     network.eval()
     rows = torch.nonzero(archive.held_out).flatten()
@@ -116,12 +116,12 @@ def held_out_accuracy(network: SmallResNet, archive: NaturalPictures) -> dict[st
         logits = network(images.to(memory_format=torch.channels_last))
         classes = logits.shape[1]
         right += int((logits.argmax(1) == archive.labels[part]).sum())
-    return {"pictures": len(rows), "top1": right / len(rows), "chance": 1 / classes}
+    return {"images": len(rows), "top1": right / len(rows), "chance": 1 / classes}
 
 
 def write_builtin(
     network: SmallResNet,
-    archives: list[NaturalPictures],
+    archives: list[NaturalImages],
     config: PretrainConfig,
     *,
     advantage: dict[str, Any],
@@ -139,7 +139,7 @@ def write_builtin(
     Returns:
         The card: data, recipe, seed, held-out accuracy.
     """
-    pictures = [int((~archive.held_out).sum()) for archive in archives]
+    images = [int((~archive.held_out).sum()) for archive in archives]
     card = {
         "architecture": "SmallResNet",
         "width": config.width,
@@ -151,11 +151,11 @@ def write_builtin(
             {
                 "archive": archive.name,
                 "sha256": archive.sha256,
-                "training_pictures": count,
+                "training_images": count,
                 "classes": archive.classes,
                 "held_out": held_out_accuracy(network, archive),
             }
-            for archive, count in zip(archives, pictures, strict=True)
+            for archive, count in zip(archives, images, strict=True)
         ],
         "recipe": config.model_dump(exclude={"natural"}),
         "seed": config.seed,

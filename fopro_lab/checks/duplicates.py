@@ -1,18 +1,18 @@
 """Near-duplicates: the same photograph saved anew, shrunk, brightened, mirrored or turned.
 
-A picture is shrunk to 32 x 32 grey pixels and described by their cosine transform (DCT-II).
+An image is shrunk to 32 x 32 grey pixels and described by their cosine transform (DCT-II).
 Candidates come from a perceptual hash: the signs of the 63 lowest coefficients. Mirroring flips
 the signs of odd rows or columns and transposing swaps them, so the hashes of all eight
-orientations come from one transform. A candidate is confirmed by the correlation of the pictures'
+orientations come from one transform. A candidate is confirmed by the correlation of the images'
 details, each coefficient weighted by its squared frequency as a Laplacian does: shading alone,
-which all pictures of a dark spot on bright skin share, confirms nothing.
+which all images of a dark spot on bright skin share, confirms nothing.
 
-On HAM10000 (10,013 pictures, 50 million pairs) 75,072 pairs lie within 10 bits; 100 correlate by
+On HAM10000 (10,013 images, 50 million pairs) 75,072 pairs lie within 10 bits; 100 correlate by
 0.7 or more, 99 of them of one lesion and one a photograph filed under two. The next pair of two
-lesions reaches 0.66. The threshold was chosen on these pairs. Of 400 pictures, copies that were
+lesions reaches 0.66. The threshold was chosen on these pairs. Of 400 images, copies that were
 halved, brightened by a quarter or saved as JPEG of quality 50 were all found, of quality 20 or
 cropped by 1 % at each side 98 %; turned by 1 degree 67 %, cropped by 2 % 45 %, by 3 % or turned by
-3 degrees fewer than 4 %. Sharp frames that pictures share, such as equal black corners, raise false
+3 degrees fewer than 4 %. Sharp frames that images share, such as equal black corners, raise false
 alarms: look at the pairs.
 
 Source: perceptual hash by signs of the DCT, after Zauner, "Implementation and benchmarking of
@@ -32,20 +32,20 @@ from fopro_lab.io import sha256_file
 
 
 def same_content(packed: Pack) -> np.ndarray:
-    """Number the contents: pictures of the same bytes or the same pixels get the same number.
+    """Number the contents: images of the same bytes or the same pixels get the same number.
 
     Bytes are compared by SHA-256, of those files alone that share their size with another. Pixels
     are compared as packed, so a file that was renamed, or saved anew without loss, is found too.
 
     Args:
-        packed: The pictures.
+        packed: The images.
 
     Returns:
         ``int64 (N,)``: the first row with the same content.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> dataset = open_dataset("phantom", pictures=24).subset([0, 1, 0])
+        >>> dataset = open_dataset("phantom", images=24).subset([0, 1, 0])
         >>> same_content(pack(dataset, 16, progress=False)).tolist()
         [0, 1, 0]
     """
@@ -68,12 +68,12 @@ def first_of(contents: Iterable[object]) -> np.ndarray:
 
 
 def copies_table(table: pd.DataFrame, *, content: np.ndarray, parts: np.ndarray) -> pd.DataFrame:
-    """List every picture that has a copy.
+    """List every image that has a copy.
 
     Args:
         table: Of the data set: image, label, group.
         content: Of `same_content`.
-        parts: "train", "val", "test" or "" of each picture.
+        parts: "train", "val", "test" or "" of each image.
 
     Returns:
         Columns ``content``, ``image``, ``part``, ``label``, ``group``; a content's rows together.
@@ -102,16 +102,16 @@ def _file_hashes(paths: Sequence[str]) -> list[object]:
     ]
 
 
-SIDE = 32  # pixels of the small pictures
+SIDE = 32  # pixels of the small images
 BITS = 10  # of 63 that may differ in a candidate
 LEAST_CORRELATION = 0.7  # of the details of a confirmed pair
-FLATTEST = 0.5  # grey levels, standard deviation; a flatter picture has no details to compare
+FLATTEST = 0.5  # grey levels, standard deviation; a flatter image has no details to compare
 GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)
 TURNS = (
     *("as it is", "mirrored left to right", "mirrored top to bottom", "turned by 180"),
     *("mirrored at a diagonal", "turned by 90", "turned by 270", "mirrored at the other diagonal"),
 )
-_BLOCK = 256  # pictures at a time
+_BLOCK = 256  # images at a time
 _FREQUENCY = np.arange(SIDE)
 _WEIGHT = (_FREQUENCY[:, None] ** 2 + _FREQUENCY[None, :] ** 2).astype(np.float32)
 _SIGNS = np.where(_FREQUENCY % 2, -1, 1).astype(np.float32)
@@ -120,19 +120,19 @@ _SIGNS = np.where(_FREQUENCY % 2, -1, 1).astype(np.float32)
 def find_lookalikes(
     images: np.ndarray, rows: np.ndarray, *, progress: bool = False
 ) -> pd.DataFrame:
-    """Find near-duplicates among some pictures, in any of eight orientations.
+    """Find near-duplicates among some images, in any of eight orientations.
 
-    All pairs are looked at: 25,000 pictures took 21 seconds on one busy core, 10,000 took 3.
+    All pairs are looked at: 25,000 images took 21 seconds on one busy core, 10,000 took 3.
 
     Args:
         images: ``uint8 (N, H, W, 3)``.
-        rows: Which; leave out all but one of each set of identical pictures.
+        rows: Which; leave out all but one of each set of identical images.
         progress: Say how far it is.
 
     Returns:
         Columns ``first``, ``second`` (rows, ``first`` the smaller), ``bits`` that differ,
         ``correlation`` of the details and ``turn``: what to do to the first to get the second.
-        Its ``attrs["flat"]`` counts the pictures without details, which were compared with none.
+        Its ``attrs["flat"]`` counts the images without details, which were compared with none.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -156,7 +156,7 @@ def find_lookalikes(
     found = pd.concat([pd.DataFrame(columns=columns), *blocks], ignore_index=True)
     found = found.astype({"first": int, "second": int, "bits": int, "correlation": float})
     found = found.sort_values("correlation", ascending=False, kind="stable")
-    found = found.drop_duplicates(["first", "second"])  # symmetric pictures fit in several turns
+    found = found.drop_duplicates(["first", "second"])  # symmetric images fit in several turns
     found["turn"] = [TURNS[turn] for turn in found["turn"]]
     found["first"], found["second"] = rows[found["first"]], rows[found["second"]]
     found = found.reset_index(drop=True)
@@ -165,7 +165,7 @@ def find_lookalikes(
 
 
 def describe(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Shrink pictures to grey ``SIDE`` x ``SIDE`` by area, and take their cosine transform.
+    """Shrink images to grey ``SIDE`` x ``SIDE`` by area, and take their cosine transform.
 
     Args:
         images: ``uint8 (N, H, W, 3)``.
@@ -189,7 +189,7 @@ def describe(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def turned(waves: np.ndarray, turn: int) -> np.ndarray:
-    """Return the transforms of the pictures in one of the eight orientations of `TURNS`.
+    """Return the transforms of the images in one of the eight orientations of `TURNS`.
 
     Example:
         >>> turned(np.ones((1, 2, 2)), 1).tolist()
@@ -206,7 +206,7 @@ def turned(waves: np.ndarray, turn: int) -> np.ndarray:
 
 
 def hash_signs(waves: np.ndarray) -> np.ndarray:
-    """Return 63 bits a picture: whether each of the lowest coefficients but the mean is positive.
+    """Return 63 bits an image: whether each of the lowest coefficients but the mean is positive.
 
     Args:
         waves: ``(N, 8 or more, 8 or more)``.
@@ -226,7 +226,7 @@ def hash_signs(waves: np.ndarray) -> np.ndarray:
 
 
 def _search(waves: np.ndarray, details: np.ndarray, start: int) -> pd.DataFrame:
-    """Compare one block of pictures, in all orientations, with those from its start on."""
+    """Compare one block of images, in all orientations, with those from its start on."""
     stop = min(start + _BLOCK, len(waves))
     others = hash_signs(waves[start:])
     found = []
@@ -261,7 +261,7 @@ def count_bits(words: np.ndarray) -> np.ndarray:
 
 
 def _pieces(count: int) -> Iterator[slice]:
-    """Cut candidates into pieces, so that a data set of very similar pictures fits in memory."""
+    """Cut candidates into pieces, so that a data set of very similar images fits in memory."""
     return (slice(start, start + 8 * _BLOCK) for start in range(0, count, 8 * _BLOCK))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from fopro_lab.data import Split
 
 PARTS = ("train", "val", "test")
-TIES = ("group", "copy", "lookalike")  # by which a picture is tied to one of another part
+TIES = ("group", "copy", "lookalike")  # by which an image is tied to one of another part
 TESTED = (("test", "train"), ("test", "val"), ("val", "train"))
 
 
@@ -28,14 +28,14 @@ def row_parts(split: Split, count: int) -> np.ndarray:
 
 
 def torn_groups(table: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:
-    """List the groups that have pictures in two parts or more.
+    """List the groups that have images in two parts or more.
 
     Args:
         table: Of the data set: group.
         parts: Of `row_parts`.
 
     Returns:
-        Columns ``group``, ``train``, ``val``, ``test`` (pictures), by group.
+        Columns ``group``, ``train``, ``val``, ``test`` (images), by group.
 
     Example:
         >>> table = pd.DataFrame({"group": ["a", "a", "b"]})
@@ -49,10 +49,10 @@ def torn_groups(table: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:
     return torn.rename_axis(index="group", columns=None).reset_index()
 
 
-def tie_pictures(
+def tie_images(
     table: pd.DataFrame, parts: np.ndarray, *, content: np.ndarray, lookalikes: pd.DataFrame
 ) -> pd.DataFrame:
-    """Tell which pictures of test and validation are tied to one of another part.
+    """Tell which images of test and validation are tied to one of another part.
 
     Args:
         table: Of the data set: image, label, group.
@@ -61,7 +61,7 @@ def tie_pictures(
         lookalikes: Of `find_lookalikes`, over the first row of each content.
 
     Returns:
-        A row for each picture and other part (test and train, test and val, val and train):
+        A row for each image and other part (test and train, test and val, val and train):
         ``image``, ``label``, ``part``, ``other``, and whether it is tied by its ``group``, a
         ``copy``, a ``lookalike``, or ``any`` of them.
 
@@ -69,7 +69,7 @@ def tie_pictures(
         >>> table = pd.DataFrame({"image": list("abc"), "label": 0, "group": list("aac")})
         >>> none = pd.DataFrame({"first": [], "second": []})
         >>> parts = np.array(["train", "test", "test"])
-        >>> ties = tie_pictures(table, parts, content=np.arange(3), lookalikes=none)
+        >>> ties = tie_images(table, parts, content=np.arange(3), lookalikes=none)
         >>> ties[ties["other"] == "train"][["image", "group", "copy"]].values.tolist()
         [['b', True, False], ['c', False, False]]
     """
@@ -92,14 +92,14 @@ def tie_pictures(
 
 
 def count_ties(ties: pd.DataFrame, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Count the tied pictures of each class.
+    """Count the tied images of each class.
 
     Args:
-        ties: Of `tie_pictures`.
+        ties: Of `tie_images`.
         class_names: Of the data set.
 
     Returns:
-        A row for each part, other part and class, and one with class "all": ``n`` pictures,
+        A row for each part, other part and class, and one with class "all": ``n`` images,
         and how many are tied by ``group``, ``copy``, ``lookalike`` and ``any``.
 
     Example:
@@ -138,7 +138,7 @@ class Entanglement(NamedTuple):
 
 
 def class_by_source(table: pd.DataFrame, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Count the pictures of each class from each known source.
+    """Count the images of each class from each known source.
 
     Args:
         table: Of the data set: label, source.
@@ -162,7 +162,7 @@ def class_by_source(table: pd.DataFrame, class_names: tuple[str, ...]) -> pd.Dat
 def entangle(table: pd.DataFrame, *, resamples: int = 999, seed: int = 0) -> Entanglement:
     """Measure how strongly class and source hang together, and how sure that is.
 
-    Pictures of one lesion or patient stay together. The bootstrap draws groups. The permutation
+    Images of one lesion or patient stay together. The bootstrap draws groups. The permutation
     gives each group the sources of another one, in the shares that one has, and leaves its labels
     alone, all of them if it has several. So within a group, what goes with what has no say.
 

@@ -1,7 +1,7 @@
 """The pipeline audit: what decode, resize and augmentation did to each frequency ring.
 
-A claim on which frequencies a network prefers is a claim on the pictures it was given. Every step
-is compared with the picture before it, ring by ring: the natural logarithm of the ratio of
+A claim on which frequencies a network prefers is a claim on the images it was given. Every step
+is compared with the image before it, ring by ring: the natural logarithm of the ratio of
 amplitudes, 0 where nothing changed, -0.69 where half is left.
 """
 
@@ -63,7 +63,7 @@ def band_limited(images: Tensor, size: int) -> Tensor:
     """Resize ideally: keep the frequencies that a square of ``size`` pixels holds, drop the rest.
 
     The Nyquist row and column are dropped too: two mirrored waves share one number there. Where
-    the picture is smaller than ``size``, the new frequencies are empty.
+    the image is smaller than ``size``, the new frequencies are empty.
 
     Args:
         images: ``(B, C, H, W)``, periodic or windowed.
@@ -103,13 +103,13 @@ def _hann(size: int, like: Tensor) -> Tensor:
 BAD_EXAMPLE = "bilinear, no antialias"
 
 
-def full_picture(dataset: Dataset, row: int) -> np.ndarray:
-    """Return a picture at its own size, as the data set's reader tells it.
+def full_image(dataset: Dataset, row: int) -> np.ndarray:
+    """Return an image at its own size, as the data set's reader tells it.
 
     Files are decoded exactly, arrays given as they lie there, phantoms as they are drawn.
 
     Args:
-        dataset: Readable pictures.
+        dataset: Readable images.
         row: Which.
 
     Returns:
@@ -120,31 +120,31 @@ def full_picture(dataset: Dataset, row: int) -> np.ndarray:
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> full_picture(open_dataset("phantom", pictures=24), 0).shape
+        >>> full_image(open_dataset("phantom", images=24), 0).shape
         (64, 64, 3)
     """
     if not hasattr(dataset.reader, "native"):
         raise InputError(
             f"{dataset.name}: expected a reader with a method native(row), which returns the "
-            "picture at its own size; without it no resize can be audited"
+            "image at its own size; without it no resize can be audited"
         )
     full: np.ndarray = dataset.reader.native(row)
     return full
 
 
 def resized_side(packed: Pack, row: int) -> int:
-    """Return the size at which a resize is worth looking at: the pack's, or 3/8 of the picture.
+    """Return the size at which a resize is worth looking at: the pack's, or 3/8 of the image.
 
     At a half, bilinear points fall between two pixels and average them as a box does, so that the
     bad example would be none.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 64, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 64, progress=False)
         >>> resized_side(packed, 0)  # drawn at 64 pixels: nothing to resize
         24
     """
-    side = min(full_picture(packed.dataset, row).shape[:2])
+    side = min(full_image(packed.dataset, row).shape[:2])
     return packed.size if side > packed.size else max(8, 3 * side // 8)
 
 
@@ -177,18 +177,18 @@ def decode_steps(
     """Decode a JPEG shrunk by the decoder, with each interpolation of the rest.
 
     Args:
-        dataset: Readable pictures.
+        dataset: Readable images.
         row: Which.
         size: Side of the results, pixels.
-        exact: Of `resize_steps`, for the same picture.
+        exact: Of `resize_steps`, for the same image.
 
     Returns:
         For each interpolation the exact and the drafted ``uint8 (size, size, 3)``; nothing for
-        pictures without a file.
+        images without a file.
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> decode_steps(open_dataset("phantom", pictures=24), 0, 16, exact={})
+        >>> decode_steps(open_dataset("phantom", images=24), 0, 16, exact={})
         {}
     """
     if not dataset.table["path"].iloc[row]:
@@ -211,7 +211,7 @@ def augment_steps(pixels: Tensor, *, seed: int) -> Iterator[tuple[AugmentMode, s
         seed: Of all draws; each operation has the range it has in the recipe.
 
     Yields:
-        Mode, name of the step, and the changed pictures ``(B, 3, H, W)`` in [0, 1].
+        Mode, name of the step, and the changed images ``(B, 3, H, W)`` in [0, 1].
 
     Example:
         >>> pixels = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
@@ -249,7 +249,7 @@ def draw_alone(count: int, generator: torch.Generator) -> dict[str, Augmentation
 
 
 EMPTY = (1e-3 / 255) ** 2  # energy of a ring that holds nothing: a thousandth of a grey level
-FEWEST = 10  # pictures behind an interval
+FEWEST = 10  # images behind an interval
 ALL = "all"
 Measured = tuple[str, str, str, np.ndarray]  # stage, step, reference, log ratios (n, R)
 
@@ -259,7 +259,7 @@ def audit_pipeline(
     rows: np.typing.ArrayLike,
     *,
     edges: Sequence[float],
-    pictures: int = 192,
+    images: int = 192,
     size: int = 0,
     seed: int = 0,
     progress: bool = False,
@@ -268,41 +268,41 @@ def audit_pipeline(
 
     - ``decode``: JPEGs shrunk while decoding ("draft"), against the exact decode.
     - ``resize``: each interpolation, and bilinear without antialiasing as a bad example, against
-      the ideal: the full picture cut to the frequencies that the small one can hold.
+      the ideal: the full image cut to the frequencies that the small one can hold.
     - ``augment, fused`` and ``augment, exact``: each operation of the published recipe alone, and
-      the recipe as a whole, against the packed picture.
+      the recipe as a whole, against the packed image.
 
     Args:
-        packed: The pictures.
+        packed: The images.
         rows: Which may be looked at, e.g. those of training.
-        edges: ``R + 1`` increasing frequencies, cycles per pixel of the small picture.
-        pictures: At most this many, shared evenly by the sources, one of each group.
+        edges: ``R + 1`` increasing frequencies, cycles per pixel of the small image.
+        images: At most this many, shared evenly by the sources, one of each group.
         size: Side after the resize, pixels; 0 is that of the pack, or three eighths of the
-            pictures' own side where they are no larger.
+            images' own side where they are no larger.
         seed: Of the choice, and of the augmentations.
         progress: Say how far it is.
 
     Returns:
         A row for each step, source ("all", and each where two are known) and ring: ``stage``,
         ``step``, ``reference``, ``size`` (pixels), ``source``, ``ring``, ``low``, ``high``
-        (cycles per pixel), ``log_ratio`` (mean over pictures), ``spread`` (their standard
+        (cycles per pixel), ``log_ratio`` (mean over images), ``spread`` (their standard
         deviation), ``n``, ``interval_low``, ``interval_high`` (95 %, normal; NaN below 10
-        pictures). Rings that are empty in the reference are left out of the mean.
+        images). Rings that are empty in the reference are left out of the mean.
 
     Raises:
         InputError: If there are no rows, they are not row numbers, or the edges are wrong.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 32, progress=False)
-        >>> table = audit_pipeline(packed, np.arange(24), edges=[0, 0.25, 0.5], pictures=4)
+        >>> packed = pack(open_dataset("phantom", images=24), 32, progress=False)
+        >>> table = audit_pipeline(packed, np.arange(24), edges=[0, 0.25, 0.5], images=4)
         >>> table["stage"].unique().tolist(), table["size"].unique().tolist()
         (['resize', 'augment, fused', 'augment, exact'], [32])
     """
     rows = check_rows(rows, count=len(packed))
-    if not len(rows) or pictures < 1:
-        raise InputError(f"rows, pictures: expected one or more, got {len(rows)} and {pictures}")
-    chosen = choose_pictures(packed.dataset.table, rows, pictures=pictures, seed=seed)
+    if not len(rows) or images < 1:
+        raise InputError(f"rows, images: expected one or more, got {len(rows)} and {images}")
+    chosen = choose_images(packed.dataset.table, rows, images=images, seed=seed)
     small = size or resized_side(packed, int(chosen[0]))
     steps = [
         *_measure_files(packed, chosen, small, edges, tell=progress),
@@ -326,15 +326,13 @@ def audit_pipeline(
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def choose_pictures(
-    table: pd.DataFrame, rows: np.ndarray, *, pictures: int, seed: int
-) -> np.ndarray:
+def choose_images(table: pd.DataFrame, rows: np.ndarray, *, images: int, seed: int) -> np.ndarray:
     """Choose rows: one of each group, so that they are independent, and as many of each source.
 
     Args:
         table: Of the data set: group, source.
         rows: To choose from.
-        pictures: At most this many.
+        images: At most this many.
         seed: Of the choice.
 
     Returns:
@@ -342,14 +340,14 @@ def choose_pictures(
 
     Example:
         >>> table = pd.DataFrame({"group": list("aabc"), "source": list("xxxy")})
-        >>> len(choose_pictures(table, np.arange(4), pictures=2, seed=0))
+        >>> len(choose_images(table, np.arange(4), images=2, seed=0))
         2
     """
     order = np.random.default_rng(seed).permutation(rows)
     shuffled = table.iloc[order].assign(row=order).drop_duplicates("group")
     sources = shuffled["source"].nunique()
-    each = max(1, pictures // sources)
-    return np.sort(shuffled.groupby("source").head(each)["row"].to_numpy()[:pictures])
+    each = max(1, images // sources)
+    return np.sort(shuffled.groupby("source").head(each)["row"].to_numpy()[:images])
 
 
 def log_amplitude(images: Tensor, *, size: int, edges: Sequence[float]) -> np.ndarray:
@@ -374,13 +372,13 @@ def log_amplitude(images: Tensor, *, size: int, edges: Sequence[float]) -> np.nd
 def _measure_files(
     packed: Pack, rows: np.ndarray, size: int, edges: Sequence[float], *, tell: bool
 ) -> Iterator[Measured]:
-    """Compare resized pictures with the ideal, and drafts with exact decodes, one by one."""
+    """Compare resized images with the ideal, and drafts with exact decodes, one by one."""
     told: dict[tuple[str, str, str], list[np.ndarray]] = {}
     places: Iterator[int] | np.ndarray = rows
     if tell:
         places = show_progress(rows, total=len(rows), label="auditing decode and resize")
     for row in places:
-        full = full_picture(packed.dataset, int(row))
+        full = full_image(packed.dataset, int(row))
         ideal = log_amplitude(as_batch([full]), size=size, edges=edges)
         steps = resize_steps(full, size)
         made = log_amplitude(as_batch([*steps.values()]), size=size, edges=edges)
@@ -401,22 +399,22 @@ def _measure_augmentations(
     before = log_amplitude(as_batch([*pixels]), size=packed.size, edges=edges)
     for mode, step, changed in augment_steps(torch.from_numpy(pixels), seed=seed):
         after = log_amplitude(changed, size=packed.size, edges=edges)
-        yield f"augment, {mode}", step, "packed picture", after - before
+        yield f"augment, {mode}", step, "packed image", after - before
 
 
-def as_batch(pictures: Sequence[np.ndarray]) -> Tensor:
-    """Return 8-bit pictures of one size as ``(B, 3, H, W)`` in [0, 1].
+def as_batch(images: Sequence[np.ndarray]) -> Tensor:
+    """Return 8-bit images of one size as ``(B, 3, H, W)`` in [0, 1].
 
     Example:
         >>> as_batch([np.full((4, 6, 3), 255, np.uint8)]).shape
         torch.Size([1, 3, 4, 6])
     """
-    pixels = torch.from_numpy(np.stack(pictures))
+    pixels = torch.from_numpy(np.stack(images))
     return pixels.permute(0, 3, 1, 2).contiguous().float() / 255
 
 
 def _describe(ratios: np.ndarray, edges: Sequence[float]) -> pd.DataFrame:
-    """Average ``(n, R)`` over the pictures in which a ring holds anything."""
+    """Average ``(n, R)`` over the images in which a ring holds anything."""
     rows = []
     for ring in range(len(edges) - 1):
         own = ratios[:, ring][np.isfinite(ratios[:, ring])]

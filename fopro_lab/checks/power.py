@@ -10,8 +10,8 @@ from fopro_lab.errors import InputError
 
 POWER = 0.8
 ALPHA = 0.05  # two-sided
-DISCORDANCE = 0.2  # share of pictures that exactly one of the two methods gets right
-FEWEST = 6  # a two-sided sign test over five pictures never falls below 0.05
+DISCORDANCE = 0.2  # share of images that exactly one of the two methods gets right
+FEWEST = 6  # a two-sided sign test over five images never falls below 0.05
 _Z_ALPHA = NormalDist().inv_cdf(1 - ALPHA / 2)
 _Z_POWER = NormalDist().inv_cdf(POWER)
 
@@ -26,25 +26,25 @@ def detectable_differences(
 ) -> pd.DataFrame:
     """Find the smallest difference in recall that shows with 80 % power at a two-sided 5 %.
 
-    Two methods are compared on the same test pictures. Assumed: exactly one of them is right on
-    ``discordance`` of the pictures of every class, or on as many as the difference needs; they
-    differ by the same amount in all classes of a group; pictures of one lesion or patient are
-    right or wrong together, so a class counts ``n^2 / sum m^2`` independent pictures for units
-    of ``m`` pictures. Differences between training seeds come on top. Below some 50 pictures the
+    Two methods are compared on the same test images. Assumed: exactly one of them is right on
+    ``discordance`` of the images of every class, or on as many as the difference needs; they
+    differ by the same amount in all classes of a group; images of one lesion or patient are
+    right or wrong together, so a class counts ``n^2 / sum m^2`` independent images for units
+    of ``m`` images. Differences between training seeds come on top. Below some 50 images the
     number is a guide: an exact sign test finds it in 0.65 to 0.8 of all cases, a normal one in
     0.95.
 
     Args:
-        labels: Classes of the test pictures, ``(n,)``.
-        units: Lesion, patient or the picture itself, ``(n,)``.
+        labels: Classes of the test images, ``(n,)``.
+        units: Lesion, patient or the image itself, ``(n,)``.
         class_names: ``K`` names.
         groups: Of each class name: head, medium or tail.
         discordance: Above 0, at most 1.
 
     Returns:
         A row for each class, for head, medium and tail, and for all classes: ``scope`` ("class",
-        "group", "overall"), ``name``, ``n`` pictures, ``units``, ``effective`` (independent
-        pictures; of a mean over classes, the number that would give one class its variance),
+        "group", "overall"), ``name``, ``n`` images, ``units``, ``effective`` (independent
+        images; of a mean over classes, the number that would give one class its variance),
         ``discordance``, ``detectable`` (share, NaN if none would show).
 
     Raises:
@@ -77,11 +77,11 @@ def smallest_difference(effective: float, *, discordance: float = DISCORDANCE) -
     """Solve ``d = z_a sqrt(q / n) + z_b sqrt((q - d^2) / n)`` for the difference ``d``.
 
     Args:
-        effective: Independent pictures ``n``.
+        effective: Independent images ``n``.
         discordance: ``q``; where ``d`` would exceed it, it is raised to ``d``.
 
     Returns:
-        The difference, a share; NaN with fewer than six pictures.
+        The difference, a share; NaN with fewer than six images.
 
     Example:
         >>> round(smallest_difference(1000), 4), smallest_difference(4)

@@ -18,7 +18,7 @@ from fopro_lab.checks.leakage import (
     count_ties,
     entangle,
     row_parts,
-    tie_pictures,
+    tie_images,
     torn_groups,
 )
 from fopro_lab.checks.power import detectable_differences
@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
     Attributes:
         level: ``ok``; ``note``: know it; ``warn``: results hold, but weaker than they look;
-            ``fail``: pictures cannot be used, or results on this split would be wrong.
+            ``fail``: images cannot be used, or results on this split would be wrong.
         what: The question, one word or two.
         number: The number that decides, or None.
         verdict: One line.
@@ -55,7 +55,7 @@ class Findings:
     """All answers, the facts about the data set and the tables behind them.
 
     Attributes:
-        facts: Names and values: pictures, groups, protocol, ...
+        facts: Names and values: images, groups, protocol, ...
         findings: In the order of the questions.
         tables: By name; each can be written as a CSV.
 
@@ -84,7 +84,7 @@ class Findings:
         return [f"{each.level:<4}  {each.what:<{width}}  {each.verdict}" for each in self.findings]
 
     def count_lines(self) -> list[str]:
-        """Return the pictures of each class and part, aligned."""
+        """Return the images of each class and part, aligned."""
         counts = self.tables["counts"].pivot(index="class", columns="split", values="n")
         order = self.tables["counts"]["class"].drop_duplicates()
         lines = [f"{'class':<28}{'train':>8}{'val':>8}{'test':>8}"]
@@ -93,15 +93,15 @@ class Findings:
         return lines
 
     def unreadable_lines(self) -> list[str]:
-        """Return every picture that cannot be read, and why."""
+        """Return every image that cannot be read, and why."""
         return [f"unreadable: {reason}" for reason in self.tables["unreadable"]["reason"]]
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON; what is undefined is None.
 
         Example:
-            >>> Findings({"pictures": 3}, (), {"a": pd.DataFrame({"n": [1]})}).as_dict()
-            {'pictures': 3, 'worst': 'ok', 'findings': [], 'tables': {'a': [{'n': 1}]}}
+            >>> Findings({"images": 3}, (), {"a": pd.DataFrame({"n": [1]})}).as_dict()
+            {'images': 3, 'worst': 'ok', 'findings': [], 'tables': {'a': [{'n': 1}]}}
         """
         tables = {
             name: json.loads(table.to_json(orient="records")) for name, table in self.tables.items()
@@ -131,22 +131,22 @@ class Findings:
         return folder
 
 
-FEW = 10  # pictures; with fewer a recall is told as k of n
-CROWD = 20  # pictures; a group of more, and of a tenth of all, may be a word for not known
+FEW = 10  # images; with fewer a recall is told as k of n
+CROWD = 20  # images; a group of more, and of a tenth of all, may be a word for not known
 TANGLED = (0.1, 0.3)  # Cramer's V from which class and source are worth a note, a warning
 BLIND = (0.05, 0.15)  # detectable difference from which the tail is worth a note, a warning
 
 
 def judge_reading(packed: Pack) -> Finding:
-    """Are all pictures there and readable?"""
+    """Are all images there and readable?"""
     broken, total = len(packed.left_out), len(packed) + len(packed.left_out)
     others, also = packed.dataset.passed_over, ""
     if others:
         also = f"; {_counted(len(others), 'other file')} passed over, first {others[0]}"
     if not broken:
         level: Level = "note" if others else "ok"
-        return Finding(level, "reading", 0, f"all {total:,} pictures can be read{also}")
-    verdict = f"{broken:,} of {total:,} pictures cannot be read; all else is said of the others"
+        return Finding(level, "reading", 0, f"all {total:,} images can be read{also}")
+    verdict = f"{broken:,} of {total:,} images cannot be read; all else is said of the others"
     return Finding("fail", "reading", broken, verdict + also)
 
 
@@ -161,7 +161,7 @@ def judge_imbalance(counts: pd.DataFrame, *, asked: float | None) -> Finding:
     train = counts[counts["split"] == "train"].set_index("class")["n"]
     if train.min() == 0:
         none = ", ".join(train.index[train == 0])
-        return Finding("fail", "imbalance", None, f"no training pictures of {none}")
+        return Finding("fail", "imbalance", None, f"no training images of {none}")
     ratio = float(train.max() / train.min())
     verdict = (
         f"1:{ratio:.0f} in training, {train.min():,} of {train.idxmin()} "
@@ -179,20 +179,20 @@ def judge_tested(counts: pd.DataFrame) -> Finding:
     if len(lacking):
         told = _some((lacking["name"] + " in " + lacking["split"]).tolist())
         level: Level = "fail" if "test" in set(lacking["split"]) else "warn"
-        return Finding(level, "tested", len(lacking), f"no picture of {told}")
+        return Finding(level, "tested", len(lacking), f"no image of {told}")
     if len(few):
         told = _some(
             [f"{row.n} of {row.name} in {row.split}" for row in few.itertuples(index=False)]
         )
-        return Finding("warn", "tested", len(few), f"fewer than {FEW} pictures: {told}")
+        return Finding("warn", "tested", len(few), f"fewer than {FEW} images: {told}")
     least = int(held["n"].min())
-    return Finding("ok", "tested", 0, f"every class has {least:,} pictures or more to be tested on")
+    return Finding("ok", "tested", 0, f"every class has {least:,} images or more to be tested on")
 
 
 def judge_groups(table: pd.DataFrame, torn: pd.DataFrame, ties: pd.DataFrame) -> Finding:
     """Do parts share a lesion or patient?"""
     if table["group"].is_unique:
-        verdict = "unknown lesions or patients: pictures of one may lie in two parts unseen"
+        verdict = "unknown lesions or patients: images of one may lie in two parts unseen"
         return Finding("warn", "groups", None, verdict)
     crowded = _tell_crowd(table["group"])
     if ties.empty:
@@ -200,28 +200,28 @@ def judge_groups(table: pd.DataFrame, torn: pd.DataFrame, ties: pd.DataFrame) ->
             "note", "groups", None, "no split: no part that could share a group" + crowded
         )
     own = (table["group"] == table["image"]) & ~table["group"].duplicated(keep=False)
-    alone = int(own.sum())  # a picture without a group was made its own
+    alone = int(own.sum())  # an image without a group was made its own
     if torn.empty and alone:
-        told = f"no known group has pictures in two parts; of {_counted(alone, 'picture')} the "
+        told = f"no known group has images in two parts; of {_counted(alone, 'image')} the "
         return Finding("warn", "groups", 0, f"{told}lesion or patient is unknown{crowded}")
     if torn.empty:
-        told = f"none of {table['group'].nunique():,} groups has pictures in two parts"
+        told = f"none of {table['group'].nunique():,} groups has images in two parts"
         return Finding("note" if crowded else "ok", "groups", 0, told + crowded)
     test, tested = _tied(ties, "group", part="test"), _held(ties, "test")
     val = _tied(ties, "group", part="val")
-    verdict = f"{_counted(len(torn), 'torn group')}: of {tested:,} test pictures {test:,}"
+    verdict = f"{_counted(len(torn), 'torn group')}: of {tested:,} test images {test:,}"
     verdict += f" ({_percent(test, tested)}) show one that is in training too"
     verdict += f", of {_held(ties, 'val'):,} for validation {val:,}{crowded}"
     return Finding("fail" if test or val else "warn", "groups", len(torn), verdict)
 
 
 def judge_copies(copies: pd.DataFrame, ties: pd.DataFrame) -> Finding:
-    """Is a picture there twice, byte for byte or pixel for pixel?"""
+    """Is an image there twice, byte for byte or pixel for pixel?"""
     extra = len(copies) - copies["content"].nunique()
     if not extra:
-        return Finding("ok", "copies", 0, "no picture is there twice")
+        return Finding("ok", "copies", 0, "no image is there twice")
     tied = {part: _tied(ties, "copy", part=part) for part in ("test", "val")}
-    verdict = f"{_counted(extra, 'picture')} copied from another"
+    verdict = f"{_counted(extra, 'image')} copied from another"
     if any(tied.values()):
         verdict += f"; {tied['test']:,} of test and {tied['val']:,} of validation are in training"
         return Finding("fail", "copies", extra, verdict)
@@ -230,9 +230,9 @@ def judge_copies(copies: pd.DataFrame, ties: pd.DataFrame) -> Finding:
 
 
 def judge_lookalikes(lookalikes: pd.DataFrame, ties: pd.DataFrame, *, flat: int) -> Finding:
-    """Is a picture there twice, but saved anew, brightened, mirrored or turned?"""
+    """Is an image there twice, but saved anew, brightened, mirrored or turned?"""
     pairs = len(lookalikes)
-    unseen_by = f"; {_counted(flat, 'picture')} too flat to be compared" if flat else ""
+    unseen_by = f"; {_counted(flat, 'image')} too flat to be compared" if flat else ""
     if not pairs:
         level: Level = "note" if flat else "ok"
         return Finding(level, "lookalikes", 0, f"no near-duplicates found{unseen_by}")
@@ -241,7 +241,7 @@ def judge_lookalikes(lookalikes: pd.DataFrame, ties: pd.DataFrame, *, flat: int)
     test = int((unseen["part"] == "test").sum())
     verdict = f"{_counted(pairs, 'near-duplicate pair')}, {pairs - known:,} not of one group"
     if len(unseen):
-        verdict += f"; {_counted(test, 'picture')} of test and {len(unseen) - test:,} of validation"
+        verdict += f"; {_counted(test, 'image')} of test and {len(unseen) - test:,} of validation"
         verdict += " have one in training that their group does not tell"
     return Finding("warn" if len(unseen) else "note", "lookalikes", pairs, verdict + unseen_by)
 
@@ -255,7 +255,7 @@ def judge_labels(copies: pd.DataFrame, lookalikes: pd.DataFrame) -> Finding:
         verdict += _counted(pairs, "near-duplicate pair")
         return Finding("warn", "labels", sets + pairs, verdict)
     if copies.empty and lookalikes.empty:
-        return Finding("note", "labels", None, "no picture is there twice: no labels to compare")
+        return Finding("note", "labels", None, "no image is there twice: no labels to compare")
     return Finding("ok", "labels", 0, "copies and near-duplicates agree about their class")
 
 
@@ -282,11 +282,11 @@ def judge_power(power: pd.DataFrame) -> Finding:
     tail = tails.iloc[0]
     least = float(tail["detectable"])
     if np.isnan(least):
-        return Finding("warn", "power", None, f"{tail['n']} tail pictures to test on show nothing")
+        return Finding("warn", "power", None, f"{tail['n']} tail images to test on show nothing")
     level: Level = "warn" if least > BLIND[1] else "note" if least > BLIND[0] else "ok"
     verdict = (
         f"a tail difference below {100 * least:.0f} points will hardly show: "
-        f"{tail['n']:,} test pictures of {tail['units']:,} groups"
+        f"{tail['n']:,} test images of {tail['units']:,} groups"
     )
     return Finding(level, "power", least, verdict)
 
@@ -297,11 +297,11 @@ def _tell_crowd(groups: pd.Series) -> str:
     largest = int(sizes.iloc[0])
     if largest <= max(CROWD, len(groups) / 10):
         return ""
-    return f"; '{sizes.index[0]}' alone has {largest:,} of {len(groups):,} pictures"
+    return f"; '{sizes.index[0]}' alone has {largest:,} of {len(groups):,} images"
 
 
 def _tied(ties: pd.DataFrame, tie: str, *, part: str) -> int:
-    """Count pictures of a part that are tied to training."""
+    """Count images of a part that are tied to training."""
     return int(ties[(ties["part"] == part) & (ties["other"] == "train")][tie].sum())
 
 
@@ -329,7 +329,7 @@ RATIO_RULES = ("long-tail", "isic2019-lt")
 def check_data(config: DataConfig, *, progress: bool = True) -> Findings:
     """Open, pack and split what a config names, and examine it.
 
-    Pictures that cannot be read are left out and reported, whatever ``config.unusable`` says, and
+    Images that cannot be read are left out and reported, whatever ``config.unusable`` says, and
     if no split can be made, what does not need one is still told.
 
     Args:
@@ -340,10 +340,10 @@ def check_data(config: DataConfig, *, progress: bool = True) -> Findings:
         The findings.
 
     Raises:
-        InputError: If there is no data set, or none of its pictures can be read.
+        InputError: If there is no data set, or none of its images can be read.
 
     Example:
-        >>> check_data(DataConfig(pictures=48, image_size=16), progress=False).worst
+        >>> check_data(DataConfig(images=48, image_size=16), progress=False).worst
         'warn'
     """
     lenient = config.model_copy(update={"unusable": "leave-out"})
@@ -360,7 +360,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
     """Examine a packed data set and its split.
 
     Args:
-        packed: The pictures.
+        packed: The images.
         split: Of ``packed.dataset``.
         config: Tells the rules of head, medium and tail, and the ratio that was asked for.
         progress: Say how far it is.
@@ -371,19 +371,19 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
 
     Example:
         >>> from fopro_lab.data import prepare
-        >>> config = DataConfig(pictures=48, image_size=16)
+        >>> config = DataConfig(images=48, image_size=16)
         >>> packed, split = prepare(config, progress=False)
         >>> examine(packed, split, config=config).findings[0].verdict
-        'all 48 pictures can be read'
+        'all 48 images can be read'
     """
     dataset, names = packed.dataset, packed.dataset.class_names
     table, parts = dataset.table, row_parts(split, len(packed))
     groups = groups_from(config, names, split.class_counts(dataset))
-    counts = _count_pictures(packed, parts, groups)
+    counts = _count_images(packed, parts, groups)
     content = same_content(packed)
     found = find_lookalikes(packed.images, np.unique(content), progress=progress)
     copies = copies_table(table, content=content, parts=parts)
-    ties = tie_pictures(table, parts, content=content, lookalikes=found)
+    ties = tie_images(table, parts, content=content, lookalikes=found)
     torn, lookalikes = torn_groups(table, parts), _describe_pairs(found, table, parts)
     tangled = entangle(table)
     power = detectable_differences(
@@ -422,7 +422,7 @@ def _asked(config: DataConfig) -> float | None:
     return config.tail_ratio if config.rule in RATIO_RULES else None
 
 
-def _count_pictures(packed: Pack, parts: np.ndarray, groups: dict[str, str]) -> pd.DataFrame:
+def _count_images(packed: Pack, parts: np.ndarray, groups: dict[str, str]) -> pd.DataFrame:
     names = packed.dataset.class_names
     return pd.DataFrame(
         {"class": name, "group": groups[name], "split": part, "n": int(n)}
@@ -449,8 +449,8 @@ def _facts(packed: Pack, split: Split, counts: pd.DataFrame) -> dict[str, object
     train = counts[counts["split"] == "train"]["n"]
     return {
         "dataset": packed.dataset.name,
-        "pictures": len(packed),
-        "groups": _counted_doctor(table["group"], none="unknown: each picture is its own"),
+        "images": len(packed),
+        "groups": _counted_doctor(table["group"], none="unknown: each image is its own"),
         "sources": _counted_doctor(table["source"], none="unknown"),
         "protocol": split.protocol,
         "imbalance": f"1:{train.max() / max(train.min(), 1):.0f} in training",
@@ -460,6 +460,6 @@ def _facts(packed: Pack, split: Split, counts: pd.DataFrame) -> dict[str, object
 
 
 def _counted_doctor(names: pd.Series, *, none: str) -> int | str:
-    """Count names; a picture of its own, or no name at all, says that nothing is known."""
+    """Count names; an image of its own, or no name at all, says that nothing is known."""
     count = int(names.nunique())
     return none if count == len(names) or (names == "").all() else count

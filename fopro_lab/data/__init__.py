@@ -1,4 +1,4 @@
-"""Pictures in: data sets, splits, packs and batches. Entering this room imports no torch."""
+"""Images in: data sets, splits, packs and batches. Entering this room imports no torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Random changes of a batch: drawn for every picture on its own, applied to all at once.
+"""Random changes of a batch: drawn for every image on its own, applied to all at once.
 
 Two modes take the same draws. ``"exact"`` does the operations of the published recipe one by one,
 as torchvision does them. ``"fused"`` does one bilinear warp and one colour matrix.
@@ -7,14 +7,14 @@ How far fused is from exact under the same published draws, mean and largest dif
 value, in grey levels of 255:
 
 ===============  =======================  ====================  ===========================
-pictures         geometry alone           colours alone         both
+images         geometry alone           colours alone         both
 ===============  =======================  ====================  ===========================
 phantom, 64 px   1.86, largest 131        0.75, largest 26      2.23, largest 145
 HAM10000, 224    0.69, largest 127        0.64, largest 23      1.11, largest 152
 ===============  =======================  ====================  ===========================
 
 Geometry differs at edges, where exact takes the nearest pixel and fused the mean of four: most of
-all at the border of the picture, against black. Colours differ by the hue, turned about the grey
+all at the border of the image, against black. Colours differ by the hue, turned about the grey
 axis, and where exact cuts what is too bright before the next operation.
 """
 
@@ -41,9 +41,9 @@ class TorchPack(Dataset[tuple[Any, int]]):
     the pixels of both.
 
     Args:
-        packed: The pictures.
+        packed: The images.
         rows: Row numbers; None is all.
-        transform: Applied to each picture, a tensor ``(3, H, W)``.
+        transform: Applied to each image, a tensor ``(3, H, W)``.
         pixels: ``float`` in [0, 1], or ``uint8`` as stored.
 
     Attributes:
@@ -55,9 +55,9 @@ class TorchPack(Dataset[tuple[Any, int]]):
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
-        >>> picture, label = TorchPack(packed, [23], pixels="uint8")[0]
-        >>> picture.dtype, picture.shape, label
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
+        >>> image, label = TorchPack(packed, [23], pixels="uint8")[0]
+        >>> image.dtype, image.shape, label
         (torch.uint8, torch.Size([3, 16, 16]), 7)
     """
 
@@ -84,18 +84,18 @@ class TorchPack(Dataset[tuple[Any, int]]):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         row = int(self.rows[index])
-        picture: Any = torch.from_numpy(self.packed.images[row].copy()).permute(2, 0, 1)
-        picture = picture.contiguous() if self.pixels == "uint8" else picture.float() / 255
+        image: Any = torch.from_numpy(self.packed.images[row].copy()).permute(2, 0, 1)
+        image = image.contiguous() if self.pixels == "uint8" else image.float() / 255
         if self.transform is not None:
-            picture = self.transform(picture)
-        return picture, int(self.packed.labels[row])
+            image = self.transform(image)
+        return image, int(self.packed.labels[row])
 
 
 def read_pixels(pack: Pack, rows: np.typing.ArrayLike) -> Tensor:
-    """Read pictures as they lie in the pack.
+    """Read images as they lie in the pack.
 
     Args:
-        pack: The pictures.
+        pack: The images.
         rows: Row numbers, ``(B,)``.
 
     Returns:
@@ -106,7 +106,7 @@ def read_pixels(pack: Pack, rows: np.typing.ArrayLike) -> Tensor:
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> read_pixels(packed, [3, 1]).shape
         torch.Size([2, 16, 16, 3])
     """
@@ -114,7 +114,7 @@ def read_pixels(pack: Pack, rows: np.typing.ArrayLike) -> Tensor:
 
 
 def float_images(pixels: Tensor) -> Tensor:
-    """Turn 8-bit pictures into images in [0, 1], nothing else.
+    """Turn 8-bit images into images in [0, 1], nothing else.
 
     Args:
         pixels: ``uint8 (B, H, W, 3)``, on any device.
@@ -136,10 +136,10 @@ def float_images(pixels: Tensor) -> Tensor:
 
 
 def chunk_size(images: Tensor) -> int:
-    """Return how many pictures are worked on at a time.
+    """Return how many images are worked on at a time.
 
     On a CPU one, whose planes stay in the cache through all steps; on a GPU all of a batch, since
-    there a step costs the same for one picture as for many.
+    there a step costs the same for one image as for many.
 
     Example:
         >>> chunk_size(torch.rand(32, 3, 8, 8))
@@ -152,11 +152,11 @@ BEFORE, AFTER = 1, 2  # black pixels around a plane
 
 
 def framed_planes(images: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Lay pictures out as framed planes.
+    """Lay images out as framed planes.
 
     Args:
         images: ``uint8 (B, H, W, 3)``, or floating ``(B, 3, H, W)``.
-        out: Planes of as many pictures of the same size, to be filled again.
+        out: Planes of as many images of the same size, to be filled again.
 
     Returns:
         ``(3, B, H + 3, W + 3)``, single precision or that of ``images``, in the unit of ``images``.
@@ -180,14 +180,14 @@ def framed_planes(images: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 
 def inverse_affine(*, scale: float, shift: float, angle: float) -> list[float]:
-    """Build the matrix from the result's to the picture's coordinates, in pixels from the centre.
+    """Build the matrix from the result's to the image's coordinates, in pixels from the centre.
 
     The arithmetic is that of torchvision, step by step, so that nearest neighbours are the same.
 
     Args:
-        scale: Above 0; 2 doubles the picture.
-        shift: Pixels by which the picture moves to the right.
-        angle: Degrees; positive turns the picture clockwise.
+        scale: Above 0; 2 doubles the image.
+        shift: Pixels by which the image moves to the right.
+        angle: Degrees; positive turns the image clockwise.
 
     Returns:
         Six numbers, two rows of three, x before y.
@@ -207,7 +207,7 @@ def source_lines(affine: Tensor, flip: Tensor, *, size: tuple[int, int]) -> tupl
     Args:
         affine: ``(B, 2, 3)``, see `inverse_affine`.
         flip: ``(B, 2)``, -1 or 1, of x and of y, done last.
-        size: Height and width of the pictures.
+        size: Height and width of the images.
 
     Returns:
         What a column adds, ``(2, B, 1, W)``, and what a row adds, ``(2, B, H, 1)``; x before y,
@@ -361,7 +361,7 @@ def nearest_index(affine: Tensor, flip: Tensor, *, planes: Tensor) -> Tensor:
 
 
 def _of_chunk(index: Tensor, planes: Tensor) -> Tensor:
-    """Let each picture of a chunk begin where the one before ends."""
+    """Let each image of a chunk begin where the one before ends."""
     count, area = planes.shape[1], planes.shape[2] * planes.shape[3]
     if count > 1:
         starts = torch.arange(0, count * area, area, dtype=index.dtype, device=index.device)
@@ -404,7 +404,7 @@ def colour_matrices(*, brightness: Tensor, saturation: Tensor, hue: Tensor) -> T
 
 
 class ColourChange(NamedTuple):
-    """What `apply_matrices` needs of ``B`` pictures.
+    """What `apply_matrices` needs of ``B`` images.
 
     Attributes:
         matrix: ``(B, 3, 3)``, all changes in one, and from the pixels' unit to [0, 1].
@@ -416,7 +416,7 @@ class ColourChange(NamedTuple):
 
 
 def colour_change(factors: Tensor, *, top: float) -> ColourChange:
-    """Put the four operations into one matrix and one offset a picture.
+    """Put the four operations into one matrix and one offset an image.
 
     Args:
         factors: ``(B, 4)``: brightness, contrast, saturation, and hue as a share of a turn.
@@ -446,11 +446,11 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def apply_matrices(planes: Tensor, change: ColourChange, *, out: Tensor) -> Tensor:
-    """Change colours by a matrix, contrast about each picture's mean grey included, and clamp.
+    """Change colours by a matrix, contrast about each image's mean grey included, and clamp.
 
     Args:
         planes: ``(3, B, N)``.
-        change: Of ``B`` pictures.
+        change: Of ``B`` images.
         out: ``(B, 3, N)``, filled with the result.
 
     Returns:
@@ -468,18 +468,18 @@ def apply_matrices(planes: Tensor, change: ColourChange, *, out: Tensor) -> Tens
 
 
 def jitter(planes: Tensor, *, factors: Tensor, order: Tensor, top: float) -> Tensor:
-    """Apply the four operations to each picture in its own order, clamping after each.
+    """Apply the four operations to each image in its own order, clamping after each.
 
     Args:
         planes: ``(3, B, N)``; changed in place.
         factors: ``(B, 4)``: brightness, contrast, saturation, and hue as a share of a turn.
-        order: ``(B, 4)`` on the CPU; row ``b`` names picture ``b``'s operations, first to last.
+        order: ``(B, 4)`` on the CPU; row ``b`` names image ``b``'s operations, first to last.
         top: White, 1 or 255.
 
     Returns:
         ``planes``.
 
-    Source: torchvision's ColorJitter, on floating pictures.
+    Source: torchvision's ColorJitter, on floating images.
 
     Example:
         >>> twice = torch.tensor([[2.0, 1.0, 1.0, 0.0]])
@@ -492,7 +492,7 @@ def jitter(planes: Tensor, *, factors: Tensor, order: Tensor, top: float) -> Ten
             rows = [row for row, chosen in enumerate(step) if chosen == number]
             if len(rows) == len(step):
                 change(planes, factors[:, number, None], top)
-            elif rows:  # several pictures in a chunk: those that are at this operation now
+            elif rows:  # several images in a chunk: those that are at this operation now
                 part = planes[:, rows]
                 change(part, factors[rows, number, None], top)
                 planes[:, rows] = part
@@ -559,7 +559,7 @@ def sample_weights(count: int, *, alpha: float, generator: torch.Generator) -> T
     """Draw the partners' shares from Beta(alpha, 1), of mean ``alpha / (1 + alpha)``.
 
     Args:
-        count: Number of pictures.
+        count: Number of images.
         alpha: Above 0; at 0.1 to 0.2, as published, most partners have next to no share.
         generator: On the CPU.
 
@@ -570,7 +570,7 @@ def sample_weights(count: int, *, alpha: float, generator: torch.Generator) -> T
         InputError: If ``alpha`` is not above 0.
 
     Source: Galdran et al., Balanced-MixUp for Highly Imbalanced Medical Image Classification,
-        MICCAI 2021, which draws one share a batch; here each picture has its own.
+        MICCAI 2021, which draws one share a batch; here each image has its own.
 
     Example:
         >>> weights = sample_weights(4000, alpha=0.25, generator=torch.Generator().manual_seed(0))
@@ -585,7 +585,7 @@ def sample_weights(count: int, *, alpha: float, generator: torch.Generator) -> T
 
 
 def mix(pair: PairedBatch, *, classes: int) -> tuple[Tensor, Tensor]:
-    """Mix each picture with its partner, and their labels in the same shares.
+    """Mix each image with its partner, and their labels in the same shares.
 
     The cross-entropy of the mixed label is the same mixture of two cross-entropies.
 
@@ -622,10 +622,10 @@ HUE = 0.01  # of a turn, to either side
 
 
 class Augmentations(NamedTuple):
-    """What happens to each of ``B`` pictures; plain tensors on the CPU, for both modes.
+    """What happens to each of ``B`` images; plain tensors on the CPU, for both modes.
 
     Attributes:
-        scale: ``(B,)``; 2 doubles the picture.
+        scale: ``(B,)``; 2 doubles the image.
         shift: ``(B,)`` share of the width by which it moves to the right, in whole pixels.
         angle: ``(B,)`` degrees; positive turns it clockwise.
         flip: ``(B, 2)``, -1 or 1, of x and of y, done last.
@@ -641,26 +641,26 @@ class Augmentations(NamedTuple):
     order: Tensor
 
     def rows(self, rows: slice | Tensor) -> "Augmentations":
-        """Return those of some of the pictures."""
+        """Return those of some of the images."""
         return Augmentations(*(part[rows] for part in self))
 
 
 def sample_augmentations(
     count: int, *, kind: Augmentation, generator: torch.Generator
 ) -> Augmentations:
-    """Draw what happens to each picture.
+    """Draw what happens to each image.
 
     ``"published"``: one of scale 0.95 to 1.2, shift up to 5 % in x, rotation up to 45 degrees;
     brightness, contrast and saturation 0.75 to 1.25, hue 0.01 of a turn, in random order; both
     flips. ``"flips"``: both flips. ``"none"``: nothing.
 
     Args:
-        count: Number of pictures.
+        count: Number of images.
         kind: The recipe.
         generator: On the CPU.
 
     Returns:
-        Augmentations of ``count`` pictures.
+        Augmentations of ``count`` images.
 
     Raises:
         InputError: For an unknown kind.
@@ -697,13 +697,13 @@ def sample_augmentations(
 def apply_augmentations(
     images: Tensor, augmentations: Augmentations, *, mode: AugmentMode = "fused"
 ) -> Tensor:
-    """Change each picture as drawn: geometry, black outside, then colour.
+    """Change each image as drawn: geometry, black outside, then colour.
 
     No gradient flows.
 
     Args:
         images: ``uint8 (B, H, W, 3)``, or floating ``(B, 3, H, W)`` in [0, 1], on any device.
-        augmentations: Of ``B`` pictures.
+        augmentations: Of ``B`` images.
         mode: ``"fused"``, or ``"exact"`` as torchvision's operations.
 
     Returns:
@@ -758,7 +758,7 @@ def augment_batch(
     Args:
         images: ``(B, 3, H, W)`` in [0, 1], on any device.
         kind: ``"none"``, ``"flips"`` or ``"published"``.
-        generator: On the CPU, whatever the device of the pictures.
+        generator: On the CPU, whatever the device of the images.
         mode: As in `apply_augmentations`.
 
     Returns:

@@ -1,7 +1,7 @@
 """Batches from a pack: gathered as 8 bit, then made float and augmented on the device.
 
-Which picture comes when, and how it is changed, is decided for a whole epoch before the first
-picture is read. So it does not depend on the device, the batch size, the number of processes or
+Which image comes when, and how it is changed, is decided for a whole epoch before the first
+image is read. So it does not depend on the device, the batch size, the number of processes or
 the batch one begins with.
 """
 
@@ -75,16 +75,16 @@ def effective_counts(
     correct a class-balanced epoch a second time.
 
     Args:
-        class_counts: ``(K,)``, pictures a class, 0 or more.
-        sampler: ``"instance"`` draws each picture once, ``"class-balanced"`` each class as often,
+        class_counts: ``(K,)``, images a class, 0 or more.
+        sampler: ``"instance"`` draws each image once, ``"class-balanced"`` each class as often,
             ``"square-root"`` each by the root of its size, ``"progressive"`` goes from the first
             to the second.
         progress: Share of the training that is done, 0 to 1; for ``"progressive"``.
-        mixup_alpha: Of Balanced-MixUp, 0 is off: the share ``alpha / (1 + alpha)`` of each picture
+        mixup_alpha: Of Balanced-MixUp, 0 is off: the share ``alpha / (1 + alpha)`` of each image
             is, on average, that of a class-balanced partner.
 
     Returns:
-        ``float64 (K,)`` of the same sum; a class without pictures keeps 0.
+        ``float64 (K,)`` of the same sum; a class without images keeps 0.
 
     Raises:
         InputError: For an unknown sampler, or a value out of range.
@@ -119,10 +119,10 @@ def effective_counts(
 def class_shares(
     class_counts: np.typing.ArrayLike, *, sampler: Sampler, progress: float = 0.0
 ) -> np.ndarray:
-    """Return each class's share of the drawn pictures; see `effective_counts`.
+    """Return each class's share of the drawn images; see `effective_counts`.
 
     Args:
-        class_counts: ``(K,)``, pictures a class.
+        class_counts: ``(K,)``, images a class.
         sampler: How often each class is drawn.
         progress: Share of the training that is done, 0 to 1; for ``"progressive"``.
 
@@ -157,12 +157,12 @@ def training_progress(epoch: int, epochs: int) -> float:
 def epoch_order(
     labels: np.typing.ArrayLike, *, sampler: Sampler, seed: int, epoch: int = 0, epochs: int = 1
 ) -> np.ndarray:
-    """Choose and order the pictures of one epoch, which is as long as there are pictures.
+    """Choose and order the images of one epoch, which is as long as there are images.
 
     Args:
-        labels: ``(N,)``, class of each picture.
+        labels: ``(N,)``, class of each image.
         sampler: How often each class is drawn, to the nearest whole number.
-        seed: Another seed, other pictures and another order.
+        seed: Another seed, other images and another order.
         epoch: Counted from 0; each class goes on where the epoch before stopped.
         epochs: Of the whole training; for ``"progressive"``.
 
@@ -170,7 +170,7 @@ def epoch_order(
         ``int64 (N,)``, positions in ``labels``; for ``"instance"`` each once.
 
     Raises:
-        InputError: For an unknown sampler or no pictures.
+        InputError: For an unknown sampler or no images.
 
     Example:
         >>> order = epoch_order([0, 0, 0, 0, 0, 1], sampler="class-balanced", seed=0)
@@ -198,7 +198,7 @@ def epoch_order(
 
 
 def _quotas(counts: np.ndarray, sampler: Sampler, progress: float) -> np.ndarray:
-    """Round the counts of an epoch to whole pictures by largest remainders."""
+    """Round the counts of an epoch to whole images by largest remainders."""
     exact = effective_counts(counts, sampler=sampler, progress=progress)
     whole = np.floor(exact + 1e-9).astype(np.int64)
     for label in np.argsort(whole - exact, kind="stable")[: int(counts.sum() - whole.sum())]:
@@ -207,7 +207,7 @@ def _quotas(counts: np.ndarray, sampler: Sampler, progress: float) -> np.ndarray
 
 
 def _rounds(count: int, start: int, length: int, key: tuple[int, int]) -> np.ndarray:
-    """Take a stretch of an endless sequence of shuffled rounds over ``count`` pictures."""
+    """Take a stretch of an endless sequence of shuffled rounds over ``count`` images."""
     first, last = start // count, (start + length - 1) // count
     rounds = [
         np.random.default_rng([2, *key, number]).permutation(count)
@@ -253,10 +253,10 @@ class Options:
 
 
 class Pass:
-    """One pass: order and augmentation of all its pictures, then batch by batch.
+    """One pass: order and augmentation of all its images, then batch by batch.
 
     Args:
-        pack: The pictures.
+        pack: The images.
         rows: Row numbers.
         options: How to pass over them.
 
@@ -276,7 +276,7 @@ class Pass:
             )
 
     def __len__(self) -> int:
-        """Count the pictures, of all processes together."""
+        """Count the images, of all processes together."""
         return len(self.rows)
 
     def parts(self) -> Iterator[slice]:
@@ -383,7 +383,7 @@ def check_options(rows: np.ndarray, options: Options) -> None:
         raise InputError("rows: expected at least one, got none")
     if options.drop_last and len(rows) < options.batch_size:
         raise InputError(
-            f"batch_size: expected at most {len(rows)}, the number of pictures, "
+            f"batch_size: expected at most {len(rows)}, the number of images, "
             f"got {options.batch_size}"
         )
 
@@ -410,13 +410,13 @@ def batches(
 
     Order and augmentation depend on ``seed`` and ``epoch`` alone. Several processes share each
     batch in stretches: joined by rank they are the batch of one process. An incomplete last batch
-    is shared too, so that no picture comes twice; a rank's share of it may be empty, but every
+    is shared too, so that no image comes twice; a rank's share of it may be empty, but every
     rank is given as many batches.
 
     Args:
-        pack: The pictures.
+        pack: The images.
         rows: Row numbers.
-        batch_size: Pictures a batch, of all processes together.
+        batch_size: Images a batch, of all processes together.
         shuffle: In random order, else as in ``rows``.
         drop_last: Leave the last, incomplete batch out.
         augment: ``"none"``, ``"flips"`` or ``"published"``.
@@ -440,7 +440,7 @@ def batches(
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> [len(labels) for _, labels in batches(packed, range(24), batch_size=10)]
         [10, 10, 4]
         >>> [len(y) for _, y in batches(packed, range(24), batch_size=10, rank=1, world_size=2)]
@@ -472,9 +472,9 @@ def cycle(
     """Go through shuffled rows again and again, whole batches only; it never ends.
 
     Args:
-        pack: The pictures.
+        pack: The images.
         rows: Row numbers.
-        batch_size: Pictures a batch; if there are fewer rows, all of them make a batch.
+        batch_size: Images a batch; if there are fewer rows, all of them make a batch.
         augment: As in `batches`.
         augment_mode: As in `batches`.
         sampler: As in `batches`.
@@ -493,7 +493,7 @@ def cycle(
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> endless = cycle(packed, range(24), batch_size=16)
         >>> [len(next(endless)[1]) for _ in range(3)]
         [16, 16, 16]
@@ -539,13 +539,13 @@ def paired_batches(
     start_batch: int = 0,
     device: str | torch.device = "cpu",
 ) -> Iterator[PairedBatch]:
-    """Go once through some rows, each picture with a partner that is drawn class-balanced.
+    """Go once through some rows, each image with a partner that is drawn class-balanced.
 
     The batches are those of `batches` with the same options; the partners have their own order
     and their own augmentation.
 
     Args:
-        pack: The pictures.
+        pack: The images.
         rows: Row numbers.
         alpha: Above 0; see `fopro_lab.data.augment.sample_weights`.
         batch_size: As in `batches`.
@@ -553,7 +553,7 @@ def paired_batches(
         drop_last: As in `batches`.
         augment: As in `batches`.
         augment_mode: As in `batches`.
-        sampler: As in `batches`; of the pictures, not of their partners.
+        sampler: As in `batches`; of the images, not of their partners.
         seed: As in `batches`.
         epoch: As in `batches`.
         epochs: As in `batches`.
@@ -572,7 +572,7 @@ def paired_batches(
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> pair = next(paired_batches(packed, range(24), alpha=0.2, batch_size=8))
         >>> pair.partners.shape, pair.weights.shape
         (torch.Size([8, 3, 16, 16]), torch.Size([8]))

@@ -13,7 +13,7 @@ from fopro_lab.data.decoding import FileReader, resize_square
 from fopro_lab.data.fetch import fetched_place, find_source, medmnist_facts
 from fopro_lab.data.readers import (
     NOT_KNOWN,
-    list_pictures,
+    list_images,
     number_classes,
     read_cells,
     refuse_twice,
@@ -47,7 +47,7 @@ class ArrayReader:
         return resize_square(self.native(row), size=size, interpolation=self.interpolation)
 
     def native(self, row: int) -> np.ndarray:
-        """Return one picture at its own size, ``uint8 (H, W, 3)``."""
+        """Return one image at its own size, ``uint8 (H, W, 3)``."""
         number, place = (int(value) for value in self.rows[row])
         pixels = np.asarray(_open(Path(self.files[number]))[place])
         return np.repeat(pixels[:, :, None], 3, axis=2) if pixels.ndim == 2 else pixels
@@ -72,7 +72,7 @@ def is_medmnist(folder: Path) -> bool:
 
 
 def read_medmnist(folder: Path) -> tuple[pd.DataFrame, tuple[str, ...], ArrayReader]:
-    """Read the six arrays of a set with one label a picture.
+    """Read the six arrays of a set with one label an image.
 
     Args:
         folder: With ``train_images.npy``, ``train_labels.npy`` and so on; its name tells the set,
@@ -100,7 +100,7 @@ def read_medmnist(folder: Path) -> tuple[pd.DataFrame, tuple[str, ...], ArrayRea
             )
         if labels.size != len(images) or labels.dtype.kind not in "iu":
             raise InputError(
-                f"{where}_labels: expected {len(images)} integers, one a picture, got "
+                f"{where}_labels: expected {len(images)} integers, one an image, got "
                 f"{labels.dtype} {labels.shape}"
             )
         ids = [f"{part}-{place:06d}" for place in range(len(images))]
@@ -154,7 +154,7 @@ ISIC = "ISIC_2019_Training_"
 # ISIC 2019's classes from the largest to the smallest, as ISIC-2019-LT ranks them.
 ISIC_CLASSES = ("NV", "MEL", "BCC", "BKL", "AK", "SCC", "VASC", "DF")
 TRACTS = ("lower-gi-tract", "upper-gi-tract")
-SAME_PICTURES = {"isic2019-lt": "isic2019"}
+SAME_IMAGES = {"isic2019-lt": "isic2019"}
 
 
 class Benchmark(NamedTuple):
@@ -165,7 +165,7 @@ class Benchmark(NamedTuple):
         class_names: In the order of the labels.
         reader: Of the pixels.
         files: Whose sizes and times stand for the pixels.
-        passed_over: Files below the folder that are taken for no pictures.
+        passed_over: Files below the folder that are taken for no images.
 
     Example:
         >>> Benchmark._fields
@@ -195,7 +195,7 @@ def benchmark_place(name: str) -> Path | None:
         >>> benchmark_place("phantom") is None
         True
     """
-    asked = SAME_PICTURES.get(name, name)
+    asked = SAME_IMAGES.get(name, name)
     if asked not in ("isic2019", "hyperkvasir") and not name.startswith("medmnist:"):
         return None
     place = fetched_place(asked)
@@ -204,7 +204,7 @@ def benchmark_place(name: str) -> Path | None:
         raise InputError(
             f"dataset: {name} is not here; fetch it (about {in_bytes(source.size)}, "
             f"{source.licence}): `fopro data fetch {source.name}`, or give the path of the folder "
-            "that holds its pictures"
+            "that holds its images"
         )
     return place
 
@@ -213,13 +213,13 @@ def read_benchmark(folder: Path) -> Benchmark | None:
     """Read a folder that a publisher has laid out.
 
     Args:
-        folder: Of ISIC 2019, HyperKvasir's labelled pictures or MedMNIST's arrays.
+        folder: Of ISIC 2019, HyperKvasir's labelled images or MedMNIST's arrays.
 
     Returns:
         What it holds; None if it has none of these layouts.
 
     Raises:
-        InputError: If a table or an array is damaged, or pictures are missing.
+        InputError: If a table or an array is damaged, or images are missing.
 
     Example:
         >>> read_benchmark(Path("nowhere")) is None
@@ -237,19 +237,19 @@ def read_benchmark(folder: Path) -> Benchmark | None:
 
 
 def read_isic2019(folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Read ISIC 2019's training pictures: one column a class, lesions in a second table.
+    """Read ISIC 2019's training images: one column a class, lesions in a second table.
 
     Args:
-        folder: With ``ISIC_2019_Training_GroundTruth.csv``, the pictures at any depth, and
+        folder: With ``ISIC_2019_Training_GroundTruth.csv``, the images at any depth, and
             ``ISIC_2019_Training_Metadata.csv``, without which no lesion is known.
 
     Returns:
-        Table with the lesion as group (a picture without one is its own) and the archive as
+        Table with the lesion as group (an image without one is its own) and the archive as
         source, HAM, BCN or MSK, the letters before a lesion's number; and the class names from
         the largest to the smallest.
 
     Raises:
-        InputError: If a picture has no class or two, is listed twice or is missing.
+        InputError: If an image has no class or two, is listed twice or is missing.
 
     Source: ISIC 2019 challenge, task 1.
     """
@@ -264,11 +264,11 @@ def read_isic2019(folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         first = images[int(np.argmin(sound))]
         raise InputError(
             f"{path}: expected a 1 in one of {', '.join(ISIC_CLASSES)} and 0 elsewhere, got "
-            f"something else for {(~sound).sum()} pictures, first {first}"
+            f"something else for {(~sound).sum()} images, first {first}"
         )
     ranks = marks.argmax(axis=1)
     present = np.unique(ranks)
-    labels = np.searchsorted(present, ranks)  # a part of the pictures may lack a class
+    labels = np.searchsorted(present, ranks)  # a part of the images may lack a class
     lesions = _isic_lesions(folder / f"{ISIC}Metadata.csv")
     groups = [lesions.get(image, "") for image in images]
     table = pd.DataFrame(
@@ -285,7 +285,7 @@ def read_isic2019(folder: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 
 def read_hyperkvasir(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Read HyperKvasir's labelled pictures; a picture's class is the folder it lies in.
+    """Read HyperKvasir's labelled images; an image's class is the folder it lies in.
 
     Args:
         root: The folder with ``lower-gi-tract`` and ``upper-gi-tract``.
@@ -295,13 +295,13 @@ def read_hyperkvasir(root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         sources; and the class names in alphabetical order.
 
     Raises:
-        InputError: If there are no pictures, or two of one name.
+        InputError: If there are no images, or two of one name.
 
     Source: Borgli et al., Scientific Data 7, 283 (2020).
     """
-    files = [file for file in list_pictures(root) if file.partition("/")[0] in TRACTS]
+    files = [file for file in list_images(root) if file.partition("/")[0] in TRACTS]
     if not files:
-        raise InputError(f"{root}: expected pictures below {' and '.join(TRACTS)}, found none")
+        raise InputError(f"{root}: expected images below {' and '.join(TRACTS)}, found none")
     parts = [file.rsplit("/", 2) for file in files]
     images = [part[-1] for part in parts]
     refuse_twice(images, where=root)
@@ -317,7 +317,7 @@ def _of_files(table: pd.DataFrame, names: tuple[str, ...]) -> Benchmark:
 
 
 def _isic_lesions(path: Path) -> dict[str, str]:
-    """Return the lesion of each picture that has one."""
+    """Return the lesion of each image that has one."""
     if not path.is_file():
         return {}
     known = read_cells(path)
@@ -333,15 +333,15 @@ def _archive(lesion: str) -> str:
 
 
 def _isic_paths(images: list[str], folder: Path) -> list[str]:
-    """Find the pictures; some ids end in _downsampled, which not every copy keeps in its names."""
+    """Find the images; some ids end in _downsampled, which not every copy keeps in its names."""
     root = folder / f"{ISIC}Input"
     root = root if root.is_dir() else folder
-    stems = {file.rpartition("/")[2].rpartition(".")[0]: file for file in list_pictures(root)}
+    stems = {file.rpartition("/")[2].rpartition(".")[0]: file for file in list_images(root)}
     found = [stems.get(image) or stems.get(image.removesuffix("_downsampled")) for image in images]
     missing = [image for image, file in zip(images, found, strict=True) if file is None]
     if missing:
         raise InputError(
-            f"{root}: {len(missing)} of {len(images)} pictures are missing, first {missing[0]}; "
+            f"{root}: {len(missing)} of {len(images)} images are missing, first {missing[0]}; "
             "fetch them again, or use a CSV of those that are here"
         )
     start = str(root) + "/"

@@ -12,7 +12,7 @@ from fopro_lab.config import DataConfig
 from fopro_lab.data import phantom
 from fopro_lab.data.benchmarks import Benchmark, benchmark_place, read_benchmark
 from fopro_lab.data.decoding import FileReader, Reader
-from fopro_lab.data.readers import CsvColumns, read_csv_pictures, read_folders
+from fopro_lab.data.readers import CsvColumns, read_csv_images, read_folders
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.errors import InputError
 
@@ -51,30 +51,30 @@ def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:
     if found.min() < 0 or found.max() >= count:
         raise InputError(
             f"rows: expected 0 to {count - 1}, got {found.min()} to {found.max()}; "
-            "was the split made of the same pictures, pack.dataset?"
+            "was the split made of the same images, pack.dataset?"
         )
     return found.astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Pictures with their classes, groups and sources; pixels are read when asked for.
+    """Images with their classes, groups and sources; pixels are read when asked for.
 
     Attributes:
         name: Short name, the first part of a protocol id.
-        table: A row a picture: image (unique id), path (empty if generated), label (0..K-1),
+        table: A row an image: image (unique id), path (empty if generated), label (0..K-1),
             group (lesion or patient), source (empty if unknown), split (empty, train, val, test).
         class_names: ``K`` names in the order of the labels.
         reader: ``(row, size)`` to ``uint8 (size, size, 3)``.
         fingerprint: SHA-256 over ids, labels, groups, splits and file sizes; the same on every
-            machine that holds the same pictures.
+            machine that holds the same images.
         stamp: SHA-256 over the files' times of change, in the order of the rows; empty for
-            generated pictures. It tells a file that was replaced by one of the same size.
-        left_out: How many pictures it is without because they cannot be read.
-        passed_over: Files below its folder that are taken for no pictures.
+            generated images. It tells a file that was replaced by one of the same size.
+        left_out: How many images it is without because they cannot be read.
+        passed_over: Files below its folder that are taken for no images.
 
     Example:
-        >>> dataset = open_dataset("phantom", pictures=40)
+        >>> dataset = open_dataset("phantom", images=40)
         >>> len(dataset), dataset.read(0, 32).shape, len(dataset.subset([0, 1]))
         (40, (32, 32, 3), 2)
     """
@@ -92,7 +92,7 @@ class Dataset:
         return len(self.table)
 
     def read(self, row: int, size: int) -> np.ndarray:
-        """Return one picture, ``uint8 (size, size, 3)``."""
+        """Return one image, ``uint8 (size, size, 3)``."""
         return self.reader(int(row), size)
 
     def subset(self, rows: "np.typing.ArrayLike") -> "Dataset":
@@ -110,10 +110,10 @@ class Dataset:
         return replace(self, table=table, reader=reader, fingerprint=fingerprint, stamp=stamp)
 
     def without(self, count: int) -> "Dataset":
-        """Let the name, and so every protocol id, tell how many pictures were left out.
+        """Let the name, and so every protocol id, tell how many images were left out.
 
         Example:
-            >>> open_dataset("phantom", pictures=40).without(2).name
+            >>> open_dataset("phantom", images=40).without(2).name
             'phantom-40-without2'
         """
         if not count:
@@ -129,38 +129,38 @@ def open_dataset(
     group_column: str = "",
     source_column: str = "",
     split_column: str = "",
-    pictures: int = 0,
+    images: int = 0,
     seed: int = 0,
     leave_out: bool = False,
 ) -> Dataset:
-    """Open the built-in phantom, a fetched benchmark, a folder per class, or pictures with a CSV.
+    """Open the built-in phantom, a fetched benchmark, a folder per class, or images with a CSV.
 
     Args:
-        name_or_path: ``"phantom"``; ``"isic2019"``, ``"isic2019-lt"`` (the same pictures),
+        name_or_path: ``"phantom"``; ``"isic2019"``, ``"isic2019-lt"`` (the same images),
             ``"hyperkvasir"`` or ``"medmnist:NAME"``, once fetched; a folder, also one as these
-            are published; or a CSV above or beside its pictures.
+            are published; or a CSV above or beside its images.
         image_column: CSV column of file names, with or without extension; this and the next
             four are looked for under their usual names when empty.
         class_column: CSV column of classes.
         group_column: CSV column of the lesion or patient.
         source_column: CSV column of the scanner or hospital.
         split_column: CSV column with train, val and test.
-        pictures: At most this many, stratified by class; 0 is all. The phantom makes that many.
+        images: At most this many, stratified by class; 0 is all. The phantom makes that many.
         seed: Of the choice, and of the phantom.
-        leave_out: Keep rows of a CSV whose picture is missing; packing leaves them out.
+        leave_out: Keep rows of a CSV whose image is missing; packing leaves them out.
 
     Returns:
         The data set; ``name`` tells when it is a part.
 
     Raises:
-        InputError: If the path, a column or a picture is missing, or labels are wrong.
+        InputError: If the path, a column or an image is missing, or labels are wrong.
 
     Example:
-        >>> open_dataset("phantom", pictures=100).name
+        >>> open_dataset("phantom", images=100).name
         'phantom-100'
     """
-    if pictures < 0:
-        raise InputError(f"pictures: expected 0 for all or a positive number, got {pictures}")
+    if images < 0:
+        raise InputError(f"images: expected 0 for all or a positive number, got {images}")
     check_place(str(name_or_path))
     columns = CsvColumns(image_column, class_column, group_column, source_column, split_column)
     path = Path(name_or_path).expanduser()
@@ -168,7 +168,7 @@ def open_dataset(
     if not path.exists():
         place = benchmark_place(str(name_or_path))
         if place is None:
-            return _open_phantom(pictures, seed)
+            return _open_phantom(images, seed)
         path, name = place, place.name if ":" in str(name_or_path) else str(name_or_path)
         if columns != CsvColumns():
             raise InputError(f"{name}: a column was named, but its publisher's tables are fixed")
@@ -180,9 +180,9 @@ def open_dataset(
         *(name, found.table, found.class_names, found.reader, fingerprint, stamp),
         passed_over=found.passed_over,
     )
-    if 0 < pictures < len(dataset):
-        chosen = dataset.subset(choose_rows(dataset.table, pictures=pictures, seed=seed))
-        return _renamed(chosen, pictures, seed)
+    if 0 < images < len(dataset):
+        chosen = dataset.subset(choose_rows(dataset.table, images=images, seed=seed))
+        return _renamed(chosen, images, seed)
     return dataset
 
 
@@ -190,7 +190,7 @@ def open_from(config: DataConfig) -> Dataset:
     """Open the data set that a config names.
 
     Args:
-        config: Its fields ``dataset``, ``pictures``, ``split_seed``, ``unusable``, the columns.
+        config: Its fields ``dataset``, ``images``, ``split_seed``, ``unusable``, the columns.
 
     Returns:
         The data set.
@@ -199,7 +199,7 @@ def open_from(config: DataConfig) -> Dataset:
         InputError: As `open_dataset`.
 
     Example:
-        >>> len(open_from(DataConfig(pictures=50)))
+        >>> len(open_from(DataConfig(images=50)))
         50
     """
     return open_dataset(
@@ -209,7 +209,7 @@ def open_from(config: DataConfig) -> Dataset:
         group_column=config.group_column,
         source_column=config.source_column,
         split_column=config.split_column,
-        pictures=config.pictures,
+        images=config.images,
         seed=config.split_seed,
         leave_out=config.unusable == "leave-out",
     )
@@ -228,28 +228,28 @@ def take_rows(reader: Reader, rows: np.ndarray) -> Reader:
     return lambda row, size: reader(int(rows[row]), size)
 
 
-def _open_phantom(pictures: int, seed: int) -> Dataset:
-    table = phantom.phantom_table(pictures or phantom.PICTURES, seed=seed)
+def _open_phantom(images: int, seed: int) -> Dataset:
+    table = phantom.phantom_table(images or phantom.IMAGES, seed=seed)
     reader = phantom.PhantomReader(seed, tuple(table["image"]))
     content = f"{phantom.VERSION} {seed}\n" + "\n".join(table["image"])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     dataset = Dataset("phantom", table, phantom.CLASS_NAMES, reader, fingerprint)
-    return _renamed(dataset, pictures, seed)
+    return _renamed(dataset, images, seed)
 
 
-def _renamed(dataset: Dataset, pictures: int, seed: int) -> Dataset:
+def _renamed(dataset: Dataset, images: int, seed: int) -> Dataset:
     """Let the name, and so every protocol id, tell the part and the seed of the choice."""
-    name = dataset.name + (f"-{pictures}" if pictures else "") + (f"-seed{seed}" if seed else "")
+    name = dataset.name + (f"-{images}" if images else "") + (f"-seed{seed}" if seed else "")
     return replace(dataset, name=name)
 
 
 def _read_path(path: Path, columns: CsvColumns, leave_out: bool) -> Benchmark:
-    """Read a folder or CSV of the user's; a CSV tells itself what its pictures are."""
+    """Read a folder or CSV of the user's; a CSV tells itself what its images are."""
     csv_path = _find_csv(path)
     passed_over: tuple[str, ...] = ()
     if csv_path is not None:
         root = path.parent if csv_path == path else path
-        table, class_names = read_csv_pictures(
+        table, class_names = read_csv_images(
             csv_path, root=root, columns=columns, leave_out=leave_out
         )
     elif columns != CsvColumns():
@@ -282,7 +282,7 @@ def _look_at(paths: list[str]) -> tuple[list[int], str]:
     for path in paths:
         try:
             facts = os.stat(path)
-        except OSError:  # reading the picture gives the message
+        except OSError:  # reading the image gives the message
             sizes.append(-1)
             times.append(-1)
         else:

@@ -1,4 +1,4 @@
-"""One picture file to RGB pixels of 8 bit, the same way everywhere."""
+"""One image file to RGB pixels of 8 bit, the same way everywhere."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,8 +29,8 @@ def decoder_version(decoder: Decoder = "exact", interpolation: Interpolation = "
     """Name everything that decides the pixels: our rules, PIL and its JPEG library.
 
     Args:
-        decoder: As of `read_picture`.
-        interpolation: As of `read_picture`.
+        decoder: As of `read_image`.
+        interpolation: As of `read_image`.
 
     Returns:
         One line.
@@ -53,7 +53,7 @@ def decoder_version(decoder: Decoder = "exact", interpolation: Interpolation = "
     return f"{RULES} {decoder} {interpolation} {libraries}"
 
 
-def read_picture(
+def read_image(
     path: Path | str,
     *,
     size: int,
@@ -62,17 +62,17 @@ def read_picture(
 ) -> np.ndarray:
     """Decode one file and resize it to a square.
 
-    The whole picture is resized, without keeping its aspect, as the published transforms do,
+    The whole image is resized, without keeping its aspect, as the published transforms do,
     and with antialiasing. The content decides the format, not the file's ending. EXIF
     orientation is applied. Grey, palette and CMYK become RGB; transparency is laid on white;
-    16 bit is scaled from 0..65535 to 0..255, so that pictures stay comparable; of an animation
+    16 bit is scaled from 0..65535 to 0..255, so that images stay comparable; of an animation
     the first frame is read.
 
     Args:
-        path: The picture.
+        path: The image.
         size: Side of the result, pixels.
         decoder: ``exact``: every pixel as PIL gives it. ``draft``: the JPEG library halves the
-            picture once to three times while decoding, as long as both sides stay at least
+            image once to three times while decoding, as long as both sides stay at least
             ``2 * size``; other formats, and JPEGs too small for it, are read exactly. Of 1024 px
             to 224 it takes half the time; pixels differ by 0.2 of 255 in the mean, by 2 at most.
         interpolation: Of the resize.
@@ -81,10 +81,10 @@ def read_picture(
         ``uint8 (size, size, 3)``, RGB.
 
     Raises:
-        InputError: If the file is missing, damaged, no picture, or larger than 179 million pixels.
+        InputError: If the file is missing, damaged, no image, or larger than 179 million pixels.
 
     Example:
-        >>> read_picture("nowhere.jpg", size=8)
+        >>> read_image("nowhere.jpg", size=8)
         Traceback (most recent call last):
         fopro_lab.errors.InputError: nowhere.jpg: no such file
     """
@@ -93,16 +93,16 @@ def read_picture(
 
 
 def read_native(path: Path | str) -> np.ndarray:
-    """Decode one file at its own size, exactly, by the rules of `read_picture`.
+    """Decode one file at its own size, exactly, by the rules of `read_image`.
 
     Args:
-        path: The picture.
+        path: The image.
 
     Returns:
         ``uint8 (H, W, 3)``, RGB.
 
     Raises:
-        InputError: As `read_picture`.
+        InputError: As `read_image`.
 
     Example:
         >>> read_native("nowhere.jpg")
@@ -127,7 +127,7 @@ def _told_in_a_line(path: Path | str) -> Iterator[None]:
     except Image.DecompressionBombError:
         limit = LARGEST // 1_000_000 + 1
         raise InputError(
-            f"{path}: expected at most {limit} million pixels; shrink the picture first"
+            f"{path}: expected at most {limit} million pixels; shrink the image first"
         ) from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -149,14 +149,14 @@ def _decode(
         whole = opened.size
         drafted = opened.draft(None, (2 * size, 2 * size)) if decoder == "draft" else None
         if drafted is not None and opened.size != whole:
-            # The library rounds sides up. The box is the true extent: without it the picture
+            # The library rounds sides up. The box is the true extent: without it the image
             # would be stretched by up to a pixel, a difference ten times that of the shrinking.
-            picture = to_rgb(opened).resize((size, size), resampling, box=drafted[1])
-            ImageOps.exif_transpose(picture, in_place=True)
+            image = to_rgb(opened).resize((size, size), resampling, box=drafted[1])
+            ImageOps.exif_transpose(image, in_place=True)
         else:
             ImageOps.exif_transpose(opened, in_place=True)  # in place: a copy costs a tenth
-            picture = to_rgb(opened).resize((size, size), resampling)
-        return np.asarray(picture)
+            image = to_rgb(opened).resize((size, size), resampling)
+        return np.asarray(image)
 
 
 def _check_pixels(opened: Image.Image) -> None:
@@ -164,14 +164,14 @@ def _check_pixels(opened: Image.Image) -> None:
         raise Image.DecompressionBombError
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any of PIL's modes to RGB of 8 bit.
 
     Args:
-        picture: Grey, palette, CMYK, transparent, 16-bit, ...
+        image: Grey, palette, CMYK, transparent, 16-bit, ...
 
     Returns:
-        The picture in mode ``RGB``; the same object if it was that already.
+        The image in mode ``RGB``; the same object if it was that already.
 
     Raises:
         InputError: For floating point pixels, or integers beyond 0..65535, whose unit is unknown.
@@ -180,21 +180,21 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         >>> to_rgb(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))  # transparent black
         (255, 255, 255)
     """
-    if picture.mode in SIXTEEN_BIT:
-        values = np.asarray(picture).astype(np.int64)
+    if image.mode in SIXTEEN_BIT:
+        values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise InputError(
                 f"pixels: expected 0..65535, got {values.min()}..{values.max()}; save as 8 bit"
             )
         grey = np.round(values / 257).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
-    if picture.mode == "F":
+    if image.mode == "F":
         raise InputError("pixels: expected 8 or 16 bit integers, got floats; save as 8 bit")
-    if picture.has_transparency_data:
-        over = picture.convert("RGBA")
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
         below = Image.new("RGBA", over.size, "white")
         return Image.alpha_composite(below, over).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -212,12 +212,12 @@ class FileReader:
 
     def __call__(self, row: int, size: int) -> np.ndarray:
         """Return the pixels of one row, ``uint8 (size, size, 3)``."""
-        return read_picture(
+        return read_image(
             self.paths[row], size=size, decoder=self.decoder, interpolation=self.interpolation
         )
 
     def native(self, row: int) -> np.ndarray:
-        """Return one picture at its own size, decoded exactly, ``uint8 (H, W, 3)``."""
+        """Return one image at its own size, decoded exactly, ``uint8 (H, W, 3)``."""
         return read_native(self.paths[row])
 
     def take(self, rows: np.ndarray) -> "FileReader":
@@ -234,8 +234,8 @@ def with_rules(reader: Reader, *, decoder: Decoder, interpolation: Interpolation
 
     Args:
         reader: Any; one that has a method ``with_rules`` is asked for the reader.
-        decoder: As of `read_picture`; readers without files ignore it.
-        interpolation: As of `read_picture`.
+        decoder: As of `read_image`; readers without files ignore it.
+        interpolation: As of `read_image`.
 
     Returns:
         Another reader of the same rows, or ``reader`` itself.
@@ -253,7 +253,7 @@ def with_rules(reader: Reader, *, decoder: Decoder, interpolation: Interpolation
 def resize_square(
     pixels: np.ndarray, *, size: int, interpolation: Interpolation = "bilinear"
 ) -> np.ndarray:
-    """Resize ``uint8 (H, W, 3)`` to a square as `read_picture` does.
+    """Resize ``uint8 (H, W, 3)`` to a square as `read_image` does.
 
     Example:
         >>> resize_square(np.full((4, 4, 3), 7, np.uint8), size=2).tolist()[0]
@@ -261,5 +261,5 @@ def resize_square(
     """
     if pixels.shape[:2] == (size, size):
         return pixels
-    picture = Image.fromarray(pixels).resize((size, size), FILTERS[interpolation])
-    return np.asarray(picture)
+    image = Image.fromarray(pixels).resize((size, size), FILTERS[interpolation])
+    return np.asarray(image)

@@ -177,13 +177,13 @@ def published_hashes(name: str) -> dict[str, str]:
 
 
 def medmnist_facts() -> dict[str, dict]:
-    """Return what MedMNIST's package (3.0.2) publishes on its 2-D sets of one label a picture.
+    """Return what MedMNIST's package (3.0.2) publishes on its 2-D sets of one label an image.
 
     Returns:
-        By short name: channels, pictures (train, val, test), licence, md5 by size, classes.
+        By short name: channels, images (train, val, test), licence, md5 by size, classes.
 
     Example:
-        >>> medmnist_facts()["derma"]["pictures"]
+        >>> medmnist_facts()["derma"]["images"]
         [7007, 1003, 2005]
     """
     facts: dict[str, dict] = json.loads((HERE / "medmnist.json").read_text(encoding="utf-8"))
@@ -249,7 +249,7 @@ def _hyperkvasir() -> Source:
             "doi 10.1038/s41597-020-00622-y."
         ),
         home="https://datasets.simula.no/hyper-kvasir/",
-        note="the labelled pictures alone, and the official splits",
+        note="the labelled images alone, and the official splits",
     )
 
 
@@ -269,7 +269,7 @@ def _fopro_splits() -> Source:
             "Aggregation via Self-supervised Priors. MICCAI 2023 Workshops, 334-346."
         ),
         home="https://github.com/xmed-lab/FoPro-KD",
-        note="the 45 split files of ISIC-2019-LT, no pictures",
+        note="the 45 split files of ISIC-2019-LT, no images",
     )
 
 
@@ -294,10 +294,10 @@ def _medmnist(rest: str) -> Source:
     if short not in facts or (dash and str(size) != text) or size not in SIZES:
         raise InputError(
             f"source: expected medmnist: with one of {', '.join(facts)}, and -64, -128 or -224 "
-            f"for larger pictures, got 'medmnist:{rest}'"
+            f"for larger images, got 'medmnist:{rest}'"
         )
     fact = facts[short]
-    pixels = sum(fact["pictures"]) * size * size * fact["channels"]
+    pixels = sum(fact["images"]) * size * size * fact["channels"]
     stem = f"{short}mnist" + ("" if size == 28 else f"_{size}")
     parts = [f"{part}_{kind}.npy" for part in ("train", "val", "test") for kind in KINDS]
     archive = RemoteFile(
@@ -305,7 +305,7 @@ def _medmnist(rest: str) -> Source:
         f"{MEDMNIST}{stem}.npz?download=1",
         known=f"md5:{fact['md5'][str(size)]}",
         size=pixels,  # at most: it is compressed
-        unpacked=pixels + 8 * sum(fact["pictures"]) + 100_000,  # labels and headers
+        unpacked=pixels + 8 * sum(fact["images"]) + 100_000,  # labels and headers
         members=16,
         holds=tuple(parts),
     )
@@ -342,7 +342,7 @@ def read_record(place: Path) -> dict[str, Any]:
 
 
 def is_complete(source: Source, place: Path) -> bool:
-    """Say whether all of a source was fetched and still lies there; looks at no picture.
+    """Say whether all of a source was fetched and still lies there; looks at no image.
 
     Example:
         >>> from fopro_lab.data.fetch import find_source
@@ -852,9 +852,9 @@ def unpack(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     archive = Path(folder) / "a.zip"
         ...     with zipfile.ZipFile(archive, "w") as opened:
-        ...         opened.writestr("pictures/1.txt", "one")
+        ...         opened.writestr("images/1.txt", "one")
         ...     unpack(archive, Path(folder) / "out", largest=10, members=2)
-        ['pictures']
+        ['images']
     """
     target.mkdir(parents=True, exist_ok=True)
     temporary = target / f".{archive.name}.unpacking"
@@ -1049,7 +1049,7 @@ def fetch(
 
     Args:
         name: ``isic2019``, ``hyperkvasir``, ``fopro-splits``, ``moco-v2``, or ``medmnist:NAME``
-            with ``-64``, ``-128`` or ``-224`` for larger pictures.
+            with ``-64``, ``-128`` or ``-224`` for larger images.
         out: Folder of all sources; default ``$FOPRO_DATA``, else ``~/.local/share/fopro_lab``.
         progress: Say on standard error what comes, and under which licence.
         mirror: Address that holds ``FOLDER/FILE`` for each file; default ``$FOPRO_MIRROR``, else

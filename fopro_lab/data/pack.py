@@ -1,4 +1,4 @@
-"""Decode once: all pictures of a data set in one file of 8-bit pixels."""
+"""Decode once: all images of a data set in one file of 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some pictures in a row that were decoded together.
+    """Some images in a row that were decoded together.
 
     Attributes:
-        crc: CRC-32 over the pixels of the readable pictures, in order.
+        crc: CRC-32 over the pixels of the readable images, in order.
         unreadable: Row numbers of the others, and why.
 
     Example:
@@ -147,14 +147,14 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 HEADER = 128  # bytes before the first pixel; numpy pads its header to this for any count
-CHUNK = 32  # pictures a checksum, and a task
+CHUNK = 32  # images a checksum, and a task
 FORMAT = 1  # of note and journal: raise the number when their meaning changes
 HELD = 64 << 20  # bytes; a pack up to this is read into memory, which takes 20 ms
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each picture lies while a pack is made: a fixed place a row.
+    """Where each image lies while a pack is made: a fixed place a row.
 
     Example:
         >>> layout = Layout(rows=70, size=8)
@@ -167,7 +167,7 @@ class Layout:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one picture."""
+        """Bytes of one image."""
         return self.size * self.size * 3
 
     @property
@@ -185,7 +185,7 @@ class Layout:
 
 
 def array_header(count: int, size: int) -> bytes:
-    """Return the head of numpy's file of ``count`` pictures.
+    """Return the head of numpy's file of ``count`` images.
 
     Example:
         >>> len(array_header(3, 8)) == len(array_header(10**9, 2048)) == HEADER
@@ -206,7 +206,7 @@ def sound_chunks(
         stream: The file.
         layout: Of the file.
         chunks: What is claimed of it.
-        compact: The unreadable pictures' places have been closed up.
+        compact: The unreadable images' places have been closed up.
 
     Yields:
         Numbers of the chunks whose pixels are the ones that were written.
@@ -284,7 +284,7 @@ def map_pixels(path: Path | str, shape: tuple[int, ...]) -> np.memmap:
 
 
 def load_pixels(stream: BinaryIO, note: Mapping[str, Any]) -> np.ndarray:
-    """Return the pictures of an open pack: in memory up to 64 MiB, else as a memory map."""
+    """Return the images of an open pack: in memory up to 64 MiB, else as a memory map."""
     shape = (note["rows"], note["size"], note["size"], 3)
     if note["bytes"] > HELD:
         return np.memmap(stream, dtype=np.uint8, mode="r", offset=HEADER, shape=shape)
@@ -294,7 +294,7 @@ def load_pixels(stream: BinaryIO, note: Mapping[str, Any]) -> np.ndarray:
     return pixels
 
 
-BUFFER = 1 << 20  # bytes; small pictures are written together, at half the cost
+BUFFER = 1 << 20  # bytes; small images are written together, at half the cost
 SHORT = 6.0  # seconds; for less, starting other processes takes longer than it saves
 
 
@@ -389,7 +389,7 @@ def write_pack(
     pack is on the disk before its note. The caller holds the lock.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         size: Side, pixels.
         target: Where the pack shall be.
         facts: What the note shall say besides.
@@ -450,7 +450,7 @@ def _reopen(target: Path, part: Path, journal: Journal) -> None:
     """Make a finished file without a valid note, or one that is damaged, a part again."""
     note = read_note(target)
     if target.exists() and not part.exists():
-        if note is not None and not note["unreadable"]:  # each picture still has its place
+        if note is not None and not note["unreadable"]:  # each image still has its place
             journal.start(noted_chunks(note))
         note_path(target).unlink(missing_ok=True)
         if journal.path.exists():
@@ -460,7 +460,7 @@ def _reopen(target: Path, part: Path, journal: Journal) -> None:
 
 
 def _check_space(part: Path, layout: Layout) -> None:
-    """Refuse before the first picture what cannot be finished."""
+    """Refuse before the first image what cannot be finished."""
     there = part.stat()
     used = getattr(there, "st_blocks", there.st_size // 512) * 512  # a part may have holes
     needed = layout.place(layout.rows) - used
@@ -486,20 +486,20 @@ def _decode(
     if not tell:
         yield from results
         return
-    # The bar counts pictures. A chunk goes on, to the journal, before it is counted.
+    # The bar counts images. A chunk goes on, to the journal, before it is counted.
     count = sum(len(layout.chunk_rows(number)) for number in missing)
-    pictures = (
+    images = (
         (number, chunk) if index == 0 else None
         for number, chunk in results
         for index in range(len(layout.chunk_rows(number)))
     )
-    for result in show_progress(pictures, total=count, label=f"packing {dataset.name}"):
+    for result in show_progress(images, total=count, label=f"packing {dataset.name}"):
         if result is not None:
             yield result
 
 
 def _close_up(part: Path, layout: Layout, unreadable: Mapping[int, str]) -> None:
-    """Move pictures up to where unreadable ones left gaps, and put the header before them.
+    """Move images up to where unreadable ones left gaps, and put the header before them.
 
     If this is stopped in the middle, the chunks that were moved no longer match their checksums
     and are decoded again.
@@ -557,23 +557,23 @@ class _Mapped(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """All pictures at one size; row ``i`` is row ``i`` of ``dataset``.
+    """All images at one size; row ``i`` is row ``i`` of ``dataset``.
 
-    Up to 64 MiB the pictures are held in memory; above, they are a memory map, of which the
+    Up to 64 MiB the images are held in memory; above, they are a memory map, of which the
     system holds as much as there is room for, so that a set larger than memory works. Another
-    process gets a map's file name and maps it again, and a copy of pictures held in memory.
+    process gets a map's file name and maps it again, and a copy of images held in memory.
 
     Attributes:
         images: ``uint8 (N, size, size, 3)``, RGB, read-only.
         labels: ``int64 (N,)``.
         size: Side, pixels.
-        dataset: What was packed, without the pictures that were left out.
-        left_out: Ids of unreadable pictures and the reason, empty unless asked for.
+        dataset: What was packed, without the images that were left out.
+        left_out: Ids of unreadable images and the reason, empty unless asked for.
         path: The file, or None for a pack that was made in memory.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> image, label = packed[0]
         >>> len(packed), image.shape, label
         (24, torch.Size([3, 16, 16]), 0)
@@ -606,18 +606,18 @@ class Pack:
 
         Args:
             rows: Row numbers, for example ``split.train``; None is all.
-            transform: Applied to each picture, a tensor ``(3, H, W)``.
+            transform: Applied to each image, a tensor ``(3, H, W)``.
             pixels: ``float`` in [0, 1], or ``uint8`` as stored.
 
         Returns:
-            A map-style data set of ``(picture, label)``; any ``DataLoader`` takes it.
+            A map-style data set of ``(image, label)``; any ``DataLoader`` takes it.
 
         Raises:
             InputError: If the rows are not row numbers of the pack.
 
         Example:
             >>> from fopro_lab.data import open_dataset, pack
-            >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+            >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
             >>> len(packed.for_torch([3, 5, 8]))
             3
         """
@@ -652,7 +652,7 @@ def pack(
     leave_out: bool = False,
     verify: bool = False,
 ) -> Pack:
-    """Decode and resize every picture once, or open the result of an earlier time.
+    """Decode and resize every image once, or open the result of an earlier time.
 
     The pack is kept under a key of the data set's fingerprint, the files' times of change, the
     decoder, the interpolation and the size. One process packs, others wait for it; one that is
@@ -660,26 +660,26 @@ def pack(
     was noted is compared with its checksums first; what does not match is decoded again.
 
     Args:
-        dataset: The pictures.
-        size: Side of the square pictures, pixels, 8 to 2048.
-        decoder: ``exact`` as PIL, or ``draft``: JPEGs shrunk while decoding, see `read_picture`.
+        dataset: The images.
+        size: Side of the square images, pixels, 8 to 2048.
+        decoder: ``exact`` as PIL, or ``draft``: JPEGs shrunk while decoding, see `read_image`.
         interpolation: Of the resize: box, bilinear, bicubic or lanczos, antialiased.
         cache: Folder of packs; default ``$FOPRO_CACHE``, else ``~/.cache/fopro_lab``.
         jobs: Processes; 0 is one a core, or this one alone if that takes less than 6 s.
         progress: Say how far it is.
-        leave_out: Go on without unreadable pictures and record them.
+        leave_out: Go on without unreadable images and record them.
         verify: Compare the whole pack with its checksums.
 
     Returns:
         The pack. With ``leave_out``, split ``pack.dataset``, whose rows are the pack's.
 
     Raises:
-        InputError: If pictures cannot be read: all of them in one message.
+        InputError: If images cannot be read: all of them in one message.
         WorkError: If the disk is full or may not be written.
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> pack(open_dataset("phantom", pictures=24), 16, progress=False).images.shape
+        >>> pack(open_dataset("phantom", images=24), 16, progress=False).images.shape
         (24, 16, 16, 3)
     """
     if not 8 <= size <= 2048:
@@ -733,7 +733,7 @@ def _key(dataset: Dataset, size: int, version: str) -> str:
 
 
 def _open(target: Path, *, verify: bool = False) -> tuple[dict[str, Any], np.ndarray] | None:
-    """Return note and pictures of a whole pack, or None if it must be made or mended.
+    """Return note and images of a whole pack, or None if it must be made or mended.
 
     The file that is looked at is the file that is read, even if another process replaces it.
     """
@@ -771,7 +771,7 @@ def _make(
 
 
 def _readable_again(dataset: Dataset, size: int, note: dict[str, Any]) -> bool:
-    """Try pictures that could not be read: rights or a network drive may be mended by now."""
+    """Try images that could not be read: rights or a network drive may be mended by now."""
     for entry in note["unreadable"]:
         with contextlib.suppress(InputError):
             dataset.read(entry["row"], size)
@@ -782,7 +782,7 @@ def _readable_again(dataset: Dataset, size: int, note: dict[str, Any]) -> bool:
 def _unreadable(dataset: Dataset, reasons: list[str]) -> InputError:
     more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
     return InputError(
-        f"{dataset.name}: {len(reasons)} of {len(dataset)} pictures cannot be read: "
+        f"{dataset.name}: {len(reasons)} of {len(dataset)} images cannot be read: "
         f"{'; '.join(reasons[:SHOWN])}{more}. Replace or remove them, or go on without: "
         "unusable=leave-out"
     )

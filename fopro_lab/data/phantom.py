@@ -1,4 +1,4 @@
-"""Phantom lesions: generated pictures whose classes, groups and spectra are known.
+"""Phantom lesions: generated images whose classes, groups and spectra are known.
 
 A class shows partly in shape and colour, which overlap between classes, and partly in a texture
 of its own ring of frequencies inside the lesion. Nothing here is medical.
@@ -81,13 +81,13 @@ class Lesion(NamedTuple):
 
 
 class View(NamedTuple):
-    """One picture of a lesion: where it lies, the light, and the device."""
+    """One image of a lesion: where it lies, the light, and the device."""
 
     angle: float
     zoom: float
     shift: np.ndarray
     light: np.ndarray  # gain of each channel
-    slope: np.ndarray  # relative change of the light across the picture, x and y
+    slope: np.ndarray  # relative change of the light across the image, x and y
     vignette: float
     hairs: np.ndarray  # (N, 4): direction, offset, bend, darkness
     sharpness: float  # below 0 blurs, above 0 sharpens
@@ -102,7 +102,7 @@ def sample_lesion(kind: LesionClass, rng: np.random.Generator) -> Lesion:
         rng: Random numbers of this lesion alone.
 
     Returns:
-        Everything that all pictures of the lesion share.
+        Everything that all images of the lesion share.
 
     Example:
         >>> kind = LesionClass("disc", (0.1, 0.2), (0.5, 0.3, 0.2), radius=18.0)
@@ -139,7 +139,7 @@ def sample_view(rng: np.random.Generator, *, sharp: bool) -> View:
     """Draw one view: place, light and device.
 
     Args:
-        rng: Random numbers of this picture alone.
+        rng: Random numbers of this image alone.
         sharp: The sharpening device with vignette and more hair, else the soft, noisy one.
 
     Returns:
@@ -200,8 +200,8 @@ def render_view(lesion: Lesion, view: View) -> np.ndarray:
     body = body * (1 - lesion.blotch_height * dark[..., None])
     texture = np.clip(_field(lesion.texture, view), -2.5, 2.5)
     body = body * (1 + lesion.texture_height * texture[..., None])
-    picture = skin + (body - skin) * inside[..., None]
-    return _photograph(picture, view)
+    image = skin + (body - skin) * inside[..., None]
+    return _photograph(image, view)
 
 
 def _sample_waves(
@@ -217,7 +217,7 @@ def _sample_waves(
 
 
 def _rotation(view: View) -> np.ndarray:
-    """Matrix from the picture to the lesion's frame, pixels to pixels."""
+    """Matrix from the image to the lesion's frame, pixels to pixels."""
     cosine, sine = np.cos(view.angle) / view.zoom, np.sin(view.angle) / view.zoom
     return np.array([[cosine, sine], [-sine, cosine]])
 
@@ -251,28 +251,28 @@ def _depth(lesion: Lesion, view: View) -> tuple[np.ndarray, np.ndarray]:
     return share, share * border
 
 
-def _photograph(picture: np.ndarray, view: View) -> np.ndarray:
+def _photograph(image: np.ndarray, view: View) -> np.ndarray:
     """Add light, hair and the device's spectrum and noise; round to 8 bit."""
     slope = 1 + (view.slope[0] * _AXIS[None, :] + view.slope[1] * _AXIS[:, None]) / (SIDE / 2)
     shade = slope * (1 - view.vignette * np.clip(_RADIUS - 0.55, 0, None) ** 1.5)
-    picture = picture * view.light * shade[..., None]
+    image = image * view.light * shade[..., None]
     for direction, offset, bend, darkness in view.hairs:
         along = _AXIS[None, :] * np.cos(direction) + _AXIS[:, None] * np.sin(direction)
         across = _AXIS[:, None] * np.cos(direction) - _AXIS[None, :] * np.sin(direction)
         hair = darkness * np.exp(-((across - offset - bend * along**2) ** 2) / 0.6)
-        picture = picture * (1 - hair[..., None])
+        image = image * (1 - hair[..., None])
     if view.sharpness < 0:
         transfer = np.exp(-2 * np.pi**2 * view.sharpness**2 * _FREQUENCY_SQUARED)
     else:
         transfer = 1 + view.sharpness * (1 - np.exp(-2 * np.pi**2 * _FREQUENCY_SQUARED))
-    spectrum = np.fft.rfft2(picture, axes=(0, 1)) * transfer[..., None]
-    picture = np.fft.irfft2(spectrum, s=(SIDE, SIDE), axes=(0, 1)) + view.noise
-    return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    spectrum = np.fft.rfft2(image, axes=(0, 1)) * transfer[..., None]
+    image = np.fft.irfft2(spectrum, s=(SIDE, SIDE), axes=(0, 1)) + view.noise
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 VERSION = "phantom-1"  # part of the fingerprint: raise the number when pixels change
-PICTURES = 3000
-TAIL_RATIO = 100  # pictures of the largest class to pictures of the smallest
+IMAGES = 3000
+TAIL_RATIO = 100  # images of the largest class to images of the smallest
 SOURCES = ("soft", "sharp")
 CLASSES = (
     LesionClass("disc", (0.050, 0.085), (0.52, 0.34, 0.25), radius=18.0, ragged=0.05),
@@ -287,21 +287,21 @@ CLASSES = (
 CLASS_NAMES = tuple(lesion.name for lesion in CLASSES)
 
 
-def phantom_table(pictures: int = PICTURES, *, seed: int = 0) -> pd.DataFrame:
-    """List the pictures of a phantom data set; none is drawn yet.
+def phantom_table(images: int = IMAGES, *, seed: int = 0) -> pd.DataFrame:
+    """List the images of a phantom data set; none is drawn yet.
 
-    Class ``i`` of 8 gets a share that falls as ``100^(-i/7)``, and at least three pictures of
+    Class ``i`` of 8 gets a share that falls as ``100^(-i/7)``, and at least three images of
     three lesions. A smaller set is a part of every larger one with the same seed.
 
     Args:
-        pictures: How many, at least 24.
+        images: How many, at least 24.
         seed: Another seed gives other lesions.
 
     Returns:
-        The table of a `Dataset`; a group is a lesion, seen in one to three pictures.
+        The table of a `Dataset`; a group is a lesion, seen in one to three images.
 
     Raises:
-        InputError: If there are fewer than three pictures a class.
+        InputError: If there are fewer than three images a class.
 
     Example:
         >>> table = phantom_table(3000)
@@ -313,7 +313,7 @@ def phantom_table(pictures: int = PICTURES, *, seed: int = 0) -> pd.DataFrame:
     steps = np.arange(len(CLASSES)) / (len(CLASSES) - 1)
     shares = np.round(1e9 * TAIL_RATIO**-steps).astype(np.int64)
     rows = []
-    for label, count in enumerate(share_out(shares, total=pictures, least=3)):
+    for label, count in enumerate(share_out(shares, total=images, least=3)):
         lesion, view = 0, 0
         for _ in range(count):
             group = f"{CLASS_NAMES[label]}-{lesion:05d}"
@@ -332,7 +332,7 @@ def phantom_table(pictures: int = PICTURES, *, seed: int = 0) -> pd.DataFrame:
 
 
 def draw_phantom(image: str, *, seed: int) -> np.ndarray:
-    """Draw one picture from its name alone.
+    """Draw one image from its name alone.
 
     Args:
         image: ``class-lesion-view`` as in `phantom_table`.
@@ -371,7 +371,7 @@ class PhantomReader:
         return resize_square(self.native(row), size=size, interpolation=self.interpolation)
 
     def native(self, row: int) -> np.ndarray:
-        """Return one picture as it is drawn, ``uint8 (64, 64, 3)``."""
+        """Return one image as it is drawn, ``uint8 (64, 64, 3)``."""
         return draw_phantom(self.images[row], seed=self.seed)
 
     def take(self, rows: np.ndarray) -> "PhantomReader":
@@ -379,12 +379,12 @@ class PhantomReader:
         return replace(self, images=tuple(self.images[row] for row in rows))
 
     def with_rules(self, *, decoder: Decoder, interpolation: Interpolation) -> "PhantomReader":
-        """Return a reader that resizes so; drawn pictures need no decoder."""
+        """Return a reader that resizes so; drawn images need no decoder."""
         return replace(self, interpolation=interpolation)
 
 
 def _views(lesion: int) -> int:
-    """Pictures of a lesion; the first three have one, so that small classes have three groups."""
+    """Images of a lesion; the first three have one, so that small classes have three groups."""
     return 1 if lesion < 3 else 1 + lesion % 3
 
 

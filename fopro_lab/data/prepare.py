@@ -1,4 +1,4 @@
-"""From a config to pictures and their parts, in the one right order."""
+"""From a config to images and their parts, in the one right order."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -30,15 +30,15 @@ def make_split(
 ) -> Split:
     """Split by class without tearing a group apart; a given split is honoured.
 
-    A group goes where the majority of its pictures' class sends it. Parts that the data set
+    A group goes where the majority of its images' class sends it. Parts that the data set
     gives are kept as they are; of those it does not give, test and validation are drawn from the
     given training part.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         val_fraction: Share of each class, between 0 and 1.
         test_fraction: Share of each class; both together below 1.
-        val_per_class: If above 0, exactly this many pictures of every class instead. Pictures of
+        val_per_class: If above 0, exactly this many images of every class instead. Images of
             a group that would exceed it are left out of all parts.
         test_per_class: The same for the test part.
         seed: Another seed gives another split.
@@ -51,7 +51,7 @@ def make_split(
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> split = make_split(open_dataset("phantom", pictures=40), seed=1)
+        >>> split = make_split(open_dataset("phantom", images=40), seed=1)
         >>> split.protocol, len(split.train), len(split.val), len(split.test)
         ('phantom-40/groups/val0.15-test0.25/seed1', 19, 9, 12)
     """
@@ -68,7 +68,7 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
     """Split a data set as a config says.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         config: Its fields ``split_rule`` to ``split_seed``, and ``unusable``.
 
     Returns:
@@ -81,7 +81,7 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
     Example:
         >>> from fopro_lab.data import open_dataset
         >>> config = DataConfig(split_seed=2, split_rule="folds", folds=3, fold=2)
-        >>> split_from(open_dataset("phantom", pictures=80), config).protocol
+        >>> split_from(open_dataset("phantom", images=80), config).protocol
         'phantom-80/groups/folds3-val0.15/seed2/fold2'
     """
     files = Path(config.split_files).expanduser() if config.split_files else None
@@ -108,7 +108,7 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
 
 
 class Prepared(NamedTuple):
-    """Pictures and their parts; the split's rows are the pack's.
+    """Images and their parts; the split's rows are the pack's.
 
     Example:
         >>> Prepared._fields
@@ -123,12 +123,12 @@ def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False
     """Open and pack the data set that a config names.
 
     Args:
-        config: Data set, size, decoder, interpolation, and what becomes of unreadable pictures.
+        config: Data set, size, decoder, interpolation, and what becomes of unreadable images.
         progress: Say how far the packing is.
         verify: Compare a pack that is there with its checksums.
 
     Returns:
-        The pack; the name of its data set, and so every protocol id, tells how many pictures were
+        The pack; the name of its data set, and so every protocol id, tells how many images were
         left out.
 
     Raises:
@@ -136,7 +136,7 @@ def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False
         WorkError: If the disk is full or may not be written.
 
     Example:
-        >>> len(pack_from(DataConfig(pictures=40, image_size=16), progress=False))
+        >>> len(pack_from(DataConfig(images=40, image_size=16), progress=False))
         40
     """
     return pack(
@@ -165,7 +165,7 @@ def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
         WorkError: If the disk is full or may not be written.
 
     Example:
-        >>> packed, split = prepare(DataConfig(pictures=40, image_size=16), progress=False)
+        >>> packed, split = prepare(DataConfig(images=40, image_size=16), progress=False)
         >>> packed.images.shape, len(split.train)
         ((40, 16, 16, 3), 19)
     """

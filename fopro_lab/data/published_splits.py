@@ -24,12 +24,12 @@ from fopro_lab.errors import InputError
 
 
 class Matched(NamedTuple):
-    """The named pictures that are here.
+    """The named images that are here.
 
     Attributes:
         rows: Row of the data set of each, ``int64 (M,)``.
-        named: The same pictures as the file names them, ``M`` rows.
-        ending: What the protocol id adds: empty if all named pictures are here.
+        named: The same images as the file names them, ``M`` rows.
+        ending: What the protocol id adds: empty if all named images are here.
         notes: What is missing, a line each.
 
     Example:
@@ -43,33 +43,33 @@ class Matched(NamedTuple):
     notes: list[str]
 
 
-def match_pictures(
+def match_images(
     dataset: Dataset, named: pd.DataFrame, *, where: Path | str, leave_out: bool
 ) -> Matched:
-    """Find the pictures that a published split names, with or without their extensions.
+    """Find the images that a published split names, with or without their extensions.
 
     Args:
-        dataset: The pictures that are here; those that are not named belong to no part.
-        named: Column ``image`` and what else the split says; a row a picture.
+        dataset: The images that are here; those that are not named belong to no part.
+        named: Column ``image`` and what else the split says; a row an image.
         where: File or folder of the split, for the messages.
-        leave_out: Go on without named pictures that are not here; the protocol id tells.
+        leave_out: Go on without named images that are not here; the protocol id tells.
 
     Returns:
-        The pictures of both.
+        The images of both.
 
     Raises:
-        InputError: If a picture is named twice or two pictures have one name, none is here, or
+        InputError: If an image is named twice or two images have one name, none is here, or
             some are not and ``leave_out`` is off.
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> dataset = open_dataset("phantom", pictures=24)
+        >>> dataset = open_dataset("phantom", images=24)
         >>> named = pd.DataFrame({"image": [*dataset.table["image"][:3], "elsewhere"]})
-        >>> match_pictures(dataset, named, where="a.csv", leave_out=True).ending
+        >>> match_images(dataset, named, where="a.csv", leave_out=True).ending
         '/part-3of4-phantom-24'
     """
-    ids = [picture_id(image) for image in named["image"]]
-    own = [picture_id(image) for image in dataset.table["image"]]
+    ids = [image_id(image) for image in named["image"]]
+    own = [image_id(image) for image in dataset.table["image"]]
     row_of = dict(zip(own, range(len(own)), strict=True))
     refuse_twice(ids, where=where)
     if len(row_of) < len(own):  # twins that no split names do no harm
@@ -79,34 +79,34 @@ def match_pictures(
     have, total = int(here.sum()), len(ids)
     if not have:
         raise InputError(
-            f"{where}: none of its {total:,} pictures is in {dataset.name}, first {ids[0]}; "
-            "is it the split of these pictures?"
+            f"{where}: none of its {total:,} images is in {dataset.name}, first {ids[0]}; "
+            "is it the split of these images?"
         )
     if have < total and not leave_out:
         raise InputError(
-            f"{where}: {total - have:,} of its {total:,} pictures are not in {dataset.name}, "
+            f"{where}: {total - have:,} of its {total:,} images are not in {dataset.name}, "
             f"first {ids[int(np.argmin(here))]}; add them, or go on without them: "
             "unusable=leave-out"
         )
     rows = np.array([row_of[name] for name in ids if name in row_of], dtype=np.int64)
     if have == total:
         return Matched(rows, named, "", [])
-    note = f"{have:,} of the {total:,} pictures that the published split names are here"
+    note = f"{have:,} of the {total:,} images that the published split names are here"
     return Matched(rows, named[here], f"/part-{have}of{total}-{dataset.name}", [note])
 
 
-def picture_id(name: str) -> str:
-    """Return a picture's name without folders and extension.
+def image_id(name: str) -> str:
+    """Return an image's name without folders and extension.
 
     Args:
-        name: As a data set or a split writes it. ISIC 2019 calls some pictures ``_downsampled``,
-            copies of it do not, and no picture is there in both forms.
+        name: As a data set or a split writes it. ISIC 2019 calls some images ``_downsampled``,
+            copies of it do not, and no image is there in both forms.
 
     Returns:
         What both have in common.
 
     Example:
-        >>> picture_id("nv/ISIC_0000017_downsampled.JPG"), picture_id("v1.2-3")
+        >>> image_id("nv/ISIC_0000017_downsampled.JPG"), image_id("v1.2-3")
         ('ISIC_0000017', 'v1.2-3')
     """
     plain = name.rpartition("/")[2]
@@ -120,19 +120,19 @@ def refuse_disagreement(
     """Refuse a split whose classes are not those of the data set.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         matched: Those that the split names; its column ``class`` is told in the message.
-        expected: The data set's class that each named picture should have, ``(M,)``.
+        expected: The data set's class that each named image should have, ``(M,)``.
         where: File or folder of the split.
 
     Raises:
-        InputError: If a picture has another class.
+        InputError: If an image has another class.
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> dataset = open_dataset("phantom", pictures=24)
+        >>> dataset = open_dataset("phantom", images=24)
         >>> named = pd.DataFrame({"image": dataset.table["image"][:1], "class": ["X"]})
-        >>> matched = match_pictures(dataset, named, where="a.csv", leave_out=False)
+        >>> matched = match_images(dataset, named, where="a.csv", leave_out=False)
         >>> refuse_disagreement(dataset, matched, [dataset.class_names[0]], where="a.csv")
     """
     labels = dataset.table["label"].to_numpy()[matched.rows]
@@ -141,7 +141,7 @@ def refuse_disagreement(
     if len(wrong):
         first = matched.named.iloc[wrong[0]]
         raise InputError(
-            f"{where}: {len(wrong):,} of {len(own):,} pictures have another class in "
+            f"{where}: {len(wrong):,} of {len(own):,} images have another class in "
             f"{dataset.name}, first {first['image']}: '{own[wrong[0]]}' where the split says "
             f"'{first['class']}'; mend the labels"
         )
@@ -267,25 +267,25 @@ def make_isic2019_lt(
     files: Path | None = None,
     leave_out: bool = False,
 ) -> Split:
-    """Read one of the 15 published splits of ISIC-2019-LT and find its pictures.
+    """Read one of the 15 published splits of ISIC-2019-LT and find its images.
 
     The parts are those of the files, lesions in two parts included: a note tells how many. Several
     published classes may be one here, as AK and SCC are HAM10000's ``akiec``.
 
     Args:
-        dataset: The pictures of ISIC 2019, or some of them; others belong to no part.
+        dataset: The images of ISIC 2019, or some of them; others belong to no part.
         ratio: 0.01, 0.005 or 0.002.
         fold: 1 to 5; five random redraws, not a partition.
         files: Folder of the 45 files; None is the fetched one.
-        leave_out: Go on without named pictures that are not here; the protocol id tells.
+        leave_out: Go on without named images that are not here; the protocol id tells.
 
     Returns:
-        The split; with all pictures and classes its id is ``isic2019-lt/fopro/<ratio>/fold<n>``.
+        The split; with all images and classes its id is ``isic2019-lt/fopro/<ratio>/fold<n>``.
         Files that are not byte for byte as published add ``/altered-<hash>``.
 
     Raises:
-        InputError: If there is no such split, files are damaged or exchanged, pictures are missing,
-            classes disagree, or a class has no training picture.
+        InputError: If there is no such split, files are damaged or exchanged, images are missing,
+            classes disagree, or a class has no training image.
 
     Source: xmed-lab/FoPro-KD, Elbatel et al., IEEE TMI 43(3), 2024.
 
@@ -309,7 +309,7 @@ def make_isic2019_lt(
     ]
     where = paths[0].parent
     named = pd.concat(tables, ignore_index=True)
-    matched = match_pictures(dataset, named, where=where, leave_out=leave_out)
+    matched = match_images(dataset, named, where=where, leave_out=leave_out)
     own_name = _match_classes(dataset, matched)
     expected = [own_name[name] for name in matched.named["class"]]
     refuse_disagreement(dataset, matched, expected, where=where)
@@ -318,7 +318,7 @@ def make_isic2019_lt(
     ending, notes = _tell_classes(own_name)
     leaks = count_shared(dataset, parts)
     if leaks:
-        notes.append(f"{leaks} groups have pictures in two parts or more, as published")
+        notes.append(f"{leaks} groups have images in two parts or more, as published")
     return make_parts(
         dataset,
         parts,
@@ -367,7 +367,7 @@ def read_isic_part(path: Path) -> pd.DataFrame:
 
 
 def _match_classes(dataset: Dataset, matched: Matched) -> dict[str, str]:
-    """Find the data set's name of each published class: that of most of its pictures here."""
+    """Find the data set's name of each published class: that of most of its images here."""
     labels = dataset.table["label"].to_numpy()[matched.rows]
     votes = pd.crosstab(matched.named["class"].to_numpy(), labels)
     return {str(name): dataset.class_names[label] for name, label in votes.idxmax(axis=1).items()}
@@ -382,7 +382,7 @@ def _tell_classes(own_name: dict[str, str]) -> tuple[str, list[str]]:
             notes.append(f"{' and '.join(published)} are one class here, '{own}'")
     absent = [name for name in CLASSES if name not in own_name]
     if absent:
-        notes.append(f"no picture of {', '.join(absent)} is here")
+        notes.append(f"no image of {', '.join(absent)} is here")
     kept = len(set(own_name.values()))
     return (f"/{kept}classes" if kept < len(CLASSES) else ""), notes
 
@@ -425,23 +425,23 @@ def make_hyperkvasir(
     """Test on one of HyperKvasir's official folds, validate on a share of the others.
 
     Args:
-        dataset: Its labelled pictures, classes in any of the known spellings.
+        dataset: Its labelled images, classes in any of the known spellings.
         folds: 2 or 5, the official ones.
         fold: The one that is tested, from 1: ``split-index`` 0 of the file.
         val_fraction: Share of each class of the other folds; the publishers give no validation.
-        val_per_class: If above 0, exactly this many pictures of every class instead.
+        val_per_class: If above 0, exactly this many images of every class instead.
         seed: Of the validation part alone.
         files: ``2_fold_split.csv`` or ``5_fold_split.csv``, or their folder; None is the fetched
             one.
-        leave_out: Go on without named pictures that are not here; the protocol id tells.
+        leave_out: Go on without named images that are not here; the protocol id tells.
 
     Returns:
         The split, ``hyperkvasir/official<folds>/val<size>/seed<n>/fold<n>``; a file that is not
         byte for byte as published adds ``/altered-<hash>``.
 
     Raises:
-        InputError: If there is no such split, the file is damaged or another one, pictures are
-            missing, classes disagree, or a class has no training picture.
+        InputError: If there is no such split, the file is damaged or another one, images are
+            missing, classes disagree, or a class has no training image.
 
     Source: Borgli et al., Scientific Data 7, 283 (2020); github.com/simula/hyper-kvasir.
 
@@ -459,7 +459,7 @@ def make_hyperkvasir(
     (path,) = find_split_files([name], files=files, fetched="hyperkvasir", knob=f"folds={folds}")
     altered, told = tell_altered([path], [name], fetched="hyperkvasir")
     named = read_hyperkvasir_folds(path, folds=folds)
-    matched = match_pictures(dataset, named, where=path, leave_out=leave_out)
+    matched = match_images(dataset, named, where=path, leave_out=leave_out)
     spelt_here = {canonical_class(own): own for own in dataset.class_names}
     expected = [spelt_here.get(canonical_class(c), c) for c in matched.named["class"]]
     refuse_disagreement(dataset, matched, expected, where=path)

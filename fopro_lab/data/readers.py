@@ -1,4 +1,4 @@
-"""A CSV and its pictures to one table: a row a picture."""
+"""A CSV and its images to one table: a row an image."""
 
 import csv
 import os
@@ -21,8 +21,8 @@ SPLIT_WORDS = {
 }
 
 
-def list_pictures(folder: Path | str) -> list[str]:
-    """List the pictures below a folder; hidden files and other files are passed over.
+def list_images(folder: Path | str) -> list[str]:
+    """List the images below a folder; hidden files and other files are passed over.
 
     Args:
         folder: Where to look, at any depth; links to folders are followed, each folder once.
@@ -38,20 +38,20 @@ def list_pictures(folder: Path | str) -> list[str]:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("b.PNG", "a.jpg", ".hidden.jpg", "notes.txt"):
         ...         _ = (Path(folder) / name).write_bytes(b"")
-        ...     list_pictures(folder)
+        ...     list_images(folder)
         ['a.jpg', 'b.PNG']
     """
     return sort_files(folder)[0]
 
 
 def sort_files(folder: Path | str) -> tuple[list[str], list[str]]:
-    """List the pictures below a folder, and the other files, which are passed over.
+    """List the images below a folder, and the other files, which are passed over.
 
     Args:
-        folder: As of `list_pictures`; hidden files are in neither list.
+        folder: As of `list_images`; hidden files are in neither list.
 
     Returns:
-        Sorted paths relative to ``folder`` of the pictures, and of the others.
+        Sorted paths relative to ``folder`` of the images, and of the others.
 
     Raises:
         InputError: If a folder may not be read.
@@ -81,8 +81,8 @@ def sort_files(folder: Path | str) -> tuple[list[str], list[str]]:
         prefix = "" if inside == "." else inside + "/"
         for name in files:
             if name[0] != ".":
-                is_picture = os.path.splitext(name)[1].lower() in SUFFIXES
-                (found if is_picture else others).append(prefix + name)
+                is_image = os.path.splitext(name)[1].lower() in SUFFIXES
+                (found if is_image else others).append(prefix + name)
     return sorted(found), sorted(others)
 
 
@@ -93,12 +93,12 @@ def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, 
         root: The folder above.
 
     Returns:
-        Table with the columns image (path below ``root``), path, label, group (the picture
+        Table with the columns image (path below ``root``), path, label, group (the image
         itself), source (empty), split; the class names in alphabetical order; and the files that
-        were passed over because their names are no pictures'.
+        were passed over because their names are no images'.
 
     Raises:
-        InputError: If it holds no pictures, pictures outside class folders, or one class only.
+        InputError: If it holds no images, images outside class folders, or one class only.
 
     Example:
         >>> import tempfile
@@ -112,7 +112,7 @@ def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, 
     """
     images, others = sort_files(root)
     if not images:
-        raise InputError(f"{root}: expected pictures, found none ({_suffixes()})")
+        raise InputError(f"{root}: expected images, found none ({_suffixes()})")
     parts = [image.split("/") for image in images]
     tops = {part[0].lower() for part in parts}
     depth = 1 if "train" in {SPLIT_WORDS.get(top) for top in tops} else 0
@@ -142,14 +142,14 @@ def read_folders(root: Path) -> tuple[pd.DataFrame, tuple[str, ...], tuple[str, 
 
 
 def number_classes(classes: list[str], *, where: str) -> tuple[list[int], tuple[str, ...]]:
-    """Number the classes of a list of pictures.
+    """Number the classes of a list of images.
 
     Args:
-        classes: Class of each picture, as written.
+        classes: Class of each image, as written.
         where: File or folder, for the message.
 
     Returns:
-        Number of each picture's class, and the names in the order of their numbers: integers in
+        Number of each image's class, and the names in the order of their numbers: integers in
         their order, else alphabetical.
 
     Raises:
@@ -179,7 +179,7 @@ def number_classes(classes: list[str], *, where: str) -> tuple[list[int], tuple[
 
 
 def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
-    """Refuse a list that names a picture more than once.
+    """Refuse a list that names an image more than once.
 
     Args:
         images: As the file writes them.
@@ -191,13 +191,13 @@ def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
     Example:
         >>> refuse_twice(["a", "b", "a"], where="a.csv")
         Traceback (most recent call last):
-        fopro_lab.errors.InputError: a.csv: expected each picture once, got a twice; ...
+        fopro_lab.errors.InputError: a.csv: expected each image once, got a twice; ...
     """
     repeated = [image for image, count in Counter(images).items() if count > 1]
     if repeated:
         more = f" and {len(repeated) - 1:,} more" if len(repeated) > 1 else ""
         raise InputError(
-            f"{where}: expected each picture once, got {repeated[0]} twice{more}; "
+            f"{where}: expected each image once, got {repeated[0]} twice{more}; "
             "remove the repeated ones"
         )
 
@@ -271,7 +271,7 @@ def read_cells(path: Path) -> pd.DataFrame:
     _refuse_repeated(names, path)
     cells = [_fit(row, len(names), line=line, path=path) for line, row in rows[1:]]
     if not cells:
-        raise InputError(f"{path}: expected a row per picture, found none")
+        raise InputError(f"{path}: expected a row per image, found none")
     frame = pd.DataFrame(cells, columns=pd.Index(names, dtype=object), dtype=object)
     return frame.loc[:, [name != "" for name in names]]
 
@@ -325,24 +325,24 @@ class CsvColumns:
     split: str = ""
 
 
-def read_csv_pictures(
+def read_csv_images(
     csv_path: Path, *, root: Path, columns: CsvColumns, leave_out: bool = False
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    r"""Read a CSV and find its pictures below a folder.
+    r"""Read a CSV and find its images below a folder.
 
     Args:
-        csv_path: Separated by comma, semicolon or tab; a row a picture.
-        root: Folder of the pictures, at any depth; names with or without extension.
+        csv_path: Separated by comma, semicolon or tab; a row an image.
+        root: Folder of the images, at any depth; names with or without extension.
         columns: Names of the columns.
-        leave_out: Keep rows whose picture is missing, with the path where it should be: packing
+        leave_out: Keep rows whose image is missing, with the path where it should be: packing
             leaves them out and says so.
 
     Returns:
         The table of `read_folders` and the class names: integers in their order, else
-        alphabetical. A picture without a group is its own.
+        alphabetical. An image without a group is its own.
 
     Raises:
-        InputError: If a column, a picture or a label is missing, a picture comes twice, or
+        InputError: If a column, an image or a label is missing, an image comes twice, or
             integer labels have a gap.
 
     Example:
@@ -352,7 +352,7 @@ def read_csv_pictures(
         ...         _ = (Path(folder) / name).write_bytes(b"")
         ...     _ = (Path(folder) / "a.csv").write_text("image,dx\n1,nv\n2,mel\n")
         ...     where = Path(folder)
-        ...     table, names = read_csv_pictures(where / "a.csv", root=where, columns=CsvColumns())
+        ...     table, names = read_csv_images(where / "a.csv", root=where, columns=CsvColumns())
         >>> names, table["image"].tolist(), table["label"].tolist()
         (('mel', 'nv'), ['1', '2'], [1, 0])
     """
@@ -411,7 +411,7 @@ def _optional_column(frame: pd.DataFrame, kind: str, given: str, csv_path: Path)
 
 
 def _known(values: pd.Series) -> pd.Series:
-    """Empty the cells that say that nothing is known: they are no name that pictures share."""
+    """Empty the cells that say that nothing is known: they are no name that images share."""
     return values.mask(values.str.casefold().isin(NOT_KNOWN), "")
 
 
@@ -454,8 +454,8 @@ def _refuse_empty(
 
 
 def _locate(images: list[str], root: Path, csv_path: Path, leave_out: bool) -> list[str]:
-    """Find each picture by its path below ``root``, its file name, or its name without suffix."""
-    files = list_pictures(root)
+    """Find each image by its path below ``root``, its file name, or its name without suffix."""
+    files = list_images(root)
     by_path, start = set(files), os.path.join(root, "")
     names = Counter[str]()
     where: dict[str, str] = {}
@@ -474,7 +474,7 @@ def _locate(images: list[str], root: Path, csv_path: Path, leave_out: bool) -> l
         elif names[image] == 1:
             paths.append(start + where[image])
         elif names[image] > 1:
-            raise InputError(f"{csv_path}: {image}: {names[image]} pictures below {root} match")
+            raise InputError(f"{csv_path}: {image}: {names[image]} images below {root} match")
         elif os.path.isabs(written) and os.path.isfile(written):
             paths.append(written)
         else:
@@ -483,7 +483,7 @@ def _locate(images: list[str], root: Path, csv_path: Path, leave_out: bool) -> l
     if missing and (not leave_out or len(missing) == len(images)):
         some = ", ".join(missing[:3])
         raise InputError(
-            f"{csv_path}: {len(missing)} of {len(images)} pictures are not below {root}: {some}"
-            f"{', ...' if len(missing) > 3 else ''}; the CSV belongs above or beside its pictures"
+            f"{csv_path}: {len(missing)} of {len(images)} images are not below {root}: {some}"
+            f"{', ...' if len(missing) > 3 else ''}; the CSV belongs above or beside its images"
         )
     return paths

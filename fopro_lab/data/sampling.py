@@ -33,7 +33,7 @@ def share_out(counts: np.ndarray, *, total: int, least: int) -> np.ndarray:
     """Scale counts down to a total, in proportion, by largest remainders.
 
     Args:
-        counts: Pictures of each class, ``(K,)``.
+        counts: Images of each class, ``(K,)``.
         total: Sum of the result, at most that of ``counts``.
         least: No class falls below this, or below its own count if that is smaller.
 
@@ -41,7 +41,7 @@ def share_out(counts: np.ndarray, *, total: int, least: int) -> np.ndarray:
         ``int64 (K,)``, none larger than its count.
 
     Raises:
-        InputError: If ``total`` is too small for ``least`` pictures of each class.
+        InputError: If ``total`` is too small for ``least`` images of each class.
 
     Example:
         >>> share_out(np.array([800, 190, 10]), total=100, least=3).tolist()
@@ -50,7 +50,7 @@ def share_out(counts: np.ndarray, *, total: int, least: int) -> np.ndarray:
     floor = np.minimum(counts, least)
     if total < floor.sum():
         raise InputError(
-            f"pictures: expected at least {floor.sum()}, {least} of each of the {len(counts)} "
+            f"images: expected at least {floor.sum()}, {least} of each of the {len(counts)} "
             f"classes, got {total}"
         )
     result = floor.copy()
@@ -71,30 +71,30 @@ def share_out(counts: np.ndarray, *, total: int, least: int) -> np.ndarray:
     return result
 
 
-def choose_rows(table: pd.DataFrame, *, pictures: int, seed: int) -> np.ndarray:
-    """Choose pictures in proportion to the classes, by whole groups as far as they fit.
+def choose_rows(table: pd.DataFrame, *, images: int, seed: int) -> np.ndarray:
+    """Choose images in proportion to the classes, by whole groups as far as they fit.
 
     Args:
         table: Columns ``image``, ``label``, ``group``.
-        pictures: At most this many.
+        images: At most this many.
         seed: Of the choice.
 
     Returns:
-        Sorted row numbers, ``int64``. Each class keeps pictures of three groups if it has them.
+        Sorted row numbers, ``int64``. Each class keeps images of three groups if it has them.
 
     Raises:
-        InputError: If that needs more pictures.
+        InputError: If that needs more images.
 
     Example:
         >>> table = pd.DataFrame({"image": list("abcdefgh"), "label": [0] * 5 + [1] * 3})
         >>> table["group"] = table["image"]
-        >>> table["label"].iloc[choose_rows(table, pictures=6, seed=0)].tolist()
+        >>> table["label"].iloc[choose_rows(table, images=6, seed=0)].tolist()
         [0, 0, 0, 1, 1, 1]
     """
-    if pictures >= len(table):
+    if images >= len(table):
         return np.arange(len(table))
     counts = np.bincount(table["label"])
-    targets = share_out(counts, total=pictures, least=FEWEST_GROUPS)
+    targets = share_out(counts, total=images, least=FEWEST_GROUPS)
     frame = table[["image", "group", "label"]].assign(row=np.arange(len(table)))
     chosen: list[int] = []
     for label, part in frame.sort_values("image").groupby("label"):

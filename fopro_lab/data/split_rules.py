@@ -24,12 +24,12 @@ class Split:
         val: Rows on which epochs and knobs are chosen.
         test: Rows that choose nothing; a method is scored on them once.
         protocol: Names data, rule and seed; results of two protocols are never averaged.
-        fingerprint: SHA-256 over every picture's id and part, whatever the order of the rows.
+        fingerprint: SHA-256 over every image's id and part, whatever the order of the rows.
         notes: What a reader of the results should know of the parts, a line each.
 
     Example:
         >>> from fopro_lab.data import make_split, open_dataset
-        >>> dataset = open_dataset("phantom", pictures=40)
+        >>> dataset = open_dataset("phantom", images=40)
         >>> make_split(dataset).class_counts(dataset).tolist()
         [8, 4, 2, 1, 1, 1, 1, 1]
     """
@@ -42,12 +42,12 @@ class Split:
     notes: tuple[str, ...] = ()
 
     def class_counts(self, dataset: Dataset) -> np.ndarray:
-        """Return the number of training pictures of each class, ``int64 (K,)``."""
+        """Return the number of training images of each class, ``int64 (K,)``."""
         labels = dataset.table["label"].to_numpy()[self.train]
         return np.bincount(labels, minlength=len(dataset.class_names))
 
     def shared_groups(self, dataset: Dataset) -> int:
-        """Count groups with pictures in more than one part; 0 unless a given split leaks."""
+        """Count groups with images in more than one part; 0 unless a given split leaks."""
         part = pd.Series("", index=range(len(dataset)))
         for name in PARTS:
             part.iloc[getattr(self, name)] = name
@@ -55,18 +55,18 @@ class Split:
 
 
 def count_shared(dataset: Dataset, parts: np.ndarray) -> int:
-    """Count groups with pictures in more than one part.
+    """Count groups with images in more than one part.
 
     Args:
-        dataset: The pictures.
-        parts: Part of each picture, ``(N,)``; an empty text is none.
+        dataset: The images.
+        parts: Part of each image, ``(N,)``; an empty text is none.
 
     Returns:
         Number of groups.
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> dataset = open_dataset("phantom", pictures=100)
+        >>> dataset = open_dataset("phantom", images=100)
         >>> count_shared(dataset, np.array(["train", "test"] * 50)) > 9
         True
     """
@@ -83,10 +83,10 @@ def make_parts(
     given: Collection[str] = (),
     notes: Iterable[str] = (),
 ) -> Split:
-    """Turn the part of each picture into a split, if every class can be trained.
+    """Turn the part of each image into a split, if every class can be trained.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         parts: ``"train"``, ``"val"``, ``"test"`` or an empty text for each, ``(N,)``.
         protocol: Id of data, rule and seed.
         given: Parts that were not drawn here: a class may be missing from their validation or
@@ -101,21 +101,21 @@ def make_parts(
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> dataset = open_dataset("phantom", pictures=24)
+        >>> dataset = open_dataset("phantom", images=24)
         >>> make_parts(dataset, np.array(["train", "val", "test"] * 8), "toy").val
         array([ 1,  4,  7, 10, 13, 16, 19, 22])
     """
     gone = dataset.left_out
-    told = [f"left out, cannot be read: {gone:,} picture{'s' * (gone > 1)}"] if gone else []
+    told = [f"left out, cannot be read: {gone:,} image{'s' * (gone > 1)}"] if gone else []
     for name in PARTS:
         missing = _missing_classes(dataset, parts == name)
         if missing and (name == "train" or name not in given or not (parts == name).any()):
             raise InputError(
-                f"{dataset.name}: class '{missing[0]}' has no picture in {name}; "
-                "add pictures, leave the class out, or drop the given split"
+                f"{dataset.name}: class '{missing[0]}' has no image in {name}; "
+                "add images, leave the class out, or drop the given split"
             )
         if missing:
-            told.append(f"{name} has no picture of {', '.join(missing)}")
+            told.append(f"{name} has no image of {', '.join(missing)}")
     used = parts != ""
     lines = dataset.table["image"].to_numpy()[used] + "\t" + parts[used].astype(object)
     fingerprint = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
@@ -130,7 +130,7 @@ def _missing_classes(dataset: Dataset, chosen: np.ndarray) -> list[str]:
 
 
 class Wanted(NamedTuple):
-    """A part to draw: a share of each class or, if above 0, a number of pictures a class.
+    """A part to draw: a share of each class or, if above 0, a number of images a class.
 
     Example:
         >>> Wanted("val", 0.15).per_class
@@ -158,12 +158,12 @@ def draw_missing(
     """Keep the parts that a data set gives and draw the others from the rest.
 
     Args:
-        dataset: The pictures; its column ``split`` is honoured.
+        dataset: The images; its column ``split`` is honoured.
         wanted: Test and validation, in the order in which they are drawn.
         seed: Another seed gives other parts.
 
     Returns:
-        Part of each picture, ``(N,)``, and those of ``wanted`` that were drawn.
+        Part of each image, ``(N,)``, and those of ``wanted`` that were drawn.
 
     Raises:
         InputError: If sizes are out of range, the given split has no training part, or as
@@ -171,7 +171,7 @@ def draw_missing(
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> dataset = open_dataset("phantom", pictures=24)
+        >>> dataset = open_dataset("phantom", images=24)
         >>> parts, drawn = draw_missing(dataset, wanted=[Wanted("test", 0.3)], seed=0)
         >>> (parts == "test").sum(), [part.name for part in drawn]
         (np.int64(8), ['test'])
@@ -194,7 +194,7 @@ def name_drawing(
     """Name what was drawn, and how, as a protocol id.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         drawn: As `draw_missing` returns it.
         seed: Of the drawing.
         thinning: What was done to the training part afterwards.
@@ -217,36 +217,36 @@ def name_drawing(
 
 
 def group_word(dataset: Dataset) -> str:
-    """Tell whether a rule kept groups or single pictures apart.
+    """Tell whether a rule kept groups or single images apart.
 
     Example:
         >>> from fopro_lab.data import open_dataset
         >>> group_word(open_dataset("phantom"))
         'groups'
     """
-    return "pictures" if dataset.table["group"].is_unique else "groups"
+    return "images" if dataset.table["group"].is_unique else "groups"
 
 
 def draw_parts(
     dataset: Dataset, rows: np.ndarray, *, wanted: Sequence[Wanted], seed: int
 ) -> np.ndarray:
-    """Give each of some pictures a part, class by class and group by group.
+    """Give each of some images a part, class by class and group by group.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         rows: Those to share out, ``(N,)``.
         wanted: What to draw, in this order; the rest is ``"train"``.
         seed: Another seed gives other parts.
 
     Returns:
-        Part of each picture, ``(N,)``; an empty text leaves it out of all parts.
+        Part of each image, ``(N,)``; an empty text leaves it out of all parts.
 
     Raises:
-        InputError: If a class has too few groups, or too few pictures for ``per_class``.
+        InputError: If a class has too few groups, or too few images for ``per_class``.
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> dataset = open_dataset("phantom", pictures=24)
+        >>> dataset = open_dataset("phantom", images=24)
         >>> parts = draw_parts(dataset, np.arange(24), wanted=[Wanted("test", 0.3)], seed=0)
         >>> (parts == "test").sum(), (parts == "train").sum()
         (np.int64(8), np.int64(16))
@@ -267,7 +267,7 @@ def draw_parts(
                 if len(places) < part.per_class:
                     raise InputError(
                         f"{dataset.name}: class '{dataset.class_names[int(str(label))]}' has "
-                        f"{total} pictures in {len(of_class)} groups, too few for "
+                        f"{total} images in {len(of_class)} groups, too few for "
                         f"{part.per_class} in {part.name} and a group in each other part"
                     )
             else:
@@ -282,14 +282,14 @@ def draw_parts(
 
 
 def list_groups(table: pd.DataFrame) -> pd.DataFrame:
-    """List each group's class (that of most of its pictures), how many it has of it, and places.
+    """List each group's class (that of most of its images), how many it has of it, and places.
 
     Args:
         table: Columns ``image``, ``group``, ``label``.
 
     Returns:
         A row a group, named by it: ``label``, ``own`` and ``places``, the rows of ``table``
-        ordered by picture id, so that the order of the rows has no say.
+        ordered by image id, so that the order of the rows has no say.
 
     Example:
         >>> table = pd.DataFrame({"image": list("bac"), "group": list("xxy"), "label": [1, 1, 0]})
@@ -305,7 +305,7 @@ def list_groups(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _take_about(left: pd.DataFrame, count: int, reserve: int) -> list[str]:
-    """Take the groups that fit into ``count`` pictures, in order; the smallest if none does."""
+    """Take the groups that fit into ``count`` images, in order; the smallest if none does."""
     chosen: list[str] = []
     room = count
     for name, own in left["own"].items():
@@ -316,7 +316,7 @@ def _take_about(left: pd.DataFrame, count: int, reserve: int) -> list[str]:
 
 
 def _take_exactly(left: pd.DataFrame, count: int, reserve: int) -> tuple[list[str], list[int]]:
-    """Take ``count`` pictures; of the last group some may be left over. Fewer if impossible."""
+    """Take ``count`` images; of the last group some may be left over. Fewer if impossible."""
     if left.empty:
         return [], []
     chosen = _take_about(left, count, reserve)
@@ -331,13 +331,13 @@ def _take_exactly(left: pd.DataFrame, count: int, reserve: int) -> tuple[list[st
 
 def _refuse_too_few(dataset: Dataset, label: int, groups: pd.DataFrame, *, least: int) -> None:
     if len(groups) < least:
-        pictures = int(groups["own"].sum())
-        has = f"{pictures} picture{'s' * (pictures > 1)}"
-        if pictures > len(groups):
+        images = int(groups["own"].sum())
+        has = f"{images} image{'s' * (images > 1)}"
+        if images > len(groups):
             has += f" in {len(groups)} group{'s' * (len(groups) > 1)}"
         raise InputError(
             f"{dataset.name}: class '{dataset.class_names[label]}' has {has}; a split needs at "
-            f"least {least} groups of each class; add pictures or leave the class out"
+            f"least {least} groups of each class; add images or leave the class out"
         )
 
 
@@ -366,11 +366,11 @@ def make_folds(
     The test parts of all folds are a partition of the data set. A given split is passed over.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         folds: How many, 2 or more.
         fold: The one that is tested, from 1.
         val_fraction: Share of each class of the other folds.
-        val_per_class: If above 0, exactly this many pictures of every class instead.
+        val_per_class: If above 0, exactly this many images of every class instead.
         seed: Another seed deals other folds.
 
     Returns:
@@ -381,7 +381,7 @@ def make_folds(
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> split = make_folds(open_dataset("phantom", pictures=200), folds=3, fold=3)
+        >>> split = make_folds(open_dataset("phantom", images=200), folds=3, fold=3)
         >>> split.protocol, len(split.train), len(split.val), len(split.test)
         ('phantom-200/groups/folds3-val0.15/seed0/fold3', 111, 23, 66)
     """
@@ -398,26 +398,26 @@ def make_folds(
 def deal_folds(dataset: Dataset, *, folds: int, seed: int) -> np.ndarray:
     """Deal the groups of each class to folds, the largest first, always to the smallest fold.
 
-    A group is dealt by the class that most of its pictures have. Counted by those pictures, two
-    folds differ in every class by at most one group's. A group's pictures of other classes go
+    A group is dealt by the class that most of its images have. Counted by those images, two
+    folds differ in every class by at most one group's. A group's images of other classes go
     with it uncounted, so where groups have mixed labels a class may differ by more.
     scikit-learn's ``StratifiedGroupKFold`` is close to this, but its shuffled folds changed with
-    version 1.8, and a protocol id must name the same pictures everywhere.
+    version 1.8, and a protocol id must name the same images everywhere.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         folds: How many, 2 or more.
         seed: Another seed deals other folds.
 
     Returns:
-        Fold of each picture, from 1, ``int64 (N,)``; the order of the rows has no say.
+        Fold of each image, from 1, ``int64 (N,)``; the order of the rows has no say.
 
     Raises:
         InputError: If a class has fewer groups than there are folds.
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> np.bincount(deal_folds(open_dataset("phantom", pictures=200), folds=3, seed=0))
+        >>> np.bincount(deal_folds(open_dataset("phantom", images=200), folds=3, seed=0))
         array([ 0, 67, 67, 66])
     """
     if folds < 2:
@@ -448,14 +448,14 @@ def draw_validation(
     """Draw the validation part of a split whose test part is known.
 
     Args:
-        dataset: The pictures.
+        dataset: The images.
         tested: Those of the test part, ``bool (N,)``.
         wanted: The validation part.
         rest: Those to draw from, ``bool (N,)``; what is in neither belongs to no part.
         seed: Another seed draws another one.
 
     Returns:
-        Part of each picture, ``(N,)``.
+        Part of each image, ``(N,)``.
 
     Raises:
         InputError: If a class has too few groups outside of the test part.
@@ -463,7 +463,7 @@ def draw_validation(
     Example:
         >>> from fopro_lab.data import open_dataset
         >>> tested = np.arange(40) % 4 == 0
-        >>> dataset = open_dataset("phantom", pictures=40)
+        >>> dataset = open_dataset("phantom", images=40)
         >>> parts = draw_validation(dataset, tested, Wanted("val", 0.2), rest=~tested, seed=0)
         >>> [int((parts == name).sum()) for name in ("train", "val", "test")]
         [21, 9, 10]
@@ -501,7 +501,7 @@ def check_fold(fold: int, *, folds: int) -> int:
 
 
 ISIC2019_TOTALS = (12875, 4522, 3323, 2624, 867, 628, 253, 239)  # NV MEL BCC BKL AK SCC VASC DF
-ISIC2019_HELD_OUT = 150  # pictures of each class: 50 for validation, 100 for test
+ISIC2019_HELD_OUT = 150  # images of each class: 50 for validation, 100 for test
 
 
 def make_long_tail(
@@ -516,14 +516,14 @@ def make_long_tail(
 ) -> Split:
     """Draw validation and test, then thin the training part to a long tail.
 
-    Classes keep their order by size and get `long_tail_counts` training pictures. With
+    Classes keep their order by size and get `long_tail_counts` training images. With
     ``val_per_class=50, test_per_class=100`` this is the rule of ISIC-2019-LT, whose curve starts
-    from all pictures of the largest class. Validation and test by share, or given by the data
+    from all images of the largest class. Validation and test by share, or given by the data
     set, stay natural, and the curve starts from what is left of the largest class for training,
-    so that the ratio is the training part's own. Thinned pictures belong to no part.
+    so that the ratio is the training part's own. Thinned images belong to no part.
 
     Args:
-        dataset: The pictures; a given split is honoured, only its training part is thinned.
+        dataset: The images; a given split is honoured, only its training part is thinned.
         ratio: Smallest to largest class, in (0, 1].
         val_fraction: As in `make_split`.
         test_fraction: As in `make_split`.
@@ -535,11 +535,11 @@ def make_long_tail(
         The split.
 
     Raises:
-        InputError: As `make_split`, or if a class would keep no training picture.
+        InputError: As `make_split`, or if a class would keep no training image.
 
     Example:
         >>> from fopro_lab.data import open_dataset
-        >>> dataset = open_dataset("phantom", pictures=800)
+        >>> dataset = open_dataset("phantom", images=800)
         >>> split = make_long_tail(dataset, ratio=0.01, val_per_class=1, test_per_class=2)
         >>> split.protocol, split.class_counts(dataset).tolist()
         ('phantom-800/groups/longtail0.01-val1-test2/seed0', [385, 198, 101, 51, 25, 11, 4, 1])
@@ -560,7 +560,7 @@ def make_long_tail(
     counts[ranked] = long_tail_counts(left[ranked].tolist(), ratio=ratio, largest=largest)
     for label in np.flatnonzero((counts == 0) & (left > 0)):
         raise InputError(
-            f"tail_ratio: expected a ratio that leaves every class a picture, got {ratio:g}: "
+            f"tail_ratio: expected a ratio that leaves every class an image, got {ratio:g}: "
             f"{dataset.name} has {totals[label]} of '{dataset.class_names[label]}', none would be "
             "left; take a larger one"
         )
@@ -570,12 +570,12 @@ def make_long_tail(
 
 
 def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list[int]:
-    """Return the training pictures of each class under an exponential tail.
+    """Return the training images of each class under an exponential tail.
 
     Args:
-        left: Pictures that may be trained on, the K classes in the order of their size.
+        left: Images that may be trained on, the K classes in the order of their size.
         ratio: Smallest to largest class before the cap, in (0, 1].
-        largest: Pictures from which the curve starts.
+        largest: Images from which the curve starts.
 
     Returns:
         ``n_i = min(floor(largest ratio^(i/(K-1))), left_i)`` for the ranks 0 to K-1.
@@ -594,17 +594,17 @@ def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list
     steps = max(len(left) - 1, 1)
     # A hair above: 32 x (1/32)^(2/5) is 8, where double precision says 7.999999999999999.
     curve = [int(largest * ratio ** (rank / steps) * (1 + 1e-12)) for rank in range(len(left))]
-    return [min(pictures, most) for pictures, most in zip(curve, left, strict=True)]
+    return [min(images, most) for images, most in zip(curve, left, strict=True)]
 
 
 def isic2019_lt_counts(ratio: float) -> list[int]:
-    """Return ISIC-2019-LT's training pictures of each class, largest class first.
+    """Return ISIC-2019-LT's training images of each class, largest class first.
 
     Args:
         ratio: Smallest to largest class before the cap, e.g. 0.01, 0.005, 0.002.
 
     Returns:
-        ``n_i = min(floor(12875 ratio^(i/7)), total_i - 150)`` for the ranks 0 to 7; 150 pictures
+        ``n_i = min(floor(12875 ratio^(i/7)), total_i - 150)`` for the ranks 0 to 7; 150 images
         of each class are kept for validation and test.
 
     Raises:
@@ -626,7 +626,7 @@ def _check_ratio(ratio: float) -> None:
 
 
 def _thin(dataset: Dataset, parts: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
-    """Keep so many training pictures of each class, by whole groups but for the last."""
+    """Keep so many training images of each class, by whole groups but for the last."""
     table = dataset.table[["image", "group", "label"]].assign(row=np.arange(len(dataset)))
     training = table[parts == "train"]
     place = {name: i for i, name in enumerate(hashed_order(training["group"], seed=seed))}

@@ -23,13 +23,13 @@ def bootstrap_weights(
 
     Args:
         labels: Classes ``(n,)``.
-        units: What is drawn as a whole, ``(n,)``: lesion, patient or the picture itself. A unit
-            with pictures of two classes is drawn on its own in each.
+        units: What is drawn as a whole, ``(n,)``: lesion, patient or the image itself. A unit
+            with images of two classes is drawn on its own in each.
         resamples: R, how many.
         seed: Seed of the draws.
 
     Returns:
-        How often each picture was drawn, ``(n, R)``, ``float32``. Within a class the number of
+        How often each image was drawn, ``(n, R)``, ``float32``. Within a class the number of
         units drawn is always its number of units.
 
     Source: stratified (Davison & Hinkley 1997, section 3.2) cluster bootstrap (Field & Welsh,
@@ -74,7 +74,7 @@ def seed_weights(seeds: int, *, resamples: int, seed: int) -> np.ndarray:
     """
     if seeds == 1:
         return np.ones((1, resamples))
-    rng = np.random.default_rng([seed, 1])  # a stream of its own beside the pictures' draws
+    rng = np.random.default_rng([seed, 1])  # a stream of its own beside the images' draws
     counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).T
     return 1 + (counts - 1) * np.sqrt(seeds / (seeds - 1))
 
@@ -276,16 +276,16 @@ Key = tuple[str, str, str]  # scope ("class", "group", "overall"), name, metric
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """The pictures of one split that one or several runs were tested on, in a common order.
+class Images:
+    """The images of one split that one or several runs were tested on, in a common order.
 
     Attributes:
         labels: True classes ``(n,)``.
-        units: What the bootstrap draws as a whole, ``(n,)``: the group, or the picture itself.
+        units: What the bootstrap draws as a whole, ``(n,)``: the group, or the image itself.
         logits: One array ``(n, K)`` a run.
         names: The K class names in label order.
         groups: "head", "medium" or "tail" for each class, in the order of the tables.
-        resampled: "group" if some unit holds several pictures of a class, else "image".
+        resampled: "group" if some unit holds several images of a class, else "image".
     """
 
     labels: np.ndarray
@@ -311,7 +311,7 @@ class Pictures:
         return [c for c, group in self.groups.items() if scope == "overall" or group == name]
 
     def class_sizes(self, *, units: bool = False) -> dict[str, int]:
-        """Count the pictures of each class, or the units that are resampled."""
+        """Count the images of each class, or the units that are resampled."""
         counted = pd.DataFrame({"label": self.labels, "unit": self.units})
         counts = (counted.drop_duplicates() if units else counted)["label"].value_counts()
         return {name: int(counts.get(label, 0)) for label, name in enumerate(self.names)}
@@ -327,10 +327,10 @@ class Pictures:
 
         Args:
             logits: One run's ``(n, K)``.
-            weights: How often each picture was drawn, ``(n, R)``; ones for the plain metric.
+            weights: How often each image was drawn, ``(n, R)``; ones for the plain metric.
 
         Returns:
-            Values ``(R,)`` for each of ``keys``; NaN where no picture bears on a metric.
+            Values ``(R,)`` for each of ``keys``; NaN where no image bears on a metric.
         """
         probabilities = metrics.softmax(logits)
         confusion = metrics.confusion_matrices(
@@ -359,20 +359,20 @@ class Pictures:
 
 def line_up(
     tables: Sequence[pd.DataFrame], groups: Mapping[str, str], *, split: str = "test"
-) -> Pictures:
-    """Line up the predictions of several runs, picture by picture.
+) -> Images:
+    """Line up the predictions of several runs, image by image.
 
     Args:
-        tables: Tables of predictions of the same pictures, one a run.
+        tables: Tables of predictions of the same images, one a run.
         groups: "head", "medium" or "tail" for each class.
         split: "val" or "test".
 
     Returns:
-        The pictures, sorted by name.
+        The images, sorted by name.
 
     Raises:
         InputError: If a table is invalid, has no rows of the split, or differs from the first in
-            its classes, pictures, labels or groups; if ``groups`` misses a class.
+            its classes, images, labels or groups; if ``groups`` misses a class.
 
     Example:
         >>> table = pd.DataFrame({"image": ["b", "a"], "group": "", "source": "", "split": "test",
@@ -386,7 +386,7 @@ def line_up(
         part = checked[checked["split"] == split].sort_values("image", ignore_index=True)
         if part.empty:
             got = ", ".join(sorted(set(checked["split"]))) or "an empty table"
-            raise InputError(f"split: expected pictures of '{split}', got {got}")
+            raise InputError(f"split: expected images of '{split}', got {got}")
         parts.append(part)
     first, names = parts[0], class_names(parts[0])
     for part in parts[1:]:
@@ -398,13 +398,13 @@ def line_up(
         for column in ("image", "label", "group"):
             if not part[column].equals(first[column]):
                 raise InputError(
-                    f"predictions: expected the same pictures of '{split}' in every run, "
+                    f"predictions: expected the same images of '{split}' in every run, "
                     f"got {len(first)} and {len(part)} that differ in '{column}'; "
                     f"use runs of one split"
                 )
     units = first["group"].where(first["group"] != "", "image " + first["image"])
     several = pd.DataFrame({"label": first["label"], "unit": units}).duplicated().any()
-    return Pictures(
+    return Images(
         labels=first["label"].to_numpy(),
         units=units.to_numpy(dtype=str),
         logits=[part[[f"{LOGIT_PREFIX}{name}" for name in names]].to_numpy() for part in parts],
@@ -414,11 +414,11 @@ def line_up(
     )
 
 
-def pool(pictures: Sequence[Pictures]) -> Pictures:
-    """Put the pictures of all folds together, without logits: for counts and names.
+def pool(images: Sequence[Images]) -> Images:
+    """Put the images of all folds together, without logits: for counts and names.
 
     Raises:
-        InputError: If a lesion, patient or picture is in two folds.
+        InputError: If a lesion, patient or image is in two folds.
 
     Example:
         >>> folds = [line_up([pd.DataFrame({"image": [name, "x" + name], "group": "", "source": "",
@@ -427,31 +427,31 @@ def pool(pictures: Sequence[Pictures]) -> Pictures:
         >>> pool(folds).labels.tolist()
         [0, 1, 0, 1]
     """
-    if len(pictures) == 1:
-        return pictures[0]
-    for one, other in combinations(pictures, 2):
+    if len(images) == 1:
+        return images[0]
+    for one, other in combinations(images, 2):
         both = np.intersect1d(one.units, other.units)
         if len(both):
             raise InputError(
-                f"runs: expected folds that share no tested lesion, patient or picture, got "
+                f"runs: expected folds that share no tested lesion, patient or image, got "
                 f"{len(both)} in two folds, '{both[0]}' for one; compare the folds one by one"
             )
-    first = pictures[0]
-    return Pictures(
-        labels=np.concatenate([each.labels for each in pictures]),
-        units=np.concatenate([each.units for each in pictures]),
+    first = images[0]
+    return Images(
+        labels=np.concatenate([each.labels for each in images]),
+        units=np.concatenate([each.units for each in images]),
         logits=[],
         names=first.names,
         groups=first.groups,
-        resampled="group" if any(each.resampled == "group" for each in pictures) else "image",
+        resampled="group" if any(each.resampled == "group" for each in images) else "image",
     )
 
 
 def mean_of_known(recalls: np.ndarray) -> np.ndarray:
-    """Return the mean over classes that have pictures, NaN if none has.
+    """Return the mean over classes that have images, NaN if none has.
 
     Args:
-        recalls: ``(R, K)``, NaN for a class without pictures.
+        recalls: ``(R, K)``, NaN for a class without images.
 
     Returns:
         Means ``(R,)``.
@@ -483,12 +483,12 @@ Parts = list[np.ndarray]  # one array a fold
 
 
 def measure_all(
-    pictures: Sequence[Pictures], *, resamples: int, seed: int
+    images: Sequence[Images], *, resamples: int, seed: int
 ) -> tuple[dict[Key, Parts], dict[Key, Parts]]:
-    """Measure every run on the pictures of its fold and on the same resamples of them.
+    """Measure every run on the images of its fold and on the same resamples of them.
 
     Args:
-        pictures: One a fold, with the logits of its S runs.
+        images: One a fold, with the logits of its S runs.
         resamples: R.
         seed: Seed of the bootstrap.
 
@@ -500,14 +500,14 @@ def measure_all(
         >>> from fopro_lab.evaluation.bootstrap import line_up
         >>> table = pd.DataFrame({"image": ["a", "b"], "group": "", "source": "", "split": "test",
         ...                       "label": [0, 1], "logit_nv": [2.0, 1.0], "logit_df": [0.0, 0.0]})
-        >>> pictures = line_up([table, table], {"nv": "head", "df": "tail"})
-        >>> _, replicates = measure_all([pictures], resamples=5, seed=0)
+        >>> images = line_up([table, table], {"nv": "head", "df": "tail"})
+        >>> _, replicates = measure_all([images], resamples=5, seed=0)
         >>> replicates["overall", "all", "ece"][0].shape
         (2, 5)
     """
-    points: dict[Key, Parts] = {key: [] for key in pictures[0].keys()}
+    points: dict[Key, Parts] = {key: [] for key in images[0].keys()}
     replicates: dict[Key, Parts] = {key: [] for key in points}
-    for number, fold in enumerate(pictures):
+    for number, fold in enumerate(images):
         weights = fold.weights(resamples=resamples, seed=_seed_of_fold(seed, number))
         plain = np.ones((len(fold.labels), 1))
         measured = [fold.measure(logits, plain) for logits in fold.logits]
@@ -521,11 +521,11 @@ def measure_all(
 def mean_over_trainings(replicates: Parts, *, seed: int) -> np.ndarray:
     """Average resampled values over resampled seeds, and over resampled folds.
 
-    Folds differ because their pictures and seeds do, which is in the resamples already, and because
-    their training pictures do, which is not. Only what goes beyond is added: the variance between
+    Folds differ because their images and seeds do, which is in the resamples already, and because
+    their training images do, which is not. Only what goes beyond is added: the variance between
     folds less the mean variance within them, and nothing where that is negative (the moment
     estimate of DerSimonian & Laird, Control. Clin. Trials 7 (1986) 177). Folds resampled whole
-    would count pictures and seeds twice: intervals 1.7 times too wide. Where three folds truly
+    would count images and seeds twice: intervals 1.7 times too wide. Where three folds truly
     differ by more than both, three numbers say too little and intervals are too narrow.
 
     Args:
@@ -571,7 +571,7 @@ def _seed_of_fold(seed: int, number: int) -> int:
 
 
 def limits(
-    pictures: Pictures,
+    images: Images,
     values: Mapping[Key, float],
     replicates: Mapping[Key, Parts],
     *,
@@ -586,7 +586,7 @@ def limits(
     other metrics have none (NaN, "none"). All else is the percentile bootstrap ("bootstrap").
 
     Args:
-        pictures: What was measured, the folds put together.
+        images: What was measured, the folds put together.
         values: Mean over seeds and folds of each key.
         replicates: Resampled values ``(S, R)`` of each key, one array a fold.
         seed: Seed of the draws of seeds and folds.
@@ -599,15 +599,15 @@ def limits(
         >>> from fopro_lab.evaluation.bootstrap import line_up
         >>> table = pd.DataFrame({"image": ["a", "b"], "group": "", "source": "", "split": "test",
         ...                       "label": [0, 1], "logit_nv": [2.0, 1.0], "logit_df": [0.0, 0.0]})
-        >>> pictures = line_up([table], {"nv": "head", "df": "tail"})
-        >>> points, drawn = measure_all([pictures], resamples=9, seed=0)
+        >>> images = line_up([table], {"nv": "head", "df": "tail"})
+        >>> points, drawn = measure_all([images], resamples=9, seed=0)
         >>> values = {key: mean_of(point) for key, point in points.items()}
-        >>> found = limits(pictures, values, drawn, seed=0, fallback=lambda *_: (0.0, 1.0, "any"))
+        >>> found = limits(images, values, drawn, seed=0, fallback=lambda *_: (0.0, 1.0, "any"))
         >>> found["class", "df", "recall"], found["overall", "all", "mcc"]
         ((0.0, 1.0, 'any'), (nan, nan, 'none'))
     """
-    units = pictures.class_sizes(units=True)
-    trials = {key: sum(units[name] for name in pictures.members(key)) for key in pictures.keys()}
+    units = images.class_sizes(units=True)
+    trials = {key: sum(units[name] for name in images.members(key)) for key in images.keys()}
     # Whichever class is the worst, it has at least the units of the smallest one.
     worst = ("overall", "all", "worst_class_recall")
     trials[worst] = min(size for size in units.values() if size)
@@ -626,7 +626,7 @@ def limits(
         else:
             found[key] = (np.nan, np.nan, "none")
     for key in replicates:
-        members = [("class", name, "recall") for name in pictures.members(key) if units[name]]
+        members = [("class", name, "recall") for name in images.members(key) if units[name]]
         is_mean = key[0] == "group" or key[2] == "balanced_accuracy"
         if is_mean and any(found[member][2] != "bootstrap" for member in members):
             lows, highs = (np.array([found[m][side] for m in members]) for side in (0, 1))
@@ -639,14 +639,14 @@ def limits(
 
 
 def tidy(
-    pictures: Pictures,
+    images: Images,
     columns: Mapping[str, Mapping[Key, float]],
     rows: Mapping[Key, Interval],
 ) -> pd.DataFrame:
     """Lay values and intervals out as a table, one row a key.
 
     Args:
-        pictures: What was measured.
+        images: What was measured.
         columns: Named columns of values; "value" brings its count ``k`` along.
         rows: The interval of each key.
 
@@ -657,20 +657,20 @@ def tidy(
         >>> from fopro_lab.evaluation.bootstrap import line_up
         >>> table = pd.DataFrame({"image": ["a", "b"], "group": "", "source": "", "split": "test",
         ...                       "label": [0, 1], "logit_nv": [2.0, 1.0], "logit_df": [0.0, 0.0]})
-        >>> pictures = line_up([table], {"nv": "head", "df": "tail"})
+        >>> images = line_up([table], {"nv": "head", "df": "tail"})
         >>> key = ("class", "df", "recall")
-        >>> tidy(pictures, {"value": {key: 0.0}}, {key: (0.0, 0.8, "wilson")})["n"].tolist()
+        >>> tidy(images, {"value": {key: 0.0}}, {key: (0.0, 0.8, "wilson")})["n"].tolist()
         [1]
     """
-    sizes = pictures.class_sizes()
+    sizes = images.class_sizes()
     lines = []
     for key, (low, high, kind) in rows.items():
         scope, name, metric = key
-        n = sum(sizes[member] for member in pictures.members(key))
+        n = sum(sizes[member] for member in images.members(key))
         line: dict[str, object] = {
             "scope": scope,
             "name": name,
-            "group": pictures.groups.get(name, "") if scope == "class" else "",
+            "group": images.groups.get(name, "") if scope == "class" else "",
             "metric": metric,
             **{column: values[key] for column, values in columns.items()},
             "low": low,
@@ -680,5 +680,5 @@ def tidy(
         if "value" in columns:
             counted = scope == "class" or metric == "accuracy"
             line["k"] = round(columns["value"][key] * n, 9) if counted and n else np.nan
-        lines.append({**line, "interval": kind, "resampled": pictures.resampled})
+        lines.append({**line, "interval": kind, "resampled": images.resampled})
     return pd.DataFrame(lines)

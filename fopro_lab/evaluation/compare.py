@@ -59,8 +59,8 @@ def pooled_protocol(protocols: Sequence[str]) -> str:
 def group_families(runs: Sequence[Run], *, split: str = "test") -> list[list[Run]]:
     """Sort runs into those whose numbers may be averaged.
 
-    Folds of one deal are averaged where no lesion, patient or picture is tested twice. Published
-    "folds" that are drawn anew each time test some pictures twice and stay apart, as all other
+    Folds of one deal are averaged where no lesion, patient or image is tested twice. Published
+    "folds" that are drawn anew each time test some images twice and stay apart, as all other
     protocols do.
 
     Args:
@@ -103,7 +103,7 @@ def by_protocol(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def merge_groups(groups: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Give each class the group that it has in most folds; of two as frequent, the rarer one.
 
-    Folds differ by a few training pictures, so two classes of almost one size may change places.
+    Folds differ by a few training images, so two classes of almost one size may change places.
 
     Example:
         >>> one, other = {"nv": "head", "mel": "medium"}, {"mel": "head", "nv": "head"}
@@ -118,7 +118,7 @@ def merge_groups(groups: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def _tested_twice(runs: Sequence[Run], *, split: str) -> bool:
-    """Say whether some lesion, patient or picture is tested in two of the runs."""
+    """Say whether some lesion, patient or image is tested in two of the runs."""
     tested: list[set[str]] = []
     for run in runs:
         table = run.predictions
@@ -303,7 +303,7 @@ def _check_recipes(runs: Sequence[Run]) -> None:
     free = {"method", "seed", "fold", "device", "threads"}
     teaching = TeacherConfig.model_fields.keys() | {"distill_weight"}
     prompting = PromptConfig.model_fields.keys() | {"prompted_fraction", "prompted_decay"}
-    prompting |= {"warmup_epochs", "explore_every", "prompt_file"}
+    prompting |= {"warmup_epochs", "prompt_every", "prompt_file"}
     plain = TrainConfig.model_fields.keys() - free - teaching - prompting - {"random_gains"}
     for knobs, methods in ((plain, None), (teaching, TAUGHT), (prompting, PROMPTED)):
         users = [run for run in runs if methods is None or run.method in methods]
@@ -361,7 +361,7 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Subtract a baseline from every other method, paired by test picture, seed and fold.
+    """Subtract a baseline from every other method, paired by test image, seed and fold.
 
     Every resample draws whole lesions or patients within each class, the same ones for both
     methods, with two common seeds or more the seeds too, and with two folds or more the folds
@@ -372,7 +372,7 @@ def compare(
 
     Args:
         runs: Finished runs of one split, or of several folds of one deal that share no tested
-            picture; at most one a method, fold and seed.
+            image; at most one a method, fold and seed.
         baseline: Method that is subtracted.
         split: "test" or "val".
         resamples: Bootstrap resamples, at least 2.
@@ -383,11 +383,11 @@ def compare(
         ``method_value``, ``baseline_value``, ``difference`` (the first minus the second), ``low``,
         ``high``, ``n``, ``interval``, ``resampled``, ``p`` (two-sided, of no difference),
         ``seeds`` (common ones, the fewest of a fold), ``folds`` (common ones), ``varies``
-        ("pictures", "pictures and seeds", "pictures, seeds and folds"), ``protocol``.
+        ("images", "images and seeds", "images, seeds and folds"), ``protocol``.
 
     Raises:
         InputError: For runs of different protocols, splits or classes, folds that share a tested
-            picture, a run that comes twice, a missing baseline, or a method without a fold and
+            image, a run that comes twice, a missing baseline, or a method without a fold and
             seed in common.
 
     Example:
@@ -416,7 +416,7 @@ def score_runs(
 
     Args:
         runs: Finished runs, at most one a protocol, method and seed. Folds of one deal are put
-            together where no picture is tested twice.
+            together where no image is tested twice.
         split: "test" or "val".
         resamples: Bootstrap resamples, at least 2.
         seed: Seed of the bootstrap.
@@ -426,7 +426,7 @@ def score_runs(
         ``folds``; methods in the order of the runs.
 
     Raises:
-        InputError: If runs of one protocol were not tested on the same pictures, or come twice.
+        InputError: If runs of one protocol were not tested on the same images, or come twice.
 
     Example:
         >>> score_runs([])
@@ -466,7 +466,7 @@ def summarise(
         seed: As in ``score_runs``.
 
     Returns:
-        Columns ``protocol``, ``method``, ``seeds``, ``folds``, ``n`` (test pictures), then each
+        Columns ``protocol``, ``method``, ``seeds``, ``folds``, ``n`` (test images), then each
         headline metric with ``_low`` and ``_high``: balanced_accuracy, head, medium, tail (mean
         class recalls), worst_class_recall, macro_f1, mcc, auroc, ece.
 
@@ -510,7 +510,7 @@ def _difference(
         line_up([run.predictions for run in (*ours, *theirs)], groups, split=split)
         for ours, theirs in pairs.values()
     ]
-    pictures = pool(folds)
+    images = pool(folds)
     points, replicates = measure_all(folds, resamples=resamples, seed=seed)
     halves = [len(ours) for ours, _ in pairs.values()]
     shares = {
@@ -526,7 +526,7 @@ def _difference(
         for key, parts in replicates.items()
     }
     rows = limits(
-        pictures,
+        images,
         values,
         drawn,
         seed=seed,
@@ -536,7 +536,7 @@ def _difference(
         name: {key: share[side] for key, share in shares.items()}
         for side, name in enumerate(("method_value", "baseline_value"))
     }
-    table = tidy(pictures, {**levels, "difference": values}, rows)
+    table = tidy(images, {**levels, "difference": values}, rows)
     table["p"] = [
         sign_p_value(mean_over_trainings(drawn[key], seed=seed))
         if kind == "bootstrap"
@@ -544,7 +544,7 @@ def _difference(
         for key, (low, high, kind) in rows.items()
     ]
     table["seeds"], table["folds"] = min(halves), len(halves)
-    varied = ["pictures", *["seeds"] * (max(halves) > 1), *["folds"] * (len(halves) > 1)]
+    varied = ["images", *["seeds"] * (max(halves) > 1), *["folds"] * (len(halves) > 1)]
     table["varies"] = " and ".join([", ".join(varied[:-1]), varied[-1]] if varied[1:] else varied)
     table["protocol"] = pooled_protocol(list(pairs))
     table.insert(0, "method", method)
@@ -562,7 +562,7 @@ def compare_teachers(
 ) -> pd.DataFrame:
     """Compare pairs of methods for every teacher, student and deal of folds.
 
-    Methods without a teacher stand beside every teacher with the same student and pictures. The
+    Methods without a teacher stand beside every teacher with the same student and images. The
     same is asked of several teachers, so p-values come corrected too: by Holm, over the teachers of
     one pair, student and number. Several pairs and numbers are not corrected among themselves.
 
@@ -650,7 +650,7 @@ def summarise_teachers(
 
 
 def teacher_of(run: Run) -> str:
-    """Name a run's teacher as its config does, with its picture size where one was chosen.
+    """Name a run's teacher as its config does, with its image size where one was chosen.
 
     Args:
         run: Any run.

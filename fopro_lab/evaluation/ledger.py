@@ -39,7 +39,7 @@ def check_row(row: Mapping[str, str]) -> None:
             ``student`` (as a config names them), ``metric``, ``group`` ("all", or of a recall
             "head", "medium" or "tail"); ``published_value`` and ``published_source``, where it is
             stated; ``ours`` with its 95 % interval, numbers of ``seeds``, ``folds`` and ``n``
-            test pictures of all classes, ``protocol_id`` (of runs), ``commit``, ``date`` and
+            test images of all classes, ``protocol_id`` (of runs), ``commit``, ``date`` and
             ``command``. Values are shares in [0, 1]; MCC and kappa may be negative.
 
     Raises:
@@ -314,7 +314,7 @@ def _measured(
         made = {"commit": origin.commit, "date": origin.date, "command": origin.command}
         for column, (_, group, metric) in HEADLINE.items():
             value = float(row.get(column, float("nan")))
-            if isnan(value):  # a group without test pictures
+            if isnan(value):  # a group without test images
                 continue
             ends = [row[f"{column}_low"], row[f"{column}_high"]]
             low, high = ("" if isnan(end) else _text(end) for end in ends)
@@ -324,5 +324,5 @@ def _measured(
 
 
 def _text(value: float) -> str:
-    """Write a share to a hundredth of a point; no number of test pictures tells more."""
+    """Write a share to a hundredth of a point; no number of test images tells more."""
     return f"{value + 0.0:.4f}".replace("-0.0000", "0.0000")

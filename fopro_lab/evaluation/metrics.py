@@ -1,8 +1,8 @@
 """Weighted classification metrics, for many resamples at once.
 
-A bootstrap resample of ``n`` pictures is a column of weights: how often each picture was drawn.
+A bootstrap resample of ``n`` images is a column of weights: how often each image was drawn.
 Every function here takes weights ``(n, R)`` and answers for all ``R`` resamples together; a single
-column of ones gives the plain metric. Legend: ``n`` pictures, ``K`` classes, ``R`` resamples.
+column of ones gives the plain metric. Legend: ``n`` images, ``K`` classes, ``R`` resamples.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ def confusion_matrices(
     Args:
         labels: True classes ``(n,)``, 0 to K - 1.
         predicted: Predicted classes ``(n,)``, 0 to K - 1.
-        weights: How often each picture was drawn, ``(n, R)``.
+        weights: How often each image was drawn, ``(n, R)``.
         classes: K.
 
     Returns:
@@ -62,7 +62,7 @@ def class_recalls(confusion: np.ndarray) -> np.ndarray:
         confusion: Counts ``(R, K, K)``.
 
     Returns:
-        Recalls ``(R, K)`` in [0, 1]; NaN for a class without pictures.
+        Recalls ``(R, K)`` in [0, 1]; NaN for a class without images.
 
     Example:
         >>> class_recalls(np.array([[[3.0, 1.0], [0.0, 0.0]]]))
@@ -90,7 +90,7 @@ def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of all pictures that was classified rightly, ``(R,)``.
+    """Return the share of all images that was classified rightly, ``(R,)``.
 
     Example:
         >>> accuracy(np.array([[[3.0, 1.0], [0.0, 4.0]]]))
@@ -101,9 +101,9 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
 
 
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Return the mean F1 over the classes that have pictures, ``(R,)``.
+    """Return the mean F1 over the classes that have images, ``(R,)``.
 
-    A class without pictures is left out, as from the balanced accuracy; what was wrongly taken
+    A class without images is left out, as from the balanced accuracy; what was wrongly taken
     for it still counts against the recall of the others.
 
     Example:
@@ -152,11 +152,11 @@ def kappa(confusion: np.ndarray) -> np.ndarray:
 
 
 def macro_auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean one-vs-rest area under the ROC curve over the classes with pictures.
+    """Return the mean one-vs-rest area under the ROC curve over the classes with images.
 
-    The area is the share of (picture of the class, other picture) pairs in which the first gets
+    The area is the share of (image of the class, other image) pairs in which the first gets
     the higher probability, a tie counting half; in a resample each pair counts by the product of
-    its weights. Running sums over the sorted pictures count all pairs in one pass.
+    its weights. Running sums over the sorted images count all pairs in one pass.
 
     Args:
         probabilities: ``(n, K)``.
@@ -164,7 +164,7 @@ def macro_auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarr
         weights: ``(n, R)``.
 
     Returns:
-        Areas ``(R,)`` in [0, 1]; NaN where all pictures are of one class.
+        Areas ``(R,)`` in [0, 1]; NaN where all images are of one class.
 
     Source: Hanley & McNeil, Radiology 143 (1982) 29.
 
@@ -200,8 +200,8 @@ def calibration_error(
 ) -> np.ndarray:
     """Return the expected calibration error of the predicted class, ``(R,)`` in [0, 1].
 
-    Pictures fall into 15 bins of equal width by their largest probability, bin ``b`` being
-    ``(b / 15, (b + 1) / 15]``; the error is the mean over pictures of the gap between their bin's
+    Images fall into 15 bins of equal width by their largest probability, bin ``b`` being
+    ``(b / 15, (b + 1) / 15]``; the error is the mean over images of the gap between their bin's
     accuracy and its mean confidence. It is never negative, so noise alone makes it positive.
 
     Args:

@@ -199,7 +199,7 @@ def _caption(levels: pd.DataFrame, differences: pd.DataFrame) -> tuple[str, str]
     folds = f", {_range(levels['folds'])} folds" if levels["folds"].max() > 1 else ""
     varies = ", ".join(dict.fromkeys(map(str, differences["varies"])))
     told = (
-        f"In per cent, with 95 % intervals, on {n} test pictures, mean of {seeds} seeds{folds}. "
+        f"In per cent, with 95 % intervals, on {n} test images, mean of {seeds} seeds{folds}. "
         f"Protocol {protocol}. Bold: the best of its column where the paired interval of its "
         f"difference to {baseline} leaves zero out."
     )

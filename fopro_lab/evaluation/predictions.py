@@ -1,6 +1,6 @@
 """The table of predictions: what a run writes and every verdict reads.
 
-One row a picture: ``image`` (unique within its split), ``group`` (lesion or patient, "" unknown),
+One row an image: ``image`` (unique within its split), ``group`` (lesion or patient, "" unknown),
 ``source`` (scanner or hospital, "" unknown), ``split`` ("val" or "test"), ``label`` (0 to K - 1),
 then one column ``logit_<class name>`` a class in label order.
 """
@@ -48,7 +48,7 @@ def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -
 
     Raises:
         InputError: For a missing column, fewer than two classes, an unknown split, a label
-            outside 0 to K - 1, a picture that comes twice, or a logit that is not finite.
+            outside 0 to K - 1, an image that comes twice, or a logit that is not finite.
 
     Example:
         >>> check_predictions(pd.DataFrame({"image": ["a"]}))
@@ -76,7 +76,7 @@ def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -
     if twice.any():
         row = table[twice].iloc[0]
         raise InputError(
-            f"{name}: image: expected every picture once a split, "
+            f"{name}: image: expected every image once a split, "
             f"got '{row['image']}' again in '{row['split']}'"
         )
     _check_logits(table, logits, name=name)
@@ -104,7 +104,7 @@ def _check_logits(table: pd.DataFrame, logits: list[str], *, name: str) -> None:
             row = table[bad].iloc[0]
             raise InputError(
                 f"{name}: {column}: expected finite logits, "
-                f"got {row[column]} for picture '{row['image']}'; the training diverged"
+                f"got {row[column]} for image '{row['image']}'; the training diverged"
             )
 
 

@@ -30,7 +30,7 @@ def class_prior(class_counts: np.ndarray, strength: float) -> np.ndarray:
     ``prior(y) ~ n(y) ** strength``
 
     Args:
-        class_counts: Training pictures ``(K,)``, each above 0.
+        class_counts: Training images ``(K,)``, each above 0.
         strength: 1 gives the training shares, 0 equal ones, -1 the training shares' reciprocals.
 
     Returns:
@@ -61,7 +61,7 @@ def implicit_prior(config: Mapping[str, Any]) -> str:
         config: Of the run: ``method``; ``sampler`` and ``mixup_alpha`` if it has them.
 
     Returns:
-        "training" for cross-entropy that draws each picture once an epoch; "uniform" for every
+        "training" for cross-entropy that draws each image once an epoch; "uniform" for every
         method with a balanced softmax, whatever it draws, since that corrects for what was drawn,
         and for cross-entropy that draws all classes alike; "unknown" for cross-entropy that draws
         anything in between, whose prior may move while it trains.
@@ -106,12 +106,12 @@ def shifted_probabilities(logits: np.ndarray, *, old: np.ndarray, new: np.ndarra
 
 
 def prior_weights(labels: np.ndarray, weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Weigh pictures so that each class has its share of a prior, in every resample.
+    """Weigh images so that each class has its share of a prior, in every resample.
 
     Args:
         labels: True classes ``(n,)``.
-        weights: How often each picture was drawn, ``(n, R)``.
-        prior: Shares ``(K,)``; of classes without pictures it is dealt out to the others.
+        weights: How often each image was drawn, ``(n, R)``.
+        prior: Shares ``(K,)``; of classes without images it is dealt out to the others.
 
     Returns:
         Weights ``(n, R)``, each column summing to 1.
@@ -152,7 +152,7 @@ def measure_under_prior(
             move.
 
     Returns:
-        ``recall (R, K)``, NaN for a class without pictures; ``balanced_accuracy``, ``accuracy``
+        ``recall (R, K)``, NaN for a class without images; ``balanced_accuracy``, ``accuracy``
         (the mean of the recalls, weighted by the prior) and ``ece``, each ``(R,)``.
 
     Example:
@@ -180,21 +180,21 @@ MEANS = ("balanced_accuracy", "accuracy")
 
 
 class PriorShift:
-    """Test pictures of some runs, lined up, with resamples of whole lesions drawn in advance.
+    """Test images of some runs, lined up, with resamples of whole lesions drawn in advance.
 
     Args:
-        runs: Finished runs that were tested on the same pictures.
+        runs: Finished runs that were tested on the same images.
         resamples: Of the bootstrap, the same ones for all runs and priors.
         seed: Of the bootstrap.
 
     Attributes:
-        counts: Training pictures of each class, ``(K,)``, of the first run.
+        counts: Training images of each class, ``(K,)``, of the first run.
         implicit: Of each run, "training", "uniform" or "unknown"; see `implicit_prior`. Where it
             is unknown, predictions stay as they are stored.
         names: Class names, from the most frequent in training to the rarest.
 
     Raises:
-        InputError: If there is no run, they were tested on different pictures, differ in their
+        InputError: If there is no run, they were tested on different images, differ in their
             training counts, or a manifest has none.
 
     Example:
@@ -216,11 +216,11 @@ class PriorShift:
                 )
         self.counts = np.asarray(counts[0], dtype=np.float64)
         self.implicit = [implicit_prior(run.config) for run in runs]
-        self.pictures = line_up([run.predictions for run in runs], runs[0].groups)
-        self.names = [self.pictures.names[k] for k in np.argsort(-self.counts, kind="stable")]
-        self._sizes = self.pictures.class_sizes()
-        self._units = self.pictures.class_sizes(units=True)
-        drawn = self.pictures.weights(resamples=resamples, seed=seed)
+        self.images = line_up([run.predictions for run in runs], runs[0].groups)
+        self.names = [self.images.names[k] for k in np.argsort(-self.counts, kind="stable")]
+        self._sizes = self.images.class_sizes()
+        self._units = self.images.class_sizes(units=True)
+        drawn = self.images.weights(resamples=resamples, seed=seed)
         # The first column is the test set itself.
         self._weights = np.concatenate([np.ones((len(drawn), 1), drawn.dtype), drawn], axis=1)
 
@@ -246,11 +246,11 @@ class PriorShift:
         """
         rows, first = [], None
         prior = self.prior(strength)
-        for place, logits in enumerate(self.pictures.logits):
+        for place, logits in enumerate(self.images.logits):
             trained = self.implicit[place] == TRAINING
             found = measure_under_prior(
                 logits,
-                self.pictures.labels,
+                self.images.labels,
                 self._weights,
                 prior=prior,
                 old=class_prior(self.counts, 1.0 if trained else 0.0),
@@ -266,7 +266,7 @@ class PriorShift:
         rows: list[dict[str, object]] = []
         limits: dict[int, tuple[float, float, float, str]] = {}
         for name in self.names:
-            label = self.pictures.names.index(name)
+            label = self.images.names.index(name)
             drawn = found["recall"][:, label]
             value, low, high, kind = _share(drawn, self._units[name])
             if self._sizes[name]:
@@ -277,13 +277,13 @@ class PriorShift:
         for metric in MEANS:
             shares = prior if metric == "accuracy" else np.ones_like(prior)
             value, low, high, kind = _mean(found[metric], limits, shares)
-            row = {"metric": metric, "name": "all", "n": len(self.pictures.labels)}
+            row = {"metric": metric, "name": "all", "n": len(self.images.labels)}
             row |= {"interval": kind, "value": value, "low": low, "high": high}
             rows.append(row | _difference(found[metric], first[metric]))
         value = float(found["ece"][0])
         agree = np.ptp(found["ece"][1:]) <= 1e-7  # weights are of single precision
         low, high = (np.nan, np.nan) if agree else basic_interval(value, found["ece"][1:])
-        row = {"metric": "ece", "name": "all", "n": len(self.pictures.labels)}
+        row = {"metric": "ece", "name": "all", "n": len(self.images.labels)}
         row |= {"value": value, "low": low, "high": high, "interval": "none" if agree else "basic"}
         return [*rows, row | _difference(found["ece"], first["ece"])]
 

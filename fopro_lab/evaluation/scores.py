@@ -30,15 +30,15 @@ def class_groups(
     head_above: int = 700,
     tail_below: int = 70,
 ) -> dict[str, str]:
-    """Sort classes into head, medium and tail by their number of training pictures.
+    """Sort classes into head, medium and tail by their number of training images.
 
     Args:
-        counts: Training pictures of each class, two classes or more.
+        counts: Training images of each class, two classes or more.
         rule: ``rank`` takes thirds by rank: of K classes K // 3, at least one, are head, the rest
             is halved and an odd one goes to the tail. Eight classes give the published ranks 0-1,
             2-4, 5-7 of ISIC-2019-LT. ``count`` takes thresholds, by default HyperKvasir's.
-        head_above: With ``count``: more training pictures than this is head.
-        tail_below: With ``count``: fewer training pictures than this is tail.
+        head_above: With ``count``: more training images than this is head.
+        tail_below: With ``count``: fewer training images than this is tail.
 
     Returns:
         "head", "medium" or "tail" for each class, the most frequent class first.
@@ -75,13 +75,13 @@ def groups_from(
 
     ``auto`` takes what is published: ranks for ISIC-2019-LT and everything else, thresholds for
     HyperKvasir, official folds and others alike. Its publishers draw no validation part, so there
-    the pictures of ours count as training pictures.
+    the images of ours count as training images.
 
     Args:
         config: Its fields ``group_rule``, ``head_above`` and ``tail_below``; for ``auto`` also
             ``dataset``, ``split_rule`` and the size of the validation part.
         names: The K class names, in label order.
-        class_counts: ``(K,)``, training pictures a class.
+        class_counts: ``(K,)``, training images a class.
 
     Returns:
         As `class_groups`.
@@ -116,9 +116,9 @@ def score(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Measure one run on its test pictures, each number with its 95 % interval.
+    """Measure one run on its test images, each number with its 95 % interval.
 
-    Group recall and balanced accuracy are means of class recalls. A class without test pictures
+    Group recall and balanced accuracy are means of class recalls. A class without test images
     gets NaN with ``n`` 0 and is left out of every mean.
 
     Args:
@@ -131,10 +131,10 @@ def score(
 
     Returns:
         Columns ``scope`` ("class", "group", "overall"), ``name``, ``group`` (of a class),
-        ``metric``, ``value``, ``low``, ``high``, ``n`` (pictures), ``k`` (right ones, of a class
+        ``metric``, ``value``, ``low``, ``high``, ``n`` (images), ``k`` (right ones, of a class
         recall and the accuracy), ``interval`` (how it was made: see ``estimates.limits``;
         "basic" for the calibration error), ``resampled`` ("image", or "group" if lesions or
-        patients hold several pictures), ``protocol``.
+        patients hold several images), ``protocol``.
 
     Raises:
         InputError: If the table or the groups do not fit.
@@ -163,8 +163,8 @@ def score_trainings(
 ) -> pd.DataFrame:
     """Measure the mean over several seeds of one method, and over folds if there are some.
 
-    Every resample draws pictures, the same for all seeds of a fold, with two seeds or more the
-    seeds too, and with two folds or more the folds, so that the interval speaks of new pictures
+    Every resample draws images, the same for all seeds of a fold, with two seeds or more the
+    seeds too, and with two folds or more the folds, so that the interval speaks of new images
     and of a new training (crossed bootstrap: Owen, Ann. Appl. Stat. 1 (2007) 386). With two seeds
     that differ much it is too narrow: two numbers say little of a spread.
 
@@ -178,10 +178,10 @@ def score_trainings(
 
     Returns:
         The columns of ``score``; ``value`` and ``k`` are means over seeds and folds, ``n`` counts
-        the pictures of all folds.
+        the images of all folds.
 
     Raises:
-        InputError: If the tables of a fold do not hold the same pictures, or two folds share some.
+        InputError: If the tables of a fold do not hold the same images, or two folds share some.
 
     Example:
         >>> table = pd.DataFrame({"image": ["a", "b"], "group": "", "source": "", "split": "test",
@@ -192,11 +192,11 @@ def score_trainings(
         [1.0, 0.5]
     """
     lined = [line_up(tables, groups, split=split) for tables in folds]
-    pictures = pool(lined)
+    images = pool(lined)
     points, replicates = measure_all(lined, resamples=resamples, seed=seed)
     values = {key: mean_of(point) for key, point in points.items()}
     rows = limits(
-        pictures,
+        images,
         values,
         replicates,
         seed=seed,
@@ -206,7 +206,7 @@ def score_trainings(
     if rows[ece][2] == "bootstrap":
         drawn = mean_over_trainings(replicates[ece], seed=seed)
         rows[ece] = (*basic_interval(values[ece], drawn), "basic")
-    table = tidy(pictures, {"value": values}, rows).assign(protocol=protocol)
+    table = tidy(images, {"value": values}, rows).assign(protocol=protocol)
     # Stretched weights of seeds can carry a limit beyond what the metric can be.
     lowest = table["metric"].isin(["mcc", "kappa"]) * -1.0
     table["low"] = table["low"].clip(lower=lowest)

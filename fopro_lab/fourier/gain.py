@@ -1,4 +1,4 @@
-"""Gains on the amplitudes of real pictures, with a gradient that costs two FFTs at most."""
+"""Gains on the amplitudes of real images, with a gradient that costs two FFTs at most."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
     """Scale every Fourier amplitude by ``gain`` and leave every phase alone.
 
     With a gain of 1 the result differs from ``images`` by the rounding of two FFTs only. Half
-    precision pictures are transformed in single precision, also under autocast.
+    precision images are transformed in single precision, also under autocast.
 
     Args:
         images: Real batch, ``(B, C, H, W)``, in any intensity unit.
@@ -77,9 +77,9 @@ def _back(spectrum: Tensor, like: Tensor) -> Tensor:
 class _ScaleSpectrum(torch.autograd.Function):
     """``irfft2(G * rfft2(x))`` with the gradient worked out.
 
-    To scale real amplitudes is a symmetric operator, so the gradient of the pictures is the same
+    To scale real amplitudes is a symmetric operator, so the gradient of the images is the same
     operator on the gradient above; that of the gain is the product of both spectra. torch's own
-    way back to the pictures is a full complex FFT instead; where they need no gradient, it is as
+    way back to the images is a full complex FFT instead; where they need no gradient, it is as
     good.
     """
 

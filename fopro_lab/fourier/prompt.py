@@ -27,12 +27,12 @@ from fopro_lab.io import atomic_path
 
 
 class Share(NamedTuple):
-    """Which stretch of a batch some pictures are.
+    """Which stretch of a batch some images are.
 
     Attributes:
-        start: Place of the first picture in the batch.
+        start: Place of the first image in the batch.
         stop: One past the place of the last.
-        whole: Pictures of the batch.
+        whole: Images of the batch.
     """
 
     start: int
@@ -47,17 +47,17 @@ def draw(
     device: torch.device | None = None,
     share: Share | None = None,
 ) -> Tensor:
-    """Draw standard normal numbers for some pictures.
+    """Draw standard normal numbers for some images.
 
     A batch that is shared out must draw what it draws undivided: each process draws the numbers of
-    all pictures, which are few, and keeps those of its own.
+    all images, which are few, and keeps those of its own.
 
     Args:
-        count: Number of pictures.
-        shape: Of one picture's numbers.
+        count: Number of images.
+        shape: Of one image's numbers.
         generator: Their source; None is torch's global one.
         device: Where to draw; a generator's own goes before.
-        share: Stretch of a batch that the pictures are; None is all of it.
+        share: Stretch of a batch that the images are; None is all of it.
 
     Returns:
         ``(count, *shape)``.
@@ -93,7 +93,7 @@ def coarse_shape(rows: int) -> tuple[int, int]:
 def mirror(coarse: Tensor) -> Tensor:
     """Give mirrored rows of the first and last column the mean of their two values.
 
-    There a real picture's two frequencies are one, so a map that differs would not act as it shows.
+    There a real image's two frequencies are one, so a map that differs would not act as it shows.
 
     Args:
         coarse: Coarse maps, ``(..., rows, rows // 2 + 1)``.
@@ -112,14 +112,14 @@ def mirror(coarse: Tensor) -> Tensor:
 
 
 def resample(coarse: Tensor, *, height: int, width: int) -> Tensor:
-    """Read coarse maps at each bin of a picture's half spectrum, bilinear in frequency.
+    """Read coarse maps at each bin of an image's half spectrum, bilinear in frequency.
 
     Every value is a weighted mean of four coarse ones, so no bound of theirs is left.
 
     Args:
         coarse: Coarse maps, ``(..., rows, rows // 2 + 1)``.
-        height: Rows of the picture, pixels.
-        width: Columns of the picture, pixels.
+        height: Rows of the image, pixels.
+        width: Columns of the image, pixels.
 
     Returns:
         ``(..., height, width // 2 + 1)`` in ``rfft2`` order, in the unit of ``coarse``.
@@ -142,7 +142,7 @@ def resample(coarse: Tensor, *, height: int, width: int) -> Tensor:
 
 @cached_grid
 def _row_weights(height: int, rows: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Weight of each coarse row in each row of the picture's spectrum, ``(height, rows)``."""
+    """Weight of each coarse row in each row of the image's spectrum, ``(height, rows)``."""
     distance = frequencies(height)[:, None] * rows - torch.arange(rows, dtype=torch.float64)
     around = (distance + rows / 2) % rows - rows / 2
     return (1 - around.abs()).clamp(min=0).to(device, dtype)
@@ -171,12 +171,12 @@ def waves_shape(channels: int, waves: int) -> tuple[int, int, int]:
 
 
 def sum_of_waves(coefficients: Tensor, *, height: int, width: int) -> Tensor:
-    """Add up the basis at each bin of a picture's half spectrum.
+    """Add up the basis at each bin of an image's half spectrum.
 
     Args:
         coefficients: ``(..., C, waves, 3)``.
-        height: Rows of the picture, pixels.
-        width: Columns of the picture, pixels.
+        height: Rows of the image, pixels.
+        width: Columns of the image, pixels.
 
     Returns:
         ``(..., C, height, width // 2 + 1)``, real and without a bound.
@@ -223,7 +223,7 @@ def _contrasts(channels: int, device: torch.device, dtype: torch.dtype) -> Tenso
 
 Form = Literal["generator", "shared", "ring", "radial", "image"]
 HIDDEN = 64  # width of the hidden layer of a form with a network
-DARK = 1e-8  # energy added to each ring before its logarithm: a black picture has one, too
+DARK = 1e-8  # energy added to each ring before its logarithm: a black image has one, too
 
 
 def cells_shape(settings: dict[str, Any]) -> tuple[int, ...]:
@@ -245,7 +245,7 @@ class CellNetwork(nn.Module):
     """A network with one hidden layer that starts at 0 for any input.
 
     Args:
-        width: Of its input: the noise, or the rings of a picture's spectrum.
+        width: Of its input: the noise, or the rings of an image's spectrum.
         shape: Of one gain's cells.
         seed: Of the first layer; torch's global generator is not touched.
 
@@ -273,7 +273,7 @@ class CellNetwork(nn.Module):
 
 
 class LogSpectrum(nn.Module):
-    """A picture's log amplitude in each ring and channel, in units of what pictures show.
+    """An image's log amplitude in each ring and channel, in units of what images show.
 
     Args:
         channels: C.
@@ -302,7 +302,7 @@ class LogSpectrum(nn.Module):
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> None:
-        """Take mean and spread from some pictures, such as the first batch of an exploration."""
+        """Take mean and spread from some images, such as the first batch of an exploration."""
         measured = self._measured(images)
         spread, mean = torch.std_mean(measured, dim=0, correction=0)
         self.mean.copy_(mean)
@@ -352,21 +352,21 @@ NOISES = 256  # fixed noises whose geometric mean is shown as a generator's gain
 
 
 class FourierPrompt(nn.Module):
-    """Gains over frequency, one per picture: an ordinary module that turns pictures into pictures.
+    """Gains over frequency, one per image: an ordinary module that turns images into images.
 
     ``ring`` has one gain a ring and channel: what sliders move. ``shared`` is one map,
     ``rows x (rows // 2 + 1)`` over cycles per pixel, read bilinearly: any place has its own gain.
     ``radial`` is a sum of few smooth waves over octaves, directions and colours: a tenth of the
     numbers, each learnt from many bins. ``generator`` makes maps of noise: many prompts at once.
-    ``image`` makes the waves of ``radial`` of the picture's own spectrum: each picture gets what
-    it lacks. Maps are mirrored in the columns where a real picture has one frequency for two bins,
+    ``image`` makes the waves of ``radial`` of the image's own spectrum: each image gets what
+    it lacks. Maps are mirrored in the columns where a real image has one frequency for two bins,
     so the gain shown is the gain acted. The bound of ``log G`` holds, up to rounding, for any
     parameters that do not overflow.
 
     Args:
         form: ``generator``, ``shared``, ``ring``, ``radial`` or ``image``.
-        channels: Channels of the pictures; 1 gives all channels the same gain (not ``image``).
-        size: Side, or height and width, of the pictures meant by default, pixels.
+        channels: Channels of the images; 1 gives all channels the same gain (not ``image``).
+        size: Side, or height and width, of the images meant by default, pixels.
         max_log_gain: Bound ``s`` of ``abs(log G)``, natural logarithm, above 0.
         rows: Rows of the coarse map, 2 to 256.
         rings: Equally wide rings up to 0.5 cycles per pixel, 1 to 64; the corners add one.
@@ -427,7 +427,7 @@ class FourierPrompt(nn.Module):
     def gain(
         self, images: Tensor, generator: torch.Generator | None = None, share: Share | None = None
     ) -> Tensor:
-        """Return the gain of each picture.
+        """Return the gain of each image.
 
         Args:
             images: Real batch, ``(B, C, H, W)``; the form ``image`` looks at them, every other
@@ -463,26 +463,26 @@ class FourierPrompt(nn.Module):
         size: tuple[int, int] | None = None,
         share: Share | None = None,
     ) -> Tensor:
-        """Draw one gain for each picture of a batch, where the pictures do not matter.
+        """Draw one gain for each image of a batch, where the images do not matter.
 
         Args:
-            batch: Number of pictures.
+            batch: Number of images.
             generator: As in `gain`.
-            size: Height and width of the pictures, pixels; None is the prompt's own.
+            size: Height and width of the images, pixels; None is the prompt's own.
             share: As in `gain`.
 
         Returns:
             ``(batch, C, H, W // 2 + 1)``, dimensionless, 1 at DC, differentiable.
 
         Raises:
-            InputError: For the form ``image``, whose gain depends on the picture.
+            InputError: For the form ``image``, whose gain depends on the image.
 
         Example:
             >>> FourierPrompt("generator", size=8).sample_gain(4).shape
             torch.Size([4, 3, 8, 5])
         """
         if self.form == "image":
-            raise InputError("form 'image': its gain depends on the picture; use gain(images)")
+            raise InputError("form 'image': its gain depends on the image; use gain(images)")
         if self.form != "generator":
             gain = self.mean_gain(size=size)
             return gain.expand(batch, *gain.shape)
@@ -494,11 +494,11 @@ class FourierPrompt(nn.Module):
         """Return one gain: the gain itself, or the middle of those of a form with a network.
 
         Args:
-            size: Height and width of the pictures, pixels; None is the prompt's own.
+            size: Height and width of the images, pixels; None is the prompt's own.
 
         Returns:
             ``(C, H, W // 2 + 1)``, dimensionless, 1 at DC, differentiable. Of ``generator`` the
-            geometric mean over 256 fixed noises, of ``image`` the gain of a picture with the mean
+            geometric mean over 256 fixed noises, of ``image`` the gain of an image with the mean
             spectrum of those that it was explored on.
 
         Example:
@@ -520,7 +520,7 @@ class FourierPrompt(nn.Module):
 
         Args:
             cells: ``(..., *shape)``, as the parameter ``cells`` or a network's output.
-            size: Height and width of the pictures, pixels; None is the prompt's own.
+            size: Height and width of the images, pixels; None is the prompt's own.
 
         Returns:
             ``(..., C, H, W // 2 + 1)``, dimensionless, 1 at DC.
@@ -533,10 +533,10 @@ class FourierPrompt(nn.Module):
         return self._read(self._bounded(at_least_single(cells)), size)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Prompt pictures of any size.
+        """Prompt images of any size.
 
         Args:
-            images: Real, ``(B, C, H, W)``, or one picture ``(C, H, W)`` as in a transform.
+            images: Real, ``(B, C, H, W)``, or one image ``(C, H, W)`` as in a transform.
             generator: As in `gain`.
 
         Returns:
@@ -551,10 +551,10 @@ class FourierPrompt(nn.Module):
         return scale_spectrum(images, self.gain(images, generator))
 
     def observe(self, images: Tensor) -> None:
-        """Let the form ``image`` see, once, what spectra pictures have; others need none.
+        """Let the form ``image`` see, once, what spectra images have; others need none.
 
         Args:
-            images: Some pictures, ``(B, C, H, W)``, such as the first batch of an exploration.
+            images: Some images, ``(B, C, H, W)``, such as the first batch of an exploration.
         """
         if self.form == "image" and not self.spectrum.seen:
             self.spectrum.observe(images)
@@ -725,7 +725,7 @@ def random_gain_like(
     generator: torch.Generator,
     *,
     size: tuple[int, int],
-    per_picture: bool = False,
+    per_image: bool = False,
     share: Share | None = None,
 ) -> Tensor:
     """Move a prompt's gains to other frequencies.
@@ -733,17 +733,17 @@ def random_gain_like(
     A random prompt of the same form says where: its frequencies, from the lowest value to the
     highest, get the gains that the learned prompt's have in that order. So it is a permutation of
     frequencies, alike for all channels, as smooth (or as ringed) as the form is. Every channel of
-    every picture keeps exactly its gains, and pictures keep what their gains have in common. What
+    every image keeps exactly its gains, and images keep what their gains have in common. What
     differs from the learned prompt is the place alone.
 
     Args:
         prompt: The learned prompt; it gets no gradient.
-        gain: What it gives some pictures, ``(B, C, H, W // 2 + 1)``, as of ``prompt.gain``.
+        gain: What it gives some images, ``(B, C, H, W // 2 + 1)``, as of ``prompt.gain``.
         generator: Source of the random prompt. Seeded alike, the arrangement is the same one, for
             every batch and at any size.
-        size: Height and width of the pictures, pixels.
-        per_picture: Draw an arrangement for each picture; averaged over pictures, little is left.
-        share: Stretch of a batch that the pictures are; None is all of it.
+        size: Height and width of the images, pixels.
+        per_image: Draw an arrangement for each image; averaged over images, little is left.
+        share: Stretch of a batch that the images are; None is all of it.
 
     Returns:
         ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, equal in mirrored rows of column 0 and
@@ -757,7 +757,7 @@ def random_gain_like(
     """
     bins, mirrors = _pairs(*size)
     bins, mirrors = bins.to(gain.device), mirrors.to(gain.device)
-    count, share = (len(gain), share) if per_picture else (1, None)
+    count, share = (len(gain), share) if per_image else (1, None)
     cells = draw(count, *prompt.shape, generator=generator, share=share)
     place = next(prompt.parameters()).device
     target = _ranked(prompt.spread(cells.to(place), size=size).to(gain), bins)

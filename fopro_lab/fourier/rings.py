@@ -70,8 +70,8 @@ def radial_frequency(
     """Return the radial frequency ``sqrt(fu^2 + fv^2)`` of each bin of a half spectrum.
 
     Args:
-        height: Rows of the picture, pixels, at least 1.
-        width: Columns of the picture, pixels, at least 1.
+        height: Rows of the image, pixels, at least 1.
+        width: Columns of the image, pixels, at least 1.
         device: Where the tensor lives.
         dtype: Floating type of the result.
 
@@ -105,7 +105,7 @@ def at_least_single(values: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse what is not a real batch of pictures.
+    """Refuse what is not a real batch of images.
 
     Raises:
         ShapeError: If there are not four axes.
@@ -121,7 +121,7 @@ def check_images(images: Tensor) -> None:
 
 
 def check_gain(images: Tensor, gain: Tensor) -> None:
-    """Refuse a gain that does not fit the pictures, or is no amplitude's factor.
+    """Refuse a gain that does not fit the images, or is no amplitude's factor.
 
     Raises:
         ShapeError: If it does not broadcast to the half spectrum.
@@ -185,8 +185,8 @@ def ring_masks(
     """Mark the bins of each frequency ring ``(edges[k], edges[k + 1]]``.
 
     Args:
-        height: Rows of the picture, pixels.
-        width: Columns of the picture, pixels.
+        height: Rows of the image, pixels.
+        width: Columns of the image, pixels.
         edges: ``R + 1`` increasing frequencies from 0 on, cycles per pixel.
         device: Where the tensor lives.
 
@@ -212,8 +212,8 @@ def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int)
     Args:
         gains: ``(..., R)``, dimensionless, non-negative.
         edges: ``R + 1`` edges as in `ring_masks`, cycles per pixel.
-        height: Rows of the picture, pixels.
-        width: Columns of the picture, pixels.
+        height: Rows of the image, pixels.
+        width: Columns of the image, pixels.
 
     Returns:
         ``(..., height, width // 2 + 1)``, 1 at DC and outside the rings, differentiable.
@@ -235,7 +235,7 @@ def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int)
 
 
 def ring_energy(images: Tensor, edges: Sequence[float]) -> Tensor:
-    """Return how much of each picture's variance lies in each ring (Parseval).
+    """Return how much of each image's variance lies in each ring (Parseval).
 
     Columns other than 0 and ``W / 2`` stand for two frequencies and count twice. Over a partition
     (edges from 0 to 0.75) the rings sum to the variance over the pixels; DC is left out.
@@ -268,9 +268,9 @@ def ring_energy(images: Tensor, edges: Sequence[float]) -> Tensor:
 
 
 def ring_parts(images: Tensor, edges: Sequence[float]) -> Iterator[Tensor]:
-    """Yield the part of each picture that lies in each ring, from one forward transform.
+    """Yield the part of each image that lies in each ring, from one forward transform.
 
-    ``images + (gain - 1) * part`` is the picture with that ring scaled by ``gain``.
+    ``images + (gain - 1) * part`` is the image with that ring scaled by ``gain``.
 
     Args:
         images: Real batch, ``(B, C, H, W)``.

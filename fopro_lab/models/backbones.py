@@ -43,10 +43,10 @@ class ResidualBlock(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """Residual network of ten layers whose first convolution halves the picture.
+    """Residual network of ten layers whose first convolution halves the image.
 
-    Takes normalised pictures of any size from 16 px on; the published ResNet-10 layout with a
-    3 x 3 stem, so that pictures of 32 and 64 px keep a map to pool over.
+    Takes normalised images of any size from 16 px on; the published ResNet-10 layout with a
+    3 x 3 stem, so that images of 32 and 64 px keep a map to pool over.
 
     Args:
         width: Channels of the first of four stages; each next stage doubles them.
@@ -69,12 +69,12 @@ class SmallResNet(nn.Module):
         self.fc = nn.Linear(self.feature_dim, classes) if classes else nn.Identity()
 
     def features(self, images: Tensor) -> Tensor:
-        """Map normalised pictures ``(B, 3, H, W)`` to pooled features ``(B, D)``."""
+        """Map normalised images ``(B, 3, H, W)`` to pooled features ``(B, D)``."""
         hidden = torch.relu(self.bn1(self.conv1(images)))
         return self.layers(hidden).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised pictures ``(B, 3, H, W)`` to logits ``(B, classes)``."""
+        """Map normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``."""
         return self.fc(self.features(images))
 
 
@@ -97,7 +97,7 @@ class TimmFeatures(nn.Module):
         self.model: Any = model  # timm's models share these methods, but no class that has them
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised pictures ``(B, 3, H, W)`` to features ``(B, D)``."""
+        """Map normalised images ``(B, 3, H, W)`` to features ``(B, D)``."""
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
 
@@ -220,7 +220,7 @@ def _parts(
             features = body(torch.zeros(1, 3, side, side))
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"weights: {weights.path}: its architecture takes no picture of {side} px ({error})"
+            f"weights: {weights.path}: its architecture takes no image of {side} px ({error})"
         ) from None
     return {
         "body": body,
@@ -241,7 +241,7 @@ CLASSES = 10
 
 
 class CifarResNet(nn.Module):
-    """ResNet of depth ``6 n + 2`` for pictures of 32 px, pooled features ``(B, 64)``.
+    """ResNet of depth ``6 n + 2`` for images of 32 px, pooled features ``(B, 64)``.
 
     Shortcuts have no weights (option A): a strided slice with zero channels on both sides.
 
@@ -267,7 +267,7 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(4 * WIDTH, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised pictures ``(B, 3, H, W)`` to features ``(B, 64)``."""
+        """Map normalised images ``(B, 3, H, W)`` to features ``(B, 64)``."""
         maps = F.relu(self.bn1(self.conv1(images)))
         return self.layer3(self.layer2(self.layer1(maps))).mean(dim=(2, 3))
 
@@ -301,7 +301,7 @@ def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
         weights: From `read_weights`.
 
     Returns:
-        What `Teacher` takes; pictures of any size from 32 px on go in as they are.
+        What `Teacher` takes; images of any size from 32 px on go in as they are.
 
     Raises:
         InputError: For a depth that there is not, or weights that do not fit.

@@ -32,11 +32,11 @@ class Student(nn.Module):
     """A small network with the projector and second head of EKD.
 
     The second head reads the classes from the projection, which keeps the projector from
-    carrying the distillation alone (FoPro-KD, section III-B). Pictures in [0, 1] are normalised
+    carrying the distillation alone (FoPro-KD, section III-B). Images in [0, 1] are normalised
     inside.
 
     Args:
-        backbone: Maps normalised pictures to features ``(B, F)``.
+        backbone: Maps normalised images to features ``(B, F)``.
         width: F.
         classes: K.
         teacher_dim: D; 0 builds neither projector nor second head.
@@ -69,14 +69,14 @@ class Student(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> StudentOutput:
-        """Map pictures ``(B, 3, H, W)`` in [0, 1] to all outputs; what training needs."""
+        """Map images ``(B, 3, H, W)`` in [0, 1] to all outputs; what training needs."""
         features = self.backbone(self._normalised(images))
         projection = None if self.projector is None else self.projector(features)
         second = None if self.second_classifier is None else self.second_classifier(projection)
         return StudentOutput(features, self.classifier(features), projection, second)
 
     def classify(self, images: Tensor) -> Tensor:
-        """Map pictures ``(B, 3, H, W)`` in [0, 1] to logits ``(B, K)``; what inference needs."""
+        """Map images ``(B, 3, H, W)`` in [0, 1] to logits ``(B, K)``; what inference needs."""
         return self.classifier(self.backbone(self._normalised(images)))
 
     def _normalised(self, images: Tensor) -> Tensor:

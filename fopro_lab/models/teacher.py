@@ -60,21 +60,21 @@ ALIASES = {"moco-v2-resnet50": "torchvision:resnet50"}
 
 
 class Teacher(nn.Module):
-    """A frozen network that turns pictures in [0, 1] into features.
+    """A frozen network that turns images in [0, 1] into features.
 
     Normalisation, and resizing where the network has a fixed size, happen inside, so that
-    prompt, teacher and student see one and the same picture. Gradients flow to the pictures and
+    prompt, teacher and student see one and the same image. Gradients flow to the images and
     never into the weights; ``train()`` leaves it in evaluation mode.
 
     Args:
-        body: Maps normalised pictures ``(B, 3, H, W)`` to features ``(B, D)``.
+        body: Maps normalised images ``(B, 3, H, W)`` to features ``(B, D)``.
         mean: Of the normalisation, per channel, in units of [0, 1].
         std: Likewise, above 0.
-        input_size: Side of the picture that the network was made for, pixels.
+        input_size: Side of the image that the network was made for, pixels.
         feature_dim: D.
         head: Maps features to class logits; None where there is none.
         name: For tables and figures.
-        resize: Bring every picture to ``input_size`` (bilinear, antialiased) first.
+        resize: Bring every image to ``input_size`` (bilinear, antialiased) first.
         card: What is known about it: file, hash, coverage, data, recipe.
 
     Example:
@@ -131,16 +131,16 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Turn pictures into features.
+        """Turn images into features.
 
         Args:
-            images: ``(B, 3, H, W)`` in [0, 1]; a prompted picture may leave that range.
+            images: ``(B, 3, H, W)`` in [0, 1]; a prompted image may leave that range.
 
         Returns:
             Features ``(B, D)``, differentiable in ``images``.
 
         Raises:
-            ShapeError: If ``images`` is not a batch of colour pictures.
+            ShapeError: If ``images`` is not a batch of colour images.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"images: expected (B, 3, H, W), got {tuple(images.shape)}")
@@ -163,7 +163,7 @@ class Teacher(nn.Module):
         return self.head(features)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Turn pictures ``(B, 3, H, W)`` in [0, 1] into logits of the teacher's own head."""
+        """Turn images ``(B, 3, H, W)`` in [0, 1] into logits of the teacher's own head."""
         return self.classify(self.encode(images))
 
     def batch_norms(self) -> list[nn.BatchNorm2d]:
@@ -196,17 +196,17 @@ def wrap_teacher(
         module: ``module(images)`` gives features ``(B, D)`` of normalised ``(B, 3, H, W)``.
         mean: Of the normalisation, per channel, in units of [0, 1].
         std: Likewise.
-        input_size: Side of the picture the network was made for, pixels.
+        input_size: Side of the image the network was made for, pixels.
         feature_dim: D.
         head: Maps features to logits, if there is one.
         name: For tables and figures.
-        resize: Bring every picture to ``input_size``; needed where the size is fixed.
+        resize: Bring every image to ``input_size``; needed where the size is fixed.
 
     Returns:
         The frozen teacher.
 
     Raises:
-        InputError: If a first grey picture does not come out as ``(1, D)`` finite features.
+        InputError: If a first grey image does not come out as ``(1, D)`` finite features.
 
     Example:
         >>> pool = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
@@ -223,27 +223,27 @@ def wrap_teacher(
         name=name,
         resize=resize,
     )
-    _check_first_picture(teacher)
+    _check_first_image(teacher)
     return teacher
 
 
-def _check_first_picture(teacher: Teacher) -> None:
+def _check_first_image(teacher: Teacher) -> None:
     side = teacher.input_size
     try:
         with torch.inference_mode():
             features: Any = teacher.encode(torch.full((1, 3, side, side), 0.5))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise InputError(
-            f"teacher {teacher.name}: cannot encode a picture of {side} x {side} px ({error})"
+            f"teacher {teacher.name}: cannot encode an image of {side} x {side} px ({error})"
         ) from error
     if not isinstance(features, Tensor) or features.shape != (1, teacher.feature_dim):
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(
             f"teacher {teacher.name}: expected features (1, {teacher.feature_dim}) of one "
-            f"picture, got {got}; pool them, or give another feature_dim"
+            f"image, got {got}; pool them, or give another feature_dim"
         )
     if not torch.isfinite(features).all():
-        raise InputError(f"teacher {teacher.name}: its features of a grey picture are not finite")
+        raise InputError(f"teacher {teacher.name}: its features of a grey image are not finite")
 
 
 def load_teacher(
@@ -262,8 +262,8 @@ def load_teacher(
         weights: Safetensors file, or a published pickle (read with ``weights_only=True``);
             empty for ``builtin``, and for ``moco-v2-resnet50`` once fetched. Metadata ``mean``,
             ``std``, ``input_size`` and ``pad_type`` of a safetensors file is honoured.
-        size: Side of the picture the teacher sees, pixels. 0: a network of fixed size resizes to
-            it, any other takes pictures as they come.
+        size: Side of the image the teacher sees, pixels. 0: a network of fixed size resizes to
+            it, any other takes images as they come.
         mean: Overrides the normalisation that belongs to the weights; empty keeps it.
         std: Likewise.
 
@@ -299,7 +299,7 @@ def load_teacher(
     parts |= {"std": std} if std else {}
     parts |= {"input_size": size, "resize": True} if size else {}
     teacher = Teacher(name=name, **parts)
-    _check_first_picture(teacher)
+    _check_first_image(teacher)
     return teacher
 
 
@@ -334,7 +334,7 @@ def _builtin_parts() -> dict[str, Any]:
 # Largest change of a feature by folding, in units of the largest feature. float64 rounds at 1e-16
 # a layer; a norm that belongs to another layer changes features in their first digits.
 FOLDING_BOUND = 1e-9
-SIDE = 48  # pixels, of the picture that traces a teacher of free size
+SIDE = 48  # pixels, of the image that traces a teacher of free size
 
 
 def quick_teacher(

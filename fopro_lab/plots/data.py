@@ -29,7 +29,7 @@ SPLIT_COLORS = {"train": "#4D6A8A", "val": "#A9BBCC", "test": "#E0A458"}
 
 @in_house_style
 def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw the number of pictures of each class and split, the number at each bar.
+    """Draw the number of images of each class and split, the number at each bar.
 
     Args:
         table: Columns ``class``, ``split`` ("train", "val", "test"), ``n``; ``group`` colours the
@@ -76,8 +76,8 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         groups = table.drop_duplicates("class").set_index("class")["group"]
         for tick, name in zip(ax.get_yticklabels(), classes, strict=True):
             tick.set_color(GROUP_COLORS[groups[name]])
-    ax.set_title("Pictures of each class")
-    ax.set_xlabel("Pictures (logarithmic axis)")
+    ax.set_title("Images of each class")
+    ax.set_xlabel("Images (logarithmic axis)")
     ax.set_ylabel("")
     ax.legend(loc="lower right", title=None)
     add_footer(ax, table, "n at each bar, counted: no interval")
@@ -85,26 +85,26 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 @in_house_style
-def plot_pictures(
+def plot_images(
     images: np.ndarray, titles: Sequence[str], *, columns: int = 8, title: str = ""
 ) -> Figure:
-    """Show pictures in a grid, each under its title.
+    """Show images in a grid, each under its title.
 
     Args:
         images: ``(N, H, W, 3)``, ``uint8``.
         titles: N short texts.
-        columns: Pictures in a row.
+        columns: Images in a row.
         title: Of the whole figure.
 
     Returns:
         The figure.
 
     Raises:
-        ShapeError: If the pictures have another shape or type.
-        InputError: If there is not one title a picture.
+        ShapeError: If the images have another shape or type.
+        InputError: If there is not one title an image.
 
     Example:
-        >>> len(plot_pictures(np.zeros((3, 8, 8, 3), np.uint8), ["a", "b", "c"]).axes)
+        >>> len(plot_images(np.zeros((3, 8, 8, 3), np.uint8), ["a", "b", "c"]).axes)
         3
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
@@ -178,7 +178,7 @@ def plot_spectra(
     ax.set_ylabel(f"{mean} log amplitude\n(natural, intensity in [0, 1])")
     ax.set_title(f"Mean spectra by {scope}")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    add_footer(ax, table, "means over n pictures, without interval")
+    add_footer(ax, table, "means over n images, without interval")
     return ax
 
 
@@ -200,7 +200,7 @@ _WRAP = 96  # characters of a verdict in a line
 
 @in_house_style
 def plot_checkup(counts: pd.DataFrame, findings: pd.DataFrame) -> Figure:
-    """Draw the pictures of each class and part, and below them a verdict a line.
+    """Draw the images of each class and part, and below them a verdict a line.
 
     Args:
         counts: As of `plot_class_counts`.
@@ -249,13 +249,13 @@ def plot_checkup(counts: pd.DataFrame, findings: pd.DataFrame) -> Figure:
 
 @in_house_style
 def plot_leaks(table: pd.DataFrame) -> Figure:
-    """Draw the share of each class's pictures that are tied to one in training.
+    """Draw the share of each class's images that are tied to one in training.
 
-    Test pictures that training has seen flatter the result; those of validation choose the epoch.
+    Test images that training has seen flatter the result; those of validation choose the epoch.
 
     Args:
         table: Of the doctor's ties: ``part``, ``other``, ``class``, ``n``, ``group``, ``copy``,
-            ``lookalike`` (pictures).
+            ``lookalike`` (images).
 
     Returns:
         The figure; a panel for test and one for validation, as far as they are there, in each a
@@ -283,8 +283,8 @@ def plot_leaks(table: pd.DataFrame) -> Figure:
     )  # fmt: skip
     for ax, part in zip(axes.flat, parts, strict=True):
         _draw_ties(ax, tied[tied["part"] == part], ties)
-        ax.set_title(f"{PART_NAMES[part]} pictures", fontsize=10)
-    figure.suptitle("Pictures that training has seen", fontsize=11.5, fontweight="bold",
+        ax.set_title(f"{PART_NAMES[part]} images", fontsize=10)
+    figure.suptitle("Images that training has seen", fontsize=11.5, fontweight="bold",
                     x=0.01, ha="left")  # fmt: skip
     axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     add_footer(axes[0, 0], table, "k/n at each bar, counted: no interval")
@@ -307,14 +307,14 @@ def _draw_ties(ax: Axes, own: pd.DataFrame, ties: Sequence[str]) -> None:
     ax.set_xticks(range(0, 101, 20))
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("Tied to a training picture, per cent")
+    ax.set_xlabel("Tied to a training image, per cent")
 
 
 @in_house_style
 def plot_pairs(
     first: np.ndarray, second: np.ndarray, titles: Sequence[str], *, columns: int = 4
 ) -> Figure:
-    """Show pairs of pictures side by side in a grid, each under its title.
+    """Show pairs of images side by side in a grid, each under its title.
 
     Args:
         first: ``(N, H, W, 3)``, ``uint8``.
@@ -326,12 +326,12 @@ def plot_pairs(
         The figure, one pair of axes a pair.
 
     Raises:
-        ShapeError: If the pictures have another shape or type.
+        ShapeError: If the images have another shape or type.
         InputError: If there is no pair, or not one title a pair.
 
     Example:
-        >>> pictures = np.zeros((3, 8, 8, 3), np.uint8)
-        >>> len(plot_pairs(pictures, pictures, ["a", "b", "c"]).axes)
+        >>> images = np.zeros((3, 8, 8, 3), np.uint8)
+        >>> len(plot_pairs(images, images, ["a", "b", "c"]).axes)
         6
     """
     right = first.ndim == 4 and first.shape[-1] == 3 and first.dtype == np.uint8
@@ -356,14 +356,14 @@ def plot_pairs(
 
 @in_house_style
 def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw from which source each class comes, as a heat map of shares with the pictures.
+    """Draw from which source each class comes, as a heat map of shares with the images.
 
     Args:
-        table: Column ``class``, and a column a source with the number of pictures.
+        table: Column ``class``, and a column a source with the number of images.
         ax: Axes to draw into; None makes a figure.
 
     Returns:
-        The axes; colour is the share of the class, the number its pictures.
+        The axes; colour is the share of the class, the number its images.
 
     Raises:
         InputError: If the column or the rows are missing, or there is no source.
@@ -394,7 +394,7 @@ def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False)
     sns.despine(ax=ax, left=True, bottom=True)
     ax.set_xlabel("Source")
-    ax.set_title("Pictures of each class by source")
+    ax.set_title("Images of each class by source")
     add_footer(ax, pd.DataFrame(), "n in each cell, counted: no interval")
     return ax
 
@@ -412,7 +412,7 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
         table: Of ``auditing.audit_pipeline``: ``stage``, ``step``, ``reference``, ``size``,
             ``source``, ``low``, ``high`` (cycles per pixel), ``log_ratio`` (natural), ``n``,
             ``interval_low``, ``interval_high``.
-        source: Whose pictures.
+        source: Whose images.
 
     Returns:
         The figure; all panels share the logarithmic axis of factors.
@@ -460,7 +460,7 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     whose = "all sources" if source == "all" else f"source {source}"
     figure.suptitle(f"What the pipeline did to each frequency ring: {whose}", fontsize=11.5,
                     fontweight="bold", x=0.01, ha="left")  # fmt: skip
-    add_footer(first, own, f"n={own['n'].max():,} pictures", "bands: 95 % intervals of the mean")
+    add_footer(first, own, f"n={own['n'].max():,} images", "bands: 95 % intervals of the mean")
     return figure
 
 
@@ -483,7 +483,7 @@ def _draw_stage(ax: Axes, table: pd.DataFrame) -> None:
     if first["stage"] == "decode" and not table["log_ratio"].fillna(0).any():
         # All lines lie at 1 since nothing was done, not since drafts do no harm.
         least = DRAFTED * first["size"]
-        ax.annotate(f"no picture was drafted:\nnone is a JPEG of {least} px or more",
+        ax.annotate(f"no image was drafted:\nnone is a JPEG of {least} px or more",
                     (0.5, 0), (0, 9), xycoords=ax.get_yaxis_transform(),
                     textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
     ax.legend(loc="lower left", fontsize=7.5, handlelength=2.6, labelspacing=0.25, ncols=2,

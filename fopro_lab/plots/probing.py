@@ -72,7 +72,7 @@ def plot_ring_response(
         ax.set_ylabel("Drift of features, 1 - cos")
         ax.set_title("Ring response")
     ax.legend(loc="upper right" if table["high"].max() <= 0.5 else "best")
-    add_footer(ax, table, f"n={table['n'].max():,} pictures", "bands: 95 % bootstrap intervals")
+    add_footer(ax, table, f"n={table['n'].max():,} images", "bands: 95 % bootstrap intervals")
     return ax
 
 
@@ -116,7 +116,7 @@ def plot_channel_response(
     ax.set_ylabel("Drift of features / energy changed")
     ax.set_title(f"Ring response of each colour, {gain_label(gain)}")
     ax.legend(loc="best")
-    add_footer(ax, table, f"n={table['n'].max():,} pictures", "bands: 95 % bootstrap intervals")
+    add_footer(ax, table, f"n={table['n'].max():,} images", "bands: 95 % bootstrap intervals")
     return ax
 
 
@@ -282,7 +282,7 @@ def plot_heat_map(
     )
     low, high = limits or (float(np.nanmin(plane)), float(np.nanmax(plane)))
     ax = new_axes(ax, width=5.4, height=4.4)
-    # Rows count downwards, as in the picture, so that a diagonal wave runs as it is seen there.
+    # Rows count downwards, as in the image, so that a diagonal wave runs as it is seen there.
     image = ax.imshow(
         plane[::-1], cmap="magma", vmin=low, vmax=high, origin="lower",
         extent=(extent[0], extent[1], -extent[3], -extent[2]),
@@ -324,7 +324,7 @@ def plot_ladder(table: pd.DataFrame) -> Figure:
         table: Of ``probing.pass_ladder``, of one reader.
 
     Returns:
-        The figure. Dashed: the same pictures untouched.
+        The figure. Dashed: the same images untouched.
 
     Raises:
         InputError: If a column or the rows are missing.
@@ -369,14 +369,14 @@ def plot_ladder(table: pd.DataFrame) -> Figure:
 
 @in_house_style
 def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw the recall of each group on pictures with their phases or amplitudes alone.
+    """Draw the recall of each group on images with their phases or amplitudes alone.
 
     Args:
         table: Of ``probing.phase_and_amplitude``, of one reader.
         ax: Axes to draw into; None makes a figure.
 
     Returns:
-        The axes; untouched pictures first.
+        The axes; untouched images first.
 
     Raises:
         InputError: If a column or the rows are missing.
@@ -547,7 +547,7 @@ def plot_teacher_responses(
     ax.set_ylabel("Drift / energy changed,\nrelative to the teacher's mean ring")
     ax.set_title(f"Preferences of teachers, ring {gain_label(gain)}")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    add_footer(ax, table, f"n={table['n'].max():,} pictures", "bands: 95 % bootstrap intervals")
+    add_footer(ax, table, f"n={table['n'].max():,} images", "bands: 95 % bootstrap intervals")
     return ax
 
 
@@ -596,7 +596,7 @@ def _panels(
 
 @in_house_style
 def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw how far apart teachers' preferences are, beside one teacher on other pictures.
+    """Draw how far apart teachers' preferences are, beside one teacher on other images.
 
     Args:
         table: Of ``probing.preference_distances``.
@@ -627,9 +627,9 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.plot([row.within, row.between], [place, place], color=color, alpha=0.35, lw=2, zorder=1)
         first = place == 0
         ax.plot(row.within, place, "o", color=color, markerfacecolor="white",
-                label="same teacher, other pictures" if first else None)  # fmt: skip
+                label="same teacher, other images" if first else None)  # fmt: skip
         ax.plot(row.between, place, "o", color=color,
-                label="other teacher, other pictures" if first else None)  # fmt: skip
+                label="other teacher, other images" if first else None)  # fmt: skip
         told = (
             f"{row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}], "
             f"p={row.p:.3f}"
@@ -644,7 +644,7 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_title("Teachers against measurements of one teacher")
     ax.figure.legend(loc="outside upper right", ncols=2)
     add_footer(
-        ax, table, f"n={table['n'].max():,} pictures of {table['units'].max():,} lesions",
+        ax, table, f"n={table['n'].max():,} images of {table['units'].max():,} lesions",
         "right: difference, 95 % interval",
     )  # fmt: skip
     return ax

@@ -42,7 +42,7 @@ _TERMS = {
     "val_balanced_accuracy": "Balanced accuracy, held out",
 }
 _DRIVING = ("statistics", "confidence", "task", "disagreement", "identity")
-# A check on held-out pictures is drawn beside the term that drives the prompt.
+# A check on held-out images is drawn beside the term that drives the prompt.
 _CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 
 
@@ -52,7 +52,7 @@ def plot_exploration(table: pd.DataFrame) -> Figure:
 
     Args:
         table: Of ``training.explore``: ``step``, then one column a term; ``val_...`` are checks on
-            held-out pictures, NaN where there was none, ``kept`` marks the prompt that was kept.
+            held-out images, NaN where there was none, ``kept`` marks the prompt that was kept.
 
     Returns:
         The figure; terms have different units, so no panel shares its y axis. Checks are points
@@ -91,7 +91,7 @@ def plot_exploration(table: pd.DataFrame) -> Figure:
         if place + across >= len(terms):
             ax.set_xlabel("Prompt step")
             ax.tick_params(labelbottom=True)
-    told = "points: held-out pictures; ringed: the prompt that was kept" if checks else ""
+    told = "points: held-out images; ringed: the prompt that was kept" if checks else ""
     add_footer(panels.flat[0], table, *([told] if told else []))
     return figure
 
@@ -298,7 +298,7 @@ def plot_comparison(
         >>> ax = plot_comparison(pd.DataFrame({"method": ["ekd"], "baseline": ["bsm"],
         ...     "scope": ["group"], "name": ["tail"], "group": [""], "metric": ["recall"],
         ...     "difference": [0.02], "low": [0.01], "high": [0.03], "n": [30], "seeds": [2],
-        ...     "varies": ["pictures and seeds"], "interval": ["bootstrap"]}))
+        ...     "varies": ["images and seeds"], "interval": ["bootstrap"]}))
         >>> ax.texts[0].get_text()
         '+2.0 [+1.0, +3.0]'
     """
@@ -333,7 +333,7 @@ def plot_comparison(
     baseline = method_look(str(table["baseline"].iloc[0]))[2]
     ax.set_xlabel("Difference in recall, percentage points")
     seeds = ", ".join(str(n) for n in sorted(set(table["seeds"])))
-    _set_title(ax, f"Against {baseline}, paired by picture")
+    _set_title(ax, f"Against {baseline}, paired by image")
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, seeds: {seeds}"
     add_footer(ax, table, notes, "filled: zero left out")
     return ax
@@ -379,10 +379,10 @@ def _recall_axes(
     _frame(ax, lines, methods)
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(points_formatter())
-    ax.set_xlabel("Recall on test pictures, %")
+    ax.set_xlabel("Recall on test images, %")
     kinds = sorted(set(table["interval"]) - {"bootstrap", "none"})
     how = f"95 % intervals: bootstrap{''.join(f', {kind}' for kind in kinds)}"
-    units = {"group": "whole lesions or patients drawn", "image": "pictures drawn"}
+    units = {"group": "whole lesions or patients drawn", "image": "images drawn"}
     drawn = [units[u] for u in table["resampled"].unique()] if "resampled" in table else []
     seeds = sorted(set(table["seeds"])) if "seeds" in table else []
     told_seeds = [f"mean of {'/'.join(map(str, seeds))} seeds"] if max(seeds, default=1) > 1 else []
@@ -477,9 +477,9 @@ class PriorRows:
 
     def __init__(self, axes: Sequence[Axes], shift: "PriorShift") -> None:
         self.shift, self.axes = shift, axes
-        sizes = shift.pictures.class_sizes()
+        sizes = shift.images.class_sizes()
         classes = [f"{name}  n={sizes[name]}" for name in shift.names]
-        total = f"\nn={len(shift.pictures.labels)}"
+        total = f"\nn={len(shift.images.labels)}"
         whole = [f"{label}{total if name == 'accuracy' else ''}" for name, label in WHOLE.items()]
         self.points: list[tuple[Line2D, LineCollection]] = []
         for ax, names in zip(axes[:2], (classes, whole), strict=True):
@@ -609,7 +609,7 @@ def told(shift: "PriorShift", *, adjust: bool) -> str:
         for kind in kinds
     )
     done = "scaled to the prior, where theirs is known" if adjust else "as stored"
-    unit = "lesions or patients" if shift.pictures.resampled == "group" else "pictures"
+    unit = "lesions or patients" if shift.images.resampled == "group" else "images"
     return (
         f"{shift.runs[0].protocol}  ·  probabilities hold for the {held}; {done}  ·  "
         f"resampled: {unit}"
@@ -649,7 +649,7 @@ def plot_claim(table: pd.DataFrame) -> Figure:
         ...     "method": "ekd", "baseline": "bsm", "scope": ["overall"], "name": ["all"],
         ...     "metric": ["balanced_accuracy"], "method_value": 0.43, "baseline_value": 0.41,
         ...     "difference": 0.02, "low": 0.01, "high": 0.03, "p_holm": 0.01, "n": 90, "seeds": 3,
-        ...     "folds": 3, "varies": "pictures and seeds", "protocol": "toy/fold1+2+3"}))
+        ...     "folds": 3, "varies": "images and seeds", "protocol": "toy/fold1+2+3"}))
         >>> figure.axes[0].texts[0].get_text()
         '+2.0 [+1.0, +3.0]'
     """

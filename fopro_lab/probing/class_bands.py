@@ -1,13 +1,13 @@
-"""Pictures that keep only their phases or only their amplitudes, and who still reads them.
+"""Images that keep only their phases or only their amplitudes, and who still reads them.
 
-Three reconstructions, of each channel on its own; DC is always the picture's own, so brightness
+Three reconstructions, of each channel on its own; DC is always the image's own, so brightness
 and colour stay, and nothing is clipped:
 
-- ``phase``: the picture's phases with the mean amplitude of the training pictures at each
-  frequency. What is special in a picture's amplitudes is gone, its contours are not.
-- ``phase-flat``: the picture's phases with one amplitude at all frequencies, scaled so that the
-  variance stays: the phase-only picture of Oppenheim & Lim. It whitens, so it looks like edges.
-- ``amplitude``: the picture's amplitudes with the phases of white noise, the same noise in all
+- ``phase``: the image's phases with the mean amplitude of the training images at each
+  frequency. What is special in an image's amplitudes is gone, its contours are not.
+- ``phase-flat``: the image's phases with one amplitude at all frequencies, scaled so that the
+  variance stays: the phase-only image of Oppenheim & Lim. It whitens, so it looks like edges.
+- ``amplitude``: the image's amplitudes with the phases of white noise, the same noise in all
   channels. Spectrum and texture strength stay, every contour is gone.
 """
 
@@ -59,18 +59,18 @@ def measure_changes(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare predictions of changed pictures with those of the same pictures unchanged.
+    """Compare predictions of changed images with those of the same images unchanged.
 
     Intervals are of the paired change: bootstrap within each class, whole lesions or patients;
-    where no picture of a class changed sides two Wilson intervals are combined instead
+    where no image of a class changed sides two Wilson intervals are combined instead
     ("newcombe"), and a mean over such classes is "mover". The p-value is of the exact sign test
     over lesions: did more get better than worse? A normal approximation would call six lesions
     of a rare class a certainty.
 
     Args:
         labels: True classes ``(n,)``.
-        units: What is drawn as a whole ``(n,)``: lesion, patient or picture.
-        before: Predicted classes of the unchanged pictures ``(n,)``.
+        units: What is drawn as a whole ``(n,)``: lesion, patient or image.
+        before: Predicted classes of the unchanged images ``(n,)``.
         after: Predicted classes in each of M cases ``(M, n)``.
         names: Class names, in the order of the labels.
         groups: "head", "medium" or "tail" for each class; its order is the table's.
@@ -83,7 +83,7 @@ def measure_changes(
         ``recall_high``, ``clean_recall``, ``change``, ``change_low``, ``change_high``, ``n``,
         ``interval``, ``p``, ``p_holm``, ``cells`` (in the correction's family: all classes, or
         all means), ``survives`` (5 % after the correction, and the interval leaves zero out),
-        ``resampled``. A class without pictures has NaN.
+        ``resampled``. A class without images has NaN.
 
     Raises:
         InputError: If the groups do not fit the classes.
@@ -298,18 +298,18 @@ def ask_changed(
     seed: int,
     progress: bool,
 ) -> pd.DataFrame:
-    """Let a reader name the classes of pictures before and after several changes.
+    """Let a reader name the classes of images before and after several changes.
 
     Args:
         reader: What reads.
-        pack: The pictures.
+        pack: The images.
         rows: Which.
         change: Yields a changed batch for each row of ``cases``.
         cases: What was changed, a row a case.
         split: Its protocol is told beside each number.
         groups: "head", "medium" or "tail" for each class.
         label: Of the progress.
-        batch_size: Pictures a pass.
+        batch_size: Images a pass.
         resamples: Bootstrap resamples of every interval.
         seed: Of the bootstrap.
         progress: Say how far it is.
@@ -348,22 +348,22 @@ def class_band_matrix(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Measure how each class's recall changes when one ring of the test pictures is scaled.
+    """Measure how each class's recall changes when one ring of the test images is scaled.
 
-    A teacher is read by a linear probe, fitted on untouched training pictures and never again; a
+    A teacher is read by a linear probe, fitted on untouched training images and never again; a
     trained student reads for itself. Intervals and tests are those of `measure_changes`.
 
     Args:
-        asked: A frozen teacher; or a function from pictures to logits, such as a trained
+        asked: A frozen teacher; or a function from images to logits, such as a trained
             student's ``classify``; or a `Reader`.
-        pack: The pictures, with their data set.
+        pack: The images, with their data set.
         split: Its train rows fit the probe, val chooses its regularisation, test is measured.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         groups: "head", "medium" or "tail" for each class; its order is the table's.
         gains: Non-negative factors of the amplitudes; 0 removes a ring. Nothing is clipped.
         probe: A probe of this teacher and split, if there is one already.
-        per_class: At most this many test pictures of a class, drawn by ``seed``; 0 is all.
-        batch_size: Pictures a pass.
+        per_class: At most this many test images of a class, drawn by ``seed``; 0 is all.
+        batch_size: Images a pass.
         resamples: Bootstrap resamples.
         seed: Seed of the bootstrap.
         progress: Say how far it is.
@@ -424,23 +424,23 @@ def pass_ladder(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Measure recall on test pictures that keep only what is below, or above, a frequency.
+    """Measure recall on test images that keep only what is below, or above, a frequency.
 
     Low-pass keeps every frequency up to and with the cut-off, high-pass all above it; the two sum
-    to the picture. The mean of each channel (DC) stays in both, so that brightness and colour do
+    to the image. The mean of each channel (DC) stays in both, so that brightness and colour do
     not tell the steps apart, and nothing is clipped. All steps share one forward transform.
 
     Args:
         asked: As in `class_band_matrix`.
-        pack: The pictures, with their data set.
+        pack: The images, with their data set.
         split: As in `class_band_matrix`.
         cutoffs: Increasing frequencies above 0 and below 0.7, cycles per pixel.
         groups: "head", "medium" or "tail" for each class.
         probe: A probe of this teacher and split, if there is one already.
-        per_class: At most this many test pictures of a class; 0 is all.
-        batch_size: Pictures a pass.
+        per_class: At most this many test images of a class; 0 is all.
+        batch_size: Images a pass.
         resamples: Bootstrap resamples.
-        seed: Seed of the drawn pictures and of the bootstrap.
+        seed: Seed of the drawn images and of the bootstrap.
         progress: Say how far it is.
 
     Returns:
@@ -501,18 +501,18 @@ def phase_and_amplitude(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Measure recall on test pictures that keep only their phases or only their amplitudes.
+    """Measure recall on test images that keep only their phases or only their amplitudes.
 
     Args:
         asked: As in `class_band_matrix`.
-        pack: The pictures, with their data set.
+        pack: The images, with their data set.
         split: As in `class_band_matrix`; its train rows also give the mean amplitude.
         groups: "head", "medium" or "tail" for each class.
         probe: A probe of this teacher and split, if there is one already.
-        per_class: At most this many test pictures of a class; 0 is all.
-        batch_size: Pictures a pass.
+        per_class: At most this many test images of a class; 0 is all.
+        batch_size: Images a pass.
         resamples: Bootstrap resamples.
-        seed: Seed of the drawn pictures, of the noise and of the bootstrap.
+        seed: Seed of the drawn images, of the noise and of the bootstrap.
         progress: Say how far it is.
 
     Returns:
@@ -524,7 +524,7 @@ def phase_and_amplitude(
 
     Example:
         >>> from fopro_lab.data import open_dataset, make_split, pack
-        >>> packed = pack(open_dataset("phantom", pictures=60), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=60), 16, progress=False)
         >>> groups = dict.fromkeys(packed.dataset.class_names, "head")
         >>> table = phase_and_amplitude(lambda x: x.mean(dim=(2, 3)), packed,
         ...     make_split(packed.dataset), groups=groups, resamples=20, progress=False)
@@ -551,15 +551,15 @@ def phase_and_amplitude(
 
 
 def phase_only(images: Tensor, amplitude: Tensor | None = None) -> Tensor:
-    """Keep the phases of pictures and give them other amplitudes.
+    """Keep the phases of images and give them other amplitudes.
 
     Args:
         images: ``(B, C, H, W)``, single or double precision.
         amplitude: ``(C, H, W // 2 + 1)`` of an unnormalised ``rfft2``, 0 or above; None takes one
-            for all frequencies of a picture, so that each channel keeps its variance.
+            for all frequencies of an image, so that each channel keeps its variance.
 
     Returns:
-        ``(B, C, H, W)``; DC is the picture's own. A frequency that a picture does not have has
+        ``(B, C, H, W)``; DC is the image's own. A frequency that an image does not have has
         no phase and stays away.
 
     Raises:
@@ -591,15 +591,15 @@ def phase_only(images: Tensor, amplitude: Tensor | None = None) -> Tensor:
 
 
 def amplitude_only(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Keep the amplitudes of pictures and give them the phases of white noise.
+    """Keep the amplitudes of images and give them the phases of white noise.
 
     Args:
         images: ``(B, C, H, W)``, single or double precision.
-        generator: Draws the noise, on the CPU, picture by picture: batches of another size make
-            no difference. All channels of a picture share it.
+        generator: Draws the noise, on the CPU, image by image: batches of another size make
+            no difference. All channels of an image share it.
 
     Returns:
-        ``(B, C, H, W)``; DC is the picture's own.
+        ``(B, C, H, W)``; DC is the image's own.
 
     Example:
         >>> x = torch.rand(1, 3, 8, 8)
@@ -617,19 +617,19 @@ def amplitude_only(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def mean_amplitude(pack: Pack, rows: np.ndarray, *, batch_size: int = 256) -> Tensor:
-    """Average the amplitude of each frequency over some pictures.
+    """Average the amplitude of each frequency over some images.
 
     Args:
-        pack: The pictures.
+        pack: The images.
         rows: Which, at least one.
-        batch_size: Pictures a transform.
+        batch_size: Images a transform.
 
     Returns:
         ``(3, H, W // 2 + 1)``, single precision, of an unnormalised ``rfft2``.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> mean_amplitude(packed, np.arange(24)).shape
         torch.Size([3, 16, 9])
     """
@@ -642,5 +642,5 @@ def mean_amplitude(pack: Pack, rows: np.ndarray, *, batch_size: int = 256) -> Te
 
 
 def _floor(size: Tensor) -> Tensor:
-    """Return what counts as no amplitude: rounding of the transform of this picture."""
+    """Return what counts as no amplitude: rounding of the transform of this image."""
     return 1e-6 * size.amax(dim=(-2, -1), keepdim=True)

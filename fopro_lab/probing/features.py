@@ -22,7 +22,7 @@ from fopro_lab.io import progress as show_progress
 
 
 def resampling_units(table: pd.DataFrame, *, rows: np.ndarray) -> np.ndarray:
-    """Name what a bootstrap draws as a whole: the group, or the picture where it has none.
+    """Name what a bootstrap draws as a whole: the group, or the image where it has none.
 
     Args:
         table: A data set's table, with the columns ``image`` and ``group``.
@@ -52,7 +52,7 @@ def draw_rows(rows: np.ndarray, *, count: int, seed: int) -> np.ndarray:
         [4, 5, 7]
     """
     if count < 1:
-        raise InputError(f"pictures: expected 1 or more, got {count}")
+        raise InputError(f"images: expected 1 or more, got {count}")
     rng = np.random.default_rng(seed)
     return np.sort(rng.choice(rows, min(count, len(rows)), replace=False))
 
@@ -250,7 +250,7 @@ Precision = Literal["32-true", "bf16-mixed"]
 
 
 class Encoder(Protocol):
-    """What probing asks of a teacher: features of pictures in [0, 1], a name and a card."""
+    """What probing asks of a teacher: features of images in [0, 1], a name and a card."""
 
     name: str
     card: dict[str, Any]
@@ -292,7 +292,7 @@ def encode(teacher: Encoder, images: Tensor, *, precision: Precision = "32-true"
         Features ``(B, D)``, single precision or better.
 
     Raises:
-        InputError: If the teacher cannot take pictures of this size, or returns no tensor, maps
+        InputError: If the teacher cannot take images of this size, or returns no tensor, maps
             instead of vectors, or numbers that are not finite.
 
     Example:
@@ -316,7 +316,7 @@ def encode(teacher: Encoder, images: Tensor, *, precision: Precision = "32-true"
         )
     if features.ndim != 2 or len(features) != len(images):
         raise InputError(
-            f"teacher {teacher.name}: expected features ({len(images)}, D), one vector a picture, "
+            f"teacher {teacher.name}: expected features ({len(images)}, D), one vector an image, "
             f"got {tuple(features.shape)}; pool its maps or tokens"
         )
     if not torch.isfinite(features).all():
@@ -332,13 +332,13 @@ def encode_rows(
     batch_size: int = 64,
     precision: Precision = "32-true",
 ) -> np.ndarray:
-    """Encode pictures of a pack.
+    """Encode images of a pack.
 
     Args:
         teacher: The frozen network.
-        pack: The pictures.
+        pack: The images.
         rows: Which, in this order; at least one.
-        batch_size: Pictures a pass.
+        batch_size: Images a pass.
         precision: As in `encode`.
 
     Returns:
@@ -352,7 +352,7 @@ def encode_rows(
         >>> from fopro_lab.models import wrap_teacher
         >>> pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
         >>> teacher = wrap_teacher(pool, mean=[0] * 3, std=[1] * 3, input_size=16, feature_dim=12)
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> encode_rows(teacher, packed, rows=np.arange(3)).shape
         (3, 12)
     """
@@ -366,24 +366,24 @@ def encode_rows(
 
 
 def _refusal(teacher: Encoder, images: Tensor, error: Exception) -> str:
-    """Say why a network took no picture: mostly they are smaller than its patch."""
+    """Say why a network took no image: mostly they are smaller than its patch."""
     height, width = images.shape[-2:]
-    way_out = "give larger pictures, or let the teacher resize (teacher_size, resize=True)"
+    way_out = "give larger images, or let the teacher resize (teacher_size, resize=True)"
     patch = _patch_side(teacher)
     if patch > min(height, width):
         return (
-            f"teacher {teacher.name}: expected pictures no smaller than its patch of {patch} px, "
+            f"teacher {teacher.name}: expected images no smaller than its patch of {patch} px, "
             f"got {height} x {width}; {way_out}"
         )
     told = str(error).strip().splitlines() or [type(error).__name__]
     return (
-        f"teacher {teacher.name}: cannot encode pictures of {height} x {width} px ({told[0]}); "
+        f"teacher {teacher.name}: cannot encode images of {height} x {width} px ({told[0]}); "
         f"{way_out}"
     )
 
 
 def _patch_side(teacher: Encoder) -> int:
-    """Find the side of the patches that a transformer cuts a picture into; 0 if it has none."""
+    """Find the side of the patches that a transformer cuts an image into; 0 if it has none."""
     modules = teacher.modules() if isinstance(teacher, torch.nn.Module) else ()
     for module in modules:
         side = getattr(module, "patch_size", 0)
@@ -398,11 +398,11 @@ Classifier = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Reader:
-    """Something that names the class of each picture.
+    """Something that names the class of each image.
 
     Attributes:
         name: For tables: "probe", "student", or your own.
-        predict: Turns pictures ``(B, 3, H, W)`` in [0, 1] on ``device`` into classes ``(B,)``.
+        predict: Turns images ``(B, 3, H, W)`` in [0, 1] on ``device`` into classes ``(B,)``.
         device: Where it wants them.
 
     Example:
@@ -418,13 +418,13 @@ class Reader:
 
 
 def read_by(classify: Classifier, *, name: str = "student", device: str | None = None) -> Reader:
-    """Make a reader of any function from pictures to logits.
+    """Make a reader of any function from images to logits.
 
     Args:
         classify: Maps ``(B, 3, H, W)`` in [0, 1] to ``(B, K)``, for example a trained student's
             ``classify`` after a shrink to the size that it sees.
         name: For tables.
-        device: Where it wants its pictures; None looks at its weights, if it is a module or a
+        device: Where it wants its images; None looks at its weights, if it is a module or a
             method of one.
 
     Returns:
@@ -466,11 +466,11 @@ def reader_of(
     """Turn whatever was given into a reader; a teacher gets a linear probe.
 
     Args:
-        asked: A reader, a teacher, or a function from pictures to logits.
-        pack: The pictures.
+        asked: A reader, a teacher, or a function from images to logits.
+        pack: The images.
         split: Train and val rows fit the probe.
         probe: Of this teacher and split, if there is one already.
-        batch_size: Pictures a pass.
+        batch_size: Images a pass.
 
     Returns:
         The reader.
@@ -493,27 +493,27 @@ def fit_probe(
     batch_size: int = 64,
     precision: Precision = "32-true",
 ) -> LinearProbe:
-    """Fit a linear probe on a teacher's features of the training pictures.
+    """Fit a linear probe on a teacher's features of the training images.
 
     Args:
         teacher: The frozen network.
-        pack: The pictures.
+        pack: The images.
         split: Its train rows are fitted, its val rows choose the regularisation.
-        batch_size: Pictures a pass.
+        batch_size: Images a pass.
         precision: As in `encode`.
 
     Returns:
         The probe.
 
     Raises:
-        InputError: If a class has no training picture.
+        InputError: If a class has no training image.
 
     Example:
         >>> from fopro_lab.data import make_split, open_dataset, pack
         >>> from fopro_lab.models import wrap_teacher
         >>> pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
         >>> teacher = wrap_teacher(pool, mean=[0] * 3, std=[1] * 3, input_size=16, feature_dim=12)
-        >>> packed = pack(open_dataset("phantom", pictures=60), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=60), 16, progress=False)
         >>> fit_probe(teacher, packed, make_split(packed.dataset)).weight.shape
         (8, 12)
     """
@@ -521,7 +521,7 @@ def fit_probe(
     if (counts == 0).any():
         absent = pack.dataset.class_names[int(np.argmin(counts))]
         raise InputError(
-            f"split: expected every class in train, where the probe is fitted, got no picture of "
+            f"split: expected every class in train, where the probe is fitted, got no image of "
             f"'{absent}'; add some, leave the class out, or take another split"
         )
     train, val = (
@@ -543,15 +543,15 @@ def predict_changed(
     batch_size: int = 64,
     progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predict pictures as they are, and each way in which they are changed.
+    """Predict images as they are, and each way in which they are changed.
 
     Args:
         reader: Who is asked.
-        pack: The pictures.
+        pack: The images.
         rows: Which.
         change: Yields the M changed versions of a batch, one after another.
         label: What is being done, for the progress.
-        batch_size: Pictures a pass.
+        batch_size: Images a pass.
         progress: Say how far it is.
 
     Returns:
@@ -559,7 +559,7 @@ def predict_changed(
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> reader = read_by(lambda images: images.mean(dim=(2, 3)))
         >>> clean, changed = predict_changed(
         ...     reader, packed, np.arange(4), lambda x: [1 - x, x.flip(1)], label="colours")
@@ -581,23 +581,23 @@ def predict_changed(
 def probe_advantage(
     teacher: Encoder, other: Encoder, pack: Pack, split: Split, *, resamples: int = 1000
 ) -> dict[str, Any]:
-    """Compare two networks by a linear probe on the same test pictures.
+    """Compare two networks by a linear probe on the same test images.
 
     Args:
         teacher: The one of interest.
         other: What it is compared with, for example the same network untrained.
-        pack: The pictures.
+        pack: The images.
         split: Train fits the probes, validation chooses their strength, test is touched once.
         resamples: Of a paired bootstrap, stratified by class, lesions or patients kept whole.
 
     Returns:
         ``balanced_accuracy`` of the one and ``other_balanced_accuracy``, ``difference`` with
-        ``low`` and ``high`` (95 %), ``test_pictures`` and ``protocol``.
+        ``low`` and ``high`` (95 %), ``test_images`` and ``protocol``.
 
     Example:
         >>> from fopro_lab.data import make_split, open_dataset, pack
         >>> from fopro_lab.models import load_teacher
-        >>> packed = pack(open_dataset("phantom", pictures=60), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=60), 16, progress=False)
         >>> teacher = load_teacher("builtin")
         >>> probe_advantage(teacher, teacher, packed, make_split(packed.dataset))["difference"]
         0.0
@@ -619,7 +619,7 @@ def probe_advantage(
         "difference": float(scores[0][0] - scores[1][0]),
         "low": low,
         "high": high,
-        "test_pictures": len(labels),
+        "test_images": len(labels),
         "image_size": pack.size,
         "protocol": split.protocol,
     }

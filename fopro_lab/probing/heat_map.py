@@ -33,8 +33,8 @@ def basis_wave(row: int, column: int, *, height: int, width: int) -> np.ndarray:
     """Return the cosine wave of one frequency, with a Euclidean norm of 1.
 
     Args:
-        row: Cycles per picture, vertically.
-        column: Cycles per picture, horizontally.
+        row: Cycles per image, vertically.
+        column: Cycles per image, horizontally.
         height: Pixels.
         width: Pixels.
 
@@ -78,8 +78,8 @@ def basis_cells(
     """List the waves to be measured and the cell that each belongs to.
 
     Args:
-        height: Of the pictures, pixels.
-        width: Of the pictures, pixels.
+        height: Of the images, pixels.
+        width: Of the images, pixels.
         by: ``"rings"`` takes some waves of each frequency ring, ``"blocks"`` some of each square
             block of frequencies, ``"full"`` takes every wave, each its own cell, DC among them.
         edges: For rings: ``R + 1`` increasing frequencies, cycles per pixel.
@@ -89,7 +89,7 @@ def basis_cells(
         seed: Seed of the draw.
 
     Returns:
-        A row a wave: ``cell``, ``row``, ``column`` (cycles per picture), ``cell_row``,
+        A row a wave: ``cell``, ``row``, ``column`` (cycles per image), ``cell_row``,
         ``cell_column`` (centre of a block; 0 for rings).
 
     Raises:
@@ -279,7 +279,7 @@ def basis_heat_map(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Add single waves of one size to the pictures and measure what they do.
+    """Add single waves of one size to the images and measure what they do.
 
     A wave ``v U`` of Euclidean norm v is added to every channel, with both signs, before the
     normalisation, and the sum is clipped to [0, 1], as published.
@@ -289,30 +289,30 @@ def basis_heat_map(
             for the error rate; or a `Reader`, for the error rate alone.
         images: ``(N, 3, H, W)`` in [0, 1].
         by: ``"rings"``, ``"blocks"`` or ``"full"``; see `basis_cells`.
-        labels: Class of each picture, ``(N,)``.
+        labels: Class of each image, ``(N,)``.
         probe: Of this teacher.
         edges: For rings: ``R + 1`` increasing frequencies, cycles per pixel.
         block: For blocks: side in bins, odd.
         waves: Waves measured of each ring or block; 0 takes 8 of a ring, 1 of a block.
         size: v, in units of [0, 1]; 0 takes 4 at 32 px, growing with the side.
-        units: Lesion or patient of each picture, drawn as a whole; None is one each.
+        units: Lesion or patient of each image, drawn as a whole; None is one each.
         out: Folder for what is measured so far; a killed map goes on from there. None keeps
             nothing.
         precision: As in `encode`.
-        batch_size: Pictures a pass.
-        resamples: Bootstrap resamples of the pictures; 0 leaves intervals out.
+        batch_size: Images a pass.
+        resamples: Bootstrap resamples of the images; 0 leaves intervals out.
         seed: Seed of the drawn waves and of the bootstrap.
         progress: Say how far it is.
 
     Returns:
         A row a cell: ``by``, ``cell``, ``row``, ``column`` (centre of a block, cycles per
-        picture), ``low``, ``high`` (of a ring, cycles per pixel), ``block``, ``height``,
-        ``width``, ``waves``, ``size``, ``drift`` and ``error`` (means over pictures, signs and
+        image), ``low``, ``high`` (of a ring, cycles per pixel), ``block``, ``height``,
+        ``width``, ``waves``, ``size``, ``drift`` and ``error`` (means over images, signs and
         waves; NaN where not asked), each with ``_low`` and ``_high`` (95 % interval),
         ``clean_error``, ``n``.
 
     Raises:
-        ShapeError: If labels or units do not fit the pictures.
+        ShapeError: If labels or units do not fit the images.
         InputError: If a number is wrong, or ``out`` holds another map.
 
     Source: Yin et al., NeurIPS 2019, arXiv:1906.08988.
@@ -359,7 +359,7 @@ def basis_heat_map(
                 "asked": asked.name,
                 "teacher": _digest(json.dumps(getattr(asked, "card", {}), default=str)),
                 "probe": _digest(probe.weight) if probe is not None else "",
-                "pictures": _digest(images.cpu().numpy()),
+                "images": _digest(images.cpu().numpy()),
                 "labels": _digest(truth),
                 "waves": _digest(cells.to_numpy()),
                 "size": size,
@@ -427,10 +427,10 @@ def _ask_by(
     labels: np.ndarray | None,
     precision: Precision,
 ) -> Ask:
-    """Return a function from pictures to features and classes, either of which may be none."""
+    """Return a function from images to features and classes, either of which may be none."""
     if isinstance(asked, Reader):
         if labels is None:
-            raise InputError("labels: expected one for each picture, as a reader gives classes")
+            raise InputError("labels: expected one for each image, as a reader gives classes")
         return lambda images: (None, asked.predict(images))
 
     def ask(images: Tensor) -> tuple[Tensor | None, np.ndarray | None]:
@@ -450,7 +450,7 @@ def _answers(
     _: np.ndarray | None,
     labels: np.ndarray,
 ) -> np.ndarray:
-    """Return drift and error of each picture, ``(2, B)``, mean of the wave's two signs."""
+    """Return drift and error of each image, ``(2, B)``, mean of the wave's two signs."""
     both = torch.cat([images + shift, images - shift]).clamp(0, 1)
     after, classes = ask(both)
     drift = np.full(len(images), np.nan)
@@ -474,7 +474,7 @@ def _pool(
     resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Average waves ``(waves, 2, N)`` over their cells, then over the pictures, with intervals."""
+    """Average waves ``(waves, 2, N)`` over their cells, then over the images, with intervals."""
     count = values.shape[2]
     cell = cells["cell"].to_numpy()
     starts = np.flatnonzero(np.r_[True, cell[1:] != cell[:-1]])

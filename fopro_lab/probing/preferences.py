@@ -1,4 +1,4 @@
-"""Several teachers, asked the same about the same pictures."""
+"""Several teachers, asked the same about the same images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def preference(drifts: RingDrifts, weights: np.ndarray | None = None) -> np.ndar
 
     Args:
         drifts: Of `ring_drifts`.
-        weights: How often each picture counts, ``(N, S)``; None is once.
+        weights: How often each image counts, ``(N, S)``; None is once.
 
     Returns:
         ``(P, S)``, natural logarithms, one for each channel, ring and gain other than 1; the mean
@@ -51,14 +51,14 @@ def relative_responses(
 
     Args:
         drifts: Of `ring_drifts`, the channels together.
-        units: Lesion, patient or picture of each, ``(N,)``; drawn as a whole.
+        units: Lesion, patient or image of each, ``(N,)``; drawn as a whole.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
 
     Returns:
         A row for each ring and gain other than 1: ``ring``, ``low``, ``high`` (cycles per pixel),
         ``gain``, ``relative`` (drift per energy changed over its geometric mean over the rings: 2
-        is twice as much) with ``relative_low`` and ``relative_high`` (95 %), ``n`` (pictures).
+        is twice as much) with ``relative_low`` and ``relative_high`` (95 %), ``n`` (images).
 
     Example:
         >>> drift = np.array([1.0, np.e**2]).reshape(1, 2, 1, 1)
@@ -93,12 +93,12 @@ def preference_distances(
 
     Lesions are dealt into two halves, again and again. Between: one teacher on one half against
     the other teacher on the other half. Within: each teacher on one half against itself on the
-    other. Both see other pictures on either side, so their difference is what the teachers add.
+    other. Both see other images on either side, so their difference is what the teachers add.
     Its interval resamples lesions within the halves.
 
     Args:
-        drifts: Two teachers or more, by name, all on the same pictures.
-        units: Lesion, patient or picture of each, ``(N,)``.
+        drifts: Two teachers or more, by name, all on the same images.
+        units: Lesion, patient or image of each, ``(N,)``.
         splits: How often halves are dealt.
         permutations: How often the teachers' names are dealt anew among the answers to each
             lesion, for the p-value.
@@ -106,7 +106,7 @@ def preference_distances(
 
     Returns:
         A row for each pair, and one of teacher and other "all" for the means over all pairs:
-        ``teacher``, ``other``, ``distance`` (same pictures, all of them), ``between``, ``within``
+        ``teacher``, ``other``, ``distance`` (same images, all of them), ``between``, ``within``
         (mean over halves), ``difference`` with ``_low`` and ``_high`` (95 % interval), ``p`` (of
         "the same preference", by exchange), ``units``, ``n``, ``p_holm`` (corrected over the
         pairs). Judge by ``p_holm``: the interval tells how far, not whether.
@@ -177,8 +177,8 @@ def _check(
     first = next(iter(drifts.values()))
     if len(asked) > 1 or first.drift.shape[-1] != len(units):
         raise ShapeError(
-            "drifts: expected the same rings, gains and pictures for every teacher and a unit for "
-            f"each picture, got {[d.drift.shape for d in drifts.values()]} and {len(units)} units"
+            "drifts: expected the same rings, gains and images for every teacher and a unit for "
+            f"each image, got {[d.drift.shape for d in drifts.values()]} and {len(units)} units"
         )
     if len(set(units)) < 4:
         raise InputError(f"units: expected four or more, got {len(set(units))}")
@@ -260,7 +260,7 @@ class Comparison:
             cards, and ``relative`` with its interval: per energy, relative to the teacher's own
             geometric mean over the rings.
         bands: The class bands read by the probes.
-        distances: Of ``preference_distances``; empty where the pictures are not the same.
+        distances: Of ``preference_distances``; empty where the images are not the same.
         note: Why there are none; else empty.
     """
 
@@ -307,7 +307,7 @@ def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Compari
     distances, note = pd.DataFrame(), ""
     first = next(iter(measured.values()))
     if len(asked) > 1:
-        note = "The cards were made of other pictures, so no distance between them is given."
+        note = "The cards were made of other images, so no distance between them is given."
     elif len(set(first[2])) < 4:
         note = "There are fewer than four lesions, so no distance is given."
     else:
@@ -373,29 +373,29 @@ def ask_teachers(
     count: int = 256,
     seed: int = 0,
 ) -> tuple[dict[str, RingDrifts], np.ndarray]:
-    """Measure the ring response of every teacher, each at the size of the pack's pictures.
+    """Measure the ring response of every teacher, each at the size of the pack's images.
 
-    A teacher that is given smaller pictures would be deaf to the high rings by the resizing alone,
+    A teacher that is given smaller images would be deaf to the high rings by the resizing alone,
     so a difference between teachers would be one between sizes.
 
     Args:
         teachers: Name, as `load_teacher` takes it, and file of weights, empty for the built-in one.
-        pack: The pictures.
+        pack: The images.
         rows: Which of them to draw from.
         rings: Rings up to 0.5 cycles per pixel; the corners are one more.
         gains: Factors of the amplitudes.
-        count: Pictures, at most.
+        count: Images, at most.
         seed: Seed of the draw.
 
     Returns:
-        The drifts by teacher, and lesion, patient or picture of each picture asked about.
+        The drifts by teacher, and lesion, patient or image of each image asked about.
 
     Raises:
         InputError: If a teacher, its weights, a gain or the number of rings does not fit.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=40), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=40), 16, progress=False)
         >>> drifts, units = ask_teachers({"builtin": ""}, packed, np.arange(40), rings=2, count=6)
         >>> drifts["builtin"].drift.shape, len(units)
         ((1, 3, 2, 6), 6)

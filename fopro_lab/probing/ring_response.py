@@ -1,4 +1,4 @@
-"""Each picture's answer to each ring as a table, and back."""
+"""Each image's answer to each ring as a table, and back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def radial_gain(gain: Tensor, edges: Sequence[float], *, width: int) -> pd.DataF
         gain: ``(..., H, width // 2 + 1)``, above 0, as of ``FourierPrompt.sample_gain`` (the
             spread is then one over prompts, too) or ``FourierPrompt.mean_gain``.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
-        width: Columns of the picture, pixels; the half spectrum does not tell.
+        width: Columns of the image, pixels; the half spectrum does not tell.
 
     Returns:
         A row a ring: ``ring``, ``low``, ``high`` (cycles per pixel), ``gain`` (geometric mean),
@@ -81,7 +81,7 @@ def check_gains(gains: Sequence[float]) -> None:
 
 
 def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
-    """Refuse edges that do not increase, and rings that hold no frequency of such a picture.
+    """Refuse edges that do not increase, and rings that hold no frequency of such an image.
 
     Raises:
         InputError: If so; names the first empty ring.
@@ -90,34 +90,34 @@ def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
         >>> check_rings([0, 0.01, 0.75], height=16, width=16)
         Traceback (most recent call last):
         fopro_lab.errors.InputError: edges: expected a frequency in every ring, got none in ring 0
-        (0 to 0.01 cycles per pixel) of pictures of 16 x 16 px; use fewer rings or larger pictures
+        (0 to 0.01 cycles per pixel) of images of 16 x 16 px; use fewer rings or larger images
     """
     filled = ring_masks(height, width, edges).flatten(1).any(dim=1).tolist()
     if not all(filled):
         ring = filled.index(False)
         raise InputError(
             f"edges: expected a frequency in every ring, got none in ring {ring} "
-            f"({edges[ring]:g} to {edges[ring + 1]:g} cycles per pixel) of pictures of "
-            f"{height} x {width} px; use fewer rings or larger pictures"
+            f"({edges[ring]:g} to {edges[ring + 1]:g} cycles per pixel) of images of "
+            f"{height} x {width} px; use fewer rings or larger images"
         )
 
 
 SAFE = 40.0  # a drift this many times the rounding of half precision is off by 5 % or so
-TINY = 1e-12  # variance, in squared units of [0, 1], of a picture that has none
+TINY = 1e-12  # variance, in squared units of [0, 1], of an image that has none
 TOGETHER, EACH = ("all",), ("red", "green", "blue")
 
 
 @dataclass(frozen=True, eq=False)
 class RingDrifts:
-    """What each single picture answered; `ring_response` averages it.
+    """What each single image answered; `ring_response` averages it.
 
     Attributes:
         edges: ``R + 1`` frequencies, cycles per pixel.
         gains: G factors.
         channels: M names of what was scaled: "all", or "red", "green" and "blue" one by one.
         drift: ``1 - cos(f(x), f(x'))``, float64 ``(M, R, G, N)``.
-        energy: Share of the picture's variance that the scaling exchanged, ``(M, R, G, N)``.
-        rounding: Mean drift that the precision alone makes on untouched pictures, 0 in single
+        energy: Share of the image's variance that the scaling exchanged, ``(M, R, G, N)``.
+        rounding: Mean drift that the precision alone makes on untouched images, 0 in single
             precision.
         half: Which were measured in half precision, ``(M, R, G)``; None is none.
     """
@@ -144,10 +144,10 @@ def ring_response(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Scale one ring of the pictures after another and measure the drift of the features.
+    """Scale one ring of the images after another and measure the drift of the features.
 
-    Drift is ``1 - cos(f(x), f(x'))``. The scaled picture is not clipped to [0, 1]: a clip would
-    put energy into other rings. Energy is the share of a picture's variance (DC left out) that
+    Drift is ``1 - cos(f(x), f(x'))``. The scaled image is not clipped to [0, 1]: a clip would
+    put energy into other rings. Energy is the share of an image's variance (DC left out) that
     the scaling exchanged, ``(gain - 1)^2`` times the ring's share, over all channels. One forward
     transform serves all rings and gains, so the cost is that of the teacher's passes.
 
@@ -156,13 +156,13 @@ def ring_response(
         images: ``(N, 3, H, W)`` in [0, 1], on any device.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         gains: Non-negative factors of the amplitudes, dimensionless; 0 removes a ring.
-        units: Lesion or patient of each picture, ``(N,)``, drawn as a whole; None is one each.
+        units: Lesion or patient of each image, ``(N,)``, drawn as a whole; None is one each.
         per_channel: Scale red, green and blue one by one instead of together.
         precision: As in `encode`. In ``"bf16-mixed"`` the first batch decides: a ring and gain
             whose drift is below 40 times the rounding is measured in single precision after all,
             so that the preference stays.
-        batch_size: Pictures a pass.
-        resamples: Bootstrap resamples of the pictures.
+        batch_size: Images a pass.
+        resamples: Bootstrap resamples of the images.
         seed: Seed of the bootstrap.
 
     Returns:
@@ -173,7 +173,7 @@ def ring_response(
 
     Raises:
         ShapeError: If ``images`` is no batch, or ``units`` does not fit it.
-        InputError: If there is no picture or gain, a gain is negative, the edges are wrong, or a
+        InputError: If there is no image or gain, a gain is negative, the edges are wrong, or a
             ring holds no frequency at this size; or as in `encode`.
 
     Example:
@@ -210,7 +210,7 @@ def ring_drifts(
     precision: Precision = "32-true",
     batch_size: int = 64,
 ) -> RingDrifts:
-    """Measure drift and energy of each single picture; arguments as in `ring_response`.
+    """Measure drift and energy of each single image; arguments as in `ring_response`.
 
     Example:
         >>> from fopro_lab.models import load_teacher
@@ -249,11 +249,11 @@ def ring_drifts(
 def summarise_drifts(
     drifts: RingDrifts, units: np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Average drifts over the pictures, with bootstrap intervals; see `ring_response`.
+    """Average drifts over the images, with bootstrap intervals; see `ring_response`.
 
     Args:
         drifts: Of `ring_drifts`.
-        units: Lesion, patient or picture of each, ``(N,)``, drawn as a whole.
+        units: Lesion, patient or image of each, ``(N,)``, drawn as a whole.
         resamples: Bootstrap resamples.
         seed: Seed of the bootstrap.
 
@@ -266,7 +266,7 @@ def summarise_drifts(
         >>> summarise_drifts(drifts, np.arange(4))["drift_per_energy"].tolist()
         [0.5]
     """
-    same = np.zeros(len(units), dtype=np.int64)  # one class: the pictures are not labelled
+    same = np.zeros(len(units), dtype=np.int64)  # one class: the images are not labelled
     weights = bootstrap_weights(same, units, resamples=resamples, seed=seed).astype(np.float64)
     weights /= weights.sum(axis=0)
     rows = []
@@ -311,7 +311,7 @@ def _measure_batch(
     channels: tuple[str, ...],
     half: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return drift and relative energy of each channel, ring, gain and picture."""
+    """Return drift and relative energy of each channel, ring, gain and image."""
     kinds: dict[bool, Precision] = {False: "32-true", True: "bf16-mixed"}
     before = {
         kind: encode(teacher, images, precision=kinds[kind]).double()
@@ -341,7 +341,7 @@ def _one_channel(part: Tensor, place: int) -> Tensor:
 
 
 def _rounding(teacher: Encoder, images: Tensor) -> float:
-    """Return the mean drift between half and single precision on untouched pictures."""
+    """Return the mean drift between half and single precision on untouched images."""
     half, single = (
         encode(teacher, images, precision=precision).double()
         for precision in ("bf16-mixed", "32-true")  # type: tuple[Precision, ...]
@@ -350,11 +350,11 @@ def _rounding(teacher: Encoder, images: Tensor) -> float:
 
 
 def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.DataFrame:
-    """Lay drifts out, a row a channel, ring, gain and picture.
+    """Lay drifts out, a row a channel, ring, gain and image.
 
     Args:
         drifts: Of `ring_drifts`.
-        names: Of the pictures, ``(N,)``.
+        names: Of the images, ``(N,)``.
         units: Lesion or patient of each, ``(N,)``.
 
     Returns:
@@ -392,7 +392,7 @@ def drifts_from_table(
         rounding: As in `RingDrifts`.
 
     Returns:
-        The drifts, the pictures' names and their units.
+        The drifts, the images' names and their units.
 
     Raises:
         InputError: If rows are missing.

@@ -1,6 +1,6 @@
 """The fingerprint of a source: in which ring it shows, beside the class.
 
-Each ring alone is asked, by its log energy in each channel, which source a picture comes from and
+Each ring alone is asked, by its log energy in each channel, which source an image comes from and
 which class it has; then the class within each source and the source within each class. A ring that
 tells the class over all sources and no longer within them tells the scanner.
 """
@@ -21,36 +21,36 @@ from fopro_lab.fourier import ring_energy
 from fopro_lab.probing.features import discriminant_scores, resampling_units
 from fopro_lab.probing.ring_response import check_rings
 
-FLOOR = (1e-3 / 255) ** 2  # a thousandth of a grey level, so that a flat picture has a logarithm
+FLOOR = (1e-3 / 255) ** 2  # a thousandth of a grey level, so that a flat image has a logarithm
 
 
 def mean_spectra(
     pack: Pack, rows: np.ndarray, *, edges: Sequence[float], batch_size: int = 256
 ) -> pd.DataFrame:
-    """Average the logarithm of each ring's amplitude over the pictures of a class or source.
+    """Average the logarithm of each ring's amplitude over the images of a class or source.
 
     A ring's amplitude is its contrast: the root of its energy, averaged over the channels. The
     difference is taken from the mean over classes (or sources), each counting the same: a sum
-    over pictures would let the size of a class leak in.
+    over images would let the size of a class leak in.
 
     Args:
-        pack: The pictures, with their data set.
+        pack: The images, with their data set.
         rows: Which, at least one.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
-        batch_size: Pictures a transform.
+        batch_size: Images a transform.
 
     Returns:
         A row for each class or source that occurs and each ring: ``scope`` ("class", "source"),
         ``name``, ``ring``, ``low``, ``high`` (cycles per pixel), ``log_amplitude`` (mean natural
         logarithm, amplitude in units of [0, 1]), ``difference`` (from the mean within the scope),
-        ``spread`` (standard deviation over the pictures), ``n``. Unknown sources have no row.
+        ``spread`` (standard deviation over the images), ``n``. Unknown sources have no row.
 
     Raises:
         InputError: If the edges are wrong or a row is not in the pack.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> table = mean_spectra(packed, np.arange(24), edges=[0, 0.25, 0.75])
         >>> table["scope"].value_counts().to_dict()
         {'class': 16, 'source': 4}
@@ -76,7 +76,7 @@ def mean_spectra(
 def _describe(
     log_amplitude: np.ndarray, members: np.ndarray, edges: Sequence[float]
 ) -> pd.DataFrame:
-    """Average ``(n, R)`` over the pictures of each member, in the order of their first picture."""
+    """Average ``(n, R)`` over the images of each member, in the order of their first image."""
     names = [name for name in dict.fromkeys(members) if name != ""]
     parts = [log_amplitude[members == name] for name in names]
     means = np.stack([part.mean(axis=0) for part in parts])
@@ -107,7 +107,7 @@ ALL_RINGS = -1
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """One target on one part of the pictures: rows of the features, labels and lesions."""
+    """One target on one part of the images: rows of the features, labels and lesions."""
 
     rows: np.ndarray
     labels: np.ndarray
@@ -132,7 +132,7 @@ def source_fingerprint(
     source with fewer lesions than folds is left out.
 
     Args:
-        pack: The pictures; ``source`` of their table may be unknown (empty).
+        pack: The images; ``source`` of their table may be unknown (empty).
         rows: Which, for example those of training.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         folds: Parts of the cross-validation, 2 or more.
@@ -155,7 +155,7 @@ def source_fingerprint(
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=200), 32, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=200), 32, progress=False)
         >>> table = source_fingerprint(packed, np.arange(200), edges=[0, 0.25, 0.75], resamples=20)
         >>> table["within"].unique().tolist()
         ['all', 'sharp', 'soft', 'each source', 'each class']

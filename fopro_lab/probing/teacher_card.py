@@ -44,16 +44,16 @@ class TeacherCard:
 
     Attributes:
         summary: Teacher, data, sizes, the probe and the headline numbers; plain JSON values.
-        ring_response: Drift of the features ring by ring, on validation pictures.
-        class_bands: Change of each class's recall ring by ring, on test pictures, by the probe
+        ring_response: Drift of the features ring by ring, on validation images.
+        class_bands: Change of each class's recall ring by ring, on test images, by the probe
             and by a student if one was given.
-        scores: The linear probe's verdict on untouched test pictures, as ``evaluation.score``.
-        spectra: Mean spectra of classes and sources, on training pictures.
-        ladder: Recall on low-pass and high-pass test pictures.
-        phases: Recall on test pictures with their phases or amplitudes alone.
-        heat_map: Fourier basis heat map on test pictures; empty if it was not asked for.
-        fingerprint: How well each ring tells source and class, on training pictures.
-        drifts: Each picture's answer behind ``ring_response``, for comparisons of teachers.
+        scores: The linear probe's verdict on untouched test images, as ``evaluation.score``.
+        spectra: Mean spectra of classes and sources, on training images.
+        ladder: Recall on low-pass and high-pass test images.
+        phases: Recall on test images with their phases or amplitudes alone.
+        heat_map: Fourier basis heat map on test images; empty if it was not asked for.
+        fingerprint: How well each ring tells source and class, on training images.
+        drifts: Each image's answer behind ``ring_response``, for comparisons of teachers.
 
     Example:
         >>> empty = pd.DataFrame({"ring": [0]})
@@ -125,10 +125,10 @@ def teacher_card(
 
     Args:
         teacher: The frozen network.
-        pack: The pictures, with their data set.
+        pack: The images, with their data set.
         split: Train rows fit the probe and give spectra and fingerprint, validation rows the ring
             response, test rows all that reads classes.
-        config: Rings, gains, numbers of pictures and seeds; teacher and data are those given.
+        config: Rings, gains, numbers of images and seeds; teacher and data are those given.
         groups: "head", "medium" or "tail" for each class.
         student: A trained student, see `read_by`, asked the same as the probe.
         out: Folder in which a heat map keeps its parts, so that it goes on after a kill.
@@ -144,7 +144,7 @@ def teacher_card(
         >>> from fopro_lab.data import make_split, open_dataset, pack
         >>> from fopro_lab.evaluation import groups_from
         >>> from fopro_lab.models import load_teacher
-        >>> packed = pack(open_dataset("phantom", pictures=160), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=160), 16, progress=False)
         >>> split, config = make_split(packed.dataset), ProbeConfig(
         ...     rings=2, gains=[0], band_gains=[0], cutoffs=[0.25], heat_map="off", resamples=20)
         >>> names, counts = packed.dataset.class_names, split.class_counts(packed.dataset)
@@ -176,7 +176,7 @@ def teacher_card(
     summary = {
         "teacher": dict(teacher.card),
         "data": _describe_data(pack, split, groups),
-        "probing": _describe_probing(config, edges, pictures=len(drawn), rounding=drifts.rounding),
+        "probing": _describe_probing(config, edges, images=len(drawn), rounding=drifts.rounding),
         "probe": {
             "strength": probe.strength,
             "val_balanced_accuracy": probe.val_balanced_accuracy,
@@ -209,7 +209,7 @@ def _ask_rings(
     passes: Mapping[str, Any],
 ) -> tuple[RingDrifts, pd.DataFrame, np.ndarray]:
     """Ask for the ring response: single drifts, their table, and the rows that were asked."""
-    drawn = draw_rows(split.val, count=config.probe_pictures, seed=config.seed)
+    drawn = draw_rows(split.val, count=config.probe_images, seed=config.seed)
     images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
     units = resampling_units(pack.dataset.table, rows=drawn)
     drifts = ring_drifts(teacher, images, edges, config.gains, **passes)
@@ -236,7 +236,7 @@ def _ask_readers(
     """Ask whoever reads classes: by rings, by the ladder, by phase and amplitude."""
     asking: dict[str, Any] = {
         "groups": groups,
-        "per_class": config.band_pictures,
+        "per_class": config.band_images,
         "batch_size": config.probe_batch,
         "progress": progress,
         "resamples": config.resamples,
@@ -265,13 +265,13 @@ def _heat_maps(
     out: Path | str | None,
     progress: bool,
 ) -> pd.DataFrame:
-    """Map the teacher with its probe, then each student, on the same pictures."""
+    """Map the teacher with its probe, then each student, on the same images."""
     if config.heat_map == "off":
         return pd.DataFrame()
     rows = draw_per_class(
         split.test,
         pack.labels[split.test],
-        per_class=max(1, config.heat_pictures // len(pack.dataset.class_names)),
+        per_class=max(1, config.heat_images // len(pack.dataset.class_names)),
         seed=config.seed,
     )
     images, labels = next(batches(pack, rows, batch_size=len(rows)))
@@ -298,15 +298,15 @@ def _heat_maps(
 
 
 def _describe_probing(
-    config: ProbeConfig, edges: Sequence[float], *, pictures: int, rounding: float
+    config: ProbeConfig, edges: Sequence[float], *, images: int, rounding: float
 ) -> dict[str, Any]:
     return {
         "edges": list(map(float, edges)),
         "gains": list(map(float, config.gains)),
         "band_gains": list(map(float, config.band_gains)),
         "cutoffs": list(map(float, config.cutoffs)),
-        "pictures": pictures,
-        "per_class": config.band_pictures,
+        "images": images,
+        "per_class": config.band_images,
         "precision": config.precision,
         "rounding": rounding,
         "resamples": config.resamples,
@@ -322,7 +322,7 @@ def _describe_data(pack: Pack, split: Split, groups: Mapping[str, str]) -> dict[
         "protocol": split.protocol,
         "split_fingerprint": split.fingerprint,
         "image_size": pack.size,
-        "pictures": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
+        "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
         "groups": dict(groups),
         "sources": {str(k): int(n) for k, n in sources[sources != ""].value_counts().items()},
     }
@@ -331,7 +331,7 @@ def _describe_data(pack: Pack, split: Split, groups: Mapping[str, str]) -> dict[
 def _predict_test(
     teacher: Encoder, pack: Pack, split: Split, probe: LinearProbe, **passes: Any
 ) -> pd.DataFrame:
-    """Lay out the probe's logits of the test pictures as a table of predictions."""
+    """Lay out the probe's logits of the test images as a table of predictions."""
     logits = probe.logits(encode_rows(teacher, pack, rows=split.test, **passes))
     table = pack.dataset.table.iloc[split.test].reset_index(drop=True)
     table = table[["image", "group", "source", "label"]].assign(split="test")

@@ -98,7 +98,7 @@ def draw_responses(card: TeacherCard, *, out: Path) -> list[Path]:
 
 
 def draw_bands(card: TeacherCard, *, out: Path) -> list[Path]:
-    """Draw the recall of the untouched pictures and the class x band matrices."""
+    """Draw the recall of the untouched images and the class x band matrices."""
     drawn = [figures.save_figure(figures.plot_class_recall(card.scores), out / "probe_recall.png")]
     for reader, own in card.class_bands.groupby("reader", sort=False):
         for gain in own["gain"].unique():
@@ -130,7 +130,7 @@ def draw_heat_maps(card: TeacherCard, *, out: Path) -> list[Path]:
             if own[value].isna().all():
                 continue
             first = own.iloc[0]
-            notes = [f"n={first['n']} pictures", f"waves of norm {first['size']:g}, both signs"]
+            notes = [f"n={first['n']} images", f"waves of norm {first['size']:g}, both signs"]
             if value == "error":
                 notes.append(f"untouched: {100 * first['clean_error']:.0f} % wrong")
             who = f" by the {reader}" if value == "error" else ""
@@ -151,7 +151,7 @@ WIDE = 1300  # pixels of an inlined figure: sharp on a fine screen
 SECTIONS: Sequence[tuple[str, str, int, tuple[str, ...]]] = (
     (
         "Ring response",
-        "One frequency ring of the pictures is scaled: how far do features move? Raw, low rings "
+        "One frequency ring of the images is scaled: how far do features move? Raw, low rings "
         "win because they hold most of the energy; per energy changed, the teacher's own "
         "preference is left. No label is needed.",
         2,
@@ -159,27 +159,27 @@ SECTIONS: Sequence[tuple[str, str, int, tuple[str, ...]]] = (
     ),
     (
         "Which class lives in which band",
-        "Recall of test pictures, untouched, and how it changes as one ring is scaled. Of so many "
+        "Recall of test images, untouched, and how it changes as one ring is scaled. Of so many "
         "cells one in twenty gets a frame by chance; a star has survived the correction for all.",
         2,
         ("probe_recall.png", "class_bands*.png"),
     ),
     (
         "How much of the spectrum is needed",
-        "Pictures keep what is below, or above, a cut-off; or only their phases or amplitudes.",
+        "Images keep what is below, or above, a cut-off; or only their phases or amplitudes.",
         2,
         ("ladder*.png", "phases*.png"),
     ),
     (
         "Fourier basis heat map",
-        "A single wave of fixed size is added to each picture, with both signs: bright frequencies "
+        "A single wave of fixed size is added to each image, with both signs: bright frequencies "
         "upset the teacher, or the reader of the classes. Dashed: 0.25 and 0.5 cycles per pixel.",
         2,
         ("heat_map*.png",),
     ),
     (
         "Spectra of classes and sources",
-        "Each picture's contrast ring by ring, averaged over a class or source, and its difference "
+        "Each image's contrast ring by ring, averaged over a class or source, and its difference "
         "from the mean over classes or sources, all of which count the same.",
         2,
         (
@@ -191,7 +191,7 @@ SECTIONS: Sequence[tuple[str, str, int, tuple[str, ...]]] = (
     ),
     (
         "Fingerprint of the source",
-        "How well the energy of one ring tells where a picture comes from, beside its class. A "
+        "How well the energy of one ring tells where an image comes from, beside its class. A "
         "ring that tells the class over all sources, and no longer within each, tells the scanner.",
         1,
         ("source_fingerprint.png",),
@@ -211,20 +211,20 @@ def card_page(card: TeacherCard, *, out: Path) -> Path:
     """
     teacher, data, probing = (card.summary[key] for key in ("teacher", "data", "probing"))
     sections = [
-        {"title": title, "text": _told(title, text, card), "columns": columns, "pictures": pictures}
+        {"title": title, "text": _told(title, text, card), "columns": columns, "images": images}
         for title, text, columns, stems in SECTIONS
-        if (pictures := _pictures(out, stems)) or title.startswith("Fingerprint")
+        if (images := _images(out, stems)) or title.startswith("Fingerprint")
     ]
-    counts = data["pictures"]
+    counts = data["images"]
     facts = {
         "Teacher": ", ".join(
             f"{k} {v}" for k, v in teacher.items() if not isinstance(v, (dict, list))
         ),
-        "Pictures": f"{data['dataset']}, {data['image_size']} px; {counts['train']:,} train, "
+        "Images": f"{data['dataset']}, {data['image_size']} px; {counts['train']:,} train, "
         f"{counts['val']:,} validation, {counts['test']:,} test",
         "Protocol": data["protocol"],
-        "Ring response": f"{probing['pictures']} validation pictures, gains {probing['gains']}",
-        "Changed test pictures": f"{probing['per_class']} of each class at most"
+        "Ring response": f"{probing['images']} validation images, gains {probing['gains']}",
+        "Changed test images": f"{probing['per_class']} of each class at most"
         if probing["per_class"]
         else "all",
         "Arithmetic": probing["precision"],
@@ -266,7 +266,7 @@ def findings(card: TeacherCard) -> list[str]:
     if "low" in score:
         told.append(
             f"A linear probe reaches a balanced accuracy of {score['value']:.3f} "
-            f"({score['low']:.3f} to {score['high']:.3f}) on untouched test pictures."
+            f"({score['low']:.3f} to {score['high']:.3f}) on untouched test images."
         )
     for reader, own in card.class_bands.groupby("reader", sort=False):
         classes = own[own["scope"] == "class"]
@@ -312,7 +312,7 @@ def _told(title: str, text: str, card: TeacherCard) -> str:
     return text
 
 
-def _pictures(folder: Path, stems: Sequence[str]) -> list[dict[str, str]]:
+def _images(folder: Path, stems: Sequence[str]) -> list[dict[str, str]]:
     files = [path for stem in stems for path in sorted(folder.glob(stem))]
     return [
         {
@@ -357,13 +357,13 @@ def comparison_page(
             "text": "Drift per energy changed, relative to each teacher's own mean ring: what is "
             "left is the shape of its preference.",
             "columns": 2,
-            "pictures": _pictures(out, ("preferences_gain*.png", "distances.png")),
+            "images": _images(out, ("preferences_gain*.png", "distances.png")),
         },
         {
             "title": "Which class lives in which band",
             "text": "Read by a linear probe on each teacher, all with one scale of colours.",
             "columns": 1,
-            "pictures": _pictures(out, ("class_bands*.png",)),
+            "images": _images(out, ("class_bands*.png",)),
         },
     ]
     for title, text, _, stems in SECTIONS:
@@ -371,7 +371,7 @@ def comparison_page(
             columns = [
                 [
                     dict(item, caption=f"{name}: {item['caption']}")
-                    for item in _pictures(folder, stems)
+                    for item in _images(folder, stems)
                 ]
                 for name, folder in folders.items()
             ]
@@ -380,7 +380,7 @@ def comparison_page(
                 # A figure lies in another folder, so it is shown and not linked to.
                 linked = [dict(item, file="") for item in rows]
                 sections.append(
-                    {"title": title, "text": text, "columns": len(folders), "pictures": linked}
+                    {"title": title, "text": text, "columns": len(folders), "images": linked}
                 )
     names = list(folders)
     return _write(
@@ -402,7 +402,7 @@ _WHOLE = "all classes"
 
 @dataclass(frozen=True)
 class Comparison_compare_pages:
-    """Tables of several methods on the same test pictures, all by the names of `evaluation`.
+    """Tables of several methods on the same test images, all by the names of `evaluation`.
 
     Attributes:
         runs: Finished and unfinished ones.
@@ -487,7 +487,7 @@ def write_comparison_page(comparison: Comparison_compare_pages, *, out: Path, co
             dropped=comparison.dropped,
             headline=as_headline(_in_points(comparison.headline), form="{:.1f}"),
             differences=_difference_tables(comparison.differences),
-            pictures=_draw(comparison, out=out),
+            images=_draw(comparison, out=out),
             runs=as_headline(runs.drop(columns="protocol").replace("", "-")),
             facts=_facts(comparison.runs, command=command),
             files=files,
@@ -567,13 +567,13 @@ def _draw(comparison: Comparison_compare_pages, *, out: Path) -> list[dict[str, 
         "class_recall": figures.plot_class_recall(levels),
         "class_differences": figures.plot_comparison(differences, scopes=("class",)),
     }
-    pictures = []
+    images = []
     for stem, ax in drawn.items():
         path = figures.save_figure(ax, out / f"{stem}.png")
         caption = stem.replace("_", " ")
         image = thumbnail(path, width=COMPARE_PAGES_WIDE)
-        pictures.append({"file": path.name, "caption": caption, "image": image})
-    return pictures
+        images.append({"file": path.name, "caption": caption, "image": image})
+    return images
 
 
 def _facts(runs: Sequence[Run], *, command: str) -> Mapping[str, str]:
@@ -626,17 +626,17 @@ PARTS = "heat_map_parts"
 
 
 def ask_teacher(config: ProbeConfig, *, out: Path | None = None) -> TeacherCard:
-    """Open pictures and teacher as a config says, and probe.
+    """Open images and teacher as a config says, and probe.
 
     Args:
-        config: Pictures, teacher, and how each instrument is set.
+        config: Images, teacher, and how each instrument is set.
         out: Folder in which a heat map keeps what is measured so far; None keeps nothing.
 
     Returns:
         The card.
 
     Raises:
-        InputError: If pictures, teacher, student or knobs are wrong.
+        InputError: If images, teacher, student or knobs are wrong.
     """
     import torch  # late: the command line waits for it only here
 
@@ -667,13 +667,13 @@ def ask_teacher(config: ProbeConfig, *, out: Path | None = None) -> TeacherCard:
 def read_student(
     run_dir: Path | str, *, split_fingerprint: str, image_size: int, device: str = "cpu"
 ) -> Reader:
-    """Load the trained student of a run, if it can be asked on these pictures.
+    """Load the trained student of a run, if it can be asked on these images.
 
     Args:
         run_dir: Its run folder.
         split_fingerprint: Of the split that is probed; another one could put the student's
-            training pictures into the test part.
-        image_size: Side of the pictures that are probed, pixels.
+            training images into the test part.
+        image_size: Side of the images that are probed, pixels.
         device: Where to compute.
 
     Returns:
@@ -696,7 +696,7 @@ def read_student(
     trained = TrainConfig.from_mapping(run.config)
     if trained.image_size != image_size:
         raise InputError(
-            f"student_run: {run_dir}: reads pictures of {trained.image_size} px, got {image_size}; "
+            f"student_run: {run_dir}: reads images of {trained.image_size} px, got {image_size}; "
             f"probe with image_size={trained.image_size}"
         )
     student = run.student().to(device)
@@ -727,7 +727,7 @@ def write_comparison(folders: Sequence[Path], *, out: Path, seed: int = 0) -> Pa
     """Compare cards and write tables, figures and a page.
 
     Args:
-        folders: Of `fopro probe`, two or more, on the same pictures for distances.
+        folders: Of `fopro probe`, two or more, on the same images for distances.
         out: Folder for the comparison.
         seed: Of its resamples.
 

@@ -40,10 +40,10 @@ _STEPS = ((560, 86, 9_000), (420, 80, 6_500), (320, 76, 4_500), (240, 70, 0), (1
 
 
 def thumbnail(path: Path | str, *, width: int = 560, quality: int = 86) -> str:
-    """Shrink a picture and write it as a ``data:`` address.
+    """Shrink an image and write it as a ``data:`` address.
 
     Args:
-        path: Picture file.
+        path: Image file.
         width: Largest width, pixels; twice what the page shows, for fine screens.
         quality: Of WebP, 1 to 100.
 
@@ -59,7 +59,7 @@ def thumbnail(path: Path | str, *, width: int = 560, quality: int = 86) -> str:
 
 
 def as_address(webp: bytes) -> str:
-    """Write the bytes of a WebP picture as a ``data:`` address.
+    """Write the bytes of a WebP image as a ``data:`` address.
 
     Example:
         >>> as_address(b"abc")
@@ -68,23 +68,23 @@ def as_address(webp: bytes) -> str:
     return "data:image/webp;base64," + base64.b64encode(webp).decode()
 
 
-def shrink(picture: bytes, *, width: int, quality: int) -> bytes:
-    """Encode a picture anew as WebP, on white where it is transparent.
+def shrink(image: bytes, *, width: int, quality: int) -> bytes:
+    """Encode an image anew as WebP, on white where it is transparent.
 
     Args:
-        picture: Bytes of a picture file.
-        width: Largest width and height, pixels; a smaller picture keeps its size.
+        image: Bytes of an image file.
+        width: Largest width and height, pixels; a smaller image keeps its size.
         quality: Of WebP, 1 to 100.
 
     Returns:
         Bytes of the WebP file.
 
     Raises:
-        OSError: If this is no picture that can be read.
+        OSError: If this is no image that can be read.
     """
     from PIL import Image
 
-    with Image.open(io.BytesIO(picture)) as opened:
+    with Image.open(io.BytesIO(image)) as opened:
         small = opened.convert("RGBA")
     small.thumbnail((width, width), Image.Resampling.LANCZOS, reducing_gap=3.0)
     paper = Image.new("RGBA", small.size, "white")
@@ -94,22 +94,22 @@ def shrink(picture: bytes, *, width: int, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def small_pictures(
+def small_images(
     paths: Sequence[Path], *, folder: Path | None = None, budget: int = BUDGET
 ) -> dict[Path, str]:
-    """Shrink the pictures of a page so far that all together stay within a budget.
+    """Shrink the images of a page so far that all together stay within a budget.
 
     Args:
-        paths: Picture files.
+        paths: Image files.
         folder: Where thumbnails are kept for the next time, in ``.thumbnails``, and those of
-            pictures that are gone are removed; None keeps nothing.
+            images that are gone are removed; None keeps nothing.
         budget: Bytes of all addresses together, held unless even the smallest are too many.
 
     Returns:
-        A ``data:`` address for each path; empty where the file is no picture.
+        A ``data:`` address for each path; empty where the file is no image.
 
     Example:
-        >>> small_pictures([])
+        >>> small_images([])
         {}
     """
     share = budget // max(1, len(paths)) * 3 // 4  # base64 makes four characters of three bytes
@@ -135,12 +135,12 @@ def _kept_or_made(path: Path, kept: Path | None, share: int) -> bytes:
 
     if kept is not None and kept.is_file():
         return kept.read_bytes()
-    picture = path.read_bytes()
+    image = path.read_bytes()
     for width, quality, least in _STEPS:
         if share < least:
             continue
         try:
-            made = shrink(picture, width=width, quality=quality)
+            made = shrink(image, width=width, quality=quality)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return b""
         if len(made) <= share:
@@ -165,7 +165,7 @@ def fit(
     """Shrink what is too much for one page.
 
     Nothing is changed while all figures together stay within the budget. Otherwise the large ones
-    become WebP pictures of fewer pixels, each a link to the whole figure beside the page. A text
+    become WebP images of fewer pixels, each a link to the whole figure beside the page. A text
     output that is very long loses its middle, and says how much.
 
     Args:
@@ -203,7 +203,7 @@ def fit(
 
 
 def _figure(output: Any) -> tuple[str, str] | None:
-    """Return kind and text of an output's picture, if that is what the page would show."""
+    """Return kind and text of an output's image, if that is what the page would show."""
     data = output.get("data", {})
     if "text/html" in data or "image/svg+xml" in data:
         return None
@@ -215,7 +215,7 @@ def _shrunk(whole: bytes, share: int) -> str:
     for width, quality in _FITTING_STEPS:
         try:
             small = as_address(shrink(whole, width=width, quality=quality))
-        except OSError:  # no picture that Pillow knows: the page shows it as it is
+        except OSError:  # no image that Pillow knows: the page shows it as it is
             return ""
         if len(small) <= share:
             break
@@ -761,12 +761,12 @@ def _figures(
 ) -> tuple[list[dict[str, str]], dict[str, list[dict[str, str]]]]:
     """Lay out the thumbnails; those of an entry with several nodes are folded away."""
     files = {node.name: sorted((out / node.folder).glob("*.png"), key=_age) for node in nodes}
-    small = small_pictures([path for found in files.values() for path in found], folder=out)
+    small = small_images([path for found in files.values() for path in found], folder=out)
     entries = [node.entry for node in report.nodes]
     figures: list[dict[str, str]] = []
     folded: dict[str, list[dict[str, str]]] = {}
     for node in nodes:
-        pictures = [
+        images = [
             {
                 "file": f"{node.folder}/{path.name}",
                 "caption": path.stem.replace("_", " ").replace("-", " "),
@@ -777,9 +777,9 @@ def _figures(
             for path in files[node.name]
         ]
         if entries.count(node.entry) == 1:
-            figures += pictures
-        elif pictures:
-            folded.setdefault(node.entry, []).extend(pictures)
+            figures += images
+        elif images:
+            folded.setdefault(node.entry, []).extend(images)
     return figures, folded
 
 
@@ -850,7 +850,7 @@ def make_gallery(
             removed.
         chosen: ``NODE/FILE`` or ``FILE``, with ``*`` for any letters; empty takes what is usual,
             and nothing of an entry that has several notebooks.
-        limit: Largest size of a picture, kB.
+        limit: Largest size of an image, kB.
 
     Returns:
         Path of the gallery's ``README.md``; ``manifest.json`` beside it says the same as data.
@@ -951,16 +951,16 @@ def _fits(name: str, path: Path, pattern: str) -> bool:
 
 
 def _copy(source: Path, target: Path, *, limit: int) -> int:
-    """Copy a file, a picture within the limit; return the new width in pixels, 0 if it kept its."""
+    """Copy a file, an image within the limit; return the new width in pixels, 0 if it kept its."""
     from PIL import Image
 
     content, width = source.read_bytes(), 0
     if source.suffix == ".png" and len(content) > limit:
         with Image.open(source) as opened:
-            picture = opened.convert("RGB")
-        for width in (picture.width, *(w for w in _WIDTHS if w < picture.width)):
-            height = round(picture.height * width / picture.width)
-            smaller = picture.resize((width, height), Image.Resampling.LANCZOS)
+            image = opened.convert("RGB")
+        for width in (image.width, *(w for w in _WIDTHS if w < image.width)):
+            height = round(image.height * width / image.width)
+            smaller = image.resize((width, height), Image.Resampling.LANCZOS)
             stream = io.BytesIO()
             smaller.quantize(256, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
             content = stream.getvalue()
@@ -971,7 +971,7 @@ def _copy(source: Path, target: Path, *, limit: int) -> int:
                 f"{source}: takes {len(content) / 1000:.0f} kB at {width} px, more than the "
                 f"{limit / 1000:.0f} allowed; give a larger --limit"
             )
-        width = width if width < picture.width else 0
+        width = width if width < image.width else 0
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
     return width

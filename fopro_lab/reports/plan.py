@@ -28,7 +28,7 @@ from graphlib import CycleError, TopologicalSorter
 from fopro_lab.config import ProbeConfig, TrainConfig
 from dataclasses import dataclass
 from fopro_lab.config import DataConfig, TrainConfig
-from fopro_lab.data.benchmarks import SAME_PICTURES, benchmark_place
+from fopro_lab.data.benchmarks import SAME_IMAGES, benchmark_place
 from fopro_lab.data.split_rules import PARTS
 from fopro_lab.data.published_splits import find_split_files
 from fopro_lab.data.fetch import data_folder, fetched_place, find_source
@@ -851,7 +851,7 @@ _TEACHERLESS = ("ce", "bsm")  # methods that never load one
 _OWN_FILES = {
     "student_weights": "weights that the student starts from",
     "prompt_file": "saved prompt",
-    "natural": "natural pictures",
+    "natural": "natural images",
 }
 
 
@@ -886,7 +886,7 @@ def missing_inputs(values: Mapping[str, Any]) -> list[Missing]:
 
     Returns:
         Data set, files of a published split, the teacher's weights (unless the method has no
-        teacher), the student's, a saved prompt and natural pictures, as far as they are absent.
+        teacher), the student's, a saved prompt and natural images, as far as they are absent.
 
     Raises:
         InputError: If a value is no knob's.
@@ -928,14 +928,14 @@ def _dataset(config: DataConfig) -> Missing | None:
             return None
     except InputError:
         try:
-            source = find_source(SAME_PICTURES.get(name, name))
+            source = find_source(SAME_IMAGES.get(name, name))
         except InputError:  # no MedMNIST of this name: told as a path
             pass
         else:
             place = data_folder() / source.folder
             way = f"{_fetch(source.name)}, or --set dataset=FOLDER"
             return Missing(what, str(place), way)
-    return Missing(what, name, "give the pictures' folder or CSV: --set dataset=PATH")
+    return Missing(what, name, "give the images' folder or CSV: --set dataset=PATH")
 
 
 def _split_files(config: DataConfig) -> Missing | None:

@@ -1281,7 +1281,7 @@ class Steps:
     """How many steps a training takes.
 
     Attributes:
-        student: Steps of the student; None if the pictures cannot be counted.
+        student: Steps of the student; None if the images cannot be counted.
         prompt: Steps of the prompt, at most.
 
     Example:
@@ -1357,8 +1357,8 @@ def dry_run(
     """Check all that `run_plan` checks before it starts, and go on where it would stop.
 
     Data and weights that are not here are listed, all of them. Nothing is executed or written.
-    Of the cost only what is known is told: steps, if the pictures can be counted, and how long
-    the notebooks took in an earlier report of the same folder. Pictures that cannot be read are
+    Of the cost only what is known is told: steps, if the images can be counted, and how long
+    the notebooks took in an earlier report of the same folder. Images that cannot be read are
     first noticed when they are packed, so they are counted here.
 
     Args:
@@ -1418,7 +1418,7 @@ def _check_writable(out: Path) -> None:
 
 
 class _Counted:
-    """Training pictures of each data set and split, counted once; and what went wrong with it."""
+    """Training images of each data set and split, counted once; and what went wrong with it."""
 
     def __init__(self) -> None:
         self.known: dict[DataConfig, int | None] = {}
@@ -1455,7 +1455,7 @@ def _steps(values: Mapping[str, Any], counted: _Counted) -> Steps | None:
 def _prompt_steps(config: TrainConfig) -> int:
     from fopro_lab.training.train_prompt import explores
 
-    return config.explore_steps * sum(explores(config, epoch) for epoch in range(config.epochs))
+    return config.prompt_steps * sum(explores(config, epoch) for epoch in range(config.epochs))
 
 
 def _varying(node: Node, nodes: Sequence[Node]) -> dict[str, Any]:
@@ -1515,7 +1515,7 @@ def _cost(nodes: Sequence[PlannedNode], out: Path) -> list[str]:
     if training:
         told = [f"{sum(known):,} training steps in {len(known)} notebooks"] if known else []
         unknown = len(training) - len(known)
-        told += [f"unknown for {unknown}, whose pictures cannot be counted"] if unknown else []
+        told += [f"unknown for {unknown}, whose images cannot be counted"] if unknown else []
         told += [f"at most {prompt:,} prompt steps"] if prompt else []
         lines.append(f"steps: {', '.join(told)}")
     known_records = [each.last for each in to_do if each.last is not None]

@@ -32,8 +32,8 @@ def balanced_softmax_loss(
 
     Args:
         logits: ``(B, K)``.
-        labels: ``(B,)``, integers in [0, K), or ``(B, K)``, shares of mixed pictures.
-        class_counts: ``(K,)``, pictures drawn of each class, each above 0: the training pictures,
+        labels: ``(B,)``, integers in [0, K), or ``(B, K)``, shares of mixed images.
+        class_counts: ``(K,)``, images drawn of each class, each above 0: the training images,
             if each is drawn once.
         label_smoothing: Share of every label that is spread evenly over the K classes, 0 to 1. The
             counts stay in the logits: it is the label that is smoothed, not the prior.
@@ -43,7 +43,7 @@ def balanced_softmax_loss(
 
     Raises:
         ShapeError: If ``class_counts`` has not one number a class.
-        InputError: If a class has no training picture, and the counts are on the CPU: its logarithm
+        InputError: If a class has no training image, and the counts are on the CPU: its logarithm
             is minus infinity.
 
     Source: Ren et al., Balanced Meta-Softmax, NeurIPS 2020, eq. 4.
@@ -104,8 +104,8 @@ def distillation_loss(
     ``CE(a + log n, y) + CE(b + log n, y) + weight * mean(2 - 2 cos(q, f(x')))``
 
     Args:
-        output: The student's, on the picture as it is.
-        features: The teacher's, on the prompted picture, ``(B, D)``; no gradient flows into them.
+        output: The student's, on the image as it is.
+        features: The teacher's, on the prompted image, ``(B, D)``; no gradient flows into them.
         labels: As in `balanced_softmax_loss`.
         class_counts: As in `balanced_softmax_loss`.
         weight: Lambda, dimensionless, 3 in the release.
@@ -176,10 +176,10 @@ class TaskHead(nn.Module):
 
 
 def confidence_loss(logits: Tensor) -> Tensor:
-    """Entropy of each picture's prediction, minus the entropy of the mean prediction.
+    """Entropy of each image's prediction, minus the entropy of the mean prediction.
 
-    Low where the teacher is sure of each picture and the batch still spreads over its classes;
-    without the second term the prompt would turn every picture into one class.
+    Low where the teacher is sure of each image and the batch still spreads over its classes;
+    without the second term the prompt would turn every image into one class.
 
     Args:
         logits: Of the teacher's own head, ``(B, K)``.
@@ -203,10 +203,10 @@ def task_loss(features: Tensor, *, head: TaskHead, labels: Tensor, class_counts:
     """Balanced softmax of a linear head on the prompted features: the label-aware objective.
 
     Args:
-        features: The teacher's, on prompted pictures, ``(B, D)``.
+        features: The teacher's, on prompted images, ``(B, D)``.
         head: Trained together with the prompt.
         labels: ``(B,)``.
-        class_counts: ``(K,)``, training pictures a class.
+        class_counts: ``(K,)``, training images a class.
 
     Returns:
         Scalar, nats.
@@ -224,9 +224,9 @@ def disagreement_loss(student: Student, images: Tensor, features: Tensor) -> Ten
     """Minus the EKD distance between the student and the prompted teacher (AKD).
 
     Args:
-        student: Frozen for the while, in evaluation mode; it sees the picture as it is.
+        student: Frozen for the while, in evaluation mode; it sees the image as it is.
         images: ``(B, 3, H, W)`` in [0, 1], at the student's size.
-        features: The teacher's, on prompted pictures, ``(B, D)``.
+        features: The teacher's, on prompted images, ``(B, D)``.
 
     Returns:
         Scalar in [-4, 0].
@@ -248,7 +248,7 @@ def disagreement_loss(student: Student, images: Tensor, features: Tensor) -> Ten
 
 
 def identity_loss(gain: Tensor) -> Tensor:
-    """Mean of ``(log G)^2``: how far the prompt is from leaving the picture alone.
+    """Mean of ``(log G)^2``: how far the prompt is from leaving the image alone.
 
     Args:
         gain: Positive, any shape.

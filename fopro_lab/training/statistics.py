@@ -1,4 +1,4 @@
-"""What a teacher expects of natural pictures: statistics inside it, and where they come from."""
+"""What a teacher expects of natural images: statistics inside it, and where they come from."""
 
 import io
 import zipfile
@@ -27,30 +27,30 @@ LEAVES = 600  # cover every pixel many times over
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def natural_pictures(count: int, *, size: int, folder: str = "") -> tuple[Tensor, str]:
-    """Read or generate pictures that stand for natural ones.
+def natural_images(count: int, *, size: int, folder: str = "") -> tuple[Tensor, str]:
+    """Read or generate images that stand for natural ones.
 
     Args:
         count: How many, at most.
         size: Side, pixels.
-        folder: Folder or zip, searched for pictures in all its subfolders, ``count`` taken at even
+        folder: Folder or zip, searched for images in all its subfolders, ``count`` taken at even
             distances; empty generates them.
 
     Returns:
         ``(N, 3, size, size)`` in [0, 1], and what they are, for cards.
 
     Raises:
-        InputError: If the folder or zip holds fewer than two pictures, or one is damaged.
+        InputError: If the folder or zip holds fewer than two images, or one is damaged.
 
     Example:
-        >>> images, source = natural_pictures(4, size=32)
+        >>> images, source = natural_images(4, size=32)
         >>> images.shape, source[:20]
-        (torch.Size([4, 3, 32, 32]), '4 generated pictures')
+        (torch.Size([4, 3, 32, 32]), '4 generated images')
     """
     if not folder:
-        images = generated_pictures(count, size=size)
+        images = generated_images(count, size=size)
         return images, (
-            f"{count} generated pictures of {size} px with the stored colours and spectrum of "
+            f"{count} generated images of {size} px with the stored colours and spectrum of "
             "natural ones, no photographs"
         )
     path = Path(folder).expanduser()
@@ -58,27 +58,27 @@ def natural_pictures(count: int, *, size: int, folder: str = "") -> tuple[Tensor
     chosen = [
         names[place] for place in np.linspace(0, len(names) - 1, min(count, len(names)), dtype=int)
     ]
-    pictures, enlarged = [], 0
+    stacked, enlarged = [], 0
     for name, content in _contents(path, chosen):
         try:
-            picture = Image.open(io.BytesIO(content)).convert("RGB")
+            image = Image.open(io.BytesIO(content)).convert("RGB")
         except OSError as error:
-            raise InputError(f"natural: {name}: expected a picture, got {error}") from None
-        enlarged += min(picture.size) < size
-        pixels = _centre(np.asarray(picture))
-        pictures.append(resize_square(pixels, size=size, interpolation="bilinear"))
-    stack = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+            raise InputError(f"natural: {name}: expected an image, got {error}") from None
+        enlarged += min(image.size) < size
+        pixels = _centre(np.asarray(image))
+        stacked.append(resize_square(pixels, size=size, interpolation="bilinear"))
+    stack = torch.from_numpy(np.stack(stacked)).permute(0, 3, 1, 2).float() / 255
     note = f", {enlarged} of them enlarged, so without their top frequencies" if enlarged else ""
-    return stack, f"{len(stack)} natural pictures of {path.name} at {size} px{note}"
+    return stack, f"{len(stack)} natural images of {path.name} at {size} px{note}"
 
 
-def generated_pictures(count: int, *, size: int, seed: int = 0) -> Tensor:
+def generated_images(count: int, *, size: int, seed: int = 0) -> Tensor:
     """Throw leaves on each other and give them the stored colours and spectrum.
 
     Args:
         count: How many.
         size: Side, pixels.
-        seed: Another seed, other pictures.
+        seed: Another seed, other images.
 
     Returns:
         ``(count, 3, size, size)`` in [0, 1].
@@ -86,8 +86,8 @@ def generated_pictures(count: int, *, size: int, seed: int = 0) -> Tensor:
     Source: dead leaves (Lee, Mumford, Huang, IJCV 2001), radii with density ``r^-3``.
 
     Example:
-        >>> pictures = generated_pictures(2, size=16)
-        >>> pictures.shape, bool(((pictures >= 0) & (pictures <= 1)).all())
+        >>> images = generated_images(2, size=16)
+        >>> images.shape, bool(((images >= 0) & (images <= 1)).all())
         (torch.Size([2, 3, 16, 16]), True)
     """
     with as_file(STORED) as path:
@@ -111,10 +111,10 @@ def generated_pictures(count: int, *, size: int, seed: int = 0) -> Tensor:
 
 
 def measure_natural(images: Tensor) -> dict[str, Tensor]:
-    """Measure what is stored: colours between and within pictures, and energy by ring.
+    """Measure what is stored: colours between and within images, and energy by ring.
 
     Args:
-        images: Natural pictures, ``(N, 3, S, S)`` in [0, 1].
+        images: Natural images, ``(N, 3, S, S)`` in [0, 1].
 
     Returns:
         ``mean (3,)``, ``between`` and ``within`` ``(3, 3)``, ``energy (3, rings)``, ``edges``.
@@ -162,10 +162,10 @@ def _names(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             found = archive.namelist()
     else:
-        raise InputError(f"natural: expected a folder or a zip of pictures, got '{path}'")
+        raise InputError(f"natural: expected a folder or a zip of images, got '{path}'")
     names = sorted(name for name in found if name.lower().endswith(SUFFIXES))
     if len(names) < 2:
-        raise InputError(f"natural: expected two or more pictures in {path}, got {len(names)}")
+        raise InputError(f"natural: expected two or more images in {path}, got {len(names)}")
     return names
 
 
@@ -186,9 +186,9 @@ def _centre(pixels: np.ndarray) -> np.ndarray:
     return pixels[top : top + side, left : left + side]
 
 
-PICTURES = 128  # stand for natural ones where a teacher kept no statistics of them
+IMAGES = 128  # stand for natural ones where a teacher kept no statistics of them
 BATCH = 32
-# Of a layer's mean variance; a channel that natural pictures hardly move would decide alone.
+# Of a layer's mean variance; a channel that natural images hardly move would decide alone.
 FLOOR = 1e-3
 
 
@@ -286,23 +286,23 @@ def watched(teacher: Teacher, layers: tuple[nn.Module, ...]) -> Iterator[list[Mo
 
 
 def reference_of(teacher: Teacher, *, natural: str = "", size: int = 64) -> Reference:
-    """Find out what a teacher expects of natural pictures.
+    """Find out what a teacher expects of natural images.
 
     Batch norms kept it while the teacher was trained. A teacher without them (a ViT) is shown
-    natural pictures, and the statistics of the tokens before each layer norm are taken, or those
+    natural images, and the statistics of the tokens before each layer norm are taken, or those
     of its features where it has no such layer either.
 
     Args:
         teacher: Frozen.
-        natural: Folder or zip of natural pictures; empty generates some, see
+        natural: Folder or zip of natural images; empty generates some, see
             `fopro_lab.training.statistics`. Not read for a teacher with batch norms.
-        size: Side of the natural pictures, pixels: that of those which will be compared.
+        size: Side of the natural images, pixels: that of those which will be compared.
 
     Returns:
         The reference; its ``source`` belongs on every card that shows a distance.
 
     Raises:
-        InputError: If there are no natural pictures in ``natural``.
+        InputError: If there are no natural images in ``natural``.
 
     Example:
         >>> from fopro_lab.models import load_teacher
@@ -319,7 +319,7 @@ def reference_of(teacher: Teacher, *, natural: str = "", size: int = 64) -> Refe
         source = f"running statistics of its {len(norms)} batch norms"
         return Reference(source, tuple(norms), tuple(expected), tuple(floors))
     layers: tuple[nn.Module, ...] = tuple(teacher.layer_norms()) or (teacher.body,)
-    images, origin = natural_pictures(PICTURES, size=size, folder=natural)
+    images, origin = natural_images(IMAGES, size=size, folder=natural)
     sums: list[list[Moments]] = []
     with torch.no_grad(), watched(teacher, layers) as measured:
         for part in images.to(teacher.mean.device).split(BATCH):
@@ -341,7 +341,7 @@ def natural_distance(
     prompt: FourierPrompt | None = None,
     reference: Reference | None = None,
 ) -> float:
-    """Measure how far pictures are from what the teacher expects of natural ones.
+    """Measure how far images are from what the teacher expects of natural ones.
 
     Args:
         teacher: Frozen.

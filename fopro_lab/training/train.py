@@ -104,7 +104,7 @@ from fopro_lab.training.train_prompt import (
 
 
 def synchronised(network: nn.Module, *, device: torch.device) -> nn.Module:
-    """Let every batch norm of a network see the pictures of all processes.
+    """Let every batch norm of a network see the images of all processes.
 
     Args:
         network: Changed in place; its parameters and the names of its state stay.
@@ -199,7 +199,7 @@ def _whole_statistics(values: Tensor) -> tuple[int, Tensor, Tensor]:
 
 
 class _Normalise(torch.autograd.Function):
-    """``(x - mean) * factor``, where both depend on the pictures of all processes."""
+    """``(x - mean) * factor``, where both depend on the images of all processes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, count: int, mean: Tensor, factor: Tensor) -> Tensor:
@@ -608,7 +608,7 @@ class Processes:
             yield
 
     def share(self, count: int) -> Share:
-        """Say which stretch of some pictures is this process's.
+        """Say which stretch of some images is this process's.
 
         Example:
             >>> [Processes(rank, 2).share(5)[:2] for rank in (0, 1)]
@@ -962,7 +962,7 @@ def build_schedule(
 
     Example:
         >>> optimiser = SGD([Parameter()], lr=1.0)
-        >>> config = StepConfig(schedule="multi-step", rate_milestones=(1,))
+        >>> config = StepConfig(schedule="multi-step", lr_milestones=(1,))
         >>> schedule = build_schedule(optimiser, config, epochs=2, epoch_steps=2)
         >>> rates = []
         >>> for _ in range(4):
@@ -972,7 +972,7 @@ def build_schedule(
         >>> rates
         [1.0, 1.0, 0.1, 0.1]
     """
-    warmup = math.ceil(config.rate_warmup * epoch_steps)
+    warmup = math.ceil(config.lr_warmup * epoch_steps)
     if config.schedule == "constant" and not warmup:
         return None
     after = _after_warmup(optimiser, config, warmup, epochs * epoch_steps, epoch_steps)
@@ -987,11 +987,11 @@ def _after_warmup(
 ) -> LRScheduler:
     if config.schedule == "cosine":
         # The last step, not one past it, has the floor's rate; a single step has the full one.
-        left, floor = max(1, steps - 1 - warmup), config.rate_floor * config.learning_rate
+        left, floor = max(1, steps - 1 - warmup), config.lr_floor * config.learning_rate
         return CosineAnnealingLR(optimiser, T_max=left, eta_min=floor)
     if config.schedule == "multi-step":
-        places = [epoch * epoch_steps - warmup for epoch in config.rate_milestones]
-        return MultiStepLR(optimiser, places, gamma=config.rate_factor)
+        places = [epoch * epoch_steps - warmup for epoch in config.lr_milestones]
+        return MultiStepLR(optimiser, places, gamma=config.lr_factor)
     return LambdaLR(optimiser, lambda _: 1.0)
 
 
@@ -1027,7 +1027,7 @@ def build_actors(config: TrainConfig, *, class_counts: np.ndarray, device: torch
 
     Args:
         config: Of the run.
-        class_counts: ``(K,)``, training pictures a class.
+        class_counts: ``(K,)``, training images a class.
         device: Where to compute.
 
     Returns:
@@ -1069,7 +1069,7 @@ def build_prompt(config: PromptConfig, *, size: int, seed: int) -> FourierPrompt
 
     Args:
         config: Its form, resolution and bound; a `TrainConfig` may name a file instead.
-        size: Side of the pictures it will see, pixels.
+        size: Side of the images it will see, pixels.
         seed: Of a network's weights.
 
     Raises:
@@ -1106,7 +1106,7 @@ def prompted(
     *,
     generator: torch.Generator,
     places: torch.Generator | None = None,
-    per_picture: bool = False,
+    per_image: bool = False,
     share: Share | None = None,
 ) -> Tensor:
     """Put the prompt, or its random control, before the teacher; no gradient flows.
@@ -1117,8 +1117,8 @@ def prompted(
         generator: Source of the prompt's noise.
         places: Source of the places that its gains are moved to; None leaves them. Seeded alike
             for every batch, all of them get the same places.
-        per_picture: Draw places for each picture.
-        share: Stretch of a batch that the pictures are; None is all of it.
+        per_image: Draw places for each image.
+        share: Stretch of a batch that the images are; None is all of it.
 
     Returns:
         ``(B, 3, H, W)``, not clipped.
@@ -1132,9 +1132,7 @@ def prompted(
     gain = prompt.gain(images, generator, share=share)
     if places is not None:
         size = (images.shape[2], images.shape[3])
-        gain = random_gain_like(
-            prompt, gain, places, size=size, per_picture=per_picture, share=share
-        )
+        gain = random_gain_like(prompt, gain, places, size=size, per_image=per_image, share=share)
     return scale_spectrum(images, gain)
 
 
@@ -1148,7 +1146,7 @@ def places_of(config: TrainConfig, noise: torch.Generator) -> torch.Generator:
     Returns:
         A generator; for one arrangement newly seeded, so that each batch draws the same.
     """
-    if config.random_gains == "per-picture":
+    if config.random_gains == "per-image":
         return noise
     return generator_for(config.seed, purpose="places of the control")
 
@@ -1183,9 +1181,9 @@ class Stage:
         actors: Networks, on the device.
         student: The student as the fabric wraps it.
         optimiser: As the fabric wraps it.
-        packed: Pictures.
+        packed: Images.
         rows: Training rows.
-        class_counts: ``(K,)``, training pictures, float, on the device.
+        class_counts: ``(K,)``, training images, float, on the device.
         val_rows: Validation rows, which check a prompt; None checks none.
         schedule: Of the learning rate; None where that never changes.
         average: Of the student's weights; None keeps none.
@@ -1209,7 +1207,7 @@ class Stage:
 
     @property
     def batch_size(self) -> int:
-        """Pictures a batch, of all processes: no more than there are, and as many for each."""
+        """Images a batch, of all processes: no more than there are, and as many for each."""
         size = min(self.config.batch_size, len(self.rows))
         return size - size % self.processes.world_size
 
@@ -1251,7 +1249,7 @@ def build_stage(
 
     Args:
         config: Of the run.
-        packed: The pictures.
+        packed: The images.
         split: Which train, and which validate.
         started: Device and processes; None chooses them now.
 
@@ -1259,17 +1257,17 @@ def build_stage(
         The stage before its first epoch.
 
     Raises:
-        InputError: If there are fewer pictures than processes, or as `start` and `build_actors`.
+        InputError: If there are fewer images than processes, or as `start` and `build_actors`.
     """
     fabric, processes = started or start(config)
     if len(split.train) < processes.world_size:
         raise InputError(
-            f"training: {len(split.train)} pictures cannot be shared by {processes.world_size} "
+            f"training: {len(split.train)} images cannot be shared by {processes.world_size} "
             "processes; start fewer"
         )
     if not config.sync_batch_norm and len(split.train) < 2 * processes.world_size:
         raise InputError(
-            f"training: {len(split.train)} pictures give {processes.world_size} processes less "
+            f"training: {len(split.train)} images give {processes.world_size} processes less "
             "than 2 each; start fewer, or use sync_batch_norm=true"
         )
     counts = split.class_counts(packed.dataset)
@@ -1303,7 +1301,7 @@ def set_stage(
         config: Of the run; what made the actors is not read again.
         fabric: Device and precision.
         actors: On the device.
-        packed: The pictures.
+        packed: The images.
         rows: Which train.
         class_counts: ``(K,)``, of these.
         val_rows: Which check a prompt.
@@ -1355,7 +1353,7 @@ def _encoder(config: TrainConfig, teacher: Teacher | None, *, tell: bool) -> Tea
 class Position:
     """Where an epoch stands between two of its steps, its exploration behind it.
 
-    Order and augmentation of its pictures follow from seed, epoch and ``batch`` alone.
+    Order and augmentation of its images follow from seed, epoch and ``batch`` alone.
 
     Attributes:
         chance: Says which batches are prompted.
@@ -1445,7 +1443,7 @@ class SkippedStep(NamedTuple):
         epoch: Counted from 0.
         batch: The first of its batches, from 0.
         broken: What was not finite, ``loss`` or ``gradient``.
-        rows: Of its pictures.
+        rows: Of its images.
     """
 
     epoch: int
@@ -1607,7 +1605,7 @@ class Saver:
             self._save()
 
     def skip(self, step: SkippedStep) -> None:
-        """Write down the pictures of a step that was not taken; too many of them end the run.
+        """Write down the images of a step that was not taken; too many of them end the run.
 
         Raises:
             WorkError: Past ``max_skipped``; the last checkpoint is as it was.
@@ -1622,7 +1620,7 @@ class Saver:
             raise WorkError(
                 f"training: {steps} steps of epoch {step.epoch + 1} were not finite, more than "
                 f"max_skipped = {config.max_skipped}; {self.folder / 'skipped.csv'} names their "
-                f"pictures; lower learning_rate (now {config.learning_rate:g})"
+                f"images; lower learning_rate (now {config.learning_rate:g})"
             )
 
     def after_epoch(self) -> None:
@@ -1662,14 +1660,14 @@ def predict(
     batch_size: int = 128,
     processes: Processes | None = None,
 ) -> np.ndarray:
-    """Classify some pictures, unaugmented and unprompted.
+    """Classify some images, unaugmented and unprompted.
 
     Args:
         student: Left in evaluation mode.
-        pack: The pictures.
+        pack: The images.
         rows: Row numbers.
-        size: Side of the picture the student sees, pixels; 0 is the pack's.
-        batch_size: Pictures a pass.
+        size: Side of the image the student sees, pixels; 0 is the pack's.
+        batch_size: Images a pass.
         processes: Who shares the rows, all with the same student; None is this process alone.
 
     Returns:
@@ -1678,7 +1676,7 @@ def predict(
     Example:
         >>> from fopro_lab.data import open_dataset, pack
         >>> from fopro_lab.models import build_student
-        >>> packed = pack(open_dataset("phantom", pictures=24), 16, progress=False)
+        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> predict(build_student("small", classes=8), packed, np.arange(5)).shape
         (5, 8)
     """
@@ -1701,7 +1699,7 @@ def _classified(student: Student, images: Tensor) -> Tensor:
     except torch.OutOfMemoryError:
         if len(images) == 1:
             raise WorkError(
-                f"out of GPU memory with one picture of {images.shape[-1]} px; lower image_size"
+                f"out of GPU memory with one image of {images.shape[-1]} px; lower image_size"
             ) from None
     halves = images.split(-(-len(images) // 2))  # out of the handler, which holds memory
     return torch.cat([_classified(student, half) for half in halves])
@@ -1715,13 +1713,13 @@ def prediction_table(
     size: int = 0,
     processes: Processes | None = None,
 ) -> pd.DataFrame:
-    """Classify validation and test pictures into the table that every verdict reads.
+    """Classify validation and test images into the table that every verdict reads.
 
     Args:
         student: The best one, by validation.
-        pack: The pictures.
+        pack: The images.
         split: Which are held out.
-        size: Side of the picture the student sees, pixels; 0 is the pack's.
+        size: Side of the image the student sees, pixels; 0 is the pack's.
         processes: As of `predict`.
 
     Returns:
@@ -1730,7 +1728,7 @@ def prediction_table(
     Example:
         >>> from fopro_lab.data import make_split, open_dataset, pack
         >>> from fopro_lab.models import build_student
-        >>> dataset = open_dataset("phantom", pictures=120)
+        >>> dataset = open_dataset("phantom", images=120)
         >>> packed = pack(dataset, 16, progress=False)
         >>> table = prediction_table(
         ...     build_student("small", classes=8), packed, make_split(dataset))
@@ -1810,7 +1808,7 @@ def batch_losses(
     Args:
         stage: Whose ``class_counts`` are those that the epoch draws.
         images: ``(B, 3, H, W)`` in [0, 1].
-        labels: ``(B,)``, or ``(B, K)``, shares of mixed pictures.
+        labels: ``(B,)``, or ``(B, K)``, shares of mixed images.
         noise: Source of the prompt's noise; None for an unprompted batch.
 
     Returns:
@@ -1834,7 +1832,7 @@ def batch_losses(
                 actors.prompt,
                 generator=noise,
                 places=places_of(config, noise) if config.method == "random" else None,
-                per_picture=config.random_gains == "per-picture",
+                per_image=config.random_gains == "per-image",
                 share=stage.processes.share(len(images) * stage.processes.world_size),
             )
         features = stage.encoder.encode(images)
@@ -1848,7 +1846,7 @@ def explore_epoch(
 ) -> pd.DataFrame:
     """Take the prompt steps that stand before an epoch.
 
-    They draw each picture equally often, whatever the sampler: the balanced softmax of the task
+    They draw each image equally often, whatever the sampler: the balanced softmax of the task
     corrects for the class sizes, and prompts of two samplers stay comparable.
 
     Args:
@@ -1872,7 +1870,7 @@ def explore_epoch(
         device=stage.fabric.device,
     )
     if teller is not None:
-        steps = config.explore_steps
+        steps = config.prompt_steps
         endless = teller.watch(endless, epoch=epoch, total=steps, what="prompt step")
     # Without a cache: it would keep the task head's weights as they were before the first step.
     device, half = stage.fabric.device.type, config.precision == "bf16-mixed"
@@ -1882,15 +1880,15 @@ def explore_epoch(
             actors.teacher,
             endless,
             objectives=config.objectives,
-            steps=config.explore_steps,
-            learning_rate=config.explore_rate,
+            steps=config.prompt_steps,
+            learning_rate=config.prompt_learning_rate,
             max_drift=config.max_drift,
             held_out=draw_held_out(
                 stage.packed,
                 stage.val_rows,
-                pictures=config.explore_check_pictures,
-                every=config.explore_check_every,
-                patience=config.explore_patience,
+                count=config.prompt_check_images,
+                every=config.prompt_check_every,
+                patience=config.prompt_patience,
                 device=stage.fabric.device,
             ),
             reference=actors.reference,
@@ -1916,7 +1914,7 @@ def train_epoch(
     skip: Callable[[SkippedStep], None] = lambda step: None,
     teller: Teller | None = None,
 ) -> dict[str, float]:
-    """Pass once over the training pictures.
+    """Pass once over the training images.
 
     Args:
         stage: What to work with.
@@ -1975,9 +1973,9 @@ def try_step(stage: Stage, epoch: int, batch_size: int) -> None:
     Args:
         stage: What to work with.
         epoch: Counted from 0.
-        batch_size: Pictures a batch.
+        batch_size: Images a batch.
     """
-    config = stage.config.model_copy(update={"batch_size": batch_size, "explore_steps": 1})
+    config = stage.config.model_copy(update={"batch_size": batch_size, "prompt_steps": 1})
     stage = replace(stage, config=config)
     stage.optimiser.zero_grad()
     if stage.actors.prompt is not None and not config.prompt_file:
@@ -1997,7 +1995,7 @@ def drawn_counts(stage: Stage, epoch: int) -> Tensor:
         epoch: Counted from 0.
 
     Returns:
-        ``(K,)``, on the device; the class sizes themselves where each picture is drawn once and
+        ``(K,)``, on the device; the class sizes themselves where each image is drawn once and
         unmixed.
 
     Raises:
@@ -2027,7 +2025,7 @@ def _drawn_batches(stage: Stage, epoch: int, start: int) -> Iterator[tuple[Tenso
 
 
 def _drawn_rows(stage: Stage, epoch: int, start: int, count: int) -> np.ndarray:
-    """Tell which rows some batches are made of, behind them those of mixed pictures' partners."""
+    """Tell which rows some batches are made of, behind them those of mixed images' partners."""
     told = _drawing(stage, epoch)
     mode = told.pop("augment_mode")
     options = Options(**told, mode=mode)
@@ -2055,22 +2053,22 @@ def _drawing(stage: Stage, epoch: int) -> dict[str, Any]:
     }
 
 
-def prompt_drifts(runs: Iterable[Run], *, pictures: int = 64) -> pd.DataFrame:
-    """Measure the drift of each run's prompt, as the teacher met it, on validation pictures.
+def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
+    """Measure the drift of each run's prompt, as the teacher met it, on validation images.
 
-    The control ``random`` moves the learned gains to other frequencies, where pictures may have
+    The control ``random`` moves the learned gains to other frequencies, where images may have
     much more energy or the teacher listens better: its drift is another one.
 
     Args:
         runs: Finished runs; those without a prompt are passed over.
-        pictures: Validation pictures that each teacher is shown, the first ones.
+        count: Validation images that each teacher is shown, the first ones.
 
     Returns:
         A row a run: ``run`` (folder), ``teacher``, ``method``, ``seed``, ``protocol``, ``drift``
-        (mean ``1 - cos`` of the features with and without the prompt), ``n`` (pictures).
+        (mean ``1 - cos`` of the features with and without the prompt), ``n`` (images).
 
     Raises:
-        InputError: If the pictures or the weights of a run are not where its config says.
+        InputError: If the images or the weights of a run are not where its config says.
 
     Example:
         >>> prompt_drifts([]).empty
@@ -2083,7 +2081,7 @@ def prompt_drifts(runs: Iterable[Run], *, pictures: int = 64) -> pd.DataFrame:
         config = TrainConfig.from_mapping(run.config)
         packed, split = prepare(config, progress=False)
         teacher = load_from(config)
-        shown = split.val[:pictures]
+        shown = split.val[:count]
         images, _ = next(batches(packed, shown, batch_size=len(shown)))
         noise = generator_for(config.seed, purpose="drift of a finished prompt")
         with torch.inference_mode():
@@ -2092,7 +2090,7 @@ def prompt_drifts(runs: Iterable[Run], *, pictures: int = 64) -> pd.DataFrame:
                 TrainedRun.read(Path(run.path)).prompt(),
                 generator=noise,
                 places=places_of(config, noise) if config.method == "random" else None,
-                per_picture=config.random_gains == "per-picture",
+                per_image=config.random_gains == "per-image",
             )
             moved = drift(teacher.encode(images), teacher.encode(changed))
         rows.append(
@@ -2125,7 +2123,7 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
 
     Example:
         >>> import tempfile
-        >>> config = TrainConfig(method="bsm", pictures=120, image_size=16, epochs=1)
+        >>> config = TrainConfig(method="bsm", images=120, image_size=16, epochs=1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     distill(config, out=folder, verbose=False).state
         'done'
@@ -2252,8 +2250,8 @@ def _learn(stage: Stage, standing: Standing, saver: Saver, teller: Teller) -> di
             f"{more if size >= 2 * count else 'lower image_size'}"
         )
     size = fitting_size(lambda size: try_step(stage, standing.epoch, size), below=stage.batch_size)
-    pictures = stage.batch_size * stage.config.accumulate
-    fits = f"batch_size={size} accumulate={-(-pictures // size)} fits" if size else ""
+    images = stage.batch_size * stage.config.accumulate
+    fits = f"batch_size={size} accumulate={-(-images // size)} fits" if size else ""
     raise WorkError(
         f"out of GPU memory with batch_size = {stage.batch_size}; "
         f"{fits or 'not even 2 fit: lower image_size'}"
@@ -2285,7 +2283,7 @@ def _explore_and_exploit(
 def _judge(stage: Stage, split: Split, standing: Standing) -> float:
     """Validate the epoch that has just ended, and keep its student if it is the best."""
     student = stage.judged
-    stage.processes.alike(student)  # unsynchronised batch norms have seen different pictures
+    stage.processes.alike(student)  # unsynchronised batch norms have seen different images
     logits = predict(
         student,
         stage.packed,

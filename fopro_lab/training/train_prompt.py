@@ -1,4 +1,4 @@
-"""What each class asks for: one gain a ring, explored on its own pictures. To look at, not to use.
+"""What each class asks for: one gain a ring, explored on its own images. To look at, not to use.
 
 A gain chosen by the label would tell the teacher the class, so it never enters training; and the
 task objective has no place here, since a class alone has no task.
@@ -46,17 +46,17 @@ def explores(config: TrainConfig, epoch: int) -> bool:
 
     Returns:
         Never for a method without prompt, a prompt from a file, or during the warm-up; then at
-        once and every ``explore_every`` epochs, or once if that is 0.
+        once and every ``prompt_every`` epochs, or once if that is 0.
 
     Example:
-        >>> config = TrainConfig(warmup_epochs=1, explore_every=2)
+        >>> config = TrainConfig(warmup_epochs=1, prompt_every=2)
         >>> [explores(config, epoch) for epoch in range(5)]
         [False, True, False, True, False]
     """
     since = epoch - config.warmup_epochs
     if config.method not in PROMPTING or config.prompt_file or since < 0:
         return False
-    return since % config.explore_every == 0 if config.explore_every else since == 0
+    return since % config.prompt_every == 0 if config.prompt_every else since == 0
 
 
 def exploration_place(config: TrainConfig, epoch: int) -> dict[str, int]:
@@ -70,14 +70,14 @@ def exploration_place(config: TrainConfig, epoch: int) -> dict[str, int]:
         ``number``, from 1; ``explorations``, in all epochs; ``steps``, of one at most.
 
     Example:
-        >>> config = TrainConfig(epochs=5, warmup_epochs=1, explore_every=2, explore_steps=20)
+        >>> config = TrainConfig(epochs=5, warmup_epochs=1, prompt_every=2, prompt_steps=20)
         >>> exploration_place(config, 3)
         {'number': 2, 'explorations': 2, 'steps': 20}
     """
     before, all_of_them = (
         sum(explores(config, each) for each in range(count)) for count in (epoch, config.epochs)
     )
-    return {"number": before + 1, "explorations": all_of_them, "steps": config.explore_steps}
+    return {"number": before + 1, "explorations": all_of_them, "steps": config.prompt_steps}
 
 
 def prompted_share(config: TrainConfig, epoch: int) -> float:
@@ -111,10 +111,10 @@ class Judge:
         teacher: Frozen.
         objectives: Weight of each term that counts, above 0.
         reference: What ``statistics`` compares with.
-        class_counts: ``(K,)``, training pictures a class; what ``task`` needs.
+        class_counts: ``(K,)``, training images a class; what ``task`` needs.
         head: What ``task`` trains together with the prompt.
         student: What ``disagreement`` needs, in evaluation mode.
-        student_size: Side of the picture the student sees, pixels; 0 is as it comes.
+        student_size: Side of the image the student sees, pixels; 0 is as it comes.
     """
 
     teacher: Teacher
@@ -128,7 +128,7 @@ class Judge:
     def measure(
         self, images: Tensor, labels: Tensor, gain: Tensor
     ) -> tuple[dict[Objective, Tensor], Tensor]:
-        """Measure each term, before its weight, on pictures under a gain.
+        """Measure each term, before its weight, on images under a gain.
 
         Args:
             images: ``(B, 3, H, W)`` in [0, 1].
@@ -136,7 +136,7 @@ class Judge:
             gain: ``(B, 3, H, W // 2 + 1)``.
 
         Returns:
-            A scalar tensor a term, and the teacher's features of the prompted pictures.
+            A scalar tensor a term, and the teacher's features of the prompted images.
         """
         with ExitStack() as stack:
             if self.reference is not None:
@@ -171,8 +171,8 @@ def drift(plain: Tensor, features: Tensor) -> Tensor:
     """Tell how far features have turned away: mean of ``1 - cos``, in [0, 2].
 
     Args:
-        plain: The teacher's on the pictures as they are, ``(B, D)``.
-        features: On the prompted pictures, ``(B, D)``.
+        plain: The teacher's on the images as they are, ``(B, D)``.
+        features: On the prompted images, ``(B, D)``.
 
     Returns:
         Scalar.
@@ -222,7 +222,7 @@ def active_objectives(
 
 
 def shrink(images: Tensor, size: int) -> Tensor:
-    """Bring pictures to the side the student sees, antialiased; 0 leaves them alone.
+    """Bring images to the side the student sees, antialiased; 0 leaves them alone.
 
     Example:
         >>> shrink(torch.rand(1, 3, 8, 8), 4).shape
@@ -249,16 +249,16 @@ def evaluating(student: Student | None) -> Iterator[None]:
         student.train(was_training)
 
 
-CHUNK = 64  # pictures encoded together
+CHUNK = 64  # images encoded together
 SHRINKS = 60  # halvings at most; the last ones leave no gain beside 1
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pictures of other lesions than those that drive the prompt, and how they are used.
+    """Images of other lesions than those that drive the prompt, and how they are used.
 
-    No gradient ever comes from them: they choose among prompts, as validation pictures choose
-    among epochs. Test pictures belong here as little as there.
+    No gradient ever comes from them: they choose among prompts, as validation images choose
+    among epochs. Test images belong here as little as there.
 
     Attributes:
         images: ``(N, 3, H, W)`` in [0, 1].
@@ -288,36 +288,36 @@ def draw_held_out(
     pack: Pack,
     rows: np.ndarray | None,
     *,
-    pictures: int,
+    count: int,
     every: int,
     patience: int = 0,
     device: str | torch.device = "cpu",
 ) -> HeldOut | None:
-    """Take the pictures that check a prompt: always the same, the classes alike as far as they go.
+    """Take the images that check a prompt: always the same, the classes alike as far as they go.
 
     Args:
-        pack: The pictures.
+        pack: The images.
         rows: Row numbers to take from, such as validation's.
-        pictures: How many at most.
+        count: How many at most.
         every: As of `HeldOut`; 0 takes none.
         patience: As of `HeldOut`.
         device: Where they shall be.
 
     Returns:
-        The pictures, or None if ``every`` is 0 or there are no rows.
+        The images, or None if ``every`` is 0 or there are no rows.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", pictures=40), 16, progress=False)
-        >>> held_out = draw_held_out(packed, np.arange(40), pictures=16, every=5)
+        >>> packed = pack(open_dataset("phantom", images=40), 16, progress=False)
+        >>> held_out = draw_held_out(packed, np.arange(40), count=16, every=5)
         >>> torch.bincount(held_out.labels).tolist()
         [2, 2, 2, 2, 2, 2, 2, 2]
     """
     if not every or rows is None or not len(rows):
         return None
     known = pd.Series(pack.labels[rows])
-    turn = known.groupby(known).cumcount().to_numpy()  # each class's first picture, then its second
-    chosen = rows[turn.argsort(kind="stable")[:pictures]]
+    turn = known.groupby(known).cumcount().to_numpy()  # each class's first image, then its second
+    chosen = rows[turn.argsort(kind="stable")[:count]]
     images, labels = next(batches(pack, chosen, batch_size=len(chosen), device=device))
     return HeldOut(images, labels, every=every, patience=patience)
 
@@ -328,7 +328,7 @@ class Keeper:
 
     Attributes:
         judge: Measures it.
-        held_out: The pictures.
+        held_out: The images.
         prompt: What is kept, together with the judge's head.
         max_drift: A prompt beyond is moved back before it is checked; 0 is no bound.
         best_score: Lower is better.
@@ -407,7 +407,7 @@ class Keeper:
 
 @torch.no_grad()
 def plain_features(judge: Judge, images: Tensor) -> Tensor:
-    """Encode pictures as they are, ``(N, D)``."""
+    """Encode images as they are, ``(N, D)``."""
     return torch.cat([judge.teacher.encode(part) for part in images.split(CHUNK)])
 
 
@@ -441,7 +441,7 @@ def hold_drift(
 
 
 class PromptedTeacher(nn.Module):
-    """Answers as its teacher does on prompted pictures.
+    """Answers as its teacher does on prompted images.
 
     Args:
         teacher: Frozen.
@@ -461,7 +461,7 @@ class PromptedTeacher(nn.Module):
         self.card: dict[str, Any] = {**teacher.card, "prompt": dict(prompt.settings)}
 
     def encode(self, images: Tensor) -> Tensor:
-        """Prompt pictures ``(B, 3, H, W)`` in [0, 1] and turn them into features ``(B, D)``."""
+        """Prompt images ``(B, 3, H, W)`` in [0, 1] and turn them into features ``(B, D)``."""
         return self.teacher.encode(self.prompt(images, torch.Generator().manual_seed(0)))
 
 
@@ -494,13 +494,13 @@ def explore(
         learning_rate: Adam's.
         max_drift: Bound of the teacher's drift, mean ``1 - cos``: a prompt beyond is moved back
             towards the identity; 0 is none.
-        held_out: Pictures that choose among the prompts of these steps, and may end them early;
+        held_out: Images that choose among the prompts of these steps, and may end them early;
             None keeps the last prompt.
         reference: What ``statistics`` compares with; None takes it anew, see `reference_of`.
-        class_counts: ``(K,)``, training pictures a class; needed by ``task``.
+        class_counts: ``(K,)``, training images a class; needed by ``task``.
         head: Goes on from an earlier exploration; None starts one where ``task`` needs it.
         student: Needed by ``disagreement``; set to evaluation mode for the while.
-        student_size: Side of the picture the student sees, pixels; 0 is as it comes.
+        student_size: Side of the image the student sees, pixels; 0 is as it comes.
         generator: Source of the prompt's noise.
         record: Looks at the mask now and then, and at the end at the one that was kept.
 
@@ -556,7 +556,9 @@ def explore(
             if not torch.isfinite(total) or not _finite_gradients(parameters):
                 if keeper is not None:
                     keeper.restore()
-                raise WorkError(f"explore: step {step}: not finite: {row}; lower explore_rate")
+                raise WorkError(
+                    f"explore: step {step}: not finite: {row}; lower prompt_learning_rate"
+                )
             optimiser.step()
             row["total"] = float(total.detach())
             row["log_gain"] = float(gain.detach().log().abs().mean())
@@ -631,7 +633,7 @@ def class_gains(
     max_log_gain: float = 0.7,
     reference: Reference | None = None,
 ) -> pd.DataFrame:
-    """Explore a ring prompt for each class on that class's pictures alone.
+    """Explore a ring prompt for each class on that class's images alone.
 
     Args:
         teacher: Frozen.

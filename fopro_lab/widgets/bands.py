@@ -38,7 +38,7 @@ STEP = 0.05  # a slider's; a gain that differs less from 1 leaves phases alone
 
 @dataclass(frozen=True, eq=False)
 class BandView:
-    """A picture before and after its frequencies were scaled.
+    """An image before and after its frequencies were scaled.
 
     Attributes:
         before: ``uint8 (H, W, 3)``.
@@ -64,16 +64,16 @@ class BandView:
 
 
 class BandLens:
-    """A picture whose spectrum is kept, so that a new gain costs one inverse transform.
+    """An image whose spectrum is kept, so that a new gain costs one inverse transform.
 
-    It is NumPy's, in one thread: for one picture torch's threads cost more than they bring where
+    It is NumPy's, in one thread: for one image torch's threads cost more than they bring where
     something else computes as well, such as the teacher behind the explorer.
 
     Args:
         image: ``(3, H, W)`` in [0, 1].
 
     Raises:
-        ShapeError: If it is no colour picture.
+        ShapeError: If it is no colour image.
 
     Example:
         >>> lens = BandLens(torch.rand(3, 16, 16))
@@ -96,7 +96,7 @@ class BandLens:
         self._contrast = self._measure(self.amplitude)
 
     def look(self, gain: Tensor, *, phase_lock: bool = True, steps: bool = True) -> BandView:
-        """Scale the amplitudes and look at the picture from every side.
+        """Scale the amplitudes and look at the image from every side.
 
         Args:
             gain: ``(1 or 3, H, W // 2 + 1)``, 0 or above, as in `apply_gain`.
@@ -147,7 +147,7 @@ class BandLens:
 
 @torch.inference_mode()
 def scale_bands(images: Tensor, gain: Tensor, *, phase_lock: bool = True) -> Tensor:
-    """Scale the amplitudes of some pictures, with phases locked or let loose.
+    """Scale the amplitudes of some images, with phases locked or let loose.
 
     Phase lock on: gains change amplitudes alone, and every phase stays, as in a Fourier prompt.
     Off: where the gain differs from 1 by 0.05 or more, phases are scrambled as well: those of one
@@ -156,7 +156,7 @@ def scale_bands(images: Tensor, gain: Tensor, *, phase_lock: bool = True) -> Ten
 
     Args:
         images: ``(B, 3, H, W)`` in [0, 1].
-        gain: ``(1 or 3, H, W // 2 + 1)``, or one a picture, 0 or above.
+        gain: ``(1 or 3, H, W // 2 + 1)``, or one an image, 0 or above.
         phase_lock: Whether phases stay.
 
     Returns:
@@ -177,7 +177,7 @@ def scale_bands(images: Tensor, gain: Tensor, *, phase_lock: bool = True) -> Ten
 def _loosened(gain: Tensor, size: tuple[int, int]) -> Tensor:
     """Give a gain the phases of one fixed white noise where it is not about 1."""
     noise = torch.rand(size, generator=torch.Generator().manual_seed(SEED)) - 0.5
-    other = torch.sgn(torch.fft.rfft2(noise))  # of a real picture, so the result is one, too
+    other = torch.sgn(torch.fft.rfft2(noise))  # of a real image, so the result is one, too
     other[0, 0] = 1  # the mean keeps its sign
     return torch.where((gain - 1).abs() < 0.99 * STEP, gain + 0j, gain * other)
 
@@ -285,15 +285,15 @@ def ring_means(gain: Tensor, edges: Sequence[float], *, width: int) -> tuple[np.
     return means.exp().numpy(), told / whole if whole > 1e-12 else 1.0
 
 
-SIDE = 224  # pixels a panel has at least; smaller pictures are enlarged by a whole factor
+SIDE = 224  # pixels a panel has at least; smaller images are enlarged by a whole factor
 GAP = 8
 BEFORE, AFTER = METHOD_COLORS["bsm"], METHOD_COLORS["fopro"]
 # Without the brightest yellow, on which a white outline would not be seen.
 _SPECTRUM = (np.array(colormaps["viridis"].colors)[:225] * 255).astype(np.uint8)  # type: ignore[attr-defined]
 
 
-def picture_panel(view: BandView, *, floor: float, ceiling: float) -> bytes:
-    """Draw picture before, picture after, and its spectrum, side by side.
+def image_panel(view: BandView, *, floor: float, ceiling: float) -> bytes:
+    """Draw image before, image after, and its spectrum, side by side.
 
     The border of what is changed is drawn white into the spectrum.
 
@@ -310,7 +310,7 @@ def picture_panel(view: BandView, *, floor: float, ceiling: float) -> bytes:
         >>> import torch
         >>> from fopro_lab.widgets.bands import BandLens
         >>> view = BandLens(torch.rand(3, 16, 16)).look(torch.ones(1, 16, 9))
-        >>> picture_panel(view, floor=-4.0, ceiling=4.0)[1:4]
+        >>> image_panel(view, floor=-4.0, ceiling=4.0)[1:4]
         b'PNG'
     """
     last = len(_SPECTRUM) - 1
@@ -438,7 +438,7 @@ def ring_prompt(gains: np.ndarray, *, size: int) -> FourierPrompt:
     Args:
         gains: ``(3, R + 1)``: of R equally wide rings up to 0.5 cycles per pixel and of the
             corners; three alike channels are kept as one.
-        size: Side of the pictures, pixels.
+        size: Side of the images, pixels.
 
     Example:
         >>> prompt = ring_prompt(np.array([[2.0, 0.0]] * 3), size=8)
@@ -465,8 +465,8 @@ def differing_knobs(configs: Sequence[Config]) -> dict[str, Any]:
 
     Example:
         >>> from fopro_lab.config import DataConfig
-        >>> differing_knobs([DataConfig(pictures=160)])
-        {'pictures': 160}
+        >>> differing_knobs([DataConfig(images=160)])
+        {'images': 160}
     """
     knobs: dict[str, Any] = {}
     for config in configs:
@@ -550,8 +550,8 @@ def knobs_of_teacher(knobs: Mapping[str, Any], entry: str) -> dict[str, Any]:
     """Let knobs name another teacher, by its entry alone.
 
     Example:
-        >>> knobs_of_teacher({"pictures": 160, "teacher": "a", "weights": "a.pth"}, "b=b.pth")
-        {'pictures': 160, 'teacher': 'b', 'weights': 'b.pth'}
+        >>> knobs_of_teacher({"images": 160, "teacher": "a", "weights": "a.pth"}, "b=b.pth")
+        {'images': 160, 'teacher': 'b', 'weights': 'b.pth'}
     """
     others = {key: knob for key, knob in knobs.items() if key not in TeacherConfig.model_fields}
     return {**others, **differing_knobs([teacher_of(entry)]), "teacher": teacher_of(entry).teacher}

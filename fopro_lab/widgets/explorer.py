@@ -22,7 +22,7 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import load_runs
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_gain
 from fopro_lab.models import Teacher, load_from
-from fopro_lab.plots import plot_pictures
+from fopro_lab.plots import plot_images
 from fopro_lab.widgets.bands import (
     STEP,
     BandLens,
@@ -31,7 +31,7 @@ from fopro_lab.widgets.bands import (
     ProfilePanel,
     bump_gains,
     differing_knobs,
-    picture_panel,
+    image_panel,
     preset_gains,
     read_prompt_file,
     ring_labels,
@@ -49,8 +49,8 @@ from fopro_lab.widgets.networks import (
     Followers,
     SmallSet,
     read_students,
+    told_image,
     told_message,
-    told_picture,
     told_refused,
 )
 
@@ -58,7 +58,7 @@ MOST = 4.0  # largest gain of a slider
 MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
 LEARNED = "learned prompt"
-PICTURES = 200  # a chooser with more is no help
+IMAGES = 200  # a chooser with more is no help
 # Beside the sliders as long as 480 px are left: who drags must see what the drag does.
 BESIDE = {"flex": "1000 1 480px", "max_width": "800px", "min_width": "0"}
 ROW = {"flex_flow": "row wrap", "grid_gap": "0 14px"}
@@ -73,7 +73,7 @@ class Controls:
 
     Args:
         labels: Of the rings, a slider each.
-        pictures: Label and row of each picture.
+        images: Label and row of each image.
         teachers: Entries, as `teacher_of` reads them; the first is asked first.
         students: Names; the first is asked first.
 
@@ -86,13 +86,13 @@ class Controls:
     def __init__(
         self,
         labels: Sequence[str],
-        pictures: Sequence[tuple[str, int]],
+        images: Sequence[tuple[str, int]],
         *,
         teachers: Sequence[str],
         students: Sequence[str],
     ) -> None:
         self.sliders = [_gain(label, "fopro-band-slider") for label in labels]
-        self.picture = _choice("Picture", pictures)
+        self.image = _choice("Image", images)
         self.teacher = _choice("Teacher", [(short_entry(entry), entry) for entry in teachers])
         self.student = _choice("Student", [*((name, name) for name in students), ("none", "")])
         self.ring = _choice("Ring of a preset", [(label, n) for n, label in enumerate(labels)])
@@ -123,7 +123,7 @@ class Controls:
 
     def _named(self) -> dict[widgets.DOMWidget, str]:
         presets = {button: "preset" for button in self.buttons.values()}
-        named = ("picture", "teacher", "student", "ring", "mode", "channel", "phase_lock", "load")
+        named = ("image", "teacher", "student", "ring", "mode", "channel", "phase_lock", "load")
         own = {getattr(self, name): f"choose-{name.replace('_', '-')}" for name in named}
         return {**own, **presets, self.pin: "pin", self.name: "pin-name", self.path: "prompt-path"}
 
@@ -139,7 +139,7 @@ class Controls:
 
     def arranged(self) -> widgets.VBox:
         """Lay the controls out below each other; what has no choice is left out."""
-        chosen = [self.picture]
+        chosen = [self.image]
         chosen += [self.teacher] if self.teacher.options else []
         chosen += [self.student] if len(self.student.options) > 1 else []
         heading = widgets.HTML("<b>Gain of the amplitudes</b>, by frequency in cycles per pixel")
@@ -187,11 +187,11 @@ def _text(name: str, hint: str) -> widgets.Text:
     )  # fmt: skip
 
 
-def named_pictures(pack: Pack, rows: Sequence[int] = ()) -> list[tuple[str, int]]:
-    """Name the pictures to choose from, by class and file.
+def named_images(pack: Pack, rows: Sequence[int] = ()) -> list[tuple[str, int]]:
+    """Name the images to choose from, by class and file.
 
     Args:
-        pack: Whose pictures they are.
+        pack: Whose images they are.
         rows: Which ones, up to 200; none are the first of each class.
 
     Returns:
@@ -202,13 +202,13 @@ def named_pictures(pack: Pack, rows: Sequence[int] = ()) -> list[tuple[str, int]
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> named_pictures(pack(open_dataset("phantom", pictures=24), 16), [0])
+        >>> named_images(pack(open_dataset("phantom", images=24), 16), [0])
         [('disc, disc-00000-0', 0)]
     """
     chosen = list(rows) or [int(row) for row in np.unique(pack.labels, return_index=True)[1]]
-    if not all(0 <= row < len(pack) for row in chosen) or len(chosen) > PICTURES:
+    if not all(0 <= row < len(pack) for row in chosen) or len(chosen) > IMAGES:
         raise InputError(
-            f"rows: expected up to {PICTURES}, from 0 to {len(pack) - 1}, got {chosen[:5]}"
+            f"rows: expected up to {IMAGES}, from 0 to {len(pack) - 1}, got {chosen[:5]}"
         )
     names, ids = pack.dataset.class_names, pack.dataset.table["image"]
     return [(f"{names[pack.labels[row]]}, {ids.iloc[row]}", row) for row in chosen]
@@ -223,7 +223,7 @@ class BandState:
 
     Attributes:
         rings: Equally wide rings up to 0.5 cycles per pixel; the corners add one.
-        size: Side of the pictures, pixels.
+        size: Side of the images, pixels.
         mode: ``rings``, ``bump`` or ``prompt``.
         gains: ``(3, rings + 1)``, by channel.
         heights: ``(3,)``, the bump's gain at its centre, by channel.
@@ -270,7 +270,7 @@ class BandState:
         """Return what acts now.
 
         Args:
-            image: ``(3, H, W)``, for a prompt whose gain depends on the picture.
+            image: ``(3, H, W)``, for a prompt whose gain depends on the image.
         """
         size = (self.size, self.size)
         if self.mode == "prompt" and self.prompt is not None:
@@ -343,13 +343,13 @@ def contact_sheet(
     *,
     networks: tuple[AskedTeacher | None, AskedStudent | None] = (None, None),
 ) -> Figure:
-    """Draw a picture as it is, as set, and with each ring removed, then amplified.
+    """Draw an image as it is, as set, and with each ring removed, then amplified.
 
     Args:
         image: ``(3, H, W)`` in [0, 1].
         state: Whose rings.
         now: What is set; left out where it changes nothing.
-        networks: A teacher, whose drift of this picture stands above each, and a student, whose
+        networks: A teacher, whose drift of this image stands above each, and a student, whose
             change of mean recall on its small set does, in points; None leaves one out.
 
     Returns:
@@ -361,7 +361,7 @@ def contact_sheet(
         >>> len(contact_sheet(image, state, state.change()).axes)
         5
     """
-    lens, pictures, titles = BandLens(image), [], []
+    lens, images, titles = BandLens(image), [], []
     teacher, student = networks
     for name, change in _changes(state, now):
         view = lens.look(change.gain, phase_lock=change.phase_lock)
@@ -371,9 +371,9 @@ def contact_sheet(
         if student is not None:
             points = 100 * student.ask(image, change).change
             lines.append(f"recall {points:+.1f} points")
-        pictures.append(view.after)
+        images.append(view.after)
         titles.append("\n".join(lines))
-    return plot_pictures(np.stack(pictures), titles, columns=5)
+    return plot_images(np.stack(images), titles, columns=5)
 
 
 def as_base64(figure: Figure) -> str:
@@ -402,9 +402,9 @@ def _changes(state: BandState, now: Change) -> Iterator[tuple[str, Change]]:
 
 
 class BandExplorer(widgets.VBox):
-    """Scale frequencies of a picture by hand and watch picture, spectrum, profile and networks.
+    """Scale frequencies of an image by hand and watch image, spectrum, profile and networks.
 
-    Picture, spectrum and profile follow each tick of a slider at once. Teacher and student follow
+    Image, spectrum and profile follow each tick of a slider at once. Teacher and student follow
     a quarter of a second after the last one, from one thread beside the kernel, and are marked as
     updating until then; where no event loop runs, `flush` makes them answer.
 
@@ -415,14 +415,14 @@ class BandExplorer(widgets.VBox):
     the channels and move all of them.
 
     Where there is no front end, as in an executed notebook or its page, a still takes its place:
-    the picture as it is, as set, and with one ring after the other removed and amplified.
+    the image as it is, as set, and with one ring after the other removed and amplified.
 
     Args:
-        pack: Pictures to choose from.
+        pack: Images to choose from.
         teacher: Whose drift is shown, or several by name; None leaves it out.
         rings: Equally wide rings up to 0.5 cycles per pixel; the corners add one.
-        rows: Which pictures; empty takes the first of every class.
-        split: Whose validation pictures teacher and student are asked on; None takes any.
+        rows: Which images; empty takes the first of every class.
+        split: Whose validation images teacher and student are asked on; None takes any.
         runs: Run folders of trained students, by name.
         prompt: A learned prompt, or its file, that the sliders start from.
         configs: Of data and teacher: what a pin keeps beside the prompt.
@@ -438,7 +438,7 @@ class BandExplorer(widgets.VBox):
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> explorer = BandExplorer(pack(open_dataset("phantom", pictures=24), 16), rings=2)
+        >>> explorer = BandExplorer(pack(open_dataset("phantom", images=24), 16), rings=2)
         >>> explorer.sliders[0].value = 0.0
         >>> explorer.gains
         [0.0, 1.0, 1.0]
@@ -457,7 +457,7 @@ class BandExplorer(widgets.VBox):
         configs: Sequence[Config] = (),
         pins: Path | str = "pins",
     ) -> None:
-        pictures = named_pictures(pack, rows)
+        images = named_images(pack, rows)
         self.pack, self.pins, self.knobs = pack, pins, differing_knobs(configs)
         self.state = BandState(rings=rings, size=pack.size)
         teachers = {teacher.name: teacher} if isinstance(teacher, Teacher) else dict(teacher or {})
@@ -465,11 +465,11 @@ class BandExplorer(widgets.VBox):
         asked = {name: AskedTeacher(t, small, self.edges) for name, t in teachers.items()}
         students, refused = read_students(runs or {}, pack, small, split)
         self.controls = Controls(
-            ring_labels(self.edges), pictures, teachers=list(asked), students=list(students)
+            ring_labels(self.edges), images, teachers=list(asked), students=list(students)
         )
-        self.sliders, self.picture = self.controls.sliders, self.controls.picture
+        self.sliders, self.image = self.controls.sliders, self.controls.image
         self.followers = Followers(asked, students)
-        self.pictures = widgets.Image(format="png", layout={"max_width": "100%"})
+        self.images = widgets.Image(format="png", layout={"max_width": "100%"})
         self.profile = widgets.Image(format="png", layout={"max_width": "100%"})
         self.readout, self.message = widgets.HTML(), widgets.HTML(told_refused(refused))
         self.view: BandView
@@ -479,7 +479,7 @@ class BandExplorer(widgets.VBox):
             self.message.value += told_refused(refused) if refused else ""
         super().__init__(self._arranged())
         self._listen()
-        self._choose_picture()
+        self._choose_image()
 
     @property
     def edges(self) -> list[float]:
@@ -590,7 +590,7 @@ class BandExplorer(widgets.VBox):
 
     def _listen(self) -> None:
         controls = self.controls
-        self.picture.observe(self._choose_picture, "value")
+        self.image.observe(self._choose_image, "value")
         for place, slider in enumerate(self.sliders):
             slider.observe(partial(self._move, place), "value")
         for control in (controls.centre, controls.width, controls.height, controls.phase_lock):
@@ -630,9 +630,9 @@ class BandExplorer(widgets.VBox):
         self.followers.choose(self.controls.teacher.value, self.controls.student.value)
         self._redraw()
 
-    def _choose_picture(self, _: Any = None) -> None:
-        """Take the picture, and fix the colours and axes by what it is untouched."""
-        self.image, _label = self.pack[self.picture.value]
+    def _choose_image(self, _: Any = None) -> None:
+        """Take the image, and fix the colours and axes by what it is untouched."""
+        self.image, _label = self.pack[self.image.value]
         self._lens = BandLens(self.image)
         plain = self._lens.look(BandState(self.state.rings, self.state.size).change().gain)
         self._limits = {"floor": plain.spectrum.min(), "ceiling": plain.spectrum.max()}
@@ -645,9 +645,9 @@ class BandExplorer(widgets.VBox):
         now = self.state.change(self.image)
         steps = self.state.mode == "rings"
         self.view = self._lens.look(now.gain, phase_lock=now.phase_lock, steps=steps)
-        self.pictures.value = picture_panel(self.view, **self._limits)
+        self.images.value = image_panel(self.view, **self._limits)
         self.profile.value = self._profile.draw(self.view)
-        self.readout.value = told_picture(self.view)
+        self.readout.value = told_image(self.view)
         self.followers.ask(self.image, now)
 
     @contextmanager
@@ -661,9 +661,9 @@ class BandExplorer(widgets.VBox):
 
     def _arranged(self) -> list[widgets.Widget]:
         names = widgets.HTML("Before, after, and log amplitude with the border of what is changed")
-        for name in ("pictures", "profile", "readout", "message"):
+        for name in ("images", "profile", "readout", "message"):
             getattr(self, name).add_class(f"fopro-{name}")
-        shown = [names, self.pictures, self.profile, self.readout, self.message]
+        shown = [names, self.images, self.profile, self.readout, self.message]
         right = widgets.VBox([*shown, self.followers.box], layout=BESIDE)
         return [widgets.HBox([self.controls.arranged(), right], layout=ROW)]
 
@@ -698,7 +698,7 @@ def open_explorer(
         InputError: If something is not there or does not fit.
 
     Example:
-        >>> config = DataConfig(pictures=24, image_size=16)
+        >>> config = DataConfig(images=24, image_size=16)
         >>> chooser = open_explorer(config, TeacherConfig(), rings=2)
         >>> chooser.explorer.controls.teacher.value
         'builtin'
@@ -737,7 +737,7 @@ class DatasetChooser(widgets.VBox):
     Example:
         >>> from fopro_lab.data import open_dataset, pack
         >>> def build(number):
-        ...     return BandExplorer(pack(open_dataset("phantom", pictures=number), 16), rings=2)
+        ...     return BandExplorer(pack(open_dataset("phantom", images=number), 16), rings=2)
         >>> chooser = DatasetChooser(build(24), name="a", others={"b": lambda: build(32)})
         >>> chooser.explorer.sliders[0].value = 0.0
         >>> chooser.dataset.value = "b"
@@ -773,7 +773,7 @@ class DatasetChooser(widgets.VBox):
                 self._explorers[name] = self._builders[name]()
             self._explorers[name].take_over(self.explorer.state)
             _choose_alike(self._explorers[name].controls, self.explorer.controls)
-        except Exception as error:  # whatever it was, the name shown is that of the pictures shown
+        except Exception as error:  # whatever it was, the name shown is that of the images shown
             told = error if isinstance(error, (InputError, WorkError)) else repr(error)
             self.message.value = told_message(str(told))
             self.dataset.value = change["old"]

@@ -36,19 +36,19 @@ from fopro_lab.widgets.bands import (
     tidy_axes,
 )
 
-TEACHER_PICTURES = 16  # of the ring response and of the mean drift
-PER_CLASS = 8  # pictures of the recalls, at most
+TEACHER_IMAGES = 16  # of the ring response and of the mean drift
+PER_CLASS = 8  # images of the recalls, at most
 BATCH = 16
 Wanted = Callable[[], bool]
 
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What is done to pictures, as it stands at one moment.
+    """What is done to images, as it stands at one moment.
 
     Attributes:
         gain: ``(1 or 3, H, W // 2 + 1)``.
-        prompt: Whose gain depends on the picture; it then counts instead of ``gain``.
+        prompt: Whose gain depends on the image; it then counts instead of ``gain``.
         phase_lock: See `scale_bands`.
     """
 
@@ -58,28 +58,28 @@ class Change:
 
     @torch.inference_mode()
     def apply(self, images: Tensor) -> Tensor:
-        """Change pictures ``(B, 3, H, W)``; they are not clipped."""
+        """Change images ``(B, 3, H, W)``; they are not clipped."""
         gain = self.gain if self.prompt is None else self.prompt.gain(images)
         return scale_bands(images, gain, phase_lock=self.phase_lock)
 
 
 class SmallSet:
-    """Some pictures of the validation part, the same ones for every question.
+    """Some images of the validation part, the same ones for every question.
 
     Args:
-        pack: All pictures.
-        split: Whose validation pictures are taken; None takes any.
+        pack: All images.
+        split: Whose validation images are taken; None takes any.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
-        >>> small = SmallSet(pack(open_dataset("phantom", pictures=24), 16, progress=False), None)
+        >>> small = SmallSet(pack(open_dataset("phantom", images=24), 16, progress=False), None)
         >>> small.drawn.shape, len(small.images) == len(small.labels)
         (torch.Size([16, 3, 16, 16]), True)
     """
 
     def __init__(self, pack: Pack, split: Split | None) -> None:
         rows = np.arange(len(pack)) if split is None else split.val
-        drawn = draw_rows(rows, count=TEACHER_PICTURES, seed=0)
+        drawn = draw_rows(rows, count=TEACHER_IMAGES, seed=0)
         chosen = draw_per_class(rows, pack.labels[rows], per_class=PER_CLASS, seed=0)
         self.units = resampling_units(pack.dataset.table, rows=drawn)
         self.drawn, _ = next(batches(pack, drawn, batch_size=len(drawn)))
@@ -89,7 +89,7 @@ class SmallSet:
 
 
 class AskedTeacher:
-    """A teacher with its features of the unchanged pictures, and its ring response.
+    """A teacher with its features of the unchanged images, and its ring response.
 
     Args:
         teacher: Frozen.
@@ -113,25 +113,25 @@ class AskedTeacher:
         return self._response
 
     def ask(self, image: Tensor, change: Change) -> tuple[float, float]:
-        """Measure the drift of one picture, and its mean over the set; cosine distances."""
+        """Measure the drift of one image, and its mean over the set; cosine distances."""
         if self._plain is None:
             self._plain = self._encode(self.small.drawn)
         changed = self._encode(change.apply(self.small.drawn))
         return self.drift(image, change), _distance(self._plain, changed)
 
     def drift(self, image: Tensor, change: Change) -> float:
-        """Measure the drift of one picture, cosine distance."""
+        """Measure the drift of one image, cosine distance."""
         one = torch.cat([image[None], change.apply(image[None])])
         before, after = self._encode(one).split(1)
         return _distance(before, after)
 
     def drift_over(self, images: Tensor, change: Change, units: np.ndarray) -> dict[str, float]:
-        """Measure the mean drift of many pictures.
+        """Measure the mean drift of many images.
 
         Args:
             images: ``(N, 3, H, W)`` in [0, 1].
             change: What is done to them.
-            units: Lesion, patient or picture of each, ``(N,)``, drawn as a whole.
+            units: Lesion, patient or image of each, ``(N,)``, drawn as a whole.
 
         Returns:
             ``drift``, ``low``, ``high`` (95 % bootstrap interval) and ``n``.
@@ -158,7 +158,7 @@ class StudentAnswer:
 
     Attributes:
         top: The three most probable classes after: ``name``, ``before``, ``after`` (0 to 1).
-        recalls: A row a class of the set: ``name``, ``n``, ``before``, ``after`` (pictures that
+        recalls: A row a class of the set: ``name``, ``n``, ``before``, ``after`` (images that
             are found).
     """
 
@@ -173,11 +173,11 @@ class StudentAnswer:
 
 
 class AskedStudent:
-    """A trained student with its answers to the unchanged pictures.
+    """A trained student with its answers to the unchanged images.
 
     Args:
         run: The finished run.
-        pack: The explorer's pictures.
+        pack: The explorer's images.
         small: The set.
         split: Of the explorer; None if it has none.
 
@@ -207,7 +207,7 @@ class AskedStudent:
         self._plain: np.ndarray | None = None
 
     def ask(self, image: Tensor, change: Change, *, wanted: Wanted = lambda: True) -> StudentAnswer:
-        """Classify the picture and the set, before and after."""
+        """Classify the image and the set, before and after."""
         one = self._classify(torch.cat([image[None], change.apply(image[None])]), wanted)
         before, after = torch.softmax(one, dim=1).numpy()
         order = np.argsort(-after)[:3]
@@ -243,7 +243,7 @@ class Overtaken(Exception):
 def read_students(
     runs: Mapping[str, Path | str], pack: Pack, small: SmallSet, split: Split | None
 ) -> tuple[dict[str, AskedStudent], list[str]]:
-    """Load the students of some run folders, by name; those of other pictures are left out.
+    """Load the students of some run folders, by name; those of other images are left out.
 
     Returns:
         The students, and a line for each run that does not fit.
@@ -367,13 +367,13 @@ class Later(Generic[Question, Answer]):
             self._timer = None
 
 
-def told_picture(view: BandView) -> str:
-    """Say how far the picture is moved, and what share of it is clipped for the eye.
+def told_image(view: BandView) -> str:
+    """Say how far the image is moved, and what share of it is clipped for the eye.
 
     Example:
         >>> import torch
         >>> from fopro_lab.widgets.bands import BandLens
-        >>> told_picture(BandLens(torch.full((3, 16, 16), 0.5)).look(torch.ones(1, 16, 9)))
+        >>> told_image(BandLens(torch.full((3, 16, 16), 0.5)).look(torch.ones(1, 16, 9)))
         '<div ...>Changed by 0.0000 RMS of [0, 1]; 0.0% of the values leave it.</div>'
     """
     share = f"Changed by {view.moved:.4f} RMS of [0, 1]; {view.clipped:.1%} of the values leave it."
@@ -418,7 +418,7 @@ def told_refused(lines: Sequence[str]) -> str:
 
 
 def told_teacher(name: str, *, drift: float, mean: float, number: int) -> str:
-    """Tell a teacher's drift of the picture and of the small set.
+    """Tell a teacher's drift of the image and of the small set.
 
     Example:
         >>> told_teacher("builtin", drift=0.25, mean=0.5, number=16)
@@ -461,8 +461,8 @@ def told_student(name: str, answer: StudentAnswer) -> str:
     )
     total = int(answer.recalls["n"].sum())
     return (
-        f"<b>Student {escape(name)}</b>: this picture{top}"
-        f"{total} validation pictures, mean recall {100 * answer.change:+.1f} points{recalls}"
+        f"<b>Student {escape(name)}</b>: this image{top}"
+        f"{total} validation images, mean recall {100 * answer.change:+.1f} points{recalls}"
     )
 
 
@@ -494,7 +494,7 @@ class ResponsePanel:
         Args:
             response: As of `ring_response`, of gain 0; None leaves it out.
             where: Middle of what is changed, cycles per pixel; None where nothing is.
-            drift: Mean over the same pictures, cosine distance.
+            drift: Mean over the same images, cosine distance.
 
         Returns:
             PNG bytes.
@@ -562,7 +562,7 @@ class Followers:
 
     Attributes:
         box: What is shown.
-        answer: The last answer, of `teacher` drift (this picture, mean) and student; or None.
+        answer: The last answer, of `teacher` drift (this image, mean) and student; or None.
     """
 
     def __init__(

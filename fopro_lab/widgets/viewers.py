@@ -135,7 +135,7 @@ class PromptViewer(widgets.VBox):
     Where there is no front end, first, middle and last mask of each run take the widget's place.
 
     Args:
-        runs: A run folder, a `Run`, or a table (see `fopro_lab.evaluation.runs.film_of`); or several,
+        runs: A run folder, a `Run`, or a table (see `film_of`); or several,
             as a list or with titles as a mapping.
 
     Attributes:
@@ -170,12 +170,12 @@ class PromptViewer(widgets.VBox):
         self.play = widgets.Play(
             min=0, max=last, value=0, interval=PACE, description="Play", show_repeat=False
         )
-        self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
+        self.image = widgets.Image(format="png", layout={"max_width": "100%"})
         self.slider.add_class("fopro-time-slider")
-        self.picture.add_class("fopro-masks")
+        self.image.add_class("fopro-masks")
         widgets.jslink((self.play, "value"), (self.slider, "index"))
         super().__init__(
-            [widgets.HBox([self.play, self.slider], layout={"flex_flow": "row wrap"}), self.picture]
+            [widgets.HBox([self.play, self.slider], layout={"flex_flow": "row wrap"}), self.image]
         )
         self.add_class("fopro-prompt-viewer")
         self.slider.observe(self._redraw, "index")
@@ -191,7 +191,7 @@ class PromptViewer(widgets.VBox):
         return plot_films(self.films)
 
     def _redraw(self, _: Any = None) -> None:
-        self.picture.value = self._panel.draw(self.time)
+        self.image.value = self._panel.draw(self.time)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """Show the widget where there is a front end, and the still everywhere else."""
@@ -210,7 +210,7 @@ class RunComparer(widgets.VBox):
     """Lay runs side by side, and move the class shares of their test set from tail to head.
 
     The slider's ``s`` gives the classes shares ``~ n_train ** s``: 1 as in training, 0 equal,
-    -1 turned round. Nothing is inferred anew: test pictures are weighed, and stored probabilities
+    -1 turned round. Nothing is inferred anew: test images are weighed, and stored probabilities
     are scaled by new over old share (Saerens et al., 2002). They hold for the training shares
     where cross-entropy trained them, for equal ones where the balanced softmax did; the line
     below the table says which. Without the tick the predictions stay as they are stored.
@@ -219,7 +219,7 @@ class RunComparer(widgets.VBox):
     by side take the widget's place.
 
     Args:
-        runs: Run folders, folders that hold some, or runs, all tested on the same pictures.
+        runs: Run folders, folders that hold some, or runs, all tested on the same images.
         resamples: Of the bootstrap, drawn once.
         seed: Of the bootstrap.
 
@@ -230,7 +230,7 @@ class RunComparer(widgets.VBox):
         table: What is shown, see `PriorShift.table`.
 
     Raises:
-        InputError: If the runs were not tested on the same pictures, or there is none.
+        InputError: If the runs were not tested on the same images, or there is none.
 
     Example:
         >>> RunComparer("nowhere")
@@ -270,16 +270,16 @@ class RunComparer(widgets.VBox):
         self.adjust = widgets.Checkbox(
             True, description="Scale the predictions to these shares", indent=False
         )
-        self.picture = widgets.Image(format="png", layout={"max_width": "100%"})
+        self.image = widgets.Image(format="png", layout={"max_width": "100%"})
         self.readout = widgets.HTML()
         for widget, name in (
             (self.slider, "fopro-prior-slider"),
             (self.adjust, "fopro-adjust"),
-            (self.picture, "fopro-recalls"),
+            (self.image, "fopro-recalls"),
             (self.readout, "fopro-readout"),
         ):
             widget.add_class(name)
-        super().__init__([self.slider, self.adjust, self.picture, self.readout])
+        super().__init__([self.slider, self.adjust, self.image, self.readout])
         self.add_class("fopro-run-comparer")
         self.table: pd.DataFrame
         for control in (self.slider, self.adjust):
@@ -299,7 +299,7 @@ class RunComparer(widgets.VBox):
         stream = io.BytesIO()
         pixels = np.asarray(self._canvas.buffer_rgba())[..., :3]
         Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", compress_level=1)
-        self.picture.value = stream.getvalue()
+        self.image.value = stream.getvalue()
         self.readout.value = self._told()
 
     def _told(self) -> str:
@@ -317,7 +317,7 @@ class RunComparer(widgets.VBox):
         rests = html.escape(told(self.shift, adjust=self.adjust.value))
         return (
             f"<table><tr><th>Run</th>{heads}</tr>{''.join(lines)}</table>"
-            f"<small>n {len(self.shift.pictures.labels)}  ·  {rests}</small>"
+            f"<small>n {len(self.shift.images.labels)}  ·  {rests}</small>"
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def verdict(found, what):
     return next(finding for finding in found.findings if finding.what == what)
 
 
-# Eight pictures in all of test and validation are few, and show no difference in the tail.
+# Eight images in all of test and validation are few, and show no difference in the tail.
 SOUND = {"reading": "ok", "imbalance": "ok", "tested": "warn", "groups": "ok", "copies": "ok",
          "lookalikes": "ok", "labels": "note", "sources": "note", "power": "warn"}  # fmt: skip
 
@@ -31,13 +31,13 @@ SOUND = {"reading": "ok", "imbalance": "ok", "tested": "warn", "groups": "ok", "
 def test_a_sound_archive_has_no_fault(tmp_path):
     found = check(write_archive(tmp_path, sound_rows()))
     assert levels(found) == SOUND
-    assert found.facts["pictures"] == 24 and found.facts["groups"] == 12
+    assert found.facts["images"] == 24 and found.facts["groups"] == 12
     assert found.tables["counts"]["n"].tolist() == [4] * 6
     for name in ("unreadable", "copies", "lookalikes", "torn_groups"):
         assert found.tables[name].empty, name
 
 
-def test_unreadable_pictures_are_all_listed_though_the_config_says_stop(tmp_path):
+def test_unreadable_images_are_all_listed_though_the_config_says_stop(tmp_path):
     root = write_archive(tmp_path, sound_rows())
     (root / "nvtrain0.png").write_bytes(b"")
     (root / "meltest3.png").write_bytes((root / "meltest3.png").read_bytes()[:300])
@@ -45,10 +45,10 @@ def test_unreadable_pictures_are_all_listed_though_the_config_says_stop(tmp_path
     assert verdict(found, "reading").number == 2 and levels(found)["reading"] == "fail"
     assert found.tables["unreadable"]["image"].tolist() == ["nvtrain0", "meltest3"]
     assert len(found.unreadable_lines()) == 2 and "nvtrain0.png" in found.unreadable_lines()[0]
-    assert found.facts["pictures"] == 22
+    assert found.facts["images"] == 22
 
 
-def test_missing_pictures_are_listed_as_well(tmp_path):
+def test_missing_images_are_listed_as_well(tmp_path):
     root = write_archive(tmp_path, sound_rows())
     for name in ("nvtrain1", "melval0"):
         (root / f"{name}.png").unlink()
@@ -64,32 +64,32 @@ def test_a_torn_group_is_a_failure(tmp_path):
     found = check(write_archive(tmp_path, rows))
     assert levels(found) == {**SOUND, "groups": "fail"}
     told = verdict(found, "groups")
-    assert told.number == 1 and "1 torn group: of 8 test pictures 1 (12 %)" in told.verdict
+    assert told.number == 1 and "1 torn group: of 8 test images 1 (12 %)" in told.verdict
     assert found.tables["torn_groups"].values.tolist() == [["same", 1, 0, 1]]
 
 
 def test_a_copy_in_test_is_a_failure_one_in_training_a_warning(tmp_path):
     for place, level in (("nvtest2", "fail"), ("nvval0", "fail"), ("nvtrain3", "warn")):
-        pictures = {"nvtrain0": texture(77), place: texture(77)}
-        found = check(write_archive(tmp_path / place, sound_rows(), **pictures))
+        images = {"nvtrain0": texture(77), place: texture(77)}
+        found = check(write_archive(tmp_path / place, sound_rows(), **images))
         assert levels(found) == {**SOUND, "copies": level, "labels": "ok"}, place
-        assert found.tables["copies"]["image"].tolist() == sorted(pictures)
+        assert found.tables["copies"]["image"].tolist() == sorted(images)
 
 
 def test_a_copy_with_another_label_is_told(tmp_path):
-    pictures = {"nvtrain0": texture(77), "meltrain2": texture(77)}
-    found = check(write_archive(tmp_path, sound_rows(), **pictures))
+    images = {"nvtrain0": texture(77), "meltrain2": texture(77)}
+    found = check(write_archive(tmp_path, sound_rows(), **images))
     assert levels(found) == {**SOUND, "copies": "warn", "labels": "warn"}
     assert verdict(found, "labels").number == 1
 
 
-def test_a_mirrored_and_brightened_picture_is_found(tmp_path):
+def test_a_mirrored_and_brightened_image_is_found(tmp_path):
     altered = (texture(77)[:, ::-1] * 0.8 + 30).astype(np.uint8)
-    pictures = {"nvtrain0": texture(77), "nvtest2": altered}
-    found = check(write_archive(tmp_path, sound_rows(), **pictures))
+    images = {"nvtrain0": texture(77), "nvtest2": altered}
+    found = check(write_archive(tmp_path, sound_rows(), **images))
     assert levels(found) == {**SOUND, "lookalikes": "warn", "labels": "ok"}
     (pair,) = found.tables["lookalikes"].itertuples()
-    assert {pair.image_first, pair.image_second} == set(pictures)
+    assert {pair.image_first, pair.image_second} == set(images)
     assert pair.turn == "mirrored left to right" and not pair.same_group
     assert {pair.part_first, pair.part_second} == {"train", "test"}
     ties = found.tables["ties"].set_index(["part", "other", "class"])
@@ -97,23 +97,23 @@ def test_a_mirrored_and_brightened_picture_is_found(tmp_path):
 
 
 def test_a_lookalike_within_its_group_is_only_noted(tmp_path):
-    pictures = {"nvtrain0": texture(77), "nvtrain1": np.ascontiguousarray(texture(77)[::-1])}
-    found = check(write_archive(tmp_path, sound_rows(), **pictures))
+    images = {"nvtrain0": texture(77), "nvtrain1": np.ascontiguousarray(texture(77)[::-1])}
+    found = check(write_archive(tmp_path, sound_rows(), **images))
     assert levels(found) == {**SOUND, "lookalikes": "note", "labels": "ok"}
     assert "1 near-duplicate pair, 0 not of one group" in verdict(found, "lookalikes").verdict
 
 
-def test_a_class_without_test_pictures_is_a_failure(tmp_path):
+def test_a_class_without_test_images_is_a_failure(tmp_path):
     rows = [row for row in sound_rows() if row[0][:7] != "meltest"]
     found = check(write_archive(tmp_path, rows))
     assert levels(found) == {**SOUND, "split": "note", "tested": "fail"}
-    assert verdict(found, "tested").verdict == "no picture of mel in test"
+    assert verdict(found, "tested").verdict == "no image of mel in test"
 
 
 def test_what_cannot_be_split_is_examined_all_the_same(tmp_path):
     rows = [(image, name, lesion, "") for image, name, lesion, _ in sound_rows()[:14]]
-    pictures = {"nvtrain0": texture(77), "nvtrain1": texture(77)}
-    found = check(write_archive(tmp_path, rows, **pictures))
+    images = {"nvtrain0": texture(77), "nvtrain1": texture(77)}
+    found = check(write_archive(tmp_path, rows, **images))
     assert levels(found)["split"] == "fail" and levels(found)["copies"] == "warn"
     assert "at least 3" in verdict(found, "split").verdict
     assert found.facts["protocol"] == "none"
@@ -122,7 +122,7 @@ def test_what_cannot_be_split_is_examined_all_the_same(tmp_path):
 
 
 def test_unknown_groups_are_a_warning_and_known_sources_are_measured():
-    config = DataConfig(pictures=200, image_size=32)
+    config = DataConfig(images=200, image_size=32)
     found = check_data(config, progress=False)
     sources = verdict(found, "sources")
     assert 0 <= sources.number < 0.5 and "Cramer's V" in sources.verdict
@@ -132,19 +132,19 @@ def test_unknown_groups_are_a_warning_and_known_sources_are_measured():
     assert levels(examine(packed, split, config=config))["groups"] == "warn"
 
 
-def test_pictures_of_an_unknown_lesion_keep_the_groups_from_being_called_sound(tmp_path):
+def test_images_of_an_unknown_lesion_keep_the_groups_from_being_called_sound(tmp_path):
     rows = [(image, name, "" if image == "nvtest1" else f"L{lesion}", part)
             for image, name, lesion, part in sound_rows()]  # fmt: skip
     found = check(write_archive(tmp_path, rows))
     assert levels(found) == {**SOUND, "groups": "warn"}
-    assert "of 1 picture the lesion or patient is unknown" in verdict(found, "groups").verdict
+    assert "of 1 image the lesion or patient is unknown" in verdict(found, "groups").verdict
 
 
-def test_flat_pictures_keep_the_lookalikes_from_being_called_sound(tmp_path):
+def test_flat_images_keep_the_lookalikes_from_being_called_sound(tmp_path):
     flat = {"nvtrain0": np.full((64, 64, 3), 90, np.uint8)}
     found = check(write_archive(tmp_path, sound_rows(), **flat))
     assert levels(found) == {**SOUND, "lookalikes": "note"}
-    assert "1 picture too flat to be compared" in verdict(found, "lookalikes").verdict
+    assert "1 image too flat to be compared" in verdict(found, "lookalikes").verdict
 
 
 def test_a_data_set_without_a_tail_has_no_power_to_tell(tmp_path):
@@ -154,7 +154,7 @@ def test_a_data_set_without_a_tail_has_no_power_to_tell(tmp_path):
 
 
 def test_the_ratio_that_was_asked_for_is_compared():
-    config = DataConfig(pictures=400, image_size=32, split_rule="long-tail", tail_ratio=0.1)
+    config = DataConfig(images=400, image_size=32, split_rule="long-tail", tail_ratio=0.1)
     told = verdict(check_data(config, progress=False), "imbalance")
     ratio = int(told.verdict.split("1:")[1].split(" ")[0])
     assert round(told.number) == ratio
@@ -165,7 +165,7 @@ def test_nothing_readable_is_refused(tmp_path):
     root = write_archive(tmp_path, sound_rows())
     for path in root.glob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="24 of 24 pictures cannot be read"):
+    with pytest.raises(InputError, match="24 of 24 images cannot be read"):
         check(root)
 
 
@@ -183,5 +183,5 @@ def test_the_doctor_finds_the_leak_of_the_published_splits(shared):
         progress=False,
     )
     assert found.worst == "fail" and levels(found)["groups"] == "fail"
-    assert "182 torn groups: of 298 test pictures 117 (39 %)" in verdict(found, "groups").verdict
+    assert "182 torn groups: of 298 test images 117 (39 %)" in verdict(found, "groups").verdict
     assert verdict(found, "sources").number == pytest.approx(0.395, abs=0.01)

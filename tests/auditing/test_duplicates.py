@@ -8,7 +8,7 @@ from tests.auditing.toys import texture
 
 
 def archive(root):
-    """A picture, its file copied, its pixels saved anew, another, and one of equal size."""
+    """An image, its file copied, its pixels saved anew, another, and one of equal size."""
     for name in ("a", "b"):
         (root / name).mkdir(parents=True)
     Image.fromarray(texture(0)).save(root / "a/1.png")
@@ -24,7 +24,7 @@ def test_same_content_joins_copied_files_and_files_saved_anew(tmp_path):
     assert same_content(packed).tolist() == [0, 0, 0, 3]
 
 
-def test_same_content_keeps_pictures_of_one_file_size_apart(tmp_path):
+def test_same_content_keeps_images_of_one_file_size_apart(tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
         (tmp_path / name).mkdir()
         Image.fromarray(texture(seed)).save(tmp_path / name / "x.bmp")

@@ -21,7 +21,7 @@ def slow_v(counts):
     return np.sqrt(share / min(r - 1, k - 1))
 
 
-def pictures(labels, sources, groups=None):
+def toy_images(labels, sources, groups=None):
     groups = np.arange(len(labels)) if groups is None else groups
     return pd.DataFrame({"label": labels, "source": sources, "group": groups})
 
@@ -33,7 +33,7 @@ def test_cramers_v_equals_the_formula():
 
 
 def test_cramers_v_takes_the_bias_of_small_samples_away():
-    """Ten pictures of ten classes from ten sources fit by chance alone; plain V is 0.6 here."""
+    """Ten images of ten classes from ten sources fit by chance alone; plain V is 0.6 here."""
     rng = np.random.default_rng(0)
     values = []
     for _ in range(200):
@@ -55,19 +55,19 @@ def test_entangle_finds_what_hangs_together_and_what_does_not():
     labels = rng.integers(3, size=600)
     alone = rng.choice(["a", "b"], 600)
     tied = np.where(rng.random(600) < 0.8, np.array(["a", "b", "b"])[labels], alone)
-    free, bound = (entangle(pictures(labels, each), resamples=199) for each in (alone, tied))
+    free, bound = (entangle(toy_images(labels, each), resamples=199) for each in (alone, tied))
     assert free.p > 0.01 and free.v < 0.1 and free.low == 0
     assert bound.p == pytest.approx(1 / 200) and bound.low < bound.v < bound.high
     assert bound.low > 0.6
 
 
 def test_entangle_keeps_groups_whole():
-    """Ten patients with forty pictures each say no more than ten patients."""
+    """Ten patients with forty images each say no more than ten patients."""
     rng = np.random.default_rng(1)
     patient = np.repeat(np.arange(10), 40)
     labels, sources = rng.integers(2, size=10)[patient], rng.choice(["a", "b"], 10)[patient]
-    whole = entangle(pictures(labels, sources, patient), resamples=299)
-    torn = entangle(pictures(labels, sources), resamples=299)
+    whole = entangle(toy_images(labels, sources, patient), resamples=299)
+    torn = entangle(toy_images(labels, sources), resamples=299)
     assert whole.v == torn.v > 0.1 and whole.groups == 10
     assert torn.p < 0.01 and whole.p > 0.05
     assert whole.high - whole.low > 2 * (torn.high - torn.low)
@@ -83,7 +83,7 @@ def test_the_permutation_keeps_a_group_of_two_labels_or_two_sources_whole(two):
     kind = patient // 4  # four patients have 15 of the first, four have 5
     mixed = np.where(np.arange(160) % 20 < np.where(kind == 0, 15, 5), 0, 1)
     labels, sources = (mixed, kind) if two == "labels" else (kind, mixed)
-    found = entangle(pictures(labels, np.array(["a", "b"])[sources], patient))
+    found = entangle(toy_images(labels, np.array(["a", "b"])[sources], patient))
     share = np.where(np.arange(8) < 4, 0.75, 0.25)
     as_uneven = [
         abs(share[list(half)].mean() - share[[p for p in range(8) if p not in half]].mean()) >= 0.5
@@ -94,17 +94,17 @@ def test_the_permutation_keeps_a_group_of_two_labels_or_two_sources_whole(two):
 
 
 def test_the_permutation_of_a_single_patient_says_nothing():
-    found = entangle(pictures([0, 1] * 10, ["a", "b"] * 10, ["x"] * 20))
+    found = entangle(toy_images([0, 1] * 10, ["a", "b"] * 10, ["x"] * 20))
     assert found.v == 1 and found.p == 1 and found.groups == 1
 
 
 def test_entangle_without_two_sources_is_undefined():
     for sources in (["", "", ""], ["a", "a", "a"], ["a", "", ""]):
-        found = entangle(pictures([0, 1, 0], sources))
+        found = entangle(toy_images([0, 1, 0], sources))
         assert np.isnan([found.v, found.low, found.high, found.p]).all()
 
 
 def test_class_by_source_keeps_absent_classes_and_drops_unknown_sources():
-    counts = class_by_source(pictures([0, 0, 2, 2], ["b", "a", "b", ""]), ("x", "y", "z"))
+    counts = class_by_source(toy_images([0, 0, 2, 2], ["b", "a", "b", ""]), ("x", "y", "z"))
     assert list(counts.columns) == ["a", "b"] and list(counts.index) == ["x", "y", "z"]
     assert counts.values.tolist() == [[1, 1], [0, 0], [0, 1]]

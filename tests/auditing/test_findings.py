@@ -25,7 +25,7 @@ def found():
         "unreadable": pd.DataFrame({"image": ["a"], "reason": ["a.png: no such file"]}),
         "power": pd.DataFrame({"name": ["tail"], "detectable": [np.nan]}),
     }
-    return Findings({"pictures": 921}, findings, tables)
+    return Findings({"images": 921}, findings, tables)
 
 
 def test_lines_are_aligned_with_the_level_first(found):
@@ -48,7 +48,7 @@ def test_counts_keep_the_order_of_the_classes(found):
 
 def test_as_dict_is_plain_json_without_nan(found):
     content = json.loads(json.dumps(found.as_dict(), allow_nan=False))
-    assert content["worst"] == "fail" and content["pictures"] == 921
+    assert content["worst"] == "fail" and content["images"] == 921
     assert content["tables"]["power"] == [{"name": "tail", "detectable": None}]
     assert content["findings"][1] == {
         "level": "fail", "what": "groups", "number": 3, "verdict": "torn, all of them",

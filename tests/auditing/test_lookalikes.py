@@ -16,10 +16,10 @@ from fopro_lab.checks.duplicates import (
     hash_signs,
     turned,
 )
-from fopro_lab.data.decoding import read_picture
+from fopro_lab.data.decoding import read_image
 from tests.auditing.toys import texture
 
-# What to do to a picture, by numpy, for each name in TURNS.
+# What to do to an image, by numpy, for each name in TURNS.
 BY_NUMPY = {
     "as it is": lambda x: x,
     "mirrored left to right": lambda x: x[:, ::-1],
@@ -54,7 +54,7 @@ def test_describe_is_the_cosine_transform_of_area_means(side):
 
 
 @pytest.mark.parametrize("name", TURNS)
-def test_turned_transform_is_that_of_the_turned_picture(name):
+def test_turned_transform_is_that_of_the_turned_image(name):
     assert set(BY_NUMPY) == set(TURNS)
     image = texture(4)
     waves = describe(image[None], np.array([0]))
@@ -71,9 +71,9 @@ def test_find_lookalikes_finds_each_orientation_and_names_it(name):
 
 
 def resaved(quality):
-    def change(picture):
+    def change(image):
         stream = io.BytesIO()
-        picture.save(stream, "JPEG", quality=quality)
+        image.save(stream, "JPEG", quality=quality)
         return Image.open(stream)
 
     return change
@@ -131,7 +131,7 @@ def test_find_lookalikes_speaks_of_the_given_rows():
     assert found[["first", "second"]].values.tolist() == [[1, 3]]
 
 
-def test_flat_pictures_and_single_ones_have_no_lookalikes():
+def test_flat_images_and_single_ones_have_no_lookalikes():
     assert find_lookalikes(np.full((3, 32, 32, 3), 77, np.uint8), np.arange(3)).empty
     assert find_lookalikes(texture(0)[None], np.array([0])).empty
 
@@ -154,7 +154,7 @@ def test_a_photograph_of_ham10000_is_filed_under_two_lesions(shared):
     folder = shared / "data/ham10000/images"
     names = sorted(path.name for path in folder.glob("*.jpg"))
     chosen = [*names[::50], "ISIC_0025226.jpg", "ISIC_0030074.jpg"]
-    images = np.stack([read_picture(folder / name, size=64) for name in chosen])
+    images = np.stack([read_image(folder / name, size=64) for name in chosen])
     found = find_lookalikes(images, np.arange(len(chosen)))
     first, second, bits = found.loc[0, ["first", "second", "bits"]]
     assert (chosen[first], chosen[second]) == ("ISIC_0025226.jpg", "ISIC_0030074.jpg")

@@ -1,4 +1,4 @@
-"""What the doctor says of files that are no pictures, and of a group that is too large."""
+"""What the doctor says of files that are no images, and of a group that is too large."""
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,12 @@ def test_other_files_are_told_and_no_fault(tmp_path):
         Image.fromarray(texture(number)).save(path)
     config = DataConfig(dataset=str(tmp_path), image_size=32)
     reading = check_data(config, progress=False).findings[0]
-    assert (reading.level, reading.verdict) == ("ok", "all 24 pictures can be read")
+    assert (reading.level, reading.verdict) == ("ok", "all 24 images can be read")
     (tmp_path / "class1" / "25.dcm").touch()
     (tmp_path / "class0" / "IMG_0001").touch()
     reading = check_data(config, progress=False).findings[0]
     told = "2 other files passed over, first class0/IMG_0001"
-    assert (reading.level, reading.verdict) == ("note", f"all 24 pictures can be read; {told}")
+    assert (reading.level, reading.verdict) == ("note", f"all 24 images can be read; {told}")
     (tmp_path / "class0" / "0.png").write_bytes(b"")
     reading = check_data(config, progress=False).findings[0]
     assert reading.level == "fail" and reading.verdict.endswith(f"of the others; {told}")
@@ -41,5 +41,5 @@ def test_a_group_of_more_than_twenty_and_a_tenth_is_told(largest, others, level)
     table = pd.DataFrame({"group": names, "image": [f"i{k}" for k in range(len(names))]})
     found = judge_groups(table, NONE_TORN, TIES)
     assert found.level == level
-    told = f"; 'not sure' alone has {largest:,} of {largest + others:,} pictures"
+    told = f"; 'not sure' alone has {largest:,} of {largest + others:,} images"
     assert found.verdict.endswith(told) == (level == "note")

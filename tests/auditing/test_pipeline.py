@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from fopro_lab.checks import audit_pipeline
-from fopro_lab.checks.pipeline import choose_pictures, log_amplitude
+from fopro_lab.checks.pipeline import choose_images, log_amplitude
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.errors import InputError
 
@@ -13,7 +13,7 @@ EDGES = [0.0, 0.2, 0.3, 0.5]  # the middle ring holds 0.25 cycles per pixel
 
 
 def write_waves(root, *waves, copies=12, side=96, ending="png"):
-    """Write pictures of the same waves along x: (amplitude in grey levels, cycles a picture)."""
+    """Write images of the same waves along x: (amplitude in grey levels, cycles an image)."""
     x = (np.arange(side) + 0.5) / side
     row = 128 + sum(a * np.cos(2 * np.pi * cycles * x) for a, cycles in waves)
     pixels = np.repeat(np.tile(row, (side, 1))[..., None], 3, axis=2).round().astype(np.uint8)
@@ -32,7 +32,7 @@ def audit(packed, **more):
 @pytest.mark.parametrize("cycles", [4, 8, 12])
 def test_triangle_filter_has_its_computed_gain(tmp_path, cycles):
     """Within 0.01; a box filter's gain lies 0.02 off at 4 cycles, 0.1 at 8."""
-    frequency = cycles / 32  # per pixel of the small picture
+    frequency = cycles / 32  # per pixel of the small image
     edges = [0, frequency - 0.06, frequency + 0.06]
     packed = write_waves(tmp_path, (100, cycles))
     table = audit_pipeline(packed, np.arange(12), edges=edges)
@@ -79,16 +79,16 @@ def test_drafts_are_audited_for_files_alone(tmp_path):
         table = audit(packed)
         assert set(table.loc["decode", "reference"]) == {"exact decode"}
         assert (table.loc["decode", "log_ratio"].abs().max() > 1e-3) == changed
-    phantom = pack(open_dataset("phantom", pictures=24), 32, progress=False)
+    phantom = pack(open_dataset("phantom", images=24), 32, progress=False)
     assert "decode" not in audit(phantom).index.get_level_values("stage")
 
 
 def test_rows_tell_numbers_intervals_and_empty_rings(tmp_path):
     packed = write_waves(tmp_path, (60, 3), copies=9)
-    table = audit_pipeline(packed, np.arange(9), edges=[0, 0.2, 0.75], pictures=9)
+    table = audit_pipeline(packed, np.arange(9), edges=[0, 0.2, 0.75], images=9)
     coarse, fine = (table[table["ring"] == ring] for ring in (0, 1))
     assert set(coarse["n"]) == {9} and coarse["log_ratio"].notna().all()
-    assert coarse["interval_low"].isna().all()  # fewer than ten pictures
+    assert coarse["interval_low"].isna().all()  # fewer than ten images
     augmented = fine[fine["stage"] != "resize"]
     assert set(augmented["n"]) <= {0, 9}  # rounding to 8 bit may fill a ring, or not
     full = audit_pipeline(write_waves(tmp_path / "more", (60, 3)), np.arange(12), edges=[0, 0.2])
@@ -97,33 +97,33 @@ def test_rows_tell_numbers_intervals_and_empty_rings(tmp_path):
 
 
 def test_sources_have_their_own_rows_and_even_shares():
-    packed = pack(open_dataset("phantom", pictures=200), 32, progress=False)
-    table = audit_pipeline(packed, np.arange(200), edges=EDGES, pictures=20)
+    packed = pack(open_dataset("phantom", images=200), 32, progress=False)
+    table = audit_pipeline(packed, np.arange(200), edges=EDGES, images=20)
     assert table.groupby("source")["n"].max().to_dict() == {"all": 20, "sharp": 10, "soft": 10}
     own = table.pivot_table(index=["stage", "step", "ring"], columns="source", values="log_ratio")
     np.testing.assert_allclose(own["all"], (own["sharp"] + own["soft"]) / 2, atol=1e-9)
 
 
 def test_the_same_seed_gives_the_same_table():
-    packed = pack(open_dataset("phantom", pictures=48), 32, progress=False)
+    packed = pack(open_dataset("phantom", images=48), 32, progress=False)
     first, again, other = (
-        audit_pipeline(packed, np.arange(48), edges=EDGES, pictures=8, seed=seed)
+        audit_pipeline(packed, np.arange(48), edges=EDGES, images=8, seed=seed)
         for seed in (0, 0, 1)
     )
     pd.testing.assert_frame_equal(first, again)
     assert not first["log_ratio"].equals(other["log_ratio"])
 
 
-def test_choose_pictures_takes_one_of_a_group_and_as_many_of_each_source():
+def test_choose_images_takes_one_of_a_group_and_as_many_of_each_source():
     table = pd.DataFrame({"group": np.repeat(np.arange(30), 2), "source": ["a"] * 48 + ["b"] * 12})
     rows = np.arange(0, 60)
-    chosen = choose_pictures(table, rows, pictures=10, seed=0)
+    chosen = choose_images(table, rows, images=10, seed=0)
     picked = table.iloc[chosen]
     assert picked["group"].is_unique and picked["source"].value_counts().to_dict() == {
         "a": 5,
         "b": 5,
     }
-    assert len(choose_pictures(table, rows[:6], pictures=10, seed=0)) == 3
+    assert len(choose_images(table, rows[:6], images=10, seed=0)) == 3
 
 
 def test_log_amplitude_of_a_wave_is_its_windowed_contrast():
@@ -136,8 +136,8 @@ def test_log_amplitude_of_a_wave_is_its_windowed_contrast():
 
 
 def test_nothing_to_audit_is_refused():
-    packed = pack(open_dataset("phantom", pictures=24), 32, progress=False)
-    with pytest.raises(InputError, match="rows, pictures: expected one or more, got 0 and 192"):
+    packed = pack(open_dataset("phantom", images=24), 32, progress=False)
+    with pytest.raises(InputError, match="rows, images: expected one or more, got 0 and 192"):
         audit_pipeline(packed, np.arange(0), edges=EDGES)
     with pytest.raises(InputError, match="edges: expected two or more increasing"):
         audit_pipeline(packed, np.arange(24), edges=[0.5, 0.1])

@@ -12,7 +12,7 @@ GROUPS = {"nv": "head", "mel": "medium", "df": "tail", "vasc": "tail"}
 def found_share(sizes, difference, *, discordance=0.2, runs=4000, seed=0):
     """Simulate paired methods and test their mean difference over classes, lesions kept whole.
 
-    ``sizes`` holds, for each class, the number of pictures of each lesion.
+    ``sizes`` holds, for each class, the number of images of each lesion.
     """
     rng = np.random.default_rng(seed)
     discordance = max(discordance, difference)
@@ -46,7 +46,7 @@ def test_detectable_difference_is_found_in_four_of_five_simulated_tests():
     assert found_share(sizes[1:2], forgetful) < 0.7
 
 
-def test_single_pictures_follow_the_formula():
+def test_single_images_follow_the_formula():
     n, q = 150, 0.2
     d = smallest_difference(n)
     assert d == pytest.approx((1.959964 * q**0.5 + 0.841621 * (q - d * d) ** 0.5) / n**0.5)
@@ -54,10 +54,10 @@ def test_single_pictures_follow_the_formula():
 
 @pytest.mark.parametrize("n", [10, 15, 20, 30, 100])
 def test_an_exact_sign_test_finds_it_nearly_as_often(n):
-    """All three outcomes of n pictures are summed; McNemar's test, two-sided, at 5 %."""
+    """All three outcomes of n images are summed; McNemar's test, two-sided, at 5 %."""
     d = smallest_difference(n)
     q = max(0.2, d)
-    better = (q + d) / 2 / q  # share of the discordant pictures that the better method wins
+    better = (q + d) / 2 / q  # share of the discordant images that the better method wins
     power = 0.0
     for discordant in range(n + 1):
         chance = comb(n, discordant) * q**discordant * (1 - q) ** (n - discordant)
@@ -70,7 +70,7 @@ def test_an_exact_sign_test_finds_it_nearly_as_often(n):
     assert 0.65 < power < 0.8
 
 
-def test_more_discordance_or_fewer_pictures_hide_more():
+def test_more_discordance_or_fewer_images_hide_more():
     assert smallest_difference(100, discordance=0.4) > smallest_difference(100)
     values = [smallest_difference(n) for n in (6, 10, 30, 100, 1000, 10000)]
     assert values == sorted(values, reverse=True) and values[0] < 1
@@ -91,7 +91,7 @@ def test_groups_are_means_of_their_classes():
     assert list(table.index) == ["nv", "mel", "df", "vasc", "head", "medium", "tail", "all"]
 
 
-def test_a_class_without_test_pictures_shows_nothing():
+def test_a_class_without_test_images_shows_nothing():
     table = table_of([[1] * 100, [1] * 50, []], ("nv", "mel", "df"))
     assert np.isnan(table.loc["df", "detectable"]) and np.isnan(table.loc["tail", "detectable"])
     assert table.loc["head", "detectable"] > 0

@@ -15,7 +15,7 @@ def waves(side, *, cycles):
     return total.expand(1, 1, side, side)
 
 
-def test_ideal_resize_of_a_windowed_picture_is_the_windowed_small_picture():
+def test_ideal_resize_of_a_windowed_image_is_the_windowed_small_image():
     """What the audit rests on: window, then resize, equals resize, then window."""
     cycles = [(0.3, 3, 1, 0.2), (0.2, -7, 5, 1.0), (0.1, 2, 11, 2.0)]
     large, small = waves(96, cycles=cycles), waves(32, cycles=cycles)
@@ -25,7 +25,7 @@ def test_ideal_resize_of_a_windowed_picture_is_the_windowed_small_picture():
     torch.testing.assert_close(*spectra, atol=1e-9, rtol=0)
 
 
-def test_what_the_small_picture_cannot_hold_is_gone():
+def test_what_the_small_image_cannot_hold_is_gone():
     large = waves(96, cycles=[(0.3, 3, 0, 0.0), (0.5, 29, 0, 0.0)])
     kept = band_limited(large, 32)
     assert kept.var(correction=0) == pytest.approx(0.3**2 / 2, rel=1e-6)

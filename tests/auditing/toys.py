@@ -1,4 +1,4 @@
-"""Pictures with details, written with a CSV that gives their parts."""
+"""Images with details, written with a CSV that gives their parts."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def texture(seed: int, *, side: int = 64) -> np.ndarray:
-    """Draw a picture with energy at all frequencies, no two alike."""
+    """Draw an image with energy at all frequencies, no two alike."""
     rng = np.random.default_rng(seed)
     total = np.zeros((side, side, 3))
     for cells in (4, 8, 16, 32):
@@ -16,13 +16,11 @@ def texture(seed: int, *, side: int = 64) -> np.ndarray:
     return (total / 4).astype(np.uint8)
 
 
-def write_archive(
-    root: Path, rows: list[tuple[str, str, str, str]], **pictures: np.ndarray
-) -> Path:
-    """Write a CSV of (image, class, lesion, split) and its pictures, textures unless given."""
+def write_archive(root: Path, rows: list[tuple[str, str, str, str]], **images: np.ndarray) -> Path:
+    """Write a CSV of (image, class, lesion, split) and its images, textures unless given."""
     root.mkdir(parents=True, exist_ok=True)
     for number, (image, *_) in enumerate(rows):
-        pixels = pictures.get(image, texture(number))
+        pixels = images.get(image, texture(number))
         Image.fromarray(pixels).save(root / f"{image}.png")
     lines = ["image,dx,lesion_id,split", *(",".join(row) for row in rows)]
     (root / "labels.csv").write_text("\n".join(lines))
@@ -30,7 +28,7 @@ def write_archive(
 
 
 def sound_rows(*, each: int = 4) -> list[tuple[str, str, str, str]]:
-    """List two classes with pictures in all parts, two pictures of a lesion."""
+    """List two classes with images in all parts, two images of a lesion."""
     return [
         (f"{name}{part}{number}", name, f"{name}{part}{number // 2}", part)
         for name in ("nv", "mel")

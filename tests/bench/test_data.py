@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from benchmarks.data import bench_data
-from benchmarks.pictures import write_photographs
+from benchmarks.images import write_photographs
 from benchmarks.published import published_transforms, read_batch
 
 
 @pytest.fixture(scope="module")
 def tables():
-    return bench_data(rounds=3, size=16, pictures=32, side=64, many=40)
+    return bench_data(rounds=3, size=16, images=32, side=64, many=40)
 
 
 def test_bench_data_compares_every_variant_with_its_reference(tables):

@@ -42,14 +42,14 @@ def tables():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def toy_images():
     # Noise has no amplitude of 0, whose phase, and its gradient, would be anything.
     return torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)).double()
 
 
 @pytest.fixture(scope="module")
 def packed():
-    return pack(open_dataset("phantom", pictures=24), 32, progress=False)
+    return pack(open_dataset("phantom", images=24), 32, progress=False)
 
 
 @pytest.mark.parametrize("key", TIMED)
@@ -81,7 +81,7 @@ def test_the_plain_way_gives_what_apply_gain_gives(shape, gradients):
     work = gains.gain_work(images, gain, gradients=gradients)
     plain, ours, each = (work[name]() for name in (gains.PLAIN, gains.OURS, gains.EACH))
     assert len(plain) == {"none": 1, "gain": 2, "both": 3}[gradients]
-    # In float64; a gain of one bin off by 1e-6 would move pictures by 1e-8.
+    # In float64; a gain of one bin off by 1e-6 would move images by 1e-8.
     near = {"rtol": 0, "atol": 1e-10}
     torch.testing.assert_close(ours[0], plain[0], **near)
     torch.testing.assert_close(each[0], plain[0], **near)
@@ -96,21 +96,21 @@ def test_the_plain_way_gives_what_apply_gain_gives(shape, gradients):
         torch.testing.assert_close(each[2], plain[2], **near)
 
 
-def test_the_plain_way_agrees_in_single_precision_too(pictures):
-    work = gains.gain_work(pictures.float(), torch.full((3, 12, 7), 1.5), gradients="both")
+def test_the_plain_way_agrees_in_single_precision_too(images):
+    work = gains.gain_work(images.float(), torch.full((3, 12, 7), 1.5), gradients="both")
     for ours, plain in zip(work[gains.OURS]()[::2], work[gains.PLAIN]()[::2], strict=True):
         # Values are near 1; angles in single precision are off by 1e-7, some of them add up.
         torch.testing.assert_close(ours, plain, rtol=0, atol=2e-5)
 
 
-def test_bare_ffts_and_a_gain_of_one_give_the_pictures_and_their_gradient(pictures):
+def test_bare_ffts_and_a_gain_of_one_give_the_images_and_their_gradient(images):
     near = {"rtol": 0, "atol": 1e-12}
-    for [result] in (work() for work in gains.bare_work(pictures).values()):
-        torch.testing.assert_close(result, pictures, **near)
-    work = gains.bare_backward_work(pictures)
-    bare, four, of_pictures, of_both = (run() for run in work.values())
-    for result in (bare, four, of_pictures, (of_both[0], of_both[2])):
-        torch.testing.assert_close(result[0], pictures, **near)
+    for [result] in (work() for work in gains.bare_work(images).values()):
+        torch.testing.assert_close(result, images, **near)
+    work = gains.bare_backward_work(images)
+    bare, four, of_images, of_both = (run() for run in work.values())
+    for result in (bare, four, of_images, (of_both[0], of_both[2])):
+        torch.testing.assert_close(result[0], images, **near)
         torch.testing.assert_close(result[1], bare[1], **near)
     assert bare[1].std() > 0.9  # of the gradient from above, a standard normal
 
@@ -289,7 +289,7 @@ def test_the_command_hands_its_options_on_and_prints_the_tables(monkeypatch, fop
 def test_wrong_input_is_told():
     with pytest.raises(InputError, match="size: expected 16 or more pixels, got 15"):
         bench_fourier(size=15)
-    with pytest.raises(InputError, match="batch: expected 2 or more pictures, got 1"):
+    with pytest.raises(InputError, match="batch: expected 2 or more images, got 1"):
         bench_fourier(batch=1)
     with pytest.raises(InputError, match="rounds: expected 3 or more, got 2"):
         bench_fourier(rounds=2, size=16, batch=2)

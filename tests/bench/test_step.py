@@ -10,8 +10,8 @@ from torch import nn
 
 from benchmarks import step
 from benchmarks.ceilings import Ceilings, measure_ceilings, profile_step, share_of_ceilings
+from benchmarks.images import photograph_pack
 from benchmarks.memory import peak_memory
-from benchmarks.pictures import photograph_pack
 from benchmarks.published_step import PublishedStep
 from benchmarks.step import bench_step
 from benchmarks.steps import epoch_of, stage_of
@@ -82,7 +82,7 @@ def test_the_engine_is_the_published_step_in_float32(teacher, packed):
         gradient, other = weight.grad, theirs[name].grad
         if name.startswith(("backbone.conv1", "classifier", "projector.3", "second_classifier")):
             apart = float((gradient - other).norm() / other.norm())
-            assert apart < 2e-3, (name, apart)  # one picture of eight left out: over 0.1
+            assert apart < 2e-3, (name, apart)  # one image of eight left out: over 0.1
         # Adam's first step is the rate in each weight, of the gradient's sign.
         moved, mine = theirs[name] - start[name], weight - start[name]
         sure = other.abs() > max(1e-6, 0.1 * float(other.abs().max()))
@@ -103,9 +103,9 @@ def test_operations_and_bytes_are_counted():
     ceilings = Ceilings(1e9, {"float32": 1e9, "bfloat16": 4e9})
     told = share_of_ceilings({"a": run, "a, bfloat16": run}, ceilings, device=CPU)
     one, half = (told.iloc[row] for row in (0, 1))
-    assert one["gflop_per_picture"] == pytest.approx(2 * 30 * 20 / 1e9)
-    assert one["mb_per_picture"] == pytest.approx(4 * (5 * 30 + 30 * 20 + 5 * 20) / 5 / 1e6)
-    speed = one["pictures_per_second"]
+    assert one["gflop_per_image"] == pytest.approx(2 * 30 * 20 / 1e9)
+    assert one["mb_per_image"] == pytest.approx(4 * (5 * 30 + 30 * 20 + 5 * 20) / 5 / 1e6)
+    speed = one["images_per_second"]
     assert one["share_of_matmul"] == pytest.approx(speed * 2 * 30 * 20 / 1e9)
     assert one["share_of_copy"] == pytest.approx(one["gb_per_second"])
     assert half["share_of_matmul"] * 4 == pytest.approx(half["tflop_per_second"] * 1e3)
@@ -134,7 +134,7 @@ def test_a_profile_names_what_takes_the_time():
     assert table["operation"].iloc[-1] == "all others"
 
 
-def test_runs_tell_their_pictures(teacher, packed):
+def test_runs_tell_their_images(teacher, packed):
     stage = stage_of(teacher, packed, student="small", batch=3)
     assert epoch_of(stage)() == 6
 
@@ -177,8 +177,8 @@ def test_peak_memory_asks_a_process_for_each(monkeypatch):
     assert table["reached"].tolist() == ["", "yes", "no", "yes"]
 
 
-def test_the_peak_grows_with_the_pictures_of_a_step(monkeypatch):
+def test_the_peak_grows_with_the_images_of_a_step(monkeypatch):
     monkeypatch.setattr("benchmarks.memory.VARIANTS", {"engine": {}})
     few, many = (peak_memory(size=64, batch=batch, device="cpu")["peak_mb"][0] for batch in (4, 32))
-    # What a step keeps of 28 more pictures; without steps, or with what building took, none.
+    # What a step keeps of 28 more images; without steps, or with what building took, none.
     assert many - few > 20

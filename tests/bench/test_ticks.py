@@ -29,7 +29,7 @@ def test_measure_ticks_moves_the_explorer():
 
         def tick(gain):
             explorer.sliders[1].value = gain
-            seen.append(explorer.pictures.value)
+            seen.append(explorer.images.value)
 
         return tick
 

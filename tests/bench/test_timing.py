@@ -48,7 +48,7 @@ def test_compare_rounds_takes_the_median_of_ratios_within_rounds():
     assert reached["reached"].tolist() == ["", "yes"]
 
 
-def test_compare_rounds_counts_pictures_not_runs():
+def test_compare_rounds_counts_images_not_runs():
     timed = pd.DataFrame(
         {"round": [1, 1], "variant": ["a", "b"], "seconds": [1.0, 1.0], "count": [10, 30]}
     )

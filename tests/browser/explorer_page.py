@@ -18,9 +18,9 @@ class ExplorerPage:
         self.page = page
         self.sliders = page.locator(".fopro-band-slider")
 
-    def pictures(self) -> bytes:
-        """Return what is seen of picture before, after and spectrum, as a PNG."""
-        return self.page.locator(".fopro-pictures").first.screenshot()
+    def images(self) -> bytes:
+        """Return what is seen of image before, after and spectrum, as a PNG."""
+        return self.page.locator(".fopro-images").first.screenshot()
 
     def profile(self) -> bytes:
         """Return what is seen of the radial profile, as a PNG."""
@@ -87,13 +87,13 @@ def wait_for(ask, enough, *, within: float = ANSWERS_WITHIN):
 
 def play(explorer: ExplorerPage, shots, name: str) -> None:
     """Move a band by mouse and by keys, and see everything answer."""
-    pictures, profile, readout = explorer.pictures(), explorer.profile(), explorer.readout()
+    images, profile, readout = explorer.images(), explorer.profile(), explorer.readout()
     teacher = wait_for(explorer.teacher, lambda told: "updating" not in told)
     explorer.page.screenshot(path=shots / f"{name}_before.png")
     explorer.drag(1, 0.0)
     wait_for(lambda: explorer.gain(1), lambda gain: gain == 0.0)
     wait_for(explorer.readout, lambda told: told != readout)
-    wait_for(explorer.pictures, lambda seen: seen != pictures)
+    wait_for(explorer.images, lambda seen: seen != images)
     wait_for(explorer.profile, lambda seen: seen != profile)
     wait_for(explorer.teacher, lambda told: told != teacher and "updating" not in told)
     readout = explorer.readout()

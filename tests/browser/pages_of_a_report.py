@@ -17,7 +17,7 @@ WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 METHODS = ("bsm", "ekd", "fopro", "random")
 
 
-def picture(*, seed: int = 0, size: tuple[int, int] = (400, 700)) -> bytes:
+def image(*, seed: int = 0, size: tuple[int, int] = (400, 700)) -> bytes:
     """A figure-like PNG: white, with lines."""
     rng = np.random.default_rng(seed)
     pixels = np.full((*size, 3), 255, np.uint8)
@@ -35,7 +35,7 @@ def write_report(out: Path, *, runs: int = 6, figures: int = 2, failed: bool = T
         name = f"train-{METHODS[place % 4]}-{place // 4}"
         state = "failed" if failed and place == 1 else "done"
         told = (
-            f"dataset = ../a/rather/long/path/to/some/pictures, method = {METHODS[place % 4]}, "
+            f"dataset = ../a/rather/long/path/to/some/images, method = {METHODS[place % 4]}, "
             f"seed = {place // 4}, gains = [0.0, 2.0]"
         )
         reason = "InputError: weights: a/very/long/path/that/does/not/break: no such file"
@@ -46,7 +46,7 @@ def write_report(out: Path, *, runs: int = 6, figures: int = 2, failed: bool = T
     for number, node in enumerate(nodes[:-1]):
         (out / node.folder).mkdir(parents=True)
         for each in range(figures):
-            content = picture(seed=100 * number + each)
+            content = image(seed=100 * number + each)
             (out / node.folder / f"figure_{each}.png").write_bytes(content)
     lines = [
         f"toy/seed0,{method},2,{2100 + place},0.{4 + place},0.3,0.9,0.2,0.1,0.5,0.6,0.5,0.7"
@@ -71,7 +71,7 @@ def write_report(out: Path, *, runs: int = 6, figures: int = 2, failed: bool = T
 def notebook_with_widgets() -> nbformat.NotebookNode:
     """An executed notebook: prose, a wide table, a figure, a slider with its still, long lines."""
     wide = "<table><tr>" + "".join(f"<th>column_{k}</th>" for k in range(20)) + "</tr></table>"
-    figure = {"image/png": base64.b64encode(picture()).decode()}
+    figure = {"image/png": base64.b64encode(image()).decode()}
     slider = {WIDGET_VIEW: {"model_id": "x", "version_major": 2, "version_minor": 0}}
     cells = [
         new_markdown_cell("# Which rings?\n\nA question, and [a link](#there)."),

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.browser.explorer_page import ExplorerPage, play, wait_for
-from tests.data.toys import write_pictures
+from tests.data.toys import write_images
 
 ROOT = Path(__file__).parents[2]
 HANGS_AFTER = 300  # seconds
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @contextmanager
 def serve(folder, *knobs):
     """Address of a page with its token, started in a folder, and a count of kernels."""
-    words = ["explore", "--port", "0", "--no-browser", "--set", "pictures=200"]
+    words = ["explore", "--port", "0", "--no-browser", "--set", "images=200"]
     words += [part for knob in knobs for part in ("--set", knob)]
     process = subprocess.Popen(
         [sys.executable, "-m", "fopro_lab", *words],
@@ -48,7 +48,7 @@ def serve(folder, *knobs):
 @pytest.fixture
 def served(tmp_path):
     """A page with another data set to choose."""
-    write_pictures(tmp_path / "more", each=20, side=64)
+    write_images(tmp_path / "more", each=20, side=64)
     with serve(tmp_path, "more_datasets=[more]") as told:
         yield told
 
@@ -63,12 +63,12 @@ def test_a_band_is_moved_and_pinned_in_the_page(served, tmp_path, watched, shots
     assert "fopro train -f pins/by-hand.yaml" in explorer.pin("by-hand")
     assert (tmp_path / "pins/by-hand.yaml").is_file()
     page.screenshot(path=shots / "explore_pinned.png", full_page=True)
-    pictures = explorer.pictures()
-    shown = page.query_selector(".fopro-pictures")
+    images = explorer.images()
+    shown = page.query_selector(".fopro-images")
     page.select_option(".fopro-choose-dataset select", "more")
     shown.wait_for_element_state("hidden")  # the other data set has sliders of its own
-    page.wait_for_selector(".fopro-pictures", timeout=SHOWN_WITHIN)
-    wait_for(explorer.pictures, lambda seen: seen != pictures)
+    page.wait_for_selector(".fopro-images", timeout=SHOWN_WITHIN)
+    wait_for(explorer.images, lambda seen: seen != images)
     assert explorer.gain(1) == 0.1, "the bands stay"
     page.screenshot(path=shots / "explore_more.png", full_page=True)
     assert alarms.quiet(), (alarms.errors, alarms.requests)

@@ -100,7 +100,7 @@ def test_notebook_06_is_run_a_band_moved_and_pinned_for_a_report(laboratory, wat
 
 
 def _the_told_command_runs(words: list[str], *, home: str, out: Path) -> None:
-    words += ["--out", str(out), "--only", "bands", "--set", "pictures=200"]
+    words += ["--out", str(out), "--only", "bands", "--set", "images=200"]
     done = subprocess.run(
         [sys.executable, "-m", "fopro_lab", *words],
         capture_output=True, text=True, cwd=home, timeout=300,

@@ -1,4 +1,4 @@
-"""Pictures that cost nothing, and processes that die at a chosen line."""
+"""Images that cost nothing, and processes that die at a chosen line."""
 
 import multiprocessing
 import os

@@ -39,7 +39,7 @@ def still(drawn: Augmentations) -> Augmentations:
 
 
 def noise(count: int, height: int, width: int) -> torch.Tensor:
-    """Pictures in which every wrong pixel shows."""
+    """Images in which every wrong pixel shows."""
     shape = (count, height, width, 3)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator(7))
 
@@ -60,7 +60,7 @@ def torchvision_geometry(image: torch.Tensor, drawn: Augmentations, row: int) ->
 
 
 def torchvision_recipe(image: torch.Tensor, drawn: Augmentations, row: int) -> torch.Tensor:
-    """Apply the published operations one after the other to one picture."""
+    """Apply the published operations one after the other to one image."""
     from torchvision.transforms.v2 import functional as reference
 
     operations = (
@@ -78,7 +78,7 @@ def torchvision_recipe(image: torch.Tensor, drawn: Augmentations, row: int) -> t
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 48), (31, 40), (224, 224)])
-def test_exact_equals_torchvision_picture_by_picture(height, width):
+def test_exact_equals_torchvision_image_by_image(height, width):
     # 3e-6 on [0, 1]: single precision in another order of sums. A brightness off by 1e-5, a hue
     # off by 1e-6 of a turn, one wrong neighbour or two operations exchanged are beyond it.
     count = 24 if height < 100 else 6
@@ -116,7 +116,7 @@ def test_exact_settles_ties_as_torchvision(angle, scale):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_each_picture_is_changed_as_if_it_were_alone(mode):
+def test_each_image_is_changed_as_if_it_were_alone(mode):
     pixels, drawn = noise(6, 20, 24), published(6)
     together = apply_augmentations(pixels, drawn, mode=mode)
     alone = [
@@ -186,14 +186,14 @@ def check_documented(pixels: torch.Tensor, table: dict[str, tuple[float, float]]
 
 
 def test_fused_differs_from_exact_as_documented():
-    images = pack(open_dataset("phantom", pictures=96), 64, progress=False).images
+    images = pack(open_dataset("phantom", images=96), 64, progress=False).images
     table = {"geometry": (1.86, 131), "colours": (0.75, 26), "both": (2.23, 145)}
     check_documented(torch.from_numpy(images[:].copy()), table)
 
 
 @pytest.mark.real
-def test_fused_differs_from_exact_as_documented_on_real_pictures(shared: Path, tmp_path):
-    dataset = open_dataset(str(shared / "data" / "ham10000"), pictures=256)
+def test_fused_differs_from_exact_as_documented_on_real_images(shared: Path, tmp_path):
+    dataset = open_dataset(str(shared / "data" / "ham10000"), images=256)
     images = pack(dataset, 224, cache=tmp_path, progress=False).images
     table = {"geometry": (0.69, 127), "colours": (0.64, 23), "both": (1.11, 152)}
     check_documented(torch.from_numpy(images[:].copy()), table)
@@ -257,7 +257,7 @@ def test_augment_batch_stays_in_range_and_repeats_by_seed(mode):
     assert not torch.equal(first, other)
 
 
-def test_augment_batch_with_none_gives_the_same_pictures_back():
+def test_augment_batch_with_none_gives_the_same_images_back():
     images = torch.rand(2, 3, 8, 8)
     assert augment_batch(images, kind="none", generator=generator()) is images
 
@@ -270,7 +270,7 @@ def test_apply_augmentations_takes_an_empty_share(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_autocast_changes_no_bit(mode):
-    # Explorations fetch their batches inside it; in bfloat16 pictures would be off by 0.004.
+    # Explorations fetch their batches inside it; in bfloat16 images would be off by 0.004.
     pixels, drawn = noise(6, 20, 24), published(6)
     expected = apply_augmentations(pixels, drawn, mode=mode)
     with torch.autocast("cpu", torch.bfloat16):
@@ -296,7 +296,7 @@ def test_augment_refuses():
 def test_augment_batch_is_the_same_on_a_gpu(mode):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    images = pack(open_dataset("phantom", pictures=48), 32, progress=False).images
+    images = pack(open_dataset("phantom", images=48), 32, progress=False).images
     pixels, drawn = torch.from_numpy(images[:].copy()), published(48)
     on_cpu = apply_augmentations(pixels, drawn, mode=mode)
     on_gpu = apply_augmentations(pixels.cuda(), drawn, mode=mode).cpu()
@@ -305,8 +305,8 @@ def test_augment_batch_is_the_same_on_a_gpu(mode):
     assert torch.equal(float_images(pixels), float_images(pixels.cuda()).cpu())
 
 
-def test_pictures_worked_on_together_are_those_worked_on_one_by_one(monkeypatch):
-    # What a GPU does: all pictures of a batch in one chunk, here on the CPU.
+def test_images_worked_on_together_are_those_worked_on_one_by_one(monkeypatch):
+    # What a GPU does: all images of a batch in one chunk, here on the CPU.
     from fopro_lab.data import augment
 
     pixels, drawn = noise(9, 20, 24), published(9)

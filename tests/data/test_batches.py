@@ -11,7 +11,7 @@ from fopro_lab.errors import InputError
 
 @pytest.fixture(scope="module")
 def packed():
-    return pack(open_dataset("phantom", pictures=40), 16, progress=False)
+    return pack(open_dataset("phantom", images=40), 16, progress=False)
 
 
 def joined(iterator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,7 +46,7 @@ def test_batches_shuffles_by_seed_and_epoch(packed):
     assert sorted(base) == sorted(order(seed=5, epoch=9))
 
 
-def test_batches_of_another_size_hold_the_same_pictures(packed):
+def test_batches_of_another_size_hold_the_same_images(packed):
     options = {"shuffle": True, "augment": "published", "seed": 3, "epoch": 1}
     few, labels = joined(batches(packed, range(40), batch_size=7, **options))
     many, others = joined(batches(packed, range(40), batch_size=40, **options))
@@ -103,7 +103,7 @@ def test_cycle_of_few_rows_makes_one_batch_of_them(packed):
         (
             [1, 2],
             {"drop_last": True},
-            r"^batch_size: expected at most 2, the number of pictures, got 4$",
+            r"^batch_size: expected at most 2, the number of images, got 4$",
         ),
         ([1, 2], {"augment": "mixup"}, r"^augment: expected one of none, flips, published, got"),
     ],
@@ -163,7 +163,7 @@ def test_batches_resume_in_mid_epoch(packed, start):
         assert torch.equal(images, again) and torch.equal(labels, others)
 
 
-def test_resuming_reads_no_picture_that_is_skipped(packed):
+def test_resuming_reads_no_image_that_is_skipped(packed):
     class Counted:
         def __init__(self) -> None:
             self.read = 0
@@ -188,7 +188,7 @@ def test_cycle_resumes_in_any_round(packed, start):
 
 
 def test_the_order_of_instance_is_the_one_it_always_was(packed):
-    # Runs that were begun by an earlier version go on with the same pictures.
+    # Runs that were begun by an earlier version go on with the same images.
     state = np.random.SeedSequence([3, 2]).generate_state(1, np.uint64)[0]
     order = torch.randperm(
         40, generator=torch.Generator().manual_seed(int(state >> np.uint64(1)))

@@ -11,7 +11,7 @@ from fopro_lab.config import DataConfig
 from fopro_lab.data import open_dataset
 from fopro_lab.data.benchmarks import read_benchmark, read_medmnist
 from fopro_lab.data.dataset import check_place
-from fopro_lab.data.decoding import read_picture
+from fopro_lab.data.decoding import read_image
 from fopro_lab.data.fetch import find_source, note_complete
 from fopro_lab.errors import InputError
 from tests.fetching.publications import (
@@ -82,9 +82,9 @@ def test_isic_2019_without_metadata_knows_no_lesions(isic):
     assert set(table["source"]) == {""}
 
 
-def test_isic_2019_finds_pictures_that_lost_their_suffix(isic):
-    pictures = isic / "ISIC_2019_Training_Input"
-    (pictures / f"{ISIC_IDS[4]}.jpg").rename(pictures / "ISIC_0000004.jpg")
+def test_isic_2019_finds_images_that_lost_their_suffix(isic):
+    images = isic / "ISIC_2019_Training_Input"
+    (images / f"{ISIC_IDS[4]}.jpg").rename(images / "ISIC_0000004.jpg")
     table = open_dataset(isic).table
     assert table["image"].iloc[4] == "ISIC_0000004_downsampled"
     assert table["path"].iloc[4].endswith("/ISIC_0000004.jpg")
@@ -106,11 +106,11 @@ def test_isic_2019_takes_a_byte_order_mark_crlf_and_any_order_of_rows(isic):
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
-        (TRUTH, "0.0,1.0,0.0", "1.0,1.0,0.0", r"a 1 in one of NV, .* for 4 pictures, first ISIC_0"),
-        (TRUTH, "0.0,1.0,0.0", "0.0,x,0.0", r"and 0 elsewhere, got something else for 4 pictures"),
-        (TRUTH, "1.0", "0.0", r"got something else for 6 pictures, first ISIC_0000000"),
-        (TRUTH, "0000001", "0000000", r"expected each picture once, got ISIC_0000000 twice"),
-        (TRUTH, "0000001", "0000009", r"1 of 6 pictures are missing, first ISIC_0000009; fetch"),
+        (TRUTH, "0.0,1.0,0.0", "1.0,1.0,0.0", r"a 1 in one of NV, .* for 4 images, first ISIC_0"),
+        (TRUTH, "0.0,1.0,0.0", "0.0,x,0.0", r"and 0 elsewhere, got something else for 4 images"),
+        (TRUTH, "1.0", "0.0", r"got something else for 6 images, first ISIC_0000000"),
+        (TRUTH, "0000001", "0000000", r"expected each image once, got ISIC_0000000 twice"),
+        (TRUTH, "0000001", "0000009", r"1 of 6 images are missing, first ISIC_0000009; fetch"),
         (TRUTH, "BKL", "BLK", r"GroundTruth.csv: no column 'BKL'; it has image, MEL, NV"),
         (METADATA, "lesion_id", "lesion", r"Metadata.csv: no column 'lesion_id'; it has image"),
     ],
@@ -134,17 +134,17 @@ def test_hyperkvasir_takes_the_folder_as_class(tmp_path):
     assert dataset.read(5, 8).shape == (8, 8, 3)
 
 
-def test_hyperkvasir_refuses_two_pictures_of_one_name(tmp_path):
+def test_hyperkvasir_refuses_two_images_of_one_name(tmp_path):
     root = lay_out(tmp_path / "kvasir", {"a.zip": hyperkvasir_zip()})
     tract = root / "labeled-images" / "lower-gi-tract"
     old = tract / "pathological-findings" / "polyps" / "lyps-0.jpg"
     old.rename(old.with_name("ecum-0.jpg"))
-    with pytest.raises(InputError, match=r"expected each picture once, got ecum-0.jpg twice"):
+    with pytest.raises(InputError, match=r"expected each image once, got ecum-0.jpg twice"):
         open_dataset(root)
 
 
 @pytest.mark.parametrize("grey", [False, True])
-def test_medmnist_gives_the_arrays_pictures_and_their_split(tmp_path, grey):
+def test_medmnist_gives_the_arrays_images_and_their_split(tmp_path, grey):
     folder = lay_out(tmp_path / "dermamnist", {"a.npz": medmnist_npz(grey=grey)})
     dataset = open_dataset(folder)
     assert len(dataset) == 22
@@ -224,7 +224,7 @@ def test_names_open_what_was_fetched(fetched):
         assert dataset.read(0, 8).dtype == np.uint8
     by_path = open_dataset(fetched / "isic2019")
     assert open_dataset("isic2019-lt").fingerprint == by_path.fingerprint
-    assert open_dataset("medmnist:derma", pictures=21).name == "medmnist-derma-21"
+    assert open_dataset("medmnist:derma", images=21).name == "medmnist-derma-21"
     assert open_dataset("medmnist:derma").class_names[4] == "melanoma"
     assert DataConfig(dataset="isic2019-lt").rule == "isic2019-lt"
 
@@ -239,7 +239,7 @@ def test_a_folder_of_another_layout_is_no_benchmark(tmp_path):
     assert read_benchmark(tmp_path) is None
 
 
-def test_pictures_are_decoded_as_everywhere(isic):
+def test_images_are_decoded_as_everywhere(isic):
     dataset = open_dataset(isic)
     path = dataset.table["path"].iloc[2]
-    np.testing.assert_array_equal(dataset.read(2, 12), read_picture(path, size=12))
+    np.testing.assert_array_equal(dataset.read(2, 12), read_image(path, size=12))

@@ -10,11 +10,11 @@ from fopro_lab.config import DataConfig
 from fopro_lab.data import open_dataset, open_from
 from fopro_lab.data.dataset import take_rows
 from fopro_lab.errors import InputError
-from tests.data.toys import write_pictures
+from tests.data.toys import write_images
 
 
 def test_open_dataset_reads_a_folder_per_class(tmp_path):
-    dataset = open_dataset(write_pictures(tmp_path / "skin"))
+    dataset = open_dataset(write_images(tmp_path / "skin"))
     assert (dataset.name, len(dataset)) == ("skin", 6)
     assert dataset.class_names == ("class0", "class1")
     assert dataset.read(0, 8).shape == (8, 8, 3)
@@ -22,7 +22,7 @@ def test_open_dataset_reads_a_folder_per_class(tmp_path):
 
 
 def test_open_dataset_reads_a_csv_given_or_found(tmp_path):
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     text = "file,dx\nclass0/0.png,b\nclass1/1.png,a\n"
     (tmp_path / "labels.csv").write_text(text)
     found, given = open_dataset(tmp_path), open_dataset(tmp_path / "labels.csv")
@@ -32,47 +32,47 @@ def test_open_dataset_reads_a_csv_given_or_found(tmp_path):
 
 
 def test_open_dataset_expands_the_home_folder(tmp_path, monkeypatch):
-    write_pictures(tmp_path / "mine")
+    write_images(tmp_path / "mine")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(open_dataset("~/mine")) == 6
 
 
 def test_open_dataset_puts_a_path_before_a_name(tmp_path, monkeypatch):
-    write_pictures(tmp_path / "phantom")
+    write_images(tmp_path / "phantom")
     monkeypatch.chdir(tmp_path)
     assert open_dataset("phantom").class_names == ("class0", "class1")
 
 
 def test_open_dataset_makes_as_many_phantoms_as_asked():
-    dataset = open_dataset("phantom", pictures=120, seed=5)
+    dataset = open_dataset("phantom", images=120, seed=5)
     assert (len(dataset), dataset.name) == (120, "phantom-120-seed5")
     assert dataset.table["label"].nunique() == 8
 
 
 def test_open_dataset_tells_a_part_in_its_name(tmp_path):
-    root = write_pictures(tmp_path / "skin", each=10)
-    part = open_dataset(root, pictures=12)
+    root = write_images(tmp_path / "skin", each=10)
+    part = open_dataset(root, images=12)
     assert (part.name, len(part)) == ("skin-12", 12)
     assert part.table["label"].value_counts().tolist() == [6, 6]
-    assert open_dataset(root, pictures=12, seed=1).name == "skin-12-seed1"
-    assert open_dataset(root, pictures=99).name == "skin"
+    assert open_dataset(root, images=12, seed=1).name == "skin-12-seed1"
+    assert open_dataset(root, images=99).name == "skin"
 
 
-def test_fingerprint_tells_pictures_apart_but_not_places(tmp_path):
-    first = open_dataset(write_pictures(tmp_path / "a" / "skin"))
-    same = open_dataset(write_pictures(tmp_path / "b" / "skin"))
+def test_fingerprint_tells_images_apart_but_not_places(tmp_path):
+    first = open_dataset(write_images(tmp_path / "a" / "skin"))
+    same = open_dataset(write_images(tmp_path / "b" / "skin"))
     assert first.fingerprint == same.fingerprint
     with open(tmp_path / "b" / "skin" / "class0" / "0.png", "ab") as stream:
         stream.write(b"\0")
     assert open_dataset(tmp_path / "b" / "skin").fingerprint != first.fingerprint
     assert (
-        open_dataset("phantom", pictures=24).fingerprint
-        != open_dataset("phantom", pictures=24, seed=1).fingerprint
+        open_dataset("phantom", images=24).fingerprint
+        != open_dataset("phantom", images=24, seed=1).fingerprint
     )
 
 
 def test_subset_reads_the_chosen_rows():
-    whole = open_dataset("phantom", pictures=40)
+    whole = open_dataset("phantom", images=40)
     part = whole.subset([30, 2]).subset([1, 0])
     np.testing.assert_array_equal(part.read(0, 64), whole.read(2, 64))
     assert part.table["image"].tolist() == whole.table["image"].iloc[[2, 30]].tolist()
@@ -80,12 +80,12 @@ def test_subset_reads_the_chosen_rows():
 
 
 def test_the_stamp_tells_a_replaced_file_of_the_same_size(tmp_path):
-    root = write_pictures(tmp_path / "skin")
+    root = write_images(tmp_path / "skin")
     first = open_dataset(root)
     assert first.stamp == open_dataset(root).stamp != ""
-    picture = root / "class0" / "0.png"
-    changed = picture.stat().st_mtime_ns + 1  # a nanosecond
-    os.utime(picture, ns=(changed, changed))
+    image = root / "class0" / "0.png"
+    changed = image.stat().st_mtime_ns + 1  # a nanosecond
+    os.utime(image, ns=(changed, changed))
     second = open_dataset(root)
     assert second.fingerprint == first.fingerprint
     assert second.stamp != first.stamp
@@ -93,20 +93,20 @@ def test_the_stamp_tells_a_replaced_file_of_the_same_size(tmp_path):
 
 
 def test_the_stamp_knows_the_order_of_the_rows(tmp_path):
-    dataset = open_dataset(write_pictures(tmp_path / "skin"))
+    dataset = open_dataset(write_images(tmp_path / "skin"))
     stamps = {dataset.subset(rows).stamp for rows in ([0, 1], [1, 0], [0], [0, 1, 2])}
     assert len(stamps) == 4
     assert dataset.stamp not in stamps
     assert dataset.subset([0, 1]).stamp == dataset.subset([0, 1]).stamp
 
 
-def test_generated_pictures_have_no_stamp():
-    dataset = open_dataset("phantom", pictures=24)
+def test_generated_images_have_no_stamp():
+    dataset = open_dataset("phantom", images=24)
     assert (dataset.stamp, dataset.subset([0]).stamp) == ("", "")
 
 
 def test_opening_looks_once_at_each_file(tmp_path, monkeypatch):
-    root = write_pictures(tmp_path / "skin", each=20)
+    root = write_images(tmp_path / "skin", each=20)
     looked: list[str] = []
     look = os.stat
 
@@ -127,7 +127,7 @@ def test_take_rows_wraps_a_plain_function():
 
 
 def test_open_from_takes_every_field_of_the_config(tmp_path):
-    write_pictures(tmp_path, each=10)
+    write_images(tmp_path, each=10)
     lines = [f"class{k}/{i}.png,{k},p{i},s{i % 2},x" for k in (0, 1) for i in range(10)]
     (tmp_path / "a.csv").write_text("\n".join(["A,B,C,D,E", *lines]).replace(",x", ",train"))
     config = DataConfig(
@@ -137,7 +137,7 @@ def test_open_from_takes_every_field_of_the_config(tmp_path):
         group_column="C",
         source_column="D",
         split_column="E",
-        pictures=8,
+        images=8,
         split_seed=3,
     )
     dataset = open_from(config)
@@ -150,14 +150,14 @@ def test_open_from_takes_every_field_of_the_config(tmp_path):
     ("name", "message"),
     [
         (
-            "nowhere/pictures",
-            r"^dataset: expected 'phantom' or a path that exists, got 'nowhere/pictures'; "
+            "nowhere/images",
+            r"^dataset: expected 'phantom' or a path that exists, got 'nowhere/images'; "
             r"isic2019, isic2019-lt, hyperkvasir and medmnist:NAME open what `fopro data fetch` br",
         ),
         (
             "isic2019-lt",
             r"^dataset: isic2019-lt is not here; fetch it \(about 9.8 GB, CC BY-NC 4.0\): "
-            r"`fopro data fetch isic2019`, or give the path of the folder that holds its pictures$",
+            r"`fopro data fetch isic2019`, or give the path of the folder that holds its images$",
         ),
         (
             "medmnist:derma-64",
@@ -173,7 +173,7 @@ def test_open_dataset_refuses_what_is_not_there(name, message, tmp_path, monkeyp
 
 
 def test_open_dataset_refuses_an_empty_folder(tmp_path):
-    with pytest.raises(InputError, match=r": expected pictures, found none"):
+    with pytest.raises(InputError, match=r": expected images, found none"):
         open_dataset(tmp_path)
 
 
@@ -192,12 +192,12 @@ def test_open_dataset_refuses_two_csv_files(tmp_path):
 
 def test_open_dataset_refuses_columns_without_a_csv(tmp_path):
     with pytest.raises(InputError, match=r"a column was named, but the folder holds no CSV"):
-        open_dataset(write_pictures(tmp_path), class_column="dx")
+        open_dataset(write_images(tmp_path), class_column="dx")
 
 
 def test_open_dataset_refuses_a_negative_number():
-    with pytest.raises(InputError, match=r"pictures: expected 0 for all or a positive"):
-        open_dataset("phantom", pictures=-1)
+    with pytest.raises(InputError, match=r"images: expected 0 for all or a positive"):
+        open_dataset("phantom", images=-1)
 
 
 def test_the_room_is_entered_without_torch():

@@ -100,7 +100,7 @@ def test_read_cells_counts_separators_outside_of_quotes(tmp_path):
         ('image,dx\n"1\n",nv\n\n2\n', r"a.csv: line 5: expected 2 cells as in the header, got 1$"),
         ("image, image,dx\n1,2,nv\n", r"expected columns of different names, got 'image' twice$"),
         ('image,dx\n1,"nv\n', r"cannot be read as CSV \(unexpected end of data\)$"),
-        ("image,dx\n", r"expected a row per picture, found none$"),
+        ("image,dx\n", r"expected a row per image, found none$"),
         ("\n \n", r"cannot be read as CSV \(it is empty\)$"),
     ],
 )

@@ -33,5 +33,5 @@ def test_draw_parts_leaves_the_rest_of_a_cut_group_out():
 def test_draw_parts_refuses_two_groups_for_three_parts():
     dataset = toy_dataset([(0, 5), (0, 5), (1, 5), (1, 5), (1, 5)])
     both = [Wanted("test", 0.25), Wanted("val", 0.25)]
-    with pytest.raises(InputError, match=r"'class0' has 10 pictures in 2 groups; a split needs at"):
+    with pytest.raises(InputError, match=r"'class0' has 10 images in 2 groups; a split needs at"):
         draw_parts(dataset, np.arange(25), wanted=both, seed=0)

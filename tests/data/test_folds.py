@@ -21,16 +21,16 @@ def counts_of(dataset, rows) -> np.ndarray:
     return np.bincount(labels, minlength=len(dataset.class_names))
 
 
-def test_make_folds_of_single_pictures_meets_the_shares_exactly():
+def test_make_folds_of_single_images_meets_the_shares_exactly():
     split = make_folds(toy_dataset(SINGLES), folds=4, fold=2, val_fraction=0.2)
     assert (len(split.train), len(split.val), len(split.test)) == (3 * 24, 3 * 6, 3 * 10)
-    assert split.protocol == "toy/pictures/folds4-val0.2/seed0/fold2"
+    assert split.protocol == "toy/images/folds4-val0.2/seed0/fold2"
     assert split.notes == ()
 
 
 @quick
 @given(groups=many_groups, folds=st.integers(3, 6), seed=st.integers(0, 5))
-def test_make_folds_tests_each_picture_once_and_keeps_groups_whole(groups, folds, seed):
+def test_make_folds_tests_each_image_once_and_keeps_groups_whole(groups, folds, seed):
     dataset = toy_dataset(groups)
     splits = [make_folds(dataset, folds=folds, fold=k + 1, seed=seed) for k in range(folds)]
     assert sorted(np.concatenate([split.test for split in splits])) == list(range(len(dataset)))
@@ -39,7 +39,7 @@ def test_make_folds_tests_each_picture_once_and_keeps_groups_whole(groups, folds
         assert sorted(rows) == list(range(len(dataset)))
         assert split.shared_groups(dataset) == 0
     tested = np.array([counts_of(dataset, split.test) for split in splits])
-    # Groups have at most 4 pictures; dealing to the smallest fold keeps two folds that close.
+    # Groups have at most 4 images; dealing to the smallest fold keeps two folds that close.
     assert (tested.max(axis=0) - tested.min(axis=0) <= 4).all()
     assert (tested > 0).all()
 
@@ -53,7 +53,7 @@ def test_make_folds_does_not_depend_on_the_order_of_rows(groups, data):
     assert first.fingerprint == second.fingerprint
 
 
-def test_deal_folds_is_as_even_as_a_stratified_fold_of_single_pictures():
+def test_deal_folds_is_as_even_as_a_stratified_fold_of_single_images():
     sizes = (103, 41, 12, 7)
     dataset = toy_dataset([(label, 1) for label, n in enumerate(sizes) for _ in range(n)])
     labels = dataset.table["label"].to_numpy()
@@ -66,8 +66,8 @@ def test_deal_folds_is_as_even_as_a_stratified_fold_of_single_pictures():
     assert np.ptp(ours.sum(axis=1)) <= 1  # the odd ones of each class go to different folds
 
 
-def test_deal_folds_counts_a_group_by_the_class_of_most_of_its_pictures():
-    """With mixed labels the pictures that are counted are even, all pictures need not be."""
+def test_deal_folds_counts_a_group_by_the_class_of_most_of_its_images():
+    """With mixed labels the images that are counted are even, all images need not be."""
     dataset = toy_dataset([(0, 4)] * 3 + [(0, 3)] * 6 + [(1, 1)] * 9)
     dataset.table.loc[dataset.table["image"].isin([f"p{g}-0" for g in (0, 1, 2)]), "label"] = 1
     uneven = False
@@ -86,7 +86,7 @@ def test_deal_folds_minds_the_class_before_the_size_of_the_fold():
     dealt = deal_folds(dataset, folds=3, seed=0)
     groups = dataset.table.assign(fold=dealt).drop_duplicates("group")
     assert groups.groupby("label")["fold"].nunique().tolist() == [3, 3, 3]
-    # And among folds that are equal in the class, the one with the fewest pictures.
+    # And among folds that are equal in the class, the one with the fewest images.
     assert np.bincount(dealt)[1:].tolist() == [12, 12, 12]
 
 
@@ -103,7 +103,7 @@ def test_make_folds_takes_a_balanced_validation():
     dataset = toy_dataset(SINGLES)
     split = make_folds(dataset, val_per_class=5)
     assert counts_of(dataset, split.val).tolist() == [5, 5, 5]
-    assert split.protocol == "toy/pictures/folds5-val5/seed0/fold1"
+    assert split.protocol == "toy/images/folds5-val5/seed0/fold1"
 
 
 def test_make_folds_says_that_it_passes_over_a_given_split():

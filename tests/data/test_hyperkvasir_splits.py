@@ -29,7 +29,7 @@ def dataset_of(images: list[str], classes: list[str]) -> Dataset:
 
 
 def toy(folder: Path) -> tuple[Dataset, Path]:
-    """Two classes of 20 pictures, in the file by its spelling, in the data set by the folders'."""
+    """Two classes of 20 images, in the file by its spelling, in the data set by the folders'."""
     rows = [(f"{c[0]}{i}", c, i % 5) for c in ("hemorroids", "polyp") for i in range(20)]
     path = folder / "5_fold_split.csv"
     path.write_text(HEADER + "".join(f"{i}.jpg;{c};{k}\n" for i, c, k in rows))
@@ -54,10 +54,10 @@ def test_make_hyperkvasir_tests_on_the_official_fold(tmp_path):
     assert other.test.tolist() == split.test.tolist() and set(other.val) != set(split.val)
 
 
-def test_make_hyperkvasir_without_some_pictures_says_so(tmp_path):
+def test_make_hyperkvasir_without_some_images_says_so(tmp_path):
     dataset, path = toy(tmp_path)
     fewer = dataset.subset(range(2, 40))
-    with pytest.raises(InputError, match=r"2 of its 40 pictures are not in toy, first h0; add"):
+    with pytest.raises(InputError, match=r"2 of its 40 images are not in toy, first h0; add"):
         make_hyperkvasir(fewer, files=path)
     split = make_hyperkvasir(fewer, val_per_class=2, files=path, leave_out=True)
     assert (
@@ -65,12 +65,12 @@ def test_make_hyperkvasir_without_some_pictures_says_so(tmp_path):
     )
     assert split.notes == (
         "5_fold_split.csv: not the published file",
-        "38 of the 40 pictures that the published split names are here",
+        "38 of the 40 images that the published split names are here",
     )
     assert len(split.test) == 7
 
 
-def test_make_hyperkvasir_leaves_pictures_out_that_the_file_does_not_name(tmp_path):
+def test_make_hyperkvasir_leaves_images_out_that_the_file_does_not_name(tmp_path):
     dataset, path = toy(tmp_path)
     images = [*dataset.table["image"], "more.jpg", "most.jpg"]
     larger = dataset_of(images, [*(["hemorrhoids"] * 20), *(["polyps"] * 22)])
@@ -85,7 +85,7 @@ def test_make_hyperkvasir_refuses_another_class(tmp_path):
     dataset.table.loc[3, "label"] = 1
     with pytest.raises(
         InputError,
-        match=r"5_fold_split.csv: 1 of 40 pictures have another class in toy, first h3.jpg: "
+        match=r"5_fold_split.csv: 1 of 40 images have another class in toy, first h3.jpg: "
         r"'polyps' where the split says 'hemorroids'; mend the labels$",
     ):
         make_hyperkvasir(dataset, files=path)
@@ -144,7 +144,7 @@ def test_the_official_folds_fit_the_folders_of_the_archive(shared):
             assert split.class_counts(dataset).min() >= 2
     counts = splits[0].class_counts(dataset)
     groups = groups_from(DataConfig(dataset="hyperkvasir"), dataset.class_names, counts)
-    # In four folds of five: 745 pictures of z-line, 611 of retroflex-stomach; 105 of
+    # In four folds of five: 745 images of z-line, 611 of retroflex-stomach; 105 of
     # impacted-stool, 42 of barretts-short-segment.
     heads = "bbps-2-3 cecum dyed-lifted-polyps dyed-resection-margins polyps pylorus z-line"
     tails = "barretts barretts-short-segment hemorrhoids ileum ulcerative-colitis-grade-0-1 "

@@ -16,7 +16,7 @@ from fopro_lab.errors import InputError
 from tests.data.toys import altered
 
 PARTS = ("train", "val", "test")
-SIZES = {"train": 4, "val": 2, "test": 3}  # pictures of each class in the toy files
+SIZES = {"train": 4, "val": 2, "test": 3}  # images of each class in the toy files
 MADE_UP = "train_skin2_0.005.csv, val_skin2_0.005.csv, test_skin2_0.005.csv: "
 MADE_UP += "not the published files"
 OWN = {"MEL": "mel", "NV": "nv", "BCC": "bcc", "AK": "akiec", "SCC": "akiec"}
@@ -74,7 +74,7 @@ def test_make_isic2019_lt_takes_each_part_from_its_own_file(tmp_path):
     assert split.notes == (MADE_UP,)
 
 
-def test_make_isic2019_lt_leaves_other_pictures_out(tmp_path):
+def test_make_isic2019_lt_leaves_other_images_out(tmp_path):
     rows = [(image, c) for image, _, c in toy_rows()]
     dataset = dataset_of([*rows, ("more", "NV"), ("most", "DF")])
     split = split_toy(write_files(tmp_path), dataset)
@@ -82,15 +82,15 @@ def test_make_isic2019_lt_leaves_other_pictures_out(tmp_path):
     assert split.protocol == toy_protocol(tmp_path)
 
 
-def test_make_isic2019_lt_goes_on_without_pictures_only_if_told(tmp_path):
+def test_make_isic2019_lt_goes_on_without_images_only_if_told(tmp_path):
     rows = [(image, c) for image, _, c in toy_rows() if image not in ("NV_test_0", "DF_train_1")]
     write_files(tmp_path)
-    with pytest.raises(InputError, match=r"2 of its 72 pictures are not in toy, first DF_train_1"):
+    with pytest.raises(InputError, match=r"2 of its 72 images are not in toy, first DF_train_1"):
         split_toy(tmp_path, dataset_of(rows))
     dataset = dataset_of(rows)
     split = split_toy(tmp_path, dataset, leave_out=True)
     assert split.protocol == toy_protocol(tmp_path) + "/part-70of72-toy"
-    assert split.notes[1:] == ("70 of the 72 pictures that the published split names are here",)
+    assert split.notes[1:] == ("70 of the 72 images that the published split names are here",)
     assert ids(dataset, split.test) == {image for image, p, _ in toy_rows() if p == "test"} - {
         "NV_test_0"
     }
@@ -103,14 +103,14 @@ def test_make_isic2019_lt_joins_classes_that_are_one_here_and_misses_absent_ones
     assert split.class_counts(dataset).tolist() == [8, 4, 4, 4]
     assert split.notes[2:] == (
         "AK and SCC are one class here, 'akiec'",
-        "no picture of BKL, DF, VASC is here",
+        "no image of BKL, DF, VASC is here",
     )
 
 
-def test_make_isic2019_lt_allows_a_class_without_test_pictures_and_notes_it(tmp_path):
+def test_make_isic2019_lt_allows_a_class_without_test_images_and_notes_it(tmp_path):
     rows = [(i, c) for i, p, c in toy_rows() if (p, c) not in [("test", "DF"), ("val", "VASC")]]
     split = split_toy(write_files(tmp_path), dataset_of(rows), leave_out=True)
-    assert split.notes[2:] == ("val has no picture of VASC", "test has no picture of DF")
+    assert split.notes[2:] == ("val has no image of VASC", "test has no image of DF")
 
 
 def test_make_isic2019_lt_keeps_leaks_and_counts_them(tmp_path):
@@ -121,7 +121,7 @@ def test_make_isic2019_lt_keeps_leaks_and_counts_them(tmp_path):
         [(image, c) for image, _, c in rows], lesions=[lesion.get(i, i) for i, _, _ in rows]
     )
     split = split_toy(write_files(tmp_path), dataset)
-    assert split.notes[1:] == ("2 groups have pictures in two parts or more, as published",)
+    assert split.notes[1:] == ("2 groups have images in two parts or more, as published",)
     assert split.shared_groups(dataset) == 2
 
 
@@ -130,21 +130,21 @@ def test_make_isic2019_lt_keeps_leaks_and_counts_them(tmp_path):
     [
         (
             lambda rows: [(i, "BCC" if i == "NV_val_1" else c) for i, _, c in rows],
-            r": 1 of 72 pictures have another class in toy, first NV_val_1: 'BCC' where the split "
+            r": 1 of 72 images have another class in toy, first NV_val_1: 'BCC' where the split "
             r"says 'NV'; mend the labels$",
         ),
         (
             lambda rows: [(i, c) for i, p, c in rows if (p, c) != ("train", "SCC")],
-            r"^toy: class 'SCC' has no picture in train; add pictures, leave the class out",
+            r"^toy: class 'SCC' has no image in train; add images, leave the class out",
         ),
         (
             lambda rows: [*((i, c) for i, _, c in rows), ("else", "UNK")],
-            r"^toy: class 'UNK' has no picture in train;",
+            r"^toy: class 'UNK' has no image in train;",
         ),
-        (lambda rows: [("a", "NV"), ("b", "MEL")], r"none of its 72 pictures is in toy, first"),
+        (lambda rows: [("a", "NV"), ("b", "MEL")], r"none of its 72 images is in toy, first"),
     ],
 )
-def test_make_isic2019_lt_refuses_pictures_that_do_not_fit(tmp_path, change, message):
+def test_make_isic2019_lt_refuses_images_that_do_not_fit(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         split_toy(write_files(tmp_path), dataset_of(change(toy_rows())), leave_out=True)
 
@@ -166,10 +166,10 @@ def test_make_isic2019_lt_refuses_a_split_that_is_none(options, message):
         make_isic2019_lt(dataset_of([("a", "NV"), ("b", "MEL")]), **options)
 
 
-def test_make_isic2019_lt_refuses_files_that_name_a_picture_in_two_parts(tmp_path):
+def test_make_isic2019_lt_refuses_files_that_name_an_image_in_two_parts(tmp_path):
     rows = [*toy_rows(), ("NV_train_0", "test", "NV")]
     dataset = dataset_of([(image, c) for image, _, c in toy_rows()])
-    with pytest.raises(InputError, match=r"expected each picture once, got NV_train_0 twice;"):
+    with pytest.raises(InputError, match=r"expected each image once, got NV_train_0 twice;"):
         split_toy(write_files(tmp_path, rows), dataset)
 
 
@@ -187,7 +187,7 @@ def test_make_isic2019_lt_refuses_files_that_name_a_picture_in_two_parts(tmp_pat
         ),
         ("image,finding_name,finding\na,NV,0\n", r"a: .* got NV and 0$"),
         ("image,finding_name,finding\na,,0\n", r"a: .* got nothing and 0$"),
-        ("image,finding_name,finding\n", r"expected a row per picture, found none$"),
+        ("image,finding_name,finding\n", r"expected a row per image, found none$"),
     ],
 )
 def test_read_isic_part_refuses(tmp_path, text, message):
@@ -203,7 +203,7 @@ def published(shared) -> Path:
 
 @pytest.mark.real
 def test_all_45_published_files_are_read_as_they_are(published):
-    """The 15 splits, on a stand-in for ISIC 2019: all named pictures with their classes."""
+    """The 15 splits, on a stand-in for ISIC 2019: all named images with their classes."""
     raw = {path.stem: pd.read_csv(path) for path in sorted(published.glob("*.csv"))}
     assert len(raw) == 45
     everything = pd.concat(raw.values()).drop_duplicates("image").sort_values("image")
@@ -228,7 +228,7 @@ def test_all_45_published_files_are_read_as_they_are(published):
 @pytest.mark.real
 def test_the_published_files_share_lesions_of_ham10000_between_their_parts(shared, published):
     dataset = open_dataset(shared / "data" / "ham10000")
-    with pytest.raises(InputError, match=r"14,171 of its 23,541 pictures are not in ham10000"):
+    with pytest.raises(InputError, match=r"14,171 of its 23,541 images are not in ham10000"):
         make_isic2019_lt(dataset, ratio=0.005, files=published)
     split = make_isic2019_lt(dataset, ratio=0.005, files=published, leave_out=True)
     assert split.protocol == "isic2019-lt/fopro/0.005/fold1/part-9370of23541-ham10000/7classes"
@@ -238,7 +238,7 @@ def test_the_published_files_share_lesions_of_ham10000_between_their_parts(share
     group = dataset.table["group"].to_numpy()
     assert np.isin(group[split.test], group[split.train]).sum() == 93
     assert split.notes == (
-        "9,370 of the 23,541 pictures that the published split names are here",
+        "9,370 of the 23,541 images that the published split names are here",
         "AK and SCC are one class here, 'akiec'",
-        "143 groups have pictures in two parts or more, as published",
+        "143 groups have images in two parts or more, as published",
     )

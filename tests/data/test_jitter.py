@@ -7,7 +7,7 @@ from fopro_lab.data.augment import GREY, apply_matrices, colour_change, colour_m
 
 
 def smooth(height: int = 24, width: int = 32) -> torch.Tensor:
-    """One picture with colours well inside [0.2, 0.8], so that nothing is clamped."""
+    """One image with colours well inside [0.2, 0.8], so that nothing is clamped."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     waves = [torch.sin(0.2 * k * x + 0.3 * y + k) for k in (1, 2, 3)]
     return 0.5 + 0.12 * torch.stack(waves).double()[None]
@@ -52,7 +52,7 @@ def test_jitter_with_nothing_drawn_changes_no_bit():
     assert torch.equal(jitter(planes.clone(), factors=nothing, order=order, top=1), planes)
 
 
-def test_jitter_gives_each_picture_its_own_order():
+def test_jitter_gives_each_image_its_own_order():
     # Brighter first is cut at white, darker afterwards; the other way round nothing is cut.
     planes = torch.tensor([0.0, 0.9]).expand(3, 2, 2).clone()
     values = torch.tensor([1.25, 0.75, 1.0, 0.0]).expand(2, 4)

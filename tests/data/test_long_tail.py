@@ -57,7 +57,7 @@ def test_long_tail_counts_agree_with_whole_numbers(largest, ratio, caps):
     last = len(caps) - 1
     for rank, n in enumerate(long_tail_counts(caps, ratio=ratio, largest=largest)):
         exact = largest * math.exp(rank / last * math.log(ratio))
-        # One picture more or less is caught, but where the curve meets a whole number.
+        # One image more or less is caught, but where the curve meets a whole number.
         assert n == caps[rank] or exact - 1 - 1e-6 < n <= exact + 1e-6
         assert n <= caps[rank]
 
@@ -70,7 +70,7 @@ def test_make_long_tail_reproduces_the_24_published_counts(ratio):
     assert split.class_counts(dataset).tolist() == isic2019_lt_counts(ratio)
     assert counts_of(dataset, split.val) == [50] * 8
     assert counts_of(dataset, split.test) == [100] * 8
-    assert split.protocol == f"toy/pictures/longtail{ratio:g}-val50-test100/seed3"
+    assert split.protocol == f"toy/images/longtail{ratio:g}-val50-test100/seed3"
 
 
 def test_make_long_tail_ranks_classes_by_size_whatever_their_labels():
@@ -86,7 +86,7 @@ def test_make_long_tail_of_natural_parts_has_its_ratio_in_training():
     assert split.class_counts(dataset).tolist() == [100, 20, 4]
     assert counts_of(dataset, split.val) == [40] * 3
     assert counts_of(dataset, split.test) == [60] * 3
-    assert split.protocol == "toy/pictures/longtail0.04-val0.2-test0.3/seed0"
+    assert split.protocol == "toy/images/longtail0.04-val0.2-test0.3/seed0"
 
 
 def test_make_long_tail_thins_the_training_part_of_a_given_split_alone():
@@ -96,7 +96,7 @@ def test_make_long_tail_thins_the_training_part_of_a_given_split_alone():
     assert set(dataset.table["group"].iloc[split.test]) == {g for g in parts if parts[g] == "test"}
     assert counts_of(dataset, split.val) == [4, 4]
     assert split.class_counts(dataset).tolist() == [36, 9]
-    assert split.protocol == "toy/given-test/pictures/longtail0.25-val0.1/seed0"
+    assert split.protocol == "toy/given-test/images/longtail0.25-val0.1/seed0"
 
 
 def test_make_long_tail_of_three_given_parts_draws_nothing():
@@ -105,7 +105,7 @@ def test_make_long_tail_of_three_given_parts_draws_nothing():
     dataset = toy_dataset([(label, 1) for label in range(2) for _ in range(30)], split=parts)
     split = make_long_tail(dataset, ratio=0.5)
     assert split.class_counts(dataset).tolist() == [20, 10]
-    assert split.protocol == "toy/given/pictures/longtail0.5/seed0"
+    assert split.protocol == "toy/given/images/longtail0.5/seed0"
 
 
 @quick
@@ -120,7 +120,7 @@ def test_make_long_tail_keeps_groups_apart_and_meets_its_counts(groups, ratio, s
     curve = long_tail_counts([10**6] * 3, ratio=ratio, largest=int(totals.max()))
     for rank, label in enumerate(np.argsort(-totals, kind="stable")):
         n = int(split.class_counts(dataset)[label])
-        # Of a group cut for validation or test, at most 3 of 4 pictures are lost to each.
+        # Of a group cut for validation or test, at most 3 of 4 images are lost to each.
         assert min(curve[rank], totals[label] - 4 - 6) <= n <= min(curve[rank], totals[label] - 4)
     order = np.array(data.draw(st.permutations(range(len(dataset)))))
     mixed = toy_dataset(groups, order=order)
@@ -153,10 +153,10 @@ def test_make_long_tail_changes_with_the_seed():
         ({"ratio": 1.5}, r"^ratio: expected above 0 and at most 1, got 1.5$"),
         (
             {"ratio": 0.01},
-            r"^tail_ratio: expected a ratio that leaves every class a picture, got 0.01: toy has "
+            r"^tail_ratio: expected a ratio that leaves every class an image, got 0.01: toy has "
             r"40 of 'class1', none would be left; take a larger one$",
         ),
-        ({"ratio": 0.5, "test_per_class": 39}, r"'class0' has 40 pictures in 40 groups, too few"),
+        ({"ratio": 0.5, "test_per_class": 39}, r"'class0' has 40 images in 40 groups, too few"),
     ],
 )
 def test_make_long_tail_refuses(options, message):

@@ -12,7 +12,7 @@ from fopro_lab.errors import InputError
 
 @pytest.fixture(scope="module")
 def packed():
-    return pack(open_dataset("phantom", pictures=60), 16, progress=False)
+    return pack(open_dataset("phantom", images=60), 16, progress=False)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -34,7 +34,7 @@ def test_weights_refuse():
         sample_weights(3, alpha=0, generator=generator())
 
 
-def test_mixing_mixes_pictures_and_losses_in_the_same_shares():
+def test_mixing_mixes_images_and_losses_in_the_same_shares():
     images, partners = torch.rand(4, 3, 5, 5), torch.rand(4, 3, 5, 5)
     labels, others = torch.tensor([0, 1, 2, 2]), torch.tensor([3, 1, 0, 3])
     weights = torch.tensor([0.0, 0.3, 0.9, 1.0])
@@ -74,7 +74,7 @@ def test_pairs_are_shared_and_resumed_as_batches_are(packed):
         assert all(torch.equal(a, b) for a, b in zip(pair, again, strict=True))
 
 
-def test_the_pictures_are_those_of_batches_in_either_mode_and_order(packed):
+def test_the_images_are_those_of_batches_in_either_mode_and_order(packed):
     for mode in ("fused", "exact"):
         for shuffle in (True, False):
             options = {"batch_size": 20, "augment": "published", "augment_mode": mode,

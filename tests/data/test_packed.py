@@ -21,9 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 
 @pytest.fixture
 def mapped(tmp_path, monkeypatch) -> Pack:
-    """Return a pack of 40 pictures as a memory map."""
+    """Return a pack of 40 images as a memory map."""
     monkeypatch.setattr(pack_files, "HELD", 0)
-    return pack(open_dataset("phantom", pictures=40), 64, cache=tmp_path, progress=False)
+    return pack(open_dataset("phantom", images=40), 64, cache=tmp_path, progress=False)
 
 
 def brightest(image: torch.Tensor) -> torch.Tensor:
@@ -41,7 +41,7 @@ def test_pack_is_sent_without_its_pixels(mapped):
 
 
 def test_a_pack_held_in_memory_is_sent_whole_and_needs_no_file(tmp_path):
-    held = pack(open_dataset("phantom", pictures=40), 64, cache=tmp_path, progress=False)
+    held = pack(open_dataset("phantom", images=40), 64, cache=tmp_path, progress=False)
     sent = pickle.dumps(held.for_torch())
     assert len(sent) > held.images.nbytes
     held.path.unlink()
@@ -67,10 +67,10 @@ def test_for_torch_is_a_data_set_of_torch(mapped):
     assert isinstance(data, torch.utils.data.Dataset) and len(data) == 3
     assert data.targets.tolist() == mapped.labels[rows].tolist()
     assert data.classes == list(mapped.dataset.class_names)
-    picture, label = data[0]
-    assert (picture.dtype, picture.shape, label) == (torch.float32, (3, 64, 64), 7)
+    image, label = data[0]
+    assert (image.dtype, image.shape, label) == (torch.float32, (3, 64, 64), 7)
     expected = torch.tensor(mapped.images[39] / 255, dtype=torch.float32).permute(2, 0, 1)
-    torch.testing.assert_close(picture, expected)
+    torch.testing.assert_close(image, expected)
     assert len(mapped.for_torch()) == 40 and len(mapped.for_torch([])) == 0
 
 

@@ -17,7 +17,7 @@ from fopro_lab.data import pack as packing_module
 from fopro_lab.data.decoding import FileReader, decoder_version
 from fopro_lab.data.pack import cache_folder
 from fopro_lab.errors import InputError, ShapeError, WorkError
-from tests.data.toys import write_pictures
+from tests.data.toys import write_images
 
 
 def damage(path: Path) -> None:
@@ -25,7 +25,7 @@ def damage(path: Path) -> None:
 
 
 def test_pack_holds_the_pixels_of_pil_exactly(tmp_path):
-    dataset = open_dataset(write_pictures(tmp_path / "skin", side=30))
+    dataset = open_dataset(write_images(tmp_path / "skin", side=30))
     packed = pack(dataset, 16, cache=tmp_path / "cache")
     assert packed.images.dtype == np.uint8
     assert packed.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -37,7 +37,7 @@ def test_pack_holds_the_pixels_of_pil_exactly(tmp_path):
 
 @pytest.mark.parametrize("rules", [("box", Image.Resampling.BOX), ("lanczos", 1)])
 def test_pack_resizes_by_the_rule_asked_for(tmp_path, rules):
-    dataset = open_dataset(write_pictures(tmp_path / "skin", side=30))
+    dataset = open_dataset(write_images(tmp_path / "skin", side=30))
     packed = pack(dataset, 16, interpolation=rules[0], cache=tmp_path / "cache")
     for row, path in enumerate(dataset.table["path"]):
         with Image.open(path) as opened:
@@ -46,8 +46,8 @@ def test_pack_resizes_by_the_rule_asked_for(tmp_path, rules):
         np.testing.assert_array_equal(packed.dataset.read(row, 16), expected)
 
 
-def test_pack_of_generated_pictures_knows_no_decoder(tmp_path):
-    dataset = open_dataset("phantom", pictures=24)
+def test_pack_of_generated_images_knows_no_decoder(tmp_path):
+    dataset = open_dataset("phantom", images=24)
     exact, draft, box = (
         pack(dataset, 16, cache=tmp_path, **rules)
         for rules in ({}, {"decoder": "draft"}, {"interpolation": "box"})
@@ -57,7 +57,7 @@ def test_pack_of_generated_pictures_knows_no_decoder(tmp_path):
 
 
 def test_pack_is_in_memory_if_small_else_mapped_and_read_only(tmp_path, monkeypatch):
-    dataset = open_dataset("phantom", pictures=24)
+    dataset = open_dataset("phantom", images=24)
     held = pack(dataset, 16, cache=tmp_path).images
     monkeypatch.setattr(pack_files, "HELD", 24 * 16 * 16 * 3 + 127)  # one byte less than it has
     mapped = pack(dataset, 16, cache=tmp_path).images
@@ -70,12 +70,12 @@ def test_pack_is_in_memory_if_small_else_mapped_and_read_only(tmp_path, monkeypa
 
 
 def test_pack_is_a_file_that_numpy_reads(tmp_path):
-    packed = pack(open_dataset("phantom", pictures=24), 16, cache=tmp_path)
+    packed = pack(open_dataset("phantom", images=24), 16, cache=tmp_path)
     np.testing.assert_array_equal(np.load(packed.path), packed.images)
 
 
 def test_pack_gives_items_to_a_loader(tmp_path):
-    packed = pack(open_dataset("phantom", pictures=24), 16, cache=tmp_path)
+    packed = pack(open_dataset("phantom", images=24), 16, cache=tmp_path)
     image, label = packed[23]
     assert (image.dtype, tuple(image.shape), label) == (torch.float32, (3, 16, 16), 7)
     expected = torch.tensor(packed.images[23] / 255, dtype=torch.float32).permute(2, 0, 1)
@@ -85,7 +85,7 @@ def test_pack_gives_items_to_a_loader(tmp_path):
 
 
 def test_pack_decodes_once(tmp_path, monkeypatch):
-    dataset = open_dataset(write_pictures(tmp_path / "skin"))
+    dataset = open_dataset(write_images(tmp_path / "skin"))
     first = pack(dataset, 16, cache=tmp_path / "cache")
     monkeypatch.setattr(packing_module, "write_pack", None)  # a second decoding would fail
     again = pack(dataset, 16, cache=tmp_path / "cache")
@@ -93,7 +93,7 @@ def test_pack_decodes_once(tmp_path, monkeypatch):
 
 
 def test_pack_is_another_for_another_size_file_or_decoder(tmp_path, monkeypatch):
-    root = write_pictures(tmp_path / "skin")
+    root = write_images(tmp_path / "skin")
     cache = tmp_path / "cache"
 
     def count() -> int:
@@ -115,17 +115,17 @@ def test_pack_is_another_for_another_size_file_or_decoder(tmp_path, monkeypatch)
 
 
 def test_pack_takes_an_own_reader(tmp_path):
-    toy = open_dataset("phantom", pictures=24).subset(range(4))
+    toy = open_dataset("phantom", images=24).subset(range(4))
     object.__setattr__(toy, "reader", lambda row, size: np.full((size, size, 3), row, np.uint8))
     assert pack(toy, 8, cache=tmp_path).images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_pack_lists_all_damaged_pictures_in_one_line(tmp_path):
-    root = write_pictures(tmp_path / "skin")
+def test_pack_lists_all_damaged_images_in_one_line(tmp_path):
+    root = write_images(tmp_path / "skin")
     damage(root / "class0" / "1.png")
-    (root / "class1" / "2.png").write_text("no picture")
+    (root / "class1" / "2.png").write_text("no image")
     message = (
-        r"^skin: 2 of 6 pictures cannot be read: .*class0/1.png: cannot be decoded \(.*; "
+        r"^skin: 2 of 6 images cannot be read: .*class0/1.png: cannot be decoded \(.*; "
         r".*class1/2.png: cannot be decoded \(.*Replace or remove them, or "
         r"go on without: unusable=leave-out$"
     )
@@ -135,8 +135,8 @@ def test_pack_lists_all_damaged_pictures_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_pack_leaves_damaged_pictures_out_when_asked(tmp_path):
-    root = write_pictures(tmp_path / "skin")
+def test_pack_leaves_damaged_images_out_when_asked(tmp_path):
+    root = write_images(tmp_path / "skin")
     damage(root / "class0" / "1.png")
     packed = pack(open_dataset(root), 16, cache=tmp_path / "cache", leave_out=True)
     assert list(packed.left_out) == ["class0/1.png"]
@@ -147,24 +147,24 @@ def test_pack_leaves_damaged_pictures_out_when_asked(tmp_path):
 
 
 def test_pack_refuses_when_nothing_can_be_read(tmp_path):
-    root = write_pictures(tmp_path / "skin", each=1)
+    root = write_images(tmp_path / "skin", each=1)
     for path in root.glob("*/*.png"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"skin: 2 of 2 pictures cannot be read"):
+    with pytest.raises(InputError, match=r"skin: 2 of 2 images cannot be read"):
         pack(open_dataset(root), 16, cache=tmp_path / "cache", leave_out=True)
     assert not list((tmp_path / "cache").glob("*.npy"))
 
 
 def test_pack_shortens_a_long_list(tmp_path):
-    root = write_pictures(tmp_path / "skin", each=15)
+    root = write_images(tmp_path / "skin", each=15)
     for path in root.glob("*/*.png"):
         path.write_bytes(b"")
     with pytest.raises(InputError, match=r"; and 10 more\. Replace or remove them,"):
         pack(open_dataset(root), 16, cache=tmp_path / "cache")
 
 
-def test_pack_names_a_picture_that_went_away_and_takes_it_when_it_is_back(tmp_path):
-    root = write_pictures(tmp_path / "skin")
+def test_pack_names_an_image_that_went_away_and_takes_it_when_it_is_back(tmp_path):
+    root = write_images(tmp_path / "skin")
     dataset = open_dataset(root)
     content = (root / "class0" / "0.png").read_bytes()
     (root / "class0" / "0.png").unlink()
@@ -177,7 +177,7 @@ def test_pack_names_a_picture_that_went_away_and_takes_it_when_it_is_back(tmp_pa
 
 @pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3)), np.zeros((8, 9, 3), np.uint8)])
 def test_pack_refuses_a_reader_of_other_pixels(tmp_path, pixels):
-    toy = open_dataset("phantom", pictures=24)
+    toy = open_dataset("phantom", images=24)
     object.__setattr__(toy, "reader", lambda row, size: pixels)
     with pytest.raises(ShapeError, match=r"^reader: expected uint8 \(8, 8, 3\), got "):
         pack(toy, 8, cache=tmp_path)
@@ -186,7 +186,7 @@ def test_pack_refuses_a_reader_of_other_pixels(tmp_path, pixels):
 def test_pack_says_when_the_cache_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkError, match=r"file: cannot be used as cache"):
-        pack(open_dataset("phantom", pictures=24), 16, cache=tmp_path / "file")
+        pack(open_dataset("phantom", images=24), 16, cache=tmp_path / "file")
 
 
 def test_pack_in_several_processes_from_a_script_without_a_guard(tmp_path):
@@ -194,20 +194,20 @@ def test_pack_in_several_processes_from_a_script_without_a_guard(tmp_path):
     script.write_text(
         "import sys\n"
         "from fopro_lab.data import open_dataset, pack\n"
-        "dataset = open_dataset('phantom', pictures=70)\n"
+        "dataset = open_dataset('phantom', images=70)\n"
         "print(len(pack(dataset, 16, cache=sys.argv[1], jobs=2)))\n"
     )
     command = [sys.executable, str(script), str(tmp_path / "two")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.split() == ["70"], done.stderr
-    dataset = open_dataset("phantom", pictures=70)
+    dataset = open_dataset("phantom", images=70)
     two = pack(dataset, 16, cache=tmp_path / "two")
     one = pack(dataset, 16, cache=tmp_path / "one", jobs=1)
     np.testing.assert_array_equal(one.images, two.images)
 
 
 def test_pack_notes_what_it_holds(tmp_path):
-    dataset = open_dataset("phantom", pictures=24)
+    dataset = open_dataset("phantom", images=24)
     pack(dataset, 16, cache=tmp_path)
     note = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert (note["dataset"], note["size"], note["fingerprint"]) == (
@@ -236,10 +236,10 @@ def test_cache_folder_is_given_or_set_or_usual(monkeypatch):
 )
 def test_pack_refuses(options, message):
     with pytest.raises(InputError, match=message):
-        pack(open_dataset("phantom", pictures=24), **options)
+        pack(open_dataset("phantom", images=24), **options)
 
 
-def test_pack_of_25000_pictures_opens_within_50_ms(tmp_path):
+def test_pack_of_25000_images_opens_within_50_ms(tmp_path):
     names = [f"p{row:05d}" for row in range(25_000)]
     table = pd.DataFrame({"image": names, "label": np.arange(25_000) % 8, "split": ""})
     table = table.assign(path=table["image"] + ".jpg", group=table["image"], source="")
@@ -265,7 +265,7 @@ def test_pack_of_25000_pictures_opens_within_50_ms(tmp_path):
 
 @pytest.mark.real
 def test_pack_of_ham10000_opens_quickly(shared, tmp_path):
-    dataset = open_dataset(shared / "data" / "ham10000", pictures=200)
+    dataset = open_dataset(shared / "data" / "ham10000", images=200)
     pack(dataset, 32, cache=tmp_path, progress=False)
     start = time.process_time()
     packed = pack(dataset, 32, cache=tmp_path)

@@ -15,7 +15,7 @@ from fopro_lab.data import pack as pack_writing
 from fopro_lab.data import pack as packing_module
 from fopro_lab.errors import InputError, WorkError
 from tests.data.dying import noise
-from tests.data.toys import write_pictures
+from tests.data.toys import write_images
 
 # Python 3.12 warns of every fork beside a thread; the children here use none.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_pack_on_a_full_disk_is_gone_on_with(tmp_path, monkeypatch, jobs):
-    dataset = noise(open_dataset("phantom", pictures=150))
+    dataset = noise(open_dataset("phantom", images=150))
     add = pack_writing.Journal.add
 
     def full(journal, number, chunk):
@@ -43,7 +43,7 @@ def test_pack_on_a_full_disk_is_gone_on_with(tmp_path, monkeypatch, jobs):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_pack_on_a_file_that_takes_no_byte(tmp_path):
-    dataset = noise(open_dataset("phantom", pictures=40))
+    dataset = noise(open_dataset("phantom", images=40))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(pack_writing, "_check_space", lambda part, layout: None)
         patched.setattr(
@@ -53,8 +53,8 @@ def test_pack_on_a_file_that_takes_no_byte(tmp_path):
             pack(dataset, 8, cache=tmp_path, progress=False)
 
 
-def test_pack_checks_the_space_before_the_first_picture(tmp_path, monkeypatch):
-    dataset = open_dataset("phantom", pictures=24)
+def test_pack_checks_the_space_before_the_first_image(tmp_path, monkeypatch):
+    dataset = open_dataset("phantom", images=24)
     object.__setattr__(dataset, "reader", None)  # nothing is read
     monkeypatch.setattr(
         pack_writing.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 4_000_000})
@@ -67,7 +67,7 @@ def test_pack_checks_the_space_before_the_first_picture(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("place", [0, 200, 128 + 40 * 192, -1])
 def test_pack_mends_the_damaged_part_alone(tmp_path, place, capsys):
-    dataset = noise(open_dataset("phantom", pictures=100))
+    dataset = noise(open_dataset("phantom", images=100))
     whole = pack(dataset, 8, cache=tmp_path).path.read_bytes()
     path = pack(dataset, 8, cache=tmp_path).path
     torn = bytearray(whole)
@@ -93,7 +93,7 @@ def test_pack_mends_the_damaged_part_alone(tmp_path, place, capsys):
 
 
 def test_pack_makes_a_damaged_one_with_gaps_anew(tmp_path):
-    dataset = noise(open_dataset("phantom", pictures=100), unreadable=(5, 50))
+    dataset = noise(open_dataset("phantom", images=100), unreadable=(5, 50))
     path = pack(dataset, 8, cache=tmp_path, leave_out=True).path
     whole = path.read_bytes()
     path.write_bytes(whole[:-500])
@@ -103,7 +103,7 @@ def test_pack_makes_a_damaged_one_with_gaps_anew(tmp_path):
 
 
 def test_pack_finds_hidden_damage_when_asked(tmp_path):
-    dataset = noise(open_dataset("phantom", pictures=100))
+    dataset = noise(open_dataset("phantom", images=100))
     path = pack(dataset, 8, cache=tmp_path).path
     whole, facts = path.read_bytes(), path.stat()
     with open(path, "rb+") as stream:  # a bit that flipped on the disk: same length, same time
@@ -117,7 +117,7 @@ def test_pack_finds_hidden_damage_when_asked(tmp_path):
 
 
 def test_pack_that_was_copied_is_compared_once(tmp_path, monkeypatch):
-    dataset = noise(open_dataset("phantom", pictures=40))
+    dataset = noise(open_dataset("phantom", images=40))
     path = pack(dataset, 8, cache=tmp_path).path
     os.utime(path, ns=(1, 1))
     compared = []
@@ -131,7 +131,7 @@ def test_pack_that_was_copied_is_compared_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("torn", [b"", b"{", b"[]", b'{"format": 0}', b"\xff\xfe"])
 def test_pack_without_a_sound_note_is_made_again(tmp_path, torn):
-    dataset = noise(open_dataset("phantom", pictures=40))
+    dataset = noise(open_dataset("phantom", images=40))
     path = pack(dataset, 8, cache=tmp_path).path
     whole = path.read_bytes()
     path.write_bytes(b"another")
@@ -140,7 +140,7 @@ def test_pack_without_a_sound_note_is_made_again(tmp_path, torn):
 
 
 def test_pack_of_several_processes_is_written_by_one_and_read_whole(tmp_path):
-    dataset = noise(open_dataset("phantom", pictures=300))
+    dataset = noise(open_dataset("phantom", images=300))
     expected = np.stack([dataset.read(row, 8) for row in range(300)])
     write = packing_module.write_pack
 
@@ -167,7 +167,7 @@ def test_pack_of_several_processes_is_written_by_one_and_read_whole(tmp_path):
 
 def test_pack_is_not_torn_for_those_who_read_while_it_is_mended(tmp_path, monkeypatch):
     monkeypatch.setattr(pack_files, "HELD", 0)
-    dataset = noise(open_dataset("phantom", pictures=100))
+    dataset = noise(open_dataset("phantom", images=100))
     reading = pack(dataset, 8, cache=tmp_path)
     expected = np.array(reading.images)
     os.utime(reading.path, ns=(1, 1))
@@ -178,12 +178,12 @@ def test_pack_is_not_torn_for_those_who_read_while_it_is_mended(tmp_path, monkey
     np.testing.assert_array_equal(again.images, expected)
 
 
-def test_pack_lists_every_unreadable_picture_in_its_note(tmp_path):
-    root = write_pictures(tmp_path / "skin", each=12)
+def test_pack_lists_every_unreadable_image_in_its_note(tmp_path):
+    root = write_images(tmp_path / "skin", each=12)
     for path in root.glob("*/*.png"):
         if path.stem != "0":
             path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"^skin: 22 of 24 pictures cannot be read"):
+    with pytest.raises(InputError, match=r"^skin: 22 of 24 images cannot be read"):
         pack(open_dataset(root), 8, cache=tmp_path / "cache")
     note = json.loads(next((tmp_path / "cache").glob("*.json")).read_text())
     assert len(note["unreadable"]) == 22

@@ -38,7 +38,7 @@ def content(cache: Path) -> dict[str, bytes | dict]:
 
 @pytest.mark.parametrize("unreadable", [(), (3, 40, 69)])
 def test_pack_killed_at_20_random_moments_is_the_same_in_the_end(tmp_path, unreadable):
-    dataset = noise(open_dataset("phantom", pictures=150), unreadable=unreadable)
+    dataset = noise(open_dataset("phantom", images=150), unreadable=unreadable)
 
     def work(cache: Path) -> Callable[[], object]:
         return lambda: pack(dataset, 8, cache=cache, jobs=1, progress=False, leave_out=True)
@@ -62,7 +62,7 @@ def test_pack_killed_at_20_random_moments_is_the_same_in_the_end(tmp_path, unrea
 
 @pytest.mark.parametrize("unreadable", [(), (3, 40)])
 def test_pack_killed_at_each_step_of_the_end_is_the_same(tmp_path, unreadable, monkeypatch):
-    dataset = noise(open_dataset("phantom", pictures=70), unreadable=unreadable)
+    dataset = noise(open_dataset("phantom", images=70), unreadable=unreadable)
 
     def work() -> object:
         return pack(dataset, 8, cache=tmp_path / "torn", jobs=1, progress=False, leave_out=True)
@@ -96,7 +96,7 @@ def test_pack_killed_in_two_processes_goes_on(tmp_path):
             """
             import sys, time
             from fopro_lab.data import open_dataset, pack
-            dataset = open_dataset("phantom", pictures=400)
+            dataset = open_dataset("phantom", images=400)
             reader = dataset.reader
             class Slow:
                 def __call__(self, row, size):
@@ -108,7 +108,7 @@ def test_pack_killed_in_two_processes_goes_on(tmp_path):
         )
     )
     cache = tmp_path / "torn"
-    dataset = open_dataset("phantom", pictures=400)
+    dataset = open_dataset("phantom", images=400)
     whole = pack(dataset, 16, cache=tmp_path / "whole", jobs=1, progress=False)
     journal = cache / whole.path.with_suffix(".journal").name
     with subprocess.Popen([sys.executable, str(script), str(cache)]) as process:
@@ -133,7 +133,7 @@ def wait_for(fact: Callable[[], bool], *, seconds: float = 30) -> None:
 
 def test_pack_that_is_interrupted_keeps_what_is_done(tmp_path):
     read: list[int] = []
-    dataset = noise(open_dataset("phantom", pictures=100))
+    dataset = noise(open_dataset("phantom", images=100))
     inner = dataset.reader
 
     class Impatient:
@@ -161,7 +161,7 @@ def test_pack_that_is_interrupted_keeps_what_is_done(tmp_path):
 
 
 def test_pack_believes_neither_a_torn_nor_a_foreign_journal(tmp_path):
-    dataset = noise(open_dataset("phantom", pictures=100))
+    dataset = noise(open_dataset("phantom", images=100))
     whole = pack(dataset, 8, cache=tmp_path / "whole")
     cache = tmp_path / "torn"
     part = cache / whole.path.with_suffix(".part").name
@@ -189,7 +189,7 @@ def test_pack_believes_neither_a_torn_nor_a_foreign_journal(tmp_path):
 
 
 def test_pack_of_a_process_that_is_killed_at_work_says_so(tmp_path):
-    dataset = open_dataset("phantom", pictures=200)
+    dataset = open_dataset("phantom", images=200)
 
     class Deadly:
         def __call__(self, row: int, size: int) -> np.ndarray:

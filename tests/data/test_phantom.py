@@ -20,7 +20,7 @@ from fopro_lab.errors import InputError
 
 
 def energy_by_ring(pixels: np.ndarray) -> np.ndarray:
-    """Share of the grey picture's energy in each class's ring, over that of all rings."""
+    """Share of the grey image's energy in each class's ring, over that of all rings."""
     grey = pixels.astype(float).mean(axis=2)
     power = np.abs(np.fft.fft2(grey - grey.mean())) ** 2
     f = np.fft.fftfreq(SIDE)
@@ -37,13 +37,13 @@ def test_phantom_table_falls_exponentially():
 
 
 def test_phantom_table_of_any_size_has_its_total_and_three_lesions_a_class():
-    for pictures in (24, 25, 37, 60, 200):
-        table = phantom_table(pictures)
-        assert len(table) == pictures
+    for images in (24, 25, 37, 60, 200):
+        table = phantom_table(images)
+        assert len(table) == images
         assert table.groupby("label")["group"].nunique().min() >= 3
 
 
-def test_phantom_table_of_fewer_pictures_is_a_part():
+def test_phantom_table_of_fewer_images_is_a_part():
     few, many = phantom_table(100, seed=3), phantom_table(400, seed=3)
     both = few.merge(many, on=["image", "label", "group", "source"])
     assert len(both) == len(few)
@@ -63,7 +63,7 @@ def test_phantom_table_links_source_and_class_mildly():
 
 
 def test_phantom_table_refuses_fewer_than_three_a_class():
-    with pytest.raises(InputError, match=r"^pictures: expected at least 24, 3 of each of the 8"):
+    with pytest.raises(InputError, match=r"^images: expected at least 24, 3 of each of the 8"):
         phantom_table(23)
 
 
@@ -75,7 +75,7 @@ def test_draw_phantom_depends_on_name_and_seed_alone():
 
 
 def test_phantom_does_not_depend_on_how_many_there_are():
-    few, many = open_dataset("phantom", pictures=40), open_dataset("phantom", pictures=300)
+    few, many = open_dataset("phantom", images=40), open_dataset("phantom", images=300)
     for row in (0, 20, 39):
         other = int(np.flatnonzero(many.table["image"] == few.table["image"][row])[0])
         np.testing.assert_array_equal(few.read(row, 64), many.read(other, 64))

@@ -1,4 +1,4 @@
-"""From a config to pictures, and the command that packs them."""
+"""From a config to images, and the command that packs them."""
 
 import json
 from pathlib import Path
@@ -11,16 +11,16 @@ from fopro_lab.config import DataConfig
 from fopro_lab.data import prepare
 from fopro_lab.data.prepare import pack_from
 from fopro_lab.errors import InputError
-from tests.data.toys import write_pictures
+from tests.data.toys import write_images
 
 
 @pytest.fixture
 def skin(tmp_path, monkeypatch) -> Path:
-    """Write 2 classes of 12 pictures, two of them damaged, and begin with an empty cache."""
+    """Write 2 classes of 12 images, two of them damaged, and begin with an empty cache."""
     monkeypatch.setenv("FOPRO_CACHE", str(tmp_path / "cache"))
-    root = write_pictures(tmp_path / "skin", each=12)
+    root = write_images(tmp_path / "skin", each=12)
     (root / "class0" / "3.png").write_bytes(b"")
-    (root / "class1" / "5.png").write_bytes(b"no picture")
+    (root / "class1" / "5.png").write_bytes(b"no image")
     return root
 
 
@@ -28,7 +28,7 @@ def test_pack_from_passes_every_knob(skin):
     with Image.open(skin / "class0" / "0.png") as opened:
         expected = np.asarray(opened.resize((16, 16), Image.Resampling.LANCZOS))
     knobs = {"dataset": str(skin), "image_size": 16, "interpolation": "lanczos"}
-    with pytest.raises(InputError, match=r"2 of 24 pictures cannot be read: .*unusable=leave-out$"):
+    with pytest.raises(InputError, match=r"2 of 24 images cannot be read: .*unusable=leave-out$"):
         pack_from(DataConfig(**knobs), progress=False)
     packed = pack_from(DataConfig(**knobs, unusable="leave-out", decoder="draft"), progress=False)
     np.testing.assert_array_equal(packed.images[0], expected)
@@ -48,21 +48,21 @@ def test_prepare_splits_what_was_packed(skin):
 @pytest.mark.parametrize(
     ("knobs", "rest"),
     [
-        ({}, "pictures/val0.15-test0.25/seed0"),
-        ({"split_rule": "folds", "folds": 3}, "pictures/folds3-val0.15/seed0/fold1"),
+        ({}, "images/val0.15-test0.25/seed0"),
+        ({"split_rule": "folds", "folds": 3}, "images/folds3-val0.15/seed0/fold1"),
         (
             {"split_rule": "long-tail", "tail_ratio": 0.5},
-            "pictures/longtail0.5-val0.15-test0.25/seed0",
+            "images/longtail0.5-val0.15-test0.25/seed0",
         ),
     ],
 )
-def test_prepare_tells_in_the_protocol_that_pictures_are_gone(skin, knobs, rest):
+def test_prepare_tells_in_the_protocol_that_images_are_gone(skin, knobs, rest):
     config = DataConfig(dataset=str(skin), image_size=16, unusable="leave-out", **knobs)
     packed, split = prepare(config, progress=False)
     assert split.protocol == f"skin-without2/{rest}"
-    assert split.notes == ("left out, cannot be read: 2 pictures",)
+    assert split.notes == ("left out, cannot be read: 2 images",)
     held = packed.dataset.fingerprint
-    write_pictures(skin, each=12)
+    write_images(skin, each=12)
     packed, split = prepare(config, progress=False)
     assert split.protocol == f"skin/{rest}" and split.notes == ()
     assert packed.dataset.fingerprint != held
@@ -80,20 +80,20 @@ def test_prepare_names_the_pack_alike_whatever_is_left_out(skin):
 def test_data_pack_tells_what_was_left_out_and_why(fopro, skin):
     words = ("data", "pack", "--set", f"dataset={skin}", "--set", "image_size=16")
     code, _, complaint = fopro(*words)
-    assert code == 2 and "2 of 24 pictures cannot be read" in complaint
+    assert code == 2 and "2 of 24 images cannot be read" in complaint
     words = (*words, "--set", "unusable=leave-out")
     code, told, _ = fopro(*words)
-    assert code == 0 and told.startswith("packed 22 pictures of 16 px\n")
+    assert code == 0 and told.startswith("packed 22 images of 16 px\n")
     assert "class1/5.png: cannot be decoded (cannot identify image file the file)" in told
     code, told, _ = fopro(*words, "--json")
     facts = json.loads(told)
     assert code == 0 and list(facts["left out"]) == ["class0/3.png", "class1/5.png"]
-    assert (facts["pictures"], facts["bytes"]) == (22, 22 * 16 * 16 * 3)
+    assert (facts["images"], facts["bytes"]) == (22, 22 * 16 * 16 * 3)
     assert Path(facts["file"]).stat().st_size == facts["bytes"] + 128
 
 
 def test_data_pack_verifies_and_mends(fopro, skin):
-    words = ("data", "pack", "--set", "pictures=40", "--set", "image_size=16", "--verify")
+    words = ("data", "pack", "--set", "images=40", "--set", "image_size=16", "--verify")
     code, told, complaint = fopro(*words, "--json")
     facts = json.loads(told)
     assert code == 0 and facts["checksums"] == "hold" and not complaint

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fopro_lab.data.published_splits import match_pictures, picture_id
+from fopro_lab.data.published_splits import image_id, match_images
 from fopro_lab.errors import InputError
 from tests.data.toys import toy_dataset
 
@@ -19,32 +19,32 @@ def renamed(*images: str):
     return dataset
 
 
-def test_match_pictures_looks_past_folders_and_extensions():
+def test_match_images_looks_past_folders_and_extensions():
     dataset = renamed("x/c.jpg", "a.PNG", "y/z/b.c", "d.jpg")
-    matched = match_pictures(dataset, toy_named("a.jpg", "b.c", "c"), where="f", leave_out=False)
+    matched = match_images(dataset, toy_named("a.jpg", "b.c", "c"), where="f", leave_out=False)
     assert matched.rows.tolist() == [1, 2, 0]
     assert (matched.ending, matched.notes) == ("", [])
     assert matched.named["image"].tolist() == ["a.jpg", "b.c", "c"]
 
 
-def test_match_pictures_without_some_says_so_in_the_protocol():
+def test_match_images_without_some_says_so_in_the_protocol():
     dataset = renamed("a.jpg", "b.jpg")
-    matched = match_pictures(dataset, toy_named("z", "b", "y"), where="f", leave_out=True)
+    matched = match_images(dataset, toy_named("z", "b", "y"), where="f", leave_out=True)
     assert matched.rows.tolist() == [1]
     assert matched.named["image"].tolist() == ["b"]
     assert matched.ending == "/part-1of3-toy"
-    assert matched.notes == ["1 of the 3 pictures that the published split names are here"]
+    assert matched.notes == ["1 of the 3 images that the published split names are here"]
 
 
 @given(here=st.sets(st.integers(0, 30), min_size=1), named=st.permutations(range(20)))
-def test_match_pictures_pairs_names_with_rows(here, named):
+def test_match_images_pairs_names_with_rows(here, named):
     dataset = renamed(*(f"p{i}.jpg" for i in sorted(here)))
     table = toy_named(*(f"p{i}" for i in named))
     if not here & set(named):
-        with pytest.raises(InputError, match="none of its 20 pictures"):
-            match_pictures(dataset, table, where="f", leave_out=True)
+        with pytest.raises(InputError, match="none of its 20 images"):
+            match_images(dataset, table, where="f", leave_out=True)
         return
-    matched = match_pictures(dataset, table, where="f", leave_out=True)
+    matched = match_images(dataset, table, where="f", leave_out=True)
     found = dataset.table["image"].iloc[matched.rows].str.removesuffix(".jpg")
     assert (
         found.tolist() == matched.named["image"].tolist() == [f"p{i}" for i in named if i in here]
@@ -57,30 +57,30 @@ def test_match_pictures_pairs_names_with_rows(here, named):
         (
             ["a.jpg", "b.jpg"],
             ["a", "b", "a.jpg"],
-            r"^f: expected each picture once, got a twice; remove the rep",
+            r"^f: expected each image once, got a twice; remove the rep",
         ),
-        (["a.jpg", "x/a.png"], ["a"], r"^toy: expected each picture once, got a twice; rem"),
+        (["a.jpg", "x/a.png"], ["a"], r"^toy: expected each image once, got a twice; rem"),
         (
             ["a.jpg", "b.jpg"],
             ["a", "c", "d"],
-            r"^f: 2 of its 3 pictures are not in toy, first c; add them, or go on without them: "
+            r"^f: 2 of its 3 images are not in toy, first c; add them, or go on without them: "
             r"unusable=leave-out$",
         ),
-        (["a.jpg", "b.jpg"], ["c"], r"^f: none of its 1 pictures is in toy, first c; is it the"),
+        (["a.jpg", "b.jpg"], ["c"], r"^f: none of its 1 images is in toy, first c; is it the"),
     ],
 )
-def test_match_pictures_refuses(images, named, message):
+def test_match_images_refuses(images, named, message):
     with pytest.raises(InputError, match=message):
-        match_pictures(renamed(*images), toy_named(*named), where="f", leave_out=False)
+        match_images(renamed(*images), toy_named(*named), where="f", leave_out=False)
 
 
-def test_match_pictures_minds_only_named_twins():
+def test_match_images_minds_only_named_twins():
     dataset = renamed("a.jpg", "x/t.jpg", "y/t.jpg")
-    assert match_pictures(dataset, toy_named("a"), where="f", leave_out=False).rows.tolist() == [0]
+    assert match_images(dataset, toy_named("a"), where="f", leave_out=False).rows.tolist() == [0]
 
 
-def test_picture_id_keeps_dots_that_are_no_extension():
-    assert [picture_id(name) for name in ("a.b", "a.b.JPEG", "d.1/e", ".jpg")] == [
+def test_image_id_keeps_dots_that_are_no_extension():
+    assert [image_id(name) for name in ("a.b", "a.b.JPEG", "d.1/e", ".jpg")] == [
         "a.b",
         "a.b",
         "e",
@@ -89,5 +89,5 @@ def test_picture_id_keeps_dots_that_are_no_extension():
 
 
 def test_matched_rows_are_integers():
-    matched = match_pictures(renamed("a", "b"), toy_named("b"), where="f", leave_out=False)
+    matched = match_images(renamed("a", "b"), toy_named("b"), where="f", leave_out=False)
     assert matched.rows.dtype == np.int64

@@ -23,7 +23,7 @@ MASK = r"^rows: expected row numbers, got a mask; np\.flatnonzero\(mask\) gives 
 
 @pytest.fixture(scope="module")
 def packed():
-    return pack(open_dataset("phantom", pictures=24), 16, progress=False)
+    return pack(open_dataset("phantom", images=24), 16, progress=False)
 
 
 @pytest.mark.parametrize("door", DOORS)

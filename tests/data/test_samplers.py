@@ -38,7 +38,7 @@ def test_effective_counts_hold_the_share_of_the_partners():
     np.testing.assert_allclose(found, [0.75 * n + 0.25 * 25 for n in COUNTS], rtol=1e-12)
 
 
-def test_a_class_without_pictures_is_never_drawn():
+def test_a_class_without_images_is_never_drawn():
     for sampler in SAMPLERS:
         found = effective_counts([8, 0, 2], sampler=sampler, progress=0.5, mixup_alpha=0.5)
         assert found[1] == 0
@@ -54,7 +54,7 @@ def test_epoch_order_draws_each_class_as_often_as_its_share(sampler, epoch):
     assert len(order) == len(LABELS)
     drawn = [sum(1 for row in order if LABELS[row] == label) for label in range(4)]
     expected = 100 * np.array(slow_shares(sampler, epoch / 4))
-    assert (abs(drawn - expected) < 1).all()  # whole pictures
+    assert (abs(drawn - expected) < 1).all()  # whole images
 
 
 def test_epoch_order_of_instance_is_a_permutation():
@@ -63,7 +63,7 @@ def test_epoch_order_of_instance_is_a_permutation():
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_over_epochs_no_picture_of_a_class_falls_behind(sampler):
+def test_over_epochs_no_image_of_a_class_falls_behind(sampler):
     seen: Counter[int] = Counter({row: 0 for row in range(100)})
     for epoch in range(6):
         order = epoch_order(LABELS, sampler=sampler, seed=1, epoch=epoch, epochs=6)
@@ -117,6 +117,6 @@ def test_effective_counts_refuses(counts, options, message):
         effective_counts(counts, **options)
 
 
-def test_epoch_order_refuses_no_pictures():
+def test_epoch_order_refuses_no_images():
     with pytest.raises(InputError, match=r"^labels: expected at least one, got none$"):
         epoch_order([], sampler="instance", seed=0)

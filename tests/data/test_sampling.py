@@ -59,9 +59,9 @@ def test_share_out_refuses_too_few():
 )
 def test_choose_rows_keeps_three_groups_a_class_and_most_groups_whole(groups, share):
     table = table_of([(0, 1), (1, 2), (2, 3)] * 3 + groups)
-    pictures = max(int(share * len(table)), 9)
-    chosen = table.iloc[choose_rows(table, pictures=pictures, seed=0)]
-    assert len(chosen) <= pictures
+    images = max(int(share * len(table)), 9)
+    chosen = table.iloc[choose_rows(table, images=images, seed=0)]
+    assert len(chosen) <= images
     assert chosen.groupby("label")["group"].nunique().min() >= 3
     sizes = chosen.groupby("group").size()
     cut = sizes[sizes < table.groupby("group").size()[sizes.index]]
@@ -71,10 +71,10 @@ def test_choose_rows_keeps_three_groups_a_class_and_most_groups_whole(groups, sh
 def test_choose_rows_does_not_depend_on_the_order_of_rows():
     table = table_of([(i % 3, 1 + i % 4) for i in range(40)])
     mixed = table.sample(frac=1, random_state=0).reset_index(drop=True)
-    ids = [set(t["image"].iloc[choose_rows(t, pictures=50, seed=2)]) for t in (table, mixed)]
+    ids = [set(t["image"].iloc[choose_rows(t, images=50, seed=2)]) for t in (table, mixed)]
     assert ids[0] == ids[1]
 
 
 def test_choose_rows_of_all_is_all():
     table = table_of([(0, 2), (1, 3)])
-    assert choose_rows(table, pictures=5, seed=0).tolist() == [0, 1, 2, 3, 4]
+    assert choose_rows(table, images=5, seed=0).tolist() == [0, 1, 2, 3, 4]

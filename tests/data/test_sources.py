@@ -4,7 +4,7 @@ import pytest
 
 from fopro_lab.data import open_dataset
 from fopro_lab.data.readers import (
-    list_pictures,
+    list_images,
     number_classes,
     read_folders,
     refuse_twice,
@@ -19,24 +19,24 @@ def touch(root: Path, *names: str) -> None:
         (root / name).write_bytes(b"")
 
 
-def test_list_pictures_passes_over_hidden_and_other_files(tmp_path):
+def test_list_images_passes_over_hidden_and_other_files(tmp_path):
     touch(tmp_path, "b/x.JPG", "a.png", ".hidden/y.png", "b/.z.png", "notes.txt", "Thumbs.db")
-    assert list_pictures(tmp_path) == ["a.png", "b/x.JPG"]
+    assert list_images(tmp_path) == ["a.png", "b/x.JPG"]
 
 
-def test_unusual_endings_are_pictures_and_no_ending_is_told(tmp_path):
+def test_unusual_endings_are_images_and_no_ending_is_told(tmp_path):
     touch(tmp_path, "a/1.jfif", "a/2.JPE", "b/3.jpg", "b/4", "b/5.dcm", "b/.hidden", "6.d/7")
-    assert list_pictures(tmp_path) == ["a/1.jfif", "a/2.JPE", "b/3.jpg"]
+    assert list_images(tmp_path) == ["a/1.jfif", "a/2.JPE", "b/3.jpg"]
     assert sort_files(tmp_path)[1] == ["6.d/7", "b/4", "b/5.dcm"]
     dataset = open_dataset(tmp_path)
     assert len(dataset) == 3 and dataset.passed_over == ("6.d/7", "b/4", "b/5.dcm")
     assert dataset.subset([0]).passed_over == dataset.passed_over
 
 
-def test_list_pictures_follows_a_link_once(tmp_path):
+def test_list_images_follows_a_link_once(tmp_path):
     touch(tmp_path, "a/x.png")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    assert list_pictures(tmp_path) == ["a/x.png"]
+    assert list_images(tmp_path) == ["a/x.png"]
 
 
 def test_number_classes_orders_integers_by_value():
@@ -84,9 +84,7 @@ def test_number_classes_keeps_names_that_differ():
 
 def test_refuse_twice_tells_how_many():
     refuse_twice(["a", "b"], where="f")
-    with pytest.raises(
-        InputError, match=r"^f: expected each picture once, got b twice and 1 more;"
-    ):
+    with pytest.raises(InputError, match=r"^f: expected each image once, got b twice and 1 more;"):
         refuse_twice(iter(["a", "b", "b", "c", "c", "b"]), where="f")
 
 
@@ -116,7 +114,7 @@ def test_read_folders_honours_given_parts(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a/notes.txt"], r"expected pictures, found none \(bmp, gif, jfif, jpe, jpeg"),
+        (["a/notes.txt"], r"expected images, found none \(bmp, gif, jfif, jpe, jpeg"),
         (["1.png", "a/2.png"], r"expected a folder per class, found 1.png outside of one"),
         (["train/a/1.png", "other/a/1.png"], r"train, val and test folders only, found 'other'"),
         (["a/1.png"], r"expected two classes or more, found 'a' alone"),

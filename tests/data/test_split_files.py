@@ -90,7 +90,7 @@ def test_tell_altered_sees_half_a_test_file_and_a_single_byte(copied):
     path.write_bytes(b"".join(lines[: len(lines) // 2]))
     half, notes = tell(copied)
     assert notes == ["test_skin1_0.005.csv: not the published file"]
-    path.write_bytes(whole.replace(b"\n", b"\r\n"))  # the same pictures, but not the same bytes
+    path.write_bytes(whole.replace(b"\n", b"\r\n"))  # the same images, but not the same bytes
     again = tell(copied)[0]
     assert half.startswith("/altered-") and again.startswith("/altered-") and half != again
     path.write_bytes(whole)

@@ -47,7 +47,7 @@ def test_make_split_gives_each_class_its_share(groups):
     total = np.bincount(labels)
     for rows, fraction in ((split.val, 0.15), (split.test, 0.25)):
         wanted = np.maximum(1, np.round(total * fraction))
-        # Groups have at most 4 pictures, so at most 3 can be missing; 4 would be a lost group.
+        # Groups have at most 4 images, so at most 3 can be missing; 4 would be a lost group.
         # More than wanted is only a single group, where no smaller one was left.
         assert np.all(np.bincount(labels[rows], minlength=3) <= np.maximum(wanted, 4))
         assert np.all(np.bincount(labels[rows], minlength=3) >= np.maximum(wanted - 3, 1))
@@ -65,11 +65,11 @@ def test_make_split_does_not_depend_on_the_order_of_rows(groups, data):
         assert one.fingerprint == two.fingerprint
 
 
-def test_make_split_of_single_pictures_meets_the_shares_exactly():
+def test_make_split_of_single_images_meets_the_shares_exactly():
     split = make_split(toy_dataset(SINGLES))
     assert (len(split.train), len(split.val), len(split.test)) == (72, 18, 30)
     assert split.class_counts(toy_dataset(SINGLES)).tolist() == [24, 24, 24]
-    assert split.protocol == "toy/pictures/val0.15-test0.25/seed0"
+    assert split.protocol == "toy/images/val0.15-test0.25/seed0"
 
 
 def test_make_split_is_the_same_everywhere():
@@ -151,7 +151,7 @@ def test_make_split_draws_what_is_not_given_from_training():
     split = make_split(dataset, val_fraction=0.2)
     assert groups_of(dataset, split.test) == {f"g{k * 40 + i}" for k in range(3) for i in range(10)}
     assert (len(split.train), len(split.val)) == (3 * 24, 3 * 6)
-    assert split.protocol == "toy/given-test/pictures/val0.2/seed0"
+    assert split.protocol == "toy/given-test/images/val0.2/seed0"
 
 
 def test_shared_groups_counts_the_leaks_of_a_given_split():
@@ -166,14 +166,14 @@ def test_shared_groups_counts_the_leaks_of_a_given_split():
         (
             [*SINGLES[:40], (1, 1)],
             {},
-            r"^toy: class 'class1' has 1 picture; a split needs at least 3 groups of each class; "
-            r"add pictures or leave the class out$",
+            r"^toy: class 'class1' has 1 image; a split needs at least 3 groups of each class; "
+            r"add images or leave the class out$",
         ),
-        ([*SINGLES[:40], (1, 9), (1, 3)], {}, r"'class1' has 12 pictures in 2 groups; a split"),
+        ([*SINGLES[:40], (1, 9), (1, 3)], {}, r"'class1' has 12 images in 2 groups; a split"),
         (
             SINGLES,
             {"val_per_class": 30, "test_per_class": 20},
-            r"'class0' has 40 pictures in 40 groups, too few for 30 in val and a group in each",
+            r"'class0' has 40 images in 40 groups, too few for 30 in val and a group in each",
         ),
         (SINGLES, {"val_fraction": 0.0}, r"^val_fraction: expected between 0 and 1, got 0.0"),
         (SINGLES, {"test_per_class": -1}, r"^test_per_class: expected 0 or more, got -1"),
@@ -199,20 +199,20 @@ def test_make_split_notes_a_class_that_the_given_validation_lacks():
     parts |= {f"g{number}": "train" for number in range(5)}
     dataset = toy_dataset(SINGLES, split=parts)
     split = make_split(dataset)
-    assert split.notes == ("val has no picture of class0",)
+    assert split.notes == ("val has no image of class0",)
     assert split.class_counts(dataset).tolist() == [30, 25, 25]
 
 
 def test_make_split_refuses_a_given_split_that_trains_without_a_class():
     parts = given_parts(val=5, test=10, train=25)
     parts |= {f"g{number}": "val" for number in range(40) if parts[f"g{number}"] == "train"}
-    with pytest.raises(InputError, match=r"^toy: class 'class0' has no picture in train; add"):
+    with pytest.raises(InputError, match=r"^toy: class 'class0' has no image in train; add"):
         make_split(toy_dataset(SINGLES, split=parts))
 
 
 def test_make_split_names_a_given_training_part():
     split = make_split(toy_dataset(SINGLES, split=given_parts(train=40)))
-    assert split.protocol == "toy/given-train/pictures/val0.15-test0.25/seed0"
+    assert split.protocol == "toy/given-train/images/val0.15-test0.25/seed0"
 
 
 @pytest.mark.parametrize(
@@ -220,15 +220,15 @@ def test_make_split_names_a_given_training_part():
     [
         (
             {"val_fraction": 0.1, "test_per_class": 5, "split_seed": 3},
-            "pictures/val0.1-test5/seed3",
+            "images/val0.1-test5/seed3",
         ),
         (
             {"split_rule": "folds", "folds": 4, "fold": 2, "val_per_class": 3, "split_seed": 1},
-            "pictures/folds4-val3/seed1/fold2",
+            "images/folds4-val3/seed1/fold2",
         ),
         (
             {"split_rule": "long-tail", "tail_ratio": 0.5, "test_fraction": 0.3},
-            "pictures/longtail0.5-val0.15-test0.3/seed0",
+            "images/longtail0.5-val0.15-test0.3/seed0",
         ),
     ],
 )
@@ -257,7 +257,7 @@ def test_make_split_of_the_default_phantom():
 
 @pytest.mark.real
 def test_make_split_keeps_the_lesions_of_ham10000_apart(shared):
-    dataset = open_dataset(shared / "data" / "ham10000", pictures=2000)
+    dataset = open_dataset(shared / "data" / "ham10000", images=2000)
     split = make_split(dataset)
     assert split.shared_groups(dataset) == 0
     assert split.protocol == "ham10000-2000/groups/val0.15-test0.25/seed0"

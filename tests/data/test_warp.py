@@ -16,8 +16,8 @@ from fopro_lab.data.augment import (
 def smooth(height: int = 24, width: int = 32) -> torch.Tensor:
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     waves = [torch.sin(0.2 * k * x + 0.3 * y + k) for k in (1, 2, 3)]
-    picture = 0.5 + 0.12 * torch.stack(waves).double()
-    return torch.stack([picture, picture.flip(0)])
+    image = 0.5 + 0.12 * torch.stack(waves).double()
+    return torch.stack([image, image.flip(0)])
 
 
 def moved(images: torch.Tensor, *, flip: tuple[int, int] = (1, 1), **changes: float):
@@ -96,7 +96,7 @@ def test_fetch_bilinear_equals_a_slow_reference():
             torch.testing.assert_close(result[:, row, column], expected, atol=1e-12, rtol=0)
 
 
-def test_nearest_index_of_several_pictures_is_each_one_s_and_outside_is_black():
+def test_nearest_index_of_several_images_is_each_one_s_and_outside_is_black():
     affine = torch.tensor([[1.0, 0, 9, 0, 1, 0], [1, 0, 0, 0, 1, 0]]).view(2, 2, 3)
     planes = torch.zeros(3, 2, 6, 7)
     index = nearest_index(affine, torch.tensor([[1.0, 1.0], [1.0, -1.0]]), planes=planes)

@@ -13,7 +13,7 @@ from fopro_lab.data import Dataset
 def toy_dataset(
     groups: list[tuple[int, int]], *, order: np.ndarray | None = None, split: dict | None = None
 ) -> Dataset:
-    """Make a data set without pictures: one group for each (label, number of pictures)."""
+    """Make a data set without images: one group for each (label, number of images)."""
     rows = [
         (f"p{number}-{i}", label, f"g{number}")
         for number, (label, size) in enumerate(groups)
@@ -29,7 +29,7 @@ def toy_dataset(
     return Dataset("toy", table, names, lambda row, size: np.zeros((size, size, 3), np.uint8), "f")
 
 
-def write_pictures(root: Path, *, classes: int = 2, each: int = 3, side: int = 20) -> Path:
+def write_images(root: Path, *, classes: int = 2, each: int = 3, side: int = 20) -> Path:
     """Write a folder of noise per class."""
     rng = np.random.default_rng(0)
     for label in range(classes):

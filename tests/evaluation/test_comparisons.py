@@ -63,7 +63,7 @@ def test_compare_equals_a_slow_paired_bootstrap(tmp_path):
     theirs, other = (predictions(counts, a_group=2, seed=seed) for seed in (1, 2))
     logits = [column for column in theirs if column.startswith("logit_")]
     ours = theirs.copy()
-    ours[logits] += 0.5 * other[logits]  # the two runs agree on most pictures
+    ours[logits] += 0.5 * other[logits]  # the two runs agree on most images
     runs = [run_of(tmp_path, theirs), run_of(tmp_path, ours, method="ekd")]
     found = overall(compare(runs, "bsm", resamples=4000))
     assert found["interval"] == "bootstrap"
@@ -81,7 +81,7 @@ def test_compare_of_a_run_with_its_copy_finds_nothing(tmp_path, table):
     assert (found["difference"] == 0).all()
     assert found["p"].dropna().eq(1).all()
     recalls = found[found["scope"] == "class"]
-    # No discordant picture is no proof of equality: the interval stays open, more so in the tail.
+    # No discordant image is no proof of equality: the interval stays open, more so in the tail.
     assert set(recalls["interval"]) == {"newcombe"}
     assert (recalls["low"] < 0).all() and (recalls["high"] > 0).all()
     width = (recalls["high"] - recalls["low"]).to_numpy()
@@ -109,7 +109,7 @@ def test_compare_averages_over_common_seeds_only(tmp_path):
         overall(score(tables[seed], groups(), "toy", resamples=2))["value"] for seed in range(4)
     ]
     assert found["difference"] == pytest.approx((value[2] + value[3] - value[0] - value[1]) / 2)
-    assert (found["seeds"], found["varies"]) == (2, "pictures and seeds")
+    assert (found["seeds"], found["varies"]) == (2, "images and seeds")
 
 
 def test_seeds_that_disagree_widen_the_interval(tmp_path):
@@ -120,7 +120,7 @@ def test_seeds_that_disagree_widen_the_interval(tmp_path):
     found = overall(compare(runs, "bsm"))
     alone = overall(compare([runs[0], runs[2]], "bsm"))
     assert found["high"] - found["low"] > 3 * (alone["high"] - alone["low"])
-    assert alone["varies"] == "pictures" and alone["low"] > 0 > found["low"]
+    assert alone["varies"] == "images" and alone["low"] > 0 > found["low"]
 
 
 def test_intervals_of_a_difference_hold_the_truth_about_95_times_in_100(tmp_path):
@@ -131,7 +131,7 @@ def test_intervals_of_a_difference_hold_the_truth_about_95_times_in_100(tmp_path
     truth = np.mean(ours_right) - 0.55
     held = 0
     for _ in range(200):
-        shared = rng.random(len(labels)) < both  # pictures on which one draw decides for both
+        shared = rng.random(len(labels)) < both  # images on which one draw decides for both
         draws = rng.random((2, len(labels)))
         draws[1, shared] = draws[0, shared]
         right = draws < np.stack([np.array(ours_right)[labels], np.full(len(labels), 0.55)])

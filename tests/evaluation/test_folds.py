@@ -12,7 +12,7 @@ COUNTS = (40, 30, 20, 12)
 
 
 def tables_of_fold(fold, *, seeds=(0, 1), skill=1.0, shared=False):
-    """One table a seed; lesions and pictures are named after the fold unless ``shared``."""
+    """One table a seed; lesions and images are named after the fold unless ``shared``."""
     tables = []
     for seed in seeds:
         table = predictions(COUNTS, seed=100 * fold + seed, skill=skill, a_group=2)
@@ -78,7 +78,7 @@ def test_differences_of_folds_are_the_mean_of_the_folds_own(tmp_path):
     expected = np.mean([table["difference"] for table in own], axis=0)
     np.testing.assert_allclose(found["difference"], expected)
     row = whole(found)
-    assert row["varies"] == "pictures, seeds and folds"
+    assert row["varies"] == "images, seeds and folds"
     assert (row["seeds"], row["folds"]) == (2, 3)
 
 
@@ -116,7 +116,7 @@ def slow_intervals(ours, theirs, resamples):
 
 
 def test_intervals_of_equal_folds_equal_a_slow_bootstrap_within_the_folds(tmp_path):
-    # Three copies of one fold: nothing lies between the folds beyond their pictures.
+    # Three copies of one fold: nothing lies between the folds beyond their images.
     def renamed(table, fold):
         return table.assign(
             image=f"{fold}" + table["image"].astype(str),
@@ -141,8 +141,8 @@ def test_intervals_of_equal_folds_equal_a_slow_bootstrap_within_the_folds(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("of_folds", "of_seeds", "of_pictures", "least"),
-    # Where three folds differ by more than their pictures, three numbers say too little.
+    ("of_folds", "of_seeds", "of_images", "least"),
+    # Where three folds differ by more than their images, three numbers say too little.
     [
         (0.0, 0.0, 0.03, 0.92),
         (0.0, 0.02, 0.02, 0.92),
@@ -150,29 +150,29 @@ def test_intervals_of_equal_folds_equal_a_slow_bootstrap_within_the_folds(tmp_pa
         (0.03, 0, 0.01, 0.8),
     ],
 )
-def test_intervals_over_folds_hold_the_truth(of_folds, of_seeds, of_pictures, least):
+def test_intervals_over_folds_hold_the_truth(of_folds, of_seeds, of_images, least):
     rng = np.random.default_rng(0)
     held, widths = [], []
     for number in range(300):
         values = rng.normal(0, of_folds, (3, 1)) + rng.normal(0, of_seeds, (3, 3))
-        values += rng.normal(0, of_pictures * 3**0.5, (3, 1))
-        drawn = [fold[:, None] + rng.normal(0, of_pictures * 3**0.5, (1, 300)) for fold in values]
+        values += rng.normal(0, of_images * 3**0.5, (3, 1))
+        drawn = [fold[:, None] + rng.normal(0, of_images * 3**0.5, (1, 300)) for fold in values]
         low, high = np.quantile(mean_over_trainings(drawn, seed=number), [0.025, 0.975])
         held.append(low <= 0 <= high)
         widths.append(high - low)
-    exact = 3.92 * np.sqrt(of_folds**2 / 3 + of_seeds**2 / 9 + of_pictures**2)
+    exact = 3.92 * np.sqrt(of_folds**2 / 3 + of_seeds**2 / 9 + of_images**2)
     # Folds drawn whole would hold it 99.7 times in 100, 1.7 times too wide.
     assert least <= np.mean(held) <= 0.985
     assert 0.85 < np.mean(widths) / exact < 1.35
 
 
-def test_folds_that_test_a_picture_twice_stay_apart(tmp_path):
+def test_folds_that_test_an_image_twice_stay_apart(tmp_path):
     runs = write_folds(tmp_path, "bsm", folds=(1, 2), shared=True)
     runs += write_folds(tmp_path, "ekd", folds=(1, 2), shared=True)
     assert [len(members) for members in group_families(runs)] == [4, 4]
     table = score_runs(runs, resamples=20)
     assert set(table["protocol"]) == {"toy/folds3/seed0/fold1", "toy/folds3/seed0/fold2"}
-    with pytest.raises(InputError, match="share no tested lesion, patient or picture, got 51 in"):
+    with pytest.raises(InputError, match="share no tested lesion, patient or image, got 51 in"):
         compare(runs, "bsm", resamples=20)
 
 

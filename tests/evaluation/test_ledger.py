@@ -153,7 +153,7 @@ def test_fill_ledger_again_replaces_ours_and_never_what_is_published(tmp_path):
     assert path.read_bytes() == first
 
 
-def test_fill_ledger_leaves_out_a_group_without_pictures(tmp_path):
+def test_fill_ledger_leaves_out_a_group_without_images(tmp_path):
     path = write(tmp_path / "a.csv", PLANNED)
     headline(tmp_path / "h.csv", tail=np.nan, tail_low=np.nan, tail_high=np.nan)
     fill_ledger(path, tmp_path / "h.csv", origin=ORIGIN)

@@ -71,7 +71,7 @@ def slow_calibration_error(p, labels):
     return total
 
 
-def test_calibration_error_equals_the_slow_definition_also_for_repeated_pictures():
+def test_calibration_error_equals_the_slow_definition_also_for_repeated_images():
     labels, logits, weights = drawn(5)
     p = metrics.softmax(logits)
     got = metrics.calibration_error(p, labels, weights)
@@ -94,7 +94,7 @@ def test_softmax_is_safe_and_ignores_a_common_offset():
     np.testing.assert_allclose(p[1], np.exp([3, 2, 1]) / np.exp([3, 2, 1]).sum(), rtol=1e-14)
 
 
-def test_a_class_without_pictures_is_left_out_of_recall_and_f1():
+def test_a_class_without_images_is_left_out_of_recall_and_f1():
     labels, predicted = np.array([0, 0, 1]), np.array([0, 2, 1])
     confusion = metrics.confusion_matrices(labels, predicted, np.ones((3, 1)), classes=3)
     np.testing.assert_array_equal(metrics.class_recalls(confusion), [[0.5, 1.0, np.nan]])

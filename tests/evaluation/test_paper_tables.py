@@ -107,7 +107,7 @@ def test_numbers_are_those_of_the_tables(tables):
     told = markdown_tables(levels, differences)
     assert f"{value} [{low}, {high}]" in told
     assert f"{value} [{low}, {high}]" in latex_tables(levels, differences)
-    assert "150 test pictures" in told and "toy_64px/50%&co/seed0" in told
+    assert "150 test images" in told and "toy_64px/50%&co/seed0" in told
 
 
 def test_a_minus_is_a_minus_in_latex_and_zero_has_none(tables):
@@ -117,7 +117,7 @@ def test_a_minus_is_a_minus_in_latex_and_zero_has_none(tables):
     assert r"0.0 [$-$10.0, +10.0]" in text and "-0.0" not in text
 
 
-def test_a_group_without_pictures_is_not_a_number(tables):
+def test_a_group_without_images_is_not_a_number(tables):
     levels, differences = tables
     none = levels.assign(tail=float("nan"), tail_low=float("nan"), tail_high=float("nan"))
     rows = check_latex(latex_tables(none, differences[differences["name"] != "tail"]))

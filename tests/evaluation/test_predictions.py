@@ -47,11 +47,11 @@ def test_check_predictions_leaves_its_input_alone(table):
         (lambda t: t.assign(label="nv"), "label: expected whole numbers 0 to 3, got the type"),
         (
             lambda t: t.assign(image="x"),
-            "image: expected every picture once a split, got 'x' again in 'test'",
+            "image: expected every image once a split, got 'x' again in 'test'",
         ),
         (
             lambda t: t.assign(logit_df=np.inf),
-            "logit_df: expected finite logits, got inf for picture 'picture_0000'; the training",
+            "logit_df: expected finite logits, got inf for image 'image_0000'; the training",
         ),
         (lambda t: t.assign(logit_df=np.nan), "logit_df: expected finite logits, got nan"),
         (lambda t: t.assign(logit_df="a"), "logit_df: expected numbers, got"),
@@ -63,7 +63,7 @@ def test_check_predictions_tells_what_is_wrong_in_one_line(table, change, messag
     assert "\n" not in str(caught.value)
 
 
-def test_one_picture_may_be_in_both_splits(table):
+def test_one_image_may_be_in_both_splits(table):
     both = pd.concat([table, table.assign(split="val")])
     assert len(check_predictions(both)) == 2 * len(table)
 

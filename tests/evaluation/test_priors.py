@@ -27,7 +27,7 @@ def drawn(n=200, classes=4, *, seed=0):
 
 
 def slow_measures(logits, labels, prior, old):
-    """Every formula written out, picture by picture, with Python's own floats."""
+    """Every formula written out, image by image, with Python's own floats."""
     classes = len(prior)
     sizes = [sum(int(label) == k for label in labels) for k in range(classes)]
     right, mass, bins = [0.0] * classes, 0.0, {}
@@ -231,7 +231,7 @@ def test_a_class_that_is_all_right_has_wilsons_interval_of_its_lesions(tmp_path)
     assert found.loc["all", "accuracy"]["low"] < 0.95
 
 
-def test_runs_of_other_pictures_or_counts_are_refused(tmp_path, runs):
+def test_runs_of_other_images_or_counts_are_refused(tmp_path, runs):
     with pytest.raises(InputError, match="class_counts: expected"):
         other = write_run(tmp_path / "x", predictions(), class_counts=[1, 1, 1, 1])
         PriorShift([runs[0], Run.read(other)])

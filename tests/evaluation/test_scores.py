@@ -150,21 +150,21 @@ def slow_bootstrap_of_balanced_accuracy(table, resamples):
 def test_score_intervals_equal_a_slow_bootstrap_over_lesions():
     table = predictions((30, 21, 12, 12), a_group=3, seed=2)
     logits = [column for column in table if column.startswith("logit_")]
-    table[logits] = table.groupby("group")[logits].transform("first")  # pictures agree
+    table[logits] = table.groupby("group")[logits].transform("first")  # images agree
     table.loc[::7, logits] *= -1  # not quite
     found = overall(score(table, groups(), "toy", resamples=4000), "balanced_accuracy")
     expected = slow_bootstrap_of_balanced_accuracy(table, 1500)
     assert found["interval"] == "bootstrap"
-    # Monte Carlo noise of a limit is about 0.007; drawing single pictures moves the limits by
+    # Monte Carlo noise of a limit is about 0.007; drawing single images moves the limits by
     # 0.03, drawing over all classes by more.
     np.testing.assert_allclose((found["low"], found["high"]), expected, atol=0.015)
-    by_picture = overall(
+    by_image = overall(
         score(table.assign(group=""), groups(), "toy", resamples=4000), "balanced_accuracy"
     )
-    assert np.abs(by_picture[["low", "high"]].to_numpy(float) - expected).max() > 0.02
+    assert np.abs(by_image[["low", "high"]].to_numpy(float) - expected).max() > 0.02
 
 
-def test_drawing_lesions_widens_the_interval_when_their_pictures_agree():
+def test_drawing_lesions_widens_the_interval_when_their_images_agree():
     alone = predictions((60, 60), seed=1, skill=0.3)
     six = alone.loc[alone.index.repeat(6)].reset_index(drop=True)
     six["image"] = [f"p{row:04d}" for row in range(len(six))]
@@ -200,7 +200,7 @@ def test_a_perfect_run_has_no_interval_where_none_can_be_given():
     assert 0.95 < overall(found, "accuracy")["low"] < overall(found, "accuracy")["high"] == 1
 
 
-def test_a_class_without_test_pictures_is_unknown_and_left_out_of_means():
+def test_a_class_without_test_images_is_unknown_and_left_out_of_means():
     table = predictions((40, 20, 10, 6))
     table = table[table["label"] != 3]
     found = score(table, groups(), "toy", resamples=50)
@@ -231,7 +231,7 @@ def test_every_value_lies_in_its_interval_and_every_limit_in_range():
         assert known["low"].min() >= -1 and known["high"].max() <= 1
 
 
-def test_score_of_several_seeds_is_the_mean_and_wider_than_pictures_alone():
+def test_score_of_several_seeds_is_the_mean_and_wider_than_images_alone():
     tables = [predictions((80, 80), seed=1, skill=skill) for skill in (0.0, 3.0)]
     both = score_trainings([tables], groups((80, 80)), "toy")
     single = [score(table, groups((80, 80)), "toy") for table in tables]
@@ -247,13 +247,13 @@ def test_score_follows_its_seed_and_forgets_the_order_of_rows(table):
 
 
 def test_score_refuses_logits_that_are_not_finite_and_too_few_resamples(table):
-    with pytest.raises(InputError, match="logit_mel: expected finite logits, got nan for picture"):
+    with pytest.raises(InputError, match="logit_mel: expected finite logits, got nan for image"):
         score(table.assign(logit_mel=np.nan), groups(), "toy")
     with pytest.raises(InputError, match="resamples: expected at least 2, got 1"):
         score(table, groups(), "toy", resamples=1)
 
 
-def test_score_of_three_thousand_pictures_takes_about_a_second():
+def test_score_of_three_thousand_images_takes_about_a_second():
     table = predictions((1500, 900, 450, 150))
     start = time.perf_counter()
     score(table, groups(), "toy", resamples=1000)

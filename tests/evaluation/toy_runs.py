@@ -12,14 +12,14 @@ NAMES = ("nv", "mel", "bkl", "df")
 
 
 def predictions(counts=(40, 20, 10, 6), *, seed=0, skill=1.0, split="test", a_group=1):
-    """Draw logits that know the label a little; ``a_group`` pictures share a lesion."""
+    """Draw logits that know the label a little; ``a_group`` images share a lesion."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
     logits = rng.normal(size=(len(labels), len(counts)))
     logits[np.arange(len(labels)), labels] += skill
     table = pd.DataFrame(
         {
-            "image": [f"picture_{row:04d}" for row in range(len(labels))],
+            "image": [f"image_{row:04d}" for row in range(len(labels))],
             "group": [f"lesion_{row // a_group}" for row in range(len(labels))],
             "source": "",
             "split": split,

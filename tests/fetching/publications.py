@@ -19,7 +19,7 @@ ISIC_IDS = tuple(
 ISIC_MARKS = ("NV", "NV", "MEL", "NV", "DF", "MEL")
 
 
-def picture(seed: int, side: int = 16) -> bytes:
+def image(seed: int, side: int = 16) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=95)
@@ -37,18 +37,18 @@ def zipped(files: dict[str, bytes]) -> bytes:
 def isic2019_files() -> dict[str, bytes]:
     truth = ["image," + ",".join(CODES)]
     known = ["image,age_approx,anatom_site_general,lesion_id,sex"]
-    for image, mark, lesion in zip(ISIC_IDS, ISIC_MARKS, LESIONS, strict=True):
-        truth.append(image + "," + ",".join("1.0" if code == mark else "0.0" for code in CODES))
-        known.append(f"{image},55.0,head/neck,{lesion},female")
-    pictures = {
-        f"ISIC_2019_Training_Input/{image}.jpg": picture(number)
-        for number, image in enumerate(ISIC_IDS)
+    for name, mark, lesion in zip(ISIC_IDS, ISIC_MARKS, LESIONS, strict=True):
+        truth.append(name + "," + ",".join("1.0" if code == mark else "0.0" for code in CODES))
+        known.append(f"{name},55.0,head/neck,{lesion},female")
+    images = {
+        f"ISIC_2019_Training_Input/{name}.jpg": image(number)
+        for number, name in enumerate(ISIC_IDS)
     }
     attribution = {"ISIC_2019_Training_Input/ATTRIBUTION.txt": b"by its authors"}
     return {
         "ISIC_2019_Training_GroundTruth.csv": "\n".join(truth).encode(),
         "ISIC_2019_Training_Metadata.csv": "\n".join(known).encode(),
-        "ISIC_2019_Training_Input.zip": zipped(pictures | attribution),
+        "ISIC_2019_Training_Input.zip": zipped(images | attribution),
     }
 
 
@@ -59,7 +59,7 @@ def hyperkvasir_zip() -> bytes:
         "upper-gi-tract/anatomical-landmarks/z-line",
     )
     files = {
-        f"labeled-images/{place}/{place[-4:]}-{number}.jpg": picture(number)
+        f"labeled-images/{place}/{place[-4:]}-{number}.jpg": image(number)
         for place in places
         for number in range(2)
     }

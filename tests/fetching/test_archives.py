@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from fopro_lab.data import fetch as archives
 from fopro_lab.data.fetch import UnsafeArchive, safe_name, unpack
 
-GOOD = {"pictures/a.jpg": b"a" * 3000, "pictures/deep/b.jpg": b"b", "notes.txt": b""}
+GOOD = {"images/a.jpg": b"a" * 3000, "images/deep/b.jpg": b"b", "notes.txt": b""}
 EVIL_NAMES = [
     "../a",
-    "pictures/../../a",
+    "images/../../a",
     "..",
     "/etc/a",
     "//host/a",
@@ -25,7 +25,7 @@ EVIL_NAMES = [
     "c:a",
     "./C:/a",
     "..\\a",
-    "pictures\\a",
+    "images\\a",
     "a//b",
     "a\nb",
     "a" * 1001,
@@ -76,17 +76,17 @@ def test_unpack_gives_the_files(tmp_path, kind):
     else:
         write_tar(path, GOOD, "w:gz" if kind == "tar.gz" else "w")
     names = unpack(path, tmp_path / "out", largest=3001, members=5)
-    assert names == ["notes.txt", "pictures"]
+    assert names == ["notes.txt", "images"]
     assert read_all(tmp_path / "out") == GOOD
 
 
 def test_unpack_replaces_what_an_earlier_attempt_left(tmp_path):
     path = write_zip(tmp_path / "a.zip", GOOD)
     out = tmp_path / "out"
-    (out / ".a.zip.unpacking" / "pictures").mkdir(parents=True)
+    (out / ".a.zip.unpacking" / "images").mkdir(parents=True)
     (out / ".a.zip.unpacking" / "stray.jpg").write_bytes(b"half")
-    (out / "pictures").mkdir()
-    (out / "pictures" / "old.jpg").write_bytes(b"old")
+    (out / "images").mkdir()
+    (out / "images" / "old.jpg").write_bytes(b"old")
     unpack(path, out, largest=10**4, members=10)
     assert read_all(out) == GOOD
 
@@ -117,20 +117,20 @@ def test_unpack_refuses_names_that_lead_out_of_a_tar(tmp_path, name):
 def test_unpack_refuses_links_and_devices_of_a_tar(tmp_path, kind):
     path = tmp_path / "a.tar.gz"
     with tarfile.open(path, "w:gz") as opened:
-        info = tarfile.TarInfo("pictures")
+        info = tarfile.TarInfo("images")
         info.type, info.linkname = kind, "/etc"
         opened.addfile(info)
-    refuse(path, r"^a.tar.gz: member 'pictures' is a link or a device; nothing of it was kept$")
+    refuse(path, r"^a.tar.gz: member 'images' is a link or a device; nothing of it was kept$")
 
 
 @pytest.mark.parametrize("kind", [0o120777, 0o020666, 0o010666])
 def test_unpack_refuses_links_and_devices_of_a_zip(tmp_path, kind):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as opened:
-        info = zipfile.ZipInfo("pictures")
+        info = zipfile.ZipInfo("images")
         info.external_attr = kind << 16
         opened.writestr(info, "/etc")
-    refuse(path, r"^a.zip: member 'pictures' is a link or a device")
+    refuse(path, r"^a.zip: member 'images' is a link or a device")
 
 
 @pytest.mark.parametrize("write", [write_zip, write_tar])
@@ -248,7 +248,7 @@ def test_unpack_tells_damage_of_every_method_in_one_line(tmp_path, method):
 def test_unpack_leaves_behind_what_was_not_asked_for(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/fetched.json").write_bytes(b"ours")
-    archive = write_zip(tmp_path / "a.zip", {"pictures/a.jpg": b"a", "fetched.json": b"theirs"})
-    names = unpack(archive, tmp_path / "out", largest=100, members=9, only=("pictures",))
-    assert names == ["pictures"]
-    assert read_all(tmp_path / "out") == {"fetched.json": b"ours", "pictures/a.jpg": b"a"}
+    archive = write_zip(tmp_path / "a.zip", {"images/a.jpg": b"a", "fetched.json": b"theirs"})
+    names = unpack(archive, tmp_path / "out", largest=100, members=9, only=("images",))
+    assert names == ["images"]
+    assert read_all(tmp_path / "out") == {"fetched.json": b"ours", "images/a.jpg": b"a"}

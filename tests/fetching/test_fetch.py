@@ -51,9 +51,9 @@ def test_fetch_brings_isic_2019_with_licence_and_origin(shop, own_place, capsys)
     serve(shop, "isic2019", files)
     place = fetch("isic2019", mirror=shop.address)
     assert place == own_place / "isic2019" == fetched_place("isic2019")
-    pictures = [f"ISIC_2019_Training_Input/{image}.jpg" for image in ISIC_IDS]
+    images = [f"ISIC_2019_Training_Input/{image}.jpg" for image in ISIC_IDS]
     tables = sorted(set(files) - {ARCHIVE})
-    expected = sorted([*pictures, *tables, "ISIC_2019_Training_Input/ATTRIBUTION.txt"])
+    expected = sorted([*images, *tables, "ISIC_2019_Training_Input/ATTRIBUTION.txt"])
     assert sorted(data_of(place)) == expected
     assert "CC BY-NC 4.0" in (place / "LICENCE.txt").read_text()
     digest = hashlib.sha256(files[ARCHIVE]).hexdigest()

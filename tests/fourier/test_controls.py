@@ -38,13 +38,13 @@ def frequencies_of(gain, size):
     return torch.stack(values, dim=-1)
 
 
-@pytest.mark.parametrize("per_picture", [False, True])
+@pytest.mark.parametrize("per_image", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("form", FORMS)
-def test_the_log_gains_are_exactly_the_prompts(form, size, per_picture):
-    gain, moved = both(learned(form), size=size, per_picture=per_picture)
+def test_the_log_gains_are_exactly_the_prompts(form, size, per_image):
+    gain, moved = both(learned(form), size=size, per_image=per_image)
     expected, found = (frequencies_of(x, size).sort(dim=-1).values for x in (gain, moved))
-    assert found.equal(expected)  # of every picture and every channel, without rounding
+    assert found.equal(expected)  # of every image and every channel, without rounding
     assert not moved.equal(gain)
 
 
@@ -60,7 +60,7 @@ def test_dc_is_kept_and_mirrored_rows_agree(form, size):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_one_arrangement_serves_every_picture_every_batch_and_every_channel(form):
+def test_one_arrangement_serves_every_image_every_batch_and_every_channel(form):
     # Bins numbered instead of gains tell where everything goes.
     prompt, size = learned(form), (16, 17)
     numbers = torch.arange(16.0 * 9).reshape(1, 1, 16, 9)
@@ -72,10 +72,10 @@ def test_one_arrangement_serves_every_picture_every_batch_and_every_channel(form
 
 
 @pytest.mark.parametrize("form", ["shared", "ring", "radial"])
-def test_per_picture_arrangements_differ_and_average_out(form):
+def test_per_image_arrangements_differ_and_average_out(form):
     prompt = learned(form)
     gain, fixed = both(prompt, count=64)
-    _, each = both(prompt, count=64, per_picture=True)
+    _, each = both(prompt, count=64, per_image=True)
     assert fixed[0].equal(fixed[1]) and not each[0].equal(each[1])
     spread = frequencies_of(gain.log(), (16, 18)).std()
     # The mean over 64 arrangements keeps an eighth of the spread; one arrangement keeps all.

@@ -20,19 +20,19 @@ sides = st.integers(1, 11)
 EDGES = [0.0, 0.2, 0.5, 0.75]
 
 
-def pictures(height, width, *, seed=0):
+def toy_images(height, width, *, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(2, 3, height, width, generator=generator, dtype=torch.float64)
 
 
-def slow_ring_energy(picture, edges):
+def slow_ring_energy(image, edges):
     """Ring energies by a DFT over the whole plane, written as loops, float64."""
-    height, width = picture.shape
+    height, width = image.shape
     energy = [0.0] * (len(edges) - 1)
     for v in range(height):
         for u in range(width):
             value = sum(
-                float(picture[y, x]) * math.e ** (-2j * math.pi * (v * y / height + u * x / width))
+                float(image[y, x]) * math.e ** (-2j * math.pi * (v * y / height + u * x / width))
                 for y in range(height)
                 for x in range(width)
             )
@@ -114,7 +114,7 @@ def test_ring_gain_refuses_another_number_of_rings():
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 4), (4, 5), (3, 6)])
 def test_ring_energy_equals_the_slow_transform(height, width):
     # Counting one column once instead of twice changes a ring by more than 1e-4 here.
-    images = pictures(height, width)
+    images = toy_images(height, width)
     expected = torch.tensor(slow_ring_energy(images[1, 2], EDGES), dtype=torch.float64)
     torch.testing.assert_close(ring_energy(images, EDGES)[1, 2], expected, atol=1e-13, rtol=0)
 
@@ -122,7 +122,7 @@ def test_ring_energy_equals_the_slow_transform(height, width):
 @settings(max_examples=60, deadline=None)
 @given(sides, sides, st.integers(1, 9), st.integers(0, 2**16))
 def test_ring_energy_sums_to_the_variance(height, width, count, seed):
-    images = pictures(height, width, seed=seed)
+    images = toy_images(height, width, seed=seed)
     total = ring_energy(images, ring_edges(count)).sum(dim=2)
     torch.testing.assert_close(total, images.var(dim=(2, 3), correction=0), atol=1e-14, rtol=1e-12)
 
@@ -135,7 +135,7 @@ def test_ring_energy_of_a_wave_lies_in_its_ring():
 
 
 def test_ring_energy_scales_with_the_square_of_the_gain():
-    images = pictures(8, 7)
+    images = toy_images(8, 7)
     gains = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
     changed = apply_gain(images, ring_gain(gains, EDGES, height=8, width=7))
     expected = ring_energy(images, EDGES) * gains.square()
@@ -148,11 +148,11 @@ def test_ring_energy_has_the_right_gradient_on_black():
 
 
 def test_ring_energy_in_half_precision_is_single():
-    assert ring_energy(pictures(5, 5).bfloat16(), EDGES).dtype == torch.float32
+    assert ring_energy(toy_images(5, 5).bfloat16(), EDGES).dtype == torch.float32
 
 
 def test_ring_parts_scale_like_apply_gain():
-    images = pictures(6, 7)
+    images = toy_images(6, 7)
     for ring, part in enumerate(ring_parts(images, EDGES)):
         gains = torch.ones(3, dtype=torch.float64)
         gains[ring] = 2.5
@@ -160,13 +160,13 @@ def test_ring_parts_scale_like_apply_gain():
         torch.testing.assert_close(images + 1.5 * part, expected)
 
 
-def test_ring_parts_sum_to_the_picture_without_its_mean():
-    images = pictures(5, 8).float()
+def test_ring_parts_sum_to_the_image_without_its_mean():
+    images = toy_images(5, 8).float()
     mean = images.mean(dim=(2, 3), keepdim=True)
     torch.testing.assert_close(sum(ring_parts(images, EDGES)), images - mean)
 
 
-def test_rings_refuse_a_single_picture():
+def test_rings_refuse_a_single_image():
     with pytest.raises(ShapeError, match=r"images: expected \(B, C, H, W\)"):
         next(ring_parts(torch.rand(3, 4, 4), EDGES))
     with pytest.raises(ShapeError, match=r"images: expected \(B, C, H, W\)"):

@@ -8,7 +8,7 @@ from fopro_lab.fourier import FourierPrompt, apply_gain
 from fopro_lab.fourier.rings import ring_gain
 
 FORMS = ["generator", "shared", "ring", "radial", "image"]
-DRAWN = FORMS[:-1]  # whose gain does not depend on the picture
+DRAWN = FORMS[:-1]  # whose gain does not depend on the image
 
 
 def seeded(seed=0):
@@ -70,7 +70,7 @@ def test_the_bound_can_be_reached(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_pictures_keep_their_mean_their_shape_and_are_real(form):
+def test_images_keep_their_mean_their_shape_and_are_real(form):
     prompt = make(form, scale=1.0)
     for size in ((8, 10), (7, 5), (12, 12)):
         images = photos(*size)
@@ -82,7 +82,7 @@ def test_pictures_keep_their_mean_their_shape_and_are_real(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_gain_shown_is_the_gain_acted(form):
-    # Read back amplitude ratios of the prompted pictures in every bin, also the mirrored ones.
+    # Read back amplitude ratios of the prompted images in every bin, also the mirrored ones.
     prompt = make(form, scale=1.0).double()
     images = photos(dtype=torch.float64)
     gain = prompt.gain(images, seeded())
@@ -92,7 +92,7 @@ def test_the_gain_shown_is_the_gain_acted(form):
 
 @pytest.mark.parametrize("fill", [None, 0.0, 0.5], ids=["random", "black", "constant"])
 @pytest.mark.parametrize("form", FORMS)
-def test_gradients_are_right_also_on_black_and_constant_pictures(form, fill):
+def test_gradients_are_right_also_on_black_and_constant_images(form, fill):
     prompt = make(form, scale=0.5, size=(4, 5), rows=3, rings=2, channels=1).double()
     images = photos(4, 5, dtype=torch.float64)[:2, :1]
     images = (images if fill is None else torch.full_like(images, fill)).requires_grad_()
@@ -110,7 +110,7 @@ def test_gradients_are_right_also_on_black_and_constant_pictures(form, fill):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("form", FORMS)
-def test_autocast_and_half_precision_pictures(form, dtype):
+def test_autocast_and_half_precision_images(form, dtype):
     prompt = make(form, scale=0.5)
     images = photos(7, 9)
     plain = prompt(images, seeded())
@@ -134,7 +134,7 @@ def test_the_generator_draws_what_its_generator_says():
 
 
 @pytest.mark.parametrize("form", ["shared", "ring", "radial"])
-def test_the_other_forms_give_every_picture_the_same_gain(form):
+def test_the_other_forms_give_every_image_the_same_gain(form):
     prompt = make(form, scale=1.0)
     gain = prompt.sample_gain(3)
     assert gain.shape == (3, 3, 8, 6)
@@ -173,24 +173,24 @@ def test_the_ring_form_uses_the_rings_of_ring_masks():
 
 
 @pytest.mark.parametrize("form", DRAWN)
-def test_a_gain_that_is_drawn_is_the_one_that_pictures_get(form):
+def test_a_gain_that_is_drawn_is_the_one_that_images_get(form):
     prompt = make(form, scale=1.0)
     torch.testing.assert_close(prompt.gain(photos(), seeded()), prompt.sample_gain(4, seeded()))
 
 
-def test_the_image_form_answers_the_pictures_own_spectrum():
+def test_the_image_form_answers_the_images_own_spectrum():
     prompt, images = make("image", scale=0.3), photos(16, 16)
     prompt.observe(images)
     flat = 0.5 + 0.1 * (images - 0.5)  # a tenth of the contrast, the same phases
     gain, other = prompt.gain(images), prompt.gain(flat)
     assert (gain.log() - other.log()).abs().mean() > 0.05
-    # Each picture alone, in any company: nothing is standardised over the batch.
+    # Each image alone, in any company: nothing is standardised over the batch.
     torch.testing.assert_close(prompt.gain(images[:1]), gain[:1], atol=1e-4, rtol=0)
-    turned = images.flip(-1)  # mirrored pictures have the same ring energies
+    turned = images.flip(-1)  # mirrored images have the same ring energies
     torch.testing.assert_close(prompt.gain(turned), gain, atol=1e-4, rtol=0)
 
 
-def test_the_image_form_standardises_by_the_first_pictures_it_observes():
+def test_the_image_form_standardises_by_the_first_images_it_observes():
     prompt, images = make("image", scale=0.3), photos(16, 16)
     prompt.observe(images)
     measured = prompt.spectrum(images)
@@ -204,10 +204,10 @@ def test_the_image_form_standardises_by_the_first_pictures_it_observes():
     assert prompt.spectrum.mean.equal(before)
 
 
-def test_the_image_form_has_no_gain_without_pictures():
+def test_the_image_form_has_no_gain_without_images():
     with pytest.raises(InputError) as error:
         make("image").sample_gain(2)
-    assert str(error.value) == ("form 'image': its gain depends on the picture; use gain(images)")
+    assert str(error.value) == ("form 'image': its gain depends on the image; use gain(images)")
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -14,18 +14,17 @@ SHAPES = [(4, 4), (5, 4), (4, 5), (5, 3), (6, 7)]
 sides = st.integers(1, 9)
 
 
-def slow_apply_gain(picture, gain):
+def slow_apply_gain(image, gain):
     """Apply a gain by a DFT written as loops, float64; mirrored bins of a pair share the mean."""
-    height, width = picture.shape
-    result = torch.zeros_like(picture)
+    height, width = image.shape
+    result = torch.zeros_like(image)
     for v in range(height):
         for u in range(width):
             mirrored = (-v) % height, (-u) % width
             known = [gain[a][b] for a, b in ((v, u), mirrored) if b <= width // 2]
             factor = sum(known) / len(known)
             value = sum(
-                complex(picture[y, x])
-                * math.e ** (-2j * math.pi * (v * y / height + u * x / width))
+                complex(image[y, x]) * math.e ** (-2j * math.pi * (v * y / height + u * x / width))
                 for y in range(height)
                 for x in range(width)
             )
@@ -109,7 +108,7 @@ def test_apply_gain_has_right_gradients(fill, height, width):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_pictures_are_transformed_in_single(dtype):
+def test_half_precision_images_are_transformed_in_single(dtype):
     images, gain = random_case(7, 6, dtype=torch.float32)
     images = images.to(dtype)
     found = apply_gain(images, gain)

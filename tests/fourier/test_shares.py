@@ -30,18 +30,18 @@ def test_gains_of_two_shares_are_those_of_the_batch(form):
     assert (float((alone - whole[3:]).detach().abs().max()) > 0.1) == (form == "generator")
 
 
-@pytest.mark.parametrize("per_picture", [False, True])
-def test_places_of_two_shares_are_those_of_the_batch(per_picture):
+@pytest.mark.parametrize("per_image", [False, True])
+def test_places_of_two_shares_are_those_of_the_batch(per_image):
     prompt = moved("shared")
     gain = prompt.sample_gain(6)
 
     def places(part: torch.Tensor, share: Share | None = None) -> torch.Tensor:
-        how = {"size": (12, 12), "per_picture": per_picture, "share": share}
+        how = {"size": (12, 12), "per_image": per_image, "share": share}
         return random_gain_like(prompt, part, seeded(), **how)
 
     parts = [places(gain[a:b], Share(a, b, 6)) for a, b in ((0, 3), (3, 6))]
     assert torch.equal(torch.cat(parts), places(gain))
-    assert torch.equal(places(gain[3:]), places(gain)[3:]) == (not per_picture)
+    assert torch.equal(places(gain[3:]), places(gain)[3:]) == (not per_image)
 
 
 def test_without_a_share_is_drawn_what_torch_draws():

@@ -47,7 +47,7 @@ def test_radial_frequency_refuses_no_pixels():
         radial_frequency(0, 4)
 
 
-def test_check_images_refuses_bytes_and_single_pictures():
+def test_check_images_refuses_bytes_and_single_images():
     with pytest.raises(ShapeError, match=r"^images: expected \(B, C, H, W\), got \(3, 8, 8\)"):
         check_images(torch.rand(3, 8, 8))
     with pytest.raises(InputError, match=r"^images: expected a real floating .* got torch.uint8"):

@@ -11,28 +11,28 @@ from torch import Tensor
 from fopro_lab.data.fetch import find_source, note_complete
 from fopro_lab.data.published_splits import CLASSES, RANKED
 
-SIZES = {"train": 5, "val": 2, "test": 2}  # pictures of each class
+SIZES = {"train": 5, "val": 2, "test": 2}  # images of each class
 TRAINING = SIZES["train"] * len(CLASSES)
 SIDE = 40
 
 
 def lay_out_isic2019(root: Path) -> Path:
-    """Write pictures and tables; ids and classes are those that `lay_out_splits` names."""
+    """Write images and tables; ids and classes are those that `lay_out_splits` names."""
     source = find_source("isic2019")
     place = root / source.folder
-    pictures = place / "ISIC_2019_Training_Input"
-    pictures.mkdir(parents=True)
+    images = place / "ISIC_2019_Training_Input"
+    images.mkdir(parents=True)
     truth = ["image," + ",".join([*CLASSES, "UNK"])]
     known = ["image,age_approx,anatom_site_general,lesion_id,sex"]
     noise = np.random.default_rng(0)
-    for image, _, name in _pictures():
+    for image, _, name in _images():
         marks = ["1.0" if code == name else "0.0" for code in CLASSES]
         truth.append(f"{image},{','.join(marks)},0.0")
         known.append(f"{image},55.0,head/neck,HAM_{image[-7:]},female")
         pixels = noise.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "JPEG")
-        (pictures / f"{image}.jpg").write_bytes(stream.getvalue())
+        (images / f"{image}.jpg").write_bytes(stream.getvalue())
     (place / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join(truth) + "\n")
     (place / "ISIC_2019_Training_Metadata.csv").write_text("\n".join(known) + "\n")
     note_complete(place, source)
@@ -40,7 +40,7 @@ def lay_out_isic2019(root: Path) -> Path:
 
 
 def lay_out_splits(root: Path) -> Path:
-    """Write the 45 files, all naming the same pictures."""
+    """Write the 45 files, all naming the same images."""
     source = find_source("fopro-splits")
     place = root / source.folder
     place.mkdir(parents=True)
@@ -48,7 +48,7 @@ def lay_out_splits(root: Path) -> Path:
         part = file.name.partition("_")[0]
         rows = [
             f"{image},{CLASSES.index(name)},{RANKED.index(name)}"
-            for image, own, name in _pictures()
+            for image, own, name in _images()
             if own == part
         ]
         (place / file.name).write_text("\n".join(["image,finding_name,finding", *rows]) + "\n")
@@ -89,7 +89,7 @@ def _half(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() else value
 
 
-def _pictures() -> list[tuple[str, str, str]]:
+def _images() -> list[tuple[str, str, str]]:
     """List (id, part, class)."""
     rows = [(part, name) for part, each in SIZES.items() for name in CLASSES for _ in range(each)]
     return [(f"ISIC_{number:07d}", part, name) for number, (part, name) in enumerate(rows)]

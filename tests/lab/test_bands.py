@@ -15,7 +15,7 @@ def image():
 
 
 def wave(frequency):
-    """A picture with one wave along its width, mean 0.5, amplitude 0.2."""
+    """An image with one wave along its width, mean 0.5, amplitude 0.2."""
     x = torch.arange(16)
     row = 0.5 + 0.2 * torch.cos(2 * torch.pi * frequency * x)
     return row.expand(3, 16, 16)
@@ -62,9 +62,9 @@ def test_look_at_gain_one_changes_nothing(image):
         assert view.clipped < 0.01 and not view.outline.any()
 
 
-def test_look_says_how_far_the_picture_is_moved(image):
+def test_look_says_how_far_the_image_is_moved(image):
     view = BandLens(image).look(gain_of(0.0, 0.0, 0.0, size=(16, 12)))
-    # Without all its rings a picture is its mean: each channel moves by its own spread.
+    # Without all its rings an image is its mean: each channel moves by its own spread.
     spread = image.double().var(dim=(1, 2), unbiased=False).mean().sqrt().item()
     assert view.moved == pytest.approx(spread, rel=1e-5)
 
@@ -102,7 +102,7 @@ def test_scale_bands_locks_phases_and_lets_them_loose(image):
     torch.testing.assert_close(torch.fft.rfft2(again[0]), loose)
 
 
-def test_lens_refuses_a_grey_picture(image):
+def test_lens_refuses_a_grey_image(image):
     with pytest.raises(ShapeError, match=r"image: expected \(3, H, W\), got \(1, 16, 12\)"):
         BandLens(image[:1])
 

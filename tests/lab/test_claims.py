@@ -26,7 +26,7 @@ def claims(**changes):
                  "scope": scope, "name": name, "metric": metric, "method_value": 0.4 + difference,
                  "baseline_value": 0.4, "difference": difference, "low": difference - half,
                  "high": difference + half, "p_holm": p, "n": 120, "seeds": 3, "folds": 3,
-                 "varies": "pictures, seeds and folds", "protocol": "toy/fold1+2+3"}
+                 "varies": "images, seeds and folds", "protocol": "toy/fold1+2+3"}
             )  # fmt: skip
     return pd.DataFrame(rows).assign(**changes)
 

@@ -28,8 +28,8 @@ MOCO, DINO = PLANS / "isic2019_moco.yaml", PLANS / "isic2019_dinov2.yaml"
 # What makes one node of a published plan short enough for a test; the rest is as in the plan. The
 # teacher of DINOv2 keeps its 224 px.
 SHORT = [
-    *("epochs=1", "image_size=32", "batch_size=16", "explore_steps=1"),
-    *("explore_check_every=0", "device=cpu"),
+    *("epochs=1", "image_size=32", "batch_size=16", "prompt_steps=1"),
+    *("prompt_check_every=0", "device=cpu"),
 ]
 
 
@@ -119,7 +119,7 @@ def test_a_published_plan_is_ready_with_all_inputs(
     assert (train.rule, train.tail_ratio, train.fold) == ("isic2019-lt", ratio, 1)
     assert (train.student, train.image_size, train.batch_size) == ("resnet18", 224, 32)
     assert (train.learning_rate, train.clip_norm, train.distill_weight) == (3e-4, 5.0, 3.0)
-    assert train.epochs == epochs and epochs // train.explore_every == explored
+    assert train.epochs == epochs and epochs // train.prompt_every == explored
 
 
 @pytest.mark.parametrize(
@@ -151,14 +151,14 @@ def test_a_published_plan_names_the_one_input_that_is_missing(here_and_now, tmp_
     assert [each.what for each in told.missing] == ["weights of moco-v2-resnet50"]
     (tmp_path / "isic2019/ISIC_2019_Training_Input/ISIC_0000000.jpg").unlink()
     told = dry_run(MOCO, out="out")
-    assert len(told.wrong) == 1 and "1 of 72 pictures are missing" in told.wrong[0]
+    assert len(told.wrong) == 1 and "1 of 72 images are missing" in told.wrong[0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", [MOCO, DINO], ids=["moco", "dinov2"])
 def test_a_node_of_a_published_plan_trains(here_and_now, tmp_path, monkeypatch, plan):
     """Its knobs fit together: data, split, teacher at its size, student, prompt and recipe."""
-    monkeypatch.setattr("fopro_lab.training.statistics.PICTURES", 4)  # stand for natural ones
+    monkeypatch.setattr("fopro_lab.training.statistics.IMAGES", 4)  # stand for natural ones
     weights = [] if plan == MOCO else [f"weights={here_and_now / 'dinov2.pth'}"]
     nodes = plan_nodes(plan, out="out", settings=[*SHORT, *weights])
     (node,) = [node for node in nodes if node.name == "train-fopro-0"]

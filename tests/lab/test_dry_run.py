@@ -11,7 +11,7 @@ from fopro_lab.reports.plan import missing_inputs, plan_nodes
 from fopro_lab.reports.run import Record, dry_run, node_key, write_record
 
 TRAIN = """dataset: str = "phantom"
-pictures: int = 160
+images: int = 160
 val_fraction: float = 0.15
 test_fraction: float = 0.25
 method: str = "ekd"
@@ -20,8 +20,8 @@ teacher: str = "builtin"
 weights: str = ""
 epochs: int = 3
 batch_size: int = 16
-explore_every: int = 2
-explore_steps: int = 5
+prompt_every: int = 2
+prompt_steps: int = 5
 warmup_epochs: int = 0
 seed: int = 0
 out_dir: str = "out"
@@ -51,10 +51,10 @@ def test_dry_run_tells_the_graph_in_order_and_writes_nothing(house, plan):
     before = files_below(house.root)
     found = dry_run(plan, out="out")
     assert found.ready and files_below(house.root) == before
-    # Counted by hand: 160 phantom pictures leave `train` to training, in batches of 16.
+    # Counted by hand: 160 phantom images leave `train` to training, in batches of 16.
     from fopro_lab.data import make_split, open_dataset
 
-    train = len(make_split(open_dataset("phantom", pictures=160)).train)
+    train = len(make_split(open_dataset("phantom", images=160)).train)
     steps = 3 * (train // 16)
     assert steps >= 3 * 4
     assert found.lines() == [
@@ -80,11 +80,11 @@ def test_dry_run_steps_are_those_that_a_training_takes(house, plan, monkeypatch)
     monkeypatch.setattr(
         torch.optim.Adam, "step", lambda own, *a, **k: (taken.append(own), step(own, *a, **k))[1]
     )
-    found = dry_run(plan, out="out", settings=["pictures=100", "epochs=2"])
+    found = dry_run(plan, out="out", settings=["images=100", "epochs=2"])
     planned = found.nodes[2]
     config = TrainConfig.from_parameters({**planned.node.parameters, "image_size": 16})
     run = distill(
-        config.model_copy(update={"batch_size": 16, "explore_steps": 5}),
+        config.model_copy(update={"batch_size": 16, "prompt_steps": 5}),
         out=house.root / "run",
         verbose=False,
     )
@@ -102,10 +102,10 @@ def test_dry_run_names_all_that_is_missing_once(house, plan):
         "data set isic2019",
         "weights of moco-v2-resnet50",  # of fopro alone: bsm has no teacher
     ]
-    assert "steps: unknown for 2, whose pictures cannot be counted" in "\n".join(found.lines())
+    assert "steps: unknown for 2, whose images cannot be counted" in "\n".join(found.lines())
 
 
-def test_dry_run_tells_pictures_that_cannot_be_split(house, plan):
+def test_dry_run_tells_images_that_cannot_be_split(house, plan):
     (house.root / "cats/tabby").mkdir(parents=True)
     found = dry_run(plan, out="out", settings=["dataset=cats"])
     assert not found.ready and not found.missing
@@ -190,7 +190,7 @@ def test_dry_run_refuses_a_folder_that_may_not_be_written(house, plan):
             ["weights of timm:resnet18"],  # as a report would refuse it
         ),
         ({"student_weights": "no.pth"}, ["weights that the student starts from"]),
-        ({"natural": "no"}, ["natural pictures"]),
+        ({"natural": "no"}, ["natural images"]),
         (
             {"split_rule": "hyperkvasir", "split_files": "no"},
             ["published split (5_fold_split.csv)"],
@@ -214,9 +214,7 @@ def test_missing_inputs_tells_the_way(tmp_path, monkeypatch):
         "it (9.8 GB, licence: CC BY-NC 4.0), or --set dataset=FOLDER"
     )
     (told,) = missing_inputs({"dataset": "nowhere"})
-    assert str(told).endswith(
-        "not at nowhere; give the pictures' folder or CSV: --set dataset=PATH"
-    )
+    assert str(told).endswith("not at nowhere; give the images' folder or CSV: --set dataset=PATH")
     write_json(tmp_path / "moco-v2" / "fetched.json", {"complete": False, "files": {}})
     (told,) = missing_inputs({"teacher": "moco-v2-resnet50"})  # a fetch that was cut
     assert told.where == str(tmp_path / "moco-v2/moco_v2_800ep_pretrain.pth.tar")

@@ -48,7 +48,7 @@ def differences():
     table = scores(("ekd", "fopro")).rename(columns={"value": "difference"})
     table["difference"] = np.where(table["method"] == "ekd", 0.02, 0.20)
     table["low"], table["high"] = table["difference"] - 0.1, table["difference"] + 0.1
-    return table.assign(baseline="bsm", varies="pictures and seeds", p=0.5)
+    return table.assign(baseline="bsm", varies="images and seeds", p=0.5)
 
 
 def rings(**columns):
@@ -79,10 +79,10 @@ def test_class_recall_goes_from_head_to_tail_with_n_and_intervals():
     spans = sorted(tuple(np.round(line.get_xdata(), 6)) for line in intervals)
     assert spans == [(0.4, 0.55), (0.6, 0.75), (0.8, 0.95)]
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["balanced softmax", "FoPro-KD"]
-    assert ax.get_xlabel() == "Recall on test pictures, %"
+    assert ax.get_xlabel() == "Recall on test images, %"
 
 
-def test_class_recall_prints_k_of_n_only_below_ten_pictures():
+def test_class_recall_prints_k_of_n_only_below_ten_images():
     assert {t for t in texts(figures.plot_class_recall(scores())) if "/" in t} == {"3/6", "3.6/6"}
 
 
@@ -113,7 +113,7 @@ def test_group_recall_tells_number_interval_n_and_protocol():
 
 def test_comparison_shows_zero_and_fills_what_leaves_it_out():
     ax = figures.plot_comparison(differences())
-    assert ax.get_title(loc="left") == "Against balanced softmax, paired by picture"
+    assert ax.get_title(loc="left") == "Against balanced softmax, paired by image"
     assert any(set(line.get_xdata()) == {0} for line in ax.lines)
     faces = {
         (line.get_gid(), to_hex(line.get_markerfacecolor()), to_hex(line.get_color()))
@@ -142,18 +142,18 @@ def test_class_counts_print_n_at_each_bar_on_a_logarithmic_axis():
     assert ax.get_yticklabels()[0].get_color() == figures.GROUP_COLORS["head"]
 
 
-def test_pictures_show_every_pixel_under_its_title():
+def test_images_show_every_pixel_under_its_title():
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
-    figure = figures.plot_pictures(images, list("abcde"), columns=3, title="five")
+    figure = figures.plot_images(images, list("abcde"), columns=3, title="five")
     assert [ax.get_title() for ax in figure.axes] == list("abcde")
     np.testing.assert_array_equal(figure.axes[4].images[0].get_array(), images[4])
 
 
-def test_pictures_refuse_floats_and_missing_titles():
+def test_images_refuse_floats_and_missing_titles():
     with pytest.raises(ShapeError, match=r"images: expected \(N, H, W, 3\) of uint8, N at least"):
-        figures.plot_pictures(np.zeros((1, 4, 4, 3)), ["a"])
+        figures.plot_images(np.zeros((1, 4, 4, 3)), ["a"])
     with pytest.raises(InputError, match="titles: expected one for each of 2, got 1"):
-        figures.plot_pictures(np.zeros((2, 4, 4, 3), np.uint8), ["a"])
+        figures.plot_images(np.zeros((2, 4, 4, 3), np.uint8), ["a"])
 
 
 def test_spectra_draw_one_line_a_class_at_the_middle_of_each_ring():
@@ -210,7 +210,7 @@ def test_class_bands_ask_which_gain():
 
 @pytest.mark.parametrize("side", [8, 7])
 def test_gain_is_the_one_that_acts_on_every_frequency(side):
-    """Reference: multiply a picture's half spectrum, go back, and divide the whole spectra."""
+    """Reference: multiply an image's half spectrum, go back, and divide the whole spectra."""
     half = np.exp(np.random.default_rng(0).normal(size=(side, side // 2 + 1)))
     shown = 2.0 ** figures.plot_gain(half).images[0].get_array()
     images = np.random.default_rng(1).normal(size=(side, side))

@@ -54,7 +54,7 @@ def audit(stages=("resize", "augment, fused"), steps=("box", "bilinear")):
 def test_checkup_shows_every_verdict_whole_under_the_counts():
     figure = figures.plot_checkup(counts(), findings())
     upper, lower = figure.axes
-    assert upper.get_title("left") == "Pictures of each class"
+    assert upper.get_title("left") == "Images of each class"
     texts = [text.get_text() for text in lower.texts]
     assert texts[::2] == ["reading", "imbalance", "power", "groups"]
     assert [" ".join(text.split()) for text in texts[1::2]] == [
@@ -92,8 +92,8 @@ def test_leaks_draw_the_kinds_that_occur_with_k_of_n_in_test_and_validation():
     assert [round(bar.get_width(), 1) for bar in test.patches][:3] == [50.0, 0.0, 35.7]
     assert [round(bar.get_width(), 1) for bar in validation.patches][:3] == [25.0, 50.0, 30.0]
     assert [tick.get_text() for tick in test.get_yticklabels()] == ["nv", "df", "all classes"]
-    assert test.get_title("left") == "Test pictures"
-    assert validation.get_title("left") == "Validation pictures"
+    assert test.get_title("left") == "Test images"
+    assert validation.get_title("left") == "Validation images"
 
 
 def test_leaks_without_a_leak_are_an_empty_row_of_bars():
@@ -114,14 +114,14 @@ def test_pairs_stand_side_by_side_under_their_titles():
 
 
 def test_pairs_refuse_other_shapes_and_missing_titles():
-    pictures = np.zeros((2, 4, 4, 3), np.uint8)
+    images = np.zeros((2, 4, 4, 3), np.uint8)
     with pytest.raises(ShapeError, match=r"first, second: expected .* got \(2, 4, 4, 3\) of uint8"):
-        figures.plot_pairs(pictures, pictures[:1], ["a", "b"])
+        figures.plot_pairs(images, images[:1], ["a", "b"])
     with pytest.raises(InputError, match="titles: expected one for each pair, got 1 for 2"):
-        figures.plot_pairs(pictures, pictures, ["a"])
+        figures.plot_pairs(images, images, ["a"])
 
 
-def test_class_sources_colour_by_share_and_write_pictures():
+def test_class_sources_colour_by_share_and_write_images():
     table = pd.DataFrame({"class": ["nv", "df", "x"], "a": [30, 0, 0], "b": [10, 5, 0]})
     ax = figures.plot_class_sources(table)
     np.testing.assert_allclose(ax.images[0].get_array(), [[75, 25], [0, 100], [0, 0]])
@@ -162,12 +162,12 @@ def test_pipeline_with_four_stages_is_two_by_two_and_an_empty_ring_is_a_gap():
         figures.plot_pipeline(table, source="soft")
 
 
-def test_pipeline_says_when_no_picture_was_drafted():
+def test_pipeline_says_when_no_image_was_drafted():
     table = audit(("decode", "resize")).assign(size=32)
     still = table.assign(log_ratio=table["log_ratio"].where(table["stage"] != "decode", 0.0))
     told = [[text.get_text() for text in figures.plot_pipeline(each).axes[0].texts]
             for each in (table, still)]  # fmt: skip
-    note = "no picture was drafted:\nnone is a JPEG of 128 px or more"
+    note = "no image was drafted:\nnone is a JPEG of 128 px or more"
     assert note not in told[0] and note in told[1]
 
 

@@ -29,7 +29,7 @@ UNIT = re.compile(
 TOLD_N = re.compile(r"n=\d|\d/\d|\bn (at|in) each (bar|cell)")
 SURE = re.compile(r"interval|spread|quartiles", re.IGNORECASE)
 
-PICTURES = {"plot_pictures", "plot_pairs"}  # photographs: no axes, nothing estimated
+IMAGES = {"plot_images", "plot_pairs"}  # photographs: no axes, nothing estimated
 ONE_PROMPT = {  # a learned prompt's own gains, each frequency once: no sample, no interval
     *("plot_gain", "plot_radial_gain", "plot_class_gains"),
 }
@@ -119,7 +119,7 @@ def test_a_figure_keeps_the_rules_of_the_house(named):
     name, figure, tabled = named
     told = all_texts(figure)
     assert figure.get_facecolor() == (1, 1, 1, 1), "white: pages lay figures on white cards"
-    if name in PICTURES:
+    if name in IMAGES:
         return
     titles = [figure.get_suptitle(), *(ax.get_title(loc="left") for ax in figure.axes)]
     assert any(titles), "a title, at the left"
@@ -136,7 +136,7 @@ def test_a_figure_keeps_the_rules_of_the_house(named):
 
 def test_there_is_something_to_hold():
     assert {"plot_class_recall", "plot_comparison", "plot_history"} <= PLOTS.keys()
-    excused = PICTURES | ONE_PROMPT | ONE_TRAINING | PLANES
+    excused = IMAGES | ONE_PROMPT | ONE_TRAINING | PLANES
     assert excused <= PLOTS.keys(), "a name that is gone excuses nothing"
 
 

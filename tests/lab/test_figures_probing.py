@@ -112,7 +112,7 @@ def test_the_ring_response_shows_all_channels_together_alone():
     assert len(figures.plot_ring_response(table).lines) == 1
 
 
-def test_the_ladder_has_a_panel_a_kind_and_a_dashed_line_of_untouched_pictures():
+def test_the_ladder_has_a_panel_a_kind_and_a_dashed_line_of_untouched_images():
     figure = figures.plot_ladder(ladder())
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == ["low-pass: what is below is kept", "high-pass: what is above is kept"]
@@ -121,7 +121,7 @@ def test_the_ladder_has_a_panel_a_kind_and_a_dashed_line_of_untouched_pictures()
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0.8, 0.8])
 
 
-def test_phases_start_with_untouched_pictures():
+def test_phases_start_with_untouched_images():
     ax = figures.plot_phases(phases())
     names = [tick.get_text() for tick in ax.get_xticklabels()]
     assert names[0] == "untouched" and len(names) == 4

@@ -109,7 +109,7 @@ def test_gallery_is_a_command(report, tmp_path, fopro, monkeypatch):
     assert code == 2 and "no such file" in complaint
 
 
-def test_gallery_says_which_picture_is_over_the_limit_at_its_smallest(report, tmp_path):
+def test_gallery_says_which_image_is_over_the_limit_at_its_smallest(report, tmp_path):
     with pytest.raises(InputError, match=r"noise.png: takes \d+ kB at \d+ px, more than the 1"):
         make_gallery(report, out=tmp_path, chosen=["tail/noise.png"], limit=1)
     assert not (tmp_path / "noise.png").exists()

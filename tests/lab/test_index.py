@@ -30,7 +30,7 @@ def report():
     return Report("Ring & tail", "What for?", nodes, {"Finished": "today", "Commit": "abc"})
 
 
-def picture(path, size=(1200, 400)):
+def image(path, size=(1200, 400)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGBA", size, (255, 0, 0, 0)).save(path)
 
@@ -45,7 +45,7 @@ def test_index_page_says_states_links_and_facts(report, tmp_path):
 
 def test_index_page_folds_the_figures_of_a_matrix_and_leaves_out_failed_nodes(report, tmp_path):
     for name in ("data", "run-0", "run-1"):
-        picture(tmp_path / name / "mean_spectrum.png")
+        image(tmp_path / name / "mean_spectrum.png")
     page = index_page(report, out=tmp_path)
     assert page.index('href="data/mean_spectrum.png"') < page.index("<b>1</b> figures of run")
     assert page.index("<b>1</b> figures of run") < page.index('href="run-0/mean_spectrum.png"')
@@ -56,7 +56,7 @@ def test_index_page_folds_the_figures_of_a_matrix_and_leaves_out_failed_nodes(re
 def test_index_page_shows_the_verdicts_figures_first_and_each_notebooks_in_order(tmp_path):
     nodes = [NodeReport(n, n, "done", folder=n, page=f"pages/{n}.html") for n in ("data", "tail")]
     for place, name in enumerate(("data/z", "data/a", "tail/m")):
-        picture(tmp_path / f"{name}.png")
+        image(tmp_path / f"{name}.png")
         os.utime(tmp_path / f"{name}.png", ns=(place, place))
     (tmp_path / "tail" / "headline.csv").write_text("method\nbsm\n")
     page = index_page(Report("A title", "", nodes, {"Finished": "today"}), out=tmp_path)
@@ -113,7 +113,7 @@ def test_headline_of_a_single_point_has_no_width_to_divide_by(tmp_path):
 
 
 def test_thumbnail_shrinks_and_puts_transparency_on_white(tmp_path):
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     data = thumbnail(tmp_path / "a.png").split(",")[1]
     with Image.open(io.BytesIO(base64.b64decode(data))) as small:
         assert small.size == (560, 187)
@@ -239,19 +239,19 @@ def test_chosen_parameters_may_hold_commas_and_signs():
     }
 
 
-def test_a_damaged_picture_or_headline_costs_no_other(report, tmp_path):
-    picture(tmp_path / "data/good.png")
+def test_a_damaged_image_or_headline_costs_no_other(report, tmp_path):
+    image(tmp_path / "data/good.png")
     (tmp_path / "data/bad.png").write_bytes(b"nope")
     (tmp_path / "data/headline.csv").write_text("")
     page = write_index(report, out=tmp_path).read_text()
-    assert page.count("<img ") == 1 and "data/bad.png: not a picture that can be read" in page
+    assert page.count("<img ") == 1 and "data/bad.png: not an image that can be read" in page
     assert "<h2>Headline" not in page and "data/headline.csv: not a table" in page
 
 
-def test_a_disk_that_takes_no_thumbnail_is_not_told_as_a_damaged_picture(
+def test_a_disk_that_takes_no_thumbnail_is_not_told_as_a_damaged_image(
     report, tmp_path, monkeypatch
 ):
-    picture(tmp_path / "data/good.png")
+    image(tmp_path / "data/good.png")
 
     def refused(*args, **keys):
         raise PermissionError(13, "Permission denied")

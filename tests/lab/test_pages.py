@@ -67,30 +67,30 @@ def test_stylesheet_has_light_dark_and_print():
 
 
 def figure(size=(1000, 800), seed=0):
-    """A picture that no PNG makes small, as base64."""
+    """An image that no PNG makes small, as base64."""
     pixels = np.random.default_rng(seed).integers(0, 256, size=(*size, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def shown(*pictures):
+def shown(*images):
     """A notebook that shows these."""
-    outputs = [[new_output("display_data", data={"image/png": text})] for text in pictures]
+    outputs = [[new_output("display_data", data={"image/png": text})] for text in images]
     cells = [new_code_cell("plot()", outputs=each) for each in outputs]
     return new_notebook(cells=[new_markdown_cell("# Many figures"), *cells])
 
 
 def test_a_page_of_many_large_figures_stays_below_five_megabytes(tmp_path):
-    pictures = [figure(seed=seed) for seed in range(6)]
-    assert sum(map(len, pictures)) > 15_000_000
+    images = [figure(seed=seed) for seed in range(6)]
+    assert sum(map(len, images)) > 15_000_000
     path = tmp_path / "pages" / "many.html"
-    write_notebook_page(shown(*pictures), path, name="many")
+    write_notebook_page(shown(*images), path, name="many")
     assert path.stat().st_size < 5_000_000
     page = path.read_text()
     links = sorted(set(re.findall(r'href="(many/[^"]*)"', page)))
     assert len(links) == 6 and page.count("data:image/webp;base64,") == 6
-    for link, whole in zip(links, pictures, strict=True):
+    for link, whole in zip(links, images, strict=True):
         assert (path.parent / link).read_bytes() == base64.b64decode(whole)
 
 
@@ -118,7 +118,7 @@ def test_fitting_leaves_the_notebook_and_small_figures_alone():
 
 
 def test_a_figure_that_cannot_be_read_stays_and_stops_nothing():
-    broken = base64.b64encode(b"no picture" * 20_000).decode()
+    broken = base64.b64encode(b"no image" * 20_000).decode()
     fitting, beside = fit(shown(broken), folder="a", budget=1000)
     assert beside == {} and fitting.cells[1].outputs[0].data["image/png"] == broken
 

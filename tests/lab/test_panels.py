@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from fopro_lab.fourier import ring_gain
-from fopro_lab.widgets.bands import GAP, BandLens, ProfilePanel, picture_panel
+from fopro_lab.widgets.bands import GAP, BandLens, ProfilePanel, image_panel
 
 EDGES = [0, 0.25, 0.5, 0.75]
 
@@ -24,18 +24,18 @@ def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def test_picture_panel_shows_both_pictures_enlarged_by_a_whole_factor(lens):
+def test_image_panel_shows_both_images_enlarged_by_a_whole_factor(lens):
     view = lens.look(gain_of(1.0, 0.0, 1.0))
-    shown = pixels(picture_panel(view, floor=-3.0, ceiling=5.0))
+    shown = pixels(image_panel(view, floor=-3.0, ceiling=5.0))
     assert shown.shape == (224, 3 * 224 + 2 * GAP, 3)
     np.testing.assert_array_equal(shown[::7, :224:7], view.before)
     np.testing.assert_array_equal(shown[::7, 224 + GAP : 2 * 224 + GAP : 7], view.after)
 
 
-def test_picture_panel_outlines_changed_rings_alone(lens):
+def test_image_panel_outlines_changed_rings_alone(lens):
     def white(gains):
         view = lens.look(gain_of(*gains))
-        spectrum = pixels(picture_panel(view, floor=-3.0, ceiling=5.0))[::7, -224::7]
+        spectrum = pixels(image_panel(view, floor=-3.0, ceiling=5.0))[::7, -224::7]
         return np.argwhere((spectrum == 255).all(axis=-1))
 
     assert len(white([1.0, 1.0, 1.0])) == 0

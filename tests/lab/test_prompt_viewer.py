@@ -44,7 +44,7 @@ def table(gains=(1.0, 2.0)):
 
 
 def pixels(viewer):
-    return np.asarray(Image.open(io.BytesIO(viewer.picture.value)))
+    return np.asarray(Image.open(io.BytesIO(viewer.image.value)))
 
 
 def test_training_and_reading_agree_on_the_files():
@@ -68,14 +68,14 @@ def test_prompt_viewer_shows_the_masks_of_the_time(viewer):
     assert told == ["exploration 1, step 3", "exploration 1, step 0"]
 
 
-def test_prompt_viewer_draws_the_same_picture_at_the_same_time(viewer):
-    last = viewer.picture.value
+def test_prompt_viewer_draws_the_same_image_at_the_same_time(viewer):
+    last = viewer.image.value
     viewer.slider.index = 0
-    first = viewer.picture.value
+    first = viewer.image.value
     assert first != last
     for index in (2, 3, 1, 0):
         viewer.slider.index = index
-    assert viewer.picture.value == first  # nothing of the times between is left in it
+    assert viewer.image.value == first  # nothing of the times between is left in it
 
 
 def test_prompt_viewer_draws_what_matplotlib_would_draw_afresh(viewer):
@@ -116,7 +116,7 @@ def test_prompt_viewer_shows_a_still_where_there_is_no_front_end(viewer):
     ]
 
 
-def test_prompt_viewer_keeps_no_picture_of_before(viewer):
+def test_prompt_viewer_keeps_no_image_of_before(viewer):
     artists = len(viewer._panel.figure.findobj())
     for index in (0, 1, 2, 3) * 5:
         viewer.slider.index = index

@@ -30,16 +30,16 @@ def test_run_comparer_puts_baselines_first(comparer):
 
 
 def test_run_comparer_follows_the_slider(comparer):
-    before = comparer.picture.value, comparer.readout.value
+    before = comparer.image.value, comparer.readout.value
     rare, common = (value(comparer, 1, "recall", name) for name in ("df", "nv"))
     comparer.slider.value = 1.0
-    assert comparer.picture.value != before[0] and comparer.readout.value != before[1]
+    assert comparer.image.value != before[0] and comparer.readout.value != before[1]
     assert value(comparer, 1, "recall", "df") < rare
     assert value(comparer, 1, "recall", "nv") > common
     comparer.slider.value = -1.0
     assert value(comparer, 1, "recall", "df") > rare
     comparer.slider.value = 0.0
-    assert (comparer.picture.value, comparer.readout.value) == before
+    assert (comparer.image.value, comparer.readout.value) == before
 
 
 def test_run_comparer_without_scaling_moves_accuracy_alone(comparer):
@@ -82,15 +82,15 @@ def test_run_comparer_shows_three_priors_where_there_is_no_front_end(comparer):
     assert titles == ["tail-heavy (-1.0)", "balanced (0)", "head-heavy (+1.0)"]
 
 
-def test_run_comparer_keeps_no_picture_of_before(comparer):
+def test_run_comparer_keeps_no_image_of_before(comparer):
     artists = len(comparer.figure.findobj())
     for step in range(20):
         comparer.slider.value = step / 20
     assert len(comparer.figure.findobj()) == artists
 
 
-def test_run_comparer_refuses_runs_of_other_pictures(tmp_path):
+def test_run_comparer_refuses_runs_of_other_images(tmp_path):
     for method, counts in (("ce", (40, 20, 10, 6)), ("bsm", (41, 20, 10, 6))):
         write_run(tmp_path / method, predictions(counts), method=method, class_counts=COUNTS)
-    with pytest.raises(InputError, match="expected the same pictures of 'test' in every run"):
+    with pytest.raises(InputError, match="expected the same images of 'test' in every run"):
         RunComparer(tmp_path)

@@ -70,8 +70,8 @@ def test_pins_and_figures_go_where_the_command_was_started(
 def served(tmp_path_factory):
     """The page of a small explorer, started as a user would: process, port, token, folder."""
     folder, temporary = tmp_path_factory.mktemp("start"), tmp_path_factory.mktemp("t")
-    (folder / "secret.png").write_bytes(b"a picture of the folder that it was started in")
-    words = ["explore", "--port", "0", "--no-browser", "--set", "pictures=40", "--set", "rings=2"]
+    (folder / "secret.png").write_bytes(b"an image of the folder that it was started in")
+    words = ["explore", "--port", "0", "--no-browser", "--set", "images=40", "--set", "rings=2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
     process = subprocess.Popen(
         [sys.executable, "-m", "fopro_lab", *words],
@@ -137,7 +137,7 @@ def test_no_file_is_handed_out_even_with_the_token(served):
         f"{climb}/etc/passwd", f"{coded}etc/passwd", f"{climb}{folder}/secret.png",
         f"/{folder}/secret.png", f"{climb}{private}/page/explore.ipynb",
     ]  # fmt: skip
-    told = ("a picture of the folder", "root:", "BandExplorer(")
+    told = ("an image of the folder", "root:", "BandExplorer(")
     for base in bases:
         for target in targets:
             for name in (token, ""):

@@ -13,8 +13,8 @@ from fopro_lab.errors import InputError
 from fopro_lab.reports.notebook_pages import ask_teacher, read_student
 from fopro_lab.training import distill
 
-SMALL = ("pictures=120", "image_size=24", "rings=3", "gains=[0.0]", "resamples=50")
-QUICK = ("probe_pictures=12", "band_pictures=4", "heat_pictures=8", "cutoffs=[0.2]")
+SMALL = ("images=120", "image_size=24", "rings=3", "gains=[0.0]", "resamples=50")
+QUICK = ("probe_images=12", "band_images=4", "heat_images=8", "cutoffs=[0.2]")
 
 
 def knobs(*more):
@@ -37,12 +37,12 @@ def fopro():
 def cards(fopro, tmp_path_factory):
     """Two cards of the built-in teacher: one with a student, one with another normalisation."""
     out = tmp_path_factory.mktemp("cards")
-    shared = {"pictures": 120, "image_size": 24}
+    shared = {"images": 120, "image_size": 24}
     distill(TrainConfig(method="bsm", epochs=1, **shared), out=out / "run")
     assert fopro("probe", "--out", out / "one", *knobs(f"student_run={out / 'run'}")) == 0
     other = {"teacher_mean": [0.2] * 3, "teacher_std": [0.9] * 3, "heat_map": "off"}
-    small = {"rings": 3, "gains": [0.0], "resamples": 50, "probe_pictures": 12}
-    config = ProbeConfig.from_mapping(shared | other | small | {"band_pictures": 4})
+    small = {"rings": 3, "gains": [0.0], "resamples": 50, "probe_images": 12}
+    config = ProbeConfig.from_mapping(shared | other | small | {"band_images": 4})
     ask_teacher(config).write(out / "two")
     return out
 
@@ -68,7 +68,7 @@ def test_a_student_of_another_split_or_size_is_refused(cards):
     with pytest.raises(InputError, match=r"^student_run: .*: was trained on another split"):
         read_student(cards / "run", split_fingerprint="other", image_size=24)
     manifest = json.loads((cards / "run/manifest.json").read_text())
-    with pytest.raises(InputError, match=r"reads pictures of 24 px, got 32; probe with image_size"):
+    with pytest.raises(InputError, match=r"reads images of 24 px, got 32; probe with image_size"):
         read_student(cards / "run", split_fingerprint=manifest["split_fingerprint"], image_size=32)
 
 

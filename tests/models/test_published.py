@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 
 from fopro_lab.errors import InputError
 from fopro_lab.models import load_teacher
-from tests.models.toys import pictures, save_timm
+from tests.models.toys import save_timm, toy_images
 
 
 def message(call, *arguments, **settings):
@@ -25,7 +25,7 @@ def load(path, architecture, **metadata):
 )
 def test_a_timm_teacher_is_the_network_cut_before_its_classifier(tmp_path, architecture):
     model, teacher = load(tmp_path, architecture)
-    images = pictures(2, 160)
+    images = toy_images(2, 160)
     with torch.inference_mode():
         expected = model((images - teacher.mean) / teacher.std)
         # 1e-5 is rounding between memory layouts; a head on another pooling is off by 1e-2.
@@ -39,15 +39,15 @@ def test_a_timm_teacher_is_the_network_cut_before_its_classifier(tmp_path, archi
 
 def test_a_network_of_fixed_size_resizes_and_any_other_does_not(tmp_path):
     _, vit = load(tmp_path, "test_vit")
-    assert vit.resize and vit.encode(pictures(2, 64)).shape == (2, 64)
+    assert vit.resize and vit.encode(toy_images(2, 64)).shape == (2, 64)
     _, resnet = load(tmp_path, "test_resnet")
-    assert not resnet.resize and resnet.encode(pictures(2, 64)).shape == (2, 96)
+    assert not resnet.resize and resnet.encode(toy_images(2, 64)).shape == (2, 96)
 
 
 def test_the_size_of_a_vision_transformer_can_be_set(tmp_path):
     save_timm(tmp_path / "a.safetensors", "test_vit")
     teacher = load_teacher("timm:test_vit", weights=str(tmp_path / "a.safetensors"), size=64)
-    assert teacher.input_size == 64 and teacher.encode(pictures(2, 100)).shape == (2, 64)
+    assert teacher.input_size == 64 and teacher.encode(toy_images(2, 100)).shape == (2, 64)
 
 
 def test_metadata_of_the_file_is_honoured(tmp_path):
@@ -83,7 +83,7 @@ def test_a_file_cannot_choose_what_else_timm_does(tmp_path, monkeypatch):
         ({"pad_type": "same"}, "its metadata does not suit test_resnet (ResNet.__init__() got an "
                                "unexpected keyword argument 'pad_type')"),
         ({"global_pool": "no"}, "its metadata does not suit test_resnet (Invalid pool type: no)"),
-        ({"input_size": "-3"}, "its architecture takes no picture of -3 px (zeros: Dimension size "
+        ({"input_size": "-3"}, "its architecture takes no image of -3 px (zeros: Dimension size "
                                "must be non-negative.)"),
     ],
 )  # fmt: skip
@@ -139,7 +139,7 @@ def test_torchvision_teachers(tmp_path):
     model = models.mobilenet_v3_small(weights=None, num_classes=5).eval()
     save_file(model.state_dict(), path)
     teacher = load_teacher("torchvision:mobilenet_v3_small", weights=str(path))
-    images = pictures(2, 64)
+    images = toy_images(2, 64)
     with torch.inference_mode():
         expected = model((images - teacher.mean) / teacher.std)
         torch.testing.assert_close(teacher.logits(images), expected, rtol=1e-5, atol=1e-5)
@@ -176,4 +176,4 @@ def test_the_published_mobilenet_loads_whole(shared):
     assert teacher.card["mean"] == teacher.card["std"] == [0.5, 0.5, 0.5]
     assert (teacher.feature_dim, teacher.head.out_features) == (1280, 1001)
     with torch.inference_mode():
-        assert torch.isfinite(teacher.logits(pictures(2, 64))).all()
+        assert torch.isfinite(teacher.logits(toy_images(2, 64))).all()

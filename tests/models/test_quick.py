@@ -45,7 +45,7 @@ def teacher_of(kind: str) -> Teacher:
         return wrapped(lively(network), network(torch.rand(1, 3, SIDE, SIDE)).shape[1])
 
 
-def pictures(count: int = 4) -> torch.Tensor:
+def toy_images(count: int = 4) -> torch.Tensor:
     return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 
 
@@ -63,11 +63,11 @@ def test_folded_features_are_those_of_the_slow_form(kind):
     assert not said and teacher.batch_norms() and not quick.batch_norms()
     slow = copy.deepcopy(teacher).double()
     with torch.inference_mode():
-        expected = slow.encode(pictures().double())
+        expected = slow.encode(toy_images().double())
         # Rounding alone: the plain float32 form is as far off. An epsilon of 1e-3 in place of
         # 1e-5 would be off by over 1e-3.
-        assert relative(quick.encode(pictures()), expected) < 3e-5
-        assert relative(teacher.encode(pictures()), expected) < 3e-5
+        assert relative(quick.encode(toy_images()), expected) < 3e-5
+        assert relative(teacher.encode(toy_images()), expected) < 3e-5
     assert all(torch.equal(teacher.state_dict()[name], value) for name, value in before.items())
     assert not quick.training and not any(p.requires_grad for p in quick.parameters())
 
@@ -78,7 +78,7 @@ def test_the_bound_sees_a_wrong_epsilon():
     for layer in wrong.batch_norms():
         layer.eps = 1e-3
     with torch.inference_mode():
-        assert relative(wrong.encode(pictures()), teacher.encode(pictures()).double()) > 3e-4
+        assert relative(wrong.encode(toy_images()), teacher.encode(toy_images()).double()) > 3e-4
 
 
 class Tangled(nn.Module):
@@ -101,7 +101,7 @@ def test_what_may_not_be_folded_is_left_and_said():
     teacher = wrapped(Tangled(), 3)
     quick = quick_teacher(teacher, tell=said.append)
     with torch.inference_mode():
-        assert torch.equal(quick.encode(pictures()), teacher.encode(pictures()))
+        assert torch.equal(quick.encode(toy_images()), teacher.encode(toy_images()))
     # A convolution whose output is read past its norm, too, makes the features others.
     assert len(said) == 1 and said[0].startswith("teacher: batch norms not folded (features would")
 
@@ -110,18 +110,20 @@ def test_a_network_without_batch_norms_passes():
     body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     teacher = wrapped(body, 4)
     with torch.inference_mode():
-        assert torch.equal(quick_teacher(teacher).encode(pictures()), teacher.encode(pictures()))
+        assert torch.equal(
+            quick_teacher(teacher).encode(toy_images()), teacher.encode(toy_images())
+        )
 
 
 def test_half_precision_gives_float_features_that_are_near():
     teacher = teacher_of("resnet18")
     quick = quick_teacher(teacher, dtype=torch.bfloat16)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        found = quick.encode(pictures())
-    expected = teacher.encode(pictures()).double()
+        found = quick.encode(toy_images())
+    expected = teacher.encode(toy_images()).double()
     assert found.dtype == torch.float32
     # bfloat16 rounds at 0.004, some twenty times on the way; mean and std rounded with the
-    # pictures, not before them, would go unseen, a channel left out would be off by over 0.1.
+    # images, not before them, would go unseen, a channel left out would be off by over 0.1.
     assert 1e-4 < relative(found, expected) < 0.05
 
 
@@ -135,7 +137,7 @@ def test_a_compiler_that_fails_is_said_once_and_done_without(monkeypatch):
     quick = quick_teacher(teacher, fold=False, compiled=True, tell=said.append)
     with torch.inference_mode():
         for _ in range(2):
-            assert torch.equal(quick.encode(pictures()), teacher.encode(pictures()))
+            assert torch.equal(quick.encode(toy_images()), teacher.encode(toy_images()))
     assert said == ["teacher: not compiled (no compiler); going on without"]
 
 
@@ -144,4 +146,4 @@ def test_a_compiled_teacher_is_called(monkeypatch):
     teacher = teacher_of("builtin")
     quick = quick_teacher(teacher, fold=False, compiled=True)
     with torch.inference_mode():
-        assert torch.equal(quick.encode(pictures()), 2 * teacher.encode(pictures()))
+        assert torch.equal(quick.encode(toy_images()), 2 * teacher.encode(toy_images()))

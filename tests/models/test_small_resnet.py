@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fopro_lab.models.backbones import ResidualBlock, SmallResNet
-from tests.models.toys import pictures
+from tests.models.toys import toy_images
 
 
 def test_a_block_without_residual_passes_what_is_positive():
@@ -22,19 +22,19 @@ def test_a_block_that_changes_shape_projects_its_shortcut(inputs, stride):
 
 def test_logits_are_linear_in_the_pooled_features():
     network = SmallResNet(width=4, classes=3).eval()
-    images = pictures(2, 32)
+    images = toy_images(2, 32)
     assert network.features(images).shape == (2, 32)
     assert torch.equal(network(images), network.fc(network.features(images)))
 
 
 def test_without_classes_it_gives_features():
     network = SmallResNet(width=4, classes=0).eval()
-    assert torch.equal(network(pictures(2, 32)), network.features(pictures(2, 32)))
+    assert torch.equal(network(toy_images(2, 32)), network.features(toy_images(2, 32)))
 
 
 @pytest.mark.parametrize("side", [16, 17, 32, 64, 100])
 def test_it_takes_any_size_from_16_px(side):
-    assert SmallResNet(width=4, classes=3)(pictures(2, side)).shape == (2, 3)
+    assert SmallResNet(width=4, classes=3)(toy_images(2, side)).shape == (2, 3)
 
 
 def test_it_has_ten_layers_with_weights():
@@ -46,6 +46,6 @@ def test_it_has_ten_layers_with_weights():
 
 def test_every_weight_has_a_gradient():
     network = SmallResNet(width=4, classes=3)
-    network(pictures(4, 32)).square().sum().backward()
+    network(toy_images(4, 32)).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name

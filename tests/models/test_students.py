@@ -3,7 +3,7 @@ import torch
 
 from fopro_lab.errors import InputError
 from fopro_lab.models import build_student
-from tests.models.toys import pictures
+from tests.models.toys import toy_images
 
 
 def message(**settings):
@@ -13,7 +13,7 @@ def message(**settings):
 
 
 def test_outputs_have_the_methods_shapes():
-    output = build_student("small", classes=5, teacher_dim=7)(pictures(3, 32))
+    output = build_student("small", classes=5, teacher_dim=7)(toy_images(3, 32))
     assert output.features.shape == (3, 96)
     assert output.logits.shape == (3, 5)
     assert output.projection.shape == (3, 7)
@@ -23,7 +23,7 @@ def test_outputs_have_the_methods_shapes():
 def test_heads_are_those_of_the_formula():
     # a = W h, q = P(h), b = V q: the second head reads the projection, not the features.
     student = build_student("small", classes=5, teacher_dim=7).eval()
-    output = student(pictures(3, 32))
+    output = student(toy_images(3, 32))
     assert torch.equal(output.logits, student.classifier(output.features))
     assert torch.equal(output.projection, student.projector(output.features))
     assert torch.equal(output.second_logits, student.second_classifier(output.projection))
@@ -33,22 +33,22 @@ def test_heads_are_those_of_the_formula():
 
 def test_a_baseline_has_neither_projector_nor_second_head():
     student = build_student("small", classes=5)
-    assert student(pictures(2, 32))[2:] == (None, None)
+    assert student(toy_images(2, 32))[2:] == (None, None)
     assert not any(name.startswith(("projector", "second")) for name in student.state_dict())
 
 
 def test_classify_is_the_first_head_in_evaluation():
     student = build_student("small", classes=5, teacher_dim=7)
-    student(pictures(8, 32))  # moves the batch norms away from their start
+    student(toy_images(8, 32))  # moves the batch norms away from their start
     student.eval()
-    assert torch.equal(student.classify(pictures(3, 32)), student(pictures(3, 32)).logits)
+    assert torch.equal(student.classify(toy_images(3, 32)), student(toy_images(3, 32)).logits)
 
 
-def test_pictures_are_normalised_inside():
+def test_images_are_normalised_inside():
     student = build_student("small", classes=5).eval()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    normalised = (pictures(2, 32) - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-    assert torch.equal(student(pictures(2, 32)).features, student.backbone(normalised))
+    normalised = (toy_images(2, 32) - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    assert torch.equal(student(toy_images(2, 32)).features, student.backbone(normalised))
     assert "mean" not in student.state_dict()
 
 
@@ -91,7 +91,7 @@ def test_resnet18_is_the_published_size():
     student = build_student("resnet18", classes=5, teacher_dim=7)
     # He et al., table 1, without the classifier of 1,000 classes: 11,176,512 weights.
     assert sum(p.numel() for p in student.backbone.parameters()) == 11_176_512
-    assert student(pictures(2, 32)).features.shape == (2, 512)
+    assert student(toy_images(2, 32)).features.shape == (2, 512)
 
 
 def test_wrong_input_is_said():

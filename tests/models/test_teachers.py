@@ -16,9 +16,9 @@ from tests.models.toys import (
     STD,
     Pool,
     norm_teacher,
-    pictures,
     pool_teacher,
     save_timm,
+    toy_images,
 )
 
 
@@ -35,7 +35,7 @@ def wrap(module, **settings):
 
 
 def test_encode_normalises_inside_once():
-    images = pictures(2, 8).double()
+    images = toy_images(2, 8).double()
     expected = torch.empty(2, 12, dtype=torch.float64)
     for b in range(2):
         for c in range(3):
@@ -49,18 +49,18 @@ def test_encode_normalises_inside_once():
     )
 
 
-def test_gradients_reach_the_pictures_and_no_weight():
+def test_gradients_reach_the_images_and_no_weight():
     teacher = norm_teacher(classes=3)
-    images = pictures().requires_grad_()
+    images = toy_images().requires_grad_()
     teacher.logits(images).square().sum().backward()
     assert images.grad is not None and images.grad.abs().max() > 0
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def test_gradient_to_the_pictures_is_right():
+def test_gradient_to_the_images_is_right():
     teacher = norm_teacher().double()
-    images = pictures(1, 4).double().requires_grad_()
+    images = toy_images(1, 4).double().requires_grad_()
     assert torch.autograd.gradcheck(teacher.encode, (images,))
 
 
@@ -71,19 +71,19 @@ def test_a_teacher_never_trains():
     student_and_teacher.train()
     assert teacher.train() is teacher
     assert not any(module.training for module in teacher.modules())
-    first = teacher.encode(pictures())
-    assert torch.equal(teacher.encode(pictures()), first)
+    first = teacher.encode(toy_images())
+    assert torch.equal(teacher.encode(toy_images()), first)
     assert all(torch.equal(teacher.state_dict()[name], value) for name, value in before.items())
 
 
-def test_pictures_are_resized_only_if_asked():
+def test_images_are_resized_only_if_asked():
     class Side(nn.Module):
         def forward(self, images):
             return images.new_full((len(images), 1), float(images.shape[-1]))
 
     free, fixed = (wrap(Side(), feature_dim=1, resize=resize) for resize in (False, True))
-    assert free.encode(pictures(1, 20)).item() == 20
-    assert fixed.encode(pictures(1, 20)).item() == 8
+    assert free.encode(toy_images(1, 20)).item() == 20
+    assert fixed.encode(toy_images(1, 20)).item() == 8
     assert (free.card["resize"], fixed.card["resize"]) == (False, True)
 
 
@@ -113,8 +113,8 @@ def test_batch_norms_are_listed():
 def test_logits_are_the_heads_of_the_features():
     head = nn.Linear(12, 4)
     teacher = pool_teacher(head=head)
-    assert torch.equal(teacher.logits(pictures()), head(teacher.encode(pictures())))
-    assert message(pool_teacher().logits, pictures()) == (
+    assert torch.equal(teacher.logits(toy_images()), head(teacher.encode(toy_images())))
+    assert message(pool_teacher().logits, toy_images()) == (
         "teacher wrapped: has no head, so it gives features alone"
     )
 
@@ -139,25 +139,25 @@ def test_wrap_teacher_writes_a_card():
         (
             Pool(),
             {"feature_dim": 13},
-            "teacher wrapped: expected features (1, 13) of one picture, got (1, 12); "
+            "teacher wrapped: expected features (1, 13) of one image, got (1, 12); "
             "pool them, or give another feature_dim",
         ),
         (
             nn.Conv2d(3, 12, 1),
             {"name": "map"},
-            "teacher map: expected features (1, 12) of one picture, got (1, 12, 8, 8); "
+            "teacher map: expected features (1, 12) of one image, got (1, 12, 8, 8); "
             "pool them, or give another feature_dim",
         ),
         (
             nn.LSTM(8, 4),  # gives a tuple
             {},
-            "teacher wrapped: cannot encode a picture of 8 x 8 px (LSTM: Expected input to be "
+            "teacher wrapped: cannot encode an image of 8 x 8 px (LSTM: Expected input to be "
             "2D or 3D, got 4D instead)",
         ),
         (
             nn.Sequential(Pool(), nn.Threshold(9.0, float("nan"))),
             {},
-            "teacher wrapped: its features of a grey picture are not finite",
+            "teacher wrapped: its features of a grey image are not finite",
         ),
         (
             Pool(),
@@ -180,7 +180,7 @@ def test_wrap_teacher_refuses_a_network_that_gives_no_tensor():
         def forward(self, images):
             return images, images
 
-    assert "of one picture, got tuple; pool them" in message(wrap, Pair())
+    assert "of one image, got tuple; pool them" in message(wrap, Pair())
 
 
 @pytest.fixture(scope="module")
@@ -194,26 +194,26 @@ def test_the_builtin_is_whole_and_small(builtin):
     assert builtin.card["coverage"] == 1
     assert builtin.card["sha256"] == sha256_file(path)
     assert len(builtin.batch_norms()) == builtin.card["batch_norms"] > 0
-    assert builtin.encode(pictures(2, 64)).shape == (2, builtin.feature_dim)
-    assert builtin.logits(pictures(2, 64)).shape == (2, builtin.card["classes"])
+    assert builtin.encode(toy_images(2, 64)).shape == (2, builtin.feature_dim)
+    assert builtin.logits(toy_images(2, 64)).shape == (2, builtin.card["classes"])
 
 
 def test_the_builtins_card_states_data_recipe_seed_and_accuracy(builtin):
     card = builtin.card
-    assert {"archive", "sha256", "training_pictures", "classes", "held_out"} <= set(card["data"][0])
+    assert {"archive", "sha256", "training_images", "classes", "held_out"} <= set(card["data"][0])
     assert {"epochs", "batch_size", "learning_rate", "seed"} <= set(card["recipe"])
     assert card["seed"] == card["recipe"]["seed"]
     assert sum(part["classes"] for part in card["data"]) == card["classes"]
     for part in card["data"]:
         held_out = part["held_out"]
-        assert held_out["pictures"] > 100 and held_out["chance"] == 1 / card["classes"]
+        assert held_out["images"] > 100 and held_out["chance"] == 1 / card["classes"]
         assert held_out["top1"] > 10 * held_out["chance"]
     json.dumps(card)  # it goes into run folders and pages
 
 
 @pytest.mark.real
 def test_the_builtin_reaches_the_accuracy_on_its_card(builtin, shared):
-    # All 300 held-out pictures of Caltech-101, recomputed from the archive.
+    # All 300 held-out images of Caltech-101, recomputed from the archive.
     from tools.natural import read_archive
 
     told = builtin.card["data"][1]
@@ -222,7 +222,7 @@ def test_the_builtin_reaches_the_accuracy_on_its_card(builtin, shared):
     images = archive.pyramid[0][archive.held_out].float() / 255
     with torch.inference_mode():
         right = builtin.logits(images).argmax(1) == archive.labels[archive.held_out]
-    # One picture more or less may flip by rounding on another processor.
+    # One image more or less may flip by rounding on another processor.
     assert abs(int(right.sum()) - told["held_out"]["top1"] * len(right)) <= 1.5
 
 
@@ -285,6 +285,6 @@ def test_a_size_that_the_network_cannot_take_is_said(tmp_path):
     save_timm(tmp_path / "a.safetensors", "test_vit")
     told = message(load_teacher, "timm:test_vit", weights=str(tmp_path / "a.safetensors"), size=50)
     assert told == (
-        "teacher timm:test_vit: cannot encode a picture of 50 x 50 px "
+        "teacher timm:test_vit: cannot encode an image of 50 x 50 px "
         "(Input height (50) should be divisible by patch size (16).)"
     )

@@ -56,7 +56,7 @@ def norm_teacher(*, classes: int = 0, seed: int = 0) -> Teacher:
     )
 
 
-def pictures(count: int = 4, side: int = 16, *, seed: int = 0) -> Tensor:
+def toy_images(count: int = 4, side: int = 16, *, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 

@@ -1,4 +1,4 @@
-"""A tiny world: pictures whose class is a wave of one frequency, and teachers made by hand."""
+"""A tiny world: images whose class is a wave of one frequency, and teachers made by hand."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ CYCLES = {"slow": 2, "fast": 6, "flat": 0}  # 0.125, 0.375 and 0 cycles per pixe
 
 
 class Stub(nn.Module):
-    """A teacher by hand: any function of the pictures as features."""
+    """A teacher by hand: any function of the images as features."""
 
     def __init__(self, function) -> None:
         super().__init__()
@@ -33,27 +33,27 @@ def amplitudes(images: Tensor) -> Tensor:
     return torch.fft.rfft(images.mean(dim=(1, 2))).abs()[:, [2, 6]]
 
 
-def wave_pictures(labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
+def wave_images(labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     x = np.arange(SIZE)
-    pictures = []
+    images = []
     for label in labels:
         name = CLASS_NAMES[label]
         contrast = 60 if CYCLES[name] else 0
         row = 128 + contrast * np.cos(2 * np.pi * (CYCLES[name] * x / SIZE + rng.random()))
         noise = rng.normal(0, 4, (SIZE, SIZE, 3))
-        pictures.append(np.clip(row[None, :, None] + noise, 0, 255).astype(np.uint8))
-    return np.stack(pictures)
+        images.append(np.clip(row[None, :, None] + noise, 0, 255).astype(np.uint8))
+    return np.stack(images)
 
 
 @pytest.fixture
 def world():
-    """A pack of 90 pictures, 45 lesions of two pictures each, and a split by lesion."""
+    """A pack of 90 images, 45 lesions of two images each, and a split by lesion."""
     labels = np.repeat(np.tile(np.arange(3), 15), 2).astype(np.int64)
     lesion = np.repeat(np.arange(45), 2)
     table = pd.DataFrame(
         {
-            "image": [f"picture {row}" for row in range(90)],
+            "image": [f"image {row}" for row in range(90)],
             "path": "",
             "label": labels,
             "group": [f"lesion {number}" for number in lesion],
@@ -61,7 +61,7 @@ def world():
             "split": "",
         }
     )
-    images = wave_pictures(labels)
+    images = wave_images(labels)
     dataset = Dataset("waves", table, CLASS_NAMES, lambda row, size: images[row], "f" * 64)
     pack = Pack(images, labels, SIZE, dataset, {})
     split = Split(

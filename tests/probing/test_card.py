@@ -13,8 +13,8 @@ EDGES = [0, 0.25, 0.5, 0.75]
 
 
 def make(world, *, student=None, **knobs):
-    small = {"rings": 2, "resamples": 50, "probe_pictures": 10, "gains": [0.0, 2.0]}
-    small |= {"cutoffs": [0.2, 0.4], "heat_block": 5, "heat_pictures": 6}
+    small = {"rings": 2, "resamples": 50, "probe_images": 10, "gains": [0.0, 2.0]}
+    small |= {"cutoffs": [0.2, 0.4], "heat_block": 5, "heat_images": 6}
     return teacher_card(
         world.teacher,
         world.pack,
@@ -30,8 +30,8 @@ def test_the_card_tells_what_was_asked_and_what_came_out(world):
     summary = make(world).summary
     assert summary["teacher"] == {"name": "stub"}
     assert summary["data"]["protocol"] == "waves/groups/toy"
-    assert summary["data"]["pictures"] == {"train": 30, "val": 18, "test": 42}
-    assert summary["probing"]["edges"] == EDGES and summary["probing"]["pictures"] == 10
+    assert summary["data"]["images"] == {"train": 30, "val": 18, "test": 42}
+    assert summary["probing"]["edges"] == EDGES and summary["probing"]["images"] == 10
     assert summary["probe"]["val_balanced_accuracy"] == 1
     assert summary["probe"]["test_balanced_accuracy"]["value"] == 1
     assert 0.5 < summary["probe"]["test_balanced_accuracy"]["low"] < 1
@@ -39,7 +39,7 @@ def test_the_card_tells_what_was_asked_and_what_came_out(world):
 
 
 def test_its_tables_are_those_of_the_single_questions(world):
-    card = make(world, probe_pictures=100)
+    card = make(world, probe_images=100)
     bands = class_band_matrix(
         world.teacher,
         world.pack,
@@ -57,9 +57,9 @@ def test_its_tables_are_those_of_the_single_questions(world):
     assert recalls.to_dict() == clean["clean_recall"].to_dict()
 
 
-def test_the_ring_response_looks_at_validation_pictures_alone(world):
+def test_the_ring_response_looks_at_validation_images_alone(world):
     world.pack.images[world.split.test] = 0
-    drifts = make(world, probe_pictures=18).ring_response
+    drifts = make(world, probe_images=18).ring_response
     images = world.pack.images[world.split.val].transpose(0, 3, 1, 2)
     expected = ring_response(
         world.teacher,

@@ -45,7 +45,7 @@ def test_classes_and_means_are_corrected_apart_and_a_frame_is_needed():
     assert found["survives"].tolist() == [True, True, False, True]
 
 
-def test_lesions_and_not_pictures_are_counted_in_the_test():
+def test_lesions_and_not_images_are_counted_in_the_test():
     labels, before = np.zeros(24, dtype=int), np.zeros(24, dtype=int)
     after = np.ones((1, 24), dtype=int)
     labels[-1] = before[-1] = 1
@@ -67,7 +67,7 @@ def test_lesions_and_not_pictures_are_counted_in_the_test():
     assert alone.loc["a", "survives"] and not four.loc["a", "survives"]
 
 
-def test_a_class_without_test_pictures_is_told_as_unknown():
+def test_a_class_without_test_images_is_told_as_unknown():
     table = measure_changes(
         np.array([0, 0, 1]),
         np.arange(3),

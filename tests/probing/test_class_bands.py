@@ -110,7 +110,7 @@ def test_the_bootstrap_draws_lesions_and_is_paired(world):
     assert tables["group"][same].equals(tables["image"][same])
     assert not tables["group"]["change_low"].equals(tables["image"]["change_low"])
     row = tables["image"].query("interval == 'bootstrap' and scope == 'class'").iloc[0]
-    # A paired change of -1, 0 or 1 in n pictures: its standard error, from its mean at most.
+    # A paired change of -1, 0 or 1 in n images: its standard error, from its mean at most.
     assert row["change_high"] - row["change_low"] < 2 * 1.96 / np.sqrt(row["n"])
 
 
@@ -131,7 +131,7 @@ def test_a_given_probe_is_not_fitted_again(world):
     assert sum(len(seen) for seen in world.teacher.seen) == 42 * (1 + 3 * 2)
 
 
-def test_units_are_lesions_or_single_pictures():
+def test_units_are_lesions_or_single_images():
     table = pd.DataFrame({"image": ["a", "b", "c"], "group": ["x", "", "x"]})
     assert resampling_units(table, rows=np.array([2, 1])).tolist() == ["x", "image b"]
 
@@ -169,7 +169,7 @@ def test_a_trained_student_reads_for_itself(world):
     assert change.loc["slow"].tolist() == [-1, 0, 0] and change.loc["fast"].tolist() == [0, -1, 0]
 
 
-def test_few_pictures_of_large_classes_and_all_of_rare_ones(world):
+def test_few_images_of_large_classes_and_all_of_rare_ones(world):
     few = measure(world, per_class=5).query("scope == 'class'")
     assert set(few["n"]) == {5}
     assert measure(world, per_class=99).query("scope == 'class'")["n"].unique().tolist() == [14]
@@ -178,7 +178,7 @@ def test_few_pictures_of_large_classes_and_all_of_rare_ones(world):
 
 
 def test_a_phantom_whose_class_lives_in_one_ring_is_found_there_by_a_real_network():
-    """Cloudy pictures with noise of one ring on top: a class a ring, and one without."""
+    """Cloudy images with noise of one ring on top: a class a ring, and one without."""
     names, bounds, count = ("low", "middle", "high", "plain"), [0.1, 0.2, 0.3, 0.4], 60
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, 4 * count, 3, 32, 32, generator=generator)
@@ -188,7 +188,7 @@ def test_a_phantom_whose_class_lives_in_one_ring_is_found_there_by_a_real_networ
     texture = torch.cat([rings[k][labels == k] for k in range(3)] + [0 * rings[0][labels == 3]])
     texture = 0.06 * texture / texture.std(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
     pixels = ((0.5 + 0.12 * slow + texture).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
-    ids = [f"picture {row}" for row in range(4 * count)]
+    ids = [f"image {row}" for row in range(4 * count)]
     table = pd.DataFrame({"image": ids, "path": "", "label": labels, "group": "", "source": ""})
     dataset = Dataset("rings", table.assign(split=""), names, lambda r, s: pixels[r], "f" * 64)
     place = np.arange(4 * count) % count
@@ -216,9 +216,7 @@ def test_a_phantom_whose_class_lives_in_one_ring_is_found_there_by_a_real_networ
 def test_a_class_absent_from_training_and_an_empty_ring_are_refused(world):
     kept = world.split.train[world.pack.labels[world.split.train] != 2]
     world.split = dataclasses.replace(world.split, train=kept)
-    with pytest.raises(
-        InputError, match=r"^split: expected every class in train.*picture of 'flat'"
-    ):
+    with pytest.raises(InputError, match=r"^split: expected every class in train.*image of 'flat'"):
         measure(world)
     with pytest.raises(InputError, match=r"^edges: expected a frequency in every ring, got none"):
         class_band_matrix(

@@ -51,11 +51,11 @@ def test_tables_name_each_teacher_and_distances_compare_them(cards):
     assert found.distances["units"][0] == 9 and found.distances["n"][0] == 18
 
 
-def test_cards_of_other_pictures_have_no_distance(world, cards, stub):
+def test_cards_of_other_images_have_no_distance(world, cards, stub):
     other = dataclasses.replace(world.split, val=world.split.val[:10])
     world.split = other
     found = compare_cards({"even": cards["even"], "other": make(world, stub(fast_ear))})
-    assert found.distances.empty and found.note.startswith("The cards were made of other pictures")
+    assert found.distances.empty and found.note.startswith("The cards were made of other images")
 
 
 def test_cards_that_asked_otherwise_are_refused(world, cards):

@@ -15,7 +15,7 @@ def test_encode_rows_keeps_the_order_whatever_the_batch(world):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_encode_rows_gives_pictures_in_zero_to_one(world):
+def test_encode_rows_gives_images_in_zero_to_one(world):
     encode_rows(world.teacher, world.pack, rows=np.arange(4))
     (seen,) = world.teacher.seen
     assert seen.shape == (4, 3, 16, 16) and 0.1 < seen.min() < seen.max() <= 1
@@ -34,12 +34,12 @@ def test_what_is_no_feature_vector_is_refused_in_one_line(stub):
     for function, told in (
         (
             lambda x: x,
-            r"expected features \(2, D\), one vector a picture, got \(2, 3, 8, 8\); pool",
+            r"expected features \(2, D\), one vector an image, got \(2, 3, 8, 8\); pool",
         ),
         (lambda x: x[:1].flatten(1), r"expected features \(2, D\), .* got \(1, 192\)"),
         (lambda x: None, r"expected features \(B, D\), got NoneType; wrap it"),
         (lambda x: x.flatten(1) / 0, r"expected finite features, got NaN or infinity"),
-        (lambda x: x @ torch.ones(9), r"cannot encode pictures of 8 x 8 px \(.*\); give larger"),
+        (lambda x: x @ torch.ones(9), r"cannot encode images of 8 x 8 px \(.*\); give larger"),
     ):
         with pytest.raises(InputError, match=rf"^teacher stub: {told}") as caught:
             encode(stub(function), images)

@@ -30,9 +30,9 @@ def test_every_cell_equals_the_slow_one(stub):
     for _, row in table.iloc[::7].iterrows():
         wave = 3.0 * basis_wave(int(row["row"]), int(row["column"]), height=8, width=8)
         drifts = []
-        for picture in pixels:
+        for image in pixels:
             for sign in (1, -1):
-                one, other = picture.ravel(), np.clip(picture + sign * wave, 0, 1).ravel()
+                one, other = image.ravel(), np.clip(image + sign * wave, 0, 1).ravel()
                 norms = np.linalg.norm(one) * np.linalg.norm(other)
                 drifts.append(1 - one @ other / norms)
         assert row["drift"] == pytest.approx(np.mean(drifts), abs=1e-5)
@@ -89,12 +89,12 @@ def test_the_plane_is_its_own_mirror_image_and_whole(stub, by):
 def test_intervals_hold_the_mean_and_lesions_are_drawn_whole(stub):
     images = photos(12).repeat_interleave(2, dim=0)
     width = {}
-    for name, units in (("picture", None), ("lesion", np.arange(12).repeat(2))):
+    for name, units in (("image", None), ("lesion", np.arange(12).repeat(2))):
         table = measure(stub(flatten), images, by="blocks", units=units, resamples=2000)
         assert (table["drift_low"] < table["drift"]).all()
         assert (table["drift"] < table["drift_high"]).all()
         width[name] = (table["drift_high"] - table["drift_low"]).mean()
-    assert width["lesion"] / width["picture"] == pytest.approx(np.sqrt(2), rel=0.1)
+    assert width["lesion"] / width["image"] == pytest.approx(np.sqrt(2), rel=0.1)
 
 
 def test_a_killed_map_goes_on_and_ends_the_same(stub, tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_a_killed_map_goes_on_and_ends_the_same(stub, tmp_path, monkeypatch):
 
 def test_parts_of_another_map_are_never_mixed_in(stub, tmp_path):
     measure(stub(flatten), photos(2), out=tmp_path)
-    with pytest.raises(InputError, match=r"holds parts of another measurement \(pictures differ\)"):
+    with pytest.raises(InputError, match=r"holds parts of another measurement \(images differ\)"):
         measure(stub(flatten), photos(2, seed=3), out=tmp_path)
     with pytest.raises(InputError, match=r"\(size differ\)"):
         measure(stub(flatten), photos(2), size=2.0, out=tmp_path)
@@ -133,7 +133,7 @@ def test_parts_of_another_map_are_never_mixed_in(stub, tmp_path):
 def test_wrong_input_is_refused(stub):
     with pytest.raises(ShapeError, match=r"^labels: expected one for each of 4, got 3$"):
         measure(stub(flatten), photos(), labels=np.zeros(3))
-    with pytest.raises(InputError, match=r"^labels: expected one for each picture"):
+    with pytest.raises(InputError, match=r"^labels: expected one for each image"):
         measure(read_by(flatten), photos())
     with pytest.raises(InputError, match=r"^size: expected a finite norm of 0 or above, got -1"):
         measure(stub(flatten), photos(), size=-1.0)

@@ -24,9 +24,9 @@ def test_a_class_is_lost_where_its_wave_is_cut_off(world):
     assert set(table["protocol"]) == {"waves/groups/toy"} and set(table["reader"]) == {"probe"}
 
 
-def slow_filter(picture, keep):
-    """Filter one picture by a full complex transform in float64; DC is kept."""
-    spectrum = np.fft.fft2(picture.astype(np.float64) / 255, axes=(0, 1))
+def slow_filter(image, keep):
+    """Filter one image by a full complex transform in float64; DC is kept."""
+    spectrum = np.fft.fft2(image.astype(np.float64) / 255, axes=(0, 1))
     radius = np.hypot(*np.meshgrid(np.fft.fftfreq(16), np.fft.fftfreq(16), indexing="ij"))
     mask = keep(radius) | (radius == 0)
     return np.fft.ifft2(spectrum * mask[:, :, None], axes=(0, 1)).real
@@ -41,10 +41,10 @@ def test_every_step_equals_the_slow_filter(world):
         return np.zeros(len(images), dtype=int)
 
     climb(world, Reader("spy", predict), batch_size=99)
-    picture = world.pack.images[world.split.test[3]]
+    image = world.pack.images[world.split.test[3]]
     for place, cutoff in enumerate(CUTOFFS):
         low, high = (
-            slow_filter(picture, keep)
+            slow_filter(image, keep)
             for keep in (lambda r, c=cutoff: r <= c, lambda r, c=cutoff: r > c)
         )
         for found, expected in zip(seen[1 + 2 * place : 3 + 2 * place], (low, high), strict=True):

@@ -61,7 +61,7 @@ def test_noise_does_not_depend_on_the_batch():
     torch.testing.assert_close(at_once, torch.cat(parts), rtol=0, atol=0)
 
 
-def test_flat_pictures_stay_flat():
+def test_flat_images_stay_flat():
     flat = torch.full((1, 3, 8, 8), 0.4)
     for rebuilt in (
         phase_only(flat),
@@ -74,8 +74,8 @@ def test_flat_pictures_stay_flat():
 def test_mean_amplitude_equals_the_loop(world):
     rows = np.arange(7)
     found = mean_amplitude(world.pack, rows, batch_size=3)
-    pictures = [world.pack.images[row].transpose(2, 0, 1) / 255 for row in rows]
-    expected = np.mean([np.abs(np.fft.rfft2(picture)) for picture in pictures], axis=0)
+    images = [world.pack.images[row].transpose(2, 0, 1) / 255 for row in rows]
+    expected = np.mean([np.abs(np.fft.rfft2(image)) for image in images], axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 

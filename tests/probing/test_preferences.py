@@ -10,7 +10,7 @@ EDGES = (0.0, 0.1, 0.2, 0.3, 0.4)
 
 
 def answers(shape, *, count=60, seed=0, noise=0.4, energy=None, gains=(0.0, 1.0)):
-    """Drifts whose preference is ``shape``, with noise of each picture on top."""
+    """Drifts whose preference is ``shape``, with noise of each image on top."""
     rng = np.random.default_rng(seed)
     energy = np.ones((1, 4, 2, count)) if energy is None else energy
     drift = np.reshape(shape, (1, 4, 1, 1)) * energy * rng.lognormal(0, noise, energy.shape)
@@ -90,7 +90,7 @@ def test_p_values_are_corrected_over_the_pairs():
     assert last["teacher"] == "all" and last["p_holm"] == last["p"]
 
 
-def test_lesions_and_not_pictures_are_dealt():
+def test_lesions_and_not_images_are_dealt():
     first, second = answers([1, 1, 1, 1], count=12), answers([1, 1, 1, 1], count=12, seed=1)
 
     def repeated(found, times):
@@ -98,11 +98,11 @@ def test_lesions_and_not_pictures_are_dealt():
         return RingDrifts(EDGES, found.gains, ("all",), *parts, 0.0)
 
     widths = {}
-    for name, units in (("lesion", np.arange(12).repeat(9)), ("picture", np.arange(108))):
+    for name, units in (("lesion", np.arange(12).repeat(9)), ("image", np.arange(108))):
         drifts = {"a": repeated(first, 9), "b": repeated(second, 9)}
         row = preference_distances(drifts, units, splits=200, permutations=5).iloc[0]
         widths[name] = row["within"]
-    assert widths["lesion"] > 2 * widths["picture"]
+    assert widths["lesion"] > 2 * widths["image"]
 
 
 def test_three_teachers_have_a_row_a_pair_and_one_for_all():
@@ -140,7 +140,7 @@ def test_wrong_input_is_refused():
     one, two = answers([1, 1, 1, 1]), answers([1, 1, 1, 1], count=30)
     with pytest.raises(InputError, match=r"^drifts: expected two teachers or more, got 1$"):
         preference_distances({"a": one}, np.arange(60))
-    with pytest.raises(ShapeError, match=r"^drifts: expected the same rings, gains and pictures"):
+    with pytest.raises(ShapeError, match=r"^drifts: expected the same rings, gains and images"):
         preference_distances({"a": one, "b": two}, np.arange(60))
     with pytest.raises(InputError, match=r"^units: expected four or more, got 3$"):
         preference_distances({"a": one, "b": one}, np.arange(60) % 3)

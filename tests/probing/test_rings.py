@@ -22,7 +22,7 @@ def flatten(images):
 
 
 def slow_response(teacher, images, *, ring, gain):
-    """Drift and relative energy of each picture, one by one, in float64."""
+    """Drift and relative energy of each image, one by one, in float64."""
     gains = torch.ones(len(EDGES) - 1, dtype=torch.float64)
     gains[ring] = gain
     drifts, energies = [], []
@@ -61,7 +61,7 @@ def test_a_teacher_of_one_wave_answers_in_its_ring_alone(stub):
 
 @pytest.mark.parametrize("gain", [0.0, 0.5, 2.0, 4.0])
 def test_a_linear_teacher_answers_as_its_closed_form_says(stub, gain):
-    """Features are the pictures with ring j scaled by a_j: all inner products are known sums."""
+    """Features are the images with ring j scaled by a_j: all inner products are known sums."""
     heard = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)  # what the teacher prefers
 
     def encode(images):
@@ -123,7 +123,7 @@ def test_half_precision_keeps_the_preference(kind):
         )
         plain = {"mean": [0.5] * 3, "std": [0.5] * 3}
         teacher = wrap_teacher(vit, **plain, input_size=32, feature_dim=192)
-    dataset = open_dataset("phantom", pictures=24)
+    dataset = open_dataset("phantom", images=24)
     images, _ = next(batches(pack(dataset, 32, progress=False), np.arange(24), batch_size=24))
     single, half = (
         ring_response(teacher, images, ring_edges(4), [0.0, 0.5, 4.0], resamples=20, **settings)
@@ -175,12 +175,12 @@ def test_a_gain_of_one_changes_nothing(stub):
     assert (table["energy"] == 0).all() and table["drift_per_energy"].isna().all()
 
 
-def test_flat_pictures_have_no_energy_to_change(stub):
+def test_flat_images_have_no_energy_to_change(stub):
     table = ring_response(stub(flatten), torch.full((2, 3, 8, 8), 0.5), EDGES, [0.0, 3.0])
     assert (table["energy"] < 1e-6).all() and (table["drift"].abs() < 1e-6).all()
 
 
-def test_the_teacher_sees_the_scaled_picture_unclipped_once_a_ring_and_gain(stub):
+def test_the_teacher_sees_the_scaled_image_unclipped_once_a_ring_and_gain(stub):
     teacher = stub(flatten)
     images = photos(4)
     ring_response(teacher, images, EDGES, [0.0, 5.0])
@@ -204,7 +204,7 @@ def test_the_interval_is_as_wide_as_the_standard_error_says(stub):
     assert row["drift_high"] - row["drift_low"] == pytest.approx(expected, rel=0.1)
 
 
-def test_pictures_of_one_lesion_are_drawn_together(stub):
+def test_images_of_one_lesion_are_drawn_together(stub):
     twice = photos(20).repeat_interleave(2, dim=0)
     lesions = np.arange(20).repeat(2)
     width = {}
@@ -235,10 +235,10 @@ def test_check_gains_refuses_what_is_no_gain(gains):
 
 
 @pytest.mark.real
-def test_a_real_teacher_answers_on_real_pictures(shared, tmp_path):
+def test_a_real_teacher_answers_on_real_images(shared, tmp_path):
     weights = shared / "weights/mobilenetv2_100_imagenet_bncal.safetensors"
     teacher = load_teacher("timm:mobilenetv2_100", weights=str(weights))
-    dataset = open_dataset(shared / "data/ham10000", pictures=21)
+    dataset = open_dataset(shared / "data/ham10000", images=21)
     packed = pack(dataset, 64, cache=tmp_path, progress=False)
     images, _ = next(batches(packed, np.arange(21), batch_size=21))
     table = ring_response(teacher, images, ring_edges(4), [0.0], resamples=200)

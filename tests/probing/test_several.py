@@ -11,7 +11,7 @@ from fopro_lab.probing.features import draw_rows
 
 @pytest.fixture(scope="module")
 def packed():
-    return pack(open_dataset("phantom", pictures=60), 24, progress=False)
+    return pack(open_dataset("phantom", images=60), 24, progress=False)
 
 
 def test_each_teacher_answers_as_when_asked_alone(packed):

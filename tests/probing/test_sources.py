@@ -15,7 +15,7 @@ LESIONS = 60
 def make_world(*, tied=0.5, seed=0):
     """Two classes that differ in ring 0, two sources that differ in ring 1; nobody in ring 2.
 
-    ``tied`` is how often a picture of the second class comes from the second source, and one
+    ``tied`` is how often an image of the second class comes from the second source, and one
     minus it how often one of the first does.
     """
     rng = np.random.default_rng(seed)
@@ -78,7 +78,7 @@ def test_intervals_hold_the_accuracy_and_permutations_lie_at_chance():
 
 
 def test_lesions_are_kept_apart():
-    """Only the lesion is told by these pictures: seen again it would be known."""
+    """Only the lesion is told by these images: seen again it would be known."""
     pack = make_world()
     rng = np.random.default_rng(3)
     sizes = rng.uniform(5, 60, (LESIONS, 1, 1, 1)).repeat(2, axis=0)

@@ -9,9 +9,9 @@ from fopro_lab.probing.spectra import FLOOR, mean_spectra
 EDGES = [0, 0.25, 0.5, 0.75]
 
 
-def slow_log_amplitude(picture, low, high):
+def slow_log_amplitude(image, low, high):
     """Half the log of a ring's energy, from a full complex transform in float64."""
-    spectrum = np.fft.fft2(picture.astype(np.float64) / 255, axes=(0, 1), norm="forward")
+    spectrum = np.fft.fft2(image.astype(np.float64) / 255, axes=(0, 1), norm="forward")
     v, u = np.meshgrid(np.fft.fftfreq(16), np.fft.fftfreq(16), indexing="ij")
     radius = np.hypot(u, v)
     inside = (radius > low) & (radius <= high)
@@ -59,7 +59,7 @@ def test_unknown_sources_have_no_row(world):
     assert set(mean_spectra(pack, np.arange(9), edges=EDGES)["scope"]) == {"class"}
 
 
-def test_flat_pictures_lie_on_the_floor(world):
+def test_flat_images_lie_on_the_floor(world):
     pack = dataclasses.replace(world.pack, images=np.full((90, 16, 16, 3), 77, dtype=np.uint8))
     table = mean_spectra(pack, np.arange(9), edges=EDGES)
     np.testing.assert_allclose(table["log_amplitude"], np.log(FLOOR) / 2)

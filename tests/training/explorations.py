@@ -5,7 +5,7 @@ import torch
 
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import explore
-from tests.models.toys import norm_teacher, pictures
+from tests.models.toys import norm_teacher, toy_images
 
 COUNTS = torch.tensor([30, 10, 2])
 
@@ -14,7 +14,7 @@ def labelled(count=2, side=16):
     """Batches of noise whose class shows in fine stripes, faint for an untrained eye."""
     batches = []
     for seed in range(count):
-        images, labels = pictures(12, side, seed=seed), torch.arange(12) % 3
+        images, labels = toy_images(12, side, seed=seed), torch.arange(12) % 3
         columns = torch.arange(side)
         for label in range(3):
             wave = torch.cos(2 * torch.pi * columns * (label + 2) / 8)

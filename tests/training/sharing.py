@@ -44,7 +44,7 @@ def check_norm(shares: list[int], *, shape: tuple[int, ...], momentum: float | N
         (found.sin() * weights[own]).sum().backward()
         torch.testing.assert_close(found, expected[own], rtol=0, atol=1e-10)
         torch.testing.assert_close(mine.grad, given.grad[own], rtol=0, atol=1e-10)
-        for name in ("weight", "bias"):  # each process has its own pictures' part
+        for name in ("weight", "bias"):  # each process has its own images' part
             gradient = getattr(shared[0], name).grad.clone()
             dist.all_reduce(gradient)
             torch.testing.assert_close(gradient, getattr(plain, name).grad, rtol=0, atol=1e-9)

@@ -6,7 +6,7 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training.train import build_actors, build_prompt, generator_for, prompted
-from tests.models.toys import pictures
+from tests.models.toys import toy_images
 
 CPU = torch.device("cpu")
 COUNTS = np.array([30, 10, 2])
@@ -82,7 +82,7 @@ def test_build_prompt_follows_the_config():
 @pytest.mark.parametrize("form", ["generator", "radial", "image"])
 @pytest.mark.parametrize("moved", [False, True])
 def test_prompted_follows_its_generators_and_gives_no_gradient(moved, form):
-    prompt, images = moved_prompt(form), pictures(3, 16)
+    prompt, images = moved_prompt(form), toy_images(3, 16)
 
     def draw(seed, place=0):
         noise, places = (torch.Generator().manual_seed(s) for s in (seed, place))
@@ -92,20 +92,20 @@ def test_prompted_follows_its_generators_and_gives_no_gradient(moved, form):
     assert torch.equal(draw(1), draw(2)) == (form != "generator")
     assert torch.equal(draw(1), draw(1, place=1)) == (not moved)
     assert not draw(1).requires_grad
-    # DC is kept, so every picture keeps its mean colour; a gain of 1.001 on it would fail.
+    # DC is kept, so every image keeps its mean colour; a gain of 1.001 on it would fail.
     torch.testing.assert_close(
         draw(1).mean(dim=(2, 3)), images.mean(dim=(2, 3)), rtol=1e-4, atol=1e-5
     )
 
 
 def test_without_places_it_is_the_prompt_itself():
-    prompt, images = moved_prompt(), pictures(3, 16)
+    prompt, images = moved_prompt(), toy_images(3, 16)
     found = prompted(images, prompt, generator=torch.Generator())
     assert torch.equal(found, prompt(images, torch.Generator()))
 
 
 def test_the_control_of_a_new_prompt_changes_nothing():
-    images = pictures(3, 16)
+    images = toy_images(3, 16)
     control = prompted(images, FourierPrompt("shared", size=16), generator=torch.Generator(),
                        places=torch.Generator())  # fmt: skip
     torch.testing.assert_close(control, images, rtol=0, atol=1e-6)

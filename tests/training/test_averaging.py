@@ -11,8 +11,8 @@ from fopro_lab.training import distill
 from fopro_lab.training.run_folder import load_checkpoint
 from fopro_lab.training.train import Average, build_stage, train_epoch
 
-TINY = {"pictures": 96, "image_size": 16, "epochs": 2, "batch_size": 16, "prompt_rows": 4,
-        "explore_steps": 1, "device": "cpu"}  # fmt: skip
+TINY = {"images": 96, "image_size": 16, "epochs": 2, "batch_size": 16, "prompt_rows": 4,
+        "prompt_steps": 1, "device": "cpu"}  # fmt: skip
 
 
 def tiny(**knobs: object) -> TrainConfig:

@@ -7,7 +7,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt, ring_masks
 from fopro_lab.models import wrap_teacher
 from fopro_lab.training import HeldOut, explore, natural_distance
-from tests.models.toys import norm_teacher, pictures
+from tests.models.toys import norm_teacher, toy_images
 from tests.training.explorations import labelled, run, same, seeded, snapshot
 
 
@@ -41,7 +41,7 @@ def test_the_kept_prompt_is_the_one_of_its_step():
     assert same(prompt, snapshot(expected))
 
 
-def test_held_out_pictures_give_no_gradient_and_change_no_step():
+def test_held_out_images_give_no_gradient_and_change_no_step():
     _, first = run("task", steps=6)
     _, second = run("task", steps=6, held_out=seen(every=2))
     columns = ["task", "total", "log_gain"]
@@ -63,9 +63,9 @@ def test_without_labels_the_weighted_sum_is_checked():
     assert judged == pytest.approx(history["val_total"].min(), rel=1e-4)
 
 
-def test_held_out_pictures_without_labels_are_refused():
+def test_held_out_images_without_labels_are_refused():
     with pytest.raises(InputError, match=r"^held_out: expected as many labels as images, 1 or"):
-        HeldOut(pictures(2), torch.zeros(3, dtype=torch.int64))
+        HeldOut(toy_images(2), torch.zeros(3, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("check", [False, True])
@@ -83,7 +83,7 @@ def test_the_trust_region_holds(form, check):
     prompt, history = run("statistics", form=form, steps=10, max_drift=bound, held_out=held_out)
     images = held_out.images if check else labelled()[1][0]
     assert turned(free, images) > 2 * bound  # or there was nothing to hold
-    # The bound is held on the pictures of the last check; noise draws others than the check's.
+    # The bound is held on the images of the last check; noise draws others than the check's.
     assert turned(prompt, images) <= bound + 2e-7
     assert prompt.gain(images, seeded(0)).log().abs().max() > 1e-3  # and not by giving up
     assert history["drift"].iloc[0] == pytest.approx(0, abs=1e-6)
@@ -110,7 +110,7 @@ def phantom(ring, *, count=64, side=32, seed=0):
 
 
 class Energy(nn.Module):
-    """A teacher that cannot tell rings apart: the contrast of the picture, and of two colours."""
+    """A teacher that cannot tell rings apart: the contrast of the image, and of two colours."""
 
     def forward(self, images):
         deviations = images - images.mean(dim=(2, 3), keepdim=True)

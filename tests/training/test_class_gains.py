@@ -5,13 +5,13 @@ from torch import nn
 from fopro_lab.errors import InputError
 from fopro_lab.models import wrap_teacher
 from fopro_lab.training import class_gains
-from tests.models.toys import pictures
+from tests.models.toys import toy_images
 
 LABELS = torch.zeros(8, dtype=torch.int64)
 
 
 def contrast_teacher(expected):
-    """A teacher whose batch norm expects pictures of one contrast."""
+    """A teacher whose batch norm expects images of one contrast."""
     norm = nn.BatchNorm2d(3)
     norm.running_var.fill_(expected)
     body = nn.Sequential(norm, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -19,8 +19,8 @@ def contrast_teacher(expected):
 
 
 def test_each_class_gets_what_it_lacks():
-    # The teacher knows a variance of 0.02: flat pictures must be amplified, strong ones damped.
-    noise = pictures(8, 16) - 0.5  # variance 1 / 12
+    # The teacher knows a variance of 0.02: flat images must be amplified, strong ones damped.
+    noise = toy_images(8, 16) - 0.5  # variance 1 / 12
     streams = {"flat": [(0.5 + 0.3 * noise, LABELS)], "strong": [(0.5 + noise, LABELS)]}
     table = class_gains(contrast_teacher(0.02), streams, steps=10, rings=2,
                         objectives={"statistics": 1.0})  # fmt: skip

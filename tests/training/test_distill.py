@@ -23,12 +23,12 @@ from fopro_lab.training.train import predict
 module = importlib.import_module("fopro_lab.training.train")  # the function has its name
 
 TINY = {
-    "pictures": 96,
+    "images": 96,
     "image_size": 24,
     "epochs": 2,
     "batch_size": 16,
-    "explore_steps": 2,
-    "explore_every": 1,
+    "prompt_steps": 2,
+    "prompt_every": 1,
     "prompt_rows": 4,
 }
 
@@ -219,7 +219,7 @@ def test_a_fixed_prompt_is_never_explored_and_knows_its_file(tmp_path):
 
 
 def test_the_schedule_decides_when_prompts_are_explored(tmp_path):
-    knobs = {"epochs": 3, "warmup_epochs": 1, "explore_every": 0, "explore_check_every": 1}
+    knobs = {"epochs": 3, "warmup_epochs": 1, "prompt_every": 0, "prompt_check_every": 1}
     run = distill(tiny(**knobs, max_drift=0.05), out=tmp_path, verbose=False)
     table = pd.read_csv(tmp_path / "exploration.csv")
     assert set(table["epoch"]) == {2}
@@ -230,9 +230,9 @@ def test_the_schedule_decides_when_prompts_are_explored(tmp_path):
     assert run.history["loss"].iloc[1] != plain.history["loss"].iloc[1]
 
 
-@pytest.mark.parametrize("places", ["fixed", "per-picture"])
+@pytest.mark.parametrize("places", ["fixed", "per-image"])
 def test_the_control_trains_with_gains_elsewhere(tmp_path, places):
-    knobs = {"explore_steps": 3, "explore_rate": 0.1, "explore_check_every": 0}
+    knobs = {"prompt_steps": 3, "prompt_learning_rate": 0.1, "prompt_check_every": 0}
     runs = [
         distill(tiny(method=m, random_gains=places, **knobs), out=tmp_path / m, verbose=False)
         for m in ("fopro", "random")
@@ -345,7 +345,7 @@ def test_a_run_of_before_a_knob_was_there_is_the_run_with_its_default(tmp_path):
 
 def test_the_rate_falls_as_scheduled(tmp_path):
     # From the second epoch on the rate is as good as nothing: the weights stand still.
-    knobs = {"schedule": "multi-step", "rate_milestones": [1], "rate_factor": 1e-30}
+    knobs = {"schedule": "multi-step", "lr_milestones": [1], "lr_factor": 1e-30}
     weights = []
     for epochs, name in ((2, "two"), (3, "three")):
         config = tiny(method="bsm", augment="none", epochs=epochs, **knobs)

@@ -1,4 +1,4 @@
-"""What an epoch draws: samplers, mixed pictures, and the prior that the losses are told."""
+"""What an epoch draws: samplers, mixed images, and the prior that the losses are told."""
 
 from dataclasses import replace
 
@@ -13,8 +13,8 @@ from fopro_lab.training import distill
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss
 from fopro_lab.training.train import Stage, build_stage, drawn_counts, explore_epoch, train_epoch
 
-TINY = {"pictures": 96, "image_size": 16, "epochs": 2, "batch_size": 16, "prompt_rows": 4,
-        "explore_steps": 1, "device": "cpu"}  # fmt: skip
+TINY = {"images": 96, "image_size": 16, "epochs": 2, "batch_size": 16, "prompt_rows": 4,
+        "prompt_steps": 1, "device": "cpu"}  # fmt: skip
 
 
 def tiny(**knobs: object) -> TrainConfig:
@@ -118,7 +118,7 @@ def test_mixed_labels_enter_the_balanced_softmax_as_two_losses():
     assert float(found) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_class_without_pictures_is_told_before_the_first_step():
+def test_a_class_without_images_is_told_before_the_first_step():
     stage = stage_of(tiny(method="bsm"))
     counts = stage.class_counts.clone()
     counts[2] = 0
@@ -142,8 +142,8 @@ def test_in_bfloat16_the_task_head_answers_by_the_weights_it_has(monkeypatch):
         method="fopro",
         precision="bf16-mixed",
         objectives={"task": 1.0},
-        explore_steps=20,
-        explore_rate=0.05,
+        prompt_steps=20,
+        prompt_learning_rate=0.05,
     )
     explore_epoch(stage_of(config), 0)
     assert len(apart) >= 20

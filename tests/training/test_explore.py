@@ -14,7 +14,7 @@ from fopro_lab.training import explore, natural_distance
 from fopro_lab.training.losses import TaskHead
 from fopro_lab.training.train_prompt import shrink
 from tests.models.cifar import CifarResNet
-from tests.models.toys import norm_teacher, pictures
+from tests.models.toys import norm_teacher, toy_images
 from tests.training.explorations import COUNTS, labelled, message, run, same, snapshot
 
 
@@ -68,8 +68,8 @@ def test_the_total_is_the_weighted_sum():
     np.testing.assert_allclose(history["total"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_first_statistics_term_is_that_of_the_plain_pictures():
-    # A new prompt is the identity, so step 0 measures the pictures as they are.
+def test_the_first_statistics_term_is_that_of_the_plain_images():
+    # A new prompt is the identity, so step 0 measures the images as they are.
     _, history = run("statistics", steps=1)
     plain = natural_distance(norm_teacher(), labelled()[0][0])
     assert history["statistics"].iloc[0] == pytest.approx(plain, rel=1e-5)
@@ -106,7 +106,7 @@ def test_a_student_trains_on_after_an_error():
     assert student.training
 
 
-def test_the_student_may_see_smaller_pictures():
+def test_the_student_may_see_smaller_images():
     seen = []
     student = build_student("small", classes=3, teacher_dim=5)
     student.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
@@ -155,7 +155,7 @@ def test_a_value_that_is_not_finite_stops_before_the_step():
     settings = {"objectives": {"statistics": 1.0}}
     explore(once, norm_teacher(), batches, steps=1, **settings)
     told = message(WorkError, prompt, norm_teacher(), batches, steps=2, **settings)
-    assert told == "explore: step 1: not finite: {'statistics': nan}; lower explore_rate"
+    assert told == "explore: step 1: not finite: {'statistics': nan}; lower prompt_learning_rate"
     assert same(prompt, snapshot(once))  # as the one finite step left it
 
 
@@ -194,7 +194,7 @@ def test_an_objective_that_lacks_what_it_needs_is_said(objectives, expected):
 
 
 def test_the_distance_under_a_prompt_is_the_one_explore_measures():
-    teacher, images = norm_teacher(), pictures(6)
+    teacher, images = norm_teacher(), toy_images(6)
     prompt = FourierPrompt("shared", size=16)
     settings = {"objectives": {"statistics": 1.0}, "learning_rate": 0.1}
     batches = [(images, torch.zeros(6, dtype=torch.int64))]
@@ -216,12 +216,12 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(monkeypatch):
     prompt = FourierPrompt("ring", size=16)
     told = message(WorkError, prompt, norm_teacher(), labelled(), steps=3,
                    objectives={"statistics": 1.0, "identity": 1.0})  # fmt: skip
-    assert told.startswith("explore: step 0: not finite: ") and "lower explore_rate" in told
+    assert told.startswith("explore: step 0: not finite: ") and "lower prompt_learning_rate" in told
     assert (prompt.mean_gain() == 1).all()
 
 
 def test_shrink_averages_and_leaves_the_right_size_alone():
-    images = pictures(2, 8)
+    images = toy_images(2, 8)
     assert shrink(images, 0) is images and shrink(images, 8) is images
     assert shrink(torch.full((1, 3, 8, 8), 0.3), 4).allclose(torch.tensor(0.3))
     stripes = torch.zeros(1, 1, 16, 16)
@@ -233,7 +233,7 @@ def test_shrink_averages_and_leaves_the_right_size_alone():
 @pytest.mark.real
 def test_the_cifar_resnet_sees_more_of_what_it_knows_in_ham10000(shared, tmp_path):
     # Measured: the prompt is explored on training lesions alone; the batch-norm distance of 80
-    # pictures of other lesions, in one batch, falls from 0.329 to 0.200 in ten steps (a shared map
+    # images of other lesions, in one batch, falls from 0.329 to 0.200 in ten steps (a shared map
     # needs twenty for a third, 432 numbers where this form has 54).
     network = CifarResNet()
     weights = read_weights(shared / "weights/resnet56-4bfd9763.th")
@@ -246,7 +246,7 @@ def test_the_cifar_resnet_sees_more_of_what_it_knows_in_ham10000(shared, tmp_pat
         input_size=32,
         feature_dim=64,
     )
-    dataset = open_dataset(shared / "data/ham10000", group_column="lesion_id", pictures=200)
+    dataset = open_dataset(shared / "data/ham10000", group_column="lesion_id", images=200)
     packed = pack(dataset, 32, cache=tmp_path, progress=False)
     split = make_split(dataset, val_fraction=0.05, test_fraction=0.4)
     groups = dataset.table["group"]

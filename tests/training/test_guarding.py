@@ -19,8 +19,8 @@ from fopro_lab.training import distill
 from fopro_lab.training import run_folder as checkpoints
 from fopro_lab.training.train import build_stage, deterministic, fitting_size
 
-TINY = {"pictures": 150, "image_size": 16, "epochs": 2, "batch_size": 16, "explore_steps": 2,
-        "explore_every": 1, "prompt_rows": 4, "device": "cpu"}  # fmt: skip
+TINY = {"images": 150, "image_size": 16, "epochs": 2, "batch_size": 16, "prompt_steps": 2,
+        "prompt_every": 1, "prompt_rows": 4, "device": "cpu"}  # fmt: skip
 
 
 def tiny(**knobs: object) -> TrainConfig:
@@ -40,7 +40,7 @@ def break_steps(monkeypatch, numbers, *, how: str = "pixels") -> None:
         count[0] += 1
         if count[0] not in numbers:
             return losses(stage, images, labels, noise)
-        if how == "pixels":  # as a damaged picture: the batch norms see it, too
+        if how == "pixels":  # as a damaged image: the batch norms see it, too
             return losses(stage, images * float("nan"), labels, noise)
         values = losses(stage, images, labels, noise)  # a finite loss, whose gradient is not
         zero = torch.zeros((), requires_grad=True)
@@ -62,7 +62,7 @@ def everything(stage) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("how", ["pixels", "gradient"])
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_a_skipped_step_leaves_no_trace(monkeypatch, how, place):
-    knobs = {"ema_decay": 0.9, "schedule": "cosine", "rate_warmup": 0.4}
+    knobs = {"ema_decay": 0.9, "schedule": "cosine", "lr_warmup": 0.4}
     stage = stage_of(**knobs)
     states, skipped, rates = [], [], []
 
@@ -102,7 +102,7 @@ def test_skipped_losses_are_left_out_of_the_means(monkeypatch):
     assert found == pytest.approx(float(expected.detach()), abs=1e-6)
 
 
-def test_the_pictures_of_a_skipped_step_are_written_down(tmp_path, monkeypatch):
+def test_the_images_of_a_skipped_step_are_written_down(tmp_path, monkeypatch):
     config = tiny(method="bsm", augment="none", accumulate=2)
     break_steps(monkeypatch, {3})  # in the second step, whose batches are 3 and 4
     run = distill(config, out=tmp_path, verbose=False)
@@ -125,7 +125,7 @@ def test_past_the_bound_a_run_stops_and_its_last_good_checkpoint_is_kept(tmp_pat
     table = tmp_path / "run/skipped.csv"
     assert str(caught.value) == (
         "training: 2 steps of epoch 2 were not finite, more than max_skipped = 1; "
-        f"{table} names their pictures; lower learning_rate (now 0.0003)"
+        f"{table} names their images; lower learning_rate (now 0.0003)"
     )
     assert list(pd.read_csv(table)["batch"].unique()) == [2, 4]
     state = checkpoints.load_checkpoint(tmp_path / "run")
@@ -249,7 +249,7 @@ def test_the_order_of_a_pass_is_that_of_its_batches():
         assert torch.cat(drawn).tolist() == stage.packed.labels[rows].tolist()
 
 
-def test_the_partners_of_mixed_pictures_are_named_behind_them():
+def test_the_partners_of_mixed_images_are_named_behind_them():
     config = tiny(method="bsm", mixup_alpha=0.3, augment="none")
     stage = build_stage(config, *prepare(config, progress=False))
     options = {**epochs._drawing(stage, 1), "start_batch": 2}

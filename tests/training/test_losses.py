@@ -16,7 +16,7 @@ def normal(*shape, seed=0):
 
 
 def slow_balanced_softmax(logits, labels, counts):
-    """Mean of -log(n_y exp(a_y) / sum_k n_k exp(a_k)), picture by picture."""
+    """Mean of -log(n_y exp(a_y) / sum_k n_k exp(a_k)), image by image."""
     total = 0.0
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         weights = [n * math.exp(a) for a, n in zip(row, counts.tolist(), strict=True)]
@@ -25,7 +25,7 @@ def slow_balanced_softmax(logits, labels, counts):
 
 
 def slow_distance(projection, features):
-    """Mean of |q / |q| - f / |f||^2, picture by picture: another road to 2 - 2 cos."""
+    """Mean of |q / |q| - f / |f||^2, image by image: another road to 2 - 2 cos."""
     total = 0.0
     for q, f in zip(projection.tolist(), features.tolist(), strict=True):
         length_q, length_f = math.hypot(*q), math.hypot(*f)

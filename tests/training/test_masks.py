@@ -23,13 +23,13 @@ from tests.training.explorations import labelled, run, same, seeded, snapshot
 
 CONFIG = {
     "method": "fopro",
-    "pictures": 120,
+    "images": 120,
     "image_size": 16,
     "epochs": 3,
     "warmup_epochs": 1,
-    "explore_every": 1,
-    "explore_steps": 4,
-    "explore_check_pictures": 8,
+    "prompt_every": 1,
+    "prompt_steps": 4,
+    "prompt_check_images": 8,
     "checkpoint_minutes": 0.0,
     "threads": 1,
 }
@@ -70,7 +70,7 @@ def test_the_first_mask_is_the_identity_and_the_last_the_kept_prompt():
     images, labels = labelled()[0]
     record = MaskRecord(1, frozenset({0, 8}))
     prompt = FourierPrompt("shared", size=16, rows=6)
-    # The held-out pictures want nothing but the identity, so the prompt is kept as it came.
+    # The held-out images want nothing but the identity, so the prompt is kept as it came.
     held_out = HeldOut(images, labels, every=4)
     explore(prompt, norm_teacher(), labelled(), objectives={"statistics": 1.0}, steps=8,
             learning_rate=3.0, held_out=held_out, record=record, generator=seeded())  # fmt: skip
@@ -110,7 +110,7 @@ def test_written_maps_are_the_whole_plane_with_zero_frequency_in_the_middle(tmp_
     plane = maps["gain"][0].float()
     assert (maps["step"].tolist(), maps["exploration"].tolist()) == ([7], [3])
     assert plane.shape == (SIDE, SIDE) and plane[SIDE // 2, SIDE // 2] == 1
-    # A real picture's gain is the same at opposite frequencies.
+    # A real image's gain is the same at opposite frequencies.
     inner = plane[1:, 1:]
     torch.testing.assert_close(inner, inner.flip(0, 1), atol=2e-3, rtol=0)
     # Pushed through numpy's own full transform it does what the prompt does.

@@ -12,7 +12,7 @@ from fopro_lab.training.losses import (
     identity_loss,
     task_loss,
 )
-from tests.models.toys import pictures
+from tests.models.toys import toy_images
 
 
 def normal(*shape, seed=0):
@@ -94,8 +94,8 @@ def test_task_heads_depend_on_their_seed_alone():
 def test_disagreement_is_minus_the_distance_and_leaves_the_student_alone():
     student = build_student("small", classes=2, teacher_dim=4).eval()
     features = normal(3, 4).float().requires_grad_()
-    loss = disagreement_loss(student, pictures(3, 32), features)
-    q = student(pictures(3, 32)).projection.detach().double()
+    loss = disagreement_loss(student, toy_images(3, 32), features)
+    q = student(toy_images(3, 32)).projection.detach().double()
     f = features.detach().double()
     unit = (q / q.norm(dim=1, keepdim=True) - f / f.norm(dim=1, keepdim=True)).square()
     assert abs(float(loss.detach()) + float(unit.sum(1).mean())) < 1e-5
@@ -106,7 +106,7 @@ def test_disagreement_is_minus_the_distance_and_leaves_the_student_alone():
 
 def test_disagreement_needs_a_projector():
     with pytest.raises(InputError) as caught:
-        disagreement_loss(build_student("small", classes=2), pictures(1, 32), torch.rand(1, 4))
+        disagreement_loss(build_student("small", classes=2), toy_images(1, 32), torch.rand(1, 4))
     assert str(caught.value) == "objective 'disagreement': the student has no projector"
 
 
@@ -115,7 +115,7 @@ def test_identity_is_the_mean_square_of_the_log_gain():
     expected = sum(x**2 for x in log_gain.flatten().tolist()) / 60
     assert abs(float(identity_loss(log_gain.exp())) - expected) < 1e-12
     assert float(identity_loss(torch.full((3,), 2.0))) == pytest.approx(math.log(2) ** 2)
-    # Doubling and halving are equally far from leaving the picture alone.
+    # Doubling and halving are equally far from leaving the image alone.
     torch.testing.assert_close(identity_loss(log_gain.exp()), identity_loss((-log_gain).exp()))
     gain = log_gain.exp().requires_grad_()
     assert torch.autograd.gradcheck(identity_loss, (gain,))

@@ -90,22 +90,22 @@ def slow_rates(schedule: str, warmup: int, *, floor=0.0, milestones=(), factor=0
     [
         ({"schedule": "constant"}, {}),
         ({"schedule": "cosine"}, {}),
-        ({"schedule": "cosine", "rate_floor": 0.25}, {"floor": 0.25}),
+        ({"schedule": "cosine", "lr_floor": 0.25}, {"floor": 0.25}),
         (
-            {"schedule": "multi-step", "rate_milestones": (2, 3), "rate_factor": 0.5},
+            {"schedule": "multi-step", "lr_milestones": (2, 3), "lr_factor": 0.5},
             {"milestones": (2, 3), "factor": 0.5},
         ),
     ],
 )
 def test_every_step_has_the_rate_of_the_formula(warmup, knobs, shape):
-    found = rates(rate_warmup=warmup / 5, **knobs)
+    found = rates(lr_warmup=warmup / 5, **knobs)
     # A schedule that is a step late is off by 0.001 or more somewhere.
     expected = slow_rates(knobs["schedule"], warmup, **shape)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 def test_a_part_of_an_epoch_is_rounded_up_to_steps():
-    found = rates(rate_warmup=0.5)
+    found = rates(lr_warmup=0.5)
     np.testing.assert_allclose(found, slow_rates("constant", 3), rtol=0, atol=1e-12)
 
 
@@ -117,8 +117,8 @@ def test_without_schedule_and_warmup_nothing_touches_the_rate():
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "multi-step"])
 def test_a_schedule_goes_on_from_its_state(tmp_path, schedule):
-    knobs = {"schedule": schedule, "rate_warmup": 0.8, "learning_rate": 0.2}
-    config = StepConfig(**knobs, rate_milestones=(2,) if schedule == "multi-step" else ())
+    knobs = {"schedule": schedule, "lr_warmup": 0.8, "learning_rate": 0.2}
+    config = StepConfig(**knobs, lr_milestones=(2,) if schedule == "multi-step" else ())
 
     def built():
         optimiser = build_optimiser([torch.nn.Parameter(torch.zeros(1))], config)

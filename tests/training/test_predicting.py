@@ -13,7 +13,7 @@ from fopro_lab.training.train_prompt import shrink
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     cache = tmp_path_factory.mktemp("packs")
-    return pack(open_dataset("phantom", pictures=120), 32, cache=cache, progress=False)
+    return pack(open_dataset("phantom", images=120), 32, cache=cache, progress=False)
 
 
 @pytest.fixture
@@ -52,12 +52,12 @@ def test_a_batch_too_large_for_the_memory_is_classified_in_parts(
     assert max(sizes) == 40 and min(sizes) <= fits
 
 
-def test_one_picture_too_large_for_the_memory_is_told(packed, student, monkeypatch):
+def test_one_image_too_large_for_the_memory_is_told(packed, student, monkeypatch):
     def short_of_memory(images):
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(student, "classify", short_of_memory)
-    with pytest.raises(WorkError, match=r"^out of GPU memory with one picture of 32 px"):
+    with pytest.raises(WorkError, match=r"^out of GPU memory with one image of 32 px"):
         predict(student, packed, np.arange(3))
 
 
@@ -69,7 +69,7 @@ def test_batches_do_not_change_the_answer(packed, student):
     )  # fmt: skip
 
 
-def test_the_student_may_see_smaller_pictures(packed, student):
+def test_the_student_may_see_smaller_images(packed, student):
     small = predict(student, packed, np.arange(3), size=16)
     images = torch.stack([packed[row][0] for row in range(3)])
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def test_predicting_moves_no_batch_norm(packed, student):
     assert all(torch.equal(student.state_dict()[name], value) for name, value in before.items())
 
 
-def test_the_table_holds_every_held_out_picture_once(packed, student, tmp_path):
+def test_the_table_holds_every_held_out_image_once(packed, student, tmp_path):
     split = make_split(packed.dataset)
     table = prediction_table(student, packed, split)
     source = packed.dataset.table

@@ -64,7 +64,7 @@ def test_archives_number_their_classes_one_after_the_other(archives):
     assert [len(part.pyramid) for part in archives] == [1, 4]
     assert [level.shape[-1] for level in caltech.pyramid] == [32, 48, 64, 96]
     assert set(tiny.labels.tolist()) == {0, 1} and set(caltech.labels.tolist()) == {2}
-    # Each tenth picture of a class is held out: 2 of 20.
+    # Each tenth image of a class is held out: 2 of 20.
     assert [int(part.held_out.sum()) for part in archives] == [4, 2]
 
 
@@ -73,7 +73,7 @@ def test_training_learns_and_rounds_as_stored(archives, tmp_path, capsys):
     before = held_out_accuracy(untrained(recipe, classes=3), archives[0])
     network = pretrain(archives, recipe, checkpoint=tmp_path / "c.pt")
     after = held_out_accuracy(network, archives[0])
-    assert after == {"pictures": 4, "top1": 1.0, "chance": 1 / 3} and before["top1"] < 1
+    assert after == {"images": 4, "top1": 1.0, "chance": 1 / 3} and before["top1"] < 1
     assert not network.training
     stored = as_stored(network)
     assert {value.dtype for value in stored.values() if value.ndim > 1} == {torch.float16}
@@ -148,7 +148,7 @@ def test_the_file_and_its_card_say_what_was_done(archives, tmp_path):
     }  # fmt: skip
     assert card["recipe"] == recipe.model_dump(exclude={"natural"}) and card["seed"] == 5
     assert card["advantage_over_untrained"] == advantage
-    assert [part["training_pictures"] for part in card["data"]] == [36, 18]
+    assert [part["training_images"] for part in card["data"]] == [36, 18]
     assert [part["sha256"] for part in card["data"]] == [part.sha256 for part in archives]
     loaded = SmallResNet(width=8, classes=3)
     weights = read_weights(tmp_path / "out/builtin.safetensors")

@@ -26,21 +26,21 @@ from fopro_lab.training.train import Peers
 pytestmark = pytest.mark.slow
 
 # All that a batch draws, gradients of several batches, and a moving average. No check on held-out
-# pictures: it would keep the prompt that changes nothing, and so hide what is drawn. No Adam: its
+# images: it would keep the prompt that changes nothing, and so hide what is drawn. No Adam: its
 # first steps turn the last digit of a gradient near 0 into a whole step.
 KNOBS = {
     "method": "random",
-    "random_gains": "per-picture",
+    "random_gains": "per-image",
     "prompt_form": "generator",
     "prompt_rows": 4,
-    "explore_rate": 0.1,
-    "pictures": 200,
+    "prompt_learning_rate": 0.1,
+    "images": 200,
     "image_size": 16,
     "epochs": 2,
     "batch_size": 12,
-    "explore_steps": 4,
-    "explore_check_every": 0,
-    "explore_every": 1,
+    "prompt_steps": 4,
+    "prompt_check_every": 0,
+    "prompt_every": 1,
     "prompted_fraction": 1.0,
     "optimiser": "sgd",
     "schedule": "cosine",

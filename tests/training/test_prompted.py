@@ -2,15 +2,15 @@ import torch
 
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import PromptedTeacher
-from tests.models.toys import norm_teacher, pictures
+from tests.models.toys import norm_teacher, toy_images
 
 
-def test_it_answers_as_its_teacher_on_prompted_pictures():
+def test_it_answers_as_its_teacher_on_prompted_images():
     prompt, teacher = FourierPrompt("generator", size=16), norm_teacher()
     with torch.no_grad():
         prompt.network.last.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     behind = PromptedTeacher(teacher, prompt)
-    images = pictures(6)
+    images = toy_images(6)
     with torch.no_grad():
         expected = teacher.encode(prompt(images, torch.Generator().manual_seed(0)))
         assert torch.equal(behind.encode(images), expected)

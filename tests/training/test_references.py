@@ -9,7 +9,7 @@ from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import load_teacher, wrap_teacher
 from fopro_lab.training import explore, natural_distance, reference_of
 from fopro_lab.training.statistics import FLOOR, Moments, Reference, watched
-from tests.models.toys import norm_teacher, pictures, pool_teacher
+from tests.models.toys import norm_teacher, pool_teacher, toy_images
 
 
 def normal(*shape, seed=0):
@@ -96,8 +96,8 @@ def test_the_distance_of_a_dead_channel_has_a_finite_gradient():
 def test_watched_layers_tell_what_each_sees():
     teacher = norm_teacher()
     with watched(teacher, tuple(teacher.batch_norms())) as measured:
-        teacher.encode(pictures())
-    normalised = (pictures() - teacher.mean) / teacher.std
+        teacher.encode(toy_images())
+    normalised = (toy_images() - teacher.mean) / teacher.std
     for moments, depth in zip(measured, (1, 4), strict=True):
         seen = teacher.body[:depth](normalised)
         torch.testing.assert_close(moments.mean, seen.mean(dim=(0, 2, 3)))
@@ -116,7 +116,7 @@ def test_watching_leaves_no_hook_behind(of_body):
     with watched(teacher, layers) as measured:
         assert hooks(teacher) == len(layers)
     assert hooks(teacher) == 0
-    teacher.encode(pictures())
+    teacher.encode(toy_images())
     assert measured == []
     with pytest.raises(KeyError), watched(teacher, layers):
         raise KeyError
@@ -138,8 +138,8 @@ def test_batch_norms_are_their_own_reference():
     reference = reference_of(teacher, natural="nowhere")  # which is not read
     assert reference.source == "running statistics of its 2 batch norms"
     assert reference.expected[0].mean is teacher.batch_norms()[0].running_mean
-    plain = natural_distance(teacher, pictures(6), reference=reference)
-    assert plain == natural_distance(teacher, pictures(6))
+    plain = natural_distance(teacher, toy_images(6), reference=reference)
+    assert plain == natural_distance(teacher, toy_images(6))
 
 
 def test_a_vit_is_compared_by_its_tokens(tmp_path):
@@ -148,15 +148,15 @@ def test_a_vit_is_compared_by_its_tokens(tmp_path):
     count = len(teacher.layer_norms())
     assert count > 4 and len(reference.layers) == len(reference.expected) == count
     assert reference.source == (
-        f"inputs of its {count} layer norms on 128 generated pictures of 16 px with the stored "
+        f"inputs of its {count} layer norms on 128 generated images of 16 px with the stored "
         "colours and spectrum of natural ones, no photographs"
     )
     assert all(len(moments.mean) == 64 for moments in reference.expected)
-    # Moments over all tokens of all pictures at once: those of parts would leave their spread out.
-    from fopro_lab.training.statistics import natural_pictures
+    # Moments over all tokens of all images at once: those of parts would leave their spread out.
+    from fopro_lab.training.statistics import natural_images
 
     with watched(teacher, reference.layers) as measured, torch.no_grad():
-        teacher.encode(natural_pictures(128, size=16)[0])
+        teacher.encode(natural_images(128, size=16)[0])
     for whole, expected in zip(measured, reference.expected, strict=True):
         torch.testing.assert_close(whole.variance, expected.variance, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(whole.mean, expected.mean, rtol=1e-4, atol=1e-5)
@@ -169,7 +169,7 @@ def test_a_vit_is_compared_by_its_tokens(tmp_path):
 def test_a_prompt_brings_a_vit_closer_to_natural_statistics():
     teacher = vit()
     reference = reference_of(teacher, size=16)
-    smooth = torch.nn.functional.avg_pool2d(pictures(16, 32), 2).repeat_interleave(1, 0)
+    smooth = torch.nn.functional.avg_pool2d(toy_images(16, 32), 2).repeat_interleave(1, 0)
     prompt = FourierPrompt("radial", size=16)
     before = natural_distance(teacher, smooth, reference=reference)
     explore(
@@ -182,42 +182,42 @@ def test_a_prompt_brings_a_vit_closer_to_natural_statistics():
 def test_a_teacher_without_any_norm_is_compared_by_its_features():
     teacher = pool_teacher()
     reference = reference_of(teacher, size=16)
-    assert reference.source.startswith("its features on 128 generated pictures of 16 px")
+    assert reference.source.startswith("its features on 128 generated images of 16 px")
     assert len(reference.expected) == 1 and len(reference.expected[0].mean) == 12
-    assert natural_distance(teacher, pictures(4), reference=reference) > 0
+    assert natural_distance(teacher, toy_images(4), reference=reference) > 0
 
 
-def test_given_pictures_are_used_and_told(tmp_path):
+def test_given_images_are_used_and_told(tmp_path):
     from PIL import Image
 
     for number in range(3):
-        pixels = (255 * pictures(1, 16 if number else 8, seed=number)[0]).byte()
+        pixels = (255 * toy_images(1, 16 if number else 8, seed=number)[0]).byte()
         (tmp_path / "deep").mkdir(exist_ok=True)
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / f"deep/{number}.png")
     reference = reference_of(pool_teacher(), natural=str(tmp_path), size=16)
     assert reference.source == (
-        f"its features on 3 natural pictures of {tmp_path.name} at 16 px, 1 of them enlarged, so "
+        f"its features on 3 natural images of {tmp_path.name} at 16 px, 1 of them enlarged, so "
         "without their top frequencies"
     )
 
 
-def test_no_natural_pictures_are_said(tmp_path):
+def test_no_natural_images_are_said(tmp_path):
     with pytest.raises(InputError) as caught:
         reference_of(pool_teacher(), natural=str(tmp_path))
-    assert str(caught.value) == (f"natural: expected two or more pictures in {tmp_path}, got 0")
-    with pytest.raises(InputError, match="natural: expected a folder or a zip of pictures, got"):
+    assert str(caught.value) == (f"natural: expected two or more images in {tmp_path}, got 0")
+    with pytest.raises(InputError, match="natural: expected a folder or a zip of images, got"):
         reference_of(pool_teacher(), natural="nowhere")
 
 
 @pytest.mark.real
-def test_generated_pictures_are_nearer_to_photographs_than_lesions_are(shared):
+def test_generated_images_are_nearer_to_photographs_than_lesions_are(shared):
     # By what its batch norms saw, the builtin teacher: 0.15 photographs, 0.16 generated ones, 0.24
     # photographs with their phases mixed, 0.68 lesions, 1.28 noise.
-    from fopro_lab.training.statistics import natural_pictures
+    from fopro_lab.training.statistics import natural_images
 
     teacher = load_teacher("builtin")
     generated, photographs, lesions = (
-        natural_distance(teacher, natural_pictures(64, size=64, folder=folder)[0])
+        natural_distance(teacher, natural_images(64, size=64, folder=folder)[0])
         for folder in (
             "",
             str(shared / "data/natural/caltech101_30.zip"),

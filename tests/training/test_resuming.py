@@ -14,12 +14,12 @@ from fopro_lab.training import train as saving
 from fopro_lab.training.train import Position, Standing, build_stage
 
 TINY = {
-    "pictures": 150,
+    "images": 150,
     "image_size": 16,
     "epochs": 2,
     "batch_size": 16,
-    "explore_steps": 2,
-    "explore_every": 1,
+    "prompt_steps": 2,
+    "prompt_every": 1,
     "prompt_rows": 4,
     "device": "cpu",
     "checkpoint_minutes": 1e-9,  # after every step
@@ -27,7 +27,7 @@ TINY = {
 EVERYTHING = {
     "optimiser": "sgd",
     "schedule": "cosine",
-    "rate_warmup": 0.5,
+    "lr_warmup": 0.5,
     "ema_decay": 0.9,
     "accumulate": 2,
     "label_smoothing": 0.1,
@@ -78,10 +78,10 @@ def stop_after(monkeypatch, saves: int) -> None:
     [
         {"method": "bsm"},
         {"method": "fopro"},
-        {"method": "random", "random_gains": "per-picture", "objectives": {"statistics": 1.0}},
+        {"method": "random", "random_gains": "per-image", "objectives": {"statistics": 1.0}},
         {"method": "ekd", **EVERYTHING},
         {"method": "fopro", **EVERYTHING, "checkpoint_epochs": 2, "optimiser": "adamw"},
-        {"method": "bsm", "schedule": "multi-step", "rate_milestones": [1], "rate_warmup": 0.4},
+        {"method": "bsm", "schedule": "multi-step", "lr_milestones": [1], "lr_warmup": 0.4},
     ],
     ids=lambda knobs: f"{knobs['method']}-{len(knobs)}",
 )
@@ -106,7 +106,7 @@ def test_a_run_stopped_after_every_checkpoint_ends_with_the_same_bits(tmp_path, 
 def test_an_exploration_that_is_cut_is_repeated_to_the_same_bits(tmp_path, monkeypatch):
     import fopro_lab.training.train as epochs
 
-    config = tiny(method="fopro", explore_steps=4, checkpoint_minutes=0)
+    config = tiny(method="fopro", prompt_steps=4, checkpoint_minutes=0)
     whole = distill(config, out=tmp_path / "whole", verbose=False)
     explore, calls = epochs.explore, []
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 EPOCHS = 200
-KNOBS = ("method=fopro", "pictures=150", "image_size=16", f"epochs={EPOCHS}", "batch_size=16",
-         "explore_steps=2", "explore_every=5", "prompt_rows=4", "ema_decay=0.9",
+KNOBS = ("method=fopro", "images=150", "image_size=16", f"epochs={EPOCHS}", "batch_size=16",
+         "prompt_steps=2", "prompt_every=5", "prompt_rows=4", "ema_decay=0.9",
          "schedule=cosine", "device=cpu", "threads=1")  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from fopro_lab.config import StepConfig, TrainConfig
 from fopro_lab.data import batches, prepare
 from fopro_lab.training.train import build_optimiser, build_stage, skip_where, train_epoch
 
-TINY = {"pictures": 150, "image_size": 16, "epochs": 1, "batch_size": 16, "augment": "none",
+TINY = {"images": 150, "image_size": 16, "epochs": 1, "batch_size": 16, "augment": "none",
         "method": "ce", "device": "cpu"}  # fmt: skip
 
 

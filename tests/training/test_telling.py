@@ -64,8 +64,8 @@ def test_silence_is_silence(clock, capsys):
 
 def test_a_run_tells_of_its_prompt_steps_and_batches(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(telling, "LINE_SECONDS", 0.0)
-    knobs = {"pictures": 96, "image_size": 16, "epochs": 1, "batch_size": 16, "prompt_rows": 4}
-    distill(TrainConfig(**knobs, explore_steps=3), out=tmp_path)
+    knobs = {"images": 96, "image_size": 16, "epochs": 1, "batch_size": 16, "prompt_rows": 4}
+    distill(TrainConfig(**knobs, prompt_steps=3), out=tmp_path)
     lines = [line for line in capsys.readouterr().err.splitlines() if "epoch 1 of 1, " in line]
     told = [line.split(", ")[1] for line in lines]
     assert told[:4] == ["prompt step 1 of 3", "prompt step 2 of 3", "batch 1 of 3", "batch 2 of 3"]

@@ -3,7 +3,7 @@ import pytest
 from fopro_lab.config import DataConfig
 from fopro_lab.data import prepare
 
-KNOBS = {"pictures": 160, "image_size": 32}
+KNOBS = {"images": 160, "image_size": 32}
 
 
 @pytest.fixture(scope="module")

@@ -40,19 +40,19 @@ def asked(prepared, run):
 
 
 def test_explorer_follows_a_slider_at_once(explorer):
-    before = explorer.pictures.value, explorer.profile.value
+    before = explorer.images.value, explorer.profile.value
     explorer.sliders[1].value = 2.0
     assert explorer.gains == [1.0, 2.0, 1.0, 1.0]
     assert explorer.view.contrast[1].max() > explorer.view.contrast[0].max() / 2
-    assert explorer.pictures.value != before[0] and explorer.profile.value != before[1]
+    assert explorer.images.value != before[0] and explorer.profile.value != before[1]
 
 
 def test_explorer_back_at_one_shows_what_it_showed(explorer):
-    before = explorer.pictures.value, explorer.profile.value
+    before = explorer.images.value, explorer.profile.value
     explorer.sliders[0].value = 0.0
     assert "Changed by 0.0000" not in explorer.readout.value
     explorer.sliders[0].value = 1.0
-    assert (explorer.pictures.value, explorer.profile.value) == before
+    assert (explorer.images.value, explorer.profile.value) == before
 
 
 def test_presets_redraw_once(explorer, monkeypatch):
@@ -68,10 +68,10 @@ def test_presets_redraw_once(explorer, monkeypatch):
         assert explorer.gains == gains
 
 
-def test_another_picture_keeps_the_gains(explorer):
+def test_another_image_keeps_the_gains(explorer):
     explorer.sliders[2].value = 3.0
     before = explorer.view.before
-    explorer.picture.value = explorer.picture.options[1][1]
+    explorer.image.value = explorer.image.options[1][1]
     assert (explorer.view.before != before).any() and explorer.gains[2] == 3.0
 
 
@@ -130,7 +130,7 @@ def test_teacher_and_student_follow_and_are_pending_until_then(asked):
 
 
 def test_student_is_asked_as_it_predicts(prepared, run, monkeypatch):
-    """Of all validation pictures it finds as many as its own table of predictions says."""
+    """Of all validation images it finds as many as its own table of predictions says."""
     monkeypatch.setattr("fopro_lab.widgets.networks.PER_CLASS", 0)
     explorer = BandExplorer(prepared.packed, split=prepared.split, runs={"student": run.path})
     explorer.controls.student.value = "student"
@@ -166,10 +166,10 @@ def test_of_several_students_those_that_fit_are_offered_and_the_others_told(
 
 
 def test_pin_and_load_bring_the_same_bands_back(explorer):
-    explorer.knobs = {"pictures": 160}
+    explorer.knobs = {"images": 160}
     for slider, gain in zip(explorer.sliders, [0.0, 1.35, 4.0, 0.2], strict=True):
         slider.value = gain
-    before, shown = explorer.gains, explorer.pictures.value
+    before, shown = explorer.gains, explorer.images.value
     explorer.controls.name.value = "low"
     explorer.controls.pin.click()
     assert "reports/plans/pinned.yaml -f pins/low.yaml" in explorer.message.value
@@ -177,7 +177,7 @@ def test_pin_and_load_bring_the_same_bands_back(explorer):
     explorer.controls.buttons["identity"].click()
     explorer.controls.path.value = str(explorer.pins / "low.yaml")
     explorer.controls.load.click()
-    assert explorer.gains == before and explorer.pictures.value == shown
+    assert explorer.gains == before and explorer.images.value == shown
     assert "explains 100% of its log gain" in explorer.message.value
     assert not explorer.pin("low") and "is there already" in explorer.message.value
     assert sorted(path.name for path in explorer.pins.iterdir()) == ["low.safetensors", "low.yaml"]
@@ -256,12 +256,12 @@ def test_learned_prompt_sets_the_sliders_and_is_shown_whole(prepared):
         prompt.cells.normal_(generator=torch.Generator().manual_seed(0))
     explorer = BandExplorer(prepared.packed, rings=3, prompt=prompt)
     assert "explains" in explorer.message.value and explorer.gains != [1.0] * 4
-    rings = explorer.pictures.value
+    rings = explorer.images.value
     explorer.controls.mode.value = "prompt"
     whole = prompt(explorer.image[None])[0].detach().clamp(0, 1) * 255
     shown = explorer.view.after.astype(int)
     assert abs(shown - whole.round().permute(1, 2, 0).numpy()).max() <= 1
-    assert explorer.pictures.value != rings
+    assert explorer.images.value != rings
 
 
 def test_without_a_learned_prompt_its_mode_is_not_taken(explorer):

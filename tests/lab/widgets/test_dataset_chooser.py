@@ -21,9 +21,9 @@ def chooser(prepared, tmp_path):
 
     def another():
         built.append("b")
-        packed = pack(open_dataset("phantom", pictures=48), 16)
+        packed = pack(open_dataset("phantom", images=48), 16)
         return BandExplorer(
-            packed, rings=3, pins=tmp_path / "pins", configs=[DataConfig(pictures=48)]
+            packed, rings=3, pins=tmp_path / "pins", configs=[DataConfig(images=48)]
         )
 
     def missing():
@@ -98,9 +98,9 @@ def test_without_another_data_set_there_is_no_choice_and_a_still(prepared):
 def test_a_pin_names_the_data_set_and_the_teacher_that_are_chosen(chooser, prepared, tmp_path):
     chooser.dataset.value = "b"
     assert chooser.explorer.pin("b")
-    assert read_yaml(tmp_path / "pins/b.yaml")["pictures"] == 48
+    assert read_yaml(tmp_path / "pins/b.yaml")["images"] == 48
     teachers = {"builtin": load_teacher("builtin"), "cifar-resnet20": load_teacher("builtin")}
-    configs = [DataConfig(pictures=24), TeacherConfig(teacher_size=32)]
+    configs = [DataConfig(images=24), TeacherConfig(teacher_size=32)]
     explorer = BandExplorer(
         prepared.packed, teacher=teachers, rings=2, configs=configs, pins=tmp_path / "pins"
     )
@@ -115,7 +115,7 @@ def test_a_pin_names_the_data_set_and_the_teacher_that_are_chosen(chooser, prepa
     assert chooser.explorer.controls.teacher.value == "cifar-resnet20", "the teacher stays"
     assert first["teacher_size"] == 32 and "teacher" not in first
     assert second["teacher"] == "cifar-resnet20" and "teacher_size" not in second
-    assert first["pictures"] == second["pictures"] == 24
+    assert first["images"] == second["images"] == 24
 
 
 def test_a_fault_of_any_kind_leaves_the_name_of_what_is_shown(prepared):
@@ -132,7 +132,7 @@ def test_a_teacher_beside_the_first_comes_with_its_weights_and_so_does_its_pin(t
     if file is None:
         pytest.skip("no weights of CIFAR ResNets")
     entry = f"cifar-resnet20={file}"
-    config = DataConfig(pictures=48, image_size=32)
+    config = DataConfig(images=48, image_size=32)
     given = {"rings": 2, "pins": tmp_path}
     chooser = open_explorer(config, TeacherConfig(), more_teachers=[entry], **given)
     controls = chooser.explorer.controls

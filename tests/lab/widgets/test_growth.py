@@ -10,7 +10,7 @@ import pytest
 from fopro_lab.models import load_teacher
 from fopro_lab.widgets import BandExplorer
 
-LEFT = 500_000  # bytes; one picture kept a tick would be 70 times as much
+LEFT = 500_000  # bytes; one image kept a tick would be 70 times as much
 
 
 @pytest.mark.slow

@@ -8,11 +8,11 @@ from PIL import Image
 from fopro_lab.data import Pack, open_dataset, pack
 
 SIDE = 1024  # pixels, as most of ISIC 2019
-QUALITY = 90  # gives about 190 kB a picture, ISIC 2019's mean
+QUALITY = 90  # gives about 190 kB an image, ISIC 2019's mean
 
 
 def write_photographs(folder: Path, *, count: int, side: int = SIDE, seed: int = 0) -> list[Path]:
-    """Write pictures that cost a decoder what dermoscopy costs it.
+    """Write images that cost a decoder what dermoscopy costs it.
 
     Amplitudes fall as the frequency to the power of -1.4 and the channels mostly agree, as in skin
     seen from near; a decoder's time follows the bytes of a JPEG, which follow the spectrum.
@@ -21,7 +21,7 @@ def write_photographs(folder: Path, *, count: int, side: int = SIDE, seed: int =
         folder: Where to write.
         count: How many.
         side: Of each, pixels.
-        seed: Another seed gives other pictures.
+        seed: Another seed gives other images.
 
     Returns:
         Their paths.
@@ -30,8 +30,8 @@ def write_photographs(folder: Path, *, count: int, side: int = SIDE, seed: int =
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as place:
         ...     [path] = write_photographs(Path(place), count=1, side=64)
-        ...     with Image.open(path) as picture:
-        ...         picture.size
+        ...     with Image.open(path) as image:
+        ...         image.size
         (64, 64)
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def photograph_pack(folder: Path, *, size: int, count: int) -> Pack:
     """Pack photographs of two classes, drawn at the size that they are shown in.
 
     Args:
-        folder: Where pictures and pack go.
+        folder: Where images and pack go.
         size: Their side, pixels.
         count: How many, half of each class.
 

@@ -9,18 +9,18 @@ from fopro_lab.evaluation.bootstrap import line_up, mean_of_known
 from tests.evaluation.toy_runs import groups, predictions
 
 
-def test_line_up_sorts_every_run_by_picture():
+def test_line_up_sorts_every_run_by_image():
     first, second = predictions(seed=1), predictions(seed=2)
-    pictures = line_up([first, second.sample(frac=1, random_state=0)], groups())
-    np.testing.assert_array_equal(pictures.logits[1], second.filter(like="logit_").to_numpy())
-    np.testing.assert_array_equal(pictures.labels, first["label"])
+    images = line_up([first, second.sample(frac=1, random_state=0)], groups())
+    np.testing.assert_array_equal(images.logits[1], second.filter(like="logit_").to_numpy())
+    np.testing.assert_array_equal(images.labels, first["label"])
 
 
 def test_line_up_takes_the_asked_split_only():
     both = pd.concat([predictions(), predictions(split="val", seed=1)])
-    pictures = line_up([both], groups(), split="val")
+    images = line_up([both], groups(), split="val")
     expected = predictions(seed=1).filter(like="logit_").to_numpy()
-    np.testing.assert_array_equal(pictures.logits[0], expected)
+    np.testing.assert_array_equal(images.logits[0], expected)
 
 
 @pytest.mark.parametrize(("a_group", "resampled"), [(1, "image"), (2, "group")])
@@ -28,16 +28,16 @@ def test_line_up_says_what_is_resampled(a_group, resampled):
     assert line_up([predictions(a_group=a_group)], groups()).resampled == resampled
 
 
-def test_pictures_of_unknown_groups_are_units_of_their_own():
-    pictures = line_up([predictions().assign(group="")], groups())
-    assert pictures.resampled == "image"
-    assert pictures.class_sizes(units=True) == pictures.class_sizes()
+def test_images_of_unknown_groups_are_units_of_their_own():
+    images = line_up([predictions().assign(group="")], groups())
+    assert images.resampled == "image"
+    assert images.class_sizes(units=True) == images.class_sizes()
 
 
-def test_class_sizes_count_pictures_or_lesions():
-    pictures = line_up([predictions((4, 4, 2, 1), a_group=2)], groups((4, 4, 2, 1)))
-    assert pictures.class_sizes() == {"nv": 4, "mel": 4, "bkl": 2, "df": 1}
-    assert pictures.class_sizes(units=True) == {"nv": 2, "mel": 2, "bkl": 1, "df": 1}
+def test_class_sizes_count_images_or_lesions():
+    images = line_up([predictions((4, 4, 2, 1), a_group=2)], groups((4, 4, 2, 1)))
+    assert images.class_sizes() == {"nv": 4, "mel": 4, "bkl": 2, "df": 1}
+    assert images.class_sizes(units=True) == {"nv": 2, "mel": 2, "bkl": 1, "df": 1}
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_class_sizes_count_pictures_or_lesions():
             predictions().rename(columns={"logit_df": "logit_vasc"}),
             "expected the classes nv, mel, bkl, df in every run, got nv, mel, bkl, vasc",
         ),
-        (predictions(split="val"), "split: expected pictures of 'test', got val"),
+        (predictions(split="val"), "split: expected images of 'test', got val"),
     ],
 )
-def test_line_up_refuses_runs_on_other_pictures(second, message):
+def test_line_up_refuses_runs_on_other_images(second, message):
     with pytest.raises(InputError, match=re.escape(message)):
         line_up([predictions(), second], groups())
 
