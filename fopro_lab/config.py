@@ -1,6 +1,7 @@
 """Knobs as text: YAML files, ``--set`` words, and the config told back."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +14,66 @@ from fopro_lab.errors import InputError
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
+# Option names of version 0.1 that changed, and what they are called now.
+RENAMED = {
+    "pictures": "images",
+    "probe_pictures": "probe_images",
+    "band_pictures": "band_images",
+    "heat_pictures": "heat_images",
+    "audit_pictures": "audit_images",
+    "explore_steps": "prompt_steps",
+    "explore_rate": "prompt_learning_rate",
+    "explore_every": "prompt_every",
+    "explore_check_every": "prompt_check_every",
+    "explore_check_pictures": "prompt_check_images",
+    "explore_patience": "prompt_patience",
+    "rate_warmup": "lr_warmup",
+    "rate_floor": "lr_floor",
+    "rate_milestones": "lr_milestones",
+    "rate_factor": "lr_factor",
+    "pins_dir": "presets_dir",
+}
+# Values of version 0.1 that changed, by today's name of their option.
+RENAMED_VALUES = {"random_gains": {"per-picture": "per-image"}}
+# Options of version 0.1 that are gone, and the one value that still means what happens now.
+REMOVED: dict[str, Any] = {
+    "decoder": "exact",
+    "checkpoint_epochs": 1,
+    "checkpoint_minutes": 10.0,
+    "max_skipped": 5,
+}
+
+
+def current_options(values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
+    """Translate options as version 0.1 named them.
+
+    Args:
+        values: Option names and values, of this version or of 0.1.
+        warn: Say on stderr, a line each, which name is old; off for manifests of old runs.
+
+    Returns:
+        Names and values of this version, in the same order.
+
+    Raises:
+        InputError: If an option is given under both names.
+
+    Example:
+        >>> current_options({"explore_steps": 9, "random_gains": "per-picture"}, warn=False)
+        {'prompt_steps': 9, 'random_gains': 'per-image'}
+    """
+    current: dict[str, Any] = {}
+    for name, value in values.items():
+        new = RENAMED.get(name, name)
+        if new in current or (new != name and new in values):
+            raise InputError(f"{name}: is called {new} now, and both are given; leave one out")
+        changed = RENAMED_VALUES.get(new, {})
+        current[new] = changed.get(value, value) if isinstance(value, str) else value
+        if warn and new != name:
+            sys.stderr.write(f"fopro: {name} is called {new} now; the old name goes with 0.3\n")
+        elif warn and current[new] is not value:
+            sys.stderr.write(f"fopro: {new}: '{value}' is called '{current[new]}' now\n")
+    return current
+
 
 class Config(BaseModel):
     """Base of all configs: immutable, no unknown names, nothing infinite or undefined."""
@@ -24,7 +85,8 @@ class Config(BaseModel):
         """Build the config and turn the first problem into one clear line.
 
         Args:
-            values: Field names and values.
+            values: Option names and values. Names of version 0.1 are taken, too, with a line on
+                stderr; an option that is gone is taken at its old default.
 
         Returns:
             The validated config.
@@ -38,13 +100,21 @@ class Config(BaseModel):
             Traceback (most recent call last):
             fopro_lab.errors.InputError: epoch: not a name of TrainConfig; did you mean 'epochs'?
         """
-        for name in values:
-            if name not in cls.model_fields:
+        values = current_options(values)
+        for name in [name for name in values if name not in cls.model_fields]:
+            if name in REMOVED and values[name] == REMOVED[name]:
+                values.pop(name)
+            elif name in REMOVED:
+                raise InputError(
+                    f"{name}: no longer an option, always {REMOVED[name]!r}; got "
+                    f"{values[name]!r}; leave it out"
+                )
+            else:
                 near = get_close_matches(str(name), cls.model_fields, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else "see `fopro train --print-config`"
                 raise InputError(f"{name}: not a name of {cls.__name__}; {hint}")
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             parts = [str(part) for part in first["loc"] if part != "[key]"]
@@ -55,25 +125,42 @@ class Config(BaseModel):
 
     @classmethod
     def from_parameters(cls: type[ConfigType], namespace: Mapping[str, Any]) -> ConfigType:
-        """Pick this config's fields out of a notebook's namespace.
+        """Build the config from a notebook's parameters cell.
 
         Args:
-            namespace: Typically ``globals()`` after the parameters cell.
+            namespace: Typically ``globals()`` after the parameters cell. Names that are fields
+                are taken, and every entry of the mapping ``options``, if there is one.
 
         Returns:
             The validated config; fields that the notebook does not declare keep their default. A
-            parameter that is left at its default counts as not given, so that a recipe fills it.
+            declared parameter that is left at its default counts as not given, so that a recipe
+            fills it.
+
+        Raises:
+            InputError: As of `from_mapping`; or if ``options`` repeats a declared parameter that
+                was changed.
 
         Example:
             >>> from fopro_lab.config import TrainConfig
-            >>> epochs, unrelated = 3, "x"
-            >>> TrainConfig.from_parameters({"epochs": epochs, "unrelated": unrelated}).epochs
-            3
+            >>> epochs, unrelated, options = 3, "x", {"seed": 1}
+            >>> config = TrainConfig.from_parameters(
+            ...     {"epochs": epochs, "unrelated": unrelated, "options": options})
+            >>> config.epochs, config.seed
+            (3, 1)
         """
-        fields = cls.model_fields
-        return cls.from_mapping(
-            {k: v for k, v in namespace.items() if k in fields and v != fields[k].default}
-        )
+        options = namespace.get("options", {})
+        if not isinstance(options, Mapping):
+            raise InputError(f"options: expected names and values, got {options!r}")
+        options = current_options(options)
+        declared = {
+            name: namespace[name]
+            for name, field in cls.model_fields.items()
+            if name in namespace and namespace[name] != field.default
+        }
+        for name in declared:
+            if name in options:
+                raise InputError(f"{name}: given twice, as a parameter and in options; give one")
+        return cls.from_mapping({**declared, **options})
 
 
 SplitRule = Literal["auto", "draw", "folds", "long-tail", "isic2019-lt", "hyperkvasir"]
@@ -256,6 +343,9 @@ class StepConfig(Config):
         return self
 
 
+Device = Literal["auto", "cpu", "cuda"]
+
+
 class TeacherConfig(Config):
     """Which frozen network is asked."""
 
@@ -272,6 +362,7 @@ class TeacherConfig(Config):
     teacher_std: tuple[float, ...] = Field(
         (), description="normalisation; empty is the weights' own"
     )
+    device: Device = Field("auto", description="where to compute; auto is the GPU if there is one")
 
 
 class ProbeConfig(TeacherConfig, DataConfig):
@@ -301,7 +392,6 @@ class ProbeConfig(TeacherConfig, DataConfig):
     heat_block: int = Field(7, ge=1, le=101, description="side of a block, bins, odd")
     student_run: str = Field("", description="run folder of a trained student, asked as the probe")
     resamples: int = Field(1000, ge=20, description="bootstrap resamples of every interval")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
     probe_batch: int = Field(64, ge=2, description="images a pass")
     seed: int = Field(0, ge=0, description="seed of drawn images and bootstraps")
@@ -381,7 +471,6 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
         False, description="only operations that repeat their bits on the same device"
     )
     seed: int = Field(0, ge=0, description="seed of weights, order, augmentation and prompts")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     fold_teacher: bool = Field(
         True, description="put the teacher's batch norms into its convolutions: faster"
     )
@@ -425,6 +514,57 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
                 f"{self.epochs}, got {list(milestones)}"
             )
         return self
+
+
+class CompareConfig(Config):
+    """Comparison of methods over the same test images (notebook 05)."""
+
+    run_dirs: tuple[str, ...] = Field(
+        ("../reports/runs",), min_length=1, description="run folders, or folders that hold some"
+    )
+    baselines: tuple[str, ...] = Field(
+        ("bsm", "ekd"), description="methods that the others are compared with"
+    )
+    resamples: int = Field(1000, ge=20, description="bootstrap resamples of every interval")
+    seed: int = Field(0, ge=0, description="seed of the bootstraps")
+
+
+class ExploreConfig(TeacherConfig, DataConfig):
+    """The band explorer (notebook 06): images, teachers and students to choose from."""
+
+    rings: int = Field(8, ge=1, le=64, description="rings up to 0.5 cycles per pixel")
+    prompt_file: str = Field("", description="a saved prompt that the sliders start from")
+    student_run: str = Field("", description="run folder of a trained student, or a folder of some")
+    more_datasets: tuple[str, ...] = Field(
+        (), description="further data sets to choose from: names, folders or CSVs"
+    )
+    more_teachers: tuple[str, ...] = Field(
+        (), description="further teachers to choose from: NAME, or NAME=FILE of its weights"
+    )
+    presets_dir: str = Field("../presets", description="folder that saved presets go to")
+
+
+class ClaimsConfig(DataConfig):
+    """The three claims (notebook 07): methods, teachers and a teacher smaller than its student."""
+
+    run_dirs: tuple[str, ...] = Field(
+        ("../reports/runs",), min_length=1, description="run folders, or folders that hold some"
+    )
+    pairs: tuple[tuple[str, str], ...] = Field(
+        (("ekd", "bsm"), ("fopro", "ekd"), ("fopro", "random")),
+        description="methods that are compared: method and baseline",
+    )
+    teachers: dict[str, str] = Field(
+        {"builtin": ""}, description="name and file of weights of each teacher that is probed"
+    )
+    rings: int = Field(8, ge=1, le=64, description="rings up to 0.5 cycles per pixel")
+    gains: tuple[Annotated[float, Field(ge=0, le=4)], ...] = Field(
+        (0.8, 1.25), min_length=1, description="factors of the amplitudes, near 1"
+    )
+    probe_images: int = Field(256, ge=1, description="validation images for every teacher")
+    device: Device = Field("auto", description="where to compute; auto is the GPU if there is one")
+    resamples: int = Field(1000, ge=20, description="bootstrap resamples of every interval")
+    seed: int = Field(0, ge=0, description="seed of drawn images and bootstraps")
 
 
 class _Yaml(yaml.SafeLoader):

@@ -6,14 +6,19 @@ from pydantic import ValidationError
 from fopro_lab import config
 from fopro_lab.config import (
     RECIPES,
+    REMOVED,
+    ClaimsConfig,
+    CompareConfig,
     Config,
     DataConfig,
+    ExploreConfig,
     PretrainConfig,
     ProbeConfig,
     PromptConfig,
     StepConfig,
     TeacherConfig,
     TrainConfig,
+    current_options,
 )
 from fopro_lab.errors import InputError
 
@@ -25,6 +30,9 @@ KINDS = [
     TrainConfig,
     ProbeConfig,
     PretrainConfig,
+    CompareConfig,
+    ExploreConfig,
+    ClaimsConfig,
 ]
 
 
@@ -192,3 +200,40 @@ def test_a_notebooks_untouched_defaults_leave_room_for_the_recipe():
     config = TrainConfig.from_parameters({**defaults, "recipe": "published", "batch_size": 8})
     assert (config.student, config.image_size, config.batch_size) == ("resnet18", 224, 8)
     assert TrainConfig.from_parameters(defaults) == TrainConfig()
+
+
+def test_options_of_a_notebook_fill_what_it_does_not_declare():
+    namespace = {"epochs": 3, "method": "ekd", "options": {"batch_size": 8, "rate_warmup": 1}}
+    assert TrainConfig.from_parameters(namespace) == TrainConfig(
+        epochs=3, method="ekd", batch_size=8, lr_warmup=1
+    )
+    for options, expected in [
+        ({"batchsize": 8}, "batchsize: not a name of TrainConfig; did you mean 'batch_size'?"),
+        ({"epochs": 4}, "epochs: given twice, as a parameter and in options; give one"),
+        ([3], "options: expected names and values, got [3]"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            TrainConfig.from_parameters({**namespace, "options": options})
+        assert str(caught.value) == expected
+    assert TrainConfig.from_parameters({"epochs": 10, "options": {"epochs": 4}}).epochs == 4
+
+
+def test_names_of_the_last_version_are_taken_with_a_line(capsys):
+    old = {"pictures": 40, "explore_rate": 0.1, "random_gains": "per-picture"}
+    config = TrainConfig.from_mapping(old)
+    assert (config.images, config.prompt_learning_rate) == (40, 0.1)
+    assert config.random_gains == "per-image"
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "fopro: pictures is called images now; the old name goes with 0.3"
+    assert said[2] == "fopro: random_gains: 'per-picture' is called 'per-image' now"
+    assert current_options(old, warn=False)["images"] == 40
+    assert capsys.readouterr().err == ""
+    told = message({"images": 4, "pictures": 5})
+    assert told == "pictures: is called images now, and both are given; leave one out"
+
+
+def test_options_that_are_gone_are_taken_at_their_old_default(monkeypatch):
+    monkeypatch.setitem(REMOVED, "cushions", 3)
+    assert TrainConfig.from_mapping({"cushions": 3, "epochs": 2}) == TrainConfig(epochs=2)
+    told = message({"cushions": 4})
+    assert told == "cushions: no longer an option, always 3; got 4; leave it out"

@@ -303,15 +303,48 @@ def load_teacher(
     return teacher
 
 
-def load_from(config: TeacherConfig) -> Teacher:
-    """Load the teacher that a config names; see `load_teacher`."""
-    return load_teacher(
+def choose_device(name: str = "auto") -> torch.device:
+    """Choose where to compute.
+
+    Args:
+        name: ``auto``: the GPU if there is one, else the CPU; or a device as torch names it.
+
+    Returns:
+        The device.
+
+    Raises:
+        InputError: If a GPU is named and torch finds none.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device: expected a GPU for '{name}', torch finds none; use cpu or auto")
+    return torch.device(name)
+
+
+def load_from(config: TeacherConfig, *, device: torch.device | str = "") -> Teacher:
+    """Load the teacher that a config names; see `load_teacher`.
+
+    Args:
+        config: Names the teacher, its weights and how images go in.
+        device: Where to put it; empty is ``config.device``, by `choose_device`.
+
+    Returns:
+        The teacher, on its device.
+    """
+    place = choose_device(config.device) if not device else torch.device(device)
+    teacher = load_teacher(
         config.teacher,
         weights=config.weights,
         size=config.teacher_size,
         mean=config.teacher_mean,
         std=config.teacher_std,
     )
+    return teacher.to(place)
 
 
 def _builtin_parts() -> dict[str, Any]:
