@@ -209,7 +209,7 @@ Source: TypeAlias = str | Path | Run | pd.DataFrame
 
 
 @dataclass(frozen=True, eq=False)
-class Film:
+class MaskHistory:
     """The masks of one run.
 
     Attributes:
@@ -223,7 +223,7 @@ class Film:
     Example:
         >>> table = pd.DataFrame({"exploration": [1], "step": [0], "low": [0.0], "high": [0.75],
         ...                       "gain": [2.0]})
-        >>> film_of(table, name="mine").at((1, 5))
+        >>> read_mask_history(table, name="mine").at((1, 5))
         0
     """
 
@@ -239,7 +239,7 @@ class Film:
         return max(0, sum(each <= time for each in self.times) - 1)
 
 
-def film_of(source: Source, *, name: str = "") -> Film:
+def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
     """Read the masks of one run.
 
     Args:
@@ -255,7 +255,7 @@ def film_of(source: Source, *, name: str = "") -> Film:
         InputError: If the folder has no masks, they are damaged, or the table lacks a column.
 
     Example:
-        >>> film_of("nowhere")
+        >>> read_mask_history("nowhere")
         Traceback (most recent call last):
         fopro_lab.errors.InputError: nowhere/exploration_gains.parquet: no such file; ...
     """
@@ -277,35 +277,39 @@ def film_of(source: Source, *, name: str = "") -> Film:
     return _film(table, name=named, where=str(folder / RINGS_FILE), planes=planes)
 
 
-def films_of(runs: Source | Iterable[Source] | Mapping[str, Source]) -> list[Film]:
+def read_mask_histories(
+    runs: Source | Iterable[Source] | Mapping[str, Source],
+) -> list[MaskHistory]:
     """Read the masks of one run or several.
 
     Args:
-        runs: As `film_of`, or several of them, with titles or without.
+        runs: As `read_mask_history`, or several of them, with titles or without.
 
     Returns:
         A film a run.
 
     Raises:
-        InputError: If there is none, or as `film_of`.
+        InputError: If there is none, or as `read_mask_history`.
 
     Example:
-        >>> films_of([])
+        >>> read_mask_histories([])
         Traceback (most recent call last):
         fopro_lab.errors.InputError: runs: expected at least one, got none
     """
     if isinstance(runs, Mapping):
-        films = [film_of(source, name=name) for name, source in runs.items()]
+        films = [read_mask_history(source, name=name) for name, source in runs.items()]
     elif isinstance(runs, Source):
-        films = [film_of(runs)]
+        films = [read_mask_history(runs)]
     else:
-        films = [film_of(source) for source in runs]
+        films = [read_mask_history(source) for source in runs]
     if not films:
         raise InputError("runs: expected at least one, got none")
     return films
 
 
-def _film(table: pd.DataFrame, *, name: str, where: str, planes: np.ndarray | None = None) -> Film:
+def _film(
+    table: pd.DataFrame, *, name: str, where: str, planes: np.ndarray | None = None
+) -> MaskHistory:
     missing = [column for column in COLUMNS if column not in table]
     if missing or table.empty:
         got = f"no column '{missing[0]}'" if missing else "no rows"
@@ -317,7 +321,7 @@ def _film(table: pd.DataFrame, *, name: str, where: str, planes: np.ndarray | No
     if len(drawn) != len(rings) or not (np.isfinite(rings) & (rings > 0)).all():
         raise InputError(f"{where}: expected a finite gain above 0 for each mask and ring")
     times = [(int(exploration), int(step)) for exploration, step in wide.index]
-    return Film(name, times, drawn, rings, edges, whole=planes is not None)
+    return MaskHistory(name, times, drawn, rings, edges, whole=planes is not None)
 
 
 def _drawn(rings: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -3,11 +3,11 @@
 from fopro_lab.evaluation import METHOD_LABELS
 from fopro_lab.plots.bench import plot_ratios
 from fopro_lab.plots.data import (
-    plot_checkup,
     plot_class_counts,
     plot_class_sources,
+    plot_data_report,
     plot_images,
-    plot_leaks,
+    plot_leakage,
     plot_pairs,
     plot_pipeline,
     plot_spectra,
@@ -29,19 +29,17 @@ from fopro_lab.plots.results import (
     plot_claim,
     plot_class_recall,
     plot_comparison,
-    plot_exploration,
     plot_group_recall,
     plot_history,
+    plot_prompt_training,
 )
-from fopro_lab.plots.style import GROUP_COLORS, METHOD_COLORS, in_house_style, save_figure
+from fopro_lab.plots.style import GROUP_COLORS, METHOD_COLORS, save_figure, with_style
 
 __all__ = [
     "GROUP_COLORS",
     "METHOD_COLORS",
     "METHOD_LABELS",
-    "in_house_style",
     "plot_channel_response",
-    "plot_checkup",
     "plot_claim",
     "plot_class_bands",
     "plot_class_counts",
@@ -49,7 +47,7 @@ __all__ = [
     "plot_class_recall",
     "plot_class_sources",
     "plot_comparison",
-    "plot_exploration",
+    "plot_data_report",
     "plot_fingerprint",
     "plot_gain",
     "plot_group_recall",
@@ -57,11 +55,12 @@ __all__ = [
     "plot_history",
     "plot_images",
     "plot_ladder",
-    "plot_leaks",
+    "plot_leakage",
     "plot_pairs",
     "plot_phases",
     "plot_pipeline",
     "plot_preferences",
+    "plot_prompt_training",
     "plot_radial_gain",
     "plot_ratios",
     "plot_ring_response",
@@ -69,4 +68,5 @@ __all__ = [
     "plot_teacher_bands",
     "plot_teacher_responses",
     "save_figure",
+    "with_style",
 ]

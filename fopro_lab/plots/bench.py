@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from fopro_lab.plots.style import add_footer, in_house_style, need, new_axes
+from fopro_lab.plots.style import add_footer, need, new_axes, with_style
 
 _BAR, _SPREAD, _GOAL = "#0072B2", "#333333", "#D55E00"
 
 
-@in_house_style
+@with_style
 def plot_ratios(
     table: pd.DataFrame, *, facts: Mapping[str, Any] | None = None, ax: Axes | None = None
 ) -> Axes:

@@ -17,17 +17,17 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.plots.style import (
     GROUP_COLORS,
     add_footer,
-    in_house_style,
     mark_corners,
     need,
     new_axes,
     ring_centres,
+    with_style,
 )
 
 SPLIT_COLORS = {"train": "#4D6A8A", "val": "#A9BBCC", "test": "#E0A458"}
 
 
-@in_house_style
+@with_style
 def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the number of images of each class and split, the number at each bar.
 
@@ -84,7 +84,7 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@in_house_style
+@with_style
 def plot_images(
     images: np.ndarray, titles: Sequence[str], *, columns: int = 8, title: str = ""
 ) -> Figure:
@@ -128,7 +128,7 @@ def plot_images(
     return figure
 
 
-@in_house_style
+@with_style
 def plot_spectra(
     table: pd.DataFrame,
     *,
@@ -198,8 +198,8 @@ PART_NAMES = {"test": "Test", "val": "Validation"}
 _WRAP = 96  # characters of a verdict in a line
 
 
-@in_house_style
-def plot_checkup(counts: pd.DataFrame, findings: pd.DataFrame) -> Figure:
+@with_style
+def plot_data_report(counts: pd.DataFrame, findings: pd.DataFrame) -> Figure:
     """Draw the images of each class and part, and below them a verdict a line.
 
     Args:
@@ -215,7 +215,7 @@ def plot_checkup(counts: pd.DataFrame, findings: pd.DataFrame) -> Figure:
     Example:
         >>> counts = pd.DataFrame({"class": ["nv"], "split": ["train"], "n": [9]})
         >>> lines = pd.DataFrame({"level": ["ok"], "what": ["reading"], "verdict": ["all of 9"]})
-        >>> [text.get_text() for text in plot_checkup(counts, lines).axes[1].texts]
+        >>> [text.get_text() for text in plot_data_report(counts, lines).axes[1].texts]
         ['reading', 'all of 9']
     """
     need(counts, "class", "split", "n")
@@ -247,8 +247,8 @@ def plot_checkup(counts: pd.DataFrame, findings: pd.DataFrame) -> Figure:
     return figure
 
 
-@in_house_style
-def plot_leaks(table: pd.DataFrame) -> Figure:
+@with_style
+def plot_leakage(table: pd.DataFrame) -> Figure:
     """Draw the share of each class's images that are tied to one in training.
 
     Test images that training has seen flatter the result; those of validation choose the epoch.
@@ -265,7 +265,7 @@ def plot_leaks(table: pd.DataFrame) -> Figure:
         InputError: If a column, or the rows against train, are missing.
 
     Example:
-        >>> figure = plot_leaks(pd.DataFrame({"part": ["test"], "other": "train", "class": "nv",
+        >>> figure = plot_leakage(pd.DataFrame({"part": ["test"], "other": "train", "class": "nv",
         ...     "n": 10, "group": 4, "copy": 0, "lookalike": 0}))
         >>> figure.axes[0].texts[0].get_text()
         '4/10'
@@ -310,7 +310,7 @@ def _draw_ties(ax: Axes, own: pd.DataFrame, ties: Sequence[str]) -> None:
     ax.set_xlabel("Tied to a training image, per cent")
 
 
-@in_house_style
+@with_style
 def plot_pairs(
     first: np.ndarray, second: np.ndarray, titles: Sequence[str], *, columns: int = 4
 ) -> Figure:
@@ -354,7 +354,7 @@ def plot_pairs(
     return figure
 
 
-@in_house_style
+@with_style
 def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw from which source each class comes, as a heat map of shares with the images.
 
@@ -404,7 +404,7 @@ DRAFTED = 4  # times the size: a JPEG from there on is shrunk while it is decode
 MARKERS = "osD^vPX*"
 
 
-@in_house_style
+@with_style
 def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     """Draw what each step did to the amplitude of each ring, one panel a stage.
 

@@ -11,19 +11,19 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.plots.style import (
     GROUP_COLORS,
     add_footer,
-    in_house_style,
     mark_corners,
     need,
     new_axes,
     points_formatter,
     ring_centres,
+    with_style,
 )
 
 _DAMPED, _AMPLIFIED = ("#332288", "#0072B2", "#56B4E9"), ("#E69F00", "#D55E00", "#882255")
 _CHANNELS = {"red": "#CC3311", "green": "#228833", "blue": "#4477AA"}
 
 
-@in_house_style
+@with_style
 def plot_ring_response(
     table: pd.DataFrame, *, ax: Axes | None = None, normalised: bool = False
 ) -> Axes:
@@ -76,7 +76,7 @@ def plot_ring_response(
     return ax
 
 
-@in_house_style
+@with_style
 def plot_channel_response(
     table: pd.DataFrame, *, gain: float = 0.0, ax: Axes | None = None
 ) -> Axes:
@@ -149,7 +149,7 @@ def _draw_line(
         ax.fill_between(x, own[low], own[high], color=color, alpha=0.15, linewidth=0)
 
 
-@in_house_style
+@with_style
 def plot_class_bands(
     table: pd.DataFrame, *, ax: Axes | None = None, gain: float | None = None
 ) -> Axes:
@@ -240,7 +240,7 @@ def _label_class_bands(ax: Axes, table: pd.DataFrame, lines: list[str]) -> None:
     sns.despine(ax=ax, left=True, bottom=True)
 
 
-@in_house_style
+@with_style
 def plot_heat_map(
     plane: np.ndarray,
     *,
@@ -316,7 +316,7 @@ _KINDS = {
 }
 
 
-@in_house_style
+@with_style
 def plot_ladder(table: pd.DataFrame) -> Figure:
     """Draw the recall of each group against the cut-off, low-pass and high-pass side by side.
 
@@ -367,7 +367,7 @@ def plot_ladder(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@in_house_style
+@with_style
 def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the recall of each group on images with their phases or amplitudes alone.
 
@@ -424,7 +424,7 @@ ASKED = {
 }
 
 
-@in_house_style
+@with_style
 def plot_fingerprint(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw how far above chance each ring alone tells the source and the class.
 
@@ -504,7 +504,7 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6
 _MARKERS = "oD^sv<>P"
 
 
-@in_house_style
+@with_style
 def plot_teacher_responses(
     table: pd.DataFrame, *, gain: float = 0.0, ax: Axes | None = None
 ) -> Axes:
@@ -581,7 +581,7 @@ def plot_teacher_bands(table: pd.DataFrame, *, gain: float = 0.0) -> Figure:
     return _panels(chosen, names, gain, width=2.2 + 0.56 * max(8, rings), height=1.9 + 0.34 * lines)
 
 
-@in_house_style
+@with_style
 def _panels(
     table: pd.DataFrame, names: list[str], gain: float, *, width: float, height: float
 ) -> Figure:
@@ -594,7 +594,7 @@ def _panels(
     return figure
 
 
-@in_house_style
+@with_style
 def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw how far apart teachers' preferences are, beside one teacher on other images.
 

@@ -15,19 +15,19 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.plots.style import (
     METHOD_COLORS,
     add_footer,
-    in_house_style,
     mark_corners,
     method_look,
     method_order,
     need,
     new_axes,
+    with_style,
 )
 
 if TYPE_CHECKING:
-    from fopro_lab.evaluation.runs import Film
+    from fopro_lab.evaluation.runs import MaskHistory
 
 
-@in_house_style
+@with_style
 def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
     """Show a prompt's gain over the whole plane of frequencies, zero frequency in the middle.
 
@@ -91,7 +91,7 @@ def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@in_house_style
+@with_style
 def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw a prompt's mean gain in each frequency ring, with its spread.
 
@@ -143,7 +143,7 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@in_house_style
+@with_style
 def plot_class_gains(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Show what each class asks for: its gain in each ring.
 
@@ -202,7 +202,7 @@ def _whole_plane(half: np.ndarray) -> np.ndarray:
 _TIMES = ("#56B4E9", "#0072B2", METHOD_COLORS["fopro"])  # first, middle, last
 
 
-def bound_of(films: "Sequence[Film]") -> float:
+def octave_bound(films: "Sequence[MaskHistory]") -> float:
     """Return the largest ``abs(log2 gain)`` of all masks, at least 0.1: where the colours end.
 
     Args:
@@ -212,8 +212,9 @@ def bound_of(films: "Sequence[Film]") -> float:
         Octaves.
 
     Example:
-        >>> from fopro_lab.evaluation.runs import Film
-        >>> bound_of([Film("a", [(1, 0)], np.full((1, 2, 2), 4.0), np.ones((1, 1)), np.zeros(2))])
+        >>> from fopro_lab.evaluation.runs import MaskHistory
+        >>> planes, rings = np.full((1, 2, 2), 4.0), np.ones((1, 1))
+        >>> octave_bound([MaskHistory("a", [(1, 0)], planes, rings, np.zeros(2))])
         2.0
     """
     seen = [np.abs(np.log2(part)).max() for film in films for part in (film.planes, film.rings)]
@@ -255,7 +256,7 @@ def draw_mask(ax: Axes, plane: np.ndarray, *, bound: float) -> AxesImage:
     return image
 
 
-def dress_rings(ax: Axes, edges: np.ndarray, *, bound: float) -> None:
+def style_ring_axes(ax: Axes, edges: np.ndarray, *, bound: float) -> None:
     """Prepare axes for mean gains by ring: logarithmic about the identity, corners marked.
 
     Args:
@@ -265,7 +266,7 @@ def dress_rings(ax: Axes, edges: np.ndarray, *, bound: float) -> None:
 
     Example:
         >>> ax = Figure().subplots()
-        >>> dress_rings(ax, np.array([0, 0.5]), bound=1.0)
+        >>> style_ring_axes(ax, np.array([0, 0.5]), bound=1.0)
         >>> ax.get_yscale()
         'log'
     """
@@ -307,8 +308,8 @@ def time_label(time: tuple[int, int]) -> str:
     return f"exploration {time[0]}, step {time[1]}"
 
 
-@in_house_style
-def plot_films(films: "Sequence[Film]") -> Figure:
+@with_style
+def plot_mask_history(films: "Sequence[MaskHistory]") -> Figure:
     """Draw the first, middle and last mask of each run, and their gain ring by ring.
 
     Args:
@@ -318,12 +319,13 @@ def plot_films(films: "Sequence[Film]") -> Figure:
         The figure; one colour scale for all masks.
 
     Example:
-        >>> from fopro_lab.evaluation.runs import Film
-        >>> film = Film("a", [(1, 0)], np.ones((1, 4, 4)), np.ones((1, 1)), np.array([0, 0.75]))
-        >>> len(plot_films([film]).axes)
+        >>> from fopro_lab.evaluation.runs import MaskHistory
+        >>> planes, edges = np.ones((1, 4, 4)), np.array([0, 0.75])
+        >>> film = MaskHistory("a", [(1, 0)], planes, np.ones((1, 1)), edges)
+        >>> len(plot_mask_history([film]).axes)
         5
     """
-    bound, rows = bound_of(films), len(films)
+    bound, rows = octave_bound(films), len(films)
     figure, axes = plt.subplots(
         rows, 4, figsize=(13.6, 0.6 + 3.2 * rows), squeeze=False, layout="constrained",
         width_ratios=(1, 1, 1, 1.35),
@@ -339,7 +341,7 @@ def plot_films(films: "Sequence[Film]") -> Figure:
                 label=f"{film.times[place][0]}, {film.times[place][1]}",
             )  # fmt: skip
         line[0].set_ylabel(f"{film.name}\nVertical frequency, cycles/pixel")
-        dress_rings(line[3], film.edges, bound=bound)
+        style_ring_axes(line[3], film.edges, bound=bound)
         line[3].set_title("Mean gain of each ring", loc="left", fontsize=9)
         line[3].set_xlabel("Spatial frequency, cycles per pixel")
         line[3].legend(title="exploration, step", loc="best", fontsize=8, title_fontsize=8)

@@ -17,13 +17,13 @@ from fopro_lab.errors import InputError
 from fopro_lab.plots.style import (
     GROUP_COLORS,
     add_footer,
-    in_house_style,
     method_look,
     method_order,
     need,
     new_axes,
     points_formatter,
     with_interval,
+    with_style,
 )
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ _DRIVING = ("statistics", "confidence", "task", "disagreement", "identity")
 _CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 
 
-@in_house_style
-def plot_exploration(table: pd.DataFrame) -> Figure:
+@with_style
+def plot_prompt_training(table: pd.DataFrame) -> Figure:
     """Draw every term of an exploration over its steps, one panel a term.
 
     Args:
@@ -63,7 +63,7 @@ def plot_exploration(table: pd.DataFrame) -> Figure:
 
     Example:
         >>> table = pd.DataFrame({"step": [0, 1], "task": [2.0, 1.0], "log_gain": [0.0, 0.1]})
-        >>> [ax.get_title(loc="left") for ax in plot_exploration(table).axes]
+        >>> [ax.get_title(loc="left") for ax in plot_prompt_training(table).axes]
         ['Task loss of a linear head, nats', 'Mean |log gain|']
     """
     need(table, "step")
@@ -112,7 +112,7 @@ def _plot_checks(ax: Axes, table: pd.DataFrame, name: str) -> None:
         ax.plot(kept["step"], kept[name], "o", color="#0072B2", markersize=9, fillstyle="none")
 
 
-@in_house_style
+@with_style
 def plot_history(table: pd.DataFrame) -> Figure:
     """Draw loss and validation balanced accuracy over epochs, one line a method and seed.
 
@@ -184,7 +184,7 @@ _ALL = "all classes"
 _ROW = 0.21  # inches a dot with its number takes
 
 
-@in_house_style
+@with_style
 def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw each class's recall with its 95 % interval, head to tail, one dot a method.
 
@@ -238,7 +238,7 @@ def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@in_house_style
+@with_style
 def plot_group_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw head, medium and tail recall and balanced accuracy with intervals, one dot a method.
 
@@ -273,7 +273,7 @@ def plot_group_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@in_house_style
+@with_style
 def plot_comparison(
     table: pd.DataFrame,
     *,
@@ -547,7 +547,7 @@ def prior_axes(figure: Figure) -> list[Axes]:
     return [figure.add_subplot(place) for place in (grid[:, 0], grid[0, 1], grid[1, 1])]
 
 
-@in_house_style
+@with_style
 def plot_priors(shift: "PriorShift", *, adjust: bool = True) -> Figure:
     """Draw all runs under a tail-heavy, a balanced and a head-heavy prior.
 
@@ -582,11 +582,13 @@ def plot_priors(shift: "PriorShift", *, adjust: bool = True) -> Figure:
         handles=[line for line, _ in drawn.points[: len(shift.runs)]],
         loc="outside upper left", ncols=4, fontsize=8,
     )  # fmt: skip
-    figure.supxlabel(told(shift, adjust=adjust), fontsize=7, color="#777777", x=0.995, ha="right")
+    figure.supxlabel(
+        prior_footer(shift, adjust=adjust), fontsize=7, color="#777777", x=0.995, ha="right"
+    )
     return figure
 
 
-def told(shift: "PriorShift", *, adjust: bool) -> str:
+def prior_footer(shift: "PriorShift", *, adjust: bool) -> str:
     """Say what the numbers rest on: protocol, resamples and the priors of the probabilities.
 
     Args:
@@ -629,7 +631,7 @@ _NUMBERS = {  # title of a panel: scope, name and metric of the table
 _CLEAR = 0.05  # level of the corrected p-value
 
 
-@in_house_style
+@with_style
 def plot_claim(table: pd.DataFrame) -> Figure:
     """Draw what one method adds to another, for each teacher, overall and in the tail.
 

@@ -34,7 +34,7 @@ METHOD_MARKERS = {"ce": "s", "bsm": "o", "ekd": "D", "fopro": "^", "random": "v"
 GROUP_COLORS = {"head": "#004488", "medium": "#B8860B", "tail": "#BB5566", "": "#333333"}
 
 
-def in_house_style(plot: Callable[P, Drawn]) -> Callable[P, Drawn]:
+def with_style(plot: Callable[P, Drawn]) -> Callable[P, Drawn]:
     """Draw under the house style and leave the reader's own settings alone.
 
     Args:
@@ -44,7 +44,7 @@ def in_house_style(plot: Callable[P, Drawn]) -> Callable[P, Drawn]:
         The same function under the style.
 
     Example:
-        >>> in_house_style(lambda: plt.rcParams["axes.titlelocation"])()
+        >>> with_style(lambda: plt.rcParams["axes.titlelocation"])()
         'left'
     """
 
@@ -117,7 +117,7 @@ def new_axes(ax: Axes | None, *, width: float = 7.0, height: float = 4.0) -> Axe
         height: Of a new figure, inches.
 
     Example:
-        >>> in_house_style(new_axes)(None, width=3.0).figure.get_size_inches().tolist()
+        >>> with_style(new_axes)(None, width=3.0).figure.get_size_inches().tolist()
         [3.0, 4.0]
     """
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax

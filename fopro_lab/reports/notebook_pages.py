@@ -43,10 +43,10 @@ def write_checkup(found: Findings, *, out: Path) -> Path:
     """
     found.write(out)
     tables = found.tables
-    figures.save_figure(figures.plot_checkup(tables["counts"], found.table()), out / "checkup.png")
+    figures.save_figure(figures.plot_data_report(tables["counts"], found.table()), out / "checkup.png")
     ties = tables["ties"]
     if ties[ties["other"] == "train"]["any"].any():
-        figures.save_figure(figures.plot_leaks(ties), out / "leaks.png")
+        figures.save_figure(figures.plot_leakage(ties), out / "leaks.png")
     if len(tables["sources"].columns) > 1:
         figures.save_figure(figures.plot_class_sources(tables["sources"]), out / "sources.png")
     return out

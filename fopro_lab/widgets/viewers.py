@@ -19,16 +19,16 @@ from PIL import Image
 
 from fopro_lab.evaluation import Run, load_runs
 from fopro_lab.evaluation.prior_shift import PriorShift
-from fopro_lab.evaluation.runs import Film, Source, films_of
+from fopro_lab.evaluation.runs import MaskHistory, Source, read_mask_histories
 from fopro_lab.plots.prompts import (
     add_gain_bar,
-    bound_of,
     draw_mask,
-    dress_rings,
-    plot_films,
+    octave_bound,
+    plot_mask_history,
+    style_ring_axes,
     time_label,
 )
-from fopro_lab.plots.results import PriorRows, plot_priors, prior_axes, run_labels, told
+from fopro_lab.plots.results import PriorRows, plot_priors, prior_axes, prior_footer, run_labels
 from fopro_lab.plots.style import METHOD_COLORS, STYLE, method_order, with_interval
 
 NOW, LAST = METHOD_COLORS["fopro"], "#555555"
@@ -45,14 +45,15 @@ class FilmPanel:
         films: A column each.
 
     Example:
-        >>> film = Film("a", [(1, 0)], np.ones((1, 4, 4)), np.ones((1, 1)), np.array([0, 0.75]))
+        >>> planes, edges = np.ones((1, 4, 4)), np.array([0, 0.75])
+        >>> film = MaskHistory("a", [(1, 0)], planes, np.ones((1, 1)), edges)
         >>> FilmPanel([film]).draw((1, 0))[1:4]
         b'PNG'
     """
 
-    def __init__(self, films: Sequence[Film]) -> None:
+    def __init__(self, films: Sequence[MaskHistory]) -> None:
         self.films = films
-        bound = bound_of(films)
+        bound = octave_bound(films)
         with plt.style.context(STYLE):
             self.figure = Figure(
                 figsize=(1.3 + 3.4 * len(films), 6.2), dpi=DPI, layout="constrained"
@@ -85,8 +86,8 @@ class FilmPanel:
             self.canvas.draw()
             self._still = self.canvas.copy_from_bbox(self.figure.bbox)
 
-    def _rings(self, ax: Axes, film: Film, bound: float) -> Line2D:
-        dress_rings(ax, film.edges, bound=bound)
+    def _rings(self, ax: Axes, film: MaskHistory, bound: float) -> Line2D:
+        style_ring_axes(ax, film.edges, bound=bound)
         ax.stairs(film.rings[-1], film.edges, baseline=None, color=LAST, ls="--", label="last")
         (line,) = ax.step(
             film.edges, _steps(film.rings[-1]), where="post", color=NOW, linewidth=2, label="now"
@@ -135,7 +136,7 @@ class PromptViewer(widgets.VBox):
     Where there is no front end, first, middle and last mask of each run take the widget's place.
 
     Args:
-        runs: A run folder, a `Run`, or a table (see `film_of`); or several,
+        runs: A run folder, a `Run`, or a table (see `read_mask_history`); or several,
             as a list or with titles as a mapping.
 
     Attributes:
@@ -156,7 +157,7 @@ class PromptViewer(widgets.VBox):
     """
 
     def __init__(self, runs: Source | Iterable[Source] | Mapping[str, Source]) -> None:
-        self.films = films_of(runs)
+        self.films = read_mask_histories(runs)
         self.times = sorted({time for film in self.films for time in film.times})
         self._panel = FilmPanel(self.films)
         last = len(self.times) - 1
@@ -188,7 +189,7 @@ class PromptViewer(widgets.VBox):
 
     def still(self) -> Figure:
         """Draw first, middle and last mask of each run, and their gain ring by ring."""
-        return plot_films(self.films)
+        return plot_mask_history(self.films)
 
     def _redraw(self, _: Any = None) -> None:
         self.image.value = self._panel.draw(self.time)
@@ -314,7 +315,7 @@ class RunComparer(widgets.VBox):
                 cells.append(with_interval(*ends, signed=True) if place else "")
             lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         heads = "".join(f"<th>{name}, %</th><th>minus the first, points</th>" for name in SHOWN)
-        rests = html.escape(told(self.shift, adjust=self.adjust.value))
+        rests = html.escape(prior_footer(self.shift, adjust=self.adjust.value))
         return (
             f"<table><tr><th>Run</th>{heads}</tr>{''.join(lines)}</table>"
             f"<small>n {len(self.shift.images.labels)}  ·  {rests}</small>"

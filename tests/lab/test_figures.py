@@ -251,11 +251,11 @@ def test_radial_gain_steps_through_the_rings():
 
 def test_exploration_gives_every_term_its_panel():
     table = pd.DataFrame({"step": [0, 1], "statistics": [2.0, 1], "total": [2.0, 1], "log_gain": 0})
-    figure = figures.plot_exploration(table)
+    figure = figures.plot_prompt_training(table)
     assert len(figure.axes) == 3
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [2, 1])
     with pytest.raises(InputError, match="expected a column for at least one term"):
-        figures.plot_exploration(table[["step"]])
+        figures.plot_prompt_training(table[["step"]])
 
 
 def test_exploration_puts_checks_beside_their_term_and_rings_the_kept_one():
@@ -268,7 +268,7 @@ def test_exploration_puts_checks_beside_their_term_and_rings_the_kept_one():
             "kept": [0, 1, 0, 0],
         }
     )
-    figure = figures.plot_exploration(table)
+    figure = figures.plot_prompt_training(table)
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == ["Task loss of a linear head, nats", "Drift of the teacher, mean 1 - cos"]
     term, checks, kept = figure.axes[0].lines
@@ -389,7 +389,7 @@ def test_importing_figures_imports_no_torch():
 def test_in_house_style_keeps_what_a_notebooks_backend_switches_on():
     assert not plt.isinteractive()
     try:
-        figures.in_house_style(plt.ion)()
+        figures.with_style(plt.ion)()
         assert plt.isinteractive()
     finally:
         plt.ioff()

@@ -52,7 +52,7 @@ def audit(stages=("resize", "augment, fused"), steps=("box", "bilinear")):
 
 
 def test_checkup_shows_every_verdict_whole_under_the_counts():
-    figure = figures.plot_checkup(counts(), findings())
+    figure = figures.plot_data_report(counts(), findings())
     upper, lower = figure.axes
     assert upper.get_title("left") == "Images of each class"
     texts = [text.get_text() for text in lower.texts]
@@ -66,7 +66,7 @@ def test_checkup_shows_every_verdict_whole_under_the_counts():
 
 
 def test_checkup_texts_do_not_run_into_each_other_or_out_of_the_figure():
-    figure = figures.plot_checkup(counts(), findings())
+    figure = figures.plot_data_report(counts(), findings())
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[1].texts[1::2]]
     for above, below in pairwise(boxes):
@@ -77,12 +77,12 @@ def test_checkup_texts_do_not_run_into_each_other_or_out_of_the_figure():
 
 def test_checkup_refuses_an_unknown_level():
     with pytest.raises(InputError, match=r"level: expected one of ok, note, warn, fail, got \['x'"):
-        figures.plot_checkup(counts(), findings().assign(level="x"))
+        figures.plot_data_report(counts(), findings().assign(level="x"))
 
 
 def test_leaks_draw_the_kinds_that_occur_with_k_of_n_in_test_and_validation():
     val = ties(part="val", n=[8, 2, 10], group=[2, 1, 3], lookalike=0)
-    test, validation = figures.plot_leaks(pd.concat([val, ties()])).axes
+    test, validation = figures.plot_leakage(pd.concat([val, ties()])).axes
     labels = [text.get_text() for text in validation.get_legend().get_texts()]
     assert labels == ["same lesion or patient", "near-duplicate"]
     told = ["5/10", "0/4", "5/14", "1/10", "0/4", "1/14"]
@@ -97,10 +97,10 @@ def test_leaks_draw_the_kinds_that_occur_with_k_of_n_in_test_and_validation():
 
 
 def test_leaks_without_a_leak_are_an_empty_row_of_bars():
-    (ax,) = figures.plot_leaks(ties(group=0, lookalike=0)).axes
+    (ax,) = figures.plot_leakage(ties(group=0, lookalike=0)).axes
     assert [text.get_text() for text in ax.texts] == ["0/10", "0/4", "0/14"]
     with pytest.raises(InputError, match="expected rows of test or val against train, got none"):
-        figures.plot_leaks(ties(other="val"))
+        figures.plot_leakage(ties(other="val"))
 
 
 def test_pairs_stand_side_by_side_under_their_titles():
@@ -174,7 +174,7 @@ def test_pipeline_says_when_no_image_was_drafted():
 @pytest.mark.parametrize(
     ("plot", "table"),
     [
-        (figures.plot_leaks, ties()),
+        (figures.plot_leakage, ties()),
         (figures.plot_pipeline, audit()),
         (figures.plot_class_sources, pd.DataFrame({"class": ["nv"], "a": [1]})),
     ],

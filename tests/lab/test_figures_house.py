@@ -34,8 +34,8 @@ ONE_PROMPT = {  # a learned prompt's own gains, each frequency once: no sample, 
     *("plot_gain", "plot_radial_gain", "plot_class_gains"),
 }
 ONE_TRAINING = {
-    "plot_exploration",
-    "plot_films",
+    "plot_prompt_training",
+    "plot_mask_history",
     "plot_history",
 }  # what happened in one run, step by step
 PLANES = {"plot_heat_map"}  # the caller's notes tell n, for it gets an array

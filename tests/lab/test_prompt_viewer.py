@@ -9,7 +9,7 @@ from PIL import Image
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import runs as reading
-from fopro_lab.evaluation.runs import film_of, films_of
+from fopro_lab.evaluation.runs import read_mask_histories, read_mask_history
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import run_folder as masks
 from fopro_lab.widgets.viewers import PromptViewer
@@ -124,24 +124,27 @@ def test_prompt_viewer_keeps_no_image_of_before(viewer):
 
 
 def test_titles_of_a_mapping_name_the_films():
-    assert [film.name for film in films_of({"one": table(), "two": table()})] == ["one", "two"]
+    assert [film.name for film in read_mask_histories({"one": table(), "two": table()})] == [
+        "one",
+        "two",
+    ]
 
 
 @pytest.mark.parametrize("gain", [0.0, -1.0, np.nan, np.inf])
 def test_film_refuses_a_gain_that_is_none(gain):
     with pytest.raises(InputError, match=r"table: expected a finite gain above 0"):
-        film_of(table((1.0, gain)))
+        read_mask_history(table((1.0, gain)))
 
 
 def test_film_refuses_a_table_without_a_column():
     with pytest.raises(InputError, match="got no column 'gain'"):
-        film_of(table().drop(columns="gain"))
+        read_mask_history(table().drop(columns="gain"))
 
 
 def test_film_refuses_a_folder_without_masks_and_a_damaged_one(tmp_path):
     with pytest.raises(InputError, match=r"exploration_gains\.parquet: no such file; training"):
-        film_of(tmp_path)
+        read_mask_history(tmp_path)
     write(tmp_path)
     (tmp_path / masks.MAPS_FILE).write_bytes(b"no tensors")
     with pytest.raises(InputError, match="expected whole files of masks"):
-        film_of(tmp_path)
+        read_mask_history(tmp_path)
