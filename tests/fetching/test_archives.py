@@ -76,7 +76,7 @@ def test_unpack_gives_the_files(tmp_path, kind):
     else:
         write_tar(path, GOOD, "w:gz" if kind == "tar.gz" else "w")
     names = unpack(path, tmp_path / "out", largest=3001, members=5)
-    assert names == ["notes.txt", "images"]
+    assert names == ["images", "notes.txt"]
     assert read_all(tmp_path / "out") == GOOD
 
 
