@@ -16,7 +16,6 @@ from benchmarks.images import SIDE, write_photographs
 from benchmarks.published import published_transforms, read_batch
 from benchmarks.side_by_side import side_by_side
 from benchmarks.timing import Variant
-from fopro_lab.config import Decoder
 from fopro_lab.data import Pack, augment_batch, batches, open_dataset, pack, read_pixels
 from fopro_lab.data.augment import AugmentMode
 from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD
@@ -146,10 +145,10 @@ def _bench_packing(folder: Path, size: int, rounds: int) -> pd.DataFrame:
             np.asarray(small)
         return len(dataset)
 
-    def packing(jobs: int, decoder: Decoder) -> Callable[[], int]:
+    def packing(jobs: int) -> Callable[[], int]:
         def run() -> int:
             cache = folder / f"packs-{next(fresh)}"
-            pack(dataset, size, cache=cache, jobs=jobs, decoder=decoder, progress=False)
+            pack(dataset, size, cache=cache, jobs=jobs, progress=False)
             return len(dataset)
 
         return run
@@ -157,12 +156,11 @@ def _bench_packing(folder: Path, size: int, rounds: int) -> pd.DataFrame:
     cores = os.cpu_count() or 1
     variants = [
         Variant(DECODING, decode),
-        Variant("pack, exact, one process", packing(1, "exact"), goal=1 / 1.1),
-        Variant("pack, draft, one process", packing(1, "draft")),
+        Variant("pack, one process", packing(1), goal=1 / 1.1),
     ]
     if cores > 1:
-        name = f"pack, exact, {cores} processes"
-        variants.append(Variant(name, packing(cores, "exact"), goal=cores / 1.1))
+        name = f"pack, {cores} processes"
+        variants.append(Variant(name, packing(cores), goal=cores / 1.1))
     return side_by_side(variants, rounds=rounds, label=DECODING)
 
 

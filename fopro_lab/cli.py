@@ -212,7 +212,6 @@ def data_pack(
         "dataset": packed.dataset.name,
         "file": packed.path,
         "bytes": packed.images.nbytes,
-        "decoder": config.decoder,
         "interpolation": config.interpolation,
         "left out": packed.left_out if as_json else len(packed.left_out),
     } | ({"checksums": "hold"} if verify else {})

@@ -164,7 +164,6 @@ class Config(BaseModel):
 
 
 SplitRule = Literal["auto", "draw", "folds", "long-tail", "isic2019-lt", "hyperkvasir"]
-Decoder = Literal["exact", "draft"]
 Interpolation = Literal["box", "bilinear", "bicubic", "lanczos"]
 
 
@@ -184,7 +183,6 @@ class DataConfig(Config):
         "stop", description="images that cannot be read, or that a published split lacks here"
     )
     image_size: int = Field(64, ge=16, le=1024, description="side of the square image, pixels")
-    decoder: Decoder = Field("exact", description="exact as PIL, or draft: shrunk while decoding")
     interpolation: Interpolation = Field("bilinear", description="of the resize, antialiased")
     split_rule: SplitRule = Field(
         "auto", description="auto: the benchmark's own, else draw; draw, folds, long-tail, ..."

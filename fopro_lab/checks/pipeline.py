@@ -1,11 +1,11 @@
-"""The pipeline audit: what decode, resize and augmentation did to each frequency ring.
+"""The pipeline audit: what resize and augmentation did to each frequency ring.
 
 A claim on which frequencies a network prefers is a claim on the images it was given. Every step
 is compared with the image before it, ring by ring: the natural logarithm of the ratio of
 amplitudes, 0 where nothing changed, -0.69 where half is left.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 import numpy as np
@@ -28,7 +28,7 @@ from fopro_lab.data.augment import (
     sample_augmentations,
 )
 from fopro_lab.data.dataset import check_rows
-from fopro_lab.data.decoding import resize_square, with_rules
+from fopro_lab.data.decoding import resize_square
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import ring_energy
 from fopro_lab.fourier.rings import check_images
@@ -171,35 +171,6 @@ def resize_steps(full: np.ndarray, size: int) -> dict[str, np.ndarray]:
     return steps
 
 
-def decode_steps(
-    dataset: Dataset, row: int, size: int, *, exact: Mapping[str, np.ndarray]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Decode a JPEG shrunk by the decoder, with each interpolation of the rest.
-
-    Args:
-        dataset: Readable images.
-        row: Which.
-        size: Side of the results, pixels.
-        exact: Of `resize_steps`, for the same image.
-
-    Returns:
-        For each interpolation the exact and the drafted ``uint8 (size, size, 3)``; nothing for
-        images without a file.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset
-        >>> decode_steps(open_dataset("phantom", images=24), 0, 16, exact={})
-        {}
-    """
-    if not dataset.table["path"].iloc[row]:
-        return {}
-    steps = {}
-    for name in get_args(Interpolation):
-        reader = with_rules(dataset.reader, decoder="draft", interpolation=name)
-        steps[f"draft, then {name}"] = exact[name], reader(row, size)
-    return steps
-
-
 RECIPE = "published recipe"
 
 
@@ -266,7 +237,6 @@ def audit_pipeline(
 ) -> pd.DataFrame:
     """Measure what each step of the input pipeline does to each frequency ring.
 
-    - ``decode``: JPEGs shrunk while decoding ("draft"), against the exact decode.
     - ``resize``: each interpolation, and bilinear without antialiasing as a bad example, against
       the ideal: the full image cut to the frequencies that the small one can hold.
     - ``augment, fused`` and ``augment, exact``: each operation of the published recipe alone, and
@@ -372,11 +342,11 @@ def log_amplitude(images: Tensor, *, size: int, edges: Sequence[float]) -> np.nd
 def _measure_files(
     packed: Pack, rows: np.ndarray, size: int, edges: Sequence[float], *, tell: bool
 ) -> Iterator[Measured]:
-    """Compare resized images with the ideal, and drafts with exact decodes, one by one."""
+    """Compare resized images with the ideal, one by one."""
     told: dict[tuple[str, str, str], list[np.ndarray]] = {}
     places: Iterator[int] | np.ndarray = rows
     if tell:
-        places = show_progress(rows, total=len(rows), label="auditing decode and resize")
+        places = show_progress(rows, total=len(rows), label="auditing the resize")
     for row in places:
         full = full_image(packed.dataset, int(row))
         ideal = log_amplitude(as_batch([full]), size=size, edges=edges)
@@ -384,12 +354,8 @@ def _measure_files(
         made = log_amplitude(as_batch([*steps.values()]), size=size, edges=edges)
         for step, ratio in zip(steps, made - ideal, strict=True):
             told.setdefault(("resize", step, "ideal band limit"), []).append(ratio)
-        decoded = decode_steps(packed.dataset, int(row), size, exact=steps)
-        for step, (exact, draft) in decoded.items():
-            before, after = log_amplitude(as_batch([exact, draft]), size=size, edges=edges)
-            told.setdefault(("decode", step, "exact decode"), []).append(after - before)
-    for key in sorted(told, key=lambda key: key[0] != "decode"):
-        yield (*key, np.array(told[key]))
+    for key, ratios in told.items():
+        yield (*key, np.array(ratios))
 
 
 def _measure_augmentations(

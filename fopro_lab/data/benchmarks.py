@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from fopro_lab.config import Decoder, Interpolation
+from fopro_lab.config import Interpolation
 from fopro_lab.data.decoding import FileReader, resize_square
 from fopro_lab.data.fetch import fetched_place, find_source, medmnist_facts
 from fopro_lab.data.readers import (
@@ -56,8 +56,8 @@ class ArrayReader:
         """Return a reader of these rows alone."""
         return replace(self, rows=self.rows[rows])
 
-    def with_rules(self, *, decoder: Decoder, interpolation: Interpolation) -> "ArrayReader":
-        """Return a reader that resizes so; arrays need no decoder."""
+    def with_interpolation(self, interpolation: Interpolation) -> "ArrayReader":
+        """Return a reader that resizes so."""
         return replace(self, interpolation=interpolation)
 
 

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from fopro_lab.config import Decoder, Interpolation
+from fopro_lab.config import Interpolation
 from fopro_lab.data.dataset import Dataset, take_rows
-from fopro_lab.data.decoding import Reader, decoder_version, with_rules
+from fopro_lab.data.decoding import Reader, decoder_version, with_interpolation
 from fopro_lab.errors import InputError, ShapeError, WorkError
 from fopro_lab.io import UNWRITABLE, atomic_path, write_json
 from fopro_lab.io import progress as show_progress
@@ -644,7 +644,6 @@ def pack(
     dataset: Dataset,
     size: int,
     *,
-    decoder: Decoder = "exact",
     interpolation: Interpolation = "bilinear",
     cache: Path | str | None = None,
     jobs: int = 0,
@@ -662,7 +661,6 @@ def pack(
     Args:
         dataset: The images.
         size: Side of the square images, pixels, 8 to 2048.
-        decoder: ``exact`` as PIL, or ``draft``: JPEGs shrunk while decoding, see `read_image`.
         interpolation: Of the resize: box, bilinear, bicubic or lanczos, antialiased.
         cache: Folder of packs; default ``$FOPRO_CACHE``, else ``~/.cache/fopro_lab``.
         jobs: Processes; 0 is one a core, or this one alone if that takes less than 6 s.
@@ -686,12 +684,10 @@ def pack(
         raise InputError(f"size: expected 8 to 2048 pixels, got {size}")
     if jobs < 0:
         raise InputError(f"jobs: expected 0 for one a core or a positive number, got {jobs}")
-    decoder_version(decoder, interpolation)  # refuses unknown names
-    reader = with_rules(dataset.reader, decoder=decoder, interpolation=interpolation)
+    decoder_version(interpolation)  # refuses unknown names
+    reader = with_interpolation(dataset.reader, interpolation)
     dataset = replace(dataset, reader=reader)
-    version = decoder_version(
-        getattr(reader, "decoder", "exact"), getattr(reader, "interpolation", interpolation)
-    )
+    version = decoder_version(getattr(reader, "interpolation", interpolation))
     safe_name = re.sub(r"[^\w.-]", "_", dataset.name)[:80]
     target = cache_folder(cache) / f"{safe_name}-{size}-{_key(dataset, size, version)}.npy"
     found = _open(target, verify=verify)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from fopro_lab.config import Decoder, Interpolation
+from fopro_lab.config import Interpolation
 from fopro_lab.data.decoding import resize_square
 from fopro_lab.data.sampling import share_out
 
@@ -378,8 +378,8 @@ class PhantomReader:
         """Return a reader of these rows alone."""
         return replace(self, images=tuple(self.images[row] for row in rows))
 
-    def with_rules(self, *, decoder: Decoder, interpolation: Interpolation) -> "PhantomReader":
-        """Return a reader that resizes so; drawn images need no decoder."""
+    def with_interpolation(self, interpolation: Interpolation) -> "PhantomReader":
+        """Return a reader that resizes so."""
         return replace(self, interpolation=interpolation)
 
 

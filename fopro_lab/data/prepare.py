@@ -123,7 +123,7 @@ def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False
     """Open and pack the data set that a config names.
 
     Args:
-        config: Data set, size, decoder, interpolation, and what becomes of unreadable images.
+        config: Data set, size, interpolation, and what becomes of unreadable images.
         progress: Say how far the packing is.
         verify: Compare a pack that is there with its checksums.
 
@@ -142,7 +142,6 @@ def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False
     return pack(
         open_from(config),
         config.image_size,
-        decoder=config.decoder,
         interpolation=config.interpolation,
         progress=progress,
         leave_out=config.unusable == "leave-out",

@@ -73,16 +73,6 @@ def test_fused_warps_smooth_where_exact_ones_do_not(tmp_path):
     assert fused < -0.2 and exact > fused + 0.2
 
 
-def test_drafts_are_audited_for_files_alone(tmp_path):
-    for ending, changed in (("jpg", True), ("png", False)):
-        packed = write_waves(tmp_path / ending, (60, 3), (60, 12), side=192, ending=ending)
-        table = audit(packed)
-        assert set(table.loc["decode", "reference"]) == {"exact decode"}
-        assert (table.loc["decode", "log_ratio"].abs().max() > 1e-3) == changed
-    phantom = pack(open_dataset("phantom", images=24), 32, progress=False)
-    assert "decode" not in audit(phantom).index.get_level_values("stage")
-
-
 def test_rows_tell_numbers_intervals_and_empty_rings(tmp_path):
     packed = write_waves(tmp_path, (60, 3), copies=9)
     table = audit_pipeline(packed, np.arange(9), edges=[0, 0.2, 0.75], images=9)

@@ -7,7 +7,6 @@ from PIL import Image
 from fopro_lab.checks import audit_pipeline
 from fopro_lab.checks.pipeline import (
     BAD_EXAMPLE,
-    decode_steps,
     full_image,
     resize_steps,
     resized_side,
@@ -38,16 +37,6 @@ def test_bad_example_takes_the_nearest_pixels_alone():
     """At a third of the size a point falls on a pixel's centre: every third pixel is kept."""
     full = texture(2, side=96)
     np.testing.assert_array_equal(resize_steps(full, 32)[BAD_EXAMPLE], full[1::3, 1::3])
-
-
-def test_decode_steps_pair_exact_and_draft(dataset):
-    for row, same in ((0, False), (1, True)):  # a PNG has no draft
-        exact = resize_steps(full_image(dataset, row), 24)
-        made = decode_steps(dataset, row, 24, exact=exact)
-        assert list(made) == [f"draft, then {n}" for n in ("box", "bilinear", "bicubic", "lanczos")]
-        for before, after in made.values():
-            assert before.shape == after.shape == (24, 24, 3)
-            assert np.array_equal(before, after) == same
 
 
 def test_full_image_obeys_the_camera_and_generated_ones_are_drawn(tmp_path):
@@ -81,7 +70,6 @@ def test_full_image_of_an_array_is_the_array(arrays):
     assert resized_side(packed, 0) == 10  # three eighths of 28
     audit = audit_pipeline(packed, np.arange(24), edges=[0, 0.25, 0.5], images=4)
     assert audit.groupby("stage")["size"].first()["resize"] == 10
-    assert "decode" not in set(audit["stage"])
 
 
 def test_a_reader_that_knows_no_own_size_is_told_what_it_lacks(arrays):

@@ -181,8 +181,16 @@ def test_medmnist_numbers_the_classes_of_a_set_it_does_not_know(tmp_path):
             r"val_images: expected uint8 \(N, H, W\)",
         ),
         ("val_images", np.zeros((7, 28, 28, 2), np.uint8), r"val_images: expected .* 28, 28, 2\)"),
-        ("test_labels", np.zeros((6, 1), np.uint8), r"test_labels: expected 7 integers, one an image"),
-        ("test_labels", np.zeros((7, 14), np.uint8), r"test_labels: expected 7 integers, one an image"),
+        (
+            "test_labels",
+            np.zeros((6, 1), np.uint8),
+            r"test_labels: expected 7 integers, one an image",
+        ),
+        (
+            "test_labels",
+            np.zeros((7, 14), np.uint8),
+            r"test_labels: expected 7 integers, one an image",
+        ),
         ("train_labels", np.full((8, 1), 7, np.uint8), r"labels: expected 0 to 6, got 0 to 7"),
         ("train_labels", np.array([{}] * 8), r"train_labels.npy: no array that can be read"),
     ],

@@ -46,16 +46,6 @@ def test_pack_resizes_by_the_rule_asked_for(tmp_path, rules):
         np.testing.assert_array_equal(packed.dataset.read(row, 16), expected)
 
 
-def test_pack_of_generated_images_knows_no_decoder(tmp_path):
-    dataset = open_dataset("phantom", images=24)
-    exact, draft, box = (
-        pack(dataset, 16, cache=tmp_path, **rules)
-        for rules in ({}, {"decoder": "draft"}, {"interpolation": "box"})
-    )
-    assert exact.path == draft.path != box.path
-    assert (exact.images != box.images).any()
-
-
 def test_pack_is_in_memory_if_small_else_mapped_and_read_only(tmp_path, monkeypatch):
     dataset = open_dataset("phantom", images=24)
     held = pack(dataset, 16, cache=tmp_path).images
@@ -92,7 +82,7 @@ def test_pack_decodes_once(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.images, again.images)
 
 
-def test_pack_is_another_for_another_size_file_or_decoder(tmp_path, monkeypatch):
+def test_pack_is_another_for_another_size_file_or_filter(tmp_path, monkeypatch):
     root = write_images(tmp_path / "skin")
     cache = tmp_path / "cache"
 
@@ -105,13 +95,11 @@ def test_pack_is_another_for_another_size_file_or_decoder(tmp_path, monkeypatch)
     os.utime(root / "class0" / "0.png", ns=(1, 1))  # same length, changed in place
     pack(open_dataset(root), 16, cache=cache)
     assert count() == 3
-    pack(open_dataset(root), 16, cache=cache, decoder="draft")
-    assert count() == 4
     pack(open_dataset(root), 16, cache=cache, interpolation="box")
-    assert count() == 5
+    assert count() == 4
     monkeypatch.setattr(packing_module, "decoder_version", lambda *rules: "another")
     pack(open_dataset(root), 16, cache=cache)
-    assert count() == 6
+    assert count() == 5
 
 
 def test_pack_takes_an_own_reader(tmp_path):
@@ -230,7 +218,6 @@ def test_cache_folder_is_given_or_set_or_usual(monkeypatch):
     [
         ({"size": 4}, r"^size: expected 8 to 2048 pixels, got 4$"),
         ({"size": 16, "jobs": -1}, r"^jobs: expected 0 for one a core or a positive number"),
-        ({"size": 16, "decoder": "fast"}, r"^decoder: expected one of 'exact', 'draft', got"),
         ({"size": 16, "interpolation": "area"}, r"^interpolation: expected one of 'box', "),
     ],
 )

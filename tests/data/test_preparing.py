@@ -30,11 +30,11 @@ def test_pack_from_passes_every_knob(skin):
     knobs = {"dataset": str(skin), "image_size": 16, "interpolation": "lanczos"}
     with pytest.raises(InputError, match=r"2 of 24 images cannot be read: .*unusable=leave-out$"):
         pack_from(DataConfig(**knobs), progress=False)
-    packed = pack_from(DataConfig(**knobs, unusable="leave-out", decoder="draft"), progress=False)
+    packed = pack_from(DataConfig(**knobs, unusable="leave-out"), progress=False)
     np.testing.assert_array_equal(packed.images[0], expected)
     assert list(packed.left_out) == ["class0/3.png", "class1/5.png"]
     note = json.loads(packed.path.with_suffix(".json").read_text())
-    assert note["decoder"].startswith("rgb8-2 draft lanczos pillow")
+    assert note["decoder"].startswith("rgb8-2 exact lanczos pillow")
 
 
 def test_prepare_splits_what_was_packed(skin):
