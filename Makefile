@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Without bytecode every process would compile torch and pandas anew, ten seconds each.
+# Without bytecode every process would compile torch and pandas again, ten seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
 $(VENV)/.ready: requirements.lock pyproject.toml
@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help setup report gallery test bench size lab format lint lock clean
+.PHONY: help setup report test bench size options lab format lint lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,6 @@ setup: $(VENV)/.ready ## make .venv with pinned dependencies
 report: setup ## run the demo plan and print the path of its page
 	@$(BIN)/fopro report reports/plans/demo.yaml --out reports/demo
 
-gallery: setup ## train on HAM10000 and make the README's images of it anew
-	@$(BIN)/fopro report reports/plans/ham10000.yaml --set 'seed=[0,1,2]' --set 'gains=[0.0,2.0]'
-	@$(BIN)/fopro gallery reports/ham10000
-
 test: setup ## run the whole suite
 	@$(BIN)/python -m pytest -q
 
@@ -41,6 +37,9 @@ bench: setup ## speed as ratios to plain alternatives, side by side
 
 size: ## count files and lines
 	@for d in fopro_lab tests benchmarks tools; do printf '%-11s %4s files %6s lines\n' $$d $$(git ls-files "$$d/*.py" | wc -l) $$(git ls-files -z "$$d/*.py" | xargs -0 cat | wc -l); done
+
+options: setup ## write the tables of all options to docs/options.md
+	@$(BIN)/python -m fopro_lab.config > docs/options.md
 
 lab: setup ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks

@@ -40,10 +40,10 @@ Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the r
 
 def read_config(kind: "type[ConfigType]", settings: list[str], file: str) -> "ConfigType":
     """Build a config from a file and ``--set``, the latter on top, entry by entry."""
-    from fopro_lab.config import merged, parse_settings, read_yaml
+    from fopro_lab.config import merge_options, parse_settings, read_yaml
 
     return kind.from_mapping(
-        merged(read_yaml(file) if file else {}, parse_settings(settings), kind=kind)
+        merge_options(read_yaml(file) if file else {}, parse_settings(settings), kind=kind)
     )
 
 
@@ -360,7 +360,7 @@ def _tell_plan(plan: str, folder: Path, settings: list[str], files: list[str], j
         raise WorkError(f"not ready: {count} missing or wrong, see above; nothing was executed")
 
 
-teachers_app = typer.Typer(help="Frozen teachers: list, check, pre-train the built-in.", **KINDS)
+teachers_app = typer.Typer(help="Frozen teachers: list and check.", **KINDS)
 
 
 @teachers_app.command("list")
@@ -382,23 +382,6 @@ def teachers_check(settings: Settings = [], file: FromFile = "", as_json: AsJson
     show(load_from(read_config(TeacherConfig, settings, file)).card, as_json=as_json)
 
 
-@teachers_app.command("pretrain")
-def teachers_pretrain(
-    out: Out = "builtin-teacher",
-    settings: Settings = [],
-    file: FromFile = "",
-    probe: Annotated[
-        str, typer.Option(metavar="PATH", help="Data set on which to measure the features.")
-    ] = "",
-) -> None:
-    """Pre-train the built-in teacher on natural images; goes on where it was stopped."""
-    from fopro_lab.config import PretrainConfig
-    from tools.builtin import make_builtin
-
-    card = make_builtin(read_config(PretrainConfig, settings, file), out=Path(out), probe=probe)
-    print(json.dumps(card, indent=2))
-
-
 def train(
     out: Out = "",
     settings: Settings = [],
@@ -409,7 +392,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one student: method=ce, bsm, ekd, fopro or random."""
-    from fopro_lab.config import TrainConfig, explained
+    from fopro_lab.config import TrainConfig, explain
 
     try:
         config = read_config(TrainConfig, settings, file)
@@ -417,7 +400,7 @@ def train(
         error.told = os.environ.get("LOCAL_RANK", "0") != "0"
         raise
     if print_config:
-        print(explained(config))
+        print(explain(config))
         return
     from fopro_lab.training import distill, is_first, run_name
 

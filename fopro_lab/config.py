@@ -1,4 +1,7 @@
-"""Knobs as text: YAML files, ``--set`` words, and the config told back."""
+"""Options: every one written once, with its default, its range and its meaning.
+
+``python -m fopro_lab.config`` prints the tables of docs/options.md.
+"""
 
 import re
 import sys
@@ -16,43 +19,29 @@ ConfigType = TypeVar("ConfigType", bound="Config")
 
 # Option names of version 0.1 that changed, and what they are called now.
 RENAMED = {
-    "pictures": "images",
-    "probe_pictures": "probe_images",
-    "band_pictures": "band_images",
-    "heat_pictures": "heat_images",
-    "audit_pictures": "audit_images",
-    "explore_steps": "prompt_steps",
+    **{f"{p}pictures": f"{p}images" for p in ("", "probe_", "band_", "heat_", "audit_")},
+    **{f"explore_{p}": f"prompt_{p}" for p in ("steps", "every", "check_every", "patience")},
+    **{f"rate_{p}": f"lr_{p}" for p in ("warmup", "floor", "milestones", "factor")},
     "explore_rate": "prompt_learning_rate",
-    "explore_every": "prompt_every",
-    "explore_check_every": "prompt_check_every",
     "explore_check_pictures": "prompt_check_images",
-    "explore_patience": "prompt_patience",
-    "rate_warmup": "lr_warmup",
-    "rate_floor": "lr_floor",
-    "rate_milestones": "lr_milestones",
-    "rate_factor": "lr_factor",
     "pins_dir": "presets_dir",
 }
 # Values of version 0.1 that changed, by today's name of their option.
 RENAMED_VALUES = {"random_gains": {"per-picture": "per-image"}}
-# Options of version 0.1 that are gone, and the one value that still means what happens now.
-REMOVED: dict[str, Any] = {
-    "decoder": "exact",
-    "checkpoint_epochs": 1,
-    "checkpoint_minutes": 10.0,
-    "max_skipped": 5,
-}
+# Options of version 0.1 that are gone, and the one value that still describes what happens.
+REMOVED: dict[str, Any] = {"decoder": "exact", "max_skipped": 5}
+REMOVED |= {"checkpoint_epochs": 1, "checkpoint_minutes": 10.0}
 
 
 def current_options(values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
-    """Translate options as version 0.1 named them.
+    """Translate the option names and values of version 0.1.
 
     Args:
-        values: Option names and values, of this version or of 0.1.
-        warn: Say on stderr, a line each, which name is old; off for manifests of old runs.
+        values: Options of this version or of 0.1.
+        warn: Name each old one on stderr, one line each; off for the manifests of old runs.
 
     Returns:
-        Names and values of this version, in the same order.
+        Options of this version, in the same order.
 
     Raises:
         InputError: If an option is given under both names.
@@ -84,12 +73,8 @@ class Config(BaseModel):
     def from_mapping(cls: type[ConfigType], values: Mapping[str, Any]) -> ConfigType:
         """Build the config and turn the first problem into one clear line.
 
-        Args:
-            values: Option names and values. Names of version 0.1 are taken, too, with a line on
-                stderr; an option that is gone is taken at its old default.
-
-        Returns:
-            The validated config.
+        Names of version 0.1 are accepted with a line on stderr; an option that is gone is
+        accepted at its old default.
 
         Raises:
             InputError: For an unknown name (with the nearest known one) or a value out of range.
@@ -102,17 +87,16 @@ class Config(BaseModel):
         """
         values = current_options(values)
         for name in [name for name in values if name not in cls.model_fields]:
-            if name in REMOVED and values[name] == REMOVED[name]:
-                values.pop(name)
-            elif name in REMOVED:
-                raise InputError(
-                    f"{name}: no longer an option, always {REMOVED[name]!r}; got "
-                    f"{values[name]!r}; leave it out"
-                )
-            else:
+            if name not in REMOVED:
                 near = get_close_matches(str(name), cls.model_fields, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else "see `fopro train --print-config`"
                 raise InputError(f"{name}: not a name of {cls.__name__}; {hint}")
+            value = values.pop(name)
+            if value != REMOVED[name]:
+                raise InputError(
+                    f"{name}: no longer an option, always {REMOVED[name]!r}; got {value!r}; "
+                    "leave it out"
+                )
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -133,8 +117,7 @@ class Config(BaseModel):
 
         Returns:
             The validated config; fields that the notebook does not declare keep their default. A
-            declared parameter that is left at its default counts as not given, so that a recipe
-            fills it.
+            declared parameter at its default counts as not given, so that a recipe can fill it.
 
         Raises:
             InputError: As of `from_mapping`; or if ``options`` repeats a declared parameter that
@@ -142,69 +125,75 @@ class Config(BaseModel):
 
         Example:
             >>> from fopro_lab.config import TrainConfig
-            >>> epochs, unrelated, options = 3, "x", {"seed": 1}
-            >>> config = TrainConfig.from_parameters(
-            ...     {"epochs": epochs, "unrelated": unrelated, "options": options})
+            >>> namespace = {"epochs": 3, "unrelated": "x", "options": {"seed": 1}}
+            >>> config = TrainConfig.from_parameters(namespace)
             >>> config.epochs, config.seed
             (3, 1)
         """
         options = namespace.get("options", {})
         if not isinstance(options, Mapping):
             raise InputError(f"options: expected names and values, got {options!r}")
+        fields = cls.model_fields
+        # Old names, too: the parameter of a notebook of version 0.1 must not be ignored.
+        declared = current_options(
+            {
+                name: value
+                for name, value in namespace.items()
+                if (new := RENAMED.get(name, name)) in fields and value != fields[new].default
+            }
+        )
         options = current_options(options)
-        declared = {
-            name: namespace[name]
-            for name, field in cls.model_fields.items()
-            if name in namespace and namespace[name] != field.default
-        }
         for name in declared:
             if name in options:
                 raise InputError(f"{name}: given twice, as a parameter and in options; give one")
         return cls.from_mapping({**declared, **options})
 
 
-SplitRule = Literal["auto", "draw", "folds", "long-tail", "isic2019-lt", "hyperkvasir"]
+def option(default: Any, meaning: str, **limits: Any) -> Any:
+    """Declare one option: its default, its meaning with the unit, and its range."""
+    return Field(default, description=meaning, **limits)
+
+
 Interpolation = Literal["box", "bilinear", "bicubic", "lanczos"]
+SplitRule = Literal["auto", "draw", "folds", "long-tail", "isic2019-lt", "hyperkvasir"]
+PromptForm = Literal["generator", "shared", "ring", "radial", "image"]
+Objective = Literal["statistics", "confidence", "task", "disagreement", "identity"]
+Method = Literal["ce", "bsm", "ekd", "fopro", "random"]
+Sampler = Literal["instance", "class-balanced", "square-root", "progressive"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["32-true", "bf16-mixed"]
+Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_length=1)]
+Cutoffs = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.7)], ...], Field(min_length=1)]
+Folders = Annotated[tuple[str, ...], Field(min_length=1)]
+GroupRule = Literal["auto", "rank", "count"]
 
 
 class DataConfig(Config):
     """Which images, how they are split, and at what size they are read."""
 
-    dataset: str = Field("phantom", min_length=1, description="a dataset's name, or a path")
-    image_column: str = Field("", description="CSV: column of file names; empty finds it by name")
-    class_column: str = Field("", description="CSV: column of classes; empty finds it by name")
-    group_column: str = Field("", description="CSV: lesion or patient; images of one stay together")
-    source_column: str = Field("", description="CSV: scanner or hospital")
-    split_column: str = Field(
-        "", description="CSV: given split, train, val or test; empty draws one"
-    )
-    images: int = Field(0, ge=0, description="at most this many, stratified by class; 0 is all")
-    unusable: Literal["stop", "leave-out"] = Field(
-        "stop", description="images that cannot be read, or that a published split lacks here"
-    )
-    image_size: int = Field(64, ge=16, le=1024, description="side of the square image, pixels")
-    interpolation: Interpolation = Field("bilinear", description="of the resize, antialiased")
-    split_rule: SplitRule = Field(
-        "auto", description="auto: the benchmark's own, else draw; draw, folds, long-tail, ..."
-    )
-    split_files: str = Field(
-        "", description="folder or file of a published split; empty is the fetched one"
-    )
-    folds: int = Field(5, ge=2, le=20, description="rules 'folds' and 'hyperkvasir': how many")
-    fold: int = Field(1, ge=1, le=20, description="which fold is tested, counted from 1")
-    tail_ratio: float = Field(
-        0.01, gt=0, le=1, description="rules 'long-tail', 'isic2019-lt': smallest to largest class"
-    )
-    val_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of each class")
-    test_fraction: float = Field(0.25, gt=0, lt=0.6, description="share of each class")
-    val_per_class: int = Field(0, ge=0, description="balanced validation: images a class; 0 off")
-    test_per_class: int = Field(0, ge=0, description="balanced test: images a class; 0 is off")
-    split_seed: int = Field(0, ge=0, description="seed of the split and of the subsample")
-    group_rule: Literal["auto", "rank", "count"] = Field(
-        "auto", description="head, medium, tail: as published, else thirds by rank; or by count"
-    )
-    head_above: int = Field(700, ge=1, description="rule 'count': more training images is head")
-    tail_below: int = Field(70, ge=1, description="rule 'count': fewer training images is tail")
+    dataset: str = option("phantom", "a dataset's name, or a path", min_length=1)
+    image_column: str = option("", "CSV: column of file names; empty finds it by name")
+    class_column: str = option("", "CSV: column of classes; empty finds it by name")
+    group_column: str = option("", "CSV: lesion or patient; images of one stay together")
+    source_column: str = option("", "CSV: scanner or hospital")
+    split_column: str = option("", "CSV: given split: train, val or test; empty draws one")
+    images: int = option(0, "at most this many, stratified by class; 0 is all", ge=0)
+    unusable: Literal["stop", "leave-out"] = option("stop", "images that are missing or unreadable")
+    image_size: int = option(64, "side of the square image, pixels", ge=16, le=1024)
+    interpolation: Interpolation = option("bilinear", "of the resize, antialiased")
+    split_rule: SplitRule = option("auto", "auto: the benchmark's own, else draw")
+    split_files: str = option("", "folder or file of a published split; empty is the fetched one")
+    folds: int = option(5, "rules folds and hyperkvasir: number of folds", ge=2, le=20)
+    fold: int = option(1, "which fold is tested, counted from 1", ge=1, le=20)
+    tail_ratio: float = option(0.01, "long-tail rules: smallest to largest class", gt=0, le=1)
+    val_fraction: float = option(0.15, "validation share of each class", gt=0, lt=0.5)
+    test_fraction: float = option(0.25, "test share of each class", gt=0, lt=0.6)
+    val_per_class: int = option(0, "balanced validation: images per class; 0 is off", ge=0)
+    test_per_class: int = option(0, "balanced test: images per class; 0 is off", ge=0)
+    split_seed: int = option(0, "seed of the split and of the subsample", ge=0)
+    group_rule: GroupRule = option("auto", "head, medium, tail: as published, else thirds by rank")
+    head_above: int = option(700, "rule count: more training images is head", ge=1)
+    tail_below: int = option(70, "rule count: fewer training images is tail", ge=1)
 
     @property
     def rule(self) -> str:
@@ -220,54 +209,83 @@ class DataConfig(Config):
         return self.dataset if self.dataset in ("isic2019-lt", "hyperkvasir") else "draw"
 
 
-PromptForm = Literal["generator", "shared", "ring", "radial", "image"]
-Objective = Literal["statistics", "confidence", "task", "disagreement", "identity"]
+class TeacherConfig(Config):
+    """Which frozen teacher, and where it computes."""
+
+    teacher: str = option("builtin", "builtin, timm:NAME, torchvision:NAME, ...", min_length=1)
+    weights: str = option("", "file of the teacher's weights, safetensors or pickle")
+    teacher_size: int = option(0, "side of its images, pixels; 0 is its own rule", ge=0, le=1024)
+    teacher_mean: tuple[float, ...] = option((), "normalisation; empty is the weights' own")
+    teacher_std: tuple[float, ...] = option((), "normalisation; empty is the weights' own")
+    device: Device = option("auto", "where to compute; auto is the GPU if there is one")
 
 
 class PromptConfig(Config):
-    """How the Fourier prompt is built and driven."""
+    """How the Fourier prompt is built and trained."""
 
-    prompt_form: PromptForm = Field(
-        "generator", description="noise to map; shared map; ring; radial waves; of the image"
+    prompt_form: PromptForm = option(
+        "generator", "generator: maps of noise; image: by its spectrum"
     )
-    prompt_rows: int = Field(16, ge=2, le=256, description="rows of a coarse map")
-    prompt_rings: int = Field(8, ge=1, le=64, description="rings of the forms 'ring' and 'image'")
-    prompt_waves: int = Field(6, ge=1, le=64, description="waves of 'radial' and 'image'")
-    prompt_noise: int = Field(16, ge=1, le=512, description="width of the generator's noise")
-    max_log_gain: float = Field(0.7, gt=0, le=3, description="bound s of |log gain|, natural log")
-    max_drift: float = Field(
-        0.0, ge=0, le=2, description="bound of the teacher's drift, mean 1 - cos; 0 is none"
+    prompt_rows: int = option(16, "rows of a coarse map", ge=2, le=256)
+    prompt_rings: int = option(8, "rings of the forms ring and image", ge=1, le=64)
+    prompt_waves: int = option(6, "waves of the forms radial and image", ge=1, le=64)
+    prompt_noise: int = option(16, "width of the generator's noise", ge=1, le=512)
+    max_log_gain: float = option(0.7, "bound of the gain's natural logarithm", gt=0, le=3)
+    max_drift: float = option(0.0, "bound of the drift, mean 1 - cos; 0 is none", ge=0, le=2)
+    objectives: dict[Objective, float] = option(
+        {"statistics": 1.0, "task": 1.0, "identity": 0.1}, "weight of each objective"
     )
-    objectives: dict[Objective, float] = Field(
-        {"statistics": 1.0, "task": 1.0, "identity": 0.1}, description="weight of each objective"
-    )
-    natural: str = Field(
-        "", description="teachers without batch norm: natural images; empty generates some"
-    )
-    prompt_steps: int = Field(20, ge=1, description="prompt steps in one exploration")
-    prompt_learning_rate: float = Field(
-        0.01, gt=0, le=1, description="Adam's learning rate of the prompt"
-    )
-    prompt_check_every: int = Field(
-        10, ge=0, description="prompt steps between two checks on held-out images; 0 is never"
-    )
-    prompt_check_images: int = Field(
-        128, ge=1, description="validation images of a check, as balanced as they go"
-    )
-    prompt_patience: int = Field(
-        0, ge=0, description="checks without a better one that end an exploration; 0 is never"
-    )
+    natural: str = option("", "no batch norm: natural images; empty generates some")
+    prompt_steps: int = option(20, "steps of one prompt training", ge=1)
+    prompt_learning_rate: float = option(0.01, "Adam's learning rate of the prompt", gt=0, le=1)
+    prompt_check_every: int = option(10, "steps between checks on held-out images; 0: none", ge=0)
+    prompt_check_images: int = option(128, "validation images of a check, about balanced", ge=1)
+    prompt_patience: int = option(0, "checks without a better one that end it; 0 is never", ge=0)
 
     @model_validator(mode="after")
-    def _weights_are_positive(self) -> "PromptConfig":
+    def _check_objectives(self) -> "PromptConfig":
         if not self.objectives or any(weight < 0 for weight in self.objectives.values()):
             raise ValueError(f"objectives with weights of 0 or more, got {self.objectives}")
         return self
 
 
+class StepConfig(Config):
+    """How the student's weights are updated."""
+
+    optimiser: Literal["adam", "adamw", "sgd"] = option("adam", "optimiser of the student")
+    learning_rate: float = option(3e-4, "learning rate, at its highest", gt=0, le=10)
+    weight_decay: float = option(0.0, "L2 penalty of adam and sgd, decoupled decay of adamw", ge=0)
+    momentum: float = option(0.9, "of sgd", ge=0, lt=1)
+    schedule: Literal["constant", "cosine", "multi-step"] = option(
+        "constant", "learning rate after the warm-up, updated every step"
+    )
+    lr_warmup: float = option(0.0, "epochs, or part of one, of linear warm-up", ge=0)
+    lr_floor: float = option(0.0, "cosine: last value, as a share of learning_rate", ge=0, le=1)
+    lr_milestones: tuple[Annotated[int, Field(ge=1)], ...] = option(
+        (), "multi-step: epochs after which the learning rate falls"
+    )
+    lr_factor: float = option(0.1, "multi-step: factor of each fall", gt=0, le=1)
+    clip_norm: float = option(5.0, "bound of the gradient's norm", gt=0)
+    accumulate: int = option(1, "batches whose gradients make one step", ge=1)
+    sync_batch_norm: bool = option(False, "batch norms see the batch of all processes")
+    ema_decay: float = option(0.0, "evaluated moving average of weights; 0 is off", ge=0, lt=1)
+    label_smoothing: float = option(0.0, "share of a label spread over all classes", ge=0, lt=1)
+    patience: int = option(0, "epochs without a better validation that end it; 0 is never", ge=0)
+
+    @model_validator(mode="after")
+    def _check_milestones(self) -> "StepConfig":
+        given = self.lr_milestones
+        if list(given) != sorted(set(given)) or bool(given) != (self.schedule == "multi-step"):
+            raise ValueError(
+                "rising lr_milestones with schedule multi-step, and none without, got "
+                f"{list(given)} with {self.schedule}"
+            )
+        return self
+
+
+# The release's own commands. They train 100 epochs or 500, by data set, so the number of epochs
+# stays a choice; its student may start from ImageNet's weights.
 RECIPES: dict[str, dict[str, Any]] = {
-    # The release's own commands. They train 100 epochs or 500, by data set, so
-    # the number of epochs stays a choice; its student may start from ImageNet's weights.
     "published": {
         "student": "resnet18",
         "image_size": 224,
@@ -291,278 +309,124 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-class StepConfig(Config):
-    """How a student's weights are moved."""
-
-    optimiser: Literal["adam", "adamw", "sgd"] = Field("adam", description="adam, adamw or sgd")
-    learning_rate: float = Field(3e-4, gt=0, le=10, description="learning rate, at its highest")
-    weight_decay: float = Field(
-        0.0, ge=0, description="L2 penalty of adam and sgd, decoupled decay of adamw"
-    )
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    schedule: Literal["constant", "cosine", "multi-step"] = Field(
-        "constant", description="learning rate after the warm-up, changed every step"
-    )
-    lr_warmup: float = Field(
-        0.0, ge=0, description="first epochs, or a part of one, in which the rate rises linearly"
-    )
-    lr_floor: float = Field(
-        0.0, ge=0, le=1, description="cosine: where it ends, as a share of learning_rate"
-    )
-    lr_milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (), description="multi-step: epochs after which the rate falls"
-    )
-    lr_factor: float = Field(0.1, gt=0, le=1, description="multi-step: factor of each fall")
-    clip_norm: float = Field(5.0, gt=0, description="bound of the gradient's norm")
-    accumulate: int = Field(
-        1, ge=1, description="batches whose gradients make one step; batch norms see each alone"
-    )
-    sync_batch_norm: bool = Field(
-        False, description="batch norms see the batch of all processes, not their own share of it"
-    )
-    ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="moving average of the weights, which is then judged; 0 is off"
-    )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="share of every label that is spread evenly over the classes"
-    )
-    patience: int = Field(
-        0, ge=0, description="epochs without a better validation that end the run; 0 is never"
-    )
-
-    @model_validator(mode="after")
-    def _milestones_rise(self) -> "StepConfig":
-        given = self.lr_milestones
-        if list(given) != sorted(set(given)) or bool(given) != (self.schedule == "multi-step"):
-            raise ValueError(
-                "rising lr_milestones with schedule multi-step, and none without, got "
-                f"{list(given)} with {self.schedule}"
-            )
-        return self
-
-
-Device = Literal["auto", "cpu", "cuda"]
-
-
-class TeacherConfig(Config):
-    """Which frozen network is asked."""
-
-    teacher: str = Field(
-        "builtin", min_length=1, description="builtin, timm:NAME, torchvision:NAME"
-    )
-    weights: str = Field("", description="file with the teacher's weights, safetensors or pickle")
-    teacher_size: int = Field(
-        0, ge=0, le=1024, description="side of the image the teacher sees, pixels; 0 is its rule"
-    )
-    teacher_mean: tuple[float, ...] = Field(
-        (), description="normalisation; empty is the weights' own"
-    )
-    teacher_std: tuple[float, ...] = Field(
-        (), description="normalisation; empty is the weights' own"
-    )
-    device: Device = Field("auto", description="where to compute; auto is the GPU if there is one")
-
-
-class ProbeConfig(TeacherConfig, DataConfig):
-    """One teacher card: what a teacher does with each frequency of some images."""
-
-    rings: int = Field(8, ge=1, le=64, description="rings up to 0.5 cycles per pixel")
-    gains: tuple[Annotated[float, Field(ge=0, le=4)], ...] = Field(
-        (0.0, 0.5, 2.0, 4.0), min_length=1, description="ring response: factors of the amplitudes"
-    )
-    per_channel: bool = Field(False, description="ring response also of red, green, blue alone")
-    probe_images: int = Field(256, ge=1, description="images for the ring response")
-    band_gains: tuple[Annotated[float, Field(ge=0, le=4)], ...] = Field(
-        (0.0, 2.0), min_length=1, description="class bands: factors of the amplitudes"
-    )
-    band_images: int = Field(
-        0, ge=0, description="test images of each class that are changed, at most; 0 is all"
-    )
-    cutoffs: tuple[Annotated[float, Field(gt=0, lt=0.7)], ...] = Field(
-        (0.0625, 0.125, 0.1875, 0.25, 0.375),
-        min_length=1,
-        description="low-pass and high-pass ladder, cycles per pixel",
-    )
-    heat_map: Literal["off", "rings", "blocks", "full"] = Field(
-        "blocks", description="Fourier basis heat map; full takes a pass a frequency and sign"
-    )
-    heat_images: int = Field(32, ge=1, description="test images of the heat map, about")
-    heat_block: int = Field(7, ge=1, le=101, description="side of a block, bins, odd")
-    student_run: str = Field("", description="run folder of a trained student, asked as the probe")
-    resamples: int = Field(1000, ge=20, description="bootstrap resamples of every interval")
-    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
-    probe_batch: int = Field(64, ge=2, description="images a pass")
-    seed: int = Field(0, ge=0, description="seed of drawn images and bootstraps")
-
-
-class PretrainConfig(Config):
-    """Pre-training of the built-in teacher on natural images."""
-
-    natural: str = Field("../shared/data/natural", description="folder with the two zip archives")
-    width: int = Field(32, ge=8, le=256, description="channels of the first stage")
-    image_size: int = Field(
-        32, ge=16, le=32, description="side of the training crop, up to Tiny ImageNet's 32 pixels"
-    )
-    epochs: int = Field(45, ge=1, description="passes over the images")
-    batch_size: int = Field(128, ge=2, description="images a step")
-    learning_rate: float = Field(2e-3, gt=0, description="peak of AdamW's one-cycle schedule")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled decay")
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the uniform label")
-    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
-    seed: int = Field(0, ge=0, description="seed of weights, order and crops")
-
-
-Method = Literal["ce", "bsm", "ekd", "fopro", "random"]
-Sampler = Literal["instance", "class-balanced", "square-root", "progressive"]
-
-
 class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
-    """One training run: baseline, EKD, FoPro-KD or the control with random gains."""
+    """One training run (notebooks 03 and 04): a baseline, EKD, FoPro-KD or random gains."""
 
-    recipe: Literal["", "published"] = Field(
-        "", description="published: the release's values for all knobs that are not given"
+    recipe: Literal["", "published"] = option("", "published: the release's values, if not given")
+    method: Method = option("fopro", "bsm is balanced softmax alone, random moves the gains")
+    student: Literal["small", "resnet18"] = option("small", "the network that is trained")
+    student_weights: str = option("", "safetensors to start from; empty is random")
+    student_size: int = option(0, "side of its images, pixels; 0 is image_size", ge=0, le=1024)
+    epochs: int = option(10, "passes over the training set", ge=1)
+    batch_size: int = option(32, "images per batch", ge=2)
+    distill_weight: float = option(3.0, "lambda of the EKD loss", ge=0)
+    augment: Literal["none", "flips", "published"] = option("published", "augmentation")
+    augment_mode: Literal["fused", "exact"] = option("fused", "exact: each published operation")
+    sampler: Sampler = option("instance", "how often each class is drawn")
+    mixup_alpha: float = option(0.0, "Balanced-MixUp: shape of its Beta; 0 is off", ge=0, le=10)
+    prompted_fraction: float = option(0.75, "share of prompted batches", ge=0, le=1)
+    prompted_decay: float = option(0.0, "part of that share lost by the last epoch", ge=0, le=1)
+    warmup_epochs: int = option(0, "first epochs without a prompt", ge=0)
+    prompt_every: int = option(2, "epochs between prompt trainings; 0 is one, at first", ge=0)
+    prompt_file: str = option("", "a saved prompt, used unchanged; empty trains one")
+    random_gains: Literal["fixed", "per-image"] = option(
+        "fixed", "method random: one arrangement of the gains per run, or one per image"
     )
-    method: Method = Field("fopro", description="ce, bsm (balanced softmax), ekd, fopro or random")
-    student: Literal["small", "resnet18"] = Field(
-        "small", description="the network that is trained"
-    )
-    student_weights: str = Field("", description="safetensors to start from; empty is random")
-    student_size: int = Field(
-        0,
-        ge=0,
-        le=1024,
-        description="side of the image the student sees, pixels; 0 is image_size",
-    )
-    epochs: int = Field(10, ge=1, description="passes over the training set")
-    batch_size: int = Field(32, ge=2, description="images a step")
-    distill_weight: float = Field(3.0, ge=0, description="lambda of the EKD loss")
-    augment: Literal["none", "flips", "published"] = Field("published", description="augmentation")
-    augment_mode: Literal["fused", "exact"] = Field(
-        "fused", description="one warp and one colour matrix, or each published operation"
-    )
-    sampler: Sampler = Field("instance", description="how often each class is drawn")
-    mixup_alpha: float = Field(
-        0.0, ge=0, le=10, description="Balanced-MixUp: shape of its Beta; 0 is off"
-    )
-    prompted_fraction: float = Field(
-        0.75, ge=0, le=1, description="share of batches whose teacher input is prompted"
-    )
-    prompted_decay: float = Field(
-        0.0, ge=0, le=1, description="part of that share that is lost, linearly, by the last epoch"
-    )
-    warmup_epochs: int = Field(0, ge=0, description="first epochs without prompt or exploration")
-    prompt_every: int = Field(
-        2, ge=0, description="epochs between two explorations; 0 explores once, before the first"
-    )
-    prompt_file: str = Field("", description="a saved prompt, kept as it is; empty explores one")
-    random_gains: Literal["fixed", "per-image"] = Field(
-        "fixed", description="method random: one arrangement of the gains, or one an image"
-    )
-    checkpoint_epochs: int = Field(1, ge=1, description="epochs between two checkpoints")
-    checkpoint_minutes: float = Field(
-        10.0, ge=0, description="minutes between two checkpoints within an epoch; 0 is none"
-    )
-    max_skipped: int = Field(
-        5, ge=0, description="steps of an epoch whose loss or gradient may be not finite"
-    )
-    deterministic: bool = Field(
-        False, description="only operations that repeat their bits on the same device"
-    )
-    seed: int = Field(0, ge=0, description="seed of weights, order, augmentation and prompts")
-    fold_teacher: bool = Field(
-        True, description="put the teacher's batch norms into its convolutions: faster"
-    )
-    compile_teacher: bool = Field(
-        False, description="compile the teacher: seconds at first, faster behind; kept by torch"
-    )
-    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="arithmetic")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 is all")
+    checkpoint_epochs: int = option(1, "epochs between two checkpoints", ge=1)
+    checkpoint_minutes: float = option(10.0, "minutes between two within an epoch; 0: none", ge=0)
+    max_skipped: int = option(5, "steps of an epoch that may be not finite", ge=0)
+    deterministic: bool = option(False, "only operations that repeat their bits on one device")
+    seed: int = option(0, "seed of weights, order, augmentation and prompts", ge=0)
+    fold_teacher: bool = option(True, "fold the teacher's batch norms into its convolutions")
+    compile_teacher: bool = option(False, "compile the teacher with torch.compile")
+    precision: Precision = option("32-true", "arithmetic")
+    threads: int = option(0, "CPU threads; 0 is all", ge=0)
 
     @model_validator(mode="before")
     @classmethod
-    def _recipe_fills_what_is_not_given(cls, values: Any) -> Any:
+    def _fill_from_recipe(cls, values: Any) -> Any:
         name = values.get("recipe") if isinstance(values, Mapping) else None
         # An unknown name is left for the field itself to refuse.
         return {**RECIPES[name], **values} if isinstance(name, str) and name in RECIPES else values
 
     @model_validator(mode="after")
-    def _student_sees_no_more_than_is_read(self) -> "TrainConfig":
+    def _check_together(self) -> "TrainConfig":
         if self.student_size > self.image_size:
             raise ValueError(
                 f"student_size up to image_size = {self.image_size}, got {self.student_size}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _a_prompt_has_epochs(self) -> "TrainConfig":
         if self.warmup_epochs >= self.epochs and self.method in ("fopro", "random"):
             raise ValueError(
                 f"warmup_epochs below epochs = {self.epochs}, got {self.warmup_epochs}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _the_rate_changes_within_the_run(self) -> "TrainConfig":
-        if self.lr_warmup >= self.epochs and self.lr_warmup:
+        if self.lr_warmup >= self.epochs:
             raise ValueError(f"lr_warmup below epochs = {self.epochs}, got {self.lr_warmup:g}")
-        milestones = self.lr_milestones
-        if milestones and not self.lr_warmup < milestones[0] <= milestones[-1] < self.epochs:
+        given = self.lr_milestones
+        if given and not self.lr_warmup < given[0] <= given[-1] < self.epochs:
             raise ValueError(
                 f"lr_milestones after lr_warmup = {self.lr_warmup:g} and below epochs = "
-                f"{self.epochs}, got {list(milestones)}"
+                f"{self.epochs}, got {list(given)}"
             )
         return self
+
+
+class ProbeConfig(TeacherConfig, DataConfig):
+    """One teacher card (notebook 02): what a teacher does with each frequency of some images."""
+
+    rings: int = option(8, "rings up to 0.5 cycles per pixel", ge=1, le=64)
+    gains: Gains = option((0.0, 0.5, 2.0, 4.0), "ring response: factors of amplitudes")
+    per_channel: bool = option(False, "ring response also of red, green, blue alone")
+    probe_images: int = option(256, "images for the ring response", ge=1)
+    band_gains: Gains = option((0.0, 2.0), "class bands: factors of amplitudes")
+    band_images: int = option(0, "class bands: most test images per class; 0 is all", ge=0)
+    cutoffs: Cutoffs = option((0.0625, 0.125, 0.1875, 0.25, 0.375), "ladder, cycles per pixel")
+    heat_map: Literal["off", "rings", "blocks", "full"] = option(
+        "blocks", "Fourier basis heat map; full takes two passes per frequency"
+    )
+    heat_images: int = option(32, "test images of the heat map, about", ge=1)
+    heat_block: int = option(7, "side of a block, bins, odd", ge=1, le=101)
+    student_run: str = option("", "run folder of a trained student, as a second classifier")
+    resamples: int = option(1000, "bootstrap resamples of every interval", ge=20)
+    precision: Precision = option("32-true", "arithmetic")
+    probe_batch: int = option(64, "images per batch", ge=2)
+    seed: int = option(0, "seed of drawn images and bootstraps", ge=0)
 
 
 class CompareConfig(Config):
     """Comparison of methods over the same test images (notebook 05)."""
 
-    run_dirs: tuple[str, ...] = Field(
-        ("../reports/runs",), min_length=1, description="run folders, or folders that hold some"
-    )
-    baselines: tuple[str, ...] = Field(
-        ("bsm", "ekd"), description="methods that the others are compared with"
-    )
-    resamples: int = Field(1000, ge=20, description="bootstrap resamples of every interval")
-    seed: int = Field(0, ge=0, description="seed of the bootstraps")
+    run_dirs: Folders = option(("../reports/runs",), "run folders, or folders that hold some")
+    baselines: tuple[str, ...] = option(("bsm", "ekd"), "methods the others are compared with")
+    resamples: int = option(1000, "bootstrap resamples of every interval", ge=20)
+    seed: int = option(0, "seed of the bootstraps", ge=0)
 
 
 class ExploreConfig(TeacherConfig, DataConfig):
     """The band explorer (notebook 06): images, teachers and students to choose from."""
 
-    rings: int = Field(8, ge=1, le=64, description="rings up to 0.5 cycles per pixel")
-    prompt_file: str = Field("", description="a saved prompt that the sliders start from")
-    student_run: str = Field("", description="run folder of a trained student, or a folder of some")
-    more_datasets: tuple[str, ...] = Field(
-        (), description="further data sets to choose from: names, folders or CSVs"
-    )
-    more_teachers: tuple[str, ...] = Field(
-        (), description="further teachers to choose from: NAME, or NAME=FILE of its weights"
-    )
-    presets_dir: str = Field("../presets", description="folder that saved presets go to")
+    rings: int = option(8, "rings up to 0.5 cycles per pixel", ge=1, le=64)
+    prompt_file: str = option("", "a saved prompt that the sliders start from")
+    student_run: str = option("", "run folder of a trained student, or a folder of some")
+    more_datasets: tuple[str, ...] = option((), "more data sets to choose from: names or paths")
+    more_teachers: tuple[str, ...] = option((), "more teachers: NAME, or NAME=FILE of weights")
+    presets_dir: str = option("../presets", "folder of saved presets")
+
+
+PAIRS = (("ekd", "bsm"), ("fopro", "ekd"), ("fopro", "random"))
 
 
 class ClaimsConfig(DataConfig):
-    """The three claims (notebook 07): methods, teachers and a teacher smaller than its student."""
+    """The three claims (notebook 07)."""
 
-    run_dirs: tuple[str, ...] = Field(
-        ("../reports/runs",), min_length=1, description="run folders, or folders that hold some"
-    )
-    pairs: tuple[tuple[str, str], ...] = Field(
-        (("ekd", "bsm"), ("fopro", "ekd"), ("fopro", "random")),
-        description="methods that are compared: method and baseline",
-    )
-    teachers: dict[str, str] = Field(
-        {"builtin": ""}, description="name and file of weights of each teacher that is probed"
-    )
-    rings: int = Field(8, ge=1, le=64, description="rings up to 0.5 cycles per pixel")
-    gains: tuple[Annotated[float, Field(ge=0, le=4)], ...] = Field(
-        (0.8, 1.25), min_length=1, description="factors of the amplitudes, near 1"
-    )
-    probe_images: int = Field(256, ge=1, description="validation images for every teacher")
-    device: Device = Field("auto", description="where to compute; auto is the GPU if there is one")
-    resamples: int = Field(1000, ge=20, description="bootstrap resamples of every interval")
-    seed: int = Field(0, ge=0, description="seed of drawn images and bootstraps")
+    run_dirs: Folders = option(("../reports/runs",), "run folders, or folders that hold some")
+    pairs: tuple[tuple[str, str], ...] = option(PAIRS, "compared: method and baseline")
+    teachers: dict[str, str] = option({"builtin": ""}, "probed: name and file of weights")
+    rings: int = option(8, "rings up to 0.5 cycles per pixel", ge=1, le=64)
+    gains: Gains = option((0.8, 1.25), "factors of the amplitudes, near 1")
+    probe_images: int = option(256, "validation images for every teacher", ge=1)
+    device: Device = option("auto", "where to compute; auto is the GPU if there is one")
+    resamples: int = option(1000, "bootstrap resamples of every interval", ge=20)
+    seed: int = option(0, "seed of drawn images and bootstraps", ge=0)
 
 
 class _Yaml(yaml.SafeLoader):
@@ -580,13 +444,7 @@ _Yaml.add_implicit_resolver(
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content; an empty file is an empty mapping.
+    """Read a YAML file that holds one mapping; an empty file is an empty mapping.
 
     Raises:
         InputError: If it is missing, is not YAML, or holds something else.
@@ -602,7 +460,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no such date
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}: expected YAML, got a syntax error{where}") from None
@@ -619,11 +477,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     Args:
         settings: Texts ``name=value``, the value in YAML.
 
-    Returns:
-        Names and values.
-
     Raises:
-        InputError: If a text has no ``=`` or its value is not YAML.
+        InputError: If a text has no ``=``, or sets an option and an entry of it.
 
     Example:
         >>> parse_settings(["epochs=3", "dataset=~/my images", "objectives.task=0.5"])
@@ -651,22 +506,19 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def merged(
+def merge_options(
     base: Mapping[str, Any], top: Mapping[str, Any], *, kind: type[Config]
 ) -> dict[str, Any]:
-    """Put settings on top of a file's values; a mapping is merged entry by entry.
+    """Put options on top of others; a mapping is merged entry by entry.
 
     Args:
         base: Names and values, for example of a YAML file.
-        top: What wins, for example ``--set``.
+        top: Those that win, for example of ``--set``.
         kind: Whose defaults a mapping starts from where ``base`` says nothing.
-
-    Returns:
-        Names and values.
 
     Example:
         >>> from fopro_lab.config import PromptConfig
-        >>> merged({}, {"objectives": {"task": 0.5}}, kind=PromptConfig)["objectives"]
+        >>> merge_options({}, {"objectives": {"task": 0.5}}, kind=PromptConfig)["objectives"]
         {'statistics': 1.0, 'task': 0.5, 'identity': 0.1}
     """
     values = dict(base)
@@ -679,16 +531,60 @@ def merged(
     return values
 
 
-def explained(config: Config) -> str:
-    """Print a config as YAML, each knob with its meaning behind it; it can be read back.
+def explain(config: Config) -> str:
+    """Write a config as YAML, each option followed by its meaning; it can be read back.
 
     Example:
         >>> from fopro_lab.config import TeacherConfig
-        >>> explained(TeacherConfig()).splitlines()[0]
-        'teacher: builtin  # builtin, timm:NAME, torchvision:NAME'
+        >>> explain(TeacherConfig()).splitlines()[1]
+        "weights: ''  # file of the teacher's weights, safetensors or pickle"
     """
     lines = []
     for name, value in config.model_dump(mode="json").items():
         text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
         lines.append(f"{name}: {text}  # {type(config).model_fields[name].description}")
     return "\n".join(lines)
+
+
+def option_tables() -> str:
+    """Write docs/options.md: a table for each config, every option in the first that has it."""
+    parts = (DataConfig, TeacherConfig, PromptConfig, StepConfig)
+    kinds = (*parts, TrainConfig, ProbeConfig, CompareConfig, ExploreConfig, ClaimsConfig)
+    lines = [
+        "# Options",
+        "",
+        "Generated by `make options`. A name is set by `--set NAME=VALUE`, in a YAML file, in a "
+        "plan, or in a notebook's parameters or `options`.",
+    ]
+    for kind in kinds:
+        above = [other for other in parts if other is not kind and issubclass(kind, other)]
+        also = ", ".join(f"`{other.__name__}`" for other in above)
+        lines += [
+            "",
+            f"## {kind.__name__}",
+            "",
+            str(kind.__doc__) + (f" With {also}:" * bool(also)),
+        ]
+        lines += ["", "| option | default | values | meaning |", "|---|---|---|---|"]
+        for name, schema in kind.model_json_schema()["properties"].items():
+            if not any(name in other.model_fields for other in above):
+                default = yaml.safe_dump(kind.model_fields[name].default, default_flow_style=True)
+                default = default.removesuffix("...\n").strip() if schema["default"] != "" else ""
+                lines.append(
+                    f"| `{name}` | {default} | {_values(schema)} | {schema['description']} |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def _values(schema: Mapping[str, Any]) -> str:
+    """Describe what an option may be: its choices, or its type and range."""
+    if "enum" in schema:
+        return ", ".join(choice or "''" for choice in schema["enum"])
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    names = {"string": "text", "array": "list", "object": "mapping", "boolean": "true, false"}
+    return " ".join([names.get(schema["type"], schema["type"]), ", ".join(limits)]).strip()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(option_tables())

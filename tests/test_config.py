@@ -1,64 +1,50 @@
+"""Options: their ranges, their sources (notebook, file, --set), and how they are explained."""
+
 import inspect
+from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fopro_lab import config
 from fopro_lab.config import (
     RECIPES,
     REMOVED,
-    ClaimsConfig,
-    CompareConfig,
     Config,
-    DataConfig,
-    ExploreConfig,
-    PretrainConfig,
-    ProbeConfig,
     PromptConfig,
-    StepConfig,
-    TeacherConfig,
     TrainConfig,
     current_options,
+    explain,
+    merge_options,
+    option_tables,
+    parse_settings,
+    read_yaml,
 )
 from fopro_lab.errors import InputError
 
 KINDS = [
-    DataConfig,
-    TeacherConfig,
-    PromptConfig,
-    StepConfig,
-    TrainConfig,
-    ProbeConfig,
-    PretrainConfig,
-    CompareConfig,
-    ExploreConfig,
-    ClaimsConfig,
+    kind
+    for _, kind in inspect.getmembers(config, inspect.isclass)
+    if issubclass(kind, Config) and kind is not Config
 ]
 
 
-def message(values, kind=TrainConfig):
+def message(values, read=TrainConfig.from_mapping):
     with pytest.raises(InputError) as caught:
-        kind.from_mapping(values)
+        read(values)
     return str(caught.value)
 
 
-def test_every_kind_is_tested():
-    found = [k for _, k in inspect.getmembers(config, inspect.isclass) if issubclass(k, Config)]
-    assert set(found) == {Config, *KINDS}
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_knob_is_described_and_has_a_valid_default(kind):
+def test_every_option_is_described_and_has_a_valid_default(kind):
     for name, field in kind.model_fields.items():
         assert field.description and "\n" not in field.description, name
         assert not field.is_required(), name
     # pydantic does not validate defaults by itself
     assert kind.from_mapping(kind().model_dump()) == kind()
-
-
-def test_a_run_has_every_knob_of_its_parts():
-    for kind in (DataConfig, TeacherConfig, PromptConfig, StepConfig):
-        assert set(kind.model_fields) < set(TrainConfig.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -147,11 +133,6 @@ def test_wrong_values_give_one_exact_line(values, expected):
     assert message(values) == expected
 
 
-def test_pretraining_crops_are_no_larger_than_its_images():
-    told = message({"image_size": 64}, PretrainConfig)
-    assert told == "image_size: expected less than or equal to 32, got 64"
-
-
 def test_limits_themselves_are_allowed():
     TrainConfig.from_mapping({"image_size": 16, "student_size": 16, "prompted_fraction": 1.0})
     TrainConfig.from_mapping({"image_size": 1024, "max_log_gain": 3, "distill_weight": 0})
@@ -185,11 +166,11 @@ def test_the_published_recipe_is_the_releases():
     assert {name: getattr(config, name) for name in expected} == expected
     for name, values in RECIPES.items():
         assert set(values) <= set(TrainConfig.model_fields), name
-        for knob, value in values.items():
-            assert getattr(TrainConfig(recipe=name), knob) == value
+        for option, value in values.items():
+            assert getattr(TrainConfig(recipe=name), option) == value
 
 
-def test_a_given_knob_wins_over_the_recipe_and_survives_a_round():
+def test_a_given_option_wins_over_the_recipe_and_survives_a_round():
     config = TrainConfig.from_mapping({"recipe": "published", "image_size": 64, "epochs": 3})
     assert (config.image_size, config.student, config.epochs) == (64, "resnet18", 3)
     assert TrainConfig.from_mapping(config.model_dump()) == config
@@ -237,3 +218,141 @@ def test_options_that_are_gone_are_taken_at_their_old_default(monkeypatch):
     assert TrainConfig.from_mapping({"cushions": 3, "epochs": 2}) == TrainConfig(epochs=2)
     told = message({"cushions": 4})
     assert told == "cushions: no longer an option, always 3; got 4; leave it out"
+
+
+def test_read_yaml_gives_names_and_values(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("epochs: 3\nobjectives: {task: 0.5}\n")
+    assert read_yaml(path) == {"epochs": 3, "objectives": {"task": 0.5}}
+    path.write_text("# nothing but a remark\n")
+    assert read_yaml(str(path)) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a: 1\nb: [1\n", "expected YAML, got a syntax error in line 3"),
+        (b"a: 1\n\tb: 2\n", "expected YAML, got a syntax error in line 2"),
+        (b"a: 2024-13-45\n", "expected YAML, got a syntax error"),
+        (b"a: !!python/object:os.system x\n", "expected YAML, got a syntax error in line 1"),
+        (b"- a\n- b\n", "expected names and values, got a list"),
+        (b"just words\n", "expected names and values, got a str"),
+    ],
+)
+def test_read_yaml_says_what_is_wrong(tmp_path, content, expected):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content)
+    assert message(path, read_yaml) == f"{path}: {expected}"
+
+
+def test_read_yaml_says_what_cannot_be_read(tmp_path):
+    path = tmp_path / "no.yaml"
+    assert message(path, read_yaml) == f"{path}: no such file"
+    assert message(tmp_path, read_yaml).startswith(f"{tmp_path}: cannot be read as text (")
+    path.write_bytes(b"\xff\xfe\x00a")
+    assert message(path, read_yaml).startswith(f"{path}: cannot be read as text (")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epochs=3", {"epochs": 3}),
+        (" epochs =3", {"epochs": 3}),
+        ("learning_rate=1e-3", {"learning_rate": "1e-3"}),  # the config makes a number of it
+        ("teacher_mean=[0.5, 0.5, 0.5]", {"teacher_mean": [0.5, 0.5, 0.5]}),
+        ("weights=", {"weights": ""}),
+        ("dataset=null", {"dataset": "null"}),
+        ("dataset=a=b", {"dataset": "a=b"}),
+        ("dataset=[broken", {"dataset": "[broken"}),
+        ("dataset=2024-13-45", {"dataset": "2024-13-45"}),
+        ("objectives.task=0.5", {"objectives": {"task": 0.5}}),
+    ],
+)
+def test_parse_settings_reads_yaml_values(text, expected):
+    assert parse_settings([text]) == expected
+
+
+def test_parse_settings_lets_the_last_one_win_and_gathers_entries():
+    texts = ["seed=1", "objectives.task=1", "seed=2", "objectives.identity=0"]
+    assert parse_settings(texts) == {"seed": 2, "objectives": {"task": 1, "identity": 0}}
+    assert parse_settings([]) == {}
+
+
+def test_scientific_notation_reaches_the_config():
+    values = parse_settings(["learning_rate=3e-4"])
+    assert TrainConfig.from_mapping(values).learning_rate == 3e-4
+
+
+def test_parse_settings_says_what_is_wrong():
+    assert message(["epochs"], parse_settings) == "--set: expected name=value, got 'epochs'"
+    assert message(["=3"], parse_settings) == "--set: expected name=value, got '=3'"
+    told = message(["a=1", "a.b=2"], parse_settings)
+    assert told == "--set: a.b: 'a' is set to a plain value as well"
+
+
+def test_merge_options_puts_settings_on_top_and_changes_neither():
+    base = {"epochs": 3, "objectives": {"statistics": 2.0}, "seed": 1}
+    top = {"seed": 5, "objectives": {"task": 0.5}}
+    assert merge_options(base, top, kind=TrainConfig) == {
+        "epochs": 3,
+        "objectives": {"statistics": 2.0, "task": 0.5},
+        "seed": 5,
+    }
+    assert base["objectives"] == {"statistics": 2.0} and top["objectives"] == {"task": 0.5}
+
+
+def test_merge_options_starts_a_mapping_from_the_defaults():
+    top = {"objectives": {"identity": 0.0}}
+    defaults = PromptConfig().objectives
+    assert merge_options({}, top, kind=PromptConfig)["objectives"] == defaults | {"identity": 0.0}
+
+
+def test_merge_options_replaces_what_is_no_mapping():
+    top = {"objectives": {"task": 1.0}}
+    assert merge_options({"objectives": None}, top, kind=PromptConfig) == top
+    assert merge_options({}, {"unknown": {"a": 1}}, kind=PromptConfig) == {"unknown": {"a": 1}}
+    assert merge_options({"objectives": {"task": 1.0}}, {"objectives": 3}, kind=PromptConfig) == {
+        "objectives": 3
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_explain_names_every_option_with_its_meaning(kind):
+    lines = explain(kind()).splitlines()
+    assert len(lines) == len(kind.model_fields)
+    for line, (name, field) in zip(lines, kind.model_fields.items(), strict=True):
+        assert line.startswith(f"{name}: ") and line.endswith(f"  # {field.description}")
+    assert kind.from_mapping(yaml.safe_load(explain(kind()))) == kind()
+
+
+AWKWARD = ["null", "...", "- a", "x # y", "a: b", "{", "2024-01-01", "1e3", "C:\\x", " a ", "é"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    dataset=st.one_of(st.sampled_from(AWKWARD), st.text(min_size=1, max_size=200)),
+    rate=st.floats(1e-12, 10),
+    mean=st.lists(st.floats(-1, 1), max_size=12),
+    weight=st.floats(0, 1e9),
+)
+def test_explain_can_be_read_back(dataset, rate, mean, weight):
+    # Long values wrap, and some texts look like something else: both must survive.
+    config = TrainConfig(
+        dataset=dataset,
+        learning_rate=rate,
+        teacher_mean=tuple(mean),
+        objectives={"statistics": weight, "confidence": 1.0, "task": rate, "disagreement": 0.1},
+    )
+    assert TrainConfig.from_mapping(yaml.safe_load(explain(config))) == config
+
+
+def test_explain_survives_a_long_path_with_spaces(tmp_path):
+    config = TrainConfig(dataset="my images of skin " * 20 + "end")
+    path = tmp_path / "config.yaml"
+    path.write_text(explain(config), encoding="utf-8")
+    assert TrainConfig.from_mapping(read_yaml(path)) == config
+
+
+def test_the_committed_tables_of_options_are_the_current_ones():
+    committed = Path(__file__).parents[1] / "docs/options.md"
+    assert committed.read_text(encoding="utf-8") == option_tables(), "run `make options`"

@@ -214,7 +214,7 @@ def test_the_builtins_card_states_data_recipe_seed_and_accuracy(builtin):
 @pytest.mark.real
 def test_the_builtin_reaches_the_accuracy_on_its_card(builtin, shared):
     # All 300 held-out images of Caltech-101, recomputed from the archive.
-    from tools.natural import read_archive
+    from tools.make_builtin import read_archive
 
     told = builtin.card["data"][1]
     archive = read_archive(shared / "data/natural" / told["archive"], sizes=(32,), first_label=200)
