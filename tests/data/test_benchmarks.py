@@ -14,7 +14,7 @@ from fopro_lab.data.dataset import check_place
 from fopro_lab.data.decoding import read_image
 from fopro_lab.data.fetch import find_source, note_complete
 from fopro_lab.errors import InputError
-from tests.fetching.publications import (
+from tests.data.publisher import (
     ISIC_IDS,
     hyperkvasir_zip,
     isic2019_files,

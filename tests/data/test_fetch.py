@@ -1,0 +1,558 @@
+import errno
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fopro_lab.data import fetch as fetching
+from fopro_lab.data.fetch import (
+    MEDMNIST_SIZES,
+    ResumingDownloader,
+    fetch,
+    fetch_source,
+    fetched_place,
+    find_source,
+    medmnist_facts,
+    source_names,
+    unpack_zip,
+)
+from fopro_lab.errors import InputError, WorkError
+from tests.data.publisher import (
+    ISIC_IDS,
+    STALL,
+    Publisher,
+    hyperkvasir_zip,
+    isic2019_files,
+    medmnist_npz,
+    open_publisher,
+    published,
+    zipped,
+)
+
+ARCHIVE = "ISIC_2019_Training_Input.zip"
+CONTENT = random.Random(0).randbytes(100_000)
+MANY = zipped({f"ISIC_2019_Training_Input/{n}.jpg": CONTENT[n : n + 3000] for n in range(60)})
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    with open_publisher() as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the user's fetched data and proxies out of the tests, and waste no time."""
+    monkeypatch.setenv("FOPRO_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("FOPRO_MIRROR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(fetching, "PAUSE", 0.01)
+    monkeypatch.setattr(fetching, "ATTEMPTS", 3)
+    monkeypatch.setattr(fetching, "BLOCK", 1000)
+    monkeypatch.setattr(fetching, "TIMEOUT", (2.0, STALL / 2))
+    return tmp_path / "data"
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    """Return the data below a folder, without the records beside it."""
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name not in ("fetched.json", "SOURCE.txt")
+    }
+
+
+# What is known of the publishers.
+
+
+@pytest.mark.parametrize("name", source_names())
+def test_every_source_is_described_and_addressed(name):
+    source = find_source(name)
+    assert source.name == name
+    assert source.licence and source.citation and source.home.startswith("https://")
+    for file in source.files:
+        assert file.url.startswith("https://")
+        assert not file.known or re.fullmatch(r"sha256:\w{64}|md5:(\w{32}|a04e12f8)", file.known)
+        assert bool(file.unpacked) == bool(file.holds)
+        assert file.size <= file.unpacked or not file.unpacked
+
+
+def test_sources_are_pinned():
+    files = find_source("fopro-splits").files
+    assert len({file.name for file in files}) == 45
+    assert all(re.search(r"/FoPro-KD/[0-9a-f]{40}/data/ham2019/", file.url) for file in files)
+    for short, facts in medmnist_facts().items():
+        assert set(facts["md5"]) == {str(size) for size in MEDMNIST_SIZES}
+        assert len(set(facts["classes"])) == len(facts["classes"]) > 1
+        assert find_source(f"medmnist:{short}-224").folder == f"medmnist-{short}-224"
+    (file,) = find_source("medmnist:derma-64").files
+    pixels = 10_015 * 64 * 64 * 3
+    assert pixels < file.unpacked < 1.01 * pixels
+
+
+@pytest.mark.parametrize("name", ["medmnist:", "medmnist:chest", "medmnist:derma-65"])
+def test_find_source_refuses_an_unknown_medmnist_set(name):
+    with pytest.raises(InputError, match=r"^source: expected medmnist: with one of path, derma, "):
+        find_source(name)
+
+
+def test_find_source_suggests_the_nearest_name():
+    with pytest.raises(InputError, match=r"got 'hyperkvasr'; did you mean 'hyperkvasir'\?"):
+        find_source("hyperkvasr")
+
+
+# Downloading: whatever the server does, the bytes are right or one line says why not.
+
+
+def download(publisher: Publisher, folder: Path, **options) -> bytes:
+    publisher.files.setdefault("a.bin", CONTENT)
+    out = folder / "out"
+    out.touch()
+    downloader = ResumingDownloader(
+        folder / "a.part", label="a.bin", **{"any_http": True, **options}
+    )
+    downloader(publisher.url("a.bin"), str(out))
+    return out.read_bytes()
+
+
+def test_a_cut_download_continues_where_it_was_cut(publisher, tmp_path):
+    publisher.cut_after = 30_000
+    assert download(publisher, tmp_path) == CONTENT
+    assert [span for _, span in publisher.requested] == [
+        "",
+        *(f"bytes={k}0000-" for k in (3, 6, 9)),
+    ]
+    assert publisher.sent == len(CONTENT)  # not one byte twice
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    "manners", [{"ranges": False}, {"tag": ""}, {"tag": 'W/"one"'}, {"length": False, "tag": ""}]
+)
+def test_a_cut_download_starts_over_where_it_cannot_be_continued(publisher, tmp_path, manners):
+    for name, value in manners.items():
+        setattr(publisher, name, value)
+    publisher.cut_after, publisher.cuts = 30_000, 0 if "length" in manners else 1
+    assert download(publisher, tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize("heeds_if_range", [True, False])
+@pytest.mark.parametrize("grown", [0, 5000, -80_000])
+def test_a_changed_file_is_not_glued_to_the_old_part(publisher, tmp_path, heeds_if_range, grown):
+    publisher.cut_after, publisher.cuts, publisher.ranges = 30_000, 3, False
+    with pytest.raises(WorkError, match=r"^a.bin: the connection broke, 3 times in a row; 30.0 kB"):
+        download(publisher, tmp_path)
+    changed = random.Random(1).randbytes(len(CONTENT) + grown)
+    publisher.files["a.bin"], publisher.tag, publisher.ranges = changed, '"two"', True
+    publisher.heeds_if_range = heeds_if_range
+    assert download(publisher, tmp_path) == changed
+
+
+def test_a_part_of_another_address_is_not_continued(publisher, tmp_path):
+    publisher.cut_after, publisher.cuts, publisher.ranges = 30_000, 3, False
+    with pytest.raises(WorkError):
+        download(publisher, tmp_path)
+    publisher.ranges, publisher.files["b.bin"] = True, CONTENT[::-1]
+    downloader = ResumingDownloader(tmp_path / "a.part", label="b", any_http=True)
+    downloader(publisher.url("b.bin"), str(tmp_path / "out"))
+    assert (tmp_path / "out").read_bytes() == CONTENT[::-1]
+
+
+def test_a_new_note_never_lies_beside_old_bytes(publisher, tmp_path, monkeypatch):
+    publisher.cut_after, publisher.cuts, publisher.ranges = 30_000, 3, False
+    with pytest.raises(WorkError):
+        download(publisher, tmp_path)
+    publisher.files["a.bin"], publisher.tag, publisher.ranges = CONTENT[::-1], '"two"', True
+
+    def stopped(*_):
+        raise KeyboardInterrupt  # as near as a test gets to a kill after the note
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetching, "open", stopped, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            download(publisher, tmp_path)
+    assert download(publisher, tmp_path) == CONTENT[::-1]
+
+
+def test_a_stalling_server_is_reported_and_what_came_is_kept(publisher, tmp_path):
+    publisher.stall_after, publisher.ranges = 40_000, False
+    with pytest.raises(
+        WorkError, match=r"^a.bin: the server stalls, 3 times in a row; 40.0 kB are"
+    ):
+        download(publisher, tmp_path)
+    publisher.stall_after, publisher.ranges = -1, True
+    publisher.requested.clear()
+    assert download(publisher, tmp_path) == CONTENT
+    assert publisher.requested == [("a.bin", "bytes=40000-")]
+
+
+def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(publisher, tmp_path):
+    publisher.statuses = [503, 429]
+    assert download(publisher, tmp_path) == CONTENT
+    publisher.statuses = [500] * 3
+    with pytest.raises(WorkError, match=r"the server answers 500 .*, 3 times in a row"):
+        download(publisher, tmp_path)
+    publisher.requested.clear()
+    publisher.statuses = [404]
+    with pytest.raises(WorkError, match=r"^a.bin: the server answers 404 Not Found at http"):
+        download(publisher, tmp_path)
+    assert len(publisher.requested) == 1
+
+
+def test_nobody_at_the_address_is_reported(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        for address in (f"http://127.0.0.1:{taken.getsockname()[1]}", "http://nowhere.invalid"):
+            with pytest.raises(WorkError, match=r"^a.bin: no connection, .*, 3 times in a row; "):
+                download(Publisher(address), tmp_path)
+    with pytest.raises(WorkError, match=r"^a.bin: http:///a.bin: "):
+        download(Publisher("http://"), tmp_path)
+
+
+def test_plain_http_is_refused_unless_a_mirror_is_named(publisher, tmp_path):
+    with pytest.raises(WorkError, match=r"^a.bin: expected https, was sent on to http://127"):
+        download(publisher, tmp_path, any_http=False)
+    assert not (tmp_path / "a.part").exists()
+
+
+def test_progress_is_plain_lines_without_a_terminal(publisher, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("fopro_lab.io.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("fopro_lab.io.LINE_SECONDS", 0.0)
+    assert download(publisher, tmp_path, progress=True) == CONTENT
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("fetching a.bin: ") and " of 100.0 kB, " in lines[-1]
+
+
+# Unpacking: a bad archive is refused in one line, and nothing of it stays.
+
+GOOD = {"images/a.jpg": b"a" * 3000, "images/deep/b.jpg": b"b", "labels.npy": b"1", "more.txt": b""}
+HOLDS = ("images", "labels.npy")
+
+
+def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as opened:
+        for name, content in files.items():
+            opened.writestr(zipfile.ZipInfo(name), content, method)
+    return path
+
+
+def refuse(archive: Path, message: str) -> None:
+    """Check that an archive is refused and nothing of it is left, in the folder or above."""
+    target = archive.parent / "out"
+    target.mkdir()
+    (target / "mine.txt").write_text("kept")
+    before = read_all(archive.parent)
+    with pytest.raises(WorkError, match=message) as caught:
+        unpack_zip(archive, target, largest=10**6, holds=HOLDS)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("; nothing of it was kept")
+    assert read_all(archive.parent) == before and os.listdir(target) == ["mine.txt"]
+
+
+def test_unpack_zip_replaces_what_it_must_hold_and_nothing_else(tmp_path):
+    path = write_zip(tmp_path / "a.zip", GOOD | {"fetched.json": b"theirs"})
+    out = tmp_path / "out"
+    for name in (".a.zip.unpacking/images/stray.jpg", "images/old.jpg", "mine.txt"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"old")
+    unpack_zip(path, out, largest=10**4, holds=HOLDS)
+    expected = {name: content for name, content in GOOD.items() if name != "more.txt"}
+    assert read_all(out) == expected | {"mine.txt": b"old"}
+    assert not (out / "fetched.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../a", "images/../../a", "/etc/a", "//host/a", "C:/a", "..\\a", "images\\a", "a\0b"],
+)
+def test_unpack_zip_refuses_names_that_lead_out(tmp_path, name):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        info = zipfile.ZipInfo("fine")
+        info.filename = info.orig_filename = name
+        opened.writestr(info, b"1")
+    refuse(path, r"^a.zip: member .* leads out of the folder; nothing of it was kept$")
+
+
+@pytest.mark.parametrize("kind", [0o120777, 0o020666, 0o010666])
+def test_unpack_zip_refuses_links_and_devices(tmp_path, kind):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
+        info = zipfile.ZipInfo("images")
+        info.external_attr = kind << 16
+        opened.writestr(info, "/etc")
+    refuse(tmp_path / "a.zip", r"^a.zip: member 'images' is a link or a device")
+
+
+def test_unpack_zip_refuses_bombs(tmp_path, monkeypatch):
+    path = write_zip(tmp_path / "a.zip", {"a": bytes(600_000), "b": bytes(600_000)})
+    refuse(path, r"^a.zip: declares more than 1000000 bytes")
+    shutil.rmtree(tmp_path / "out")
+    path = write_zip(tmp_path / "a.zip", {"a": bytes(900_000)})
+    raw = path.read_bytes()  # a size that is a lie, before the content and in the directory
+    path.write_bytes(raw.replace(struct.pack("<I", 900_000), struct.pack("<I", 10)))
+    refuse(path, r"^a.zip: damaged, or no zip archive: ")
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(fetching, "MOST_MEMBERS", 9)
+    many = {f"{number}": b"" for number in range(10)}
+    refuse(write_zip(tmp_path / "a.zip", many), r"holds more than 9 files and folders")
+
+
+@pytest.mark.parametrize("names", [("a.txt", "A.TXT"), ("./a.txt", "a.txt")])
+def test_unpack_zip_refuses_a_name_twice(tmp_path, names):
+    refuse(write_zip(tmp_path / "a.zip", dict.fromkeys(names, b"1")), "comes twice")
+
+
+def damaged(path: Path, how: str) -> bytes:
+    method = zipfile.ZIP_STORED if how in ("encrypted", "flipped") else zipfile.ZIP_BZIP2
+    raw = bytearray(write_zip(path, {"a.jpg": os.urandom(20_000)}, method).read_bytes())
+    if how == "encrypted":
+        raw[raw.index(b"PK\1\2") + 8] |= 1
+    elif how == "flipped":
+        raw[10_000] ^= 1
+    elif how == "zeros":
+        raw[40:60] = bytes(20)
+    return bytes(raw[:1000]) if how == "cut" else bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("encrypted", "encrypted"),
+        ("flipped", "Bad CRC-32"),
+        ("zeros", ""),
+        ("cut", "File is not a zip file"),
+    ],
+)
+def test_unpack_zip_refuses_damage(tmp_path, how, message):
+    (tmp_path / "a.zip").write_bytes(damaged(tmp_path / "a.zip", how))
+    refuse(tmp_path / "a.zip", rf"^a.zip: damaged, or no zip archive: .*{message}")
+
+
+# Fetching: everything is in place, checked and recorded, or nothing looks as if it were.
+
+
+def test_fetch_brings_isic_2019_with_licence_and_origin(publisher, own_place, capsys):
+    files = isic2019_files()
+    publisher.serve("isic2019", files)
+    place = fetch("isic2019", mirror=publisher.address)
+    assert place == own_place / "isic2019" == fetched_place("isic2019")
+    images = [f"ISIC_2019_Training_Input/{image}.jpg" for image in ISIC_IDS]
+    tables = sorted(set(files) - {ARCHIVE})
+    expected = sorted([*images, *tables, "ISIC_2019_Training_Input/ATTRIBUTION.txt"])
+    assert sorted(read_all(place)) == expected
+    digest = hashlib.sha256(files[ARCHIVE]).hexdigest()
+    origin = (place / "SOURCE.txt").read_text()
+    for text in (digest, f"{publisher.address}/isic2019/{ARCHIVE}", "CC BY-NC 4.0", "Combalia"):
+        assert text in origin
+    record = json.loads((place / "fetched.json").read_text())
+    assert record["complete"]
+    assert record["files"][ARCHIVE]["checked against"] == "nothing: the publisher gives no hash"
+    told = capsys.readouterr().err
+    assert "licence: CC BY-NC 4.0\nplease cite: Tschandl" in told
+    assert f"{ARCHIVE}: its publisher gives no hash; recorded sha256 {digest}" in told
+    publisher.requested.clear()
+    assert fetch("isic2019", mirror=publisher.address) == place
+    assert publisher.requested == []
+
+
+def test_fetch_brings_again_what_was_removed_and_checks_it_against_its_record(
+    publisher, monkeypatch
+):
+    publisher.serve("isic2019", isic2019_files())
+    monkeypatch.setenv("FOPRO_MIRROR", publisher.address)
+    place = fetch("isic2019", progress=False)
+    before = read_all(place)
+    shutil.rmtree(place / "ISIC_2019_Training_Input")
+    assert fetched_place("isic2019") is None
+    publisher.requested.clear()
+    fetch("isic2019", progress=False)
+    assert read_all(place) == before
+    assert [path for path, _ in publisher.requested] == [f"isic2019/{ARCHIVE}"]
+    shutil.rmtree(place / "ISIC_2019_Training_Input")
+    publisher.serve("isic2019", {ARCHIVE: zipped({"ISIC_2019_Training_Input/x.jpg": b"other"})})
+    with pytest.raises(WorkError, match=r"^ISIC_2.*: expected sha256 \w{64} as in .*fetched.json"):
+        fetch("isic2019", progress=False)
+    assert not list(place.rglob("*.zip*"))
+
+
+def test_fetch_refuses_wrong_bytes_and_removes_them(publisher, own_place):
+    publisher.serve("medmnist-derma", {"dermamnist.npz": medmnist_npz()})
+    with pytest.raises(WorkError) as caught:
+        fetch("medmnist:derma", mirror=publisher.address, progress=False)
+    got = hashlib.md5(medmnist_npz()).hexdigest()
+    assert str(caught.value) == (
+        f"dermamnist.npz: expected md5 0744692d530f8e62ec473284d019b0c7, got {got}; the file was "
+        "removed: fetch it again, and if it stays so, its publisher has changed it"
+    )
+    assert not list(own_place.rglob("*.npz*")) and fetched_place("medmnist:derma") is None
+
+
+def test_fetch_compares_the_first_digits_of_a_hash(publisher, own_place):
+    source = find_source("moco-v2")
+    name = source.files[0].name
+    publisher.serve("moco-v2", {name: b"weights"})
+    with pytest.raises(WorkError, match=r"expected md5 a04e12f8, got [0-9a-f]{8}; "):
+        fetch("moco-v2", mirror=publisher.address, progress=False)
+    start = hashlib.md5(b"weights").hexdigest()[:8]
+    right = replace(source, files=(replace(source.files[0], known=f"md5:{start}"),))
+    fetch_source(right, root=own_place, mirror=publisher.address, progress=False)
+    assert (fetched_place("moco-v2") / name).read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("medmnist:derma", {"dermamnist.npz": medmnist_npz()}),
+        (
+            "hyperkvasir",
+            {
+                "hyper-kvasir-labeled-images.zip": hyperkvasir_zip(),
+                "official_splits/2_fold_split.csv": b"two",
+                "official_splits/5_fold_split.csv": b"five",
+            },
+        ),
+    ],
+)
+def test_fetch_source_unpacks_what_it_holds(publisher, own_place, name, files):
+    source = published(name, files)
+    publisher.serve(source.folder, files)
+    place = fetch_source(source, root=own_place, mirror=publisher.address, progress=False)
+    assert fetched_place(name) == place
+    assert {path.name for path in place.iterdir()} == {
+        *(each.split("/")[0] for each in source.places),
+        "fetched.json",
+        "SOURCE.txt",
+    }
+
+
+@pytest.mark.real
+def test_the_published_split_files_are_those_that_are_fetched(publisher, shared):
+    folder = shared / "data" / "isic2019_lt_splits"
+    publisher.serve("fopro-splits", {file.name: file.read_bytes() for file in folder.glob("*.csv")})
+    place = fetch("fopro-splits", mirror=publisher.address, progress=False)
+    assert len(read_all(place)) == 45 and read_all(place) == read_all(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<html>please log in</html>", r"^ISIC_.*zip: damaged, or no zip archive"),
+        (zipped({"../evil.txt": b"1"}), r"^ISIC_.*zip: member '../evil.txt' leads out of the fold"),
+        (zipped({"Other/a.jpg": b"1"}), r"^ISIC_.*zip: expected it to hold ISIC_2019_Training_Inp"),
+    ],
+)
+def test_fetch_refuses_a_bad_archive_and_removes_it(publisher, own_place, content, message):
+    publisher.serve("isic2019", isic2019_files() | {ARCHIVE: content})
+    with pytest.raises(WorkError, match=message):
+        fetch("isic2019", mirror=publisher.address, progress=False)
+    assert not list(own_place.rglob("*.zip*")) and fetched_place("isic2019") is None
+    publisher.serve("isic2019", isic2019_files())
+    assert fetch("isic2019", mirror=publisher.address, progress=False)
+
+
+def test_a_disk_that_fills_up_is_one_line_and_costs_no_second_download(
+    publisher, own_place, monkeypatch
+):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    publisher.serve("isic2019", isic2019_files())
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "extractall", full)
+        with pytest.raises(WorkError, match=r"isic2019: the disk is full; free some space, the "):
+            fetch("isic2019", mirror=publisher.address, progress=False)
+    assert fetched_place("isic2019") is None
+    publisher.requested.clear()
+    assert fetch("isic2019", mirror=publisher.address, progress=False)
+    assert publisher.requested == []
+
+
+def test_too_small_a_disk_is_reported_before_anything_is_fetched(publisher, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=15 * 10**9))
+        with pytest.raises(WorkError, match=r"^isic2019: needs 20.3 GB of disk, 15.0 GB are free"):
+            fetch("isic2019", mirror=publisher.address, progress=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkError, match=r"cannot be written; choose another with --out"):
+        fetch("isic2019", out=tmp_path / "file", mirror=publisher.address, progress=False)
+    assert publisher.requested == []
+
+
+def test_two_fetches_at_once_do_no_double_work(publisher, own_place, monkeypatch, capsys):
+    monkeypatch.setattr(fetching, "TIMEOUT", (9.0, 9.0))
+    publisher.serve("isic2019", isic2019_files() | {ARCHIVE: MANY})
+    publisher.pause = 0.05
+    places: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: places.append(fetch("isic2019", mirror=publisher.address)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert places == [own_place / "isic2019"] * 2
+    assert sorted(path for path, _ in publisher.requested) == sorted(
+        f"isic2019/{name}" for name in isic2019_files()
+    )
+    assert "isic2019: another process is fetching it, waiting" in capsys.readouterr().err
+
+
+def test_fetches_killed_at_random_moments_end_with_the_same_bytes(publisher, tmp_path):
+    rng = random.Random(0)
+    publisher.serve("isic2019", isic2019_files() | {ARCHIVE: MANY})
+    publisher.pause = 0.002
+    start = time.monotonic()
+    expected = read_all(fetch("isic2019", out=tmp_path / "whole", mirror=publisher.address))
+    seconds = time.monotonic() - start
+    moments = [f"{rng.uniform(0.02, 1.2) * seconds:.4f}" for _ in range(20)]
+    script = Path(__file__).with_name("kill_fetches.py")
+    command = [sys.executable, str(script), publisher.address, str(tmp_path), *moments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split().count("1") >= 10  # the others were done before their moment
+    publisher.pause = 0
+    for number in range(20):
+        place = fetch(
+            "isic2019", out=tmp_path / str(number), mirror=publisher.address, progress=False
+        )
+        assert read_all(place) == expected
+        assert not [name for name in os.listdir(place) if name.startswith(".")]
+
+
+def test_the_mirror_must_be_an_address():
+    with pytest.raises(InputError, match=r"^mirror: expected an address, http:// or .* 'my/disk'"):
+        fetch("isic2019", mirror="my/disk")
+
+
+def test_the_commands_fetch_and_list(fopro, publisher, own_place):
+    publisher.serve("isic2019", isic2019_files())
+    code, out, told = fopro("data", "fetch", "isic2019", "--mirror", publisher.address)
+    assert (code, out) == (0, f"{own_place / 'isic2019'}\n") and "licence: CC BY-NC 4.0" in told
+    code, out, _ = fopro("data", "list")
+    lines = [line.split() for line in out.splitlines()]
+    assert code == 0
+    assert ["isic2019", f"{own_place / 'isic2019'};", "CC", "BY-NC", "4.0"] in lines
+    assert ["hyperkvasir", "not", "fetched,", "3.9", "GB;", "CC", "BY", "4.0"] in lines
+    _, out, _ = fopro("data", "list", "--json")
+    places = {source["name"]: source["place"] for source in json.loads(out)}
+    assert places["isic2019"] == str(own_place / "isic2019") and places["moco-v2"] is None
+    code, out, told = fopro("data", "fetch", "moco-v2", "--mirror", publisher.address)
+    assert (code, out) == (1, "")
+    assert "fopro: moco_v2_800ep_pretrain.pth.tar: the server answers 404" in told
+    code, _, told = fopro("data", "fetch", "isic2020")
+    assert code == 2 and told.startswith("fopro: source: expected isic2019, hyperkvasir, ")
