@@ -453,39 +453,13 @@ def probe(
     print(write_teacher_card(config, out=Path(out or Path("probes") / stem)))
 
 
-def ledger(
-    headline: Annotated[
-        str, typer.Argument(metavar="[HEADLINE.csv]", help="Numbers of notebook 05 to write in.")
-    ] = "",
-    commit: Annotated[str, typer.Option(help="Commit of the code that trained.")] = "",
-    day: Annotated[str, typer.Option("--date", help="Of the runs, YYYY-MM-DD.")] = "",
-    command: Annotated[str, typer.Option(help="What makes the runs again.")] = "",
-    teacher: Annotated[str, typer.Option(help="As the config names it.")] = "",
-    student: Annotated[str, typer.Option(help="As the config names it.")] = "",
-    protocol: Annotated[str, typer.Option(help="Readable name, for rows that are new.")] = "",
-    file: Annotated[str, typer.Option("--file", help="The ledger.")] = "reports/ledger.csv",
-) -> None:
-    """Check and print the ledger: published numbers beside ours; or write a report's into it.
-
-    With HEADLINE.csv its numbers are written into the rows of their protocol, method, teacher and
-    student; published cells are never touched, and a wrong row leaves the file as it is.
-    """
-    from fopro_lab.evaluation.ledger import Origin, fill_ledger, ledger_lines, read_ledger
-
-    if headline:
-        origin = Origin(commit, day, command, teacher, student, protocol)
-        print(f"{file}: {fill_ledger(file, headline, origin=origin)} rows filled")
-        return
-    print("\n".join(ledger_lines(read_ledger(file))))
-
-
 HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed images."
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(help=HELP, **KINDS)
 app.add_typer(data_app, name="data")
 app.add_typer(teachers_app, name="teachers")
-for command in (train, probe, report, compare, explore, gallery, ledger):
+for command in (train, probe, report, compare, explore, gallery):
     app.command()(command)
 
 

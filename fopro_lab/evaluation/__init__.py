@@ -1,4 +1,4 @@
-"""The verdict: predictions in, scores with intervals and paired comparisons out. No torch."""
+"""From predictions to scores with intervals, paired comparisons and tables. No torch."""
 
 from fopro_lab.evaluation.compare import (
     compare,
@@ -8,9 +8,18 @@ from fopro_lab.evaluation.compare import (
     score_runs,
     summarise,
     summarise_teachers,
+    teacher_of,
+    training_command,
 )
 from fopro_lab.evaluation.metrics import balanced_accuracy
-from fopro_lab.evaluation.paper_tables import METHOD_LABELS, latex_tables, markdown_tables
+from fopro_lab.evaluation.paper_tables import (
+    METHOD_LABELS,
+    difference_table,
+    latex_tables,
+    level_table,
+    markdown_tables,
+    with_interval,
+)
 from fopro_lab.evaluation.predictions import (
     check_predictions,
     class_names,
@@ -29,9 +38,11 @@ __all__ = [
     "class_names",
     "compare",
     "compare_teachers",
+    "difference_table",
     "dropped_lines",
     "groups_from",
     "latex_tables",
+    "level_table",
     "load_runs",
     "markdown_tables",
     "pairings",
@@ -41,5 +52,8 @@ __all__ = [
     "score_trainings",
     "summarise",
     "summarise_teachers",
+    "teacher_of",
+    "training_command",
+    "with_interval",
     "write_predictions",
 ]

@@ -1,8 +1,8 @@
-"""Weighted classification metrics, for many resamples at once.
+"""Weighted classification metrics, for many bootstrap resamples at once.
 
-A bootstrap resample of ``n`` images is a column of weights: how often each image was drawn.
-Every function here takes weights ``(n, R)`` and answers for all ``R`` resamples together; a single
-column of ones gives the plain metric. Legend: ``n`` images, ``K`` classes, ``R`` resamples.
+A resample of ``n`` images is a column of weights: how often each image was drawn. Every function
+takes weights ``(n, R)`` and answers for all ``R`` resamples together, which scikit-learn's
+functions cannot; a single column of ones gives the plain metric.
 """
 
 import numpy as np
@@ -11,27 +11,10 @@ ECE_BINS = 15
 _BLOCK = 128  # resamples at a time: keeps the running sums of AUROC within the cache
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Turn logits into probabilities along the last axis, safe for large logits.
-
-    Args:
-        logits: ``(..., K)``, dimensionless.
-
-    Returns:
-        Probabilities ``(..., K)`` that sum to 1.
-
-    Example:
-        >>> softmax(np.array([[1000.0, 1000.0]]))
-        array([[0.5, 0.5]])
-    """
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
 def confusion_matrices(
     labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, *, classes: int
 ) -> np.ndarray:
-    """Count which class was taken for which, once a resample.
+    """Count which class was predicted for which, in each resample.
 
     Args:
         labels: True classes ``(n,)``, 0 to K - 1.
@@ -72,15 +55,23 @@ def class_recalls(confusion: np.ndarray) -> np.ndarray:
     return _ratio(found, confusion.sum(axis=-1), empty=np.nan)
 
 
+def mean_recall(recalls: np.ndarray) -> np.ndarray:
+    """Average recalls ``(R, K)`` over the classes that have images; NaN if none has.
+
+    Example:
+        >>> mean_recall(np.array([[1.0, 0.5, np.nan]]))
+        array([0.75])
+    """
+    known = ~np.isnan(recalls[0])
+    if not known.any():
+        return np.full(len(recalls), np.nan)
+    return recalls[:, known].mean(axis=1)
+
+
 def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the mean of class recalls over the classes that occur.
+    """Return the mean recall over the classes that occur in ``labels``, in [0, 1].
 
-    Args:
-        labels: True classes ``(n,)``.
-        predicted: Predicted classes ``(n,)``.
-
-    Returns:
-        Mean recall in [0, 1].
+    Unlike scikit-learn's, it does not warn of a class that is predicted but absent.
 
     Example:
         >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
@@ -90,12 +81,7 @@ def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of all images that was classified rightly, ``(R,)``.
-
-    Example:
-        >>> accuracy(np.array([[[3.0, 1.0], [0.0, 4.0]]]))
-        array([0.875])
-    """
+    """Return the share of images that was classified correctly, ``(R,)``."""
     found = np.trace(confusion, axis1=-2, axis2=-1)
     return _ratio(found, confusion.sum(axis=(-2, -1)), empty=np.nan)
 
@@ -103,12 +89,8 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
     """Return the mean F1 over the classes that have images, ``(R,)``.
 
-    A class without images is left out, as from the balanced accuracy; what was wrongly taken
-    for it still counts against the recall of the others.
-
-    Example:
-        >>> macro_f1(np.array([[[2.0, 0.0], [0.0, 2.0]]]))
-        array([1.])
+    A class without images is left out, as in the balanced accuracy; images that were wrongly
+    taken for it still count against the recall of their own class.
     """
     found = np.diagonal(confusion, axis1=-2, axis2=-1)
     truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
@@ -120,13 +102,9 @@ def macro_f1(confusion: np.ndarray) -> np.ndarray:
 def matthews(confusion: np.ndarray) -> np.ndarray:
     """Return the multi-class Matthews correlation coefficient, ``(R,)`` in [-1, 1].
 
-    It is 0, as in scikit-learn, where truth or prediction knows one class only.
+    It is 0, as in scikit-learn, where truth or prediction holds one class only.
 
     Source: Gorodkin, Comput. Biol. Chem. 28 (2004) 367, the R_K statistic.
-
-    Example:
-        >>> matthews(np.array([[[2.0, 0.0], [0.0, 2.0]]]))
-        array([1.])
     """
     truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
     total = truth.sum(axis=-1)
@@ -136,13 +114,9 @@ def matthews(confusion: np.ndarray) -> np.ndarray:
 
 
 def kappa(confusion: np.ndarray) -> np.ndarray:
-    """Return Cohen's kappa, ``(R,)``; NaN where truth and prediction are one and the same class.
+    """Return Cohen's kappa, ``(R,)``; NaN where truth and prediction are the same single class.
 
     Source: Cohen, Educ. Psychol. Meas. 20 (1960) 37.
-
-    Example:
-        >>> kappa(np.array([[[2.0, 0.0], [0.0, 2.0]]]))
-        array([1.])
     """
     truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
     total = truth.sum(axis=-1)
@@ -154,9 +128,9 @@ def kappa(confusion: np.ndarray) -> np.ndarray:
 def macro_auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the mean one-vs-rest area under the ROC curve over the classes with images.
 
-    The area is the share of (image of the class, other image) pairs in which the first gets
-    the higher probability, a tie counting half; in a resample each pair counts by the product of
-    its weights. Running sums over the sorted images count all pairs in one pass.
+    The area is the share of (image of the class, other image) pairs in which the first has the
+    higher probability, a tie counting half; in a resample each pair counts by the product of its
+    weights. Running sums over the sorted images count all pairs in one pass.
 
     Args:
         probabilities: ``(n, K)``.
@@ -217,13 +191,13 @@ def calibration_error(
         array([0.3])
     """
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     gaps = np.zeros((len(labels), ECE_BINS), dtype=weights.dtype)
-    gaps[np.arange(len(labels)), bins] = right - confidence
+    gaps[np.arange(len(labels)), bins] = correct - confidence
     return np.abs(weights.T @ gaps).sum(axis=1) / weights.sum(axis=0)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, *, empty: float) -> np.ndarray:
-    """Divide, with ``empty`` where the whole is nothing."""
+    """Divide, with ``empty`` where the whole is zero."""
     return np.divide(part, whole, out=np.full(np.shape(part), empty), where=whole > 0)

@@ -1,6 +1,5 @@
-"""Tables for a paper: levels and paired differences in per cent, as LaTeX and as Markdown."""
+"""Tables for people: levels and paired differences in per cent, shown, as LaTeX and as Markdown."""
 
-import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -16,11 +15,7 @@ METHOD_LABELS = {
     "fopro": "FoPro-KD",
     "random": "random gains",
 }
-TITLES = {
-    "balanced_accuracy": "Balanced accuracy",
-    "head": "Head",
-    "medium": "Medium",
-    "tail": "Tail",
+_TITLES = {
     "worst_class_recall": "Worst class",
     "macro_f1": "Macro F1",
     "mcc": "MCC",
@@ -28,32 +23,62 @@ TITLES = {
     "ece": "ECE",
 }
 _LOWER_IS_BETTER = {"ece"}
-_SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-}  # fmt: skip
+_LATEX = str.maketrans(
+    {
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
+)
 
 
-def escape_latex(text: str) -> str:
-    r"""Write a text so that LaTeX prints it as it is.
+def with_interval(
+    value: float, low: float, high: float, *, signed: bool = False, digits: int | None = None
+) -> str:
+    """Write a share and its interval in per cent, "n/a" where it is unknown.
+
+    Args:
+        value: The share, or a difference of shares.
+        low: Lower limit, NaN if there is none.
+        high: Upper limit.
+        signed: Whether "+" is written, as of a difference.
+        digits: Behind the point; None is 1 if signed, else 0.
 
     Example:
-        >>> escape_latex("toy_64/50%")
-        'toy\\_64/50\\%'
+        >>> with_interval(0.512, -0.001, 0.6), with_interval(0.02, -0.01, 0.05, signed=True)
+        ('51 [0, 60]', '+2.0 [-1.0, +5.0]')
     """
-    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+    if pd.isna(value):
+        return "n/a"
+    form = f"{{:{'+' if signed else ''}.{int(signed) if digits is None else digits}f}}"
+    texts = [form.format(100 * each) for each in (value, low, high) if pd.notna(each)]
+    shown, *ends = (text if text.strip("+-0.") else text.strip("+-") for text in texts)
+    return f"{shown} [{', '.join(ends)}]" if len(ends) == 2 else f"{shown} (no interval)"
+
+
+def method_label(method: str) -> str:
+    """Name a method as figures and tables do."""
+    return METHOD_LABELS.get(method, method)
+
+
+def column_title(column: str) -> str:
+    """Name a headline column: 'balanced_accuracy' is 'Balanced accuracy'."""
+    return _TITLES.get(column, column.replace("_", " ").capitalize())
 
 
 def clear_winner(levels: pd.DataFrame, differences: pd.DataFrame, column: str) -> str:
-    """Name the best method of a column, if the paired intervals bear it out.
+    """Name the best method of a column, if the paired intervals support it.
 
-    A method beside the baseline must differ from it by an interval that leaves zero out; the
-    baseline must do so from every other method. Methods beside the baseline are not paired with
-    each other here, so a winner has beaten the baseline, and its rivals by its level alone.
+    A method other than the baseline must differ from it by an interval that excludes zero; the
+    baseline must do so from every other method. The other methods are not paired with each other
+    here, so a winner has beaten the baseline, and its rivals by its level alone.
 
     Args:
-        levels: Of ``summarise``, a row a method.
+        levels: Of ``summarise``, one row per method.
         differences: Of ``compare``.
         column: A headline column.
 
@@ -66,12 +91,68 @@ def clear_winner(levels: pd.DataFrame, differences: pd.DataFrame, column: str) -
         return ""
     best = str(known["method"].iloc[int((sign * known[column]).to_numpy().argmax())])
     rows = _rows_of(differences, column)
-    baseline = str(differences["baseline"].iloc[0])
-    if best == baseline:
+    if best == str(differences["baseline"].iloc[0]):
         clear = ((sign * rows[["low", "high"]]) < 0).all(axis=None)
         return best if len(rows) and clear else ""
     own = rows[rows["method"] == best]
     return best if len(own) and ((sign * own[["low", "high"]]) > 0).all(axis=None) else ""
+
+
+def level_table(
+    levels: pd.DataFrame,
+    differences: pd.DataFrame | None = None,
+    *,
+    columns: Sequence[str] = COLUMNS,
+    bold: str = "{}",
+) -> pd.DataFrame:
+    """Lay levels out as text, in per cent with 95 % intervals.
+
+    Args:
+        levels: Of ``summarise`` or ``summarise_teachers``.
+        differences: Of ``compare`` for the same runs; they decide what is bold.
+        columns: Headline columns, of ``HEADLINE``.
+        bold: How a `clear_winner` is written.
+
+    Returns:
+        One row per method: student and teacher if ``levels`` have them, method, a text per column.
+    """
+    _check_columns(columns)
+    named = [name for name in ("student", "teacher", "method") if name in levels]
+    table = levels[named].rename(columns=str.capitalize)
+    table["Method"] = table["Method"].map(method_label)
+    for column in columns:
+        ends = levels[[column, f"{column}_low", f"{column}_high"]].to_numpy()
+        texts = pd.Series([with_interval(*row, digits=1) for row in ends], levels.index)
+        best = "" if differences is None else clear_winner(levels, differences, column)
+        table[column_title(column)] = texts.mask(levels["method"] == best, texts.map(bold.format))
+    return table
+
+
+def difference_table(
+    differences: pd.DataFrame, *, columns: Sequence[str] = COLUMNS, bold: str = "{}"
+) -> pd.DataFrame:
+    """Lay paired differences out as text, in percentage points with 95 % intervals.
+
+    Args:
+        differences: Of ``compare``.
+        columns: Headline columns, of ``HEADLINE``.
+        bold: How a difference is written whose interval excludes zero.
+
+    Returns:
+        One row per method, one text per column.
+    """
+    _check_columns(columns)
+    baseline = method_label(differences["baseline"].iloc[0])
+    methods = list(dict.fromkeys(differences["method"]))
+    table = pd.DataFrame({"Method": [f"{method_label(m)} minus {baseline}" for m in methods]})
+    for column in columns:
+        rows = _rows_of(differences, column).set_index("method").reindex(methods)
+        texts = []
+        for row in rows.to_dict("records"):
+            text = with_interval(row["difference"], row["low"], row["high"], signed=True)
+            texts.append(bold.format(text) if row["low"] > 0 or row["high"] < 0 else text)
+        table[column_title(column)] = texts
+    return table
 
 
 def latex_tables(
@@ -80,102 +161,69 @@ def latex_tables(
     """Write levels and paired differences as two LaTeX tables, for the package booktabs.
 
     Args:
-        levels: Of ``summarise``, a row a method, of one protocol.
+        levels: Of ``summarise``, one row per method, of one protocol.
         differences: Of ``compare`` for the same runs.
         columns: Headline columns, of ``HEADLINE``.
 
     Returns:
-        The text, in per cent and percentage points with 95 % intervals. Bold is a `clear_winner`.
+        The text, in per cent and percentage points with 95 % intervals. Bold is a `clear_winner`,
+        or a difference whose interval excludes zero.
 
     Raises:
         InputError: If a column is unknown, or levels are of several protocols.
     """
-    _check(levels, columns)
-    ours = [[_bold(cell, r"\textbf{%s}") for cell in row]
-            for row in _level_rows(levels, differences, columns)]  # fmt: skip
-    theirs = [[_bold(cell, r"\textbf{%s}") for cell in row]
-              for row in _difference_rows(differences, columns)]  # fmt: skip
-    titles = [TITLES[column] for column in columns]
-    told, against = _caption(levels, differences)
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs}",
-            *_latex(["Method", *titles], ours, caption=told, label="tab:levels"),
-            "",
-            *_latex(["Method", *titles], theirs, caption=against, label="tab:differences"),
-            "",
-        ]
-    )
+    texts = [r"% needs \usepackage{booktabs}"]
+    tables = _both(levels, differences, columns, bold=r"\textbf{{{}}}")
+    for (caption, table), label in zip(tables, ("tab:levels", "tab:differences"), strict=True):
+        cells = table.assign(Method=table["Method"].map(lambda text: text.translate(_LATEX)))
+        # A hyphen before a number would be set as a hyphen.
+        cells.iloc[:, 1:] = cells.iloc[:, 1:].replace("-", "$-$", regex=True)
+        text = cells.style.hide(axis="index").to_latex(
+            column_format="l" + "r" * len(columns),
+            position_float="centering",
+            hrules=True,
+            label=label,
+            caption=caption.translate(_LATEX),
+        )
+        texts.append(text)
+    return "\n".join(texts)
 
 
 def markdown_tables(
     levels: pd.DataFrame, differences: pd.DataFrame, *, columns: Sequence[str] = COLUMNS
 ) -> str:
-    """Write the same two tables as Markdown.
-
-    Args:
-        levels: As in `latex_tables`.
-        differences: As in `latex_tables`.
-        columns: As in `latex_tables`.
-
-    Returns:
-        The text.
-
-    Raises:
-        InputError: As `latex_tables`.
-    """
-    _check(levels, columns)
-    told, against = _caption(levels, differences)
-    titles = ["Method", *(TITLES[column] for column in columns)]
-    lines = []
-    for caption, rows in (
-        (told, _level_rows(levels, differences, columns)),
-        (against, _difference_rows(differences, columns)),
-    ):
-        lines += [caption, "", f"| {' | '.join(titles)} |", f"|---{'|---:' * len(columns)}|"]
-        for row in rows:
-            cells = [_bold((text.replace("|", r"\|"), bold), "**%s**") for text, bold in row]
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
+    """Write the same two tables as Markdown; see `latex_tables`."""
+    texts = []
+    for caption, table in _both(levels, differences, columns, bold="**{}**"):
+        align = ("left", *["right"] * len(columns))
+        text = table.to_markdown(index=False, colalign=align, disable_numparse=True)
+        texts.append(f"{caption}\n\n{text}\n")
+    return "\n".join(texts)
 
 
-_MINUS = re.compile(r"(?<!\w)-(?=\d)")  # of a number; LaTeX sets it as a hyphen otherwise
-
-Cell = tuple[str, bool]  # text, and whether it is bold
-
-
-def _level_rows(
-    levels: pd.DataFrame, differences: pd.DataFrame, columns: Sequence[str]
-) -> list[list[Cell]]:
-    winners = {column: clear_winner(levels, differences, column) for column in columns}
-    rows = []
-    for row in levels.to_dict("records"):
-        cells = [(METHOD_LABELS.get(row["method"], str(row["method"])), False)]
-        for column in columns:
-            ends = (row[column], row[f"{column}_low"], row[f"{column}_high"])
-            cells.append((_told(*ends, form="{:.1f}"), winners[column] == row["method"]))
-        rows.append(cells)
-    return rows
-
-
-def _difference_rows(differences: pd.DataFrame, columns: Sequence[str]) -> list[list[Cell]]:
-    parts = {column: _rows_of(differences, column).set_index("method") for column in columns}
-    baseline = differences["baseline"].iloc[0]
-    rows = []
-    for method in dict.fromkeys(differences["method"]):
-        names = [METHOD_LABELS.get(name, name) for name in (method, baseline)]
-        cells = [(" minus ".join(names), False)]
-        for part in parts.values():
-            if method not in part.index:
-                cells.append(("n/a", False))
-                continue
-            row = part.loc[method]
-            clear = bool(row["low"] > 0 or row["high"] < 0)
-            told = _told(row["difference"], row["low"], row["high"], form="{:+.1f}")
-            cells.append((told, clear))
-        rows.append(cells)
-    return rows
+def _both(
+    levels: pd.DataFrame, differences: pd.DataFrame, columns: Sequence[str], *, bold: str
+) -> list[tuple[str, pd.DataFrame]]:
+    """Return caption and texts of the levels, and of the differences."""
+    protocols = list(levels["protocol"].unique())
+    if len(protocols) != 1:
+        raise InputError(f"levels: expected one protocol, got {', '.join(map(str, protocols))}")
+    baseline = method_label(differences["baseline"].iloc[0])
+    folds = f", {_range(levels['folds'])} folds" if levels["folds"].max() > 1 else ""
+    of_levels = (
+        f"In per cent, with 95 % intervals, on {int(levels['n'].max())} test images, mean of "
+        f"{_range(levels['seeds'])} seeds{folds}. Protocol {protocols[0]}. Bold: the best of its "
+        f"column where the paired interval of its difference to {baseline} excludes zero."
+    )
+    of_differences = (
+        f"Paired differences to {baseline} in percentage points, {_range(differences['seeds'])} "
+        f"common seeds, with 95 % intervals over {', '.join(differences['varies'].unique())}. "
+        f"Bold: the interval excludes zero; intervals are not corrected for their number."
+    )
+    return [
+        (of_levels, level_table(levels, differences, columns=columns, bold=bold)),
+        (of_differences, difference_table(differences, columns=columns, bold=bold)),
+    ]
 
 
 def _rows_of(differences: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -184,69 +232,12 @@ def _rows_of(differences: pd.DataFrame, column: str) -> pd.DataFrame:
     return differences[keys & (differences["metric"] == metric)]
 
 
-def _told(value: float, low: float, high: float, *, form: str) -> str:
-    if pd.isna(value):
-        return "n/a"
-    texts = [form.format(100 * each) for each in (value, low, high) if pd.notna(each)]
-    value_told, *ends = (t if t.strip("+-0.") else "0.0" for t in texts)
-    return f"{value_told} [{', '.join(ends)}]" if len(ends) == 2 else f"{value_told} (no interval)"
-
-
-def _caption(levels: pd.DataFrame, differences: pd.DataFrame) -> tuple[str, str]:
-    baseline = str(differences["baseline"].iloc[0])
-    protocol = ", ".join(map(str, differences["protocol"].unique()))
-    n, seeds = int(levels["n"].max()), _range(levels["seeds"])
-    folds = f", {_range(levels['folds'])} folds" if levels["folds"].max() > 1 else ""
-    varies = ", ".join(dict.fromkeys(map(str, differences["varies"])))
-    told = (
-        f"In per cent, with 95 % intervals, on {n} test images, mean of {seeds} seeds{folds}. "
-        f"Protocol {protocol}. Bold: the best of its column where the paired interval of its "
-        f"difference to {baseline} leaves zero out."
-    )
-    against = (
-        f"Paired differences to {baseline} in percentage points, {_range(differences['seeds'])} "
-        f"common seeds, with 95 % intervals over {varies}. Bold: the interval leaves zero out; "
-        f"intervals are not corrected for being several."
-    )
-    return told, against
-
-
 def _range(values: pd.Series) -> str:
     low, high = int(values.min()), int(values.max())
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _bold(cell: Cell, form: str) -> str:
-    text, bold = cell
-    if form.startswith("\\"):
-        text = _MINUS.sub("$-$", escape_latex(text))
-    return form % text if bold else text
-
-
-def _latex(
-    titles: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, label: str
-) -> list[str]:
-    return [
-        r"\begin{table}",
-        r"  \centering",
-        f"  \\caption{{{escape_latex(caption)}}}",
-        f"  \\label{{{label}}}",
-        f"  \\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}",
-        r"    \toprule",
-        f"    {' & '.join(map(escape_latex, titles))} \\\\",
-        r"    \midrule",
-        # A line that begins with [ would be read as an argument of the one before; none does.
-        *(f"    {' & '.join(row)} \\\\" for row in rows),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        r"\end{table}",
-    ]
-
-
-def _check(levels: pd.DataFrame, columns: Sequence[str]) -> None:
+def _check_columns(columns: Sequence[str]) -> None:
     for column in columns:
         if column not in HEADLINE:
             raise InputError(f"columns: expected some of {', '.join(HEADLINE)}, got '{column}'")
-    protocols = list(levels["protocol"].unique())
-    if len(protocols) != 1:
-        raise InputError(f"levels: expected one protocol, got {', '.join(map(str, protocols))}")

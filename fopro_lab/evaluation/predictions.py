@@ -1,8 +1,8 @@
-"""The table of predictions: what a run writes and every verdict reads.
+"""The table of predictions: what a run writes and what every score is computed from.
 
-One row an image: ``image`` (unique within its split), ``group`` (lesion or patient, "" unknown),
+One row per image: ``image`` (unique within its split), ``group`` (lesion or patient, "" unknown),
 ``source`` (scanner or hospital, "" unknown), ``split`` ("val" or "test"), ``label`` (0 to K - 1),
-then one column ``logit_<class name>`` a class in label order.
+then one column ``logit_<class name>`` per class in label order.
 """
 
 from pathlib import Path
@@ -19,13 +19,7 @@ LOGIT_PREFIX = "logit_"
 
 
 def class_names(predictions: pd.DataFrame) -> tuple[str, ...]:
-    """Return the class names of a table of predictions in label order.
-
-    Args:
-        predictions: The table; only its column names are read.
-
-    Returns:
-        The K names.
+    """Return the class names of a table of predictions, in label order.
 
     Example:
         >>> class_names(pd.DataFrame(columns=["image", "label", "logit_nv", "logit_mel"]))
@@ -40,7 +34,7 @@ def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -
 
     Args:
         predictions: The table; see the head of this file for its columns.
-        name: What messages call it, a path for example.
+        name: What error messages call it, for example a path.
 
     Returns:
         A table with exactly the documented columns, texts as ``str``, labels as ``int64`` and
@@ -48,12 +42,7 @@ def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -
 
     Raises:
         InputError: For a missing column, fewer than two classes, an unknown split, a label
-            outside 0 to K - 1, an image that comes twice, or a logit that is not finite.
-
-    Example:
-        >>> check_predictions(pd.DataFrame({"image": ["a"]}))
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: predictions: expected a column 'group', got image
+            outside 0 to K - 1, an image that occurs twice, or a logit that is not finite.
     """
     for column in (*TEXT_COLUMNS, "label"):
         if column not in predictions:
@@ -71,62 +60,44 @@ def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -
     unknown = sorted(set(table["split"]) - set(SPLITS))
     if unknown:
         raise InputError(f"{name}: split: expected 'val' or 'test', got '{unknown[0]}'")
-    table["label"] = _checked_labels(table["label"], classes=len(logits), name=name)
     twice = table.duplicated(["split", "image"])
     if twice.any():
         row = table[twice].iloc[0]
         raise InputError(
-            f"{name}: image: expected every image once a split, "
+            f"{name}: image: expected every image once per split, "
             f"got '{row['image']}' again in '{row['split']}'"
         )
-    _check_logits(table, logits, name=name)
-    return table.astype({column: "float64" for column in logits})
-
-
-def _checked_labels(labels: pd.Series, *, classes: int, name: str) -> pd.Series:
-    """Return the labels as ``int64`` or tell the first one that is none."""
-    rule = f"{name}: label: expected whole numbers 0 to {classes - 1}"
-    if not pd.api.types.is_numeric_dtype(labels):
-        raise InputError(f"{rule}, got the type {labels.dtype}")
-    bad = labels.isna() | (labels < 0) | (labels >= classes) | (labels % 1 != 0)
-    if bad.any():
-        raise InputError(f"{rule}, got {labels[bad].iloc[0]}")
-    return labels.astype("int64")
-
-
-def _check_logits(table: pd.DataFrame, logits: list[str], *, name: str) -> None:
-    """Tell the first logit that is no finite number."""
-    for column in logits:
+    for column in ("label", *logits):
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise InputError(f"{name}: {column}: expected numbers, got {table[column].dtype}")
-        bad = ~np.isfinite(table[column].to_numpy(dtype="float64"))
+    labels = table["label"]
+    bad = labels.isna() | (labels < 0) | (labels >= len(logits)) | (labels % 1 != 0)
+    if bad.any():
+        raise InputError(
+            f"{name}: label: expected whole numbers 0 to {len(logits) - 1}, "
+            f"got {labels[bad].iloc[0]}"
+        )
+    for column in logits:
+        bad = ~np.isfinite(table[column].astype("float64"))
         if bad.any():
             row = table[bad].iloc[0]
             raise InputError(
                 f"{name}: {column}: expected finite logits, "
                 f"got {row[column]} for image '{row['image']}'; the training diverged"
             )
+    return table.astype({"label": "int64", **dict.fromkeys(logits, "float64")})
 
 
 def write_predictions(path: Path | str, table: pd.DataFrame) -> None:
-    """Validate a table of predictions and write it as parquet, whole or not at all.
+    """Validate a table of predictions and write it as parquet, completely or not at all.
 
     Args:
-        path: Target file, by custom ``predictions.parquet`` in the run folder.
+        path: Target file, by convention ``predictions.parquet`` in the run folder.
         table: The table; see the head of this file.
 
     Raises:
         InputError: If the table breaks a rule of ``check_predictions``.
-        WorkError: If the disk is full or may not be written.
-
-    Example:
-        >>> import tempfile
-        >>> table = pd.DataFrame({"image": ["a"], "group": [""], "source": [""], "split": ["test"],
-        ...                       "label": [1], "logit_nv": [0.5], "logit_mel": [2.0]})
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_predictions(Path(folder) / "predictions.parquet", table)
-        ...     len(read_predictions(Path(folder) / "predictions.parquet"))
-        1
+        WorkError: If the file cannot be written.
     """
     checked = check_predictions(table)
     with atomic_path(path) as temporary:
@@ -143,7 +114,7 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
         The table with the types of ``check_predictions``.
 
     Raises:
-        InputError: If the file is missing, is no parquet file or breaks a rule.
+        InputError: If the file is missing, is not a parquet file or breaks a rule.
 
     Example:
         >>> read_predictions("nowhere.parquet")

@@ -1,36 +1,36 @@
-"""Runs side by side under a prior, with intervals from resamples that are drawn once."""
+"""Prior shift: what a test set of other class shares would say, from stored logits.
+
+Nothing is inferred again: test images are weighted so that each class has its new share, and
+probabilities are scaled by new over old share (Saerens, Latinne & Decaestecker, Neural Comput. 14
+(2002) 21). Resamples are drawn once, so runs and shares are compared on the same ones.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import (
     basic_interval,
-    line_up,
+    mean_interval,
     percentile_interval,
     wilson_interval,
 )
-from fopro_lab.evaluation.metrics import (
-    calibration_error,
-    class_recalls,
-    confusion_matrices,
-    softmax,
-)
+from fopro_lab.evaluation.metrics import calibration_error, class_recalls, confusion_matrices
 from fopro_lab.evaluation.runs import Run
+from fopro_lab.evaluation.scores import align
 
 UNIFORM, TRAINING, UNKNOWN = "uniform", "training", "unknown"
 
 
 def class_prior(class_counts: np.ndarray, strength: float) -> np.ndarray:
-    """Return shares of the classes between tail-heavy and head-heavy.
-
-    ``prior(y) ~ n(y) ** strength``
+    """Return class shares ``~ n(y) ** strength``, between tail-heavy and head-heavy.
 
     Args:
-        class_counts: Training images ``(K,)``, each above 0.
+        class_counts: Training images ``n``, ``(K,)``, each above 0.
         strength: 1 gives the training shares, 0 equal ones, -1 the training shares' reciprocals.
 
     Returns:
@@ -49,26 +49,20 @@ def class_prior(class_counts: np.ndarray, strength: float) -> np.ndarray:
             f"class_counts: expected numbers above 0 and a finite strength, got {counts.tolist()} "
             f"and {strength}"
         )
-    logs = strength * np.log(counts)
-    powers = np.exp(logs - logs.max())
-    return powers / powers.sum()
+    return softmax(strength * np.log(counts))
 
 
 def implicit_prior(config: Mapping[str, Any]) -> str:
-    """Tell which class shares the stored logits of a run hold for.
+    """Return which class shares the stored logits of a run hold for.
 
     Args:
         config: Of the run: ``method``; ``sampler`` and ``mixup_alpha`` if it has them.
 
     Returns:
-        "training" for cross-entropy that draws each image once an epoch; "uniform" for every
+        "training" for cross-entropy that draws each image once per epoch; "uniform" for every
         method with a balanced softmax, whatever it draws, since that corrects for what was drawn,
         and for cross-entropy that draws all classes alike; "unknown" for cross-entropy that draws
-        anything in between, whose prior may move while it trains.
-
-    Example:
-        >>> implicit_prior({"method": "ce"}), implicit_prior({"method": "fopro"})
-        ('training', 'uniform')
+        anything in between, whose prior may change during training.
     """
     sampler, mixup = config.get("sampler", "instance"), config.get("mixup_alpha", 0.0)
     if config["method"] != "ce" or sampler == "class-balanced":
@@ -77,9 +71,7 @@ def implicit_prior(config: Mapping[str, Any]) -> str:
 
 
 def shifted_probabilities(logits: np.ndarray, *, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Move probabilities from one prior to another.
-
-    ``p'(y | x) ~ softmax(logits)(y) * new(y) / old(y)``
+    """Move probabilities from one prior to another: ``p'(y | x) ~ p(y | x) * new(y) / old(y)``.
 
     Args:
         logits: ``(n, K)``.
@@ -90,7 +82,7 @@ def shifted_probabilities(logits: np.ndarray, *, old: np.ndarray, new: np.ndarra
         Probabilities ``(n, K)``, ``float64``.
 
     Raises:
-        ShapeError: If a prior has not one share a class.
+        ShapeError: If a prior has not one share per class.
 
     Example:
         >>> half = np.array([0.5, 0.5])
@@ -101,25 +93,20 @@ def shifted_probabilities(logits: np.ndarray, *, old: np.ndarray, new: np.ndarra
     for name, prior in (("old", old), ("new", new)):
         if np.shape(prior) != logits.shape[-1:]:
             raise ShapeError(f"{name}: expected ({logits.shape[-1]},), got {np.shape(prior)}")
-    with np.errstate(divide="ignore"):  # a class that does not come has the logarithm -inf
-        return softmax(np.asarray(logits, np.float64) + np.log(new) - np.log(old))
+    with np.errstate(divide="ignore"):  # a class that does not occur has the logarithm -inf
+        return softmax(np.asarray(logits, np.float64) + np.log(new) - np.log(old), axis=-1)
 
 
 def prior_weights(labels: np.ndarray, weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Weigh images so that each class has its share of a prior, in every resample.
+    """Weight images so that each class has its share of a prior, in every resample.
 
     Args:
         labels: True classes ``(n,)``.
         weights: How often each image was drawn, ``(n, R)``.
-        prior: Shares ``(K,)``; of classes without images it is dealt out to the others.
+        prior: Shares ``(K,)``; those of classes without images are dealt out to the others.
 
     Returns:
         Weights ``(n, R)``, each column summing to 1.
-
-    Example:
-        >>> ones = np.ones((3, 1))
-        >>> prior_weights(np.array([0, 0, 1]), ones, np.array([0.5, 0.5])).ravel().tolist()
-        [0.25, 0.25, 0.5]
     """
     shifted = np.zeros(weights.shape, dtype=np.result_type(weights, np.float32))
     present = np.unique(labels)
@@ -145,24 +132,17 @@ def measure_under_prior(
         logits: ``(n, K)``.
         labels: True classes ``(n,)``.
         weights: ``(n, R)``, of the bootstrap; ones for the plain metric.
-        prior: Shares of the classes in the test set that is imagined, ``(K,)``.
+        prior: Shares of the classes in the imagined test set, ``(K,)``.
         old: Implicit prior of the logits, ``(K,)``.
         adjust: Whether the predictor knows the prior, and scales its probabilities by
             ``prior / old``; else they stay as they are stored, and only accuracy and calibration
-            move.
+            change.
 
     Returns:
         ``recall (R, K)``, NaN for a class without images; ``balanced_accuracy``, ``accuracy``
         (the mean of the recalls, weighted by the prior) and ``ece``, each ``(R,)``.
-
-    Example:
-        >>> found = measure_under_prior(np.array([[2.0, 0.0], [1.0, 0.0]]), np.array([0, 1]),
-        ...     np.ones((2, 1)), prior=np.array([0.9, 0.1]), old=np.array([0.5, 0.5]))
-        >>> found["accuracy"].round(6).tolist(), found["balanced_accuracy"].tolist()
-        ([0.9], [0.5])
     """
-    new = prior if adjust else old
-    probabilities = shifted_probabilities(logits, old=old, new=new)
+    probabilities = shifted_probabilities(logits, old=old, new=prior if adjust else old)
     predicted = probabilities.argmax(axis=1)
     recalls = class_recalls(confusion_matrices(labels, predicted, weights, classes=logits.shape[1]))
     known = ~np.isnan(recalls[0])
@@ -176,11 +156,8 @@ def measure_under_prior(
     }
 
 
-MEANS = ("balanced_accuracy", "accuracy")
-
-
 class PriorShift:
-    """Test images of some runs, lined up, with resamples of whole lesions drawn in advance.
+    """Test images of several runs in one order, with resamples of whole lesions drawn once.
 
     Args:
         runs: Finished runs that were tested on the same images.
@@ -196,11 +173,6 @@ class PriorShift:
     Raises:
         InputError: If there is no run, they were tested on different images, differ in their
             training counts, or a manifest has none.
-
-    Example:
-        >>> PriorShift([])
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: runs: expected at least one, got none
     """
 
     def __init__(self, runs: Sequence[Run], *, resamples: int = 400, seed: int = 0) -> None:
@@ -216,7 +188,7 @@ class PriorShift:
                 )
         self.counts = np.asarray(counts[0], dtype=np.float64)
         self.implicit = [implicit_prior(run.config) for run in runs]
-        self.images = line_up([run.predictions for run in runs], runs[0].groups)
+        self.images = align([run.predictions for run in runs], runs[0].groups)
         self.names = [self.images.names[k] for k in np.argsort(-self.counts, kind="stable")]
         self._sizes = self.images.class_sizes()
         self._units = self.images.class_sizes(units=True)
@@ -236,83 +208,77 @@ class PriorShift:
             adjust: As of `measure_under_prior`.
 
         Returns:
-            Columns ``run`` (its place), ``metric`` ("recall", "balanced_accuracy", "accuracy",
-            "ece"), ``name`` (of the class, else "all"), ``value``, ``low``, ``high``, ``n``,
-            ``interval`` ("bootstrap", "wilson" where all resamples of a class agree, "mover" of a
-            mean with such a class, "basic" of the calibration error, "none" where all its
-            resamples agree), and ``difference``,
-            ``difference_low``, ``difference_high``: the run minus the first, on the same
-            resamples; NaN where all resamples agree.
+            Columns ``run`` (its number), ``metric`` ("recall", "balanced_accuracy", "accuracy",
+            "ece"), ``name`` (of the class, else "all"), ``n``, ``interval`` ("bootstrap",
+            "wilson" where all resamples of a class agree, "mover" of a mean with such a class,
+            "basic" of the calibration error, "none" where all its resamples agree), ``value``,
+            ``low``, ``high``, and ``difference``, ``difference_low``, ``difference_high``: the run
+            minus the first, on the same resamples; NaN where all resamples agree.
         """
         rows, first = [], None
         prior = self.prior(strength)
-        for place, logits in enumerate(self.images.logits):
-            trained = self.implicit[place] == TRAINING
+        for number, logits in enumerate(self.images.logits):
+            trained = self.implicit[number] == TRAINING
             found = measure_under_prior(
                 logits,
                 self.images.labels,
                 self._weights,
                 prior=prior,
-                old=class_prior(self.counts, 1.0 if trained else 0.0),
-                adjust=adjust and self.implicit[place] != UNKNOWN,
+                old=self.prior(1.0 if trained else 0.0),
+                adjust=adjust and self.implicit[number] != UNKNOWN,
             )
             first = first or found
-            rows += [{"run": place, **row} for row in self._rows(found, first, prior)]
+            rows += [{"run": number, **row} for row in self._rows(found, first, prior)]
         return pd.DataFrame(rows)
 
     def _rows(
         self, found: dict[str, np.ndarray], first: dict[str, np.ndarray], prior: np.ndarray
     ) -> list[dict[str, object]]:
+        """Return value, interval and difference of each class, mean and the calibration error."""
         rows: list[dict[str, object]] = []
-        limits: dict[int, tuple[float, float, float, str]] = {}
+
+        def add(
+            metric: str, name: str, n: int, interval: tuple[float, float, str], column: Any = ...
+        ) -> None:
+            own = found[metric][:, column] if metric == "recall" else found[metric]
+            other = first[metric][:, column] if metric == "recall" else first[metric]
+            low, high, kind = interval
+            row = {"metric": metric, "name": name, "n": n, "interval": kind}
+            row |= {"value": float(own[0]), "low": low, "high": high}
+            rows.append(row | _difference(own, other))
+
+        known: dict[int, tuple[float, float, float, str]] = {}  # value, low, high, kind
         for name in self.names:
             label = self.images.names.index(name)
             drawn = found["recall"][:, label]
-            value, low, high, kind = _share(drawn, self._units[name])
+            interval = _recall_interval(drawn, self._units[name])
             if self._sizes[name]:
-                limits[label] = (value, low, high, kind)
-            row = {"metric": "recall", "name": name, "n": self._sizes[name], "interval": kind}
-            row |= {"value": value, "low": low, "high": high}
-            rows.append(row | _difference(drawn, first["recall"][:, label]))
-        for metric in MEANS:
-            shares = prior if metric == "accuracy" else np.ones_like(prior)
-            value, low, high, kind = _mean(found[metric], limits, shares)
-            row = {"metric": metric, "name": "all", "n": len(self.images.labels)}
-            row |= {"interval": kind, "value": value, "low": low, "high": high}
-            rows.append(row | _difference(found[metric], first[metric]))
-        value = float(found["ece"][0])
-        agree = np.ptp(found["ece"][1:]) <= 1e-7  # weights are of single precision
-        low, high = (np.nan, np.nan) if agree else basic_interval(value, found["ece"][1:])
-        row = {"metric": "ece", "name": "all", "n": len(self.images.labels)}
-        row |= {"value": value, "low": low, "high": high, "interval": "none" if agree else "basic"}
-        return [*rows, row | _difference(found["ece"], first["ece"])]
+                known[label] = (float(drawn[0]), *interval)
+            add("recall", name, self._sizes[name], interval, label)
+        values, lows, highs = (
+            np.array([each[side] for each in known.values()]) for side in range(3)
+        )
+        for metric, shares in (("balanced_accuracy", np.ones_like(prior)), ("accuracy", prior)):
+            low, high = percentile_interval(found[metric][1:])
+            kind = "bootstrap"
+            if any(each[3] != "bootstrap" for each in known.values()):
+                wide = mean_interval(values, lows, highs, weights=shares[list(known)])
+                low, high, kind = min(low, wide[0]), max(high, wide[1]), "mover"
+            add(metric, "all", len(self.images.labels), (low, high, kind))
+        ece = found["ece"]
+        agree = np.ptp(ece[1:]) <= 1e-7  # weights are of single precision
+        limits = (np.nan, np.nan) if agree else basic_interval(float(ece[0]), ece[1:])
+        add("ece", "all", len(self.images.labels), (*limits, "none" if agree else "basic"))
+        return rows
 
 
-def _share(drawn: np.ndarray, trials: int) -> tuple[float, float, float, str]:
-    """Value and interval of a class recall; the first of the values is the test set's."""
-    value = float(drawn[0])
-    if np.isnan(value):
-        return value, np.nan, np.nan, "none"
+def _recall_interval(drawn: np.ndarray, trials: int) -> tuple[float, float, str]:
+    """Return the interval of a class recall; the first of the values is the test set's."""
+    if np.isnan(drawn[0]):
+        return np.nan, np.nan, "none"
     if np.ptp(drawn[1:]) <= 1e-12:
-        return value, *wilson_interval(value, trials), "wilson"
-    return value, *percentile_interval(drawn[1:]), "bootstrap"
-
-
-def _mean(
-    drawn: np.ndarray, limits: dict[int, tuple[float, float, float, str]], shares: np.ndarray
-) -> tuple[float, float, float, str]:
-    """Value and interval of a weighted mean of recalls; MOVER where a class has Wilson's."""
-    value = float(drawn[0])
-    low, high = percentile_interval(drawn[1:])
-    if all(kind == "bootstrap" for *_, kind in limits.values()):
-        return value, low, high, "bootstrap"
-    part = shares[list(limits)] / shares[list(limits)].sum()
-    values, lows, highs = (
-        np.array([limit[side] for limit in limits.values()]) for side in range(3)
-    )
-    below = np.sqrt(np.sum((part * (values - lows)) ** 2))
-    above = np.sqrt(np.sum((part * (highs - values)) ** 2))
-    return value, min(low, value - float(below)), max(high, value + float(above)), "mover"
+        return *wilson_interval(float(drawn[0]), trials), "wilson"
+    return *percentile_interval(drawn[1:]), "bootstrap"
 
 
 def _difference(drawn: np.ndarray, first: np.ndarray) -> dict[str, float]:

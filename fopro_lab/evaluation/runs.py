@@ -1,4 +1,4 @@
-"""Masks of a prompt in the order in which it was explored, read from what a run wrote."""
+"""Run folders, as an analysis reads them: manifest, predictions, history and mask history."""
 
 import json
 import warnings
@@ -13,6 +13,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from fopro_lab.config import current_options
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.predictions import read_predictions
 from fopro_lab.evaluation.scores import score
@@ -24,7 +25,7 @@ _NEEDED_WHEN_DONE = ("protocol", "split_fingerprint", "class_names", "groups")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run folder: its manifest now, its tables when they are asked for.
+    """One run folder: its manifest now, its tables on first use.
 
     Attributes:
         path: The run folder.
@@ -36,13 +37,10 @@ class Run:
 
     @classmethod
     def read(cls: type[RunType], path: Path | str) -> RunType:
-        """Read the manifest of a run folder.
+        """Read the manifest of a run folder, finished or not.
 
         Args:
             path: The folder, or its ``manifest.json``.
-
-        Returns:
-            The run, finished or not.
 
         Raises:
             InputError: If the manifest is missing, damaged or lacks a key.
@@ -60,10 +58,10 @@ class Run:
         """The folder's name."""
         return self.path.resolve().name
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
-        """All knobs of the training."""
-        return dict(self.manifest["config"])
+        """All options of the training, by their names of today if version 0.1 wrote them."""
+        return current_options(self.manifest["config"], warn=False)
 
     @property
     def method(self) -> str:
@@ -77,7 +75,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Where the run stands: running, done or failed."""
+        """State of the training: running, done or failed."""
         return str(self.manifest["state"])
 
     @property
@@ -107,7 +105,7 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row an epoch, read once."""
+        """One row per epoch, read once."""
         path = self.path / "history.csv"
         if not path.is_file():
             raise InputError(f"{path}: no such file; the run has not finished an epoch")
@@ -117,24 +115,9 @@ class Run:
             raise InputError(f"{path}: expected a table with commas ({error})") from None
 
     def table(self, *, split: str = "test", resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-        """Score the run with its own groups and protocol.
-
-        Args:
-            split: "test" or "val".
-            resamples: Bootstrap resamples.
-            seed: Seed of the bootstrap.
-
-        Returns:
-            The table of ``score``.
-        """
-        return score(
-            self.predictions,
-            self.groups,
-            self.protocol,
-            split=split,
-            resamples=resamples,
-            seed=seed,
-        )
+        """Score the run with its own groups and protocol; see `score`."""
+        how: dict[str, Any] = {"split": split, "resamples": resamples, "seed": seed}
+        return score(self.predictions, self.groups, self.protocol, **how)
 
 
 def load_runs(folders: Path | str | Iterable[Path | str], *, unfinished: bool = False) -> list[Run]:
@@ -201,7 +184,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-# Written by `fopro_lab.training.run_folder`; the names are part of a run folder's form.
+# Written by `fopro_lab.training.run_folder`; the names are part of a run folder's format.
 RINGS_FILE, MAPS_FILE = "exploration_gains.parquet", "exploration_masks.safetensors"
 COLUMNS = ("exploration", "step", "low", "high", "gain")
 SIDE = 64  # bins of a plane that is drawn from ring means
@@ -210,21 +193,15 @@ Source: TypeAlias = str | Path | Run | pd.DataFrame
 
 @dataclass(frozen=True, eq=False)
 class MaskHistory:
-    """The masks of one run.
+    """The masks of one run's prompt, from the first prompt training step to the last.
 
     Attributes:
-        name: Of the run.
-        times: ``(exploration, step)`` of each mask, in order.
+        name: Name of the run.
+        times: ``(number of the prompt training, step)`` of each of the T masks, in order.
         planes: ``(T, H, W)``, gains above 0, zero frequency in the middle.
         rings: ``(T, R)``, mean gain of each ring.
-        edges: ``(R + 1,)``, cycles per pixel.
-        whole: Whether the planes are the masks themselves; else ring means.
-
-    Example:
-        >>> table = pd.DataFrame({"exploration": [1], "step": [0], "low": [0.0], "high": [0.75],
-        ...                       "gain": [2.0]})
-        >>> read_mask_history(table, name="mine").at((1, 5))
-        0
+        edges: Edges of the rings, ``(R + 1,)``, cycles per pixel.
+        whole: Whether the planes are the masks themselves; else they are drawn from ring means.
     """
 
     name: str
@@ -235,7 +212,7 @@ class MaskHistory:
     whole: bool = True
 
     def at(self, time: tuple[int, int]) -> int:
-        """Tell which mask stood at a time: the last one of then or before, else the first."""
+        """Return the place of the mask that was in force at a time; before the first, 0."""
         return max(0, sum(each <= time for each in self.times) - 1)
 
 
@@ -243,13 +220,10 @@ def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
     """Read the masks of one run.
 
     Args:
-        source: A run folder, or a folder that notebook 03 wrote; or a table a row a mask and ring
-            with ``exploration``, ``step``, ``low``, ``high`` (cycles per pixel) and ``gain``, which
-            is drawn as rings.
-        name: Its title; empty takes the folder's.
-
-    Returns:
-        The film.
+        source: A run folder, or a folder that notebook 03 wrote; or a table with one row per mask
+            and ring and the columns ``exploration`` (number of the prompt training), ``step``,
+            ``low``, ``high`` (cycles per pixel) and ``gain``, which is drawn as rings.
+        name: Title; empty takes the folder's name.
 
     Raises:
         InputError: If the folder has no masks, they are damaged, or the table lacks a column.
@@ -259,57 +233,21 @@ def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
         Traceback (most recent call last):
         fopro_lab.errors.InputError: nowhere/exploration_gains.parquet: no such file; ...
     """
-    if isinstance(source, pd.DataFrame):
-        return _film(source, name=name or "prompt", where="table")
-    folder = source.path if isinstance(source, Run) else Path(source).expanduser()
-    for file in (RINGS_FILE, MAPS_FILE):
-        if not (folder / file).is_file():
-            raise InputError(
-                f"{folder / file}: no such file; training writes it where a prompt is explored "
-                "(method=fopro or random, no prompt_file), notebook 03 as well"
-            )
-    try:
-        table = pd.read_parquet(folder / RINGS_FILE)
-        planes = load_file(folder / MAPS_FILE)["gain"].astype(np.float32)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"{folder}: expected whole files of masks ({error})") from None
-    named = name or folder.resolve().name
-    return _film(table, name=named, where=str(folder / RINGS_FILE), planes=planes)
-
-
-def read_mask_histories(
-    runs: Source | Iterable[Source] | Mapping[str, Source],
-) -> list[MaskHistory]:
-    """Read the masks of one run or several.
-
-    Args:
-        runs: As `read_mask_history`, or several of them, with titles or without.
-
-    Returns:
-        A film a run.
-
-    Raises:
-        InputError: If there is none, or as `read_mask_history`.
-
-    Example:
-        >>> read_mask_histories([])
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: runs: expected at least one, got none
-    """
-    if isinstance(runs, Mapping):
-        films = [read_mask_history(source, name=name) for name, source in runs.items()]
-    elif isinstance(runs, Source):
-        films = [read_mask_history(runs)]
-    else:
-        films = [read_mask_history(source) for source in runs]
-    if not films:
-        raise InputError("runs: expected at least one, got none")
-    return films
-
-
-def _film(
-    table: pd.DataFrame, *, name: str, where: str, planes: np.ndarray | None = None
-) -> MaskHistory:
+    table, planes, where = source, None, "table"
+    if not isinstance(table, pd.DataFrame):
+        folder = source.path if isinstance(source, Run) else Path(str(source)).expanduser()
+        for file in (RINGS_FILE, MAPS_FILE):
+            if not (folder / file).is_file():
+                raise InputError(
+                    f"{folder / file}: no such file; it is written where a prompt is trained "
+                    "(method=fopro or random without prompt_file, or notebook 03)"
+                )
+        try:
+            table = pd.read_parquet(folder / RINGS_FILE)
+            planes = load_file(folder / MAPS_FILE)["gain"].astype(np.float32)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise InputError(f"{folder}: expected whole files of masks ({error})") from None
+        where, name = str(folder / RINGS_FILE), name or folder.resolve().name
     missing = [column for column in COLUMNS if column not in table]
     if missing or table.empty:
         got = f"no column '{missing[0]}'" if missing else "no rows"
@@ -317,14 +255,31 @@ def _film(
     wide = table.pivot(index=["exploration", "step"], columns="low", values="gain")
     edges = np.append(wide.columns.to_numpy(dtype=float), float(table["high"].max()))
     rings = wide.to_numpy(dtype=float)
-    drawn = _drawn(rings, edges) if planes is None else planes
+    drawn = _draw_rings(rings, edges) if planes is None else planes
     if len(drawn) != len(rings) or not (np.isfinite(rings) & (rings > 0)).all():
         raise InputError(f"{where}: expected a finite gain above 0 for each mask and ring")
-    times = [(int(exploration), int(step)) for exploration, step in wide.index]
-    return MaskHistory(name, times, drawn, rings, edges, whole=planes is not None)
+    times = [(int(number), int(step)) for number, step in wide.index]
+    return MaskHistory(name or "prompt", times, drawn, rings, edges, whole=planes is not None)
 
 
-def _drawn(rings: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def read_mask_histories(
+    runs: Source | Iterable[Source] | Mapping[str, Source],
+) -> list[MaskHistory]:
+    """Read the masks of one run or several; see `read_mask_history`.
+
+    Args:
+        runs: One source or several, as a list or as a mapping from title to source.
+    """
+    if isinstance(runs, Mapping):
+        histories = [read_mask_history(source, name=name) for name, source in runs.items()]
+    else:
+        histories = [read_mask_history(s) for s in ([runs] if isinstance(runs, Source) else runs)]
+    if not histories:
+        raise InputError("runs: expected at least one, got none")
+    return histories
+
+
+def _draw_rings(rings: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Draw ring means over the plane, ``(T, SIDE, SIDE)``; beyond the rings the gain is 1."""
     places = np.fft.fftshift(np.fft.fftfreq(SIDE))
     ring = np.digitize(np.hypot(places[:, None], places[None]), edges, right=True)

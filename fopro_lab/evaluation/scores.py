@@ -1,25 +1,38 @@
-"""The verdict on one method: every metric with its interval, as one tidy table."""
+"""Scores of a method on its test images: every metric with its interval, as one tidy table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
+from fopro_lab.evaluation import metrics
 from fopro_lab.evaluation.bootstrap import (
-    GROUPS,
     basic_interval,
-    limits,
-    line_up,
-    mean_of,
+    bootstrap_weights,
+    fold_seed,
+    mean_interval,
     mean_over_trainings,
-    measure_all,
-    pool,
-    tidy,
+    percentile_interval,
     wilson_interval,
+)
+from fopro_lab.evaluation.predictions import LOGIT_PREFIX, check_predictions, class_names
+
+GROUPS = ("head", "medium", "tail")
+OVERALL = (
+    *("balanced_accuracy", "worst_class_recall", "accuracy", "macro_f1"),
+    *("mcc", "kappa", "auroc", "ece"),
+)
+Key = tuple[str, str, str]  # scope ("class", "group", "overall"), name, metric
+Interval = tuple[float, float, str]  # low, high, how it was made
+_WORST, _ACCURACY, _ECE = (
+    ("overall", "all", metric) for metric in ("worst_class_recall", "accuracy", "ece")
 )
 
 
@@ -73,22 +86,20 @@ def groups_from(
 ) -> dict[str, str]:
     """Sort classes into head, medium and tail by the rule that a config names.
 
-    ``auto`` takes what is published: ranks for ISIC-2019-LT and everything else, thresholds for
-    HyperKvasir, official folds and others alike. Its publishers draw no validation part, so there
-    the images of ours count as training images.
+    ``auto`` takes what is published: thresholds for HyperKvasir, official folds and others alike,
+    ranks for everything else. HyperKvasir's publishers draw no validation part, so there our
+    validation images count as training images.
 
     Args:
         config: Its fields ``group_rule``, ``head_above`` and ``tail_below``; for ``auto`` also
             ``dataset``, ``split_rule`` and the size of the validation part.
         names: The K class names, in label order.
-        class_counts: ``(K,)``, training images a class.
+        class_counts: Training images per class, ``(K,)``.
 
     Returns:
         As `class_groups`.
 
     Example:
-        >>> groups_from(DataConfig(), ["df", "nv"], [10, 900])
-        {'nv': 'head', 'df': 'tail'}
         >>> groups_from(DataConfig(dataset="hyperkvasir"), ["ileum", "polyps"], [6, 699])
         {'polyps': 'head', 'ileum': 'tail'}
     """
@@ -107,6 +118,295 @@ def groups_from(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class AlignedRuns:
+    """The images that one or several runs were tested on, in a common order.
+
+    Attributes:
+        labels: True classes ``(n,)``.
+        units: What the bootstrap draws as a whole, ``(n,)``: the group, or the image itself.
+        logits: One array ``(n, K)`` per run.
+        names: The K class names in label order.
+        groups: "head", "medium" or "tail" for each class, in the order of the tables.
+        resampled: "group" if some unit holds several images of a class, else "image".
+    """
+
+    labels: np.ndarray
+    units: np.ndarray
+    logits: list[np.ndarray]
+    names: tuple[str, ...]
+    groups: dict[str, str]
+    resampled: str
+
+    def keys(self) -> list[Key]:
+        """List all that is measured, in the order of the tables."""
+        return [
+            *(("class", name, "recall") for name in self.groups),
+            *(("group", name, "recall") for name in GROUPS if name in self.groups.values()),
+            *(("overall", "all", metric) for metric in OVERALL),
+        ]
+
+    def members(self, key: Key) -> list[str]:
+        """Name the classes that a key covers: one, those of a group, or all."""
+        scope, name, _ = key
+        if scope == "class":
+            return [name]
+        return [c for c, group in self.groups.items() if scope == "overall" or group == name]
+
+    def class_sizes(self, *, units: bool = False) -> dict[str, int]:
+        """Count the images of each class, or the units that are resampled."""
+        counted = pd.DataFrame({"label": self.labels, "unit": self.units})
+        counts = (counted.drop_duplicates() if units else counted)["label"].value_counts()
+        return {name: int(counts.get(label, 0)) for label, name in enumerate(self.names)}
+
+    def weights(self, *, resamples: int, seed: int) -> np.ndarray:
+        """Draw the bootstrap's resamples, ``(n, R)``."""
+        if resamples < 2:
+            raise InputError(f"resamples: expected at least 2, got {resamples}")
+        return bootstrap_weights(self.labels, self.units, resamples=resamples, seed=seed)
+
+    def measure(self, logits: np.ndarray, weights: np.ndarray) -> dict[Key, np.ndarray]:
+        """Compute every metric of one run in every resample.
+
+        Args:
+            logits: ``(n, K)``.
+            weights: How often each image was drawn, ``(n, R)``; ones for the plain metric.
+
+        Returns:
+            Values ``(R,)`` for each of ``keys``; NaN where no image bears on a metric.
+        """
+        probabilities = softmax(logits, axis=1)
+        confusion = metrics.confusion_matrices(
+            self.labels, logits.argmax(axis=1), weights, classes=len(self.names)
+        )
+        recalls = metrics.class_recalls(confusion)
+        overall = (
+            metrics.mean_recall(recalls),
+            np.nanmin(recalls, axis=1),
+            metrics.accuracy(confusion),
+            metrics.macro_f1(confusion),
+            metrics.matthews(confusion),
+            metrics.kappa(confusion),
+            metrics.macro_auroc(probabilities, self.labels, weights),
+            metrics.calibration_error(probabilities, self.labels, weights),
+        )
+        whole = dict(zip(OVERALL, overall, strict=True))
+        label = {name: k for k, name in enumerate(self.names)}
+        return {
+            key: whole[key[2]]
+            if key[0] == "overall"
+            else metrics.mean_recall(recalls[:, [label[name] for name in self.members(key)]])
+            for key in self.keys()
+        }
+
+
+def align(
+    tables: Sequence[pd.DataFrame], groups: Mapping[str, str], *, split: str = "test"
+) -> AlignedRuns:
+    """Bring the predictions of several runs into one order of images.
+
+    Args:
+        tables: Tables of predictions of the same images, one per run.
+        groups: "head", "medium" or "tail" for each class.
+        split: "val" or "test".
+
+    Returns:
+        The images, sorted by name.
+
+    Raises:
+        InputError: If a table is invalid, has no rows of the split, or differs from the first in
+            its classes, images, labels or groups; if ``groups`` do not fit the classes.
+    """
+    parts = []
+    for table in tables:
+        checked = check_predictions(table)
+        part = checked[checked["split"] == split].sort_values("image", ignore_index=True)
+        if part.empty:
+            got = ", ".join(sorted(set(checked["split"]))) or "an empty table"
+            raise InputError(f"split: expected images of '{split}', got {got}")
+        parts.append(part)
+    first, names = parts[0], class_names(parts[0])
+    for part in parts[1:]:
+        if class_names(part) != names:
+            raise InputError(
+                f"predictions: expected the classes {', '.join(names)} in every run, "
+                f"got {', '.join(class_names(part))}"
+            )
+        for column in ("image", "label", "group"):
+            if not part[column].equals(first[column]):
+                raise InputError(
+                    f"predictions: expected the same images of '{split}' in every run, "
+                    f"got {len(first)} and {len(part)} that differ in '{column}'; "
+                    f"use runs of one split"
+                )
+    if set(groups) != set(names):
+        raise InputError(
+            f"groups: expected one for each of {', '.join(names)}, got {', '.join(groups)}"
+        )
+    for name, group in groups.items():
+        if group not in GROUPS:
+            raise InputError(f"groups: {name}: expected head, medium or tail, got '{group}'")
+    units = first["group"].where(first["group"] != "", "image " + first["image"])
+    several = pd.DataFrame({"label": first["label"], "unit": units}).duplicated().any()
+    return AlignedRuns(
+        labels=first["label"].to_numpy(),
+        units=units.to_numpy(dtype=str),
+        logits=[part[[f"{LOGIT_PREFIX}{name}" for name in names]].to_numpy() for part in parts],
+        names=names,
+        groups=dict(groups),
+        resampled="group" if several else "image",
+    )
+
+
+def pool(folds: Sequence[AlignedRuns]) -> AlignedRuns:
+    """Put the images of all folds together, without logits: for counts and names.
+
+    Raises:
+        InputError: If a lesion, patient or image is in two folds.
+    """
+    if len(folds) == 1:
+        return folds[0]
+    for one, other in combinations(folds, 2):
+        both = np.intersect1d(one.units, other.units)
+        if len(both):
+            raise InputError(
+                f"runs: expected folds that share no tested lesion, patient or image, got "
+                f"{len(both)} in two folds, such as '{both[0]}'; compare the folds one by one"
+            )
+    return AlignedRuns(
+        labels=np.concatenate([fold.labels for fold in folds]),
+        units=np.concatenate([fold.units for fold in folds]),
+        logits=[],
+        names=folds[0].names,
+        groups=folds[0].groups,
+        resampled="group" if any(fold.resampled == "group" for fold in folds) else "image",
+    )
+
+
+def measure_folds(
+    folds: Sequence[AlignedRuns], *, resamples: int, seed: int
+) -> tuple[dict[Key, list[np.ndarray]], dict[Key, list[np.ndarray]]]:
+    """Measure every run on the images of its fold and on the same resamples of them.
+
+    Args:
+        folds: The images of each fold, with the logits of its S runs.
+        resamples: R.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Plain values, ``(S,)`` per key and fold, and resampled values, ``(S, R)`` per key and fold.
+    """
+    points: dict[Key, list[np.ndarray]] = {key: [] for key in folds[0].keys()}
+    replicates: dict[Key, list[np.ndarray]] = {key: [] for key in points}
+    for number, fold in enumerate(folds):
+        weights = fold.weights(resamples=resamples, seed=fold_seed(seed, number))
+        plain = np.ones((len(fold.labels), 1))
+        measured = [fold.measure(logits, plain) for logits in fold.logits]
+        drawn = [fold.measure(logits, weights) for logits in fold.logits]
+        for key in points:
+            points[key].append(np.array([run[key][0] for run in measured]))
+            replicates[key].append(np.stack([run[key] for run in drawn]))
+    return points, replicates
+
+
+def mean_of(points: Sequence[np.ndarray]) -> float:
+    """Average plain values over seeds, then over folds.
+
+    Example:
+        >>> mean_of([np.array([0.25, 0.75]), np.array([1.0])])
+        0.75
+    """
+    return float(np.mean([fold.mean() for fold in points]))
+
+
+def limits(
+    images: AlignedRuns,
+    values: Mapping[Key, float],
+    replicates: Mapping[Key, Sequence[np.ndarray]],
+    means: Mapping[Key, np.ndarray],
+    *,
+    fallback: Callable[[Key, int], Interval],
+) -> dict[Key, Interval]:
+    """Find the 95 % interval of each value, also where the bootstrap has none.
+
+    Where all resamples agree (a class all right or all wrong), the bootstrap's interval would be
+    a point. A class recall, the worst one and the accuracy then take ``fallback``; a mean of
+    class recalls that contains such a class combines the intervals of its classes ("mover");
+    other metrics have none (NaN, "none"). All else is the percentile bootstrap ("bootstrap").
+
+    Args:
+        images: What was measured, the folds put together.
+        values: Mean over seeds and folds of each key.
+        replicates: Resampled values ``(S, R)`` of each key, one array per fold.
+        means: Of ``mean_over_trainings``, ``(R,)`` for each key.
+        fallback: Interval from a key and the number of independent trials behind it.
+
+    Returns:
+        Lower limit, upper limit and "bootstrap", "mover", "none" or the fallback's word.
+    """
+    units = images.class_sizes(units=True)
+    trials = {key: sum(units[name] for name in images.members(key)) for key in images.keys()}
+    # Whichever class is the worst, it has at least the units of the smallest one.
+    trials[_WORST] = min(size for size in units.values() if size)
+    found: dict[Key, Interval] = {}
+    for key, drawn in replicates.items():
+        low, high = percentile_interval(means[key])
+        agree = all(np.all(np.ptp(fold, axis=1) <= 1e-12) for fold in drawn)
+        if np.isnan(values[key]):
+            found[key] = (np.nan, np.nan, "none")
+        elif not agree and not np.isnan(low):
+            found[key] = (low, high, "bootstrap")
+        elif key[0] == "class" or key in (_WORST, _ACCURACY):
+            other_low, other_high, kind = fallback(key, trials[key])
+            found[key] = (min(low, other_low), max(high, other_high), kind)
+        else:
+            found[key] = (np.nan, np.nan, "none")
+    for key in replicates:
+        members = [("class", name, "recall") for name in images.members(key) if units[name]]
+        is_mean = key[0] == "group" or key[2] == "balanced_accuracy"
+        if is_mean and any(found[member][2] != "bootstrap" for member in members):
+            lows, highs = (np.array([found[m][side] for m in members]) for side in (0, 1))
+            shares = np.array([values[member] for member in members])
+            low, high = mean_interval(shares, lows, highs)
+            drawn_low, drawn_high = percentile_interval(means[key])
+            found[key] = (min(low, drawn_low), max(high, drawn_high), "mover")
+    return found
+
+
+def tidy(
+    images: AlignedRuns,
+    columns: Mapping[str, Mapping[Key, float]],
+    intervals: Mapping[Key, Interval],
+) -> pd.DataFrame:
+    """Lay values and intervals out as a table, one row per key, without the protocol.
+
+    Args:
+        images: What was measured.
+        columns: Named columns of values; "value" brings its count ``k`` along.
+        intervals: Of ``limits``.
+    """
+    sizes = images.class_sizes()
+    lines = []
+    for key, (low, high, kind) in intervals.items():
+        scope, name, metric = key
+        n = sum(sizes[member] for member in images.members(key))
+        line: dict[str, object] = {
+            "scope": scope,
+            "name": name,
+            "group": images.groups.get(name, "") if scope == "class" else "",
+            "metric": metric,
+            **{column: values[key] for column, values in columns.items()},
+            "low": low,
+            "high": high,
+            "n": n,
+        }
+        if "value" in columns:
+            counted = scope == "class" or metric == "accuracy"
+            line["k"] = round(columns["value"][key] * n, 9) if counted and n else np.nan
+        lines.append({**line, "interval": kind, "resampled": images.resampled})
+    return pd.DataFrame(lines)
+
+
 def score(
     predictions: pd.DataFrame,
     groups: Mapping[str, str],
@@ -119,7 +419,7 @@ def score(
     """Measure one run on its test images, each number with its 95 % interval.
 
     Group recall and balanced accuracy are means of class recalls. A class without test images
-    gets NaN with ``n`` 0 and is left out of every mean.
+    has NaN with ``n`` 0 and is left out of every mean.
 
     Args:
         predictions: Table of predictions.
@@ -131,10 +431,10 @@ def score(
 
     Returns:
         Columns ``scope`` ("class", "group", "overall"), ``name``, ``group`` (of a class),
-        ``metric``, ``value``, ``low``, ``high``, ``n`` (images), ``k`` (right ones, of a class
-        recall and the accuracy), ``interval`` (how it was made: see ``estimates.limits``;
-        "basic" for the calibration error), ``resampled`` ("image", or "group" if lesions or
-        patients hold several images), ``protocol``.
+        ``metric``, ``value``, ``low``, ``high``, ``n`` (images), ``k`` (correct ones, of a class
+        recall and the accuracy), ``interval`` (how it was made: see ``limits``; "basic" for the
+        calibration error), ``resampled`` ("image", or "group" if lesions or patients hold several
+        images), ``protocol``.
 
     Raises:
         InputError: If the table or the groups do not fit.
@@ -164,12 +464,12 @@ def score_trainings(
     """Measure the mean over several seeds of one method, and over folds if there are some.
 
     Every resample draws images, the same for all seeds of a fold, with two seeds or more the
-    seeds too, and with two folds or more the folds, so that the interval speaks of new images
-    and of a new training (crossed bootstrap: Owen, Ann. Appl. Stat. 1 (2007) 386). With two seeds
-    that differ much it is too narrow: two numbers say little of a spread.
+    seeds too, and with two folds or more the folds, so that the interval covers new images and a
+    new training (crossed bootstrap: Owen, Ann. Appl. Stat. 1 (2007) 386). With two seeds that
+    differ much it is too narrow: two numbers say little of a spread.
 
     Args:
-        folds: For each fold one table of predictions a seed; a split without folds is one fold.
+        folds: For each fold one table of predictions per seed; a split without folds is one fold.
         groups: As in ``score``.
         protocol: As in ``score``.
         split: As in ``score``.
@@ -182,31 +482,22 @@ def score_trainings(
 
     Raises:
         InputError: If the tables of a fold do not hold the same images, or two folds share some.
-
-    Example:
-        >>> table = pd.DataFrame({"image": ["a", "b"], "group": "", "source": "", "split": "test",
-        ...                       "label": [0, 1], "logit_nv": [2.0, 1.0], "logit_df": [0.0, 0.0]})
-        >>> other = table.assign(logit_df=[0.0, 3.0])
-        >>> found = score_trainings([[table, other]], {"nv": "head", "df": "tail"}, "toy")
-        >>> found["value"][:2].tolist()
-        [1.0, 0.5]
     """
-    lined = [line_up(tables, groups, split=split) for tables in folds]
-    images = pool(lined)
-    points, replicates = measure_all(lined, resamples=resamples, seed=seed)
+    aligned = [align(tables, groups, split=split) for tables in folds]
+    images = pool(aligned)
+    points, replicates = measure_folds(aligned, resamples=resamples, seed=seed)
     values = {key: mean_of(point) for key, point in points.items()}
-    rows = limits(
+    means = {key: mean_over_trainings(drawn, seed=seed) for key, drawn in replicates.items()}
+    intervals = limits(
         images,
         values,
         replicates,
-        seed=seed,
+        means,
         fallback=lambda key, trials: (*wilson_interval(values[key], trials), "wilson"),
     )
-    ece = ("overall", "all", "ece")
-    if rows[ece][2] == "bootstrap":
-        drawn = mean_over_trainings(replicates[ece], seed=seed)
-        rows[ece] = (*basic_interval(values[ece], drawn), "basic")
-    table = tidy(images, {"value": values}, rows).assign(protocol=protocol)
+    if intervals[_ECE][2] == "bootstrap":
+        intervals[_ECE] = (*basic_interval(values[_ECE], means[_ECE]), "basic")
+    table = tidy(images, {"value": values}, intervals).assign(protocol=protocol)
     # Stretched weights of seeds can carry a limit beyond what the metric can be.
     lowest = table["metric"].isin(["mcc", "kappa"]) * -1.0
     table["low"] = table["low"].clip(lower=lowest)

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import METHOD_LABELS
+from fopro_lab.evaluation import with_interval as with_interval
 from fopro_lab.io import atomic_path
 
 P = ParamSpec("P")
@@ -194,21 +195,6 @@ def points_formatter(*, signed: bool = False) -> FuncFormatter:
     return FuncFormatter(
         lambda share, _: form.format(round(100 * share, 6)).removesuffix("+0") or "0"
     )
-
-
-def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
-    """Write a share and its interval in per cent, "n/a" where unknown.
-
-    Example:
-        >>> with_interval(0.512, -0.001, 0.6), with_interval(0.02, -0.01, 0.05, signed=True)
-        ('51 [0, 60]', '+2.0 [-1.0, +5.0]')
-    """
-    form = "{:+.1f}" if signed else "{:.0f}"
-    if pd.isna(value):
-        return "n/a"
-    digits = 1 if signed else 0
-    told, *ends = (form.format(round(100 * each, digits) + 0.0) for each in (value, low, high))
-    return f"{told} [{ends[0]}, {ends[1]}]" if pd.notna(low) else told
 
 
 def method_order(methods: Sequence[str]) -> list[str]:

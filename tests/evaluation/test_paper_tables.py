@@ -7,7 +7,7 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import compare, latex_tables, load_runs, markdown_tables, summarise
-from fopro_lab.evaluation.paper_tables import clear_winner, escape_latex
+from fopro_lab.evaluation.paper_tables import clear_winner
 from tests.evaluation.toy_runs import predictions, write_run
 
 
@@ -131,10 +131,3 @@ def test_an_unknown_column_and_two_protocols_are_refused(tables):
     two = pd.concat([levels, levels.assign(protocol="other")])
     with pytest.raises(InputError, match="levels: expected one protocol"):
         markdown_tables(two, differences)
-
-
-def test_escape_latex_keeps_what_is_plain():
-    assert escape_latex("FoPro-KD 3") == "FoPro-KD 3"
-    assert (
-        escape_latex("a\\b{c}~^") == r"a\textbackslash{}b\{c\}\textasciitilde{}\textasciicircum{}"
-    )
