@@ -208,9 +208,10 @@ def plot_class_bands(
             frame.set_edgecolor("#222222")
             ax.add_patch(frame)
     _label_class_bands(ax, table, lines)
-    reader = ", by the " + "/".join(table["reader"].unique()) if "reader" in table else ""
+    who = "classifier" in table
+    classifier = ", by the " + "/".join(table["classifier"].unique()) if who else ""
     what = "removed" if gain == 0 else f"scaled by {gain:g}"
-    ax.set_title(f"Recall when a ring is {what}{reader}")
+    ax.set_title(f"Recall when a ring is {what}{classifier}")
     notes = ["frame: zero outside the 95 % interval"]
     if "survives" in table:
         of = int(table.loc[table["scope"] == "class", "cells"].max())
@@ -321,7 +322,7 @@ def plot_ladder(table: pd.DataFrame) -> Figure:
     """Draw the recall of each group against the cut-off, low-pass and high-pass side by side.
 
     Args:
-        table: Of ``probing.pass_ladder``, of one reader.
+        table: Of ``probing.pass_ladder``, of one classifier.
 
     Returns:
         The figure. Dashed: the same images untouched.
@@ -362,8 +363,8 @@ def plot_ladder(table: pd.DataFrame) -> Figure:
         ax.yaxis.set_major_formatter(points_formatter())
     grid[0].set_ylabel("Mean recall of classes, %")
     grid[-1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
-    reader = f"read by the {table['reader'].iloc[0]}" if "reader" in table else ""
-    add_footer(grid[0], table, reader, "dashed: untouched", "bands: 95 % intervals")
+    who = f"classes by the {table['classifier'].iloc[0]}" if "classifier" in table else ""
+    add_footer(grid[0], table, who, "dashed: untouched", "bands: 95 % intervals")
     return figure
 
 
@@ -372,7 +373,7 @@ def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the recall of each group on images with their phases or amplitudes alone.
 
     Args:
-        table: Of ``probing.phase_and_amplitude``, of one reader.
+        table: Of ``probing.phase_and_amplitude``, of one classifier.
         ax: Axes to draw into; None makes a figure.
 
     Returns:
@@ -411,8 +412,8 @@ def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("Mean recall of classes, %")
     ax.set_title("Phase or amplitude: what the classes are read from")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    reader = f"read by the {table['reader'].iloc[0]}" if "reader" in table else ""
-    add_footer(ax, table, reader, "bars: 95 % intervals", "colour and brightness are kept")
+    who = f"classes by the {table['classifier'].iloc[0]}" if "classifier" in table else ""
+    add_footer(ax, table, who, "bars: 95 % intervals", "colour and brightness are kept")
     return ax
 
 

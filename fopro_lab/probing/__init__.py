@@ -1,13 +1,20 @@
-"""The questions: what a frozen teacher does with each frequency of its input."""
+"""Probing: what a frozen teacher does with each frequency of its input."""
 
 from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder, phase_and_amplitude
-from fopro_lab.probing.features import LinearProbe, Reader, fit_probe, linear_probe, read_by
+from fopro_lab.probing.features import (
+    Classifier,
+    LinearProbe,
+    fit_classifier,
+    linear_probe,
+    wrap_classifier,
+)
 from fopro_lab.probing.heat_map import basis_heat_map, heat_plane
 from fopro_lab.probing.preferences import (
     Comparison,
     ask_teachers,
     compare_cards,
     preference_distances,
+    read_cards,
     relative_responses,
 )
 from fopro_lab.probing.ring_response import RingDrifts, radial_gain, ring_drifts, ring_response
@@ -15,16 +22,16 @@ from fopro_lab.probing.spectra import mean_spectra, source_fingerprint
 from fopro_lab.probing.teacher_card import TeacherCard, teacher_card
 
 __all__ = [
+    "Classifier",
     "Comparison",
     "LinearProbe",
-    "Reader",
     "RingDrifts",
     "TeacherCard",
     "ask_teachers",
     "basis_heat_map",
     "class_band_matrix",
     "compare_cards",
-    "fit_probe",
+    "fit_classifier",
     "heat_plane",
     "linear_probe",
     "mean_spectra",
@@ -32,10 +39,11 @@ __all__ = [
     "phase_and_amplitude",
     "preference_distances",
     "radial_gain",
-    "read_by",
+    "read_cards",
     "relative_responses",
     "ring_drifts",
     "ring_response",
     "source_fingerprint",
     "teacher_card",
+    "wrap_classifier",
 ]

@@ -1,8 +1,8 @@
-"""How much better one network's features serve a data set than another's."""
+"""Features of a frozen teacher, the linear probe fitted on them, and classifiers in general."""
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, Protocol, cast
 
@@ -20,16 +20,32 @@ from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interva
 from fopro_lab.evaluation.metrics import class_recalls, confusion_matrices
 from fopro_lab.io import progress as show_progress
 
+Precision = Literal["32-true", "bf16-mixed"]
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, from strong to weak regularisation
+ITERATIONS = 300
+
+
+class Encoder(Protocol):
+    """What probing needs of a teacher; `fopro_lab.models.Teacher` has it."""
+
+    name: str
+    card: dict[str, Any]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Turn ``(B, 3, H, W)`` in [0, 1] into ``(B, D)``."""
+        ...
+
+    def parameters(self) -> Iterable[Tensor]:
+        """Return the weights."""
+        ...
+
+    def buffers(self) -> Iterable[Tensor]:
+        """Return the buffers."""
+        ...
+
 
 def resampling_units(table: pd.DataFrame, *, rows: np.ndarray) -> np.ndarray:
-    """Name what a bootstrap draws as a whole: the group, or the image where it has none.
-
-    Args:
-        table: A data set's table, with the columns ``image`` and ``group``.
-        rows: Which of its rows.
-
-    Returns:
-        Names ``(n,)``.
+    """Return what a bootstrap draws as a whole: each image's group, or itself if it has none.
 
     Example:
         >>> table = pd.DataFrame({"image": ["a", "b"], "group": ["lesion 1", ""]})
@@ -42,15 +58,7 @@ def resampling_units(table: pd.DataFrame, *, rows: np.ndarray) -> np.ndarray:
 
 
 def draw_rows(rows: np.ndarray, *, count: int, seed: int) -> np.ndarray:
-    """Draw at most ``count`` of some rows, in their order.
-
-    Raises:
-        InputError: If ``count`` is below 1.
-
-    Example:
-        >>> draw_rows(np.arange(9), count=3, seed=0).tolist()
-        [4, 5, 7]
-    """
+    """Draw at most ``count`` rows, sorted."""
     if count < 1:
         raise InputError(f"images: expected 1 or more, got {count}")
     rng = np.random.default_rng(seed)
@@ -60,93 +68,116 @@ def draw_rows(rows: np.ndarray, *, count: int, seed: int) -> np.ndarray:
 def draw_per_class(
     rows: np.ndarray, labels: np.ndarray, *, per_class: int, seed: int
 ) -> np.ndarray:
-    """Draw at most ``per_class`` rows of each class: rare classes stay whole.
-
-    Args:
-        rows: Rows of a pack, ``(n,)``.
-        labels: Class of each, ``(n,)``.
-        per_class: At most this many; 0 takes all.
-        seed: Seed of the draw.
-
-    Returns:
-        The drawn rows, in their order.
-
-    Raises:
-        InputError: If ``per_class`` is negative.
-
-    Example:
-        >>> draw_per_class(np.arange(6), np.array([0, 0, 0, 0, 1, 1]), per_class=2, seed=0).tolist()
-        [2, 3, 4, 5]
-    """
+    """Draw at most ``per_class`` rows of each class, sorted; rare classes stay whole, 0 is all."""
     if per_class < 0:
         raise InputError(f"per_class: expected 0 or more, got {per_class}")
     if per_class == 0:
         return rows
     rng = np.random.default_rng(seed)
-    drawn = []
-    for label in np.unique(labels):
-        own = rows[labels == label]
-        drawn.append(rng.choice(own, min(per_class, len(own)), replace=False))
-    return np.sort(np.concatenate(drawn))
+    members = (rows[labels == label] for label in np.unique(labels))
+    return np.sort(
+        np.concatenate([rng.choice(m, min(per_class, len(m)), replace=False) for m in members])
+    )
 
 
-RIDGE = 1e-6  # of the mean variance: keeps constant features from dividing by zero
+def teacher_device(teacher: Encoder) -> torch.device:
+    """Return the device of the teacher's weights or buffers, the CPU if it has none."""
+    first = next(chain(teacher.parameters(), teacher.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
-def discriminant_scores(
-    features: np.ndarray, labels: np.ndarray, *, new: np.ndarray, classes: int
-) -> np.ndarray:
-    """Fit Fisher's linear discriminant with equal priors and score new rows.
+def encode(
+    teacher: Encoder, images: Tensor, *, precision: Precision = "32-true", check: bool = True
+) -> Tensor:
+    """Compute features, or say in one line why this network gives none.
 
     Args:
-        features: ``(n, D)``, float64.
-        labels: Classes of them, 0 to ``classes - 1``, each at least once, ``(n,)``.
-        new: ``(m, D)``.
-        classes: K.
+        teacher: The frozen network.
+        images: ``(B, 3, H, W)`` in [0, 1], on its device.
+        precision: ``"bf16-mixed"`` runs the network under bfloat16 autocast, whose rounding alone
+            moves features by a cosine distance of about 1e-5.
+        check: Whether to refuse features that are not finite; a GPU has to wait for that.
 
     Returns:
-        Scores ``(m, K)``; the largest is the predicted class. The covariance is that within
-        classes, every class counting the same whatever its size.
+        Features ``(B, D)``, single precision or better.
 
-    Source: Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, section 4.3.
-
-    Example:
-        >>> x, y = np.array([[0.0], [1.0], [10.0], [11.0]]), np.array([0, 0, 1, 1])
-        >>> discriminant_scores(x, y, new=np.array([[2.0], [9.0]]), classes=2).argmax(axis=1)
-        array([0, 1])
+    Raises:
+        InputError: If the teacher cannot take images of this size, or returns no tensor, maps
+            instead of vectors, or numbers that are not finite.
     """
-    counts = np.bincount(labels, minlength=classes)
-    members = np.zeros((classes, len(labels)))
-    members[labels, np.arange(len(labels))] = 1 / counts[labels]
-    means = members @ features
-    inner = features - means[labels]
-    covariance = (inner * (1 / counts[labels] / classes)[:, None]).T @ inner
-    size = features.shape[1]
-    covariance += np.eye(size) * (RIDGE * np.trace(covariance) / size + 1e-12)
-    weight = np.linalg.solve(covariance, means.T)
-    return new @ weight - 0.5 * np.einsum("kd,dk->k", means, weight)
+    try:
+        half = precision == "bf16-mixed"
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
+            features: Any = teacher.encode(images)
+    except (torch.OutOfMemoryError, InputError):
+        raise
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise InputError(f"teacher {teacher.name}: {_refusal(teacher, images, error)}") from error
+    if not isinstance(features, Tensor):
+        raise InputError(
+            f"teacher {teacher.name}: expected features (B, D), got {type(features).__name__}; "
+            "wrap it so that it returns one tensor"
+        )
+    if features.ndim != 2 or len(features) != len(images):
+        raise InputError(
+            f"teacher {teacher.name}: expected features ({len(images)}, D), one vector per image, "
+            f"got {tuple(features.shape)}; pool its maps or tokens"
+        )
+    if check and not torch.isfinite(features).all():
+        raise not_finite(teacher)
+    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
 
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, from strong to weak regularisation
-ITERATIONS = 300
+def not_finite(teacher: Encoder) -> InputError:
+    """Return the error to raise where features are NaN or infinite."""
+    return InputError(f"teacher {teacher.name}: expected finite features, got NaN or infinity")
+
+
+def _refusal(teacher: Encoder, images: Tensor, error: Exception) -> str:
+    """Say why a network took no image: mostly the image is smaller than its patch."""
+    height, width = images.shape[-2:]
+    way_out = "give larger images, or let the teacher resize (teacher_size, resize=True)"
+    for module in teacher.modules() if isinstance(teacher, torch.nn.Module) else ():
+        side = getattr(module, "patch_size", 0)
+        side = max(side) if isinstance(side, (tuple, list)) else side
+        if isinstance(side, int) and side > min(height, width):
+            return (
+                f"expected images no smaller than its patch of {side} px, "
+                f"got {height} x {width}; {way_out}"
+            )
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"cannot encode images of {height} x {width} px ({reason}); {way_out}"
+
+
+def encode_rows(
+    teacher: Encoder,
+    pack: Pack,
+    *,
+    rows: np.ndarray,
+    batch_size: int = 64,
+    precision: Precision = "32-true",
+) -> np.ndarray:
+    """Compute the features ``(n, D)``, float32, of some rows of a pack, in their order."""
+    device = teacher_device(teacher)
+    with torch.inference_mode():
+        features = [
+            encode(teacher, images, precision=precision).float()
+            for images, _ in batches(pack, rows, batch_size=batch_size, device=device)
+        ]
+    return torch.cat(features).cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
-    """A fitted probe; arrays only, so that it can be kept and compared.
+    """A fitted linear probe.
 
     Attributes:
         mean: Of each feature over the training rows, ``(D,)``.
         scale: Standard deviation of each feature, 1 where it is constant, ``(D,)``.
-        weight: Of each class, ``(K, D)``.
+        weight: ``(K, D)``.
         bias: ``(K,)``.
         strength: The chosen C of scikit-learn.
         val_balanced_accuracy: Mean of class recalls on the validation rows, in [0, 1].
-
-    Example:
-        >>> x, y = np.array([[-1.0], [-2.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
-        >>> linear_probe(x, y, val_features=x, val_labels=y).predict(x).tolist()
-        [0, 0, 1, 1]
     """
 
     mean: np.ndarray
@@ -172,10 +203,10 @@ def linear_probe(
     val_features: np.ndarray,
     val_labels: np.ndarray,
 ) -> LinearProbe:
-    """Fit a multinomial logistic regression on standardised features.
+    """Fit a multinomial logistic regression on standardised features, all classes weighing alike.
 
-    Classes weigh the same, whatever their size. Of four strengths of regularisation the one with
-    the best balanced accuracy on the validation rows is taken, the strongest of equals.
+    Of four strengths of regularisation the one with the best balanced accuracy on the validation
+    rows is taken; of equals, the strongest.
 
     Args:
         train_features: ``(n, D)``.
@@ -183,51 +214,16 @@ def linear_probe(
         val_features: ``(m, D)``.
         val_labels: ``(m,)``.
 
-    Returns:
-        The probe.
-
     Raises:
         ShapeError: If features and labels do not fit together.
-        InputError: If a class has no training row, there is one class only, or a feature is not
+        InputError: If a class has no training row, there is only one class, or a feature is not
             finite.
 
     Example:
         >>> x, y = np.array([[-1.0], [-2.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
-        >>> linear_probe(x, y, val_features=x, val_labels=y).val_balanced_accuracy
-        1.0
+        >>> linear_probe(x, y, val_features=x, val_labels=y).predict(x).tolist()
+        [0, 0, 1, 1]
     """
-    _check(train_features, train_labels, val_features, val_labels)
-    mean = train_features.mean(axis=0, dtype=np.float64)
-    scale = train_features.std(axis=0, dtype=np.float64)
-    scale[scale <= 1e-6 * np.abs(mean)] = 1.0  # constant up to single precision's rounding
-    candidates = []
-    for strength in STRENGTHS:
-        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=ITERATIONS)
-        with warnings.catch_warnings():
-            # A candidate that has not converged is judged on validation like any other.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit((train_features - mean) / scale, train_labels)
-        weight, bias = _of_each_class(model)
-        found = LinearProbe(mean, scale, weight, bias, strength, float("nan"))
-        accuracy = balanced_accuracy(val_labels, found.predict(val_features))
-        candidates.append(replace(found, val_balanced_accuracy=accuracy))
-    return max(candidates, key=lambda candidate: candidate.val_balanced_accuracy)
-
-
-def _of_each_class(model: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight ``(K, D)`` and bias ``(K,)``; of two classes scikit-learn keeps one row."""
-    weight, bias = model.coef_, model.intercept_
-    if len(bias) == 1:
-        return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    return weight, bias
-
-
-def _check(
-    train_features: np.ndarray,
-    train_labels: np.ndarray,
-    val_features: np.ndarray,
-    val_labels: np.ndarray,
-) -> None:
     for part, features, labels in (
         ("train", train_features, train_labels),
         ("val", val_features, val_labels),
@@ -244,248 +240,26 @@ def _check(
         raise InputError(
             f"train_labels: expected every class from 0 on, two or more, got {found.tolist()}"
         )
+    mean = train_features.mean(axis=0, dtype=np.float64)
+    scale = train_features.std(axis=0, dtype=np.float64)
+    scale[scale <= 1e-6 * np.abs(mean)] = 1.0  # constant up to the rounding of single precision
+    candidates = []
+    for strength in STRENGTHS:
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=ITERATIONS)
+        with warnings.catch_warnings():
+            # Validation decides about a candidate that has not converged as about any other.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit((train_features - mean) / scale, train_labels)
+        weight, bias = model.coef_, model.intercept_
+        if len(bias) == 1:  # of two classes scikit-learn keeps one row
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        probe = LinearProbe(mean, scale, weight, bias, strength, np.nan)
+        accuracy = balanced_accuracy(val_labels, probe.predict(val_features))
+        candidates.append(replace(probe, val_balanced_accuracy=accuracy))
+    return max(candidates, key=lambda candidate: candidate.val_balanced_accuracy)
 
 
-Precision = Literal["32-true", "bf16-mixed"]
-
-
-class Encoder(Protocol):
-    """What probing asks of a teacher: features of images in [0, 1], a name and a card."""
-
-    name: str
-    card: dict[str, Any]
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Turn ``(B, 3, H, W)`` into ``(B, D)``."""
-        ...
-
-    def parameters(self) -> Iterable[Tensor]:
-        """Give the weights; they tell the device."""
-        ...
-
-    def buffers(self) -> Iterable[Tensor]:
-        """Give the buffers; they tell the device where there are no weights."""
-        ...
-
-
-def teacher_device(teacher: Encoder) -> torch.device:
-    """Return the device of the teacher's weights or buffers, the CPU if it has none.
-
-    Example:
-        >>> teacher_device(torch.nn.Identity())
-        device(type='cpu')
-    """
-    first = next(chain(teacher.parameters(), teacher.buffers()), None)
-    return torch.device("cpu") if first is None else first.device
-
-
-def encode(teacher: Encoder, images: Tensor, *, precision: Precision = "32-true") -> Tensor:
-    """Ask a teacher for features, and say in one line what is wrong if it gives none.
-
-    Args:
-        teacher: The frozen network.
-        images: ``(B, 3, H, W)`` in [0, 1], on its device.
-        precision: ``"bf16-mixed"`` runs the network under bfloat16 autocast. Its rounding alone
-            moves features by a cosine distance of about 1e-5; see `ring_response`.
-
-    Returns:
-        Features ``(B, D)``, single precision or better.
-
-    Raises:
-        InputError: If the teacher cannot take images of this size, or returns no tensor, maps
-            instead of vectors, or numbers that are not finite.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> encode(load_teacher("builtin"), torch.rand(2, 3, 32, 32)).shape
-        torch.Size([2, 256])
-    """
-    try:
-        with torch.autocast(
-            images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16-mixed"
-        ):
-            features: Any = teacher.encode(images)
-    except (torch.OutOfMemoryError, InputError):
-        raise
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise InputError(_refusal(teacher, images, error)) from error
-    if not isinstance(features, Tensor):
-        raise InputError(
-            f"teacher {teacher.name}: expected features (B, D), got {type(features).__name__}; "
-            "wrap it so that it returns one tensor"
-        )
-    if features.ndim != 2 or len(features) != len(images):
-        raise InputError(
-            f"teacher {teacher.name}: expected features ({len(images)}, D), one vector an image, "
-            f"got {tuple(features.shape)}; pool its maps or tokens"
-        )
-    if not torch.isfinite(features).all():
-        raise InputError(f"teacher {teacher.name}: expected finite features, got NaN or infinity")
-    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-
-
-def encode_rows(
-    teacher: Encoder,
-    pack: Pack,
-    *,
-    rows: np.ndarray,
-    batch_size: int = 64,
-    precision: Precision = "32-true",
-) -> np.ndarray:
-    """Encode images of a pack.
-
-    Args:
-        teacher: The frozen network.
-        pack: The images.
-        rows: Which, in this order; at least one.
-        batch_size: Images a pass.
-        precision: As in `encode`.
-
-    Returns:
-        Features ``(n, D)``, ``float32``.
-
-    Raises:
-        InputError: If a row is not in the pack, or as in `encode`.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> from fopro_lab.models import wrap_teacher
-        >>> pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
-        >>> teacher = wrap_teacher(pool, mean=[0] * 3, std=[1] * 3, input_size=16, feature_dim=12)
-        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
-        >>> encode_rows(teacher, packed, rows=np.arange(3)).shape
-        (3, 12)
-    """
-    device = teacher_device(teacher)
-    with torch.inference_mode():
-        features = [
-            encode(teacher, images, precision=precision).float().cpu()
-            for images, _ in batches(pack, rows, batch_size=batch_size, device=device)
-        ]
-    return torch.cat(features).numpy()
-
-
-def _refusal(teacher: Encoder, images: Tensor, error: Exception) -> str:
-    """Say why a network took no image: mostly they are smaller than its patch."""
-    height, width = images.shape[-2:]
-    way_out = "give larger images, or let the teacher resize (teacher_size, resize=True)"
-    patch = _patch_side(teacher)
-    if patch > min(height, width):
-        return (
-            f"teacher {teacher.name}: expected images no smaller than its patch of {patch} px, "
-            f"got {height} x {width}; {way_out}"
-        )
-    told = str(error).strip().splitlines() or [type(error).__name__]
-    return (
-        f"teacher {teacher.name}: cannot encode images of {height} x {width} px ({told[0]}); "
-        f"{way_out}"
-    )
-
-
-def _patch_side(teacher: Encoder) -> int:
-    """Find the side of the patches that a transformer cuts an image into; 0 if it has none."""
-    modules = teacher.modules() if isinstance(teacher, torch.nn.Module) else ()
-    for module in modules:
-        side = getattr(module, "patch_size", 0)
-        side = max(side) if isinstance(side, (tuple, list)) else side
-        if isinstance(side, int) and side > 1:
-            return side
-    return 0
-
-
-Classifier = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Something that names the class of each image.
-
-    Attributes:
-        name: For tables: "probe", "student", or your own.
-        predict: Turns images ``(B, 3, H, W)`` in [0, 1] on ``device`` into classes ``(B,)``.
-        device: Where it wants them.
-
-    Example:
-        >>> reader = read_by(lambda images: images.mean(dim=(2, 3)))  # the brightest colour
-        >>> red = torch.zeros(1, 3, 4, 4).index_fill(1, torch.tensor(0), 1.0)
-        >>> reader.name, reader.predict(red).tolist()
-        ('student', [0])
-    """
-
-    name: str
-    predict: Callable[[Tensor], np.ndarray]
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-
-def read_by(classify: Classifier, *, name: str = "student", device: str | None = None) -> Reader:
-    """Make a reader of any function from images to logits.
-
-    Args:
-        classify: Maps ``(B, 3, H, W)`` in [0, 1] to ``(B, K)``, for example a trained student's
-            ``classify`` after a shrink to the size that it sees.
-        name: For tables.
-        device: Where it wants its images; None looks at its weights, if it is a module or a
-            method of one.
-
-    Returns:
-        The reader. It raises ``ShapeError`` when the function gives no logits.
-    """
-    owner = getattr(classify, "__self__", classify)
-    found = teacher_device(cast(Encoder, owner)) if isinstance(owner, torch.nn.Module) else "cpu"
-
-    def predict(images: Tensor) -> np.ndarray:
-        logits = classify(images)
-        if logits.ndim != 2 or len(logits) != len(images):
-            raise ShapeError(
-                f"{name}: expected logits ({len(images)}, K), got {tuple(logits.shape)}"
-            )
-        return logits.argmax(dim=1).cpu().numpy()
-
-    return Reader(name, predict, torch.device(device or found))
-
-
-def read_by_probe(
-    teacher: Encoder, probe: LinearProbe, *, precision: Precision = "32-true"
-) -> Reader:
-    """Make a reader of a teacher and a linear probe on its features."""
-
-    def predict(images: Tensor) -> np.ndarray:
-        return probe.predict(encode(teacher, images, precision=precision).float().cpu().numpy())
-
-    return Reader("probe", predict, teacher_device(teacher))
-
-
-def reader_of(
-    asked: Encoder | Reader | Classifier,
-    pack: Pack,
-    split: Split,
-    *,
-    probe: LinearProbe | None = None,
-    batch_size: int = 64,
-) -> Reader:
-    """Turn whatever was given into a reader; a teacher gets a linear probe.
-
-    Args:
-        asked: A reader, a teacher, or a function from images to logits.
-        pack: The images.
-        split: Train and val rows fit the probe.
-        probe: Of this teacher and split, if there is one already.
-        batch_size: Images a pass.
-
-    Returns:
-        The reader.
-    """
-    if isinstance(asked, Reader):
-        return asked
-    if hasattr(asked, "encode"):
-        teacher = cast(Encoder, asked)
-        return read_by_probe(
-            teacher, probe or fit_probe(teacher, pack, split, batch_size=batch_size)
-        )
-    return read_by(asked)
-
-
-def fit_probe(
+def fit_classifier(
     teacher: Encoder,
     pack: Pack,
     split: Split,
@@ -493,29 +267,10 @@ def fit_probe(
     batch_size: int = 64,
     precision: Precision = "32-true",
 ) -> LinearProbe:
-    """Fit a linear probe on a teacher's features of the training images.
-
-    Args:
-        teacher: The frozen network.
-        pack: The images.
-        split: Its train rows are fitted, its val rows choose the regularisation.
-        batch_size: Images a pass.
-        precision: As in `encode`.
-
-    Returns:
-        The probe.
+    """Fit a linear probe on the training rows; the validation rows choose its regularisation.
 
     Raises:
-        InputError: If a class has no training image.
-
-    Example:
-        >>> from fopro_lab.data import make_split, open_dataset, pack
-        >>> from fopro_lab.models import wrap_teacher
-        >>> pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
-        >>> teacher = wrap_teacher(pool, mean=[0] * 3, std=[1] * 3, input_size=16, feature_dim=12)
-        >>> packed = pack(open_dataset("phantom", images=60), 16, progress=False)
-        >>> fit_probe(teacher, packed, make_split(packed.dataset)).weight.shape
-        (8, 12)
+        InputError: If a class has no training image, or as in `encode`.
     """
     counts = np.bincount(pack.labels[split.train], minlength=len(pack.dataset.class_names))
     if (counts == 0).any():
@@ -533,8 +288,105 @@ def fit_probe(
     )
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """Anything that names the class of each image.
+
+    Attributes:
+        name: For tables: "probe", "student", or your own.
+        predict: Turns images ``(B, 3, H, W)`` in [0, 1] on ``device`` into classes ``(B,)``.
+        device: Where it wants its images.
+    """
+
+    name: str
+    predict: Callable[[Tensor], Tensor]
+    device: torch.device | str = "cpu"
+
+
+def wrap_classifier(
+    classify: Callable[[Tensor], Tensor],
+    *,
+    name: str = "student",
+    device: torch.device | str | None = None,
+) -> Classifier:
+    """Make a classifier of any function from images to logits.
+
+    Args:
+        classify: Maps ``(B, 3, H, W)`` in [0, 1] to ``(B, K)``, for example a trained student's
+            ``classify`` after a resize to the size that it sees.
+        name: For tables.
+        device: Where it wants its images; None looks at its weights if it is a module or a method
+            of one.
+
+    Returns:
+        The classifier; it raises `ShapeError` when the function returns no logits.
+
+    Example:
+        >>> brightest = wrap_classifier(lambda images: images.mean(dim=(2, 3)))
+        >>> red = torch.zeros(1, 3, 4, 4).index_fill(1, torch.tensor(0), 1.0)
+        >>> brightest.predict(red).tolist()
+        [0]
+    """
+    owner = getattr(classify, "__self__", classify)
+    if device is None:
+        is_module = isinstance(owner, torch.nn.Module)
+        device = teacher_device(cast(Encoder, owner)) if is_module else "cpu"
+
+    def predict(images: Tensor) -> Tensor:
+        logits = classify(images)
+        if logits.ndim != 2 or len(logits) != len(images):
+            raise ShapeError(
+                f"{name}: expected logits ({len(images)}, K), got {tuple(logits.shape)}"
+            )
+        return logits.argmax(dim=1)
+
+    return Classifier(name, predict, device)
+
+
+def probe_logits(teacher: Encoder, probe: LinearProbe) -> Callable[[Tensor], Tensor]:
+    """Return `LinearProbe.logits` as a function of float64 tensors on the teacher's device."""
+    mean, scale, weight, bias = (
+        torch.as_tensor(part, dtype=torch.float64, device=teacher_device(teacher))
+        for part in (probe.mean, probe.scale, probe.weight, probe.bias)
+    )
+    return lambda features: (features - mean) / scale @ weight.T + bias
+
+
+def probe_classifier(
+    teacher: Encoder, probe: LinearProbe, *, precision: Precision = "32-true"
+) -> Classifier:
+    """Make a classifier of a teacher and a linear probe on its features."""
+    logits = probe_logits(teacher, probe)
+    return Classifier(
+        "probe",
+        lambda images: logits(encode(teacher, images, precision=precision).double()).argmax(dim=1),
+        teacher_device(teacher),
+    )
+
+
+Network = Encoder | Classifier | Callable[[Tensor], Tensor]
+
+
+def as_classifier(
+    network: Network,
+    pack: Pack,
+    split: Split,
+    *,
+    probe: LinearProbe | None = None,
+    batch_size: int = 64,
+) -> Classifier:
+    """Make a classifier of a teacher (by a linear probe), of a function, or of one itself."""
+    if isinstance(network, Classifier):
+        return network
+    if hasattr(network, "encode"):
+        teacher = cast(Encoder, network)
+        probe = probe or fit_classifier(teacher, pack, split, batch_size=batch_size)
+        return probe_classifier(teacher, probe)
+    return wrap_classifier(network)
+
+
 def predict_changed(
-    reader: Reader,
+    classifier: Classifier,
     pack: Pack,
     rows: np.ndarray,
     change: Callable[[Tensor], Iterable[Tensor]],
@@ -543,39 +395,22 @@ def predict_changed(
     batch_size: int = 64,
     progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predict images as they are, and each way in which they are changed.
-
-    Args:
-        reader: Who is asked.
-        pack: The images.
-        rows: Which.
-        change: Yields the M changed versions of a batch, one after another.
-        label: What is being done, for the progress.
-        batch_size: Images a pass.
-        progress: Say how far it is.
+    """Predict images as they are and in each of the M versions that ``change`` yields of a batch.
 
     Returns:
         Classes ``(n,)`` and ``(M, n)``.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
-        >>> reader = read_by(lambda images: images.mean(dim=(2, 3)))
-        >>> clean, changed = predict_changed(
-        ...     reader, packed, np.arange(4), lambda x: [1 - x, x.flip(1)], label="colours")
-        >>> changed.shape, (changed[1] == 2 - clean).all()
-        ((2, 4), np.True_)
     """
-    clean, changed = [], []
-    work = batches(pack, rows, batch_size=batch_size, device=reader.device)
+    work = batches(pack, rows, batch_size=batch_size, device=classifier.device)
     if progress:
         total = -(-len(rows) // batch_size)
-        work = show_progress(work, total=total, label=f"{label}, read by {reader.name}")
+        work = show_progress(work, total=total, label=f"{label} of the {classifier.name}")
+    found = []
     for images, _ in work:
         with torch.inference_mode():
-            clean.append(reader.predict(images))
-            changed.append(np.stack([reader.predict(version) for version in change(images)]))
-    return np.concatenate(clean), np.concatenate(changed, axis=1)
+            versions = chain([images], change(images))  # lazily: one version at a time in memory
+            found.append(torch.stack([classifier.predict(version) for version in versions]).cpu())
+    classes = torch.cat(found, dim=1).numpy()
+    return classes[0], classes[1:]
 
 
 def probe_advantage(
@@ -584,23 +419,15 @@ def probe_advantage(
     """Compare two networks by a linear probe on the same test images.
 
     Args:
-        teacher: The one of interest.
+        teacher: The network of interest.
         other: What it is compared with, for example the same network untrained.
         pack: The images.
-        split: Train fits the probes, validation chooses their strength, test is touched once.
+        split: Train fits the probes, validation chooses their strength, test is used once.
         resamples: Of a paired bootstrap, stratified by class, lesions or patients kept whole.
 
     Returns:
-        ``balanced_accuracy`` of the one and ``other_balanced_accuracy``, ``difference`` with
-        ``low`` and ``high`` (95 %), ``test_images`` and ``protocol``.
-
-    Example:
-        >>> from fopro_lab.data import make_split, open_dataset, pack
-        >>> from fopro_lab.models import load_teacher
-        >>> packed = pack(open_dataset("phantom", images=60), 16, progress=False)
-        >>> teacher = load_teacher("builtin")
-        >>> probe_advantage(teacher, teacher, packed, make_split(packed.dataset))["difference"]
-        0.0
+        ``balanced_accuracy``, ``other_balanced_accuracy``, ``difference`` with ``low`` and
+        ``high`` (95 %), ``test_images``, ``image_size`` and ``protocol``.
     """
     labels = pack.labels[split.test]
     units = resampling_units(pack.dataset.table, rows=split.test)
@@ -608,7 +435,7 @@ def probe_advantage(
     weights = np.column_stack([np.ones(len(labels), dtype=np.float32), drawn])
     scores = []
     for network in (teacher, other):
-        probe = fit_probe(network, pack, split)
+        probe = fit_classifier(network, pack, split)
         predicted = probe.predict(encode_rows(network, pack, rows=split.test))
         confusion = confusion_matrices(labels, predicted, weights, classes=len(probe.weight))
         scores.append(np.nanmean(class_recalls(confusion), axis=1))

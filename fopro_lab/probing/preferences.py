@@ -1,22 +1,33 @@
-"""Several teachers, asked the same about the same images."""
+"""Preferences of several teachers: the shapes of their ring responses, and how far apart they are.
+
+A preference is the ring response per energy changed, as logarithms whose mean over the rings is 0:
+how sensitive a teacher is as a whole does not matter.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.evaluation.bootstrap import bootstrap_weights, holm, percentile_interval
+from fopro_lab.evaluation.bootstrap import holm, percentile_interval
 from fopro_lab.fourier import ring_edges
-from fopro_lab.models import load_teacher
+from fopro_lab.models import choose_device, load_teacher
 from fopro_lab.probing.features import draw_rows, resampling_units
-from fopro_lab.probing.ring_response import RingDrifts, drifts_from_table, ring_drifts
+from fopro_lab.probing.ring_response import (
+    RingDrifts,
+    drifts_from_table,
+    image_weights,
+    ring_drifts,
+)
 from fopro_lab.probing.teacher_card import TeacherCard
 
-TINY = 1e-12  # mean drift of a ring that a teacher does not answer to at all
+TINY = 1e-12  # mean drift of a ring to which a teacher does not respond at all
 
 
 def preference(drifts: RingDrifts, weights: np.ndarray | None = None) -> np.ndarray:
@@ -39,15 +50,14 @@ def preference(drifts: RingDrifts, weights: np.ndarray | None = None) -> np.ndar
     kept = [k for k, gain in enumerate(drifts.gains) if gain != 1]
     drift, energy = (part[:, :, kept] for part in (drifts.drift, drifts.energy))
     weights = np.ones((drift.shape[-1], 1)) if weights is None else weights
-    ratio = np.maximum(drift @ weights, TINY) / np.maximum(energy @ weights, TINY)
-    shape = np.log(ratio)
+    shape = np.log(np.maximum(drift @ weights, TINY) / np.maximum(energy @ weights, TINY))
     return (shape - shape.mean(axis=1, keepdims=True)).reshape(-1, weights.shape[1])
 
 
 def relative_responses(
     drifts: RingDrifts, units: np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Tabulate one teacher's preference: how much a ring moves it, relative to its mean ring.
+    """Tabulate one teacher's preference: how far a ring moves it, relative to its mean ring.
 
     Args:
         drifts: Of `ring_drifts`, the channels together.
@@ -59,26 +69,65 @@ def relative_responses(
         A row for each ring and gain other than 1: ``ring``, ``low``, ``high`` (cycles per pixel),
         ``gain``, ``relative`` (drift per energy changed over its geometric mean over the rings: 2
         is twice as much) with ``relative_low`` and ``relative_high`` (95 %), ``n`` (images).
-
-    Example:
-        >>> drift = np.array([1.0, np.e**2]).reshape(1, 2, 1, 1)
-        >>> found = RingDrifts((0, 0.25, 0.5), (0.0,), ("all",), drift, np.ones_like(drift), 0.0)
-        >>> relative_responses(found, np.zeros(1), resamples=20)["relative"].round(3).tolist()
-        [0.368, 2.718]
     """
-    same = np.zeros(len(units), dtype=np.int64)
-    weights = bootstrap_weights(same, units, resamples=resamples, seed=seed).astype(np.float64)
-    kept = [gain for gain in drifts.gains if gain != 1]
+    weights = image_weights(units, resamples=resamples, seed=seed).astype(np.float64)
     low, high = np.exp(np.quantile(preference(drifts, weights), [0.025, 0.975], axis=1))
     rings = pd.DataFrame(
         {"ring": range(len(drifts.edges) - 1), "low": drifts.edges[:-1], "high": drifts.edges[1:]}
     )
-    return rings.merge(pd.DataFrame({"gain": kept}), how="cross").assign(
+    gains = pd.DataFrame({"gain": [gain for gain in drifts.gains if gain != 1]})
+    return rings.merge(gains, how="cross").assign(
         relative=np.exp(preference(drifts)[:, 0]),
         relative_low=low,
         relative_high=high,
         n=len(units),
     )
+
+
+def ask_teachers(
+    teachers: Mapping[str, str],
+    pack: Pack,
+    rows: np.ndarray,
+    *,
+    rings: int = 8,
+    gains: Sequence[float] = (0.0, 2.0),
+    count: int = 256,
+    seed: int = 0,
+    device: str = "auto",
+) -> tuple[dict[str, RingDrifts], np.ndarray]:
+    """Measure the ring response of every teacher, each at the size of the pack's images.
+
+    A teacher that is given smaller images would be deaf to the high rings by the resizing alone,
+    so a difference between teachers would be one between sizes.
+
+    Args:
+        teachers: Name, as `load_teacher` takes it, and file of weights, empty for the built-in one.
+        pack: The images.
+        rows: Which of them to draw from.
+        rings: Rings up to 0.5 cycles per pixel; the corners are one more.
+        gains: Factors of the amplitudes.
+        count: Images, at most.
+        seed: Seed of the draw.
+        device: Where to compute, "auto", "cpu" or "cuda".
+
+    Returns:
+        The drifts by teacher, and lesion, patient or image of each image that was drawn.
+
+    Example:
+        >>> from fopro_lab.data import open_dataset, pack
+        >>> packed = pack(open_dataset("phantom", images=40), 16, progress=False)
+        >>> drifts, units = ask_teachers({"builtin": ""}, packed, np.arange(40), rings=2, count=6)
+        >>> drifts["builtin"].drift.shape, len(units)
+        ((1, 3, 2, 6), 6)
+    """
+    drawn = draw_rows(rows, count=count, seed=seed)
+    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
+    edges = ring_edges(rings)
+    measured = {}
+    for name, weights in teachers.items():
+        teacher = load_teacher(name, weights=weights).to(choose_device(device))
+        measured[name] = ring_drifts(teacher, images, edges, gains)
+    return measured, resampling_units(pack.dataset.table, rows=drawn)
 
 
 def preference_distances(
@@ -100,7 +149,7 @@ def preference_distances(
         drifts: Two teachers or more, by name, all on the same images.
         units: Lesion, patient or image of each, ``(N,)``.
         splits: How often halves are dealt.
-        permutations: How often the teachers' names are dealt anew among the answers to each
+        permutations: How often the teachers' names are permuted among the responses to each
             lesion, for the p-value.
         seed: Seed of all draws.
 
@@ -108,39 +157,27 @@ def preference_distances(
         A row for each pair, and one of teacher and other "all" for the means over all pairs:
         ``teacher``, ``other``, ``distance`` (same images, all of them), ``between``, ``within``
         (mean over halves), ``difference`` with ``_low`` and ``_high`` (95 % interval), ``p`` (of
-        "the same preference", by exchange), ``units``, ``n``, ``p_holm`` (corrected over the
-        pairs). Judge by ``p_holm``: the interval tells how far, not whether.
+        "the same preference", by permutation), ``units``, ``n``, ``p_holm`` (corrected over the
+        pairs). ``p_holm`` says whether teachers differ; the interval says how far.
 
     Raises:
         InputError: If there are fewer than two teachers or four lesions, or nothing but gain 1.
-        ShapeError: If the teachers were not asked the same.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> energy = np.ones((1, 3, 1, 40))
-        >>> asked = {name: RingDrifts((0, 0.2, 0.4, 0.6), (0.0,), ("all",),
-        ...     rng.lognormal(0, 0.1, (1, 3, 1, 40)) * np.reshape(shape, (1, 3, 1, 1)), energy, 0.0)
-        ...     for name, shape in (("low", [4, 2, 1]), ("high", [1, 2, 4]))}
-        >>> row = preference_distances(asked, np.arange(40)).iloc[0]
-        >>> bool(row["difference_low"] > 0), round(float(row["distance"]), 1)
-        (True, 1.1)
+        ShapeError: If the teachers have other rings, gains or images.
     """
     _check(drifts, units, splits=splits, permutations=permutations)
     rng = np.random.default_rng(seed)
     _, unit = np.unique(units, return_inverse=True)
-    names = list(drifts)
     whole = {name: preference(found) for name, found in drifts.items()}
     halves = [
         {name: [preference(found, side) for side in sides] for name, found in drifts.items()}
         for sides in (_deal(unit, splits, rng, redrawn=again) for again in (False, True))
     ]
-    pairs = list(combinations(names, 2))
-    sets = [[pair] for pair in pairs] + ([pairs] if len(pairs) > 1 else [])
+    pairs = list(combinations(drifts, 2))
     rows = []
-    for chosen in sets:
+    for chosen in [*([pair] for pair in pairs), *([pairs] if len(pairs) > 1 else [])]:
         members = list(dict.fromkeys(name for pair in chosen for name in pair))
-        between = [_root_mean([_between(half, pair) for pair in chosen]) for half in halves]
-        within = [_root_mean([_within(half, name) for name in members]) for half in halves]
+        between = [_root_mean([_between(half[a], half[b]) for a, b in chosen]) for half in halves]
+        within = [_root_mean([_distance(*half[name]) for name in members]) for half in halves]
         low, high = percentile_interval(between[1] - within[1])
         first, second = chosen[0] if len(chosen) == 1 else ("all", "all")
         rows.append(
@@ -153,7 +190,7 @@ def preference_distances(
                 "difference": float((between[0] - within[0]).mean()),
                 "difference_low": low,
                 "difference_high": high,
-                "p": _exchange([drifts[name] for name in members], unit, permutations, rng),
+                "p": _permutation_test([drifts[m] for m in members], unit, permutations, rng),
                 "units": int(unit.max()) + 1,
                 "n": len(units),
             }
@@ -173,9 +210,9 @@ def _check(
         raise InputError(
             f"splits, permutations: expected 2 and 1 or more, got {splits} and {permutations}"
         )
-    asked = {(d.edges, d.gains, d.channels, d.drift.shape) for d in drifts.values()}
+    kinds = {(d.edges, d.gains, d.channels, d.drift.shape) for d in drifts.values()}
     first = next(iter(drifts.values()))
-    if len(asked) > 1 or first.drift.shape[-1] != len(units):
+    if len(kinds) > 1 or first.drift.shape[-1] != len(units):
         raise ShapeError(
             "drifts: expected the same rings, gains and images for every teacher and a unit for "
             f"each image, got {[d.drift.shape for d in drifts.values()]} and {len(units)} units"
@@ -189,7 +226,7 @@ def _check(
 def _deal(
     unit: np.ndarray, splits: int, rng: np.random.Generator, *, redrawn: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Deal units into two halves, ``(N, S)`` weights each; redrawn with replacement if asked."""
+    """Deal units into two halves, ``(N, S)`` weights each; redrawn is with replacement."""
     count = int(unit.max()) + 1
     sides = np.zeros((2, count, splits))
     for split in range(splits):
@@ -204,49 +241,37 @@ def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean((one - other) ** 2, axis=0))
 
 
-def _between(half: Mapping[str, Sequence[np.ndarray]], pair: tuple[str, str]) -> np.ndarray:
-    one, other = (half[name] for name in pair)
+def _between(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
     return _root_mean([_distance(one[0], other[1]), _distance(one[1], other[0])])
 
 
-def _within(half: Mapping[str, Sequence[np.ndarray]], name: str) -> np.ndarray:
-    return _distance(half[name][0], half[name][1])
-
-
 def _root_mean(distances: Sequence[np.ndarray]) -> np.ndarray:
-    """Average distances as squares.
-
-    Of two teachers that differ in noise alone, plain means would put the distance between them
-    above that within them.
-    """
+    """Average distances as squares: plain means would tell apart teachers that differ in noise."""
     return np.sqrt(np.mean(np.square(distances), axis=0))
 
 
-def _exchange(
+def _permutation_test(
     drifts: Sequence[RingDrifts], unit: np.ndarray, permutations: int, rng: np.random.Generator
 ) -> float:
-    """Return how often names dealt anew, lesion by lesion, lie as far apart as the true ones."""
+    """Return how often names permuted lesion by lesion lie as far apart as the true ones."""
     kept = [k for k, gain in enumerate(drifts[0].gains) if gain != 1]
-    answers = np.stack([found.drift[:, :, kept] for found in drifts])  # (T, M, R, G, N)
-    level = np.log(np.maximum(answers.mean(axis=-1), TINY)).mean(axis=2)
-    answers = answers / np.exp(level)[:, :, None, :, None]  # equal sensitivity as a whole
+    responses = np.stack([found.drift[:, :, kept] for found in drifts])  # (T, M, R, G, N)
+    level = np.log(np.maximum(responses.mean(axis=-1), TINY)).mean(axis=2)
+    responses = responses / np.exp(level)[:, :, None, :, None]  # equal sensitivity as a whole
 
     def spread(dealt: np.ndarray) -> float:
         shape = np.log(np.maximum(dealt.mean(axis=-1), TINY))
         shape = (shape - shape.mean(axis=2, keepdims=True)).reshape(len(dealt), -1)
         return float(np.mean([_distance(a, b) for a, b in combinations(shape, 2)]))
 
-    observed = spread(answers)
-    count, teachers = int(unit.max()) + 1, len(answers)
+    observed = spread(responses)
+    count, teachers = int(unit.max()) + 1, len(responses)
     reached = 0
     for _ in range(permutations):
         order = np.argsort(rng.random((teachers, count)), axis=0)[:, unit]
-        dealt = np.take_along_axis(answers, order[:, None, None, None, :], axis=0)
+        dealt = np.take_along_axis(responses, order[:, None, None, None, :], axis=0)
         reached += spread(dealt) >= observed
     return (1 + reached) / (1 + permutations)
-
-
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,13 +279,12 @@ class Comparison:
     """What several cards say together.
 
     Attributes:
-        teachers: A row a teacher: name, input, width, the probe's balanced accuracy, and the ring
-            that moves it most for the energy.
-        responses: A row a teacher, gain and ring: ``drift`` and ``drift_per_energy`` as in the
-            cards, and ``relative`` with its interval: per energy, relative to the teacher's own
-            geometric mean over the rings.
-        bands: The class bands read by the probes.
-        distances: Of ``preference_distances``; empty where the images are not the same.
+        teachers: A row per teacher: name, size, features, the probe's balanced accuracy, and the
+            ring that moves it most for the energy.
+        responses: A row per teacher, gain and ring: ``drift`` and ``drift_per_energy`` as in the
+            cards, and ``relative`` with its interval, of `relative_responses`.
+        bands: The class bands of the linear probes.
+        distances: Of `preference_distances`; empty where the images are not the same.
         note: Why there are none; else empty.
     """
 
@@ -270,24 +294,33 @@ class Comparison:
     distances: pd.DataFrame
     note: str
 
+    def findings(self) -> list[str]:
+        """Say in a line per pair whether two teachers differ more than measurements of one do."""
+        if self.distances.empty:
+            return [self.note]
+        lines = []
+        for row in self.distances.itertuples():
+            every = row.teacher == "all"
+            pair = "All pairs, on average" if every else f"{row.teacher}, {row.other}"
+            verdict = "differ" if row.p_holm < 0.05 else "do not differ clearly"
+            lines.append(
+                f"{pair}: preferences {verdict} more than measurements of one teacher do: "
+                f"distance {row.between:.2f} against {row.within:.2f} (difference "
+                f"{row.difference_low:.2f} to {row.difference_high:.2f}, corrected p = "
+                f"{row.p_holm:.3f})."
+            )
+        return lines
+
 
 def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Comparison:
-    """Bring cards together that asked the same.
+    """Bring cards of the same rings and gains together.
 
     Args:
         cards: Two or more, by the name of the teacher.
         seed: Of resamples, halves and permutations.
 
-    Returns:
-        The comparison.
-
     Raises:
         InputError: If there are fewer than two, or rings or gains differ.
-
-    Example:
-        >>> compare_cards({})
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: cards: expected two or more, got 0
     """
     if len(cards) < 2:
         raise InputError(f"cards: expected two or more, got {len(cards)}")
@@ -295,115 +328,56 @@ def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Compari
         found = {name: card.summary["probing"][key] for name, card in cards.items()}
         if len({tuple(value) for value in found.values()}) > 1:
             raise InputError(f"cards: expected the same {key}, got {found}")
-    measured = {name: _drifts(card) for name, card in cards.items()}
-    asked = {
-        (
-            card.summary["data"]["fingerprint"],
-            card.summary["data"]["image_size"],
-            *measured[name][1],
+    drifts, images, responses, units = {}, set(), [], np.empty(0)
+    for name, card in cards.items():
+        probing, data = card.summary["probing"], card.summary["data"]
+        drifts[name], names, units = drifts_from_table(
+            card.drifts, probing["edges"], rounding=probing["rounding"]
         )
-        for name, card in cards.items()
-    }
+        images.add((data["fingerprint"], data["image_size"], tuple(names), tuple(units)))
+        shape = relative_responses(drifts[name], units, seed=seed)
+        table = card.ring_response.query("channel == 'all'")
+        table = table.merge(shape.drop(columns=["low", "high", "n"]), on=["ring", "gain"])
+        responses.append(table.assign(teacher=name))
     distances, note = pd.DataFrame(), ""
-    first = next(iter(measured.values()))
-    if len(asked) > 1:
+    if len(images) > 1:
         note = "The cards were made of other images, so no distance between them is given."
-    elif len(set(first[2])) < 4:
+    elif len(set(units)) < 4:
         note = "There are fewer than four lesions, so no distance is given."
     else:
-        drifts = {name: found for name, (found, _, _) in measured.items()}
-        distances = preference_distances(drifts, first[2], seed=seed)
-    responses = pd.concat(
-        [
-            _relative(card, measured[name][0], measured[name][2], seed=seed).assign(teacher=name)
-            for name, card in cards.items()
-        ],
-        ignore_index=True,
+        distances = preference_distances(drifts, units, seed=seed)
+    bands = [
+        card.class_bands.query("classifier == 'probe'").assign(teacher=name)
+        for name, card in cards.items()
+    ]
+    return Comparison(
+        pd.DataFrame([_describe(name, card.summary) for name, card in cards.items()]),
+        pd.concat(responses, ignore_index=True),
+        pd.concat(bands, ignore_index=True),
+        distances,
+        note,
     )
-    bands = pd.concat(
-        [card.class_bands.query("reader == 'probe'").assign(teacher=name)
-         for name, card in cards.items()], ignore_index=True,
-    )  # fmt: skip
-    return Comparison(_teachers(cards), responses, bands, distances, note)
 
 
-def _drifts(card: TeacherCard) -> tuple[RingDrifts, np.ndarray, np.ndarray]:
-    probing = card.summary["probing"]
-    return drifts_from_table(card.drifts, tuple(probing["edges"]), rounding=probing["rounding"])
-
-
-def _relative(
-    card: TeacherCard, drifts: RingDrifts, units: np.ndarray, *, seed: int
-) -> pd.DataFrame:
-    """Add the shape of the response, with its interval, to the rows of gains other than 1."""
-    shape = relative_responses(drifts, units, resamples=RESAMPLES, seed=seed)
-    shape = shape.drop(columns=["low", "high", "n"])
-    table = card.ring_response.query("channel == 'all'")
-    return table.merge(shape, on=["ring", "gain"])
-
-
-def _teachers(cards: Mapping[str, TeacherCard]) -> pd.DataFrame:
-    rows = []
-    for name, card in cards.items():
-        teacher, score = card.summary["teacher"], card.summary["probe"]["test_balanced_accuracy"]
-        loudest = card.summary["largest_drift_per_energy"]
-        rows.append(
-            {
-                "teacher": name,
-                "parameters": teacher.get("parameters"),
-                "features": teacher.get("feature_dim"),
-                "balanced_accuracy": score.get("value"),
-                "balanced_accuracy_low": score.get("low"),
-                "balanced_accuracy_high": score.get("high"),
-                "most_per_energy": f"{loudest['low']:.3g} to {loudest['high']:.3g}"
-                if loudest
-                else "",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def ask_teachers(
-    teachers: Mapping[str, str],
-    pack: Pack,
-    rows: np.ndarray,
-    *,
-    rings: int = 8,
-    gains: Sequence[float] = (0.0, 2.0),
-    count: int = 256,
-    seed: int = 0,
-) -> tuple[dict[str, RingDrifts], np.ndarray]:
-    """Measure the ring response of every teacher, each at the size of the pack's images.
-
-    A teacher that is given smaller images would be deaf to the high rings by the resizing alone,
-    so a difference between teachers would be one between sizes.
-
-    Args:
-        teachers: Name, as `load_teacher` takes it, and file of weights, empty for the built-in one.
-        pack: The images.
-        rows: Which of them to draw from.
-        rings: Rings up to 0.5 cycles per pixel; the corners are one more.
-        gains: Factors of the amplitudes.
-        count: Images, at most.
-        seed: Seed of the draw.
-
-    Returns:
-        The drifts by teacher, and lesion, patient or image of each image asked about.
-
-    Raises:
-        InputError: If a teacher, its weights, a gain or the number of rings does not fit.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", images=40), 16, progress=False)
-        >>> drifts, units = ask_teachers({"builtin": ""}, packed, np.arange(40), rings=2, count=6)
-        >>> drifts["builtin"].drift.shape, len(units)
-        ((1, 3, 2, 6), 6)
-    """
-    drawn = draw_rows(rows, count=count, seed=seed)
-    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
-    asked = {
-        name: ring_drifts(load_teacher(name, weights=weights), images, ring_edges(rings), gains)
-        for name, weights in teachers.items()
+def _describe(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    teacher, score = summary["teacher"], summary["probe"]["test_balanced_accuracy"]
+    most = summary["largest_drift_per_energy"]
+    return {
+        "teacher": name,
+        "parameters": teacher.get("parameters"),
+        "features": teacher.get("feature_dim"),
+        "balanced_accuracy": score.get("value"),
+        "balanced_accuracy_low": score.get("low"),
+        "balanced_accuracy_high": score.get("high"),
+        "most_per_energy": f"{most['low']:.3g} to {most['high']:.3g}" if most else "",
     }
-    return asked, resampling_units(pack.dataset.table, rows=drawn)
+
+
+def read_cards(folders: Sequence[Path | str]) -> dict[str, TeacherCard]:
+    """Read cards by the name of their teacher, and of their folder where two have one name."""
+    cards = {Path(folder): TeacherCard.read(folder) for folder in folders}
+    names = [str(card.summary["teacher"].get("name", "")) for card in cards.values()]
+    return {
+        f"{name} ({folder.name})" if names.count(name) > 1 else name: card
+        for name, (folder, card) in zip(names, cards.items(), strict=True)
+    }

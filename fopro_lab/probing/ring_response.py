@@ -1,4 +1,8 @@
-"""Each image's answer to each ring as a table, and back."""
+"""Ring response: how far a teacher's features move when one frequency ring of its input is scaled.
+
+Drift is the cosine distance ``1 - cos(f(x), f(x'))``. Raw, low rings win because they hold most of
+an image's energy; divided by the energy that the scaling changed, the teacher's preference is left.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,68 +16,15 @@ from torch import Tensor
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from fopro_lab.fourier import ring_masks, ring_parts
-from fopro_lab.probing.features import Encoder, Precision, encode, teacher_device
+from fopro_lab.probing.features import Encoder, Precision, encode, not_finite, teacher_device
 
-
-def radial_gain(gain: Tensor, edges: Sequence[float], *, width: int) -> pd.DataFrame:
-    """Average gains over each frequency ring, geometrically.
-
-    Every bin of the half spectrum counts once, of every channel and every prompt.
-
-    Args:
-        gain: ``(..., H, width // 2 + 1)``, above 0, as of ``FourierPrompt.sample_gain`` (the
-            spread is then one over prompts, too) or ``FourierPrompt.mean_gain``.
-        edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
-        width: Columns of the image, pixels; the half spectrum does not tell.
-
-    Returns:
-        A row a ring: ``ring``, ``low``, ``high`` (cycles per pixel), ``gain`` (geometric mean),
-        ``gain_low``, ``gain_high`` (one standard deviation of the log gain below and above; a
-        spread, not an interval of confidence). A ring narrower than a bin has NaN.
-
-    Raises:
-        ShapeError: If the last axis does not fit ``width``.
-        InputError: If the edges are wrong.
-
-    Example:
-        >>> from fopro_lab.fourier import FourierPrompt
-        >>> prompt = FourierPrompt("shared", size=8)
-        >>> radial_gain(prompt.mean_gain(), [0, 0.5, 0.75], width=8)["gain"].tolist()
-        [1.0, 1.0]
-    """
-    if gain.ndim < 2 or gain.shape[-1] != width // 2 + 1:
-        raise ShapeError(f"gain: expected (..., H, {width // 2 + 1}), got {tuple(gain.shape)}")
-    log_gain = gain.detach().double().log().cpu().numpy()
-    masks = ring_masks(gain.shape[-2], width, edges).numpy()
-    rows = []
-    for ring, (low, high) in enumerate(pairwise(edges)):
-        values = log_gain[..., masks[ring]]
-        mean, spread = (values.mean(), values.std()) if values.size else (np.nan, np.nan)
-        rows.append(
-            {
-                "ring": ring,
-                "low": float(low),
-                "high": float(high),
-                "gain": np.exp(mean),
-                "gain_low": np.exp(mean - spread),
-                "gain_high": np.exp(mean + spread),
-            }
-        )
-    return pd.DataFrame(rows)
+SAFE = 40.0  # a drift this many times the rounding of half precision is off by 5 % or so
+TINY = 1e-12  # variance, in squared units of [0, 1], of an image that has none
+TOGETHER, EACH = ("all",), ("red", "green", "blue")
 
 
 def check_gains(gains: Sequence[float]) -> None:
-    """Refuse gains of rings that are none, negative or not finite.
-
-    Raises:
-        InputError: If so.
-
-    Example:
-        >>> check_gains([-1.0])
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: gains: expected one or more finite factors of 0 or above,
-        got [-1.0]
-    """
+    """Refuse gains that are none, negative or not finite."""
     if len(gains) == 0 or not all(0 <= gain < float("inf") for gain in gains):
         raise InputError(
             f"gains: expected one or more finite factors of 0 or above, got {list(gains)}"
@@ -82,9 +33,6 @@ def check_gains(gains: Sequence[float]) -> None:
 
 def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
     """Refuse edges that do not increase, and rings that hold no frequency of such an image.
-
-    Raises:
-        InputError: If so; names the first empty ring.
 
     Example:
         >>> check_rings([0, 0.01, 0.75], height=16, width=16)
@@ -102,22 +50,17 @@ def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
         )
 
 
-SAFE = 40.0  # a drift this many times the rounding of half precision is off by 5 % or so
-TINY = 1e-12  # variance, in squared units of [0, 1], of an image that has none
-TOGETHER, EACH = ("all",), ("red", "green", "blue")
-
-
 @dataclass(frozen=True, eq=False)
 class RingDrifts:
-    """What each single image answered; `ring_response` averages it.
+    """The response of each single image; `ring_response` averages it.
 
     Attributes:
         edges: ``R + 1`` frequencies, cycles per pixel.
         gains: G factors.
         channels: M names of what was scaled: "all", or "red", "green" and "blue" one by one.
         drift: ``1 - cos(f(x), f(x'))``, float64 ``(M, R, G, N)``.
-        energy: Share of the image's variance that the scaling exchanged, ``(M, R, G, N)``.
-        rounding: Mean drift that the precision alone makes on untouched images, 0 in single
+        energy: Share of the image's variance that the scaling changed, ``(M, R, G, N)``.
+        rounding: Mean drift that the precision alone makes on unchanged images, 0 in single
             precision.
         half: Which were measured in half precision, ``(M, R, G)``; None is none.
     """
@@ -146,35 +89,33 @@ def ring_response(
 ) -> pd.DataFrame:
     """Scale one ring of the images after another and measure the drift of the features.
 
-    Drift is ``1 - cos(f(x), f(x'))``. The scaled image is not clipped to [0, 1]: a clip would
-    put energy into other rings. Energy is the share of an image's variance (DC left out) that
-    the scaling exchanged, ``(gain - 1)^2`` times the ring's share, over all channels. One forward
-    transform serves all rings and gains, so the cost is that of the teacher's passes.
+    The scaled image is not clipped to [0, 1]: clipping would put energy into other rings. One
+    forward transform serves all rings and gains, so the cost is that of the teacher's passes.
 
     Args:
         teacher: The frozen network.
         images: ``(N, 3, H, W)`` in [0, 1], on any device.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
-        gains: Non-negative factors of the amplitudes, dimensionless; 0 removes a ring.
+        gains: Non-negative factors of the amplitudes; 0 removes a ring.
         units: Lesion or patient of each image, ``(N,)``, drawn as a whole; None is one each.
         per_channel: Scale red, green and blue one by one instead of together.
-        precision: As in `encode`. In ``"bf16-mixed"`` the first batch decides: a ring and gain
-            whose drift is below 40 times the rounding is measured in single precision after all,
-            so that the preference stays.
-        batch_size: Images a pass.
+        precision: ``"bf16-mixed"`` lets the first batch decide: a ring and gain whose drift is
+            below 40 times the rounding is measured in single precision after all.
+        batch_size: Images per pass.
         resamples: Bootstrap resamples of the images.
         seed: Seed of the bootstrap.
 
     Returns:
         A row for each channel, ring and gain: ``channel`` ("all", or the colour), ``ring``,
-        ``low``, ``high`` (cycles per pixel), ``gain``, ``drift`` (mean), ``energy`` (mean) and
-        ``drift_per_energy`` (ratio of the two means; NaN where nothing changed), the first and
-        the last with ``_low`` and ``_high`` (95 % interval), ``precision``, ``n``.
+        ``low``, ``high`` (cycles per pixel), ``gain``, ``drift`` (mean), ``energy`` (mean share
+        of the variance that was changed) and ``drift_per_energy`` (ratio of the two means; NaN
+        where nothing changed), the first and the last with ``_low`` and ``_high`` (95 % interval),
+        ``precision``, ``n``.
 
     Raises:
         ShapeError: If ``images`` is no batch, or ``units`` does not fit it.
-        InputError: If there is no image or gain, a gain is negative, the edges are wrong, or a
-            ring holds no frequency at this size; or as in `encode`.
+        InputError: If gains, edges or batch size are wrong, a ring holds no frequency at this
+            size, or the teacher gives no features.
 
     Example:
         >>> from fopro_lab.models import wrap_teacher
@@ -184,19 +125,13 @@ def ring_response(
         >>> table["drift"].idxmax()  # means of quarters hold low frequencies
         0
     """
-    if units is None:
-        units = np.arange(len(images))
-    elif len(units) != len(images):
+    units = np.arange(len(images)) if units is None else units
+    if len(units) != len(images):
         raise ShapeError(f"units: expected one for each of {len(images)}, got {len(units)}")
     drifts = ring_drifts(
-        teacher,
-        images,
-        edges,
-        gains,
-        per_channel=per_channel,
-        precision=precision,
+        teacher, images, edges, gains, per_channel=per_channel, precision=precision,
         batch_size=batch_size,
-    )
+    )  # fmt: skip
     return summarise_drifts(drifts, units, resamples=resamples, seed=seed)
 
 
@@ -210,32 +145,26 @@ def ring_drifts(
     precision: Precision = "32-true",
     batch_size: int = 64,
 ) -> RingDrifts:
-    """Measure drift and energy of each single image; arguments as in `ring_response`.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> found = ring_drifts(
-        ...     load_teacher("builtin"), torch.rand(2, 3, 16, 16), [0, 0.25, 0.75], [0.0, 2.0])
-        >>> found.drift.shape
-        (1, 2, 2, 2)
-    """
+    """Measure drift and energy of each single image; arguments as in `ring_response`."""
     check_gains(gains)
     if images.ndim != 4 or len(images) == 0:
         raise ShapeError(f"images: expected (N, 3, H, W), N 1 or more, got {tuple(images.shape)}")
     if batch_size < 1:
         raise InputError(f"batch_size: expected 1 or more, got {batch_size}")
     check_rings(edges, height=images.shape[-2], width=images.shape[-1])
-    device = teacher_device(teacher)
     channels = EACH if per_channel else TOGETHER
-    shape = (len(channels), len(edges) - 1, len(gains))
-    half = np.full(shape, precision == "bf16-mixed")
+    half = np.full((len(channels), len(edges) - 1, len(gains)), precision == "bf16-mixed")
     rounding, measured = 0.0, []
     with torch.inference_mode():
         for place, batch in enumerate(images.split(batch_size)):
-            pixels = batch.to(device)
+            pixels = batch.to(teacher_device(teacher))
             part = _measure_batch(teacher, pixels, edges, gains, channels, half)
             if place == 0 and half.any():
-                rounding = _rounding(teacher, pixels)
+                features = (
+                    encode(teacher, pixels, precision="bf16-mixed"),
+                    encode(teacher, pixels),
+                )
+                rounding = float(_drift(*(each.double() for each in features)).mean())
                 half = part[0].mean(axis=3) > SAFE * rounding
                 if not half.all():
                     part = _measure_batch(teacher, pixels, edges, gains, channels, half)
@@ -244,63 +173,6 @@ def ring_drifts(
     return RingDrifts(
         tuple(map(float, edges)), tuple(map(float, gains)), channels, drift, energy, rounding, half
     )
-
-
-def summarise_drifts(
-    drifts: RingDrifts, units: np.ndarray, *, resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """Average drifts over the images, with bootstrap intervals; see `ring_response`.
-
-    Args:
-        drifts: Of `ring_drifts`.
-        units: Lesion, patient or image of each, ``(N,)``, drawn as a whole.
-        resamples: Bootstrap resamples.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        The table of `ring_response`.
-
-    Example:
-        >>> drifts = RingDrifts((0, 0.5), (0.0,), ("all",), np.full((1, 1, 1, 4), 0.25),
-        ...                     np.full((1, 1, 1, 4), 0.5), 0.0)
-        >>> summarise_drifts(drifts, np.arange(4))["drift_per_energy"].tolist()
-        [0.5]
-    """
-    same = np.zeros(len(units), dtype=np.int64)  # one class: the images are not labelled
-    weights = bootstrap_weights(same, units, resamples=resamples, seed=seed).astype(np.float64)
-    weights /= weights.sum(axis=0)
-    rows = []
-    rings = enumerate(pairwise(drifts.edges))
-    for (place, channel), (ring, (low, high)), (step, gain) in product(
-        enumerate(drifts.channels), rings, enumerate(drifts.gains)
-    ):
-        drift, energy = (part[place, ring, step] for part in (drifts.drift, drifts.energy))
-        moved, changed = drift @ weights, energy @ weights
-        known = bool((changed > 0).all())
-        ratio = percentile_interval(moved / changed) if known else (np.nan, np.nan)
-        interval = percentile_interval(moved)
-        mean, exchanged = float(drift.mean()), float(energy.mean())
-        rows.append(
-            {
-                "channel": channel,
-                "ring": ring,
-                "low": low,
-                "high": high,
-                "gain": gain,
-                "drift": mean,
-                "drift_low": interval[0],
-                "drift_high": interval[1],
-                "energy": exchanged,
-                "drift_per_energy": mean / exchanged if exchanged > 0 else np.nan,
-                "drift_per_energy_low": ratio[0],
-                "drift_per_energy_high": ratio[1],
-                "precision": "32-true"
-                if drifts.half is None or not drifts.half[place, ring, step]
-                else "bf16-mixed",
-                "n": len(units),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def _measure_batch(
@@ -318,39 +190,79 @@ def _measure_batch(
         for kind in set(half.ravel().tolist())
     }
     variance = images.double().var(dim=(2, 3), correction=0).sum(dim=1).clamp(min=TINY)
-    drift, energy = (torch.zeros(*half.shape, len(images), dtype=torch.float64) for _ in range(2))
+    # Kept on the teacher's device up to the end of the batch: a copy would wait for every pass.
+    found = variance.new_zeros(2, *half.shape, len(images))
     for ring, whole in enumerate(ring_parts(images, edges)):
         for place in range(len(channels)):
-            part = whole if channels == TOGETHER else _one_channel(whole, place)
+            part = whole
+            if channels == EACH:
+                part = torch.zeros_like(whole)
+                part[:, place] = whole[:, place]
             # Parseval: what a ring holds is its part's mean square, without a second transform.
             share = part.square().mean(dim=(2, 3)).double().sum(dim=1) / variance
             for step, gain in enumerate(gains):
                 kind = bool(half[place, ring, step])
                 scaled = torch.add(images, part, alpha=gain - 1)
-                after = encode(teacher, scaled, precision=kinds[kind]).double()
-                moved = 1 - torch.cosine_similarity(before[kind], after, dim=1)
-                drift[place, ring, step] = moved.cpu()
-                energy[place, ring, step] = (share * (gain - 1) ** 2).cpu()
-    return drift.numpy(), energy.numpy()
+                after = encode(teacher, scaled, precision=kinds[kind], check=False).double()
+                found[0, place, ring, step] = _drift(before[kind], after)
+                found[1, place, ring, step] = share * (gain - 1) ** 2
+    drift, energy = found.cpu().numpy()
+    if not np.isfinite(drift).all():
+        raise not_finite(teacher)
+    return drift, energy
 
 
-def _one_channel(part: Tensor, place: int) -> Tensor:
-    only = torch.zeros_like(part)
-    only[:, place] = part[:, place]
-    return only
+def _drift(before: Tensor, after: Tensor) -> Tensor:
+    return 1 - torch.cosine_similarity(before, after, dim=1)
 
 
-def _rounding(teacher: Encoder, images: Tensor) -> float:
-    """Return the mean drift between half and single precision on untouched images."""
-    half, single = (
-        encode(teacher, images, precision=precision).double()
-        for precision in ("bf16-mixed", "32-true")  # type: tuple[Precision, ...]
-    )
-    return float((1 - torch.cosine_similarity(half, single, dim=1)).mean())
+def summarise_drifts(
+    drifts: RingDrifts, units: np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Average drifts over the images, with bootstrap intervals; see `ring_response`."""
+    weights = image_weights(units, resamples=resamples, seed=seed).astype(np.float64)
+    weights /= weights.sum(axis=0)
+    rows = []
+    rings = enumerate(pairwise(drifts.edges))
+    for (place, channel), (ring, (low, high)), (step, gain) in product(
+        enumerate(drifts.channels), rings, enumerate(drifts.gains)
+    ):
+        drift, energy = (part[place, ring, step] for part in (drifts.drift, drifts.energy))
+        moved, changed = drift @ weights, energy @ weights
+        interval = percentile_interval(moved)
+        known = (changed > 0).all()
+        ratio = percentile_interval(moved / changed) if known else (np.nan, np.nan)
+        mean, exchanged = float(drift.mean()), float(energy.mean())
+        in_half = drifts.half is not None and drifts.half[place, ring, step]
+        rows.append(
+            {
+                "channel": channel,
+                "ring": ring,
+                "low": low,
+                "high": high,
+                "gain": gain,
+                "drift": mean,
+                "drift_low": interval[0],
+                "drift_high": interval[1],
+                "energy": exchanged,
+                "drift_per_energy": mean / exchanged if exchanged > 0 else np.nan,
+                "drift_per_energy_low": ratio[0],
+                "drift_per_energy_high": ratio[1],
+                "precision": "bf16-mixed" if in_half else "32-true",
+                "n": len(units),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def image_weights(units: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
+    """Draw resamples of whole units, all images being of one kind; ``(N, resamples)``."""
+    one_class = np.zeros(len(units), dtype=np.int64)
+    return bootstrap_weights(one_class, units, resamples=resamples, seed=seed)
 
 
 def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.DataFrame:
-    """Lay drifts out, a row a channel, ring, gain and image.
+    """Tabulate drifts, one row per channel, ring, gain and image; `drifts_from_table` reads it.
 
     Args:
         drifts: Of `ring_drifts`.
@@ -359,12 +271,6 @@ def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.
 
     Returns:
         ``channel``, ``ring``, ``gain``, ``image``, ``unit``, ``drift``, ``energy``.
-
-    Example:
-        >>> part = np.zeros((1, 2, 1, 2))
-        >>> found = RingDrifts((0, 0.2, 0.4), (0.0,), ("all",), part, part, 0.0)
-        >>> drift_table(found, np.array(["a", "b"]), np.array(["x", "x"]))["ring"].tolist()
-        [0, 0, 1, 1]
     """
     rings = range(len(drifts.edges) - 1)
     index = pd.MultiIndex.from_product(
@@ -382,29 +288,9 @@ def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.
 
 
 def drifts_from_table(
-    table: pd.DataFrame, edges: tuple[float, ...], *, rounding: float = 0.0
+    table: pd.DataFrame, edges: Sequence[float], *, rounding: float = 0.0
 ) -> tuple[RingDrifts, np.ndarray, np.ndarray]:
-    """Turn a table of `drift_table` back.
-
-    Args:
-        table: In its order.
-        edges: ``R + 1`` frequencies, cycles per pixel.
-        rounding: As in `RingDrifts`.
-
-    Returns:
-        The drifts, the images' names and their units.
-
-    Raises:
-        InputError: If rows are missing.
-
-    Example:
-        >>> part = np.arange(4.0).reshape(1, 2, 1, 2)
-        >>> found = RingDrifts((0, 0.2, 0.4), (0.0,), ("all",), part, part, 0.0)
-        >>> names = np.array(["a", "b"])
-        >>> again, same, _ = drifts_from_table(drift_table(found, names, names), found.edges)
-        >>> (again.drift == part).all(), same.tolist()
-        (np.True_, ['a', 'b'])
-    """
+    """Return the drifts of a `drift_table` in its order, the images' names and their units."""
     channels, gains = (tuple(table[key].unique()) for key in ("channel", "gain"))
     blocks = len(channels) * (len(edges) - 1) * len(gains)
     if blocks == 0 or len(table) % blocks or len(table) == 0:
@@ -415,3 +301,41 @@ def drifts_from_table(
     first = table.iloc[:count]
     found = RingDrifts(tuple(edges), gains, channels, drift, energy, rounding)
     return found, first["image"].to_numpy(dtype=str), first["unit"].to_numpy(dtype=str)
+
+
+def radial_gain(gain: Tensor, edges: Sequence[float], *, width: int) -> pd.DataFrame:
+    """Average gains over each frequency ring, geometrically.
+
+    Args:
+        gain: ``(..., H, width // 2 + 1)``, above 0, as of ``FourierPrompt.mean_gain``, or of
+            ``FourierPrompt.sample_gain`` (the spread is then one over prompts, too).
+        edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
+        width: Columns of the image, pixels, which the half spectrum leaves open.
+
+    Returns:
+        One row per ring: ``ring``, ``low``, ``high`` (cycles per pixel), ``gain`` (geometric mean
+        over bins, channels and prompts), ``gain_low``, ``gain_high`` (one standard deviation of
+        the log gain below and above; a spread, not a confidence interval). A ring narrower than a
+        bin has NaN.
+
+    Raises:
+        ShapeError: If the last axis does not fit ``width``.
+        InputError: If the edges are wrong.
+
+    Example:
+        >>> from fopro_lab.fourier import FourierPrompt
+        >>> prompt = FourierPrompt("shared", size=8)
+        >>> radial_gain(prompt.mean_gain(), [0, 0.5, 0.75], width=8)["gain"].tolist()
+        [1.0, 1.0]
+    """
+    if gain.ndim < 2 or gain.shape[-1] != width // 2 + 1:
+        raise ShapeError(f"gain: expected (..., H, {width // 2 + 1}), got {tuple(gain.shape)}")
+    log_gain = gain.detach().double().log().cpu().numpy()
+    masks = ring_masks(gain.shape[-2], width, edges).numpy()
+    rows = []
+    for ring, (low, high) in enumerate(pairwise(map(float, edges))):
+        values = log_gain[..., masks[ring]]
+        mean, spread = (values.mean(), values.std()) if values.size else (np.nan, np.nan)
+        limits = (mean, mean - spread, mean + spread)
+        rows.append((ring, low, high, *np.exp(limits)))
+    return pd.DataFrame(rows, columns=["ring", "low", "high", "gain", "gain_low", "gain_high"])

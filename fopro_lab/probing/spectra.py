@@ -1,8 +1,7 @@
-"""The fingerprint of a source: in which ring it shows, beside the class.
+"""Spectra of classes and sources, and how well each ring tells source and class.
 
-Each ring alone is asked, by its log energy in each channel, which source an image comes from and
-which class it has; then the class within each source and the source within each class. A ring that
-tells the class over all sources and no longer within them tells the scanner.
+A ring that tells the class over all sources, and no longer within each, tells the scanner and not
+the disease.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,10 +17,16 @@ from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from fopro_lab.evaluation.metrics import class_recalls, confusion_matrices
 from fopro_lab.fourier import ring_energy
-from fopro_lab.probing.features import discriminant_scores, resampling_units
+from fopro_lab.probing.features import resampling_units
 from fopro_lab.probing.ring_response import check_rings
 
 FLOOR = (1e-3 / 255) ** 2  # a thousandth of a grey level, so that a flat image has a logarithm
+RIDGE = 1e-6  # of the mean variance: keeps constant features from dividing by zero
+ALL_RINGS = -1
+COLUMNS = (
+    *("target", "within", "ring", "low", "high", "accuracy", "accuracy_low", "accuracy_high"),
+    *("chance", "permuted", "permuted_high", "p", "classes", "n"),
+)
 
 
 def mean_spectra(
@@ -37,7 +42,7 @@ def mean_spectra(
         pack: The images, with their data set.
         rows: Which, at least one.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
-        batch_size: Images a transform.
+        batch_size: Images per transform.
 
     Returns:
         A row for each class or source that occurs and each ring: ``scope`` ("class", "source"),
@@ -63,56 +68,52 @@ def mean_spectra(
     log_amplitude = np.log(np.maximum(np.concatenate(energy).astype(np.float64), FLOOR)) / 2
     chosen = pack.dataset.table.iloc[rows]
     class_names = np.array(pack.dataset.class_names, dtype=object)[chosen["label"]]
-    scopes = {"class": class_names, "source": chosen["source"].to_numpy()}
-    tables = [
-        _describe(log_amplitude, members, edges).assign(scope=scope)
-        for scope, members in scopes.items()
-        if (members != "").any()
-    ]
-    table = pd.concat(tables, ignore_index=True)
-    return table[["scope", *(column for column in table if column != "scope")]]
-
-
-def _describe(
-    log_amplitude: np.ndarray, members: np.ndarray, edges: Sequence[float]
-) -> pd.DataFrame:
-    """Average ``(n, R)`` over the images of each member, in the order of their first image."""
-    names = [name for name in dict.fromkeys(members) if name != ""]
-    parts = [log_amplitude[members == name] for name in names]
-    means = np.stack([part.mean(axis=0) for part in parts])
-    differences = means - means.mean(axis=0)
-    rows = [
-        {
-            "name": name,
-            "ring": ring,
-            "low": float(edges[ring]),
-            "high": float(edges[ring + 1]),
-            "log_amplitude": means[place, ring],
-            "difference": differences[place, ring],
-            "spread": parts[place][:, ring].std(),
-            "n": len(parts[place]),
-        }
-        for place, name in enumerate(names)
-        for ring in range(len(edges) - 1)
-    ]
-    return pd.DataFrame(rows)
-
-
-COLUMNS = (
-    *("target", "within", "ring", "low", "high", "accuracy", "accuracy_low", "accuracy_high"),
-    *("chance", "permuted", "permuted_high", "p", "classes", "n"),
-)
-ALL_RINGS = -1
+    lines = []
+    for scope, members in (("class", class_names), ("source", chosen["source"].to_numpy())):
+        names = [name for name in dict.fromkeys(members) if name != ""]
+        parts = [log_amplitude[members == name] for name in names]
+        means = [part.mean(axis=0) for part in parts]
+        overall = np.mean(means, axis=0) if means else 0
+        for name, part, mean in zip(names, parts, means, strict=True):
+            for ring, (low, high) in enumerate(pairwise(map(float, edges))):
+                lines.append(
+                    {
+                        "scope": scope,
+                        "name": name,
+                        "ring": ring,
+                        "low": low,
+                        "high": high,
+                        "log_amplitude": mean[ring],
+                        "difference": (mean - overall)[ring],
+                        "spread": part[:, ring].std(),
+                        "n": len(part),
+                    }
+                )
+    return pd.DataFrame(lines)
 
 
 @dataclass(frozen=True, eq=False)
-class _Question:
-    """One target on one part of the images: rows of the features, labels and lesions."""
+class _Task:
+    """One target on one part of the images: rows, labels from 0 on, and lesions."""
 
     rows: np.ndarray
     labels: np.ndarray
     units: np.ndarray
     classes: int
+
+    def score(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        folds: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Return the cross-validated balanced accuracy for each column of weights."""
+        own = features[self.rows]
+        predicted = _cross_validate(own, labels, self.units, self.classes, folds, rng)
+        confusion = confusion_matrices(labels, predicted, weights, classes=self.classes)
+        return np.nanmean(class_recalls(confusion), axis=1)
 
 
 def source_fingerprint(
@@ -127,8 +128,8 @@ def source_fingerprint(
 ) -> pd.DataFrame:
     """Measure how well each ring alone, and all together, tell source and class.
 
-    The reader is a linear discriminant on the logarithms of the ring's energy in red, green and
-    blue, cross-validated with lesions kept apart; the score is balanced accuracy. A class or
+    The classifier is a linear discriminant on the logarithms of the ring's energy in red, green
+    and blue, cross-validated with lesions kept apart; the score is balanced accuracy. A class or
     source with fewer lesions than folds is left out.
 
     Args:
@@ -136,29 +137,22 @@ def source_fingerprint(
         rows: Which, for example those of training.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         folds: Parts of the cross-validation, 2 or more.
-        permutations: How often labels are dealt anew among the lesions, for the level that mere
-            search would reach.
+        permutations: How often labels are permuted among the lesions, for the level that is
+            reached by chance.
         resamples: Bootstrap resamples of lesions.
         seed: Seed of folds, permutations and resamples.
 
     Returns:
-        A row for each question and ring: ``target`` ("source", "class"), ``within`` ("all"; the
-        name of a source; "each source" or "each class": the mean over them), ``ring`` (-1 is all
-        rings together), ``low``, ``high`` (cycles per pixel), ``accuracy`` with ``_low`` and
-        ``_high`` (95 % interval), ``chance`` (one in the number of classes), ``permuted`` (mean)
-        and ``permuted_high`` (95 % of permutations lie below), ``p``, ``classes``, ``n``. Without
-        two known sources there are rows of target "class", within "all", alone; without two
-        classes of enough lesions there are none.
+        A row for each task and ring: ``target`` ("source", "class"), ``within`` ("all"; the name
+        of a source; "each source" or "each class": the mean over them), ``ring`` (-1 is all rings
+        together), ``low``, ``high`` (cycles per pixel), ``accuracy`` with ``_low`` and ``_high``
+        (95 % interval), ``chance`` (one in the number of classes), ``permuted`` (mean) and
+        ``permuted_high`` (95 % of permutations lie below), ``p``, ``classes``, ``n``. Without two
+        known sources there are rows of target "class", within "all", alone; without two classes
+        of enough lesions there are none.
 
     Raises:
         InputError: If the edges, folds or permutations are wrong.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", images=200), 32, progress=False)
-        >>> table = source_fingerprint(packed, np.arange(200), edges=[0, 0.25, 0.75], resamples=20)
-        >>> table["within"].unique().tolist()
-        ['all', 'sharp', 'soft', 'each source', 'each class']
     """
     if folds < 2 or permutations < 1:
         raise InputError(
@@ -169,30 +163,36 @@ def source_fingerprint(
     table = pack.dataset.table.iloc[rows]
     labels, source = table["label"].to_numpy(), table["source"].to_numpy(dtype=str)
     units = resampling_units(pack.dataset.table, rows=rows)
-    known = source != ""
-    sources = sorted(set(source[known]))
-    everything = np.arange(len(rows))
-    asked: list[tuple[str, str, list[_Question]]] = [
-        ("class", "all", _questions([everything], labels, units, folds))
-    ]
+
+    def tasks(parts: Sequence[np.ndarray], targets: np.ndarray) -> list[_Task]:
+        found = (_task(part, targets, units, folds) for part in parts)
+        return [task for task in found if task is not None]
+
+    questions = [("class", "all", tasks([np.arange(len(rows))], labels))]
+    sources = sorted(set(source[source != ""]))
     if len(sources) > 1:
-        number = np.array([sources.index(name) if name else -1 for name in source])
+        known = source != ""
+        number = np.searchsorted(sources, source)
         in_source = [np.flatnonzero(source == name) for name in sources]
         in_class = [np.flatnonzero(known & (labels == label)) for label in np.unique(labels)]
-        asked.insert(
-            0, ("source", "all", _questions([np.flatnonzero(known)], number, units, folds))
-        )
-        for name, members in zip(sources, in_source, strict=True):
-            asked.append(("class", name, _questions([members], labels, units, folds)))
-        asked.append(("class", "each source", _questions(in_source, labels, units, folds)))
-        asked.append(("source", "each class", _questions(in_class, number, units, folds)))
-    found = []
-    for target, within, questions in asked:
-        if questions:
-            for ring, low, high, own in _rings(features, edges):
-                place = {"target": target, "within": within, "ring": ring, "low": low, "high": high}
-                found.append(place | _answer(own, questions, folds, permutations, resamples, seed))
-    return pd.DataFrame(found, columns=list(COLUMNS))
+        questions = [
+            ("source", "all", tasks([np.flatnonzero(known)], number)),
+            *questions,
+            *(
+                ("class", n, tasks([own], labels))
+                for n, own in zip(sources, in_source, strict=True)
+            ),
+            ("class", "each source", tasks(in_source, labels)),
+            ("source", "each class", tasks(in_class, number)),
+        ]
+    lines = [
+        {"target": target, "within": within, "ring": ring, "low": low, "high": high}
+        | _score(own, chosen, folds, permutations, resamples, seed)
+        for target, within, chosen in questions
+        if chosen
+        for ring, low, high, own in _rings(features, edges)
+    ]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
 def _log_energies(pack: Pack, rows: np.ndarray, edges: Sequence[float]) -> np.ndarray:
@@ -215,50 +215,37 @@ def _rings(
     yield ALL_RINGS, float(edges[0]), float(edges[-1]), features.reshape(len(features), -1)
 
 
-def _questions(
-    parts: Sequence[np.ndarray], labels: np.ndarray, units: np.ndarray, folds: int
-) -> list[_Question]:
-    """Keep of each part what has enough lesions, and the parts with two classes or more."""
-    questions = []
-    for rows in parts:
-        own = pd.DataFrame({"label": labels[rows], "unit": units[rows]})
-        first = own.drop_duplicates("unit")["label"].value_counts()
-        kept = np.sort(first.index[first >= folds].to_numpy())
-        chosen = rows[np.isin(labels[rows], kept)]
-        if len(kept) > 1:
-            numbered = np.searchsorted(kept, labels[chosen])
-            questions.append(_Question(chosen, numbered, units[chosen], len(kept)))
-    return questions
+def _task(rows: np.ndarray, labels: np.ndarray, units: np.ndarray, folds: int) -> _Task | None:
+    """Keep the classes with a lesion per fold or more; None if fewer than two are left."""
+    own = pd.DataFrame({"label": labels[rows], "unit": units[rows]})
+    lesions = own.drop_duplicates("unit")["label"].value_counts()
+    kept = np.sort(lesions.index[lesions >= folds].to_numpy())
+    chosen = rows[np.isin(labels[rows], kept)]
+    if len(kept) < 2:
+        return None
+    return _Task(chosen, np.searchsorted(kept, labels[chosen]), units[chosen], len(kept))
 
 
-def _answer(
+def _score(
     features: np.ndarray,
-    questions: Sequence[_Question],
+    tasks: Sequence[_Task],
     folds: int,
     permutations: int,
     resamples: int,
     seed: int,
 ) -> dict[str, float | int]:
-    """Score the questions, and the mean over them, against permuted labels."""
+    """Score the tasks, and the mean over them, against permuted labels."""
     observed, resampled, permuted = [], [], []
-    for question in questions:
-        own, units = features[question.rows], question.units
+    for task in tasks:
         rng = np.random.default_rng(seed)
-        predicted = _cross_validate(own, question.labels, units, question.classes, folds, rng)
-        drawn = bootstrap_weights(question.labels, units, resamples=resamples, seed=seed)
-        weights = np.column_stack([np.ones(len(own), dtype=np.float32), drawn])
-        scores = _balanced(question.labels, predicted, weights, question.classes)
+        drawn = bootstrap_weights(task.labels, task.units, resamples=resamples, seed=seed)
+        once = np.ones((len(task.rows), 1), dtype=np.float32)
+        scores = task.score(features, task.labels, np.column_stack([once, drawn]), folds, rng)
         observed.append(scores[0])
         resampled.append(scores[1:])
-        _, first, unit = np.unique(units, return_index=True, return_inverse=True)
-        of_unit = question.labels[first]
-        dealt = []
-        for _ in range(permutations):
-            labels = rng.permutation(of_unit)[unit]
-            predicted = _cross_validate(own, labels, units, question.classes, folds, rng)
-            one = np.ones((len(own), 1), dtype=np.float32)
-            dealt.append(_balanced(labels, predicted, one, question.classes)[0])
-        permuted.append(dealt)
+        _, first, unit = np.unique(task.units, return_index=True, return_inverse=True)
+        shuffles = (rng.permutation(task.labels[first])[unit] for _ in range(permutations))
+        permuted.append([task.score(features, y, once, folds, rng)[0] for y in shuffles])
     value = float(np.mean(observed))
     level = np.mean(permuted, axis=0)
     low, high = percentile_interval(np.mean(resampled, axis=0))
@@ -266,12 +253,12 @@ def _answer(
         "accuracy": value,
         "accuracy_low": low,
         "accuracy_high": high,
-        "chance": float(np.mean([1 / question.classes for question in questions])),
+        "chance": float(np.mean([1 / task.classes for task in tasks])),
         "permuted": float(level.mean()),
         "permuted_high": float(np.quantile(level, 0.95)),
         "p": float((1 + (level >= value).sum()) / (1 + permutations)),
-        "classes": max(question.classes for question in questions),
-        "n": sum(len(question.rows) for question in questions),
+        "classes": max(task.classes for task in tasks),
+        "n": sum(len(task.rows) for task in tasks),
     }
 
 
@@ -285,14 +272,13 @@ def _cross_validate(
 ) -> np.ndarray:
     """Predict each row by a discriminant that saw no row of its lesion."""
     names, first, unit = np.unique(units, return_index=True, return_inverse=True)
-    of_unit = np.empty(len(names), dtype=np.int64)
+    fold = np.empty(len(names), dtype=np.int64)
     shuffled = rng.permutation(len(names))
     order = shuffled[np.argsort(labels[first][shuffled], kind="stable")]
-    of_unit[order] = np.arange(len(names)) % folds  # dealt class by class: each in every fold
-    fold = of_unit[unit]
+    fold[order] = np.arange(len(names)) % folds  # dealt class by class: each in every fold
     predicted = np.empty(len(labels), dtype=np.int64)
     for held in range(folds):
-        out = fold == held
+        out = fold[unit] == held
         scores = discriminant_scores(
             features[~out], labels[~out], new=features[out], classes=classes
         )
@@ -300,8 +286,32 @@ def _cross_validate(
     return predicted
 
 
-def _balanced(
-    labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, classes: int
+def discriminant_scores(
+    features: np.ndarray, labels: np.ndarray, *, new: np.ndarray, classes: int
 ) -> np.ndarray:
-    confusion = confusion_matrices(labels, predicted, weights, classes=classes)
-    return np.nanmean(class_recalls(confusion), axis=1)
+    """Fit Fisher's linear discriminant with equal priors and score new rows.
+
+    Unlike scikit-learn's, its covariance within classes lets every class count the same, whatever
+    its size.
+
+    Args:
+        features: ``(n, D)``, float64.
+        labels: Classes of them, 0 to ``classes - 1``, each at least once, ``(n,)``.
+        new: ``(m, D)``.
+        classes: K.
+
+    Returns:
+        Scores ``(m, K)``; the largest is the predicted class.
+
+    Source: Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, section 4.3.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    members = np.zeros((classes, len(labels)))
+    members[labels, np.arange(len(labels))] = 1 / counts[labels]
+    means = members @ features
+    inner = features - means[labels]
+    covariance = (inner * (1 / counts[labels] / classes)[:, None]).T @ inner
+    size = features.shape[1]
+    covariance += np.eye(size) * (RIDGE * np.trace(covariance) / size + 1e-12)
+    weight = np.linalg.solve(covariance, means.T)
+    return new @ weight - 0.5 * np.einsum("kd,dk->k", means, weight)

@@ -1,7 +1,7 @@
 """The card of a teacher on a data set: all that probing can say, in one call and one folder."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,18 @@ from fopro_lab.fourier import ring_edges
 from fopro_lab.io import atomic_path, write_json
 from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder, phase_and_amplitude
 from fopro_lab.probing.features import (
+    Classifier,
     Encoder,
     LinearProbe,
-    Reader,
     draw_per_class,
     draw_rows,
     encode_rows,
-    fit_probe,
-    read_by_probe,
+    fit_classifier,
+    probe_classifier,
     resampling_units,
 )
 from fopro_lab.probing.heat_map import basis_heat_map
 from fopro_lab.probing.ring_response import (
-    RingDrifts,
     check_rings,
     drift_table,
     ring_drifts,
@@ -45,20 +44,15 @@ class TeacherCard:
     Attributes:
         summary: Teacher, data, sizes, the probe and the headline numbers; plain JSON values.
         ring_response: Drift of the features ring by ring, on validation images.
-        class_bands: Change of each class's recall ring by ring, on test images, by the probe
-            and by a student if one was given.
-        scores: The linear probe's verdict on untouched test images, as ``evaluation.score``.
+        class_bands: Change of each class's recall ring by ring, on test images, by the linear
+            probe, and by a student if one was given.
+        scores: Of the linear probe on unchanged test images, as ``evaluation.score``.
         spectra: Mean spectra of classes and sources, on training images.
         ladder: Recall on low-pass and high-pass test images.
         phases: Recall on test images with their phases or amplitudes alone.
-        heat_map: Fourier basis heat map on test images; empty if it was not asked for.
+        heat_map: Fourier basis heat map on test images; empty if it was switched off.
         fingerprint: How well each ring tells source and class, on training images.
-        drifts: Each image's answer behind ``ring_response``, for comparisons of teachers.
-
-    Example:
-        >>> empty = pd.DataFrame({"ring": [0]})
-        >>> TeacherCard({"teacher": {}}, empty, empty, empty, empty).summary
-        {'teacher': {}}
+        drifts: Response of each image behind ``ring_response``, for comparisons of teachers.
     """
 
     summary: dict[str, Any]
@@ -73,17 +67,15 @@ class TeacherCard:
     drifts: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def write(self, folder: Path | str) -> None:
-        """Write ``card.json`` and one parquet file a table, each atomically, the card last."""
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if isinstance(value, pd.DataFrame):
-                with atomic_path(Path(folder) / f"{each.name}.parquet") as temporary:
-                    value.to_parquet(temporary, index=False)
+        """Write one parquet file per table and ``card.json``, each atomically, the card last."""
+        for each in fields(self)[1:]:
+            with atomic_path(Path(folder) / f"{each.name}.parquet") as temporary:
+                getattr(self, each.name).to_parquet(temporary, index=False)
         write_json(Path(folder) / "card.json", self.summary)
 
     @classmethod
     def read(cls, folder: Path | str) -> "TeacherCard":
-        """Read a card that `write` wrote.
+        """Read a card that `write` wrote, of version 0.1, too.
 
         Raises:
             InputError: If a file is missing or no card.
@@ -99,15 +91,82 @@ class TeacherCard:
             raise InputError(f"{folder}: expected a card of `fopro probe`, found no card.json")
         try:
             summary = json.loads((path / "card.json").read_text(encoding="utf-8"))
-            tables = {
-                each.name: pd.read_parquet(path / f"{each.name}.parquet")
-                for each in fields(cls)
-                if each.name != "summary"
-            }
+            tables = [pd.read_parquet(path / f"{each.name}.parquet") for each in fields(cls)[1:]]
         except (OSError, ValueError) as error:
-            told = str(error).splitlines()[0]
-            raise InputError(f"{folder}: not a whole card of `fopro probe` ({told})") from error
-        return cls(summary, **tables)
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{folder}: not a whole card of `fopro probe` ({reason})") from error
+        # 0.1 called a classifier a reader.
+        return cls(summary, *(table.rename(columns={"reader": "classifier"}) for table in tables))
+
+    def facts(self) -> dict[str, str]:
+        """Say how the card was made: teacher, images, protocol, sizes, arithmetic, intervals."""
+        teacher, data, probing = (self.summary[key] for key in ("teacher", "data", "probing"))
+        counts = data["images"]
+        plain = {k: v for k, v in teacher.items() if not isinstance(v, (dict, list))}
+        return {
+            "Teacher": ", ".join(f"{key} {value}" for key, value in plain.items()),
+            "Images": f"{data['dataset']}, {data['image_size']} px; {counts['train']:,} train, "
+            f"{counts['val']:,} validation, {counts['test']:,} test",
+            "Protocol": data["protocol"],
+            "Ring response": f"{probing['images']} validation images, gains {probing['gains']}",
+            "Changed test images": f"at most {probing['per_class']} of each class"
+            if probing["per_class"]
+            else "all",
+            "Arithmetic": probing["precision"],
+            "Intervals": f"95 %, {probing['resamples']} resamples of lesions, "
+            f"seed {probing['seed']}",
+            "Data": data["fingerprint"][:16],
+        }
+
+    def findings(self) -> list[str]:
+        """Say in a few sentences what was found, computed from the tables."""
+        found = []
+        for key, unit in (("drift", "as it is"), ("drift_per_energy", "for the energy changed")):
+            most = self.summary[f"largest_{key}"]
+            if most:
+                found.append(
+                    f"Features move most, {unit}, at {most['low']:.3g} to {most['high']:.3g} "
+                    f"cycles per pixel (gain {most['gain']:g})."
+                )
+        accuracy = self.summary["probe"]["test_balanced_accuracy"]
+        if "low" in accuracy:
+            found.append(
+                f"A linear probe reaches a balanced accuracy of {accuracy['value']:.3f} "
+                f"({accuracy['low']:.3f} to {accuracy['high']:.3f}) on unchanged test images."
+            )
+        for classifier, own in self.class_bands.groupby("classifier", sort=False):
+            classes = own[own["scope"] == "class"]
+            clear = (classes["change_low"] > 0) | (classes["change_high"] < 0)
+            cells = int(classes["cells"].max())
+            found.append(
+                f"Of {cells} class x band cells of the {classifier}, {int(clear.sum())} have a "
+                f"95 % interval without zero (about {0.05 * cells:.0f} would by chance) and "
+                f"{int(classes['survives'].sum())} survive Holm's correction."
+            )
+        return [*found, _fingerprint_finding(self.fingerprint)]
+
+
+def _fingerprint_finding(table: pd.DataFrame) -> str:
+    if table.empty or "source" not in set(table["target"]):
+        return "No two sources are known, so a scanner's signature cannot be told from a class."
+    single = table[table["ring"] >= 0]
+    source = single.query("target == 'source' and within == 'all'")
+    row = source.loc[source["accuracy"].idxmax()]
+    sentence = (
+        f"The source shows most at {row['low']:.3g} to {row['high']:.3g} cycles per pixel: "
+        f"balanced accuracy {row['accuracy']:.2f} "
+        f"({row['accuracy_low']:.2f} to {row['accuracy_high']:.2f}), chance {row['chance']:.2f}."
+    )
+    rings = [
+        set(single.query("target == 'class' and within == @part and accuracy > permuted_high").ring)
+        for part in ("all", "each source")
+    ]
+    if "each source" in set(single["within"]):
+        sentence += (
+            f" Of {len(rings[0])} rings that tell the class over all sources, "
+            f"{len(rings[0] - rings[1])} no longer do so within them."
+        )
+    return sentence
 
 
 def teacher_card(
@@ -117,8 +176,7 @@ def teacher_card(
     config: ProbeConfig,
     *,
     groups: Mapping[str, str],
-    student: Reader | None = None,
-    out: Path | str | None = None,
+    student: Classifier | None = None,
     progress: bool = True,
 ) -> TeacherCard:
     """Probe a teacher on a data set by every instrument.
@@ -127,191 +185,136 @@ def teacher_card(
         teacher: The frozen network.
         pack: The images, with their data set.
         split: Train rows fit the probe and give spectra and fingerprint, validation rows the ring
-            response, test rows all that reads classes.
+            response, test rows all that names classes.
         config: Rings, gains, numbers of images and seeds; teacher and data are those given.
         groups: "head", "medium" or "tail" for each class.
-        student: A trained student, see `read_by`, asked the same as the probe.
-        out: Folder in which a heat map keeps its parts, so that it goes on after a kill.
-        progress: Say how far it is.
+        student: A trained student, see `wrap_classifier`, beside the probe.
+        progress: Whether to show progress.
 
     Returns:
         The card.
 
     Raises:
         InputError: If a ring holds no frequency at this size, or the groups do not fit.
-
-    Example:
-        >>> from fopro_lab.data import make_split, open_dataset, pack
-        >>> from fopro_lab.evaluation import groups_from
-        >>> from fopro_lab.models import load_teacher
-        >>> packed = pack(open_dataset("phantom", images=160), 16, progress=False)
-        >>> split, config = make_split(packed.dataset), ProbeConfig(
-        ...     rings=2, gains=[0], band_gains=[0], cutoffs=[0.25], heat_map="off", resamples=20)
-        >>> names, counts = packed.dataset.class_names, split.class_counts(packed.dataset)
-        >>> groups = groups_from(config, names, counts)
-        >>> card = teacher_card(
-        ...     load_teacher("builtin"), packed, split, config, groups=groups, progress=False)
-        >>> card.ring_response["ring"].tolist()
-        [0, 1, 2]
     """
     edges = ring_edges(config.rings)
     check_rings(edges, height=pack.size, width=pack.size)
-    passes: dict[str, Any] = {"precision": config.precision, "batch_size": config.probe_batch}
-    drifts, response, drawn = _ask_rings(teacher, pack, split, config, edges, passes)
-    units = resampling_units(pack.dataset.table, rows=drawn)
-    probe = fit_probe(teacher, pack, split, **passes)
-    readers = [
-        read_by_probe(teacher, probe, precision=config.precision),
-        *([student] if student else []),
-    ]
-    bands, ladder, phases = _ask_readers(
-        readers, pack, split, config, edges, groups=groups, progress=progress
-    )
-    heat = _heat_maps(
-        teacher, probe, readers[1:], pack, split, config, edges, out=out, progress=progress
-    )
-    predictions = _predict_test(teacher, pack, split, probe, **passes)
     again: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
-    scores = score(predictions, groups, split.protocol, **again)
+    passes: dict[str, Any] = {"precision": config.precision, "batch_size": config.probe_batch}
+
+    drawn = draw_rows(split.val, count=config.probe_images, seed=config.seed)
+    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
+    names = pack.dataset.table["image"].iloc[drawn].to_numpy(dtype=str)
+    units = resampling_units(pack.dataset.table, rows=drawn)
+    drifts = ring_drifts(teacher, images, edges, config.gains, **passes)
+    measured = [drifts]
+    if config.per_channel:
+        each = ring_drifts(teacher, images, edges, config.gains, per_channel=True, **passes)
+        measured.append(each)
+    response = _joined([summarise_drifts(each, units, **again) for each in measured])
+
+    probe = fit_classifier(teacher, pack, split, **passes)
+    classifiers = [probe_classifier(teacher, probe, precision=config.precision)]
+    if student is not None:
+        classifiers.append(student)
+    common: dict[str, Any] = {"groups": groups, "per_class": config.band_images, **again}
+    common |= {"batch_size": config.probe_batch, "progress": progress}
+    bands, ladders, phases = [], [], []
+    for classifier in classifiers:
+        given = (classifier, pack, split)
+        bands.append(class_band_matrix(*given, edges, gains=config.band_gains, **common))
+        ladders.append(pass_ladder(*given, config.cutoffs, **common))
+        phases.append(phase_and_amplitude(*given, **common))
+    scores = score(
+        _test_predictions(teacher, pack, split, probe, passes), groups, split.protocol, **again
+    )
     summary = {
         "teacher": dict(teacher.card),
         "data": _describe_data(pack, split, groups),
-        "probing": _describe_probing(config, edges, images=len(drawn), rounding=drifts.rounding),
+        "probing": {
+            "edges": list(map(float, edges)),
+            "gains": list(map(float, config.gains)),
+            "band_gains": list(map(float, config.band_gains)),
+            "cutoffs": list(map(float, config.cutoffs)),
+            "images": len(drawn),
+            "per_class": config.band_images,
+            "precision": config.precision,
+            "rounding": drifts.rounding,
+            "resamples": config.resamples,
+            "seed": config.seed,
+        },
         "probe": {
             "strength": probe.strength,
             "val_balanced_accuracy": probe.val_balanced_accuracy,
             "test_balanced_accuracy": _interval(scores, metric="balanced_accuracy"),
         },
-        "readers": [reader.name for reader in readers],
+        "classifiers": [classifier.name for classifier in classifiers],
         "largest_drift": _largest(response, by="drift"),
         "largest_drift_per_energy": _largest(response, by="drift_per_energy"),
     }
     return TeacherCard(
         summary,
         response,
-        bands,
+        _joined(bands),
         scores,
         mean_spectra(pack, split.train, edges=edges),
-        ladder,
-        phases,
-        heat,
+        _joined(ladders),
+        _joined(phases),
+        _heat_maps(teacher, probe, classifiers[1:], pack, split, config, progress=progress),
         source_fingerprint(pack, split.train, edges=edges, permutations=20, **again),
-        drift_table(drifts, pack.dataset.table.iloc[drawn]["image"].to_numpy(dtype=str), units),
+        drift_table(drifts, names, units),
     )
 
 
-def _ask_rings(
-    teacher: Encoder,
-    pack: Pack,
-    split: Split,
-    config: ProbeConfig,
-    edges: Sequence[float],
-    passes: Mapping[str, Any],
-) -> tuple[RingDrifts, pd.DataFrame, np.ndarray]:
-    """Ask for the ring response: single drifts, their table, and the rows that were asked."""
-    drawn = draw_rows(split.val, count=config.probe_images, seed=config.seed)
-    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
-    units = resampling_units(pack.dataset.table, rows=drawn)
-    drifts = ring_drifts(teacher, images, edges, config.gains, **passes)
-    asked = [drifts]
-    if config.per_channel:
-        asked.append(ring_drifts(teacher, images, edges, config.gains, per_channel=True, **passes))
-    tables = [
-        summarise_drifts(each, units, resamples=config.resamples, seed=config.seed)
-        for each in asked
-    ]
-    return drifts, pd.concat(tables, ignore_index=True), drawn
-
-
-def _ask_readers(
-    readers: Sequence[Reader],
-    pack: Pack,
-    split: Split,
-    config: ProbeConfig,
-    edges: Sequence[float],
-    *,
-    groups: Mapping[str, str],
-    progress: bool,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Ask whoever reads classes: by rings, by the ladder, by phase and amplitude."""
-    asking: dict[str, Any] = {
-        "groups": groups,
-        "per_class": config.band_images,
-        "batch_size": config.probe_batch,
-        "progress": progress,
-        "resamples": config.resamples,
-        "seed": config.seed,
-    }
-    bands, ladders, phases = [], [], []
-    for reader in readers:
-        bands.append(
-            class_band_matrix(reader, pack, split, edges, gains=config.band_gains, **asking)
-        )
-        ladders.append(pass_ladder(reader, pack, split, config.cutoffs, **asking))
-        phases.append(phase_and_amplitude(reader, pack, split, **asking))
-    together = [pd.concat(tables, ignore_index=True) for tables in (bands, ladders, phases)]
-    return together[0], together[1], together[2]
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True)
 
 
 def _heat_maps(
     teacher: Encoder,
     probe: LinearProbe,
-    students: Sequence[Reader],
+    students: list[Classifier],
     pack: Pack,
     split: Split,
     config: ProbeConfig,
-    edges: Sequence[float],
     *,
-    out: Path | str | None,
     progress: bool,
 ) -> pd.DataFrame:
     """Map the teacher with its probe, then each student, on the same images."""
     if config.heat_map == "off":
         return pd.DataFrame()
+    per_class = max(1, config.heat_images // len(pack.dataset.class_names))
     rows = draw_per_class(
-        split.test,
-        pack.labels[split.test],
-        per_class=max(1, config.heat_images // len(pack.dataset.class_names)),
-        seed=config.seed,
+        split.test, pack.labels[split.test], per_class=per_class, seed=config.seed
     )
     images, labels = next(batches(pack, rows, batch_size=len(rows)))
     common: dict[str, Any] = {
         "labels": labels.numpy(),
         "units": resampling_units(pack.dataset.table, rows=rows),
         "by": config.heat_map,
-        "edges": edges,
+        "edges": ring_edges(config.rings),
         "block": config.heat_block,
         "batch_size": config.probe_batch,
         "resamples": config.resamples,
         "seed": config.seed,
         "progress": progress,
     }
-    parts = [None if out is None else Path(out) / name for name in ("probe", "student")]
-    first = basis_heat_map(
-        teacher, images, probe=probe, out=parts[0], precision=config.precision, **common
+    first = basis_heat_map(teacher, images, probe=probe, precision=config.precision, **common)
+    others = (
+        basis_heat_map(each, images, **common).assign(classifier=each.name) for each in students
     )
-    tables = [first.assign(reader="probe")]
-    for student in students:
-        table = basis_heat_map(student, images, out=parts[1], **common)
-        tables.append(table.assign(reader=student.name))
-    return pd.concat(tables, ignore_index=True)
+    return _joined([first.assign(classifier="probe"), *others])
 
 
-def _describe_probing(
-    config: ProbeConfig, edges: Sequence[float], *, images: int, rounding: float
-) -> dict[str, Any]:
-    return {
-        "edges": list(map(float, edges)),
-        "gains": list(map(float, config.gains)),
-        "band_gains": list(map(float, config.band_gains)),
-        "cutoffs": list(map(float, config.cutoffs)),
-        "images": images,
-        "per_class": config.band_images,
-        "precision": config.precision,
-        "rounding": rounding,
-        "resamples": config.resamples,
-        "seed": config.seed,
-    }
+def _test_predictions(
+    teacher: Encoder, pack: Pack, split: Split, probe: LinearProbe, passes: dict[str, Any]
+) -> pd.DataFrame:
+    """Lay out the probe's logits of the test images as a table of predictions."""
+    logits = probe.logits(encode_rows(teacher, pack, rows=split.test, **passes))
+    table = pack.dataset.table.iloc[split.test].reset_index(drop=True)
+    table = table[["image", "group", "source", "label"]].assign(split="test")
+    columns = {f"logit_{name}": logits[:, k] for k, name in enumerate(pack.dataset.class_names)}
+    return table.assign(**columns)
 
 
 def _describe_data(pack: Pack, split: Split, groups: Mapping[str, str]) -> dict[str, Any]:
@@ -328,19 +331,8 @@ def _describe_data(pack: Pack, split: Split, groups: Mapping[str, str]) -> dict[
     }
 
 
-def _predict_test(
-    teacher: Encoder, pack: Pack, split: Split, probe: LinearProbe, **passes: Any
-) -> pd.DataFrame:
-    """Lay out the probe's logits of the test images as a table of predictions."""
-    logits = probe.logits(encode_rows(teacher, pack, rows=split.test, **passes))
-    table = pack.dataset.table.iloc[split.test].reset_index(drop=True)
-    table = table[["image", "group", "source", "label"]].assign(split="test")
-    columns = {f"logit_{name}": logits[:, k] for k, name in enumerate(pack.dataset.class_names)}
-    return table.assign(**columns)
-
-
 def _interval(scores: pd.DataFrame, *, metric: str) -> dict[str, float]:
-    """Pick one overall number with its interval; a limit that there is not is left out."""
+    """Pick one overall number with its interval; an unknown limit is left out."""
     row = scores[(scores["scope"] == "overall") & (scores["metric"] == metric)].iloc[0]
     return {key: float(row[key]) for key in ("value", "low", "high") if not np.isnan(row[key])}
 

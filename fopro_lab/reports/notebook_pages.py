@@ -22,7 +22,7 @@ from fopro_lab.data import prepare
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
 from fopro_lab.models import load_from
-from fopro_lab.probing import Reader, TeacherCard, read_by, teacher_card
+from fopro_lab.probing import Classifier, TeacherCard, teacher_card, wrap_classifier
 from collections.abc import Sequence
 from fopro_lab.probing import Comparison, TeacherCard, compare_cards
 
@@ -100,7 +100,7 @@ def draw_responses(card: TeacherCard, *, out: Path) -> list[Path]:
 def draw_bands(card: TeacherCard, *, out: Path) -> list[Path]:
     """Draw the recall of the untouched images and the class x band matrices."""
     drawn = [figures.save_figure(figures.plot_class_recall(card.scores), out / "probe_recall.png")]
-    for reader, own in card.class_bands.groupby("reader", sort=False):
+    for reader, own in card.class_bands.groupby("classifier", sort=False):
         for gain in own["gain"].unique():
             ax = figures.plot_class_bands(own, gain=gain)
             path = out / f"class_bands_{reader}_gain_{gain:g}.png"
@@ -111,10 +111,10 @@ def draw_bands(card: TeacherCard, *, out: Path) -> list[Path]:
 def draw_needs(card: TeacherCard, *, out: Path) -> list[Path]:
     """Draw the ladder of cut-offs, and phases against amplitudes, of each reader."""
     drawn = []
-    for reader, own in card.ladder.groupby("reader", sort=False):
+    for reader, own in card.ladder.groupby("classifier", sort=False):
         figure = figures.plot_ladder(own)
         drawn.append(figures.save_figure(figure, out / f"ladder_{reader}.png"))
-    for reader, own in card.phases.groupby("reader", sort=False):
+    for reader, own in card.phases.groupby("classifier", sort=False):
         ax = figures.plot_phases(own)
         drawn.append(figures.save_figure(ax, out / f"phases_{reader}.png"))
     return drawn
@@ -125,7 +125,7 @@ def draw_heat_maps(card: TeacherCard, *, out: Path) -> list[Path]:
     drawn: list[Path] = []
     if card.heat_map.empty:
         return drawn
-    for reader, own in card.heat_map.groupby("reader", sort=False):
+    for reader, own in card.heat_map.groupby("classifier", sort=False):
         for value, label in HEAT.items():
             if own[value].isna().all():
                 continue
@@ -268,7 +268,7 @@ def findings(card: TeacherCard) -> list[str]:
             f"A linear probe reaches a balanced accuracy of {score['value']:.3f} "
             f"({score['low']:.3f} to {score['high']:.3f}) on untouched test images."
         )
-    for reader, own in card.class_bands.groupby("reader", sort=False):
+    for reader, own in card.class_bands.groupby("classifier", sort=False):
         classes = own[own["scope"] == "class"]
         clear = (classes["change_low"] > 0) | (classes["change_high"] < 0)
         cells = int(classes["cells"].max())
@@ -361,7 +361,7 @@ def comparison_page(
         },
         {
             "title": "Which class lives in which band",
-            "text": "Read by a linear probe on each teacher, all with one scale of colours.",
+            "text": "Classes named by a linear probe on each teacher, all with one scale of colours.",
             "columns": 1,
             "images": _images(out, ("class_bands*.png",)),
         },
@@ -622,9 +622,6 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-PARTS = "heat_map_parts"
-
-
 def ask_teacher(config: ProbeConfig, *, out: Path | None = None) -> TeacherCard:
     """Open images and teacher as a config says, and probe.
 
@@ -660,13 +657,12 @@ def ask_teacher(config: ProbeConfig, *, out: Path | None = None) -> TeacherCard:
         config,
         groups=groups_from(config, packed.dataset.class_names, split.class_counts(packed.dataset)),
         student=student,
-        out=None if out is None else out / PARTS,
     )
 
 
 def read_student(
     run_dir: Path | str, *, split_fingerprint: str, image_size: int, device: str = "cpu"
-) -> Reader:
+) -> Classifier:
     """Load the trained student of a run, if it can be asked on these images.
 
     Args:
@@ -677,7 +673,7 @@ def read_student(
         device: Where to compute.
 
     Returns:
-        A reader named "student".
+        A classifier named "student".
 
     Raises:
         InputError: If there is no finished run, or its split or size is another one.
@@ -700,7 +696,7 @@ def read_student(
             f"probe with image_size={trained.image_size}"
         )
     student = run.student().to(device)
-    return read_by(
+    return wrap_classifier(
         lambda images: student.classify(shrink(images, trained.student_size)),
         name="student",
         device=device,

@@ -27,7 +27,7 @@ def recalls(**columns):
         {"scope": ["group", "group", "overall"], "name": ["head", "tail", "all"], "n": [60, 9, 69]}
     )
     values = {"recall": [0.8, 0.2, 0.5], "recall_low": 0.1, "recall_high": 0.9}
-    return table.assign(**values, clean_recall=[0.9, 0.4, 0.65], reader="probe", **columns)
+    return table.assign(**values, clean_recall=[0.9, 0.4, 0.65], classifier="probe", **columns)
 
 
 def ladder():
@@ -72,7 +72,7 @@ def responses():
 def bands():
     cell = rings(scope="class", name="nv", group="head", gain=0.0, change=[-0.5, 0.0, 0.1])
     cell = cell.assign(change_low=[-0.6, -0.1, 0.05], change_high=[-0.4, 0.1, 0.2], cells=3)
-    cell = cell.assign(survives=[True, False, False], reader="probe")
+    cell = cell.assign(survives=[True, False, False], classifier="probe")
     return pd.concat(
         [cell.assign(teacher="a"), cell.assign(teacher="b", change=cell["change"] / 2)]
     )

@@ -60,7 +60,7 @@ def test_a_page_holds_every_figure_and_needs_no_network(cards):
 
 def test_a_student_is_asked_beside_the_probe(cards):
     bands = pd.read_parquet(cards / "one/class_bands.parquet")
-    assert bands["reader"].unique().tolist() == ["probe", "student"]
+    assert bands["classifier"].unique().tolist() == ["probe", "student"]
     assert (cards / "one/heat_map_error_student.png").exists()
 
 

@@ -1,4 +1,7 @@
+"""Class bands, ladder, phases and amplitudes: recalls against slow ones, intervals and tests."""
+
 import dataclasses
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -6,13 +9,25 @@ import pytest
 import torch
 
 from fopro_lab.data import Dataset, Pack, Split
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import apply_gain, radial_frequency, ring_gain, ring_parts
 from fopro_lab.models import load_teacher
-from fopro_lab.probing.class_bands import class_band_matrix
-from fopro_lab.probing.features import fit_probe, resampling_units
+from fopro_lab.probing.class_bands import (
+    KINDS,
+    amplitude_only,
+    class_band_matrix,
+    correct_for_many,
+    mean_amplitude,
+    measure_changes,
+    pass_ladder,
+    phase_and_amplitude,
+    phase_only,
+    sign_test,
+)
+from fopro_lab.probing.features import Classifier, fit_classifier
 
 EDGES = [0, 0.25, 0.5, 0.75]  # the slow wave is in ring 0, the fast one in ring 1
+CUTOFFS = [0.1, 0.2, 0.45]  # the slow wave has 0.125 cycles per pixel, the fast one 0.375
 
 
 def measure(world, **settings):
@@ -36,7 +51,7 @@ def test_removing_a_class_own_ring_and_no_other_costs_its_recall(world):
 
 def test_every_number_equals_the_slow_one(world):
     noisy = dataclasses.replace(world.pack, images=_noisier(world.pack.images))
-    probe = fit_probe(world.teacher, noisy, world.split)
+    probe = fit_classifier(world.teacher, noisy, world.split)
     table = class_band_matrix(
         world.teacher,
         noisy,
@@ -114,36 +129,12 @@ def test_the_bootstrap_draws_lesions_and_is_paired(world):
     assert row["change_high"] - row["change_low"] < 2 * 1.96 / np.sqrt(row["n"])
 
 
-def test_a_gain_of_one_changes_no_recall(world):
-    table = measure(world)
-    assert (table.loc[table["gain"] == 1, "change"] == 0).all()
-
-
-def test_the_same_seed_gives_the_same_table(world):
-    assert measure(world, seed=3).equals(measure(world, seed=3))
-
-
 def test_a_given_probe_is_not_fitted_again(world):
-    probe = fit_probe(world.teacher, world.pack, world.split)
+    probe = fit_classifier(world.teacher, world.pack, world.split)
     expected = measure(world)
     world.teacher.seen.clear()
     assert measure(world, probe=probe).equals(expected)
     assert sum(len(seen) for seen in world.teacher.seen) == 42 * (1 + 3 * 2)
-
-
-def test_units_are_lesions_or_single_images():
-    table = pd.DataFrame({"image": ["a", "b", "c"], "group": ["x", "", "x"]})
-    assert resampling_units(table, rows=np.array([2, 1])).tolist() == ["x", "image b"]
-
-
-def test_wrong_input_is_refused(world):
-    with pytest.raises(InputError, match=r"^gains: expected one or more finite factors"):
-        measure(world, gains=(-1.0,))
-    world.groups = {"slow": "head", "fast": "middle", "flat": "tail"}
-    with pytest.raises(
-        InputError, match=r"^groups: expected head, medium or tail for each of slow"
-    ):
-        measure(world)
 
 
 def test_a_trained_student_reads_for_itself(world):
@@ -164,7 +155,7 @@ def test_a_trained_student_reads_for_itself(world):
         resamples=50,
         progress=False,
     )
-    assert set(table["reader"]) == {"student"} and not world.teacher.seen
+    assert set(table["classifier"]) == {"student"} and not world.teacher.seen
     change = table[table["scope"] == "class"].pivot(index="name", columns="ring", values="change")
     assert change.loc["slow"].tolist() == [-1, 0, 0] and change.loc["fast"].tolist() == [0, -1, 0]
 
@@ -213,6 +204,16 @@ def test_a_phantom_whose_class_lives_in_one_ring_is_found_there_by_a_real_networ
     assert change.loc["plain"].min() > -0.3
 
 
+def test_wrong_input_is_refused(world):
+    with pytest.raises(InputError, match=r"^gains: expected one or more finite factors"):
+        measure(world, gains=(-1.0,))
+    world.groups = {"slow": "head", "fast": "middle", "flat": "tail"}
+    with pytest.raises(
+        InputError, match=r"^groups: expected head, medium or tail for each of slow"
+    ):
+        measure(world)
+
+
 def test_a_class_absent_from_training_and_an_empty_ring_are_refused(world):
     kept = world.split.train[world.pack.labels[world.split.train] != 2]
     world.split = dataclasses.replace(world.split, train=kept)
@@ -222,3 +223,199 @@ def test_a_class_absent_from_training_and_an_empty_ring_are_refused(world):
         class_band_matrix(
             world.teacher, world.pack, world.split, [0, 0.01, 0.75], groups=world.groups
         )
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0, 6), (3, 4), (1, 9), (5, 5), (0, 0)])
+def test_sign_test_equals_the_count_of_all_coin_throws(better, worse):
+    total = better + worse
+    far = abs(better - worse)
+    throws = itertools.product((-1, 1), repeat=total)
+    expected = np.mean([abs(sum(throw)) >= far for throw in throws])
+    assert sign_test(better, worse) == pytest.approx(expected)
+
+
+def test_classes_and_means_are_corrected_apart_and_a_frame_is_needed():
+    table = pd.DataFrame(
+        {
+            "scope": ["class", "class", "class", "overall"],
+            "p": [0.001, 0.02, 0.001, 0.04],
+            "change_low": [0.1, 0.1, -0.1, 0.1],
+            "change_high": 0.2,
+        }
+    )
+    found = correct_for_many(table)
+    assert found["cells"].tolist() == [3, 3, 3, 1]
+    assert found["survives"].tolist() == [True, True, False, True]
+
+
+def test_lesions_and_not_images_are_counted_in_the_test():
+    labels, before = np.zeros(24, dtype=int), np.zeros(24, dtype=int)
+    after = np.ones((1, 24), dtype=int)
+    labels[-1] = before[-1] = 1
+    alone, four = (
+        measure_changes(
+            labels,
+            units,
+            before,
+            after,
+            names=["a", "b"],
+            groups={"a": "head", "b": "tail"},
+            resamples=50,
+        ).set_index("name")
+        for units in (np.arange(24), np.append(np.arange(23) // 6, 99))
+    )
+    assert alone.loc["a", "change"] == four.loc["a", "change"] == -1
+    assert alone.loc["a", "p"] == pytest.approx(2 / 2**23)
+    assert four.loc["a", "p"] == pytest.approx(2 / 2**4)
+    assert alone.loc["a", "survives"] and not four.loc["a", "survives"]
+
+
+def test_a_class_without_test_images_is_told_as_unknown():
+    table = measure_changes(
+        np.array([0, 0, 1]),
+        np.arange(3),
+        np.array([0, 0, 1]),
+        np.array([[0, 1, 1]]),
+        names=["a", "b", "c"],
+        groups={"a": "head", "b": "medium", "c": "tail"},
+        resamples=20,
+    ).set_index("name")
+    assert np.isnan(table.loc["c", "change"]) and table.loc["c", "n"] == 0
+    assert "tail" not in table.index and table.loc["all", "change"] == -0.25
+    assert table.loc["a", "cells"] == 2
+
+
+def climb(world, asked=None, **settings):
+    settings = {"resamples": 50, "progress": False, "groups": world.groups} | settings
+    return pass_ladder(asked or world.teacher, world.pack, world.split, CUTOFFS, **settings)
+
+
+def test_a_class_is_lost_where_its_wave_is_cut_off(world):
+    table = climb(world).query("scope == 'class'")
+    recall = table.pivot(index=["kind", "cutoff"], columns="name", values="recall")
+    assert recall.loc["low-pass", "slow"].tolist() == [0, 1, 1]
+    assert recall.loc["low-pass", "fast"].tolist() == [0, 0, 1]
+    assert recall.loc["high-pass", "slow"].tolist() == [1, 0, 0]
+    assert recall.loc["high-pass", "fast"].tolist() == [1, 1, 0]
+    assert set(table["protocol"]) == {"waves/groups/toy"} and set(table["classifier"]) == {"probe"}
+
+
+def slow_filter(image, keep):
+    """Filter one image by a full complex transform in float64; DC is kept."""
+    spectrum = np.fft.fft2(image.astype(np.float64) / 255, axes=(0, 1))
+    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(16), np.fft.fftfreq(16), indexing="ij"))
+    mask = keep(radius) | (radius == 0)
+    return np.fft.ifft2(spectrum * mask[:, :, None], axes=(0, 1)).real
+
+
+def test_every_step_equals_the_slow_filter(world):
+    """1e-5 catches a cut-off on the wrong side of a bin: that moves pixels by over 1e-3."""
+    seen = []
+
+    def predict(images):
+        seen.append(images.double().numpy())
+        return torch.zeros(len(images), dtype=torch.int64)
+
+    climb(world, Classifier("spy", predict), batch_size=99)
+    image = world.pack.images[world.split.test[3]]
+    for place, cutoff in enumerate(CUTOFFS):
+        low, high = (
+            slow_filter(image, keep)
+            for keep in (lambda r, c=cutoff: r <= c, lambda r, c=cutoff: r > c)
+        )
+        for found, expected in zip(seen[1 + 2 * place : 3 + 2 * place], (low, high), strict=True):
+            np.testing.assert_allclose(found[3].transpose(1, 2, 0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("cutoffs", [[], [0.2, 0.2], [0.0, 0.1], [0.3, 0.8]])
+def test_wrong_cutoffs_are_refused(world, cutoffs):
+    with pytest.raises(InputError, match="cutoffs: expected one or more increasing frequencies"):
+        pass_ladder(world.teacher, world.pack, world.split, cutoffs, groups=world.groups)
+
+
+def photos(count=3):
+    return torch.rand(count, 3, 8, 6, generator=torch.Generator().manual_seed(1)).double()
+
+
+def full(images):
+    return torch.fft.fft2(images)
+
+
+def test_phase_only_has_the_phases_of_one_and_the_amplitudes_of_the_other():
+    images = photos()
+    wanted = torch.fft.rfft2(photos(9)[3:]).abs().mean(dim=0)
+    rebuilt = full(phase_only(images, wanted))
+    own = full(images)
+    keep = torch.ones(8, 6, dtype=torch.bool)
+    keep[0, 0] = False
+    turned = torch.angle(rebuilt[..., keep] / own[..., keep])
+    assert turned.abs().max() < 1e-6
+    amplitude = torch.fft.rfft2(phase_only(images, wanted)).abs()
+    keep = keep[:, :4]
+    torch.testing.assert_close(amplitude[..., keep], wanted[:, keep].expand(3, 3, -1))
+    torch.testing.assert_close(rebuilt[..., 0, 0], own[..., 0, 0])
+
+
+def test_flat_phase_only_is_white_and_keeps_mean_and_variance():
+    images = photos()
+    rebuilt = phase_only(images)
+    amplitude = full(rebuilt).abs().flatten(2)[..., 1:]
+    assert (amplitude.std(dim=2) / amplitude.mean(dim=2)).max() < 1e-6
+    torch.testing.assert_close(rebuilt.mean(dim=(2, 3)), images.mean(dim=(2, 3)))
+    torch.testing.assert_close(rebuilt.var(dim=(2, 3)), images.var(dim=(2, 3)))
+
+
+def test_amplitude_only_keeps_every_amplitude_and_no_phase():
+    images = photos()
+    rebuilt = amplitude_only(images, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(full(rebuilt).abs(), full(images).abs())
+    torch.testing.assert_close(rebuilt.mean(dim=(2, 3)), images.mean(dim=(2, 3)))
+    turned = torch.angle(full(rebuilt) / full(images)).flatten(2)[..., 1:]
+    assert 1.2 < turned.abs().mean() < 1.9  # a quarter turn on average, pi / 2
+
+
+def test_noise_does_not_depend_on_the_batch():
+    images = photos(4)
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    at_once = amplitude_only(images, generators[0])
+    parts = [amplitude_only(part, generators[1]) for part in images.split(3)]
+    torch.testing.assert_close(at_once, torch.cat(parts), rtol=0, atol=0)
+
+
+def test_flat_images_stay_flat():
+    flat = torch.full((1, 3, 8, 8), 0.4)
+    for rebuilt in (
+        phase_only(flat),
+        phase_only(flat, torch.ones(3, 8, 5)),
+        amplitude_only(flat, torch.Generator()),
+    ):
+        torch.testing.assert_close(rebuilt, flat, atol=1e-5, rtol=0)
+
+
+def test_mean_amplitude_equals_the_loop(world):
+    rows = np.arange(7)
+    found = mean_amplitude(world.pack, rows, batch_size=3)
+    images = [world.pack.images[row].transpose(2, 0, 1) / 255 for row in rows]
+    expected = np.mean([np.abs(np.fft.rfft2(image)) for image in images], axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_reader_of_amplitudes_loses_with_them_and_not_with_phases(world, stub):
+    """Two amplitudes of one channel tell the waves' classes; alike in all, they tell nothing."""
+    table = phase_and_amplitude(
+        stub(lambda images: torch.fft.rfft(images[:, 0].mean(dim=1)).abs()[:, [2, 6]]),
+        world.pack,
+        world.split,
+        groups=world.groups,
+        resamples=50,
+        progress=False,
+    )
+    overall = table[table["scope"] == "overall"].set_index("kind")["recall"]
+    assert list(overall.index) == list(KINDS)
+    assert overall["amplitude"] == 1 and overall["phase"] == pytest.approx(1 / 3)
+    assert overall["phase-flat"] < 0.7
+
+
+def test_an_amplitude_of_another_size_is_refused():
+    with pytest.raises(ShapeError, match=r"^amplitude: expected \(3, 8, 4\), got \(3, 8, 5\)$"):
+        phase_only(photos(), torch.ones(3, 8, 5))

@@ -1,8 +1,24 @@
-import numpy as np
-import pandas as pd
-import pytest
+"""Preferences of teachers, the distances between them, and cards side by side."""
 
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from fopro_lab.config import ProbeConfig
+from fopro_lab.data import batches, open_dataset, pack
 from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.fourier import ring_edges
+from fopro_lab.models import load_teacher
+from fopro_lab.probing import (
+    ask_teachers,
+    compare_cards,
+    relative_responses,
+    ring_drifts,
+    teacher_card,
+)
+from fopro_lab.probing.features import draw_rows
 from fopro_lab.probing.preferences import preference, preference_distances
 from fopro_lab.probing.ring_response import RingDrifts, drift_table, drifts_from_table
 
@@ -105,25 +121,6 @@ def test_lesions_and_not_images_are_dealt():
     assert widths["lesion"] > 2 * widths["image"]
 
 
-def test_three_teachers_have_a_row_a_pair_and_one_for_all():
-    drifts = {name: answers(shape, noise=0.1) for name, shape in
-              (("a", [1, 1, 1, 4]), ("b", [4, 1, 1, 1]), ("c", [1, 4, 1, 1]))}  # fmt: skip
-    table = preference_distances(drifts, np.arange(60), splits=20, permutations=20)
-    pairs = list(zip(table["teacher"], table["other"], strict=True))
-    assert pairs == [("a", "b"), ("a", "c"), ("b", "c"), ("all", "all")]
-    assert table["distance"][3] == pytest.approx(table["distance"][:3].mean())
-
-
-def test_the_same_seed_gives_the_same_table():
-    drifts = {"a": answers([1, 2, 3, 4]), "b": answers([4, 3, 2, 1], seed=1)}
-    tables = [
-        preference_distances(drifts, np.arange(60), splits=20, permutations=20, seed=seed)
-        for seed in (1, 1, 2)
-    ]
-    pd.testing.assert_frame_equal(tables[0], tables[1])
-    assert not tables[0].equals(tables[2])
-
-
 def test_a_table_of_drifts_comes_back_whole():
     found = answers([1, 2, 3, 4], count=5)
     names, units = np.array(list("abcde")), np.array(list("xxyyz"))
@@ -149,3 +146,86 @@ def test_wrong_input_is_refused():
     still = answers([1, 1, 1, 1], gains=(1.0, 1.0))
     with pytest.raises(InputError, match=r"^gains: expected one other than 1"):
         preference_distances({"a": still, "b": still}, np.arange(60))
+
+
+@pytest.fixture(scope="module")
+def packed():
+    return pack(open_dataset("phantom", images=60), 24, progress=False)
+
+
+def test_each_teacher_answers_as_when_asked_alone(packed):
+    rows = np.arange(10, 50)
+    drifts, units = ask_teachers({"builtin": ""}, packed, rows, rings=3, count=12, seed=4)
+    drawn = draw_rows(rows, count=12, seed=4)
+    images, _ = next(batches(packed, drawn, batch_size=12))
+    alone = ring_drifts(load_teacher("builtin"), images, ring_edges(3), (0.0, 2.0))
+    np.testing.assert_array_equal(drifts["builtin"].drift, alone.drift)
+    assert set(units) <= set(packed.dataset.table["group"].iloc[drawn])
+
+
+def test_relative_responses_follow_their_definition(packed):
+    drifts, units = ask_teachers({"builtin": ""}, packed, np.arange(60), rings=3, count=20)
+    found = relative_responses(drifts["builtin"], units, resamples=50)
+    ratio = drifts["builtin"].drift[0].sum(-1) / drifts["builtin"].energy[0].sum(-1)
+    expected = ratio / np.exp(np.log(ratio).mean(axis=0))  # geometric mean over the rings
+    np.testing.assert_allclose(found["relative"], expected.ravel(), rtol=1e-9)
+    assert (found["relative_low"] <= found["relative"] + 1e-12).all()
+    assert (found["relative_high"] >= found["relative"] - 1e-12).all()
+    assert found[["low", "high"]].iloc[0].tolist() == [0.0, pytest.approx(1 / 6)]
+
+
+def make(world, teacher, **knobs):
+    small = {"rings": 2, "gains": [0.0, 2.0], "cutoffs": [0.2], "heat_map": "off", "resamples": 50}
+    return teacher_card(
+        teacher,
+        world.pack,
+        world.split,
+        ProbeConfig.from_mapping(small | knobs),
+        groups=world.groups,
+        progress=False,
+    )
+
+
+def fast_ear(images):
+    heard = torch.fft.rfft(images.mean(dim=(1, 2))).abs()
+    return torch.stack([1 + heard[:, 2], 1 + 9 * heard[:, 6]], dim=1)
+
+
+@pytest.fixture
+def cards(world, stub):
+    return {"even": make(world, world.teacher), "fast": make(world, stub(fast_ear))}
+
+
+def test_the_shape_of_a_response_has_a_geometric_mean_of_one(cards):
+    responses = compare_cards(cards).responses
+    means = np.log(responses["relative"]).groupby([responses["teacher"], responses["gain"]]).mean()
+    assert len(means) == 4 and means.abs().max() < 1e-9
+    assert (responses["relative_low"] <= responses["relative"]).all()
+    assert (responses["relative"] <= responses["relative_high"]).all()
+    ratio = responses["drift_per_energy"] / responses["relative"]
+    assert ratio.groupby([responses["teacher"], responses["gain"]]).std().max() < 1e-6 * ratio.max()
+
+
+def test_tables_name_each_teacher_and_distances_compare_them(cards):
+    found = compare_cards(cards)
+    assert found.teachers["teacher"].tolist() == ["even", "fast"] and found.note == ""
+    assert set(found.bands["teacher"]) == {"even", "fast"} and set(found.bands["classifier"]) == {
+        "probe"
+    }
+    assert found.distances[["teacher", "other"]].values.tolist() == [["even", "fast"]]
+    assert found.distances["units"][0] == 9 and found.distances["n"][0] == 18
+
+
+def test_cards_of_other_images_have_no_distance(world, cards, stub):
+    other = dataclasses.replace(world.split, val=world.split.val[:10])
+    world.split = other
+    found = compare_cards({"even": cards["even"], "other": make(world, stub(fast_ear))})
+    assert found.distances.empty and found.note.startswith("The cards were made of other images")
+
+
+def test_cards_that_asked_otherwise_are_refused(world, cards):
+    with pytest.raises(InputError, match=r"^cards: expected two or more, got 1$"):
+        compare_cards({"even": cards["even"]})
+    coarse = make(world, world.teacher, rings=3)
+    with pytest.raises(InputError, match=r"^cards: expected the same edges, got \{'a'"):
+        compare_cards({"a": cards["even"], "b": coarse})

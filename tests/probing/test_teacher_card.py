@@ -7,7 +7,13 @@ import torch
 
 from fopro_lab.config import ProbeConfig
 from fopro_lab.errors import InputError
-from fopro_lab.probing import TeacherCard, class_band_matrix, read_by, ring_response, teacher_card
+from fopro_lab.probing import (
+    TeacherCard,
+    class_band_matrix,
+    ring_response,
+    teacher_card,
+    wrap_classifier,
+)
 
 EDGES = [0, 0.25, 0.5, 0.75]
 
@@ -84,12 +90,12 @@ def test_write_leaves_whole_files_that_read_back(world, tmp_path):
 
 
 def test_a_student_answers_every_question_that_reads_classes(world):
-    student = read_by(lambda images: world.teacher.function(images) @ torch.eye(2, 3))
+    student = wrap_classifier(lambda images: world.teacher.function(images) @ torch.eye(2, 3))
     card = make(world, student=student, per_channel=True)
-    assert card.summary["readers"] == ["probe", "student"]
+    assert card.summary["classifiers"] == ["probe", "student"]
     for table in (card.class_bands, card.ladder, card.phases, card.heat_map):
-        assert table["reader"].unique().tolist() == ["probe", "student"]
-    maps = card.heat_map.groupby("reader")
+        assert table["classifier"].unique().tolist() == ["probe", "student"]
+    maps = card.heat_map.groupby("classifier")
     assert maps["drift"].count()["student"] == 0 and (maps["error"].count() > 0).all()
     assert card.ring_response["channel"].unique().tolist() == ["all", "red", "green", "blue"]
 
