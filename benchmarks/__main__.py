@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fopro_lab.cli import KINDS, AsJson, Out
-
 if TYPE_CHECKING:
     import pandas as pd
 
     from fopro_lab.data import Pack
 
-bench_app = typer.Typer(help="Speed as ratios, measured side by side in one run.", **KINDS)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
+Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+bench_app = typer.Typer(
+    help="Speed as ratios, measured side by side in one run.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 
 
 @bench_app.command("data")

@@ -1,6 +1,6 @@
-"""The door: `fopro ...`. Each command reads its words, calls one room and says what it did.
+"""The commands ``fopro ...``: each reads its options, calls one package and prints the result.
 
-Rooms are imported inside the commands: `fopro --help` waits for neither torch nor pandas.
+Packages are imported inside the commands: ``fopro --help`` waits for neither torch nor pandas.
 """
 
 import json
@@ -21,34 +21,33 @@ if TYPE_CHECKING:
 
     ConfigType = TypeVar("ConfigType", bound=Config)
 
-
-KINDS: dict[str, Any] = {
+APP: dict[str, Any] = {
     "no_args_is_help": True,
     "add_completion": False,
     "rich_markup_mode": None,
     "pretty_exceptions_enable": False,
 }
 Settings = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="One knob; may be repeated.")
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set one option; repeatable.")
 ]
 FromFile = Annotated[
-    str, typer.Option("-f", "--file", metavar="FILE.yaml", help="Knobs from a file; --set wins.")
+    str, typer.Option("-f", "--file", metavar="FILE.yaml", help="Options from a file; --set wins.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
 Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+Names = list[str] | None
 
 
 def read_config(kind: "type[ConfigType]", settings: list[str], file: str) -> "ConfigType":
     """Build a config from a file and ``--set``, the latter on top, entry by entry."""
     from fopro_lab.config import merge_options, parse_settings, read_yaml
 
-    return kind.from_mapping(
-        merge_options(read_yaml(file) if file else {}, parse_settings(settings), kind=kind)
-    )
+    options = read_yaml(file) if file else {}
+    return kind.from_mapping(merge_options(options, parse_settings(settings), kind=kind))
 
 
 def show(values: dict[str, Any], *, as_json: bool) -> None:
-    """Print names and values, a line each, or as JSON."""
+    """Print names and values, one line each, or as JSON."""
     if as_json:
         print(json.dumps(values, indent=2, default=str))
         return
@@ -57,73 +56,19 @@ def show(values: dict[str, Any], *, as_json: bool) -> None:
         print(f"{name:<{width}}  {json.dumps(value, default=str).strip(chr(34))}")
 
 
-def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or above.")],
-    baseline: Annotated[str, typer.Option(help="Method to compare with.")] = "bsm",
-    html: Annotated[
-        bool, typer.Option("--html", help="Write a page into --out, else ./comparison.")
-    ] = False,
-    out: Out = "",
-    latex: Annotated[
-        str, typer.Option(metavar="FILE.tex", help="Tables for a paper, by booktabs.")
-    ] = "",
-    markdown: Annotated[
-        str, typer.Option(metavar="FILE.md", help="The same tables as Markdown.")
-    ] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Compare methods over the same test images, paired, with intervals.
-
-    With --html a page is written, with its figures, tables as CSV and parquet, and tables for a
-    paper. Runs that have no partner of their seed and fold, or are not finished, are named on
-    stderr and on the page.
-    """
-    from fopro_lab.evaluation import compare as compare_runs
-    from fopro_lab.evaluation import dropped_lines, load_runs, pairings
-    from fopro_lab.io import atomic_path
-
-    found = load_runs(runs, unfinished=True)
-    done = [run for run in found if run.complete]
-    if html or latex or markdown:
-        from fopro_lab.reports.notebook_pages import Comparison_compare_pages as Comparison
-        from fopro_lab.reports.notebook_pages import write_comparison_page
-
-        whole = Comparison.of(found, baseline)
-        table = whole.differences
-    else:
-        table = compare_runs(done, baseline)
-    for line in dropped_lines(pairings(found, baseline)):
-        print(f"fopro: {line}", file=sys.stderr)
-    for file, text in ((latex, "latex"), (markdown, "markdown")):
-        if file:
-            with atomic_path(file) as temporary:
-                temporary.write_text(getattr(whole, text)(), encoding="utf-8")
-    if html:
-        command = shlex.join(["fopro", *sys.argv[1:]])
-        page = write_comparison_page(whole, out=Path(out or "comparison"), command=command)
-    elif out:
-        with atomic_path(Path(out) / "comparison.csv") as temporary:
-            table.to_csv(temporary, index=False)
-    if as_json:
-        print(table.to_json(orient="records", indent=2))
-        return
-    for row in table[table["scope"] != "class"].itertuples():
-        known = math.isfinite(row.low) and math.isfinite(row.high)
-        interval = f"{row.low:+.3f} to {row.high:+.3f}" if known else "no interval"
-        print(
-            f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "
-            f"{row.difference:+.3f} ({interval})  n {row.n}, seeds {row.seeds}"
-        )
-    if html:
-        print(page)
+def interval(low: float, high: float, *, sign: str = "") -> str:
+    """Write a confidence interval, or that there is none: too few images, or one seed."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "no interval"
+    return f"{low:{sign}.3f} to {high:{sign}.3f}"
 
 
-data_app = typer.Typer(help="Data sets: what is there, whether it is sound, decode once.", **KINDS)
+data_app = typer.Typer(help="Data sets: list, fetch, check, decode once.", **APP)
 
 
 @data_app.command("list")
 def data_list(as_json: AsJson = False) -> None:
-    """List the data sets that can be opened, what can be fetched, and what was."""
+    """List the data sets that can be opened, and which of them were fetched."""
     from fopro_lab.data.fetch import fetched_place, find_source, source_names
 
     sources = [find_source(name) for name in source_names()]
@@ -139,7 +84,9 @@ def data_list(as_json: AsJson = False) -> None:
     from fopro_lab.io import in_bytes
 
     print(f"phantom  procedural, deterministic, 8 classes, 64 px, {IMAGES} images by default")
-    print("PATH     a folder a class, or images with a CSV (image, class, group, source, split)")
+    print(
+        "PATH     one folder per class, or images with a CSV (image, class, group, source, split)"
+    )
     print("\nFrom their publishers, with `fopro data fetch NAME`; isic2019-lt opens isic2019:")
     for source in sources:
         size = in_bytes(source.size) if source.size else "size unknown"
@@ -158,7 +105,7 @@ def data_fetch(
         str, typer.Option(metavar="URL", help="Address with FOLDER/FILE, else $FOPRO_MIRROR.")
     ] = "",
 ) -> None:
-    """Bring a data set, splits or weights from their publisher; goes on where it was stopped."""
+    """Fetch a data set, splits or weights from the publisher; continues where it was stopped."""
     from fopro_lab.data.fetch import fetch
 
     print(fetch(name, out=out or None, mirror=mirror))
@@ -168,12 +115,12 @@ def data_fetch(
 def data_check(
     settings: Settings = [], file: FromFile = "", as_json: AsJson = False, out: Out = ""
 ) -> None:
-    """Examine images and split: unreadable, doubled, leaking, entangled, too few.
+    """Check images and split: unreadable, duplicated, leaking, associated, too few.
 
-    A verdict a line: ok; note, know it; warn, results hold but are weaker than they look; fail,
-    images cannot be used or results on this split would be wrong. Exit code 0 also with
-    warnings, since no real data are without; 1 if a verdict is "fail"; 2 if the input was wrong.
-    With --out all tables, as CSV, and the figures are written to a folder.
+    One verdict per line. ok; note: good to know; warn: results hold but are weaker than they look;
+    fail: images cannot be used, or results on this split would be wrong. Exit code 0 also with
+    warnings, which real data always have; 1 if a verdict is "fail"; 2 if the input was wrong.
+    --out writes all tables, as CSV, and the figures to a folder.
     """
     from fopro_lab.checks import check_data
     from fopro_lab.config import DataConfig
@@ -202,7 +149,7 @@ def data_pack(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Decode every image once into the cache; goes on where it was stopped."""
+    """Decode every image once into the cache."""
     from fopro_lab.config import DataConfig
     from fopro_lab.data.prepare import pack_from
 
@@ -224,143 +171,7 @@ def data_pack(
         print(f"  {reason}")
 
 
-def explore(
-    settings: Settings = [],
-    file: FromFile = "",
-    port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 is any that is free.")] = 8866,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Whether to open the page.")
-    ] = True,
-    out: Annotated[
-        str, typer.Option("--out", metavar="DIR", help="Folder for its figures; else none is kept.")
-    ] = "",
-) -> None:
-    """Serve the band explorer as a page on this machine, and print its address.
-
-    The address holds a token, without which nobody reaches the page. Paths are seen from the
-    current folder, and what "Pin" writes lands there in pins/. Ctrl-C ends page and kernels.
-    """
-    from fopro_lab.config import parse_settings, read_yaml
-    from fopro_lab.reports.serving import serve_explorer
-
-    values = {**(read_yaml(file) if file else {}), **parse_settings(settings)}
-    serve_explorer(values, port=port, browser=browser, out=out)
-
-
-def gallery(
-    report: Annotated[str, typer.Argument(metavar="REPORT", help="Folder of a finished report.")],
-    out: Out = "",
-    take: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NODE/]FILE", help="Take this file; * is any letters; repeatable."),
-    ] = None,
-    limit: Annotated[int, typer.Option(metavar="KB", help="Largest size of an image.")] = 150,
-) -> None:
-    """Copy the figures of a finished report that a README shows, and say where they are from.
-
-    Without --out into reports/gallery/NAME, by the report's name. Beside the figures lie README.md
-    and manifest.json: plan, settings, commit, date, and each file's source and hash.
-    """
-    from fopro_lab.reports.pages import make_gallery
-
-    folder = Path(report)
-    place = Path(out or Path("reports") / "gallery" / folder.resolve().name)
-    print(make_gallery(folder, out=place, chosen=take or [], limit=limit))
-
-
-_Names = list[str] | None
-
-
-def report(
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="YAML file: notebooks and knobs.")],
-    out: Out = "",
-    settings: Settings = [],
-    file: Annotated[
-        _Names,
-        typer.Option("-f", "--file", metavar="FILE.yaml", help="Pinned knobs; repeatable."),
-    ] = None,
-    jobs: Annotated[
-        int, typer.Option(help="Notebooks at a time; 0 is one a GPU, or one a core without.")
-    ] = 0,
-    executor: Annotated[
-        str, typer.Option(metavar="WHERE", help="local, dask or dask://HOST:PORT.")
-    ] = "local",
-    only: Annotated[
-        _Names,
-        typer.Option("--only", metavar="NAME", help="Execute this notebook alone; repeatable."),
-    ] = None,
-    again: Annotated[
-        _Names,
-        typer.Option("--again", metavar="NAME", help="Execute it even if unchanged; repeatable."),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Execute every notebook, even if unchanged.")
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the --set and -f of the report that lies there."),
-    ] = False,
-    limit: Annotated[
-        str, typer.Option(metavar="MINUTES", help="Longest time a notebook, for all of the plan.")
-    ] = "",
-    plan_only: Annotated[
-        bool, typer.Option("--plan", help="Dry run: the graph, the cost and what is missing.")
-    ] = False,
-) -> None:
-    """Execute a plan's notebooks and print the path of its index page.
-
-    What is unchanged is always kept: notebook, parameters, package, input files and what it waits
-    for. The same command twice goes on where the first ended. --resume needs no --set and no -f:
-    it takes those of the report that lies in the folder, and fails where none lies. --again and
-    --fresh execute what is unchanged, too; a training run that lies complete is taken up.
-
-    -f gives knobs that the explorer pinned, or any of a plan; --set wins over it. On dask each
-    notebook is a task, one a thread of a worker; all must see the same folders.
-
-    With --plan nothing is executed or written: every notebook is listed with what it waits for,
-    then the cost as far as it is known, and each input that is missing, with the way to get it.
-    Exit code 1 if something is missing, 0 if the plan is ready.
-    """
-    folder = Path(out or Path("reports") / Path(plan).stem)
-    options = {"--only": only, "--again": again, "--fresh": fresh, "--resume": resume}
-    given = [name for name, value in options.items() if value]
-    if plan_only and given:
-        raise InputError(
-            f"{given[0]}: expected without --plan, which shows the whole plan; leave it out"
-        )
-    if plan_only:
-        _tell_plan(plan, folder, settings, file or [], jobs)
-        return
-    from fopro_lab.reports.plan import limit_seconds
-    from fopro_lab.reports.run import run_plan
-
-    index = run_plan(
-        plan,
-        out=folder,
-        settings=settings,
-        files=file or [],
-        jobs=jobs,
-        executor=executor,
-        only=only or [],
-        again=again or [],
-        fresh=fresh,
-        limit=limit_seconds(limit, name="--limit", unit="min"),
-        resume=resume,
-    )
-    print(index)
-
-
-def _tell_plan(plan: str, folder: Path, settings: list[str], files: list[str], jobs: int) -> None:
-    from fopro_lab.reports.run import dry_run
-
-    told = dry_run(plan, out=folder, settings=settings, files=files, jobs=jobs)
-    print("\n".join(told.lines()))
-    if not told.ready:
-        count = len(told.missing) + len(told.wrong)
-        raise WorkError(f"not ready: {count} missing or wrong, see above; nothing was executed")
-
-
-teachers_app = typer.Typer(help="Frozen teachers: list and check.", **KINDS)
+teachers_app = typer.Typer(help="Frozen teachers: list and check.", **APP)
 
 
 @teachers_app.command("list")
@@ -387,18 +198,14 @@ def train(
     settings: Settings = [],
     file: FromFile = "",
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print every knob, its value and meaning.")
+        bool, typer.Option("--print-config", help="Print every option, its value and meaning.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train one student: method=ce, bsm, ekd, fopro or random."""
+    """Train one student: method=ce, bsm, ekd, fopro or random; continues where it was stopped."""
     from fopro_lab.config import TrainConfig, explain
 
-    try:
-        config = read_config(TrainConfig, settings, file)
-    except InputError as error:  # started by torchrun, one process a machine says it
-        error.told = os.environ.get("LOCAL_RANK", "0") != "0"
-        raise
+    config = read_config(TrainConfig, settings, file)
     if print_config:
         print(explain(config))
         return
@@ -415,27 +222,26 @@ def train(
     best, chosen = run.manifest["best_epoch"], run.manifest["scores"]["val_balanced_accuracy"]
     print(f"{run.path}: best epoch {best}, validation balanced accuracy {chosen:.3f}; on test:")
     for row in headline.itertuples():
-        known = row.low == row.low  # NaN: too few images for an interval
-        interval = f"{row.low:.3f} to {row.high:.3f}" if known else "no interval"
-        print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({interval})  n {row.n}")
+        known = interval(row.low, row.high)
+        print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({known})  n {row.n}")
 
 
 def probe(
     cards: Annotated[
-        list[str] | None, typer.Argument(metavar="[DIR...]", help="With --compare: cards' folders.")
+        Names, typer.Argument(metavar="[DIR...]", help="With --compare: folders of cards.")
     ] = None,
     out: Out = "",
     settings: Settings = [],
     file: FromFile = "",
     compare: Annotated[
-        bool, typer.Option("--compare", help="Lay cards side by side instead of making one.")
+        bool, typer.Option("--compare", help="Compare cards instead of making one.")
     ] = False,
 ) -> None:
-    """Ask a teacher which frequencies it prefers: tables, figures and a page in a folder.
+    """Measure which frequencies a teacher prefers: tables, figures and a page in a folder.
 
-    `fopro probe --set teacher=...` writes a teacher's card and prints the path of its page; a heat
-    map that was stopped goes on. `fopro probe --compare DIR DIR...` lays such cards side by side,
-    and says whether teachers differ more than measurements of one teacher do.
+    `fopro probe --set teacher=...` writes a teacher's card and prints the path of its page.
+    `fopro probe --compare DIR DIR...` compares such cards, and says whether teachers differ more
+    than measurements of one teacher do.
     """
     if compare:
         from fopro_lab.reports.notebook_pages import write_comparison
@@ -453,13 +259,172 @@ def probe(
     print(write_teacher_card(config, out=Path(out or Path("probes") / stem)))
 
 
-HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed images."
-INTERRUPTED = 130  # what typer makes of Ctrl-C
+def report(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="YAML file: notebooks and options.")],
+    out: Out = "",
+    settings: Settings = [],
+    file: Annotated[
+        Names,
+        typer.Option("-f", "--file", metavar="FILE.yaml", help="Saved presets; repeatable."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(help="Notebooks at a time; 0 is one per GPU, or per core without one.")
+    ] = 0,
+    executor: Annotated[
+        str, typer.Option(metavar="WHERE", help="local, dask or dask://HOST:PORT.")
+    ] = "local",
+    only: Annotated[
+        Names, typer.Option("--only", metavar="NAME", help="Execute this notebook; repeatable.")
+    ] = None,
+    again: Annotated[
+        Names, typer.Option("--again", metavar="NAME", help="Also if unchanged; repeatable.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Execute all, also if unchanged.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Reuse the --set and -f of the report in the folder.")
+    ] = False,
+    limit: Annotated[
+        str, typer.Option(metavar="MINUTES", help="Longest time of each notebook.")
+    ] = "",
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Dry run: the graph, the cost and what is missing.")
+    ] = False,
+) -> None:
+    """Execute the notebooks of a plan and print the path of the index page.
 
-app = typer.Typer(help=HELP, **KINDS)
+    A notebook is kept while its cells, parameters, input files, the package's version and the
+    notebooks it waits for are unchanged, so the same command twice continues where the first
+    ended. --again and --fresh execute it nevertheless; a finished training run is still reused.
+
+    -f gives the options of a saved preset, or any of a plan; --set wins over it. On dask each
+    notebook is a task, one per worker thread; all workers must see the same folders.
+
+    With --plan nothing is executed or written: every notebook is listed with what it waits for,
+    then the cost as far as it is known, and each missing input with the way to get it. Exit code
+    1 if something is missing, 0 if the plan is ready.
+    """
+    folder = Path(out or Path("reports") / Path(plan).stem)
+    chosen = {"--only": only, "--again": again, "--fresh": fresh, "--resume": resume}
+    given = [name for name, value in chosen.items() if value]
+    if plan_only and given:
+        raise InputError(
+            f"{given[0]}: expected without --plan, which shows the whole plan; leave it out"
+        )
+    if plan_only:
+        from fopro_lab.reports.run import dry_run
+
+        found = dry_run(plan, out=folder, settings=settings, files=file or [], jobs=jobs)
+        print("\n".join(found.lines()))
+        if not found.ready:
+            count = len(found.missing) + len(found.wrong)
+            raise WorkError(f"not ready: {count} missing or wrong, see above; nothing was executed")
+        return
+    from fopro_lab.reports.plan import limit_seconds
+    from fopro_lab.reports.run import run_plan
+
+    index = run_plan(
+        plan,
+        out=folder,
+        settings=settings,
+        files=file or [],
+        jobs=jobs,
+        executor=executor,
+        only=only or [],
+        again=again or [],
+        fresh=fresh,
+        limit=limit_seconds(limit, name="--limit", unit="min"),
+        resume=resume,
+    )
+    print(index)
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or above.")],
+    baseline: Annotated[str, typer.Option(help="Method to compare with.")] = "bsm",
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a page to --out, else to ./comparison.")
+    ] = False,
+    out: Out = "",
+    latex: Annotated[
+        str, typer.Option(metavar="FILE.tex", help="Tables for a paper, with booktabs.")
+    ] = "",
+    markdown: Annotated[
+        str, typer.Option(metavar="FILE.md", help="The same tables as Markdown.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods over the same test images, paired, with intervals.
+
+    --html writes a page with its figures, tables as CSV and parquet, and tables for a paper. Runs
+    without a partner of their seed and fold, or not finished, are named on stderr and on the page.
+    """
+    from fopro_lab.evaluation import compare as compare_runs
+    from fopro_lab.evaluation import dropped_lines, load_runs, pairings
+    from fopro_lab.io import atomic_path
+
+    found = load_runs(runs, unfinished=True)
+    done = [run for run in found if run.complete]
+    if html or latex or markdown:
+        from fopro_lab.reports.notebook_pages import Comparison_compare_pages as Comparison
+        from fopro_lab.reports.notebook_pages import write_comparison_page
+
+        whole = Comparison.of(found, baseline)
+        table = whole.differences
+    else:
+        table = compare_runs(done, baseline)
+    for line in dropped_lines(pairings(found, baseline)):
+        print(f"fopro: {line}", file=sys.stderr)
+    for path, text in ((latex, "latex"), (markdown, "markdown")):
+        if path:
+            with atomic_path(path) as temporary:
+                temporary.write_text(getattr(whole, text)(), encoding="utf-8")
+    if html:
+        command = shlex.join(["fopro", *sys.argv[1:]])
+        page = write_comparison_page(whole, out=Path(out or "comparison"), command=command)
+    elif out:
+        with atomic_path(Path(out) / "comparison.csv") as temporary:
+            table.to_csv(temporary, index=False)
+    if as_json:
+        print(table.to_json(orient="records", indent=2))
+        return
+    for row in table[table["scope"] != "class"].itertuples():
+        print(
+            f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "
+            f"{row.difference:+.3f} ({interval(row.low, row.high, sign='+')})  n {row.n}, "
+            f"seeds {row.seeds}"
+        )
+    if html:
+        print(page)
+
+
+def explore(
+    settings: Settings = [],
+    file: FromFile = "",
+    port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 is any free one.")] = 8866,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Whether to open the page.")
+    ] = True,
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Folder for its figures; empty keeps none.")
+    ] = "",
+) -> None:
+    """Serve the band explorer as a page on this machine, and print its address.
+
+    The address holds a token that every request needs. Paths are relative to the current folder,
+    where presets are saved too. Ctrl-C ends page and kernels.
+    """
+    from fopro_lab.config import parse_settings, read_yaml
+    from fopro_lab.reports.serving import serve_explorer
+
+    values = {**(read_yaml(file) if file else {}), **parse_settings(settings)}
+    serve_explorer(values, port=port, browser=browser, out=out)
+
+
+HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed images."
+app = typer.Typer(help=HELP, **APP)
 app.add_typer(data_app, name="data")
 app.add_typer(teachers_app, name="teachers")
-for command in (train, probe, report, compare, explore, gallery):
+for command in (train, probe, report, compare, explore):
     app.command()(command)
 
 
@@ -467,31 +432,29 @@ def main() -> None:
     """Run a command: exit code 0 done, 1 the work failed, 2 the input was wrong."""
     try:
         code = app(standalone_mode=False)
-        if code == INTERRUPTED:
-            _leave(
-                "stopped; what was finished is kept, the same command goes on from there", code=1
-            )
+        if code == 130:  # what typer makes of Ctrl-C
+            _exit("stopped; what was finished is kept, the same command continues there", code=1)
         sys.exit(code)
     except TyperException as error:
-        told = error.format_message()
-        if told.startswith("Usage:"):  # a command without words is answered by its help
-            print(told, file=sys.stderr)
+        message = error.format_message()
+        if message.startswith("Usage:"):  # a command without arguments is answered by its help
+            print(message, file=sys.stderr)
             sys.exit(error.exit_code)
-        _leave(f"{told} (see --help)", code=error.exit_code)
+        _exit(f"{message} (see --help)", code=error.exit_code)
     except (InputError, WorkError) as error:
         code = 2 if isinstance(error, InputError) else 1
-        if error.told:  # by another of several processes, or within the run
+        if getattr(error, "told", False):  # by another process
             sys.exit(code)
-        _leave(str(error), code=code)
+        _exit(str(error), code=code)
     except BrokenPipeError:
-        os._exit(1)  # whoever read the output is gone; flushing it again would only complain
+        os._exit(1)  # the reader of the output is gone; flushing it again would only complain
     except Exception as error:
         if os.environ.get("FOPRO_DEBUG"):
             raise
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
-        _leave(f"unexpected {told} (FOPRO_DEBUG=1 shows where; please report it)", code=1)
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        _exit(f"unexpected {line} (FOPRO_DEBUG=1 shows where; please report it)", code=1)
 
 
-def _leave(message: str, *, code: int) -> None:
+def _exit(message: str, *, code: int) -> None:
     print(f"fopro: {message}", file=sys.stderr)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""The idea: gains over spatial frequency. Tensors only; needs torch alone."""
+"""Gains over spatial frequency: rings, gains, prompts. Tensors only; needs torch alone."""
 
 from fopro_lab.fourier.gain import apply_gain
 from fopro_lab.fourier.prompt import FourierPrompt, random_gain_like

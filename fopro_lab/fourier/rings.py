@@ -1,4 +1,4 @@
-"""Rings: the half spectrum divided by radial frequency, in cycles per pixel.
+"""Frequency rings of the half spectrum, in cycles per pixel: masks, gains, energies, parts.
 
 Ring ``k`` is ``(edges[k], edges[k + 1]]``. DC is in no ring, and the corners beyond 0.5 cycles per
 pixel, where only diagonal waves reach, are a ring of their own.
@@ -15,42 +15,32 @@ from torch import Tensor
 
 from fopro_lab.errors import InputError, ShapeError
 
+CORNER = 0.75  # cycles per pixel; above sqrt(0.5), the frequency of the half plane's corner
+
 
 def cached_grid(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Remember the last 32 constant tensors that ``build`` made, for hashable arguments.
+    """Keep the last 32 constant tensors that ``build`` made, by its hashable arguments.
 
-    They are made outside inference mode, so that a later training step may use what an earlier
-    evaluation made, and never remembered while torch traces, when they are not real tensors.
-
-    Example:
-        >>> count = cached_grid(lambda n: torch.arange(n))
-        >>> count(3) is count(3)
-        True
+    They are made outside inference mode, so that a training step may use what an evaluation made,
+    and never kept while torch traces, when they are not real tensors.
     """
-    remembered = lru_cache(maxsize=32)(build)
+    kept = lru_cache(maxsize=32)(build)
 
     @wraps(build)
     def grid(*arguments: Any) -> Tensor:
         if torch.compiler.is_compiling():
             return build(*arguments)
         with torch.inference_mode(False):
-            return remembered(*arguments)
+            return kept(*arguments)
 
     return grid
 
 
 def frequencies(count: int, *, device: torch.device | str | None = None) -> Tensor:
-    """Return the signed frequency of each of ``count`` samples in ``fft`` order.
+    """Return the signed frequency of each of ``count`` samples, float64, in ``fft`` order.
 
-    They are divided, not multiplied by ``1 / count`` as in ``torch.fft.fftfreq``, so that 3 / 10 is
-    0.3 and lies on a ring edge of 0.3.
-
-    Args:
-        count: Number of samples, at least 1.
-        device: Where the tensor lives.
-
-    Returns:
-        ``(count,)``, cycles per pixel, in [-0.5, 0.5), float64.
+    Divided, not multiplied by ``1 / count`` as in ``torch.fft.fftfreq``, so that 3 / 10 is 0.3 and
+    lies on a ring edge of 0.3.
 
     Example:
         >>> frequencies(4).tolist()
@@ -93,65 +83,28 @@ def radial_frequency(
 
 
 def at_least_single(values: Tensor) -> Tensor:
-    """Return half precision values in single precision and all others as they are.
-
-    Half precision FFTs want sides that are powers of two, and bfloat16 has none.
-
-    Example:
-        >>> at_least_single(torch.zeros(1, dtype=torch.bfloat16)).dtype
-        torch.float32
-    """
+    """Return half precision as single precision: half precision FFTs want sides of 2 ** n."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse what is not a real batch of images.
-
-    Raises:
-        ShapeError: If there are not four axes.
-        InputError: If the type is not a real floating one.
-
-    Example:
-        >>> check_images(torch.zeros(1, 3, 4, 4))
-    """
+    """Raise an `InputError` unless ``images`` is a real batch ``(B, C, H, W)``."""
     if images.ndim != 4:
         raise ShapeError(f"images: expected (B, C, H, W), got {tuple(images.shape)}")
     if not images.is_floating_point():
         raise InputError(f"images: expected a real floating type, got {images.dtype}")
 
 
-def check_gain(images: Tensor, gain: Tensor) -> None:
-    """Refuse a gain that does not fit the images, or is no amplitude's factor.
-
-    Raises:
-        ShapeError: If it does not broadcast to the half spectrum.
-        InputError: If it is not of a real floating type, or is negative, infinite or NaN.
-
-    Example:
-        >>> check_gain(torch.zeros(1, 3, 4, 4), torch.full((4, 3), -1.0))
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: gain: expected finite factors of 0 or more, got -1 to -1
-    """
-    *leading, height, width = images.shape
-    half = (*leading, height, width // 2 + 1)
-    fits = gain.ndim <= 4 and all(
-        side in (1, full) for side, full in zip(gain.shape[::-1], half[::-1], strict=False)
-    )
-    if not fits:
-        raise ShapeError(
-            f"gain: expected (B, C, H, W // 2 + 1) = {half} or what broadcasts to it, "
-            f"got {tuple(gain.shape)}"
+def checked_edges(edges: Sequence[float]) -> tuple[float, ...]:
+    """Return ring edges as a tuple; an `InputError` unless they rise from 0 or more on."""
+    checked = tuple(float(edge) for edge in edges)
+    rising = all(low < high for low, high in pairwise(checked))
+    if len(checked) < 2 or not rising or checked[0] < 0 or not math.isfinite(checked[-1]):
+        raise InputError(
+            "edges: expected two or more increasing frequencies from 0 on, in cycles per pixel, "
+            f"got {list(checked)}"
         )
-    if not gain.is_floating_point():
-        raise InputError(f"gain: expected a real floating type, got {gain.dtype}")
-    if torch.compiler.is_compiling() or not gain.numel():
-        return  # a traced tensor has no values
-    low, high = (float(bound) for bound in torch.aminmax(gain.detach()))  # NaN if one is NaN
-    if not 0 <= low <= high < float("inf"):
-        raise InputError(f"gain: expected finite factors of 0 or more, got {low:g} to {high:g}")
-
-
-CORNER = 0.75  # cycles per pixel; above sqrt(0.5), the frequency of the half plane's corner
+    return checked
 
 
 def ring_edges(count: int) -> list[float]:
@@ -202,8 +155,7 @@ def ring_masks(
         [3, 8]
     """
     index = _ring_index(height, width, checked_edges(edges), torch.device(device or "cpu"))
-    rings = torch.arange(1, len(edges), device=index.device)
-    return index == rings[:, None, None]
+    return index == torch.arange(1, len(edges), device=index.device)[:, None, None]
 
 
 def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int) -> Tensor:
@@ -229,15 +181,15 @@ def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int)
     checked = checked_edges(edges)
     if gains.shape[-1:] != (len(edges) - 1,):
         raise ShapeError(f"gains: expected (..., {len(edges) - 1}), got {tuple(gains.shape)}")
-    index = _ring_index(height, width, checked, gains.device)
     one = torch.ones_like(gains[..., :1])
+    index = _ring_index(height, width, checked, gains.device)
     return torch.cat([one, gains, one], dim=-1)[..., index]
 
 
 def ring_energy(images: Tensor, edges: Sequence[float]) -> Tensor:
     """Return how much of each image's variance lies in each ring (Parseval).
 
-    Columns other than 0 and ``W / 2`` stand for two frequencies and count twice. Over a partition
+    Columns other than 0 and ``W / 2`` represent two frequencies and count twice. Over a partition
     (edges from 0 to 0.75) the rings sum to the variance over the pixels; DC is left out.
 
     Args:
@@ -282,12 +234,6 @@ def ring_parts(images: Tensor, edges: Sequence[float]) -> Iterator[Tensor]:
     Raises:
         ShapeError: If ``images`` has no four axes.
         InputError: If the edges or the type are wrong.
-
-    Example:
-        >>> x = torch.rand(2, 3, 8, 8)
-        >>> parts = sum(ring_parts(x, [0, 0.25, 0.75]))
-        >>> torch.allclose(parts + x.mean(dim=(2, 3), keepdim=True), x, atol=1e-6)
-        True
     """
     check_images(images)
     height, width = images.shape[-2:]
@@ -295,28 +241,6 @@ def ring_parts(images: Tensor, edges: Sequence[float]) -> Iterator[Tensor]:
     spectrum = torch.fft.rfft2(at_least_single(images))
     for mask in masks:
         yield torch.fft.irfft2(spectrum * mask, s=(height, width)).to(images.dtype)
-
-
-def checked_edges(edges: Sequence[float]) -> tuple[float, ...]:
-    """Return ring edges as a tuple, or say what is wrong with them.
-
-    Raises:
-        InputError: If the edges do not increase, start below 0 or are fewer than two.
-
-    Example:
-        >>> checked_edges([0.5, 0.25])
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: edges: expected two or more increasing frequencies from 0 on,
-        in cycles per pixel, got [0.5, 0.25]
-    """
-    checked = tuple(float(edge) for edge in edges)
-    increasing = all(low < high for low, high in pairwise(checked))
-    if len(checked) < 2 or not increasing or checked[0] < 0 or not math.isfinite(checked[-1]):
-        raise InputError(
-            "edges: expected two or more increasing frequencies from 0 on, in cycles per pixel, "
-            f"got {list(checked)}"
-        )
-    return checked
 
 
 @cached_grid
@@ -330,7 +254,7 @@ def _ring_index(height: int, width: int, edges: tuple[float, ...], device: torch
 def _ring_weights(
     height: int, width: int, edges: tuple[float, ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Count how many frequencies of each ring a bin stands for, ``(H * (W // 2 + 1), R)``."""
+    """Count how many frequencies of each ring a bin represents, ``(H * (W // 2 + 1), R)``."""
     twice = torch.full((width // 2 + 1,), 2.0, dtype=dtype, device=device)
     twice[0] = 1
     if width % 2 == 0:

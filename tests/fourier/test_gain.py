@@ -1,6 +1,4 @@
 import math
-import statistics
-import time
 
 import pytest
 import torch
@@ -79,12 +77,6 @@ def test_apply_gain_is_linear_and_one_is_the_identity(height, width, seed):
     torch.testing.assert_close(both, apply_gain(images, gain) + 2 * apply_gain(other, gain))
 
 
-def test_apply_gain_of_one_differs_by_rounding_only_in_single_precision():
-    images, gain = random_case(224, 224, dtype=torch.float32)
-    difference = apply_gain(images, torch.ones_like(gain)) - images
-    assert difference.abs().max() < 1e-6  # a tenth of a per cent of one grey level is 4e-6
-
-
 def test_a_gain_of_zero_leaves_nothing_and_dc_alone_leaves_the_mean():
     images, gain = random_case(6, 5)
     assert apply_gain(images, gain * 0).abs().max() == 0
@@ -144,8 +136,7 @@ def test_apply_gain_says_what_it_wants():
     with pytest.raises(ShapeError) as error:
         apply_gain(images, torch.ones(4, 8, 5))
     assert str(error.value) == (
-        "gain: expected (B, C, H, W // 2 + 1) = (2, 3, 8, 5) or what broadcasts to it, "
-        "got (4, 8, 5)"
+        "gain: expected (B, C, H, W // 2 + 1) = (2, 3, 8, 5) or broadcastable to it, got (4, 8, 5)"
     )
     with pytest.raises(ShapeError, match=r"got \(1, 2, 3, 8, 5\)"):
         apply_gain(images, torch.ones(1, 2, 3, 8, 5))
@@ -159,47 +150,3 @@ def test_a_gain_that_is_no_factor_is_refused(bad):
     gain[3, 2] = bad
     with pytest.raises(InputError, match=r"^gain: expected finite factors of 0 or more, got "):
         apply_gain(torch.rand(2, 3, 8, 8), gain)
-
-
-@pytest.mark.parametrize("shape", [(3, 5, 3), (2, 3, 5, 3), (1, 1, 5, 3), (3,), (5, 1), ()])
-def test_the_gradient_of_every_broadcast_is_that_of_plain_operations(shape):
-    # The plain operations go through torch's own gradients of both transforms.
-    images = random_case(5, 4)[0].requires_grad_()
-    gain = torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    gain.requires_grad_()
-    weights = random_case(5, 4, seed=2)[0]
-    plain = torch.fft.irfft2(torch.fft.rfft2(images) * gain, s=(5, 4))
-    expected = torch.autograd.grad((plain * weights).sum(), (images, gain))
-    found = torch.autograd.grad((apply_gain(images, gain) * weights).sum(), (images, gain))
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == other.shape
-        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
-
-
-def test_functional_transforms_see_through_it():
-    images, gain = random_case(4, 6)
-    expected = torch.autograd.functional.jacobian(lambda g: apply_gain(images, g).sum(), gain)
-    found = torch.func.grad(lambda g: apply_gain(images, g).sum())(gain)
-    torch.testing.assert_close(found, expected)
-
-
-def polar_gain(images, gain):
-    """The obvious way: amplitude and phase apart, over the full spectrum."""
-    spectrum = torch.fft.fft2(images)
-    return torch.fft.ifft2(torch.polar(spectrum.abs() * gain, spectrum.angle())).real
-
-
-def test_it_is_much_faster_than_amplitude_and_phase_apart():
-    # Measured forward and backward: 5 to 8 times. Lost is the gain at 2.5, whatever else runs.
-    images = torch.rand(8, 3, 96, 96).requires_grad_()
-    half, full = (torch.rand(3, 96, width).requires_grad_() for width in (49, 96))
-    above = torch.rand(8, 3, 96, 96)
-    ratios = []
-    for _ in range(8):
-        seconds = []
-        for way, gain in ((apply_gain, half), (polar_gain, full)):
-            begun = time.perf_counter()
-            torch.autograd.backward(way(images, gain), above)
-            seconds.append(time.perf_counter() - begun)
-        ratios.append(seconds[1] / seconds[0])
-    assert statistics.median(ratios[1:]) > 2.5

@@ -1,0 +1,501 @@
+"""The prompt: identity at the start, bounds, gradients, every form, files, and torch's tools."""
+
+import contextlib
+import json
+import math
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.fourier import FourierPrompt, apply_gain
+from fopro_lab.fourier.prompt import Share, draw, mirror, resample, sum_of_waves
+from fopro_lab.fourier.rings import ring_gain
+
+FORMS = ["generator", "shared", "ring", "radial", "image"]
+sides = st.integers(1, 13)
+SETTINGS = FourierPrompt("ring", rings=2).settings
+CELLS = {"cells": torch.zeros(3, 3)}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def make(form, *, scale=0.0, **settings):
+    """A small prompt whose parameters are moved from the start by normal noise of ``scale``."""
+    settings = {"size": (8, 10), "rows": 6, "rings": 3, "waves": 4, "noise": 4} | settings
+    prompt = FourierPrompt(form, **settings)
+    source = seeded(7)
+    with torch.no_grad():
+        for parameter in prompt.parameters():
+            parameter += scale * torch.randn(parameter.shape, generator=source)
+    return prompt
+
+
+def photos(height=8, width=10, *, count=4, dtype=torch.float32):
+    return torch.rand(count, 3, height, width, generator=seeded(3), dtype=dtype)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_new_prompt_is_exactly_the_identity(form):
+    prompt = make(form, size=64)
+    images = photos(64, 64)
+    assert (prompt.gain(images, seeded()) == 1).all()
+    assert (prompt.mean_gain() == 1).all()
+    assert (prompt(images, seeded()) - images).abs().max() < 1e-6  # rounding of two FFTs
+
+
+@pytest.mark.parametrize("size", [(8, 10), (9, 7), (33, 12)])
+@pytest.mark.parametrize("scale", [0.3, 100.0, 1e15])
+@pytest.mark.parametrize("form", FORMS)
+def test_gains_are_bounded_and_keep_dc(form, scale, size):
+    prompt = make(form, scale=scale, max_log_gain=0.7)
+    for gain in (prompt.gain(photos(*size), seeded()), prompt.mean_gain(size=size)):
+        assert (gain[..., 0, 0] == 1).all()
+        # 1e-6 is rounding; a bound of 0.7001 would fail.
+        assert gain.log().abs().max() <= 0.7 + 1e-6
+        assert gain.isfinite().all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_images_keep_their_mean_their_shape_and_are_real(form):
+    prompt = make(form, scale=1.0)
+    for size in ((8, 10), (7, 5), (12, 12)):
+        images = photos(*size)
+        found = prompt(images, seeded())
+        assert found.shape == images.shape and found.dtype == torch.float32
+        torch.testing.assert_close(found.mean(dim=(2, 3)), images.mean(dim=(2, 3)))
+        assert not torch.allclose(found, images, atol=1e-3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_gain_shown_is_the_gain_acted(form):
+    # Read back amplitude ratios of the prompted images in every bin, also the mirrored ones.
+    prompt = make(form, scale=1.0).double()
+    images = photos(dtype=torch.float64)
+    gain = prompt.gain(images, seeded())
+    before, after = (torch.fft.rfft2(x).abs() for x in (images, prompt(images, seeded())))
+    torch.testing.assert_close(after / before, gain, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("fill", [None, 0.0, 0.5], ids=["random", "black", "constant"])
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_are_right_also_on_black_and_constant_images(form, fill):
+    prompt = make(form, scale=0.5, size=(4, 5), rows=3, rings=2, channels=1).double()
+    images = photos(4, 5, dtype=torch.float64)[:2, :1]
+    images = (images if fill is None else torch.full_like(images, fill)).requires_grad_()
+    names, values = zip(*prompt.named_parameters(), strict=True)
+
+    def run(images, *values):
+        state = dict(zip(names, values, strict=True))
+        return torch.func.functional_call(prompt, state, (images, seeded()))
+
+    # Random projections: the generator's 896 parameters one by one take too long.
+    assert torch.autograd.gradcheck(run, (images, *values), fast_mode=True)
+    run(images, *values).square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in (images, *values))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("form", FORMS)
+def test_autocast_and_half_precision_images(form, dtype):
+    prompt = make(form, scale=0.5)
+    images = photos(7, 9)
+    plain = prompt(images, seeded())
+    with torch.autocast("cpu", dtype=dtype):
+        mixed = prompt(images, seeded())
+        gain = prompt.gain(images, seeded())
+    assert mixed.dtype == gain.dtype == torch.float32
+    torch.testing.assert_close(mixed, plain, atol=0, rtol=0)
+    half = prompt(images.to(dtype), seeded())
+    assert half.dtype == dtype
+    torch.testing.assert_close(half.float(), plain, atol=0.02, rtol=0)  # eight bits of a number
+    assert prompt(images.to(dtype)[0], seeded()).dtype == dtype
+    assert prompt.to(dtype)(images, seeded()).dtype == torch.float32
+
+
+def test_the_generator_draws_what_its_generator_says():
+    prompt = make("generator", scale=1.0)
+    first, again, other = (prompt.gain(photos(), seeded(s)) for s in (1, 1, 2))
+    assert first.equal(again) and not first.equal(other)
+    assert not first[0].equal(first[1])
+
+
+def test_the_generators_mean_gain_is_geometric_over_fixed_noises():
+    prompt = make("generator", scale=1.0)
+    noises = torch.randn(256, 4, generator=seeded(0))
+    gains = prompt.spread(prompt.network(noises))
+    torch.testing.assert_close(prompt.mean_gain(), gains.log().mean(dim=0).exp())
+    assert prompt.mean_gain().equal(prompt.mean_gain())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_global_generator_is_not_touched(form):
+    before = torch.get_rng_state()
+    prompt = make(form)
+    prompt.gain(photos(), seeded())
+    prompt.mean_gain()
+    assert torch.get_rng_state().equal(before)
+
+
+def test_the_ring_form_uses_the_rings_of_ring_masks():
+    prompt = make("ring", scale=1.0)
+    log_gains = 0.7 * torch.tanh(prompt.cells)
+    expected = ring_gain(log_gains.exp(), prompt.edges, height=8, width=10)
+    assert prompt.mean_gain().equal(expected)
+    assert prompt.edges[-1] == 0.75 and prompt.cells.shape == (3, 4)
+
+
+def test_the_image_form_answers_the_images_own_spectrum():
+    prompt, images = make("image", scale=0.3), photos(16, 16)
+    prompt.observe(images)
+    flat = 0.5 + 0.1 * (images - 0.5)  # a tenth of the contrast, the same phases
+    gain, other = prompt.gain(images), prompt.gain(flat)
+    assert (gain.log() - other.log()).abs().mean() > 0.05
+    # Each image alone, in any company: nothing is standardised over the batch.
+    torch.testing.assert_close(prompt.gain(images[:1]), gain[:1], atol=1e-4, rtol=0)
+    turned = images.flip(-1)  # mirrored images have the same ring energies
+    torch.testing.assert_close(prompt.gain(turned), gain, atol=1e-4, rtol=0)
+
+
+def test_the_image_form_standardises_by_the_first_images_it_observes():
+    prompt, images = make("image", scale=0.3), photos(16, 16)
+    prompt.observe(images)
+    measured = prompt.spectrum(images)
+    torch.testing.assert_close(measured.mean(dim=0), torch.zeros(12), atol=1e-4, rtol=0)
+    # Uniform noise has rings that hardly vary: their spread counts as 0.1 at least.
+    assert (measured.std(dim=0, correction=0) <= 1 + 1e-4).all()
+    middle = prompt.spread(prompt.network(torch.zeros(1, 12)))[0]
+    torch.testing.assert_close(prompt.mean_gain(), middle)
+    before = prompt.spectrum.mean.clone()
+    prompt.observe(0.1 * images)
+    assert prompt.spectrum.mean.equal(before)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_shrinking_leads_to_the_identity(form):
+    prompt, images = make(form, scale=0.2).requires_grad_(False), photos()
+    sizes = []
+    for factor in (1.0, 0.3, 0.3, 0.0):
+        prompt.shrink_(factor)
+        sizes.append(float(prompt.gain(images, seeded()).log().abs().mean()))
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[3] == 0
+
+
+def test_one_channel_serves_all_channels():
+    prompt = make("shared", scale=1.0, channels=1)
+    images = photos()
+    expected = apply_gain(images, prompt.mean_gain().expand(3, -1, -1))
+    torch.testing.assert_close(prompt(images), expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forward_refuses_other_channels(form):
+    with pytest.raises(ShapeError, match=r"^images: expected 3 channels, got \(4, 2, 8, 10\)"):
+        make(form)(photos()[:, :2])
+    with pytest.raises(ShapeError, match=r"images: expected \(B, C, H, W\)"):
+        make("shared")(torch.rand(8))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_saved_prompt_comes_back_whole(form, tmp_path):
+    prompt = make(form, scale=1.0, max_log_gain=0.5, seed=3)
+    prompt.save(tmp_path / "prompt.safetensors")
+    again = FourierPrompt.load(tmp_path / "prompt.safetensors")
+    assert again.settings == prompt.settings and again.size == (8, 10)
+    assert again.mean_gain().equal(prompt.mean_gain())
+    assert again.gain(photos(), seeded()).equal(prompt.gain(photos(), seeded()))
+    assert [path.name for path in tmp_path.iterdir()] == ["prompt.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"form": "rings"},
+            "form: expected one of 'generator', 'shared', 'ring', 'radial', 'image', got 'rings'",
+        ),
+        ({"waves": 0}, "waves: expected a whole number 1 to 64, got 0"),
+        ({"size": 0}, "size: expected a side or (height, width) in pixels, got [0, 0]"),
+        ({"size": 6.5}, "size: expected a side or (height, width) in pixels, got [6.5, 6.5]"),
+        ({"max_log_gain": 0}, "max_log_gain: expected a number above 0, got 0"),
+        ({"max_log_gain": math.nan}, "max_log_gain: expected a number above 0, got nan"),
+        ({"rows": 1}, "rows: expected a whole number 2 to 256, got 1"),
+        ({"rings": 65}, "rings: expected a whole number 1 to 64, got 65"),
+        ({"noise": True}, "noise: expected a whole number 1 to 512, got True"),
+        ({"channels": 0}, "channels: expected a whole number 1 to 4096, got 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(InputError) as error:
+        FourierPrompt(**settings)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_moves_as_a_whole(form, monkeypatch):
+    # The device 'meta' holds no values: anything left behind on the CPU would fail. It alone knows
+    # no autocast.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    prompt = make(form, scale=0.5, size=16).to("meta")
+    assert prompt(torch.rand(2, 3, 16, 16, device="meta")).device.type == "meta"
+    assert {value.device.type for value in prompt.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("form", FORMS)
+def test_a_gpu_gives_the_same(form):
+    prompt = make(form, scale=0.5, size=16)
+    noise = torch.Generator().manual_seed(0)
+    expected = prompt(photos(), noise)
+    found = prompt.cuda()(photos().cuda(), noise.manual_seed(0)).cpu()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_works_among_other_modules(form):
+    prompt = make(form, scale=0.5, size=16)
+    network = nn.Sequential(prompt, nn.Conv2d(3, 1, 3)).half().float()
+    assert network(photos()).shape == (4, 1, 6, 8)
+    assert all(not value.requires_grad for value in network.requires_grad_(False).parameters())
+
+
+def ran(prompt, images):
+    """Prompt with torch's global noise, as a pipeline does that passes no generator."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        return prompt(images)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_compiled_it_gives_the_same(form):
+    prompt = make(form, scale=0.5, size=16)
+    compiled = torch.compile(prompt, backend="eager", fullgraph=True)
+    torch.testing.assert_close(ran(compiled, photos()), ran(prompt, photos()))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_exported_it_gives_the_same_for_any_batch(form):
+    prompt = make(form, scale=0.5, size=16).eval()
+    batch = torch.export.Dim("batch", min=2, max=64)
+    exported = torch.export.export(prompt, (photos(),), dynamic_shapes=({0: batch},))
+    torch.testing.assert_close(
+        ran(exported.module(), photos(count=7)), ran(prompt, photos(count=7))
+    )
+
+
+def test_it_is_a_transform_of_torchvision():
+    from torchvision.transforms import v2
+
+    prompt = make("shared", scale=0.5, size=16).requires_grad_(False)
+    pipeline = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), prompt])
+    pixels = (255 * photos(16, 16)[0]).byte()
+    found = pipeline(pixels.permute(1, 2, 0).numpy())
+    assert found.shape == (3, 16, 16)
+    torch.testing.assert_close(found, prompt(pixels[None] / 255)[0])
+
+
+def test_the_package_needs_torch_and_safetensors_alone():
+    code = """
+import sys, torch
+known = {name.partition(".")[0] for name in sys.modules} | set(sys.stdlib_module_names)
+known |= {"sympy", "mpmath"}  # torch's own, loaded late
+from fopro_lab.fourier import FourierPrompt, apply_gain
+FourierPrompt("image")(torch.rand(1, 3, 8, 8)).sum().backward()
+new = {name.partition(".")[0] for name in sys.modules} - known
+assert new <= {"fopro_lab", "safetensors"}, new
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("form", ["generator", "shared", "image"])
+def test_gains_of_two_shares_are_those_of_the_batch(form):
+    # Noise drawn by each share for itself moves a gain of the generator by 0.1 and more.
+    prompt, images = make(form, scale=0.5, size=16), torch.rand(7, 3, 12, 12, generator=seeded())
+    whole = prompt.gain(images, seeded())
+    parts = [prompt.gain(images[a:b], seeded(), share=Share(a, b, 7)) for a, b in ((0, 3), (3, 7))]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-4)
+    alone = prompt.gain(images[3:], seeded())
+    assert (float((alone - whole[3:]).detach().abs().max()) > 0.1) == (form == "generator")
+
+
+def test_without_a_share_is_drawn_what_torch_draws():
+    whole = torch.randn(5, 2, generator=seeded())
+    assert torch.equal(draw(5, 2, generator=seeded()), whole)
+    assert torch.equal(draw(2, 2, generator=seeded(), share=Share(3, 5, 5)), whole[3:])
+
+
+def random_map(rows, *, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((rows, rows // 2 + 1), generator=generator, dtype=torch.float64)
+
+
+def slow_resample(coarse, height, width):
+    """Read a map bin by bin, in float64: bilinear, wrapping over the vertical frequency."""
+    rows, columns = coarse.shape
+    result = torch.empty(height, width // 2 + 1, dtype=torch.float64)
+    for v in range(height):
+        for u in range(width // 2 + 1):
+            down, across = (v / height) % 1 * rows, u / width * 2 * (columns - 1)
+            top, left = math.floor(down), min(math.floor(across), columns - 2)
+            b, r = down - top, across - left
+            result[v, u] = (
+                (1 - b) * (1 - r) * coarse[top % rows, left]
+                + b * (1 - r) * coarse[(top + 1) % rows, left]
+                + (1 - b) * r * coarse[top % rows, left + 1]
+                + b * r * coarse[(top + 1) % rows, left + 1]
+            )
+    return result
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 9), sides, sides)
+def test_resample_equals_the_loop(rows, height, width):
+    coarse = random_map(rows)
+    found = resample(coarse, height=height, width=width)
+    torch.testing.assert_close(found, slow_resample(coarse, height, width), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [2, 4, 16])
+def test_resample_at_its_own_size_is_the_map(rows):
+    coarse = random_map(rows)
+    torch.testing.assert_close(resample(coarse, height=rows, width=rows), coarse)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 9), sides, sides)
+def test_a_mirrored_map_is_symmetric_where_one_frequency_has_two_bins(rows, height, width):
+    gain = resample(mirror(random_map(rows)), height=height, width=width)
+    opposite = gain.flip(0).roll(1, 0)
+    columns = [0, width // 2] if width % 2 == 0 else [0]
+    torch.testing.assert_close(gain[:, columns], opposite[:, columns], atol=1e-12, rtol=0)
+
+
+def test_mirror_takes_the_mean_in_two_columns_only():
+    coarse = random_map(6)
+    found = mirror(coarse)
+    for row in range(6):
+        for column in range(4):
+            pair = (coarse[row, column] + coarse[-row % 6, column]) / 2
+            expected = pair if column in (0, 3) else coarse[row, column]
+            torch.testing.assert_close(found[row, column], expected)
+    torch.testing.assert_close(mirror(found), found)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 4), (1, 1)])
+def test_resample_refuses_what_is_no_coarse_map(shape):
+    with pytest.raises(ShapeError, match=r"^coarse: expected \(\.\.\., R, R // 2 \+ 1\), got \("):
+        resample(torch.zeros(shape), height=4, width=4)
+
+
+def slow_sum(coefficients, height, width):
+    """Every wave, direction and contrast by loops and angles, float64."""
+    channels, waves, _ = coefficients.shape
+    result = torch.zeros(channels, height, width // 2 + 1, dtype=torch.float64)
+    top = math.log(1 + math.sqrt(0.5) * 32)
+    for row in range(height):
+        down = (row if 2 * row < height else row - height) / height
+        for column in range(width // 2 + 1):
+            across = column / width
+            octave = math.log(1 + 32 * math.hypot(down, across)) / top
+            angle = math.atan2(down, across)
+            if (row, column) == (0, 0):
+                angle = math.pi / 4  # where cos 2t is 0, as it is said to be at DC
+            around = (1, math.cos(2 * angle), math.cos(4 * angle))
+            for channel in range(channels):
+                for mode in range(channels):
+                    contrast = math.cos(math.pi * (channel + 0.5) * mode / channels)
+                    contrast *= math.sqrt(2) if mode else 1
+                    for wave in range(waves):
+                        for direction in range(3):
+                            value = coefficients[mode, wave, direction] * contrast
+                            value *= math.cos(math.pi * wave * octave) * around[direction]
+                            result[channel, row, column] += value
+    return result
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 3)])
+def test_sum_of_waves_equals_the_loops(size):
+    coefficients = torch.randn((3, 4, 3), generator=torch.Generator().manual_seed(0),
+                               dtype=torch.float64)  # fmt: skip
+    found = sum_of_waves(coefficients, height=size[0], width=size[1])
+    torch.testing.assert_close(found, slow_sum(coefficients, *size), atol=1e-12, rtol=0)
+
+
+def test_a_radial_prompt_means_the_same_at_another_size():
+    prompt = FourierPrompt("radial", size=16)
+    with torch.no_grad():
+        prompt.cells.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+    small, large = (prompt.mean_gain(size=(side, side)) for side in (16, 32))
+    # Row and column k of 16 are 2k of 32: the same cycles per pixel.
+    torch.testing.assert_close(large[:, :16:2, :15:2], small[:, :8, :8])
+
+
+class Code:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was executed",))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a tensor file", pickle.dumps(Code())], ids=["empty", "text", "pickle"]
+)
+def test_other_files_are_refused_and_never_executed(tmp_path, content):
+    path = tmp_path / "prompt.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"prompt\.safetensors: expected a safetensors file"):
+        FourierPrompt.load(path)
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="expected a safetensors file"):
+        FourierPrompt.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (None, "expected a Fourier prompt of version 1, got other tensors"),
+        ({"fopro_lab.prompt": "9"}, "expected a Fourier prompt of version 1, got version 9"),
+        (
+            {"fopro_lab.prompt": "1"},
+            "expected a saved Fourier prompt, got Expecting value: line 1 column 1 (char 0)",
+        ),
+    ],
+)
+def test_foreign_metadata_is_refused(tmp_path, metadata, message):
+    save_file(CELLS, tmp_path / "a", metadata=metadata)
+    with pytest.raises(InputError) as error:
+        FourierPrompt.load(tmp_path / "a")
+    assert str(error.value) == f"{tmp_path / 'a'}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "state", "reason"),
+    [
+        (SETTINGS | {"rings": 4}, CELLS, "size mismatch for cells"),
+        (SETTINGS | {"form": "generator"}, CELLS, "Missing key"),
+        (SETTINGS | {"rows": "16"}, CELLS, "rows: expected a whole number 2 to 256, got '16'"),
+        ([1], CELLS, "must be a mapping"),
+        (SETTINGS | {"code": 1}, CELLS, "unexpected keyword argument 'code'"),
+        (SETTINGS, {}, "Missing key"),
+        (SETTINGS, {"cells": torch.zeros(3, 3, dtype=torch.int64)}, "only accepts floating point"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(tmp_path, settings, state, reason):
+    metadata = {"fopro_lab.prompt": "1", "settings": json.dumps(settings)}
+    save_file(state, tmp_path / "a", metadata=metadata)
+    with pytest.raises(InputError) as error:
+        FourierPrompt.load(tmp_path / "a")
+    assert str(error.value).startswith(f"{tmp_path / 'a'}: expected a saved Fourier prompt, got ")
+    assert reason in str(error.value) and "\n" not in str(error.value)
