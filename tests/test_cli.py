@@ -1,4 +1,4 @@
-"""The door: what each command prints, and one clear line for every wrong input."""
+"""What each command prints, and one clear line for every wrong input."""
 
 import json
 import os
@@ -41,11 +41,11 @@ def test_help_needs_neither_torch_nor_pandas():
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip().endswith("set()")
-    for command in ("data", "teachers", "train", "probe", "report", "compare"):
+    for command in ("data", "teachers", "train", "probe", "report", "compare", "explore"):
         assert command in told.stdout
 
 
-def test_python_m_is_the_same_door():
+def test_python_m_is_the_same_command():
     words = [sys.executable, "-m", "fopro_lab", "train", "--set", "epoch=3"]
     told = subprocess.run(words, capture_output=True, text=True)
     assert told.returncode == 2 and told.stdout == ""
@@ -259,7 +259,7 @@ def test_wrong_weights_end_with_one_line_and_code_2(fopro, tmp_path, make, words
         ("student_size=128", "student_size up to image_size = 64, got 128"),
     ],
 )
-def test_wrong_knobs_end_with_one_line_and_code_2(fopro, tmp_path, setting, words):
+def test_wrong_options_end_with_one_line_and_code_2(fopro, tmp_path, setting, words):
     code, told, complaint = fopro("train", "--set", setting, "--out", tmp_path / "run")
     assert code == 2 and told == "" and complaint.startswith("fopro: ")
     assert len(complaint.splitlines()) == 1 and words in complaint
@@ -279,7 +279,7 @@ def test_ctrl_c_is_one_line_and_code_1(fopro, monkeypatch, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fopro_lab.training.train", interrupted)
+    monkeypatch.setattr("fopro_lab.training.distill", interrupted)
     code, _, complaint = fopro("train", "--out", tmp_path)
     assert code == 1 and complaint.startswith("fopro: stopped; what was finished is kept")
 
@@ -288,7 +288,7 @@ def test_the_unexpected_is_one_line_and_shows_its_place_on_demand(fopro, monkeyp
     def broken(*_, **__):
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("fopro_lab.training.train", broken)
+    monkeypatch.setattr("fopro_lab.training.distill", broken)
     code, _, complaint = fopro("train", "--out", tmp_path)
     assert code == 1 and "unexpected ZeroDivisionError: division by zero" in complaint
     monkeypatch.setenv("FOPRO_DEBUG", "1")
