@@ -392,6 +392,13 @@ class ProbeConfig(TeacherConfig, DataConfig):
     seed: int = option(0, "seed of drawn images and bootstraps", ge=0)
 
 
+class CardsConfig(Config):
+    """Teachers' cards side by side (notebook 08)."""
+
+    cards: tuple[str, ...] = option((), "folders of two cards or more")
+    seed: int = option(0, "seed of resamples, halves and permutations", ge=0)
+
+
 class CompareConfig(Config):
     """Comparison of methods over the same test images (notebook 05)."""
 
@@ -549,7 +556,9 @@ def explain(config: Config) -> str:
 def option_tables() -> str:
     """Write docs/options.md: a table for each config, every option in the first that has it."""
     parts = (DataConfig, TeacherConfig, PromptConfig, StepConfig)
-    kinds = (*parts, TrainConfig, ProbeConfig, CompareConfig, ExploreConfig, ClaimsConfig)
+    kinds = (
+        *parts, TrainConfig, ProbeConfig, CardsConfig, CompareConfig, ExploreConfig, ClaimsConfig
+    )  # fmt: skip
     lines = [
         "# Options",
         "",

@@ -13,6 +13,7 @@ from fopro_lab.plots.data import (
     plot_spectra,
 )
 from fopro_lab.plots.probing import (
+    heat_map_texts,
     plot_channel_response,
     plot_class_bands,
     plot_fingerprint,
@@ -39,6 +40,7 @@ __all__ = [
     "GROUP_COLORS",
     "METHOD_COLORS",
     "METHOD_LABELS",
+    "heat_map_texts",
     "plot_channel_response",
     "plot_claim",
     "plot_class_bands",

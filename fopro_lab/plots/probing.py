@@ -1,5 +1,7 @@
 """Figures of several teachers side by side: their preferences, and how far apart these are."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -305,6 +307,27 @@ def plot_heat_map(
     ax.set_title(title)
     add_footer(ax, pd.DataFrame(), *notes)
     return ax
+
+
+def heat_map_texts(table: pd.DataFrame, *, value: str = "drift") -> dict[str, Any]:
+    """Return title, label and notes of `plot_heat_map` for one classifier's "drift" or "error".
+
+    Args:
+        table: Of ``probing.basis_heat_map``, with a column ``classifier``.
+        value: "drift" or "error".
+
+    Example:
+        >>> table = pd.DataFrame({"classifier": ["probe"], "n": 9, "size": 4.0, "clean_error": 0.5})
+        >>> heat_map_texts(table, value="error")["title"]
+        'Fourier basis heat map, error rate of the probe'
+    """
+    first = table.iloc[0]
+    notes = [f"n={first['n']} images", f"waves of norm {first['size']:g}, both signs"]
+    label, what = "Drift of features, 1 - cos", "drift of features"
+    if value == "error":
+        notes.append(f"unchanged: {100 * first['clean_error']:.0f} % wrong")
+        label, what = "Error rate", f"error rate of the {first['classifier']}"
+    return {"title": f"Fourier basis heat map, {what}", "label": label, "notes": tuple(notes)}
 
 
 _ORDER = ("head", "medium", "tail", "all")

@@ -268,7 +268,7 @@ def measure_changes(
         before: Predicted classes of the unchanged images ``(n,)``.
         after: Predicted classes in each of M cases ``(M, n)``.
         names: Class names, in the order of the labels.
-        groups: "head", "medium" or "tail" for each class; its order is the table's.
+        groups: As in `class_band_matrix`, and so are ``resamples`` and ``seed``.
         resamples: Bootstrap resamples.
         seed: Seed of the bootstrap.
 
@@ -327,11 +327,7 @@ def check_groups(groups: Mapping[str, str], names: Sequence[str]) -> None:
 
 
 def correct_for_many(table: pd.DataFrame) -> pd.DataFrame:
-    """Add Holm's correction: ``p_holm``, ``cells``, ``survives``; classes and means are families.
-
-    Args:
-        table: Columns ``scope``, ``p``, ``change_low``, ``change_high``.
-    """
+    """Add Holm's correction over all classes, and over all means, to a table with ``p``."""
     family = np.where(table["scope"] == "class", "class", "mean")
     adjusted = table["p"].groupby(family).transform(lambda p: holm(p.to_numpy()))
     clear = (table["change_low"] > 0) | (table["change_high"] < 0)
@@ -402,19 +398,11 @@ def _mean_change(classes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def phase_only(images: Tensor, amplitude: Tensor | None = None) -> Tensor:
-    """Keep the phases of images and give them other amplitudes.
+    """Keep the phases of images ``(B, C, H, W)`` and give them other amplitudes.
 
-    Args:
-        images: ``(B, C, H, W)``, single or double precision.
-        amplitude: ``(C, H, W // 2 + 1)`` of an unnormalised ``rfft2``, 0 or above; None takes one
-            for all frequencies of an image, so that each channel keeps its variance.
-
-    Returns:
-        ``(B, C, H, W)``; DC is the image's own. A frequency that an image does not have has no
-        phase and stays absent.
-
-    Raises:
-        ShapeError: If ``amplitude`` does not fit.
+    ``amplitude`` is ``(C, H, W // 2 + 1)`` of an unnormalised ``rfft2``; None takes one for all
+    frequencies of an image, so that each channel keeps its variance. A frequency that an image
+    does not have has no phase and stays absent.
 
     Source: Oppenheim & Lim, Proc. IEEE 69 (1981) 529; with a mean amplitude: Piotrowski &
         Campbell, Perception 11 (1982) 337.
@@ -437,17 +425,12 @@ def phase_only(images: Tensor, amplitude: Tensor | None = None) -> Tensor:
 
 
 def amplitude_only(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Keep the amplitudes of images and give them the phases of white noise.
+    """Keep the amplitudes of images ``(B, C, H, W)`` and give them the phases of white noise.
 
-    Args:
-        images: ``(B, C, H, W)``, single or double precision.
-        generator: Draws the noise on the CPU, image by image, so that the batch size makes no
-            difference. All channels of an image share it.
-
-    Returns:
-        ``(B, C, H, W)``; DC is the image's own.
+    All channels of an image share the noise.
     """
     height, width = images.shape[-2:]
+    # Drawn on the CPU, image by image, so that device and batch size make no difference.
     noise = torch.stack([torch.randn(height, width, generator=generator) for _ in images])
     theirs = torch.fft.rfft2(noise.to(images))[:, None]
     spectrum = torch.fft.rfft2(images)

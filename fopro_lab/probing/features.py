@@ -35,23 +35,12 @@ class Encoder(Protocol):
         """Turn ``(B, 3, H, W)`` in [0, 1] into ``(B, D)``."""
         ...
 
-    def parameters(self) -> Iterable[Tensor]:
-        """Return the weights."""
-        ...
-
-    def buffers(self) -> Iterable[Tensor]:
-        """Return the buffers."""
-        ...
+    def parameters(self) -> Iterable[Tensor]: ...  # noqa: D102
+    def buffers(self) -> Iterable[Tensor]: ...  # noqa: D102
 
 
 def resampling_units(table: pd.DataFrame, *, rows: np.ndarray) -> np.ndarray:
-    """Return what a bootstrap draws as a whole: each image's group, or itself if it has none.
-
-    Example:
-        >>> table = pd.DataFrame({"image": ["a", "b"], "group": ["lesion 1", ""]})
-        >>> resampling_units(table, rows=np.arange(2)).tolist()
-        ['lesion 1', 'image b']
-    """
+    """Return what a bootstrap draws as a whole: each image's group, or itself if it has none."""
     chosen = table.iloc[rows]
     named = chosen["group"].where(chosen["group"] != "", "image " + chosen["image"])
     return named.to_numpy(dtype=str)
@@ -100,10 +89,6 @@ def encode(
 
     Returns:
         Features ``(B, D)``, single precision or better.
-
-    Raises:
-        InputError: If the teacher cannot take images of this size, or returns no tensor, maps
-            instead of vectors, or numbers that are not finite.
     """
     try:
         half = precision == "bf16-mixed"
@@ -169,23 +154,14 @@ def encode_rows(
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
-    """A fitted linear probe.
+    """A fitted linear probe; `linear_probe` and `fit_classifier` fit one."""
 
-    Attributes:
-        mean: Of each feature over the training rows, ``(D,)``.
-        scale: Standard deviation of each feature, 1 where it is constant, ``(D,)``.
-        weight: ``(K, D)``.
-        bias: ``(K,)``.
-        strength: The chosen C of scikit-learn.
-        val_balanced_accuracy: Mean of class recalls on the validation rows, in [0, 1].
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-    weight: np.ndarray
-    bias: np.ndarray
-    strength: float
-    val_balanced_accuracy: float
+    mean: np.ndarray  # of each feature over the training rows, (D,)
+    scale: np.ndarray  # standard deviation of each feature, 1 where it is constant, (D,)
+    weight: np.ndarray  # (K, D)
+    bias: np.ndarray  # (K,)
+    strength: float  # the chosen C of scikit-learn
+    val_balanced_accuracy: float  # mean of class recalls on the validation rows, in [0, 1]
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Turn features ``(n, D)`` into logits ``(n, K)``."""
@@ -205,19 +181,9 @@ def linear_probe(
 ) -> LinearProbe:
     """Fit a multinomial logistic regression on standardised features, all classes weighing alike.
 
-    Of four strengths of regularisation the one with the best balanced accuracy on the validation
-    rows is taken; of equals, the strongest.
-
-    Args:
-        train_features: ``(n, D)``.
-        train_labels: Classes 0 to K - 1, each at least once, ``(n,)``.
-        val_features: ``(m, D)``.
-        val_labels: ``(m,)``.
-
-    Raises:
-        ShapeError: If features and labels do not fit together.
-        InputError: If a class has no training row, there is only one class, or a feature is not
-            finite.
+    Features are ``(n, D)``, labels ``(n,)`` from 0 to K - 1. Of four strengths of regularisation
+    the one with the best balanced accuracy on the validation rows is taken; of equals, the
+    strongest.
 
     Example:
         >>> x, y = np.array([[-1.0], [-2.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
@@ -267,11 +233,7 @@ def fit_classifier(
     batch_size: int = 64,
     precision: Precision = "32-true",
 ) -> LinearProbe:
-    """Fit a linear probe on the training rows; the validation rows choose its regularisation.
-
-    Raises:
-        InputError: If a class has no training image, or as in `encode`.
-    """
+    """Fit a linear probe on the training rows; the validation rows choose its regularisation."""
     counts = np.bincount(pack.labels[split.train], minlength=len(pack.dataset.class_names))
     if (counts == 0).any():
         absent = pack.dataset.class_names[int(np.argmin(counts))]
@@ -290,17 +252,11 @@ def fit_classifier(
 
 @dataclass(frozen=True)
 class Classifier:
-    """Anything that names the class of each image.
+    """Anything that names the class of each image."""
 
-    Attributes:
-        name: For tables: "probe", "student", or your own.
-        predict: Turns images ``(B, 3, H, W)`` in [0, 1] on ``device`` into classes ``(B,)``.
-        device: Where it wants its images.
-    """
-
-    name: str
-    predict: Callable[[Tensor], Tensor]
-    device: torch.device | str = "cpu"
+    name: str  # for tables: "probe", "student", or your own
+    predict: Callable[[Tensor], Tensor]  # images (B, 3, H, W) in [0, 1] to classes (B,)
+    device: torch.device | str = "cpu"  # where it wants its images
 
 
 def wrap_classifier(
@@ -311,15 +267,8 @@ def wrap_classifier(
 ) -> Classifier:
     """Make a classifier of any function from images to logits.
 
-    Args:
-        classify: Maps ``(B, 3, H, W)`` in [0, 1] to ``(B, K)``, for example a trained student's
-            ``classify`` after a resize to the size that it sees.
-        name: For tables.
-        device: Where it wants its images; None looks at its weights if it is a module or a method
-            of one.
-
-    Returns:
-        The classifier; it raises `ShapeError` when the function returns no logits.
+    ``classify`` maps ``(B, 3, H, W)`` in [0, 1] to ``(B, K)``, for example a trained student's.
+    Without a ``device`` it is that of its weights, if it is a module or a method of one.
 
     Example:
         >>> brightest = wrap_classifier(lambda images: images.mean(dim=(2, 3)))
@@ -416,18 +365,12 @@ def predict_changed(
 def probe_advantage(
     teacher: Encoder, other: Encoder, pack: Pack, split: Split, *, resamples: int = 1000
 ) -> dict[str, Any]:
-    """Compare two networks by a linear probe on the same test images.
-
-    Args:
-        teacher: The network of interest.
-        other: What it is compared with, for example the same network untrained.
-        pack: The images.
-        split: Train fits the probes, validation chooses their strength, test is used once.
-        resamples: Of a paired bootstrap, stratified by class, lesions or patients kept whole.
+    """Compare the linear probes of two networks on the same test images.
 
     Returns:
         ``balanced_accuracy``, ``other_balanced_accuracy``, ``difference`` with ``low`` and
-        ``high`` (95 %), ``test_images``, ``image_size`` and ``protocol``.
+        ``high`` (95 %, paired bootstrap of whole lesions or patients), ``test_images``,
+        ``image_size`` and ``protocol``.
     """
     labels = pack.labels[split.test]
     units = resampling_units(pack.dataset.table, rows=split.test)

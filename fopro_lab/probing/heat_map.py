@@ -240,11 +240,9 @@ def basis_cells(
 
 
 def plane_bins(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Name the wave of every bin of the whole plane, zero frequency in the middle.
+    """Name the wave, row and column, of every bin of the plane in ``fftshift`` order.
 
-    Returns:
-        Row and column, ``(height, width)`` each, in ``fftshift`` order; a bin and its mirror image
-        have the same.
+    A bin and its mirror image have the same.
 
     Example:
         >>> rows, columns = plane_bins(1, 4)
@@ -301,11 +299,7 @@ def _pool(
 
 
 def heat_plane(table: pd.DataFrame, *, value: str = "drift") -> np.ndarray:
-    """Lay a heat map out over the whole plane of frequencies, zero frequency in the middle.
-
-    Args:
-        table: Of `basis_heat_map`.
-        value: Column to show.
+    """Lay a column of a heat map out over the plane of frequencies, zero frequency in the middle.
 
     Returns:
         ``(H, W)`` in ``fftshift`` order; NaN where nothing was measured.

@@ -31,11 +31,7 @@ TINY = 1e-12  # mean drift of a ring to which a teacher does not respond at all
 
 
 def preference(drifts: RingDrifts, weights: np.ndarray | None = None) -> np.ndarray:
-    """Return the shape of a ring response.
-
-    Args:
-        drifts: Of `ring_drifts`.
-        weights: How often each image counts, ``(N, S)``; None is once.
+    """Return the shape of a ring response, for S weightings ``(N, S)`` of the images or for one.
 
     Returns:
         ``(P, S)``, natural logarithms, one for each channel, ring and gain other than 1; the mean
@@ -59,11 +55,7 @@ def relative_responses(
 ) -> pd.DataFrame:
     """Tabulate one teacher's preference: how far a ring moves it, relative to its mean ring.
 
-    Args:
-        drifts: Of `ring_drifts`, the channels together.
-        units: Lesion, patient or image of each, ``(N,)``; drawn as a whole.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+    ``units`` are lesion, patient or image of each, ``(N,)``, which the bootstrap draws as a whole.
 
     Returns:
         A row for each ring and gain other than 1: ``ring``, ``low``, ``high`` (cycles per pixel),
@@ -276,23 +268,13 @@ def _permutation_test(
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What several cards say together.
+    """What several cards say together."""
 
-    Attributes:
-        teachers: A row per teacher: name, size, features, the probe's balanced accuracy, and the
-            ring that moves it most for the energy.
-        responses: A row per teacher, gain and ring: ``drift`` and ``drift_per_energy`` as in the
-            cards, and ``relative`` with its interval, of `relative_responses`.
-        bands: The class bands of the linear probes.
-        distances: Of `preference_distances`; empty where the images are not the same.
-        note: Why there are none; else empty.
-    """
-
-    teachers: pd.DataFrame
-    responses: pd.DataFrame
-    bands: pd.DataFrame
-    distances: pd.DataFrame
-    note: str
+    teachers: pd.DataFrame  # size, the probe's balanced accuracy, the ring that moves it most
+    responses: pd.DataFrame  # ring responses of the cards, beside those of `relative_responses`
+    bands: pd.DataFrame  # class bands of the linear probes
+    distances: pd.DataFrame  # of `preference_distances`; empty where the images are not the same
+    note: str  # why there are none; else empty
 
     def findings(self) -> list[str]:
         """Say in a line per pair whether two teachers differ more than measurements of one do."""
@@ -313,15 +295,7 @@ class Comparison:
 
 
 def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Comparison:
-    """Bring cards of the same rings and gains together.
-
-    Args:
-        cards: Two or more, by the name of the teacher.
-        seed: Of resamples, halves and permutations.
-
-    Raises:
-        InputError: If there are fewer than two, or rings or gains differ.
-    """
+    """Bring two or more cards of the same rings and gains together, by the name of the teacher."""
     if len(cards) < 2:
         raise InputError(f"cards: expected two or more, got {len(cards)}")
     for key in ("edges", "gains"):

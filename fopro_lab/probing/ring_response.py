@@ -52,26 +52,15 @@ def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class RingDrifts:
-    """The response of each single image; `ring_response` averages it.
+    """The response of each single image to M channels, R rings and G gains."""
 
-    Attributes:
-        edges: ``R + 1`` frequencies, cycles per pixel.
-        gains: G factors.
-        channels: M names of what was scaled: "all", or "red", "green" and "blue" one by one.
-        drift: ``1 - cos(f(x), f(x'))``, float64 ``(M, R, G, N)``.
-        energy: Share of the image's variance that the scaling changed, ``(M, R, G, N)``.
-        rounding: Mean drift that the precision alone makes on unchanged images, 0 in single
-            precision.
-        half: Which were measured in half precision, ``(M, R, G)``; None is none.
-    """
-
-    edges: tuple[float, ...]
+    edges: tuple[float, ...]  # R + 1 frequencies, cycles per pixel
     gains: tuple[float, ...]
-    channels: tuple[str, ...]
-    drift: np.ndarray
-    energy: np.ndarray
-    rounding: float
-    half: np.ndarray | None = None
+    channels: tuple[str, ...]  # what was scaled: "all", or "red", "green" and "blue" one by one
+    drift: np.ndarray  # 1 - cos(f(x), f(x')), float64 (M, R, G, N)
+    energy: np.ndarray  # share of the image's variance that the scaling changed, (M, R, G, N)
+    rounding: float  # mean drift that half precision alone makes on unchanged images
+    half: np.ndarray | None = None  # which were measured in half precision, (M, R, G)
 
 
 def ring_response(
@@ -114,8 +103,8 @@ def ring_response(
 
     Raises:
         ShapeError: If ``images`` is no batch, or ``units`` does not fit it.
-        InputError: If gains, edges or batch size are wrong, a ring holds no frequency at this
-            size, or the teacher gives no features.
+        InputError: If gains or edges are wrong, a ring holds no frequency at this size, or the
+            teacher gives no features.
 
     Example:
         >>> from fopro_lab.models import wrap_teacher
@@ -262,16 +251,7 @@ def image_weights(units: np.ndarray, *, resamples: int, seed: int) -> np.ndarray
 
 
 def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.DataFrame:
-    """Tabulate drifts, one row per channel, ring, gain and image; `drifts_from_table` reads it.
-
-    Args:
-        drifts: Of `ring_drifts`.
-        names: Of the images, ``(N,)``.
-        units: Lesion or patient of each, ``(N,)``.
-
-    Returns:
-        ``channel``, ``ring``, ``gain``, ``image``, ``unit``, ``drift``, ``energy``.
-    """
+    """Tabulate drifts, one row per channel, ring, gain and image; `drifts_from_table` reads it."""
     rings = range(len(drifts.edges) - 1)
     index = pd.MultiIndex.from_product(
         [drifts.channels, rings, drifts.gains, range(len(names))],
@@ -307,20 +287,14 @@ def radial_gain(gain: Tensor, edges: Sequence[float], *, width: int) -> pd.DataF
     """Average gains over each frequency ring, geometrically.
 
     Args:
-        gain: ``(..., H, width // 2 + 1)``, above 0, as of ``FourierPrompt.mean_gain``, or of
-            ``FourierPrompt.sample_gain`` (the spread is then one over prompts, too).
+        gain: ``(..., H, width // 2 + 1)``, above 0, as of ``FourierPrompt.mean_gain``.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         width: Columns of the image, pixels, which the half spectrum leaves open.
 
     Returns:
-        One row per ring: ``ring``, ``low``, ``high`` (cycles per pixel), ``gain`` (geometric mean
-        over bins, channels and prompts), ``gain_low``, ``gain_high`` (one standard deviation of
-        the log gain below and above; a spread, not a confidence interval). A ring narrower than a
-        bin has NaN.
-
-    Raises:
-        ShapeError: If the last axis does not fit ``width``.
-        InputError: If the edges are wrong.
+        One row per ring: ``ring``, ``low``, ``high`` (cycles per pixel), ``gain`` (geometric
+        mean), ``gain_low``, ``gain_high`` (one standard deviation of the log gain below and above;
+        a spread, not a confidence interval). A ring narrower than a bin has NaN.
 
     Example:
         >>> from fopro_lab.fourier import FourierPrompt

@@ -40,7 +40,7 @@ def mean_spectra(
 
     Args:
         pack: The images, with their data set.
-        rows: Which, at least one.
+        rows: Which, for example those of training.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         batch_size: Images per transform.
 
@@ -49,9 +49,6 @@ def mean_spectra(
         ``name``, ``ring``, ``low``, ``high`` (cycles per pixel), ``log_amplitude`` (mean natural
         logarithm, amplitude in units of [0, 1]), ``difference`` (from the mean within the scope),
         ``spread`` (standard deviation over the images), ``n``. Unknown sources have no row.
-
-    Raises:
-        InputError: If the edges are wrong or a row is not in the pack.
 
     Example:
         >>> from fopro_lab.data import open_dataset, pack
@@ -150,9 +147,6 @@ def source_fingerprint(
         ``permuted_high`` (95 % of permutations lie below), ``p``, ``classes``, ``n``. Without two
         known sources there are rows of target "class", within "all", alone; without two classes
         of enough lesions there are none.
-
-    Raises:
-        InputError: If the edges, folds or permutations are wrong.
     """
     if folds < 2 or permutations < 1:
         raise InputError(
@@ -289,19 +283,10 @@ def _cross_validate(
 def discriminant_scores(
     features: np.ndarray, labels: np.ndarray, *, new: np.ndarray, classes: int
 ) -> np.ndarray:
-    """Fit Fisher's linear discriminant with equal priors and score new rows.
+    """Fit Fisher's linear discriminant with equal priors; return scores ``(m, K)`` of new rows.
 
     Unlike scikit-learn's, its covariance within classes lets every class count the same, whatever
     its size.
-
-    Args:
-        features: ``(n, D)``, float64.
-        labels: Classes of them, 0 to ``classes - 1``, each at least once, ``(n,)``.
-        new: ``(m, D)``.
-        classes: K.
-
-    Returns:
-        Scores ``(m, K)``; the largest is the predicted class.
 
     Source: Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, section 4.3.
     """

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,35 +36,27 @@ from fopro_lab.probing.ring_response import (
 )
 from fopro_lab.probing.spectra import mean_spectra, source_fingerprint
 
+PROBING = {"gains", "band_gains", "cutoffs", "precision", "resamples", "seed"}
+
 
 @dataclass(frozen=True, eq=False)
 class TeacherCard:
     """What a teacher does with the frequencies of a data set.
 
-    Attributes:
-        summary: Teacher, data, sizes, the probe and the headline numbers; plain JSON values.
-        ring_response: Drift of the features ring by ring, on validation images.
-        class_bands: Change of each class's recall ring by ring, on test images, by the linear
-            probe, and by a student if one was given.
-        scores: Of the linear probe on unchanged test images, as ``evaluation.score``.
-        spectra: Mean spectra of classes and sources, on training images.
-        ladder: Recall on low-pass and high-pass test images.
-        phases: Recall on test images with their phases or amplitudes alone.
-        heat_map: Fourier basis heat map on test images; empty if it was switched off.
-        fingerprint: How well each ring tells source and class, on training images.
-        drifts: Response of each image behind ``ring_response``, for comparisons of teachers.
+    Of training images come the spectra and the fingerprint, of validation images the ring response,
+    of test images all that names classes: by the linear probe, and by a student if one was given.
     """
 
-    summary: dict[str, Any]
+    summary: dict[str, Any]  # teacher, data, sizes, probe, headline numbers; plain JSON values
     ring_response: pd.DataFrame
     class_bands: pd.DataFrame
-    scores: pd.DataFrame
+    scores: pd.DataFrame  # of the linear probe on unchanged images, as of `evaluation.score`
     spectra: pd.DataFrame
-    ladder: pd.DataFrame = field(default_factory=pd.DataFrame)
-    phases: pd.DataFrame = field(default_factory=pd.DataFrame)
-    heat_map: pd.DataFrame = field(default_factory=pd.DataFrame)
-    fingerprint: pd.DataFrame = field(default_factory=pd.DataFrame)
-    drifts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    ladder: pd.DataFrame
+    phases: pd.DataFrame
+    heat_map: pd.DataFrame  # empty if it was switched off
+    fingerprint: pd.DataFrame
+    drifts: pd.DataFrame  # of each image behind the ring response, for comparisons of teachers
 
     def write(self, folder: Path | str) -> None:
         """Write one parquet file per table and ``card.json``, each atomically, the card last."""
@@ -97,26 +89,6 @@ class TeacherCard:
             raise InputError(f"{folder}: not a whole card of `fopro probe` ({reason})") from error
         # 0.1 called a classifier a reader.
         return cls(summary, *(table.rename(columns={"reader": "classifier"}) for table in tables))
-
-    def facts(self) -> dict[str, str]:
-        """Say how the card was made: teacher, images, protocol, sizes, arithmetic, intervals."""
-        teacher, data, probing = (self.summary[key] for key in ("teacher", "data", "probing"))
-        counts = data["images"]
-        plain = {k: v for k, v in teacher.items() if not isinstance(v, (dict, list))}
-        return {
-            "Teacher": ", ".join(f"{key} {value}" for key, value in plain.items()),
-            "Images": f"{data['dataset']}, {data['image_size']} px; {counts['train']:,} train, "
-            f"{counts['val']:,} validation, {counts['test']:,} test",
-            "Protocol": data["protocol"],
-            "Ring response": f"{probing['images']} validation images, gains {probing['gains']}",
-            "Changed test images": f"at most {probing['per_class']} of each class"
-            if probing["per_class"]
-            else "all",
-            "Arithmetic": probing["precision"],
-            "Intervals": f"95 %, {probing['resamples']} resamples of lesions, "
-            f"seed {probing['seed']}",
-            "Data": data["fingerprint"][:16],
-        }
 
     def findings(self) -> list[str]:
         """Say in a few sentences what was found, computed from the tables."""
@@ -184,18 +156,11 @@ def teacher_card(
     Args:
         teacher: The frozen network.
         pack: The images, with their data set.
-        split: Train rows fit the probe and give spectra and fingerprint, validation rows the ring
-            response, test rows all that names classes.
+        split: Its training rows also fit the linear probe.
         config: Rings, gains, numbers of images and seeds; teacher and data are those given.
         groups: "head", "medium" or "tail" for each class.
-        student: A trained student, see `wrap_classifier`, beside the probe.
+        student: A trained student beside the probe; see `wrap_classifier`.
         progress: Whether to show progress.
-
-    Returns:
-        The card.
-
-    Raises:
-        InputError: If a ring holds no frequency at this size, or the groups do not fit.
     """
     edges = ring_edges(config.rings)
     check_rings(edges, height=pack.size, width=pack.size)
@@ -232,16 +197,11 @@ def teacher_card(
         "teacher": dict(teacher.card),
         "data": _describe_data(pack, split, groups),
         "probing": {
-            "edges": list(map(float, edges)),
-            "gains": list(map(float, config.gains)),
-            "band_gains": list(map(float, config.band_gains)),
-            "cutoffs": list(map(float, config.cutoffs)),
+            "edges": edges,
+            **config.model_dump(mode="json", include=PROBING),
             "images": len(drawn),
             "per_class": config.band_images,
-            "precision": config.precision,
             "rounding": drifts.rounding,
-            "resamples": config.resamples,
-            "seed": config.seed,
         },
         "probe": {
             "strength": probe.strength,

@@ -763,7 +763,7 @@ def name_cards(cards: dict[Path, TeacherCard]) -> dict[Path, str]:
 
     Example:
         >>> import pandas as pd
-        >>> card = TeacherCard({"teacher": {"name": "a"}}, *[pd.DataFrame()] * 4)
+        >>> card = TeacherCard({"teacher": {"name": "a"}}, *[pd.DataFrame()] * 9)
         >>> list(name_cards({Path("x"): card, Path("y"): card}).values())
         ['a (x)', 'a (y)']
     """
