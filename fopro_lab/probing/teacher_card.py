@@ -212,17 +212,18 @@ def teacher_card(
         "largest_drift": _largest(response, by="drift"),
         "largest_drift_per_energy": _largest(response, by="drift_per_energy"),
     }
+    heat_map = _heat_maps(teacher, probe, classifiers[1:], pack, split, config, progress=progress)
     return TeacherCard(
-        summary,
-        response,
-        _joined(bands),
-        scores,
-        mean_spectra(pack, split.train, edges=edges),
-        _joined(ladders),
-        _joined(phases),
-        _heat_maps(teacher, probe, classifiers[1:], pack, split, config, progress=progress),
-        source_fingerprint(pack, split.train, edges=edges, permutations=20, **again),
-        drift_table(drifts, names, units),
+        summary=summary,
+        ring_response=response,
+        class_bands=_joined(bands),
+        scores=scores,
+        spectra=mean_spectra(pack, split.train, edges=edges),
+        ladder=_joined(ladders),
+        phases=_joined(phases),
+        heat_map=heat_map,
+        fingerprint=source_fingerprint(pack, split.train, edges=edges, permutations=20, **again),
+        drifts=drift_table(drifts, names, units),
     )
 
 

@@ -50,7 +50,7 @@ def test_the_distance_is_the_known_one():
     assert row["p"] == pytest.approx(1 / 21) and row["units"] == row["n"] == 60
 
 
-def test_teachers_that_differ_are_told_from_measurements_that_do():
+def test_different_teachers_differ_more_than_two_measurements_of_one():
     other, same = (
         preference_distances(
             {"a": answers([4, 2, 1, 1]), "b": answers(shape, seed=1)}, np.arange(60), splits=100
@@ -153,7 +153,7 @@ def packed():
     return pack(open_dataset("phantom", images=60), 24, progress=False)
 
 
-def test_each_teacher_answers_as_when_asked_alone(packed):
+def test_each_teacher_responds_as_it_does_alone(packed):
     rows = np.arange(10, 50)
     drifts, units = ask_teachers({"builtin": ""}, packed, rows, rings=3, count=12, seed=4)
     drawn = draw_rows(rows, count=12, seed=4)
@@ -223,7 +223,7 @@ def test_cards_of_other_images_have_no_distance(world, cards, stub):
     assert found.distances.empty and found.note.startswith("The cards were made of other images")
 
 
-def test_cards_that_asked_otherwise_are_refused(world, cards):
+def test_cards_of_other_rings_are_refused(world, cards):
     with pytest.raises(InputError, match=r"^cards: expected two or more, got 1$"):
         compare_cards({"even": cards["even"]})
     coarse = make(world, world.teacher, rings=3)

@@ -51,7 +51,7 @@ def test_ring_response_equals_the_slow_one(stub, ring, gain):
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.5, 2.0, 4.0])
-def test_a_linear_teacher_answers_as_its_closed_form_says(stub, gain):
+def test_a_linear_teacher_responds_as_in_closed_form(stub, gain):
     """Features are the images with ring j scaled by a_j: all inner products are known sums."""
     heard = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)  # what the teacher prefers
 
@@ -123,7 +123,7 @@ def test_half_precision_keeps_the_preference(kind):
 
 
 @pytest.mark.parametrize("size", [32, 48])
-def test_a_vision_transformer_of_any_size_and_normalisation_is_asked(size):
+def test_a_vision_transformer_of_any_size_and_normalisation_is_probed(size):
     import timm
 
     torch.manual_seed(0)

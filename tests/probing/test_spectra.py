@@ -102,7 +102,7 @@ def ask(pack, **settings):
     return table.set_index(["target", "within", "ring"])
 
 
-def test_source_and_class_are_each_told_by_their_own_ring():
+def test_source_and_class_each_show_in_their_own_ring():
     table = ask(make_world())
     accuracy = table["accuracy"]
     assert accuracy["source", "all", 1] > 0.95 and accuracy["class", "all", 0] > 0.95
@@ -141,7 +141,7 @@ def test_lesions_are_kept_apart():
     assert table["accuracy"]["class", "all", -1] < 0.7
 
 
-def test_without_known_sources_the_class_alone_is_asked():
+def test_without_known_sources_only_the_class_is_measured():
     pack = make_world()
     for told in ("", "soft"):
         table = pack.dataset.table.assign(source=told)

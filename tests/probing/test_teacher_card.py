@@ -32,7 +32,7 @@ def make(world, *, student=None, **knobs):
     )
 
 
-def test_the_card_tells_what_was_asked_and_what_came_out(world):
+def test_the_summary_holds_settings_and_headline_numbers(world):
     summary = make(world).summary
     assert summary["teacher"] == {"name": "stub"}
     assert summary["data"]["protocol"] == "waves/groups/toy"
@@ -44,7 +44,7 @@ def test_the_card_tells_what_was_asked_and_what_came_out(world):
     assert set(summary["largest_drift"]) == {"ring", "low", "high", "gain", "drift"}
 
 
-def test_its_tables_are_those_of_the_single_questions(world):
+def test_its_tables_are_those_of_the_single_functions(world):
     card = make(world, probe_images=100)
     bands = class_band_matrix(
         world.teacher,
@@ -89,7 +89,7 @@ def test_write_leaves_whole_files_that_read_back(world, tmp_path):
         pd.testing.assert_frame_equal(getattr(again, name), getattr(card, name))
 
 
-def test_a_student_answers_every_question_that_reads_classes(world):
+def test_a_student_is_measured_wherever_classes_are_named(world):
     student = wrap_classifier(lambda images: world.teacher.function(images) @ torch.eye(2, 3))
     card = make(world, student=student, per_channel=True)
     assert card.summary["classifiers"] == ["probe", "student"]
