@@ -25,7 +25,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import UNWRITABLE, atomic_path, byte_progress, in_bytes, write_json
+from fopro_lab.io import UNWRITABLE, atomic_path, in_bytes, write_json
+from fopro_lab.io import progress as show_progress
 
 MEDMNIST_CITATION = (
     "Yang J. et al.: MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical "
@@ -460,7 +461,7 @@ class ResumingDownloader:
             blocks: Iterator[bytes] = response.iter_content(BLOCK)
             if self.progress:
                 label = f"fetching {self.label}"
-                blocks = byte_progress(blocks, done=have, total=total, label=label)
+                blocks = show_progress(blocks, total=total, label=label, done=have, blocks=True)
             with open(self.part, "ab") as stream:
                 for block in blocks:
                     stream.write(block)

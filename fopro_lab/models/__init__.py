@@ -1,4 +1,4 @@
-"""The actors: frozen teachers and trained students."""
+"""Frozen teachers and trained students."""
 
 from fopro_lab.models.student import Student, StudentOutput, build_student
 from fopro_lab.models.teacher import Teacher, choose_device, load_from, load_teacher, wrap_teacher

@@ -1,14 +1,21 @@
-"""The small ResNets of CIFAR-10: teachers that may be smaller than their student."""
+"""Networks: the small ResNet, CIFAR's ResNets, and those of timm and torchvision from a file.
+
+Each ``build_*`` returns what `Teacher` takes, as a dictionary.
+"""
 
 from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fopro_lab.errors import InputError
 from fopro_lab.models.weights import Weights, load_matching
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The only metadata passed to an architecture: a file must not choose what else timm does.
+ARCHITECTURE_METADATA = ("pad_type", "global_pool")
+CIFAR = "cifar-resnet"
 
 
 class ResidualBlock(nn.Module):
@@ -18,20 +25,19 @@ class ResidualBlock(nn.Module):
         inputs: Channels that come in.
         outputs: Channels that go out.
         stride: 1 keeps the size, 2 halves it.
-
-    Example:
-        >>> ResidualBlock(8, 16, stride=2)(torch.rand(1, 8, 6, 6)).shape
-        torch.Size([1, 16, 3, 3])
+        padded: Shortcut without weights (option A of the paper) where the shape changes.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, padded: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
+        if (stride != 1 or inputs != outputs) and padded:
+            self.shortcut = _PaddedShortcut(stride, channels=(outputs - inputs) // 2)
+        elif stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
@@ -40,6 +46,18 @@ class ResidualBlock(nn.Module):
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, H / stride, W / stride)``."""
         hidden = torch.relu(self.bn1(self.conv1(images)))
         return torch.relu(self.bn2(self.conv2(hidden)) + self.shortcut(images))
+
+
+class _PaddedShortcut(nn.Module):
+    """A strided slice with zero channels on both sides."""
+
+    def __init__(self, stride: int, *, channels: int) -> None:
+        super().__init__()
+        self.stride, self.channels = stride, channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        kept = images[:, :, :: self.stride, :: self.stride]
+        return nn.functional.pad(kept, (0, 0, 0, 0, self.channels, self.channels))
 
 
 class SmallResNet(nn.Module):
@@ -68,36 +86,48 @@ class SmallResNet(nn.Module):
         self.feature_dim = widths[-1]
         self.fc = nn.Linear(self.feature_dim, classes) if classes else nn.Identity()
 
-    def features(self, images: Tensor) -> Tensor:
-        """Map normalised images ``(B, 3, H, W)`` to pooled features ``(B, D)``."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images ``(B, 3, H, W)`` to logits, or features without a head."""
         hidden = torch.relu(self.bn1(self.conv1(images)))
-        return self.layers(hidden).mean(dim=(2, 3))
+        return self.fc(self.layers(hidden).mean(dim=(2, 3)))
+
+
+class CifarResNet(nn.Module):
+    """ResNet of depth ``6 n + 2`` for images of 32 px: logits ``(B, 10)``.
+
+    Source: He et al., CVPR 2016, arXiv:1512.03385, section 4.2.
+    """
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = self._stage(16, 16, depth=depth, stride=1)
+        self.layer2 = self._stage(16, 32, depth=depth, stride=2)
+        self.layer3 = self._stage(32, 64, depth=depth, stride=2)
+        self.linear: nn.Module = nn.Linear(64, 10)
+
+    @staticmethod
+    def _stage(inputs: int, outputs: int, *, depth: int, stride: int) -> nn.Sequential:
+        first = ResidualBlock(inputs, outputs, stride=stride, padded=True)
+        later = (ResidualBlock(outputs, outputs, stride=1) for _ in range((depth - 2) // 6 - 1))
+        return nn.Sequential(first, *later)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images ``(B, 3, H, W)`` to logits ``(B, classes)``."""
-        return self.fc(self.features(images))
+        """Map normalised images ``(B, 3, H, W)`` to logits; features if ``linear`` is cut."""
+        hidden = torch.relu(self.bn1(self.conv1(images)))
+        hidden = self.layer3(self.layer2(self.layer1(hidden)))
+        return self.linear(hidden.mean(dim=(2, 3)))
 
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# The only metadata handed to an architecture: a file must not choose what else timm does.
-ARCHITECTURE_METADATA = ("pad_type", "global_pool")
-
-
-class TimmFeatures(nn.Module):
-    """Pooled features of a timm model, before its classifier.
-
-    Example:
-        >>> import timm
-        >>> TimmFeatures(timm.create_model("resnet18"))(torch.rand(1, 3, 64, 64)).shape
-        torch.Size([1, 512])
-    """
+class _TimmFeatures(nn.Module):
+    """Pooled features of a timm model, before its classifier."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model: Any = model  # timm's models share these methods, but no class that has them
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images ``(B, 3, H, W)`` to features ``(B, D)``."""
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
 
@@ -108,9 +138,6 @@ def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
         architecture: Name in timm, such as ``resnet50`` or ``vit_small_patch14_dinov2``.
         weights: From `read_weights`.
 
-    Returns:
-        What `Teacher` takes: body, head, mean, std, input_size, feature_dim, resize, card.
-
     Raises:
         InputError: If timm does not know the name, or the weights do not fit.
     """
@@ -119,8 +146,7 @@ def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
     if not timm.is_model(architecture):
         near = ", ".join(get_close_matches(architecture, timm.list_models(), n=3)) or "none"
         raise InputError(f"teacher: timm has no model '{architecture}'; near: {near}")
-    defaults = timm.get_pretrained_cfg(architecture)
-    assert defaults is not None
+    defaults: Any = timm.get_pretrained_cfg(architecture)
     classifier = defaults.classifier if isinstance(defaults.classifier, str) else "head"
     classes = _classes(weights, classifier)
     options: dict[str, Any] = {
@@ -132,7 +158,7 @@ def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
     try:
         try:
             model: Any = timm.create_model(architecture, num_classes=classes, **options)
-        except TypeError:  # of the networks of fixed size only some can be told another one
+        except TypeError:  # only some of the networks of fixed size accept another one
             options.pop("dynamic_img_size", None)
             model = timm.create_model(architecture, num_classes=classes, **options)
     except (TypeError, AssertionError) as error:
@@ -140,16 +166,13 @@ def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
             f"weights: {weights.path}: its metadata does not suit {architecture} ({error})"
         ) from None
     card = load_matching(model, weights)
-    return _parts(
-        TimmFeatures(model),
-        model.get_classifier() if classes else None,
-        weights,
-        mean=defaults.mean,
-        std=defaults.std,
-        input_size=defaults.input_size[-1],
-        resize=fixed,
-        card=card,
-    )
+    head = model.get_classifier() if classes else None
+    rules = {"mean": defaults.mean, "std": defaults.std, "input_size": defaults.input_size[-1]}
+    return _parts(_TimmFeatures(model), weights, **rules) | {
+        "head": head,
+        "resize": fixed,
+        "card": card,
+    }
 
 
 def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
@@ -158,8 +181,8 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
 
     if architecture not in models.list_models(module=models):
         raise InputError(f"teacher: torchvision has no classification model '{architecture}'")
-    skeleton = models.get_model(architecture, weights=None)
-    linear = [key for key, layer in skeleton.named_modules() if isinstance(layer, nn.Linear)]
+    model = models.get_model(architecture, weights=None)
+    linear = [key for key, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     if not linear:
         raise InputError(
             f"teacher: torchvision's {architecture} has no linear classifier to cut before; "
@@ -167,24 +190,37 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
         )
     name = linear[-1]
     classes = _classes(weights, name)
-    model = (
-        models.get_model(architecture, weights=None, num_classes=classes) if classes else skeleton
-    )
+    if classes:
+        model = models.get_model(architecture, weights=None, num_classes=classes)
     # A self-supervised checkpoint has no head, or one of another width: it is left out.
     card = load_matching(model, weights, ignore=() if classes else (name,))
-    head = model.get_submodule(name)
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, nn.Identity())
-    return _parts(
-        model,
-        head if classes else None,
-        weights,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        input_size=224,
-        resize=architecture.startswith(("vit_", "swin")),
-        card=card,
-    )
+    head = model.get_submodule(name) if classes else None
+    model.set_submodule(name, nn.Identity())
+    return _parts(model, weights, mean=IMAGENET_MEAN, std=IMAGENET_STD, input_size=224) | {
+        "head": head,
+        "resize": architecture.startswith(("vit_", "swin")),
+        "card": card,
+    }
+
+
+def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
+    """Build ``cifar-resnetDEPTH`` and fill it; images from 32 px on go in as they are.
+
+    Raises:
+        InputError: If there is no such depth, or the weights do not fit.
+    """
+    text = name.removeprefix(CIFAR)
+    depth = int(text) if text.isdecimal() else 0
+    if depth < 8 or depth > 1202 or depth % 6 != 2:
+        raise InputError(
+            f"teacher: expected {CIFAR} with a depth of 6 n + 2, such as {CIFAR}20 or "
+            f"{CIFAR}56, got '{name}'"
+        )
+    network = CifarResNet(depth)
+    card = load_matching(network, weights)
+    head, network.linear = network.linear, nn.Identity()
+    rules: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "input_size": 32}
+    return rules | {"body": network, "head": head, "feature_dim": 64, "card": card}
 
 
 def _classes(weights: Weights, classifier: str) -> int:
@@ -195,15 +231,14 @@ def _classes(weights: Weights, classifier: str) -> int:
 
 def _parts(
     body: nn.Module,
-    head: nn.Module | None,
     weights: Weights,
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     input_size: int,
-    resize: bool,
-    card: dict[str, Any],
 ) -> dict[str, Any]:
+    """Measure the features of a body; its file's metadata wins over the architecture's rules."""
+
     def numbers(key: str, default: tuple[float, ...]) -> list[float]:
         text = weights.metadata.get(key)
         try:
@@ -214,114 +249,12 @@ def _parts(
             ) from None
 
     side = int(numbers("input_size", (input_size,))[-1])
-    body.eval()
+    rules = {"mean": numbers("mean", mean), "std": numbers("std", std), "input_size": side}
     try:
         with torch.inference_mode():
-            features = body(torch.zeros(1, 3, side, side))
+            features = body.eval()(torch.zeros(1, 3, side, side))
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"weights: {weights.path}: its architecture takes no image of {side} px ({error})"
         ) from None
-    return {
-        "body": body,
-        "head": head,
-        "mean": numbers("mean", mean),
-        "std": numbers("std", std),
-        "input_size": side,
-        "feature_dim": int(features.shape[-1]),
-        "resize": resize,
-        "card": card,
-    }
-
-
-PREFIX = "cifar-resnet"
-SIDE = 32  # pixels
-WIDTH = 16  # channels of the first stage; the last has four times as many
-CLASSES = 10
-
-
-class CifarResNet(nn.Module):
-    """ResNet of depth ``6 n + 2`` for images of 32 px, pooled features ``(B, 64)``.
-
-    Shortcuts have no weights (option A): a strided slice with zero channels on both sides.
-
-    Args:
-        depth: 20, 32, 44, 56, 110, ...
-
-    Source: He et al., CVPR 2016, arXiv:1512.03385, section 4.2.
-
-    Example:
-        >>> import torch
-        >>> CifarResNet(20)(torch.rand(2, 3, 40, 48)).shape
-        torch.Size([2, 64])
-    """
-
-    def __init__(self, depth: int) -> None:
-        super().__init__()
-        blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(3, WIDTH, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTH)
-        self.layer1 = _stage(WIDTH, WIDTH, stride=1, blocks=blocks)
-        self.layer2 = _stage(WIDTH, 2 * WIDTH, stride=2, blocks=blocks)
-        self.layer3 = _stage(2 * WIDTH, 4 * WIDTH, stride=2, blocks=blocks)
-        self.linear = nn.Linear(4 * WIDTH, CLASSES)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images ``(B, 3, H, W)`` to features ``(B, 64)``."""
-        maps = F.relu(self.bn1(self.conv1(images)))
-        return self.layer3(self.layer2(self.layer1(maps))).mean(dim=(2, 3))
-
-
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride = stride
-        self.zeros = (outputs - inputs) // 2  # channels on either side
-
-    def forward(self, maps: Tensor) -> Tensor:
-        changed = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(maps)))))
-        kept = maps[:, :, :: self.stride, :: self.stride]
-        return F.relu(changed + F.pad(kept, (0, 0, 0, 0, self.zeros, self.zeros)))
-
-
-def _stage(inputs: int, outputs: int, *, stride: int, blocks: int) -> nn.Sequential:
-    later = [_Block(outputs, outputs, 1) for _ in range(blocks - 1)]
-    return nn.Sequential(_Block(inputs, outputs, stride), *later)
-
-
-def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
-    """Build ``cifar-resnetDEPTH`` and fill it.
-
-    Args:
-        name: Such as ``cifar-resnet56``.
-        weights: From `read_weights`.
-
-    Returns:
-        What `Teacher` takes; images of any size from 32 px on go in as they are.
-
-    Raises:
-        InputError: For a depth that there is not, or weights that do not fit.
-    """
-    text = name.removeprefix(PREFIX)
-    depth = int(text) if text.isdecimal() else 0
-    if depth < 8 or depth > 1202 or depth % 6 != 2:
-        raise InputError(
-            f"teacher: expected {PREFIX} with a depth of 6 n + 2, such as {PREFIX}20 or "
-            f"{PREFIX}56, got '{name}'"
-        )
-    network = CifarResNet(depth)
-    card = load_matching(network, weights)
-    head, network.linear = network.linear, nn.Identity()  # type: ignore[assignment]
-    return {
-        "body": network,
-        "head": head,
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
-        "input_size": SIDE,
-        "feature_dim": 4 * WIDTH,
-        "card": card,
-    }
+    return {"body": body, "feature_dim": int(features.shape[-1]), **rules}

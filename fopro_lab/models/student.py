@@ -1,4 +1,4 @@
-"""Students: the network that is trained, its projector and its second head."""
+"""Students: the network that is trained, with a projector and a second head."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ SMALL_WIDTH = 12  # 0.17 million weights: a step takes milliseconds on a CPU
 
 
 class StudentOutput(NamedTuple):
-    """What one pass gives; the last two are None for a student without a teacher.
+    """Outputs of one pass; the last two are None for a student without a teacher.
 
     Attributes:
         features: ``h``, ``(B, F)``.
@@ -93,7 +93,7 @@ def build_student(
         name: ``small`` (0.17 million weights, for a CPU) or ``resnet18`` (11 million).
         classes: K, 2 or more.
         teacher_dim: Width of the teacher's features; 0 for a baseline.
-        seed: Of the initial weights; the global generator is left as it is.
+        seed: Of the initial weights; the global generator is not touched.
         weights: File with a backbone to start from; empty starts at random.
 
     Returns:

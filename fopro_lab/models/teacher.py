@@ -1,4 +1,4 @@
-"""The same frozen teacher, faster: batch norms folded, lower precision, compiled."""
+"""Frozen teachers: loaded by name, wrapped, and made faster."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from fopro_lab.config import TeacherConfig
 from fopro_lab.data.fetch import fetched_place, find_source
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.models.backbones import (
-    PREFIX,
+    CIFAR,
     SmallResNet,
     build_cifar,
     build_timm,
@@ -23,40 +23,14 @@ from fopro_lab.models.backbones import (
 )
 from fopro_lab.models.weights import load_matching, read_weights
 
-FETCHED = {"moco-v2-resnet50": "moco-v2"}
-
-
-def fetched_weights(name: str) -> str:
-    """Return the file of weights that was fetched for a teacher.
-
-    Args:
-        name: As `load_teacher` takes it.
-
-    Returns:
-        Its path.
-
-    Raises:
-        InputError: If it was not fetched, or is none that can be.
-
-    Example:
-        >>> fetched_weights("timm:resnet50")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: weights: expected a file with the weights of timm:resnet50, ...
-    """
-    asked = FETCHED.get(name)
-    place = fetched_place(asked) if asked else None
-    if asked and place:
-        return str(place / find_source(asked).files[0].name)
-    way_out = (
-        f"fetch them with `fopro data fetch {asked}`, or give the path"
-        if asked
-        else "nothing is downloaded, so fetch them from their publisher and give the path"
-    )
-    raise InputError(f"weights: expected a file with the weights of {name}, got none; {way_out}")
-
-
 BUILTIN = files("fopro_lab.models") / "builtin"
+# Published teachers that `fopro data fetch` brings: their source, and their architecture.
+FETCHED = {"moco-v2-resnet50": "moco-v2"}
 ALIASES = {"moco-v2-resnet50": "torchvision:resnet50"}
+# Largest change of a feature by folding, in units of the largest feature. float64 rounds at 1e-16
+# per layer; a norm that belongs to another layer changes features in their first digits.
+FOLDING_BOUND = 1e-9
+FOLDING_SIDE = 48  # pixels, of the image that traces a teacher of free size
 
 
 class Teacher(nn.Module):
@@ -167,7 +141,7 @@ class Teacher(nn.Module):
         return self.classify(self.encode(images))
 
     def batch_norms(self) -> list[nn.BatchNorm2d]:
-        """List the layers whose running statistics tell what the teacher was trained on."""
+        """List the layers whose running statistics show what the teacher was trained on."""
         return [
             layer
             for layer in self.body.modules()
@@ -189,21 +163,9 @@ def wrap_teacher(
     head: nn.Module | None = None,
     name: str = "wrapped",
     resize: bool = False,
+    card: dict[str, Any] | None = None,
 ) -> Teacher:
-    """Make a teacher of any network.
-
-    Args:
-        module: ``module(images)`` gives features ``(B, D)`` of normalised ``(B, 3, H, W)``.
-        mean: Of the normalisation, per channel, in units of [0, 1].
-        std: Likewise.
-        input_size: Side of the image the network was made for, pixels.
-        feature_dim: D.
-        head: Maps features to logits, if there is one.
-        name: For tables and figures.
-        resize: Bring every image to ``input_size``; needed where the size is fixed.
-
-    Returns:
-        The frozen teacher.
+    """Make a teacher of any network; the arguments are those of `Teacher`.
 
     Raises:
         InputError: If a first grey image does not come out as ``(1, D)`` finite features.
@@ -222,28 +184,25 @@ def wrap_teacher(
         head=head,
         name=name,
         resize=resize,
+        card=card,
     )
-    _check_first_image(teacher)
-    return teacher
-
-
-def _check_first_image(teacher: Teacher) -> None:
     side = teacher.input_size
     try:
         with torch.inference_mode():
             features: Any = teacher.encode(torch.full((1, 3, side, side), 0.5))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise InputError(
-            f"teacher {teacher.name}: cannot encode an image of {side} x {side} px ({error})"
+            f"teacher {name}: cannot encode an image of {side} x {side} px ({error})"
         ) from error
-    if not isinstance(features, Tensor) or features.shape != (1, teacher.feature_dim):
+    if not isinstance(features, Tensor) or features.shape != (1, feature_dim):
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(
-            f"teacher {teacher.name}: expected features (1, {teacher.feature_dim}) of one "
-            f"image, got {got}; pool them, or give another feature_dim"
+            f"teacher {name}: expected features (1, {feature_dim}) of one image, got {got}; "
+            "pool them, or give another feature_dim"
         )
     if not torch.isfinite(features).all():
-        raise InputError(f"teacher {teacher.name}: its features of a grey image are not finite")
+        raise InputError(f"teacher {name}: its features of a grey image are not finite")
+    return teacher
 
 
 def load_teacher(
@@ -254,7 +213,7 @@ def load_teacher(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
 ) -> Teacher:
-    """Load a frozen teacher by name, with weights from a local file.
+    """Load a frozen teacher by name, with weights from a local file, on the CPU.
 
     Args:
         name: ``builtin``, ``timm:NAME``, ``torchvision:NAME``, ``cifar-resnet20`` (or another
@@ -283,24 +242,50 @@ def load_teacher(
             raise InputError("weights: the builtin teacher has its own; give none")
         parts = _builtin_parts()
     elif kind in ("timm", "torchvision") and architecture:
-        weights = weights or fetched_weights(name)
         build = build_timm if kind == "timm" else build_torchvision
-        parts = build(architecture, read_weights(weights))
-    elif name.startswith(PREFIX):
+        parts = build(architecture, read_weights(weights or _fetched_weights(name)))
+    elif name.startswith(CIFAR):
         if not weights:
             raise InputError(f"weights: {name} comes without any; give their file")
         parts = build_cifar(name, read_weights(weights))
     else:
         raise InputError(
-            f"teacher: expected builtin, timm:NAME, torchvision:NAME, {PREFIX}DEPTH or "
+            f"teacher: expected builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH or "
             f"{', '.join(ALIASES)}, got '{name}'"
         )
     parts |= {"mean": mean} if mean else {}
     parts |= {"std": std} if std else {}
     parts |= {"input_size": size, "resize": True} if size else {}
-    teacher = Teacher(name=name, **parts)
-    _check_first_image(teacher)
-    return teacher
+    return wrap_teacher(parts.pop("body"), name=name, **parts)
+
+
+def _builtin_parts() -> dict[str, Any]:
+    card = json.loads((BUILTIN / "card.json").read_text(encoding="utf-8"))
+    network = SmallResNet(width=card["width"], classes=card["classes"])
+    with as_file(BUILTIN / "builtin.safetensors") as path:
+        card |= load_matching(network, read_weights(path))
+    head, network.fc = network.fc, nn.Identity()
+    rules = {key: card[key] for key in ("mean", "std", "input_size")}
+    return rules | {
+        "body": network,
+        "head": head,
+        "feature_dim": network.feature_dim,
+        "card": card,
+    }
+
+
+def _fetched_weights(name: str) -> str:
+    """Return the file of weights that was fetched for a teacher."""
+    source = FETCHED.get(name)
+    place = fetched_place(source) if source else None
+    if source and place:
+        return str(place / find_source(source).files[0].name)
+    way_out = (
+        f"fetch them with `fopro data fetch {source}`, or give the path"
+        if source
+        else "nothing is downloaded, so fetch them from their publisher and give the path"
+    )
+    raise InputError(f"weights: expected a file with the weights of {name}, got none; {way_out}")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -308,9 +293,6 @@ def choose_device(name: str = "auto") -> torch.device:
 
     Args:
         name: ``auto``: the GPU if there is one, else the CPU; or a device as torch names it.
-
-    Returns:
-        The device.
 
     Raises:
         InputError: If a GPU is named and torch finds none.
@@ -332,9 +314,6 @@ def load_from(config: TeacherConfig, *, device: torch.device | str = "") -> Teac
     Args:
         config: Names the teacher, its weights and how images go in.
         device: Where to put it; empty is ``config.device``, by `choose_device`.
-
-    Returns:
-        The teacher, on its device.
     """
     place = choose_device(config.device) if not device else torch.device(device)
     teacher = load_teacher(
@@ -345,29 +324,6 @@ def load_from(config: TeacherConfig, *, device: torch.device | str = "") -> Teac
         std=config.teacher_std,
     )
     return teacher.to(place)
-
-
-def _builtin_parts() -> dict[str, Any]:
-    card = json.loads((BUILTIN / "card.json").read_text(encoding="utf-8"))
-    network = SmallResNet(width=card["width"], classes=card["classes"])
-    with as_file(BUILTIN / "builtin.safetensors") as path:
-        card |= load_matching(network, read_weights(path))
-    head, network.fc = network.fc, nn.Identity()
-    return {
-        "body": network,
-        "head": head,
-        "mean": card["mean"],
-        "std": card["std"],
-        "input_size": card["input_size"],
-        "feature_dim": network.feature_dim,
-        "card": card,
-    }
-
-
-# Largest change of a feature by folding, in units of the largest feature. float64 rounds at 1e-16
-# a layer; a norm that belongs to another layer changes features in their first digits.
-FOLDING_BOUND = 1e-9
-SIDE = 48  # pixels, of the image that traces a teacher of free size
 
 
 def quick_teacher(
@@ -381,12 +337,11 @@ def quick_teacher(
     """Copy a teacher into a form that only encodes, and does that fast.
 
     Args:
-        teacher: Left as it is. What measures batch norms still needs it.
+        teacher: Left unchanged; the statistics of its batch norms may still be needed.
         fold: Put each batch norm into the convolution before it, where there is one.
         dtype: Of weights and arithmetic behind the normalisation; features are float32 again.
-        compiled: Compile the network, at the first batch of each shape; torch keeps what it
-            compiled for later runs.
-        tell: Told in a line what could not be done; the teacher then works without it.
+        compiled: Compile the network with torch, at the first batch of each shape.
+        tell: Called with one line if the batch norms cannot be folded and stay as they are.
 
     Returns:
         A frozen teacher without head; its card is the given one's.
@@ -394,22 +349,21 @@ def quick_teacher(
     Example:
         >>> from fopro_lab.models import load_teacher
         >>> teacher = load_teacher("builtin")
-        >>> quick = quick_teacher(teacher)
-        >>> len(teacher.batch_norms()) > 0, len(quick.batch_norms())
+        >>> len(teacher.batch_norms()) > 0, len(quick_teacher(teacher).batch_norms())
         (True, 0)
     """
     folds = fold and bool(teacher.batch_norms())
     quick = _folded(teacher, tell) if folds else copy.deepcopy(teacher)
     quick.head = None
-    body: nn.Module = quick.body.to(dtype)
+    body: Any = quick.body.to(dtype)
     if compiled:
-        body = _Compiled(body, tell)
-    quick.body = _In(body, dtype) if dtype != torch.float32 else body
+        body = torch.compile(body)
+    quick.body = _InPrecision(body, dtype) if dtype != torch.float32 else body
     return quick
 
 
-class _In(nn.Module):
-    """Computes in another precision, and gives float32 back."""
+class _InPrecision(nn.Module):
+    """Computes in another precision, and returns float32."""
 
     def __init__(self, body: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -421,36 +375,15 @@ class _In(nn.Module):
             return self.body(images.to(self.dtype)).float()
 
 
-class _Compiled(nn.Module):
-    """Runs a network compiled, and plainly for good once that has failed."""
-
-    def __init__(self, body: nn.Module, tell: Callable[[str], object]) -> None:
-        super().__init__()
-        self.body, self.tell = body, tell
-        self.faster: Callable[[Tensor], Tensor] | None = torch.compile(body)
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.faster is not None:
-            try:
-                return self.faster(images)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # a missing compiler, or anything that it stumbles over
-                self.faster = None
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                self.tell(f"teacher: not compiled ({reason[0][:120]}); going on without")
-        return self.body(images)
-
-
 def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
-    """Fold what can be folded, and keep it only if the features are those of before.
+    """Fold what can be folded, and keep it only if the features stay the same.
 
     In float64 and on the CPU, where nothing but a wrong fold changes a feature by much, whatever
     the teacher's device rounds to; the folded weights are rounded once.
     """
     plain = copy.deepcopy(teacher).to("cpu", torch.float64)
-    side = plain.input_size if plain.resize else min(plain.input_size, SIDE)
-    # A generator of its own: nobody else's random numbers may depend on whether a teacher folds.
+    side = plain.input_size if plain.resize else min(plain.input_size, FOLDING_SIDE)
+    # A generator of its own: no other random number may depend on whether a teacher folds.
     noise = torch.Generator().manual_seed(0)
     images = torch.rand(1, 3, side, side, generator=noise, dtype=torch.float64)
     names = {layer: name for name, layer in plain.body.named_modules()}
@@ -471,31 +404,28 @@ def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
     return folded.to(teacher.mean.device, torch.float32)
 
 
-def _pairs(teacher: Teacher, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def _pairs(teacher: Teacher, images: Tensor) -> list[tuple[nn.Module, nn.Module]]:
     """Find each batch norm that alone reads a convolution, by watching one pass.
 
-    A pass shows what a traced graph would, for networks, too, that cannot be traced.
+    A pass shows what a traced graph would, also for networks that cannot be traced.
     """
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor is held: else its id is free again
+    made: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensor: else its id is free again
     calls: Counter[nn.Module] = Counter()
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    pairs: list[tuple[nn.Module, nn.Module]] = []
 
-    def watch_convolution(layer: Any, inputs: Any, output: Tensor) -> None:
+    def watch(layer: nn.Module, inputs: Any, output: Tensor) -> None:
         calls[layer] += 1
-        made[id(output)] = (layer, output)
+        if not isinstance(layer, nn.BatchNorm2d):
+            made[id(output)] = (layer, output)
+        elif id(inputs[0]) in made and layer.running_mean is not None and _rest(layer):
+            pairs.append((made[id(inputs[0])][0], layer))
 
-    def watch_norm(layer: Any, inputs: Any, output: Tensor) -> None:
-        calls[layer] += 1
-        before = made.get(id(inputs[0]))
-        if before is not None and _activation(layer) is not None:
-            pairs.append((before[0], layer))
-
+    # Plain convolutions and timm's padded ones use their weight as it is; relatives may not.
+    plain = ("Conv2d", "Conv2dSame")
     watched = [
-        layer.register_forward_hook(
-            watch_convolution if isinstance(layer, nn.Conv2d) else watch_norm
-        )
+        layer.register_forward_hook(watch)
         for layer in teacher.body.modules()
-        if _linear(layer) or isinstance(layer, nn.BatchNorm2d)
+        if type(layer).__name__ in plain or isinstance(layer, nn.BatchNorm2d)
     ]
     try:
         teacher.encode(images)
@@ -506,13 +436,8 @@ def _pairs(teacher: Teacher, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
     return [pair for pair in pairs if all(calls[layer] == once[layer] == 1 for layer in pair)]
 
 
-def _linear(layer: nn.Module) -> bool:
-    """Tell whether a layer is a convolution by its weight as it stands, and no relative of one."""
-    return type(layer) is nn.Conv2d or type(layer).__name__ == "Conv2dSame"  # timm's, padded
-
-
-def _activation(norm: nn.BatchNorm2d) -> nn.Module | None:
-    """What is left of a norm that is folded away; None for a kind that is not known."""
+def _rest(norm: nn.Module) -> nn.Module | None:
+    """What is left of a norm that is folded away; None for an unknown kind."""
     if type(norm) is nn.BatchNorm2d:
         return nn.Identity()
     if type(norm).__name__ == "BatchNormAct2d":  # timm's, which holds dropout and activation
@@ -523,17 +448,10 @@ def _activation(norm: nn.BatchNorm2d) -> nn.Module | None:
 def _fold_pair(body: nn.Module, convolution_name: str, norm_name: str) -> None:
     convolution: Any = body.get_submodule(convolution_name)
     norm: Any = body.get_submodule(norm_name)
-    if norm.running_mean is None:
-        return
-    weight, bias = fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-    told = (weight.detach().contiguous(memory_format=torch.channels_last), bias.detach())
-    convolution.weight, convolution.bias = (nn.Parameter(v, requires_grad=False) for v in told)
-    body.set_submodule(norm_name, _activation(norm) or nn.Identity())
+    own, moments = (convolution.weight, convolution.bias), (norm.running_mean, norm.running_var)
+    fused = fuse_conv_bn_weights(*own, *moments, norm.eps, norm.weight, norm.bias)
+    weight, bias = (value.detach() for value in fused)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    convolution.weight = nn.Parameter(weight, requires_grad=False)
+    convolution.bias = nn.Parameter(bias, requires_grad=False)
+    body.set_submodule(norm_name, _rest(norm) or nn.Identity())

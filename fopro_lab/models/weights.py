@@ -1,4 +1,4 @@
-"""Weights from files: read without running anything, matched key by key, and counted."""
+"""Weights from files: read without executing anything, and matched key by key."""
 
 import pickle
 import warnings

@@ -1,12 +1,17 @@
+"""Atomic files, hashes and progress."""
+
 import errno
 import hashlib
+import io
 import json
 import os
+import sys
 
 import pytest
 
+from fopro_lab import io as progress_module
 from fopro_lab.errors import WorkError
-from fopro_lab.io import atomic_path, sha256_file, write_json
+from fopro_lab.io import atomic_path, in_bytes, progress, sha256_file, write_json
 
 
 def raising(number):
@@ -60,14 +65,6 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch, step, num
     assert os.listdir(tmp_path) == []
 
 
-def test_a_disk_that_fills_up_while_writing_is_said(tmp_path):
-    path = tmp_path / "a.txt"
-    with pytest.raises(WorkError, match="the disk is full"), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raising(errno.ENOSPC)()
-    assert os.listdir(tmp_path) == []
-
-
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
 def test_a_folder_that_may_not_be_written_is_said(tmp_path, monkeypatch, number):
     path = tmp_path / "a.txt"
@@ -87,13 +84,6 @@ def test_files_in_the_place_of_folders_are_said(tmp_path):
             write(path, "new")
         assert str(caught.value) == f"{path}: may not be written; choose another folder"
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
-
-
-def test_any_other_error_of_the_system_is_passed_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", raising(errno.EIO))
-    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        write(tmp_path / "a.txt", "new")
-    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
@@ -123,3 +113,103 @@ def test_sha256_is_that_of_the_whole_content(tmp_path, size):
     content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     (tmp_path / "a").write_bytes(content)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress_module.time, "monotonic", clock)
+    return clock
+
+
+def work(clock: Clock, *, items: int, seconds: float):
+    for item in range(items):
+        clock.now += seconds
+        yield item
+
+
+def test_progress_of_short_work_says_nothing(clock, capsys):
+    assert list(progress(work(clock, items=10, seconds=0.1), total=10, label="x")) == [*range(10)]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_without_a_terminal_writes_a_line_now_and_then(clock, capsys):
+    list(progress(work(clock, items=40, seconds=1.0), total=40, label="packing"))
+    assert capsys.readouterr().err.splitlines() == [
+        "packing: 5 of 40, about 35 s left",
+        "packing: 20 of 40, about 20 s left",
+        "packing: 35 of 40, about 5 s left",
+        "packing: 40 of 40 in 40 s",
+    ]
+
+
+def test_progress_guesses_no_time_from_the_first_item(clock, capsys):
+    list(progress(work(clock, items=1, seconds=9.0), total=1000, label="packing"))
+    assert capsys.readouterr().err.splitlines()[0] == "packing: 1 of 1000"
+
+
+def test_progress_in_a_terminal_draws_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(progress("abc", total=3, label="packing")) == ["a", "b", "c"]
+    assert "packing: 100%" in terminal.getvalue()
+
+
+def blocks(clock: Clock, *, count: int):
+    for _ in range(count):
+        clock.now += 1.0
+        yield bytes(1_000_000)
+
+
+def test_progress_of_blocks_says_how_much_is_here_and_how_fast_it_comes(clock, capsys):
+    list(
+        progress(
+            blocks(clock, count=21), total=80_000_000, label="a.zip", done=50_000_000, blocks=True
+        )
+    )
+    assert capsys.readouterr().err.splitlines() == [
+        "a.zip: 55.0 MB of 80.0 MB, 1.0 MB/s, about 25 s left",
+        "a.zip: 70.0 MB of 80.0 MB, 1.0 MB/s, about 10 s left",
+        "a.zip: 71.0 MB of 80.0 MB in 21 s",
+    ]
+
+
+def test_progress_of_blocks_guesses_nothing_of_an_unknown_length(clock, capsys):
+    list(progress(blocks(clock, count=6), total=0, label="a.zip", blocks=True))
+    assert capsys.readouterr().err.splitlines() == [
+        "a.zip: 5.0 MB, 1.0 MB/s",
+        "a.zip: 6.0 MB in 6 s",
+    ]
+
+
+@pytest.mark.parametrize("total", [0, 3])
+def test_progress_of_blocks_in_a_terminal_passes_every_block(monkeypatch, total):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(progress([b"ab", b"c"], total=total, label="a.zip", blocks=True)) == [b"ab", b"c"]
+    assert "a.zip" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e12, "2500.0 GB")]
+)
+def test_in_bytes_writes_what_people_read(count, text):
+    assert in_bytes(count) == text

@@ -1,11 +1,68 @@
+"""Networks: the small ResNet, CIFAR's, and those that timm and torchvision build from a file."""
+
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from fopro_lab.errors import InputError
 from fopro_lab.models import load_teacher
+from fopro_lab.models.backbones import CifarResNet, SmallResNet
+from tests.models import cifar
 from tests.models.toys import save_timm, toy_images
+
+
+@pytest.mark.parametrize("side", [16, 17, 100])
+def test_it_takes_any_size_from_16_px(side):
+    assert SmallResNet(width=4, classes=3)(toy_images(2, side)).shape == (2, 3)
+
+
+def test_it_has_ten_layers_with_weights():
+    network = SmallResNet(width=4, classes=3)
+    layers = [m for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))
+              and "shortcut" not in n]  # fmt: skip
+    assert len(layers) == 10
+
+
+def test_every_weight_has_a_gradient():
+    network = SmallResNet(width=4, classes=3)
+    network(toy_images(4, 32)).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+def test_cifar_resnet_equals_the_layout_written_out():
+    torch.manual_seed(0)
+    ours, theirs = CifarResNet(20).double().eval(), cifar.CifarResNet(3).double().eval()
+    for buffer in ours.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    theirs.load_state_dict(ours.state_dict())
+    ours.linear = nn.Identity()
+    images = torch.randn(2, 3, 33, 32, dtype=torch.float64)
+    with torch.no_grad():
+        # Exact but for the order of sums; a shortcut shifted by a channel differs by 1e-1.
+        torch.testing.assert_close(ours(images), theirs(images), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar-resnet21", "cifar-resnet", "cifar-resnet2", "cifar-resnetx"]
+)
+def test_an_unknown_depth_is_refused(name, tmp_path):
+    torch.save(CifarResNet(8).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(InputError, match=rf"expected cifar-resnet with .* got '{name}'"):
+        load_teacher(name, weights=str(tmp_path / "a.pth"))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("file", ["resnet20-12fca82f.th", "resnet56-4bfd9763.th"])
+def test_published_weights_fit_to_the_last_key(shared, file):
+    teacher = load_teacher(
+        f"cifar-{file.partition('-')[0]}", weights=str(shared / "weights" / file)
+    )
+    assert teacher.card["coverage"] == 1.0 and teacher.feature_dim == 64
+    assert teacher.logits(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
 def message(call, *arguments, **settings):
@@ -42,12 +99,6 @@ def test_a_network_of_fixed_size_resizes_and_any_other_does_not(tmp_path):
     assert vit.resize and vit.encode(toy_images(2, 64)).shape == (2, 64)
     _, resnet = load(tmp_path, "test_resnet")
     assert not resnet.resize and resnet.encode(toy_images(2, 64)).shape == (2, 96)
-
-
-def test_the_size_of_a_vision_transformer_can_be_set(tmp_path):
-    save_timm(tmp_path / "a.safetensors", "test_vit")
-    teacher = load_teacher("timm:test_vit", weights=str(tmp_path / "a.safetensors"), size=64)
-    assert teacher.input_size == 64 and teacher.encode(toy_images(2, 100)).shape == (2, 64)
 
 
 def test_metadata_of_the_file_is_honoured(tmp_path):
