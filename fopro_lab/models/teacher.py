@@ -243,7 +243,7 @@ def load_teacher(
         parts = _builtin_parts()
     elif kind in ("timm", "torchvision") and architecture:
         build = build_timm if kind == "timm" else build_torchvision
-        parts = build(architecture, read_weights(weights or _fetched_weights(name)))
+        parts = build(architecture, read_weights(weights or fetched_weights(name)))
     elif name.startswith(CIFAR):
         if not weights:
             raise InputError(f"weights: {name} comes without any; give their file")
@@ -274,8 +274,8 @@ def _builtin_parts() -> dict[str, Any]:
     }
 
 
-def _fetched_weights(name: str) -> str:
-    """Return the file of weights that was fetched for a teacher."""
+def fetched_weights(name: str) -> str:
+    """Return the file of weights that was fetched for a teacher; an `InputError` if none was."""
     source = FETCHED.get(name)
     place = fetched_place(source) if source else None
     if source and place:
