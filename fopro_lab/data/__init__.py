@@ -1,4 +1,4 @@
-"""Images in: data sets, splits, packs and batches. Entering this room imports no torch."""
+"""Data sets, splits, packs and batches. Importing this package does not import torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,15 @@ from fopro_lab.data.batches import (
 )
 from fopro_lab.data.dataset import Dataset, open_dataset, open_from
 from fopro_lab.data.pack import Pack, pack
-from fopro_lab.data.prepare import Prepared, make_split, prepare, split_from
+from fopro_lab.data.prepare import Prepared, prepare, split_from
 from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt
-from fopro_lab.data.split_rules import Split, isic2019_lt_counts, make_folds, make_long_tail
+from fopro_lab.data.split_rules import (
+    Split,
+    isic2019_lt_counts,
+    make_folds,
+    make_long_tail,
+    make_split,
+)
 
 if TYPE_CHECKING:
     from fopro_lab.data.augment import (

@@ -1,7 +1,8 @@
-"""Data sets by name or path: one table a data set, and a way to read its pixels."""
+"""Open a data set by name or path: one table with a row per image, and a way to read its pixels."""
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,59 +11,20 @@ import pandas as pd
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import phantom
-from fopro_lab.data.benchmarks import Benchmark, benchmark_place, read_benchmark
-from fopro_lab.data.decoding import FileReader, Reader
-from fopro_lab.data.readers import CsvColumns, read_csv_images, read_folders
+from fopro_lab.data.benchmarks import benchmark_place, read_benchmark
+from fopro_lab.data.decoding import Reader
+from fopro_lab.data.readers import Listing, read_csv_images, read_folders
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.errors import InputError
 
 
-def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:
-    """Return row numbers as ``int64``, or refuse what is none.
-
-    Nothing is cast in silence: a mask would become rows 0 and 1, a half the row below it.
-
-    Args:
-        rows: Whole numbers ``(n,)``; may be empty.
-        count: How many rows there are.
-
-    Returns:
-        ``int64 (n,)``.
-
-    Raises:
-        InputError: For a mask, floats, more than one axis, or a row that is not there.
-
-    Example:
-        >>> check_rows(range(2), count=3)
-        array([0, 1])
-        >>> check_rows([True, False, True], count=3)
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: rows: expected row numbers, got a mask; ...
-    """
-    found = np.asarray(rows)
-    if found.ndim != 1:
-        raise InputError(f"rows: expected one axis, got shape {found.shape}")
-    if not found.size:
-        return np.zeros(0, dtype=np.int64)
-    if found.dtype.kind == "b":
-        raise InputError("rows: expected row numbers, got a mask; np.flatnonzero(mask) gives them")
-    if found.dtype.kind not in "iu":
-        raise InputError(f"rows: expected whole numbers, got {found.dtype}")
-    if found.min() < 0 or found.max() >= count:
-        raise InputError(
-            f"rows: expected 0 to {count - 1}, got {found.min()} to {found.max()}; "
-            "was the split made of the same images, pack.dataset?"
-        )
-    return found.astype(np.int64, copy=False)
-
-
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images with their classes, groups and sources; pixels are read when asked for.
+    """Images with their classes, groups and sources; pixels are read on demand.
 
     Attributes:
         name: Short name, the first part of a protocol id.
-        table: A row an image: image (unique id), path (empty if generated), label (0..K-1),
+        table: A row per image: image (unique id), path (empty if generated), label (0..K-1),
             group (lesion or patient), source (empty if unknown), split (empty, train, val, test).
         class_names: ``K`` names in the order of the labels.
         reader: ``(row, size)`` to ``uint8 (size, size, 3)``.
@@ -70,8 +32,8 @@ class Dataset:
             machine that holds the same images.
         stamp: SHA-256 over the files' times of change, in the order of the rows; empty for
             generated images. It tells a file that was replaced by one of the same size.
-        left_out: How many images it is without because they cannot be read.
-        passed_over: Files below its folder that are taken for no images.
+        left_out: How many images are left out because they cannot be read.
+        passed_over: Files below its folder that are not taken for images.
 
     Example:
         >>> dataset = open_dataset("phantom", images=40)
@@ -104,13 +66,13 @@ class Dataset:
         rows = check_rows(rows, count=len(self))
         table = self.table.iloc[rows].reset_index(drop=True)
         images = "\n".join(table["image"].tolist())
-        fingerprint = _hash(self.fingerprint, images)
-        stamp = _hash(self.stamp, images) if self.stamp else ""
+        fingerprint = _hash(self.fingerprint + images)
+        stamp = _hash(self.stamp + images) if self.stamp else ""
         reader = take_rows(self.reader, rows)
         return replace(self, table=table, reader=reader, fingerprint=fingerprint, stamp=stamp)
 
     def without(self, count: int) -> "Dataset":
-        """Let the name, and so every protocol id, tell how many images were left out.
+        """Say in the name, and so in every protocol id, how many images were left out.
 
         Example:
             >>> open_dataset("phantom", images=40).without(2).name
@@ -139,18 +101,19 @@ def open_dataset(
         name_or_path: ``"phantom"``; ``"isic2019"``, ``"isic2019-lt"`` (the same images),
             ``"hyperkvasir"`` or ``"medmnist:NAME"``, once fetched; a folder, also one as these
             are published; or a CSV above or beside its images.
-        image_column: CSV column of file names, with or without extension; this and the next
-            four are looked for under their usual names when empty.
+        image_column: CSV column of file names, with or without extension. This and the next
+            four are looked for under their usual names if empty.
         class_column: CSV column of classes.
-        group_column: CSV column of the lesion or patient.
-        source_column: CSV column of the scanner or hospital.
-        split_column: CSV column with train, val and test.
-        images: At most this many, stratified by class; 0 is all. The phantom makes that many.
-        seed: Of the choice, and of the phantom.
-        leave_out: Keep rows of a CSV whose image is missing; packing leaves them out.
+        group_column: CSV column of lesions or patients.
+        source_column: CSV column of scanners or hospitals.
+        split_column: CSV column of a given split, train, val or test.
+        images: At most this many, stratified by class, by whole groups; 0 is all. Of the
+            phantom, how many are drawn.
+        seed: Of that choice, and of the phantom.
+        leave_out: Accept a CSV that lists images which are missing, unless all are.
 
     Returns:
-        The data set; ``name`` tells when it is a part.
+        The data set.
 
     Raises:
         InputError: If the path, a column or an image is missing, or labels are wrong.
@@ -162,7 +125,9 @@ def open_dataset(
     if images < 0:
         raise InputError(f"images: expected 0 for all or a positive number, got {images}")
     check_place(str(name_or_path))
-    columns = CsvColumns(image_column, class_column, group_column, source_column, split_column)
+    kinds = {"image": image_column, "class": class_column, "group": group_column}
+    kinds |= {"source": source_column, "split": split_column}
+    columns = {kind: name for kind, name in kinds.items() if name}
     path = Path(name_or_path).expanduser()
     name = path.resolve().stem if path.is_file() else path.resolve().name
     if not path.exists():
@@ -170,38 +135,25 @@ def open_dataset(
         if place is None:
             return _open_phantom(images, seed)
         path, name = place, place.name if ":" in str(name_or_path) else str(name_or_path)
-        if columns != CsvColumns():
+        if columns:
             raise InputError(f"{name}: a column was named, but its publisher's tables are fixed")
-    found = read_benchmark(path) if columns == CsvColumns() else None
-    found = found or _read_path(path, columns, leave_out)
-    sizes, stamp = _look_at(found.files)
-    fingerprint = _fingerprint(found.table, found.class_names, sizes)
-    dataset = Dataset(
-        *(name, found.table, found.class_names, found.reader, fingerprint, stamp),
-        passed_over=found.passed_over,
-    )
+    listing = None if columns else read_benchmark(path)
+    listing = listing or _read_path(path, columns, leave_out)
+    table, class_names, reader, files, passed_over = listing
+    sizes, stamp = _sizes_and_stamp(files)
+    # What the data set is, but not where it is.
+    contents = [table[name].tolist() for name in ("image", "label", "group", "source", "split")]
+    lists = [class_names, sizes, *contents]
+    fingerprint = _hash("\0".join("\n".join(map(str, values)) for values in lists))
+    dataset = Dataset(name, table, class_names, reader, fingerprint, stamp, passed_over=passed_over)
     if 0 < images < len(dataset):
-        chosen = dataset.subset(choose_rows(dataset.table, images=images, seed=seed))
-        return _renamed(chosen, images, seed)
+        chosen = dataset.subset(choose_rows(table, images=images, seed=seed))
+        return _rename(chosen, images, seed)
     return dataset
 
 
 def open_from(config: DataConfig) -> Dataset:
-    """Open the data set that a config names.
-
-    Args:
-        config: Its fields ``dataset``, ``images``, ``split_seed``, ``unusable``, the columns.
-
-    Returns:
-        The data set.
-
-    Raises:
-        InputError: As `open_dataset`.
-
-    Example:
-        >>> len(open_from(DataConfig(images=50)))
-        50
-    """
+    """Open the data set that a config names, as `open_dataset` does."""
     return open_dataset(
         config.dataset,
         image_column=config.image_column,
@@ -215,13 +167,51 @@ def open_from(config: DataConfig) -> Dataset:
     )
 
 
-def take_rows(reader: Reader, rows: np.ndarray) -> Reader:
-    """Return a reader whose row ``i`` is row ``rows[i]`` of ``reader``.
+def check_place(name: str) -> None:
+    """Refuse the name of a data set that cannot be opened, without opening it.
 
-    Example:
-        >>> take_rows(FileReader(("a.png", "b.png")), np.array([1])).paths
-        ('b.png',)
+    Raises:
+        InputError: If it is neither ``phantom``, a fetched benchmark nor a path that exists.
     """
+    if name == "phantom" or Path(name).expanduser().exists() or benchmark_place(name):
+        return
+    raise InputError(
+        f"dataset: expected 'phantom' or a path that exists, got '{name}'; isic2019, isic2019-lt, "
+        "hyperkvasir and medmnist:NAME open what `fopro data fetch` brought"
+    )
+
+
+def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:
+    """Return row numbers as ``int64 (n,)``, and refuse anything else.
+
+    Nothing is cast in silence: a mask would become rows 0 and 1, a half the row below it.
+
+    Args:
+        rows: Whole numbers ``(n,)``; may be empty.
+        count: How many rows there are.
+
+    Raises:
+        InputError: For a mask, floats, more than one axis, or a row that is not there.
+    """
+    found = np.asarray(rows)
+    if found.ndim != 1:
+        raise InputError(f"rows: expected one axis, got shape {found.shape}")
+    if not found.size:
+        return np.zeros(0, dtype=np.int64)
+    if found.dtype.kind == "b":
+        raise InputError("rows: expected row numbers, got a mask; np.flatnonzero(mask) gives them")
+    if found.dtype.kind not in "iu":
+        raise InputError(f"rows: expected whole numbers, got {found.dtype}")
+    if found.min() < 0 or found.max() >= count:
+        raise InputError(
+            f"rows: expected 0 to {count - 1}, got {found.min()} to {found.max()}; "
+            "was the split made of the same images, pack.dataset?"
+        )
+    return found.astype(np.int64, copy=False)
+
+
+def take_rows(reader: Reader, rows: np.ndarray) -> Reader:
+    """Return a reader whose row ``i`` is row ``rows[i]`` of ``reader``."""
     if hasattr(reader, "take"):
         taken: Reader = reader.take(rows)
         return taken
@@ -231,94 +221,49 @@ def take_rows(reader: Reader, rows: np.ndarray) -> Reader:
 def _open_phantom(images: int, seed: int) -> Dataset:
     table = phantom.phantom_table(images or phantom.IMAGES, seed=seed)
     reader = phantom.PhantomReader(seed, tuple(table["image"]))
-    content = f"{phantom.VERSION} {seed}\n" + "\n".join(table["image"])
-    fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    fingerprint = _hash(f"{phantom.VERSION} {seed}\n" + "\n".join(table["image"]))
     dataset = Dataset("phantom", table, phantom.CLASS_NAMES, reader, fingerprint)
-    return _renamed(dataset, images, seed)
+    return _rename(dataset, images, seed)
 
 
-def _renamed(dataset: Dataset, images: int, seed: int) -> Dataset:
-    """Let the name, and so every protocol id, tell the part and the seed of the choice."""
+def _rename(dataset: Dataset, images: int, seed: int) -> Dataset:
+    """Say in the name, and so in every protocol id, which part was chosen by which seed."""
     name = dataset.name + (f"-{images}" if images else "") + (f"-seed{seed}" if seed else "")
     return replace(dataset, name=name)
 
 
-def _read_path(path: Path, columns: CsvColumns, leave_out: bool) -> Benchmark:
-    """Read a folder or CSV of the user's; a CSV tells itself what its images are."""
-    csv_path = _find_csv(path)
-    passed_over: tuple[str, ...] = ()
-    if csv_path is not None:
-        root = path.parent if csv_path == path else path
-        table, class_names = read_csv_images(
-            csv_path, root=root, columns=columns, leave_out=leave_out
-        )
-    elif columns != CsvColumns():
-        raise InputError(f"{path}: a column was named, but the folder holds no CSV")
-    else:
-        table, class_names, passed_over = read_folders(path)
-    paths = table["path"].tolist()
-    return Benchmark(table, class_names, FileReader(tuple(paths)), paths, passed_over)
-
-
-def _find_csv(path: Path) -> Path | None:
-    """Return the CSV that is named or lies in a folder; None if there is none."""
-    if path.is_file():
-        if path.suffix.lower() not in (".csv", ".tsv"):
-            raise InputError(f"{path}: expected a folder or a CSV, got a '{path.suffix}' file")
-        return path
+def _read_path(path: Path, columns: Mapping[str, str], leave_out: bool) -> Listing:
+    """Read a folder or CSV of the user's own."""
+    if path.is_file() and path.suffix.lower() not in (".csv", ".tsv"):
+        raise InputError(f"{path}: expected a folder or a CSV, got a '{path.suffix}' file")
     try:
-        found = sorted(file for file in path.glob("*.[ct]sv") if file.name[0] != ".")
+        tables = sorted(file for file in path.glob("*.[ct]sv") if file.name[0] != ".")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(found) > 1:
-        some = ", ".join(file.name for file in found[:4])
+    if len(tables) > 1:
+        some = ", ".join(file.name for file in tables[:4])
         raise InputError(f"{path}: expected one CSV, found {some}; give the path of the one")
-    return found[0] if found else None
+    if path.is_file() or tables:
+        csv, root = (path, path.parent) if path.is_file() else (tables[0], path)
+        return read_csv_images(csv, root=root, columns=columns, leave_out=leave_out)
+    if columns:
+        raise InputError(f"{path}: a column was named, but the folder holds no CSV")
+    return read_folders(path)
 
 
-def _look_at(paths: list[str]) -> tuple[list[int], str]:
+def _sizes_and_stamp(files: list[str]) -> tuple[list[int], str]:
     """Return the files' sizes and the stamp of their times: one look at each file for both."""
     sizes, times = [], []
-    for path in paths:
+    for file in files:
         try:
-            facts = os.stat(path)
+            facts = os.stat(file)
+            sizes.append(facts.st_size)
+            times.append(facts.st_mtime_ns)
         except OSError:  # reading the image gives the message
             sizes.append(-1)
             times.append(-1)
-        else:
-            sizes.append(facts.st_size)
-            times.append(facts.st_mtime_ns)
-    return sizes, _hash("", ",".join(map(str, times)))
+    return sizes, _hash(",".join(map(str, times)))
 
 
-def _fingerprint(table: pd.DataFrame, class_names: tuple[str, ...], sizes: list[int]) -> str:
-    """Hash what the data set is, but not where it lies."""
-    columns = [table[name].tolist() for name in ("image", "label", "group", "source", "split")]
-    parts = [class_names, sizes, *columns]
-    return _hash("", "\0".join("\n".join(map(str, part)) for part in parts))
-
-
-def _hash(start: str, text: str) -> str:
-    return hashlib.sha256((start + text).encode()).hexdigest()
-
-
-def check_place(name: str) -> None:
-    """Refuse the name of a data set that cannot be opened, without opening it.
-
-    Args:
-        name: As `open_dataset` takes it.
-
-    Raises:
-        InputError: If it is neither ``phantom``, a fetched benchmark nor a path that exists.
-
-    Example:
-        >>> check_place("nowhere")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: dataset: expected 'phantom' or a path that exists, got ...
-    """
-    if name == "phantom" or Path(name).expanduser().exists() or benchmark_place(name):
-        return
-    raise InputError(
-        f"dataset: expected 'phantom' or a path that exists, got '{name}'; isic2019, isic2019-lt, "
-        "hyperkvasir and medmnist:NAME open what `fopro data fetch` brought"
-    )
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

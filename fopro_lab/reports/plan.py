@@ -949,7 +949,7 @@ def _split_files(config: DataConfig) -> Missing | None:
     place = config.split_files or fetched_place(source)
     try:
         find_split_files(
-            names, files=Path(place).expanduser() if place else None, fetched=source, knob=""
+            names, files=Path(place).expanduser() if place else None, fetched=source
         )
     except InputError:
         where = str(place or data_folder() / source)

@@ -9,17 +9,12 @@ import pytest
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import open_dataset
-from fopro_lab.data.benchmarks import read_benchmark, read_medmnist
+from fopro_lab.data.benchmarks import read_benchmark
 from fopro_lab.data.dataset import check_place
 from fopro_lab.data.decoding import read_image
 from fopro_lab.data.fetch import find_source, note_complete
 from fopro_lab.errors import InputError
-from tests.data.publisher import (
-    ISIC_IDS,
-    hyperkvasir_zip,
-    isic2019_files,
-    medmnist_npz,
-)
+from tests.data.publisher import ISIC_IDS, hyperkvasir_zip, isic2019_files, medmnist_npz
 
 TRUTH = "ISIC_2019_Training_GroundTruth.csv"
 METADATA = "ISIC_2019_Training_Metadata.csv"
@@ -72,35 +67,18 @@ def test_isic_2019_has_classes_by_size_lesions_and_archives(isic):
     ]
     assert table["source"].tolist() == ["HAM", "HAM", "BCN", "MSK", "", "BCN"]
     assert set(table["split"]) == {""}
-    assert dataset.read(4, 8).shape == (8, 8, 3)
+    np.testing.assert_array_equal(dataset.read(2, 12), read_image(table["path"].iloc[2], size=12))
 
 
-def test_isic_2019_without_metadata_knows_no_lesions(isic):
-    (isic / METADATA).unlink()
-    table = open_dataset(isic).table
-    assert table["group"].tolist() == table["image"].tolist()
-    assert set(table["source"]) == {""}
-
-
-def test_isic_2019_finds_images_that_lost_their_suffix(isic):
+def test_isic_2019_reads_copies_with_less(isic):
     images = isic / "ISIC_2019_Training_Input"
     (images / f"{ISIC_IDS[4]}.jpg").rename(images / "ISIC_0000004.jpg")
+    (isic / METADATA).unlink()
     table = open_dataset(isic).table
     assert table["image"].iloc[4] == "ISIC_0000004_downsampled"
     assert table["path"].iloc[4].endswith("/ISIC_0000004.jpg")
-
-
-def test_isic_2019_takes_a_byte_order_mark_crlf_and_any_order_of_rows(isic):
-    expected = open_dataset(isic)
-    for name in (TRUTH, METADATA):
-        header, *rows = (isic / name).read_text().splitlines()
-        text = "\r\n".join([header, *rows[::-1], ""])
-        (isic / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
-    found = open_dataset(isic)
-    columns = ["image", "label", "group", "source"]
-    assert found.table[columns].iloc[::-1].to_numpy().tolist() == (
-        expected.table[columns].to_numpy().tolist()
-    )
+    assert table["group"].tolist() == table["image"].tolist()
+    assert set(table["source"]) == {""}
 
 
 @pytest.mark.parametrize(
@@ -110,12 +88,12 @@ def test_isic_2019_takes_a_byte_order_mark_crlf_and_any_order_of_rows(isic):
         (TRUTH, "0.0,1.0,0.0", "0.0,x,0.0", r"and 0 elsewhere, got something else for 4 images"),
         (TRUTH, "1.0", "0.0", r"got something else for 6 images, first ISIC_0000000"),
         (TRUTH, "0000001", "0000000", r"expected each image once, got ISIC_0000000 twice"),
-        (TRUTH, "0000001", "0000009", r"1 of 6 images are missing, first ISIC_0000009; fetch"),
+        (TRUTH, "0000001", "0000009", r"1 of 6 images are not below .*: ISIC_0000009; fetch them"),
         (TRUTH, "BKL", "BLK", r"GroundTruth.csv: no column 'BKL'; it has image, MEL, NV"),
         (METADATA, "lesion_id", "lesion", r"Metadata.csv: no column 'lesion_id'; it has image"),
     ],
 )
-def test_isic_2019_tells_what_is_wrong(isic, name, old, new, message):
+def test_isic_2019_refuses(isic, name, old, new, message):
     path = isic / name
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(InputError, match=message):
@@ -128,14 +106,8 @@ def test_hyperkvasir_takes_the_folder_as_class(tmp_path):
     assert dataset.class_names == ("cecum", "polyps", "z-line")
     assert dataset.table["label"].tolist() == [0, 0, 1, 1, 2, 2]
     assert dataset.table["image"].iloc[0] == "ecum-0.jpg"  # as the official splits write it
-    assert set(dataset.table["source"]) == {""}
-    same = open_dataset(root / "labeled-images")
-    assert same.fingerprint == dataset.fingerprint
+    assert open_dataset(root / "labeled-images").fingerprint == dataset.fingerprint
     assert dataset.read(5, 8).shape == (8, 8, 3)
-
-
-def test_hyperkvasir_refuses_two_images_of_one_name(tmp_path):
-    root = lay_out(tmp_path / "kvasir", {"a.zip": hyperkvasir_zip()})
     tract = root / "labeled-images" / "lower-gi-tract"
     old = tract / "pathological-findings" / "polyps" / "lyps-0.jpg"
     old.rename(old.with_name("ecum-0.jpg"))
@@ -147,8 +119,7 @@ def test_hyperkvasir_refuses_two_images_of_one_name(tmp_path):
 def test_medmnist_gives_the_arrays_images_and_their_split(tmp_path, grey):
     folder = lay_out(tmp_path / "dermamnist", {"a.npz": medmnist_npz(grey=grey)})
     dataset = open_dataset(folder)
-    assert len(dataset) == 22
-    assert dataset.class_names[5] == "melanocytic nevi"
+    assert len(dataset) == 22 and dataset.class_names[5] == "melanocytic nevi"
     counts = dataset.table["split"].value_counts()
     assert (counts["train"], counts["val"], counts["test"]) == (8, 7, 7)
     for row, part, place in ((0, "train", 0), (7, "train", 7), (8, "val", 0), (21, "test", 6)):
@@ -157,14 +128,11 @@ def test_medmnist_gives_the_arrays_images_and_their_split(tmp_path, grey):
         np.testing.assert_array_equal(dataset.read(row, 28), expected)
         assert dataset.table["label"].iloc[row] == place % 7
     np.testing.assert_array_equal(dataset.subset([21, 8]).read(1, 28), dataset.read(8, 28))
-
-
-def test_medmnist_reads_in_another_process_without_its_pixels(tmp_path):
-    folder = lay_out(tmp_path / "dermamnist", {"a.npz": medmnist_npz(side=64)})
-    dataset = open_dataset(folder)
     sent = pickle.dumps(dataset.reader)
-    assert len(sent) < 2000  # the pixels are 270 kB
-    np.testing.assert_array_equal(pickle.loads(sent)(3, 32), dataset.read(3, 32))
+    assert len(sent) < 2000  # to another process without its pixels
+    np.testing.assert_array_equal(pickle.loads(sent)(3, 14), dataset.read(3, 14))
+    os.utime(folder / "test_images.npy", ns=(1, 1))
+    assert open_dataset(folder).stamp != dataset.stamp != ""
 
 
 def test_medmnist_numbers_the_classes_of_a_set_it_does_not_know(tmp_path):
@@ -175,48 +143,29 @@ def test_medmnist_numbers_the_classes_of_a_set_it_does_not_know(tmp_path):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        (
-            "val_images",
-            np.zeros((7, 28, 28), np.float32),
-            r"val_images: expected uint8 \(N, H, W\)",
-        ),
+        ("val_images", np.zeros((7, 28, 28), np.float32), r"val_images: expected uint8 \(N, H, W"),
         ("val_images", np.zeros((7, 28, 28, 2), np.uint8), r"val_images: expected .* 28, 28, 2\)"),
-        (
-            "test_labels",
-            np.zeros((6, 1), np.uint8),
-            r"test_labels: expected 7 integers, one an image",
-        ),
-        (
-            "test_labels",
-            np.zeros((7, 14), np.uint8),
-            r"test_labels: expected 7 integers, one an image",
-        ),
+        ("test_labels", np.zeros((6, 1), np.uint8), r"test_labels: expected 7 integers, one per"),
+        ("test_labels", np.zeros((7, 14), np.uint8), r"test_labels: expected 7 integers, one per"),
         ("train_labels", np.full((8, 1), 7, np.uint8), r"labels: expected 0 to 6, got 0 to 7"),
         ("train_labels", np.array([{}] * 8), r"train_labels.npy: no array that can be read"),
     ],
 )
-def test_medmnist_tells_what_is_wrong(tmp_path, name, array, message):
+def test_medmnist_refuses(tmp_path, name, array, message):
     folder = lay_out(tmp_path / "dermamnist", {"a.npz": medmnist_npz()})
     np.save(folder / f"{name}.npy", array, allow_pickle=True)
     with pytest.raises(InputError, match=message):
         open_dataset(folder)
 
 
-def test_medmnist_tells_what_is_missing_or_cut(tmp_path):
+def test_medmnist_refuses_what_is_missing_or_cut(tmp_path):
     folder = lay_out(tmp_path / "dermamnist", {"a.npz": medmnist_npz()})
     (folder / "val_images.npy").write_bytes((folder / "val_images.npy").read_bytes()[:500])
     with pytest.raises(InputError, match=r"val_images.npy: no array that can be read"):
-        read_medmnist(folder)
+        open_dataset(folder)
     (folder / "val_images.npy").unlink()
     with pytest.raises(InputError, match=r"val_images.npy: no such file; fetch or unpack the set"):
-        read_medmnist(folder)
-
-
-def test_the_stamp_of_arrays_tells_a_change(tmp_path):
-    folder = lay_out(tmp_path / "dermamnist", {"a.npz": medmnist_npz()})
-    before = open_dataset(folder).stamp
-    os.utime(folder / "test_images.npy", ns=(1, 1))
-    assert open_dataset(folder).stamp != before != ""
+        open_dataset(folder)
 
 
 def test_names_open_what_was_fetched(fetched):
@@ -235,9 +184,6 @@ def test_names_open_what_was_fetched(fetched):
     assert open_dataset("medmnist:derma", images=21).name == "medmnist-derma-21"
     assert open_dataset("medmnist:derma").class_names[4] == "melanoma"
     assert DataConfig(dataset="isic2019-lt").rule == "isic2019-lt"
-
-
-def test_a_named_benchmark_takes_no_columns(fetched):
     with pytest.raises(InputError, match=r"^isic2019: a column was named, but its publisher's"):
         open_dataset("isic2019", class_column="dx")
 
@@ -245,9 +191,3 @@ def test_a_named_benchmark_takes_no_columns(fetched):
 def test_a_folder_of_another_layout_is_no_benchmark(tmp_path):
     (tmp_path / "nv").mkdir()
     assert read_benchmark(tmp_path) is None
-
-
-def test_images_are_decoded_as_everywhere(isic):
-    dataset = open_dataset(isic)
-    path = dataset.table["path"].iloc[2]
-    np.testing.assert_array_equal(dataset.read(2, 12), read_image(path, size=12))

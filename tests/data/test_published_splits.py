@@ -1,64 +1,100 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fopro_lab.data.published_splits import image_id, match_images
+from fopro_lab.config import DataConfig
+from fopro_lab.data import Dataset, isic2019_lt_counts, open_dataset, split_from
+from fopro_lab.data.published_splits import (
+    ALIASES,
+    CLASSES,
+    OFFICIAL_FOLDS,
+    RANKED,
+    RATIOS,
+    canonical_class,
+    describe_changes,
+    find_split_files,
+    image_id,
+    isic2019_lt_names,
+    make_hyperkvasir,
+    make_isic2019_lt,
+    match_images,
+    read_hyperkvasir_folds,
+    read_isic_part,
+)
+from fopro_lab.data.split_rules import PARTS
 from fopro_lab.errors import InputError
-from tests.data.toys import toy_dataset
+from fopro_lab.evaluation import groups_from
+from tests.data.toys import altered
+
+SIZES = {"train": 4, "val": 2, "test": 3}  # images of each class in the toy files
+MADE_UP = f"{', '.join(isic2019_lt_names(0.005, 2))}: not the published files"
+OWN = {"MEL": "mel", "NV": "nv", "BCC": "bcc", "AK": "akiec", "SCC": "akiec"}
+NAMES = isic2019_lt_names(0.005, 1)
 
 
-def toy_named(*images: str) -> pd.DataFrame:
-    return pd.DataFrame({"image": images, "class": "A"})
+def dataset_of(rows: list[tuple[str, str]], *, lesions=None) -> Dataset:
+    """Make a data set without pixels of (image, class)."""
+    names = tuple(sorted({own for _, own in rows}))
+    table = pd.DataFrame(rows, columns=["image", "class"])
+    table["label"] = table["class"].map(names.index)
+    table = table.assign(path="", source="", split="", group=lesions or table["image"])
+    return Dataset("toy", table, names, lambda row, size: np.zeros((size, size, 3), np.uint8), "f")
 
 
-def renamed(*images: str):
-    dataset = toy_dataset([(i % 2, 1) for i in range(len(images))])
-    dataset.table["image"] = images
-    return dataset
+def ids(dataset: Dataset, rows: np.ndarray) -> set[str]:
+    return set(dataset.table["image"].iloc[rows])
+
+
+# Matching by name.
+
+
+def match(own: list[str], named: list[str], *, leave_out: bool):
+    dataset = dataset_of([(image, "AB"[i % 2]) for i, image in enumerate(own)])
+    table = pd.DataFrame({"image": named, "class": "A"})
+    return match_images(dataset, table, where="f", leave_out=leave_out)
 
 
 def test_match_images_looks_past_folders_and_extensions():
-    dataset = renamed("x/c.jpg", "a.PNG", "y/z/b.c", "d.jpg")
-    matched = match_images(dataset, toy_named("a.jpg", "b.c", "c"), where="f", leave_out=False)
-    assert matched.rows.tolist() == [1, 2, 0]
+    matched = match(
+        ["x/c.jpg", "a.PNG", "y/z/b.c", "d.jpg"], ["a.jpg", "b.c", "c"], leave_out=False
+    )
+    assert matched.rows.dtype == np.int64 and matched.rows.tolist() == [1, 2, 0]
     assert (matched.ending, matched.notes) == ("", [])
     assert matched.named["image"].tolist() == ["a.jpg", "b.c", "c"]
+    twins = ["a.jpg", "x/t.jpg", "y/t.jpg"]  # do no harm if no split names them
+    assert match(twins, ["a"], leave_out=False).rows.tolist() == [0]
+    expected = {"a.b": "a.b", "a.b.JPEG": "a.b", "d.1/e": "e", "f_downsampled.jpg": "f"}
+    assert {name: image_id(name) for name in expected} == expected
 
 
 def test_match_images_without_some_says_so_in_the_protocol():
-    dataset = renamed("a.jpg", "b.jpg")
-    matched = match_images(dataset, toy_named("z", "b", "y"), where="f", leave_out=True)
-    assert matched.rows.tolist() == [1]
-    assert matched.named["image"].tolist() == ["b"]
+    matched = match(["a.jpg", "b.jpg"], ["z", "b", "y"], leave_out=True)
+    assert matched.rows.tolist() == [1] and matched.named["image"].tolist() == ["b"]
     assert matched.ending == "/part-1of3-toy"
     assert matched.notes == ["1 of the 3 images that the published split names are here"]
 
 
 @given(here=st.sets(st.integers(0, 30), min_size=1), named=st.permutations(range(20)))
 def test_match_images_pairs_names_with_rows(here, named):
-    dataset = renamed(*(f"p{i}.jpg" for i in sorted(here)))
-    table = toy_named(*(f"p{i}" for i in named))
+    own, names = [f"p{i}.jpg" for i in sorted(here)], [f"p{i}" for i in named]
     if not here & set(named):
         with pytest.raises(InputError, match="none of its 20 images"):
-            match_images(dataset, table, where="f", leave_out=True)
+            match(own, names, leave_out=True)
         return
-    matched = match_images(dataset, table, where="f", leave_out=True)
-    found = dataset.table["image"].iloc[matched.rows].str.removesuffix(".jpg")
-    assert (
-        found.tolist() == matched.named["image"].tolist() == [f"p{i}" for i in named if i in here]
-    )
+    matched = match(own, names, leave_out=True)
+    found = [own[row].removesuffix(".jpg") for row in matched.rows]
+    assert found == matched.named["image"].tolist() == [f"p{i}" for i in named if i in here]
 
 
 @pytest.mark.parametrize(
     ("images", "named", "message"),
     [
-        (
-            ["a.jpg", "b.jpg"],
-            ["a", "b", "a.jpg"],
-            r"^f: expected each image once, got a twice; remove the rep",
-        ),
+        (["a.jpg", "b.jpg"], ["a", "b", "a.jpg"], r"^f: expected each image once, got a twice; "),
         (["a.jpg", "x/a.png"], ["a"], r"^toy: expected each image once, got a twice; rem"),
         (
             ["a.jpg", "b.jpg"],
@@ -71,23 +107,353 @@ def test_match_images_pairs_names_with_rows(here, named):
 )
 def test_match_images_refuses(images, named, message):
     with pytest.raises(InputError, match=message):
-        match_images(renamed(*images), toy_named(*named), where="f", leave_out=False)
+        match(images, named, leave_out=False)
 
 
-def test_match_images_minds_only_named_twins():
-    dataset = renamed("a.jpg", "x/t.jpg", "y/t.jpg")
-    assert match_images(dataset, toy_named("a"), where="f", leave_out=False).rows.tolist() == [0]
+# Finding the files, and comparing them with the published ones.
 
 
-def test_image_id_keeps_dots_that_are_no_extension():
-    assert [image_id(name) for name in ("a.b", "a.b.JPEG", "d.1/e", ".jpg")] == [
-        "a.b",
-        "a.b",
-        "e",
-        "",
-    ]
+def test_find_split_files_takes_a_folder_the_one_file_or_what_was_fetched(tmp_path, monkeypatch):
+    for name in ("a.csv", "b.csv", "hyperkvasir/official_splits/c.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    files = [tmp_path / "b.csv", tmp_path / "a.csv"]
+    assert find_split_files(["b.csv", "a.csv"], files=tmp_path, fetched="fopro-splits") == files
+    one = tmp_path / "a.csv"
+    assert find_split_files(["2_fold_split.csv"], files=one, fetched="hyperkvasir") == [one]
+    with pytest.raises(InputError, match=r"^split_files: .*: expected the published d.csv, found"):
+        find_split_files(["a.csv", "d.csv"], files=tmp_path, fetched="fopro-splits")
+    with pytest.raises(InputError, match=r"^split_files: none: no such folder or file$"):
+        find_split_files(["a.csv"], files=Path("none"), fetched="fopro-splits")
+    monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
+    with pytest.raises(
+        InputError,
+        match=r"^split_files: fopro-splits is not fetched; say `fopro data fetch fopro-splits`, or "
+        r"give the folder that holds a.csv$",
+    ):
+        find_split_files(["a.csv"], files=None, fetched="fopro-splits")
+    monkeypatch.setattr(
+        "fopro_lab.data.published_splits.fetched_place", lambda name: tmp_path / name
+    )
+    found = find_split_files(["c.csv"], files=None, fetched="hyperkvasir")
+    assert found == [tmp_path / "hyperkvasir" / "official_splits" / "c.csv"]
 
 
-def test_matched_rows_are_integers():
-    matched = match_images(renamed("a", "b"), toy_named("b"), where="f", leave_out=False)
-    assert matched.rows.dtype == np.int64
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split_rule": "isic2019-lt", "tail_ratio": 0.005, "fold": 3}, r"train_skin3_0.005.csv"),
+        ({"split_rule": "hyperkvasir", "folds": 2, "fold": 2}, r"2_fold_split.csv"),
+    ],
+)
+def test_split_from_looks_for_published_files_where_the_config_says(tmp_path, options, message):
+    dataset = dataset_of([("a", "NV"), ("b", "MEL")])
+    with pytest.raises(InputError, match=rf"^split_files: {tmp_path}: expected the .*{message}"):
+        split_from(dataset, DataConfig(split_files=str(tmp_path), **options))
+
+
+@pytest.fixture
+def copied(shared, tmp_path) -> list[Path]:
+    """Copy the three files of fold 1 at 1:200, as published."""
+    for name in NAMES:
+        shutil.copyfile(shared / "data" / "isic2019_lt_splits" / name, tmp_path / name)
+    return [tmp_path / name for name in NAMES]
+
+
+def changes(paths: list[Path]) -> tuple[str, list[str]]:
+    return describe_changes(paths, NAMES, fetched="fopro-splits")
+
+
+@pytest.mark.real
+def test_describe_changes_sees_half_a_test_file_and_a_single_byte(shared, copied):
+    assert changes(copied) == ("", [])
+    for folds in OFFICIAL_FOLDS:
+        name = f"{folds}_fold_split.csv"
+        path = shared / "data" / "hyperkvasir" / name
+        assert describe_changes([path], [name], fetched="hyperkvasir") == ("", [])
+    whole = copied[2].read_bytes()
+    lines = whole.splitlines(keepends=True)
+    copied[2].write_bytes(b"".join(lines[: len(lines) // 2]))
+    half, notes = changes(copied)
+    assert notes == ["test_skin1_0.005.csv: not the published file"]
+    copied[2].write_bytes(whole.replace(b"\n", b"\r\n"))  # the same images, but not the same bytes
+    again = changes(copied)[0]
+    assert half.startswith("/altered-") and again.startswith("/altered-") and half != again
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_describe_changes_refuses_exchanged_files(shared, copied, line_end):
+    _, val, test = copied
+    first, second = (path.read_bytes().replace(b"\n", line_end) for path in (val, test))
+    val.write_bytes(second)
+    test.write_bytes(first)
+    with pytest.raises(
+        InputError,
+        match=r"^split_files: .*val_skin1_0.005.csv: expected the published val_skin1_0.005.csv, "
+        r"got the content of test_skin1_0.005.csv; files are exchanged: give each its own name",
+    ):
+        changes(copied)
+    path = shared / "data" / "hyperkvasir" / "2_fold_split.csv"
+    with pytest.raises(InputError, match=r"published 5_fold_split.csv, got the content of 2_fold_"):
+        describe_changes([path], ["5_fold_split.csv"], fetched="hyperkvasir")
+
+
+# ISIC-2019-LT.
+
+
+def toy_rows(classes=CLASSES) -> list[tuple[str, str, str]]:
+    """List (image, part, published class) of the toy files."""
+    return [(f"{c}_{p}_{i}", p, c) for p in PARTS for c in classes for i in range(SIZES[p])]
+
+
+def split_toy(folder: Path, dataset: Dataset, *, rows=None, **options):
+    """Write the toy files, which are not the published ones, and split by them."""
+    for part, name in zip(PARTS, isic2019_lt_names(0.005, 2), strict=True):
+        lines = [
+            f"{image},{CLASSES.index(c)},{RANKED.index(c)}"
+            for image, p, c in rows or toy_rows()
+            if p == part
+        ]
+        (folder / name).write_text("\n".join(["image,finding_name,finding", *lines]) + "\n")
+    return make_isic2019_lt(dataset, ratio=0.005, fold=2, files=folder, **options)
+
+
+def toy_protocol(folder: Path) -> str:
+    names = isic2019_lt_names(0.005, 2)
+    return "isic2019-lt/fopro/0.005/fold2" + altered(*(folder / name for name in names))
+
+
+def test_make_isic2019_lt_takes_each_part_from_its_own_file(tmp_path):
+    named = [(f"{image}.jpg", c) for image, _, c in reversed(toy_rows())]
+    dataset = dataset_of([*named, ("more", "NV"), ("most", "DF")])
+    split = split_toy(tmp_path, dataset)
+    for part in PARTS:  # a swapped validation and test would be caught here
+        wanted = {f"{image}.jpg" for image, p, _ in toy_rows() if p == part}
+        assert ids(dataset, getattr(split, part)) == wanted
+    assert split.protocol == toy_protocol(tmp_path)
+    assert split.notes == (MADE_UP,)
+
+
+def test_make_isic2019_lt_goes_on_without_images_only_if_allowed(tmp_path):
+    gone = ("NV_test_0", "DF_train_1")
+    dataset = dataset_of([(image, c) for image, _, c in toy_rows() if image not in gone])
+    with pytest.raises(InputError, match=r"2 of its 72 images are not in toy, first DF_train_1"):
+        split_toy(tmp_path, dataset)
+    split = split_toy(tmp_path, dataset, leave_out=True)
+    assert split.protocol == toy_protocol(tmp_path) + "/part-70of72-toy"
+    assert split.notes[1:] == ("70 of the 72 images that the published split names are here",)
+    test = {image for image, p, _ in toy_rows() if p == "test"}
+    assert ids(dataset, split.test) == test - {"NV_test_0"}
+
+
+def test_make_isic2019_lt_joins_classes_that_are_one_here_and_notes_absent_ones(tmp_path):
+    dataset = dataset_of([(image, OWN[c]) for image, _, c in toy_rows(tuple(OWN))])
+    split = split_toy(tmp_path, dataset, leave_out=True)
+    assert split.protocol == toy_protocol(tmp_path) + "/part-45of72-toy/4classes"
+    assert split.class_counts(dataset).tolist() == [8, 4, 4, 4]
+    assert split.notes[2:] == (
+        "AK and SCC are one class here, 'akiec'",
+        "no image of BKL, DF, VASC is here",
+    )
+    rows = [(i, c) for i, p, c in toy_rows() if (p, c) not in [("test", "DF"), ("val", "VASC")]]
+    split = split_toy(tmp_path, dataset_of(rows), leave_out=True)
+    assert split.notes[2:] == ("val has no image of VASC", "test has no image of DF")
+
+
+def test_make_isic2019_lt_keeps_leaks_and_counts_them(tmp_path):
+    lesion = {"NV_test_0": "L", "NV_train_0": "L", "NV_train_1": "L", "DF_val_0": "M"}
+    lesion["DF_test_1"] = "M"
+    dataset = dataset_of(
+        [(image, c) for image, _, c in toy_rows()],
+        lesions=[lesion.get(image, image) for image, _, _ in toy_rows()],
+    )
+    split = split_toy(tmp_path, dataset)
+    assert split.notes[1:] == ("2 groups have images in two parts or more, as published",)
+    assert split.shared_groups(dataset) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda rows: [(i, "BCC" if i == "NV_val_1" else c) for i, _, c in rows],
+            r": 1 of 72 images have another class in toy, first NV_val_1: 'BCC' where the split "
+            r"says 'NV'; mend the labels$",
+        ),
+        (
+            lambda rows: [(i, c) for i, p, c in rows if (p, c) != ("train", "SCC")],
+            r"^toy: class 'SCC' has no image in train; add images, leave the class out",
+        ),
+        (lambda rows: [("a", "NV"), ("b", "MEL")], r"none of its 72 images is in toy, first"),
+    ],
+)
+def test_make_isic2019_lt_refuses_images_that_do_not_fit(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        split_toy(tmp_path, dataset_of(change(toy_rows())), leave_out=True)
+
+
+def test_make_isic2019_lt_refuses_a_split_that_does_not_exist(tmp_path):
+    dataset = dataset_of([(image, c) for image, _, c in toy_rows()])
+    with pytest.raises(InputError, match=r"^tail_ratio: expected one of the published 0.01, 0.005"):
+        make_isic2019_lt(dataset, ratio=0.05)
+    with pytest.raises(InputError, match=r"^fold: expected 1 to 5, got 6$"):
+        make_isic2019_lt(dataset, ratio=0.01, fold=6)
+    rows = [*toy_rows(), ("NV_train_0", "test", "NV")]
+    with pytest.raises(InputError, match=r"expected each image once, got NV_train_0 twice;"):
+        split_toy(tmp_path, dataset, rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,finding\na,0\n", r"a.csv: no column 'finding_name'; it has image, finding$"),
+        (
+            "image,finding_name,finding\na,1,0\nb,1,1\n",
+            r"a.csv: b: expected finding_name and finding of one class, such as 1 and 0 of NV, "
+            r"got 1 and 1$",
+        ),
+        ("image,finding_name,finding\na,,0\n", r"a: .* got nothing and 0$"),
+    ],
+)
+def test_read_isic_part_refuses(tmp_path, text, message):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_isic_part(tmp_path / "a.csv")
+
+
+@pytest.mark.real
+def test_all_45_published_files_are_read_as_they_are(shared):
+    """The 15 splits, on a stand-in for ISIC 2019: all named images with their classes."""
+    published = shared / "data" / "isic2019_lt_splits"
+    raw = {path.stem: pd.read_csv(path) for path in sorted(published.glob("*.csv"))}
+    assert len(raw) == 45
+    everything = pd.concat(raw.values()).drop_duplicates("image").sort_values("image")
+    order = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
+    named = [order[number] for number in everything["finding_name"]]
+    dataset = dataset_of([(f"{i}.jpg", c) for i, c in zip(everything["image"], named, strict=True)])
+    labels = dataset.table["label"].to_numpy()
+    ranked = [dataset.class_names.index(c) for c in RANKED]
+    for ratio in RATIOS:
+        for fold in range(1, 6):
+            split = make_isic2019_lt(dataset, ratio=ratio, fold=fold, files=published)
+            for part in PARTS:
+                wanted = set(raw[f"{part}_skin{fold}_{ratio:g}"]["image"] + ".jpg")
+                assert ids(dataset, getattr(split, part)) == wanted
+            assert split.class_counts(dataset)[ranked].tolist() == isic2019_lt_counts(ratio)
+            assert np.bincount(labels[split.val]).tolist() == [50] * 8
+            assert np.bincount(labels[split.test]).tolist() == [100] * 8
+            assert split.protocol == f"isic2019-lt/fopro/{ratio:g}/fold{fold}"
+            assert split.notes == ()
+
+
+@pytest.mark.real
+def test_the_published_files_share_lesions_of_ham10000_between_their_parts(shared):
+    published = shared / "data" / "isic2019_lt_splits"
+    dataset = open_dataset(shared / "data" / "ham10000")
+    split = make_isic2019_lt(dataset, ratio=0.005, files=published, leave_out=True)
+    assert split.protocol == "isic2019-lt/fopro/0.005/fold1/part-9370of23541-ham10000/7classes"
+    assert (len(split.train), len(split.val), len(split.test)) == (8972, 134, 264)
+    # Counted apart from this code, by joining the raw files with the lesion ids.
+    assert split.shared_groups(dataset) == 143
+    group = dataset.table["group"].to_numpy()
+    assert np.isin(group[split.test], group[split.train]).sum() == 93
+    assert split.notes == (
+        "9,370 of the 23,541 images that the published split names are here",
+        "AK and SCC are one class here, 'akiec'",
+        "143 groups have images in two parts or more, as published",
+    )
+
+
+# HyperKvasir.
+
+HEADER = "file-name;class-name;split-index\n"
+
+
+def toy_kvasir(folder: Path) -> tuple[Dataset, Path]:
+    """Two classes of 20 images, in the file by its spelling, in the data set by the folders'."""
+    rows = [(f"{c[0]}{i}", c, i % 5) for c in ("hemorroids", "polyp") for i in range(20)]
+    path = folder / "5_fold_split.csv"
+    path.write_text(HEADER + "".join(f"{i}.jpg;{c};{k}\n" for i, c, k in rows))
+    own = {"hemorroids": "hemorrhoids", "polyp": "polyps"}
+    return dataset_of([(f"lower/{own[c]}/{image}.jpg", own[c]) for image, c, _ in rows]), path
+
+
+def test_make_hyperkvasir_tests_on_the_official_fold(tmp_path):
+    dataset, path = toy_kvasir(tmp_path)
+    split = make_hyperkvasir(dataset, fold=4, val_fraction=0.25, files=tmp_path)
+    assert (np.arange(40) % 20 % 5 == 3).nonzero()[0].tolist() == split.test.tolist()
+    labels = dataset.table["label"].to_numpy()
+    assert np.bincount(labels[split.val]).tolist() == [4, 4]
+    assert split.class_counts(dataset).tolist() == [12, 12]
+    assert split.protocol == f"hyperkvasir/official5/val0.25/seed0/fold4{altered(path)}"
+    other = make_hyperkvasir(dataset, fold=4, val_fraction=0.25, seed=1, files=path)
+    assert other.test.tolist() == split.test.tolist() and set(other.val) != set(split.val)
+
+
+def test_make_hyperkvasir_with_fewer_and_with_more_images(tmp_path):
+    dataset, path = toy_kvasir(tmp_path)
+    fewer = dataset.subset(range(2, 40))
+    with pytest.raises(InputError, match=r"2 of its 40 images are not in toy, first h0; add"):
+        make_hyperkvasir(fewer, files=path)
+    split = make_hyperkvasir(fewer, val_per_class=2, files=path, leave_out=True)
+    start = f"hyperkvasir/official5/val2/seed0/fold1{altered(path)}"
+    assert split.protocol == f"{start}/part-38of40-toy" and len(split.test) == 7
+    assert split.notes == (
+        "5_fold_split.csv: not the published file",
+        "38 of the 40 images that the published split names are here",
+    )
+    rows = list(zip(dataset.table["image"], dataset.table["class"], strict=True))
+    larger = dataset_of([*rows, ("more.jpg", "polyps"), ("most.jpg", "polyps")])
+    split = make_hyperkvasir(larger, files=path)
+    assert not {40, 41} & {*split.train, *split.val, *split.test}
+    assert split.fingerprint == make_hyperkvasir(dataset, files=path).fingerprint
+
+
+def test_make_hyperkvasir_refuses(tmp_path):
+    dataset, path = toy_kvasir(tmp_path)
+    with pytest.raises(InputError, match=r"^folds: expected 2 or 5, the official ones, got 4; spl"):
+        make_hyperkvasir(dataset, folds=4)
+    with pytest.raises(InputError, match=r"^fold: expected 1 to 2, got 3$"):
+        make_hyperkvasir(dataset, folds=2, fold=3)
+    dataset.table.loc[3, "label"] = 1
+    with pytest.raises(
+        InputError,
+        match=r"5_fold_split.csv: 1 of 40 images have another class in toy, first h3.jpg: "
+        r"'polyps' where the split says 'hemorroids'; mend the labels$",
+    ):
+        make_hyperkvasir(dataset, files=path)
+    path.write_text(HEADER + "a;b;2\n")
+    with pytest.raises(InputError, match=r"split-index: expected 0 to 1, got '2'; is it the file"):
+        read_hyperkvasir_folds(path, folds=2)
+
+
+@pytest.mark.real
+def test_the_official_folds_fit_the_folders_of_the_archive(shared):
+    """Both files, on a stand-in with the archive's folder names."""
+    folder = shared / "data" / "hyperkvasir"
+    for folds, sizes in ((2, None), (5, [2122] * 4 + [2174])):
+        raw = pd.read_csv(folder / f"{folds}_fold_split.csv", sep=";")
+        classes = [canonical_class(name) for name in raw["class-name"]]
+        assert len(set(classes)) == 23 and not set(classes) & set(ALIASES)
+        images = [f"{c}/{i}" for c, i in zip(classes, raw["file-name"], strict=True)]
+        dataset = dataset_of(list(zip(images, classes, strict=True)))
+        splits = [
+            make_hyperkvasir(dataset, folds=folds, fold=fold, files=folder)
+            for fold in range(1, folds + 1)
+        ]
+        tested = [len(split.test) for split in splits]
+        assert sum(tested) == len(raw) == 10662 and (sizes is None or tested == sizes)
+        for index, split in enumerate(splits):
+            assert split.test.tolist() == np.flatnonzero(raw["split-index"] == index).tolist()
+            assert len(split.train) + len(split.val) + len(split.test) == 10662
+            assert split.class_counts(dataset).min() >= 2
+    counts = splits[0].class_counts(dataset)
+    groups = groups_from(DataConfig(dataset="hyperkvasir"), dataset.class_names, counts)
+    # In four folds of five: 745 images of z-line, 611 of retroflex-stomach; 105 of
+    # impacted-stool, 42 of barretts-short-segment.
+    heads = "bbps-2-3 cecum dyed-lifted-polyps dyed-resection-margins polyps pylorus z-line"
+    tails = "barretts barretts-short-segment hemorrhoids ileum ulcerative-colitis-grade-0-1 "
+    tails += "ulcerative-colitis-grade-1-2 ulcerative-colitis-grade-2-3"
+    assert {name for name in groups if groups[name] == "head"} == set(heads.split())
+    assert {name for name in groups if groups[name] == "tail"} == set(tails.split())

@@ -4,52 +4,51 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from fopro_lab.checks import audit_pipeline
 from fopro_lab.config import DataConfig
-from fopro_lab.data import open_dataset, open_from
-from fopro_lab.data.dataset import take_rows
+from fopro_lab.data import (
+    batches,
+    cycle,
+    open_dataset,
+    open_from,
+    pack,
+    paired_batches,
+    read_pixels,
+)
+from fopro_lab.data.dataset import check_rows, take_rows
 from fopro_lab.errors import InputError
 from tests.data.toys import write_images
 
 
-def test_open_dataset_reads_a_folder_per_class(tmp_path):
+def test_open_dataset_reads_a_folder_per_class(tmp_path, monkeypatch):
     dataset = open_dataset(write_images(tmp_path / "skin"))
     assert (dataset.name, len(dataset)) == ("skin", 6)
     assert dataset.class_names == ("class0", "class1")
     assert dataset.read(0, 8).shape == (8, 8, 3)
     assert list(dataset.table) == ["image", "path", "label", "group", "source", "split"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(open_dataset("~/skin")) == 6
+    write_images(tmp_path / "phantom")
+    monkeypatch.chdir(tmp_path)  # a path goes before a name
+    assert open_dataset("phantom").class_names == ("class0", "class1")
 
 
 def test_open_dataset_reads_a_csv_given_or_found(tmp_path):
     write_images(tmp_path)
-    text = "file,dx\nclass0/0.png,b\nclass1/1.png,a\n"
-    (tmp_path / "labels.csv").write_text(text)
+    (tmp_path / "labels.csv").write_text("file,dx\nclass0/0.png,b\nclass1/1.png,a\n")
     found, given = open_dataset(tmp_path), open_dataset(tmp_path / "labels.csv")
     assert found.class_names == given.class_names == ("a", "b")
     assert found.fingerprint == given.fingerprint
     np.testing.assert_array_equal(found.read(1, 20), given.read(1, 20))
 
 
-def test_open_dataset_expands_the_home_folder(tmp_path, monkeypatch):
-    write_images(tmp_path / "mine")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert len(open_dataset("~/mine")) == 6
-
-
-def test_open_dataset_puts_a_path_before_a_name(tmp_path, monkeypatch):
-    write_images(tmp_path / "phantom")
-    monkeypatch.chdir(tmp_path)
-    assert open_dataset("phantom").class_names == ("class0", "class1")
-
-
-def test_open_dataset_makes_as_many_phantoms_as_asked():
+def test_open_dataset_says_in_its_name_that_it_is_a_part(tmp_path):
     dataset = open_dataset("phantom", images=120, seed=5)
     assert (len(dataset), dataset.name) == (120, "phantom-120-seed5")
     assert dataset.table["label"].nunique() == 8
-
-
-def test_open_dataset_tells_a_part_in_its_name(tmp_path):
     root = write_images(tmp_path / "skin", each=10)
     part = open_dataset(root, images=12)
     assert (part.name, len(part)) == ("skin-12", 12)
@@ -65,18 +64,8 @@ def test_fingerprint_tells_images_apart_but_not_places(tmp_path):
     with open(tmp_path / "b" / "skin" / "class0" / "0.png", "ab") as stream:
         stream.write(b"\0")
     assert open_dataset(tmp_path / "b" / "skin").fingerprint != first.fingerprint
-    assert (
-        open_dataset("phantom", images=24).fingerprint
-        != open_dataset("phantom", images=24, seed=1).fingerprint
-    )
-
-
-def test_subset_reads_the_chosen_rows():
-    whole = open_dataset("phantom", images=40)
-    part = whole.subset([30, 2]).subset([1, 0])
-    np.testing.assert_array_equal(part.read(0, 64), whole.read(2, 64))
-    assert part.table["image"].tolist() == whole.table["image"].iloc[[2, 30]].tolist()
-    assert part.fingerprint != whole.fingerprint
+    phantoms = [open_dataset("phantom", images=24, seed=seed).fingerprint for seed in (0, 1)]
+    assert phantoms[0] != phantoms[1]
 
 
 def test_the_stamp_tells_a_replaced_file_of_the_same_size(tmp_path):
@@ -87,25 +76,14 @@ def test_the_stamp_tells_a_replaced_file_of_the_same_size(tmp_path):
     changed = image.stat().st_mtime_ns + 1  # a nanosecond
     os.utime(image, ns=(changed, changed))
     second = open_dataset(root)
-    assert second.fingerprint == first.fingerprint
-    assert second.stamp != first.stamp
+    assert second.fingerprint == first.fingerprint and second.stamp != first.stamp
     assert second.subset([3, 4]).stamp != first.subset([3, 4]).stamp
+    assert len({second.subset(rows).stamp for rows in ([0, 1], [1, 0], [0], [0, 1, 2])}) == 4
+    phantom = open_dataset("phantom", images=24)
+    assert (phantom.stamp, phantom.subset([0]).stamp) == ("", "")
 
 
-def test_the_stamp_knows_the_order_of_the_rows(tmp_path):
-    dataset = open_dataset(write_images(tmp_path / "skin"))
-    stamps = {dataset.subset(rows).stamp for rows in ([0, 1], [1, 0], [0], [0, 1, 2])}
-    assert len(stamps) == 4
-    assert dataset.stamp not in stamps
-    assert dataset.subset([0, 1]).stamp == dataset.subset([0, 1]).stamp
-
-
-def test_generated_images_have_no_stamp():
-    dataset = open_dataset("phantom", images=24)
-    assert (dataset.stamp, dataset.subset([0]).stamp) == ("", "")
-
-
-def test_opening_looks_once_at_each_file(tmp_path, monkeypatch):
+def test_open_dataset_looks_once_at_each_file(tmp_path, monkeypatch):
     root = write_images(tmp_path / "skin", each=20)
     looked: list[str] = []
     look = os.stat
@@ -116,20 +94,24 @@ def test_opening_looks_once_at_each_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "stat", counting)
     open_dataset(root)
-    assert sorted(path for path in looked if path.endswith(".png")) == sorted(
-        str(path) for path in root.rglob("*.png")
-    )
+    images = sorted(path for path in looked if path.endswith(".png"))
+    assert images == sorted(str(path) for path in root.rglob("*.png"))
 
 
-def test_take_rows_wraps_a_plain_function():
-    reader = take_rows(lambda row, size: np.full((size, size, 3), row), np.array([7, 9]))
-    assert reader(1, 2).max() == 9
+def test_subset_reads_the_chosen_rows():
+    whole = open_dataset("phantom", images=40)
+    part = whole.subset([30, 2]).subset([1, 0])
+    np.testing.assert_array_equal(part.read(0, 64), whole.read(2, 64))
+    assert part.table["image"].tolist() == whole.table["image"].iloc[[2, 30]].tolist()
+    assert part.fingerprint != whole.fingerprint
+    plain = take_rows(lambda row, size: np.full((size, size, 3), row), np.array([7, 9]))
+    assert plain(1, 2).max() == 9
 
 
 def test_open_from_takes_every_field_of_the_config(tmp_path):
     write_images(tmp_path, each=10)
-    lines = [f"class{k}/{i}.png,{k},p{i},s{i % 2},x" for k in (0, 1) for i in range(10)]
-    (tmp_path / "a.csv").write_text("\n".join(["A,B,C,D,E", *lines]).replace(",x", ",train"))
+    lines = [f"class{k}/{i}.png,{k},p{i},s{i % 2},train" for k in (0, 1) for i in range(10)]
+    (tmp_path / "a.csv").write_text("\n".join(["A,B,C,D,E", *lines]))
     config = DataConfig(
         dataset=str(tmp_path),
         image_column="A",
@@ -159,48 +141,30 @@ def test_open_from_takes_every_field_of_the_config(tmp_path):
             r"^dataset: isic2019-lt is not here; fetch it \(about 9.8 GB, CC BY-NC 4.0\): "
             r"`fopro data fetch isic2019`, or give the path of the folder that holds its images$",
         ),
-        (
-            "medmnist:derma-64",
-            r"^dataset: .* is not here; .*: `fopro data fetch medmnist:derma-64`",
-        ),
         ("medmnist:dermis", r"^source: expected medmnist: with one of path, derma, "),
+        ("a.zip", r"a.zip: expected a folder or a CSV, got a '.zip' file"),
+        ("two", r"expected one CSV, found a.csv, b.csv; give the path"),
     ],
 )
-def test_open_dataset_refuses_what_is_not_there(name, message, tmp_path, monkeypatch):
+def test_open_dataset_refuses(name, message, tmp_path, monkeypatch):
     monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.zip").write_bytes(b"")
+    (tmp_path / "two").mkdir()
+    for each in ("a.csv", "b.csv"):
+        (tmp_path / "two" / each).write_text("image,dx\n")
     with pytest.raises(InputError, match=message):
         open_dataset(name)
 
 
-def test_open_dataset_refuses_an_empty_folder(tmp_path):
-    with pytest.raises(InputError, match=r": expected images, found none"):
-        open_dataset(tmp_path)
-
-
-def test_open_dataset_refuses_a_file_that_is_no_csv(tmp_path):
-    (tmp_path / "a.zip").write_bytes(b"")
-    with pytest.raises(InputError, match=r"a.zip: expected a folder or a CSV, got a '.zip' file"):
-        open_dataset(tmp_path / "a.zip")
-
-
-def test_open_dataset_refuses_two_csv_files(tmp_path):
-    for name in ("a.csv", "b.csv"):
-        (tmp_path / name).write_text("image,dx\n")
-    with pytest.raises(InputError, match=r"expected one CSV, found a.csv, b.csv; give the path"):
-        open_dataset(tmp_path)
-
-
-def test_open_dataset_refuses_columns_without_a_csv(tmp_path):
+def test_open_dataset_refuses_wrong_options(tmp_path):
     with pytest.raises(InputError, match=r"a column was named, but the folder holds no CSV"):
         open_dataset(write_images(tmp_path), class_column="dx")
-
-
-def test_open_dataset_refuses_a_negative_number():
     with pytest.raises(InputError, match=r"images: expected 0 for all or a positive"):
         open_dataset("phantom", images=-1)
 
 
-def test_the_room_is_entered_without_torch():
+def test_importing_the_package_does_not_import_torch():
     code = "import sys, fopro_lab.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -214,3 +178,49 @@ def test_open_dataset_reads_ham10000_with_defaults(shared):
     assert np.bincount(dataset.table["label"]).tolist() == [327, 514, 1099, 115, 1113, 6703, 142]
     assert dataset.table["group"].nunique() == 7470
     assert os.path.exists(dataset.table["path"].iloc[0])
+
+
+# Row numbers: whatever is none is refused by every function that takes rows.
+
+TAKERS = {
+    "batches": lambda packed, rows: batches(packed, rows, batch_size=4),
+    "cycle": lambda packed, rows: cycle(packed, rows, batch_size=4),
+    "paired_batches": lambda packed, rows: paired_batches(packed, rows, alpha=0.2, batch_size=4),
+    "read_pixels": read_pixels,
+    "for_torch": lambda packed, rows: packed.for_torch(rows),
+    "subset": lambda packed, rows: packed.dataset.subset(rows),
+    "audit_pipeline": lambda packed, rows: audit_pipeline(packed, rows, edges=[0, 0.5]),
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+def test_rows_are_checked_by_every_function(taker):
+    packed = pack(open_dataset("phantom", images=24), 16, progress=False)
+    mask = r"^rows: expected row numbers, got a mask; np\.flatnonzero\(mask\) gives them$"
+    for rows in (packed.labels == 0, (packed.labels == 0).tolist(), pd.Series(packed.labels == 0)):
+        with pytest.raises(InputError, match=mask):
+            TAKERS[taker](packed, rows)
+    with pytest.raises(InputError, match=r"^rows: expected 0 to 23, got 0 to 24; was the split"):
+        TAKERS[taker](packed, [0, 24])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0.0, 1.7], r"^rows: expected whole numbers, got float64$"),
+        (["0", "1"], r"^rows: expected whole numbers, got <U1$"),
+        ([[0, 1], [2, 3]], r"^rows: expected one axis, got shape \(2, 2\)$"),
+        (3, r"^rows: expected one axis, got shape \(\)$"),
+        ([-1, 2], r"^rows: expected 0 to 23, got -1 to 2; "),
+        (np.array([2**64 - 1], dtype=np.uint64), r"^rows: expected 0 to 23, got 18446744073709"),
+    ],
+)
+def test_check_rows_refuses_what_is_no_row_number(rows, message):
+    with pytest.raises(InputError, match=message):
+        check_rows(rows, count=24)
+
+
+@pytest.mark.parametrize("rows", [range(3), [0, 1, 2], np.arange(3, dtype=np.uint8), [], range(0)])
+def test_check_rows_takes_whole_numbers_of_any_kind(rows):
+    found = check_rows(rows, count=3)
+    assert found.dtype == np.int64 and found.tolist() == list(rows)

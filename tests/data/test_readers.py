@@ -1,0 +1,355 @@
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fopro_lab.data import open_dataset, pack
+from fopro_lab.data.readers import (
+    number_classes,
+    read_cells,
+    read_csv_images,
+    read_folders,
+    refuse_twice,
+    sort_files,
+)
+from fopro_lab.errors import InputError
+
+quick = settings(deadline=None, max_examples=60)
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+def write(root: Path, text: str, *, images: str = "1 2 3 4") -> Path:
+    """Write a CSV beside some images."""
+    touch(root, *(f"images/{name}.jpg" for name in images.split()))
+    (root / "labels.csv").write_text(text, encoding="utf-8")
+    return root / "labels.csv"
+
+
+def read(path: Path, **columns: str):
+    """Return table and class names."""
+    return read_csv_images(path, root=path.parent, columns=columns)[:2]
+
+
+@pytest.fixture(scope="module")
+def four_images(tmp_path_factory) -> Path:
+    """A folder with the images 1 to 4, for CSVs that come and go."""
+    root = tmp_path_factory.mktemp("four")
+    write(root, "")
+    return root
+
+
+# A folder per class.
+
+
+def test_sort_files_ignores_hidden_files_and_follows_a_link_once(tmp_path):
+    touch(tmp_path, "b/x.JPG", "a.jfif", ".hidden/y.png", "b/.z.png", "notes.txt", "b/4", "6.d/7")
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    assert sort_files(tmp_path) == (["a.jfif", "b/x.JPG"], ["6.d/7", "b/4", "notes.txt"])
+
+
+def test_read_folders_makes_a_class_of_each_folder(tmp_path):
+    touch(tmp_path, "nv/2.png", "nv/deep/1.png", "mel/1.png", "empty/readme.txt")
+    listing = read_folders(tmp_path)
+    assert listing.passed_over == ("empty/readme.txt",)
+    assert open_dataset(tmp_path).subset([0]).passed_over == listing.passed_over
+    assert listing.class_names == ("mel", "nv")
+    assert listing.table["image"].tolist() == ["mel/1.png", "nv/2.png", "nv/deep/1.png"]
+    assert listing.table["label"].tolist() == [0, 1, 1]
+    assert listing.table["group"].tolist() == listing.table["image"].tolist()
+    assert set(listing.table["split"]) == {""}
+
+
+def test_read_folders_honours_given_parts(tmp_path):
+    touch(tmp_path, "Train/a/1.png", "Train/b/1.png", "valid/a/2.png", "test/b/3.png")
+    listing = read_folders(tmp_path)
+    assert listing.class_names == ("a", "b")
+    assert listing.table["split"].tolist() == ["train", "train", "test", "val"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a/notes.txt"], r"expected images, found none \(bmp, gif, jfif, jpe, jpeg"),
+        (["1.png", "a/2.png"], r"expected a folder per class, found 1.png outside of one"),
+        (["train/a/1.png", "other/a/1.png"], r"train, val and test folders only, found 'other'"),
+        (["a/1.png"], r"expected two classes or more, found 'a' alone"),
+    ],
+)
+def test_read_folders_refuses(tmp_path, names, message):
+    touch(tmp_path, *names)
+    with pytest.raises(InputError, match=message):
+        read_folders(tmp_path)
+
+
+# Classes.
+
+
+def test_number_classes_orders_integers_by_value_and_names_alphabetically():
+    assert number_classes(["10", "9", "11"], where="f") == ([1, 0, 2], ("9", "10", "11"))
+    assert number_classes(["b", "a", "b"], where="f") == ([1, 0, 1], ("a", "b"))
+    assert number_classes(["a", "a1", "a01", "1"], where="f")[1] == ("1", "a", "a01", "a1")
+
+
+@pytest.mark.parametrize(
+    ("classes", "pair"),
+    [
+        (["y", "Y", "n"], "'Y' and 'y'"),
+        (["2", "02", "1"], "'02' and '2'"),
+        (["nv ", "nv", "mel"], "'nv' and 'nv '"),
+        (["e\u0301", "\u00e9", "mel"], "'e\u0301' and '\u00e9'"),  # one letter, encoded twice
+    ],
+)
+def test_number_classes_refuses_names_that_are_nearly_one(classes, pair):
+    with pytest.raises(
+        InputError, match=rf"^a.csv: classes {pair} look like one and the same; write them alike"
+    ):
+        number_classes(classes, where="a.csv")
+
+
+def test_number_classes_refuses_a_gap():
+    with pytest.raises(InputError, match=r"^a.csv: labels: expected integers without a gap, got 0"):
+        number_classes(["0", "1", "3"], where="a.csv")
+
+
+def test_refuse_twice_says_how_many():
+    with pytest.raises(InputError, match=r"^f: expected each image once, got b twice and 1 more;"):
+        refuse_twice(iter(["a", "b", "b", "c", "c", "b"]), where="f")
+
+
+# The cells of a CSV.
+
+names = st.lists(
+    st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=6),
+    min_size=2,
+    max_size=4,
+    unique=True,
+)
+cells = st.text(
+    st.characters(exclude_categories=["C", "Zl", "Zp"]) | st.sampled_from('\n ",;\t'), max_size=6
+)
+
+
+@st.composite
+def tables(draw) -> tuple[list[str], list[list[str]]]:
+    """Draw a header and some lines; no line is empty, since those are passed over."""
+    header = draw(names)
+    line = st.lists(cells, min_size=len(header), max_size=len(header)).filter(
+        lambda row: any(cell.strip() for cell in row)
+    )
+    return header, draw(st.lists(line, min_size=1, max_size=5))
+
+
+@quick
+@given(
+    table=tables(),
+    separator=st.sampled_from(",;\t"),
+    mark=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_read_cells_reads_what_was_written(tmp_path_factory, table, separator, mark, end, quoting):
+    header, rows = table
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=separator, lineterminator=end, quoting=quoting)
+    writer.writerows([header, *rows])
+    path = tmp_path_factory.getbasetemp() / "a.csv"
+    path.write_bytes((("\ufeff" if mark else "") + text.getvalue()).encode())
+    frame = read_cells(path)
+    assert frame.columns.tolist() == header
+    assert frame.to_numpy().tolist() == [[cell.strip() for cell in row] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image;dx\n1;nv\n2;mel",
+        '"image","dx"\n"1","nv"\n 2 , mel \n',
+        "\nimage,dx,\n1,nv,\n2,mel,,\n",
+        ",image,dx\n0,1,nv\n1,2,mel\n",
+        "image,dx\r1,nv\r2,mel\r",
+    ],
+)
+def test_read_cells_reads_one_table_in_many_spellings(tmp_path, text):
+    frame = read_cells(write(tmp_path, text))
+    assert frame.to_dict("list") == {"image": ["1", "2"], "dx": ["nv", "mel"]}
+    frame = read_cells(write(tmp_path, '"a, b, c";dx\n1;nv\n'))  # the commas are in quotes
+    assert frame.to_dict("list") == {"a, b, c": ["1"], "dx": ["nv"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"image,dx\n1,nv,x\n", r"csv: line 2: expected 2 cells as in the header, got 3$"),
+        (b'image,dx\n"1\n",nv\n\n2\n', r"csv: line 5: expected 2 cells as in the header, got 1$"),
+        (b"image, image,dx\n1,2,nv\n", r"expected columns of different names, got 'image' twice$"),
+        (b'image,dx\n1,"nv\n', r"cannot be read as CSV \(unexpected end of data\)$"),
+        (b"image,dx\n", r"expected a row per image, found none$"),
+        (b"\n \n", r"cannot be read as CSV \(it is empty\)$"),
+        ("image,dx\n1,häm\n".encode("latin-1"), r"it is not UTF-8\); save it as CSV UTF-8$"),
+        ("image,dx\n1,nv\n".encode("utf-16"), r"cannot be read as CSV"),
+        (None, r"cannot be read as CSV \(No such file or directory\)$"),
+    ],
+)
+def test_read_cells_refuses(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_cells(tmp_path / "a.csv")
+
+
+# A CSV with its images.
+
+
+def test_read_csv_images_finds_usual_columns(tmp_path):
+    path = write(
+        tmp_path,
+        "image_id,dx,lesion_id,site,split\n1,nv,L1,A,training\n2,mel,L1,B,Valid\n3.jpg,nv,,A,TEST\n",
+    )
+    table, names = read(path)
+    assert names == ("mel", "nv")
+    assert table["image"].tolist() == ["1", "2", "3.jpg"]
+    assert [Path(file).name for file in table["path"]] == ["1.jpg", "2.jpg", "3.jpg"]
+    assert table["label"].tolist() == [1, 0, 1]
+    assert table["group"].tolist() == ["L1", "L1", "3.jpg"]
+    assert table["source"].tolist() == ["A", "B", "A"]
+    assert table["split"].tolist() == ["train", "val", "test"]
+
+
+def test_read_csv_images_takes_named_columns(tmp_path):
+    path = write(tmp_path, "Photo;Befund;Person\n images/1.jpg ; a ;P\n2;b;Q\n")
+    table, names = read(path, image="Photo", **{"class": "Befund"}, group="Person")
+    assert names == ("a", "b")
+    assert table["group"].tolist() == ["P", "Q"]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("image,label,class_name\n1,0,nv\n2,1,mel\n", ("mel", "nv")),  # names before integers
+        ("image,class,target\n1,0.0,nv\n2,1.0,mel\n", ("mel", "nv")),
+        ("image,label\n1,1\n2,0\n3,1\n", ("0", "1")),
+        ("image,label\n1,1.0\n2,0.0\n3,2.00\n", ("0", "1", "2")),
+        ("image,dx\n1,none\n2,Unknown\n3,none\n", ("Unknown", "none")),
+    ],
+)
+def test_read_csv_images_finds_the_classes(tmp_path, text, names):
+    assert read(write(tmp_path, text))[1] == names
+
+
+def test_read_csv_images_keeps_zeros_and_finds_paths_as_windows_writes_them(tmp_path):
+    path = write(tmp_path, "image,class,patient\n001,a,007\n002,b,7\n", images="001 002 1")
+    table, _ = read(path)
+    assert table["group"].tolist() == ["007", "7"]
+    assert Path(table["path"].iloc[0]).name == "001.jpg"
+    path = write(tmp_path, "image,dx\nimages\\001.jpg,nv\n./images/002.jpg,mel\n")
+    assert [Path(file).name for file in read(path)[0]["path"]] == ["001.jpg", "002.jpg"]
+
+
+def test_read_csv_images_passes_over_a_guessed_split_of_folds(tmp_path):
+    path = write(tmp_path, "image,class,split\n1,a,0\n2,b,1\n")
+    assert set(read(path)[0]["split"]) == {""}
+
+
+@pytest.mark.parametrize("word", ["None", "NULL", "Unknown", "-", "N/A", "NaN", "?", "<na>", ""])
+def test_read_csv_images_makes_no_giant_patient_of_a_word_for_not_known(tmp_path, word):
+    path = write(
+        tmp_path, f"image,dx,patient_id,site\n1,nv,{word},{word}\n2,mel,{word},B\n3,nv,L,\n"
+    )
+    table, _ = read(path)
+    assert table["group"].tolist() == ["1", "2", "L"]
+    assert table["source"].tolist() == ["", "B", ""]
+
+
+@quick
+@given(
+    images=st.lists(st.sampled_from(["1", "2", "2.jpg", "3", "9", "", "../1"]), max_size=5),
+    labels=st.lists(st.sampled_from(["nv", "mel", "0", "2", "1.5", "-1", "nan", ""]), max_size=5),
+    groups=st.lists(st.sampled_from(["", "L1", "nan"]), min_size=5, max_size=5),
+)
+def test_read_csv_images_answers_bad_rows_with_one_line(four_images, images, labels, groups):
+    rows = [",".join(row) for row in zip(images, labels, groups, strict=False)]
+    path = four_images / "labels.csv"
+    path.write_text("\n".join(["image,dx,lesion_id", *rows]))
+    images, labels = images[: len(rows)], labels[: len(rows)]
+    stems = [Path(image).stem for image in images]
+    broken = (
+        not rows
+        or {"", "nan"} & set(labels)
+        or not set(images) <= {"1", "2", "2.jpg", "3"}
+        or len(set(stems)) < len(stems)
+        or len(set(labels)) < 2
+        or (set(labels) <= {"0", "2", "1.5", "-1"})  # none of them are integers without a gap
+    )
+    try:
+        table, names = read(path)
+    except InputError as error:
+        assert broken and "\n" not in str(error)
+    else:
+        assert not broken
+        assert [names[label] for label in table["label"]] == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "message"),
+    [
+        (
+            "photo,dx\n1,nv\n2,mel\n",
+            {},
+            r"labels.csv: no image column under a usual name; it has photo, dx; "
+            r"name it: image_column=...$",
+        ),
+        ("image,dx\n1,nv\n", {"class": "diag"}, r"no column 'diag'; it has image, dx$"),
+        ("image,dx\n1,nv\n2,\n3,\n", {}, r"dx: 2 empty, first of 2; fill it in or remove the row"),
+        ("image,dx\n,nv\n2,mel\n", {}, r"image: 1 empty, first of line 2;"),
+        ("image,dx\n1,nv\n1,mel\n", {}, r"expected each image once, got 1 twice"),
+        ("image,dx\n1,nv\n1.jpg,mel\n", {}, r"expected each image once, got .*1.jpg twice"),
+        (
+            "image,label\n1,0\n2,0.5\n",
+            {},
+            r"label: expected names or integers from 0 as classes, got 0.5; name the column of "
+            r"classes: class_column=...$",
+        ),
+        ("image,dx\n1,nv\n9,mel\n8,a\n", {}, r"2 of 3 images are not below .*: 9, 8; the CSV"),
+        (
+            "image,dx,part\n1,a,train\n2,b,7\n",
+            {"split": "part"},
+            r"part: expected train, val or test, got '7'",
+        ),
+    ],
+)
+def test_read_csv_images_refuses(tmp_path, text, columns, message):
+    with pytest.raises(InputError, match=message):
+        read(write(tmp_path, text), **columns)
+
+
+def test_read_csv_images_refuses_two_images_of_one_name(tmp_path):
+    path = write(tmp_path, "image,dx\n1,nv\n2,mel\n")
+    touch(tmp_path, "copy/1.png")
+    with pytest.raises(InputError, match=r"1: 2 images below .* match"):
+        read(path)
+
+
+def test_missing_images_are_refused_or_left_to_packing(tmp_path):
+    for name in "ab":
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+    rows = [f"{name},{dx}" for name, dx in zip("abxy", ("nv", "mel", "nv", "mel"), strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,dx", *rows]))
+    with pytest.raises(InputError, match=r"2 of 4 images are not below .*: x, y; the CSV"):
+        open_dataset(tmp_path)
+    dataset = open_dataset(tmp_path, leave_out=True)
+    packed = pack(dataset, 16, progress=False, leave_out=True)
+    assert packed.dataset.table["image"].tolist() == ["a", "b"]
+    assert set(packed.left_out) == {"x", "y"} and "no such file" in packed.left_out["x"]
+    for name in "ab":
+        (tmp_path / f"{name}.png").unlink()
+    with pytest.raises(InputError, match="4 of 4 images are not below"):
+        open_dataset(tmp_path, leave_out=True)

@@ -1,0 +1,460 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedKFold
+
+from fopro_lab.config import DataConfig
+from fopro_lab.data import (
+    isic2019_lt_counts,
+    make_folds,
+    make_long_tail,
+    make_split,
+    open_dataset,
+    split_from,
+)
+from fopro_lab.data.split_rules import (
+    ISIC2019_TOTALS,
+    PARTS,
+    Wanted,
+    deal_folds,
+    draw_parts,
+    long_tail_counts,
+)
+from fopro_lab.errors import InputError
+from tests.data.toys import toy_dataset
+
+SINGLES = [(label, 1) for label in range(3) for _ in range(40)]
+many_groups = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), max_size=60).map(
+    lambda groups: [(label, 1) for label in range(3) for _ in range(8)] + groups
+)
+quick = settings(deadline=None, max_examples=25)
+
+
+def part_of(dataset, split) -> dict[str, str]:
+    images = dataset.table["image"].to_numpy()
+    return {image: part for part in PARTS for image in images[getattr(split, part)]}
+
+
+def groups_of(dataset, rows) -> set[str]:
+    return set(dataset.table["group"].iloc[rows])
+
+
+def counts_of(dataset, rows) -> np.ndarray:
+    labels = dataset.table["label"].to_numpy()[rows]
+    return np.bincount(labels, minlength=len(dataset.class_names))
+
+
+def given_parts(**shares: int) -> dict[str, str]:
+    """Give parts to the 120 groups of SINGLES: of each class, the first so many, and so on."""
+    parts = [part for part, share in shares.items() for _ in range(share)]
+    return {f"g{k * 40 + i}": part for k in range(3) for i, part in enumerate(parts)}
+
+
+def mixed_dataset():
+    """Two classes of single images, of which three of both classes are one group."""
+    dataset = toy_dataset(SINGLES[:80])
+    dataset.table.loc[[0, 1, 40], "group"] = "mixed"  # two of class 0, one of class 1
+    return dataset
+
+
+# Any rule.
+
+
+@quick
+@given(groups=many_groups, seed=st.integers(0, 9), data=st.data())
+@pytest.mark.parametrize(
+    "rule",
+    [
+        make_split,
+        lambda dataset, seed: make_split(dataset, val_per_class=1, test_per_class=1, seed=seed),
+        lambda dataset, seed: make_folds(dataset, folds=3, fold=2, seed=seed),
+        lambda dataset, seed: make_long_tail(dataset, ratio=0.4, seed=seed),
+    ],
+)
+def test_rules_keep_groups_apart_whatever_the_order_of_rows(rule, groups, seed, data):
+    dataset = toy_dataset(groups)
+    split = rule(dataset, seed=seed)
+    assert split.shared_groups(dataset) == 0
+    found = [groups_of(dataset, getattr(split, part)) for part in PARTS]
+    assert sum(map(len, found)) == len(set.union(*found))
+    assert all(np.all(np.diff(getattr(split, part)) > 0) for part in PARTS)
+    order = np.array(data.draw(st.permutations(range(len(dataset)))))
+    mixed = toy_dataset(groups, order=order)
+    again = rule(mixed, seed=seed)
+    assert part_of(dataset, split) == part_of(mixed, again)
+    assert split.fingerprint == again.fingerprint
+
+
+def test_rules_draw_the_same_images_everywhere_and_others_with_another_seed():
+    dataset = toy_dataset(SINGLES)
+    assert make_split(dataset, seed=4).fingerprint[:16] == "5c97f06b5bf67ba1"
+    assert make_folds(dataset, fold=3).fingerprint[:16] == "d2a3ed24ba4df735"
+    for rule in (make_split, make_folds):
+        assert set(rule(dataset).test) != set(rule(dataset, seed=1).test)
+
+
+@pytest.mark.parametrize(
+    ("options", "protocol"),
+    [
+        (
+            {"val_fraction": 0.1, "test_per_class": 5, "split_seed": 3},
+            "images/val0.1-test5/seed3",
+        ),
+        (
+            {"split_rule": "folds", "folds": 4, "fold": 2, "val_per_class": 3, "split_seed": 1},
+            "images/folds4-val3/seed1/fold2",
+        ),
+        (
+            {"split_rule": "long-tail", "tail_ratio": 0.5, "test_fraction": 0.3},
+            "images/longtail0.5-val0.15-test0.3/seed0",
+        ),
+    ],
+)
+def test_split_from_takes_every_field_of_the_config(options, protocol):
+    assert split_from(toy_dataset(SINGLES), DataConfig(**options)).protocol == f"toy/{protocol}"
+
+
+# Shares and counts per class.
+
+
+@quick
+@given(groups=many_groups)
+def test_make_split_is_a_partition_that_gives_each_class_its_share(groups):
+    dataset = toy_dataset(groups)
+    split = make_split(dataset, val_fraction=0.15, test_fraction=0.25)
+    rows = np.concatenate([split.train, split.val, split.test])
+    assert sorted(rows) == list(range(len(dataset)))
+    total = counts_of(dataset, slice(None))
+    for rows, fraction in ((split.val, 0.15), (split.test, 0.25)):
+        wanted = np.maximum(1, np.round(total * fraction))
+        # Groups have at most 4 images, so at most 3 can be missing; 4 would be a lost group.
+        # More than wanted is only a single group, where no smaller one was left.
+        assert np.all(counts_of(dataset, rows) <= np.maximum(wanted, 4))
+        assert np.all(counts_of(dataset, rows) >= np.maximum(wanted - 3, 1))
+
+
+def test_make_split_of_single_images_meets_the_shares_exactly():
+    split = make_split(toy_dataset(SINGLES))
+    assert (len(split.train), len(split.val), len(split.test)) == (72, 18, 30)
+    assert split.class_counts(toy_dataset(SINGLES)).tolist() == [24, 24, 24]
+    assert split.protocol == "toy/images/val0.15-test0.25/seed0"
+
+
+@quick
+@given(groups=many_groups)
+def test_make_split_balances_exactly(groups):
+    dataset = toy_dataset([(label, 2) for label in range(3) for _ in range(4)] + groups)
+    split = make_split(dataset, val_per_class=3, test_per_class=2)
+    assert counts_of(dataset, split.val).tolist() == [3, 3, 3]
+    assert counts_of(dataset, split.test).tolist() == [2, 2, 2]
+    assert split.protocol == "toy/groups/val3-test2/seed0"
+    assert len(split.train) + 15 >= len(dataset) - 6 * 3  # at most a cut group per class and part
+
+
+def test_make_split_sends_a_mixed_group_where_its_majority_goes():
+    dataset = mixed_dataset()
+    split = make_split(dataset)
+    assert split.shared_groups(dataset) == 0
+    # Class 1 is drawn from its other 39: six and ten of them, and perhaps the one of the group.
+    assert counts_of(dataset, split.val)[1] - (40 in split.val) == 6
+    assert counts_of(dataset, split.test)[1] - (40 in split.test) == 10
+    for seed in range(5):  # and balanced parts hold none
+        split = make_split(dataset, val_per_class=12, test_per_class=12, seed=seed)
+        assert counts_of(dataset, split.val).tolist() == [12, 12]
+        assert {0, 1, 40} <= set(split.train)
+
+
+def test_make_split_with_three_groups_of_unlike_size_trains_on_the_largest():
+    dataset = toy_dataset([(0, 10), (0, 1), (0, 1), (1, 1), (1, 10), (1, 1)])
+    for seed in range(5):
+        split = make_split(dataset, seed=seed)
+        assert (len(split.train), len(split.val), len(split.test)) == (20, 2, 2)
+
+
+def test_draw_parts_touches_only_the_given_rows_in_the_given_order():
+    dataset = toy_dataset(SINGLES[:80])
+    rows = np.r_[0:20, 40:60]
+    both = [Wanted("test", 0.25), Wanted("val", 0.25)]
+    parts = draw_parts(dataset, rows, wanted=both, seed=0)
+    assert len(parts) == 40 and set(parts) == set(PARTS)
+    assert counts_of(dataset, rows[parts == "test"]).tolist() == [5, 5]
+    alone = draw_parts(dataset, rows, wanted=both[:1], seed=0)
+    assert ((parts == "test") == (alone == "test")).all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "options", "message"),
+    [
+        (
+            [*SINGLES[:40], (1, 1)],
+            {},
+            r"^toy: class 'class1' has 1 image in 1 group; a split needs at least 3 groups of "
+            r"each class; add images or leave the class out$",
+        ),
+        ([*SINGLES[:40], (1, 9), (1, 3)], {}, r"'class1' has 12 images in 2 groups; a split"),
+        (
+            SINGLES,
+            {"val_per_class": 30, "test_per_class": 20},
+            r"'class0' has 40 images in 40 groups, too few for 30 in val and a group in each",
+        ),
+        (SINGLES, {"val_fraction": 0.0}, r"^val_fraction: expected between 0 and 1, got 0.0"),
+        (SINGLES, {"test_per_class": -1}, r"^test_per_class: expected 0 or more, got -1"),
+        (
+            SINGLES,
+            {"val_fraction": 0.5, "test_fraction": 0.5},
+            r"^val_fraction and test_fraction: expected a sum below 1, got 1$",
+        ),
+    ],
+)
+def test_make_split_refuses(groups, options, message):
+    with pytest.raises(InputError, match=message):
+        make_split(toy_dataset(groups), **options)
+
+
+# A given split.
+
+
+def test_make_split_honours_a_given_split():
+    parts = given_parts(val=5, test=10, train=25)
+    dataset = toy_dataset(SINGLES, split=parts)
+    split = make_split(dataset, seed=7)
+    assert part_of(dataset, split) == {f"p{g[1:]}-0": part for g, part in parts.items()}
+    assert split.protocol == "toy/given"
+    dataset.table.loc[[0, 39, 41, 79], "group"] = ["a", "a", "b", "b"]
+    assert make_split(dataset).shared_groups(dataset) == 2
+
+
+def test_make_split_draws_what_is_not_given_from_training():
+    dataset = toy_dataset(SINGLES, split=given_parts(test=10, train=30))
+    split = make_split(dataset, val_fraction=0.2)
+    assert groups_of(dataset, split.test) == {f"g{k * 40 + i}" for k in range(3) for i in range(10)}
+    assert (len(split.train), len(split.val)) == (3 * 24, 3 * 6)
+    assert split.protocol == "toy/given-test/images/val0.2/seed0"
+    split = make_split(toy_dataset(SINGLES, split=given_parts(train=40)))
+    assert split.protocol == "toy/given-train/images/val0.15-test0.25/seed0"
+
+
+def test_make_split_notes_or_refuses_what_a_given_split_lacks():
+    parts = given_parts(val=5, test=10, train=25)
+    lacks = parts | {f"g{number}": "train" for number in range(5)}
+    dataset = toy_dataset(SINGLES, split=lacks)
+    assert make_split(dataset).notes == ("val has no image of class0",)
+    assert make_split(dataset).class_counts(dataset).tolist() == [30, 25, 25]
+    lacks = parts | {f"g{n}": "val" for n in range(40) if parts[f"g{n}"] == "train"}
+    with pytest.raises(InputError, match=r"^toy: class 'class0' has no image in train; add"):
+        make_split(toy_dataset(SINGLES, split=lacks))
+    with pytest.raises(InputError, match=r"^toy: the given split has no training part"):
+        make_split(toy_dataset(SINGLES, split=given_parts(val=20, test=20)))
+
+
+# Folds.
+
+
+@quick
+@given(groups=many_groups, folds=st.integers(3, 6), seed=st.integers(0, 5))
+def test_make_folds_tests_each_image_once(groups, folds, seed):
+    dataset = toy_dataset(groups)
+    splits = [make_folds(dataset, folds=folds, fold=k + 1, seed=seed) for k in range(folds)]
+    assert sorted(np.concatenate([split.test for split in splits])) == list(range(len(dataset)))
+    for split in splits:
+        rows = np.concatenate([split.train, split.val, split.test])
+        assert sorted(rows) == list(range(len(dataset)))
+    tested = np.array([counts_of(dataset, split.test) for split in splits])
+    # Groups have at most 4 images; dealing to the smallest fold keeps two folds that close.
+    assert (tested.max(axis=0) - tested.min(axis=0) <= 4).all() and (tested > 0).all()
+
+
+def test_deal_folds_is_as_even_as_a_stratified_fold_of_single_images():
+    sizes = (103, 41, 12, 7)
+    dataset = toy_dataset([(label, 1) for label, n in enumerate(sizes) for _ in range(n)])
+    labels = dataset.table["label"].to_numpy()
+    dealt = deal_folds(dataset, folds=5, seed=0)
+    ours = np.array([counts_of(dataset, dealt == k) for k in range(1, 6)])
+    theirs = np.array(
+        [counts_of(dataset, test) for _, test in StratifiedKFold(5).split(labels, labels)]
+    )
+    np.testing.assert_array_equal(np.sort(ours, axis=0), np.sort(theirs, axis=0))
+    assert np.ptp(ours.sum(axis=1)) <= 1  # the odd ones of each class go to different folds
+
+
+def test_deal_folds_minds_the_class_before_the_size_of_the_fold():
+    dataset = toy_dataset([(label, size) for label in range(3) for size in (10, 1, 1)])
+    dealt = deal_folds(dataset, folds=3, seed=0)
+    groups = dataset.table.assign(fold=dealt).drop_duplicates("group")
+    assert groups.groupby("label")["fold"].nunique().tolist() == [3, 3, 3]
+    # And among folds that are equal in the class, the one with the fewest images.
+    assert np.bincount(dealt)[1:].tolist() == [12, 12, 12]
+
+
+def test_make_folds_names_its_parts_and_says_that_it_passes_over_a_given_split():
+    dataset = toy_dataset(SINGLES, split=given_parts(train=40))
+    split = make_folds(dataset, folds=4, fold=2, val_fraction=0.2)
+    assert (len(split.train), len(split.val), len(split.test)) == (3 * 24, 3 * 6, 3 * 10)
+    assert split.protocol == "toy/images/folds4-val0.2/seed0/fold2"
+    assert split.notes == ("the split that the data set gives is passed over",)
+    split = make_folds(toy_dataset(SINGLES), val_per_class=5)
+    assert counts_of(dataset, split.val).tolist() == [5, 5, 5] and split.notes == ()
+    assert split.protocol == "toy/images/folds5-val5/seed0/fold1"
+
+
+@pytest.mark.parametrize(
+    ("groups", "options", "message"),
+    [
+        (
+            [*SINGLES, *[(3, 9)] * 4],
+            {},
+            r"^toy: class 'class3' has 4 groups, too few for 5 folds; take fewer folds or leave "
+            r"the class out$",
+        ),
+        (
+            [*SINGLES, (3, 9), (3, 1), (3, 1)],
+            {"folds": 2, "fold": 2},
+            r"^toy: class 'class3' has 9 images in 1 group beside its test fold; a split needs at "
+            r"least 2 groups of each class; add images, take more folds or leave the class out$",
+        ),
+        (SINGLES, {"fold": 6}, r"^fold: expected 1 to 5, got 6$"),
+        (SINGLES, {"fold": 0}, r"^fold: expected 1 to 5, got 0$"),
+        (SINGLES, {"folds": 1}, r"^folds: expected 2 or more, got 1$"),
+        (SINGLES, {"val_fraction": 1.0}, r"^val_fraction: expected between 0 and 1, got 1.0$"),
+        (SINGLES, {"val_per_class": 40}, r"too few for 40 in val"),
+    ],
+)
+def test_make_folds_refuses(groups, options, message):
+    with pytest.raises(InputError, match=message):
+        make_folds(toy_dataset(groups), **options)
+
+
+# Long tails.
+
+
+def test_isic2019_lt_counts_are_the_published_ones():
+    # Counted in the split files published with FoPro-KD: 1:100, 1:200 and 1:500.
+    assert isic2019_lt_counts(0.01) == [12725, 4372, 3173, 1788, 717, 478, 103, 89]
+    assert isic2019_lt_counts(0.005) == [12725, 4372, 2833, 1329, 623, 292, 103, 64]
+    assert isic2019_lt_counts(0.002) == [12725, 4372, 2180, 897, 369, 152, 62, 25]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("ratio", [0.01, 0.005, 0.002])
+def test_isic2019_lt_counts_equal_the_published_files(shared, ratio):
+    for fold in range(1, 6):
+        path = shared / "data" / "isic2019_lt_splits" / f"train_skin{fold}_{ratio}.csv"
+        counts = pd.read_csv(path)["finding"].value_counts(sort=False).sort_index()
+        assert isic2019_lt_counts(ratio) == counts.tolist()
+
+
+@given(
+    largest=st.integers(1, 30000),
+    ratio=st.floats(0.001, 1),
+    caps=st.lists(st.integers(0, 9000), min_size=2, max_size=25),
+)
+def test_long_tail_counts_are_a_geometric_series_under_a_cap(largest, ratio, caps):
+    last = len(caps) - 1
+    for rank, n in enumerate(long_tail_counts(caps, ratio=ratio, largest=largest)):
+        exact = largest * math.exp(rank / last * math.log(ratio))
+        # One image more or less is caught, except where the curve meets a whole number.
+        assert n == caps[rank] or exact - 1 - 1e-6 < n <= exact + 1e-6
+        assert n <= caps[rank]
+
+
+def test_long_tail_counts_round_as_whole_numbers_do():
+    # In double precision the third is 7.999999999999999 and the fifth 1.9999999999999998.
+    assert long_tail_counts([99] * 6, ratio=1 / 32, largest=32) == [32, 16, 8, 4, 2, 1]
+    assert long_tail_counts([40], ratio=0.1, largest=100) == [40]
+
+
+def test_make_long_tail_reproduces_the_published_counts():
+    sizes = [(label, 1) for label, total in enumerate(ISIC2019_TOTALS) for _ in range(total)]
+    dataset = toy_dataset(sizes)
+    split = make_long_tail(dataset, ratio=0.005, val_per_class=50, test_per_class=100, seed=3)
+    assert split.class_counts(dataset).tolist() == isic2019_lt_counts(0.005)
+    assert counts_of(dataset, split.val).tolist() == [50] * 8
+    assert counts_of(dataset, split.test).tolist() == [100] * 8
+    assert split.protocol == "toy/images/longtail0.005-val50-test100/seed3"
+
+
+def test_make_long_tail_ranks_classes_by_size_whatever_their_labels():
+    dataset = toy_dataset([(label, 1) for label, n in enumerate((60, 500, 120)) for _ in range(n)])
+    split = make_long_tail(dataset, ratio=0.1, val_per_class=10, test_per_class=10)
+    # 500, 158, 50 under the caps 480, 100, 40.
+    assert split.class_counts(dataset).tolist() == [40, 480, 100]
+
+
+def test_make_long_tail_of_natural_parts_has_its_ratio_in_training():
+    dataset = toy_dataset([(label, 1) for label in range(3) for _ in range(200)])
+    split = make_long_tail(dataset, ratio=0.04, val_fraction=0.2, test_fraction=0.3)
+    assert split.class_counts(dataset).tolist() == [100, 20, 4]
+    assert counts_of(dataset, split.val).tolist() == [40] * 3
+    assert counts_of(dataset, split.test).tolist() == [60] * 3
+    assert split.protocol == "toy/images/longtail0.04-val0.2-test0.3/seed0"
+
+
+def test_make_long_tail_thins_the_training_part_of_a_given_split_alone():
+    parts = {f"g{i}": ("test" if i % 50 < 10 else "train") for i in range(100)}
+    dataset = toy_dataset([(label, 1) for label in range(2) for _ in range(50)], split=parts)
+    split = make_long_tail(dataset, ratio=0.25, val_fraction=0.1)
+    assert groups_of(dataset, split.test) == {g for g in parts if parts[g] == "test"}
+    assert counts_of(dataset, split.val).tolist() == [4, 4]
+    assert split.class_counts(dataset).tolist() == [36, 9]
+    assert split.protocol == "toy/given-test/images/longtail0.25-val0.1/seed0"
+    names = ("train", "train", "train", "train", "val", "test")  # all given: nothing is drawn
+    parts = {f"g{i}": names[i % 6] for i in range(60)}
+    dataset = toy_dataset([(label, 1) for label in range(2) for _ in range(30)], split=parts)
+    splits = [make_long_tail(dataset, ratio=0.5, seed=seed) for seed in (0, 1)]
+    assert splits[0].class_counts(dataset).tolist() == [20, 10]
+    assert splits[0].protocol == "toy/given/images/longtail0.5/seed0"
+    assert splits[0].fingerprint != splits[1].fingerprint  # but for what is thinned
+
+
+def test_make_long_tail_keeps_groups_whole_except_for_the_last():
+    dataset = toy_dataset([(label, 3) for label in range(2) for _ in range(20)])
+    dataset.table["image"] = [f"{i % 3}-{i}" for i in range(120)]  # sorted, groups are mixed
+    split = make_long_tail(dataset, ratio=0.2)
+    kept = dataset.table.iloc[split.train].query("label == 1").groupby("group").size()
+    assert kept.sum() == int(0.2 * split.class_counts(dataset)[0])
+    assert (kept < 3).sum() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 0.0}, r"^ratio: expected above 0 and at most 1, got 0.0$"),
+        (
+            {"ratio": 0.01},
+            r"^tail_ratio: expected a ratio that leaves every class an image, got 0.01: toy has "
+            r"40 of 'class1', none would be left; take a larger one$",
+        ),
+        ({"ratio": 0.5, "test_per_class": 39}, r"'class0' has 40 images in 40 groups, too few"),
+    ],
+)
+def test_make_long_tail_refuses(options, message):
+    dataset = toy_dataset([(label, 1) for label in range(2) for _ in range(40)])
+    with pytest.raises(InputError, match=message):
+        make_long_tail(dataset, **options)
+
+
+@pytest.mark.real
+def test_rules_keep_the_lesions_of_ham10000_apart(shared):
+    dataset = open_dataset(shared / "data" / "ham10000")
+    splits = [make_folds(dataset, fold=fold) for fold in range(1, 6)]
+    assert sorted(np.concatenate([split.test for split in splits])) == list(range(10013))
+    tested = np.array([counts_of(dataset, split.test) for split in splits])
+    assert np.ptp(tested, axis=0).max() <= 1 and np.ptp(tested.sum(axis=1)) <= 1
+    assert splits[4].protocol == "ham10000/groups/folds5-val0.15/seed0/fold5"
+    drawn = make_split(dataset)
+    shares = drawn.class_counts(dataset) / counts_of(dataset, slice(None))
+    np.testing.assert_allclose(shares, 0.6, atol=0.02)
+    tail = make_long_tail(dataset, ratio=0.01, val_per_class=10, test_per_class=20)
+    assert counts_of(dataset, tail.test).tolist() == [20] * 7
+    # nv, mel, bkl, bcc, akiec, vasc, df: 6703 r^(i/6), as far as there are so many.
+    totals = np.array([6703, 1113, 1099, 514, 327, 142, 115])
+    curve = [int(6703 * 0.01 ** (rank / 6)) for rank in range(7)]
+    ranked = tail.class_counts(dataset)[[5, 4, 2, 1, 0, 6, 3]]
+    assert curve[-1] == 67 and ranked[-1] == 67
+    assert (ranked <= np.minimum(curve, totals - 30)).all()
+    assert (ranked >= np.minimum(curve, totals - 30 - 10)).all()
+    assert [split.shared_groups(dataset) for split in (*splits, drawn, tail)] == [0] * 7
