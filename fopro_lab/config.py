@@ -332,9 +332,6 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     random_gains: Literal["fixed", "per-image"] = option(
         "fixed", "method random: one arrangement of the gains per run, or one per image"
     )
-    checkpoint_epochs: int = option(1, "epochs between two checkpoints", ge=1)
-    checkpoint_minutes: float = option(10.0, "minutes between two within an epoch; 0: none", ge=0)
-    max_skipped: int = option(5, "steps of an epoch that may be not finite", ge=0)
     deterministic: bool = option(False, "only operations that repeat their bits on one device")
     seed: int = option(0, "seed of weights, order, augmentation and prompts", ge=0)
     fold_teacher: bool = option(True, "fold the teacher's batch norms into its convolutions")

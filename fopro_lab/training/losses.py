@@ -1,7 +1,8 @@
-"""What a prompt is driven towards: five terms, each switchable and weighted.
+"""Losses: EKD for the student, and the terms that a Fourier prompt is trained towards.
 
-These are this project's reconstruction; the published generator was never released. The first,
-the distance from natural statistics, is `fopro_lab.training.references.Reference.distance`.
+The EKD loss is the published one. The terms of the prompt are this project's reconstruction (the
+published generator was never released); the one left out here, the distance from natural
+statistics, is `fopro_lab.training.statistics.Reference.distance`.
 """
 
 import math
@@ -28,23 +29,21 @@ class DistillationLoss(NamedTuple):
 def balanced_softmax_loss(
     logits: Tensor, labels: Tensor, *, class_counts: Tensor, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Cross-entropy of ``logits + log n``: training learns what is left beside the class sizes.
+    """Cross-entropy of ``logits + log n``, which corrects for the sizes of the classes.
 
     Args:
         logits: ``(B, K)``.
-        labels: ``(B,)``, integers in [0, K), or ``(B, K)``, shares of mixed images.
-        class_counts: ``(K,)``, images drawn of each class, each above 0: the training images,
-            if each is drawn once.
-        label_smoothing: Share of every label that is spread evenly over the K classes, 0 to 1. The
-            counts stay in the logits: it is the label that is smoothed, not the prior.
+        labels: ``(B,)``, integers in [0, K), or ``(B, K)``, class shares of mixed images.
+        class_counts: ``(K,)``, images drawn of each class in an epoch, each above 0.
+        label_smoothing: Share of every label that is spread evenly over the classes, 0 to 1. It is
+            the label that is smoothed, not the prior.
 
     Returns:
         Scalar, nats, mean over the batch.
 
     Raises:
-        ShapeError: If ``class_counts`` has not one number a class.
-        InputError: If a class has no training image, and the counts are on the CPU: its logarithm
-            is minus infinity.
+        ShapeError: If ``class_counts`` is not one number per class.
+        InputError: If a count is 0 (checked on the CPU alone: on a GPU the check would wait).
 
     Source: Ren et al., Balanced Meta-Softmax, NeurIPS 2020, eq. 4.
 
@@ -58,17 +57,16 @@ def balanced_softmax_loss(
         raise ShapeError(
             f"class_counts: expected ({logits.shape[1]},), got {tuple(class_counts.shape)}"
         )
-    # On a GPU the question would make it wait; an epoch asks before its first step.
     if class_counts.device.type == "cpu" and (class_counts <= 0).any():
         empty = torch.nonzero(class_counts <= 0).flatten().tolist()
-        raise InputError(f"class_counts: expected 1 or more a class, got 0 for classes {empty}")
+        raise InputError(f"class_counts: expected 1 or more per class, got 0 for classes {empty}")
     logits = at_least_single(logits)  # in bfloat16 the logarithm of 6,705 is off by 0.01
     biased = logits + class_counts.to(logits).log()
     return F.cross_entropy(biased, labels, label_smoothing=label_smoothing)
 
 
 def cosine_distance(projection: Tensor, features: Tensor) -> Tensor:
-    """Squared distance of the unit vectors, ``2 - 2 cos(q, f)``, in [0, 4], mean over the batch.
+    """Squared distance of unit vectors, ``2 - 2 cos(q, f)``, in [0, 4], mean over the batch.
 
     Args:
         projection: ``(B, D)``.
@@ -76,6 +74,9 @@ def cosine_distance(projection: Tensor, features: Tensor) -> Tensor:
 
     Returns:
         Scalar.
+
+    Raises:
+        ShapeError: If the shapes differ.
 
     Example:
         >>> float(cosine_distance(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])))
@@ -99,34 +100,23 @@ def distillation_loss(
     weight: float = 3.0,
     label_smoothing: float = 0.0,
 ) -> DistillationLoss:
-    """Compute the EKD loss: two balanced softmaxes and the distance to the teacher.
-
-    ``CE(a + log n, y) + CE(b + log n, y) + weight * mean(2 - 2 cos(q, f(x')))``
+    """EKD: ``CE(a + log n, y) + CE(b + log n, y) + weight * mean(2 - 2 cos(q, f(x')))``.
 
     Args:
-        output: The student's, on the image as it is.
+        output: The student's, on the unprompted image.
         features: The teacher's, on the prompted image, ``(B, D)``; no gradient flows into them.
         labels: As in `balanced_softmax_loss`.
         class_counts: As in `balanced_softmax_loss`.
         weight: Lambda, dimensionless, 3 in the release.
-        label_smoothing: As in `balanced_softmax_loss`, in both heads alike.
+        label_smoothing: As in `balanced_softmax_loss`, for both heads.
 
     Returns:
-        The total and its parts; ``distance`` is given before the weight.
+        The total and its parts; ``distance`` is before the weight.
 
     Raises:
         InputError: If the student was built without a projector.
 
     Source: FoPro-KD, IEEE TMI 43(3), 2024, section III-B, and its released code.
-
-    Example:
-        >>> from fopro_lab.models import build_student
-        >>> student = build_student("small", classes=2, teacher_dim=4)
-        >>> loss = distillation_loss(
-        ...     student(torch.rand(2, 3, 32, 32)), torch.rand(2, 4),
-        ...     labels=torch.tensor([0, 1]), class_counts=torch.tensor([5, 1]))
-        >>> torch.allclose(loss.total, loss.classes + loss.second + 3 * loss.distance)
-        True
     """
     if output.projection is None or output.second_logits is None:
         raise InputError("student: has no projector; build it with teacher_dim above 0")
@@ -143,18 +133,14 @@ def distillation_loss(
 class TaskHead(nn.Module):
     """A linear classifier on the teacher's features, trained together with the prompt.
 
-    Features are standardised over the batch first, since teachers differ a thousandfold in scale,
-    and divided by the root of their number: a step of Adam moves every weight alike, and with a
-    thousand features a rate that suits the prompt would throw the head from side to side.
+    Features are standardised over the batch, since teachers differ a thousandfold in scale, and
+    divided by the root of their number: a step of Adam moves every weight alike, so a rate that
+    suits the prompt would be far too high for a head of a thousand features.
 
     Args:
         feature_dim: D.
         classes: K.
-        seed: Of the initial weights; the global generator is left as it is.
-
-    Example:
-        >>> TaskHead(4, classes=3)(torch.rand(5, 4)).shape
-        torch.Size([5, 3])
+        seed: Of the initial weights; the global generator is not touched.
     """
 
     def __init__(self, feature_dim: int, *, classes: int, seed: int = 0) -> None:
@@ -163,16 +149,21 @@ class TaskHead(nn.Module):
             torch.manual_seed(seed)
             self.standardise = nn.BatchNorm1d(feature_dim, affine=False)
             self.linear = nn.Linear(feature_dim, classes)
+        self.batches = 0  # seen in training, counted here: to read the norm's tensor, a GPU waits
+        self.register_load_state_dict_post_hook(_count_batches)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``(B, D)`` to logits ``(B, K)``."""
         if self.training:
-            # The first batches count in full: a running variance that starts at 1 would need
-            # a hundred steps to get down to features of a hundredth.
-            seen = self.standardise.num_batches_tracked
-            assert seen is not None
-            self.standardise.momentum = max(0.1, 1 / (1 + int(seen)))
+            # The first batches count in full: a running variance that starts at 1 would need a
+            # hundred steps to get down to features of a hundredth.
+            self.standardise.momentum = max(0.1, 1 / (1 + self.batches))
+            self.batches += 1
         return self.linear(self.standardise(features) / features.shape[1] ** 0.5)
+
+
+def _count_batches(head: nn.Module, _: object) -> None:
+    head.batches = int(head.standardise.num_batches_tracked)  # type: ignore[assignment,union-attr,arg-type]
 
 
 def confidence_loss(logits: Tensor) -> Tensor:
@@ -199,33 +190,12 @@ def confidence_loss(logits: Tensor) -> Tensor:
     return each + (log_mean.exp() * log_mean).sum()
 
 
-def task_loss(features: Tensor, *, head: TaskHead, labels: Tensor, class_counts: Tensor) -> Tensor:
-    """Balanced softmax of a linear head on the prompted features: the label-aware objective.
-
-    Args:
-        features: The teacher's, on prompted images, ``(B, D)``.
-        head: Trained together with the prompt.
-        labels: ``(B,)``.
-        class_counts: ``(K,)``, training images a class.
-
-    Returns:
-        Scalar, nats.
-
-    Example:
-        >>> loss = task_loss(torch.rand(2, 4), head=TaskHead(4, classes=2),
-        ...                  labels=torch.tensor([0, 1]), class_counts=torch.tensor([1, 1]))
-        >>> loss.shape
-        torch.Size([])
-    """
-    return balanced_softmax_loss(head(features), labels, class_counts=class_counts)
-
-
 def disagreement_loss(student: Student, images: Tensor, features: Tensor) -> Tensor:
     """Minus the EKD distance between the student and the prompted teacher (AKD).
 
     Args:
-        student: Frozen for the while, in evaluation mode; it sees the image as it is.
-        images: ``(B, 3, H, W)`` in [0, 1], at the student's size.
+        student: In evaluation mode; gets no gradient.
+        images: Unprompted, ``(B, 3, H, W)`` in [0, 1], at the student's size.
         features: The teacher's, on prompted images, ``(B, D)``.
 
     Returns:
@@ -233,12 +203,6 @@ def disagreement_loss(student: Student, images: Tensor, features: Tensor) -> Ten
 
     Raises:
         InputError: If the student has no projector.
-
-    Example:
-        >>> from fopro_lab.models import build_student
-        >>> student = build_student("small", classes=2, teacher_dim=4).eval()
-        >>> -4 <= float(disagreement_loss(student, torch.rand(1, 3, 32, 32), torch.rand(1, 4))) <= 0
-        True
     """
     with torch.no_grad():
         projection = student(images).projection
@@ -248,13 +212,7 @@ def disagreement_loss(student: Student, images: Tensor, features: Tensor) -> Ten
 
 
 def identity_loss(gain: Tensor) -> Tensor:
-    """Mean of ``(log G)^2``: how far the prompt is from leaving the image alone.
-
-    Args:
-        gain: Positive, any shape.
-
-    Returns:
-        Scalar, 0 or more.
+    """Mean of ``(log G)^2``: how far a gain (above 0, any shape) is from changing nothing.
 
     Example:
         >>> float(identity_loss(torch.ones(3, 8, 5)))

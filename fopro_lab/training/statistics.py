@@ -1,4 +1,4 @@
-"""What a teacher expects of natural images: statistics inside it, and where they come from."""
+"""What a teacher expects of natural images: channel statistics inside it, and their source."""
 
 import io
 import zipfile
@@ -21,14 +21,189 @@ from fopro_lab.fourier import FourierPrompt, apply_gain, ring_energy, ring_gain
 from fopro_lab.fourier.rings import at_least_single
 from fopro_lab.models import Teacher
 
-STORED = files("fopro_lab.models") / "builtin" / "natural.safetensors"
-RINGS = 16  # of the stored spectrum, up to 0.5 cycles per pixel
-LEAVES = 600  # cover every pixel many times over
+STORED = files("fopro_lab.models") / "builtin" / "natural.safetensors"  # made by tools/
+LEAVES = 600  # enough to cover every pixel many times over
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGES, BATCH = 128, 32  # natural images shown to a teacher that kept no statistics of them
+# Added to a layer's variances, in units of their mean: a channel that natural images hardly move
+# would otherwise decide alone.
+FLOOR = 1e-3
+
+
+class Moments(NamedTuple):
+    """Mean and variance of each channel of one layer, ``(C,)`` each."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a teacher expects of every channel at some layers.
+
+    Attributes:
+        source: What it was measured on, for cards.
+        layers: Layers whose input is meant; the teacher's body itself stands for its features.
+        expected: Moments, one per layer.
+        floors: Added to the variances of each layer, as a batch norm does.
+    """
+
+    source: str
+    layers: tuple[nn.Module, ...]
+    expected: tuple[Moments, ...]
+    floors: tuple[Tensor | float, ...]
+
+    def distance(self, measured: list[Moments]) -> Tensor:
+        """Distance of a batch's channel statistics from what is expected.
+
+        Per channel the squared 2-Wasserstein distance of two normal distributions in units of the
+        expected variance, ``(m - M)^2 / V + (sqrt(v / V) - 1)^2``; mean over channels, then layers.
+
+        Args:
+            measured: From `watched`, after one ``encode``.
+
+        Returns:
+            Scalar, 0 or more, dimensionless.
+
+        Source: DeepInversion's feature prior (Yin et al., CVPR 2020, eq. 4), normalised per channel
+            so that no wide or deep layer decides alone.
+
+        Example:
+            >>> expected = Moments(torch.zeros(1), torch.ones(1))
+            >>> reference = Reference("toy", (nn.Identity(),), (expected,), (0.0,))
+            >>> float(reference.distance([Moments(torch.tensor([2.0]), torch.tensor([4.0]))]))
+            5.0
+        """
+        distances = []
+        for found, expected, floor in zip(measured, self.expected, self.floors, strict=True):
+            scale = expected.variance + floor
+            # The floor is in both roots: a dead channel has no spread, and a finite gradient.
+            spread = ((found.variance + floor) / scale).sqrt() - 1
+            distances.append(((found.mean - expected.mean) ** 2 / scale + spread**2).mean())
+        return torch.stack(distances).mean()
+
+
+@contextmanager
+def watched(teacher: Teacher, layers: tuple[nn.Module, ...]) -> Iterator[list[Moments]]:
+    """Collect the moments of what goes into some layers while a teacher encodes one batch.
+
+    Args:
+        teacher: The teacher.
+        layers: Layers of it; its body itself stands for what comes out of it.
+
+    Yields:
+        A list that the next `encode` fills, one entry per layer in the order of the pass.
+    """
+    measured: list[Moments] = []
+
+    def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        # Channels are first in maps, last in tokens.
+        maps = isinstance(layer, nn.BatchNorm2d) or type(layer).__name__.endswith("2d")
+        measured.append(_moments(inputs[0], 1 if maps else -1))
+
+    def after(_: nn.Module, __: tuple[Tensor, ...], features: Tensor) -> None:
+        measured.append(_moments(features, 1))
+
+    handles = [
+        layer.register_forward_hook(after)
+        if layer is teacher.body
+        else layer.register_forward_pre_hook(before)
+        for layer in layers
+    ]
+    try:
+        yield measured
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _moments(values: Tensor, axis: int) -> Moments:
+    others = [other for other in range(values.ndim) if other != axis % values.ndim]
+    variance, mean = torch.var_mean(at_least_single(values), dim=others, correction=0)
+    return Moments(mean, variance)
+
+
+def reference_of(teacher: Teacher, *, natural: str = "", size: int = 64) -> Reference:
+    """Find what a teacher expects of natural images.
+
+    Batch norms kept it while the teacher was trained. A teacher without them (a ViT) is shown
+    natural images, and the statistics of the tokens before each layer norm are taken, or those
+    of its features where it has no such layer either.
+
+    Args:
+        teacher: Frozen.
+        natural: Folder or zip of natural images; empty generates some. Not read for a teacher
+            with batch norms.
+        size: Side of the natural images, pixels: that of those which will be compared.
+
+    Returns:
+        The reference; its ``source`` belongs on every card that shows a distance.
+
+    Raises:
+        InputError: If there are no natural images in ``natural``.
+
+    Example:
+        >>> from fopro_lab.models import load_teacher
+        >>> reference_of(load_teacher("builtin")).source
+        'running statistics of its 12 batch norms'
+    """
+    norms = teacher.batch_norms()
+    if norms:
+        kept = [(norm.running_mean, norm.running_var) for norm in norms]
+        expected = tuple(Moments(m, v) for m, v in kept if m is not None and v is not None)
+        source = f"running statistics of its {len(norms)} batch norms"
+        return Reference(source, tuple(norms), expected, tuple(norm.eps for norm in norms))
+    layers: tuple[nn.Module, ...] = tuple(teacher.layer_norms()) or (teacher.body,)
+    images, origin = natural_images(IMAGES, size=size, folder=natural)
+    parts: list[list[Moments]] = []
+    with torch.no_grad(), watched(teacher, layers) as measured:
+        for batch in images.to(teacher.mean.device).split(BATCH):
+            teacher.encode(batch)
+            parts.append(list(measured))
+            measured.clear()
+    expected = tuple(_pooled(layer) for layer in zip(*parts, strict=True))
+    where = f"inputs of its {len(layers)} layer norms" if teacher.layer_norms() else "its features"
+    floors = tuple(FLOOR * moments.variance.mean() for moments in expected)
+    return Reference(f"{where} on {origin}", layers, expected, floors)
+
+
+def _pooled(parts: tuple[Moments, ...]) -> Moments:
+    """Moments of the whole, from those of equally large parts."""
+    means = torch.stack([part.mean for part in parts])
+    inner = torch.stack([part.variance for part in parts]).mean(dim=0)
+    return Moments(means.mean(dim=0), inner + means.var(dim=0, correction=0))
+
+
+@torch.no_grad()
+def natural_distance(
+    teacher: Teacher,
+    images: Tensor,
+    *,
+    prompt: FourierPrompt | None = None,
+    reference: Reference | None = None,
+) -> float:
+    """Measure how far images are from what the teacher expects of natural ones.
+
+    Args:
+        teacher: Frozen.
+        images: ``(B, 3, H, W)`` in [0, 1], all in one batch.
+        prompt: Put before the teacher; its noise is drawn from a fixed seed.
+        reference: From `reference_of`, which is called if None.
+
+    Returns:
+        See `Reference.distance`.
+    """
+    images = images.to(teacher.mean.device)
+    reference = reference or reference_of(teacher, size=images.shape[-1])
+    if prompt is not None:
+        images = prompt(images, torch.Generator().manual_seed(0))
+    with watched(teacher, reference.layers) as measured:
+        teacher.encode(images)
+    return float(reference.distance(measured))
 
 
 def natural_images(count: int, *, size: int, folder: str = "") -> tuple[Tensor, str]:
-    """Read or generate images that stand for natural ones.
+    """Read natural images, or generate some that stand for them.
 
     Args:
         count: How many, at most.
@@ -54,22 +229,37 @@ def natural_images(count: int, *, size: int, folder: str = "") -> tuple[Tensor, 
             "natural ones, no photographs"
         )
     path = Path(folder).expanduser()
-    names = _names(path)
-    chosen = [
-        names[place] for place in np.linspace(0, len(names) - 1, min(count, len(names)), dtype=int)
-    ]
     stacked, enlarged = [], 0
-    for name, content in _contents(path, chosen):
+    for name, content in _image_files(path, count):
         try:
             image = Image.open(io.BytesIO(content)).convert("RGB")
         except OSError as error:
             raise InputError(f"natural: {name}: expected an image, got {error}") from None
-        enlarged += min(image.size) < size
-        pixels = _centre(np.asarray(image))
+        side = min(image.size)
+        enlarged += side < size
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        pixels = np.asarray(image)[top : top + side, left : left + side]
         stacked.append(resize_square(pixels, size=size, interpolation="bilinear"))
     stack = torch.from_numpy(np.stack(stacked)).permute(0, 3, 1, 2).float() / 255
     note = f", {enlarged} of them enlarged, so without their top frequencies" if enlarged else ""
     return stack, f"{len(stack)} natural images of {path.name} at {size} px{note}"
+
+
+def _image_files(path: Path, count: int) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of some images of a folder or zip, at even distances."""
+    if path.is_dir():
+        root: Path | zipfile.Path = path
+        found = [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
+    elif zipfile.is_zipfile(path):
+        archive = zipfile.ZipFile(path)
+        root, found = zipfile.Path(archive), archive.namelist()
+    else:
+        raise InputError(f"natural: expected a folder or a zip of images, got '{path}'")
+    names = sorted(name for name in found if name.lower().endswith(SUFFIXES))
+    if len(names) < 2:
+        raise InputError(f"natural: expected two or more images in {path}, got {len(names)}")
+    for place in np.linspace(0, len(names) - 1, min(count, len(names)), dtype=int):
+        yield names[place], (root / names[place]).read_bytes()
 
 
 def generated_images(count: int, *, size: int, seed: int = 0) -> Tensor:
@@ -84,11 +274,6 @@ def generated_images(count: int, *, size: int, seed: int = 0) -> Tensor:
         ``(count, 3, size, size)`` in [0, 1].
 
     Source: dead leaves (Lee, Mumford, Huang, IJCV 2001), radii with density ``r^-3``.
-
-    Example:
-        >>> images = generated_images(2, size=16)
-        >>> images.shape, bool(((images >= 0) & (images <= 1)).all())
-        (torch.Size([2, 3, 16, 16]), True)
     """
     with as_file(STORED) as path:
         stored = load_file(path)
@@ -110,40 +295,16 @@ def generated_images(count: int, *, size: int, seed: int = 0) -> Tensor:
     return apply_gain(images, ring_gain(gain, edges, height=size, width=size)).clamp(0, 1)
 
 
-def measure_natural(images: Tensor) -> dict[str, Tensor]:
-    """Measure what is stored: colours between and within images, and energy by ring.
-
-    Args:
-        images: Natural images, ``(N, 3, S, S)`` in [0, 1].
-
-    Returns:
-        ``mean (3,)``, ``between`` and ``within`` ``(3, 3)``, ``energy (3, rings)``, ``edges``.
-
-    Example:
-        >>> sorted(measure_natural(torch.rand(4, 3, 32, 32)))
-        ['between', 'edges', 'energy', 'mean', 'within']
-    """
-    means = images.mean(dim=(2, 3))
-    rest = (images - means[:, :, None, None]).permute(1, 0, 2, 3).flatten(1)
-    edges = [0.5 * ring / RINGS for ring in range(RINGS + 1)] + [0.75]
-    return {
-        "mean": means.mean(dim=0),
-        "between": torch.cov(means.T),
-        "within": torch.cov(rest),
-        "energy": ring_energy(images, edges).mean(dim=0),
-        "edges": torch.tensor(edges),
-    }
-
-
 def _leaves(colours: np.ndarray, *, size: int, random: np.random.Generator) -> np.ndarray:
     """Draw discs of the given colours on each other, ``(3, size, size)``."""
     canvas = np.empty((3, size, size))
     canvas[:] = colours[0][:, None, None]
     smallest, largest = 1.0, size / 2
-    # inverse of the distribution function of the density r^-3 between the two
+    # Inverse of the distribution function of the density r^-3 between the two.
     share = random.random(len(colours))
     radii = (smallest**-2 - share * (smallest**-2 - largest**-2)) ** -0.5
-    radii[: len(radii) // 10] = largest * random.uniform(0.3, 1, len(radii) // 10)  # the ground
+    ground = len(radii) // 10
+    radii[:ground] = largest * random.uniform(0.3, 1, ground)
     centres = random.uniform(0, size, (len(colours), 2))
     for colour, radius, (down, across) in zip(colours, radii, centres, strict=True):
         top, left = max(0, int(down - radius)), max(0, int(across - radius))
@@ -153,233 +314,3 @@ def _leaves(colours: np.ndarray, *, size: int, random: np.random.Generator) -> n
         part = canvas[:, top : top + len(rows), left : left + len(columns)]
         part[:, inside] = colour[:, None]
     return canvas
-
-
-def _names(path: Path) -> list[str]:
-    if path.is_dir():
-        found = [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found = archive.namelist()
-    else:
-        raise InputError(f"natural: expected a folder or a zip of images, got '{path}'")
-    names = sorted(name for name in found if name.lower().endswith(SUFFIXES))
-    if len(names) < 2:
-        raise InputError(f"natural: expected two or more images in {path}, got {len(names)}")
-    return names
-
-
-def _contents(path: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
-    if path.is_dir():
-        for name in names:
-            yield name, (path / name).read_bytes()
-        return
-    with zipfile.ZipFile(path) as archive:
-        for name in names:
-            yield name, archive.read(name)
-
-
-def _centre(pixels: np.ndarray) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return pixels[top : top + side, left : left + side]
-
-
-IMAGES = 128  # stand for natural ones where a teacher kept no statistics of them
-BATCH = 32
-# Of a layer's mean variance; a channel that natural images hardly move would decide alone.
-FLOOR = 1e-3
-
-
-class Moments(NamedTuple):
-    """Mean and variance of each channel of one layer, ``(C,)`` each."""
-
-    mean: Tensor
-    variance: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """What is expected of every channel at some layers.
-
-    Attributes:
-        source: What it was measured on, for cards.
-        layers: Whose input is meant; the teacher's body itself stands for its features.
-        expected: Moments, one a layer.
-        floors: Added to the variance of each layer, as a batch norm does.
-    """
-
-    source: str
-    layers: tuple[nn.Module, ...]
-    expected: tuple[Moments, ...]
-    floors: tuple[Tensor | float, ...]
-
-    def distance(self, measured: list[Moments]) -> Tensor:
-        """Tell how far a batch's channel statistics are from what is expected.
-
-        Per channel the squared 2-Wasserstein distance of two normal distributions in units of the
-        expected variance, ``(m - M)^2 / V + (sqrt(v / V) - 1)^2``; mean over channels, then layers.
-
-        Args:
-            measured: From `watched`, after one ``encode``.
-
-        Returns:
-            Scalar, 0 or more, dimensionless.
-
-        Source: DeepInversion's feature prior (Yin et al., CVPR 2020, eq. 4), normalised per channel
-            so that no wide or deep layer decides alone.
-
-        Example:
-            >>> expected = Moments(torch.zeros(1), torch.ones(1))
-            >>> reference = Reference("toy", (nn.Identity(),), (expected,), (0.0,))
-            >>> float(reference.distance([Moments(torch.tensor([2.0]), torch.tensor([4.0]))]))
-            5.0
-        """
-        distances = []
-        for found, expected, floor in zip(measured, self.expected, self.floors, strict=True):
-            scale = expected.variance + floor
-            # the floor is in both roots: a dead channel has no spread, and a finite gradient
-            spread = ((found.variance + floor) / scale).sqrt() - 1
-            distances.append(((found.mean - expected.mean) ** 2 / scale + spread**2).mean())
-        return torch.stack(distances).mean()
-
-
-@contextmanager
-def watched(teacher: Teacher, layers: tuple[nn.Module, ...]) -> Iterator[list[Moments]]:
-    """Collect the moments of what goes into some layers while a teacher encodes one batch.
-
-    Args:
-        teacher: Whose layers they are.
-        layers: Of the teacher; its body itself stands for what comes out of it.
-
-    Yields:
-        A list that the next `encode` fills, a pair a layer in the order of the pass.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> teacher = load_teacher("builtin")
-        >>> with watched(teacher, (teacher.body,)) as measured:
-        ...     _ = teacher.encode(torch.rand(2, 3, 32, 32))
-        >>> measured[0].mean.shape
-        torch.Size([256])
-    """
-    measured: list[Moments] = []
-
-    def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        measured.append(_moments(inputs[0], _channel_axis(layer)))
-
-    def after(_: nn.Module, __: tuple[Tensor, ...], features: Tensor) -> None:
-        measured.append(_moments(features, 1))
-
-    handles = [
-        layer.register_forward_hook(after)
-        if layer is teacher.body
-        else layer.register_forward_pre_hook(before)
-        for layer in layers
-    ]
-    try:
-        yield measured
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def reference_of(teacher: Teacher, *, natural: str = "", size: int = 64) -> Reference:
-    """Find out what a teacher expects of natural images.
-
-    Batch norms kept it while the teacher was trained. A teacher without them (a ViT) is shown
-    natural images, and the statistics of the tokens before each layer norm are taken, or those
-    of its features where it has no such layer either.
-
-    Args:
-        teacher: Frozen.
-        natural: Folder or zip of natural images; empty generates some, see
-            `fopro_lab.training.statistics`. Not read for a teacher with batch norms.
-        size: Side of the natural images, pixels: that of those which will be compared.
-
-    Returns:
-        The reference; its ``source`` belongs on every card that shows a distance.
-
-    Raises:
-        InputError: If there are no natural images in ``natural``.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> reference_of(load_teacher("builtin")).source
-        'running statistics of its 12 batch norms'
-    """
-    norms = teacher.batch_norms()
-    if norms:
-        expected, floors = [], []
-        for norm in norms:
-            assert norm.running_mean is not None and norm.running_var is not None
-            expected.append(Moments(norm.running_mean, norm.running_var))
-            floors.append(norm.eps)
-        source = f"running statistics of its {len(norms)} batch norms"
-        return Reference(source, tuple(norms), tuple(expected), tuple(floors))
-    layers: tuple[nn.Module, ...] = tuple(teacher.layer_norms()) or (teacher.body,)
-    images, origin = natural_images(IMAGES, size=size, folder=natural)
-    sums: list[list[Moments]] = []
-    with torch.no_grad(), watched(teacher, layers) as measured:
-        for part in images.to(teacher.mean.device).split(BATCH):
-            teacher.encode(part)
-            sums.append(list(measured))
-            measured.clear()
-    taken = tuple(_pooled(parts) for parts in zip(*sums, strict=True))
-    where = f"inputs of its {len(layers)} layer norms" if teacher.layer_norms() else "its features"
-    return Reference(
-        f"{where} on {origin}", layers, taken, tuple(FLOOR * each.variance.mean() for each in taken)
-    )
-
-
-@torch.no_grad()
-def natural_distance(
-    teacher: Teacher,
-    images: Tensor,
-    *,
-    prompt: FourierPrompt | None = None,
-    reference: Reference | None = None,
-) -> float:
-    """Measure how far images are from what the teacher expects of natural ones.
-
-    Args:
-        teacher: Frozen.
-        images: ``(B, 3, H, W)`` in [0, 1], all in one batch.
-        prompt: Put before the teacher; its noise is drawn from a fixed seed.
-        reference: Of `reference_of`; None takes it anew.
-
-    Returns:
-        See `Reference.distance`.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> natural_distance(load_teacher("builtin"), torch.rand(4, 3, 32, 32)) > 0
-        True
-    """
-    reference = reference or reference_of(teacher, size=images.shape[-1])
-    if prompt is not None:
-        images = prompt(images, torch.Generator().manual_seed(0))
-    with watched(teacher, reference.layers) as measured:
-        teacher.encode(images)
-    return float(reference.distance(measured))
-
-
-def _channel_axis(layer: nn.Module) -> int:
-    """Tell where a layer's channels are: first in maps, last in tokens."""
-    maps = isinstance(layer, nn.BatchNorm2d) or type(layer).__name__.endswith("2d")
-    return 1 if maps else -1
-
-
-def _moments(values: Tensor, axis: int) -> Moments:
-    axis %= values.ndim
-    others = [other for other in range(values.ndim) if other != axis]
-    variance, mean = torch.var_mean(at_least_single(values), dim=others, correction=0)
-    return Moments(mean, variance)
-
-
-def _pooled(parts: tuple[Moments, ...]) -> Moments:
-    """Put together the moments of equally large parts."""
-    means = torch.stack([part.mean for part in parts])
-    inner = torch.stack([part.variance for part in parts]).mean(dim=0)
-    return Moments(means.mean(dim=0), inner + means.var(dim=0, correction=0))

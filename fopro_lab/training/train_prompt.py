@@ -1,15 +1,14 @@
-"""What each class asks for: one gain a ring, explored on its own images. To look at, not to use.
+"""Training the Fourier prompt before a frozen teacher: when, towards what, and how it is checked.
 
-A gain chosen by the label would tell the teacher the class, so it never enters training; and the
-task objective has no place here, since a class alone has no task.
+All of it is this project's reconstruction: the published generator was never released.
 """
 
 import copy
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from itertools import pairwise
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain, islice, pairwise
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -18,78 +17,45 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fopro_lab.config import Objective, TrainConfig
-from fopro_lab.data import Pack, batches
+from fopro_lab.config import Objective, PromptConfig, TrainConfig
+from fopro_lab.data import Pack, batches, prepare
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.fourier import FourierPrompt
+from fopro_lab.evaluation import Run
+from fopro_lab.fourier import FourierPrompt, random_gain_like
 from fopro_lab.fourier.gain import scale_spectrum
-from fopro_lab.models import Student, Teacher
+from fopro_lab.fourier.prompt import Share
+from fopro_lab.models import Student, Teacher, load_from
 from fopro_lab.training.losses import (
     TaskHead,
+    balanced_softmax_loss,
     confidence_loss,
     disagreement_loss,
     identity_loss,
-    task_loss,
 )
-from fopro_lab.training.run_folder import MaskRecord
+from fopro_lab.training.run_folder import MaskHistory, TrainedRun
 from fopro_lab.training.statistics import Reference, reference_of, watched
 
 PROMPTING = ("fopro", "random")
+LABEL_FREE = ("statistics", "confidence", "identity")
+CHUNK = 64  # images encoded together
+READ_EVERY = 10  # prompt steps between two looks at the losses: a GPU waits for each
+SHRINKS = 60  # at most; the last ones leave no gain other than 1
 
 
-def explores(config: TrainConfig, epoch: int) -> bool:
-    """Tell whether an exploration stands before an epoch.
-
-    Args:
-        config: Of the run.
-        epoch: Counted from 0.
-
-    Returns:
-        Never for a method without prompt, a prompt from a file, or during the warm-up; then at
-        once and every ``prompt_every`` epochs, or once if that is 0.
+def prompt_training_epochs(config: TrainConfig) -> list[int]:
+    """List the epochs, counted from 0, that begin with prompt training.
 
     Example:
-        >>> config = TrainConfig(warmup_epochs=1, prompt_every=2)
-        >>> [explores(config, epoch) for epoch in range(5)]
-        [False, True, False, True, False]
+        >>> prompt_training_epochs(TrainConfig(epochs=5, warmup_epochs=1, prompt_every=2))
+        [1, 3]
     """
-    since = epoch - config.warmup_epochs
-    if config.method not in PROMPTING or config.prompt_file or since < 0:
-        return False
-    return since % config.prompt_every == 0 if config.prompt_every else since == 0
-
-
-def exploration_place(config: TrainConfig, epoch: int) -> dict[str, int]:
-    """Tell which of a run's explorations stands before an epoch, and how long each is.
-
-    Args:
-        config: Of the run.
-        epoch: Counted from 0; one with an exploration.
-
-    Returns:
-        ``number``, from 1; ``explorations``, in all epochs; ``steps``, of one at most.
-
-    Example:
-        >>> config = TrainConfig(epochs=5, warmup_epochs=1, prompt_every=2, prompt_steps=20)
-        >>> exploration_place(config, 3)
-        {'number': 2, 'explorations': 2, 'steps': 20}
-    """
-    before, all_of_them = (
-        sum(explores(config, each) for each in range(count)) for count in (epoch, config.epochs)
-    )
-    return {"number": before + 1, "explorations": all_of_them, "steps": config.prompt_steps}
+    if config.method not in PROMPTING or config.prompt_file:
+        return []
+    return list(range(config.warmup_epochs, config.epochs, config.prompt_every or config.epochs))
 
 
 def prompted_share(config: TrainConfig, epoch: int) -> float:
-    """Tell which share of an epoch's batches is prompted.
-
-    Args:
-        config: Of the run.
-        epoch: Counted from 0.
-
-    Returns:
-        0 during the warm-up, then ``prompted_fraction``, from which a part ``prompted_decay`` is
-        lost linearly until the last epoch.
+    """Return the share of an epoch's batches that is prompted, which may fall after the warm-up.
 
     Example:
         >>> config = TrainConfig(epochs=3, prompted_fraction=0.8, prompted_decay=0.5)
@@ -103,172 +69,118 @@ def prompted_share(config: TrainConfig, epoch: int) -> float:
     return config.prompted_fraction * (1 - config.prompted_decay * progress)
 
 
-@dataclass(frozen=True, eq=False)
-class Judge:
-    """Everything that judges a prompt.
+def generator_for(*numbers: int, purpose: str) -> torch.Generator:
+    """Make a generator that depends on some numbers and a purpose, and on nothing else.
 
-    Attributes:
-        teacher: Frozen.
-        objectives: Weight of each term that counts, above 0.
-        reference: What ``statistics`` compares with.
-        class_counts: ``(K,)``, training images a class; what ``task`` needs.
-        head: What ``task`` trains together with the prompt.
-        student: What ``disagreement`` needs, in evaluation mode.
-        student_size: Side of the image the student sees, pixels; 0 is as it comes.
+    An epoch that draws from its own (seed, epoch) is the same in a resumed run as in an
+    uninterrupted one.
     """
-
-    teacher: Teacher
-    objectives: Mapping[Objective, float]
-    reference: Reference | None = None
-    class_counts: Tensor | None = None
-    head: TaskHead | None = None
-    student: Student | None = None
-    student_size: int = 0
-
-    def measure(
-        self, images: Tensor, labels: Tensor, gain: Tensor
-    ) -> tuple[dict[Objective, Tensor], Tensor]:
-        """Measure each term, before its weight, on images under a gain.
-
-        Args:
-            images: ``(B, 3, H, W)`` in [0, 1].
-            labels: ``(B,)``.
-            gain: ``(B, 3, H, W // 2 + 1)``.
-
-        Returns:
-            A scalar tensor a term, and the teacher's features of the prompted images.
-        """
-        with ExitStack() as stack:
-            if self.reference is not None:
-                measured = stack.enter_context(watched(self.teacher, self.reference.layers))
-            features = self.teacher.encode(scale_spectrum(images, gain))
-        terms: dict[Objective, Tensor] = {}
-        for name in self.objectives:
-            if name == "statistics":
-                assert self.reference is not None
-                terms[name] = self.reference.distance(measured)
-            elif name == "confidence":
-                terms[name] = confidence_loss(self.teacher.classify(features))
-            elif name == "task":
-                assert self.head is not None and self.class_counts is not None
-                terms[name] = task_loss(
-                    features, head=self.head, labels=labels, class_counts=self.class_counts
-                )
-            elif name == "disagreement":
-                assert self.student is not None
-                seen = shrink(images, self.student_size)
-                terms[name] = disagreement_loss(self.student, seen, features)
-            else:
-                terms[name] = identity_loss(gain)
-        return terms, features
-
-    def total(self, terms: Mapping[Objective, Tensor]) -> Tensor:
-        """Sum the terms with their weights."""
-        return torch.stack([self.objectives[name] * value for name, value in terms.items()]).sum()
+    entropy: list[Any] = [*numbers, *purpose.encode()]
+    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    return torch.Generator().manual_seed(seed)
 
 
-def drift(plain: Tensor, features: Tensor) -> Tensor:
-    """Tell how far features have turned away: mean of ``1 - cos``, in [0, 2].
+def build_prompt(config: PromptConfig, *, size: int, seed: int) -> FourierPrompt:
+    """Build the prompt that a config describes, at the identity, or read it from its file.
 
     Args:
-        plain: The teacher's on the images as they are, ``(B, D)``.
-        features: On the prompted images, ``(B, D)``.
-
-    Returns:
-        Scalar.
-
-    Example:
-        >>> float(drift(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])))
-        1.0
-    """
-    return (1 - torch.nn.functional.cosine_similarity(plain, features, dim=1)).mean()
-
-
-def active_objectives(
-    objectives: Mapping[Objective, float], teacher: Teacher
-) -> dict[Objective, float]:
-    """Leave out terms of weight 0, and refuse those that the teacher cannot answer.
-
-    Args:
-        objectives: Weight of each term.
-        teacher: Has it a head?
-
-    Returns:
-        The terms that count.
+        config: Form, resolution and bound; a `TrainConfig` may name a file instead.
+        size: Side of the images it will see, pixels.
+        seed: Of a network's weights.
 
     Raises:
-        InputError: For an unknown name, a negative weight, nothing beside ``identity``, or a
-            term that this teacher lacks.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> active_objectives({"statistics": 1.0, "task": 0.0}, load_teacher("builtin"))
-        {'statistics': 1.0}
+        InputError: If the file is missing, or holds no prompt of 1 or 3 channels.
     """
-    active = {name: weight for name, weight in objectives.items() if weight != 0}
-    unknown = sorted(set(active) - set(get_args(Objective)))
-    if unknown:
-        raise InputError(f"objectives: expected names out of {get_args(Objective)}, got {unknown}")
-    if not all(0 < weight < math.inf for weight in active.values()):
-        raise InputError(f"objectives: expected weights of 0 or more, got {active}")
-    if not set(active) - {"identity"}:
-        raise InputError(f"objectives: expected one beside 'identity', got {sorted(active)}")
-    if "confidence" in active and teacher.head is None:
-        raise InputError(
-            f"objective 'confidence': teacher {teacher.name} has no head; "
-            "set objectives.confidence=0"
-        )
-    return active
-
-
-def shrink(images: Tensor, size: int) -> Tensor:
-    """Bring images to the side the student sees, antialiased; 0 leaves them alone.
-
-    Example:
-        >>> shrink(torch.rand(1, 3, 8, 8), 4).shape
-        torch.Size([1, 3, 4, 4])
-    """
-    if size in (0, images.shape[-1]):
-        return images
-    return torch.nn.functional.interpolate(
-        images, (size, size), mode="bilinear", antialias=True, align_corners=False
+    path = config.prompt_file if isinstance(config, TrainConfig) else ""
+    if path:
+        prompt = FourierPrompt.load(Path(path).expanduser()).requires_grad_(False)
+        if prompt.channels not in (1, 3):
+            raise InputError(
+                f"prompt_file: expected a prompt of 1 or 3 channels, got {prompt.channels}"
+            )
+        return prompt
+    return FourierPrompt(
+        config.prompt_form,
+        size=size,
+        max_log_gain=config.max_log_gain,
+        rows=config.prompt_rows,
+        rings=config.prompt_rings,
+        waves=config.prompt_waves,
+        noise=config.prompt_noise,
+        seed=seed,
     )
 
 
-@contextmanager
-def evaluating(student: Student | None) -> Iterator[None]:
-    """Keep a student's batch norms still; training goes on afterwards as before."""
-    if student is None:
-        yield
-        return
-    was_training = student.training
-    student.eval()
-    try:
-        yield
-    finally:
-        student.train(was_training)
+@torch.no_grad()
+def prompted(
+    images: Tensor,
+    prompt: FourierPrompt,
+    *,
+    config: TrainConfig,
+    noise: torch.Generator,
+    share: Share | None = None,
+) -> Tensor:
+    """Put the prompt, or its random control, before the teacher; no gradient flows.
+
+    The control, method ``random``, moves the learned gains to other frequencies: the same ones for
+    the whole run, or with ``random_gains=per-image`` others for each image.
+
+    Args:
+        images: ``(B, 3, H, W)`` in [0, 1].
+        prompt: The learned one.
+        config: Of the run.
+        noise: Source of the prompt's noise, and of the places of each image.
+        share: Stretch of a batch of several processes that the images are; None is all of it.
+
+    Returns:
+        ``(B, 3, H, W)``, not clipped.
+    """
+    gain = prompt.gain(images, noise, share=share)
+    if config.method == "random":
+        per_image = config.random_gains == "per-image"
+        places = noise if per_image else generator_for(config.seed, purpose="places of the control")
+        size = (images.shape[2], images.shape[3])
+        gain = random_gain_like(prompt, gain, places, size=size, per_image=per_image, share=share)
+    return scale_spectrum(images, gain)
 
 
-CHUNK = 64  # images encoded together
-SHRINKS = 60  # halvings at most; the last ones leave no gain beside 1
+def drift(plain: Tensor, features: Tensor) -> Tensor:
+    """Mean of ``1 - cos`` between features ``(B, D)`` without and with a prompt, in [0, 2]."""
+    return (1 - F.cosine_similarity(plain, features, dim=1)).mean()
+
+
+def shrink(images: Tensor, size: int) -> Tensor:
+    """Bring images to the side the student sees, antialiased; 0 leaves them alone."""
+    if size in (0, images.shape[-1]):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+class PromptedTeacher(nn.Module):
+    """Answers as its teacher does on prompted images; every batch has the same noise."""
+
+    def __init__(self, teacher: Teacher, prompt: FourierPrompt) -> None:
+        super().__init__()
+        self.teacher, self.prompt = teacher, prompt
+        self.name = f"{teacher.name} behind a prompt"
+        self.card: dict[str, Any] = {**teacher.card, "prompt": dict(prompt.settings)}
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Prompt images ``(B, 3, H, W)`` in [0, 1] and turn them into features ``(B, D)``."""
+        return self.teacher.encode(self.prompt(images, torch.Generator().manual_seed(0)))
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Images of other lesions than those that drive the prompt, and how they are used.
+    """Images of other lesions than those that train the prompt, which choose the best one.
 
-    No gradient ever comes from them: they choose among prompts, as validation images choose
-    among epochs. Test images belong here as little as there.
+    No gradient ever comes from them. Test images do not belong here.
 
     Attributes:
         images: ``(N, 3, H, W)`` in [0, 1].
         labels: ``(N,)``.
         every: Prompt steps between two checks, at least 1.
-        patience: Checks without a better prompt after which the exploration ends; 0 is never.
-
-    Example:
-        >>> HeldOut(torch.rand(2, 3, 8, 8), torch.tensor([0, 1])).every
-        10
+        patience: Checks without a better prompt that end the prompt training; 0 is never.
     """
 
     images: Tensor
@@ -286,119 +198,153 @@ class HeldOut:
 
 def draw_held_out(
     pack: Pack,
-    rows: np.ndarray | None,
+    rows: np.ndarray,
     *,
     count: int,
     every: int,
     patience: int = 0,
-    device: str | torch.device = "cpu",
 ) -> HeldOut | None:
-    """Take the images that check a prompt: always the same, the classes alike as far as they go.
+    """Take the images that check a prompt: always the same, each class in turn while it lasts.
 
     Args:
         pack: The images.
         rows: Row numbers to take from, such as validation's.
         count: How many at most.
-        every: As of `HeldOut`; 0 takes none.
-        patience: As of `HeldOut`.
-        device: Where they shall be.
+        every: As in `HeldOut`; 0 takes none.
+        patience: As in `HeldOut`.
 
     Returns:
-        The images, or None if ``every`` is 0 or there are no rows.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", images=40), 16, progress=False)
-        >>> held_out = draw_held_out(packed, np.arange(40), count=16, every=5)
-        >>> torch.bincount(held_out.labels).tolist()
-        [2, 2, 2, 2, 2, 2, 2, 2]
+        The images, on the CPU; None if ``every`` is 0 or there are no rows.
     """
-    if not every or rows is None or not len(rows):
+    if not every or not len(rows):
         return None
     known = pd.Series(pack.labels[rows])
     turn = known.groupby(known).cumcount().to_numpy()  # each class's first image, then its second
     chosen = rows[turn.argsort(kind="stable")[:count]]
-    images, labels = next(batches(pack, chosen, batch_size=len(chosen), device=device))
+    images, labels = next(batches(pack, chosen, batch_size=len(chosen)))
     return HeldOut(images, labels, every=every, patience=patience)
 
 
-@dataclass(eq=False)
-class Keeper:
-    """Checks a prompt now and then and keeps the best.
+def active_objectives(
+    objectives: Mapping[Objective, float], teacher: Teacher
+) -> dict[Objective, float]:
+    """Leave out terms of weight 0, and refuse those that this teacher cannot have."""
+    active = {name: weight for name, weight in objectives.items() if weight != 0}
+    unknown = sorted(set(active) - set(get_args(Objective)))
+    if unknown:
+        raise InputError(f"objectives: expected names out of {get_args(Objective)}, got {unknown}")
+    if not all(0 < weight < float("inf") for weight in active.values()):
+        raise InputError(f"objectives: expected weights of 0 or more, got {active}")
+    if not set(active) - {"identity"}:
+        raise InputError(f"objectives: expected one beside 'identity', got {sorted(active)}")
+    if "confidence" in active and teacher.head is None:
+        raise InputError(
+            f"objective 'confidence': teacher {teacher.name} has no head; "
+            "set objectives.confidence=0"
+        )
+    return active
 
-    Attributes:
-        judge: Measures it.
-        held_out: The images.
-        prompt: What is kept, together with the judge's head.
-        max_drift: A prompt beyond is moved back before it is checked; 0 is no bound.
-        best_score: Lower is better.
-        waited: Checks since the best.
-    """
 
-    judge: Judge
-    held_out: HeldOut
-    prompt: FourierPrompt
-    max_drift: float = 0.0
-    best_score: float = float("inf")
-    waited: int = 0
-    _best: list[dict[str, Tensor]] = field(default_factory=list)
-    _plain: Tensor | None = None
+@dataclass(frozen=True, eq=False)
+class PromptObjective:
+    """What a prompt is trained towards: a weighted sum of terms."""
 
-    def check(self) -> dict[str, float]:
-        """Check the prompt as it is now.
+    teacher: Teacher
+    weights: Mapping[Objective, float]
+    reference: Reference | None  # for statistics
+    class_counts: Tensor | None  # (K,), for task
+    head: TaskHead | None  # for task, trained together with the prompt
+    student: Student | None  # for disagreement, in evaluation mode
+    student_size: int
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, gain: Tensor
+    ) -> tuple[Tensor, dict[Objective, Tensor], Tensor]:
+        """Measure images ``(B, 3, H, W)`` in [0, 1] under a gain ``(B, 3, H, W // 2 + 1)``.
 
         Returns:
-            ``val_drift``; with a task ``val_task`` (balanced: mean over the classes of the mean
-            cross-entropy) and ``val_balanced_accuracy``, else ``val_total``.
+            The weighted sum, each term before its weight, and the teacher's features ``(B, D)``.
         """
-        if self._plain is None:
-            self._plain = plain_features(self.judge, self.held_out.images)
+        with ExitStack() as stack:
+            if self.reference is not None:
+                measured = stack.enter_context(watched(self.teacher, self.reference.layers))
+            features = self.teacher.encode(scale_spectrum(images, gain))
+        terms: dict[Objective, Tensor] = {}
+        for name in self.weights:
+            if name == "statistics" and self.reference is not None:
+                terms[name] = self.reference.distance(measured)
+            elif name == "confidence":
+                terms[name] = confidence_loss(self.teacher.classify(features))
+            elif name == "task" and self.head is not None and self.class_counts is not None:
+                logits = self.head(features)
+                terms[name] = balanced_softmax_loss(logits, labels, class_counts=self.class_counts)
+            elif name == "disagreement" and self.student is not None:
+                seen = shrink(images, self.student_size)
+                terms[name] = disagreement_loss(self.student, seen, features)
+            else:
+                terms[name] = identity_loss(gain)
+        weighted = [self.weights[name] * value for name, value in terms.items()]
+        return torch.stack(weighted).sum(), terms, features
+
+
+class BestPrompt:
+    """Checks a prompt on held-out images now and then and keeps the best, with its task head."""
+
+    def __init__(
+        self, objective: PromptObjective, held_out: HeldOut, prompt: FourierPrompt, max_drift: float
+    ) -> None:
+        self.objective, self.prompt, self.max_drift = objective, prompt, max_drift
+        self.every, self.patience = held_out.every, held_out.patience
+        device = objective.teacher.mean.device
+        self.images, self.labels = held_out.images.to(device), held_out.labels.to(device)
+        self.modules = [m for m in (prompt, objective.head) if m is not None]
+        self.plain = encode(objective.teacher, self.images)
+        self.score, self.waited = float("inf"), 0  # lower is better; checks since the best
+        self.best: list[dict[str, Tensor]] = []
+
+    def check(self) -> dict[str, float]:
+        """Check the prompt, after it is moved back within ``max_drift`` if that is above 0.
+
+        Returns:
+            ``val_drift``; with a task ``val_task`` (mean over the classes of the mean
+            cross-entropy; the score) and ``val_balanced_accuracy``, else ``val_total`` (the score).
+        """
         if self.max_drift:
-            hold_drift(self.prompt, self.judge, self.held_out.images, self._plain, self.max_drift)
-        found = self._measured(self._plain)
+            hold_drift(self.prompt, self.objective.teacher, self.images, self.plain, self.max_drift)
+        found = self._measure()
         score = found.get("val_task", found.get("val_total", 0.0))
-        if score < self.best_score:
-            self.best_score, self.waited = score, 0
-            self._best = [copy.deepcopy(module.state_dict()) for module in self._modules()]
+        if score < self.score:
+            self.score, self.waited = score, 0
+            self.best = [copy.deepcopy(module.state_dict()) for module in self.modules]
         else:
             self.waited += 1
         return found
 
-    @property
-    def done(self) -> bool:
-        """Whether it has waited long enough for a better prompt."""
-        return 0 < self.held_out.patience <= self.waited
-
     def restore(self) -> None:
         """Put the best prompt back, and its head."""
-        for module, state in zip(self._modules(), self._best, strict=False):
+        for module, state in zip(self.modules, self.best, strict=False):
             module.load_state_dict(state)
 
-    def _modules(self) -> list[torch.nn.Module]:
-        return [self.prompt, *([self.judge.head] if self.judge.head is not None else [])]
-
     @torch.no_grad()
-    def _measured(self, plain: Tensor) -> dict[str, float]:
-        images, labels = self.held_out.images, self.held_out.labels
-        noise = torch.Generator().manual_seed(0)
-        totals, features = [], []
-        head = self.judge.head
+    def _measure(self) -> dict[str, float]:
+        head, noise = self.objective.head, torch.Generator().manual_seed(0)
         if head is not None:
             head.eval()
-        for part, named in zip(images.split(CHUNK), labels.split(CHUNK), strict=True):
-            gain = self.prompt.gain(part, noise)
-            terms, encoded = self.judge.measure(part, named, gain)
-            totals.append(float(self.judge.total(terms)) * len(part))
+        totals, features = 0.0, []
+        parts = zip(self.images.split(CHUNK), self.labels.split(CHUNK), strict=True)
+        for images, labels in parts:
+            total, _, encoded = self.objective(images, labels, self.prompt.gain(images, noise))
+            totals += float(total) * len(images)
             features.append(encoded)
         encoded = torch.cat(features)
-        found = {"val_drift": float(drift(plain, encoded))}
+        found = {"val_drift": float(drift(self.plain, encoded))}
         if head is None:
-            return {**found, "val_total": sum(totals) / len(images)}
+            return {**found, "val_total": totals / len(self.images)}
         logits = head(encoded).float()
         head.train()
-        classes, place = labels.unique(return_inverse=True)
-        loss = F.cross_entropy(logits, labels, reduction="none")
-        right = (logits.argmax(dim=1) == labels).float()
+        classes, place = self.labels.unique(return_inverse=True)
+        loss = F.cross_entropy(logits, self.labels, reduction="none")
+        right = (logits.argmax(dim=1) == self.labels).float()
         counts = torch.bincount(place, minlength=len(classes))
         task, accuracy = (torch.bincount(place, v) / counts for v in (loss, right))
         found["val_task"] = float(task.mean())
@@ -406,63 +352,24 @@ class Keeper:
 
 
 @torch.no_grad()
-def plain_features(judge: Judge, images: Tensor) -> Tensor:
-    """Encode images as they are, ``(N, D)``."""
-    return torch.cat([judge.teacher.encode(part) for part in images.split(CHUNK)])
+def encode(teacher: Teacher, images: Tensor, prompt: FourierPrompt | None = None) -> Tensor:
+    """Encode images in chunks, behind a prompt with fixed noise if there is one, ``(N, D)``."""
+    noise = torch.Generator().manual_seed(0)
+    parts = images.split(CHUNK)
+    return torch.cat([teacher.encode(prompt(x, noise) if prompt else x) for x in parts])
 
 
 @torch.no_grad()
 def hold_drift(
-    prompt: FourierPrompt, judge: Judge, images: Tensor, plain: Tensor, bound: float
-) -> float:
-    """Move a prompt back towards the identity until the teacher's drift is within the bound.
-
-    The identity has no drift, so the way back always ends.
-
-    Args:
-        prompt: Changed in place.
-        judge: With the teacher.
-        images: ``(N, 3, H, W)``.
-        plain: The teacher's features of them, ``(N, D)``.
-        bound: Of the mean of ``1 - cos``, above 0.
-
-    Returns:
-        The drift that is left, at most ``bound``.
-    """
+    prompt: FourierPrompt, teacher: Teacher, images: Tensor, plain: Tensor, bound: float
+) -> None:
+    """Move a prompt towards the identity, which has no drift, until the drift is within a bound."""
     for _ in range(SHRINKS):
-        noise = torch.Generator().manual_seed(0)
-        parts = [prompt(part, noise) for part in images.split(CHUNK)]
-        found = float(drift(plain, torch.cat([judge.teacher.encode(part) for part in parts])))
+        found = float(drift(plain, encode(teacher, images, prompt)))
         if found <= bound:
             break
         # Drift grows about as the square of the log gain.
         prompt.shrink_(min(max(0.98 * (bound / found) ** 0.5, 0.5), 0.95))
-    return found
-
-
-class PromptedTeacher(nn.Module):
-    """Answers as its teacher does on prompted images.
-
-    Args:
-        teacher: Frozen.
-        prompt: Kept as it is; a generator's noise is drawn from a fixed seed for every batch.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> prompted = PromptedTeacher(load_teacher("builtin"), FourierPrompt("shared"))
-        >>> prompted.encode(torch.rand(2, 3, 32, 32)).shape
-        torch.Size([2, 256])
-    """
-
-    def __init__(self, teacher: Teacher, prompt: FourierPrompt) -> None:
-        super().__init__()
-        self.teacher, self.prompt = teacher, prompt
-        self.name = f"{teacher.name} behind a prompt"
-        self.card: dict[str, Any] = {**teacher.card, "prompt": dict(prompt.settings)}
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Prompt images ``(B, 3, H, W)`` in [0, 1] and turn them into features ``(B, D)``."""
-        return self.teacher.encode(self.prompt(images, torch.Generator().manual_seed(0)))
 
 
 def explore(
@@ -481,39 +388,41 @@ def explore(
     student: Student | None = None,
     student_size: int = 0,
     generator: torch.Generator | None = None,
-    record: MaskRecord | None = None,
+    masks: MaskHistory | None = None,
 ) -> pd.DataFrame:
-    """Take some steps of Adam on the prompt, and on the task head if there is one.
+    """Train a prompt, and the task head if there is one, by some steps of Adam.
+
+    Everything is computed where the teacher is; the prompt and the head are moved there.
 
     Args:
         prompt: Changed in place.
         teacher: Frozen.
-        batches: Images ``(B, 3, H, W)`` in [0, 1] and labels ``(B,)``; begun anew at its end.
+        batches: Images ``(B, 3, H, W)`` in [0, 1] and labels ``(B,)``; iterated again at its end.
         objectives: Weight of each term, 0 or more; a weight of 0 leaves the term out.
-        steps: Prompt steps.
+        steps: Prompt steps, 1 or more.
         learning_rate: Adam's.
         max_drift: Bound of the teacher's drift, mean ``1 - cos``: a prompt beyond is moved back
             towards the identity; 0 is none.
         held_out: Images that choose among the prompts of these steps, and may end them early;
             None keeps the last prompt.
-        reference: What ``statistics`` compares with; None takes it anew, see `reference_of`.
-        class_counts: ``(K,)``, training images a class; needed by ``task``.
-        head: Goes on from an earlier exploration; None starts one where ``task`` needs it.
-        student: Needed by ``disagreement``; set to evaluation mode for the while.
+        reference: What ``statistics`` compares with; None measures it, see `reference_of`.
+        class_counts: ``(K,)``, training images per class; needed by ``task``.
+        head: Continues from an earlier prompt training; None starts one where ``task`` needs it.
+        student: Needed by ``disagreement``, on the teacher's device.
         student_size: Side of the image the student sees, pixels; 0 is as it comes.
         generator: Source of the prompt's noise.
-        record: Looks at the mask now and then, and at the end at the one that was kept.
+        masks: Takes the mask at some steps, and at the end that of the kept prompt.
 
     Returns:
-        One row a step: ``step``, each term before its weight, ``total``, ``log_gain`` (mean of
+        One row per step: ``step``, each term before its weight, ``total``, ``log_gain`` (mean of
         |log gain|, natural logarithm), with a bound ``drift``. Where a check was made after the
-        step, columns ``val_...`` of `Keeper.check`, elsewhere NaN; ``kept`` is 1 for the step
-        whose prompt was kept, nowhere if the prompt was best as it came.
+        step, the columns ``val_...`` of `BestPrompt.check`, elsewhere NaN; ``kept`` is 1 for the
+        step whose prompt was kept, and nowhere if the initial prompt was the best.
 
     Raises:
         InputError: If an objective lacks what it needs, or there are no batches.
-        WorkError: If a value or a gradient stops being finite; the prompt is left as it was before
-            that step, or as the best that was checked.
+        WorkError: If a term or a gradient is not finite; the prompt is then the best that was
+            checked, and of no use without ``held_out``.
 
     Example:
         >>> from fopro_lab.models import load_teacher
@@ -523,103 +432,102 @@ def explore(
         >>> list(history.columns)
         ['step', 'statistics', 'total', 'log_gain']
     """
-    active = active_objectives(objectives, teacher)
-    if "disagreement" in active and student is None:
+    weights, device = active_objectives(objectives, teacher), teacher.mean.device
+    if "disagreement" in weights and student is None:
         raise InputError("objective 'disagreement': expected a student, got none")
-    head = _task_head(head, teacher, class_counts) if "task" in active else None
-    stream = _endless(batches)
-    first = next(stream)
-    if "statistics" in active:
-        reference = reference or reference_of(teacher, size=first[0].shape[-1])
+    if "task" not in weights:
+        head = None
+    elif class_counts is None:
+        raise InputError("objective 'task': expected class_counts, got none")
     else:
+        class_counts = class_counts.to(device)
+        head = (head or TaskHead(teacher.feature_dim, classes=len(class_counts))).to(device)
+    stream = _endless(batches, device)
+    first = next(stream)
+    if "statistics" not in weights:
         reference = None
-    judge = Judge(teacher, active, reference, class_counts, head, student, student_size)
-    prompt.observe(first[0])
+    elif reference is None:
+        reference = reference_of(teacher, size=first[0].shape[-1])
+    objective = PromptObjective(
+        teacher, weights, reference, class_counts, head, student, student_size
+    )
+    prompt.to(device).observe(first[0])
     parameters = [*prompt.parameters(), *(head.parameters() if head is not None else ())]
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
-    keeper = Keeper(judge, held_out, prompt, max_drift) if held_out is not None else None
-    rows: list[dict[str, float]] = []
+    names = [*weights, "total", "log_gain", *(["drift"] if max_drift else [])]
+    measured: list[Tensor] = []  # one row per step, on the device; behind it the gradient's norm
+    checks: dict[int, dict[str, float]] = {}
     kept = -1  # the prompt as it came
-    with evaluating(student):
-        if keeper is not None:
-            keeper.check()
-        if record is not None:
-            record.look(prompt, 0)
-        for step, (images, labels) in enumerate(_chained(first, stream, steps)):
+    was_training = student is not None and student.training
+    if student is not None:
+        student.eval()
+    best = BestPrompt(objective, held_out, prompt, max_drift) if held_out is not None else None
+    try:
+        if best is not None:
+            best.check()
+        if masks is not None:
+            masks.look(prompt, 0)
+        for step, (images, labels) in enumerate(chain([first], islice(stream, steps - 1))):
+            is_last = step + 1 == steps
             gain = prompt.gain(images, generator)
-            terms, features = judge.measure(images, labels, gain)
-            total = judge.total(terms)
-            row: dict[str, float] = {name: float(value.detach()) for name, value in terms.items()}
+            total, terms, features = objective(images, labels, gain)
             optimiser.zero_grad()
-            if torch.isfinite(total):
-                total.backward()
-            if not torch.isfinite(total) or not _finite_gradients(parameters):
-                if keeper is not None:
-                    keeper.restore()
-                raise WorkError(
-                    f"explore: step {step}: not finite: {row}; lower prompt_learning_rate"
-                )
+            total.backward()
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             optimiser.step()
-            row["total"] = float(total.detach())
-            row["log_gain"] = float(gain.detach().log().abs().mean())
+            row = [*terms.values(), total, gain.log().abs().mean()]
             if max_drift:
-                plain = plain_features(judge, images)
-                row["drift"] = float(drift(plain, features.detach()))
-                if row["drift"] > max_drift or step + 1 == steps:
-                    hold_drift(prompt, judge, images, plain, max_drift)
-            rows.append({"step": step, **row})
-            if record is not None and step + 1 < steps:
-                record.look(prompt, step + 1)
-            if keeper is not None and held_out is not None:
-                if (step + 1) % held_out.every == 0 or step + 1 == steps:
-                    rows[-1] |= keeper.check()
-                    kept = step if keeper.waited == 0 else kept
-                if keeper.done:
+                plain = encode(teacher, images)
+                row.append(drift(plain, features))
+                if float(row[-1].detach()) > max_drift or is_last:
+                    hold_drift(prompt, teacher, images, plain, max_drift)
+            measured.append(torch.stack([value.detach().float() for value in (*row, norm)]))
+            if is_last or (step + 1) % READ_EVERY == 0:
+                _check_finite(measured, names[: len(terms)])
+            if masks is not None and not is_last:
+                masks.look(prompt, step + 1)
+            if best is not None and (is_last or (step + 1) % best.every == 0):
+                checks[step] = best.check()
+                kept = step if best.waited == 0 else kept
+                if 0 < best.patience <= best.waited:
+                    _check_finite(measured, names[: len(terms)])
                     break
-        if keeper is not None:
-            keeper.restore()
-        if record is not None and record.steps - {0}:
-            record.take(prompt, len(rows))
-    history = pd.DataFrame(rows)
-    return history if held_out is None else history.assign(kept=(history["step"] == kept) * 1)
+    finally:
+        if student is not None:
+            student.train(was_training)
+        if best is not None:
+            best.restore()
+    if masks is not None and masks.steps - {0}:
+        masks.take(prompt, len(measured))
+    history = pd.DataFrame([
+        {"step": step, **dict(zip(names, row, strict=False)), **checks.get(step, {})}
+        for step, row in enumerate(torch.stack(measured).tolist())
+    ])  # fmt: skip
+    return history if best is None else history.assign(kept=(history["step"] == kept) * 1)
 
 
-def _task_head(head: TaskHead | None, teacher: Teacher, class_counts: Tensor | None) -> TaskHead:
-    """Go on with a head, or start one."""
-    if class_counts is None:
-        raise InputError("objective 'task': expected class_counts, got none")
-    if head is not None:
-        return head
-    return TaskHead(teacher.feature_dim, classes=len(class_counts)).to(teacher.mean.device)
-
-
-def _finite_gradients(parameters: list[torch.nn.Parameter]) -> bool:
-    """Tell whether a step may be taken; after a step on NaN nothing could be saved."""
-    norms = [parameter.grad.norm() for parameter in parameters if parameter.grad is not None]
-    return bool(torch.isfinite(torch.stack(norms)).all()) if norms else True
-
-
-def _chained(
-    first: tuple[Tensor, Tensor], stream: Iterator[tuple[Tensor, Tensor]], steps: int
+def _endless(
+    batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ``steps`` batches, and take none in advance."""
-    yield first
-    for _ in range(steps - 1):
-        yield next(stream)
-
-
-def _endless(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
-        came = False
-        for batch in batches:
-            came = True
-            yield batch
-        if not came:
-            raise InputError("batches: expected images and labels, got none; an iterator that is "
-                             "used up cannot begin anew")  # fmt: skip
+        empty = True
+        for images, labels in batches:
+            empty = False
+            yield images.to(device), labels.to(device)
+        if empty:
+            raise InputError(
+                "batches: expected images and labels, got none; an iterator that is used up "
+                "cannot start again"
+            )
 
 
-LABEL_FREE = ("statistics", "confidence", "identity")
+def _check_finite(measured: list[Tensor], terms: list[Objective | str]) -> None:
+    rows = torch.stack(measured[-READ_EVERY:])
+    if not bool(torch.isfinite(rows).all()):
+        place = int((~torch.isfinite(rows).all(dim=1)).nonzero()[0])
+        values = dict(zip(terms, rows[place].tolist(), strict=False))
+        step = len(measured) - len(rows) + place
+        raise WorkError(f"explore: step {step}: not finite: {values}; lower prompt_learning_rate")
 
 
 def class_gains(
@@ -633,11 +541,13 @@ def class_gains(
     max_log_gain: float = 0.7,
     reference: Reference | None = None,
 ) -> pd.DataFrame:
-    """Explore a ring prompt for each class on that class's images alone.
+    """Train a ring prompt for each class on that class's images alone: to look at, not to use.
+
+    A gain chosen by the label would tell the teacher the class, so it never enters training.
 
     Args:
         teacher: Frozen.
-        batches: Class name to its batches, as of `explore`.
+        batches: Class name to its batches, as in `explore`.
         objectives: Weight of each term; ``statistics``, ``confidence`` and ``identity`` only.
         steps: Prompt steps for each class.
         learning_rate: Adam's.
@@ -646,23 +556,14 @@ def class_gains(
         reference: What ``statistics`` compares with.
 
     Returns:
-        A row for each class and ring: ``class_name``, ``ring``, ``low``, ``high`` (cycles per
-        pixel), ``gain`` (geometric mean of the channels).
+        One row per class and ring: ``class_name``, ``ring``, ``low``, ``high`` (cycles per pixel),
+        ``gain`` (geometric mean over the channels).
 
     Raises:
         InputError: If there is no class, or an objective needs the labels or a student.
-
-    Example:
-        >>> import torch
-        >>> from fopro_lab.models import load_teacher
-        >>> batches = {"a": [(torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64))]}
-        >>> table = class_gains(load_teacher("builtin"), batches, steps=1, rings=2,
-        ...                     objectives={"statistics": 1.0})
-        >>> table[["class_name", "ring"]].values.tolist()
-        [['a', 0], ['a', 1], ['a', 2]]
     """
     others = sorted(
-        name for name, weight in objectives.items() if weight and name not in LABEL_FREE
+        name for name, weight in objectives.items() if weight * (name not in LABEL_FREE)
     )
     if others:
         raise InputError(f"objectives: expected names out of {LABEL_FREE}, got {others}")
@@ -684,3 +585,40 @@ def class_gains(
         for ring, ((low, high), gain) in enumerate(zip(pairwise(prompt.edges), gains, strict=True)):
             rows.append((name, ring, low, high, gain))
     return pd.DataFrame(rows, columns=["class_name", "ring", "low", "high", "gain"])
+
+
+@torch.inference_mode()
+def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
+    """Measure the drift of each run's prompt, as its teacher met it, on validation images.
+
+    The control ``random`` moves the learned gains to frequencies where images may have more energy
+    or the teacher may be more sensitive: its drift is another one.
+
+    Args:
+        runs: Finished runs; those without a prompt are left out.
+        count: The first so many validation images are encoded.
+
+    Returns:
+        One row per run: ``run`` (folder), ``teacher``, ``method``, ``seed``, ``protocol``,
+        ``drift`` (mean ``1 - cos`` of the features with and without the prompt), ``n`` (images).
+
+    Raises:
+        InputError: If the images or the weights of a run are not where its config says.
+    """
+    rows = []
+    for run in runs:
+        if run.method not in PROMPTING:
+            continue
+        trained = TrainedRun(run.path, run.manifest)
+        config = trained.train_config
+        packed, split = prepare(config, progress=False)
+        teacher = load_from(config)
+        device, some = teacher.mean.device, split.val[:count]
+        images, _ = next(batches(packed, some, batch_size=len(some), device=device))
+        noise = generator_for(config.seed, purpose="drift of a finished prompt")
+        changed = prompted(images, trained.prompt().to(device), config=config, noise=noise)
+        found = float(drift(teacher.encode(images), teacher.encode(changed)))
+        place = (run.name, config.teacher, run.method, run.seed, run.protocol)
+        rows.append((*place, found, len(some)))
+    columns = ["run", "teacher", "method", "seed", "protocol", "drift", "n"]
+    return pd.DataFrame(rows, columns=columns)
