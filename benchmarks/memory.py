@@ -64,7 +64,7 @@ def measure(name: str, *, size: int, batch: int, device: str) -> float:
         before = _resident()
         stage = stage_of(teacher, packed, student="resnet18", batch=batch, **VARIANTS[name])
         if name == "published step":
-            stage = replace(stage, encoder=None)
+            stage = stage._replace(setup=replace(stage.setup, encoder=None))
         _forget_peak(device)  # of building
         if name == "published step":
             PublishedStep(stage, copied=False).epoch()

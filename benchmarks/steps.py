@@ -1,7 +1,7 @@
 """What a prompt before the teacher adds to a step of distillation, on training's own code."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,14 +10,20 @@ from lightning_fabric import Fabric
 from benchmarks.side_by_side import side_by_side
 from benchmarks.timing import Variant
 from fopro_lab.config import PromptForm, TrainConfig
-from fopro_lab.data import Pack
-from fopro_lab.models import Teacher, build_student
-from fopro_lab.training.train import Actors, Stage, build_prompt, set_stage, train_epoch
-from fopro_lab.training.train_prompt import PROMPTING
+from fopro_lab.data import Pack, Split
+from fopro_lab.models import Teacher
+from fopro_lab.training.train import TrainSetup, TrainState, build, train_epoch
 
 UNPROMPTED = "EKD step, no prompt"
 STEP_GOAL = 1 / 1.1
 FORMS: tuple[PromptForm, ...] = ("generator", "shared", "ring", "radial", "image")
+
+
+class Engine(NamedTuple):
+    """What `train_epoch` takes."""
+
+    setup: TrainSetup
+    state: TrainState
 
 
 def bench_steps(
@@ -71,7 +77,7 @@ def bench_steps(
     return side_by_side(variants, rounds=rounds, label=label, device=teacher.mean.device)
 
 
-def stage_of(teacher: Teacher, packed: Pack, *, student: str, batch: int, **knobs: Any) -> Stage:
+def stage_of(teacher: Teacher, packed: Pack, *, student: str, batch: int, **knobs: Any) -> Engine:
     """Set an epoch up, as `distill` does, for a teacher that need not have weights in a file.
 
     Args:
@@ -95,23 +101,13 @@ def stage_of(teacher: Teacher, packed: Pack, *, student: str, batch: int, **knob
             **knobs,
         }
     )
-    device = teacher.mean.device
-    fabric = Fabric(accelerator=device.type, devices=1, precision=config.precision)
-    counts = np.bincount(packed.labels, minlength=len(packed.dataset.class_names))
-    prompted = config.method in PROMPTING
-    actors = Actors(
-        build_student(student, classes=len(counts), teacher_dim=teacher.feature_dim).to(device),
-        teacher,
-        build_prompt(config, size=packed.size, seed=0).to(device) if prompted else None,
-        head=None,
-    )
-    rows = np.arange(len(packed))
-    return set_stage(
-        config, fabric=fabric, actors=actors, packed=packed, rows=rows, class_counts=counts
-    )
+    fabric = Fabric(accelerator=teacher.mean.device.type, devices=1, precision=config.precision)
+    none = np.arange(0)
+    split = Split(np.arange(len(packed)), none, none, protocol="benchmark", fingerprint="")
+    return Engine(*build(config, fabric=fabric, packed=packed, split=split, teacher=teacher))
 
 
-def epoch_of(stage: Stage) -> Callable[[], int]:
+def epoch_of(engine: Engine) -> Callable[[], int]:
     """Make a run of one epoch that tells its number of images.
 
     Example:
@@ -123,7 +119,7 @@ def epoch_of(stage: Stage) -> Callable[[], int]:
     """
 
     def run() -> int:
-        train_epoch(stage, 0)
-        return stage.batches * stage.batch_size
+        train_epoch(engine.state, engine.setup)
+        return engine.setup.batches * engine.setup.batch_size
 
     return run

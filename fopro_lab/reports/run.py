@@ -1453,9 +1453,9 @@ def _steps(values: Mapping[str, Any], counted: _Counted) -> Steps | None:
 
 
 def _prompt_steps(config: TrainConfig) -> int:
-    from fopro_lab.training.train_prompt import explores
+    from fopro_lab.training.train_prompt import prompt_training_epochs
 
-    return config.prompt_steps * sum(explores(config, epoch) for epoch in range(config.epochs))
+    return config.prompt_steps * len(prompt_training_epochs(config))
 
 
 def _varying(node: Node, nodes: Sequence[Node]) -> dict[str, Any]:

@@ -140,16 +140,16 @@ def test_what_is_slow_misses_a_goal_and_a_slow_reference_does_not_hide(monkeypat
 def test_a_prompt_at_the_identity_leaves_the_losses_of_a_step(packed):
     teacher = load_teacher("builtin")
     options = {"student": "small", "batch": 12}
-    alone = train_epoch(steps.stage_of(teacher, packed, **options), 0)
+    alone = train_epoch(*reversed(steps.stage_of(teacher, packed, **options)))
     for form in steps.FORMS:
         stage = steps.stage_of(teacher, packed, method="fopro", prompt_form=form, **options)
         # Losses are near 2; rounding of two FFTs moves them by 1e-6, in the second step by more.
-        assert train_epoch(stage, 0) == pytest.approx(alone, abs=2e-4), form
+        assert train_epoch(stage.state, stage.setup) == pytest.approx(alone, abs=2e-4), form
     # And it does stand before the teacher: halved high frequencies move what is distilled.
     stage = steps.stage_of(teacher, packed, method="fopro", prompt_form="ring", **options)
     with torch.no_grad():
-        stage.actors.prompt.cells.fill_(-9.0)
-    moved = train_epoch(stage, 0)["loss_distill"] - alone["loss_distill"]
+        stage.state.prompt.cells.fill_(-9.0)
+    moved = train_epoch(stage.state, stage.setup)["loss_distill"] - alone["loss_distill"]
     assert abs(moved) > 2e-3
 
 

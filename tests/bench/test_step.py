@@ -72,13 +72,13 @@ def test_the_memory_is_of_the_steps(tables):
 def test_the_engine_is_the_published_step_in_float32(teacher, packed):
     """Folded teacher and layout change nothing but the last digits; nor does the fused Adam."""
     stage = stage_of(teacher, packed, student="resnet18", batch=8, clip_norm=1e9)
-    start = copy.deepcopy(stage.actors.student.state_dict())
+    start = copy.deepcopy(stage.state.student.state_dict())
     published = PublishedStep(stage)
     [expected] = published.epoch()
     # The bound is some twenty roundings; a norm's epsilon of 1e-3 in the teacher moves it by 1e-4.
-    assert train_epoch(stage, 0)["loss"] == pytest.approx(expected, rel=3e-6)
+    assert train_epoch(stage.state, stage.setup)["loss"] == pytest.approx(expected, rel=3e-6)
     theirs = dict(published.student.named_parameters())
-    for name, weight in stage.actors.student.named_parameters():
+    for name, weight in stage.state.student.named_parameters():
         gradient, other = weight.grad, theirs[name].grad
         if name.startswith(("backbone.conv1", "classifier", "projector.3", "second_classifier")):
             apart = float((gradient - other).norm() / other.norm())
@@ -87,7 +87,7 @@ def test_the_engine_is_the_published_step_in_float32(teacher, packed):
         moved, mine = theirs[name] - start[name], weight - start[name]
         sure = other.abs() > max(1e-6, 0.1 * float(other.abs().max()))
         torch.testing.assert_close(mine[sure], moved[sure], rtol=1e-3, atol=1e-8, msg=name)
-    for name, value in stage.actors.student.named_buffers():
+    for name, value in stage.state.student.named_buffers():
         expected_value = published.student.get_buffer(name)
         torch.testing.assert_close(value, expected_value, rtol=1e-4, atol=1e-5, msg=name)
 

@@ -22,7 +22,7 @@ def write(folder, *, steps=(0, 3, 6), explorations=1, seed=0):
     source = torch.Generator().manual_seed(seed)
     prompt, taken = FourierPrompt("shared", size=16, rows=6), []
     for number in range(1, explorations + 1):
-        record = masks.MaskRecord(number, frozenset(steps))
+        record = masks.MaskHistory(number, frozenset(steps))
         for step in range(max(steps) + 1):
             record.look(prompt, step)
             with torch.no_grad():

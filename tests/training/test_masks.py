@@ -6,20 +6,19 @@ from safetensors.torch import load_file
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training import distill, explore
+from fopro_lab.training import distill, explore, run_folder
 from fopro_lab.training.run_folder import (
     MAPS_FILE,
     MOST,
     RINGS_FILE,
     SIDE,
-    MaskRecord,
-    record_of,
+    MaskHistory,
     ring_rows,
     write_masks,
 )
 from fopro_lab.training.train_prompt import HeldOut
 from tests.models.toys import norm_teacher
-from tests.training.explorations import labelled, run, same, seeded, snapshot
+from tests.training.prompt_toys import labelled, run, same, seeded, snapshot
 
 CONFIG = {
     "method": "fopro",
@@ -30,30 +29,29 @@ CONFIG = {
     "prompt_every": 1,
     "prompt_steps": 4,
     "prompt_check_images": 8,
-    "checkpoint_minutes": 0.0,
     "threads": 1,
 }
 
 
 @pytest.mark.parametrize("steps", [1, 5, 100])
-@pytest.mark.parametrize("explorations", [1, 2, 7, 22, 23, 24, 46, 47, 200])
-def test_a_run_never_holds_more_masks_than_it_may(explorations, steps):
+@pytest.mark.parametrize("trainings", [1, 2, 7, 22, 23, 24, 46, 47, 200])
+def test_a_run_never_holds_more_masks_than_it_may(trainings, steps):
     records = [
-        record_of(number, explorations=explorations, steps=steps)
-        for number in range(1, explorations + 1)
+        MaskHistory.spread(number, trainings=trainings, steps=steps)
+        for number in range(1, trainings + 1)
     ]
-    assert sum(len(record.steps) for record in records) <= MOST
+    assert sum(len(history.steps) for history in records) <= MOST
     assert 0 in records[0].steps and steps in records[-1].steps
-    assert all(0 <= step <= steps for record in records for step in record.steps)
+    assert all(0 <= step <= steps for history in records for step in history.steps)
 
 
-def test_an_exploration_with_a_record_ends_with_the_same_bits():
-    plain, history = run("task", form="generator")
-    record = record_of(1, explorations=1, steps=25)
-    watched, other = run("task", form="generator", record=record)
+def test_a_prompt_training_with_masks_ends_with_the_same_bits():
+    plain, table = run("task", form="generator")
+    history = MaskHistory.spread(1, trainings=1, steps=25)
+    watched, other = run("task", form="generator", masks=history)
     assert same(watched, snapshot(plain))
-    pd.testing.assert_frame_equal(history, other)
-    assert [mask["step"] for mask in record.masks] == sorted(record.steps)
+    pd.testing.assert_frame_equal(table, other)
+    assert [mask["step"] for mask in history.masks] == sorted(history.steps)
 
 
 def test_masks_are_asked_for_at_no_other_step(monkeypatch):
@@ -62,19 +60,19 @@ def test_masks_are_asked_for_at_no_other_step(monkeypatch):
     monkeypatch.setattr(
         FourierPrompt, "mean_gain", lambda self, **k: asked.append(1) or mean_gain(self, **k)
     )
-    run("statistics", form="generator", record=MaskRecord(1, frozenset({0, 10, 25})))
+    run("statistics", form="generator", masks=MaskHistory(1, frozenset({0, 10, 25})))
     assert len(asked) == 3
 
 
 def test_the_first_mask_is_the_identity_and_the_last_the_kept_prompt():
     images, labels = labelled()[0]
-    record = MaskRecord(1, frozenset({0, 8}))
+    history = MaskHistory(1, frozenset({0, 8}))
     prompt = FourierPrompt("shared", size=16, rows=6)
     # The held-out images want nothing but the identity, so the prompt is kept as it came.
     held_out = HeldOut(images, labels, every=4)
     explore(prompt, norm_teacher(), labelled(), objectives={"statistics": 1.0}, steps=8,
-            learning_rate=3.0, held_out=held_out, record=record, generator=seeded())  # fmt: skip
-    first, last = (mask["gain"].float() for mask in record.masks)
+            learning_rate=3.0, held_out=held_out, masks=history, generator=seeded())  # fmt: skip
+    first, last = (mask["gain"].float() for mask in history.masks)
     assert (first == 1).all()
     expected = prompt.mean_gain(size=(SIDE, SIDE)).log().mean(dim=0).exp().detach()
     torch.testing.assert_close(last, expected, atol=1e-3, rtol=0)
@@ -103,9 +101,9 @@ def test_written_maps_are_the_whole_plane_with_zero_frequency_in_the_middle(tmp_
     prompt = FourierPrompt("shared", size=16, rows=6)
     with torch.no_grad():
         prompt.cells.copy_(torch.randn(prompt.shape, generator=seeded()))
-    record = MaskRecord(3, frozenset({7}))
-    record.look(prompt, 7)
-    write_masks(tmp_path, record.masks)
+    history = MaskHistory(3, frozenset({7}))
+    history.look(prompt, 7)
+    write_masks(tmp_path, history.masks)
     maps = load_file(tmp_path / MAPS_FILE)
     plane = maps["gain"][0].float()
     assert (maps["step"].tolist(), maps["exploration"].tolist()) == ([7], [3])
@@ -122,11 +120,7 @@ def test_written_maps_are_the_whole_plane_with_zero_frequency_in_the_middle(tmp_
     assert np.abs(full.imag).max() < 1e-3
 
 
-class Stopped(Exception):
-    pass
-
-
-def test_a_run_writes_its_masks_and_one_that_was_stopped_writes_the_same(tmp_path, monkeypatch):
+def test_a_run_writes_its_masks_and_a_stopped_one_writes_the_same(tmp_path, monkeypatch):
     config = TrainConfig(**CONFIG)
     whole = distill(config, out=tmp_path / "whole", verbose=False).path
     table = pd.read_parquet(whole / RINGS_FILE)
@@ -134,19 +128,17 @@ def test_a_run_writes_its_masks_and_one_that_was_stopped_writes_the_same(tmp_pat
     places = table[["exploration", "step"]].drop_duplicates().to_numpy().tolist()
     assert places == [[1, step] for step in range(5)] + [[2, step] for step in range(1, 5)]
     assert (table["gain"][:9] == 1).all() and not (table["gain"][9:] == 1).all()
-    from fopro_lab.training.train import Saver
+    save, saved = run_folder.save_checkpoint, []
 
-    after, count = Saver.after_epoch, []
-
-    def stopping(self):
-        after(self)
-        count.append(1)
-        if len(count) == 2:
-            raise Stopped
+    def stopping(folder, state):
+        save(folder, state)
+        saved.append(state)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Saver, "after_epoch", stopping)
-        with pytest.raises(Stopped):
+        patch.setattr(run_folder, "save_checkpoint", stopping)
+        with pytest.raises(KeyboardInterrupt):
             distill(config, out=tmp_path / "parts", verbose=False)
     parts = distill(config, out=tmp_path / "parts", verbose=False).path
     pd.testing.assert_frame_equal(pd.read_parquet(parts / RINGS_FILE), table)
@@ -154,7 +146,7 @@ def test_a_run_writes_its_masks_and_one_that_was_stopped_writes_the_same(tmp_pat
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_run_without_exploration_writes_no_masks(tmp_path):
+def test_a_run_without_prompt_training_writes_no_masks(tmp_path):
     config = TrainConfig(**CONFIG | {"method": "bsm", "epochs": 1})
     run_dir = distill(config, out=tmp_path / "bsm", verbose=False).path
     assert not (run_dir / MAPS_FILE).exists() and not (run_dir / RINGS_FILE).exists()

@@ -1,4 +1,4 @@
-"""Labelled stripes, and one exploration of them."""
+"""Labelled stripes, and one prompt training on them."""
 
 import pytest
 import torch

@@ -1,0 +1,309 @@
+"""Stopped at any moment and started again: the bits of an uninterrupted run."""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fopro_lab.config import TrainConfig
+from fopro_lab.errors import InputError, WorkError
+from fopro_lab.evaluation import Run
+from fopro_lab.training import distill, run_folder, train_prompt
+from fopro_lab.training.run_folder import (
+    CHECKPOINT,
+    PREVIOUS,
+    load_checkpoint,
+    on_cpu,
+    save_checkpoint,
+)
+
+TINY = {
+    "images": 150,
+    "image_size": 16,
+    "epochs": 3,
+    "batch_size": 16,
+    "prompt_steps": 2,
+    "prompt_every": 1,
+    "prompt_rows": 4,
+    "device": "cpu",
+}
+EVERYTHING = {
+    "optimiser": "sgd",
+    "schedule": "cosine",
+    "lr_warmup": 0.5,
+    "ema_decay": 0.9,
+    "accumulate": 2,
+    "label_smoothing": 0.1,
+    "sampler": "progressive",
+    "mixup_alpha": 0.2,
+    "augment_mode": "exact",
+}
+
+
+def tiny(**options: object) -> TrainConfig:
+    return TrainConfig.from_mapping(TINY | options)
+
+
+def assert_same(found, whole) -> None:
+    names = [name for name in whole.predictions if name.startswith("logit_")]
+    np.testing.assert_array_equal(found.predictions[names], whole.predictions[names])
+    for file in ("student.safetensors", "prompt.safetensors"):
+        if (whole.path / file).exists():
+            weights = [load_file(run.path / file) for run in (found, whole)]
+            for name, value in weights[1].items():
+                assert torch.equal(weights[0][name], value), (file, name)
+    pd.testing.assert_frame_equal(
+        found.history.drop(columns="seconds"), whole.history.drop(columns="seconds")
+    )
+    if (whole.path / "exploration.csv").exists():
+        tables = [(run.path / "exploration.csv").read_bytes() for run in (found, whole)]
+        assert tables[0] == tables[1]
+    states = [load_checkpoint(run.path) for run in (found, whole)]
+    for name, value in states[1]["student"].items():
+        assert torch.equal(states[0]["student"][name], value), name
+
+
+def stop_after(monkeypatch, saves: int) -> None:
+    """Let a run write some checkpoints, and then stop it."""
+    save, left = run_folder.save_checkpoint, [saves]
+
+    def stopping(folder, state):
+        save(folder, state)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_folder, "save_checkpoint", stopping)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "fopro"},
+        {"method": "random", "random_gains": "per-image", "objectives": {"statistics": 1.0}},
+        {"method": "ekd", **EVERYTHING},
+        {"method": "fopro", **EVERYTHING, "optimiser": "adamw"},
+        {"method": "bsm", "schedule": "multi-step", "lr_milestones": [1], "lr_warmup": 0.4},
+    ],
+    ids=lambda options: f"{options['method']}-{len(options)}",
+)
+def test_a_run_stopped_after_every_epoch_ends_with_the_same_bits(tmp_path, monkeypatch, options):
+    config = tiny(**options)
+    whole = distill(config, out=tmp_path / "whole", verbose=False)
+    stops = 0
+    while True:
+        with monkeypatch.context() as patch:
+            stop_after(patch, 1)
+            try:
+                found = distill(config, out=tmp_path / "stopped", verbose=False)
+                break
+            except KeyboardInterrupt:
+                stops += 1
+                assert Run.read(tmp_path / "stopped").state == "running"
+    assert stops == 3  # the last one before the test
+    assert_same(found, whole)
+
+
+def test_an_epoch_that_is_cut_is_repeated_to_the_same_bits(tmp_path, monkeypatch):
+    config = tiny(method="fopro", prompt_steps=4)
+    whole = distill(config, out=tmp_path / "whole", verbose=False)
+    explore, calls = train_prompt.explore, []
+
+    def cut(prompt, teacher, endless, **how):
+        calls.append(1)
+        if len(calls) == 2:
+            explore(prompt, teacher, endless, **{**how, "steps": 2})
+            raise KeyboardInterrupt
+        return explore(prompt, teacher, endless, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_prompt, "explore", cut)
+        with pytest.raises(KeyboardInterrupt):
+            distill(config, out=tmp_path / "stopped", verbose=False)
+    assert_same(distill(config, out=tmp_path / "stopped", verbose=False), whole)
+
+
+def test_a_damaged_checkpoint_costs_one_epoch(tmp_path, monkeypatch, capsys):
+    config = tiny(method="ekd", ema_decay=0.9)
+    whole = distill(config, out=tmp_path / "whole", verbose=False)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            distill(config, out=tmp_path / "stopped", verbose=False)
+    path = tmp_path / "stopped" / CHECKPOINT
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+    found = distill(config, out=tmp_path / "stopped", verbose=False)
+    told = capsys.readouterr().err
+    assert "checkpoint.pt: damaged checkpoint; resuming from the one before" in told
+    assert_same(found, whole)
+    assert not (found.path / PREVIOUS).exists()
+
+
+def test_a_full_disk_keeps_the_epochs_before(tmp_path, monkeypatch):
+    config = tiny(method="bsm")
+    whole = distill(config, out=tmp_path / "whole", verbose=False)
+    save = run_folder.save_checkpoint
+
+    def no_space(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full(folder, state):
+        if state["epoch"] == 2:
+            patch.setattr("os.fsync", no_space)
+        save(folder, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "save_checkpoint", full)
+        with pytest.raises(WorkError, match=r"the disk is full; free some space and start again"):
+            distill(config, out=tmp_path / "run", verbose=False)
+    state = load_checkpoint(tmp_path / "run")
+    assert state is not None and state["epoch"] == 1
+    assert not list(tmp_path.rglob("*.part"))
+    assert_same(distill(config, out=tmp_path / "run", verbose=False), whole)
+
+
+STATE = {
+    "epoch": 3,
+    "rows": [{"epoch": 0, "loss": 1.25}],
+    "student": {"weight": torch.arange(6.0).view(2, 3), "count": torch.tensor(7)},
+    "optimiser": {"state": {0: {"step": torch.tensor(4.0)}}, "param_groups": [{"betas": (0.9, 1)}]},
+}
+
+
+def test_a_state_comes_back_exactly(tmp_path):
+    assert load_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, STATE)
+    loaded = load_checkpoint(tmp_path)
+    assert torch.equal(loaded["student"]["weight"], STATE["student"]["weight"])
+    assert loaded["optimiser"] == STATE["optimiser"]
+    assert (loaded["epoch"], loaded["rows"]) == (STATE["epoch"], STATE["rows"])
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_the_state_before_is_kept_beside_the_last(tmp_path):
+    for epoch in (1, 2, 3):
+        save_checkpoint(tmp_path, {"epoch": epoch})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([CHECKPOINT, PREVIOUS])
+    assert load_checkpoint(tmp_path) == {"epoch": 3}
+    (tmp_path / CHECKPOINT).unlink()  # killed between the two renames
+    assert load_checkpoint(tmp_path) == {"epoch": 2}
+
+
+@pytest.mark.parametrize("place", [0, 40, "middle", -1, "cut", "empty"])
+def test_a_damaged_state_is_passed_over_and_never_becomes_the_previous_one(tmp_path, place):
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, {**STATE, "epoch": epoch})
+    path = tmp_path / CHECKPOINT
+    content = bytearray(path.read_bytes())
+    if place in ("cut", "empty"):
+        path.write_bytes(content[: len(content) // 2] if place == "cut" else b"")
+    else:
+        weight = content.index(torch.tensor([3.0]).numpy().tobytes())
+        content[weight if place == "middle" else place] ^= 1
+        path.write_bytes(content)
+    assert load_checkpoint(tmp_path)["epoch"] == 1
+    save_checkpoint(tmp_path, {"epoch": 3})
+    (tmp_path / CHECKPOINT).unlink()
+    assert load_checkpoint(tmp_path)["epoch"] == 1  # not the damaged one
+
+
+def test_if_all_are_damaged_it_is_said_and_no_code_is_run(tmp_path):
+    target = tmp_path / "it_ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(target),)
+
+    torch.save({"epoch": Bomb()}, tmp_path / CHECKPOINT)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: damaged checkpoint; remove .* to start"):
+        load_checkpoint(tmp_path)
+    content = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(hashlib.sha256(content).digest() + content)
+    with pytest.raises(Exception, match="Weights only load failed"):
+        load_checkpoint(tmp_path)
+    assert not target.exists()
+
+
+def test_on_cpu_copies_in_plain_layout():
+    weight = torch.nn.Parameter(torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    copy = on_cpu({"weight": weight})["weight"]
+    assert torch.equal(copy, weight) and copy.is_contiguous() and not copy.requires_grad
+    with torch.no_grad():
+        weight.zero_()
+    assert copy.abs().max() > 0
+
+
+OPTIONS = {
+    **TINY,
+    **EVERYTHING,
+    "method": "fopro",
+    "images": 200,
+    "image_size": 24,
+    "epochs": 4,
+    "batch_size": 8,
+    "optimiser": "adamw",
+    "threads": 1,
+}
+PROGRAM = """
+import json, sys
+from fopro_lab.config import TrainConfig
+from fopro_lab.training import distill
+print("ready", flush=True)
+distill(TrainConfig.from_mapping(json.loads(sys.argv[1])), out=sys.argv[2], verbose=False)
+"""
+
+
+def start(folder: Path) -> subprocess.Popen:
+    """Start a run in a process of its own, and wait until it is about to begin."""
+    words = [sys.executable, "-c", PROGRAM, json.dumps(OPTIONS), str(folder)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def killed_run(folder: Path, *, kills: int, seed: int) -> int:
+    """Kill runs at random moments until enough were hit, and compare the last one's bits."""
+    chance, begun = random.Random(seed), time.monotonic()
+    _, complaint = start(folder / "whole").communicate(timeout=300)
+    assert (folder / "whole/predictions.parquet").exists(), complaint
+    length, hit, number = time.monotonic() - begun, 0, 0
+    while hit < kills:
+        process = start(folder / str(number))
+        time.sleep(chance.uniform(0, length / 2))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        hit += process.returncode == -signal.SIGKILL
+        if process.returncode == 0:  # it was done before: the next kill meets a new run
+            assert_same(*(distilled(folder / name) for name in (str(number), "whole")))
+            number += 1
+    _, complaint = start(folder / str(number)).communicate(timeout=300)
+    assert_same(*(distilled(folder / name) for name in (str(number), "whole")))
+    return hit
+
+
+def distilled(folder: Path):
+    return distill(TrainConfig.from_mapping(OPTIONS), out=folder, verbose=False)
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path):
+    assert killed_run(tmp_path, kills=3, seed=time.time_ns()) == 3
+
+
+@pytest.mark.nightly
+def test_a_run_killed_twenty_times_ends_with_the_same_bits(tmp_path):
+    assert killed_run(tmp_path, kills=20, seed=time.time_ns()) == 20
