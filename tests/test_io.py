@@ -86,17 +86,6 @@ def test_files_in_the_place_of_folders_are_said(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_permissions_follow_the_umask(tmp_path, umask, mode):
-    before = os.umask(umask)
-    try:
-        write(tmp_path / "a.txt", "new")
-        assert os.umask(umask) == umask  # left as it was
-    finally:
-        os.umask(before)
-    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode
-
-
 def test_write_json_is_readable_and_atomic(tmp_path):
     path = tmp_path / "a.json"
     content = {"n": 1, "names": ["é", "b"], "path": tmp_path}
@@ -153,11 +142,6 @@ def test_progress_without_a_terminal_writes_a_line_now_and_then(clock, capsys):
     ]
 
 
-def test_progress_guesses_no_time_from_the_first_item(clock, capsys):
-    list(progress(work(clock, items=1, seconds=9.0), total=1000, label="packing"))
-    assert capsys.readouterr().err.splitlines()[0] == "packing: 1 of 1000"
-
-
 def test_progress_in_a_terminal_draws_a_bar(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -186,26 +170,6 @@ def test_progress_of_blocks_says_how_much_is_here_and_how_fast_it_comes(clock, c
         "a.zip: 70.0 MB of 80.0 MB, 1.0 MB/s, about 10 s left",
         "a.zip: 71.0 MB of 80.0 MB in 21 s",
     ]
-
-
-def test_progress_of_blocks_guesses_nothing_of_an_unknown_length(clock, capsys):
-    list(progress(blocks(clock, count=6), total=0, label="a.zip", blocks=True))
-    assert capsys.readouterr().err.splitlines() == [
-        "a.zip: 5.0 MB, 1.0 MB/s",
-        "a.zip: 6.0 MB in 6 s",
-    ]
-
-
-@pytest.mark.parametrize("total", [0, 3])
-def test_progress_of_blocks_in_a_terminal_passes_every_block(monkeypatch, total):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert list(progress([b"ab", b"c"], total=total, label="a.zip", blocks=True)) == [b"ab", b"c"]
-    assert "a.zip" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(

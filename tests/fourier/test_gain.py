@@ -40,14 +40,6 @@ def random_case(height, width, *, seed=0, dtype=torch.float64):
     return images, gain
 
 
-def test_apply_gain_scales_only_the_chosen_frequency():
-    x = torch.arange(8, dtype=torch.float64)
-    slow, fast = (torch.cos(2 * torch.pi * k * x / 8).expand(1, 1, 8, 8) for k in (1, 2))
-    gain = torch.ones(1, 8, 5, dtype=torch.float64)
-    gain[0, 0, 2] = 3.0  # 2 / 8 cycles per pixel along W
-    torch.testing.assert_close(apply_gain(slow + fast, gain), slow + 3 * fast)
-
-
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_apply_gain_equals_the_slow_transform(height, width):
     # 1e-12 catches a wrong pair in one bin: the smallest one moves a pixel by more than 1e-4.
@@ -100,15 +92,6 @@ def test_apply_gain_has_right_gradients(fill, height, width):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_images_are_transformed_in_single(dtype):
-    images, gain = random_case(7, 6, dtype=torch.float32)
-    images = images.to(dtype)
-    found = apply_gain(images, gain)
-    assert found.dtype == dtype
-    torch.testing.assert_close(found, apply_gain(images.float(), gain).to(dtype), atol=0, rtol=0)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_autocast_changes_nothing(dtype):
     images, gain = random_case(7, 6, dtype=torch.float32)
     plain = apply_gain(images, gain)
@@ -124,11 +107,6 @@ def test_apply_gain_on_a_gpu_equals_the_cpu(height, width):
     images, gain = random_case(height, width)
     found = apply_gain(images.cuda(), gain.cuda()).cpu()
     torch.testing.assert_close(found, apply_gain(images, gain), atol=1e-12, rtol=0)
-
-
-def test_apply_gain_refuses_a_full_spectrum_gain():
-    with pytest.raises(ShapeError, match=r"gain: .*\(2, 3, 8, 5\).* got \(3, 8, 8\)"):
-        apply_gain(torch.rand(2, 3, 8, 8), torch.ones(3, 8, 8))
 
 
 def test_apply_gain_says_what_it_wants():

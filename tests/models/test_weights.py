@@ -59,11 +59,6 @@ def test_read_weights_unwraps_a_published_pickle(tmp_path, container, zipped):
     assert all(torch.equal(weights.state[name], state[name]) for name in state)
 
 
-def test_read_weights_unwraps_a_container_in_a_container(tmp_path):
-    torch.save({"state_dict": {"model": {"a": torch.ones(2)}}}, tmp_path / "a.pth")
-    assert list(read_weights(tmp_path / "a.pth").state) == ["a"]
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 def test_read_weights_refuses_a_pickle_that_holds_code_and_does_not_run_it(tmp_path, zipped):
     path, target = tmp_path / "a.pth", tmp_path / "it_ran"
@@ -149,15 +144,6 @@ def test_load_matching_takes_the_wrappers_prefix_off(prefix):
     for name, value in trained.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(filled.state_dict()[name], value)
-
-
-def test_load_matching_keeps_the_networks_precision():
-    trained, filled = network(), network()
-    state = {name: value.half() for name, value in trained.state_dict().items()}
-    assert load_matching(filled, weights_of(state))["coverage"] == 1
-    assert filled[0].weight.dtype == torch.float32
-    # half precision holds 11 bits; a value off by one in a thousand would fail
-    torch.testing.assert_close(filled[0].weight, trained[0].weight, rtol=2**-11, atol=1e-7)
 
 
 def deep(count):
