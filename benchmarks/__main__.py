@@ -138,13 +138,14 @@ def _tell_bench(
         for key, table in tables.items():
             print(f"\n{key}\n{as_text(table)}")
     if out:
-        from fopro_lab import plots as figures
+        from benchmarks.plots import plot_ratios
+        from fopro_lab.plots import save_figure
 
         path = write_results(name, tables, out=Path(out), facts=facts)
         for key, table in tables.items():
             if "ratio" in table:
-                ax = figures.plot_ratios(table, facts=facts)
-                figures.save_figure(ax, path.with_name(f"{path.stem}-{key}.png"))
+                ax = plot_ratios(table, facts=facts)
+                save_figure(ax, path.with_name(f"{path.stem}-{key}.png"))
         print(path, file=sys.stderr)
 
 
