@@ -1,105 +1,150 @@
-"""What the Fourier prompt and its measurements cost, each against its plain alternative."""
+"""Gains on amplitudes and ring responses, each against its plain alternative."""
 
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from benchmarks.gains import bench_gain
-from benchmarks.images import photograph_pack
-from benchmarks.responses import bench_precision, bench_rings, preference_changes
-from benchmarks.steps import bench_steps
-from benchmarks.teachers import random_resnet50
-from fopro_lab.data import Pack
-from fopro_lab.errors import InputError
-from fopro_lab.models import load_teacher
+from benchmarks.timing import Variant, compare
+from fopro_lab.fourier import apply_gain, ring_edges
+from fopro_lab.models import Teacher, load_teacher, wrap_teacher
+from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from fopro_lab.probing import ring_drifts
 
-BATCH = 32  # images, as published
-SMALL_SIDE = 64  # pixels, what the builtin teacher was made for
-SLOW_ROUNDS = 3  # of what takes many seconds a round on a CPU
-RESNET_IMAGES = 4  # a ring response asks each of them 9 times
+RINGS = 8
 
 
 def bench_fourier(
-    *, rounds: int = 9, size: int = 224, batch: int = BATCH
+    *, rounds: int = 5, size: int = 224, batch: int = 32, devices: tuple[str, ...] = ()
 ) -> dict[str, pd.DataFrame]:
-    """Measure gains, prompted steps, ring responses and bfloat16.
+    """Measure gains and ring responses on one core, and on a GPU where there is one.
 
     Args:
-        rounds: That count, at least 3; of ResNet-50 and of bfloat16 3.
-        size: Side of the images of gains and of ResNet-50, pixels; the builtin teacher's have
-            64, or this if it is less.
-        batch: Images of gains, steps and responses, 2 or more.
+        rounds: Rounds that count.
+        size: Side of the images of gains, pixels; the built-in teacher sees 64 at most.
+        batch: Images.
+        devices: Where; empty is the CPU and, if there is one, the GPU.
 
     Returns:
-        Tables as of `compare_rounds`, one core each: ``gain``, ``gain_backward``, ``gain_alone``,
-        ``bare``, ``bare_backward`` (see `bench_gain`), ``step`` and ``step_resnet50`` (builtin
-        and small; ResNet-50 with random weights and ResNet-18), ``rings``, ``rings_resnet50``,
-        ``bf16``; and ``preference``, of `preference_changes`. A machine with a GPU has each of
-        them once more, for the GPU, with a name that ends in ``_cuda``.
-
-    Raises:
-        InputError: If a number is too small.
-
-    Example:
-        >>> bench_fourier(size=8)
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: size: expected 16 or more pixels, got 8
+        Tables of `compare`: ``gain`` (forward), ``gain_backward`` (with the gradient of images
+        and gain), ``rings`` and ``bf16``; those of a GPU have a name ending in ``_cuda``.
     """
-    if size < 16:  # below, a ring of the eight holds no frequency
-        raise InputError(f"size: expected 16 or more pixels, got {size}")
-    if batch < 2:
-        raise InputError(f"batch: expected 2 or more images, got {batch}")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
-            small, large = (
-                photograph_pack(Path(place) / name, size=side, count=count)
-                for name, side, count in (
-                    ("small", min(size, SMALL_SIDE), 2 * batch),
-                    ("large", size, batch),
-                )
-            )
-            tables = _tables(small, large, rounds=rounds, size=size, batch=batch, device="cpu")
-            if torch.cuda.is_available():
-                again = _tables(small, large, rounds=rounds, size=size, batch=batch, device="cuda")
-                tables |= {f"{key}_cuda": table for key, table in again.items()}
-            return tables
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _tables(
-    small: Pack, large: Pack, *, rounds: int, size: int, batch: int, device: str
-) -> dict[str, pd.DataFrame]:
-    tables = bench_gain(rounds=rounds, size=size, batch=batch, device=device)
-    few = min(rounds, SLOW_ROUNDS)
-    builtin, resnet = load_teacher("builtin").to(device), random_resnet50(size).to(device)
-    seen, seen_large = _pixels(small).to(device), _pixels(large).to(device)
-    tables["step"] = bench_steps(
-        builtin, small, student="small", rounds=rounds, batch=batch, label="step"
-    )
-    tables["step_resnet50"] = bench_steps(
-        resnet,
-        large,
-        student="resnet18",
-        rounds=few,
-        batch=batch,
-        label="step of ResNet-50",
-        forms=["generator"],
-    )
-    tables["rings"] = bench_rings(builtin, seen[:batch], rounds=rounds, label="rings")
-    tables["rings_resnet50"] = bench_rings(
-        resnet, seen_large[:RESNET_IMAGES], rounds=few, label="rings of ResNet-50"
-    )
-    tables["bf16"] = bench_precision(builtin, seen[:batch], rounds=few, label="bfloat16")
-    tables["preference"] = preference_changes(builtin, seen)
+    tables = {}
+    for device in devices or (("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)):
+        end = "" if device == "cpu" else f"_{device}"
+        noise = torch.Generator().manual_seed(0)
+        images = torch.rand(batch, 3, size, size, generator=noise).to(device)
+        gain = (0.5 + torch.rand(batch, 3, size, size // 2 + 1, generator=noise)).to(device)
+        for key, back in (("gain", False), ("gain_backward", True)):
+            tables[key + end] = compare(gain_variants(images, gain, back), rounds=rounds, label=key)
+        teacher = load_teacher("builtin").to(device)
+        seen = images[..., :64, :64].contiguous()
+        for key, variants in (
+            ("rings", ring_variants(teacher, seen)),
+            ("bf16", precision_variants(teacher, seen)),
+        ):
+            tables[key + end] = compare(variants, rounds=rounds, label=key)
     return tables
 
 
-def _pixels(packed: Pack) -> Tensor:
-    return torch.from_numpy(np.array(packed.images)).permute(0, 3, 1, 2).contiguous() / 255
+def scale_by_parts(images: Tensor, gain: Tensor) -> Tensor:
+    """Scale amplitudes as one would first write it: take modulus and angle, put them back.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        gain: Of the whole spectrum, ``(B, C, H, W)``.
+
+    Returns:
+        ``(B, C, H, W)``; the gradient is NaN where an amplitude is 0.
+    """
+    spectrum = torch.fft.fft2(images)
+    return torch.fft.ifft2(torch.polar(spectrum.abs() * gain, spectrum.angle())).real
+
+
+def there_and_back(images: Tensor, gain: Tensor) -> Tensor:
+    """Two bare FFTs, the least that any gain costs; the gain is not used."""
+    return torch.fft.irfft2(torch.fft.rfft2(images), s=images.shape[-2:]) + 0 * gain.sum()
+
+
+def whole_gain(gain: Tensor, *, width: int) -> Tensor:
+    """Mirror a gain of the half spectrum ``(..., H, W // 2 + 1)`` into the whole one."""
+    rows = -torch.arange(gain.shape[-2], device=gain.device) % gain.shape[-2]
+    columns = torch.arange((width - 1) // 2, 0, -1, device=gain.device)
+    return torch.cat([gain, gain[..., rows, :][..., columns]], dim=-1)
+
+
+def gain_variants(images: Tensor, gain: Tensor, backward: bool) -> list[Variant]:
+    """Lay out the ways to scale amplitudes, with or without the way back."""
+    whole = whole_gain(gain, width=images.shape[-1])
+    return [
+        Variant(
+            "fft2, abs and angle, polar, ifft2", _work(scale_by_parts, images, whole, backward)
+        ),
+        Variant("apply_gain", _work(apply_gain, images, gain, backward), 5.0),
+        Variant("rfft2 and irfft2, bare", _work(there_and_back, images, gain, backward)),
+    ]
+
+
+def _work(
+    scale: Callable[[Tensor, Tensor], Tensor], images: Tensor, gain: Tensor, backward: bool
+) -> Callable[[], int]:
+    images, gain = (x.detach().requires_grad_(backward) for x in (images, gain))
+    above = torch.ones_like(images)
+
+    def run() -> int:
+        out = scale(images, gain)
+        if backward:
+            torch.autograd.grad(out, [images, gain], above)
+        return len(images)
+
+    return run
+
+
+def ring_variants(teacher: Teacher, images: Tensor) -> list[Variant]:
+    """The response to 8 rings, against the 9 passes of the teacher that it needs at least."""
+
+    def passes() -> int:
+        with torch.inference_mode():
+            for _ in range(RINGS + 1):
+                teacher.encode(images)
+        return len(images)
+
+    return [
+        Variant(f"{RINGS + 1} passes of the teacher", passes),
+        Variant(f"ring_drifts over {RINGS} rings", _drifts(teacher, images, "32-true"), 1 / 1.1),
+    ]
+
+
+def precision_variants(teacher: Teacher, images: Tensor) -> list[Variant]:
+    """The same response in float32, and in bfloat16 where its rounding is small."""
+    return [
+        Variant("float32", _drifts(teacher, images, "32-true")),
+        Variant("bfloat16 where its rounding is small", _drifts(teacher, images, "bf16-mixed")),
+    ]
+
+
+def _drifts(teacher: Teacher, images: Tensor, precision: str) -> Callable[[], int]:
+    edges = ring_edges(RINGS)[:-1]  # without the corners
+
+    def run() -> int:
+        ring_drifts(teacher, images, edges, [0.0], precision=precision, batch_size=len(images))
+        return len(images)
+
+    return run
+
+
+def random_resnet50(size: int) -> Teacher:
+    """Make a teacher of the published size; its weights are random, its cost is not.
+
+    Args:
+        size: Side of the images that it sees, pixels.
+    """
+    from torchvision.models import resnet50  # late: the import costs seconds
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = resnet50(weights=None)
+    network.fc = torch.nn.Identity()
+    options = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "input_size": size}
+    return wrap_teacher(network, feature_dim=2048, name="resnet50, random weights", **options)

@@ -1,4 +1,4 @@
-"""What a report costs beside its notebooks' own work: a batch, and a finished one asked again."""
+"""Slider ticks of the band explorer, and what a report adds to the work of its notebooks."""
 
 import json
 import os
@@ -6,137 +6,116 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import nbformat
 import pandas as pd
+from nbformat.v4 import new_code_cell, new_notebook
 
-from fopro_lab.errors import InputError, WorkError
+from benchmarks.data import photograph_pack
 
-NOTEBOOKS = 12
-SPREAD = 1.3  # wall time over the ideal, at the most
-OVERHEAD = 5.0  # seconds a notebook over its own cells, at the most
-FINISHED = 2.0  # seconds of a finished plan, at the most
-_PARAMETERS = "seed: int = 0  # of the numbers"
-_CELLS = ("import time", "import numpy as np", "np.random.default_rng(seed).normal(size=9).sum()")
+CELLS = ("import time, numpy", "numpy.random.default_rng(seed).normal(size=9).sum()")
 
 
-def bench_reports(
-    *, rounds: int = 3, notebooks: int = NOTEBOOKS, work: float = 5.0
-) -> pd.DataFrame:
-    """Measure a batch of small notebooks, one a core, and the same command on the finished plan.
+def bench_reports(*, rounds: int = 3) -> dict[str, pd.DataFrame]:
+    """Measure ticks in this process and reports in processes of their own."""
+    return {"ticks": measure_ticks(), "reports": measure_batches(rounds=rounds)}
 
-    The ideal of a batch is the sum of its notebooks' times over the cores. Own time is that of the
-    cells, as papermill noted it: imports, a few numbers, and a wait; wall time has the kernel's
-    start and end and the page in it, and so tells what the batch alone adds.
 
-    Args:
-        rounds: That count, at least 1; a batch each and five finished plans.
-        notebooks: In the plan, at least 1.
-        work: Seconds that each notebook waits in a cell, 0 or more.
+def measure_ticks(*, sizes: tuple[int, ...] = (64, 224), ticks: int = 60) -> pd.DataFrame:
+    """Time one tick of a slider, from the new value to the new images.
 
     Returns:
-        A row a measure: ``what``, ``unit``, ``value`` (median), ``low``, ``high`` (quartiles),
-        ``rounds``, ``goal`` (at the most), ``reached``.
-
-    Raises:
-        InputError: If a number is too small.
-        WorkError: If a notebook failed.
-
-    Example:
-        >>> bench_reports(rounds=0)
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: rounds, notebooks: expected 1 or more, got 0 and 12
+        One row per size: ``size`` (pixels), ``median_ms``, ``slowest_tenth_ms``, ``ticks``,
+        ``goal_ms``.
     """
-    if rounds < 1 or notebooks < 1:
-        raise InputError(f"rounds, notebooks: expected 1 or more, got {rounds} and {notebooks}")
-    slots = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    spread, packed, overhead, finished = [], [], [], []
+    from fopro_lab.models import load_teacher
+    from fopro_lab.widgets import BandExplorer
+
+    rows = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
+            packed = photograph_pack(Path(place), size=size, count=4)
+            explorer = BandExplorer(packed, teacher=load_teacher("builtin"), rings=8)
+            seconds = []
+            for number in range(ticks + ticks // 10):  # the first tenth warms up
+                start = time.perf_counter()
+                explorer.sliders[1].value = 4 * ((number * 7) % 40 + 0.5) / 40  # always a new one
+                seconds.append(time.perf_counter() - start)
+        taken = 1000 * pd.Series(seconds[ticks // 10 :])
+        rows.append((size, taken.median(), taken.quantile(0.9), ticks, 20.0))
+    columns = ["size", "median_ms", "slowest_tenth_ms", "ticks", "goal_ms"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def measure_batches(*, rounds: int = 3, notebooks: int = 12, work: float = 5.0) -> pd.DataFrame:
+    """Time a batch of small notebooks, one per core, and the same command on the finished plan.
+
+    Args:
+        rounds: Batches.
+        notebooks: In the plan.
+        work: Seconds that each notebook waits in a cell.
+
+    Returns:
+        One row per measure: ``what``, ``unit``, ``value`` (median), ``low``, ``high``
+        (quartiles), ``goal`` (at most).
+    """
+    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    slots = len(affinity(0))
+    spread, overhead, finished = [], [], []
     with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
         folder = Path(place)
-        plan = _lay_out(folder, notebooks=notebooks, work=work)
+        plan = _write_plan(folder, notebooks=notebooks, work=work)
         for number in range(rounds):
             out = folder / f"out-{number}"
-            wall = _report(plan, out, folder)
-            own, seconds = _own_times(out), _wall_times(out)
-            spread.append(wall * (slots or 1) / sum(own.values()))
-            packed.append(wall * (slots or 1) / sum(seconds.values()))
-            overhead += [seconds[name] - own[name] for name in own]
-            finished += [_report(plan, out, folder) for _ in range(5)]
-    rows = [
-        _row(
-            f"batch of {notebooks} on {slots} cores over their cells' time", "ratio", spread, SPREAD
-        ),
-        _row("the same over the notebooks' wall time", "ratio", packed, SPREAD),
-        _row("a notebook over its own cells", "s", overhead, OVERHEAD),
-        _row("a finished plan, the whole command", "s", finished, FINISHED),
+            wall = _run_report(plan, out)
+            own = _cell_seconds(out)
+            spread.append(wall * slots / sum(own))
+            overhead.append((wall * slots - sum(own)) / notebooks)
+            finished.append(_run_report(plan, out))
+    measured: list[tuple[str, str, list[float], float]] = [
+        (f"{notebooks} notebooks on {slots} cores over their cells' time", "ratio", spread, 1.3),
+        ("what a notebook adds to its cells", "s", overhead, 5.0),
+        ("a finished plan, the whole command", "s", finished, 2.0),
     ]
-    return pd.DataFrame(rows)
+    rows = [
+        (what, unit, *pd.Series(values).quantile([0.5, 0.25, 0.75]), goal)
+        for what, unit, values, goal in measured
+    ]
+    return pd.DataFrame(rows, columns=["what", "unit", "value", "low", "high", "goal"])
 
 
-def _lay_out(folder: Path, *, notebooks: int, work: float) -> Path:
-    """Write one notebook and a plan with a matrix over its seed."""
-    cells = [_cell(_PARAMETERS, tags=["parameters"]), *map(_cell, _CELLS)]
-    cells.append(_cell(f"time.sleep({work})"))
-    book = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    (folder / "small.ipynb").write_text(json.dumps(book), encoding="utf-8")
-    plan = folder / "plan.yaml"
-    seeds = ", ".join(map(str, range(notebooks)))
-    plan.write_text(
-        "title: Small notebooks\nnotebooks:\n  small:\n    notebook: small.ipynb\n"
-        f"    matrix: {{seed: [{seeds}]}}\n",
-        encoding="utf-8",
-    )
-    return plan
-
-
-def _cell(source: str, *, tags: list[str] | None = None) -> dict[str, Any]:
-    return {
-        "cell_type": "code",
-        "id": f"cell-{zlib.crc32(source.encode())}",
-        "metadata": {"tags": tags or []},
-        "execution_count": None,
-        "outputs": [],
-        "source": source,
+def _write_plan(folder: Path, *, notebooks: int, work: float) -> Path:
+    sources = ("seed: int = 0  # of the numbers", *CELLS, f"time.sleep({work})")
+    cells: list[Any] = [new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(new_notebook(cells=cells), folder / "small.ipynb")
+    plan = {
+        "title": "Small notebooks",
+        "notebooks": {
+            "small": {"notebook": "small.ipynb", "matrix": {"seed": list(range(notebooks))}}
+        },
     }
+    path = folder / "plan.yaml"
+    path.write_text(json.dumps(plan), encoding="utf-8")  # JSON is YAML
+    return path
 
 
-def _report(plan: Path, out: Path, folder: Path) -> float:
-    """Run the command as a person does, and take its wall time."""
+def _run_report(plan: Path, out: Path) -> float:
+    """Run the command as a user does, and return its wall time in seconds."""
     words = [sys.executable, "-m", "fopro_lab", "report", str(plan), "--out", str(out)]
-    began = time.perf_counter()
-    ran = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        raise WorkError(f"the batch failed: {(ran.stderr.strip().splitlines() or [''])[-1]}")
-    return time.perf_counter() - began
+    start = time.perf_counter()
+    subprocess.run(words, cwd=plan.parent, capture_output=True, check=True)
+    return time.perf_counter() - start
 
 
-def _own_times(out: Path) -> dict[str, float]:
-    """Sum the durations of each notebook's cells, by node."""
-    own = {}
-    for path in (out / "notebooks").glob("*.ipynb"):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        noted = [cell["metadata"].get("papermill", {}).get("duration") or 0.0 for cell in cells]
-        own[path.stem] = float(sum(noted))
-    return own
-
-
-def _wall_times(out: Path) -> dict[str, float]:
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    return {node["name"]: float(node["seconds"]) for node in report["nodes"]}
-
-
-def _row(what: str, unit: str, values: list[float], goal: float) -> dict[str, Any]:
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return {
-        "what": what,
-        "unit": unit,
-        "value": middle,
-        "low": low,
-        "high": high,
-        "rounds": len(values),
-        "goal": goal,
-        "reached": "yes" if middle <= goal else "no",
-    }
+def _cell_seconds(out: Path) -> list[float]:
+    """Sum the durations of each notebook's cells, as papermill wrote them."""
+    return [
+        sum(
+            cell["metadata"].get("papermill", {}).get("duration") or 0.0
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        )
+        for path in (out / "notebooks").glob("*.ipynb")
+    ]

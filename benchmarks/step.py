@@ -1,101 +1,169 @@
-"""What a step of the engine costs beside the published one, and what holds it back."""
+"""Steps of EKD and FoPro-KD, ResNet-50 teacher and ResNet-18 student, against a plain script."""
 
+import copy
+import json
+import resource
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from lightning_fabric import Fabric
 
-from benchmarks.ceilings import measure_ceilings, profile_step, share_of_ceilings
-from benchmarks.images import photograph_pack
-from benchmarks.memory import peak_memory
-from benchmarks.published_step import PublishedStep, published_epoch
-from benchmarks.side_by_side import side_by_side
-from benchmarks.steps import STEP_GOAL, epoch_of, stage_of
-from benchmarks.teachers import random_resnet50
-from benchmarks.timing import Variant
-from fopro_lab.data import Pack
-from fopro_lab.errors import InputError
-from fopro_lab.models import Teacher
+from benchmarks.data import photograph_pack
+from benchmarks.fourier import random_resnet50
+from benchmarks.timing import Variant, compare
+from fopro_lab.config import TrainConfig
+from fopro_lab.data import Pack, Split, batches
+from fopro_lab.models import Teacher, choose_device
+from fopro_lab.training import distillation_loss
+from fopro_lab.training.train import TrainSetup, TrainState, build, train_epoch
 
-STUDENT = "resnet18"  # with ResNet-50 as teacher: what was published
-REFERENCE = "published step: float32, contiguous, default Adam"
-BF16: dict[str, Any] = {"precision": "bf16-mixed"}
-COMPILED: dict[str, Any] = {"compile_teacher": True}
-FOPRO: dict[str, Any] = {"method": "fopro"}
-ENGINE: tuple[tuple[str, dict[str, Any], float], ...] = (
-    ("engine, teacher not folded", {"fold_teacher": False}, 0.0),
-    ("engine", {}, 1.4),
-    ("engine, teacher compiled", COMPILED, 0.0),
-    ("engine, bfloat16", BF16, 0.0),
-    ("engine, bfloat16, teacher compiled", BF16 | COMPILED, 5.0),
-)
-PROMPTED: tuple[tuple[str, dict[str, Any], float], ...] = (
-    ("FoPro-KD step", FOPRO, STEP_GOAL),
-    ("EKD step, bfloat16", BF16, 0.0),
-    ("FoPro-KD step, bfloat16", FOPRO | BF16, 0.0),
-)
-GPU_BATCH = 128  # images: the goal for a GPU is stated at this
+PLAIN = "plain script: float32, contiguous, default Adam"
+BF16 = {"precision": "bf16-mixed"}
+ENGINE: dict[str, tuple[dict[str, Any], float | None]] = {  # options, goal
+    "engine": ({}, 1.2),
+    "engine, teacher compiled": ({"compile_teacher": True}, None),
+    "engine, bfloat16": (BF16, None),
+    "engine, bfloat16, teacher compiled": (BF16 | {"compile_teacher": True}, 5.0),
+}
+PROMPTED: dict[str, tuple[dict[str, Any], float | None]] = {
+    "EKD": ({}, None),
+    "FoPro-KD, one gain per image": ({"method": "fopro"}, 0.95),
+    "FoPro-KD, rings": ({"method": "fopro", "prompt_form": "ring"}, 0.95),
+}
 
 
 def bench_step(*, rounds: int = 5, size: int = 224, batch: int = 32) -> dict[str, pd.DataFrame]:
-    """Measure steps of EKD and FoPro-KD: ResNet-50 with random weights, ResNet-18, all threads.
+    """Measure whole steps on the GPU if there is one, else on all cores.
 
     Args:
-        rounds: That count, at least 3.
+        rounds: Rounds that count.
         size: Side of the images, pixels, 32 or more.
-        batch: Images a step, 2 or more; on a GPU it is measured with 128, too.
+        batch: Images per step; on a GPU it is measured with 128 as well.
 
     Returns:
-        ``step`` and ``prompted``, tables of `compare_rounds`, images a second; ``ceilings`` of
-        `share_of_ceilings`; ``memory`` of `peak_memory`; ``profile`` of `profile_step`. With a
-        GPU each of them is of the GPU, and named so.
-
-    Raises:
-        InputError: If a number is too small.
-
-    Example:
-        >>> bench_step(size=8)
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: size: expected 32 or more pixels, got 8
+        ``step`` and ``prompted`` of `compare` in images per second, and ``memory``.
     """
-    if size < 32:  # below, a ResNet-50 leaves less than a pixel
-        raise InputError(f"size: expected 32 or more pixels, got {size}")
-    if batch < 2:
-        raise InputError(f"batch: expected 2 or more images, got {batch}")
-    cuda = torch.cuda.is_available()
-    teacher = random_resnet50(size).to("cuda" if cuda else "cpu")
-    tables: dict[str, pd.DataFrame] = {}
-    with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
-        packed = photograph_pack(Path(place), size=size, count=batch)
-        tables |= _tables(teacher, packed, rounds=rounds, batch=batch)
-        if cuda:
-            many = photograph_pack(Path(place) / "many", size=size, count=2 * GPU_BATCH)
-            again = _tables(teacher, many, rounds=rounds, batch=GPU_BATCH)
-            tables |= {f"{key}_{GPU_BATCH}": table for key, table in again.items()}
+    device = choose_device("auto")
+    tables = {}
+    for count in (batch, 128) if device.type == "cuda" else (batch,):
+        end = "" if count == batch else f"_{count}"
+        with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
+            packed = photograph_pack(Path(place), size=size, count=2 * count)
+            teacher = random_resnet50(size).to(device)
+            how = {"rounds": rounds, "threads": torch.get_num_threads()}
+            plain = Variant(PLAIN, plain_epoch(*set_up(packed, teacher, batch=count)))
+            for key, first, options in (("step", [plain], ENGINE), ("prompted", [], PROMPTED)):
+                variants = first + [
+                    Variant(name, engine_epoch(*set_up(packed, teacher, batch=count, **more)), goal)
+                    for name, (more, goal) in options.items()
+                ]
+                tables[key + end] = compare(variants, label=key, **how)
+    tables["memory"] = peak_memory(size=size, batch=batch)
     return tables
 
 
-def _tables(teacher: Teacher, packed: Pack, *, rounds: int, batch: int) -> dict[str, pd.DataFrame]:
-    device = teacher.mean.device
-    shown: dict[str, Any] = {"student": STUDENT, "batch": batch}
-    published = PublishedStep(stage_of(teacher, packed, **shown))
-    stages = {
-        name: stage_of(teacher, packed, **shown, **knobs) for name, knobs, _ in ENGINE + PROMPTED
-    }
-    variants = [Variant(REFERENCE, published_epoch(published))]
-    variants += [Variant(name, epoch_of(stages[name]), goal) for name, _, goal in ENGINE]
-    tables = {"step": side_by_side(variants, rounds=rounds, label="steps", device=device)}
-    plain = Variant("EKD step", epoch_of(stages["engine"]))
-    more = [Variant(name, epoch_of(stages[name]), goal) for name, _, goal in PROMPTED]
-    tables["prompted"] = side_by_side(
-        [plain, *more], rounds=rounds, label="prompted steps", device=device
+def set_up(
+    packed: Pack, teacher: Teacher, *, batch: int, student: str = "resnet18", **options: Any
+) -> tuple[TrainSetup, TrainState]:
+    """Build what `train_epoch` takes, as `distill` does; images are not augmented."""
+    config = TrainConfig.from_mapping(
+        {
+            "method": "ekd",
+            "student": student,
+            "image_size": packed.size,
+            "batch_size": batch,
+            "augment": "none",
+            "prompted_fraction": 1.0,
+            **options,
+        }
     )
-    runs = {"engine": epoch_of(stages["engine"])}
-    runs["engine, bfloat16"] = epoch_of(stages["engine, bfloat16"])
-    tables["ceilings"] = share_of_ceilings(runs, measure_ceilings(device), device=device)
-    tables["profile"] = profile_step(runs["engine, bfloat16"], device=device)
-    del published, stages, variants, plain, more, runs
-    tables["memory"] = peak_memory(size=packed.size, batch=batch, device=device.type)
-    return tables
+    device = teacher.mean.device
+    fabric = Fabric(accelerator=device.type, devices=1, precision=config.precision)
+    rows = np.arange(len(packed))
+    split = Split(train=rows, val=rows[:1], test=rows[:1], protocol="benchmark", fingerprint="")
+    return build(config, fabric=fabric, packed=packed, split=split, teacher=teacher)
+
+
+def engine_epoch(setup: TrainSetup, state: TrainState) -> Callable[[], int]:
+    """One epoch of the product's own training loop."""
+
+    def run() -> int:
+        train_epoch(state, setup)
+        return setup.batches * setup.batch_size
+
+    return run
+
+
+def plain_epoch(
+    setup: TrainSetup, state: TrainState, losses: list[float] | None = None
+) -> Callable[[], int]:
+    """EKD as a first script has it: the same loss on the same batches, written plainly.
+
+    It neither clips gradients nor checks that they are finite, so it does less than the engine.
+    """
+    assert setup.teacher is not None
+    teacher = copy.deepcopy(setup.teacher).to(memory_format=torch.contiguous_format)
+    student = copy.deepcopy(state.student).to(memory_format=torch.contiguous_format).train()
+    optimiser = torch.optim.Adam(student.parameters(), lr=setup.config.learning_rate)
+    how: dict[str, Any] = {"batch_size": setup.batch_size, "shuffle": True, "drop_last": True}
+
+    def run() -> int:
+        device, done = setup.fabric.device, 0
+        for images, labels in batches(setup.packed, setup.split.train, device=device, **how):
+            with torch.no_grad():
+                features = teacher.encode(images)
+            loss = distillation_loss(
+                student(images),
+                features,
+                labels=labels,
+                class_counts=setup.class_counts,
+                weight=setup.config.distill_weight,
+            )[0]
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            seen = loss.item()
+            if losses is not None:
+                losses.append(seen)
+            done += len(images)
+        return done
+
+    return run
+
+
+def peak_memory(*, size: int, batch: int) -> pd.DataFrame:
+    """Measure the peak memory of two steps of each variant, in a process of its own.
+
+    Returns:
+        One row per variant: ``variant``, ``peak_mb`` (of the process on a CPU, of the allocator
+        on a GPU), ``share`` of the plain script's.
+    """
+    rows = []
+    for name, options in {PLAIN: {}, "engine": {}, "engine, bfloat16": BF16}.items():
+        call = f"_print_peak({name == PLAIN}, {json.dumps(options)}, {size}, {batch})"
+        words = [sys.executable, "-c", f"from benchmarks.step import _print_peak; {call}"]
+        done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+        rows.append((name, float(done.stdout.split()[-1])))
+    table = pd.DataFrame(rows, columns=["variant", "peak_mb"])
+    return table.assign(share=table["peak_mb"] / table["peak_mb"].iloc[0])
+
+
+def _print_peak(plain: bool, options: dict[str, Any], size: int, batch: int) -> None:
+    """Take two steps and print the peak in MB; of use in a fresh process alone."""
+    device = choose_device("auto")
+    with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
+        packed = photograph_pack(Path(place), size=size, count=2 * batch)
+        made = set_up(packed, random_resnet50(size).to(device), batch=batch, **options)
+        (plain_epoch if plain else engine_epoch)(*made)()
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 1e6
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(peak)

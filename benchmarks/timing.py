@@ -1,13 +1,23 @@
-"""Variants timed side by side: in every round each runs once, and rounds are compared, not sums."""
+"""Variants timed side by side: each runs once per round, and rounds are compared, not sums.
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+What slows the machine for a while slows a whole round; the ratio within the round stays.
+"""
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
+import torch
+from torch.utils.benchmark import Timer
 
-from fopro_lab.errors import InputError
+from fopro_lab.io import progress, write_json
 
 
 @dataclass(frozen=True)
@@ -16,118 +26,127 @@ class Variant:
 
     Attributes:
         name: Shown to the user.
-        run: Does the work once and returns how many images (or steps) it did.
-        goal: The ratio to the reference that was aimed at; 0 is none.
-
-    Example:
-        >>> Variant("nothing", lambda: 1).goal
-        0.0
+        run: Does the work once and returns how many images it processed.
+        goal: The ratio to the reference that is aimed at; None if there is none.
     """
 
     name: str
     run: Callable[[], int]
-    goal: float = 0.0
+    goal: float | None = None
 
 
-def time_rounds(
-    variants: Sequence[Variant],
-    *,
-    rounds: int,
-    clock: Callable[[], float] = time.perf_counter,
-    watch: Callable[[Iterable[int]], Iterable[int]] = lambda steps: steps,
+def compare(
+    variants: Sequence[Variant], *, rounds: int, threads: int = 1, label: str = ""
 ) -> pd.DataFrame:
-    """Run every variant once a round, after one round that does not count.
+    """Time variants in turns and compare each with the first.
 
-    The order turns by one place a round, so that none always follows the same other one. What
-    slows the machine for a while slows a whole round, and the ratio within it stays.
+    One round does not count (it warms up). The order turns by one place per round, so that no
+    variant always follows the same other one. A GPU is waited for by `Timer`.
 
     Args:
-        variants: With different names.
-        rounds: Rounds that count, at least 3.
-        clock: Seconds; replaced in tests.
-        watch: Wraps the rounds, for progress.
+        variants: The reference first; names differ.
+        rounds: Rounds that count.
+        threads: CPU threads of each.
+        label: Of the progress bar.
 
     Returns:
-        A row for each round and variant, in the order given: ``round`` (from 1), ``variant``,
-        ``seconds``, ``count``.
-
-    Raises:
-        InputError: If there are too few rounds, or two variants have one name.
-
-    Example:
-        >>> table = time_rounds([Variant("a", lambda: 2), Variant("b", lambda: 1)], rounds=3)
-        >>> len(table), sorted(table["variant"].unique())
-        (6, ['a', 'b'])
+        One row per variant: ``variant``, ``per_second`` (images, median of the rounds), ``ratio``
+        (median of the rounds' ratios; 2 is twice as fast as the reference), ``low``, ``high``
+        (quartiles of the ratios), ``rounds``, ``goal``, ``reached``.
     """
-    if rounds < 3:
-        raise InputError(f"rounds: expected 3 or more, got {rounds}")
-    names = [variant.name for variant in variants]
-    if len(set(names)) < len(names):
-        raise InputError(f"variants: expected different names, got {', '.join(names)}")
-    rows = []
-    for number in watch(range(rounds + 1)):
+    speeds: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    if len(speeds) < len(variants):
+        raise ValueError(f"variants: expected different names, got {list(speeds)}")
+    for number in progress(range(rounds + 1), total=rounds + 1, label=f"timing {label}"):
         turn = number % len(variants)
         for variant in [*variants[turn:], *variants[:turn]]:
-            begun = clock()
-            count = variant.run()
-            seconds = clock() - begun
+            done: list[int] = []
+            timer = Timer(
+                "done.append(run())",
+                globals={"run": variant.run, "done": done},
+                num_threads=threads,
+            )
+            seconds = timer.timeit(1).mean
             if number:
-                rows.append((number, variant.name, seconds, count))
-    table = pd.DataFrame(rows, columns=["round", "variant", "seconds", "count"])
-    place = table["variant"].map({name: place for place, name in enumerate(names)})
-    return (
-        table.assign(place=place)
-        .sort_values(["round", "place"], ignore_index=True)
-        .drop(columns="place")
-    )
-
-
-def compare_rounds(
-    timed: pd.DataFrame, *, reference: str, goals: dict[str, float] | None = None
-) -> pd.DataFrame:
-    """Compare each variant with the reference, round by round.
-
-    Args:
-        timed: Of `time_rounds`.
-        reference: Name of the variant that counts as 1.
-        goals: Ratios aimed at, by name.
-
-    Returns:
-        A row for each variant, in the order of the table: ``variant``, ``per_second`` (median
-        over rounds), ``ratio`` (median of the rounds' ratios; 2 is twice as fast as the
-        reference), ``low``, ``high`` (the rounds' quartiles), ``rounds``, ``goal`` (NaN if none),
-        ``reached``.
-
-    Raises:
-        InputError: If the reference is not in the table.
-
-    Example:
-        >>> timed = pd.DataFrame({"round": [1, 1], "variant": ["slow", "fast"],
-        ...     "seconds": [2.0, 0.5], "count": [1, 1]})
-        >>> compare_rounds(timed, reference="slow")["ratio"].tolist()
-        [1.0, 4.0]
-    """
-    names = list(dict.fromkeys(timed["variant"]))
-    if reference not in names:
-        raise InputError(f"reference: expected one of {', '.join(names)}, got '{reference}'")
-    speed = (
-        timed.assign(speed=timed["count"] / timed["seconds"])
-        .pivot(index="round", columns="variant", values="speed")
-        .loc[:, names]
-    )
-    ratios = speed.div(speed[reference], axis=0)
-    goal = pd.Series(goals or {}, dtype=float).reindex(names)
+                speeds[variant.name].append(done[-1] / seconds)
+    speed = pd.DataFrame(speeds)
+    ratio = speed.div(speed[variants[0].name], axis=0)
+    goal = pd.Series({variant.name: variant.goal for variant in variants}, dtype=float)
     table = pd.DataFrame(
         {
             "per_second": speed.median(),
-            "ratio": ratios.median(),
-            "low": ratios.quantile(0.25),
-            "high": ratios.quantile(0.75),
-            "rounds": len(speed),
+            "ratio": ratio.median(),
+            "low": ratio.quantile(0.25),
+            "high": ratio.quantile(0.75),
+            "rounds": rounds,
             "goal": goal,
         }
     )
-    table["reached"] = np.where(
-        table["goal"].isna(), "", np.where(table["ratio"] >= goal, "yes", "no")
+    table["reached"] = (
+        (table["ratio"] >= goal).map({True: "yes", False: "no"}).where(goal.notna(), "")
     )
     return table.rename_axis("variant").reset_index()
+
+
+def machine_facts() -> dict[str, Any]:
+    """Describe what was measured on: date, processor, cores, bf16 units, GPU and versions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    known = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    known = {name.strip(): value.strip() for name, value in known.items()}
+    flags = known.get("flags", "").split()
+    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    packages = ("fopro_lab", "torch", "torchvision", "numpy", "pillow")
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "processor": known.get("model name") or platform.processor() or platform.machine(),
+        "cores": len(affinity(0)),
+        "bf16_units": " ".join(unit for unit in ("amx_bf16", "avx512_bf16") if unit in flags),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "system": platform.system(),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+    }
+
+
+def print_table(title: str, table: pd.DataFrame) -> None:
+    """Print a table, numbers to four digits, an empty cell where nothing is known."""
+    shown = table.astype(object).where(table.notna(), "")
+    text = shown.to_string(index=False, float_format=lambda value: f"{value:.4g}")
+    print(f"\n{title}\n{text}")
+
+
+def write_results(
+    name: str, tables: dict[str, pd.DataFrame], *, out: Path, facts: dict[str, Any]
+) -> Path:
+    """Write ``NAME-MACHINE-DATE.json``, and a figure of each table that has ratios."""
+    from fopro_lab.plots.style import save_figure
+
+    kind = facts["gpu"].lower().replace(" ", "-") or f"cpu{facts['cores']}"
+    path = out / f"{name}-{kind}-{facts['date']}.json"
+    rows = {key: json.loads(table.to_json(orient="records")) for key, table in tables.items()}
+    write_json(path, {"bench": name, "machine": facts, "tables": rows})
+    for key, table in tables.items():
+        if "ratio" in table:
+            axes = plot_ratios(table, title=f"{facts['gpu'] or facts['processor']}, {key}")
+            save_figure(axes, path.with_name(f"{path.stem}-{key}.png"))
+    return path
+
+
+def plot_ratios(table: pd.DataFrame, *, title: str) -> Any:
+    """Draw each variant's ratio with its quartiles, the goal as a tick."""
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(8, 0.5 * len(table) + 1.2), layout="constrained").subplots()
+    places = range(len(table))[::-1]
+    axes.barh(places, table["ratio"], color="#3b75af", height=0.6)
+    axes.hlines(places, table["low"], table["high"], color="black")
+    axes.plot(table["goal"], places, "|", color="#c44e52", markersize=18, label="goal")
+    axes.set_yticks(places, table["variant"])
+    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.set_xlabel("Speed as a ratio to the first")
+    axes.set_title(title, loc="left")
+    if table["goal"].notna().any():
+        axes.legend(frameon=False)
+    return axes

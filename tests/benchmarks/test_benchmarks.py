@@ -1,0 +1,94 @@
+"""Small runs of each benchmark: what is compared does the same work, and ratios are ratios."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from benchmarks.data import bench_data
+from benchmarks.fourier import bench_fourier, scale_by_parts, whole_gain
+from benchmarks.reports import measure_batches, measure_ticks
+from benchmarks.step import engine_epoch, plain_epoch, set_up
+from benchmarks.timing import Variant, compare, machine_facts, write_results
+from fopro_lab.data import open_dataset, pack
+from fopro_lab.fourier import apply_gain
+from fopro_lab.models import load_teacher
+from fopro_lab.training.train import train_epoch
+
+
+def test_compare_divides_by_the_first_variant_round_by_round(monkeypatch):
+    seconds = {"slow": 2.0, "fast": 0.5}
+
+    class Clock:
+        def __init__(self, stmt, globals, num_threads):
+            self.run, self.done = globals["run"], globals["done"]
+
+        def timeit(self, number):
+            name = self.run()
+            self.done.append(3)
+            return type("Measured", (), {"mean": seconds[name]})
+
+    monkeypatch.setattr("benchmarks.timing.Timer", Clock)
+    variants = [Variant("slow", lambda: "slow"), Variant("fast", lambda: "fast", goal=5.0)]
+    table = compare(variants, rounds=3)
+    assert table["ratio"].tolist() == [1.0, 4.0]
+    assert table["per_second"].tolist() == [1.5, 6.0]
+    assert table["reached"].tolist() == ["", "no"] and math.isnan(table["goal"][0])
+
+
+def test_two_variants_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="different names"):
+        compare([Variant("a", lambda: 1), Variant("a", lambda: 1)], rounds=3)
+
+
+def test_both_ways_to_scale_amplitudes_agree():
+    noise = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, 12, 12, generator=noise, dtype=torch.float64)
+    gain = 0.5 + torch.rand(2, 3, 12, 7, generator=noise, dtype=torch.float64)
+    gain[..., [0, 6]] = gain[..., 6:12, [0, 6]].mean(dim=-2, keepdim=True)  # mirrored rows agree
+    ours, plain = apply_gain(images, gain), scale_by_parts(images, whole_gain(gain, width=12))
+    assert torch.allclose(ours, plain, atol=1e-12)  # a wrong mirror is off by 0.1
+
+
+def test_data_and_fourier_benchmarks_give_their_tables():
+    tables = bench_data(rounds=3, size=16, images=32, side=64, many=10)
+    assert list(tables) == ["batches", "packing", "fused", "opening"]
+    assert (tables["batches"]["per_second"] > 0).all()
+    tables = bench_fourier(rounds=3, size=16, batch=2, devices=("cpu",))
+    assert list(tables) == ["gain", "gain_backward", "rings", "bf16"]
+    assert all(table["ratio"][0] == 1 for table in tables.values())
+
+
+def test_the_plain_script_and_the_engine_learn_the_same():
+    packed = pack(open_dataset("phantom", images=32), 32, progress=False)
+    teacher = load_teacher("builtin")
+    how = {"batch": 16, "student": "small", "fold_teacher": False, "clip_norm": 1e9}
+    setup, state = set_up(packed, teacher, **how)
+    losses: list[float] = []
+    assert plain_epoch(setup, state, losses)() == 32
+    assert engine_epoch(setup, state)() == 32
+    _, again = set_up(packed, teacher, **how)
+    mean = train_epoch(again, setup)["loss"]
+    assert mean == pytest.approx(sum(losses) / 2, rel=1e-5)  # a skipped step is off by 1e-2
+
+
+def test_ticks_and_batches_are_measured():
+    ticks = measure_ticks(sizes=(16,), ticks=10)
+    assert ticks["median_ms"][0] > 0
+
+
+@pytest.mark.slow
+def test_a_batch_of_notebooks_is_measured():
+    table = measure_batches(rounds=1, notebooks=2, work=0.2)
+    assert (table["value"] > 0).all() and table["value"][0] >= 1
+
+
+def test_results_name_machine_and_date(tmp_path):
+    facts = machine_facts()
+    table = compare([Variant("a", lambda: 1), Variant("b", lambda: 1)], rounds=3)
+    path = write_results("toy", {"speed": table}, out=tmp_path, facts=facts)
+    assert path.name == f"toy-{path.name.split('-')[1]}-{facts['date']}.json"
+    kept = json.loads(path.read_text())
+    assert kept["machine"]["cores"] >= 1 and kept["tables"]["speed"][0]["variant"] == "a"
+    assert path.with_name(f"{path.stem}-speed.png").exists()
