@@ -1,12 +1,15 @@
 """`python -m benchmarks [data|fourier|step|reports|all] [--out DIR]`."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+
+import pandas as pd
 
 from benchmarks import data, fourier, reports, step
 from benchmarks.timing import machine_facts, print_table, write_results
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[..., dict[str, pd.DataFrame]]] = {
     "data": data.bench_data,  # files to batches
     "fourier": fourier.bench_fourier,  # gains and ring responses
     "step": step.bench_step,  # steps of distillation, with and without a prompt

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,8 +143,13 @@ def _augmented(packed: Pack, mode: str, device: str) -> Callable[[], int]:
 
     def run() -> int:
         done = 0
-        recipe = {"augment": "published", "augment_mode": mode, "shuffle": True}
-        options = {"batch_size": BATCH, "epoch": next(epochs), "device": device, **recipe}
+        recipe: dict[str, Any] = {"augment": "published", "augment_mode": mode, "shuffle": True}
+        options: dict[str, Any] = {
+            "batch_size": BATCH,
+            "epoch": next(epochs),
+            "device": device,
+            **recipe,
+        }
         for images, _ in batches(packed, range(len(packed)), **options):
             images.sub_(mean).div_(std)
             done += len(images)

@@ -1,6 +1,7 @@
 """Gains on amplitudes and ring responses, each against its plain alternative."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 import torch
@@ -11,6 +12,7 @@ from fopro_lab.fourier import apply_gain, ring_edges
 from fopro_lab.models import Teacher, load_teacher, wrap_teacher
 from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from fopro_lab.probing import ring_drifts
+from fopro_lab.probing.features import Precision
 
 RINGS = 8
 
@@ -124,7 +126,7 @@ def precision_variants(teacher: Teacher, images: Tensor) -> list[Variant]:
     ]
 
 
-def _drifts(teacher: Teacher, images: Tensor, precision: str) -> Callable[[], int]:
+def _drifts(teacher: Teacher, images: Tensor, precision: Precision) -> Callable[[], int]:
     edges = ring_edges(RINGS)[:-1]  # without the corners
 
     def run() -> int:
@@ -146,5 +148,5 @@ def random_resnet50(size: int) -> Teacher:
         torch.manual_seed(0)
         network = resnet50(weights=None)
     network.fc = torch.nn.Identity()
-    options = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "input_size": size}
+    options: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "input_size": size}
     return wrap_teacher(network, feature_dim=2048, name="resnet50, random weights", **options)

@@ -52,7 +52,7 @@ def test_both_ways_to_scale_amplitudes_agree():
 
 
 def test_data_and_fourier_benchmarks_give_their_tables():
-    tables = bench_data(rounds=3, size=16, images=32, side=64, many=10)
+    tables = bench_data(rounds=3, size=16, images=8, side=32, many=10)
     assert list(tables) == ["batches", "packing", "fused", "opening"]
     assert (tables["batches"]["per_second"] > 0).all()
     tables = bench_fourier(rounds=3, size=16, batch=2, devices=("cpu",))
