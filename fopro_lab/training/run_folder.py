@@ -167,19 +167,16 @@ def origin(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Describe the checkout this file is tracked in; empty for an installed package."""
-    tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
-    described = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Describe the checkout this file lies in; empty for an installed package."""
+    root = Path(__file__).parents[2]
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        for command in (tracked, described):
-            answer = subprocess.run(
-                command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-            )
-            if answer.returncode != 0:
-                return ""
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip()
+        if (root / ".git").exists():
+            how: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
+            return subprocess.run(command, cwd=root, timeout=10, **how).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return ""
 
 
 def now() -> str:
@@ -199,13 +196,6 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
 
     Raises:
         WorkError: If the disk is full; the state before is still whole.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_checkpoint(Path(folder), {"epoch": 3})
-        ...     load_checkpoint(Path(folder))
-        {'epoch': 3}
     """
     # torch.save reports a full disk as a RuntimeError without errno, so it writes to memory first.
     buffer = io.BytesIO()
@@ -221,9 +211,6 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """Read the last whole state of a run; nothing in the file is executed.
-
-    Args:
-        folder: The run folder.
 
     Returns:
         The state, on the CPU, or None if none was ever written. A damaged last state is removed,
@@ -262,45 +249,25 @@ RINGS_FILE, MAPS_FILE = "exploration_gains.parquet", "exploration_masks.safetens
 MOST = 24  # masks per run
 SIDE = 64  # bins of a mask; a prompt is finer nowhere
 RINGS = 8  # up to 0.5 cycles per pixel; the corners add one
-Mask = dict[str, int | Tensor]  # as a checkpoint can hold it
+Mask = dict[str, int | Tensor]  # exploration, step; gain: float16 (64, 33) in rfft2 order
 
 
 @dataclass
 class MaskHistory:
-    """The masks of a prompt at some steps of one prompt training.
+    """The masks of a prompt at some steps of one prompt training; it draws no random number."""
 
-    It draws no random number, so a prompt training with it ends with the same bits.
-
-    Attributes:
-        number: Which prompt training of the run, from 1.
-        steps: Numbers of prompt steps after which a mask is taken; 0 is before the first.
-        masks: ``exploration`` (the number), ``step`` and ``gain``: float16 ``(64, 33)`` in
-            ``rfft2`` order, the geometric mean over channels and draws.
-
-    Example:
-        >>> history = MaskHistory(1, frozenset({0, 2}))
-        >>> for step in range(4):
-        ...     history.look(FourierPrompt("ring"), step)
-        >>> [mask["step"] for mask in history.masks]
-        [0, 2]
-    """
-
-    number: int
-    steps: frozenset[int]
+    number: int  # which prompt training of the run, from 1
+    steps: frozenset[int]  # numbers of prompt steps after which a mask is taken
     masks: list[Mask] = field(default_factory=list)
 
     @classmethod
     def spread(cls, number: int, *, trainings: int, steps: int) -> "MaskHistory":
-        """Spread the masks of a run over its prompt trainings.
+        """Spread the masks of a run evenly over its prompt trainings and their steps.
 
         Args:
-            number: Which prompt training, from 1.
-            trainings: How many the run has at most.
+            number: Which prompt training, from 1; the first one begins with the initial prompt.
+            trainings: How many the run has at most; of more than 24 only some have any mask.
             steps: Prompt steps of one.
-
-        Returns:
-            Evenly spaced steps: in the first prompt training also the prompt as it came, and of
-            more than 24 prompt trainings only some have any.
 
         Example:
             >>> sorted(MaskHistory.spread(1, trainings=8, steps=20).steps)
@@ -322,7 +289,7 @@ class MaskHistory:
 
     @torch.no_grad()
     def take(self, prompt: FourierPrompt, step: int) -> None:
-        """Take the mask now, in place of one of the same step."""
+        """Take the mask (geometric mean over channels and draws) in place of one of its step."""
         gain = prompt.mean_gain(size=(SIDE, SIDE)).log().mean(dim=0).exp().to("cpu", torch.float16)
         self.masks = [mask for mask in self.masks if mask["step"] != step]
         self.masks.append({"exploration": self.number, "step": step, "gain": gain})
@@ -331,12 +298,9 @@ class MaskHistory:
 def ring_rows(masks: Sequence[Mask]) -> pd.DataFrame:
     """Average masks over each frequency ring, geometrically, every direction alike.
 
-    Args:
-        masks: From `MaskHistory`.
-
     Returns:
-        One row per mask and ring: ``exploration``, ``step``, ``low``, ``high`` (cycles per pixel),
-        ``gain``.
+        One row per mask and ring: ``exploration`` (which prompt training), ``step``, ``low``,
+        ``high`` (cycles per pixel), ``gain``.
     """
     edges = ring_edges(RINGS)
     # Every column but the first and the last stands for two frequencies.
@@ -358,13 +322,6 @@ def write_masks(folder: Path | str, masks: Sequence[Mask]) -> None:
 
     ``exploration_gains.parquet`` is the table of `ring_rows`; ``exploration_masks.safetensors``
     holds ``gain (T, 64, 64)``, zero frequency in the middle, ``exploration (T,)``, ``step (T,)``.
-
-    Args:
-        folder: A run folder, or a notebook's.
-        masks: At least one, in the order in which they were taken.
-
-    Raises:
-        WorkError: If the disk is full or may not be written.
     """
     with atomic_path(Path(folder) / RINGS_FILE) as temporary:
         ring_rows(masks).to_parquet(temporary, index=False)

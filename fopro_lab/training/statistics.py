@@ -39,22 +39,18 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a teacher expects of every channel at some layers.
+    """What a teacher expects of every channel at the input of some layers.
 
-    Attributes:
-        source: What it was measured on, for cards.
-        layers: Layers whose input is meant; the teacher's body itself stands for its features.
-        expected: Moments, one per layer.
-        floors: Added to the variances of each layer, as a batch norm does.
+    The teacher's body itself, as a layer, stands for its features.
     """
 
-    source: str
+    source: str  # what it was measured on, for cards
     layers: tuple[nn.Module, ...]
     expected: tuple[Moments, ...]
-    floors: tuple[Tensor | float, ...]
+    floors: tuple[Tensor | float, ...]  # added to the variances of each layer
 
     def distance(self, measured: list[Moments]) -> Tensor:
-        """Distance of a batch's channel statistics from what is expected.
+        """Distance of a batch's channel statistics from what is expected, 0 or more.
 
         Per channel the squared 2-Wasserstein distance of two normal distributions in units of the
         expected variance, ``(m - M)^2 / V + (sqrt(v / V) - 1)^2``; mean over channels, then layers.
@@ -62,17 +58,8 @@ class Reference:
         Args:
             measured: From `watched`, after one ``encode``.
 
-        Returns:
-            Scalar, 0 or more, dimensionless.
-
         Source: DeepInversion's feature prior (Yin et al., CVPR 2020, eq. 4), normalised per channel
             so that no wide or deep layer decides alone.
-
-        Example:
-            >>> expected = Moments(torch.zeros(1), torch.ones(1))
-            >>> reference = Reference("toy", (nn.Identity(),), (expected,), (0.0,))
-            >>> float(reference.distance([Moments(torch.tensor([2.0]), torch.tensor([4.0]))]))
-            5.0
         """
         distances = []
         for found, expected, floor in zip(measured, self.expected, self.floors, strict=True):
@@ -87,9 +74,7 @@ class Reference:
 def watched(teacher: Teacher, layers: tuple[nn.Module, ...]) -> Iterator[list[Moments]]:
     """Collect the moments of what goes into some layers while a teacher encodes one batch.
 
-    Args:
-        teacher: The teacher.
-        layers: Layers of it; its body itself stands for what comes out of it.
+    The teacher's body itself, as a layer, stands for what comes out of it.
 
     Yields:
         A list that the next `encode` fills, one entry per layer in the order of the pass.
@@ -264,14 +249,6 @@ def _image_files(path: Path, count: int) -> Iterator[tuple[str, bytes]]:
 
 def generated_images(count: int, *, size: int, seed: int = 0) -> Tensor:
     """Throw leaves on each other and give them the stored colours and spectrum.
-
-    Args:
-        count: How many.
-        size: Side, pixels.
-        seed: Another seed, other images.
-
-    Returns:
-        ``(count, 3, size, size)`` in [0, 1].
 
     Source: dead leaves (Lee, Mumford, Huang, IJCV 2001), radii with density ``r^-3``.
     """

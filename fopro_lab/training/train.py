@@ -13,10 +13,10 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -182,9 +182,9 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     mine = {"config": run_folder.identity(config), **fingerprints}
     if fabric.broadcast(mine) != mine:
         raise InputError("torchrun: every machine needs the same config, data and prompt file")
-    found = run_folder.find_run(folder, config, fingerprints) if first else None
-    if fabric.broadcast(found is not None and found.state == "done"):
-        return TrainedRun.read(folder)
+    found = fabric.broadcast(run_folder.find_run(folder, config, fingerprints) if first else None)
+    if found is not None and found.state == "done":
+        return found
 
     with ExitStack() as stack:
         if first:
@@ -214,12 +214,12 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
                     f"out of GPU memory with batch_size = {config.batch_size}; try "
                     f"batch_size={half} accumulate={twice}, or lower image_size"
                 )
-            if first:
-                failed = {**manifest, "state": "failed", "reason": str(error)}
-                write_json(folder / "manifest.json", failed)
+            with suppress(WorkError):  # the disk may be full for this, too
+                if first:
+                    failed = {**manifest, "state": "failed", "reason": str(error)}
+                    write_json(folder / "manifest.json", failed)
             raise error
-    fabric.barrier()  # by now the first has written all files
-    return TrainedRun.read(folder)
+    return cast(TrainedRun, fabric.broadcast(TrainedRun.read(folder) if first else None))
 
 
 def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) -> None:
@@ -253,18 +253,12 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
 
 
 def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[str, float]:
-    """Pass once over the training images.
-
-    Args:
-        state: Changed in place; its epoch decides order, augmentation and prompts.
-        setup: What to work with.
-        log: Start of the lines about a long epoch; empty writes none.
+    """Pass once over the training images, with the draws of ``state.epoch``.
 
     Returns:
         Means over the batches: ``loss``, and for a distilled student its parts.
 
     Raises:
-        InputError: If a class without images would have an infinite balanced softmax.
         WorkError: If a loss or a gradient is not finite.
     """
     config, fabric, epoch = setup.config, setup.fabric, state.epoch
@@ -366,20 +360,9 @@ def drawn_counts(setup: TrainSetup, epoch: int) -> Tensor:
 def draw_batches(setup: TrainSetup, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield this process's share of an epoch's batches; mixed images have class shares as label."""
     config, fabric = setup.config, setup.fabric
-    how: dict[str, Any] = {
-        "batch_size": setup.batch_size,
-        "shuffle": True,
-        "drop_last": True,
-        "augment": config.augment,
-        "augment_mode": config.augment_mode,
-        "sampler": config.sampler,
-        "seed": config.seed,
-        "epoch": epoch,
-        "epochs": config.epochs,
-        "rank": fabric.global_rank,
-        "world_size": fabric.world_size,
-        "device": fabric.device,
-    }
+    how = config.model_dump(include={"augment", "augment_mode", "sampler", "seed", "epochs"})
+    how |= {"batch_size": setup.batch_size, "shuffle": True, "drop_last": True, "epoch": epoch}
+    how |= {"rank": fabric.global_rank, "world_size": fabric.world_size, "device": fabric.device}
     if not config.mixup_alpha:
         return batches(setup.packed, setup.split.train, **how)
     pairs = paired_batches(setup.packed, setup.split.train, alpha=config.mixup_alpha, **how)
@@ -527,10 +510,6 @@ def build(
 
     Returns:
         The setup, and the state before the first epoch.
-
-    Raises:
-        InputError: If weights or a prompt's file are missing or do not fit, the teacher lacks what
-            an objective needs, or there are too few images for the processes.
     """
     needed = fabric.world_size * (1 if config.sync_batch_norm or fabric.world_size == 1 else 2)
     if len(split.train) < needed:
@@ -588,16 +567,10 @@ def build_optimiser(parameters: Iterable[nn.Parameter], config: StepConfig) -> O
 def build_schedule(
     optimiser: Optimizer, config: StepConfig, *, epochs: int, epoch_steps: int
 ) -> lr_scheduler.LRScheduler | None:
-    """Build the schedule of the learning rate, which changes after every step.
+    """Build the schedule of the learning rate, per step; None where the rate never changes.
 
-    Args:
-        optimiser: Whose rate is set.
-        config: Schedule, warm-up, milestones; these are in epochs.
-        epochs: Of the whole training, as planned: an early stop does not compress the schedule.
-        epoch_steps: Steps per epoch.
-
-    Returns:
-        The schedule, or None where the rate never changes.
+    Warm-up and milestones are in epochs of ``epoch_steps``; ``epochs`` are those planned: an early
+    stop does not compress the schedule.
     """
     warmup = math.ceil(config.lr_warmup * epoch_steps)
     if config.schedule == "constant" and not warmup:
@@ -619,11 +592,7 @@ def build_schedule(
 
 
 def start_fabric(config: TrainConfig) -> Fabric:
-    """Choose device and precision, and join the other processes if torchrun started several.
-
-    Raises:
-        InputError: If there is no such GPU, or the batch cannot be shared out.
-    """
+    """Choose device and precision, and join the other processes if torchrun started several."""
     device = choose_device(config.device)
     how: dict[str, Any] = {"accelerator": device.type, "precision": config.precision}
     if not _launched():
@@ -662,11 +631,7 @@ def is_first() -> bool:
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Let PyTorch use nothing but operations that give the same bits on the same device.
-
-    Raises:
-        WorkError: If an operation has no such form there.
-    """
+    """Let PyTorch use nothing but operations that give the same bits on the same device."""
     if not wanted:
         yield
         return

@@ -87,9 +87,6 @@ def build_prompt(config: PromptConfig, *, size: int, seed: int) -> FourierPrompt
         config: Form, resolution and bound; a `TrainConfig` may name a file instead.
         size: Side of the images it will see, pixels.
         seed: Of a network's weights.
-
-    Raises:
-        InputError: If the file is missing, or holds no prompt of 1 or 3 channels.
     """
     path = config.prompt_file if isinstance(config, TrainConfig) else ""
     if path:
@@ -99,16 +96,11 @@ def build_prompt(config: PromptConfig, *, size: int, seed: int) -> FourierPrompt
                 f"prompt_file: expected a prompt of 1 or 3 channels, got {prompt.channels}"
             )
         return prompt
-    return FourierPrompt(
-        config.prompt_form,
-        size=size,
-        max_log_gain=config.max_log_gain,
-        rows=config.prompt_rows,
-        rings=config.prompt_rings,
-        waves=config.prompt_waves,
-        noise=config.prompt_noise,
-        seed=seed,
-    )
+    names = {
+        name: getattr(config, f"prompt_{name}") for name in ("rows", "rings", "waves", "noise")
+    }
+    bound = config.max_log_gain
+    return FourierPrompt(config.prompt_form, size=size, max_log_gain=bound, seed=seed, **names)
 
 
 @torch.no_grad()
@@ -175,18 +167,12 @@ class HeldOut:
     """Images of other lesions than those that train the prompt, which choose the best one.
 
     No gradient ever comes from them. Test images do not belong here.
-
-    Attributes:
-        images: ``(N, 3, H, W)`` in [0, 1].
-        labels: ``(N,)``.
-        every: Prompt steps between two checks, at least 1.
-        patience: Checks without a better prompt that end the prompt training; 0 is never.
     """
 
-    images: Tensor
-    labels: Tensor
-    every: int = 10
-    patience: int = 0
+    images: Tensor  # (N, 3, H, W) in [0, 1]
+    labels: Tensor  # (N,)
+    every: int = 10  # prompt steps between two checks, at least 1
+    patience: int = 0  # checks without a better prompt that end the prompt training; 0 is never
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels) or not len(self.labels):
@@ -197,12 +183,7 @@ class HeldOut:
 
 
 def draw_held_out(
-    pack: Pack,
-    rows: np.ndarray,
-    *,
-    count: int,
-    every: int,
-    patience: int = 0,
+    pack: Pack, rows: np.ndarray, *, count: int, every: int, patience: int = 0
 ) -> HeldOut | None:
     """Take the images that check a prompt: always the same, each class in turn while it lasts.
 
@@ -281,8 +262,10 @@ class PromptObjective:
             elif name == "disagreement" and self.student is not None:
                 seen = shrink(images, self.student_size)
                 terms[name] = disagreement_loss(self.student, seen, features)
-            else:
+            elif name == "identity":
                 terms[name] = identity_loss(gain)
+            else:
+                raise InputError(f"objective '{name}': lacks what it needs")
         weighted = [self.weights[name] * value for name, value in terms.items()]
         return torch.stack(weighted).sum(), terms, features
 
@@ -403,8 +386,7 @@ def explore(
         learning_rate: Adam's.
         max_drift: Bound of the teacher's drift, mean ``1 - cos``: a prompt beyond is moved back
             towards the identity; 0 is none.
-        held_out: Images that choose among the prompts of these steps, and may end them early;
-            None keeps the last prompt.
+        held_out: Chooses among the prompts of these steps; None keeps the last prompt.
         reference: What ``statistics`` compares with; None measures it, see `reference_of`.
         class_counts: ``(K,)``, training images per class; needed by ``task``.
         head: Continues from an earlier prompt training; None starts one where ``task`` needs it.
@@ -415,9 +397,9 @@ def explore(
 
     Returns:
         One row per step: ``step``, each term before its weight, ``total``, ``log_gain`` (mean of
-        |log gain|, natural logarithm), with a bound ``drift``. Where a check was made after the
-        step, the columns ``val_...`` of `BestPrompt.check`, elsewhere NaN; ``kept`` is 1 for the
-        step whose prompt was kept, and nowhere if the initial prompt was the best.
+        |log gain|, natural logarithm), with a bound ``drift``; with held-out images the columns
+        ``val_...`` of `BestPrompt.check`, NaN between the checks, and ``kept``, 1 for the step
+        whose prompt was kept (for none if the initial prompt was the best).
 
     Raises:
         InputError: If an objective lacks what it needs, or there are no batches.
@@ -558,9 +540,6 @@ def class_gains(
     Returns:
         One row per class and ring: ``class_name``, ``ring``, ``low``, ``high`` (cycles per pixel),
         ``gain`` (geometric mean over the channels).
-
-    Raises:
-        InputError: If there is no class, or an objective needs the labels or a student.
     """
     others = sorted(
         name for name, weight in objectives.items() if weight * (name not in LABEL_FREE)
@@ -572,15 +551,8 @@ def class_gains(
     rows = []
     for name, own in batches.items():
         prompt = FourierPrompt("ring", rings=rings, max_log_gain=max_log_gain)
-        explore(
-            prompt,
-            teacher,
-            own,
-            objectives=objectives,
-            steps=steps,
-            learning_rate=learning_rate,
-            reference=reference,
-        )
+        how: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
+        explore(prompt, teacher, own, objectives=objectives, reference=reference, **how)
         gains = (max_log_gain * prompt.cells.detach().tanh()).mean(dim=0).exp().tolist()
         for ring, ((low, high), gain) in enumerate(zip(pairwise(prompt.edges), gains, strict=True)):
             rows.append((name, ring, low, high, gain))
@@ -596,14 +568,11 @@ def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
 
     Args:
         runs: Finished runs; those without a prompt are left out.
-        count: The first so many validation images are encoded.
+        count: So many validation images are encoded, the first ones.
 
     Returns:
         One row per run: ``run`` (folder), ``teacher``, ``method``, ``seed``, ``protocol``,
         ``drift`` (mean ``1 - cos`` of the features with and without the prompt), ``n`` (images).
-
-    Raises:
-        InputError: If the images or the weights of a run are not where its config says.
     """
     rows = []
     for run in runs:
