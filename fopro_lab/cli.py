@@ -414,7 +414,7 @@ def explore(
     where presets are saved too. Ctrl-C ends page and kernels.
     """
     from fopro_lab.config import parse_settings, read_yaml
-    from fopro_lab.reports.serving import serve_explorer
+    from fopro_lab.widgets.serving import serve_explorer
 
     values = {**(read_yaml(file) if file else {}), **parse_settings(settings)}
     serve_explorer(values, port=port, browser=browser, out=out)

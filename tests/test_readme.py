@@ -85,7 +85,7 @@ def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
     monkeypatch.chdir(home)
     served: list[dict] = []
     monkeypatch.setattr(
-        "fopro_lab.reports.serving.serve_explorer", lambda v, **told: served.append(v)
+        "fopro_lab.widgets.serving.serve_explorer", lambda v, **told: served.append(v)
     )
     knobs = {"dataset": str(home / "images"), "image_size": 24}
     write_pin("by-hand", ring_prompt(np.full((3, 9), 2.0), size=24), folder="pins", knobs=knobs)

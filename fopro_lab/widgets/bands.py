@@ -1,214 +1,178 @@
-"""Pins: what sliders stand at, as files that training and reports take; and the way back."""
+"""Frequency bands set by hand: gains, what they do to one image, and presets saved as files."""
 
-import io
 import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import yaml
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
-from fopro_lab.config import Config, TeacherConfig
+from fopro_lab.config import Config, read_yaml
 from fopro_lab.errors import InputError, ShapeError, WorkError
-from fopro_lab.fourier import FourierPrompt, apply_gain, radial_frequency, ring_edges, ring_masks
+from fopro_lab.fourier import (
+    FourierPrompt,
+    apply_gain,
+    radial_frequency,
+    ring_edges,
+    ring_gain,
+    ring_masks,
+)
 from fopro_lab.io import atomic_path
-from fopro_lab.plots import METHOD_COLORS
 from fopro_lab.reports.plan import CHECKOUT
 
 Preset = Literal["identity", "remove", "amplify", "low-pass", "high-pass"]
-AMPLIFIED = 2.0
-FLOOR = 1e-6  # amplitude of a bin that has none, so that it has a logarithm
-FINE = 32  # rings of the profile up to 0.5 cycles per pixel, at most
-SEED = 0  # of the phases where they are not locked
-STEP = 0.05  # a slider's; a gain that differs less from 1 leaves phases alone
+MAX_GAIN = 4.0  # of a slider
+GAIN_STEP = 0.05  # of a slider; a gain that differs less from 1 leaves the phases alone
+BUMP_EDGES = ring_edges(64)  # a bump is made of as many rings as a prompt may have
+PROFILE_RINGS = 32  # of the radial profile, at most
+MAX_LOG_GAIN = 12.0  # of a saved preset: a removed ring keeps six millionths of its amplitude
+PLAN = CHECKOUT / "reports/plans/preset.yaml"
 
 
 @dataclass(frozen=True, eq=False)
-class BandView:
-    """An image before and after its frequencies were scaled.
+class Change:
+    """What is done to images: amplitudes scaled, phases kept or scrambled.
 
-    Attributes:
-        before: ``uint8 (H, W, 3)``.
-        after: ``uint8 (H, W, 3)``, clipped for the eye; teacher and student see it unclipped.
-        moved: Root of the mean squared change, of [0, 1], before clipping.
-        clipped: Share of values that left [0, 1].
-        spectrum: ``(H, W)``, natural logarithm of the amplitude after, mean of the channels,
-            zero frequency in the middle.
-        outline: ``bool (H, W)``, the border of what is changed, in the plane of ``spectrum``.
-        edges: ``R + 1`` edges of the profile's rings, cycles per pixel.
-        contrast: ``(2, R)``, before and after: root of the ring's energy, mean of the channels,
-            in grey levels of [0, 1].
+    With the phase lock, gains change amplitudes alone, as in a Fourier prompt. Without it, the
+    phases of one fixed white noise are added, equal in all colours, wherever the gain differs
+    from 1 by 0.05 or more: those bands keep the energy that the gain leaves them and lose their
+    structure.
     """
 
-    before: np.ndarray
-    after: np.ndarray
-    moved: float
-    clipped: float
-    spectrum: np.ndarray
-    outline: np.ndarray
-    edges: list[float]
-    contrast: np.ndarray
+    gain: Tensor  # (1 or 3, H, W // 2 + 1), 0 or above
+    prompt: FourierPrompt | None = None  # of the form image; its gain replaces the one above
+    phase_lock: bool = True
+
+    @torch.inference_mode()
+    def apply(self, images: Tensor) -> Tensor:
+        """Change images ``(B, 3, H, W)`` in [0, 1]; they are not clipped."""
+        gain = self.gain if self.prompt is None else self.prompt.gain(images)
+        if self.phase_lock:
+            return apply_gain(images, gain)
+        size = (images.shape[2], images.shape[3])
+        return torch.fft.irfft2(torch.fft.rfft2(images.float()) * _scrambled(gain, size), s=size)
 
 
-class BandLens:
+def _scrambled(gain: Tensor, size: tuple[int, int]) -> Tensor:
+    """Give a gain the phases of one fixed white noise where it is not about 1."""
+    noise = torch.rand(size, generator=torch.Generator().manual_seed(0)) - 0.5
+    phases = torch.sgn(torch.fft.rfft2(noise))  # of a real image, so the result is real, too
+    phases[0, 0] = 1  # the mean keeps its sign
+    return torch.where((gain - 1).abs() < 0.99 * GAIN_STEP, gain + 0j, gain * phases)
+
+
+@dataclass(frozen=True, eq=False)
+class ChangedImage:
+    """An image before and after a change, and what the change did."""
+
+    before: np.ndarray  # uint8 (H, W, 3)
+    after: np.ndarray  # uint8 (H, W, 3), clipped for display; networks see it unclipped
+    rms: float  # root mean square of the change, of [0, 1], before clipping
+    clipped: float  # share of values that left [0, 1]
+    spectrum: np.ndarray  # (H, W), log amplitude after, mean of the channels, DC in the middle
+    outline: np.ndarray  # bool (H, W), border of what is changed, in the plane of the spectrum
+    contrast: np.ndarray  # (2, R), before and after: root of each ring's energy, channel mean
+
+
+class SpectrumView:
     """An image whose spectrum is kept, so that a new gain costs one inverse transform.
 
-    It is NumPy's, in one thread: for one image torch's threads cost more than they bring where
-    something else computes as well, such as the teacher behind the explorer.
+    NumPy, in one thread: for one image torch's threads cost more than they save while the teacher
+    computes beside them.
 
     Args:
         image: ``(3, H, W)`` in [0, 1].
 
-    Raises:
-        ShapeError: If it is no colour image.
+    Attributes:
+        edges: ``R + 1`` edges of the rings of the radial profile, cycles per pixel.
 
-    Example:
-        >>> lens = BandLens(torch.rand(3, 16, 16))
-        >>> view = lens.look(torch.zeros(1, 16, 9))
-        >>> view.after.shape, float(view.contrast[1].max())
-        ((16, 16, 3), 0.0)
+    Raises:
+        ShapeError: If it is not a colour image.
     """
 
     def __init__(self, image: Tensor) -> None:
         if image.ndim != 3 or image.shape[0] != 3:
             raise ShapeError(f"image: expected (3, H, W), got {tuple(image.shape)}")
-        self.size: tuple[int, int] = (image.shape[1], image.shape[2])
-        pixels = image.float().numpy()
-        self._image, self.before = pixels, _to_pixels(pixels)
-        self.spectrum = np.fft.rfft2(pixels)
-        self.amplitude = np.abs(self.spectrum)
-        self.edges = ring_edges(min(FINE, max(1, min(self.size) // 2)))
-        self._plane = _plane(*self.size)
-        self._rings, self._weights = _rings(*self.size, self.edges)
-        self._contrast = self._measure(self.amplitude)
+        self._pixels = image.float().numpy()
+        self._before = _to_uint8(self._pixels)
+        self.size = height, width = image.shape[1], image.shape[2]
+        self.edges = ring_edges(min(PROFILE_RINGS, max(1, min(self.size) // 2)))
+        self._spectrum = np.fft.rfft2(self._pixels)
+        self._amplitude = np.abs(self._spectrum)
+        weights = ring_masks(height, width, self.edges) * _bin_counts(width)
+        self._weights = weights.flatten(1).T.numpy() / (height * width) ** 2
+        self._plane = _plane_index(height, width)
+        self._contrast = self._measure(self._amplitude)
 
-    def look(self, gain: Tensor, *, phase_lock: bool = True, steps: bool = True) -> BandView:
-        """Scale the amplitudes and look at the image from every side.
+    def apply(self, change: Change, *, rings: bool = True) -> ChangedImage:
+        """Change the image and measure what became of it.
 
         Args:
-            gain: ``(1 or 3, H, W // 2 + 1)``, 0 or above, as in `apply_gain`.
-            phase_lock: See `scale_bands`.
-            steps: Whether the gain is one of rings: each border between two of them that differ
-                is outlined. Otherwise the places are that have half of the largest change or more.
-
-        Returns:
-            All that there is to show.
+            change: Its gain and phase lock act; a prompt's gain for this image is the gain.
+            rings: Whether the gain is constant within rings: each border between two gains is
+                outlined. Otherwise the area with at least half of the largest change is.
         """
-        own = gain.numpy()
-        factor = own if phase_lock else _loosened(gain, self.size).numpy()
-        after = np.fft.irfft2(self.spectrum * factor, s=self.size)
-        amplitude = self.amplitude * own
-        logarithm = np.log(np.maximum(amplitude.mean(axis=0), FLOOR))
-        return BandView(
-            before=self.before,
-            after=_to_pixels(after),
-            moved=float(np.sqrt(np.mean((after - self._image) ** 2))),
+        gain = change.gain.numpy()
+        factor = gain if change.phase_lock else _scrambled(change.gain, self.size).numpy()
+        after = np.fft.irfft2(self._spectrum * factor, s=self.size)
+        amplitude = self._amplitude * gain
+        log_amplitude = np.log(np.maximum(amplitude.mean(axis=0), 1e-6))
+        return ChangedImage(
+            before=self._before,
+            after=_to_uint8(after),
+            rms=float(np.sqrt(np.mean((after - self._pixels) ** 2))),
             clipped=float(((after < 0) | (after > 1)).mean()),
-            spectrum=logarithm.ravel()[self._plane],
-            outline=self._outline(own, steps),
-            edges=self.edges,
+            spectrum=log_amplitude.ravel()[self._plane],
+            outline=self._outline(gain, rings),
             contrast=np.stack([self._contrast, self._measure(amplitude)]),
         )
 
     def _measure(self, amplitude: np.ndarray) -> np.ndarray:
         """Root of each ring's energy, mean of the channels (Parseval, as `ring_energy`)."""
-        energy = [
-            np.bincount(self._rings, (channel.ravel() ** 2) * self._weights, len(self.edges) + 1)
-            for channel in amplitude
-        ]
-        return np.sqrt(energy)[:, 1:-1].mean(axis=0)
+        return np.sqrt(amplitude.reshape(3, -1) ** 2 @ self._weights).mean(axis=0)
 
-    def _outline(self, gain: np.ndarray, steps: bool) -> np.ndarray:
-        if not steps:
+    def _outline(self, gain: np.ndarray, rings: bool) -> np.ndarray:
+        if not rings:
             change = np.abs(gain - 1).max(axis=0)
             gain = (change >= max(change.max() / 2, 1e-3))[None]
         border = np.zeros(self.size, bool)
+        row, column = (side // 2 for side in self.size)
         for channel in gain:
             plane = channel.ravel()[self._plane]
-            middle = tuple(side // 2 for side in self.size)
-            plane[middle] = plane[middle[0], middle[1] - 1]  # DC belongs to no ring
+            plane[row, column] = plane[row, column - 1]  # DC belongs to no ring
             border[1:] |= plane[1:] != plane[:-1]
             border[:, 1:] |= plane[:, 1:] != plane[:, :-1]
         return border
 
 
-@torch.inference_mode()
-def scale_bands(images: Tensor, gain: Tensor, *, phase_lock: bool = True) -> Tensor:
-    """Scale the amplitudes of some images, with phases locked or let loose.
-
-    Phase lock on: gains change amplitudes alone, and every phase stays, as in a Fourier prompt.
-    Off: where the gain differs from 1 by 0.05 or more, phases are scrambled as well: those of one
-    fixed white noise are added, alike for all colours. So the bands that are touched keep the
-    energy that the gain leaves them and lose what they drew; all others stay.
-
-    Args:
-        images: ``(B, 3, H, W)`` in [0, 1].
-        gain: ``(1 or 3, H, W // 2 + 1)``, or one an image, 0 or above.
-        phase_lock: Whether phases stay.
-
-    Returns:
-        ``(B, 3, H, W)``, not clipped.
-
-    Example:
-        >>> x = torch.rand(1, 3, 8, 8)
-        >>> loose = scale_bands(x, torch.full((1, 8, 5), 1.0), phase_lock=False)
-        >>> torch.allclose(loose, x, atol=1e-6)
-        True
-    """
-    if phase_lock:
-        return apply_gain(images, gain)
-    size = (images.shape[2], images.shape[3])
-    return torch.fft.irfft2(torch.fft.rfft2(images.float()) * _loosened(gain, size), s=size)
+def _bin_counts(width: int) -> Tensor:
+    """Count the frequencies that a bin of each half spectrum column represents."""
+    counts = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
+    counts[[0, -1] if width % 2 == 0 else [0]] = 1
+    return counts
 
 
-def _loosened(gain: Tensor, size: tuple[int, int]) -> Tensor:
-    """Give a gain the phases of one fixed white noise where it is not about 1."""
-    noise = torch.rand(size, generator=torch.Generator().manual_seed(SEED)) - 0.5
-    other = torch.sgn(torch.fft.rfft2(noise))  # of a real image, so the result is one, too
-    other[0, 0] = 1  # the mean keeps its sign
-    return torch.where((gain - 1).abs() < 0.99 * STEP, gain + 0j, gain * other)
-
-
-def _rings(height: int, width: int, edges: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Number each flat bin's ring from 1 on, and weigh it by the frequencies it stands for."""
-    radius = radial_frequency(height, width, dtype=torch.float64)
-    ring = torch.bucketize(radius, torch.tensor(edges, dtype=torch.float64)).flatten()
-    return ring.numpy(), _counted(height, width).flatten().numpy() / (height * width) ** 2
-
-
-def _counted(height: int, width: int) -> Tensor:
-    """Count how many frequencies each bin of a half spectrum stands for, ``(H, W // 2 + 1)``."""
-    twice = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
-    twice[[0, -1] if width % 2 == 0 else [0]] = 1
-    return twice.expand(height, -1)
-
-
-def _plane(height: int, width: int) -> np.ndarray:
-    """Number, for each place of the shifted plane ``(H, W)``, its bin of the flat half spectrum."""
+def _plane_index(height: int, width: int) -> np.ndarray:
+    """Index the flat half spectrum by place of the whole plane, zero frequency in the middle."""
     columns = width // 2 + 1
-    rows, own = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-    mirrored = own >= columns
-    rows = np.where(mirrored, -rows % height, rows)
-    own = np.where(mirrored, width - own, own)
-    return np.fft.fftshift(rows * columns + own)
+    row, column = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    mirrored = column >= columns
+    row = np.where(mirrored, -row % height, row)
+    column = np.where(mirrored, width - column, column)
+    return np.fft.fftshift(row * columns + column)
 
 
-def _to_pixels(image: np.ndarray) -> np.ndarray:
-    grey = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
-    return np.ascontiguousarray(grey.transpose(1, 2, 0))
+def _to_uint8(image: np.ndarray) -> np.ndarray:
+    return np.rint(image.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def preset_gains(name: str, *, ring: int, rings: int) -> list[float]:
@@ -217,11 +181,11 @@ def preset_gains(name: str, *, ring: int, rings: int) -> list[float]:
     Args:
         name: ``identity``; ``remove`` or ``amplify`` (twice) one ring; ``low-pass`` keeps that
             ring and all below, ``high-pass`` that ring and all above.
-        ring: Which, from 0.
+        ring: Which ring, from 0.
         rings: How many there are.
 
     Raises:
-        InputError: For another name, or a ring that there is not.
+        InputError: For another name or ring.
 
     Example:
         >>> preset_gains("low-pass", ring=1, rings=4)
@@ -232,23 +196,21 @@ def preset_gains(name: str, *, ring: int, rings: int) -> list[float]:
         raise InputError(f"preset: expected one of {known}, got '{name}'")
     if not 0 <= ring < rings:
         raise InputError(f"ring: expected 0 to {rings - 1}, got {ring}")
-    places = range(rings)
-    if name == "low-pass":
-        return [float(place <= ring) for place in places]
-    if name == "high-pass":
-        return [float(place >= ring) for place in places]
-    factor = {"identity": 1.0, "remove": 0.0, "amplify": AMPLIFIED}[name]
-    return [factor if place == ring else 1.0 for place in places]
+    if name in ("low-pass", "high-pass"):
+        sign = 1 if name == "low-pass" else -1
+        return [float(sign * place <= sign * ring) for place in range(rings)]
+    factor = {"identity": 1.0, "remove": 0.0, "amplify": 2.0}[name]
+    return [factor if place == ring else 1.0 for place in range(rings)]
 
 
 def bump_gains(gain: float, *, centre: float, width: float, edges: Sequence[float]) -> list[float]:
-    """Return the gains of rings under one smooth bump over radial frequency.
+    """Return ring gains under one smooth bump over radial frequency.
 
     Args:
         gain: At the centre, 0 or above; far away it is 1.
         centre: Cycles per pixel.
         width: Full width at half of the change, cycles per pixel, above 0.
-        edges: Of the rings; each takes the value at its middle, that of the corners at 0.604.
+        edges: Edges of the rings; each takes the value at its middle, the corners at 0.604.
 
     Example:
         >>> bump_gains(3.0, centre=0.125, width=0.25, edges=[0, 0.25, 0.5])
@@ -259,185 +221,39 @@ def bump_gains(gain: float, *, centre: float, width: float, edges: Sequence[floa
 
 
 def ring_means(gain: Tensor, edges: Sequence[float], *, width: int) -> tuple[np.ndarray, float]:
-    """Read a gain's mean in each ring, and how much of the gain these means tell.
+    """Return a gain's mean in each ring, and how much of the gain these means explain.
 
     Args:
         gain: ``(C, H, W // 2 + 1)``, above 0.
-        edges: Of the rings, cycles per pixel.
+        edges: ``R + 1`` edges of the rings, cycles per pixel.
         width: W, pixels.
 
     Returns:
         Geometric means ``(C, R)``, 1 where a ring holds no frequency; and the share of the log
         gain's squares that they explain, 0 to 1, 1 for a gain that is 1 everywhere.
-
-    Example:
-        >>> means, explained = ring_means(torch.full((1, 8, 5), 2.0), [0, 0.25, 0.75], width=8)
-        >>> means.round(3).tolist(), round(explained, 3)
-        ([[2.0, 2.0]], 1.0)
     """
-    height = gain.shape[-2]
-    masks = ring_masks(height, width, edges).flatten(1)
-    weights = masks * _counted(height, width).flatten()
+    weights = (ring_masks(gain.shape[-2], width, edges) * _bin_counts(width)).flatten(1)
     log_gain = gain.detach().double().clamp(min=1e-9).log().flatten(1)
     means = log_gain @ weights.T / weights.sum(1).clamp(min=1)
     whole = float((log_gain**2 @ weights.T).sum())
-    told = float((means**2 * weights.sum(1)).sum())
-    return means.exp().numpy(), told / whole if whole > 1e-12 else 1.0
+    explained = float((means**2 * weights.sum(1)).sum())
+    return means.exp().numpy(), explained / whole if whole > 1e-12 else 1.0
 
 
-SIDE = 224  # pixels a panel has at least; smaller images are enlarged by a whole factor
-GAP = 8
-BEFORE, AFTER = METHOD_COLORS["bsm"], METHOD_COLORS["fopro"]
-# Without the brightest yellow, on which a white outline would not be seen.
-_SPECTRUM = (np.array(colormaps["viridis"].colors)[:225] * 255).astype(np.uint8)  # type: ignore[attr-defined]
-
-
-def image_panel(view: BandView, *, floor: float, ceiling: float) -> bytes:
-    """Draw image before, image after, and its spectrum, side by side.
-
-    The border of what is changed is drawn white into the spectrum.
-
-    Args:
-        view: What to show.
-        floor: Log amplitude of the darkest colour; kept while sliders move, so that nothing
-            flickers.
-        ceiling: Log amplitude of the brightest.
-
-    Returns:
-        PNG bytes.
-
-    Example:
-        >>> import torch
-        >>> from fopro_lab.widgets.bands import BandLens
-        >>> view = BandLens(torch.rand(3, 16, 16)).look(torch.ones(1, 16, 9))
-        >>> image_panel(view, floor=-4.0, ceiling=4.0)[1:4]
-        b'PNG'
-    """
-    last = len(_SPECTRUM) - 1
-    share = (view.spectrum - floor) * (last / max(ceiling - floor, 1e-6))
-    spectrum = _SPECTRUM[share.clip(0, last).astype(np.uint8)]
-    spectrum[view.outline] = 255
-    height, width = view.before.shape[:2]
-    factor = max(1, -(-SIDE // height))
-    tall, wide = height * factor, width * factor
-    whole = np.full((tall, 3 * wide + 2 * GAP, 3), 255, np.uint8)
-    for place, panel in enumerate((view.before, view.after, spectrum)):
-        start = place * (wide + GAP)
-        large = panel if factor == 1 else panel.repeat(factor, axis=0).repeat(factor, axis=1)
-        whole[:, start : start + wide] = large
-    return _png(whole)
-
-
-class ProfilePanel:
-    """The contrast by frequency before and after: axes drawn once, then one line a tick.
-
-    Args:
-        view: A first view; its rings and its contrast set the axes.
-
-    Example:
-        >>> import torch
-        >>> from fopro_lab.widgets.bands import BandLens
-        >>> view = BandLens(torch.rand(3, 16, 16)).look(torch.ones(1, 16, 9))
-        >>> ProfilePanel(view).draw(view)[1:4]
-        b'PNG'
-    """
-
-    def __init__(self, view: BandView) -> None:
-        self.figure = Figure(figsize=(6.9, 2.3), dpi=100)
-        self.canvas = FigureCanvasAgg(self.figure)
-        ax = self.figure.add_axes((0.09, 0.22, 0.89, 0.74))
-        edges = view.edges
-        top = max(float(view.contrast[0].max()), 1e-4)
-        self.floor = top / 3000
-        before = self._steps(view.contrast[0])
-        (self.after,) = ax.step(edges, before, where="post", color=AFTER, lw=2.2, label="after")
-        ax.step(edges, before, where="post", color=BEFORE, lw=1.4, ls="--", label="before")
-        ax.set_yscale("log")
-        ax.set_ylim(self.floor, top * 6)
-        ax.set_xlim(edges[0], edges[-1])
-        ax.set_ylabel("Contrast (of [0, 1])", fontsize=9)
-        tidy_axes(ax)
-        ax.minorticks_off()
-        ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
-        self.after.set_animated(True)  # left out of what is drawn once
-        self.canvas.draw()
-        self._empty = self.canvas.copy_from_bbox(self.figure.bbox)
-
-    def draw(self, view: BandView) -> bytes:
-        """Move the line of the contrast after, and return the figure as PNG bytes."""
-        self.after.set_ydata(self._steps(view.contrast[1]))
-        self.canvas.restore_region(self._empty)
-        self.figure.axes[0].draw_artist(self.after)
-        return _png(np.asarray(self.canvas.buffer_rgba())[..., :3])
-
-    def _steps(self, values: np.ndarray) -> np.ndarray:
-        """One height an edge, the last repeated; a removed ring lies on the floor."""
-        heights = np.maximum(np.asarray(values, dtype=float), self.floor)
-        return np.append(heights, heights[-1])
-
-
-def tidy_axes(ax: Axes) -> None:
-    """Give the axes of a small panel over frequency its label, grid and text sizes.
-
-    Example:
-        >>> ax = Figure().subplots()
-        >>> tidy_axes(ax)
-        >>> ax.get_xlabel()
-        'Spatial frequency, cycles per pixel'
-    """
-    ax.set_xlabel("Spatial frequency, cycles per pixel", fontsize=9)
-    ax.tick_params(labelsize=8)
-    ax.grid(color="#E6E6E6")
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def figure_png(canvas: FigureCanvasAgg) -> bytes:
-    """Draw a figure anew and return it as PNG bytes.
-
-    Example:
-        >>> figure_png(FigureCanvasAgg(Figure(figsize=(1, 1))))[1:4]
-        b'PNG'
-    """
-    canvas.draw()
-    return _png(np.asarray(canvas.buffer_rgba())[..., :3])
-
-
-def ring_labels(edges: list[float]) -> list[str]:
-    """Name rings by their frequencies.
-
-    Example:
-        >>> ring_labels([0, 0.25, 0.5, 0.75])
-        ['0 to 0.25', '0.25 to 0.5', '0.5 to 0.75']
-    """
-    return [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
-
-
-BOUND = 12.0  # of |log gain|: a ring that is removed keeps six millionths of its amplitude
-PLAN = "reports/plans/pinned.yaml"
-_PATHS = ("dataset", "split_files", "weights")
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
-
-
-class Pin(NamedTuple):
-    """The two files of a pin."""
-
-    knobs: Path
-    prompt: Path
+def change_centre(gain: Tensor, *, width: int) -> float | None:
+    """Return the mean frequency of what a gain ``(C, H, W // 2 + 1)`` changes, or None."""
+    change = (gain.detach() - 1).abs().mean(dim=0)
+    if change.max() < 1e-4:
+        return None
+    return float((radial_frequency(gain.shape[-2], width) * change).sum() / change.sum())
 
 
 def ring_prompt(gains: np.ndarray, *, size: int) -> FourierPrompt:
-    """Make a prompt of the form ring with given gains.
+    """Make a prompt of the form ring with the given gains.
 
     Args:
         gains: ``(3, R + 1)``: of R equally wide rings up to 0.5 cycles per pixel and of the
-            corners; three alike channels are kept as one.
+            corners; three equal channels are kept as one.
         size: Side of the images, pixels.
 
     Example:
@@ -445,163 +261,175 @@ def ring_prompt(gains: np.ndarray, *, size: int) -> FourierPrompt:
         >>> prompt.channels, prompt.mean_gain()[0, 0, 1].item()
         (1, 2.0)
     """
-    alike = bool((gains == gains[:1]).all())
+    gains = gains[:1] if (gains == gains[:1]).all() else gains
+    channels, rings = gains.shape
     prompt = FourierPrompt(
-        "ring",
-        channels=1 if alike else 3,
-        rings=gains.shape[1] - 1,
-        size=size,
-        max_log_gain=BOUND,
+        "ring", channels=channels, rings=rings - 1, size=size, max_log_gain=MAX_LOG_GAIN
     )
-    logarithms = np.log(np.maximum(gains, math.exp(-BOUND))) / BOUND
-    cells = np.arctanh(logarithms.clip(-1 + 1e-9, 1))
-    with torch.no_grad():
-        prompt.cells.copy_(torch.from_numpy(cells[:1] if alike else cells))
+    log_gains = np.log(np.maximum(gains, math.exp(-MAX_LOG_GAIN))) / MAX_LOG_GAIN
+    with torch.no_grad():  # a prompt bounds the log gain by tanh
+        prompt.cells.copy_(torch.from_numpy(np.arctanh(log_gains.clip(-1 + 1e-9, 1))))
     return prompt
 
 
-def differing_knobs(configs: Sequence[Config]) -> dict[str, Any]:
-    """List the knobs that differ from their defaults; paths that are here become absolute.
+@dataclass(eq=False)
+class Bands:
+    """The bands as the sliders set them, without any widget.
 
     Example:
-        >>> from fopro_lab.config import DataConfig
-        >>> differing_knobs([DataConfig(images=160)])
+        >>> bands = Bands(rings=2, size=8)
+        >>> bands.gains[:, 0] = 2.0
+        >>> bands.change().gain[0, 0, 1].item()
+        2.0
+    """
+
+    rings: int  # equally wide up to 0.5 cycles per pixel; the corners add one
+    size: int  # side of the images, pixels
+    mode: str = "rings"  # or bump, prompt
+    centre: float = 0.25  # of the bump, cycles per pixel
+    width: float = 0.1  # of the bump: full width at half of the change, cycles per pixel
+    prompt: FourierPrompt | None = None  # the loaded one
+    phase_lock: bool = True  # see Change
+    gains: np.ndarray = field(init=False)  # (3, rings + 1), by channel
+    heights: np.ndarray = field(init=False)  # (3,), the bump's gain at its centre, by channel
+
+    def __post_init__(self) -> None:
+        self.gains, self.heights = np.ones((3, self.rings + 1)), np.ones(3)
+
+    @property
+    def edges(self) -> list[float]:
+        """Edges of the sliders' rings, cycles per pixel."""
+        return ring_edges(self.rings)
+
+    @torch.no_grad()
+    def change(self, image: Tensor | None = None) -> Change:
+        """Return what acts now, on an image ``(3, H, W)`` where a prompt depends on it."""
+        if self.mode == "prompt" and self.prompt is not None:
+            if self.prompt.form == "image" and image is not None:
+                return Change(self.prompt.gain(image[None])[0], self.prompt, self.phase_lock)
+            size = (self.size, self.size)
+            return Change(self.prompt.mean_gain(size=size), None, self.phase_lock)
+        gains, edges = self._ring_gains()
+        gains = gains[:1] if (gains == gains[:1]).all() else gains
+        rows = torch.from_numpy(gains).float()
+        gain = ring_gain(rows, edges, height=self.size, width=self.size)
+        return Change(gain, None, self.phase_lock)
+
+    def as_prompt(self) -> FourierPrompt:
+        """Return what acts now as a prompt.
+
+        Raises:
+            InputError: If phases are scrambled, which no prompt can do.
+        """
+        if not self.phase_lock:
+            raise InputError(
+                "phase lock: expected on, since a prompt scales amplitudes alone; got off"
+            )
+        if self.mode == "prompt" and self.prompt is not None:
+            return self.prompt
+        return ring_prompt(self._ring_gains()[0], size=self.size)
+
+    @torch.no_grad()
+    def load(self, prompt: FourierPrompt) -> str:
+        """Keep a prompt, set the ring gains to its ring means, and say how well they fit it."""
+        self.prompt = prompt
+        gain = prompt.mean_gain(size=(self.size, self.size))
+        means, explained = ring_means(gain, self.edges, width=self.size)
+        # Half a thousandth is below what a slider moves; a removed ring keeps six millionths.
+        rounded = means.round(3)
+        self.gains = np.broadcast_to(rounded.clip(0, MAX_GAIN), self.gains.shape).copy()
+        above = f" Gains above {MAX_GAIN:g} are shown as {MAX_GAIN:g}."
+        return (
+            f"The sliders take its mean in each ring, which explains {explained:.0%} of its "
+            f"log gain (squares, about gain 1).{above if rounded.max() > MAX_GAIN else ''}"
+        )
+
+    def copy_from(self, other: "Bands") -> None:
+        """Copy everything but the size; an `InputError` for another number of rings."""
+        if other.rings != self.rings:
+            raise InputError(f"rings: expected {self.rings}, got {other.rings}")
+        self.mode, self.phase_lock, self.prompt = other.mode, other.phase_lock, other.prompt
+        self.centre, self.width = other.centre, other.width
+        self.gains, self.heights = other.gains.copy(), other.heights.copy()
+
+    def _ring_gains(self) -> tuple[np.ndarray, list[float]]:
+        """Gains ``(3, R)`` by channel and ring in the modes rings and bump, and their edges."""
+        if self.mode != "bump":
+            return self.gains, self.edges
+        bump = partial(bump_gains, centre=self.centre, width=self.width, edges=BUMP_EDGES)
+        return np.array([bump(height) for height in self.heights]), BUMP_EDGES
+
+
+def preset_options(config: Config, kind: type[Config]) -> dict[str, Any]:
+    """List the options of a kind that differ from their defaults; existing paths become absolute.
+
+    Example:
+        >>> from fopro_lab.config import DataConfig, ExploreConfig
+        >>> preset_options(ExploreConfig(images=160, teacher="a"), DataConfig)
         {'images': 160}
     """
-    knobs: dict[str, Any] = {}
-    for config in configs:
-        knobs |= config.model_dump(mode="json", exclude_defaults=True)
-    for name in _PATHS:
-        path = Path(str(knobs.get(name, ""))).expanduser()
-        if knobs.get(name) and path.exists():
-            knobs[name] = str(path.resolve())
-    return knobs
+    names = set(kind.model_fields)
+    options = config.model_dump(mode="json", exclude_defaults=True, include=names)
+    for name in options.keys() & {"dataset", "split_files", "weights"}:
+        path = Path(options[name]).expanduser()
+        options[name] = str(path.resolve()) if path.exists() else options[name]
+    return options
 
 
-def write_pin(
-    name: str, prompt: FourierPrompt, *, folder: Path | str, knobs: Mapping[str, Any]
-) -> Pin:
-    """Write a prompt and the knobs that use it; nothing is overwritten.
+def save_preset(
+    name: str, prompt: FourierPrompt, *, folder: Path | str, options: Mapping[str, Any]
+) -> str:
+    """Save a prompt and the options that go with it; nothing is overwritten.
 
     Args:
-        name: Of both files: letters, digits, ``_``, ``.`` and ``-``.
-        prompt: What is pinned.
-        folder: Where they go; made if it is not there.
-        knobs: Data and teacher, as `differing_knobs` gives them.
+        name: Name of both files: letters, digits, ``_``, ``.`` and ``-``.
+        prompt: What is saved, as ``NAME.safetensors``.
+        folder: Where the files go; created if it is missing.
+        options: Data and teacher, as of `preset_options`; saved as ``NAME.yaml``.
 
     Returns:
-        Both paths: ``NAME.yaml``, which `fopro train -f` takes, and ``NAME.safetensors``.
+        The paths and the commands that take them, a line each.
 
     Raises:
-        InputError: If the name is none for a file, or one of the files is there already.
+        InputError: If the name does not suit a file, or one of the files exists.
         WorkError: If the folder cannot be written to.
-
-    Example:
-        >>> write_pin("a/b", FourierPrompt("ring"), folder="pins", knobs={})
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: name: expected letters, digits, _ . and -, got 'a/b'
     """
-    if not re.fullmatch(_NAME, name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
         raise InputError(f"name: expected letters, digits, _ . and -, got '{name}'")
-    place = Path(folder).expanduser()
-    pin = Pin(place / f"{name}.yaml", place / f"{name}.safetensors")
-    for path in pin:
+    place = Path(folder).expanduser().resolve()
+    preset, weights = place / f"{name}.yaml", place / f"{name}.safetensors"
+    for path in (preset, weights):
         if path.exists():
-            raise InputError(f"{path}: is there already and is left alone; choose another name")
-    values = {"prompt_file": str(pin.prompt.resolve()), **knobs}
-    about = "# Bands pinned in the explorer: a fixed prompt, with its data and teacher.\n"
-    text = about + yaml.safe_dump(values, sort_keys=False)
+            raise InputError(f"{path}: exists already and is left alone; choose another name")
+    about = "# Bands saved in the explorer: a fixed prompt, with its data and teacher.\n"
+    content = yaml.safe_dump({"prompt_file": str(weights), **options}, sort_keys=False)
     try:
         place.mkdir(parents=True, exist_ok=True)
-        prompt.save(pin.prompt)
-        with atomic_path(pin.knobs) as temporary:
-            temporary.write_text(text, "utf-8")
+        prompt.save(weights)
+        with atomic_path(preset) as temporary:
+            temporary.write_text(about + content, "utf-8")
     except (OSError, WorkError) as error:
         with suppress(OSError):
-            pin.prompt.unlink()  # half a pin would block its name
+            weights.unlink()  # half a preset would block its name
         reason = getattr(error, "strerror", None) or error
-        raise WorkError(f"{place}: may not be written ({reason})") from None
-    return pin
+        raise WorkError(f"{place}: cannot be written to ({reason})") from None
+    report, train = ["report", str(PLAN), "-f", str(preset)], ["train", "-f", str(preset)]
+    return f"Saved: {preset}\nUse: fopro {shlex.join(report)}\nor: fopro {shlex.join(train)}"
 
 
-def teacher_of(entry: str) -> TeacherConfig:
-    """Read a teacher's entry in a list: ``NAME``, or ``NAME=FILE`` with its file of weights.
-
-    Example:
-        >>> teacher_of("cifar-resnet20=weights/r20.th").weights
-        'weights/r20.th'
-    """
-    name, _, weights = entry.partition("=")
-    return TeacherConfig.from_mapping({"teacher": name, "weights": weights})
-
-
-def short_entry(entry: str) -> str:
-    """Name a teacher by its entry, without the folder of its weights.
-
-    Example:
-        >>> short_entry("cifar-resnet20=weights/r20.th"), short_entry("builtin")
-        ('cifar-resnet20, r20.th', 'builtin')
-    """
-    name, _, weights = entry.partition("=")
-    return f"{name}, {Path(weights).name}" if weights else name
-
-
-def knobs_of_teacher(knobs: Mapping[str, Any], entry: str) -> dict[str, Any]:
-    """Let knobs name another teacher, by its entry alone.
-
-    Example:
-        >>> knobs_of_teacher({"images": 160, "teacher": "a", "weights": "a.pth"}, "b=b.pth")
-        {'images': 160, 'teacher': 'b', 'weights': 'b.pth'}
-    """
-    others = {key: knob for key, knob in knobs.items() if key not in TeacherConfig.model_fields}
-    return {**others, **differing_knobs([teacher_of(entry)]), "teacher": teacher_of(entry).teacher}
-
-
-def pin_commands(pin: Pin) -> tuple[str, str]:
-    """Return the commands that use a pin, to be started in the folder above its own.
-
-    Example:
-        >>> pin_commands(Pin(Path("pins/a.yaml"), Path("pins/a.safetensors")))[1]
-        'fopro train -f pins/a.yaml'
-    """
-    told = shlex.quote(f"{pin.knobs.resolve().parent.name}/{pin.knobs.name}")
-    here = (pin.knobs.resolve().parents[1] / PLAN).is_file() or not (CHECKOUT / PLAN).is_file()
-    plan = PLAN if here else shlex.quote(str(CHECKOUT / PLAN))
-    return f"fopro report {plan} -f {told}", f"fopro train -f {told}"
-
-
-def told_pin(pin: Pin) -> str:
-    """Say what was written, and how it is used.
-
-    Example:
-        >>> told_pin(Pin(Path("pins/a.yaml"), Path("pins/a.safetensors"))).splitlines()[0]
-        'Written: pins/a.yaml and a.safetensors.'
-    """
-    report, train = pin_commands(pin)
-    home = pin.knobs.resolve().parents[1]
-    return f"Written: {pin.knobs} and {pin.prompt.name}.\nIn {home}: {report}\nor: {train}"
-
-
-def read_prompt_file(path: Path | str) -> FourierPrompt:
-    """Read a saved prompt, or the one that a pin's YAML names.
+def load_prompt(path: Path | str) -> FourierPrompt:
+    """Load a saved prompt, or the one that a preset's YAML names.
 
     Raises:
-        InputError: If there is no such file, or none that holds a prompt of 1 or 3 channels.
-
-    Example:
-        >>> read_prompt_file("nowhere.safetensors")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere.safetensors: no such file
+        InputError: If the file is missing or holds no prompt of 1 or 3 channels.
     """
-    from fopro_lab.config import read_yaml
-
     text = str(path).strip()
     if not text:
-        raise InputError("prompt: expected a path to a saved prompt or a pin, got none")
+        raise InputError("prompt: expected a path to a saved prompt or a preset, got none")
     if Path(text).suffix in (".yaml", ".yml"):
         named = read_yaml(Path(text).expanduser()).get("prompt_file")
         if not isinstance(named, str):
-            raise InputError(f"{text}: expected a pin, with a prompt_file, got none")
+            raise InputError(f"{text}: expected a preset, with a prompt_file, got none")
         text = named
     prompt = FourierPrompt.load(Path(text).expanduser()).requires_grad_(False)
     if prompt.channels not in (1, 3):

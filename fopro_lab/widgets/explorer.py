@@ -1,437 +1,238 @@
-"""The data set of a band explorer, chosen by hand; the bands stay as they are."""
+"""The band explorer: sliders over frequency bands, and what they do to an image."""
 
-import base64
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
+from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fopro_lab.config import Config, DataConfig, TeacherConfig
+from fopro_lab.config import DataConfig, ExploreConfig, TeacherConfig
 from fopro_lab.data import Pack, Split, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import load_runs
-from fopro_lab.fourier import FourierPrompt, ring_edges, ring_gain
+from fopro_lab.fourier import FourierPrompt, ring_gain
 from fopro_lab.models import Teacher, load_from
 from fopro_lab.plots import plot_images
+from fopro_lab.plots.style import METHOD_COLORS
 from fopro_lab.widgets.bands import (
-    STEP,
-    BandLens,
-    BandView,
-    Preset,
-    ProfilePanel,
-    bump_gains,
-    differing_knobs,
-    image_panel,
-    preset_gains,
-    read_prompt_file,
-    ring_labels,
-    ring_means,
-    ring_prompt,
-    short_entry,
-    teacher_of,
-    told_pin,
-    write_pin,
-)
-from fopro_lab.widgets.networks import (
-    AskedStudent,
-    AskedTeacher,
+    GAIN_STEP,
+    MAX_GAIN,
+    Bands,
     Change,
-    Followers,
-    SmallSet,
-    read_students,
-    told_image,
-    told_message,
-    told_refused,
+    ChangedImage,
+    Preset,
+    SpectrumView,
+    load_prompt,
+    preset_gains,
+    preset_options,
+    save_preset,
 )
+from fopro_lab.widgets.drawing import MovingFigure, StillBox, png_bytes, style_frequency_axes
+from fopro_lab.widgets.networks import NetworkPanel, TeacherDrift, ValidationSample, load_students
 
-MOST = 4.0  # largest gain of a slider
 MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
-LEARNED = "learned prompt"
-IMAGES = 200  # a chooser with more is no help
+MAX_IMAGES = 200  # a longer list is no help
+PRESETS = (*get_args(Preset), "learned prompt")
 # Beside the sliders as long as 480 px are left: who drags must see what the drag does.
 BESIDE = {"flex": "1000 1 480px", "max_width": "800px", "min_width": "0"}
-ROW = {"flex_flow": "row wrap", "grid_gap": "0 14px"}
-LABEL = {"description_width": "9em"}
-_FILLING = {"flex": "1 1 0", "width": "auto", "min_width": "0"}
-_BUTTON = {"flex": "0 0 5em", "width": "auto"}
-_WIDE = {"width": "auto"}  # of the column, which is as wide as the page lets it be
+# Without the brightest yellow, on which a white outline would not be visible.
+_COLORS = (np.array(colormaps["viridis"].colors)[:225] * 255).astype(np.uint8)  # type: ignore[attr-defined]
 
 
-class Controls:
-    """All that is moved by hand, with nothing behind it.
-
-    Args:
-        labels: Of the rings, a slider each.
-        images: Label and row of each image.
-        teachers: Entries, as `teacher_of` reads them; the first is asked first.
-        students: Names; the first is asked first.
-
-    Example:
-        >>> controls = Controls(["0 to 0.5", "0.5 to 0.75"], [("a", 0)], teachers=[], students=[])
-        >>> [slider.value for slider in controls.sliders]
-        [1.0, 1.0]
-    """
+class Controls(widgets.VBox):
+    """Everything that is moved by hand, with nothing behind it."""
 
     def __init__(
         self,
-        labels: Sequence[str],
+        edges: Sequence[float],
         images: Sequence[tuple[str, int]],
         *,
         teachers: Sequence[str],
         students: Sequence[str],
     ) -> None:
-        self.sliders = [_gain(label, "fopro-band-slider") for label in labels]
-        self.image = _choice("Image", images)
-        self.teacher = _choice("Teacher", [(short_entry(entry), entry) for entry in teachers])
-        self.student = _choice("Student", [*((name, name) for name in students), ("none", "")])
-        self.ring = _choice("Ring of a preset", [(label, n) for n, label in enumerate(labels)])
-        self.mode = _toggle("Bands by", MODES)
-        self.channel = _toggle("Colours", CHANNELS)
-        self.phase_lock = widgets.Checkbox(
-            True, description="Phase lock (phases are kept)", indent=False, layout=_WIDE
+        rings = _ring_labels(edges)
+        self.sliders = [_slider(label, "band-slider") for label in rings]
+        self.image = _make(widgets.Dropdown, "Image", "choose-image", options=images)
+        self.teacher = _make(widgets.Dropdown, "Teacher", "choose-teacher", options=teachers)
+        choices = [*((name, name) for name in students), ("none", "")]
+        self.student = _make(widgets.Dropdown, "Student", "choose-student", options=choices)
+        places = [(label, place) for place, label in enumerate(rings)]
+        self.ring = _make(widgets.Dropdown, "Ring of a preset", "choose-ring", options=places)
+        toggle = {"style": {"button_width": "auto", "description_width": "5.5em"}, "layout": {}}
+        self.mode, self.channel = (
+            _make(widgets.ToggleButtons, label, f"choose-{css}", options=options, **toggle)
+            for label, css, options in (
+                ("Bands by", "mode", MODES),
+                ("Colours", "channel", CHANNELS),
+            )
         )
-        self.buttons = {
-            name: widgets.Button(description=name, layout={"width": "auto", "flex": "1 1 8.5em"})
-            for name in [*get_args(Preset), LEARNED]
-        }
-        self.centre = _slider("Centre, cycles/px", 0.25, 0.0, 0.7, 0.005, ".3f")
-        self.width = _slider("Width, cycles/px", 0.1, 0.01, 0.7, 0.005, ".3f")
-        self.height = _gain("Gain", "fopro-bump-slider")
-        self.path = _text("Prompt file", "prompt.safetensors, or a pin's .yaml")
-        self.load = widgets.Button(description="Load", layout=_BUTTON)
-        self.name = _text("Name of the pin", "a name, such as low-rings")
-        self.pin = widgets.Button(description="Pin", layout=_BUTTON)
-        for control, name in self._named().items():
-            control.add_class(f"fopro-{name}")
+        self.phase_lock = _make(
+            widgets.Checkbox, "Phase lock (phases are kept)", "choose-phase-lock",
+            value=True, indent=False, style={},
+        )  # fmt: skip
+        self.buttons = {name: _button(name, "preset", "1 1 8.5em") for name in PRESETS}
+        narrow = {"max": 0.7, "step": 0.005, "readout_format": ".3f"}
+        self.centre = _slider("Centre, cycles/px", "bump-centre", value=0.25, **narrow)
+        self.width = _slider("Width, cycles/px", "bump-width", value=0.1, min=0.01, **narrow)
+        self.height = _slider("Gain", "bump-slider")
+        self.path = _text("Prompt file", "prompt.safetensors, or a preset's .yaml", "prompt-path")
+        self.name = _text("Save preset as", "a name, such as low-rings", "preset-name")
+        self.load, self.save = _button("Load", "load"), _button("Save", "save")
         self.bands = {
             "rings": widgets.VBox(self.sliders),
             "bump": widgets.VBox([self.centre, self.width, self.height]),
             "prompt": widgets.HTML("The prompt that was loaded, as it is."),
         }
         self.show_mode()
-
-    def _named(self) -> dict[widgets.DOMWidget, str]:
-        presets = {button: "preset" for button in self.buttons.values()}
-        named = ("image", "teacher", "student", "ring", "mode", "channel", "phase_lock", "load")
-        own = {getattr(self, name): f"choose-{name.replace('_', '-')}" for name in named}
-        return {**own, **presets, self.pin: "pin", self.name: "pin-name", self.path: "prompt-path"}
+        choices = [self.image, *[self.teacher] * bool(teachers), *[self.student] * bool(students)]
+        heading = widgets.HTML("<b>Gain of the amplitudes</b>, by frequency in cycles per pixel")
+        presets = widgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
+        files = [widgets.HBox(pair) for pair in ((self.path, self.load), (self.name, self.save))]
+        super().__init__(
+            [*choices, self.mode, self.channel, self.phase_lock, heading, *self.bands.values(),
+             self.ring, presets, *files],
+            layout={"flex": "1 1 26em", "max_width": "30em", "min_width": "20em"},
+        )  # fmt: skip
 
     def show_mode(self) -> None:
-        """Show the controls of the mode that is chosen, and hide the others."""
+        """Show the controls of the chosen mode, and hide the others."""
         for mode, box in self.bands.items():
             box.layout.display = "" if mode == self.mode.value else "none"
 
-    def show(self, mode: str, centre: float, width: float, *, lock: bool) -> None:
-        """Let the controls stand at what is given."""
-        self.centre.value, self.width.value = centre, width
-        self.phase_lock.value, self.mode.value = lock, mode
 
-    def arranged(self) -> widgets.VBox:
-        """Lay the controls out below each other; what has no choice is left out."""
-        chosen = [self.image]
-        chosen += [self.teacher] if self.teacher.options else []
-        chosen += [self.student] if len(self.student.options) > 1 else []
-        heading = widgets.HTML("<b>Gain of the amplitudes</b>, by frequency in cycles per pixel")
-        presets = widgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
-        rows = [
-            *chosen, self.mode, self.channel, self.phase_lock, heading, *self.bands.values(),
-            self.ring, presets,
-            *(widgets.HBox(pair) for pair in ((self.path, self.load), (self.name, self.pin))),
-        ]  # fmt: skip
-        return widgets.VBox(
-            rows, layout={"flex": "1 1 26em", "max_width": "30em", "min_width": "20em"}
-        )
+def _make(kind: type[widgets.DOMWidget], label: str, css: str, **traits: Any) -> Any:
+    """Make a labelled widget with a CSS class, by which tests and style sheets find it."""
+    given = {"style": {"description_width": "9em"}, "layout": {"width": "auto"}, **traits}
+    return kind(description=label, **given).add_class(f"fopro-{css}")
 
 
-def _slider(
-    name: str, value: float, low: float, high: float, step: float, form: str
-) -> widgets.FloatSlider:
-    slider = widgets.FloatSlider(
-        value, min=low, max=high, step=step, description=name, readout_format=form,
-        style=LABEL, layout=_WIDE,
-    )  # fmt: skip
-    slider.add_class("fopro-slider")
-    return slider
+def _slider(label: str, css: str, **traits: Any) -> widgets.FloatSlider:
+    gain = {"value": 1.0, "min": 0.0, "max": MAX_GAIN, "step": GAIN_STEP, "readout_format": ".2f"}
+    return _make(widgets.FloatSlider, label, css, **{**gain, **traits}).add_class("fopro-slider")
 
 
-def _gain(name: str, kind: str) -> widgets.FloatSlider:
-    slider = _slider(name, 1.0, 0.0, MOST, STEP, ".2f")
-    slider.add_class(kind)
-    return slider
+def _text(label: str, hint: str, css: str) -> widgets.Text:
+    layout = {"flex": "1 1 0", "width": "auto", "min_width": "0"}
+    return _make(widgets.Text, label, css, placeholder=hint, continuous_update=False, layout=layout)
 
 
-def _choice(name: str, options: Sequence[tuple[str, object]]) -> widgets.Dropdown:
-    return widgets.Dropdown(options=options, description=name, style=LABEL, layout=_WIDE)
+def _button(label: str, css: str, flex: str = "0 0 5em") -> widgets.Button:
+    return _make(widgets.Button, label, css, style={}, layout={"flex": flex, "width": "auto"})
 
 
-def _toggle(name: str, options: dict) -> widgets.ToggleButtons:
-    style = {"button_width": "auto", "description_width": "5.5em"}
-    return widgets.ToggleButtons(options=options, description=name, style=style)
+def _shown(kind: type[widgets.DOMWidget], css: str) -> Any:
+    """Make a widget that shows results."""
+    traits = {"format": "png", "layout": {"max_width": "100%"}} if kind is widgets.Image else {}
+    return kind(**traits).add_class(f"fopro-{css}")
 
 
-def _text(name: str, hint: str) -> widgets.Text:
-    return widgets.Text(
-        description=name, placeholder=hint, style=LABEL, layout=_FILLING,
-        continuous_update=False,
-    )  # fmt: skip
+def _ring_labels(edges: Sequence[float]) -> list[str]:
+    return [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
 
 
-def named_images(pack: Pack, rows: Sequence[int] = ()) -> list[tuple[str, int]]:
-    """Name the images to choose from, by class and file.
+def _message(text: str) -> str:
+    """Write what a button did, or why it did nothing; several lines are kept."""
+    lines = "<br>".join(escape(text).splitlines())
+    return f'<div role="status" style="min-height:3em">{lines}</div>'
+
+
+def draw_images(view: ChangedImage, *, floor: float, ceiling: float) -> bytes:
+    """Draw the image before, the image after, and its spectrum with the outline, side by side.
 
     Args:
-        pack: Whose images they are.
-        rows: Which ones, up to 200; none are the first of each class.
+        view: What to show.
+        floor: Log amplitude of the darkest colour; fixed while sliders move, to avoid flicker.
+        ceiling: Log amplitude of the brightest.
 
     Returns:
-        Label and row of each.
-
-    Raises:
-        InputError: If a row is not there, or there are too many.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> named_images(pack(open_dataset("phantom", images=24), 16), [0])
-        [('disc, disc-00000-0', 0)]
+        PNG bytes; images below 224 pixels are enlarged by a whole factor.
     """
-    chosen = list(rows) or [int(row) for row in np.unique(pack.labels, return_index=True)[1]]
-    if not all(0 <= row < len(pack) for row in chosen) or len(chosen) > IMAGES:
-        raise InputError(
-            f"rows: expected up to {IMAGES}, from 0 to {len(pack) - 1}, got {chosen[:5]}"
-        )
-    names, ids = pack.dataset.class_names, pack.dataset.table["image"]
-    return [(f"{names[pack.labels[row]]}, {ids.iloc[row]}", row) for row in chosen]
+    last = len(_COLORS) - 1
+    share = (view.spectrum - floor) * (last / max(ceiling - floor, 1e-6))
+    spectrum = _COLORS[share.clip(0, last).astype(np.uint8)]
+    spectrum[view.outline] = 255
+    factor = max(1, -(-224 // len(spectrum)))
+    panels = [
+        panel.repeat(factor, axis=0).repeat(factor, axis=1)
+        for panel in (view.before, view.after, spectrum)
+    ]
+    gap = np.full((len(panels[0]), 8, 3), 255, np.uint8)
+    return png_bytes(np.hstack([panels[0], gap, panels[1], gap, panels[2]]))
 
 
-FINE = 64  # rings up to 0.5 cycles per pixel that a bump is made of, as many as a prompt may have
+class ProfilePanel:
+    """The contrast by frequency, before and after; the axes are those of a first view."""
+
+    def __init__(self, view: ChangedImage, edges: list[float]) -> None:
+        figure = Figure(figsize=(6.9, 2.3), dpi=100)
+        ax = figure.add_axes((0.09, 0.22, 0.89, 0.74))
+        top = max(float(view.contrast[0].max()), 1e-4)
+        self._floor = top / 3000
+        before, after = METHOD_COLORS["bsm"], METHOD_COLORS["fopro"]
+        heights = self._heights(view.contrast[0])
+        (self._line,) = ax.step(edges, heights, where="post", color=after, lw=2.2, label="after")
+        ax.step(edges, heights, where="post", color=before, lw=1.4, ls="--", label="before")
+        ax.set_yscale("log")
+        ax.set_ylim(self._floor, top * 6)
+        ax.set_xlim(edges[0], edges[-1])
+        ax.set_ylabel("Contrast (of [0, 1])", fontsize=9)
+        style_frequency_axes(ax)
+        ax.minorticks_off()
+        ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+        self._figure = MovingFigure(figure, [self._line])
+
+    def draw(self, view: ChangedImage) -> bytes:
+        """Move the line of the contrast after and return PNG bytes."""
+        self._line.set_ydata(self._heights(view.contrast[1]))
+        return self._figure.png()
+
+    def _heights(self, contrast: np.ndarray) -> np.ndarray:
+        """One height per edge, the last one twice; a removed ring lies on the floor."""
+        return np.append(contrast, contrast[-1]).clip(self._floor)
 
 
-@dataclass(eq=False)
-class BandState:
-    """What the controls mean, without any widget.
-
-    Attributes:
-        rings: Equally wide rings up to 0.5 cycles per pixel; the corners add one.
-        size: Side of the images, pixels.
-        mode: ``rings``, ``bump`` or ``prompt``.
-        gains: ``(3, rings + 1)``, by channel.
-        heights: ``(3,)``, the bump's gain at its centre, by channel.
-        centre: Of the bump, cycles per pixel.
-        width: Its full width at half of the change, cycles per pixel.
-        prompt: The one that was loaded.
-        phase_lock: See `scale_bands`.
-
-    Example:
-        >>> state = BandState(rings=2, size=8)
-        >>> state.gains[:, 0] = 2.0
-        >>> state.change().gain[0, 0, 1].item()
-        2.0
-    """
-
-    rings: int
-    size: int
-    mode: str = "rings"
-    centre: float = 0.25
-    width: float = 0.1
-    prompt: FourierPrompt | None = None
-    phase_lock: bool = True
-    gains: np.ndarray = field(init=False)
-    heights: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.gains, self.heights = np.ones((3, self.rings + 1)), np.ones(3)
-
-    @property
-    def edges(self) -> list[float]:
-        """Of the rings of the sliders, cycles per pixel."""
-        return ring_edges(self.rings)
-
-    def radial(self) -> np.ndarray:
-        """Gains of rings ``(3, R)`` that act in the modes rings and bump."""
-        if self.mode == "rings":
-            return self.gains
-        edges = ring_edges(FINE)
-        return np.array(
-            [bump_gains(h, centre=self.centre, width=self.width, edges=edges) for h in self.heights]
-        )
-
-    def change(self, image: Tensor | None = None) -> Change:
-        """Return what acts now.
-
-        Args:
-            image: ``(3, H, W)``, for a prompt whose gain depends on the image.
-        """
-        size = (self.size, self.size)
-        if self.mode == "prompt" and self.prompt is not None:
-            prompt = self.prompt
-            if prompt.form == "image" and image is not None:
-                with torch.no_grad():
-                    return Change(prompt.gain(image[None])[0], prompt, self.phase_lock)
-            with torch.no_grad():
-                return Change(prompt.mean_gain(size=size), None, self.phase_lock)
-        gains = self.radial()
-        rows = gains[:1] if (gains == gains[:1]).all() else gains
-        gain = ring_gain(
-            torch.from_numpy(rows).float(),
-            ring_edges(gains.shape[1] - 1),
-            height=self.size,
-            width=self.size,
-        )
-        return Change(gain, None, self.phase_lock)
-
-    def pinned(self) -> FourierPrompt:
-        """Return what acts now as a prompt.
-
-        Raises:
-            InputError: If phases are let loose, which no prompt does.
-        """
-        if not self.phase_lock:
-            raise InputError(
-                "phase lock: expected on, since a prompt scales amplitudes alone; got off"
-            )
-        if self.mode == "prompt" and self.prompt is not None:
-            return self.prompt
-        return ring_prompt(self.radial(), size=self.size)
-
-    def take(self, prompt: FourierPrompt) -> str:
-        """Keep a prompt, and set the rings' gains to its ring means.
-
-        Returns:
-            What the rings tell of it, in words.
-        """
-        self.prompt = prompt
-        with torch.no_grad():
-            gain = prompt.mean_gain(size=(self.size, self.size))
-        means, told = ring_means(gain, self.edges, width=self.size)
-        # Half a thousandth is below what a slider moves; a removed ring is six millionths.
-        rounded = means.round(3)
-        self.gains = np.broadcast_to(rounded.clip(0, MOST), self.gains.shape).copy()
-        over = f" Gains above {MOST:g} stand at {MOST:g}." if rounded.max() > MOST else ""
-        return (
-            f"The sliders take its mean in each ring, which explains {told:.0%} of its "
-            f"log gain (squares, about gain 1).{over}"
-        )
-
-    def take_over(self, other: "BandState") -> None:
-        """Take all but the size from another one.
-
-        Raises:
-            InputError: If that has another number of rings.
-        """
-        if other.rings != self.rings:
-            raise InputError(f"rings: expected {self.rings}, got {other.rings}")
-        self.mode, self.phase_lock, self.prompt = other.mode, other.phase_lock, other.prompt
-        self.centre, self.width = other.centre, other.width
-        self.gains, self.heights = other.gains.copy(), other.heights.copy()
-
-
-def contact_sheet(
-    image: Tensor,
-    state: BandState,
-    now: Change,
-    *,
-    networks: tuple[AskedTeacher | None, AskedStudent | None] = (None, None),
-) -> Figure:
-    """Draw an image as it is, as set, and with each ring removed, then amplified.
-
-    Args:
-        image: ``(3, H, W)`` in [0, 1].
-        state: Whose rings.
-        now: What is set; left out where it changes nothing.
-        networks: A teacher, whose drift of this image stands above each, and a student, whose
-            change of mean recall on its small set does, in points; None leaves one out.
-
-    Returns:
-        The figure.
-
-    Example:
-        >>> state = BandState(rings=1, size=16)
-        >>> image = torch.rand(3, 16, 16)
-        >>> len(contact_sheet(image, state, state.change()).axes)
-        5
-    """
-    lens, images, titles = BandLens(image), [], []
-    teacher, student = networks
-    for name, change in _changes(state, now):
-        view = lens.look(change.gain, phase_lock=change.phase_lock)
-        lines = [name]
-        if teacher is not None:
-            lines.append(f"drift {teacher.drift(image, change):.4f}")
-        if student is not None:
-            points = 100 * student.ask(image, change).change
-            lines.append(f"recall {points:+.1f} points")
-        images.append(view.after)
-        titles.append("\n".join(lines))
-    return plot_images(np.stack(images), titles, columns=5)
-
-
-def as_base64(figure: Figure) -> str:
-    """Turn a figure into the text of a PNG, as a notebook's output holds it, and close it.
-
-    Example:
-        >>> as_base64(Figure(figsize=(1, 1)))[:8]
-        'iVBORw0K'
-    """
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    plt.close(figure)  # else a notebook would show it once more
-    return base64.b64encode(stream.getvalue()).decode()
-
-
-def _changes(state: BandState, now: Change) -> Iterator[tuple[str, Change]]:
-    count, size = state.rings + 1, state.size
-    yield "as it is", Change(torch.ones_like(now.gain))
-    if bool((now.gain != 1).any()):
-        yield "as set", now
-    for preset in ("remove", "amplify"):
-        for ring, label in enumerate(ring_labels(state.edges)):
-            gains = torch.tensor([preset_gains(preset, ring=ring, rings=count)])
-            gain = ring_gain(gains, state.edges, height=size, width=size)
-            yield f"{preset} {label}", Change(gain)
-
-
-class BandExplorer(widgets.VBox):
+class BandExplorer(StillBox):
     """Scale frequencies of an image by hand and watch image, spectrum, profile and networks.
 
-    Image, spectrum and profile follow each tick of a slider at once. Teacher and student follow
-    a quarter of a second after the last one, from one thread beside the kernel, and are marked as
+    Image, spectrum and profile follow every move of a slider at once. Teacher and student follow
+    a quarter of a second after the last one, from a thread beside the kernel, and are marked as
     updating until then; where no event loop runs, `flush` makes them answer.
 
     Bands are set by rings (a slider each), by one bump (centre, width and gain), or by a learned
-    prompt as it is; presets set the rings. Phase lock on, gains change amplitudes alone; off, the
-    bands that are changed get other phases, too (see `scale_bands`), which no prompt can hold.
-    With one colour chosen, gain sliders move that channel alone; with all, they show the mean of
-    the channels and move all of them.
+    prompt as it is; presets set the rings. With the phase lock, gains change amplitudes alone;
+    without it, the phases of changed bands are scrambled (see `scale_bands`), which no prompt can
+    do. With one colour chosen, gain sliders move that channel alone; with all, they show the mean
+    of the channels and move all of them.
 
-    Where there is no front end, as in an executed notebook or its page, a still takes its place:
-    the image as it is, as set, and with one ring after the other removed and amplified.
+    Without a front end, as in an executed notebook, a contact sheet is drawn instead: the image
+    as it is, as set, and with one ring after the other removed and amplified.
 
     Args:
         pack: Images to choose from.
-        teacher: Whose drift is shown, or several by name; None leaves it out.
+        teacher: Whose drift is shown, or several by title; None leaves it out.
         rings: Equally wide rings up to 0.5 cycles per pixel; the corners add one.
         rows: Which images; empty takes the first of every class.
-        split: Whose validation images teacher and student are asked on; None takes any.
+        split: Whose validation images teacher and student see; None takes any.
         runs: Run folders of trained students, by name.
         prompt: A learned prompt, or its file, that the sliders start from.
-        configs: Of data and teacher: what a pin keeps beside the prompt.
-        pins: Folder of the pins.
+        options: Options of the data that a saved preset keeps beside the prompt.
+        teacher_options: The same by title of a teacher.
+        presets_dir: Folder of the saved presets.
 
     Attributes:
-        controls, state: All that is moved, and where the bands stand.
+        controls, bands: Everything that is moved, and what it sets.
         view: What is shown now.
-        followers: Teacher and student.
+        networks: Teacher and student.
 
     Raises:
         InputError: If rows, a student or the prompt do not fit or cannot be read.
@@ -444,6 +245,8 @@ class BandExplorer(widgets.VBox):
         [0.0, 1.0, 1.0]
     """
 
+    view: ChangedImage
+
     def __init__(
         self,
         pack: Pack,
@@ -454,37 +257,47 @@ class BandExplorer(widgets.VBox):
         split: Split | None = None,
         runs: Mapping[str, Path | str] | None = None,
         prompt: FourierPrompt | Path | str | None = None,
-        configs: Sequence[Config] = (),
-        pins: Path | str = "pins",
+        options: Mapping[str, Any] | None = None,
+        teacher_options: Mapping[str, Mapping[str, Any]] | None = None,
+        presets_dir: Path | str = "presets",
     ) -> None:
-        images = named_images(pack, rows)
-        self.pack, self.pins, self.knobs = pack, pins, differing_knobs(configs)
-        self.state = BandState(rings=rings, size=pack.size)
-        teachers = {teacher.name: teacher} if isinstance(teacher, Teacher) else dict(teacher or {})
-        small = SmallSet(pack, split)
-        asked = {name: AskedTeacher(t, small, self.edges) for name, t in teachers.items()}
-        students, refused = read_students(runs or {}, pack, small, split)
-        self.controls = Controls(
-            ring_labels(self.edges), images, teachers=list(asked), students=list(students)
+        self.pack, self.presets_dir = pack, presets_dir
+        self.options, self.teacher_options = options or {}, teacher_options or {}
+        self.bands = Bands(rings=rings, size=pack.size)
+        images, sample = _list_images(pack, rows), ValidationSample(pack, split)
+        teachers = {teacher.name: teacher} if isinstance(teacher, Teacher) else teacher or {}
+        drifts = {title: TeacherDrift(t, sample, self.edges) for title, t in teachers.items()}
+        students, refused = load_students(runs or {}, pack, sample, split)
+        self.networks = NetworkPanel(drifts, students)
+        self.controls = Controls(self.edges, images, teachers=list(drifts), students=list(students))
+        self.sliders = self.controls.sliders
+        self.images, self.profile = (
+            _shown(widgets.Image, "images"),
+            _shown(widgets.Image, "profile"),
         )
-        self.sliders, self.image = self.controls.sliders, self.controls.image
-        self.followers = Followers(asked, students)
-        self.images = widgets.Image(format="png", layout={"max_width": "100%"})
-        self.profile = widgets.Image(format="png", layout={"max_width": "100%"})
-        self.readout, self.message = widgets.HTML(), widgets.HTML(told_refused(refused))
-        self.view: BandView
-        self._held = False
+        self.readout, self.message = (
+            _shown(widgets.HTML, "readout"),
+            _shown(widgets.HTML, "message"),
+        )
+        self.message.value = _message("")
+        self._paused = False
         if prompt:
-            self._take(prompt if isinstance(prompt, FourierPrompt) else read_prompt_file(prompt))
-            self.message.value += told_refused(refused) if refused else ""
-        super().__init__(self._arranged())
+            self._take(prompt if isinstance(prompt, FourierPrompt) else load_prompt(prompt))
+        if refused:
+            count = f"{len(refused)} run{'s' if len(refused) > 1 else ''} left out; the first: "
+            self.message.value += _message(count + refused[0])
+        title = widgets.HTML("Before, after, and log amplitude with the border of what is changed")
+        right = [title, self.images, self.profile, self.readout, self.message, self.networks]
+        both = [self.controls, widgets.VBox(right, layout=BESIDE)]
+        row = widgets.HBox(both, layout={"flex_flow": "row wrap", "grid_gap": "0 14px"})
+        super().__init__([row])
         self._listen()
         self._choose_image()
 
     @property
     def edges(self) -> list[float]:
-        """Of the sliders' rings, cycles per pixel."""
-        return self.state.edges
+        """Edges of the sliders' rings, cycles per pixel."""
+        return self.bands.edges
 
     @property
     def gains(self) -> list[float]:
@@ -493,8 +306,8 @@ class BandExplorer(widgets.VBox):
 
     @property
     def teacher(self) -> Teacher:
-        """The teacher that is chosen; an `InputError` where there is none."""
-        return self.followers.needed_teacher().teacher
+        """The chosen teacher; an `InputError` where there is none."""
+        return self._drift().teacher
 
     def apply(self, preset: str, *, ring: int) -> None:
         """Set the rings to a preset, with one redraw, and the mode to rings.
@@ -504,245 +317,221 @@ class BandExplorer(widgets.VBox):
             ring: Which ring it is about, from 0.
         """
         with self._one_redraw():
-            if preset == LEARNED:
-                if self.state.prompt is not None:
-                    self._take(self.state.prompt)
+            if preset == "learned prompt":
+                if self.bands.prompt is None:
+                    self.message.value = _message("learned prompt: none is loaded; load one first")
                 else:
-                    self._say_no_prompt()
+                    self._take(self.bands.prompt)
             else:
-                values = preset_gains(preset, ring=ring, rings=len(self.sliders))
-                self.state.gains[self._channels()] = values
+                gains = preset_gains(preset, ring=ring, rings=len(self.sliders))
+                self.bands.gains[self._channels()] = gains
             self.controls.mode.value = "rings"
             self._show_gains()
 
     def load(self, path: Path | str) -> bool:
-        """Load a prompt or a pin; False, with a message, where it cannot be read.
+        """Load a prompt or a preset; False, with a message, where it cannot be read.
 
-        Sliders take its ring means; the mode `prompt` shows all of it.
+        Sliders take its ring means; the mode ``prompt`` shows all of it.
         """
         try:
-            prompt = read_prompt_file(path)
+            prompt = load_prompt(path)
         except InputError as error:
-            self.message.value = told_message(str(error))
+            self.message.value = _message(str(error))
             return False
         with self._one_redraw():
             self._take(prompt)
         return True
 
-    def take_over(self, bands: BandState) -> None:
-        """Set all bands as they stand in another explorer with as many rings."""
+    def copy_settings(self, other: "BandExplorer") -> None:
+        """Set all bands, the colour and the teacher as in another explorer with as many rings."""
         with self._one_redraw():
-            self.state.take_over(bands)
-            self.controls.show(bands.mode, bands.centre, bands.width, lock=bands.phase_lock)
+            self.bands.copy_from(other.bands)
+            for name in ("centre", "width", "phase_lock", "mode", "channel", "teacher"):
+                control, value = getattr(self.controls, name), getattr(other.controls, name).value
+                if name != "teacher" or value in control.options:
+                    control.value = value
             self._show_gains()
 
-    def pin(self, name: str) -> bool:
-        """Write what acts now as a prompt and a file of knobs; nothing is overwritten.
+    def save(self, name: str) -> bool:
+        """Save what acts now as a preset; nothing is overwritten.
 
         Returns:
-            Whether it was; the message says what to do with it, or why not.
+            Whether it was; the message says how to use it, or why not.
         """
-        knobs = self.followers.name_teacher(self.knobs)
+        options = {**self.options, **self.teacher_options.get(self.networks.teacher, {})}
         try:
-            pin = write_pin(name, self.state.pinned(), folder=self.pins, knobs=knobs)
+            prompt, folder = self.bands.as_prompt(), self.presets_dir
+            saved = save_preset(name, prompt, folder=folder, options=options)
         except (InputError, WorkError) as error:
-            self.message.value = told_message(str(error))
+            self.message.value = _message(str(error))
             return False
-        self.message.value = told_message(told_pin(pin))
+        self.message.value = _message(saved)
         return True
 
     def flush(self) -> None:
         """Let teacher and student answer now, where they are pending."""
-        self.followers.flush()
+        self.networks.flush()
 
     def still(self) -> Figure:
         """Draw the contact sheet, with the teacher's drift and the student's change of recall."""
-        networks = (self.followers.teacher_now, self.followers.student_now)
-        return contact_sheet(
-            self.image, self.state, self.state.change(self.image), networks=networks
-        )
+        return draw_contact_sheet(self.image, self.bands, self.networks)
 
     def drift_over(self, images: Tensor, units: np.ndarray) -> dict[str, float]:
-        """Measure the chosen teacher's mean drift under what is set; see `AskedTeacher`."""
-        asked = self.followers.needed_teacher()
-        return asked.drift_over(images, self.state.change(self.image), units)
+        """Measure the chosen teacher's mean drift under what is set; see `TeacherDrift.over`."""
+        return self._drift().over(images, self.bands.change(self.image), units)
+
+    def _drift(self) -> TeacherDrift:
+        if not self.networks.teacher:
+            raise InputError("teacher: expected at least one, got none")
+        return self.networks.teachers[self.networks.teacher]
 
     def _channels(self) -> Any:
         chosen = self.controls.channel.value
         return slice(None) if chosen < 0 else chosen
 
     def _take(self, prompt: FourierPrompt) -> None:
-        told = self.state.take(prompt)
-        self.message.value = told_message(f"Prompt of the form {prompt.form} loaded. {told}")
+        fit = self.bands.load(prompt)
+        self.message.value = _message(f"Prompt of the form {prompt.form} loaded. {fit}")
         self._show_gains()
-
-    def _say_no_prompt(self) -> None:
-        self.message.value = told_message("learned prompt: load one first, none is there")
 
     def _show_gains(self) -> None:
         """Let the gain sliders show the chosen channel, or the mean of all."""
-        held, self._held = self._held, True
-        own = self.state.gains[self._channels()].reshape(-1, len(self.sliders)).mean(axis=0)
+        paused, self._paused = self._paused, True
+        own = self.bands.gains[self._channels()].reshape(-1, len(self.sliders)).mean(axis=0)
         for slider, value in zip(self.sliders, own, strict=True):
             slider.value = round(float(value), 6)
-        self.controls.height.value = float(np.mean(self.state.heights[self._channels()]))
-        self._held = held
+        self.controls.height.value = float(np.mean(self.bands.heights[self._channels()]))
+        self._paused = paused
 
     def _listen(self) -> None:
         controls = self.controls
-        self.image.observe(self._choose_image, "value")
+        controls.image.observe(self._choose_image, "value")
         for place, slider in enumerate(self.sliders):
-            slider.observe(partial(self._move, place), "value")
+            slider.observe(partial(self._move_ring, place), "value")
         for control in (controls.centre, controls.width, controls.height, controls.phase_lock):
             control.observe(self._move_bump, "value")
         controls.mode.observe(self._choose_mode, "value")
         controls.channel.observe(lambda _: self._show_gains(), "value")
-        controls.teacher.observe(self._choose_network, "value")
-        controls.student.observe(self._choose_network, "value")
+        for control in (controls.teacher, controls.student):
+            control.observe(self._choose_network, "value")
         for name, button in controls.buttons.items():
             button.on_click(lambda _, name=name: self.apply(name, ring=controls.ring.value))
-        controls.load.on_click(lambda _: self.load(controls.path.value.strip()))
-        controls.pin.on_click(lambda _: self.pin(controls.name.value.strip()))
+        controls.load.on_click(lambda _: self.load(controls.path.value))
+        controls.save.on_click(lambda _: self.save(controls.name.value.strip()))
 
-    def _move(self, place: int, change: Any) -> None:
-        if not self._held:
-            self.state.gains[self._channels(), place] = change["new"]
+    def _move_ring(self, place: int, change: Any) -> None:
+        if not self._paused:
+            self.bands.gains[self._channels(), place] = change["new"]
             self._redraw()
 
     def _move_bump(self, _: Any) -> None:
-        if not self._held:
-            controls = self.controls
-            self.state.centre, self.state.width = controls.centre.value, controls.width.value
-            self.state.heights[self._channels()] = controls.height.value
-            self.state.phase_lock = controls.phase_lock.value
+        if not self._paused:
+            controls, bands = self.controls, self.bands
+            bands.centre, bands.width = controls.centre.value, controls.width.value
+            bands.heights[self._channels()] = controls.height.value
+            bands.phase_lock = controls.phase_lock.value
             self._redraw()
 
     def _choose_mode(self, change: Any) -> None:
-        if change["new"] == "prompt" and self.state.prompt is None:
-            self._say_no_prompt()
+        if change["new"] == "prompt" and self.bands.prompt is None:
+            self.message.value = _message("learned prompt: none is loaded; load one first")
             self.controls.mode.value = change["old"]
             return
-        self.state.mode = change["new"]
+        self.bands.mode = change["new"]
         self.controls.show_mode()
         self._redraw()
 
     def _choose_network(self, _: Any) -> None:
-        self.followers.choose(self.controls.teacher.value, self.controls.student.value)
+        self.networks.teacher = self.controls.teacher.value or ""
+        self.networks.student = self.controls.student.value or ""
         self._redraw()
 
     def _choose_image(self, _: Any = None) -> None:
-        """Take the image, and fix the colours and axes by what it is untouched."""
-        self.image, _label = self.pack[self.image.value]
-        self._lens = BandLens(self.image)
-        plain = self._lens.look(BandState(self.state.rings, self.state.size).change().gain)
+        """Take an image, and fix colours and axes by what it is unchanged."""
+        self.image, _label = self.pack[self.controls.image.value]
+        self._spectrum = SpectrumView(self.image)
+        plain = self._spectrum.apply(Bands(self.bands.rings, self.bands.size).change())
         self._limits = {"floor": plain.spectrum.min(), "ceiling": plain.spectrum.max()}
-        self._profile = ProfilePanel(plain)
+        self._profile = ProfilePanel(plain, self._spectrum.edges)
         self._redraw()
 
     def _redraw(self) -> None:
-        if self._held:
+        if self._paused:
             return
-        now = self.state.change(self.image)
-        steps = self.state.mode == "rings"
-        self.view = self._lens.look(now.gain, phase_lock=now.phase_lock, steps=steps)
-        self.images.value = image_panel(self.view, **self._limits)
-        self.profile.value = self._profile.draw(self.view)
-        self.readout.value = told_image(self.view)
-        self.followers.ask(self.image, now)
+        now = self.bands.change(self.image)
+        self.view = view = self._spectrum.apply(now, rings=self.bands.mode == "rings")
+        self.images.value = draw_images(view, **self._limits)
+        self.profile.value = self._profile.draw(view)
+        self.readout.value = (
+            f'<div style="min-height:1.6em">Changed by {view.rms:.4f} RMS of [0, 1]; '
+            f"{view.clipped:.1%} of the values leave it.</div>"
+        )
+        self.networks.ask(self.image, now)
 
     @contextmanager
     def _one_redraw(self) -> Iterator[None]:
-        self._held = True
+        self._paused = True
         try:
             yield
         finally:
-            self._held = False
+            self._paused = False
         self._redraw()
 
-    def _arranged(self) -> list[widgets.Widget]:
-        names = widgets.HTML("Before, after, and log amplitude with the border of what is changed")
-        for name in ("images", "profile", "readout", "message"):
-            getattr(self, name).add_class(f"fopro-{name}")
-        shown = [names, self.images, self.profile, self.readout, self.message]
-        right = widgets.VBox([*shown, self.followers.box], layout=BESIDE)
-        return [widgets.HBox([self.controls.arranged(), right], layout=ROW)]
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """Show the widget where there is a front end, and the still everywhere else."""
-        bundle = super()._repr_mimebundle_(**kwargs) or {}
-        return {**bundle, "image/png": as_base64(self.still())}
+def _list_images(pack: Pack, rows: Sequence[int]) -> list[tuple[str, int]]:
+    """Name the images to choose from by class and file; without rows, the first of each class."""
+    chosen = list(rows) or [int(row) for row in np.unique(pack.labels, return_index=True)[1]]
+    if not all(0 <= row < len(pack) for row in chosen) or len(chosen) > MAX_IMAGES:
+        raise InputError(
+            f"rows: expected up to {MAX_IMAGES}, from 0 to {len(pack) - 1}, got {chosen[:5]}"
+        )
+    names, ids = pack.dataset.class_names, pack.dataset.table["image"]
+    return [(f"{names[pack.labels[row]]}, {ids.iloc[row]}", row) for row in chosen]
 
 
-def open_explorer(
-    config: DataConfig,
-    asked: TeacherConfig,
-    *,
-    more_datasets: Sequence[str] = (),
-    more_teachers: Sequence[str] = (),
-    runs: Path | str = "",
-    prompt: Path | str = "",
-    **given: Any,
-) -> "DatasetChooser":
-    """Open a data set, its teachers and students in a band explorer; others to choose from.
+def draw_contact_sheet(image: Tensor, bands: Bands, networks: NetworkPanel) -> Figure:
+    """Draw an image as it is, as set, and with each ring removed, then amplified.
 
     Args:
-        config: Of the data set, and with another name of the others.
-        asked: Of the teacher.
-        more_datasets: Names, folders or CSVs; each is opened when it is chosen.
-        more_teachers: Entries ``NAME``, or ``NAME=FILE`` with the file of its weights.
-        runs: A run folder, or one that holds some; students of the first data set.
-        prompt: A saved prompt, or a pin; the sliders start as it is.
-        given: Further arguments of `BandExplorer`.
-
-    Raises:
-        InputError: If something is not there or does not fit.
-
-    Example:
-        >>> config = DataConfig(images=24, image_size=16)
-        >>> chooser = open_explorer(config, TeacherConfig(), rings=2)
-        >>> chooser.explorer.controls.teacher.value
-        'builtin'
+        image: ``(3, H, W)`` in [0, 1].
+        bands: What is set; left out where it changes nothing.
+        networks: The chosen teacher's drift of the image, and the change of the chosen student's
+            mean recall, in points, are written above each.
     """
-    first = {asked.teacher: load_from(asked)}
-    teachers = first | {entry: load_from(teacher_of(entry)) for entry in more_teachers}
+    now, side = bands.change(image), image.shape[-1]
+    changes = {"as it is": Change(torch.ones_like(now.gain))}
+    if bool((now.gain != 1).any()):
+        changes["as set"] = now
+    for preset in ("remove", "amplify"):
+        for ring, label in enumerate(_ring_labels(bands.edges)):
+            gains = torch.tensor([preset_gains(preset, ring=ring, rings=bands.rings + 1)])
+            gain = ring_gain(gains, bands.edges, height=side, width=side)
+            changes[f"{preset} {label}"] = Change(gain)
+    spectrum, images, titles = SpectrumView(image), [], []
+    for title, change in changes.items():
+        images.append(spectrum.apply(change).after)
+        if networks.teacher:
+            drift = networks.teachers[networks.teacher].of_image(image, change)
+            title += f"\ndrift {drift:.4f}"
+        if networks.student:
+            gained = networks.students[networks.student].ask(image, change).change
+            title += f"\nrecall {100 * gained:+.1f} points"
+        titles.append(title)
+    return plot_images(np.stack(images), titles, columns=5)
 
-    def explore(own: DataConfig, **more: Any) -> BandExplorer:
-        packed, split = prepare(own)
-        configs = [own, asked]
-        return BandExplorer(packed, teacher=teachers, split=split, configs=configs, **given, **more)
 
-    students = {run.name: run.path for run in load_runs(runs)} if str(runs) else {}
-    explorer = explore(config, prompt=prompt, runs=students)
-    explorer.controls.mode.value = "prompt" if str(prompt) else "rings"
-    others = {
-        name: partial(explore, config.model_copy(update={"dataset": name}))
-        for name in more_datasets
-    }
-    return DatasetChooser(explorer, name=config.dataset, others=others)
-
-
-class DatasetChooser(widgets.VBox):
+class DatasetChooser(StillBox):
     """Band explorers of several data sets, of which one is shown.
 
     Args:
         explorer: Shown first.
-        name: Of its data set.
+        name: Name of its data set.
         others: By name of a data set, what builds its explorer, with as many rings. It is called
-            when the data set is first chosen; what it made is kept.
+            when the data set is first chosen; the explorer is kept.
 
     Attributes:
         explorer: The one that is shown.
-        dataset, message: The choice, and what is said of it.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> def build(number):
-        ...     return BandExplorer(pack(open_dataset("phantom", images=number), 16), rings=2)
-        >>> chooser = DatasetChooser(build(24), name="a", others={"b": lambda: build(32)})
-        >>> chooser.explorer.sliders[0].value = 0.0
-        >>> chooser.dataset.value = "b"
-        >>> len(chooser.explorer.pack), chooser.explorer.gains
-        (32, [0.0, 1.0, 1.0])
+        dataset, message: The choice, and what is said about it.
     """
 
     def __init__(
@@ -754,14 +543,18 @@ class DatasetChooser(widgets.VBox):
     ) -> None:
         self.explorer = explorer
         self._explorers, self._builders = {name: explorer}, dict(others)
-        self.dataset = widgets.Dropdown(
-            options=[name, *others], description="Dataset", style=LABEL, layout={"width": "27em"}
+        names, layout = [name, *others], {"width": "27em"}
+        self.dataset = _make(
+            widgets.Dropdown, "Dataset", "choose-dataset", options=names, layout=layout
         )
-        self.dataset.add_class("fopro-choose-dataset")
         self.message = widgets.HTML()
         super().__init__()
         self._show()
         self.dataset.observe(self._choose, "value")
+
+    def still(self) -> Figure:
+        """Draw the contact sheet of the explorer that is shown."""
+        return self.explorer.still()
 
     def _choose(self, change: Any) -> None:
         name = change["new"]
@@ -769,13 +562,12 @@ class DatasetChooser(widgets.VBox):
             return
         try:
             if name not in self._explorers:
-                self.message.value = told_message(f"{name}: opening ...")
+                self.message.value = _message(f"{name}: opening ...")
                 self._explorers[name] = self._builders[name]()
-            self._explorers[name].take_over(self.explorer.state)
-            _choose_alike(self._explorers[name].controls, self.explorer.controls)
-        except Exception as error:  # whatever it was, the name shown is that of the images shown
-            told = error if isinstance(error, (InputError, WorkError)) else repr(error)
-            self.message.value = told_message(str(told))
+            self._explorers[name].copy_settings(self.explorer)
+        except Exception as error:  # whatever it was, the name must be that of the images shown
+            text = str(error) if isinstance(error, (InputError, WorkError)) else repr(error)
+            self.message.value = _message(text)
             self.dataset.value = change["old"]
             return
         self.explorer, self.message.value = self._explorers[name], ""
@@ -785,14 +577,45 @@ class DatasetChooser(widgets.VBox):
         choice = [widgets.HBox([self.dataset, self.message])] if self._builders else []
         self.children = [*choice, self.explorer]
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """Show the widget where there is a front end, and the explorer's still everywhere else."""
-        own = super()._repr_mimebundle_(**kwargs) or {}
-        return {**self.explorer._repr_mimebundle_(**kwargs), **own}
 
+def open_explorer(config: ExploreConfig) -> DatasetChooser:
+    """Open a data set, its teachers and students in a band explorer, and others to choose from.
 
-def _choose_alike(here: Controls, there: Controls) -> None:
-    """Choose the colour and, where it is among the choices, the teacher that is chosen there."""
-    here.channel.value = there.channel.value
-    if there.teacher.value in [value for _, value in here.teacher.options]:
-        here.teacher.value = there.teacher.value
+    Args:
+        config: The student runs belong to the first data set; every other one is opened, with
+            the same options, when it is chosen.
+
+    Raises:
+        InputError: If something is missing or does not fit.
+
+    Example:
+        >>> chooser = open_explorer(ExploreConfig(images=24, image_size=16, rings=2))
+        >>> chooser.explorer.controls.teacher.value
+        'builtin'
+    """
+    teachers: dict[str, TeacherConfig] = {config.teacher: config}
+    for entry in config.more_teachers:
+        name, _, weights = entry.partition("=")
+        other = TeacherConfig.from_mapping({"teacher": name, "weights": weights})
+        title = f"{name}, {Path(weights).name}" if weights else name
+        teachers[entry if title in teachers else title] = other
+    networks = {title: load_from(teacher) for title, teacher in teachers.items()}
+    options = {title: preset_options(t, TeacherConfig) for title, t in teachers.items()}
+
+    def build(data: ExploreConfig, **more: Any) -> BandExplorer:
+        packed, split = prepare(data)
+        return BandExplorer(
+            packed, teacher=networks, split=split, rings=config.rings,
+            options=preset_options(data, DataConfig), teacher_options=options,
+            presets_dir=config.presets_dir, **more,
+        )  # fmt: skip
+
+    runs = load_runs(config.student_run) if config.student_run else []
+    students = {run.name: run.path for run in runs}
+    explorer = build(config, prompt=config.prompt_file, runs=students)
+    explorer.controls.mode.value = "prompt" if config.prompt_file else "rings"
+    others = {
+        name: partial(build, config.model_copy(update={"dataset": name}))
+        for name in config.more_datasets
+    }
+    return DatasetChooser(explorer, name=config.dataset, others=others)

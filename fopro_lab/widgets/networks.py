@@ -1,165 +1,128 @@
-"""Teacher and student beside the explorer: they answer after the last tick."""
+"""Teacher and student beside the explorer: they answer once the sliders have come to rest."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property, partial
 from html import escape
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
-from fopro_lab.fourier import FourierPrompt, radial_frequency
-from fopro_lab.models import Student, Teacher
+from fopro_lab.models import Teacher, choose_device
+from fopro_lab.plots.style import METHOD_COLORS
 from fopro_lab.probing import ring_response
-from fopro_lab.probing.features import draw_per_class, draw_rows, resampling_units
+from fopro_lab.probing.features import (
+    draw_per_class,
+    draw_rows,
+    encode,
+    resampling_units,
+    teacher_device,
+)
 from fopro_lab.training import TrainedRun
 from fopro_lab.training.train_prompt import shrink
-from fopro_lab.widgets.bands import (
-    AFTER,
-    BEFORE,
-    BandView,
-    figure_png,
-    knobs_of_teacher,
-    scale_bands,
-    short_entry,
-    tidy_axes,
-)
+from fopro_lab.widgets.bands import Change, change_centre
+from fopro_lab.widgets.drawing import figure_png, style_frequency_axes
 
-TEACHER_IMAGES = 16  # of the ring response and of the mean drift
-PER_CLASS = 8  # images of the recalls, at most
-BATCH = 16
+DRIFT_IMAGES = 16  # of the ring response and of the mean drift
+IMAGES_PER_CLASS = 8  # of the recalls, at most
+BATCH_SIZE = 16
+WAIT_SECONDS = 0.25  # after the last move of a slider
 Wanted = Callable[[], bool]
 
 
-@dataclass(frozen=True, eq=False)
-class Change:
-    """What is done to images, as it stands at one moment.
-
-    Attributes:
-        gain: ``(1 or 3, H, W // 2 + 1)``.
-        prompt: Whose gain depends on the image; it then counts instead of ``gain``.
-        phase_lock: See `scale_bands`.
-    """
-
-    gain: Tensor
-    prompt: FourierPrompt | None = None
-    phase_lock: bool = True
-
-    @torch.inference_mode()
-    def apply(self, images: Tensor) -> Tensor:
-        """Change images ``(B, 3, H, W)``; they are not clipped."""
-        gain = self.gain if self.prompt is None else self.prompt.gain(images)
-        return scale_bands(images, gain, phase_lock=self.phase_lock)
+class Superseded(Exception):
+    """A newer question has come; nobody waits for this answer."""
 
 
-class SmallSet:
-    """Some images of the validation part, the same ones for every question.
-
-    Args:
-        pack: All images.
-        split: Whose validation images are taken; None takes any.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> small = SmallSet(pack(open_dataset("phantom", images=24), 16, progress=False), None)
-        >>> small.drawn.shape, len(small.images) == len(small.labels)
-        (torch.Size([16, 3, 16, 16]), True)
-    """
+class ValidationSample:
+    """A few validation images of a pack, the same ones for every question; all without a split."""
 
     def __init__(self, pack: Pack, split: Split | None) -> None:
         rows = np.arange(len(pack)) if split is None else split.val
-        drawn = draw_rows(rows, count=TEACHER_IMAGES, seed=0)
-        chosen = draw_per_class(rows, pack.labels[rows], per_class=PER_CLASS, seed=0)
+        drawn = draw_rows(rows, count=DRIFT_IMAGES, seed=0)
+        chosen = draw_per_class(rows, pack.labels[rows], per_class=IMAGES_PER_CLASS, seed=0)
+        self.drift_images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
         self.units = resampling_units(pack.dataset.table, rows=drawn)
-        self.drawn, _ = next(batches(pack, drawn, batch_size=len(drawn)))
         self.images, _ = next(batches(pack, chosen, batch_size=len(chosen)))
-        self.labels = pack.labels[chosen]
-        self.names = pack.dataset.class_names
+        self.labels, self.names = pack.labels[chosen], np.array(pack.dataset.class_names)
 
 
-class AskedTeacher:
-    """A teacher with its features of the unchanged images, and its ring response.
+class TeacherDrift:
+    """How far a frozen teacher's features move, as cosine distance ``1 - cos``."""
 
-    Args:
-        teacher: Frozen.
-        small: The set.
-        edges: Of the rings of the response, cycles per pixel.
-    """
+    def __init__(self, teacher: Teacher, sample: ValidationSample, edges: list[float]) -> None:
+        self.teacher, self.sample, self.edges = teacher, sample, edges
 
-    def __init__(self, teacher: Teacher, small: SmallSet, edges: list[float]) -> None:
-        self.teacher, self.small, self.edges = teacher, small, edges
-        self._response: pd.DataFrame | None = None
-        self._plain: Tensor | None = None
-
-    @property
+    @cached_property
     def response(self) -> pd.DataFrame:
-        """Drift by the ring that is removed, as of `ring_response`; measured once."""
-        if self._response is None:
-            self._response = ring_response(
-                self.teacher, self.small.drawn, self.edges, [0.0], units=self.small.units,
-                batch_size=BATCH, resamples=200,
-            )  # fmt: skip
-        return self._response
+        """Drift by the ring that is removed, see `ring_response`; measured once."""
+        return ring_response(
+            self.teacher, self.sample.drift_images, self.edges, [0.0],
+            units=self.sample.units, batch_size=BATCH_SIZE, resamples=200,
+        )  # fmt: skip
 
-    def ask(self, image: Tensor, change: Change) -> tuple[float, float]:
-        """Measure the drift of one image, and its mean over the set; cosine distances."""
-        if self._plain is None:
-            self._plain = self._encode(self.small.drawn)
-        changed = self._encode(change.apply(self.small.drawn))
-        return self.drift(image, change), _distance(self._plain, changed)
+    @cached_property
+    def _unchanged(self) -> Tensor:
+        return self._encode(self.sample.drift_images)
 
-    def drift(self, image: Tensor, change: Change) -> float:
-        """Measure the drift of one image, cosine distance."""
-        one = torch.cat([image[None], change.apply(image[None])])
-        before, after = self._encode(one).split(1)
-        return _distance(before, after)
+    def of_image(self, image: Tensor, change: Change) -> float:
+        """Measure the drift of one image ``(3, H, W)``."""
+        before, after = self._encode(torch.cat([image[None], change.apply(image[None])])).split(1)
+        return float(_distances(before, after))
 
-    def drift_over(self, images: Tensor, change: Change, units: np.ndarray) -> dict[str, float]:
+    def of_sample(self, change: Change) -> float:
+        """Measure the mean drift of the sample."""
+        changed = self._encode(change.apply(self.sample.drift_images))
+        return float(_distances(self._unchanged, changed).mean())
+
+    def over(self, images: Tensor, change: Change, units: np.ndarray) -> dict[str, float]:
         """Measure the mean drift of many images.
 
         Args:
             images: ``(N, 3, H, W)`` in [0, 1].
             change: What is done to them.
-            units: Lesion, patient or image of each, ``(N,)``, drawn as a whole.
+            units: Lesion, patient or image of each, ``(N,)``, resampled as a whole.
 
         Returns:
             ``drift``, ``low``, ``high`` (95 % bootstrap interval) and ``n``.
         """
-        changed = self._encode(change.apply(images))
-        moved = 1 - torch.cosine_similarity(self._encode(images), changed, dim=1).numpy()
-        same = np.zeros(len(units), dtype=np.int64)
-        weights = bootstrap_weights(same, units, resamples=1000, seed=0)
-        low, high = percentile_interval(moved @ weights / weights.sum(axis=0))
-        return {"drift": float(moved.mean()), "low": low, "high": high, "n": len(moved)}
+        drifts = _distances(self._encode(images), self._encode(change.apply(images))).numpy()
+        one_class = np.zeros(len(units), dtype=np.int64)
+        weights = bootstrap_weights(one_class, units, resamples=1000, seed=0)
+        low, high = percentile_interval(drifts @ weights / weights.sum(axis=0))
+        return {"drift": float(drifts.mean()), "low": low, "high": high, "n": len(drifts)}
 
     @torch.inference_mode()
     def _encode(self, images: Tensor) -> Tensor:
-        return torch.cat([self.teacher.encode(part) for part in images.split(BATCH)]).double()
+        device = teacher_device(self.teacher)
+        parts = [encode(self.teacher, part.to(device)) for part in images.split(BATCH_SIZE)]
+        return torch.cat(parts).cpu().double()
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    return max(0.0, float((1 - torch.cosine_similarity(one, other, dim=1)).mean()))
+def _distances(features: Tensor, others: Tensor) -> Tensor:
+    return (1 - torch.cosine_similarity(features, others, dim=1)).clamp(min=0)
 
 
 @dataclass(frozen=True, eq=False)
 class StudentAnswer:
-    """What a student makes of the change.
+    """What a student makes of a change.
 
     Attributes:
         top: The three most probable classes after: ``name``, ``before``, ``after`` (0 to 1).
-        recalls: A row a class of the set: ``name``, ``n``, ``before``, ``after`` (images that
-            are found).
+        recalls: A row per class of the sample: ``name``, ``n``, ``before``, ``after`` (images
+            that are recognised).
     """
 
     top: pd.DataFrame
@@ -167,100 +130,83 @@ class StudentAnswer:
 
     @property
     def change(self) -> float:
-        """Change of the mean class recall on the set, -1 to 1."""
-        n = self.recalls["n"]
-        return float(((self.recalls["after"] - self.recalls["before"]) / n).mean())
+        """Change of the mean class recall on the sample, -1 to 1."""
+        gained = self.recalls["after"] - self.recalls["before"]
+        return float((gained / self.recalls["n"]).mean())
 
 
-class AskedStudent:
-    """A trained student with its answers to the unchanged images.
-
-    Args:
-        run: The finished run.
-        pack: The explorer's images.
-        small: The set.
-        split: Of the explorer; None if it has none.
+class StudentRecall:
+    """A trained student and its answers to the unchanged images.
 
     Raises:
         InputError: If the run is unfinished, or was trained on other classes, another size or
             another split, so that what counts as validation here may have trained it.
     """
 
-    def __init__(self, run: TrainedRun, pack: Pack, small: SmallSet, split: Split | None) -> None:
-        config, manifest = run.config, run.manifest
+    def __init__(
+        self, run: TrainedRun, pack: Pack, sample: ValidationSample, split: Split | None
+    ) -> None:
         if run.state != "done":
             raise InputError(f"{run.path}: expected a finished run, got one that is {run.state}")
         pairs: dict[str, tuple[Any, Any]] = {
             "classes": (list(pack.dataset.class_names), list(run.class_names)),
-            "image_size": (pack.size, config["image_size"]),
+            "image_size": (pack.size, run.config["image_size"]),
         }
         if split is not None:
-            pairs["split"] = (split.fingerprint, manifest["split_fingerprint"])
+            pairs["split"] = (split.fingerprint, run.manifest["split_fingerprint"])
         for what, (here, there) in pairs.items():
             if here != there:
                 raise InputError(
                     f"{run.path}: expected a student of the {what} shown, {here}, got {there}; "
-                    "open the explorer with the run's own data knobs"
+                    "open the explorer with the run's own data options"
                 )
-        self.student: Student = run.student()
-        self.small, self.size = small, int(config["student_size"])
-        self._plain: np.ndarray | None = None
+        self.sample, self._size = sample, int(run.config["student_size"])
+        self._device = choose_device()
+        self._student = run.student().to(self._device)
+        self._unchanged: np.ndarray | None = None  # which images it recognises as they are
 
     def ask(self, image: Tensor, change: Change, *, wanted: Wanted = lambda: True) -> StudentAnswer:
-        """Classify the image and the set, before and after."""
-        one = self._classify(torch.cat([image[None], change.apply(image[None])]), wanted)
-        before, after = torch.softmax(one, dim=1).numpy()
-        order = np.argsort(-after)[:3]
-        names = np.array(self.small.names)
-        top = pd.DataFrame({"name": names[order], "before": before[order], "after": after[order]})
-        if self._plain is None:
-            self._plain = self._found(self.small.images, wanted)
-        changed = self._found(change.apply(self.small.images), wanted)
-        rows = [
-            (names[k], own.sum(), self._plain[own].sum(), changed[own].sum())
-            for k in np.unique(self.small.labels)
-            for own in [self.small.labels == k]
-        ]
-        return StudentAnswer(top, pd.DataFrame(rows, columns=["name", "n", "before", "after"]))
+        """Classify the image and the sample, before and after."""
+        sample = self.sample
+        both = self._classify(torch.cat([image[None], change.apply(image[None])]), wanted)
+        before, after = torch.softmax(both, dim=1).numpy()
+        top = pd.DataFrame({"name": sample.names, "before": before, "after": after})
+        if self._unchanged is None:
+            self._unchanged = self._recognise(sample.images, wanted)
+        changed = self._recognise(change.apply(sample.images), wanted)
+        counts = pd.DataFrame({"n": 1, "before": self._unchanged, "after": changed})
+        recalls = counts.groupby(sample.labels).sum()
+        recalls.insert(0, "name", sample.names[recalls.index])
+        return StudentAnswer(top.iloc[np.argsort(-after)[:3]], recalls.reset_index(drop=True))
 
-    def _found(self, images: Tensor, wanted: Wanted) -> np.ndarray:
-        return self._classify(images, wanted).argmax(dim=1).numpy() == self.small.labels
+    def _recognise(self, images: Tensor, wanted: Wanted) -> np.ndarray:
+        return self._classify(images, wanted).argmax(dim=1).numpy() == self.sample.labels
 
     @torch.inference_mode()
     def _classify(self, images: Tensor, wanted: Wanted) -> Tensor:
         parts = []
-        for part in images.split(BATCH):
+        for part in images.split(BATCH_SIZE):
             if not wanted():
-                raise Overtaken
-            parts.append(self.student.classify(shrink(part, self.size)).float())
+                raise Superseded
+            seen = shrink(part.to(self._device), self._size)
+            parts.append(self._student.classify(seen).float().cpu())
         return torch.cat(parts)
 
 
-class Overtaken(Exception):
-    """A newer question has come; nobody waits for this answer."""
-
-
-def read_students(
-    runs: Mapping[str, Path | str], pack: Pack, small: SmallSet, split: Split | None
-) -> tuple[dict[str, AskedStudent], list[str]]:
-    """Load the students of some run folders, by name; those of other images are left out.
-
-    Returns:
-        The students, and a line for each run that does not fit.
+def load_students(
+    runs: Mapping[str, Path | str], pack: Pack, sample: ValidationSample, split: Split | None
+) -> tuple[dict[str, StudentRecall], list[str]]:
+    """Load the students of run folders by name, and say why others do not fit.
 
     Raises:
-        InputError: If none fits, as `AskedStudent` and `TrainedRun.read`.
-
-    Example:
-        >>> read_students({}, None, None, None)
-        ({}, [])
+        InputError: If none fits.
     """
-    students: dict[str, AskedStudent] = {}
+    students: dict[str, StudentRecall] = {}
     refused: list[str] = []
     for name, path in runs.items():
         try:
             run = TrainedRun.read(Path(path).expanduser())
-            students[name] = AskedStudent(run, pack, small, split)
+            students[name] = StudentRecall(run, pack, sample, split)
         except InputError as error:
             refused.append(str(error))
     if refused and not students:
@@ -269,405 +215,243 @@ def read_students(
     return students, refused
 
 
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
-WAIT = 0.25  # seconds after the last tick
+class Later:
+    """Answer only the newest question, once no other has come for a while.
 
-
-class Later(Generic[Question, Answer]):
-    """Answers the newest question alone, once no other has come for a while.
-
-    In a kernel's event loop the work runs in one thread, so that ticks are never blocked; what a
-    newer question has overtaken is dropped. Without a running loop, as in a script, the answer
-    waits for `flush`.
+    In a kernel's event loop the work runs in a thread, so that a slider is never blocked; an
+    answer that a newer question superseded is dropped. Without a running loop, as in a script,
+    the answer waits for `flush`.
 
     Args:
-        work: Answers a question; asks its second argument now and then whether to go on.
+        work: Answers a question; its second argument says whether the answer is still wanted.
         show: Takes an answer, in the thread of the loop.
-        fail: Takes what went wrong.
+        fail: Takes an error.
         wait: Seconds without a new question before the work begins.
 
-    Attributes:
-        pending: Whether the last question still waits for its answer.
-
     Example:
-        >>> told = []
-        >>> later = Later(lambda x, wanted: x + 1, told.append, fail=print)
-        >>> for number in range(3):
-        ...     later.ask(number)
+        >>> later = Later(lambda x, wanted: x + 1, print, fail=print)
+        >>> later.ask(1)
+        >>> later.ask(2)
         >>> later.flush()
-        >>> told
-        [3]
+        3
     """
 
     def __init__(
         self,
-        work: Callable[[Question, Callable[[], bool]], Answer],
-        show: Callable[[Answer], None],
+        work: Callable[[Any, Wanted], Any],
+        show: Callable[[Any], None],
         *,
         fail: Callable[[Exception], None],
-        wait: float = WAIT,
+        wait: float = WAIT_SECONDS,
     ) -> None:
-        self.pending = False
+        self.pending = False  # whether the last question still waits for its answer
         self._work, self._show, self._fail, self._wait = work, show, fail, wait
-        self._number = 0
-        self._question: Question | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._question: Any = None
+        self._task: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explorer")
 
-    def ask(self, question: Question) -> None:
-        """Put a question in the place of the last one."""
-        self._number += 1
+    def ask(self, question: Any) -> None:
+        """Replace the last question."""
+        self._cancel()
         self._question, self.pending = question, True
-        self._stop_timer()
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        self._timer = loop.call_later(self._wait, self._start, loop, self._number, question)
+        with suppress(RuntimeError):  # no loop: the answer waits for `flush`
+            self._task = asyncio.get_running_loop().create_task(self._answer_later(question))
 
     def flush(self) -> None:
-        """Answer what waits, here and now."""
-        self._stop_timer()
-        if not self.pending:
-            return
-        self._number += 1  # what a thread is at comes too late
+        """Answer the pending question here and now."""
+        self._cancel()
+        if self.pending:
+            question, self._question = self._question, None  # no longer wanted in the thread
+            try:
+                answer = self._work(question, lambda: True)
+            except Exception as error:
+                self._end(self._fail, error)
+            else:
+                self._end(self._show, answer)
+
+    async def _answer_later(self, question: Any) -> None:
+        await asyncio.sleep(self._wait)
+        work = partial(self._work, question, lambda: question is self._question)
         try:
-            answer = self._work(self._question, lambda: True)  # type: ignore[arg-type]
+            answer = await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except Exception as error:
-            self._end(error=error)
+            self._end(self._fail, error)
         else:
-            self._end(answer=answer)
+            self._end(self._show, answer)
 
-    def _start(self, loop: asyncio.AbstractEventLoop, number: int, question: Question) -> None:
-        self._timer = None
-        self._threads = self._threads or ThreadPoolExecutor(1, thread_name_prefix="explorer")
-        future = self._threads.submit(self._work, question, lambda: number == self._number)
-        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._done, number, done))
+    def _end(self, tell: Callable[[Any], None], result: Any) -> None:
+        self.pending = False
+        tell(result)
 
-    def _done(self, number: int, future: "Future[Answer]") -> None:
-        if number != self._number:
-            return
-        error = future.exception()
-        if isinstance(error, Exception):
-            self._end(error=error)
-        else:
-            self._end(answer=future.result())
-
-    def _end(self, *, answer: Answer | None = None, error: Exception | None = None) -> None:
-        self.pending, self._question = False, None
-        if error is not None:
-            self._fail(error)
-        else:
-            self._show(answer)  # type: ignore[arg-type]
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _cancel(self) -> None:
+        if self._task is not None:  # its thread goes on until it looks at `wanted`
+            self._task.cancel()
+            self._task = None
 
 
-def told_image(view: BandView) -> str:
-    """Say how far the image is moved, and what share of it is clipped for the eye.
+class Question(NamedTuple):
+    """An image, what is done to it, and the titles of who is asked; empty for none."""
 
-    Example:
-        >>> import torch
-        >>> from fopro_lab.widgets.bands import BandLens
-        >>> told_image(BandLens(torch.full((3, 16, 16), 0.5)).look(torch.ones(1, 16, 9)))
-        '<div ...>Changed by 0.0000 RMS of [0, 1]; 0.0% of the values leave it.</div>'
-    """
-    share = f"Changed by {view.moved:.4f} RMS of [0, 1]; {view.clipped:.1%} of the values leave it."
-    return f'<div style="min-height:1.6em">{share}</div>'
-
-
-def told_later(body: str, *, pending: bool) -> str:
-    """Put an answer into a frame that a screen reader follows; an old one is dimmed.
-
-    Example:
-        >>> "updating" in told_later("drift 0.1", pending=True)
-        True
-    """
-    note = "updating ..." if pending else "&nbsp;"
-    dim = ' style="opacity:.45"' if pending else ""
-    return (
-        f'<div aria-live="polite" aria-busy="{str(pending).lower()}"><div{dim}>{body}</div>'
-        f'<div style="color:#595959;font-style:italic">{note}</div></div>'
-    )
-
-
-def told_message(text: str) -> str:
-    """Tell what a button did, or why it did not; several lines are kept.
-
-    Example:
-        >>> told_message("a < b")
-        '<div role="status" style="min-height:3em">a &lt; b</div>'
-    """
-    lines = "<br>".join(escape(text).splitlines())
-    return f'<div role="status" style="min-height:3em">{lines}</div>'
-
-
-def told_refused(lines: Sequence[str]) -> str:
-    """Tell which runs are not among the students, the first of them with its reason.
-
-    Example:
-        >>> "2 runs left out; the first: a: unfinished" in told_refused(["a: unfinished", "b: old"])
-        True
-    """
-    count = f"{len(lines)} run{'s' if len(lines) > 1 else ''} left out; the first: "
-    return told_message(f"{count}{lines[0]}" if lines else "")
-
-
-def told_teacher(name: str, *, drift: float, mean: float, number: int) -> str:
-    """Tell a teacher's drift of the image and of the small set.
-
-    Example:
-        >>> told_teacher("builtin", drift=0.25, mean=0.5, number=16)
-        '<b>Teacher builtin</b>: drift (1&nbsp;-&nbsp;cos) 0.2500 here, mean of 16: 0.5000.'
-    """
-    return (
-        f"<b>Teacher {escape(name)}</b>: drift (1&nbsp;-&nbsp;cos) {drift:.4f} here, "
-        f"mean of {number}: {mean:.4f}."
-    )
-
-
-def told_student(name: str, answer: StudentAnswer) -> str:
-    """Tell a student's three most probable classes and its recall of each class.
-
-    Args:
-        name: Of the student.
-        answer: What it said.
-
-    Returns:
-        Two tables as HTML.
-    """
-    top = _table(
-        ("Class", "Probability after", "Change, points"),
-        (
-            (row.name, f"{row.after:.3f}", f"{100 * (row.after - row.before):+.1f}")
-            for row in answer.top.itertuples(index=False)
-        ),
-    )
-    recalls = _table(
-        ("Class", "Found before", "Found after", "Change, points"),
-        (
-            (
-                row.name,
-                f"{row.before} of {row.n}",
-                f"{row.after} of {row.n}",
-                f"{100 * (row.after - row.before) / row.n:+.0f}",
-            )
-            for row in answer.recalls.itertuples(index=False)
-        ),
-    )
-    total = int(answer.recalls["n"].sum())
-    return (
-        f"<b>Student {escape(name)}</b>: this image{top}"
-        f"{total} validation images, mean recall {100 * answer.change:+.1f} points{recalls}"
-    )
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    cells = [f"<th scope='col' style='padding:0 .8em 0 0'>{name}</th>" for name in head]
-    lines = ["".join(cells)]
-    for row in rows:
-        lines.append("".join(f"<td style='padding:0 .8em 0 0'>{escape(x)}</td>" for x in row))
-    body = "".join(f"<tr style='text-align:left'>{line}</tr>" for line in lines)
-    return f"<table style='border-collapse:collapse;line-height:1.35'>{body}</table>"
-
-
-class ResponsePanel:
-    """One figure, drawn again with each answer.
-
-    Example:
-        >>> ResponsePanel().draw(None, where=0.2, drift=0.1)[1:4]
-        b'PNG'
-    """
-
-    def __init__(self) -> None:
-        self.figure = Figure(figsize=(4.6, 2.3), dpi=100)
-        self.canvas = FigureCanvasAgg(self.figure)
-        self.axes = self.figure.add_axes((0.14, 0.22, 0.83, 0.7))
-
-    def draw(self, response: pd.DataFrame | None, *, where: float | None, drift: float) -> bytes:
-        """Draw the mean drift by the ring that is removed, and the one of now.
-
-        Args:
-            response: As of `ring_response`, of gain 0; None leaves it out.
-            where: Middle of what is changed, cycles per pixel; None where nothing is.
-            drift: Mean over the same images, cosine distance.
-
-        Returns:
-            PNG bytes.
-        """
-        ax = self.axes
-        ax.clear()
-        top, number = drift, 0
-        if response is not None:
-            edges = [*response["low"], response["high"].iloc[-1]]
-            top, number = max(top, float(response["drift"].max())), int(response["n"].iloc[0])
-            ax.stairs(response["drift"], edges, color=BEFORE, lw=1.8, label="this ring removed")
-        if where is not None:
-            ax.plot([where], [drift], "D", color=AFTER, ms=8, mec="white", label="changed now")
-        ax.set_xlim(0, 0.75)
-        ax.set_ylim(0, max(top, 1e-3) * 1.45)
-        told = f", mean of {number}" if number else ""
-        ax.set_ylabel(f"Drift, 1 - cos{told}", fontsize=8)
-        tidy_axes(ax)
-        ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
-        return figure_png(self.canvas)
-
-
-def middle_of(gain: Tensor, *, width: int) -> float | None:
-    """Return the mean frequency of what a gain changes, weighted by the change.
-
-    Args:
-        gain: ``(1 or 3, H, W // 2 + 1)``.
-        width: W, pixels.
-
-    Returns:
-        Cycles per pixel; None if nothing is changed.
-
-    Example:
-        >>> import torch
-        >>> middle_of(torch.ones(1, 8, 5), width=8) is None
-        True
-    """
-    change = np.abs(gain.detach().numpy() - 1).mean(axis=0)
-    if change.max() < 1e-4:
-        return None
-    radius = radial_frequency(gain.shape[-2], width).numpy()
-    return float((radius * change).sum() / change.sum())
-
-
-class _Question(NamedTuple):
     image: Tensor
     change: Change
     teacher: str
     student: str
 
 
-class _Answer(NamedTuple):
-    question: _Question
-    drift: tuple[float, float] | None
+class Answer(NamedTuple):
+    """What the networks say; None for one that was not asked."""
+
+    question: Question
+    drift: tuple[float, float] | None  # of the image, and mean over the sample
     response: pd.DataFrame | None
     student: StudentAnswer | None
 
 
-class Followers:
-    """The slow half of the explorer.
+class NetworkPanel(widgets.HBox):
+    """The slow half of the explorer: a teacher's drift, and what a student recognises.
 
     Args:
-        teachers: By name; the first is asked first.
-        students: By name; the first is asked first.
+        teachers: By title; the first is chosen.
+        students: By name; the first is chosen.
 
     Attributes:
-        box: What is shown.
-        answer: The last answer, of `teacher` drift (this image, mean) and student; or None.
+        teacher, student: Titles of those that are chosen; empty for none.
+        answer: The last answer, or None.
     """
 
     def __init__(
-        self, teachers: Mapping[str, AskedTeacher], students: Mapping[str, AskedStudent]
+        self, teachers: Mapping[str, TeacherDrift], students: Mapping[str, StudentRecall]
     ) -> None:
         self.teachers, self.students = teachers, students
         self.teacher, self.student = next(iter(teachers), ""), next(iter(students), "")
-        self.answer: _Answer | None = None
-        self.later = Later(self._work, self._show, fail=self._fail)
-        self.drift, self.words = widgets.HTML(), widgets.HTML()
+        self.answer: Answer | None = None
+        self._later = Later(self._work, self._show, fail=self._fail)
+        self._teacher_html = self._student_html = ""
+        self.teacher_text, self.student_text = widgets.HTML(), widgets.HTML()
         hidden = {"max_width": "100%", "visibility": "hidden"}  # until there is an answer
         self.response = widgets.Image(format="png", layout=hidden)
-        self._panel = ResponsePanel()
-        self._told = {"teacher": "", "student": ""}
-        self._dimmed = False
-        self.drift.add_class("fopro-teacher")
-        self.words.add_class("fopro-student")
+        self.teacher_text.add_class("fopro-teacher")
+        self.student_text.add_class("fopro-student")
         self.response.add_class("fopro-response")
-        height = {"min_height": "21em"} if teachers or students else {}
-        left = [widgets.VBox([self.drift, self.response], layout={"flex": "1 1 29em"})]
-        right = [widgets.VBox([self.words], layout={"flex": "1 1 22em"})]
-        shown = (left if teachers else []) + (right if students else [])
-        self.box = widgets.HBox(shown, layout={"flex_flow": "row wrap", **height})
+        left = widgets.VBox([self.teacher_text, self.response], layout={"flex": "1 1 29em"})
+        right = widgets.VBox([self.student_text], layout={"flex": "1 1 22em"})
+        shown = [box for box, some in ((left, teachers), (right, students)) if some]
+        height = {"min_height": "21em"} if shown else {}
+        super().__init__(shown, layout={"flex_flow": "row wrap", **height})
 
     @property
     def pending(self) -> bool:
-        """Whether what is shown is not yet of what is set."""
-        return self.later.pending
-
-    @property
-    def teacher_now(self) -> AskedTeacher | None:
-        """The teacher that is chosen."""
-        return self.teachers.get(self.teacher)
-
-    def needed_teacher(self) -> AskedTeacher:
-        """Return the teacher that is chosen.
-
-        Raises:
-            InputError: If there is none.
-        """
-        if (asked := self.teacher_now) is None:
-            raise InputError("teacher: expected one to ask, got none")
-        return asked
-
-    @property
-    def student_now(self) -> AskedStudent | None:
-        """The student that is chosen."""
-        return self.students.get(self.student)
-
-    def choose(self, teacher: str | None, student: str | None) -> None:
-        """Choose who is asked from now on."""
-        self.teacher, self.student = teacher or "", student or ""
-
-    def name_teacher(self, knobs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the knobs of the first teacher, or with the name of another that is chosen."""
-        first = next(iter(self.teachers), "")
-        return knobs if self.teacher == first else knobs_of_teacher(knobs, self.teacher)
+        """Whether what is shown does not yet belong to what is set."""
+        return self._later.pending
 
     def ask(self, image: Tensor, change: Change) -> None:
-        """Ask anew; what is shown is dimmed until the answer is there."""
-        if not self.teachers and not self.students:
-            return
-        self.later.ask(_Question(image, change, self.teacher, self.student))
-        if not self._dimmed:
-            self._tell(pending=True)
+        """Ask about a change; what is shown is marked as pending until the answer is there."""
+        if self.teachers or self.students:
+            was_pending = self.pending
+            self._later.ask(Question(image, change, self.teacher, self.student))
+            if not was_pending:
+                self._write()
 
     def flush(self) -> None:
-        """Answer what waits, here and now."""
-        self.later.flush()
+        """Answer the pending question here and now."""
+        self._later.flush()
 
-    def _work(self, question: _Question, wanted: Wanted) -> _Answer:
-        teacher, student = self.teachers.get(question.teacher), None
-        drift, response = None, None
-        if teacher is not None:
-            drift = teacher.ask(question.image, question.change)
+    def _work(self, question: Question, wanted: Wanted) -> Answer:
+        image, change, teacher, student = question
+        drift = response = answer = None
+        if teacher:
+            watched = self.teachers[teacher]
+            drift = watched.of_image(image, change), watched.of_sample(change)
             if not wanted():
-                raise Overtaken
-            response = teacher.response
-        if question.student:
-            asked = self.students[question.student]
-            student = asked.ask(question.image, question.change, wanted=wanted)
-        return _Answer(question, drift, response, student)
+                raise Superseded
+            response = watched.response
+        if student:
+            answer = self.students[student].ask(image, change, wanted=wanted)
+        return Answer(question, drift, response, answer)
 
-    def _show(self, answer: _Answer) -> None:
-        self.answer, question = answer, answer.question
-        self._told = {"teacher": "", "student": ""}
-        if answer.drift is not None:
-            drift, mean = answer.drift
-            number = len(self.teachers[question.teacher].small.drawn)
-            self._told["teacher"] = told_teacher(
-                short_entry(question.teacher), drift=drift, mean=mean, number=number
+    def _show(self, answer: Answer) -> None:
+        self.answer = answer
+        image, change, teacher, student = answer.question
+        self._teacher_html = self._student_html = ""
+        if answer.drift is not None and answer.response is not None:
+            here, mean = answer.drift
+            self._teacher_html = (
+                f"<b>Teacher {escape(teacher)}</b>: drift (1&nbsp;-&nbsp;cos) {here:.4f} here, "
+                f"mean of {answer.response['n'].iloc[0]}: {mean:.4f}."
             )
-            where = middle_of(question.change.gain, width=question.image.shape[-1])
-            self.response.value = self._panel.draw(answer.response, where=where, drift=mean)
+            centre = change_centre(change.gain, width=image.shape[-1])
+            self.response.value = draw_response(answer.response, centre=centre, drift=mean)
             self.response.layout.visibility = "visible"
         if answer.student is not None:
-            self._told["student"] = told_student(question.student, answer.student)
-        self._tell(pending=False)
+            tables = write_tables(answer.student)
+            self._student_html = f"<b>Student {escape(student)}</b>: {tables}"
+        self._write()
 
     def _fail(self, error: Exception) -> None:
-        if not isinstance(error, Overtaken):
-            self._told = dict.fromkeys(self._told, f"no answer: {type(error).__name__}: {error}")
-            self._tell(pending=False)
+        if not isinstance(error, Superseded):
+            text = escape(f"no answer: {type(error).__name__}: {error}")
+            self._teacher_html = self._student_html = text
+            self._write()
 
-    def _tell(self, *, pending: bool) -> None:
-        self._dimmed = pending
-        self.drift.value = told_later(self._told["teacher"], pending=pending)
-        self.words.value = told_later(self._told["student"], pending=pending)
+    def _write(self) -> None:
+        """Write both texts into a frame that a screen reader follows; old ones are dimmed."""
+        note, dim = ("updating ...", "opacity:.45") if self.pending else ("&nbsp;", "")
+        frame = (
+            f'<div aria-live="polite" aria-busy="{str(self.pending).lower()}">'
+            f'<div style="{dim}">{{}}</div>'
+            f'<div style="color:#595959;font-style:italic">{note}</div></div>'
+        )
+        self.teacher_text.value = frame.format(self._teacher_html)
+        self.student_text.value = frame.format(self._student_html)
+
+
+def draw_response(response: pd.DataFrame, *, centre: float | None, drift: float) -> bytes:
+    """Draw the mean drift by the ring that is removed, and the drift of the current change.
+
+    Args:
+        response: As of `ring_response`, of gain 0.
+        centre: Mean frequency of the change, cycles per pixel; None where nothing is changed.
+        drift: Mean over the same images, cosine distance.
+
+    Returns:
+        PNG bytes.
+    """
+    figure = Figure(figsize=(4.6, 2.3), dpi=100)
+    ax = figure.add_axes((0.14, 0.22, 0.83, 0.7))
+    edges = [*response["low"], response["high"].iloc[-1]]
+    removed, now = METHOD_COLORS["bsm"], METHOD_COLORS["fopro"]
+    ax.stairs(response["drift"], edges, color=removed, lw=1.8, label="this ring removed")
+    if centre is not None:
+        ax.plot([centre], [drift], "D", color=now, ms=8, mec="white", label="changed now")
+    ax.set_xlim(0, 0.75)
+    ax.set_ylim(0, max(drift, float(response["drift"].max()), 1e-3) * 1.45)
+    ax.set_ylabel(f"Drift, 1 - cos, mean of {response['n'].iloc[0]}", fontsize=8)
+    style_frequency_axes(ax)
+    ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+    return figure_png(figure)
+
+
+def write_tables(answer: StudentAnswer) -> str:
+    """Write a student's three most probable classes and its recall of each class as HTML."""
+    top, recalls = answer.top, answer.recalls
+    number = recalls["n"].astype(str)
+    gained = 100 * (recalls["after"] - recalls["before"]) / recalls["n"]
+    tables = (
+        {
+            "Class": top["name"],
+            "Probability after": top["after"].map("{:.3f}".format),
+            "Change, points": (100 * (top["after"] - top["before"])).map("{:+.1f}".format),
+        },
+        {
+            "Class": recalls["name"],
+            "Found before": recalls["before"].astype(str) + " of " + number,
+            "Found after": recalls["after"].astype(str) + " of " + number,
+            "Change, points": gained.map("{:+.0f}".format),
+        },
+    )
+    first, second = (pd.DataFrame(t).to_html(index=False, border=0, justify="left") for t in tables)
+    return (
+        "<style>.fopro-student :is(td, th) {padding: 0 .8em 0 0; line-height: 1.35}</style>"
+        f"this image{first}{recalls['n'].sum()} validation images, mean recall "
+        f"{100 * answer.change:+.1f} points{second}"
+    )

@@ -1,0 +1,165 @@
+"""The band explorer as a page: notebook 06 served by voila, on this machine alone."""
+
+import json
+import os
+import secrets
+import socket
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tornado.ioloop import IOLoop
+from traitlets.config import Config
+from voila.app import Voila
+
+from fopro_lab.config import ExploreConfig, current_options
+from fopro_lab.errors import InputError
+from fopro_lab.reports.plan import CHECKOUT, missing_inputs
+
+NOTEBOOK = "notebooks/06_band_explorer.ipynb"
+HOST, PORT = "127.0.0.1", 8866
+IDLE_SECONDS = 30  # after which a kernel whose page was closed is ended
+# voila's template names style sheets and scripts elsewhere; the browser must not ask for them.
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "connect-src 'self' ws://{host} data: blob:; frame-ancestors 'none'; base-uri 'self'"
+)
+
+
+def serve_explorer(
+    values: Mapping[str, Any], *, port: int = PORT, browser: bool = True, out: str = ""
+) -> None:
+    """Serve the band explorer until Ctrl-C; each view of the page has a kernel of its own.
+
+    The page is reached from this machine alone, and only with the token of its printed address.
+    Kernels run in the current folder, so relative paths mean what they mean on the command line.
+    No file is handed out, not even the notebook.
+
+    Args:
+        values: Options of `ExploreConfig`; presets are saved in ``presets`` unless it says so.
+        port: Port on the loopback; 0 is any that is free.
+        browser: Whether to open it.
+        out: Folder for what the notebook writes; empty throws it away.
+
+    Raises:
+        InputError: For an unknown option or a wrong value, an input that is missing, or a port
+            that cannot be taken.
+
+    Example:
+        >>> serve_explorer({"ring": 4})
+        Traceback (most recent call last):
+        fopro_lab.errors.InputError: ring: not a name of ExploreConfig; did you mean 'rings'?
+    """
+    config = ExploreConfig.from_mapping({"presets_dir": "presets", **current_options(values)})
+    missing = missing_inputs(config.model_dump())
+    if missing:
+        raise InputError("; ".join(map(str, missing)))
+    port, token = free_port(port), secrets.token_urlsafe(32)
+    address = f"http://{HOST}:{port}/?token={token}"
+    with TemporaryDirectory(prefix="fopro-explore-") as name:
+        folder = Path(name)
+        page = folder / "page" / "explorer.ipynb"
+        page.parent.mkdir()
+        options = config.model_dump(exclude_defaults=True)
+        out_dir = Path(out).absolute() if out else folder / "out"
+        page.write_text(json.dumps(page_notebook(options, out_dir=out_dir)), encoding="utf-8")
+
+        def ready() -> None:
+            print(f"{address}\nCtrl-C ends it.", flush=True)  # noqa: T201 - it is the answer
+            if browser:  # by a file: others can read command lines, and this one has a token
+                link = folder / "open.html"
+                link.touch(mode=0o600)
+                link.write_text(f'<meta http-equiv="refresh" content="0;url={address}">')
+                webbrowser.open(link.as_uri(), new=2)
+
+        os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel is this interpreter
+        server = Voila(config=Config(_settings(page, port, token)), config_file_paths=[])
+        server.initialize([])
+        IOLoop.current().add_callback(ready)  # as soon as the server answers
+        server.start()
+
+
+def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
+    """Return voila's own options, by class."""
+    return {
+        "Voila": {
+            "notebook_path": str(page),
+            "root_dir": str(page.parent),
+            "connection_dir_root": str(page.parents[1]),
+            "ip": HOST,
+            "port": port,
+            "port_retries": 0,
+            "token": token,
+            "open_browser": False,  # voila would open the address without its token
+            "log_level": "ERROR",
+            "tornado_settings": {
+                "headers": {"Content-Security-Policy": POLICY.format(host=f"{HOST}:{port}")},
+                "ws_ping_timeout": 30000,  # milliseconds; tornado warns where it exceeds the interval
+            },
+        },
+        "VoilaConfiguration": {
+            "template": "lab",
+            "strip_sources": True,
+            "show_tracebacks": True,  # of one line each, see `page_notebook`
+            "file_allowlist": [],
+            "file_denylist": [".*"],
+            "allow_template_override": "NO",
+            "allow_theme_override": "NO",
+        },
+        "MappingKernelManager": {
+            "root_dir": os.getcwd(),
+            "cull_idle_timeout": IDLE_SECONDS,
+            "cull_interval": 5,
+        },
+    }
+
+
+def page_notebook(options: Mapping[str, Any], *, out_dir: Path) -> dict[str, Any]:
+    """Copy notebook 06 up to its explorer, with options put behind its parameters.
+
+    What follows the explorer belongs to a report; a page would stay empty until it is computed.
+
+    Raises:
+        InputError: If there is no such notebook in the current folder or in a checkout.
+    """
+    places = (Path(NOTEBOOK), CHECKOUT / NOTEBOOK)
+    source = next((place for place in places if place.is_file()), None)
+    if source is None:
+        looked = " or ".join(str(place.absolute()) for place in places)
+        raise InputError(f"{looked}: no such notebook; start in a checkout of the project")
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    given = [
+        "get_ipython().InteractiveTB.set_mode('Minimal')  # an error is one line\n",
+        f"options = {dict(options)!r}\n",
+        f"out_dir = {str(out_dir)!r}",
+    ]
+    cells: list[dict[str, Any]] = []
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        cells.append(cell)
+        if "parameters" in tags:
+            cells.append({**cell, "id": "given", "metadata": {}, "source": given})
+        if "explorer" in tags:
+            break
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {**notebook, "cells": cells, "metadata": {"kernelspec": kernel, "title": "Bands by hand"}}
+
+
+def free_port(port: int) -> int:
+    """Return a port of the loopback that can be taken; 0 finds any.
+
+    Raises:
+        InputError: If it is not a port, or another program holds it.
+    """
+    if not 0 <= port <= 65535:
+        raise InputError(f"port: expected 0 (any) to 65535, got {port}")
+    try:
+        with socket.create_server((HOST, port)) as server:
+            return server.getsockname()[1]
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"port: {port} cannot be taken ({reason}); choose another: --port N, or 0 for any"
+        ) from None
