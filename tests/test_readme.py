@@ -19,7 +19,7 @@ from fopro_lab.config import TrainConfig, parse_settings
 from fopro_lab.data import isic2019_lt_counts
 from fopro_lab.data.fetch import find_source
 from fopro_lab.reports.plan import declared_parameters
-from fopro_lab.widgets.bands import ring_prompt, write_pin
+from fopro_lab.widgets.bands import ring_prompt, save_preset
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -88,7 +88,8 @@ def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
         "fopro_lab.widgets.serving.serve_explorer", lambda v, **told: served.append(v)
     )
     knobs = {"dataset": str(home / "images"), "image_size": 24}
-    write_pin("by-hand", ring_prompt(np.full((3, 9), 2.0), size=24), folder="pins", knobs=knobs)
+    prompt = ring_prompt(np.full((3, 9), 2.0), size=24)
+    save_preset("by-hand", prompt, folder="pins", options=knobs)
     commands = [words for words in COMMANDS if not needs_publishers(words)]
     assert {words[1] for words in commands} == set(SMALL)
     for words in commands:

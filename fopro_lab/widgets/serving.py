@@ -96,7 +96,7 @@ def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
             "log_level": "ERROR",
             "tornado_settings": {
                 "headers": {"Content-Security-Policy": POLICY.format(host=f"{HOST}:{port}")},
-                "ws_ping_timeout": 30000,  # milliseconds; tornado warns where it exceeds the interval
+                "ws_ping_timeout": 30000,  # ms, as the interval; tornado warns of a longer one
             },
         },
         "VoilaConfiguration": {
@@ -108,6 +108,8 @@ def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
             "allow_template_override": "NO",
             "allow_theme_override": "NO",
         },
+        # Sockets that only the user can open, where the system takes a path as long as theirs.
+        "KernelManager": {"transport": "ipc" if len(str(page.parents[1])) < 32 else "tcp"},
         "MappingKernelManager": {
             "root_dir": os.getcwd(),
             "cull_idle_timeout": IDLE_SECONDS,
@@ -144,7 +146,11 @@ def page_notebook(options: Mapping[str, Any], *, out_dir: Path) -> dict[str, Any
         if "explorer" in tags:
             break
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return {**notebook, "cells": cells, "metadata": {"kernelspec": kernel, "title": "Bands by hand"}}
+    return {
+        **notebook,
+        "cells": cells,
+        "metadata": {"kernelspec": kernel, "title": "Bands by hand"},
+    }
 
 
 def free_port(port: int) -> int:

@@ -1,0 +1,378 @@
+import base64
+import gc
+import html
+import io
+import shlex
+import tracemalloc
+from pathlib import Path
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from fopro_lab.config import ExploreConfig, TrainConfig, read_yaml
+from fopro_lab.data import open_dataset, pack
+from fopro_lab.errors import InputError
+from fopro_lab.fourier import FourierPrompt
+from fopro_lab.models import load_teacher
+from fopro_lab.training import distill
+from fopro_lab.widgets import BandExplorer, DatasetChooser, open_explorer
+from tests.widgets.conftest import OPTIONS
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+WEIGHTS = Path(__file__).resolve().parents[3] / "shared/weights"
+
+
+@pytest.fixture
+def explorer(prepared, tmp_path):
+    return BandExplorer(prepared.packed, rings=3, presets_dir=tmp_path / "presets")
+
+
+def shown(explorer):
+    """The panels before, after and spectrum as pixels, and whether the profile has its line."""
+    return np.asarray(Image.open(io.BytesIO(explorer.images.value)))
+
+
+def test_image_spectrum_profile_and_readout_follow_a_slider_at_once(explorer):
+    before = explorer.images.value, explorer.profile.value
+    explorer.sliders[0].value = 0.0
+    assert explorer.gains == [0.0, 1.0, 1.0, 1.0]
+    assert explorer.view.contrast[1, 0] < 1e-6 < explorer.view.contrast[0, 0]
+    assert "Changed by 0.0000" not in explorer.readout.value
+    assert explorer.images.value != before[0] and explorer.profile.value != before[1]
+    explorer.sliders[0].value = 1.0
+    assert (explorer.images.value, explorer.profile.value) == before
+
+
+def test_panels_are_enlarged_by_a_whole_factor_and_the_border_is_white(explorer):
+    explorer.sliders[0].value = 0.0
+    pixels, side = shown(explorer), 224
+    assert pixels.shape == (side, 3 * side + 16, 3)
+    np.testing.assert_array_equal(pixels[::7, :side:7], explorer.view.before)
+    np.testing.assert_array_equal(pixels[::7, side + 8 : 2 * side + 8 : 7], explorer.view.after)
+    white = (pixels[::7, -side::7] == 255).all(axis=-1)
+    np.testing.assert_array_equal(white, explorer.view.outline)
+
+
+def test_presets_set_the_rings_of_the_chosen_one(explorer):
+    explorer.controls.ring.value = 1
+    for name, gains in {"low-pass": [1, 1, 0, 0], "high-pass": [0, 1, 1, 1],
+                        "remove": [1, 0, 1, 1], "amplify": [1, 2, 1, 1],
+                        "identity": [1, 1, 1, 1]}.items():  # fmt: skip
+        explorer.controls.buttons[name].click()
+        assert explorer.gains == gains
+
+
+def test_another_image_keeps_the_gains(explorer):
+    explorer.sliders[2].value = 3.0
+    before = explorer.view.before
+    explorer.controls.image.value = explorer.controls.image.options[1][1]
+    assert (explorer.view.before != before).any() and explorer.gains[2] == 3.0
+
+
+def test_bump_has_centre_width_and_gain(explorer):
+    controls = explorer.controls
+    controls.mode.value = "bump"
+    assert controls.bands["rings"].layout.display == "none" != controls.bands["bump"].layout.display
+    controls.height.value, controls.centre.value, controls.width.value = 0.0, 0.25, 0.125
+    gain = explorer.bands.change().gain[0, 0]  # along the width; column k is k / 32
+    assert gain[8] < 0.02 and gain[16] > 0.9 and gain[1] > 0.9
+    assert abs(gain[6] - 0.5) < 0.1 and abs(gain[10] - 0.5) < 0.1  # half at half the width
+    controls.buttons["identity"].click()
+    assert controls.mode.value == "rings" and (explorer.view.before == explorer.view.after).all()
+
+
+def test_one_colour_changes_alone_and_all_change_together(explorer):
+    controls = explorer.controls
+    controls.channel.value = 0
+    explorer.sliders[0].value = 3.0
+    changed = (explorer.view.before != explorer.view.after).any(axis=(0, 1))
+    assert changed.tolist() == [True, False, False]
+    controls.channel.value = 1
+    assert explorer.gains[0] == 1.0
+    controls.channel.value = -1
+    assert explorer.gains[0] == pytest.approx(5 / 3, abs=1e-5)
+    assert explorer.bands.gains[:, 0].tolist() == [3.0, 1.0, 1.0]
+    explorer.sliders[0].value = 2.0
+    assert explorer.bands.gains[:, 0].tolist() == [2.0, 2.0, 2.0]
+
+
+def test_without_phase_lock_changed_bands_are_scrambled_and_cannot_be_saved(explorer):
+    explorer.sliders[0].value = 2.0
+    locked = explorer.view
+    explorer.controls.phase_lock.value = False
+    assert (explorer.view.after != locked.after).any()
+    np.testing.assert_allclose(explorer.view.contrast, locked.contrast)
+    assert not explorer.save("loose") and "phase lock: expected on" in explorer.message.value
+
+
+def test_saving_and_loading_bring_the_same_bands_back(explorer):
+    for slider, gain in zip(explorer.sliders, [0.0, 1.35, 4.0, 0.2], strict=True):
+        slider.value = gain
+    before, images = explorer.gains, explorer.images.value
+    explorer.controls.name.value = "low"
+    explorer.controls.save.click()
+    explorer.controls.buttons["identity"].click()
+    explorer.controls.path.value = str(explorer.presets_dir / "low.yaml")
+    explorer.controls.load.click()
+    assert explorer.gains == before and explorer.images.value == images
+    assert "explains 100% of its log gain" in explorer.message.value
+    assert not explorer.save("low") and "exists already" in explorer.message.value
+    files = sorted(path.name for path in explorer.presets_dir.iterdir())
+    assert files == ["low.safetensors", "low.yaml"]
+
+
+def test_saved_colours_and_bumps_are_what_was_shown(explorer):
+    controls = explorer.controls
+    controls.channel.value = 2
+    explorer.sliders[1].value = 3.0
+    assert explorer.save("blue")
+    prompt = FourierPrompt.load(explorer.presets_dir / "blue.safetensors")
+    torch.testing.assert_close(prompt.mean_gain(size=(32, 32)), explorer.bands.change().gain)
+    controls.mode.value = "bump"
+    controls.height.value = 3.0
+    gain = explorer.bands.change().gain
+    assert explorer.save("bump") and explorer.load(explorer.presets_dir / "bump.safetensors")
+    controls.mode.value = "prompt"
+    torch.testing.assert_close(explorer.bands.change().gain, gain)
+
+
+def test_a_preset_names_commands_that_exist_and_training_takes_it(tmp_path):
+    presets = tmp_path / "my presets"
+    config = ExploreConfig(**OPTIONS, rings=3, teacher_size=32, presets_dir=str(presets))
+    explorer = open_explorer(config).explorer
+    explorer.controls.buttons["remove"].click()
+    assert explorer.save("a")
+    lines = html.unescape(explorer.message.value).partition("fopro report ")[2]
+    plan, _, preset = shlex.split(lines.partition("<br>")[0])
+    assert Path(plan).is_file() and preset == str(presets / "a.yaml")
+    options = read_yaml(preset)
+    assert options.items() >= {**OPTIONS, "teacher_size": 32}.items() and "rings" not in options
+    config = TrainConfig.from_mapping({**options, "epochs": 1, "threads": 1})
+    trained = distill(config, out=tmp_path / "run", verbose=False)
+    gain = trained.prompt().mean_gain(size=(32, 32))
+    torch.testing.assert_close(gain, explorer.bands.change().gain, atol=1e-4, rtol=1e-4)
+
+
+def test_a_pin_of_version_0_1_is_loaded(explorer, tmp_path):
+    explorer.sliders[1].value = 2.0
+    explorer.save("new")
+    pin, prompt = tmp_path / "old.yaml", str(explorer.presets_dir / "new.safetensors")
+    pin.write_text(yaml.safe_dump({"prompt_file": prompt, "pictures": 160, "decoder": "exact"}))
+    explorer.controls.buttons["identity"].click()
+    assert explorer.load(pin) and explorer.gains == [1.0, 2.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("", "expected a path to a saved prompt or a preset, got none"),
+        ("nowhere.safetensors", "nowhere.safetensors: no such file"),
+        ("nowhere.yaml", "nowhere.yaml: no such file"),
+        (__file__, "expected a safetensors file"),
+    ],
+)
+def test_a_bad_prompt_file_is_one_line_and_changes_nothing(explorer, path, line):
+    explorer.sliders[0].value = 2.0
+    explorer.controls.path.value = path
+    explorer.controls.load.click()
+    assert line in explorer.message.value and "<br>" not in explorer.message.value
+    assert explorer.gains == [2.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "a" * 65])
+def test_a_bad_name_saves_nothing(explorer, name):
+    assert not explorer.save(name)
+    assert "name: expected letters, digits" in explorer.message.value
+    assert not explorer.presets_dir.exists()
+
+
+def test_a_preset_is_saved_whole_or_not_at_all(explorer, tmp_path, monkeypatch):
+    def full(*args, **keys):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fopro_lab.widgets.bands.atomic_path", full)
+        assert not explorer.save("a") and "No space left" in explorer.message.value
+    assert not list(explorer.presets_dir.glob("a.*"))
+    assert explorer.save("a")
+    (tmp_path / "file").touch()
+    explorer.presets_dir = tmp_path / "file"
+    assert not explorer.save("a") and str(tmp_path / "file") in explorer.message.value
+
+
+def test_a_learned_prompt_sets_the_sliders_and_is_shown_whole(prepared):
+    prompt = FourierPrompt("shared", size=32, max_log_gain=0.7)
+    with torch.no_grad():
+        prompt.cells.normal_(generator=torch.Generator().manual_seed(0))
+    explorer = BandExplorer(prepared.packed, rings=3, prompt=prompt)
+    assert "explains" in explorer.message.value and explorer.gains != [1.0] * 4
+    rings = explorer.images.value
+    explorer.controls.mode.value = "prompt"
+    whole = prompt(explorer.image[None])[0].detach().clamp(0, 1) * 255
+    after = explorer.view.after.astype(int)
+    assert abs(after - whole.round().permute(1, 2, 0).numpy()).max() <= 1
+    assert explorer.images.value != rings
+
+
+def test_without_a_learned_prompt_its_mode_is_refused(explorer):
+    explorer.controls.mode.value = "prompt"
+    assert explorer.controls.mode.value == "rings" and "load one first" in explorer.message.value
+    explorer.controls.buttons["learned prompt"].click()
+    assert explorer.gains == [1.0] * 4
+
+
+def test_a_contact_sheet_is_drawn_where_there_is_no_front_end(prepared):
+    explorer = BandExplorer(prepared.packed, rings=3, teacher=load_teacher("builtin"))
+    bundle = explorer._repr_mimebundle_()
+    assert WIDGET in bundle and base64.b64decode(bundle["image/png"])[1:4] == b"PNG"
+    titles = [ax.get_title() for ax in explorer.still().axes if ax.get_title()]
+    assert len(titles) == 1 + 2 * 4 and titles[0] == "as it is\ndrift 0.0000"
+    explorer.sliders[0].value = 0.5
+    assert any(ax.get_title().startswith("as set") for ax in explorer.still().axes)
+
+
+def test_every_control_has_a_description_and_a_class(explorer):
+    controls, stack = [], list(explorer.children)
+    while stack:
+        widget = stack.pop()
+        stack += getattr(widget, "children", ())
+        if hasattr(widget, "description") and not isinstance(widget, ipywidgets.HTML):
+            controls.append(widget)
+    assert len(controls) > 20
+    for widget in controls:
+        assert widget.description and any(c.startswith("fopro-") for c in widget._dom_classes)
+
+
+def test_a_row_beyond_the_pack_is_refused(prepared):
+    with pytest.raises(InputError, match=r"rows: expected up to 200, from 0 to 159, got \[160\]"):
+        BandExplorer(prepared.packed, rows=[160])
+
+
+@pytest.mark.slow
+def test_three_hundred_moves_keep_memory_widgets_and_figures(prepared):
+    explorer = BandExplorer(prepared.packed, rings=3, teacher=load_teacher("builtin"))
+
+    def move(count):
+        for tick in range(count):
+            explorer.sliders[tick % 4].value = (tick * 7 % 80) / 20
+        explorer.flush()
+        gc.collect()
+
+    tracemalloc.start()
+    try:
+        move(50)
+        widgets, figures = len(ipywidgets.widgets.widget._instances), len(plt.get_fignums())
+        before, _ = tracemalloc.get_traced_memory()
+        move(300)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 500_000  # bytes; one image kept per move would be 20 times as much
+    assert len(ipywidgets.widgets.widget._instances) == widgets
+    assert len(plt.get_fignums()) == figures
+
+
+@pytest.fixture
+def chooser(prepared, tmp_path):
+    def another():
+        packed = pack(open_dataset("phantom", images=48), 16, progress=False)
+        return BandExplorer(packed, rings=3, presets_dir=tmp_path, options={"images": 48})
+
+    def missing():
+        raise InputError("nowhere: no such folder")
+
+    def broken():
+        raise MemoryError("no memory left")
+
+    def other_rings():
+        return BandExplorer(prepared.packed, rings=2)
+
+    first = BandExplorer(prepared.packed, rings=3, presets_dir=tmp_path)
+    others = {"b": another, "nowhere": missing, "broken": broken, "coarse": other_rings}
+    return DatasetChooser(first, name="a", others=others)
+
+
+def test_bands_and_colour_stay_when_another_data_set_is_chosen(chooser):
+    first = chooser.explorer
+    first.controls.channel.value = 1
+    first.sliders[1].value = 0.5
+    chooser.dataset.value = "b"
+    second = chooser.explorer
+    assert second is not first and second.pack.size == 16 and chooser.children[-1] is second
+    assert second.bands.gains[1, 1] == 0.5 and (np.delete(second.bands.gains, 1, 0) == 1).all()
+    assert (second.view.after != second.view.before).any()
+    assert second.controls.channel.value == 1
+    second.sliders[0].value = 2.0
+    chooser.dataset.value = "a"
+    assert chooser.explorer is first and first.bands.gains[:, 0].tolist() == [1.0, 2.0, 1.0]
+    chooser.dataset.value = "b"
+    assert chooser.explorer is second, "what was built is kept"
+    assert second.save("b") and read_yaml(second.presets_dir / "b.yaml")["images"] == 48
+
+
+def test_bump_prompt_and_phases_stay_as_well(chooser):
+    controls = chooser.explorer.controls
+    controls.mode.value = "bump"
+    controls.centre.value, controls.width.value, controls.height.value = 0.3, 0.2, 3.0
+    controls.phase_lock.value = False
+    chooser.dataset.value = "b"
+    controls = chooser.explorer.controls
+    assert (controls.centre.value, controls.width.value, controls.height.value) == (0.3, 0.2, 3.0)
+    assert controls.mode.value == "bump" and not controls.phase_lock.value
+    controls.phase_lock.value = True
+    prompt = FourierPrompt("ring", rings=2, size=16)
+    torch.nn.init.constant_(prompt.cells, 0.3)
+    chooser.explorer.bands.load(prompt)
+    controls.mode.value = "prompt"
+    chooser.dataset.value = "a"
+    assert chooser.explorer.controls.mode.value == "prompt"
+    assert chooser.explorer.bands.prompt is prompt
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("nowhere", "nowhere: no such folder"),
+        ("broken", "no memory left"),
+        ("coarse", "rings: expected 2, got 3"),
+    ],
+)
+def test_a_data_set_that_cannot_be_opened_is_reported_and_the_first_stays(chooser, name, line):
+    first = chooser.explorer
+    chooser.dataset.value = name
+    assert chooser.explorer is first and chooser.dataset.value == "a"
+    assert line in chooser.message.value
+    chooser.dataset.value = "b"
+    assert chooser.message.value == ""
+
+
+def test_without_another_data_set_there_is_no_choice(prepared):
+    explorer = BandExplorer(prepared.packed, rings=2)
+    assert list(DatasetChooser(explorer, name="a", others={}).children) == [explorer]
+
+
+def test_a_further_teacher_comes_with_its_weights_and_so_does_its_preset(tmp_path):
+    file = next(iter(sorted(WEIGHTS.glob("resnet20-*.th"))), None)
+    if file is None:
+        pytest.skip("no weights of CIFAR ResNets")
+    more = {"more_teachers": (f"cifar-resnet20={file}",), "more_datasets": ("phantom",)}
+    config = ExploreConfig(
+        images=48, image_size=32, rings=2, teacher_size=32, presets_dir=str(tmp_path), **more
+    )
+    explorer, title = open_explorer(config).explorer, f"cifar-resnet20, {file.name}"
+    assert explorer.controls.teacher.options == ("builtin", title)
+    assert explorer.save("first")
+    explorer.controls.teacher.value = title
+    explorer.flush()
+    assert title in explorer.networks.teacher_text.value and explorer.save("second")
+    first, second = (read_yaml(tmp_path / f"{name}.yaml") for name in ("first", "second"))
+    assert first["teacher_size"] == 32 and "teacher" not in first
+    assert second["teacher"] == "cifar-resnet20" and second["weights"] == str(file.resolve())
+    assert "teacher_size" not in second and first["images"] == second["images"] == 48
+    with pytest.raises(InputError, match="cifar-resnet20 comes without any; give their file"):
+        open_explorer(config.model_copy(update={"more_teachers": ("cifar-resnet20",)}))

@@ -1,0 +1,149 @@
+import asyncio
+import json
+import shutil
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from fopro_lab.config import TrainConfig
+from fopro_lab.errors import InputError
+from fopro_lab.fourier import FourierPrompt
+from fopro_lab.models import load_teacher
+from fopro_lab.training import distill
+from fopro_lab.widgets import BandExplorer
+from fopro_lab.widgets.networks import Later
+from tests.widgets.conftest import OPTIONS
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = TrainConfig(method="bsm", epochs=1, threads=1, **OPTIONS)
+    return distill(config, out=tmp_path_factory.mktemp("runs") / "bsm", verbose=False)
+
+
+@pytest.fixture
+def explorer(prepared, run):
+    return BandExplorer(
+        prepared.packed, split=prepared.split, rings=3,
+        teacher={"first": load_teacher("builtin"), "second": load_teacher("builtin")},
+        runs={"student": run.path},
+    )  # fmt: skip
+
+
+def test_teacher_and_student_follow_and_are_pending_until_then(explorer):
+    networks = explorer.networks
+    assert networks.pending and "updating" in networks.teacher_text.value
+    explorer.flush()
+    assert " 0.0000 here, mean of 16: 0.0000" in networks.teacher_text.value
+    assert explorer.controls.student.value == "student", "who names a student wants to see it"
+    explorer.sliders[0].value = 0.0
+    assert networks.pending and 'aria-busy="true"' in networks.student_text.value
+    explorer.flush()
+    answer = networks.answer
+    assert not networks.pending and "updating" not in networks.student_text.value
+    assert answer.drift[0] > 1e-4 and f"{answer.drift[0]:.4f}" in networks.teacher_text.value
+    assert len(answer.student.top) == 3 and answer.student.recalls["n"].sum() > 8
+    assert networks.response.value[1:4] == b"PNG"
+    explorer.controls.teacher.value = "second"
+    explorer.flush()
+    assert "Teacher second" in networks.teacher_text.value
+    explorer.controls.student.value = ""
+    explorer.flush()
+    assert "Student" not in networks.student_text.value, "the old answer goes"
+
+
+def test_student_recognises_as_many_images_as_its_own_predictions_say(prepared, run, monkeypatch):
+    monkeypatch.setattr("fopro_lab.widgets.networks.IMAGES_PER_CLASS", 0)  # all of them
+    explorer = BandExplorer(prepared.packed, split=prepared.split, runs={"student": run.path})
+    explorer.flush()
+    recalls = explorer.networks.answer.student.recalls
+    val = run.predictions[run.predictions["split"] == "val"]
+    logits = val.filter(like="logit_").to_numpy()
+    own = logits.argmax(axis=1) == val["label"].to_numpy()
+    assert recalls["n"].sum() == len(val)
+    assert recalls["before"].sum() == recalls["after"].sum() == own.sum()
+
+
+def test_a_student_of_another_split_is_refused(prepared, run):
+    wrong = replace(prepared.split, fingerprint="another")
+    with pytest.raises(InputError, match="expected a student of the split shown"):
+        BandExplorer(prepared.packed, split=wrong, runs={"student": run.path})
+
+
+def test_students_that_fit_are_offered_and_the_others_are_named(prepared, run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run.path, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"split_fingerprint": "else"}))
+    runs, prompt = {"other": other, "student": run.path}, FourierPrompt("ring", rings=8, size=32)
+    explorer = BandExplorer(prepared.packed, split=prepared.split, runs=runs, prompt=prompt)
+    assert [name for name, _ in explorer.controls.student.options] == ["student", "none"]
+    assert "1 run left out; the first: " in explorer.message.value
+    assert "Prompt of the form ring loaded" in explorer.message.value
+
+
+def test_without_a_loop_the_answer_waits_for_flush():
+    answers, errors = [], []
+    later = Later(lambda x, wanted: 2 * x, answers.append, fail=errors.append)
+    later.ask(1)
+    later.ask(2)
+    assert later.pending and answers == []
+    later.flush()
+    later.flush()
+    assert answers == [4] and not later.pending and errors == []
+
+
+def test_in_a_loop_only_the_last_question_is_answered_and_in_a_thread():
+    answers, errors, threads = [], [], []
+
+    def work(x, wanted):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return x
+
+    async def move():
+        later = Later(work, answers.append, fail=errors.append, wait=0.05)
+        for number in range(20):
+            later.ask(number)
+            await asyncio.sleep(0.001)
+        while later.pending:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(move(), 20))
+    assert answers == [19] and threads == [False] and errors == []
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_a_superseded_answer_is_dropped_and_its_work_stops(flush):
+    answers, errors, stopped = [], [], threading.Event()
+
+    def work(x, wanted):
+        if x == "slow":
+            begun = time.monotonic()
+            while wanted() and time.monotonic() - begun < 10:
+                time.sleep(0.005)
+            stopped.set()
+        return x
+
+    async def move():
+        later = Later(work, answers.append, fail=errors.append, wait=0.01)
+        later.ask("slow")
+        await asyncio.sleep(0.1)  # it is at work now, and the loop is free
+        later.ask("quick")
+        if flush:
+            later.flush()
+        while later.pending:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(move(), 20))
+    assert stopped.wait(5) and answers == ["quick"] and errors == []
+
+
+def test_a_failure_is_reported_and_the_next_question_answered():
+    answers, errors = [], []
+    later = Later(lambda x, wanted: 1 / x, answers.append, fail=errors.append)
+    for number in (0, 1):
+        later.ask(number)
+        later.flush()
+    assert answers == [1.0] and len(errors) == 1 and not later.pending

@@ -1,0 +1,142 @@
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fopro_lab.errors import InputError
+from fopro_lab.widgets.serving import free_port, page_notebook, serve_explorer
+
+ROOT = Path(__file__).parents[2]
+KERNEL = "00000000-0000-0000-0000-000000000000"
+
+
+def test_page_ends_with_the_explorer_and_runs_the_given_options_after_the_declared_ones():
+    page = page_notebook({"rings": 4}, out_dir=Path("figures"))
+    sources = ["".join(cell["source"]) for cell in page["cells"]]
+    place = next(place for place, text in enumerate(sources) if "options = {'rings': 4}" in text)
+    assert "parameters" in page["cells"][place - 1]["metadata"]["tags"]
+    assert "out_dir = 'figures'" in sources[place]
+    assert sources[-1].rstrip().endswith("\nchooser")
+
+
+def test_explore_refuses_a_misspelt_option_a_wrong_value_and_a_missing_data_set():
+    with pytest.raises(InputError, match=r"ring: not a name of ExploreConfig; .*'rings'\?"):
+        serve_explorer({"ring": 4})
+    with pytest.raises(InputError, match="rings: expected .*, got 'many'"):
+        serve_explorer({"rings": "many"})
+    with pytest.raises(InputError, match="data set no/such: not at no/such"):
+        serve_explorer({"dataset": "no/such"})
+
+
+def test_a_port_that_is_taken_is_one_clear_line(fopro):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, out, err = fopro("explore", "--no-browser", "--port", port)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"fopro: port: {port} cannot be taken \(.+\); choose another: .+\n", err)
+    with pytest.raises(InputError, match=r"port: expected 0 \(any\) to 65535, got -1"):
+        free_port(-1)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The page of a small explorer, started as a user would: process, port, token, folder."""
+    folder, temporary = tmp_path_factory.mktemp("start"), tmp_path_factory.mktemp("t")
+    (folder / "secret.png").write_bytes(b"an image of the folder that it was started in")
+    words = ["explore", "--port", "0", "--no-browser", "--set", "images=40", "--set", "rings=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fopro_lab", *words],
+        cwd=folder, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        # A shell's background process ignores Ctrl-C, and so would this one in such a test run.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    guard = threading.Timer(240, process.kill)  # a hang, not a slow machine
+    guard.start()
+    address = process.stdout.readline().strip()
+    found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{43})", address)
+    assert found, address
+    yield process, int(found[1]), found[2], folder, temporary
+    guard.cancel()
+    if process.poll() is None:
+        process.terminate()
+        process.wait(timeout=30)
+    process.stdout.close()
+
+
+def ask(port, path, *, token="", method="GET"):
+    """Request a path exactly as it is written: a client that tidies it up would hide faults."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=180)
+    connection.putrequest(method, path, skip_accept_encoding=True)
+    if token:
+        connection.putheader("Authorization", f"token {token}")
+    connection.endheaders()
+    answer = connection.getresponse()
+    body = answer.read().decode(errors="replace")
+    connection.close()
+    return answer.status, body, dict(answer.getheaders())
+
+
+@pytest.mark.slow
+def test_page_is_for_who_has_the_token_and_on_the_loopback_alone(served):
+    process, port, token, _, _ = served
+    for wrong in ("", "?token=wrong", f"?token={token[:-1]}"):
+        status, body, headers = ask(port, f"/{wrong}")
+        assert status in (302, 401, 403) and "Bands" not in body
+        assert token not in body and token not in str(headers)
+    for method, path in (
+        ("GET", f"/api/kernels/{KERNEL}"),
+        ("DELETE", f"/api/kernels/{KERNEL}"),
+        ("GET", f"/api/kernels/{KERNEL}/channels"),
+        ("POST", f"/voila/api/shutdown/{KERNEL}"),
+    ):
+        assert ask(port, path, method=method)[0] in (401, 403), path
+    listening = [c for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"]
+    assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
+
+
+@pytest.mark.slow
+def test_no_file_is_handed_out_even_with_the_token(served):
+    _, port, token, folder, temporary = served
+    (private,) = temporary.glob("fopro-explore-*")
+    up = ("../" * 12).removesuffix("/")
+    bases = ("/voila/files/", "/voila/static/", "/voila/templates/lab/static/", "/")
+    targets = [
+        "secret.png", "explorer.ipynb", "page/explorer.ipynb", f"{up}/etc/passwd",
+        f"{'%2e%2e%2f' * 12}etc/passwd", f"{up}{folder}/secret.png", f"/{folder}/secret.png",
+        f"{up}{private}/page/explorer.ipynb",
+    ]  # fmt: skip
+    for path in [f"{base}{target}" for base in bases for target in targets]:
+        status, body, _ = ask(port, path, token=token)
+        assert status != 200, path
+        assert not any(
+            text in body for text in ("an image of the folder", "root:", "open_explorer")
+        )
+    for path in ("/api/contents", "/voila/tree", "/voila/api/contents", "/api/kernels"):
+        status, body, _ = ask(port, path, token=token)
+        assert status != 200 and "ipynb" not in body, path
+
+
+@pytest.mark.slow
+def test_page_shows_no_code_forbids_remote_requests_and_ends_clean(served):
+    process, port, token, folder, temporary = served
+    status, body, headers = ask(port, f"/?token={token}")
+    assert status == 200 and "Bands" in body and "widget-view+json" in body
+    visible = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", body, flags=re.DOTALL)
+    assert not any(code in visible for code in ("open_explorer", "import ", "options = "))
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    assert kernels
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    assert not psutil.wait_procs(kernels, timeout=10)[1]
+    assert not list(temporary.glob("fopro-explore-*")) and not list(temporary.glob("voila*"))
+    assert [path.name for path in folder.iterdir()] == ["secret.png"]

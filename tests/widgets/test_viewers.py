@@ -1,0 +1,178 @@
+import base64
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from fopro_lab.errors import InputError
+from fopro_lab.evaluation import runs as reading
+from fopro_lab.evaluation.runs import read_mask_histories, read_mask_history
+from fopro_lab.fourier import FourierPrompt
+from fopro_lab.training import run_folder as masks
+from fopro_lab.widgets import PromptViewer, RunComparer
+from tests.evaluation.toy_runs import predictions, write_run
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+COUNTS = [900, 120, 30, 10]
+
+
+def write_masks(folder, *, steps, seed):
+    """Write the masks of a prompt that wanders."""
+    source, prompt = torch.Generator().manual_seed(seed), FourierPrompt("shared", size=16, rows=6)
+    record = masks.MaskRecord(1, frozenset(steps))
+    for step in range(max(steps) + 1):
+        record.look(prompt, step)
+        with torch.no_grad():
+            prompt.cells.add_(0.2 * torch.randn(prompt.shape, generator=source))
+    masks.write_masks(folder, record.masks)
+    return folder
+
+
+@pytest.fixture
+def viewer(tmp_path):
+    first = write_masks(tmp_path / "a", steps=(0, 3, 6), seed=0)
+    return PromptViewer([first, write_masks(tmp_path / "b", steps=(0, 4), seed=1)])
+
+
+def table(gains=(1.0, 2.0)):
+    return pd.DataFrame(
+        {"exploration": 1, "step": [0, 5], "low": 0.0, "high": 0.75, "gain": list(gains)}
+    )
+
+
+def pixels(viewer):
+    return np.asarray(Image.open(io.BytesIO(viewer.image.value))).astype(int)
+
+
+def test_training_and_reading_agree_on_the_files():
+    assert (reading.RINGS_FILE, reading.MAPS_FILE) == (masks.RINGS_FILE, masks.MAPS_FILE)
+
+
+def test_prompt_viewer_joins_the_times_of_its_runs_and_opens_at_the_last(viewer):
+    assert viewer.times == [(1, 0), (1, 3), (1, 4), (1, 6)]
+    assert viewer.time == (1, 6)
+    assert [history.at((1, 4)) for history in viewer.histories] == [1, 1]
+
+
+def test_prompt_viewer_draws_the_same_image_at_the_same_time(viewer):
+    last = viewer.image.value
+    viewer.slider.index = 0
+    first = viewer.image.value
+    assert first != last
+    for index in (2, 3, 1, 0):
+        viewer.slider.index = index
+    assert viewer.image.value == first  # nothing of the times between is left in it
+
+
+def test_prompt_viewer_changes_only_the_run_that_has_a_mask_of_that_time(viewer):
+    viewer.slider.index = 1
+    before = pixels(viewer)
+    viewer.slider.index = 2  # step 4: the first run still shows its mask of step 3
+    changed = (before != pixels(viewer)).any(axis=(0, 2))
+    middle = 0.5 * len(changed)  # the colour bar takes some of the right half
+    assert np.flatnonzero(changed).min() > 0.9 * middle - 40 and changed.any()
+
+
+def test_prompt_viewer_takes_a_table_and_a_gain_of_two_is_red():
+    viewer = PromptViewer(table())
+    assert not viewer.histories[0].whole
+    red = (pixels(viewer)[..., 0] - pixels(viewer)[..., 2] > 60).sum()
+    viewer.slider.index = 0
+    assert (pixels(viewer)[..., 0] - pixels(viewer)[..., 2] > 60).sum() < red / 2
+
+
+def test_prompt_viewer_draws_a_still_where_there_is_no_front_end(viewer):
+    bundle = viewer._repr_mimebundle_()
+    assert WIDGET in bundle and base64.b64decode(bundle["image/png"])[1:4] == b"PNG"
+    titles = [ax.get_title(loc="left") for ax in viewer.still().axes[:4]]
+    assert [title[-6:] for title in titles[:3]] == ["step 0", "step 3", "step 6"]
+    assert titles[3] == "Mean gain of each ring"
+
+
+def test_titles_of_a_mapping_name_the_histories():
+    histories = read_mask_histories({"one": table(), "two": table()})
+    assert [history.name for history in histories] == ["one", "two"]
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.0, np.nan, np.inf])
+def test_mask_history_refuses_a_gain_that_is_none(gain):
+    with pytest.raises(InputError, match=r"table: expected a finite gain above 0"):
+        read_mask_history(table((1.0, gain)))
+
+
+def test_mask_history_refuses_a_missing_column_missing_files_and_damaged_ones(tmp_path):
+    with pytest.raises(InputError, match="got no column 'gain'"):
+        read_mask_history(table().drop(columns="gain"))
+    with pytest.raises(InputError, match=r"exploration_gains\.parquet: no such file; training"):
+        read_mask_history(tmp_path)
+    write_masks(tmp_path, steps=(0, 1), seed=0)
+    (tmp_path / masks.MAPS_FILE).write_bytes(b"no tensors")
+    with pytest.raises(InputError, match="expected whole files of masks"):
+        read_mask_history(tmp_path)
+
+
+@pytest.fixture
+def comparer(tmp_path):
+    for seed, method in enumerate(("fopro", "ce")):
+        table = predictions(seed=seed, a_group=2)
+        write_run(tmp_path / method, table, method=method, class_counts=COUNTS)
+    return RunComparer(tmp_path, resamples=40)
+
+
+def value(comparer, run, metric, name="all"):
+    return comparer.table.set_index(["run", "metric", "name"])["value"][run, metric, name]
+
+
+def test_run_comparer_puts_baselines_first(comparer):
+    assert [run.method for run in comparer.shift.runs] == ["ce", "fopro"]
+    assert comparer.shift.implicit == ["training", "uniform"]
+
+
+def test_run_comparer_follows_the_slider(comparer):
+    before = comparer.image.value, comparer.readout.value
+    rare, common = (value(comparer, 1, "recall", name) for name in ("df", "nv"))
+    comparer.slider.value = 1.0
+    assert comparer.image.value != before[0] and comparer.readout.value != before[1]
+    assert value(comparer, 1, "recall", "df") < rare
+    assert value(comparer, 1, "recall", "nv") > common
+    comparer.slider.value = -1.0
+    assert value(comparer, 1, "recall", "df") > rare
+    comparer.slider.value = 0.0
+    assert (comparer.image.value, comparer.readout.value) == before
+
+
+def test_run_comparer_without_scaling_changes_accuracy_alone(comparer):
+    comparer.adjust.value = False
+    before = {m: value(comparer, 1, m) for m in ("balanced_accuracy", "accuracy")}
+    recall = value(comparer, 1, "recall", "df")
+    comparer.slider.value = 1.0
+    assert value(comparer, 1, "recall", "df") == recall
+    assert value(comparer, 1, "balanced_accuracy") == before["balanced_accuracy"]
+    assert value(comparer, 1, "accuracy") != before["accuracy"]
+
+
+def test_run_comparer_writes_numbers_differences_and_priors(comparer):
+    text = comparer.readout.value
+    accuracy = value(comparer, 0, "balanced_accuracy")
+    assert f"<td>{100 * accuracy:.0f} [" in text
+    difference = 100 * (value(comparer, 1, "balanced_accuracy") - accuracy)
+    assert f"<td>{difference:+.1f} [" in text
+    assert "training prior: ce" in text and "uniform prior: fopro" in text
+    assert "n 76" in text and "resampled: lesions or patients" in text
+
+
+def test_run_comparer_draws_three_priors_where_there_is_no_front_end(comparer):
+    bundle = comparer._repr_mimebundle_()
+    assert WIDGET in bundle and base64.b64decode(bundle["image/png"])[1:4] == b"PNG"
+    titles = [ax.get_title(loc="left") for ax in comparer.still().axes[:3]]
+    assert titles == ["tail-heavy (-1.0)", "balanced (0)", "head-heavy (+1.0)"]
+
+
+def test_run_comparer_refuses_runs_of_other_images(tmp_path):
+    for method, counts in (("ce", (40, 20, 10, 6)), ("bsm", (41, 20, 10, 6))):
+        write_run(tmp_path / method, predictions(counts), method=method, class_counts=COUNTS)
+    with pytest.raises(InputError, match="expected the same images of 'test' in every run"):
+        RunComparer(tmp_path)
