@@ -79,7 +79,7 @@ def test_notebook_is_committed_without_outputs_and_counts(notebook):
     nbformat.validate(notebook)
     for cell in code_cells(notebook):
         assert not cell.outputs and cell.execution_count is None
-    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert set(notebook.metadata) - {"fopro"} == {"kernelspec", "language_info"}
 
 
 def test_notebook_opens_with_title_and_question_and_closes_with_what_was_found(notebook):
