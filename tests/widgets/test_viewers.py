@@ -22,7 +22,7 @@ COUNTS = [900, 120, 30, 10]
 def write_masks(folder, *, steps, seed):
     """Write the masks of a prompt that wanders."""
     source, prompt = torch.Generator().manual_seed(seed), FourierPrompt("shared", size=16, rows=6)
-    record = masks.MaskRecord(1, frozenset(steps))
+    record = masks.MaskHistory(1, frozenset(steps))
     for step in range(max(steps) + 1):
         record.look(prompt, step)
         with torch.no_grad():
