@@ -81,13 +81,8 @@ def read_natural(config: PretrainConfig) -> list[NaturalImages]:
 def read_archive(path: Path, *, sizes: tuple[int, ...], first_label: int) -> NaturalImages:
     """Read a zip of images with its ``labels.csv`` (image, label).
 
-    Args:
-        path: The archive.
-        sizes: Sides of the squares to keep, pixels; shrunk by an antialiased filter.
-        first_label: Number of this archive's class 0 among all classes.
-
-    Raises:
-        InputError: If the archive is missing or damaged.
+    Squares of each of ``sizes`` pixels are kept, shrunk by an antialiased filter; ``first_label``
+    is the number of this archive's class 0 among all classes.
     """
     levels: list[list[np.ndarray]] = [[] for _ in sizes]
     try:
@@ -129,8 +124,7 @@ def normalise(images: Tensor) -> Tensor:
 def training_crops(images: Tensor, *, size: int, generator: torch.Generator) -> Tensor:
     """Cut one random square per image, flip half of them, and vary brightness and contrast.
 
-    Takes uint8 ``(B, 3, S, S)``, padded by an eighth first where ``S`` is ``size``; returns
-    normalised float images ``(B, 3, size, size)``.
+    From uint8 ``(B, 3, S, S)``, padded by an eighth if ``S`` is ``size``, to normalised floats.
     """
     count, _, side, _ = images.shape
     if side == size:
@@ -191,11 +185,9 @@ def untrained(config: PretrainConfig, *, classes: int) -> SmallResNet:
 
 
 def pretrain(archives: Sequence[NaturalImages], config: PretrainConfig) -> SmallResNet:
-    """Train the built-in teacher; one line on stdout per epoch.
+    """Train the built-in teacher, one line on stdout per epoch, and round it as it is stored.
 
-    Returns:
-        The network after the last epoch, rounded as it is stored. No epoch is selected, so the
-        held-out images decide nothing and their accuracy is unbiased.
+    No epoch is selected, so the held-out images decide nothing and their accuracy is unbiased.
     """
     network = untrained(config, classes=sum(archive.classes for archive in archives))
     optimiser = torch.optim.AdamW(
@@ -254,10 +246,7 @@ def write_builtin(
     advantage: dict[str, Any],
     out: Path,
 ) -> dict[str, Any]:
-    """Write the network, in half precision, with its card, and return the card.
-
-    ``advantage`` is what its features gain over the untrained network's, by data set.
-    """
+    """Write the network, in half precision, with its card, and return the card."""
     card = {
         "architecture": "SmallResNet",
         "width": config.width,
@@ -285,30 +274,29 @@ def write_builtin(
     return card
 
 
+def _as_teacher(network: SmallResNet, config: PretrainConfig) -> Teacher:
+    body = copy.deepcopy(network)
+    body.fc = nn.Identity()
+    rules: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    rules |= {"input_size": config.image_size, "feature_dim": network.feature_dim}
+    return wrap_teacher(body, **rules)
+
+
 def make_builtin(config: PretrainConfig, *, out: Path, probe: str = "") -> dict[str, Any]:
     """Pre-train, measure and store the built-in teacher; return its card.
 
     On the data set ``probe``, if one is given, a linear probe compares the trained network with
     the same one untrained.
     """
-
-    def as_teacher(network: SmallResNet) -> Teacher:
-        body = copy.deepcopy(network)
-        body.fc = nn.Identity()
-        rules: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        rules |= {"input_size": config.image_size, "feature_dim": network.feature_dim}
-        return wrap_teacher(body, **rules)
-
     dataset = open_dataset(probe) if probe else None  # a wrong path must not cost an hour
     archives = read_natural(config)
     trained = pretrain(archives, config)
     measured = {}
     if dataset is not None:
         blank = untrained(config, classes=sum(archive.classes for archive in archives))
-        packed = pack(dataset, PROBE_SIZE)
-        measured[dataset.name] = probe_advantage(
-            as_teacher(trained), as_teacher(blank), packed, make_split(dataset)
-        )
+        teachers = (_as_teacher(network, config) for network in (trained, blank))
+        split = make_split(dataset)
+        measured[dataset.name] = probe_advantage(*teachers, pack(dataset, PROBE_SIZE), split)
     return write_builtin(trained, archives, config, advantage=measured, out=out)
 
 
