@@ -294,9 +294,12 @@ def make_builtin(config: PretrainConfig, *, out: Path, probe: str = "") -> dict[
     measured = {}
     if dataset is not None:
         blank = untrained(config, classes=sum(archive.classes for archive in archives))
-        teachers = (_as_teacher(network, config) for network in (trained, blank))
-        split = make_split(dataset)
-        measured[dataset.name] = probe_advantage(*teachers, pack(dataset, PROBE_SIZE), split)
+        measured[dataset.name] = probe_advantage(
+            _as_teacher(trained, config),
+            _as_teacher(blank, config),
+            pack(dataset, PROBE_SIZE),
+            make_split(dataset),
+        )
     return write_builtin(trained, archives, config, advantage=measured, out=out)
 
 
