@@ -33,9 +33,6 @@ SAME_IMAGES = {"isic2019-lt": "isic2019"}
 def benchmark_place(name: str) -> Path | None:
     """Return the folder into which a benchmark was fetched; None if the name is no benchmark's.
 
-    Args:
-        name: ``isic2019``, ``isic2019-lt``, ``hyperkvasir`` or ``medmnist:NAME``.
-
     Raises:
         InputError: If it has not been fetched, with the command that does.
     """
@@ -54,11 +51,7 @@ def benchmark_place(name: str) -> Path | None:
 
 
 def read_benchmark(folder: Path) -> Listing | None:
-    """Read a folder that a publisher has laid out; None if it has no such layout.
-
-    Raises:
-        InputError: If a table or an array is damaged, or images are missing.
-    """
+    """Read a folder that a publisher has laid out; None if it has no such layout."""
     if (folder / f"{ISIC}GroundTruth.csv").is_file():
         return read_isic2019(folder)
     if all((folder / f"train_{kind}.npy").is_file() for kind in ("images", "labels")):
@@ -72,14 +65,9 @@ def read_benchmark(folder: Path) -> Listing | None:
 def read_isic2019(folder: Path) -> Listing:
     """Read ISIC 2019's training images: one column per class, lesions in a second table.
 
-    Args:
-        folder: With ``ISIC_2019_Training_GroundTruth.csv``, the images at any depth, and
-            ``ISIC_2019_Training_Metadata.csv``, without which no lesion is known.
-
-    Returns:
-        The listing, with the lesion as group and its archive, the letters before a lesion's
-        number (HAM, BCN, MSK), as source; classes from the largest to the smallest, those that
-        have images here.
+    A group is the lesion, a source its archive, the letters before a lesion's number (HAM, BCN,
+    MSK); without ``ISIC_2019_Training_Metadata.csv`` neither is known. Classes are ordered from
+    the largest to the smallest; those without images here are left out.
 
     Raises:
         InputError: If an image has no class or two, is listed twice or is missing.
@@ -121,12 +109,8 @@ def read_isic2019(folder: Path) -> Listing:
 def read_hyperkvasir(root: Path) -> Listing:
     """Read HyperKvasir's labelled images; an image's class is the folder that holds it.
 
-    Args:
-        root: The folder with ``lower-gi-tract`` and ``upper-gi-tract``.
-
-    Returns:
-        The listing; an image is named by its file name, as in the official splits. Neither groups
-        nor sources are known.
+    An image is named by its file name, as in the official splits. Neither groups nor sources are
+    known.
 
     Raises:
         InputError: If there are no images, or two of one name.
@@ -146,12 +130,8 @@ def read_hyperkvasir(root: Path) -> Listing:
 def read_medmnist(folder: Path) -> Listing:
     """Read the arrays of a MedMNIST set with one label per image, in its given split.
 
-    Args:
-        folder: With ``train_images.npy``, ``train_labels.npy`` and so on; its name says which set
-            it is, as ``dermamnist_64`` or ``medmnist-derma-64``.
-
-    Returns:
-        The listing; class names are numbers where the set is not known.
+    The folder's name says which set it is, as ``dermamnist_64`` or ``medmnist-derma-64``; class
+    names are numbers where the set is not known.
 
     Raises:
         InputError: If an array is missing, damaged, of another shape, or a label has no name.
@@ -212,10 +192,8 @@ def _open(path: Path | str) -> np.ndarray:
 class ArrayReader:
     """Read images from arrays on disk, row by row; small enough to send to another process.
 
-    Attributes:
-        files: ``.npy`` files, each ``uint8 (N, H, W)`` or ``(N, H, W, 3)``.
-        rows: ``int64 (N, 2)``: number of the file and place in it, for each row.
-        interpolation: Of the resize.
+    ``files`` are ``.npy`` of ``uint8 (N, H, W)`` or ``(N, H, W, 3)``; ``rows``, ``int64 (N, 2)``,
+    hold the number of the file and the place in it.
     """
 
     files: tuple[str, ...]

@@ -58,11 +58,7 @@ class Dataset:
         return self.reader(int(row), size)
 
     def subset(self, rows: "np.typing.ArrayLike") -> "Dataset":
-        """Return the data set of these rows alone, in this order; labels keep their numbers.
-
-        Raises:
-            InputError: If the rows are not row numbers of this data set.
-        """
+        """Return the data set of these rows alone, in this order; labels keep their numbers."""
         rows = check_rows(rows, count=len(self))
         table = self.table.iloc[rows].reset_index(drop=True)
         images = "\n".join(table["image"].tolist())
@@ -72,12 +68,7 @@ class Dataset:
         return replace(self, table=table, reader=reader, fingerprint=fingerprint, stamp=stamp)
 
     def without(self, count: int) -> "Dataset":
-        """Say in the name, and so in every protocol id, how many images were left out.
-
-        Example:
-            >>> open_dataset("phantom", images=40).without(2).name
-            'phantom-40-without2'
-        """
+        """Say in the name, and so in every protocol id, how many images were left out."""
         if not count:
             return self
         return replace(self, name=f"{self.name}-without{count}", left_out=self.left_out + count)
@@ -168,11 +159,7 @@ def open_from(config: DataConfig) -> Dataset:
 
 
 def check_place(name: str) -> None:
-    """Refuse the name of a data set that cannot be opened, without opening it.
-
-    Raises:
-        InputError: If it is neither ``phantom``, a fetched benchmark nor a path that exists.
-    """
+    """Refuse the name of a data set that cannot be opened, without opening it."""
     if name == "phantom" or Path(name).expanduser().exists() or benchmark_place(name):
         return
     raise InputError(
@@ -182,16 +169,9 @@ def check_place(name: str) -> None:
 
 
 def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:
-    """Return row numbers as ``int64 (n,)``, and refuse anything else.
+    """Return row numbers below ``count`` as ``int64 (n,)``, and refuse anything else.
 
     Nothing is cast in silence: a mask would become rows 0 and 1, a half the row below it.
-
-    Args:
-        rows: Whole numbers ``(n,)``; may be empty.
-        count: How many rows there are.
-
-    Raises:
-        InputError: For a mask, floats, more than one axis, or a row that is not there.
     """
     found = np.asarray(rows)
     if found.ndim != 1:

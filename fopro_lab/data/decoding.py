@@ -23,10 +23,6 @@ def decoder_version(interpolation: Interpolation = "bilinear") -> str:
 
     Raises:
         InputError: For an unknown interpolation.
-
-    Example:
-        >>> decoder_version("box").startswith("rgb8-2 exact box pillow ")
-        True
     """
     if interpolation not in get_args(Interpolation):
         known = ", ".join(f"'{word}'" for word in get_args(Interpolation))
@@ -55,11 +51,6 @@ def read_image(
 
     Raises:
         InputError: If the file is missing, damaged, no image, or larger than 179 million pixels.
-
-    Example:
-        >>> read_image("nowhere.jpg", size=8)
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere.jpg: no such file
     """
     with _one_line_errors(path), Image.open(path) as opened:
         ImageOps.exif_transpose(opened, in_place=True)  # in place: a copy costs a tenth
@@ -72,12 +63,7 @@ def read_image(
 def resize_square(
     pixels: np.ndarray, *, size: int, interpolation: Interpolation = "bilinear"
 ) -> np.ndarray:
-    """Resize ``uint8 (H, W, 3)`` to a square exactly as `read_image` does.
-
-    Example:
-        >>> resize_square(np.full((4, 4, 3), 7, np.uint8), size=2).tolist()[0]
-        [[7, 7, 7], [7, 7, 7]]
-    """
+    """Resize ``uint8 (H, W, 3)`` to a square exactly as `read_image` does."""
     if pixels.shape[:2] == (size, size):
         return pixels
     filter = Image.Resampling[interpolation.upper()]
@@ -85,14 +71,10 @@ def resize_square(
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to 8-bit RGB; an RGB image is returned as it is.
+    """Convert any Pillow mode to 8-bit RGB.
 
     Raises:
         InputError: For floating point pixels, or integers beyond 0..65535, whose unit is unknown.
-
-    Example:
-        >>> to_rgb(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))  # transparent black
-        (255, 255, 255)
     """
     if image.mode in SIXTEEN_BIT:
         values = np.asarray(image).astype(np.int64)

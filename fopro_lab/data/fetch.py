@@ -1,6 +1,5 @@
 """Fetch data sets, splits and weights from their publishers: download, check, unpack, record."""
 
-import errno
 import json
 import os
 import shutil
@@ -10,13 +9,12 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from lzma import LZMAError
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 from urllib.parse import quote
 
@@ -25,16 +23,12 @@ import yaml
 from filelock import FileLock, Timeout
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import UNWRITABLE, atomic_path, in_bytes, write_json
+from fopro_lab.io import FULL, UNWRITABLE, atomic_path, in_bytes, write_json
 from fopro_lab.io import progress as show_progress
 
-MEDMNIST_CITATION = (
-    "Yang J. et al.: MedMNIST v2 - A large-scale lightweight benchmark for 2D and 3D biomedical "
-    "image classification. Sci. Data 10, 41 (2023), doi 10.1038/s41597-022-01721-8; and the work "
-    "behind this set, named on its page."
-)
+PLAIN_NAMES = ("isic2019", "hyperkvasir", "fopro-splits", "moco-v2")
 MEDMNIST_SIZES = (28, 64, 128, 224)  # pixels
-RECORD = "fetched.json"  # what has been fetched into a folder; written last
+RECORD = "fetched.json"  # what has been fetched into a folder
 DOWNLOADS = ".downloads"
 SPARE = 50_000_000  # bytes of disk that stay free
 MOST_MEMBERS = 50_000  # files and folders of an archive; ISIC 2019 has half as many
@@ -49,6 +43,13 @@ NETWORK_ERRORS = (
     requests.exceptions.ChunkedEncodingError,
 )
 DAMAGES = (EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, LZMAError)
+REASONS = {  # of network errors, by what their texts hold
+    "timed out": "the server stalls",
+    "certificate": "its certificate cannot be trusted",
+    "nameresolutionerror": "no connection, the server's name is not known here",
+    "newconnectionerror": "no connection, the server refuses it",
+    "proxyerror": "no connection, the proxy refuses it",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class RemoteFile:
     size: int = 0
     unpacked: int = 0
     holds: tuple[str, ...] = ()
+
+    def is_in(self, place: Path) -> bool:
+        """Say whether the file, or what it holds, lies in a folder."""
+        return all((place / name).exists() for name in self.holds or (self.name,))
 
 
 @dataclass(frozen=True)
@@ -95,11 +100,6 @@ class Source:
         return sum(file.size for file in self.files)
 
     @property
-    def places(self) -> tuple[str, ...]:
-        """Files and folders that lie in the folder when all is fetched."""
-        return tuple(place for file in self.files for place in file.holds or (file.name,))
-
-    @property
     def description(self) -> str:
         """Licence, citation and home page, a line each."""
         note = f"\nnote: {self.note}" if self.note else ""
@@ -110,38 +110,20 @@ class Source:
 
 
 @cache
-def _plain_sources() -> dict[str, Source]:
-    facts = yaml.safe_load(files("fopro_lab.data").joinpath("sources.yaml").read_text("utf-8"))
-    sources = {}
-    for name, fact in facts.items():
-        base, listed = fact.pop("base", ""), fact.pop("files")
-        remote = (
-            RemoteFile(**{"name": file, "url": base + file, **entry})
-            for file, entry in listed.items()
-        )
-        sources[name] = Source(name, tuple(remote), **fact)
-    return sources
-
-
-@cache
-def medmnist_facts() -> dict[str, dict]:
-    """Return what MedMNIST 3.0.2 publishes on its 2-D sets with one label per image.
-
-    Returns:
-        By short name: channels, images (train, val, test), licence, md5 by size, classes.
-
-    Example:
-        >>> medmnist_facts()["derma"]["images"]
-        [7007, 1003, 2005]
-    """
-    facts: dict[str, dict]
-    facts = json.loads(files("fopro_lab.data").joinpath("medmnist.json").read_text("utf-8"))
+def _facts(name: str) -> dict[str, Any]:
+    facts: dict[str, Any]
+    facts = yaml.safe_load(files("fopro_lab.data").joinpath(name).read_text(encoding="utf-8"))
     return facts
+
+
+def medmnist_facts() -> dict[str, dict]:
+    """Return, by short name, what MedMNIST 3.0.2 publishes on its sets with one label per image."""
+    return _facts("medmnist.json")
 
 
 def source_names() -> list[str]:
     """List the names of all sources, MedMNIST's in their smallest size."""
-    return [*_plain_sources(), *(f"medmnist:{name}" for name in medmnist_facts())]
+    return [*PLAIN_NAMES, *(f"medmnist:{name}" for name in medmnist_facts())]
 
 
 def find_source(name: str) -> Source:
@@ -153,50 +135,45 @@ def find_source(name: str) -> Source:
     Example:
         >>> find_source("medmnist:derma-64").files[0].url
         'https://zenodo.org/records/10519652/files/dermamnist_64.npz?download=1'
-        >>> find_source("isic2018")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: source: expected isic2019, hyperkvasir, ... got 'isic2018'; ...
     """
-    kind, _, rest = name.partition(":")
-    if kind == "medmnist":
-        return _medmnist(rest)
-    plain = _plain_sources()
-    if name not in plain:
-        near = get_close_matches(name, [*plain, "medmnist:derma"], n=1)
+    if name.startswith("medmnist:"):
+        return _find_medmnist(name.removeprefix("medmnist:"))
+    if name not in PLAIN_NAMES:
+        near = get_close_matches(name, [*PLAIN_NAMES, "medmnist:derma"], n=1)
         hint = f"did you mean '{near[0]}'?" if near else "see `fopro data list`"
         raise InputError(
-            f"source: expected {', '.join(plain)} or medmnist:NAME, got '{name}'; {hint}"
+            f"source: expected {', '.join(PLAIN_NAMES)} or medmnist:NAME, got '{name}'; {hint}"
         )
-    return plain[name]
+    facts = dict(_facts("sources.yaml")[name])
+    base, listed = facts.pop("base", ""), facts.pop("files")
+    remote = [{"name": file, "url": base + file, **entry} for file, entry in listed.items()]
+    return Source(name, tuple(RemoteFile(**entry) for entry in remote), **facts)
 
 
-def _medmnist(rest: str) -> Source:
+def _find_medmnist(rest: str) -> Source:
     short, dash, text = rest.partition("-")
-    facts = medmnist_facts()
+    sets = medmnist_facts()
     size = int(text) if text.isdecimal() else 28
-    if short not in facts or (dash and str(size) != text) or size not in MEDMNIST_SIZES:
+    if short not in sets or (dash and str(size) != text) or size not in MEDMNIST_SIZES:
         raise InputError(
-            f"source: expected medmnist: with one of {', '.join(facts)}, and -64, -128 or -224 "
+            f"source: expected medmnist: with one of {', '.join(sets)}, and -64, -128 or -224 "
             f"for larger images, got 'medmnist:{rest}'"
         )
-    fact, suffix = facts[short], "" if size == 28 else f"_{size}"
+    fact, suffix = sets[short], "" if size == 28 else f"_{size}"
     archive = f"{short}mnist{suffix}.npz"
     pixels = sum(fact["images"]) * size * size * fact["channels"]
+    parts = ("train", "val", "test")
+    facts = dict(_facts("sources.yaml")["medmnist"])
     remote = RemoteFile(
         archive,
-        f"https://zenodo.org/records/10519652/files/{archive}?download=1",
+        f"{facts.pop('base')}{archive}?download=1",
         known=f"md5:{fact['md5'][str(size)]}",
         size=pixels,  # at most: it is compressed
         unpacked=pixels + 8 * sum(fact["images"]) + 100_000,  # labels and headers
-        holds=tuple(
-            f"{part}_{kind}.npy"
-            for part in ("train", "val", "test")
-            for kind in ("images", "labels")
-        ),
+        holds=tuple(f"{part}_{kind}.npy" for part in parts for kind in ("images", "labels")),
     )
     name = f"medmnist:{short}{suffix.replace('_', '-')}"
-    home = "https://medmnist.com"
-    return Source(name, (remote,), fact["licence"], MEDMNIST_CITATION, home)
+    return Source(name, (remote,), fact["licence"], **facts)
 
 
 def published_hashes(name: str) -> dict[str, str]:
@@ -209,34 +186,25 @@ def data_folder(out: Path | str | None = None) -> Path:
     return Path(out or os.environ.get("FOPRO_DATA") or "~/.local/share/fopro_lab").expanduser()
 
 
-def fetched_place(name: str, *, out: Path | str | None = None) -> Path | None:
-    """Return the folder of a source if all of it has been fetched, else None.
-
-    Raises:
-        InputError: For an unknown name.
-
-    Example:
-        >>> fetched_place("isic2019", out="nowhere") is None
-        True
-    """
+def fetched_place(name: str) -> Path | None:
+    """Return the folder of a source if all of it has been fetched, else None; opens no image."""
     source = find_source(name)
-    place = data_folder(out) / source.folder
-    return place if is_complete(source, place) else None
+    place = data_folder() / source.folder
+    return place if _is_complete(source, place) else None
 
 
-def is_complete(source: Source, place: Path) -> bool:
-    """Say whether all of a source was fetched and is still there; opens no image."""
-    return read_record(place)["complete"] and all((place / name).exists() for name in source.places)
+def _is_complete(source: Source, place: Path) -> bool:
+    return read_record(place)["complete"] and all(file.is_in(place) for file in source.files)
 
 
 def read_record(place: Path) -> dict[str, Any]:
     """Return what is recorded in a folder; of an empty or damaged one, that nothing is there."""
-    record = read_json(place / RECORD)
+    record = _read_json(place / RECORD)
     sound = isinstance(record.get("files"), dict) and isinstance(record.get("complete"), bool)
     return record if sound else {"complete": False, "files": {}}
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     """Return a JSON mapping; an empty one if the file is absent or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -260,7 +228,11 @@ def note_complete(place: Path, source: Source) -> None:
 
 
 def fetch(
-    name: str, *, out: Path | str | None = None, progress: bool = True, mirror: str = ""
+    source: str | Source,
+    *,
+    out: Path | str | None = None,
+    progress: bool = True,
+    mirror: str = "",
 ) -> Path:
     """Fetch a source from its publisher, once.
 
@@ -268,10 +240,10 @@ def fetch(
     that wants the same source waits for the first.
 
     Args:
-        name: ``isic2019``, ``hyperkvasir``, ``fopro-splits``, ``moco-v2``, or ``medmnist:NAME``
-            with ``-64``, ``-128`` or ``-224`` for larger images.
+        source: A name: ``isic2019``, ``hyperkvasir``, ``fopro-splits``, ``moco-v2``, or
+            ``medmnist:NAME`` with ``-64``, ``-128`` or ``-224`` for larger images; or a source.
         out: Folder of all sources; default ``$FOPRO_DATA``, else ``~/.local/share/fopro_lab``.
-        progress: Say on standard error what is fetched, and under which licence.
+        progress: Say on stderr what is fetched, and under which licence.
         mirror: Address that holds ``FOLDER/FILE`` for each file; default ``$FOPRO_MIRROR``, else
             the publishers' own. Hashes are checked all the same.
 
@@ -282,38 +254,42 @@ def fetch(
         InputError: For an unknown name, or a mirror that is no address.
         WorkError: If the network, the disk, the bytes or the archive fail.
     """
-    return fetch_source(find_source(name), root=data_folder(out), progress=progress, mirror=mirror)
-
-
-def fetch_source(source: Source, *, root: Path, progress: bool = True, mirror: str = "") -> Path:
-    """Do what `fetch` does, for a source that need not have a name."""
+    source = find_source(source) if isinstance(source, str) else source
     mirror = (mirror or os.environ.get("FOPRO_MIRROR", "")).rstrip("/")
     if mirror and not mirror.startswith(("http://", "https://")):
         raise InputError(f"mirror: expected an address, http:// or https://, got '{mirror}'")
-    place = root / source.folder
-    if is_complete(source, place):
+    place = data_folder(out) / source.folder
+    if _is_complete(source, place):
         return place
-    with _disk_errors(place):
-        (place / DOWNLOADS).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / f".{source.folder}.lock")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place.with_name(f".{source.folder}.lock"))
         try:
             held = lock.acquire(timeout=1)
         except Timeout:
             _say(f"{source.name}: another process is fetching it, waiting", progress)
             held = lock.acquire()
         with held:
-            if not is_complete(source, place):  # unless that other process has fetched it
+            if not _is_complete(source, place):  # unless that other process has fetched it
                 _fetch_missing(source, place, progress, mirror)
+    except OSError as error:
+        if error.errno in FULL:
+            way_out = "free some space, the same command goes on from there"
+            raise WorkError(f"{place}: the disk is full; {way_out}") from error
+        if error.errno in UNWRITABLE:
+            raise WorkError(f"{place}: cannot be written; choose another with --out") from error
+        raise
     return place
 
 
 def _fetch_missing(source: Source, place: Path, progress: bool, mirror: str) -> None:
     downloads = place / DOWNLOADS
-    downloads.mkdir(parents=True, exist_ok=True)
+    downloads.mkdir(exist_ok=True)
     # What a killed process left: pooch's temporary files, and records that were being written.
     for stray in (*downloads.glob("tmp*"), *place.glob(".*.part")):
         stray.unlink()
-    missing = [file for file in source.files if not _is_here(file, place)]
+    recorded = read_record(place)["files"]
+    missing = [file for file in source.files if not (file.name in recorded and file.is_in(place))]
     coming = sum(file.size for file in missing)
     coming = max(coming - sum(path.stat().st_size for path in downloads.iterdir()), 0)
     need, free = coming + sum(f.unpacked for f in missing), shutil.disk_usage(place).free
@@ -326,40 +302,35 @@ def _fetch_missing(source: Source, place: Path, progress: bool, mirror: str) -> 
     _say(f"{source.name}: {size}into {place}\n{source.description}", progress)
     for file in missing:
         url = f"{mirror}/{source.folder}/{quote(file.name)}" if mirror else file.url
-        facts = _fetch_file(file, url, place, any_http=bool(mirror), progress=progress)
-        done = read_record(place)["files"] | {file.name: facts}
-        write_json(place / RECORD, {"source": source.name, "complete": False, "files": done})
+        before = recorded.get(file.name, {}).get("sha256", "")
+        facts = _fetch_file(file, url, place, before=before, progress=progress)
+        recorded[file.name] = facts
+        record = {"source": source.name, "complete": False, "files": recorded}
+        write_json(place / RECORD, record)
     shutil.rmtree(downloads)  # archives go only now: until here a kill costs no second download
     if hasattr(os, "sync"):  # the record must not outlive the bytes when the power fails
         os.sync()
     note_complete(place, source)
 
 
-def _is_here(file: RemoteFile, place: Path) -> bool:
-    names = file.holds or (file.name,)
-    recorded = file.name in read_record(place)["files"]
-    return recorded and all((place / name).exists() for name in names)
-
-
 def _fetch_file(
-    file: RemoteFile, url: str, place: Path, *, any_http: bool, progress: bool
+    file: RemoteFile, url: str, place: Path, *, before: str, progress: bool
 ) -> dict[str, Any]:
     """Download one file, compare its hash and put it, or what it holds, into place."""
     import pooch  # late: naming a source does without it
 
     pooch.get_logger().setLevel("WARNING")
     name = file.name.replace("/", "_")
-    downloader = ResumingDownloader(
-        place / DOWNLOADS / f"{name}.part", label=file.name, any_http=any_http, progress=progress
-    )
+    part = place / DOWNLOADS / f"{name}.part"
+    downloader = ResumingDownloader(part, label=file.name, progress=progress)
     # Pooch puts a file into place when it is whole. The hash is compared here, since a publisher
     # may give its first digits alone.
     store = pooch.create(place / DOWNLOADS, "", registry={name: None}, urls={name: url})
     path = Path(store.fetch(name, downloader=downloader))
-    before = read_record(place)["files"].get(file.name, {}).get("sha256", "")
     known = file.known or (f"sha256:{before}" if before else "")
     kind, _, expected = (known or "sha256:").partition(":")
     digests = {each: pooch.file_hash(str(path), alg=each) for each in {"sha256", kind}}
+    facts = {"address": url, "bytes": path.stat().st_size, "sha256": digests["sha256"]}
     try:
         if not digests[kind].startswith(expected.lower()):
             recorded = "" if file.known else f" as in {place / RECORD}"
@@ -368,7 +339,6 @@ def _fetch_file(
                 f"{digests[kind][: len(expected)]}; the file was removed: fetch it again, and if "
                 "it stays so, its publisher has changed it"
             )
-        facts = {"address": url, "bytes": path.stat().st_size, "sha256": digests["sha256"]}
         if file.unpacked:
             unpack_zip(path, place, largest=file.unpacked, holds=file.holds)
         else:
@@ -377,11 +347,10 @@ def _fetch_file(
     except WorkError:
         path.unlink()
         raise
-    if not known:
-        _say(
-            f"{file.name}: its publisher gives no hash; recorded sha256 {facts['sha256']}", progress
-        )
-    return facts | {"checked against": known or "nothing: the publisher gives no hash"}
+    if known:
+        return facts | {"checked against": known}
+    _say(f"{file.name}: no published hash; recorded sha256 {facts['sha256']}", progress)
+    return facts | {"checked against": "nothing: the publisher gives no hash"}
 
 
 class _Broken(requests.ConnectionError):
@@ -395,11 +364,9 @@ class ResumingDownloader:
     gave an ETag or a time of change for it. Otherwise the download starts over.
     """
 
-    def __init__(
-        self, part: Path, *, label: str, any_http: bool = False, progress: bool = False
-    ) -> None:
+    def __init__(self, part: Path, *, label: str, progress: bool = False) -> None:
         self.part, self.note = part, part.with_name(part.name + ".json")
-        self.label, self.any_http, self.progress = label, any_http, progress
+        self.label, self.progress = label, progress
 
     def __call__(self, url: str, output_file: str, pooch: object = None) -> None:
         """Download ``url`` to ``output_file``; a WorkError says why it could not."""
@@ -409,15 +376,19 @@ class ResumingDownloader:
                 self._attempt(url)
                 break
             except NETWORK_ERRORS as error:
+                text = str(error).lower()
+                reasons = [reason for sign, reason in REASONS.items() if sign in text]
+                reason = str(error) if isinstance(error, _Broken) else "the connection broke"
+                reason = reasons[0] if reasons else reason
                 failures = 1 if self._have() > best else failures + 1
                 best = max(best, self._have())
                 if failures >= ATTEMPTS:
                     raise WorkError(
-                        f"{self.label}: {_reason(error)}, {failures} times in a row; "
+                        f"{self.label}: {reason}, {failures} times in a row; "
                         f"{in_bytes(self._have())} are kept, the same command tries again; "
                         f"address {url} (--mirror gives another)"
                     ) from None
-                _say(f"{self.label}: {_reason(error)}, trying again", self.progress)
+                _say(f"{self.label}: {reason}, trying again", self.progress)
                 time.sleep(PAUSE * 2 ** (failures - 1))
             except requests.RequestException as error:
                 raise WorkError(f"{self.label}: {url}: {error}") from None
@@ -426,7 +397,7 @@ class ResumingDownloader:
 
     def _attempt(self, url: str) -> None:
         """Ask for what is missing and append it."""
-        known = read_json(self.note)
+        known = _read_json(self.note)
         have = self._have() if known.get("url") == url and known["validator"] else 0
         if have and have == known["total"]:  # stopped after the last byte
             return
@@ -434,8 +405,8 @@ class ResumingDownloader:
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": known["validator"]}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            status, told = response.status_code, response.headers
-            if not self.any_http and not response.url.startswith("https://"):
+            status, answer = response.status_code, response.headers
+            if url.startswith("https://") and not response.url.startswith("https://"):
                 raise WorkError(f"{self.label}: expected https, was sent on to {response.url}")
             if status in BUSY:
                 raise _Broken(f"the server answers {status} {response.reason}")
@@ -444,19 +415,19 @@ class ResumingDownloader:
                     f"{self.label}: the server answers {status} {response.reason} at {url}; if "
                     "its publisher has moved it, get it by hand or set FOPRO_MIRROR"
                 )
-            tag = told.get("ETag", "")
+            tag = answer.get("ETag", "")
             validator = "" if tag.startswith("W/") else tag  # a weak one means similar bytes
-            validator = validator or told.get("Last-Modified", "")
-            total = known["total"] if have else 0
+            validator = validator or answer.get("Last-Modified", "")
+            total = known["total"] if have else int(answer.get("Content-Length", 0))
             span = f"bytes {have}-{total - 1}/{total}"
-            goes_on = told.get("Content-Range") == span and validator in ("", known["validator"])
-            if status == 200 or not goes_on:
+            same = answer.get("Content-Range") == span and validator in ("", known["validator"])
+            if status == 200 or not same:
                 # The part goes first: a new note must never lie beside old bytes.
                 self.part.unlink(missing_ok=True)
                 self.note.unlink(missing_ok=True)
                 if status != 200:
                     raise _Broken("the file changed at the server")
-                have, total = 0, int(told.get("Content-Length", 0))
+                have, total = 0, int(answer.get("Content-Length", 0))
                 write_json(self.note, {"url": url, "validator": validator, "total": total})
             blocks: Iterator[bytes] = response.iter_content(BLOCK)
             if self.progress:
@@ -472,36 +443,11 @@ class ResumingDownloader:
         return self.part.stat().st_size if self.part.exists() else 0
 
 
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, _Broken):
-        return text
-    if isinstance(error, requests.Timeout) or "timed out" in text.lower():
-        return "the server stalls"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate cannot be trusted"
-    for sign in ("NameResolutionError", "NewConnectionError", "ProxyError"):
-        if sign in text:
-            return "no connection, the server or a proxy is not there or refuses it"
-    return "the connection broke"
-
-
 def unpack_zip(archive: Path, target: Path, *, largest: int, holds: Sequence[str]) -> None:
-    """Unpack a zip archive and put what it must hold into a folder; the rest stays out.
+    """Unpack what a zip archive must hold into a folder; tar is not supported, no source is one.
 
-    It is unpacked into a hidden folder, and moved into place when all of it is sound. Names in
-    place are replaced.
-
-    Args:
-        archive: The file. Tar archives are not supported: no source is one.
-        target: The folder.
-        largest: Most bytes that may come out.
-        holds: Top names that must be there.
-
-    Raises:
-        WorkError: If a member's name leads out of the folder or comes twice, it is a link, it is
-            encrypted, there is too much of it, it is damaged, or a name is absent. Nothing of it
-            is kept.
+    It is unpacked into a hidden folder, and moved into place when all of it is sound. A WorkError
+    says what is wrong: nothing of the archive is kept.
     """
     temporary = target / f".{archive.name}.unpacking"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -531,35 +477,18 @@ def _check_members(members: Sequence[zipfile.ZipInfo], largest: int) -> None:
     names: set[str] = set()
     for info in members:
         name = info.orig_filename  # before zipfile cleans it
-        path = PurePosixPath(name)
-        windows = PureWindowsPath(name)
-        outside = path.is_absolute() or ".." in windows.parts or windows.drive
-        if outside or "\\" in name or "\0" in name:
+        path = PureWindowsPath(name)  # takes both slashes, and drives
+        if path.anchor or ".." in path.parts or "\\" in name or "\0" in name:
             raise ValueError(f"member {name[:80]!r} leads out of the folder")
         if str(path).casefold() in names:  # some systems take A and a for one file
             raise ValueError(f"member {name!r} comes twice")
         names.add(str(path).casefold())
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ValueError(f"member {name!r} is a link or a device")
     if sum(info.file_size for info in members) > largest:
         raise ValueError(f"declares more than {largest} bytes")
     if len(members) > MOST_MEMBERS:
         raise ValueError(f"holds more than {MOST_MEMBERS} files and folders")
-
-
-@contextmanager
-def _disk_errors(place: Path) -> Iterator[None]:
-    """Say in one line that the disk is full or may not be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            kept = "free some space, the same command goes on from there"
-            raise WorkError(f"{place}: the disk is full; {kept}") from error
-        if error.errno in UNWRITABLE:
-            raise WorkError(f"{place}: cannot be written; choose another with --out") from error
-        raise
 
 
 def _say(text: str, progress: bool) -> None:

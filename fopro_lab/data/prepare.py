@@ -48,14 +48,12 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
 def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False) -> Pack:
     """Open and pack the data set that a config names.
 
+    The name of the pack's data set, and so every protocol id, says how many images were left out.
+
     Args:
         config: Data set, size, interpolation, and whether unreadable images are left out.
         progress: Report the progress of packing on stderr.
         verify: Compare an existing pack with its checksums.
-
-    Returns:
-        The pack. The name of its data set, and so every protocol id, says how many images were
-        left out.
 
     Raises:
         InputError: As `open_dataset` and `pack`.
@@ -80,9 +78,6 @@ class Prepared(NamedTuple):
 
 def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
     """Open, pack and split the data set that a config names.
-
-    Returns:
-        The pack and the split of ``packed.dataset``.
 
     Raises:
         InputError: As `pack_from` and `split_from`.

@@ -118,15 +118,7 @@ def isic2019_lt_names(ratio: float, fold: int) -> list[str]:
 
 
 def read_isic_part(path: Path) -> pd.DataFrame:
-    """Read one published file of ISIC-2019-LT, columns ``image``, ``finding_name``, ``finding``.
-
-    Returns:
-        Columns ``image`` and ``class``, in the order of the file.
-
-    Raises:
-        InputError: If the file cannot be read, a column is missing, or the two numbers of a class
-            do not belong together.
-    """
+    """Read one published file of ISIC-2019-LT into the columns ``image`` and ``class``."""
     frame = read_cells(path, needed=("image", "finding_name", "finding"))
     class_of = {(str(CLASSES.index(c)), str(RANKED.index(c))): c for c in CLASSES}
     pairs = list(zip(frame["finding_name"], frame["finding"], strict=True))
@@ -198,14 +190,7 @@ def make_hyperkvasir(
 
 
 def read_hyperkvasir_folds(path: Path, *, folds: int) -> pd.DataFrame:
-    """Read an official file of folds, ``file-name``, ``class-name`` and ``split-index`` from 0.
-
-    Returns:
-        Columns ``image``, ``class`` (as spelt there) and ``fold``, from 1.
-
-    Raises:
-        InputError: If the file cannot be read, a column is missing or an index is no fold.
-    """
+    """Read an official file of folds into the columns ``image``, ``class``, ``fold`` from 1."""
     frame = read_cells(path, needed=("file-name", "class-name", "split-index"))
     strange = set(frame["split-index"]) - {str(index) for index in range(folds)}
     if strange:
@@ -220,12 +205,7 @@ def read_hyperkvasir_folds(path: Path, *, folds: int) -> pd.DataFrame:
 
 
 def canonical_class(name: str) -> str:
-    """Spell a class of HyperKvasir as the folders of the published archive do.
-
-    Example:
-        >>> canonical_class("hemorroids"), canonical_class("Normal Z-line")
-        ('hemorrhoids', 'z-line')
-    """
+    """Spell a class of HyperKvasir as the folders of the published archive do."""
     plain = "-".join(name.lower().replace("_", " ").split())
     return ALIASES.get(plain, plain)
 
@@ -236,7 +216,7 @@ class Matched(NamedTuple):
     Attributes:
         rows: Row of the data set of each, ``int64 (M,)``.
         named: The same images as the file names them, ``M`` rows.
-        ending: What the protocol id adds: empty if all named images are here.
+        ending: What the protocol id adds; empty if all named images are here.
         notes: What is missing, a line each.
     """
 
@@ -251,15 +231,8 @@ def match_images(
 ) -> Matched:
     """Find the images that a published split names, with or without their extensions.
 
-    Args:
-        dataset: The images that are here; those that are not named belong to no part.
-        named: Column ``image`` and what else the split says; a row per image.
-        where: File or folder of the split, for the messages.
-        leave_out: Go on without named images that are not here.
-
-    Raises:
-        InputError: If an image is named twice or two images have one name, none is here, or
-            some are not and ``leave_out`` is off.
+    Images of the data set that are not named belong to no part. With ``leave_out`` named images
+    may be missing, but not all of them. Two images of one name are refused.
     """
     ids = named["image"].map(image_id).tolist()
     own = dataset.table["image"].map(image_id).tolist()
@@ -288,12 +261,7 @@ def match_images(
 
 
 def image_id(name: str) -> str:
-    """Return an image's name without folders, extension and ISIC 2019's ``_downsampled``.
-
-    Example:
-        >>> image_id("nv/ISIC_0000017_downsampled.JPG"), image_id("v1.2-3")
-        ('ISIC_0000017', 'v1.2-3')
-    """
+    """Return an image's name without folders, extension and ISIC 2019's ``_downsampled``."""
     plain = name.rpartition("/")[2]
     stem, dot, suffix = plain.rpartition(".")
     return (stem if (dot + suffix).lower() in SUFFIXES else plain).removesuffix("_downsampled")
@@ -318,11 +286,8 @@ def refuse_disagreement(
 def find_split_files(names: Sequence[str], *, files: Path | None, fetched: str) -> list[Path]:
     """Find the files of a published split.
 
-    Args:
-        names: Names of the files.
-        files: Folder that holds them, also in ``official_splits`` below it, or the file itself if
-            it is one; None looks where ``fopro data fetch`` puts them.
-        fetched: Name under which they are fetched.
+    ``files`` is the folder that holds them, also in ``official_splits`` below it, or the file if it
+    is one; None is where ``fopro data fetch`` puts what is called ``fetched``.
 
     Raises:
         InputError: If they were not fetched, or one is missing.
@@ -349,13 +314,9 @@ def describe_changes(
 ) -> tuple[str, list[str]]:
     """Compare the files of a split with the hashes of those that were published.
 
-    Returns:
-        What the protocol id adds, and notes: both empty if every byte is as published, line ends
-        included; else ``/altered-`` with the start of a hash over the files.
-
-    Raises:
-        InputError: If a file cannot be read, or is another published file under this name, as
-            when validation and test are exchanged.
+    Returns what the protocol id adds, and notes: both empty if every byte is as published, line
+    ends included; else ``/altered-`` with the start of a hash over the files. A file that is
+    another published one, as when validation and test are exchanged, is refused.
     """
     known = {Path(place).name: digest for place, digest in published_hashes(fetched).items()}
     name_of = {digest: name for name, digest in known.items()}

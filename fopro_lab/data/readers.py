@@ -39,14 +39,9 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class Listing(NamedTuple):
-    """The images of a data set, before it has a name.
+    """The images of a data set: ``table``, ``class_names`` and ``reader`` as of a `Dataset`.
 
-    Attributes:
-        table: As of `fopro_lab.data.Dataset`.
-        class_names: In the order of the labels.
-        reader: Reads the pixels of a row.
-        files: Whose sizes and times stand for the pixels.
-        passed_over: Files below the folder that are not taken for images.
+    The sizes and times of ``files`` stand for the pixels.
     """
 
     table: pd.DataFrame
@@ -86,17 +81,9 @@ def list_files(
 
 
 def sort_files(folder: Path | str) -> tuple[list[str], list[str]]:
-    """List the images below a folder, and the other files.
+    """List the images below a folder, and the other files, sorted, relative, with forward slashes.
 
-    Args:
-        folder: Searched at any depth; links to folders are followed, each folder once; hidden
-            files are in neither list.
-
-    Returns:
-        Sorted paths relative to ``folder``, with forward slashes: of the images, of the others.
-
-    Raises:
-        InputError: If a folder may not be read.
+    Hidden files are in neither list; links to folders are followed, each folder once.
     """
     images: list[str] = []
     others: list[str] = []
@@ -122,10 +109,6 @@ def sort_files(folder: Path | str) -> tuple[list[str], list[str]]:
 
 def read_folders(root: Path) -> Listing:
     """Read a folder per class, or train, val and test folders with a folder per class in each.
-
-    Returns:
-        The listing; images are named by their paths below ``root``, classes are in alphabetical
-        order.
 
     Raises:
         InputError: If there are no images, images outside of class folders, or one class only.
@@ -157,23 +140,10 @@ def read_folders(root: Path) -> Listing:
 def number_classes(
     classes: Sequence[str], *, where: Path | str
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Number the classes of a list of images.
+    """Return the label of each image, and the class names in the order of the labels.
 
-    Args:
-        classes: Class of each image, as written.
-        where: File or folder, for the message.
-
-    Returns:
-        The label of each image, and the class names in the order of the labels: integers in
-        their order, else alphabetical.
-
-    Raises:
-        InputError: If there is only one class, two names differ only in case, space, encoding of
-            accents or leading zeros, or integers have a gap.
-
-    Example:
-        >>> number_classes(["nv", "mel", "nv"], where="a.csv")
-        ([1, 0, 1], ('mel', 'nv'))
+    Integers are ordered by value, other names alphabetically. A single class, a gap in integers,
+    and names that differ only in case, space, encoding of accents or leading zeros are refused.
     """
     names = sorted(set(classes))
     first_of: dict[str | int, str] = {}
@@ -201,7 +171,7 @@ def number_classes(
 
 
 def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
-    """Refuse a list that names an image more than once; ``where`` it stands goes into the line."""
+    """Refuse a list that names an image more than once."""
     repeated = [image for image, count in Counter(images).items() if count > 1]
     if repeated:
         more = f" and {len(repeated) - 1:,} more" if len(repeated) > 1 else ""
@@ -212,27 +182,15 @@ def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
 
 
 def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
-    r"""Read every cell of a CSV as stripped text, so that an id such as 0012 keeps its zeros.
+    """Read every cell of a CSV as stripped text, so that an id such as 0012 keeps its zeros.
 
-    Args:
-        path: UTF-8, with or without a byte-order mark, separated by comma, semicolon or tab,
-            whichever the header has most of. Empty lines are passed over.
-        needed: Columns that must be there.
-
-    Returns:
-        A row per line and a column per name; columns without a name are left out.
+    The file is UTF-8, with or without a byte-order mark, separated by comma, semicolon or tab,
+    whichever the header has most of. Empty lines and columns without a name are left out.
 
     Raises:
         InputError: If the file cannot be read, a line has more or fewer cells than the header, a
-            quote is not closed, two columns have one name, one is missing, or there is no row.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "a.csv"
-        ...     _ = path.write_bytes(b"\xef\xbb\xbfimage; dx\r\n001;nv \r\n\r\n")
-        ...     read_cells(path).to_dict("records")
-        [{'image': '001', 'dx': 'nv'}]
+            quote is not closed, two columns have one name, a needed one is missing, or there is
+            no row.
     """
     # Not pandas.read_csv: it pads short lines and takes a first column for an index in silence.
     try:
@@ -276,18 +234,14 @@ def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
 def read_csv_images(
     path: Path, *, root: Path, columns: Mapping[str, str], leave_out: bool = False
 ) -> Listing:
-    """Read a CSV and find its images below a folder.
+    """Read a CSV, a row per image, and find its images below a folder, at any depth.
 
     Args:
-        path: The CSV, a row per image.
-        root: Folder of the images, at any depth; names with or without extension.
+        path: The CSV.
+        root: Folder of the images.
         columns: Names of the columns by their kind: image, class, group, source, split. Those that
             are not given are looked for under their usual names.
-        leave_out: Keep rows whose image is missing, with the path where it should be: packing
-            leaves them out and says so.
-
-    Returns:
-        The listing; class names are integers in their order, else alphabetical.
+        leave_out: Keep rows whose image is missing: packing leaves them out and says so.
 
     Raises:
         InputError: If a column, an image or a label is missing, an image is listed twice, or
@@ -361,20 +315,12 @@ def find_images(
 ) -> list[str]:
     """Find each image by its path below ``root``, its file name, or its name without extension.
 
-    ISIC 2019 calls some images ``_downsampled``; copies of it drop that from the file names.
-
-    Args:
-        images: As a table writes them.
-        root: Folder of the images, at any depth.
-        where: The table, for the message.
-        way_out: What to do about missing images, for the message.
-        leave_out: Accept missing images, unless all are; their path is where they should be.
-
-    Returns:
-        Their paths.
+    ISIC 2019 calls some images ``_downsampled``; copies of it drop that from the file names. With
+    ``leave_out`` missing images are accepted, unless all are; their path is where they should be.
 
     Raises:
-        InputError: If two files match one image, or images are missing.
+        InputError: If two files match one image, or images are missing; it names the table,
+            ``where``, and the ``way_out``.
     """
     files, _ = sort_files(root)
     exact = set(files)

@@ -160,17 +160,8 @@ def make_long_tail(
     set, stay natural, and the curve starts from what is left of the largest class for training,
     so that the ratio is the training part's own. Thinned images belong to no part.
 
-    Args:
-        dataset: The images; a given split is honoured, only its training part is thinned.
-        ratio: Smallest to largest class, in (0, 1].
-        val_fraction: As in `make_split`.
-        test_fraction: As in `make_split`.
-        val_per_class: As in `make_split`.
-        test_per_class: As in `make_split`.
-        seed: Another seed gives another split.
-
-    Returns:
-        The split.
+    ``ratio`` is the smallest to the largest class, in (0, 1]; the other arguments are those of
+    `make_split`.
 
     Raises:
         InputError: As `make_split`, or if a class would keep no training image.
@@ -214,7 +205,7 @@ def make_long_tail(
 
 
 def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list[int]:
-    """Return the training images of each class under an exponential tail.
+    """Return the training images of each class under an exponential tail with a cap.
 
     Args:
         left: Images that may be trained on, the K classes in the order of their size.
@@ -223,9 +214,6 @@ def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list
 
     Returns:
         ``n_i = min(floor(largest ratio^(i/(K-1))), left_i)`` for the ranks 0 to K-1.
-
-    Raises:
-        InputError: If the ratio is not in (0, 1].
 
     Source: Cui et al., CVPR 2019, arXiv:1901.05555, sec. 5.1, for the exponential tail; the cap is
         the one that reproduces FoPro-KD's files.
@@ -245,8 +233,9 @@ def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list
 def isic2019_lt_counts(ratio: float) -> list[int]:
     """Return ISIC-2019-LT's training images of each class, largest class first.
 
-    Source: the split files published with FoPro-KD (Elbatel et al., IEEE TMI 43(3), 2024); 150
-        images of each class are kept for validation and test.
+    150 images of each class are kept for validation and test.
+
+    Source: the split files published with FoPro-KD (Elbatel et al., IEEE TMI 43(3), 2024).
 
     Example:
         >>> isic2019_lt_counts(0.01)
@@ -279,9 +268,8 @@ def build_split(
 ) -> Split:
     """Turn the part of each image, an empty text for none, into a split.
 
-    Raises:
-        InputError: If a part is empty, or a class is missing from training or from a drawn part;
-            of a part that was ``given``, a note says so.
+    A part that is empty, or lacks a class, is refused; but of validation and test that were
+    ``given``, not drawn, a note says which class they lack.
     """
     gone = dataset.left_out
     found = [f"left out, cannot be read: {gone:,} image{'s' * (gone > 1)}"] if gone else []
@@ -321,13 +309,7 @@ def deal_folds(dataset: Dataset, *, folds: int, seed: int) -> np.ndarray:
     A group is dealt by the class of most of its images. Counted by those images, two folds differ
     in every class by at most one group's. scikit-learn's ``StratifiedGroupKFold`` is close to
     this, but its shuffled folds changed with version 1.8, and a protocol id must name the same
-    images everywhere.
-
-    Returns:
-        Fold of each image, from 1, ``int64 (N,)``; independent of the order of the rows.
-
-    Raises:
-        InputError: If a class has fewer groups than there are folds.
+    images everywhere. Returns the fold of each image, from 1, ``int64 (N,)``.
     """
     if folds < 2:
         raise InputError(f"folds: expected 2 or more, got {folds}")
@@ -355,11 +337,7 @@ def deal_folds(dataset: Dataset, *, folds: int, seed: int) -> np.ndarray:
 def draw_validation(
     dataset: Dataset, tested: np.ndarray, wanted: Wanted, *, rest: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Draw the validation part of a split whose test part is known.
-
-    ``tested`` and ``rest``, to draw from, are ``bool (N,)``; what is in neither belongs to no part.
-    Returns the part of each image, ``(N,)``.
-    """
+    """Return the part of each image: test where ``tested``, validation drawn from the ``rest``."""
     _check_sizes([wanted])
     parts = np.where(tested, "test", "").astype("U5")
     free = np.flatnonzero(rest)
@@ -374,12 +352,8 @@ def draw_parts(
 ) -> np.ndarray:
     """Give each of these rows a part, class by class and group by group.
 
-    Returns:
-        ``"train"`` where nothing of ``wanted`` was drawn, in its order; an empty text leaves the
-        image out of all parts.
-
-    Raises:
-        InputError: If a class has too few groups, or too few images for ``per_class``.
+    What is not drawn for ``wanted``, in its order, is ``"train"``; an empty text leaves the image
+    out of all parts. ``fold`` says in the message where the rows are from.
     """
     parts = np.full(len(rows), "train", dtype="U5")
     groups = list_groups(dataset.table.iloc[rows])
@@ -421,8 +395,7 @@ def draw_parts(
 def list_groups(table: pd.DataFrame) -> pd.DataFrame:
     """List the groups of a table: label (of most images), own (how many have it) and places.
 
-    The places are rows of the table ordered by image id, so that the order of the rows has no
-    influence.
+    The places are rows of the table ordered by image id: the order of the rows has no influence.
     """
     frame = table[["image", "group", "label"]].assign(place=np.arange(len(table)))
     frame = frame.sort_values("image")

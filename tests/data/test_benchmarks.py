@@ -47,10 +47,10 @@ def fetched(tmp_path, monkeypatch) -> Path:
     ):
         source = find_source(name)
         place = lay_out(tmp_path / source.folder, files)
-        for missing in source.places:
-            if not (place / missing).exists():
-                (place / missing).parent.mkdir(exist_ok=True)
-                (place / missing).write_bytes(b"")
+        for file in source.files:
+            if not file.is_in(place):
+                (place / file.name).parent.mkdir(exist_ok=True)
+                (place / file.name).write_bytes(b"")
         note_complete(place, source)
     return tmp_path
 
