@@ -86,7 +86,8 @@ class Run:
     @property
     def protocol(self) -> str:
         """Id of data and split; numbers of different ids are never averaged."""
-        return str(self.manifest["protocol"])
+        # Version 0.1 wrote "pictures" where a rule keeps no groups apart.
+        return str(self.manifest["protocol"]).replace("/pictures/", "/images/")
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -22,6 +22,11 @@ def test_run_reads_its_manifest_and_tables(table, tmp_path):
     assert Run.read(folder / "manifest.json").path == folder
 
 
+def test_run_reads_a_protocol_of_version_0_1_in_the_words_of_today(table, tmp_path):
+    folder = write_run(tmp_path / "a", table, protocol="skin/pictures/val0.15-test0.25/seed0")
+    assert Run.read(folder).protocol == "skin/images/val0.15-test0.25/seed0"
+
+
 def test_run_keeps_the_class_of_whoever_reads_it(table, tmp_path):
     class MyRun(Run):
         pass
