@@ -442,10 +442,7 @@ def main() -> None:
             sys.exit(error.exit_code)
         _exit(f"{message} (see --help)", code=error.exit_code)
     except (InputError, WorkError) as error:
-        code = 2 if isinstance(error, InputError) else 1
-        if getattr(error, "told", False):  # by another process
-            sys.exit(code)
-        _exit(str(error), code=code)
+        _exit(str(error), code=2 if isinstance(error, InputError) else 1)
     except BrokenPipeError:
         os._exit(1)  # the reader of the output is gone; flushing it again would only complain
     except Exception as error:
@@ -456,5 +453,6 @@ def main() -> None:
 
 
 def _exit(message: str, *, code: int) -> None:
-    print(f"fopro: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # of torchrun: several processes write to one terminal
+    print(f"fopro{f', process {rank}' if rank != '0' else ''}: {message}", file=sys.stderr)
     sys.exit(code)

@@ -235,12 +235,14 @@ class PromptConfig(Config):
     objectives: dict[Objective, float] = option(
         {"statistics": 1.0, "task": 1.0, "identity": 0.1}, "weight of each objective"
     )
-    natural: str = option("", "no batch norm: natural images; empty generates some")
+    natural: str = option(
+        "", "natural images, for teachers without batch norm; empty generates some"
+    )
     prompt_steps: int = option(20, "steps of one prompt training", ge=1)
     prompt_learning_rate: float = option(0.01, "Adam's learning rate of the prompt", gt=0, le=1)
-    prompt_check_every: int = option(10, "steps between checks on held-out images; 0: none", ge=0)
+    prompt_check_every: int = option(10, "steps between held-out checks; 0 is never", ge=0)
     prompt_check_images: int = option(128, "validation images of a check, about balanced", ge=1)
-    prompt_patience: int = option(0, "checks without a better one that end it; 0 is never", ge=0)
+    prompt_patience: int = option(0, "checks without improvement that end it; 0 is never", ge=0)
 
     @model_validator(mode="after")
     def _check_objectives(self) -> "PromptConfig":
@@ -255,7 +257,7 @@ class StepConfig(Config):
     optimiser: Literal["adam", "adamw", "sgd"] = option("adam", "optimiser of the student")
     learning_rate: float = option(3e-4, "learning rate, at its highest", gt=0, le=10)
     weight_decay: float = option(0.0, "L2 penalty of adam and sgd, decoupled decay of adamw", ge=0)
-    momentum: float = option(0.9, "of sgd", ge=0, lt=1)
+    momentum: float = option(0.9, "momentum of sgd", ge=0, lt=1)
     schedule: Literal["constant", "cosine", "multi-step"] = option(
         "constant", "learning rate after the warm-up, updated every step"
     )
@@ -270,7 +272,7 @@ class StepConfig(Config):
     sync_batch_norm: bool = option(False, "batch norms see the batch of all processes")
     ema_decay: float = option(0.0, "evaluated moving average of weights; 0 is off", ge=0, lt=1)
     label_smoothing: float = option(0.0, "share of a label spread over all classes", ge=0, lt=1)
-    patience: int = option(0, "epochs without a better validation that end it; 0 is never", ge=0)
+    patience: int = option(0, "epochs without improvement that end the run; 0 is never", ge=0)
 
     @model_validator(mode="after")
     def _check_milestones(self) -> "StepConfig":
@@ -312,7 +314,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     """One training run (notebooks 03 and 04): a baseline, EKD, FoPro-KD or random gains."""
 
-    recipe: Literal["", "published"] = option("", "published: the release's values, if not given")
+    recipe: Literal["", "published"] = option("", "published: the release's values by default")
     method: Method = option("fopro", "bsm is balanced softmax alone, random moves the gains")
     student: Literal["small", "resnet18"] = option("small", "the network that is trained")
     student_weights: str = option("", "safetensors to start from; empty is random")
@@ -324,7 +326,7 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     augment_mode: Literal["fused", "exact"] = option("fused", "exact: each published operation")
     sampler: Sampler = option("instance", "how often each class is drawn")
     mixup_alpha: float = option(0.0, "Balanced-MixUp: shape of its Beta; 0 is off", ge=0, le=10)
-    prompted_fraction: float = option(0.75, "share of prompted batches", ge=0, le=1)
+    prompted_fraction: float = option(0.75, "share of batches with a prompted teacher", ge=0, le=1)
     prompted_decay: float = option(0.0, "part of that share lost by the last epoch", ge=0, le=1)
     warmup_epochs: int = option(0, "first epochs without a prompt", ge=0)
     prompt_every: int = option(2, "epochs between prompt trainings; 0 is one, at first", ge=0)

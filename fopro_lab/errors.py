@@ -5,13 +5,7 @@ Every message names the thing, the rule, what came, and the way out where there 
 
 
 class InputError(ValueError):
-    """The user's input was wrong: a path, a column, a value, a file. The command exits with 2.
-
-    Attributes:
-        told: Whether one of several processes has printed it, or will.
-    """
-
-    told: bool = False
+    """The user's input was wrong: a path, a column, a value, a file. The command exits with 2."""
 
 
 class ShapeError(InputError):
@@ -19,10 +13,4 @@ class ShapeError(InputError):
 
 
 class WorkError(RuntimeError):
-    """The input was right and the work failed: disk full, a notebook's red cell. Exits with 1.
-
-    Attributes:
-        told: As of `InputError`.
-    """
-
-    told: bool = False
+    """The input was right and the work failed: disk full, a notebook's red cell. Exits with 1."""

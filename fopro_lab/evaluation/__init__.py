@@ -9,11 +9,11 @@ from fopro_lab.evaluation.compare import (
     summarise,
     summarise_teachers,
     teacher_of,
-    training_command,
 )
 from fopro_lab.evaluation.metrics import balanced_accuracy
 from fopro_lab.evaluation.paper_tables import (
     METHOD_LABELS,
+    claim_findings,
     difference_table,
     latex_tables,
     level_table,
@@ -34,6 +34,7 @@ __all__ = [
     "Run",
     "balanced_accuracy",
     "check_predictions",
+    "claim_findings",
     "class_groups",
     "class_names",
     "compare",
@@ -53,7 +54,6 @@ __all__ = [
     "summarise",
     "summarise_teachers",
     "teacher_of",
-    "training_command",
     "with_interval",
     "write_predictions",
 ]

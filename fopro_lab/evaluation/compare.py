@@ -6,7 +6,6 @@ a baseline from every other method of one protocol; `compare_teachers` does so f
 """
 
 import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -280,32 +279,11 @@ def _check_options(runs: Sequence[Run], names: Iterable[str]) -> None:
 
 
 def _option(run: Run, name: str) -> Any:
-    """Return an option; a run that is older, or newer, than it was trained as its default is."""
-    value = run.config.get(name, _default(name))
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _default(name: str) -> Any:
+    """Return an option; a run of a version that lacks it was trained as by its default."""
     known = TrainConfig.model_fields
-    value = known[name].get_default() if name in known else REMOVED.get(name)
+    default = known[name].get_default() if name in known else REMOVED[name]
+    value = run.config.get(name, default)
     return list(value) if isinstance(value, tuple) else value
-
-
-def training_command(runs: Sequence[Run]) -> str:
-    """Write the command that trains such runs, with the options that all of them share.
-
-    Args:
-        runs: At least one.
-
-    Returns:
-        ``fopro train --set name=value ...``, options at their default left out.
-    """
-    words = ["fopro", "train"]
-    for name in dict.fromkeys(name for run in runs for name in run.config):
-        values = [_option(run, name) for run in runs]
-        if values[0] != _default(name) and all(value == values[0] for value in values):
-            words += ["--set", f"{name}={values[0]}"]
-    return shlex.join(words)
 
 
 def compare(

@@ -241,3 +241,41 @@ def _check_columns(columns: Sequence[str]) -> None:
     for column in columns:
         if column not in HEADLINE:
             raise InputError(f"columns: expected some of {', '.join(HEADLINE)}, got '{column}'")
+
+
+def claim_findings(claims: pd.DataFrame, distances: pd.DataFrame) -> list[str]:
+    """State for each pair of methods and each teacher what was found, hits and misses alike.
+
+    Args:
+        claims: Of ``compare_teachers``.
+        distances: Of ``probing.preference_distances``; empty if there was one teacher.
+
+    Returns:
+        Sentences.
+    """
+    lines = []
+    for (method, baseline, student), part in claims.groupby(
+        ["method", "baseline", "student"], sort=False
+    ):
+        for column, number in (("balanced_accuracy", "balanced accuracy"), ("tail", "tail recall")):
+            rows = _rows_of(part, column)
+            clear = rows["p_holm"] < 0.05
+            up, down = (int((clear & (rows["difference"] * sign > 0)).sum()) for sign in (1, -1))
+            each = "; ".join(
+                f"{row['teacher']} "
+                + with_interval(row["difference"], row["low"], row["high"], signed=True)
+                for row in rows.to_dict("records")
+            )
+            lines.append(
+                f"{method} against {baseline}, student {student}, {number}: higher for {up} of "
+                f"{len(rows)} teachers, lower for {down}, undecided for "
+                f"{len(rows) - up - down}: {each}."
+            )
+    if len(distances):
+        pairs = distances[distances["teacher"] != "all"]
+        apart = int((pairs["p_holm"] < 0.05).sum())
+        lines.append(
+            f"Preferences differ, by more than two measurements of one teacher on other lesions "
+            f"do, for {apart} of {len(pairs)} pairs of teachers."
+        )
+    return lines

@@ -1,14 +1,14 @@
-"""Every figure of the laboratory: a table in, axes out. Nothing is computed here, no torch."""
+"""Every figure of the laboratory: a table in, axes out. No torch.
+
+Every function refuses a table without rows, or without a column that it reads, by `InputError`.
+"""
 
 from fopro_lab.evaluation import METHOD_LABELS
-from fopro_lab.plots.bench import plot_ratios
 from fopro_lab.plots.data import (
     plot_class_counts,
     plot_class_sources,
-    plot_data_report,
     plot_images,
     plot_leakage,
-    plot_pairs,
     plot_pipeline,
     plot_spectra,
 )
@@ -25,14 +25,20 @@ from fopro_lab.plots.probing import (
     plot_teacher_bands,
     plot_teacher_responses,
 )
-from fopro_lab.plots.prompts import plot_class_gains, plot_gain, plot_radial_gain
+from fopro_lab.plots.prompts import (
+    plot_class_gains,
+    plot_gain,
+    plot_mask_history,
+    plot_prompt_training,
+    plot_radial_gain,
+)
 from fopro_lab.plots.results import (
     plot_claim,
     plot_class_recall,
     plot_comparison,
     plot_group_recall,
     plot_history,
-    plot_prompt_training,
+    plot_priors,
 )
 from fopro_lab.plots.style import GROUP_COLORS, METHOD_COLORS, save_figure, with_style
 
@@ -49,7 +55,6 @@ __all__ = [
     "plot_class_recall",
     "plot_class_sources",
     "plot_comparison",
-    "plot_data_report",
     "plot_fingerprint",
     "plot_gain",
     "plot_group_recall",
@@ -58,13 +63,13 @@ __all__ = [
     "plot_images",
     "plot_ladder",
     "plot_leakage",
-    "plot_pairs",
+    "plot_mask_history",
     "plot_phases",
     "plot_pipeline",
     "plot_preferences",
+    "plot_priors",
     "plot_prompt_training",
     "plot_radial_gain",
-    "plot_ratios",
     "plot_ring_response",
     "plot_spectra",
     "plot_teacher_bands",

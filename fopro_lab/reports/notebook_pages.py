@@ -43,7 +43,7 @@ def write_checkup(found: Findings, *, out: Path) -> Path:
     """
     found.write(out)
     tables = found.tables
-    figures.save_figure(figures.plot_data_report(tables["counts"], found.table()), out / "checkup.png")
+    figures.save_figure(figures.plot_class_counts(tables["counts"]), out / "checkup.png")
     ties = tables["ties"]
     if ties[ties["other"] == "train"]["any"].any():
         figures.save_figure(figures.plot_leakage(ties), out / "leaks.png")

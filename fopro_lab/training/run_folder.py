@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fopro_lab.config import TrainConfig, current_options
+from fopro_lab.data import Pack, Split
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
@@ -57,6 +58,33 @@ class TrainedRun(Run):
         )
         student.load_state_dict(load_file(self.path / "student.safetensors"))
         return student.eval()
+
+    def classifier(
+        self, pack: Pack, split: Split, *, device: torch.device | str = "cpu"
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the student as a function from images of this pack to logits.
+
+        Raises:
+            InputError: If the run is unfinished, or was trained on another split, whose test
+                images may have trained it, or on images of another size.
+        """
+        from fopro_lab.training.train_prompt import shrink  # late: it imports this module
+
+        config = self.train_config
+        if self.state != "done":
+            raise InputError(f"{self.path}: expected a finished run, got one {self.state}")
+        if self.manifest["split_fingerprint"] != split.fingerprint:
+            raise InputError(
+                f"{self.path}: was trained on another split ({self.manifest['protocol']}); "
+                "use the options of data and split that it was trained with"
+            )
+        if config.image_size != pack.size:
+            raise InputError(
+                f"{self.path}: sees images of {config.image_size} px, got {pack.size}; "
+                f"use image_size={config.image_size}"
+            )
+        student = self.student().to(device)
+        return lambda images: student.classify(shrink(images, config.student_size))
 
     def prompt(self) -> FourierPrompt:
         """Load the prompt of the last epoch.

@@ -1,0 +1,267 @@
+"""Small tables in the form that each plot takes, and one drawing of every plot."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from fopro_lab import plots
+from fopro_lab.evaluation.prior_shift import PriorShift
+from fopro_lab.evaluation.runs import read_mask_history
+from tests.evaluation.toy_runs import groups, predictions
+
+PROTOCOL = "toy/64px"
+
+
+def scores(methods=("bsm", "fopro")):
+    """Three classes, their groups and the whole, as `score_runs` gives them."""
+    rows = []
+    for place, method in enumerate(methods):
+        lines = [
+            ("class", "df", "tail", "recall", 0.5 + place / 10, 6),
+            ("class", "nv", "head", "recall", 0.9, 400),
+            ("class", "mel", "medium", "recall", 0.7, 90),
+            ("group", "head", "", "recall", 0.9, 400),
+            ("group", "medium", "", "recall", 0.7, 90),
+            ("group", "tail", "", "recall", 0.5 + place / 10, 6),
+            ("overall", "all", "", "balanced_accuracy", 0.7, 496),
+            ("overall", "all", "", "auroc", 0.8, 496),
+        ]
+        for scope, name, group, metric, value, n in lines:
+            row = {"method": method, "seeds": 2, "scope": scope, "name": name, "group": group}
+            row |= {"metric": metric, "value": value, "low": value - 0.1, "high": value + 0.05}
+            rows.append({**row, "n": n, "k": value * n, "interval": "bootstrap"})
+    return pd.DataFrame(rows).assign(resampled="group", protocol=PROTOCOL)
+
+
+def differences():
+    table = scores(("ekd", "fopro")).rename(columns={"value": "difference"})
+    table["difference"] = np.where(table["method"] == "ekd", 0.02, 0.20)
+    table["low"], table["high"] = table["difference"] - 0.1, table["difference"] + 0.1
+    return table.assign(baseline="bsm", varies="images and seeds", p=0.5)
+
+
+def claims():
+    """Three teachers: one clear gain, one clear loss, one that only looks clear uncorrected."""
+    rows = []
+    for teacher, difference, half, p in (
+        ("one", 0.04, 0.02, 0.003),
+        ("two", -0.05, 0.02, 0.002),
+        ("three", 0.03, 0.028, 0.06),
+    ):
+        for scope, name, metric in (
+            ("overall", "all", "balanced_accuracy"),
+            ("group", "tail", "recall"),
+            ("class", "tail", "recall"),  # a class that is called like the group
+        ):
+            row = {"teacher": teacher, "scope": scope, "name": name, "metric": metric, "p_holm": p}
+            row |= {"difference": difference, "low": difference - half, "high": difference + half}
+            rows.append({**row, "method_value": 0.4 + difference})
+    return pd.DataFrame(rows).assign(
+        student="small", method="ekd", baseline="bsm", baseline_value=0.4, n=120, seeds=3, folds=3,
+        varies="images, seeds and folds", protocol=PROTOCOL,
+    )  # fmt: skip
+
+
+def history():
+    parts = [
+        pd.DataFrame({"method": m, "seed": s, "epoch": [1, 2, 3], "loss": [3.0, 2, 1]})
+        for m in ("ekd", "bsm")
+        for s in (0, 1)
+    ]
+    return pd.concat(parts).assign(val_balanced_accuracy=[0.1, 0.3, 0.2] * 4, protocol=PROTOCOL)
+
+
+def prompt_training():
+    return pd.DataFrame(
+        {
+            "step": [0, 1, 2, 3],
+            "task": [2.0, 1.5, 1.2, 1.1],
+            "val_task": [np.nan, 1.9, np.nan, 2.1],
+            "val_drift": [np.nan, 0.1, np.nan, 0.2],
+            "kept": [0, 1, 0, 0],
+            "protocol": PROTOCOL,
+        }
+    )
+
+
+def rings(**columns):
+    base = {"ring": [0, 1, 2], "low": [0.0, 0.25, 0.5], "high": [0.25, 0.5, 0.75], "n": 64}
+    return pd.DataFrame(base | columns).assign(protocol=PROTOCOL)
+
+
+def radial_gain():
+    spread = {"gain_low": [0.9, 0.7, 0.5], "gain_high": [1.6, 1.2, 0.9]}
+    return rings(gain=[1.4, 1.0, 0.7], **spread)
+
+
+def class_gains():
+    parts = [rings(class_name=name, gain=gain) for name, gain in (("b", [2, 0.5, 1]), ("a", 4.0))]
+    return pd.concat(parts)
+
+
+def spectra():
+    parts = [
+        rings(scope="class", name=name, log_amplitude=[k - 1.0, k - 2.0, k - 3.0], difference=0.1)
+        for k, name in enumerate("ab")
+    ]
+    return pd.concat(parts)
+
+
+def ring_response():
+    drift = {"drift": [0.3, 0.2, 0.1], "drift_low": 0.05, "drift_high": 0.4}
+    parts = [
+        rings(channel=channel, gain=gain, drift_per_energy=[1.0, 2, 3], **drift)
+        for channel in ("all", "red", "green", "blue")
+        for gain in (0.0, 2.0)
+    ]
+    return pd.concat(parts)
+
+
+def responses():
+    parts = [
+        rings(teacher=name, gain=0.0, relative=values)
+        for name, values in (("a", [0.5, 1, 2]), ("b", [2, 1, 0.5]))
+    ]
+    table = pd.concat(parts)
+    return table.assign(relative_low=table["relative"] * 0.9, relative_high=table["relative"] * 1.1)
+
+
+def bands(teacher="a", scale=1.0, gain=0.0):
+    """One class with a clear loss, and the mean of all classes."""
+    nv = rings(name="nv", scope="class", group="head", change=[-0.5, 0.02, np.nan])
+    nv = nv.assign(change_low=[-0.6, -0.1, np.nan], change_high=[-0.4, 0.1, np.nan])
+    whole = rings(name="all", scope="overall", group="", change=[-0.2, 0.0, 0.1])
+    whole = whole.assign(change_low=[-0.3, -0.1, -0.2], change_high=[0.1, 0.1, 0.2])
+    table = pd.concat([nv, whole]).assign(gain=gain, teacher=teacher, classifier="probe", cells=3)
+    table["change"] *= scale
+    return table.assign(survives=(table["low"] == 0) & (table["name"] == "nv"))
+
+
+def recalls(**columns):
+    table = pd.DataFrame(
+        {"scope": ["group", "group", "overall"], "name": ["head", "tail", "all"], "n": [60, 9, 69]}
+    )
+    values = {"recall": [0.8, 0.2, 0.5], "recall_low": 0.1, "recall_high": 0.9}
+    return table.assign(
+        **values, clean_recall=[0.9, 0.4, 0.65], classifier="probe", protocol=PROTOCOL, **columns
+    )
+
+
+def ladder():
+    kinds, cutoffs = ("low-pass", "high-pass"), (0.1, 0.3)
+    return pd.concat(recalls(kind=kind, cutoff=cutoff) for kind in kinds for cutoff in cutoffs)
+
+
+def phases():
+    return pd.concat(recalls(kind=kind) for kind in ("phase", "phase-flat", "amplitude"))
+
+
+def fingerprint():
+    parts = []
+    for target, chance, accuracy in (
+        ("source", 0.5, [0.9, 0.8, 0.5, 0.95]),
+        ("class", 0.25, [0.5, 0.4, 0.25, 0.6]),
+    ):
+        own = rings(accuracy=accuracy[:3])
+        own = pd.concat([own, own.iloc[:1].assign(ring=-1, high=0.75, accuracy=accuracy[3])])
+        parts.append(own.assign(target=target, within="all", chance=chance))
+    table = pd.concat(parts, ignore_index=True)
+    around = {"accuracy_low": table["accuracy"] - 0.1, "accuracy_high": table["accuracy"] + 0.05}
+    return table.assign(**around, permuted_high=table["chance"] + 0.05)
+
+
+def distances():
+    row = {"between": 0.9, "within": 0.2, "difference": 0.7, "difference_low": 0.6}
+    row |= {"difference_high": 0.8, "p": 0.0025, "n": 96, "units": 80, "protocol": PROTOCOL}
+    pairs = [{"teacher": "a", "other": "b"}, {"teacher": "all", "other": "all"}]
+    return pd.DataFrame([pair | row for pair in pairs])
+
+
+def counts():
+    return pd.DataFrame(
+        {"class": ["df", "nv"] * 2, "split": ["train"] * 2 + ["test"] * 2, "n": [20, 5000, 4, 90]}
+    ).assign(group=["tail", "head"] * 2, protocol=PROTOCOL)
+
+
+def ties(**columns):
+    base = {"part": "test", "other": "train", "class": ["nv", "df", "all"], "n": [10, 4, 14]}
+    base |= {"group": [5, 0, 5], "copy": 0, "near_duplicate": [1, 0, 1], "protocol": PROTOCOL}
+    return pd.DataFrame(base).assign(**columns)
+
+
+def sources():
+    return pd.DataFrame({"class": ["nv", "df", "x"], "a": [30, 0, 0], "b": [10, 5, 0]})
+
+
+def audit(stages=("resize", "augment, fused"), steps=("box", "bilinear")):
+    parts = [
+        rings(stage=stage, step=step, source=source).assign(
+            log_ratio=lambda t, slope=place + 1, own=source: (
+                -t["low"] * slope - 0.1 * (own != "all")
+            ),
+            reference=f"before {stage}",
+        )
+        for stage in stages
+        for place, step in enumerate(steps)
+        for source in ("all", "sharp")
+    ]
+    table = pd.concat(parts).assign(size=64)
+    ends = {"interval_low": table["log_ratio"] - 0.2, "interval_high": table["log_ratio"] + 0.1}
+    return table.assign(**ends)
+
+
+def prior_shift():
+    run = SimpleNamespace(
+        name="a", method="ce", seed=0, protocol=PROTOCOL, predictions=predictions(),
+        config={"method": "ce"}, manifest={"class_counts": [900, 120, 30, 10]}, groups=groups(),
+    )  # fmt: skip
+    return PriorShift([run], resamples=20)
+
+
+def mask_history():
+    table = rings(exploration=1, gain=[2.0, 1.0, 0.5])
+    return read_mask_history(pd.concat([table.assign(step=step) for step in (0, 3, 6)]))
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
+EVERY = {
+    "plot_channel_response": (plots.plot_channel_response, ring_response()),
+    "plot_claim": (plots.plot_claim, claims()),
+    "plot_class_bands": (plots.plot_class_bands, bands()),
+    "plot_class_counts": (plots.plot_class_counts, counts()),
+    "plot_class_gains": (plots.plot_class_gains, class_gains()),
+    "plot_class_recall": (plots.plot_class_recall, scores()),
+    "plot_class_sources": (plots.plot_class_sources, sources()),
+    "plot_comparison": (plots.plot_comparison, differences()),
+    "plot_fingerprint": (plots.plot_fingerprint, fingerprint()),
+    "plot_gain": (plots.plot_gain, np.ones((8, 5))),
+    "plot_group_recall": (plots.plot_group_recall, scores()),
+    "plot_heat_map": (plots.plot_heat_map, np.eye(8)),
+    "plot_history": (plots.plot_history, history()),
+    "plot_images": (lambda images: plots.plot_images(images, list("abcde")), IMAGES),
+    "plot_ladder": (plots.plot_ladder, ladder()),
+    "plot_leakage": (plots.plot_leakage, ties()),
+    "plot_mask_history": (lambda history: plots.plot_mask_history([history]), mask_history()),
+    "plot_phases": (plots.plot_phases, phases()),
+    "plot_pipeline": (plots.plot_pipeline, audit()),
+    "plot_preferences": (plots.plot_preferences, distances()),
+    "plot_priors": (plots.plot_priors, prior_shift()),
+    "plot_prompt_training": (plots.plot_prompt_training, prompt_training()),
+    "plot_radial_gain": (plots.plot_radial_gain, radial_gain()),
+    "plot_ring_response": (plots.plot_ring_response, ring_response()),
+    "plot_spectra": (plots.plot_spectra, spectra()),
+    "plot_teacher_bands": (plots.plot_teacher_bands, pd.concat([bands(), bands("b", 0.5)])),
+    "plot_teacher_responses": (plots.plot_teacher_responses, responses()),
+}
+
+
+def draw(name):
+    """Draw a plot of its table; return the figure and the table."""
+    plot, table = EVERY[name]
+    drawn = plot(table)
+    return drawn if hasattr(drawn, "savefig") else drawn.get_figure(root=True), table
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]

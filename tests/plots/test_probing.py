@@ -1,0 +1,113 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from fopro_lab import plots
+from fopro_lab.errors import InputError, ShapeError
+from tests.plots.tables import (
+    bands,
+    distances,
+    fingerprint,
+    ladder,
+    phases,
+    responses,
+    ring_response,
+    texts,
+)
+
+
+def test_ring_response_has_a_line_and_a_band_for_each_gain_of_all_channels_together():
+    ax = plots.plot_ring_response(ring_response())
+    assert [line.get_label() for line in ax.lines] == ["removed", r"amplitude $\times$ 2"]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.3, 0.2, 0.1])
+    drawn = [band.get_paths()[0].vertices[:, 1] for band in ax.collections]
+    assert len(drawn) == 2 and min(drawn[0]) == 0.05 and max(drawn[0]) == 0.4
+    energy = plots.plot_ring_response(ring_response(), normalised=True)
+    np.testing.assert_allclose(energy.lines[1].get_ydata(), [1, 2, 3])
+    assert energy.get_yscale() == "log" and "energy" in energy.get_ylabel()
+
+
+def test_channels_have_their_own_lines_of_the_chosen_gain_alone():
+    ax = plots.plot_channel_response(ring_response(), gain=2.0)
+    assert [line.get_label() for line in ax.lines] == ["red", "green", "blue"]
+    with pytest.raises(InputError, match="table: expected at least one row"):
+        plots.plot_channel_response(ring_response(), gain=3.0)
+
+
+def test_class_bands_mark_what_excludes_zero_and_star_what_survives():
+    ax = plots.plot_class_bands(bands())
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["nv  n=64", "all  n=64"]
+    assert texts(ax) == ["-50*", "+2", "-20", "0", "+10"]
+    assert [t.get_fontweight() for t in ax.texts].count("bold") == 1
+    assert len(ax.patches) == 1
+    np.testing.assert_allclose(ax.images[0].get_array()[1], [-20, 0, 10])
+    assert ax.images[0].get_clim() == (-50, 50)
+    assert "survives Holm over 3 cells" in ax.figure.get_supxlabel()
+    assert "by the probe" in ax.get_title(loc="left")
+
+
+def test_class_bands_need_to_know_which_gain():
+    table = pd.concat([bands(), bands(gain=2.0)])
+    with pytest.raises(InputError, match="gain: expected one of 0, 2, got None"):
+        plots.plot_class_bands(table)
+    assert "scaled by 2" in plots.plot_class_bands(table, gain=2.0).get_title(loc="left")
+
+
+def test_band_matrices_of_teachers_share_one_scale():
+    figure = plots.plot_teacher_bands(pd.concat([bands(), bands("b", 0.5)]))
+    assert {ax.images[0].get_clim() for ax in figure.axes if ax.images} == {(-50.0, 50.0)}
+    with pytest.raises(InputError, match=r"^gain: expected one of 0, got 2"):
+        plots.plot_teacher_bands(bands(), gain=2.0)
+
+
+def test_the_ladder_has_a_panel_per_kind_and_a_dashed_line_of_untouched_images():
+    figure = plots.plot_ladder(ladder())
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["low-pass: what is below is kept", "high-pass: what is above is kept"]
+    heights = [line.get_ydata()[0] for line in figure.axes[0].lines[1::2]]
+    assert heights == [0.9, 0.4, 0.65]
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0.8, 0.8])
+
+
+def test_phases_start_with_untouched_images():
+    ax = plots.plot_phases(phases())
+    names = [tick.get_text() for tick in ax.get_xticklabels()]
+    assert names[0] == "untouched" and len(names) == 4
+    assert ax.lines[0].get_ydata()[0] == 0.9
+
+
+def test_fingerprints_are_on_one_scale_from_chance_to_perfect():
+    ax = plots.plot_fingerprint(fingerprint())
+    source, klass = (
+        next(line for line in ax.lines if str(line.get_label()).startswith(name))
+        for name in ("source", "class")
+    )
+    np.testing.assert_allclose(source.get_ydata(), [0.8, 0.6, 0.0])
+    np.testing.assert_allclose(klass.get_ydata(), [1 / 3, 0.2, 0.0])
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
+    assert sum(len(line.get_xdata()) for line in hollow) == 2  # the last ring of either
+
+
+def test_heat_maps_have_cycles_per_pixel_on_both_axes():
+    plane = np.zeros((8, 8))
+    plane[4, 6] = 1.0  # 2 / 8 cycles per pixel, horizontal
+    ax = plots.plot_heat_map(plane, label="Error rate")
+    left, right, bottom, top = ax.images[0].get_extent()
+    shown = ax.images[0].get_array()
+    row, column = np.argwhere(shown == 1)[0]
+    assert left + (column + 0.5) * (right - left) / 8 == pytest.approx(0.25)
+    assert bottom + (row + 0.5) * (top - bottom) / 8 == pytest.approx(0)
+    with pytest.raises(ShapeError, match=r"^plane: expected \(H, W\), got \(2, 2, 2\)$"):
+        plots.plot_heat_map(np.zeros((2, 2, 2)))
+
+
+def test_teachers_are_overlaid_on_a_logarithmic_axis_about_one():
+    ax = plots.plot_teacher_responses(responses())
+    labels = [line.get_label() for line in ax.lines if not str(line.get_label()).startswith("_")]
+    assert labels == ["a", "b"] and ax.get_yscale() == "log"
+
+
+def test_distances_are_written_with_their_interval():
+    ax = plots.plot_preferences(distances())
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a, b", "mean of all pairs"]
+    assert texts(ax)[0] == "+0.70 [+0.60, +0.80], p=0.003"

@@ -1,0 +1,153 @@
+"""The rules that every figure keeps: title, units, protocol, n and interval; colours; saving."""
+
+import re
+import subprocess
+import sys
+from itertools import combinations
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+
+from fopro_lab import plots
+from fopro_lab.errors import InputError, WorkError
+from fopro_lab.plots.style import GROUP_COLORS, METHOD_COLORS, METHOD_MARKERS, STYLE
+from tests.plots.tables import EVERY, PROTOCOL, draw, scores
+
+UNIT = re.compile(
+    r"cycles per pixel|%|per cent|points|nats|[Ii]mages|logarithmic|step|Epoch|1 - cos"
+    r"|log ratios|energy changed|0 is chance|Source|reference"
+)
+SHOWN_N = re.compile(r"n=\d|\d/\d|\bn (at|in) each (bar|cell)")
+INTERVAL = re.compile(r"interval|spread", re.IGNORECASE)
+# What a rule does not fit, and why.
+PHOTOGRAPHS = {"plot_images"}  # no axes, nothing estimated
+ONE_TRAINING = {  # what happened in one training, or one prompt's own gains: no sample
+    *("plot_prompt_training", "plot_mask_history", "plot_history"),
+    *("plot_gain", "plot_radial_gain", "plot_class_gains"),
+}
+ARRAYS = {"plot_heat_map"}  # the caller's notes say n
+
+
+def all_texts(figure):
+    found = [figure.get_supxlabel(), figure.get_suptitle()]
+    for ax in figure.axes:
+        found += [text.get_text() for text in ax.texts]
+        found += [tick.get_text() for tick in (*ax.get_xticklabels(), *ax.get_yticklabels())]
+        found += [t.get_text() for t in ax.get_legend().get_texts()] if ax.get_legend() else []
+        found += [ax.get_xlabel(), ax.get_ylabel(), ax.get_title(loc="left")]
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_a_figure_keeps_the_rules(name):
+    before = dict(matplotlib.rcParams)
+    figure, table = draw(name)
+    assert dict(matplotlib.rcParams) == before, "the reader's own style stays"
+    with plt.style.context(STYLE):
+        figure.draw_without_rendering()
+        figure.draw_without_rendering()  # the layout of square axes settles in its second pass
+    box, size = figure.get_tightbbox(), figure.get_size_inches()
+    assert box.x0 >= -0.02 and box.y0 >= -0.02, "no label is clipped"
+    assert box.x1 <= size[0] + 0.02 and box.y1 <= size[1] + 0.02, "no label is clipped"
+    assert figure.get_facecolor() == (1, 1, 1, 1), "white: pages lay figures on white cards"
+    if name in PHOTOGRAPHS:
+        return
+    titles = [figure.get_suptitle(), *(ax.get_title(loc="left") for ax in figure.axes)]
+    assert any(titles), "a title, at the left"
+    labels = [text for ax in figure.axes for text in (ax.get_xlabel(), ax.get_ylabel())]
+    assert UNIT.search("\n".join([*labels, *titles])), f"a unit or a scale at an axis: {labels}"
+    if isinstance(table, pd.DataFrame) and "protocol" in table:
+        assert PROTOCOL in figure.get_supxlabel(), "the protocol in the footer"
+    if name not in ONE_TRAINING | ARRAYS:
+        assert SHOWN_N.search(all_texts(figure)), "the number of images"
+        assert INTERVAL.search(all_texts(figure)), "the interval, or why there is none"
+
+
+def test_every_plot_is_held_to_the_rules():
+    assert EVERY.keys() == {name for name in plots.__all__ if name.startswith("plot_")}
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_a_table_without_a_column_or_a_row_is_refused(name):
+    plot, table = EVERY[name]
+    if isinstance(table, pd.DataFrame):
+        with pytest.raises(InputError, match=r"(table|gain|source): expected"):
+            plot(table.iloc[:0])
+        with pytest.raises(InputError, match="table: expected a column"):
+            plot(table[["protocol"]] if "protocol" in table else table.drop(columns="class"))
+
+
+@pytest.mark.parametrize("name", ["plot_class_recall", "plot_class_bands", "plot_gain"])
+def test_plots_draw_into_given_axes(name):
+    plot, table = EVERY[name]
+    _, axes = plt.subplots(1, 2)
+    assert plot(table, ax=axes[1]) is axes[1]
+    assert not axes[0].has_data() and len(plt.get_fignums()) == 1
+
+
+def test_a_notebooks_backend_stays_interactive():
+    assert not plt.isinteractive()
+    try:
+        plots.with_style(plt.ion)()
+        assert plt.isinteractive()
+    finally:
+        plt.ioff()
+
+
+def test_save_figure_writes_the_same_bytes_without_a_program_name(tmp_path):
+    paths = [
+        plots.save_figure(plots.plot_group_recall(scores()), tmp_path / f"{place}.png")
+        for place in range(2)
+    ]
+    first, second = (path.read_bytes() for path in paths)
+    assert first == second and b"Software" not in first and first.startswith(b"\x89PNG")
+    height, width = imread(paths[0]).shape[:2]
+    assert width == 1292 and height > 400  # 7.6 inches at 170 dots per inch
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]
+
+
+def test_save_figure_leaves_nothing_behind_when_it_fails(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    figure = plt.figure()
+    monkeypatch.setattr(figure, "savefig", full)
+    with pytest.raises(WorkError, match="the disk is full"):
+        plots.save_figure(figure, tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match=r"a.svg: expected a name that ends in .png"):
+        plots.save_figure(figure, tmp_path / "a.svg")
+
+
+def test_methods_differ_in_colour_and_in_marker():
+    assert METHOD_COLORS.keys() == METHOD_MARKERS.keys()
+    assert len(set(METHOD_COLORS.values())) == len(set(METHOD_MARKERS.values())) == 5
+
+
+# Machado et al. 2009, severity 1: how the two common red-green deficiencies see linear RGB.
+SEEN_BY = {
+    "deuteranope": ((0.367, 0.861, -0.228), (0.280, 0.673, 0.047), (-0.012, 0.043, 0.969)),
+    "protanope": ((0.152, 1.053, -0.205), (0.115, 0.786, 0.099), (-0.004, -0.048, 1.052)),
+}
+
+
+@pytest.mark.parametrize("eye", SEEN_BY)
+def test_colours_stay_apart_for_colour_blind_eyes(eye):
+    for colors, least in (
+        ([GROUP_COLORS[group] for group in ("head", "medium", "tail")], 0.2),
+        (METHOD_COLORS.values(), 0.1),
+    ):
+        linear = np.array([to_rgb(color) for color in colors]) ** 2.2
+        seen = np.clip(linear @ np.array(SEEN_BY[eye]).T, 0, 1) ** (1 / 2.2)
+        for one, other in combinations(seen, 2):
+            assert np.linalg.norm(one - other) > least
+
+
+def test_importing_plots_imports_no_torch():
+    code = "import sys, fopro_lab.plots; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
