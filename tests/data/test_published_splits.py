@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.config import DataConfig
-from fopro_lab.data import Dataset, isic2019_lt_counts, open_dataset, split_from
+from fopro_lab.data import Dataset, isic2019_lt_counts, open_dataset
 from fopro_lab.data.published_splits import (
     ALIASES,
     CLASSES,
@@ -26,7 +25,6 @@ from fopro_lab.data.published_splits import (
 )
 from fopro_lab.data.split_rules import PARTS
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import groups_from
 from tests.data.toys import altered
 
 SIZES = {"train": 4, "val": 2, "test": 3}  # images of each class in the toy files
@@ -123,19 +121,6 @@ def test_find_split_files_takes_a_folder_the_one_file_or_what_was_fetched(tmp_pa
     )
     found = find_split_files(["c.csv"], files=None, fetched="hyperkvasir")
     assert found == [tmp_path / "hyperkvasir" / "official_splits" / "c.csv"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"split_rule": "isic2019-lt", "tail_ratio": 0.005, "fold": 3}, r"train_skin3_0.005.csv"),
-        ({"split_rule": "hyperkvasir", "folds": 2, "fold": 2}, r"2_fold_split.csv"),
-    ],
-)
-def test_split_from_looks_for_published_files_where_the_config_says(tmp_path, options, message):
-    dataset = dataset_of([("a", "NV"), ("b", "MEL")])
-    with pytest.raises(InputError, match=rf"^split_files: {tmp_path}: expected the .*{message}"):
-        split_from(dataset, DataConfig(split_files=str(tmp_path), **options))
 
 
 @pytest.fixture
@@ -434,12 +419,3 @@ def test_the_official_folds_fit_the_folders_of_the_archive(shared):
             assert split.test.tolist() == np.flatnonzero(raw["split-index"] == index).tolist()
             assert len(split.train) + len(split.val) + len(split.test) == 10662
             assert split.class_counts(dataset).min() >= 2
-    counts = splits[0].class_counts(dataset)
-    groups = groups_from(DataConfig(dataset="hyperkvasir"), dataset.class_names, counts)
-    # In four folds of five: 745 images of z-line, 611 of retroflex-stomach; 105 of
-    # impacted-stool, 42 of barretts-short-segment.
-    heads = "bbps-2-3 cecum dyed-lifted-polyps dyed-resection-margins polyps pylorus z-line"
-    tails = "barretts barretts-short-segment hemorrhoids ileum ulcerative-colitis-grade-0-1 "
-    tails += "ulcerative-colitis-grade-1-2 ulcerative-colitis-grade-2-3"
-    assert {name for name in groups if groups[name] == "head"} == set(heads.split())
-    assert {name for name in groups if groups[name] == "tail"} == set(tails.split())
