@@ -52,12 +52,7 @@ ByMethod = dict[str, dict[str, dict[int, Run]]]  # method, protocol, seed
 
 
 def family(protocol: str) -> str:
-    """Return a protocol id without its fold: what the folds of one partition have in common.
-
-    Example:
-        >>> family("ham10000/groups/folds3-val0.15/seed0/fold2"), family("toy/seed0")
-        ('ham10000/groups/folds3-val0.15/seed0', 'toy/seed0')
-    """
+    """Return a protocol id without its fold: what the folds of one partition have in common."""
     return _FOLD.sub("", protocol)
 
 
@@ -178,34 +173,18 @@ def pairings(runs: Sequence[Run], baseline: str) -> pd.DataFrame:
         partners = others if run.method == baseline else [baseline]
         known = [n for n in partners if run.complete and (n, run.protocol, run.seed) in found]
         lacking = ", ".join(name for name in partners if name not in known)
-        if run.complete:
-            reason = f"no run of {lacking} has its seed and fold" if lacking else ""
-        else:
-            reason = (
-                "no predictions.parquet" if run.state == "done" else f"not finished: {run.state}"
-            )
-        rows.append(
-            {
-                "run": run.path.as_posix(),
-                "method": run.method,
-                "seed": run.seed,
-                "protocol": run.manifest.get("protocol", ""),
-                "state": run.state,
-                "paired": bool(known),
-                "with": ", ".join(known),
-                "reason": reason,
-            }
-        )
+        reason = f"no run of {lacking} has its seed and fold" if lacking else ""
+        if not run.complete:
+            lost = run.state == "done"
+            reason = "no predictions.parquet" if lost else f"not finished: {run.state}"
+        about = (run.path.as_posix(), run.method, run.seed, run.manifest.get("protocol", ""))
+        rows.append((*about, run.state, bool(known), ", ".join(known), reason))
     names = ["run", "method", "seed", "protocol", "state", "paired", "with", "reason"]
     return pd.DataFrame(rows, columns=names)
 
 
 def dropped_lines(table: pd.DataFrame) -> list[str]:
-    """Say in one line each which runs a comparison leaves out, wholly or in part.
-
-    Args:
-        table: Of `pairings`.
-    """
+    """Say in one line each which runs of `pairings` a comparison leaves out, wholly or in part."""
     return [
         (f"used against {row['with']} alone" if row["paired"] else "left out")
         + f": {row['run']} ({row['method']}, seed {row['seed']}): {row['reason']}"
@@ -439,9 +418,7 @@ def score_runs(
 def summarise(
     runs: Sequence[Run], *, split: str = "test", resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Put the headline numbers of every protocol and method in one row.
-
-    Args, Raises: As in ``score_runs``.
+    """Put the headline numbers of every protocol and method in one row; see `score_runs`.
 
     Returns:
         Columns ``protocol``, ``method``, ``seeds``, ``folds``, ``n`` (test images), then each
@@ -521,13 +498,7 @@ def compare_teachers(
 def summarise_teachers(
     runs: Sequence[Run], *, split: str = "test", resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Put the headline numbers of every student, teacher and method in one row.
-
-    Args, Raises: As in `score_runs`.
-
-    Returns:
-        The columns of `summarise` after ``student`` and ``teacher``.
-    """
+    """Put the headline numbers of every student, teacher and method in one row; see `summarise`."""
     if not runs:
         raise InputError("runs: expected at least one, got none")
     tables = []
@@ -541,11 +512,7 @@ def summarise_teachers(
 
 
 def teacher_of(run: Run) -> str:
-    """Name a run's teacher as its config does, with its image size where one was chosen.
-
-    Returns:
-        The name; empty for a method without a teacher.
-    """
+    """Name a run's teacher, with its image size where one was chosen; empty without a teacher."""
     if run.method not in TAUGHT:
         return ""
     size = int(run.config.get("teacher_size", 0))

@@ -24,11 +24,6 @@ def confusion_matrices(
 
     Returns:
         Weighted counts ``(R, K, K)``: row the true class, column the predicted one.
-
-    Example:
-        >>> confusion_matrices(np.array([0, 0, 1]), np.array([0, 1, 1]), np.ones((3, 1)), classes=2)
-        array([[[1., 1.],
-                [0., 1.]]])
     """
     hits = np.eye(classes, dtype=weights.dtype)[predicted]
     counts = np.zeros((weights.shape[1], classes, classes))
@@ -39,13 +34,7 @@ def confusion_matrices(
 
 
 def class_recalls(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of each class that was found.
-
-    Args:
-        confusion: Counts ``(R, K, K)``.
-
-    Returns:
-        Recalls ``(R, K)`` in [0, 1]; NaN for a class without images.
+    """Return the share of each class that was found, ``(R, K)``; NaN for a class without images.
 
     Example:
         >>> class_recalls(np.array([[[3.0, 1.0], [0.0, 0.0]]]))
@@ -135,17 +124,12 @@ def macro_auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarr
     Args:
         probabilities: ``(n, K)``.
         labels: True classes ``(n,)``.
-        weights: ``(n, R)``.
+        weights: How often each image was drawn, ``(n, R)``.
 
     Returns:
         Areas ``(R,)`` in [0, 1]; NaN where all images are of one class.
 
     Source: Hanley & McNeil, Radiology 143 (1982) 29.
-
-    Example:
-        >>> p = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
-        >>> macro_auroc(p, np.array([0, 0, 1]), np.ones((3, 1)))
-        array([1.])
     """
     present = np.unique(labels)
     if len(present) < 2:
@@ -177,11 +161,7 @@ def calibration_error(
     Images fall into 15 bins of equal width by their largest probability, bin ``b`` being
     ``(b / 15, (b + 1) / 15]``; the error is the mean over images of the gap between their bin's
     accuracy and its mean confidence. It is never negative, so noise alone makes it positive.
-
-    Args:
-        probabilities: ``(n, K)``.
-        labels: True classes ``(n,)``.
-        weights: ``(n, R)``.
+    Arguments are as in ``macro_auroc``.
 
     Source: Guo et al., ICML 2017, arXiv:1706.04599, equation 5.
 

@@ -190,7 +190,6 @@ class PriorShift:
         self.implicit = [implicit_prior(run.config) for run in runs]
         self.images = align([run.predictions for run in runs], runs[0].groups)
         self.names = [self.images.names[k] for k in np.argsort(-self.counts, kind="stable")]
-        self._sizes = self.images.class_sizes()
         self._units = self.images.class_sizes(units=True)
         drawn = self.images.weights(resamples=resamples, seed=seed)
         # The first column is the test set itself.
@@ -215,70 +214,61 @@ class PriorShift:
             ``low``, ``high``, and ``difference``, ``difference_low``, ``difference_high``: the run
             minus the first, on the same resamples; NaN where all resamples agree.
         """
-        rows, first = [], None
         prior = self.prior(strength)
-        for number, logits in enumerate(self.images.logits):
-            trained = self.implicit[number] == TRAINING
-            found = measure_under_prior(
+        measured = [
+            measure_under_prior(
                 logits,
                 self.images.labels,
                 self._weights,
                 prior=prior,
-                old=self.prior(1.0 if trained else 0.0),
-                adjust=adjust and self.implicit[number] != UNKNOWN,
+                old=self.prior(1.0 if implicit == TRAINING else 0.0),
+                adjust=adjust and implicit != UNKNOWN,
             )
-            first = first or found
-            rows += [{"run": number, **row} for row in self._rows(found, first, prior)]
+            for logits, implicit in zip(self.images.logits, self.implicit, strict=True)
+        ]
+        sizes = self.images.class_sizes() | {"all": len(self.images.labels)}
+        rows = []
+        for number, found in enumerate(measured):
+            for (metric, name), (low, high, kind) in self._intervals(found, prior).items():
+                own, first = (self._values(each, metric, name) for each in (found, measured[0]))
+                row = {"run": number, "metric": metric, "name": name, "n": sizes[name]}
+                row |= {"interval": kind, "value": float(own[0]), "low": low, "high": high}
+                rows.append(row | _difference(own, first))
         return pd.DataFrame(rows)
 
-    def _rows(
-        self, found: dict[str, np.ndarray], first: dict[str, np.ndarray], prior: np.ndarray
-    ) -> list[dict[str, object]]:
-        """Return value, interval and difference of each class, mean and the calibration error."""
-        rows: list[dict[str, object]] = []
+    def _values(self, found: dict[str, np.ndarray], metric: str, name: str) -> np.ndarray:
+        values = found[metric]
+        return values[:, self.images.names.index(name)] if metric == "recall" else values
 
-        def add(
-            metric: str, name: str, n: int, interval: tuple[float, float, str], column: Any = ...
-        ) -> None:
-            own = found[metric][:, column] if metric == "recall" else found[metric]
-            other = first[metric][:, column] if metric == "recall" else first[metric]
-            low, high, kind = interval
-            row = {"metric": metric, "name": name, "n": n, "interval": kind}
-            row |= {"value": float(own[0]), "low": low, "high": high}
-            rows.append(row | _difference(own, other))
-
-        known: dict[int, tuple[float, float, float, str]] = {}  # value, low, high, kind
+    def _intervals(
+        self, found: dict[str, np.ndarray], prior: np.ndarray
+    ) -> dict[tuple[str, str], tuple[float, float, str]]:
+        """Find limits, and how they were made, of each class, of the means and of calibration."""
+        intervals = {}
         for name in self.names:
-            label = self.images.names.index(name)
-            drawn = found["recall"][:, label]
-            interval = _recall_interval(drawn, self._units[name])
-            if self._sizes[name]:
-                known[label] = (float(drawn[0]), *interval)
-            add("recall", name, self._sizes[name], interval, label)
-        values, lows, highs = (
-            np.array([each[side] for each in known.values()]) for side in range(3)
-        )
+            drawn = self._values(found, "recall", name)
+            if np.isnan(drawn[0]):
+                interval = (np.nan, np.nan, "none")
+            elif np.ptp(drawn[1:]) <= 1e-12:
+                interval = (*wilson_interval(float(drawn[0]), self._units[name]), "wilson")
+            else:
+                interval = (*percentile_interval(drawn[1:]), "bootstrap")
+            intervals["recall", name] = interval
+        known = [name for name in self.names if self._units[name]]
+        labels = [self.images.names.index(name) for name in known]
+        lows, highs, kinds = zip(*(intervals["recall", name] for name in known), strict=True)
         for metric, shares in (("balanced_accuracy", np.ones_like(prior)), ("accuracy", prior)):
             low, high = percentile_interval(found[metric][1:])
-            kind = "bootstrap"
-            if any(each[3] != "bootstrap" for each in known.values()):
-                wide = mean_interval(values, lows, highs, weights=shares[list(known)])
-                low, high, kind = min(low, wide[0]), max(high, wide[1]), "mover"
-            add(metric, "all", len(self.images.labels), (low, high, kind))
+            intervals[metric, "all"] = (low, high, "bootstrap")
+            if set(kinds) != {"bootstrap"}:
+                ends = (found["recall"][0, labels], np.array(lows), np.array(highs))
+                wide = mean_interval(*ends, weights=shares[labels])
+                intervals[metric, "all"] = (min(low, wide[0]), max(high, wide[1]), "mover")
         ece = found["ece"]
         agree = np.ptp(ece[1:]) <= 1e-7  # weights are of single precision
         limits = (np.nan, np.nan) if agree else basic_interval(float(ece[0]), ece[1:])
-        add("ece", "all", len(self.images.labels), (*limits, "none" if agree else "basic"))
-        return rows
-
-
-def _recall_interval(drawn: np.ndarray, trials: int) -> tuple[float, float, str]:
-    """Return the interval of a class recall; the first of the values is the test set's."""
-    if np.isnan(drawn[0]):
-        return np.nan, np.nan, "none"
-    if np.ptp(drawn[1:]) <= 1e-12:
-        return *wilson_interval(float(drawn[0]), trials), "wilson"
-    return *percentile_interval(drawn[1:]), "bootstrap"
+        intervals["ece", "all"] = (*limits, "none" if agree else "basic")
+        return intervals
 
 
 def _difference(drawn: np.ndarray, first: np.ndarray) -> dict[str, float]:

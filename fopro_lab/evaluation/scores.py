@@ -84,7 +84,7 @@ def class_groups(
 def groups_from(
     config: DataConfig, names: Sequence[str], class_counts: Sequence[int] | np.ndarray
 ) -> dict[str, str]:
-    """Sort classes into head, medium and tail by the rule that a config names.
+    """Sort classes into head, medium and tail by the rule that a config names; see `class_groups`.
 
     ``auto`` takes what is published: thresholds for HyperKvasir, official folds and others alike,
     ranks for everything else. HyperKvasir's publishers draw no validation part, so there our
@@ -95,9 +95,6 @@ def groups_from(
             ``dataset``, ``split_rule`` and the size of the validation part.
         names: The K class names, in label order.
         class_counts: Training images per class, ``(K,)``.
-
-    Returns:
-        As `class_groups`.
 
     Example:
         >>> groups_from(DataConfig(dataset="hyperkvasir"), ["ileum", "polyps"], [6, 699])
@@ -203,15 +200,12 @@ class AlignedRuns:
 def align(
     tables: Sequence[pd.DataFrame], groups: Mapping[str, str], *, split: str = "test"
 ) -> AlignedRuns:
-    """Bring the predictions of several runs into one order of images.
+    """Bring the predictions of several runs into one order of images, that of their names.
 
     Args:
         tables: Tables of predictions of the same images, one per run.
         groups: "head", "medium" or "tail" for each class.
         split: "val" or "test".
-
-    Returns:
-        The images, sorted by name.
 
     Raises:
         InputError: If a table is invalid, has no rows of the split, or differs from the first in
@@ -259,11 +253,7 @@ def align(
 
 
 def pool(folds: Sequence[AlignedRuns]) -> AlignedRuns:
-    """Put the images of all folds together, without logits: for counts and names.
-
-    Raises:
-        InputError: If a lesion, patient or image is in two folds.
-    """
+    """Put the images of all folds, which may share none, together: for counts and names."""
     if len(folds) == 1:
         return folds[0]
     for one, other in combinations(folds, 2):
@@ -286,12 +276,7 @@ def pool(folds: Sequence[AlignedRuns]) -> AlignedRuns:
 def measure_folds(
     folds: Sequence[AlignedRuns], *, resamples: int, seed: int
 ) -> tuple[dict[Key, list[np.ndarray]], dict[Key, list[np.ndarray]]]:
-    """Measure every run on the images of its fold and on the same resamples of them.
-
-    Args:
-        folds: The images of each fold, with the logits of its S runs.
-        resamples: R.
-        seed: Seed of the bootstrap.
+    """Measure the S runs of each fold on its images and on R resamples of them, the same for all.
 
     Returns:
         Plain values, ``(S,)`` per key and fold, and resampled values, ``(S, R)`` per key and fold.
@@ -310,12 +295,7 @@ def measure_folds(
 
 
 def mean_of(points: Sequence[np.ndarray]) -> float:
-    """Average plain values over seeds, then over folds.
-
-    Example:
-        >>> mean_of([np.array([0.25, 0.75]), np.array([1.0])])
-        0.75
-    """
+    """Average plain values over seeds, then over folds."""
     return float(np.mean([fold.mean() for fold in points]))
 
 
@@ -342,7 +322,7 @@ def limits(
         fallback: Interval from a key and the number of independent trials behind it.
 
     Returns:
-        Lower limit, upper limit and "bootstrap", "mover", "none" or the fallback's word.
+        Lower limit, upper limit and how they were made.
     """
     units = images.class_sizes(units=True)
     trials = {key: sum(units[name] for name in images.members(key)) for key in images.keys()}
@@ -378,13 +358,7 @@ def tidy(
     columns: Mapping[str, Mapping[Key, float]],
     intervals: Mapping[Key, Interval],
 ) -> pd.DataFrame:
-    """Lay values and intervals out as a table, one row per key, without the protocol.
-
-    Args:
-        images: What was measured.
-        columns: Named columns of values; "value" brings its count ``k`` along.
-        intervals: Of ``limits``.
-    """
+    """Lay columns of values and the intervals out as a table; "value" brings its count ``k``."""
     sizes = images.class_sizes()
     lines = []
     for key, (low, high, kind) in intervals.items():
@@ -463,22 +437,14 @@ def score_trainings(
 ) -> pd.DataFrame:
     """Measure the mean over several seeds of one method, and over folds if there are some.
 
+    ``folds`` holds for each fold one table of predictions per seed; a split without folds is one
+    fold. All else is as in ``score``; ``value`` and ``k`` are means over seeds and folds, ``n``
+    counts the images of all folds.
+
     Every resample draws images, the same for all seeds of a fold, with two seeds or more the
     seeds too, and with two folds or more the folds, so that the interval covers new images and a
     new training (crossed bootstrap: Owen, Ann. Appl. Stat. 1 (2007) 386). With two seeds that
     differ much it is too narrow: two numbers say little of a spread.
-
-    Args:
-        folds: For each fold one table of predictions per seed; a split without folds is one fold.
-        groups: As in ``score``.
-        protocol: As in ``score``.
-        split: As in ``score``.
-        resamples: As in ``score``.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        The columns of ``score``; ``value`` and ``k`` are means over seeds and folds, ``n`` counts
-        the images of all folds.
 
     Raises:
         InputError: If the tables of a fold do not hold the same images, or two folds share some.

@@ -6,9 +6,17 @@ import pandas as pd
 import pytest
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import compare, latex_tables, load_runs, markdown_tables, summarise
+from fopro_lab.evaluation import (
+    claim_findings,
+    compare,
+    latex_tables,
+    load_runs,
+    markdown_tables,
+    summarise,
+)
 from fopro_lab.evaluation.paper_tables import clear_winner
 from tests.evaluation.toy_runs import predictions, write_run
+from tests.plots.tables import claims
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +139,15 @@ def test_an_unknown_column_and_two_protocols_are_refused(tables):
     two = pd.concat([levels, levels.assign(protocol="other")])
     with pytest.raises(InputError, match="levels: expected one protocol"):
         markdown_tables(two, differences)
+
+
+def test_claim_findings_count_hits_and_what_speaks_against():
+    distances = pd.DataFrame({"teacher": ["one", "one", "all"], "p_holm": [0.01, 0.2, 0.01]})
+    whole, tail, apart = claim_findings(claims(), distances)
+    assert whole.startswith(
+        "ekd against bsm, student small, balanced accuracy: higher for 1 of 3 teachers, lower "
+        "for 1, undecided for 1: one +4.0"
+    )
+    assert tail.startswith("ekd against bsm, student small, tail recall: higher for 1 of 3")
+    assert "three +3.0 [+0.2, +5.8]" in whole
+    assert apart.endswith("for 1 of 2 pairs of teachers.")

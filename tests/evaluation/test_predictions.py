@@ -6,6 +6,12 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import check_predictions, class_names, read_predictions, write_predictions
+from tests.evaluation.toy_runs import predictions
+
+
+@pytest.fixture
+def table():
+    return predictions()
 
 
 def test_class_names_follow_the_order_of_the_logit_columns():

@@ -1,12 +1,25 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import Run, load_runs, score
-from tests.evaluation.toy_runs import write_run
+from fopro_lab.evaluation.runs import (
+    MAPS_FILE,
+    RINGS_FILE,
+    read_mask_histories,
+    read_mask_history,
+)
+from tests.evaluation.toy_runs import predictions, write_run
+
+
+@pytest.fixture
+def table():
+    return predictions()
 
 
 def test_run_reads_its_manifest_and_tables(table, tmp_path):
@@ -97,7 +110,55 @@ def test_load_runs_refuses_a_folder_without_runs(tmp_path):
         load_runs([])
 
 
-def test_importing_the_room_imports_no_torch():
+def test_a_run_of_version_0_1_has_its_options_by_their_names_of_today(table, tmp_path):
+    config = {"method": "fopro", "seed": 0, "explore_steps": 9, "random_gains": "per-picture"}
+    run = Run.read(write_run(tmp_path / "a", table, config=config))
+    assert run.config["prompt_steps"] == 9 and run.config["random_gains"] == "per-image"
+
+
+def gains(**columns):
+    base = {"exploration": 1, "step": [0, 5], "low": 0.0, "high": 0.75, "gain": [1.0, 2.0]}
+    return pd.DataFrame(base | columns)
+
+
+def test_mask_history_reads_what_a_run_wrote(tmp_path):
+    planes = np.full((2, 4, 4), 3.0, np.float16)
+    gains().to_parquet(tmp_path / RINGS_FILE)
+    save_file({"gain": planes}, tmp_path / MAPS_FILE)
+    history = read_mask_history(tmp_path)
+    assert history.times == [(1, 0), (1, 5)] and history.whole
+    np.testing.assert_array_equal(history.planes, planes)
+    assert [history.at(time) for time in ((0, 9), (1, 0), (1, 4), (1, 5), (2, 0))] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]
+    (tmp_path / MAPS_FILE).write_bytes(b"no tensors")
+    with pytest.raises(InputError, match="expected whole files of masks"):
+        read_mask_history(tmp_path)
+
+
+def test_mask_history_draws_the_rings_of_a_table():
+    one, other = read_mask_histories({"one": gains(), "two": gains()})
+    assert (one.name, other.name, one.whole) == ("one", "two", False)
+    assert one.planes[1].max() == 2.0 and one.planes[1][32, 32] == 1.0
+
+
+def test_mask_history_refuses_what_is_none(tmp_path):
+    for gain in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(InputError, match=r"table: expected a finite gain above 0"):
+            read_mask_history(gains(gain=[1.0, gain]))
+    with pytest.raises(InputError, match="got no column 'gain'"):
+        read_mask_history(gains().drop(columns="gain"))
+    with pytest.raises(InputError, match=r"exploration_gains\.parquet: no such file; it is"):
+        read_mask_history(tmp_path)
+    with pytest.raises(InputError, match="runs: expected at least one, got none"):
+        read_mask_histories([])
+
+
+def test_importing_evaluation_imports_no_torch():
     import subprocess
     import sys
 

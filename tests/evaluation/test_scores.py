@@ -1,4 +1,4 @@
-import time
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from sklearn import metrics as oracle
 from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import class_groups, groups_from, score, score_trainings
+from fopro_lab.evaluation.scores import align
 from tests.evaluation.toy_runs import groups, predictions
 
 
@@ -70,7 +71,7 @@ def test_class_groups_refuse_wrong_input(counts, options, message):
 
 
 @pytest.mark.parametrize(
-    ("knobs", "expected"),
+    ("options", "expected"),
     [
         ({}, ["head", "medium", "tail", "tail"]),
         ({"group_rule": "count"}, ["medium", "medium", "tail", "tail"]),
@@ -87,8 +88,8 @@ def test_class_groups_refuse_wrong_input(counts, options, message):
         ({"dataset": "hyperkvasir", "group_rule": "rank"}, ["head", "medium", "tail", "tail"]),
     ],
 )
-def test_groups_from_takes_what_is_published_for_a_data_set(knobs, expected):
-    found = groups_from(DataConfig(**knobs), list("abcd"), np.array([699, 595, 60, 59]))
+def test_groups_from_takes_what_is_published_for_a_data_set(options, expected):
+    found = groups_from(DataConfig(**options), list("abcd"), np.array([699, 595, 60, 59]))
     assert list(found.values()) == expected
 
 
@@ -240,21 +241,59 @@ def test_score_of_several_seeds_is_the_mean_and_wider_than_images_alone():
     assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
 
 
-def test_score_follows_its_seed_and_forgets_the_order_of_rows(table):
+def test_score_follows_its_seed_and_forgets_the_order_of_rows():
+    table = predictions()
     first = score(table, groups(), "toy", resamples=30)
     pd.testing.assert_frame_equal(first, score(table[::-1], groups(), "toy", resamples=30))
     assert not first.equals(score(table, groups(), "toy", resamples=30, seed=1))
 
 
-def test_score_refuses_logits_that_are_not_finite_and_too_few_resamples(table):
+def test_score_refuses_logits_that_are_not_finite_and_too_few_resamples():
+    table = predictions()
     with pytest.raises(InputError, match="logit_mel: expected finite logits, got nan for image"):
         score(table.assign(logit_mel=np.nan), groups(), "toy")
     with pytest.raises(InputError, match="resamples: expected at least 2, got 1"):
         score(table, groups(), "toy", resamples=1)
 
 
-def test_score_of_three_thousand_images_takes_about_a_second():
-    table = predictions((1500, 900, 450, 150))
-    start = time.perf_counter()
-    score(table, groups(), "toy", resamples=1000)
-    assert time.perf_counter() - start < 5  # 0.3 s on one free core
+def test_align_sorts_every_run_by_image_and_takes_one_split():
+    first, second = predictions(seed=1), predictions(seed=2)
+    both = pd.concat([second, predictions(split="val", seed=3)]).sample(frac=1, random_state=0)
+    images = align([first, both], groups())
+    np.testing.assert_array_equal(images.logits[1], second.filter(like="logit_").to_numpy())
+    np.testing.assert_array_equal(images.labels, first["label"])
+
+
+def test_align_counts_images_and_lesions():
+    images = align([predictions((4, 4, 2, 1), a_group=2)], groups((4, 4, 2, 1)))
+    assert images.class_sizes() == {"nv": 4, "mel": 4, "bkl": 2, "df": 1}
+    assert images.class_sizes(units=True) == {"nv": 2, "mel": 2, "bkl": 1, "df": 1}
+    assert images.resampled == "group"
+    unknown = align([predictions().assign(group="")], groups())
+    assert unknown.resampled == "image"
+    assert unknown.class_sizes(units=True) == unknown.class_sizes()
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (predictions((40, 20, 10, 5)), "got 76 and 75 that differ in 'image'; use runs of one"),
+        (predictions().assign(label=0), "got 76 and 76 that differ in 'label'"),
+        (predictions(a_group=2), "got 76 and 76 that differ in 'group'"),
+        (
+            predictions().rename(columns={"logit_df": "logit_vasc"}),
+            "expected the classes nv, mel, bkl, df in every run, got nv, mel, bkl, vasc",
+        ),
+        (predictions(split="val"), "split: expected images of 'test', got val"),
+    ],
+)
+def test_align_refuses_runs_on_other_images(second, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        align([predictions(), second], groups())
+
+
+def test_align_refuses_groups_that_do_not_fit():
+    with pytest.raises(InputError, match="groups: expected one for each of nv, mel, bkl, df, got"):
+        align([predictions()], {"nv": "head"})
+    with pytest.raises(InputError, match="groups: df: expected head, medium or tail, got 'rare'"):
+        align([predictions()], groups() | {"df": "rare"})

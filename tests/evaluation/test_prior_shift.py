@@ -49,7 +49,7 @@ def slow_measures(logits, labels, prior, old):
     }
 
 
-@pytest.mark.parametrize("strength", [-1.0, -0.3, 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("strength", [-1.0, 0.0, 0.5])
 @pytest.mark.parametrize("old", ["training", "uniform"])
 def test_measures_agree_with_the_formulas_written_out(strength, old):
     logits, labels = drawn()
@@ -66,14 +66,13 @@ def test_two_gaussians_move_to_the_posterior_that_bayes_rule_gives():
     # Classes N(-1, 1) and N(+1, 1): with equal shares the log odds of x are 2x, with shares
     # (1 - q, q) they are 2x + log(q / (1 - q)), whatever was learnt before.
     x = np.linspace(-3, 3, 41)
-    for trained, asked in ((0.5, 0.9), (0.1, 0.5), (0.05, 0.95)):
+    for trained, wanted in ((0.5, 0.9), (0.1, 0.5), (0.05, 0.95)):
         log_odds = 2 * x + np.log(trained / (1 - trained))
         logits = np.stack([np.zeros_like(x), log_odds], axis=1) + 7.0
-        found = shifted_probabilities(
-            logits, old=np.array([1 - trained, trained]), new=np.array([1 - asked, asked])
-        )
-        truth = asked * np.exp(-((x - 1) ** 2) / 2)
-        truth = truth / (truth + (1 - asked) * np.exp(-((x + 1) ** 2) / 2))
+        old, new = (np.array([1 - share, share]) for share in (trained, wanted))
+        found = shifted_probabilities(logits, old=old, new=new)
+        truth = wanted * np.exp(-((x - 1) ** 2) / 2)
+        truth = truth / (truth + (1 - wanted) * np.exp(-((x + 1) ** 2) / 2))
         np.testing.assert_allclose(found[:, 1], truth, rtol=1e-12)
 
 
@@ -96,22 +95,6 @@ def test_calibrated_probabilities_stay_calibrated_under_another_prior_only_if_th
     assert moved["balanced_accuracy"][0] < stored["balanced_accuracy"][0]
 
 
-def test_the_implicit_prior_itself_changes_nothing():
-    logits, labels = drawn()
-    old = class_prior(np.array(COUNTS), 1.0)
-    powers = np.exp(logits)
-    np.testing.assert_allclose(
-        shifted_probabilities(logits, old=old, new=old),
-        powers / powers.sum(axis=1, keepdims=True),
-        rtol=1e-12,
-    )
-    moved, stored = (
-        measure_under_prior(logits, labels, np.ones((200, 1)), prior=old, old=old, adjust=adjust)
-        for adjust in (True, False)
-    )
-    assert all(np.array_equal(moved[name], stored[name]) for name in moved)
-
-
 def test_unadjusted_recalls_do_not_move():
     logits, labels = drawn()
     weights, even = np.ones((200, 1)), np.full(4, 0.25)
@@ -125,24 +108,15 @@ def test_unadjusted_recalls_do_not_move():
     assert found[0]["accuracy"][0] != found[1]["accuracy"][0]
 
 
-def test_class_prior_ends_and_middle():
-    counts = np.array(COUNTS)
-    np.testing.assert_allclose(class_prior(counts, 1.0), counts / counts.sum())
-    np.testing.assert_allclose(class_prior(counts, 0.0), 0.25)
-    inverse = 1 / counts
-    np.testing.assert_allclose(class_prior(counts, -1.0), inverse / inverse.sum())
-
-
 def test_prior_weights_give_each_class_its_share_in_every_resample():
     labels = np.array([0, 0, 0, 1, 1, 3])
     weights = np.array([[1.0, 2.0, 0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 3.0, 2.0, 0.0, 1.0]]).T
-    prior = np.array([0.4, 0.3, 0.2, 0.1])  # nobody has class 2
-    found = prior_weights(labels, weights, prior)
+    found = prior_weights(labels, weights, np.array([0.4, 0.3, 0.2, 0.1]))  # no image of class 2
     for column in found.T:
         assert [column[labels == k].sum() for k in (0, 1, 3)] == pytest.approx([0.5, 0.375, 0.125])
 
 
-def test_a_class_that_does_not_come_is_never_predicted():
+def test_a_class_that_does_not_occur_is_never_predicted():
     logits, _ = drawn()
     found = shifted_probabilities(logits, old=np.full(4, 0.25), new=np.array([0.5, 0.5, 0, 0]))
     assert (found[:, 2:] == 0).all() and np.isfinite(found).all()
@@ -157,16 +131,6 @@ def test_implicit_prior_follows_the_loss_and_the_sampler():
     assert implicit_prior({"method": "ce", "mixup_alpha": 0.2}) == "unknown"
 
 
-def test_a_run_of_unknown_prior_stays_as_it_is_stored(tmp_path):
-    config = {"method": "ce", "seed": 0, "sampler": "progressive"}
-    run = Run.read(
-        write_run(tmp_path / "a", predictions(), config=config, class_counts=list(COUNTS))
-    )
-    shift = PriorShift([run], resamples=20)
-    assert shift.implicit == ["unknown"]
-    assert shift.table(1.0)["value"].equals(shift.table(1.0, adjust=False)["value"])
-
-
 def test_priors_refuse_what_is_none():
     with pytest.raises(InputError, match="class_counts: expected numbers above 0"):
         class_prior(np.array([3, 0]), 1.0)
@@ -174,40 +138,41 @@ def test_priors_refuse_what_is_none():
         shifted_probabilities(np.zeros((1, 4)), old=np.ones(2), new=np.ones(4))
 
 
+def run_of(folder, table, *, counts=COUNTS, **changes):
+    changes = {"class_counts": list(counts)} | changes
+    return Run.read(write_run(folder, table, **changes))
+
+
 @pytest.fixture
 def runs(tmp_path):
-    made = []
-    for seed, method in enumerate(("ce", "bsm")):
-        table = predictions(seed=seed, skill=1.0 + seed, a_group=2)
-        path = write_run(tmp_path / method, table, method=method, class_counts=list(COUNTS))
-        made.append(Run.read(path))
-    return made
+    return [
+        run_of(tmp_path / method, predictions(seed=s, skill=1.0 + s, a_group=2), method=method)
+        for s, method in enumerate(("ce", "bsm"))
+    ]
+
+
+def values(table, run):
+    return table[table["run"] == run].set_index(["name", "metric"])["value"]
 
 
 def test_table_without_a_shift_is_that_of_the_score(runs):
     found = PriorShift(runs, resamples=50).table(0.0, adjust=False)
-    for place, run in enumerate(runs):
+    for number, run in enumerate(runs):
         scored = run.table(resamples=10).set_index(["name", "metric"])["value"]
-        own = found[found["run"] == place].set_index(["name", "metric"])["value"]
-        for name in ("nv", "mel", "bkl", "df"):
-            assert own[name, "recall"] == pytest.approx(scored[name, "recall"], abs=1e-12)
-        balanced = own["all", "balanced_accuracy"]
-        assert balanced == pytest.approx(scored["all", "balanced_accuracy"], abs=1e-12)
-        assert own["all", "accuracy"] == pytest.approx(balanced, abs=1e-12)
+        own = values(found, number)
+        for key in [*((name, "recall") for name in run.class_names), ("all", "balanced_accuracy")]:
+            assert own[key] == pytest.approx(scored[key], abs=1e-12)
+        assert own["all", "accuracy"] == pytest.approx(own["all", "balanced_accuracy"], abs=1e-12)
 
 
-def test_table_moves_each_run_from_its_own_implicit_prior(runs):
+def test_table_moves_each_run_from_its_own_implicit_prior(runs, tmp_path):
+    config = {"method": "ce", "seed": 0, "sampler": "progressive"}
+    runs.append(run_of(tmp_path / "unknown", predictions(a_group=2), config=config))
     shift = PriorShift(runs, resamples=20)
-    assert shift.implicit == ["training", "uniform"]
-    stored = shift.table(1.0, adjust=False)
-    moved = shift.table(1.0)
-    same = [
-        np.array_equal(
-            stored.loc[stored["run"] == r, "value"], moved.loc[moved["run"] == r, "value"]
-        )
-        for r in (0, 1)
-    ]
-    assert same == [True, False]  # cross-entropy's own prior is the training one
+    assert shift.implicit == ["training", "uniform", "unknown"]
+    stored, moved = shift.table(1.0, adjust=False), shift.table(1.0)
+    same = [values(stored, number).equals(values(moved, number)) for number in range(3)]
+    assert same == [True, False, True]  # cross-entropy's own prior is the training one
 
 
 def test_table_intervals_hold_their_value_and_pair_the_runs(runs):
@@ -218,29 +183,26 @@ def test_table_intervals_hold_their_value_and_pair_the_runs(runs):
     np.testing.assert_allclose(second["difference"], second["value"] - first["value"])
     row = second.loc["all", "balanced_accuracy"]
     assert row["difference_low"] < row["difference"] < row["difference_high"]
-    assert row["n"] == 76 and second.loc["df", "recall"]["n"] == 6
+    assert row["n"] == 76 and second.loc[("df", "recall"), "n"] == 6
 
 
-def test_a_class_that_is_all_right_has_wilsons_interval_of_its_lesions(tmp_path):
-    table = predictions(skill=30.0, a_group=2)
-    run = Run.read(write_run(tmp_path / "a", table, class_counts=list(COUNTS)))
+def test_where_resamples_agree_wilsons_interval_or_none_takes_their_place(tmp_path):
+    run = run_of(tmp_path / "a", predictions(skill=30.0, a_group=2))
     found = PriorShift([run], resamples=20).table(0.0).set_index(["name", "metric"])
     row = found.loc["df", "recall"]
     assert row["interval"] == "wilson" and row["low"] == pytest.approx(0.4385, abs=1e-3)  # 3 of 3
-    assert found.loc["all", "accuracy"]["interval"] == "mover"
-    assert found.loc["all", "accuracy"]["low"] < 0.95
-
-
-def test_runs_of_other_images_or_counts_are_refused(tmp_path, runs):
-    with pytest.raises(InputError, match="class_counts: expected"):
-        other = write_run(tmp_path / "x", predictions(), class_counts=[1, 1, 1, 1])
-        PriorShift([runs[0], Run.read(other)])
-    with pytest.raises(InputError, match="class_counts: expected some"):
-        PriorShift([Run.read(write_run(tmp_path / "y", predictions()))])
-
-
-def test_a_calibration_error_whose_resamples_agree_has_no_interval(tmp_path):
-    table = predictions((1, 1, 1, 1), skill=3.0)
-    run = Run.read(write_run(tmp_path / "a", table, class_counts=list(COUNTS)))
+    assert found.loc[("all", "accuracy"), "interval"] == "mover"
+    assert found.loc[("all", "accuracy"), "low"] < 0.95
+    run = run_of(tmp_path / "b", predictions((1, 1, 1, 1), skill=3.0))
     row = PriorShift([run], resamples=20).table(0.3).set_index("metric").loc["ece"]
     assert row["interval"] == "none" and np.isnan(row["low"]) and row["value"] > 0
+
+
+def test_runs_of_other_training_images_are_refused(tmp_path, runs):
+    other = run_of(tmp_path / "x", predictions(), counts=(1, 1, 1, 1))
+    with pytest.raises(InputError, match="class_counts: expected"):
+        PriorShift([runs[0], other])
+    with pytest.raises(InputError, match="class_counts: expected some"):
+        PriorShift([Run.read(write_run(tmp_path / "y", predictions()))])
+    with pytest.raises(InputError, match="runs: expected at least one, got none"):
+        PriorShift([])

@@ -1,8 +1,0 @@
-import pytest
-
-from tests.evaluation.toy_runs import predictions
-
-
-@pytest.fixture
-def table():
-    return predictions()
