@@ -347,9 +347,9 @@ def test_fetch_brings_isic_2019_with_licence_and_origin(publisher, own_place, ca
     record = json.loads((place / "fetched.json").read_text())
     assert record["complete"]
     assert record["files"][ARCHIVE]["checked against"] == "nothing: the publisher gives no hash"
-    told = capsys.readouterr().err
-    assert "licence: CC BY-NC 4.0\nplease cite: Tschandl" in told
-    assert f"{ARCHIVE}: no published hash; recorded sha256 {digest}" in told
+    stderr = capsys.readouterr().err
+    assert "licence: CC BY-NC 4.0\nplease cite: Tschandl" in stderr
+    assert f"{ARCHIVE}: no published hash; recorded sha256 {digest}" in stderr
     publisher.requested.clear()
     assert fetch("isic2019", mirror=publisher.address) == place
     assert publisher.requested == []
@@ -523,8 +523,8 @@ def test_a_fetch_stopped_at_any_moment_ends_with_the_same_bytes(
 
 def test_the_commands_fetch_and_list(fopro, publisher, own_place):
     publisher.serve("isic2019", isic2019_files())
-    code, out, told = fopro("data", "fetch", "isic2019", "--mirror", publisher.address)
-    assert (code, out) == (0, f"{own_place / 'isic2019'}\n") and "licence: CC BY-NC 4.0" in told
+    code, out, stderr = fopro("data", "fetch", "isic2019", "--mirror", publisher.address)
+    assert (code, out) == (0, f"{own_place / 'isic2019'}\n") and "licence: CC BY-NC 4.0" in stderr
     code, out, _ = fopro("data", "list")
     lines = [line.split() for line in out.splitlines()]
     assert code == 0
@@ -533,8 +533,8 @@ def test_the_commands_fetch_and_list(fopro, publisher, own_place):
     _, out, _ = fopro("data", "list", "--json")
     places = {source["name"]: source["place"] for source in json.loads(out)}
     assert places["isic2019"] == str(own_place / "isic2019") and places["moco-v2"] is None
-    code, out, told = fopro("data", "fetch", "moco-v2", "--mirror", publisher.address)
+    code, out, stderr = fopro("data", "fetch", "moco-v2", "--mirror", publisher.address)
     assert (code, out) == (1, "")
-    assert "fopro: moco_v2_800ep_pretrain.pth.tar: the server answers 404" in told
-    code, _, told = fopro("data", "fetch", "isic2020")
-    assert code == 2 and told.startswith("fopro: source: expected isic2019, hyperkvasir, ")
+    assert "fopro: moco_v2_800ep_pretrain.pth.tar: the server answers 404" in stderr
+    code, _, stderr = fopro("data", "fetch", "isic2020")
+    assert code == 2 and stderr.startswith("fopro: source: expected isic2019, hyperkvasir, ")

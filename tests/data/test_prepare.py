@@ -70,14 +70,14 @@ def test_prepare_says_in_the_protocol_that_images_are_left_out(skin, options, re
 
 def test_data_pack_says_what_was_left_out_and_why(fopro, skin):
     words = ("data", "pack", "--set", f"dataset={skin}", "--set", "image_size=16")
-    code, _, told_err = fopro(*words)
-    assert code == 2 and "2 of 24 images cannot be read" in told_err
+    code, _, stderr = fopro(*words)
+    assert code == 2 and "2 of 24 images cannot be read" in stderr
     words = (*words, "--set", "unusable=leave-out")
-    code, told, _ = fopro(*words)
-    assert code == 0 and told.startswith("packed 22 images of 16 px\n")
-    assert "class1/5.png: cannot be decoded (cannot identify image file the file)" in told
-    code, told, _ = fopro(*words, "--json")
-    facts = json.loads(told)
+    code, output, _ = fopro(*words)
+    assert code == 0 and output.startswith("packed 22 images of 16 px\n")
+    assert "class1/5.png: cannot be decoded (cannot identify image file the file)" in output
+    code, output, _ = fopro(*words, "--json")
+    facts = json.loads(output)
     assert code == 0 and list(facts["left out"]) == ["class0/3.png", "class1/5.png"]
     assert (facts["images"], facts["bytes"]) == (22, 22 * 16 * 16 * 3)
     assert Path(facts["file"]).stat().st_size == facts["bytes"] + 128
@@ -85,12 +85,12 @@ def test_data_pack_says_what_was_left_out_and_why(fopro, skin):
 
 def test_data_pack_verifies_and_mends(fopro, skin):
     words = ("data", "pack", "--set", "images=40", "--set", "image_size=16", "--verify")
-    code, told, told_err = fopro(*words, "--json")
-    facts = json.loads(told)
-    assert code == 0 and facts["checksums"] == "hold" and not told_err
+    code, output, stderr = fopro(*words, "--json")
+    facts = json.loads(output)
+    assert code == 0 and facts["checksums"] == "hold" and not stderr
     path = Path(facts["file"])
     whole = path.read_bytes()
     path.write_bytes(whole[:5000] + b"\0" * 100 + whole[5100:])
-    code, _, told_err = fopro(*words)
-    assert code == 0 and "damaged; what does not match its checksum" in told_err
+    code, _, stderr = fopro(*words)
+    assert code == 0 and "damaged; what does not match its checksum" in stderr
     assert path.read_bytes() == whole
