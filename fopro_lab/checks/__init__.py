@@ -1,20 +1,20 @@
-"""Questions to the data before any model: is it sound, and what did the pipeline do to it?
+"""Checks of the data before any model: are they sound, and what did the pipeline do to them?
 
-Entering this room imports no torch; the pipeline audit does when it is asked for.
+Importing this package imports no torch; the pipeline audit does when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from fopro_lab.checks.report import Finding, Findings, check_data, examine
+from fopro_lab.checks.report import Finding, Findings, check_data, examine, open_for_checks
 
 if TYPE_CHECKING:
     from fopro_lab.checks.pipeline import audit_pipeline
 
-__all__ = ["Finding", "Findings", "audit_pipeline", "check_data", "examine"]
+__all__ = ["Finding", "Findings", "audit_pipeline", "check_data", "examine", "open_for_checks"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for."""
+    """Import what needs torch when it is first used."""
     if name == "audit_pipeline":
         from fopro_lab.checks.pipeline import audit_pipeline
 

@@ -1,11 +1,11 @@
-"""Near-duplicates: the same photograph saved anew, shrunk, brightened, mirrored or turned.
+"""Copies and near-duplicates: one photograph saved again, shrunk, brightened, mirrored or turned.
 
-An image is shrunk to 32 x 32 grey pixels and described by their cosine transform (DCT-II).
-Candidates come from a perceptual hash: the signs of the 63 lowest coefficients. Mirroring flips
-the signs of odd rows or columns and transposing swaps them, so the hashes of all eight
-orientations come from one transform. A candidate is confirmed by the correlation of the images'
-details, each coefficient weighted by its squared frequency as a Laplacian does: shading alone,
-which all images of a dark spot on bright skin share, confirms nothing.
+For near-duplicates, an image is shrunk to 32 x 32 grey pixels and described by their cosine
+transform (DCT-II). Candidates come from a perceptual hash: the signs of the 63 lowest coefficients.
+Mirroring flips the signs of odd rows or columns and transposing swaps them, so the hashes of all
+eight orientations come from one transform. A candidate is confirmed by the correlation of the
+images' details, each coefficient weighted by its squared frequency as a Laplacian does: shading
+alone, which all images of a dark spot on bright skin share, confirms nothing.
 
 On HAM10000 (10,013 images, 50 million pairs) 75,072 pairs lie within 10 bits; 100 correlate by
 0.7 or more, 99 of them of one lesion and one a photograph filed under two. The next pair of two
@@ -21,24 +21,36 @@ perceptual image hash functions", 2010.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+from scipy.fft import dct
 
 from fopro_lab.data import Pack
 from fopro_lab.io import progress as show_progress
 from fopro_lab.io import sha256_file
+
+SIDE = 32  # pixels of the small images
+BITS = 10  # of 63 that may differ in a candidate
+LEAST_CORRELATION = 0.7  # of the details of a confirmed pair
+FLATTEST = 0.5  # grey levels, standard deviation; a flatter image has no details to compare
+GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)
+TURNS = (  # bit 1 mirrors left to right, 2 top to bottom, 4 transposes first
+    *("as it is", "mirrored left to right", "mirrored top to bottom", "turned by 180"),
+    *("mirrored at a diagonal", "turned by 90", "turned by 270", "mirrored at the other diagonal"),
+)
+BLOCK = 256  # images at a time
+_FREQUENCY = np.arange(SIDE)
+_WEIGHT = (_FREQUENCY[:, None] ** 2 + _FREQUENCY[None, :] ** 2).astype(np.float32)
+_SIGNS = np.where(_FREQUENCY % 2, -1, 1).astype(np.float32)
 
 
 def same_content(packed: Pack) -> np.ndarray:
     """Number the contents: images of the same bytes or the same pixels get the same number.
 
     Bytes are compared by SHA-256, of those files alone that share their size with another. Pixels
-    are compared as packed, so a file that was renamed, or saved anew without loss, is found too.
-
-    Args:
-        packed: The images.
+    are compared as packed, so a file that was renamed, or saved again without loss, is found too.
 
     Returns:
         ``int64 (N,)``: the first row with the same content.
@@ -49,22 +61,22 @@ def same_content(packed: Pack) -> np.ndarray:
         >>> same_content(pack(dataset, 16, progress=False)).tolist()
         [0, 1, 0]
     """
-    pixels = first_of(hashlib.sha256(image.tobytes()).digest() for image in packed.images)
-    files = first_of(_file_hashes(packed.dataset.table["path"].tolist()))
-    # A file's first row stands for its pixels: two relations, joined, since equal bytes decode
-    # to equal pixels and the packed pixels of one row are those of one file.
-    return pixels[files]
+    pixels = _first_of(hashlib.sha256(image.tobytes()).digest() for image in packed.images)
+    paths = packed.dataset.table["path"].tolist()
+    sizes = pd.Series([os.stat(path).st_size if path else -1 for path in paths])
+    several = sizes.duplicated(keep=False) & (sizes >= 0)
+    files = _first_of(
+        sha256_file(path) if often else row
+        for row, (path, often) in enumerate(zip(paths, several, strict=True))
+    )
+    return pixels[files]  # equal bytes decode to equal pixels: the two relations join
 
 
-def first_of(contents: Iterable[object]) -> np.ndarray:
-    """Return, for each item, the place of the first item that equals it.
-
-    Example:
-        >>> first_of("abca").tolist()
-        [0, 1, 2, 0]
-    """
+def _first_of(contents: Iterable[object]) -> np.ndarray:
+    """Return, for each item, the place of the first item that equals it."""
     places: dict[object, int] = {}
-    return np.array([places.setdefault(item, place) for place, item in enumerate(contents)])
+    found = [places.setdefault(item, place) for place, item in enumerate(contents)]
+    return np.array(found, dtype=np.int64)
 
 
 def copies_table(table: pd.DataFrame, *, content: np.ndarray, parts: np.ndarray) -> pd.DataFrame:
@@ -77,57 +89,24 @@ def copies_table(table: pd.DataFrame, *, content: np.ndarray, parts: np.ndarray)
 
     Returns:
         Columns ``content``, ``image``, ``part``, ``label``, ``group``; a content's rows together.
-
-    Example:
-        >>> table = pd.DataFrame({"image": list("abc"), "label": 0, "group": list("abc")})
-        >>> parts = np.array(["train", "train", "test"])
-        >>> copies_table(table, content=np.array([0, 1, 0]), parts=parts)["image"].tolist()
-        ['a', 'c']
     """
-    listed = pd.DataFrame({"content": content, "part": parts})
-    listed = pd.concat([listed, table[["image", "label", "group"]]], axis=1)
+    listed = table[["image", "label", "group"]].assign(content=content, part=parts)
     twice = listed[listed["content"].duplicated(keep=False)]
-    return twice.sort_values(["content", "image"], ignore_index=True)[
-        ["content", "image", "part", "label", "group"]
-    ]
+    columns = ["content", "image", "part", "label", "group"]
+    return twice.sort_values(["content", "image"], ignore_index=True)[columns]
 
 
-def _file_hashes(paths: Sequence[str]) -> list[object]:
-    """Return what tells a file's content apart; a size that occurs once needs no hash."""
-    sizes = [os.stat(path).st_size if path else -1 for path in paths]
-    counts = pd.Series(sizes).value_counts()
-    return [
-        sha256_file(path) if path and counts[size] > 1 else row
-        for row, (path, size) in enumerate(zip(paths, sizes, strict=True))
-    ]
-
-
-SIDE = 32  # pixels of the small images
-BITS = 10  # of 63 that may differ in a candidate
-LEAST_CORRELATION = 0.7  # of the details of a confirmed pair
-FLATTEST = 0.5  # grey levels, standard deviation; a flatter image has no details to compare
-GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)
-TURNS = (
-    *("as it is", "mirrored left to right", "mirrored top to bottom", "turned by 180"),
-    *("mirrored at a diagonal", "turned by 90", "turned by 270", "mirrored at the other diagonal"),
-)
-_BLOCK = 256  # images at a time
-_FREQUENCY = np.arange(SIDE)
-_WEIGHT = (_FREQUENCY[:, None] ** 2 + _FREQUENCY[None, :] ** 2).astype(np.float32)
-_SIGNS = np.where(_FREQUENCY % 2, -1, 1).astype(np.float32)
-
-
-def find_lookalikes(
+def find_near_duplicates(
     images: np.ndarray, rows: np.ndarray, *, progress: bool = False
 ) -> pd.DataFrame:
     """Find near-duplicates among some images, in any of eight orientations.
 
-    All pairs are looked at: 25,000 images took 21 seconds on one busy core, 10,000 took 3.
+    All pairs are compared: 25,000 images took 21 seconds on one busy core, 10,000 took 3.
 
     Args:
         images: ``uint8 (N, H, W, 3)``.
         rows: Which; leave out all but one of each set of identical images.
-        progress: Say how far it is.
+        progress: Show progress.
 
     Returns:
         Columns ``first``, ``second`` (rows, ``first`` the smaller), ``bits`` that differ,
@@ -138,140 +117,88 @@ def find_lookalikes(
         >>> rng = np.random.default_rng(0)
         >>> images = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
         >>> images[2] = images[0, :, ::-1]
-        >>> find_lookalikes(images, np.arange(3))[["first", "second", "turn"]].values.tolist()
+        >>> find_near_duplicates(images, np.arange(3))[["first", "second", "turn"]].values.tolist()
         [[0, 2, 'mirrored left to right']]
     """
-    waves = describe(images, rows)
+    waves = _describe(images, rows)
     contrast = np.sqrt(np.square(waves).sum(axis=(1, 2)) - np.square(waves[:, 0, 0])) / SIDE
     kept = np.flatnonzero(contrast > FLATTEST)
     flat = len(rows) - len(kept)
     rows, waves = rows[kept], waves[kept]
     details = waves * _WEIGHT
     details /= np.linalg.norm(details, axis=(1, 2), keepdims=True)
-    starts = range(0, len(rows), _BLOCK)
-    blocks: Iterable[pd.DataFrame] = (_search(waves, details, start) for start in starts)
+    starts: Iterable[int] = range(0, len(rows), BLOCK)
     if progress:
-        blocks = show_progress(blocks, total=len(starts), label="looking for near-duplicates")
-    columns = ["first", "second", "bits", "correlation", "turn"]
-    found = pd.concat([pd.DataFrame(columns=columns), *blocks], ignore_index=True)
-    found = found.astype({"first": int, "second": int, "bits": int, "correlation": float})
+        starts = show_progress(starts, total=len(range(0, len(rows), BLOCK)),
+                               label="looking for near-duplicates")  # fmt: skip
+    columns = {"first": int, "second": int, "bits": int, "correlation": float, "turn": int}
+    blocks = [pair for start in starts for pair in _search(waves, details, start)]
+    found = pd.DataFrame({
+        name: np.concatenate([np.zeros(0), *(block[name] for block in blocks)]).astype(kind)
+        for name, kind in columns.items()
+    })  # fmt: skip
     found = found.sort_values("correlation", ascending=False, kind="stable")
-    found = found.drop_duplicates(["first", "second"])  # symmetric images fit in several turns
+    found = found.drop_duplicates(["first", "second"], ignore_index=True)  # of symmetric images
     found["turn"] = [TURNS[turn] for turn in found["turn"]]
     found["first"], found["second"] = rows[found["first"]], rows[found["second"]]
-    found = found.reset_index(drop=True)
     found.attrs["flat"] = flat
     return found
 
 
-def describe(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Shrink images to grey ``SIDE`` x ``SIDE`` by area, and take their cosine transform.
-
-    Args:
-        images: ``uint8 (N, H, W, 3)``.
-        rows: Which.
-
-    Returns:
-        ``float32 (len(rows), SIDE, SIDE)``, orthonormal, in grey levels.
-
-    Example:
-        >>> describe(np.full((1, 8, 8, 3), 100, np.uint8), np.array([0]))[0, 0, 0].round(1)
-        np.float32(3199.7)
-    """
+def _describe(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Shrink images to grey squares by area; return their cosine transforms, ``(N, 32, 32)``."""
     height, width = images.shape[1:3]
     down, across = _shrinking_waves(height), _shrinking_waves(width)
     waves = np.empty((len(rows), SIDE, SIDE), dtype=np.float32)
-    for start in range(0, len(rows), _BLOCK):
-        part = images[rows[start : start + _BLOCK]]
+    for start in range(0, len(rows), BLOCK):
+        part = images[rows[start : start + BLOCK]]
         grey = part.reshape(-1, 3).astype(np.float32) @ GREY
-        waves[start : start + _BLOCK] = down @ grey.reshape(-1, height, width) @ across.T
+        waves[start : start + BLOCK] = down @ grey.reshape(-1, height, width) @ across.T
     return waves
 
 
-def turned(waves: np.ndarray, turn: int) -> np.ndarray:
-    """Return the transforms of the images in one of the eight orientations of `TURNS`.
+def _shrinking_waves(size: int) -> np.ndarray:
+    """Return area averaging to ``SIDE`` pixels and the cosine transform as one matrix."""
+    edges, pixel = np.arange(SIDE + 1) * size / SIDE, np.arange(size)
+    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    area = np.maximum(overlap, 0) * SIDE / size
+    matrix: np.ndarray = dct(area, axis=0, norm="ortho").astype(np.float32)
+    return matrix
 
-    Example:
-        >>> turned(np.ones((1, 2, 2)), 1).tolist()
-        [[[1.0, -1.0], [1.0, -1.0]]]
-    """
+
+def _turned(waves: np.ndarray, turn: int) -> np.ndarray:
+    """Return the transforms of the images in one of the orientations of `TURNS`."""
     size = waves.shape[-1]
     if turn & 4:
         waves = waves.swapaxes(1, 2)
     if turn & 1:
         waves = waves * _SIGNS[:size]
-    if turn & 2:
-        waves = waves * _SIGNS[:size, None]
-    return waves
+    return waves * _SIGNS[:size, None] if turn & 2 else waves
 
 
-def hash_signs(waves: np.ndarray) -> np.ndarray:
-    """Return 63 bits an image: whether each of the lowest coefficients but the mean is positive.
-
-    Args:
-        waves: ``(N, 8 or more, 8 or more)``.
-
-    Returns:
-        ``uint64 (N,)``.
-
-    Example:
-        >>> waves = np.zeros((1, 8, 8)); waves[0, 7, 7] = 1
-        >>> int(np.bitwise_count(hash_signs(waves))[0])
-        1
-    """
+def _hash(waves: np.ndarray) -> np.ndarray:
+    """Return 63 bits per image: the signs of the lowest coefficients but the mean."""
     positive = waves[:, :8, :8].reshape(len(waves), 64) > 0
     positive[:, 0] = False
     hashes: np.ndarray = np.packbits(positive, axis=1).view(np.uint64)[:, 0]
     return hashes
 
 
-def _search(waves: np.ndarray, details: np.ndarray, start: int) -> pd.DataFrame:
+def _search(waves: np.ndarray, details: np.ndarray, start: int) -> list[dict[str, np.ndarray]]:
     """Compare one block of images, in all orientations, with those from its start on."""
-    stop = min(start + _BLOCK, len(waves))
-    others = hash_signs(waves[start:])
+    own, others = waves[start : start + BLOCK, :8, :8], _hash(waves[start:])
     found = []
     for turn in range(len(TURNS)):
-        mine = turned(waves[start:stop, :8, :8], turn)
-        bits = count_bits(hash_signs(mine)[:, None] ^ others[None, :])
+        bits = np.bitwise_count(_hash(_turned(own, turn))[:, None] ^ others[None, :])
         first, second = np.nonzero(bits <= BITS)
-        later = first < second
-        first, second = first[later], second[later]
-        for part in _pieces(len(first)):
-            one, two = first[part], second[part]
-            own = turned(details[start + one], turn)
-            correlation = np.einsum("nij,nij->n", own, details[start + two])
+        first, second = first[first < second], second[first < second]
+        for piece in range(0, len(first), 8 * BLOCK):  # of very similar images there are many
+            one, two = (side[piece : piece + 8 * BLOCK] for side in (first, second))
+            turned = _turned(details[start + one], turn)
+            correlation = np.einsum("nij,nij->n", turned, details[start + two])
             sure = correlation >= LEAST_CORRELATION
             one, two, correlation = one[sure], two[sure], correlation[sure]
-            pairs = {"first": start + one, "second": start + two, "bits": bits[one, two]}
-            found.append(pd.DataFrame({**pairs, "correlation": correlation, "turn": turn}))
-    return pd.concat([table for table in found if len(table)] or [pd.DataFrame()])
-
-
-def count_bits(words: np.ndarray) -> np.ndarray:
-    """Count the set bits of each word.
-
-    Example:
-        >>> count_bits(np.array([0, 7], dtype=np.uint64)).tolist()
-        [0, 3]
-    """
-    if hasattr(np, "bitwise_count"):  # numpy 2
-        return np.bitwise_count(words)
-    table = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
-    return table[words[..., None].view(np.uint8)].sum(axis=-1, dtype=np.uint8)
-
-
-def _pieces(count: int) -> Iterator[slice]:
-    """Cut candidates into pieces, so that a data set of very similar images fits in memory."""
-    return (slice(start, start + 8 * _BLOCK) for start in range(0, count, 8 * _BLOCK))
-
-
-def _shrinking_waves(size: int) -> np.ndarray:
-    """Return area averaging to ``SIDE`` pixels and the cosine transform as one matrix."""
-    edges = np.arange(SIDE + 1) * size / SIDE
-    pixel = np.arange(size)
-    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    area = np.maximum(overlap, 0) * SIDE / size
-    place = (np.arange(SIDE) + 0.5) * np.pi / SIDE
-    cosine = np.cos(_FREQUENCY[:, None] * place) * np.sqrt(2 / SIDE)
-    cosine[0] /= np.sqrt(2)
-    return (cosine @ area).astype(np.float32)
+            same = np.full(len(one), turn)
+            found.append({"first": start + one, "second": start + two, "bits": bits[one, two],
+                          "correlation": correlation, "turn": same})  # fmt: skip
+    return found

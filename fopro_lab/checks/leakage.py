@@ -1,6 +1,5 @@
-"""Class against source: can the scanner or hospital be mistaken for the disease?"""
+"""Leakage between the parts of a split, and association of class and source."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,25 +8,19 @@ import pandas as pd
 from fopro_lab.data import Split
 
 PARTS = ("train", "val", "test")
-TIES = ("group", "copy", "lookalike")  # by which an image is tied to one of another part
-TESTED = (("test", "train"), ("test", "val"), ("val", "train"))
+KINDS = ("group", "copy", "near_duplicate")  # by which an image can be known from another part
+COMPARED = (("test", "train"), ("test", "val"), ("val", "train"))
 
 
 def row_parts(split: Split, count: int) -> np.ndarray:
-    """Return the part of each row: "train", "val", "test", or "" if the split leaves it out.
-
-    Example:
-        >>> rows = [np.array([0]), np.array([2]), np.array([3])]
-        >>> row_parts(Split(*rows, protocol="", fingerprint=""), 4).tolist()
-        ['train', '', 'val', 'test']
-    """
+    """Return the part of each row: "train", "val", "test", or "" if the split leaves it out."""
     parts = np.full(count, "", dtype="U5")
     for name in PARTS:
         parts[getattr(split, name)] = name
     return parts
 
 
-def torn_groups(table: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:
+def group_leakage(table: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:
     """List the groups that have images in two parts or more.
 
     Args:
@@ -39,91 +32,83 @@ def torn_groups(table: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:
 
     Example:
         >>> table = pd.DataFrame({"group": ["a", "a", "b"]})
-        >>> torn_groups(table, np.array(["train", "test", "test"])).values.tolist()
+        >>> group_leakage(table, np.array(["train", "test", "test"])).values.tolist()
         [['a', 1, 0, 1]]
     """
     used = parts != ""
     counts = pd.crosstab(table["group"].to_numpy()[used], parts[used])
     counts = counts.reindex(columns=list(PARTS), fill_value=0)
-    torn = counts[(counts > 0).sum(axis=1) > 1]
-    return torn.rename_axis(index="group", columns=None).reset_index()
+    shared = counts[(counts > 0).sum(axis=1) > 1]
+    return shared.rename_axis(index="group", columns=None).reset_index()
 
 
-def tie_images(
-    table: pd.DataFrame, parts: np.ndarray, *, content: np.ndarray, lookalikes: pd.DataFrame
+def find_leaks(
+    table: pd.DataFrame, parts: np.ndarray, *, content: np.ndarray, near_duplicates: pd.DataFrame
 ) -> pd.DataFrame:
-    """Tell which images of test and validation are tied to one of another part.
+    """Say which images of test and validation are known from another part.
 
     Args:
         table: Of the data set: image, label, group.
         parts: Of `row_parts`.
         content: Of `same_content`.
-        lookalikes: Of `find_lookalikes`, over the first row of each content.
+        near_duplicates: Of `find_near_duplicates`, over the first row of each content.
 
     Returns:
-        A row for each image and other part (test and train, test and val, val and train):
-        ``image``, ``label``, ``part``, ``other``, and whether it is tied by its ``group``, a
-        ``copy``, a ``lookalike``, or ``any`` of them.
+        One row per image and other part (test and train, test and val, val and train):
+        ``image``, ``label``, ``part``, ``other``, and whether it is known by its ``group``, a
+        ``copy``, a ``near_duplicate``, or ``any`` of them.
 
     Example:
         >>> table = pd.DataFrame({"image": list("abc"), "label": 0, "group": list("aac")})
         >>> none = pd.DataFrame({"first": [], "second": []})
         >>> parts = np.array(["train", "test", "test"])
-        >>> ties = tie_images(table, parts, content=np.arange(3), lookalikes=none)
-        >>> ties[ties["other"] == "train"][["image", "group", "copy"]].values.tolist()
+        >>> leaks = find_leaks(table, parts, content=np.arange(3), near_duplicates=none)
+        >>> leaks[leaks["other"] == "train"][["image", "group", "copy"]].values.tolist()
         [['b', True, False], ['c', False, False]]
     """
     groups = table["group"].to_numpy()
-    pairs = lookalikes[["first", "second"]].to_numpy(dtype=np.int64)
+    pairs = near_duplicates[["first", "second"]].to_numpy(dtype=np.int64)
     pairs = np.concatenate([pairs, pairs[:, ::-1]])
     found = []
-    for part, other in TESTED:
+    for part, other in COMPARED:
         rows, others = np.flatnonzero(parts == part), np.flatnonzero(parts == other)
         alike = pairs[np.isin(pairs[:, 1], content[others]), 0]
-        ties = {
-            "group": np.isin(groups[rows], groups[others]),
-            "copy": np.isin(content[rows], content[others]),
-            "lookalike": np.isin(content[rows], alike),
-        }
-        told = table.iloc[rows][["image", "label"]].reset_index(drop=True)
-        told = told.assign(part=part, other=other, **ties)
-        found.append(told.assign(any=told[list(TIES)].any(axis=1)))
+        own = table.iloc[rows][["image", "label"]].assign(
+            part=part,
+            other=other,
+            group=np.isin(groups[rows], groups[others]),
+            copy=np.isin(content[rows], content[others]),
+            near_duplicate=np.isin(content[rows], alike),
+        )
+        found.append(own.assign(any=own[list(KINDS)].any(axis=1)))
     return pd.concat(found, ignore_index=True)
 
 
-def count_ties(ties: pd.DataFrame, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Count the tied images of each class.
+def count_leaks(leaks: pd.DataFrame, class_names: tuple[str, ...]) -> pd.DataFrame:
+    """Count the leaks of each class.
 
     Args:
-        ties: Of `tie_images`.
+        leaks: Of `find_leaks`.
         class_names: Of the data set.
 
     Returns:
-        A row for each part, other part and class, and one with class "all": ``n`` images,
-        and how many are tied by ``group``, ``copy``, ``lookalike`` and ``any``.
-
-    Example:
-        >>> ties = pd.DataFrame({"part": "test", "other": "train", "label": [0, 1],
-        ...     "group": [True, False], "copy": False, "lookalike": False, "any": [True, False]})
-        >>> count_ties(ties, ("nv", "mel"))[["class", "n", "group"]].values.tolist()
-        [['nv', 1, 1], ['mel', 1, 0], ['all', 2, 1]]
+        One row per part, other part and class, and one with class "all": ``n`` images, and how
+        many are known by ``group``, ``copy``, ``near_duplicate`` and ``any``.
     """
-    return pd.DataFrame(list(_counts(ties, class_names)))
+    rows = []
+    for (part, other), own in leaks.groupby(["part", "other"], sort=False):
+        of_class = [(name, own[own["label"] == label]) for label, name in enumerate(class_names)]
+        for name, some in (*of_class, ("all", own)):
+            counts = {kind: int(some[kind].sum()) for kind in (*KINDS, "any")}
+            rows.append({"part": part, "other": other, "class": name, "n": len(some), **counts})
+    return pd.DataFrame(rows)
 
 
-def _counts(ties: pd.DataFrame, class_names: tuple[str, ...]) -> Iterator[dict[str, object]]:
-    for (part, other), own in ties.groupby(["part", "other"], sort=False):
-        of_class = ((name, own[own["label"] == k]) for k, name in enumerate(class_names))
-        for name, rows in (*of_class, ("all", own)):
-            counts = {tie: int(rows[tie].sum()) for tie in (*TIES, "any")}
-            yield {"part": part, "other": other, "class": name, "n": len(rows), **counts}
-
-
-class Entanglement(NamedTuple):
-    """How strongly class and source hang together.
+class Association(NamedTuple):
+    """How strongly class and source are associated.
 
     Attributes:
-        v: Cramer's V with bias correction, 0 (independent) to 1 (one tells the other).
+        v: Cramer's V with bias correction, 0 (independent) to 1 (one gives the other away).
         low: Of the 95 % bootstrap interval over groups.
         high: Of the same.
         p: Permutation p-value of independence: groups change places, each kept whole.
@@ -138,14 +123,7 @@ class Entanglement(NamedTuple):
 
 
 def class_by_source(table: pd.DataFrame, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Count the images of each class from each known source.
-
-    Args:
-        table: Of the data set: label, source.
-        class_names: Names of the labels.
-
-    Returns:
-        Classes in rows, sources in columns; sources in alphabetical order, classes in theirs.
+    """Count the images of each class (row) from each known source (column, by name).
 
     Example:
         >>> table = pd.DataFrame({"label": [0, 0, 1], "source": ["a", "b", "b"]})
@@ -159,12 +137,14 @@ def class_by_source(table: pd.DataFrame, class_names: tuple[str, ...]) -> pd.Dat
     return counts
 
 
-def entangle(table: pd.DataFrame, *, resamples: int = 999, seed: int = 0) -> Entanglement:
-    """Measure how strongly class and source hang together, and how sure that is.
+def class_source_association(
+    table: pd.DataFrame, *, resamples: int = 999, seed: int = 0
+) -> Association:
+    """Measure how strongly class and source are associated, and how certain that is.
 
     Images of one lesion or patient stay together. The bootstrap draws groups. The permutation
     gives each group the sources of another one, in the shares that one has, and leaves its labels
-    alone, all of them if it has several. So within a group, what goes with what has no say.
+    alone, all of them if it has several. So pairings within a group do not count.
 
     Args:
         table: Of the data set: label, group, source; unknown sources ("") are left out.
@@ -174,11 +154,9 @@ def entangle(table: pd.DataFrame, *, resamples: int = 999, seed: int = 0) -> Ent
     Returns:
         The measure; all NaN if there are not two classes and two sources.
 
-    Source: bias correction by Bergsma, J. Korean Stat. Soc. 42 (2013) 323.
-
     Example:
         >>> table = pd.DataFrame({"label": [0, 1] * 50, "source": ["a", "b"] * 50})
-        >>> entangle(table.assign(group=table.index)).v
+        >>> class_source_association(table.assign(group=table.index)).v
         1.0
     """
     known = table[table["source"] != ""]
@@ -187,7 +165,7 @@ def entangle(table: pd.DataFrame, *, resamples: int = 999, seed: int = 0) -> Ent
     labels, sources = (pd.factorize(units[name])[0] for name in ("label", "source"))
     shape = (labels.max(initial=-1) + 1, sources.max(initial=-1) + 1)
     if min(shape) < 2:
-        return Entanglement(*(float("nan"),) * 4, groups)
+        return Association(*(float("nan"),) * 4, groups)
     sizes = units["n"].to_numpy(dtype=np.float64)
     of_group = pd.factorize(units["group"])[0]
     rng = np.random.default_rng(seed)
@@ -196,7 +174,6 @@ def entangle(table: pd.DataFrame, *, resamples: int = 999, seed: int = 0) -> Ent
         cells = np.bincount(labels * shape[1] + sources, weights=weights, minlength=np.prod(shape))
         return cramers_v(cells.reshape(shape))
 
-    observed = measure(sizes)
     drawn = [
         measure(sizes * rng.multinomial(groups, np.full(groups, 1 / groups))[of_group])
         for _ in range(resamples)
@@ -210,7 +187,7 @@ def entangle(table: pd.DataFrame, *, resamples: int = 999, seed: int = 0) -> Ent
     low, high = np.nanquantile(drawn, [0.025, 0.975])  # NaN: a draw without a second source
     # Sums in another order differ in their last bits: an equal table must not count as smaller.
     p = (1 + np.sum(np.array(permuted) >= apart - 1e-9)) / (1 + resamples)
-    return Entanglement(observed, float(low), float(high), float(p), groups)
+    return Association(measure(sizes), float(low), float(high), float(p), groups)
 
 
 def cramers_v(counts: np.ndarray) -> float:
@@ -222,7 +199,7 @@ def cramers_v(counts: np.ndarray) -> float:
     Returns:
         0 to 1; NaN with fewer than two filled rows or columns.
 
-    Source: Bergsma, J. Korean Stat. Soc. 42 (2013) 323.
+    Source: Bergsma, J. Korean Stat. Soc. 42 (2013) 323; scipy's ``association`` has no correction.
 
     Example:
         >>> cramers_v(np.array([[50, 0], [0, 50]])), cramers_v(np.array([[25, 25], [25, 25]]))

@@ -1,10 +1,11 @@
 """Power: the smallest difference between two methods that a test part can be expected to show."""
 
 from collections.abc import Mapping
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
+from scipy.stats import norm
 
 from fopro_lab.errors import InputError
 
@@ -12,8 +13,6 @@ POWER = 0.8
 ALPHA = 0.05  # two-sided
 DISCORDANCE = 0.2  # share of images that exactly one of the two methods gets right
 FEWEST = 6  # a two-sided sign test over five images never falls below 0.05
-_Z_ALPHA = NormalDist().inv_cdf(1 - ALPHA / 2)
-_Z_POWER = NormalDist().inv_cdf(POWER)
 
 
 def detectable_differences(
@@ -42,7 +41,7 @@ def detectable_differences(
         discordance: Above 0, at most 1.
 
     Returns:
-        A row for each class, for head, medium and tail, and for all classes: ``scope`` ("class",
+        One row per class, for head, medium and tail, and for all classes: ``scope`` ("class",
         "group", "overall"), ``name``, ``n`` images, ``units``, ``effective`` (independent
         images; of a mean over classes, the number that would give one class its variance),
         ``discordance``, ``detectable`` (share, NaN if none would show).
@@ -60,17 +59,24 @@ def detectable_differences(
     """
     if not 0 < discordance <= 1:
         raise InputError(f"discordance: expected above 0 and at most 1, got {discordance}")
-    rows = [_count(labels == k, units, "class", name) for k, name in enumerate(class_names)]
-    for group in ("head", "medium", "tail"):
-        members = [
-            row for row, name in zip(rows, class_names, strict=False) if groups[name] == group
-        ]
-        if members:
-            rows.append(_mean(members, "group", group))
-    rows.append(_mean(rows[: len(class_names)], "overall", "all"))
-    table = pd.DataFrame(rows).assign(discordance=discordance)
-    detectable = [smallest_difference(n, discordance=discordance) for n in table["effective"]]
-    return table.assign(detectable=detectable)
+    rows = []
+    for label, name in enumerate(class_names):
+        sizes = np.unique(units[labels == label], return_counts=True)[1].astype(np.float64)
+        effective = float(sizes.sum() ** 2 / np.square(sizes).sum()) if len(sizes) else 0.0
+        rows.append(("class", name, int(sizes.sum()), len(sizes), effective))
+    columns = ["scope", "name", "n", "units", "effective"]
+    classes = pd.DataFrame(rows, columns=columns)
+    means = [("group", group) for group in ("head", "medium", "tail")] + [("overall", "all")]
+    for scope, name in means:
+        own = classes[[scope == "overall" or groups[each] == name for each in class_names]]
+        if len(own):
+            # The variance of a mean over classes is the mean of their variances over their number.
+            each = own["effective"].to_numpy()
+            effective = float(len(each) ** 2 / (1 / each).sum()) if each.all() else 0.0
+            rows.append((scope, name, int(own["n"].sum()), int(own["units"].sum()), effective))
+    table = pd.DataFrame(rows, columns=columns).assign(discordance=discordance)
+    found = [smallest_difference(n, discordance=discordance) for n in table["effective"]]
+    return table.assign(detectable=found)
 
 
 def smallest_difference(effective: float, *, discordance: float = DISCORDANCE) -> float:
@@ -89,29 +95,11 @@ def smallest_difference(effective: float, *, discordance: float = DISCORDANCE) -
     """
     if effective < FEWEST:
         return float("nan")
+    z_alpha, z_power = norm.ppf(1 - ALPHA / 2), norm.ppf(POWER)
 
     def gap(difference: float) -> float:
         share = max(discordance, difference)
-        spread = _Z_ALPHA * share**0.5 + _Z_POWER * (share - difference**2) ** 0.5
-        return spread / effective**0.5 - difference
+        spread = z_alpha * share**0.5 + z_power * (share - difference**2) ** 0.5
+        return float(spread / effective**0.5 - difference)
 
-    low, high = 0.0, 1.0  # the gap falls from above 0 to below it; bisection finds where
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if gap(middle) > 0 else (low, middle)
-    return high
-
-
-def _count(chosen: np.ndarray, units: np.ndarray, scope: str, name: str) -> dict[str, object]:
-    sizes = np.unique(units[chosen], return_counts=True)[1].astype(np.float64)
-    effective = float(sizes.sum() ** 2 / np.square(sizes).sum()) if len(sizes) else 0.0
-    counts = {"n": int(chosen.sum()), "units": len(sizes), "effective": effective}
-    return {"scope": scope, "name": name, **counts}
-
-
-def _mean(members: list[dict[str, object]], scope: str, name: str) -> dict[str, object]:
-    """Return the counts of a mean over classes: its variance is the mean of theirs over K."""
-    each = np.array([row["effective"] for row in members], dtype=np.float64)
-    effective = float(len(each) ** 2 / (1 / each).sum()) if each.all() else 0.0
-    sums = {key: sum(int(row[key]) for row in members) for key in ("n", "units")}  # type: ignore[call-overload]
-    return {"scope": scope, "name": name, **sums, "effective": effective}
+    return float(brentq(gap, 0.0, 1.0, xtol=1e-15))

@@ -3,14 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fopro_lab.data.batches import (
-    batches,
-    class_shares,
-    cycle,
-    effective_counts,
-    epoch_order,
-    paired_batches,
-)
+from fopro_lab.data.batches import batches, cycle, effective_counts, paired_batches
 from fopro_lab.data.dataset import Dataset, open_dataset, open_from
 from fopro_lab.data.pack import Pack, pack
 from fopro_lab.data.prepare import Prepared, prepare, split_from
@@ -26,7 +19,6 @@ from fopro_lab.data.split_rules import (
 if TYPE_CHECKING:
     from fopro_lab.data.augment import (
         apply_augmentations,
-        augment_batch,
         float_images,
         mix,
         read_pixels,
@@ -39,12 +31,9 @@ __all__ = [
     "Prepared",
     "Split",
     "apply_augmentations",
-    "augment_batch",
     "batches",
-    "class_shares",
     "cycle",
     "effective_counts",
-    "epoch_order",
     "float_images",
     "isic2019_lt_counts",
     "make_folds",
@@ -65,9 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for."""
-    lazy = ("apply_augmentations", "augment_batch", "float_images", "mix", "read_pixels")
-    room = "augment" if name in (*lazy, "sample_augmentations") else None
-    if room is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{room}"), name)
+    """Import what needs torch when it is first used."""
+    if name in __all__:
+        return getattr(import_module(f"{__name__}.augment"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

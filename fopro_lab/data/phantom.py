@@ -4,6 +4,7 @@ A class shows partly in shape and colour, which overlap between classes, and par
 of its own ring of frequencies inside the lesion. Nothing here is medical.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -26,33 +27,17 @@ _FREQUENCY_SQUARED = (
 
 @dataclass(frozen=True)
 class LesionClass:
-    """What the lesions of a class have in common.
-
-    Attributes:
-        name: Shown to the user.
-        band: Ring of the texture, cycles per pixel.
-        colour: Mean RGB, 0..1.
-        radius: Mean radius, pixels.
-        stretch: Log of the ellipse's axis ratio.
-        ragged: Relative spread of the border.
-        lobes: Relative height of three to five lobes.
-        softness: Width of the border, pixels.
-        blotches: Strength of darker patches inside.
-
-    Example:
-        >>> LesionClass("disc", (0.1, 0.2), (0.5, 0.3, 0.2), radius=18.0).ragged
-        0.07
-    """
+    """What the lesions of a class have in common."""
 
     name: str
-    band: tuple[float, float]
-    colour: tuple[float, float, float]
-    radius: float
-    stretch: float = 0.08
-    ragged: float = 0.07
-    lobes: float = 0.0
-    softness: float = 1.2
-    blotches: float = 0.15
+    band: tuple[float, float]  # ring of the texture, cycles per pixel
+    colour: tuple[float, float, float]  # mean RGB, 0 to 1
+    radius: float  # mean, pixels
+    stretch: float = 0.08  # log of the ellipse's axis ratio
+    ragged: float = 0.07  # relative spread of the border
+    lobes: float = 0.0  # relative height of three to five lobes
+    softness: float = 1.2  # width of the border, pixels
+    blotches: float = 0.15  # strength of darker patches inside
 
 
 class Waves(NamedTuple):
@@ -95,20 +80,7 @@ class View(NamedTuple):
 
 
 def sample_lesion(kind: LesionClass, rng: np.random.Generator) -> Lesion:
-    """Draw one lesion of a class.
-
-    Args:
-        kind: The class.
-        rng: Random numbers of this lesion alone.
-
-    Returns:
-        Everything that all images of the lesion share.
-
-    Example:
-        >>> kind = LesionClass("disc", (0.1, 0.2), (0.5, 0.3, 0.2), radius=18.0)
-        >>> len(sample_lesion(kind, np.random.default_rng(0)).contour)
-        8
-    """
+    """Draw what all images of one lesion of a class share."""
     spread = kind.ragged * np.exp(0.35 * rng.normal())
     contour = rng.normal(size=8) + 1j * rng.normal(size=8)
     contour = contour * spread * (2.0 / HARMONICS) ** 1.7
@@ -136,29 +108,15 @@ def sample_lesion(kind: LesionClass, rng: np.random.Generator) -> Lesion:
 
 
 def sample_view(rng: np.random.Generator, *, sharp: bool) -> View:
-    """Draw one view: place, light and device.
+    """Draw place, light and device of one image.
 
     Args:
         rng: Random numbers of this image alone.
         sharp: The sharpening device with vignette and more hair, else the soft, noisy one.
-
-    Returns:
-        The view.
-
-    Example:
-        >>> sample_view(np.random.default_rng(0), sharp=True).sharpness > 0
-        True
     """
     count = rng.poisson(1.1 if sharp else 0.25)
-    hairs = np.stack(
-        [
-            rng.uniform(0, np.pi, count),
-            rng.uniform(-26, 26, count),
-            rng.uniform(-0.012, 0.012, count),
-            rng.uniform(0.3, 0.65, count),
-        ],
-        axis=1,
-    )
+    ranges = ((0, np.pi), (-26, 26), (-0.012, 0.012), (0.3, 0.65))
+    hairs = np.stack([rng.uniform(low, high, count) for low, high in ranges], axis=1)
     return View(
         angle=rng.uniform(0, 2 * np.pi),
         zoom=float(np.exp(0.06 * rng.normal())),
@@ -173,21 +131,7 @@ def sample_view(rng: np.random.Generator, *, sharp: bool) -> View:
 
 
 def render_view(lesion: Lesion, view: View) -> np.ndarray:
-    """Compute the pixels of one view.
-
-    Args:
-        lesion: What is seen.
-        view: How it is seen.
-
-    Returns:
-        ``uint8 (64, 64, 3)``, RGB.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> kind = LesionClass("disc", (0.1, 0.2), (0.5, 0.3, 0.2), radius=18.0)
-        >>> render_view(sample_lesion(kind, rng), sample_view(rng, sharp=False)).dtype
-        dtype('uint8')
-    """
+    """Compute the pixels of one image, ``uint8 (64, 64, 3)``, RGB."""
     depth, edge = _depth(lesion, view)
     inside = 1 / (1 + np.exp(-np.clip(edge / lesion.softness, -30, 30)))
     around = np.exp(-(np.minimum(edge + 2, 0) ** 2) / 40)
@@ -291,7 +235,7 @@ def phantom_table(images: int = IMAGES, *, seed: int = 0) -> pd.DataFrame:
     """List the images of a phantom data set; none is drawn yet.
 
     Class ``i`` of 8 gets a share that falls as ``100^(-i/7)``, and at least three images of
-    three lesions. A smaller set is a part of every larger one with the same seed.
+    three lesions. A smaller set is part of every larger one with the same seed.
 
     Args:
         images: How many, at least 24.
@@ -301,7 +245,7 @@ def phantom_table(images: int = IMAGES, *, seed: int = 0) -> pd.DataFrame:
         The table of a `Dataset`; a group is a lesion, seen in one to three images.
 
     Raises:
-        InputError: If there are fewer than three images a class.
+        InputError: If there are fewer than three images per class.
 
     Example:
         >>> table = phantom_table(3000)
@@ -314,32 +258,16 @@ def phantom_table(images: int = IMAGES, *, seed: int = 0) -> pd.DataFrame:
     shares = np.round(1e9 * TAIL_RATIO**-steps).astype(np.int64)
     rows = []
     for label, count in enumerate(share_out(shares, total=images, least=3)):
-        lesion, view = 0, 0
-        for _ in range(count):
+        views = ((lesion, view) for lesion in itertools.count() for view in range(_views(lesion)))
+        for lesion, view in itertools.islice(views, count):
             group = f"{CLASS_NAMES[label]}-{lesion:05d}"
-            rows.append((f"{group}-{view}", label, group, lesion))
-            view += 1
-            if view == _views(lesion):
-                lesion, view = lesion + 1, 0
-    table = pd.DataFrame(rows, columns=["image", "label", "group", "lesion"])
-    lesions = table.drop_duplicates("group")
-    source = {
-        row.group: SOURCES[_lesion_source(seed, row.label, row.lesion)]
-        for row in lesions.itertuples()
-    }
-    table = table.drop(columns="lesion")
-    return table.assign(path="", source=table["group"].map(source), split="")
+            source = SOURCES[_lesion_source(seed, label, lesion)]
+            rows.append((f"{group}-{view}", label, group, "", source, ""))
+    return pd.DataFrame(rows, columns=["image", "label", "group", "path", "source", "split"])
 
 
 def draw_phantom(image: str, *, seed: int) -> np.ndarray:
-    """Draw one image from its name alone.
-
-    Args:
-        image: ``class-lesion-view`` as in `phantom_table`.
-        seed: The data set's.
-
-    Returns:
-        ``uint8 (64, 64, 3)``, RGB.
+    """Draw one image, ``uint8 (64, 64, 3)``, from its name in `phantom_table` and the seed alone.
 
     Example:
         >>> draw_phantom("disc-00004-1", seed=0).shape
@@ -355,12 +283,7 @@ def draw_phantom(image: str, *, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PhantomReader:
-    """Draw row by row; a row depends on its name and the seed, not on the other rows.
-
-    Example:
-        >>> PhantomReader(0, ("disc-00000-0",))(0, 32).shape
-        (32, 32, 3)
-    """
+    """Draw row by row; a row depends on its name and the seed, not on the other rows."""
 
     seed: int
     images: tuple[str, ...]
@@ -379,7 +302,7 @@ class PhantomReader:
         return replace(self, images=tuple(self.images[row] for row in rows))
 
     def with_interpolation(self, interpolation: Interpolation) -> "PhantomReader":
-        """Return a reader that resizes so."""
+        """Return a reader that resizes with this filter."""
         return replace(self, interpolation=interpolation)
 
 

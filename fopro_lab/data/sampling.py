@@ -1,4 +1,4 @@
-"""Order and choice by hash: the same on every machine and for every order of the rows."""
+"""Order and choose by hash: the same on every machine and for every order of the rows."""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,14 +12,7 @@ FEWEST_GROUPS = 3  # one each for train, validation and test
 
 
 def hashed_order(names: Iterable[str], *, seed: int) -> list[str]:
-    """Shuffle names by their hash, so that the order depends on the names and the seed alone.
-
-    Args:
-        names: Texts; repetitions count once.
-        seed: Another seed gives another order.
-
-    Returns:
-        The distinct names, shuffled.
+    """Shuffle distinct names by their hash: the order depends on the names and the seed alone.
 
     Example:
         >>> hashed_order(["a", "b", "c"], seed=0) == hashed_order(["c", "b", "a", "a"], seed=0)
@@ -36,9 +29,6 @@ def share_out(counts: np.ndarray, *, total: int, least: int) -> np.ndarray:
         counts: Images of each class, ``(K,)``.
         total: Sum of the result, at most that of ``counts``.
         least: No class falls below this, or below its own count if that is smaller.
-
-    Returns:
-        ``int64 (K,)``, none larger than its count.
 
     Raises:
         InputError: If ``total`` is too small for ``least`` images of each class.
@@ -84,12 +74,6 @@ def choose_rows(table: pd.DataFrame, *, images: int, seed: int) -> np.ndarray:
 
     Raises:
         InputError: If that needs more images.
-
-    Example:
-        >>> table = pd.DataFrame({"image": list("abcdefgh"), "label": [0] * 5 + [1] * 3})
-        >>> table["group"] = table["image"]
-        >>> table["label"].iloc[choose_rows(table, images=6, seed=0)].tolist()
-        [0, 0, 0, 1, 1, 1]
     """
     if images >= len(table):
         return np.arange(len(table))

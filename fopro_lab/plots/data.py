@@ -188,7 +188,6 @@ def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 TIE_LOOKS = {
     "group": ("#882255", "same lesion or patient"),
-    "lookalike": ("#44AA99", "near-duplicate"),
     "near_duplicate": ("#44AA99", "near-duplicate"),
     "copy": ("#332288", "copy"),
 }
@@ -202,7 +201,7 @@ def plot_leakage(table: pd.DataFrame) -> Figure:
     Test images that training has seen flatter the result; those of validation choose the epoch.
 
     Args:
-        table: Of the data report's ties: ``part``, ``other``, ``class``, ``n``, ``group``,
+        table: Of the data report, ``leakage``: ``part``, ``other``, ``class``, ``n``, ``group``,
             ``copy``, ``near_duplicate`` (images).
 
     Returns:
@@ -212,12 +211,11 @@ def plot_leakage(table: pd.DataFrame) -> Figure:
     Raises:
         InputError: If a column, or the rows against train, are missing.
     """
-    kinds = [kind for kind in TIE_LOOKS if kind in table]
-    need(table, "part", "other", "class", "n", "group", "copy")
+    need(table, "part", "other", "class", "n", *TIE_LOOKS)
     tied = table[(table["other"] == "train") & table["part"].isin(PART_NAMES)]
     if tied.empty:
         raise InputError("table: expected rows of test or val against train, got none")
-    kinds = [kind for kind in kinds if tied[kind].any()] or ["group"]
+    kinds = [kind for kind in TIE_LOOKS if tied[kind].any()] or ["group"]
     parts = [part for part in PART_NAMES if (tied["part"] == part).any()]
     height = 1.6 + (0.12 + 0.2 * len(kinds)) * tied["class"].nunique()
     size = (2.2 + 3.6 * len(parts), height)

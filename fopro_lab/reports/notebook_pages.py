@@ -44,7 +44,7 @@ def write_checkup(found: Findings, *, out: Path) -> Path:
     found.write(out)
     tables = found.tables
     figures.save_figure(figures.plot_class_counts(tables["counts"]), out / "checkup.png")
-    ties = tables["ties"]
+    ties = tables["leakage"]
     if ties[ties["other"] == "train"]["any"].any():
         figures.save_figure(figures.plot_leakage(ties), out / "leaks.png")
     if len(tables["sources"].columns) > 1:

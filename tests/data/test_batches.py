@@ -1,11 +1,17 @@
-from dataclasses import replace
+"""Batches: order, sharing, samplers, partners for Balanced-MixUp."""
+
+import threading
+from collections import Counter
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from fopro_lab.data import batches, cycle, open_dataset, pack
+from fopro_lab.data import batches, cycle, effective_counts, mix, open_dataset, pack, paired_batches
+from fopro_lab.data.augment import PairedBatch, sample_weights
+from fopro_lab.data.batches import epoch_order, read_ahead
 from fopro_lab.errors import InputError
 
 
@@ -52,21 +58,6 @@ def test_batches_of_another_size_hold_the_same_images(packed):
     many, others = joined(batches(packed, range(40), batch_size=40, **options))
     torch.testing.assert_close(few, many, atol=1e-6, rtol=0)
     assert labels.tolist() == others.tolist()
-
-
-def test_batches_do_not_touch_the_global_random_state(packed):
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    list(batches(packed, range(8), batch_size=4, shuffle=True, augment="published"))
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_batches_augment_differently_in_each_epoch(packed):
-    first, second = (
-        joined(batches(packed, range(8), batch_size=8, augment="published", epoch=epoch))[0]
-        for epoch in (0, 1)
-    )
-    assert (first - second).abs().mean() > 0.01
 
 
 def test_batches_can_be_read_at_the_same_time(packed):
@@ -152,67 +143,18 @@ def test_an_incomplete_last_batch_is_shared_without_repeats(packed):
     assert sorted(torch.cat(seen).tolist()) == sorted(packed.labels[:19].tolist())
 
 
-@pytest.mark.parametrize("start", [0, 1, 3, 5])
-def test_batches_resume_in_mid_epoch(packed, start):
-    options = {"batch_size": 8, "shuffle": True, "augment": "published", "seed": 2,
-               "sampler": "square-root"}  # fmt: skip
-    whole = list(batches(packed, range(40), **options))[start:]
-    rest = list(batches(packed, range(40), start_batch=start, **options))
-    assert len(rest) == 5 - start
-    for (images, labels), (again, others) in zip(whole, rest, strict=True):
-        assert torch.equal(images, again) and torch.equal(labels, others)
-
-
-def test_resuming_reads_no_image_that_is_skipped(packed):
-    class Counted:
-        def __init__(self) -> None:
-            self.read = 0
-
-        def __getitem__(self, rows):
-            self.read += len(rows)
-            return packed.images[rows]
-
-    counted = Counted()
-    watched = replace(packed, images=counted)
-    list(batches(watched, range(40), batch_size=8, start_batch=4))
-    assert counted.read == 8
-
-
-@pytest.mark.parametrize("start", [1, 2, 7])
-def test_cycle_resumes_in_any_round(packed, start):
-    options = {"batch_size": 4, "sampler": "progressive", "epochs": 3, "augment": "flips"}
-    whole = list(islice(cycle(packed, range(10), **options), 9))[start:]
-    rest = islice(cycle(packed, range(10), start_batch=start, **options), 9 - start)
-    for (images, labels), (again, others) in zip(whole, rest, strict=True):
-        assert torch.equal(images, again) and torch.equal(labels, others)
-
-
-def test_the_order_of_instance_is_the_one_it_always_was(packed):
-    # Runs that were begun by an earlier version go on with the same images.
-    state = np.random.SeedSequence([3, 2]).generate_state(1, np.uint64)[0]
-    order = torch.randperm(
-        40, generator=torch.Generator().manual_seed(int(state >> np.uint64(1)))
-    ).numpy()
-    images, labels = joined(batches(packed, range(40), batch_size=8, shuffle=True, seed=3, epoch=2))
-    assert labels.tolist() == packed.labels[order].tolist()
-    expected = torch.from_numpy(packed.images[order]).permute(0, 3, 1, 2).contiguous().float() / 255
-    assert torch.equal(images, expected)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"rank": 2, "world_size": 2}, r"^rank: expected 0 to world_size - 1 = 1, got 2$"),
         ({"world_size": 0}, r"^rank: expected 0 to world_size - 1 = -1, got 0$"),
         ({"world_size": 3}, r"^batch_size: expected a multiple of world_size = 3, got 4; it is "),
-        ({"start_batch": 4}, r"^start_batch: expected 0 to 3, got 4$"),
-        ({"start_batch": -1}, r"^start_batch: expected 0 to 3, got -1$"),
         ({"sampler": "balanced"}, r"^sampler: expected one of instance, class-balanced, square"),
         ({"sampler": "class-balanced"}, r"^sampler: expected instance without shuffle, got 'cla"),
         ({"augment_mode": "slow"}, r"^augment_mode: expected one of fused, exact, got 'slow'$"),
     ],
 )
-def test_batches_refuse_a_wrong_share(packed, options, message):
+def test_batches_refuse_a_wrong_part(packed, options, message):
     with pytest.raises(InputError, match=message):
         batches(packed, range(10), batch_size=4, **options)
 
@@ -226,3 +168,174 @@ def test_batches_on_a_gpu_are_those_of_the_cpu(packed):
     here, others = joined(batches(packed, range(40), **options))
     assert there.device.type == "cuda"
     assert torch.equal(there.cpu(), here) and torch.equal(labels.cpu(), others)
+
+
+def test_reading_ahead_keeps_the_order_and_raises_at_the_turn_of_an_item():
+    threads = set()
+
+    def read(item):
+        threads.add(threading.current_thread().name)
+        return 12 // item
+
+    stream = read_ahead([1, 2, 0, 3], read)
+    assert [next(stream), next(stream)] == [12, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+    assert len(threads) == 1 and threading.current_thread().name not in threads
+    assert list(read_ahead([], str)) == []
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 2.0])
+def test_weights_follow_a_beta_distribution(alpha):
+    weights = sample_weights(20_000, alpha=alpha, generator=generator()).double()
+    beta = torch.distributions.Beta(alpha, 1.0)
+    # 0.01: five standard errors; Beta(1, alpha) would be off by over 0.1.
+    assert weights.mean() == pytest.approx(float(beta.mean), abs=0.01)
+    assert weights.var() == pytest.approx(float(beta.variance), abs=0.01)
+    assert weights.min() >= 0 and weights.max() <= 1
+
+
+def test_weights_refuse():
+    with pytest.raises(InputError, match=r"^alpha: expected above 0, got 0$"):
+        sample_weights(3, alpha=0, generator=generator())
+
+
+def test_mixing_mixes_images_and_losses_in_the_same_shares():
+    images, partners = torch.rand(4, 3, 5, 5), torch.rand(4, 3, 5, 5)
+    labels, others = torch.tensor([0, 1, 2, 2]), torch.tensor([3, 1, 0, 3])
+    weights = torch.tensor([0.0, 0.3, 0.9, 1.0])
+    mixed, shares = mix(PairedBatch(images, labels, partners, others, weights), classes=4)
+    assert torch.equal(mixed[0], images[0])
+    assert torch.equal(mixed[3], partners[3])
+    torch.testing.assert_close(mixed[2], 0.1 * images[2] + 0.9 * partners[2])
+    logits = torch.randn(4, 4, generator=generator())
+    own, other = (F.cross_entropy(logits, y, reduction="none") for y in (labels, others))
+    expected = ((1 - weights) * own + weights * other).mean()
+    torch.testing.assert_close(F.cross_entropy(logits, shares), expected, atol=1e-6, rtol=0)
+
+
+def test_the_partners_are_drawn_class_balanced_and_on_their_own(packed):
+    pairs = list(paired_batches(packed, range(40), alpha=0.2, batch_size=10, seed=4, epoch=1))
+    partners = torch.cat([pair.partner_labels for pair in pairs])
+    counts = torch.bincount(partners, minlength=8)
+    assert counts.max() - counts.min() <= 1
+    assert sorted(torch.cat([pair.labels for pair in pairs]).tolist()) == packed.labels.tolist()
+    balanced = epoch_order(packed.labels, sampler="class-balanced", seed=4, epoch=1)
+    assert partners.tolist() != packed.labels[balanced].tolist()  # not the sampler's own stream
+
+
+def test_pairs_are_shared_as_batches_are(packed):
+    options = {"alpha": 0.3, "batch_size": 8, "augment": "flips", "seed": 2}
+    whole = list(paired_batches(packed, range(40), **options))
+    ranks = [
+        list(paired_batches(packed, range(40), rank=rank, world_size=2, **options))
+        for rank in range(2)
+    ]
+    for pair, first, second in zip(whole, *ranks, strict=True):
+        for part, *shares in zip(pair, first, second, strict=True):
+            assert torch.equal(part, torch.cat(shares))
+
+
+def test_the_images_are_those_of_batches_in_either_mode_and_order(packed):
+    for mode in ("fused", "exact"):
+        for shuffle in (True, False):
+            options = {"batch_size": 20, "augment": "published", "augment_mode": mode,
+                       "seed": 2, "epoch": 1, "shuffle": shuffle}  # fmt: skip
+            alone = batches(packed, range(40), **options)
+            pairs = paired_batches(packed, range(40), alpha=0.3, **options)
+            for (images, labels), pair in zip(alone, pairs, strict=True):
+                assert torch.equal(pair.images, images) and torch.equal(pair.labels, labels)
+
+
+SAMPLERS = ("instance", "class-balanced", "square-root", "progressive")
+COUNTS = (60, 25, 10, 5)
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS))
+
+
+def slow_shares(sampler: str, progress: float) -> list[float]:
+    """Write out the published rules class by class."""
+    total = sum(COUNTS)
+    if sampler == "square-root":
+        return [n**0.5 / sum(m**0.5 for m in COUNTS) for n in COUNTS]
+    mixed = {"instance": 0.0, "class-balanced": 1.0, "progressive": progress}[sampler]
+    return [(1 - mixed) * n / total + mixed / len(COUNTS) for n in COUNTS]
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_effective_counts_have_the_published_shares(sampler, progress):
+    found = effective_counts(COUNTS, sampler=sampler, progress=progress)
+    np.testing.assert_allclose(found / 100, slow_shares(sampler, progress), rtol=1e-12)
+
+
+def test_effective_counts_hold_the_share_of_the_partners():
+    # Beta(a, 1) has the mean a / (1 + a): a quarter at a = 1/3.
+    found = effective_counts(COUNTS, sampler="instance", mixup_alpha=1 / 3)
+    np.testing.assert_allclose(found, [0.75 * n + 0.25 * 25 for n in COUNTS], rtol=1e-12)
+
+
+def test_a_class_without_images_is_never_drawn():
+    for sampler in SAMPLERS:
+        found = effective_counts([8, 0, 2], sampler=sampler, progress=0.5, mixup_alpha=0.5)
+        assert found[1] == 0
+        assert found.sum() == pytest.approx(10)
+    order = epoch_order([0] * 8 + [2] * 2, sampler="class-balanced", seed=0)
+    assert Counter(order.tolist()).total() == 10
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 4])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_epoch_order_draws_each_class_as_often_as_its_share(sampler, epoch):
+    order = epoch_order(LABELS, sampler=sampler, seed=3, epoch=epoch, epochs=5)
+    assert len(order) == len(LABELS)
+    drawn = [sum(1 for row in order if LABELS[row] == label) for label in range(4)]
+    expected = 100 * np.array(slow_shares(sampler, epoch / 4))
+    assert (abs(drawn - expected) < 1).all()  # whole images
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_over_epochs_no_image_of_a_class_falls_behind(sampler):
+    seen: Counter[int] = Counter({row: 0 for row in range(100)})
+    for epoch in range(6):
+        order = epoch_order(LABELS, sampler=sampler, seed=1, epoch=epoch, epochs=6)
+        seen.update(order.tolist())
+        for label in range(4):
+            times = [seen[row] for row in np.flatnonzero(label == LABELS)]
+            assert max(times) - min(times) <= 1, (epoch, label)  # a lottery's spread is over 5
+
+
+def test_every_batch_has_nearly_the_same_mixture():
+    order = epoch_order(LABELS, sampler="class-balanced", seed=0)
+    for start in range(0, 100, 20):
+        found = np.bincount(LABELS[order[start : start + 20]], minlength=4)
+        assert abs(found - 5).max() <= 1, found  # a lottery gives 1 to 9
+
+
+def test_progressive_goes_from_instance_to_balanced():
+    first, last = (
+        np.bincount(
+            LABELS[epoch_order(LABELS, sampler="progressive", seed=0, epoch=epoch, epochs=9)]
+        )
+        for epoch in (0, 8)
+    )
+    assert first.tolist() == list(COUNTS)
+    assert last.tolist() == [25, 25, 25, 25]
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "message"),
+    [
+        ([1, 2], {"sampler": "even"}, r"^sampler: expected one of instance, class-balanced, squ"),
+        ([1, -2], {"sampler": "instance"}, r"^class_counts: expected \(K,\), each 0 or more, got"),
+        ([0, 0], {"sampler": "instance"}, r"^class_counts: expected \(K,\), each 0 or more, got"),
+        ([1], {"sampler": "instance", "progress": 1.5}, r"^progress: expected 0 to 1, got 1.5$"),
+        ([1], {"sampler": "instance", "mixup_alpha": -1}, r"^mixup_alpha: expected 0 or more"),
+    ],
+)
+def test_effective_counts_refuses(counts, options, message):
+    with pytest.raises(InputError, match=message):
+        effective_counts(counts, **options)

@@ -1,23 +1,60 @@
+"""Copies and near-duplicates."""
+
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from fopro_lab.checks import duplicates as lookalikes
+from fopro_lab.checks import duplicates
 from fopro_lab.checks.duplicates import (
     SIDE,
     TURNS,
-    count_bits,
-    describe,
-    find_lookalikes,
-    hash_signs,
-    turned,
+    _describe,
+    _turned,
+    copies_table,
+    find_near_duplicates,
+    same_content,
 )
+from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.decoding import read_image
-from tests.auditing.toys import texture
+from tests.checks.toys import texture
+
+
+def archive(root):
+    """An image, its file copied, its pixels saved again, another, and one of equal size."""
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+    Image.fromarray(texture(0)).save(root / "a/1.png")
+    (root / "b/2.png").write_bytes((root / "a/1.png").read_bytes())
+    Image.fromarray(texture(0)).save(root / "b/3.png", compress_level=1)
+    Image.fromarray(texture(1)).save(root / "b/4.png")
+    return pack(open_dataset(root), 32, progress=False)
+
+
+def test_same_content_joins_copied_files_and_files_saved_again(tmp_path):
+    packed = archive(tmp_path)
+    assert packed.dataset.table["image"].tolist() == ["a/1.png", "b/2.png", "b/3.png", "b/4.png"]
+    assert same_content(packed).tolist() == [0, 0, 0, 3]
+
+
+def test_same_content_keeps_images_of_one_file_size_apart(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(texture(seed)).save(tmp_path / name / "x.bmp")
+    packed = pack(open_dataset(tmp_path), 32, progress=False)
+    assert same_content(packed).tolist() == [0, 1]
+
+
+def test_copies_table_lists_whole_sets():
+    table = pd.DataFrame({"image": list("dcba"), "label": [0, 0, 1, 0], "group": list("wxyz")})
+    parts = np.array(["train", "val", "test", ""])
+    found = copies_table(table, content=np.array([0, 1, 0, 1]), parts=parts)
+    assert found["image"].tolist() == ["b", "d", "a", "c"]
+    assert found["part"].tolist() == ["test", "train", "", "val"]
+    assert found["label"].tolist() == [1, 0, 0, 0]
+
 
 # What to do to an image, by numpy, for each name in TURNS.
 BY_NUMPY = {
@@ -49,7 +86,7 @@ def test_describe_is_the_cosine_transform_of_area_means(side):
     image = texture(3, side=side)
     # Coefficients reach 4000; a pixel that is off by one grey level moves one by 0.06.
     np.testing.assert_allclose(
-        describe(image[None], np.array([0]))[0], slow_describe(image), atol=0.01
+        _describe(image[None], np.array([0]))[0], slow_describe(image), atol=0.01
     )
 
 
@@ -57,15 +94,15 @@ def test_describe_is_the_cosine_transform_of_area_means(side):
 def test_turned_transform_is_that_of_the_turned_image(name):
     assert set(BY_NUMPY) == set(TURNS)
     image = texture(4)
-    waves = describe(image[None], np.array([0]))
-    other = describe(np.ascontiguousarray(BY_NUMPY[name](image))[None], np.array([0]))
-    np.testing.assert_allclose(turned(waves, TURNS.index(name)), other, atol=0.01)
+    waves = _describe(image[None], np.array([0]))
+    other = _describe(np.ascontiguousarray(BY_NUMPY[name](image))[None], np.array([0]))
+    np.testing.assert_allclose(_turned(waves, TURNS.index(name)), other, atol=0.01)
 
 
 @pytest.mark.parametrize("name", TURNS)
-def test_find_lookalikes_finds_each_orientation_and_names_it(name):
+def test_find_near_duplicates_finds_each_orientation_and_names_it(name):
     images = np.stack([texture(5), texture(6), np.ascontiguousarray(BY_NUMPY[name](texture(5)))])
-    found = find_lookalikes(images, np.arange(3))
+    found = find_near_duplicates(images, np.arange(3))
     assert found[["first", "second", "turn"]].values.tolist() == [[0, 2, name]]
     assert found["correlation"][0] == pytest.approx(1, abs=1e-4)
 
@@ -89,64 +126,44 @@ def resaved(quality):
         lambda p: ImageEnhance.Color(p).enhance(0.3),
     ],
 )
-def test_find_lookalikes_sees_through_what_an_archive_does(change):
+def test_find_near_duplicates_sees_through_what_an_archive_does(change):
     originals = [texture(seed) for seed in range(12)]
     copies = [
         np.asarray(change(Image.fromarray(pixels)).resize((64, 64), Image.Resampling.BILINEAR))
         for pixels in originals
     ]
-    found = find_lookalikes(np.stack(originals + copies), np.arange(24))
+    found = find_near_duplicates(np.stack(originals + copies), np.arange(24))
     assert sorted(zip(found["first"], found["second"], strict=True)) == [
         (n, n + 12) for n in range(12)
     ]
 
 
-def test_find_lookalikes_is_not_taken_in_by_shading():
+def test_find_near_duplicates_is_not_taken_in_by_shading():
     """Dark discs on bright skin share their shading; their own noise tells them apart."""
     axis = np.linspace(-1, 1, 64)
     disc = 120 * np.exp(-8 * (axis[:, None] ** 2 + axis**2))[..., None]
     rng = np.random.default_rng(0)
     images = np.stack([190 - disc + rng.normal(0, 8, (64, 64, 3)) for _ in range(40)])
     images = images.clip(0, 255).astype(np.uint8)
-    hashes = hash_signs(describe(images, np.arange(40)))
     grey = images.mean(axis=-1).reshape(40, -1)
     assert np.corrcoef(grey).min() > 0.9  # a plain correlation would call all of them alike
-    assert len(hashes) == 40 and find_lookalikes(images, np.arange(40)).empty
+    assert find_near_duplicates(images, np.arange(40)).empty
 
 
-def test_find_lookalikes_compares_every_pair_across_blocks(monkeypatch):
+def test_find_near_duplicates_compares_every_pair_across_blocks(monkeypatch):
     images = np.stack([texture(seed, side=32) for seed in range(9)])
     images[[4, 8]] = images[[1, 1]]
-    whole = find_lookalikes(images, np.arange(9))
-    monkeypatch.setattr(lookalikes, "_BLOCK", 2)
-    parts = find_lookalikes(images, np.arange(9))
+    whole = find_near_duplicates(images, np.arange(9))
+    monkeypatch.setattr(duplicates, "BLOCK", 2)
+    parts = find_near_duplicates(images, np.arange(9))
     pairs = {(1, 4), (1, 8), (4, 8)}
     for found in (whole, parts):
         assert set(zip(found["first"], found["second"], strict=True)) == pairs
 
 
-def test_find_lookalikes_speaks_of_the_given_rows():
-    images = np.stack([texture(0), texture(1), texture(0), texture(1)])
-    found = find_lookalikes(images, np.array([1, 2, 3]))
-    assert found[["first", "second"]].values.tolist() == [[1, 3]]
-
-
-def test_flat_images_and_single_ones_have_no_lookalikes():
-    assert find_lookalikes(np.full((3, 32, 32, 3), 77, np.uint8), np.arange(3)).empty
-    assert find_lookalikes(texture(0)[None], np.array([0])).empty
-
-
-@settings(max_examples=30, deadline=None)
-@given(words=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=9))
-def test_count_bits_counts(words):
-    expected = [bin(word).count("1") for word in words]
-    assert count_bits(np.array(words, dtype=np.uint64)).tolist() == expected
-
-
-def test_count_bits_without_numpy_2(monkeypatch):
-    monkeypatch.delattr(np, "bitwise_count", raising=False)
-    words = np.array([[0, 1], [2**64 - 1, 2**63 + 5]], dtype=np.uint64)
-    assert count_bits(words).tolist() == [[0, 1], [64, 3]]
+def test_flat_images_and_single_ones_have_no_near_duplicates():
+    assert find_near_duplicates(np.full((3, 32, 32, 3), 77, np.uint8), np.arange(3)).empty
+    assert find_near_duplicates(texture(0)[None], np.array([0])).empty
 
 
 @pytest.mark.real
@@ -155,7 +172,7 @@ def test_a_photograph_of_ham10000_is_filed_under_two_lesions(shared):
     names = sorted(path.name for path in folder.glob("*.jpg"))
     chosen = [*names[::50], "ISIC_0025226.jpg", "ISIC_0030074.jpg"]
     images = np.stack([read_image(folder / name, size=64) for name in chosen])
-    found = find_lookalikes(images, np.arange(len(chosen)))
+    found = find_near_duplicates(images, np.arange(len(chosen)))
     first, second, bits = found.loc[0, ["first", "second", "bits"]]
     assert (chosen[first], chosen[second]) == ("ISIC_0025226.jpg", "ISIC_0030074.jpg")
     assert bits == 5 and found["correlation"][0] == pytest.approx(0.957, abs=0.005)

@@ -1,0 +1,220 @@
+"""Leakage between parts, and association of class and source."""
+
+import csv
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fopro_lab.checks.leakage import (
+    class_by_source,
+    class_source_association,
+    count_leaks,
+    cramers_v,
+    find_leaks,
+    group_leakage,
+    row_parts,
+)
+from fopro_lab.data import open_dataset
+from fopro_lab.data.published_splits import make_isic2019_lt
+from fopro_lab.data.split_rules import Split
+
+NONE = pd.DataFrame({"first": [], "second": []})
+
+
+def split(train, val, test):
+    rows = [np.array(part, dtype=np.int64) for part in (train, val, test)]
+    return Split(*rows, protocol="toy", fingerprint="")
+
+
+def table(groups, labels=None):
+    labels = labels or [0] * len(groups)
+    return pd.DataFrame({"image": [f"p{n}" for n in range(len(groups))], "label": labels,
+                         "group": list(groups)})  # fmt: skip
+
+
+def leaked(leaks, part, other, kind):
+    own = leaks[(leaks["part"] == part) & (leaks["other"] == other)]
+    return own[own[kind]]["image"].tolist()
+
+
+def test_row_parts_leaves_unused_rows_empty():
+    assert row_parts(split([1], [], [3]), 4).tolist() == ["", "train", "", "test"]
+
+
+def test_group_leakage_lists_each_with_its_images():
+    parts = np.array(["train", "train", "test", "val", "val", "", "test"])
+    found = group_leakage(table("aaabbcc"), parts)
+    assert found.values.tolist() == [["a", 2, 0, 1]]  # c has one part only: the other is unused
+
+
+def test_group_leakage_of_a_clean_split_are_none():
+    found = group_leakage(table("aabb"), np.array(["train", "train", "test", "test"]))
+    assert found.empty and list(found) == ["group", "train", "val", "test"]
+
+
+def test_find_leaks_finds_each_kind():
+    #        train    val  test
+    groups = "ab" + "ca" + "bde"
+    parts = row_parts(split([0, 1], [2, 3], [4, 5, 6]), 7)
+    content = np.array([0, 1, 2, 3, 4, 0, 6])  # row 5 of test is a copy of row 0
+    near_duplicates = pd.DataFrame({"first": [1, 2], "second": [6, 3]})
+    leaks = find_leaks(table(groups), parts, content=content, near_duplicates=near_duplicates)
+    assert leaked(leaks, "test", "train", "group") == ["p4"]
+    assert leaked(leaks, "test", "train", "copy") == ["p5"]
+    assert leaked(leaks, "test", "train", "near_duplicate") == ["p6"]
+    assert leaked(leaks, "test", "train", "any") == ["p4", "p5", "p6"]
+    assert leaked(leaks, "val", "train", "any") == ["p3"]
+    assert leaked(leaks, "test", "val", "any") == []
+
+
+def test_a_near_duplicate_of_a_copy_is_a_leak():
+    """Near-duplicates are looked for among first rows; their copies count as well."""
+    parts = row_parts(split([0, 1], [], [2, 3]), 4)
+    content = np.array([0, 1, 1, 3])  # 2 of test copies 1
+    near_duplicates = pd.DataFrame({"first": [1], "second": [3]})
+    leaks = find_leaks(table("abcd"), parts, content=content, near_duplicates=near_duplicates)
+    assert leaked(leaks, "test", "train", "near_duplicate") == ["p3"]
+    assert leaked(leaks, "test", "train", "copy") == ["p2"]
+
+
+def test_count_leaks_counts_classes_and_all():
+    parts = row_parts(split([0], [1], [2, 3, 4]), 5)
+    leaks = find_leaks(
+        table("abaac", [0, 0, 0, 1, 1]), parts, content=np.arange(5), near_duplicates=NONE
+    )
+    counts = count_leaks(leaks, ("nv", "mel")).set_index(["part", "other", "class"])
+    own = counts.loc[("test", "train")][["n", "group", "any"]]
+    assert own.values.tolist() == [[1, 1, 1], [2, 1, 1], [3, 2, 2]]
+
+
+@pytest.mark.real
+def test_published_splits_leak_lesions(shared):
+    """Counted again from the CSVs: 27 to 45 in 100 test images show a lesion of training."""
+    data = shared / "data"
+    with open(data / "ham10000/labels.csv", newline="") as stream:
+        rows = csv.DictReader(stream)
+        lesion = {row["image"].removesuffix(".jpg"): row["lesion_id"] for row in rows}
+    lesions = {}
+    for part in ("train", "test"):
+        with open(data / f"isic2019_lt_splits/{part}_skin2_0.01.csv", newline="") as stream:
+            named = [row["image"] for row in csv.DictReader(stream)]
+        lesions[part] = [lesion[image] for image in named if image in lesion]
+    assert len(lesions["test"]) == 297
+    assert sum(each in set(lesions["train"]) for each in lesions["test"]) == 135
+
+    dataset = open_dataset(data / "ham10000")
+    made = make_isic2019_lt(dataset, ratio=0.01, fold=2, leave_out=True,
+                            files=data / "isic2019_lt_splits")  # fmt: skip
+    parts = row_parts(made, len(dataset))
+    leaks = find_leaks(dataset.table, parts, content=np.arange(len(dataset)), near_duplicates=NONE)
+    own = leaks[(leaks["part"] == "test") & (leaks["other"] == "train")]
+    assert (len(own), int(own["group"].sum())) == (297, 135)
+    assert len(group_leakage(dataset.table, parts)) == made.shared_groups(dataset)
+
+
+def slow_v(counts):
+    """Bergsma's formula, cell by cell."""
+    n = counts.sum()
+    share = 0.0
+    for i in range(len(counts)):
+        for j in range(len(counts[0])):
+            expected = counts[i].sum() * counts[:, j].sum() / n
+            share += (counts[i, j] - expected) ** 2 / expected / n
+    r, k = counts.shape
+    share = max(0, share - (r - 1) * (k - 1) / (n - 1))
+    r, k = r - (r - 1) ** 2 / (n - 1), k - (k - 1) ** 2 / (n - 1)
+    return np.sqrt(share / min(r - 1, k - 1))
+
+
+def toy_images(labels, sources, groups=None):
+    groups = np.arange(len(labels)) if groups is None else groups
+    return pd.DataFrame({"label": labels, "source": sources, "group": groups})
+
+
+def test_cramers_v_equals_the_formula():
+    counts = np.array([[30, 5, 9], [4, 22, 7]])
+    assert cramers_v(counts) == pytest.approx(slow_v(counts), abs=1e-12)
+    assert 0.5 < cramers_v(counts) < 0.7
+
+
+def test_cramers_v_takes_the_bias_of_small_samples_away():
+    """Ten images of ten classes from ten sources fit by chance alone; plain V is 0.6 here."""
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(200):
+        counts = np.zeros((5, 5))
+        np.add.at(counts, (rng.integers(5, size=40), rng.integers(5, size=40)), 1)
+        values.append(cramers_v(counts))
+    assert np.median(values) < 0.1  # uncorrected: 0.31
+
+
+def test_cramers_v_ignores_empty_classes_and_needs_two_of_each():
+    counts = np.array([[8, 2], [0, 0], [1, 9]])
+    assert cramers_v(counts) == cramers_v(counts[[0, 2]])
+    assert np.isnan(cramers_v(np.array([[5, 5]])))
+    assert np.isnan(cramers_v(np.zeros((2, 2))))
+
+
+def test_association_finds_what_hangs_together_and_what_does_not():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=600)
+    free_sources = rng.choice(["a", "b"], 600)
+    tied = np.where(rng.random(600) < 0.8, np.array(["a", "b", "b"])[labels], free_sources)
+    free, bound = (
+        class_source_association(toy_images(labels, each), resamples=199)
+        for each in (free_sources, tied)
+    )
+    assert free.p > 0.01 and free.v < 0.1 and free.low == 0
+    assert bound.p == pytest.approx(1 / 200) and bound.low < bound.v < bound.high
+    assert bound.low > 0.6
+
+
+def test_association_keeps_groups_whole():
+    """Ten patients with forty images each say no more than ten patients."""
+    rng = np.random.default_rng(1)
+    patient = np.repeat(np.arange(10), 40)
+    labels, sources = rng.integers(2, size=10)[patient], rng.choice(["a", "b"], 10)[patient]
+    whole = class_source_association(toy_images(labels, sources, patient), resamples=299)
+    alone = class_source_association(toy_images(labels, sources), resamples=299)
+    assert whole.v == alone.v > 0.1 and whole.groups == 10
+    assert alone.p < 0.01 and whole.p > 0.05
+    assert whole.high - whole.low > 2 * (alone.high - alone.low)
+
+
+@pytest.mark.parametrize("two", ["labels", "sources"])
+def test_the_permutation_keeps_a_group_of_two_labels_or_two_sources_whole(two):
+    """All 70 ways to deal eight patients in halves are counted; 2 are as uneven as observed.
+
+    Were the two sides of a patient dealt apart, p would be 0.14.
+    """
+    patient = np.repeat(np.arange(8), 20)
+    kind = patient // 4  # four patients have 15 of the first, four have 5
+    mixed = np.where(np.arange(160) % 20 < np.where(kind == 0, 15, 5), 0, 1)
+    labels, sources = (mixed, kind) if two == "labels" else (kind, mixed)
+    found = class_source_association(toy_images(labels, np.array(["a", "b"])[sources], patient))
+    share = np.where(np.arange(8) < 4, 0.75, 0.25)
+    as_uneven = [
+        abs(share[list(half)].mean() - share[[p for p in range(8) if p not in half]].mean()) >= 0.5
+        for half in combinations(range(8), 4)
+    ]
+    assert found.v == pytest.approx(slow_v(np.array([[60, 20], [20, 60]])), abs=1e-9)
+    assert found.p == pytest.approx(np.mean(as_uneven), abs=0.02)  # 3.8 standard errors
+
+
+def test_the_permutation_of_a_single_patient_says_nothing():
+    found = class_source_association(toy_images([0, 1] * 10, ["a", "b"] * 10, ["x"] * 20))
+    assert found.v == 1 and found.p == 1 and found.groups == 1
+
+
+def test_association_without_two_sources_is_undefined():
+    for sources in (["", "", ""], ["a", "a", "a"], ["a", "", ""]):
+        found = class_source_association(toy_images([0, 1, 0], sources))
+        assert np.isnan([found.v, found.low, found.high, found.p]).all()
+
+
+def test_class_by_source_keeps_absent_classes_and_drops_unknown_sources():
+    counts = class_by_source(toy_images([0, 0, 2, 2], ["b", "a", "b", ""]), ("x", "y", "z"))
+    assert list(counts.columns) == ["a", "b"] and list(counts.index) == ["x", "y", "z"]
+    assert counts.values.tolist() == [[1, 1], [0, 0], [0, 1]]

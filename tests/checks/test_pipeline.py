@@ -1,0 +1,255 @@
+"""The pipeline audit against computed gains; its windows, resizes and steps one by one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from fopro_lab.checks import audit_pipeline
+from fopro_lab.checks.pipeline import (
+    BAD_EXAMPLE,
+    band_limited,
+    choose_images,
+    draw_steps,
+    full_image,
+    log_amplitude,
+    resize_steps,
+    windowed,
+)
+from fopro_lab.data import open_dataset, pack, sample_augmentations
+from fopro_lab.data.benchmarks import ArrayReader
+from fopro_lab.data.decoding import read_image
+from fopro_lab.errors import InputError
+from tests.checks.toys import texture
+
+EDGES = [0.0, 0.2, 0.3, 0.5]  # the middle ring holds 0.25 cycles per pixel
+
+
+def write_waves(root, *waves, copies=12, side=96, ending="png"):
+    """Write images of the same waves along x: (amplitude in grey levels, cycles an image)."""
+    x = (np.arange(side) + 0.5) / side
+    row = 128 + sum(a * np.cos(2 * np.pi * cycles * x) for a, cycles in waves)
+    pixels = np.repeat(np.tile(row, (side, 1))[..., None], 3, axis=2).round().astype(np.uint8)
+    for number in range(copies):
+        path = root / "ab"[number % 2] / f"{number}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return pack(open_dataset(root), 32, progress=False)
+
+
+def audit(packed, **more):
+    table = audit_pipeline(packed, np.arange(len(packed)), edges=EDGES, **more)
+    return table[table["source"] == "all"].set_index(["stage", "step", "ring"]).sort_index()
+
+
+@pytest.mark.parametrize("cycles", [4, 8, 12])
+def test_triangle_filter_has_its_computed_gain(tmp_path, cycles):
+    """Within 0.01; a box filter's gain lies 0.02 off at 4 cycles, 0.1 at 8."""
+    frequency = cycles / 32  # per pixel of the small image
+    edges = [0, frequency - 0.06, frequency + 0.06]
+    packed = write_waves(tmp_path, (100, cycles))
+    table = audit_pipeline(packed, np.arange(12), edges=edges)
+    told = table[table["ring"] == 1].set_index(["stage", "step"])["log_ratio"]
+    offsets = np.arange(-2, 3)
+    wave = np.cos(2 * np.pi * frequency * offsets / 3)
+    triangle = np.sum((1 - np.abs(offsets) / 3) * wave) / np.sum(1 - np.abs(offsets) / 3)
+    box = np.mean(wave[1:4])
+    assert told["resize", "bilinear"] == pytest.approx(np.log(triangle), abs=0.01)
+    assert told["resize", "box"] == pytest.approx(np.log(box), abs=0.01)
+    assert np.log(box) - np.log(triangle) > 0.02
+
+
+def test_without_antialias_a_wave_too_fine_comes_back_as_a_coarse_one(tmp_path):
+    """24 cycles on 32 points look like 8, half a turn off: 20 grey levels become 80 - 20."""
+    packed = write_waves(tmp_path, (20, 8), (80, 24))
+    table = audit(packed)["log_ratio"]
+    assert table["resize", "bilinear, no antialias", 1] == pytest.approx(np.log(60 / 20), abs=0.05)
+    assert abs(table["resize", "lanczos", 1]) < 0.15
+
+
+def test_flips_change_nothing_and_shifts_little(tmp_path):
+    table = audit(write_waves(tmp_path, (60, 3), (60, 8), (30, 13)))["log_ratio"]
+    for mode in ("augment, fused", "augment, exact"):
+        assert np.abs(table[mode, "flips"]).max() < 1e-4
+        assert np.abs(table[mode, "shift"]).max() < 0.06  # a black border of 1 pixel, windowed
+
+
+def test_fused_warps_smooth_where_exact_ones_do_not(tmp_path):
+    table = audit(write_waves(tmp_path, (30, 3), (30, 8), (30, 13)))["log_ratio"]
+    fused, exact = (table[f"augment, {mode}", "rotation", 2] for mode in ("fused", "exact"))
+    assert fused < -0.2 and exact > fused + 0.2
+
+
+def test_sources_have_their_own_rows_and_even_shares():
+    packed = pack(open_dataset("phantom", images=200), 32, progress=False)
+    table = audit_pipeline(packed, np.arange(200), edges=EDGES, images=20)
+    assert table.groupby("source")["n"].max().to_dict() == {"all": 20, "sharp": 10, "soft": 10}
+    own = table.pivot_table(index=["stage", "step", "ring"], columns="source", values="log_ratio")
+    np.testing.assert_allclose(own["all"], (own["sharp"] + own["soft"]) / 2, atol=1e-9)
+
+
+def test_choose_images_takes_one_of_a_group_and_as_many_of_each_source():
+    table = pd.DataFrame({"group": np.repeat(np.arange(30), 2), "source": ["a"] * 48 + ["b"] * 12})
+    rows = np.arange(0, 60)
+    chosen = choose_images(table, rows, images=10, seed=0)
+    picked = table.iloc[chosen]
+    assert picked["group"].is_unique and picked["source"].value_counts().to_dict() == {
+        "a": 5,
+        "b": 5,
+    }
+    assert len(choose_images(table, rows[:6], images=10, seed=0)) == 3
+
+
+def test_log_amplitude_of_a_wave_is_its_windowed_contrast():
+    """Two waves of amplitude 0.3 and 0.15 differ by log 2 whatever the window."""
+    x = (torch.arange(32) + 0.5) / 32
+    wave = torch.cos(2 * torch.pi * 8 * x).expand(1, 3, 32, 32)
+    both = log_amplitude(torch.cat([0.3 * wave, 0.15 * wave]), size=32, edges=EDGES)
+    assert both[0, 1] - both[1, 1] == pytest.approx(np.log(2), abs=1e-5)
+    assert both[0, 1] == pytest.approx(np.log(0.3 / 2**0.5), abs=0.01)
+
+
+def test_nothing_to_audit_is_refused():
+    packed = pack(open_dataset("phantom", images=24), 32, progress=False)
+    with pytest.raises(InputError, match="rows, images: expected one or more, got 0 and 192"):
+        audit_pipeline(packed, np.arange(0), edges=EDGES)
+    with pytest.raises(InputError, match="edges: expected two or more increasing"):
+        audit_pipeline(packed, np.arange(24), edges=[0.5, 0.1])
+
+
+def waves(side, *, cycles):
+    """A sum of plane waves at pixel centres, the same scene at any size."""
+    x = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    total = sum(
+        a * torch.cos(2 * torch.pi * (u * x[None, :] + v * x[:, None]) + p) for a, u, v, p in cycles
+    )
+    return total.expand(1, 1, side, side)
+
+
+def test_ideal_resize_of_a_windowed_image_is_the_windowed_small_image():
+    """What the audit rests on: window, then resize, equals resize, then window."""
+    cycles = [(0.3, 3, 1, 0.2), (0.2, -7, 5, 1.0), (0.1, 2, 11, 2.0)]
+    large, small = waves(96, cycles=cycles), waves(32, cycles=cycles)
+    # The windowed waves reach 0.6 of 8/3; a shift by half a pixel would err by 0.2.
+    shift = band_limited(windowed(large), 32), band_limited(windowed(small), 32)
+    spectra = [torch.fft.rfft2(each).abs() for each in shift]
+    torch.testing.assert_close(*spectra, atol=1e-9, rtol=0)
+
+
+def test_what_the_small_image_cannot_hold_is_gone():
+    large = waves(96, cycles=[(0.3, 3, 0, 0.0), (0.5, 29, 0, 0.0)])
+    kept = band_limited(large, 32)
+    assert kept.var(correction=0) == pytest.approx(0.3**2 / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (33, 16), (1, 40)])
+def test_sides_may_differ_and_be_odd(shape):
+    images = torch.rand(2, 3, *shape, dtype=torch.float64)
+    spectrum = torch.fft.fft2(images, norm="forward")
+    power = 0.0
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            u = min(row, shape[0] - row)
+            v = min(column, shape[1] - column)
+            if u <= (min(shape[0], 16) - 1) // 2 and v <= (min(shape[1], 16) - 1) // 2:
+                power = power + spectrum[..., row, column].abs() ** 2
+    kept = band_limited(images, 16)
+    torch.testing.assert_close(kept.square().mean(dim=(-2, -1)), power)
+
+
+def test_window_keeps_the_energy_of_noise_and_takes_the_mean():
+    noise = torch.randn(40, 1, 64, 64, generator=torch.Generator().manual_seed(0)) + 5
+    made = windowed(noise)
+    assert made.mean(dim=(-2, -1)).abs().max() < 1e-5
+    assert made.square().mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_window_takes_border_jumps_away():
+    """A ramp has no fine detail, yet its jump at the border fills the upper half of the band."""
+    ramp = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
+    plain, cut = (
+        torch.fft.rfft2(each)[0, 0, 0, 16:].abs().sum() for each in (ramp, windowed(ramp))
+    )
+    assert cut < 0.01 * plain
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for name, ending in (("a", "jpg"), ("b", "png")):
+        (tmp_path / name).mkdir()
+        Image.fromarray(texture(1, side=200)[:150]).save(tmp_path / name / f"1.{ending}")
+    return open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["box", "bilinear", "bicubic", "lanczos"])
+def test_resize_steps_are_what_a_pack_would_hold(dataset, name):
+    steps = resize_steps(full_image(dataset, 0), 24)
+    packed = read_image(dataset.table["path"][0], size=24, interpolation=name)
+    np.testing.assert_array_equal(steps[name], packed)
+
+
+def test_bad_example_takes_the_nearest_pixels_alone():
+    """At a third of the size a point falls on a pixel's centre: every third pixel is kept."""
+    full = texture(2, side=96)
+    np.testing.assert_array_equal(resize_steps(full, 32)[BAD_EXAMPLE], full[1::3, 1::3])
+
+
+def test_full_image_obeys_the_camera_and_generated_ones_are_drawn(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        exif = Image.Exif()
+        exif[0x0112] = 6  # held upright
+        image = Image.fromarray(texture(1, side=64)[:40])
+        image.save(tmp_path / name / "1.png", exif=exif)
+    assert full_image(open_dataset(tmp_path), 0).shape == (64, 40, 3)
+    phantom = open_dataset("phantom", images=24)
+    np.testing.assert_array_equal(full_image(phantom, 3), phantom.read(3, 64))
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """Return 24 images of 28 pixels that lie in one array, as MedMNIST's do."""
+    pixels = np.stack([texture(seed, side=32)[:28, :28] for seed in range(24)])
+    np.save(tmp_path / "images.npy", pixels)
+    places = np.stack([np.zeros(24, dtype=int), np.arange(24)], axis=1)
+    reader = ArrayReader((str(tmp_path / "images.npy"),), places)
+    return replace(open_dataset("phantom", images=24), name="arrays", reader=reader), pixels
+
+
+def test_full_image_of_an_array_is_the_array(arrays):
+    """Enlarged to the phantom's 64 pixels, it would hold no frequency above 28/64 of its own."""
+    dataset, pixels = arrays
+    np.testing.assert_array_equal(full_image(dataset, 5), pixels[5])
+    np.testing.assert_array_equal(full_image(dataset.subset([9, 4]), 1), pixels[4])
+    packed = pack(dataset, 28, progress=False)
+    audit = audit_pipeline(packed, np.arange(24), edges=[0, 0.25, 0.5], images=4)
+    assert audit.groupby("stage")["size"].first()["resize"] == 10  # three eighths of 28
+
+
+def test_a_reader_that_knows_no_own_size_is_refused(arrays):
+    dataset, _ = arrays
+    plain = replace(dataset, reader=lambda row, size: np.zeros((size, size, 3), np.uint8))
+    rule = r"^arrays: expected a reader with a method native\(row\)"
+    with pytest.raises(InputError, match=rule):
+        full_image(plain, 0)
+
+
+FIELDS = {"flips": "flip", "scale": "scale", "shift": "shift", "rotation": "angle",
+          "colour jitter": "factors"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "field"), FIELDS.items())
+def test_each_operation_is_alone_and_has_the_range_of_the_recipe(step, field):
+    drawn = draw_steps(4000, seed=0)[step]
+    generator = torch.Generator().manual_seed(1)
+    nothing = sample_augmentations(4000, kind="none", generator=generator)
+    recipe = sample_augmentations(12000, kind="published", generator=generator)
+    for name in set(FIELDS.values()) - {field}:
+        assert torch.equal(getattr(drawn, name), getattr(nothing, name)), name
+    mine, theirs = getattr(drawn, field), getattr(recipe, field)
+    # 4,000 even draws come within 0.2 % of both ends.
+    torch.testing.assert_close(mine.amax(0), theirs.amax(0), rtol=0.01, atol=2e-4)
+    torch.testing.assert_close(mine.amin(0), theirs.amin(0), rtol=0.01, atol=2e-4)

@@ -1,0 +1,295 @@
+"""The data report meets archives with one fault each, and must name that one."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fopro_lab.checks.leakage import Association
+from fopro_lab.checks.report import (
+    Finding,
+    Findings,
+    _check_groups,
+    check_data,
+    check_sources,
+    examine,
+)
+from fopro_lab.config import DataConfig
+from fopro_lab.data import prepare
+from fopro_lab.errors import InputError
+from tests.checks.toys import sound_rows, texture, write_archive
+
+
+def check(root, **options):
+    config = DataConfig(dataset=str(root), image_size=32, **options)
+    return check_data(config, progress=False)
+
+
+def levels(found):
+    return {finding.what: finding.level for finding in found.findings}
+
+
+def verdict(found, what):
+    return next(finding for finding in found.findings if finding.what == what)
+
+
+# Eight images in all of test and validation are few, and show no difference in the tail.
+SOUND = {"reading": "ok", "imbalance": "ok", "tested": "warn", "groups": "ok", "copies": "ok",
+         "near-duplicates": "ok", "labels": "note", "sources": "note", "power": "warn"}  # fmt: skip
+
+
+def test_a_sound_archive_has_no_fault(tmp_path):
+    found = check(write_archive(tmp_path, sound_rows()))
+    assert levels(found) == SOUND
+    assert found.facts["images"] == 24 and found.facts["groups"] == 12
+    assert found.tables["counts"]["n"].tolist() == [4] * 6
+    for name in ("unreadable", "copies", "near_duplicates", "group_leakage"):
+        assert found.tables[name].empty, name
+
+
+def test_unreadable_images_are_all_listed_though_the_config_says_stop(tmp_path):
+    root = write_archive(tmp_path, sound_rows())
+    (root / "nvtrain0.png").write_bytes(b"")
+    (root / "meltest3.png").write_bytes((root / "meltest3.png").read_bytes()[:300])
+    found = check(root, unusable="stop")
+    assert verdict(found, "reading").number == 2 and levels(found)["reading"] == "fail"
+    assert found.tables["unreadable"]["image"].tolist() == ["nvtrain0", "meltest3"]
+    assert len(found.unreadable_lines()) == 2 and "nvtrain0.png" in found.unreadable_lines()[0]
+    assert found.facts["images"] == 22
+
+
+def test_missing_images_are_listed_as_well(tmp_path):
+    root = write_archive(tmp_path, sound_rows())
+    for name in ("nvtrain1", "melval0"):
+        (root / f"{name}.png").unlink()
+    found = check(root)
+    assert verdict(found, "reading").number == 2
+    assert found.tables["unreadable"]["image"].tolist() == ["nvtrain1", "melval0"]
+    assert all("no such file" in reason for reason in found.tables["unreadable"]["reason"])
+
+
+def test_a_group_in_two_parts_is_a_failure(tmp_path):
+    rows = [(image, name, "same" if image in ("nvtrain0", "nvtest1") else lesion, part)
+            for image, name, lesion, part in sound_rows()]  # fmt: skip
+    found = check(write_archive(tmp_path, rows))
+    assert levels(found) == {**SOUND, "groups": "fail"}
+    told = verdict(found, "groups")
+    assert told.number == 1 and "1 group in two parts: of 8 test images 1 (12 %)" in told.verdict
+    assert found.tables["group_leakage"].values.tolist() == [["same", 1, 0, 1]]
+
+
+def test_a_copy_in_test_is_a_failure_one_in_training_a_warning(tmp_path):
+    for place, level in (("nvtest2", "fail"), ("nvval0", "fail"), ("nvtrain3", "warn")):
+        images = {"nvtrain0": texture(77), place: texture(77)}
+        found = check(write_archive(tmp_path / place, sound_rows(), **images))
+        assert levels(found) == {**SOUND, "copies": level, "labels": "ok"}, place
+        assert found.tables["copies"]["image"].tolist() == sorted(images)
+
+
+def test_a_copy_with_another_label_is_named(tmp_path):
+    images = {"nvtrain0": texture(77), "meltrain2": texture(77)}
+    found = check(write_archive(tmp_path, sound_rows(), **images))
+    assert levels(found) == {**SOUND, "copies": "warn", "labels": "warn"}
+    assert verdict(found, "labels").number == 1
+
+
+def test_a_mirrored_and_brightened_image_is_found(tmp_path):
+    altered = (texture(77)[:, ::-1] * 0.8 + 30).astype(np.uint8)
+    images = {"nvtrain0": texture(77), "nvtest2": altered}
+    found = check(write_archive(tmp_path, sound_rows(), **images))
+    assert levels(found) == {**SOUND, "near-duplicates": "warn", "labels": "ok"}
+    (pair,) = found.tables["near_duplicates"].itertuples()
+    assert {pair.image_first, pair.image_second} == set(images)
+    assert pair.turn == "mirrored left to right" and not pair.same_group
+    assert {pair.part_first, pair.part_second} == {"train", "test"}
+    leaks = found.tables["leakage"].set_index(["part", "other", "class"])
+    assert leaks.loc[("test", "train", "nv"), "near_duplicate"] == 1
+
+
+def test_a_near_duplicate_within_its_group_is_only_noted(tmp_path):
+    images = {"nvtrain0": texture(77), "nvtrain1": np.ascontiguousarray(texture(77)[::-1])}
+    found = check(write_archive(tmp_path, sound_rows(), **images))
+    assert levels(found) == {**SOUND, "near-duplicates": "note", "labels": "ok"}
+    assert "1 near-duplicate pair, 0 not of one group" in verdict(found, "near-duplicates").verdict
+
+
+def test_a_class_without_test_images_is_a_failure(tmp_path):
+    rows = [row for row in sound_rows() if row[0][:7] != "meltest"]
+    found = check(write_archive(tmp_path, rows))
+    assert levels(found) == {**SOUND, "split": "note", "tested": "fail"}
+    assert verdict(found, "tested").verdict == "no image of mel in test"
+
+
+def test_what_cannot_be_split_is_examined_all_the_same(tmp_path):
+    rows = [(image, name, lesion, "") for image, name, lesion, _ in sound_rows()[:14]]
+    images = {"nvtrain0": texture(77), "nvtrain1": texture(77)}
+    found = check(write_archive(tmp_path, rows, **images))
+    assert levels(found)["split"] == "fail" and levels(found)["copies"] == "warn"
+    assert "at least 3" in verdict(found, "split").verdict
+    assert found.facts["protocol"] == "none"
+    assert levels(found)["groups"] == "note"  # no part, so no evidence that none shares a group
+    assert "across" not in verdict(found, "copies").verdict
+
+
+def test_unknown_groups_are_a_warning_and_known_sources_are_measured():
+    config = DataConfig(images=200, image_size=32)
+    found = check_data(config, progress=False)
+    sources = verdict(found, "sources")
+    assert 0 <= sources.number < 0.5 and "Cramer's V" in sources.verdict
+    assert found.tables["sources"].columns.tolist() == ["class", "sharp", "soft"]
+    packed, split = prepare(config, progress=False)
+    packed.dataset.table["group"] = packed.dataset.table["image"]
+    assert levels(examine(packed, split, config=config))["groups"] == "warn"
+
+
+def test_images_of_an_unknown_lesion_keep_the_groups_from_being_called_sound(tmp_path):
+    rows = [(image, name, "" if image == "nvtest1" else f"L{lesion}", part)
+            for image, name, lesion, part in sound_rows()]  # fmt: skip
+    found = check(write_archive(tmp_path, rows))
+    assert levels(found) == {**SOUND, "groups": "warn"}
+    assert "of 1 image the lesion or patient is unknown" in verdict(found, "groups").verdict
+
+
+def test_flat_images_keep_the_near_duplicates_from_being_called_sound(tmp_path):
+    flat = {"nvtrain0": np.full((64, 64, 3), 90, np.uint8)}
+    found = check(write_archive(tmp_path, sound_rows(), **flat))
+    assert levels(found) == {**SOUND, "near-duplicates": "note"}
+    assert "1 image too flat to be compared" in verdict(found, "near-duplicates").verdict
+
+
+def test_a_data_set_without_a_tail_has_no_power_to_tell(tmp_path):
+    options = {"group_rule": "count", "head_above": 3, "tail_below": 2}
+    found = check(write_archive(tmp_path, sound_rows()), **options)
+    assert levels(found) == {**SOUND, "power": "note"}
+
+
+def test_the_wanted_ratio_is_compared():
+    config = DataConfig(images=400, image_size=32, split_rule="long-tail", tail_ratio=0.1)
+    told = verdict(check_data(config, progress=False), "imbalance")
+    ratio = int(told.verdict.split("1:")[1].split(" ")[0])
+    assert round(told.number) == ratio
+    assert ("wanted was 1:10" in told.verdict) == (ratio != 10)
+
+
+def test_nothing_readable_is_refused(tmp_path):
+    root = write_archive(tmp_path, sound_rows())
+    for path in root.glob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="24 of 24 images cannot be read"):
+        check(root)
+
+
+def test_other_files_are_named_and_no_fault(tmp_path):
+    for number in range(24):
+        path = tmp_path / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(texture(number)).save(path)
+    config = DataConfig(dataset=str(tmp_path), image_size=32)
+    reading = check_data(config, progress=False).findings[0]
+    assert (reading.level, reading.verdict) == ("ok", "all 24 images can be read")
+    (tmp_path / "class1" / "25.dcm").touch()
+    (tmp_path / "class0" / "IMG_0001").touch()
+    reading = check_data(config, progress=False).findings[0]
+    told = "2 other files passed over, first class0/IMG_0001"
+    assert (reading.level, reading.verdict) == ("note", f"all 24 images can be read; {told}")
+    (tmp_path / "class0" / "0.png").write_bytes(b"")
+    reading = check_data(config, progress=False).findings[0]
+    assert reading.level == "fail" and reading.verdict.endswith(f"about the others; {told}")
+
+
+@pytest.mark.parametrize(
+    ("largest", "others", "level"),
+    [(21, 186, "note"), (20, 100, "ok"), (21, 190, "ok"), (300, 4, "note")],
+)
+def test_a_group_of_more_than_twenty_and_a_tenth_is_named(largest, others, level):
+    """21 of 207 are more than a tenth, 21 of 211 are not; groups of two beside it."""
+    names = ["not sure"] * largest + [f"g{k}" for k in np.arange(others) // 2]
+    table = pd.DataFrame({"group": names, "image": [f"i{k}" for k in range(len(names))]})
+    leaks = pd.DataFrame({"part": ["test"], "other": ["val"], "group": [False]})
+    found = _check_groups(table, pd.DataFrame(), leaks)
+    assert found.level == level
+    told = f"; 'not sure' alone has {largest:,} of {largest + others:,} images"
+    assert found.verdict.endswith(told) == (level == "note")
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("v", "low", "high", "p", "level"),
+    [
+        (0.03, 0.0, 0.08, 0.40, "ok"),
+        (0.08, 0.06, 0.09, 0.001, "ok"),  # surely there, and surely small
+        (0.45, 0.05, 0.70, 0.06, "note"),  # few groups: anything may be true
+        (0.00, 0.00, 0.55, 1.00, "note"),
+        (0.00, 0.00, NAN, 1.00, "note"),  # no draw had two sources
+        (0.20, 0.12, 0.28, 0.001, "note"),
+        (0.07, 0.02, 0.15, 0.03, "note"),
+        (0.45, 0.30, 0.60, 0.001, "warn"),
+        (0.45, 0.05, 0.70, 0.04, "warn"),
+        (NAN, NAN, NAN, NAN, "note"),
+    ],
+)
+def test_sources_are_called_ok_only_when_the_interval_says_so(v, low, high, p, level):
+    found = check_sources(Association(v, low, high, p, 40))
+    assert found.level == level
+    assert found.verdict.startswith("undecided") == (level == "note" and p > 0.05)
+
+
+COUNTS = pd.DataFrame(
+    [(name, "head", part, n) for name, ns in (("zebra", (900, 5, 10)), ("ant", (3, 1, 2)))
+     for part, n in zip(("train", "val", "test"), ns, strict=True)],
+    columns=["class", "group", "split", "n"],
+)  # fmt: skip
+
+
+@pytest.fixture
+def found():
+    findings = (
+        Finding("ok", "reading", 0, "all there"),
+        Finding("fail", "groups", 3, "shared, all of them"),
+        Finding("warn", "power", None, "few"),
+    )
+    tables = {
+        "counts": COUNTS,
+        "unreadable": pd.DataFrame({"image": ["a"], "reason": ["a.png: no such file"]}),
+        "power": pd.DataFrame({"name": ["tail"], "detectable": [np.nan]}),
+    }
+    return Findings({"images": 921}, findings, tables)
+
+
+def test_lines_are_aligned_with_the_level_first(found):
+    assert found.lines() == [
+        "ok    reading  all there",
+        "fail  groups   shared, all of them",
+        "warn  power    few",
+    ]
+    assert found.worst == "fail" and Findings({}, (), {}).worst == "ok"
+
+
+def test_counts_keep_the_order_of_the_classes(found):
+    assert [line.split() for line in found.count_lines()] == [
+        ["class", "train", "val", "test"],
+        ["zebra", "900", "5", "10"],
+        ["ant", "3", "1", "2"],
+    ]
+    assert len({len(line) for line in found.count_lines()}) == 1
+
+
+def test_as_dict_is_plain_json_without_nan(found):
+    content = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert content["worst"] == "fail" and content["images"] == 921
+    assert content["tables"]["power"] == [{"name": "tail", "detectable": None}]
+    assert content["findings"][1] == {
+        "level": "fail", "what": "groups", "number": 3, "verdict": "shared, all of them",
+    }  # fmt: skip
+
+
+def test_write_leaves_a_csv_a_table(found, tmp_path):
+    found.write(tmp_path / "new")
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {"findings.json", "findings.csv", "counts.csv", "unreadable.csv", "power.csv"}
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new/counts.csv"), COUNTS)
+    assert "tables" not in json.loads((tmp_path / "new/findings.json").read_text())

@@ -1,0 +1,360 @@
+"""Packs: pixels, cache, damage, kills, other processes and other people's loops."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, WeightedRandomSampler
+
+from fopro_lab.data import Dataset, open_dataset, pack
+from fopro_lab.data.pack import cache_folder
+from fopro_lab.errors import InputError, ShapeError, WorkError
+from tests.data.toys import write_images
+
+packing = import_module("fopro_lab.data.pack")  # the package has a function of this name
+# Python 3.12 warns of every fork beside a thread; the children here use none.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+def with_reader(reader, *, images: int = 100) -> Dataset:
+    dataset = open_dataset("phantom", images=images)
+    object.__setattr__(dataset, "reader", reader)
+    return dataset
+
+
+def noise(row: int, size: int) -> np.ndarray:
+    """Give each row known pixels that cost nothing."""
+    return np.random.default_rng(row).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+@pytest.mark.parametrize("filter", ["box", "bilinear", "bicubic", "lanczos"])
+def test_pack_holds_the_pixels_of_pillow_exactly(tmp_path, filter):
+    dataset = open_dataset(write_images(tmp_path / "skin", side=30))
+    packed = pack(dataset, 16, interpolation=filter, cache=tmp_path / "cache")
+    assert packed.images.dtype == np.uint8 and packed.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    for row, path in enumerate(dataset.table["path"]):
+        with Image.open(path) as opened:
+            expected = np.asarray(opened.resize((16, 16), Image.Resampling[filter.upper()]))
+        np.testing.assert_array_equal(packed.images[row], expected)
+        np.testing.assert_array_equal(packed.dataset.read(row, 16), expected)
+
+
+def test_pack_is_a_read_only_map_of_a_file_that_numpy_reads(tmp_path):
+    packed = pack(open_dataset("phantom", images=24), 16, cache=tmp_path)
+    assert isinstance(packed.images, np.memmap)
+    np.testing.assert_array_equal(np.load(packed.path), packed.images)
+    with pytest.raises(ValueError, match="read-only"):
+        packed.images[0] = 0
+
+
+def test_pack_decodes_once(tmp_path, monkeypatch):
+    dataset = open_dataset(write_images(tmp_path / "skin"))
+    first = pack(dataset, 16, cache=tmp_path / "cache")
+    monkeypatch.setattr(packing, "_write", None)  # a second decoding would fail
+    np.testing.assert_array_equal(first.images, pack(dataset, 16, cache=tmp_path / "cache").images)
+
+
+def test_pack_is_another_for_another_size_file_filter_or_decoder(tmp_path, monkeypatch):
+    root, cache = write_images(tmp_path / "skin"), tmp_path / "cache"
+
+    def count() -> int:
+        return len(list(cache.glob("*.npy")))
+
+    pack(open_dataset(root), 16, cache=cache)
+    pack(open_dataset(root), 17, cache=cache)
+    assert count() == 2
+    os.utime(root / "class0" / "0.png", ns=(1, 1))  # same length, changed in place
+    pack(open_dataset(root), 16, cache=cache)
+    assert count() == 3
+    pack(open_dataset(root), 16, cache=cache, interpolation="box")
+    assert count() == 4
+    monkeypatch.setattr(packing, "decoder_version", lambda *rules: "another")
+    pack(open_dataset(root), 16, cache=cache)
+    assert count() == 5
+
+
+def test_pack_lists_all_unreadable_images_in_one_line(tmp_path):
+    root = write_images(tmp_path / "skin", each=12)
+    damage(root / "class0" / "1.png")
+    (root / "class1" / "2.png").write_text("no image")
+    message = (
+        r"^skin: 2 of 24 images cannot be read: .*class0/1.png: cannot be decoded \(.*; "
+        r".*class1/2.png: cannot be decoded \(.*Replace or remove them, or "
+        r"continue without: unusable=leave-out$"
+    )
+    for _ in range(2):  # the second time from the note
+        with pytest.raises(InputError, match=message) as caught:
+            pack(open_dataset(root), 16, cache=tmp_path / "cache")
+        assert "\n" not in str(caught.value)
+    for path in root.glob("*/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"24 of 24 images .*; and 4 more\. Replace or remove"):
+        pack(open_dataset(root), 8, cache=tmp_path / "cache", leave_out=True)
+    assert not list((tmp_path / "cache").glob("*-8-*.npy"))
+
+
+def test_pack_leaves_unreadable_images_out_on_request(tmp_path):
+    root = write_images(tmp_path / "skin")
+    damage(root / "class0" / "1.png")
+    packed = pack(open_dataset(root), 16, cache=tmp_path / "cache", leave_out=True)
+    assert list(packed.left_out) == ["class0/1.png"]
+    assert packed.dataset.name == "skin-without1"
+    assert len(packed) == len(packed.dataset) == len(packed.images) == 5
+    assert "class0/1.png" not in set(packed.dataset.table["image"])
+    for row in range(5):
+        np.testing.assert_array_equal(packed.images[row], packed.dataset.read(row, 16))
+
+
+def test_pack_names_an_image_that_went_away_and_takes_it_when_it_is_back(tmp_path):
+    root = write_images(tmp_path / "skin")
+    dataset = open_dataset(root)
+    content = (root / "class0" / "0.png").read_bytes()
+    (root / "class0" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"class0/0.png: no such file"):
+        pack(dataset, 16, cache=tmp_path / "cache")
+    (root / "class0" / "0.png").write_bytes(content)
+    packed = pack(dataset, 16, cache=tmp_path / "cache")
+    np.testing.assert_array_equal(packed.images[0], packed.dataset.read(0, 16))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 4}, r"^size: expected 8 to 2048 pixels, got 4$"),
+        ({"size": 16, "jobs": -1}, r"^jobs: expected 0 for one per core or a positive number"),
+        ({"size": 16, "interpolation": "area"}, r"^interpolation: expected one of 'box', "),
+    ],
+)
+def test_pack_refuses(options, message):
+    with pytest.raises(InputError, match=message):
+        pack(open_dataset("phantom", images=24), **options)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3)), np.zeros((8, 9, 3), np.uint8)])
+def test_pack_refuses_a_reader_of_other_pixels(tmp_path, pixels):
+    with pytest.raises(ShapeError, match=r"^reader: expected uint8 \(8, 8, 3\), got "):
+        pack(with_reader(lambda row, size: pixels), 8, cache=tmp_path)
+
+
+def test_pack_says_when_the_cache_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkError, match=r"file: cannot be used as cache"):
+        pack(open_dataset("phantom", images=24), 16, cache=tmp_path / "file")
+
+
+def test_cache_folder_is_given_or_set_or_usual(monkeypatch):
+    assert cache_folder("a") == Path("a")
+    monkeypatch.setenv("FOPRO_CACHE", "~/b")
+    assert cache_folder() == Path.home() / "b"
+    monkeypatch.delenv("FOPRO_CACHE")
+    assert cache_folder() == Path.home() / ".cache" / "fopro_lab"
+
+
+def test_pack_in_several_processes_from_a_script_without_a_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from fopro_lab.data import open_dataset, pack\n"
+        "dataset = open_dataset('phantom', images=100)\n"
+        "print(len(pack(dataset, 16, cache=sys.argv[1], jobs=2, progress=False)))\n"
+    )
+    command = [sys.executable, str(script), str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout.split(), done.stderr) == (["100"], "")
+    dataset = open_dataset("phantom", images=100)
+    two = pack(dataset, 16, cache=tmp_path / "two")
+    one = pack(dataset, 16, cache=tmp_path / "one", jobs=1)
+    np.testing.assert_array_equal(one.images, two.images)
+
+
+def test_pack_of_a_process_that_is_killed_at_work_says_so(tmp_path):
+    parent = os.getpid()
+
+    def deadly(row: int, size: int) -> np.ndarray:
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.zeros((size, size, 3), np.uint8)
+
+    with pytest.raises(WorkError, match=r"a process was killed; start again with fewer processes"):
+        pack(with_reader(deadly), 8, cache=tmp_path, jobs=2, progress=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_pack_on_a_full_disk_says_so_and_leaves_nothing(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 4_000_000})
+    with monkeypatch.context() as patched:
+        patched.setattr(packing.shutil, "disk_usage", lambda path: usage)
+        message = r"expected 0.30 GB of free space for the pack, got 0.00 GB; free some, or"
+        with pytest.raises(WorkError, match=message):
+            pack(with_reader(None), 1000, cache=tmp_path)  # refused before the first image
+
+    def full(row: int, size: int) -> np.ndarray:
+        if row == 70:
+            raise OSError(28, "No space left on device")
+        return noise(row, size)
+
+    with pytest.raises(WorkError, match=r"the disk is full; free some space and start again"):
+        pack(with_reader(full), 8, cache=tmp_path, progress=False)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".lock"}
+
+
+def test_pack_that_is_killed_is_made_again(tmp_path):
+    parent = os.getpid()
+
+    def deadly(row: int, size: int) -> np.ndarray:
+        if row == 20 and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return noise(row, size)
+
+    dataset = with_reader(deadly)
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: pack(dataset, 8, cache=tmp_path, jobs=1, progress=False)
+    )
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == -signal.SIGKILL
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".part"]
+    packed = pack(dataset, 8, cache=tmp_path, progress=False)
+    np.testing.assert_array_equal(packed.images[99], noise(99, 8))
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".lock", ".npy"]
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lose_note(path: Path) -> None:  # as after a kill between the two files
+    path.with_suffix(".json").unlink()
+
+
+def tear_note(path: Path) -> None:
+    path.with_suffix(".json").write_text("{")
+
+
+@pytest.mark.parametrize("fault", [shorten, lose_note, tear_note])
+def test_a_damaged_pack_is_made_again(tmp_path, fault):
+    dataset = with_reader(noise)
+    reading = pack(dataset, 8, cache=tmp_path)
+    whole, before = reading.path.read_bytes(), np.array(reading.images[:50])
+    fault(reading.path)
+    assert pack(dataset, 8, cache=tmp_path).path.read_bytes() == whole
+    np.testing.assert_array_equal(reading.images[:50], before)  # who reads the old file goes on
+
+
+def test_verify_finds_a_flipped_bit(tmp_path, capsys):
+    dataset = with_reader(noise)
+    path = pack(dataset, 8, cache=tmp_path).path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    pack(dataset, 8, cache=tmp_path)
+    assert path.read_bytes() != whole
+    pack(dataset, 8, cache=tmp_path, verify=True)
+    assert path.read_bytes() == whole
+    assert "damaged; it is made again" in capsys.readouterr().err
+
+
+def test_pack_of_several_processes_is_written_by_one_and_read_whole(tmp_path):
+    def counted(row: int, size: int) -> np.ndarray:
+        with open(tmp_path / "decoded", "ab") as stream:
+            stream.write(b"x")
+        return noise(row, size)
+
+    dataset = with_reader(counted)
+
+    def work() -> None:
+        packed = pack(dataset, 8, cache=tmp_path / "cache", jobs=1, progress=False)
+        np.testing.assert_array_equal(packed.images[99], noise(99, 8))
+
+    running = [multiprocessing.get_context("fork").Process(target=work) for _ in range(5)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(timeout=60)
+    assert [process.exitcode for process in running] == [0] * 5
+    assert (tmp_path / "decoded").read_bytes() == b"x" * 100
+
+
+def test_a_large_pack_opens_without_looking_at_its_pixels(tmp_path):
+    dataset = with_reader(noise)
+    target = pack(dataset, 8, cache=tmp_path).path
+    shape = (100, 2000, 2000, 3)
+    with open(target, "wb") as sparse:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(sparse, header)
+        sparse.truncate(128 + int(np.prod(shape)))
+    note = json.loads(target.with_suffix(".json").read_text()) | {"bytes": target.stat().st_size}
+    target.with_suffix(".json").write_text(json.dumps(note))
+    start = time.process_time()
+    assert pack(dataset, 8, cache=tmp_path).images.shape == shape
+    assert time.process_time() - start < 0.1  # 1.2 GB would take longer
+
+
+def brightest(image: torch.Tensor) -> torch.Tensor:
+    """Be a transform that another process can import."""
+    return image.amax(dim=0, keepdim=True)
+
+
+@pytest.fixture(scope="module")
+def packed():
+    return pack(open_dataset("phantom", images=40), 64, progress=False)
+
+
+def test_pack_is_sent_without_its_pixels(packed, tmp_path):
+    sent = pickle.dumps(packed)
+    assert len(sent) < 20_000 < packed.images.nbytes  # 10 kB of names; pixels are 491 kB
+    np.testing.assert_array_equal(pickle.loads(sent).images, packed.images)
+    own = pack(with_reader(noise), 8, cache=tmp_path)
+    sent = pickle.dumps(replace(own, dataset=packed.dataset))
+    own.path.unlink()
+    with pytest.raises(WorkError, match=r"npy: the pack is gone; pack again$"):
+        pickle.loads(sent)
+
+
+def test_pack_sends_a_part_of_a_map_and_a_copy_as_they_are(packed):
+    for images in (packed.images[5:9], np.array(packed.images[::2])):
+        part = replace(packed, images=images, labels=packed.labels[: len(images)])
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).images, images)
+
+
+def test_for_torch_gives_items_floats_bytes_and_transforms(packed):
+    rows = np.array([39, 3, 3])
+    data = packed.for_torch(rows)
+    assert len(data) == 3 and data.targets.tolist() == packed.labels[rows].tolist()
+    image, label = data[0]
+    assert (image.dtype, image.shape, label) == (torch.float32, (3, 64, 64), 7)
+    expected = torch.tensor(packed.images[39] / 255, dtype=torch.float32).permute(2, 0, 1)
+    torch.testing.assert_close(image, expected)
+    stored = packed.for_torch(pixels="uint8")[7][0]
+    np.testing.assert_array_equal(stored.permute(1, 2, 0), packed.images[7])
+    assert packed.for_torch([7], transform=brightest)[0][0].shape == (1, 64, 64)
+    with pytest.raises(InputError, match=r"^pixels: expected one of 'float', 'uint8', got 'half'$"):
+        packed.for_torch(pixels="half")
+
+
+def test_for_torch_feeds_a_loader_of_spawned_processes_and_a_sampler(packed):
+    rows = np.arange(39, -1, -1)
+    data = packed.for_torch(rows, transform=brightest, pixels="uint8")
+    spawned = {"num_workers": 1, "multiprocessing_context": "spawn"}
+    loader = DataLoader(data, batch_size=16, **spawned)
+    images, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    assert labels.tolist() == packed.labels[rows].tolist()
+    np.testing.assert_array_equal(images[:, 0], packed.images[rows].max(axis=3))
+    weights = (1 / torch.bincount(torch.from_numpy(data.targets)).double())[data.targets]
+    sampler = WeightedRandomSampler(weights, 80, generator=torch.Generator().manual_seed(0))
+    assert sum(len(y) for _, y in DataLoader(data, batch_size=80, sampler=sampler)) == 80
