@@ -1,41 +1,27 @@
-"""What a hand does with a band explorer in a page: drag, press keys, read, pin."""
+"""What a hand does with a band explorer in a page: drag, press keys, read, save."""
 
 import time
 
-ANSWERS_WITHIN = (
-    60.0  # seconds, on a busy machine; what is meant to be at once is timed in the bench
-)
+WITHIN = 60.0  # seconds, on a busy machine; how fast a slider answers is timed in benchmarks/
 
 
 class ExplorerPage:
-    """A shown band explorer.
-
-    Args:
-        page: Of Playwright, with the explorer's sliders in it.
-    """
+    """A band explorer in a page of Playwright."""
 
     def __init__(self, page) -> None:
         self.page = page
         self.sliders = page.locator(".fopro-band-slider")
 
-    def images(self) -> bytes:
-        """Return what is seen of image before, after and spectrum, as a PNG."""
-        return self.page.locator(".fopro-images").first.screenshot()
+    def picture(self, name: str) -> bytes:
+        """Take a picture of the part ``images`` or ``profile``."""
+        return self.page.locator(f".fopro-{name}").first.screenshot()
 
-    def profile(self) -> bytes:
-        """Return what is seen of the radial profile, as a PNG."""
-        return self.page.locator(".fopro-profile").first.screenshot()
-
-    def readout(self) -> str:
-        """Return the line below them."""
-        return self.page.locator(".fopro-readout").first.inner_text()
-
-    def teacher(self) -> str:
-        """Return what is said of the teacher."""
-        return self.page.locator(".fopro-teacher").first.inner_text()
+    def text(self, name: str) -> str:
+        """Read the part ``readout``, ``teacher`` or ``message``."""
+        return self.page.locator(f".fopro-{name}").first.inner_text()
 
     def gain(self, place: int) -> float:
-        """Return the gain that stands beside a slider."""
+        """Return the gain beside a slider."""
         return float(self.sliders.nth(place).locator(".widget-readout").inner_text())
 
     def drag(self, place: int, share: float) -> None:
@@ -52,30 +38,21 @@ class ExplorerPage:
 
     def press(self, place: int, *keys: str) -> None:
         """Give a slider the focus and press keys, one after the other."""
-        handle = self.sliders.nth(place).locator(".noUi-handle")
-        handle.focus()
+        self.sliders.nth(place).locator(".noUi-handle").focus()
         for key in keys:
             self.page.keyboard.press(key)
 
-    def pin(self, name: str) -> str:
-        """Type a name, press *Pin* and return what is said then."""
-        self.page.locator(".fopro-pin-name input").fill(name)
+    def save(self, name: str) -> str:
+        """Type a name, press *Save* and return the message."""
+        self.page.locator(".fopro-preset-name input").fill(name)
         self.page.keyboard.press("Tab")
-        before = self.message()
-        self.page.locator("button.fopro-pin").click()
-        return wait_for(self.message, lambda told: told != before and name in told)
-
-    def message(self) -> str:
-        """Return the line for what was done or refused."""
-        return self.page.locator(".fopro-message").first.inner_text()
+        before = self.text("message")
+        self.page.locator("button.fopro-save").click()
+        return wait_for(lambda: self.text("message"), lambda text: text != before and name in text)
 
 
-def wait_for(ask, enough, *, within: float = ANSWERS_WITHIN):
-    """Ask until the answer is enough; return it.
-
-    Raises:
-        AssertionError: With the last answer, if none was in time.
-    """
+def wait_for(ask, enough, *, within: float = WITHIN):
+    """Ask until the answer is enough, and return it; fail with the last answer if none was."""
     end = time.monotonic() + within
     while True:
         answer = ask()
@@ -87,18 +64,20 @@ def wait_for(ask, enough, *, within: float = ANSWERS_WITHIN):
 
 def play(explorer: ExplorerPage, shots, name: str) -> None:
     """Move a band by mouse and by keys, and see everything answer."""
-    images, profile, readout = explorer.images(), explorer.profile(), explorer.readout()
-    teacher = wait_for(explorer.teacher, lambda told: "updating" not in told)
+    pictures = {part: explorer.picture(part) for part in ("images", "profile")}
+    readout = explorer.text("readout")
+    teacher = wait_for(lambda: explorer.text("teacher"), lambda text: "updating" not in text)
     explorer.page.screenshot(path=shots / f"{name}_before.png")
     explorer.drag(1, 0.0)
     wait_for(lambda: explorer.gain(1), lambda gain: gain == 0.0)
-    wait_for(explorer.readout, lambda told: told != readout)
-    wait_for(explorer.images, lambda seen: seen != images)
-    wait_for(explorer.profile, lambda seen: seen != profile)
-    wait_for(explorer.teacher, lambda told: told != teacher and "updating" not in told)
-    readout = explorer.readout()
+    wait_for(lambda: explorer.text("readout"), lambda text: text != readout)
+    for part, before in pictures.items():
+        wait_for(lambda part=part: explorer.picture(part), lambda now, before=before: now != before)
+    new = wait_for(lambda: explorer.text("teacher"), lambda t: t != teacher and "updating" not in t)
+    assert "drift (1 - cos)" in new.replace("\xa0", " ")
+    readout = explorer.text("readout")
     explorer.press(1, "ArrowRight", "ArrowRight")
     stepped = wait_for(lambda: explorer.gain(1), lambda gain: gain > 0)
-    assert 0 < stepped < 0.5, "a key is a small step"
-    wait_for(explorer.readout, lambda told: told != readout)
+    assert stepped < 0.5, "a key is a small step"
+    wait_for(lambda: explorer.text("readout"), lambda text: text != readout)
     explorer.page.screenshot(path=shots / f"{name}_after.png")
