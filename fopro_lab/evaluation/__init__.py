@@ -28,32 +28,3 @@ from fopro_lab.evaluation.predictions import (
 )
 from fopro_lab.evaluation.runs import Run, load_runs
 from fopro_lab.evaluation.scores import class_groups, groups_from, score, score_trainings
-
-__all__ = [
-    "METHOD_LABELS",
-    "Run",
-    "balanced_accuracy",
-    "check_predictions",
-    "claim_findings",
-    "class_groups",
-    "class_names",
-    "compare",
-    "compare_teachers",
-    "difference_table",
-    "dropped_lines",
-    "groups_from",
-    "latex_tables",
-    "level_table",
-    "load_runs",
-    "markdown_tables",
-    "pairings",
-    "read_predictions",
-    "score",
-    "score_runs",
-    "score_trainings",
-    "summarise",
-    "summarise_teachers",
-    "teacher_of",
-    "with_interval",
-    "write_predictions",
-]

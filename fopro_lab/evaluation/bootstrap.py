@@ -92,10 +92,6 @@ def mean_over_trainings(replicates: Sequence[np.ndarray], *, seed: int) -> np.nd
 
     Returns:
         Means ``(R,)``.
-
-    Example:
-        >>> mean_over_trainings([np.array([[0.5, 0.7]])], seed=0)
-        array([0.5, 0.7])
     """
     drawn = []
     for number, fold in enumerate(replicates):
@@ -136,13 +132,6 @@ def basic_interval(value: float, replicates: np.ndarray) -> tuple[float, float]:
     exceeds the truth, so its percentiles lie on the wrong side. The lower limit is cut at zero,
     the upper one is at least the observed value.
 
-    Args:
-        value: Observed value, at least 0.
-        replicates: Resampled values ``(R,)``.
-
-    Returns:
-        Lower and upper limit.
-
     Source: basic bootstrap, Davison & Hinkley 1997, section 5.2.1.
 
     Example:
@@ -157,13 +146,7 @@ def wilson_interval(share: float, trials: int) -> tuple[float, float]:
     """Return Wilson's 95 % score interval of a share; it never shrinks to a point.
 
     Unlike scipy's, it takes a share that is a mean over seeds, which no whole count gives.
-
-    Args:
-        share: Observed share in [0, 1].
-        trials: Independent trials behind it, at least 1: lesions where lesions are resampled.
-
-    Returns:
-        Lower and upper limit in [0, 1].
+    ``trials`` are the independent ones: lesions where lesions are resampled.
 
     Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209; recommended for small n by Brown, Cai &
         DasGupta, Statist. Sci. 16 (2001) 101.
@@ -183,19 +166,7 @@ def difference_interval(share: float, other: float, trials: int) -> tuple[float,
 
     Pairing is ignored, which makes the interval too wide rather than too narrow.
 
-    Args:
-        share: Observed share in [0, 1].
-        other: The share it is compared with, over the same trials.
-        trials: Independent trials behind each, at least 1.
-
-    Returns:
-        Lower and upper limit in [-1, 1].
-
     Source: Newcombe, Stat. Med. 17 (1998) 873, method 10.
-
-    Example:
-        >>> [round(limit, 3) for limit in difference_interval(0.0, 0.0, 5)]
-        [-0.434, 0.434]
     """
     (low, high), (other_low, other_high) = (wilson_interval(p, trials) for p in (share, other))
     below = np.hypot(share - low, other_high - other)
@@ -218,9 +189,6 @@ def mean_interval(
         highs: Their upper limits ``(K,)``.
         weights: Of the mean, ``(K,)``, 0 or above; None weighs all alike.
 
-    Returns:
-        Lower and upper limit of the mean.
-
     Source: MOVER, Zou & Donner, Stat. Med. 27 (2008) 1693.
 
     Example:
@@ -239,11 +207,6 @@ def interval_p_value(value: float, low: float, high: float) -> float:
 
     The distance from the value to the limit on zero's side is taken as 1.96 standard errors, so
     the p-value is below 0.05 exactly where the interval excludes zero. NaN if a limit is.
-
-    Args:
-        value: Observed difference.
-        low: Lower limit, at most ``value``.
-        high: Upper limit, at least ``value``.
 
     Example:
         >>> round(interval_p_value(0.2, 0.0, 0.3), 3)
@@ -275,9 +238,7 @@ def sign_p_value(replicates: np.ndarray) -> float:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Correct the p-values ``(K,)`` of one family for their number, at most to 1.
-
-    NaN stays NaN and does not count.
+    """Correct the p-values ``(K,)`` of one family for their number; NaN does not count.
 
     Source: Holm, Scand. J. Stat. 6 (1979) 65.
 

@@ -16,6 +16,10 @@ METHOD_LABELS = {
     "random": "random gains",
 }
 _TITLES = {
+    "balanced_accuracy": "Balanced accuracy",
+    "head": "Head",
+    "medium": "Medium",
+    "tail": "Tail",
     "worst_class_recall": "Worst class",
     "macro_f1": "Macro F1",
     "mcc": "MCC",
@@ -39,14 +43,7 @@ _LATEX = str.maketrans(
 def with_interval(
     value: float, low: float, high: float, *, signed: bool = False, digits: int | None = None
 ) -> str:
-    """Write a share and its interval in per cent, "n/a" where it is unknown.
-
-    Args:
-        value: The share, or a difference of shares.
-        low: Lower limit, NaN if there is none.
-        high: Upper limit.
-        signed: Whether "+" is written, as of a difference.
-        digits: Behind the point; None is 1 if signed, else 0.
+    """Write a share, or a difference with its sign, and its interval in per cent; NaN is "n/a".
 
     Example:
         >>> with_interval(0.512, -0.001, 0.6), with_interval(0.02, -0.01, 0.05, signed=True)
@@ -60,30 +57,12 @@ def with_interval(
     return f"{shown} [{', '.join(ends)}]" if len(ends) == 2 else f"{shown} (no interval)"
 
 
-def method_label(method: str) -> str:
-    """Name a method as figures and tables do."""
-    return METHOD_LABELS.get(method, method)
-
-
-def column_title(column: str) -> str:
-    """Name a headline column: 'balanced_accuracy' is 'Balanced accuracy'."""
-    return _TITLES.get(column, column.replace("_", " ").capitalize())
-
-
 def clear_winner(levels: pd.DataFrame, differences: pd.DataFrame, column: str) -> str:
-    """Name the best method of a column, if the paired intervals support it.
+    """Name the best method of a headline column, or none if paired intervals do not support it.
 
     A method other than the baseline must differ from it by an interval that excludes zero; the
     baseline must do so from every other method. The other methods are not paired with each other
     here, so a winner has beaten the baseline, and its rivals by its level alone.
-
-    Args:
-        levels: Of ``summarise``, one row per method.
-        differences: Of ``compare``.
-        column: A headline column.
-
-    Returns:
-        The method, or an empty text.
     """
     sign = -1 if column in _LOWER_IS_BETTER else 1
     known = levels.dropna(subset=[column])
@@ -114,17 +93,17 @@ def level_table(
         bold: How a `clear_winner` is written.
 
     Returns:
-        One row per method: student and teacher if ``levels`` have them, method, a text per column.
+        One row per method: student and teacher if ``levels`` have them, method, the columns.
     """
     _check_columns(columns)
     named = [name for name in ("student", "teacher", "method") if name in levels]
     table = levels[named].rename(columns=str.capitalize)
-    table["Method"] = table["Method"].map(method_label)
+    table["Method"] = table["Method"].replace(METHOD_LABELS)
     for column in columns:
         ends = levels[[column, f"{column}_low", f"{column}_high"]].to_numpy()
         texts = pd.Series([with_interval(*row, digits=1) for row in ends], levels.index)
         best = "" if differences is None else clear_winner(levels, differences, column)
-        table[column_title(column)] = texts.mask(levels["method"] == best, texts.map(bold.format))
+        table[_TITLES[column]] = texts.mask(levels["method"] == best, texts.map(bold.format))
     return table
 
 
@@ -137,21 +116,18 @@ def difference_table(
         differences: Of ``compare``.
         columns: Headline columns, of ``HEADLINE``.
         bold: How a difference is written whose interval excludes zero.
-
-    Returns:
-        One row per method, one text per column.
     """
     _check_columns(columns)
-    baseline = method_label(differences["baseline"].iloc[0])
     methods = list(dict.fromkeys(differences["method"]))
-    table = pd.DataFrame({"Method": [f"{method_label(m)} minus {baseline}" for m in methods]})
+    labels, baseline = pd.Series(methods).replace(METHOD_LABELS), _baseline(differences)
+    table = pd.DataFrame({"Method": labels + f" minus {baseline}"})
     for column in columns:
         rows = _rows_of(differences, column).set_index("method").reindex(methods)
         texts = []
         for row in rows.to_dict("records"):
             text = with_interval(row["difference"], row["low"], row["high"], signed=True)
             texts.append(bold.format(text) if row["low"] > 0 or row["high"] < 0 else text)
-        table[column_title(column)] = texts
+        table[_TITLES[column]] = texts
     return table
 
 
@@ -160,14 +136,12 @@ def latex_tables(
 ) -> str:
     """Write levels and paired differences as two LaTeX tables, for the package booktabs.
 
+    Bold is a `clear_winner`, or a difference whose interval excludes zero.
+
     Args:
         levels: Of ``summarise``, one row per method, of one protocol.
         differences: Of ``compare`` for the same runs.
         columns: Headline columns, of ``HEADLINE``.
-
-    Returns:
-        The text, in per cent and percentage points with 95 % intervals. Bold is a `clear_winner`,
-        or a difference whose interval excludes zero.
 
     Raises:
         InputError: If a column is unknown, or levels are of several protocols.
@@ -208,7 +182,7 @@ def _both(
     protocols = list(levels["protocol"].unique())
     if len(protocols) != 1:
         raise InputError(f"levels: expected one protocol, got {', '.join(map(str, protocols))}")
-    baseline = method_label(differences["baseline"].iloc[0])
+    baseline = _baseline(differences)
     folds = f", {_range(levels['folds'])} folds" if levels["folds"].max() > 1 else ""
     of_levels = (
         f"In per cent, with 95 % intervals, on {int(levels['n'].max())} test images, mean of "
@@ -232,6 +206,11 @@ def _rows_of(differences: pd.DataFrame, column: str) -> pd.DataFrame:
     return differences[keys & (differences["metric"] == metric)]
 
 
+def _baseline(differences: pd.DataFrame) -> str:
+    method = str(differences["baseline"].iloc[0])
+    return METHOD_LABELS.get(method, method)
+
+
 def _range(values: pd.Series) -> str:
     low, high = int(values.min()), int(values.max())
     return str(low) if low == high else f"{low} to {high}"
@@ -249,9 +228,6 @@ def claim_findings(claims: pd.DataFrame, distances: pd.DataFrame) -> list[str]:
     Args:
         claims: Of ``compare_teachers``.
         distances: Of ``probing.preference_distances``; empty if there was one teacher.
-
-    Returns:
-        Sentences.
     """
     lines = []
     for (method, baseline, student), part in claims.groupby(

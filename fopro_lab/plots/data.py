@@ -38,9 +38,6 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         table: Columns ``class``, ``split`` ("train", "val", "test"), ``n``; ``group`` colours the
             class names by head, medium and tail.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes; x is logarithmic.
     """
     need(table, "class", "split", "n")
     splits = [split for split in SPLIT_COLORS if split in set(table["split"])]
@@ -79,10 +76,6 @@ def plot_images(
         titles: N short texts.
         columns: Images per row.
         title: Of the whole figure.
-
-    Raises:
-        ShapeError: If the images have another shape or type.
-        InputError: If there is not one title per image.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
         raise ShapeError(
@@ -124,9 +117,6 @@ def plot_spectra(
         ax: Axes to draw into; None makes a figure.
         scope: Whose lines.
         value: The amplitude itself, or its difference from the mean over classes or sources.
-
-    Returns:
-        The axes; x is the middle of the ring.
     """
     need(table, "scope", "name", "low", "high", value, "n")
     table = table[table["scope"] == scope]
@@ -158,9 +148,6 @@ def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Args:
         table: Column ``class``, and one column per source with the number of images.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes; colour is the share of the class, the number its images.
     """
     need(table, "class")
     cells = table.set_index("class")
@@ -203,13 +190,6 @@ def plot_leakage(table: pd.DataFrame) -> Figure:
     Args:
         table: Of the data report, ``leakage``: ``part``, ``other``, ``class``, ``n``, ``group``,
             ``copy``, ``near_duplicate`` (images).
-
-    Returns:
-        The figure: one panel for test and one for validation, where they occur, in each a bar per
-        class and kind of tie that occurs, with k/n.
-
-    Raises:
-        InputError: If a column, or the rows against train, are missing.
     """
     need(table, "part", "other", "class", "n", *TIE_LOOKS)
     tied = table[(table["other"] == "train") & table["part"].isin(PART_NAMES)]
@@ -257,12 +237,6 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
             ``source``, ``low``, ``high`` (cycles per pixel), ``log_ratio`` (natural), ``n``,
             ``interval_low``, ``interval_high``.
         source: Whose images.
-
-    Returns:
-        The figure; all panels share the logarithmic axis of factors.
-
-    Raises:
-        InputError: If a column, or rows of the source, are missing.
     """
     need(table, "stage", "step", "reference", "size", "source", "low", "high", "log_ratio", "n")
     need(table, "interval_low", "interval_high")

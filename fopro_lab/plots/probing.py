@@ -41,27 +41,26 @@ def plot_ring_response(
 ) -> Axes:
     """Draw how far features move when one frequency ring is scaled, one line per gain.
 
+    Damping is dashed, amplifying solid.
+
     Args:
         table: Of ``probing.ring_response``; of channels one by one only "all" is drawn.
         ax: Axes to draw into; None makes a figure.
         normalised: Show the drift per relative energy changed, on a logarithmic axis, instead of
             the drift itself.
-
-    Returns:
-        The axes; x is the middle of the ring. Damping is dashed, amplifying solid.
     """
     value = "drift_per_energy" if normalised else "drift"
     need(table, "low", "high", "gain", value, "n")
     table = table[table["channel"] == "all"] if "channel" in table else table
-    ax = new_axes(ax)
     gains = sorted(table["gain"].unique())
     damped = [gain for gain in gains if gain < 1]
-    for place, gain in enumerate(gains):
-        own = table[table["gain"] == gain].sort_values("low")
-        down = gain < 1
-        color = _DAMPED[place % 3] if down else _AMPLIFIED[(place - len(damped)) % 3]
-        _draw_line(ax, own, value, color=color, label=gain_label(gain), ls=DASHED if down else "-")
-    ring_axis(ax, table["high"])
+    looks = [{"color": _DAMPED[place % 3], "ls": DASHED} for place in range(len(damped))]
+    looks += [{"color": _AMPLIFIED[place % 3]} for place in range(len(gains) - len(damped))]
+    lines = [
+        (gain_label(gain), table[table["gain"] == gain], look)
+        for gain, look in zip(gains, looks, strict=True)
+    ]
+    ax = _draw_lines(ax, table, lines, value)
     if normalised:
         ax.set_yscale("log")
         ax.set_ylabel(_PER_ENERGY)
@@ -71,7 +70,6 @@ def plot_ring_response(
         ax.set_ylabel("Drift of features, 1 - cos")
         ax.set_title("Ring response")
     ax.legend(loc="upper right" if table["high"].max() <= 0.5 else "best")
-    add_footer(ax, table, f"n={table['n'].max():,} images", "bands: 95 % bootstrap intervals")
     return ax
 
 
@@ -79,30 +77,25 @@ def plot_ring_response(
 def plot_channel_response(
     table: pd.DataFrame, *, gain: float = 0.0, ax: Axes | None = None
 ) -> Axes:
-    """Draw the ring response of red, green and blue, scaled one by one, for one gain.
+    """Draw the drift per energy of red, green and blue, scaled one by one, for one gain.
 
     Args:
         table: Of ``probing.ring_response`` with ``per_channel``.
         gain: Which.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes; y is the drift per energy, logarithmic.
     """
     need(table, "channel", "low", "high", "gain", "drift_per_energy", "n")
     table = table[table["channel"].isin(list(_CHANNELS)) & (table["gain"] == gain)]
     need(table, "channel")
-    ax = new_axes(ax)
-    for channel, color in _CHANNELS.items():
-        own = table[table["channel"] == channel].sort_values("low")
-        if len(own):
-            _draw_line(ax, own, "drift_per_energy", color=color, label=channel)
-    ring_axis(ax, table["high"])
+    lines = [
+        (channel, table[table["channel"] == channel], {"color": color})
+        for channel, color in _CHANNELS.items()
+    ]
+    ax = _draw_lines(ax, table, lines, "drift_per_energy")
     ax.set_yscale("log")
     ax.set_ylabel(_PER_ENERGY)
     ax.set_title(f"Ring response of each colour, {gain_label(gain)}")
     ax.legend(loc="best")
-    add_footer(ax, table, f"n={table['n'].max():,} images", "bands: 95 % bootstrap intervals")
     return ax
 
 
@@ -112,29 +105,45 @@ def plot_teacher_responses(
 ) -> Axes:
     """Overlay the shapes of several teachers' ring responses, for one gain.
 
+    Each is relative to the teacher's geometric mean over the rings: 2 is twice its average ring.
+
     Args:
         table: ``responses`` of ``probing.compare_cards``.
         gain: Which.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes; y is the drift per energy relative to each teacher's geometric mean over the
-        rings, logarithmic: 2 is twice as much as its average ring.
     """
     need(table, "teacher", "low", "high", "gain", "relative", "relative_low", "relative_high")
     table = table[table["gain"] == gain]
     need(table, "n")
-    ax = new_axes(ax)
+    lines = [
+        (name, table[table["teacher"] == name], {"color": f"C{k % 8}", "marker": _MARKERS[k % 8]})
+        for k, name in enumerate(dict.fromkeys(table["teacher"]))
+    ]
+    ax = _draw_lines(ax, table, lines, "relative")
     ax.axhline(1, color="#333333", linewidth=1, zorder=1)
-    for place, name in enumerate(dict.fromkeys(table["teacher"])):
-        own = table[table["teacher"] == name].sort_values("low")
-        look = {"color": f"C{place % 8}", "marker": _MARKERS[place % 8]}
-        _draw_line(ax, own, "relative", label=name, **look)
-    ring_axis(ax, table["high"])
     ax.set_yscale("log")
     ax.set_ylabel("Drift / energy changed,\nrelative to the teacher's mean ring")
     ax.set_title(f"Preferences of teachers, ring {gain_label(gain)}")
     legend_beside(ax)
+    return ax
+
+
+def _draw_lines(
+    ax: Axes | None,
+    table: pd.DataFrame,
+    lines: Sequence[tuple[str, pd.DataFrame, dict[str, Any]]],
+    value: str,
+) -> Axes:
+    """Draw lines over the rings by label, rows and look, each with its interval if it has one."""
+    ax = new_axes(ax)
+    for label, rows, look in lines:
+        own = rows.sort_values("low")
+        x = ring_centres(own)
+        ax.plot(x, own[value], label=label, markersize=4.5, **{"marker": "o", **look})
+        if f"{value}_low" in own:
+            band = (own[f"{value}_low"], own[f"{value}_high"])
+            ax.fill_between(x, *band, color=look["color"], alpha=0.15, linewidth=0)
+    ring_axis(ax, table["high"])
     add_footer(ax, table, f"n={table['n'].max():,} images", "bands: 95 % bootstrap intervals")
     return ax
 
@@ -144,32 +153,19 @@ def gain_label(gain: float) -> str:
     return "removed" if gain == 0 else rf"amplitude $\times$ {gain:g}"
 
 
-def _draw_line(ax: Axes, own: pd.DataFrame, value: str, *, color: str, **look: Any) -> None:
-    """Draw one line over the rings, with its interval where the table has one."""
-    x = ring_centres(own)
-    ax.plot(x, own[value], color=color, markersize=4.5, **{"marker": "o", **look})
-    if f"{value}_low" in own:
-        band = (own[f"{value}_low"], own[f"{value}_high"])
-        ax.fill_between(x, *band, color=color, alpha=0.15, linewidth=0)
-
-
 @with_style
 def plot_class_bands(
     table: pd.DataFrame, *, ax: Axes | None = None, gain: float | None = None
 ) -> Axes:
     """Draw the change of each class's recall when one frequency ring is scaled, as a heat map.
 
+    A framed, bold number says that the 95 % interval excludes zero, a star that the change also
+    survives the correction for all cells.
+
     Args:
         table: Of ``probing.class_band_matrix``.
         ax: Axes to draw into; None makes a figure.
         gain: Which gain; None takes the only one.
-
-    Returns:
-        The axes. A framed, bold number says that the 95 % interval excludes zero, a star that
-        the change also survives the correction for all cells.
-
-    Raises:
-        InputError: If a column is missing, or ``gain`` is not in the table.
     """
     need(table, "scope", "name", "group", "low", "high", "gain", "change", "change_low")
     need(table, "change_high", "n")
@@ -235,9 +231,6 @@ def plot_teacher_bands(table: pd.DataFrame, *, gain: float = 0.0) -> Figure:
     Args:
         table: ``bands`` of ``probing.compare_cards``.
         gain: Which.
-
-    Returns:
-        The figure, one panel per teacher.
     """
     need(table, "teacher", "change", "gain", "low", "name")
     names = list(dict.fromkeys(table["teacher"]))
@@ -273,12 +266,6 @@ def plot_heat_map(
         notes: For the footer.
         limits: Of the colours; None takes the plane's own.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes, in cycles per pixel.
-
-    Raises:
-        ShapeError: If the array has another number of axes.
     """
     if plane.ndim != 2:
         raise ShapeError(f"plane: expected (H, W), got {tuple(plane.shape)}")
@@ -337,13 +324,10 @@ def _group_rows(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame, dict[str, 
 
 @with_style
 def plot_ladder(table: pd.DataFrame) -> Figure:
-    """Draw the recall of each group against the cut-off, low-pass and high-pass side by side.
+    """Draw recalls of groups against the cut-off, low-pass and high-pass; dashed is untouched.
 
     Args:
         table: Of ``probing.pass_ladder``, of one classifier.
-
-    Returns:
-        The figure. Dashed: the same images untouched.
     """
     need(table, "scope", "name", "kind", "cutoff", "recall", "recall_low", "recall_high", "n")
     kinds = [kind for kind in ("low-pass", "high-pass") if kind in set(table["kind"])]
@@ -374,9 +358,6 @@ def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Args:
         table: Of ``probing.phase_and_amplitude``, of one classifier.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes; untouched images first.
     """
     need(table, "scope", "name", "kind", "recall", "recall_low", "recall_high", "n")
     kinds = [kind for kind in _KINDS if kind == "untouched" or kind in set(table["kind"])]
@@ -416,14 +397,12 @@ _TARGETS = {
 def plot_fingerprint(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw how far above chance each ring alone predicts the source and the class.
 
+    From chance, 0, to perfect, 1, so that two and eight classes compare. The point at the right
+    end is all rings together; a hollow mark is not above 95 % of permutations.
+
     Args:
         table: Of ``probing.source_fingerprint``.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes; y runs from chance, 0, to perfect, 1, so that two and eight classes compare. The
-        point at the right end is all rings together; a hollow mark is not above 95 % of
-        permutations.
     """
     need(table, "target", "within", "ring", "low", "high", "accuracy", "accuracy_low")
     need(table, "accuracy_high", "chance", "permuted_high", "n")
@@ -470,15 +449,11 @@ def _skill(table: pd.DataFrame, column: str) -> pd.Series:
 
 @with_style
 def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw how far apart teachers' preferences are, beside one teacher on other images.
+    """Draw how far apart teachers' preferences are, filled, and one teacher's on other images.
 
     Args:
-        table: Of ``probing.preference_distances``.
+        table: Of ``probing.preference_distances``, one row per pair.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes, one row per pair: filled between the teachers, hollow within them, and in words
-        the difference with its interval.
     """
     need(table, "teacher", "other", "between", "within", "difference", "difference_low")
     need(table, "difference_high", "p", "n", "units")

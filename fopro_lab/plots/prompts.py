@@ -40,17 +40,12 @@ _TIMES = ("#56B4E9", "#0072B2", METHOD_COLORS["fopro"])  # first, middle, last
 def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
     """Show a prompt's gain over the whole plane of frequencies, zero frequency in the middle.
 
+    In column 0 (and W / 2) mirrored rows show the mean of their gains, as they act.
+
     Args:
         gain: Positive factors ``(H, W // 2 + 1)`` or ``(C, H, W // 2 + 1)`` in ``rfft2`` order,
             W = H or odd; of several channels the geometric mean is shown.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes. In column 0 (and W / 2) mirrored rows show the mean of their gains, as they act.
-
-    Raises:
-        ShapeError: If the array has another number of axes.
-        InputError: If a gain is not above zero.
     """
     gain = np.asarray(gain)
     if gain.ndim not in (2, 3):
@@ -79,9 +74,6 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         table: Columns ``low``, ``high`` (cycles per pixel), ``gain``, ``gain_low``, ``gain_high``
             (spread within the ring or over prompts); with ``method`` one line each.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes; y is logarithmic about 1.
     """
     need(table, "low", "high", "gain", "gain_low", "gain_high")
     ax = new_axes(ax)
@@ -112,9 +104,6 @@ def plot_class_gains(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         table: Of ``training.class_gains``: ``class_name``, ``low``, ``high`` (cycles per pixel),
             ``gain``.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes, one row per class in the order of the table.
     """
     need(table, "class_name", "low", "high", "gain")
     names = list(dict.fromkeys(table["class_name"]))
@@ -157,13 +146,6 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
     Args:
         table: Of ``training.explore``: ``step``, then one column per term; ``val_...`` are checks
             on held-out images, NaN where there was none, ``kept`` marks the best prompt.
-
-    Returns:
-        The figure; terms have different units, so no panel shares its y axis. Checks are points
-        beside their term, a ring around the best one.
-
-    Raises:
-        InputError: If there is no step or no term.
     """
     need(table, "step")
     numbers = [str(c) for c in table if pd.api.types.is_numeric_dtype(table[c])]
@@ -203,14 +185,7 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
 
 @with_style
 def plot_mask_history(histories: "Sequence[MaskHistory]") -> Figure:
-    """Draw the first, middle and last mask of each run, and their gain ring by ring.
-
-    Args:
-        histories: One row each.
-
-    Returns:
-        The figure; one colour scale for all masks.
-    """
+    """Draw the first, middle and last mask of each run in a row, and their gain ring by ring."""
     bound, rows = octave_bound(histories), len(histories)
     figure, axes = plt.subplots(
         rows, 4, figsize=(13.6, 0.6 + 3.2 * rows), squeeze=False, width_ratios=(1, 1, 1, 1.35)
@@ -245,24 +220,15 @@ def octave_bound(histories: "Sequence[MaskHistory]") -> float:
 
 
 def draw_mask(ax: Axes, plane: np.ndarray, *, bound: float) -> AxesImage:
-    """Draw a mask ``(H, W)``, zero frequency in the middle; the image's data are octaves.
+    """Draw a mask of gains ``(H, W)``, zero frequency in the middle; colours end at the bound.
 
-    Args:
-        ax: Axes to draw into.
-        plane: Gains above 0.
-        bound: Octaves at which the colours end.
+    The data of the returned image are octaves.
     """
     return draw_plane(ax, np.log2(plane), cmap="RdBu_r", vmin=-bound, vmax=bound)
 
 
 def style_ring_axes(ax: Axes, edges: Sequence[float] | np.ndarray, *, bound: float) -> None:
-    """Prepare axes for mean gains by ring: logarithmic about the identity.
-
-    Args:
-        ax: Axes to draw into.
-        edges: Of the rings, cycles per pixel.
-        bound: Octaves up and down.
-    """
+    """Prepare axes for mean gains by ring: logarithmic, ``bound`` octaves about the identity."""
     ring_axis(ax, edges)
     ax.axhline(1, color="#333333", linewidth=1, zorder=1)
     ax.set_yscale("log", base=2)

@@ -44,9 +44,6 @@ def plot_history(table: pd.DataFrame) -> Figure:
     Args:
         table: Histories of runs below each other: ``method``, ``seed``, ``epoch``, ``loss``,
             ``val_balanced_accuracy``.
-
-    Returns:
-        The figure: the loss left, the accuracy right, its best epoch marked.
     """
     need(table, "method", "seed", "epoch", "loss", "val_balanced_accuracy")
     table = table.reset_index(drop=True)  # histories below each other repeat their row numbers
@@ -79,13 +76,11 @@ def plot_history(table: pd.DataFrame) -> Figure:
 def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw each class's recall with its 95 % interval, head to tail, one dot per method.
 
+    k/n is written for a class of fewer than ten images.
+
     Args:
         table: Of ``score``, or of ``score_runs`` for several methods.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes; y runs over classes, x is recall in per cent; k/n is written for a class of
-        fewer than ten images.
     """
     need(table, "scope", "name", "group", "metric", "value", "low", "high", "n", "k", "interval")
     table = table[(table["scope"] == "class") & (table["metric"] == "recall")]
@@ -123,9 +118,6 @@ def plot_group_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Args:
         table: Of ``score``, or of ``score_runs`` for several methods.
         ax: Axes to draw into; None makes a figure.
-
-    Returns:
-        The axes; y runs over groups, x is the mean class recall in per cent.
     """
     need(table, "scope", "name", "metric", "value", "low", "high", "n", "interval")
     table = _headline_rows(table)
@@ -149,16 +141,12 @@ def plot_comparison(
     ax: Axes | None = None,
     scopes: Sequence[str] = ("overall", "group"),
 ) -> Axes:
-    """Draw differences to the baseline with their 95 % intervals and the line of no difference.
+    """Draw differences to the baseline with their 95 % intervals; filled is one that excludes 0.
 
     Args:
         table: Of ``compare``.
         ax: Axes to draw into; None makes a figure.
         scopes: Which rows: "overall" (balanced accuracy), "group", "class".
-
-    Returns:
-        The axes; x is the difference in percentage points. A filled marker says that the
-        interval excludes zero.
     """
     columns = ("method", "baseline", "scope", "name", "group", "metric", "difference", "low")
     need(table, *columns, "high", "n", "seeds", "varies", "interval")
@@ -356,15 +344,7 @@ class PriorRows:
 
 @with_style
 def plot_priors(shift: "PriorShift", *, adjust: bool = True) -> Figure:
-    """Draw all runs under a tail-heavy, a balanced and a head-heavy prior.
-
-    Args:
-        shift: With the runs.
-        adjust: As of `PriorShift.table`.
-
-    Returns:
-        The figure, one column per prior: class recalls, means and calibration, class shares.
-    """
+    """Draw all runs under a tail-heavy, a balanced and a head-heavy prior, one column each."""
     rows = len(shift.names)
     size, heights = (13, 4.8 + 0.36 * rows), (max(rows, 4), 4, 4)
     figure, axes = plt.subplots(3, 3, figsize=size, squeeze=False, height_ratios=heights)
@@ -379,12 +359,7 @@ def plot_priors(shift: "PriorShift", *, adjust: bool = True) -> Figure:
 
 
 def prior_footer(shift: "PriorShift", *, adjust: bool) -> str:
-    """Say what the numbers rest on: protocol, priors of the probabilities, what is resampled.
-
-    Args:
-        shift: With the runs.
-        adjust: As of `PriorShift.table`.
-    """
+    """Say what the numbers rest on: protocol, priors of the probabilities, what is resampled."""
     of_kind: dict[str, dict[str, None]] = {kind: {} for kind in sorted(set(shift.implicit))}
     for run, kind in zip(shift.runs, shift.implicit, strict=True):
         of_kind[kind][run.method] = None
@@ -407,13 +382,10 @@ _CLAIMED = {  # title of a panel: scope, name and metric of the table
 def plot_claim(table: pd.DataFrame) -> Figure:
     """Draw what one method adds to another, for each teacher, overall and in the tail.
 
+    A filled marker says that the p-value, corrected for the number of teachers, is below 0.05.
+
     Args:
         table: Rows of one pair of methods of ``evaluation.compare_teachers``.
-
-    Returns:
-        The figure: one panel for balanced accuracy and one for tail recall, a row per teacher;
-        x is the difference in percentage points with its 95 % interval. A filled marker says that
-        the p-value, corrected for the number of teachers, is below 0.05.
     """
     need(table, "teacher", "student", "method", "baseline", "scope", "name", "metric", "n")
     need(table, "method_value", "baseline_value", "difference", "low", "high", "p_holm")

@@ -55,18 +55,11 @@ def with_style(plot: Callable[P, Drawn]) -> Callable[P, Drawn]:
 
 
 def save_figure(figure: Figure | Axes, path: Path | str) -> Path:
-    """Write a figure as PNG, completely or not at all, the same bytes for the same figure.
-
-    Args:
-        figure: The figure, or axes in it.
-        path: Target, ending in ``.png``.
-
-    Returns:
-        The path.
+    """Write a figure, or the one of some axes, as PNG: the same bytes for the same figure.
 
     Raises:
-        InputError: If the path ends otherwise.
-        WorkError: If the file cannot be written.
+        InputError: If the path does not end in ``.png``.
+        WorkError: If the file cannot be written; then there is none.
     """
     if Path(path).suffix != ".png":
         raise InputError(f"{path}: expected a name that ends in .png")
@@ -158,12 +151,7 @@ def ring_centres(table: pd.DataFrame) -> pd.Series:
 
 
 def ring_axis(ax: Axes, edges: Sequence[float] | pd.Series | np.ndarray) -> None:
-    """Prepare an x axis of radial frequencies, and shade those that only diagonals have.
-
-    Args:
-        ax: Axes whose x is a frequency.
-        edges: Of the rings, cycles per pixel, in any order.
-    """
+    """Prepare an x axis of radial frequencies up to the last edge; shade those of diagonals."""
     top = float(np.max(edges))
     ax.set_xlim(0, top)
     ax.set_xlabel("Spatial frequency, cycles per pixel")
@@ -182,16 +170,13 @@ def ring_axis(ax: Axes, edges: Sequence[float] | pd.Series | np.ndarray) -> None
 
 
 def draw_plane(ax: Axes, plane: np.ndarray, *, down: bool = False, **colors: Any) -> AxesImage:
-    """Draw values over the plane of frequencies, zero frequency in the middle.
+    """Draw a plane of frequencies in ``fftshift`` order, with circles at 0.25 and 0.5 cycles/pixel.
 
     Args:
         ax: Axes to draw into.
-        plane: ``(H, W)`` in ``fftshift`` order.
+        plane: ``(H, W)``.
         down: Let rows count downwards, as in an image, so that a wave runs as it is seen there.
         colors: ``cmap``, ``vmin``, ``vmax``.
-
-    Returns:
-        The image; dashed circles are at 0.25 and 0.5 cycles per pixel.
     """
     left, right, bottom, top = (
         edge
