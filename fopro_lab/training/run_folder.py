@@ -331,7 +331,7 @@ def ring_rows(masks: Sequence[Mask]) -> pd.DataFrame:
         ``high`` (cycles per pixel), ``gain``.
     """
     edges = ring_edges(RINGS)
-    # Every column but the first and the last stands for two frequencies.
+    # Every column but the first and the last is two frequencies.
     counted = np.full(SIDE // 2 + 1, 2.0)
     counted[[0, -1]] = 1.0
     bins = ring_masks(SIDE, SIDE, edges).numpy() * counted
@@ -367,11 +367,11 @@ def write_masks(folder: Path | str, masks: Sequence[Mask]) -> None:
 def write_histories(
     folder: Path,
     history: Sequence[Mapping[str, float]],
-    exploration: Sequence[Mapping[str, float]],
+    prompt_history: Sequence[Mapping[str, float]],
     masks: Sequence[Mask],
 ) -> None:
-    """Write ``history.csv`` (a row per epoch), ``exploration.csv`` (per prompt step), the masks."""
-    for name, rows in (("history", history), ("exploration", exploration)):
+    """Write ``history.csv`` (a row per epoch), ``exploration.csv`` (per prompt step), masks."""
+    for name, rows in (("history", history), ("exploration", prompt_history)):
         if rows:
             with atomic_path(folder / f"{name}.csv") as temporary:
                 pd.DataFrame(rows).to_csv(temporary, index=False)

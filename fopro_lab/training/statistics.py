@@ -41,7 +41,7 @@ class Moments(NamedTuple):
 class Reference:
     """What a teacher expects of every channel at the input of some layers.
 
-    The teacher's body itself, as a layer, stands for its features.
+    Given as a layer, the body of the teacher means its features.
     """
 
     source: str  # what it was measured on, for cards
@@ -74,7 +74,7 @@ class Reference:
 def watched(teacher: Teacher, layers: tuple[nn.Module, ...]) -> Iterator[list[Moments]]:
     """Collect the moments of what goes into some layers while a teacher encodes one batch.
 
-    The teacher's body itself, as a layer, stands for what comes out of it.
+    Given as a layer, the body of the teacher means what comes out of it.
 
     Yields:
         A list that the next `encode` fills, one entry per layer in the order of the pass.

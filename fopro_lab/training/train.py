@@ -106,13 +106,13 @@ class TrainState:
     best_score: float = -1.0
     best_student: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
-    exploration: list[dict[str, float]] = field(default_factory=list)  # history of the prompt
+    prompt_history: list[dict[str, float]] = field(default_factory=list)  # a row per prompt step
     masks: list[run_folder.Mask] = field(default_factory=list)
     seconds: float = 0.0
     started: str = field(default_factory=run_folder.now)
 
     @property
-    def judged(self) -> Student:
+    def evaluated(self) -> Student:
         """The student that is validated, kept and tested: the average, where there is one."""
         return self.student if self.average is None else self.average.module
 
@@ -235,14 +235,14 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         score = validate(state, setup)
         if score > state.best_score:
             state.best_epoch, state.best_score = state.epoch + 1, score
-            state.best_student = run_folder.on_cpu(state.judged.state_dict())
+            state.best_student = run_folder.on_cpu(state.evaluated.state_dict())
         seconds = time.perf_counter() - began
         row = {"epoch": state.epoch + 1, **losses, "val_balanced_accuracy": score}
         state.history.append({**row, "seconds": seconds})
         state.epoch += 1
         state.seconds += seconds
         if setup.fabric.global_rank == 0:
-            run_folder.write_histories(folder, state.history, state.exploration, state.masks)
+            run_folder.write_histories(folder, state.history, state.prompt_history, state.masks)
             run_folder.save_checkpoint(folder, state.state_dict())  # now the epoch is done
         if verbose and (state.is_finished(config) or time.monotonic() - said > LINE_SECONDS):
             said = time.monotonic()
@@ -422,7 +422,7 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
         )
     share_state(setup.fabric, state.prompt, state.head)  # machines may differ in the last digits
     history.insert(0, "epoch", epoch + 1)
-    state.exploration += history.to_dict("records")
+    state.prompt_history += history.to_dict("records")
     state.masks += masks.masks
 
 
@@ -438,8 +438,8 @@ def share_state(fabric: Fabric, *modules: nn.Module | None) -> None:
 def validate(state: TrainState, setup: TrainSetup) -> float:
     """Return the balanced accuracy on the validation images."""
     # Batch norms that are not synchronised have seen different images in each process.
-    share_state(setup.fabric, state.judged)
-    logits = predict(state.judged, setup, setup.split.val)
+    share_state(setup.fabric, state.evaluated)
+    logits = predict(state.evaluated, setup, setup.split.val)
     return balanced_accuracy(setup.packed.labels[setup.split.val], logits.argmax(axis=1))
 
 

@@ -54,16 +54,6 @@ def test_a_prompt_training_with_masks_ends_with_the_same_bits():
     assert [mask["step"] for mask in history.masks] == sorted(history.steps)
 
 
-def test_masks_are_asked_for_at_no_other_step(monkeypatch):
-    asked = []
-    mean_gain = FourierPrompt.mean_gain
-    monkeypatch.setattr(
-        FourierPrompt, "mean_gain", lambda self, **k: asked.append(1) or mean_gain(self, **k)
-    )
-    run("statistics", form="generator", masks=MaskHistory(1, frozenset({0, 10, 25})))
-    assert len(asked) == 3
-
-
 def test_the_first_mask_is_the_identity_and_the_last_the_kept_prompt():
     images, labels = labelled()[0]
     history = MaskHistory(1, frozenset({0, 8}))

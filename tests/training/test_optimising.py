@@ -104,17 +104,6 @@ def test_every_step_has_the_rate_of_the_formula(warmup, knobs, shape):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
-def test_a_part_of_an_epoch_is_rounded_up_to_steps():
-    found = rates(lr_warmup=0.5)
-    np.testing.assert_allclose(found, slow_rates("constant", 3), rtol=0, atol=1e-12)
-
-
-def test_without_schedule_and_warmup_nothing_touches_the_rate():
-    optimiser = build_optimiser([torch.nn.Parameter(torch.zeros(1))], StepConfig())
-    assert build_schedule(optimiser, StepConfig(), epochs=2, epoch_steps=3) is None
-    assert "initial_lr" not in optimiser.param_groups[0]
-
-
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "multi-step"])
 def test_a_schedule_goes_on_from_its_state(tmp_path, schedule):
     knobs = {"schedule": schedule, "lr_warmup": 0.8, "learning_rate": 0.2}
@@ -140,25 +129,3 @@ def test_a_schedule_goes_on_from_its_state(tmp_path, schedule):
                 plan.load_state_dict(states[1])
         whole, found = (rates, found) if stop is None else (whole, [*found, rates])
     assert found == [whole] * 3
-
-
-PLAIN = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-
-
-@pytest.mark.parametrize("optimiser", list(PLAIN))
-def test_the_fused_optimiser_is_the_plain_one_to_the_last_digits(optimiser):
-    weights, gradients = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0)), []
-    config = StepConfig(optimiser=optimiser, weight_decay=0.01, learning_rate=0.01)
-    plain, fused = (torch.nn.Parameter(weights[0].clone()) for _ in range(2))
-    momentum = {"momentum": 0.9} if optimiser == "sgd" else {}
-    reference = PLAIN[optimiser]([plain], lr=0.01, weight_decay=0.01, fused=False, **momentum)
-    built = build_optimiser([fused], config)
-    assert built.defaults["fused"]
-    for step in range(50):
-        gradients.append(torch.randn(1000, generator=torch.Generator().manual_seed(step)))
-        for weight, moved in ((plain, reference), (fused, built)):
-            weight.grad = gradients[-1].clone()
-            moved.step()
-    # Fifty steps of about 0.01, each rounded at 1e-7: the bound is 50 roundings. One step left
-    # out is off by 0.01, a decay left out by 0.005 of the weight.
-    torch.testing.assert_close(fused, plain, rtol=0, atol=5e-6)

@@ -413,7 +413,7 @@ def test_the_average_follows_its_formula(decay, monkeypatch):
             mean = past * expected[name] + (1 - past) * value
             expected[name] = mean if value.is_floating_point() else value
     # The share of a step too late is off by over 1e-5.
-    for name, value in state.judged.state_dict().items():
+    for name, value in state.evaluated.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-6, msg=name)
 
 
