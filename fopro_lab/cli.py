@@ -6,7 +6,6 @@ Packages are imported inside the commands: ``fopro --help`` waits for neither to
 import json
 import math
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -120,16 +119,15 @@ def data_check(
     One verdict per line. ok; note: good to know; warn: results hold but are weaker than they look;
     fail: images cannot be used, or results on this split would be wrong. Exit code 0 also with
     warnings, which real data always have; 1 if a verdict is "fail"; 2 if the input was wrong.
-    --out writes all tables, as CSV, and the figures to a folder.
+    --out writes all tables, as CSV, and a page with figures to a folder.
     """
     from fopro_lab.checks import check_data
     from fopro_lab.config import DataConfig
 
-    found = check_data(read_config(DataConfig, settings, file))
+    config = read_config(DataConfig, settings, file)
+    found = check_data(config)
     if out:
-        from fopro_lab.reports.notebook_pages import write_checkup
-
-        write_checkup(found, out=Path(out))
+        found.write(Path(out))
     if as_json:
         print(json.dumps(found.as_dict(), indent=2, allow_nan=False))
     else:
@@ -138,6 +136,12 @@ def data_check(
     failed = [finding.what for finding in found.findings if finding.level == "fail"]
     if failed:
         raise WorkError(f"not fit for use as it is: {', '.join(dict.fromkeys(failed))}")
+    if out:
+        from fopro_lab.reports import execute_notebook
+
+        values = config.model_dump(exclude_unset=True)
+        _, page = execute_notebook("01_dataset", values, out=out)
+        print(page, file=sys.stderr if as_json else sys.stdout)
 
 
 @data_app.command("pack")
@@ -246,17 +250,19 @@ def probe(
     if compare:
         from fopro_lab.reports.notebook_pages import write_comparison
 
-        folders = [Path(card) for card in cards or []]
-        print(write_comparison(folders, out=Path(out or Path("probes") / "compared")))
+        place = Path(out or Path("probes") / "compared")
+        print(*write_comparison([Path(card) for card in cards or []], out=place), place, sep="\n")
         return
     if cards:
         raise InputError(f"{cards[0]}: folders are taken with --compare; a teacher with --set")
     from fopro_lab.config import ProbeConfig
-    from fopro_lab.reports.notebook_pages import write_teacher_card
+    from fopro_lab.reports import execute_notebook
 
     config = read_config(ProbeConfig, settings, file)
     stem = f"{Path(config.dataset).name}-{config.teacher}".replace(":", "_")
-    print(write_teacher_card(config, out=Path(out or Path("probes") / stem)))
+    values = config.model_dump(exclude_unset=True)
+    _, page = execute_notebook("02_teacher_frequencies", values, out=out or Path("probes") / stem)
+    print(page)
 
 
 def report(
@@ -281,7 +287,7 @@ def report(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Execute all, also if unchanged.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Reuse the --set and -f of the report in the folder.")
+        bool, typer.Option("--resume", help="Always on; give the same --set and -f.")
     ] = False,
     limit: Annotated[
         str, typer.Option(metavar="MINUTES", help="Longest time of each notebook.")
@@ -294,7 +300,7 @@ def report(
 
     A notebook is kept while its cells, parameters, input files, the package's version and the
     notebooks it waits for are unchanged, so the same command twice continues where the first
-    ended. --again and --fresh execute it nevertheless; a finished training run is still reused.
+    ended. --again and --fresh execute it nevertheless, and train from the start.
 
     -f gives the options of a saved preset, or any of a plan; --set wins over it. On dask each
     notebook is a task, one per worker thread; all workers must see the same folders.
@@ -303,37 +309,33 @@ def report(
     then the cost as far as it is known, and each missing input with the way to get it. Exit code
     1 if something is missing, 0 if the plan is ready.
     """
-    folder = Path(out or Path("reports") / Path(plan).stem)
-    chosen = {"--only": only, "--again": again, "--fresh": fresh, "--resume": resume}
-    given = [name for name, value in chosen.items() if value]
-    if plan_only and given:
-        raise InputError(
-            f"{given[0]}: expected without --plan, which shows the whole plan; leave it out"
-        )
-    if plan_only:
-        from fopro_lab.reports.run import dry_run
+    from fopro_lab.reports.plan import limit_seconds
+    from fopro_lab.reports.run import dry_run, run_plan
 
-        found = dry_run(plan, out=folder, settings=settings, files=file or [], jobs=jobs)
-        print("\n".join(found.lines()))
-        if not found.ready:
-            count = len(found.missing) + len(found.wrong)
+    folder = Path(out or Path("reports") / Path(plan).stem)
+    inputs: dict[str, Any] = {"out": folder, "settings": settings, "files": file or []}
+    if resume:
+        print("fopro: --resume is always on; give the same --set and -f", file=sys.stderr)
+    if plan_only:
+        chosen = {"--only": only, "--again": again, "--fresh": fresh}
+        for name in (name for name, value in chosen.items() if value):
+            raise InputError(
+                f"{name}: expected without --plan, which shows the whole plan; leave it out"
+            )
+        dry = dry_run(plan, **inputs, jobs=jobs)
+        print("\n".join(dry.lines))
+        if count := len(dry.problems):
             raise WorkError(f"not ready: {count} missing or wrong, see above; nothing was executed")
         return
-    from fopro_lab.reports.plan import limit_seconds
-    from fopro_lab.reports.run import run_plan
-
     index = run_plan(
         plan,
-        out=folder,
-        settings=settings,
-        files=file or [],
+        **inputs,
         jobs=jobs,
         executor=executor,
         only=only or [],
         again=again or [],
         fresh=fresh,
         limit=limit_seconds(limit, name="--limit", unit="min"),
-        resume=resume,
     )
     print(index)
 
@@ -359,28 +361,30 @@ def compare(
     without a partner of their seed and fold, or not finished, are named on stderr and on the page.
     """
     from fopro_lab.evaluation import compare as compare_runs
-    from fopro_lab.evaluation import dropped_lines, load_runs, pairings
+    from fopro_lab.evaluation import (
+        dropped_lines,
+        latex_tables,
+        load_runs,
+        markdown_tables,
+        pairings,
+        summarise,
+    )
     from fopro_lab.io import atomic_path
 
     found = load_runs(runs, unfinished=True)
     done = [run for run in found if run.complete]
-    if html or latex or markdown:
-        from fopro_lab.reports.notebook_pages import Comparison_compare_pages as Comparison
-        from fopro_lab.reports.notebook_pages import write_comparison_page
-
-        whole = Comparison.of(found, baseline)
-        table = whole.differences
-    else:
-        table = compare_runs(done, baseline)
+    table = compare_runs(done, baseline)
     for line in dropped_lines(pairings(found, baseline)):
         print(f"fopro: {line}", file=sys.stderr)
-    for path, text in ((latex, "latex"), (markdown, "markdown")):
+    for path, paper_tables in ((latex, latex_tables), (markdown, markdown_tables)):
         if path:
             with atomic_path(path) as temporary:
-                temporary.write_text(getattr(whole, text)(), encoding="utf-8")
+                temporary.write_text(paper_tables(summarise(done), table), encoding="utf-8")
     if html:
-        command = shlex.join(["fopro", *sys.argv[1:]])
-        page = write_comparison_page(whole, out=Path(out or "comparison"), command=command)
+        from fopro_lab.reports import execute_notebook
+
+        values = {"run_dirs": runs, "baselines": [baseline]}
+        _, page = execute_notebook("05_tail_accuracy", values, out=out or "comparison")
     elif out:
         with atomic_path(Path(out) / "comparison.csv") as temporary:
             table.to_csv(temporary, index=False)

@@ -97,8 +97,8 @@ def test_data_check_gives_a_verdict_a_line_and_is_done_with_warnings(fopro, tmp_
     verdicts = [line for line in told.splitlines() if re.match("(ok|note|warn|fail) ", line)]
     assert "ok    reading     all 24 images can be read" in verdicts
     assert len({line.index(line.split()[1]) for line in verdicts}) == 1
-    written = {path.name for path in out.iterdir()}
-    assert {"findings.json", "counts.csv", "power.csv", "checkup.png"} <= written
+    written = {path.name for path in out.rglob("*")}
+    assert {"index.html", "01_dataset.ipynb", "findings.json", "counts.csv", "power.csv"} <= written
 
 
 def test_data_check_lists_every_image_that_fails_and_ends_with_1(fopro, tmp_path):
@@ -130,7 +130,7 @@ def test_probe_writes_tables_and_figures(fopro, tmp_path):
     code, told, _ = fopro("probe", "--out", tmp_path, *(f"--set={knob}" for knob in knobs))
     assert code == 0 and told.strip() == str(tmp_path / "index.html")
     files = [path.suffix for path in tmp_path.iterdir() if path.is_file()]
-    assert set(files) == {".html", ".json", ".parquet", ".png"}
+    assert set(files) >= {".html", ".ipynb", ".json", ".parquet", ".png"}
 
 
 def truncated(folder: Path) -> None:

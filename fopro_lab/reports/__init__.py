@@ -1,5 +1,5 @@
 """Plans of notebooks, executed by papermill, and the pages they make."""
 
-from fopro_lab.reports.run import run_plan
+from fopro_lab.reports.run import execute_notebook, run_plan
 
-__all__ = ["run_plan"]
+__all__ = ["execute_notebook", "run_plan"]

@@ -53,9 +53,9 @@ def serve_explorer(
         fopro_lab.errors.InputError: ring: not a name of ExploreConfig; did you mean 'rings'?
     """
     config = ExploreConfig.from_mapping({"presets_dir": "presets", **current_options(values)})
-    missing = missing_inputs(config.model_dump())
+    missing = missing_inputs(config)
     if missing:
-        raise InputError("; ".join(map(str, missing)))
+        raise InputError("; ".join(missing))
     port, token = free_port(port), secrets.token_urlsafe(32)
     address = f"http://{HOST}:{port}/?token={token}"
     with TemporaryDirectory(prefix="fopro-explore-") as name:

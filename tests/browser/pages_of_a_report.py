@@ -1,4 +1,4 @@
-"""Pages to look at: an index, a notebook's page and a comparison, made without any kernel."""
+"""Pages to look at: an index and notebooks' pages, made without any kernel."""
 
 import base64
 import io
@@ -34,14 +34,16 @@ def write_report(out: Path, *, runs: int = 6, figures: int = 2, failed: bool = T
     for place in range(runs):
         name = f"train-{METHODS[place % 4]}-{place // 4}"
         state = "failed" if failed and place == 1 else "done"
-        told = (
-            f"dataset = ../a/rather/long/path/to/some/images, method = {METHODS[place % 4]}, "
-            f"seed = {place // 4}, gains = [0.0, 2.0]"
-        )
+        given = {
+            "dataset": "../a/rather/long/path/to/some/images",
+            "method": METHODS[place % 4],
+            "seed": place // 4,
+            "gains": [0.0, 2.0],
+        }
         reason = "InputError: weights: a/very/long/path/that/does/not/break: no such file"
         page = f"pages/{name}.html"
         reason = reason if state == "failed" else ""
-        nodes.append(NodeReport(name, "train", state, 61.0, name, page, reason, told))
+        nodes.append(NodeReport(name, "train", state, 61.0, name, page, reason, given))
     nodes.append(NodeReport("last", "last", "skipped", reason="waits for train-ekd-0"))
     for number, node in enumerate(nodes[:-1]):
         (out / node.folder).mkdir(parents=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.browser.pages_of_a_report import write_report
-from tests.evaluation.toy_runs import predictions, write_run
 
 pytestmark = pytest.mark.slow
 
@@ -64,30 +63,12 @@ def report(tmp_path_factory) -> Path:
     return write_report(tmp_path_factory.mktemp("report")).parent
 
 
-@pytest.fixture(scope="module")
-def comparison(tmp_path_factory) -> Path:
-    from fopro_lab.evaluation import load_runs
-    from fopro_lab.reports.notebook_pages import Comparison_compare_pages as Comparison
-    from fopro_lab.reports.notebook_pages import write_comparison_page
-
-    folder = tmp_path_factory.mktemp("runs")
-    for method, skill in (("bsm", 1.0), ("ekd", 2.0), ("fopro", 1.2)):
-        for seed in (0, 1):
-            table = predictions(seed=seed, skill=skill)
-            write_run(folder / f"{method}-{seed}", table, method=method, seed=seed)
-    write_run(folder / "ekd-9", predictions(seed=9), method="ekd", seed=9)
-    found = Comparison.of(load_runs(folder, unfinished=True), "bsm")
-    out = tmp_path_factory.mktemp("comparison")
-    return write_comparison_page(found, out=out, command="fopro compare runs --html")
-
-
-@pytest.fixture(params=["index", "notebook", "failed", "comparison"])
-def page_file(request, report, comparison) -> Path:
+@pytest.fixture(params=["index", "notebook", "failed"])
+def page_file(request, report) -> Path:
     return {
         "index": report / "index.html",
         "notebook": report / "pages" / "tail.html",
         "failed": report / "pages" / "train-ekd-0.html",
-        "comparison": comparison,
     }[request.param]
 
 
@@ -118,8 +99,8 @@ def test_a_page_that_is_too_wide_and_pale_would_be_seen(open_offline, tmp_path):
     assert page.evaluate(CONTRAST)[0][0] < 2
 
 
-def test_every_link_of_the_pages_leads_somewhere(open_offline, report, comparison):
-    for path in (report / "index.html", report / "pages" / "tail.html", comparison):
+def test_every_link_of_the_pages_leads_somewhere(open_offline, report):
+    for path in (report / "index.html", report / "pages" / "tail.html"):
         page, _ = open_offline(path)
         links = page.eval_on_selector_all("a[href]", "all => all.map((a) => a.href)")
         assert links
@@ -178,15 +159,15 @@ def test_a_widget_shows_its_still_and_waits_for_nothing(open_offline, report):
     assert page.locator("script").count() == 0
 
 
-def test_printed_pages_have_no_filters_and_cut_no_table(open_offline, report, comparison, shots):
-    for path in (report / "index.html", comparison):
+def test_printed_pages_have_no_filters_and_cut_no_table(open_offline, report, shots):
+    for path in (report / "index.html", report / "pages" / "tail.html"):
         page, _ = open_offline(path, width=680)  # what A4 holds
         page.emulate_media(media="print")
         assert page.locator("form.filters:visible").count() == 0
         wide = """() => [...document.querySelectorAll("table")].filter((t) => t.checkVisibility())
           .map((t) => t.getBoundingClientRect().right - document.body.clientWidth)
           .filter((over) => over > 1)"""
-        page.screenshot(path=shots / f"{path.parent.name}-print.png", full_page=True)
+        page.screenshot(path=shots / f"{path.stem}-print.png", full_page=True)
         assert page.evaluate(wide) == []
         assert page.evaluate("getComputedStyle(document.querySelector('p a')).textDecorationLine")
     page, _ = open_offline(report / "index.html")

@@ -32,7 +32,7 @@ def test_explore_refuses_a_misspelt_option_a_wrong_value_and_a_missing_data_set(
         serve_explorer({"ring": 4})
     with pytest.raises(InputError, match=r"rings: expected .*many"):
         serve_explorer({"rings": "many"})
-    with pytest.raises(InputError, match=r"data set no/such: not at no/such"):
+    with pytest.raises(InputError, match=r"dataset: expected 'phantom' or a path that exists"):
         serve_explorer({"dataset": "no/such"})
 
 

@@ -8,30 +8,31 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+PLAN = "reports/plans/plan.yaml"
 
-class House:
-    """An empty repository: notebooks/, reports/plans/, and what a report wrote."""
+
+class Checkout:
+    """An empty repository: notebooks/, reports/plans/, and what a report wrote into out/."""
 
     def __init__(self, root: Path):
         self.root, self.out = root, root / "out"
         (root / "notebooks").mkdir()
         (root / "reports" / "plans").mkdir(parents=True)
 
-    def notebook(self, name: str, parameters: str, *code: str) -> Path:
+    def notebook(self, name: str, parameters: str, *code: str, config: str = "") -> Path:
         cells = [new_markdown_cell(f"# {name}, a test")]
         if parameters:
             cells.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
         cells += [new_code_cell(source) for source in code]
+        metadata = {"fopro": {"config": config}} if config else {}
         path = self.root / "notebooks" / f"{name}.ipynb"
-        nbformat.write(new_notebook(cells=cells), path)
+        nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
         return path
 
     def plan(self, notebooks: dict, **keys) -> Path:
-        path = self.root / "reports" / "plans" / "plan.yaml"
-        path.write_text(
-            yaml.safe_dump({"title": "A plan", "notebooks": notebooks, **keys}, sort_keys=False)
-        )
-        return path
+        content = {"title": "A plan", "notebooks": notebooks, **keys}
+        (self.root / PLAN).write_text(yaml.safe_dump(content, sort_keys=False))
+        return self.root / PLAN
 
     def ended(self) -> dict[str, dict]:
         report = json.loads((self.out / "report.json").read_text())
@@ -42,13 +43,7 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
-    """A repository in which the test stands."""
+def checkout(tmp_path, monkeypatch):
+    """A repository that is the current folder."""
     monkeypatch.chdir(tmp_path)
-    return House(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def make_house():
-    """The class, for fixtures that outlive one test."""
-    return House
+    return Checkout(tmp_path)

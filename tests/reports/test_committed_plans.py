@@ -13,7 +13,7 @@ from fopro_lab.models import load_teacher
 from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.reports.run import dry_run
 from fopro_lab.training import distill
-from tests.lab.stand_in import (
+from tests.reports.published_inputs import (
     TRAINING,
     lay_out_isic2019,
     lay_out_moco,
@@ -41,7 +41,7 @@ def here(path: Path) -> list[str]:
 @pytest.mark.parametrize("plan", sorted(PLANS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_plan_expands(plan, tmp_path):
     (tmp_path / "file").touch()
-    nodes = plan_nodes(plan, out=tmp_path, settings=here(tmp_path))
+    nodes = plan_nodes(plan, out=tmp_path, settings=here(tmp_path), inputs=False)
     methods = {node.parameters.get("method") for node in nodes} - {None}
     seeds = {node.parameters["seed"] for node in nodes if "method" in node.parameters}
     assert {"bsm", "ekd", "fopro"} <= methods and len(seeds) >= 2
@@ -68,7 +68,7 @@ def test_several_values_are_meant_for_the_matrix_alone(tmp_path):
         ("epochs=0", "epochs: expected"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_runs(tmp_path, setting, words):
+def test_what_is_wrong_is_refused_before_anything_runs(tmp_path, setting, words):
     with pytest.raises(InputError) as told:
         plan_nodes(DEMO, out=tmp_path / "out", settings=[setting])
     assert words in str(told.value)
@@ -115,7 +115,7 @@ def test_a_published_plan_is_ready_with_all_inputs(
         *["train"] * 12,
         "tail",
     ]
-    train = TrainConfig.from_parameters(nodes[3].parameters)
+    train = nodes[3].config
     assert (train.rule, train.tail_ratio, train.fold) == ("isic2019-lt", ratio, 1)
     assert (train.student, train.image_size, train.batch_size) == ("resnet18", 224, 32)
     assert (train.learning_rate, train.clip_norm, train.distill_weight) == (3e-4, 5.0, 3.0)
@@ -125,8 +125,8 @@ def test_a_published_plan_is_ready_with_all_inputs(
 @pytest.mark.parametrize(
     ("plan", "teacher"),
     [
-        (MOCO, "moco-v2/moco_v2_800ep_pretrain.pth.tar; `fopro data fetch moco-v2` brings it"),
-        (DINO, "dinov2/dinov2_vits14_pretrain.pth; nothing here fetches them"),
+        (MOCO, "weights of moco-v2-resnet50, got none; fetch them with `fopro data fetch moco-v2`"),
+        (DINO, "weights: ~/.local/share/fopro_lab/dinov2/dinov2_vits14_pretrain.pth: no such file"),
     ],
 )
 def test_a_published_plan_names_every_missing_input(fopro, tmp_path, monkeypatch, plan, teacher):
@@ -136,8 +136,9 @@ def test_a_published_plan_names_every_missing_input(fopro, tmp_path, monkeypatch
     code, told, complaint = fopro("report", plan, "--plan")
     missing = [line for line in told.splitlines() if line.startswith("missing: ")]
     assert code == 1 and len(missing) == 3
-    assert f"not at {tmp_path / 'none/isic2019'}; `fopro data fetch isic2019` brings" in missing[0]
-    assert f"not at {tmp_path / 'none/fopro-splits'}; `fopro data fetch fopro-" in missing[1]
+    assert "isic2019-lt is not here; fetch it (about 9.8 GB, CC BY-NC 4.0)" in missing[0]
+    assert "`fopro data fetch isic2019`" in missing[0]
+    assert "say `fopro data fetch fopro-splits`" in missing[1]
     assert teacher in missing[2]
     assert "not ready: 3 missing or wrong" in complaint
     assert list(tmp_path.iterdir()) == []
@@ -147,11 +148,11 @@ def test_a_published_plan_names_the_one_input_that_is_missing(here_and_now, tmp_
     shutil.copytree(here_and_now / "isic2019", tmp_path / "isic2019")
     lay_out_splits(tmp_path)
     monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
-    told = dry_run(MOCO, out="out")
-    assert [each.what for each in told.missing] == ["weights of moco-v2-resnet50"]
+    (problem,) = dry_run(MOCO, out="out").problems
+    assert "weights of moco-v2-resnet50" in problem
     (tmp_path / "isic2019/ISIC_2019_Training_Input/ISIC_0000000.jpg").unlink()
-    told = dry_run(MOCO, out="out")
-    assert len(told.wrong) == 1 and "1 of 72 images are missing" in told.wrong[0]
+    _, problem = dry_run(MOCO, out="out").problems
+    assert problem.startswith("wrong: ") and "ISIC_0000000" in problem
 
 
 @pytest.mark.slow
@@ -162,7 +163,7 @@ def test_a_node_of_a_published_plan_trains(here_and_now, tmp_path, monkeypatch, 
     weights = [] if plan == MOCO else [f"weights={here_and_now / 'dinov2.pth'}"]
     nodes = plan_nodes(plan, out="out", settings=[*SHORT, *weights])
     (node,) = [node for node in nodes if node.name == "train-fopro-0"]
-    config = TrainConfig.from_parameters(node.parameters)
+    config = node.config
     run = distill(config, out=tmp_path / "run", verbose=False)
     assert run.state == "done"
     assert run.manifest["protocol"].startswith(f"isic2019-lt/fopro/{config.tail_ratio:g}/fold1")

@@ -1,0 +1,223 @@
+"""Pages: offline, code folded, red cells open; the index with tables, filters and thumbnails."""
+
+import base64
+import io
+import os
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from fopro_lab.reports.pages import headline, stylesheet, thumbnail, write_index, write_notebook_page
+from fopro_lab.reports.plan import NodeReport, Report, duration
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    display = {VIEW: {"model_id": "x"}, "text/plain": "a slider", "image/png": "c3RpbGw="}
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell("# Which rings?\n\nA question with $x^2$ in it."),
+            new_code_cell("rings = 8", metadata={"tags": ["parameters"]}),
+            new_code_cell("rings = 4", metadata={"tags": ["injected-parameters"]}),
+            new_code_cell("1 / 0", outputs=[new_output("error", ename="E", evalue="v")]),
+            new_code_cell("show()", outputs=[new_output("display_data", data=display)]),
+            new_code_cell(
+                "plot()", outputs=[new_output("display_data", data={"image/png": "aGVsbG8="})]
+            ),
+        ],
+        metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {"state": {}}}},
+    )
+    path = tmp_path_factory.mktemp("pages") / "a.html"
+    write_notebook_page(notebook, path, name="rings & more")
+    return path.read_text()
+
+
+def test_a_notebooks_page_needs_no_network_and_no_script(page):
+    sources = re.findall(r"""(?:src|href)=["']([^"']*)""", page)
+    assert [s for s in sources if not s.startswith(("data:", "#", "../index.html"))] == []
+    assert "<script" not in page and "@import" not in page and "url(" not in page
+    assert "default-src 'none'" in page and "http://" not in page and "https://" not in page
+
+
+def test_a_notebooks_page_has_a_title_a_way_back_and_its_name(page):
+    assert "<title>Which rings?</title>" in page
+    assert 'href="../index.html"' in page and "rings &amp; more" in page
+
+
+def test_a_notebooks_page_folds_code_away_but_for_a_failed_cell(page):
+    summaries = re.findall(r'<details class="code"( open="")?>\s*<summary>(.*?)</summary>', page)
+    assert summaries == [
+        ("", "Parameters and their defaults"),
+        ("", "Parameters of this run"),
+        (' open=""', "Code"),
+        ("", "Code"),
+        ("", "Code"),
+    ]
+
+
+def test_a_notebooks_page_inlines_figures_and_the_still_image_of_a_widget(page):
+    assert 'src="data:image/png;base64,aGVsbG8="' in page
+    assert 'src="data:image/png;base64,c3RpbGw="' in page and "a slider" not in page
+
+
+def test_stylesheet_has_light_dark_and_print():
+    for wanted in ("prefers-color-scheme: dark", "@media print", ".highlight .k"):
+        assert wanted in stylesheet(code=True)
+
+
+@pytest.fixture
+def report():
+    nodes = [
+        NodeReport("data", "data", "done", 3.0, "data", "pages/data.html", "", {"size": 64}),
+        NodeReport("run-0", "run", "done", 61.0, "run-0", "pages/run-0.html", memory=812_000_000),
+        NodeReport("run-1", "run", "failed", 2.0, "run-1", "pages/run-1.html", "E: <v>"),
+        NodeReport("table", "table", "skipped", reason="waits for run-1"),
+    ]
+    return Report("Ring & tail", "What for?", nodes, {"Finished": "today", "Commit": "abc"})
+
+
+def index(report, out):
+    return write_index(report, out=out).read_text()
+
+
+def image(path, size=(1200, 400)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGBA", size, (255, 0, 0, 0)).save(path)
+
+
+def test_the_index_shows_states_links_facts_and_memory(report, tmp_path):
+    page = index(report, tmp_path)
+    assert "Ring &amp; tail" in page and "<dt>Commit</dt><dd>abc</dd>" in page
+    assert "1 failed, 1 not executed,</strong> of 4 notebooks" in page
+    assert '<a class="state failed" href="pages/run-1.html#papermill-error-cell">' in page
+    assert "E: &lt;v&gt;" in page and "waits for run-1" in page and "1 min 1 s" in page
+    assert "812.0 MB" in page and "Headline" not in page and "<h2>Figures" not in page
+    assert "default-src 'none'" in page and "http://" not in page and "https://" not in page
+    assert page.count("<script>") == 1 and "<script src" not in page
+
+
+def test_the_index_folds_the_figures_of_a_matrix_and_leaves_out_failed_nodes(report, tmp_path):
+    for name in ("data", "run-0", "run-1"):
+        image(tmp_path / name / "mean_spectrum.png")
+    page = index(report, tmp_path)
+    assert page.index('href="data/mean_spectrum.png"') < page.index("<b>1</b> figures of run")
+    assert page.index("<b>1</b> figures of run") < page.index('href="run-0/mean_spectrum.png"')
+    assert "run-1/mean_spectrum.png" not in page
+    assert page.count("mean spectrum</span>") == 2
+
+
+def test_the_index_shows_the_headlines_figures_first_and_each_notebooks_in_order(tmp_path):
+    nodes = [NodeReport(n, n, "done", folder=n, page=f"pages/{n}.html") for n in ("data", "tail")]
+    for place, name in enumerate(("data/z", "data/a", "tail/m")):
+        image(tmp_path / f"{name}.png")
+        os.utime(tmp_path / f"{name}.png", ns=(place, place))
+    (tmp_path / "tail" / "headline.csv").write_text("method\nbsm\n")
+    page = index(Report("A title", "", nodes, {"Finished": "today"}), tmp_path)
+    files = re.findall(r'<figure data-node="\w+"><a href="([^"]*)"', page)
+    assert files == ["tail/m.png", "data/z.png", "data/a.png"]
+
+
+def test_the_index_offers_filters_and_shows_what_differs(tmp_path):
+    nodes = [
+        NodeReport(
+            f"run-{seed}", "run", "done", parameters={"gains": [0.0, 2.0], "method": m, "seed": seed}
+        )
+        for seed, m in enumerate(("bsm", "ekd", "bsm", "<script>alert(1)</script>"))
+    ]
+    page = index(Report("Many", "", nodes, {"Finished": "today"}), tmp_path)
+    assert re.findall(r'<select name="(\w+)">', page) == ["method", "seed"]
+    assert "<option>bsm</option><option>ekd</option>" in page
+    assert "<span>method = bsm</span>, <span>seed = 0</span>" in page
+    assert "The same in every notebook that has it: gains = [0.0, 2.0]." in page
+    assert '<form class="filters" hidden>' in page
+    assert page.count("<script>") == 1 and "alert(1)</script>" not in page
+
+
+def test_the_index_lays_the_same_data_beside(report, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "headline.csv").write_text("method,tail\nbsm,0.5\nekd,0.25\n")
+    (tmp_path / "data" / "mixed.csv").write_text('a\n1\n"x"\n')
+    pd.DataFrame({"n": [1, 2]}).to_parquet(tmp_path / "data" / "counts.parquet")
+    page = index(report, tmp_path)
+    csv, parquet = (
+        pd.read_csv(tmp_path / "headline.csv"),
+        pd.read_parquet(tmp_path / "headline.parquet"),
+    )
+    pd.testing.assert_frame_equal(csv, parquet, check_dtype=False)
+    assert csv["node"].tolist() == ["data", "data"] and csv["tail"].tolist() == [0.5, 0.25]
+    nodes = pd.read_parquet(tmp_path / "nodes.parquet").set_index("name")
+    assert nodes["state"].to_dict()["run-1"] == "failed"
+    assert nodes["set_size"].to_dict() == {"data": "64", "run-0": "", "run-1": "", "table": ""}
+    assert pd.read_csv(tmp_path / "tables/data/counts.csv")["n"].tolist() == [1, 2]
+    assert len(pd.read_parquet(tmp_path / "tables/data/headline.parquet")) == 2
+    assert pd.read_parquet(tmp_path / "tables/data/mixed.parquet")["a"].tolist() == ["1", "x"]
+    for file in ("nodes.csv", "headline.parquet", "tables/data/counts.csv", "data/counts.parquet"):
+        assert f'href="{file}"' in page and (tmp_path / file).is_file()
+
+
+def test_a_damaged_image_or_table_costs_no_other(report, tmp_path):
+    image(tmp_path / "data/good.png")
+    (tmp_path / "data/bad.png").write_bytes(b"nope")
+    (tmp_path / "data/headline.csv").write_text("")
+    page = index(report, tmp_path)
+    assert page.count("<img ") == 1 and "data/bad.png: not an image that can be read" in page
+    assert "<h2>Headline" not in page and "data/headline.csv: not a table" in page
+    assert not (tmp_path / "tables/data/headline.parquet").exists()
+
+
+def test_headline_joins_values_with_their_intervals_and_shows_five():
+    values = {f"m{i}": [0.4] for i in range(7)}
+    ends = {f"m{i}{end}": [v] for i in range(7) for end, v in (("_low", 0.3), ("_high", 0.5))}
+    table = pd.DataFrame({"protocol": ["p/1"], "method": ["bsm"], "seeds": [2], **values, **ends})
+    shown = headline(table)
+    assert shown["protocol"] == "p/1"
+    assert [(c["title"], c["number"]) for c in shown["columns"][:3]] == [
+        ("method", False),
+        ("seeds", True),
+        ("m0", False),
+    ]
+    assert [c["title"] for c in shown["columns"]] == ["method", "seeds", *(f"m{i}" for i in range(5))]
+    assert [cell["text"] for cell in shown["rows"][0]][:3] == ["bsm", "2", "0.400"]
+    assert shown["rows"][0][2]["interval"] == "[0.300, 0.500]"
+    two = headline(pd.DataFrame({"protocol": ["p/1", "p/2"], "method": ["bsm", "bsm"]}))
+    assert two["protocol"] == "" and len(two["columns"]) == 2
+
+
+def test_headline_draws_all_bars_of_a_column_on_one_scale():
+    nan = float("nan")
+    table = pd.DataFrame({"x": [0.2, 0.8, nan], "x_low": [-0.0, 0.6, nan], "x_high": [0.4, 1.0, nan]})
+    rows = [row[0] for row in headline(table)["rows"]]
+    assert (rows[0]["low"], rows[1]["high"]) == (4.0, 132.0)
+    assert (rows[0]["dot"], rows[1]["dot"]) == (29.6, 106.4)
+    assert rows[0]["interval"] == "[0.000, 0.400]"
+    assert (rows[2]["text"], rows[2]["dot"], rows[2]["interval"]) == ("n/a", None, "no interval")
+    point = headline(pd.DataFrame({"x": [1.0], "x_low": [1.0], "x_high": [1.0]}))
+    assert point["rows"][0][0]["dot"] == 68.0  # no width to divide by
+
+
+def test_thumbnail_shrinks_and_puts_transparency_on_white(tmp_path):
+    image(tmp_path / "a.png")
+    data = thumbnail(tmp_path / "a.png", width=560).split(",")[1]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as small:
+        assert small.size == (560, 187)
+        assert small.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (59.9, "59.9 s"),
+        (60, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (7260, "2 h 1 min"),
+    ],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

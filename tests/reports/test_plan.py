@@ -1,0 +1,430 @@
+"""Plans: parameters, options, matrices, conditions, presets, and what is refused before a run."""
+
+import json
+import os
+
+import pytest
+
+from fopro_lab.errors import InputError
+from fopro_lab.reports.plan import (
+    files_states,
+    find_notebook,
+    fit_value,
+    missing_inputs,
+    plan_nodes,
+    read_notebook,
+    read_plan,
+)
+from fopro_lab.config import TrainConfig
+from tests.reports.conftest import PLAN
+
+TRAIN = (
+    'method: str = "bsm"\nseed: int = 0\nepochs: int = 3\nobjectives: dict = {"task": 1.0}\n'
+    'dataset: str = "phantom"\nout_dir: str = "out"\nrun_dir: str = "run"'
+)
+DATA = 'dataset: str = "phantom"\nout_dir: str = "out"\nrun_dirs: list[str] = ["runs"]'
+
+
+@pytest.fixture
+def three(checkout):
+    """Two notebooks, three entries: data, a matrix of runs, and a table that waits for them."""
+    checkout.notebook("01_data", DATA)
+    checkout.notebook("02_train", TRAIN)
+
+    def write(**keys):
+        keys = {"defaults": {"dataset": "phantom"}, **keys}
+        notebooks = {
+            "table": {"notebook": "01_data", "after": ["train"]},
+            "train": {
+                "notebook": "02_train",
+                "matrix": {"method": ["bsm", "ekd"], "seed": [0, 1]},
+                "parameters": {"epochs": 8},
+                "after": ["data"],
+            },
+            "data": {"notebook": "01_data"},
+        }
+        return checkout.plan({**notebooks, **keys.pop("notebooks", {})}, **keys)
+
+    return write
+
+
+def test_plan_nodes_expands_a_matrix_and_sorts_the_graph(three):
+    nodes = plan_nodes(three(), out="out")
+    names = [node.name for node in nodes]
+    runs = ["train-bsm-0", "train-bsm-1", "train-ekd-0", "train-ekd-1"]
+    assert names == ["data", *runs, "table"]
+    assert nodes[-1].after == tuple(runs)
+    assert nodes[3].parameters == {"method": "ekd", "seed": 0, "epochs": 8, "dataset": "phantom"}
+
+
+def test_plan_nodes_gives_places_only_where_they_are_declared(three):
+    nodes = {node.name: node for node in plan_nodes(three(), out="some/out")}
+    assert nodes["data"].places == {"out_dir": "some/out/data"}
+    run_dirs = [nodes[name].places["run_dir"] for name in nodes["table"].after]
+    assert nodes["table"].places == {"out_dir": "some/out/table", "run_dirs": run_dirs}
+    assert len(set(run_dirs)) == 4
+    assert run_dirs[0].startswith("some/out/runs/train-bsm-0-")
+
+
+def test_a_given_run_dir_is_left(three):
+    nodes = plan_nodes(three(defaults={"run_dir": "elsewhere"}), out="out")
+    assert "run_dir" not in nodes[1].places and nodes[1].parameters["run_dir"] == "elsewhere"
+    assert nodes[-1].places["run_dirs"] == ["elsewhere"] * 4
+
+
+def test_settings_override_defaults_parameters_and_axes(three):
+    settings = ["dataset=..", "epochs=2", "method=ekd", "seed=[5, 6, 7]"]
+    nodes = plan_nodes(three(), out="out", settings=settings)
+    assert [n.name for n in nodes[1:-1]] == ["train-ekd-5", "train-ekd-6", "train-ekd-7"]
+    assert {n.parameters["dataset"] for n in nodes} == {".."}
+    assert nodes[1].parameters["epochs"] == 2
+
+
+def test_a_dotted_setting_changes_one_entry_and_a_plain_one_all(three):
+    dotted = plan_nodes(three(), out="out", settings=["objectives.identity=2.0"])[1]
+    assert dotted.parameters["objectives"] == {"task": 1.0, "identity": 2.0}
+    plain = plan_nodes(three(), out="out", settings=["objectives={identity: 2.0}"])[1]
+    assert plain.parameters["objectives"] == {"identity": 2.0}
+
+
+def test_presets_lie_above_the_plan_and_beneath_the_settings(checkout):
+    checkout.notebook("a", 'epochs: int = 1\nseed: int = 0\nmethod: str = "bsm"')
+    entry = {"notebook": "a", "matrix": {"seed": [1, 2]}, "parameters": {"epochs": 2}}
+    checkout.plan({"a": entry}, defaults={"method": "ekd"})
+    preset, more = checkout.root / "preset.yaml", checkout.root / "more.yaml"
+    preset.write_text("# a preset\nepochs: 3\nmethod: random\nseed: 5\n")
+    more.write_text("method: fopro\n")
+
+    def values(*settings):
+        nodes = plan_nodes(PLAN, out="out", settings=settings, files=[preset, more])
+        return [node.parameters for node in nodes]
+
+    assert values() == [{"epochs": 3, "seed": 5, "method": "fopro"}]
+    assert [v["seed"] for v in values("seed=[7,8]", "epochs=9")] == [7, 8]
+    assert values("epochs=9")[0]["epochs"] == 9
+    preset.write_text("epoch: 3\n")
+    with pytest.raises(InputError, match=r"-f .*preset.yaml: epoch: declared by no.*'epochs'\?"):
+        plan_nodes(PLAN, out="out", files=[preset])
+
+
+@pytest.fixture
+def slim(checkout):
+    """A training notebook that declares little and takes the rest as options, and a table."""
+    declared = 'method: str = "fopro"\nepochs: int = 10\noptions: dict = {}\nrun_dir: str = ""'
+    checkout.notebook("train", declared, config="TrainConfig")
+    checkout.notebook("look", 'dataset: str = "phantom"\noptions: dict = {}', config="DataConfig")
+    checkout.plan(
+        {
+            "train": {
+                "notebook": "train",
+                "matrix": {"seed": [0, 1]},
+                "parameters": {"prompt_steps": 7, "options": {"ema_decay": 0.9}},
+            },
+            "look": {"notebook": "look"},
+        },
+        defaults={"images": 96},
+    )
+
+
+def test_what_a_notebook_does_not_declare_goes_into_its_options(slim):
+    first, _, look = plan_nodes(PLAN, out="out", settings=["epochs=2", "objectives.task=0.5"])
+    assert first.parameters["epochs"] == 2 and "prompt_steps" not in first.parameters
+    options = first.parameters["options"]
+    assert (options["prompt_steps"], options["ema_decay"], options["images"]) == (7, 0.9, 96)
+    assert options["objectives"] == {"statistics": 1.0, "task": 0.5, "identity": 0.1}
+    assert look.parameters == {"options": {"images": 96}}
+    assert first.config.ema_decay == 0.9 and first.values["batch_size"] == 32
+
+
+def test_an_axis_of_a_matrix_is_no_option_of_other_notebooks(slim):
+    nodes = plan_nodes(PLAN, out="out", settings=["seed=[4,5,6]"])
+    assert [node.given.get("seed") for node in nodes] == [4, 5, 6, None]
+
+
+def test_options_are_checked_before_anything_runs(slim):
+    for setting, message in {
+        "ema_decays=0.9": "--set: ema_decays: declared by no notebook of the plan; did you mean 'em",
+        "options.ema_decays=1": "--set: ema_decays: declared by no notebook of the plan; did you",
+        "ema_decay=7": "train-0: ema_decay: expected less than 1, got 7",
+        "options=3": "--set: options: expected names and values, got 3",
+        "max_skipped=9": "--set: max_skipped: no longer an option, always 5; got 9",
+    }.items():
+        with pytest.raises(InputError) as caught:
+            plan_nodes(PLAN, out="out", settings=[setting])
+        assert str(caught.value).startswith(message)
+
+
+def test_names_of_version_01_are_taken_with_a_line(slim, capsys):
+    settings = ["explore_steps=3", "max_skipped=5"]  # renamed; gone, at its old default
+    nodes = plan_nodes(PLAN, out="out", settings=settings)
+    assert nodes[0].given["prompt_steps"] == 3
+    assert "explore_steps is called prompt_steps now" in capsys.readouterr().err
+
+
+def test_a_run_folder_follows_config_and_data_alone(checkout):
+    def run_dir(declared: str, *settings: str, parameters: dict | None = None) -> str:
+        checkout.notebook("train", f'options: dict = {{}}\nrun_dir: str = ""\n{declared}',
+                          config="TrainConfig")  # fmt: skip
+        checkout.plan({"train": {"notebook": "train", "parameters": parameters or {}}})
+        return plan_nodes(PLAN, out="out", settings=settings)[0].places["run_dir"]
+
+    first = run_dir("epochs: int = 10", "epochs=9")
+    assert run_dir("epochs: int = 10", "epochs=8") != first
+    # an option that becomes a declared parameter, or a written default, renames no run
+    assert run_dir("", "epochs=9") == run_dir("epochs: int = 9") == first
+    assert run_dir("", "epochs=9", parameters={"batch_size": 32}) == first
+    (checkout.root / "cats").mkdir()
+    with_data = run_dir("", "dataset=cats")
+    (checkout.root / "cats/new.png").touch()
+    assert run_dir("", "dataset=cats") != with_data
+
+
+def test_only_a_text_with_a_separator_or_a_path_by_name_counts_as_a_file(checkout):
+    (checkout.root / "ekd").mkdir()
+    assert files_states({"method": "ekd"}) == {}
+    assert len(files_states({"method": f".{os.sep}ekd"})["method"]) == 64
+    assert len(files_states({"dataset": "ekd"})["dataset"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"titel": "x"}, "titel: not a key of a plan; did you mean 'title'?"),
+        ({"notebooks": {"x": {"notebook": "01_data", "afer": []}}}, "x.afer: not a key of a plan"),
+        ({"notebooks": {"x": {}}}, "notebooks.x.notebook: expected"),
+        ({"notebooks": {"x": {"notebook": "01_data", "after": "data"}}}, "notebooks.x.after: exp"),
+        ({"notebooks": {"../x": {"notebook": "01_data"}}}, "names of letters and digits"),
+        ({"notebooks": {"runs": {"notebook": "01_data"}}}, "runs: the report keeps a folder"),
+        ({"notebooks": {"x": {"notebook": "01_dat"}}}, "did you mean '01_data'?"),
+        (
+            {"notebooks": {"x": {"notebook": "01_data", "parameters": {"epochs": 1}}}},
+            "x: epochs: not declared by 01_data; known: dataset, out_dir, run_dirs",
+        ),
+        (
+            {"notebooks": {"x": {"notebook": "02_train", "matrix": {"sed": [1]}}}},
+            "x: sed: not declared by 02_train; did you mean 'seed'?",
+        ),
+        (
+            {"notebooks": {"x": {"notebook": "02_train", "matrix": {"seed": []}}}},
+            "x: matrix: seed: expected one value or more",
+        ),
+        (
+            {"notebooks": {"x": {"notebook": "01_data", "parameters": {"out_dir": "a"}}}},
+            "x: out_dir: set by the report itself; use --out",
+        ),
+        (
+            {"notebooks": {"train-bsm-0": {"notebook": "01_data"}}},
+            "train-bsm-0: two nodes have this name",
+        ),
+        ({"defaults": {"epoch": 1}}, "epoch: declared by no notebook of the plan; did you mean 'ep"),
+        (
+            {"notebooks": {"x": {"notebook": "01_data", "after": ["tabel"]}}},
+            "x: after: no entry 'tabel'; did you mean 'table'?",
+        ),
+        (
+            {
+                "notebooks": {
+                    "x": {"notebook": "01_data", "after": ["y"]},
+                    "y": {"notebook": "01_data", "after": ["x"]},
+                }
+            },
+            "notebooks wait for each other:",
+        ),
+        (
+            {"defaults": {"epochs": "many"}, "notebooks": {"x": {"notebook": "02_train"}}},
+            "x: epochs: expected int like 3, got 'many'",
+        ),
+    ],
+)
+def test_plan_nodes_says_what_is_wrong(three, keys, message):
+    with pytest.raises(InputError) as caught:
+        plan_nodes(three(**keys), out="out")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epoch=3", "--set: epoch: declared by no notebook of the plan; did you mean 'epochs'?"),
+        ("epochs=many", "train-bsm-0: epochs: expected int like 3, got 'many'"),
+        ("epochs=0", "train-bsm-0: epochs: expected greater than or equal to 1, got 0"),
+        ("out_dir=x", "--set: out_dir: set by the report itself; use --out"),
+        ("dataset", "--set: expected name=value, got 'dataset'"),
+    ],
+)
+def test_plan_nodes_refuses_a_setting(three, setting, message):
+    with pytest.raises(InputError) as caught:
+        plan_nodes(three(), out="out", settings=[setting])
+    assert str(caught.value) == message
+
+
+def test_what_a_condition_leaves_out_is_said_and_not_waited_for(checkout):
+    checkout.notebook("train", 'method: str = "bsm"\nrun_dir: str = "run"\nrun_dirs: list = []')
+    runs = {"method": ["bsm", "ekd", "fopro"]}
+    checkout.plan(
+        {
+            "train": {"notebook": "train", "matrix": runs, "when": {"method": ["ekd", "fopro"]}},
+            "table": {"notebook": "train", "after": ["train"]},
+            "lost": {"notebook": "train", "when": {"exists": "no/such.pth"}},
+            "last": {"notebook": "train", "after": ["lost"]},
+        }
+    )
+    nodes = {node.name: node for node in plan_nodes(PLAN, out="out")}
+    assert nodes["train-bsm"].left_out == "method is bsm, not ekd or fopro"
+    assert nodes["table"].after == ("train-ekd", "train-fopro")
+    assert len(nodes["table"].places["run_dirs"]) == 2
+    assert nodes["lost"].left_out == "no/such.pth does not exist"
+    assert nodes["last"].left_out == "all that it waits for is left out (lost)"
+    (checkout.root / "no").mkdir()
+    (checkout.root / "no/such.pth").touch()
+    assert not any(n.left_out for n in plan_nodes(PLAN, out="out") if n.entry in ("lost", "last"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"when": {"metod": "ekd"}}, "x: when: metod: not declared by its notebook; did you mean"),
+        ({"when": {"exists": 3}}, "x: when: exists: expected a path, got 3"),
+        ({"when": {"method": []}}, "x: when: method: expected one value or more"),
+        ({"when": {"not": []}}, "x: when: not: expected a condition, got []"),
+        ({"when": {"any": {"method": 1}}}, "x: when: any: expected a list of conditions, got"),
+        ({"limit": "soon"}, "x: limit: expected a time such as '90 s', '30 min' or '2 h', got 's"),
+        ({"limit": "30"}, "x: limit: expected a time such as"),
+    ],
+)
+def test_a_wrong_condition_or_limit_is_refused(checkout, entry, message):
+    checkout.notebook("a", 'method: str = "bsm"')
+    checkout.plan({"x": {"notebook": "a", **entry}})
+    with pytest.raises(InputError) as caught:
+        plan_nodes(PLAN, out="out")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["title: x", "title: x\nnotebooks: {}", "title: [", "- x"])
+def test_read_plan_refuses_a_plan_without_notebooks(tmp_path, text):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"plan\.yaml: "):
+        read_plan(path)
+
+
+@pytest.mark.parametrize("misspelt", ["demmo.yaml", "plans/dem.yaml", "demo"])
+def test_a_misspelt_plan_gets_the_nearest_name(tmp_path, monkeypatch, misspelt):
+    (tmp_path / "plans").mkdir()
+    for name in ("demo", "own", "zebra"):
+        (tmp_path / "plans" / f"{name}.yaml").write_text("title: a")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"^{misspelt}: no such file; did you mean 'plans/demo."):
+        read_plan(misspelt)
+
+
+def test_find_notebook_looks_beside_the_plan_first(checkout):
+    path = checkout.notebook("a", "")
+    plan = checkout.plan({"a": {"notebook": "a"}})
+    assert find_notebook("a", plan=plan) == path
+    assert find_notebook(str(path), plan=plan) == path
+    assert find_notebook("../../notebooks/a.ipynb", plan=plan).samefile(path)
+
+
+def test_read_notebook_reads_parameters_that_papermill_overlooks(checkout):
+    source = (
+        'size: int | None = None\ncolour: str = "#ff0000"  # as in a page\nrate = 1e-3\n'
+        'names: list[str] = ["a", "b"]\noffset: int = -1'
+    )
+    names = {"size": None, "colour": "#ff0000", "rate": 1e-3, "names": ["a", "b"], "offset": -1}
+    assert read_notebook(checkout.notebook("a", source)).declared == names
+    assert read_notebook(checkout.notebook("a", "", "x = 1")).declared == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import os", "expected lines 'name: type = literal', got 'import os'"),
+        ("x: int", "expected lines 'name: type = literal', got 'x: int'"),
+        ("x = y = 1", "got 'x = y = 1'"),
+        ("x = 1 + len('a')", "move it to the next cell"),
+        ("x = (", "parameters cell: line 1 is no Python"),
+    ],
+)
+def test_read_notebook_refuses_other_code_among_parameters(checkout, source, message):
+    with pytest.raises(InputError) as caught:
+        read_notebook(checkout.notebook("a", source))
+    assert message in str(caught.value) and "a.ipynb" in str(caught.value)
+
+
+def test_read_notebook_refuses_two_tagged_cells_and_an_unknown_config(checkout, tmp_path):
+    cell = {"source": "x = 1", "metadata": {"tags": ["parameters"]}}
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": [cell, cell]}))
+    with pytest.raises(InputError, match="expected one cell tagged 'parameters', got 2"):
+        read_notebook(path)
+    with pytest.raises(InputError, match=r"fopro\.config: no config is named 'Trainconfig'"):
+        read_notebook(checkout.notebook("b", "x = 1", config="Trainconfig"))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"worksheets": []}', '{"cells": [1]}', "\x00"])
+def test_read_notebook_refuses_what_is_no_notebook(tmp_path, text):
+    path = tmp_path / "a.ipynb"
+    path.write_text(text)
+    with pytest.raises(InputError, match="expected a notebook of format 4, got something else"):
+        read_notebook(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "fitted"),
+    [
+        (3, 0.5, 3.0),
+        ("1e-3", 0.5, 1e-3),
+        ("x", "y", "x"),
+        (True, False, True),
+        ([1], [0], [1]),
+        ([1, 2], (0, 1), (1, 2)),
+        ({"a": 1}, {}, {"a": 1}),
+        ("anything", None, "anything"),
+    ],
+)
+def test_fit_value_accepts(value, default, fitted):
+    result = fit_value(value, default, name="n")
+    assert result == fitted and type(result) is type(fitted)
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "message"),
+    [
+        (2.5, 1, "n: expected int like 1, got 2.5"),
+        ("maybe", True, "n: expected bool like True, got 'maybe'"),
+        ("fast", 0.5, "n: expected float like 0.5, got 'fast'"),
+        (2019, "phantom", "n: expected str like 'phantom', got 2019; quote it: '\"2019\"'"),
+        ("a", ["a"], "n: expected list like ['a'], got 'a'"),
+    ],
+)
+def test_fit_value_refuses(value, default, message):
+    with pytest.raises(InputError) as caught:
+        fit_value(value, default, name="n")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"dataset": "phantom", "teacher": "builtin"}, []),
+        ({"dataset": "nowhere"}, ["dataset: expected 'phantom' or a path that exists, got"]),
+        ({"dataset": "isic2019-lt", "split_rule": "draw"}, ["dataset: isic2019-lt is not here"]),
+        ({"dataset": "medmnist:derma"}, ["dataset: medmnist:derma is not here"]),
+        ({"teacher": "timm:resnet18", "method": "bsm"}, []),
+        ({"teacher": "timm:resnet18", "method": "ekd"}, ["weights: expected a file with"]),
+        ({"teacher": "timm:resnet18", "weights": "no.pth"}, ["weights: no.pth: no such file"]),
+        ({"student_weights": "no.pth"}, ["student_weights: no.pth: no such file; give a path"]),
+        ({"natural": "no"}, ["natural: no: no such file"]),
+        ({"split_rule": "hyperkvasir", "split_files": "no"}, ["split_files: no: no such folder"]),
+        (
+            {"split_rule": "isic2019-lt", "tail_ratio": 0.01, "fold": 4},
+            ["split_files: fopro-splits is not fetched"],
+        ),
+    ],
+)
+def test_missing_inputs_are_named_with_the_way_to_get_them(values, what, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = missing_inputs(TrainConfig(**values))
+    assert [line[: len(start)] for line, start in zip(found, what, strict=True)] == what
+    assert all("fopro data fetch" in line for line in found if "not here" in line)
