@@ -124,3 +124,12 @@ def build_student(
     if weights:
         load_matching(student.backbone, read_weights(weights))
     return student
+
+
+def shrink(images: Tensor, size: int) -> Tensor:
+    """Bring images to the side the student sees, antialiased; 0 leaves them alone."""
+    if size in (0, images.shape[-1]):
+        return images
+    return nn.functional.interpolate(
+        images, (size, size), mode="bilinear", antialias=True, align_corners=False
+    )

@@ -234,7 +234,7 @@ def read_student(
         InputError: If there is no finished run, or its split or size is another one.
     """
     from fopro_lab.training.run_folder import TrainedRun
-    from fopro_lab.training.train_prompt import shrink
+    from fopro_lab.models.student import shrink
 
     run = TrainedRun.read(run_dir)
     if run.state != "done":

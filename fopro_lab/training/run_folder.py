@@ -34,6 +34,7 @@ from fopro_lab.evaluation import Run
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
 from fopro_lab.io import atomic_path
 from fopro_lab.models import Student, build_student
+from fopro_lab.models.student import shrink
 
 # Options that say where and how fast a run is computed, or only fill others in. They do not decide
 # its numbers, so they may change between two starts of one run.
@@ -68,8 +69,6 @@ class TrainedRun(Run):
             InputError: If the run is unfinished, or was trained on another split, whose test
                 images may have trained it, or on images of another size.
         """
-        from fopro_lab.training.train_prompt import shrink  # late: it imports this module
-
         config = self.train_config
         if self.state != "done":
             raise InputError(f"{self.path}: expected a finished run, got one {self.state}")

@@ -46,12 +46,13 @@ from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.io import progress, sha256_file, write_json
 from fopro_lab.models import Student, Teacher, build_student, choose_device, load_from
+from fopro_lab.models.student import shrink
 from fopro_lab.models.teacher import quick_teacher
 from fopro_lab.training import run_folder, train_prompt
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss, distillation_loss
 from fopro_lab.training.run_folder import TrainedRun
 from fopro_lab.training.statistics import Reference, reference_of
-from fopro_lab.training.train_prompt import PROMPTING, generator_for, prompted, shrink
+from fopro_lab.training.train_prompt import PROMPTING, generator_for, prompted
 
 LOSSES = ("loss", "loss_classes", "loss_second", "loss_distill")
 WARMUP_START = 0.01  # share of the learning rate in the very first step of a warm-up

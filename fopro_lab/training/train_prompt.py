@@ -25,6 +25,7 @@ from fopro_lab.fourier import FourierPrompt, random_gain_like
 from fopro_lab.fourier.gain import scale_spectrum
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.models import Student, Teacher, load_from
+from fopro_lab.models.student import shrink
 from fopro_lab.training.losses import (
     TaskHead,
     balanced_softmax_loss,
@@ -139,13 +140,6 @@ def prompted(
 def drift(plain: Tensor, features: Tensor) -> Tensor:
     """Mean of ``1 - cos`` between features ``(B, D)`` without and with a prompt, in [0, 2]."""
     return (1 - F.cosine_similarity(plain, features, dim=1)).mean()
-
-
-def shrink(images: Tensor, size: int) -> Tensor:
-    """Bring images to the side the student sees, antialiased; 0 leaves them alone."""
-    if size in (0, images.shape[-1]):
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 class PromptedTeacher(nn.Module):
