@@ -19,12 +19,7 @@ LOGIT_PREFIX = "logit_"
 
 
 def class_names(predictions: pd.DataFrame) -> tuple[str, ...]:
-    """Return the class names of a table of predictions, in label order.
-
-    Example:
-        >>> class_names(pd.DataFrame(columns=["image", "label", "logit_nv", "logit_mel"]))
-        ('nv', 'mel')
-    """
+    """Return the class names of a table of predictions, in label order."""
     names = [str(column) for column in predictions.columns]
     return tuple(n.removeprefix(LOGIT_PREFIX) for n in names if n.startswith(LOGIT_PREFIX))
 
@@ -37,8 +32,7 @@ def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -
         name: What error messages call it, for example a path.
 
     Returns:
-        A table with exactly the documented columns, texts as ``str``, labels as ``int64`` and
-        logits as ``float64``.
+        Exactly the documented columns: texts ``str``, labels ``int64``, logits ``float64``.
 
     Raises:
         InputError: For a missing column, fewer than two classes, an unknown split, a label
@@ -89,29 +83,14 @@ def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -
 
 
 def write_predictions(path: Path | str, table: pd.DataFrame) -> None:
-    """Validate a table of predictions and write it as parquet, completely or not at all.
-
-    Args:
-        path: Target file, by convention ``predictions.parquet`` in the run folder.
-        table: The table; see the head of this file.
-
-    Raises:
-        InputError: If the table breaks a rule of ``check_predictions``.
-        WorkError: If the file cannot be written.
-    """
+    """Validate a table of predictions and write it as parquet, completely or not at all."""
     checked = check_predictions(table)
     with atomic_path(path) as temporary:
         checked.to_parquet(temporary, index=False)
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
-    """Read and validate a table of predictions.
-
-    Args:
-        path: Parquet file written by ``write_predictions``.
-
-    Returns:
-        The table with the types of ``check_predictions``.
+    """Read and validate a table of ``write_predictions``.
 
     Raises:
         InputError: If the file is missing, is not a parquet file or breaks a rule.

@@ -27,14 +27,11 @@ UNIFORM, TRAINING, UNKNOWN = "uniform", "training", "unknown"
 
 
 def class_prior(class_counts: np.ndarray, strength: float) -> np.ndarray:
-    """Return class shares ``~ n(y) ** strength``, between tail-heavy and head-heavy.
+    """Return class shares ``(K,)``, ``~ n(y) ** strength``, between tail-heavy and head-heavy.
 
     Args:
         class_counts: Training images ``n``, ``(K,)``, each above 0.
         strength: 1 gives the training shares, 0 equal ones, -1 the training shares' reciprocals.
-
-    Returns:
-        Shares ``(K,)`` that sum to 1, ``float64``.
 
     Raises:
         InputError: If a count is not above 0, or the strength is not finite.
@@ -53,16 +50,12 @@ def class_prior(class_counts: np.ndarray, strength: float) -> np.ndarray:
 
 
 def implicit_prior(config: Mapping[str, Any]) -> str:
-    """Return which class shares the stored logits of a run hold for.
+    """Return which class shares the stored logits of a run of some config hold for.
 
-    Args:
-        config: Of the run: ``method``; ``sampler`` and ``mixup_alpha`` if it has them.
-
-    Returns:
-        "training" for cross-entropy that draws each image once per epoch; "uniform" for every
-        method with a balanced softmax, whatever it draws, since that corrects for what was drawn,
-        and for cross-entropy that draws all classes alike; "unknown" for cross-entropy that draws
-        anything in between, whose prior may change during training.
+    "training" for cross-entropy that draws each image once per epoch; "uniform" for every method
+    with a balanced softmax, whatever it draws, since that corrects for what was drawn, and for
+    cross-entropy that draws all classes alike; "unknown" for cross-entropy that draws anything in
+    between, whose prior may change during training.
     """
     sampler, mixup = config.get("sampler", "instance"), config.get("mixup_alpha", 0.0)
     if config["method"] != "ce" or sampler == "class-balanced":
@@ -78,17 +71,8 @@ def shifted_probabilities(logits: np.ndarray, *, old: np.ndarray, new: np.ndarra
         old: Shares that the logits hold for, ``(K,)``, above 0.
         new: Shares to move to, ``(K,)``, 0 or above.
 
-    Returns:
-        Probabilities ``(n, K)``, ``float64``.
-
     Raises:
         ShapeError: If a prior has not one share per class.
-
-    Example:
-        >>> half = np.array([0.5, 0.5])
-        >>> found = shifted_probabilities(np.zeros((1, 2)), old=half, new=np.array([0.9, 0.1]))
-        >>> found.round(6).tolist()
-        [[0.9, 0.1]]
     """
     for name, prior in (("old", old), ("new", new)):
         if np.shape(prior) != logits.shape[-1:]:
@@ -98,15 +82,9 @@ def shifted_probabilities(logits: np.ndarray, *, old: np.ndarray, new: np.ndarra
 
 
 def prior_weights(labels: np.ndarray, weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Weight images so that each class has its share of a prior, in every resample.
+    """Scale weights ``(n, R)`` so that each class has its share of a prior, in every resample.
 
-    Args:
-        labels: True classes ``(n,)``.
-        weights: How often each image was drawn, ``(n, R)``.
-        prior: Shares ``(K,)``; those of classes without images are dealt out to the others.
-
-    Returns:
-        Weights ``(n, R)``, each column summing to 1.
+    The shares of classes without images are dealt out to the others; each column sums to 1.
     """
     shifted = np.zeros(weights.shape, dtype=np.result_type(weights, np.float32))
     present = np.unique(labels)

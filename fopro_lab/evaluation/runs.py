@@ -37,18 +37,10 @@ class Run:
 
     @classmethod
     def read(cls: type[RunType], path: Path | str) -> RunType:
-        """Read the manifest of a run folder, finished or not.
-
-        Args:
-            path: The folder, or its ``manifest.json``.
+        """Read a run folder, or its ``manifest.json``, of a finished or unfinished run.
 
         Raises:
             InputError: If the manifest is missing, damaged or lacks a key.
-
-        Example:
-            >>> Run.read("nowhere")
-            Traceback (most recent call last):
-            fopro_lab.errors.InputError: nowhere/manifest.json: no such file; ...
         """
         folder = Path(path).parent if Path(path).name == "manifest.json" else Path(path)
         return cls(folder, _read_manifest(folder / "manifest.json"))

@@ -163,11 +163,7 @@ class AlignedRuns:
         return bootstrap_weights(self.labels, self.units, resamples=resamples, seed=seed)
 
     def measure(self, logits: np.ndarray, weights: np.ndarray) -> dict[Key, np.ndarray]:
-        """Compute every metric of one run in every resample.
-
-        Args:
-            logits: ``(n, K)``.
-            weights: How often each image was drawn, ``(n, R)``; ones for the plain metric.
+        """Compute every metric of one run's logits ``(n, K)`` with weights ``(n, R)``.
 
         Returns:
             Values ``(R,)`` for each of ``keys``; NaN where no image bears on a metric.
@@ -320,9 +316,6 @@ def limits(
         replicates: Resampled values ``(S, R)`` of each key, one array per fold.
         means: Of ``mean_over_trainings``, ``(R,)`` for each key.
         fallback: Interval from a key and the number of independent trials behind it.
-
-    Returns:
-        Lower limit, upper limit and how they were made.
     """
     units = images.class_sizes(units=True)
     trials = {key: sum(units[name] for name in images.members(key)) for key in images.keys()}
