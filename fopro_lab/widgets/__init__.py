@@ -1,6 +1,6 @@
 """Widgets of the notebooks and of the explorer's page."""
 
-from fopro_lab.widgets.explorer import BandExplorer, DatasetChooser, open_explorer
+from fopro_lab.widgets.explorer import BandExplorer, open_explorer
 from fopro_lab.widgets.viewers import PromptViewer, RunComparer
 
-__all__ = ["BandExplorer", "DatasetChooser", "PromptViewer", "RunComparer", "open_explorer"]
+__all__ = ["BandExplorer", "PromptViewer", "RunComparer", "open_explorer"]

@@ -344,14 +344,6 @@ class Bands:
             f"log gain (squares, about gain 1).{above if rounded.max() > MAX_GAIN else ''}"
         )
 
-    def copy_from(self, other: "Bands") -> None:
-        """Copy everything but the size; an `InputError` for another number of rings."""
-        if other.rings != self.rings:
-            raise InputError(f"rings: expected {self.rings}, got {other.rings}")
-        self.mode, self.phase_lock, self.prompt = other.mode, other.phase_lock, other.prompt
-        self.centre, self.width = other.centre, other.width
-        self.gains, self.heights = other.gains.copy(), other.heights.copy()
-
     def _ring_gains(self) -> tuple[np.ndarray, list[float]]:
         """Gains ``(3, R)`` by channel and ring in the modes rings and bump, and their edges."""
         if self.mode != "bump":

@@ -43,6 +43,7 @@ MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
 MAX_IMAGES = 200  # a longer list is no help
 PRESETS = (*get_args(Preset), "learned prompt")
+OpenedData = tuple[Pack, Split | None, Mapping[str, Any]]  # and options for presets
 # Beside the sliders as long as 480 px are left: who drags must see what the drag does.
 BESIDE = {"flex": "1000 1 480px", "max_width": "800px", "min_width": "0"}
 # Without the brightest yellow, on which a white outline would not be visible.
@@ -53,29 +54,19 @@ class Controls(widgets.VBox):
     """Everything that is moved by hand, with nothing behind it."""
 
     def __init__(
-        self,
-        edges: Sequence[float],
-        images: Sequence[tuple[str, int]],
-        *,
-        teachers: Sequence[str],
-        students: Sequence[str],
+        self, edges: Sequence[float], *, datasets: Sequence[str], teachers: Sequence[str]
     ) -> None:
-        rings = _ring_labels(edges)
-        self.sliders = [_slider(label, "band-slider") for label in rings]
-        self.image = _make(widgets.Dropdown, "Image", "choose-image", options=images)
+        rings = [(label, place) for place, label in enumerate(_ring_labels(edges))]
+        self.sliders = [_slider(label, "band-slider") for label, _ in rings]
+        self.dataset = _make(widgets.Dropdown, "Dataset", "choose-dataset", options=datasets)
+        self.image = _make(widgets.Dropdown, "Image", "choose-image")
         self.teacher = _make(widgets.Dropdown, "Teacher", "choose-teacher", options=teachers)
-        choices = [*((name, name) for name in students), ("none", "")]
-        self.student = _make(widgets.Dropdown, "Student", "choose-student", options=choices)
-        places = [(label, place) for place, label in enumerate(rings)]
-        self.ring = _make(widgets.Dropdown, "Ring of a preset", "choose-ring", options=places)
+        self.student = _make(widgets.Dropdown, "Student", "choose-student")
+        self.ring = _make(widgets.Dropdown, "Ring of a preset", "choose-ring", options=rings)
         toggle = {"style": {"button_width": "auto", "description_width": "5.5em"}, "layout": {}}
-        self.mode, self.channel = (
-            _make(widgets.ToggleButtons, label, f"choose-{css}", options=options, **toggle)
-            for label, css, options in (
-                ("Bands by", "mode", MODES),
-                ("Colours", "channel", CHANNELS),
-            )
-        )
+        kind = widgets.ToggleButtons
+        self.mode = _make(kind, "Bands by", "choose-mode", options=MODES, **toggle)
+        self.channel = _make(kind, "Colours", "choose-channel", options=CHANNELS, **toggle)
         self.phase_lock = _make(
             widgets.Checkbox, "Phase lock (phases are kept)", "choose-phase-lock",
             value=True, indent=False, style={},
@@ -93,21 +84,33 @@ class Controls(widgets.VBox):
             "bump": widgets.VBox([self.centre, self.width, self.height]),
             "prompt": widgets.HTML("The prompt that was loaded, as it is."),
         }
+        _show(self.dataset, len(datasets) > 1)
+        _show(self.teacher, bool(teachers))
         self.show_mode()
-        choices = [self.image, *[self.teacher] * bool(teachers), *[self.student] * bool(students)]
         heading = widgets.HTML("<b>Gain of the amplitudes</b>, by frequency in cycles per pixel")
         presets = widgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
         files = [widgets.HBox(pair) for pair in ((self.path, self.load), (self.name, self.save))]
         super().__init__(
-            [*choices, self.mode, self.channel, self.phase_lock, heading, *self.bands.values(),
-             self.ring, presets, *files],
+            [self.dataset, self.image, self.teacher, self.student, self.mode, self.channel,
+             self.phase_lock, heading, *self.bands.values(), self.ring, presets, *files],
             layout={"flex": "1 1 26em", "max_width": "30em", "min_width": "20em"},
         )  # fmt: skip
+
+    def show_data(self, images: Sequence[tuple[str, int]], students: Sequence[str]) -> None:
+        """Offer the images and students of a data set."""
+        self.image.options = images
+        self.student.options = [*((name, name) for name in students), ("none", "")]
+        self.image.index = self.student.index = 0
+        _show(self.student, bool(students))
 
     def show_mode(self) -> None:
         """Show the controls of the chosen mode, and hide the others."""
         for mode, box in self.bands.items():
-            box.layout.display = "" if mode == self.mode.value else "none"
+            _show(box, mode == self.mode.value)
+
+
+def _show(widget: widgets.DOMWidget, visible: bool) -> None:
+    widget.layout.display = "" if visible else "none"
 
 
 def _make(kind: type[widgets.DOMWidget], label: str, css: str, **traits: Any) -> Any:
@@ -128,12 +131,6 @@ def _text(label: str, hint: str, css: str) -> widgets.Text:
 
 def _button(label: str, css: str, flex: str = "0 0 5em") -> widgets.Button:
     return _make(widgets.Button, label, css, style={}, layout={"flex": flex, "width": "auto"})
-
-
-def _shown(kind: type[widgets.DOMWidget], css: str) -> Any:
-    """Make a widget that shows results."""
-    traits = {"format": "png", "layout": {"max_width": "100%"}} if kind is widgets.Image else {}
-    return kind(**traits).add_class(f"fopro-{css}")
 
 
 def _ring_labels(edges: Sequence[float]) -> list[str]:
@@ -228,10 +225,13 @@ class BandExplorer(StillBox):
         options: Options of the data that a saved preset keeps beside the prompt.
         teacher_options: The same by title of a teacher.
         presets_dir: Folder of the saved presets.
+        dataset: Name of the data set.
+        more_datasets: By name of a further data set, what opens it when it is first chosen and
+            returns its pack, split and options; the bands stay as they are.
 
     Attributes:
         controls, bands: Everything that is moved, and what it sets.
-        view: What is shown now.
+        image, view: The chosen image ``(3, H, W)``, and what is shown of it.
         networks: Teacher and student.
 
     Raises:
@@ -245,6 +245,7 @@ class BandExplorer(StillBox):
         [0.0, 1.0, 1.0]
     """
 
+    image: Tensor
     view: ChangedImage
 
     def __init__(
@@ -260,39 +261,35 @@ class BandExplorer(StillBox):
         options: Mapping[str, Any] | None = None,
         teacher_options: Mapping[str, Mapping[str, Any]] | None = None,
         presets_dir: Path | str = "presets",
+        dataset: str = "",
+        more_datasets: Mapping[str, Callable[[], OpenedData]] | None = None,
     ) -> None:
-        self.pack, self.presets_dir = pack, presets_dir
-        self.options, self.teacher_options = options or {}, teacher_options or {}
+        self.presets_dir, self._dataset = presets_dir, dataset
+        self._teachers = {teacher.name: teacher} if isinstance(teacher, Teacher) else teacher or {}
+        self._teacher_options = teacher_options or {}
+        self._openers = {dataset: lambda: (pack, split, options or {}), **(more_datasets or {})}
+        self._rows, self._runs = rows, runs or {}  # of the first data set alone
         self.bands = Bands(rings=rings, size=pack.size)
-        images, sample = _list_images(pack, rows), ValidationSample(pack, split)
-        teachers = {teacher.name: teacher} if isinstance(teacher, Teacher) else teacher or {}
-        drifts = {title: TeacherDrift(t, sample, self.edges) for title, t in teachers.items()}
-        students, refused = load_students(runs or {}, pack, sample, split)
-        self.networks = NetworkPanel(drifts, students)
-        self.controls = Controls(self.edges, images, teachers=list(drifts), students=list(students))
+        self.networks = NetworkPanel()
+        names, titles = list(self._openers), list(self._teachers)
+        self.controls = Controls(self.edges, datasets=names, teachers=titles)
         self.sliders = self.controls.sliders
         self.images, self.profile = (
-            _shown(widgets.Image, "images"),
-            _shown(widgets.Image, "profile"),
+            widgets.Image(format="png", layout={"max_width": "100%"}) for _ in range(2)
         )
-        self.readout, self.message = (
-            _shown(widgets.HTML, "readout"),
-            _shown(widgets.HTML, "message"),
-        )
-        self.message.value = _message("")
-        self._paused = False
-        if prompt:
-            self._take(prompt if isinstance(prompt, FourierPrompt) else load_prompt(prompt))
-        if refused:
-            count = f"{len(refused)} run{'s' if len(refused) > 1 else ''} left out; the first: "
-            self.message.value += _message(count + refused[0])
+        self.readout, self.message = widgets.HTML(), widgets.HTML(_message(""))
+        for name in ("images", "profile", "readout", "message"):
+            getattr(self, name).add_class(f"fopro-{name}")
         title = widgets.HTML("Before, after, and log amplitude with the border of what is changed")
         right = [title, self.images, self.profile, self.readout, self.message, self.networks]
         both = [self.controls, widgets.VBox(right, layout=BESIDE)]
         row = widgets.HBox(both, layout={"flex_flow": "row wrap", "grid_gap": "0 14px"})
         super().__init__([row])
+        self._paused = True
+        if prompt:
+            self._take(prompt if isinstance(prompt, FourierPrompt) else load_prompt(prompt))
+        self._open(dataset)
         self._listen()
-        self._choose_image()
 
     @property
     def edges(self) -> list[float]:
@@ -342,23 +339,13 @@ class BandExplorer(StillBox):
             self._take(prompt)
         return True
 
-    def copy_settings(self, other: "BandExplorer") -> None:
-        """Set all bands, the colour and the teacher as in another explorer with as many rings."""
-        with self._one_redraw():
-            self.bands.copy_from(other.bands)
-            for name in ("centre", "width", "phase_lock", "mode", "channel", "teacher"):
-                control, value = getattr(self.controls, name), getattr(other.controls, name).value
-                if name != "teacher" or value in control.options:
-                    control.value = value
-            self._show_gains()
-
     def save(self, name: str) -> bool:
         """Save what acts now as a preset; nothing is overwritten.
 
         Returns:
             Whether it was; the message says how to use it, or why not.
         """
-        options = {**self.options, **self.teacher_options.get(self.networks.teacher, {})}
+        options = {**self._options, **self._teacher_options.get(self.networks.teacher, {})}
         try:
             prompt, folder = self.bands.as_prompt(), self.presets_dir
             saved = save_preset(name, prompt, folder=folder, options=options)
@@ -403,8 +390,41 @@ class BandExplorer(StillBox):
         self.controls.height.value = float(np.mean(self.bands.heights[self._channels()]))
         self._paused = paused
 
+    def _open(self, name: str) -> None:
+        """Show another data set; where it does not open or fit, nothing has changed."""
+        pack, split, options = self._openers[name]()
+        rows, runs = (self._rows, self._runs) if name == next(iter(self._openers)) else ((), {})
+        images, sample = _list_images(pack, rows), ValidationSample(pack, split)
+        students, refused = load_students(runs, pack, sample, split)
+        drifts = {t: TeacherDrift(each, sample, self.edges) for t, each in self._teachers.items()}
+        self._openers[name] = lambda: (pack, split, options)  # kept open
+        self._dataset, self.pack, self._options, self.bands.size = name, pack, options, pack.size
+        self._paused = True
+        self.controls.show_data(images, list(students))
+        self._paused = False
+        self.networks.watch(drifts, students, teacher=self.controls.teacher.value or "")
+        if refused:
+            count = f"{len(refused)} run{'s' if len(refused) > 1 else ''} left out; the first: "
+            self.message.value += _message(count + refused[0])
+        self._choose_image()
+
+    def _choose_dataset(self, change: Any) -> None:
+        name = change["new"]
+        if name == self._dataset:  # back, after one that could not be opened
+            return
+        self.message.value = _message(f"{name}: opening ...")
+        try:
+            self._open(name)
+        except Exception as error:  # whatever it was, the name must be that of the images shown
+            text = str(error) if isinstance(error, (InputError, WorkError)) else repr(error)
+            self.controls.dataset.value = self._dataset
+        else:
+            text = ""
+        self.message.value = _message(text)
+
     def _listen(self) -> None:
         controls = self.controls
+        controls.dataset.observe(self._choose_dataset, "value")
         controls.image.observe(self._choose_image, "value")
         for place, slider in enumerate(self.sliders):
             slider.observe(partial(self._move_ring, place), "value")
@@ -448,6 +468,8 @@ class BandExplorer(StillBox):
 
     def _choose_image(self, _: Any = None) -> None:
         """Take an image, and fix colours and axes by what it is unchanged."""
+        if self._paused:
+            return
         self.image, _label = self.pack[self.controls.image.value]
         self._spectrum = SpectrumView(self.image)
         plain = self._spectrum.apply(Bands(self.bands.rings, self.bands.size).change())
@@ -520,65 +542,7 @@ def draw_contact_sheet(image: Tensor, bands: Bands, networks: NetworkPanel) -> F
     return plot_images(np.stack(images), titles, columns=5)
 
 
-class DatasetChooser(StillBox):
-    """Band explorers of several data sets, of which one is shown.
-
-    Args:
-        explorer: Shown first.
-        name: Name of its data set.
-        others: By name of a data set, what builds its explorer, with as many rings. It is called
-            when the data set is first chosen; the explorer is kept.
-
-    Attributes:
-        explorer: The one that is shown.
-        dataset, message: The choice, and what is said about it.
-    """
-
-    def __init__(
-        self,
-        explorer: BandExplorer,
-        *,
-        name: str,
-        others: Mapping[str, Callable[[], BandExplorer]],
-    ) -> None:
-        self.explorer = explorer
-        self._explorers, self._builders = {name: explorer}, dict(others)
-        names, layout = [name, *others], {"width": "27em"}
-        self.dataset = _make(
-            widgets.Dropdown, "Dataset", "choose-dataset", options=names, layout=layout
-        )
-        self.message = widgets.HTML()
-        super().__init__()
-        self._show()
-        self.dataset.observe(self._choose, "value")
-
-    def still(self) -> Figure:
-        """Draw the contact sheet of the explorer that is shown."""
-        return self.explorer.still()
-
-    def _choose(self, change: Any) -> None:
-        name = change["new"]
-        if self._explorers.get(name) is self.explorer:  # back, after one that could not be opened
-            return
-        try:
-            if name not in self._explorers:
-                self.message.value = _message(f"{name}: opening ...")
-                self._explorers[name] = self._builders[name]()
-            self._explorers[name].copy_settings(self.explorer)
-        except Exception as error:  # whatever it was, the name must be that of the images shown
-            text = str(error) if isinstance(error, (InputError, WorkError)) else repr(error)
-            self.message.value = _message(text)
-            self.dataset.value = change["old"]
-            return
-        self.explorer, self.message.value = self._explorers[name], ""
-        self._show()
-
-    def _show(self) -> None:
-        choice = [widgets.HBox([self.dataset, self.message])] if self._builders else []
-        self.children = [*choice, self.explorer]
-
-
-def open_explorer(config: ExploreConfig) -> DatasetChooser:
+def open_explorer(config: ExploreConfig) -> BandExplorer:
     """Open a data set, its teachers and students in a band explorer, and others to choose from.
 
     Args:
@@ -589,8 +553,8 @@ def open_explorer(config: ExploreConfig) -> DatasetChooser:
         InputError: If something is missing or does not fit.
 
     Example:
-        >>> chooser = open_explorer(ExploreConfig(images=24, image_size=16, rings=2))
-        >>> chooser.explorer.controls.teacher.value
+        >>> explorer = open_explorer(ExploreConfig(images=24, image_size=16, rings=2))
+        >>> explorer.controls.teacher.value
         'builtin'
     """
     teachers: dict[str, TeacherConfig] = {config.teacher: config}
@@ -599,23 +563,22 @@ def open_explorer(config: ExploreConfig) -> DatasetChooser:
         other = TeacherConfig.from_mapping({"teacher": name, "weights": weights})
         title = f"{name}, {Path(weights).name}" if weights else name
         teachers[entry if title in teachers else title] = other
-    networks = {title: load_from(teacher) for title, teacher in teachers.items()}
-    options = {title: preset_options(t, TeacherConfig) for title, t in teachers.items()}
-
-    def build(data: ExploreConfig, **more: Any) -> BandExplorer:
-        packed, split = prepare(data)
-        return BandExplorer(
-            packed, teacher=networks, split=split, rings=config.rings,
-            options=preset_options(data, DataConfig), teacher_options=options,
-            presets_dir=config.presets_dir, **more,
-        )  # fmt: skip
-
     runs = load_runs(config.student_run) if config.student_run else []
-    students = {run.name: run.path for run in runs}
-    explorer = build(config, prompt=config.prompt_file, runs=students)
+
+    def open_data(dataset: str) -> OpenedData:
+        own = config.model_copy(update={"dataset": dataset})
+        packed, split = prepare(own)
+        return packed, split, preset_options(own, DataConfig)
+
+    pack, split, options = open_data(config.dataset)
+    explorer = BandExplorer(
+        pack,
+        teacher={title: load_from(each) for title, each in teachers.items()},
+        teacher_options={t: preset_options(each, TeacherConfig) for t, each in teachers.items()},
+        rings=config.rings, split=split, options=options, prompt=config.prompt_file,
+        runs={run.name: run.path for run in runs},
+        presets_dir=config.presets_dir, dataset=config.dataset,
+        more_datasets={name: partial(open_data, name) for name in config.more_datasets},
+    )  # fmt: skip
     explorer.controls.mode.value = "prompt" if config.prompt_file else "rings"
-    others = {
-        name: partial(build, config.model_copy(update={"dataset": name}))
-        for name in config.more_datasets
-    }
-    return DatasetChooser(explorer, name=config.dataset, others=others)
+    return explorer

@@ -136,33 +136,11 @@ class StudentAnswer:
 
 
 class StudentRecall:
-    """A trained student and its answers to the unchanged images.
+    """A trained student, of the explorer's own split, and its answers to the unchanged images."""
 
-    Raises:
-        InputError: If the run is unfinished, or was trained on other classes, another size or
-            another split, so that what counts as validation here may have trained it.
-    """
-
-    def __init__(
-        self, run: TrainedRun, pack: Pack, sample: ValidationSample, split: Split | None
-    ) -> None:
-        if run.state != "done":
-            raise InputError(f"{run.path}: expected a finished run, got one that is {run.state}")
-        pairs: dict[str, tuple[Any, Any]] = {
-            "classes": (list(pack.dataset.class_names), list(run.class_names)),
-            "image_size": (pack.size, run.config["image_size"]),
-        }
-        if split is not None:
-            pairs["split"] = (split.fingerprint, run.manifest["split_fingerprint"])
-        for what, (here, there) in pairs.items():
-            if here != there:
-                raise InputError(
-                    f"{run.path}: expected a student of the {what} shown, {here}, got {there}; "
-                    "open the explorer with the run's own data options"
-                )
-        self.sample, self._size = sample, int(run.config["student_size"])
-        self._device = choose_device()
-        self._student = run.student().to(self._device)
+    def __init__(self, run: TrainedRun, pack: Pack, sample: ValidationSample, split: Split) -> None:
+        self.sample, self._device = sample, choose_device()
+        self._classifier = run.classifier(pack, split, device=self._device)
         self._unchanged: np.ndarray | None = None  # which images it recognises as they are
 
     def ask(self, image: Tensor, change: Change, *, wanted: Wanted = lambda: True) -> StudentAnswer:
@@ -188,8 +166,7 @@ class StudentRecall:
         for part in images.split(BATCH_SIZE):
             if not wanted():
                 raise Superseded
-            seen = shrink(part.to(self._device), self._size)
-            parts.append(self._student.classify(seen).float().cpu())
+            parts.append(self._classifier(part.to(self._device)).float().cpu())
         return torch.cat(parts)
 
 
@@ -203,6 +180,10 @@ def load_students(
     """
     students: dict[str, StudentRecall] = {}
     refused: list[str] = []
+    if split is None:
+        if runs:
+            raise InputError("runs: expected a split, whose validation images no student has seen")
+        return students, refused
     for name, path in runs.items():
         try:
             run = TrainedRun.read(Path(path).expanduser())
@@ -308,23 +289,13 @@ class Answer(NamedTuple):
 
 
 class NetworkPanel(widgets.HBox):
-    """The slow half of the explorer: a teacher's drift, and what a student recognises.
+    """The slow half of the explorer: a teacher's drift, and what a student recognises."""
 
-    Args:
-        teachers: By title; the first is chosen.
-        students: By name; the first is chosen.
-
-    Attributes:
-        teacher, student: Titles of those that are chosen; empty for none.
-        answer: The last answer, or None.
-    """
-
-    def __init__(
-        self, teachers: Mapping[str, TeacherDrift], students: Mapping[str, StudentRecall]
-    ) -> None:
-        self.teachers, self.students = teachers, students
-        self.teacher, self.student = next(iter(teachers), ""), next(iter(students), "")
-        self.answer: Answer | None = None
+    def __init__(self) -> None:
+        self.teachers: Mapping[str, TeacherDrift] = {}
+        self.students: Mapping[str, StudentRecall] = {}
+        self.teacher = self.student = ""  # titles of those that are chosen; empty for none
+        self.answer: Answer | None = None  # the last one
         self._later = Later(self._work, self._show, fail=self._fail)
         self._teacher_html = self._student_html = ""
         self.teacher_text, self.student_text = widgets.HTML(), widgets.HTML()
@@ -333,11 +304,23 @@ class NetworkPanel(widgets.HBox):
         self.teacher_text.add_class("fopro-teacher")
         self.student_text.add_class("fopro-student")
         self.response.add_class("fopro-response")
-        left = widgets.VBox([self.teacher_text, self.response], layout={"flex": "1 1 29em"})
-        right = widgets.VBox([self.student_text], layout={"flex": "1 1 22em"})
-        shown = [box for box, some in ((left, teachers), (right, students)) if some]
-        height = {"min_height": "21em"} if shown else {}
-        super().__init__(shown, layout={"flex_flow": "row wrap", **height})
+        self._left = widgets.VBox([self.teacher_text, self.response], layout={"flex": "1 1 29em"})
+        self._right = widgets.VBox([self.student_text], layout={"flex": "1 1 22em"})
+        super().__init__(layout={"flex_flow": "row wrap"})
+
+    def watch(
+        self,
+        teachers: Mapping[str, TeacherDrift],
+        students: Mapping[str, StudentRecall],
+        *,
+        teacher: str,
+    ) -> None:
+        """Ask these from now on, by title: the given teacher, and the first student."""
+        self.teachers, self.students = teachers, students
+        self.teacher, self.student = teacher, next(iter(students), "")
+        boxes = ((self._left, teachers), (self._right, students))
+        self.children = [box for box, some in boxes if some]
+        self.layout.min_height = "21em" if self.children else None
 
     @property
     def pending(self) -> bool:

@@ -20,7 +20,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import load_teacher
 from fopro_lab.training import distill
-from fopro_lab.widgets import BandExplorer, DatasetChooser, open_explorer
+from fopro_lab.widgets import BandExplorer, open_explorer
 from tests.widgets.conftest import OPTIONS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -144,7 +144,7 @@ def test_saved_colours_and_bumps_are_what_was_shown(explorer):
 def test_a_preset_names_commands_that_exist_and_training_takes_it(tmp_path):
     presets = tmp_path / "my presets"
     config = ExploreConfig(**OPTIONS, rings=3, teacher_size=32, presets_dir=str(presets))
-    explorer = open_explorer(config).explorer
+    explorer = open_explorer(config)
     explorer.controls.buttons["remove"].click()
     assert explorer.save("a")
     lines = html.unescape(explorer.message.value).partition("fopro report ")[2]
@@ -278,10 +278,12 @@ def test_three_hundred_moves_keep_memory_widgets_and_figures(prepared):
 
 
 @pytest.fixture
-def chooser(prepared, tmp_path):
+def several(prepared, tmp_path):
+    """An explorer with other data sets to choose from, two of which do not open."""
+
     def another():
         packed = pack(open_dataset("phantom", images=48), 16, progress=False)
-        return BandExplorer(packed, rings=3, presets_dir=tmp_path, options={"images": 48})
+        return packed, None, {"images": 48}
 
     def missing():
         raise InputError("nowhere: no such folder")
@@ -289,82 +291,63 @@ def chooser(prepared, tmp_path):
     def broken():
         raise MemoryError("no memory left")
 
-    def other_rings():
-        return BandExplorer(prepared.packed, rings=2)
-
-    first = BandExplorer(prepared.packed, rings=3, presets_dir=tmp_path)
-    others = {"b": another, "nowhere": missing, "broken": broken, "coarse": other_rings}
-    return DatasetChooser(first, name="a", others=others)
+    return BandExplorer(
+        prepared.packed, rings=3, presets_dir=tmp_path, dataset="a",
+        more_datasets={"b": another, "nowhere": missing, "broken": broken},
+    )  # fmt: skip
 
 
-def test_bands_and_colour_stay_when_another_data_set_is_chosen(chooser):
-    first = chooser.explorer
-    first.controls.channel.value = 1
-    first.sliders[1].value = 0.5
-    chooser.dataset.value = "b"
-    second = chooser.explorer
-    assert second is not first and second.pack.size == 16 and chooser.children[-1] is second
-    assert second.bands.gains[1, 1] == 0.5 and (np.delete(second.bands.gains, 1, 0) == 1).all()
-    assert (second.view.after != second.view.before).any()
-    assert second.controls.channel.value == 1
-    second.sliders[0].value = 2.0
-    chooser.dataset.value = "a"
-    assert chooser.explorer is first and first.bands.gains[:, 0].tolist() == [1.0, 2.0, 1.0]
-    chooser.dataset.value = "b"
-    assert chooser.explorer is second, "what was built is kept"
-    assert second.save("b") and read_yaml(second.presets_dir / "b.yaml")["images"] == 48
+def test_bands_and_colour_stay_when_another_data_set_is_chosen(several):
+    controls = several.controls
+    controls.channel.value = 1
+    several.sliders[1].value = 0.5
+    controls.dataset.value = "b"
+    assert several.pack.size == 16 and several.view.after.shape == (16, 16, 3)
+    assert several.bands.gains[1, 1] == 0.5 and (np.delete(several.bands.gains, 1, 0) == 1).all()
+    assert (several.view.after != several.view.before).any() and controls.channel.value == 1
+    assert several.save("b") and read_yaml(several.presets_dir / "b.yaml")["images"] == 48
+    packed = several.pack
+    controls.dataset.value = "a"
+    assert several.pack.size == 32 and several.gains[1] == 0.5
+    controls.dataset.value = "b"
+    assert several.pack is packed, "what was opened is kept"
 
 
-def test_bump_prompt_and_phases_stay_as_well(chooser):
-    controls = chooser.explorer.controls
-    controls.mode.value = "bump"
-    controls.centre.value, controls.width.value, controls.height.value = 0.3, 0.2, 3.0
-    controls.phase_lock.value = False
-    chooser.dataset.value = "b"
-    controls = chooser.explorer.controls
-    assert (controls.centre.value, controls.width.value, controls.height.value) == (0.3, 0.2, 3.0)
-    assert controls.mode.value == "bump" and not controls.phase_lock.value
-    controls.phase_lock.value = True
-    prompt = FourierPrompt("ring", rings=2, size=16)
+def test_a_prompt_and_its_mode_stay_as_well(several):
+    prompt = FourierPrompt("ring", rings=2, size=32)
     torch.nn.init.constant_(prompt.cells, 0.3)
-    chooser.explorer.bands.load(prompt)
-    controls.mode.value = "prompt"
-    chooser.dataset.value = "a"
-    assert chooser.explorer.controls.mode.value == "prompt"
-    assert chooser.explorer.bands.prompt is prompt
+    several.bands.load(prompt)
+    several.controls.mode.value = "prompt"
+    several.controls.dataset.value = "b"
+    torch.testing.assert_close(several.bands.change().gain, prompt.mean_gain(size=(16, 16)))
 
 
 @pytest.mark.parametrize(
-    ("name", "line"),
-    [
-        ("nowhere", "nowhere: no such folder"),
-        ("broken", "no memory left"),
-        ("coarse", "rings: expected 2, got 3"),
-    ],
+    ("name", "line"), [("nowhere", "nowhere: no such folder"), ("broken", "no memory left")]
 )
-def test_a_data_set_that_cannot_be_opened_is_reported_and_the_first_stays(chooser, name, line):
-    first = chooser.explorer
-    chooser.dataset.value = name
-    assert chooser.explorer is first and chooser.dataset.value == "a"
-    assert line in chooser.message.value
-    chooser.dataset.value = "b"
-    assert chooser.message.value == ""
+def test_a_data_set_that_cannot_be_opened_is_reported_and_the_first_stays(several, name, line):
+    several.controls.dataset.value = name
+    assert several.pack.size == 32 and several.controls.dataset.value == "a"
+    assert line in several.message.value
+    several.controls.dataset.value = "b"
+    assert line not in several.message.value and several.pack.size == 16
 
 
-def test_without_another_data_set_there_is_no_choice(prepared):
-    explorer = BandExplorer(prepared.packed, rings=2)
-    assert list(DatasetChooser(explorer, name="a", others={}).children) == [explorer]
+def test_what_has_no_choice_is_hidden(explorer, several):
+    assert several.controls.dataset.layout.display != "none"
+    for name in ("dataset", "teacher", "student"):
+        assert getattr(explorer.controls, name).layout.display == "none"
 
 
 def test_a_further_teacher_comes_with_its_weights_and_so_does_its_preset(tmp_path):
     file = next(iter(sorted(WEIGHTS.glob("resnet20-*.th"))), None)
     if file is None:
         pytest.skip("no weights of CIFAR ResNets")
-    more = {"more_teachers": (f"cifar-resnet20={file}",), "more_datasets": ("phantom",)}
     config = ExploreConfig(
-        images=48, image_size=32, rings=2, teacher_size=32, presets_dir=str(tmp_path), **more
-    )
-    explorer, title = open_explorer(config).explorer, f"cifar-resnet20, {file.name}"
+        images=48, image_size=32, rings=2, teacher_size=32, presets_dir=str(tmp_path),
+        more_teachers=(f"cifar-resnet20={file}",),
+    )  # fmt: skip
+    explorer, title = open_explorer(config), f"cifar-resnet20, {file.name}"
     assert explorer.controls.teacher.options == ("builtin", title)
     assert explorer.save("first")
     explorer.controls.teacher.value = title

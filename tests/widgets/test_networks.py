@@ -68,7 +68,7 @@ def test_student_recognises_as_many_images_as_its_own_predictions_say(prepared, 
 
 def test_a_student_of_another_split_is_refused(prepared, run):
     wrong = replace(prepared.split, fingerprint="another")
-    with pytest.raises(InputError, match="expected a student of the split shown"):
+    with pytest.raises(InputError, match="was trained on another split"):
         BandExplorer(prepared.packed, split=wrong, runs={"student": run.path})
 
 

@@ -24,7 +24,7 @@ def test_page_ends_with_the_explorer_and_runs_the_given_options_after_the_declar
     place = next(place for place, text in enumerate(sources) if "options = {'rings': 4}" in text)
     assert "parameters" in page["cells"][place - 1]["metadata"]["tags"]
     assert "out_dir = 'figures'" in sources[place]
-    assert sources[-1].rstrip().endswith("\nchooser")
+    assert sources[-1].rstrip().endswith("\nexplorer")
 
 
 def test_explore_refuses_a_misspelt_option_a_wrong_value_and_a_missing_data_set():
