@@ -101,7 +101,7 @@ def count_leaks(leaks: pd.DataFrame, class_names: tuple[str, ...]) -> pd.DataFra
         for name, some in (*of_class, ("all", own)):
             counts = {kind: int(some[kind].sum()) for kind in (*KINDS, "any")}
             rows.append({"part": part, "other": other, "class": name, "n": len(some), **counts})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["part", "other", "class", "n", *KINDS, "any"])
 
 
 class Association(NamedTuple):

@@ -131,6 +131,7 @@ def test_what_cannot_be_split_is_examined_all_the_same(tmp_path):
     assert found.facts["protocol"] == "none"
     assert levels(found)["groups"] == "note"  # no part, so no evidence that none shares a group
     assert "across" not in verdict(found, "copies").verdict
+    assert found.tables["leakage"].empty and "any" in found.tables["leakage"]
 
 
 def test_unknown_groups_are_a_warning_and_known_sources_are_measured():
