@@ -165,20 +165,6 @@ def test_score_intervals_equal_a_slow_bootstrap_over_lesions():
     assert np.abs(by_image[["low", "high"]].to_numpy(float) - expected).max() > 0.02
 
 
-def test_drawing_lesions_widens_the_interval_when_their_images_agree():
-    alone = predictions((60, 60), seed=1, skill=0.3)
-    six = alone.loc[alone.index.repeat(6)].reset_index(drop=True)
-    six["image"] = [f"p{row:04d}" for row in range(len(six))]
-    as_images = score(six.assign(group=""), groups((60, 60)), "toy")
-    as_lesions = score(six, groups((60, 60)), "toy")
-    ratio = (as_lesions["high"] - as_lesions["low"]) / (as_images["high"] - as_images["low"])
-    assert (
-        overall(as_lesions, "accuracy")["k"]
-        == 6 * overall(score(alone, groups((60, 60)), "toy"), "accuracy")["k"]
-    )
-    assert ratio.iloc[0] == pytest.approx(np.sqrt(6), rel=0.15)
-
-
 def test_a_class_all_wrong_gets_wilsons_interval_with_lesions_as_trials():
     table = predictions((40, 20, 10, 6), a_group=2)
     table.loc[table["label"] == 3, "logit_df"] = -99.0
