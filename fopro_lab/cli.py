@@ -247,21 +247,30 @@ def probe(
     `fopro probe --compare DIR DIR...` compares such cards, and says whether teachers differ more
     than measurements of one teacher do.
     """
-    if compare:
-        from fopro_lab.reports.notebook_pages import write_comparison
-
-        place = Path(out or Path("probes") / "compared")
-        print(*write_comparison([Path(card) for card in cards or []], out=place), place, sep="\n")
-        return
-    if cards:
-        raise InputError(f"{cards[0]}: folders are taken with --compare; a teacher with --set")
     from fopro_lab.config import ProbeConfig
-    from fopro_lab.reports import execute_notebook
 
     config = read_config(ProbeConfig, settings, file)
-    stem = f"{Path(config.dataset).name}-{config.teacher}".replace(":", "_")
-    values = config.model_dump(exclude_unset=True)
-    _, page = execute_notebook("02_teacher_frequencies", values, out=out or Path("probes") / stem)
+    if cards and not compare:
+        raise InputError(f"{cards[0]}: folders are taken with --compare; a teacher with --set")
+    if compare and len(cards or []) < 2:
+        raise InputError(
+            f"--compare: expected two or more folders of cards, got {len(cards or [])}"
+        )
+    from fopro_lab.reports import execute_notebook
+
+    if compare:
+        from fopro_lab.probing import read_cards
+
+        read_cards(cards or [])  # a folder that holds no card is named before a kernel starts
+        place, values = Path(out or Path("probes") / "compared"), {"cards": cards}
+        _, page = execute_notebook("08_teachers", values, out=place)
+    else:
+        stem = f"{Path(config.dataset).name}-{config.teacher}".replace(":", "_")
+        place = Path(out or Path("probes") / stem)
+        # The notebook alone draws fewer images, so as to be read sooner.
+        chosen = config.model_fields_set | {"probe_images", "band_images", "heat_images"}
+        values = config.model_dump(mode="json", include=chosen)
+        _, page = execute_notebook("02_teacher_frequencies", values, out=place)
     print(page)
 
 

@@ -69,9 +69,9 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_notebooks_are_the_six_of_the_design_and_the_claims():
+def test_notebooks_are_numbered_in_the_order_of_use():
     assert [re.match(r"(\d\d)_[a-z_]+$", name).group(1) for name in NAMES] == [
-        f"{number:02d}" for number in range(1, 8)
+        f"{number:02d}" for number in range(1, 9)
     ]
 
 
@@ -143,7 +143,7 @@ def test_notebooks_execute_with_small_parameters(report):
     nodes = json.loads((report / "report.json").read_text())["nodes"]
     assert {node["state"] for node in nodes} == {"done"}
     used = {entry["notebook"] for entry in SMOKE["notebooks"].values()}
-    assert used == set(NAMES)
+    assert used == set(NAMES) - {"08_teachers"}  # which takes cards; see tests/probing
 
 
 @pytest.mark.slow

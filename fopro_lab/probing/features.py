@@ -184,11 +184,6 @@ def linear_probe(
     Features are ``(n, D)``, labels ``(n,)`` from 0 to K - 1. Of four strengths of regularisation
     the one with the best balanced accuracy on the validation rows is taken; of equals, the
     strongest.
-
-    Example:
-        >>> x, y = np.array([[-1.0], [-2.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
-        >>> linear_probe(x, y, val_features=x, val_labels=y).predict(x).tolist()
-        [0, 0, 1, 1]
     """
     for part, features, labels in (
         ("train", train_features, train_labels),

@@ -243,11 +243,6 @@ def plane_bins(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Name the wave, row and column, of every bin of the plane in ``fftshift`` order.
 
     A bin and its mirror image have the same.
-
-    Example:
-        >>> rows, columns = plane_bins(1, 4)
-        >>> columns.tolist()  # -2 / 4 is the same frequency as 2 / 4
-        [[2, 1, 0, 1]]
     """
     row, column = np.meshgrid(
         np.arange(height) - height // 2, np.arange(width) - width // 2, indexing="ij"

@@ -104,13 +104,6 @@ def ask_teachers(
 
     Returns:
         The drifts by teacher, and lesion, patient or image of each image that was drawn.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", images=40), 16, progress=False)
-        >>> drifts, units = ask_teachers({"builtin": ""}, packed, np.arange(40), rings=2, count=6)
-        >>> drifts["builtin"].drift.shape, len(units)
-        ((1, 3, 2, 6), 6)
     """
     drawn = draw_rows(rows, count=count, seed=seed)
     images, _ = next(batches(pack, drawn, batch_size=len(drawn)))

@@ -49,13 +49,6 @@ def mean_spectra(
         ``name``, ``ring``, ``low``, ``high`` (cycles per pixel), ``log_amplitude`` (mean natural
         logarithm, amplitude in units of [0, 1]), ``difference`` (from the mean within the scope),
         ``spread`` (standard deviation over the images), ``n``. Unknown sources have no row.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
-        >>> table = mean_spectra(packed, np.arange(24), edges=[0, 0.25, 0.75])
-        >>> table["scope"].value_counts().to_dict()
-        {'class': 16, 'source': 4}
     """
     with torch.inference_mode():
         energy = [

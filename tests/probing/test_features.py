@@ -15,7 +15,6 @@ from fopro_lab.probing.features import (
     encode_rows,
     linear_probe,
     resampling_units,
-    teacher_device,
 )
 
 
@@ -26,14 +25,6 @@ def test_encode_rows_keeps_the_order_whatever_the_batch(world):
     expected = world.teacher.function(pixels).numpy()
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_teacher_device_is_that_of_weights_or_buffers():
-    assert teacher_device(torch.nn.Linear(1, 1, device="meta")).type == "meta"
-    assert teacher_device(torch.nn.ReLU()).type == "cpu"
-    buffered = torch.nn.Module()
-    buffered.register_buffer("mean", torch.zeros(1, device="meta"))
-    assert teacher_device(buffered).type == "meta"
 
 
 def test_what_is_no_feature_vector_is_refused_in_one_line(stub):
@@ -95,13 +86,6 @@ def test_linear_probe_equals_scikit_learn(classes):
     shares /= shares.sum(axis=1, keepdims=True)
     expected = model.fit(scaler.transform(x), y).predict_proba(scaler.transform(vx))
     np.testing.assert_allclose(shares, expected, atol=1e-3)
-
-
-def test_a_constant_feature_is_harmless():
-    x, y = clouds(60)
-    x = np.concatenate([x, np.full((60, 1), 0.1, dtype=np.float32)], axis=1)
-    probe = linear_probe(x, y, val_features=x, val_labels=y)
-    assert probe.scale[-1] == 1 and np.isfinite(probe.logits(x)).all()
 
 
 def test_equals_go_to_the_strongest_regularisation():

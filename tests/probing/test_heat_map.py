@@ -13,7 +13,6 @@ from fopro_lab.probing.heat_map import (
     basis_wave,
     heat_plane,
     plane_bins,
-    wave_size,
 )
 
 
@@ -61,10 +60,6 @@ def test_blocks_take_the_wave_at_their_centre_and_cover_the_plane():
     every = basis_cells(15, 15, by="blocks", block=3, waves=99)
     assert len(every) == (15 * 15 - 1) // 2  # all but DC
     assert every.groupby("cell").size().max() == 9
-
-
-def test_wave_sizes_are_the_published_ones():
-    assert wave_size(32, 32) == 4 and wave_size(224, 224) == 28
 
 
 def test_wrong_input_is_refused():

@@ -50,18 +50,6 @@ def test_the_distance_is_the_known_one():
     assert row["p"] == pytest.approx(1 / 21) and row["units"] == row["n"] == 60
 
 
-def test_different_teachers_differ_more_than_two_measurements_of_one():
-    other, same = (
-        preference_distances(
-            {"a": answers([4, 2, 1, 1]), "b": answers(shape, seed=1)}, np.arange(60), splits=100
-        ).iloc[0]
-        for shape in ([1, 1, 2, 4], [8, 4, 2, 2])
-    )
-    assert other["difference_low"] > 0.5 and other["p"] < 0.01
-    assert same["difference_low"] < 0 < same["difference_high"] and same["p"] > 0.05
-    assert same["between"] == pytest.approx(same["within"], rel=0.3)
-
-
 def test_two_alike_teachers_are_called_different_in_one_of_twenty_cases():
     """40 pairs of the same preference: at 5 %, more than 6 would be a broken test."""
     called = [

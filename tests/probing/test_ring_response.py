@@ -145,12 +145,6 @@ def test_energies_of_all_removed_rings_sum_to_the_whole_variance(stub):
     assert table["energy"].sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_gain_of_one_changes_nothing(stub):
-    table = ring_response(stub(flatten), photos(), EDGES, [1.0])
-    assert table["drift"].abs().max() < 1e-7
-    assert (table["energy"] == 0).all() and table["drift_per_energy"].isna().all()
-
-
 def test_the_teacher_sees_the_scaled_image_unclipped_once_a_ring_and_gain(stub):
     teacher = stub(flatten)
     images = photos(4)
@@ -221,8 +215,3 @@ def test_radial_gain_equals_the_loop():
     assert row["gain"] == pytest.approx(math.exp(np.mean(logs)), rel=1e-6)
     assert row["gain_low"] == pytest.approx(math.exp(np.mean(logs) - np.std(logs)), rel=1e-6)
     assert row["gain_high"] == pytest.approx(math.exp(np.mean(logs) + np.std(logs)), rel=1e-6)
-
-
-def test_a_ring_without_a_bin_has_no_gain():
-    table = radial_gain(torch.ones(4, 3), [0, 0.01, 0.75], width=4)
-    assert table["gain"].isna().tolist() == [True, False]

@@ -11,7 +11,6 @@ from fopro_lab.data import Dataset, Pack
 from fopro_lab.errors import InputError
 from fopro_lab.probing.spectra import (
     COLUMNS,
-    FLOOR,
     discriminant_scores,
     mean_spectra,
     source_fingerprint,
@@ -51,19 +50,6 @@ def test_the_size_of_a_class_does_not_leak_into_the_difference(world):
     )
     assert second.query("ring == 0")["n"].tolist() == [10, 100, 10]
     np.testing.assert_allclose(second["difference"], first["difference"], atol=1e-9)
-
-
-def test_unknown_sources_have_no_row(world):
-    table = world.pack.dataset.table.assign(source="")
-    dataset = dataclasses.replace(world.pack.dataset, table=table)
-    pack = dataclasses.replace(world.pack, dataset=dataset)
-    assert set(mean_spectra(pack, np.arange(9), edges=EDGES)["scope"]) == {"class"}
-
-
-def test_flat_images_lie_on_the_floor(world):
-    pack = dataclasses.replace(world.pack, images=np.full((90, 16, 16, 3), 77, dtype=np.uint8))
-    table = mean_spectra(pack, np.arange(9), edges=EDGES)
-    np.testing.assert_allclose(table["log_amplitude"], np.log(FLOOR) / 2)
 
 
 def make_world(*, tied=0.5, seed=0):
