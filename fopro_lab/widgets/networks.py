@@ -21,7 +21,6 @@ from fopro_lab.data import Pack, Split, batches
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from fopro_lab.models import Teacher, choose_device
-from fopro_lab.models.student import shrink
 from fopro_lab.plots.style import METHOD_COLORS
 from fopro_lab.probing import ring_response
 from fopro_lab.probing.features import (
