@@ -54,7 +54,7 @@ from fopro_lab.reports.plan import (
 _LOOK_EVERY = 0.5  # seconds between two looks at a kernel
 _GRACE = 10.0  # seconds that an interrupted cell has to end, before its kernel is killed
 _STILL_RUNNING_EVERY = 30.0  # seconds between two lines while nothing ends
-_ORIGIN = ("Commit", "Versions", "Machine", "Finished", "Wall time")  # of a report, not its content
+_ORIGIN = ("Commit", "Versions", "Machine", "Finished", "Wall time")  # facts that alter no result
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Job:
 
     ``folder`` is the kernel's current folder; ``limit`` the longest time in seconds, 0 for none;
     ``threads`` its share of the cores, 0 for no change; ``device`` its ``CUDA_VISIBLE_DEVICES``;
-    as soon as the file ``stop`` exists, the kernel is killed.
+    as soon as the file ``stop`` exists, the kernel is killed; ``home`` is the page's way back.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Job:
     limit: float = 0.0
     threads: int = 0
     device: str = ""
-    home: str = "../index.html"  # link of the page to its report; empty for none
+    home: str = "../index.html"
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,8 @@ class Outcome:
     memory: int = 0
 
 
-# One notebook
-
-
 def execute_notebook(
-    notebook: Path | str,
-    parameters: Mapping[str, Any],
-    *,
-    out: Path | str,
-    limit: float = 0.0,
+    notebook: Path | str, parameters: Mapping[str, Any], *, out: Path | str, limit: float = 0.0
 ) -> tuple[Path, Path]:
     """Execute one notebook, and write its executed copy and a page that needs no network.
 
@@ -124,28 +117,27 @@ def execute_notebook(
     chosen = book.parameters(flat(parameters, where=name), where=name)
     for missing in missing_inputs(book.config(chosen, where=name)):
         raise InputError(missing)
-    with _only_writer(out):
-        job = Job(
-            name=name,
-            notebook=str(book.path.absolute()),
-            executed=str(out / f"{name}.ipynb"),
-            page=str(out / "index.html"),
-            folder=str(Path.cwd()),
-            stop=str(out / ".stop"),
-            parameters={"out_dir": str(out), **chosen} if "out_dir" in book.declared else chosen,
-            limit=limit,
-            home="",
-        )
-        with _stop_file(Path(job.stop)) as stop, ThreadPoolExecutor(1) as pool:
-            try:
-                outcome = pool.submit(execute, job).result()
-            except KeyboardInterrupt:
-                stop.touch()
-                raise
-    if outcome.failure.startswith("InputError: "):
-        raise InputError(outcome.failure.removeprefix("InputError: "))
-    if outcome.failure:
-        raise WorkError(f"{name}: {outcome.failure}; see {job.page}")
+    job = Job(
+        name=name,
+        notebook=str(book.path.absolute()),
+        executed=str(out / f"{name}.ipynb"),
+        page=str(out / "index.html"),
+        folder=str(Path.cwd()),
+        stop=str(out / ".stop"),
+        parameters={"out_dir": str(out), **chosen} if "out_dir" in book.declared else chosen,
+        limit=limit,
+        home="",
+    )
+    with _only_writer(out), _stop_file(Path(job.stop)) as stop, ThreadPoolExecutor(1) as pool:
+        try:  # in a thread: nbclient would take Ctrl-C for itself in this one
+            failure = pool.submit(execute, job).result().failure
+        except KeyboardInterrupt:
+            stop.touch()
+            raise
+    if failure.startswith("InputError: "):
+        raise InputError(failure.removeprefix("InputError: "))
+    if failure:
+        raise WorkError(f"{name}: {failure}; see {job.page}")
     return Path(job.executed), Path(job.page)
 
 
@@ -160,12 +152,10 @@ def execute(job: Job) -> Outcome:
 
     # it warns of every parameter that it overlooks; unknown ones are refused before
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    began, failure = time.monotonic(), ""
-    for path in (job.executed, job.page):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    began, failure, watch = time.monotonic(), "", _Watch(job)
+    Path(job.executed).parent.mkdir(parents=True, exist_ok=True)
     # the folder's name is short: the path of a socket may have 107 characters
     with TemporaryDirectory(prefix="fopro-", ignore_cleanup_errors=True) as folder:
-        watch = _Watch(job)
         try:
             with watch:
                 papermill.execute_notebook(
@@ -182,23 +172,43 @@ def execute(job: Job) -> Outcome:
             failure = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
         except DeadKernelError:
             failure = "the kernel died in the middle of a cell; was the memory full?"
-            _mark_dead_cell(job.executed, failure)
         except (OSError, RuntimeError) as error:
             failure = f"the kernel does not start ({error})".splitlines()[0]
         finally:
             ensure_event_loop().close()  # nbclient opens one in each thread and leaves it
+    failure = f"the time limit of {duration(job.limit)} was reached" if watch.late else failure
     try:
+        if failure:
+            _mark_cell(job.executed, failure)
         notebook = nbformat.read(job.executed, as_version=4)
-        if failure and watch.late:
-            failure = f"the time limit of {duration(job.limit)} was reached"
-            _mark_interrupted_cell(notebook, failure)
-        names = Path(job.notebook).name, Path(job.executed).name
+        names = Path(job.notebook).name, Path(job.executed).name  # no path of this machine
         notebook.metadata.papermill.update(input_path=names[0], output_path=names[1])
         nbformat.write(notebook, job.executed)
         write_notebook_page(notebook, job.page, name=job.name, home=job.home)
     except (OSError, WorkError) as error:  # a full disk costs this notebook alone
         failure = failure or str(error)
     return Outcome(failure, time.monotonic() - began, watch.memory)
+
+
+def _mark_cell(executed: str, failure: str) -> None:
+    """Give the cell in which a kernel died or was interrupted an error that says why."""
+    import nbformat
+    from papermill.exceptions import PapermillExecutionError
+    from papermill.execute import raise_for_execution_errors, remove_error_markers
+
+    notebook = nbformat.read(executed, as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    errors = [output for output in outputs if output.output_type == "error"]
+    if errors and errors[-1].ename != "KeyboardInterrupt":
+        return
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    done = [c for c in code if c.metadata.papermill.status == "completed" and c.execution_count]
+    error = {"ename": "Stopped", "evalue": failure, "traceback": [failure]}
+    cell = code[min(len(done), len(code) - 1)]
+    cell.outputs = [output for output in cell.outputs if output.output_type != "error"]
+    cell.outputs.append(nbformat.v4.new_output("error", **error))
+    with suppress(PapermillExecutionError):  # it writes the notebook with its marks first
+        raise_for_execution_errors(remove_error_markers(notebook), executed)
 
 
 def _kernel_class(folder: Path, job: Job, made: list[Any]) -> type:
@@ -255,7 +265,6 @@ class _Watch:
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> None:
-        self._began = time.monotonic()
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -263,16 +272,16 @@ class _Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        limit, interrupted = self.job.limit, 0.0
+        began, interrupted = time.monotonic(), 0.0
         while not self._over.wait(_LOOK_EVERY):
             pid = getattr(self.kernels[-1].provisioner, "pid", None) if self.kernels else None
             if pid is None:
                 continue
             self.memory = max(self.memory, _resident(pid))
-            now = time.monotonic() - self._began
+            now = time.monotonic() - began
             if Path(self.job.stop).exists() or (interrupted and now > interrupted + _GRACE):
                 _signal(pid, signal.SIGKILL)
-            elif limit and now > limit and not interrupted:
+            elif self.job.limit and now > self.job.limit and not interrupted:
                 self.late, interrupted = True, now
                 _signal(pid, signal.SIGINT)  # as by the stop button: the cell ends red
 
@@ -282,39 +291,15 @@ def _resident(pid: int) -> int:
     import psutil
 
     total = 0
-    with suppress(psutil.Error):
+    with suppress(psutil.Error):  # one may end meanwhile
         for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            with suppress(psutil.Error):  # it ended meanwhile
-                total += process.memory_info().rss
+            total += process.memory_info().rss
     return total
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)  # a kernel leads a group of its own
-
-
-def _mark_interrupted_cell(notebook: Any, failure: str) -> None:
-    """Say in the red cell that the limit interrupted it, nobody's hand."""
-    for output in [output for cell in notebook.cells for output in cell.get("outputs", ())]:
-        if output.output_type == "error" and output.ename == "KeyboardInterrupt":
-            output.update(ename="TimeLimit", evalue=failure)
-            output.traceback.append(f"TimeLimit: {failure}")
-
-
-def _mark_dead_cell(executed: str, failure: str) -> None:
-    """Give the cell in which the kernel died an error of its own; papermill leaves it blank."""
-    import nbformat
-    from papermill.exceptions import PapermillExecutionError
-    from papermill.execute import raise_for_execution_errors
-
-    notebook = nbformat.read(executed, as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    done = [c for c in code if c.metadata.papermill.status == "completed" and c.execution_count]
-    error = {"ename": "DeadKernel", "evalue": failure, "traceback": [failure]}
-    code[min(len(done), len(code) - 1)].outputs.append(nbformat.v4.new_output("error", **error))
-    with suppress(PapermillExecutionError):  # it writes the notebook with its marks first
-        raise_for_execution_errors(notebook, executed)
 
 
 @contextmanager
@@ -327,23 +312,10 @@ def _stop_file(path: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-# What is kept
-
-
 def node_key(
     node: Node, *, before: Mapping[str, str], files: MutableMapping[str, str] | None = None
 ) -> str:
-    """Hash all that a node's result depends on.
-
-    Args:
-        node: The node.
-        before: Key of every node that it waits for.
-        files: States of paths that are known already, and are added here.
-
-    Returns:
-        64 hexadecimal digits over the notebook's cells, the parameters, the package's version, the
-        files that parameters point to (names, sizes, times), and the keys before.
-    """
+    """Hash all that a node's result depends on; ``before`` has the keys of what it waits for."""
     parts = {
         "cells": node.notebook.cells,
         "parameters": node.given,
@@ -378,21 +350,16 @@ def read_record(folder: Path, *, key: str = "") -> Outcome | None:
 
 def forget_record(folder: Path) -> None:
     """Remove a record and the files below that it lists: no old figure passes for a new one."""
-    try:
-        names = json.loads((folder / ".done.json").read_text(encoding="utf-8"))["outputs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        names = []
-    for name in [".done.json", *names]:
-        if not name.startswith(os.pardir):
-            (folder / name).unlink(missing_ok=True)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        for name in json.loads((folder / ".done.json").read_text(encoding="utf-8"))["outputs"]:
+            if not name.startswith(os.pardir):
+                (folder / name).unlink(missing_ok=True)
+    (folder / ".done.json").unlink(missing_ok=True)
 
 
-def _places(out: Path, name: str) -> tuple[Path, Path]:
+def _files_of(out: Path, name: str) -> tuple[Path, Path]:
     """The executed notebook and the page of a node."""
     return out / "notebooks" / f"{name}.ipynb", out / "pages" / f"{name}.html"
-
-
-# Where notebooks are executed
 
 
 def cores() -> int:
@@ -409,14 +376,11 @@ def visible_devices() -> list[str]:
         named = [part.strip() for part in chosen.split(",")]
         # CUDA itself stops at the first entry that names no device
         return named[: next((i for i, d in enumerate(named) if d in ("", "-1")), len(named))]
-    if not shutil.which("nvidia-smi"):
-        return []
-    try:
+    with suppress(OSError, subprocess.SubprocessError):  # none, or a driver that does not answer
         words = ["nvidia-smi", "-L"]
         listed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return re.findall(r"^GPU \d+:.*\(UUID: ([^)]+)\)", listed.stdout, flags=re.MULTILINE)
+        return re.findall(r"^GPU \d+:.*\(UUID: ([^)]+)\)", listed.stdout, flags=re.MULTILINE)
+    return []
 
 
 class LocalExecutor(ThreadPoolExecutor):
@@ -450,26 +414,27 @@ class LocalExecutor(ThreadPoolExecutor):
 def _open_executor(
     where: str | Executor, *, jobs: int, most: int, out: Path
 ) -> Iterator[tuple[Executor, int, int]]:
-    """Yield an executor, the notebooks at a time (0: its own choice) and threads of each."""
+    """Yield an executor, the notebooks at a time (0: its own choice) and the threads of each."""
     if isinstance(where, Executor):
         yield where, jobs, 0
     elif where == "local":
         with LocalExecutor(jobs, most=most) as executor:
-            yield executor, executor.jobs, 0
+            yield executor, 0, 0
     else:
-        address = where.partition("://")[2].removeprefix("local")
-        with _dask(address, workers=max(1, min(jobs or cores(), most)), out=out) as opened:
+        with _dask(where.partition("://")[2], jobs=min(jobs or cores(), most), out=out) as opened:
             yield opened[0], jobs, opened[1]
 
 
 @contextmanager
-def _dask(address: str, *, workers: int, out: Path) -> Iterator[tuple[Executor, int]]:
+def _dask(address: str, *, jobs: int, out: Path) -> Iterator[tuple[Executor, int]]:
     """Connect to a scheduler, or start workers here; a task per notebook, one per worker thread."""
     from distributed import Client, LocalCluster
     from distributed import TimeoutError as DaskTimeoutError
 
-    keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-    cluster = None if address else LocalCluster(n_workers=workers, **keys)
+    cluster = None
+    if address in ("", "local"):
+        keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+        cluster = LocalCluster(n_workers=max(1, jobs), **keys)
     try:
         client = Client(cluster or f"tcp://{address}", timeout=5)
     except (OSError, ValueError) as error:
@@ -481,16 +446,16 @@ def _dask(address: str, *, workers: int, out: Path) -> Iterator[tuple[Executor, 
     try:
         client.wait_for_workers(1, timeout=30)
         mark.touch()
-        for worker, facts in client.run(_worker_facts, str(mark)).items():
-            if facts != (True, version("fopro_lab")):
+        own = version("fopro_lab")
+        facts = client.run(_worker_facts, str(mark))
+        for worker, (shared, theirs, _) in facts.items():
+            if not shared or theirs != own:
                 raise WorkError(
-                    f"dask: {worker} does not see {out.absolute()}; all workers must share the "
-                    "report's folder, the notebooks and the data under the same paths"
-                    if not facts[0]
-                    else f"dask: {worker} has fopro_lab {facts[1]}, here is "
-                    f"{version('fopro_lab')}; install the same version there"
+                    f"dask: {worker} has fopro_lab {theirs} and {'sees' if shared else 'misses'} "
+                    f"{out.absolute()}; all workers need fopro_lab {own}, and the report's folder, "
+                    "the notebooks and the data under the same paths"
                 )
-        shares = [client.run(cores)[worker] // n for worker, n in client.nthreads().items()]
+        shares = [facts[worker][2] // threads for worker, threads in client.nthreads().items()]
         yield client.get_executor(pure=False), max(1, min(shares))
     except DaskTimeoutError:
         raise WorkError(
@@ -505,12 +470,9 @@ def _dask(address: str, *, workers: int, out: Path) -> Iterator[tuple[Executor, 
                 cluster.close()
 
 
-def _worker_facts(path: str) -> tuple[bool, str]:
-    """Tell on a dask worker whether it sees a file, and its version of the package."""
-    return Path(path).exists(), version("fopro_lab")
-
-
-# Plans
+def _worker_facts(path: str) -> tuple[bool, str, int]:
+    """Tell on a dask worker whether it sees a file, its version of the package, and its cores."""
+    return Path(path).exists(), version("fopro_lab"), cores()
 
 
 def run_plan(
@@ -530,10 +492,9 @@ def run_plan(
     """Execute a plan, keep every executed notebook, and write pages and an index.
 
     Notebooks run in the caller's current folder, so relative paths in parameters mean what they
-    mean on the command line. A node whose cells, parameters, input files, package version and
-    predecessors are unchanged is kept from the last time: the same command goes on where the last
-    one ended. A failed node keeps its notebook with the red cell, what waits for it is skipped, and
-    the rest goes on.
+    mean on the command line. What is unchanged is kept from the last time: the same command goes on
+    where the last one ended. A failed node keeps its notebook with the red cell, what waits for it
+    is skipped, and the rest goes on.
 
     Args:
         plan: YAML file, see `Plan`.
@@ -567,20 +528,24 @@ def run_plan(
     out, began = Path(out), time.monotonic()
     nodes = plan_nodes(plan, out=out, settings=settings, files=files)
     nodes = [replace(node, limit=limit or node.limit) for node in nodes]
-    asked = chosen_names(nodes, only, option="--only")
-    forced = chosen_names(nodes, again, option="--again")
-    forced = {node.name for node in nodes} if fresh else forced
+    names = [node.name for node in nodes]
+    chosen = chosen_names(nodes, only, option="--only") or set(names)
+    forced = chosen_names(nodes, names if fresh else again, option="--again")
     facts = {"Plan": str(plan), "Settings": ", ".join(settings) or "none"}
     facts |= {"Presets": ", ".join(Path(file).name for file in files)} if files else {}
     facts |= {"Only": ", ".join(only)} if only else {}
     with _only_writer(out):
-        batch = _Batch(nodes, out, only=asked, forced=forced, progress=progress)
+        batch = _Batch(nodes, out, chosen=chosen, forced=forced, progress=progress)
         stopped = batch.run(executor, jobs)
         words = read_plan(plan)
-        report = Report(words.title, words.about, list(batch.ended.values()), facts)
+        report = Report(words.title, words.about, [batch.ended[name] for name in names], facts)
         if not _unchanged(report, out=out):
-            origin = [*_origin(out), _now(), duration(time.monotonic() - began)]
-            _write(replace(report, facts=facts | dict(zip(_ORIGIN, origin, strict=True))), out=out)
+            from fopro_lab.reports.pages import write_index
+
+            took = duration(time.monotonic() - began)
+            report = replace(report, facts={**facts, **_origin(out), "Wall time": took})
+            write_json(out / "report.json", asdict(report))
+            write_index(report, out=out)
     states = [node.state for node in report.nodes]
     if stopped:
         ready = states.count("done") + states.count("kept")
@@ -588,11 +553,10 @@ def run_plan(
             f"stopped: {ready} of {len(states)} notebooks are done; "
             "the same command goes on from there"
         )
-    failed = [node.name for node in report.nodes if node.state == "failed"]
-    if failed:
+    if failed := [node.name for node in report.nodes if node.state == "failed"]:
         skipped = f", {states.count('skipped')} skipped" if "skipped" in states else ""
-        names = f"{len(failed)} of {len(states)} notebooks failed ({', '.join(failed)})"
-        raise WorkError(f"{names}{skipped}; see {out / 'index.html'}")
+        count = f"{len(failed)} of {len(states)} notebooks failed ({', '.join(failed)})"
+        raise WorkError(f"{count}{skipped}; see {out / 'index.html'}")
     return out / "index.html"
 
 
@@ -612,26 +576,24 @@ class _Batch:
         nodes: Sequence[Node],
         out: Path,
         *,
-        only: Collection[str],
+        chosen: Collection[str],
         forced: Collection[str],
         progress: bool,
     ) -> None:
         self.nodes, self.out, self.progress = nodes, out, progress
-        self.only, self.forced = only, forced
+        self.chosen, self.forced = chosen, forced
         self.ended: dict[str, NodeReport] = {}
         self._began = self._said = time.monotonic()
-        self._keys: dict[str, str] = {}
-        files: dict[str, str] = {}
-        for node in nodes:
-            self._keys[node.name] = node_key(node, before=self._keys, files=files)
+        self._keys = node_keys(nodes)
 
     def run(self, where: str | Executor, jobs: int) -> bool:
         """Execute what has to be and fill ``ended``; return whether Ctrl-C ended it early."""
-        waiting, stopped = self._settle(list(self.nodes)), False
+        waiting, stopped = self._settle(self.nodes), False
         if waiting:  # else nothing is started at all
+            most, stop = len(waiting), (self.out / ".stop").absolute()
             with (
-                _stop_file((self.out / ".stop").absolute()) as stop,
-                _open_executor(where, jobs=jobs, most=len(waiting), out=self.out) as opened,
+                _stop_file(stop),
+                _open_executor(where, jobs=jobs, most=most, out=self.out) as opened,
             ):
                 running: dict[Future[Outcome], Node] = {}
                 try:
@@ -646,31 +608,31 @@ class _Batch:
         for node in self.nodes:
             if node.name not in self.ended:
                 self._end(node, "stopped")
-        self.ended = {node.name: self.ended[node.name] for node in self.nodes}
         return stopped
 
-    def _settle(self, waiting: list[Node]) -> list[Node]:
+    def _settle(self, waiting: Sequence[Node]) -> list[Node]:
         """End all that needs no execution; return the rest, in order."""
         rest = []
         for node in waiting:
-            if not all(name in self.ended for name in node.after) or not self._is_settled(node):
+            known = all(name in self.ended for name in node.after)
+            state, reason, took = self._state(node) if known else ("", "", None)
+            if state:
+                self._end(node, state, took, reason)
+            else:
                 rest.append(node)
         return rest
 
-    def _is_settled(self, node: Node) -> bool:
-        """End a node without executing it: left out, a predecessor failed, nothing changed."""
+    def _state(self, node: Node) -> tuple[str, str, Outcome | None]:
+        """State, reason and earlier outcome of a node; no state if it is to be executed."""
         if node.left_out:
-            return self._end(node, "left out", reason=node.left_out)
+            return "left out", node.left_out, None
         before = [self.ended[name] for name in node.after]
-        broken = [b.name for b in before if b.state in ("failed", "skipped")]
-        if broken:
-            return self._end(node, "skipped", reason=f"waits for {', '.join(broken)}")
-        took = read_record(self.out / node.name, key=self._keys[node.name])
-        whole = all(place.is_file() for place in _places(self.out, node.name))
-        same = took is not None and whole and all(b.state == "kept" for b in before)
-        if same and node.name not in self.forced:
-            return self._end(node, "kept", took)
-        return bool(self.only) and node.name not in self.only and self._end(node, "left out")
+        if broken := [b.name for b in before if b.state in ("failed", "skipped")]:
+            return "skipped", f"waits for {', '.join(broken)}", None
+        took = kept_outcome(node, out=self.out, key=self._keys[node.name])
+        if took and node.name not in self.forced and all(b.state == "kept" for b in before):
+            return "kept", "", took
+        return ("" if node.name in self.chosen else "left out"), "", None
 
     def _work(
         self,
@@ -686,10 +648,7 @@ class _Batch:
             ready = [n for n in waiting if all(name in self.ended for name in n.after)]
             for node in ready[: jobs - len(running) if jobs else None]:
                 waiting.remove(node)
-                try:
-                    running[executor.submit(execute, self._job(node, threads))] = node
-                except (OSError, WorkError) as error:
-                    self._end(node, "failed", reason=str(error))
+                running[executor.submit(execute, self._job(node, threads))] = node
             for future, node in running.items():
                 if node.name not in started and future.running():
                     started.add(node.name)
@@ -704,10 +663,9 @@ class _Batch:
 
     def _job(self, node: Node, threads: int) -> Job:
         """Clear what the node wrote the last time, and describe what is to be done."""
-        folder = self.out / node.name
-        folder.mkdir(parents=True, exist_ok=True)
-        forget_record(folder)
-        executed, page = _places(self.out, node.name)
+        (self.out / node.name).mkdir(parents=True, exist_ok=True)
+        forget_record(self.out / node.name)
+        executed, page = _files_of(self.out.absolute(), node.name)
         for path in (executed, page):
             path.unlink(missing_ok=True)
         if node.name in self.forced and "run_dir" in node.places:
@@ -715,8 +673,8 @@ class _Batch:
         return Job(
             name=node.name,
             notebook=str(node.notebook.path.absolute()),
-            executed=str(executed.absolute()),
-            page=str(page.absolute()),
+            executed=str(executed),
+            page=str(page),
             folder=str(Path.cwd()),
             stop=str((self.out / ".stop").absolute()),
             parameters={**node.parameters, **node.places},
@@ -733,9 +691,9 @@ class _Batch:
                 write_record(node, folder=folder, key=key, took=took)
         except Exception as error:
             took = Outcome(f"{type(error).__name__}: {error}".splitlines()[0])
-        self._end(node, "failed" if took.failure else "done", took, reason=took.failure)
+        self._end(node, "failed" if took.failure else "done", took, took.failure)
 
-    def _end(self, node: Node, state: str, took: Outcome | None = None, reason: str = "") -> bool:
+    def _end(self, node: Node, state: str, took: Outcome | None = None, reason: str = "") -> None:
         took = took or Outcome("")
         page = f"pages/{node.name}.html"
         shown = state in ("done", "kept", "failed") and (self.out / page).is_file()
@@ -750,11 +708,10 @@ class _Batch:
             parameters=node.given,
             memory=took.memory,
         )
-        took_words = [f" in {duration(took.seconds)}"] if took.seconds and state != "kept" else []
-        took_words += [f", {in_bytes(took.memory)}"] if took_words and took.memory else []
-        words = "".join(took_words) + (f": {reason}" if reason else "")
-        self._say(f"{state:7} {node.name}{words}")
-        return True
+        words = f"{state:7} {node.name}"
+        if took.seconds and state != "kept":
+            words += f" in {duration(took.seconds)}, {in_bytes(took.memory)}"
+        self._say(f"{words}: {reason}" if reason else words)
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
@@ -762,6 +719,21 @@ class _Batch:
             minutes, seconds = divmod(int(self._said - self._began), 60)
             sys.stderr.write(f"{minutes:3d}:{seconds:02d}  {line}\n")
             sys.stderr.flush()
+
+
+def node_keys(nodes: Sequence[Node]) -> dict[str, str]:
+    """Hash what each node's result depends on, in an order in which they can be executed."""
+    keys: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for node in nodes:
+        keys[node.name] = node_key(node, before=keys, files=files)
+    return keys
+
+
+def kept_outcome(node: Node, *, out: Path, key: str) -> Outcome | None:
+    """Return what a node took, if its result in a folder still holds and is whole."""
+    whole = all(path.is_file() for path in _files_of(out, node.name))
+    return read_record(out / node.name, key=key) if whole else None
 
 
 def _unchanged(report: Report, *, out: Path) -> bool:
@@ -776,13 +748,6 @@ def _unchanged(report: Report, *, out: Path) -> bool:
     now = json.loads(json.dumps(asdict(report), default=str))
     quiet = all(node.state in ("kept", "left out") for node in report.nodes)
     return quiet and old == now and (out / "index.html").is_file()
-
-
-def _write(report: Report, *, out: Path) -> None:
-    from fopro_lab.reports.pages import write_index
-
-    write_json(out / "report.json", asdict(report))
-    write_index(report, out=out)
 
 
 @contextmanager
@@ -806,31 +771,24 @@ def _only_writer(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _now() -> str:
-    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-
-
-def _origin(out: Path) -> list[str]:
+def _origin(out: Path) -> dict[str, str]:
     """Commit, versions and machine; devices are those that the runs name."""
     git = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=10"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown (no git checkout)"
-    devices = set()
-    for manifest in out.glob("runs/*/manifest.json"):
-        devices.add(str(json.loads(manifest.read_text(encoding="utf-8")).get("device", "unknown")))
-    trained = f", trained on {' and '.join(sorted(devices))}" if devices else ""
+    manifests = [json.loads(path.read_text()) for path in out.glob("runs/*/manifest.json")]
+    devices = sorted({str(manifest.get("device", "unknown")) for manifest in manifests})
+    trained = f", trained on {' and '.join(devices)}" if devices else ""
     packages = ("fopro_lab", "torch", "torchvision", "timm", "numpy", "papermill")
     versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in packages)]
-    return [
-        commit,
-        ", ".join(versions),
-        f"{platform.system()} {platform.machine()}, {cores()} cores{trained}",
-    ]
-
-
-# The dry run
+    return {
+        "Commit": commit,
+        "Versions": ", ".join(versions),
+        "Machine": f"{platform.system()} {platform.machine()}, {cores()} cores{trained}",
+        "Finished": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    }
 
 
 @dataclass(frozen=True)
@@ -849,29 +807,21 @@ def dry_run(
     files: Sequence[Path | str] = (),
     jobs: int = 0,
 ) -> DryRun:
-    """Check all that `run_plan` checks before it starts, and go on where it would stop.
+    """Check all that `run_plan` checks, list every missing input, execute and write nothing.
 
-    Data and weights that are not here are listed, all of them. Nothing is executed or written. The
-    cost is told as far as it is known: steps, if the images can be counted, and how long the
+    The cost is told as far as it is known: steps, if the images can be counted, and how long the
     notebooks took in an earlier report of the same folder.
 
-    Args:
-        plan: YAML file, see `Plan`.
-        out: Folder of the report.
-        settings: As in `run_plan`.
-        files: As in `run_plan`.
-        jobs: As in `run_plan`.
-
-    Returns:
-        Lines for people, and the problems among them.
-
     Raises:
-        InputError: If plan, settings, a notebook or the folder is wrong.
+        InputError: If plan, settings or a notebook is wrong.
     """
     _check_how(jobs, "local")
     out = Path(out)
     nodes = plan_nodes(plan, out=out, settings=settings, files=files, inputs=False)
-    _check_writable(out)
+    keys, kept = node_keys(nodes), set[str]()
+    for node in nodes:
+        if kept.issuperset(node.after) and kept_outcome(node, out=out, key=keys[node.name]):
+            kept |= set() if node.left_out else {node.name}
     active = [node for node in nodes if not node.left_out]
     problems = [f"missing: {line}" for node in active for line in missing_inputs(node.config)]
     steps: dict[str, tuple[int, int]] = {}
@@ -882,26 +832,15 @@ def dry_run(
         except InputError as error:  # the images are here and cannot be used
             problems.append(f"wrong: {error}")
     problems = list(dict.fromkeys(problems))
-    kept, keys, states = set[str](), dict[str, str](), dict[str, str]()
-    for node in nodes:
-        keys[node.name] = node_key(node, before=keys, files=states)
-        whole = all(place.is_file() for place in _places(out, node.name))
-        held = read_record(out / node.name, key=keys[node.name]) and not node.left_out
-        kept |= {node.name} if held and whole and kept.issuperset(node.after) else set()
     lines = [f"{read_plan(plan).title}: {len(nodes)} notebooks", *_graph(nodes, steps, kept)]
-    return DryRun([*lines, *_cost(active, steps, kept, out), *problems], problems)
-
-
-def _check_writable(out: Path) -> None:
-    """Refuse a folder that `run_plan` could not make, without making it."""
-    here = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not here.is_dir() or not os.access(here, os.W_OK):
-        reason = "Permission denied" if here.is_dir() else "Not a directory"
-        raise InputError(f"out: expected a folder to write to, got {out} ({reason})")
+    to_do = [node for node in active if node.name not in kept]
+    if kept:
+        lines.append(f"kept: {len(kept)} of {len(nodes)} notebooks, whose results still hold")
+    return DryRun([*lines, *_cost(to_do, steps, out), *problems], problems)
 
 
 def _steps(node: Node, count: Callable[[Any], int | None]) -> tuple[int, int] | None:
-    """Count the steps of student and prompt; None if the notebook trains no student."""
+    """Count the steps of student (-1: unknown) and prompt; None if the notebook trains none."""
     config = node.config
     if "run_dir" not in node.notebook.declared or not isinstance(config, TrainConfig):
         return None
@@ -909,8 +848,8 @@ def _steps(node: Node, count: Callable[[Any], int | None]) -> tuple[int, int] | 
 
     train = count(DataConfig(**{name: getattr(config, name) for name in DataConfig.model_fields}))
     prompt = len(prompt_training_epochs(config)) * config.prompt_steps
-    each = -1 if train is None else train // min(config.batch_size, max(train, 1))
-    return config.epochs * each, prompt
+    each = -1 if train is None else config.epochs * (train // min(config.batch_size, train or 1))
+    return each, prompt
 
 
 def _training_images(config: DataConfig) -> int | None:
@@ -931,11 +870,7 @@ def _graph(
     books = max(len(node.notebook.path.stem) for node in nodes)
     entry_of = {node.name: node.entry for node in nodes}
     for number, node in enumerate(nodes, start=1):
-        waits: dict[str, None] = {}
-        for name in node.after:  # all nodes of one entry by the entry and their number
-            siblings = [other for other in node.after if entry_of[other] == entry_of[name]]
-            whole = list(entry_of.values()).count(entry_of[name]) == len(siblings) > 1
-            waits[f"{entry_of[name]} ({len(siblings)})" if whole else name] = None
+        waits = dict.fromkeys(entry_of[name] for name in node.after)
         alike = [other.given for other in nodes if other.notebook.path == node.notebook.path]
         facts = [
             f"{key} = {value}"
@@ -954,13 +889,8 @@ def _graph(
         yield f"{number:3d}  {node.name:<{names}}  {book:<{books}}  {words}".rstrip()
 
 
-def _cost(
-    nodes: Sequence[Node], steps: Mapping[str, tuple[int, int]], kept: Collection[str], out: Path
-) -> Iterator[str]:
+def _cost(to_do: Sequence[Node], steps: Mapping[str, tuple[int, int]], out: Path) -> Iterator[str]:
     """Yield lines on steps, time and memory of what would be executed, as far as known."""
-    to_do = [node for node in nodes if node.name not in kept]
-    if kept:
-        yield f"kept: {len(kept)} of {len(nodes)} notebooks, whose results still hold"
     training = [steps[node.name] for node in to_do if node.name in steps]
     known = [student for student, _ in training if student >= 0]
     prompt = sum(prompt for _, prompt in training)
@@ -970,15 +900,9 @@ def _cost(
     words += [f"at most {prompt:,} prompt steps"] if prompt else []
     if words:
         yield f"steps: {', '.join(words)}"
-    last = [took for node in to_do if (took := read_record(out / node.name))]
-    if last:
+    if last := [took for node in to_do if (took := read_record(out / node.name))]:
         rest = f"; unknown for {len(to_do) - len(last)}" if len(last) < len(to_do) else ""
         total = duration(sum(took.seconds for took in last))
-        yield (
-            f"time: {total} of notebooks one after another, as {len(last)} of them took last time"
-            + rest
-        )
-        if peak := max(took.memory for took in last):
-            yield f"memory: up to {in_bytes(peak)} of one notebook last time"
+        yield f"time: {total} one after another, as {len(last)} of them took last time{rest}"
     elif to_do:
         yield f"time: unknown, no earlier report in {out}"

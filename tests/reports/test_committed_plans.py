@@ -7,7 +7,6 @@ import pytest
 import timm
 import torch
 
-from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.models import load_teacher
 from fopro_lab.reports.plan import plan_nodes

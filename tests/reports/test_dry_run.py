@@ -1,6 +1,5 @@
 """The dry run: the graph and the cost, everything checked, nothing executed or written."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -59,7 +58,7 @@ def test_dry_run_shows_the_graph_in_order_and_writes_nothing(checkout, plan):
         "  1  look         01_look",
         f"  2  train-bsm    04_train  method = bsm, {steps} steps",
         f"  3  train-fopro  04_train  method = fopro, {steps} steps, 10 prompt steps",
-        "  4  table        05_table  after train (2), look",
+        "  4  table        05_table  after train, look",
         f"steps: {2 * steps} training steps in 2 notebooks, at most 10 prompt steps",
         "time: unknown, no earlier report in out",
     ]
@@ -116,8 +115,9 @@ def test_dry_run_says_what_is_kept_and_how_long_the_rest_took(checkout, plan):
     assert [line.endswith("kept") for line in found.lines[1:5]] == [True, False, False, False]
     told = "\n".join(found.lines)
     assert "kept: 1 of 4 notebooks, whose results still hold" in told
-    assert "time: 1 min 15 s of notebooks one after another, as 1 of them took last time; " in told
-    assert told.endswith("unknown for 2\nmemory: up to 2.0 MB of one notebook last time")
+    assert told.endswith(
+        "time: 1 min 15 s one after another, as 1 of them took last time; unknown for 2"
+    )
     (checkout.out / "pages/look.html").unlink()  # without its page it would be executed again
     assert not dry_run(plan, out="out").lines[1].endswith("kept")
 
@@ -130,7 +130,7 @@ def test_a_dry_run_says_kept_where_a_report_keeps(checkout):
     found = dry_run(PLAN, out=checkout.out)
     assert found.lines[-1] == "kept: 1 of 1 notebooks, whose results still hold"
     changed = dry_run(PLAN, out=checkout.out, settings=["mark=2"])
-    assert "kept" not in "\n".join(changed.lines) and "as 1 of them took" in changed.lines[-2]
+    assert "kept" not in "\n".join(changed.lines) and "as 1 of them took" in changed.lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,6 @@ def test_a_dry_run_says_kept_where_a_report_keeps(checkout):
         ({"settings": ["epoch=3"]}, "epoch: declared by no notebook of the plan"),
         ({"settings": ["epochs=0"]}, "epochs: expected"),
         ({"jobs": -1}, "jobs: expected 0 (one per core) or more, got -1"),
-        ({"out": "notebooks/04_train.ipynb"}, "out: expected a folder to write to"),
     ],
 )
 def test_dry_run_refuses_what_a_report_refuses(checkout, plan, options, words):
@@ -147,13 +146,6 @@ def test_dry_run_refuses_what_a_report_refuses(checkout, plan, options, words):
         with pytest.raises(InputError) as told:
             run(plan, **{"out": "out", **options})
         assert words in str(told.value)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_dry_run_refuses_a_folder_that_may_not_be_written(checkout, plan):
-    (checkout.root / "locked").mkdir(mode=0o500)
-    with pytest.raises(InputError, match="out: expected a folder to write to"):
-        dry_run(plan, out="locked/out")
 
 
 def test_the_command_says_it_by_its_exit_code(checkout, plan, fopro):

@@ -5,13 +5,18 @@ import io
 import os
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from fopro_lab.reports.pages import headline, stylesheet, thumbnail, write_index, write_notebook_page
+from fopro_lab.reports.pages import (
+    headline,
+    stylesheet,
+    thumbnail,
+    write_index,
+    write_notebook_page,
+)
 from fopro_lab.reports.plan import NodeReport, Report, duration
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -126,7 +131,10 @@ def test_the_index_shows_the_headlines_figures_first_and_each_notebooks_in_order
 def test_the_index_offers_filters_and_shows_what_differs(tmp_path):
     nodes = [
         NodeReport(
-            f"run-{seed}", "run", "done", parameters={"gains": [0.0, 2.0], "method": m, "seed": seed}
+            f"run-{seed}",
+            "run",
+            "done",
+            parameters={"gains": [0.0, 2.0], "method": m, "seed": seed},
         )
         for seed, m in enumerate(("bsm", "ekd", "bsm", "<script>alert(1)</script>"))
     ]
@@ -182,7 +190,11 @@ def test_headline_joins_values_with_their_intervals_and_shows_five():
         ("seeds", True),
         ("m0", False),
     ]
-    assert [c["title"] for c in shown["columns"]] == ["method", "seeds", *(f"m{i}" for i in range(5))]
+    assert [c["title"] for c in shown["columns"]] == [
+        "method",
+        "seeds",
+        *(f"m{i}" for i in range(5)),
+    ]
     assert [cell["text"] for cell in shown["rows"][0]][:3] == ["bsm", "2", "0.400"]
     assert shown["rows"][0][2]["interval"] == "[0.300, 0.500]"
     two = headline(pd.DataFrame({"protocol": ["p/1", "p/2"], "method": ["bsm", "bsm"]}))
@@ -191,7 +203,9 @@ def test_headline_joins_values_with_their_intervals_and_shows_five():
 
 def test_headline_draws_all_bars_of_a_column_on_one_scale():
     nan = float("nan")
-    table = pd.DataFrame({"x": [0.2, 0.8, nan], "x_low": [-0.0, 0.6, nan], "x_high": [0.4, 1.0, nan]})
+    table = pd.DataFrame(
+        {"x": [0.2, 0.8, nan], "x_low": [-0.0, 0.6, nan], "x_high": [0.4, 1.0, nan]}
+    )
     rows = [row[0] for row in headline(table)["rows"]]
     assert (rows[0]["low"], rows[1]["high"]) == (4.0, 132.0)
     assert (rows[0]["dot"], rows[1]["dot"]) == (29.6, 106.4)

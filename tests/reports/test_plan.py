@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.reports.plan import (
     files_states,
@@ -15,7 +16,6 @@ from fopro_lab.reports.plan import (
     read_notebook,
     read_plan,
 )
-from fopro_lab.config import TrainConfig
 from tests.reports.conftest import PLAN
 
 TRAIN = (
@@ -143,7 +143,7 @@ def test_an_axis_of_a_matrix_is_no_option_of_other_notebooks(slim):
 
 def test_options_are_checked_before_anything_runs(slim):
     for setting, message in {
-        "ema_decays=0.9": "--set: ema_decays: declared by no notebook of the plan; did you mean 'em",
+        "ema_decays=0.9": "--set: ema_decays: declared by no notebook of the plan; did you mea",
         "options.ema_decays=1": "--set: ema_decays: declared by no notebook of the plan; did you",
         "ema_decay=7": "train-0: ema_decay: expected less than 1, got 7",
         "options=3": "--set: options: expected names and values, got 3",
@@ -216,7 +216,10 @@ def test_only_a_text_with_a_separator_or_a_path_by_name_counts_as_a_file(checkou
             {"notebooks": {"train-bsm-0": {"notebook": "01_data"}}},
             "train-bsm-0: two nodes have this name",
         ),
-        ({"defaults": {"epoch": 1}}, "epoch: declared by no notebook of the plan; did you mean 'ep"),
+        (
+            {"defaults": {"epoch": 1}},
+            "epoch: declared by no notebook of the plan; did you mean 'ep",
+        ),
         (
             {"notebooks": {"x": {"notebook": "01_data", "after": ["tabel"]}}},
             "x: after: no entry 'tabel'; did you mean 'table'?",
