@@ -42,13 +42,6 @@ def current_options(values: Mapping[str, Any], *, warn: bool = True) -> dict[str
 
     Returns:
         Options of this version, in the same order.
-
-    Raises:
-        InputError: If an option is given under both names.
-
-    Example:
-        >>> current_options({"explore_steps": 9, "random_gains": "per-picture"}, warn=False)
-        {'prompt_steps': 9, 'random_gains': 'per-image'}
     """
     current: dict[str, Any] = {}
     for name, value in values.items():
@@ -197,13 +190,7 @@ class DataConfig(Config):
 
     @property
     def rule(self) -> str:
-        """The split rule, with ``auto`` resolved by the name of the data set.
-
-        Example:
-            >>> from fopro_lab.config import DataConfig
-            >>> DataConfig(dataset="hyperkvasir").rule, DataConfig(dataset="phantom").rule
-            ('hyperkvasir', 'draw')
-        """
+        """The split rule, with ``auto`` resolved by the name of the data set."""
         if self.split_rule != "auto":
             return self.split_rule
         return self.dataset if self.dataset in ("isic2019-lt", "hyperkvasir") else "draw"
@@ -450,16 +437,7 @@ _Yaml.add_implicit_resolver(
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping; an empty file is an empty mapping.
-
-    Raises:
-        InputError: If it is missing, is not YAML, or holds something else.
-
-    Example:
-        >>> read_yaml("nowhere.yaml")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere.yaml: no such file
-    """
+    """Read a YAML file that holds one mapping; an empty file is an empty mapping."""
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
     except FileNotFoundError:
@@ -521,11 +499,6 @@ def merge_options(
         base: Names and values, for example of a YAML file.
         top: Those that win, for example of ``--set``.
         kind: Whose defaults a mapping starts from where ``base`` says nothing.
-
-    Example:
-        >>> from fopro_lab.config import PromptConfig
-        >>> merge_options({}, {"objectives": {"task": 0.5}}, kind=PromptConfig)["objectives"]
-        {'statistics': 1.0, 'task': 0.5, 'identity': 0.1}
     """
     values = dict(base)
     for name, value in top.items():
@@ -538,13 +511,7 @@ def merge_options(
 
 
 def explain(config: Config) -> str:
-    """Write a config as YAML, each option followed by its meaning; it can be read back.
-
-    Example:
-        >>> from fopro_lab.config import TeacherConfig
-        >>> explain(TeacherConfig()).splitlines()[1]
-        "weights: ''  # file of the teacher's weights, safetensors or pickle"
-    """
+    """Write a config as YAML, each option followed by its meaning; it can be read back."""
     lines = []
     for name, value in config.model_dump(mode="json").items():
         text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()

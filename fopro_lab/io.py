@@ -37,17 +37,6 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
     Args:
         path: Where the finished file will be. Missing parent folders are made.
-
-    Raises:
-        WorkError: If the disk is full or may not be written; nothing is left behind.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with atomic_path(Path(folder) / "a.txt") as temporary:
-        ...         _ = temporary.write_text("whole")
-        ...     (Path(folder) / "a.txt").read_text()
-        'whole'
     """
     path = Path(path)
     temporary: Path | None = None
@@ -104,10 +93,6 @@ def progress(
         label: What is being done, e.g. ``"packing ham10000"``.
         done: How much was done before.
         blocks: The items are blocks of bytes, such as of a download; their bytes count.
-
-    Example:
-        >>> list(progress("abc", total=3, label="reading"))
-        ['a', 'b', 'c']
     """
     amount: Callable[[Any], int] = len if blocks else lambda item: 1
     if sys.stderr.isatty():
@@ -140,12 +125,7 @@ def progress(
 
 
 def in_bytes(count: float) -> str:
-    """Write a number of bytes for people.
-
-    Example:
-        >>> in_bytes(950), in_bytes(9_771_618_190)
-        ('950 B', '9.8 GB')
-    """
+    """Write a number of bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             break

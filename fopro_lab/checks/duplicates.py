@@ -54,12 +54,6 @@ def same_content(packed: Pack) -> np.ndarray:
 
     Returns:
         ``int64 (N,)``: the first row with the same content.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> dataset = open_dataset("phantom", images=24).subset([0, 1, 0])
-        >>> same_content(pack(dataset, 16, progress=False)).tolist()
-        [0, 1, 0]
     """
     pixels = _first_of(hashlib.sha256(image.tobytes()).digest() for image in packed.images)
     paths = packed.dataset.table["path"].tolist()
@@ -112,13 +106,6 @@ def find_near_duplicates(
         Columns ``first``, ``second`` (rows, ``first`` the smaller), ``bits`` that differ,
         ``correlation`` of the details and ``turn``: what to do to the first to get the second.
         Its ``attrs["flat"]`` counts the images without details, which were compared with none.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> images = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-        >>> images[2] = images[0, :, ::-1]
-        >>> find_near_duplicates(images, np.arange(3))[["first", "second", "turn"]].values.tolist()
-        [[0, 2, 'mirrored left to right']]
     """
     waves = _describe(images, rows)
     contrast = np.sqrt(np.square(waves).sum(axis=(1, 2)) - np.square(waves[:, 0, 0])) / SIDE

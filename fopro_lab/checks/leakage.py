@@ -29,11 +29,6 @@ def group_leakage(table: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:
 
     Returns:
         Columns ``group``, ``train``, ``val``, ``test`` (images), by group.
-
-    Example:
-        >>> table = pd.DataFrame({"group": ["a", "a", "b"]})
-        >>> group_leakage(table, np.array(["train", "test", "test"])).values.tolist()
-        [['a', 1, 0, 1]]
     """
     used = parts != ""
     counts = pd.crosstab(table["group"].to_numpy()[used], parts[used])
@@ -57,14 +52,6 @@ def find_leaks(
         One row per image and other part (test and train, test and val, val and train):
         ``image``, ``label``, ``part``, ``other``, and whether it is known by its ``group``, a
         ``copy``, a ``near_duplicate``, or ``any`` of them.
-
-    Example:
-        >>> table = pd.DataFrame({"image": list("abc"), "label": 0, "group": list("aac")})
-        >>> none = pd.DataFrame({"first": [], "second": []})
-        >>> parts = np.array(["train", "test", "test"])
-        >>> leaks = find_leaks(table, parts, content=np.arange(3), near_duplicates=none)
-        >>> leaks[leaks["other"] == "train"][["image", "group", "copy"]].values.tolist()
-        [['b', True, False], ['c', False, False]]
     """
     groups = table["group"].to_numpy()
     pairs = near_duplicates[["first", "second"]].to_numpy(dtype=np.int64)
@@ -123,13 +110,7 @@ class Association(NamedTuple):
 
 
 def class_by_source(table: pd.DataFrame, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Count the images of each class (row) from each known source (column, by name).
-
-    Example:
-        >>> table = pd.DataFrame({"label": [0, 0, 1], "source": ["a", "b", "b"]})
-        >>> class_by_source(table, ("nv", "mel")).values.tolist()
-        [[1, 1], [0, 1]]
-    """
+    """Count the images of each class (row) from each known source (column, by name)."""
     known = table[table["source"] != ""]
     counts = pd.crosstab(known["label"], known["source"])
     counts = counts.reindex(range(len(class_names)), fill_value=0)
@@ -153,11 +134,6 @@ def class_source_association(
 
     Returns:
         The measure; all NaN if there are not two classes and two sources.
-
-    Example:
-        >>> table = pd.DataFrame({"label": [0, 1] * 50, "source": ["a", "b"] * 50})
-        >>> class_source_association(table.assign(group=table.index)).v
-        1.0
     """
     known = table[table["source"] != ""]
     units = known.groupby(["group", "label", "source"], sort=True).size().reset_index(name="n")
@@ -200,10 +176,6 @@ def cramers_v(counts: np.ndarray) -> float:
         0 to 1; NaN with fewer than two filled rows or columns.
 
     Source: Bergsma, J. Korean Stat. Soc. 42 (2013) 323; scipy's ``association`` has no correction.
-
-    Example:
-        >>> cramers_v(np.array([[50, 0], [0, 50]])), cramers_v(np.array([[25, 25], [25, 25]]))
-        (1.0, 0.0)
     """
     counts = counts[counts.sum(axis=1) > 0][:, counts.sum(axis=0) > 0].astype(np.float64)
     rows, columns = counts.shape

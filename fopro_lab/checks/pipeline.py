@@ -76,13 +76,6 @@ def audit_pipeline(
 
     Raises:
         InputError: If there are no rows, they are not row numbers, or the edges are wrong.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", images=24), 32, progress=False)
-        >>> table = audit_pipeline(packed, np.arange(24), edges=[0, 0.25, 0.5], images=4)
-        >>> table["stage"].unique().tolist(), table["size"].unique().tolist()
-        (['resize', 'augment, fused', 'augment, exact'], [32])
     """
     rows = check_rows(rows, count=len(packed))
     if not len(rows) or images < 1:
@@ -126,11 +119,7 @@ def choose_images(table: pd.DataFrame, rows: np.ndarray, *, images: int, seed: i
 
 
 def full_image(dataset: Dataset, row: int) -> np.ndarray:
-    """Return an image at its own size, ``uint8 (H, W, 3)``, RGB.
-
-    Raises:
-        InputError: If the data set's reader knows no own size.
-    """
+    """Return an image at its own size, ``uint8 (H, W, 3)``, RGB."""
     if not hasattr(dataset.reader, "native"):
         raise InputError(
             f"{dataset.name}: expected a reader with a method native(row), which returns the "
@@ -239,11 +228,6 @@ def band_limited(images: Tensor, size: int) -> Tensor:
     Args:
         images: ``(B, C, H, W)``, periodic or windowed.
         size: Side of the result, pixels, 2 or more.
-
-    Example:
-        >>> wave = torch.cos(2 * torch.pi * torch.arange(32) / 32).expand(1, 1, 32, 32)
-        >>> torch.allclose(band_limited(wave, 8), wave[..., ::4, ::4], atol=1e-6)
-        True
     """
     height, width = images.shape[-2:]
     spectrum = torch.fft.rfft2(images, norm="forward")

@@ -46,16 +46,7 @@ def detectable_differences(
         images; of a mean over classes, the number that would give one class its variance),
         ``discordance``, ``detectable`` (share, NaN if none would show).
 
-    Raises:
-        InputError: If the discordance is not a share above 0.
-
     Source: Connor, Biometrics 43 (1987) 207, for paired shares; Kish's effective sample size.
-
-    Example:
-        >>> table = detectable_differences(np.repeat([0, 1], 100), np.arange(200),
-        ...     class_names=("nv", "df"), groups={"nv": "head", "df": "tail"})
-        >>> table.set_index("name")["detectable"].round(3).to_dict()
-        {'nv': 0.124, 'df': 0.124, 'head': 0.124, 'tail': 0.124, 'all': 0.088}
     """
     if not 0 < discordance <= 1:
         raise InputError(f"discordance: expected above 0 and at most 1, got {discordance}")
@@ -88,10 +79,6 @@ def smallest_difference(effective: float, *, discordance: float = DISCORDANCE) -
 
     Returns:
         The difference, a share; NaN with fewer than six images.
-
-    Example:
-        >>> round(smallest_difference(1000), 4), smallest_difference(4)
-        (0.0396, nan)
     """
     if effective < FEWEST:
         return float("nan")

@@ -62,11 +62,6 @@ class Findings:
         findings: In the order of the checks.
         tables: ``counts``, ``unreadable``, ``copies``, ``near_duplicates``, ``group_leakage``,
             ``leakage``, ``sources`` and ``power``; each can be written as a CSV.
-
-    Example:
-        >>> found = Findings({}, (Finding("warn", "power", 0.3, "few"),), {})
-        >>> found.worst, found.lines()
-        ('warn', ['warn  power  few'])
     """
 
     facts: dict[str, Any]
@@ -131,10 +126,6 @@ def check_data(config: DataConfig, *, progress: bool = True) -> Findings:
 
     Raises:
         InputError: If there is no data set, or none of its images can be read.
-
-    Example:
-        >>> check_data(DataConfig(images=48, image_size=16), progress=False).worst
-        'warn'
     """
     packed, split = open_for_checks(config, progress=progress)
     return examine(packed, split, config=config, progress=progress)
@@ -163,13 +154,6 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
         split: Of ``packed.dataset``.
         config: Gives the rules of head, medium and tail, and the wanted imbalance.
         progress: Show progress.
-
-    Example:
-        >>> from fopro_lab.data import prepare
-        >>> config = DataConfig(images=48, image_size=16)
-        >>> packed, split = prepare(config, progress=False)
-        >>> examine(packed, split, config=config).findings[0].verdict
-        'all 48 images can be read'
     """
     dataset, names = packed.dataset, packed.dataset.class_names
     table, parts = dataset.table, row_parts(split, len(packed))

@@ -51,12 +51,7 @@ def read_pixels(pack: Pack, rows: "np.typing.ArrayLike") -> Tensor:
 
 
 def float_images(pixels: Tensor) -> Tensor:
-    """Turn ``uint8 (B, H, W, 3)`` into ``(B, 3, H, W)`` in [0, 1]: each value over 255.
-
-    Example:
-        >>> float_images(torch.full((1, 2, 2, 3), 51, dtype=torch.uint8))[0, 0, 0].tolist()
-        [0.20000000298023224, 0.20000000298023224]
-    """
+    """Turn ``uint8 (B, H, W, 3)`` into ``(B, 3, H, W)`` in [0, 1]: each value over 255."""
     return torch.div(pixels.permute(0, 3, 1, 2).contiguous(), WHITE)
 
 
@@ -336,9 +331,6 @@ def sample_weights(count: int, *, alpha: float, generator: torch.Generator) -> T
 
     Returns:
         ``(count,)`` in [0, 1].
-
-    Raises:
-        InputError: If ``alpha`` is not above 0.
 
     Source: Galdran et al., Balanced-MixUp for Highly Imbalanced Medical Image Classification,
         MICCAI 2021, which draws one share per batch; here each image has its own.

@@ -148,13 +148,6 @@ def cycle(
 
     Raises:
         InputError: If there are no rows, or they are not row numbers of the pack.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
-        >>> endless = cycle(packed, range(24), batch_size=16)
-        >>> [len(next(endless)[1]) for _ in range(3)]
-        [16, 16, 16]
     """
     rows = check_rows(rows, count=len(pack))
     most = max(len(rows) - len(rows) % max(world_size, 1), 1)
@@ -205,13 +198,6 @@ def paired_batches(
         InputError: As `batches`, and if ``alpha`` is not above 0.
 
     Source: Galdran et al., Balanced-MixUp, MICCAI 2021.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
-        >>> pair = next(paired_batches(packed, range(24), alpha=0.2, batch_size=8))
-        >>> pair.partners.shape, pair.weights.shape
-        (torch.Size([8, 3, 16, 16]), torch.Size([8]))
     """
     from fopro_lab.data.augment import PairedBatch, sample_weights
 
@@ -242,12 +228,7 @@ def seeded_generator(*numbers: int) -> torch.Generator:
 
 
 def read_ahead(items: Iterable[Item], read: Callable[[Item], Read]) -> Iterator[Read]:
-    """Yield what is read for each item, in order; the next two are read in a thread meanwhile.
-
-    Example:
-        >>> list(read_ahead([1, 2, 3], str))
-        ['1', '2', '3']
-    """
+    """Yield what is read for each item, in order; the next two are read in a thread meanwhile."""
     waiting: list[Future[Read]] = []
     with ThreadPoolExecutor(max_workers=1) as reader:
         for item in items:
@@ -314,10 +295,6 @@ def effective_counts(
 
     Source: Kang et al., Decoupling Representation and Classifier, ICLR 2020, eq. 1 and 2; Galdran
         et al., Balanced-MixUp, MICCAI 2021.
-
-    Example:
-        >>> effective_counts([90, 10], sampler="progressive", progress=0.5).tolist()
-        [70.0, 30.0]
     """
     if sampler not in get_args(Sampler):
         known = ", ".join(get_args(Sampler))
@@ -360,11 +337,6 @@ def epoch_order(
 
     Returns:
         ``int64 (N,)``, positions in ``labels``; for ``"instance"`` each once.
-
-    Example:
-        >>> order = epoch_order([0, 0, 0, 0, 0, 1], sampler="class-balanced", seed=0)
-        >>> (order == 5).sum()
-        np.int64(3)
     """
     labels = np.asarray(labels, dtype=np.int64)
     counts = np.bincount(labels)

@@ -31,11 +31,7 @@ SAME_IMAGES = {"isic2019-lt": "isic2019"}
 
 
 def benchmark_place(name: str) -> Path | None:
-    """Return the folder into which a benchmark was fetched; None if the name is no benchmark's.
-
-    Raises:
-        InputError: If it has not been fetched, with the command that does.
-    """
+    """Return the folder into which a benchmark was fetched; None if the name is no benchmark's."""
     source_name = SAME_IMAGES.get(name, name)
     if source_name not in ("isic2019", "hyperkvasir") and not name.startswith("medmnist:"):
         return None
@@ -68,9 +64,6 @@ def read_isic2019(folder: Path) -> Listing:
     A group is the lesion, a source its archive, the letters before a lesion's number (HAM, BCN,
     MSK); without ``ISIC_2019_Training_Metadata.csv`` neither is known. Classes are ordered from
     the largest to the smallest; those without images here are left out.
-
-    Raises:
-        InputError: If an image has no class or two, is listed twice or is missing.
 
     Source: ISIC 2019 challenge, task 1.
     """
@@ -112,9 +105,6 @@ def read_hyperkvasir(root: Path) -> Listing:
     An image is named by its file name, as in the official splits. Neither groups nor sources are
     known.
 
-    Raises:
-        InputError: If there are no images, or two of one name.
-
     Source: Borgli et al., Scientific Data 7, 283 (2020).
     """
     files = [file for file in sort_files(root)[0] if file.partition("/")[0] in TRACTS]
@@ -132,9 +122,6 @@ def read_medmnist(folder: Path) -> Listing:
 
     The folder's name says which set it is, as ``dermamnist_64`` or ``medmnist-derma-64``; class
     names are numbers where the set is not known.
-
-    Raises:
-        InputError: If an array is missing, damaged, of another shape, or a label has no name.
 
     Source: Yang et al., Scientific Data 10, 41 (2023).
     """

@@ -34,11 +34,6 @@ class Dataset:
             generated images. It tells a file that was replaced by one of the same size.
         left_out: How many images are left out because they cannot be read.
         passed_over: Files below its folder that are not taken for images.
-
-    Example:
-        >>> dataset = open_dataset("phantom", images=40)
-        >>> len(dataset), dataset.read(0, 32).shape, len(dataset.subset([0, 1]))
-        (40, (32, 32, 3), 2)
     """
 
     name: str

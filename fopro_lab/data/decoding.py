@@ -19,11 +19,7 @@ SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def decoder_version(interpolation: Interpolation = "bilinear") -> str:
-    """Name everything that decides the pixels: our rules, Pillow and its JPEG library.
-
-    Raises:
-        InputError: For an unknown interpolation.
-    """
+    """Name everything that decides the pixels: our rules, Pillow and its JPEG library."""
     if interpolation not in get_args(Interpolation):
         known = ", ".join(f"'{word}'" for word in get_args(Interpolation))
         raise InputError(f"interpolation: expected one of {known}, got '{interpolation}'")
@@ -48,9 +44,6 @@ def read_image(
 
     Returns:
         ``uint8 (size, size, 3)``, or ``(H, W, 3)`` at its own size.
-
-    Raises:
-        InputError: If the file is missing, damaged, no image, or larger than 179 million pixels.
     """
     with _one_line_errors(path), Image.open(path) as opened:
         ImageOps.exif_transpose(opened, in_place=True)  # in place: a copy costs a tenth
@@ -71,11 +64,7 @@ def resize_square(
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to 8-bit RGB.
-
-    Raises:
-        InputError: For floating point pixels, or integers beyond 0..65535, whose unit is unknown.
-    """
+    """Convert any Pillow mode to 8-bit RGB."""
     if image.mode in SIXTEEN_BIT:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:

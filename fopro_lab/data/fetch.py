@@ -127,15 +127,7 @@ def source_names() -> list[str]:
 
 
 def find_source(name: str) -> Source:
-    """Return the source of a name, ``medmnist:NAME`` also with a size: ``medmnist:derma-224``.
-
-    Raises:
-        InputError: For an unknown name, with the nearest known one.
-
-    Example:
-        >>> find_source("medmnist:derma-64").files[0].url
-        'https://zenodo.org/records/10519652/files/dermamnist_64.npz?download=1'
-    """
+    """Return the source of a name, ``medmnist:NAME`` also with a size: ``medmnist:derma-224``."""
     if name.startswith("medmnist:"):
         return _find_medmnist(name.removeprefix("medmnist:"))
     if name not in PLAIN_NAMES:
@@ -249,10 +241,6 @@ def fetch(
 
     Returns:
         The source's own folder in ``out``.
-
-    Raises:
-        InputError: For an unknown name, or a mirror that is no address.
-        WorkError: If the network, the disk, the bytes or the archive fail.
     """
     source = find_source(source) if isinstance(source, str) else source
     mirror = (mirror or os.environ.get("FOPRO_MIRROR", "")).rstrip("/")

@@ -49,13 +49,6 @@ class Pack:
         dataset: What was packed, without the images that were left out.
         left_out: Ids of unreadable images and the reason.
         path: The file, or None for a pack that was made in memory.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
-        >>> image, label = packed[23]
-        >>> len(packed), image.shape, label
-        (24, torch.Size([3, 16, 16]), 7)
     """
 
     images: np.ndarray

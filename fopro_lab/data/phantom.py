@@ -243,16 +243,6 @@ def phantom_table(images: int = IMAGES, *, seed: int = 0) -> pd.DataFrame:
 
     Returns:
         The table of a `Dataset`; a group is a lesion, seen in one to three images.
-
-    Raises:
-        InputError: If there are fewer than three images per class.
-
-    Example:
-        >>> table = phantom_table(3000)
-        >>> table["label"].value_counts().tolist()
-        [1454, 753, 390, 202, 105, 54, 28, 14]
-        >>> table["image"].iloc[-1], table["group"].iloc[-1], table["source"].iloc[-1]
-        ('red-00008-1', 'red-00008', 'soft')
     """
     steps = np.arange(len(CLASSES)) / (len(CLASSES) - 1)
     shares = np.round(1e9 * TAIL_RATIO**-steps).astype(np.int64)
@@ -267,12 +257,7 @@ def phantom_table(images: int = IMAGES, *, seed: int = 0) -> pd.DataFrame:
 
 
 def draw_phantom(image: str, *, seed: int) -> np.ndarray:
-    """Draw one image, ``uint8 (64, 64, 3)``, from its name in `phantom_table` and the seed alone.
-
-    Example:
-        >>> draw_phantom("disc-00004-1", seed=0).shape
-        (64, 64, 3)
-    """
+    """Draw one image, ``uint8 (64, 64, 3)``, from its name in `phantom_table` and the seed."""
     name, lesion_text, view_text = image.split("-")
     label, lesion, view = CLASS_NAMES.index(name), int(lesion_text), int(view_text)
     shape = sample_lesion(CLASSES[label], np.random.default_rng([seed, label, lesion, 0]))

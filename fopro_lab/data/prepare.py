@@ -16,12 +16,6 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
     Raises:
         InputError: As the rule's own function: `make_split`, `make_folds`, `make_long_tail`,
             `make_isic2019_lt` or `make_hyperkvasir`.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset
-        >>> config = DataConfig(split_seed=2, split_rule="folds", folds=3, fold=2)
-        >>> split_from(open_dataset("phantom", images=80), config).protocol
-        'phantom-80/groups/folds3-val0.15/seed2/fold2'
     """
     published: dict[str, Any] = {
         "files": Path(config.split_files).expanduser() if config.split_files else None,
@@ -54,10 +48,6 @@ def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False
         config: Data set, size, interpolation, and whether unreadable images are left out.
         progress: Report the progress of packing on stderr.
         verify: Compare an existing pack with its checksums.
-
-    Raises:
-        InputError: As `open_dataset` and `pack`.
-        WorkError: If the disk is full or cannot be written.
     """
     return pack(
         open_from(config),
@@ -82,11 +72,6 @@ def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
     Raises:
         InputError: As `pack_from` and `split_from`.
         WorkError: As `pack_from`.
-
-    Example:
-        >>> packed, split = prepare(DataConfig(images=40, image_size=16), progress=False)
-        >>> packed.images.shape, len(split.train)
-        ((40, 16, 16, 3), 19)
     """
     packed = pack_from(config, progress=progress)
     return Prepared(packed, split_from(packed.dataset, config))

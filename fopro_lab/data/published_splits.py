@@ -288,9 +288,6 @@ def find_split_files(names: Sequence[str], *, files: Path | None, fetched: str) 
 
     ``files`` is the folder that holds them, also in ``official_splits`` below it, or the file if it
     is one; None is where ``fopro data fetch`` puts what is called ``fetched``.
-
-    Raises:
-        InputError: If they were not fetched, or one is missing.
     """
     files = files or fetched_place(fetched)
     if files is None:

@@ -108,11 +108,7 @@ def sort_files(folder: Path | str) -> tuple[list[str], list[str]]:
 
 
 def read_folders(root: Path) -> Listing:
-    """Read a folder per class, or train, val and test folders with a folder per class in each.
-
-    Raises:
-        InputError: If there are no images, images outside of class folders, or one class only.
-    """
+    """Read a folder per class, or train, val and test folders with a folder per class in each."""
     images, others = sort_files(root)
     if not images:
         suffixes = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
@@ -186,11 +182,6 @@ def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
 
     The file is UTF-8, with or without a byte-order mark, separated by comma, semicolon or tab,
     whichever the header has most of. Empty lines and columns without a name are left out.
-
-    Raises:
-        InputError: If the file cannot be read, a line has more or fewer cells than the header, a
-            quote is not closed, two columns have one name, a needed one is missing, or there is
-            no row.
     """
     # Not pandas.read_csv: it pads short lines and takes a first column for an index in silence.
     try:
@@ -242,10 +233,6 @@ def read_csv_images(
         columns: Names of the columns by their kind: image, class, group, source, split. Those that
             are not given are looked for under their usual names.
         leave_out: Keep rows whose image is missing: packing leaves them out and says so.
-
-    Raises:
-        InputError: If a column, an image or a label is missing, an image is listed twice, or
-            integer labels have a gap.
     """
     frame = read_cells(path)
     image, given_class, group, source, split = (
@@ -317,10 +304,6 @@ def find_images(
 
     ISIC 2019 calls some images ``_downsampled``; copies of it drop that from the file names. With
     ``leave_out`` missing images are accepted, unless all are; their path is where they should be.
-
-    Raises:
-        InputError: If two files match one image, or images are missing; it names the table,
-            ``where``, and the ``way_out``.
     """
     files, _ = sort_files(root)
     exact = set(files)

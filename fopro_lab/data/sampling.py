@@ -12,12 +12,7 @@ FEWEST_GROUPS = 3  # one each for train, validation and test
 
 
 def hashed_order(names: Iterable[str], *, seed: int) -> list[str]:
-    """Shuffle distinct names by their hash: the order depends on the names and the seed alone.
-
-    Example:
-        >>> hashed_order(["a", "b", "c"], seed=0) == hashed_order(["c", "b", "a", "a"], seed=0)
-        True
-    """
+    """Shuffle distinct names by their hash: the order depends on the names and the seed alone."""
     keys = {name: hashlib.sha256(f"{seed}\0{name}".encode()).digest() for name in set(names)}
     return sorted(keys, key=keys.__getitem__)
 
@@ -29,13 +24,6 @@ def share_out(counts: np.ndarray, *, total: int, least: int) -> np.ndarray:
         counts: Images of each class, ``(K,)``.
         total: Sum of the result, at most that of ``counts``.
         least: No class falls below this, or below its own count if that is smaller.
-
-    Raises:
-        InputError: If ``total`` is too small for ``least`` images of each class.
-
-    Example:
-        >>> share_out(np.array([800, 190, 10]), total=100, least=3).tolist()
-        [78, 19, 3]
     """
     floor = np.minimum(counts, least)
     if total < floor.sum():
@@ -71,9 +59,6 @@ def choose_rows(table: pd.DataFrame, *, images: int, seed: int) -> np.ndarray:
 
     Returns:
         Sorted row numbers, ``int64``. Each class keeps images of three groups if it has them.
-
-    Raises:
-        InputError: If that needs more images.
     """
     if images >= len(table):
         return np.arange(len(table))

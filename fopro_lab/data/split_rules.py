@@ -28,12 +28,6 @@ class Split:
         protocol: Names data, rule and seed; results of two protocols are never averaged.
         fingerprint: SHA-256 over every image's id and part, whatever the order of the rows.
         notes: What a reader of the results should know of the parts, a line each.
-
-    Example:
-        >>> from fopro_lab.data import make_split, open_dataset
-        >>> dataset = open_dataset("phantom", images=40)
-        >>> make_split(dataset).class_counts(dataset).tolist()
-        [8, 4, 2, 1, 1, 1, 1, 1]
     """
 
     train: np.ndarray
@@ -125,12 +119,6 @@ def make_folds(
 
     Raises:
         InputError: If a class has fewer groups than there are folds, or ``fold`` is not one.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset
-        >>> split = make_folds(open_dataset("phantom", images=200), folds=3, fold=3)
-        >>> split.protocol, len(split.train), len(split.val), len(split.test)
-        ('phantom-200/groups/folds3-val0.15/seed0/fold3', 111, 23, 66)
     """
     check_fold(fold, folds=folds)
     tested = deal_folds(dataset, folds=folds, seed=seed) == fold
@@ -165,13 +153,6 @@ def make_long_tail(
 
     Raises:
         InputError: As `make_split`, or if a class would keep no training image.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset
-        >>> dataset = open_dataset("phantom", images=800)
-        >>> split = make_long_tail(dataset, ratio=0.01, val_per_class=1, test_per_class=2)
-        >>> split.protocol, split.class_counts(dataset).tolist()
-        ('phantom-800/groups/longtail0.01-val1-test2/seed0', [385, 198, 101, 51, 25, 11, 4, 1])
     """
     wanted = (
         Wanted("test", test_fraction, test_per_class),
@@ -217,10 +198,6 @@ def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list
 
     Source: Cui et al., CVPR 2019, arXiv:1901.05555, sec. 5.1, for the exponential tail; the cap is
         the one that reproduces FoPro-KD's files.
-
-    Example:
-        >>> long_tail_counts([90, 40, 30], ratio=0.01, largest=100)
-        [90, 10, 1]
     """
     if not 0 < ratio <= 1:
         raise InputError(f"ratio: expected above 0 and at most 1, got {ratio}")
@@ -236,10 +213,6 @@ def isic2019_lt_counts(ratio: float) -> list[int]:
     150 images of each class are kept for validation and test.
 
     Source: the split files published with FoPro-KD (Elbatel et al., IEEE TMI 43(3), 2024).
-
-    Example:
-        >>> isic2019_lt_counts(0.01)
-        [12725, 4372, 3173, 1788, 717, 478, 103, 89]
     """
     left = [total - ISIC2019_HELD_OUT for total in ISIC2019_TOTALS]
     return long_tail_counts(left, ratio=ratio, largest=ISIC2019_TOTALS[0])

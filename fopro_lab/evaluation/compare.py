@@ -57,12 +57,7 @@ def family(protocol: str) -> str:
 
 
 def pooled_protocol(protocols: Iterable[str]) -> str:
-    """Name several folds of one partition in one id.
-
-    Example:
-        >>> pooled_protocol(["toy/folds3/fold1", "toy/folds3/fold3"])
-        'toy/folds3/fold1+3'
-    """
+    """Name several folds of one partition in one id."""
     different = list(dict.fromkeys(protocols))
     if len(different) == 1:
         return different[0]
@@ -105,11 +100,6 @@ def merge_groups(groups: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Give each class the group that it has in most folds; of two as frequent, the rarer one.
 
     Folds differ by a few training images, so two classes of almost one size may change places.
-
-    Example:
-        >>> one, other = {"nv": "head", "mel": "medium"}, {"mel": "head", "nv": "head"}
-        >>> merge_groups([one, one, other])
-        {'nv': 'head', 'mel': 'medium'}
     """
     merged = {}
     for name in groups[0]:
@@ -201,10 +191,6 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
     Args:
         runs: Finished runs.
-
-    Raises:
-        InputError: If there are none, or they differ in protocol (but for the fold), in the split
-            of a fold, in classes, groups, or in an option of the recipe.
     """
     if not runs:
         raise InputError("runs: expected at least one, got none")

@@ -34,23 +34,13 @@ def confusion_matrices(
 
 
 def class_recalls(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of each class that was found, ``(R, K)``; NaN for a class without images.
-
-    Example:
-        >>> class_recalls(np.array([[[3.0, 1.0], [0.0, 0.0]]]))
-        array([[0.75,  nan]])
-    """
+    """Return the share of each class that was found, ``(R, K)``; NaN for a class without images."""
     found = np.diagonal(confusion, axis1=-2, axis2=-1)
     return _ratio(found, confusion.sum(axis=-1), empty=np.nan)
 
 
 def mean_recall(recalls: np.ndarray) -> np.ndarray:
-    """Average recalls ``(R, K)`` over the classes that have images; NaN if none has.
-
-    Example:
-        >>> mean_recall(np.array([[1.0, 0.5, np.nan]]))
-        array([0.75])
-    """
+    """Average recalls ``(R, K)`` over the classes that have images; NaN if none has."""
     known = ~np.isnan(recalls[0])
     if not known.any():
         return np.full(len(recalls), np.nan)
@@ -61,10 +51,6 @@ def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean recall over the classes that occur in ``labels``, in [0, 1].
 
     Unlike scikit-learn's, it does not warn of a class that is predicted but absent.
-
-    Example:
-        >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
-        0.5
     """
     return float(np.mean([(predicted[labels == k] == k).mean() for k in np.unique(labels)]))
 
@@ -164,11 +150,6 @@ def calibration_error(
     Arguments are as in ``macro_auroc``.
 
     Source: Guo et al., ICML 2017, arXiv:1706.04599, equation 5.
-
-    Example:
-        >>> p = np.array([[0.8, 0.2], [0.8, 0.2]])
-        >>> calibration_error(p, np.array([0, 1]), np.ones((2, 1))).round(3)
-        array([0.3])
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels

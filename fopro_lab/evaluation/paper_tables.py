@@ -43,12 +43,7 @@ _LATEX = str.maketrans(
 def with_interval(
     value: float, low: float, high: float, *, signed: bool = False, digits: int | None = None
 ) -> str:
-    """Write a share, or a difference with its sign, and its interval in per cent; NaN is "n/a".
-
-    Example:
-        >>> with_interval(0.512, -0.001, 0.6), with_interval(0.02, -0.01, 0.05, signed=True)
-        ('51 [0, 60]', '+2.0 [-1.0, +5.0]')
-    """
+    """Write a share, or a difference with its sign, and its interval in per cent; NaN is "n/a"."""
     if pd.isna(value):
         return "n/a"
     form = f"{{:{'+' if signed else ''}.{int(signed) if digits is None else digits}f}}"

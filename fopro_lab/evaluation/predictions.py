@@ -94,11 +94,6 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
 
     Raises:
         InputError: If the file is missing, is not a parquet file or breaks a rule.
-
-    Example:
-        >>> read_predictions("nowhere.parquet")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere.parquet: no such file
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")

@@ -32,13 +32,6 @@ def class_prior(class_counts: np.ndarray, strength: float) -> np.ndarray:
     Args:
         class_counts: Training images ``n``, ``(K,)``, each above 0.
         strength: 1 gives the training shares, 0 equal ones, -1 the training shares' reciprocals.
-
-    Raises:
-        InputError: If a count is not above 0, or the strength is not finite.
-
-    Example:
-        >>> class_prior(np.array([9, 1]), -1.0).round(6).tolist()
-        [0.1, 0.9]
     """
     counts = np.asarray(class_counts, dtype=np.float64)
     if not (np.isfinite(counts).all() and (counts > 0).all()) or not np.isfinite(strength):
@@ -70,9 +63,6 @@ def shifted_probabilities(logits: np.ndarray, *, old: np.ndarray, new: np.ndarra
         logits: ``(n, K)``.
         old: Shares that the logits hold for, ``(K,)``, above 0.
         new: Shares to move to, ``(K,)``, 0 or above.
-
-    Raises:
-        ShapeError: If a prior has not one share per class.
     """
     for name, prior in (("old", old), ("new", new)):
         if np.shape(prior) != logits.shape[-1:]:
@@ -147,10 +137,6 @@ class PriorShift:
         implicit: Of each run, "training", "uniform" or "unknown"; see `implicit_prior`. Where it
             is unknown, predictions stay as they are stored.
         names: Class names, from the most frequent in training to the rarest.
-
-    Raises:
-        InputError: If there is no run, they were tested on different images, differ in their
-            training counts, or a manifest has none.
     """
 
     def __init__(self, runs: Sequence[Run], *, resamples: int = 400, seed: int = 0) -> None:

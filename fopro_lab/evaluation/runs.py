@@ -217,14 +217,6 @@ def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
             and ring and the columns ``exploration`` (number of the prompt training), ``step``,
             ``low``, ``high`` (cycles per pixel) and ``gain``, which is drawn as rings.
         name: Title; empty takes the folder's name.
-
-    Raises:
-        InputError: If the folder has no masks, they are damaged, or the table lacks a column.
-
-    Example:
-        >>> read_mask_history("nowhere")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere/exploration_gains.parquet: no such file; ...
     """
     table, planes, where = source, None, "table"
     if not isinstance(table, pd.DataFrame):

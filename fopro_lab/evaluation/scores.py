@@ -58,10 +58,6 @@ def class_groups(
 
     Raises:
         InputError: For fewer than two classes, an unknown rule or thresholds that cross.
-
-    Example:
-        >>> class_groups({"df": 10, "nv": 900, "mel": 100})
-        {'nv': 'head', 'mel': 'medium', 'df': 'tail'}
     """
     if len(counts) < 2:
         raise InputError(f"counts: expected two classes or more, got {len(counts)}")
@@ -95,10 +91,6 @@ def groups_from(
             ``dataset``, ``split_rule`` and the size of the validation part.
         names: The K class names, in label order.
         class_counts: Training images per class, ``(K,)``.
-
-    Example:
-        >>> groups_from(DataConfig(dataset="hyperkvasir"), ["ileum", "polyps"], [6, 699])
-        {'polyps': 'head', 'ileum': 'tail'}
     """
     counts = np.asarray(class_counts)
     rule: Literal["rank", "count"] = "rank"
@@ -202,10 +194,6 @@ def align(
         tables: Tables of predictions of the same images, one per run.
         groups: "head", "medium" or "tail" for each class.
         split: "val" or "test".
-
-    Raises:
-        InputError: If a table is invalid, has no rows of the split, or differs from the first in
-            its classes, images, labels or groups; if ``groups`` do not fit the classes.
     """
     parts = []
     for table in tables:

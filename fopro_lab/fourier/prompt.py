@@ -358,10 +358,6 @@ def mirror(coarse: Tensor) -> Tensor:
     """Give mirrored rows of the first and last column the mean of their two values.
 
     There a real image's two frequencies are one, so a map that differs would not act as it shows.
-
-    Example:
-        >>> mirror(torch.tensor([[1.0, 1.0], [2.0, 0.0], [4.0, 0.0]])).tolist()
-        [[1.0, 1.0], [3.0, 0.0], [3.0, 0.0]]
     """
     opposite = coarse.flip(-2).roll(1, -2)
     half = torch.zeros(coarse.shape[-1], dtype=coarse.dtype, device=coarse.device)
@@ -374,14 +370,6 @@ def resample(coarse: Tensor, *, height: int, width: int) -> Tensor:
 
     Bilinear in frequency: every value of the result ``(..., height, width // 2 + 1)`` is a
     weighted mean of four coarse ones, so their bounds hold.
-
-    Raises:
-        ShapeError: If the last two axes are not those of a coarse map of 2 rows or more.
-
-    Example:
-        >>> coarse = torch.arange(4.0).expand(6, 4)  # 0 at 0, 3 at 0.5 cycles per pixel
-        >>> resample(coarse, height=1, width=4).tolist()
-        [[0.0, 1.5, 3.0]]
     """
     rows = coarse.shape[-2] if coarse.ndim > 1 else 0
     if rows < 2 or coarse.shape[-1] != rows // 2 + 1:
@@ -408,14 +396,7 @@ def _column_weights(width: int, columns: int, device: torch.device, dtype: torch
 
 
 def sum_of_waves(coefficients: Tensor, *, height: int, width: int) -> Tensor:
-    """Add up the waves ``(..., C, waves, 3)`` at each bin: ``(..., C, height, width // 2 + 1)``.
-
-    Example:
-        >>> flat = torch.zeros(1, 2, 3)
-        >>> flat[0, 0, 0] = 0.5  # the first wave is constant
-        >>> sum_of_waves(flat, height=4, width=4).unique().tolist()
-        [0.5]
-    """
+    """Add up the waves ``(..., C, waves, 3)`` at each bin: ``(..., C, height, width // 2 + 1)``."""
     channels, waves = coefficients.shape[-3:-1]
     place, kind = coefficients.device, coefficients.dtype
     basis = _basis(height, width, waves, place, kind)

@@ -41,10 +41,6 @@ def frequencies(count: int, *, device: torch.device | str | None = None) -> Tens
 
     Divided, not multiplied by ``1 / count`` as in ``torch.fft.fftfreq``, so that 3 / 10 is 0.3 and
     lies on a ring edge of 0.3.
-
-    Example:
-        >>> frequencies(4).tolist()
-        [0.0, 0.25, -0.5, -0.25]
     """
     index = torch.arange(count, device=device, dtype=torch.float64)
     return torch.where(index * 2 < count, index, index - count) / count
@@ -118,10 +114,6 @@ def ring_edges(count: int) -> list[float]:
 
     Raises:
         InputError: If ``count`` is below 1.
-
-    Example:
-        >>> ring_edges(4)
-        [0.0, 0.125, 0.25, 0.375, 0.5, 0.75]
     """
     if count < 1:
         raise InputError(f"count: expected 1 or more rings, got {count}")
@@ -173,10 +165,6 @@ def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int)
     Raises:
         ShapeError: If ``gains`` does not hold one gain per ring.
         InputError: If the edges are wrong.
-
-    Example:
-        >>> ring_gain(torch.tensor([2.0, 3.0]), [0, 0.25, 0.75], height=2, width=4)[0].tolist()
-        [1.0, 2.0, 3.0]
     """
     checked = checked_edges(edges)
     if gains.shape[-1:] != (len(edges) - 1,):

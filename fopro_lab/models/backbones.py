@@ -69,10 +69,6 @@ class SmallResNet(nn.Module):
     Args:
         width: Channels of the first of four stages; each next stage doubles them.
         classes: Outputs of the linear head; 0 leaves it out.
-
-    Example:
-        >>> SmallResNet(width=8, classes=5)(torch.rand(2, 3, 32, 32)).shape
-        torch.Size([2, 5])
     """
 
     def __init__(self, *, width: int, classes: int) -> None:
@@ -137,9 +133,6 @@ def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
     Args:
         architecture: Name in timm, such as ``resnet50`` or ``vit_small_patch14_dinov2``.
         weights: From `read_weights`.
-
-    Raises:
-        InputError: If timm does not know the name, or the weights do not fit.
     """
     import timm  # costs a second, so only where it is used
 
@@ -204,11 +197,7 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
 
 
 def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
-    """Build ``cifar-resnetDEPTH`` and fill it; images from 32 px on go in as they are.
-
-    Raises:
-        InputError: If there is no such depth, or the weights do not fit.
-    """
+    """Build ``cifar-resnetDEPTH`` and fill it; images from 32 px on go in as they are."""
     text = name.removeprefix(CIFAR)
     depth = int(text) if text.isdecimal() else 0
     if depth < 8 or depth > 1202 or depth % 6 != 2:

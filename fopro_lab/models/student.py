@@ -40,11 +40,6 @@ class Student(nn.Module):
         width: F.
         classes: K.
         teacher_dim: D; 0 builds neither projector nor second head.
-
-    Example:
-        >>> student = build_student("small", classes=8, teacher_dim=256)
-        >>> student(torch.rand(2, 3, 64, 64)).projection.shape
-        torch.Size([2, 256])
     """
 
     mean: Tensor

@@ -50,11 +50,6 @@ class Teacher(nn.Module):
         name: For tables and figures.
         resize: Bring every image to ``input_size`` (bilinear, antialiased) first.
         card: What is known about it: file, hash, coverage, data, recipe.
-
-    Example:
-        >>> teacher = load_teacher("builtin")
-        >>> teacher.encode(torch.rand(2, 3, 64, 64)).shape
-        torch.Size([2, 256])
     """
 
     mean: Tensor
@@ -296,10 +291,6 @@ def choose_device(name: str = "auto") -> torch.device:
 
     Raises:
         InputError: If a GPU is named and torch finds none.
-
-    Example:
-        >>> choose_device("cpu")
-        device(type='cpu')
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -345,12 +336,6 @@ def quick_teacher(
 
     Returns:
         A frozen teacher without head; its card is the given one's.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> teacher = load_teacher("builtin")
-        >>> len(teacher.batch_norms()) > 0, len(quick_teacher(teacher).batch_norms())
-        (True, 0)
     """
     folds = fold and bool(teacher.batch_norms())
     quick = _folded(teacher, tell) if folds else copy.deepcopy(teacher)

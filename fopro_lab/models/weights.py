@@ -39,14 +39,6 @@ def read_weights(path: Path | str) -> Weights:
 
     Returns:
         The tensors, on the CPU; metadata is empty for a pickle.
-
-    Raises:
-        InputError: If the file is missing, damaged, holds code, or holds no tensors.
-
-    Example:
-        >>> read_weights("nowhere.safetensors")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: weights: nowhere.safetensors: no such file
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -104,16 +96,6 @@ def load_matching(
 
     Returns:
         For a card: ``sha256``, ``keys_expected``, ``keys_matched``, ``coverage`` in [0, 1].
-
-    Raises:
-        InputError: If under 99 % of the network's keys are matched; lists some that are not.
-
-    Example:
-        >>> network = nn.Linear(2, 1)
-        >>> weights = Weights({"module.weight": torch.ones(1, 2), "module.bias": torch.ones(1)},
-        ...                   {}, "0" * 64, Path("a.pth"))
-        >>> load_matching(network, weights)["coverage"]
-        1.0
     """
     own = {
         name: value

@@ -285,11 +285,6 @@ def heat_map_texts(table: pd.DataFrame, *, value: str = "drift") -> dict[str, An
     Args:
         table: Of ``probing.basis_heat_map``, with a column ``classifier``.
         value: "drift" or "error".
-
-    Example:
-        >>> table = pd.DataFrame({"classifier": ["probe"], "n": 9, "size": 4.0, "clean_error": 0.5})
-        >>> heat_map_texts(table, value="error")["title"]
-        'Fourier basis heat map, error rate of the probe'
     """
     first = table.iloc[0]
     notes = [f"n={first['n']} images", f"waves of norm {first['size']:g}, both signs"]

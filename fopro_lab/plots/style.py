@@ -203,12 +203,7 @@ def label_plane(ax: Axes) -> None:
 
 
 def points_formatter(*, signed: bool = False) -> FuncFormatter:
-    """Format a share as percentage points: 0.1 becomes 10, or +10.
-
-    Example:
-        >>> points_formatter(signed=True)(0.1, 0), points_formatter(signed=True)(0.0, 0)
-        ('+10', '0')
-    """
+    """Format a share as percentage points: 0.1 becomes 10, or +10."""
     form = "{:+g}" if signed else "{:g}"
     return FuncFormatter(
         lambda share, _: form.format(round(100 * share, 6)).removesuffix("+0") or "0"
@@ -222,12 +217,7 @@ def method_order(methods: Sequence[str]) -> list[str]:
 
 
 def method_look(method: str) -> tuple[str, str, str]:
-    """Return colour, marker and label of a method; an unknown one is black.
-
-    Example:
-        >>> method_look("fopro")
-        ('#D55E00', '^', 'FoPro-KD')
-    """
+    """Return colour, marker and label of a method; an unknown one is black."""
     return (
         METHOD_COLORS.get(method, "#111111"),
         METHOD_MARKERS.get(method, "P"),

@@ -281,12 +281,6 @@ def measure_changes(
         ``resampled``. A class without images has NaN.
 
     Source: Holm, Scand. J. Stat. 6 (1979) 65.
-
-    Example:
-        >>> table = measure_changes(np.array([0, 0, 1, 1]), np.arange(4), np.array([0, 0, 1, 1]),
-        ...     np.array([[0, 0, 0, 0]]), names=["a", "b"], groups={"a": "head", "b": "tail"})
-        >>> table.set_index("name").loc[["a", "b", "all"], "change"].tolist()
-        [0.0, -1.0, -0.5]
     """
     check_groups(groups, names)
     weights = bootstrap_weights(labels, units, resamples=resamples, seed=seed)

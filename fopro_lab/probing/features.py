@@ -264,12 +264,6 @@ def wrap_classifier(
 
     ``classify`` maps ``(B, 3, H, W)`` in [0, 1] to ``(B, K)``, for example a trained student's.
     Without a ``device`` it is that of its weights, if it is a module or a method of one.
-
-    Example:
-        >>> brightest = wrap_classifier(lambda images: images.mean(dim=(2, 3)))
-        >>> red = torch.zeros(1, 3, 4, 4).index_fill(1, torch.tensor(0), 1.0)
-        >>> brightest.predict(red).tolist()
-        [0]
     """
     owner = getattr(classify, "__self__", classify)
     if device is None:

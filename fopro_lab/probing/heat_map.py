@@ -79,13 +79,6 @@ def basis_heat_map(
     Raises:
         ShapeError: If labels or units do not fit the images.
         InputError: If a number is wrong, or a classifier comes without labels.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> table = basis_heat_map(load_teacher("builtin"), torch.rand(2, 3, 16, 16), by="rings",
-        ...     edges=[0, 0.25, 0.75], waves=2, resamples=20, progress=False)
-        >>> table[["cell", "waves", "n"]].values.tolist()
-        [[0, 2, 2], [1, 2, 2]]
     """
     count, height, width = len(images), *images.shape[-2:]
     for name, given in (("labels", labels), ("units", units)):
@@ -166,12 +159,7 @@ def _answer_of(
 
 
 def basis_wave(row: int, column: int, *, height: int, width: int) -> np.ndarray:
-    """Return the cosine wave of one frequency, in cycles per image, with a Euclidean norm of 1.
-
-    Example:
-        >>> basis_wave(0, 2, height=1, width=4).tolist()
-        [[0.5, -0.5, 0.5, -0.5]]
-    """
+    """Return the cosine wave of one frequency, in cycles per image, with a Euclidean norm of 1."""
     cycles = row * np.arange(height)[:, None] / height + column * np.arange(width) / width
     # Whole cycles are taken away first: the cosine of a large number loses digits.
     wave = np.cos(2 * np.pi * (cycles - np.round(cycles)))
@@ -209,9 +197,6 @@ def basis_cells(
     Returns:
         A row per wave: ``cell``, ``row``, ``column`` (cycles per image), ``cell_row``,
         ``cell_column`` (centre of a block; 0 for rings).
-
-    Raises:
-        InputError: For another ``by``, an even block, or a number out of range.
     """
     if by not in ("rings", "blocks", "full"):
         raise InputError(f"by: expected one of 'rings', 'blocks', 'full', got '{by}'")

@@ -36,12 +36,6 @@ def preference(drifts: RingDrifts, weights: np.ndarray | None = None) -> np.ndar
     Returns:
         ``(P, S)``, natural logarithms, one for each channel, ring and gain other than 1; the mean
         over the rings is 0.
-
-    Example:
-        >>> drift = np.array([1.0, np.e**2]).reshape(1, 2, 1, 1)
-        >>> found = RingDrifts((0, 0.25, 0.5), (0.0,), ("all",), drift, np.ones_like(drift), 0.0)
-        >>> preference(found).ravel().tolist()
-        [-1.0, 1.0]
     """
     kept = [k for k, gain in enumerate(drifts.gains) if gain != 1]
     drift, energy = (part[:, :, kept] for part in (drifts.drift, drifts.energy))

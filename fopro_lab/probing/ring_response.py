@@ -32,14 +32,7 @@ def check_gains(gains: Sequence[float]) -> None:
 
 
 def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
-    """Refuse edges that do not increase, and rings that hold no frequency of such an image.
-
-    Example:
-        >>> check_rings([0, 0.01, 0.75], height=16, width=16)
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: edges: expected a frequency in every ring, got none in ring 0
-        (0 to 0.01 cycles per pixel) of images of 16 x 16 px; use fewer rings or larger images
-    """
+    """Refuse edges that do not increase, and rings that hold no frequency of such an image."""
     filled = ring_masks(height, width, edges).flatten(1).any(dim=1).tolist()
     if not all(filled):
         ring = filled.index(False)
@@ -295,12 +288,6 @@ def radial_gain(gain: Tensor, edges: Sequence[float], *, width: int) -> pd.DataF
         One row per ring: ``ring``, ``low``, ``high`` (cycles per pixel), ``gain`` (geometric
         mean), ``gain_low``, ``gain_high`` (one standard deviation of the log gain below and above;
         a spread, not a confidence interval). A ring narrower than a bin has NaN.
-
-    Example:
-        >>> from fopro_lab.fourier import FourierPrompt
-        >>> prompt = FourierPrompt("shared", size=8)
-        >>> radial_gain(prompt.mean_gain(), [0, 0.5, 0.75], width=8)["gain"].tolist()
-        [1.0, 1.0]
     """
     if gain.ndim < 2 or gain.shape[-1] != width // 2 + 1:
         raise ShapeError(f"gain: expected (..., H, {width // 2 + 1}), got {tuple(gain.shape)}")

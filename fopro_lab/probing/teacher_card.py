@@ -71,12 +71,6 @@ class TeacherCard:
 
         Raises:
             InputError: If a file is missing or no card.
-
-        Example:
-            >>> TeacherCard.read("nowhere")
-            Traceback (most recent call last):
-            fopro_lab.errors.InputError: nowhere: expected a card of `fopro probe`, found no
-            card.json
         """
         path = Path(folder)
         if not (path / "card.json").is_file():

@@ -40,9 +40,6 @@ def write_notebook_page(
         path: Of the page.
         name: Name of the node, shown above the title.
         home: Address of the report's index, as seen from the page; empty for none.
-
-    Raises:
-        WorkError: If the disk is full or may not be written.
     """
     from nbconvert.exporters import HTMLExporter
     from traitlets.config import Config
@@ -87,9 +84,6 @@ def write_index(report: Report, *, out: Path) -> Path:
 
     Returns:
         Path of the page.
-
-    Raises:
-        WorkError: If the disk is full or may not be written.
     """
     well = [node for node in report.nodes if node.state in ("done", "kept")]
     written = {node.name: out / node.folder / "headline.csv" for node in well}
@@ -194,11 +188,6 @@ def headline(table: pd.DataFrame) -> dict[str, Any]:
     Returns:
         ``columns`` (title, number), ``rows`` of cells (text, interval, and on the column's common
         scale the dot, the bar's ends, and zero where it lies between) and ``protocol``.
-
-    Example:
-        >>> table = pd.DataFrame({"method": ["ekd"], "n": [3], "n_low": [2.0], "n_high": [4.0]})
-        >>> [(cell["text"], cell["interval"]) for cell in headline(table)["rows"][0]]
-        [('ekd', ''), ('3', '[2.000, 4.000]')]
     """
     ends = {f"{name}{end}" for name in table for end in ("_low", "_high")} & set(table)
     protocols = list(table["protocol"].unique()) if "protocol" in table else []

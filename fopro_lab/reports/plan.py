@@ -79,11 +79,7 @@ class Notebook:
         return {name: f.get_default() for name, f in fields if name not in self.declared}
 
     def parameters(self, values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-        """Arrange flat values as the notebook takes them: what it does not declare in ``options``.
-
-        Raises:
-            InputError: For an unknown name, with the nearest one, or a value that does not fit.
-        """
+        """Arrange flat values as the notebook takes them, undeclared ones in ``options``."""
         known = {**self.declared, **self.options}
         for name in values:
             if name not in known:
@@ -171,11 +167,7 @@ class Report:
 
 
 def read_plan(path: Path | str) -> Plan:
-    """Read and validate a plan; its notebooks are not looked at yet.
-
-    Raises:
-        InputError: If the file is missing or a key is misspelt, missing or of a wrong type.
-    """
+    """Read and validate a plan; its notebooks are not looked at yet."""
     path = Path(path)
     if not path.exists():
         folders = (path.parent, path.parent / "plans", path.parent / "reports" / "plans")
@@ -218,14 +210,6 @@ def find_notebook(name: str, *, plan: Path | str = "") -> Path:
 
     Returns:
         Path of the ``.ipynb`` file.
-
-    Raises:
-        InputError: If there is none; the message names the nearest.
-
-    Example:
-        >>> find_notebook("zzz", plan="/nowhere/reports/plans/demo.yaml")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: zzz: no such notebook in /nowhere/notebooks or ...
     """
     file = Path(name if name.endswith(".ipynb") else f"{name}.ipynb")
     homes = [Path("notebooks").absolute(), CHECKOUT / "notebooks"]
@@ -247,15 +231,6 @@ def read_notebook(path: Path | str) -> Notebook:
 
     Args:
         path: An ``.ipynb`` file of format 4.
-
-    Raises:
-        InputError: If the file is no notebook, two cells are tagged ``parameters``, a default is
-            no literal, or there is no such config.
-
-    Example:
-        >>> read_notebook("nowhere.ipynb")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere.ipynb: no such notebook
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -300,15 +275,7 @@ def _name_and_default(path: Path | str, statement: ast.stmt) -> tuple[str, Any]:
 
 
 def fit_value(value: Any, default: Any, *, name: str) -> Any:
-    """Check a value against the type of the declared default; ``None`` takes anything.
-
-    Example:
-        >>> fit_value("1e-3", 0.1, name="train: learning_rate")  # YAML reads it as text
-        0.001
-        >>> fit_value("many", 3, name="train: epochs")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: train: epochs: expected int like 3, got 'many'
-    """
+    """Check a value against the type of the declared default; ``None`` takes anything."""
     if default is None:
         return value
     try:
@@ -325,23 +292,13 @@ def declared_parameters(path: Path | str) -> dict[str, Any]:
 
 
 def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """Return the way out of a misspelt name: the nearest known one, or all of them.
-
-    Example:
-        >>> nearest("epoch", ["epochs", "seed"]), nearest("zzz", ["epochs", "seed"])
-        ("did you mean 'epochs'?", 'known: epochs, seed')
-    """
+    """Return the way out of a misspelt name: the nearest known one, or all of them."""
     match = get_close_matches(name, list(known), n=1)
     return f"did you mean '{match[0]}'?" if match else f"known: {', '.join(known) or 'none'}"
 
 
 def flat(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Lay the mapping ``options`` out beside the other names, and translate names of version 0.1.
-
-    Example:
-        >>> flat({"epochs": 3, "options": {"ema_decay": 0.9}}, where="--set")
-        {'epochs': 3, 'ema_decay': 0.9}
-    """
+    """Lay ``options`` out beside the other names, and translate names of version 0.1."""
     options = values.get("options", {})
     if not isinstance(options, Mapping):
         raise InputError(f"{where}: options: expected names and values, got {options!r}")
@@ -385,15 +342,6 @@ def plan_nodes(
 
     Returns:
         The nodes, each after all that it waits for.
-
-    Raises:
-        InputError: If a notebook or an input is missing, a name is unknown, a value does not fit,
-            an ``after`` is unknown, or the graph has a cycle.
-
-    Example:
-        >>> plan_nodes("nowhere.yaml", out="reports/nowhere")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere.yaml: no such file
     """
     plan = read_plan(path)
     books = {
@@ -573,14 +521,7 @@ def check_condition(when: Mapping[str, Any], *, known: Mapping[str, Any], where:
 
 
 def unmet(when: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """Return the first part of a condition that does not hold, in words; empty if all do.
-
-    Example:
-        >>> unmet({"method": ["fopro", "random"]}, {"method": "ekd"})
-        'method is ekd, not fopro or random'
-        >>> unmet({"exists": "no/such.pth"}, {}), unmet({"not": {"seed": 0}}, {"seed": 1})
-        ('no/such.pth does not exist', '')
-    """
+    """Return the first part of a condition that does not hold, in words; empty if all do."""
     for name, wanted in when.items():
         choices = wanted if isinstance(wanted, list) else [wanted]
         if name == "exists":
@@ -602,12 +543,7 @@ def unmet(when: Mapping[str, Any], values: Mapping[str, Any]) -> str:
 
 
 def limit_seconds(text: str, *, name: str, unit: str = "") -> float:
-    """Read a time limit as seconds, 0 for none; ``unit`` is that of a number alone.
-
-    Example:
-        >>> limit_seconds("30 min", name="limit"), limit_seconds("2", name="--limit", unit="min")
-        (1800.0, 120.0)
-    """
+    """Read a time limit as seconds, 0 for none; ``unit`` is that of a number alone."""
     if not text:
         return 0.0
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(s|min|h)?\s*", text)
@@ -651,12 +587,6 @@ def missing_inputs(config: Config, *, own_files: bool = True) -> list[str]:
 
     Without ``own_files``, prompts, natural images and a student's weights are not looked for: an
     earlier notebook of a plan may still write them.
-
-    Example:
-        >>> missing_inputs(TrainConfig())
-        []
-        >>> missing_inputs(TrainConfig(prompt_file="no/such"))
-        ['prompt_file: no/such: no such file; give a path that exists: --set prompt_file=PATH']
     """
     found = []
     for check in (_dataset, _published_split, _teacher):
@@ -706,12 +636,7 @@ def _teacher(config: Config) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Write a duration for people.
-
-    Example:
-        >>> duration(3.24), duration(75), duration(3720)
-        ('3.2 s', '1 min 15 s', '1 h 2 min')
-    """
+    """Write a duration for people."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

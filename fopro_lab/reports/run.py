@@ -811,9 +811,6 @@ def dry_run(
 
     The cost is told as far as it is known: steps, if the images can be counted, and how long the
     notebooks took in an earlier report of the same folder.
-
-    Raises:
-        InputError: If plan, settings or a notebook is wrong.
     """
     _check_how(jobs, "local")
     out = Path(out)

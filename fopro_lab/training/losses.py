@@ -169,10 +169,6 @@ def confidence_loss(logits: Tensor) -> Tensor:
         Scalar, nats, in [-log K, 0]: minus the mutual information.
 
     Source: DAFL (Chen et al., ICCV 2019), one-hot and information-entropy terms.
-
-    Example:
-        >>> round(float(confidence_loss(torch.tensor([[99.0, 0.0], [0.0, 99.0]]))), 4)
-        -0.6931
     """
     log_each = torch.log_softmax(at_least_single(logits), dim=1)
     log_mean = torch.logsumexp(log_each, dim=0) - math.log(len(logits))

@@ -103,12 +103,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
 
 
 def run_name(config: TrainConfig) -> str:
-    """Name a run folder after what is in it, with a hash of the whole config.
-
-    Example:
-        >>> run_name(TrainConfig(method="ekd", seed=2)).rpartition("-")[0]
-        'phantom-ekd-small-s2'
-    """
+    """Name a run folder after what is in it, with a hash of the whole config."""
     text = json.dumps(identity(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     dataset = Path(config.dataset).name.replace(":", "_")
@@ -127,9 +122,6 @@ def find_run(
 
     Returns:
         The run, or None if the folder holds none.
-
-    Raises:
-        InputError: If the folder holds another run, or other things.
     """
     if not (folder / "manifest.json").exists():
         others = sorted(path.name for path in folder.glob("[!.]*"))
@@ -163,11 +155,7 @@ def find_run(
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder, so that two processes never write one run.
-
-    Raises:
-        WorkError: If another process holds it, or it may not be written.
-    """
+    """Hold a run folder, so that two processes never write one run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock")
@@ -220,9 +208,6 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     Args:
         folder: The run folder.
         state: Tensors, numbers, texts, lists and dicts of them.
-
-    Raises:
-        WorkError: If the disk is full; the state before is still whole.
     """
     # torch.save reports a full disk as a RuntimeError without errno, so it writes to memory first.
     buffer = io.BytesIO()
@@ -242,9 +227,6 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     Returns:
         The state, on the CPU, or None if none was ever written. A damaged last state is removed,
         with a line on standard error, and the one before is returned.
-
-    Raises:
-        InputError: If all that is there is damaged.
     """
     for name in (CHECKPOINT, PREVIOUS):
         path = folder / name
@@ -295,10 +277,6 @@ class MaskHistory:
             number: Which prompt training, from 1; the first one begins with the initial prompt.
             trainings: How many the run has at most; of more than 24 only some have any mask.
             steps: Prompt steps of one.
-
-        Example:
-            >>> sorted(MaskHistory.spread(1, trainings=8, steps=20).steps)
-            [0, 10, 20]
         """
         first = {0} if number == 1 else set()
         most = MOST - 1  # one is the prompt as it came

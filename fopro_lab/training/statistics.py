@@ -126,11 +126,6 @@ def reference_of(teacher: Teacher, *, natural: str = "", size: int = 64) -> Refe
 
     Raises:
         InputError: If there are no natural images in ``natural``.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> reference_of(load_teacher("builtin")).source
-        'running statistics of its 12 batch norms'
     """
     norms = teacher.batch_norms()
     if norms:
@@ -198,14 +193,6 @@ def natural_images(count: int, *, size: int, folder: str = "") -> tuple[Tensor, 
 
     Returns:
         ``(N, 3, size, size)`` in [0, 1], and what they are, for cards.
-
-    Raises:
-        InputError: If the folder or zip holds fewer than two images, or one is damaged.
-
-    Example:
-        >>> images, source = natural_images(4, size=32)
-        >>> images.shape, source[:20]
-        (torch.Size([4, 3, 32, 32]), '4 generated images')
     """
     if not folder:
         images = generated_images(count, size=size)

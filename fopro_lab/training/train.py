@@ -258,9 +258,6 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
 
     Returns:
         Means over the batches: ``loss``, and for a distilled student its parts.
-
-    Raises:
-        WorkError: If a loss or a gradient is not finite.
     """
     config, fabric, epoch = setup.config, setup.fabric, state.epoch
     share = train_prompt.prompted_share(config, epoch)

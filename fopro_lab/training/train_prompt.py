@@ -44,25 +44,14 @@ SHRINKS = 60  # at most; the last ones leave no gain other than 1
 
 
 def prompt_training_epochs(config: TrainConfig) -> list[int]:
-    """List the epochs, counted from 0, that begin with prompt training.
-
-    Example:
-        >>> prompt_training_epochs(TrainConfig(epochs=5, warmup_epochs=1, prompt_every=2))
-        [1, 3]
-    """
+    """List the epochs, counted from 0, that begin with prompt training."""
     if config.method not in PROMPTING or config.prompt_file:
         return []
     return list(range(config.warmup_epochs, config.epochs, config.prompt_every or config.epochs))
 
 
 def prompted_share(config: TrainConfig, epoch: int) -> float:
-    """Return the share of an epoch's batches that is prompted, which may fall after the warm-up.
-
-    Example:
-        >>> config = TrainConfig(epochs=3, prompted_fraction=0.8, prompted_decay=0.5)
-        >>> [round(prompted_share(config, epoch), 2) for epoch in range(3)]
-        [0.8, 0.6, 0.4]
-    """
+    """Return the share of an epoch's batches that is prompted, which may fall after the warm-up."""
     if epoch < config.warmup_epochs:
         return 0.0
     left = max(1, config.epochs - 1 - config.warmup_epochs)

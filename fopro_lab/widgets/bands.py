@@ -94,9 +94,6 @@ class SpectrumView:
 
     Attributes:
         edges: ``R + 1`` edges of the rings of the radial profile, cycles per pixel.
-
-    Raises:
-        ShapeError: If it is not a colour image.
     """
 
     def __init__(self, image: Tensor) -> None:
@@ -183,13 +180,6 @@ def preset_gains(name: str, *, ring: int, rings: int) -> list[float]:
             ring and all below, ``high-pass`` that ring and all above.
         ring: Which ring, from 0.
         rings: How many there are.
-
-    Raises:
-        InputError: For another name or ring.
-
-    Example:
-        >>> preset_gains("low-pass", ring=1, rings=4)
-        [1.0, 1.0, 0.0, 0.0]
     """
     if name not in get_args(Preset):
         known = ", ".join(f"'{preset}'" for preset in get_args(Preset))
@@ -211,10 +201,6 @@ def bump_gains(gain: float, *, centre: float, width: float, edges: Sequence[floa
         centre: Cycles per pixel.
         width: Full width at half of the change, cycles per pixel, above 0.
         edges: Edges of the rings; each takes the value at its middle, the corners at 0.604.
-
-    Example:
-        >>> bump_gains(3.0, centre=0.125, width=0.25, edges=[0, 0.25, 0.5])
-        [3.0, 1.125]
     """
     middles = [(low + min(high, 0.5**0.5)) / 2 for low, high in pairwise(edges)]
     return [1 + (gain - 1) * 2.0 ** -((2 * (x - centre) / width) ** 2) for x in middles]
@@ -255,11 +241,6 @@ def ring_prompt(gains: np.ndarray, *, size: int) -> FourierPrompt:
         gains: ``(3, R + 1)``: of R equally wide rings up to 0.5 cycles per pixel and of the
             corners; three equal channels are kept as one.
         size: Side of the images, pixels.
-
-    Example:
-        >>> prompt = ring_prompt(np.array([[2.0, 0.0]] * 3), size=8)
-        >>> prompt.channels, prompt.mean_gain()[0, 0, 1].item()
-        (1, 2.0)
     """
     gains = gains[:1] if (gains == gains[:1]).all() else gains
     channels, rings = gains.shape
@@ -274,14 +255,7 @@ def ring_prompt(gains: np.ndarray, *, size: int) -> FourierPrompt:
 
 @dataclass(eq=False)
 class Bands:
-    """The bands as the sliders set them, without any widget.
-
-    Example:
-        >>> bands = Bands(rings=2, size=8)
-        >>> bands.gains[:, 0] = 2.0
-        >>> bands.change().gain[0, 0, 1].item()
-        2.0
-    """
+    """The bands as the sliders set them, without any widget."""
 
     rings: int  # equally wide up to 0.5 cycles per pixel; the corners add one
     size: int  # side of the images, pixels
@@ -316,11 +290,7 @@ class Bands:
         return Change(gain, None, self.phase_lock)
 
     def as_prompt(self) -> FourierPrompt:
-        """Return what acts now as a prompt.
-
-        Raises:
-            InputError: If phases are scrambled, which no prompt can do.
-        """
+        """Return what acts now as a prompt."""
         if not self.phase_lock:
             raise InputError(
                 "phase lock: expected on, since a prompt scales amplitudes alone; got off"
@@ -353,13 +323,7 @@ class Bands:
 
 
 def preset_options(config: Config, kind: type[Config]) -> dict[str, Any]:
-    """List the options of a kind that differ from their defaults; existing paths become absolute.
-
-    Example:
-        >>> from fopro_lab.config import DataConfig, ExploreConfig
-        >>> preset_options(ExploreConfig(images=160, teacher="a"), DataConfig)
-        {'images': 160}
-    """
+    """List the options of a kind that are not defaults; existing paths become absolute."""
     names = set(kind.model_fields)
     options = config.model_dump(mode="json", exclude_defaults=True, include=names)
     for name in options.keys() & {"dataset", "split_files", "weights"}:
@@ -381,10 +345,6 @@ def save_preset(
 
     Returns:
         The paths and the commands that take them, a line each.
-
-    Raises:
-        InputError: If the name does not suit a file, or one of the files exists.
-        WorkError: If the folder cannot be written to.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
         raise InputError(f"name: expected letters, digits, _ . and -, got '{name}'")
@@ -410,11 +370,7 @@ def save_preset(
 
 
 def load_prompt(path: Path | str) -> FourierPrompt:
-    """Load a saved prompt, or the one that a preset's YAML names.
-
-    Raises:
-        InputError: If the file is missing or holds no prompt of 1 or 3 channels.
-    """
+    """Load a saved prompt, or the one that a preset's YAML names."""
     text = str(path).strip()
     if not text:
         raise InputError("prompt: expected a path to a saved prompt or a preset, got none")

@@ -28,14 +28,6 @@ class MovingFigure:
     Args:
         figure: Complete, with every artist in it.
         moving: What changes from now on, in drawing order.
-
-    Example:
-        >>> figure = Figure()
-        >>> (line,) = figure.subplots().plot([0, 1])
-        >>> moving = MovingFigure(figure, [line])
-        >>> line.set_ydata([1, 0])
-        >>> moving.png()[1:4]
-        b'PNG'
     """
 
     def __init__(self, figure: Figure, moving: Sequence[Artist]) -> None:

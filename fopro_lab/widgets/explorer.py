@@ -236,13 +236,6 @@ class BandExplorer(StillBox):
 
     Raises:
         InputError: If rows, a student or the prompt do not fit or cannot be read.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset, pack
-        >>> explorer = BandExplorer(pack(open_dataset("phantom", images=24), 16), rings=2)
-        >>> explorer.sliders[0].value = 0.0
-        >>> explorer.gains
-        [0.0, 1.0, 1.0]
     """
 
     image: Tensor
@@ -551,11 +544,6 @@ def open_explorer(config: ExploreConfig) -> BandExplorer:
 
     Raises:
         InputError: If something is missing or does not fit.
-
-    Example:
-        >>> explorer = open_explorer(ExploreConfig(images=24, image_size=16, rings=2))
-        >>> explorer.controls.teacher.value
-        'builtin'
     """
     teachers: dict[str, TeacherConfig] = {config.teacher: config}
     for entry in config.more_teachers:

@@ -172,11 +172,7 @@ class StudentRecall:
 def load_students(
     runs: Mapping[str, Path | str], pack: Pack, sample: ValidationSample, split: Split | None
 ) -> tuple[dict[str, StudentRecall], list[str]]:
-    """Load the students of run folders by name, and say why others do not fit.
-
-    Raises:
-        InputError: If none fits.
-    """
+    """Load the students of run folders by name, and say why others do not fit."""
     students: dict[str, StudentRecall] = {}
     refused: list[str] = []
     if split is None:
@@ -207,13 +203,6 @@ class Later:
         show: Takes an answer, in the thread of the loop.
         fail: Takes an error.
         wait: Seconds without a new question before the work begins.
-
-    Example:
-        >>> later = Later(lambda x, wanted: x + 1, print, fail=print)
-        >>> later.ask(1)
-        >>> later.ask(2)
-        >>> later.flush()
-        3
     """
 
     def __init__(

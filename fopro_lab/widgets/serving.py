@@ -42,15 +42,6 @@ def serve_explorer(
         port: Port on the loopback; 0 is any that is free.
         browser: Whether to open it.
         out: Folder for what the notebook writes; empty throws it away.
-
-    Raises:
-        InputError: For an unknown option or a wrong value, an input that is missing, or a port
-            that cannot be taken.
-
-    Example:
-        >>> serve_explorer({"ring": 4})
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: ring: not a name of ExploreConfig; did you mean 'rings'?
     """
     config = ExploreConfig.from_mapping({"presets_dir": "presets", **current_options(values)})
     missing = missing_inputs(config)
@@ -122,9 +113,6 @@ def page_notebook(options: Mapping[str, Any], *, out_dir: Path) -> dict[str, Any
     """Copy notebook 06 up to its explorer, with options put behind its parameters.
 
     What follows the explorer belongs to a report; a page would stay empty until it is computed.
-
-    Raises:
-        InputError: If there is no such notebook in the current folder or in a checkout.
     """
     places = (Path(NOTEBOOK), CHECKOUT / NOTEBOOK)
     source = next((place for place in places if place.is_file()), None)
@@ -154,11 +142,7 @@ def page_notebook(options: Mapping[str, Any], *, out_dir: Path) -> dict[str, Any
 
 
 def free_port(port: int) -> int:
-    """Return a port of the loopback that can be taken; 0 finds any.
-
-    Raises:
-        InputError: If it is not a port, or another program holds it.
-    """
+    """Return a port of the loopback that can be taken; 0 finds any."""
     if not 0 <= port <= 65535:
         raise InputError(f"port: expected 0 (any) to 65535, got {port}")
     try:

@@ -52,13 +52,6 @@ class PromptViewer(StillBox):
 
     Raises:
         InputError: If a run has no masks, or there is no run.
-
-    Example:
-        >>> viewer = PromptViewer(pd.DataFrame({"exploration": 1, "step": [0, 4], "low": 0.0,
-        ...                                     "high": 0.75, "gain": [1.0, 1.5]}))
-        >>> viewer.slider.index = 0
-        >>> viewer.time
-        (1, 0)
     """
 
     def __init__(self, runs: Source | Iterable[Source] | Mapping[str, Source]) -> None:
@@ -169,11 +162,6 @@ class RunComparer(StillBox):
 
     Raises:
         InputError: If the runs were not tested on the same images, or there is none.
-
-    Example:
-        >>> RunComparer("nowhere")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere: no such folder
     """
 
     table: pd.DataFrame
