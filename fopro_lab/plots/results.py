@@ -202,7 +202,7 @@ def _placed(
 def _draw_recalls(
     table: pd.DataFrame, ax: Axes | None, *, names: Sequence[str], numbers: bool
 ) -> Axes:
-    """Draw dots and intervals of recalls, with each number beside the axes if asked for."""
+    """Draw dots and intervals of recalls, with each number beside the axes if wanted."""
     methods = method_order(table["method"]) if "method" in table else [""]
     row = _ROW if numbers else 0.75 * _ROW  # dots alone need less room
     ax = new_axes(ax, width=7.6, height=1.5 + row * len(names) * max(1.6, len(methods) + 0.4))

@@ -85,10 +85,10 @@ def test_numbers_are_those_of_the_tables(tables):
     row = levels.set_index("method").loc["fopro"]
     ends = (100 * row[f"tail{end}"] for end in ("", "_low", "_high"))
     value, low, high = (f"{each:.1f}" for each in ends)
-    told = markdown_tables(levels, differences)
-    assert f"{value} [{low}, {high}]" in told
+    text = markdown_tables(levels, differences)
+    assert f"{value} [{low}, {high}]" in text
     assert f"{value} [{low}, {high}]" in latex_tables(levels, differences)
-    assert "150 test images" in told and "toy_64px/50%&co/seed0" in told
+    assert "150 test images" in text and "toy_64px/50%&co/seed0" in text
 
 
 def test_a_minus_is_a_minus_in_latex_and_zero_has_none(tables):
