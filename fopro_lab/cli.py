@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer import Argument, Option
 from typer.exceptions import TyperException
 
 from fopro_lab.errors import InputError, WorkError
@@ -27,13 +28,11 @@ APP: dict[str, Any] = {
     "pretty_exceptions_enable": False,
 }
 Settings = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Set one option; repeatable.")
+    list[str], Option("--set", metavar="KEY=VALUE", help="One option; repeatable.")
 ]
-FromFile = Annotated[
-    str, typer.Option("-f", "--file", metavar="FILE.yaml", help="Options from a file; --set wins.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a program to read.")]
-Out = Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+FromFile = Annotated[str, Option("-f", "--file", metavar="YAML", help="Options; --set wins.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON, for a program to read.")]
+Out = Annotated[str, Option("--out", metavar="DIR", help="Folder for the results.")]
 Names = list[str] | None
 
 
@@ -96,13 +95,11 @@ def data_list(as_json: AsJson = False) -> None:
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A source, see `fopro data list`.")],
+    name: Annotated[str, Argument(metavar="NAME", help="See `fopro data list`.")],
     out: Annotated[
-        str, typer.Option("--out", metavar="DIR", help="Folder of all sources, else $FOPRO_DATA.")
+        str, Option(metavar="DIR", help="Folder of all sources, else $FOPRO_DATA.")
     ] = "",
-    mirror: Annotated[
-        str, typer.Option(metavar="URL", help="Address with FOLDER/FILE, else $FOPRO_MIRROR.")
-    ] = "",
+    mirror: Annotated[str, Option(metavar="URL", help="Has FOLDER/FILE; else $FOPRO_MIRROR.")] = "",
 ) -> None:
     """Fetch a data set, splits or weights from the publisher; continues where it was stopped."""
     from fopro_lab.data.fetch import fetch
@@ -148,9 +145,7 @@ def data_check(
 def data_pack(
     settings: Settings = [],
     file: FromFile = "",
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the whole file with its checksums.")
-    ] = False,
+    verify: Annotated[bool, Option("--verify", help="Compare it with its checksums.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Decode every image once into the cache."""
@@ -201,9 +196,7 @@ def train(
     out: Out = "",
     settings: Settings = [],
     file: FromFile = "",
-    print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print every option, its value and meaning.")
-    ] = False,
+    print_config: Annotated[bool, Option("--print-config", help="Print every option.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train one student: method=ce, bsm, ekd, fopro or random; continues where it was stopped."""
@@ -231,15 +224,11 @@ def train(
 
 
 def probe(
-    cards: Annotated[
-        Names, typer.Argument(metavar="[DIR...]", help="With --compare: folders of cards.")
-    ] = None,
+    cards: Annotated[Names, Argument(metavar="[DIR...]", help="Folders of cards.")] = None,
     out: Out = "",
     settings: Settings = [],
     file: FromFile = "",
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Compare cards instead of making one.")
-    ] = False,
+    compare: Annotated[bool, Option("--compare", help="Compare cards of teachers.")] = False,
 ) -> None:
     """Measure which frequencies a teacher prefers: tables, figures and a page in a folder.
 
@@ -275,35 +264,20 @@ def probe(
 
 
 def report(
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="YAML file: notebooks and options.")],
+    plan: Annotated[str, Argument(metavar="PLAN", help="YAML file: notebooks and options.")],
     out: Out = "",
     settings: Settings = [],
     file: Annotated[
-        Names,
-        typer.Option("-f", "--file", metavar="FILE.yaml", help="Saved presets; repeatable."),
+        Names, Option("-f", "--file", metavar="YAML", help="Presets; repeatable.")
     ] = None,
-    jobs: Annotated[
-        int, typer.Option(help="Notebooks at a time; 0 is one per GPU, or per core without one.")
-    ] = 0,
-    executor: Annotated[
-        str, typer.Option(metavar="WHERE", help="local, dask or dask://HOST:PORT.")
-    ] = "local",
-    only: Annotated[
-        Names, typer.Option("--only", metavar="NAME", help="Execute this notebook; repeatable.")
-    ] = None,
-    again: Annotated[
-        Names, typer.Option("--again", metavar="NAME", help="Also if unchanged; repeatable.")
-    ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Execute all, also if unchanged.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Always on; give the same --set and -f.")
-    ] = False,
-    limit: Annotated[
-        str, typer.Option(metavar="MINUTES", help="Longest time of each notebook.")
-    ] = "",
-    plan_only: Annotated[
-        bool, typer.Option("--plan", help="Dry run: the graph, the cost and what is missing.")
-    ] = False,
+    jobs: Annotated[int, Option(help="Notebooks at a time; 0: one per GPU, or per core.")] = 0,
+    executor: Annotated[str, Option(help="local, dask or dask://HOST:PORT.")] = "local",
+    only: Annotated[Names, Option(metavar="NAME", help="Execute this one; repeatable.")] = None,
+    again: Annotated[Names, Option(metavar="NAME", help="If unchanged, too; repeatable.")] = None,
+    fresh: Annotated[bool, Option("--fresh", help="Execute all, also if unchanged.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Always on, for old scripts.")] = False,
+    limit: Annotated[str, Option(metavar="MINUTES", help="Longest time per notebook.")] = "",
+    plan_only: Annotated[bool, Option("--plan", help="Dry run: graph, cost, missing.")] = False,
 ) -> None:
     """Execute the notebooks of a plan and print the path of the index page.
 
@@ -326,11 +300,9 @@ def report(
     if resume:
         print("fopro: --resume is always on; give the same --set and -f", file=sys.stderr)
     if plan_only:
-        chosen = {"--only": only, "--again": again, "--fresh": fresh}
-        for name in (name for name, value in chosen.items() if value):
-            raise InputError(
-                f"{name}: expected without --plan, which shows the whole plan; leave it out"
-            )
+        for name, value in {"--only": only, "--again": again, "--fresh": fresh}.items():
+            if value:
+                raise InputError(f"{name}: leave it out; --plan shows the whole plan")
         dry = dry_run(plan, **inputs, jobs=jobs)
         print("\n".join(dry.lines))
         if count := len(dry.problems):
@@ -350,18 +322,12 @@ def report(
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or above.")],
-    baseline: Annotated[str, typer.Option(help="Method to compare with.")] = "bsm",
-    html: Annotated[
-        bool, typer.Option("--html", help="Write a page to --out, else to ./comparison.")
-    ] = False,
+    runs: Annotated[list[str], Argument(metavar="RUN...", help="Run folders, or above.")],
+    baseline: Annotated[str, Option(help="Method to compare with.")] = "bsm",
+    html: Annotated[bool, Option("--html", help="Page in --out, else ./comparison.")] = False,
     out: Out = "",
-    latex: Annotated[
-        str, typer.Option(metavar="FILE.tex", help="Tables for a paper, with booktabs.")
-    ] = "",
-    markdown: Annotated[
-        str, typer.Option(metavar="FILE.md", help="The same tables as Markdown.")
-    ] = "",
+    latex: Annotated[str, Option(metavar="FILE.tex", help="Tables, with booktabs.")] = "",
+    markdown: Annotated[str, Option(metavar="FILE.md", help="The same tables.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Compare methods over the same test images, paired, with intervals.
@@ -369,26 +335,20 @@ def compare(
     --html writes a page with its figures, tables as CSV and parquet, and tables for a paper. Runs
     without a partner of their seed and fold, or not finished, are named on stderr and on the page.
     """
-    from fopro_lab.evaluation import compare as compare_runs
-    from fopro_lab.evaluation import (
-        dropped_lines,
-        latex_tables,
-        load_runs,
-        markdown_tables,
-        pairings,
-        summarise,
-    )
+    from fopro_lab import evaluation
     from fopro_lab.io import atomic_path
 
-    found = load_runs(runs, unfinished=True)
+    found = evaluation.load_runs(runs, unfinished=True)
     done = [run for run in found if run.complete]
-    table = compare_runs(done, baseline)
-    for line in dropped_lines(pairings(found, baseline)):
+    table = evaluation.compare(done, baseline)
+    for line in evaluation.dropped_lines(evaluation.pairings(found, baseline)):
         print(f"fopro: {line}", file=sys.stderr)
-    for path, paper_tables in ((latex, latex_tables), (markdown, markdown_tables)):
+    papers = {latex: evaluation.latex_tables, markdown: evaluation.markdown_tables}
+    for path, paper_tables in papers.items():
         if path:
             with atomic_path(path) as temporary:
-                temporary.write_text(paper_tables(summarise(done), table), encoding="utf-8")
+                text = paper_tables(evaluation.summarise(done), table)
+                temporary.write_text(text, encoding="utf-8")
     if html:
         from fopro_lab.reports import execute_notebook
 
@@ -413,13 +373,9 @@ def compare(
 def explore(
     settings: Settings = [],
     file: FromFile = "",
-    port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 is any free one.")] = 8866,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Whether to open the page.")
-    ] = True,
-    out: Annotated[
-        str, typer.Option("--out", metavar="DIR", help="Folder for its figures; empty keeps none.")
-    ] = "",
+    port: Annotated[int, Option(help="Of 127.0.0.1; 0 is any free one.")] = 8866,
+    browser: Annotated[bool, Option(help="Whether to open the page.")] = True,
+    out: Annotated[str, Option(metavar="DIR", help="For its figures; empty keeps none.")] = "",
 ) -> None:
     """Serve the band explorer as a page on this machine, and print its address.
 

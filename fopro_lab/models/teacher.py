@@ -148,39 +148,24 @@ class Teacher(nn.Module):
         return [layer for layer in self.body.modules() if isinstance(layer, nn.LayerNorm)]
 
 
-def wrap_teacher(
-    module: nn.Module,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    input_size: int,
-    feature_dim: int,
-    head: nn.Module | None = None,
-    name: str = "wrapped",
-    resize: bool = False,
-    card: dict[str, Any] | None = None,
-) -> Teacher:
-    """Make a teacher of any network; the arguments are those of `Teacher`.
+def wrap_teacher(module: nn.Module, **rules: Any) -> Teacher:
+    """Make a teacher of any network, and try it on one image.
+
+    Args:
+        module: Maps normalised images ``(B, 3, H, W)`` to features ``(B, D)``.
+        rules: Keyword arguments of `Teacher`: ``mean``, ``std``, ``input_size``, ``feature_dim``,
+            and where they apply ``head``, ``name``, ``resize`` and ``card``.
 
     Raises:
-        InputError: If a first grey image does not come out as ``(1, D)`` finite features.
+        InputError: If a grey image does not come out as ``(1, D)`` finite features.
 
     Example:
         >>> pool = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
         >>> wrap_teacher(pool, mean=[0.5] * 3, std=[0.5] * 3, input_size=32, feature_dim=12).name
         'wrapped'
     """
-    teacher = Teacher(
-        module,
-        mean=mean,
-        std=std,
-        input_size=input_size,
-        feature_dim=feature_dim,
-        head=head,
-        name=name,
-        resize=resize,
-        card=card,
-    )
+    teacher = Teacher(module, **rules)
+    name, feature_dim = teacher.name, teacher.feature_dim
     side = teacher.input_size
     try:
         with torch.inference_mode():
