@@ -1,7 +1,6 @@
 """What each command prints, and one clear line for every wrong input."""
 
 import json
-import re
 import struct
 import subprocess
 import sys
@@ -89,16 +88,29 @@ def test_data_check_counts(fopro, tmp_path):
     assert code == 0 and told.startswith("packed 24 images of 64 px\n")
 
 
-def test_data_check_gives_a_verdict_a_line_and_is_done_with_warnings(fopro, tmp_path):
+@pytest.fixture
+def executed(monkeypatch):
+    """Record what notebooks a command executes, without their kernels' seconds."""
+    calls = []
+
+    def record(name, values, *, out):
+        calls.append((name, values, Path(out)))
+        return None, Path(out) / "index.html"
+
+    monkeypatch.setattr("fopro_lab.reports.execute_notebook", record)
+    return calls
+
+
+def test_data_check_gives_one_verdict_per_line_and_ends_with_0(fopro, tmp_path, executed):
     folder = images(tmp_path / "data", each=8)
-    out = tmp_path / "checkup"
-    code, told, complaint = fopro("data", "check", "--set", f"dataset={folder}", "--out", out)
+    out, setting = tmp_path / "checked", f"dataset={folder}"
+    code, told, complaint = fopro("data", "check", "--set", setting, "--out", out)
     assert code == 0 and lines(complaint) == []
-    verdicts = [line for line in told.splitlines() if re.match("(ok|note|warn|fail) ", line)]
-    assert "ok    reading     all 24 images can be read" in verdicts
-    assert len({line.index(line.split()[1]) for line in verdicts}) == 1
-    written = {path.name for path in out.rglob("*")}
-    assert {"index.html", "01_dataset.ipynb", "findings.json", "counts.csv", "power.csv"} <= written
+    verdicts = [" ".join(line.split()) for line in told.splitlines()]
+    assert "ok reading all 24 images can be read" in verdicts
+    assert {"findings.json", "counts.csv", "power.csv"} <= {path.name for path in out.iterdir()}
+    assert executed == [("01_dataset", {"dataset": str(folder)}, out)]
+    assert told.endswith(f"{out / 'index.html'}\n")
 
 
 def test_data_check_lists_every_image_that_fails_and_ends_with_1(fopro, tmp_path):
@@ -111,7 +123,7 @@ def test_data_check_lists_every_image_that_fails_and_ends_with_1(fopro, tmp_path
     code, told, complaint = fopro("data", "check", *knobs)
     assert code == 1 and len(lines(complaint)) == 1
     assert lines(complaint)[0].startswith("fopro: not fit for use as it is: reading")
-    assert "fail  reading     5 of 24 images cannot be read" in told
+    assert "5 of 24 images cannot be read" in told
     for path in broken:
         assert f"unreadable: {path}: " in told
     assert "1 image copied from another" in told
@@ -125,12 +137,14 @@ def test_teachers_check_prints_the_card(fopro):
     assert code == 0 and "timm:NAME" in told
 
 
-def test_probe_writes_tables_and_figures(fopro, tmp_path):
-    knobs = ("images=96", "image_size=24", "rings=3", "gains=[0.0]", "resamples=100")
-    code, told, _ = fopro("probe", "--out", tmp_path, *(f"--set={knob}" for knob in knobs))
-    assert code == 0 and told.strip() == str(tmp_path / "index.html")
-    files = [path.suffix for path in tmp_path.iterdir() if path.is_file()]
-    assert set(files) >= {".html", ".ipynb", ".json", ".parquet", ".png"}
+def test_probe_executes_its_notebook(fopro, tmp_path, executed):
+    code, told, _ = fopro("probe", "--out", tmp_path, "--set=rings=3", "--set=heat_map=off")
+    assert (code, told) == (0, f"{tmp_path / 'index.html'}\n")
+    ((name, values, out),) = executed
+    assert (name, out) == ("02_teacher_frequencies", tmp_path)
+    assert values.items() >= {"rings": 3, "heat_map": "off"}.items()
+    code, _, complaint = fopro("probe", tmp_path)
+    assert code == 2 and "folders are taken with --compare" in complaint
 
 
 def truncated(folder: Path) -> None:
