@@ -535,8 +535,7 @@ def build(
             tell=lambda line: sys.stderr.write(f"{line}\n") if verbose else None,
         )
         if config.method in PROMPTING:
-            prompt = train_prompt.build_prompt(config, size=config.image_size, seed=config.seed)
-            prompt.to(device)
+            prompt = train_prompt.build_prompt(config).to(device)
         if config.method in PROMPTING and not config.prompt_file:
             active = train_prompt.active_objectives(config.objectives, teacher)
             head = TaskHead(teacher.feature_dim, classes=len(counts), seed=config.seed).to(device)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fopro_lab.config import Objective, PromptConfig, TrainConfig
+from fopro_lab.config import Objective, TrainConfig
 from fopro_lab.data import Pack, batches, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
@@ -70,27 +70,25 @@ def generator_for(*numbers: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def build_prompt(config: PromptConfig, *, size: int, seed: int) -> FourierPrompt:
-    """Build the prompt that a config describes, at the identity, or read it from its file.
-
-    Args:
-        config: Form, resolution and bound; a `TrainConfig` may name a file instead.
-        size: Side of the images it will see, pixels.
-        seed: Of a network's weights.
-    """
-    path = config.prompt_file if isinstance(config, TrainConfig) else ""
-    if path:
-        prompt = FourierPrompt.load(Path(path).expanduser()).requires_grad_(False)
+def build_prompt(config: TrainConfig) -> FourierPrompt:
+    """Build the prompt that a config describes, at the identity, or read its file."""
+    if config.prompt_file:
+        prompt = FourierPrompt.load(Path(config.prompt_file).expanduser()).requires_grad_(False)
         if prompt.channels not in (1, 3):
             raise InputError(
                 f"prompt_file: expected a prompt of 1 or 3 channels, got {prompt.channels}"
             )
         return prompt
-    names = {
-        name: getattr(config, f"prompt_{name}") for name in ("rows", "rings", "waves", "noise")
-    }
-    bound = config.max_log_gain
-    return FourierPrompt(config.prompt_form, size=size, max_log_gain=bound, seed=seed, **names)
+    return FourierPrompt(
+        config.prompt_form,
+        size=config.image_size,
+        max_log_gain=config.max_log_gain,
+        rows=config.prompt_rows,
+        rings=config.prompt_rings,
+        waves=config.prompt_waves,
+        noise=config.prompt_noise,
+        seed=config.seed,
+    )
 
 
 @torch.no_grad()

@@ -67,11 +67,11 @@ def moved_prompt(form="shared"):
 
 def test_build_prompt_follows_the_config():
     config = TrainConfig(prompt_form="ring", prompt_rings=5, max_log_gain=0.3)
-    prompt = build_prompt(config, size=32, seed=0)
+    prompt = build_prompt(config)
     assert (prompt.form, prompt.max_log_gain) == ("ring", 0.3)
     assert sum(p.numel() for p in prompt.parameters()) == 3 * (5 + 1)  # and the corner ring
     assert (prompt.mean_gain() == 1).all()
-    waves = build_prompt(TrainConfig(prompt_form="radial", prompt_waves=4), size=32, seed=0)
+    waves = build_prompt(TrainConfig(prompt_form="radial", prompt_waves=4))
     assert waves.cells.shape == (3, 4, 3)
 
 
