@@ -224,10 +224,6 @@ def band_limited(images: Tensor, size: int) -> Tensor:
 
     The Nyquist row and column are dropped too: two mirrored waves share one number there. Where
     the image is smaller than ``size``, the new frequencies are empty.
-
-    Args:
-        images: ``(B, C, H, W)``, periodic or windowed.
-        size: Side of the result, pixels, 2 or more.
     """
     height, width = images.shape[-2:]
     spectrum = torch.fft.rfft2(images, norm="forward")

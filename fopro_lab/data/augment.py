@@ -42,11 +42,7 @@ GREY = (0.2989, 0.587, 0.114)  # weights of the channels, ITU-R 601-2 as in torc
 
 
 def read_pixels(pack: Pack, rows: "np.typing.ArrayLike") -> Tensor:
-    """Read images as stored in the pack, ``uint8 (B, size, size, 3)``, a copy on the CPU.
-
-    Raises:
-        InputError: If the rows are not row numbers of the pack.
-    """
+    """Read images as stored in the pack, ``uint8 (B, size, size, 3)``, a copy on the CPU."""
     return torch.from_numpy(np.asarray(pack.images[check_rows(rows, count=len(pack))]))
 
 
@@ -87,14 +83,6 @@ def sample_augmentations(
     ``"published"``: one of scale 0.95 to 1.2, shift up to 5 % in x, rotation up to 45 degrees;
     brightness, contrast and saturation 0.75 to 1.25, hue 0.01 of a turn, in random order; both
     flips. ``"flips"``: both flips. ``"none"``: nothing.
-
-    Args:
-        count: Number of images.
-        kind: The recipe.
-        generator: On the CPU.
-
-    Raises:
-        InputError: For an unknown kind.
 
     Source: release of FoPro-KD's distillation half (``_data_transforms_skin``).
     """
@@ -324,13 +312,7 @@ class PairedBatch(NamedTuple):
 def sample_weights(count: int, *, alpha: float, generator: torch.Generator) -> Tensor:
     """Draw the partners' shares from Beta(alpha, 1), of mean ``alpha / (1 + alpha)``.
 
-    Args:
-        count: Number of images.
-        alpha: Above 0; at 0.1 to 0.2, as published, most partners have next to no share.
-        generator: On the CPU.
-
-    Returns:
-        ``(count,)`` in [0, 1].
+    At an ``alpha`` of 0.1 to 0.2, as published, most partners have next to no share.
 
     Source: Galdran et al., Balanced-MixUp for Highly Imbalanced Medical Image Classification,
         MICCAI 2021, which draws one share per batch; here each image has its own.

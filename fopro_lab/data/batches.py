@@ -136,18 +136,15 @@ def cycle(
     world_size: int = 1,
     **options: Any,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pass over shuffled rows again and again, whole batches only; it never ends.
+    """Pass over shuffled rows again and again, whole batches only; round ``n`` is epoch ``n``.
 
     Args:
         pack: The images.
         rows: Row numbers.
         batch_size: Images per batch; if there are fewer rows, all of them make a batch.
-        world_size: As in `batches`.
+        world_size: How many processes share the batches.
         options: ``augment``, ``augment_mode``, ``sampler``, ``seed``, ``epochs``, ``rank`` and
-            ``device`` of `batches`; round ``n`` is epoch ``n``.
-
-    Raises:
-        InputError: If there are no rows, or they are not row numbers of the pack.
+            ``device`` of `batches`.
     """
     rows = check_rows(rows, count=len(pack))
     most = max(len(rows) - len(rows) % max(world_size, 1), 1)
@@ -174,28 +171,12 @@ def paired_batches(
 ) -> Iterator[PairedBatch]:
     """Pass once over some rows, each image with a partner that is drawn class-balanced.
 
-    The batches are those of `batches` with the same options; the partners have their own order
-    and their own augmentation.
-
-    Args:
-        pack: The images.
-        rows: Row numbers.
-        alpha: Above 0; see `fopro_lab.data.augment.sample_weights`.
-        batch_size: As in `batches`, like all that follow.
-        shuffle: Of the images; partners are always drawn at random.
-        drop_last: As in `batches`.
-        sampler: Of the images, not of their partners.
-        seed: As in `batches`.
-        epoch: As in `batches`.
-        rank: As in `batches`.
-        world_size: As in `batches`.
-        options: ``augment``, ``augment_mode``, ``epochs`` and ``device`` of `batches`.
+    All arguments but ``alpha``, see `fopro_lab.data.augment.sample_weights`, are those of
+    `batches`, and so are the images. Partners are always drawn at random, with an order and an
+    augmentation of their own.
 
     Returns:
         Iterator of pairs, to be mixed by `fopro_lab.data.augment.mix`.
-
-    Raises:
-        InputError: As `batches`, and if ``alpha`` is not above 0.
 
     Source: Galdran et al., Balanced-MixUp, MICCAI 2021.
     """
@@ -289,9 +270,6 @@ def effective_counts(
 
     Returns:
         ``float64 (K,)`` of the same sum; a class without images keeps 0.
-
-    Raises:
-        InputError: For an unknown sampler, or a value out of range.
 
     Source: Kang et al., Decoupling Representation and Classifier, ICLR 2020, eq. 1 and 2; Galdran
         et al., Balanced-MixUp, MICCAI 2021.

@@ -77,9 +77,6 @@ class Pack:
             rows: Row numbers, for example ``split.train``; None is all.
             transform: Applied to each image, a tensor ``(3, H, W)``.
             pixels: ``"float"`` in [0, 1], or ``"uint8"`` as stored.
-
-        Raises:
-            InputError: If the rows are not row numbers of the pack.
         """
         if pixels not in ("float", "uint8"):
             raise InputError(f"pixels: expected one of 'float', 'uint8', got '{pixels}'")
@@ -161,11 +158,6 @@ def pack(
     Raises:
         InputError: If images cannot be read: all of them in one message.
         WorkError: If the disk is full or not writable, or a decoding process was killed.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset
-        >>> pack(open_dataset("phantom", images=24), 16, progress=False).images.shape
-        (24, 16, 16, 3)
     """
     if not 8 <= size <= 2048:
         raise InputError(f"size: expected 8 to 2048 pixels, got {size}")
@@ -267,14 +259,8 @@ def _write(
             f"{target}: memory was not enough, or a process was killed; "
             "start again with fewer processes"
         ) from None
-    note = {
-        "dataset": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "decoder": version,
-        "bytes": target.stat().st_size,
-        "checksum": crc,
-        "unreadable": unreadable,
-    }
+    note = {"dataset": dataset.name, "fingerprint": dataset.fingerprint, "decoder": version}
+    note |= {"bytes": target.stat().st_size, "checksum": crc, "unreadable": unreadable}
     write_json(target.with_suffix(".json"), note)
 
 
