@@ -123,22 +123,20 @@ def data_check(
 
     config = read_config(DataConfig, settings, file)
     found = check_data(config)
-    if out:
-        found.write(Path(out))
     if as_json:
         print(json.dumps(found.as_dict(), indent=2, allow_nan=False))
     else:
         show(found.facts, as_json=False)
         print("", *found.count_lines(), "", *found.lines(), *found.unreadable_lines(), sep="\n")
-    failed = [finding.what for finding in found.findings if finding.level == "fail"]
-    if failed:
-        raise WorkError(f"not fit for use as it is: {', '.join(dict.fromkeys(failed))}")
     if out:
         from fopro_lab.reports import execute_notebook
 
         values = config.model_dump(exclude_unset=True)
         _, page = execute_notebook("01_dataset", values, out=out)
         print(page, file=sys.stderr if as_json else sys.stdout)
+    failed = [finding.what for finding in found.findings if finding.level == "fail"]
+    if failed:
+        raise WorkError(f"not fit for use as it is: {', '.join(dict.fromkeys(failed))}")
 
 
 @data_app.command("pack")

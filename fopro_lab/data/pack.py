@@ -259,9 +259,9 @@ def _write(
             f"{target}: memory was not enough, or a process was killed; "
             "start again with fewer processes"
         ) from None
-    note = {"dataset": dataset.name, "fingerprint": dataset.fingerprint, "decoder": version}
-    note |= {"bytes": target.stat().st_size, "checksum": crc, "unreadable": unreadable}
-    write_json(target.with_suffix(".json"), note)
+    note: dict[str, Any] = {"dataset": dataset.name, "fingerprint": dataset.fingerprint}
+    note |= {"decoder": version, "bytes": target.stat().st_size, "checksum": crc}
+    write_json(target.with_suffix(".json"), note | {"unreadable": unreadable})
 
 
 def _decoded(
