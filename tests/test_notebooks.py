@@ -1,4 +1,4 @@
-"""The notebooks: clean as committed, in the house's form, and executed with small parameters."""
+"""The notebooks: clean as committed, of one form, and executed with small parameters."""
 
 import ast
 import json
@@ -9,16 +9,18 @@ import nbformat
 import pytest
 import yaml
 
-from fopro_lab.config import TrainConfig
 from fopro_lab.reports import run_plan
-from fopro_lab.reports.plan import declared_parameters
+from fopro_lab.reports.plan import read_notebook
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
 
-# 03 trains a prompt in one go, 04 in several.
-OWN_DEFAULTS = {("03_fourier_prompt", "prompt_steps")}
+# 02 measures on fewer images than a card, 03 trains its prompt once where 04 does so repeatedly.
+OWN_DEFAULTS = {
+    "02_teacher_frequencies": {"probe_images", "band_images", "heat_images"},
+    "03_fourier_prompt": {"prompt_steps"},
+}
 
 SMOKE = {
     "title": "Every notebook, small",
@@ -27,7 +29,8 @@ SMOKE = {
         "dataset": {"notebook": "01_dataset"},
         "teacher": {
             "notebook": "02_teacher_frequencies",
-            "parameters": {"probe_images": 8, "gains": [0.0]},
+            "matrix": {"heat_map": ["blocks", "off"]},
+            "parameters": {"probe_images": 8, "gains": [0.0], "resamples": 20},
         },
         "prompt": {"notebook": "03_fourier_prompt", "parameters": {"prompt_steps": 2}},
         "train": {
@@ -51,6 +54,7 @@ SMOKE = {
                 "resamples": 20,
             },
         },
+        "teachers": {"notebook": "08_teachers", "after": ["teacher"]},
     },
 }
 
@@ -79,7 +83,7 @@ def test_notebook_is_committed_without_outputs_and_counts(notebook):
     nbformat.validate(notebook)
     for cell in code_cells(notebook):
         assert not cell.outputs and cell.execution_count is None
-    assert set(notebook.metadata) - {"fopro"} == {"kernelspec", "language_info"}
+    assert set(notebook.metadata) == {"kernelspec", "language_info", "fopro"}
 
 
 def test_notebook_opens_with_title_and_question_and_closes_with_what_was_found(notebook):
@@ -101,19 +105,29 @@ def is_set_up(cell):
 
 def test_notebook_cells_are_short_and_define_nothing(notebook):
     for cell in code_cells(notebook):
-        tree = ast.parse(cell.source)
         if "parameters" not in cell.metadata.get("tags", []):
-            assert cell.source.count("\n") < 12, cell.source
+            assert len(cell.source.splitlines()) <= 12, cell.source
         kinds = (ast.FunctionDef, ast.ClassDef, ast.While)
-        assert not [node for node in ast.walk(tree) if isinstance(node, kinds)]
+        assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, kinds)]
 
 
-def test_notebook_declares_what_it_is_for_with_the_configs_defaults(path):
-    declared = declared_parameters(path)
-    assert "out_dir" in declared
-    for name, field in TrainConfig.model_fields.items():
-        if name in declared and (path.stem, name) not in OWN_DEFAULTS:
-            assert declared[name] == field.default, name
+def test_notebook_declares_few_parameters_and_takes_the_rest_as_options(path):
+    book = read_notebook(path)
+    assert len(book.declared) <= 17 and list(book.declared)[-2:] == ["options", "out_dir"]
+    assert book.kind is not None
+    for name in book.declared.keys() & book.kind.model_fields.keys():
+        if name not in OWN_DEFAULTS.get(path.stem, ()):
+            default = book.kind.model_fields[name].get_default()
+            default = list(default) if isinstance(default, tuple) else default
+            declared = book.declared[name]
+            assert (list(declared) if isinstance(declared, tuple) else declared) == default, name
+
+
+def test_notebook_builds_its_config_in_one_line(path):
+    book = read_notebook(path)
+    code = "\n".join(source for kind, source in book.cells if kind == "code")
+    line = f"config = {book.kind.__name__}.from_parameters(globals())"
+    assert code.count("from_parameters(") == 1 and line in code.splitlines()
 
 
 def test_notebook_explains_every_parameter(notebook):
@@ -122,18 +136,12 @@ def test_notebook_explains_every_parameter(notebook):
         assert re.match(r"# \w|\w+: \w+ = .+  # \w", line), line
 
 
-@pytest.mark.parametrize("name", ["03_fourier_prompt", "04_train"])
-def test_training_notebooks_declare_few_parameters_and_take_any_option(name):
-    path = ROOT / "notebooks" / f"{name}.ipynb"
-    declared = declared_parameters(path)
-    assert declared["options"] == {} and len(declared) <= 18
-    assert nbformat.read(path, as_version=4).metadata["fopro"] == {"config": "TrainConfig"}
-
-
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     plan = out / "smoke.yaml"
+    cards = [str(out / f"teacher-{kind}") for kind in ("blocks", "off")]
+    SMOKE["notebooks"]["teachers"]["parameters"] = {"cards": cards}
     plan.write_text(yaml.safe_dump(SMOKE, sort_keys=False))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
@@ -151,7 +159,7 @@ def test_notebooks_execute_with_small_parameters(report):
 
 @pytest.mark.slow
 def test_notebooks_write_figures_tables_and_runs(report):
-    for name in ("dataset", "teacher", "prompt", "train-fopro", "tail", "explorer", "claims"):
+    for name in ("dataset", "teacher-off", "prompt", "train-fopro", "tail", "explorer", "teachers"):
         assert list((report / name).glob("*.png")), name
     assert (report / "tail" / "headline.csv").is_file()
     assert (report / "prompt" / "prompt.safetensors").is_file()
