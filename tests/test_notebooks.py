@@ -118,9 +118,7 @@ def test_notebook_declares_few_parameters_and_takes_the_rest_as_options(path):
     for name in book.declared.keys() & book.kind.model_fields.keys():
         if name not in OWN_DEFAULTS.get(path.stem, ()):
             default = book.kind.model_fields[name].get_default()
-            default = list(default) if isinstance(default, tuple) else default
-            declared = book.declared[name]
-            assert (list(declared) if isinstance(declared, tuple) else declared) == default, name
+            assert json.dumps(book.declared[name]) == json.dumps(default), name
 
 
 def test_notebook_builds_its_config_in_one_line(path):
