@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
@@ -81,10 +81,7 @@ class Notebook:
     def parameters(self, values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
         """Arrange flat values as the notebook takes them, undeclared ones in ``options``."""
         known = {**self.declared, **self.options}
-        for name in values:
-            if name not in known:
-                taken = f"{where}: {name}: not declared by {self.path.stem}"
-                raise InputError(f"{taken}; {nearest(name, known)}")
+        _refuse_unknown(values, known, where=where, why=f"not declared by {self.path.stem}")
         chosen = {
             name: fit_value(values[name], default, name=f"{where}: {name}")
             for name, default in self.declared.items()
@@ -352,24 +349,23 @@ def plan_nodes(
     dotted = {name.partition(".")[0] for name in named if "." in name}
     layers = [(f"-f {file}", flat(read_yaml(file), where=f"-f {file}")) for file in files]
     layers.append(("--set", flat(parse_settings(settings), where="--set")))
-    defaults = (f"{path}: defaults", flat(plan.defaults, where=f"{path}: defaults"))
+    defaults = flat(plan.defaults, where=f"{path}: defaults")
     axes = {axis for entry in plan.notebooks.values() for axis in current_options(entry.matrix)}
-    _check_known([defaults, *layers], books)
+    everywhere = {key: None for book in books.values() for key in (*book.declared, *book.options)}
+    for where, values in [(f"{path}: defaults", defaults), *layers]:
+        why = "declared by no notebook of the plan"
+        _refuse_unknown(values, everywhere, where=where, why=why)
     nodes: list[Node] = []
     states: dict[str, str] = {}
     for name, entry in plan.notebooks.items():
         where, book = f"{path}: {name}", books[name]
-        own = {**defaults[1], **flat(entry.parameters, where=where)}
+        given = flat(entry.parameters, where=where)
         known = {**book.declared, **book.options}
         matrix = current_options(entry.matrix)
-        for key in [*flat(entry.parameters, where=where), *matrix]:
-            if key == "out_dir":
-                raise InputError(f"{where}: out_dir: set by the report itself; use --out")
-            if key not in known:
-                hint = nearest(key, known)
-                raise InputError(f"{where}: {key}: not declared by {entry.notebook}; {hint}")
+        why = f"not declared by {entry.notebook}"
+        _refuse_unknown([*given, *matrix], known, where=where, why=why)
         check_condition(entry.when, known=known, where=where)
-        given = {key: own[key] for key in own if key in known}
+        given = {key: value for key, value in defaults.items() if key in known} | given
         for source, layer in layers:
             for key, value in layer.items():
                 if key in matrix:
@@ -396,18 +392,14 @@ def plan_nodes(
     return _in_order(path, nodes)
 
 
-def _check_known(
-    layers: Sequence[tuple[str, Mapping[str, Any]]], books: Mapping[str, Notebook]
+def _refuse_unknown(
+    names: Iterable[str], known: Mapping[str, Any], *, where: str, why: str
 ) -> None:
-    """Refuse a name that no notebook of the plan takes."""
-    everywhere = {key: None for book in books.values() for key in (*book.declared, *book.options)}
-    for where, values in layers:
-        for key in values:
-            if key == "out_dir":
-                raise InputError(f"{where}: out_dir: set by the report itself; use --out")
-            if key not in everywhere:
-                hint = nearest(key, everywhere)
-                raise InputError(f"{where}: {key}: declared by no notebook of the plan; {hint}")
+    for name in names:
+        if name == "out_dir":
+            raise InputError(f"{where}: out_dir: set by the report itself; use --out")
+        if name not in known:
+            raise InputError(f"{where}: {name}: {why}; {nearest(name, known)}")
 
 
 def _combinations(
