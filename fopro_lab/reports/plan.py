@@ -350,7 +350,10 @@ def plan_nodes(
     layers = [(f"-f {file}", flat(read_yaml(file), where=f"-f {file}")) for file in files]
     layers.append(("--set", flat(parse_settings(settings), where="--set")))
     defaults = flat(plan.defaults, where=f"{path}: defaults")
-    axes = {axis for entry in plan.notebooks.values() for axis in current_options(entry.matrix)}
+    axes: dict[str, list[Any]] = {}  # of all matrices, with the configs of their notebooks
+    for name, entry in plan.notebooks.items():
+        for axis in current_options(entry.matrix):
+            axes.setdefault(axis, []).append(books[name].kind)
     everywhere = {key: None for book in books.values() for key in (*book.declared, *book.options)}
     for where, values in [(f"{path}: defaults", defaults), *layers]:
         why = "declared by no notebook of the plan"
@@ -370,11 +373,10 @@ def plan_nodes(
             for key, value in layer.items():
                 if key in matrix:
                     matrix[key] = value if isinstance(value, list) else [value]
-                elif key not in known or (
-                    # several values, and options that only a matrix varies, are for the matrix
-                    key in axes and (isinstance(value, list) or key not in book.declared)
-                ):
-                    continue
+                elif key not in known or (key in axes and isinstance(value, list)):
+                    continue  # several values are for the matrix alone
+                elif key in axes and key not in book.declared and book.kind in axes[key]:
+                    continue  # the method that 04 varies is no option of 03, of the same config
                 elif source == "--set" and key in dotted and isinstance(value, dict):
                     given[key] = {**given.get(key, known[key]), **value}
                 else:

@@ -48,14 +48,12 @@ def test_plan_expands(plan, tmp_path):
 
 def test_several_values_are_meant_for_the_matrix_alone(tmp_path):
     nodes = plan_nodes(DEMO, out=tmp_path, settings=["seed=[3,4,5]", "gains=[1.5]"])
-    assert {node.parameters["seed"] for node in nodes if node.entry == "train"} == {3, 4, 5}
-    others = {node.entry: node.parameters for node in nodes if node.entry != "train"}
+    assert {node.given["seed"] for node in nodes if node.entry == "train"} == {3, 4, 5}
+    others = {node.entry: node.given for node in nodes if node.entry != "train"}
     assert not any("seed" in parameters for parameters in others.values())
     assert others["teacher"]["gains"] == [1.5]
     one = plan_nodes(DEMO, out=tmp_path, settings=["seed=3"])
-    assert {node.parameters.get("seed") for node in one if node.entry in ("teacher", "train")} == {
-        3
-    }
+    assert {node.given.get("seed") for node in one if node.entry in ("teacher", "train")} == {3}
 
 
 @pytest.mark.parametrize(
