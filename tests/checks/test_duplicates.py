@@ -39,14 +39,6 @@ def test_same_content_joins_copied_files_and_files_saved_again(tmp_path):
     assert same_content(packed).tolist() == [0, 0, 0, 3]
 
 
-def test_same_content_keeps_images_of_one_file_size_apart(tmp_path):
-    for name, seed in (("a", 0), ("b", 1)):
-        (tmp_path / name).mkdir()
-        Image.fromarray(texture(seed)).save(tmp_path / name / "x.bmp")
-    packed = pack(open_dataset(tmp_path), 32, progress=False)
-    assert same_content(packed).tolist() == [0, 1]
-
-
 def test_copies_table_lists_whole_sets():
     table = pd.DataFrame({"image": list("dcba"), "label": [0, 0, 1, 0], "group": list("wxyz")})
     parts = np.array(["train", "val", "test", ""])

@@ -39,19 +39,10 @@ def leaked(leaks, part, other, kind):
     return own[own[kind]]["image"].tolist()
 
 
-def test_row_parts_leaves_unused_rows_empty():
-    assert row_parts(split([1], [], [3]), 4).tolist() == ["", "train", "", "test"]
-
-
 def test_group_leakage_lists_each_with_its_images():
     parts = np.array(["train", "train", "test", "val", "val", "", "test"])
     found = group_leakage(table("aaabbcc"), parts)
     assert found.values.tolist() == [["a", 2, 0, 1]]  # c has one part only: the other is unused
-
-
-def test_group_leakage_of_a_clean_split_are_none():
-    found = group_leakage(table("aabb"), np.array(["train", "train", "test", "test"]))
-    assert found.empty and list(found) == ["group", "train", "val", "test"]
 
 
 def test_find_leaks_finds_each_kind():
@@ -139,17 +130,6 @@ def test_cramers_v_equals_the_formula():
     assert 0.5 < cramers_v(counts) < 0.7
 
 
-def test_cramers_v_takes_the_bias_of_small_samples_away():
-    """Ten images of ten classes from ten sources fit by chance alone; plain V is 0.6 here."""
-    rng = np.random.default_rng(0)
-    values = []
-    for _ in range(200):
-        counts = np.zeros((5, 5))
-        np.add.at(counts, (rng.integers(5, size=40), rng.integers(5, size=40)), 1)
-        values.append(cramers_v(counts))
-    assert np.median(values) < 0.1  # uncorrected: 0.31
-
-
 def test_cramers_v_ignores_empty_classes_and_needs_two_of_each():
     counts = np.array([[8, 2], [0, 0], [1, 9]])
     assert cramers_v(counts) == cramers_v(counts[[0, 2]])
@@ -201,11 +181,6 @@ def test_the_permutation_keeps_a_group_of_two_labels_or_two_sources_whole(two):
     ]
     assert found.v == pytest.approx(slow_v(np.array([[60, 20], [20, 60]])), abs=1e-9)
     assert found.p == pytest.approx(np.mean(as_uneven), abs=0.02)  # 3.8 standard errors
-
-
-def test_the_permutation_of_a_single_patient_says_nothing():
-    found = class_source_association(toy_images([0, 1] * 10, ["a", "b"] * 10, ["x"] * 20))
-    assert found.v == 1 and found.p == 1 and found.groups == 1
 
 
 def test_association_without_two_sources_is_undefined():

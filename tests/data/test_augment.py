@@ -2,7 +2,6 @@
 
 import colorsys
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.augment import (
-    GREY,
     Augmentations,
     _jitter,
     _warp,
@@ -104,19 +102,6 @@ def test_exact_takes_the_same_neighbours_as_torchvision():
         assert torch.equal(result[row], torchvision_geometry(images[row], drawn, row)), row
 
 
-@pytest.mark.parametrize("angle", [0.0, 45.0, -45.0, 90.0, 30.0])
-@pytest.mark.parametrize("scale", [0.5, 2.0, 1.0])
-def test_exact_settles_ties_as_torchvision(angle, scale):
-    # Half of the positions at scale 2 lie exactly between two pixels.
-    count = 2
-    pixels, drawn = noise(count, 16, 18), plain_colours(still(published(count)))
-    value = torch.ones(count, dtype=torch.float64)
-    drawn = drawn._replace(scale=scale * value, angle=angle * value, flip=torch.ones(count, 2))
-    result = apply_augmentations(pixels, drawn, mode="exact")
-    for row in range(count):
-        assert torch.equal(result[row], torchvision_geometry(float_images(pixels)[row], drawn, row))
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_each_image_is_changed_as_if_it_were_alone(mode):
     pixels, drawn = noise(6, 20, 24), published(6)
@@ -193,14 +178,6 @@ def test_fused_differs_from_exact_as_documented():
     check_documented(torch.from_numpy(images[:].copy()), table)
 
 
-@pytest.mark.real
-def test_fused_differs_from_exact_as_documented_on_real_images(shared: Path, tmp_path):
-    dataset = open_dataset(str(shared / "data" / "ham10000"), images=256)
-    images = pack(dataset, 224, cache=tmp_path, progress=False).images
-    table = {"geometry": (0.69, 127), "colours": (0.64, 23), "both": (1.11, 152)}
-    check_documented(torch.from_numpy(images[:].copy()), table)
-
-
 def test_sample_augmentations_has_the_published_ranges():
     drawn = published(4000)
     kinds = torch.stack([drawn.scale != 1, drawn.shift != 0, drawn.angle != 0])
@@ -228,12 +205,6 @@ def test_sample_augmentations_draws_nothing_for_none_and_only_flips_for_flips():
         for part, nothing in zip(drawn, plain_colours(still(drawn)), strict=True):
             assert torch.equal(part, nothing)
         assert (drawn.flip < 0).any() == (kind == "flips")
-
-
-def test_float_images_are_pixels_over_255_to_the_bit():
-    pixels = noise(3, 5, 7)
-    expected = pixels.numpy().astype(np.float32).transpose(0, 3, 1, 2) / np.float32(255)
-    np.testing.assert_array_equal(float_images(pixels), expected)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -338,17 +309,6 @@ def test_exact_hue_turns_as_in_hsv(turn):
     torch.testing.assert_close(
         planes[:, 0].T / 255, torch.tensor(expected, dtype=torch.float64), atol=1e-12, rtol=0
     )
-
-
-def test_exact_gives_each_image_its_own_order():
-    # Brighter first is cut at white, darker afterwards; the other way round nothing is cut.
-    planes = 255 * torch.tensor([0.0, 0.9]).expand(3, 2, 2).clone()
-    values = torch.tensor([1.25, 0.75, 1.0, 0.0]).expand(2, 4)
-    _jitter(planes, values, torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3]]))
-    first, last = planes[0] / 255
-    grey = sum(GREY)
-    assert first[1] == pytest.approx(0.75 * 1 + 0.25 * grey * 0.5, abs=1e-6)
-    assert last[1] == pytest.approx(min(1, 1.25 * (0.75 * 0.9 + 0.25 * grey * 0.45)), abs=1e-6)
 
 
 COLOURS = ("brightness", "contrast", "saturation", "hue")

@@ -52,23 +52,6 @@ def test_batches_shuffles_by_seed_and_epoch(packed):
     assert sorted(base) == sorted(order(seed=5, epoch=9))
 
 
-def test_batches_of_another_size_hold_the_same_images(packed):
-    options = {"shuffle": True, "augment": "published", "seed": 3, "epoch": 1}
-    few, labels = joined(batches(packed, range(40), batch_size=7, **options))
-    many, others = joined(batches(packed, range(40), batch_size=40, **options))
-    torch.testing.assert_close(few, many, atol=1e-6, rtol=0)
-    assert labels.tolist() == others.tolist()
-
-
-def test_batches_can_be_read_at_the_same_time(packed):
-    options = {"batch_size": 4, "shuffle": True, "augment": "flips"}
-    alone = [labels.tolist() for _, labels in batches(packed, range(16), **options)]
-    pairs = zip(
-        batches(packed, range(16), **options), batches(packed, range(16), **options), strict=True
-    )
-    assert [a[1].tolist() for a, _ in pairs] == alone
-
-
 def test_cycle_goes_on_with_the_next_epoch(packed):
     endless = [labels.tolist() for _, labels in islice(cycle(packed, range(10), batch_size=5), 4)]
     expected = [
@@ -102,11 +85,6 @@ def test_cycle_of_few_rows_makes_one_batch_of_them(packed):
 def test_batches_refuses_at_once(packed, rows, options, message):
     with pytest.raises(InputError, match=message):
         batches(packed, np.array(rows, dtype=int), **({"batch_size": 4} | options))
-
-
-def test_cycle_refuses_an_empty_list(packed):
-    with pytest.raises(InputError, match=r"^rows: expected at least one, got none"):
-        cycle(packed, [], batch_size=4)
 
 
 def shares(packed, world_size: int, **options) -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -197,11 +175,6 @@ def test_weights_follow_a_beta_distribution(alpha):
     assert weights.mean() == pytest.approx(float(beta.mean), abs=0.01)
     assert weights.var() == pytest.approx(float(beta.variance), abs=0.01)
     assert weights.min() >= 0 and weights.max() <= 1
-
-
-def test_weights_refuse():
-    with pytest.raises(InputError, match=r"^alpha: expected above 0, got 0$"):
-        sample_weights(3, alpha=0, generator=generator())
 
 
 def test_mixing_mixes_images_and_losses_in_the_same_shares():
@@ -313,17 +286,6 @@ def test_every_batch_has_nearly_the_same_mixture():
     for start in range(0, 100, 20):
         found = np.bincount(LABELS[order[start : start + 20]], minlength=4)
         assert abs(found - 5).max() <= 1, found  # a lottery gives 1 to 9
-
-
-def test_progressive_goes_from_instance_to_balanced():
-    first, last = (
-        np.bincount(
-            LABELS[epoch_order(LABELS, sampler="progressive", seed=0, epoch=epoch, epochs=9)]
-        )
-        for epoch in (0, 8)
-    )
-    assert first.tolist() == list(COUNTS)
-    assert last.tolist() == [25, 25, 25, 25]
 
 
 @pytest.mark.parametrize(
