@@ -62,10 +62,7 @@ def read_isic2019(folder: Path) -> Listing:
     """Read ISIC 2019's training images: one column per class, lesions in a second table.
 
     A group is the lesion, a source its archive, the letters before a lesion's number (HAM, BCN,
-    MSK); without ``ISIC_2019_Training_Metadata.csv`` neither is known. Classes are ordered from
-    the largest to the smallest; those without images here are left out.
-
-    Source: ISIC 2019 challenge, task 1.
+    MSK); without the second table neither is known. Classes without images here are left out.
     """
     path = folder / f"{ISIC}GroundTruth.csv"
     truth = read_cells(path, needed=("image", *ISIC_CLASSES))
@@ -102,10 +99,7 @@ def read_isic2019(folder: Path) -> Listing:
 def read_hyperkvasir(root: Path) -> Listing:
     """Read HyperKvasir's labelled images; an image's class is the folder that holds it.
 
-    An image is named by its file name, as in the official splits. Neither groups nor sources are
-    known.
-
-    Source: Borgli et al., Scientific Data 7, 283 (2020).
+    An image is named by its file name, as in the official splits.
     """
     files = [file for file in sort_files(root)[0] if file.partition("/")[0] in TRACTS]
     if not files:
@@ -122,8 +116,6 @@ def read_medmnist(folder: Path) -> Listing:
 
     The folder's name says which set it is, as ``dermamnist_64`` or ``medmnist-derma-64``; class
     names are numbers where the set is not known.
-
-    Source: Yang et al., Scientific Data 10, 41 (2023).
     """
     tables, rows = [], []
     files: list[str] = []
@@ -177,14 +169,10 @@ def _open(path: Path | str) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ArrayReader:
-    """Read images from arrays on disk, row by row; small enough to send to another process.
+    """Read images from arrays on disk, row by row; small enough to send to another process."""
 
-    ``files`` are ``.npy`` of ``uint8 (N, H, W)`` or ``(N, H, W, 3)``; ``rows``, ``int64 (N, 2)``,
-    hold the number of the file and the place in it.
-    """
-
-    files: tuple[str, ...]
-    rows: np.ndarray
+    files: tuple[str, ...]  # .npy of uint8 (N, H, W) or (N, H, W, 3)
+    rows: np.ndarray  # int64 (N, 2): number of the file, place in it
     interpolation: Interpolation = "bilinear"
 
     def __call__(self, row: int, size: int) -> np.ndarray:
@@ -200,7 +188,3 @@ class ArrayReader:
     def take(self, rows: np.ndarray) -> "ArrayReader":
         """Return a reader of these rows alone."""
         return replace(self, rows=self.rows[rows])
-
-    def with_interpolation(self, interpolation: Interpolation) -> "ArrayReader":
-        """Return a reader that resizes with this filter."""
-        return replace(self, interpolation=interpolation)

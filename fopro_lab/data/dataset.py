@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from fopro_lab.config import DataConfig
 from fopro_lab.data import phantom
 from fopro_lab.data.benchmarks import benchmark_place, read_benchmark
 from fopro_lab.data.decoding import Reader
-from fopro_lab.data.readers import Listing, read_csv_images, read_folders
+from fopro_lab.data.readers import USUAL_NAMES, Listing, read_csv_images, read_folders
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.errors import InputError
 
@@ -22,28 +23,18 @@ from fopro_lab.errors import InputError
 class Dataset:
     """Images with their classes, groups and sources; pixels are read on demand.
 
-    Attributes:
-        name: Short name, the first part of a protocol id.
-        table: A row per image: image (unique id), path (empty if generated), label (0..K-1),
-            group (lesion or patient), source (empty if unknown), split (empty, train, val, test).
-        class_names: ``K`` names in the order of the labels.
-        reader: ``(row, size)`` to ``uint8 (size, size, 3)``.
-        fingerprint: SHA-256 over ids, labels, groups, splits and file sizes; the same on every
-            machine that holds the same images.
-        stamp: SHA-256 over the files' times of change, in the order of the rows; empty for
-            generated images. It tells a file that was replaced by one of the same size.
-        left_out: How many images are left out because they cannot be read.
-        passed_over: Files below its folder that are not taken for images.
+    ``table`` has a row per image: image (unique id), path (empty if generated), label (0..K-1),
+    group (lesion or patient), source (empty if unknown), split (empty, train, val, test).
     """
 
-    name: str
+    name: str  # the first part of a protocol id
     table: pd.DataFrame
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # K, in the order of the labels
     reader: Reader
-    fingerprint: str
-    stamp: str = ""
-    left_out: int = 0
-    passed_over: tuple[str, ...] = ()
+    fingerprint: str  # SHA-256 over the table without paths, and file sizes: the same everywhere
+    stamp: str = ""  # SHA-256 over the files' times, tells a file replaced by one of the same size
+    left_out: int = 0  # images that are left out because they cannot be read
+    passed_over: tuple[str, ...] = ()  # files below its folder that are not taken for images
 
     def __len__(self) -> int:
         return len(self.table)
@@ -64,9 +55,8 @@ class Dataset:
 
     def without(self, count: int) -> "Dataset":
         """Say in the name, and so in every protocol id, how many images were left out."""
-        if not count:
-            return self
-        return replace(self, name=f"{self.name}-without{count}", left_out=self.left_out + count)
+        name = f"{self.name}-without{count}" if count else self.name
+        return replace(self, name=name, left_out=self.left_out + count)
 
 
 def open_dataset(
@@ -87,19 +77,15 @@ def open_dataset(
         name_or_path: ``"phantom"``; ``"isic2019"``, ``"isic2019-lt"`` (the same images),
             ``"hyperkvasir"`` or ``"medmnist:NAME"``, once fetched; a folder, also one as these
             are published; or a CSV above or beside its images.
-        image_column: CSV column of file names, with or without extension. This and the next
-            four are looked for under their usual names if empty.
+        image_column: CSV column of file names, with or without extension; a column that is not
+            named is looked for under its usual names.
         class_column: CSV column of classes.
         group_column: CSV column of lesions or patients.
         source_column: CSV column of scanners or hospitals.
         split_column: CSV column of a given split, train, val or test.
-        images: At most this many, stratified by class, by whole groups; 0 is all. Of the
-            phantom, how many are drawn.
+        images: At most this many, stratified by class, by whole groups; 0 is all.
         seed: Of that choice, and of the phantom.
         leave_out: Accept a CSV that lists images which are missing, unless all are.
-
-    Returns:
-        The data set.
 
     Raises:
         InputError: If the path, a column or an image is missing, or labels are wrong.
@@ -114,42 +100,48 @@ def open_dataset(
     kinds = {"image": image_column, "class": class_column, "group": group_column}
     kinds |= {"source": source_column, "split": split_column}
     columns = {kind: name for kind, name in kinds.items() if name}
+    part = (f"-{images}" if images else "") + (f"-seed{seed}" if seed else "")
     path = Path(name_or_path).expanduser()
     name = path.resolve().stem if path.is_file() else path.resolve().name
     if not path.exists():
         place = benchmark_place(str(name_or_path))
         if place is None:
-            return _open_phantom(images, seed)
+            table = phantom.phantom_table(images or phantom.IMAGES, seed=seed)
+            drawn = tuple(table["image"])
+            reader, names = phantom.PhantomReader(seed, drawn), phantom.CLASS_NAMES
+            fingerprint = _hash(f"{phantom.VERSION} {seed}\n" + "\n".join(drawn))
+            return Dataset("phantom" + part, table, names, reader, fingerprint)
         path, name = place, place.name if ":" in str(name_or_path) else str(name_or_path)
         if columns:
             raise InputError(f"{name}: a column was named, but its publisher's tables are fixed")
     listing = None if columns else read_benchmark(path)
     listing = listing or _read_path(path, columns, leave_out)
-    table, class_names, reader, files, passed_over = listing
+    table, class_names, file_reader, files, passed_over = listing
     sizes, stamp = _sizes_and_stamp(files)
     # What the data set is, but not where it is.
     contents = [table[name].tolist() for name in ("image", "label", "group", "source", "split")]
     lists = [class_names, sizes, *contents]
     fingerprint = _hash("\0".join("\n".join(map(str, values)) for values in lists))
-    dataset = Dataset(name, table, class_names, reader, fingerprint, stamp, passed_over=passed_over)
+    dataset = Dataset(
+        name, table, class_names, file_reader, fingerprint, stamp, passed_over=passed_over
+    )
     if 0 < images < len(dataset):
         chosen = dataset.subset(choose_rows(table, images=images, seed=seed))
-        return _rename(chosen, images, seed)
+        return replace(chosen, name=name + part)
     return dataset
 
 
 def open_from(config: DataConfig) -> Dataset:
     """Open the data set that a config names, as `open_dataset` does."""
+    columns: dict[str, Any] = {
+        f"{kind}_column": getattr(config, f"{kind}_column") for kind in USUAL_NAMES
+    }
     return open_dataset(
         config.dataset,
-        image_column=config.image_column,
-        class_column=config.class_column,
-        group_column=config.group_column,
-        source_column=config.source_column,
-        split_column=config.split_column,
         images=config.images,
         seed=config.split_seed,
         leave_out=config.unusable == "leave-out",
+        **columns,
     )
 
 
@@ -164,11 +156,8 @@ def check_place(name: str) -> None:
 
 
 def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:
-    """Return row numbers below ``count`` as ``int64 (n,)``, and refuse anything else.
-
-    Nothing is cast in silence: a mask would become rows 0 and 1, a half the row below it.
-    """
-    found = np.asarray(rows)
+    """Return row numbers below ``count`` as ``int64 (n,)``, and refuse anything else."""
+    found = np.asarray(rows)  # nothing is cast in silence: a mask would become rows 0 and 1
     if found.ndim != 1:
         raise InputError(f"rows: expected one axis, got shape {found.shape}")
     if not found.size:
@@ -188,23 +177,8 @@ def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:
 def take_rows(reader: Reader, rows: np.ndarray) -> Reader:
     """Return a reader whose row ``i`` is row ``rows[i]`` of ``reader``."""
     if hasattr(reader, "take"):
-        taken: Reader = reader.take(rows)
-        return taken
+        return cast(Reader, reader.take(rows))
     return lambda row, size: reader(int(rows[row]), size)
-
-
-def _open_phantom(images: int, seed: int) -> Dataset:
-    table = phantom.phantom_table(images or phantom.IMAGES, seed=seed)
-    reader = phantom.PhantomReader(seed, tuple(table["image"]))
-    fingerprint = _hash(f"{phantom.VERSION} {seed}\n" + "\n".join(table["image"]))
-    dataset = Dataset("phantom", table, phantom.CLASS_NAMES, reader, fingerprint)
-    return _rename(dataset, images, seed)
-
-
-def _rename(dataset: Dataset, images: int, seed: int) -> Dataset:
-    """Say in the name, and so in every protocol id, which part was chosen by which seed."""
-    name = dataset.name + (f"-{images}" if images else "") + (f"-seed{seed}" if seed else "")
-    return replace(dataset, name=name)
 
 
 def _read_path(path: Path, columns: Mapping[str, str], leave_out: bool) -> Listing:
@@ -228,16 +202,14 @@ def _read_path(path: Path, columns: Mapping[str, str], leave_out: bool) -> Listi
 
 def _sizes_and_stamp(files: list[str]) -> tuple[list[int], str]:
     """Return the files' sizes and the stamp of their times: one look at each file for both."""
-    sizes, times = [], []
+    facts = []
     for file in files:
         try:
-            facts = os.stat(file)
-            sizes.append(facts.st_size)
-            times.append(facts.st_mtime_ns)
+            state = os.stat(file)
+            facts.append((state.st_size, state.st_mtime_ns))
         except OSError:  # reading the image gives the message
-            sizes.append(-1)
-            times.append(-1)
-    return sizes, _hash(",".join(map(str, times)))
+            facts.append((-1, -1))
+    return [size for size, _ in facts], _hash(",".join(str(changed) for _, changed in facts))
 
 
 def _hash(text: str) -> str:

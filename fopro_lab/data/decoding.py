@@ -3,9 +3,9 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, features
@@ -29,28 +29,34 @@ def decoder_version(interpolation: Interpolation = "bilinear") -> str:
 def read_image(
     path: Path | str, *, size: int | None = None, interpolation: Interpolation = "bilinear"
 ) -> np.ndarray:
-    """Decode one file, and resize it to a square.
+    """Decode one file to ``uint8 (size, size, 3)`` or, without a size, to its own ``(H, W, 3)``.
 
-    The whole image is resized, without keeping its aspect ratio, as the published transforms do,
-    and with antialiasing. The content decides the format, not the file's suffix. EXIF orientation
-    is applied. Grey, palette and CMYK become RGB; transparency is composited over white; 16 bit is
-    scaled from 0..65535 to 0..255, so that images stay comparable; of an animation the first
-    frame is read.
-
-    Args:
-        path: The image.
-        size: Side of the result, pixels; None keeps the image's own height and width.
-        interpolation: Filter of the resize: box, bilinear, bicubic or lanczos.
-
-    Returns:
-        ``uint8 (size, size, 3)``, or ``(H, W, 3)`` at its own size.
+    The whole image is resized to a square, with antialiasing, as the published transforms do.
+    The content decides the format, not the suffix. EXIF orientation is applied; grey, palette and
+    CMYK become RGB; transparency is composited over white; 16 bit is scaled from 0..65535 to
+    0..255; of an animation the first frame is read.
     """
-    with _one_line_errors(path), Image.open(path) as opened:
-        ImageOps.exif_transpose(opened, in_place=True)  # in place: a copy costs a tenth
-        image = to_rgb(opened)
-        if size is not None:
-            image = image.resize((size, size), Image.Resampling[interpolation.upper()])
-        return np.asarray(image)
+    try:
+        with _quiet(), Image.open(path) as opened:
+            ImageOps.exif_transpose(opened, in_place=True)  # in place: a copy costs a tenth
+            image = to_rgb(opened)
+            if size is not None:
+                image = image.resize((size, size), Image.Resampling[interpolation.upper()])
+            return np.asarray(image)
+    except FileNotFoundError:
+        reason = "no such file"
+    except Image.DecompressionBombError:
+        reason = "expected at most 179 million pixels; shrink the image first"
+    except InputError as error:
+        reason = str(error)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise whatever they like on a damaged file
+        text = " ".join(str(error).split()) or type(error).__name__
+        text = text.replace(repr(str(path)), "the file").replace(str(path), "the file")
+        empty = Path(path).is_file() and not Path(path).stat().st_size
+        reason = f"cannot be decoded ({'the file is empty' if empty else text})"
+    raise InputError(f"{path}: {reason}")
 
 
 def resize_square(
@@ -64,15 +70,14 @@ def resize_square(
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any Pillow mode to 8-bit RGB."""
+    """Convert any Pillow mode to 8-bit RGB; floats and wider integers have no known unit."""
     if image.mode in SIXTEEN_BIT:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise InputError(
                 f"pixels: expected 0..65535, got {values.min()}..{values.max()}; save as 8 bit"
             )
-        grey = np.round(values / 257).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+        return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise InputError("pixels: expected 8 or 16 bit integers, got floats; save as 8 bit")
     if image.has_transparency_data:
@@ -83,28 +88,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _one_line_errors(path: Path | str) -> Iterator[None]:
-    """Turn whatever a damaged file raises into one line."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata; what cannot be decoded is raised
-            yield
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Image.DecompressionBombError:
-        raise InputError(
-            f"{path}: expected at most 179 million pixels; shrink the image first"
-        ) from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise whatever they like on a damaged file
-        text = " ".join(str(error).split()) or type(error).__name__
-        reason = text.replace(repr(str(path)), "the file").replace(str(path), "the file")
-        if Path(path).is_file() and not Path(path).stat().st_size:
-            reason = "the file is empty"
-        raise InputError(f"{path}: cannot be decoded ({reason})") from None
+def _quiet() -> Iterator[None]:
+    """Ignore warnings of odd metadata; what cannot be decoded is raised."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @dataclass(frozen=True)
@@ -126,14 +114,9 @@ class FileReader:
         """Return a reader of these rows alone."""
         return replace(self, paths=tuple(self.paths[row] for row in rows))
 
-    def with_interpolation(self, interpolation: Interpolation) -> "FileReader":
-        """Return a reader that resizes with this filter."""
-        return replace(self, interpolation=interpolation)
-
 
 def with_interpolation(reader: Reader, interpolation: Interpolation) -> Reader:
-    """Return a reader that resizes with this filter, if the reader can; else the reader itself."""
-    if hasattr(reader, "with_interpolation"):
-        changed: Reader = reader.with_interpolation(interpolation)
-        return changed
+    """Return a reader that resizes with this filter, if it resizes; else the reader itself."""
+    if is_dataclass(reader) and hasattr(reader, "interpolation"):
+        return cast(Reader, replace(reader, interpolation=interpolation))
     return reader

@@ -11,12 +11,7 @@ from fopro_lab.data.split_rules import Split, make_folds, make_long_tail, make_s
 
 
 def split_from(dataset: Dataset, config: DataConfig) -> Split:
-    """Split a data set by the rule that a config names, ``split_rule`` to ``split_seed``.
-
-    Raises:
-        InputError: As the rule's own function: `make_split`, `make_folds`, `make_long_tail`,
-            `make_isic2019_lt` or `make_hyperkvasir`.
-    """
+    """Split a data set by the rule that a config names; raises what the rule's function raises."""
     published: dict[str, Any] = {
         "files": Path(config.split_files).expanduser() if config.split_files else None,
         "leave_out": config.unusable == "leave-out",
@@ -40,15 +35,7 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
 
 
 def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False) -> Pack:
-    """Open and pack the data set that a config names.
-
-    The name of the pack's data set, and so every protocol id, says how many images were left out.
-
-    Args:
-        config: Data set, size, interpolation, and whether unreadable images are left out.
-        progress: Report the progress of packing on stderr.
-        verify: Compare an existing pack with its checksums.
-    """
+    """Open and pack the data set that a config names; raises what `open_dataset` and `pack` do."""
     return pack(
         open_from(config),
         config.image_size,
@@ -70,8 +57,13 @@ def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
     """Open, pack and split the data set that a config names.
 
     Raises:
-        InputError: As `pack_from` and `split_from`.
-        WorkError: As `pack_from`.
+        InputError: As `open_dataset`, `pack` and the function of the split rule.
+        WorkError: If the disk is full or cannot be written.
+
+    Example:
+        >>> packed, split = prepare(DataConfig(images=40, image_size=16), progress=False)
+        >>> packed.images.shape, len(split.train)
+        ((40, 16, 16, 3), 19)
     """
     packed = pack_from(config, progress=progress)
     return Prepared(packed, split_from(packed.dataset, config))

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from fopro_lab.data.benchmarks import ISIC_CLASSES as RANKED
 from fopro_lab.data.dataset import Dataset
-from fopro_lab.data.fetch import fetched_place, published_hashes
+from fopro_lab.data.fetch import fetched_place, find_source
 from fopro_lab.data.readers import SUFFIXES, read_cells, refuse_twice
 from fopro_lab.data.split_rules import (
     PARTS,
@@ -17,18 +19,15 @@ from fopro_lab.data.split_rules import (
     Wanted,
     build_split,
     check_fold,
-    count_shared,
     draw_validation,
 )
 from fopro_lab.errors import InputError
 
 RATIOS = (0.01, 0.005, 0.002)
 FOLDS = 5  # of ISIC-2019-LT: random redraws, their test parts overlap
-# A file writes a class twice: its place in this order, and its rank by size.
+# A file of ISIC-2019-LT writes a class twice: its place in this order, and its rank by size.
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
-RANKED = ("NV", "MEL", "BCC", "BKL", "AK", "SCC", "VASC", "DF")
 OFFICIAL_FOLDS = (2, 5)  # of HyperKvasir
-OFFICIAL_FOLDER = "official_splits"  # where HyperKvasir's repository keeps its files
 ALIASES = {  # HyperKvasir's classes as its split files write them, and as its folders do
     "hemorroids": "hemorrhoids",
     "haemorrhoids": "hemorrhoids",
@@ -65,12 +64,11 @@ def make_isic2019_lt(
         leave_out: Go on without named images that are not here; the protocol id says so.
 
     Returns:
-        The split; with all images and classes its id is ``isic2019-lt/fopro/<ratio>/fold<n>``.
-        Files that are not byte for byte as published add ``/altered-<hash>``.
+        The split, ``isic2019-lt/fopro/<ratio>/fold<n>``; the id also says if images or classes
+        are missing, or files are not byte for byte as published (``/altered-<hash>``).
 
     Raises:
-        InputError: If there is no such split, files are damaged or exchanged, images are missing,
-            classes disagree, or a class has no training image.
+        InputError: If the split, an image or a class is missing, or files and labels disagree.
 
     Source: xmed-lab/FoPro-KD, Elbatel et al., IEEE TMI 43(3), 2024.
     """
@@ -83,11 +81,9 @@ def make_isic2019_lt(
     names = isic2019_lt_names(ratio, fold)
     paths = find_split_files(names, files=files, fetched="fopro-splits")
     altered, notes = describe_changes(paths, names, fetched="fopro-splits")
-    tables = [
-        read_isic_part(path).assign(part=part) for path, part in zip(paths, PARTS, strict=True)
-    ]
-    where = paths[0].parent
-    matched = match_images(dataset, pd.concat(tables), where=where, leave_out=leave_out)
+    where, tables = paths[0].parent, [read_isic_part(path) for path in paths]
+    named = pd.concat(tables, keys=PARTS, names=["part"]).reset_index("part")
+    matched = match_images(dataset, named, where=where, leave_out=leave_out)
     # The data set's name of a published class is that of most of its images here.
     labels = dataset.table["label"].to_numpy()[matched.rows]
     votes = pd.crosstab(matched.named["class"].to_numpy(), labels).idxmax(axis=1)
@@ -103,13 +99,13 @@ def make_isic2019_lt(
     absent = [name for name in CLASSES if name not in own_name]
     if absent:
         notes.append(f"no image of {', '.join(absent)} is here")
-    leaks = count_shared(dataset, parts)
-    if leaks:
-        notes.append(f"{leaks} groups have images in two parts or more, as published")
-    protocol = f"isic2019-lt/fopro/{ratio:g}/fold{fold}{altered}{matched.ending}"
     kept = len(set(own_name.values()))
+    protocol = f"isic2019-lt/fopro/{ratio:g}/fold{fold}{altered}{matched.ending}"
     protocol += f"/{kept}classes" if kept < len(CLASSES) else ""
-    return build_split(dataset, parts, protocol, given=PARTS, notes=notes)
+    split = build_split(dataset, parts, protocol, drawn=(), notes=notes)
+    leaks = split.shared_groups(dataset)
+    leak = f"{leaks} groups have images in two parts or more, as published"
+    return replace(split, notes=(*split.notes, leak)) if leaks else split
 
 
 def isic2019_lt_names(ratio: float, fold: int) -> list[str]:
@@ -119,16 +115,17 @@ def isic2019_lt_names(ratio: float, fold: int) -> list[str]:
 
 def read_isic_part(path: Path) -> pd.DataFrame:
     """Read one published file of ISIC-2019-LT into the columns ``image`` and ``class``."""
-    frame = read_cells(path, needed=("image", "finding_name", "finding"))
+    columns = ["image", "finding_name", "finding"]
+    frame = read_cells(path, needed=columns)
     class_of = {(str(CLASSES.index(c)), str(RANKED.index(c))): c for c in CLASSES}
-    pairs = list(zip(frame["finding_name"], frame["finding"], strict=True))
-    for image, pair in zip(frame["image"], pairs, strict=True):
-        if pair not in class_of:
-            raise InputError(
-                f"{path}: {image}: expected finding_name and finding of one class, such as 1 and 0 "
-                f"of NV, got {pair[0] or 'nothing'} and {pair[1] or 'nothing'}"
-            )
-    return pd.DataFrame({"image": frame["image"], "class": [class_of[pair] for pair in pairs]})
+    pairs = zip(frame["finding_name"], frame["finding"], strict=True)
+    frame["class"] = [class_of.get(pair) for pair in pairs]
+    for image, number, rank in frame[frame["class"].isna()][columns].to_numpy():
+        raise InputError(
+            f"{path}: {image}: expected finding_name and finding of one class, such as 1 and 0 of "
+            f"NV, got {number or 'nothing'} and {rank or 'nothing'}"
+        )
+    return frame[["image", "class"]]
 
 
 def make_hyperkvasir(
@@ -144,24 +141,11 @@ def make_hyperkvasir(
 ) -> Split:
     """Test on one of HyperKvasir's official folds, validate on a share of the others.
 
-    Args:
-        dataset: Its labelled images, classes in any of the known spellings.
-        folds: 2 or 5, the official ones.
-        fold: The one that is tested, from 1: ``split-index`` 0 of the file.
-        val_fraction: Share of each class of the other folds; the publishers give no validation.
-        val_per_class: If above 0, exactly this many images of every class instead.
-        seed: Of the validation part alone.
-        files: ``2_fold_split.csv`` or ``5_fold_split.csv``, or their folder; None is the fetched
-            one.
-        leave_out: Go on without named images that are not here; the protocol id says so.
-
-    Returns:
-        The split, ``hyperkvasir/official<folds>/val<size>/seed<n>/fold<n>``; a file that is not
-        byte for byte as published adds ``/altered-<hash>``.
-
-    Raises:
-        InputError: If there is no such split, the file is damaged or another one, images are
-            missing, classes disagree, or a class has no training image.
+    There are 2 or 5 ``folds``; ``fold`` 1 is ``split-index`` 0 of the file. The publishers give no
+    validation: ``val_fraction`` or ``val_per_class``, and ``seed``, draw it as in `make_folds`.
+    ``files`` is ``2_fold_split.csv``, ``5_fold_split.csv`` or their folder. ``leave_out``, what is
+    raised and what is added to the id ``hyperkvasir/official<folds>/val<size>/seed<n>/fold<n>`` are
+    as of `make_isic2019_lt`.
 
     Source: Borgli et al., Scientific Data 7, 283 (2020); github.com/simula/hyper-kvasir.
     """
@@ -178,15 +162,13 @@ def make_hyperkvasir(
     own_name = {canonical_class(own): own for own in dataset.class_names}
     spelt = {name: own_name.get(canonical_class(name), name) for name in set(named["class"])}
     refuse_disagreement(dataset, matched, spelt, where=path)
-    tested, rest = np.zeros((2, len(dataset)), dtype=bool)
-    tested[matched.rows] = matched.named["fold"] == fold
-    rest[matched.rows] = matched.named["fold"] != fold
+    fold_of = np.zeros(len(dataset), dtype=np.int64)  # 0: not named
+    fold_of[matched.rows] = matched.named["fold"]
     wanted = Wanted("val", val_fraction, val_per_class)
-    parts = draw_validation(dataset, tested, wanted, rest=rest, seed=seed)
+    parts = draw_validation(dataset, fold_of, wanted, fold=fold, seed=seed)
     drawn = f"{wanted.label}/seed{seed}/fold{fold}"
     protocol = f"hyperkvasir/official{folds}/{drawn}{altered}{matched.ending}"
-    notes += matched.notes
-    return build_split(dataset, parts, protocol, given=("train", "test"), notes=notes)
+    return build_split(dataset, parts, protocol, drawn=("val",), notes=notes + matched.notes)
 
 
 def read_hyperkvasir_folds(path: Path, *, folds: int) -> pd.DataFrame:
@@ -198,10 +180,8 @@ def read_hyperkvasir_folds(path: Path, *, folds: int) -> pd.DataFrame:
             f"{path}: split-index: expected 0 to {folds - 1}, got '{min(strange)}'; is it the file "
             f"of {folds} folds?"
         )
-    index = frame["split-index"].astype(int)
-    return pd.DataFrame(
-        {"image": frame["file-name"], "class": frame["class-name"], "fold": index + 1}
-    )
+    frame = frame.rename(columns={"file-name": "image", "class-name": "class"})
+    return frame.assign(fold=frame["split-index"].astype(int) + 1)
 
 
 def canonical_class(name: str) -> str:
@@ -211,19 +191,12 @@ def canonical_class(name: str) -> str:
 
 
 class Matched(NamedTuple):
-    """The images that a published split names and that are here.
+    """The images that a published split names and that are here."""
 
-    Attributes:
-        rows: Row of the data set of each, ``int64 (M,)``.
-        named: The same images as the file names them, ``M`` rows.
-        ending: What the protocol id adds; empty if all named images are here.
-        notes: What is missing, a line each.
-    """
-
-    rows: np.ndarray
-    named: pd.DataFrame
-    ending: str
-    notes: list[str]
+    rows: np.ndarray  # int64 (M,), of the data set
+    named: pd.DataFrame  # (M rows) as the file names them
+    ending: str  # what the protocol id adds; empty if all named images are here
+    notes: list[str]  # what is missing
 
 
 def match_images(
@@ -231,8 +204,7 @@ def match_images(
 ) -> Matched:
     """Find the images that a published split names, with or without their extensions.
 
-    Images of the data set that are not named belong to no part. With ``leave_out`` named images
-    may be missing, but not all of them. Two images of one name are refused.
+    With ``leave_out`` some may be missing, but not all. Two images of one name are refused.
     """
     ids = named["image"].map(image_id).tolist()
     own = dataset.table["image"].map(image_id).tolist()
@@ -240,24 +212,20 @@ def match_images(
     named_here = set(ids)  # twins that the split does not name do no harm
     refuse_twice((name for name in own if name in named_here), where=dataset.name)
     row_of = {name: row for row, name in enumerate(own)}
-    here = np.array([name in row_of for name in ids])
+    rows = np.array([row_of.get(name, -1) for name in ids], dtype=np.int64)
+    here = rows >= 0
     have, total = int(here.sum()), len(ids)
-    if not have:
-        raise InputError(
-            f"{where}: none of its {total:,} images is in {dataset.name}, first {ids[0]}; "
-            "is it the split of these images?"
-        )
-    if have < total and not leave_out:
-        raise InputError(
-            f"{where}: {total - have:,} of its {total:,} images are not in {dataset.name}, "
-            f"first {ids[int(np.argmin(here))]}; add them, or go on without them: "
-            "unusable=leave-out"
-        )
-    rows = np.array([row_of[name] for name in ids if name in row_of], dtype=np.int64)
     if have == total:
         return Matched(rows, named, "", [])
+    if not have or not leave_out:
+        add = "add them, or go on without them: unusable=leave-out"
+        way_out = add if have else "is it the split of these images?"
+        raise InputError(
+            f"{where}: {total - have:,} of its {total:,} images are not in {dataset.name}, first "
+            f"{ids[int(np.argmin(here))]}; {way_out}"
+        )
     note = f"{have:,} of the {total:,} images that the published split names are here"
-    return Matched(rows, named[here], f"/part-{have}of{total}-{dataset.name}", [note])
+    return Matched(rows[here], named[here], f"/part-{have}of{total}-{dataset.name}", [note])
 
 
 def image_id(name: str) -> str:
@@ -284,10 +252,9 @@ def refuse_disagreement(
 
 
 def find_split_files(names: Sequence[str], *, files: Path | None, fetched: str) -> list[Path]:
-    """Find the files of a published split.
+    """Find a split's files in a folder, or ``official_splits`` below it, or as the one file given.
 
-    ``files`` is the folder that holds them, also in ``official_splits`` below it, or the file if it
-    is one; None is where ``fopro data fetch`` puts what is called ``fetched``.
+    None is where ``fopro data fetch`` puts what is called ``fetched``.
     """
     files = files or fetched_place(fetched)
     if files is None:
@@ -299,7 +266,8 @@ def find_split_files(names: Sequence[str], *, files: Path | None, fetched: str) 
         raise InputError(f"split_files: {files}: no such folder or file")
     if files.is_file() and len(names) == 1:
         return [files]
-    folder = files / OFFICIAL_FOLDER if (files / OFFICIAL_FOLDER).is_dir() else files
+    below = files / "official_splits"  # where HyperKvasir's repository keeps them
+    folder = below if below.is_dir() else files
     for name in names:
         if not (folder / name).is_file():
             raise InputError(f"split_files: {folder}: expected the published {name}, found none")
@@ -309,20 +277,16 @@ def find_split_files(names: Sequence[str], *, files: Path | None, fetched: str) 
 def describe_changes(
     paths: Sequence[Path], names: Sequence[str], *, fetched: str
 ) -> tuple[str, list[str]]:
-    """Compare the files of a split with the hashes of those that were published.
+    """Compare the files of a split with the hashes of the published ones; refuse exchanged files.
 
-    Returns what the protocol id adds, and notes: both empty if every byte is as published, line
-    ends included; else ``/altered-`` with the start of a hash over the files. A file that is
-    another published one, as when validation and test are exchanged, is refused.
+    Returns what the protocol id adds, ``/altered-`` with the start of a hash over the files, and
+    notes; both are empty if every byte is as published, line ends included.
     """
-    known = {Path(place).name: digest for place, digest in published_hashes(fetched).items()}
+    known = {Path(f.name).name: f.known.partition(":")[2] for f in find_source(fetched).files}
     name_of = {digest: name for name, digest in known.items()}
     digests = []
     for path, name in zip(paths, names, strict=True):
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        content = path.read_bytes()
         digests.append(hashlib.sha256(content).hexdigest())
         # Saved again with other line ends, it is still the file it was.
         plain = hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
@@ -335,6 +299,6 @@ def describe_changes(
     altered = [name for name, own in zip(names, digests, strict=True) if own != known[name]]
     if not altered:
         return "", []
-    over_all = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    plural = "s" * (len(altered) > 1)
-    return f"/altered-{over_all[:8]}", [f"{', '.join(altered)}: not the published file{plural}"]
+    over_all = hashlib.sha256("\n".join(digests).encode()).hexdigest()[:8]
+    note = f"{', '.join(altered)}: not the published file{'s' * (len(altered) > 1)}"
+    return f"/altered-{over_all}", [note]

@@ -15,6 +15,7 @@ import pandas as pd
 from fopro_lab.data.decoding import FileReader, Reader
 from fopro_lab.errors import InputError
 
+COLUMNS = ("image", "path", "label", "group", "source", "split")
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .gif .ppm".split())
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -39,15 +40,12 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class Listing(NamedTuple):
-    """The images of a data set: ``table``, ``class_names`` and ``reader`` as of a `Dataset`.
-
-    The sizes and times of ``files`` stand for the pixels.
-    """
+    """The images of a data set, with table, class names and reader as of a `Dataset`."""
 
     table: pd.DataFrame
     class_names: tuple[str, ...]
     reader: Reader
-    files: list[str]
+    files: list[str]  # their sizes and times stand for the pixels
     passed_over: tuple[str, ...] = ()
 
 
@@ -61,27 +59,17 @@ def list_files(
     splits: Sequence[str] | str = "",
     passed_over: tuple[str, ...] = (),
 ) -> Listing:
-    """Put image files into a listing; ``classes`` is a label per image and the class names.
-
-    An image whose group is empty, or not given, is its own group.
-    """
+    """Put image files into a listing; ``classes`` is a label per image and the class names."""
     labels, names = classes
-    groups = images if groups is None else groups
-    table = pd.DataFrame(
-        {
-            "image": images,
-            "path": paths,
-            "label": labels,
-            "group": [group or image for group, image in zip(groups, images, strict=True)],
-            "source": sources,
-            "split": splits,
-        }
-    )
+    groups = images if groups is None else groups  # an image without a group is its own
+    groups = [group or image for group, image in zip(groups, images, strict=True)]
+    columns = [images, paths, labels, groups, sources, splits]
+    table = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
     return Listing(table, names, FileReader(tuple(paths)), list(paths), passed_over)
 
 
 def sort_files(folder: Path | str) -> tuple[list[str], list[str]]:
-    """List the images below a folder, and the other files, sorted, relative, with forward slashes.
+    """List images and other files below a folder, sorted, relative, with forward slashes.
 
     Hidden files are in neither list; links to folders are followed, each folder once.
     """
@@ -117,10 +105,8 @@ def read_folders(root: Path) -> Listing:
     tops = {part[0].lower() for part in parts}
     depth = 1 if "train" in {SPLIT_WORDS.get(top) for top in tops} else 0
     if depth and not tops <= SPLIT_WORDS.keys():
-        strange = sorted(tops - SPLIT_WORDS.keys())[0]
-        raise InputError(
-            f"{root}: expected train, val and test folders only, found '{strange}' too"
-        )
+        strange = min(tops - SPLIT_WORDS.keys())
+        raise InputError(f"{root}: expected train, val and test folders only, found '{strange}'")
     for image, part in zip(images, parts, strict=True):
         if len(part) < depth + 2:
             raise InputError(f"{root}: expected a folder per class, found {image} outside of one")
@@ -180,8 +166,8 @@ def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
 def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
     """Read every cell of a CSV as stripped text, so that an id such as 0012 keeps its zeros.
 
-    The file is UTF-8, with or without a byte-order mark, separated by comma, semicolon or tab,
-    whichever the header has most of. Empty lines and columns without a name are left out.
+    The file is UTF-8, separated by comma, semicolon or tab, whichever the header has most of.
+    Empty lines and columns without a name are left out.
     """
     # Not pandas.read_csv: it pads short lines and takes a first column for an index in silence.
     try:
@@ -191,16 +177,14 @@ def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
         lines = io.StringIO(text, newline="")
         reader = csv.reader(lines, delimiter=max(",;\t", key=unquoted.count), strict=True)
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{path}: cannot be read as CSV (it is not UTF-8); save it as CSV UTF-8"
-        ) from None
-    except (OSError, csv.Error) as error:
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is not UTF-8; save it as CSV UTF-8"
         raise InputError(f"{path}: cannot be read as CSV ({reason})") from None
     rows = [(line, row) for line, row in rows if any(row)]
-    if not rows:
-        raise InputError(f"{path}: cannot be read as CSV (it is empty)")
+    if len(rows) < 2:
+        raise InputError(f"{path}: expected a header and a row per image, found {len(rows)} lines")
     names = rows.pop(0)[1]
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
@@ -212,8 +196,6 @@ def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
             raise InputError(
                 f"{path}: line {line}: expected {len(names)} cells as in the header, got {len(row)}"
             )
-    if not rows:
-        raise InputError(f"{path}: expected a row per image, found none")
     cells = [row for _, row in rows]
     frame = pd.DataFrame(cells, columns=names).loc[:, [name != "" for name in names]]
     for name in needed:
@@ -227,14 +209,10 @@ def read_csv_images(
 ) -> Listing:
     """Read a CSV, a row per image, and find its images below a folder, at any depth.
 
-    Args:
-        path: The CSV.
-        root: Folder of the images.
-        columns: Names of the columns by their kind: image, class, group, source, split. Those that
-            are not given are looked for under their usual names.
-        leave_out: Keep rows whose image is missing: packing leaves them out and says so.
+    ``columns`` names columns by their kind; others are looked for under their usual names. With
+    ``leave_out`` rows whose image is missing stay: packing leaves them out and says so.
     """
-    frame = read_cells(path)
+    frame = read_cells(path, needed=list(columns.values()))
     image, given_class, group, source, split = (
         _find_column(frame, kind, columns.get(kind, ""), path) for kind in USUAL_NAMES
     )
@@ -242,9 +220,9 @@ def read_csv_images(
         found = column.index[column.str.casefold().isin(empty)]
         if len(found):
             who = image[found[0]] or f"line {found[0] + 2}"
+            way_out = "fill it in or remove the row"
             raise InputError(
-                f"{path}: {column.name}: {len(found)} empty, first of {who}; fill it in or remove "
-                "the row"
+                f"{path}: {column.name}: {len(found)} empty, first of {who}; {way_out}"
             )
     refuse_twice(image, where=path)
     classes = number_classes(_whole_numbers(given_class, path), where=path)
@@ -257,20 +235,14 @@ def read_csv_images(
             strange = split[parts.isna()].iloc[0]
             raise InputError(f"{path}: {split.name}: expected train, val or test, got '{strange}'")
         parts = pd.Series("", index=frame.index)  # only guessed: a column of something else
-    group, source = (
-        # What says that nothing is known is no name that images share.
-        each.mask(each.str.casefold().isin(NOT_KNOWN), "")
-        for each in (group, source)
-    )
+    # What says that nothing is known is no name that images share.
+    group, source = (each.mask(each.str.casefold().isin(NOT_KNOWN), "") for each in (group, source))
     return list_files(image, paths, classes, groups=group, sources=source, splits=parts)
 
 
 def _find_column(frame: pd.DataFrame, kind: str, given: str, path: Path) -> pd.Series:
     """Return the named column, else the first under a usual name; empty texts if there is none."""
-    has = ", ".join(frame)
     if given:
-        if given not in frame:
-            raise InputError(f"{path}: no column '{given}'; it has {has}")
         return frame[given]
     lower = {name.lower(): name for name in frame}
     usual = [lower[name] for name in USUAL_NAMES[kind].split() if name in lower]
@@ -278,7 +250,8 @@ def _find_column(frame: pd.DataFrame, kind: str, given: str, path: Path) -> pd.S
         usual.sort(key=lambda name: all(map(NUMBER.fullmatch, frame[name])))
     if not usual and kind in ("image", "class"):
         raise InputError(
-            f"{path}: no {kind} column under a usual name; it has {has}; name it: {kind}_column=..."
+            f"{path}: no {kind} column under a usual name; it has {', '.join(frame)}; "
+            f"name it: {kind}_column=..."
         )
     return frame[usual[0]] if usual else pd.Series("", index=frame.index)
 
@@ -302,8 +275,7 @@ def find_images(
 ) -> list[str]:
     """Find each image by its path below ``root``, its file name, or its name without extension.
 
-    ISIC 2019 calls some images ``_downsampled``; copies of it drop that from the file names. With
-    ``leave_out`` missing images are accepted, unless all are; their path is where they should be.
+    With ``leave_out`` images may be missing, but not all; the path is where one should be.
     """
     files, _ = sort_files(root)
     exact = set(files)
@@ -317,19 +289,15 @@ def find_images(
         # Perhaps as Windows writes a path.
         image = written if written in exact else written.replace("\\", "/").removeprefix("./")
         found = [image] if image in exact else by_name.get(image, [])
+        # Copies of ISIC 2019 drop this ending of some of its images.
         found = found or by_name.get(image.removesuffix("_downsampled"), [])
         if len(found) > 1:
             raise InputError(f"{where}: {image}: {len(found)} images below {root} match")
-        if not found and os.path.isabs(written) and os.path.isfile(written):
-            paths.append(written)
-            continue
-        if not found:
+        if not found and not (os.path.isabs(written) and os.path.isfile(written)):
             missing.append(written)
-        paths.append(os.path.join(root, found[0] if found else image))
+        paths.append(os.path.join(root, found[0] if found else image))  # an absolute path is kept
     if missing and (not leave_out or len(missing) == len(paths)):
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise InputError(
-            f"{where}: {len(missing)} of {len(paths)} images are not below {root}: {some}; "
-            f"{way_out}"
-        )
+        gone = f"{len(missing)} of {len(paths)} images are not below {root}: {some}"
+        raise InputError(f"{where}: {gone}; {way_out}")
     return paths

@@ -14,28 +14,18 @@ from fopro_lab.errors import InputError
 
 PARTS = ("train", "val", "test")
 ISIC2019_TOTALS = (12875, 4522, 3323, 2624, 867, 628, 253, 239)  # NV MEL BCC BKL AK SCC VASC DF
-ISIC2019_HELD_OUT = 150  # images of each class: 50 for validation, 100 for test
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Row numbers of the three parts, sorted, and how they came about.
+    """Row numbers of the three parts, sorted, and how they came about."""
 
-    Attributes:
-        train: ``int64`` rows.
-        val: Rows on which epochs and options are chosen.
-        test: Rows that choose nothing; a method is scored on them once.
-        protocol: Names data, rule and seed; results of two protocols are never averaged.
-        fingerprint: SHA-256 over every image's id and part, whatever the order of the rows.
-        notes: What a reader of the results should know of the parts, a line each.
-    """
-
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
-    protocol: str
-    fingerprint: str
-    notes: tuple[str, ...] = ()
+    train: np.ndarray  # int64 rows
+    val: np.ndarray  # rows on which epochs and options are chosen
+    test: np.ndarray  # rows that choose nothing; a method is scored on them once
+    protocol: str  # names data, rule and seed; results of two protocols are never averaged
+    fingerprint: str  # SHA-256 over every image's id and part, whatever the order of the rows
+    notes: tuple[str, ...] = ()  # what a reader of the results should know of the parts
 
     def class_counts(self, dataset: Dataset) -> np.ndarray:
         """Return the number of training images of each class, ``int64 (K,)``."""
@@ -46,7 +36,9 @@ class Split:
         parts = np.full(len(dataset), "", dtype="U5")
         for name in PARTS:
             parts[getattr(self, name)] = name
-        return count_shared(dataset, parts)
+        used = parts != ""
+        parts_of = pd.Series(parts[used]).groupby(dataset.table["group"].to_numpy()[used])
+        return int((parts_of.nunique() > 1).sum())
 
 
 def make_split(
@@ -67,8 +59,8 @@ def make_split(
         dataset: The images.
         val_fraction: Share of each class, between 0 and 1.
         test_fraction: Share of each class; both together below 1.
-        val_per_class: If above 0, exactly this many images of every class instead. Images of
-            a group that would exceed it are left out of all parts.
+        val_per_class: If above 0, exactly this many images of every class instead; what a group
+            has beyond it belongs to no part.
         test_per_class: The same for the test part.
         seed: Another seed gives another split.
 
@@ -88,9 +80,8 @@ def make_split(
         Wanted("test", test_fraction, test_per_class),
         Wanted("val", val_fraction, val_per_class),
     )
-    parts, drawn = _draw_missing(dataset, wanted, seed)
-    protocol = _name_drawing(dataset, drawn, seed)
-    return build_split(dataset, parts, protocol, given=set(PARTS) - {part.name for part in drawn})
+    parts, drawn, protocol = _draw_missing(dataset, wanted, seed=seed)
+    return build_split(dataset, parts, protocol, drawn={part.name for part in drawn})
 
 
 def make_folds(
@@ -104,30 +95,21 @@ def make_folds(
 ) -> Split:
     """Test on one of several folds, validate on a share of the others, train on the rest.
 
-    The test parts of all folds are a partition of the data set. A given split is passed over.
-
-    Args:
-        dataset: The images.
-        folds: How many, 2 or more.
-        fold: The one that is tested, from 1.
-        val_fraction: Share of each class of the other folds.
-        val_per_class: If above 0, exactly this many images of every class instead.
-        seed: Another seed deals other folds.
-
-    Returns:
-        The split.
+    The test parts of all ``folds``, 2 or more, are a partition of the data set; ``fold``, from 1, is
+    tested. Validation, a share of the other folds, is drawn as by `make_split`. A given split is
+    passed over.
 
     Raises:
         InputError: If a class has fewer groups than there are folds, or ``fold`` is not one.
     """
     check_fold(fold, folds=folds)
-    tested = deal_folds(dataset, folds=folds, seed=seed) == fold
+    fold_of = deal_folds(dataset, folds=folds, seed=seed)
     wanted = Wanted("val", val_fraction, val_per_class)
-    rule = f"{_group_word(dataset)}/folds{folds}-{wanted.label}"
-    parts = draw_validation(dataset, tested, wanted, rest=~tested, seed=seed)
-    passed = ["the split that the data set gives is passed over"] * any(dataset.table["split"])
+    parts = draw_validation(dataset, fold_of, wanted, fold=fold, seed=seed)
+    rule = f"{_unit_name(dataset)}/folds{folds}-{wanted.label}"
     protocol = f"{dataset.name}/{rule}/seed{seed}/fold{fold}"
-    return build_split(dataset, parts, protocol, notes=passed)
+    notes = ["the split that the data set gives is passed over"] * any(dataset.table["split"])
+    return build_split(dataset, parts, protocol, notes=notes)
 
 
 def make_long_tail(
@@ -140,16 +122,13 @@ def make_long_tail(
     test_per_class: int = 0,
     seed: int = 0,
 ) -> Split:
-    """Draw validation and test, then thin the training part to a long tail.
+    """Draw validation and test as `make_split` does, then thin training to a long tail.
 
-    Classes keep their order by size and get `long_tail_counts` training images. With
-    ``val_per_class=50, test_per_class=100`` this is the rule of ISIC-2019-LT, whose curve starts
-    from all images of the largest class. Validation and test by share, or given by the data
-    set, stay natural, and the curve starts from what is left of the largest class for training,
-    so that the ratio is the training part's own. Thinned images belong to no part.
-
-    ``ratio`` is the smallest to the largest class, in (0, 1]; the other arguments are those of
-    `make_split`.
+    Classes keep their order by size and get `long_tail_counts` training images; thinned images
+    belong to no part. With ``val_per_class=50, test_per_class=100`` this is the rule of
+    ISIC-2019-LT, whose curve starts from all images of the largest class. If validation and test
+    are shares, or given, the curve starts from the largest class's training images, so that
+    ``ratio``, the smallest to the largest class in (0, 1], is the training part's own.
 
     Raises:
         InputError: As `make_split`, or if a class would keep no training image.
@@ -159,7 +138,8 @@ def make_long_tail(
         Wanted("val", val_fraction, val_per_class),
     )
     long_tail_counts([], ratio=ratio, largest=0)  # refuses a wrong ratio before anything is drawn
-    parts, drawn = _draw_missing(dataset, wanted, seed)
+    thinning = f"longtail{ratio:g}"
+    parts, drawn, protocol = _draw_missing(dataset, wanted, seed=seed, thinning=thinning)
     totals = _count_classes(dataset, np.arange(len(dataset)))
     left = _count_classes(dataset, np.flatnonzero(parts == "train"))
     ranked = np.argsort(-totals, kind="stable")
@@ -181,23 +161,14 @@ def make_long_tail(
     rank = training.groupby("label").cumcount()
     thinned = training["row"][rank >= counts[training["label"]]]
     parts[thinned.to_numpy()] = ""
-    protocol = _name_drawing(dataset, drawn, seed, thinning=f"longtail{ratio:g}")
-    return build_split(dataset, parts, protocol, given=set(PARTS) - {part.name for part in drawn})
+    return build_split(dataset, parts, protocol, drawn={part.name for part in drawn})
 
 
 def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list[int]:
-    """Return the training images of each class under an exponential tail with a cap.
+    """Return ``min(floor(largest ratio^(i/(K-1))), left_i)`` of K classes ordered by size.
 
-    Args:
-        left: Images that may be trained on, the K classes in the order of their size.
-        ratio: Smallest to largest class before the cap, in (0, 1].
-        largest: Images from which the curve starts.
-
-    Returns:
-        ``n_i = min(floor(largest ratio^(i/(K-1))), left_i)`` for the ranks 0 to K-1.
-
-    Source: Cui et al., CVPR 2019, arXiv:1901.05555, sec. 5.1, for the exponential tail; the cap is
-        the one that reproduces FoPro-KD's files.
+    Source: Cui et al., CVPR 2019, arXiv:1901.05555, sec. 5.1, for the exponential tail; the cap,
+        the ``left`` images that may be trained on, is the one that reproduces FoPro-KD's files.
     """
     if not 0 < ratio <= 1:
         raise InputError(f"ratio: expected above 0 and at most 1, got {ratio}")
@@ -210,11 +181,9 @@ def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list
 def isic2019_lt_counts(ratio: float) -> list[int]:
     """Return ISIC-2019-LT's training images of each class, largest class first.
 
-    150 images of each class are kept for validation and test.
-
     Source: the split files published with FoPro-KD (Elbatel et al., IEEE TMI 43(3), 2024).
     """
-    left = [total - ISIC2019_HELD_OUT for total in ISIC2019_TOTALS]
+    left = [total - 150 for total in ISIC2019_TOTALS]  # 50 to validate on and 100 to test on
     return long_tail_counts(left, ratio=ratio, largest=ISIC2019_TOTALS[0])
 
 
@@ -236,13 +205,13 @@ def build_split(
     parts: np.ndarray,
     protocol: str,
     *,
-    given: Collection[str] = (),
+    drawn: Collection[str] = PARTS,
     notes: Iterable[str] = (),
 ) -> Split:
     """Turn the part of each image, an empty text for none, into a split.
 
-    A part that is empty, or lacks a class, is refused; but of validation and test that were
-    ``given``, not drawn, a note says which class they lack.
+    A part that lacks a class is refused; but what a validation or test that was given, not
+    ``drawn``, lacks is noted.
     """
     gone = dataset.left_out
     found = [f"left out, cannot be read: {gone:,} image{'s' * (gone > 1)}"] if gone else []
@@ -250,7 +219,7 @@ def build_split(
     for name, rows in zip(PARTS, (train, val, test), strict=True):
         counts = _count_classes(dataset, rows)
         missing = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]
-        if missing and (name == "train" or name not in given or not len(rows)):
+        if missing and (name == "train" or name in drawn or not len(rows)):
             raise InputError(
                 f"{dataset.name}: class '{missing[0]}' has no image in {name}; "
                 "add images, leave the class out, or drop the given split"
@@ -263,13 +232,6 @@ def build_split(
     return Split(train, val, test, protocol, fingerprint, (*notes, *found))
 
 
-def count_shared(dataset: Dataset, parts: np.ndarray) -> int:
-    """Count groups with images in more than one part; an empty text is no part."""
-    used = parts != ""
-    members = pd.Series(parts[used]).groupby(dataset.table["group"].to_numpy()[used])
-    return int((members.nunique() > 1).sum())
-
-
 def check_fold(fold: int, *, folds: int) -> None:
     """Refuse a fold that there is not."""
     if not 1 <= fold <= folds:
@@ -279,11 +241,11 @@ def check_fold(fold: int, *, folds: int) -> None:
 def deal_folds(dataset: Dataset, *, folds: int, seed: int) -> np.ndarray:
     """Deal the groups of each class to folds, the largest first, always to the smallest fold.
 
-    A group is dealt by the class of most of its images. Counted by those images, two folds differ
-    in every class by at most one group's. scikit-learn's ``StratifiedGroupKFold`` is close to
-    this, but its shuffled folds changed with version 1.8, and a protocol id must name the same
-    images everywhere. Returns the fold of each image, from 1, ``int64 (N,)``.
+    Returns the fold of each image, from 1, ``int64 (N,)``; two folds differ in a class by at most
+    one group's images.
     """
+    # Not StratifiedGroupKFold: its shuffled folds changed with scikit-learn 1.8, and a protocol id
+    # must name the same images everywhere.
     if folds < 2:
         raise InputError(f"folds: expected 2 or more, got {folds}")
     fold_of = np.zeros(len(dataset), dtype=np.int64)
@@ -308,25 +270,23 @@ def deal_folds(dataset: Dataset, *, folds: int, seed: int) -> np.ndarray:
 
 
 def draw_validation(
-    dataset: Dataset, tested: np.ndarray, wanted: Wanted, *, rest: np.ndarray, seed: int
+    dataset: Dataset, fold_of: np.ndarray, wanted: Wanted, *, fold: int, seed: int
 ) -> np.ndarray:
-    """Return the part of each image: test where ``tested``, validation drawn from the ``rest``."""
+    """Return the part of each image: its fold is tested, validation drawn from the other ones."""
     _check_sizes([wanted])
-    parts = np.where(tested, "test", "").astype("U5")
-    free = np.flatnonzero(rest)
-    parts[free] = draw_parts(
-        dataset, free, wanted=[wanted], seed=seed, fold=" beside its test fold"
-    )
+    parts = np.where(fold_of == fold, "test", "").astype("U5")
+    rest = np.flatnonzero((fold_of != fold) & (fold_of > 0))
+    beside = " beside its test fold"
+    parts[rest] = draw_parts(dataset, rest, wanted=[wanted], seed=seed, beside=beside)
     return parts
 
 
 def draw_parts(
-    dataset: Dataset, rows: np.ndarray, *, wanted: Sequence[Wanted], seed: int, fold: str = ""
+    dataset: Dataset, rows: np.ndarray, *, wanted: Sequence[Wanted], seed: int, beside: str = ""
 ) -> np.ndarray:
     """Give each of these rows a part, class by class and group by group.
 
-    What is not drawn for ``wanted``, in its order, is ``"train"``; an empty text leaves the image
-    out of all parts. ``fold`` says in the message where the rows are from.
+    What is not drawn for ``wanted``, in its order, is ``"train"``; an empty text is no part.
     """
     parts = np.full(len(rows), "train", dtype="U5")
     groups = list_groups(dataset.table.iloc[rows])
@@ -335,12 +295,14 @@ def draw_parts(
         if of_class.empty:
             continue
         total, least = int(of_class["own"].sum()), len(wanted) + 1
-        has = f"'{name}' has {total} image{'s' * (total > 1)} in {len(of_class)} group"
-        has = f"{dataset.name}: class {has}{'s' * (len(of_class) > 1)}"
+        has = (
+            f"{dataset.name}: class '{name}' has {total} image{'s' * (total > 1)} in "
+            f"{len(of_class)} group{'s' * (len(of_class) > 1)}"
+        )
         if len(of_class) < least:
             raise InputError(
-                f"{has}{fold}; a split needs at least {least} groups of each class; add images"
-                f"{', take more folds' if fold else ''} or leave the class out"
+                f"{has}{beside}; a split needs at least {least} groups of each class; add images"
+                f"{', take more folds' if beside else ''} or leave the class out"
             )
         left = of_class.loc[hashed_order(of_class.index, seed=seed)]
         for position, part in enumerate(wanted):
@@ -368,7 +330,7 @@ def draw_parts(
 def list_groups(table: pd.DataFrame) -> pd.DataFrame:
     """List the groups of a table: label (of most images), own (how many have it) and places.
 
-    The places are rows of the table ordered by image id: the order of the rows has no influence.
+    The places are its rows ordered by image id, so that their order in the table has no influence.
     """
     frame = table[["image", "group", "label"]].assign(place=np.arange(len(table)))
     frame = frame.sort_values("image")
@@ -403,19 +365,29 @@ def _take_exactly(left: pd.DataFrame, count: int, reserve: int) -> tuple[list[st
 
 
 def _draw_missing(
-    dataset: Dataset, wanted: Sequence[Wanted], seed: int
-) -> tuple[np.ndarray, list[Wanted]]:
-    """Keep the parts that a data set gives and draw the others from its training part."""
+    dataset: Dataset, wanted: Sequence[Wanted], *, seed: int, thinning: str = ""
+) -> tuple[np.ndarray, list[Wanted], str]:
+    """Keep the parts that a data set gives and draw the others from its training part.
+
+    Returns the part of each image, what was drawn, and the protocol id.
+    """
     _check_sizes(wanted)
-    given = dataset.table["split"].to_numpy().astype("U5")
-    parts, has = given.copy(), set(given) - {""}
+    parts = dataset.table["split"].to_numpy().astype("U5")
+    has = set(parts) - {""}
     if has and "train" not in has:
         raise InputError(f"{dataset.name}: the given split has no training part")
     drawn = [part for part in wanted if part.name not in has]
+    protocol = dataset.name
+    if has:
+        given = "-".join(name for name in ("val", "test") if name in has) or "train"
+        protocol += f"/given-{given}" if drawn else "/given"
     if drawn:
-        free = np.flatnonzero(given == ("train" if has else ""))
+        free = np.flatnonzero(parts == ("train" if has else ""))
         parts[free] = draw_parts(dataset, free, wanted=drawn, seed=seed)
-    return parts, drawn
+    steps = [thinning] * bool(thinning) + [part.label for part in drawn[::-1]]
+    if steps:
+        protocol += f"/{_unit_name(dataset)}/{'-'.join(steps)}/seed{seed}"
+    return parts, drawn, protocol
 
 
 def _check_sizes(wanted: Sequence[Wanted]) -> None:
@@ -429,20 +401,8 @@ def _check_sizes(wanted: Sequence[Wanted]) -> None:
         raise InputError(f"val_fraction and test_fraction: expected a sum below 1, got {drawn:g}")
 
 
-def _name_drawing(
-    dataset: Dataset, drawn: Sequence[Wanted], seed: int, *, thinning: str = ""
-) -> str:
-    """Name what was drawn, and how, as a protocol id."""
-    given = [name for name in ("val", "test") if name in set(dataset.table["split"])]
-    start = dataset.name
-    if any(dataset.table["split"]):
-        start += f"/given-{'-'.join(given) or 'train'}" if drawn else "/given"
-    steps = "-".join(filter(None, [thinning, *(part.label for part in drawn[::-1])]))
-    return f"{start}/{_group_word(dataset)}/{steps}/seed{seed}" if steps else start
-
-
-def _group_word(dataset: Dataset) -> str:
-    """Say whether groups or single images were kept apart."""
+def _unit_name(dataset: Dataset) -> str:
+    """Say in a protocol id whether groups or single images were kept apart."""
     return "images" if dataset.table["group"].is_unique else "groups"
 
 
