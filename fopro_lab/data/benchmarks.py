@@ -85,11 +85,10 @@ def read_isic2019(folder: Path) -> Listing:
     groups = [lesions.get(image, "") for image in images]
     archives = [re.match(r"([A-Za-z]+)\d*_", lesion) for lesion in groups]
     root = folder / f"{ISIC}Input"
-    root = root if root.is_dir() else folder
     way_out = "fetch them again, or use a CSV of those that are here"
     return list_files(
         images,
-        find_images(images, root, where=path, way_out=way_out),
+        find_images(images, root if root.is_dir() else folder, where=path, way_out=way_out),
         (labels.tolist(), tuple(ISIC_CLASSES[rank] for rank in present)),
         groups=groups,
         sources=[found[1].upper() if found else "" for found in archives],
@@ -97,10 +96,7 @@ def read_isic2019(folder: Path) -> Listing:
 
 
 def read_hyperkvasir(root: Path) -> Listing:
-    """Read HyperKvasir's labelled images; an image's class is the folder that holds it.
-
-    An image is named by its file name, as in the official splits.
-    """
+    """Read HyperKvasir's labelled images, named by file as in its splits; folders are classes."""
     files = [file for file in sort_files(root)[0] if file.partition("/")[0] in TRACTS]
     if not files:
         raise InputError(f"{root}: expected images below {' and '.join(TRACTS)}, found none")
@@ -123,15 +119,11 @@ def read_medmnist(folder: Path) -> Listing:
         paths = [folder / f"{part}_{kind}.npy" for kind in ("images", "labels")]
         images, labels = map(_open, paths)
         grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
-        if images.dtype != np.uint8 or not grey_or_colour:
+        one_each = labels.size == len(images) and labels.dtype.kind in "iu"
+        if images.dtype != np.uint8 or not grey_or_colour or not one_each:
             raise InputError(
-                f"{folder}: {part}_images: expected uint8 (N, H, W) or (N, H, W, 3), got "
-                f"{images.dtype} {images.shape}"
-            )
-        if labels.size != len(images) or labels.dtype.kind not in "iu":
-            raise InputError(
-                f"{folder}: {part}_labels: expected {len(images)} integers, one per image, got "
-                f"{labels.dtype} {labels.shape}"
+                f"{folder}: {part}: expected uint8 (N, H, W) or (N, H, W, 3) and N integer labels, "
+                f"got {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
             )
         places = np.arange(len(images))
         ids = [f"{part}-{place:06d}" for place in places]

@@ -96,7 +96,7 @@ def open_dataset(
     """
     if images < 0:
         raise InputError(f"images: expected 0 for all or a positive number, got {images}")
-    check_place(str(name_or_path))
+    place = check_place(str(name_or_path))
     kinds = {"image": image_column, "class": class_column, "group": group_column}
     kinds |= {"source": source_column, "split": split_column}
     columns = {kind: name for kind, name in kinds.items() if name}
@@ -104,7 +104,6 @@ def open_dataset(
     path = Path(name_or_path).expanduser()
     name = path.resolve().stem if path.is_file() else path.resolve().name
     if not path.exists():
-        place = benchmark_place(str(name_or_path))
         if place is None:
             table = phantom.phantom_table(images or phantom.IMAGES, seed=seed)
             drawn = tuple(table["image"])
@@ -145,14 +144,16 @@ def open_from(config: DataConfig) -> Dataset:
     )
 
 
-def check_place(name: str) -> None:
-    """Refuse the name of a data set that cannot be opened, without opening it."""
-    if name == "phantom" or Path(name).expanduser().exists() or benchmark_place(name):
-        return
-    raise InputError(
-        f"dataset: expected 'phantom' or a path that exists, got '{name}'; isic2019, isic2019-lt, "
-        "hyperkvasir and medmnist:NAME open what `fopro data fetch` brought"
-    )
+def check_place(name: str) -> Path | None:
+    """Find a data set without opening it, refuse one that is not here; None is the phantom."""
+    path = Path(name).expanduser()
+    place = path if path.exists() else benchmark_place(name)
+    if place is None and name != "phantom":
+        raise InputError(
+            f"dataset: expected 'phantom' or a path that exists, got '{name}'; isic2019, "
+            "isic2019-lt, hyperkvasir and medmnist:NAME open what `fopro data fetch` brought"
+        )
+    return place
 
 
 def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:

@@ -259,8 +259,6 @@ def _fetch_missing(source: Source, place: Path, progress: bool, mirror: str) -> 
         record = {"source": source.name, "complete": False, "files": recorded}
         write_json(place / RECORD, record)
     shutil.rmtree(downloads)  # archives go only now: until here a kill costs no second download
-    if hasattr(os, "sync"):  # the record must not outlive the bytes when the power fails
-        os.sync()
     note_complete(place, source)
 
 
@@ -287,8 +285,8 @@ def _fetch_file(
             recorded = "" if file.known else f" as in {place / RECORD}"
             raise WorkError(
                 f"{file.name}: expected {kind} {expected}{recorded}, got "
-                f"{digests[kind][: len(expected)]}; the file was removed: fetch it again, and if "
-                "it stays so, its publisher has changed it"
+                f"{digests[kind][: len(expected)]}; the file was removed: fetch it again, unless "
+                "its publisher has changed it"
             )
         if file.unpacked:
             unpack_zip(path, place, largest=file.unpacked, holds=file.holds)
@@ -402,9 +400,8 @@ def unpack_zip(archive: Path, target: Path, *, largest: int, holds: Sequence[str
                 raise ValueError(f"declares more than {largest} bytes")
             # This checks sizes and checksums, leads no name out of the folder and makes no links.
             opened.extractall(temporary)
-        absent = [name for name in holds if not (temporary / name).exists()]
-        if absent:
-            raise ValueError(f"expected it to hold {', '.join(holds)}, found no {absent[0]}")
+        if not all((temporary / name).exists() for name in holds):
+            raise ValueError(f"expected it to hold {', '.join(holds)}")
         for name in holds:
             if (target / name).is_dir():
                 shutil.rmtree(target / name)

@@ -21,13 +21,12 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
         "val_per_class": config.val_per_class,
         "seed": config.split_seed,
     }
-    which: dict[str, Any] = {"folds": config.folds, "fold": config.fold}
     if config.rule == "isic2019-lt":
         return make_isic2019_lt(dataset, ratio=config.tail_ratio, fold=config.fold, **published)
     if config.rule == "hyperkvasir":
-        return make_hyperkvasir(dataset, **which, **sizes, **published)
+        return make_hyperkvasir(dataset, folds=config.folds, fold=config.fold, **sizes, **published)
     if config.rule == "folds":
-        return make_folds(dataset, **which, **sizes)
+        return make_folds(dataset, folds=config.folds, fold=config.fold, **sizes)
     sizes |= {"test_fraction": config.test_fraction, "test_per_class": config.test_per_class}
     if config.rule == "long-tail":
         return make_long_tail(dataset, ratio=config.tail_ratio, **sizes)

@@ -24,10 +24,8 @@ from fopro_lab.data.split_rules import (
 from fopro_lab.errors import InputError
 
 RATIOS = (0.01, 0.005, 0.002)
-FOLDS = 5  # of ISIC-2019-LT: random redraws, their test parts overlap
 # A file of ISIC-2019-LT writes a class twice: its place in this order, and its rank by size.
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
-OFFICIAL_FOLDS = (2, 5)  # of HyperKvasir
 ALIASES = {  # HyperKvasir's classes as its split files write them, and as its folders do
     "hemorroids": "hemorrhoids",
     "haemorrhoids": "hemorrhoids",
@@ -64,8 +62,7 @@ def make_isic2019_lt(
         leave_out: Go on without named images that are not here; the protocol id says so.
 
     Returns:
-        The split, ``isic2019-lt/fopro/<ratio>/fold<n>``; the id also says if images or classes
-        are missing, or files are not byte for byte as published (``/altered-<hash>``).
+        The split ``isic2019-lt/fopro/<ratio>/fold<n>``; ``/altered-<hash>`` tells changed files.
 
     Raises:
         InputError: If the split, an image or a class is missing, or files and labels disagree.
@@ -77,7 +74,7 @@ def make_isic2019_lt(
             f"tail_ratio: expected one of the published {', '.join(map(str, RATIOS))}, got "
             f"{ratio:g}; split_rule=long-tail takes any"
         )
-    check_fold(fold, folds=FOLDS)
+    check_fold(fold, folds=5)
     names = isic2019_lt_names(ratio, fold)
     paths = find_split_files(names, files=files, fetched="fopro-splits")
     altered, notes = describe_changes(paths, names, fetched="fopro-splits")
@@ -149,7 +146,7 @@ def make_hyperkvasir(
 
     Source: Borgli et al., Scientific Data 7, 283 (2020); github.com/simula/hyper-kvasir.
     """
-    if folds not in OFFICIAL_FOLDS:
+    if folds not in (2, 5):
         raise InputError(
             f"folds: expected 2 or 5, the official ones, got {folds}; split_rule=folds takes any"
         )
@@ -157,31 +154,25 @@ def make_hyperkvasir(
     name = f"{folds}_fold_split.csv"
     (path,) = find_split_files([name], files=files, fetched="hyperkvasir")
     altered, notes = describe_changes([path], [name], fetched="hyperkvasir")
-    named = read_hyperkvasir_folds(path, folds=folds)
-    matched = match_images(dataset, named, where=path, leave_out=leave_out)
-    own_name = {canonical_class(own): own for own in dataset.class_names}
-    spelt = {name: own_name.get(canonical_class(name), name) for name in set(named["class"])}
-    refuse_disagreement(dataset, matched, spelt, where=path)
-    fold_of = np.zeros(len(dataset), dtype=np.int64)  # 0: not named
-    fold_of[matched.rows] = matched.named["fold"]
-    wanted = Wanted("val", val_fraction, val_per_class)
-    parts = draw_validation(dataset, fold_of, wanted, fold=fold, seed=seed)
-    drawn = f"{wanted.label}/seed{seed}/fold{fold}"
-    protocol = f"hyperkvasir/official{folds}/{drawn}{altered}{matched.ending}"
-    return build_split(dataset, parts, protocol, drawn=("val",), notes=notes + matched.notes)
-
-
-def read_hyperkvasir_folds(path: Path, *, folds: int) -> pd.DataFrame:
-    """Read an official file of folds into the columns ``image``, ``class``, ``fold`` from 1."""
-    frame = read_cells(path, needed=("file-name", "class-name", "split-index"))
-    strange = set(frame["split-index"]) - {str(index) for index in range(folds)}
+    named = read_cells(path, needed=("file-name", "class-name", "split-index"))
+    named = named.rename(columns={"file-name": "image", "class-name": "class"})
+    strange = set(named["split-index"]) - set(map(str, range(folds)))
     if strange:
         raise InputError(
             f"{path}: split-index: expected 0 to {folds - 1}, got '{min(strange)}'; is it the file "
             f"of {folds} folds?"
         )
-    frame = frame.rename(columns={"file-name": "image", "class-name": "class"})
-    return frame.assign(fold=frame["split-index"].astype(int) + 1)
+    matched = match_images(dataset, named, where=path, leave_out=leave_out)
+    own_name = {canonical_class(own): own for own in dataset.class_names}
+    spelt = {name: own_name.get(canonical_class(name), name) for name in set(named["class"])}
+    refuse_disagreement(dataset, matched, spelt, where=path)
+    fold_of = np.zeros(len(dataset), dtype=np.int64)  # 0: not named
+    fold_of[matched.rows] = matched.named["split-index"].astype(int) + 1
+    wanted = Wanted("val", val_fraction, val_per_class)
+    parts = draw_validation(dataset, fold_of, wanted, fold=fold, seed=seed)
+    drawn = f"{wanted.label}/seed{seed}/fold{fold}"
+    protocol = f"hyperkvasir/official{folds}/{drawn}{altered}{matched.ending}"
+    return build_split(dataset, parts, protocol, drawn=("val",), notes=notes + matched.notes)
 
 
 def canonical_class(name: str) -> str:
@@ -243,11 +234,10 @@ def refuse_disagreement(
     own = np.array(dataset.class_names, dtype=object)[labels]
     wrong = np.flatnonzero(own != matched.named["class"].map(own_name).to_numpy(dtype=object))
     if len(wrong):
-        first = matched.named.iloc[wrong[0]]
+        image, published = matched.named[["image", "class"]].iloc[wrong[0]]
         raise InputError(
-            f"{where}: {len(wrong):,} of {len(own):,} images have another class in "
-            f"{dataset.name}, first {first['image']}: '{own[wrong[0]]}' where the split says "
-            f"'{first['class']}'; mend the labels"
+            f"{where}: {len(wrong):,} of {len(own):,} images have another class in {dataset.name}, "
+            f"first {image}: '{own[wrong[0]]}' where the split says '{published}'; mend the labels"
         )
 
 
@@ -262,8 +252,6 @@ def find_split_files(names: Sequence[str], *, files: Path | None, fetched: str) 
             f"split_files: {fetched} is not fetched; say `fopro data fetch {fetched}`, or give "
             f"the folder that holds {names[0]}"
         )
-    if not files.exists():
-        raise InputError(f"split_files: {files}: no such folder or file")
     if files.is_file() and len(names) == 1:
         return [files]
     below = files / "official_splits"  # where HyperKvasir's repository keeps them

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +35,6 @@ NOT_KNOWN = EMPTY | frozenset(
     {"none", "unknown", "not known", "unspecified", "missing", "not available", "n.a.", "-", "--"}
     | {"?", ".", "nil", "nat", "undefined"}
 )
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class Listing(NamedTuple):
@@ -242,32 +240,30 @@ def read_csv_images(
 
 def _find_column(frame: pd.DataFrame, kind: str, given: str, path: Path) -> pd.Series:
     """Return the named column, else the first under a usual name; empty texts if there is none."""
-    if given:
-        return frame[given]
     lower = {name.lower(): name for name in frame}
     usual = [lower[name] for name in USUAL_NAMES[kind].split() if name in lower]
     if kind == "class":  # one of names goes before one of numbers
-        usual.sort(key=lambda name: all(map(NUMBER.fullmatch, frame[name])))
-    if not usual and kind in ("image", "class"):
+        usual.sort(key=lambda name: bool(pd.to_numeric(frame[name], errors="coerce").notna().all()))
+    if not given and not usual and kind in ("image", "class"):
         raise InputError(
             f"{path}: no {kind} column under a usual name; it has {', '.join(frame)}; "
             f"name it: {kind}_column=..."
         )
-    return frame[usual[0]] if usual else pd.Series("", index=frame.index)
+    column = given or (usual[0] if usual else "")
+    return frame[column] if column else pd.Series("", index=frame.index)
 
 
 def _whole_numbers(values: pd.Series, path: Path) -> list[str]:
     """Read labels such as 1.0, which a table with gaps was saved with, as the integers they are."""
-    texts: list[str] = values.tolist()
-    if not all(map(NUMBER.fullmatch, texts)) or all(map(str.isdecimal, texts)):
-        return texts
-    for text in texts:
-        if not float(text).is_integer() or float(text) < 0:
-            raise InputError(
-                f"{path}: {values.name}: expected names or integers from 0 as classes, got "
-                f"{text}; name the column of classes: class_column=..."
-            )
-    return [str(int(float(text))) for text in texts]
+    numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.isna().any() or values.str.isdecimal().all():
+        return list(values)
+    for text in values[(numbers % 1 != 0) | (numbers < 0)]:
+        raise InputError(
+            f"{path}: {values.name}: expected names or integers from 0 as classes, got {text}; "
+            "name the column of classes: class_column=..."
+        )
+    return list(numbers.astype("int64").astype(str))
 
 
 def find_images(

@@ -95,9 +95,9 @@ def make_folds(
 ) -> Split:
     """Test on one of several folds, validate on a share of the others, train on the rest.
 
-    The test parts of all ``folds``, 2 or more, are a partition of the data set; ``fold``, from 1, is
-    tested. Validation, a share of the other folds, is drawn as by `make_split`. A given split is
-    passed over.
+    The test parts of all ``folds``, 2 or more, are a partition of the data set; ``fold``, from 1,
+    is the one. Validation, a share of the other folds, is drawn as by `make_split`; a given split
+    is passed over.
 
     Raises:
         InputError: If a class has fewer groups than there are folds, or ``fold`` is not one.
@@ -149,9 +149,8 @@ def make_long_tail(
     counts[ranked] = long_tail_counts(left[ranked].tolist(), ratio=ratio, largest=largest)
     for label in np.flatnonzero((counts == 0) & (left > 0)):
         raise InputError(
-            f"tail_ratio: expected a ratio that leaves every class an image, got {ratio:g}: "
-            f"{dataset.name} has {totals[label]} of '{dataset.class_names[label]}', none would be "
-            "left; take a larger one"
+            f"tail_ratio: expected a larger one, got {ratio:g}: of the {totals[label]} images of "
+            f"'{dataset.class_names[label]}' in {dataset.name} none would be left"
         )
     # Keep so many training images of each class, by whole groups except for the last.
     training = dataset.table[["image", "group", "label"]].assign(row=np.arange(len(dataset)))
@@ -179,10 +178,7 @@ def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list
 
 
 def isic2019_lt_counts(ratio: float) -> list[int]:
-    """Return ISIC-2019-LT's training images of each class, largest class first.
-
-    Source: the split files published with FoPro-KD (Elbatel et al., IEEE TMI 43(3), 2024).
-    """
+    """Return the training images of each class in the files of FoPro-KD, largest class first."""
     left = [total - 150 for total in ISIC2019_TOTALS]  # 50 to validate on and 100 to test on
     return long_tail_counts(left, ratio=ratio, largest=ISIC2019_TOTALS[0])
 
@@ -276,13 +272,12 @@ def draw_validation(
     _check_sizes([wanted])
     parts = np.where(fold_of == fold, "test", "").astype("U5")
     rest = np.flatnonzero((fold_of != fold) & (fold_of > 0))
-    beside = " beside its test fold"
-    parts[rest] = draw_parts(dataset, rest, wanted=[wanted], seed=seed, beside=beside)
+    parts[rest] = draw_parts(dataset, rest, wanted=[wanted], seed=seed, folds=True)
     return parts
 
 
 def draw_parts(
-    dataset: Dataset, rows: np.ndarray, *, wanted: Sequence[Wanted], seed: int, beside: str = ""
+    dataset: Dataset, rows: np.ndarray, *, wanted: Sequence[Wanted], seed: int, folds: bool = False
 ) -> np.ndarray:
     """Give each of these rows a part, class by class and group by group.
 
@@ -295,14 +290,11 @@ def draw_parts(
         if of_class.empty:
             continue
         total, least = int(of_class["own"].sum()), len(wanted) + 1
-        has = (
-            f"{dataset.name}: class '{name}' has {total} image{'s' * (total > 1)} in "
-            f"{len(of_class)} group{'s' * (len(of_class) > 1)}"
-        )
+        has = f"{dataset.name}: class '{name}' has {total} image(s) in {len(of_class)} group(s)"
         if len(of_class) < least:
             raise InputError(
-                f"{has}{beside}; a split needs at least {least} groups of each class; add images"
-                f"{', take more folds' if beside else ''} or leave the class out"
+                f"{has}{' beside its test fold' * folds}; a split needs at least {least} groups of "
+                f"each class; add images{', take more folds' * folds} or leave the class out"
             )
         left = of_class.loc[hashed_order(of_class.index, seed=seed)]
         for position, part in enumerate(wanted):
@@ -313,10 +305,8 @@ def draw_parts(
                 impure = len(left) - len(pure)
                 chosen, places = _take_exactly(pure, part.per_class, max(reserve - impure, 0))
                 if len(places) < part.per_class:
-                    raise InputError(
-                        f"{has}, too few for {part.per_class} in {part.name} and a group in each "
-                        "other part"
-                    )
+                    wish = f"{part.per_class} in {part.name} and a group in each other part"
+                    raise InputError(f"{has}, too few for {wish}")
             else:
                 chosen = _take_about(left, max(1, round(total * part.fraction)), reserve)
                 places = [place for group in chosen for place in left.at[group, "places"]]
@@ -328,12 +318,9 @@ def draw_parts(
 
 
 def list_groups(table: pd.DataFrame) -> pd.DataFrame:
-    """List the groups of a table: label (of most images), own (how many have it) and places.
-
-    The places are its rows ordered by image id, so that their order in the table has no influence.
-    """
+    """List the groups of a table: label (of most images), own (how many have it) and places."""
     frame = table[["image", "group", "label"]].assign(place=np.arange(len(table)))
-    frame = frame.sort_values("image")
+    frame = frame.sort_values("image")  # so that the order of the rows has no influence
     votes = frame.groupby(["group", "label"]).size().rename("own").reset_index()
     votes = votes.sort_values(["own", "label"], ascending=[False, True])
     winners = votes.drop_duplicates("group").set_index("group")

@@ -8,9 +8,9 @@ import re
 import shutil
 import socket
 import struct
-import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,27 +78,26 @@ def read_all(folder: Path) -> dict[str, bytes]:
 # What is known of the publishers.
 
 
-@pytest.mark.parametrize("name", source_names())
-def test_every_source_is_described_and_addressed(name):
-    source = find_source(name)
-    assert source.name == name
-    assert source.licence and source.citation and source.home.startswith("https://")
-    for file in source.files:
-        assert file.url.startswith("https://")
-        assert not file.known or re.fullmatch(r"sha256:\w{64}|md5:(\w{32}|a04e12f8)", file.known)
-        assert bool(file.unpacked) == bool(file.holds)
-        assert file.size <= file.unpacked or not file.unpacked
-
-
-def test_sources_are_pinned():
+def test_every_source_is_described_addressed_and_pinned():
+    for name in source_names():
+        source = find_source(name)
+        assert source.name == name and source.home.startswith("https://")
+        assert source.licence and source.citation
+        for file in source.files:
+            assert file.url.startswith("https://")
+            assert not file.known or re.fullmatch(
+                r"sha256:\w{64}|md5:(\w{32}|a04e12f8)", file.known
+            )
+            assert bool(file.unpacked) == bool(file.holds)
+            assert file.size <= file.unpacked or not file.unpacked
     files = find_source("fopro-splits").files
     assert len({file.name for file in files}) == 45
     assert all(re.search(r"/FoPro-KD/[0-9a-f]{40}/data/ham2019/", file.url) for file in files)
-    for short, facts in medmnist_facts().items():
+    for facts in medmnist_facts().values():
         assert set(facts["md5"]) == {str(size) for size in MEDMNIST_SIZES}
         assert len(set(facts["classes"])) == len(facts["classes"]) > 1
-        assert find_source(f"medmnist:{short}-224").folder == f"medmnist-{short}-224"
     (file,) = find_source("medmnist:derma-64").files
+    assert file.url == "https://zenodo.org/records/10519652/files/dermamnist_64.npz?download=1"
     pixels = 10_015 * 64 * 64 * 3
     assert pixels < file.unpacked < 1.01 * pixels
 
@@ -132,10 +131,8 @@ def download(publisher: Publisher, folder: Path, **options) -> bytes:
 def test_a_cut_download_continues_where_it_was_cut(publisher, tmp_path):
     publisher.cut_after = 30_000
     assert download(publisher, tmp_path) == CONTENT
-    assert [span for _, span in publisher.requested] == [
-        "",
-        *(f"bytes={k}0000-" for k in (3, 6, 9)),
-    ]
+    spans = [span for _, span in publisher.requested]
+    assert spans == ["", "bytes=30000-", "bytes=60000-", "bytes=90000-"]
     assert publisher.sent == len(CONTENT)  # not one byte twice
     assert os.listdir(tmp_path) == ["out"]
 
@@ -163,27 +160,9 @@ def test_a_changed_file_is_not_glued_to_the_old_part(publisher, tmp_path, heeds_
     assert download(publisher, tmp_path) == changed
 
 
-def test_a_new_note_never_lies_beside_old_bytes(publisher, tmp_path, monkeypatch):
-    publisher.cut_after, publisher.cuts, publisher.ranges = 30_000, 3, False
-    with pytest.raises(WorkError):
-        download(publisher, tmp_path)
-    publisher.files["a.bin"], publisher.tag, publisher.ranges = CONTENT[::-1], '"two"', True
-
-    def stopped(*_):
-        raise KeyboardInterrupt  # as near as a test gets to a kill after the note
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fetching, "open", stopped, raising=False)
-        with pytest.raises(KeyboardInterrupt):
-            download(publisher, tmp_path)
-    assert download(publisher, tmp_path) == CONTENT[::-1]
-
-
 def test_a_stalling_server_is_reported_and_what_came_is_kept(publisher, tmp_path):
     publisher.stall_after, publisher.ranges = 40_000, False
-    with pytest.raises(
-        WorkError, match=r"^a.bin: the server stalls, 3 times in a row; 40.0 kB are"
-    ):
+    with pytest.raises(WorkError, match=r"^a.bin: the server stalls, 3 times in a row; 40.0 kB"):
         download(publisher, tmp_path)
     publisher.stall_after, publisher.ranges = -1, True
     publisher.requested.clear()
@@ -229,103 +208,46 @@ GOOD = {"images/a.jpg": b"a" * 3000, "images/deep/b.jpg": b"b", "labels.npy": b"
 HOLDS = ("images", "labels.npy")
 
 
-def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as opened:
-        for name, content in files.items():
-            opened.writestr(zipfile.ZipInfo(name), content, method)
-    return path
-
-
-def refuse(archive: Path, message: str) -> None:
-    """Check that an archive is refused and nothing of it is left, in the folder or above."""
-    target = archive.parent / "out"
-    target.mkdir()
-    (target / "mine.txt").write_text("kept")
-    before = read_all(archive.parent)
-    with pytest.raises(WorkError, match=message) as caught:
-        unpack_zip(archive, target, largest=10**6, holds=HOLDS)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).endswith("; nothing of it was kept")
-    assert read_all(archive.parent) == before and os.listdir(target) == ["mine.txt"]
-
-
 def test_unpack_zip_replaces_what_it_must_hold_and_nothing_else(tmp_path):
-    path = write_zip(tmp_path / "a.zip", GOOD | {"fetched.json": b"theirs"})
+    evil = {name: b"theirs" for name in ("../a", "images/../../b", "/etc/a", "C:/a", "..\\a")}
+    link = zipfile.ZipInfo("images/link")
+    link.external_attr = 0o120777 << 16
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped(GOOD | {"fetched.json": b"theirs", link: b"/etc"} | evil))
     out = tmp_path / "out"
     for name in (".a.zip.unpacking/images/stray.jpg", "images/old.jpg", "mine.txt"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(b"old")
     unpack_zip(path, out, largest=10**4, holds=HOLDS)
-    expected = {name: content for name, content in GOOD.items() if name != "more.txt"}
-    assert read_all(out) == expected | {"mine.txt": b"old"}
-    assert not (out / "fetched.json").exists()
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../a", "images/../../a", "/etc/a", "//host/a", "C:/a", "..\\a", "images\\a", "a\0b"],
-)
-def test_unpack_zip_refuses_names_that_lead_out(tmp_path, name):
-    path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w") as opened:
-        info = zipfile.ZipInfo("fine")
-        info.filename = info.orig_filename = name
-        opened.writestr(info, b"1")
-    refuse(path, r"^a.zip: member .* leads out of the folder; nothing of it was kept$")
-
-
-@pytest.mark.parametrize("kind", [0o120777, 0o020666, 0o010666])
-def test_unpack_zip_refuses_links_and_devices(tmp_path, kind):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
-        info = zipfile.ZipInfo("images")
-        info.external_attr = kind << 16
-        opened.writestr(info, "/etc")
-    refuse(tmp_path / "a.zip", r"^a.zip: member 'images' is a link or a device")
-
-
-def test_unpack_zip_refuses_bombs(tmp_path, monkeypatch):
-    path = write_zip(tmp_path / "a.zip", {"a": bytes(600_000), "b": bytes(600_000)})
-    refuse(path, r"^a.zip: declares more than 1000000 bytes")
-    shutil.rmtree(tmp_path / "out")
-    path = write_zip(tmp_path / "a.zip", {"a": bytes(900_000)})
-    raw = path.read_bytes()  # a size that is a lie, before the content and in the directory
-    path.write_bytes(raw.replace(struct.pack("<I", 900_000), struct.pack("<I", 10)))
-    refuse(path, r"^a.zip: damaged, or no zip archive: ")
-    shutil.rmtree(tmp_path / "out")
-    monkeypatch.setattr(fetching, "MOST_MEMBERS", 9)
-    many = {f"{number}": b"" for number in range(10)}
-    refuse(write_zip(tmp_path / "a.zip", many), r"holds more than 9 files and folders")
-
-
-@pytest.mark.parametrize("names", [("a.txt", "A.TXT"), ("./a.txt", "a.txt")])
-def test_unpack_zip_refuses_a_name_twice(tmp_path, names):
-    refuse(write_zip(tmp_path / "a.zip", dict.fromkeys(names, b"1")), "comes twice")
-
-
-def damaged(path: Path, how: str) -> bytes:
-    method = zipfile.ZIP_STORED if how in ("encrypted", "flipped") else zipfile.ZIP_BZIP2
-    raw = bytearray(write_zip(path, {"a.jpg": os.urandom(20_000)}, method).read_bytes())
-    if how == "encrypted":
-        raw[raw.index(b"PK\1\2") + 8] |= 1
-    elif how == "flipped":
-        raw[10_000] ^= 1
-    elif how == "zeros":
-        raw[40:60] = bytes(20)
-    return bytes(raw[:1000]) if how == "cut" else bytes(raw)
+    found = read_all(out)
+    assert found.pop("mine.txt") == b"old" and found.pop("images/link") == b"/etc"  # a plain file
+    found.pop("images/b", None)
+    assert found == {name: content for name, content in GOOD.items() if name != "more.txt"}
+    assert sorted(os.listdir(tmp_path)) == ["a.zip", "out"] and not (out / "fetched.json").exists()
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("encrypted", "encrypted"),
-        ("flipped", "Bad CRC-32"),
-        ("zeros", ""),
-        ("cut", "File is not a zip file"),
+        ("flipped", "damaged, or no zip archive: Bad CRC-32"),
+        ("cut", "damaged, or no zip archive: File is not a zip file"),
+        ("larger than it says", "damaged, or no zip archive: "),
+        ("too large", "declares more than 10000 bytes"),
+        ("another", "expected it to hold images, labels.npy"),
     ],
 )
-def test_unpack_zip_refuses_damage(tmp_path, how, message):
-    (tmp_path / "a.zip").write_bytes(damaged(tmp_path / "a.zip", how))
-    refuse(tmp_path / "a.zip", rf"^a.zip: damaged, or no zip archive: .*{message}")
+def test_unpack_zip_refuses(tmp_path, how, message):
+    raw = zipped({"a.jpg": CONTENT[: 90_000 if how == "too large" else 9000]})
+    if how == "flipped":
+        raw = raw[:5000] + bytes([raw[5000] ^ 1]) + raw[5001:]
+    elif how == "larger than it says":
+        raw = raw.replace(struct.pack("<I", 9000), struct.pack("<I", 10))
+    (tmp_path / "a.zip").write_bytes(raw[:1000] if how == "cut" else raw)
+    target = tmp_path / "out"
+    target.mkdir()
+    with pytest.raises(WorkError, match=rf"^a.zip: {message}.*; nothing of it was kept$"):
+        unpack_zip(tmp_path / "a.zip", target, largest=10_000, holds=HOLDS)
+    assert os.listdir(target) == []
 
 
 # Fetching: everything is in place, checked and recorded, or nothing looks as if it were.
@@ -380,49 +302,33 @@ def test_fetch_refuses_wrong_bytes_and_removes_them(publisher, own_place):
     with pytest.raises(WorkError) as caught:
         fetch("medmnist:derma", mirror=publisher.address, progress=False)
     got = hashlib.md5(medmnist_npz()).hexdigest()
-    assert str(caught.value) == (
-        f"dermamnist.npz: expected md5 0744692d530f8e62ec473284d019b0c7, got {got}; the file was "
-        "removed: fetch it again, and if it stays so, its publisher has changed it"
+    expected = (
+        f"dermamnist.npz: expected md5 0744692d530f8e62ec473284d019b0c7, got {got}; the file "
     )
+    assert str(caught.value).startswith(expected + "was removed: fetch it again")
     assert not list(own_place.rglob("*.npz*")) and fetched_place("medmnist:derma") is None
 
 
 def test_fetch_compares_the_first_digits_of_a_hash(publisher, own_place):
-    source = find_source("moco-v2")
-    name = source.files[0].name
-    publisher.serve("moco-v2", {name: b"weights"})
+    (file,) = find_source("moco-v2").files
+    publisher.serve("moco-v2", {file.name: b"weights"})
     with pytest.raises(WorkError, match=r"expected md5 a04e12f8, got [0-9a-f]{8}; "):
         fetch("moco-v2", mirror=publisher.address, progress=False)
-    start = hashlib.md5(b"weights").hexdigest()[:8]
-    right = replace(source, files=(replace(source.files[0], known=f"md5:{start}"),))
-    fetch(right, out=own_place, mirror=publisher.address, progress=False)
-    assert (fetched_place("moco-v2") / name).read_bytes() == b"weights"
-
-
-@pytest.mark.parametrize(
-    ("name", "files"),
-    [
-        ("medmnist:derma", {"dermamnist.npz": medmnist_npz()}),
-        (
-            "hyperkvasir",
-            {
-                "hyper-kvasir-labeled-images.zip": hyperkvasir_zip(),
-                "official_splits/2_fold_split.csv": b"two",
-                "official_splits/5_fold_split.csv": b"five",
-            },
-        ),
-    ],
-)
-def test_fetch_unpacks_what_it_holds(publisher, own_place, name, files):
-    source = published(name, files)
-    publisher.serve(source.folder, files)
+    right = replace(file, known=f"md5:{hashlib.md5(b'weights').hexdigest()[:8]}")
+    source = replace(find_source("moco-v2"), files=(right,))
     place = fetch(source, out=own_place, mirror=publisher.address, progress=False)
-    assert fetched_place(name) == place
-    assert {path.name for path in place.iterdir()} == {
-        *(each.split("/")[0] for file in source.files for each in file.holds or (file.name,)),
-        "fetched.json",
-        "SOURCE.txt",
-    }
+    assert (place / file.name).read_bytes() == b"weights"
+
+
+def test_fetch_unpacks_what_it_holds(publisher, own_place):
+    files = {"hyper-kvasir-labeled-images.zip": hyperkvasir_zip()}
+    files |= {f"official_splits/{n}_fold_split.csv": b"folds" for n in (2, 5)}
+    publisher.serve("hyperkvasir", files)
+    source = published("hyperkvasir", files)
+    place = fetch(source, out=own_place, mirror=publisher.address, progress=False)
+    assert fetched_place("hyperkvasir") == place
+    held = {"labeled-images", "official_splits", "fetched.json", "SOURCE.txt"}
+    assert set(os.listdir(place)) == held
 
 
 @pytest.mark.real
@@ -431,23 +337,6 @@ def test_the_published_split_files_are_those_that_are_fetched(publisher, shared)
     publisher.serve("fopro-splits", {file.name: file.read_bytes() for file in folder.glob("*.csv")})
     place = fetch("fopro-splits", mirror=publisher.address, progress=False)
     assert len(read_all(place)) == 45 and read_all(place) == read_all(folder)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"<html>please log in</html>", r"^ISIC_.*zip: damaged, or no zip archive"),
-        (zipped({"../evil.txt": b"1"}), r"^ISIC_.*zip: member '../evil.txt' leads out of the fold"),
-        (zipped({"Other/a.jpg": b"1"}), r"^ISIC_.*zip: expected it to hold ISIC_2019_Training_Inp"),
-    ],
-)
-def test_fetch_refuses_a_bad_archive_and_removes_it(publisher, own_place, content, message):
-    publisher.serve("isic2019", isic2019_files() | {ARCHIVE: content})
-    with pytest.raises(WorkError, match=message):
-        fetch("isic2019", mirror=publisher.address, progress=False)
-    assert not list(own_place.rglob("*.zip*")) and fetched_place("isic2019") is None
-    publisher.serve("isic2019", isic2019_files())
-    assert fetch("isic2019", mirror=publisher.address, progress=False)
 
 
 def test_a_disk_that_fills_up_is_one_line_and_costs_no_second_download(
@@ -482,19 +371,11 @@ def test_two_fetches_at_once_do_no_double_work(publisher, own_place, monkeypatch
     monkeypatch.setattr(fetching, "TIMEOUT", (9.0, 9.0))
     publisher.serve("isic2019", isic2019_files() | {ARCHIVE: MANY})
     publisher.pause = 0.05
-    places: list[Path] = []
-    threads = [
-        threading.Thread(target=lambda: places.append(fetch("isic2019", mirror=publisher.address)))
-        for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        places = list(pool.map(lambda _: fetch("isic2019", mirror=publisher.address), range(2)))
     assert places == [own_place / "isic2019"] * 2
-    assert sorted(path for path, _ in publisher.requested) == sorted(
-        f"isic2019/{name}" for name in isic2019_files()
-    )
+    requested = sorted(path for path, _ in publisher.requested)
+    assert requested == sorted(f"isic2019/{name}" for name in isic2019_files())
     assert "isic2019: another process is fetching it, waiting" in capsys.readouterr().err
 
 

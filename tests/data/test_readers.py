@@ -1,24 +1,11 @@
-import csv
-import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from fopro_lab.data import open_dataset, pack
-from fopro_lab.data.readers import (
-    number_classes,
-    read_cells,
-    read_csv_images,
-    read_folders,
-    refuse_twice,
-    sort_files,
-)
+from fopro_lab.data.readers import number_classes, read_cells, read_csv_images, read_folders
 from fopro_lab.errors import InputError
-
-quick = settings(deadline=None, max_examples=60)
 
 
 def touch(root: Path, *names: str) -> None:
@@ -42,19 +29,15 @@ def read(path: Path, **columns: str):
 # A folder per class.
 
 
-def test_sort_files_ignores_hidden_files_and_follows_a_link_once(tmp_path):
-    touch(tmp_path, "b/x.JPG", "a.jfif", ".hidden/y.png", "b/.z.png", "notes.txt", "b/4", "6.d/7")
-    (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    assert sort_files(tmp_path) == (["a.jfif", "b/x.JPG"], ["6.d/7", "b/4", "notes.txt"])
-
-
 def test_read_folders_makes_a_class_of_each_folder(tmp_path):
-    touch(tmp_path, "nv/2.png", "nv/deep/1.png", "mel/1.png", "empty/readme.txt")
+    touch(tmp_path, "nv/2.JPG", "nv/deep/1.jfif", "mel/1.png", "empty/readme.txt", "nv/.z.png")
+    touch(tmp_path, ".hidden/y.png")
+    (tmp_path / "nv" / "loop").symlink_to(tmp_path)  # followed once
     listing = read_folders(tmp_path)
     assert listing.passed_over == ("empty/readme.txt",)
     assert open_dataset(tmp_path).subset([0]).passed_over == listing.passed_over
     assert listing.class_names == ("mel", "nv")
-    assert listing.table["image"].tolist() == ["mel/1.png", "nv/2.png", "nv/deep/1.png"]
+    assert listing.table["image"].tolist() == ["mel/1.png", "nv/2.JPG", "nv/deep/1.jfif"]
     assert listing.table["label"].tolist() == [0, 1, 1]
     assert listing.table["group"].tolist() == listing.table["image"].tolist()
     assert set(listing.table["split"]) == {""}
@@ -101,58 +84,11 @@ def test_number_classes_orders_integers_by_value_and_names_alphabetically():
     ],
 )
 def test_number_classes_refuses_names_that_are_nearly_one(classes, pair):
-    with pytest.raises(
-        InputError, match=rf"^a.csv: classes {pair} look like one and the same; write them alike"
-    ):
+    with pytest.raises(InputError, match=rf"^a.csv: classes {pair} look like one and the same; wr"):
         number_classes(classes, where="a.csv")
 
 
-def test_refuse_twice_says_how_many():
-    with pytest.raises(InputError, match=r"^f: expected each image once, got b twice and 1 more;"):
-        refuse_twice(iter(["a", "b", "b", "c", "c", "b"]), where="f")
-
-
 # The cells of a CSV.
-
-names = st.lists(
-    st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=6),
-    min_size=2,
-    max_size=4,
-    unique=True,
-)
-cells = st.text(
-    st.characters(exclude_categories=["C", "Zl", "Zp"]) | st.sampled_from('\n ",;\t'), max_size=6
-)
-
-
-@st.composite
-def tables(draw) -> tuple[list[str], list[list[str]]]:
-    """Draw a header and some lines; no line is empty, since those are passed over."""
-    header = draw(names)
-    line = st.lists(cells, min_size=len(header), max_size=len(header)).filter(
-        lambda row: any(cell.strip() for cell in row)
-    )
-    return header, draw(st.lists(line, min_size=1, max_size=5))
-
-
-@quick
-@given(
-    table=tables(),
-    separator=st.sampled_from(",;\t"),
-    mark=st.booleans(),
-    end=st.sampled_from(["\n", "\r\n"]),
-    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
-)
-def test_read_cells_reads_what_was_written(tmp_path_factory, table, separator, mark, end, quoting):
-    header, rows = table
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=separator, lineterminator=end, quoting=quoting)
-    writer.writerows([header, *rows])
-    path = tmp_path_factory.getbasetemp() / "a.csv"
-    path.write_bytes((("\ufeff" if mark else "") + text.getvalue()).encode())
-    frame = read_cells(path)
-    assert frame.columns.tolist() == header
-    assert frame.to_numpy().tolist() == [[cell.strip() for cell in row] for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +99,7 @@ def test_read_cells_reads_what_was_written(tmp_path_factory, table, separator, m
         "\nimage,dx,\n1,nv,\n2,mel,,\n",
         ",image,dx\n0,1,nv\n1,2,mel\n",
         "image,dx\r1,nv\r2,mel\r",
+        "\ufeffimage\tdx\n1\tnv\n2\tmel\n",
     ],
 )
 def test_read_cells_reads_one_table_in_many_spellings(tmp_path, text):
@@ -179,9 +116,9 @@ def test_read_cells_reads_one_table_in_many_spellings(tmp_path, text):
         (b'image,dx\n"1\n",nv\n\n2\n', r"csv: line 5: expected 2 cells as in the header, got 1$"),
         (b"image, image,dx\n1,2,nv\n", r"expected columns of different names, got 'image' twice$"),
         (b'image,dx\n1,"nv\n', r"cannot be read as CSV \(unexpected end of data\)$"),
-        (b"image,dx\n", r"expected a row per image, found none$"),
-        (b"\n \n", r"cannot be read as CSV \(it is empty\)$"),
-        ("image,dx\n1,häm\n".encode("latin-1"), r"it is not UTF-8\); save it as CSV UTF-8$"),
+        (b"image,dx\n", r"expected a header and a row per image, found 1 lines$"),
+        (b"\n \n", r"expected a header and a row per image, found 0 lines$"),
+        ("image,dx\n1,häm\n".encode("latin-1"), r"it is not UTF-8; save it as CSV UTF-8\)$"),
         ("image,dx\n1,nv\n".encode("utf-16"), r"cannot be read as CSV"),
         (None, r"cannot be read as CSV \(No such file or directory\)$"),
     ],
@@ -216,6 +153,8 @@ def test_read_csv_images_takes_named_columns(tmp_path):
     table, names = read(path, image="Photo", **{"class": "Befund"}, group="Person")
     assert names == ("a", "b")
     assert table["group"].tolist() == ["P", "Q"]
+    path = write(tmp_path, "image,class,split\n1,a,0\n2,b,1\n")
+    assert set(read(path)[0]["split"]) == {""}  # folds, under a usual name
 
 
 @pytest.mark.parametrize(
@@ -241,11 +180,6 @@ def test_read_csv_images_keeps_zeros_and_finds_paths_as_windows_writes_them(tmp_
     assert [Path(file).name for file in read(path)[0]["path"]] == ["001.jpg", "002.jpg"]
 
 
-def test_read_csv_images_passes_over_a_guessed_split_of_folds(tmp_path):
-    path = write(tmp_path, "image,class,split\n1,a,0\n2,b,1\n")
-    assert set(read(path)[0]["split"]) == {""}
-
-
 @pytest.mark.parametrize("word", ["None", "NULL", "Unknown", "-", "N/A", "NaN", "?", "<na>", ""])
 def test_read_csv_images_makes_no_giant_patient_of_a_word_for_not_known(tmp_path, word):
     path = write(
@@ -262,8 +196,7 @@ def test_read_csv_images_makes_no_giant_patient_of_a_word_for_not_known(tmp_path
         (
             "photo,dx\n1,nv\n2,mel\n",
             {},
-            r"labels.csv: no image column under a usual name; it has photo, dx; "
-            r"name it: image_column=...$",
+            r"no image column .* photo, dx; name it: image_column=...$",
         ),
         ("image,dx\n1,nv\n", {"class": "diag"}, r"no column 'diag'; it has image, dx$"),
         (
@@ -275,30 +208,18 @@ def test_read_csv_images_makes_no_giant_patient_of_a_word_for_not_known(tmp_path
         ("image,dx\n,nv\n2,mel\n", {}, r"image: 1 empty, first of line 2;"),
         ("image,dx\n1,nv\n1,mel\n", {}, r"expected each image once, got 1 twice"),
         ("image,dx\n1,nv\n1.jpg,mel\n", {}, r"expected each image once, got .*1.jpg twice"),
-        (
-            "image,label\n1,0\n2,0.5\n",
-            {},
-            r"label: expected names or integers from 0 as classes, got 0.5; name the column of "
-            r"classes: class_column=...$",
-        ),
+        ("image,label\n1,0\n2,0.5\n", {}, r"integers from 0 as classes, got 0.5; name the column"),
         ("image,dx\n1,nv\n9,mel\n8,a\n", {}, r"2 of 3 images are not below .*: 9, 8; the CSV"),
         (
-            "image,dx,part\n1,a,train\n2,b,7\n",
-            {"split": "part"},
-            r"part: expected train, val or test, got '7'",
+            "image,dx,a\n1,a,train\n2,b,7\n",
+            {"split": "a"},
+            r"a: expected train, val or test, got '7'",
         ),
     ],
 )
 def test_read_csv_images_refuses(tmp_path, text, columns, message):
     with pytest.raises(InputError, match=message):
         read(write(tmp_path, text), **columns)
-
-
-def test_read_csv_images_refuses_two_images_of_one_name(tmp_path):
-    path = write(tmp_path, "image,dx\n1,nv\n2,mel\n")
-    touch(tmp_path, "copy/1.png")
-    with pytest.raises(InputError, match=r"1: 2 images below .* match"):
-        read(path)
 
 
 def test_missing_images_are_refused_or_left_to_packing(tmp_path):
@@ -308,6 +229,10 @@ def test_missing_images_are_refused_or_left_to_packing(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(["image,dx", *rows]))
     with pytest.raises(InputError, match=r"2 of 4 images are not below .*: x, y; the CSV"):
         open_dataset(tmp_path)
+    touch(tmp_path, "copy/b.jpg")
+    with pytest.raises(InputError, match=r"b: 2 images below .* match"):
+        open_dataset(tmp_path)
+    (tmp_path / "copy" / "b.jpg").unlink()
     dataset = open_dataset(tmp_path, leave_out=True)
     packed = pack(dataset, 16, progress=False, leave_out=True)
     assert packed.dataset.table["image"].tolist() == ["a", "b"]
