@@ -54,7 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch on its first use."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.augment"), name)
+    """Import what needs torch when it is first used."""
+    if name in __all__:
+        return getattr(import_module(f"{__name__}.augment"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
