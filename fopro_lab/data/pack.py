@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -278,10 +279,16 @@ def _decoded(
     yield from _decode_chunk(take_rows(reader, chunks[0]), len(chunks[0]), size)
     long = (time.monotonic() - start) * (len(chunks) - 1) > SHORT
     run = Parallel(n_jobs=jobs or (-1 if long else 1), batch_size=1, return_as="generator")
-    for chunk in run(
+    results = run(
         delayed(_decode_chunk)(take_rows(reader, rows), len(rows), size) for rows in chunks[1:]
-    ):
-        yield from chunk
+    )
+    try:
+        for chunk in results:
+            yield from chunk
+    finally:  # on a full disk: end the processes; that their work is lost needs no warning
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results.close()
 
 
 def _decode_chunk(reader: Reader, count: int, size: int) -> list[np.ndarray | str]:
