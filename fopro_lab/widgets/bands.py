@@ -113,10 +113,8 @@ class SpectrumView:
     def apply(self, change: Change, *, rings: bool = True) -> ChangedImage:
         """Change the image and measure what became of it.
 
-        Args:
-            change: Its gain and phase lock act; a prompt's gain for this image is the gain.
-            rings: Whether the gain is constant within rings: each border between two gains is
-                outlined. Otherwise the area with at least half of the largest change is.
+        With ``rings``, each border between two gains is outlined; else the area with at least
+        half of the largest change.
         """
         gain = change.gain.numpy()
         factor = gain if change.phase_lock else _scrambled(change.gain, self.size).numpy()
@@ -215,8 +213,8 @@ def ring_means(gain: Tensor, edges: Sequence[float], *, width: int) -> tuple[np.
         width: W, pixels.
 
     Returns:
-        Geometric means ``(C, R)``, 1 where a ring holds no frequency; and the share of the log
-        gain's squares that they explain, 0 to 1, 1 for a gain that is 1 everywhere.
+        Geometric means ``(C, R)``, 1 in an empty ring; and the explained share of the log gain's
+        squares, 0 to 1, 1 for a gain that is 1 everywhere.
     """
     weights = (ring_masks(gain.shape[-2], width, edges) * _bin_counts(width)).flatten(1)
     log_gain = gain.detach().double().clamp(min=1e-9).log().flatten(1)
@@ -235,13 +233,7 @@ def change_centre(gain: Tensor, *, width: int) -> float | None:
 
 
 def ring_prompt(gains: np.ndarray, *, size: int) -> FourierPrompt:
-    """Make a prompt of the form ring with the given gains.
-
-    Args:
-        gains: ``(3, R + 1)``: of R equally wide rings up to 0.5 cycles per pixel and of the
-            corners; three equal channels are kept as one.
-        size: Side of the images, pixels.
-    """
+    """Make a prompt of the form ring with gains ``(3, R)``; equal channels are kept as one."""
     gains = gains[:1] if (gains == gains[:1]).all() else gains
     channels, rings = gains.shape
     prompt = FourierPrompt(
@@ -335,13 +327,7 @@ def preset_options(config: Config, kind: type[Config]) -> dict[str, Any]:
 def save_preset(
     name: str, prompt: FourierPrompt, *, folder: Path | str, options: Mapping[str, Any]
 ) -> str:
-    """Save a prompt and the options that go with it; nothing is overwritten.
-
-    Args:
-        name: Name of both files: letters, digits, ``_``, ``.`` and ``-``.
-        prompt: What is saved, as ``NAME.safetensors``.
-        folder: Where the files go; created if it is missing.
-        options: Data and teacher, as of `preset_options`; saved as ``NAME.yaml``.
+    """Save a prompt as ``NAME.safetensors`` and the options that go with it as ``NAME.yaml``.
 
     Returns:
         The paths and the commands that take them, a line each.

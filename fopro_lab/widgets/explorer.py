@@ -144,15 +144,10 @@ def _message(text: str) -> str:
 
 
 def draw_images(view: ChangedImage, *, floor: float, ceiling: float) -> bytes:
-    """Draw the image before, the image after, and its spectrum with the outline, side by side.
+    """Draw the image before and after and its spectrum, enlarged by a whole factor, as PNG bytes.
 
-    Args:
-        view: What to show.
-        floor: Log amplitude of the darkest colour; fixed while sliders move, to avoid flicker.
-        ceiling: Log amplitude of the brightest.
-
-    Returns:
-        PNG bytes; images below 224 pixels are enlarged by a whole factor.
+    Log amplitudes of ``floor`` and ``ceiling`` have the darkest and the brightest colour; they stay
+    while sliders move, so that nothing flickers.
     """
     last = len(_COLORS) - 1
     share = (view.spectrum - floor) * (last / max(ceiling - floor, 1e-6))
@@ -260,7 +255,8 @@ class BandExplorer(StillBox):
         self.presets_dir, self._dataset = presets_dir, dataset
         self._teachers = {teacher.name: teacher} if isinstance(teacher, Teacher) else teacher or {}
         self._teacher_options = teacher_options or {}
-        self._openers = {dataset: lambda: (pack, split, options or {}), **(more_datasets or {})}
+        self._openers = {dataset: lambda: (pack, split, options or {})}
+        self._openers = self._openers | dict(more_datasets or {}) | self._openers  # first: ours
         self._rows, self._runs = rows, runs or {}  # of the first data set alone
         self.bands = Bands(rings=rings, size=pack.size)
         self.networks = NetworkPanel()
@@ -507,11 +503,8 @@ def _list_images(pack: Pack, rows: Sequence[int]) -> list[tuple[str, int]]:
 def draw_contact_sheet(image: Tensor, bands: Bands, networks: NetworkPanel) -> Figure:
     """Draw an image as it is, as set, and with each ring removed, then amplified.
 
-    Args:
-        image: ``(3, H, W)`` in [0, 1].
-        bands: What is set; left out where it changes nothing.
-        networks: The chosen teacher's drift of the image, and the change of the chosen student's
-            mean recall, in points, are written above each.
+    Above each stand the chosen teacher's drift of the image, and the change of the chosen student's
+    mean recall, in points.
     """
     now, side = bands.change(image), image.shape[-1]
     changes = {"as it is": Change(torch.ones_like(now.gain))}

@@ -87,15 +87,9 @@ class TeacherDrift:
         return float(_distances(self._unchanged, changed).mean())
 
     def over(self, images: Tensor, change: Change, units: np.ndarray) -> dict[str, float]:
-        """Measure the mean drift of many images.
+        """Measure the mean drift of images ``(N, 3, H, W)``, with its 95 % bootstrap interval.
 
-        Args:
-            images: ``(N, 3, H, W)`` in [0, 1].
-            change: What is done to them.
-            units: Lesion, patient or image of each, ``(N,)``, resampled as a whole.
-
-        Returns:
-            ``drift``, ``low``, ``high`` (95 % bootstrap interval) and ``n``.
+        ``units`` names the lesion, patient or image of each, ``(N,)``, resampled as a whole.
         """
         drifts = _distances(self._encode(images), self._encode(change.apply(images))).numpy()
         one_class = np.zeros(len(units), dtype=np.int64)
@@ -116,16 +110,10 @@ def _distances(features: Tensor, others: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class StudentAnswer:
-    """What a student makes of a change.
+    """What a student makes of a change."""
 
-    Attributes:
-        top: The three most probable classes after: ``name``, ``before``, ``after`` (0 to 1).
-        recalls: A row per class of the sample: ``name``, ``n``, ``before``, ``after`` (images
-            that are recognised).
-    """
-
-    top: pd.DataFrame
-    recalls: pd.DataFrame
+    top: pd.DataFrame  # three most probable classes after: name, before, after (probabilities)
+    recalls: pd.DataFrame  # a row per class: name, n, before, after (images recognised)
 
     @property
     def change(self) -> float:
@@ -377,16 +365,7 @@ class NetworkPanel(widgets.HBox):
 
 
 def draw_response(response: pd.DataFrame, *, centre: float | None, drift: float) -> bytes:
-    """Draw the mean drift by the ring that is removed, and the drift of the current change.
-
-    Args:
-        response: As of `ring_response`, of gain 0.
-        centre: Mean frequency of the change, cycles per pixel; None where nothing is changed.
-        drift: Mean over the same images, cosine distance.
-
-    Returns:
-        PNG bytes.
-    """
+    """Draw the mean drift by the ring that is removed and, at its centre, that of the change."""
     figure = Figure(figsize=(4.6, 2.3), dpi=100)
     ax = figure.add_axes((0.14, 0.22, 0.83, 0.7))
     edges = [*response["low"], response["high"].iloc[-1]]

@@ -16,9 +16,9 @@ from voila.app import Voila
 
 from fopro_lab.config import ExploreConfig, current_options
 from fopro_lab.errors import InputError
-from fopro_lab.reports.plan import CHECKOUT, missing_inputs
+from fopro_lab.reports.plan import find_notebook, missing_inputs
 
-NOTEBOOK = "notebooks/06_band_explorer.ipynb"
+NOTEBOOK = "06_band_explorer"
 HOST, PORT = "127.0.0.1", 8866
 IDLE_SECONDS = 30  # after which a kernel whose page was closed is ended
 # voila's template names style sheets and scripts elsewhere; the browser must not ask for them.
@@ -114,11 +114,7 @@ def page_notebook(options: Mapping[str, Any], *, out_dir: Path) -> dict[str, Any
 
     What follows the explorer belongs to a report; a page would stay empty until it is computed.
     """
-    places = (Path(NOTEBOOK), CHECKOUT / NOTEBOOK)
-    source = next((place for place in places if place.is_file()), None)
-    if source is None:
-        looked = " or ".join(str(place.absolute()) for place in places)
-        raise InputError(f"{looked}: no such notebook; start in a checkout of the project")
+    source = find_notebook(NOTEBOOK)
     notebook = json.loads(source.read_text(encoding="utf-8"))
     given = [
         "get_ipython().InteractiveTB.set_mode('Minimal')  # an error is one line\n",

@@ -1,18 +1,18 @@
-"""The alarms of the browser tests ring: a test that listens to deaf ears would hold nothing."""
+"""The alarms of the browser tests go off, so that a quiet page means something."""
 
 import pytest
 
 pytestmark = pytest.mark.slow
 
 
-def test_alarms_ring_for_a_missing_file_and_a_broken_script(open_offline, tmp_path):
+def test_alarms_go_off_for_a_missing_file_and_a_broken_script(open_offline, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(
         '<img src="gone.png"><script>nonsense()</script><script>console.error("x")</script>'
     )
     _, alarms = open_offline(path)
     assert [url.rpartition("/")[2] for url in alarms.requests] == ["gone.png"]
-    assert any("nonsense" in told for told in alarms.errors) and "x" in alarms.errors
+    assert any("nonsense" in text for text in alarms.errors) and "x" in alarms.errors
 
 
 def test_no_page_reaches_the_network(open_offline, tmp_path):
