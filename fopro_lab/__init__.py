@@ -1,3 +1,3 @@
 """An open laboratory for Fourier-prompted knowledge distillation on long-tailed images."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
