@@ -658,7 +658,7 @@ class _Batch:
                 self._take(running.pop(future), future)
             waiting[:] = self._settle(waiting)
             if time.monotonic() > self._said + _STILL_RUNNING_EVERY:
-                names = ", ".join(node.name for node in running.values())
+                names = ", ".join(node.name for f, node in running.items() if f.running())
                 self._say(f"{len(self.ended)} of {len(self.nodes)} ended, at work: {names}")
 
     def _job(self, node: Node, threads: int) -> Job:
