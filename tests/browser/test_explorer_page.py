@@ -62,13 +62,3 @@ def test_a_band_is_moved_and_saved_and_another_data_set_chosen(tmp_path, watched
         assert kernels() > 0
         page.goto("about:blank")
         wait_for(kernels, lambda count: count == 0)
-
-
-def test_what_is_wrong_is_one_line_of_the_page(tmp_path, watched):
-    page, _ = watched(width=1280, height=800)
-    with serve(tmp_path, "more_teachers=[cifar-resnet20]") as (address, _):
-        page.goto(address, timeout=SHOWN_WITHIN)
-        page.wait_for_selector("text=InputError", timeout=SHOWN_WITHIN)
-        lines = page.inner_text("body").strip().splitlines()
-    assert "InputError: weights: cifar-resnet20 comes without any; give their file" in lines[-1]
-    assert not any("Traceback" in line or "site-packages" in line for line in lines)

@@ -48,10 +48,11 @@ def test_a_port_that_is_taken_is_one_clear_line(fopro):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """The page of a small explorer, started as a user would: process, port, token, folder."""
+    """A page with a teacher that lacks its weights: process, port, token and two folders."""
     folder, temporary = tmp_path_factory.mktemp("start"), tmp_path_factory.mktemp("t")
     (folder / "secret.png").write_bytes(b"an image of the folder that it was started in")
-    words = ["explore", "--port", "0", "--no-browser", "--set", "images=40", "--set", "rings=2"]
+    words = ["explore", "--port", "0", "--no-browser", "--set", "images=40"]
+    words += ["--set", "more_teachers=[cifar-resnet20]"]
     process = subprocess.Popen(
         [sys.executable, "-m", "fopro_lab", *words],
         cwd=folder, stdout=subprocess.PIPE, text=True,
@@ -126,12 +127,14 @@ def test_no_file_is_handed_out_even_with_the_token(served):
 
 
 @pytest.mark.slow
-def test_page_shows_no_code_forbids_remote_requests_and_ends_clean(served):
+def test_page_shows_errors_of_one_line_no_code_and_no_remote_parts_then_ends_clean(served):
     process, port, token, folder, temporary = served
     status, body, headers = ask(port, f"/?token={token}")
-    assert status == 200 and "Bands" in body and "widget-view+json" in body
-    visible = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", body, flags=re.DOTALL)
-    assert not any(code in visible for code in ("open_explorer", "import ", "options = "))
+    assert status == 200 and "Bands by hand" in body
+    text = re.sub(r"<(script|style)[^>]*>.*?</\1>|<[^>]+>", "", body, flags=re.DOTALL)
+    assert "InputError: weights: cifar-resnet20 comes without any; give their file" in text
+    hidden = ("open_explorer", "import ", "options = ", "Traceback", "site-packages")
+    assert not any(word in text for word in hidden)
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     kernels = psutil.Process(process.pid).children(recursive=True)
     assert kernels
