@@ -7,13 +7,11 @@ eight orientations come from one transform. A candidate is confirmed by the corr
 images' details, each coefficient weighted by its squared frequency as a Laplacian does: shading
 alone, which all images of a dark spot on bright skin share, confirms nothing.
 
-On HAM10000 (10,013 images, 50 million pairs) 75,072 pairs lie within 10 bits; 100 correlate by
-0.7 or more, 99 of them of one lesion and one a photograph filed under two. The next pair of two
-lesions reaches 0.66. The threshold was chosen on these pairs. Of 400 images, copies that were
-halved, brightened by a quarter or saved as JPEG of quality 50 were all found, of quality 20 or
-cropped by 1 % at each side 98 %; turned by 1 degree 67 %, cropped by 2 % 45 %, by 3 % or turned by
-3 degrees fewer than 4 %. Sharp frames that images share, such as equal black corners, raise false
-alarms: look at the pairs.
+On HAM10000 (10,013 images) 100 pairs correlate by 0.7 or more, 99 of them of one lesion and one a
+photograph filed under two; the next pair of two lesions reaches 0.66. The threshold was chosen on
+these pairs. Of 400 images, copies that were halved, brightened by a quarter or saved as JPEG of
+quality 50 were all found, cropped by 1 % at each side 98 %, turned by 1 degree 67 %, cropped by 2 %
+45 %. Sharp frames that images share, such as equal black corners, raise false alarms.
 
 Source: perceptual hash by signs of the DCT, after Zauner, "Implementation and benchmarking of
 perceptual image hash functions", 2010.
@@ -41,19 +39,15 @@ TURNS = (  # bit 1 mirrors left to right, 2 top to bottom, 4 transposes first
     *("mirrored at a diagonal", "turned by 90", "turned by 270", "mirrored at the other diagonal"),
 )
 BLOCK = 256  # images at a time
-_FREQUENCY = np.arange(SIDE)
-_WEIGHT = (_FREQUENCY[:, None] ** 2 + _FREQUENCY[None, :] ** 2).astype(np.float32)
-_SIGNS = np.where(_FREQUENCY % 2, -1, 1).astype(np.float32)
+_WEIGHT = np.add.outer(np.arange(SIDE) ** 2, np.arange(SIDE) ** 2).astype(np.float32)
+_SIGNS = np.where(np.arange(SIDE) % 2, -1, 1).astype(np.float32)
 
 
 def same_content(packed: Pack) -> np.ndarray:
-    """Number the contents: images of the same bytes or the same pixels get the same number.
+    """Return the first row with the same bytes or the same pixels, ``int64 (N,)``.
 
-    Bytes are compared by SHA-256, of those files alone that share their size with another. Pixels
-    are compared as packed, so a file that was renamed, or saved again without loss, is found too.
-
-    Returns:
-        ``int64 (N,)``: the first row with the same content.
+    Bytes are compared by SHA-256, of those files alone that share their size with another; pixels
+    as packed, so a file that was renamed, or saved again without loss, is found too.
     """
     pixels = _first_of(hashlib.sha256(image.tobytes()).digest() for image in packed.images)
     paths = packed.dataset.table["path"].tolist()
@@ -74,16 +68,7 @@ def _first_of(contents: Iterable[object]) -> np.ndarray:
 
 
 def copies_table(table: pd.DataFrame, *, content: np.ndarray, parts: np.ndarray) -> pd.DataFrame:
-    """List every image that has a copy.
-
-    Args:
-        table: Of the data set: image, label, group.
-        content: Of `same_content`.
-        parts: "train", "val", "test" or "" of each image.
-
-    Returns:
-        Columns ``content``, ``image``, ``part``, ``label``, ``group``; a content's rows together.
-    """
+    """List every image that has a copy; the images of one content come together."""
     listed = table[["image", "label", "group"]].assign(content=content, part=parts)
     twice = listed[listed["content"].duplicated(keep=False)]
     columns = ["content", "image", "part", "label", "group"]
@@ -93,14 +78,10 @@ def copies_table(table: pd.DataFrame, *, content: np.ndarray, parts: np.ndarray)
 def find_near_duplicates(
     images: np.ndarray, rows: np.ndarray, *, progress: bool = False
 ) -> pd.DataFrame:
-    """Find near-duplicates among some images, in any of eight orientations.
+    """Find near-duplicates in any of eight orientations among some rows of ``(N, H, W, 3)``.
 
-    All pairs are compared: 25,000 images took 21 seconds on one busy core, 10,000 took 3.
-
-    Args:
-        images: ``uint8 (N, H, W, 3)``.
-        rows: Which; leave out all but one of each set of identical images.
-        progress: Show progress.
+    All pairs are compared: 25,000 images took 21 seconds on one busy core, 10,000 took 3. Of
+    identical images, give one.
 
     Returns:
         Columns ``first``, ``second`` (rows, ``first`` the smaller), ``bits`` that differ,
@@ -114,12 +95,11 @@ def find_near_duplicates(
     rows, waves = rows[kept], waves[kept]
     details = waves * _WEIGHT
     details /= np.linalg.norm(details, axis=(1, 2), keepdims=True)
-    starts: Iterable[int] = range(0, len(rows), BLOCK)
-    if progress:
-        starts = show_progress(starts, total=len(range(0, len(rows), BLOCK)),
-                               label="looking for near-duplicates")  # fmt: skip
+    starts = range(0, len(rows), BLOCK)
+    bar = show_progress(starts, total=len(starts), label="looking for near-duplicates")
     columns = {"first": int, "second": int, "bits": int, "correlation": float, "turn": int}
-    blocks = [pair for start in starts for pair in _search(waves, details, start)]
+    each = bar if progress else starts
+    blocks = [pair for start in each for pair in _search(waves, details, start)]
     found = pd.DataFrame({
         name: np.concatenate([np.zeros(0), *(block[name] for block in blocks)]).astype(kind)
         for name, kind in columns.items()

@@ -21,15 +21,7 @@ def row_parts(split: Split, count: int) -> np.ndarray:
 
 
 def group_leakage(table: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:
-    """List the groups that have images in two parts or more.
-
-    Args:
-        table: Of the data set: group.
-        parts: Of `row_parts`.
-
-    Returns:
-        Columns ``group``, ``train``, ``val``, ``test`` (images), by group.
-    """
+    """List the groups that have images in two parts or more, and how many in each."""
     used = parts != ""
     counts = pd.crosstab(table["group"].to_numpy()[used], parts[used])
     counts = counts.reindex(columns=list(PARTS), fill_value=0)
@@ -42,16 +34,9 @@ def find_leaks(
 ) -> pd.DataFrame:
     """Say which images of test and validation are known from another part.
 
-    Args:
-        table: Of the data set: image, label, group.
-        parts: Of `row_parts`.
-        content: Of `same_content`.
-        near_duplicates: Of `find_near_duplicates`, over the first row of each content.
-
-    Returns:
-        One row per image and other part (test and train, test and val, val and train):
-        ``image``, ``label``, ``part``, ``other``, and whether it is known by its ``group``, a
-        ``copy``, a ``near_duplicate``, or ``any`` of them.
+    ``near_duplicates`` are those of the first row of each content. Returns one row per image and
+    other part, and whether it is known by its ``group``, a ``copy``, a ``near_duplicate`` or
+    ``any`` of them.
     """
     groups = table["group"].to_numpy()
     pairs = near_duplicates[["first", "second"]].to_numpy(dtype=np.int64)
@@ -72,16 +57,7 @@ def find_leaks(
 
 
 def count_leaks(leaks: pd.DataFrame, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Count the leaks of each class.
-
-    Args:
-        leaks: Of `find_leaks`.
-        class_names: Of the data set.
-
-    Returns:
-        One row per part, other part and class, and one with class "all": ``n`` images, and how
-        many are known by ``group``, ``copy``, ``near_duplicate`` and ``any``.
-    """
+    """Count the images of each part, other part and class, or "all", and those that are known."""
     rows = []
     for (part, other), own in leaks.groupby(["part", "other"], sort=False):
         of_class = [(name, own[own["label"] == label]) for label, name in enumerate(class_names)]
@@ -92,20 +68,12 @@ def count_leaks(leaks: pd.DataFrame, class_names: tuple[str, ...]) -> pd.DataFra
 
 
 class Association(NamedTuple):
-    """How strongly class and source are associated.
+    """How strongly class and source are associated."""
 
-    Attributes:
-        v: Cramer's V with bias correction, 0 (independent) to 1 (one gives the other away).
-        low: Of the 95 % bootstrap interval over groups.
-        high: Of the same.
-        p: Permutation p-value of independence: groups change places, each kept whole.
-        groups: Groups behind it.
-    """
-
-    v: float
-    low: float
+    v: float  # Cramer's V with bias correction, 0 (independent) to 1 (one gives the other away)
+    low: float  # of the 95 % bootstrap interval over groups
     high: float
-    p: float
+    p: float  # permutation p-value of independence: groups change places, each kept whole
     groups: int
 
 
@@ -125,15 +93,8 @@ def class_source_association(
 
     Images of one lesion or patient stay together. The bootstrap draws groups. The permutation
     gives each group the sources of another one, in the shares that one has, and leaves its labels
-    alone, all of them if it has several. So pairings within a group do not count.
-
-    Args:
-        table: Of the data set: label, group, source; unknown sources ("") are left out.
-        resamples: Of the bootstrap, and of the permutation.
-        seed: Of both.
-
-    Returns:
-        The measure; all NaN if there are not two classes and two sources.
+    alone, all of them if it has several. So pairings within a group do not count. Unknown sources
+    ("") are left out; all is NaN if there are not two classes and two sources.
     """
     known = table[table["source"] != ""]
     units = known.groupby(["group", "label", "source"], sort=True).size().reset_index(name="n")
@@ -167,13 +128,9 @@ def class_source_association(
 
 
 def cramers_v(counts: np.ndarray) -> float:
-    """Return Cramer's V of a table of counts, corrected for the bias of small samples.
+    """Return Cramer's V of counts ``(K, S)``, 0 to 1, corrected for the bias of small samples.
 
-    Args:
-        counts: ``(K, S)``; empty rows and columns do not count.
-
-    Returns:
-        0 to 1; NaN with fewer than two filled rows or columns.
+    Empty rows and columns do not count; NaN with fewer than two others.
 
     Source: Bergsma, J. Korean Stat. Soc. 42 (2013) 323; scipy's ``association`` has no correction.
     """

@@ -59,11 +59,10 @@ def audit_pipeline(
 
     Args:
         packed: The images.
-        rows: Which may be used, e.g. those of training.
+        rows: Row numbers that may be used.
         edges: ``R + 1`` increasing frequencies, cycles per pixel of the small image.
         images: At most this many, shared evenly by the sources, one of each group.
-        size: Side after the resize, pixels; 0 is that of the pack, or three eighths of the
-            images' own side where they are no larger.
+        size: Side after the resize, pixels; 0 is that of the pack, or 3/8 of images no larger.
         seed: Of the choice, and of the augmentations.
         progress: Show progress.
 
@@ -81,7 +80,9 @@ def audit_pipeline(
     if not len(rows) or images < 1:
         raise InputError(f"rows, images: expected one or more, got {len(rows)} and {images}")
     chosen = choose_images(packed.dataset.table, rows, images=images, seed=seed)
-    small = size or _resized_side(packed, int(chosen[0]))
+    side = min(full_image(packed.dataset, int(chosen[0])).shape[:2])
+    # Not a half: there bilinear points average two pixels as a box does, and are no bad example.
+    small = size or (packed.size if side > packed.size else max(8, 3 * side // 8))
     sources = packed.dataset.table["source"].to_numpy()[chosen]
     members = {"all": np.ones(len(chosen), dtype=bool)}
     known = sorted(set(sources) - {""})
@@ -129,16 +130,6 @@ def full_image(dataset: Dataset, row: int) -> np.ndarray:
     return full
 
 
-def _resized_side(packed: Pack, row: int) -> int:
-    """Return the pack's size, or 3/8 of an image that is no larger.
-
-    At a half, bilinear points fall between two pixels and average them as a box does, so that the
-    bad example would be none.
-    """
-    side = min(full_image(packed.dataset, row).shape[:2])
-    return packed.size if side > packed.size else max(8, 3 * side // 8)
-
-
 def resize_steps(full: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """Resize ``uint8 (H, W, 3)`` to a square by each filter, and as a bad example without one."""
     steps = {
@@ -158,16 +149,14 @@ def _measure_resize(
     bar = show_progress(rows, total=len(rows), label="auditing the resize")
     for row in bar if progress else rows:
         full = full_image(packed.dataset, int(row))
-        ideal = log_amplitude(_floats([full]), size=size, edges=edges)
         steps = resize_steps(full, size)
-        made = log_amplitude(_floats(list(steps.values())), size=size, edges=edges)
+        ideal, made = (
+            log_amplitude(float_images(torch.from_numpy(np.stack(own))), size=size, edges=edges)
+            for own in ([full], list(steps.values()))
+        )
         for step, ratio in zip(steps, made - ideal, strict=True):
             found.setdefault(step, []).append(ratio)
     return {step: np.array(ratios) for step, ratios in found.items()}
-
-
-def _floats(images: Sequence[np.ndarray]) -> Tensor:
-    return float_images(torch.from_numpy(np.stack(images)))
 
 
 def draw_steps(count: int, *, seed: int) -> dict[str, Augmentations]:
@@ -189,15 +178,9 @@ def draw_steps(count: int, *, seed: int) -> dict[str, Augmentations]:
 
 
 def log_amplitude(images: Tensor, *, size: int, edges: Sequence[float]) -> np.ndarray:
-    """Return the natural logarithm of each ring's amplitude, NaN where the ring is empty.
+    """Return the logarithm of each ring's amplitude, ``float64 (B, R)``, NaN where it is empty.
 
-    Args:
-        images: ``(B, C, H, W)``, in [0, 1].
-        size: Side to which the spectrum is cut, pixels.
-        edges: ``R + 1`` frequencies, cycles per pixel of that size.
-
-    Returns:
-        ``float64 (B, R)``; energies are averaged over the channels first.
+    The spectrum of ``(B, C, H, W)`` is cut to ``size`` pixels; energies are averaged over channels.
     """
     energy = ring_energy(band_limited(windowed(images), size), edges).mean(dim=1).double().numpy()
     return np.log(np.where(energy > EMPTY, energy, np.nan)) / 2
@@ -208,22 +191,19 @@ def windowed(images: Tensor) -> Tensor:
 
     The window's mean square is 1, so that noise keeps its energy.
     """
-    window = _hann(images.shape[-2], images)[:, None] * _hann(images.shape[-1], images)
+    down, across = (  # at pixel centres, where its mean square is 3/8 at any size
+        torch.sin(torch.pi * (torch.arange(size).to(images) + 0.5) / size).square() / (3 / 8) ** 0.5
+        for size in images.shape[-2:]
+    )
+    window = down[:, None] * across
     mean = (images * window).sum(dim=(-2, -1), keepdim=True) / window.sum()
     return (images - mean) * window
-
-
-def _hann(size: int, like: Tensor) -> Tensor:
-    """Sample Hann's window at pixel centres; before scaling its mean square is 3/8 at any size."""
-    centres = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size
-    return torch.sin(torch.pi * centres).square() / (3 / 8) ** 0.5
 
 
 def band_limited(images: Tensor, size: int) -> Tensor:
     """Resize ideally: keep the frequencies that a square of ``size`` pixels holds, drop the rest.
 
-    The Nyquist row and column are dropped too: two mirrored waves share one number there. Where
-    the image is smaller than ``size``, the new frequencies are empty.
+    The Nyquist row and column are dropped too: two mirrored waves share one number there.
     """
     height, width = images.shape[-2:]
     spectrum = torch.fft.rfft2(images, norm="forward")

@@ -27,18 +27,10 @@ def detectable_differences(
 
     Two methods are compared on the same test images. Assumed: exactly one of them is right on
     ``discordance`` of the images of every class, or on as many as the difference needs; they
-    differ by the same amount in all classes of a group; images of one lesion or patient are
-    right or wrong together, so a class counts ``n^2 / sum m^2`` independent images for units
+    differ by the same amount in all classes of a group; images of one lesion or patient (``units``)
+    are right or wrong together, so a class counts ``n^2 / sum m^2`` independent images for units
     of ``m`` images. Differences between training seeds come on top. Below some 50 images the
-    number is a guide: an exact sign test finds it in 0.65 to 0.8 of all cases, a normal one in
-    0.95.
-
-    Args:
-        labels: Classes of the test images, ``(n,)``.
-        units: Lesion, patient or the image itself, ``(n,)``.
-        class_names: ``K`` names.
-        groups: Of each class name: head, medium or tail.
-        discordance: Above 0, at most 1.
+    number is a guide: an exact sign test finds it in 0.65 to 0.8 of all cases.
 
     Returns:
         One row per class, for head, medium and tail, and for all classes: ``scope`` ("class",
@@ -73,12 +65,7 @@ def detectable_differences(
 def smallest_difference(effective: float, *, discordance: float = DISCORDANCE) -> float:
     """Solve ``d = z_a sqrt(q / n) + z_b sqrt((q - d^2) / n)`` for the difference ``d``.
 
-    Args:
-        effective: Independent images ``n``.
-        discordance: ``q``; where ``d`` would exceed it, it is raised to ``d``.
-
-    Returns:
-        The difference, a share; NaN with fewer than six images.
+    Where ``d`` would exceed the discordance ``q``, that is raised to ``d``; NaN below six images.
     """
     if effective < FEWEST:
         return float("nan")

@@ -39,34 +39,23 @@ BLIND = (0.05, 0.15)  # detectable difference from which the tail is worth a not
 class Finding(NamedTuple):
     """One check and its result.
 
-    Attributes:
-        level: ``ok``; ``note``: know it; ``warn``: results hold, but weaker than they look;
-            ``fail``: images cannot be used, or results on this split would be wrong.
-        what: The check, one word or two.
-        number: The number that decides, or None.
-        verdict: One line.
+    A ``note`` is good to know; with a ``warn`` results hold, but weaker than they look; with a
+    ``fail`` images cannot be used, or results on this split would be wrong.
     """
 
     level: Level
-    what: str
-    number: float | None
-    verdict: str
+    what: str  # the check, one word or two
+    number: float | None  # that decides
+    verdict: str  # one line
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """All findings, the facts about the data set and the tables behind them.
+    """All findings, the facts about the data set and the tables behind them."""
 
-    Attributes:
-        facts: Names and values: images, groups, protocol, ...
-        findings: In the order of the checks.
-        tables: ``counts``, ``unreadable``, ``copies``, ``near_duplicates``, ``group_leakage``,
-            ``leakage``, ``sources`` and ``power``; each can be written as a CSV.
-    """
-
-    facts: dict[str, Any]
-    findings: tuple[Finding, ...]
-    tables: dict[str, pd.DataFrame]
+    facts: dict[str, Any]  # images, groups, protocol, ...
+    findings: tuple[Finding, ...]  # in the order of the checks
+    tables: dict[str, pd.DataFrame]  # by name, see `examine`
 
     @property
     def worst(self) -> Level:
@@ -97,17 +86,13 @@ class Findings:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON; what is undefined is None."""
         tables = {
-            name: json.loads(table.to_json(orient="records")) for name, table in self.tables.items()
+            name: json.loads(own.to_json(orient="records")) for name, own in self.tables.items()
         }
         findings = [finding._asdict() for finding in self.findings]
         return {**self.facts, "worst": self.worst, "findings": findings, "tables": tables}
 
     def write(self, folder: Path | str) -> Path:
-        """Write ``findings.json``, ``findings.csv`` and one CSV per table to a folder.
-
-        Raises:
-            WorkError: If the disk is full or not writable.
-        """
+        """Write ``findings.json``, ``findings.csv`` and one CSV per table to a folder."""
         folder = Path(folder)
         content = {key: value for key, value in self.as_dict().items() if key != "tables"}
         write_json(folder / "findings.json", content)
@@ -119,10 +104,6 @@ class Findings:
 
 def check_data(config: DataConfig, *, progress: bool = True) -> Findings:
     """Open, pack and split what a config names, and examine it.
-
-    Args:
-        config: Data set, size and split.
-        progress: Show progress.
 
     Raises:
         InputError: If there is no data set, or none of its images can be read.
@@ -154,26 +135,31 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
         split: Of ``packed.dataset``.
         config: Gives the rules of head, medium and tail, and the wanted imbalance.
         progress: Show progress.
+
+    Returns:
+        Findings with the tables ``counts``, ``unreadable``, ``copies``, ``near_duplicates``,
+        ``group_leakage``, ``leakage``, ``sources`` and ``power``.
     """
     dataset, names = packed.dataset, packed.dataset.class_names
     table, parts = dataset.table, row_parts(split, len(packed))
     groups = groups_from(config, names, split.class_counts(dataset))
     counts = pd.DataFrame(
-        {"class": name, "group": groups[name], "split": part, "n": int(n)}
+        {
+            "class": name,
+            "group": groups[name],
+            "split": part,
+            "n": int(np.sum((packed.labels == label) & (parts == part))),
+        }
         for part in PARTS
-        for name, n in zip(
-            names, np.bincount(packed.labels[parts == part], minlength=len(names)), strict=True
-        )
+        for label, name in enumerate(names)
     )
     content = same_content(packed)
     found = find_near_duplicates(packed.images, np.unique(content), progress=progress)
     copies = copies_table(table, content=content, parts=parts)
     near, shared = _describe_pairs(found, table, parts), group_leakage(table, parts)
     leaks = find_leaks(table, parts, content=content, near_duplicates=found)
-    units = table["group"].to_numpy()[split.test]
-    power = detectable_differences(
-        packed.labels[split.test], units, class_names=names, groups=groups
-    )
+    tested, units = packed.labels[split.test], table["group"].to_numpy()[split.test]
+    power = detectable_differences(tested, units, class_names=names, groups=groups)
     wanted = config.tail_ratio if config.rule in ("long-tail", "isic2019-lt") else None
     findings = (
         _check_reading(packed),
@@ -230,14 +216,14 @@ def _describe_pairs(found: pd.DataFrame, table: pd.DataFrame, parts: np.ndarray)
 
 def _check_reading(packed: Pack) -> Finding:
     broken, total = len(packed.left_out), len(packed) + len(packed.left_out)
-    others, also = packed.dataset.passed_over, ""
-    if others:
-        also = f"; {_counted(len(others), 'other file')} passed over, first {others[0]}"
-    if not broken:
-        level: Level = "note" if others else "ok"
-        return Finding(level, "reading", 0, f"all {total:,} images can be read{also}")
-    verdict = f"{broken:,} of {total:,} images cannot be read; all else is about the others{also}"
-    return Finding("fail", "reading", broken, verdict)
+    level: Level = "fail" if broken else "ok"
+    verdict = f"all {total:,} images can be read"
+    if broken:
+        verdict = f"{broken:,} of {total:,} images cannot be read; all else is about the others"
+    if others := packed.dataset.passed_over:
+        verdict += f"; {_counted(len(others), 'other file')} passed over, first {others[0]}"
+        level = "fail" if broken else "note"
+    return Finding(level, "reading", broken, verdict)
 
 
 def _check_imbalance(counts: pd.DataFrame, *, wanted: float | None) -> Finding:
@@ -250,13 +236,13 @@ def _check_imbalance(counts: pd.DataFrame, *, wanted: float | None) -> Finding:
         f"1:{ratio:.0f} in training, {train.min():,} of {train.idxmin()} "
         f"to {train.max():,} of {train.idxmax()}"
     )
-    if wanted is not None and round(1 / wanted) != round(ratio):
+    if wanted and round(1 / wanted) != round(ratio):
         verdict += f"; wanted was 1:{1 / wanted:.0f}"
     return Finding("ok" if ratio < 2 else "note", "imbalance", ratio, verdict)
 
 
 def _check_tested(counts: pd.DataFrame) -> Finding:
-    """Is every class there in validation and test, and often enough?"""
+    """Is every class in validation and test, and often enough?"""
     held = counts[counts["split"] != "train"].rename(columns={"class": "name"})
     lacking, few = held[held["n"] == 0], held[(held["n"] > 0) & (held["n"] < FEW)]
     if len(lacking):
@@ -314,18 +300,19 @@ def _check_copies(copies: pd.DataFrame, leaks: pd.DataFrame) -> Finding:
 
 def _check_near_duplicates(near: pd.DataFrame, leaks: pd.DataFrame, *, flat: int) -> Finding:
     """Is an image there twice, but saved again, brightened, mirrored or turned?"""
-    what, pairs = "near-duplicates", len(near)
     also = f"; {_counted(flat, 'image')} too flat to be compared" if flat else ""
-    if not pairs:
-        return Finding("note" if flat else "ok", what, 0, f"no near-duplicates found{also}")
-    known = int(near["same_group"].sum())
+    if near.empty:
+        verdict = f"no near-duplicates found{also}"
+        return Finding("note" if flat else "ok", "near-duplicates", 0, verdict)
+    apart = int((~near["same_group"]).sum())
     unseen = leaks[leaks["near_duplicate"] & ~leaks["group"] & (leaks["other"] == "train")]
     test = int((unseen["part"] == "test").sum())
-    verdict = f"{_counted(pairs, 'near-duplicate pair')}, {pairs - known:,} not of one group"
+    verdict = f"{_counted(len(near), 'near-duplicate pair')}, {apart:,} not of one group"
     if len(unseen):
         verdict += f"; {_counted(test, 'image')} of test and {len(unseen) - test:,} of validation"
         verdict += " have one in training that is not of their group"
-    return Finding("warn" if len(unseen) else "note", what, pairs, verdict + also)
+    level: Level = "warn" if len(unseen) else "note"
+    return Finding(level, "near-duplicates", len(near), verdict + also)
 
 
 def _check_labels(copies: pd.DataFrame, near: pd.DataFrame) -> Finding:

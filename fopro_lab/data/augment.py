@@ -2,19 +2,11 @@
 
 Two modes take the same draws. ``"exact"`` does the operations of the published recipe one by one
 as torchvision does them, to 3e-6 of the range, but on a whole batch with a draw per image.
-``"fused"`` does one bilinear warp and one colour matrix, in half the time. How far fused is from
-exact under the same published draws, mean and largest difference of a value, in grey levels of 255:
-
-===============  =======================  ====================  ===========================
-images           geometry alone           colours alone         both
-===============  =======================  ====================  ===========================
-phantom, 64 px   1.86, largest 131        0.75, largest 26      2.23, largest 145
-HAM10000, 224    0.69, largest 127        0.64, largest 23      1.11, largest 152
-===============  =======================  ====================  ===========================
-
-Geometry differs at edges, where exact takes the nearest pixel and fused the mean of four: most of
-all at the border of the image, against black. Colours differ by the hue, turned about the grey
-axis, and where exact clips what is too bright before the next operation.
+``"fused"`` does one bilinear warp and one colour matrix, in half the time. Under the same published
+draws the two differ by 2.23 grey levels of 255 in the mean on phantoms of 64 pixels (geometry alone
+1.86, colours alone 0.75) and by 1.11 on HAM10000 at 224 (0.69 and 0.64), and by up to 152 at edges,
+where exact takes the nearest pixel and fused the mean of four. Colours differ by up to 26: by the
+hue, turned about the grey axis, and where exact clips what is too bright between two operations.
 """
 
 import math
@@ -26,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fopro_lab.data.dataset import check_rows
-from fopro_lab.data.pack import Pack
+from fopro_lab.data.pack import Pack, check_word
 from fopro_lab.errors import InputError, ShapeError
 
 Augmentation = Literal["none", "flips", "published"]
@@ -52,23 +44,14 @@ def float_images(pixels: Tensor) -> Tensor:
 
 
 class Augmentations(NamedTuple):
-    """What happens to each of ``B`` images; plain tensors on the CPU, for both modes.
+    """What happens to each of ``B`` images; plain tensors on the CPU, for both modes."""
 
-    Attributes:
-        scale: ``(B,)``; 2 doubles the image.
-        shift: ``(B,)`` share of the width by which it moves to the right, in whole pixels.
-        angle: ``(B,)`` degrees; positive turns it clockwise.
-        flip: ``(B, 2)``, -1 or 1, of x and of y, done last.
-        factors: ``(B, 4)``: brightness, contrast, saturation, and hue as a share of a turn.
-        order: ``(B, 4)``, which of the four colour operations is done first, and so on.
-    """
-
-    scale: Tensor
-    shift: Tensor
-    angle: Tensor
-    flip: Tensor
-    factors: Tensor
-    order: Tensor
+    scale: Tensor  # (B,); 2 doubles the image
+    shift: Tensor  # (B,), share of the width by which it moves to the right, in whole pixels
+    angle: Tensor  # (B,), degrees; positive turns it clockwise
+    flip: Tensor  # (B, 2), -1 or 1, of x and of y, done last
+    factors: Tensor  # (B, 4): brightness, contrast, saturation, and hue as a share of a turn
+    order: Tensor  # (B, 4), which of the four colour operations is done first, and so on
 
     def rows(self, rows: slice | Tensor) -> "Augmentations":
         """Return those of some of the images."""
@@ -122,7 +105,6 @@ def apply_augmentations(
         ``(B, 3, H, W)`` in [0, 1], single precision.
 
     Raises:
-        InputError: For an unknown mode.
         ShapeError: If the shapes do not fit, or the pixels are not of 8 bits.
     """
     check_word("augment_mode", mode, get_args(AugmentMode))
@@ -134,14 +116,12 @@ def apply_augmentations(
     planes = pixels.permute(3, 0, 1, 2)  # (3, B, H, W)
     height, width = planes.shape[2:]
     affine = _inverse_affine(augmentations, width=width).to(device)
-    flip, factors = (
-        each.to(device).float() for each in (augmentations.flip, augmentations.factors)
-    )
-    # Put together in double precision, where a sine rounds to the same float in any batch.
-    matrix, offset = (each.to(device).float() for each in _colours(augmentations.factors))
+    # Colours are put together in double precision: a sine rounds to the same float in any batch.
+    drawn = (augmentations.flip, augmentations.factors, *_colours(augmentations.factors))
+    flip, factors, matrix, offset = (each.to(device).float() for each in drawn)
     result = torch.empty((count, 3, height, width), device=device)
-    # On a CPU image by image, whose planes stay in the cache through all steps; on a GPU all at
-    # once, since there a step costs the same for one image as for many.
+    # On a CPU image by image, whose planes stay in the cache; on a GPU, where a step costs the
+    # same for one image as for many, all at once.
     step = 1 if device.type == "cpu" else max(count, 1)
     with torch.autocast(device.type, enabled=False):  # positions and colours to all digits
         for start in range(0, count, step):
@@ -162,7 +142,7 @@ def apply_augmentations(
 def _inverse_affine(drawn: Augmentations, *, width: int) -> Tensor:
     """Build ``(B, 2, 3)``: from the result's to the image's coordinates, in pixels from the centre.
 
-    The arithmetic is that of torchvision, step by step, so that nearest neighbours are the same.
+    The arithmetic is torchvision's, step by step, so that nearest neighbours are the same.
     """
     rows = []
     shifts = (drawn.shift * width).round().tolist()
@@ -223,9 +203,9 @@ def _nearest(planes: Tensor, affine: Tensor, flip: Tensor) -> Tensor:
 def _colours(factors: Tensor) -> tuple[Tensor, Tensor]:
     """Put the four operations into one matrix ``(B, 3, 3)`` and one offset ``(B, 3)`` per image.
 
-    The offset is the share of each channel's mean that is added to all channels: contrast is about
-    the mean grey. The hue is turned about the grey axis, which is linear; a turn in HSV is not. At
-    the published 0.01 of a turn the two go the same way and differ by 0.01 at most on mild colours.
+    The offset is the share of each channel's mean that is added to all: contrast is about the mean
+    grey. The hue is turned about the grey axis; on mild colours that differs from a turn in HSV,
+    which is not linear, by 0.01 at most.
     """
     brightness, contrast, saturation, hue = factors.T[..., None, None]
     same = torch.eye(3).to(factors)
@@ -280,11 +260,10 @@ def _saturation(planes: Tensor, factor: Tensor) -> None:
 def _hue(planes: Tensor, turn: Tensor) -> None:
     """Turn the hue by up to a sixth of a turn, as in HSV but without going there.
 
-    Around the circle of hues a channel runs along a trapezoid: it rests at the highest value for
-    two sixths, falls for one, rests at the lowest for two, and rises for one. On a rest the
-    difference of the other two channels tells how far it has come, on a slope that difference is
-    at its bound. So the part of the turn that falls on a slope is what of the difference lies
-    beyond ``rest``, and the result is clamped to where the slope ends.
+    Around the circle of hues a channel rests at the highest value for two sixths, falls for one,
+    rests at the lowest for two, and rises for one. On a rest the difference of the other two
+    channels tells how far it has come, on a slope it is at its bound. So the part of the turn that
+    falls on a slope is what of the difference lies beyond ``rest``, clamped to the slope's end.
     """
     red, green, blue = planes
     high = torch.maximum(torch.maximum(red, green), blue)
@@ -312,10 +291,8 @@ class PairedBatch(NamedTuple):
 def sample_weights(count: int, *, alpha: float, generator: torch.Generator) -> Tensor:
     """Draw the partners' shares from Beta(alpha, 1), of mean ``alpha / (1 + alpha)``.
 
-    At an ``alpha`` of 0.1 to 0.2, as published, most partners have next to no share.
-
-    Source: Galdran et al., Balanced-MixUp for Highly Imbalanced Medical Image Classification,
-        MICCAI 2021, which draws one share per batch; here each image has its own.
+    Source: Galdran et al., Balanced-MixUp, MICCAI 2021, which draws one share per batch; here each
+        image has its own.
     """
     if not alpha > 0:
         raise InputError(f"alpha: expected above 0, got {alpha}")
@@ -327,19 +304,11 @@ def sample_weights(count: int, *, alpha: float, generator: torch.Generator) -> T
 def mix(pair: PairedBatch, *, classes: int) -> tuple[Tensor, Tensor]:
     """Mix each image with its partner, and their labels in the same shares.
 
-    The cross-entropy of the mixed label is the same mixture of two cross-entropies.
-
     Returns:
-        Images ``(B, 3, H, W)``, and shares of the ``classes``, ``(B, K)``.
+        Images ``(B, 3, H, W)`` and shares of the ``classes``, ``(B, K)``.
     """
     images = torch.lerp(pair.images, pair.partners, pair.weights[:, None, None, None])
     own, other = (
         F.one_hot(labels, classes).to(pair.weights) for labels in (pair.labels, pair.partner_labels)
     )
     return images, torch.lerp(own, other, pair.weights[:, None])
-
-
-def check_word(name: str, word: str, known: tuple[str, ...]) -> None:
-    """Refuse a word that is none of the known ones."""
-    if word not in known:
-        raise InputError(f"{name}: expected one of {', '.join(known)}, got '{word}'")

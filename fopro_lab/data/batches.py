@@ -1,8 +1,7 @@
 """Batches from a pack: gathered as 8-bit pixels, then made float and augmented on the device.
 
-Which image comes when, and how it is changed, is drawn for a whole epoch before its first image is
-read, from seed and epoch alone. So it depends neither on the device nor on the batch size nor on
-the number of processes.
+Which image comes when, and how it is changed, is drawn for a whole epoch from seed and epoch alone:
+it depends neither on the device nor on the batch size nor on the number of processes.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 
 from fopro_lab.config import Sampler
 from fopro_lab.data.dataset import check_rows
-from fopro_lab.data.pack import Pack
+from fopro_lab.data.pack import Pack, check_word
 from fopro_lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,25 +49,23 @@ def batches(
     """Pass once over some rows of a pack.
 
     Several processes share each batch: joined by rank, their parts are the batch of one process.
-    An incomplete last batch is shared too, so that no image comes twice; a rank's part of it may
-    be empty, but every rank gets as many batches.
+    So is an incomplete last batch: no image comes twice, but a rank's part may be empty.
 
     Args:
         pack: The images.
         rows: Row numbers.
         batch_size: Images per batch, of all processes together.
         shuffle: In random order, else as in ``rows``.
-        drop_last: Leave the last, incomplete batch out.
+        drop_last: Leave out an incomplete last batch.
         augment: ``"none"``, ``"flips"`` or ``"published"``.
         augment_mode: ``"fused"`` or ``"exact"``, see `fopro_lab.data.augment`.
-        sampler: How often each class is drawn, see `effective_counts`; any other than
-            ``"instance"`` needs ``shuffle``.
+        sampler: See `effective_counts`; any other than ``"instance"`` needs ``shuffle``.
         seed: Of order and augmentation.
         epoch: Another epoch, another order.
         epochs: Of the whole training; for the sampler ``"progressive"``.
         rank: This process, from 0.
         world_size: How many processes share the batches.
-        device: Where the batches shall be.
+        device: Of the batches.
 
     Returns:
         Iterator of images ``(B, 3, H, W)``, float in [0, 1], and labels ``(B,)``, int64.
@@ -81,17 +78,14 @@ def batches(
         >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> [len(labels) for _, labels in batches(packed, range(24), batch_size=10)]
         [10, 10, 4]
-        >>> [len(y) for _, y in batches(packed, range(24), batch_size=10, rank=1, world_size=2)]
-        [5, 5, 2]
     """
     import torch  # late: `fopro --help` does without it
 
     from fopro_lab.data import augment as augmenting
 
     chosen = check_rows(rows, count=len(pack))
-    augmenting.check_word("augment", augment, get_args(augmenting.Augmentation))
-    augmenting.check_word("augment_mode", augment_mode, get_args(augmenting.AugmentMode))
-    augmenting.check_word("sampler", sampler, get_args(Sampler))
+    check_word("augment_mode", augment_mode, get_args(augmenting.AugmentMode))
+    check_word("sampler", sampler, get_args(Sampler))
     if sampler != "instance" and not shuffle:
         raise InputError(f"sampler: expected instance without shuffle, got '{sampler}'")
     if not len(chosen):
@@ -101,18 +95,15 @@ def batches(
     if shuffle and sampler == "instance":
         chosen = chosen[torch.randperm(len(chosen), generator=generator).numpy()]
     elif shuffle:
-        labels = pack.labels[chosen]
-        order = epoch_order(labels, sampler=sampler, seed=seed, epoch=epoch, epochs=epochs)
-        chosen = chosen[order]
+        when = {"seed": seed, "epoch": epoch, "epochs": epochs}
+        chosen = chosen[epoch_order(pack.labels[chosen], sampler=sampler, **when)]
     drawn = augmenting.sample_augmentations(len(chosen), kind=augment, generator=generator)
     cuda = torch.device(device).type == "cuda"
 
     def read(part: slice) -> tuple[slice, Tensor, Tensor]:
         pixels = augmenting.read_pixels(pack, chosen[part])
         labels = torch.from_numpy(pack.labels[chosen[part]])
-        if cuda:
-            return part, pixels.pin_memory(), labels.pin_memory()
-        return part, pixels, labels
+        return (part, pixels.pin_memory(), labels.pin_memory()) if cuda else (part, pixels, labels)
 
     def draw() -> Iterator[tuple[Tensor, Tensor]]:
         # A CPU has no time to read in while it computes; a GPU has, and fetches what is pinned.
@@ -121,8 +112,7 @@ def batches(
             if augment == "none":
                 images = augmenting.float_images(pixels)
             else:
-                own = drawn.rows(part)
-                images = augmenting.apply_augmentations(pixels, own, mode=augment_mode)
+                images = augmenting.apply_augmentations(pixels, drawn.rows(part), mode=augment_mode)
             yield images, labels.to(device, non_blocking=cuda)
 
     return draw()  # what is wrong is refused at the call, not at the first batch
@@ -138,19 +128,13 @@ def cycle(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pass over shuffled rows again and again, whole batches only; round ``n`` is epoch ``n``.
 
-    Args:
-        pack: The images.
-        rows: Row numbers.
-        batch_size: Images per batch; if there are fewer rows, all of them make a batch.
-        world_size: How many processes share the batches.
-        options: ``augment``, ``augment_mode``, ``sampler``, ``seed``, ``epochs``, ``rank`` and
-            ``device`` of `batches`.
+    Takes the other options of `batches`. Fewer rows than ``batch_size`` make one batch.
     """
     rows = check_rows(rows, count=len(pack))
     most = max(len(rows) - len(rows) % max(world_size, 1), 1)
     options |= {"batch_size": min(batch_size, most), "world_size": world_size}
     options |= {"shuffle": True, "drop_last": True}
-    batches(pack, rows, **options)  # what is wrong is refused at the call
+    batches(pack, rows, **options)  # refuses what is wrong at the call
     return (batch for n in count() for batch in batches(pack, rows, epoch=n, **options))
 
 
@@ -171,12 +155,11 @@ def paired_batches(
 ) -> Iterator[PairedBatch]:
     """Pass once over some rows, each image with a partner that is drawn class-balanced.
 
-    All arguments but ``alpha``, see `fopro_lab.data.augment.sample_weights`, are those of
-    `batches`, and so are the images. Partners are always drawn at random, with an order and an
-    augmentation of their own.
+    Arguments and images are those of `batches`; ``alpha`` sets the partners' shares, Beta(alpha,
+    1). Partners are always shuffled, with an order and an augmentation of their own.
 
     Returns:
-        Iterator of pairs, to be mixed by `fopro_lab.data.augment.mix`.
+        Iterator of pairs, to be mixed by `mix`.
 
     Source: Galdran et al., Balanced-MixUp, MICCAI 2021.
     """
@@ -187,16 +170,14 @@ def paired_batches(
     options |= {**sharing, "batch_size": batch_size, "epoch": epoch}
     own = batches(pack, rows, shuffle=shuffle, sampler=sampler, seed=seed, **options)
     partner_seed = int(np.random.SeedSequence([3, seed]).generate_state(1)[0])
-    other = batches(
-        pack, rows, shuffle=True, sampler="class-balanced", seed=partner_seed, **options
-    )
+    options |= {"shuffle": True, "sampler": "class-balanced", "seed": partner_seed}
+    other = batches(pack, rows, **options)
     chance = seeded_generator(3, partner_seed, epoch)
     weights = sample_weights(len(rows), alpha=alpha, generator=chance)
+    parts = _parts(len(rows), batch_size, **sharing)
     return (
         PairedBatch(*first, *second, weights[part].to(first[0].device))
-        for first, second, part in zip(
-            own, other, _parts(len(rows), batch_size, **sharing), strict=True
-        )
+        for first, second, part in zip(own, other, parts, strict=True)
     )
 
 
@@ -237,14 +218,12 @@ def _parts(
         raise InputError(
             f"batch_size: expected at most {count}, the number of images, got {batch_size}"
         )
-    lengths = [min(batch_size, count - n) for n in range(0, count, batch_size)]
-    if drop_last and lengths[-1] < batch_size:
-        lengths.pop()
-    return [
-        slice(n * batch_size + length * rank // world_size,
-              n * batch_size + length * (rank + 1) // world_size)
-        for n, length in enumerate(lengths)
-    ]  # fmt: skip
+    parts = []
+    for start in range(0, count - batch_size + 1 if drop_last else count, batch_size):
+        length = min(batch_size, count - start)
+        first, last = (start + length * r // world_size for r in (rank, rank + 1))
+        parts.append(slice(first, last))
+    return parts
 
 
 def effective_counts(
@@ -254,10 +233,7 @@ def effective_counts(
     progress: float = 0.0,
     mixup_alpha: float = 0.0,
 ) -> np.ndarray:
-    """Count how often an epoch draws each class: the prior that a student sees.
-
-    A loss that corrects for class sizes must be given these. With the sizes themselves it would
-    correct a class-balanced epoch a second time.
+    """Count how often an epoch draws each class: the prior to give a loss that corrects for it.
 
     Args:
         class_counts: ``(K,)``, images per class, 0 or more.
@@ -265,8 +241,7 @@ def effective_counts(
             ``"square-root"`` each by the root of its size, ``"progressive"`` goes from the first
             to the second.
         progress: Share of the training that is done, 0 to 1; for ``"progressive"``.
-        mixup_alpha: Of Balanced-MixUp, 0 is off: the share ``alpha / (1 + alpha)`` of each image
-            is, on average, that of a class-balanced partner.
+        mixup_alpha: Of Balanced-MixUp, whose partners' mean share is ``alpha / (1 + alpha)``.
 
     Returns:
         ``float64 (K,)`` of the same sum; a class without images keeps 0.
@@ -274,9 +249,7 @@ def effective_counts(
     Source: Kang et al., Decoupling Representation and Classifier, ICLR 2020, eq. 1 and 2; Galdran
         et al., Balanced-MixUp, MICCAI 2021.
     """
-    if sampler not in get_args(Sampler):
-        known = ", ".join(get_args(Sampler))
-        raise InputError(f"sampler: expected one of {known}, got '{sampler}'")
+    check_word("sampler", sampler, get_args(Sampler))
     counts = np.asarray(class_counts, dtype=np.float64)
     if counts.ndim != 1 or (counts < 0).any() or not counts.sum() > 0:
         raise InputError(f"class_counts: expected (K,), each 0 or more, got {counts.tolist()}")
@@ -304,17 +277,9 @@ def training_progress(epoch: int, epochs: int) -> float:
 def epoch_order(
     labels: np.typing.ArrayLike, *, sampler: Sampler, seed: int, epoch: int = 0, epochs: int = 1
 ) -> np.ndarray:
-    """Choose and order the images of one epoch, which is as long as there are images.
+    """Choose and order one epoch: as many positions in ``labels`` as there are, ``int64 (N,)``.
 
-    Args:
-        labels: ``(N,)``, class of each image.
-        sampler: How often each class is drawn, to the nearest whole number.
-        seed: Another seed, other images and another order.
-        epoch: Counted from 0; each class goes on where the epoch before stopped.
-        epochs: Of the whole training; for ``"progressive"``.
-
-    Returns:
-        ``int64 (N,)``, positions in ``labels``; for ``"instance"`` each once.
+    Each class is drawn as `effective_counts` says and goes on where the epoch before stopped.
     """
     labels = np.asarray(labels, dtype=np.int64)
     counts = np.bincount(labels)
@@ -335,16 +300,12 @@ def _quotas(counts: np.ndarray, sampler: Sampler, progress: float) -> np.ndarray
     """Round the counts of an epoch to whole images by largest remainders."""
     exact = effective_counts(counts, sampler=sampler, progress=progress)
     whole = np.floor(exact + 1e-9).astype(np.int64)
-    for label in np.argsort(whole - exact, kind="stable")[: int(counts.sum() - whole.sum())]:
-        whole[label] += 1
+    whole[np.argsort(whole - exact, kind="stable")[: int(counts.sum() - whole.sum())]] += 1
     return whole
 
 
 def _rounds(count: int, start: int, length: int, key: tuple[int, int]) -> np.ndarray:
     """Take a stretch of an endless sequence of shuffled rounds over ``count`` images."""
-    first, last = start // count, (start + length - 1) // count
-    rounds = [
-        np.random.default_rng([2, *key, number]).permutation(count)
-        for number in range(first, last + 1)
-    ]
-    return np.concatenate(rounds)[start - first * count :][:length]
+    numbers = range(start // count, (start + length - 1) // count + 1)
+    rounds = [np.random.default_rng([2, *key, number]).permutation(count) for number in numbers]
+    return np.concatenate(rounds)[start % count :][:length]

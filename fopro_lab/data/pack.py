@@ -40,24 +40,14 @@ SHOWN = 20  # unreadable images in one message
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """All images at one size; row ``i`` is row ``i`` of ``dataset``.
+    """All images at one size; row ``i`` is row ``i`` of ``dataset``."""
 
-    Attributes:
-        images: ``uint8 (N, size, size, 3)``, RGB, a read-only memory map. Another process is sent
-            the file's name, not the pixels.
-        labels: ``int64 (N,)``.
-        size: Side, pixels.
-        dataset: What was packed, without the images that were left out.
-        left_out: Ids of unreadable images and the reason.
-        path: The file, or None for a pack that was made in memory.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    size: int
-    dataset: Dataset
-    left_out: dict[str, str]
-    path: Path | None = None
+    images: np.ndarray  # uint8 (N, size, size, 3), RGB, a read-only memory map
+    labels: np.ndarray  # int64 (N,)
+    size: int  # pixels
+    dataset: Dataset  # what was packed, without the images that were left out
+    left_out: dict[str, str]  # ids of unreadable images, and the reason
+    path: Path | None = None  # None for a pack that was made in memory
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,19 +62,16 @@ class Pack:
         transform: Callable[[Tensor], Any] | None = None,
         pixels: Literal["float", "uint8"] = "float",
     ) -> TorchPack:
-        """Return some rows as a map-style data set that any ``DataLoader`` of torch takes.
+        """Return some rows, or all, as a map-style data set that any ``DataLoader`` of torch takes.
 
-        Args:
-            rows: Row numbers, for example ``split.train``; None is all.
-            transform: Applied to each image, a tensor ``(3, H, W)``.
-            pixels: ``"float"`` in [0, 1], or ``"uint8"`` as stored.
+        ``transform`` gets each image ``(3, H, W)``, float in [0, 1] or ``uint8`` as stored.
         """
-        if pixels not in ("float", "uint8"):
-            raise InputError(f"pixels: expected one of 'float', 'uint8', got '{pixels}'")
+        check_word("pixels", pixels, ("float", "uint8"))
         chosen = check_rows(np.arange(len(self)) if rows is None else rows, count=len(self))
         return TorchPack(self, chosen, transform, pixels)
 
     def __getstate__(self) -> dict[str, Any]:
+        # Another process is sent the file's name, not the pixels.
         state = dict(self.__dict__)
         if isinstance(getattr(self.images, "base", None), mmap.mmap):  # the whole map, not a part
             state["images"] = str(self.images.filename)  # type: ignore[attr-defined]
@@ -140,7 +127,7 @@ def pack(
 
     The pack is kept under a key of the data set's fingerprint, the files' modification times, the
     decoder, the interpolation and the size. One process packs, others wait for it. A pack is
-    written whole or not at all: after a kill it is simply made again.
+    written whole or not at all: after a kill it is made again.
 
     Args:
         dataset: The images.
@@ -150,8 +137,8 @@ def pack(
         jobs: Processes; 0 is one per core, or this one alone if that takes less than 6 s.
         progress: Show progress.
         leave_out: Continue without unreadable images and record them.
-        verify: Compare all pixels with their checksum; a pack of the wrong length is always
-            noticed. A damaged pack is made again.
+        verify: Compare all pixels with their checksum, not the length alone; a damaged pack is
+            made again.
 
     Returns:
         The pack. With ``leave_out``, split ``pack.dataset``, whose rows are the pack's.
@@ -186,10 +173,16 @@ def pack(
     if left_out and not leave_out:
         raise _unreadable(dataset, list(left_out.values()))
     if left_out:
-        kept = np.setdiff1d(np.arange(len(dataset)), [entry["row"] for entry in note["unreadable"]])
+        kept = np.delete(np.arange(len(dataset)), [entry["row"] for entry in note["unreadable"]])
         dataset = dataset.subset(kept).without(len(left_out))
     labels = dataset.table["label"].to_numpy(dtype=np.int64)
     return Pack(images, labels, size, dataset, left_out, target)
+
+
+def check_word(name: str, word: str, known: tuple[str, ...]) -> None:
+    """Refuse a word that is none of the known ones."""
+    if word not in known:
+        raise InputError(f"{name}: expected one of {', '.join(known)}, got '{word}'")
 
 
 def cache_folder(cache: Path | str | None = None) -> Path:
@@ -203,18 +196,11 @@ def _open(target: Path, *, verify: bool) -> tuple[dict[str, Any], np.ndarray] | 
         note: dict[str, Any] = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
         images = np.load(target, mmap_mode="r")
         sound = note["bytes"] == target.stat().st_size
-        if sound and (not verify or note["checksum"] == _checksum(images)):
+        if sound and (not verify or note["checksum"] == zlib.crc32(images)):
             return note, images
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not as it was written
         pass
     return None
-
-
-def _checksum(images: np.ndarray) -> int:
-    crc = 0
-    for image in images:
-        crc = zlib.crc32(image.data, crc)
-    return crc
 
 
 def _readable_by_now(dataset: Dataset, size: int, note: dict[str, Any]) -> bool:
@@ -279,9 +265,8 @@ def _decoded(
     yield from _decode_chunk(take_rows(reader, chunks[0]), len(chunks[0]), size)
     long = (time.monotonic() - start) * (len(chunks) - 1) > SHORT
     run = Parallel(n_jobs=jobs or (-1 if long else 1), batch_size=1, return_as="generator")
-    results = run(
-        delayed(_decode_chunk)(take_rows(reader, rows), len(rows), size) for rows in chunks[1:]
-    )
+    work = delayed(_decode_chunk)
+    results = run(work(take_rows(reader, rows), len(rows), size) for rows in chunks[1:])
     try:
         for chunk in results:
             yield from chunk

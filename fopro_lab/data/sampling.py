@@ -18,12 +18,9 @@ def hashed_order(names: Iterable[str], *, seed: int) -> list[str]:
 
 
 def share_out(counts: np.ndarray, *, total: int, least: int) -> np.ndarray:
-    """Scale counts down to a total, in proportion, by largest remainders.
+    """Scale counts ``(K,)`` down to a total, in proportion, by largest remainders.
 
-    Args:
-        counts: Images of each class, ``(K,)``.
-        total: Sum of the result, at most that of ``counts``.
-        least: No class falls below this, or below its own count if that is smaller.
+    No class falls below ``least``, or below its own count if that is smaller.
     """
     floor = np.minimum(counts, least)
     if total < floor.sum():
@@ -44,21 +41,14 @@ def share_out(counts: np.ndarray, *, total: int, least: int) -> np.ndarray:
     result[free] = whole
     remainder = np.zeros(len(counts))
     remainder[free] = share[free] - whole
-    for label in np.argsort(-remainder, kind="stable")[: total - result.sum()]:
-        result[label] += 1
+    result[np.argsort(-remainder, kind="stable")[: total - result.sum()]] += 1
     return result
 
 
 def choose_rows(table: pd.DataFrame, *, images: int, seed: int) -> np.ndarray:
-    """Choose images in proportion to the classes, by whole groups as far as they fit.
+    """Choose at most so many images in proportion to the classes, by whole groups where they fit.
 
-    Args:
-        table: Columns ``image``, ``label``, ``group``.
-        images: At most this many.
-        seed: Of the choice.
-
-    Returns:
-        Sorted row numbers, ``int64``. Each class keeps images of three groups if it has them.
+    Returns sorted row numbers; each class keeps images of three groups if it has them.
     """
     if images >= len(table):
         return np.arange(len(table))
@@ -68,19 +58,13 @@ def choose_rows(table: pd.DataFrame, *, images: int, seed: int) -> np.ndarray:
     chosen: list[int] = []
     for label, part in frame.sort_values("image").groupby("label"):
         members = part.groupby("group")["row"].apply(list).to_dict()
-        chosen += _fill(members, int(targets[label]), seed)
+        room = int(targets[label])
+        for number, name in enumerate(hashed_order(members, seed=seed)):
+            rows = members[name]
+            if number < FEWEST_GROUPS:  # may be cut, so that all three have room
+                to_come = min(FEWEST_GROUPS, len(members)) - number - 1
+                rows = rows[: room - to_come]
+            if len(rows) <= room:
+                chosen += rows
+                room -= len(rows)
     return np.sort(np.array(chosen, dtype=np.int64))
-
-
-def _fill(members: dict[str, list[int]], target: int, seed: int) -> list[int]:
-    """Take groups until the target; the first three may be cut, so that all three have room."""
-    taken: list[int] = []
-    for number, name in enumerate(hashed_order(members, seed=seed)):
-        rows = members[name]
-        room = target - len(taken)
-        to_come = max(min(FEWEST_GROUPS, len(members)) - number - 1, 0)
-        if number < FEWEST_GROUPS:
-            taken += rows[: room - to_come]
-        elif len(rows) <= room:
-            taken += rows
-    return taken

@@ -3,17 +3,12 @@
 import io
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 
 from fopro_lab.checks import duplicates
 from fopro_lab.checks.duplicates import (
-    SIDE,
     TURNS,
-    _describe,
-    _turned,
-    copies_table,
     find_near_duplicates,
     same_content,
 )
@@ -39,15 +34,6 @@ def test_same_content_joins_copied_files_and_files_saved_again(tmp_path):
     assert same_content(packed).tolist() == [0, 0, 0, 3]
 
 
-def test_copies_table_lists_whole_sets():
-    table = pd.DataFrame({"image": list("dcba"), "label": [0, 0, 1, 0], "group": list("wxyz")})
-    parts = np.array(["train", "val", "test", ""])
-    found = copies_table(table, content=np.array([0, 1, 0, 1]), parts=parts)
-    assert found["image"].tolist() == ["b", "d", "a", "c"]
-    assert found["part"].tolist() == ["test", "train", "", "val"]
-    assert found["label"].tolist() == [1, 0, 0, 0]
-
-
 # What to do to an image, by numpy, for each name in TURNS.
 BY_NUMPY = {
     "as it is": lambda x: x,
@@ -59,36 +45,6 @@ BY_NUMPY = {
     "turned by 270": lambda x: np.rot90(x, 1),
     "mirrored at the other diagonal": lambda x: np.rot90(x, 2).swapaxes(0, 1),
 }
-
-
-def slow_describe(image):
-    """Area means by repeating pixels, then the cosine transform by its definition."""
-    grey = image.astype(np.float64) @ np.array([0.2989, 0.587, 0.114])
-    big = np.kron(grey, np.ones((SIDE, SIDE)))  # any side times 32 can be cut into 32
-    step = big.shape[0] // SIDE
-    small = big.reshape(SIDE, step, SIDE, step).mean(axis=(1, 3))
-    n = np.arange(SIDE)
-    basis = np.cos(np.pi * np.outer(n, n + 0.5) / SIDE) * np.sqrt(2 / SIDE)
-    basis[0] /= np.sqrt(2)
-    return basis @ small @ basis.T
-
-
-@pytest.mark.parametrize("side", [20, 32, 64, 45])
-def test_describe_is_the_cosine_transform_of_area_means(side):
-    image = texture(3, side=side)
-    # Coefficients reach 4000; a pixel that is off by one grey level moves one by 0.06.
-    np.testing.assert_allclose(
-        _describe(image[None], np.array([0]))[0], slow_describe(image), atol=0.01
-    )
-
-
-@pytest.mark.parametrize("name", TURNS)
-def test_turned_transform_is_that_of_the_turned_image(name):
-    assert set(BY_NUMPY) == set(TURNS)
-    image = texture(4)
-    waves = _describe(image[None], np.array([0]))
-    other = _describe(np.ascontiguousarray(BY_NUMPY[name](image))[None], np.array([0]))
-    np.testing.assert_allclose(_turned(waves, TURNS.index(name)), other, atol=0.01)
 
 
 @pytest.mark.parametrize("name", TURNS)

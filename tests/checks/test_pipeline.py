@@ -13,14 +13,12 @@ from fopro_lab.checks.pipeline import (
     BAD_EXAMPLE,
     band_limited,
     choose_images,
-    draw_steps,
     full_image,
     resize_steps,
     windowed,
 )
-from fopro_lab.data import open_dataset, pack, sample_augmentations
+from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.benchmarks import ArrayReader
-from fopro_lab.data.decoding import read_image
 from fopro_lab.errors import InputError
 from tests.checks.toys import texture
 
@@ -88,10 +86,8 @@ def test_choose_images_takes_one_of_a_group_and_as_many_of_each_source():
     rows = np.arange(0, 60)
     chosen = choose_images(table, rows, images=10, seed=0)
     picked = table.iloc[chosen]
-    assert picked["group"].is_unique and picked["source"].value_counts().to_dict() == {
-        "a": 5,
-        "b": 5,
-    }
+    assert picked["group"].is_unique
+    assert picked["source"].value_counts().to_dict() == {"a": 5, "b": 5}
     assert len(choose_images(table, rows[:6], images=10, seed=0)) == 3
 
 
@@ -122,52 +118,10 @@ def test_ideal_resize_of_a_windowed_image_is_the_windowed_small_image():
     torch.testing.assert_close(*spectra, atol=1e-9, rtol=0)
 
 
-def test_what_the_small_image_cannot_hold_is_gone():
-    large = waves(96, cycles=[(0.3, 3, 0, 0.0), (0.5, 29, 0, 0.0)])
-    kept = band_limited(large, 32)
-    assert kept.var(correction=0) == pytest.approx(0.3**2 / 2, rel=1e-6)
-
-
-def test_window_takes_border_jumps_away():
-    """A ramp has no fine detail, yet its jump at the border fills the upper half of the band."""
-    ramp = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
-    plain, cut = (
-        torch.fft.rfft2(each)[0, 0, 0, 16:].abs().sum() for each in (ramp, windowed(ramp))
-    )
-    assert cut < 0.01 * plain
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    for name, ending in (("a", "jpg"), ("b", "png")):
-        (tmp_path / name).mkdir()
-        Image.fromarray(texture(1, side=200)[:150]).save(tmp_path / name / f"1.{ending}")
-    return open_dataset(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["box", "bilinear", "bicubic", "lanczos"])
-def test_resize_steps_are_what_a_pack_would_hold(dataset, name):
-    steps = resize_steps(full_image(dataset, 0), 24)
-    packed = read_image(dataset.table["path"][0], size=24, interpolation=name)
-    np.testing.assert_array_equal(steps[name], packed)
-
-
 def test_bad_example_takes_the_nearest_pixels_alone():
     """At a third of the size a point falls on a pixel's centre: every third pixel is kept."""
     full = texture(2, side=96)
     np.testing.assert_array_equal(resize_steps(full, 32)[BAD_EXAMPLE], full[1::3, 1::3])
-
-
-def test_full_image_obeys_the_camera_and_generated_ones_are_drawn(tmp_path):
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        exif = Image.Exif()
-        exif[0x0112] = 6  # held upright
-        image = Image.fromarray(texture(1, side=64)[:40])
-        image.save(tmp_path / name / "1.png", exif=exif)
-    assert full_image(open_dataset(tmp_path), 0).shape == (64, 40, 3)
-    phantom = open_dataset("phantom", images=24)
-    np.testing.assert_array_equal(full_image(phantom, 3), phantom.read(3, 64))
 
 
 @pytest.fixture
@@ -196,21 +150,3 @@ def test_a_reader_that_knows_no_own_size_is_refused(arrays):
     rule = r"^arrays: expected a reader with a method native\(row\)"
     with pytest.raises(InputError, match=rule):
         full_image(plain, 0)
-
-
-FIELDS = {"flips": "flip", "scale": "scale", "shift": "shift", "rotation": "angle",
-          "colour jitter": "factors"}  # fmt: skip
-
-
-@pytest.mark.parametrize(("step", "field"), FIELDS.items())
-def test_each_operation_is_alone_and_has_the_range_of_the_recipe(step, field):
-    drawn = draw_steps(4000, seed=0)[step]
-    generator = torch.Generator().manual_seed(1)
-    nothing = sample_augmentations(4000, kind="none", generator=generator)
-    recipe = sample_augmentations(12000, kind="published", generator=generator)
-    for name in set(FIELDS.values()) - {field}:
-        assert torch.equal(getattr(drawn, name), getattr(nothing, name)), name
-    mine, theirs = getattr(drawn, field), getattr(recipe, field)
-    # 4,000 even draws come within 0.2 % of both ends.
-    torch.testing.assert_close(mine.amax(0), theirs.amax(0), rtol=0.01, atol=2e-4)
-    torch.testing.assert_close(mine.amin(0), theirs.amin(0), rtol=0.01, atol=2e-4)

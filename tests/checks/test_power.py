@@ -64,12 +64,6 @@ def test_an_exact_sign_test_finds_it_nearly_as_often(n):
     assert 0.65 < power < 0.8
 
 
-def test_differences_above_the_discordance_raise_it():
-    d = smallest_difference(12, discordance=0.05)
-    assert d > 0.05
-    assert d == pytest.approx(smallest_difference(12, discordance=d), abs=1e-9)
-
-
 def test_groups_are_means_of_their_classes():
     sizes = [[1] * 100, [1] * 90, [1] * 20, [1] * 60]
     table = table_of(sizes, ("nv", "mel", "df", "vasc"))

@@ -129,14 +129,6 @@ def test_images_of_an_unknown_lesion_keep_the_groups_from_being_called_sound(tmp
     assert "of 1 image the lesion or patient is unknown" in verdict(found, "groups").verdict
 
 
-def test_the_wanted_ratio_is_compared():
-    config = DataConfig(images=400, image_size=32, split_rule="long-tail", tail_ratio=0.1)
-    told = verdict(check_data(config, progress=False), "imbalance")
-    ratio = int(told.verdict.split("1:")[1].split(" ")[0])
-    assert round(told.number) == ratio
-    assert ("wanted was 1:10" in told.verdict) == (ratio != 10)
-
-
 def test_nothing_readable_is_refused(tmp_path):
     root = write_archive(tmp_path, sound_rows())
     for path in root.glob("*.png"):
@@ -222,15 +214,6 @@ def found():
         "power": pd.DataFrame({"name": ["tail"], "detectable": [np.nan]}),
     }
     return Findings({"images": 921}, findings, tables)
-
-
-def test_lines_are_aligned_with_the_level_first(found):
-    assert found.lines() == [
-        "ok    reading  all there",
-        "fail  groups   shared, all of them",
-        "warn  power    few",
-    ]
-    assert found.worst == "fail" and Findings({}, (), {}).worst == "ok"
 
 
 def test_as_dict_is_plain_json_without_nan(found):

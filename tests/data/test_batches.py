@@ -1,6 +1,5 @@
 """Batches: order, sharing, samplers, partners for Balanced-MixUp."""
 
-import threading
 from collections import Counter
 from itertools import islice
 
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 
 from fopro_lab.data import batches, cycle, effective_counts, mix, open_dataset, pack, paired_batches
 from fopro_lab.data.augment import PairedBatch, sample_weights
-from fopro_lab.data.batches import epoch_order, read_ahead
+from fopro_lab.data.batches import epoch_order
 from fopro_lab.errors import InputError
 
 
@@ -33,11 +32,6 @@ def test_batches_gives_every_row_in_order(packed):
     expected = torch.tensor(packed.images[rows] / 255, dtype=torch.float32).permute(0, 3, 1, 2)
     torch.testing.assert_close(images, expected)
     assert images.is_contiguous()
-
-
-def test_batches_drops_only_the_incomplete_last(packed):
-    sizes = [len(y) for _, y in batches(packed, range(10), batch_size=4, drop_last=True)]
-    assert sizes == [4, 4]
 
 
 def test_batches_shuffles_by_seed_and_epoch(packed):
@@ -62,11 +56,6 @@ def test_cycle_goes_on_with_the_next_epoch(packed):
     assert endless == expected
 
 
-def test_cycle_of_few_rows_makes_one_batch_of_them(packed):
-    images, _ = next(cycle(packed, range(3), batch_size=64))
-    assert len(images) == 3
-
-
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
@@ -74,11 +63,7 @@ def test_cycle_of_few_rows_makes_one_batch_of_them(packed):
         ([0, 40], {}, r"^rows: expected 0 to 39, got 0 to 40; was the split made"),
         ([-1], {}, r"^rows: expected 0 to 39, got -1 to -1"),
         ([1, 2], {"batch_size": 0}, r"^batch_size: expected 1 or more, got 0"),
-        (
-            [1, 2],
-            {"drop_last": True},
-            r"^batch_size: expected at most 2, the number of images, got 4$",
-        ),
+        ([1, 2], {"drop_last": True}, r"^batch_size: expected at most 2, the number of images"),
         ([1, 2], {"augment": "mixup"}, r"^augment: expected one of none, flips, published, got"),
     ],
 )
@@ -148,21 +133,6 @@ def test_batches_on_a_gpu_are_those_of_the_cpu(packed):
     assert torch.equal(there.cpu(), here) and torch.equal(labels.cpu(), others)
 
 
-def test_reading_ahead_keeps_the_order_and_raises_at_the_turn_of_an_item():
-    threads = set()
-
-    def read(item):
-        threads.add(threading.current_thread().name)
-        return 12 // item
-
-    stream = read_ahead([1, 2, 0, 3], read)
-    assert [next(stream), next(stream)] == [12, 6]
-    with pytest.raises(ZeroDivisionError):
-        next(stream)
-    assert len(threads) == 1 and threading.current_thread().name not in threads
-    assert list(read_ahead([], str)) == []
-
-
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -213,17 +183,6 @@ def test_pairs_are_shared_as_batches_are(packed):
             assert torch.equal(part, torch.cat(shares))
 
 
-def test_the_images_are_those_of_batches_in_either_mode_and_order(packed):
-    for mode in ("fused", "exact"):
-        for shuffle in (True, False):
-            options = {"batch_size": 20, "augment": "published", "augment_mode": mode,
-                       "seed": 2, "epoch": 1, "shuffle": shuffle}  # fmt: skip
-            alone = batches(packed, range(40), **options)
-            pairs = paired_batches(packed, range(40), alpha=0.3, **options)
-            for (images, labels), pair in zip(alone, pairs, strict=True):
-                assert torch.equal(pair.images, images) and torch.equal(pair.labels, labels)
-
-
 SAMPLERS = ("instance", "class-balanced", "square-root", "progressive")
 COUNTS = (60, 25, 10, 5)
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS))
@@ -243,12 +202,6 @@ def slow_shares(sampler: str, progress: float) -> list[float]:
 def test_effective_counts_have_the_published_shares(sampler, progress):
     found = effective_counts(COUNTS, sampler=sampler, progress=progress)
     np.testing.assert_allclose(found / 100, slow_shares(sampler, progress), rtol=1e-12)
-
-
-def test_effective_counts_hold_the_share_of_the_partners():
-    # Beta(a, 1) has the mean a / (1 + a): a quarter at a = 1/3.
-    found = effective_counts(COUNTS, sampler="instance", mixup_alpha=1 / 3)
-    np.testing.assert_allclose(found, [0.75 * n + 0.25 * 25 for n in COUNTS], rtol=1e-12)
 
 
 def test_a_class_without_images_is_never_drawn():

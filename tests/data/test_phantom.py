@@ -8,7 +8,6 @@ from fopro_lab.data.phantom import (
     phantom_table,
     render_view,
     sample_lesion,
-    sample_view,
 )
 from fopro_lab.errors import InputError
 
@@ -30,13 +29,6 @@ def test_phantom_table_falls_exponentially():
     assert np.abs(counts - expected).max() < 1  # a linear tail is off by hundreds
 
 
-def test_phantom_table_of_any_size_has_its_total_and_three_lesions_a_class():
-    for images in (24, 25, 37, 60, 200):
-        table = phantom_table(images)
-        assert len(table) == images
-        assert table.groupby("label")["group"].nunique().min() >= 3
-
-
 def test_phantom_table_of_fewer_images_is_a_part():
     few, many = phantom_table(100, seed=3), phantom_table(400, seed=3)
     both = few.merge(many, on=["image", "label", "group", "source"])
@@ -48,17 +40,10 @@ def test_phantom_table_refuses_fewer_than_three_a_class():
         phantom_table(23)
 
 
-def test_draw_phantom_depends_on_name_and_seed_alone():
-    first = draw_phantom("lobed-00007-0", seed=1)
-    np.testing.assert_array_equal(first, draw_phantom("lobed-00007-0", seed=1))
-    assert (first != draw_phantom("lobed-00007-1", seed=1)).mean() > 0.5
-    assert (first != draw_phantom("lobed-00007-0", seed=2)).mean() > 0.5
-
-
 def test_draw_phantom_still_draws_version_1():
     # Other pixels need another VERSION, or old packs would be taken for new ones.
     means = draw_phantom("red-00004-1", seed=0).mean(axis=(0, 1))
-    np.testing.assert_allclose(means, GOLDEN, atol=0.02)
+    np.testing.assert_allclose(means, [182.40, 132.82, 118.85], atol=0.02)
 
 
 def test_texture_lies_in_the_ring_of_its_class():
@@ -66,18 +51,9 @@ def test_texture_lies_in_the_ring_of_its_class():
     rng = np.random.default_rng(0)
     spectra = []
     for kind in CLASSES:
-        views = [
-            render_view(
-                sample_lesion(kind, rng), sample_view(rng, sharp=False)._replace(hairs=NONE)
-            )
-            for _ in range(40)
-        ]
+        views = [render_view(sample_lesion(kind, rng), rng, sharp=False) for _ in range(40)]
         spectra.append(np.mean([np.log(energy_by_ring(view)) for view in views], axis=0))
     excess = np.array(spectra) - np.mean(spectra, axis=0)
     own = np.argmax(excess[2:], axis=1)  # the two lowest rings hold the outline as well
     assert np.abs(own - np.arange(2, 8)).max() <= 1
     assert (own == np.arange(2, 8)).mean() >= 0.8
-
-
-NONE = np.zeros((0, 4))
-GOLDEN = [182.40, 132.82, 118.85]

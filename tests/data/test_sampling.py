@@ -22,12 +22,6 @@ def test_hashed_order_is_the_same_everywhere():
     assert hashed_order(["a", "b", "c", "d"], seed=0) == ["d", "c", "a", "b"]
 
 
-def test_hashed_order_changes_with_the_seed():
-    names = [str(i) for i in range(20)]
-    assert hashed_order(names, seed=0) != hashed_order(names, seed=1)
-    assert sorted(hashed_order(names, seed=1)) == sorted(names)
-
-
 @given(
     counts=st.lists(st.integers(1, 500), min_size=1, max_size=9),
     share=st.floats(0, 1),
@@ -41,10 +35,6 @@ def test_share_out_keeps_total_and_bounds(counts, share, least):
     assert result.sum() == total
     assert (result >= floor).all()
     assert (result <= counts).all()
-
-
-def test_share_out_is_proportional():
-    assert share_out(np.array([600, 300, 100]), total=10, least=0).tolist() == [6, 3, 1]
 
 
 def test_share_out_refuses_too_few():
@@ -73,8 +63,3 @@ def test_choose_rows_does_not_depend_on_the_order_of_rows():
     mixed = table.sample(frac=1, random_state=0).reset_index(drop=True)
     ids = [set(t["image"].iloc[choose_rows(t, images=50, seed=2)]) for t in (table, mixed)]
     assert ids[0] == ids[1]
-
-
-def test_choose_rows_of_all_is_all():
-    table = table_of([(0, 2), (1, 3)])
-    assert choose_rows(table, images=5, seed=0).tolist() == [0, 1, 2, 3, 4]
