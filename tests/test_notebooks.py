@@ -152,7 +152,7 @@ def test_notebooks_execute_with_small_parameters(report):
     nodes = json.loads((report / "report.json").read_text())["nodes"]
     assert {node["state"] for node in nodes} == {"done"}
     used = {entry["notebook"] for entry in SMOKE["notebooks"].values()}
-    assert used == set(NAMES) - {"08_teachers"}  # which takes cards; see tests/probing
+    assert used == set(NAMES)
 
 
 @pytest.mark.slow
