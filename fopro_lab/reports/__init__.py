@@ -1,5 +1,6 @@
 """Plans of notebooks, executed by papermill, and the pages they make."""
 
-from fopro_lab.reports.run import execute_notebook, run_plan
+from fopro_lab.reports.execute import execute_notebook
+from fopro_lab.reports.run import run_plan
 
 __all__ = ["execute_notebook", "run_plan"]

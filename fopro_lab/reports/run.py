@@ -1,40 +1,42 @@
-"""Execute notebooks with papermill: one by `execute_notebook`, a plan's in parallel by `run_plan`.
+"""Execute a plan's notebooks in parallel; keep what is unchanged; show beforehand what would run.
 
-Every notebook is one task of a `concurrent.futures.Executor` and has a kernel of its own. Its
-result is kept while its cells, parameters, input files, the package's version and the results that
-it depends on stay the same.
+A result is kept while its notebook's cells, parameters and input files, the package's version and
+the results that it depends on stay the same.
 """
 
 import hashlib
 import json
-import logging
 import os
 import platform
-import queue
 import re
-import secrets
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from fopro_lab.config import DataConfig, TrainConfig
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.io import in_bytes, write_json
+from fopro_lab.reports.execute import (
+    GRACE,
+    LOOK_EVERY,
+    Job,
+    Outcome,
+    cores,
+    execute,
+    only_writer,
+    open_executor,
+    stop_file,
+)
 from fopro_lab.reports.plan import (
     CHECKOUT,
     Node,
@@ -43,273 +45,13 @@ from fopro_lab.reports.plan import (
     chosen_names,
     duration,
     files_states,
-    find_notebook,
-    flat,
     missing_inputs,
     plan_nodes,
-    read_notebook,
     read_plan,
 )
 
-_LOOK_EVERY = 0.5  # seconds between two looks at a kernel
-_GRACE = 10.0  # seconds that an interrupted cell has to end, before its kernel is killed
 _STILL_RUNNING_EVERY = 30.0  # seconds between two lines while nothing ends
 _ORIGIN = ("Commit", "Versions", "Machine", "Finished", "Wall time")  # facts that alter no result
-
-
-@dataclass(frozen=True)
-class Job:
-    """A notebook to execute. Paths are absolute: any worker that shares the disk can do it.
-
-    ``folder`` is the kernel's current folder; ``limit`` the longest time in seconds, 0 for none;
-    ``threads`` its share of the cores, 0 for no change; ``device`` its ``CUDA_VISIBLE_DEVICES``;
-    as soon as the file ``stop`` exists, the kernel is killed; ``home`` is the page's way back.
-    """
-
-    name: str
-    notebook: str
-    executed: str
-    page: str
-    folder: str
-    stop: str
-    parameters: dict[str, Any] = field(default_factory=dict)
-    limit: float = 0.0
-    threads: int = 0
-    device: str = ""
-    home: str = "../index.html"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a notebook ended: the error of its red cell in one line, or empty; bytes at the peak."""
-
-    failure: str
-    seconds: float = 0.0
-    memory: int = 0
-
-
-def execute_notebook(
-    notebook: Path | str, parameters: Mapping[str, Any], *, out: Path | str, limit: float = 0.0
-) -> tuple[Path, Path]:
-    """Execute one notebook, and write its executed copy and a page that needs no network.
-
-    Args:
-        notebook: A name such as ``02_teacher_frequencies``, or a path.
-        parameters: Names and values: declared parameters, and options of the notebook's config.
-        out: Folder for both files, and for the figures and tables that the notebook writes.
-        limit: Longest time in seconds, 0 for none.
-
-    Returns:
-        Paths of the executed ``.ipynb`` and of ``index.html``.
-
-    Raises:
-        InputError: If the notebook, a name or a value is wrong, an input is missing, or a cell
-            found that an input is wrong.
-        WorkError: If a cell failed; the page shows it.
-
-    Example:
-        >>> execute_notebook("01_dataset", {"imges": 9}, out="nowhere")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: 01_dataset: imges: not declared by 01_dataset; did you mean ...
-    """
-    book = read_notebook(find_notebook(str(notebook)))
-    name, out = book.path.stem, Path(out).absolute()
-    chosen = book.parameters(flat(parameters, where=name), where=name)
-    for missing in missing_inputs(book.config(chosen, where=name)):
-        raise InputError(missing)
-    job = Job(
-        name=name,
-        notebook=str(book.path.absolute()),
-        executed=str(out / f"{name}.ipynb"),
-        page=str(out / "index.html"),
-        folder=str(Path.cwd()),
-        stop=str(out / ".stop"),
-        parameters={"out_dir": str(out), **chosen} if "out_dir" in book.declared else chosen,
-        limit=limit,
-        home="",
-    )
-    with _only_writer(out), _stop_file(Path(job.stop)) as stop, ThreadPoolExecutor(1) as pool:
-        try:  # in a thread: nbclient would take Ctrl-C for itself in this one
-            failure = pool.submit(execute, job).result().failure
-        except KeyboardInterrupt:
-            stop.touch()
-            raise
-    if failure.startswith("InputError: "):
-        raise InputError(failure.removeprefix("InputError: "))
-    if failure:
-        raise WorkError(f"{name}: {failure}; see {job.page}")
-    return Path(job.executed), Path(job.page)
-
-
-def execute(job: Job) -> Outcome:
-    """Execute a notebook with papermill and write its page, with the red cell if one failed."""
-    import nbformat
-    import papermill
-    from jupyter_core.utils import ensure_event_loop
-    from nbclient.exceptions import DeadKernelError
-
-    from fopro_lab.reports.pages import write_notebook_page
-
-    # it warns of every parameter that it overlooks; unknown ones are refused before
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    began, failure, watch = time.monotonic(), "", _Watch(job)
-    Path(job.executed).parent.mkdir(parents=True, exist_ok=True)
-    # the folder's name is short: the path of a socket may have 107 characters
-    with TemporaryDirectory(prefix="fopro-", ignore_cleanup_errors=True) as folder:
-        try:
-            with watch:
-                papermill.execute_notebook(
-                    job.notebook,
-                    job.executed,
-                    parameters=job.parameters,
-                    kernel_name="python3",
-                    language="python",  # a stripped notebook may not say it
-                    progress_bar=False,
-                    kernel_manager_class=_kernel_class(Path(folder), job, watch.kernels),
-                    resources={"metadata": {"path": job.folder}},
-                )
-        except papermill.PapermillExecutionError as error:
-            failure = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
-        except DeadKernelError:
-            failure = "the kernel died in the middle of a cell; was the memory full?"
-        except (OSError, RuntimeError) as error:
-            failure = f"the kernel does not start ({error})".splitlines()[0]
-        finally:
-            ensure_event_loop().close()  # nbclient opens one in each thread and leaves it
-    failure = f"the time limit of {duration(job.limit)} was reached" if watch.late else failure
-    try:
-        if failure:
-            _mark_cell(job.executed, failure)
-        notebook = nbformat.read(job.executed, as_version=4)
-        names = Path(job.notebook).name, Path(job.executed).name  # no path of this machine
-        notebook.metadata.papermill.update(input_path=names[0], output_path=names[1])
-        nbformat.write(notebook, job.executed)
-        write_notebook_page(notebook, job.page, name=job.name, home=job.home)
-    except (OSError, WorkError) as error:  # a full disk costs this notebook alone
-        failure = failure or str(error)
-    return Outcome(failure, time.monotonic() - began, watch.memory)
-
-
-def _mark_cell(executed: str, failure: str) -> None:
-    """Give the cell in which a kernel died or was interrupted an error that says why."""
-    import nbformat
-    from papermill.exceptions import PapermillExecutionError
-    from papermill.execute import raise_for_execution_errors, remove_error_markers
-
-    notebook = nbformat.read(executed, as_version=4)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    errors = [output for output in outputs if output.output_type == "error"]
-    if errors and errors[-1].ename != "KeyboardInterrupt":
-        return
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    done = [c for c in code if c.metadata.papermill.status == "completed" and c.execution_count]
-    error = {"ename": "Stopped", "evalue": failure, "traceback": [failure]}
-    cell = code[min(len(done), len(code) - 1)]
-    cell.outputs = [output for output in cell.outputs if output.output_type != "error"]
-    cell.outputs.append(nbformat.v4.new_output("error", **error))
-    with suppress(PapermillExecutionError):  # it writes the notebook with its marks first
-        raise_for_execution_errors(remove_error_markers(notebook), executed)
-
-
-def _kernel_class(folder: Path, job: Job, made: list[Any]) -> type:
-    """Build a manager for kernels of this very interpreter, reached by sockets in a folder.
-
-    A kernel of the same name that another environment has registered is never taken, and kernels
-    that start at the same time do not race for TCP ports.
-    """
-    from ipykernel.kernelspec import get_kernel_dict
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-    from traitlets import default
-
-    environment = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
-    if os.environ.get("PYTHONDONTWRITEBYTECODE"):  # else each kernel compiles torch and pandas
-        from fopro_lab.data.pack import cache_folder
-
-        environment["PYTHONDONTWRITEBYTECODE"] = ""
-        environment["PYTHONPYCACHEPREFIX"] = str(cache_folder().absolute() / "bytecode")
-    if job.threads:
-        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        environment |= dict.fromkeys(names, str(job.threads))
-    if job.device:
-        environment["CUDA_VISIBLE_DEVICES"] = job.device
-
-    class Kernel(AsyncKernelManager):
-        kernel_spec = KernelSpec(resource_dir="", **{**get_kernel_dict(), "env": environment})
-
-        def start_kernel(self, *args: Any, **keys: Any) -> Any:
-            made.append(self)
-            # what a cell writes is in the notebook; this is ipykernel's own talk
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            return super().start_kernel(*args, **keys, **quiet)
-
-        @default("transport")
-        def _sockets(self) -> str:
-            return "ipc"
-
-        @default("connection_file")
-        def _in_the_folder(self) -> str:
-            return str(folder / "kernel.json")
-
-    return Kernel
-
-
-class _Watch:
-    """Measures a kernel's memory, and ends it at its time limit or when the report is stopped."""
-
-    def __init__(self, job: Job) -> None:
-        self.job, self.kernels = job, list[Any]()
-        self.memory, self.late = 0, False
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        began, interrupted = time.monotonic(), 0.0
-        while not self._over.wait(_LOOK_EVERY):
-            pid = getattr(self.kernels[-1].provisioner, "pid", None) if self.kernels else None
-            if pid is None:
-                continue
-            self.memory = max(self.memory, _resident(pid))
-            now = time.monotonic() - began
-            if Path(self.job.stop).exists() or (interrupted and now > interrupted + _GRACE):
-                _signal(pid, signal.SIGKILL)
-            elif self.job.limit and now > self.job.limit and not interrupted:
-                self.late, interrupted = True, now
-                _signal(pid, signal.SIGINT)  # as by the stop button: the cell ends red
-
-
-def _resident(pid: int) -> int:
-    """Sum the resident memory of a process and all below it, bytes."""
-    import psutil
-
-    total = 0
-    with suppress(psutil.Error):  # one may end meanwhile
-        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            total += process.memory_info().rss
-    return total
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)  # a kernel leads a group of its own
-
-
-@contextmanager
-def _stop_file(path: Path) -> Iterator[Path]:
-    """Yield a file that ends all kernels once it exists; every worker that shares it sees it."""
-    path.unlink(missing_ok=True)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def node_key(
@@ -360,119 +102,6 @@ def forget_record(folder: Path) -> None:
 def _files_of(out: Path, name: str) -> tuple[Path, Path]:
     """The executed notebook and the page of a node."""
     return out / "notebooks" / f"{name}.ipynb", out / "pages" / f"{name}.html"
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def visible_devices() -> list[str]:
-    """List the CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        named = [part.strip() for part in chosen.split(",")]
-        # CUDA itself stops at the first entry that names no device
-        return named[: next((i for i, d in enumerate(named) if d in ("", "-1")), len(named))]
-    with suppress(OSError, subprocess.SubprocessError):  # none, or a driver that does not answer
-        words = ["nvidia-smi", "-L"]
-        listed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20)
-        return re.findall(r"^GPU \d+:.*\(UUID: ([^)]+)\)", listed.stdout, flags=re.MULTILINE)
-    return []
-
-
-class LocalExecutor(ThreadPoolExecutor):
-    """Slots of this machine; threads do, since each notebook's kernel is a process of its own.
-
-    Where there are GPUs, slot ``i`` sees GPU ``i`` modulo their number: by default one notebook per
-    GPU, and with more jobs than GPUs they share them in turn. Without, one per core.
-    """
-
-    def __init__(self, jobs: int, *, most: int) -> None:
-        devices = visible_devices()
-        self.jobs = max(1, min(jobs or len(devices) or cores(), most))
-        super().__init__(self.jobs)
-        self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
-        for slot in range(self.jobs):
-            self._free.put(devices[slot % len(devices)] if devices else "")
-
-    def submit(self, work: Callable[..., Any], /, *args: Any, **keys: Any) -> Future:
-        """Schedule the work on a free slot."""
-        return super().submit(self._on_a_slot, work, *args, **keys)
-
-    def _on_a_slot(self, work: Callable[[Job], Outcome], job: Job) -> Outcome:
-        device = self._free.get()
-        try:
-            return work(replace(job, device=device, threads=max(1, cores() // self.jobs)))
-        finally:
-            self._free.put(device)
-
-
-@contextmanager
-def _open_executor(
-    where: str | Executor, *, jobs: int, most: int, out: Path
-) -> Iterator[tuple[Executor, int, int]]:
-    """Yield an executor, the notebooks at a time (0: its own choice) and the threads of each."""
-    if isinstance(where, Executor):
-        yield where, jobs, 0
-    elif where == "local":
-        with LocalExecutor(jobs, most=most) as executor:
-            yield executor, 0, 0
-    else:
-        with _dask(where.partition("://")[2], jobs=min(jobs or cores(), most), out=out) as opened:
-            yield opened[0], jobs, opened[1]
-
-
-@contextmanager
-def _dask(address: str, *, jobs: int, out: Path) -> Iterator[tuple[Executor, int]]:
-    """Connect to a scheduler, or start workers here; a task per notebook, one per worker thread."""
-    from distributed import Client, LocalCluster
-    from distributed import TimeoutError as DaskTimeoutError
-
-    cluster = None
-    if address in ("", "local"):
-        keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-        cluster = LocalCluster(n_workers=max(1, jobs), **keys)
-    try:
-        client = Client(cluster or f"tcp://{address}", timeout=5)
-    except (OSError, ValueError) as error:
-        raise WorkError(
-            f"dask://{address}: no scheduler answers there ({type(error).__name__}); "
-            "start one with `dask scheduler` and workers with `dask worker HOST:PORT`"
-        ) from None
-    mark = (out / f".probe-{secrets.token_hex(4)}").absolute()
-    try:
-        client.wait_for_workers(1, timeout=30)
-        mark.touch()
-        own = version("fopro_lab")
-        facts = client.run(_worker_facts, str(mark))
-        for worker, (shared, theirs, _) in facts.items():
-            if not shared or theirs != own:
-                raise WorkError(
-                    f"dask: {worker} has fopro_lab {theirs} and {'sees' if shared else 'misses'} "
-                    f"{out.absolute()}; all workers need fopro_lab {own}, and the report's folder, "
-                    "the notebooks and the data under the same paths"
-                )
-        shares = [facts[worker][2] // threads for worker, threads in client.nthreads().items()]
-        yield client.get_executor(pure=False), max(1, min(shares))
-    except DaskTimeoutError:
-        raise WorkError(
-            f"dask://{address}: the scheduler has no workers; start some with "
-            f"`dask worker {address}`"
-        ) from None
-    finally:
-        mark.unlink(missing_ok=True)
-        with suppress(Exception):  # a cluster that is gone needs no goodbye
-            client.close()
-            if cluster is not None:
-                cluster.close()
-
-
-def _worker_facts(path: str) -> tuple[bool, str, int]:
-    """Tell on a dask worker whether it sees a file, its version of the package, and its cores."""
-    return Path(path).exists(), version("fopro_lab"), cores()
 
 
 def run_plan(
@@ -534,7 +163,7 @@ def run_plan(
     facts = {"Plan": str(plan), "Settings": ", ".join(settings) or "none"}
     facts |= {"Presets": ", ".join(Path(file).name for file in files)} if files else {}
     facts |= {"Only": ", ".join(only)} if only else {}
-    with _only_writer(out):
+    with only_writer(out):
         batch = _Batch(nodes, out, chosen=chosen, forced=forced, progress=progress)
         stopped = batch.run(executor, jobs)
         words = read_plan(plan)
@@ -592,8 +221,8 @@ class _Batch:
         if waiting:  # else nothing is started at all
             most, stop = len(waiting), (self.out / ".stop").absolute()
             with (
-                _stop_file(stop),
-                _open_executor(where, jobs=jobs, most=most, out=self.out) as opened,
+                stop_file(stop),
+                open_executor(where, jobs=jobs, most=most, out=self.out) as opened,
             ):
                 running: dict[Future[Outcome], Node] = {}
                 try:
@@ -604,7 +233,7 @@ class _Batch:
                     stop.touch()
                     for future in running:
                         future.cancel()
-                    wait(running, timeout=_GRACE)
+                    wait(running, timeout=GRACE)
         for node in self.nodes:
             if node.name not in self.ended:
                 self._end(node, "stopped")
@@ -653,7 +282,7 @@ class _Batch:
                 if node.name not in started and future.running():
                     started.add(node.name)
                     self._say(f"start   {node.name}")
-            done, _ = wait(running, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED)
             for future in done:
                 self._take(running.pop(future), future)
             waiting[:] = self._settle(waiting)
@@ -748,27 +377,6 @@ def _unchanged(report: Report, *, out: Path) -> bool:
     now = json.loads(json.dumps(asdict(report), default=str))
     quiet = all(node.state in ("kept", "left out") for node in report.nodes)
     return quiet and old == now and (out / "index.html").is_file()
-
-
-@contextmanager
-def _only_writer(out: Path) -> Iterator[None]:
-    """Hold a folder; two reports in one would mix their pages."""
-    lock = FileLock(out / ".lock", timeout=0)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise WorkError(
-            f"{out}: another report is being written there; wait, or choose another --out"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"out: expected a folder to write to, got {out} ({error.strerror})"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _origin(out: Path) -> dict[str, str]:

@@ -6,8 +6,9 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.reports import run_plan
+from fopro_lab.reports.execute import Outcome
 from fopro_lab.reports.plan import plan_nodes
-from fopro_lab.reports.run import Outcome, dry_run, node_key, write_record
+from fopro_lab.reports.run import dry_run, node_key, write_record
 from tests.reports.conftest import PLAN
 
 TRAIN = """dataset: str = "phantom"

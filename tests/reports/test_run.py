@@ -16,16 +16,9 @@ from filelock import FileLock
 
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.reports import execute_notebook, run_plan
+from fopro_lab.reports.execute import LocalExecutor, Outcome, visible_devices
 from fopro_lab.reports.plan import plan_nodes
-from fopro_lab.reports.run import (
-    LocalExecutor,
-    Outcome,
-    forget_record,
-    node_key,
-    read_record,
-    visible_devices,
-    write_record,
-)
+from fopro_lab.reports.run import forget_record, node_key, read_record, write_record
 from tests.reports.conftest import PLAN, Checkout
 
 DRAW = """
@@ -257,7 +250,7 @@ def test_run_plan_refuses_what_is_wrong_before_anything_runs(checkout):
 
 def test_one_failing_notebook_costs_no_other(checkout, capfd):
     """A cell past its limit, one that ignores the interrupt, a dead kernel: each red by itself."""
-    from fopro_lab.reports import run
+    from fopro_lab.reports import execute
 
     deaf = "import time\nwhile True:\n    try:\n        time.sleep(60)\n"
     deaf += "    except KeyboardInterrupt:\n        pass"
@@ -270,7 +263,7 @@ def test_one_failing_notebook_costs_no_other(checkout, capfd):
         entries[name]["limit"] = "4 s"
     checkout.plan(entries)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "_GRACE", 1.0)
+        patch.setattr(execute, "GRACE", 1.0)
         with pytest.raises(WorkError, match=r"3 of 4 notebooks failed \(hang, deaf, dead\)"):
             run_plan(PLAN, out="out", jobs=4)
     ended = checkout.ended()
