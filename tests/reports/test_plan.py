@@ -419,7 +419,10 @@ def test_fit_value_refuses(value, default, message):
         ({"teacher": "timm:resnet18", "weights": "no.pth"}, ["weights: no.pth: no such file"]),
         ({"student_weights": "no.pth"}, ["student_weights: no.pth: no such file; give a path"]),
         ({"natural": "no"}, ["natural: no: no such file"]),
-        ({"split_rule": "hyperkvasir", "split_files": "no"}, ["split_files: no: expected the published"]),
+        (
+            {"split_rule": "hyperkvasir", "split_files": "no"},
+            ["split_files: no: expected the published"],
+        ),
         (
             {"split_rule": "isic2019-lt", "tail_ratio": 0.01, "fold": 4},
             ["split_files: fopro-splits is not fetched"],
