@@ -33,7 +33,6 @@ Settings = Annotated[
 FromFile = Annotated[str, Option("-f", "--file", metavar="YAML", help="Options; --set wins.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON, for a program to read.")]
 Out = Annotated[str, Option("--out", metavar="DIR", help="Folder for the results.")]
-Names = list[str] | None
 
 
 def read_config(kind: "type[ConfigType]", settings: list[str], file: str) -> "ConfigType":
@@ -72,19 +71,17 @@ def data_list(as_json: AsJson = False) -> None:
     sources = [find_source(name) for name in source_names()]
     places = {source.name: fetched_place(source.name) for source in sources}
     if as_json:
-        facts = [
-            {"name": s.name, "place": places[s.name], "licence": s.licence, "citation": s.citation}
-            for s in sources
-        ]
-        print(json.dumps(facts, indent=2, default=str))
+        named = [(s.name, places[s.name], s.licence, s.citation) for s in sources]
+        keys = ("name", "place", "licence", "citation")
+        rows = [dict(zip(keys, values, strict=True)) for values in named]
+        print(json.dumps(rows, indent=2, default=str))
         return
     from fopro_lab.data.phantom import IMAGES
     from fopro_lab.io import in_bytes
 
     print(f"phantom  procedural, deterministic, 8 classes, 64 px, {IMAGES} images by default")
-    print(
-        "PATH     one folder per class, or images with a CSV (image, class, group, source, split)"
-    )
+    columns = "image, class, group, source, split"
+    print(f"PATH     one folder per class, or images with a CSV ({columns})")
     print("\nFrom their publishers, with `fopro data fetch NAME`; isic2019-lt opens isic2019:")
     for source in sources:
         size = in_bytes(source.size) if source.size else "size unknown"
@@ -96,9 +93,7 @@ def data_list(as_json: AsJson = False) -> None:
 @data_app.command("fetch")
 def data_fetch(
     name: Annotated[str, Argument(metavar="NAME", help="See `fopro data list`.")],
-    out: Annotated[
-        str, Option(metavar="DIR", help="Folder of all sources, else $FOPRO_DATA.")
-    ] = "",
+    out: Annotated[str, Option(metavar="DIR", help="Of all sources, else $FOPRO_DATA.")] = "",
     mirror: Annotated[str, Option(metavar="URL", help="Has FOLDER/FILE; else $FOPRO_MIRROR.")] = "",
 ) -> None:
     """Fetch a data set, splits or weights from the publisher; continues where it was stopped."""
@@ -113,10 +108,9 @@ def data_check(
 ) -> None:
     """Check images and split: unreadable, duplicated, leaking, associated, too few.
 
-    One verdict per line. ok; note: good to know; warn: results hold but are weaker than they look;
-    fail: images cannot be used, or results on this split would be wrong. Exit code 0 also with
-    warnings, which real data always have; 1 if a verdict is "fail"; 2 if the input was wrong.
-    --out writes all tables, as CSV, and a page with figures to a folder.
+    One verdict per line: ok; note; warn: results hold but are weaker than they look; fail: images
+    cannot be used, or results on this split would be wrong. Exit code 0 also with warnings, which
+    real data always have; 1 if a verdict is "fail". --out writes a page and all tables as CSV.
     """
     from fopro_lab.checks import check_data
     from fopro_lab.config import DataConfig
@@ -152,18 +146,14 @@ def data_pack(
 
     config = read_config(DataConfig, settings, file)
     packed = pack_from(config, verify=verify)
-    facts = {
-        "dataset": packed.dataset.name,
-        "file": packed.path,
-        "bytes": packed.images.nbytes,
-        "interpolation": config.interpolation,
-        "left out": packed.left_out if as_json else len(packed.left_out),
-    } | ({"checksums": "hold"} if verify else {})
+    facts = {"dataset": packed.dataset.name, "file": packed.path, "bytes": packed.images.nbytes}
+    facts |= {"interpolation": config.interpolation} | ({"checksums": "hold"} if verify else {})
     if as_json:
-        show({"images": len(packed), "size": packed.size} | facts, as_json=True)
+        counts = {"images": len(packed), "size": packed.size}
+        show(counts | facts | {"left out": packed.left_out}, as_json=True)
         return
     print(f"packed {len(packed)} images of {packed.size} px")
-    show(facts, as_json=False)
+    show(facts | {"left out": len(packed.left_out)}, as_json=False)
     for reason in packed.left_out.values():
         print(f"  {reason}")
 
@@ -222,7 +212,7 @@ def train(
 
 
 def probe(
-    cards: Annotated[Names, Argument(metavar="[DIR...]", help="Folders of cards.")] = None,
+    cards: Annotated[list[str], Argument(metavar="[DIR...]", help="Folders of cards.")] = [],
     out: Out = "",
     settings: Settings = [],
     file: FromFile = "",
@@ -239,39 +229,33 @@ def probe(
     config = read_config(ProbeConfig, settings, file)
     if cards and not compare:
         raise InputError(f"{cards[0]}: folders are taken with --compare; a teacher with --set")
-    if compare and len(cards or []) < 2:
-        raise InputError(
-            f"--compare: expected two or more folders of cards, got {len(cards or [])}"
-        )
+    if compare and len(cards) < 2:
+        raise InputError(f"--compare: expected two or more folders of cards, got {len(cards)}")
     from fopro_lab.reports import execute_notebook
 
     if compare:
         from fopro_lab.probing import read_cards
 
-        read_cards(cards or [])  # a folder that holds no card is named before a kernel starts
-        place, values = Path(out or Path("probes") / "compared"), {"cards": cards}
-        _, page = execute_notebook("08_teachers", values, out=place)
+        read_cards(cards)  # a folder that holds no card is named before a kernel starts
+        notebook, stem, values = "08_teachers", "compared", {"cards": cards}
     else:
-        stem = f"{Path(config.dataset).name}-{config.teacher}".replace(":", "_")
-        place = Path(out or Path("probes") / stem)
+        notebook, stem = "02_teacher_frequencies", f"{Path(config.dataset).name}-{config.teacher}"
         # The notebook alone draws fewer images, so as to be read sooner.
         chosen = config.model_fields_set | {"probe_images", "band_images", "heat_images"}
         values = config.model_dump(mode="json", include=chosen)
-        _, page = execute_notebook("02_teacher_frequencies", values, out=place)
-    print(page)
+    place = Path(out or Path("probes") / stem.replace(":", "_"))
+    print(execute_notebook(notebook, values, out=place)[1])
 
 
 def report(
     plan: Annotated[str, Argument(metavar="PLAN", help="YAML file: notebooks and options.")],
     out: Out = "",
     settings: Settings = [],
-    file: Annotated[
-        Names, Option("-f", "--file", metavar="YAML", help="Presets; repeatable.")
-    ] = None,
+    file: Annotated[list[str], Option("-f", "--file", metavar="YAML", help="Repeatable.")] = [],
     jobs: Annotated[int, Option(help="Notebooks at a time; 0: one per GPU, or per core.")] = 0,
     executor: Annotated[str, Option(help="local, dask or dask://HOST:PORT.")] = "local",
-    only: Annotated[Names, Option(metavar="NAME", help="Execute this one; repeatable.")] = None,
-    again: Annotated[Names, Option(metavar="NAME", help="If unchanged, too; repeatable.")] = None,
+    only: Annotated[list[str], Option(metavar="NAME", help="This one alone; repeatable.")] = [],
+    again: Annotated[list[str], Option(metavar="NAME", help="Also unchanged; repeatable.")] = [],
     fresh: Annotated[bool, Option("--fresh", help="Execute all, also if unchanged.")] = False,
     resume: Annotated[bool, Option("--resume", help="Always on, for old scripts.")] = False,
     limit: Annotated[str, Option(metavar="MINUTES", help="Longest time per notebook.")] = "",
@@ -286,37 +270,27 @@ def report(
     -f gives the options of a saved preset, or any of a plan; --set wins over it. On dask each
     notebook is a task, one per worker thread; all workers must see the same folders.
 
-    With --plan nothing is executed or written: every notebook is listed with what it waits for,
-    then the cost as far as it is known, and each missing input with the way to get it. Exit code
-    1 if something is missing, 0 if the plan is ready.
+    --plan executes and writes nothing: it lists the notebooks, what they wait for, their cost as
+    far as it is known, and missing inputs with the way to get them, which make exit code 1.
     """
     from fopro_lab.reports.plan import limit_seconds
     from fopro_lab.reports.run import dry_run, run_plan
 
     folder = Path(out or Path("reports") / Path(plan).stem)
-    inputs: dict[str, Any] = {"out": folder, "settings": settings, "files": file or []}
+    inputs: dict[str, Any] = {"out": folder, "settings": settings, "files": file, "jobs": jobs}
+    chosen: dict[str, Any] = {"only": only, "again": again, "fresh": fresh}
     if resume:
         print("fopro: --resume is always on; give the same --set and -f", file=sys.stderr)
     if plan_only:
-        for name, value in {"--only": only, "--again": again, "--fresh": fresh}.items():
-            if value:
-                raise InputError(f"{name}: leave it out; --plan shows the whole plan")
-        dry = dry_run(plan, **inputs, jobs=jobs)
+        for name in (name for name, value in chosen.items() if value):
+            raise InputError(f"--{name}: leave it out; --plan shows the whole plan")
+        dry = dry_run(plan, **inputs)
         print("\n".join(dry.lines))
         if count := len(dry.problems):
             raise WorkError(f"not ready: {count} missing or wrong, see above; nothing was executed")
         return
-    index = run_plan(
-        plan,
-        **inputs,
-        jobs=jobs,
-        executor=executor,
-        only=only or [],
-        again=again or [],
-        fresh=fresh,
-        limit=limit_seconds(limit, name="--limit", unit="min"),
-    )
-    print(index)
+    seconds = limit_seconds(limit, name="--limit", unit="min")
+    print(run_plan(plan, **inputs, **chosen, executor=executor, limit=seconds))
 
 
 def compare(
@@ -330,8 +304,8 @@ def compare(
 ) -> None:
     """Compare methods over the same test images, paired, with intervals.
 
-    --html writes a page with its figures, tables as CSV and parquet, and tables for a paper. Runs
-    without a partner of their seed and fold, or not finished, are named on stderr and on the page.
+    --html writes a page with figures and tables. Runs without a partner of their seed and fold, or
+    not finished, are named on stderr and on the page.
     """
     from fopro_lab import evaluation
     from fopro_lab.io import atomic_path
@@ -359,10 +333,10 @@ def compare(
         print(table.to_json(orient="records", indent=2))
         return
     for row in table[table["scope"] != "class"].itertuples():
+        known = interval(row.low, row.high, sign="+")
         print(
             f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "
-            f"{row.difference:+.3f} ({interval(row.low, row.high, sign='+')})  n {row.n}, "
-            f"seeds {row.seeds}"
+            f"{row.difference:+.3f} ({known})  n {row.n}, seeds {row.seeds}"
         )
     if html:
         print(page)

@@ -29,20 +29,12 @@ RENAMED = {
 # Values of version 0.1 that changed, by today's name of their option.
 RENAMED_VALUES = {"random_gains": {"per-picture": "per-image"}}
 # Options of version 0.1 that are gone, and the one value that still describes what happens.
-REMOVED: dict[str, Any] = {"decoder": "exact", "max_skipped": 5}
-REMOVED |= {"checkpoint_epochs": 1, "checkpoint_minutes": 10.0}
+REMOVED: dict[str, Any] = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1}
+REMOVED["checkpoint_minutes"] = 10.0
 
 
 def current_options(values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
-    """Translate the option names and values of version 0.1.
-
-    Args:
-        values: Options of this version or of 0.1.
-        warn: Name each old one on stderr, one line each; off for the manifests of old runs.
-
-    Returns:
-        Options of this version, in the same order.
-    """
+    """Translate the option names and values of version 0.1, with a line on stderr for each."""
     current: dict[str, Any] = {}
     for name, value in values.items():
         new = RENAMED.get(name, name)
@@ -71,12 +63,6 @@ class Config(BaseModel):
 
         Raises:
             InputError: For an unknown name (with the nearest known one) or a value out of range.
-
-        Example:
-            >>> from fopro_lab.config import TrainConfig
-            >>> TrainConfig.from_mapping({"epoch": 3})
-            Traceback (most recent call last):
-            fopro_lab.errors.InputError: epoch: not a name of TrainConfig; did you mean 'epochs'?
         """
         values = current_options(values)
         for name in [name for name in values if name not in cls.model_fields]:
@@ -84,12 +70,10 @@ class Config(BaseModel):
                 near = get_close_matches(str(name), cls.model_fields, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else "see `fopro train --print-config`"
                 raise InputError(f"{name}: not a name of {cls.__name__}; {hint}")
-            value = values.pop(name)
-            if value != REMOVED[name]:
-                raise InputError(
-                    f"{name}: no longer an option, always {REMOVED[name]!r}; got {value!r}; "
-                    "leave it out"
-                )
+            value, only = values.pop(name), REMOVED[name]
+            if value != only:
+                said = f"no longer an option, always {only!r}; got {value!r}; leave it out"
+                raise InputError(f"{name}: {said}")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -108,26 +92,20 @@ class Config(BaseModel):
             namespace: Typically ``globals()`` after the parameters cell. Names that are fields
                 are taken, and every entry of the mapping ``options``, if there is one.
 
-        Returns:
-            The validated config; fields that the notebook does not declare keep their default. A
-            declared parameter at its default counts as not given, so that a recipe can fill it.
-
         Raises:
-            InputError: As of `from_mapping`; or if ``options`` repeats a declared parameter that
-                was changed.
+            InputError: As of `from_mapping`; or if ``options`` repeats a changed parameter.
 
         Example:
-            >>> from fopro_lab.config import TrainConfig
             >>> namespace = {"epochs": 3, "unrelated": "x", "options": {"seed": 1}}
-            >>> config = TrainConfig.from_parameters(namespace)
-            >>> config.epochs, config.seed
-            (3, 1)
+            >>> TrainConfig.from_parameters(namespace) == TrainConfig(epochs=3, seed=1)
+            True
         """
         options = namespace.get("options", {})
         if not isinstance(options, Mapping):
             raise InputError(f"options: expected names and values, got {options!r}")
         fields = cls.model_fields
-        # Old names, too: the parameter of a notebook of version 0.1 must not be ignored.
+        # Old names, too: the parameter of a notebook of version 0.1 must not be ignored. One at its
+        # default counts as not given, so that a recipe can fill it.
         declared = current_options(
             {
                 name: value
@@ -265,9 +243,9 @@ class StepConfig(Config):
     def _check_milestones(self) -> "StepConfig":
         given = self.lr_milestones
         if list(given) != sorted(set(given)) or bool(given) != (self.schedule == "multi-step"):
+            got = f"{list(given)} with {self.schedule}"
             raise ValueError(
-                "rising lr_milestones with schedule multi-step, and none without, got "
-                f"{list(given)} with {self.schedule}"
+                f"rising lr_milestones with schedule multi-step, and none without, got {got}"
             )
         return self
 
@@ -393,14 +371,13 @@ class ExploreConfig(TeacherConfig, DataConfig):
     presets_dir: str = option("../presets", "folder of saved presets")
 
 
-PAIRS = (("ekd", "bsm"), ("fopro", "ekd"), ("fopro", "random"))
-
-
 class ClaimsConfig(DataConfig):
     """The three claims (notebook 07)."""
 
     run_dirs: Folders = option(("../reports/runs",), "run folders, or folders that hold some")
-    pairs: tuple[tuple[str, str], ...] = option(PAIRS, "compared: method and baseline")
+    pairs: tuple[tuple[str, str], ...] = option(
+        (("ekd", "bsm"), ("fopro", "ekd"), ("fopro", "random")), "compared: method and baseline"
+    )
     teachers: dict[str, str] = option({"builtin": ""}, "probed: name and file of weights")
     rings: int = option(8, "rings up to 0.5 cycles per pixel", ge=1, le=64)
     gains: Gains = option((0.8, 1.25), "factors of the amplitudes, near 1")
@@ -444,19 +421,11 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Turn ``--set`` texts into values; ``a.b=1`` sets one entry of the mapping ``a``.
-
-    Args:
-        settings: Texts ``name=value``, the value in YAML.
-
-    Raises:
-        InputError: If a text has no ``=``, or sets an option and an entry of it.
+    """Turn ``--set`` texts ``name=VALUE`` in YAML into values; ``a.b=1`` sets one entry of ``a``.
 
     Example:
-        >>> parse_settings(["epochs=3", "dataset=~/my images", "objectives.task=0.5"])
-        {'epochs': 3, 'dataset': '~/my images', 'objectives': {'task': 0.5}}
-        >>> parse_settings(["heat_map=off", "per_channel=true"])
-        {'heat_map': 'off', 'per_channel': True}
+        >>> parse_settings(["heat_map=off", "per_channel=true", "objectives.task=0.5"])
+        {'heat_map': 'off', 'per_channel': True, 'objectives': {'task': 0.5}}
     """
     values: dict[str, Any] = {}
     for text in settings:
@@ -481,13 +450,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 def merge_options(
     base: Mapping[str, Any], top: Mapping[str, Any], *, kind: type[Config]
 ) -> dict[str, Any]:
-    """Put options on top of others; a mapping is merged entry by entry.
-
-    Args:
-        base: Names and values, for example of a YAML file.
-        top: Those that win, for example of ``--set``.
-        kind: Whose defaults a mapping starts from where ``base`` says nothing.
-    """
+    """Put ``top`` on ``base``, mappings entry by entry, from the defaults of ``kind`` on."""
     values = dict(base)
     for name, value in top.items():
         if isinstance(value, Mapping):
@@ -502,40 +465,37 @@ def explain(config: Config) -> str:
     """Write a config as YAML, each option followed by its meaning; it can be read back."""
     lines = []
     for name, value in config.model_dump(mode="json").items():
-        text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
-        lines.append(f"{name}: {text}  # {type(config).model_fields[name].description}")
+        meaning = type(config).model_fields[name].description
+        lines.append(f"{name}: {_one_line(value)}  # {meaning}")
     return "\n".join(lines)
+
+
+def _one_line(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
 
 
 def option_tables() -> str:
     """Write docs/options.md: a table for each config, every option in the first that has it."""
     parts = (DataConfig, TeacherConfig, PromptConfig, StepConfig)
-    kinds = (
-        *parts, TrainConfig, ProbeConfig, CardsConfig, CompareConfig, ExploreConfig, ClaimsConfig
-    )  # fmt: skip
+    runs = (TrainConfig, ProbeConfig, CardsConfig, CompareConfig, ExploreConfig, ClaimsConfig)
+    how = "a YAML file, in a plan, or in a notebook's parameters or `options`."
     lines = [
         "# Options",
         "",
-        "Generated by `make options`. A name is set by `--set NAME=VALUE`, in a YAML file, in a "
-        "plan, or in a notebook's parameters or `options`.",
+        "Generated by `make options`. A name is set by `--set NAME=VALUE`, in ",
     ]
-    for kind in kinds:
+    lines[-1] += how
+    for kind in (*parts, *runs):
         above = [other for other in parts if other is not kind and issubclass(kind, other)]
         also = ", ".join(f"`{other.__name__}`" for other in above)
-        lines += [
-            "",
-            f"## {kind.__name__}",
-            "",
-            str(kind.__doc__) + (f" With {also}:" * bool(also)),
-        ]
-        lines += ["", "| option | default | values | meaning |", "|---|---|---|---|"]
+        title = f"{kind.__doc__} With {also}:" if also else str(kind.__doc__)
+        lines += ["", f"## {kind.__name__}", "", title, ""]
+        lines += ["| option | default | values | meaning |", "|---|---|---|---|"]
         for name, schema in kind.model_json_schema()["properties"].items():
             if not any(name in other.model_fields for other in above):
-                default = yaml.safe_dump(kind.model_fields[name].default, default_flow_style=True)
-                default = default.removesuffix("...\n").strip() if schema["default"] != "" else ""
-                lines.append(
-                    f"| `{name}` | {default} | {_values(schema)} | {schema['description']} |"
-                )
+                value, meaning = kind.model_fields[name].default, schema["description"]
+                default = "" if value == "" else _one_line(value)
+                lines.append(f"| `{name}` | {default} | {_values(schema)} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,4 @@
-"""The two ways a command can fail, each with one clear line.
-
-Every message names the thing, the rule, what came, and the way out where there is one.
-"""
+"""The two ways a command can fail: each message names thing, rule, value and way out."""
 
 
 class InputError(ValueError):

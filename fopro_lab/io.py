@@ -32,11 +32,7 @@ LINE_SECONDS = 15.0  # an executed notebook or a log gets at most one line in th
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` when the block ends without an error.
 
-    The temporary file lies in the target's folder, is flushed to disk and then renamed, so a
-    reader sees the old file or the new one and never a part. On an error it is removed.
-
-    Args:
-        path: Where the finished file will be. Missing parent folders are made.
+    A reader sees the old file or the new one, never a part. Missing parent folders are made.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -84,8 +80,7 @@ def progress(
 ) -> Iterator[Item]:
     """Yield the items of ``iterable`` and show on stderr how far it is.
 
-    A terminal gets a bar. A log, a pipe or a notebook, where a bar freezes or fills the page,
-    gets a plain line after 5 seconds, then one every 15 seconds, and one at the end.
+    A terminal gets a bar; a log, a pipe or a notebook a plain line now and then, and at the end.
 
     Args:
         iterable: The work, item by item.

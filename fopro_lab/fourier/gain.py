@@ -15,17 +15,16 @@ def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
 
     Args:
         images: Real batch, ``(B, C, H, W)``, in any intensity unit.
-        gain: Non-negative factor, dimensionless, broadcastable to ``(B, C, H, W // 2 + 1)``, in
-            ``rfft2`` order (column ``k`` is ``k / W`` cycles per pixel). In column 0, and
-            ``W / 2`` for even ``W``, mirrored rows share the mean of their two gains.
+        gain: Non-negative factor, broadcastable to ``(B, C, H, W // 2 + 1)``, in ``rfft2`` order
+            (column ``k`` is ``k / W`` cycles per pixel). In columns 0 and ``W / 2`` mirrored rows
+            share the mean of their two gains.
 
     Returns:
         Batch ``(B, C, H, W)`` in the unit and type of ``images``, differentiable in both inputs.
 
     Raises:
         ShapeError: If ``images`` has no four axes or ``gain`` does not broadcast.
-        InputError: If one of them is not of a real floating type, or a gain is negative, infinite
-            or NaN.
+        InputError: If one is not of a real floating type, or a gain is negative or not finite.
 
     Source: amplitude/phase split of Yang & Soatto, CVPR 2020, arXiv:2004.05498.
 
@@ -40,10 +39,7 @@ def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
 
 
 def scale_spectrum(images: Tensor, gain: Tensor) -> Tensor:
-    """Do what `apply_gain` does, without checking.
-
-    The gain of a prompt is valid by construction; to look at its values would make a GPU wait.
-    """
+    """Apply a gain that is valid by construction: to look at its values would make a GPU wait."""
     with torch.autocast(images.device.type, enabled=False):
         pixels = at_least_single(images)
         spectrum, gain = torch.fft.rfft2(pixels), gain.to(pixels.dtype)

@@ -48,16 +48,13 @@ def draw(
     device: torch.device | None = None,
     share: Share | None = None,
 ) -> Tensor:
-    """Draw standard normal numbers ``(count, *shape)``, on the generator's device if it has one.
-
-    Each process of a shared batch draws the numbers of all its images, which are few, and keeps
-    its own: the batch gets what it would get undivided.
-    """
+    """Draw standard normal numbers ``(count, *shape)``, on the generator's device if it has one."""
     where: dict[str, Any] = {"device": device}
     if generator is not None:  # an exported prompt takes neither a generator nor a slice
         where = {"device": generator.device, "generator": generator}
     if share is None:
         return torch.randn(count, *shape, **where)
+    # Drawn for the whole batch, which so gets what it would get undivided.
     return torch.randn(share.whole, *shape, **where)[share.start : share.stop]
 
 
@@ -69,15 +66,13 @@ class FourierPrompt(nn.Module):
     ``radial`` is a sum of few smooth waves over octaves, directions and colours: a tenth of the
     numbers, each learned from many bins. ``generator`` makes maps of noise: many prompts at once.
     ``image`` makes the waves of ``radial`` from the image's own spectrum: each image gets what
-    it lacks. Maps are mirrored in the columns where a real image has one frequency for two bins,
-    so the gain shown is the gain that acts. The bound of ``log G`` holds, up to rounding, for any
-    parameters that do not overflow. A new prompt is the identity.
+    it lacks. The gain shown is the gain that acts, and a new prompt is the identity.
 
     Args:
-        form: ``generator``, ``shared``, ``ring``, ``radial`` or ``image``.
+        form: One of the five above.
         channels: Channels of the images; 1 gives all channels the same gain (not ``image``).
         size: Side, or height and width, of the images meant by default, pixels.
-        max_log_gain: Bound ``s`` of ``abs(log G)``, natural logarithm, above 0.
+        max_log_gain: Bound of ``abs(log G)``, natural logarithm, above 0; holds up to rounding.
         rows: Rows of the coarse map, 2 to 256.
         rings: Equally wide rings up to 0.5 cycles per pixel, 1 to 64; the corners add one.
         waves: Cosines over the octaves, 1 to 64.
@@ -119,12 +114,10 @@ class FourierPrompt(nn.Module):
             "seed": seed,
         }
         _check_settings(self.settings)
-        self.form = form
-        self.channels = channels
+        self.form, self.channels, self.noise = form, channels, noise
         self.size: tuple[int, int] = tuple(self.settings["size"])
         self.max_log_gain = float(max_log_gain)
         self.edges = ring_edges(rings)
-        self.noise = noise
         # Of the numbers that one gain is read from: a gain per ring, coefficients, or a map.
         self.shape: tuple[int, ...] = {
             "ring": (channels, rings + 1),
@@ -140,14 +133,9 @@ class FourierPrompt(nn.Module):
             self.cells = nn.Parameter(torch.zeros(self.shape))
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Prompt images of any size.
+        """Prompt real images ``(B, C, H, W)`` or ``(C, H, W)`` of any size; see `gain`.
 
-        Args:
-            images: Real, ``(B, C, H, W)``, or one image ``(C, H, W)`` as in a transform.
-            generator: As in `gain`.
-
-        Returns:
-            The same shape, unit and type; it may leave [0, 1], since it is not clipped.
+        The result has their shape, unit and type; it may leave [0, 1], since it is not clipped.
         """
         if images.ndim == 3:
             return self(images.unsqueeze(0), generator).squeeze(0)
@@ -159,10 +147,8 @@ class FourierPrompt(nn.Module):
         """Return the gain of each image.
 
         Args:
-            images: Real batch, ``(B, C, H, W)``; the form ``image`` looks at them, every other
-                form at their number and size alone.
-            generator: Source of the generator's noise, on any device; None is torch's global one.
-                The other forms draw nothing.
+            images: Real batch, ``(B, C, H, W)``; only the form ``image`` looks at their values.
+            generator: Source of the form ``generator``'s noise; None is torch's global one.
             share: Part of a batch that ``images`` are; None is all of it.
 
         Returns:
@@ -189,8 +175,7 @@ class FourierPrompt(nn.Module):
         """Return one gain ``(C, H, W // 2 + 1)``: the gain itself, or the middle of many.
 
         Of ``generator`` it is the geometric mean over 256 fixed noises, of ``image`` the gain of
-        an image with the mean spectrum of those that `observe` saw. ``size`` is height and width
-        of the images, pixels, by default the prompt's own.
+        the mean spectrum that `observe` saw. ``size`` is height and width, by default the prompt's.
         """
         if self.form == "generator":
             fixed = torch.Generator().manual_seed(0)
@@ -202,13 +187,7 @@ class FourierPrompt(nn.Module):
         return self.spread(self.cells, size=size)
 
     def spread(self, cells: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
-        """Turn the numbers behind a gain, ``(..., *shape)``, into ``(..., C, H, W // 2 + 1)``.
-
-        Example:
-            >>> prompt = FourierPrompt("ring", rings=1, size=4, channels=1)
-            >>> prompt.spread(torch.tensor([[-99.0, 0.0]])).unique().round(decimals=3).tolist()
-            [0.497..., 1.0]
-        """
+        """Turn the numbers behind a gain, ``(..., *shape)``, into ``(..., C, H, W // 2 + 1)``."""
         return self._read(self._bounded(at_least_single(cells)), size)
 
     def observe(self, images: Tensor) -> None:
@@ -238,11 +217,6 @@ class FourierPrompt(nn.Module):
 
         Raises:
             InputError: If the file is missing, is not a saved prompt or does not fit together.
-
-        Example:
-            >>> FourierPrompt.load("nowhere.safetensors")
-            Traceback (most recent call last):
-            fopro_lab.errors.InputError: nowhere.safetensors: no such file
         """
         if not Path(path).exists():
             raise InputError(f"{path}: no such file")
@@ -355,10 +329,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
 
 
 def mirror(coarse: Tensor) -> Tensor:
-    """Give mirrored rows of the first and last column the mean of their two values.
-
-    There a real image's two frequencies are one, so a map that differs would not act as it shows.
-    """
+    """Give mirrored rows of the first and last column, one frequency each pair, their mean."""
     opposite = coarse.flip(-2).roll(1, -2)
     half = torch.zeros(coarse.shape[-1], dtype=coarse.dtype, device=coarse.device)
     half[0] = half[-1] = 0.5
@@ -366,14 +337,8 @@ def mirror(coarse: Tensor) -> Tensor:
 
 
 def resample(coarse: Tensor, *, height: int, width: int) -> Tensor:
-    """Read coarse maps ``(..., rows, rows // 2 + 1)`` at each bin of an image's half spectrum.
-
-    Bilinear in frequency: every value of the result ``(..., height, width // 2 + 1)`` is a
-    weighted mean of four coarse ones, so their bounds hold.
-    """
-    rows = coarse.shape[-2] if coarse.ndim > 1 else 0
-    if rows < 2 or coarse.shape[-1] != rows // 2 + 1:
-        raise ShapeError(f"coarse: expected (..., R, R // 2 + 1), got {tuple(coarse.shape)}")
+    """Read maps ``(..., rows, rows // 2 + 1)`` bilinearly: ``(..., height, width // 2 + 1)``."""
+    rows = coarse.shape[-2]
     down = _row_weights(height, rows, coarse.device, coarse.dtype)
     across = _column_weights(width, rows // 2 + 1, coarse.device, coarse.dtype)
     return down @ coarse @ across.T
@@ -421,10 +386,7 @@ def _basis(height: int, width: int, waves: int, device: torch.device, dtype: tor
 
 @cached_grid
 def _contrasts(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Columns: the mean of the channels, then their contrasts; each cosine has the same power.
-
-    For three channels these are luminance, red against blue, and green against both.
-    """
+    """Columns of equal power: luminance, red against blue, and green against both."""
     number = torch.arange(channels, dtype=torch.float64)
     matrix = torch.cos(math.pi * (number[:, None] + 0.5) * number / channels)
     matrix[:, 1:] *= math.sqrt(2)
@@ -444,23 +406,20 @@ def random_gain_like(
     """Move a prompt's gains to other frequencies: the control of a learned prompt.
 
     A random prompt of the same form decides where: its frequencies, from the lowest value to the
-    highest, get the gains that the learned prompt's have in that order. So it is a permutation of
-    frequencies, alike for all channels, as smooth (or as ringed) as the form is. Every channel of
-    every image keeps exactly its gains, and images keep what their gains have in common; only the
-    place differs from the learned prompt.
+    highest, get the gains that the learned prompt's have in that order. Every channel of every
+    image keeps exactly its gains; only their place differs, alike for all channels, and the result
+    is as smooth (or as ringed) as the form is.
 
     Args:
         prompt: The learned prompt; it gets no gradient.
         gain: What it gives some images, ``(B, C, H, W // 2 + 1)``, as of ``prompt.gain``.
-        generator: Source of the random prompt. The same seed gives the same arrangement for every
-            batch and at any size.
+        generator: Source of the random prompt: one seed, one arrangement, for batches of any size.
         size: Height and width of the images, pixels.
         per_image: Draw an arrangement for each image; averaged over images, little is left.
         share: Part of a batch that the images are; None is all of it.
 
     Returns:
-        ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, equal in mirrored rows of column 0 and
-        ``W / 2``.
+        ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, with mirrored rows that agree.
     """
     bins, mirrors = (index.to(gain.device) for index in _pairs(*size))
     count, share = (len(gain), share) if per_image else (1, None)
@@ -482,10 +441,9 @@ def _ranked(gain: Tensor, bins: Tensor) -> Tensor:
 
 
 def _pairs(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Number one bin of each pair of opposite frequencies, and for every bin the one that counts.
+    """Number one bin of each pair of opposite frequencies, rising, without DC; and all bins' own.
 
-    The first ``(N,)`` leaves DC out and rises with frequency; the second ``(H * (W // 2 + 1),)``
-    is each bin's own number or its mirror's.
+    The second, ``(H * (W // 2 + 1),)``, is each bin's number or that of its mirror, if it counts.
     """
     columns = width // 2 + 1
     rows, number = torch.arange(height)[:, None], torch.arange(columns)[None, :]

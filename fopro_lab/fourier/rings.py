@@ -19,30 +19,23 @@ CORNER = 0.75  # cycles per pixel; above sqrt(0.5), the frequency of the half pl
 
 
 def cached_grid(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keep the last 32 constant tensors that ``build`` made, by its hashable arguments.
-
-    They are made outside inference mode, so that a training step may use what an evaluation made,
-    and never kept while torch traces, when they are not real tensors.
-    """
+    """Keep the last 32 constant tensors that ``build`` made, by its hashable arguments."""
     kept = lru_cache(maxsize=32)(build)
 
     @wraps(build)
     def grid(*arguments: Any) -> Tensor:
         if torch.compiler.is_compiling():
-            return build(*arguments)
-        with torch.inference_mode(False):
+            return build(*arguments)  # a traced tensor holds no values to keep
+        with torch.inference_mode(False):  # a training step may use what an evaluation made
             return kept(*arguments)
 
     return grid
 
 
 def frequencies(count: int, *, device: torch.device | str | None = None) -> Tensor:
-    """Return the signed frequency of each of ``count`` samples, float64, in ``fft`` order.
-
-    Divided, not multiplied by ``1 / count`` as in ``torch.fft.fftfreq``, so that 3 / 10 is 0.3 and
-    lies on a ring edge of 0.3.
-    """
+    """Return the signed frequency of each of ``count`` samples, float64, in ``fft`` order."""
     index = torch.arange(count, device=device, dtype=torch.float64)
+    # torch.fft.fftfreq multiplies by 1 / count: its 3 / 10 does not lie on a ring edge of 0.3.
     return torch.where(index * 2 < count, index, index - count) / count
 
 
@@ -58,8 +51,8 @@ def radial_frequency(
     Args:
         height: Rows of the image, pixels, at least 1.
         width: Columns of the image, pixels, at least 1.
-        device: Where the tensor lives.
-        dtype: Floating type of the result.
+        device: Of the result.
+        dtype: Of the result.
 
     Returns:
         ``(height, width // 2 + 1)``, cycles per pixel, in [0, sqrt(0.5)].
@@ -133,7 +126,7 @@ def ring_masks(
         height: Rows of the image, pixels.
         width: Columns of the image, pixels.
         edges: ``R + 1`` increasing frequencies from 0 on, cycles per pixel.
-        device: Where the tensor lives.
+        device: Of the result.
 
     Returns:
         Boolean ``(R, height, width // 2 + 1)``. DC is in no ring; edges from 0 to 0.75 partition
@@ -141,10 +134,6 @@ def ring_masks(
 
     Raises:
         InputError: If the edges do not increase, start below 0 or are fewer than two.
-
-    Example:
-        >>> ring_masks(4, 4, [0, 0.25, 0.75]).sum(dim=(1, 2)).tolist()
-        [3, 8]
     """
     index = _ring_index(height, width, checked_edges(edges), torch.device(device or "cpu"))
     return index == torch.arange(1, len(edges), device=index.device)[:, None, None]
@@ -190,12 +179,6 @@ def ring_energy(images: Tensor, edges: Sequence[float]) -> Tensor:
     Raises:
         ShapeError: If ``images`` has no four axes.
         InputError: If the edges or the type are wrong.
-
-    Example:
-        >>> x = torch.rand(2, 3, 8, 8)
-        >>> total = ring_energy(x, [0, 0.25, 0.75]).sum(dim=2)
-        >>> torch.allclose(total, x.var(dim=(2, 3), correction=0))
-        True
     """
     check_images(images)
     checked = checked_edges(edges)

@@ -13,19 +13,13 @@ from fopro_lab.errors import InputError
 from fopro_lab.models.weights import Weights, load_matching
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# The only metadata passed to an architecture: a file must not choose what else timm does.
-ARCHITECTURE_METADATA = ("pad_type", "global_pool")
 CIFAR = "cifar-resnet"
 
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions with batch norm around a shortcut (He et al., CVPR 2016, fig. 2).
 
-    Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
-        stride: 1 keeps the size, 2 halves it.
-        padded: Shortcut without weights (option A of the paper) where the shape changes.
+    Where the shape changes, the shortcut is a convolution, or ``padded``: option A of the paper.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, padded: bool = False) -> None:
@@ -61,14 +55,10 @@ class _PaddedShortcut(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """Residual network of ten layers whose first convolution halves the image.
+    """ResNet-10 with a 3 x 3 stem, for normalised images of any size from 16 px on.
 
-    Takes normalised images of any size from 16 px on; the published ResNet-10 layout with a
-    3 x 3 stem, so that images of 32 and 64 px keep a map to pool over.
-
-    Args:
-        width: Channels of the first of four stages; each next stage doubles them.
-        classes: Outputs of the linear head; 0 leaves it out.
+    ``width`` is the channels of the first of four stages, each next one doubles them; 0 classes
+    leave the head out.
     """
 
     def __init__(self, *, width: int, classes: int) -> None:
@@ -89,10 +79,7 @@ class SmallResNet(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """ResNet of depth ``6 n + 2`` for images of 32 px: logits ``(B, 10)``.
-
-    Source: He et al., CVPR 2016, arXiv:1512.03385, section 4.2.
-    """
+    """ResNet of depth ``6 n + 2`` for images of 32 px (He et al., CVPR 2016, section 4.2)."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -128,12 +115,7 @@ class _TimmFeatures(nn.Module):
 
 
 def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
-    """Build a timm model and fill it.
-
-    Args:
-        architecture: Name in timm, such as ``resnet50`` or ``vit_small_patch14_dinov2``.
-        weights: From `read_weights`.
-    """
+    """Build a timm model, such as ``resnet50`` or ``vit_small_patch14_dinov2``, and fill it."""
     import timm  # costs a second, so only where it is used
 
     if not timm.is_model(architecture):
@@ -143,7 +125,10 @@ def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
     classifier = defaults.classifier if isinstance(defaults.classifier, str) else "head"
     classes = _classes(weights, classifier)
     options: dict[str, Any] = {
-        key: value for key, value in weights.metadata.items() if key in ARCHITECTURE_METADATA
+        # No other metadata: a file must not choose what else timm does.
+        key: weights.metadata[key]
+        for key in ("pad_type", "global_pool")
+        if key in weights.metadata
     }
     fixed = bool(defaults.fixed_input_size)
     if fixed:
@@ -159,13 +144,9 @@ def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
             f"weights: {weights.path}: its metadata does not suit {architecture} ({error})"
         ) from None
     card = load_matching(model, weights)
-    head = model.get_classifier() if classes else None
     rules = {"mean": defaults.mean, "std": defaults.std, "input_size": defaults.input_size[-1]}
-    return _parts(_TimmFeatures(model), weights, **rules) | {
-        "head": head,
-        "resize": fixed,
-        "card": card,
-    }
+    rest = {"head": model.get_classifier() if classes else None, "resize": fixed, "card": card}
+    return _parts(_TimmFeatures(model), weights, **rules) | rest
 
 
 def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
@@ -181,19 +162,15 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
             f"teacher: torchvision's {architecture} has no linear classifier to cut before; "
             "build it yourself and use wrap_teacher"
         )
-    name = linear[-1]
-    classes = _classes(weights, name)
+    classes = _classes(weights, name := linear[-1])
     if classes:
         model = models.get_model(architecture, weights=None, num_classes=classes)
     # A self-supervised checkpoint has no head, or one of another width: it is left out.
     card = load_matching(model, weights, ignore=() if classes else (name,))
     head = model.get_submodule(name) if classes else None
     model.set_submodule(name, nn.Identity())
-    return _parts(model, weights, mean=IMAGENET_MEAN, std=IMAGENET_STD, input_size=224) | {
-        "head": head,
-        "resize": architecture.startswith(("vit_", "swin")),
-        "card": card,
-    }
+    rest = {"head": head, "resize": architecture.startswith(("vit_", "swin")), "card": card}
+    return _parts(model, weights, mean=IMAGENET_MEAN, std=IMAGENET_STD, input_size=224) | rest
 
 
 def build_cifar(name: str, weights: Weights) -> dict[str, Any]:

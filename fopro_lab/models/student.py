@@ -13,30 +13,22 @@ SMALL_WIDTH = 12  # 0.17 million weights: a step takes milliseconds on a CPU
 
 
 class StudentOutput(NamedTuple):
-    """Outputs of one pass; the last two are None for a student without a teacher.
+    """Outputs of one pass; the last two are None for a student without a teacher."""
 
-    Attributes:
-        features: ``h``, ``(B, F)``.
-        logits: ``a = W h``, ``(B, K)``; the only one used at inference.
-        projection: ``q = P(h)``, ``(B, D)``, in the teacher's width.
-        second_logits: ``b = V q``, ``(B, K)``.
-    """
-
-    features: Tensor
-    logits: Tensor
-    projection: Tensor | None
-    second_logits: Tensor | None
+    features: Tensor  # h, (B, F)
+    logits: Tensor  # a = W h, (B, K); the only one used at inference
+    projection: Tensor | None  # q = P(h), (B, D), in the teacher's width
+    second_logits: Tensor | None  # b = V q, (B, K)
 
 
 class Student(nn.Module):
     """A small network with the projector and second head of EKD.
 
     The second head reads the classes from the projection, which keeps the projector from
-    carrying the distillation alone (FoPro-KD, section III-B). Images in [0, 1] are normalised
-    inside.
+    carrying the distillation alone (FoPro-KD, section III-B).
 
     Args:
-        backbone: Maps normalised images to features ``(B, F)``.
+        backbone: Maps images ``(B, 3, H, W)``, normalised by the student, to features ``(B, F)``.
         width: F.
         classes: K.
         teacher_dim: D; 0 builds neither projector nor second head.
@@ -96,10 +88,6 @@ def build_student(
 
     Raises:
         InputError: For an unknown name, fewer than two classes, or weights that do not fit.
-
-    Example:
-        >>> build_student("small", classes=8)(torch.rand(1, 3, 64, 64)).logits.shape
-        torch.Size([1, 8])
     """
     if classes < 2:
         raise InputError(f"classes: expected 2 or more, got {classes}")

@@ -24,9 +24,8 @@ from fopro_lab.models.backbones import (
 from fopro_lab.models.weights import load_matching, read_weights
 
 BUILTIN = files("fopro_lab.models") / "builtin"
-# Published teachers that `fopro data fetch` brings: their source, and their architecture.
-FETCHED = {"moco-v2-resnet50": "moco-v2"}
-ALIASES = {"moco-v2-resnet50": "torchvision:resnet50"}
+# The published teacher that `fopro data fetch` brings, and its source there.
+PUBLISHED, PUBLISHED_SOURCE = "moco-v2-resnet50", "moco-v2"
 # Largest change of a feature by folding, in units of the largest feature. float64 rounds at 1e-16
 # per layer; a norm that belongs to another layer changes features in their first digits.
 FOLDING_BOUND = 1e-9
@@ -36,9 +35,8 @@ FOLDING_SIDE = 48  # pixels, of the image that traces a teacher of free size
 class Teacher(nn.Module):
     """A frozen network that turns images in [0, 1] into features.
 
-    Normalisation, and resizing where the network has a fixed size, happen inside, so that
-    prompt, teacher and student see one and the same image. Gradients flow to the images and
-    never into the weights; ``train()`` leaves it in evaluation mode.
+    Normalisation, and resizing where the network has a fixed size, happen inside. Gradients flow
+    to the images and never into the weights; ``train()`` leaves it in evaluation mode.
 
     Args:
         body: Maps normalised images ``(B, 3, H, W)`` to features ``(B, D)``.
@@ -100,17 +98,7 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Turn images into features.
-
-        Args:
-            images: ``(B, 3, H, W)`` in [0, 1]; a prompted image may leave that range.
-
-        Returns:
-            Features ``(B, D)``, differentiable in ``images``.
-
-        Raises:
-            ShapeError: If ``images`` is not a batch of colour images.
-        """
+        """Turn images ``(B, 3, H, W)`` in [0, 1] or about into features ``(B, D)``."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ShapeError(f"images: expected (B, 3, H, W), got {tuple(images.shape)}")
         size = (self.input_size, self.input_size)
@@ -122,11 +110,7 @@ class Teacher(nn.Module):
         return self.body(normalised.contiguous(memory_format=torch.channels_last))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Turn features ``(B, D)`` into the logits of the teacher's own head.
-
-        Raises:
-            InputError: If this teacher has no head.
-        """
+        """Turn features ``(B, D)`` into logits ``(B, K)`` of the teacher's own head, if any."""
         if self.head is None:
             raise InputError(f"teacher {self.name}: has no head, so it gives features alone")
         return self.head(features)
@@ -158,15 +142,9 @@ def wrap_teacher(module: nn.Module, **rules: Any) -> Teacher:
 
     Raises:
         InputError: If a grey image does not come out as ``(1, D)`` finite features.
-
-    Example:
-        >>> pool = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
-        >>> wrap_teacher(pool, mean=[0.5] * 3, std=[0.5] * 3, input_size=32, feature_dim=12).name
-        'wrapped'
     """
     teacher = Teacher(module, **rules)
-    name, feature_dim = teacher.name, teacher.feature_dim
-    side = teacher.input_size
+    name, feature_dim, side = teacher.name, teacher.feature_dim, teacher.input_size
     try:
         with torch.inference_mode():
             features: Any = teacher.encode(torch.full((1, 3, side, side), 0.5))
@@ -216,7 +194,8 @@ def load_teacher(
         >>> load_teacher("builtin").card["coverage"]
         1.0
     """
-    kind, _, architecture = ALIASES.get(name, name).partition(":")
+    where = "torchvision:resnet50" if name == PUBLISHED else name
+    kind, _, architecture = where.partition(":")
     if name == "builtin":
         if weights:
             raise InputError("weights: the builtin teacher has its own; give none")
@@ -230,8 +209,8 @@ def load_teacher(
         parts = build_cifar(name, read_weights(weights))
     else:
         raise InputError(
-            f"teacher: expected builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH or "
-            f"{', '.join(ALIASES)}, got '{name}'"
+            f"teacher: expected builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH or {PUBLISHED}, "
+            f"got '{name}'"
         )
     parts |= {"mean": mean} if mean else {}
     parts |= {"std": std} if std else {}
@@ -246,25 +225,17 @@ def _builtin_parts() -> dict[str, Any]:
         card |= load_matching(network, read_weights(path))
     head, network.fc = network.fc, nn.Identity()
     rules = {key: card[key] for key in ("mean", "std", "input_size")}
-    return rules | {
-        "body": network,
-        "head": head,
-        "feature_dim": network.feature_dim,
-        "card": card,
-    }
+    rules |= {"head": head, "feature_dim": network.feature_dim, "card": card}
+    return rules | {"body": network}
 
 
 def fetched_weights(name: str) -> str:
     """Return the file of weights that was fetched for a teacher; an `InputError` if none was."""
-    source = FETCHED.get(name)
-    place = fetched_place(source) if source else None
-    if source and place:
-        return str(place / find_source(source).files[0].name)
-    way_out = (
-        f"fetch them with `fopro data fetch {source}`, or give the path"
-        if source
-        else "nothing is downloaded, so fetch them from their publisher and give the path"
-    )
+    way_out = "nothing is downloaded, so fetch them from their publisher and give the path"
+    if name == PUBLISHED:
+        if place := fetched_place(PUBLISHED_SOURCE):
+            return str(place / find_source(PUBLISHED_SOURCE).files[0].name)
+        way_out = f"fetch them with `fopro data fetch {PUBLISHED_SOURCE}`, or give the path"
     raise InputError(f"weights: expected a file with the weights of {name}, got none; {way_out}")
 
 
@@ -292,13 +263,9 @@ def load_from(config: TeacherConfig, *, device: torch.device | str = "") -> Teac
         device: Where to put it; empty is ``config.device``, by `choose_device`.
     """
     place = choose_device(config.device) if not device else torch.device(device)
-    teacher = load_teacher(
-        config.teacher,
-        weights=config.weights,
-        size=config.teacher_size,
-        mean=config.teacher_mean,
-        std=config.teacher_std,
-    )
+    size, mean, std = config.teacher_size, config.teacher_mean, config.teacher_std
+    weights = config.weights
+    teacher = load_teacher(config.teacher, weights=weights, size=size, mean=mean, std=std)
     return teacher.to(place)
 
 
@@ -310,17 +277,9 @@ def quick_teacher(
     compiled: bool = False,
     tell: Callable[[str], object] = lambda line: None,
 ) -> Teacher:
-    """Copy a teacher into a form that only encodes, and does that fast.
+    """Copy a teacher into a fast form without head; its features stay float32.
 
-    Args:
-        teacher: Left unchanged; the statistics of its batch norms may still be needed.
-        fold: Put each batch norm into the convolution before it, where there is one.
-        dtype: Of weights and arithmetic behind the normalisation; features are float32 again.
-        compiled: Compile the network with torch, at the first batch of each shape.
-        tell: Called with one line if the batch norms cannot be folded and stay as they are.
-
-    Returns:
-        A frozen teacher without head; its card is the given one's.
+    ``fold`` puts batch norms into the convolutions before them; ``tell`` gets a line if they stay.
     """
     folds = fold and bool(teacher.batch_norms())
     quick = _folded(teacher, tell) if folds else copy.deepcopy(teacher)
@@ -346,11 +305,8 @@ class _InPrecision(nn.Module):
 
 
 def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
-    """Fold what can be folded, and keep it only if the features stay the same.
-
-    In float64 and on the CPU, where nothing but a wrong fold changes a feature by much, whatever
-    the teacher's device rounds to; the folded weights are rounded once.
-    """
+    """Fold what can be folded, and keep it only if the features stay the same."""
+    # In float64 and on the CPU nothing but a wrong fold changes a feature by much.
     plain = copy.deepcopy(teacher).to("cpu", torch.float64)
     side = plain.input_size if plain.resize else min(plain.input_size, FOLDING_SIDE)
     # A generator of its own: no other random number may depend on whether a teacher folds.
@@ -375,10 +331,7 @@ def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
 
 
 def _pairs(teacher: Teacher, images: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """Find each batch norm that alone reads a convolution, by watching one pass.
-
-    A pass shows what a traced graph would, also for networks that cannot be traced.
-    """
+    """Find each batch norm that alone reads a convolution, by watching one pass."""
     made: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensor: else its id is free again
     calls: Counter[nn.Module] = Counter()
     pairs: list[tuple[nn.Module, nn.Module]] = []

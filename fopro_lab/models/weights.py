@@ -31,15 +31,7 @@ class Weights:
 
 
 def read_weights(path: Path | str) -> Weights:
-    """Read a safetensors file, or a published pickle under ``weights_only=True``.
-
-    Args:
-        path: ``.safetensors``, or any file that ``torch.save`` wrote. A state dict wrapped in
-            ``state_dict``, ``model`` or the like is unwrapped.
-
-    Returns:
-        The tensors, on the CPU; metadata is empty for a pickle.
-    """
+    """Read a safetensors file, or unwrap a published pickle under ``weights_only=True``."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"weights: {path}: no such file")
@@ -87,15 +79,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 def load_matching(
     network: nn.Module, weights: Weights, *, ignore: tuple[str, ...] = ()
 ) -> dict[str, float | int | str]:
-    """Load what fits, by name and shape, and refuse a file that is of another network.
+    """Load what fits, by name and shape, and give a card; refuse the file of another network.
 
-    Args:
-        network: Filled in place, in its own precision.
-        weights: From `read_weights`. The wrapper's prefix that fits best is taken off.
-        ignore: Beginnings of names that need not be in the file, such as an unused head.
-
-    Returns:
-        For a card: ``sha256``, ``keys_expected``, ``keys_matched``, ``coverage`` in [0, 1].
+    Names that begin with one of ``ignore``, such as an unused head, need not be in the file.
     """
     own = {
         name: value
