@@ -31,6 +31,9 @@ Settings = Annotated[
     list[str], Option("--set", metavar="KEY=VALUE", help="One option; repeatable.")
 ]
 FromFile = Annotated[str, Option("-f", "--file", metavar="YAML", help="Options; --set wins.")]
+Files = Annotated[
+    list[str], Option("-f", "--file", metavar="YAML", help="Presets; repeatable; --set wins.")
+]
 AsJson = Annotated[bool, Option("--json", help="Print JSON, for a program to read.")]
 Out = Annotated[str, Option("--out", metavar="DIR", help="Folder for the results.")]
 
@@ -251,7 +254,7 @@ def report(
     plan: Annotated[str, Argument(metavar="PLAN", help="YAML file: notebooks and options.")],
     out: Out = "",
     settings: Settings = [],
-    file: Annotated[list[str], Option("-f", "--file", metavar="YAML", help="Repeatable.")] = [],
+    file: Files = [],
     jobs: Annotated[int, Option(help="Notebooks at a time; 0: one per GPU, or per core.")] = 0,
     executor: Annotated[str, Option(help="local, dask or dask://HOST:PORT.")] = "local",
     only: Annotated[list[str], Option(metavar="NAME", help="This one alone; repeatable.")] = [],
@@ -282,8 +285,8 @@ def report(
     if resume:
         print("fopro: --resume is always on; give the same --set and -f", file=sys.stderr)
     if plan_only:
-        for name in (name for name, value in chosen.items() if value):
-            raise InputError(f"--{name}: leave it out; --plan shows the whole plan")
+        if given := [name for name, value in chosen.items() if value]:
+            raise InputError(f"--{given[0]}: leave it out; --plan shows the whole plan")
         dry = dry_run(plan, **inputs)
         print("\n".join(dry.lines))
         if count := len(dry.problems):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from fopro_lab import config
 from fopro_lab.config import (
-    RECIPES,
     REMOVED,
     Config,
     PromptConfig,
@@ -50,36 +49,16 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
     ("values", "expected"),
     [
         ({"epochs": 0}, "epochs: expected greater than or equal to 1, got 0"),
-        ({"val_fraction": 0.5}, "val_fraction: expected less than 0.5, got 0.5"),
-        ({"max_log_gain": 0}, "max_log_gain: expected greater than 0, got 0"),
-        ({"image_size": 2000}, "image_size: expected less than or equal to 1024, got 2000"),
-        (
-            {"prompted_fraction": 1.1},
-            "prompted_fraction: expected less than or equal to 1, got 1.1",
-        ),
         (
             {"epochs": "many"},
             "epochs: expected a valid integer, unable to parse string as an integer, got 'many'",
         ),
-        (
-            {"epochs": 2.5},
-            "epochs: expected a valid integer, got a number with a fractional part, got 2.5",
-        ),
-        ({"epochs": None}, "epochs: expected a valid integer, got None"),
-        ({"dataset": 5}, "dataset: expected a valid string, got 5"),
         ({"method": "kd"}, "method: expected 'ce', 'bsm', 'ekd', 'fopro' or 'random', got 'kd'"),
-        ({"teacher_mean": "abc"}, "teacher_mean: expected a valid tuple, got 'abc'"),
         (
             {"teacher_mean": [0.5, "x"]},
             "teacher_mean.1: expected a valid number, unable to parse string as a number, got 'x'",
         ),
         ({"learning_rate": float("nan")}, "learning_rate: expected a finite number, got nan"),
-        ({"distill_weight": float("inf")}, "distill_weight: expected a finite number, got inf"),
-        ({"objectives": 3}, "objectives: expected a valid dictionary, got 3"),
-        (
-            {"objectives": {"task": float("nan")}},
-            "objectives.task: expected a finite number, got nan",
-        ),
         (
             {"objectives": {"tusk": 1.0}},
             "objectives.tusk: expected 'statistics', 'confidence', 'task', 'disagreement' or "
@@ -88,10 +67,6 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
         (
             {"objectives": {"task": -1.0}},
             "TrainConfig: expected objectives with weights of 0 or more, got {'task': -1.0}",
-        ),
-        (
-            {"objectives": {}},
-            "TrainConfig: expected objectives with weights of 0 or more, got {}",
         ),
         (
             {"image_size": 64, "student_size": 65},
@@ -103,16 +78,6 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
             "without, got [] with multi-step",
         ),
         (
-            {"lr_milestones": [3]},
-            "TrainConfig: expected rising lr_milestones with schedule multi-step, and none "
-            "without, got [3] with constant",
-        ),
-        (
-            {"schedule": "multi-step", "lr_milestones": [3, 3]},
-            "TrainConfig: expected rising lr_milestones with schedule multi-step, and none "
-            "without, got [3, 3] with multi-step",
-        ),
-        (
             {"schedule": "multi-step", "lr_milestones": [3, 10]},
             "TrainConfig: expected lr_milestones after lr_warmup = 0 and below epochs = 10, "
             "got [3, 10]",
@@ -121,29 +86,13 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
             {"epochs": 2, "lr_warmup": 2},
             "TrainConfig: expected lr_warmup below epochs = 2, got 2",
         ),
-        ({"recipe": "best"}, "recipe: expected '' or 'published', got 'best'"),
         ({"recipe": ["published"]}, "recipe: expected '' or 'published', got ['published']"),
         ({"epoch": 3}, "epoch: not a name of TrainConfig; did you mean 'epochs'?"),
         ({"zzzz": 3}, "zzzz: not a name of TrainConfig; see `fopro train --print-config`"),
-        ({3: 4}, "3: not a name of TrainConfig; see `fopro train --print-config`"),
     ],
 )
 def test_wrong_values_give_one_exact_line(values, expected):
     assert message(values) == expected
-
-
-def test_configs_share_no_default():
-    TrainConfig().objectives["task"] = 99.0
-    assert TrainConfig().objectives["task"] == 1.0
-
-
-def test_from_parameters_takes_its_own_fields_and_checks_them():
-    namespace = {"epochs": 3, "dataset": "x", "unrelated": object(), "__name__": "__main__"}
-    picked = TrainConfig.from_parameters(namespace)
-    assert (picked.epochs, picked.dataset) == (3, "x")
-    assert picked == TrainConfig(epochs=3, dataset="x")
-    with pytest.raises(InputError, match="epochs: expected greater than or equal to 1, got 0"):
-        TrainConfig.from_parameters({"epochs": 0})
 
 
 def test_the_published_recipe_is_the_releases():
@@ -153,13 +102,7 @@ def test_the_published_recipe_is_the_releases():
                 "learning_rate": 3e-4, "clip_norm": 5.0, "distill_weight": 3.0,
                 "augment": "published", "augment_mode": "exact"}  # fmt: skip
     assert {name: getattr(config, name) for name in expected} == expected
-    for name, values in RECIPES.items():
-        assert set(values) <= set(TrainConfig.model_fields), name
-        for option, value in values.items():
-            assert getattr(TrainConfig(recipe=name), option) == value
-
-
-def test_a_given_option_wins_over_the_recipe_and_survives_a_round():
+    # A given option wins over the recipe.
     config = TrainConfig.from_mapping({"recipe": "published", "image_size": 64, "epochs": 3})
     assert (config.image_size, config.student, config.epochs) == (64, "resnet18", 3)
     assert TrainConfig.from_mapping(config.model_dump()) == config
@@ -173,7 +116,8 @@ def test_a_notebooks_untouched_defaults_leave_room_for_the_recipe():
 
 
 def test_options_of_a_notebook_fill_what_it_does_not_declare():
-    namespace = {"epochs": 3, "method": "ekd", "options": {"batch_size": 8, "rate_warmup": 1}}
+    namespace = {"epochs": 3, "method": "ekd", "unrelated": object()}
+    namespace["options"] = {"batch_size": 8, "rate_warmup": 1}
     assert TrainConfig.from_parameters(namespace) == TrainConfig(
         epochs=3, method="ekd", batch_size=8, lr_warmup=1
     )
@@ -182,9 +126,7 @@ def test_options_of_a_notebook_fill_what_it_does_not_declare():
         ({"epochs": 4}, "epochs: given twice, as a parameter and in options; give one"),
         ([3], "options: expected names and values, got [3]"),
     ]:
-        with pytest.raises(InputError) as caught:
-            TrainConfig.from_parameters({**namespace, "options": options})
-        assert str(caught.value) == expected
+        assert message({**namespace, "options": options}, TrainConfig.from_parameters) == expected
     assert TrainConfig.from_parameters({"epochs": 10, "options": {"epochs": 4}}).epochs == 4
 
 
@@ -209,27 +151,19 @@ def test_options_that_are_gone_are_taken_at_their_old_default(monkeypatch):
     assert told == "cushions: no longer an option, always 3; got 4; leave it out"
 
 
-def test_read_yaml_gives_names_and_values(tmp_path):
-    path = tmp_path / "a.yaml"
-    path.write_text("epochs: 3\nobjectives: {task: 0.5}\n")
-    assert read_yaml(path) == {"epochs": 3, "objectives": {"task": 0.5}}
-    path.write_text("# nothing but a remark\n")
-    assert read_yaml(str(path)) == {}
-
-
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"a: 1\nb: [1\n", "expected YAML, got a syntax error in line 3"),
         (b"a: 1\n\tb: 2\n", "expected YAML, got a syntax error in line 2"),
-        (b"a: 2024-13-45\n", "expected YAML, got a syntax error"),
         (b"a: !!python/object:os.system x\n", "expected YAML, got a syntax error in line 1"),
         (b"- a\n- b\n", "expected names and values, got a list"),
-        (b"just words\n", "expected names and values, got a str"),
     ],
 )
 def test_read_yaml_says_what_is_wrong(tmp_path, content, expected):
     path = tmp_path / "a.yaml"
+    path.write_text("epochs: 3\nobjectives: {task: 0.5}\n")
+    assert read_yaml(path) == {"epochs": 3, "objectives": {"task": 0.5}}
     path.write_bytes(content)
     assert message(path, read_yaml) == f"{path}: {expected}"
 
@@ -237,7 +171,6 @@ def test_read_yaml_says_what_is_wrong(tmp_path, content, expected):
 def test_read_yaml_says_what_cannot_be_read(tmp_path):
     path = tmp_path / "no.yaml"
     assert message(path, read_yaml) == f"{path}: no such file"
-    assert message(tmp_path, read_yaml).startswith(f"{tmp_path}: cannot be read as text (")
     path.write_bytes(b"\xff\xfe\x00a")
     assert message(path, read_yaml).startswith(f"{path}: cannot be read as text (")
 
@@ -246,13 +179,11 @@ def test_read_yaml_says_what_cannot_be_read(tmp_path):
     ("text", "expected"),
     [
         ("epochs=3", {"epochs": 3}),
-        (" epochs =3", {"epochs": 3}),
         ("learning_rate=1e-3", {"learning_rate": "1e-3"}),  # the config makes a number of it
         ("teacher_mean=[0.5, 0.5, 0.5]", {"teacher_mean": [0.5, 0.5, 0.5]}),
         ("weights=", {"weights": ""}),
         ("dataset=null", {"dataset": "null"}),
         ("dataset=a=b", {"dataset": "a=b"}),
-        ("dataset=[broken", {"dataset": "[broken"}),
         ("dataset=2024-13-45", {"dataset": "2024-13-45"}),
         ("objectives.task=0.5", {"objectives": {"task": 0.5}}),
     ],
@@ -277,10 +208,7 @@ def test_merge_options_puts_settings_on_top_and_changes_neither():
         "seed": 5,
     }
     assert base["objectives"] == {"statistics": 2.0} and top["objectives"] == {"task": 0.5}
-
-
-def test_merge_options_starts_a_mapping_from_the_defaults():
-    top = {"objectives": {"identity": 0.0}}
+    top = {"objectives": {"identity": 0.0}}  # starts from the defaults
     defaults = PromptConfig().objectives
     assert merge_options({}, top, kind=PromptConfig)["objectives"] == defaults | {"identity": 0.0}
 

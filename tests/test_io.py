@@ -11,14 +11,7 @@ import pytest
 
 from fopro_lab import io as progress_module
 from fopro_lab.errors import WorkError
-from fopro_lab.io import atomic_path, in_bytes, progress, sha256_file, write_json
-
-
-def raising(number):
-    def fail(*_arguments, **_settings):
-        raise OSError(number, os.strerror(number))
-
-    return fail
+from fopro_lab.io import atomic_path, progress, sha256_file, write_json
 
 
 def write(path, text):
@@ -35,15 +28,6 @@ def test_the_file_appears_whole_with_its_folders(tmp_path):
     assert path.read_text() == "whole" and os.listdir(path.parent) == ["c.txt"]
 
 
-def test_the_old_file_is_seen_until_the_new_one_is_done(tmp_path):
-    path = tmp_path / "a.txt"
-    write(path, "a long old text")
-    with atomic_path(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "a long old text"
-    assert path.read_text() == "new" and os.listdir(tmp_path) == ["a.txt"]
-
-
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, MemoryError])
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "a.txt"
@@ -54,24 +38,23 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space and start again"),
+        (errno.EACCES, "may not be written; choose another folder"),
+    ],
+)
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch, step, number):
+def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, step, number, reason):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
     path = tmp_path / "a.txt"
-    monkeypatch.setattr(os, step, raising(number))
+    monkeypatch.setattr(os, step, fail)
     with pytest.raises(WorkError) as caught:
         write(path, "new")
-    assert str(caught.value) == f"{path}: the disk is full; free some space and start again"
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
-def test_a_folder_that_may_not_be_written_is_said(tmp_path, monkeypatch, number):
-    path = tmp_path / "a.txt"
-    monkeypatch.setattr(os, "replace", raising(number))
-    with pytest.raises(WorkError) as caught:
-        write(path, "new")
-    assert str(caught.value) == f"{path}: may not be written; choose another folder"
+    assert str(caught.value) == f"{path}: {reason}"
     assert os.listdir(tmp_path) == []
 
 
@@ -97,7 +80,7 @@ def test_write_json_is_readable_and_atomic(tmp_path):
     assert json.loads(path.read_text())["n"] == 1 and os.listdir(tmp_path) == ["a.json"]
 
 
-@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+@pytest.mark.parametrize("size", [0, 1 << 20, (1 << 20) + 1])
 def test_sha256_is_that_of_the_whole_content(tmp_path, size):
     content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     (tmp_path / "a").write_bytes(content)
@@ -127,12 +110,9 @@ def work(clock: Clock, *, items: int, seconds: float):
         yield item
 
 
-def test_progress_of_short_work_says_nothing(clock, capsys):
-    assert list(progress(work(clock, items=10, seconds=0.1), total=10, label="x")) == [*range(10)]
-    assert capsys.readouterr() == ("", "")
-
-
 def test_progress_without_a_terminal_writes_a_line_now_and_then(clock, capsys):
+    assert list(progress(work(clock, items=10, seconds=0.1), total=10, label="x")) == [*range(10)]
+    assert capsys.readouterr() == ("", "")  # short work says nothing
     list(progress(work(clock, items=40, seconds=1.0), total=40, label="packing"))
     assert capsys.readouterr().err.splitlines() == [
         "packing: 5 of 40, about 35 s left",
@@ -153,27 +133,11 @@ def test_progress_in_a_terminal_draws_a_bar(monkeypatch):
     assert "packing: 100%" in terminal.getvalue()
 
 
-def blocks(clock: Clock, *, count: int):
-    for _ in range(count):
-        clock.now += 1.0
-        yield bytes(1_000_000)
-
-
 def test_progress_of_blocks_says_how_much_is_here_and_how_fast_it_comes(clock, capsys):
-    list(
-        progress(
-            blocks(clock, count=21), total=80_000_000, label="a.zip", done=50_000_000, blocks=True
-        )
-    )
+    megabytes = (bytes(1_000_000) for _ in work(clock, items=21, seconds=1.0))
+    list(progress(megabytes, total=80_000_000, label="a.zip", done=50_000_000, blocks=True))
     assert capsys.readouterr().err.splitlines() == [
         "a.zip: 55.0 MB of 80.0 MB, 1.0 MB/s, about 25 s left",
         "a.zip: 70.0 MB of 80.0 MB, 1.0 MB/s, about 10 s left",
         "a.zip: 71.0 MB of 80.0 MB in 21 s",
     ]
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e12, "2500.0 GB")]
-)
-def test_in_bytes_writes_what_people_read(count, text):
-    assert in_bytes(count) == text

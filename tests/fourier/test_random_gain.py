@@ -47,17 +47,10 @@ def test_the_log_gains_are_exactly_the_prompts(form, size, per_image):
     expected, found = (frequencies_of(x, size).sort(dim=-1).values for x in (gain, moved))
     assert found.equal(expected)  # of every image and every channel, without rounding
     assert not moved.equal(gain)
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("form", FORMS)
-def test_dc_is_kept_and_mirrored_rows_agree(form, size):
-    _, moved = both(learned(form, scale=2.0), size=size)
     assert (moved[..., 0, 0] == 1).all()
-    height, width = size
-    for column in [0] if width % 2 else [0, width // 2]:
-        for row in range(1, height):
-            assert moved[..., row, column].equal(moved[..., height - row, column])
+    for column in [0] if size[1] % 2 else [0, size[1] // 2]:
+        mirrored = moved[..., column].flip(-1).roll(1, -1)
+        assert moved[..., column].equal(mirrored)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -95,11 +88,6 @@ def test_the_control_is_as_smooth_as_its_form(form):
     shuffled = gain.flatten(2)[..., order].reshape(gain.shape)
     # Bins put anywhere have twice the variance from one to the next; measured are 0.1 to 0.35.
     assert roughness(moved) < 0.5 * roughness(shuffled)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_new_prompt_has_the_identity_as_its_control(form):
-    assert (both(learned(form, scale=0))[1] == 1).all()
 
 
 @pytest.mark.parametrize("per_image", [False, True])

@@ -12,37 +12,23 @@ def message(**settings):
     return str(caught.value)
 
 
-def test_outputs_have_the_methods_shapes():
-    output = build_student("small", classes=5, teacher_dim=7)(toy_images(3, 32))
-    assert output.features.shape == (3, 96)
-    assert output.logits.shape == (3, 5)
-    assert output.projection.shape == (3, 7)
-    assert output.second_logits.shape == (3, 5)
-
-
-def test_heads_are_those_of_the_formula():
+def test_outputs_are_those_of_the_formula():
     # a = W h, q = P(h), b = V q: the second head reads the projection, not the features.
     student = build_student("small", classes=5, teacher_dim=7).eval()
     output = student(toy_images(3, 32))
+    assert [tuple(value.shape) for value in output] == [(3, 96), (3, 5), (3, 7), (3, 5)]
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    normalised = (toy_images(3, 32) - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    assert torch.equal(output.features, student.backbone(normalised))
     assert torch.equal(output.logits, student.classifier(output.features))
     assert torch.equal(output.projection, student.projector(output.features))
     assert torch.equal(output.second_logits, student.second_classifier(output.projection))
-    kinds = [type(layer).__name__ for layer in student.projector]
-    assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
 
 
 def test_a_baseline_has_neither_projector_nor_second_head():
     student = build_student("small", classes=5)
     assert student(toy_images(2, 32))[2:] == (None, None)
     assert not any(name.startswith(("projector", "second")) for name in student.state_dict())
-
-
-def test_images_are_normalised_inside():
-    student = build_student("small", classes=5).eval()
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    normalised = (toy_images(2, 32) - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-    assert torch.equal(student(toy_images(2, 32)).features, student.backbone(normalised))
-    assert "mean" not in student.state_dict()
 
 
 def test_weights_depend_on_the_seed_alone():

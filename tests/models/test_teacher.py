@@ -11,7 +11,7 @@ from torchvision.models import resnet18, resnet50
 
 from fopro_lab.config import TeacherConfig
 from fopro_lab.data.fetch import find_source, note_complete
-from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.errors import InputError
 from fopro_lab.io import sha256_file
 from fopro_lab.models import Teacher, choose_device, load_from, load_teacher, wrap_teacher
 from fopro_lab.models.teacher import BUILTIN, quick_teacher
@@ -53,36 +53,18 @@ def test_encode_normalises_inside_once():
     )
 
 
-def test_gradients_reach_the_images_and_no_weight():
-    teacher = norm_teacher(classes=3)
-    images = toy_images().requires_grad_()
-    teacher.logits(images).square().sum().backward()
-    assert images.grad is not None and images.grad.abs().max() > 0
-    assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    assert all(parameter.grad is None for parameter in teacher.parameters())
-
-
 def test_a_teacher_never_trains():
-    teacher = norm_teacher()
+    teacher = norm_teacher(classes=3)
     student_and_teacher = nn.ModuleList([nn.Linear(1, 1), teacher])
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     student_and_teacher.train()
     assert teacher.train() is teacher
     assert not any(module.training for module in teacher.modules())
-    first = teacher.encode(toy_images())
-    assert torch.equal(teacher.encode(toy_images()), first)
+    images = toy_images().requires_grad_()
+    teacher.logits(images).square().sum().backward()
+    assert images.grad is not None and images.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(torch.equal(teacher.state_dict()[name], value) for name, value in before.items())
-
-
-def test_images_are_resized_only_if_asked():
-    class Side(nn.Module):
-        def forward(self, images):
-            return images.new_full((len(images), 1), float(images.shape[-1]))
-
-    free, fixed = (wrap(Side(), feature_dim=1, resize=resize) for resize in (False, True))
-    assert free.encode(toy_images(1, 20)).item() == 20
-    assert fixed.encode(toy_images(1, 20)).item() == 8
-    assert (free.card["resize"], fixed.card["resize"]) == (False, True)
 
 
 def test_resizing_is_antialiased():
@@ -93,19 +75,13 @@ def test_resizing_is_antialiased():
     teacher = pool_teacher(side=8, resize=True)
     seen = teacher.encode(stripes).view(3, 4) * teacher.std[:, 0] + teacher.mean[:, 0]
     assert (seen - 0.25).abs().max() < 0.02
+    assert not torch.equal(pool_teacher(side=8).encode(stripes), teacher.encode(stripes))
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 1, 8, 8), (2, 8, 8, 3)])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 1, 8, 8)])
 def test_encode_refuses_other_shapes(shape):
-    with pytest.raises(ShapeError) as caught:
-        pool_teacher().encode(torch.zeros(shape))
-    assert str(caught.value) == f"images: expected (B, 3, H, W), got {shape}"
-
-
-def test_batch_norms_are_listed():
-    assert [layer.num_features for layer in norm_teacher().batch_norms()] == [6, 5]
-    without = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), Pool())
-    assert wrap(without).batch_norms() == []
+    expected = f"images: expected (B, 3, H, W), got {shape}"
+    assert message(pool_teacher().encode, torch.zeros(shape)) == expected
 
 
 def test_logits_are_the_heads_of_the_features():
@@ -141,12 +117,6 @@ def test_wrap_teacher_writes_a_card():
             "pool them, or give another feature_dim",
         ),
         (
-            nn.Conv2d(3, 12, 1),
-            {"name": "map"},
-            "teacher map: expected features (1, 12) of one image, got (1, 12, 8, 8); "
-            "pool them, or give another feature_dim",
-        ),
-        (
             nn.LSTM(8, 4),  # gives a tuple
             {},
             "teacher wrapped: cannot encode an image of 8 x 8 px (LSTM: Expected input to be "
@@ -156,11 +126,6 @@ def test_wrap_teacher_writes_a_card():
             nn.Sequential(Pool(), nn.Threshold(9.0, float("nan"))),
             {},
             "teacher wrapped: its features of a grey image are not finite",
-        ),
-        (
-            Pool(),
-            {"std": (0.2, 0.0, 0.2)},
-            "mean, std: expected 3 numbers each, std above 0, got [0.4, 0.5, 0.6], [0.2, 0.0, 0.2]",
         ),
         (
             Pool(),
@@ -223,10 +188,6 @@ def test_load_teacher_says_what_is_wrong(tmp_path):
             "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH or "
             "moco-v2-resnet50, got 'resnet18'"
         ),
-        ("timm:", "x"): (
-            "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH or "
-            "moco-v2-resnet50, got 'timm:'"
-        ),
         ("builtin", "x"): "weights: the builtin teacher has its own; give none",
         ("timm:test_resnet", ""): (
             "weights: expected a file with the weights of timm:test_resnet, got none; nothing is "
@@ -259,14 +220,9 @@ def test_the_published_teacher_finds_the_weights_that_were_fetched(tmp_path, mon
 
 def test_settings_override_the_weights_own(tmp_path):
     save_timm(tmp_path / "a.safetensors", "test_resnet", mean="0.1,0.2,0.3")
-    teacher = load_from(
-        TeacherConfig(
-            teacher="timm:test_resnet",
-            weights=str(tmp_path / "a.safetensors"),
-            teacher_size=32,
-            teacher_mean=(0.4, 0.5, 0.6),
-        )
-    )
+    weights = str(tmp_path / "a.safetensors")
+    options = {"teacher_size": 32, "teacher_mean": (0.4, 0.5, 0.6)}
+    teacher = load_from(TeacherConfig(teacher="timm:test_resnet", weights=weights, **options))
     assert teacher.card["mean"] == [0.4, 0.5, 0.6] and teacher.card["std"] == [0.5, 0.5, 0.5]
     assert (teacher.input_size, teacher.resize, teacher.name) == (32, True, "timm:test_resnet")
 
@@ -320,7 +276,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 # Plain, timm's norm with activation, timm's padded convolution and squeeze-excitation.
-@pytest.mark.parametrize("kind", ["builtin", "resnet18", "mobilenetv2_050", "tf_efficientnet_b0"])
+@pytest.mark.parametrize("kind", ["builtin", "mobilenetv2_050", "tf_efficientnet_b0"])
 def test_folded_features_are_those_of_the_slow_form(kind):
     teacher = teacher_of(kind)
     said: list[str] = []
@@ -373,12 +329,6 @@ def test_half_precision_gives_float_features_that_are_near():
     # bfloat16 rounds at 0.004, some twenty times on the way; mean and std rounded with the
     # images, not before them, would go unseen, a channel left out would be off by over 0.1.
     assert 1e-4 < relative(found, expected) < 0.05
-
-
-def test_a_compiled_teacher_is_called(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda body: nn.Sequential(body, nn.Flatten()))
-    quick = quick_teacher(teacher_of("builtin"), compiled=True)
-    assert isinstance(quick.body, nn.Sequential)
 
 
 def test_the_device_is_chosen_once(monkeypatch):

@@ -1,5 +1,5 @@
 import os
-import pickle
+import random
 
 import pytest
 import torch
@@ -49,11 +49,10 @@ def test_read_weights_gives_tensors_metadata_and_hash(tmp_path):
 
 
 @pytest.mark.parametrize("container", [None, *CONTAINERS])
-@pytest.mark.parametrize("zipped", [True, False])
-def test_read_weights_unwraps_a_published_pickle(tmp_path, container, zipped):
+def test_read_weights_unwraps_a_published_pickle(tmp_path, container):
     state = network().state_dict()
     content = state if container is None else {container: state, "epoch": 3}
-    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    torch.save(content, tmp_path / "a.pth")
     weights = read_weights(str(tmp_path / "a.pth"))
     assert weights.metadata == {}
     assert all(torch.equal(weights.state[name], state[name]) for name in state)
@@ -62,28 +61,15 @@ def test_read_weights_unwraps_a_published_pickle(tmp_path, container, zipped):
 @pytest.mark.parametrize("zipped", [True, False])
 def test_read_weights_refuses_a_pickle_that_holds_code_and_does_not_run_it(tmp_path, zipped):
     path, target = tmp_path / "a.pth", tmp_path / "it_ran"
-    torch.save(
-        {"state_dict": {"a": torch.ones(1)}, "hook": Bomb(target)},
-        path,
-        _use_new_zipfile_serialization=zipped,
-    )
+    content = {"state_dict": {"a": torch.ones(1)}, "hook": Bomb(target)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
     assert message(read_weights, path) == f"weights: {path}: {REFUSES_CODE}"
     assert not target.exists()
     torch.load(path, weights_only=False)  # the file would have done it
     assert target.is_dir()
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_read_weights_never_runs_a_plain_pickle(tmp_path, protocol):
-    path, target = tmp_path / "a.pkl", tmp_path / "it_ran"
-    path.write_bytes(pickle.dumps(Bomb(target), protocol=protocol))
-    assert message(read_weights, path).startswith(f"weights: {path}: ")
-    assert not target.exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "kind"), [([torch.ones(1)], "list"), ({"a": 1}, "dict"), (torch.ones(1), "Tensor")]
-)
+@pytest.mark.parametrize(("content", "kind"), [([torch.ones(1)], "list"), ({"a": 1}, "dict")])
 def test_read_weights_refuses_what_is_no_state_dict(tmp_path, content, kind):
     path = tmp_path / "a.pth"
     torch.save(content, path)
@@ -91,36 +77,17 @@ def test_read_weights_refuses_what_is_no_state_dict(tmp_path, content, kind):
     assert message(read_weights, path) == expected
 
 
-def test_read_weights_names_what_is_not_there(tmp_path):
-    path = tmp_path / "no.pth"
-    assert message(read_weights, path) == f"weights: {path}: no such file"
-    assert message(read_weights, tmp_path) == f"weights: {tmp_path}: no such file"
-
-
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
-def test_read_weights_refuses_truncated_safetensors(tmp_path, share):
-    path = tmp_path / "a.safetensors"
-    save_file(network().state_dict(), path)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    assert f"weights: {path}: damaged safetensors file (" in message(read_weights, path)
-
-
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_read_weights_turns_any_damage_into_one_line(tmp_path, suffix):
-    # Random bytes, and flipped bytes of a good file: whatever the readers stumble over, the
-    # user sees InputError, never torch's advice to switch its protection off.
-    source = torch.Generator().manual_seed(0)
+    # Random bytes, and a changed byte of a good file: the user sees an InputError, never torch's
+    # advice to switch its protection off.
+    chance = random.Random(0)
     path = tmp_path / f"a.{suffix}"
     torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
-    good = bytearray(path.read_bytes())
-    for trial in range(300):
-        if trial % 2:
-            content = bytearray(good)
-            place = int(torch.randint(len(good), (1,), generator=source))
-            content[place] = int(torch.randint(256, (1,), generator=source))
-        else:
-            length = int(torch.randint(1, 200, (1,), generator=source))
-            content = bytearray(torch.randint(256, (length,), generator=source).tolist())
+    good = path.read_bytes()
+    for trial in range(100):
+        content = bytearray(good if trial % 2 else chance.randbytes(chance.randint(1, 200)))
+        content[chance.randrange(len(content))] = chance.randrange(256)
         path.write_bytes(content)
         try:
             read_weights(path)
@@ -150,7 +117,7 @@ def deep(count):
     return nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(count)))
 
 
-@pytest.mark.parametrize(("count", "fits"), [(100, True), (99, False), (200, True), (50, False)])
+@pytest.mark.parametrize(("count", "fits"), [(100, True), (99, False)])
 def test_load_matching_draws_the_line_at_99_percent(count, fits):
     # One key is missing: 99 of 100 are enough, 98 of 99 are not.
     state = deep(count).state_dict()
@@ -171,10 +138,3 @@ def test_load_matching_lists_what_does_not_fit():
         "is it this architecture?"
     )
     assert all(torch.equal(own.state_dict()[name], value) for name, value in before.items())
-
-
-def test_load_matching_ignores_a_head_that_is_not_needed():
-    own = nn.ModuleDict({"body": nn.Linear(2, 2), "fc": nn.Linear(2, 3)})
-    card = load_matching(own, weights_of(dict(own["body"].state_dict(prefix="body."))),
-                         ignore=("fc",))  # fmt: skip
-    assert (card["keys_expected"], card["coverage"]) == (2, 1.0)
