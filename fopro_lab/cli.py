@@ -21,19 +21,11 @@ if TYPE_CHECKING:
 
     ConfigType = TypeVar("ConfigType", bound=Config)
 
-APP: dict[str, Any] = {
-    "no_args_is_help": True,
-    "add_completion": False,
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-}
-Settings = Annotated[
-    list[str], Option("--set", metavar="KEY=VALUE", help="One option; repeatable.")
-]
+APP: dict[str, Any] = {"no_args_is_help": True, "add_completion": False}
+APP |= {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+Settings = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Option; repeatable.")]
 FromFile = Annotated[str, Option("-f", "--file", metavar="YAML", help="Options; --set wins.")]
-Files = Annotated[
-    list[str], Option("-f", "--file", metavar="YAML", help="Presets; repeatable; --set wins.")
-]
+Files = Annotated[list[str], Option("-f", "--file", metavar="YAML", help="Presets; repeatable.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON, for a program to read.")]
 Out = Annotated[str, Option("--out", metavar="DIR", help="Folder for the results.")]
 
@@ -58,9 +50,8 @@ def show(values: dict[str, Any], *, as_json: bool) -> None:
 
 def interval(low: float, high: float, *, sign: str = "") -> str:
     """Write a confidence interval, or that there is none: too few images, or one seed."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "no interval"
-    return f"{low:{sign}.3f} to {high:{sign}.3f}"
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{low:{sign}.3f} to {high:{sign}.3f}" if known else "no interval"
 
 
 data_app = typer.Typer(help="Data sets: list, fetch, check, decode once.", **APP)
@@ -74,9 +65,10 @@ def data_list(as_json: AsJson = False) -> None:
     sources = [find_source(name) for name in source_names()]
     places = {source.name: fetched_place(source.name) for source in sources}
     if as_json:
-        named = [(s.name, places[s.name], s.licence, s.citation) for s in sources]
-        keys = ("name", "place", "licence", "citation")
-        rows = [dict(zip(keys, values, strict=True)) for values in named]
+        rows = [
+            {"name": s.name, "place": places[s.name], "licence": s.licence, "citation": s.citation}
+            for s in sources
+        ]
         print(json.dumps(rows, indent=2, default=str))
         return
     from fopro_lab.data.phantom import IMAGES
@@ -131,9 +123,8 @@ def data_check(
         values = config.model_dump(exclude_unset=True)
         _, page = execute_notebook("01_dataset", values, out=out)
         print(page, file=sys.stderr if as_json else sys.stdout)
-    failed = [finding.what for finding in found.findings if finding.level == "fail"]
-    if failed:
-        raise WorkError(f"not fit for use as it is: {', '.join(dict.fromkeys(failed))}")
+    if failed := dict.fromkeys(f.what for f in found.findings if f.level == "fail"):
+        raise WorkError(f"not fit for use as it is: {', '.join(failed)}")
 
 
 @data_app.command("pack")
@@ -149,11 +140,12 @@ def data_pack(
 
     config = read_config(DataConfig, settings, file)
     packed = pack_from(config, verify=verify)
-    facts = {"dataset": packed.dataset.name, "file": packed.path, "bytes": packed.images.nbytes}
-    facts |= {"interpolation": config.interpolation} | ({"checksums": "hold"} if verify else {})
+    facts: dict[str, Any] = {"dataset": packed.dataset.name, "file": packed.path}
+    facts |= {"bytes": packed.images.nbytes, "interpolation": config.interpolation}
+    facts |= {"checksums": "hold"} if verify else {}
     if as_json:
-        counts = {"images": len(packed), "size": packed.size}
-        show(counts | facts | {"left out": packed.left_out}, as_json=True)
+        facts |= {"images": len(packed), "size": packed.size, "left out": packed.left_out}
+        show(facts, as_json=True)
         return
     print(f"packed {len(packed)} images of {packed.size} px")
     show(facts | {"left out": len(packed.left_out)}, as_json=False)
@@ -224,8 +216,8 @@ def probe(
     """Measure which frequencies a teacher prefers: tables, figures and a page in a folder.
 
     `fopro probe --set teacher=...` writes a teacher's card and prints the path of its page.
-    `fopro probe --compare DIR DIR...` compares such cards, and says whether teachers differ more
-    than measurements of one teacher do.
+    `fopro probe --compare DIR DIR...` compares such cards: do teachers differ more than
+    measurements of one teacher?
     """
     from fopro_lab.config import ProbeConfig
 
@@ -354,8 +346,8 @@ def explore(
 ) -> None:
     """Serve the band explorer as a page on this machine, and print its address.
 
-    The address holds a token that every request needs. Paths are relative to the current folder,
-    where presets are saved too. Ctrl-C ends page and kernels.
+    The address holds a token that every request needs. Presets are saved in the current folder.
+    Ctrl-C ends page and kernels.
     """
     from fopro_lab.config import parse_settings, read_yaml
     from fopro_lab.widgets.serving import serve_explorer

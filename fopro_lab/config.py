@@ -29,8 +29,7 @@ RENAMED = {
 # Values of version 0.1 that changed, by today's name of their option.
 RENAMED_VALUES = {"random_gains": {"per-picture": "per-image"}}
 # Options of version 0.1 that are gone, and the one value that still describes what happens.
-REMOVED: dict[str, Any] = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1}
-REMOVED["checkpoint_minutes"] = 10.0
+REMOVED = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1, "checkpoint_minutes": 10.0}
 
 
 def current_options(values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
@@ -58,8 +57,7 @@ class Config(BaseModel):
     def from_mapping(cls: type[ConfigType], values: Mapping[str, Any]) -> ConfigType:
         """Build the config and turn the first problem into one clear line.
 
-        Names of version 0.1 are accepted with a line on stderr; an option that is gone is
-        accepted at its old default.
+        Names of version 0.1 are accepted, and options that are gone at their old default.
 
         Raises:
             InputError: For an unknown name (with the nearest known one) or a value out of range.
@@ -188,9 +186,7 @@ class TeacherConfig(Config):
 class PromptConfig(Config):
     """How the Fourier prompt is built and trained."""
 
-    prompt_form: PromptForm = option(
-        "generator", "generator: maps of noise; image: by its spectrum"
-    )
+    prompt_form: PromptForm = option("generator", "generator: of noise; image: of its spectrum")
     prompt_rows: int = option(16, "rows of a coarse map", ge=2, le=256)
     prompt_rings: int = option(8, "rings of the forms ring and image", ge=1, le=64)
     prompt_waves: int = option(6, "waves of the forms radial and image", ge=1, le=64)
@@ -200,9 +196,7 @@ class PromptConfig(Config):
     objectives: dict[Objective, float] = option(
         {"statistics": 1.0, "task": 1.0, "identity": 0.1}, "weight of each objective"
     )
-    natural: str = option(
-        "", "natural images, for teachers without batch norm; empty generates some"
-    )
+    natural: str = option("", "natural images for teachers without batch norm; empty makes some")
     prompt_steps: int = option(20, "steps of one prompt training", ge=1)
     prompt_learning_rate: float = option(0.01, "Adam's learning rate of the prompt", gt=0, le=1)
     prompt_check_every: int = option(10, "steps between held-out checks; 0 is never", ge=0)
@@ -243,10 +237,8 @@ class StepConfig(Config):
     def _check_milestones(self) -> "StepConfig":
         given = self.lr_milestones
         if list(given) != sorted(set(given)) or bool(given) != (self.schedule == "multi-step"):
-            got = f"{list(given)} with {self.schedule}"
-            raise ValueError(
-                f"rising lr_milestones with schedule multi-step, and none without, got {got}"
-            )
+            rule = "rising lr_milestones with schedule multi-step, and none without"
+            raise ValueError(f"{rule}, got {list(given)} with {self.schedule}")
         return self
 
 
@@ -304,21 +296,16 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     @model_validator(mode="after")
     def _check_together(self) -> "TrainConfig":
         if self.student_size > self.image_size:
-            raise ValueError(
-                f"student_size up to image_size = {self.image_size}, got {self.student_size}"
-            )
+            side = self.image_size
+            raise ValueError(f"student_size up to image_size = {side}, got {self.student_size}")
+        below = f"below epochs = {self.epochs}, got"
         if self.warmup_epochs >= self.epochs and self.method in ("fopro", "random"):
-            raise ValueError(
-                f"warmup_epochs below epochs = {self.epochs}, got {self.warmup_epochs}"
-            )
+            raise ValueError(f"warmup_epochs {below} {self.warmup_epochs}")
         if self.lr_warmup >= self.epochs:
-            raise ValueError(f"lr_warmup below epochs = {self.epochs}, got {self.lr_warmup:g}")
-        given = self.lr_milestones
-        if given and not self.lr_warmup < given[0] <= given[-1] < self.epochs:
-            raise ValueError(
-                f"lr_milestones after lr_warmup = {self.lr_warmup:g} and below epochs = "
-                f"{self.epochs}, got {list(given)}"
-            )
+            raise ValueError(f"lr_warmup {below} {self.lr_warmup:g}")
+        given, first = self.lr_milestones, self.lr_warmup
+        if given and not first < given[0] <= given[-1] < self.epochs:
+            raise ValueError(f"lr_milestones after lr_warmup = {first:g} and {below} {list(given)}")
         return self
 
 

@@ -19,11 +19,8 @@ from fopro_lab.errors import WorkError
 Item = TypeVar("Item")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# No right to write there, or a file where a folder is meant, or the other way round.
-UNWRITABLE = (
-    *(errno.EACCES, errno.EROFS, errno.EPERM),
-    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
-)
+UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
+MISPLACED = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)  # a file for a folder
 QUIET_SECONDS = 5.0  # work shorter than this writes no line at all
 LINE_SECONDS = 15.0  # an executed notebook or a log gets at most one line in this time
 
@@ -51,7 +48,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         if error.errno in FULL:
             raise WorkError(f"{path}: the disk is full; free some space and start again") from error
-        if error.errno in UNWRITABLE:
+        if error.errno in UNWRITABLE + MISPLACED:
             raise WorkError(f"{path}: may not be written; choose another folder") from error
         raise
     finally:

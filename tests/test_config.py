@@ -213,15 +213,6 @@ def test_merge_options_puts_settings_on_top_and_changes_neither():
     assert merge_options({}, top, kind=PromptConfig)["objectives"] == defaults | {"identity": 0.0}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_explain_names_every_option_with_its_meaning(kind):
-    lines = explain(kind()).splitlines()
-    assert len(lines) == len(kind.model_fields)
-    for line, (name, field) in zip(lines, kind.model_fields.items(), strict=True):
-        assert line.startswith(f"{name}: ") and line.endswith(f"  # {field.description}")
-    assert kind.from_mapping(yaml.safe_load(explain(kind()))) == kind()
-
-
 AWKWARD = ["null", "...", "- a", "x # y", "a: b", "{", "2024-01-01", "1e3", "C:\\x", " a ", "é"]
 
 

@@ -33,10 +33,3 @@ def test_every_dependency_is_locked_with_hashes_and_no_address():
     for block in re.split(r"\n(?=\S)", lock.strip()):
         assert "--hash=sha256:" in block, block.splitlines()[0]
     assert "://" not in lock and "index-url" not in lock
-
-
-def test_every_dependency_says_what_it_is_for():
-    text = (ROOT / "pyproject.toml").read_text()
-    for entry in wanted():
-        (line,) = [line for line in text.splitlines() if f'"{entry}"' in line]
-        assert re.search(r"#\s+\S.{4,}", line), line

@@ -26,8 +26,6 @@ from fopro_lab.io import atomic_path
 
 Form = Literal["generator", "shared", "ring", "radial", "image"]
 HIDDEN = 64  # width of the hidden layer of a form with a network
-NOISES = 256  # fixed noises whose geometric mean is shown as a generator's gain
-DARK = 1e-8  # energy added to each ring before its logarithm: a black image has one, too
 DIRECTIONS = 3  # 1, cos 2t, cos 4t: even in both frequencies, so mirrored bins agree by themselves
 OCTAVES_FROM = 1 / 32  # cycles per pixel; below it the scale is linear, above it in octaves
 VERSION = "1"  # of the saved file
@@ -119,11 +117,9 @@ class FourierPrompt(nn.Module):
         self.max_log_gain = float(max_log_gain)
         self.edges = ring_edges(rings)
         # Of the numbers that one gain is read from: a gain per ring, coefficients, or a map.
-        self.shape: tuple[int, ...] = {
-            "ring": (channels, rings + 1),
-            "radial": (channels, waves, DIRECTIONS),
-            "image": (channels, waves, DIRECTIONS),
-        }.get(form, (channels, rows, rows // 2 + 1))
+        self.shape: tuple[int, ...] = (channels, rows, rows // 2 + 1)
+        if form in ("ring", "radial", "image"):
+            self.shape = (channels, rings + 1) if form == "ring" else (channels, waves, DIRECTIONS)
         if form == "generator":
             self.network = _Network(noise, shape=self.shape, seed=seed)
         elif form == "image":
@@ -179,7 +175,7 @@ class FourierPrompt(nn.Module):
         """
         if self.form == "generator":
             fixed = torch.Generator().manual_seed(0)
-            cells = self.network(torch.randn(NOISES, self.noise, generator=fixed))
+            cells = self.network(torch.randn(256, self.noise, generator=fixed))
             return self._read(self._bounded(cells).mean(dim=0), size)
         if self.form == "image":
             middle = torch.zeros_like(self.spectrum.mean)[None]
@@ -300,14 +296,15 @@ class _LogSpectrum(nn.Module):
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> None:
-        """Take mean and spread from some images, such as the first batch of a prompt training."""
+        """Take mean and spread from some images."""
         spread, mean = torch.std_mean(self._measured(images), dim=0, correction=0)
         self.mean.copy_(mean)
         self.spread.copy_(spread.clamp(min=0.1))  # a ring without frequency has none
         self.seen.fill_(True)
 
     def _measured(self, images: Tensor) -> Tensor:
-        return 0.5 * (ring_energy(images, self.edges).flatten(1) + DARK).log()
+        energy = ring_energy(images, self.edges).flatten(1)
+        return 0.5 * (energy + 1e-8).log()  # a black image has a logarithm, too
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

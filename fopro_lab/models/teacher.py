@@ -26,10 +26,6 @@ from fopro_lab.models.weights import load_matching, read_weights
 BUILTIN = files("fopro_lab.models") / "builtin"
 # The published teacher that `fopro data fetch` brings, and its source there.
 PUBLISHED, PUBLISHED_SOURCE = "moco-v2-resnet50", "moco-v2"
-# Largest change of a feature by folding, in units of the largest feature. float64 rounds at 1e-16
-# per layer; a norm that belongs to another layer changes features in their first digits.
-FOLDING_BOUND = 1e-9
-FOLDING_SIDE = 48  # pixels, of the image that traces a teacher of free size
 
 
 class Teacher(nn.Module):
@@ -199,7 +195,7 @@ def load_teacher(
     if name == "builtin":
         if weights:
             raise InputError("weights: the builtin teacher has its own; give none")
-        parts = _builtin_parts()
+        parts = _builtin()
     elif kind in ("timm", "torchvision") and architecture:
         build = build_timm if kind == "timm" else build_torchvision
         parts = build(architecture, read_weights(weights or fetched_weights(name)))
@@ -218,15 +214,15 @@ def load_teacher(
     return wrap_teacher(parts.pop("body"), name=name, **parts)
 
 
-def _builtin_parts() -> dict[str, Any]:
+def _builtin() -> dict[str, Any]:
     card = json.loads((BUILTIN / "card.json").read_text(encoding="utf-8"))
     network = SmallResNet(width=card["width"], classes=card["classes"])
     with as_file(BUILTIN / "builtin.safetensors") as path:
         card |= load_matching(network, read_weights(path))
     head, network.fc = network.fc, nn.Identity()
     rules = {key: card[key] for key in ("mean", "std", "input_size")}
-    rules |= {"head": head, "feature_dim": network.feature_dim, "card": card}
-    return rules | {"body": network}
+    rest = {"body": network, "head": head, "feature_dim": network.feature_dim, "card": card}
+    return rules | rest
 
 
 def fetched_weights(name: str) -> str:
@@ -256,17 +252,11 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def load_from(config: TeacherConfig, *, device: torch.device | str = "") -> Teacher:
-    """Load the teacher that a config names; see `load_teacher`.
-
-    Args:
-        config: Names the teacher, its weights and how images go in.
-        device: Where to put it; empty is ``config.device``, by `choose_device`.
-    """
-    place = choose_device(config.device) if not device else torch.device(device)
+    """Load the teacher that a config names, by `load_teacher`, onto ``device`` or the config's."""
     size, mean, std = config.teacher_size, config.teacher_mean, config.teacher_std
     weights = config.weights
     teacher = load_teacher(config.teacher, weights=weights, size=size, mean=mean, std=std)
-    return teacher.to(place)
+    return teacher.to(device or choose_device(config.device))
 
 
 def quick_teacher(
@@ -308,7 +298,7 @@ def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
     """Fold what can be folded, and keep it only if the features stay the same."""
     # In float64 and on the CPU nothing but a wrong fold changes a feature by much.
     plain = copy.deepcopy(teacher).to("cpu", torch.float64)
-    side = plain.input_size if plain.resize else min(plain.input_size, FOLDING_SIDE)
+    side = plain.input_size if plain.resize else min(plain.input_size, 48)
     # A generator of its own: no other random number may depend on whether a teacher folds.
     noise = torch.Generator().manual_seed(0)
     images = torch.rand(1, 3, side, side, generator=noise, dtype=torch.float64)
@@ -324,7 +314,8 @@ def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
     except (RuntimeError, TypeError) as error:  # a network that computes in float32 alone
         tell(f"teacher: batch norms not folded ({str(error).splitlines()[0][:120]})")
         return copy.deepcopy(teacher)
-    if not changed <= FOLDING_BOUND:
+    # float64 rounds at 1e-16 per layer; a norm of another layer changes the first digits.
+    if not changed <= 1e-9:
         tell(f"teacher: batch norms not folded (features would change by {float(changed):.1g})")
         return copy.deepcopy(teacher)
     return folded.to(teacher.mean.device, torch.float32)

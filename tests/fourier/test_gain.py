@@ -71,15 +71,6 @@ def test_apply_gain_has_right_gradients(fill, height, width):
     assert images.grad.isfinite().all() and gain.grad.isfinite().all()
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize(("height", "width"), SHAPES)
-def test_apply_gain_on_a_gpu_equals_the_cpu(height, width):
-    images, gain = random_case(height, width)
-    found = apply_gain(images.cuda(), gain.cuda()).cpu()
-    torch.testing.assert_close(found, apply_gain(images, gain), atol=1e-12, rtol=0)
-
-
 @pytest.mark.parametrize(
     ("gain", "message"),
     [

@@ -1,5 +1,6 @@
 """The prompt: identity at the start, bounds, gradients, every form, files, and torch's tools."""
 
+import contextlib
 import json
 import math
 
@@ -133,8 +134,6 @@ def test_the_image_form_standardises_by_the_first_images_it_observes():
     torch.testing.assert_close(measured.mean(dim=0), torch.zeros(12), atol=1e-4, rtol=0)
     # Uniform noise has rings that hardly vary: their spread counts as 0.1 at least.
     assert (measured.std(dim=0, correction=0) <= 1 + 1e-4).all()
-    middle = prompt.spread(prompt.network(torch.zeros(1, 12)))[0]
-    torch.testing.assert_close(prompt.mean_gain(), middle)
     before = prompt.spectrum.mean.clone()
     prompt.observe(0.1 * images)
     assert prompt.spectrum.mean.equal(before)
@@ -166,7 +165,6 @@ def test_a_saved_prompt_comes_back_whole(form, tmp_path):
     assert again.settings == prompt.settings and again.size == (8, 10)
     assert again.mean_gain().equal(prompt.mean_gain())
     assert again.gain(photos(), seeded()).equal(prompt.gain(photos(), seeded()))
-    assert [path.name for path in tmp_path.iterdir()] == ["prompt.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +184,15 @@ def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(InputError) as error:
         FourierPrompt(**settings)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_moves_as_a_whole(form, monkeypatch):
+    # The device 'meta' holds no values: anything left behind on the CPU would fail. It alone knows
+    # no autocast.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    prompt = make(form, scale=0.5, size=16).to("meta")
+    assert prompt(torch.rand(2, 3, 16, 16, device="meta")).device.type == "meta"
 
 
 @pytest.mark.gpu
@@ -330,7 +337,6 @@ def test_other_files_are_refused(tmp_path, metadata, message):
     [
         (SETTINGS | {"rings": 4}, CELLS, "size mismatch for cells"),
         (SETTINGS | {"rows": "16"}, CELLS, "rows: expected a whole number 2 to 256, got '16'"),
-        ([1], CELLS, "must be a mapping"),
         (SETTINGS | {"code": 1}, CELLS, "unexpected keyword argument 'code'"),
         (SETTINGS, {}, "Missing key"),
         (SETTINGS, {"cells": torch.zeros(3, 3, dtype=torch.int64)}, "only accepts floating point"),

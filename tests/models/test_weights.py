@@ -9,7 +9,7 @@ from torch import nn
 from fopro_lab.errors import InputError
 from fopro_lab.io import sha256_file
 from fopro_lab.models.weights import CONTAINERS, PREFIXES, load_matching, read_weights
-from tests.models.toys import weights_of
+from tests.models.toys import message, weights_of
 
 REFUSES_CODE = (
     "expected tensors alone, got a pickle that asks to run code, which is never done; "
@@ -19,12 +19,6 @@ REFUSES_CODE = (
 
 def network():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
-
-
-def message(call, *arguments, **settings):
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **settings)
-    return str(caught.value)
 
 
 class Bomb:
