@@ -216,8 +216,7 @@ def probe(
     """Measure which frequencies a teacher prefers: tables, figures and a page in a folder.
 
     `fopro probe --set teacher=...` writes a teacher's card and prints the path of its page.
-    `fopro probe --compare DIR DIR...` compares such cards: do teachers differ more than
-    measurements of one teacher?
+    `fopro probe --compare DIR DIR...` compares cards: do teachers differ by more than noise?
     """
     from fopro_lab.config import ProbeConfig
 
@@ -262,8 +261,8 @@ def report(
     notebooks it waits for are unchanged, so the same command twice continues where the first
     ended. --again and --fresh execute it nevertheless, and train from the start.
 
-    -f gives the options of a saved preset, or any of a plan; --set wins over it. On dask each
-    notebook is a task, one per worker thread; all workers must see the same folders.
+    -f gives the options of a saved preset, or any of a plan; --set wins over it. All workers of
+    dask must see the same folders.
 
     --plan executes and writes nothing: it lists the notebooks, what they wait for, their cost as
     far as it is known, and missing inputs with the way to get them, which make exit code 1.

@@ -79,11 +79,6 @@ class FourierPrompt(nn.Module):
 
     Raises:
         InputError: If a value is out of its range.
-
-    Example:
-        >>> prompt = FourierPrompt("shared", size=8)
-        >>> prompt.mean_gain().shape, prompt.mean_gain().unique().tolist()
-        (torch.Size([3, 8, 5]), [1.0])
     """
 
     def __init__(
@@ -296,7 +291,6 @@ class _LogSpectrum(nn.Module):
 
     @torch.no_grad()
     def observe(self, images: Tensor) -> None:
-        """Take mean and spread from some images."""
         spread, mean = torch.std_mean(self._measured(images), dim=0, correction=0)
         self.mean.copy_(mean)
         self.spread.copy_(spread.clamp(min=0.1))  # a ring without frequency has none

@@ -59,10 +59,6 @@ def radial_frequency(
 
     Raises:
         ShapeError: If a side is below 1.
-
-    Example:
-        >>> radial_frequency(4, 4)[:, 0].tolist()
-        [0.0, 0.25, 0.5, 0.25]
     """
     if height < 1 or width < 1:
         raise ShapeError(f"height, width: expected 1 or more pixels, got ({height}, {width})")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -280,33 +281,23 @@ def test_resample_equals_the_loop(rows, height, width):
 
 
 def slow_sum(coefficients, height, width):
-    """Every wave, direction and contrast by loops and angles, float64."""
+    """Every wave, direction and contrast, written with angles, in float64."""
     channels, waves, _ = coefficients.shape
-    result = torch.zeros(channels, height, width // 2 + 1, dtype=torch.float64)
-    top = math.log(1 + math.sqrt(0.5) * 32)
-    for row in range(height):
-        down = (row if 2 * row < height else row - height) / height
-        for column in range(width // 2 + 1):
-            across = column / width
-            octave = math.log(1 + 32 * math.hypot(down, across)) / top
-            angle = math.atan2(down, across)
-            if (row, column) == (0, 0):
-                angle = math.pi / 4  # where cos 2t is 0, as it is said to be at DC
-            around = (1, math.cos(2 * angle), math.cos(4 * angle))
-            for channel in range(channels):
-                for mode in range(channels):
-                    contrast = math.cos(math.pi * (channel + 0.5) * mode / channels)
-                    contrast *= math.sqrt(2) if mode else 1
-                    for wave in range(waves):
-                        for direction in range(3):
-                            value = coefficients[mode, wave, direction] * contrast
-                            value *= math.cos(math.pi * wave * octave) * around[direction]
-                            result[channel, row, column] += value
-    return result
+    down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
+    octave = np.log(1 + 32 * np.hypot(down, across)) / np.log(1 + 32 * np.sqrt(0.5))
+    angle = np.arctan2(down, across)
+    angle[0, 0] = np.pi / 4  # where cos 2t is 0, as it is said to be at DC
+    around = np.stack([np.ones_like(angle), np.cos(2 * angle), np.cos(4 * angle)])
+    along = np.cos(np.pi * np.arange(waves)[:, None, None] * octave)
+    mode = np.arange(channels)
+    contrasts = np.cos(np.pi * (mode[:, None] + 0.5) * mode / channels)
+    contrasts *= np.where(mode, np.sqrt(2), 1)
+    terms = contrasts, coefficients.numpy(), along, around
+    return torch.from_numpy(np.einsum("cm,mwd,whx,dhx->chx", *terms))
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 3)])
-def test_sum_of_waves_equals_the_loops(size):
+def test_sum_of_waves_equals_the_formula(size):
     coefficients = torch.randn((3, 4, 3), generator=seeded(), dtype=torch.float64)
     found = sum_of_waves(coefficients, height=size[0], width=size[1])
     torch.testing.assert_close(found, slow_sum(coefficients, *size), atol=1e-12, rtol=0)

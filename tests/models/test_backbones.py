@@ -165,20 +165,6 @@ def test_torchvision_teachers(tmp_path):
         torch.testing.assert_close(teacher.logits(images), expected, rtol=1e-5, atol=1e-5)
     assert teacher.feature_dim == 1024 and teacher.card["coverage"] == 1
 
-    # Self-supervised: the query encoder has a projector where the classifier would be.
-    resnet = models.resnet50(weights=None)
-    state = {
-        f"module.encoder_q.{name}": value.half()
-        for name, value in resnet.state_dict().items()
-        if not name.startswith("fc.")
-    }
-    torch.save(
-        {"state_dict": state | {"module.encoder_q.fc.0.weight": torch.ones(2048, 2048)}},
-        tmp_path / "moco.pth",
-    )
-    moco = load_teacher("moco-v2-resnet50", weights=str(tmp_path / "moco.pth"))
-    assert (moco.feature_dim, moco.head, moco.card["coverage"]) == (2048, None, 1.0)
-
     assert message(load_teacher, "torchvision:nothing", weights=str(path)) == (
         "teacher: torchvision has no classification model 'nothing'"
     )

@@ -197,11 +197,12 @@ def test_the_published_teacher_finds_the_weights_that_were_fetched(tmp_path, mon
     place.mkdir()
     network = resnet50(num_classes=128)
     state = {f"module.encoder_q.{name}": value for name, value in network.state_dict().items()}
-    state = {name: value for name, value in state.items() if ".fc." not in name}
+    state = {name: value.half() for name, value in state.items() if ".fc." not in name}
+    state["module.encoder_q.fc.0.weight"] = torch.ones(9, 9)  # a projector, not a classifier
     torch.save({"state_dict": state, "arch": "resnet50"}, place / source.files[0].name)
     note_complete(place, source)
     teacher = load_teacher("moco-v2-resnet50")
-    assert (teacher.feature_dim, teacher.card["coverage"]) == (2048, 1.0)
+    assert (teacher.feature_dim, teacher.head, teacher.card["coverage"]) == (2048, None, 1.0)
     assert teacher.card["weights"] == source.files[0].name
 
 
