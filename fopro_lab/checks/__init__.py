@@ -10,8 +10,6 @@ from fopro_lab.checks.report import Finding, Findings, check_data, examine, open
 if TYPE_CHECKING:
     from fopro_lab.checks.pipeline import audit_pipeline
 
-__all__ = ["Finding", "Findings", "audit_pipeline", "check_data", "examine", "open_for_checks"]
-
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used."""

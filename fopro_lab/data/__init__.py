@@ -25,36 +25,15 @@ if TYPE_CHECKING:
         sample_augmentations,
     )
 
-__all__ = [
-    "Dataset",
-    "Pack",
-    "Prepared",
-    "Split",
-    "apply_augmentations",
-    "batches",
-    "cycle",
-    "effective_counts",
-    "float_images",
-    "isic2019_lt_counts",
-    "make_folds",
-    "make_hyperkvasir",
-    "make_isic2019_lt",
-    "make_long_tail",
-    "make_split",
-    "mix",
-    "open_dataset",
-    "open_from",
-    "pack",
-    "paired_batches",
-    "prepare",
-    "read_pixels",
-    "sample_augmentations",
-    "split_from",
-]
-
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used."""
-    if name in __all__:
+    if name in (
+        "apply_augmentations",
+        "float_images",
+        "mix",
+        "read_pixels",
+        "sample_augmentations",
+    ):
         return getattr(import_module(f"{__name__}.augment"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

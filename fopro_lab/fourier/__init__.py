@@ -10,15 +10,3 @@ from fopro_lab.fourier.rings import (
     ring_masks,
     ring_parts,
 )
-
-__all__ = [
-    "FourierPrompt",
-    "apply_gain",
-    "radial_frequency",
-    "random_gain_like",
-    "ring_edges",
-    "ring_energy",
-    "ring_gain",
-    "ring_masks",
-    "ring_parts",
-]

@@ -2,14 +2,3 @@
 
 from fopro_lab.models.student import Student, StudentOutput, build_student
 from fopro_lab.models.teacher import Teacher, choose_device, load_from, load_teacher, wrap_teacher
-
-__all__ = [
-    "Student",
-    "StudentOutput",
-    "Teacher",
-    "build_student",
-    "choose_device",
-    "load_from",
-    "load_teacher",
-    "wrap_teacher",
-]

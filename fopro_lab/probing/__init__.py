@@ -20,30 +20,3 @@ from fopro_lab.probing.preferences import (
 from fopro_lab.probing.ring_response import RingDrifts, radial_gain, ring_drifts, ring_response
 from fopro_lab.probing.spectra import mean_spectra, source_fingerprint
 from fopro_lab.probing.teacher_card import TeacherCard, teacher_card
-
-__all__ = [
-    "Classifier",
-    "Comparison",
-    "LinearProbe",
-    "RingDrifts",
-    "TeacherCard",
-    "ask_teachers",
-    "basis_heat_map",
-    "class_band_matrix",
-    "compare_cards",
-    "fit_classifier",
-    "heat_plane",
-    "linear_probe",
-    "mean_spectra",
-    "pass_ladder",
-    "phase_and_amplitude",
-    "preference_distances",
-    "radial_gain",
-    "read_cards",
-    "relative_responses",
-    "ring_drifts",
-    "ring_response",
-    "source_fingerprint",
-    "teacher_card",
-    "wrap_classifier",
-]

@@ -2,5 +2,3 @@
 
 from fopro_lab.reports.execute import execute_notebook
 from fopro_lab.reports.run import run_plan
-
-__all__ = ["execute_notebook", "run_plan"]

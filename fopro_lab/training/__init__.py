@@ -12,21 +12,3 @@ from fopro_lab.training.train_prompt import (
     explore,
     prompt_drifts,
 )
-
-__all__ = [
-    "HeldOut",
-    "PromptedTeacher",
-    "TrainedRun",
-    "balanced_softmax_loss",
-    "class_gains",
-    "cosine_distance",
-    "distill",
-    "distillation_loss",
-    "draw_held_out",
-    "explore",
-    "is_first",
-    "natural_distance",
-    "prompt_drifts",
-    "reference_of",
-    "run_name",
-]

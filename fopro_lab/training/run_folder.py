@@ -113,15 +113,9 @@ def run_name(config: TrainConfig) -> str:
 def find_run(
     folder: Path, config: TrainConfig, fingerprints: Mapping[str, str]
 ) -> TrainedRun | None:
-    """Find the run in a folder, and refuse one of another config or other data.
+    """Find the run in a folder, None if there is none; refuse one of another config or data.
 
-    Args:
-        folder: The run folder.
-        config: What is to be trained.
-        fingerprints: Manifest keys that identify data, split and a given prompt.
-
-    Returns:
-        The run, or None if the folder holds none.
+    ``fingerprints`` are the manifest's keys that identify data, split and a given prompt.
     """
     if not (folder / "manifest.json").exists():
         others = sorted(path.name for path in folder.glob("[!.]*"))
@@ -203,12 +197,7 @@ CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write a run's state, preceded by its hash; the state before is kept until this one is whole.
-
-    Args:
-        folder: The run folder.
-        state: Tensors, numbers, texts, lists and dicts of them.
-    """
+    """Write a run's state with its hash; the one before is kept until this one is whole."""
     # torch.save reports a full disk as a RuntimeError without errno, so it writes to memory first.
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)

@@ -169,9 +169,6 @@ def natural_distance(
         images: ``(B, 3, H, W)`` in [0, 1], all in one batch.
         prompt: Put before the teacher; its noise is drawn from a fixed seed.
         reference: From `reference_of`, which is called if None.
-
-    Returns:
-        See `Reference.distance`.
     """
     images = images.to(teacher.mean.device)
     reference = reference or reference_of(teacher, size=images.shape[-1])
@@ -183,13 +180,7 @@ def natural_distance(
 
 
 def natural_images(count: int, *, size: int, folder: str = "") -> tuple[Tensor, str]:
-    """Read natural images, or generate some that stand for them.
-
-    Args:
-        count: How many, at most.
-        size: Side, pixels.
-        folder: Folder or zip, searched for images in all its subfolders, ``count`` taken at even
-            distances; empty generates them.
+    """Read ``count`` natural images of a folder or zip at even distances, or generate some.
 
     Returns:
         ``(N, 3, size, size)`` in [0, 1], and what they are, for cards.

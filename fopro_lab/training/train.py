@@ -496,18 +496,9 @@ def build(
     teacher: Teacher | None = None,
     verbose: bool = False,
 ) -> tuple[TrainSetup, TrainState]:
-    """Build what the method of a config needs, on the device of ``fabric``.
+    """Build what the method needs, on the device of ``fabric``, and the state before epoch 0.
 
-    Args:
-        config: Of the run.
-        fabric: From `start_fabric`.
-        packed: The images.
-        split: Of them.
-        teacher: In place of the one that the config names; baselines have none.
-        verbose: Say on standard error what could not be made faster.
-
-    Returns:
-        The setup, and the state before the first epoch.
+    ``teacher`` replaces the one that the config names; baselines have none.
     """
     needed = fabric.world_size * (1 if config.sync_batch_norm or fabric.world_size == 1 else 2)
     if len(split.train) < needed:

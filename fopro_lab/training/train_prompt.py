@@ -106,14 +106,11 @@ def prompted(
     the whole run, or with ``random_gains=per-image`` others for each image.
 
     Args:
-        images: ``(B, 3, H, W)`` in [0, 1].
+        images: ``(B, 3, H, W)`` in [0, 1]; the result has this shape and is not clipped.
         prompt: The learned one.
         config: Of the run.
         noise: Source of the prompt's noise, and of the places of each image.
         share: Stretch of a batch of several processes that the images are; None is all of it.
-
-    Returns:
-        ``(B, 3, H, W)``, not clipped.
     """
     gain = prompt.gain(images, noise, share=share)
     if config.method == "random":
@@ -168,15 +165,7 @@ def draw_held_out(
 ) -> HeldOut | None:
     """Take the images that check a prompt: always the same, each class in turn while it lasts.
 
-    Args:
-        pack: The images.
-        rows: Row numbers to take from, such as validation's.
-        count: How many at most.
-        every: As in `HeldOut`; 0 takes none.
-        patience: As in `HeldOut`.
-
-    Returns:
-        The images, on the CPU; None if ``every`` is 0 or there are no rows.
+    At most ``count`` of ``rows``, on the CPU; None if ``every`` is 0 or there are no rows.
     """
     if not every or not len(rows):
         return None
@@ -510,8 +499,8 @@ def class_gains(
 
     Args:
         teacher: Frozen.
-        batches: Class name to its batches, as in `explore`.
-        objectives: Weight of each term; ``statistics``, ``confidence`` and ``identity`` only.
+        batches: Class name to its batches, as in `explore`; so are the other arguments.
+        objectives: ``statistics``, ``confidence`` and ``identity`` only.
         steps: Prompt steps for each class.
         learning_rate: Adam's.
         rings: Up to 0.5 cycles per pixel; the corners add one.

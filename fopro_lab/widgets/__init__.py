@@ -2,5 +2,3 @@
 
 from fopro_lab.widgets.explorer import BandExplorer, open_explorer
 from fopro_lab.widgets.viewers import PromptViewer, RunComparer
-
-__all__ = ["BandExplorer", "PromptViewer", "RunComparer", "open_explorer"]
