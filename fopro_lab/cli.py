@@ -307,7 +307,7 @@ def compare(
     found = evaluation.load_runs(runs, unfinished=True)
     done = [run for run in found if run.complete]
     table = evaluation.compare(done, baseline)
-    for line in evaluation.dropped_lines(evaluation.pairings(found, baseline)):
+    for line in evaluation.dropped_lines(found, baseline):
         print(f"fopro: {line}", file=sys.stderr)
     papers = {latex: evaluation.latex_tables, markdown: evaluation.markdown_tables}
     for path, paper_tables in papers.items():

@@ -4,7 +4,6 @@ from fopro_lab.evaluation.compare import (
     compare,
     compare_teachers,
     dropped_lines,
-    pairings,
     score_runs,
     summarise,
     summarise_teachers,

@@ -1,9 +1,8 @@
 """Bootstrap confidence intervals over lesions and training seeds, and the p-values that fit them.
 
-``bootstrap_weights`` draws whole lesions within each class; any statistic that takes weights per
-image (see ``metrics``) is then computed for all resamples at once, and ``percentile_interval``
-reads its interval off. Where all resamples agree, for example because a class is entirely right,
-the bootstrap knows no interval and the closed forms of this file take its place.
+Any statistic that takes weights per image (see ``metrics``) is computed for all resamples at once.
+Where all resamples agree, for example because a class is entirely right, the bootstrap knows no
+interval and the closed forms of this file take its place.
 
 Legend: ``n`` images, ``K`` classes, ``R`` resamples, ``S`` training seeds.
 """
@@ -13,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fopro_lab.errors import InputError
+
 LEVEL = 0.95
 _Z = 1.959963984540054  # standard normal quantile of 0.975
 
@@ -20,22 +21,16 @@ _Z = 1.959963984540054  # standard normal quantile of 0.975
 def bootstrap_weights(
     labels: np.ndarray, units: np.ndarray, *, resamples: int, seed: int
 ) -> np.ndarray:
-    """Draw resamples of whole units within each class.
+    """Draw whole units (lesions, patients) within each class; return each image's count ``(n, R)``.
 
-    Args:
-        labels: Classes ``(n,)``; equal labels for a bootstrap that is not stratified.
-        units: What is drawn as a whole, ``(n,)``: lesion, patient or the image itself. A unit
-            with images of two classes is drawn separately in each.
-        resamples: R.
-        seed: Seed of the draws.
-
-    Returns:
-        How often each image was drawn, ``(n, R)``, ``float32``. Within a class the number of
-        units drawn is always its number of units.
+    Within a class the number of units drawn is always its number of units; a unit with images of
+    two classes is drawn separately in each. Equal labels give a bootstrap without strata.
 
     Source: stratified (Davison & Hinkley 1997, section 3.2) cluster bootstrap (Field & Welsh,
         J. R. Stat. Soc. B 69 (2007) 369).
     """
+    if resamples < 2:
+        raise InputError(f"resamples: expected at least 2, got {resamples}")
     rng = np.random.default_rng(seed)
     weights = np.zeros((len(labels), resamples), dtype=np.float32)
     for label in np.unique(labels):
@@ -49,18 +44,11 @@ def bootstrap_weights(
 
 
 def seed_weights(seeds: int, *, resamples: int, seed: int) -> np.ndarray:
-    """Draw resamples of training seeds, as weights of a mean over seeds.
+    """Draw resamples of training seeds, as weights ``(S, R)`` of a mean over seeds.
 
     Resampling S seeds understates the variance of their mean by (S - 1) / S, half of it for two
-    seeds; the deviations from 1 are therefore stretched by sqrt(S / (S - 1)).
-
-    Args:
-        seeds: S, at least 1; a single seed is never resampled (all ones).
-        resamples: R.
-        seed: Seed of the draws.
-
-    Returns:
-        Weights ``(S, R)`` with mean 1 over seeds; they may be negative.
+    seeds; deviations from 1 are therefore stretched by sqrt(S / (S - 1)), and weights may be
+    negative. A single seed is never resampled (all ones).
 
     Source: rescaled bootstrap, Rao & Wu, J. Am. Stat. Assoc. 83 (1988) 231.
     """
@@ -72,7 +60,7 @@ def seed_weights(seeds: int, *, resamples: int, seed: int) -> np.ndarray:
 
 
 def mean_over_trainings(replicates: Sequence[np.ndarray], *, seed: int) -> np.ndarray:
-    """Average resampled values over resampled seeds, and over resampled folds.
+    """Average values ``(S, R)`` of each fold over resampled seeds and folds; return ``(R,)``.
 
     Folds differ because their images and seeds do, which is in the resamples already, and because
     their training images do, which is not. Only what goes beyond is added: the variance between
@@ -80,13 +68,6 @@ def mean_over_trainings(replicates: Sequence[np.ndarray], *, seed: int) -> np.nd
     estimate of DerSimonian & Laird, Control. Clin. Trials 7 (1986) 177). Folds resampled whole
     would count images and seeds twice: intervals 1.7 times too wide. Where three folds truly
     differ by more than both, three numbers say too little and intervals are too narrow.
-
-    Args:
-        replicates: Values ``(S, R)``, one array per fold.
-        seed: Seed of the draws of seeds and folds.
-
-    Returns:
-        Means ``(R,)``.
     """
     drawn = []
     for number, fold in enumerate(replicates):
@@ -119,8 +100,7 @@ def basic_interval(value: float, replicates: np.ndarray) -> tuple[float, float]:
     """Mirror the resampled values about the observed one, for what resampling biases upwards.
 
     The calibration error of a resample exceeds the sample's by about as much as the sample's
-    exceeds the truth, so its percentiles lie on the wrong side. The lower limit is cut at zero,
-    the upper one is at least the observed value.
+    exceeds the truth, so its percentiles lie on the wrong side.
 
     Source: basic bootstrap, Davison & Hinkley 1997, section 5.2.1.
     """
@@ -129,10 +109,9 @@ def basic_interval(value: float, replicates: np.ndarray) -> tuple[float, float]:
 
 
 def wilson_interval(share: float, trials: int) -> tuple[float, float]:
-    """Return Wilson's 95 % score interval of a share; it never shrinks to a point.
+    """Return Wilson's 95 % score interval of a share of independent trials, such as lesions.
 
     Unlike scipy's, it takes a share that is a mean over seeds, which no whole count gives.
-    ``trials`` are the independent ones: lesions where lesions are resampled.
 
     Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209; recommended for small n by Brown, Cai &
         DasGupta, Statist. Sci. 16 (2001) 101.
@@ -163,13 +142,7 @@ def mean_interval(
     *,
     weights: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """Return the interval of a mean of independent values from the interval of each.
-
-    Args:
-        values: Point values ``(K,)``.
-        lows: Their lower limits ``(K,)``.
-        highs: Their upper limits ``(K,)``.
-        weights: Of the mean, ``(K,)``, 0 or above; None weighs all alike.
+    """Return the interval of a (weighted) mean of independent values from the interval of each.
 
     Source: MOVER, Zou & Donner, Stat. Med. 27 (2008) 1693.
     """
@@ -181,10 +154,9 @@ def mean_interval(
 
 
 def interval_p_value(value: float, low: float, high: float) -> float:
-    """Return the two-sided p-value of "no difference" that fits a 95 % interval.
+    """Return the two-sided p-value of "no difference" that fits a 95 % interval; NaN without one.
 
-    The distance from the value to the limit on zero's side is taken as 1.96 standard errors, so
-    the p-value is below 0.05 exactly where the interval excludes zero. NaN if a limit is.
+    The distance from the value to the limit on zero's side is taken as 1.96 standard errors.
     """
     reach = value - low if value > 0 else high - value
     if np.isnan(reach) or reach <= 0:
@@ -193,10 +165,9 @@ def interval_p_value(value: float, low: float, high: float) -> float:
 
 
 def sign_p_value(replicates: np.ndarray) -> float:
-    """Return the two-sided bootstrap p-value of "no difference", matching the interval.
+    """Return the two-sided bootstrap p-value of "no difference" of resampled differences ``(R,)``.
 
-    It is twice the smaller share of resampled differences ``(R,)`` on one side of zero, counting
-    the observed sample once; never below ``2 / (R + 1)``. NaN if a difference is.
+    It is twice the smaller share on one side of zero, counting the observed sample once.
 
     Source: Efron & Tibshirani 1993, section 15.4 (interval inversion); the added one: Davison &
         Hinkley 1997, section 4.2.

@@ -2,12 +2,14 @@
 
 Runs may be compared where nothing but the method differs (`check_comparable`). `compare` subtracts
 a baseline from every other method of one protocol; `compare_teachers` does so for each teacher;
-`pairings` says which runs a difference leaves out; `score_runs` and `summarise` give the levels.
+`dropped_lines` names the runs that a difference leaves out; `score_runs` and `summarise` give the
+levels.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
+from statistics import multimode
 from typing import Any
 
 import numpy as np
@@ -38,14 +40,11 @@ PROMPTED = ("fopro", "random")
 TAUGHT = ("ekd", *PROMPTED)
 HEADLINE = {  # column of `summarise`: scope, name and metric of the tidy table
     "balanced_accuracy": ("overall", "all", "balanced_accuracy"),
-    "head": ("group", "head", "recall"),
-    "medium": ("group", "medium", "recall"),
-    "tail": ("group", "tail", "recall"),
-    "worst_class_recall": ("overall", "all", "worst_class_recall"),
-    "macro_f1": ("overall", "all", "macro_f1"),
-    "mcc": ("overall", "all", "mcc"),
-    "auroc": ("overall", "all", "auroc"),
-    "ece": ("overall", "all", "ece"),
+    **{group: ("group", group, "recall") for group in GROUPS},
+    **{
+        metric: ("overall", "all", metric)
+        for metric in ("worst_class_recall", "macro_f1", "mcc", "auroc", "ece")
+    },
 }
 _FOLD = re.compile(r"/fold(\d+)$")
 ByMethod = dict[str, dict[str, dict[int, Run]]]  # method, protocol, seed
@@ -65,8 +64,10 @@ def pooled_protocol(protocols: Iterable[str]) -> str:
     return f"{family(different[0])}/fold{'+'.join(sorted(numbers, key=int))}"
 
 
-def _sort_out(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
-    """Sort runs by a key, in the order in which the keys first come."""
+def _sort_out(runs: Sequence[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
+    """Sort runs by a key, in the order in which the keys first come; refuse to sort none."""
+    if not runs:
+        raise InputError("runs: expected at least one, got none")
     found: dict[Any, list[Run]] = {}
     for run in runs:
         found.setdefault(key(run), []).append(run)
@@ -74,10 +75,11 @@ def _sort_out(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[
 
 
 def _by_protocol(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    return _sort_out(sorted(runs, key=lambda run: run.protocol), lambda run: run.protocol)
+    found = _sort_out(runs, lambda run: run.protocol)
+    return {protocol: found[protocol] for protocol in sorted(found)}
 
 
-def group_families(runs: Sequence[Run], *, split: str = "test") -> list[list[Run]]:
+def group_families(runs: Sequence[Run]) -> list[list[Run]]:
     """Sort runs into lists whose numbers may be averaged.
 
     Folds of one partition are averaged where no lesion, patient or image is tested twice.
@@ -89,7 +91,7 @@ def group_families(runs: Sequence[Run], *, split: str = "test") -> list[list[Run
         folds = _by_protocol(members)
         tested: list[set[str]] = []
         for own in folds.values() if len(folds) > 1 else ():
-            part = own[0].predictions.query("split == @split")
+            part = own[0].predictions.query("split == 'test'")
             tested.append(set(part["group"].where(part["group"] != "", part["image"])))
         twice = any(one & other for one, other in combinations(tested, 2))
         sorted_out += list(folds.values()) if twice else [members]
@@ -101,11 +103,10 @@ def merge_groups(groups: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
     Folds differ by a few training images, so two classes of almost one size may change places.
     """
-    merged = {}
-    for name in groups[0]:
-        places = [GROUPS.index(each[name]) for each in groups]
-        merged[name] = GROUPS[max(set(places), key=lambda place: (places.count(place), place))]
-    return merged
+    return {
+        name: GROUPS[max(multimode(GROUPS.index(each[name]) for each in groups))]
+        for name in groups[0]
+    }
 
 
 def _by_method(runs: Sequence[Run]) -> ByMethod:
@@ -144,21 +145,16 @@ def _pairs_of(
     return pairs
 
 
-def pairings(runs: Sequence[Run], baseline: str) -> pd.DataFrame:
-    """List for every run whether a comparison uses it, and why not.
+def dropped_lines(runs: Sequence[Run], baseline: str) -> list[str]:
+    """Say in one line per run which runs a comparison leaves out, wholly or in part, and why.
 
     Args:
         runs: Finished and unfinished ones.
         baseline: Method that is subtracted.
-
-    Returns:
-        One row per run: ``run`` (its path), ``method``, ``seed``, ``protocol``, ``state``,
-        ``paired`` (whether any difference rests on it), ``with`` (the methods it is paired with)
-        and ``reason`` (why it is left out, or out of some pairs; empty if it is in all).
     """
     found = {(run.method, run.protocol, run.seed) for run in runs if run.complete}
     others = list(dict.fromkeys(r.method for r in runs if r.complete and r.method != baseline))
-    rows = []
+    lines = []
     for run in runs:
         partners = others if run.method == baseline else [baseline]
         known = [n for n in partners if run.complete and (n, run.protocol, run.seed) in found]
@@ -167,19 +163,11 @@ def pairings(runs: Sequence[Run], baseline: str) -> pd.DataFrame:
         if not run.complete:
             lost = run.state == "done"
             reason = "no predictions.parquet" if lost else f"not finished: {run.state}"
-        about = (run.path.as_posix(), run.method, run.seed, run.manifest.get("protocol", ""))
-        rows.append((*about, run.state, bool(known), ", ".join(known), reason))
-    names = ["run", "method", "seed", "protocol", "state", "paired", "with", "reason"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def dropped_lines(table: pd.DataFrame) -> list[str]:
-    """Say in one line each which runs of `pairings` a comparison leaves out, wholly or in part."""
-    return [
-        (f"used against {row['with']} alone" if row["paired"] else "left out")
-        + f": {row['run']} ({row['method']}, seed {row['seed']}): {row['reason']}"
-        for row in table[table["reason"] != ""].to_dict("records")
-    ]
+        if reason:
+            how = f"used against {', '.join(known)} alone" if known else "left out"
+            about = f"{run.path.as_posix()} ({run.method}, seed {run.seed})"
+            lines.append(f"{how}: {about}: {reason}")
+    return lines
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -188,59 +176,40 @@ def check_comparable(runs: Sequence[Run]) -> None:
     Seeds of one method share every option. Methods share the options that both use: all of them
     data and steps, those with a teacher also the teacher, its file and the weight of its loss,
     those with a prompt also how it is built, trained and scheduled.
-
-    Args:
-        runs: Finished runs.
     """
-    if not runs:
-        raise InputError("runs: expected at least one, got none")
-    first = runs[0]
-    for run in runs[1:]:
-        if family(run.protocol) != family(first.protocol):
-            _refuse(run, first, "protocol")
-        if run.class_names != first.class_names:
-            _refuse(run, first, "class_names")
-    for members in _by_protocol(runs).values():
-        for run in members[1:]:
-            for key in ("split_fingerprint", "groups"):
-                if members[0].manifest[key] != run.manifest[key]:
-                    _refuse(run, members[0], key)
+    folds, methods = _by_protocol(runs), _sort_out(runs, lambda run: run.method)
+    _expect_same(runs, "protocol", [family(run.protocol) for run in runs], "split")
+    _expect_same(runs, "class_names", [list(run.class_names) for run in runs], "split")
+    for same in folds.values():
+        for key in ("split_fingerprint", "groups"):
+            _expect_same(same, key, [run.manifest[key] for run in same], "split")
     every = TrainConfig.model_fields.keys() | REMOVED.keys()
     every -= {"method", "seed", "fold", "device", "threads"}
     teaching = TeacherConfig.model_fields.keys() | {"distill_weight"}
     prompting = PromptConfig.model_fields.keys() | {"prompted_fraction", "prompted_decay"}
     prompting |= {"warmup_epochs", "prompt_every", "prompt_file"}
     taught = [run for run in runs if run.method in TAUGHT]
-    _check_options(runs, every - teaching - prompting - {"random_gains"})
-    _check_options(taught, teaching)
-    _check_options([run for run in runs if run.method in PROMPTED], prompting)
-    for peers in _sort_out(runs, lambda run: run.method).values():
-        _check_options(peers, every)
-    weights = [(run.manifest.get("teacher") or {}).get("sha256") for run in taught]
-    for run, sha256 in zip(taught, weights, strict=True):
-        if sha256 != weights[0]:
-            raise InputError(
-                f"{run.path}: expected the teacher's weights of {taught[0].path}, got another "
-                f"file; compare runs of one teacher"
-            )
-
-
-def _refuse(run: Run, first: Run, key: str) -> None:
-    raise InputError(
-        f"{run.path}: expected the {key} of {first.path}, {first.manifest[key]!r}, got "
-        f"{run.manifest[key]!r}; compare only runs of one split"
-    )
-
-
-def _check_options(runs: Sequence[Run], names: Iterable[str]) -> None:
-    for run in runs[1:]:
+    prompted = [run for run in runs if run.method in PROMPTED]
+    for members, names in (
+        (runs, every - teaching - prompting - {"random_gains"}),
+        (taught, teaching),
+        (prompted, prompting),
+        *((peers, every) for peers in methods.values()),
+    ):
         for name in sorted(names):
-            expected, got = _option(runs[0], name), _option(run, name)
-            if expected != got:
-                raise InputError(
-                    f"{run.path}: {name}: expected {expected!r} as in {runs[0].path}, got "
-                    f"{got!r}; compare runs of one recipe"
-                )
+            _expect_same(members, name, [_option(run, name) for run in members], "recipe")
+    weights = [(run.manifest.get("teacher") or {}).get("sha256") for run in taught]
+    _expect_same(taught, "weights of the teacher", weights, "teacher")
+
+
+def _expect_same(runs: Sequence[Run], name: str, values: Sequence[Any], what: str) -> None:
+    """Refuse runs whose values differ from the first one's."""
+    for run, value in zip(runs, values, strict=True):
+        if value != values[0]:
+            raise InputError(
+                f"{run.path}: {name}: expected {values[0]!r} as in {runs[0].path}, got {value!r}; "
+                f"compare runs of one {what}"
+            )
 
 
 def _option(run: Run, name: str) -> Any:
@@ -252,12 +221,7 @@ def _option(run: Run, name: str) -> Any:
 
 
 def compare(
-    runs: Sequence[Run],
-    baseline: str,
-    *,
-    split: str = "test",
-    resamples: int = 1000,
-    seed: int = 0,
+    runs: Sequence[Run], baseline: str, *, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Subtract a baseline from every other method, paired by test image, seed and fold.
 
@@ -272,7 +236,6 @@ def compare(
         runs: Finished runs of one split, or of several folds of one partition that share no
             tested image; at most one per method, fold and seed.
         baseline: Method that is subtracted.
-        split: "test" or "val".
         resamples: Bootstrap resamples, at least 2.
         seed: Seed of the bootstrap.
 
@@ -284,14 +247,7 @@ def compare(
         ("images", "images and seeds", "images, seeds and folds"), ``protocol``.
 
     Raises:
-        InputError: For runs of different protocols, splits or classes, folds that share a tested
-            image, a run that comes twice, a missing baseline, or a method without a fold and
-            seed in common.
-
-    Example:
-        >>> compare([], "bsm")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: runs: expected at least one, got none
+        InputError: If runs do not belong together, or a method has no pair with the baseline.
     """
     check_comparable(runs)
     by_method = _by_method(runs)
@@ -303,7 +259,7 @@ def compare(
     for method in by_method:
         if method != baseline:
             pairs = _pairs_of(by_method, method, baseline)
-            table = _subtract(pairs, split=split, resamples=resamples, seed=seed)
+            table = _subtract(pairs, resamples=resamples, seed=seed)
             table.insert(0, "method", method)
             table.insert(1, "baseline", baseline)
             tables.append(table)
@@ -311,27 +267,23 @@ def compare(
 
 
 def _subtract(
-    pairs: Mapping[str, tuple[list[Run], list[Run]]], *, split: str, resamples: int, seed: int
+    pairs: Mapping[str, tuple[list[Run], list[Run]]], *, resamples: int, seed: int
 ) -> pd.DataFrame:
     """Compare the first runs of each protocol's pair with the second; see ``compare``."""
     groups = merge_groups([run.groups for own, _ in pairs.values() for run in own])
     folds = [
-        align([run.predictions for run in (*ours, *theirs)], groups, split=split)
-        for ours, theirs in pairs.values()
+        align([run.predictions for run in own + other], groups) for own, other in pairs.values()
     ]
     images = pool(folds)
     points, replicates = measure_folds(folds, resamples=resamples, seed=seed)
-    halves = [len(ours) for ours, _ in pairs.values()]
-    shares = {
-        key: (
-            mean_of([fold[:half] for fold, half in zip(parts, halves, strict=True)]),
-            mean_of([fold[half:] for fold, half in zip(parts, halves, strict=True)]),
-        )
-        for key, parts in points.items()
-    }
-    values = {key: ours - theirs for key, (ours, theirs) in shares.items()}
+    # Of each fold the first half of the runs is the method's, the second the baseline's.
+    ours, theirs = (
+        {k: mean_of([np.split(fold, 2)[side] for fold in parts]) for k, parts in points.items()}
+        for side in (0, 1)
+    )
+    values = {key: ours[key] - theirs[key] for key in ours}
     drawn = {
-        key: [fold[:half] - fold[half:] for fold, half in zip(parts, halves, strict=True)]
+        key: [np.subtract(*np.split(fold, 2)) for fold in parts]
         for key, parts in replicates.items()
     }
     means = {key: mean_over_trainings(each, seed=seed) for key, each in drawn.items()}
@@ -340,13 +292,12 @@ def _subtract(
         values,
         drawn,
         means,
-        fallback=lambda key, trials: (*difference_interval(*shares[key], trials), "newcombe"),
+        fallback=lambda key, trials: (
+            *difference_interval(ours[key], theirs[key], trials),
+            "newcombe",
+        ),
     )
-    columns = {
-        "method_value": {key: ours for key, (ours, _) in shares.items()},
-        "baseline_value": {key: theirs for key, (_, theirs) in shares.items()},
-        "difference": values,
-    }
+    columns = {"method_value": ours, "baseline_value": theirs, "difference": values}
     table = tidy(images, columns, intervals)
     table["p"] = [
         sign_p_value(means[key])
@@ -354,22 +305,20 @@ def _subtract(
         else interval_p_value(values[key], low, high)
         for key, (low, high, kind) in intervals.items()
     ]
-    table["seeds"], table["folds"] = min(halves), len(halves)
-    varied = ["images", *["seeds"] * (max(halves) > 1), *["folds"] * (len(halves) > 1)]
+    seeds = [len(own) for own, _ in pairs.values()]
+    table["seeds"], table["folds"] = min(seeds), len(folds)
+    varied = ["images", *["seeds"] * (max(seeds) > 1), *["folds"] * (len(folds) > 1)]
     table["varies"] = " and ".join([", ".join(varied[:-1]), varied[-1]] if varied[1:] else varied)
     table["protocol"] = pooled_protocol(pairs)
     return table
 
 
-def score_runs(
-    runs: Sequence[Run], *, split: str = "test", resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def score_runs(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Score every protocol and method, averaged over its seeds, and over folds where that is fair.
 
     Args:
         runs: Finished runs, at most one per protocol, method and seed. Folds of one partition are
             put together where no image is tested twice.
-        split: "test" or "val".
         resamples: Bootstrap resamples, at least 2.
         seed: Seed of the bootstrap.
 
@@ -380,30 +329,22 @@ def score_runs(
     Raises:
         InputError: If runs of one protocol were not tested on the same images, or come twice.
     """
-    if not runs:
-        raise InputError("runs: expected at least one, got none")
     tables = []
-    for members in group_families(runs, split=split):
+    for members in group_families(runs):
         check_comparable(members)
+        groups = merge_groups([run.groups for run in members])
         for method, folds in _by_method(members).items():
-            table = score_trainings(
-                [[run.predictions for run in by_seed.values()] for by_seed in folds.values()],
-                merge_groups([run.groups for run in members]),
-                pooled_protocol(folds),
-                split=split,
-                resamples=resamples,
-                seed=seed,
-            )
+            tested = [[run.predictions for run in by_seed.values()] for by_seed in folds.values()]
+            protocol = pooled_protocol(folds)
+            table = score_trainings(tested, groups, protocol, resamples=resamples, seed=seed)
             table.insert(0, "method", method)
-            table.insert(1, "seeds", min(len(by_seed) for by_seed in folds.values()))
-            table.insert(2, "folds", len(folds))
+            table.insert(1, "seeds", min(map(len, tested)))
+            table.insert(2, "folds", len(tested))
             tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
-def summarise(
-    runs: Sequence[Run], *, split: str = "test", resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Put the headline numbers of every protocol and method in one row; see `score_runs`.
 
     Returns:
@@ -411,7 +352,7 @@ def summarise(
         headline metric with ``_low`` and ``_high``: balanced_accuracy, head, medium, tail (mean
         class recalls), worst_class_recall, macro_f1, mcc, auroc, ece.
     """
-    scores = score_runs(runs, split=split, resamples=resamples, seed=seed)
+    scores = score_runs(runs, resamples=resamples, seed=seed)
     lines = []
     for (protocol, method), part in scores.groupby(["protocol", "method"], sort=False):
         by_key = part.set_index(["scope", "name", "metric"])
@@ -431,7 +372,6 @@ def compare_teachers(
     runs: Sequence[Run],
     pairs: Iterable[tuple[str, str]],
     *,
-    split: str = "test",
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -444,7 +384,6 @@ def compare_teachers(
     Args:
         runs: Finished runs, at most one per student, partition, teacher, method, fold and seed.
         pairs: Method and baseline; a pair that nothing was trained for is left out.
-        split: "test" or "val".
         resamples: Bootstrap resamples, at least 2.
         seed: Seed of the bootstrap.
 
@@ -455,18 +394,16 @@ def compare_teachers(
     Raises:
         InputError: If no pair can be compared, or as `compare`.
     """
-    if not runs:
-        raise InputError("runs: expected at least one, got none")
     pairs = list(pairs)
     tables = []
-    for student, teacher, members in _settings(runs, split=split):
+    for student, teacher, members in _settings(runs):
         methods = {run.method for run in members}
         for method, baseline in pairs:
             has_teacher = bool({method, baseline} & set(TAUGHT))
             if not {method, baseline} <= methods or has_teacher != bool(teacher):
                 continue
             two = [run for run in members if run.method in (method, baseline)]
-            table = compare(two, baseline, split=split, resamples=resamples, seed=seed)
+            table = compare(two, baseline, resamples=resamples, seed=seed)
             table.insert(0, "teacher", teacher or "none")
             table.insert(1, "student", student)
             tables.append(table)
@@ -482,15 +419,13 @@ def compare_teachers(
 
 
 def summarise_teachers(
-    runs: Sequence[Run], *, split: str = "test", resamples: int = 1000, seed: int = 0
+    runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Put the headline numbers of every student, teacher and method in one row; see `summarise`."""
-    if not runs:
-        raise InputError("runs: expected at least one, got none")
     tables = []
     settings = _sort_out(runs, lambda run: (_student_of(run), teacher_of(run)))
     for (student, teacher), members in settings.items():
-        table = summarise(members, split=split, resamples=resamples, seed=seed)
+        table = summarise(members, resamples=resamples, seed=seed)
         table.insert(0, "student", student)
         table.insert(1, "teacher", teacher or "none")
         tables.append(table)
@@ -510,13 +445,13 @@ def _student_of(run: Run) -> str:
     return str(run.config.get("student", "small"))
 
 
-def _settings(runs: Sequence[Run], *, split: str) -> Iterable[tuple[str, str, list[Run]]]:
+def _settings(runs: Sequence[Run]) -> Iterator[tuple[str, str, list[Run]]]:
     """Yield student, teacher and their runs with those of no teacher; partitions stay apart."""
-    for own in group_families(runs, split=split):
+    for own in group_families(runs):
         for student, members in _sort_out(own, _student_of).items():
-            alone = [run for run in members if not teacher_of(run)]
+            by_teacher = _sort_out(members, teacher_of)
+            alone = by_teacher.pop("", [])
             if alone:
                 yield student, "", alone
-            for teacher, taught in _sort_out(members, teacher_of).items():
-                if teacher:
-                    yield student, teacher, alone + taught
+            for teacher, taught in by_teacher.items():
+                yield student, teacher, alone + taught

@@ -14,17 +14,7 @@ _BLOCK = 128  # resamples at a time: keeps the running sums of AUROC within the 
 def confusion_matrices(
     labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, *, classes: int
 ) -> np.ndarray:
-    """Count which class was predicted for which, in each resample.
-
-    Args:
-        labels: True classes ``(n,)``, 0 to K - 1.
-        predicted: Predicted classes ``(n,)``, 0 to K - 1.
-        weights: How often each image was drawn, ``(n, R)``.
-        classes: K.
-
-    Returns:
-        Weighted counts ``(R, K, K)``: row the true class, column the predicted one.
-    """
+    """Count, in each resample, which class (row) was predicted as which (column): ``(R, K, K)``."""
     hits = np.eye(classes, dtype=weights.dtype)[predicted]
     counts = np.zeros((weights.shape[1], classes, classes))
     for label in range(classes):
@@ -50,7 +40,9 @@ def mean_recall(recalls: np.ndarray) -> np.ndarray:
 def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean recall over the classes that occur in ``labels``, in [0, 1].
 
-    Unlike scikit-learn's, it does not warn of a class that is predicted but absent.
+    Args:
+        labels: True classes ``(n,)``.
+        predicted: Predicted classes ``(n,)``; unlike scikit-learn, none need occur in ``labels``.
     """
     return float(np.mean([(predicted[labels == k] == k).mean() for k in np.unique(labels)]))
 
@@ -62,11 +54,7 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
 
 
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Return the mean F1 over the classes that have images, ``(R,)``.
-
-    A class without images is left out, as in the balanced accuracy; images that were wrongly
-    taken for it still count against the recall of their own class.
-    """
+    """Return the mean F1 over the classes that have images, ``(R,)``."""
     found = np.diagonal(confusion, axis1=-2, axis2=-1)
     truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
     present = truth > 0
@@ -77,14 +65,13 @@ def macro_f1(confusion: np.ndarray) -> np.ndarray:
 def matthews(confusion: np.ndarray) -> np.ndarray:
     """Return the multi-class Matthews correlation coefficient, ``(R,)`` in [-1, 1].
 
-    It is 0, as in scikit-learn, where truth or prediction holds one class only.
-
     Source: Gorodkin, Comput. Biol. Chem. 28 (2004) 367, the R_K statistic.
     """
     truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
     total = truth.sum(axis=-1)
     covariance = np.trace(confusion, axis1=-2, axis2=-1) * total - (truth * predicted).sum(axis=-1)
     spread = (total**2 - (truth**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
+    # Where truth or prediction holds one class only, scikit-learn says 0 as well.
     return _ratio(covariance, np.sqrt(spread), empty=0.0)
 
 
@@ -101,19 +88,12 @@ def kappa(confusion: np.ndarray) -> np.ndarray:
 
 
 def macro_auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean one-vs-rest area under the ROC curve over the classes with images.
+    """Return the mean one-vs-rest area under the ROC curve of the classes with images, ``(R,)``.
 
     The area is the share of (image of the class, other image) pairs in which the first has the
     higher probability, a tie counting half; in a resample each pair counts by the product of its
-    weights. Running sums over the sorted images count all pairs in one pass.
-
-    Args:
-        probabilities: ``(n, K)``.
-        labels: True classes ``(n,)``.
-        weights: How often each image was drawn, ``(n, R)``.
-
-    Returns:
-        Areas ``(R,)`` in [0, 1]; NaN where all images are of one class.
+    weights. Running sums over the sorted images count all pairs in one pass. NaN where all images
+    are of one class.
 
     Source: Hanley & McNeil, Radiology 143 (1982) 29.
     """
@@ -147,7 +127,6 @@ def calibration_error(
     Images fall into 15 bins of equal width by their largest probability, bin ``b`` being
     ``(b / 15, (b + 1) / 15]``; the error is the mean over images of the gap between their bin's
     accuracy and its mean confidence. It is never negative, so noise alone makes it positive.
-    Arguments are as in ``macro_auroc``.
 
     Source: Guo et al., ICML 2017, arXiv:1706.04599, equation 5.
     """

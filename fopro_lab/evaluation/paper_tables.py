@@ -15,18 +15,8 @@ METHOD_LABELS = {
     "fopro": "FoPro-KD",
     "random": "random gains",
 }
-_TITLES = {
-    "balanced_accuracy": "Balanced accuracy",
-    "head": "Head",
-    "medium": "Medium",
-    "tail": "Tail",
-    "worst_class_recall": "Worst class",
-    "macro_f1": "Macro F1",
-    "mcc": "MCC",
-    "auroc": "AUROC",
-    "ece": "ECE",
-}
-_LOWER_IS_BETTER = {"ece"}
+_TITLES = {"worst_class_recall": "Worst class", "macro_f1": "Macro F1"}
+_TITLES |= {metric: metric.upper() for metric in ("mcc", "auroc", "ece")}
 _LATEX = str.maketrans(
     {
         **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -59,7 +49,7 @@ def clear_winner(levels: pd.DataFrame, differences: pd.DataFrame, column: str) -
     baseline must do so from every other method. The other methods are not paired with each other
     here, so a winner has beaten the baseline, and its rivals by its level alone.
     """
-    sign = -1 if column in _LOWER_IS_BETTER else 1
+    sign = -1 if column == "ece" else 1  # the calibration error is better where it is lower
     known = levels.dropna(subset=[column])
     if known.empty:
         return ""
@@ -84,13 +74,12 @@ def level_table(
     Args:
         levels: Of ``summarise`` or ``summarise_teachers``.
         differences: Of ``compare`` for the same runs; they decide what is bold.
-        columns: Headline columns, of ``HEADLINE``.
+        columns: Headline columns of ``levels``.
         bold: How a `clear_winner` is written.
 
     Returns:
         One row per method: student and teacher if ``levels`` have them, method, the columns.
     """
-    _check_columns(columns)
     named = [name for name in ("student", "teacher", "method") if name in levels]
     table = levels[named].rename(columns=str.capitalize)
     table["Method"] = table["Method"].replace(METHOD_LABELS)
@@ -98,7 +87,7 @@ def level_table(
         ends = levels[[column, f"{column}_low", f"{column}_high"]].to_numpy()
         texts = pd.Series([with_interval(*row, digits=1) for row in ends], levels.index)
         best = "" if differences is None else clear_winner(levels, differences, column)
-        table[_TITLES[column]] = texts.mask(levels["method"] == best, texts.map(bold.format))
+        table[_title(column)] = texts.mask(levels["method"] == best, texts.map(bold.format))
     return table
 
 
@@ -109,10 +98,9 @@ def difference_table(
 
     Args:
         differences: Of ``compare``.
-        columns: Headline columns, of ``HEADLINE``.
+        columns: Headline columns of ``summarise``.
         bold: How a difference is written whose interval excludes zero.
     """
-    _check_columns(columns)
     methods = list(dict.fromkeys(differences["method"]))
     labels, baseline = pd.Series(methods).replace(METHOD_LABELS), _baseline(differences)
     table = pd.DataFrame({"Method": labels + f" minus {baseline}"})
@@ -122,13 +110,11 @@ def difference_table(
         for row in rows.to_dict("records"):
             text = with_interval(row["difference"], row["low"], row["high"], signed=True)
             texts.append(bold.format(text) if row["low"] > 0 or row["high"] < 0 else text)
-        table[_TITLES[column]] = texts
+        table[_title(column)] = texts
     return table
 
 
-def latex_tables(
-    levels: pd.DataFrame, differences: pd.DataFrame, *, columns: Sequence[str] = COLUMNS
-) -> str:
+def latex_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Write levels and paired differences as two LaTeX tables, for the package booktabs.
 
     Bold is a `clear_winner`, or a difference whose interval excludes zero.
@@ -136,19 +122,18 @@ def latex_tables(
     Args:
         levels: Of ``summarise``, one row per method, of one protocol.
         differences: Of ``compare`` for the same runs.
-        columns: Headline columns, of ``HEADLINE``.
 
     Raises:
-        InputError: If a column is unknown, or levels are of several protocols.
+        InputError: If levels are of several protocols.
     """
     texts = [r"% needs \usepackage{booktabs}"]
-    tables = _both(levels, differences, columns, bold=r"\textbf{{{}}}")
+    tables = _both(levels, differences, bold=r"\textbf{{{}}}")
     for (caption, table), label in zip(tables, ("tab:levels", "tab:differences"), strict=True):
         cells = table.assign(Method=table["Method"].map(lambda text: text.translate(_LATEX)))
         # A hyphen before a number would be set as a hyphen.
         cells.iloc[:, 1:] = cells.iloc[:, 1:].replace("-", "$-$", regex=True)
         text = cells.style.hide(axis="index").to_latex(
-            column_format="l" + "r" * len(columns),
+            column_format="l" + "r" * len(COLUMNS),
             position_float="centering",
             hrules=True,
             label=label,
@@ -158,20 +143,18 @@ def latex_tables(
     return "\n".join(texts)
 
 
-def markdown_tables(
-    levels: pd.DataFrame, differences: pd.DataFrame, *, columns: Sequence[str] = COLUMNS
-) -> str:
+def markdown_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Write the same two tables as Markdown; see `latex_tables`."""
     texts = []
-    for caption, table in _both(levels, differences, columns, bold="**{}**"):
-        align = ("left", *["right"] * len(columns))
+    for caption, table in _both(levels, differences, bold="**{}**"):
+        align = ("left", *["right"] * len(COLUMNS))
         text = table.to_markdown(index=False, colalign=align, disable_numparse=True)
         texts.append(f"{caption}\n\n{text}\n")
     return "\n".join(texts)
 
 
 def _both(
-    levels: pd.DataFrame, differences: pd.DataFrame, columns: Sequence[str], *, bold: str
+    levels: pd.DataFrame, differences: pd.DataFrame, *, bold: str
 ) -> list[tuple[str, pd.DataFrame]]:
     """Return caption and texts of the levels, and of the differences."""
     protocols = list(levels["protocol"].unique())
@@ -190,8 +173,8 @@ def _both(
         f"Bold: the interval excludes zero; intervals are not corrected for their number."
     )
     return [
-        (of_levels, level_table(levels, differences, columns=columns, bold=bold)),
-        (of_differences, difference_table(differences, columns=columns, bold=bold)),
+        (of_levels, level_table(levels, differences, bold=bold)),
+        (of_differences, difference_table(differences, bold=bold)),
     ]
 
 
@@ -199,6 +182,10 @@ def _rows_of(differences: pd.DataFrame, column: str) -> pd.DataFrame:
     scope, name, metric = HEADLINE[column]
     keys = (differences["scope"] == scope) & (differences["name"] == name)
     return differences[keys & (differences["metric"] == metric)]
+
+
+def _title(column: str) -> str:
+    return _TITLES.get(column, column.replace("_", " ").capitalize())
 
 
 def _baseline(differences: pd.DataFrame) -> str:
@@ -209,12 +196,6 @@ def _baseline(differences: pd.DataFrame) -> str:
 def _range(values: pd.Series) -> str:
     low, high = int(values.min()), int(values.max())
     return str(low) if low == high else f"{low} to {high}"
-
-
-def _check_columns(columns: Sequence[str]) -> None:
-    for column in columns:
-        if column not in HEADLINE:
-            raise InputError(f"columns: expected some of {', '.join(HEADLINE)}, got '{column}'")
 
 
 def claim_findings(claims: pd.DataFrame, distances: pd.DataFrame) -> list[str]:
@@ -230,8 +211,8 @@ def claim_findings(claims: pd.DataFrame, distances: pd.DataFrame) -> list[str]:
     ):
         for column, number in (("balanced_accuracy", "balanced accuracy"), ("tail", "tail recall")):
             rows = _rows_of(part, column)
-            clear = rows["p_holm"] < 0.05
-            up, down = (int((clear & (rows["difference"] * sign > 0)).sum()) for sign in (1, -1))
+            clear = rows.loc[rows["p_holm"] < 0.05, "difference"]
+            up, down = int((clear > 0).sum()), int((clear < 0).sum())
             each = "; ".join(
                 f"{row['teacher']} "
                 + with_interval(row["difference"], row["low"], row["high"], signed=True)

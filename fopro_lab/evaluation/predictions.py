@@ -35,8 +35,7 @@ def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -
         Exactly the documented columns: texts ``str``, labels ``int64``, logits ``float64``.
 
     Raises:
-        InputError: For a missing column, fewer than two classes, an unknown split, a label
-            outside 0 to K - 1, an image that occurs twice, or a logit that is not finite.
+        InputError: If a column, label, split or logit is not as documented, or an image repeats.
     """
     for column in (*TEXT_COLUMNS, "label"):
         if column not in predictions:
@@ -71,14 +70,13 @@ def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -
             f"{name}: label: expected whole numbers 0 to {len(logits) - 1}, "
             f"got {labels[bad].iloc[0]}"
         )
-    for column in logits:
-        bad = ~np.isfinite(table[column].astype("float64"))
-        if bad.any():
-            row = table[bad].iloc[0]
-            raise InputError(
-                f"{name}: {column}: expected finite logits, "
-                f"got {row[column]} for image '{row['image']}'; the training diverged"
-            )
+    bad = ~np.isfinite(table[logits].to_numpy(dtype="float64"))
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise InputError(
+            f"{name}: {logits[column]}: expected finite logits, got "
+            f"{table[logits[column]][row]} for image '{table['image'][row]}'; the training diverged"
+        )
     return table.astype({"label": "int64", **dict.fromkeys(logits, "float64")})
 
 

@@ -12,33 +12,32 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import (
     basic_interval,
+    bootstrap_weights,
     mean_interval,
     percentile_interval,
     wilson_interval,
 )
-from fopro_lab.evaluation.metrics import calibration_error, class_recalls, confusion_matrices
+from fopro_lab.evaluation.metrics import (
+    calibration_error,
+    class_recalls,
+    confusion_matrices,
+    mean_recall,
+)
 from fopro_lab.evaluation.runs import Run
 from fopro_lab.evaluation.scores import align
 
-UNIFORM, TRAINING, UNKNOWN = "uniform", "training", "unknown"
-
 
 def class_prior(class_counts: np.ndarray, strength: float) -> np.ndarray:
-    """Return class shares ``(K,)``, ``~ n(y) ** strength``, between tail-heavy and head-heavy.
+    """Return class shares ``(K,)``, ``~ n(y) ** strength``, of ``n`` training images each.
 
-    Args:
-        class_counts: Training images ``n``, ``(K,)``, each above 0.
-        strength: 1 gives the training shares, 0 equal ones, -1 the training shares' reciprocals.
+    A strength of 1 gives the training shares, 0 equal ones, -1 the training shares' reciprocals.
     """
     counts = np.asarray(class_counts, dtype=np.float64)
-    if not (np.isfinite(counts).all() and (counts > 0).all()) or not np.isfinite(strength):
-        raise InputError(
-            f"class_counts: expected numbers above 0 and a finite strength, got {counts.tolist()} "
-            f"and {strength}"
-        )
+    if not (np.isfinite(counts).all() and (counts > 0).all()):
+        raise InputError(f"class_counts: expected numbers above 0, got {counts.tolist()}")
     return softmax(strength * np.log(counts))
 
 
@@ -52,21 +51,12 @@ def implicit_prior(config: Mapping[str, Any]) -> str:
     """
     sampler, mixup = config.get("sampler", "instance"), config.get("mixup_alpha", 0.0)
     if config["method"] != "ce" or sampler == "class-balanced":
-        return UNIFORM
-    return TRAINING if sampler == "instance" and not mixup else UNKNOWN
+        return "uniform"
+    return "training" if sampler == "instance" and not mixup else "unknown"
 
 
 def shifted_probabilities(logits: np.ndarray, *, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Move probabilities from one prior to another: ``p'(y | x) ~ p(y | x) * new(y) / old(y)``.
-
-    Args:
-        logits: ``(n, K)``.
-        old: Shares that the logits hold for, ``(K,)``, above 0.
-        new: Shares to move to, ``(K,)``, 0 or above.
-    """
-    for name, prior in (("old", old), ("new", new)):
-        if np.shape(prior) != logits.shape[-1:]:
-            raise ShapeError(f"{name}: expected ({logits.shape[-1]},), got {np.shape(prior)}")
+    """Move probabilities from one prior to another: ``p'(y | x) ~ p(y | x) * new(y) / old(y)``."""
     with np.errstate(divide="ignore"):  # a class that does not occur has the logarithm -inf
         return softmax(np.asarray(logits, np.float64) + np.log(new) - np.log(old), axis=-1)
 
@@ -94,32 +84,22 @@ def measure_under_prior(
     old: np.ndarray,
     adjust: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Measure predictions as if the test classes came in the shares of a prior.
+    """Measure logits ``(n, K)`` as if the test classes came in the shares of a prior ``(K,)``.
 
-    Args:
-        logits: ``(n, K)``.
-        labels: True classes ``(n,)``.
-        weights: ``(n, R)``, of the bootstrap; ones for the plain metric.
-        prior: Shares of the classes in the imagined test set, ``(K,)``.
-        old: Implicit prior of the logits, ``(K,)``.
-        adjust: Whether the predictor knows the prior, and scales its probabilities by
-            ``prior / old``; else they stay as they are stored, and only accuracy and calibration
-            change.
-
-    Returns:
-        ``recall (R, K)``, NaN for a class without images; ``balanced_accuracy``, ``accuracy``
-        (the mean of the recalls, weighted by the prior) and ``ece``, each ``(R,)``.
+    With ``adjust`` the predictor knows the prior and scales its probabilities by ``prior / old``;
+    else they stay as they are stored, and only accuracy and calibration change. Returns ``recall
+    (R, K)``, NaN for a class without images, and ``balanced_accuracy``, ``accuracy`` (the mean of
+    the recalls, weighted by the prior) and ``ece``, each ``(R,)``, for weights ``(n, R)``.
     """
     probabilities = shifted_probabilities(logits, old=old, new=prior if adjust else old)
     predicted = probabilities.argmax(axis=1)
     recalls = class_recalls(confusion_matrices(labels, predicted, weights, classes=logits.shape[1]))
     known = ~np.isnan(recalls[0])
-    shares = prior[known] / prior[known].sum()
     shifted = prior_weights(labels, weights, prior)
     return {
         "recall": recalls,
-        "balanced_accuracy": recalls[:, known].mean(axis=1),
-        "accuracy": recalls[:, known] @ shares,
+        "balanced_accuracy": mean_recall(recalls),
+        "accuracy": recalls[:, known] @ (prior[known] / prior[known].sum()),
         "ece": calibration_error(probabilities, labels, shifted),
     }
 
@@ -133,9 +113,8 @@ class PriorShift:
         seed: Of the bootstrap.
 
     Attributes:
-        counts: Training images of each class, ``(K,)``, of the first run.
-        implicit: Of each run, "training", "uniform" or "unknown"; see `implicit_prior`. Where it
-            is unknown, predictions stay as they are stored.
+        counts: Training images of each class, ``(K,)``.
+        implicit: The `implicit_prior` of each run; where unknown, predictions stay as stored.
         names: Class names, from the most frequent in training to the rarest.
     """
 
@@ -154,8 +133,8 @@ class PriorShift:
         self.implicit = [implicit_prior(run.config) for run in runs]
         self.images = align([run.predictions for run in runs], runs[0].groups)
         self.names = [self.images.names[k] for k in np.argsort(-self.counts, kind="stable")]
-        self._units = self.images.class_sizes(units=True)
-        drawn = self.images.weights(resamples=resamples, seed=seed)
+        about = (self.images.labels, self.images.units)
+        drawn = bootstrap_weights(*about, resamples=resamples, seed=seed)
         # The first column is the test set itself.
         self._weights = np.concatenate([np.ones((len(drawn), 1), drawn.dtype), drawn], axis=1)
 
@@ -164,79 +143,71 @@ class PriorShift:
         return class_prior(self.counts, strength)
 
     def table(self, strength: float, *, adjust: bool = True) -> pd.DataFrame:
-        """Measure all runs under one prior.
+        """Measure all runs under the prior of some strength; see `measure_under_prior`.
 
-        Args:
-            strength: As of `class_prior`.
-            adjust: As of `measure_under_prior`.
-
-        Returns:
-            Columns ``run`` (its number), ``metric`` ("recall", "balanced_accuracy", "accuracy",
-            "ece"), ``name`` (of the class, else "all"), ``n``, ``interval`` ("bootstrap",
-            "wilson" where all resamples of a class agree, "mover" of a mean with such a class,
-            "basic" of the calibration error, "none" where all its resamples agree), ``value``,
-            ``low``, ``high``, and ``difference``, ``difference_low``, ``difference_high``: the run
-            minus the first, on the same resamples; NaN where all resamples agree.
+        One row per ``run`` (its number), ``metric`` and ``name`` (of a class, or "all"): ``n``,
+        ``value``, ``low``, ``high``, ``interval`` (how it was made, as in `score`), and
+        ``difference``, ``difference_low``, ``difference_high``: the run minus the first, on the
+        same resamples; NaN where all resamples agree.
         """
         prior = self.prior(strength)
-        measured = [
-            measure_under_prior(
+        measured = []
+        for logits, implicit in zip(self.images.logits, self.implicit, strict=True):
+            found = measure_under_prior(
                 logits,
                 self.images.labels,
                 self._weights,
                 prior=prior,
-                old=self.prior(1.0 if implicit == TRAINING else 0.0),
-                adjust=adjust and implicit != UNKNOWN,
+                old=self.prior(1.0 if implicit == "training" else 0.0),
+                adjust=adjust and implicit != "unknown",
             )
-            for logits, implicit in zip(self.images.logits, self.implicit, strict=True)
-        ]
+            recalls = dict(zip(self.images.names, found.pop("recall").T, strict=True))
+            values = {("recall", name): recalls[name] for name in self.names}
+            measured.append(values | {(metric, "all"): drawn for metric, drawn in found.items()})
         sizes = self.images.class_sizes() | {"all": len(self.images.labels)}
         rows = []
-        for number, found in enumerate(measured):
-            for (metric, name), (low, high, kind) in self._intervals(found, prior).items():
-                own, first = (self._values(each, metric, name) for each in (found, measured[0]))
+        for number, values in enumerate(measured):
+            for (metric, name), (low, high, kind) in self._intervals(values, prior).items():
+                own = values[metric, name]
+                apart = own - measured[0][metric, name]
+                known = not np.isnan(apart).any() and np.ptp(apart[1:]) > 1e-12
+                ends = percentile_interval(apart[1:]) if known else (np.nan, np.nan)
                 row = {"run": number, "metric": metric, "name": name, "n": sizes[name]}
                 row |= {"interval": kind, "value": float(own[0]), "low": low, "high": high}
-                rows.append(row | _difference(own, first))
+                row |= {"difference": float(apart[0]), "difference_low": ends[0]}
+                rows.append(row | {"difference_high": ends[1]})
         return pd.DataFrame(rows)
 
-    def _values(self, found: dict[str, np.ndarray], metric: str, name: str) -> np.ndarray:
-        values = found[metric]
-        return values[:, self.images.names.index(name)] if metric == "recall" else values
-
     def _intervals(
-        self, found: dict[str, np.ndarray], prior: np.ndarray
+        self, values: dict[tuple[str, str], np.ndarray], prior: np.ndarray
     ) -> dict[tuple[str, str], tuple[float, float, str]]:
         """Find limits, and how they were made, of each class, of the means and of calibration."""
-        intervals = {}
+        found = {}
+        units = self.images.class_sizes(units=True)
         for name in self.names:
-            drawn = self._values(found, "recall", name)
+            drawn = values["recall", name]
             if np.isnan(drawn[0]):
                 interval = (np.nan, np.nan, "none")
             elif np.ptp(drawn[1:]) <= 1e-12:
-                interval = (*wilson_interval(float(drawn[0]), self._units[name]), "wilson")
+                interval = (*wilson_interval(float(drawn[0]), units[name]), "wilson")
             else:
                 interval = (*percentile_interval(drawn[1:]), "bootstrap")
-            intervals["recall", name] = interval
-        known = [name for name in self.names if self._units[name]]
-        labels = [self.images.names.index(name) for name in known]
-        lows, highs, kinds = zip(*(intervals["recall", name] for name in known), strict=True)
-        for metric, shares in (("balanced_accuracy", np.ones_like(prior)), ("accuracy", prior)):
-            low, high = percentile_interval(found[metric][1:])
-            intervals[metric, "all"] = (low, high, "bootstrap")
+            found["recall", name] = interval
+        known = [name for name in self.names if units[name]]
+        lows, highs, kinds = zip(*(found["recall", name] for name in known), strict=True)
+        ends = [
+            np.array([values["recall", name][0] for name in known]),
+            *map(np.array, (lows, highs)),
+        ]
+        shares = prior[[self.images.names.index(name) for name in known]]
+        for metric, weights in (("balanced_accuracy", np.ones(len(known))), ("accuracy", shares)):
+            low, high = percentile_interval(values[metric, "all"][1:])
+            found[metric, "all"] = (low, high, "bootstrap")
             if set(kinds) != {"bootstrap"}:
-                ends = (found["recall"][0, labels], np.array(lows), np.array(highs))
-                wide = mean_interval(*ends, weights=shares[labels])
-                intervals[metric, "all"] = (min(low, wide[0]), max(high, wide[1]), "mover")
-        ece = found["ece"]
+                wide = mean_interval(*ends, weights=weights)
+                found[metric, "all"] = (min(low, wide[0]), max(high, wide[1]), "mover")
+        ece = values["ece", "all"]
         agree = np.ptp(ece[1:]) <= 1e-7  # weights are of single precision
         limits = (np.nan, np.nan) if agree else basic_interval(float(ece[0]), ece[1:])
-        intervals["ece", "all"] = (*limits, "none" if agree else "basic")
-        return intervals
-
-
-def _difference(drawn: np.ndarray, first: np.ndarray) -> dict[str, float]:
-    apart = drawn - first
-    known = not np.isnan(apart).any() and np.ptp(apart[1:]) > 1e-12
-    low, high = percentile_interval(apart[1:]) if known else (np.nan, np.nan)
-    return {"difference": float(apart[0]), "difference_low": low, "difference_high": high}
+        found["ece", "all"] = (*limits, "none" if agree else "basic")
+        return found

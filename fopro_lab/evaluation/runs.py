@@ -19,21 +19,16 @@ from fopro_lab.evaluation.predictions import read_predictions
 from fopro_lab.evaluation.scores import score
 
 RunType = TypeVar("RunType", bound="Run")
-_STATES = ("running", "done", "failed")
-_NEEDED_WHEN_DONE = ("protocol", "split_fingerprint", "class_names", "groups")
+# Written by `fopro_lab.training.run_folder`; the names are part of a run folder's format.
+RINGS_FILE, MAPS_FILE = "exploration_gains.parquet", "exploration_masks.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run folder: its manifest now, its tables on first use.
-
-    Attributes:
-        path: The run folder.
-        manifest: Content of ``manifest.json``.
-    """
+    """One run folder: its manifest now, its tables on first use."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, Any]  # content of manifest.json
 
     @classmethod
     def read(cls: type[RunType], path: Path | str) -> RunType:
@@ -109,8 +104,8 @@ class Run:
 
     def table(self, *, split: str = "test", resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
         """Score the run with its own groups and protocol; see `score`."""
-        how: dict[str, Any] = {"split": split, "resamples": resamples, "seed": seed}
-        return score(self.predictions, self.groups, self.protocol, **how)
+        about = (self.predictions, self.groups, self.protocol)
+        return score(*about, split=split, resamples=resamples, seed=seed)
 
 
 def load_runs(folders: Path | str | Iterable[Path | str], *, unfinished: bool = False) -> list[Run]:
@@ -126,11 +121,6 @@ def load_runs(folders: Path | str | Iterable[Path | str], *, unfinished: bool = 
 
     Raises:
         InputError: If a folder is missing or holds no such run, or a manifest is damaged.
-
-    Example:
-        >>> load_runs("nowhere")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere: no such folder
     """
     paths = [folders] if isinstance(folders, str | Path) else list(folders)
     manifests: dict[Path, Path] = {}  # by resolved path, so that a run given twice comes once
@@ -162,47 +152,31 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # JSONDecodeError, UnicodeDecodeError
         raise InputError(f"{path}: expected JSON, got damaged text ({error}); {again}") from None
-    if not isinstance(manifest, dict):
-        raise InputError(f"{path}: expected names and values, got a {type(manifest).__name__}")
-    if manifest.get("state") not in _STATES:
-        raise InputError(
-            f"{path}: state: expected running, done or failed, got {manifest.get('state')!r}"
-        )
-    config = manifest.get("config")
-    if not isinstance(config, dict) or not {"method", "seed"} <= set(config):
-        raise InputError(f"{path}: config: expected at least a method and a seed; {again}")
-    for key in _NEEDED_WHEN_DONE:
-        if manifest["state"] == "done" and key not in manifest:
-            raise InputError(f"{path}: expected the key '{key}' in a finished run; {again}")
+    manifest = manifest if isinstance(manifest, dict) else {}
+    needed = ["state", "config"]
+    if manifest.get("state") == "done":
+        needed += ["protocol", "split_fingerprint", "class_names", "groups"]
+    missing = [key for key in needed if key not in manifest]
+    if not missing and not {"method", "seed"} <= set(manifest["config"]):
+        missing = ["config: method and seed"]
+    if missing:
+        raise InputError(f"{path}: expected the key '{missing[0]}', got none; {again}")
     return manifest
 
 
-# Written by `fopro_lab.training.run_folder`; the names are part of a run folder's format.
-RINGS_FILE, MAPS_FILE = "exploration_gains.parquet", "exploration_masks.safetensors"
-COLUMNS = ("exploration", "step", "low", "high", "gain")
-SIDE = 64  # bins of a plane that is drawn from ring means
-Source: TypeAlias = str | Path | Run | pd.DataFrame
+Source: TypeAlias = str | Path | Run | pd.DataFrame  # of masks; see `read_mask_history`
 
 
 @dataclass(frozen=True, eq=False)
 class MaskHistory:
-    """The masks of one run's prompt, from the first prompt training step to the last.
+    """The T masks of one run's prompt, from the first prompt training step to the last."""
 
-    Attributes:
-        name: Name of the run.
-        times: ``(number of the prompt training, step)`` of each of the T masks, in order.
-        planes: ``(T, H, W)``, gains above 0, zero frequency in the middle.
-        rings: ``(T, R)``, mean gain of each ring.
-        edges: Edges of the rings, ``(R + 1,)``, cycles per pixel.
-        whole: Whether the planes are the masks themselves; else they are drawn from ring means.
-    """
-
-    name: str
-    times: list[tuple[int, int]]
-    planes: np.ndarray
-    rings: np.ndarray
-    edges: np.ndarray
-    whole: bool = True
+    name: str  # of the run
+    times: list[tuple[int, int]]  # number of the prompt training and step of each mask
+    planes: np.ndarray  # (T, H, W), gains above 0, zero frequency in the middle
+    rings: np.ndarray  # (T, R), mean gain of each ring
+    edges: np.ndarray  # of the rings, (R + 1,), cycles per pixel
+    whole: bool  # whether the planes are the masks themselves, else drawn from ring means
 
     def at(self, time: tuple[int, int]) -> int:
         """Return the place of the mask that was in force at a time; before the first, 0."""
@@ -210,13 +184,10 @@ class MaskHistory:
 
 
 def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
-    """Read the masks of one run.
+    """Read the masks of a run folder, of a folder that notebook 03 wrote, or of a table.
 
-    Args:
-        source: A run folder, or a folder that notebook 03 wrote; or a table with one row per mask
-            and ring and the columns ``exploration`` (number of the prompt training), ``step``,
-            ``low``, ``high`` (cycles per pixel) and ``gain``, which is drawn as rings.
-        name: Title; empty takes the folder's name.
+    A table is drawn as rings. It has one row per mask and ring and the columns ``exploration``
+    (number of the prompt training), ``step``, ``low``, ``high`` (cycles per pixel) and ``gain``.
     """
     table, planes, where = source, None, "table"
     if not isinstance(table, pd.DataFrame):
@@ -233,10 +204,10 @@ def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"{folder}: expected whole files of masks ({error})") from None
         where, name = str(folder / RINGS_FILE), name or folder.resolve().name
-    missing = [column for column in COLUMNS if column not in table]
-    if missing or table.empty:
-        got = f"no column '{missing[0]}'" if missing else "no rows"
-        raise InputError(f"{where}: expected columns {', '.join(COLUMNS)}, got {got}")
+    needed = ["exploration", "step", "low", "high", "gain"]
+    if table.empty or not set(needed) <= set(table):
+        got = f"{len(table)} rows of {', '.join(map(str, table.columns))}"
+        raise InputError(f"{where}: expected rows of {', '.join(needed)}, got {got}")
     wide = table.pivot(index=["exploration", "step"], columns="low", values="gain")
     edges = np.append(wide.columns.to_numpy(dtype=float), float(table["high"].max()))
     rings = wide.to_numpy(dtype=float)
@@ -244,17 +215,13 @@ def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
     if len(drawn) != len(rings) or not (np.isfinite(rings) & (rings > 0)).all():
         raise InputError(f"{where}: expected a finite gain above 0 for each mask and ring")
     times = [(int(number), int(step)) for number, step in wide.index]
-    return MaskHistory(name or "prompt", times, drawn, rings, edges, whole=planes is not None)
+    return MaskHistory(name or "prompt", times, drawn, rings, edges, planes is not None)
 
 
 def read_mask_histories(
     runs: Source | Iterable[Source] | Mapping[str, Source],
 ) -> list[MaskHistory]:
-    """Read the masks of one run or several; see `read_mask_history`.
-
-    Args:
-        runs: One source or several, as a list or as a mapping from title to source.
-    """
+    """Read the masks of one source or several, which a mapping gives titles."""
     if isinstance(runs, Mapping):
         histories = [read_mask_history(source, name=name) for name, source in runs.items()]
     else:
@@ -265,8 +232,8 @@ def read_mask_histories(
 
 
 def _draw_rings(rings: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Draw ring means over the plane, ``(T, SIDE, SIDE)``; beyond the rings the gain is 1."""
-    places = np.fft.fftshift(np.fft.fftfreq(SIDE))
+    """Draw ring means over the plane, ``(T, 64, 64)``; beyond the rings the gain is 1."""
+    places = np.fft.fftshift(np.fft.fftfreq(64))
     ring = np.digitize(np.hypot(places[:, None], places[None]), edges, right=True)
     ones = np.ones((len(rings), 1))
     return np.concatenate([ones, rings, ones], axis=1)[:, ring]

@@ -1,7 +1,7 @@
 """Scores of a method on its test images: every metric with its interval, as one tidy table."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
@@ -83,12 +83,10 @@ def groups_from(
     """Sort classes into head, medium and tail by the rule that a config names; see `class_groups`.
 
     ``auto`` takes what is published: thresholds for HyperKvasir, official folds and others alike,
-    ranks for everything else. HyperKvasir's publishers draw no validation part, so there our
-    validation images count as training images.
+    ranks for everything else.
 
     Args:
-        config: Its fields ``group_rule``, ``head_above`` and ``tail_below``; for ``auto`` also
-            ``dataset``, ``split_rule`` and the size of the validation part.
+        config: Of the data and the split.
         names: The K class names, in label order.
         class_counts: Training images per class, ``(K,)``.
     """
@@ -98,34 +96,28 @@ def groups_from(
         rule = config.group_rule
     elif "hyperkvasir" in (config.rule, Path(config.dataset).name):
         rule = "count"
+        # Its publishers draw no validation part: our validation images count as training images.
         counts = counts + (config.val_per_class or counts / (1 / config.val_fraction - 1))
-    return class_groups(
-        {str(name): round(n) for name, n in zip(names, counts.tolist(), strict=True)},
-        rule=rule,
-        head_above=config.head_above,
-        tail_below=config.tail_below,
-    )
+    by_name = {str(name): round(n) for name, n in zip(names, counts.tolist(), strict=True)}
+    thresholds = {"head_above": config.head_above, "tail_below": config.tail_below}
+    return class_groups(by_name, rule=rule, **thresholds)
 
 
 @dataclass(frozen=True, eq=False)
 class AlignedRuns:
-    """The images that one or several runs were tested on, in a common order.
+    """The images that one or several runs were tested on, in a common order."""
 
-    Attributes:
-        labels: True classes ``(n,)``.
-        units: What the bootstrap draws as a whole, ``(n,)``: the group, or the image itself.
-        logits: One array ``(n, K)`` per run.
-        names: The K class names in label order.
-        groups: "head", "medium" or "tail" for each class, in the order of the tables.
-        resampled: "group" if some unit holds several images of a class, else "image".
-    """
+    labels: np.ndarray  # (n,)
+    units: np.ndarray  # what the bootstrap draws as a whole, (n,): the group, or the image itself
+    logits: list[np.ndarray]  # one array (n, K) per run
+    names: tuple[str, ...]  # of the K classes in label order
+    groups: dict[str, str]  # head, medium or tail for each class, in the order of the tables
 
-    labels: np.ndarray
-    units: np.ndarray
-    logits: list[np.ndarray]
-    names: tuple[str, ...]
-    groups: dict[str, str]
-    resampled: str
+    @property
+    def resampled(self) -> str:
+        """What is drawn: "group" if some unit holds several images of a class, else "image"."""
+        images = pd.DataFrame({"label": self.labels, "unit": self.units})
+        return "group" if images.duplicated().any() else "image"
 
     def keys(self) -> list[Key]:
         """List all that is measured, in the order of the tables."""
@@ -148,53 +140,35 @@ class AlignedRuns:
         counts = (counted.drop_duplicates() if units else counted)["label"].value_counts()
         return {name: int(counts.get(label, 0)) for label, name in enumerate(self.names)}
 
-    def weights(self, *, resamples: int, seed: int) -> np.ndarray:
-        """Draw the bootstrap's resamples, ``(n, R)``."""
-        if resamples < 2:
-            raise InputError(f"resamples: expected at least 2, got {resamples}")
-        return bootstrap_weights(self.labels, self.units, resamples=resamples, seed=seed)
-
     def measure(self, logits: np.ndarray, weights: np.ndarray) -> dict[Key, np.ndarray]:
-        """Compute every metric of one run's logits ``(n, K)`` with weights ``(n, R)``.
-
-        Returns:
-            Values ``(R,)`` for each of ``keys``; NaN where no image bears on a metric.
-        """
+        """Compute all ``keys`` of logits ``(n, K)`` with weights ``(n, R)``: ``(R,)`` or NaN."""
         probabilities = softmax(logits, axis=1)
         confusion = metrics.confusion_matrices(
             self.labels, logits.argmax(axis=1), weights, classes=len(self.names)
         )
         recalls = metrics.class_recalls(confusion)
-        overall = (
-            metrics.mean_recall(recalls),
-            np.nanmin(recalls, axis=1),
-            metrics.accuracy(confusion),
-            metrics.macro_f1(confusion),
-            metrics.matthews(confusion),
-            metrics.kappa(confusion),
-            metrics.macro_auroc(probabilities, self.labels, weights),
-            metrics.calibration_error(probabilities, self.labels, weights),
-        )
-        whole = dict(zip(OVERALL, overall, strict=True))
-        label = {name: k for k, name in enumerate(self.names)}
-        return {
-            key: whole[key[2]]
-            if key[0] == "overall"
-            else metrics.mean_recall(recalls[:, [label[name] for name in self.members(key)]])
-            for key in self.keys()
+        overall = {
+            "balanced_accuracy": metrics.mean_recall(recalls),
+            "worst_class_recall": np.nanmin(recalls, axis=1),
+            "accuracy": metrics.accuracy(confusion),
+            "macro_f1": metrics.macro_f1(confusion),
+            "mcc": metrics.matthews(confusion),
+            "kappa": metrics.kappa(confusion),
+            "auroc": metrics.macro_auroc(probabilities, self.labels, weights),
+            "ece": metrics.calibration_error(probabilities, self.labels, weights),
         }
+        found = {}
+        for key in self.keys():
+            columns = [self.names.index(name) for name in self.members(key)]
+            of_classes = metrics.mean_recall(recalls[:, columns])
+            found[key] = overall[key[2]] if key[0] == "overall" else of_classes
+        return found
 
 
 def align(
     tables: Sequence[pd.DataFrame], groups: Mapping[str, str], *, split: str = "test"
 ) -> AlignedRuns:
-    """Bring the predictions of several runs into one order of images, that of their names.
-
-    Args:
-        tables: Tables of predictions of the same images, one per run.
-        groups: "head", "medium" or "tail" for each class.
-        split: "val" or "test".
-    """
+    """Bring the predictions of several runs into one order of images, that of their names."""
     parts = []
     for table in tables:
         checked = check_predictions(table)
@@ -217,22 +191,18 @@ def align(
                     f"got {len(first)} and {len(part)} that differ in '{column}'; "
                     f"use runs of one split"
                 )
-    if set(groups) != set(names):
+    if set(groups) != set(names) or not set(groups.values()) <= set(GROUPS):
         raise InputError(
-            f"groups: expected one for each of {', '.join(names)}, got {', '.join(groups)}"
+            f"groups: expected head, medium or tail for each of {', '.join(names)}, got "
+            f"{dict(groups)}"
         )
-    for name, group in groups.items():
-        if group not in GROUPS:
-            raise InputError(f"groups: {name}: expected head, medium or tail, got '{group}'")
     units = first["group"].where(first["group"] != "", "image " + first["image"])
-    several = pd.DataFrame({"label": first["label"], "unit": units}).duplicated().any()
     return AlignedRuns(
         labels=first["label"].to_numpy(),
         units=units.to_numpy(dtype=str),
         logits=[part[[f"{LOGIT_PREFIX}{name}" for name in names]].to_numpy() for part in parts],
         names=names,
         groups=dict(groups),
-        resampled="group" if several else "image",
     )
 
 
@@ -247,28 +217,22 @@ def pool(folds: Sequence[AlignedRuns]) -> AlignedRuns:
                 f"runs: expected folds that share no tested lesion, patient or image, got "
                 f"{len(both)} in two folds, such as '{both[0]}'; compare the folds one by one"
             )
-    return AlignedRuns(
-        labels=np.concatenate([fold.labels for fold in folds]),
-        units=np.concatenate([fold.units for fold in folds]),
-        logits=[],
-        names=folds[0].names,
-        groups=folds[0].groups,
-        resampled="group" if any(fold.resampled == "group" for fold in folds) else "image",
-    )
+    labels, units = (np.concatenate([getattr(f, n) for f in folds]) for n in ("labels", "units"))
+    return replace(folds[0], labels=labels, units=units, logits=[])
 
 
 def measure_folds(
     folds: Sequence[AlignedRuns], *, resamples: int, seed: int
 ) -> tuple[dict[Key, list[np.ndarray]], dict[Key, list[np.ndarray]]]:
-    """Measure the S runs of each fold on its images and on R resamples of them, the same for all.
+    """Return plain ``(S,)`` and resampled ``(S, R)`` values, for each key one array per fold.
 
-    Returns:
-        Plain values, ``(S,)`` per key and fold, and resampled values, ``(S, R)`` per key and fold.
+    S are the runs of a fold, R resamples of its images, the same for all runs.
     """
     points: dict[Key, list[np.ndarray]] = {key: [] for key in folds[0].keys()}
     replicates: dict[Key, list[np.ndarray]] = {key: [] for key in points}
     for number, fold in enumerate(folds):
-        weights = fold.weights(resamples=resamples, seed=fold_seed(seed, number))
+        how = {"resamples": resamples, "seed": fold_seed(seed, number)}
+        weights = bootstrap_weights(fold.labels, fold.units, **how)
         plain = np.ones((len(fold.labels), 1))
         measured = [fold.measure(logits, plain) for logits in fold.logits]
         drawn = [fold.measure(logits, weights) for logits in fold.logits]
@@ -291,19 +255,12 @@ def limits(
     *,
     fallback: Callable[[Key, int], Interval],
 ) -> dict[Key, Interval]:
-    """Find the 95 % interval of each value, also where the bootstrap has none.
+    """Find the 95 % interval of each value: the percentile bootstrap of ``means`` ("bootstrap").
 
-    Where all resamples agree (a class all right or all wrong), the bootstrap's interval would be
-    a point. A class recall, the worst one and the accuracy then take ``fallback``; a mean of
-    class recalls that contains such a class combines the intervals of its classes ("mover");
-    other metrics have none (NaN, "none"). All else is the percentile bootstrap ("bootstrap").
-
-    Args:
-        images: What was measured, the folds put together.
-        values: Mean over seeds and folds of each key.
-        replicates: Resampled values ``(S, R)`` of each key, one array per fold.
-        means: Of ``mean_over_trainings``, ``(R,)`` for each key.
-        fallback: Interval from a key and the number of independent trials behind it.
+    Where all resamples agree (a class all right or all wrong), that would be a point. A class
+    recall, the worst one and the accuracy then take ``fallback`` of the key and its independent
+    trials; a mean of class recalls that contains such a class combines the intervals of its
+    classes ("mover"); other metrics have none (NaN, "none").
     """
     units = images.class_sizes(units=True)
     trials = {key: sum(units[name] for name in images.members(key)) for key in images.keys()}
@@ -313,15 +270,12 @@ def limits(
     for key, drawn in replicates.items():
         low, high = percentile_interval(means[key])
         agree = all(np.all(np.ptp(fold, axis=1) <= 1e-12) for fold in drawn)
-        if np.isnan(values[key]):
-            found[key] = (np.nan, np.nan, "none")
-        elif not agree and not np.isnan(low):
+        found[key] = (np.nan, np.nan, "none")
+        if not agree and not np.isnan([low, values[key]]).any():
             found[key] = (low, high, "bootstrap")
-        elif key[0] == "class" or key in (_WORST, _ACCURACY):
+        elif not np.isnan(values[key]) and (key[0] == "class" or key in (_WORST, _ACCURACY)):
             other_low, other_high, kind = fallback(key, trials[key])
             found[key] = (min(low, other_low), max(high, other_high), kind)
-        else:
-            found[key] = (np.nan, np.nan, "none")
     for key in replicates:
         members = [("class", name, "recall") for name in images.members(key) if units[name]]
         is_mean = key[0] == "group" or key[2] == "balanced_accuracy"
@@ -341,24 +295,18 @@ def tidy(
 ) -> pd.DataFrame:
     """Lay columns of values and the intervals out as a table; "value" brings its count ``k``."""
     sizes = images.class_sizes()
-    lines = []
+    lines, resampled = [], images.resampled
     for key, (low, high, kind) in intervals.items():
         scope, name, metric = key
         n = sum(sizes[member] for member in images.members(key))
-        line: dict[str, object] = {
-            "scope": scope,
-            "name": name,
-            "group": images.groups.get(name, "") if scope == "class" else "",
-            "metric": metric,
-            **{column: values[key] for column, values in columns.items()},
-            "low": low,
-            "high": high,
-            "n": n,
-        }
+        group = images.groups.get(name, "") if scope == "class" else ""
+        line: dict[str, object] = {"scope": scope, "name": name, "group": group, "metric": metric}
+        line |= {column: values[key] for column, values in columns.items()}
+        line |= {"low": low, "high": high, "n": n}
         if "value" in columns:
-            counted = scope == "class" or metric == "accuracy"
-            line["k"] = round(columns["value"][key] * n, 9) if counted and n else np.nan
-        lines.append({**line, "interval": kind, "resampled": images.resampled})
+            counted = n and (scope == "class" or metric == "accuracy")
+            line["k"] = round(columns["value"][key] * n, 9) if counted else np.nan
+        lines.append({**line, "interval": kind, "resampled": resampled})
     return pd.DataFrame(lines)
 
 
@@ -393,18 +341,9 @@ def score(
 
     Raises:
         InputError: If the table or the groups do not fit.
-
-    Example:
-        >>> table = pd.DataFrame({"image": ["a", "b"], "group": "", "source": "", "split": "test",
-        ...                       "label": [0, 1], "logit_nv": [2.0, 1.0], "logit_df": [0.0, 0.0]})
-        >>> score(table, {"nv": "head", "df": "tail"}, "toy").head(2)[["name", "value", "k", "n"]]
-          name  value    k  n
-        0   nv    1.0  1.0  1
-        1   df    0.0  0.0  1
     """
-    return score_trainings(
-        [[predictions]], groups, protocol, split=split, resamples=resamples, seed=seed
-    )
+    how = {"resamples": resamples, "seed": seed}
+    return score_trainings([[predictions]], groups, protocol, split=split, **how)
 
 
 def score_trainings(

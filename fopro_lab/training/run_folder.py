@@ -31,6 +31,7 @@ from fopro_lab.config import TrainConfig, current_options
 from fopro_lab.data import Pack, Split
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
+from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
 from fopro_lab.io import atomic_path
 from fopro_lab.models import Student, build_student
@@ -243,7 +244,6 @@ def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 # The mask history: names and columns are part of a run folder's form, as of version 0.1.
-RINGS_FILE, MAPS_FILE = "exploration_gains.parquet", "exploration_masks.safetensors"
 MOST = 24  # masks per run
 SIDE = 64  # bins of a mask; a prompt is finer nowhere
 RINGS = 8  # up to 0.5 cycles per pixel; the corners add one
