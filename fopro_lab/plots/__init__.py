@@ -1,6 +1,7 @@
 """Every figure of the laboratory: a table in, axes out. No torch.
 
-Every function refuses a table without rows, or without a column that it reads, by `InputError`.
+Every function refuses a table without rows, or without a column that it reads, by `InputError`;
+``ax`` are the axes to draw into, None makes a figure.
 """
 
 from fopro_lab.evaluation import METHOD_LABELS
@@ -13,7 +14,6 @@ from fopro_lab.plots.data import (
     plot_spectra,
 )
 from fopro_lab.plots.probing import (
-    heat_map_texts,
     plot_channel_response,
     plot_class_bands,
     plot_fingerprint,

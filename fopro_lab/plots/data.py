@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,10 +34,8 @@ SPLIT_COLORS = {"train": "#4D6A8A", "val": "#A9BBCC", "test": "#E0A458"}
 def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the number of images of each class and split, the number at each bar.
 
-    Args:
-        table: Columns ``class``, ``split`` ("train", "val", "test"), ``n``; ``group`` colours the
-            class names by head, medium and tail.
-        ax: Axes to draw into; None makes a figure.
+    ``table``: columns ``class``, ``split`` ("train", "val", "test"), ``n``; ``group`` colours the
+    class names by head, medium and tail.
     """
     need(table, "class", "split", "n")
     splits = [split for split in SPLIT_COLORS if split in set(table["split"])]
@@ -48,8 +46,7 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     sns.barplot(table, x="n", y="class", hue="split", ax=ax, **look)
     for bars in ax.containers:
         ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8, color="#444444")  # type: ignore[arg-type]
-    ax.set_xscale("log")
-    ax.set_xlim(0.8, 2.2 * table["n"].max())
+    ax.set(xscale="log", xlim=(0.8, 2.2 * table["n"].max()))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.grid(axis="y", visible=False)
@@ -57,9 +54,7 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     if "group" in table:
         groups = table.drop_duplicates("class").set_index("class")["group"]
         color_group_labels(ax, list(groups[classes]))
-    ax.set_title("Images of each class")
-    ax.set_xlabel("Images (logarithmic axis)")
-    ax.set_ylabel("")
+    ax.set(title="Images of each class", xlabel="Images (logarithmic axis)", ylabel="")
     ax.legend(loc="lower right", title=None)
     add_footer(ax, table, "n at each bar, counted: no interval")
     return ax
@@ -78,10 +73,8 @@ def plot_images(
         title: Of the whole figure.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
-        raise ShapeError(
-            f"images: expected (N, H, W, 3) of uint8, N at least 1, got {images.shape} of "
-            f"{images.dtype}"
-        )
+        got = f"{images.shape} of {images.dtype}"
+        raise ShapeError(f"images: expected (N, H, W, 3) of uint8, N at least 1, got {got}")
     if len(titles) != len(images):
         raise InputError(f"titles: expected one for each of {len(images)}, got {len(titles)}")
     across = min(columns, len(images))
@@ -112,11 +105,10 @@ def plot_spectra(
     """Draw the mean log amplitude of each frequency ring, one line per class or source.
 
     Args:
-        table: Of ``probing.mean_spectra``: ``scope``, ``name``, ``low``, ``high`` (cycles per
-            pixel), ``log_amplitude``, ``difference``, ``n``.
-        ax: Axes to draw into; None makes a figure.
+        table: Of ``probing.mean_spectra``.
         scope: Whose lines.
         value: The amplitude itself, or its difference from the mean over classes or sources.
+        ax: Axes to draw into; None makes a figure.
     """
     need(table, "scope", "name", "low", "high", value, "n")
     table = table[table["scope"] == scope]
@@ -145,9 +137,7 @@ def plot_spectra(
 def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the sources that each class comes from, as a heat map of shares with the images.
 
-    Args:
-        table: Column ``class``, and one column per source with the number of images.
-        ax: Axes to draw into; None makes a figure.
+    ``table``: column ``class``, and one column per source with the number of images.
     """
     need(table, "class")
     cells = table.set_index("class")
@@ -167,8 +157,7 @@ def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.tick_params(length=0)
     ax.grid(visible=False)
     sns.despine(ax=ax, left=True, bottom=True)
-    ax.set_xlabel("Source")
-    ax.set_title("Images of each class by source")
+    ax.set(xlabel="Source", title="Images of each class by source")
     add_footer(ax, pd.DataFrame(), "n in each cell, counted: no interval")
     return ax
 
@@ -187,9 +176,7 @@ def plot_leakage(table: pd.DataFrame) -> Figure:
 
     Test images that training has seen flatter the result; those of validation choose the epoch.
 
-    Args:
-        table: Of the data report, ``leakage``: ``part``, ``other``, ``class``, ``n``, ``group``,
-            ``copy``, ``near_duplicate`` (images).
+    ``table``: ``leakage`` of the data report.
     """
     need(table, "part", "other", "class", "n", *TIE_LOOKS)
     tied = table[(table["other"] == "train") & table["part"].isin(PART_NAMES)]
@@ -233,9 +220,7 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     """Draw what each step did to the amplitude of each ring, one panel per stage.
 
     Args:
-        table: Of ``checks.audit_pipeline``: ``stage``, ``step``, ``reference``, ``size``,
-            ``source``, ``low``, ``high`` (cycles per pixel), ``log_ratio`` (natural), ``n``,
-            ``interval_low``, ``interval_high``.
+        table: Of ``checks.audit_pipeline``.
         source: Whose images.
     """
     need(table, "stage", "step", "reference", "size", "source", "low", "high", "log_ratio", "n")
@@ -248,9 +233,8 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     columns = min(len(stages), 2 if len(stages) == 4 else 3)
     rows = -(-len(stages) // columns)
     size = (max(4.6, 3.7 * columns), 3.3 * rows + 0.4)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False
-    )
+    shared: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(rows, columns, figsize=size, **shared)
     for ax, stage in zip(axes.flat, stages, strict=False):
         _draw_stage(ax, own[own["stage"] == stage])
     for ax in axes.flat[len(stages) :]:
@@ -285,14 +269,6 @@ def _draw_stage(ax: Axes, table: pd.DataFrame) -> None:
     ring_axis(ax, table["high"])
     first = table.iloc[0]
     ax.set_title(f"{first['stage'].capitalize()} at {first['size']} px", fontsize=10)
-    ax.legend(
-        loc="lower left",
-        fontsize=7.5,
-        handlelength=2.6,
-        labelspacing=0.25,
-        ncols=2,
-        columnspacing=1.2,
-        title=f"against: {first['reference']}",
-        title_fontsize=7.5,
-        alignment="left",
-    )
+    small = {"fontsize": 7.5, "title_fontsize": 7.5, "labelspacing": 0.25, "columnspacing": 1.2}
+    title = f"against: {first['reference']}"
+    ax.legend(loc="lower left", ncols=2, handlelength=2.6, title=title, alignment="left", **small)

@@ -45,9 +45,8 @@ def plot_ring_response(
 
     Args:
         table: Of ``probing.ring_response``; of channels one by one only "all" is drawn.
+        normalised: Show the drift per relative energy changed, on a logarithmic axis.
         ax: Axes to draw into; None makes a figure.
-        normalised: Show the drift per relative energy changed, on a logarithmic axis, instead of
-            the drift itself.
     """
     value = "drift_per_energy" if normalised else "drift"
     need(table, "low", "high", "gain", value, "n")
@@ -57,18 +56,15 @@ def plot_ring_response(
     looks = [{"color": _DAMPED[place % 3], "ls": DASHED} for place in range(len(damped))]
     looks += [{"color": _AMPLIFIED[place % 3]} for place in range(len(gains) - len(damped))]
     lines = [
-        (gain_label(gain), table[table["gain"] == gain], look)
-        for gain, look in zip(gains, looks, strict=True)
+        (gain_label(g), table[table["gain"] == g], k) for g, k in zip(gains, looks, strict=True)
     ]
     ax = _draw_lines(ax, table, lines, value)
     if normalised:
-        ax.set_yscale("log")
-        ax.set_ylabel(_PER_ENERGY)
-        ax.set_title("Ring response for each unit of energy")
+        ax.set(yscale="log", ylabel=_PER_ENERGY)
     else:
         ax.set_ylim(bottom=0)
         ax.set_ylabel("Drift of features, 1 - cos")
-        ax.set_title("Ring response")
+    ax.set_title("Ring response" + " for each unit of energy" * normalised)
     ax.legend(loc="upper right" if table["high"].max() <= 0.5 else "best")
     return ax
 
@@ -87,13 +83,9 @@ def plot_channel_response(
     need(table, "channel", "low", "high", "gain", "drift_per_energy", "n")
     table = table[table["channel"].isin(list(_CHANNELS)) & (table["gain"] == gain)]
     need(table, "channel")
-    lines = [
-        (channel, table[table["channel"] == channel], {"color": color})
-        for channel, color in _CHANNELS.items()
-    ]
+    lines = [(c, table[table["channel"] == c], {"color": color}) for c, color in _CHANNELS.items()]
     ax = _draw_lines(ax, table, lines, "drift_per_energy")
-    ax.set_yscale("log")
-    ax.set_ylabel(_PER_ENERGY)
+    ax.set(yscale="log", ylabel=_PER_ENERGY)
     ax.set_title(f"Ring response of each colour, {gain_label(gain)}")
     ax.legend(loc="best")
     return ax
@@ -121,8 +113,7 @@ def plot_teacher_responses(
     ]
     ax = _draw_lines(ax, table, lines, "relative")
     ax.axhline(1, color="#333333", linewidth=1, zorder=1)
-    ax.set_yscale("log")
-    ax.set_ylabel("Drift / energy changed,\nrelative to the teacher's mean ring")
+    ax.set(yscale="log", ylabel="Drift / energy changed,\nrelative to the teacher's mean ring")
     ax.set_title(f"Preferences of teachers, ring {gain_label(gain)}")
     legend_beside(ax)
     return ax
@@ -164,16 +155,17 @@ def plot_class_bands(
 
     Args:
         table: Of ``probing.class_band_matrix``.
-        ax: Axes to draw into; None makes a figure.
         gain: Which gain; None takes the only one.
+        ax: Axes to draw into; None makes a figure.
     """
     need(table, "scope", "name", "group", "low", "high", "gain", "change", "change_low")
     need(table, "change_high", "n")
     gains = sorted(table["gain"].unique())
     gain = gains[0] if gain is None and len(gains) == 1 else gain
     if gain not in gains:
-        known = ", ".join(f"{each:g}" for each in gains)
-        raise InputError(f"gain: expected one of {known}, got {gain}")
+        raise InputError(
+            f"gain: expected one of {', '.join(map('{:g}'.format, gains))}, got {gain}"
+        )
     table = table[table["gain"] == gain]
     lines, rings = list(dict.fromkeys(table["name"])), sorted(set(table["low"]))
     cells = table.pivot(index="name", columns="low", values="change").loc[lines, rings]
@@ -187,14 +179,13 @@ def plot_class_bands(
         clear = row["change_low"] > 0 or row["change_high"] < 0
         text = f"{round(100 * row['change']):+d}".replace("+0", "0")
         text += "*" if row.get("survives", False) else ""
-        dark = abs(row["change"]) > 0.6 * bound
-        color = "white" if dark else "#222222" if clear else "#666666"
+        color = "#222222" if clear else "#666666"
+        color = "white" if abs(row["change"]) > 0.6 * bound else color
         weight = "bold" if clear else "normal"
         ax.text(x, y, text, ha="center", va="center", fontsize=8, color=color, fontweight=weight)
         if clear:
-            frame = plt.Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, lw=1.1, zorder=3)
-            frame.set_edgecolor("#222222")
-            ax.add_patch(frame)
+            look: dict[str, Any] = {"fill": False, "edgecolor": "#222222", "lw": 1.1, "zorder": 3}
+            ax.add_patch(plt.Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **look))
     first = table.drop_duplicates("name").set_index("name").loc[lines]
     ax.set_yticks(range(len(lines)), [f"{name}  n={first.loc[name, 'n']}" for name in lines])
     color_group_labels(ax, [group or name for name, group in first["group"].items()])
@@ -209,8 +200,7 @@ def plot_class_bands(
     ax.grid(visible=False)
     sns.despine(ax=ax, left=True, bottom=True)
     what = "removed" if gain == 0 else f"scaled by {gain:g}"
-    classifier = _classifier(table)
-    ax.set_title(f"Recall when a ring is {what}" + (f", by the {classifier}" if classifier else ""))
+    ax.set_title(f"Recall when a ring is {what}" + _classifier(table, ", by the "))
     notes = ["frame: zero outside the 95 % interval"]
     if "survives" in table:
         of = int(table.loc[table["scope"] == "class", "cells"].max())
@@ -219,9 +209,9 @@ def plot_class_bands(
     return ax
 
 
-def _classifier(table: pd.DataFrame) -> str:
-    """Name what classified the images, empty where the table does not say."""
-    return "/".join(table["classifier"].unique()) if "classifier" in table else ""
+def _classifier(table: pd.DataFrame, by: str) -> str:
+    """Say by what the images were classified, nothing where the table does not."""
+    return by + "/".join(table["classifier"].unique()) if "classifier" in table else ""
 
 
 @with_style
@@ -248,51 +238,33 @@ def plot_teacher_bands(table: pd.DataFrame, *, gain: float = 0.0) -> Figure:
 
 @with_style
 def plot_heat_map(
-    plane: np.ndarray,
-    *,
-    title: str = "Fourier basis heat map",
-    label: str = "Drift of features, 1 - cos",
-    notes: Sequence[str] = (),
-    limits: tuple[float, float] | None = None,
-    ax: Axes | None = None,
+    plane: np.ndarray, table: pd.DataFrame, *, value: str = "drift", ax: Axes | None = None
 ) -> Axes:
-    """Show a value over the whole plane of frequencies, zero frequency in the middle.
+    """Show a heat map over the whole plane of frequencies, zero frequency in the middle.
 
     Args:
-        plane: ``(H, W)`` in ``fftshift`` order, as ``probing.heat_plane`` lays it out; NaN is
-            left white.
-        title: Of the figure.
-        label: Of the colour bar, with the unit.
-        notes: For the footer.
-        limits: Of the colours; None takes the plane's own.
+        plane: ``(H, W)`` in ``fftshift`` order, of ``probing.heat_plane``; NaN is left white.
+        table: Of ``probing.basis_heat_map``, of one classifier.
+        value: What the plane holds: "drift" or "error".
         ax: Axes to draw into; None makes a figure.
     """
+    need(table, "n", "size", "classifier", value)
     if plane.ndim != 2:
         raise ShapeError(f"plane: expected (H, W), got {tuple(plane.shape)}")
-    low, high = limits or (float(np.nanmin(plane)), float(np.nanmax(plane)))
-    ax = new_axes(ax, width=5.4, height=4.4)
-    image = draw_plane(ax, plane, down=True, cmap="magma", vmin=low, vmax=high)
-    label_plane(ax)
-    color_bar(ax, image, label, width=0.045)
-    ax.set_title(title)
-    add_footer(ax, pd.DataFrame(), *notes)
-    return ax
-
-
-def heat_map_texts(table: pd.DataFrame, *, value: str = "drift") -> dict[str, Any]:
-    """Return title, label and notes of `plot_heat_map` for one classifier's "drift" or "error".
-
-    Args:
-        table: Of ``probing.basis_heat_map``, with a column ``classifier``.
-        value: "drift" or "error".
-    """
     first = table.iloc[0]
     notes = [f"n={first['n']} images", f"waves of norm {first['size']:g}, both signs"]
     label, what = "Drift of features, 1 - cos", "drift of features"
     if value == "error":
         notes.append(f"unchanged: {100 * first['clean_error']:.0f} % wrong")
         label, what = "Error rate", f"error rate of the {first['classifier']}"
-    return {"title": f"Fourier basis heat map, {what}", "label": label, "notes": tuple(notes)}
+    ax = new_axes(ax, width=5.4, height=4.4)
+    colors = {"cmap": "magma", "vmin": np.nanmin(plane), "vmax": np.nanmax(plane)}
+    image = draw_plane(ax, plane, down=True, **colors)
+    label_plane(ax)
+    color_bar(ax, image, label, width=0.045)
+    ax.set_title(f"Fourier basis heat map, {what}")
+    add_footer(ax, table, *notes)
+    return ax
 
 
 _ORDER = ("head", "medium", "tail", "all")
@@ -321,8 +293,7 @@ def _group_rows(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame, dict[str, 
 def plot_ladder(table: pd.DataFrame) -> Figure:
     """Draw recalls of groups against the cut-off, low-pass and high-pass; dashed is untouched.
 
-    Args:
-        table: Of ``probing.pass_ladder``, of one classifier.
+    ``table``: of ``probing.pass_ladder``, of one classifier.
     """
     need(table, "scope", "name", "kind", "cutoff", "recall", "recall_low", "recall_high", "n")
     kinds = [kind for kind in ("low-pass", "high-pass") if kind in set(table["kind"])]
@@ -336,13 +307,12 @@ def plot_ladder(table: pd.DataFrame) -> Figure:
             clean = own["clean_recall"].iloc[0]
             ax.axhline(clean, color=look["color"], linewidth=1, ls=DASHED, zorder=1)
         ax.set_title(f"{kind}: what is {'below' if kind == 'low-pass' else 'above'} is kept")
-        ax.set_xlabel("Cut-off, cycles per pixel")
-        ax.set(xlim=(0, None), ylim=(0, 1))
+        ax.set(xlabel="Cut-off, cycles per pixel", xlim=(0, None), ylim=(0, 1))
         ax.yaxis.set_major_formatter(points_formatter())
     axes[0, 0].set_ylabel("Mean recall of classes, %")
     legend_beside(axes[0, -1])
-    by = f"classified by the {_classifier(table)}" if _classifier(table) else ""
-    add_footer(axes[0, 0], table, by, "dashed: untouched", "bands: 95 % intervals")
+    notes = (_classifier(table, "classified by the "), "dashed: untouched")
+    add_footer(axes[0, 0], table, *notes, "bands: 95 % intervals")
     return figure
 
 
@@ -350,9 +320,7 @@ def plot_ladder(table: pd.DataFrame) -> Figure:
 def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the recall of each group on images with their phases or amplitudes alone.
 
-    Args:
-        table: Of ``probing.phase_and_amplitude``, of one classifier.
-        ax: Axes to draw into; None makes a figure.
+    ``table``: of ``probing.phase_and_amplitude``, of one classifier.
     """
     need(table, "scope", "name", "kind", "recall", "recall_low", "recall_high", "n")
     kinds = [kind for kind in _KINDS if kind == "untouched" or kind in set(table["kind"])]
@@ -375,8 +343,8 @@ def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("Mean recall of classes, %")
     ax.set_title("Phase or amplitude: which of them tells the classes apart")
     legend_beside(ax)
-    by = f"classified by the {_classifier(table)}" if _classifier(table) else ""
-    add_footer(ax, table, by, "bars: 95 % intervals", "colour and brightness are kept")
+    notes = (_classifier(table, "classified by the "), "bars: 95 % intervals")
+    add_footer(ax, table, *notes, "colour and brightness are kept")
     return ax
 
 
@@ -395,9 +363,7 @@ def plot_fingerprint(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     From chance, 0, to perfect, 1, so that two and eight classes compare. The point at the right
     end is all rings together; a hollow mark is not above 95 % of permutations.
 
-    Args:
-        table: Of ``probing.source_fingerprint``.
-        ax: Axes to draw into; None makes a figure.
+    ``table``: of ``probing.source_fingerprint``.
     """
     need(table, "target", "within", "ring", "low", "high", "accuracy", "accuracy_low")
     need(table, "accuracy_high", "chance", "permuted_high", "n")
@@ -446,9 +412,7 @@ def _skill(table: pd.DataFrame, column: str) -> pd.Series:
 def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw how far apart teachers' preferences are, filled, and one teacher's on other images.
 
-    Args:
-        table: Of ``probing.preference_distances``, one row per pair.
-        ax: Axes to draw into; None makes a figure.
+    ``table``: of ``probing.preference_distances``, one row per pair.
     """
     need(table, "teacher", "other", "between", "within", "difference", "difference_low")
     need(table, "difference_high", "p", "n", "units")

@@ -4,7 +4,7 @@ Blue damps, red amplifies, white is gain 1; scales are log2 about 1.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,9 +49,7 @@ def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
     """
     gain = np.asarray(gain)
     if gain.ndim not in (2, 3):
-        raise ShapeError(
-            f"gain: expected (H, W // 2 + 1) or (C, H, W // 2 + 1), got {tuple(gain.shape)}"
-        )
+        raise ShapeError(f"gain: expected (H, W // 2 + 1) or (C, H, W // 2 + 1), got {gain.shape}")
     if not (np.isfinite(gain) & (gain > 0)).all():
         raise InputError(f"gain: expected finite factors above 0, got {np.min(gain):g}")
     half = gain if gain.ndim == 2 else np.exp(np.log(gain).mean(axis=0))
@@ -70,10 +68,8 @@ def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
 def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw a prompt's mean gain in each frequency ring, with its spread.
 
-    Args:
-        table: Columns ``low``, ``high`` (cycles per pixel), ``gain``, ``gain_low``, ``gain_high``
-            (spread within the ring or over prompts); with ``method`` one line each.
-        ax: Axes to draw into; None makes a figure.
+    ``table``: columns ``low``, ``high`` (cycles per pixel), ``gain``, ``gain_low``, ``gain_high``
+    (spread within the ring or over prompts); with ``method`` one line each.
     """
     need(table, "low", "high", "gain", "gain_low", "gain_high")
     ax = new_axes(ax)
@@ -88,8 +84,7 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.fill_between(edges, low, high, step="post", color=color, alpha=0.15, linewidth=0)
     largest = max(1.1, table["gain_high"].max(), 1 / table["gain_low"].min())
     style_ring_axes(ax, table["high"], bound=float(np.log2(largest)))
-    ax.set_ylabel(_GAIN)
-    ax.set_title("Gain by frequency ring")
+    ax.set(ylabel=_GAIN, title="Gain by frequency ring")
     if len(methods) > 1:
         ax.legend(loc="best")
     add_footer(ax, table, "bands: spread of the gain")
@@ -100,10 +95,7 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def plot_class_gains(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Show the gains that serve each class best, ring by ring.
 
-    Args:
-        table: Of ``training.class_gains``: ``class_name``, ``low``, ``high`` (cycles per pixel),
-            ``gain``.
-        ax: Axes to draw into; None makes a figure.
+    ``table``: of ``training.class_gains``.
     """
     need(table, "class_name", "low", "high", "gain")
     names = list(dict.fromkeys(table["class_name"]))
@@ -143,9 +135,8 @@ _CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 def plot_prompt_training(table: pd.DataFrame) -> Figure:
     """Draw every term of a prompt training over its steps, one panel per term.
 
-    Args:
-        table: Of ``training.explore``: ``step``, then one column per term; ``val_...`` are checks
-            on held-out images, NaN where there was none, ``kept`` marks the best prompt.
+    ``table``: of ``training.explore``: ``step``, then one column per term; ``val_...`` are checks
+    on held-out images, NaN where there was none, ``kept`` marks the best prompt.
     """
     need(table, "step")
     numbers = [str(c) for c in table if pd.api.types.is_numeric_dtype(table[c])]
@@ -187,9 +178,8 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
 def plot_mask_history(histories: "Sequence[MaskHistory]") -> Figure:
     """Draw the first, middle and last mask of each run in a row, and their gain ring by ring."""
     bound, rows = octave_bound(histories), len(histories)
-    figure, axes = plt.subplots(
-        rows, 4, figsize=(13.6, 0.6 + 3.2 * rows), squeeze=False, width_ratios=(1, 1, 1, 1.35)
-    )
+    size, widths = (13.6, 0.6 + 3.2 * rows), (1, 1, 1, 1.35)
+    figure, axes = plt.subplots(rows, 4, figsize=size, squeeze=False, width_ratios=widths)
     for line, history in zip(axes, histories, strict=True):
         last = len(history.times) - 1
         for ax, place, color in zip(line, (0, last // 2, last), _TIMES, strict=False):
@@ -197,14 +187,8 @@ def plot_mask_history(histories: "Sequence[MaskHistory]") -> Figure:
             ax.set_title(time_label(history.times[place]), fontsize=9)
             ax.set_xlabel("Horizontal frequency, cycles/pixel")
             number, step = history.times[place]
-            line[3].stairs(
-                history.rings[place],
-                history.edges,
-                baseline=None,
-                color=color,
-                linewidth=2,
-                label=f"{number}, {step}",
-            )
+            look = {"color": color, "linewidth": 2, "label": f"{number}, {step}"}
+            line[3].stairs(history.rings[place], history.edges, baseline=None, **look)
         line[0].set_ylabel(f"{history.name}\nVertical frequency, cycles/pixel")
         style_ring_axes(line[3], history.edges, bound=bound)
         line[3].set_title("Mean gain of each ring", fontsize=9)
@@ -220,10 +204,7 @@ def octave_bound(histories: "Sequence[MaskHistory]") -> float:
 
 
 def draw_mask(ax: Axes, plane: np.ndarray, *, bound: float) -> AxesImage:
-    """Draw a mask of gains ``(H, W)``, zero frequency in the middle; colours end at the bound.
-
-    The data of the returned image are octaves.
-    """
+    """Draw a mask of gains ``(H, W)``, zero frequency in the middle, in octaves up to a bound."""
     return draw_plane(ax, np.log2(plane), cmap="RdBu_r", vmin=-bound, vmax=bound)
 
 
@@ -242,9 +223,8 @@ def style_ring_axes(ax: Axes, edges: Sequence[float] | np.ndarray, *, bound: flo
 
 def add_gain_bar(figure: Figure, image: AxesImage, axes: Sequence[Axes], *, bound: float) -> None:
     """Draw the colour scale of several masks beside their axes."""
-    bar = figure.colorbar(
-        image, ax=list(axes), ticks=_ticks(bound), fraction=0.05, pad=0.02, aspect=22
-    )
+    place: dict[str, Any] = {"fraction": 0.05, "pad": 0.02, "aspect": 22}
+    bar = figure.colorbar(image, ax=list(axes), ticks=_ticks(bound), **place)
     bar.set_label("Gain of the amplitude")
     bar.outline.set_visible(False)
     _label_gains(bar.ax, bound)

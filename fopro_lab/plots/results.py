@@ -41,9 +41,7 @@ _ROW = 0.21  # inches that a dot with its number takes
 def plot_history(table: pd.DataFrame) -> Figure:
     """Draw loss and validation balanced accuracy over epochs, one line per method and seed.
 
-    Args:
-        table: Histories of runs below each other: ``method``, ``seed``, ``epoch``, ``loss``,
-            ``val_balanced_accuracy``.
+    ``table``: histories of runs below each other, with ``method`` and ``seed``.
     """
     need(table, "method", "seed", "epoch", "loss", "val_balanced_accuracy")
     table = table.reset_index(drop=True)  # histories below each other repeat their row numbers
@@ -61,8 +59,7 @@ def plot_history(table: pd.DataFrame) -> Figure:
         color, marker, _ = looks[str(method)]
         points = {"color": color, "markeredgecolor": "white", "label": f"best epoch {method}"}
         panels[1].plot(own["epoch"], own["val_balanced_accuracy"], marker, **points)
-    panels[0].set_ylabel("Training loss, nats")
-    panels[0].set_title("Loss")
+    panels[0].set(ylabel="Training loss, nats", title="Loss")
     panels[1].set_ylabel("Balanced accuracy, %")
     panels[1].yaxis.set_major_formatter(points_formatter())
     panels[1].set_title("Validation, best epoch marked")
@@ -78,9 +75,7 @@ def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     k/n is written for a class of fewer than ten images.
 
-    Args:
-        table: Of ``score``, or of ``score_runs`` for several methods.
-        ax: Axes to draw into; None makes a figure.
+    ``table``: of ``score``, or of ``score_runs`` for several methods.
     """
     need(table, "scope", "name", "group", "metric", "value", "low", "high", "n", "k", "interval")
     table = table[(table["scope"] == "class") & (table["metric"] == "recall")]
@@ -96,17 +91,14 @@ def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         first, last = rows.index[0] - 0.5, rows.index[-1] + 0.5
         color = GROUP_COLORS[str(group)]
         ax.axhspan(first, last, color=color, alpha=0.05, zorder=0, linewidth=0)
-        ax.annotate(
-            str(group),
-            (1, (first + last) / 2),
-            (5, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            rotation=270,
-            va="center",
-            color=color,
-            fontweight="bold",
-        )
+        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        look: dict[str, Any] = {
+            "rotation": 270,
+            "va": "center",
+            "color": color,
+            "fontweight": "bold",
+        }
+        ax.annotate(str(group), (1, (first + last) / 2), (5, 0), **at, **look)
     _title_above_legend(ax, "Recall of each class")
     return ax
 
@@ -115,9 +107,7 @@ def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def plot_group_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw head, medium and tail recall and balanced accuracy with intervals, a dot per method.
 
-    Args:
-        table: Of ``score``, or of ``score_runs`` for several methods.
-        ax: Axes to draw into; None makes a figure.
+    ``table``: of ``score``, or of ``score_runs`` for several methods.
     """
     need(table, "scope", "name", "metric", "value", "low", "high", "n", "interval")
     table = _headline_rows(table)
@@ -145,8 +135,8 @@ def plot_comparison(
 
     Args:
         table: Of ``compare``.
-        ax: Axes to draw into; None makes a figure.
         scopes: Which rows: "overall" (balanced accuracy), "group", "class".
+        ax: Axes to draw into; None makes a figure.
     """
     columns = ("method", "baseline", "scope", "name", "group", "metric", "difference", "low")
     need(table, *columns, "high", "n", "seeds", "varies", "interval")
@@ -244,15 +234,13 @@ def _handles(methods: Sequence[str]) -> list[Line2D]:
 
 
 def _legend_above(ax: Axes, methods: Sequence[str]) -> None:
-    ax.legend(
-        handles=_handles(methods),
-        loc="lower left",
-        bbox_to_anchor=(-0.01, 0.995),
-        ncols=len(methods),
-        borderaxespad=0,
-        columnspacing=1.2,
-        handlelength=1.4,
-    )
+    place: dict[str, Any] = {
+        "loc": "lower left",
+        "bbox_to_anchor": (-0.01, 0.995),
+        "borderaxespad": 0,
+    }
+    look: dict[str, Any] = {"ncols": len(methods), "columnspacing": 1.2, "handlelength": 1.4}
+    ax.legend(handles=_handles(methods), **place, **look)
 
 
 def _title_above_legend(ax: Axes, text: str) -> None:
@@ -288,9 +276,7 @@ def prior_axes(figure: Figure) -> list[Axes]:
 class PriorRows:
     """Points with intervals of several runs on three axes; they move without a new figure.
 
-    Args:
-        axes: For the class recalls, the means and calibration, and the classes' shares.
-        shift: With the runs.
+    The axes are for class recalls, for means and calibration, and for the classes' shares.
     """
 
     def __init__(self, axes: Sequence[Axes], shift: "PriorShift") -> None:
@@ -384,8 +370,7 @@ def plot_claim(table: pd.DataFrame) -> Figure:
 
     A filled marker says that the p-value, corrected for the number of teachers, is below 0.05.
 
-    Args:
-        table: Rows of one pair of methods of ``evaluation.compare_teachers``.
+    ``table``: rows of one pair of methods of ``evaluation.compare_teachers``.
     """
     need(table, "teacher", "student", "method", "baseline", "scope", "name", "metric", "n")
     need(table, "method_value", "baseline_value", "difference", "low", "high", "p_holm")
@@ -401,8 +386,7 @@ def plot_claim(table: pd.DataFrame) -> Figure:
         ax.axvline(0, color="#333333", linewidth=1.2, zorder=1)
         ax.margins(x=0.12)
         ax.xaxis.set_major_formatter(points_formatter(signed=True))
-        ax.set_title(title)
-        ax.set_xlabel("Difference, percentage points")
+        ax.set(title=title, xlabel="Difference, percentage points")
     students = ["" if r["student"] == "small" else f"\nstudent {r['student']}" for r in rows]
     labels = [f"{r['teacher']}{student}" for r, student in zip(rows, students, strict=True)]
     for ax in axes[0]:

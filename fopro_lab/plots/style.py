@@ -116,17 +116,9 @@ def legend_beside(ax: Axes) -> None:
 
 def write_beside(ax: Axes, y: float, text: str, *, offset: float = 7) -> None:
     """Write a number at the height ``y``, ``offset`` points right of the axes."""
-    ax.annotate(
-        text,
-        (1, y),
-        (offset, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        color="#444444",
-        annotation_clip=False,
-    )
+    look: dict[str, Any] = {"va": "center", "fontsize": 8, "color": "#444444"}
+    at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    ax.annotate(text, (1, y), (offset, 0), annotation_clip=False, **at, **look)
 
 
 def color_group_labels(ax: Axes, groups: Sequence[str]) -> None:
@@ -153,30 +145,18 @@ def ring_centres(table: pd.DataFrame) -> pd.Series:
 def ring_axis(ax: Axes, edges: Sequence[float] | pd.Series | np.ndarray) -> None:
     """Prepare an x axis of radial frequencies up to the last edge; shade those of diagonals."""
     top = float(np.max(edges))
-    ax.set_xlim(0, top)
-    ax.set_xlabel("Spatial frequency, cycles per pixel")
+    ax.set(xlim=(0, top), xlabel="Spatial frequency, cycles per pixel")
     if top > 0.5:
         ax.axvspan(0.5, top, color="#F3F3F3", zorder=0, linewidth=0)
-        ax.annotate(
-            "corners",
-            (0.5, 1),
-            (4, -3),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            va="top",
-            fontsize=7.5,
-            color="#777777",
-        )
+        look: dict[str, Any] = {"va": "top", "fontsize": 7.5, "color": "#777777"}
+        at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        ax.annotate("corners", (0.5, 1), (4, -3), **at, **look)
 
 
 def draw_plane(ax: Axes, plane: np.ndarray, *, down: bool = False, **colors: Any) -> AxesImage:
     """Draw a plane of frequencies in ``fftshift`` order, with circles at 0.25 and 0.5 cycles/pixel.
 
-    Args:
-        ax: Axes to draw into.
-        plane: ``(H, W)``.
-        down: Let rows count downwards, as in an image, so that a wave runs as it is seen there.
-        colors: ``cmap``, ``vmin``, ``vmax``.
+    With ``down`` rows count downwards, as in an image, so that a wave runs as it is seen there.
     """
     left, right, bottom, top = (
         edge

@@ -6,42 +6,32 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import (
-    Run,
     compare,
     compare_teachers,
     dropped_lines,
     load_runs,
-    pairings,
     score,
     score_runs,
     summarise,
     summarise_teachers,
 )
-from fopro_lab.evaluation.compare import group_families, merge_groups, pooled_protocol
-from tests.evaluation.toy_runs import groups, predictions, write_run
+from fopro_lab.evaluation.compare import group_families, merge_groups
+from tests.evaluation.toy_runs import groups, predictions, run_of, write_run
 
 COUNTS = (40, 30, 20, 12)
 
 
-def run_of(folder, table=None, *, name="", **changes):
-    """Write and read a run named by its method and seed."""
-    name = name or f"{changes.get('method', 'bsm')}-{changes.get('seed', 0)}"
-    return Run.read(write_run(folder / name, predictions() if table is None else table, **changes))
-
-
-def overall(table, metric="balanced_accuracy"):
-    found = table[(table["scope"] == "overall") & (table["metric"] == metric)]
-    assert len(found) == 1
-    return found.iloc[0]
+def overall(table):
+    return table[table["metric"] == "balanced_accuracy"].iloc[0]
 
 
 def width(row):
     return row["high"] - row["low"]
 
 
-def test_compare_subtracts_the_baseline(tmp_path):
+def test_compare_subtracts_the_baseline():
     tables = [predictions(seed=seed) for seed in (1, 2)]
-    runs = [run_of(tmp_path, t, method=m) for t, m in zip(tables, ("bsm", "ekd"), strict=True)]
+    runs = [run_of(t, method=m) for t, m in zip(tables, ("bsm", "ekd"), strict=True)]
     found = compare(runs, "bsm", resamples=50)
     scores = [score(table, groups(), "toy", resamples=2) for table in tables]
     np.testing.assert_allclose(found["difference"], scores[1]["value"] - scores[0]["value"])
@@ -58,50 +48,57 @@ def test_compare_subtracts_the_baseline(tmp_path):
     np.testing.assert_allclose(turned["p"], found["p"], atol=1e-6)
 
 
-def slow_paired_bootstrap(folds, resamples):
-    """Draw lesions of each class and fold once for both methods; subtract balanced accuracies."""
+def slow_paired_bootstrap(ours, theirs, resamples):
+    """Draw lesions of each class once for both methods; subtract balanced accuracies."""
     rng = np.random.default_rng(3)
-    lesions = []
-    for ours, theirs in folds:
-        hits = [
-            t.filter(like="logit_").to_numpy().argmax(axis=1) == t["label"].to_numpy()
-            for t in (ours, theirs)
-        ]
-        gain = hits[0].astype(float) - hits[1]
-        by_class = [own.groupby("group").indices for _, own in ours.groupby("label")]
-        start = [own.index[0] for _, own in ours.groupby("label")]
-        lesions.append(
-            [[gain[rows + s] for rows in c.values()] for c, s in zip(by_class, start, strict=True)]
-        )
-    values = []
-    for _ in range(resamples):
-        drawn = [
-            np.mean([np.concatenate([c[rng.integers(len(c))] for _ in c]).mean() for c in fold])
-            for fold in lesions
-        ]
-        values.append(np.mean(drawn))
-    return np.quantile(values, [0.025, 0.975])
+    hits = [
+        table.filter(like="logit_").to_numpy().argmax(axis=1) == table["label"].to_numpy()
+        for table in (ours, theirs)
+    ]
+    gain = pd.Series(hits[0].astype(float) - hits[1])
+    lesions = [
+        [gain[rows].to_numpy() for rows in own.groupby("group").groups.values()]
+        for _, own in ours.groupby("label")
+    ]
+    values = [
+        np.mean([np.concatenate([c[rng.integers(len(c))] for _ in c]).mean() for c in lesions])
+        for _ in range(resamples)
+    ]
+    return np.asarray(values)
 
 
-def test_compare_equals_a_slow_paired_bootstrap(tmp_path):
+def test_compare_equals_a_slow_paired_bootstrap_also_over_equal_folds():
     counts = (40, 30, 30, 30)
     theirs, other = (predictions(counts, a_group=2, seed=seed) for seed in (1, 2))
     logits = [column for column in theirs if column.startswith("logit_")]
     ours = theirs.copy()
     ours[logits] += 0.5 * other[logits]  # the two runs agree on most images
-    runs = [run_of(tmp_path, theirs), run_of(tmp_path, ours, method="ekd")]
-    found = overall(compare(runs, "bsm", resamples=4000))
+    found = overall(compare([run_of(theirs), run_of(ours, method="ekd")], "bsm", resamples=4000))
     assert found["interval"] == "bootstrap"
     # Monte Carlo noise of a limit is about 0.004; unpaired, the limits lie 0.03 further out.
-    expected = slow_paired_bootstrap([(ours, theirs)], 1500)
+    values = slow_paired_bootstrap(ours, theirs, 1500)
+    expected = np.quantile(values, [0.025, 0.975])
     np.testing.assert_allclose((found["low"], found["high"]), expected, atol=0.012)
     alone = [overall(score(table, groups(counts), "toy")) for table in (ours, theirs)]
     assert np.hypot(*map(width, alone)) - width(found) > 0.04
+    # Three copies of one fold: nothing lies between the folds beyond their images.
+    folds = [
+        run_of(
+            table.assign(image=f"{fold}" + table["image"], group=f"{fold}" + table["group"]),
+            config={"method": method, "seed": 0, "fold": fold},
+            protocol=f"toy/folds3/seed0/fold{fold}",
+        )
+        for fold in (1, 2, 3)
+        for method, table in (("ekd", ours), ("bsm", theirs))
+    ]
+    found = overall(compare(folds, "bsm", resamples=4000))
+    # A single fold's limits lie 0.02 further out.
+    expected = np.quantile(values.reshape(3, -1).mean(axis=0), [0.025, 0.975])
+    np.testing.assert_allclose((found["low"], found["high"]), expected, atol=0.012)
 
 
-def test_compare_of_a_run_with_its_copy_finds_nothing(tmp_path):
-    runs = [run_of(tmp_path), run_of(tmp_path, method="ekd")]
-    found = compare(runs, "bsm", resamples=50)
+def test_compare_of_a_run_with_its_copy_finds_nothing():
+    found = compare([run_of(), run_of(method="ekd")], "bsm", resamples=50)
     assert (found["difference"] == 0).all() and found["p"].dropna().eq(1).all()
     recalls = found[found["scope"] == "class"]
     # No discordant image is no proof of equality: the interval stays open, more so in the tail.
@@ -110,22 +107,21 @@ def test_compare_of_a_run_with_its_copy_finds_nothing(tmp_path):
     assert width(recalls).iloc[3] > width(recalls).iloc[0]
 
 
-def test_one_lesion_won_is_no_significant_win(tmp_path):
+def test_one_lesion_won_is_no_significant_win():
     theirs = predictions((30, 30, 30, 1))
     ours = theirs.copy()
     theirs.loc[theirs["label"] == 3, "logit_df"] = -9.0
     ours.loc[ours["label"] == 3, "logit_df"] = 9.0
-    runs = [run_of(tmp_path, theirs), run_of(tmp_path, ours, method="ekd")]
-    found = compare(runs, "bsm", resamples=200)
+    found = compare([run_of(theirs), run_of(ours, method="ekd")], "bsm", resamples=200)
     df = found[found["name"] == "df"].iloc[0]
     assert (df["difference"], df["interval"]) == (1.0, "newcombe")
     assert df["low"] < 0 and df["p"] > 0.05
 
 
-def test_compare_averages_over_common_seeds_only(tmp_path):
+def test_compare_averages_over_common_seeds_only():
     tables = {seed: predictions(seed=seed) for seed in range(5)}
-    runs = [run_of(tmp_path, tables[seed], seed=seed) for seed in (0, 1)]
-    runs += [run_of(tmp_path, tables[2 + s], method="ekd", seed=s) for s in (0, 1, 2)]
+    runs = [run_of(tables[seed], seed=seed) for seed in (0, 1)]
+    runs += [run_of(tables[2 + s], method="ekd", seed=s) for s in (0, 1, 2)]
     found = overall(compare(runs, "bsm", resamples=50))
     value = [
         overall(score(tables[seed], groups(), "toy", resamples=2))["value"] for seed in range(4)
@@ -134,41 +130,25 @@ def test_compare_averages_over_common_seeds_only(tmp_path):
     assert (found["seeds"], found["varies"]) == (2, "images and seeds")
 
 
-def test_seeds_that_disagree_widen_the_interval(tmp_path):
+def test_seeds_that_disagree_widen_the_interval():
     base = predictions((60, 60, 60, 60), seed=1, skill=1)
     good, bad = (predictions((60, 60, 60, 60), seed=2, skill=skill) for skill in (2.5, 0.0))
-    runs = [run_of(tmp_path, base, seed=seed) for seed in (0, 1)]
-    runs += [run_of(tmp_path, t, method="ekd", seed=s) for s, t in enumerate((good, bad))]
+    runs = [run_of(base, seed=seed) for seed in (0, 1)]
+    runs += [run_of(t, method="ekd", seed=s) for s, t in enumerate((good, bad))]
     found = overall(compare(runs, "bsm"))
     alone = overall(compare([runs[0], runs[2]], "bsm"))
     assert width(found) > 3 * width(alone)
     assert alone["varies"] == "images" and alone["low"] > 0 > found["low"]
 
 
-class InMemory(Run):
-    """A run whose predictions never touched a disk."""
-
-    def __init__(self, method, table):
-        manifest = {
-            "config": {"method": method, "seed": 0},
-            "protocol": "toy",
-            "split_fingerprint": "abc",
-            "class_names": ["nv", "mel", "bkl"],
-            "groups": {"nv": "head", "mel": "medium", "bkl": "tail"},
-        }
-        object.__setattr__(self, "path", None)
-        object.__setattr__(self, "manifest", manifest)
-        self.__dict__["predictions"] = table
-
-
 def test_intervals_of_a_difference_hold_the_truth_about_95_times_in_100():
-    """200 tiny test sets, paired hits with known recalls; chance alone spans 0.90 to 0.99."""
+    """120 tiny test sets, paired hits with known recalls; chance alone spans 0.91 to 0.99."""
     rng = np.random.default_rng(0)
     counts, ours_right, both = (40, 25, 15), (0.8, 0.7, 0.6), 0.5
     labels = np.repeat(np.arange(3), counts)
     truth = np.mean(ours_right) - 0.55
     held = 0
-    for _ in range(200):
+    for _ in range(120):
         shared = rng.random(len(labels)) < both  # images on which one draw decides for both
         draws = rng.random((2, len(labels)))
         draws[1, shared] = draws[0, shared]
@@ -178,10 +158,10 @@ def test_intervals_of_a_difference_hold_the_truth_about_95_times_in_100():
             table = predictions(counts)
             logits = np.eye(3)[np.where(hit, labels, (labels + 1) % 3)]
             table[[f"logit_{name}" for name in ("nv", "mel", "bkl")]] = logits
-            runs.append(InMemory(method, table))
+            runs.append(run_of(table, method=method))
         found = overall(compare(runs, "bsm", resamples=200))
         held += found["low"] <= truth <= found["high"]
-    assert 0.90 <= held / 200 <= 0.99
+    assert 0.9 <= held / 120 <= 0.995
 
 
 @pytest.mark.parametrize(
@@ -189,34 +169,34 @@ def test_intervals_of_a_difference_hold_the_truth_about_95_times_in_100():
     [
         (
             {"protocol": "toy/96px"},
-            "ekd-0: expected the protocol of {0}, 'toy/64px/seed0', got 'toy/96px'; compare only",
+            "ekd-0: protocol: expected 'toy/64px/seed0' as in bsm-0, got 'toy/96px'; compare runs "
+            "of one split",
         ),
-        ({"split_fingerprint": "xyz"}, "expected the split_fingerprint of {0}, 'abc', got 'xyz'"),
+        ({"split_fingerprint": "xyz"}, "split_fingerprint: expected 'abc' as in bsm-0, got 'xyz'"),
+        ({"class_names": ["a", "b"]}, "class_names: expected ['nv', 'mel', 'bkl', 'df'] as in"),
         (
-            {"class_names": ["a", "b"]},
-            "expected the class_names of {0}, ['nv', 'mel', 'bkl', 'df']",
+            {"config": {"method": "bsm", "seed": 0}},
+            "ekd-0: expected one run of 'bsm' with seed 0, got also bsm-0; leave one out",
         ),
-        ({"method": "bsm"}, "expected one run of 'bsm' with seed 0, got also {0}; leave one out"),
         (
-            {"seed": 5},
+            {"config": {"method": "ekd", "seed": 5}},
             "ekd: expected a seed in common with 'bsm', got 5 of toy/64px/seed0 against 0",
         ),
     ],
 )
-def test_compare_refuses_runs_that_do_not_belong_together(tmp_path, changes, message):
-    first = run_of(tmp_path)
-    second = run_of(tmp_path, name="ekd-0", **({"method": "ekd"} | changes))
-    with pytest.raises(InputError, match=re.escape(message.format(first.path))) as caught:
-        compare([first, second], "bsm")
+def test_compare_refuses_runs_that_do_not_belong_together(changes, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        compare([run_of(), run_of(name="ekd-0", **({"method": "ekd"} | changes))], "bsm")
     assert "\n" not in str(caught.value)
 
 
-def test_compare_needs_its_baseline_and_another_method(tmp_path):
-    run = run_of(tmp_path)
+def test_compare_needs_its_baseline_and_another_method():
+    with pytest.raises(InputError, match="runs: expected at least one, got none"):
+        compare([], "bsm")
     with pytest.raises(InputError, match="baseline: expected one of bsm, got 'ce'"):
-        compare([run], "ce")
+        compare([run_of()], "ce")
     with pytest.raises(InputError, match="runs: expected another method beside 'bsm', got none"):
-        compare([run], "bsm")
+        compare([run_of()], "bsm")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +208,6 @@ def test_compare_needs_its_baseline_and_another_method(tmp_path):
         ({"method": "bsm"}, {"method": "ekd", "teacher": "x", "threads": 2}, ""),
         # Methods with a prompt share teacher and prompt, EKD has no prompt to share.
         ({"method": "fopro"}, {"method": "random", "distill_weight": 9.0}, "distill_weight: exp"),
-        ({"method": "fopro"}, {"method": "random", "weights": "x"}, "weights: expected ''"),
         ({"method": "fopro"}, {"method": "random", "prompt_form": "radial"}, "prompt_form: expec"),
         ({"method": "ekd"}, {"method": "fopro", "prompt_form": "radial"}, ""),
         # Version 0.1: older than an option, options by their old names, an option that is gone.
@@ -238,12 +217,9 @@ def test_compare_needs_its_baseline_and_another_method(tmp_path):
         ({"method": "bsm", "decoder": "draft"}, {"method": "ekd"}, "decoder: expected 'draft'"),
     ],
 )
-def test_compare_refuses_runs_of_another_recipe(tmp_path, one, other, message):
-    runs = [
-        run_of(tmp_path, name=str(place), config={"seed": 0, **config})
-        for place, config in enumerate((one, other))
-    ]
-    runs.append(run_of(tmp_path, name="peer", method="ce"))
+def test_compare_refuses_runs_of_another_recipe(one, other, message):
+    runs = [run_of(name=name, config={"seed": 0, **c}) for name, c in (("a", one), ("b", other))]
+    runs.append(run_of(method="ce"))
     if not message:
         assert len(compare(runs, "ce", resamples=20)) > 0
         return
@@ -251,19 +227,17 @@ def test_compare_refuses_runs_of_another_recipe(tmp_path, one, other, message):
         compare(runs, "ce", resamples=20)
 
 
-def test_methods_with_a_teacher_share_its_file(tmp_path):
-    runs = [
-        run_of(tmp_path, method=method, teacher={"sha256": sha256})
-        for method, sha256 in (("ekd", "aa"), ("fopro", "bb"))
-    ]
-    with pytest.raises(InputError, match="expected the teacher's weights of"):
+def test_methods_with_a_teacher_share_its_file():
+    weights = (("ekd", {"sha256": "aa"}), ("fopro", {"sha256": "bb"}))
+    runs = [run_of(method=method, teacher=teacher) for method, teacher in weights]
+    with pytest.raises(InputError, match="weights of the teacher: expected 'aa' as in ekd-0, got"):
         compare(runs, "ekd", resamples=20)
 
 
-def test_score_runs_and_summarise_have_one_block_and_one_row_per_method(tmp_path):
+def test_score_runs_and_summarise_have_one_block_and_one_row_per_method():
     tables = [predictions(seed=seed) for seed in range(3)]
-    runs = [run_of(tmp_path, tables[s], seed=s) for s in (0, 1)]
-    runs += [run_of(tmp_path, tables[2], method="ekd")]
+    runs = [run_of(tables[s], seed=s) for s in (0, 1)]
+    runs += [run_of(tables[2], method="ekd")]
     scores = score_runs(runs, resamples=50)
     assert scores.groupby("method", sort=False)["seeds"].first().to_dict() == {"bsm": 2, "ekd": 1}
     single = score(tables[2], groups(), "toy/64px/seed0", resamples=50)
@@ -276,33 +250,29 @@ def test_score_runs_and_summarise_have_one_block_and_one_row_per_method(tmp_path
     assert (headline["balanced_accuracy_low"] < headline["balanced_accuracy"]).all()
 
 
-def test_summarise_never_averages_protocols_and_leaves_a_missing_group_unknown(tmp_path):
-    table = predictions((20, 10))
-    runs = [run_of(tmp_path, table, name=name, protocol=name) for name in ("one", "two")]
+def test_summarise_never_averages_protocols_and_leaves_a_missing_group_unknown():
+    runs = [run_of(predictions((20, 10)), protocol=protocol) for protocol in ("one", "two")]
     headline = summarise(runs, resamples=10)
     assert headline["protocol"].tolist() == ["one", "two"]
     assert headline["medium"].isna().all() and headline["head"].notna().all()
 
 
-def write_folds(folder, method, *, folds=(1, 2, 3), seeds=(0, 1), skill=1.0, shared=False):
-    """Runs of several folds; lesions and images are named after the fold unless ``shared``."""
+def folds_of(method, *, folds=(1, 2, 3), skill=1.0, shared=False):
+    """Two seeds of each fold; lesions and images are named after the fold unless ``shared``."""
     runs = []
     for fold in folds:
-        for seed in seeds:
+        for seed in (0, 1):
             table = predictions(COUNTS, seed=100 * fold + seed, skill=skill, a_group=2)
             for column in () if shared else ("image", "group"):
                 table[column] = f"fold{fold}_" + table[column]
-            changes = {
-                "config": {"method": method, "seed": seed, "fold": fold},
-                "protocol": f"toy/folds3/seed0/fold{fold}",
-                "split_fingerprint": f"f{fold}",
-            }
-            runs.append(run_of(folder, table, name=f"{method}-{fold}-{seed}", **changes))
+            config = {"method": method, "seed": seed, "fold": fold}
+            about = {"protocol": f"toy/folds3/seed0/fold{fold}", "split_fingerprint": f"f{fold}"}
+            runs.append(run_of(table, config=config, **about))
     return runs
 
 
-def test_scores_and_differences_of_folds_are_the_mean_of_the_folds_own(tmp_path):
-    ours, theirs = write_folds(tmp_path, "ekd", skill=1.4), write_folds(tmp_path, "bsm")
+def test_scores_and_differences_of_folds_are_the_mean_of_the_folds_own():
+    ours, theirs = folds_of("ekd", skill=1.4), folds_of("bsm")
     single = [score(run.predictions, groups(COUNTS), "toy", resamples=2) for run in theirs]
     found = score_runs(theirs, resamples=20)
     np.testing.assert_allclose(found["value"], np.mean([t["value"] for t in single], axis=0))
@@ -322,28 +292,8 @@ def test_scores_and_differences_of_folds_are_the_mean_of_the_folds_own(tmp_path)
     assert set(partly["protocol"]) == {"toy/folds3/seed0/fold1+3"} and set(partly["folds"]) == {2}
 
 
-def test_intervals_of_equal_folds_equal_a_slow_bootstrap_within_the_folds(tmp_path):
-    # Three copies of one fold: nothing lies between the folds beyond their images.
-    base = {m: predictions(COUNTS, seed=s, skill=k, a_group=2)
-            for m, s, k in (("ekd", 1, 1.6), ("bsm", 0, 1.0))}  # fmt: skip
-    runs, tables = [], {"bsm": [], "ekd": []}
-    for fold in (1, 2, 3):
-        for method, table in base.items():
-            own = table.assign(image=f"{fold}" + table["image"], group=f"{fold}" + table["group"])
-            tables[method].append(own)
-            config = {"method": method, "seed": 0, "fold": fold}
-            about = {"config": config, "protocol": f"toy/folds3/seed0/fold{fold}"}
-            runs.append(run_of(tmp_path, own, name=f"{method}-{fold}", **about))
-    found = overall(compare(runs, "bsm", resamples=4000))
-    pairs = list(zip(tables["ekd"], tables["bsm"], strict=True))
-    # Monte Carlo noise of a limit is 0.003; a single fold's limits lie 0.04 further out.
-    expected = slow_paired_bootstrap(pairs, 1500)
-    np.testing.assert_allclose((found["low"], found["high"]), expected, atol=0.01)
-
-
-def test_folds_that_test_an_image_twice_stay_apart(tmp_path):
-    runs = write_folds(tmp_path, "bsm", folds=(1, 2), shared=True)
-    runs += write_folds(tmp_path, "ekd", folds=(1, 2), shared=True)
+def test_folds_that_test_an_image_twice_stay_apart():
+    runs = [run for m in ("bsm", "ekd") for run in folds_of(m, folds=(1, 2), shared=True)]
     assert [len(members) for members in group_families(runs)] == [4, 4]
     table = score_runs(runs, resamples=20)
     assert set(table["protocol"]) == {"toy/folds3/seed0/fold1", "toy/folds3/seed0/fold2"}
@@ -351,38 +301,32 @@ def test_folds_that_test_an_image_twice_stay_apart(tmp_path):
         compare(runs, "bsm", resamples=20)
 
 
-def test_names_and_groups_of_folds():
-    names = [f"toy/folds3/seed0/fold{fold}" for fold in (2, 1)]
-    assert pooled_protocol(names) == "toy/folds3/seed0/fold1+2"
-    assert pooled_protocol(["toy/seed0"]) == "toy/seed0"
+def test_a_class_has_the_group_of_most_folds_and_of_two_the_rarer_one():
     ours, theirs = {"mel": "head", "df": "tail"}, {"mel": "medium", "df": "tail"}
     assert merge_groups([ours, ours, theirs]) == ours
     assert merge_groups([ours, theirs]) == theirs
 
 
-def test_pairings_name_every_run_that_a_difference_does_not_rest_on(tmp_path):
+def test_every_run_that_a_difference_does_not_rest_on_is_named(tmp_path):
     states = {("bsm", 0): "done", ("bsm", 1): "done", ("bsm", 2): "done", ("ekd", 0): "done",
-              ("ekd", 1): "failed", ("ekd", 2): "done", ("fopro", 0): "done"}  # fmt: skip
+              ("ekd", 1): "failed", ("ekd", 2): "done", ("fopro", 1): "done"}  # fmt: skip
     for (method, seed), state in states.items():
-        run_of(tmp_path, predictions(seed=seed), method=method, seed=seed, state=state)
+        folder = tmp_path / f"{method}-{seed}"
+        write_run(folder, predictions(seed=seed), method=method, seed=seed, state=state)
     (tmp_path / "ekd-2" / "predictions.parquet").unlink()
-    table = pairings(load_runs(tmp_path, unfinished=True), "bsm").set_index(["method", "seed"])
-    assert table["paired"].tolist() == [True, False, False, True, False, False, True]
-    assert table.loc[("ekd", 1), "reason"] == "not finished: failed"
-    assert table.loc[("ekd", 2), "reason"] == "no predictions.parquet"
-    assert table.loc[("bsm", 1), "reason"] == "no run of ekd, fopro has its seed and fold"
-    lines = dropped_lines(table.reset_index())
-    assert len(lines) == 4 and all(line.startswith("left out: ") for line in lines)
-    run_of(tmp_path, method="fopro", seed=1)
-    runs = load_runs(tmp_path, unfinished=True)
-    [line] = [line for line in dropped_lines(pairings(runs, "bsm"))
-              if "bsm-1" in line]  # fmt: skip
-    assert "used against fopro alone" in line and "no run of ekd" in line
+    lines = dropped_lines(load_runs(tmp_path, unfinished=True), "bsm")
+    assert [line.replace(f"{tmp_path.as_posix()}/", "") for line in lines] == [
+        "used against ekd alone: bsm-0 (bsm, seed 0): no run of fopro has its seed and fold",
+        "used against fopro alone: bsm-1 (bsm, seed 1): no run of ekd has its seed and fold",
+        "left out: bsm-2 (bsm, seed 2): no run of ekd, fopro has its seed and fold",
+        "left out: ekd-1 (ekd, seed 1): not finished: failed",
+        "left out: ekd-2 (ekd, seed 2): no predictions.parquet",
+    ]
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory):
-    folder, found = tmp_path_factory.mktemp("taught"), []
+def taught():
+    found = []
     for name, skill, config in (
         ("alone", 1.0, {"method": "bsm"}),
         ("a-ekd", 1.5, {"method": "ekd", "teacher": "builtin", "teacher_size": 32}),
@@ -393,8 +337,7 @@ def taught(tmp_path_factory):
         ("large-ekd", 1.4, {"method": "ekd", "student": "resnet18"}),
     ):
         table = predictions(seed=sum(map(ord, name)), skill=skill)
-        config = {"seed": 0, "student": "small", **config}
-        found.append(run_of(folder, table, name=name, config=config))
+        found.append(run_of(table, name=name, config={"seed": 0, "student": "small", **config}))
     return found
 
 
@@ -404,9 +347,8 @@ def test_each_teacher_and_student_is_compared_as_if_it_were_alone(taught):
     assert list(dict.fromkeys(small["teacher"])) == ["builtin, 32 px", "resnet18"]
     part = small[(small["teacher"] == "resnet18") & (small["method"] == "ekd")]
     expected = compare([taught[0], taught[3]], "bsm", resamples=50)
-    pd.testing.assert_frame_equal(
-        part[expected.columns].reset_index(drop=True), expected, check_dtype=False
-    )
+    own = part[expected.columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, expected, check_dtype=False)
     assert set(found.loc[found["student"] == "resnet18", "teacher"]) == {"builtin"}
     with pytest.raises(InputError, match=r"expected both methods of a pair \(random against ekd\)"):
         compare_teachers(taught, [("random", "ekd")])

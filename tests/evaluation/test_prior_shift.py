@@ -3,8 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.evaluation import Run
+from fopro_lab.errors import InputError
 from fopro_lab.evaluation.prior_shift import (
     PriorShift,
     class_prior,
@@ -13,7 +12,7 @@ from fopro_lab.evaluation.prior_shift import (
     prior_weights,
     shifted_probabilities,
 )
-from tests.evaluation.toy_runs import predictions, write_run
+from tests.evaluation.toy_runs import predictions, run_of
 
 COUNTS = (900, 120, 30, 10)
 
@@ -95,31 +94,12 @@ def test_calibrated_probabilities_stay_calibrated_under_another_prior_only_if_th
     assert moved["balanced_accuracy"][0] < stored["balanced_accuracy"][0]
 
 
-def test_unadjusted_recalls_do_not_move():
-    logits, labels = drawn()
-    weights, even = np.ones((200, 1)), np.full(4, 0.25)
-    found = [
-        measure_under_prior(
-            logits, labels, weights, prior=class_prior(np.array(COUNTS), s), old=even, adjust=False
-        )
-        for s in (-1.0, 1.0)
-    ]
-    np.testing.assert_array_equal(found[0]["recall"], found[1]["recall"])
-    assert found[0]["accuracy"][0] != found[1]["accuracy"][0]
-
-
 def test_prior_weights_give_each_class_its_share_in_every_resample():
     labels = np.array([0, 0, 0, 1, 1, 3])
     weights = np.array([[1.0, 2.0, 0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 3.0, 2.0, 0.0, 1.0]]).T
     found = prior_weights(labels, weights, np.array([0.4, 0.3, 0.2, 0.1]))  # no image of class 2
     for column in found.T:
         assert [column[labels == k].sum() for k in (0, 1, 3)] == pytest.approx([0.5, 0.375, 0.125])
-
-
-def test_a_class_that_does_not_occur_is_never_predicted():
-    logits, _ = drawn()
-    found = shifted_probabilities(logits, old=np.full(4, 0.25), new=np.array([0.5, 0.5, 0, 0]))
-    assert (found[:, 2:] == 0).all() and np.isfinite(found).all()
 
 
 def test_implicit_prior_follows_the_loss_and_the_sampler():
@@ -131,23 +111,11 @@ def test_implicit_prior_follows_the_loss_and_the_sampler():
     assert implicit_prior({"method": "ce", "mixup_alpha": 0.2}) == "unknown"
 
 
-def test_priors_refuse_what_is_none():
-    with pytest.raises(InputError, match="class_counts: expected numbers above 0"):
-        class_prior(np.array([3, 0]), 1.0)
-    with pytest.raises(ShapeError, match=r"old: expected \(4,\), got \(2,\)"):
-        shifted_probabilities(np.zeros((1, 4)), old=np.ones(2), new=np.ones(4))
-
-
-def run_of(folder, table, *, counts=COUNTS, **changes):
-    changes = {"class_counts": list(counts)} | changes
-    return Run.read(write_run(folder, table, **changes))
-
-
 @pytest.fixture
-def runs(tmp_path):
+def runs():
     return [
-        run_of(tmp_path / method, predictions(seed=s, skill=1.0 + s, a_group=2), method=method)
-        for s, method in enumerate(("ce", "bsm"))
+        run_of(predictions(seed=s, skill=1.0 + s, a_group=2), method=m, class_counts=COUNTS)
+        for s, m in enumerate(("ce", "bsm"))
     ]
 
 
@@ -165,12 +133,14 @@ def test_table_without_a_shift_is_that_of_the_score(runs):
         assert own["all", "accuracy"] == pytest.approx(own["all", "balanced_accuracy"], abs=1e-12)
 
 
-def test_table_moves_each_run_from_its_own_implicit_prior(runs, tmp_path):
+def test_table_moves_each_run_from_its_own_implicit_prior(runs):
     config = {"method": "ce", "seed": 0, "sampler": "progressive"}
-    runs.append(run_of(tmp_path / "unknown", predictions(a_group=2), config=config))
+    runs.append(run_of(predictions(a_group=2), config=config, class_counts=COUNTS))
     shift = PriorShift(runs, resamples=20)
     assert shift.implicit == ["training", "uniform", "unknown"]
     stored, moved = shift.table(1.0, adjust=False), shift.table(1.0)
+    balanced = shift.table(0.0, adjust=False)
+    assert values(stored, 0)["df", "recall"] == values(balanced, 0)["df", "recall"]
     same = [values(stored, number).equals(values(moved, number)) for number in range(3)]
     assert same == [True, False, True]  # cross-entropy's own prior is the training one
 
@@ -186,23 +156,24 @@ def test_table_intervals_hold_their_value_and_pair_the_runs(runs):
     assert row["n"] == 76 and second.loc[("df", "recall"), "n"] == 6
 
 
-def test_where_resamples_agree_wilsons_interval_or_none_takes_their_place(tmp_path):
-    run = run_of(tmp_path / "a", predictions(skill=30.0, a_group=2))
+def test_where_resamples_agree_wilsons_interval_or_none_takes_their_place():
+    run = run_of(predictions(skill=30.0, a_group=2), class_counts=COUNTS)
     found = PriorShift([run], resamples=20).table(0.0).set_index(["name", "metric"])
     row = found.loc["df", "recall"]
     assert row["interval"] == "wilson" and row["low"] == pytest.approx(0.4385, abs=1e-3)  # 3 of 3
     assert found.loc[("all", "accuracy"), "interval"] == "mover"
     assert found.loc[("all", "accuracy"), "low"] < 0.95
-    run = run_of(tmp_path / "b", predictions((1, 1, 1, 1), skill=3.0))
+    run = run_of(predictions((1, 1, 1, 1), skill=3.0), class_counts=COUNTS)
     row = PriorShift([run], resamples=20).table(0.3).set_index("metric").loc["ece"]
     assert row["interval"] == "none" and np.isnan(row["low"]) and row["value"] > 0
 
 
-def test_runs_of_other_training_images_are_refused(tmp_path, runs):
-    other = run_of(tmp_path / "x", predictions(), counts=(1, 1, 1, 1))
+def test_runs_of_other_or_no_training_images_are_refused(runs):
     with pytest.raises(InputError, match="class_counts: expected"):
-        PriorShift([runs[0], other])
+        PriorShift([runs[0], run_of(class_counts=[1, 1, 1, 1])])
     with pytest.raises(InputError, match="class_counts: expected some"):
-        PriorShift([Run.read(write_run(tmp_path / "y", predictions()))])
+        PriorShift([run_of()])
+    with pytest.raises(InputError, match="class_counts: expected numbers above 0"):
+        PriorShift([run_of(class_counts=[9, 3, 1, 0])]).table(0.0)
     with pytest.raises(InputError, match="runs: expected at least one, got none"):
         PriorShift([])

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -17,13 +19,8 @@ from fopro_lab.evaluation.runs import (
 from tests.evaluation.toy_runs import predictions, write_run
 
 
-@pytest.fixture
-def table():
-    return predictions()
-
-
-def test_run_reads_its_manifest_and_tables(table, tmp_path):
-    folder = write_run(tmp_path / "bsm-0", table, method="ekd", seed=3)
+def test_run_reads_its_manifest_and_tables(tmp_path):
+    folder = write_run(tmp_path / "bsm-0", predictions(), method="ekd", seed=3)
     (folder / "history.csv").write_text("epoch,loss\n1,0.5\n")
     run = Run.read(folder)
     assert (run.name, run.method, run.seed, run.state) == ("bsm-0", "ekd", 3, "done")
@@ -35,29 +32,22 @@ def test_run_reads_its_manifest_and_tables(table, tmp_path):
     assert Run.read(folder / "manifest.json").path == folder
 
 
-def test_run_reads_a_protocol_of_version_0_1_in_the_words_of_today(table, tmp_path):
-    folder = write_run(tmp_path / "a", table, protocol="skin/pictures/val0.15-test0.25/seed0")
-    assert Run.read(folder).protocol == "skin/images/val0.15-test0.25/seed0"
-
-
-def test_run_keeps_the_class_of_whoever_reads_it(table, tmp_path):
-    class MyRun(Run):
-        pass
-
-    assert type(MyRun.read(write_run(tmp_path / "a", table))) is MyRun
+def test_a_run_of_version_0_1_is_read_in_the_words_of_today(tmp_path):
+    config = {"method": "fopro", "seed": 0, "explore_steps": 9, "random_gains": "per-picture"}
+    about = {"config": config, "protocol": "skin/pictures/val0.15-test0.25/seed0"}
+    run = Run.read(write_run(tmp_path / "a", predictions(), **about))
+    assert run.config["prompt_steps"] == 9 and run.config["random_gains"] == "per-image"
+    assert run.protocol == "skin/images/val0.15-test0.25/seed0"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"state": "do', "expected JSON, got damaged text"),
-        ("[1]", "expected names and values, got a list"),
-        ("{}", "state: expected running, done or failed, got None"),
-        ('{"state": "done"}', "config: expected at least a method and a seed; remove the folder"),
-        (
-            '{"state": "done", "config": {"method": "ce", "seed": 0}}',
-            "expected the key 'protocol' in a finished run; remove the folder and train again",
-        ),
+        ("[1]", "expected the key 'state', got none; remove the folder and train again"),
+        ('{"state": "failed"}', "expected the key 'config', got none; remove"),
+        ('{"state": "failed", "config": {}}', "expected the key 'config: method and seed', got"),
+        ('{"state": "done", "config": {"method": "ce", "seed": 0}}', "expected the key 'protocol'"),
         ("\x00\xff", "expected"),
     ],
 )
@@ -69,8 +59,8 @@ def test_a_damaged_manifest_is_named_in_one_line(tmp_path, text, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_missing_files_of_a_run_are_named(table, tmp_path):
-    run = Run.read(write_run(tmp_path / "a", table))
+def test_missing_files_of_a_run_are_named(tmp_path):
+    run = Run.read(write_run(tmp_path / "a", predictions()))
     (tmp_path / "a" / "predictions.parquet").unlink()
     with pytest.raises(InputError, match=r"a/predictions.parquet: no such file"):
         _ = run.predictions
@@ -78,42 +68,27 @@ def test_missing_files_of_a_run_are_named(table, tmp_path):
         _ = run.history
 
 
-def test_load_runs_finds_runs_at_any_depth_once(table, tmp_path):
+def test_load_runs_finds_runs_at_any_depth_once(tmp_path):
     for name in ("x/b", "a", "x/y/c"):
-        write_run(tmp_path / name, table)
+        write_run(tmp_path / name, predictions())
     runs = load_runs([tmp_path, tmp_path / "a", str(tmp_path / "x")])
     assert [run.name for run in runs] == ["a", "b", "c"]
     assert [run.name for run in load_runs(tmp_path / "a")] == ["a"]
 
 
-def test_load_runs_warns_of_unfinished_runs_and_leaves_them_out(table, tmp_path):
-    write_run(tmp_path / "a", table)
-    write_run(tmp_path / "b", table, state="failed")
-    with pytest.warns(UserWarning, match=r"left out, not finished: .*b \(failed\)"):
-        runs = load_runs(tmp_path)
-    assert [run.name for run in runs] == ["a"]
-    assert [run.state for run in load_runs(tmp_path, unfinished=True)] == ["done", "failed"]
-
-
-def test_an_unfinished_run_needs_little(tmp_path):
-    manifest = {"state": "running", "config": {"method": "ce", "seed": 0}}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert load_runs(tmp_path, unfinished=True)[0].method == "ce"
-    with pytest.raises(InputError, match=r"runs: expected a finished one, got .* \(running\)"):
-        load_runs(tmp_path)
-
-
-def test_load_runs_refuses_a_folder_without_runs(tmp_path):
+def test_load_runs_warns_of_unfinished_runs_and_leaves_them_out(tmp_path):
     with pytest.raises(InputError, match="expected a run folder or one that holds runs, got no"):
         load_runs(tmp_path)
-    with pytest.raises(InputError, match="runs: expected a finished one, got none"):
-        load_runs([])
-
-
-def test_a_run_of_version_0_1_has_its_options_by_their_names_of_today(table, tmp_path):
-    config = {"method": "fopro", "seed": 0, "explore_steps": 9, "random_gains": "per-picture"}
-    run = Run.read(write_run(tmp_path / "a", table, config=config))
-    assert run.config["prompt_steps"] == 9 and run.config["random_gains"] == "per-image"
+    (tmp_path / "b").mkdir()
+    running = {"state": "running", "config": {"method": "ce", "seed": 0}}
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(running))
+    with pytest.raises(InputError, match=r"runs: expected a finished one, got .* \(running\)"):
+        load_runs(tmp_path)
+    write_run(tmp_path / "a", predictions())
+    with pytest.warns(UserWarning, match=r"left out, not finished: .*b \(running\)"):
+        runs = load_runs(tmp_path)
+    assert [run.name for run in runs] == ["a"]
+    assert [run.state for run in load_runs(tmp_path, unfinished=True)] == ["done", "running"]
 
 
 def gains(**columns):
@@ -128,13 +103,8 @@ def test_mask_history_reads_what_a_run_wrote(tmp_path):
     history = read_mask_history(tmp_path)
     assert history.times == [(1, 0), (1, 5)] and history.whole
     np.testing.assert_array_equal(history.planes, planes)
-    assert [history.at(time) for time in ((0, 9), (1, 0), (1, 4), (1, 5), (2, 0))] == [
-        0,
-        0,
-        0,
-        1,
-        1,
-    ]
+    places = [history.at(time) for time in ((0, 9), (1, 0), (1, 4), (1, 5), (2, 0))]
+    assert places == [0, 0, 0, 1, 1]
     (tmp_path / MAPS_FILE).write_bytes(b"no tensors")
     with pytest.raises(InputError, match="expected whole files of masks"):
         read_mask_history(tmp_path)
@@ -150,7 +120,7 @@ def test_mask_history_refuses_what_is_none(tmp_path):
     for gain in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(InputError, match=r"table: expected a finite gain above 0"):
             read_mask_history(gains(gain=[1.0, gain]))
-    with pytest.raises(InputError, match="got no column 'gain'"):
+    with pytest.raises(InputError, match="step, low, high, gain, got 2 rows of exploration"):
         read_mask_history(gains().drop(columns="gain"))
     with pytest.raises(InputError, match=r"exploration_gains\.parquet: no such file; it is"):
         read_mask_history(tmp_path)
@@ -158,9 +128,6 @@ def test_mask_history_refuses_what_is_none(tmp_path):
         read_mask_histories([])
 
 
-def test_importing_evaluation_imports_no_torch():
-    import subprocess
-    import sys
-
-    code = "import sys, fopro_lab.evaluation; sys.exit('torch' in sys.modules)"
+def test_importing_evaluation_and_plots_imports_no_torch():
+    code = "import sys, fopro_lab.plots; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

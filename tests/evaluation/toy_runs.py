@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fopro_lab.evaluation import class_groups, write_predictions
+from fopro_lab.evaluation import Run, class_groups, write_predictions
 
 NAMES = ("nv", "mel", "bkl", "df")
 
@@ -35,7 +35,7 @@ def groups(counts=(40, 20, 10, 6)):
     return class_groups(dict(zip(NAMES, counts, strict=False)))
 
 
-def write_run(folder: Path, table, *, method="bsm", seed=0, **changes) -> Path:
+def manifest_of(table, *, method="bsm", seed=0, **changes):
     names = [column.removeprefix("logit_") for column in table if column.startswith("logit_")]
     manifest = {
         "state": "done",
@@ -45,7 +45,20 @@ def write_run(folder: Path, table, *, method="bsm", seed=0, **changes) -> Path:
         "class_names": names,
         "groups": groups(tuple(table["label"].value_counts(sort=False))),
     }
+    return manifest | changes
+
+
+def run_of(table=None, *, name="", **changes) -> Run:
+    """Return a finished run in memory, named by its method and seed."""
+    table = predictions() if table is None else table
+    manifest = manifest_of(table, **changes)
+    run = Run(Path(name or "{method}-{seed}".format(**manifest["config"])), manifest)
+    run.__dict__["predictions"] = table  # in the place of what the property would read
+    return run
+
+
+def write_run(folder: Path, table, **changes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    (folder / "manifest.json").write_text(json.dumps(manifest_of(table, **changes)))
     write_predictions(folder / "predictions.parquet", table)
     return folder

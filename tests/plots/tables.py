@@ -1,14 +1,12 @@
 """Small tables in the form that each plot takes, and one drawing of every plot."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 
 from fopro_lab import plots
 from fopro_lab.evaluation.prior_shift import PriorShift
 from fopro_lab.evaluation.runs import read_mask_history
-from tests.evaluation.toy_runs import groups, predictions
+from tests.evaluation.toy_runs import run_of
 
 PROTOCOL = "toy/64px"
 
@@ -212,11 +210,13 @@ def audit(stages=("resize", "augment, fused"), steps=("box", "bilinear")):
 
 
 def prior_shift():
-    run = SimpleNamespace(
-        name="a", method="ce", seed=0, protocol=PROTOCOL, predictions=predictions(),
-        config={"method": "ce"}, manifest={"class_counts": [900, 120, 30, 10]}, groups=groups(),
-    )  # fmt: skip
+    run = run_of(method="ce", protocol=PROTOCOL, class_counts=[900, 120, 30, 10])
     return PriorShift([run], resamples=20)
+
+
+def heat_map():
+    row = {"classifier": "probe", "drift": 0.1, "error": 0.5, "clean_error": 0.2, "size": 4.0}
+    return pd.DataFrame([row | {"n": 64, "protocol": PROTOCOL}])
 
 
 def mask_history():
@@ -237,7 +237,7 @@ EVERY = {
     "plot_fingerprint": (plots.plot_fingerprint, fingerprint()),
     "plot_gain": (plots.plot_gain, np.ones((8, 5))),
     "plot_group_recall": (plots.plot_group_recall, scores()),
-    "plot_heat_map": (plots.plot_heat_map, np.eye(8)),
+    "plot_heat_map": (lambda table: plots.plot_heat_map(np.eye(8), table), heat_map()),
     "plot_history": (plots.plot_history, history()),
     "plot_images": (lambda images: plots.plot_images(images, list("abcde")), IMAGES),
     "plot_ladder": (plots.plot_ladder, ladder()),

@@ -8,6 +8,7 @@ from tests.plots.tables import (
     bands,
     distances,
     fingerprint,
+    heat_map,
     ladder,
     phases,
     responses,
@@ -91,14 +92,16 @@ def test_fingerprints_are_on_one_scale_from_chance_to_perfect():
 def test_heat_maps_have_cycles_per_pixel_on_both_axes():
     plane = np.zeros((8, 8))
     plane[4, 6] = 1.0  # 2 / 8 cycles per pixel, horizontal
-    ax = plots.plot_heat_map(plane, label="Error rate")
+    ax = plots.plot_heat_map(plane, heat_map(), value="error")
+    assert ax.get_title(loc="left") == "Fourier basis heat map, error rate of the probe"
+    assert "n=64 images" in (footer := ax.figure.get_supxlabel()) and "20 % wrong" in footer
     left, right, bottom, top = ax.images[0].get_extent()
     shown = ax.images[0].get_array()
     row, column = np.argwhere(shown == 1)[0]
     assert left + (column + 0.5) * (right - left) / 8 == pytest.approx(0.25)
     assert bottom + (row + 0.5) * (top - bottom) / 8 == pytest.approx(0)
     with pytest.raises(ShapeError, match=r"^plane: expected \(H, W\), got \(2, 2, 2\)$"):
-        plots.plot_heat_map(np.zeros((2, 2, 2)))
+        plots.plot_heat_map(np.zeros((2, 2, 2)), heat_map())
 
 
 def test_teachers_are_overlaid_on_a_logarithmic_axis_about_one():

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import runs as reading
 from fopro_lab.evaluation.runs import read_mask_histories, read_mask_history
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import run_folder as masks
@@ -45,10 +44,6 @@ def table(gains=(1.0, 2.0)):
 
 def pixels(viewer):
     return np.asarray(Image.open(io.BytesIO(viewer.image.value))).astype(int)
-
-
-def test_training_and_reading_agree_on_the_files():
-    assert (reading.RINGS_FILE, reading.MAPS_FILE) == (masks.RINGS_FILE, masks.MAPS_FILE)
 
 
 def test_prompt_viewer_joins_the_times_of_its_runs_and_opens_at_the_last(viewer):
