@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,23 +18,18 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation import balanced_accuracy
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from fopro_lab.evaluation.metrics import class_recalls, confusion_matrices
-from fopro_lab.io import progress as show_progress
 
 Precision = Literal["32-true", "bf16-mixed"]
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, from strong to weak regularisation
-ITERATIONS = 300
 
 
 class Encoder(Protocol):
-    """What probing needs of a teacher; `fopro_lab.models.Teacher` has it."""
+    """What probing needs of a teacher such as `fopro_lab.models.Teacher`: images to ``(B, D)``."""
 
     name: str
     card: dict[str, Any]
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Turn ``(B, 3, H, W)`` in [0, 1] into ``(B, D)``."""
-        ...
-
+    def encode(self, images: Tensor) -> Tensor: ...  # noqa: D102
     def parameters(self) -> Iterable[Tensor]: ...  # noqa: D102
     def buffers(self) -> Iterable[Tensor]: ...  # noqa: D102
 
@@ -48,25 +43,19 @@ def resampling_units(table: pd.DataFrame, *, rows: np.ndarray) -> np.ndarray:
 
 def draw_rows(rows: np.ndarray, *, count: int, seed: int) -> np.ndarray:
     """Draw at most ``count`` rows, sorted."""
-    if count < 1:
-        raise InputError(f"images: expected 1 or more, got {count}")
-    rng = np.random.default_rng(seed)
-    return np.sort(rng.choice(rows, min(count, len(rows)), replace=False))
+    return np.sort(np.random.default_rng(seed).choice(rows, min(count, len(rows)), replace=False))
 
 
 def draw_per_class(
     rows: np.ndarray, labels: np.ndarray, *, per_class: int, seed: int
 ) -> np.ndarray:
     """Draw at most ``per_class`` rows of each class, sorted; rare classes stay whole, 0 is all."""
-    if per_class < 0:
-        raise InputError(f"per_class: expected 0 or more, got {per_class}")
     if per_class == 0:
         return rows
     rng = np.random.default_rng(seed)
     members = (rows[labels == label] for label in np.unique(labels))
-    return np.sort(
-        np.concatenate([rng.choice(m, min(per_class, len(m)), replace=False) for m in members])
-    )
+    drawn = [rng.choice(own, min(per_class, len(own)), replace=False) for own in members]
+    return np.sort(np.concatenate(drawn))
 
 
 def teacher_device(teacher: Encoder) -> torch.device:
@@ -78,18 +67,13 @@ def teacher_device(teacher: Encoder) -> torch.device:
 def encode(
     teacher: Encoder, images: Tensor, *, precision: Precision = "32-true", check: bool = True
 ) -> Tensor:
-    """Compute features, or say in one line why this network gives none.
+    """Compute features ``(B, D)``, or say in one line why this network gives none.
 
-    Args:
-        teacher: The frozen network.
-        images: ``(B, 3, H, W)`` in [0, 1], on its device.
-        precision: ``"bf16-mixed"`` runs the network under bfloat16 autocast, whose rounding alone
-            moves features by a cosine distance of about 1e-5.
-        check: Whether to refuse features that are not finite; a GPU has to wait for that.
-
-    Returns:
-        Features ``(B, D)``, single precision or better.
+    They are in single precision or better. The rounding of ``"bf16-mixed"`` (autocast) alone moves
+    them by a cosine distance of about 1e-5. A GPU has to be waited for to ``check`` that features
+    are finite.
     """
+    height, width = images.shape[-2:]
     try:
         half = precision == "bf16-mixed"
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
@@ -97,41 +81,26 @@ def encode(
     except (torch.OutOfMemoryError, InputError):
         raise
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise InputError(f"teacher {teacher.name}: {_refusal(teacher, images, error)}") from error
-    if not isinstance(features, Tensor):
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"teacher {teacher.name}: expected features (B, D), got {type(features).__name__}; "
-            "wrap it so that it returns one tensor"
-        )
-    if features.ndim != 2 or len(features) != len(images):
+            f"teacher {teacher.name}: cannot encode images of {height} x {width} px ({reason}); "
+            "give larger images, or let the teacher resize (teacher_size, resize=True)"
+        ) from error
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
+        found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(
             f"teacher {teacher.name}: expected features ({len(images)}, D), one vector per image, "
-            f"got {tuple(features.shape)}; pool its maps or tokens"
+            f"got {found}; pool its maps or tokens, and return one tensor"
         )
-    if check and not torch.isfinite(features).all():
-        raise not_finite(teacher)
+    if check:
+        check_finite(teacher, features)
     return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
 
-def not_finite(teacher: Encoder) -> InputError:
-    """Return the error to raise where features are NaN or infinite."""
-    return InputError(f"teacher {teacher.name}: expected finite features, got NaN or infinity")
-
-
-def _refusal(teacher: Encoder, images: Tensor, error: Exception) -> str:
-    """Say why a network took no image: mostly the image is smaller than its patch."""
-    height, width = images.shape[-2:]
-    way_out = "give larger images, or let the teacher resize (teacher_size, resize=True)"
-    for module in teacher.modules() if isinstance(teacher, torch.nn.Module) else ():
-        side = getattr(module, "patch_size", 0)
-        side = max(side) if isinstance(side, (tuple, list)) else side
-        if isinstance(side, int) and side > min(height, width):
-            return (
-                f"expected images no smaller than its patch of {side} px, "
-                f"got {height} x {width}; {way_out}"
-            )
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"cannot encode images of {height} x {width} px ({reason}); {way_out}"
+def check_finite(teacher: Encoder, values: Tensor) -> None:
+    """Refuse features, or what was computed from them, that are NaN or infinite."""
+    if not torch.isfinite(values).all():
+        raise InputError(f"teacher {teacher.name}: expected finite features, got NaN or infinity")
 
 
 def encode_rows(
@@ -181,32 +150,16 @@ def linear_probe(
 ) -> LinearProbe:
     """Fit a multinomial logistic regression on standardised features, all classes weighing alike.
 
-    Features are ``(n, D)``, labels ``(n,)`` from 0 to K - 1. Of four strengths of regularisation
-    the one with the best balanced accuracy on the validation rows is taken; of equals, the
-    strongest.
+    Features are ``(n, D)``, labels ``(n,)``, and every class from 0 to K - 1 is among those of
+    training. Of four strengths of regularisation the one with the best balanced accuracy on the
+    validation rows is taken; of equals, the strongest.
     """
-    for part, features, labels in (
-        ("train", train_features, train_labels),
-        ("val", val_features, val_labels),
-    ):
-        if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) == 0:
-            raise ShapeError(
-                f"{part}_features, {part}_labels: expected (n, D) and (n,), n 1 or more, "
-                f"got {features.shape} and {labels.shape}"
-            )
-        if not np.isfinite(features).all():
-            raise InputError(f"{part}_features: expected finite numbers, got NaN or infinity")
-    found = np.unique(train_labels)
-    if len(found) < 2 or not np.array_equal(found, np.arange(len(found))):
-        raise InputError(
-            f"train_labels: expected every class from 0 on, two or more, got {found.tolist()}"
-        )
     mean = train_features.mean(axis=0, dtype=np.float64)
     scale = train_features.std(axis=0, dtype=np.float64)
     scale[scale <= 1e-6 * np.abs(mean)] = 1.0  # constant up to the rounding of single precision
     candidates = []
     for strength in STRENGTHS:
-        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=ITERATIONS)
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
         with warnings.catch_warnings():
             # Validation decides about a candidate that has not converged as about any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -233,8 +186,8 @@ def fit_classifier(
     if (counts == 0).any():
         absent = pack.dataset.class_names[int(np.argmin(counts))]
         raise InputError(
-            f"split: expected every class in train, where the probe is fitted, got no image of "
-            f"'{absent}'; add some, leave the class out, or take another split"
+            f"split: expected every class in train, got no image of '{absent}' to fit the probe; "
+            "add some, leave the class out, or take another split"
         )
     train, val = (
         encode_rows(teacher, pack, rows=rows, batch_size=batch_size, precision=precision)
@@ -258,17 +211,12 @@ def wrap_classifier(
     classify: Callable[[Tensor], Tensor],
     *,
     name: str = "student",
-    device: torch.device | str | None = None,
+    device: torch.device | str = "cpu",
 ) -> Classifier:
-    """Make a classifier of any function from images to logits.
+    """Make a classifier of any function from images ``(B, 3, H, W)`` to logits ``(B, K)``.
 
-    ``classify`` maps ``(B, 3, H, W)`` in [0, 1] to ``(B, K)``, for example a trained student's.
-    Without a ``device`` it is that of its weights, if it is a module or a method of one.
+    ``device`` is where the function, for example a trained student's, wants its images.
     """
-    owner = getattr(classify, "__self__", classify)
-    if device is None:
-        is_module = isinstance(owner, torch.nn.Module)
-        device = teacher_device(cast(Encoder, owner)) if is_module else "cpu"
 
     def predict(images: Tensor) -> Tensor:
         logits = classify(images)
@@ -302,55 +250,6 @@ def probe_classifier(
     )
 
 
-Network = Encoder | Classifier | Callable[[Tensor], Tensor]
-
-
-def as_classifier(
-    network: Network,
-    pack: Pack,
-    split: Split,
-    *,
-    probe: LinearProbe | None = None,
-    batch_size: int = 64,
-) -> Classifier:
-    """Make a classifier of a teacher (by a linear probe), of a function, or of one itself."""
-    if isinstance(network, Classifier):
-        return network
-    if hasattr(network, "encode"):
-        teacher = cast(Encoder, network)
-        probe = probe or fit_classifier(teacher, pack, split, batch_size=batch_size)
-        return probe_classifier(teacher, probe)
-    return wrap_classifier(network)
-
-
-def predict_changed(
-    classifier: Classifier,
-    pack: Pack,
-    rows: np.ndarray,
-    change: Callable[[Tensor], Iterable[Tensor]],
-    *,
-    label: str,
-    batch_size: int = 64,
-    progress: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predict images as they are and in each of the M versions that ``change`` yields of a batch.
-
-    Returns:
-        Classes ``(n,)`` and ``(M, n)``.
-    """
-    work = batches(pack, rows, batch_size=batch_size, device=classifier.device)
-    if progress:
-        total = -(-len(rows) // batch_size)
-        work = show_progress(work, total=total, label=f"{label} of the {classifier.name}")
-    found = []
-    for images, _ in work:
-        with torch.inference_mode():
-            versions = chain([images], change(images))  # lazily: one version at a time in memory
-            found.append(torch.stack([classifier.predict(version) for version in versions]).cpu())
-    classes = torch.cat(found, dim=1).numpy()
-    return classes[0], classes[1:]
-
-
 def probe_advantage(
     teacher: Encoder, other: Encoder, pack: Pack, split: Split, *, resamples: int = 1000
 ) -> dict[str, Any]:
@@ -371,11 +270,12 @@ def probe_advantage(
         predicted = probe.predict(encode_rows(network, pack, rows=split.test))
         confusion = confusion_matrices(labels, predicted, weights, classes=len(probe.weight))
         scores.append(np.nanmean(class_recalls(confusion), axis=1))
-    low, high = percentile_interval(scores[0][1:] - scores[1][1:])
+    differences = scores[0] - scores[1]
+    low, high = percentile_interval(differences[1:])
     return {
         "balanced_accuracy": float(scores[0][0]),
         "other_balanced_accuracy": float(scores[1][0]),
-        "difference": float(scores[0][0] - scores[1][0]),
+        "difference": float(differences[0]),
         "low": low,
         "high": high,
         "test_images": len(labels),

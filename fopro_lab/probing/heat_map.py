@@ -3,8 +3,7 @@
 Source: Yin et al., NeurIPS 2019, arXiv:1906.08988.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import LEVEL
-from fopro_lab.io import progress as show_progress
+from fopro_lab.io import progress
 from fopro_lab.probing.features import (
     Classifier,
     Encoder,
@@ -38,43 +37,39 @@ def basis_heat_map(
     probe: LinearProbe | None = None,
     edges: Sequence[float] = (),
     block: int = 7,
-    waves: int = 0,
-    size: float = 0.0,
     units: np.ndarray | None = None,
     precision: Precision = "32-true",
     batch_size: int = 64,
     resamples: int = 1000,
     seed: int = 0,
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Add single waves of one size to the images and measure what they do.
 
-    A wave ``v U`` of Euclidean norm v is added to every channel, with both signs, before the
-    normalisation, and the sum is clipped to [0, 1], as published.
+    A wave ``v U`` of Euclidean norm v, 4 at 32 px and growing with the side, is added to every
+    channel, with both signs, before the normalisation; the sum is clipped to [0, 1], as published.
 
     Args:
         network: A frozen teacher, for the drift of its features, and with ``probe`` and ``labels``
             for the error rate; or a `Classifier`, for the error rate alone.
         images: ``(N, 3, H, W)`` in [0, 1].
-        by: ``"rings"``, ``"blocks"`` or ``"full"``; see `basis_cells`.
+        by: ``"rings"`` measures 8 waves of each frequency ring, ``"blocks"`` the central wave of
+            each square block of frequencies, ``"full"`` every wave.
         labels: Class of each image, ``(N,)``.
         probe: Of this teacher.
         edges: For rings: ``R + 1`` increasing frequencies, cycles per pixel.
         block: For blocks: side in bins, odd.
-        waves: Waves measured of each ring or block; 0 takes 8 of a ring, 1 of a block.
-        size: v, in units of [0, 1]; 0 takes 4 at 32 px, growing with the side.
         units: Lesion or patient of each image, drawn as a whole; None is one each.
         precision: As in `encode`.
         batch_size: Images per pass.
-        resamples: Bootstrap resamples of the images; 0 leaves intervals out.
+        resamples: Bootstrap resamples of the images.
         seed: Seed of the drawn waves and of the bootstrap.
-        progress: Whether to show progress.
 
     Returns:
-        A row per cell: ``by``, ``cell``, ``row``, ``column`` (centre of a block, cycles per
-        image), ``low``, ``high`` (of a ring, cycles per pixel), ``block``, ``height``, ``width``,
-        ``waves``, ``size``, ``drift`` and ``error`` (means over images, signs and waves; NaN where
-        not measured), each with ``_low`` and ``_high`` (95 % interval), ``clean_error``, ``n``.
+        A row per cell: ``cell``, ``row``, ``column`` (centre of a block, cycles per image),
+        ``waves``, ``drift`` and ``error`` (means over images, signs and waves; NaN where not
+        measured), each with ``_low`` and ``_high`` (95 % interval), ``clean_error``, ``n``,
+        ``by``, ``low``, ``high`` (of a ring, cycles per pixel), ``block``, ``height``, ``width``,
+        ``size`` (v, in units of [0, 1]).
 
     Raises:
         ShapeError: If labels or units do not fit the images.
@@ -86,16 +81,12 @@ def basis_heat_map(
             raise ShapeError(f"{name}: expected one for each of {count}, got {len(given)}")
     if by == "rings":
         check_rings(edges, height=height, width=width)
-    if not 0 <= size < float("inf"):
-        raise InputError(f"size: expected a finite norm of 0 or above, got {size}")
-    size = size or wave_size(height, width)
-    cells = basis_cells(height, width, by=by, edges=edges, block=block, waves=waves, seed=seed)
+    cells = basis_cells(height, width, by=by, edges=edges, block=block, seed=seed)
+    size = float(np.sqrt(height * width) / 8)
     answer = _answer_of(network, probe, labels, precision)
     device = network.device if isinstance(network, Classifier) else teacher_device(network)
     truth = torch.zeros(count) if labels is None else torch.as_tensor(labels)
-    places: Iterable[tuple[int, int]] = zip(cells["row"], cells["column"], strict=True)
-    if progress:
-        places = show_progress(places, total=len(cells), label=f"heat map of {network.name}")
+    places = zip(cells["row"], cells["column"], strict=True)
     with torch.inference_mode():
         parts = []
         for rows in torch.arange(count).split(max(1, batch_size // 2)):
@@ -103,7 +94,7 @@ def basis_heat_map(
             parts.append((pixels, true, *answer(pixels, true)))
         clean_error = torch.cat([error for *_, error in parts]).cpu().numpy().mean()
         values = []
-        for row, column in places:
+        for row, column in progress(places, total=len(cells), label=f"heat map of {network.name}"):
             wave = size * basis_wave(row, column, height=height, width=width)
             shift = torch.from_numpy(wave).to(device, images.dtype)
             upset = []
@@ -114,21 +105,14 @@ def basis_heat_map(
                 upset.append(torch.stack([drift, error]).view(2, 2, -1).mean(dim=1).float())
             values.append(torch.cat(upset, dim=1))
         measured = torch.stack(values).cpu().numpy()  # once: a copy waits for the device
-    table = _pool(measured, cells, units, resamples=resamples, seed=seed)
-    limits = np.full((len(table), 2), np.nan)
+    drawn = np.arange(count) if units is None else units
+    weights = image_weights(drawn, resamples=resamples, seed=seed)
+    table = _pool(measured, cells, weights).assign(clean_error=clean_error, n=count, by=by)
+    table["low"] = table["high"] = np.nan
     if by == "rings":
-        limits = np.array(list(pairwise(edges)))[table["cell"]]
-    return table.assign(
-        clean_error=clean_error,
-        n=count,
-        by=by,
-        low=limits[:, 0],
-        high=limits[:, 1],
-        block={"rings": 0, "blocks": block, "full": 1}[by],
-        height=height,
-        width=width,
-        size=size,
-    )
+        table["low"], table["high"] = edges[:-1], edges[1:]
+    side = {"rings": 0, "blocks": block, "full": 1}[by]
+    return table.assign(block=side, height=height, width=width, size=size)
 
 
 def _answer_of(
@@ -166,66 +150,40 @@ def basis_wave(row: int, column: int, *, height: int, width: int) -> np.ndarray:
     return wave / np.linalg.norm(wave)
 
 
-def wave_size(height: int, width: int) -> float:
-    """Return the customary norm v of a wave in units of [0, 1]: 4 at 32 px, 28 at 224 px."""
-    return float(np.sqrt(height * width) / 8)
-
-
 def basis_cells(
-    height: int,
-    width: int,
-    *,
-    by: By,
-    edges: Sequence[float] = (),
-    block: int = 7,
-    waves: int = 0,
-    seed: int = 0,
+    height: int, width: int, *, by: By, edges: Sequence[float] = (), block: int = 7, seed: int = 0
 ) -> pd.DataFrame:
-    """List the waves to be measured and the cell that each belongs to.
+    """List the waves to be measured, and the ring or block ("cell") that each belongs to.
 
-    Args:
-        height: Of the images, pixels.
-        width: Of the images, pixels.
-        by: ``"rings"`` takes some waves of each frequency ring, ``"blocks"`` some of each square
-            block of frequencies, ``"full"`` takes every wave, each its own cell, DC among them.
-        edges: For rings: ``R + 1`` increasing frequencies, cycles per pixel.
-        block: For blocks: side, in bins, odd; a block is centred at multiples of it.
-        waves: At most this many of a cell: of a ring drawn without replacement, of a block those
-            nearest to its centre. 0 takes 8 of a ring and 1 of a block.
-        seed: Seed of the draw.
-
-    Returns:
-        A row per wave: ``cell``, ``row``, ``column`` (cycles per image), ``cell_row``,
-        ``cell_column`` (centre of a block; 0 for rings).
+    Waves of a ring are drawn without replacement; a block, centred at multiples of its side, has
+    the wave nearest to its centre. ``row`` and ``column`` are of the wave, ``cell_row`` and
+    ``cell_column`` of the block's centre, in cycles per image.
     """
     if by not in ("rings", "blocks", "full"):
         raise InputError(f"by: expected one of 'rings', 'blocks', 'full', got '{by}'")
     if block < 1 or block % 2 == 0:
         raise InputError(f"block: expected an odd number of bins, 1 or more, got {block}")
-    if waves < 0:
-        raise InputError(f"waves: expected 0 or more, got {waves}")
-    waves = waves or (8 if by == "rings" else 1)
-    bins = np.unique(np.stack([part.ravel() for part in plane_bins(height, width)], 1), axis=0)
+    bins = np.unique(plane_bins(height, width).reshape(-1, 2), axis=0)
     table = pd.DataFrame(bins, columns=["row", "column"])
     if by == "rings":
-        table["cell"] = _ring_of(table, edges, height=height, width=width)
+        table["cell"] = _ring_of(bins, edges, height=height, width=width)
         table = table[table["cell"] >= 0].assign(cell_row=0, cell_column=0)
+        order = np.random.default_rng(seed).permutation(len(table))
     else:
-        table["cell_row"], table["cell_column"] = _block_of(bins, block if by == "blocks" else 1)
+        table[["cell_row", "cell_column"]] = _block_of(bins, block if by == "blocks" else 1)
         if by == "blocks" and block > 1:  # DC shifts the brightness; a block stands for waves
             table = table[(table["row"] != 0) | (table["column"] != 0)]
         table["cell"] = table.groupby(["cell_row", "cell_column"]).ngroup()
-    order = np.random.default_rng(seed).permutation(len(table))
-    if by == "blocks":
         off = np.hypot(table["row"] - table["cell_row"], table["column"] - table["cell_column"])
         order = np.argsort(off, kind="stable")
-    drawn = table.iloc[order].groupby("cell").head(waves).sort_values(["cell", "row", "column"])
+    most = 8 if by == "rings" else 1
+    drawn = table.iloc[order].groupby("cell").head(most).sort_values(["cell", "row", "column"])
     columns = ["cell", "row", "column", "cell_row", "cell_column"]
     return drawn[columns].reset_index(drop=True)
 
 
-def plane_bins(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Name the wave, row and column, of every bin of the plane in ``fftshift`` order.
+def plane_bins(height: int, width: int) -> np.ndarray:
+    """Name the wave, row and column, of every bin of the plane in ``fftshift`` order, (H, W, 2).
 
     A bin and its mirror image have the same.
     """
@@ -235,31 +193,25 @@ def plane_bins(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     mirror = np.where(2 * row == -height, row, -row)
     own_column = (column == 0) | (2 * column == -width)  # columns that mirror onto themselves
     flip = (column < 0) & ~own_column | own_column & (mirror > row)
-    return np.where(flip, mirror, row), np.abs(column)
+    return np.stack([np.where(flip, mirror, row), np.abs(column)], axis=-1)
 
 
-def _ring_of(table: pd.DataFrame, edges: Sequence[float], *, height: int, width: int) -> np.ndarray:
-    """Number the ring ``(edges[k], edges[k + 1]]`` of each wave; -1 is none."""
-    radius = np.hypot(table["row"] / height, table["column"] / width).to_numpy()
+def _ring_of(bins: np.ndarray, edges: Sequence[float], *, height: int, width: int) -> np.ndarray:
+    """Number the ring ``(edges[k], edges[k + 1]]`` of each wave ``(n, 2)``; -1 is none."""
+    radius = np.hypot(bins[:, 0] / height, bins[:, 1] / width)
     ring = np.searchsorted(edges, radius, side="left") - 1
     return np.where(ring < len(edges) - 1, ring, -1)
 
 
-def _block_of(bins: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and column of each wave's block centre; a block and its mirror image are one."""
+def _block_of(bins: np.ndarray, side: int) -> np.ndarray:
+    """Return the centre ``(n, 2)`` of each wave's block; a block and its mirror image are one."""
     centre = np.floor((bins + side // 2) / side).astype(np.int64) * side
     flip = (centre[:, 1] == 0) & (centre[:, 0] < 0)
-    return np.where(flip, -centre[:, 0], centre[:, 0]), centre[:, 1]
+    centre[flip, 0] *= -1
+    return centre
 
 
-def _pool(
-    values: np.ndarray,
-    cells: pd.DataFrame,
-    units: np.ndarray | None,
-    *,
-    resamples: int,
-    seed: int,
-) -> pd.DataFrame:
+def _pool(values: np.ndarray, cells: pd.DataFrame, weights: np.ndarray) -> pd.DataFrame:
     """Average waves ``(waves, 2, N)`` over their cells, then over the images, with intervals."""
     cell = cells["cell"].to_numpy()
     starts = np.flatnonzero(np.r_[True, cell[1:] != cell[:-1]])
@@ -267,14 +219,11 @@ def _pool(
     pooled = np.add.reduceat(values.astype(np.float64), starts) / number[:, None, None]
     table = cells.iloc[starts][["cell", "cell_row", "cell_column"]].reset_index(drop=True)
     table = table.rename(columns={"cell_row": "row", "cell_column": "column"}).assign(waves=number)
-    units = np.arange(values.shape[2]) if units is None else units
-    weights = image_weights(units, resamples=resamples, seed=seed)
     for place, name in enumerate(("drift", "error")):
         table[name] = pooled[:, place].mean(axis=1)
-        if resamples:
-            drawn = pooled[:, place] @ (weights / weights.sum(axis=0))
-            low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-            table = table.assign(**{f"{name}_low": low, f"{name}_high": high})
+        drawn = pooled[:, place] @ (weights / weights.sum(axis=0))
+        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+        table = table.assign(**{f"{name}_low": low, f"{name}_high": high})
     return table
 
 
@@ -286,14 +235,13 @@ def heat_plane(table: pd.DataFrame, *, value: str = "drift") -> np.ndarray:
     """
     first = table.iloc[0]
     height, width = int(first["height"]), int(first["width"])
-    bins = np.stack([part.ravel() for part in plane_bins(height, width)], 1)
+    bins = plane_bins(height, width).reshape(-1, 2)
     if first["by"] == "rings":
         edges = [*table["low"], table["high"].iloc[-1]]
-        named = pd.DataFrame(bins, columns=["row", "column"])
-        cells = _ring_of(named, edges, height=height, width=width)
+        cells = _ring_of(bins, edges, height=height, width=width)
     else:
         number = table.set_index(["row", "column"])["cell"]
-        centres = pd.MultiIndex.from_arrays(_block_of(bins, int(first["block"])))
+        centres = pd.MultiIndex.from_arrays(_block_of(bins, int(first["block"])).T)
         cells = number.reindex(centres, fill_value=-1).to_numpy()
     values = table.set_index("cell")[value].reindex(range(table["cell"].max() + 1))
     return np.append(values, np.nan)[cells].reshape(height, width)

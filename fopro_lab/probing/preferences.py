@@ -6,9 +6,8 @@ how sensitive a teacher is as a whole does not matter.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,9 +32,7 @@ TINY = 1e-12  # mean drift of a ring to which a teacher does not respond at all
 def preference(drifts: RingDrifts, weights: np.ndarray | None = None) -> np.ndarray:
     """Return the shape of a ring response, for S weightings ``(N, S)`` of the images or for one.
 
-    Returns:
-        ``(P, S)``, natural logarithms, one for each channel, ring and gain other than 1; the mean
-        over the rings is 0.
+    It is ``(P, S)``, natural logarithms, one for each channel, ring and gain other than 1.
     """
     kept = [k for k, gain in enumerate(drifts.gains) if gain != 1]
     drift, energy = (part[:, :, kept] for part in (drifts.drift, drifts.energy))
@@ -58,16 +55,11 @@ def relative_responses(
     """
     weights = image_weights(units, resamples=resamples, seed=seed).astype(np.float64)
     low, high = np.exp(np.quantile(preference(drifts, weights), [0.025, 0.975], axis=1))
-    rings = pd.DataFrame(
-        {"ring": range(len(drifts.edges) - 1), "low": drifts.edges[:-1], "high": drifts.edges[1:]}
-    )
-    gains = pd.DataFrame({"gain": [gain for gain in drifts.gains if gain != 1]})
-    return rings.merge(gains, how="cross").assign(
-        relative=np.exp(preference(drifts)[:, 0]),
-        relative_low=low,
-        relative_high=high,
-        n=len(units),
-    )
+    rings = [(ring, *ends) for ring, ends in enumerate(pairwise(drifts.edges))]
+    rows = [(*ring, gain) for ring in rings for gain in drifts.gains if gain != 1]
+    table = pd.DataFrame(rows, columns=["ring", "low", "high", "gain"])
+    table["relative"] = np.exp(preference(drifts)[:, 0])
+    return table.assign(relative_low=low, relative_high=high, n=len(units))
 
 
 def ask_teachers(
@@ -83,8 +75,7 @@ def ask_teachers(
 ) -> tuple[dict[str, RingDrifts], np.ndarray]:
     """Measure the ring response of every teacher, each at the size of the pack's images.
 
-    A teacher that is given smaller images would be deaf to the high rings by the resizing alone,
-    so a difference between teachers would be one between sizes.
+    Smaller images would lack the high rings, and teachers would differ by the resizing alone.
 
     Args:
         teachers: Name, as `load_teacher` takes it, and file of weights, empty for the built-in one.
@@ -126,8 +117,8 @@ def preference_distances(
 
     Args:
         drifts: Two teachers or more, by name, all on the same images.
-        units: Lesion, patient or image of each, ``(N,)``.
-        splits: How often halves are dealt.
+        units: Lesion, patient or image of each, ``(N,)``; four or more.
+        splits: How often halves are dealt, 2 or more.
         permutations: How often the teachers' names are permuted among the responses to each
             lesion, for the p-value.
         seed: Seed of all draws.
@@ -143,7 +134,19 @@ def preference_distances(
         InputError: If there are fewer than two teachers or four lesions, or nothing but gain 1.
         ShapeError: If the teachers have other rings, gains or images.
     """
-    _check(drifts, units, splits=splits, permutations=permutations)
+    if len(drifts) < 2:
+        raise InputError(f"drifts: expected two teachers or more, got {len(drifts)}")
+    kinds = {(d.edges, d.gains, d.channels, d.drift.shape) for d in drifts.values()}
+    gains, shape = next((d.gains, d.drift.shape) for d in drifts.values())
+    if len(kinds) > 1 or shape[-1] != len(units):
+        raise ShapeError(
+            "drifts: expected the same rings, gains and images for every teacher and a unit for "
+            f"each image, got {[d.drift.shape for d in drifts.values()]} and {len(units)} units"
+        )
+    if len(set(units)) < 4:
+        raise InputError(f"units: expected four or more, got {len(set(units))}")
+    if set(gains) == {1}:
+        raise InputError("gains: expected one other than 1, which changes nothing")
     rng = np.random.default_rng(seed)
     _, unit = np.unique(units, return_inverse=True)
     whole = {name: preference(found) for name, found in drifts.items()}
@@ -163,43 +166,19 @@ def preference_distances(
             {
                 "teacher": first,
                 "other": second,
-                "distance": float(np.mean([_distance(whole[a], whole[b]) for a, b in chosen])),
-                "between": float(between[0].mean()),
-                "within": float(within[0].mean()),
-                "difference": float((between[0] - within[0]).mean()),
+                "distance": np.mean([_distance(whole[a], whole[b]) for a, b in chosen]),
+                "between": between[0].mean(),
+                "within": within[0].mean(),
+                "difference": (between[0] - within[0]).mean(),
                 "difference_low": low,
                 "difference_high": high,
                 "p": _permutation_test([drifts[m] for m in members], unit, permutations, rng),
-                "units": int(unit.max()) + 1,
-                "n": len(units),
             }
         )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).assign(units=unit.max() + 1, n=len(units))
     single = table["teacher"] != "all"
     table["p_holm"] = np.where(single, holm(table["p"].where(single).to_numpy()), table["p"])
     return table
-
-
-def _check(
-    drifts: Mapping[str, RingDrifts], units: np.ndarray, *, splits: int, permutations: int
-) -> None:
-    if len(drifts) < 2:
-        raise InputError(f"drifts: expected two teachers or more, got {len(drifts)}")
-    if splits < 2 or permutations < 1:
-        raise InputError(
-            f"splits, permutations: expected 2 and 1 or more, got {splits} and {permutations}"
-        )
-    kinds = {(d.edges, d.gains, d.channels, d.drift.shape) for d in drifts.values()}
-    first = next(iter(drifts.values()))
-    if len(kinds) > 1 or first.drift.shape[-1] != len(units):
-        raise ShapeError(
-            "drifts: expected the same rings, gains and images for every teacher and a unit for "
-            f"each image, got {[d.drift.shape for d in drifts.values()]} and {len(units)} units"
-        )
-    if len(set(units)) < 4:
-        raise InputError(f"units: expected four or more, got {len(set(units))}")
-    if all(gain == 1 for gain in first.gains):
-        raise InputError("gains: expected one other than 1, which changes nothing")
 
 
 def _deal(
@@ -209,8 +188,8 @@ def _deal(
     count = int(unit.max()) + 1
     sides = np.zeros((2, count, splits))
     for split in range(splits):
-        order = rng.permutation(count)
-        for side, own in enumerate((order[: count // 2], order[count // 2 :])):
+        halves = np.split(rng.permutation(count), [count // 2])
+        for side, own in enumerate(halves):
             drawn = rng.choice(own, len(own)) if redrawn else own
             sides[side, :, split] = np.bincount(drawn, minlength=count)
     return sides[0][unit], sides[1][unit]
@@ -220,13 +199,13 @@ def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean((one - other) ** 2, axis=0))
 
 
-def _between(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
-    return _root_mean([_distance(one[0], other[1]), _distance(one[1], other[0])])
-
-
 def _root_mean(distances: Sequence[np.ndarray]) -> np.ndarray:
     """Average distances as squares: plain means would tell apart teachers that differ in noise."""
     return np.sqrt(np.mean(np.square(distances), axis=0))
+
+
+def _between(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
+    return _root_mean([_distance(one[0], other[1]), _distance(one[1], other[0])])
 
 
 def _permutation_test(
@@ -243,11 +222,9 @@ def _permutation_test(
         shape = (shape - shape.mean(axis=2, keepdims=True)).reshape(len(dealt), -1)
         return float(np.mean([_distance(a, b) for a, b in combinations(shape, 2)]))
 
-    observed = spread(responses)
-    count, teachers = int(unit.max()) + 1, len(responses)
-    reached = 0
+    observed, reached = spread(responses), 0
     for _ in range(permutations):
-        order = np.argsort(rng.random((teachers, count)), axis=0)[:, unit]
+        order = np.argsort(rng.random((len(responses), unit.max() + 1)), axis=0)[:, unit]
         dealt = np.take_along_axis(responses, order[:, None, None, None, :], axis=0)
         reached += spread(dealt) >= observed
     return (1 + reached) / (1 + permutations)
@@ -260,23 +237,21 @@ class Comparison:
     teachers: pd.DataFrame  # size, the probe's balanced accuracy, the ring that moves it most
     responses: pd.DataFrame  # ring responses of the cards, beside those of `relative_responses`
     bands: pd.DataFrame  # class bands of the linear probes
-    distances: pd.DataFrame  # of `preference_distances`; empty where the images are not the same
-    note: str  # why there are none; else empty
+    distances: pd.DataFrame  # of `preference_distances`; empty where there can be none
 
     def findings(self) -> list[str]:
         """Say in a line per pair whether two teachers differ more than measurements of one do."""
         if self.distances.empty:
-            return [self.note]
+            return ["Cards of other images, or of fewer than four lesions: no distance is given."]
         lines = []
         for row in self.distances.itertuples():
             every = row.teacher == "all"
             pair = "All pairs, on average" if every else f"{row.teacher}, {row.other}"
             verdict = "differ" if row.p_holm < 0.05 else "do not differ clearly"
             lines.append(
-                f"{pair}: preferences {verdict} more than measurements of one teacher do: "
-                f"distance {row.between:.2f} against {row.within:.2f} (difference "
-                f"{row.difference_low:.2f} to {row.difference_high:.2f}, corrected p = "
-                f"{row.p_holm:.3f})."
+                f"{pair}: preferences {verdict} more than measurements of one teacher do: distance "
+                f"{row.between:.2f} against {row.within:.2f} (difference {row.difference_low:.2f} "
+                f"to {row.difference_high:.2f}, corrected p = {row.p_holm:.3f})."
             )
         return lines
 
@@ -289,49 +264,40 @@ def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Compari
         found = {name: card.summary["probing"][key] for name, card in cards.items()}
         if len({tuple(value) for value in found.values()}) > 1:
             raise InputError(f"cards: expected the same {key}, got {found}")
-    drifts, images, responses, units = {}, set(), [], np.empty(0)
+    drifts, images, units = {}, set(), np.empty(0)
+    teachers, responses, bands = [], [], []
     for name, card in cards.items():
-        probing, data = card.summary["probing"], card.summary["data"]
-        drifts[name], names, units = drifts_from_table(
-            card.drifts, probing["edges"], rounding=probing["rounding"]
-        )
+        data, own = card.summary["data"], card.summary["teacher"]
+        edges = card.summary["probing"]["edges"]
+        drifts[name], names, units = drifts_from_table(card.drifts, edges)
         images.add((data["fingerprint"], data["image_size"], tuple(names), tuple(units)))
+        accuracy = card.summary["probe"]["test_balanced_accuracy"]
+        most = card.summary["largest_drift_per_energy"]
+        teachers.append(
+            {
+                "teacher": name,
+                "parameters": own.get("parameters"),
+                "features": own.get("feature_dim"),
+                "balanced_accuracy": accuracy.get("value"),
+                "balanced_accuracy_low": accuracy.get("low"),
+                "balanced_accuracy_high": accuracy.get("high"),
+                "most_per_energy": f"{most['low']:.3g} to {most['high']:.3g}" if most else "",
+            }
+        )
         shape = relative_responses(drifts[name], units, seed=seed)
         table = card.ring_response.query("channel == 'all'")
         table = table.merge(shape.drop(columns=["low", "high", "n"]), on=["ring", "gain"])
         responses.append(table.assign(teacher=name))
-    distances, note = pd.DataFrame(), ""
-    if len(images) > 1:
-        note = "The cards were made of other images, so no distance between them is given."
-    elif len(set(units)) < 4:
-        note = "There are fewer than four lesions, so no distance is given."
-    else:
+        bands.append(card.class_bands.query("classifier == 'probe'").assign(teacher=name))
+    distances = pd.DataFrame()
+    if len(images) == 1 and len(set(units)) >= 4:
         distances = preference_distances(drifts, units, seed=seed)
-    bands = [
-        card.class_bands.query("classifier == 'probe'").assign(teacher=name)
-        for name, card in cards.items()
-    ]
     return Comparison(
-        pd.DataFrame([_describe(name, card.summary) for name, card in cards.items()]),
+        pd.DataFrame(teachers),
         pd.concat(responses, ignore_index=True),
         pd.concat(bands, ignore_index=True),
         distances,
-        note,
     )
-
-
-def _describe(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    teacher, score = summary["teacher"], summary["probe"]["test_balanced_accuracy"]
-    most = summary["largest_drift_per_energy"]
-    return {
-        "teacher": name,
-        "parameters": teacher.get("parameters"),
-        "features": teacher.get("feature_dim"),
-        "balanced_accuracy": score.get("value"),
-        "balanced_accuracy_low": score.get("low"),
-        "balanced_accuracy_high": score.get("high"),
-        "most_per_energy": f"{most['low']:.3g} to {most['high']:.3g}" if most else "",
-    }
 
 
 def read_cards(folders: Sequence[Path | str]) -> dict[str, TeacherCard]:

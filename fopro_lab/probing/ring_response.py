@@ -16,11 +16,7 @@ from torch import Tensor
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from fopro_lab.fourier import ring_masks, ring_parts
-from fopro_lab.probing.features import Encoder, Precision, encode, not_finite, teacher_device
-
-SAFE = 40.0  # a drift this many times the rounding of half precision is off by 5 % or so
-TINY = 1e-12  # variance, in squared units of [0, 1], of an image that has none
-TOGETHER, EACH = ("all",), ("red", "green", "blue")
+from fopro_lab.probing.features import Encoder, Precision, check_finite, encode, teacher_device
 
 
 def check_gains(gains: Sequence[float]) -> None:
@@ -52,7 +48,7 @@ class RingDrifts:
     channels: tuple[str, ...]  # what was scaled: "all", or "red", "green" and "blue" one by one
     drift: np.ndarray  # 1 - cos(f(x), f(x')), float64 (M, R, G, N)
     energy: np.ndarray  # share of the image's variance that the scaling changed, (M, R, G, N)
-    rounding: float  # mean drift that half precision alone makes on unchanged images
+    rounding: float = 0.0  # mean drift that half precision alone makes on unchanged images
     half: np.ndarray | None = None  # which were measured in half precision, (M, R, G)
 
 
@@ -96,16 +92,7 @@ def ring_response(
 
     Raises:
         ShapeError: If ``images`` is no batch, or ``units`` does not fit it.
-        InputError: If gains or edges are wrong, a ring holds no frequency at this size, or the
-            teacher gives no features.
-
-    Example:
-        >>> from fopro_lab.models import wrap_teacher
-        >>> pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
-        >>> teacher = wrap_teacher(pool, mean=[0] * 3, std=[1] * 3, input_size=16, feature_dim=12)
-        >>> table = ring_response(teacher, torch.rand(2, 3, 16, 16), [0, 0.25, 0.75], [0.0])
-        >>> table["drift"].idxmax()  # means of quarters hold low frequencies
-        0
+        InputError: If gains or edges are wrong, a ring is empty, or the teacher has no features.
     """
     units = np.arange(len(images)) if units is None else units
     if len(units) != len(images):
@@ -131,27 +118,22 @@ def ring_drifts(
     check_gains(gains)
     if images.ndim != 4 or len(images) == 0:
         raise ShapeError(f"images: expected (N, 3, H, W), N 1 or more, got {tuple(images.shape)}")
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected 1 or more, got {batch_size}")
     check_rings(edges, height=images.shape[-2], width=images.shape[-1])
-    channels = EACH if per_channel else TOGETHER
+    channels = ("red", "green", "blue") if per_channel else ("all",)
     half = np.full((len(channels), len(edges) - 1, len(gains)), precision == "bf16-mixed")
     rounding, measured = 0.0, []
     with torch.inference_mode():
         for place, batch in enumerate(images.split(batch_size)):
             pixels = batch.to(teacher_device(teacher))
-            part = _measure_batch(teacher, pixels, edges, gains, channels, half)
+            part = _measure_batch(teacher, pixels, edges, gains, half)
             if place == 0 and half.any():
-                features = (
-                    encode(teacher, pixels, precision="bf16-mixed"),
-                    encode(teacher, pixels),
-                )
-                rounding = float(_drift(*(each.double() for each in features)).mean())
-                half = part[0].mean(axis=3) > SAFE * rounding
+                rough = encode(teacher, pixels, precision="bf16-mixed").double()
+                rounding = float(_drift(rough, encode(teacher, pixels).double()).mean())
+                half = part[0].mean(axis=3) > 40 * rounding  # off by 5 % or so
                 if not half.all():
-                    part = _measure_batch(teacher, pixels, edges, gains, channels, half)
+                    part = _measure_batch(teacher, pixels, edges, gains, half)
             measured.append(part)
-    drift, energy = (np.concatenate(part, axis=3) for part in zip(*measured, strict=True))
+    drift, energy = np.concatenate(measured, axis=-1)
     return RingDrifts(
         tuple(map(float, edges)), tuple(map(float, gains)), channels, drift, energy, rounding, half
     )
@@ -162,22 +144,24 @@ def _measure_batch(
     images: Tensor,
     edges: Sequence[float],
     gains: Sequence[float],
-    channels: tuple[str, ...],
     half: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return drift and relative energy of each channel, ring, gain and image."""
+) -> np.ndarray:
+    """Return drift and relative energy of each channel, ring, gain and image, ``(2, M, R, G, B)``.
+
+    ``half``, ``(M, R, G)``, says what is measured in half precision.
+    """
     kinds: dict[bool, Precision] = {False: "32-true", True: "bf16-mixed"}
     before = {
         kind: encode(teacher, images, precision=kinds[kind]).double()
         for kind in set(half.ravel().tolist())
     }
-    variance = images.double().var(dim=(2, 3), correction=0).sum(dim=1).clamp(min=TINY)
+    variance = images.double().var(dim=(2, 3), correction=0).sum(dim=1).clamp(min=1e-12)
     # Kept on the teacher's device up to the end of the batch: a copy would wait for every pass.
     found = variance.new_zeros(2, *half.shape, len(images))
     for ring, whole in enumerate(ring_parts(images, edges)):
-        for place in range(len(channels)):
+        for place in range(len(half)):
             part = whole
-            if channels == EACH:
+            if len(half) > 1:  # one colour after another
                 part = torch.zeros_like(whole)
                 part[:, place] = whole[:, place]
             # Parseval: what a ring holds is its part's mean square, without a second transform.
@@ -188,10 +172,8 @@ def _measure_batch(
                 after = encode(teacher, scaled, precision=kinds[kind], check=False).double()
                 found[0, place, ring, step] = _drift(before[kind], after)
                 found[1, place, ring, step] = share * (gain - 1) ** 2
-    drift, energy = found.cpu().numpy()
-    if not np.isfinite(drift).all():
-        raise not_finite(teacher)
-    return drift, energy
+    check_finite(teacher, found)
+    return found.cpu().numpy()
 
 
 def _drift(before: Tensor, after: Tensor) -> Tensor:
@@ -205,36 +187,24 @@ def summarise_drifts(
     weights = image_weights(units, resamples=resamples, seed=seed).astype(np.float64)
     weights /= weights.sum(axis=0)
     rows = []
-    rings = enumerate(pairwise(drifts.edges))
-    for (place, channel), (ring, (low, high)), (step, gain) in product(
-        enumerate(drifts.channels), rings, enumerate(drifts.gains)
+    for (m, channel), (r, (low, high)), (g, gain) in product(
+        enumerate(drifts.channels), enumerate(pairwise(drifts.edges)), enumerate(drifts.gains)
     ):
-        drift, energy = (part[place, ring, step] for part in (drifts.drift, drifts.energy))
+        drift, energy = drifts.drift[m, r, g], drifts.energy[m, r, g]
         moved, changed = drift @ weights, energy @ weights
-        interval = percentile_interval(moved)
-        known = (changed > 0).all()
-        ratio = percentile_interval(moved / changed) if known else (np.nan, np.nan)
-        mean, exchanged = float(drift.mean()), float(energy.mean())
-        in_half = drifts.half is not None and drifts.half[place, ring, step]
+        ratios = moved / np.where(changed > 0, changed, np.nan)
+        kind = "bf16-mixed" if drifts.half is not None and drifts.half[m, r, g] else "32-true"
+        ring = (channel, r, low, high, gain)
+        mean, share = drift.mean(), energy.mean()
+        per_energy = (mean / (share or np.nan), *percentile_interval(ratios))
         rows.append(
-            {
-                "channel": channel,
-                "ring": ring,
-                "low": low,
-                "high": high,
-                "gain": gain,
-                "drift": mean,
-                "drift_low": interval[0],
-                "drift_high": interval[1],
-                "energy": exchanged,
-                "drift_per_energy": mean / exchanged if exchanged > 0 else np.nan,
-                "drift_per_energy_low": ratio[0],
-                "drift_per_energy_high": ratio[1],
-                "precision": "bf16-mixed" if in_half else "32-true",
-                "n": len(units),
-            }
+            (*ring, mean, *percentile_interval(moved), share, *per_energy, kind, len(units))
         )
-    return pd.DataFrame(rows)
+    columns = [
+        *("channel", "ring", "low", "high", "gain", "drift", "drift_low", "drift_high", "energy"),
+        *("drift_per_energy", "drift_per_energy_low", "drift_per_energy_high", "precision", "n"),
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def image_weights(units: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
@@ -245,34 +215,22 @@ def image_weights(units: np.ndarray, *, resamples: int, seed: int) -> np.ndarray
 
 def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.DataFrame:
     """Tabulate drifts, one row per channel, ring, gain and image; `drifts_from_table` reads it."""
-    rings = range(len(drifts.edges) - 1)
-    index = pd.MultiIndex.from_product(
-        [drifts.channels, rings, drifts.gains, range(len(names))],
-        names=["channel", "ring", "gain", "place"],
-    )
-    table = index.to_frame(index=False)
-    place = table.pop("place").to_numpy()
-    return table.assign(
-        image=names[place],
-        unit=units[place],
-        drift=drifts.drift.ravel(),
-        energy=drifts.energy.ravel(),
-    )
+    levels = [drifts.channels, range(len(drifts.edges) - 1), drifts.gains, names]
+    keys = pd.MultiIndex.from_product(levels, names=["channel", "ring", "gain", "image"])
+    each = np.tile(units, len(keys) // len(units))
+    measured = {"drift": drifts.drift.ravel(), "energy": drifts.energy.ravel()}
+    return keys.to_frame(index=False).assign(unit=each, **measured)
 
 
 def drifts_from_table(
-    table: pd.DataFrame, edges: Sequence[float], *, rounding: float = 0.0
+    table: pd.DataFrame, edges: Sequence[float]
 ) -> tuple[RingDrifts, np.ndarray, np.ndarray]:
     """Return the drifts of a `drift_table` in its order, the images' names and their units."""
     channels, gains = (tuple(table[key].unique()) for key in ("channel", "gain"))
-    blocks = len(channels) * (len(edges) - 1) * len(gains)
-    if blocks == 0 or len(table) % blocks or len(table) == 0:
-        raise InputError(f"drifts: expected whole blocks of {blocks} rows, got {len(table)}")
-    count = len(table) // blocks
-    shape = (len(channels), len(edges) - 1, len(gains), count)
+    shape = (len(channels), len(edges) - 1, len(gains), -1)
     drift, energy = (table[key].to_numpy().reshape(shape) for key in ("drift", "energy"))
-    first = table.iloc[:count]
-    found = RingDrifts(tuple(edges), gains, channels, drift, energy, rounding)
+    first = table.iloc[: drift.shape[-1]].astype(str)
+    found = RingDrifts(tuple(edges), gains, channels, drift, energy)
     return found, first["image"].to_numpy(dtype=str), first["unit"].to_numpy(dtype=str)
 
 

@@ -4,13 +4,14 @@ A ring that tells the class over all sources, and no longer within each, tells t
 the disease.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError
@@ -21,17 +22,9 @@ from fopro_lab.probing.features import resampling_units
 from fopro_lab.probing.ring_response import check_rings
 
 FLOOR = (1e-3 / 255) ** 2  # a thousandth of a grey level, so that a flat image has a logarithm
-RIDGE = 1e-6  # of the mean variance: keeps constant features from dividing by zero
-ALL_RINGS = -1
-COLUMNS = (
-    *("target", "within", "ring", "low", "high", "accuracy", "accuracy_low", "accuracy_high"),
-    *("chance", "permuted", "permuted_high", "p", "classes", "n"),
-)
 
 
-def mean_spectra(
-    pack: Pack, rows: np.ndarray, *, edges: Sequence[float], batch_size: int = 256
-) -> pd.DataFrame:
+def mean_spectra(pack: Pack, rows: np.ndarray, *, edges: Sequence[float]) -> pd.DataFrame:
     """Average the logarithm of each ring's amplitude over the images of a class or source.
 
     A ring's amplitude is its contrast: the root of its energy, averaged over the channels. The
@@ -42,7 +35,6 @@ def mean_spectra(
         pack: The images, with their data set.
         rows: Which, for example those of training.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
-        batch_size: Images per transform.
 
     Returns:
         A row for each class or source that occurs and each ring: ``scope`` ("class", "source"),
@@ -50,12 +42,7 @@ def mean_spectra(
         logarithm, amplitude in units of [0, 1]), ``difference`` (from the mean within the scope),
         ``spread`` (standard deviation over the images), ``n``. Unknown sources have no row.
     """
-    with torch.inference_mode():
-        energy = [
-            ring_energy(images, edges).mean(dim=1).numpy()
-            for images, _ in batches(pack, rows, batch_size=batch_size)
-        ]
-    log_amplitude = np.log(np.maximum(np.concatenate(energy).astype(np.float64), FLOOR)) / 2
+    log_amplitude = _logarithms(_ring_energies(pack, rows, edges).mean(dim=1)) / 2
     chosen = pack.dataset.table.iloc[rows]
     class_names = np.array(pack.dataset.class_names, dtype=object)[chosen["label"]]
     lines = []
@@ -66,44 +53,29 @@ def mean_spectra(
         overall = np.mean(means, axis=0) if means else 0
         for name, part, mean in zip(names, parts, means, strict=True):
             for ring, (low, high) in enumerate(pairwise(map(float, edges))):
-                lines.append(
-                    {
-                        "scope": scope,
-                        "name": name,
-                        "ring": ring,
-                        "low": low,
-                        "high": high,
-                        "log_amplitude": mean[ring],
-                        "difference": (mean - overall)[ring],
-                        "spread": part[:, ring].std(),
-                        "n": len(part),
-                    }
-                )
-    return pd.DataFrame(lines)
+                numbers = (mean[ring], (mean - overall)[ring], part[:, ring].std(), len(part))
+                lines.append((scope, name, ring, low, high, *numbers))
+    columns = ["scope", "name", "ring", "low", "high", "log_amplitude", "difference", "spread", "n"]
+    return pd.DataFrame(lines, columns=columns)
 
 
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """One target on one part of the images: rows, labels from 0 on, and lesions."""
+def _ring_energies(pack: Pack, rows: np.ndarray, edges: Sequence[float]) -> Tensor:
+    """Return the energy ``(n, 3, R)`` of each image's rings."""
+    with torch.inference_mode():
+        return torch.cat([ring_energy(x, edges) for x, _ in batches(pack, rows, batch_size=256)])
+
+
+def _logarithms(energy: Tensor) -> np.ndarray:
+    return np.log(np.maximum(energy.numpy().astype(np.float64), FLOOR))
+
+
+class _Task(NamedTuple):
+    """One target on one part of the images."""
 
     rows: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray  # from 0 on
     units: np.ndarray
     classes: int
-
-    def score(
-        self,
-        features: np.ndarray,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        folds: int,
-        rng: np.random.Generator,
-    ) -> np.ndarray:
-        """Return the cross-validated balanced accuracy for each column of weights."""
-        own = features[self.rows]
-        predicted = _cross_validate(own, labels, self.units, self.classes, folds, rng)
-        confusion = confusion_matrices(labels, predicted, weights, classes=self.classes)
-        return np.nanmean(class_recalls(confusion), axis=1)
 
 
 def source_fingerprint(
@@ -127,8 +99,7 @@ def source_fingerprint(
         rows: Which, for example those of training.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         folds: Parts of the cross-validation, 2 or more.
-        permutations: How often labels are permuted among the lesions, for the level that is
-            reached by chance.
+        permutations: How often labels are permuted among the lesions, for the level of chance.
         resamples: Bootstrap resamples of lesions.
         seed: Seed of folds, permutations and resamples.
 
@@ -141,65 +112,44 @@ def source_fingerprint(
         known sources there are rows of target "class", within "all", alone; without two classes
         of enough lesions there are none.
     """
-    if folds < 2 or permutations < 1:
-        raise InputError(
-            f"folds, permutations: expected 2 and 1 or more, got {folds} and {permutations}"
-        )
+    if folds < 2:
+        raise InputError(f"folds: expected 2 or more, got {folds}")
     check_rings(edges, height=pack.size, width=pack.size)
-    features = _log_energies(pack, rows, edges)
+    features = _logarithms(_ring_energies(pack, rows, edges).transpose(1, 2))
+    spread = features.std(axis=0)
+    features = (features - features.mean(axis=0)) / np.where(spread > 1e-9, spread, 1)
     table = pack.dataset.table.iloc[rows]
     labels, source = table["label"].to_numpy(), table["source"].to_numpy(dtype=str)
     units = resampling_units(pack.dataset.table, rows=rows)
-
-    def tasks(parts: Sequence[np.ndarray], targets: np.ndarray) -> list[_Task]:
-        found = (_task(part, targets, units, folds) for part in parts)
-        return [task for task in found if task is not None]
-
-    questions = [("class", "all", tasks([np.arange(len(rows))], labels))]
-    sources = sorted(set(source[source != ""]))
-    if len(sources) > 1:
-        known = source != ""
-        number = np.searchsorted(sources, source)
-        in_source = [np.flatnonzero(source == name) for name in sources]
-        in_class = [np.flatnonzero(known & (labels == label)) for label in np.unique(labels)]
+    questions = [("class", "all", labels, [np.arange(len(rows))])]
+    names, number = np.unique(source, return_inverse=True)
+    names = names[names != ""]
+    if len(names) > 1:
+        known = np.flatnonzero(source != "")
+        in_source = [np.flatnonzero(source == name) for name in names]
+        in_class = [known[labels[known] == label] for label in np.unique(labels)]
         questions = [
-            ("source", "all", tasks([np.flatnonzero(known)], number)),
+            ("source", "all", number, [known]),
             *questions,
-            *(
-                ("class", n, tasks([own], labels))
-                for n, own in zip(sources, in_source, strict=True)
-            ),
-            ("class", "each source", tasks(in_source, labels)),
-            ("source", "each class", tasks(in_class, number)),
+            *(("class", name, labels, [own]) for name, own in zip(names, in_source, strict=True)),
+            ("class", "each source", labels, in_source),
+            ("source", "each class", number, in_class),
         ]
-    lines = [
-        {"target": target, "within": within, "ring": ring, "low": low, "high": high}
-        | _score(own, chosen, folds, permutations, resamples, seed)
-        for target, within, chosen in questions
-        if chosen
-        for ring, low, high, own in _rings(features, edges)
+    rings = [
+        *((k, low, high, features[:, k]) for k, (low, high) in enumerate(pairwise(edges))),
+        (-1, edges[0], edges[-1], features.reshape(len(features), -1)),
     ]
-    return pd.DataFrame(lines, columns=list(COLUMNS))
-
-
-def _log_energies(pack: Pack, rows: np.ndarray, edges: Sequence[float]) -> np.ndarray:
-    """Return standardised log energies ``(n, R, 3)``."""
-    with torch.inference_mode():
-        energy = [
-            ring_energy(images, edges).transpose(1, 2).numpy()
-            for images, _ in batches(pack, rows, batch_size=256)
-        ]
-    logs = np.log(np.maximum(np.concatenate(energy).astype(np.float64), FLOOR))
-    spread = logs.std(axis=0)
-    return (logs - logs.mean(axis=0)) / np.where(spread > 1e-9, spread, 1)
-
-
-def _rings(
-    features: np.ndarray, edges: Sequence[float]
-) -> Iterator[tuple[int, float, float, np.ndarray]]:
-    for ring, (low, high) in enumerate(pairwise(map(float, edges))):
-        yield ring, low, high, features[:, ring]
-    yield ALL_RINGS, float(edges[0]), float(edges[-1]), features.reshape(len(features), -1)
+    lines = []
+    for target, within, targets, parts in questions:
+        tasks = [task for own in parts if (task := _task(own, targets, units, folds))]
+        for ring, low, high, own in rings if tasks else []:
+            found = _score(own, tasks, folds, permutations, resamples, seed)
+            lines.append((target, within, ring, float(low), float(high), *found))
+    columns = [
+        *("target", "within", "ring", "low", "high", "accuracy", "accuracy_low", "accuracy_high"),
+        *("chance", "permuted", "permuted_high", "p", "classes", "n"),
+    ]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def _task(rows: np.ndarray, labels: np.ndarray, units: np.ndarray, folds: int) -> _Task | None:
@@ -207,70 +157,67 @@ def _task(rows: np.ndarray, labels: np.ndarray, units: np.ndarray, folds: int) -
     own = pd.DataFrame({"label": labels[rows], "unit": units[rows]})
     lesions = own.drop_duplicates("unit")["label"].value_counts()
     kept = np.sort(lesions.index[lesions >= folds].to_numpy())
-    chosen = rows[np.isin(labels[rows], kept)]
     if len(kept) < 2:
         return None
+    chosen = rows[np.isin(labels[rows], kept)]
     return _Task(chosen, np.searchsorted(kept, labels[chosen]), units[chosen], len(kept))
 
 
 def _score(
     features: np.ndarray,
-    tasks: Sequence[_Task],
+    tasks: list[_Task],
     folds: int,
     permutations: int,
     resamples: int,
     seed: int,
-) -> dict[str, float | int]:
-    """Score the tasks, and the mean over them, against permuted labels."""
+) -> tuple[Any, ...]:
+    """Score the mean over the tasks against permuted labels: the columns from accuracy on."""
     observed, resampled, permuted = [], [], []
     for task in tasks:
         rng = np.random.default_rng(seed)
         drawn = bootstrap_weights(task.labels, task.units, resamples=resamples, seed=seed)
         once = np.ones((len(task.rows), 1), dtype=np.float32)
-        scores = task.score(features, task.labels, np.column_stack([once, drawn]), folds, rng)
+        scores = _cross_validate(features, task, np.column_stack([once, drawn]), folds, rng)
         observed.append(scores[0])
         resampled.append(scores[1:])
         _, first, unit = np.unique(task.units, return_index=True, return_inverse=True)
         shuffles = (rng.permutation(task.labels[first])[unit] for _ in range(permutations))
-        permuted.append([task.score(features, y, once, folds, rng)[0] for y in shuffles])
+        permuted.append(
+            [
+                _cross_validate(features, task._replace(labels=shuffled), once, folds, rng)[0]
+                for shuffled in shuffles
+            ]
+        )
     value = float(np.mean(observed))
     level = np.mean(permuted, axis=0)
-    low, high = percentile_interval(np.mean(resampled, axis=0))
-    return {
-        "accuracy": value,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "chance": float(np.mean([1 / task.classes for task in tasks])),
-        "permuted": float(level.mean()),
-        "permuted_high": float(np.quantile(level, 0.95)),
-        "p": float((1 + (level >= value).sum()) / (1 + permutations)),
-        "classes": max(task.classes for task in tasks),
-        "n": sum(len(task.rows) for task in tasks),
-    }
+    interval = percentile_interval(np.mean(resampled, axis=0))
+    chance = np.mean([1 / task.classes for task in tasks])
+    p_value = (1 + (level >= value).sum()) / (1 + permutations)
+    counts = max(task.classes for task in tasks), sum(len(task.rows) for task in tasks)
+    return (value, *interval, chance, level.mean(), np.quantile(level, 0.95), p_value, *counts)
 
 
 def _cross_validate(
-    features: np.ndarray,
-    labels: np.ndarray,
-    units: np.ndarray,
-    classes: int,
-    folds: int,
-    rng: np.random.Generator,
+    features: np.ndarray, task: _Task, weights: np.ndarray, folds: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Predict each row by a discriminant that saw no row of its lesion."""
-    names, first, unit = np.unique(units, return_index=True, return_inverse=True)
-    fold = np.empty(len(names), dtype=np.int64)
-    shuffled = rng.permutation(len(names))
+    """Return the balanced accuracy, for each column of weights, of rows predicted out of fold.
+
+    No discriminant saw a row of the lesions that it predicts.
+    """
+    own, labels = features[task.rows], task.labels
+    lesions, first, unit = np.unique(task.units, return_index=True, return_inverse=True)
+    fold = np.empty(len(lesions), dtype=np.int64)
+    shuffled = rng.permutation(len(lesions))
     order = shuffled[np.argsort(labels[first][shuffled], kind="stable")]
-    fold[order] = np.arange(len(names)) % folds  # dealt class by class: each in every fold
+    fold[order] = np.arange(len(lesions)) % folds  # dealt class by class: each in every fold
     predicted = np.empty(len(labels), dtype=np.int64)
     for held in range(folds):
         out = fold[unit] == held
-        scores = discriminant_scores(
-            features[~out], labels[~out], new=features[out], classes=classes
-        )
+        seen = own[~out], labels[~out]
+        scores = discriminant_scores(*seen, new=own[out], classes=task.classes)
         predicted[out] = scores.argmax(axis=1)
-    return predicted
+    confusion = confusion_matrices(labels, predicted, weights, classes=task.classes)
+    return np.nanmean(class_recalls(confusion), axis=1)
 
 
 def discriminant_scores(
@@ -290,6 +237,7 @@ def discriminant_scores(
     inner = features - means[labels]
     covariance = (inner * (1 / counts[labels] / classes)[:, None]).T @ inner
     size = features.shape[1]
-    covariance += np.eye(size) * (RIDGE * np.trace(covariance) / size + 1e-12)
+    # A millionth of the mean variance keeps constant features from dividing by zero.
+    covariance += np.eye(size) * (1e-6 * np.trace(covariance) / size + 1e-12)
     weight = np.linalg.solve(covariance, means.T)
     return new @ weight - 0.5 * np.einsum("kd,dk->k", means, weight)

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from fopro_lab.config import ProbeConfig
@@ -19,7 +19,6 @@ from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder, phase_
 from fopro_lab.probing.features import (
     Classifier,
     Encoder,
-    LinearProbe,
     draw_per_class,
     draw_rows,
     encode_rows,
@@ -28,15 +27,8 @@ from fopro_lab.probing.features import (
     resampling_units,
 )
 from fopro_lab.probing.heat_map import basis_heat_map
-from fopro_lab.probing.ring_response import (
-    check_rings,
-    drift_table,
-    ring_drifts,
-    summarise_drifts,
-)
+from fopro_lab.probing.ring_response import check_rings, drift_table, ring_drifts, summarise_drifts
 from fopro_lab.probing.spectra import mean_spectra, source_fingerprint
-
-PROBING = {"gains", "band_gains", "cutoffs", "precision", "resamples", "seed"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +80,7 @@ class TeacherCard:
         """Say in a few sentences what was found, computed from the tables."""
         found = []
         for key, unit in (("drift", "as it is"), ("drift_per_energy", "for the energy changed")):
-            most = self.summary[f"largest_{key}"]
-            if most:
+            if most := self.summary[f"largest_{key}"]:
                 found.append(
                     f"Features move most, {unit}, at {most['low']:.3g} to {most['high']:.3g} "
                     f"cycles per pixel (gain {most['gain']:g})."
@@ -100,14 +91,14 @@ class TeacherCard:
                 f"A linear probe reaches a balanced accuracy of {accuracy['value']:.3f} "
                 f"({accuracy['low']:.3f} to {accuracy['high']:.3f}) on unchanged test images."
             )
-        for classifier, own in self.class_bands.groupby("classifier", sort=False):
-            classes = own[own["scope"] == "class"]
-            clear = (classes["change_low"] > 0) | (classes["change_high"] < 0)
-            cells = int(classes["cells"].max())
+        classes = self.class_bands.query("scope == 'class'")
+        for classifier, own in classes.groupby("classifier", sort=False):
+            clear = ((own["change_low"] > 0) | (own["change_high"] < 0)).sum()
+            cells = own["cells"].max()
             found.append(
-                f"Of {cells} class x band cells of the {classifier}, {int(clear.sum())} have a "
-                f"95 % interval without zero (about {0.05 * cells:.0f} would by chance) and "
-                f"{int(classes['survives'].sum())} survive Holm's correction."
+                f"Of {cells} class x band cells of the {classifier}, {clear} have a 95 % interval "
+                f"without zero (about {0.05 * cells:.0f} would by chance) and "
+                f"{own['survives'].sum()} survive Holm's correction."
             )
         return [*found, _fingerprint_finding(self.fingerprint)]
 
@@ -143,7 +134,6 @@ def teacher_card(
     *,
     groups: Mapping[str, str],
     student: Classifier | None = None,
-    progress: bool = True,
 ) -> TeacherCard:
     """Probe a teacher on a data set by every instrument.
 
@@ -154,45 +144,72 @@ def teacher_card(
         config: Rings, gains, numbers of images and seeds; teacher and data are those given.
         groups: "head", "medium" or "tail" for each class.
         student: A trained student beside the probe; see `wrap_classifier`.
-        progress: Whether to show progress.
     """
-    edges = ring_edges(config.rings)
+    edges, table, labels = ring_edges(config.rings), pack.dataset.table, pack.labels[split.test]
     check_rings(edges, height=pack.size, width=pack.size)
+    joined = partial(pd.concat, ignore_index=True)
     again: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
     passes: dict[str, Any] = {"precision": config.precision, "batch_size": config.probe_batch}
 
+    # Of validation images: how far features move.
     drawn = draw_rows(split.val, count=config.probe_images, seed=config.seed)
     images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
-    names = pack.dataset.table["image"].iloc[drawn].to_numpy(dtype=str)
-    units = resampling_units(pack.dataset.table, rows=drawn)
+    names = table["image"].iloc[drawn].to_numpy(dtype=str)
+    units = resampling_units(table, rows=drawn)
     drifts = ring_drifts(teacher, images, edges, config.gains, **passes)
     measured = [drifts]
     if config.per_channel:
-        each = ring_drifts(teacher, images, edges, config.gains, per_channel=True, **passes)
-        measured.append(each)
-    response = _joined([summarise_drifts(each, units, **again) for each in measured])
+        measured += [ring_drifts(teacher, images, edges, config.gains, per_channel=True, **passes)]
+    response = joined([summarise_drifts(part, units, **again) for part in measured])
 
+    # Of test images: what each classifier makes of changed ones, and the probe of unchanged ones.
     probe = fit_classifier(teacher, pack, split, **passes)
     classifiers = [probe_classifier(teacher, probe, precision=config.precision)]
-    if student is not None:
-        classifiers.append(student)
-    common: dict[str, Any] = {"groups": groups, "per_class": config.band_images, **again}
-    common |= {"batch_size": config.probe_batch, "progress": progress}
+    classifiers += [student] if student else []
+    common: dict[str, Any] = {"groups": groups, "batch_size": config.probe_batch, **again}
+    common["per_class"] = config.band_images
     bands, ladders, phases = [], [], []
-    for classifier in classifiers:
-        given = (classifier, pack, split)
+    for each in classifiers:
+        given = (each, pack, split)
         bands.append(class_band_matrix(*given, edges, gains=config.band_gains, **common))
         ladders.append(pass_ladder(*given, config.cutoffs, **common))
         phases.append(phase_and_amplitude(*given, **common))
-    scores = score(
-        _test_predictions(teacher, pack, split, probe, passes), groups, split.protocol, **again
-    )
+    logits = probe.logits(encode_rows(teacher, pack, rows=split.test, **passes))
+    columns = {f"logit_{name}": logits[:, k] for k, name in enumerate(pack.dataset.class_names)}
+    tested = table.iloc[split.test][["image", "group", "source", "label"]].reset_index(drop=True)
+    scores = score(tested.assign(split="test", **columns), groups, split.protocol, **again)
+    accuracy = scores.query("scope == 'overall' and metric == 'balanced_accuracy'").iloc[0]
+
+    # Of a few test images: what single waves do.
+    maps = []
+    if config.heat_map != "off":
+        few = max(1, config.heat_images // len(pack.dataset.class_names))
+        rows = draw_per_class(split.test, labels, per_class=few, seed=config.seed)
+        shown, known = next(batches(pack, rows, batch_size=len(rows)))
+        waves: dict[str, Any] = {"by": config.heat_map, "edges": edges, "block": config.heat_block}
+        waves |= {"labels": known.numpy(), "units": resampling_units(table, rows=rows)}
+        waves |= again | passes
+        maps = [basis_heat_map(teacher, shown, probe=probe, **waves).assign(classifier="probe")]
+        if student:
+            maps += [basis_heat_map(student, shown, **waves).assign(classifier=student.name)]
+
+    stated = {"gains", "band_gains", "cutoffs", "precision", "resamples", "seed"}
+    sources = table["source"].iloc[split.train]
     summary = {
         "teacher": dict(teacher.card),
-        "data": _describe_data(pack, split, groups),
+        "data": {
+            "dataset": pack.dataset.name,
+            "fingerprint": pack.dataset.fingerprint,
+            "protocol": split.protocol,
+            "split_fingerprint": split.fingerprint,
+            "image_size": pack.size,
+            "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
+            "groups": dict(groups),
+            "sources": {str(k): int(n) for k, n in sources[sources != ""].value_counts().items()},
+        },
         "probing": {
             "edges": edges,
-            **config.model_dump(mode="json", include=PROBING),
+            **config.model_dump(mode="json", include=stated),
             "images": len(drawn),
             "per_class": config.band_images,
             "rounding": drifts.rounding,
@@ -200,102 +217,32 @@ def teacher_card(
         "probe": {
             "strength": probe.strength,
             "val_balanced_accuracy": probe.val_balanced_accuracy,
-            "test_balanced_accuracy": _interval(scores, metric="balanced_accuracy"),
+            "test_balanced_accuracy": _known(accuracy[["value", "low", "high"]]),
         },
         "classifiers": [classifier.name for classifier in classifiers],
         "largest_drift": _largest(response, by="drift"),
         "largest_drift_per_energy": _largest(response, by="drift_per_energy"),
     }
-    heat_map = _heat_maps(teacher, probe, classifiers[1:], pack, split, config, progress=progress)
     return TeacherCard(
         summary=summary,
         ring_response=response,
-        class_bands=_joined(bands),
+        class_bands=joined(bands),
         scores=scores,
         spectra=mean_spectra(pack, split.train, edges=edges),
-        ladder=_joined(ladders),
-        phases=_joined(phases),
-        heat_map=heat_map,
+        ladder=joined(ladders),
+        phases=joined(phases),
+        heat_map=joined(maps) if maps else pd.DataFrame(),
         fingerprint=source_fingerprint(pack, split.train, edges=edges, permutations=20, **again),
         drifts=drift_table(drifts, names, units),
     )
 
 
-def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables, ignore_index=True)
-
-
-def _heat_maps(
-    teacher: Encoder,
-    probe: LinearProbe,
-    students: list[Classifier],
-    pack: Pack,
-    split: Split,
-    config: ProbeConfig,
-    *,
-    progress: bool,
-) -> pd.DataFrame:
-    """Map the teacher with its probe, then each student, on the same images."""
-    if config.heat_map == "off":
-        return pd.DataFrame()
-    per_class = max(1, config.heat_images // len(pack.dataset.class_names))
-    rows = draw_per_class(
-        split.test, pack.labels[split.test], per_class=per_class, seed=config.seed
-    )
-    images, labels = next(batches(pack, rows, batch_size=len(rows)))
-    common: dict[str, Any] = {
-        "labels": labels.numpy(),
-        "units": resampling_units(pack.dataset.table, rows=rows),
-        "by": config.heat_map,
-        "edges": ring_edges(config.rings),
-        "block": config.heat_block,
-        "batch_size": config.probe_batch,
-        "resamples": config.resamples,
-        "seed": config.seed,
-        "progress": progress,
-    }
-    first = basis_heat_map(teacher, images, probe=probe, precision=config.precision, **common)
-    others = (
-        basis_heat_map(each, images, **common).assign(classifier=each.name) for each in students
-    )
-    return _joined([first.assign(classifier="probe"), *others])
-
-
-def _test_predictions(
-    teacher: Encoder, pack: Pack, split: Split, probe: LinearProbe, passes: dict[str, Any]
-) -> pd.DataFrame:
-    """Lay out the probe's logits of the test images as a table of predictions."""
-    logits = probe.logits(encode_rows(teacher, pack, rows=split.test, **passes))
-    table = pack.dataset.table.iloc[split.test].reset_index(drop=True)
-    table = table[["image", "group", "source", "label"]].assign(split="test")
-    columns = {f"logit_{name}": logits[:, k] for k, name in enumerate(pack.dataset.class_names)}
-    return table.assign(**columns)
-
-
-def _describe_data(pack: Pack, split: Split, groups: Mapping[str, str]) -> dict[str, Any]:
-    sources = pack.dataset.table["source"].iloc[split.train]
-    return {
-        "dataset": pack.dataset.name,
-        "fingerprint": pack.dataset.fingerprint,
-        "protocol": split.protocol,
-        "split_fingerprint": split.fingerprint,
-        "image_size": pack.size,
-        "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
-        "groups": dict(groups),
-        "sources": {str(k): int(n) for k, n in sources[sources != ""].value_counts().items()},
-    }
-
-
-def _interval(scores: pd.DataFrame, *, metric: str) -> dict[str, float]:
-    """Pick one overall number with its interval; an unknown limit is left out."""
-    row = scores[(scores["scope"] == "overall") & (scores["metric"] == metric)].iloc[0]
-    return {key: float(row[key]) for key in ("value", "low", "high") if not np.isnan(row[key])}
+def _known(row: pd.Series) -> dict[str, float]:
+    """Turn numbers into plain ones by their names, without those that are NaN."""
+    return {str(key): float(value) for key, value in row.items() if pd.notna(value)}
 
 
 def _largest(drifts: pd.DataFrame, *, by: str) -> dict[str, float]:
     """Pick the ring and gain with the largest value of a column, if there is any."""
-    known = drifts.dropna(subset=[by])
-    if known.empty:
-        return {}
-    row = known.loc[known[by].idxmax(), ["ring", "low", "high", "gain", by]]
-    return {str(key): float(value) for key, value in row.items()}
+    known = drifts.dropna(subset=[by]).nlargest(1, by)
+    return {} if known.empty else _known(known.iloc[0][["ring", "low", "high", "gain", by]])

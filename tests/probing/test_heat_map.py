@@ -12,8 +12,8 @@ from fopro_lab.probing.heat_map import (
     basis_heat_map,
     basis_wave,
     heat_plane,
-    plane_bins,
 )
+from tests.probing.toys import Stub, flatten, photos
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (6, 7)])
@@ -26,76 +26,29 @@ def test_each_wave_is_one_frequency_of_norm_one(height, width):
         assert loud == {(row % height, column % width), (-row % height, -column % width)}
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 9), (6, 7), (5, 4)])
-def test_bins_and_their_mirror_images_have_one_name(height, width):
-    rows, columns = plane_bins(height, width)
-    signed = [np.arange(side) - side // 2 for side in (height, width)]
-    for i, v in enumerate(signed[0]):
-        for j, u in enumerate(signed[1]):
-            name = rows[i, j], columns[i, j]
-            same = (name[0] - v) % height == 0 and (name[1] - u) % width == 0
-            mirror = (name[0] + v) % height == 0 and (name[1] + u) % width == 0
-            assert same or mirror
-            k, m = (-v) % height, (-u) % width
-            opposite = (k + height // 2) % height, (m + width // 2) % width
-            assert (rows[opposite], columns[opposite]) == name
-
-
 def test_waves_of_a_ring_lie_in_it_and_are_drawn_once():
     edges = ring_edges(4)
-    cells = basis_cells(16, 16, by="rings", edges=edges, waves=5, seed=1)
-    assert cells.groupby("cell").size().tolist() == [5] * 5
+    cells = basis_cells(16, 16, by="rings", edges=edges, seed=1)
+    assert cells.groupby("cell").size().tolist() == [6, 8, 8, 8, 8]  # ring 0 has six waves
     assert not cells.duplicated(["row", "column"]).any()
     masks = ring_masks(16, 16, edges).numpy()
     for cell, row, column in cells[["cell", "row", "column"]].to_numpy():
         assert masks[cell, row % 16, column]
-    assert not cells.equals(basis_cells(16, 16, by="rings", edges=edges, waves=5, seed=2))
 
 
-def test_blocks_take_the_wave_at_their_centre_and_cover_the_plane():
-    cells = basis_cells(15, 15, by="blocks", block=3)
-    away = cells[(cells["cell_row"] != 0) | (cells["cell_column"] != 0)]
-    assert (away["row"] == away["cell_row"]).all()
-    assert (away["column"] == away["cell_column"]).all()
-    every = basis_cells(15, 15, by="blocks", block=3, waves=99)
-    assert len(every) == (15 * 15 - 1) // 2  # all but DC
-    assert every.groupby("cell").size().max() == 9
+def measure(network, images, **settings):
+    return basis_heat_map(network, images, **{"by": "full", "resamples": 50} | settings)
 
 
-def test_wrong_input_is_refused():
-    with pytest.raises(
-        InputError, match=r"^by: expected one of 'rings', 'blocks', 'full', got 'x'"
-    ):
-        basis_cells(8, 8, by="x")
-    with pytest.raises(InputError, match=r"^block: expected an odd number of bins, .* got 4$"):
-        basis_cells(8, 8, by="blocks", block=4)
-    with pytest.raises(InputError, match=r"^waves: expected 0 or more, got -1$"):
-        basis_cells(8, 8, by="full", waves=-1)
-
-
-def photos(count=4, side=8, *, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return 0.3 + 0.4 * torch.rand(count, 3, side, side, generator=generator)
-
-
-def flatten(images):
-    return images.flatten(1)
-
-
-def measure(asked, images, **settings):
-    settings = {"by": "full", "resamples": 50, "progress": False} | settings
-    return basis_heat_map(asked, images, **settings)
-
-
-def test_every_cell_equals_the_slow_one(stub):
+def test_every_cell_equals_the_slow_one():
     """1e-5 catches a missing clip or one sign alone: both move the drift by over 1e-3."""
-    images = photos()
-    table = measure(stub(flatten), images, size=3.0, batch_size=3)
-    pixels = images.double().numpy()
+    images = photos(4, 8)
+    table = measure(Stub(flatten), images, batch_size=3)
+    assert (table["size"] == 1).all()
     for _, row in table.iloc[::7].iterrows():
-        wave = 3.0 * basis_wave(int(row["row"]), int(row["column"]), height=8, width=8)
+        wave = basis_wave(int(row["row"]), int(row["column"]), height=8, width=8)
         drifts = []
-        for image in pixels:
+        for image in images.double().numpy():
             for sign in (1, -1):
                 one, other = image.ravel(), np.clip(image + sign * wave, 0, 1).ravel()
                 norms = np.linalg.norm(one) * np.linalg.norm(other)
@@ -104,11 +57,11 @@ def test_every_cell_equals_the_slow_one(stub):
     assert table["error"].isna().all() and (table["waves"] == 1).all()
 
 
-def test_error_rates_of_a_probe_and_of_any_classifier_agree(stub):
-    images, labels = photos(6), np.array([0, 1, 0, 1, 0, 1])
+def test_error_rates_of_a_probe_and_of_any_classifier_agree():
+    images, labels = photos(6, 8), np.array([0, 1, 0, 1, 0, 1])
     weight = np.random.default_rng(0).normal(size=(2, 192))
     probe = LinearProbe(np.zeros(192), np.ones(192), weight, np.zeros(2), 1.0, 1.0)
-    by_probe = measure(stub(flatten), images, labels=labels, probe=probe)
+    by_probe = measure(Stub(flatten), images, labels=labels, probe=probe)
     matrix = torch.from_numpy(weight)
     classifier = wrap_classifier(lambda x: x.flatten(1).double() @ matrix.T)
     by_logits = measure(classifier, images, labels=labels)
@@ -118,8 +71,8 @@ def test_error_rates_of_a_probe_and_of_any_classifier_agree(stub):
 
 
 @pytest.mark.parametrize("by", ["rings", "blocks", "full"])
-def test_the_plane_is_its_own_mirror_image_and_whole(stub, by):
-    table = measure(stub(flatten), photos(2), by=by, edges=[0, 0.2, 0.75], block=3)
+def test_the_plane_is_its_own_mirror_image_and_whole(by):
+    table = measure(Stub(flatten), photos(2, 8), by=by, edges=[0, 0.2, 0.75], block=3)
     plane = heat_plane(table)
     holes = 1 if by == "rings" else 0  # DC is in no ring
     assert plane.shape == (8, 8) and np.isnan(plane).sum() == holes
@@ -128,23 +81,26 @@ def test_the_plane_is_its_own_mirror_image_and_whole(stub, by):
     assert len(np.unique(plane[~np.isnan(plane)])) > 1
 
 
-def test_intervals_hold_the_mean_and_lesions_are_drawn_whole(stub):
-    images = photos(12).repeat_interleave(2, dim=0)
-    width = {}
-    for name, units in (("image", None), ("lesion", np.arange(12).repeat(2))):
-        table = measure(stub(flatten), images, by="blocks", units=units, resamples=2000)
-        assert (table["drift_low"] < table["drift"]).all()
-        assert (table["drift"] < table["drift_high"]).all()
-        width[name] = (table["drift_high"] - table["drift_low"]).mean()
-    assert width["lesion"] / width["image"] == pytest.approx(np.sqrt(2), rel=0.1)
+def test_intervals_hold_the_mean_and_lesions_are_drawn_whole():
+    images = photos(12, 8).repeat_interleave(2, dim=0)
+    width = []
+    for units in (None, np.arange(12).repeat(2)):
+        table = measure(Stub(flatten), images, by="blocks", units=units, resamples=2000)
+        assert table["drift"].between(table["drift_low"], table["drift_high"], "neither").all()
+        width.append((table["drift_high"] - table["drift_low"]).mean())
+    assert width[1] / width[0] == pytest.approx(np.sqrt(2), rel=0.1)
 
 
-def test_wrong_input_of_a_map_is_refused(stub):
-    with pytest.raises(ShapeError, match=r"^labels: expected one for each of 4, got 3$"):
-        measure(stub(flatten), photos(), labels=np.zeros(3))
-    with pytest.raises(InputError, match=r"^labels: expected one for each image"):
-        measure(wrap_classifier(flatten), photos())
-    with pytest.raises(InputError, match=r"^size: expected a finite norm of 0 or above, got -1"):
-        measure(stub(flatten), photos(), size=-1.0)
-    with pytest.raises(InputError, match=r"^edges: expected a frequency in every ring"):
-        measure(stub(flatten), photos(), by="rings", edges=[0, 0.01, 0.75])
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"by": "x"}, r"^by: expected one of 'rings', 'blocks', 'full', got 'x'"),
+        ({"by": "blocks", "block": 4}, r"^block: expected an odd number of bins, .* got 4$"),
+        ({"labels": np.zeros(3)}, r"^labels: expected one for each of 4, got 3$"),
+        ({"network": wrap_classifier(flatten)}, r"^labels: expected one for each image"),
+        ({"by": "rings", "edges": [0, 0.01, 0.75]}, r"^edges: expected a frequency in every ring"),
+    ],
+)
+def test_wrong_input_is_refused(settings, complaint):
+    with pytest.raises((InputError, ShapeError), match=complaint):
+        measure(**{"network": Stub(flatten), "images": photos(4, 8)} | settings)
