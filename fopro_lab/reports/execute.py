@@ -21,13 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.reports.plan import (
-    duration,
-    find_notebook,
-    flat,
-    missing_inputs,
-    read_notebook,
-)
+from fopro_lab.reports.plan import duration, find_notebook, flat, missing_inputs, read_notebook
 
 LOOK_EVERY = 0.5  # seconds between two looks at a kernel
 GRACE = 10.0  # seconds that an interrupted cell has to end, before its kernel is killed
@@ -35,24 +29,19 @@ GRACE = 10.0  # seconds that an interrupted cell has to end, before its kernel i
 
 @dataclass(frozen=True)
 class Job:
-    """A notebook to execute. Paths are absolute: any worker that shares the disk can do it.
-
-    ``folder`` is the kernel's current folder; ``limit`` the longest time in seconds, 0 for none;
-    ``threads`` its share of the cores, 0 for no change; ``device`` its ``CUDA_VISIBLE_DEVICES``;
-    as soon as the file ``stop`` exists, the kernel is killed; ``home`` is the page's way back.
-    """
+    """A notebook to execute. Paths are absolute: any worker that shares the disk can do it."""
 
     name: str
     notebook: str
     executed: str
     page: str
-    folder: str
-    stop: str
+    folder: str  # the kernel's current folder
+    stop: str  # as soon as this file exists, the kernel is killed
     parameters: dict[str, Any] = field(default_factory=dict)
-    limit: float = 0.0
-    threads: int = 0
-    device: str = ""
-    home: str = "../index.html"
+    limit: float = 0.0  # longest time in seconds, 0 for none
+    threads: int = 0  # its share of the cores, 0 for no change
+    device: str = ""  # its CUDA_VISIBLE_DEVICES
+    home: str = "../index.html"  # the page's way back
 
 
 @dataclass(frozen=True)
@@ -104,7 +93,7 @@ def execute_notebook(
         limit=limit,
         home="",
     )
-    with only_writer(out), stop_file(Path(job.stop)) as stop, ThreadPoolExecutor(1) as pool:
+    with only_writer(out) as stop, ThreadPoolExecutor(1) as pool:
         try:  # in a thread: nbclient would take Ctrl-C for itself in this one
             failure = pool.submit(execute, job).result().failure
         except KeyboardInterrupt:
@@ -188,15 +177,11 @@ def _mark_cell(executed: str, failure: str) -> None:
 
 
 def _kernel_class(folder: Path, job: Job, made: list[Any]) -> type:
-    """Build a manager for kernels of this very interpreter, reached by sockets in a folder.
-
-    A kernel of the same name that another environment has registered is never taken, and kernels
-    that start at the same time do not race for TCP ports.
-    """
+    """Build a manager for kernels of this very interpreter, reached by sockets in a folder."""
+    # so no kernel that another environment has registered is taken, and none race for TCP ports
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
-    from traitlets import default
 
     environment = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
@@ -214,19 +199,15 @@ def _kernel_class(folder: Path, job: Job, made: list[Any]) -> type:
     class Kernel(AsyncKernelManager):
         kernel_spec = KernelSpec(resource_dir="", **{**get_kernel_dict(), "env": environment})
 
-        def start_kernel(self, *args: Any, **keys: Any) -> Any:
+        def __init__(self, **keys: Any) -> None:
+            file = str(folder / "kernel.json")
+            super().__init__(transport="ipc", connection_file=file, **keys)
             made.append(self)
+
+        def start_kernel(self, *args: Any, **keys: Any) -> Any:
             # what a cell writes is in the notebook; this is ipykernel's own talk
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             return super().start_kernel(*args, **keys, **quiet)
-
-        @default("transport")
-        def _sockets(self) -> str:
-            return "ipc"
-
-        @default("connection_file")
-        def _in_the_folder(self) -> str:
-            return str(folder / "kernel.json")
 
     return Kernel
 
@@ -256,10 +237,14 @@ class _Watch:
             self.memory = max(self.memory, _resident(pid))
             now = time.monotonic() - began
             if Path(self.job.stop).exists() or (interrupted and now > interrupted + GRACE):
-                _signal(pid, signal.SIGKILL)
+                number = signal.SIGKILL
             elif self.job.limit and now > self.job.limit and not interrupted:
                 self.late, interrupted = True, now
-                _signal(pid, signal.SIGINT)  # as by the stop button: the cell ends red
+                number = signal.SIGINT  # as by the stop button: the cell ends red
+            else:
+                continue
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, number)  # a kernel leads a group of its own
 
 
 def _resident(pid: int) -> int:
@@ -271,21 +256,6 @@ def _resident(pid: int) -> int:
         for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
             total += process.memory_info().rss
     return total
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)  # a kernel leads a group of its own
-
-
-@contextmanager
-def stop_file(path: Path) -> Iterator[Path]:
-    """Yield a file that ends all kernels once it exists; every worker that shares it sees it."""
-    path.unlink(missing_ok=True)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def cores() -> int:
@@ -310,10 +280,9 @@ def visible_devices() -> list[str]:
 
 
 class LocalExecutor(ThreadPoolExecutor):
-    """Slots of this machine; threads do, since each notebook's kernel is a process of its own.
+    """Slots of this machine, by default one per GPU, or per core where there is none.
 
-    Where there are GPUs, slot ``i`` sees GPU ``i`` modulo their number: by default one notebook per
-    GPU, and with more jobs than GPUs they share them in turn. Without, one per core.
+    Threads do, since each kernel is a process of its own; more jobs than GPUs share them in turn.
     """
 
     def __init__(self, jobs: int, *, most: int) -> None:
@@ -343,31 +312,24 @@ def open_executor(
     """Yield an executor, the notebooks at a time (0: its own choice) and the threads of each."""
     if isinstance(where, Executor):
         yield where, jobs, 0
-    elif where == "local":
+        return
+    if where == "local":
         with LocalExecutor(jobs, most=most) as executor:
             yield executor, 0, 0
-    else:
-        with _dask(where.partition("://")[2], jobs=min(jobs or cores(), most), out=out) as opened:
-            yield opened[0], jobs, opened[1]
-
-
-@contextmanager
-def _dask(address: str, *, jobs: int, out: Path) -> Iterator[tuple[Executor, int]]:
-    """Connect to a scheduler, or start workers here; a task per notebook, one per worker thread."""
+        return
+    # dask: a task per notebook, one per worker thread
     from distributed import Client, LocalCluster
     from distributed import TimeoutError as DaskTimeoutError
 
-    cluster = None
+    cluster, address = None, where.partition("://")[2]
     if address in ("", "local"):
         keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-        cluster = LocalCluster(n_workers=max(1, jobs), **keys)
+        cluster = LocalCluster(n_workers=max(1, min(jobs or cores(), most)), **keys)
     try:
         client = Client(cluster or f"tcp://{address}", timeout=5)
     except (OSError, ValueError) as error:
-        raise WorkError(
-            f"dask://{address}: no scheduler answers there ({type(error).__name__}); "
-            "start one with `dask scheduler` and workers with `dask worker HOST:PORT`"
-        ) from None
+        why = f"no scheduler answers there ({type(error).__name__}); start one: `dask scheduler`"
+        raise WorkError(f"dask://{address}: {why}") from None
     mark = (out / f".probe-{secrets.token_hex(4)}").absolute()
     try:
         client.wait_for_workers(1, timeout=30)
@@ -375,19 +337,15 @@ def _dask(address: str, *, jobs: int, out: Path) -> Iterator[tuple[Executor, int
         own = version("fopro_lab")
         facts = client.run(_worker_facts, str(mark))
         for worker, (shared, theirs, _) in facts.items():
-            if not shared or theirs != own:
-                raise WorkError(
-                    f"dask: {worker} has fopro_lab {theirs} and {'sees' if shared else 'misses'} "
-                    f"{out.absolute()}; all workers need fopro_lab {own}, and the report's folder, "
-                    "the notebooks and the data under the same paths"
-                )
+            if theirs != own:
+                raise WorkError(f"dask: {worker} has fopro_lab {theirs}, this is {own}")
+            if not shared:
+                raise WorkError(f"dask: {worker} misses {out.absolute()}; all must share its disk")
         shares = [facts[worker][2] // threads for worker, threads in client.nthreads().items()]
-        yield client.get_executor(pure=False), max(1, min(shares))
+        yield client.get_executor(pure=False), jobs, max(1, min(shares))
     except DaskTimeoutError:
-        raise WorkError(
-            f"dask://{address}: the scheduler has no workers; start some with "
-            f"`dask worker {address}`"
-        ) from None
+        way = f"start some: `dask worker {address}`"
+        raise WorkError(f"dask://{address}: the scheduler has no workers; {way}") from None
     finally:
         mark.unlink(missing_ok=True)
         with suppress(Exception):  # a cluster that is gone needs no goodbye
@@ -402,21 +360,24 @@ def _worker_facts(path: str) -> tuple[bool, str, int]:
 
 
 @contextmanager
-def only_writer(out: Path) -> Iterator[None]:
-    """Hold a folder; two reports in one would mix their pages."""
-    lock = FileLock(out / ".lock", timeout=0)
+def only_writer(out: Path) -> Iterator[Path]:
+    """Hold a folder, as two reports in one would mix their pages; yield its stop file.
+
+    Once that exists, all kernels end: every worker that shares the folder sees it.
+    """
+    lock, stop = FileLock(out / ".lock", timeout=0), (out / ".stop").absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise WorkError(
-            f"{out}: another report is being written there; wait, or choose another --out"
-        ) from None
+        why = "another report is being written there; wait, or choose another --out"
+        raise WorkError(f"{out}: {why}") from None
     except OSError as error:
-        raise InputError(
-            f"out: expected a folder to write to, got {out} ({error.strerror})"
-        ) from None
+        got = f"{out} ({error.strerror})"
+        raise InputError(f"out: expected a folder to write to, got {got}") from None
     try:
-        yield
+        stop.unlink(missing_ok=True)
+        yield stop
     finally:
+        stop.unlink(missing_ok=True)
         lock.release()

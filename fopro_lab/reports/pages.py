@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -30,17 +31,9 @@ _MOST_VALUES, _MOST_FILTERS = 24, 6
 def write_notebook_page(
     notebook: "nbformat.NotebookNode", path: Path | str, *, name: str, home: str = "../index.html"
 ) -> None:
-    """Write the page of an executed notebook: prose and figures in sight, code folded away.
-
-    nbconvert's own templates fetch MathJax, RequireJS and the widgets' manager from the web; this
-    one brings its style along and runs no script.
-
-    Args:
-        notebook: Executed notebook, format 4.
-        path: Of the page.
-        name: Name of the node, shown above the title.
-        home: Address of the report's index, as seen from the page; empty for none.
-    """
+    """Write the page of an executed notebook: prose and figures in sight, code folded away."""
+    # nbconvert's own templates fetch MathJax, RequireJS and the widgets' manager from the web;
+    # this one brings its style along and runs no script
     from nbconvert.exporters import HTMLExporter
     from traitlets.config import Config
 
@@ -76,15 +69,7 @@ def stylesheet(*, code: bool = False) -> str:
 
 
 def write_index(report: Report, *, out: Path) -> Path:
-    """Write ``index.html``, and what it shows as CSV and parquet beside it.
-
-    Args:
-        report: Title, nodes and facts.
-        out: The report's folder; read are ``<folder>/headline.csv``, figures and tables.
-
-    Returns:
-        Path of the page.
-    """
+    """Write ``index.html`` from the nodes' tables and figures; its tables as files beside it."""
     well = [node for node in report.nodes if node.state in ("done", "kept")]
     written = {node.name: out / node.folder / "headline.csv" for node in well}
     headlines = {name: table for name, path in written.items() if len(table := _read(path))}
@@ -142,18 +127,13 @@ def _texts(node: NodeReport) -> dict[str, str]:
 
 def differing(nodes: Sequence[NodeReport]) -> list[str]:
     """Name the parameters with more than one value in a report, in the order they come."""
-    values: dict[str, set[str]] = {}
-    for node in nodes:
-        for name, value in _texts(node).items():
-            values.setdefault(name, set()).add(value)
-    return [name for name, found in values.items() if len(found) > 1]
+    pairs = dict.fromkeys(item for node in nodes for item in _texts(node).items())
+    counts = Counter(name for name, _ in pairs)
+    return [name for name, count in counts.items() if count > 1]
 
 
 def filters(nodes: Sequence[NodeReport]) -> list[dict[str, Any]]:
-    """List the choices that an index offers: state, step, then the parameters that differ.
-
-    A parameter of very many values is left to the search for words.
-    """
+    """List the choices that an index offers: state, step, then the parameters that differ."""
     found = {
         "state": list(dict.fromkeys(node.state for node in nodes)),
         "step": list(dict.fromkeys(node.entry for node in nodes)),
@@ -165,6 +145,7 @@ def filters(nodes: Sequence[NodeReport]) -> list[dict[str, Any]]:
     return [
         {"name": name, "values": values}
         for name, values in found.items()
+        # a parameter of very many values is left to the search for words
         if len(values) > 1 and (name == "step" or len(values) <= _MOST_VALUES)
     ]
 
@@ -180,14 +161,7 @@ def _by_size(value: str) -> tuple[bool, float, str]:
 def headline(table: pd.DataFrame) -> dict[str, Any]:
     """Prepare a table for the page: columns ``x``, ``x_low``, ``x_high`` become one.
 
-    The first five of those are shown; the protocol is said beside the table if it is one.
-
-    Args:
-        table: A row per method.
-
-    Returns:
-        ``columns`` (title, number), ``rows`` of cells (text, interval, and on the column's common
-        scale the dot, the bar's ends, and zero where it lies between) and ``protocol``.
+    The first five of those are shown; a protocol that all rows share is said beside the table.
     """
     ends = {f"{name}{end}" for name in table for end in ("_low", "_high")} & set(table)
     protocols = list(table["protocol"].unique()) if "protocol" in table else []
@@ -206,9 +180,8 @@ def headline(table: pd.DataFrame) -> dict[str, Any]:
     ]
     cells = [_column(table, name, number=number[name]) for name in names]
     rows = [list(row) for row in zip(*cells, strict=True)]
-    return {"columns": columns, "rows": rows, "protocol": "".join(protocols[:1])} | (
-        {"protocol": ""} if len(protocols) > 1 else {}
-    )
+    protocol = protocols[0] if len(protocols) == 1 else ""
+    return {"columns": columns, "rows": rows, "protocol": protocol}
 
 
 def _column(table: pd.DataFrame, name: str, *, number: bool) -> list[dict[str, Any]]:
@@ -224,11 +197,11 @@ def _column(table: pd.DataFrame, name: str, *, number: bool) -> list[dict[str, A
         share = (value - left) / (right - left) if right > left else 0.5
         return round(_MARGIN + share * (_BAR - 2 * _MARGIN), 1)
 
+    zero = place(0) if left < 0 < right else None
     for cell, value, a, b in zip(cells, table[name], low, high, strict=True):
         if pd.notna([value, a, b]).all():
             cell |= {"interval": f"[{_text(a)}, {_text(b)}]", "dot": place(value)}
-            cell |= {"low": place(a), "high": place(b)}
-            cell |= {"zero": place(0) if left < 0 < right else None}
+            cell |= {"low": place(a), "high": place(b), "zero": zero}
         else:
             cell |= {"interval": "no interval", "number": False}
     return cells
@@ -265,12 +238,7 @@ def _figures(nodes: Sequence[NodeReport], entries: Sequence[str], *, out: Path) 
 
 
 def thumbnail(path: Path, *, width: int) -> str:
-    """Shrink an image to WebP, on white, as a ``data:`` address; empty if it cannot be read.
-
-    Args:
-        path: Image file.
-        width: Largest width and height, pixels; twice what the page shows, for fine screens.
-    """
+    """Shrink an image to WebP, on white, as a ``data:`` address; empty if it cannot be read."""
     from PIL import Image
 
     try:
@@ -288,12 +256,9 @@ def thumbnail(path: Path, *, width: int) -> str:
 
 def _nodes_table(nodes: Sequence[NodeReport]) -> pd.DataFrame:
     """Lay the nodes out as a table, with a column ``set_NAME`` per parameter, as text."""
-    lines = []
-    for node in nodes:
-        known = {key: value for key, value in asdict(node).items() if key != "parameters"}
-        lines.append(known | {f"set_{name}": value for name, value in _texts(node).items()})
-    table = pd.DataFrame(lines)
-    return table.fillna({name: "" for name in table if str(name).startswith("set_")})
+    table = pd.DataFrame(asdict(node) for node in nodes).drop(columns="parameters")
+    texts = pd.DataFrame([_texts(node) for node in nodes], index=table.index)
+    return table.join(texts.fillna("").add_prefix("set_"))
 
 
 def _tables_of(node: NodeReport, out: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
@@ -16,16 +17,7 @@ from typing import Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fopro_lab import config as configs
-from fopro_lab.config import (
-    REMOVED,
-    Config,
-    DataConfig,
-    TeacherConfig,
-    TrainConfig,
-    current_options,
-    parse_settings,
-    read_yaml,
-)
+from fopro_lab.config import Config, DataConfig, TeacherConfig, TrainConfig, current_options
 from fopro_lab.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of the package, with its notebooks and plans
@@ -56,19 +48,12 @@ class Plan(Config):
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook and the parameters that it takes.
-
-    Attributes:
-        path: The ``.ipynb`` file.
-        cells: Kind and source of every cell.
-        declared: Default of every name in the cell tagged ``parameters``.
-        kind: Config class named by the metadata ``fopro.config``; None if there is none.
-    """
+    """A notebook and the parameters that it takes."""
 
     path: Path
-    cells: list[tuple[str, str]]
-    declared: dict[str, Any]
-    kind: type[Config] | None
+    cells: list[tuple[str, str]]  # kind and source
+    declared: dict[str, Any]  # default of every name in the cell tagged ``parameters``
+    kind: type[Config] | None  # named by the metadata ``fopro.config``
 
     @property
     def options(self) -> dict[str, Any]:
@@ -104,22 +89,19 @@ class Notebook:
 class Node:
     """One notebook to execute.
 
-    ``parameters`` are what the plan and the caller choose, as the notebook takes them; ``config``
-    is what it makes of them. ``places`` are assigned by the report where the notebook declares the
-    name: ``out_dir``, its own folder for figures and tables; ``run_dir``, the folder of the run
-    that it trains; ``run_dirs``, those of the notebooks that it waits for. ``limit`` is its longest
-    time in seconds, 0 for none. ``left_out`` says why it is not executed at all; empty if it is.
+    ``places`` are assigned by the report where the notebook declares the name: ``out_dir`` for its
+    figures and tables, ``run_dir`` for the run that it trains, ``run_dirs`` of what it waits for.
     """
 
     name: str
     entry: str
     notebook: Notebook
-    parameters: dict[str, Any]
-    config: Config
+    parameters: dict[str, Any]  # chosen by the plan and the caller, as the notebook takes them
+    config: Config  # what the notebook makes of them
     places: dict[str, Any] = field(default_factory=dict)
     after: tuple[str, ...] = ()
-    limit: float = 0.0
-    left_out: str = ""
+    limit: float = 0.0  # longest time in seconds, 0 for none
+    left_out: str = ""  # why it is not executed at all; empty if it is
 
     @property
     def given(self) -> dict[str, Any]:
@@ -135,22 +117,17 @@ class Node:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """How one node ended: done, kept, failed, skipped, stopped or left out.
-
-    ``folder`` is its ``out_dir`` and ``page`` its HTML page, both seen from the index; ``page`` is
-    empty when there is none. ``reason`` says in one line what went wrong. ``memory`` is the peak of
-    its kernel in bytes, 0 where it is not known.
-    """
+    """How one node ended: done, kept, failed, skipped, stopped or left out."""
 
     name: str
     entry: str
     state: str
     seconds: float = 0.0
-    folder: str = ""
-    page: str = ""
+    folder: str = ""  # its ``out_dir``, as seen from the index
+    page: str = ""  # its HTML page, likewise; empty for none
     reason: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    memory: int = 0
+    memory: int = 0  # peak of its kernel, bytes; 0 where it is not known
 
 
 @dataclass(frozen=True)
@@ -171,14 +148,13 @@ def read_plan(path: Path | str) -> Plan:
         plans = {plan.stem: plan for folder in folders for plan in sorted(folder.glob("*.yaml"))}
         if match := get_close_matches(path.stem, plans, n=1):
             raise InputError(f"{path}: no such file; did you mean '{plans[match[0]]}'?")
-    content = read_yaml(path)
+    content = configs.read_yaml(path)
     _check_keys(content, Plan, f"{path}: ")
     entries = content.get("notebooks")
     for name, entry in entries.items() if isinstance(entries, dict) else ():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-            raise InputError(
-                f"{path}: notebooks: expected names of letters and digits, got {name!r}"
-            )
+            got = f"expected names of letters and digits, got {name!r}"
+            raise InputError(f"{path}: notebooks: {got}")
         if isinstance(entry, dict):
             _check_keys(entry, PlanEntry, f"{path}: notebooks.{name}.")
     try:
@@ -197,17 +173,9 @@ def _check_keys(content: Mapping, model: type[Config], where: str) -> None:
 
 
 def find_notebook(name: str, *, plan: Path | str = "") -> Path:
-    """Find a notebook by name or path.
-
-    Args:
-        name: A name such as ``04_train``, looked for in ``notebooks/`` of the plan's repository
-            (two folders up), of the current folder and of the package's checkout; or a path, seen
-            from the plan or from here.
-        plan: The plan's file, if there is one.
-
-    Returns:
-        Path of the ``.ipynb`` file.
-    """
+    """Find a notebook by its path, seen from the plan or from here, or by a name: ``04_train``."""
+    # names are those of the plan's repository (two folders up), of the current folder's
+    # ``notebooks`` and of the package's checkout
     file = Path(name if name.endswith(".ipynb") else f"{name}.ipynb")
     homes = [Path("notebooks").absolute(), CHECKOUT / "notebooks"]
     if plan and len(parents := Path(plan).absolute().parents) > 2:
@@ -221,14 +189,9 @@ def find_notebook(name: str, *, plan: Path | str = "") -> Path:
 
 
 def read_notebook(path: Path | str) -> Notebook:
-    """Read a notebook's cells, its parameters and the name of its config.
-
-    As plain JSON, since importing nbformat takes a second; and with Python's own parser, since
-    papermill's inspection overlooks ``x: int | None = None`` and cuts a text at ``#``.
-
-    Args:
-        path: An ``.ipynb`` file of format 4.
-    """
+    """Read a notebook's cells, its parameters and the name of its config."""
+    # as plain JSON, since importing nbformat takes a second; and with Python's own parser, since
+    # papermill's inspection overlooks ``x: int | None = None`` and cuts a text at ``#``
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         cells = [(cell.get("cell_type", ""), "".join(cell["source"])) for cell in content["cells"]]
@@ -254,21 +217,15 @@ def read_notebook(path: Path | str) -> Notebook:
 
 def _name_and_default(path: Path | str, statement: ast.stmt) -> tuple[str, Any]:
     """Split ``name: type = literal`` into name and default."""
-    target: ast.expr | None = None
-    if isinstance(statement, ast.AnnAssign):
-        target = statement.target
-    elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target = statement.targets[0]
-    value = getattr(statement, "value", None)
-    if isinstance(target, ast.Name) and value is not None:
-        try:
-            return target.id, ast.literal_eval(value)
-        except ValueError:
-            pass
-    raise InputError(
-        f"{path}: parameters cell: expected lines 'name: type = literal', "
-        f"got '{ast.unparse(statement)}'; move it to the next cell"
-    )
+    match statement:
+        case (
+            ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            | ast.Assign(targets=[ast.Name(id=name)], value=value)
+        ):
+            with suppress(ValueError):
+                return name, ast.literal_eval(value)
+    got = f"got '{ast.unparse(statement)}'; move it to the next cell"
+    raise InputError(f"{path}: parameters cell: expected lines 'name: type = literal', {got}")
 
 
 def fit_value(value: Any, default: Any, *, name: str) -> Any:
@@ -281,11 +238,6 @@ def fit_value(value: Any, default: Any, *, name: str) -> Any:
         hint = f"; quote it: '\"{value}\"'" if isinstance(default, str) else ""
         kind = f"{type(default).__name__} like {default!r}"
         raise InputError(f"{name}: expected {kind}, got {value!r}{hint}") from None
-
-
-def declared_parameters(path: Path | str) -> dict[str, Any]:
-    """Return the default of every name in the cell tagged ``parameters``."""
-    return read_notebook(path).declared
 
 
 def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
@@ -304,11 +256,10 @@ def flat(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
         if name in rest:
             raise InputError(f"{where}: {name}: given twice, once in options; leave one out")
     found = current_options({**rest, **options})
-    for name in [name for name in found if name in REMOVED]:
-        if (value := found.pop(name)) != REMOVED[name]:
-            raise InputError(
-                f"{where}: {name}: no longer an option, always {REMOVED[name]!r}; got {value!r}"
-            )
+    for name in [name for name in found if name in configs.REMOVED]:
+        if (value := found.pop(name)) != (always := configs.REMOVED[name]):
+            why = f"no longer an option, always {always!r}; got {value!r}"
+            raise InputError(f"{where}: {name}: {why}")
     return found
 
 
@@ -323,22 +274,9 @@ def plan_nodes(
     """Expand a plan into nodes, in an order in which they can be executed.
 
     Values are laid over each other: the plan's defaults, the entry's parameters, files, settings.
-    Defaults, files and settings reach every notebook that declares the name or takes it as an
-    option; for an axis of a matrix they replace the axis, and may be a list. ``a.b=1`` changes one
-    entry of a mapping ``a``.
-
-    A node whose condition does not hold now, before anything runs, is left out. What waits for it
-    goes on without it; a node that waits for left-out ones alone is left out as well.
-
-    Args:
-        path: The plan's YAML file.
-        out: Folder of the report.
-        settings: Texts ``name=value``.
-        files: YAML files of names and values, such as saved presets; the last one wins.
-        inputs: Whether data and weights must be there; a dry run lists what is missing itself.
-
-    Returns:
-        The nodes, each after all that it waits for.
+    For an axis of a matrix, files and settings replace it, and may be a list; ``a.b=1`` changes one
+    entry of a mapping. Conditions are those of now, before anything runs. With ``inputs``, missing
+    data and weights are refused; a dry run lists them itself.
     """
     plan = read_plan(path)
     books = {
@@ -347,16 +285,16 @@ def plan_nodes(
     }
     named = [text.partition("=")[0].strip().removeprefix("options.") for text in settings]
     dotted = {name.partition(".")[0] for name in named if "." in name}
-    layers = [(f"-f {file}", flat(read_yaml(file), where=f"-f {file}")) for file in files]
-    layers.append(("--set", flat(parse_settings(settings), where="--set")))
+    layers = [(f"-f {file}", flat(configs.read_yaml(file), where=f"-f {file}")) for file in files]
+    layers.append(("--set", flat(configs.parse_settings(settings), where="--set")))
     defaults = flat(plan.defaults, where=f"{path}: defaults")
     axes: dict[str, list[Any]] = {}  # of all matrices, with the configs of their notebooks
     for name, entry in plan.notebooks.items():
         for axis in current_options(entry.matrix):
             axes.setdefault(axis, []).append(books[name].kind)
     everywhere = {key: None for book in books.values() for key in (*book.declared, *book.options)}
+    why = "declared by no notebook of the plan"
     for where, values in [(f"{path}: defaults", defaults), *layers]:
-        why = "declared by no notebook of the plan"
         _refuse_unknown(values, everywhere, where=where, why=why)
     nodes: list[Node] = []
     states: dict[str, str] = {}
@@ -417,12 +355,8 @@ def _combinations(
 
 
 def _places(node: Node, out: Path, states: MutableMapping[str, str]) -> dict[str, Any]:
-    """Assign folders; as seen from here, so that pages show no path of this machine.
-
-    The run folder bears a hash of the config and of the files that are read, and of nothing else:
-    a run is found again by the same ones, and one with others is never in its way.
-    """
-    root = out.resolve()
+    """Assign folders; a run's bears a hash of its config and of the files read, and no more."""
+    root = out.resolve()  # as seen from here, so that pages show no path of this machine
     root = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
     # what is left at its default says nothing, so that a new option does not rename the runs
     chosen = node.config.model_dump(mode="json", exclude_defaults=True)
@@ -430,11 +364,8 @@ def _places(node: Node, out: Path, states: MutableMapping[str, str]) -> dict[str
         chosen = {**node.notebook.declared, **node.given}
     depends = [chosen, files_states(node.values, known=states)]
     text = json.dumps(depends, sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    places = {
-        "out_dir": str(root / node.name),
-        "run_dir": str(root / "runs" / f"{node.name}-{digest}"),
-    }
+    run = f"{node.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    places = {"out_dir": str(root / node.name), "run_dir": str(root / "runs" / run)}
     free = node.notebook.declared.keys() - node.given.keys()
     return {name: place for name, place in places.items() if name in free}
 
@@ -466,10 +397,10 @@ def _in_order(path: Path | str, nodes: list[Node]) -> list[Node]:
     by_name = {node.name: node for node in nodes}
     done: dict[str, Node] = {}
     for name in order:
-        node, waits_for = by_name[name], [done[other] for other in graph[name]]
-        kept = [other for other in waits_for if not other.left_out]
+        node = by_name[name]
+        kept = [done[other] for other in graph[name] if not done[other].left_out]
         reason = node.left_out
-        if waits_for and not kept and not reason:
+        if graph[name] and not kept and not reason:
             reason = f"all that it waits for is left out ({', '.join(graph[name])})"
         places = dict(node.places)
         run_dirs = [r for other in kept if (r := {**other.places, **other.given}.get("run_dir"))]
@@ -542,10 +473,9 @@ def limit_seconds(text: str, *, name: str, unit: str = "") -> float:
         return 0.0
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(s|min|h)?\s*", text)
     factor = {"s": 1.0, "min": 60.0, "h": 3600.0}.get(match[2] or unit, 0.0) if match else 0.0
-    seconds = float(match[1]) * factor if match else 0.0
-    if seconds <= 0:
-        raise InputError(f"{name}: expected a time such as '90 s', '30 min' or '2 h', got '{text}'")
-    return seconds
+    if match and (seconds := float(match[1]) * factor) > 0:
+        return seconds
+    raise InputError(f"{name}: expected a time such as '90 s', '30 min' or '2 h', got '{text}'")
 
 
 def files_states(
@@ -553,41 +483,33 @@ def files_states(
 ) -> dict[str, str]:
     """Hash names, sizes and times of every file or folder that a notebook's values point to.
 
-    Those in `PATHS` are paths; of the others a text with a separator is, so that a method's name
-    never means a folder that happens to lie here. States are looked up in ``known`` and added to
-    it: many nodes read one data set, and listing it takes a while.
+    ``known`` is read and filled: many nodes read one data set, and listing it takes a while.
     """
     known = {} if known is None else known
     states = {}
     for name, value in values.items():
+        # a method's name never means a folder that happens to lie here
         if isinstance(value, str) and value and (name in PATHS or os.sep in value):
-            if value not in known:
-                known[value] = _files_state(Path(value).expanduser())
-            if known[value]:
+            path = Path(value).expanduser()
+            if value not in known and path.exists():
+                files = [path, *sorted(path.rglob("*"))]
+                found = [(p, p.stat()) for p in files if p.is_file()]
+                facts = [(str(p.relative_to(path)), s.st_size, s.st_mtime_ns) for p, s in found]
+                known[value] = hashlib.sha256(repr(facts).encode()).hexdigest()
+            if value in known:
                 states[name] = known[value]
     return states
 
 
-def _files_state(path: Path) -> str:
-    if not path.exists():
-        return ""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    states = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return hashlib.sha256(repr(states).encode()).hexdigest()
-
-
 def missing_inputs(config: Config, *, own_files: bool = True) -> list[str]:
-    """List what a notebook would read and not find, a line each. Nothing is opened or fetched.
-
-    Without ``own_files``, prompts, natural images and a student's weights are not looked for: an
-    earlier notebook of a plan may still write them.
-    """
+    """List what a notebook would read and not find, a line each. Nothing is opened or fetched."""
     found = []
     for check in (_dataset, _published_split, _teacher):
         try:
             check(config)
         except InputError as error:
             found.append(str(error))
+    # an earlier notebook of a plan may still write these
     for name in ("student_weights", "prompt_file", "natural") if own_files else ():
         path = getattr(config, name, "")
         if path and not Path(path).expanduser().exists():

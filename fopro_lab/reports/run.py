@@ -35,7 +35,6 @@ from fopro_lab.reports.execute import (
     execute,
     only_writer,
     open_executor,
-    stop_file,
 )
 from fopro_lab.reports.plan import (
     CHECKOUT,
@@ -100,7 +99,7 @@ def forget_record(folder: Path) -> None:
 
 
 def _files_of(out: Path, name: str) -> tuple[Path, Path]:
-    """The executed notebook and the page of a node."""
+    """Name the executed notebook and the page of a node."""
     return out / "notebooks" / f"{name}.ipynb", out / "pages" / f"{name}.html"
 
 
@@ -120,10 +119,9 @@ def run_plan(
 ) -> Path:
     """Execute a plan, keep every executed notebook, and write pages and an index.
 
-    Notebooks run in the caller's current folder, so relative paths in parameters mean what they
-    mean on the command line. What is unchanged is kept from the last time: the same command goes on
-    where the last one ended. A failed node keeps its notebook with the red cell, what waits for it
-    is skipped, and the rest goes on.
+    Notebooks run in the current folder, so relative paths mean what they mean on the command line.
+    What is unchanged is kept: the same command goes on where the last one ended. A failed node
+    keeps its notebook with the red cell, what waits for it is skipped, and the rest goes on.
 
     Args:
         plan: YAML file, see `Plan`.
@@ -131,10 +129,8 @@ def run_plan(
         settings: Texts ``name=value`` that override the plan wherever the name is known.
         files: YAML files of names and values, such as saved presets; between plan and settings.
         jobs: Notebooks at the same time; 0 is one per GPU, or one per core where there is none.
-        executor: ``local``, ``dask`` for workers of this machine, ``dask://HOST:PORT``, or any
-            `concurrent.futures.Executor` whose workers share this disk.
-        only: Nodes, or entries of the plan, that may be executed; empty is all. The others are
-            shown as they lie in the folder.
+        executor: ``local``, ``dask``, ``dask://HOST:PORT``, or any whose workers share this disk.
+        only: Nodes, or entries of the plan, that may be executed; empty is all.
         again: Nodes, or entries, that are executed even if nothing changed, training included.
         fresh: Whether all are executed even if nothing changed, training included.
         limit: Longest time of each notebook in seconds, instead of the plan's; 0 leaves those.
@@ -145,8 +141,7 @@ def run_plan(
 
     Raises:
         InputError: If plan, settings or a notebook is wrong, before anything runs.
-        WorkError: If a notebook failed or the work was stopped (the index is written all the
-            same), or the cluster does not answer.
+        WorkError: If a notebook failed, the work was stopped, or the cluster does not answer.
 
     Example:
         >>> run_plan("nowhere.yaml", out="reports/nowhere")
@@ -163,8 +158,8 @@ def run_plan(
     facts = {"Plan": str(plan), "Settings": ", ".join(settings) or "none"}
     facts |= {"Presets": ", ".join(Path(file).name for file in files)} if files else {}
     facts |= {"Only": ", ".join(only)} if only else {}
-    with only_writer(out):
-        batch = _Batch(nodes, out, chosen=chosen, forced=forced, progress=progress)
+    with only_writer(out) as stop:
+        batch = _Batch(nodes, out, stop, chosen, forced, progress)
         stopped = batch.run(executor, jobs)
         words = read_plan(plan)
         report = Report(words.title, words.about, [batch.ended[name] for name in names], facts)
@@ -197,43 +192,37 @@ def _check_how(jobs: int, executor: str | Executor) -> None:
         raise InputError(f"executor: expected local, dask or dask://HOST:PORT, got '{executor}'")
 
 
+@dataclass
 class _Batch:
     """The nodes of one report: which wait, which run, and how each ended."""
 
-    def __init__(
-        self,
-        nodes: Sequence[Node],
-        out: Path,
-        *,
-        chosen: Collection[str],
-        forced: Collection[str],
-        progress: bool,
-    ) -> None:
-        self.nodes, self.out, self.progress = nodes, out, progress
-        self.chosen, self.forced = chosen, forced
+    nodes: Sequence[Node]
+    out: Path
+    stop: Path
+    chosen: Collection[str]
+    forced: Collection[str]
+    progress: bool
+
+    def __post_init__(self) -> None:
         self.ended: dict[str, NodeReport] = {}
+        self._running: dict[Future[Outcome], Node] = {}
         self._began = self._said = time.monotonic()
-        self._keys = node_keys(nodes)
+        self._keys = node_keys(self.nodes)
 
     def run(self, where: str | Executor, jobs: int) -> bool:
         """Execute what has to be and fill ``ended``; return whether Ctrl-C ended it early."""
         waiting, stopped = self._settle(self.nodes), False
         if waiting:  # else nothing is started at all
-            most, stop = len(waiting), (self.out / ".stop").absolute()
-            with (
-                stop_file(stop),
-                open_executor(where, jobs=jobs, most=most, out=self.out) as opened,
-            ):
-                running: dict[Future[Outcome], Node] = {}
+            with open_executor(where, jobs=jobs, most=len(waiting), out=self.out) as opened:
                 try:
-                    self._work(waiting, running, *opened)
+                    self._work(waiting, *opened)
                 except KeyboardInterrupt:
                     stopped = True
                     self._say("stopping: ending the notebooks at work")
-                    stop.touch()
-                    for future in running:
+                    self.stop.touch()
+                    for future in self._running:
                         future.cancel()
-                    wait(running, timeout=GRACE)
+                    wait(self._running, timeout=GRACE)
         for node in self.nodes:
             if node.name not in self.ended:
                 self._end(node, "stopped")
@@ -243,36 +232,29 @@ class _Batch:
         """End all that needs no execution; return the rest, in order."""
         rest = []
         for node in waiting:
-            known = all(name in self.ended for name in node.after)
-            state, reason, took = self._state(node) if known else ("", "", None)
-            if state:
-                self._end(node, state, took, reason)
-            else:
+            before = [self.ended[name] for name in node.after if name in self.ended]
+            broken = [b.name for b in before if b.state in ("failed", "skipped")]
+            if len(before) < len(node.after):
                 rest.append(node)
+            elif node.left_out:
+                self._end(node, "left out", reason=node.left_out)
+            elif broken:
+                self._end(node, "skipped", reason=f"waits for {', '.join(broken)}")
+            elif (
+                node.name not in self.forced
+                and all(b.state == "kept" for b in before)
+                and (took := kept_outcome(node, out=self.out, key=self._keys[node.name]))
+            ):
+                self._end(node, "kept", took)
+            elif node.name in self.chosen:
+                rest.append(node)
+            else:
+                self._end(node, "left out")
         return rest
 
-    def _state(self, node: Node) -> tuple[str, str, Outcome | None]:
-        """State, reason and earlier outcome of a node; no state if it is to be executed."""
-        if node.left_out:
-            return "left out", node.left_out, None
-        before = [self.ended[name] for name in node.after]
-        if broken := [b.name for b in before if b.state in ("failed", "skipped")]:
-            return "skipped", f"waits for {', '.join(broken)}", None
-        took = kept_outcome(node, out=self.out, key=self._keys[node.name])
-        if took and node.name not in self.forced and all(b.state == "kept" for b in before):
-            return "kept", "", took
-        return ("" if node.name in self.chosen else "left out"), "", None
-
-    def _work(
-        self,
-        waiting: list[Node],
-        running: dict[Future[Outcome], Node],
-        executor: Executor,
-        jobs: int,
-        threads: int,
-    ) -> None:
+    def _work(self, waiting: list[Node], executor: Executor, jobs: int, threads: int) -> None:
         """Submit every node as soon as all before it have ended, until all have."""
-        started: set[str] = set()
+        started, running = set[str](), self._running
         while waiting or running:
             ready = [n for n in waiting if all(name in self.ended for name in n.after)]
             for node in ready[: jobs - len(running) if jobs else None]:
@@ -285,7 +267,7 @@ class _Batch:
             done, _ = wait(running, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED)
             for future in done:
                 self._take(running.pop(future), future)
-            waiting[:] = self._settle(waiting)
+            waiting = self._settle(waiting)
             if time.monotonic() > self._said + _STILL_RUNNING_EVERY:
                 names = ", ".join(node.name for f, node in running.items() if f.running())
                 self._say(f"{len(self.ended)} of {len(self.nodes)} ended, at work: {names}")
@@ -305,7 +287,7 @@ class _Batch:
             executed=str(executed),
             page=str(page),
             folder=str(Path.cwd()),
-            stop=str((self.out / ".stop").absolute()),
+            stop=str(self.stop),
             parameters={**node.parameters, **node.places},
             limit=node.limit,
             threads=threads,
@@ -415,11 +397,7 @@ def dry_run(
     files: Sequence[Path | str] = (),
     jobs: int = 0,
 ) -> DryRun:
-    """Check all that `run_plan` checks, list every missing input, execute and write nothing.
-
-    The cost is told as far as it is known: steps, if the images can be counted, and how long the
-    notebooks took in an earlier report of the same folder.
-    """
+    """Check all that `run_plan` checks, list every missing input, execute and write nothing."""
     _check_how(jobs, "local")
     out = Path(out)
     nodes = plan_nodes(plan, out=out, settings=settings, files=files, inputs=False)
@@ -438,10 +416,10 @@ def dry_run(
             problems.append(f"wrong: {error}")
     problems = list(dict.fromkeys(problems))
     lines = [f"{read_plan(plan).title}: {len(nodes)} notebooks", *_graph(nodes, steps, kept)]
-    to_do = [node for node in active if node.name not in kept]
     if kept:
         lines.append(f"kept: {len(kept)} of {len(nodes)} notebooks, whose results still hold")
-    return DryRun([*lines, *_cost(to_do, steps, out), *problems], problems)
+    lines += _cost([node for node in active if node.name not in kept], steps, out)
+    return DryRun([*lines, *problems], problems)
 
 
 def _steps(node: Node, count: Callable[[Any], int | None]) -> tuple[int, int] | None:
@@ -477,31 +455,28 @@ def _graph(
     for number, node in enumerate(nodes, start=1):
         waits = dict.fromkeys(entry_of[name] for name in node.after)
         alike = [other.given for other in nodes if other.notebook.path == node.notebook.path]
-        facts = [
-            f"{key} = {value}"
-            for key, value in node.given.items()
-            if any(key not in other or other[key] != value for other in alike)
-        ]
+        own = [item for item in node.given.items() if any(item not in g.items() for g in alike)]
+        facts = [f"{name} = {value}" for name, value in own]
         student, prompt = steps.get(node.name, (0, 0))
         facts += [f"{student:,} steps"] if student > 0 else []
         facts += [f"{prompt:,} prompt steps"] if prompt else []
         facts += [f"limit {duration(node.limit)}"] if node.limit else []
         facts += ["kept"] if node.name in kept else []
         facts += [f"left out: {node.left_out}"] if node.left_out else []
-        after = f"after {', '.join(waits)}" if waits else ""
-        words = "; ".join(part for part in (after, ", ".join(facts)) if part)
-        book = node.notebook.path.stem
-        yield f"{number:3d}  {node.name:<{names}}  {book:<{books}}  {words}".rstrip()
+        parts = [f"after {', '.join(waits)}"] if waits else []
+        parts += [", ".join(facts)] if facts else []
+        start = f"{number:3d}  {node.name:<{names}}  {node.notebook.path.stem:<{books}}"
+        yield f"{start}  {'; '.join(parts)}".rstrip()
 
 
 def _cost(to_do: Sequence[Node], steps: Mapping[str, tuple[int, int]], out: Path) -> Iterator[str]:
-    """Yield lines on steps, time and memory of what would be executed, as far as known."""
+    """Yield lines on the steps and the time of what would be executed, as far as known."""
     training = [steps[node.name] for node in to_do if node.name in steps]
     known = [student for student, _ in training if student >= 0]
     prompt = sum(prompt for _, prompt in training)
+    unknown = len(training) - len(known)
     words = [f"{sum(known):,} training steps in {len(known)} notebooks"] if known else []
-    if unknown := len(training) - len(known):
-        words.append(f"unknown for {unknown}, whose images cannot be counted")
+    words += [f"unknown for {unknown}, whose images cannot be counted"] if unknown else []
     words += [f"at most {prompt:,} prompt steps"] if prompt else []
     if words:
         yield f"steps: {', '.join(words)}"
