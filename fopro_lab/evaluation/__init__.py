@@ -26,4 +26,4 @@ from fopro_lab.evaluation.predictions import (
     write_predictions,
 )
 from fopro_lab.evaluation.runs import Run, load_runs
-from fopro_lab.evaluation.scores import class_groups, groups_from, score, score_trainings
+from fopro_lab.evaluation.scores import class_groups, groups_from, score

@@ -278,7 +278,7 @@ def _subtract(
     points, replicates = measure_folds(folds, resamples=resamples, seed=seed)
     # Of each fold the first half of the runs is the method's, the second the baseline's.
     ours, theirs = (
-        {k: mean_of([np.split(fold, 2)[side] for fold in parts]) for k, parts in points.items()}
+        {key: mean_of(np.split(fold, 2)[side] for fold in parts) for key, parts in points.items()}
         for side in (0, 1)
     )
     values = {key: ours[key] - theirs[key] for key in ours}
@@ -292,10 +292,7 @@ def _subtract(
         values,
         drawn,
         means,
-        fallback=lambda key, trials: (
-            *difference_interval(ours[key], theirs[key], trials),
-            "newcombe",
-        ),
+        fallback=lambda key, n: (*difference_interval(ours[key], theirs[key], n), "newcombe"),
     )
     columns = {"method_value": ours, "baseline_value": theirs, "difference": values}
     table = tidy(images, columns, intervals)
@@ -361,9 +358,8 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         line |= {column: whole[column] for column in ("seeds", "folds", "n")}
         for column, key in HEADLINE.items():
             row = by_key.loc[key] if key in by_key.index else {}
-            line[column] = row.get("value", np.nan)
-            line[f"{column}_low"] = row.get("low", np.nan)
-            line[f"{column}_high"] = row.get("high", np.nan)
+            for end, name in (("", "value"), ("_low", "low"), ("_high", "high")):
+                line[f"{column}{end}"] = row.get(name, np.nan)
         lines.append(line)
     return pd.DataFrame(lines)
 

@@ -47,44 +47,29 @@ def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean([(predicted[labels == k] == k).mean() for k in np.unique(labels)]))
 
 
-def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of images that was classified correctly, ``(R,)``."""
-    found = np.trace(confusion, axis1=-2, axis2=-1)
-    return _ratio(found, confusion.sum(axis=(-2, -1)), empty=np.nan)
+def agreement(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """Return accuracy, macro F1, Matthews' coefficient (mcc) and Cohen's kappa, each ``(R,)``.
 
+    Macro F1 is the mean over the classes that have images. As in scikit-learn, Matthews'
+    coefficient is 0 where truth or prediction holds one class only; kappa is NaN where both hold
+    the same one.
 
-def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Return the mean F1 over the classes that have images, ``(R,)``."""
+    Source: Gorodkin, Comput. Biol. Chem. 28 (2004) 367, the R_K statistic; Cohen, Educ. Psychol.
+        Meas. 20 (1960) 37.
+    """
     found = np.diagonal(confusion, axis1=-2, axis2=-1)
     truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    present = truth > 0
-    scores = np.where(present, _ratio(2 * found, truth + predicted, empty=0.0), 0.0)
-    return _ratio(scores.sum(axis=-1), present.sum(axis=-1), empty=np.nan)
-
-
-def matthews(confusion: np.ndarray) -> np.ndarray:
-    """Return the multi-class Matthews correlation coefficient, ``(R,)`` in [-1, 1].
-
-    Source: Gorodkin, Comput. Biol. Chem. 28 (2004) 367, the R_K statistic.
-    """
-    truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    total = truth.sum(axis=-1)
-    covariance = np.trace(confusion, axis1=-2, axis2=-1) * total - (truth * predicted).sum(axis=-1)
-    spread = (total**2 - (truth**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
-    # Where truth or prediction holds one class only, scikit-learn says 0 as well.
-    return _ratio(covariance, np.sqrt(spread), empty=0.0)
-
-
-def kappa(confusion: np.ndarray) -> np.ndarray:
-    """Return Cohen's kappa, ``(R,)``; NaN where truth and prediction are the same single class.
-
-    Source: Cohen, Educ. Psychol. Meas. 20 (1960) 37.
-    """
-    truth, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    total = truth.sum(axis=-1)
-    agreed = np.trace(confusion, axis1=-2, axis2=-1) * total
+    right, total, present = found.sum(axis=-1), truth.sum(axis=-1), truth > 0
+    f1 = np.where(present, _ratio(2 * found, truth + predicted, empty=0.0), 0.0)
     by_chance = (truth * predicted).sum(axis=-1)
-    return _ratio(agreed - by_chance, total**2 - by_chance, empty=np.nan)
+    covariance = right * total - by_chance
+    spread = (total**2 - (truth**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
+    return {
+        "accuracy": _ratio(right, total, empty=np.nan),
+        "macro_f1": _ratio(f1.sum(axis=-1), present.sum(axis=-1), empty=np.nan),
+        "mcc": _ratio(covariance, np.sqrt(spread), empty=0.0),
+        "kappa": _ratio(covariance, total**2 - by_chance, empty=np.nan),
+    }
 
 
 def macro_auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:

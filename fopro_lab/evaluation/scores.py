@@ -1,6 +1,6 @@
 """Scores of a method on its test images: every metric with its interval, as one tidy table."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -150,10 +150,7 @@ class AlignedRuns:
         overall = {
             "balanced_accuracy": metrics.mean_recall(recalls),
             "worst_class_recall": np.nanmin(recalls, axis=1),
-            "accuracy": metrics.accuracy(confusion),
-            "macro_f1": metrics.macro_f1(confusion),
-            "mcc": metrics.matthews(confusion),
-            "kappa": metrics.kappa(confusion),
+            **metrics.agreement(confusion),
             "auroc": metrics.macro_auroc(probabilities, self.labels, weights),
             "ece": metrics.calibration_error(probabilities, self.labels, weights),
         }
@@ -242,7 +239,7 @@ def measure_folds(
     return points, replicates
 
 
-def mean_of(points: Sequence[np.ndarray]) -> float:
+def mean_of(points: Iterable[np.ndarray]) -> float:
     """Average plain values over seeds, then over folds."""
     return float(np.mean([fold.mean() for fold in points]))
 
@@ -355,19 +352,12 @@ def score_trainings(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Measure the mean over several seeds of one method, and over folds if there are some.
-
-    ``folds`` holds for each fold one table of predictions per seed; a split without folds is one
-    fold. All else is as in ``score``; ``value`` and ``k`` are means over seeds and folds, ``n``
-    counts the images of all folds.
+    """Measure the mean over the tables of each fold, one per seed, and over the folds; see `score`.
 
     Every resample draws images, the same for all seeds of a fold, with two seeds or more the
     seeds too, and with two folds or more the folds, so that the interval covers new images and a
     new training (crossed bootstrap: Owen, Ann. Appl. Stat. 1 (2007) 386). With two seeds that
     differ much it is too narrow: two numbers say little of a spread.
-
-    Raises:
-        InputError: If the tables of a fold do not hold the same images, or two folds share some.
     """
     aligned = [align(tables, groups, split=split) for tables in folds]
     images = pool(aligned)

@@ -1,7 +1,6 @@
 """Oracle: scikit-learn, with sample weights for resamples. Exact to 1e-9 relative in float64."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
@@ -29,14 +28,14 @@ def test_metrics_of_resamples_equal_scikit_learn_with_sample_weights(seed):
     auroc = metrics.macro_auroc(p, labels, weights)
     for r in range(weights.shape[1]):
         w = {"sample_weight": weights[:, r]}
-        pairs = [
-            (metrics.accuracy, oracle.accuracy_score(labels, predicted, **w)),
-            (metrics.macro_f1, oracle.f1_score(labels, predicted, average="macro", **w)),
-            (metrics.matthews, oracle.matthews_corrcoef(labels, predicted, **w)),
-            (metrics.kappa, oracle.cohen_kappa_score(labels, predicted, **w)),
-        ]
-        for function, expected in pairs:
-            np.testing.assert_allclose(function(confusion)[r], expected, rtol=1e-9, atol=1e-12)
+        expected = {
+            "accuracy": oracle.accuracy_score(labels, predicted, **w),
+            "macro_f1": oracle.f1_score(labels, predicted, average="macro", **w),
+            "mcc": oracle.matthews_corrcoef(labels, predicted, **w),
+            "kappa": oracle.cohen_kappa_score(labels, predicted, **w),
+        }
+        for name, values in metrics.agreement(confusion).items():
+            np.testing.assert_allclose(values[r], expected[name], rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(
             metrics.class_recalls(confusion)[r],
             oracle.recall_score(labels, predicted, average=None, zero_division=0, **w),
@@ -84,21 +83,16 @@ def test_a_class_without_images_is_left_out_of_recall_and_f1():
     confusion = metrics.confusion_matrices(labels, predicted, np.ones((3, 1)), classes=3)
     np.testing.assert_array_equal(metrics.class_recalls(confusion), [[0.5, 1.0, np.nan]])
     expected = oracle.f1_score(labels, predicted, labels=[0, 1], average="macro")
-    np.testing.assert_allclose(metrics.macro_f1(confusion), expected)
+    np.testing.assert_allclose(metrics.agreement(confusion)["macro_f1"], [expected])
 
 
-@pytest.mark.parametrize("predicted", [[0, 0, 0], [0, 0, 1]])
-def test_matthews_is_zero_and_kappa_as_in_scikit_learn_when_one_side_knows_one_class(predicted):
-    confusion = metrics.confusion_matrices(
-        np.array([0, 1, 1]), np.array([0, 0, 0]), np.ones((3, 1)), classes=2
-    )
-    assert metrics.matthews(confusion).tolist() == [0.0]
-    assert metrics.kappa(confusion).tolist() == [0.0]
+def test_matthews_and_kappa_of_a_single_class():
+    ones, truth = np.ones((3, 1)), np.array([0, 1, 1])
+    confusion = metrics.confusion_matrices(truth, np.zeros(3, int), ones, classes=2)
+    found = metrics.agreement(confusion)  # as in scikit-learn
+    assert (found["mcc"], found["kappa"]) == (0.0, 0.0)
+    assert np.isnan(metrics.agreement(np.array([[[5.0, 0.0], [0.0, 0.0]]]))["kappa"])
 
 
-def test_kappa_is_unknown_when_both_sides_know_the_same_single_class():
-    assert np.isnan(metrics.kappa(np.array([[[5.0, 0.0], [0.0, 0.0]]]))).all()
-
-
-def test_a_class_that_is_predicted_but_absent_does_not_count():
+def test_a_class_that_is_predicted_but_absent_does_not_count_in_balanced_accuracy():
     assert metrics.balanced_accuracy(np.array([0, 0]), np.array([0, 3])) == 0.5

@@ -1,5 +1,6 @@
 """Small tables in the form that each plot takes, and one drawing of every plot."""
 
+import matplotlib
 import numpy as np
 import pandas as pd
 
@@ -8,6 +9,7 @@ from fopro_lab.evaluation.prior_shift import PriorShift
 from fopro_lab.evaluation.runs import read_mask_history
 from tests.evaluation.toy_runs import run_of
 
+matplotlib.use("agg")
 PROTOCOL = "toy/64px"
 
 

@@ -10,8 +10,6 @@ from tests.plots.tables import (
     fingerprint,
     heat_map,
     ladder,
-    phases,
-    responses,
     ring_response,
     texts,
 )
@@ -26,13 +24,6 @@ def test_ring_response_has_a_line_and_a_band_for_each_gain_of_all_channels_toget
     energy = plots.plot_ring_response(ring_response(), normalised=True)
     np.testing.assert_allclose(energy.lines[1].get_ydata(), [1, 2, 3])
     assert energy.get_yscale() == "log" and "energy" in energy.get_ylabel()
-
-
-def test_channels_have_their_own_lines_of_the_chosen_gain_alone():
-    ax = plots.plot_channel_response(ring_response(), gain=2.0)
-    assert [line.get_label() for line in ax.lines] == ["red", "green", "blue"]
-    with pytest.raises(InputError, match="table: expected at least one row"):
-        plots.plot_channel_response(ring_response(), gain=3.0)
 
 
 def test_class_bands_mark_what_excludes_zero_and_star_what_survives():
@@ -70,13 +61,6 @@ def test_the_ladder_has_a_panel_per_kind_and_a_dashed_line_of_untouched_images()
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0.8, 0.8])
 
 
-def test_phases_start_with_untouched_images():
-    ax = plots.plot_phases(phases())
-    names = [tick.get_text() for tick in ax.get_xticklabels()]
-    assert names[0] == "untouched" and len(names) == 4
-    assert ax.lines[0].get_ydata()[0] == 0.9
-
-
 def test_fingerprints_are_on_one_scale_from_chance_to_perfect():
     ax = plots.plot_fingerprint(fingerprint())
     source, klass = (
@@ -102,12 +86,6 @@ def test_heat_maps_have_cycles_per_pixel_on_both_axes():
     assert bottom + (row + 0.5) * (top - bottom) / 8 == pytest.approx(0)
     with pytest.raises(ShapeError, match=r"^plane: expected \(H, W\), got \(2, 2, 2\)$"):
         plots.plot_heat_map(np.zeros((2, 2, 2)), heat_map())
-
-
-def test_teachers_are_overlaid_on_a_logarithmic_axis_about_one():
-    ax = plots.plot_teacher_responses(responses())
-    labels = [line.get_label() for line in ax.lines if not str(line.get_label()).startswith("_")]
-    assert labels == ["a", "b"] and ax.get_yscale() == "log"
 
 
 def test_distances_are_written_with_their_interval():
