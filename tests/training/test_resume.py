@@ -277,8 +277,9 @@ def start(folder: Path) -> subprocess.Popen:
 
 def killed_run(folder: Path, *, kills: int, seed: int) -> int:
     """Kill runs at random moments until enough were hit, and compare the last one's bits."""
-    chance, begun = random.Random(seed), time.monotonic()
-    _, complaint = start(folder / "whole").communicate(timeout=300)
+    chance, whole = random.Random(seed), start(folder / "whole")
+    begun = time.monotonic()  # its imports are done
+    _, complaint = whole.communicate(timeout=300)
     assert (folder / "whole/predictions.parquet").exists(), complaint
     length, hit, number = time.monotonic() - begun, 0, 0
     while hit < kills:
