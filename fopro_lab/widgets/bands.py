@@ -1,5 +1,7 @@
-"""Frequency bands set by hand: gains, what they do to one image, and presets saved as files."""
+"""Frequency bands set by hand: gains, saved presets, and how widgets draw them."""
 
+import base64
+import io
 import math
 import re
 import shlex
@@ -11,9 +13,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import yaml
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from fopro_lab.config import Config, read_yaml
@@ -40,13 +49,7 @@ PLAN = CHECKOUT / "reports/plans/preset.yaml"
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What is done to images: amplitudes scaled, phases kept or scrambled.
-
-    With the phase lock, gains change amplitudes alone, as in a Fourier prompt. Without it, the
-    phases of one fixed white noise are added, equal in all colours, wherever the gain differs
-    from 1 by 0.05 or more: those bands keep the energy that the gain leaves them and lose their
-    structure.
-    """
+    """Gains for amplitudes; without the phase lock, changed bands get the phases of noise."""
 
     gain: Tensor  # (1 or 3, H, W // 2 + 1), 0 or above
     prompt: FourierPrompt | None = None  # of the form image; its gain replaces the one above
@@ -84,18 +87,10 @@ class ChangedImage:
 
 
 class SpectrumView:
-    """An image whose spectrum is kept, so that a new gain costs one inverse transform.
+    """An image whose spectrum is kept, so that a new gain costs one inverse transform."""
 
-    NumPy, in one thread: for one image torch's threads cost more than they save while the teacher
-    computes beside them.
-
-    Args:
-        image: ``(3, H, W)`` in [0, 1].
-
-    Attributes:
-        edges: ``R + 1`` edges of the rings of the radial profile, cycles per pixel.
-    """
-
+    # NumPy, in one thread: for one image torch's threads cost more than they save while the teacher
+    # computes beside them.
     def __init__(self, image: Tensor) -> None:
         if image.ndim != 3 or image.shape[0] != 3:
             raise ShapeError(f"image: expected (3, H, W), got {tuple(image.shape)}")
@@ -111,11 +106,7 @@ class SpectrumView:
         self._contrast = self._measure(self._amplitude)
 
     def apply(self, change: Change, *, rings: bool = True) -> ChangedImage:
-        """Change the image and measure what became of it.
-
-        With ``rings``, each border between two gains is outlined; else the area with at least
-        half of the largest change.
-        """
+        """Change the image and measure it; `rings` outlines each border between two gains."""
         gain = change.gain.numpy()
         factor = gain if change.phase_lock else _scrambled(change.gain, self.size).numpy()
         after = np.fft.irfft2(self._spectrum * factor, s=self.size)
@@ -136,7 +127,7 @@ class SpectrumView:
         return np.sqrt(amplitude.reshape(3, -1) ** 2 @ self._weights).mean(axis=0)
 
     def _outline(self, gain: np.ndarray, rings: bool) -> np.ndarray:
-        if not rings:
+        if not rings:  # the area with at least half of the largest change
             change = np.abs(gain - 1).max(axis=0)
             gain = (change >= max(change.max() / 2, 1e-3))[None]
         border = np.zeros(self.size, bool)
@@ -171,14 +162,7 @@ def _to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def preset_gains(name: str, *, ring: int, rings: int) -> list[float]:
-    """Return the gains of a preset.
-
-    Args:
-        name: ``identity``; ``remove`` or ``amplify`` (twice) one ring; ``low-pass`` keeps that
-            ring and all below, ``high-pass`` that ring and all above.
-        ring: Which ring, from 0.
-        rings: How many there are.
-    """
+    """Return a preset's gains; low-pass and high-pass keep the ring of this number, from 0."""
     if name not in get_args(Preset):
         known = ", ".join(f"'{preset}'" for preset in get_args(Preset))
         raise InputError(f"preset: expected one of {known}, got '{name}'")
@@ -192,30 +176,14 @@ def preset_gains(name: str, *, ring: int, rings: int) -> list[float]:
 
 
 def bump_gains(gain: float, *, centre: float, width: float, edges: Sequence[float]) -> list[float]:
-    """Return ring gains under one smooth bump over radial frequency.
-
-    Args:
-        gain: At the centre, 0 or above; far away it is 1.
-        centre: Cycles per pixel.
-        width: Full width at half of the change, cycles per pixel, above 0.
-        edges: Edges of the rings; each takes the value at its middle, the corners at 0.604.
-    """
+    """Return ring gains under a bump whose width, in cycles per pixel, is at half of the change."""
+    # Each ring takes the value at its middle, the corners at 0.604.
     middles = [(low + min(high, 0.5**0.5)) / 2 for low, high in pairwise(edges)]
     return [1 + (gain - 1) * 2.0 ** -((2 * (x - centre) / width) ** 2) for x in middles]
 
 
 def ring_means(gain: Tensor, edges: Sequence[float], *, width: int) -> tuple[np.ndarray, float]:
-    """Return a gain's mean in each ring, and how much of the gain these means explain.
-
-    Args:
-        gain: ``(C, H, W // 2 + 1)``, above 0.
-        edges: ``R + 1`` edges of the rings, cycles per pixel.
-        width: W, pixels.
-
-    Returns:
-        Geometric means ``(C, R)``, 1 in an empty ring; and the explained share of the log gain's
-        squares, 0 to 1, 1 for a gain that is 1 everywhere.
-    """
+    """Return geometric means `(C, R)` of a gain, and the share of its squared log they explain."""
     weights = (ring_masks(gain.shape[-2], width, edges) * _bin_counts(width)).flatten(1)
     log_gain = gain.detach().double().clamp(min=1e-9).log().flatten(1)
     means = log_gain @ weights.T / weights.sum(1).clamp(min=1)
@@ -369,3 +337,56 @@ def load_prompt(path: Path | str) -> FourierPrompt:
     if prompt.channels not in (1, 3):
         raise InputError(f"{text}: expected a prompt of 1 or 3 channels, got {prompt.channels}")
     return prompt
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """Encode ``uint8 (H, W, 3)`` as PNG, compressed little so that a slider is not slowed down."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+class MovingFigure:
+    """A complete figure drawn once; an update draws the moving artists alone, in their order."""
+
+    def __init__(self, figure: Figure, moving: Sequence[Artist]) -> None:
+        self.figure, self.moving = figure, moving
+        self._canvas = FigureCanvasAgg(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # else the layout would follow what moves
+        for artist in moving:
+            artist.set_animated(True)
+        self._canvas.draw()
+        self._background = self._canvas.copy_from_bbox(figure.bbox)
+
+    def png(self) -> bytes:
+        """Draw the moving artists over the background and return PNG bytes."""
+        self._canvas.restore_region(self._background)
+        for artist in self.moving:
+            if artist.axes is not None:
+                artist.axes.draw_artist(artist)
+        return png_bytes(np.asarray(self._canvas.buffer_rgba())[..., :3])
+
+
+def style_frequency_axes(ax: Axes) -> None:
+    """Give a small panel over radial frequency its label, grid and text sizes."""
+    ax.set_xlabel("Spatial frequency, cycles per pixel", fontsize=9)
+    ax.tick_params(labelsize=8)
+    ax.grid(color="#E6E6E6")
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+class StillBox(widgets.VBox):
+    """A box of widgets that an executed notebook without a front end shows as a figure."""
+
+    def still(self) -> Figure:
+        """Draw the figure that takes the widget's place."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(**kwargs) or {}
+        stream, still = io.BytesIO(), self.still()
+        still.savefig(stream, format="png", dpi=110)
+        plt.close(still)  # else a notebook would show it once more
+        return {**bundle, "image/png": base64.b64encode(stream.getvalue()).decode()}

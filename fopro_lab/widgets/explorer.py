@@ -29,14 +29,17 @@ from fopro_lab.widgets.bands import (
     Bands,
     Change,
     ChangedImage,
+    MovingFigure,
     Preset,
     SpectrumView,
+    StillBox,
     load_prompt,
+    png_bytes,
     preset_gains,
     preset_options,
     save_preset,
+    style_frequency_axes,
 )
-from fopro_lab.widgets.drawing import MovingFigure, StillBox, png_bytes, style_frequency_axes
 from fopro_lab.widgets.networks import NetworkPanel, TeacherDrift, ValidationSample, load_students
 
 MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
@@ -144,11 +147,7 @@ def _message(text: str) -> str:
 
 
 def draw_images(view: ChangedImage, *, floor: float, ceiling: float) -> bytes:
-    """Draw the image before and after and its spectrum, enlarged by a whole factor, as PNG bytes.
-
-    Log amplitudes of ``floor`` and ``ceiling`` have the darkest and the brightest colour; they stay
-    while sliders move, so that nothing flickers.
-    """
+    """Draw image before, after and log spectrum, coloured from floor to ceiling, as PNG bytes."""
     last = len(_COLORS) - 1
     share = (view.spectrum - floor) * (last / max(ceiling - floor, 1e-6))
     spectrum = _COLORS[share.clip(0, last).astype(np.uint8)]
@@ -202,9 +201,9 @@ class BandExplorer(StillBox):
 
     Bands are set by rings (a slider each), by one bump (centre, width and gain), or by a learned
     prompt as it is; presets set the rings. With the phase lock, gains change amplitudes alone;
-    without it, the phases of changed bands are scrambled (see `scale_bands`), which no prompt can
-    do. With one colour chosen, gain sliders move that channel alone; with all, they show the mean
-    of the channels and move all of them.
+    without it, the phases of changed bands are scrambled (see `Change`), which no prompt can do.
+    With one colour chosen, gain sliders move that channel alone; with all, they show the mean of
+    the channels and move all of them.
 
     Without a front end, as in an executed notebook, a contact sheet is drawn instead: the image
     as it is, as set, and with one ring after the other removed and amplified.
@@ -223,11 +222,6 @@ class BandExplorer(StillBox):
         dataset: Name of the data set.
         more_datasets: By name of a further data set, what opens it when it is first chosen and
             returns its pack, split and options; the bands stay as they are.
-
-    Attributes:
-        controls, bands: Everything that is moved, and what it sets.
-        image, view: The chosen image ``(3, H, W)``, and what is shown of it.
-        networks: Teacher and student.
 
     Raises:
         InputError: If rows, a student or the prompt do not fit or cannot be read.
@@ -296,12 +290,7 @@ class BandExplorer(StillBox):
         return self._drift().teacher
 
     def apply(self, preset: str, *, ring: int) -> None:
-        """Set the rings to a preset, with one redraw, and the mode to rings.
-
-        Args:
-            preset: See `preset_gains`; or ``learned prompt``, the ring means of the loaded one.
-            ring: Which ring it is about, from 0.
-        """
+        """Set the rings to a preset (see `preset_gains`) or to the ring means of the prompt."""
         with self._one_redraw():
             if preset == "learned prompt":
                 if self.bands.prompt is None:
@@ -315,10 +304,7 @@ class BandExplorer(StillBox):
             self._show_gains()
 
     def load(self, path: Path | str) -> bool:
-        """Load a prompt or a preset; False, with a message, where it cannot be read.
-
-        Sliders take its ring means; the mode ``prompt`` shows all of it.
-        """
+        """Load a prompt or a preset; False, with a message, where it cannot be read."""
         try:
             prompt = load_prompt(path)
         except InputError as error:
@@ -329,11 +315,7 @@ class BandExplorer(StillBox):
         return True
 
     def save(self, name: str) -> bool:
-        """Save what acts now as a preset; nothing is overwritten.
-
-        Returns:
-            Whether it was; the message says how to use it, or why not.
-        """
+        """Save what acts now as a preset, overwriting nothing; False where it cannot be saved."""
         options = {**self._options, **self._teacher_options.get(self.networks.teacher, {})}
         try:
             prompt, folder = self.bands.as_prompt(), self.presets_dir
@@ -501,11 +483,7 @@ def _list_images(pack: Pack, rows: Sequence[int]) -> list[tuple[str, int]]:
 
 
 def draw_contact_sheet(image: Tensor, bands: Bands, networks: NetworkPanel) -> Figure:
-    """Draw an image as it is, as set, and with each ring removed, then amplified.
-
-    Above each stand the chosen teacher's drift of the image, and the change of the chosen student's
-    mean recall, in points.
-    """
+    """Draw an image as it is, as set, and with each ring removed, then amplified."""
     now, side = bands.change(image), image.shape[-1]
     changes = {"as it is": Change(torch.ones_like(now.gain))}
     if bool((now.gain != 1).any()):

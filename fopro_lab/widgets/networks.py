@@ -31,8 +31,7 @@ from fopro_lab.probing.features import (
     teacher_device,
 )
 from fopro_lab.training import TrainedRun
-from fopro_lab.widgets.bands import Change, change_centre
-from fopro_lab.widgets.drawing import figure_png, style_frequency_axes
+from fopro_lab.widgets.bands import Change, MovingFigure, change_centre, style_frequency_axes
 
 DRIFT_IMAGES = 16  # of the ring response and of the mean drift
 IMAGES_PER_CLASS = 8  # of the recalls, at most
@@ -87,10 +86,7 @@ class TeacherDrift:
         return float(_distances(self._unchanged, changed).mean())
 
     def over(self, images: Tensor, change: Change, units: np.ndarray) -> dict[str, float]:
-        """Measure the mean drift of images ``(N, 3, H, W)``, with its 95 % bootstrap interval.
-
-        ``units`` names the lesion, patient or image of each, ``(N,)``, resampled as a whole.
-        """
+        """Measure mean drift and its 95 % interval; lesions or patients are resampled whole."""
         drifts = _distances(self._encode(images), self._encode(change.apply(images))).numpy()
         one_class = np.zeros(len(units), dtype=np.int64)
         weights = bootstrap_weights(one_class, units, resamples=1000, seed=0)
@@ -180,18 +176,7 @@ def load_students(
 
 
 class Later:
-    """Answer only the newest question, once no other has come for a while.
-
-    In a kernel's event loop the work runs in a thread, so that a slider is never blocked; an
-    answer that a newer question superseded is dropped. Without a running loop, as in a script,
-    the answer waits for `flush`.
-
-    Args:
-        work: Answers a question; its second argument says whether the answer is still wanted.
-        show: Takes an answer, in the thread of the loop.
-        fail: Takes an error.
-        wait: Seconds without a new question before the work begins.
-    """
+    """Answer only the newest question, in a thread, once no other has come for a while."""
 
     def __init__(
         self,
@@ -201,6 +186,7 @@ class Later:
         fail: Callable[[Exception], None],
         wait: float = WAIT_SECONDS,
     ) -> None:
+        # `work` also takes whether its answer is still wanted; `show` and `fail` run in the loop.
         self.pending = False  # whether the last question still waits for its answer
         self._work, self._show, self._fail, self._wait = work, show, fail, wait
         self._question: Any = None
@@ -378,7 +364,7 @@ def draw_response(response: pd.DataFrame, *, centre: float | None, drift: float)
     ax.set_ylabel(f"Drift, 1 - cos, mean of {response['n'].iloc[0]}", fontsize=8)
     style_frequency_axes(ax)
     ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
-    return figure_png(figure)
+    return MovingFigure(figure, ()).png()
 
 
 def write_tables(answer: StudentAnswer) -> str:

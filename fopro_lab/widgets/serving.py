@@ -110,10 +110,7 @@ def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
 
 
 def page_notebook(options: Mapping[str, Any], *, out_dir: Path) -> dict[str, Any]:
-    """Copy notebook 06 up to its explorer, with options put behind its parameters.
-
-    What follows the explorer belongs to a report; a page would stay empty until it is computed.
-    """
+    """Copy notebook 06 up to its explorer, with options put behind its parameters."""
     source = find_notebook(NOTEBOOK)
     notebook = json.loads(source.read_text(encoding="utf-8"))
     given = [
@@ -127,7 +124,7 @@ def page_notebook(options: Mapping[str, Any], *, out_dir: Path) -> dict[str, Any
         cells.append(cell)
         if "parameters" in tags:
             cells.append({**cell, "id": "given", "metadata": {}, "source": given})
-        if "explorer" in tags:
+        if "explorer" in tags:  # a page would stay empty until what follows is computed
             break
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return {

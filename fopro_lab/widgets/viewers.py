@@ -26,7 +26,7 @@ from fopro_lab.plots.prompts import (
 )
 from fopro_lab.plots.results import PriorRows, plot_priors, prior_axes, prior_footer, run_labels
 from fopro_lab.plots.style import METHOD_COLORS, STYLE, method_order, with_interval
-from fopro_lab.widgets.drawing import MovingFigure, StillBox
+from fopro_lab.widgets.bands import MovingFigure, StillBox
 
 DPI = 90
 PLAY_INTERVAL = 400  # milliseconds per mask while it plays
@@ -44,11 +44,6 @@ class PromptViewer(StillBox):
     Args:
         runs: A run folder, a `Run` or a table (see `read_mask_history`); or several of them,
             as a list or with titles as a mapping.
-
-    Attributes:
-        histories: What is shown.
-        times: Round and step of each position of the slider.
-        slider: Chooses the time.
 
     Raises:
         InputError: If a run has no masks, or there is no run.
@@ -154,17 +149,11 @@ class RunComparer(StillBox):
         resamples: Bootstrap resamples, drawn once.
         seed: Seed of the bootstrap.
 
-    Attributes:
-        shift: What is measured.
-        slider: The prior's ``s``.
-        adjust: Whether predictions are scaled to the prior.
-        table: What is shown, see `PriorShift.table`.
-
     Raises:
         InputError: If the runs were not tested on the same images, or there is none.
     """
 
-    table: pd.DataFrame
+    table: pd.DataFrame  # what is shown, see `PriorShift.table`
 
     def __init__(
         self,
