@@ -44,7 +44,6 @@ from fopro_lab.widgets.networks import NetworkPanel, TeacherDrift, ValidationSam
 
 MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
-MAX_IMAGES = 200  # a longer list is no help
 PRESETS = (*get_args(Preset), "learned prompt")
 OpenedData = tuple[Pack, Split | None, Mapping[str, Any]]  # and options for presets
 # Beside the sliders as long as 480 px are left: who drags must see what the drag does.
@@ -474,10 +473,8 @@ class BandExplorer(StillBox):
 def _list_images(pack: Pack, rows: Sequence[int]) -> list[tuple[str, int]]:
     """Name the images to choose from by class and file; without rows, the first of each class."""
     chosen = list(rows) or [int(row) for row in np.unique(pack.labels, return_index=True)[1]]
-    if not all(0 <= row < len(pack) for row in chosen) or len(chosen) > MAX_IMAGES:
-        raise InputError(
-            f"rows: expected up to {MAX_IMAGES}, from 0 to {len(pack) - 1}, got {chosen[:5]}"
-        )
+    if not all(0 <= row < len(pack) for row in chosen) or len(chosen) > 200:  # no help if longer
+        raise InputError(f"rows: expected up to 200, from 0 to {len(pack) - 1}, got {chosen[:5]}")
     names, ids = pack.dataset.class_names, pack.dataset.table["image"]
     return [(f"{names[pack.labels[row]]}, {ids.iloc[row]}", row) for row in chosen]
 

@@ -38,6 +38,7 @@ IMAGES_PER_CLASS = 8  # of the recalls, at most
 BATCH_SIZE = 16
 WAIT_SECONDS = 0.25  # after the last move of a slider
 Wanted = Callable[[], bool]
+Question = tuple[Tensor, Change, str, str]  # image, change, titles of teacher and student or ""
 
 
 class Superseded(Exception):
@@ -232,15 +233,6 @@ class Later:
             self._task = None
 
 
-class Question(NamedTuple):
-    """An image, what is done to it, and the titles of who is asked; empty for none."""
-
-    image: Tensor
-    change: Change
-    teacher: str
-    student: str
-
-
 class Answer(NamedTuple):
     """What the networks say; None for one that was not asked."""
 
@@ -260,12 +252,10 @@ class NetworkPanel(widgets.HBox):
         self.answer: Answer | None = None  # the last one
         self._later = Later(self._work, self._show, fail=self._fail)
         self._teacher_html = self._student_html = ""
-        self.teacher_text, self.student_text = widgets.HTML(), widgets.HTML()
+        self.teacher_text = widgets.HTML().add_class("fopro-teacher")
+        self.student_text = widgets.HTML().add_class("fopro-student")
         hidden = {"max_width": "100%", "visibility": "hidden"}  # until there is an answer
-        self.response = widgets.Image(format="png", layout=hidden)
-        self.teacher_text.add_class("fopro-teacher")
-        self.student_text.add_class("fopro-student")
-        self.response.add_class("fopro-response")
+        self.response = widgets.Image(format="png", layout=hidden).add_class("fopro-response")
         self._left = widgets.VBox([self.teacher_text, self.response], layout={"flex": "1 1 29em"})
         self._right = widgets.VBox([self.student_text], layout={"flex": "1 1 22em"})
         super().__init__(layout={"flex_flow": "row wrap"})
@@ -293,7 +283,7 @@ class NetworkPanel(widgets.HBox):
         """Ask about a change; what is shown is marked as pending until the answer is there."""
         if self.teachers or self.students:
             was_pending = self.pending
-            self._later.ask(Question(image, change, self.teacher, self.student))
+            self._later.ask((image, change, self.teacher, self.student))
             if not was_pending:
                 self._write()
 

@@ -1,7 +1,8 @@
 """Prompt viewer and run comparer: a prompt's mask history, and runs under another class prior."""
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from fopro_lab.plots.style import METHOD_COLORS, STYLE, method_order, with_inter
 from fopro_lab.widgets.bands import MovingFigure, StillBox
 
 DPI = 90
-PLAY_INTERVAL = 400  # milliseconds per mask while it plays
 FULL_WIDTH = {"max_width": "100%"}
 
 
@@ -59,12 +59,11 @@ class PromptViewer(StillBox):
             style={"description_width": "11em"}, layout={"width": "34em", **FULL_WIDTH},
         )  # fmt: skip
         self.play = widgets.Play(
-            min=0, max=last, value=0, interval=PLAY_INTERVAL, description="Play", show_repeat=False
-        )
+            min=0, max=last, value=0, interval=400, description="Play", show_repeat=False
+        )  # a mask every 400 ms
         widgets.jslink((self.play, "value"), (self.slider, "index"))
-        self.image = widgets.Image(format="png", layout=FULL_WIDTH)
         self.slider.add_class("fopro-time-slider")
-        self.image.add_class("fopro-masks")
+        self.image = widgets.Image(format="png", layout=FULL_WIDTH).add_class("fopro-masks")
         with plt.style.context(STYLE):
             self._figure = self._draw_figure()
         row = widgets.HBox([self.play, self.slider], layout={"flex_flow": "row wrap"})
@@ -107,7 +106,8 @@ class PromptViewer(StillBox):
             place = history.at(self.time)
             mask.set_data(np.log2(history.planes[place]))
             title.set_text(time_label(history.times[place]))
-            line.set_ydata(_step_heights(history.rings[place]))
+            rings = history.rings[place]
+            line.set_ydata(np.append(rings, rings[-1]))  # a height per edge, the last one twice
         with plt.style.context(STYLE):  # fonts are looked up when the titles are drawn
             self.image.value = self._figure.png()
 
@@ -117,19 +117,11 @@ def _draw_rings(ax: Axes, history: MaskHistory, *, bound: float) -> Line2D:
     edges, last = history.edges, history.rings[-1]
     style_ring_axes(ax, edges, bound=bound)
     ax.stairs(last, edges, baseline=None, color="#555555", ls="--", label="last")
-    heights, color = _step_heights(last), METHOD_COLORS["fopro"]
+    heights, color = np.append(last, last[-1]), METHOD_COLORS["fopro"]
     (line,) = ax.step(edges, heights, where="post", color=color, linewidth=2, label="now")
     ax.set_xlabel("Spatial frequency, cycles per pixel")
     ax.legend(loc="best", fontsize=8, ncols=2)
     return line
-
-
-def _step_heights(heights: np.ndarray) -> np.ndarray:
-    """Return one height per edge for ``ax.step``: the last one twice."""
-    return np.append(heights, heights[-1])
-
-
-COLUMNS = ("Balanced accuracy", "Accuracy", "ECE")  # in the order of the table
 
 
 class RunComparer(StillBox):
@@ -162,7 +154,12 @@ class RunComparer(StillBox):
         resamples: int = 400,
         seed: int = 0,
     ) -> None:
-        self.shift = PriorShift(_load_in_order(runs), resamples=resamples, seed=seed)
+        given = [runs] if isinstance(runs, str | Path) else list(runs)
+        nested = ([each] if isinstance(each, Run) else load_runs(each) for each in given)
+        found = list(chain.from_iterable(nested))
+        order = method_order([run.method for run in found])
+        found.sort(key=lambda run: order.index(run.method))  # differences are to a baseline
+        self.shift = PriorShift(found, resamples=resamples, seed=seed)
         self._labels = run_labels(self.shift)
         with plt.style.context(STYLE):
             height = max(5.4, 2.2 + 0.36 * len(self.shift.names))
@@ -212,19 +209,10 @@ class RunComparer(StillBox):
                 ends = (row["difference"], row["difference_low"], row["difference_high"])
                 cells.append(with_interval(*ends, signed=True) if place else "")
             lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-        heads = "".join(f"<th>{name}, %</th><th>minus the first, points</th>" for name in COLUMNS)
+        names = ("Balanced accuracy", "Accuracy", "ECE")  # in the order of the table
+        heads = "".join(f"<th>{name}, %</th><th>minus the first, points</th>" for name in names)
         footer = html.escape(prior_footer(self.shift, adjust=self.adjust.value))
         return (
             f"<table><tr><th>Run</th>{heads}</tr>{''.join(lines)}</table>"
             f"<small>n {len(self.shift.images.labels)}  ·  {footer}</small>"
         )
-
-
-def _load_in_order(runs: str | Path | Iterable[str | Path | Run]) -> Sequence[Run]:
-    """Load the runs, baselines first: differences are to the first."""
-    given = [runs] if isinstance(runs, str | Path) else list(runs)
-    found: list[Run] = []
-    for each in given:
-        found += [each] if isinstance(each, Run) else load_runs(each)
-    order = method_order([run.method for run in found])
-    return sorted(found, key=lambda run: order.index(run.method))
