@@ -304,7 +304,10 @@ def read_cards(folders: Sequence[Path | str]) -> dict[str, TeacherCard]:
     """Read cards by the name of their teacher, and of their folder where two have one name."""
     cards = {Path(folder): TeacherCard.read(folder) for folder in folders}
     names = [str(card.summary["teacher"].get("name", "")) for card in cards.values()]
+    places = [folder.name for folder in cards]
     return {
-        f"{name} ({folder.name})" if names.count(name) > 1 else name: card
+        f"{name} ({folder.name if places.count(folder.name) == 1 else folder})"
+        if names.count(name) > 1
+        else name: card
         for name, (folder, card) in zip(names, cards.items(), strict=True)
     }

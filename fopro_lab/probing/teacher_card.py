@@ -244,5 +244,5 @@ def _known(row: pd.Series) -> dict[str, float]:
 
 def _largest(drifts: pd.DataFrame, *, by: str) -> dict[str, float]:
     """Pick the ring and gain with the largest value of a column, if there is any."""
-    known = drifts.dropna(subset=[by]).nlargest(1, by)
+    known = drifts[drifts["channel"] == "all"].dropna(subset=[by]).nlargest(1, by)
     return {} if known.empty else _known(known.iloc[0][["ring", "low", "high", "gain", by]])

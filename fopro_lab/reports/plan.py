@@ -21,7 +21,10 @@ from fopro_lab.config import Config, DataConfig, TeacherConfig, TrainConfig, cur
 from fopro_lab.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of the package, with its notebooks and plans
-PATHS = ("dataset", "split_files", "weights", "student_weights", "prompt_file", "natural")
+PATHS = (
+    *("dataset", "split_files", "weights", "student_weights", "prompt_file", "natural"),
+    *("student_run", "run_dirs", "cards", "more_datasets", "more_teachers"),
+)
 _RESERVED = ("notebooks", "pages", "runs", "tables")  # folders of a report
 
 
@@ -488,16 +491,19 @@ def files_states(
     known = {} if known is None else known
     states = {}
     for name, value in values.items():
-        # a method's name never means a folder that happens to lie here
-        if isinstance(value, str) and value and (name in PATHS or os.sep in value):
-            path = Path(value).expanduser()
-            if value not in known and path.exists():
+        for text in [value] if isinstance(value, str) else value if name in PATHS else ():
+            text = str(text).rpartition("=")[2] if name == "more_teachers" else str(text)
+            # a method's name never means a folder that happens to lie here
+            if not text or not (name in PATHS or os.sep in text):
+                continue
+            path = Path(text).expanduser()
+            if text not in known and path.exists():
                 files = [path, *sorted(path.rglob("*"))]
                 found = [(p, p.stat()) for p in files if p.is_file()]
                 facts = [(str(p.relative_to(path)), s.st_size, s.st_mtime_ns) for p, s in found]
-                known[value] = hashlib.sha256(repr(facts).encode()).hexdigest()
-            if value in known:
-                states[name] = known[value]
+                known[text] = hashlib.sha256(repr(facts).encode()).hexdigest()
+            if text in known:
+                states[name if text == value else f"{name}: {text}"] = known[text]
     return states
 
 

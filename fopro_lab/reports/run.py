@@ -61,7 +61,10 @@ def node_key(
         "cells": node.notebook.cells,
         "parameters": node.given,
         "version": version("fopro_lab"),
-        "files": files_states(node.values, known=files),
+        "files": files_states(
+            {name: value for name, value in node.values.items() if name not in node.places},
+            known=files,
+        ),
         "before": {name: before[name] for name in node.after},
     }
     text = json.dumps(parts, sort_keys=True, default=str)
@@ -276,6 +279,11 @@ class _Batch:
         """Clear what the node wrote the last time, and describe what is to be done."""
         (self.out / node.name).mkdir(parents=True, exist_ok=True)
         forget_record(self.out / node.name)
+        stale = {node.name}
+        for later in self.nodes:  # in order: whoever reads this result, directly or not
+            if stale & set(later.after):
+                stale.add(later.name)
+                (self.out / later.name / ".done.json").unlink(missing_ok=True)
         executed, page = _files_of(self.out.absolute(), node.name)
         for path in (executed, page):
             path.unlink(missing_ok=True)

@@ -213,7 +213,7 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
                 half, twice = max(2, config.batch_size // 2), 2 * config.accumulate
                 error = WorkError(
                     f"out of GPU memory with batch_size = {config.batch_size}; try "
-                    f"batch_size={half} accumulate={twice}, or lower image_size"
+                    f"batch_size={half} accumulate={twice} or a lower image_size, and another --out"
                 )
             with suppress(WorkError):  # the disk may be full for this, too
                 if first:
@@ -307,8 +307,9 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
 def _check_finite(sums: Tensor, epoch: int, config: TrainConfig) -> None:
     if not bool(torch.isfinite(sums).all()):
         raise WorkError(
-            f"training: a loss or gradient of epoch {epoch + 1} is not finite; lower "
-            f"learning_rate (now {config.learning_rate:g}); the epochs before are kept"
+            f"training: a loss or gradient of epoch {epoch + 1} is not finite; the epochs before "
+            f"are kept; train again with a learning_rate below {config.learning_rate:g} and "
+            "another --out"
         )
 
 

@@ -479,7 +479,10 @@ def _check_finite(measured: list[Tensor], terms: list[Objective | str]) -> None:
         place = int((~torch.isfinite(rows).all(dim=1)).nonzero()[0])
         values = dict(zip(terms, rows[place].tolist(), strict=False))
         step = len(measured) - len(rows) + place
-        raise WorkError(f"explore: step {step}: not finite: {values}; lower prompt_learning_rate")
+        raise WorkError(
+            f"prompt training: step {step} is not finite: {values}; train again with a lower "
+            "prompt_learning_rate and another --out"
+        )
 
 
 def class_gains(

@@ -488,8 +488,8 @@ def test_what_is_not_finite_stops_the_run_and_the_last_good_checkpoint_is_kept(
         with pytest.raises(WorkError) as caught:
             distill(config, out=tmp_path / "run", verbose=False)
     assert str(caught.value) == (
-        "training: a loss or gradient of epoch 2 is not finite; lower learning_rate (now 0.0003); "
-        "the epochs before are kept"
+        "training: a loss or gradient of epoch 2 is not finite; the epochs before are kept; train "
+        "again with a learning_rate below 0.0003 and another --out"
     )
     state = load_checkpoint(tmp_path / "run")
     assert state["epoch"] == 1
@@ -521,7 +521,8 @@ def test_memory_that_is_short_is_said_with_the_way_out(tmp_path, monkeypatch):
     with pytest.raises(WorkError) as caught:
         distill(tiny(method="bsm"), out=tmp_path, verbose=False)
     assert str(caught.value) == (
-        "out of GPU memory with batch_size = 16; try batch_size=8 accumulate=2, or lower image_size"
+        "out of GPU memory with batch_size = 16; try batch_size=8 accumulate=2 or a lower "
+        "image_size, with another --out"
     )
 
 

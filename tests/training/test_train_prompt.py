@@ -241,7 +241,10 @@ def test_a_value_that_is_not_finite_is_said_and_the_best_prompt_is_kept():
     held_out, objectives = HeldOut(good, labels, every=1), {"statistics": 1.0}
     told = message(WorkError, prompt, norm_teacher(), batches, steps=2, held_out=held_out,
                    objectives=objectives)  # fmt: skip
-    assert told == "explore: step 1: not finite: {'statistics': nan}; lower prompt_learning_rate"
+    assert told == (
+        "prompt training: step 1 is not finite: {'statistics': nan}; train again with a lower "
+        "prompt_learning_rate and another --out"
+    )
     assert torch.isfinite(prompt.cells).all()
 
 
@@ -287,7 +290,7 @@ def test_a_gradient_that_is_not_finite_is_said(monkeypatch):
     prompt = FourierPrompt("ring", size=16)
     told = message(WorkError, prompt, norm_teacher(), labelled(), steps=3,
                    objectives={"statistics": 1.0, "identity": 1.0})  # fmt: skip
-    assert told.startswith("explore: step 0: not finite: ") and "lower prompt_learning_rate" in told
+    assert told.startswith("prompt training: step 0 is not finite: ")
 
 
 def seen(*, every=5):
