@@ -92,11 +92,6 @@ class Config(BaseModel):
 
         Raises:
             InputError: As of `from_mapping`; or if ``options`` repeats a changed parameter.
-
-        Example:
-            >>> namespace = {"epochs": 3, "unrelated": "x", "options": {"seed": 1}}
-            >>> TrainConfig.from_parameters(namespace) == TrainConfig(epochs=3, seed=1)
-            True
         """
         options = namespace.get("options", {})
         if not isinstance(options, Mapping):

@@ -89,10 +89,6 @@ def open_dataset(
 
     Raises:
         InputError: If the path, a column or an image is missing, or labels are wrong.
-
-    Example:
-        >>> open_dataset("phantom", images=100).name
-        'phantom-100'
     """
     if images < 0:
         raise InputError(f"images: expected 0 for all or a positive number, got {images}")

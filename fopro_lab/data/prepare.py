@@ -58,11 +58,6 @@ def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
     Raises:
         InputError: As `open_dataset`, `pack` and the function of the split rule.
         WorkError: If the disk is full or cannot be written.
-
-    Example:
-        >>> packed, split = prepare(DataConfig(images=40, image_size=16), progress=False)
-        >>> packed.images.shape, len(split.train)
-        ((40, 16, 16, 3), 19)
     """
     packed = pack_from(config, progress=progress)
     return Prepared(packed, split_from(packed.dataset, config))

@@ -69,12 +69,6 @@ def make_split(
 
     Raises:
         InputError: If a class has fewer than three groups or is missing from training.
-
-    Example:
-        >>> from fopro_lab.data import open_dataset
-        >>> split = make_split(open_dataset("phantom", images=40), seed=1)
-        >>> split.protocol, len(split.train), len(split.val), len(split.test)
-        ('phantom-40/groups/val0.15-test0.25/seed1', 19, 9, 12)
     """
     wanted = (
         Wanted("test", test_fraction, test_per_class),

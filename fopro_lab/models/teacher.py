@@ -185,10 +185,6 @@ def load_teacher(
 
     Raises:
         InputError: For an unknown name, a missing file, weights of another architecture.
-
-    Example:
-        >>> load_teacher("builtin").card["coverage"]
-        1.0
     """
     where = "torchvision:resnet50" if name == PUBLISHED else name
     kind, _, architecture = where.partition(":")

@@ -71,11 +71,6 @@ def execute_notebook(
         InputError: If the notebook, a name or a value is wrong, an input is missing, or a cell
             found that an input is wrong.
         WorkError: If a cell failed; the page shows it.
-
-    Example:
-        >>> execute_notebook("01_dataset", {"imges": 9}, out="nowhere")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: 01_dataset: imges: not declared by 01_dataset; did you mean ...
     """
     book = read_notebook(find_notebook(str(notebook)))
     name, out = book.path.stem, Path(out).absolute()

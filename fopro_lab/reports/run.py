@@ -145,11 +145,6 @@ def run_plan(
     Raises:
         InputError: If plan, settings or a notebook is wrong, before anything runs.
         WorkError: If a notebook failed, the work was stopped, or the cluster does not answer.
-
-    Example:
-        >>> run_plan("nowhere.yaml", out="reports/nowhere")
-        Traceback (most recent call last):
-        fopro_lab.errors.InputError: nowhere.yaml: no such file
     """
     _check_how(jobs, executor)
     out, began = Path(out), time.monotonic()
