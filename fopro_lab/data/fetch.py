@@ -22,7 +22,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import FULL, UNWRITABLE, atomic_path, in_bytes, write_json
+from fopro_lab.io import FULL, MISPLACED, UNWRITABLE, atomic_path, in_bytes, write_json
 from fopro_lab.io import progress as show_progress
 
 PLAIN_NAMES = ("isic2019", "hyperkvasir", "fopro-splits", "moco-v2")
@@ -228,7 +228,7 @@ def fetch(
         if error.errno in FULL:
             way_out = "free some space, the same command goes on from there"
             raise WorkError(f"{place}: the disk is full; {way_out}") from error
-        if error.errno in UNWRITABLE:
+        if error.errno in UNWRITABLE + MISPLACED:
             raise WorkError(f"{place}: cannot be written; choose another with --out") from error
         raise
     return place

@@ -369,11 +369,10 @@ def draw_batches(setup: TrainSetup, epoch: int) -> Iterator[tuple[Tensor, Tensor
 
 
 def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> None:
-    """Train the prompt, the student frozen.
+    """Train the prompt, the student frozen; every process does the same steps.
 
-    It draws each image equally often, whatever the sampler: the balanced softmax of the task
-    corrects for the class sizes, and prompts of two samplers stay comparable. Every process does
-    the same steps, since the statistics of a batch cannot be shared out.
+    Each image is drawn equally often, whatever the sampler: the balanced softmax of the task
+    corrects for the class sizes, and the statistics of a batch cannot be shared out.
     """
     config, device, epoch = setup.config, setup.fabric.device, state.epoch
     assert state.prompt is not None and setup.teacher is not None
