@@ -111,8 +111,8 @@ def test_data_check_lists_every_image_that_fails_and_ends_with_1(fopro, tmp_path
     for path in broken:
         path.write_bytes(b"no image")
     (folder / "c/c7.png").write_bytes((folder / "b/b0.png").read_bytes())
-    knobs = ("--set", f"dataset={folder}", "--set", "image_size=16")
-    code, told, complaint = fopro("data", "check", *knobs, "--out", tmp_path / "out")
+    options = ("--set", f"dataset={folder}", "--set", "image_size=16")
+    code, told, complaint = fopro("data", "check", *options, "--out", tmp_path / "out")
     assert code == 1 and len(lines(complaint)) == 1
     assert lines(complaint)[0].startswith("fopro: not fit for use as it is: reading")
     assert "5 of 24 images cannot be read" in told
@@ -166,8 +166,8 @@ def test_wrong_images_end_with_one_line_and_code_2(fopro, tmp_path, spoil, words
     folder = images(tmp_path / "data")
     spoil(folder)
     out = tmp_path / "run"
-    knobs = ("--set", f"dataset={folder}", "--set", "image_size=16", "--set", "method=bsm")
-    code, told, complaint = fopro("train", *knobs, "--out", out)
+    options = ("--set", f"dataset={folder}", "--set", "image_size=16", "--set", "method=bsm")
+    code, told, complaint = fopro("train", *options, "--out", out)
     assert code == 2 and told == "", complaint
     assert len(lines(complaint)) == 1 and "Traceback" not in complaint
     for word in words:

@@ -2,9 +2,8 @@
 
 One process or several of torchrun: Fabric moves tensors and gradients, each process takes its share
 of every batch, and the first alone writes. Every random draw of an epoch depends on (seed, epoch)
-alone and one checkpoint is written per epoch, so on the same machine a resumed run ends with the
-bits of an uninterrupted one. Not supported: resuming within an epoch, or with another number of
-processes to the same bits.
+alone and one checkpoint is written per epoch: on the same CPU, or GPU with ``deterministic``, a
+resumed run ends with the bits of an uninterrupted one. Not supported: resuming within an epoch.
 """
 
 import logging

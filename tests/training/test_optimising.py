@@ -12,9 +12,9 @@ from fopro_lab.training.train import WARMUP_START, build_optimiser, build_schedu
 START, GRADIENTS = 0.8, (0.5, -2.0, 0.25, 3.0)
 
 
-def moved(**knobs) -> list[float]:
+def moved(**options) -> list[float]:
     weight = torch.nn.Parameter(torch.tensor(START, dtype=torch.float64))
-    optimiser = build_optimiser([weight], StepConfig(learning_rate=0.1, **knobs))
+    optimiser = build_optimiser([weight], StepConfig(learning_rate=0.1, **options))
     path = []
     for gradient in GRADIENTS:
         weight.grad = torch.tensor(gradient, dtype=torch.float64)
@@ -55,8 +55,8 @@ def test_the_momentum_is_the_configs():
     assert moved(optimiser="sgd", momentum=0.5) == pytest.approx(slow("sgd", 0.0, 0.5), abs=1e-12)
 
 
-def rates(*, epochs=4, epoch_steps=5, **knobs) -> list[float]:
-    config = StepConfig(learning_rate=0.2, **knobs)
+def rates(*, epochs=4, epoch_steps=5, **options) -> list[float]:
+    config = StepConfig(learning_rate=0.2, **options)
     optimiser = build_optimiser([torch.nn.Parameter(torch.zeros(1))], config)
     schedule = build_schedule(optimiser, config, epochs=epochs, epoch_steps=epoch_steps)
     found = []
@@ -86,7 +86,7 @@ def slow_rates(schedule: str, warmup: int, *, floor=0.0, milestones=(), factor=0
 
 @pytest.mark.parametrize("warmup", [0, 3, 5])
 @pytest.mark.parametrize(
-    ("knobs", "shape"),
+    ("options", "shape"),
     [
         ({"schedule": "constant"}, {}),
         ({"schedule": "cosine"}, {}),
@@ -97,17 +97,17 @@ def slow_rates(schedule: str, warmup: int, *, floor=0.0, milestones=(), factor=0
         ),
     ],
 )
-def test_every_step_has_the_rate_of_the_formula(warmup, knobs, shape):
-    found = rates(lr_warmup=warmup / 5, **knobs)
+def test_every_step_has_the_rate_of_the_formula(warmup, options, shape):
+    found = rates(lr_warmup=warmup / 5, **options)
     # A schedule that is a step late is off by 0.001 or more somewhere.
-    expected = slow_rates(knobs["schedule"], warmup, **shape)
+    expected = slow_rates(options["schedule"], warmup, **shape)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "multi-step"])
 def test_a_schedule_goes_on_from_its_state(tmp_path, schedule):
-    knobs = {"schedule": schedule, "lr_warmup": 0.8, "learning_rate": 0.2}
-    config = StepConfig(**knobs, lr_milestones=(2,) if schedule == "multi-step" else ())
+    options = {"schedule": schedule, "lr_warmup": 0.8, "learning_rate": 0.2}
+    config = StepConfig(**options, lr_milestones=(2,) if schedule == "multi-step" else ())
 
     def built():
         optimiser = build_optimiser([torch.nn.Parameter(torch.zeros(1))], config)
