@@ -522,7 +522,7 @@ def test_memory_that_is_short_is_said_with_the_way_out(tmp_path, monkeypatch):
         distill(tiny(method="bsm"), out=tmp_path, verbose=False)
     assert str(caught.value) == (
         "out of GPU memory with batch_size = 16; try batch_size=8 accumulate=2 or a lower "
-        "image_size, with another --out"
+        "image_size, and another --out"
     )
 
 
