@@ -77,7 +77,7 @@ def progress(
 ) -> Iterator[Item]:
     """Yield the items of ``iterable`` and show on stderr how far it is.
 
-    A terminal gets a bar; a log, a pipe or a notebook a plain line now and then, and at the end.
+    A terminal gets a bar; logs, pipes and notebooks get a plain line now and then, and at the end.
 
     Args:
         iterable: The work, item by item.

@@ -8,6 +8,7 @@ import torch
 from fopro_lab.data import batches
 from fopro_lab.errors import InputError
 from fopro_lab.probing import TeacherCard, class_band_matrix, ring_response, wrap_classifier
+from fopro_lab.probing.preferences import read_cards
 from tests.probing.toys import EDGES, make_card
 
 
@@ -70,3 +71,13 @@ def test_a_student_is_measured_wherever_classes_are_named(world):
     maps = card.heat_map.groupby("classifier")
     assert maps["drift"].count()["student"] == 0 and (maps["error"].count() > 0).all()
     assert card.ring_response["channel"].unique().tolist() == ["all", "red", "green", "blue"]
+    together = card.ring_response.query("channel == 'all'")
+    for name in ("drift", "drift_per_energy"):  # one colour alone is not the headline
+        assert card.summary[f"largest_{name}"][name] == pytest.approx(together[name].max())
+
+
+def test_cards_of_one_teacher_in_folders_of_one_name_are_all_read(card, tmp_path):
+    folders = [tmp_path / part / "probe" for part in ("a", "b")]
+    for folder in folders:
+        card.write(folder)
+    assert list(read_cards(folders)) == [f"stub ({folder})" for folder in folders]

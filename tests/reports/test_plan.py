@@ -184,6 +184,11 @@ def test_only_a_text_with_a_separator_or_a_path_by_name_counts_as_a_file(checkou
     assert files_states({"method": "ekd"}) == {}
     assert len(files_states({"method": f".{os.sep}ekd"})["method"]) == 64
     assert len(files_states({"dataset": "ekd"})["dataset"]) == 64
+    assert list(files_states({"run_dirs": ["ekd", "gone"]})) == ["run_dirs: ekd"]
+    assert list(files_states({"more_teachers": ["mine=ekd"]})) == ["more_teachers: ekd"]
+    before = files_states({"student_run": "ekd"})
+    (checkout.root / "ekd/manifest.json").write_text("{}")
+    assert files_states({"student_run": "ekd"}) != before
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,18 @@ def test_a_record_holds_while_key_and_outputs_are_there(checkout, node):
     assert read_record(folder, key="k") is None
 
 
+def test_a_result_is_not_kept_over_one_that_was_executed_again_without_it(checkout):
+    checkout.notebook("first", "", "print(1)")
+    checkout.notebook("later", "", "print(2)")
+    checkout.plan(
+        {"first": {"notebook": "first"}, "later": {"notebook": "later", "after": ["first"]}}
+    )
+    run_plan(PLAN, out="out", progress=False)
+    run_plan(PLAN, out="out", progress=False, again=["first"], only=["first"])
+    run_plan(PLAN, out="out", progress=False)
+    assert checkout.states() == {"first": "kept", "later": "done"}
+
+
 def test_fresh_and_again_execute_what_is_unchanged_and_train_from_the_start(checkout):
     train = (
         "from pathlib import Path\nfolder = Path(run_dir)\n"

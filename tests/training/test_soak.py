@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 EPOCHS = 200
-KNOBS = ("method=fopro", "images=150", "image_size=16", f"epochs={EPOCHS}", "batch_size=16",
+OPTIONS = ("method=fopro", "images=150", "image_size=16", f"epochs={EPOCHS}", "batch_size=16",
          "prompt_steps=2", "prompt_every=5", "prompt_rows=4", "ema_decay=0.9",
          "schedule=cosine", "device=cpu", "threads=1")  # fmt: skip
 
@@ -19,7 +19,7 @@ KNOBS = ("method=fopro", "images=150", "image_size=16", f"epochs={EPOCHS}", "bat
 @pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc to read a process's size")
 def test_memory_and_open_files_stay_flat_over_200_epochs(tmp_path):
-    words = [word for knob in KNOBS for word in ("--set", knob)]
+    words = [word for option in OPTIONS for word in ("--set", option)]
     command = [sys.executable, "-m", "fopro_lab", "train", *words, "--out", str(tmp_path / "run")]
     seen = []
     with open(tmp_path / "log", "w") as log:
