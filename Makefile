@@ -29,8 +29,8 @@ setup: $(VENV)/.ready ## make .venv with pinned dependencies
 report: setup ## run the demo plan and print the path of its page
 	@$(BIN)/fopro report reports/plans/demo.yaml --out reports/demo
 
-test: setup ## run the whole suite
-	@$(BIN)/python -m pytest -q
+test: setup ## run the whole suite, in two processes of one thread
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 bench: setup ## speed as ratios to plain alternatives, side by side
 	@$(BIN)/python -m benchmarks all
