@@ -3,12 +3,13 @@
 ``python -m fopro_lab.config`` prints the tables of docs/options.md.
 """
 
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -31,6 +32,9 @@ RENAMED_VALUES = {"random_gains": {"per-picture": "per-image"}}
 # Options of version 0.1 that are gone, and the one value that still describes what happens.
 REMOVED = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1, "checkpoint_minutes": 10.0}
 
+# What other programs call an option, where the letters alone do not lead to it.
+_SHORT = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size", "model": "student"}
+
 
 def current_options(values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
     """Translate the option names and values of version 0.1, with a line on stderr for each."""
@@ -51,36 +55,52 @@ def current_options(values: Mapping[str, Any], *, warn: bool = True) -> dict[str
 class Config(BaseModel):
     """Base of all configs: immutable, no unknown names, nothing infinite or undefined."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+    if not TYPE_CHECKING:  # static checkers and editors keep pydantic's own signature
+
+        def __init__(self, *given: Any, **values: Any) -> None:
+            kind = type(self)
+            if given:
+                way_out = f"{kind.__name__}(epochs=3), or {kind.__name__}.from_mapping(a_dict)"
+                raise InputError(f"{kind.__name__}: expected names and values, as in {way_out}")
+            values = _current_values(values, kind)
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise InputError(first_problem(error, kind.__name__)) from None
+
+        @classmethod
+        def model_validate(cls, values: Any, **_: Any) -> Any:  # noqa: D102
+            return cls.from_mapping(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a change: numbers and folders go by the config that a run began with."""
+        raise InputError(
+            f"{name}: a config is fixed; make one: model_copy(update={{'{name}': ...}})"
+        )
+
+    def model_copy(
+        self: ConfigType, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> ConfigType:
+        """Return a config with some other values, checked like any."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**given, **(update or {})})
 
     @classmethod
     def from_mapping(cls: type[ConfigType], values: Mapping[str, Any]) -> ConfigType:
-        """Build the config and turn the first problem into one clear line.
+        """Build the config of a mapping, such as a file's, as ``TrainConfig(...)`` does.
 
         Names of version 0.1 are accepted, and options that are gone at their old default.
 
         Raises:
             InputError: For an unknown name (with the nearest known one) or a value out of range.
         """
-        values = current_options(values)
-        for name in [name for name in values if name not in cls.model_fields]:
-            if name not in REMOVED:
-                near = get_close_matches(str(name), cls.model_fields, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else "see `fopro train --print-config`"
-                raise InputError(f"{name}: not a name of {cls.__name__}; {hint}")
-            value, only = values.pop(name), REMOVED[name]
-            if value != only:
-                said = f"no longer an option, always {only!r}; got {value!r}; leave it out"
-                raise InputError(f"{name}: {said}")
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            parts = [str(part) for part in first["loc"] if part != "[key]"]
-            name = ".".join(parts) or cls.__name__
-            message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-            raise InputError(f"{name}: expected {message}{got}") from None
+        if not isinstance(values, Mapping):
+            raise InputError(f"{cls.__name__}: expected names and values, got {values!r}")
+        return cls(**{str(name): value for name, value in values.items()})
 
     @classmethod
     def from_parameters(cls: type[ConfigType], namespace: Mapping[str, Any]) -> ConfigType:
@@ -111,6 +131,60 @@ class Config(BaseModel):
             if name in options:
                 raise InputError(f"{name}: given twice, as a parameter and in options; give one")
         return cls.from_mapping({**declared, **options})
+
+
+def _current_values(given: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
+    """Translate old names, refuse unknown ones, and read values as their option means them."""
+    values = current_options(given)
+    for name in [name for name in values if name not in kind.model_fields]:
+        if name not in REMOVED:
+            near = [_SHORT.get(name, name)]
+            near = (
+                near if near[0] in kind.model_fields else get_close_matches(name, kind.model_fields)
+            )
+            hint = f"did you mean '{near[0]}'?" if near else "see `fopro train --print-config`"
+            raise InputError(f"{name}: not a name of {kind.__name__}; {hint}")
+        value, only = values.pop(name), REMOVED[name]
+        if value != only:
+            said = f"no longer an option, always {only!r}; got {value!r}; leave it out"
+            raise InputError(f"{name}: {said}")
+    return {n: read_value(v, kind.model_fields[n].annotation, name=n) for n, v in values.items()}
+
+
+def read_value(value: Any, hint: Any, *, name: str) -> Any:
+    """Refuse what a number could silently be taken for, and turn paths and arrays into plain ones.
+
+    ``010`` is 8 in YAML 1.1 and 10 elsewhere, ``true`` would be 1.
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value  # of numpy or torch
+    parts = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return read_value(value, parts[0], name=name)
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        inner = parts[:1] * len(value) if parts[-1] is ... else parts
+        if len(inner) == len(value):
+            return [read_value(v, h, name=name) for v, h in zip(value, inner, strict=True)]
+    if get_origin(hint) is dict and isinstance(value, Mapping):
+        return {key: read_value(v, parts[1], name=f"{name}.{key}") for key, v in value.items()}
+    if hint in (int, float):
+        if isinstance(value, bool):
+            raise InputError(f"{name}: expected a number, got {str(value).lower()}")
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?(0_?\d|\d+_)[\d_]*\s*", value):
+            raise InputError(f"{name}: expected a plain number such as 10, got '{value}'")
+    return os.fspath(value) if hint is str and isinstance(value, os.PathLike) else value
+
+
+def first_problem(error: ValidationError, kind: str) -> str:
+    """Say the first problem that pydantic found in one line."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"] if part != "[key]") or kind
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, InputError):  # of a config within this one
+        return f"{name}.{inner}"
+    message = re.sub(r"^Value error, |^\w+ should (be|have) ", "", first["msg"])
+    message = message.replace("a valid dictionary", "names with values, such as {'name': 1.0}")
+    got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    return f"{name}: expected {message}{got}"
 
 
 def option(default: Any, meaning: str, **limits: Any) -> Any:
@@ -369,24 +443,41 @@ class ClaimsConfig(DataConfig):
     seed: int = option(0, "seed of drawn images and bootstraps", ge=0)
 
 
-class _Yaml(yaml.SafeLoader):
-    """Reads ``on``, ``off``, ``yes`` and ``no`` as words, as YAML 1.2 does: "off" is a choice."""
+class Yaml(yaml.SafeLoader):
+    """Reads a number only where it would be written so, and refuses a key that comes twice.
+
+    ``on``, ``off``, ``yes`` and ``no`` are words, as in YAML 1.2. So are ``010`` (8 in YAML 1.1),
+    ``1:30`` (90), ``1_000`` and dates: an option that is text keeps them, one that is a number
+    refuses or reads them.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping whose keys come once each."""
+        seen: set[str] = set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in seen:
+                twice = f"'{key.value}' twice"
+                raise yaml.constructor.ConstructorError(None, None, twice, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
-_BOOL = "tag:yaml.org,2002:bool"
-_Yaml.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if tag != _BOOL]
+_WHOLE = r"0|-?[1-9][0-9]*"
+_PLAIN = {"bool": ("tTfF", r"true|True|TRUE|false|False|FALSE"), "int": ("-0123456789", _WHOLE)}
+_PLAIN["float"] = ("-+.0123456789", rf"(?:{_WHOLE}|-0)\.(?:0|[0-9]*[1-9])|[-+]?\.inf|\.nan")
+Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag.rpartition(":")[2] in ("null", "merge")]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Yaml.add_implicit_resolver(
-    _BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
+for _kind, (_first, _pattern) in _PLAIN.items():
+    _tag = f"tag:yaml.org,2002:{_kind}"
+    Yaml.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML file that holds one mapping; an empty file is an empty mapping."""
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Yaml)
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Yaml)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -394,7 +485,10 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no such date
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}: expected YAML, got a syntax error{where}") from None
+        problem = str(getattr(error, "problem", ""))
+        twice = problem.endswith(" twice")
+        what = f"each name once, got {problem}" if twice else "YAML, got a syntax error"
+        raise InputError(f"{path}: expected {what}{where}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -415,7 +509,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         if not equals or not name:
             raise InputError(f"--set: expected name=value, got '{text}'")
         try:
-            value = yaml.load(raw, _Yaml) if raw else ""
+            value = yaml.load(raw, Yaml) if raw else ""
         except (yaml.YAMLError, ValueError):
             value = raw
         value = raw if value is None else value

@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fopro_lab import config as configs
 from fopro_lab.config import Config, DataConfig, TeacherConfig, TrainConfig, current_options
@@ -25,6 +25,7 @@ PATHS = (
     *("dataset", "split_files", "weights", "student_weights", "prompt_file", "natural"),
     *("student_run", "run_dirs", "cards", "more_datasets", "more_teachers"),
 )
+_NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text is wanted
 _RESERVED = ("notebooks", "pages", "runs", "tables")  # folders of a report
 
 
@@ -161,11 +162,9 @@ def read_plan(path: Path | str) -> Plan:
         if isinstance(entry, dict):
             _check_keys(entry, PlanEntry, f"{path}: notebooks.{name}.")
     try:
-        return Plan.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: {key}: expected {first['msg'].lower()}") from None
+        return Plan.from_mapping(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _check_keys(content: Mapping, model: type[Config], where: str) -> None:
@@ -236,11 +235,20 @@ def fit_value(value: Any, default: Any, *, name: str) -> Any:
     if default is None:
         return value
     try:
-        return TypeAdapter(type(default)).validate_python(value)
+        value = configs.read_value(value, type(default), name=name)
+        kind: TypeAdapter[Any] = TypeAdapter(type(default), config=_NUMBERS_ARE_TEXT)
+        return kind.validate_python(value)
     except ValidationError:
         hint = f"; quote it: '\"{value}\"'" if isinstance(default, str) else ""
-        kind = f"{type(default).__name__} like {default!r}"
-        raise InputError(f"{name}: expected {kind}, got {value!r}{hint}") from None
+        wanted = f"{type(default).__name__} like {default!r}"
+        raise InputError(f"{name}: expected {wanted}, got {value!r}{hint}") from None
+
+
+def _means(choice: Any, value: Any) -> bool:
+    """Tell whether a choice of a plan, such as the text 1e-3, stands for a notebook's value."""
+    with suppress(InputError):
+        choice = fit_value(choice, value, name="")
+    return bool(choice == value)
 
 
 def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
@@ -462,7 +470,7 @@ def unmet(when: Mapping[str, Any], values: Mapping[str, Any]) -> str:
             reasons = [unmet(part, values) for part in wanted]
             reason = "" if "" in reasons else " and ".join(reasons) or "no condition is given"
         else:
-            met = values[name] in choices or values[name] == wanted
+            met = any(_means(choice, values[name]) for choice in [*choices, wanted])
             among = " or ".join(map(str, choices))
             reason = "" if met else f"{name} is {values[name]}, not {among}"
         if reason:

@@ -402,7 +402,8 @@ def test_fit_value_accepts(value, default, fitted):
         (2.5, 1, "n: expected int like 1, got 2.5"),
         ("maybe", True, "n: expected bool like True, got 'maybe'"),
         ("fast", 0.5, "n: expected float like 0.5, got 'fast'"),
-        (2019, "phantom", "n: expected str like 'phantom', got 2019; quote it: '\"2019\"'"),
+        (True, "phantom", "n: expected str like 'phantom', got True; quote it: '\"True\"'"),
+        (True, 1, "n: expected a number, got true"),
         ("a", ["a"], "n: expected list like ['a'], got 'a'"),
     ],
 )
