@@ -17,19 +17,14 @@ from fopro_lab.data.decoding import read_image
 from tests.checks.toys import texture
 
 
-def archive(root):
-    """An image, its file copied, its pixels saved again, another, and one of equal size."""
-    for name in ("a", "b"):
-        (root / name).mkdir(parents=True)
-    Image.fromarray(texture(0)).save(root / "a/1.png")
-    (root / "b/2.png").write_bytes((root / "a/1.png").read_bytes())
-    Image.fromarray(texture(0)).save(root / "b/3.png", compress_level=1)
-    Image.fromarray(texture(1)).save(root / "b/4.png")
-    return pack(open_dataset(root), 32, progress=False)
-
-
 def test_same_content_joins_copied_files_and_files_saved_again(tmp_path):
-    packed = archive(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(texture(0)).save(tmp_path / "a/1.png")
+    (tmp_path / "b/2.png").write_bytes((tmp_path / "a/1.png").read_bytes())
+    Image.fromarray(texture(0)).save(tmp_path / "b/3.png", compress_level=1)
+    Image.fromarray(texture(1)).save(tmp_path / "b/4.png")
+    packed = pack(open_dataset(tmp_path), 32, progress=False)
     assert packed.dataset.table["image"].tolist() == ["a/1.png", "b/2.png", "b/3.png", "b/4.png"]
     assert same_content(packed).tolist() == [0, 0, 0, 3]
 

@@ -1,6 +1,5 @@
 """Leakage between parts, and association of class and source."""
 
-import csv
 from itertools import combinations
 
 import numpy as np
@@ -13,11 +12,8 @@ from fopro_lab.checks.leakage import (
     count_leaks,
     cramers_v,
     find_leaks,
-    group_leakage,
     row_parts,
 )
-from fopro_lab.data import open_dataset
-from fopro_lab.data.published_splits import make_isic2019_lt
 from fopro_lab.data.split_rules import Split
 
 NONE = pd.DataFrame({"first": [], "second": []})
@@ -72,31 +68,6 @@ def test_count_leaks_counts_classes_and_all():
     counts = count_leaks(leaks, ("nv", "mel")).set_index(["part", "other", "class"])
     own = counts.loc[("test", "train")][["n", "group", "any"]]
     assert own.values.tolist() == [[1, 1, 1], [2, 1, 1], [3, 2, 2]]
-
-
-@pytest.mark.real
-def test_published_splits_leak_lesions(shared):
-    """Counted again from the CSVs: 27 to 45 in 100 test images show a lesion of training."""
-    data = shared / "data"
-    with open(data / "ham10000/labels.csv", newline="") as stream:
-        rows = csv.DictReader(stream)
-        lesion = {row["image"].removesuffix(".jpg"): row["lesion_id"] for row in rows}
-    lesions = {}
-    for part in ("train", "test"):
-        with open(data / f"isic2019_lt_splits/{part}_skin2_0.01.csv", newline="") as stream:
-            named = [row["image"] for row in csv.DictReader(stream)]
-        lesions[part] = [lesion[image] for image in named if image in lesion]
-    assert len(lesions["test"]) == 297
-    assert sum(each in set(lesions["train"]) for each in lesions["test"]) == 135
-
-    dataset = open_dataset(data / "ham10000")
-    made = make_isic2019_lt(dataset, ratio=0.01, fold=2, leave_out=True,
-                            files=data / "isic2019_lt_splits")  # fmt: skip
-    parts = row_parts(made, len(dataset))
-    leaks = find_leaks(dataset.table, parts, content=np.arange(len(dataset)), near_duplicates=NONE)
-    own = leaks[(leaks["part"] == "test") & (leaks["other"] == "train")]
-    assert (len(own), int(own["group"].sum())) == (297, 135)
-    assert len(group_leakage(dataset.table, parts)) == made.shared_groups(dataset)
 
 
 def slow_v(counts):

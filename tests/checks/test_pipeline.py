@@ -3,18 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from fopro_lab.checks import audit_pipeline
 from fopro_lab.checks.pipeline import (
-    BAD_EXAMPLE,
     band_limited,
-    choose_images,
     full_image,
-    resize_steps,
     windowed,
 )
 from fopro_lab.data import open_dataset, pack
@@ -81,16 +77,6 @@ def test_sources_have_their_own_rows_and_even_shares():
     np.testing.assert_allclose(own["all"], (own["sharp"] + own["soft"]) / 2, atol=1e-9)
 
 
-def test_choose_images_takes_one_of_a_group_and_as_many_of_each_source():
-    table = pd.DataFrame({"group": np.repeat(np.arange(30), 2), "source": ["a"] * 48 + ["b"] * 12})
-    rows = np.arange(0, 60)
-    chosen = choose_images(table, rows, images=10, seed=0)
-    picked = table.iloc[chosen]
-    assert picked["group"].is_unique
-    assert picked["source"].value_counts().to_dict() == {"a": 5, "b": 5}
-    assert len(choose_images(table, rows[:6], images=10, seed=0)) == 3
-
-
 def test_nothing_to_audit_is_refused():
     packed = pack(open_dataset("phantom", images=24), 32, progress=False)
     with pytest.raises(InputError, match="rows, images: expected one or more, got 0 and 192"):
@@ -116,12 +102,6 @@ def test_ideal_resize_of_a_windowed_image_is_the_windowed_small_image():
     shift = band_limited(windowed(large), 32), band_limited(windowed(small), 32)
     spectra = [torch.fft.rfft2(each).abs() for each in shift]
     torch.testing.assert_close(*spectra, atol=1e-9, rtol=0)
-
-
-def test_bad_example_takes_the_nearest_pixels_alone():
-    """At a third of the size a point falls on a pixel's centre: every third pixel is kept."""
-    full = texture(2, side=96)
-    np.testing.assert_array_equal(resize_steps(full, 32)[BAD_EXAMPLE], full[1::3, 1::3])
 
 
 @pytest.fixture

@@ -1,20 +1,17 @@
 """A publisher on the loopback that can misbehave, and tiny sources in the publishers' layouts."""
 
-import hashlib
 import io
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 from PIL import Image
-
-from fopro_lab.data.fetch import RemoteFile, Source, find_source
 
 STALL = 0.5  # seconds
 CODES = "MEL NV BCC AK BKL DF VASC SCC UNK".split()
@@ -52,7 +49,8 @@ class Publisher:
 
 @contextmanager
 def open_publisher() -> Iterator[Publisher]:
-    server = QuietServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
     publisher = Publisher(f"http://127.0.0.1:{server.server_address[1]}")
     server.publisher = publisher  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -63,10 +61,6 @@ def open_publisher() -> Iterator[Publisher]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-class QuietServer(ThreadingHTTPServer):
-    daemon_threads = True
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -158,17 +152,15 @@ def isic2019_files() -> dict[str, bytes]:
 
 
 def hyperkvasir_zip() -> bytes:
-    places = (
+    files = {"labeled-images/image-labels.csv": b"Video file,Organ\n"}
+    for place in (
         "lower-gi-tract/anatomical-landmarks/cecum",
         "lower-gi-tract/pathological-findings/polyps",
         "upper-gi-tract/anatomical-landmarks/z-line",
-    )
-    files = {
-        f"labeled-images/{place}/{place[-4:]}-{number}.jpg": jpeg(number)
-        for place in places
-        for number in range(2)
-    }
-    return zipped(files | {"labeled-images/image-labels.csv": b"Video file,Organ\n"})
+    ):
+        for number in range(2):
+            files[f"labeled-images/{place}/{place[-4:]}-{number}.jpg"] = jpeg(number)
+    return zipped(files)
 
 
 def medmnist_npz(*, grey: bool = False, side: int = 28) -> bytes:
@@ -181,15 +173,3 @@ def medmnist_npz(*, grey: bool = False, side: int = 28) -> bytes:
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)
     return stream.getvalue()
-
-
-def published(name: str, files: dict[str, bytes]) -> Source:
-    """Return a named source whose published hashes are those of tiny files."""
-
-    def own(file: RemoteFile) -> RemoteFile:
-        kind = file.known.partition(":")[0]
-        digest = hashlib.new(kind, files[file.name]).hexdigest() if kind else ""
-        return replace(file, known=f"{kind}:{digest}" if kind else "", size=0)
-
-    source = find_source(name)
-    return replace(source, files=tuple(own(file) for file in source.files if file.name in files))

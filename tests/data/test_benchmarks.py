@@ -39,17 +39,13 @@ def isic(tmp_path) -> Path:
 def fetched(tmp_path, monkeypatch) -> Path:
     """Return a folder of sources in which three benchmarks were fetched."""
     monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
-    for name, files in (
-        ("isic2019", isic2019_files()),
-        ("hyperkvasir", {"images.zip": hyperkvasir_zip()}),
-        ("medmnist:derma", {"dermamnist.npz": medmnist_npz()}),
-    ):
-        source = find_source(name)
+    kvasir, derma = {"images.zip": hyperkvasir_zip()}, {"dermamnist.npz": medmnist_npz()}
+    all_files = {"isic2019": isic2019_files(), "hyperkvasir": kvasir, "medmnist:derma": derma}
+    for source, files in ((find_source(name), files) for name, files in all_files.items()):
         place = lay_out(tmp_path / source.folder, files)
-        for file in source.files:
-            if not file.is_in(place):
-                (place / file.name).parent.mkdir(exist_ok=True)
-                (place / file.name).write_bytes(b"")
+        for file in (file for file in source.files if not file.is_in(place)):
+            (place / file.name).parent.mkdir(exist_ok=True)
+            (place / file.name).write_bytes(b"")
         note_complete(place, source)
     return tmp_path
 
@@ -143,22 +139,19 @@ def test_medmnist_gives_the_arrays_images_and_their_split(tmp_path, grey):
         ("test_labels", np.zeros((7, 14), np.uint8), r"test: expected .* and uint8 \(7, 14\)"),
         ("train_labels", np.full((8, 1), 7, np.uint8), r"labels: expected 0 to 6, got 0 to 7"),
         ("train_labels", np.array([{}] * 8), r"train_labels.npy: no array that can be read"),
+        ("val_images", b"cut", r"val_images.npy: no array that can be read"),
+        ("val_images", None, r"val_images.npy: no such file; fetch or unpack the set"),
     ],
 )
 def test_medmnist_refuses(tmp_path, name, array, message):
     folder = lay_out(tmp_path / "dermamnist", {"a.npz": medmnist_npz()})
-    np.save(folder / f"{name}.npy", array, allow_pickle=True)
+    path = folder / f"{name}.npy"
+    path.unlink()
+    if isinstance(array, np.ndarray):
+        np.save(path, array, allow_pickle=True)
+    elif array:
+        path.write_bytes(array)
     with pytest.raises(InputError, match=message):
-        open_dataset(folder)
-
-
-def test_medmnist_refuses_what_is_missing_or_cut(tmp_path):
-    folder = lay_out(tmp_path / "dermamnist", {"a.npz": medmnist_npz()})
-    (folder / "val_images.npy").write_bytes((folder / "val_images.npy").read_bytes()[:500])
-    with pytest.raises(InputError, match=r"val_images.npy: no array that can be read"):
-        open_dataset(folder)
-    (folder / "val_images.npy").unlink()
-    with pytest.raises(InputError, match=r"val_images.npy: no such file; fetch or unpack the set"):
         open_dataset(folder)
 
 

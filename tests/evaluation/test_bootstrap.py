@@ -17,15 +17,6 @@ def test_bootstrap_weights_keep_each_class_and_draw_lesions_whole():
     assert (weights != other).any()
 
 
-def test_bootstrap_weights_have_the_moments_of_a_multinomial_draw():
-    labels, units = np.zeros(10, int), np.arange(10).astype(str)
-    weights = bootstrap.bootstrap_weights(labels, units, resamples=20_000, seed=1)
-    # Standard error of a mean count: sqrt(0.9 / 20,000) = 0.007; a lost unit would show as 0.1.
-    np.testing.assert_allclose(weights.mean(axis=1), 1, atol=0.03)
-    np.testing.assert_allclose(weights.var(axis=1), 0.9, atol=0.05)
-    np.testing.assert_allclose(np.cov(weights[0], weights[1])[0, 1], -0.1, atol=0.03)
-
-
 @pytest.mark.parametrize("seeds", [1, 2, 6])
 def test_seed_weights_give_the_mean_its_unbiased_variance(seeds):
     values = np.random.default_rng(0).normal(size=(seeds, 1))
@@ -64,8 +55,8 @@ def test_intervals_over_folds_hold_the_truth(of_folds, of_seeds, of_images, leas
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (3, 10), (81, 263)])
 def test_wilson_interval_equals_scipy(k, n):
     expected = stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
-    got = bootstrap.wilson_interval(k / n, n)
-    np.testing.assert_allclose(got, (expected.low, expected.high), atol=1e-12)
+    expected = expected.low, expected.high
+    np.testing.assert_allclose(bootstrap.wilson_interval(k / n, n), expected, atol=1e-12)
 
 
 def test_mean_interval_shrinks_with_the_root_and_follows_its_weights():
@@ -88,10 +79,8 @@ def test_difference_interval_combines_two_wilson_intervals():
 
 
 def test_sign_p_value_counts_the_smaller_side_twice():
-    replicates = np.r_[np.full(10, -1.0), np.full(89, 1.0)]
-    assert bootstrap.sign_p_value(replicates) == 2 * 11 / 100
+    assert bootstrap.sign_p_value(np.r_[np.full(10, -1.0), np.full(89, 1.0)]) == 2 * 11 / 100
     assert bootstrap.sign_p_value(np.zeros(99)) == 1.0
-    assert np.isnan(bootstrap.sign_p_value(np.array([np.nan, 1.0])))
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -1,6 +1,5 @@
 """reports/ledger.csv: published numbers beside ours, each with its origin."""
 
-import math
 import re
 from datetime import date
 from pathlib import Path
@@ -35,9 +34,8 @@ def test_every_row_names_one_number(ledger):
 def test_no_number_is_without_its_origin(ledger):
     for row in ledger.to_dict("records"):
         if row["published_value"]:
-            assert 0 <= float(row["published_value"]) <= 1 and SOURCE.fullmatch(
-                row["published_source"]
-            )
+            assert 0 <= float(row["published_value"]) <= 1
+            assert SOURCE.fullmatch(row["published_source"])
         if not row["ours"]:
             assert not any(row[name] for name in (*ORIGIN, "ours_low", "ours_high"))
             continue
@@ -59,9 +57,8 @@ def cited(ledger, protocols, table):
         assert len(same) == 1
         column = row["metric"] if row["group"] == "all" else row["group"]
         for end in ("", "_low", "_high"):
-            assert math.isclose(
-                float(row[f"ours{end}"]), same[f"{column}{end}"].item(), abs_tol=5.1e-5
-            )
+            committed = same[f"{column}{end}"].item()
+            assert float(row[f"ours{end}"]) == pytest.approx(committed, abs=5.1e-5)
 
 
 def test_our_numbers_are_those_of_the_committed_tables(ledger):

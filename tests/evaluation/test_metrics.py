@@ -72,12 +72,6 @@ def test_calibration_error_equals_the_slow_definition_also_for_repeated_images()
         np.testing.assert_allclose(got[r], slow_calibration_error(p[rows], labels[rows]), rtol=1e-9)
 
 
-def test_calibration_error_of_certainty_is_the_error_rate():
-    p = np.eye(2)[[0, 0, 0, 1]]
-    got = metrics.calibration_error(p, np.array([0, 0, 1, 1]), np.ones((4, 1)))
-    assert got.tolist() == [0.25]
-
-
 def test_a_class_without_images_is_left_out_of_recall_and_f1():
     labels, predicted = np.array([0, 0, 1]), np.array([0, 2, 1])
     confusion = metrics.confusion_matrices(labels, predicted, np.ones((3, 1)), classes=3)

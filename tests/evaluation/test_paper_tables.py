@@ -27,15 +27,9 @@ def tables():
 
 def rows_of(text: str) -> list[list[str]]:
     """Return the cells of all tabulars, head rows first."""
-    rows = []
-    for inside in re.findall(r"\\begin\{tabular\}\{\w+\}(.*?)\\end\{tabular\}", text, re.S):
-        lines = re.sub(r"\\(top|mid|bottom)rule", "", inside).strip().splitlines()
-        rows += [
-            [cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix("\\\\"))]
-            for line in lines
-            if line.strip()
-        ]
-    return rows
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    cells = [re.split(r"(?<!\\)&", line.removesuffix(r"\\")) for line in lines]
+    return [[cell.strip() for cell in row] for row in cells]
 
 
 def test_latex_names_methods_and_escapes_the_protocol(tables):
@@ -81,13 +75,6 @@ def test_numbers_are_those_of_the_tables(tables):
     assert f"{value} [{low}, {high}]" in text
     assert f"{value} [{low}, {high}]" in latex_tables(levels, differences)
     assert "150 test images" in text and "toy_64px/50%&co/seed0" in text
-
-
-def test_a_minus_is_a_minus_in_latex_and_zero_has_none(tables):
-    levels, differences = tables
-    zero = differences.assign(difference=-0.00001, low=-0.1, high=0.1)
-    text = latex_tables(levels, zero)
-    assert r"0.0 [$-$10.0, +10.0]" in text and "-0.0" not in text
 
 
 def test_a_group_without_images_is_not_a_number(tables):

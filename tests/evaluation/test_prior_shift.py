@@ -9,7 +9,6 @@ from fopro_lab.evaluation.prior_shift import (
     class_prior,
     implicit_prior,
     measure_under_prior,
-    prior_weights,
     shifted_probabilities,
 )
 from tests.evaluation.toy_runs import predictions, run_of
@@ -75,14 +74,6 @@ def test_two_gaussians_move_to_the_posterior_that_bayes_rule_gives():
         np.testing.assert_allclose(found[:, 1], truth, rtol=1e-12)
 
 
-def test_prior_weights_give_each_class_its_share_in_every_resample():
-    labels = np.array([0, 0, 0, 1, 1, 3])
-    weights = np.array([[1.0, 2.0, 0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 3.0, 2.0, 0.0, 1.0]]).T
-    found = prior_weights(labels, weights, np.array([0.4, 0.3, 0.2, 0.1]))  # no image of class 2
-    for column in found.T:
-        assert [column[labels == k].sum() for k in (0, 1, 3)] == pytest.approx([0.5, 0.375, 0.125])
-
-
 def test_implicit_prior_follows_the_loss_and_the_sampler():
     assert implicit_prior({"method": "ce", "sampler": "instance"}) == "training"
     assert implicit_prior({"method": "ce", "sampler": "class-balanced"}) == "uniform"
@@ -135,18 +126,6 @@ def test_table_intervals_hold_their_value_and_pair_the_runs(runs):
     row = second.loc["all", "balanced_accuracy"]
     assert row["difference_low"] < row["difference"] < row["difference_high"]
     assert row["n"] == 76 and second.loc[("df", "recall"), "n"] == 6
-
-
-def test_where_resamples_agree_wilsons_interval_or_none_takes_their_place():
-    run = run_of(predictions(skill=30.0, a_group=2), class_counts=COUNTS)
-    found = PriorShift([run], resamples=20).table(0.0).set_index(["name", "metric"])
-    row = found.loc["df", "recall"]
-    assert row["interval"] == "wilson" and row["low"] == pytest.approx(0.4385, abs=1e-3)  # 3 of 3
-    assert found.loc[("all", "accuracy"), "interval"] == "mover"
-    assert found.loc[("all", "accuracy"), "low"] < 0.95
-    run = run_of(predictions((1, 1, 1, 1), skill=3.0), class_counts=COUNTS)
-    row = PriorShift([run], resamples=20).table(0.3).set_index("metric").loc["ece"]
-    assert row["interval"] == "none" and np.isnan(row["low"]) and row["value"] > 0
 
 
 def test_runs_of_other_or_no_training_images_are_refused(runs):

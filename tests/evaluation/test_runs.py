@@ -1,7 +1,5 @@
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -110,12 +108,6 @@ def test_mask_history_reads_what_a_run_wrote(tmp_path):
         read_mask_history(tmp_path)
 
 
-def test_mask_history_draws_the_rings_of_a_table():
-    one, other = read_mask_histories({"one": gains(), "two": gains()})
-    assert (one.name, other.name, one.whole) == ("one", "two", False)
-    assert one.planes[1].max() == 2.0 and one.planes[1][32, 32] == 1.0
-
-
 def test_mask_history_refuses_what_is_none(tmp_path):
     for gain in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(InputError, match=r"table: expected a finite gain above 0"):
@@ -126,8 +118,3 @@ def test_mask_history_refuses_what_is_none(tmp_path):
         read_mask_history(tmp_path)
     with pytest.raises(InputError, match="runs: expected at least one, got none"):
         read_mask_histories([])
-
-
-def test_importing_evaluation_and_plots_imports_no_torch():
-    code = "import sys, fopro_lab.plots; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

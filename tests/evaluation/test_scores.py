@@ -9,8 +9,8 @@ from sklearn import metrics as oracle
 from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import class_groups, groups_from, score
-from fopro_lab.evaluation.scores import align, score_trainings
-from tests.evaluation.toy_runs import groups, predictions
+from fopro_lab.evaluation.scores import align
+from tests.evaluation.toy_runs import groups, hits, predictions, slow_bootstrap
 
 
 def row(table, scope, name, metric):
@@ -23,19 +23,15 @@ def overall(table, metric):
     return row(table, "overall", "all", metric)
 
 
-def test_class_groups_by_rank_are_the_published_thirds_of_eight_classes():
-    counts = dict(zip("abcdefgh", [253, 12875, 4522, 239, 3323, 2624, 867, 628], strict=True))
-    found = class_groups(counts)
-    assert list(found) == ["b", "c", "e", "f", "g", "h", "a", "d"]
-    assert list(found.values()) == ["head"] * 2 + ["medium"] * 3 + ["tail"] * 3
-
-
 @pytest.mark.parametrize(
-    ("classes", "sizes"), [(2, (1, 0, 1)), (3, (1, 1, 1)), (7, (2, 2, 3)), (23, (7, 8, 8))]
+    ("classes", "sizes"),
+    [(2, (1, 0, 1)), (3, (1, 1, 1)), (7, (2, 2, 3)), (8, (2, 3, 3)), (23, (7, 8, 8))],
 )
 def test_class_groups_by_rank_split_any_number_of_classes(classes, sizes):
-    found = list(class_groups({str(k): 100 - k for k in range(classes)}).values())
-    assert tuple(found.count(group) for group in ("head", "medium", "tail")) == sizes
+    found = class_groups({str(k): 1 + k for k in range(classes)})  # eight as published
+    assert list(found) == [str(k) for k in reversed(range(classes))]
+    thirds = zip(("head", "medium", "tail"), sizes, strict=True)
+    assert list(found.values()) == [group for group, size in thirds for _ in range(size)]
 
 
 def test_class_groups_by_count_put_the_thresholds_themselves_into_medium():
@@ -47,12 +43,8 @@ def test_class_groups_by_count_put_the_thresholds_themselves_into_medium():
 def test_wrong_input_is_refused():
     with pytest.raises(InputError, match="counts: expected two classes or more, got 1"):
         class_groups({"a": 1})
-    with pytest.raises(
-        InputError, match=r"tail_below: expected at most head_above \+ 1 = 6, got 7"
-    ):
+    with pytest.raises(InputError, match=r"tail_below: expected at most head_above \+ 1 = 6, got"):
         class_groups({"a": 1, "b": 1}, rule="count", head_above=5, tail_below=7)
-    with pytest.raises(InputError, match="logit_mel: expected finite logits, got nan for image"):
-        score(predictions().assign(logit_mel=np.nan), groups(), "toy")
     with pytest.raises(InputError, match="resamples: expected at least 2, got 1"):
         score(predictions(), groups(), "toy", resamples=1)
     for wrong in ({"nv": "head"}, groups() | {"df": "rare"}):
@@ -82,12 +74,8 @@ def test_score_equals_scikit_learn():
     found = score(table, groups(), "toy", resamples=20)
     labels, logits = table["label"], table.filter(like="logit_").to_numpy()
     predicted, p = logits.argmax(axis=1), softmax(logits, axis=1)
-    expected = {
-        "accuracy": oracle.accuracy_score(labels, predicted),
+    expected = {  # the others are held to it in test_metrics.py
         "balanced_accuracy": oracle.balanced_accuracy_score(labels, predicted),
-        "macro_f1": oracle.f1_score(labels, predicted, average="macro"),
-        "mcc": oracle.matthews_corrcoef(labels, predicted),
-        "kappa": oracle.cohen_kappa_score(labels, predicted),
         "auroc": oracle.roc_auc_score(labels, p, multi_class="ovr", average="macro"),
     }
     for metric, value in expected.items():
@@ -102,10 +90,6 @@ def test_score_equals_scikit_learn():
 
 def test_score_is_tidy_and_counts():
     found = score(predictions(a_group=2), groups(), "toy/1", resamples=20)
-    assert list(found.columns) == [
-        *("scope", "name", "group", "metric", "value", "low", "high", "n", "k"),
-        *("interval", "resampled", "protocol"),
-    ]
     classes = found[found["scope"] == "class"]
     assert classes["name"].tolist() == ["nv", "mel", "bkl", "df"]
     assert classes["group"].tolist() == ["head", "medium", "tail", "tail"]
@@ -115,37 +99,19 @@ def test_score_is_tidy_and_counts():
     assert set(found["protocol"]) == {"toy/1"} and set(found["resampled"]) == {"group"}
 
 
-def slow_bootstrap_of_balanced_accuracy(table, resamples):
-    """Draw whole lesions of each class one by one and count."""
-    rng = np.random.default_rng(7)
-    hit = table.filter(like="logit_").to_numpy().argmax(axis=1) == table["label"].to_numpy()
-    lesions = [
-        [hit[rows.index] for _, rows in own.groupby("group")] for _, own in table.groupby("label")
-    ]
-    values = []
-    for _ in range(resamples):
-        recalls = []
-        for own in lesions:
-            drawn = [own[rng.integers(len(own))] for _ in own]
-            recalls.append(np.concatenate(drawn).mean())
-        values.append(np.mean(recalls))
-    return np.quantile(values, [0.025, 0.975])
-
-
 def test_score_intervals_equal_a_slow_bootstrap_over_lesions():
     table = predictions((30, 21, 12, 12), a_group=3, seed=2)
     logits = [column for column in table if column.startswith("logit_")]
     table[logits] = table.groupby("group")[logits].transform("first")  # images agree
     table.loc[::7, logits] *= -1  # not quite
     found = overall(score(table, groups(), "toy", resamples=4000), "balanced_accuracy")
-    expected = slow_bootstrap_of_balanced_accuracy(table, 1500)
+    expected = np.quantile(slow_bootstrap(table, hits(table), resamples=1500), [0.025, 0.975])
     assert found["interval"] == "bootstrap"
     # Monte Carlo noise of a limit is about 0.007; drawing single images moves the limits by
     # 0.03, drawing over all classes by more.
     np.testing.assert_allclose((found["low"], found["high"]), expected, atol=0.015)
-    by_image = overall(
-        score(table.assign(group=""), groups(), "toy", resamples=4000), "balanced_accuracy"
-    )
+    by_image = score(table.assign(group=""), groups(), "toy", resamples=4000)
+    by_image = overall(by_image, "balanced_accuracy")
     assert np.abs(by_image[["low", "high"]].to_numpy(float) - expected).max() > 0.02
 
 
@@ -188,15 +154,6 @@ def test_a_class_without_test_images_is_unknown_and_left_out_of_means():
     assert np.isnan(overall(only_head, "auroc")["value"])
 
 
-def test_score_of_several_seeds_is_the_mean_and_wider_than_images_alone():
-    tables = [predictions((80, 80), seed=1, skill=skill) for skill in (0.0, 3.0)]
-    both = score_trainings([tables], groups((80, 80)), "toy")
-    single = [score(table, groups((80, 80)), "toy") for table in tables]
-    np.testing.assert_allclose(both["value"], (single[0]["value"] + single[1]["value"]) / 2)
-    wide, narrow = (overall(t, "balanced_accuracy") for t in (both, single[0]))
-    assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
-
-
 def test_score_follows_its_seed_and_forgets_the_order_of_rows():
     table = predictions()
     first = score(table, groups(), "toy", resamples=30)
@@ -211,10 +168,7 @@ def test_score_follows_its_seed_and_forgets_the_order_of_rows():
         (predictions((40, 20, 10, 5)), "got 76 and 75 that differ in 'image'; use runs of one"),
         (predictions().assign(label=0), "got 76 and 76 that differ in 'label'"),
         (predictions(a_group=2), "got 76 and 76 that differ in 'group'"),
-        (
-            predictions().rename(columns={"logit_df": "logit_vasc"}),
-            "expected the classes nv, mel, bkl, df in every run, got nv, mel, bkl, vasc",
-        ),
+        (predictions().rename(columns={"logit_df": "logit_x"}), "every run, got nv, mel, bkl, x"),
         (predictions(split="val"), "split: expected images of 'test', got val"),
     ],
 )

@@ -62,3 +62,19 @@ def write_run(folder: Path, table, **changes) -> Path:
     (folder / "manifest.json").write_text(json.dumps(manifest_of(table, **changes)))
     write_predictions(folder / "predictions.parquet", table)
     return folder
+
+
+def slow_bootstrap(table, values, *, resamples):
+    """Draw whole lesions of each class one by one; average values per image, then classes."""
+    rng, classes = np.random.default_rng(3), [own for _, own in table.groupby("label")]
+    lesions = [[values[rows.index] for _, rows in own.groupby("group")] for own in classes]
+    means = [
+        [np.concatenate([own[rng.integers(len(own))] for _ in own]).mean() for own in lesions]
+        for _ in range(resamples)
+    ]
+    return np.mean(means, axis=1)
+
+
+def hits(table):
+    """Say of each image whether its class has the largest logit."""
+    return table.filter(like="logit_").to_numpy().argmax(axis=1) == table["label"].to_numpy()
