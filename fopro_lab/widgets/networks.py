@@ -378,7 +378,8 @@ def write_tables(answer: StudentAnswer) -> str:
     first, second = (pd.DataFrame(t).to_html(index=False, border=0, justify="left") for t in tables)
     return (
         "<style>.fopro-student :is(td, th) "
-        "{padding: 0 .8em 0 0; line-height: 1.35; white-space: nowrap}</style>"
+        "{padding: 0 .8em 0 0; line-height: 1.35; white-space: nowrap} "
+        ".fopro-student th {white-space: normal; vertical-align: bottom}</style>"
         f"this image{first}{recalls['n'].sum()} validation images, mean recall "
         f"{100 * answer.change:+.1f} points{second}"
     )

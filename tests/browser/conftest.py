@@ -54,6 +54,7 @@ def watched(browser):
 
     def start(*, width: int = 1280, height: int = 1000, **options):
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
+        contexts[-1].set_default_timeout(60_000)  # milliseconds; a hang is a clear failure
         page = contexts[-1].new_page()
         return page, Alarms(page)
 
@@ -73,12 +74,3 @@ def open_offline(watched):
         return page, alarms
 
     return start
-
-
-@pytest.fixture(scope="session")
-def shots(tmp_path_factory) -> Path:
-    """Folder in which screenshots are kept: $FOPRO_SHOTS, or a temporary one."""
-    named = os.environ.get("FOPRO_SHOTS", "")
-    folder = Path(named) if named else tmp_path_factory.mktemp("shots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -51,23 +51,22 @@ class ExplorerPage:
         return wait_for(lambda: self.text("message"), lambda text: text != before and name in text)
 
 
-def wait_for(ask, enough, *, within: float = WITHIN):
+def wait_for(ask, enough):
     """Ask until the answer is enough, and return it; fail with the last answer if none was."""
-    end = time.monotonic() + within
+    end = time.monotonic() + WITHIN
     while True:
         answer = ask()
         if enough(answer):
             return answer
-        assert time.monotonic() < end, f"after {within} s still {answer!r:.300}"
+        assert time.monotonic() < end, f"after {WITHIN} s still {answer!r:.300}"
         time.sleep(0.1)
 
 
-def play(explorer: ExplorerPage, shots, name: str) -> None:
+def play(explorer: ExplorerPage) -> None:
     """Move a band by mouse and by keys, and see everything answer."""
     pictures = {part: explorer.picture(part) for part in ("images", "profile")}
     readout = explorer.text("readout")
     teacher = wait_for(lambda: explorer.text("teacher"), lambda text: "updating" not in text)
-    explorer.page.screenshot(path=shots / f"{name}_before.png")
     explorer.drag(1, 0.0)
     wait_for(lambda: explorer.gain(1), lambda gain: gain == 0.0)
     wait_for(lambda: explorer.text("readout"), lambda text: text != readout)
@@ -80,4 +79,3 @@ def play(explorer: ExplorerPage, shots, name: str) -> None:
     stepped = wait_for(lambda: explorer.gain(1), lambda gain: gain > 0)
     assert stepped < 0.5, "a key is a small step"
     wait_for(lambda: explorer.text("readout"), lambda text: text != readout)
-    explorer.page.screenshot(path=shots / f"{name}_after.png")

@@ -1,12 +1,56 @@
+"""Images to explore, and the explorer's page as `fopro explore` serves it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import prepare
 
 OPTIONS = {"images": 160, "image_size": 32}
+ROOT = Path(__file__).parents[2]
+# The command, which ends the kernel of a closed page sooner than the half minute of a user's.
+COMMAND = "from fopro_lab import cli; from fopro_lab.widgets import serving; "
+COMMAND += "serving.IDLE_SECONDS = 5; cli.main()"
 
 
 @pytest.fixture(scope="session")
 def prepared():
     """A pack of generated images and its split."""
     return prepare(DataConfig(**OPTIONS), progress=False)
+
+
+@contextmanager
+def serve_page(folder: Path, *settings: str, **env: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """Serve the page from a folder: the process, and the address that it prints."""
+    words = ["explore", "--port", "0", "--no-browser", "--set", "image_size=32"]
+    words += [word for setting in settings for word in ("--set", setting)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *words],
+        cwd=folder, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        # A shell's background process ignores Ctrl-C, and so would this one in such a test run.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    guard = threading.Timer(60, process.kill)
+    guard.start()
+    try:
+        address = process.stdout.readline().strip()
+        guard.cancel()
+        assert address, "fopro explore printed no address within 60 s, or failed: see above"
+        yield process, address
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+            process.stdout.close()

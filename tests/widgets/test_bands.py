@@ -2,17 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import apply_gain, ring_energy, ring_gain
 from fopro_lab.widgets.bands import (
-    Bands,
     Change,
     SpectrumView,
-    bump_gains,
-    change_centre,
-    preset_gains,
     ring_means,
-    ring_prompt,
 )
 
 EDGES = [0, 0.25, 0.5, 0.75]
@@ -58,12 +52,6 @@ def test_spectrum_view_agrees_with_apply_gain_and_ring_energy(size):
     np.testing.assert_allclose(view.spectrum, plane, atol=2e-3)
 
 
-def test_spectrum_view_puts_zero_frequency_in_the_middle():
-    view = SpectrumView(wave(0.125)).apply(change(1.0, 1.0, 1.0))
-    assert np.unravel_index(view.spectrum.argmax(), (16, 16)) == (8, 8)
-    assert set(np.argsort(view.spectrum[8])[-3:]) == {6, 8, 10}
-
-
 @pytest.mark.parametrize("phase_lock", [True, False])
 def test_gain_one_changes_nothing(image, phase_lock):
     view = SpectrumView(image).apply(change(1.0, 1.0, 1.0, size=(16, 12), phase_lock=phase_lock))
@@ -79,16 +67,10 @@ def test_spectrum_view_measures_the_change_and_what_is_clipped(image):
     assert SpectrumView(image).apply(change(4.0, 4.0, 4.0, size=(16, 12))).clipped > 0.2
 
 
-def test_outline_of_a_ring_lies_on_its_edge_and_of_a_bump_at_half_of_its_change():
+def test_outline_of_a_ring_lies_on_its_edge():
     view = SpectrumView(torch.rand(3, 16, 16)).apply(change(0.0, 1.0, 1.0))
     radius = np.hypot(*(np.argwhere(view.outline) - 8).T) / 16
     assert len(radius) and (abs(radius - 0.25) < 0.1).all()
-    size, bump = 64, Bands(rings=2, size=64, mode="bump", centre=0.25, width=0.125)
-    bump.heights[:] = 3.0
-    view = SpectrumView(torch.rand(3, size, size)).apply(bump.change(), rings=False)
-    radius = np.hypot(*(np.argwhere(view.outline) - size // 2).T) / size
-    near = np.minimum(abs(radius - 0.1875), abs(radius - 0.3125))
-    assert len(radius) and near.max() < 2 / size
 
 
 def test_phase_lock_keeps_phases_and_without_it_changed_bands_lose_theirs_alone(image):
@@ -109,17 +91,6 @@ def test_spectrum_view_and_change_scramble_alike(image):
     assert abs(SpectrumView(image).apply(own).after - expected).max() <= 1
 
 
-def test_spectrum_view_refuses_a_grey_image(image):
-    with pytest.raises(ShapeError, match=r"image: expected \(3, H, W\), got \(1, 16, 12\)"):
-        SpectrumView(image[:1])
-
-
-def test_bump_gains_are_half_changed_at_half_the_width():
-    edges = [0.19, 0.21, 0.29, 0.31]
-    expected = [3.0, 1 + 2 * 2**-0.25, 2.0]
-    assert bump_gains(3.0, centre=0.2, width=0.2, edges=edges) == pytest.approx(expected)
-
-
 def test_ring_means_are_geometric_and_say_how_much_they_explain():
     gain = change(2.0, 0.5, 1.0).gain
     means, explained = ring_means(gain, EDGES, width=16)
@@ -130,38 +101,3 @@ def test_ring_means_are_geometric_and_say_how_much_they_explain():
     half[:, 9:] = gain[:, 9:]
     assert ring_means(half, EDGES, width=16)[1] < 0.1
     assert ring_means(torch.ones(1, 16, 9), EDGES, width=16)[1] == 1
-
-
-def test_change_centre_is_the_frequency_of_what_is_changed():
-    assert change_centre(torch.ones(1, 16, 9), width=16) is None
-    gain = torch.ones(3, 16, 9)
-    gain[:, 0, 4] = 3.0
-    assert change_centre(gain, width=16) == pytest.approx(0.25)
-
-
-def test_ring_prompt_holds_the_gains_of_each_colour():
-    gains = np.array([[0.0, 1.0, 2.0], [1.0, 1.0, 4.0], [1.0, 0.5, 1.0]])
-    prompt = ring_prompt(gains, size=16)
-    expected = ring_gain(torch.from_numpy(gains).float(), EDGES, height=16, width=16)
-    torch.testing.assert_close(prompt.mean_gain(), expected, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "gains"),
-    [
-        ("identity", [1, 1, 1]),
-        ("remove", [1, 0, 1]),
-        ("amplify", [1, 2, 1]),
-        ("low-pass", [1, 1, 0]),
-        ("high-pass", [0, 1, 1]),
-    ],
-)
-def test_preset_gains_of_the_middle_ring(name, gains):
-    assert preset_gains(name, ring=1, rings=3) == gains
-
-
-def test_preset_gains_refuses_other_names_and_rings():
-    with pytest.raises(InputError, match=r"^preset: expected one of 'identity', .* got 'blur'$"):
-        preset_gains("blur", ring=0, rings=3)
-    with pytest.raises(InputError, match=r"^ring: expected 0 to 2, got 3$"):
-        preset_gains("remove", ring=3, rings=3)

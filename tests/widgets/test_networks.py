@@ -84,44 +84,15 @@ def test_students_that_fit_are_offered_and_the_others_are_named(prepared, run, t
     assert "Prompt of the form ring loaded" in explorer.message.value
 
 
-def test_without_a_loop_the_answer_waits_for_flush():
-    answers, errors = [], []
-    later = Later(lambda x, wanted: 2 * x, answers.append, fail=errors.append)
-    later.ask(1)
-    later.ask(2)
-    assert later.pending and answers == []
-    later.flush()
-    later.flush()
-    assert answers == [4] and not later.pending and errors == []
-
-
-def test_in_a_loop_only_the_last_question_is_answered_and_in_a_thread():
-    answers, errors, threads = [], [], []
-
-    def work(x, wanted):
-        threads.append(threading.current_thread() is threading.main_thread())
-        return x
-
-    async def move():
-        later = Later(work, answers.append, fail=errors.append, wait=0.05)
-        for number in range(20):
-            later.ask(number)
-            await asyncio.sleep(0.001)
-        while later.pending:
-            await asyncio.sleep(0.01)
-
-    asyncio.run(asyncio.wait_for(move(), 20))
-    assert answers == [19] and threads == [False] and errors == []
-
-
 @pytest.mark.parametrize("flush", [False, True])
 def test_a_superseded_answer_is_dropped_and_its_work_stops(flush):
-    answers, errors, stopped = [], [], threading.Event()
+    answers, errors, begun, stopped = [], [], threading.Event(), threading.Event()
 
     def work(x, wanted):
         if x == "slow":
-            begun = time.monotonic()
-            while wanted() and time.monotonic() - begun < 10:
+            begun.set()
+            end = time.monotonic() + 10
+            while wanted() and time.monotonic() < end:
                 time.sleep(0.005)
             stopped.set()
         return x
@@ -129,7 +100,8 @@ def test_a_superseded_answer_is_dropped_and_its_work_stops(flush):
     async def move():
         later = Later(work, answers.append, fail=errors.append, wait=0.01)
         later.ask("slow")
-        await asyncio.sleep(0.1)  # it is at work now, and the loop is free
+        while not begun.is_set():  # the loop is free while it is at work
+            await asyncio.sleep(0.005)
         later.ask("quick")
         if flush:
             later.flush()

@@ -1,11 +1,7 @@
 import http.client
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import psutil
@@ -13,8 +9,8 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.widgets.serving import free_port, page_notebook, serve_explorer
+from tests.widgets.conftest import serve_page
 
-ROOT = Path(__file__).parents[2]
 KERNEL = "00000000-0000-0000-0000-000000000000"
 
 
@@ -51,31 +47,16 @@ def served(tmp_path_factory):
     """A page with a teacher that lacks its weights: process, port, token and two folders."""
     folder, temporary = tmp_path_factory.mktemp("start"), tmp_path_factory.mktemp("t")
     (folder / "secret.png").write_bytes(b"an image of the folder that it was started in")
-    words = ["explore", "--port", "0", "--no-browser", "--set", "images=40"]
-    words += ["--set", "more_teachers=[cifar-resnet20]"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fopro_lab", *words],
-        cwd=folder, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
-        # A shell's background process ignores Ctrl-C, and so would this one in such a test run.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    guard = threading.Timer(240, process.kill)  # a hang, not a slow machine
-    guard.start()
-    address = process.stdout.readline().strip()
-    found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{43})", address)
-    assert found, address
-    yield process, int(found[1]), found[2], folder, temporary
-    guard.cancel()
-    if process.poll() is None:
-        process.terminate()
-        process.wait(timeout=30)
-    process.stdout.close()
+    settings = ("images=40", "more_teachers=[cifar-resnet20]")
+    with serve_page(folder, *settings, TMPDIR=str(temporary)) as (process, address):
+        found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{43})", address)
+        assert found, address
+        yield process, int(found[1]), found[2], folder, temporary
 
 
 def ask(port, path, *, token="", method="GET"):
     """Request a path exactly as it is written: a client that tidies it up would hide faults."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=180)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.putrequest(method, path, skip_accept_encoding=True)
     if token:
         connection.putheader("Authorization", f"token {token}")

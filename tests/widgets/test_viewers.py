@@ -7,8 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fopro_lab.errors import InputError
-from fopro_lab.evaluation.runs import read_mask_histories, read_mask_history
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import run_folder as masks
 from fopro_lab.widgets import PromptViewer, RunComparer
@@ -62,15 +60,6 @@ def test_prompt_viewer_draws_the_same_image_at_the_same_time(viewer):
     assert viewer.image.value == first  # nothing of the times between is left in it
 
 
-def test_prompt_viewer_changes_only_the_run_that_has_a_mask_of_that_time(viewer):
-    viewer.slider.index = 1
-    before = pixels(viewer)
-    viewer.slider.index = 2  # step 4: the first run still shows its mask of step 3
-    changed = (before != pixels(viewer)).any(axis=(0, 2))
-    middle = 0.5 * len(changed)  # the colour bar takes some of the right half
-    assert np.flatnonzero(changed).min() > 0.9 * middle - 40 and changed.any()
-
-
 def test_prompt_viewer_takes_a_table_and_a_gain_of_two_is_red():
     viewer = PromptViewer(table())
     assert not viewer.histories[0].whole
@@ -85,28 +74,6 @@ def test_prompt_viewer_draws_a_still_where_there_is_no_front_end(viewer):
     titles = [ax.get_title(loc="left") for ax in viewer.still().axes[:4]]
     assert [title[-6:] for title in titles[:3]] == ["step 0", "step 3", "step 6"]
     assert titles[3] == "Mean gain of each ring"
-
-
-def test_titles_of_a_mapping_name_the_histories():
-    histories = read_mask_histories({"one": table(), "two": table()})
-    assert [history.name for history in histories] == ["one", "two"]
-
-
-@pytest.mark.parametrize("gain", [0.0, -1.0, np.nan, np.inf])
-def test_mask_history_refuses_a_gain_that_is_none(gain):
-    with pytest.raises(InputError, match=r"table: expected a finite gain above 0"):
-        read_mask_history(table((1.0, gain)))
-
-
-def test_mask_history_refuses_a_missing_column_missing_files_and_damaged_ones(tmp_path):
-    with pytest.raises(InputError, match="step, low, high, gain, got 2 rows"):
-        read_mask_history(table().drop(columns="gain"))
-    with pytest.raises(InputError, match=r"exploration_gains\.parquet: no such file"):
-        read_mask_history(tmp_path)
-    write_masks(tmp_path, steps=(0, 1), seed=0)
-    (tmp_path / masks.MAPS_FILE).write_bytes(b"no tensors")
-    with pytest.raises(InputError, match="expected whole files of masks"):
-        read_mask_history(tmp_path)
 
 
 @pytest.fixture
@@ -139,16 +106,6 @@ def test_run_comparer_follows_the_slider(comparer):
     assert (comparer.image.value, comparer.readout.value) == before
 
 
-def test_run_comparer_without_scaling_changes_accuracy_alone(comparer):
-    comparer.adjust.value = False
-    before = {m: value(comparer, 1, m) for m in ("balanced_accuracy", "accuracy")}
-    recall = value(comparer, 1, "recall", "df")
-    comparer.slider.value = 1.0
-    assert value(comparer, 1, "recall", "df") == recall
-    assert value(comparer, 1, "balanced_accuracy") == before["balanced_accuracy"]
-    assert value(comparer, 1, "accuracy") != before["accuracy"]
-
-
 def test_run_comparer_writes_numbers_differences_and_priors(comparer):
     text = comparer.readout.value
     accuracy = value(comparer, 0, "balanced_accuracy")
@@ -164,10 +121,3 @@ def test_run_comparer_draws_three_priors_where_there_is_no_front_end(comparer):
     assert WIDGET in bundle and base64.b64decode(bundle["image/png"])[1:4] == b"PNG"
     titles = [ax.get_title(loc="left") for ax in comparer.still().axes[:3]]
     assert titles == ["tail-heavy (-1.0)", "balanced (0)", "head-heavy (+1.0)"]
-
-
-def test_run_comparer_refuses_runs_of_other_images(tmp_path):
-    for method, counts in (("ce", (40, 20, 10, 6)), ("bsm", (41, 20, 10, 6))):
-        write_run(tmp_path / method, predictions(counts), method=method, class_counts=COUNTS)
-    with pytest.raises(InputError, match="expected the same images of 'test' in every run"):
-        RunComparer(tmp_path)
