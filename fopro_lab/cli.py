@@ -252,7 +252,7 @@ def report(
     again: Annotated[list[str], Option(metavar="NAME", help="Also unchanged; repeatable.")] = [],
     fresh: Annotated[bool, Option("--fresh", help="Execute all, also if unchanged.")] = False,
     resume: Annotated[bool, Option("--resume", help="Always on, for old scripts.")] = False,
-    limit: Annotated[str, Option(metavar="MINUTES", help="Longest time per notebook.")] = "",
+    limit: Annotated[str, Option(metavar="TIME", help="Per notebook: 90 s, 2 h, 30 (min).")] = "",
     plan_only: Annotated[bool, Option("--plan", help="Dry run: graph, cost, missing.")] = False,
 ) -> None:
     """Execute the notebooks of a plan and print the path of the index page.
@@ -272,6 +272,7 @@ def report(
 
     folder = Path(out or Path("reports") / Path(plan).stem)
     inputs: dict[str, Any] = {"out": folder, "settings": settings, "files": file, "jobs": jobs}
+    inputs |= {"executor": executor, "limit": limit_seconds(limit, name="--limit", unit="min")}
     chosen: dict[str, Any] = {"only": only, "again": again, "fresh": fresh}
     if resume:
         print("fopro: --resume is always on; give the same --set and -f", file=sys.stderr)
@@ -283,8 +284,7 @@ def report(
         if count := len(dry.problems):
             raise WorkError(f"not ready: {count} missing or wrong, see above; nothing was executed")
         return
-    seconds = limit_seconds(limit, name="--limit", unit="min")
-    print(run_plan(plan, **inputs, **chosen, executor=executor, limit=seconds))
+    print(run_plan(plan, **inputs, **chosen))
 
 
 def compare(

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -127,10 +128,20 @@ class Config(BaseModel):
             }
         )
         options = current_options(options)
-        for name in declared:
-            if name in options:
-                raise InputError(f"{name}: given twice, as a parameter and in options; give one")
-        return cls.from_mapping({**declared, **options})
+        for name in declared.keys() & options:
+            raise InputError(f"{name}: given twice, as a parameter and in options; give one")
+        values = {**declared, **options}
+        recipe = RECIPES.get(str(values.get("recipe")), {})
+        free = [name for name in recipe if name in namespace and name not in values]
+        filled = [f"{name} = {recipe[name]}" for name in free if recipe[name] != namespace[name]]
+        if filled:
+            _say_once(f"the recipe sets {', '.join(filled)}; `options` can say otherwise")
+        return cls.from_mapping(values)
+
+
+@cache
+def _say_once(line: str) -> None:
+    sys.stderr.write(f"fopro: {line}\n")
 
 
 def _current_values(given: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
@@ -256,12 +267,12 @@ class PromptConfig(Config):
     """How the Fourier prompt is built and trained."""
 
     prompt_form: PromptForm = option("generator", "generator: of noise; image: of its spectrum")
-    prompt_rows: int = option(16, "rows of a coarse map", ge=2, le=256)
+    prompt_rows: int = option(16, "rows of the coarse gain map", ge=2, le=256)
     prompt_rings: int = option(8, "rings of the forms ring and image", ge=1, le=64)
     prompt_waves: int = option(6, "waves of the forms radial and image", ge=1, le=64)
     prompt_noise: int = option(16, "width of the generator's noise", ge=1, le=512)
-    max_log_gain: float = option(0.7, "bound of the gain's natural logarithm", gt=0, le=3)
-    max_drift: float = option(0.0, "bound of the drift, mean 1 - cos; 0 is none", ge=0, le=2)
+    max_log_gain: float = option(0.7, "largest |ln gain|; 0.7 is a gain of 0.5 to 2", gt=0, le=3)
+    max_drift: float = option(0.0, "largest drift of features, mean 1 - cos; 0: any", ge=0, le=2)
     objectives: dict[Objective, float] = option(
         {"statistics": 1.0, "task": 1.0, "identity": 0.1}, "weight of each objective"
     )
@@ -343,12 +354,12 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     prompted_fraction: float = option(0.75, "share of batches with a prompted teacher", ge=0, le=1)
     prompted_decay: float = option(0.0, "part of that share lost by the last epoch", ge=0, le=1)
     warmup_epochs: int = option(0, "first epochs without a prompt", ge=0)
-    prompt_every: int = option(2, "epochs between prompt trainings; 0 is one, at first", ge=0)
+    prompt_every: int = option(2, "epochs between prompt trainings; 0: one, at the start", ge=0)
     prompt_file: str = option("", "a saved prompt, used unchanged; empty trains one")
     random_gains: Literal["fixed", "per-image"] = option(
-        "fixed", "method random: one arrangement of the gains per run, or one per image"
+        "fixed", "method random: the gains are shuffled once per run, or for each image"
     )
-    deterministic: bool = option(False, "only operations that repeat their bits on one device")
+    deterministic: bool = option(False, "same bits in every run on the same device, slower")
     seed: int = option(0, "seed of weights, order, augmentation and prompts", ge=0)
     fold_teacher: bool = option(True, "fold the teacher's batch norms into its convolutions")
     compile_teacher: bool = option(False, "compile the teacher with torch.compile")

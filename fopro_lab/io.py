@@ -4,11 +4,12 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,6 +115,17 @@ def progress(
     if seconds >= QUIET_SECONDS:
         sys.stderr.write(f"{label}: {text(done)}{whole} in {seconds:.0f} s\n")
         sys.stderr.flush()
+
+
+def commit() -> str:
+    """Describe the checkout this file lies in; empty for an installed package."""
+    root = Path(__file__).parents[1]
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    with suppress(OSError, subprocess.SubprocessError):
+        if (root / ".git").exists():
+            how: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
+            return subprocess.run(command, cwd=root, timeout=10, **how).stdout.strip()
+    return ""
 
 
 def in_bytes(count: float) -> str:

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from fopro_lab import config
 from fopro_lab.config import (
-    REMOVED,
     Config,
     PromptConfig,
     TrainConfig,
-    current_options,
     explain,
     merge_options,
     option_tables,
@@ -54,10 +52,6 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
             "epochs: expected a valid integer, unable to parse string as an integer, got 'many'",
         ),
         ({"method": "kd"}, "method: expected 'ce', 'bsm', 'ekd', 'fopro' or 'random', got 'kd'"),
-        (
-            {"teacher_mean": [0.5, "x"]},
-            "teacher_mean.1: expected a valid number, unable to parse string as a number, got 'x'",
-        ),
         ({"learning_rate": float("nan")}, "learning_rate: expected a finite number, got nan"),
         (
             {"objectives": {"tusk": 1.0}},
@@ -76,11 +70,6 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
             {"schedule": "multi-step"},
             "TrainConfig: expected rising lr_milestones with schedule multi-step, and none "
             "without, got [] with multi-step",
-        ),
-        (
-            {"schedule": "multi-step", "lr_milestones": [3, 10]},
-            "TrainConfig: expected lr_milestones after lr_warmup = 0 and below epochs = 10, "
-            "got [3, 10]",
         ),
         (
             {"epochs": 2, "lr_warmup": 2},
@@ -102,13 +91,10 @@ def test_the_published_recipe_is_the_releases():
                 "learning_rate": 3e-4, "clip_norm": 5.0, "distill_weight": 3.0,
                 "augment": "published", "augment_mode": "exact"}  # fmt: skip
     assert {name: getattr(config, name) for name in expected} == expected
-    # A given option wins over the recipe.
+    # A given option wins over the recipe, a notebook's untouched parameter does not.
     config = TrainConfig.from_mapping({"recipe": "published", "image_size": 64, "epochs": 3})
     assert (config.image_size, config.student, config.epochs) == (64, "resnet18", 3)
     assert TrainConfig.from_mapping(config.model_dump()) == config
-
-
-def test_a_notebooks_untouched_defaults_leave_room_for_the_recipe():
     defaults = TrainConfig().model_dump()
     config = TrainConfig.from_parameters({**defaults, "recipe": "published", "batch_size": 8})
     assert (config.student, config.image_size, config.batch_size) == ("resnet18", 224, 8)
@@ -131,31 +117,27 @@ def test_options_of_a_notebook_fill_what_it_does_not_declare():
 
 
 def test_names_of_the_last_version_are_taken_with_a_line(capsys):
-    old = {"pictures": 40, "explore_rate": 0.1, "random_gains": "per-picture"}
+    old = {"pictures": 40, "random_gains": "per-picture"}
     config = TrainConfig.from_mapping(old)
-    assert (config.images, config.prompt_learning_rate) == (40, 0.1)
-    assert config.random_gains == "per-image"
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "fopro: pictures is called images now; the old name goes with 0.3"
-    assert said[2] == "fopro: random_gains: 'per-picture' is called 'per-image' now"
-    assert current_options(old, warn=False)["images"] == 40
-    assert capsys.readouterr().err == ""
-    told = message({"images": 4, "pictures": 5})
-    assert told == "pictures: is called images now, and both are given; leave one out"
+    assert (config.images, config.random_gains) == (40, "per-image")
+    assert capsys.readouterr().err.splitlines() == [
+        "fopro: pictures is called images now; the old name goes with 0.3",
+        "fopro: random_gains: 'per-picture' is called 'per-image' now",
+    ]
+    expected = "pictures: is called images now, and both are given; leave one out"
+    assert message({"images": 4, "pictures": 5}) == expected
 
 
-def test_options_that_are_gone_are_taken_at_their_old_default(monkeypatch):
-    monkeypatch.setitem(REMOVED, "cushions", 3)
-    assert TrainConfig.from_mapping({"cushions": 3, "epochs": 2}) == TrainConfig(epochs=2)
-    told = message({"cushions": 4})
-    assert told == "cushions: no longer an option, always 3; got 4; leave it out"
+def test_options_that_are_gone_are_taken_at_their_old_default():
+    assert TrainConfig.from_mapping({"max_skipped": 5, "epochs": 2}) == TrainConfig(epochs=2)
+    expected = "max_skipped: no longer an option, always 5; got 4; leave it out"
+    assert message({"max_skipped": 4}) == expected
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"a: 1\nb: [1\n", "expected YAML, got a syntax error in line 3"),
-        (b"a: 1\n\tb: 2\n", "expected YAML, got a syntax error in line 2"),
         (b"a: !!python/object:os.system x\n", "expected YAML, got a syntax error in line 1"),
         (b"- a\n- b\n", "expected names and values, got a list"),
     ],
@@ -166,13 +148,10 @@ def test_read_yaml_says_what_is_wrong(tmp_path, content, expected):
     assert read_yaml(path) == {"epochs": 3, "objectives": {"task": 0.5}}
     path.write_bytes(content)
     assert message(path, read_yaml) == f"{path}: {expected}"
-
-
-def test_read_yaml_says_what_cannot_be_read(tmp_path):
-    path = tmp_path / "no.yaml"
-    assert message(path, read_yaml) == f"{path}: no such file"
     path.write_bytes(b"\xff\xfe\x00a")
     assert message(path, read_yaml).startswith(f"{path}: cannot be read as text (")
+    path.unlink()
+    assert message(path, read_yaml) == f"{path}: no such file"
 
 
 @pytest.mark.parametrize(
@@ -193,20 +172,16 @@ def test_parse_settings_reads_yaml_values(text, expected):
 
 
 def test_parse_settings_says_what_is_wrong():
-    assert message(["epochs"], parse_settings) == "--set: expected name=value, got 'epochs'"
     assert message(["=3"], parse_settings) == "--set: expected name=value, got '=3'"
-    told = message(["a=1", "a.b=2"], parse_settings)
-    assert told == "--set: a.b: 'a' is set to a plain value as well"
+    expected = "--set: a.b: 'a' is set to a plain value as well"
+    assert message(["a=1", "a.b=2"], parse_settings) == expected
 
 
 def test_merge_options_puts_settings_on_top_and_changes_neither():
     base = {"epochs": 3, "objectives": {"statistics": 2.0}, "seed": 1}
     top = {"seed": 5, "objectives": {"task": 0.5}}
-    assert merge_options(base, top, kind=TrainConfig) == {
-        "epochs": 3,
-        "objectives": {"statistics": 2.0, "task": 0.5},
-        "seed": 5,
-    }
+    both = {"epochs": 3, "objectives": {"statistics": 2.0, "task": 0.5}, "seed": 5}
+    assert merge_options(base, top, kind=TrainConfig) == both
     assert base["objectives"] == {"statistics": 2.0} and top["objectives"] == {"task": 0.5}
     top = {"objectives": {"identity": 0.0}}  # starts from the defaults
     defaults = PromptConfig().objectives

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,41 +29,37 @@ def test_the_file_appears_whole_with_its_folders(tmp_path):
     assert path.read_text() == "whole" and os.listdir(path.parent) == ["c.txt"]
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, MemoryError])
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.txt"
     write(path, "old")
-    with pytest.raises(error), atomic_path(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
         temporary.write_text("half")
-        raise error
+        raise KeyboardInterrupt
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
 
 
 @pytest.mark.parametrize(
-    ("number", "reason"),
+    ("step", "number", "reason"),
     [
-        (errno.ENOSPC, "the disk is full; free some space and start again"),
-        (errno.EACCES, "may not be written; choose another folder"),
+        ("fsync", errno.ENOSPC, "the disk is full; free some space and start again"),
+        ("replace", errno.EACCES, "may not be written; choose another folder"),
     ],
 )
-@pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, step, number, reason):
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    path = tmp_path / "a.txt"
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(WorkError) as caught:
-        write(path, "new")
-    assert str(caught.value) == f"{path}: {reason}"
+        write(tmp_path / "a.txt", "new")
+    assert str(caught.value) == f"{tmp_path / 'a.txt'}: {reason}"
     assert os.listdir(tmp_path) == []
 
 
 def test_files_in_the_place_of_folders_are_said(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "file" / "a.txt", tmp_path / "file" / "b" / "a.txt",
-                 tmp_path / "folder"):  # fmt: skip
+    for path in (tmp_path / "file/a.txt", tmp_path / "file/b/a.txt", tmp_path / "folder"):
         with pytest.raises(WorkError) as caught:
             write(path, "new")
         assert str(caught.value) == f"{path}: may not be written; choose another folder"
@@ -80,31 +77,21 @@ def test_write_json_is_readable_and_atomic(tmp_path):
     assert json.loads(path.read_text())["n"] == 1 and os.listdir(tmp_path) == ["a.json"]
 
 
-@pytest.mark.parametrize("size", [0, 1 << 20, (1 << 20) + 1])
-def test_sha256_is_that_of_the_whole_content(tmp_path, size):
-    content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+def test_sha256_is_that_of_the_whole_content(tmp_path):
+    content = bytes(range(256)) * (1 << 12) + b"x"  # a byte more than one block
     (tmp_path / "a").write_bytes(content)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
 
 
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(progress_module.time, "monotonic", clock)
+def clock(monkeypatch):
+    """A clock that a test moves."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock.now)
     return clock
 
 
-def work(clock: Clock, *, items: int, seconds: float):
+def work(clock, *, items: int, seconds: float):
     for item in range(items):
         clock.now += seconds
         yield item

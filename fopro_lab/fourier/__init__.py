@@ -1,4 +1,4 @@
-"""Gains over spatial frequency: rings, gains, prompts. Tensors only; needs torch alone."""
+"""Gains over spatial frequency: rings, gains, prompts, on plain tensors of torch."""
 
 from fopro_lab.fourier.gain import apply_gain
 from fopro_lab.fourier.prompt import FourierPrompt, random_gain_like

@@ -1,8 +1,8 @@
 """Execute one notebook with papermill, in a kernel of its own, on a slot of an executor."""
 
+import itertools
 import logging
 import os
-import queue
 import re
 import secrets
 import signal
@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.reports.plan import duration, find_notebook, flat, missing_inputs, read_notebook
+from fopro_lab.reports.plan import duration, one_node
 
 LOOK_EVERY = 0.5  # seconds between two looks at a kernel
 GRACE = 10.0  # seconds that an interrupted cell has to end, before its kernel is killed
@@ -61,7 +61,7 @@ def execute_notebook(
     Args:
         notebook: A name such as ``02_teacher_frequencies``, or a path.
         parameters: Names and values: declared parameters, and options of the notebook's config.
-        out: Folder for both files, and for the figures and tables that the notebook writes.
+        out: Folder for both files, for figures and tables, and for ``runs/`` of `04_train`.
         limit: Longest time in seconds, 0 for none.
 
     Returns:
@@ -72,19 +72,17 @@ def execute_notebook(
             found that an input is wrong.
         WorkError: If a cell failed; the page shows it.
     """
-    book = read_notebook(find_notebook(str(notebook)))
-    name, out = book.path.stem, Path(out).absolute()
-    chosen = book.parameters(flat(parameters, where=name), where=name)
-    for missing in missing_inputs(book.config(chosen, where=name)):
-        raise InputError(missing)
+    out = Path(out).absolute()
+    node = one_node(notebook, parameters, out=out)
+    name = node.name
     job = Job(
         name=name,
-        notebook=str(book.path.absolute()),
+        notebook=str(node.notebook.path.absolute()),
         executed=str(out / f"{name}.ipynb"),
         page=str(out / "index.html"),
         folder=str(Path.cwd()),
         stop=str(out / ".stop"),
-        parameters={"out_dir": str(out), **chosen} if "out_dir" in book.declared else chosen,
+        parameters={**node.parameters, **node.places},
         limit=limit,
         home="",
     )
@@ -132,11 +130,11 @@ def execute(job: Job) -> Outcome:
             failure = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
         except DeadKernelError:
             failure = "the kernel died in the middle of a cell; was the memory full?"
-        except (OSError, RuntimeError) as error:
-            failure = f"the kernel does not start ({error})".splitlines()[0]
+        except (OSError, RuntimeError) as error:  # a full disk, or a kernel that does not start
+            failure = f"not executed to the end: {error}".splitlines()[0]
         finally:
             ensure_event_loop().close()  # nbclient opens one in each thread and leaves it
-    failure = f"the time limit of {duration(job.limit)} was reached" if watch.late else failure
+    failure = watch.reason or failure
     try:
         if failure:
             _mark_cell(job.executed, failure)
@@ -212,7 +210,7 @@ class _Watch:
 
     def __init__(self, job: Job) -> None:
         self.job, self.kernels = job, list[Any]()
-        self.memory, self.late = 0, False
+        self.memory, self.reason = 0, ""  # why it was ended; empty if it was not
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -231,10 +229,14 @@ class _Watch:
                 continue
             self.memory = max(self.memory, _resident(pid))
             now = time.monotonic() - began
-            if Path(self.job.stop).exists() or (interrupted and now > interrupted + GRACE):
+            if Path(self.job.stop).exists():
+                self.reason = self.reason or "stopped by the user before its end"
+                number = signal.SIGKILL
+            elif interrupted and now > interrupted + GRACE:
                 number = signal.SIGKILL
             elif self.job.limit and now > self.job.limit and not interrupted:
-                self.late, interrupted = True, now
+                self.reason = f"the time limit of {duration(self.job.limit)} was reached"
+                interrupted = now
                 number = signal.SIGINT  # as by the stop button: the cell ends red
             else:
                 continue
@@ -255,9 +257,8 @@ def _resident(pid: int) -> int:
 
 def cores() -> int:
     """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return len(affinity(0))
 
 
 def visible_devices() -> list[str]:
@@ -275,29 +276,22 @@ def visible_devices() -> list[str]:
 
 
 class LocalExecutor(ThreadPoolExecutor):
-    """Slots of this machine, by default one per GPU, or per core where there is none.
-
-    Threads do, since each kernel is a process of its own; more jobs than GPUs share them in turn.
-    """
+    """A thread per GPU of this machine, or per core; more jobs than GPUs share them in turn."""
 
     def __init__(self, jobs: int, *, most: int) -> None:
         devices = visible_devices()
         self.jobs = max(1, min(jobs or len(devices) or cores(), most))
-        super().__init__(self.jobs)
-        self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
-        for slot in range(self.jobs):
-            self._free.put(devices[slot % len(devices)] if devices else "")
+        self._slot, turns = threading.local(), itertools.cycle(devices or [""])
+        super().__init__(self.jobs, initializer=lambda: setattr(self._slot, "device", next(turns)))
 
-    def submit(self, work: Callable[..., Any], /, *args: Any, **keys: Any) -> Future:
+    def submit(self, work: Callable[..., Any], /, job: Job) -> Future:  # type: ignore[override]
         """Schedule the work on a free slot."""
-        return super().submit(self._on_a_slot, work, *args, **keys)
+        threads = max(1, cores() // self.jobs)
 
-    def _on_a_slot(self, work: Callable[[Job], Outcome], job: Job) -> Outcome:
-        device = self._free.get()
-        try:
-            return work(replace(job, device=device, threads=max(1, cores() // self.jobs)))
-        finally:
-            self._free.put(device)
+        def on_a_slot() -> Any:
+            return work(replace(job, device=self._slot.device, threads=threads))
+
+        return super().submit(on_a_slot)
 
 
 @contextmanager
@@ -313,13 +307,19 @@ def open_executor(
             yield executor, 0, 0
         return
     # dask: a task per notebook, one per worker thread
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, WorkerPlugin
     from distributed import TimeoutError as DaskTimeoutError
 
+    class OwnDevice(WorkerPlugin):
+        def setup(self, worker: Any) -> None:  # also of one that replaces a lost one
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(worker.name) % len(devices)]
+
     cluster, address = None, where.partition("://")[2]
+    devices = visible_devices() if address in ("", "local") else []
     if address in ("", "local"):
         keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-        cluster = LocalCluster(n_workers=max(1, min(jobs or cores(), most)), **keys)
+        workers = max(1, min(jobs or len(devices) or cores(), most))
+        cluster = LocalCluster(n_workers=workers, **keys)
     try:
         client = Client(cluster or f"tcp://{address}", timeout=5)
     except (OSError, ValueError) as error:
@@ -328,6 +328,8 @@ def open_executor(
     mark = (out / f".probe-{secrets.token_hex(4)}").absolute()
     try:
         client.wait_for_workers(1, timeout=30)
+        if devices:  # workers of a cluster elsewhere keep the devices that they were started with
+            client.register_plugin(OwnDevice())
         mark.touch()
         own = version("fopro_lab")
         facts = client.run(_worker_facts, str(mark))

@@ -77,9 +77,12 @@ class Notebook:
             if name in values
         }
         options = {name: value for name, value in values.items() if name not in self.declared}
-        chosen |= {"options": options} if options else {}
-        self.config(chosen, where=where)
-        return chosen
+        if self.options:  # a parameter at its default counts as not given, an option never does
+            recipe = str({**self.declared, **values}.get("recipe"))
+            for name in configs.RECIPES.get(recipe, {}):
+                if name in chosen and chosen[name] == TrainConfig.model_fields[name].default:
+                    options[name] = chosen[name]
+        return chosen | ({"options": options} if options else {})
 
     def config(self, parameters: Mapping[str, Any], *, where: str) -> Config:
         """Build the config that the notebook will build from these parameters."""
@@ -199,8 +202,6 @@ def read_notebook(path: Path | str) -> Notebook:
         cells = [(cell.get("cell_type", ""), "".join(cell["source"])) for cell in content["cells"]]
         tags = [cell.get("metadata", {}).get("tags", []) for cell in content["cells"]]
         kind = content.get("metadata", {}).get("fopro", {}).get("config", "")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such notebook") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: expected a notebook of format 4, got something else") from None
     tagged = [source for (_, source), own in zip(cells, tags, strict=True) if "parameters" in own]
@@ -263,9 +264,8 @@ def flat(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise InputError(f"{where}: options: expected names and values, got {options!r}")
     rest = {name: value for name, value in values.items() if name != "options"}
-    for name in options:
-        if name in rest:
-            raise InputError(f"{where}: {name}: given twice, once in options; leave one out")
+    for name in options.keys() & rest:
+        raise InputError(f"{where}: {name}: given twice, once in options; leave one out")
     found = current_options({**rest, **options})
     for name in [name for name in found if name in configs.REMOVED]:
         if (value := found.pop(name)) != (always := configs.REMOVED[name]):
@@ -285,9 +285,9 @@ def plan_nodes(
     """Expand a plan into nodes, in an order in which they can be executed.
 
     Values are laid over each other: the plan's defaults, the entry's parameters, files, settings.
-    For an axis of a matrix, files and settings replace it, and may be a list; ``a.b=1`` changes one
-    entry of a mapping. Conditions are those of now, before anything runs. With ``inputs``, missing
-    data and weights are refused; a dry run lists them itself.
+    Where a matrix varies the option, files and settings replace its values, and may be a list;
+    ``a.b=1`` changes one entry of a mapping. Conditions are evaluated now, before anything runs.
+    With ``inputs``, missing data and weights are refused; a dry run lists them itself.
     """
     plan = read_plan(path)
     books = {
@@ -323,9 +323,9 @@ def plan_nodes(
                 if key in matrix:
                     matrix[key] = value if isinstance(value, list) else [value]
                 elif key not in known or (key in axes and isinstance(value, list)):
-                    continue  # several values are for the matrix alone
+                    continue  # a list of values is meant for the matrices that vary this option
                 elif key in axes and key not in book.declared and book.kind in axes[key]:
-                    continue  # the method that 04 varies is no option of 03, of the same config
+                    continue  # 03 and 04 share a config: a method for 04's matrix is not for 03
                 elif source == "--set" and key in dotted and isinstance(value, dict):
                     given[key] = {**given.get(key, known[key]), **value}
                 else:
@@ -337,10 +337,22 @@ def plan_nodes(
             node = Node(node_name, name, book, parameters, config, {}, tuple(entry.after), limit)
             node = replace(node, left_out=unmet(entry.when, node.values))
             if inputs and not node.left_out:
-                for missing in missing_inputs(config, own_files=False):
+                for missing in missing_inputs(config, made_by_plan=True):
                     raise InputError(f"{node_name}: {missing}")
             nodes.append(replace(node, places=_places(node, Path(out), states)))
     return _in_order(path, nodes)
+
+
+def one_node(notebook: Path | str, parameters: Mapping[str, Any], *, out: Path) -> Node:
+    """Check a notebook with its parameters and inputs; ``out`` is its folder, runs lie below."""
+    book = read_notebook(find_notebook(str(notebook)))
+    name = book.path.stem
+    chosen = book.parameters(flat(parameters, where=name), where=name)
+    node = Node(name, name, book, chosen, book.config(chosen, where=name))
+    for missing in missing_inputs(node.config):
+        raise InputError(missing)
+    places = _places(node, out, {})
+    return replace(node, places=places | ({"out_dir": str(out)} if "out_dir" in places else {}))
 
 
 def _refuse_unknown(
@@ -515,7 +527,7 @@ def files_states(
     return states
 
 
-def missing_inputs(config: Config, *, own_files: bool = True) -> list[str]:
+def missing_inputs(config: Config, *, made_by_plan: bool = False) -> list[str]:
     """List what a notebook would read and not find, a line each. Nothing is opened or fetched."""
     found = []
     for check in (_dataset, _published_split, _teacher):
@@ -524,7 +536,7 @@ def missing_inputs(config: Config, *, own_files: bool = True) -> list[str]:
         except InputError as error:
             found.append(str(error))
     # an earlier notebook of a plan may still write these
-    for name in ("student_weights", "prompt_file", "natural") if own_files else ():
+    for name in () if made_by_plan else ("student_weights", "prompt_file", "natural"):
         path = getattr(config, name, "")
         if path and not Path(path).expanduser().exists():
             way = f"give a path that exists: --set {name}=PATH"

@@ -10,10 +10,9 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +24,7 @@ from typing import Any
 
 from fopro_lab.config import DataConfig, TrainConfig
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import in_bytes, write_json
+from fopro_lab.io import commit, in_bytes, write_json
 from fopro_lab.reports.execute import (
     GRACE,
     LOOK_EVERY,
@@ -37,7 +36,6 @@ from fopro_lab.reports.execute import (
     open_executor,
 )
 from fopro_lab.reports.plan import (
-    CHECKOUT,
     Node,
     NodeReport,
     Report,
@@ -53,22 +51,22 @@ _STILL_RUNNING_EVERY = 30.0  # seconds between two lines while nothing ends
 _ORIGIN = ("Commit", "Versions", "Machine", "Finished", "Wall time")  # facts that alter no result
 
 
-def node_key(
-    node: Node, *, before: Mapping[str, str], files: MutableMapping[str, str] | None = None
-) -> str:
-    """Hash all that a node's result depends on; ``before`` has the keys of what it waits for."""
-    parts = {
-        "cells": node.notebook.cells,
-        "parameters": node.given,
-        "version": version("fopro_lab"),
-        "files": files_states(
-            {name: value for name, value in node.values.items() if name not in node.places},
-            known=files,
-        ),
-        "before": {name: before[name] for name in node.after},
-    }
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+def node_keys(nodes: Sequence[Node]) -> dict[str, str]:
+    """Hash all that each node's result depends on, in an order in which they can be executed."""
+    keys: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for node in nodes:
+        read = {name: value for name, value in node.values.items() if name not in node.places}
+        parts = {
+            "cells": node.notebook.cells,
+            "parameters": node.given,
+            "version": version("fopro_lab"),
+            "files": files_states(read, known=files),
+            "before": {name: keys[name] for name in node.after},
+        }
+        text = json.dumps(parts, sort_keys=True, default=str)
+        keys[node.name] = hashlib.sha256(text.encode()).hexdigest()
+    return keys
 
 
 def write_record(node: Node, *, folder: Path, key: str, took: Outcome) -> None:
@@ -335,15 +333,6 @@ class _Batch:
             sys.stderr.flush()
 
 
-def node_keys(nodes: Sequence[Node]) -> dict[str, str]:
-    """Hash what each node's result depends on, in an order in which they can be executed."""
-    keys: dict[str, str] = {}
-    files: dict[str, str] = {}
-    for node in nodes:
-        keys[node.name] = node_key(node, before=keys, files=files)
-    return keys
-
-
 def kept_outcome(node: Node, *, out: Path, key: str) -> Outcome | None:
     """Return what a node took, if its result in a folder still holds and is whole."""
     whole = all(path.is_file() for path in _files_of(out, node.name))
@@ -366,18 +355,13 @@ def _unchanged(report: Report, *, out: Path) -> bool:
 
 def _origin(out: Path) -> dict[str, str]:
     """Commit, versions and machine; devices are those that the runs name."""
-    git = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=10"]
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown (no git checkout)"
     manifests = [json.loads(path.read_text()) for path in out.glob("runs/*/manifest.json")]
     devices = sorted({str(manifest.get("device", "unknown")) for manifest in manifests})
     trained = f", trained on {' and '.join(devices)}" if devices else ""
     packages = ("fopro_lab", "torch", "torchvision", "timm", "numpy", "papermill")
     versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in packages)]
     return {
-        "Commit": commit,
+        "Commit": commit() or "unknown (no git checkout)",
         "Versions": ", ".join(versions),
         "Machine": f"{platform.system()} {platform.machine()}, {cores()} cores{trained}",
         "Finished": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -399,11 +383,14 @@ def dry_run(
     settings: Sequence[str] = (),
     files: Sequence[Path | str] = (),
     jobs: int = 0,
+    executor: str | Executor = "local",
+    limit: float = 0.0,
 ) -> DryRun:
     """Check all that `run_plan` checks, list every missing input, execute and write nothing."""
-    _check_how(jobs, "local")
+    _check_how(jobs, executor)
     out = Path(out)
     nodes = plan_nodes(plan, out=out, settings=settings, files=files, inputs=False)
+    nodes = [replace(node, limit=limit or node.limit) for node in nodes]
     keys, kept = node_keys(nodes), set[str]()
     for node in nodes:
         if kept.issuperset(node.after) and kept_outcome(node, out=out, key=keys[node.name]):

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
 from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
-from fopro_lab.io import atomic_path
+from fopro_lab.io import atomic_path, commit
 from fopro_lab.models import Student, build_student
 from fopro_lab.models.student import shrink
 
@@ -171,22 +170,9 @@ def origin(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
-        "commit": _commit(),
+        "commit": commit(),
         "device": f"{device.type} ({name}, {torch.get_num_threads()} threads)",
     }
-
-
-def _commit() -> str:
-    """Describe the checkout this file lies in; empty for an installed package."""
-    root = Path(__file__).parents[2]
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        if (root / ".git").exists():
-            how: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
-            return subprocess.run(command, cwd=root, timeout=10, **how).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        pass
-    return ""
 
 
 def now() -> str:

@@ -6,19 +6,16 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.reports import run_plan
-from fopro_lab.reports.execute import Outcome
 from fopro_lab.reports.plan import plan_nodes
-from fopro_lab.reports.run import dry_run, node_key, write_record
-from tests.reports.conftest import PLAN
+from fopro_lab.reports.run import dry_run
+from tests.reports.conftest import PLAN, Instant
 
 TRAIN = """dataset: str = "phantom"
 images: int = 160
-teacher: str = "builtin"
 method: str = "ekd"
 epochs: int = 3
 batch_size: int = 16
 prompt_steps: int = 5
-seed: int = 0
 run_dir: str = ""
 out_dir: str = "out"
 options: dict = {}
@@ -100,59 +97,41 @@ def test_dry_run_names_images_that_cannot_be_split(checkout, plan):
 
 
 def test_dry_run_says_what_is_kept_and_how_long_the_rest_took(checkout, plan):
-    nodes = plan_nodes(plan, out="out")
-    keys: dict[str, str] = {}
-    for node in nodes:
-        keys[node.name] = node_key(node, before=keys)
-    for node, seconds in ((nodes[0], 4.0), (nodes[1], 75.0)):
-        folder = checkout.out / node.name
-        key = keys[node.name] if node is nodes[0] else "0" * 64  # its inputs were others
-        folder.mkdir(parents=True)
-        write_record(node, folder=folder, key=key, took=Outcome("", seconds, 2_000_000))
-        for place in (f"notebooks/{node.name}.ipynb", f"pages/{node.name}.html"):
-            (checkout.out / place).parent.mkdir(exist_ok=True)
-            (checkout.out / place).touch()
-    found = dry_run(plan, out="out")
+    with Instant() as executor:
+        keys = {"out": "out", "executor": executor, "progress": False}
+        run_plan(plan, only=["look", "train-bsm"], **keys)
+    found = dry_run(plan, out="out", settings=["epochs=2"], limit=90.0)
     assert [line.endswith("kept") for line in found.lines[1:5]] == [True, False, False, False]
-    told = "\n".join(found.lines)
-    assert "kept: 1 of 4 notebooks, whose results still hold" in told
-    assert told.endswith(
-        "time: 1 min 15 s one after another, as 1 of them took last time; unknown for 2"
-    )
+    assert "limit 1 min 30 s" in found.lines[2]
+    assert "kept: 1 of 4 notebooks, whose results still hold" in found.lines
+    last = "time: 1.0 s one after another, as 1 of them took last time; unknown for 2"
+    assert found.lines[-1] == last
     (checkout.out / "pages/look.html").unlink()  # without its page it would be executed again
     assert not dry_run(plan, out="out").lines[1].endswith("kept")
-
-
-def test_a_dry_run_says_kept_where_a_report_keeps(checkout):
-    """The same plan after a real report: everything is kept, and no step is to do."""
-    checkout.notebook("01_look", 'mark: int = 1\nout_dir: str = "out"', "print(mark)")
-    checkout.plan({"look": {"notebook": "01_look"}})
-    run_plan(PLAN, out=checkout.out, progress=False)
-    found = dry_run(PLAN, out=checkout.out)
-    assert found.lines[-1] == "kept: 1 of 1 notebooks, whose results still hold"
-    changed = dry_run(PLAN, out=checkout.out, settings=["mark=2"])
-    assert "kept" not in "\n".join(changed.lines) and "as 1 of them took" in changed.lines[-1]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"settings": ["epoch=3"]}, "epoch: declared by no notebook of the plan"),
-        ({"settings": ["epochs=0"]}, "epochs: expected"),
+        ({"settings": ["epoch=3"]}, "epoch: declared by no notebook of the plan; did you mean 'ep"),
         ({"jobs": -1}, "jobs: expected 0 (one per core) or more, got -1"),
+        ({"executor": "slurm"}, "executor: expected local, dask or dask://HOST:PORT, got 'slurm'"),
+        ({"executor": "dask://host"}, "executor: expected local, dask or dask://HOST:PORT"),
     ],
 )
-def test_dry_run_refuses_what_a_report_refuses(checkout, plan, options, words):
+def test_what_is_wrong_is_refused_before_anything_runs(checkout, plan, options, words):
     for run in (dry_run, run_plan):
-        with pytest.raises(InputError) as told:
+        with pytest.raises(InputError) as caught:
             run(plan, **{"out": "out", **options})
-        assert words in str(told.value)
+        assert words in str(caught.value)
+    assert not checkout.out.exists()
 
 
 def test_the_command_says_it_by_its_exit_code(checkout, plan, fopro):
-    assert fopro("report", plan, "--plan")[0] == 0
-    code, told, complaint = fopro("report", plan, "--plan", "--set", "dataset=isic2019")
-    assert code == 1 and "missing: dataset: isic2019 is not here" in told
-    assert complaint == "fopro: not ready: 1 missing or wrong, see above; nothing was executed\n"
-    assert fopro("report", plan, "--plan", "--set", "epochs=0")[0] == 2
+    assert fopro("report", plan, "--plan", "--limit", "2 h")[0] == 0
+    code, out, err = fopro("report", plan, "--plan", "--set", "dataset=isic2019")
+    assert code == 1 and "missing: dataset: isic2019 is not here" in out
+    assert err == "fopro: not ready: 1 missing or wrong, see above; nothing was executed\n"
+    for wrong in (["--set", "epochs=0"], ["--limit", "soon"], ["--executor", "slurm"]):
+        assert fopro("report", plan, "--plan", *wrong)[0] == 2
     assert not (checkout.root / "reports/plan").exists()

@@ -9,8 +9,6 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.reports.plan import (
     files_states,
-    find_notebook,
-    fit_value,
     missing_inputs,
     plan_nodes,
     read_notebook,
@@ -22,7 +20,12 @@ TRAIN = (
     'method: str = "bsm"\nseed: int = 0\nepochs: int = 3\nobjectives: dict = {"task": 1.0}\n'
     'dataset: str = "phantom"\nout_dir: str = "out"\nrun_dir: str = "run"'
 )
+CELL = {"source": "x = 1", "metadata": {"tags": ["parameters"]}}
 DATA = 'dataset: str = "phantom"\nout_dir: str = "out"\nrun_dirs: list[str] = ["runs"]'
+
+
+def entry(notebook: str, *, name: str = "x", **keys) -> dict:
+    return {"notebooks": {name: {"notebook": notebook, **keys}}}
 
 
 @pytest.fixture
@@ -57,16 +60,12 @@ def test_plan_nodes_expands_a_matrix_and_sorts_the_graph(three):
     assert nodes[3].parameters == {"method": "ekd", "seed": 0, "epochs": 8, "dataset": "phantom"}
 
 
-def test_plan_nodes_gives_places_only_where_they_are_declared(three):
+def test_plan_nodes_gives_places_only_where_they_are_declared_and_not_given(three):
     nodes = {node.name: node for node in plan_nodes(three(), out="some/out")}
     assert nodes["data"].places == {"out_dir": "some/out/data"}
     run_dirs = [nodes[name].places["run_dir"] for name in nodes["table"].after]
     assert nodes["table"].places == {"out_dir": "some/out/table", "run_dirs": run_dirs}
-    assert len(set(run_dirs)) == 4
-    assert run_dirs[0].startswith("some/out/runs/train-bsm-0-")
-
-
-def test_a_given_run_dir_is_left(three):
+    assert len(set(run_dirs)) == 4 and run_dirs[0].startswith("some/out/runs/train-bsm-0-")
     nodes = plan_nodes(three(defaults={"run_dir": "elsewhere"}), out="out")
     assert "run_dir" not in nodes[1].places and nodes[1].parameters["run_dir"] == "elsewhere"
     assert nodes[-1].places["run_dirs"] == ["elsewhere"] * 4
@@ -74,15 +73,11 @@ def test_a_given_run_dir_is_left(three):
 
 def test_settings_override_defaults_parameters_and_axes(three):
     settings = ["dataset=..", "epochs=2", "method=ekd", "seed=[5, 6, 7]"]
-    nodes = plan_nodes(three(), out="out", settings=settings)
+    nodes = plan_nodes(three(), out="out", settings=[*settings, "objectives.identity=2.0"])
     assert [n.name for n in nodes[1:-1]] == ["train-ekd-5", "train-ekd-6", "train-ekd-7"]
     assert {n.parameters["dataset"] for n in nodes} == {".."}
     assert nodes[1].parameters["epochs"] == 2
-
-
-def test_a_dotted_setting_changes_one_entry_and_a_plain_one_all(three):
-    dotted = plan_nodes(three(), out="out", settings=["objectives.identity=2.0"])[1]
-    assert dotted.parameters["objectives"] == {"task": 1.0, "identity": 2.0}
+    assert nodes[1].parameters["objectives"] == {"task": 1.0, "identity": 2.0}
     plain = plan_nodes(three(), out="out", settings=["objectives={identity: 2.0}"])[1]
     assert plain.parameters["objectives"] == {"identity": 2.0}
 
@@ -124,6 +119,7 @@ def slim(checkout):
         },
         defaults={"images": 96},
     )
+    return checkout
 
 
 def test_what_a_notebook_does_not_declare_goes_into_its_options(slim):
@@ -136,15 +132,9 @@ def test_what_a_notebook_does_not_declare_goes_into_its_options(slim):
     assert first.config.ema_decay == 0.9 and first.values["batch_size"] == 32
 
 
-def test_an_axis_of_a_matrix_is_no_option_of_other_notebooks(slim):
-    nodes = plan_nodes(PLAN, out="out", settings=["seed=[4,5,6]"])
-    assert [node.given.get("seed") for node in nodes] == [4, 5, 6, None]
-
-
 def test_options_are_checked_before_anything_runs(slim):
     for setting, message in {
         "ema_decays=0.9": "--set: ema_decays: declared by no notebook of the plan; did you mea",
-        "options.ema_decays=1": "--set: ema_decays: declared by no notebook of the plan; did you",
         "ema_decay=7": "train-0: ema_decay: expected less than 1, got 7",
         "options=3": "--set: options: expected names and values, got 3",
         "max_skipped=9": "--set: max_skipped: no longer an option, always 5; got 9",
@@ -159,6 +149,22 @@ def test_names_of_version_01_are_taken_with_a_line(slim, capsys):
     nodes = plan_nodes(PLAN, out="out", settings=settings)
     assert nodes[0].given["prompt_steps"] == 3
     assert "explore_steps is called prompt_steps now" in capsys.readouterr().err
+
+
+def test_values_that_a_plan_sets_win_over_a_recipe_also_at_their_default(slim, capsys):
+    settings = ["recipe=published", "epochs=10", "batch_size=32", "student=small"]
+    node = plan_nodes(PLAN, out="out", settings=settings)[0]
+    assert (node.config.student, node.config.image_size, node.config.epochs) == ("small", 224, 10)
+    declared = 'image_size: int = 64\nstudent: str = "small"\noptions: dict = {}'
+    slim.notebook("train", declared, config="TrainConfig")
+    slim.plan({"train": {"notebook": "train", "parameters": {"image_size": 64}}})
+    capsys.readouterr()
+    for _ in range(2):
+        (node,) = plan_nodes(PLAN, out="out", settings=["recipe=published"])
+    assert (node.config.student, node.config.image_size) == ("resnet18", 64)
+    assert node.given == {"image_size": 64, "recipe": "published"}
+    said = "fopro: the recipe sets student = resnet18; `options` can say otherwise\n"
+    assert capsys.readouterr().err == said  # once
 
 
 def test_a_run_folder_follows_config_and_data_alone(checkout):
@@ -181,66 +187,41 @@ def test_a_run_folder_follows_config_and_data_alone(checkout):
 
 def test_only_a_text_with_a_separator_or_a_path_by_name_counts_as_a_file(checkout):
     (checkout.root / "ekd").mkdir()
-    assert files_states({"method": "ekd"}) == {}
-    assert len(files_states({"method": f".{os.sep}ekd"})["method"]) == 64
-    assert len(files_states({"dataset": "ekd"})["dataset"]) == 64
-    assert list(files_states({"run_dirs": ["ekd", "gone"]})) == ["run_dirs: ekd"]
-    assert list(files_states({"more_teachers": ["mine=ekd"]})) == ["more_teachers: ekd"]
-    before = files_states({"student_run": "ekd"})
-    (checkout.root / "ekd/manifest.json").write_text("{}")
-    assert files_states({"student_run": "ekd"}) != before
+    assert files_states({"method": "ekd", "run_dirs": ["gone"]}) == {}
+    values = {"method": f".{os.sep}ekd", "dataset": "ekd", "run_dirs": ["ekd", "gone"]}
+    found = files_states({**values, "more_teachers": ["mine=ekd"]})
+    assert [*found] == ["method", "dataset", "run_dirs: ekd", "more_teachers: ekd"]
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"titel": "x"}, "titel: not a key of a plan; did you mean 'title'?"),
-        ({"notebooks": {"x": {"notebook": "01_data", "afer": []}}}, "x.afer: not a key of a plan"),
-        ({"notebooks": {"x": {}}}, "notebooks.x.notebook: expected"),
-        ({"notebooks": {"x": {"notebook": "01_data", "after": "data"}}}, "notebooks.x.after: exp"),
-        ({"notebooks": {"../x": {"notebook": "01_data"}}}, "names of letters and digits"),
-        ({"notebooks": {"runs": {"notebook": "01_data"}}}, "runs: the report keeps a folder"),
-        ({"notebooks": {"x": {"notebook": "01_dat"}}}, "did you mean '01_data'?"),
-        (
-            {"notebooks": {"x": {"notebook": "01_data", "parameters": {"epochs": 1}}}},
-            "x: epochs: not declared by 01_data; known: dataset, out_dir, run_dirs",
-        ),
-        (
-            {"notebooks": {"x": {"notebook": "02_train", "matrix": {"sed": [1]}}}},
-            "x: sed: not declared by 02_train; did you mean 'seed'?",
-        ),
-        (
-            {"notebooks": {"x": {"notebook": "02_train", "matrix": {"seed": []}}}},
-            "x: matrix: seed: expected one value or more",
-        ),
-        (
-            {"notebooks": {"x": {"notebook": "01_data", "parameters": {"out_dir": "a"}}}},
-            "x: out_dir: set by the report itself; use --out",
-        ),
-        (
-            {"notebooks": {"train-bsm-0": {"notebook": "01_data"}}},
-            "train-bsm-0: two nodes have this name",
-        ),
         (
             {"defaults": {"epoch": 1}},
             "epoch: declared by no notebook of the plan; did you mean 'ep",
         ),
+        (entry("01_data", afer=[]), "x.afer: not a key of a plan"),
+        ({"notebooks": {"x": {}}}, "notebooks.x.notebook: expected"),
+        (entry("01_data", after="data"), "notebooks.x.after: exp"),
+        (entry("01_data", name="../x"), "names of letters and digits"),
+        (entry("01_data", name="runs"), "runs: the report keeps a folder"),
+        (entry("01_data", name="train-bsm-0"), "train-bsm-0: two nodes have this name"),
+        (entry("01_dat"), "did you mean '01_data'?"),
+        (entry("01_data", parameters={"epochs": 1}), "x: epochs: not declared by 01_data; known: "),
+        (entry("01_data", parameters={"out_dir": "a"}), "x: out_dir: set by the report itself"),
+        (entry("02_train", matrix={"sed": [1]}), "x: sed: not declared by 02_train; did you mean"),
+        (entry("02_train", matrix={"seed": []}), "x: matrix: seed: expected one value or more"),
+        (entry("01_data", after=["tabel"]), "x: after: no entry 'tabel'; did you mean 'table'?"),
+        (entry("01_data", name="data", after=["table"]), "notebooks wait for each other:"),
+        (entry("01_data", when={"metod": 1}), "x: when: metod: not declared by its notebook; "),
+        (entry("01_data", when={"exists": 3}), "x: when: exists: expected a path, got 3"),
+        (entry("01_data", when={"dataset": []}), "x: when: dataset: expected one value or more"),
+        (entry("01_data", when={"not": []}), "x: when: not: expected a condition, got []"),
+        (entry("01_data", when={"any": {"a": 1}}), "x: when: any: expected a list of conditions"),
         (
-            {"notebooks": {"x": {"notebook": "01_data", "after": ["tabel"]}}},
-            "x: after: no entry 'tabel'; did you mean 'table'?",
-        ),
-        (
-            {
-                "notebooks": {
-                    "x": {"notebook": "01_data", "after": ["y"]},
-                    "y": {"notebook": "01_data", "after": ["x"]},
-                }
-            },
-            "notebooks wait for each other:",
-        ),
-        (
-            {"defaults": {"epochs": "many"}, "notebooks": {"x": {"notebook": "02_train"}}},
-            "x: epochs: expected int like 3, got 'many'",
+            entry("01_data", limit="30"),
+            "x: limit: expected a time such as '90 s', '30 min' or '2 h'",
         ),
     ],
 )
@@ -253,17 +234,22 @@ def test_plan_nodes_says_what_is_wrong(three, keys, message):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("epoch=3", "--set: epoch: declared by no notebook of the plan; did you mean 'epochs'?"),
         ("epochs=many", "train-bsm-0: epochs: expected int like 3, got 'many'"),
         ("epochs=0", "train-bsm-0: epochs: expected greater than or equal to 1, got 0"),
-        ("out_dir=x", "--set: out_dir: set by the report itself; use --out"),
-        ("dataset", "--set: expected name=value, got 'dataset'"),
+        (
+            "dataset=2019",
+            "table: dataset: expected str like 'phantom', got 2019; quote it: '\"2019\"'",
+        ),
+        (
+            "dataset=no",
+            "table: dataset: expected 'phantom' or a path that exists, got 'no'; isic2",
+        ),
     ],
 )
 def test_plan_nodes_refuses_a_setting(three, setting, message):
     with pytest.raises(InputError) as caught:
         plan_nodes(three(), out="out", settings=[setting])
-    assert str(caught.value) == message
+    assert str(caught.value).startswith(message)
 
 
 def test_what_a_condition_leaves_out_is_said_and_not_waited_for(checkout):
@@ -288,32 +274,11 @@ def test_what_a_condition_leaves_out_is_said_and_not_waited_for(checkout):
     assert not any(n.left_out for n in plan_nodes(PLAN, out="out") if n.entry in ("lost", "last"))
 
 
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"when": {"metod": "ekd"}}, "x: when: metod: not declared by its notebook; did you mean"),
-        ({"when": {"exists": 3}}, "x: when: exists: expected a path, got 3"),
-        ({"when": {"method": []}}, "x: when: method: expected one value or more"),
-        ({"when": {"not": []}}, "x: when: not: expected a condition, got []"),
-        ({"when": {"any": {"method": 1}}}, "x: when: any: expected a list of conditions, got"),
-        ({"limit": "soon"}, "x: limit: expected a time such as '90 s', '30 min' or '2 h', got 's"),
-        ({"limit": "30"}, "x: limit: expected a time such as"),
-    ],
-)
-def test_a_wrong_condition_or_limit_is_refused(checkout, entry, message):
-    checkout.notebook("a", 'method: str = "bsm"')
-    checkout.plan({"x": {"notebook": "a", **entry}})
-    with pytest.raises(InputError) as caught:
-        plan_nodes(PLAN, out="out")
-    assert message in str(caught.value) and "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("text", ["title: x", "title: x\nnotebooks: {}", "title: [", "- x"])
 def test_read_plan_refuses_a_plan_without_notebooks(tmp_path, text):
-    path = tmp_path / "plan.yaml"
-    path.write_text(text)
+    (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(InputError, match=r"plan\.yaml: "):
-        read_plan(path)
+        read_plan(tmp_path / "plan.yaml")
 
 
 @pytest.mark.parametrize("misspelt", ["demmo.yaml", "plans/dem.yaml", "demo"])
@@ -324,14 +289,6 @@ def test_a_misspelt_plan_gets_the_nearest_name(tmp_path, monkeypatch, misspelt):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f"^{misspelt}: no such file; did you mean 'plans/demo."):
         read_plan(misspelt)
-
-
-def test_find_notebook_looks_beside_the_plan_first(checkout):
-    path = checkout.notebook("a", "")
-    plan = checkout.plan({"a": {"notebook": "a"}})
-    assert find_notebook("a", plan=plan) == path
-    assert find_notebook(str(path), plan=plan) == path
-    assert find_notebook("../../notebooks/a.ipynb", plan=plan).samefile(path)
 
 
 def test_read_notebook_reads_parameters_that_papermill_overlooks(checkout):
@@ -360,57 +317,24 @@ def test_read_notebook_refuses_other_code_among_parameters(checkout, source, mes
     assert message in str(caught.value) and "a.ipynb" in str(caught.value)
 
 
-def test_read_notebook_refuses_two_tagged_cells_and_an_unknown_config(checkout, tmp_path):
-    cell = {"source": "x = 1", "metadata": {"tags": ["parameters"]}}
-    path = tmp_path / "a.ipynb"
-    path.write_text(json.dumps({"cells": [cell, cell]}))
-    with pytest.raises(InputError, match="expected one cell tagged 'parameters', got 2"):
-        read_notebook(path)
-    with pytest.raises(InputError, match=r"fopro\.config: no config is named 'Trainconfig'"):
-        read_notebook(checkout.notebook("b", "x = 1", config="Trainconfig"))
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"worksheets": []}', '{"cells": [1]}', "\x00"])
-def test_read_notebook_refuses_what_is_no_notebook(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "expected a notebook of format 4, got something else"),
+        ('{"cells": [1]}', "expected a notebook of format 4, got something else"),
+        (json.dumps({"cells": [CELL, CELL]}), "expected one cell tagged 'parameters', got 2"),
+        (
+            json.dumps({"cells": [CELL], "metadata": {"fopro": {"config": "Trainconfig"}}}),
+            "metadata fopro.config: no config is named 'Trainconfig'",
+        ),
+    ],
+)
+def test_read_notebook_refuses_what_is_none(tmp_path, text, message):
     path = tmp_path / "a.ipynb"
     path.write_text(text)
-    with pytest.raises(InputError, match="expected a notebook of format 4, got something else"):
-        read_notebook(path)
-
-
-@pytest.mark.parametrize(
-    ("value", "default", "fitted"),
-    [
-        (3, 0.5, 3.0),
-        ("1e-3", 0.5, 1e-3),
-        ("x", "y", "x"),
-        (True, False, True),
-        ([1], [0], [1]),
-        ([1, 2], (0, 1), (1, 2)),
-        ({"a": 1}, {}, {"a": 1}),
-        ("anything", None, "anything"),
-    ],
-)
-def test_fit_value_accepts(value, default, fitted):
-    result = fit_value(value, default, name="n")
-    assert result == fitted and type(result) is type(fitted)
-
-
-@pytest.mark.parametrize(
-    ("value", "default", "message"),
-    [
-        (2.5, 1, "n: expected int like 1, got 2.5"),
-        ("maybe", True, "n: expected bool like True, got 'maybe'"),
-        ("fast", 0.5, "n: expected float like 0.5, got 'fast'"),
-        (True, "phantom", "n: expected str like 'phantom', got True; quote it: '\"True\"'"),
-        (True, 1, "n: expected a number, got true"),
-        ("a", ["a"], "n: expected list like ['a'], got 'a'"),
-    ],
-)
-def test_fit_value_refuses(value, default, message):
     with pytest.raises(InputError) as caught:
-        fit_value(value, default, name="n")
-    assert str(caught.value) == message
+        read_notebook(path)
+    assert str(caught.value) == f"{path}: {message}"
 
 
 @pytest.mark.parametrize(
