@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.reports import execute_notebook, run_plan
-from fopro_lab.reports.execute import LocalExecutor, visible_devices
+from fopro_lab.reports.execute import Job, LocalExecutor, Outcome, visible_devices
 from tests.reports.conftest import PLAN, Checkout, Instant
 
 DRAW = """
@@ -342,30 +342,35 @@ def test_no_dask_scheduler_is_one_line_within_seconds(checkout):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_dask_workers_have_a_gpu_each_and_a_killed_one_loses_nothing(two_gpus, checkout):
-    write = "import os, pathlib, time\npath = pathlib.Path(f'{mark}.txt')\n"
-    write += "with path.open('a') as file:\n"
-    write += "    print(os.environ['CUDA_VISIBLE_DEVICES'], os.getppid(), file=file)\n"
-    write += "while not pathlib.Path('killed').exists(): time.sleep(0.1)"
-    checkout.notebook("a", "mark: int = 0", write)
-    checkout.plan({"a": {"notebook": "a", "matrix": {"mark": [0, 1]}}})
+def test_dask_workers_have_a_gpu_each_and_a_killed_one_loses_nothing(
+    two_gpus, checkout, monkeypatch
+):
+    def pretend(job: Job) -> Outcome:  # a kernel has the environment of its worker
+        with Path(job.folder, f"{job.name}.txt").open("a") as file:
+            print(os.environ["CUDA_VISIBLE_DEVICES"], os.getpid(), file=file)
+        while not Path(job.folder, "killed").exists():
+            time.sleep(0.05)
+        return Outcome("")
 
-    def tries(mark: int) -> list[list[str]]:
-        file = checkout.root / f"{mark}.txt"
+    def tries(name: str) -> list[list[str]]:
+        file = checkout.root / f"{name}.txt"
         return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
     def kill_a_worker() -> None:
-        wait_until(lambda: tries(0) and tries(1))
-        os.kill(int(tries(0)[0][1]), signal.SIGKILL)  # the parent of the kernel
+        wait_until(lambda: tries("a-0") and tries("a-1"))
+        os.kill(int(tries("a-0")[0][1]), signal.SIGKILL)
         (checkout.root / "killed").touch()
 
+    monkeypatch.setattr("fopro_lab.reports.run.execute", pretend)
+    checkout.notebook("a", "mark: int = 0")
+    checkout.plan({"a": {"notebook": "a", "matrix": {"mark": [0, 1]}}})
     thread = threading.Thread(target=kill_a_worker)
     thread.start()
     run_plan(PLAN, out="out", executor="dask", progress=False)
     thread.join()
     assert checkout.states() == {"a-0": "done", "a-1": "done"}
-    assert {tries(0)[0][0], tries(1)[0][0]} == {"GPU-aa", "GPU-bb"}
-    assert len(tries(0)) == 2 and tries(0)[1][0] in ("GPU-aa", "GPU-bb")  # killed, and run again
+    assert {tries(name)[0][0] for name in ("a-0", "a-1")} == {"GPU-aa", "GPU-bb"}
+    assert len(tries("a-0")) == 2 and tries("a-0")[1][0] in ("GPU-aa", "GPU-bb")
 
 
 def test_execute_notebook_writes_copy_page_and_results_into_one_folder(checkout):
