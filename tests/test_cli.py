@@ -129,7 +129,7 @@ def test_probe_executes_its_notebook(fopro, tmp_path, executed):
     [
         ({"b/b1.png": b"no image"}, "b1.png"),
         (dict.fromkeys(("c/c1.png", "c/c2.png", "c/c3.png")), "class 'c' has 1"),
-        ({f"{c}/{c}{i}.png": None for c in "abc" for i in range(4)}, "no images"),
+        ({f"{c}/{c}{i}.png": None for c in "abc" for i in range(4)}, "expected images, found none"),
     ],
 )
 def test_wrong_images_end_with_one_line_and_code_2(fopro, tmp_path, spoilt, words):
