@@ -32,13 +32,16 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
 from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
-from fopro_lab.io import atomic_path, commit
+from fopro_lab.io import atomic_path, commit, sha256_file
 from fopro_lab.models import Student, build_student
 from fopro_lab.models.student import shrink
+from fopro_lab.models.teacher import PUBLISHED, fetched_weights
+from fopro_lab.training.statistics import hash_natural
 
 # Options that say where and how fast a run is computed, or only fill others in. They do not decide
 # its numbers, so they may change between two starts of one run.
-NOT_IDENTITY = {"device", "threads", "recipe"}
+NOT_DECIDING = {"device", "threads", "recipe"}
+PROMPTING = ("fopro", "random")  # methods with a prompt
 
 
 class TrainedRun(Run):
@@ -50,7 +53,8 @@ class TrainedRun(Run):
         return TrainConfig.from_mapping(current_options(self.config, warn=False))
 
     def student(self) -> Student:
-        """Build the student with the weights of the best epoch, on the CPU, in evaluation mode."""
+        """Build a finished run's student of the best epoch, on the CPU, in evaluation mode."""
+        self._check_finished()
         teacher = self.manifest["teacher"]
         student = build_student(
             self.config["student"],
@@ -70,8 +74,7 @@ class TrainedRun(Run):
                 images may have trained it, or on images of another size.
         """
         config = self.train_config
-        if self.state != "done":
-            raise InputError(f"{self.path}: expected a finished run, got one {self.state}")
+        self._check_finished()
         if self.manifest["split_fingerprint"] != split.fingerprint:
             raise InputError(
                 f"{self.path}: was trained on another split ({self.manifest['protocol']}); "
@@ -86,25 +89,30 @@ class TrainedRun(Run):
         return lambda images: student.classify(shrink(images, config.student_size))
 
     def prompt(self) -> FourierPrompt:
-        """Load the prompt of the last epoch.
+        """Load the best epoch's prompt; the last one's if the manifest has no ``prompt_epoch``.
 
         Raises:
-            InputError: If the run's method learns none.
+            InputError: If the run is unfinished, or its method learns none.
         """
+        self._check_finished()
         path = self.path / "prompt.safetensors"
         if not path.exists():
             raise InputError(f"{self.path}: method '{self.method}' learns no prompt")
         return FourierPrompt.load(path)
 
+    def _check_finished(self) -> None:
+        if self.state != "done":
+            raise InputError(f"{self.path}: expected a finished run, got one {self.state}")
 
-def identity(config: TrainConfig) -> dict[str, Any]:
+
+def deciding_options(config: TrainConfig) -> dict[str, Any]:
     """Return the options that decide a run's numbers."""
-    return json.loads(config.model_dump_json(exclude=NOT_IDENTITY))
+    return json.loads(config.model_dump_json(exclude=NOT_DECIDING))
 
 
 def run_name(config: TrainConfig) -> str:
     """Name a run folder after what is in it, with a hash of the whole config."""
-    text = json.dumps(identity(config), sort_keys=True)
+    text = json.dumps(deciding_options(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     dataset = Path(config.dataset).name.replace(":", "_")
     return f"{dataset}-{config.method}-{config.student}-s{config.seed}-{digest}"
@@ -115,7 +123,7 @@ def find_run(
 ) -> TrainedRun | None:
     """Find the run in a folder, None if there is none; refuse one of another config or data.
 
-    ``fingerprints`` are the manifest's keys that identify data, split and a given prompt.
+    ``fingerprints`` are the manifest's keys that identify data, split and other files.
     """
     if not (folder / "manifest.json").exists():
         others = sorted(path.name for path in folder.glob("[!.]*"))
@@ -126,7 +134,7 @@ def find_run(
             )
         return None
     run = TrainedRun.read(folder)
-    here, there = identity(config), identity(run.train_config)
+    here, there = deciding_options(config), deciding_options(run.train_config)
     changed = [
         f"{name}: {there[name]!r} there, {here[name]!r} here"
         for name in here
@@ -137,14 +145,38 @@ def find_run(
             f"{folder}: holds a run of another config ({', '.join(changed[:4])}); "
             "choose another --out"
         )
+    teacher = run.manifest.get("teacher") or {}
     for key, value in fingerprints.items():
-        if run.manifest.get(key) != value:
-            what = "the prompt's file" if key.startswith("prompt") else "the data set"
+        # A run that is older than a key is not compared by it; its teacher's card has a hash.
+        older = teacher.get("sha256", value) if key == "weights_sha256" else value
+        if run.manifest.get(key, older) != value:
+            name = key.removesuffix("_sha256")
+            what = "the data set" if name == key else f"what '{name}' names"
             raise InputError(
                 f"{folder}: {what} has changed since this run began (another {key}); "
                 "choose another --out"
             )
     return run
+
+
+def file_hashes(config: TrainConfig) -> dict[str, str]:
+    """Hash the user's files that decide a run's numbers, under the manifest's keys."""
+    files = {"student_weights": config.student_weights}
+    if config.method not in ("ce", "bsm"):
+        fetched = config.teacher == PUBLISHED and not config.weights
+        files["weights"] = fetched_weights(PUBLISHED) if fetched else config.weights
+    hashes = {}
+    if config.method in PROMPTING:
+        files["prompt_file"] = config.prompt_file
+        if config.natural and config.objectives.get("statistics") and not config.prompt_file:
+            hashes["natural_sha256"] = hash_natural(config.natural)
+    for name, file in files.items():
+        path = Path(file).expanduser()
+        if file and not path.is_file():
+            raise InputError(f"{name}: {file}: no such file")
+        if file:
+            hashes[f"{name}_sha256"] = sha256_file(path)
+    return hashes
 
 
 @contextmanager

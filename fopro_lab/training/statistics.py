@@ -1,5 +1,6 @@
 """What a teacher expects of natural images: channel statistics inside it, and their source."""
 
+import hashlib
 import io
 import zipfile
 from collections.abc import Iterator
@@ -223,6 +224,13 @@ def _image_files(path: Path, count: int) -> Iterator[tuple[str, bytes]]:
         raise InputError(f"natural: expected two or more images in {path}, got {len(names)}")
     for place in np.linspace(0, len(names) - 1, min(count, len(names)), dtype=int):
         yield names[place], (root / names[place]).read_bytes()
+
+
+def hash_natural(folder: str) -> str:
+    """Hash those natural images of a folder or zip that `reference_of` would read."""
+    found = _image_files(Path(folder).expanduser(), IMAGES)
+    parts = [name.encode() + hashlib.sha256(content).digest() for name, content in found]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def generated_images(count: int, *, size: int, seed: int = 0) -> Tensor:

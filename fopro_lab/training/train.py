@@ -28,30 +28,21 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
 
 from fopro_lab.config import StepConfig, TrainConfig
-from fopro_lab.data import (
-    Pack,
-    Split,
-    batches,
-    cycle,
-    effective_counts,
-    mix,
-    paired_batches,
-    prepare,
-)
-from fopro_lab.data.batches import training_progress
+from fopro_lab.data import Pack, Split, batches, cycle, mix, prepare
+from fopro_lab.data.batches import effective_counts, paired_batches, training_progress
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share
-from fopro_lab.io import progress, sha256_file, write_json
+from fopro_lab.io import progress, write_json
 from fopro_lab.models import Student, Teacher, build_student, choose_device, load_from
 from fopro_lab.models.student import shrink
 from fopro_lab.models.teacher import quick_teacher
-from fopro_lab.training import run_folder, train_prompt
+from fopro_lab.training import prompt_training, run_folder
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss, distillation_loss
-from fopro_lab.training.run_folder import TrainedRun
+from fopro_lab.training.prompt_training import generator_for, prompted
+from fopro_lab.training.run_folder import PROMPTING, TrainedRun
 from fopro_lab.training.statistics import Reference, reference_of
-from fopro_lab.training.train_prompt import PROMPTING, generator_for, prompted
 
 LOSSES = ("loss", "loss_classes", "loss_second", "loss_distill")
 WARMUP_START = 0.01  # share of the learning rate in the very first step of a warm-up
@@ -70,7 +61,7 @@ class TrainSetup:
     split: Split
     class_counts: Tensor  # (K,), training images, float, on the device
     teacher: Teacher | None = None  # as loaded: what prompts are trained on
-    encoder: Teacher | None = None  # the same in the fast form that gives the student's targets
+    fast_teacher: Teacher | None = None  # the same, faster: it gives the student's targets
     reference: Reference | None = None  # what the objective `statistics` compares with
 
     @property
@@ -105,6 +96,7 @@ class TrainState:
     best_epoch: int = 0  # counted from 1
     best_score: float = -1.0
     best_student: dict[str, Tensor] = field(default_factory=dict)
+    best_prompt: dict[str, Tensor] = field(default_factory=dict)  # that of the best epoch
     history: list[dict[str, float]] = field(default_factory=list)
     prompt_history: list[dict[str, float]] = field(default_factory=list)  # a row per prompt step
     masks: list[run_folder.Mask] = field(default_factory=list)
@@ -168,20 +160,16 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     fabric = start_fabric(config)
     first = fabric.global_rank == 0
     verbose = verbose and first
-    with fabric.rank_zero_first():  # the others find its pack in the cache
+    with fabric.rank_zero_first(local=True):  # a machine's others find the pack in its cache
         packed, split = prepare(config, progress=verbose)
     fingerprints = {
         "data_fingerprint": packed.dataset.fingerprint,
         "split_fingerprint": split.fingerprint,
+        **run_folder.file_hashes(config),
     }
-    if config.prompt_file and config.method in PROMPTING:
-        path = Path(config.prompt_file).expanduser()
-        if not path.is_file():
-            raise InputError(f"prompt_file: {config.prompt_file}: no such file")
-        fingerprints["prompt_file_sha256"] = sha256_file(path)
-    mine = {"config": run_folder.identity(config), **fingerprints}
+    mine = {"config": run_folder.deciding_options(config), **fingerprints}
     if fabric.broadcast(mine) != mine:
-        raise InputError("torchrun: every machine needs the same config, data and prompt file")
+        raise InputError("torchrun: every machine needs the same config, data and files")
     found = fabric.broadcast(run_folder.find_run(folder, config, fingerprints) if first else None)
     if found is not None and found.state == "done":
         return found
@@ -191,23 +179,21 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
             stack.enter_context(run_folder.locked(folder))
         if config.threads:
             torch.set_num_threads(config.threads)
-        stack.enter_context(deterministic(config.deterministic))
-        setup, state = build(config, fabric=fabric, packed=packed, split=split, verbose=verbose)
-        manifest = {**_manifest(setup), **fingerprints}
-        if found is not None and _teacher_hash(found.manifest) != _teacher_hash(manifest):
-            raise InputError(
-                f"{folder}: was begun with another file of teacher weights; choose another --out"
-            )
-        saved = fabric.broadcast(run_folder.load_checkpoint(folder) if first else None)
-        if saved is not None:
-            state.load_state_dict(saved)
-        manifest["started"] = state.started
-        if first:
-            write_json(folder / "manifest.json", {**manifest, "state": "running"})
+        manifest = found.manifest if found is not None else {}
         try:
-            train(state, setup, folder=folder, verbose=verbose)
-            finish(state, setup, folder=folder, manifest=manifest)
-        except (WorkError, torch.OutOfMemoryError) as error:
+            with deterministic(config.deterministic):
+                setup, state = build(
+                    config, fabric=fabric, packed=packed, split=split, verbose=verbose
+                )
+                saved = fabric.broadcast(run_folder.load_checkpoint(folder) if first else None)
+                if saved is not None:
+                    state.load_state_dict(saved)
+                manifest = {**_manifest(setup), **fingerprints, "started": state.started}
+                if first:
+                    write_json(folder / "manifest.json", {**manifest, "state": "running"})
+                train(state, setup, folder=folder, verbose=verbose)
+                finish(state, setup, folder=folder, manifest=manifest)
+        except (InputError, WorkError, torch.OutOfMemoryError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 half, twice = max(2, config.batch_size // 2), 2 * config.accumulate
                 error = WorkError(
@@ -215,7 +201,7 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
                     f"batch_size={half} accumulate={twice} or a lower image_size, and another --out"
                 )
             with suppress(WorkError):  # the disk may be full for this, too
-                if first:
+                if first and manifest:  # else nothing was begun
                     failed = {**manifest, "state": "failed", "reason": str(error)}
                     write_json(folder / "manifest.json", failed)
             raise error
@@ -229,13 +215,15 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         began = time.perf_counter()
         name = f"{config.method} seed {config.seed}: epoch {state.epoch + 1} of {config.epochs}"
         log = name if verbose else ""
-        if state.epoch in train_prompt.prompt_training_epochs(config):
+        if state.epoch in prompt_training.prompt_training_epochs(config):
             train_prompt_before_epoch(state, setup, log=log)
         losses = train_epoch(state, setup, log=log)
         score = validate(state, setup)
         if score > state.best_score:
             state.best_epoch, state.best_score = state.epoch + 1, score
             state.best_student = run_folder.on_cpu(state.evaluated.state_dict())
+            prompt = state.prompt.state_dict() if state.prompt is not None else {}
+            state.best_prompt = run_folder.on_cpu(prompt)
         seconds = time.perf_counter() - began
         row = {"epoch": state.epoch + 1, **losses, "val_balanced_accuracy": score}
         state.history.append({**row, "seconds": seconds})
@@ -259,10 +247,10 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
         Means over the batches: ``loss``, and for a distilled student its parts.
     """
     config, fabric, epoch = setup.config, setup.fabric, state.epoch
-    share = train_prompt.prompted_share(config, epoch)
+    share = prompt_training.prompted_share(config, epoch)
     chance = generator_for(config.seed, epoch, purpose="which batches")
     noise = generator_for(config.seed, epoch, purpose="prompt noise")
-    class_counts = drawn_counts(setup, epoch)
+    drawn = drawn_counts(setup, epoch)
     stream = draw_batches(setup, epoch)
     if log:
         stream = progress(stream, total=setup.batches, label=f"{log}, batch")
@@ -278,7 +266,7 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
             # Of several batches only the last one sends gradients to the other processes.
             with fabric.no_backward_sync(state.model, enabled=part < parts):
                 losses = batch_losses(
-                    state, setup, images, labels, class_counts, noise if is_prompted else None
+                    state, setup, images, labels, drawn, noise if is_prompted else None
                 )
                 fabric.backward(losses[0] / parts)
             values = values + torch.stack([loss.detach() for loss in losses])
@@ -317,7 +305,7 @@ def batch_losses(
     setup: TrainSetup,
     images: Tensor,
     labels: Tensor,
-    class_counts: Tensor,
+    drawn: Tensor,
     noise: torch.Generator | None,
 ) -> tuple[Tensor, ...]:
     """Compute the losses of one batch, the total first; None as noise leaves it unprompted."""
@@ -326,16 +314,16 @@ def batch_losses(
     smoothing = config.label_smoothing
     if config.method == "ce":
         return (F.cross_entropy(output.logits, labels, label_smoothing=smoothing),)
-    how: dict[str, Any] = {"class_counts": class_counts, "label_smoothing": smoothing}
+    how: dict[str, Any] = {"class_counts": drawn, "label_smoothing": smoothing}
     if config.method == "bsm":
         return (balanced_softmax_loss(output.logits, labels, **how),)
-    assert setup.encoder is not None
+    assert setup.fast_teacher is not None
     with torch.inference_mode(), fabric.autocast():
         if state.prompt is not None and noise is not None:
             count, rank = len(images), fabric.global_rank
             share = Share(count * rank, count * (rank + 1), count * fabric.world_size)
             images = prompted(images, state.prompt, config=config, noise=noise, share=share)
-        features = setup.encoder.encode(images)
+        features = setup.fast_teacher.encode(images)
     features = features.clone()  # what inference mode made cannot take part in a gradient
     return distillation_loss(output, features, labels=labels, weight=config.distill_weight, **how)
 
@@ -386,21 +374,21 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
     )
     if log:
         stream = progress(stream, total=config.prompt_steps, label=f"{log}, prompt step")
-    held_out = train_prompt.draw_held_out(
+    held_out = prompt_training.draw_held_out(
         setup.packed,
         setup.split.val,
         count=config.prompt_check_images,
         every=config.prompt_check_every,
         patience=config.prompt_patience,
     )
-    epochs = train_prompt.prompt_training_epochs(config)
+    epochs = prompt_training.prompt_training_epochs(config)
     masks = run_folder.MaskHistory.spread(
         epochs.index(epoch) + 1, trainings=len(epochs), steps=config.prompt_steps
     )
     # Without its cache: autocast would keep the task head's weights of before the first step.
     half = config.precision == "bf16-mixed"
     with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=False):
-        history = train_prompt.explore(
+        history = prompt_training.train_prompt(
             state.prompt,
             setup.teacher,
             stream,
@@ -472,7 +460,10 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         return
     run_folder.write_weights(folder / "student.safetensors", state.best_student)
     if state.prompt is not None:
+        if state.best_prompt:  # a checkpoint of an earlier version has none: the last is saved
+            state.prompt.load_state_dict(state.best_prompt)
         state.prompt.save(folder / "prompt.safetensors")
+        manifest["prompt_epoch"] = state.best_epoch if state.best_prompt else state.epoch
     write_predictions(folder / "predictions.parquet", pd.concat(parts, ignore_index=True))
     closing = {
         "state": "done",
@@ -515,9 +506,9 @@ def build(
         seed=config.seed,
         weights=config.student_weights,
     ).to(device)
-    prompt, head, reference, encoder = None, None, None, None
+    prompt, head, reference, fast = None, None, None, None
     if teacher is not None:
-        encoder = quick_teacher(
+        fast = quick_teacher(
             teacher,
             fold=config.fold_teacher,
             dtype=torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32,
@@ -525,15 +516,15 @@ def build(
             tell=lambda line: sys.stderr.write(f"{line}\n") if verbose else None,
         )
         if config.method in PROMPTING:
-            prompt = train_prompt.build_prompt(config).to(device)
+            prompt = prompt_training.build_prompt(config).to(device)
         if config.method in PROMPTING and not config.prompt_file:
-            active = train_prompt.active_objectives(config.objectives, teacher)
+            active = prompt_training.active_objectives(config.objectives, teacher)
             head = TaskHead(teacher.feature_dim, classes=len(counts), seed=config.seed).to(device)
             if "statistics" in active:
                 reference = reference_of(teacher, natural=config.natural, size=config.image_size)
                 teacher.card["statistics"] = reference.source
     class_counts = torch.as_tensor(counts, dtype=torch.float32, device=device)
-    setup = TrainSetup(config, fabric, packed, split, class_counts, teacher, encoder, reference)
+    setup = TrainSetup(config, fabric, packed, split, class_counts, teacher, fast, reference)
     if config.sync_batch_norm and fabric.world_size > 1:
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
     plain = build_optimiser(student.parameters(), config)
@@ -623,7 +614,7 @@ def deterministic(wanted: bool) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-    benchmark = torch.backends.cudnn.benchmark
+    mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:
@@ -631,11 +622,10 @@ def deterministic(wanted: bool) -> Iterator[None]:
     except RuntimeError as error:
         if "deterministic" not in str(error):
             raise
-        reason = str(error).split(".")[0]
-        way_out = "use device=cpu or deterministic=false"
-        raise WorkError(f"deterministic: {reason}; {way_out}") from error
+        problem = f"{str(error).split('.')[0]}; use device=cpu or deterministic=false"
+        raise WorkError(f"deterministic: {problem}") from error
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode(mode)
         torch.backends.cudnn.benchmark = benchmark
 
 
@@ -643,7 +633,7 @@ def _manifest(setup: TrainSetup) -> dict[str, Any]:
     config, names = setup.config, setup.packed.dataset.class_names
     counts = [int(count) for count in setup.class_counts.tolist()]
     return {
-        "config": run_folder.identity(config),
+        "config": run_folder.deciding_options(config),
         "recipe": config.recipe,
         "protocol": setup.split.protocol,
         "class_names": list(names),
@@ -655,7 +645,3 @@ def _manifest(setup: TrainSetup) -> dict[str, Any]:
         **run_folder.origin(setup.fabric.device),
         "processes": setup.fabric.world_size,
     }
-
-
-def _teacher_hash(manifest: dict[str, Any]) -> str:
-    return (manifest["teacher"] or {}).get("sha256", "")

@@ -6,17 +6,16 @@ from safetensors.torch import load_file
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training import distill, explore, run_folder
+from fopro_lab.training import distill, train_prompt
+from fopro_lab.training.prompt_training import HeldOut
 from fopro_lab.training.run_folder import (
     MAPS_FILE,
-    MOST,
     RINGS_FILE,
     SIDE,
     MaskHistory,
     ring_rows,
     write_masks,
 )
-from fopro_lab.training.train_prompt import HeldOut
 from tests.models.toys import norm_teacher
 from tests.training.prompt_toys import labelled, run, same, seeded, snapshot
 
@@ -31,18 +30,6 @@ CONFIG = {
     "prompt_check_images": 8,
     "threads": 1,
 }
-
-
-@pytest.mark.parametrize("steps", [1, 5, 100])
-@pytest.mark.parametrize("trainings", [1, 2, 7, 22, 23, 24, 46, 47, 200])
-def test_a_run_never_holds_more_masks_than_it_may(trainings, steps):
-    records = [
-        MaskHistory.spread(number, trainings=trainings, steps=steps)
-        for number in range(1, trainings + 1)
-    ]
-    assert sum(len(history.steps) for history in records) <= MOST
-    assert 0 in records[0].steps and steps in records[-1].steps
-    assert all(0 <= step <= steps for history in records for step in history.steps)
 
 
 def test_a_prompt_training_with_masks_ends_with_the_same_bits():
@@ -60,7 +47,7 @@ def test_the_first_mask_is_the_identity_and_the_last_the_kept_prompt():
     prompt = FourierPrompt("shared", size=16, rows=6)
     # The held-out images want nothing but the identity, so the prompt is kept as it came.
     held_out = HeldOut(images, labels, every=4)
-    explore(prompt, norm_teacher(), labelled(), objectives={"statistics": 1.0}, steps=8,
+    train_prompt(prompt, norm_teacher(), labelled(), objectives={"statistics": 1.0}, steps=8,
             learning_rate=3.0, held_out=held_out, masks=history, generator=seeded())  # fmt: skip
     first, last = (mask["gain"].float() for mask in history.masks)
     assert (first == 1).all()
@@ -110,7 +97,7 @@ def test_written_maps_are_the_whole_plane_with_zero_frequency_in_the_middle(tmp_
     assert np.abs(full.imag).max() < 1e-3
 
 
-def test_a_run_writes_its_masks_and_a_stopped_one_writes_the_same(tmp_path, monkeypatch):
+def test_a_run_writes_its_masks(tmp_path):
     config = TrainConfig(**CONFIG)
     whole = distill(config, out=tmp_path / "whole", verbose=False).path
     table = pd.read_parquet(whole / RINGS_FILE)
@@ -118,25 +105,3 @@ def test_a_run_writes_its_masks_and_a_stopped_one_writes_the_same(tmp_path, monk
     places = table[["exploration", "step"]].drop_duplicates().to_numpy().tolist()
     assert places == [[1, step] for step in range(5)] + [[2, step] for step in range(1, 5)]
     assert (table["gain"][:9] == 1).all() and not (table["gain"][9:] == 1).all()
-    save, saved = run_folder.save_checkpoint, []
-
-    def stopping(folder, state):
-        save(folder, state)
-        saved.append(state)
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "save_checkpoint", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            distill(config, out=tmp_path / "parts", verbose=False)
-    parts = distill(config, out=tmp_path / "parts", verbose=False).path
-    pd.testing.assert_frame_equal(pd.read_parquet(parts / RINGS_FILE), table)
-    one, other = (load_file(folder / MAPS_FILE) for folder in (whole, parts))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_a_run_without_prompt_training_writes_no_masks(tmp_path):
-    config = TrainConfig(**CONFIG | {"method": "bsm", "epochs": 1})
-    run_dir = distill(config, out=tmp_path / "bsm", verbose=False).path
-    assert not (run_dir / MAPS_FILE).exists() and not (run_dir / RINGS_FILE).exists()

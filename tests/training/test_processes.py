@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import distill
 from fopro_lab.training.run_folder import CHECKPOINT, load_checkpoint
 from fopro_lab.training.train import start_fabric
+from tests.training.forked import start
 
 # All that a batch draws, and a moving average. No Adam: its first steps turn the last digit of a
 # gradient near 0 into a whole step.
@@ -26,7 +26,8 @@ OPTIONS = {
     "method": "fopro",
     "images": 190,  # 111 train: as many batches of 12 as pairs of 6
     "image_size": 16,
-    "epochs": 3,
+    "epochs": 2,
+    "batch_size": 12,
     "prompted_fraction": 1.0,
     "optimiser": "sgd",
     "schedule": "cosine",
@@ -52,38 +53,28 @@ def prompt(tmp_path_factory) -> str:
     return str(path)
 
 
-def start(folder: Path, options: dict) -> subprocess.Popen:
-    """Start two processes of torchrun in a group of their own."""
-    settings = [w for k, v in options.items() for w in ("--set", f"{k}={json.dumps(v)}")]
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.Popen(
-        [sys.executable, "-m", *launcher, "-m", "fopro_lab", "train", *settings, "--out", folder],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-
-
-def trained(folder: Path, options: dict) -> Run:
-    process = start(folder, options)
-    told, complaint = process.communicate(timeout=240)
-    assert process.returncode == 0, complaint
-    assert told.count("best epoch") == 1, told  # one process alone prints
-    return Run.read(folder)
-
-
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, prompt) -> Run:
-    options = OPTIONS | {"batch_size": 12, "prompt_file": prompt}
-    return trained(tmp_path_factory.mktemp("two") / "run", options)
+    folder, options = tmp_path_factory.mktemp("two"), OPTIONS | {"prompt_file": prompt}
+    settings = [w for k, v in options.items() for w in ("--set", f"{k}={json.dumps(v)}")]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    finished = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "fopro_lab", "train", *settings, "--out", folder],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("best epoch") == 1  # one process alone prints
+    return Run.read(folder)
 
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(two, prompt, tmp_path):
     # Batch norms see a process's own share; of one process with two batches per step, too.
-    config = TrainConfig(**OPTIONS, batch_size=6, accumulate=2, prompt_file=prompt)
+    options = OPTIONS | {"batch_size": 6, "accumulate": 2, "prompt_file": prompt}
+    config = TrainConfig(**options)
     one = distill(config, out=tmp_path, verbose=False)
     np.testing.assert_allclose(two.history[LOSSES], one.history[LOSSES], rtol=0, atol=CLOSE)
     states = [load_checkpoint(run.path)["student"] for run in (one, two)]
@@ -96,15 +87,19 @@ def test_two_processes_take_the_steps_of_one(two, prompt, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_that_are_killed_resume_to_the_same_bits(two, prompt, tmp_path):
-    options = OPTIONS | {"batch_size": 12, "prompt_file": prompt}
-    process = start(tmp_path / "run", options)
-    until = time.monotonic() + 240
-    while not (tmp_path / "run" / CHECKPOINT).exists():
-        assert process.poll() is None and time.monotonic() < until, process.communicate()
+    options = OPTIONS | {"prompt_file": prompt}
+    processes, until = start(tmp_path, options, count=2), time.monotonic() + 240
+    while not (tmp_path / CHECKPOINT).exists():
+        assert all(process.is_alive() for process in processes) and time.monotonic() < until
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    again = trained(tmp_path / "run", options)
+    for process in processes:
+        process.kill()
+        process.join()
+    assert Run.read(tmp_path).state == "running"
+    for process in start(tmp_path, options, count=2):
+        process.join(timeout=240)
+        assert process.exitcode == 0
+    again = Run.read(tmp_path)
     np.testing.assert_array_equal(again.history[LOSSES], two.history[LOSSES])
     assert again.predictions.equals(two.predictions)
 

@@ -2,12 +2,9 @@
 
 import errno
 import hashlib
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,14 +17,15 @@ from safetensors.torch import load_file
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
-from fopro_lab.training import distill, run_folder, train_prompt
+from fopro_lab.training import distill, run_folder
 from fopro_lab.training.run_folder import (
     CHECKPOINT,
+    MAPS_FILE,
     PREVIOUS,
     load_checkpoint,
-    on_cpu,
     save_checkpoint,
 )
+from tests.training.forked import start
 
 TINY = {
     "images": 150,
@@ -59,7 +57,7 @@ def tiny(**options: object) -> TrainConfig:
 def assert_same(found, whole) -> None:
     names = [name for name in whole.predictions if name.startswith("logit_")]
     np.testing.assert_array_equal(found.predictions[names], whole.predictions[names])
-    for file in ("student.safetensors", "prompt.safetensors"):
+    for file in ("student.safetensors", "prompt.safetensors", MAPS_FILE):
         if (whole.path / file).exists():
             weights = [load_file(run.path / file) for run in (found, whole)]
             for name, value in weights[1].items():
@@ -116,25 +114,6 @@ def test_a_run_stopped_after_every_epoch_ends_with_the_same_bits(tmp_path, monke
     assert_same(found, whole)
 
 
-def test_an_epoch_that_is_cut_is_repeated_to_the_same_bits(tmp_path, monkeypatch):
-    config = tiny(method="fopro", prompt_steps=4)
-    whole = distill(config, out=tmp_path / "whole", verbose=False)
-    explore, calls = train_prompt.explore, []
-
-    def cut(prompt, teacher, endless, **how):
-        calls.append(1)
-        if len(calls) == 2:
-            explore(prompt, teacher, endless, **{**how, "steps": 2})
-            raise KeyboardInterrupt
-        return explore(prompt, teacher, endless, **how)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_prompt, "explore", cut)
-        with pytest.raises(KeyboardInterrupt):
-            distill(config, out=tmp_path / "stopped", verbose=False)
-    assert_same(distill(config, out=tmp_path / "stopped", verbose=False), whole)
-
-
 def test_a_damaged_checkpoint_costs_one_epoch(tmp_path, monkeypatch, capsys):
     config = tiny(method="ekd", ema_decay=0.9)
     whole = distill(config, out=tmp_path / "whole", verbose=False)
@@ -184,25 +163,6 @@ STATE = {
 }
 
 
-def test_a_state_comes_back_exactly(tmp_path):
-    assert load_checkpoint(tmp_path) is None
-    save_checkpoint(tmp_path, STATE)
-    loaded = load_checkpoint(tmp_path)
-    assert torch.equal(loaded["student"]["weight"], STATE["student"]["weight"])
-    assert loaded["optimiser"] == STATE["optimiser"]
-    assert (loaded["epoch"], loaded["rows"]) == (STATE["epoch"], STATE["rows"])
-    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
-
-
-def test_the_state_before_is_kept_beside_the_last(tmp_path):
-    for epoch in (1, 2, 3):
-        save_checkpoint(tmp_path, {"epoch": epoch})
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([CHECKPOINT, PREVIOUS])
-    assert load_checkpoint(tmp_path) == {"epoch": 3}
-    (tmp_path / CHECKPOINT).unlink()  # killed between the two renames
-    assert load_checkpoint(tmp_path) == {"epoch": 2}
-
-
 @pytest.mark.parametrize("place", [0, 40, "middle", -1, "cut", "empty"])
 def test_a_damaged_state_is_passed_over_and_never_becomes_the_previous_one(tmp_path, place):
     for epoch in (1, 2):
@@ -238,73 +198,36 @@ def test_if_all_are_damaged_it_is_said_and_no_code_is_run(tmp_path):
     assert not target.exists()
 
 
-def test_on_cpu_copies_in_plain_layout():
-    weight = torch.nn.Parameter(torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last))
-    copy = on_cpu({"weight": weight})["weight"]
-    assert torch.equal(copy, weight) and copy.is_contiguous() and not copy.requires_grad
-    with torch.no_grad():
-        weight.zero_()
-    assert copy.abs().max() > 0
-
-
 OPTIONS = {
     **TINY,
     **EVERYTHING,
     "method": "fopro",
-    "images": 200,
-    "image_size": 24,
     "epochs": 4,
     "batch_size": 8,
     "optimiser": "adamw",
     "threads": 1,
 }
-PROGRAM = """
-import json, sys
-from fopro_lab.config import TrainConfig
-from fopro_lab.training import distill
-print("ready", flush=True)
-distill(TrainConfig.from_mapping(json.loads(sys.argv[1])), out=sys.argv[2], verbose=False)
-"""
-
-
-def start(folder: Path) -> subprocess.Popen:
-    """Start a run in a process of its own, and wait until it is about to begin."""
-    words = [sys.executable, "-c", PROGRAM, json.dumps(OPTIONS), str(folder)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    return process
-
-
-def killed_run(folder: Path, *, kills: int, seed: int) -> int:
-    """Kill runs at random moments until enough were hit, and compare the last one's bits."""
-    chance, whole = random.Random(seed), start(folder / "whole")
-    begun = time.monotonic()  # its imports are done
-    _, complaint = whole.communicate(timeout=300)
-    assert (folder / "whole/predictions.parquet").exists(), complaint
-    length, hit, number = time.monotonic() - begun, 0, 0
-    while hit < kills:
-        process = start(folder / str(number))
-        time.sleep(chance.uniform(0, length / 2))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        hit += process.returncode == -signal.SIGKILL
-        if process.returncode == 0:  # it was done before: the next kill meets a new run
-            assert_same(*(distilled(folder / name) for name in (str(number), "whole")))
-            number += 1
-    _, complaint = start(folder / str(number)).communicate(timeout=300)
-    assert_same(*(distilled(folder / name) for name in (str(number), "whole")))
-    return hit
 
 
 def distilled(folder: Path):
     return distill(TrainConfig.from_mapping(OPTIONS), out=folder, verbose=False)
 
 
-@pytest.mark.slow
-def test_a_run_killed_three_times_ends_with_the_same_bits(tmp_path):
-    assert killed_run(tmp_path, kills=3, seed=time.time_ns()) == 3
-
-
-@pytest.mark.nightly
-def test_a_run_killed_twenty_times_ends_with_the_same_bits(tmp_path):
-    assert killed_run(tmp_path, kills=20, seed=time.time_ns()) == 20
+@pytest.mark.parametrize(
+    "kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.nightly)]
+)
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path, kills):
+    chance, hit, number = random.Random(time.time_ns()), 0, 0
+    start(tmp_path / "whole", OPTIONS)[0].join(timeout=300)
+    length = Run.read(tmp_path / "whole").manifest["wall_seconds"]
+    while hit < kills:
+        (process,) = start(tmp_path / str(number), OPTIONS)
+        process.join(timeout=chance.uniform(0, length))
+        process.kill()
+        process.join()
+        hit += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:  # it was done before: the next kill meets a new run
+            assert_same(distilled(tmp_path / str(number)), distilled(tmp_path / "whole"))
+            number += 1
+    start(tmp_path / str(number), OPTIONS)[0].join(timeout=300)
+    assert_same(Run.read(tmp_path / str(number)), distilled(tmp_path / "whole"))

@@ -1,9 +1,9 @@
-"""Training as a whole: methods, selection, one test, run folders, steps, guards, progress."""
+"""Training as a whole: methods, selection, one test, run folders, steps, guards."""
 
-import errno
 import importlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import filelock
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
@@ -19,13 +20,12 @@ from fopro_lab.data import batches, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, load_runs
 from fopro_lab.fourier import FourierPrompt
+from fopro_lab.models import build_student
 from fopro_lab.training import distill, run_folder, run_name
-from fopro_lab.training.losses import TaskHead, balanced_softmax_loss
+from fopro_lab.training.losses import TaskHead
 from fopro_lab.training.run_folder import load_checkpoint
 from fopro_lab.training.train import (
     build,
-    deterministic,
-    draw_batches,
     drawn_counts,
     predict,
     start_fabric,
@@ -71,14 +71,6 @@ def test_distill_leaves_a_whole_run_folder(tmp_path, method):
     assert (tmp_path / "run/prompt.safetensors").exists() == (method in ("fopro", "random"))
     assert not list(tmp_path.rglob("*.part"))
     assert [found.method for found in load_runs(tmp_path)] == [method]
-
-
-def test_the_ekd_history_adds_up_to_the_published_loss(tmp_path):
-    run = distill(tiny(method="ekd", distill_weight=2.5), out=tmp_path, verbose=False)
-    h = run.history
-    parts = h["loss_classes"] + h["loss_second"] + 2.5 * h["loss_distill"]
-    # float32 means of a few batches; a missing factor of lambda would be off by over 1
-    np.testing.assert_allclose(h["loss"], parts, rtol=1e-5)
 
 
 def test_the_same_config_returns_the_run_and_trains_nothing(tmp_path, monkeypatch):
@@ -178,19 +170,6 @@ def test_a_run_ends_when_the_best_epoch_is_too_long_ago(tmp_path, monkeypatch):
 # --- what each method is made of ---
 
 
-@pytest.mark.parametrize("method", ["ce", "bsm", "ekd", "fopro", "random"])
-def test_each_method_gets_what_it_needs(method):
-    setup, state = built(method=method)
-    distils, prompts = method in ("ekd", "fopro", "random"), method in ("fopro", "random")
-    assert (setup.teacher is not None) == (setup.encoder is not None) == distils
-    assert (state.student.projector is not None) == distils
-    assert (state.prompt is not None) == (state.head is not None) == prompts
-    if prompts:
-        assert state.head.linear.in_features == setup.teacher.feature_dim
-        assert setup.reference.source == "running statistics of its 12 batch norms"
-        assert setup.teacher.card["statistics"] == setup.reference.source
-
-
 def test_methods_of_one_seed_start_alike():
     # Otherwise a difference between methods would be one of initial weights.
     fopro, control, baseline = (built(method=m, seed=4)[1] for m in ("fopro", "random", "bsm"))
@@ -228,97 +207,107 @@ def test_the_config_decides_when_prompts_are_trained(tmp_path):
     assert run.history["loss"].iloc[1] != plain.history["loss"].iloc[1]
 
 
-def test_a_prompt_from_a_file_is_never_trained_and_knows_its_file(tmp_path):
+def test_a_prompt_from_a_file_is_never_trained(tmp_path):
     prompt = FourierPrompt("radial", size=16)
     with torch.no_grad():
         prompt.cells.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
     path = tmp_path / "prompt.safetensors"
     prompt.save(path)
-    config = tiny(method="fopro", prompt_file=str(path))
-    run = distill(config, out=tmp_path / "run", verbose=False)
+    run = distill(tiny(prompt_file=str(path)), out=tmp_path / "run", verbose=False)
     assert not (tmp_path / "run/exploration.csv").exists()
     assert torch.equal(run.prompt().mean_gain(), prompt.mean_gain())
     # The prompt acts: without it the same seed trains otherwise.
     plain = distill(tiny(method="ekd"), out=tmp_path / "plain", verbose=False)
     assert run.history["loss"].iloc[-1] != plain.history["loss"].iloc[-1]
-    prompt.shrink_(0.5)
-    prompt.save(path)
-    with pytest.raises(InputError, match="the prompt's file has changed since"):
-        distill(config, out=tmp_path / "run", verbose=False)
     FourierPrompt("ring", channels=2).save(path)
     with pytest.raises(InputError, match=r"^prompt_file: expected a prompt of 1 or 3 channels"):
-        distill(config, out=tmp_path / "other", verbose=False)
-    path.unlink()
-    with pytest.raises(InputError, match=r"^prompt_file: .*: no such file"):
-        distill(config, out=tmp_path / "other", verbose=False)
+        distill(tiny(prompt_file=str(path)), out=tmp_path / "other", verbose=False)
+
+
+def vit_weights(tmp_path) -> dict[str, str]:
+    vit = timm.create_model("test_vit", num_classes=0)
+    save_file(vit.state_dict(), tmp_path / "weights.safetensors")
+    return {"teacher": "timm:test_vit", "weights": str(tmp_path / "weights.safetensors")}
 
 
 def test_an_objective_that_the_teacher_lacks_is_said_before_anything_is_written(tmp_path):
-    vit = timm.create_model("test_vit", num_classes=0)
-    save_file(vit.state_dict(), tmp_path / "vit.safetensors")
-    options = {"teacher": "timm:test_vit", "weights": str(tmp_path / "vit.safetensors")}
+    config = tiny(**vit_weights(tmp_path), objectives={"confidence": 1.0})
     with pytest.raises(InputError, match=r"has no head; set objectives\.confidence=0"):
-        config = tiny(**options, objectives={"confidence": 1.0})
         distill(config, out=tmp_path / "run", verbose=False)
     assert not (tmp_path / "run/manifest.json").exists()
-    options |= {"objectives": {"statistics": 1.0}, "epochs": 1}
-    run = distill(tiny(**options), out=tmp_path / "run", verbose=False)
-    assert "no photographs" in run.manifest["teacher"]["statistics"]
+
+
+def test_a_file_of_other_content_is_another_run(tmp_path):
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("student_weights", "prompt_file")}
+    backbone = build_student("small", classes=2).backbone.state_dict()
+    run_folder.write_weights(files["student_weights"], run_folder.on_cpu(backbone))
+    FourierPrompt("ring", size=16).save(files["prompt_file"])
+    natural = tmp_path / "natural"
+    natural.mkdir()
+    for number in range(2):
+        Image.new("RGB", (20, 20), (99, 99, 70 * number)).save(natural / f"{number}.png")
+    options = {"epochs": 1, "objectives": {"statistics": 1.0}, **vit_weights(tmp_path)}
+    student, prompt = ({name: str(path)} for name, path in files.items())
+    config = tiny(**options, **student, natural=str(natural))
+    given = tiny(method="random", **options, **prompt)
+    run = distill(config, out=tmp_path / "run", verbose=False)
+    distill(given, out=tmp_path / "given", verbose=False)
+    assert run.manifest["teacher"]["statistics"].endswith("2 natural images of natural at 16 px")
+    places = {"weights": Path(config.weights), "natural": natural / "1.png", **files}
+    for name, path in places.items():
+        how = {"out": tmp_path / ("given" if name == "prompt_file" else "run"), "verbose": False}
+        used, before = given if name == "prompt_file" else config, path.read_bytes()
+        path.write_bytes(before + b"0")
+        with pytest.raises(InputError, match=f"what '{name}' names has changed since this run beg"):
+            distill(used, **how)
+        path.write_bytes(before)
+        assert distill(used, **how).state == "done"
+    # A run of an earlier version knows the hash of its teacher alone.
+    manifest = {key: value for key, value in run.manifest.items() if not key.endswith("_sha256")}
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    files["student_weights"].write_bytes(b"another")
+    assert distill(config, out=run.path, verbose=False).state == "done"
+    places["weights"].write_bytes(b"another")
+    with pytest.raises(InputError, match="what 'weights' names has changed"):
+        distill(config, out=run.path, verbose=False)
+    places["weights"].unlink()
+    with pytest.raises(InputError, match=r"^weights: .*weights\.safetensors: no such file"):
+        distill(config, out=run.path, verbose=False)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_the_prompt_that_is_saved_belongs_to_the_student(tmp_path, monkeypatch, earlier):
+    options = {"prompt_learning_rate": 0.1, "prompt_check_every": 0}
+    best = distill(tiny(**options, epochs=1), out=tmp_path / "one", verbose=False).prompt()
+    scores = iter([0.5, 0.2])
+    monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(scores))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "finish", lambda *_, **how: None)  # stopped before the test
+        stopped = distill(tiny(**options), out=tmp_path / "two", verbose=False)
+    with pytest.raises(InputError, match="expected a finished run, got one running"):
+        stopped.prompt()
+    state = load_checkpoint(stopped.path)
+    if earlier:  # a checkpoint that an earlier version wrote
+        del state["best_prompt"]
+        run_folder.save_checkpoint(stopped.path, state)
+    run = distill(tiny(**options), out=tmp_path / "two", verbose=False)
+    assert run.manifest["best_epoch"] == 1
+    assert run.manifest["prompt_epoch"] == (2 if earlier else 1)
+    found = run.prompt().mean_gain()
+    assert torch.equal(found, best.mean_gain()) != earlier
+    best.load_state_dict(state["prompt"])
+    assert torch.equal(found, best.mean_gain()) == earlier
 
 
 # --- what an epoch draws ---
 
 
-@pytest.mark.parametrize(
-    ("sampler", "alpha", "method"),
-    [
-        ("class-balanced", 0.0, "bsm"),
-        ("square-root", 0.0, "ce"),
-        ("instance", 0.2, "ce"),
-        ("progressive", 0.2, "fopro"),
-    ],
-)
-def test_training_runs_with_each_sampler(tmp_path, sampler, alpha, method):
-    config = tiny(sampler=sampler, mixup_alpha=alpha, method=method, augment_mode="exact")
-    run = distill(config, out=tmp_path, verbose=False)
-    assert np.isfinite(run.history["loss"]).all()
-
-
-def test_an_epoch_is_the_plain_loop_to_the_last_bit():
-    setup, state = built(method="bsm", augment="none")
-    _, plain = built(method="bsm", augment="none")
-    state.epoch = 1
-    loss = train_epoch(state, setup)["loss"]
-    seed = np.random.SeedSequence([setup.config.seed, 1]).generate_state(1, np.uint64)[0]
-    chance = torch.Generator().manual_seed(int(seed >> np.uint64(1)))
-    rows = setup.split.train
-    rows = rows[torch.randperm(len(rows), generator=chance).numpy()]
-    student, optimiser = plain.student.train(), plain.optimiser
-    losses = []
-    for start in range(0, len(rows) - len(rows) % 16, 16):
-        part = rows[start : start + 16]
-        pixels = torch.from_numpy(setup.packed.images[part])
-        images = pixels.permute(0, 3, 1, 2).contiguous().float() / 255
-        labels = torch.from_numpy(setup.packed.labels[part])
-        value = balanced_softmax_loss(
-            student(images).logits, labels, class_counts=setup.class_counts
-        )
-        optimiser.zero_grad()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(student.parameters(), setup.config.clip_norm)
-        optimiser.step()
-        losses.append(value.detach())
-    assert loss == (sum(losses[1:], losses[0]) / len(losses)).item()
-    for name, value in student.state_dict().items():
-        assert torch.equal(value, state.student.state_dict()[name]), name
-
-
-@pytest.mark.parametrize("accumulate", [2, 3, 100])
+@pytest.mark.parametrize("accumulate", [1, 2, 3, 100])
 def test_added_gradients_are_those_of_the_mean_over_their_batches(accumulate):
     options = {"images": 150, "augment": "none", "method": "ce"}
     found, state = built(**options, accumulate=accumulate)
     slow, plain = built(**options)
-    assert found.batches == 5  # so the last step has one batch, two, or all
+    assert found.batches == 5  # so the last step has one batch, two, or all of them
     loss = train_epoch(state, found)["loss"]
     # By hand: the mean of the batches' losses, one graph, one backward.
     student = plain.student.train()
@@ -363,34 +352,6 @@ def test_the_losses_get_the_counts_that_are_drawn():
         drawn_counts(replace(setup, class_counts=lacking), 0)
 
 
-def test_a_balanced_epoch_is_not_corrected_a_second_time(monkeypatch):
-    # Uniform counts make balanced softmax plain cross-entropy.
-    losses = []
-    for method in ("bsm", "ce"):
-        setup, state = built(method=method, sampler="class-balanced", epochs=1)
-        losses.append(train_epoch(state, setup)["loss"])
-    # 1e-5: adding one number to all logits; the class sizes as counts differ by over 0.05.
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    monkeypatch.setattr(module, "drawn_counts", lambda setup, epoch: setup.class_counts)
-    setup, state = built(method="bsm", sampler="class-balanced", epochs=1)
-    assert abs(train_epoch(state, setup)["loss"] - losses[1]) > 0.05
-
-
-def test_mixed_images_have_class_shares():
-    setup, _ = built(method="bsm", mixup_alpha=0.2)
-    _, labels = next(draw_batches(setup, 0))
-    assert labels.shape == (16, 8)
-    torch.testing.assert_close(labels.sum(dim=1), torch.ones(16))
-
-
-def test_student_size_shrinks_what_the_student_sees(tmp_path):
-    seen = []
-    setup, state = built(method="ekd", image_size=24, student_size=16, epochs=1)
-    state.student.backbone.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[-1]))
-    train_epoch(state, setup)
-    assert set(seen) == {16}
-
-
 # --- the moving average ---
 
 
@@ -429,23 +390,6 @@ def test_the_average_is_what_is_validated_and_changes_nothing_of_the_training(tm
         assert torch.equal(best, state["average"]["module.classifier.weight"])
 
 
-# --- predicting ---
-
-
-def test_logits_come_in_the_order_of_the_rows_and_move_nothing():
-    setup, state = built(method="ekd", image_size=24, student_size=16)
-    student, rows = state.student, np.array([7, 3, 60, 3])
-    before = {name: value.clone() for name, value in student.state_dict().items()}
-    found = predict(student, setup, rows)
-    assert found.shape == (4, 8) and found.dtype == np.float32 and not student.training
-    with torch.inference_mode():
-        images = torch.stack([setup.packed[row][0] for row in rows])
-        expected = student.classify(module.shrink(images, 16)).numpy()
-    # 1e-5 is rounding between batch sizes; batch statistics would be off by 0.1.
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    assert all(torch.equal(student.state_dict()[name], value) for name, value in before.items())
-
-
 def test_the_table_holds_every_held_out_image_once(tmp_path):
     run = distill(tiny(method="bsm", epochs=1), out=tmp_path, verbose=False)
     setup, _ = built(method="bsm")
@@ -459,32 +403,24 @@ def test_the_table_holds_every_held_out_image_once(tmp_path):
 # --- guards ---
 
 
-def broken(monkeypatch, numbers, *, how: str) -> None:
-    """Let some batches, counted from 0 over a run, have a loss or a gradient that is not finite."""
-    losses, count = module.batch_losses, [-1]
+def test_a_gradient_that_is_not_finite_stops_the_run_and_the_last_good_checkpoint_is_kept(
+    tmp_path, monkeypatch
+):
+    losses, seen = module.batch_losses, []
 
-    def batch_losses(state, setup, images, labels, *more):
-        count[0] += 1
-        if count[0] not in numbers:
-            return losses(state, setup, images, labels, *more)
-        if how == "loss":
-            return losses(state, setup, images * float("nan"), labels, *more)
-        values = losses(state, setup, images, labels, *more)
+    def broken(state, *more):
+        values = losses(state, *more)
+        seen.append(values[0])
+        if len(seen) < 6:  # the last batch of the second epoch
+            return values
         zero = torch.zeros((), requires_grad=True)
         weight = next(state.student.parameters())
         return (values[0] + (weight.sum() * 0 + zero).sqrt(), *values[1:])
 
-    monkeypatch.setattr(module, "batch_losses", batch_losses)
-
-
-@pytest.mark.parametrize("how", ["loss", "gradient"])
-def test_what_is_not_finite_stops_the_run_and_the_last_good_checkpoint_is_kept(
-    tmp_path, monkeypatch, how
-):
     config = tiny(method="bsm")
     whole = distill(config, out=tmp_path / "whole", verbose=False)
     with monkeypatch.context() as patch:
-        broken(patch, {5}, how=how)  # the last batch of the second epoch
+        patch.setattr(module, "batch_losses", broken)
         with pytest.raises(WorkError) as caught:
             distill(config, out=tmp_path / "run", verbose=False)
     assert str(caught.value) == (
@@ -499,58 +435,6 @@ def test_what_is_not_finite_stops_the_run_and_the_last_good_checkpoint_is_kept(
     # What was broken was the machine: started again, the run resumes.
     found = distill(config, out=tmp_path / "run", verbose=False)
     np.testing.assert_array_equal(logits(found), logits(whole))
-
-
-def test_a_long_epoch_is_stopped_within(monkeypatch):
-    setup, state = built(method="bsm", images=150)
-    monkeypatch.setattr(module, "READ_EVERY", 2)
-    broken(monkeypatch, {1}, how="loss")
-    steps = []
-    step = state.optimiser.step
-    monkeypatch.setattr(state.optimiser, "step", lambda *a, **k: steps.append(1) or step(*a, **k))
-    with pytest.raises(WorkError, match="a loss or gradient of epoch 1 is not finite"):
-        train_epoch(state, setup)
-    assert len(steps) == 2 < setup.steps
-
-
-def test_memory_that_is_short_is_said_with_the_way_out(tmp_path, monkeypatch):
-    def hungry(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.setattr(module, "batch_losses", hungry)
-    with pytest.raises(WorkError) as caught:
-        distill(tiny(method="bsm"), out=tmp_path, verbose=False)
-    assert str(caught.value) == (
-        "out of GPU memory with batch_size = 16; try batch_size=8 accumulate=2 or a lower "
-        "image_size, and another --out"
-    )
-
-
-def test_a_folder_that_may_not_be_written_is_said(tmp_path, monkeypatch):
-    def refuse(*_, **how):
-        raise OSError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(run_folder.filelock.FileLock, "acquire", refuse)
-    with pytest.raises(WorkError, match="may not be written"):
-        distill(tiny(method="bsm"), out=tmp_path / "run", verbose=False)
-
-
-def test_the_deterministic_mode_is_on_within_and_off_after(tmp_path, monkeypatch):
-    seen, epoch = [], module.train_epoch
-
-    def looked(*args, **how):
-        seen.append(torch.are_deterministic_algorithms_enabled())
-        return epoch(*args, **how)
-
-    monkeypatch.setattr(module, "train_epoch", looked)
-    distill(tiny(method="bsm", epochs=1, deterministic=True), out=tmp_path, verbose=False)
-    assert seen == [True] and not torch.are_deterministic_algorithms_enabled()
-    with pytest.raises(WorkError) as caught, deterministic(True):
-        raise RuntimeError("f_cuda does not have a deterministic implementation. Set ...")
-    assert str(caught.value) == (
-        "deterministic: f_cuda does not have a deterministic implementation; use device=cpu or "
-        "deterministic=false"
-    )
 
 
 def test_in_bfloat16_the_task_head_answers_by_the_weights_it_has(monkeypatch):
@@ -579,21 +463,52 @@ def test_in_bfloat16_the_task_head_answers_by_the_weights_it_has(monkeypatch):
     assert max(apart) < 0.05
 
 
-# --- progress ---
+@pytest.mark.parametrize("place", ["build", "train_epoch"])
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            "out of GPU memory with batch_size = 16; try batch_size=8 accumulate=2 or a lower "
+            "image_size, and another --out",
+        ),
+        (
+            RuntimeError("f_cuda does not have a deterministic implementation. Set ..."),
+            "deterministic: f_cuda does not have a deterministic implementation; use device=cpu or "
+            "deterministic=false",
+        ),
+    ],
+)
+def test_what_a_gpu_cannot_do_is_said_and_the_run_is_failed(
+    tmp_path, monkeypatch, place, error, expected
+):
+    config = tiny(method="bsm", deterministic=True)
+    for name, raised in (("train_epoch", KeyboardInterrupt()), (place, error)):
+
+        def fail(*_, raised=raised, **how):
+            raise raised
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fail)
+            with pytest.raises((KeyboardInterrupt, WorkError)) as caught:
+                distill(config, out=tmp_path, verbose=False)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert (manifest["state"], manifest["reason"]) == ("failed", str(caught.value))
+    assert str(caught.value) == expected
 
 
-def test_short_epochs_get_few_lines(tmp_path, capsys):
-    distill(tiny(method="bsm", epochs=6), out=tmp_path)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "epoch" in line]
-    assert lines[-1].startswith("bsm seed 0: epoch 6 of 6, loss ")
-    assert len(lines) == 2  # the first and the last
+@pytest.mark.parametrize("mode", [0, 1])
+def test_the_deterministic_mode_is_on_within_and_as_before_after(tmp_path, monkeypatch, mode):
+    seen, epoch = [], module.train_epoch
 
+    def looked(*args, **how):
+        seen.append(torch.get_deterministic_debug_mode())
+        return epoch(*args, **how)
 
-def test_long_epochs_say_how_far_they_are(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("fopro_lab.io.QUIET_SECONDS", 0.0)
-    monkeypatch.setattr("fopro_lab.io.LINE_SECONDS", 0.0)
-    distill(tiny(epochs=1, prompt_steps=3), out=tmp_path)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "epoch 1 of 1, " in line]
-    assert any("epoch 1 of 1, prompt step: 1 of 3" in line for line in lines)
-    assert any("epoch 1 of 1, batch: 1 of 3" in line for line in lines)
-    assert "epoch 1 of 1, loss " in lines[-1]
+    monkeypatch.setattr(module, "train_epoch", looked)
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        distill(tiny(method="bsm", epochs=1, deterministic=True), out=tmp_path, verbose=False)
+        assert (seen, torch.get_deterministic_debug_mode()) == ([2], mode)
+    finally:
+        torch.set_deterministic_debug_mode(0)

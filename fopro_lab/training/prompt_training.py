@@ -26,17 +26,11 @@ from fopro_lab.fourier.gain import scale_spectrum
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.models import Student, Teacher, load_from
 from fopro_lab.models.student import shrink
-from fopro_lab.training.losses import (
-    TaskHead,
-    balanced_softmax_loss,
-    confidence_loss,
-    disagreement_loss,
-    identity_loss,
-)
-from fopro_lab.training.run_folder import MaskHistory, TrainedRun
+from fopro_lab.training import losses
+from fopro_lab.training.losses import TaskHead, balanced_softmax_loss
+from fopro_lab.training.run_folder import PROMPTING, MaskHistory, TrainedRun
 from fopro_lab.training.statistics import Reference, reference_of, watched
 
-PROMPTING = ("fopro", "random")
 LABEL_FREE = ("statistics", "confidence", "identity")
 CHUNK = 64  # images encoded together
 READ_EVERY = 10  # prompt steps between two looks at the losses: a GPU waits for each
@@ -225,15 +219,15 @@ class PromptObjective:
             if name == "statistics" and self.reference is not None:
                 terms[name] = self.reference.distance(measured)
             elif name == "confidence":
-                terms[name] = confidence_loss(self.teacher.classify(features))
+                terms[name] = losses.confidence_loss(self.teacher.classify(features))
             elif name == "task" and self.head is not None and self.class_counts is not None:
                 logits = self.head(features)
                 terms[name] = balanced_softmax_loss(logits, labels, class_counts=self.class_counts)
             elif name == "disagreement" and self.student is not None:
                 seen = shrink(images, self.student_size)
-                terms[name] = disagreement_loss(self.student, seen, features)
+                terms[name] = losses.disagreement_loss(self.student, seen, features)
             elif name == "identity":
-                terms[name] = identity_loss(gain)
+                terms[name] = losses.identity_loss(gain)
             else:
                 raise InputError(f"objective '{name}': lacks what it needs")
         weighted = [self.weights[name] * value for name, value in terms.items()]
@@ -241,7 +235,12 @@ class PromptObjective:
 
 
 class BestPrompt:
-    """Checks a prompt on held-out images now and then and keeps the best, with its task head."""
+    """Checks a prompt on held-out images now and then and keeps the best, with its task head.
+
+    With a task, prompt and head are scored together, and the head learns: the score falls even
+    behind a prompt that does nothing, so later steps are favoured. It guards against overfitting;
+    which prompt is the better one, a probe fitted behind each tells (`probe_advantage`).
+    """
 
     def __init__(
         self, objective: PromptObjective, held_out: HeldOut, prompt: FourierPrompt, max_drift: float
@@ -325,7 +324,7 @@ def hold_drift(
         prompt.shrink_(min(max(0.98 * (bound / found) ** 0.5, 0.5), 0.95))
 
 
-def explore(
+def train_prompt(
     prompt: FourierPrompt,
     teacher: Teacher,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -375,14 +374,6 @@ def explore(
         InputError: If an objective lacks what it needs, or there are no batches.
         WorkError: If a term or a gradient is not finite; the prompt is then the best that was
             checked, and of no use without ``held_out``.
-
-    Example:
-        >>> from fopro_lab.models import load_teacher
-        >>> batches = [(torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64))]
-        >>> history = explore(FourierPrompt("ring", size=32), load_teacher("builtin"), batches,
-        ...                   objectives={"statistics": 1.0}, steps=2)
-        >>> list(history.columns)
-        ['step', 'statistics', 'total', 'log_gain']
     """
     weights, device = active_objectives(objectives, teacher), teacher.mean.device
     if "disagreement" in weights and student is None:
@@ -502,7 +493,7 @@ def class_gains(
 
     Args:
         teacher: Frozen.
-        batches: Class name to its batches, as in `explore`; so are the other arguments.
+        batches: Class name to its batches, as in `train_prompt`; so are the other arguments.
         objectives: ``statistics``, ``confidence`` and ``identity`` only.
         steps: Prompt steps for each class.
         learning_rate: Adam's.
@@ -525,7 +516,7 @@ def class_gains(
     for name, own in batches.items():
         prompt = FourierPrompt("ring", rings=rings, max_log_gain=max_log_gain)
         how: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
-        explore(prompt, teacher, own, objectives=objectives, reference=reference, **how)
+        train_prompt(prompt, teacher, own, objectives=objectives, reference=reference, **how)
         gains = (max_log_gain * prompt.cells.detach().tanh()).mean(dim=0).exp().tolist()
         for ring, ((low, high), gain) in enumerate(zip(pairwise(prompt.edges), gains, strict=True)):
             rows.append((name, ring, low, high, gain))
