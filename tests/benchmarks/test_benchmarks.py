@@ -51,7 +51,8 @@ def test_both_ways_to_scale_amplitudes_agree():
     assert torch.allclose(ours, plain, atol=1e-12)  # a wrong mirror is off by 0.1
 
 
-def test_data_and_fourier_benchmarks_give_their_tables():
+def test_data_and_fourier_benchmarks_give_their_tables(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # starting processes takes seconds
     tables = bench_data(rounds=3, size=16, images=8, side=32, many=10)
     assert list(tables) == ["batches", "packing", "fused", "opening"]
     assert (tables["batches"]["per_second"] > 0).all()
