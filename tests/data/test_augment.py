@@ -129,8 +129,7 @@ def test_sample_augmentations_has_the_published_ranges():
     assert (kinds.sum(0) == 1).all()  # one of the three, never two
     np.testing.assert_allclose(kinds.double().mean(1), 1 / 3, atol=0.03)
     assert 0.95 <= drawn.scale.min() < 0.96 and 1.19 < drawn.scale.max() <= 1.2
-    assert 0.049 < drawn.shift.abs().max() <= 0.05
-    assert 44 < drawn.angle.abs().max() <= 45
+    assert 0.049 < drawn.shift.abs().max() <= 0.05 and 44 < drawn.angle.abs().max() <= 45
     strengths = drawn.factors - torch.tensor([1.0, 1.0, 1.0, 0.0])
     low, high = strengths.min(0).values, strengths.max(0).values
     bounds = torch.tensor([0.25, 0.25, 0.25, 0.01], dtype=torch.float64)

@@ -17,8 +17,7 @@ def test_share_out_keeps_total_and_bounds(counts, share, least):
     total = int(floor.sum() + share * (counts.sum() - floor.sum()))
     result = share_out(counts, total=total, least=least)
     assert result.sum() == total
-    assert (result >= floor).all()
-    assert (result <= counts).all()
+    assert (floor <= result).all() and (result <= counts).all()
 
 
 @settings(deadline=None, max_examples=50)
