@@ -135,7 +135,7 @@ _CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 def plot_prompt_training(table: pd.DataFrame) -> Figure:
     """Draw every term of a prompt training over its steps, one panel per term.
 
-    ``table``: of `train_prompt`: ``step``, then one column per term; ``val_...`` are checks
+    ``table``: of `explore`: ``step``, then one column per term; ``val_...`` are checks
     on held-out images, NaN where there was none, ``kept`` marks the best prompt.
     """
     need(table, "step")

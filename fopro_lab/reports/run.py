@@ -417,7 +417,7 @@ def _steps(node: Node, count: Callable[[Any], int | None]) -> tuple[int, int] | 
     config = node.config
     if "run_dir" not in node.notebook.declared or not isinstance(config, TrainConfig):
         return None
-    from fopro_lab.training.prompt_training import prompt_training_epochs
+    from fopro_lab.training.train_prompt import prompt_training_epochs
 
     train = count(DataConfig(**{name: getattr(config, name) for name in DataConfig.model_fields}))
     prompt = len(prompt_training_epochs(config)) * config.prompt_steps

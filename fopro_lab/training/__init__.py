@@ -1,14 +1,14 @@
 """Training: losses, prompt training, and the distillation of students."""
 
 from fopro_lab.training.losses import balanced_softmax_loss, cosine_distance, distillation_loss
-from fopro_lab.training.prompt_training import (
+from fopro_lab.training.run_folder import TrainedRun, run_name
+from fopro_lab.training.statistics import natural_distance, reference_of
+from fopro_lab.training.train import distill, is_first
+from fopro_lab.training.train_prompt import (
     HeldOut,
     PromptedTeacher,
     class_gains,
     draw_held_out,
+    explore,
     prompt_drifts,
-    train_prompt,
 )
-from fopro_lab.training.run_folder import TrainedRun, run_name
-from fopro_lab.training.statistics import natural_distance, reference_of
-from fopro_lab.training.train import distill, is_first

@@ -38,11 +38,11 @@ from fopro_lab.io import progress, write_json
 from fopro_lab.models import Student, Teacher, build_student, choose_device, load_from
 from fopro_lab.models.student import shrink
 from fopro_lab.models.teacher import quick_teacher
-from fopro_lab.training import prompt_training, run_folder
+from fopro_lab.training import run_folder, train_prompt
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss, distillation_loss
-from fopro_lab.training.prompt_training import generator_for, prompted
 from fopro_lab.training.run_folder import PROMPTING, TrainedRun
 from fopro_lab.training.statistics import Reference, reference_of
+from fopro_lab.training.train_prompt import generator_for, prompted
 
 LOSSES = ("loss", "loss_classes", "loss_second", "loss_distill")
 WARMUP_START = 0.01  # share of the learning rate in the very first step of a warm-up
@@ -215,7 +215,7 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         began = time.perf_counter()
         name = f"{config.method} seed {config.seed}: epoch {state.epoch + 1} of {config.epochs}"
         log = name if verbose else ""
-        if state.epoch in prompt_training.prompt_training_epochs(config):
+        if state.epoch in train_prompt.prompt_training_epochs(config):
             train_prompt_before_epoch(state, setup, log=log)
         losses = train_epoch(state, setup, log=log)
         score = validate(state, setup)
@@ -247,7 +247,7 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
         Means over the batches: ``loss``, and for a distilled student its parts.
     """
     config, fabric, epoch = setup.config, setup.fabric, state.epoch
-    share = prompt_training.prompted_share(config, epoch)
+    share = train_prompt.prompted_share(config, epoch)
     chance = generator_for(config.seed, epoch, purpose="which batches")
     noise = generator_for(config.seed, epoch, purpose="prompt noise")
     drawn = drawn_counts(setup, epoch)
@@ -374,21 +374,21 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
     )
     if log:
         stream = progress(stream, total=config.prompt_steps, label=f"{log}, prompt step")
-    held_out = prompt_training.draw_held_out(
+    held_out = train_prompt.draw_held_out(
         setup.packed,
         setup.split.val,
         count=config.prompt_check_images,
         every=config.prompt_check_every,
         patience=config.prompt_patience,
     )
-    epochs = prompt_training.prompt_training_epochs(config)
+    epochs = train_prompt.prompt_training_epochs(config)
     masks = run_folder.MaskHistory.spread(
         epochs.index(epoch) + 1, trainings=len(epochs), steps=config.prompt_steps
     )
     # Without its cache: autocast would keep the task head's weights of before the first step.
     half = config.precision == "bf16-mixed"
     with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=False):
-        history = prompt_training.train_prompt(
+        history = train_prompt.explore(
             state.prompt,
             setup.teacher,
             stream,
@@ -516,9 +516,9 @@ def build(
             tell=lambda line: sys.stderr.write(f"{line}\n") if verbose else None,
         )
         if config.method in PROMPTING:
-            prompt = prompt_training.build_prompt(config).to(device)
+            prompt = train_prompt.build_prompt(config).to(device)
         if config.method in PROMPTING and not config.prompt_file:
-            active = prompt_training.active_objectives(config.objectives, teacher)
+            active = train_prompt.active_objectives(config.objectives, teacher)
             head = TaskHead(teacher.feature_dim, classes=len(counts), seed=config.seed).to(device)
             if "statistics" in active:
                 reference = reference_of(teacher, natural=config.natural, size=config.image_size)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training import train_prompt
+from fopro_lab.training import explore
 from tests.models.toys import norm_teacher, toy_images
 
 COUNTS = torch.tensor([30, 10, 2])
@@ -37,13 +37,13 @@ def same(module, state):
 
 def message(kind, *arguments, **settings):
     with pytest.raises(kind) as caught:
-        train_prompt(*arguments, **settings)
+        explore(*arguments, **settings)
     return str(caught.value)
 
 
 def run(objective, *, form="shared", steps=25, prompt=None, student=None, **settings):
     prompt = prompt or FourierPrompt(form, size=16, rows=6, rings=3, noise=4)
-    return prompt, train_prompt(
+    return prompt, explore(
         prompt,
         norm_teacher(classes=6),
         labelled(),

@@ -6,8 +6,7 @@ from safetensors.torch import load_file
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training import distill, train_prompt
-from fopro_lab.training.prompt_training import HeldOut
+from fopro_lab.training import distill, explore
 from fopro_lab.training.run_folder import (
     MAPS_FILE,
     RINGS_FILE,
@@ -16,6 +15,7 @@ from fopro_lab.training.run_folder import (
     ring_rows,
     write_masks,
 )
+from fopro_lab.training.train_prompt import HeldOut
 from tests.models.toys import norm_teacher
 from tests.training.prompt_toys import labelled, run, same, seeded, snapshot
 
@@ -47,7 +47,7 @@ def test_the_first_mask_is_the_identity_and_the_last_the_kept_prompt():
     prompt = FourierPrompt("shared", size=16, rows=6)
     # The held-out images want nothing but the identity, so the prompt is kept as it came.
     held_out = HeldOut(images, labels, every=4)
-    train_prompt(prompt, norm_teacher(), labelled(), objectives={"statistics": 1.0}, steps=8,
+    explore(prompt, norm_teacher(), labelled(), objectives={"statistics": 1.0}, steps=8,
             learning_rate=3.0, held_out=held_out, masks=history, generator=seeded())  # fmt: skip
     first, last = (mask["gain"].float() for mask in history.masks)
     assert (first == 1).all()

@@ -324,7 +324,7 @@ def hold_drift(
         prompt.shrink_(min(max(0.98 * (bound / found) ** 0.5, 0.5), 0.95))
 
 
-def train_prompt(
+def explore(
     prompt: FourierPrompt,
     teacher: Teacher,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -493,7 +493,7 @@ def class_gains(
 
     Args:
         teacher: Frozen.
-        batches: Class name to its batches, as in `train_prompt`; so are the other arguments.
+        batches: Class name to its batches, as in `explore`; so are the other arguments.
         objectives: ``statistics``, ``confidence`` and ``identity`` only.
         steps: Prompt steps for each class.
         learning_rate: Adam's.
@@ -516,7 +516,7 @@ def class_gains(
     for name, own in batches.items():
         prompt = FourierPrompt("ring", rings=rings, max_log_gain=max_log_gain)
         how: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
-        train_prompt(prompt, teacher, own, objectives=objectives, reference=reference, **how)
+        explore(prompt, teacher, own, objectives=objectives, reference=reference, **how)
         gains = (max_log_gain * prompt.cells.detach().tanh()).mean(dim=0).exp().tolist()
         for ring, ((low, high), gain) in enumerate(zip(pairwise(prompt.edges), gains, strict=True)):
             rows.append((name, ring, low, high, gain))

@@ -16,10 +16,10 @@ from fopro_lab.training import (
     class_gains,
     distill,
     draw_held_out,
+    explore,
     prompt_drifts,
-    train_prompt,
 )
-from fopro_lab.training.prompt_training import (
+from fopro_lab.training.train_prompt import (
     generator_for,
     prompt_training_epochs,
     prompted,
@@ -111,7 +111,7 @@ def test_everything_is_computed_where_the_teacher_is():
     teacher = norm_teacher(classes=6).cuda()
     prompt = FourierPrompt("generator", size=16, rows=6, noise=4)
     held_out = HeldOut(*labelled(1)[0], every=2)
-    train_prompt(prompt, teacher, labelled(), objectives={"statistics": 1.0, "task": 1.0}, steps=3,
+    explore(prompt, teacher, labelled(), objectives={"statistics": 1.0, "task": 1.0}, steps=3,
             class_counts=COUNTS, held_out=held_out, max_drift=0.1, generator=seeded())  # fmt: skip
     assert all(p.device.type == "cuda" for p in prompt.parameters())
 
@@ -131,7 +131,7 @@ def test_each_objective_lowers_its_own_term(form, objective):
 
 def test_the_total_is_the_weighted_sum():
     objectives = {"statistics": 0.5, "confidence": 2.0, "task": 1.5, "identity": 0.25}
-    history = train_prompt(
+    history = explore(
         FourierPrompt("shared", size=16), norm_teacher(classes=6), labelled(),
         objectives=objectives, steps=4, class_counts=COUNTS,
     )  # fmt: skip
@@ -144,7 +144,7 @@ def test_teacher_and_student_stand_still(training):
     teacher = norm_teacher(classes=6)
     student = build_student("small", classes=3, teacher_dim=5).train(training)
     teacher_before, student_before = snapshot(teacher), snapshot(student)
-    train_prompt(
+    explore(
         FourierPrompt("generator", size=16), teacher, labelled(), steps=3, student=student,
         objectives={"statistics": 1.0, "task": 1.0, "disagreement": 1.0}, class_counts=COUNTS,
     )  # fmt: skip
@@ -313,7 +313,7 @@ def test_the_ring_in_which_a_class_lives_is_found(form, ring):
     # ring of their texture above the others, whose strength is chance.
     teacher = wrap_teacher(Energy(), mean=[0.5] * 3, std=[0.25] * 3, input_size=32, feature_dim=3)
     prompt = FourierPrompt(form, size=32, rows=12, rings=4)
-    train_prompt(
+    explore(
         prompt, teacher, [phantom(ring, seed=seed) for seed in range(3)], steps=60,
         objectives={"task": 1.0}, learning_rate=0.05, class_counts=torch.tensor([1, 1]),
         held_out=HeldOut(*phantom(ring, seed=9)), generator=seeded(),
