@@ -17,7 +17,7 @@ NAMES = [path.stem for path in NOTEBOOKS]
 
 # 02 measures on fewer images than a card, 03 trains its prompt once where 04 does so repeatedly.
 OWN_DEFAULTS = {
-    "02_teacher_frequencies": {"probe_images", "band_images", "heat_images"},
+    "02_teacher_frequencies": {"probe_images", "band_images"},
     "03_fourier_prompt": {"prompt_steps"},
 }
 

@@ -67,6 +67,13 @@ def radial_frequency(
     return torch.hypot(rows[:, None], columns[None, :]).to(dtype)
 
 
+def bin_counts(width: int) -> Tensor:
+    """Count the frequencies that each half spectrum column stands for, ``(width // 2 + 1,)``."""
+    counts = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
+    counts[[0, -1] if width % 2 == 0 else [0]] = 1
+    return counts
+
+
 def at_least_single(values: Tensor) -> Tensor:
     """Return half precision as single precision: half precision FFTs want sides of 2 ** n."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
@@ -222,9 +229,5 @@ def _ring_weights(
     height: int, width: int, edges: tuple[float, ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """Count how many frequencies of each ring a bin represents, ``(H * (W // 2 + 1), R)``."""
-    twice = torch.full((width // 2 + 1,), 2.0, dtype=dtype, device=device)
-    twice[0] = 1
-    if width % 2 == 0:
-        twice[-1] = 1
-    masks = ring_masks(height, width, edges, device=device)
-    return (masks * twice).flatten(1).T.contiguous()
+    counts = bin_counts(width).to(device, dtype)
+    return (ring_masks(height, width, edges, device=device) * counts).flatten(1).T.contiguous()

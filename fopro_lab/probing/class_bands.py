@@ -41,16 +41,15 @@ from fopro_lab.probing.features import (
 )
 from fopro_lab.probing.ring_response import check_gains, check_rings
 
+FLIPS = 19_999  # draws of signs, so many that a p-value survives the correction for 900 means
+
 
 def class_band_matrix(
-    network: Encoder | Classifier,
-    pack: Pack,
-    split: Split,
-    edges: Sequence[float],
-    *,
+    network: Encoder | Classifier, pack: Pack, split: Split, edges: Sequence[float], *,
     gains: Sequence[float] = (0.0, 2.0),
-    **settings: Any,
-) -> pd.DataFrame:
+    groups: Mapping[str, str], per_class: int = 0, batch_size: int = 64,
+    resamples: int = 1000, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Measure how each class's recall changes when one ring of the test images is scaled.
 
     Args:
@@ -58,11 +57,12 @@ def class_band_matrix(
         pack: The images, with their data set.
         split: Its train rows fit the probe, val chooses its regularisation, test is measured.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
+        groups: "head", "medium" or "tail" for each class, in the order of the table.
         gains: Non-negative factors of the amplitudes; 0 removes a ring.
-        **settings: ``groups`` ("head", "medium" or "tail" for each class, in the order of the
-            table); ``per_class`` (test images of a class, at most; 0, the default, is all),
-            ``batch_size`` (64), ``resamples`` (1000, of lesions or patients) and ``seed`` (0, of
-            drawn images and bootstrap).
+        per_class: Test images of a class, at most; 0 is all.
+        batch_size: Images per pass.
+        resamples: Bootstrap resamples of lesions or patients.
+        seed: Seed of drawn images, bootstrap and sign flips.
 
     Returns:
         A row for each class, group and "overall" (means of class recalls), ring and gain:
@@ -85,16 +85,18 @@ def class_band_matrix(
         {"ring": ring, "low": float(low), "high": float(high), "gain": float(gain)}
         for (ring, (low, high)), gain in product(enumerate(pairwise(edges)), gains)
     ]
-    return measure_changed(network, pack, split, scale_each, cases, label="class bands", **settings)
+    return measure_changed(
+        network, pack, split, scale_each, cases,
+        label="class bands", groups=groups, per_class=per_class, batch_size=batch_size,
+        resamples=resamples, seed=seed,
+    )  # fmt: skip
 
 
 def pass_ladder(
-    network: Encoder | Classifier,
-    pack: Pack,
-    split: Split,
-    cutoffs: Sequence[float],
-    **settings: Any,
-) -> pd.DataFrame:
+    network: Encoder | Classifier, pack: Pack, split: Split, cutoffs: Sequence[float], *,
+    groups: Mapping[str, str], per_class: int = 0, batch_size: int = 64,
+    resamples: int = 1000, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Measure recall on test images that keep only what is below, or above, a frequency.
 
     Low-pass keeps every frequency up to and with the cut-off, high-pass all above it. Arguments are
@@ -106,12 +108,13 @@ def pass_ladder(
         InputError: If the cut-offs are wrong or two of them keep the same frequencies.
     """
     steps = [0.0, *map(float, cutoffs), CORNER]
-    if len(steps) < 3 or steps != sorted(set(steps)) or steps[-2] >= 0.7:
+    rising = all(low < high for low, high in pairwise(steps))
+    if len(steps) < 3 or not rising or steps[-2] >= 0.7:
         raise InputError(
             "cutoffs: expected one or more increasing frequencies above 0 and below 0.7 cycles "
             f"per pixel, got {list(cutoffs)}"
         )
-    check_rings(steps, height=pack.size, width=pack.size)
+    check_rings(steps, height=pack.size, width=pack.size, name="cutoffs")
 
     def climb(images: Tensor) -> Iterator[Tensor]:
         mean = images.mean(dim=(2, 3), keepdim=True)
@@ -125,12 +128,18 @@ def pass_ladder(
         {"kind": kind, "cutoff": float(cutoff)}
         for cutoff, kind in product(cutoffs, ("low-pass", "high-pass"))
     ]
-    return measure_changed(network, pack, split, climb, cases, label="ladder", **settings)
+    return measure_changed(
+        network, pack, split, climb, cases,
+        label="ladder", groups=groups, per_class=per_class, batch_size=batch_size,
+        resamples=resamples, seed=seed,
+    )  # fmt: skip
 
 
 def phase_and_amplitude(
-    network: Encoder | Classifier, pack: Pack, split: Split, *, seed: int = 0, **settings: Any
-) -> pd.DataFrame:
+    network: Encoder | Classifier, pack: Pack, split: Split, *,
+    groups: Mapping[str, str], per_class: int = 0, batch_size: int = 64,
+    resamples: int = 1000, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Measure recall on test images that keep only their phases or only their amplitudes.
 
     ``phase`` has the image's phases and the mean amplitudes of the training images; its contours
@@ -150,24 +159,19 @@ def phase_and_amplitude(
         yield amplitude_only(images, noise)
 
     cases = [{"kind": kind} for kind in ("phase", "phase-flat", "amplitude")]
-    settings |= {"label": "phase and amplitude", "seed": seed}
-    return measure_changed(network, pack, split, rebuild, cases, **settings)
+    return measure_changed(
+        network, pack, split, rebuild, cases,
+        label="phase and amplitude", groups=groups, per_class=per_class, batch_size=batch_size,
+        resamples=resamples, seed=seed,
+    )  # fmt: skip
 
 
 def measure_changed(
-    network: Encoder | Classifier,
-    pack: Pack,
-    split: Split,
-    change: Callable[[Tensor], Iterator[Tensor]],
-    cases: Sequence[Mapping[str, Any]],
-    *,
-    label: str,
-    groups: Mapping[str, str],
-    per_class: int = 0,
-    batch_size: int = 64,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
+    network: Encoder | Classifier, pack: Pack, split: Split,
+    change: Callable[[Tensor], Iterator[Tensor]], cases: Sequence[Mapping[str, Any]], *, label: str,
+    groups: Mapping[str, str], per_class: int = 0, batch_size: int = 64,
+    resamples: int = 1000, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Classify test images before and after changes, which ``change`` yields for all ``cases``."""
     names = pack.dataset.class_names
     if set(groups) != set(names) or not set(groups.values()) <= set(GROUPS):
@@ -201,30 +205,25 @@ def measure_changed(
 
 
 def compare_predictions(
-    labels: np.ndarray,
-    units: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    *,
-    cases: Sequence[Mapping[str, Any]],
-    names: Sequence[str],
-    groups: Mapping[str, str],
-    resamples: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
+    labels: np.ndarray, units: np.ndarray, before: np.ndarray, after: np.ndarray, *,
+    cases: Sequence[Mapping[str, Any]], names: Sequence[str], groups: Mapping[str, str],
+    resamples: int = 1000, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Compare predictions ``(M, n)`` of images after changes with those ``(n,)`` before.
 
     Intervals are of the paired change: bootstrap within each class, whole lesions or patients;
     where no image of a class changed sides two Wilson intervals are combined instead
-    ("newcombe"), and a mean over such classes is "mover". The p-value is of the exact sign test
-    over lesions: a normal approximation would call six lesions of a rare class a certainty.
+    ("newcombe"), and a mean over such classes is "mover". The p-value of a class is of the exact
+    sign test over lesions: a normal approximation would call six lesions of a rare class a
+    certainty. That of a mean is of `sign_flip_test`, whose statistic is the mean change itself.
 
     Returns:
         A row for each case and each class, group and "overall" (means of class recalls):
         ``scope``, ``name``, ``group`` (of a class), those of the case, ``recall``, ``recall_low``,
         ``recall_high``, ``clean_recall``, ``change``, ``change_low``, ``change_high``, ``n``,
-        ``interval``, ``p``, ``p_holm``, ``cells`` (in the correction's family: all classes, or
-        all means), ``survives`` (5 % after the correction, and the interval excludes zero),
+        ``interval``, ``p``, ``p_holm`` (corrected over one of two families: all rows of classes,
+        of every case, or all rows of groups and overall), ``cells`` (rows of the family that have
+        a p-value), ``survives`` (5 % after the correction, and the interval excludes zero),
         ``resampled``. A class without images has NaN.
 
     Source: Holm, Scand. J. Stat. 6 (1979) 65.
@@ -248,7 +247,7 @@ def compare_predictions(
             if classes:
                 scope = "overall" if group == "all" else "group"
                 row = {"scope": scope, "name": group, "group": "", **case}
-                rows.append(row | _mean_change(classes))
+                rows.append(row | _mean_change(classes, seed=seed))
     columns = [
         *("scope", "name", "group", *cases[0], "recall", "recall_low", "recall_high"),
         *("clean_recall", "change", "change_low", "change_high", "n", "interval", "p"),
@@ -266,9 +265,19 @@ def compare_predictions(
     )
 
 
-def sign_test(better: int, worse: int) -> float:
-    """Return the exact two-sided p-value of "as many better as worse"."""
-    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+def sign_flip_test(shares: Sequence[np.ndarray], *, seed: int = 0) -> float:
+    """Return the two-sided p-value of "no change" of a mean over classes.
+
+    ``shares`` are what each lesion adds to the mean change of its class. Without an effect each is
+    as likely with the other sign; p is the share of drawn signs that take the sum as far from 0.
+
+    Source: Fisher's randomisation test; Davison & Hinkley 1997, section 4.3.
+    """
+    sizes, counts = np.unique(np.abs(np.concatenate(shares)), return_counts=True)
+    # Of lesions with equal shares it matters alone how many keep their sign.
+    kept = np.random.default_rng(seed).binomial(counts, 0.5, (FLIPS, len(counts)))
+    drawn, observed = (2 * kept - counts) @ sizes, abs(np.concatenate(shares).sum())
+    return float((1 + (np.abs(drawn) >= observed - 1e-9).sum()) / (1 + FLIPS))
 
 
 def _class_change(
@@ -293,13 +302,13 @@ def _class_change(
         "change_high": high,
         "n": len(units),
         "interval": kind,
-        "p": sign_test(better, worse),
-        "signs": (better, worse),
+        "p": float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
+        "shares": by_unit / len(units),
         "drawn": {"change": changes, "recall": recalls},
     }
 
 
-def _mean_change(classes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _mean_change(classes: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
     """Average over classes, whose resamples are independent of one another."""
     found: dict[str, Any] = {
         key: float(np.mean([each[key] for each in classes])) for key in ("recall", "clean_recall")
@@ -313,11 +322,10 @@ def _mean_change(classes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             wide = mean_interval(*limits.to_numpy().T)
             low, high = min(low, wide[0]), max(high, wide[1])
         found |= {f"{key}_low": low, f"{key}_high": high}
-    better, worse = np.sum([each["signs"] for each in classes], axis=0).tolist()
     return found | {
         "n": sum(each["n"] for each in classes),
         "interval": "bootstrap" if bootstrap else "mover",
-        "p": sign_test(better, worse),
+        "p": sign_flip_test([each["shares"] for each in classes], seed=seed),
     }
 
 

@@ -129,7 +129,7 @@ class LinearProbe:
     scale: np.ndarray  # standard deviation of each feature, 1 where it is constant, (D,)
     weight: np.ndarray  # (K, D)
     bias: np.ndarray  # (K,)
-    strength: float  # the chosen C of scikit-learn
+    strength: float  # the chosen C of scikit-learn: the larger, the weaker the regularisation
     val_balanced_accuracy: float  # mean of class recalls on the validation rows, in [0, 1]
 
     def logits(self, features: np.ndarray) -> np.ndarray:

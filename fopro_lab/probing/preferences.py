@@ -6,7 +6,7 @@ how sensitive a teacher is as a whole does not matter.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +49,17 @@ def relative_responses(
     ``units`` are lesion, patient or image of each, ``(N,)``, which the bootstrap draws as a whole.
 
     Returns:
-        A row for each ring and gain other than 1: ``ring``, ``low``, ``high`` (cycles per pixel),
-        ``gain``, ``relative`` (drift per energy changed over its geometric mean over the rings: 2
-        is twice as much) with ``relative_low`` and ``relative_high`` (95 %), ``n`` (images).
+        A row for each channel, ring and gain other than 1: ``channel`` ("all", or the colour that
+        was scaled alone), ``ring``, ``low``, ``high`` (cycles per pixel), ``gain``, ``relative``
+        (drift per energy changed over its geometric mean over the rings: 2 is twice as much) with
+        ``relative_low`` and ``relative_high`` (95 %), ``n`` (images).
     """
     weights = image_weights(units, resamples=resamples, seed=seed).astype(np.float64)
     low, high = np.exp(np.quantile(preference(drifts, weights), [0.025, 0.975], axis=1))
     rings = [(ring, *ends) for ring, ends in enumerate(pairwise(drifts.edges))]
-    rows = [(*ring, gain) for ring in rings for gain in drifts.gains if gain != 1]
-    table = pd.DataFrame(rows, columns=["ring", "low", "high", "gain"])
+    cells = product(drifts.channels, rings, [gain for gain in drifts.gains if gain != 1])
+    rows = [(channel, *ring, gain) for channel, ring, gain in cells]
+    table = pd.DataFrame(rows, columns=["channel", "ring", "low", "high", "gain"])
     table["relative"] = np.exp(preference(drifts)[:, 0])
     return table.assign(relative_low=low, relative_high=high, n=len(units))
 
@@ -285,8 +287,9 @@ def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Compari
             }
         )
         shape = relative_responses(drifts[name], units, seed=seed)
+        shape = shape.drop(columns=["low", "high", "n"])
         table = card.ring_response.query("channel == 'all'")
-        table = table.merge(shape.drop(columns=["low", "high", "n"]), on=["ring", "gain"])
+        table = table.merge(shape, on=["channel", "ring", "gain"])
         responses.append(table.assign(teacher=name))
         bands.append(card.class_bands.query("classifier == 'probe'").assign(teacher=name))
     distances = pd.DataFrame()

@@ -16,6 +16,7 @@ from torch import Tensor
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from fopro_lab.fourier import ring_masks, ring_parts
+from fopro_lab.fourier.rings import bin_counts
 from fopro_lab.probing.features import Encoder, Precision, check_finite, encode, teacher_device
 
 
@@ -27,13 +28,13 @@ def check_gains(gains: Sequence[float]) -> None:
         )
 
 
-def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
+def check_rings(edges: Sequence[float], *, height: int, width: int, name: str = "edges") -> None:
     """Refuse edges that do not increase, and rings that hold no frequency of such an image."""
     filled = ring_masks(height, width, edges).flatten(1).any(dim=1).tolist()
     if not all(filled):
         ring = filled.index(False)
         raise InputError(
-            f"edges: expected a frequency in every ring, got none in ring {ring} "
+            f"{name}: expected a frequency in every ring, got none in ring {ring} "
             f"({edges[ring]:g} to {edges[ring + 1]:g} cycles per pixel) of images of "
             f"{height} x {width} px; use fewer rings or larger images"
         )
@@ -47,7 +48,7 @@ class RingDrifts:
     gains: tuple[float, ...]
     channels: tuple[str, ...]  # what was scaled: "all", or "red", "green" and "blue" one by one
     drift: np.ndarray  # 1 - cos(f(x), f(x')), float64 (M, R, G, N)
-    energy: np.ndarray  # share of the image's variance that the scaling changed, (M, R, G, N)
+    energy: np.ndarray  # of the change, over the image's variance; above 1 for large gains
     rounding: float = 0.0  # mean drift that half precision alone makes on unchanged images
     half: np.ndarray | None = None  # which were measured in half precision, (M, R, G)
 
@@ -85,10 +86,10 @@ def ring_response(
 
     Returns:
         A row for each channel, ring and gain: ``channel`` ("all", or the colour), ``ring``,
-        ``low``, ``high`` (cycles per pixel), ``gain``, ``drift`` (mean), ``energy`` (mean share
-        of the variance that was changed) and ``drift_per_energy`` (ratio of the two means; NaN
-        where nothing changed), the first and the last with ``_low`` and ``_high`` (95 % interval),
-        ``precision``, ``n``.
+        ``low``, ``high`` (cycles per pixel), ``gain``, ``drift`` (mean), ``energy`` (mean; the
+        ring's share of the variance times ``(gain - 1) ** 2``: above 1 for large gains) and
+        ``drift_per_energy`` (ratio of the two means; NaN where nothing changed), the first and the
+        last with ``_low`` and ``_high`` (95 % interval), ``precision``, ``n``.
 
     Raises:
         ShapeError: If ``images`` is no batch, or ``units`` does not fit it.
@@ -225,7 +226,7 @@ def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.
 def drifts_from_table(
     table: pd.DataFrame, edges: Sequence[float]
 ) -> tuple[RingDrifts, np.ndarray, np.ndarray]:
-    """Return the drifts of a `drift_table` in its order, the images' names and their units."""
+    """Return a `drift_table`'s drifts, without ``half`` and ``rounding``; image names and units."""
     channels, gains = (tuple(table[key].unique()) for key in ("channel", "gain"))
     shape = (len(channels), len(edges) - 1, len(gains), -1)
     drift, energy = (table[key].to_numpy().reshape(shape) for key in ("drift", "energy"))
@@ -235,7 +236,7 @@ def drifts_from_table(
 
 
 def radial_gain(gain: Tensor, edges: Sequence[float], *, width: int) -> pd.DataFrame:
-    """Average gains over each frequency ring, geometrically.
+    """Average gains over the frequencies of each ring, geometrically, as `bin_counts` counts them.
 
     Args:
         gain: ``(..., H, width // 2 + 1)``, above 0, as of ``FourierPrompt.mean_gain``.
@@ -249,12 +250,13 @@ def radial_gain(gain: Tensor, edges: Sequence[float], *, width: int) -> pd.DataF
     """
     if gain.ndim < 2 or gain.shape[-1] != width // 2 + 1:
         raise ShapeError(f"gain: expected (..., H, {width // 2 + 1}), got {tuple(gain.shape)}")
-    log_gain = gain.detach().double().log().cpu().numpy()
-    masks = ring_masks(gain.shape[-2], width, edges).numpy()
+    log_gain = gain.detach().double().log().cpu()
+    masks = ring_masks(gain.shape[-2], width, edges)
     rows = []
     for ring, (low, high) in enumerate(pairwise(map(float, edges))):
-        values = log_gain[..., masks[ring]]
-        mean, spread = (values.mean(), values.std()) if values.size else (np.nan, np.nan)
-        limits = (mean, mean - spread, mean + spread)
-        rows.append((ring, low, high, *np.exp(limits)))
+        values, counts = log_gain[..., masks[ring]], (masks[ring] * bin_counts(width))[masks[ring]]
+        mean = (values @ counts / counts.sum()).mean()
+        spread = ((values - mean).square() @ counts / counts.sum()).mean().sqrt()
+        limits = torch.stack([mean, mean - spread, mean + spread]).exp()
+        rows.append((ring, low, high, *limits.tolist()))
     return pd.DataFrame(rows, columns=["ring", "low", "high", "gain", "gain_low", "gain_high"])

@@ -35,6 +35,7 @@ from fopro_lab.fourier import (
     ring_gain,
     ring_masks,
 )
+from fopro_lab.fourier.rings import bin_counts
 from fopro_lab.io import atomic_path
 from fopro_lab.reports.plan import CHECKOUT
 
@@ -100,7 +101,7 @@ class SpectrumView:
         self.edges = ring_edges(min(PROFILE_RINGS, max(1, min(self.size) // 2)))
         self._spectrum = np.fft.rfft2(self._pixels)
         self._amplitude = np.abs(self._spectrum)
-        weights = ring_masks(height, width, self.edges) * _bin_counts(width)
+        weights = ring_masks(height, width, self.edges) * bin_counts(width)
         self._weights = weights.flatten(1).T.numpy() / (height * width) ** 2
         self._plane = _plane_index(height, width)
         self._contrast = self._measure(self._amplitude)
@@ -140,13 +141,6 @@ class SpectrumView:
         return border
 
 
-def _bin_counts(width: int) -> Tensor:
-    """Count the frequencies that a bin of each half spectrum column represents."""
-    counts = torch.full((width // 2 + 1,), 2.0, dtype=torch.float64)
-    counts[[0, -1] if width % 2 == 0 else [0]] = 1
-    return counts
-
-
 def _plane_index(height: int, width: int) -> np.ndarray:
     """Index the flat half spectrum by place of the whole plane, zero frequency in the middle."""
     columns = width // 2 + 1
@@ -184,7 +178,7 @@ def bump_gains(gain: float, *, centre: float, width: float, edges: Sequence[floa
 
 def ring_means(gain: Tensor, edges: Sequence[float], *, width: int) -> tuple[np.ndarray, float]:
     """Return geometric means `(C, R)` of a gain, and the share of its squared log they explain."""
-    weights = (ring_masks(gain.shape[-2], width, edges) * _bin_counts(width)).flatten(1)
+    weights = (ring_masks(gain.shape[-2], width, edges) * bin_counts(width)).flatten(1)
     log_gain = gain.detach().double().clamp(min=1e-9).log().flatten(1)
     means = log_gain @ weights.T / weights.sum(1).clamp(min=1)
     whole = float((log_gain**2 @ weights.T).sum())
@@ -194,7 +188,7 @@ def ring_means(gain: Tensor, edges: Sequence[float], *, width: int) -> tuple[np.
 
 def change_centre(gain: Tensor, *, width: int) -> float | None:
     """Return the mean frequency of what a gain ``(C, H, W // 2 + 1)`` changes, or None."""
-    change = (gain.detach() - 1).abs().mean(dim=0)
+    change = (gain.detach() - 1).abs().mean(dim=0) * bin_counts(width)
     if change.max() < 1e-4:
         return None
     return float((radial_frequency(gain.shape[-2], width) * change).sum() / change.sum())

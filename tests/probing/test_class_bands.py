@@ -1,6 +1,7 @@
 """Class bands, ladder, phases and amplitudes: recalls against slow ones, intervals and tests."""
 
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fopro_lab.probing.class_bands import (
     amplitude_only,
     compare_predictions,
     phase_only,
+    sign_flip_test,
 )
 from tests.probing.toys import EDGES, Stub
 
@@ -146,6 +148,35 @@ def test_lesions_and_not_images_are_counted_in_the_test():
     assert four["cells"].to_dict() == {"a": 2, "b": 2, "head": 3, "tail": 3, "all": 3}
 
 
+def test_the_p_of_a_mean_is_of_the_mean_change_and_not_of_all_lesions_together():
+    """A rare class loses all of 8 lesions while a common one changes 60 for and 60 against."""
+    labels = np.repeat([0, 1], [400, 8])
+    after = labels.copy()
+    after[:60] = after[400:] = 2
+    before = labels.copy()
+    before[60:120] = 2
+    groups = {"common": "head", "rare": "tail", "other": "medium"}
+    table = compare(labels, np.arange(408), before, [after], groups=groups)
+    assert table.loc["all", "change"] == pytest.approx(-0.5)
+    # 60 changes of 1/400 spread the flipped sum by 0.03: as far as -1 only with all 8 signs alike.
+    assert table.loc["rare", "p"] == pytest.approx(2 / 2**8)
+    assert table.loc["tail", "p"] == pytest.approx(2 / 2**8, rel=0.3)
+    assert table.loc["all", "p"] < 0.01 and table.loc["head", "p"] == pytest.approx(1, abs=0.01)
+
+
+def test_sign_flips_reach_the_exact_p_value_and_one_of_twenty_without_an_effect():
+    shares = [np.array([0.5, 0.25, -0.1]), np.array([0.3, 0.3])]
+    signs = np.array(list(product([1, -1], repeat=5)))
+    exact = np.mean(np.abs(signs @ np.concatenate(shares)) >= 1.25 - 1e-9)
+    assert sign_flip_test(shares) == pytest.approx(exact, abs=0.01)
+    assert sign_flip_test([np.zeros(3)]) == 1
+    rng = np.random.default_rng(0)
+    found = [
+        sign_flip_test([rng.choice([-1, 0, 1], n) / n for n in (200, 20, 9)]) for _ in range(100)
+    ]
+    assert 1 <= sum(p < 0.05 for p in found) <= 11  # 5 expected; binomial, 99 %
+
+
 def test_a_class_without_test_images_is_unknown():
     groups = {"c": "tail", "a": "head", "b": "medium"}
     table = compare([1, 1, 2], [0, 1, 2], [1, 1, 2], [[1, 2, 2]], groups=groups)
@@ -168,9 +199,11 @@ def test_a_class_is_lost_where_its_wave_is_cut_off(world):
     assert recall.loc["high-pass", "fast"].tolist() == [1, 1, 0]
 
 
-@pytest.mark.parametrize("cutoffs", [[], [0.2, 0.2], [0.0, 0.1], [0.3, 0.8]])
+@pytest.mark.parametrize(
+    "cutoffs", [[], [0.2, 0.2], [0.0, 0.1], [0.3, 0.8], [float("nan")], [0.2, 0.201]]
+)
 def test_wrong_cutoffs_are_refused(world, cutoffs):
-    with pytest.raises(InputError, match="cutoffs: expected one or more increasing frequencies"):
+    with pytest.raises(InputError, match=r"^cutoffs: expected (one or more|a frequency in every)"):
         climb(world, cutoffs)
 
 

@@ -114,6 +114,11 @@ def test_relative_responses_follow_their_definition(packed):
     assert (found["relative_low"] <= found["relative"] + 1e-12).all()
     assert (found["relative_high"] >= found["relative"] - 1e-12).all()
     assert found[["low", "high"]].iloc[0].tolist() == [0.0, pytest.approx(1 / 6)]
+    colours = answers(count=20)
+    parts = (part.repeat(3, axis=0) for part in (colours.drift, colours.energy))
+    found = relative_responses(RingDrifts(EDGES, (0.0, 1.0), ("r", "g", "b"), *parts), units)
+    assert found["channel"].tolist() == list("rrrrggggbbbb")
+    assert np.ptp(found["relative"].to_numpy().reshape(3, 4), axis=0).max() == 0
 
 
 def fast_ear(images):
