@@ -12,7 +12,6 @@ from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain, radial_frequency
 from fopro_lab.fourier.rings import (
     cached_grid,
-    frequencies,
     ring_edges,
     ring_energy,
     ring_gain,
@@ -23,12 +22,6 @@ from fopro_lab.fourier.rings import (
 sides = st.integers(1, 11)
 SHAPES = [(4, 4), (5, 4), (4, 5), (5, 3), (6, 7)]
 EDGES = [0.0, 0.2, 0.5, 0.75]
-
-
-def test_frequencies_are_signed_and_correctly_rounded():
-    assert frequencies(4).tolist() == [0.0, 0.25, -0.5, -0.25]
-    assert frequencies(5).tolist() == [0.0, 0.2, 0.4, -0.4, -0.2]
-    assert frequencies(10)[3].item() == 0.3  # torch.fft.fftfreq says 0.30000000000000004
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
@@ -82,6 +75,7 @@ def test_ring_masks_by_hand():
     masks = ring_masks(4, 4, [0, 0.25, 0.75])
     assert masks.dtype == torch.bool and masks.shape == (2, 4, 3)
     assert masks[0].int().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 0]]
+    assert ring_masks(1, 10, [0.2, 0.3])[0, 0, 3]  # torch.fft.fftfreq says 0.30000000000000004
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.fourier import ring_edges, ring_masks
 from fopro_lab.probing.features import LinearProbe, wrap_classifier
 from fopro_lab.probing.heat_map import (
     basis_cells,
@@ -24,16 +23,6 @@ def test_each_wave_is_one_frequency_of_norm_one(height, width):
         power = np.abs(np.fft.fft2(wave)) ** 2
         loud = {tuple(place) for place in np.argwhere(power > 1e-9)}
         assert loud == {(row % height, column % width), (-row % height, -column % width)}
-
-
-def test_waves_of_a_ring_lie_in_it_and_are_drawn_once():
-    edges = ring_edges(4)
-    cells = basis_cells(16, 16, by="rings", edges=edges, seed=1)
-    assert cells.groupby("cell").size().tolist() == [6, 8, 8, 8, 8]  # ring 0 has six waves
-    assert not cells.duplicated(["row", "column"]).any()
-    masks = ring_masks(16, 16, edges).numpy()
-    for cell, row, column in cells[["cell", "row", "column"]].to_numpy():
-        assert masks[cell, row % 16, column]
 
 
 def measure(network, images, **settings):

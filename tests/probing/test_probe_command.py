@@ -1,18 +1,16 @@
 """`fopro probe`: a teacher's card by its notebook, with a student, and cards side by side."""
 
 import re
+import shutil
 import sys
 
-import pandas as pd
 import pytest
 
 from fopro_lab import cli
-from fopro_lab.config import DataConfig, ProbeConfig, TrainConfig
+from fopro_lab.config import DataConfig, TrainConfig
 from fopro_lab.data import prepare
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import groups_from
-from fopro_lab.models import load_from
-from fopro_lab.probing import TeacherCard, teacher_card
+from fopro_lab.probing import TeacherCard, compare_cards, read_cards
 from fopro_lab.training import distill
 from fopro_lab.training.run_folder import TrainedRun
 
@@ -39,17 +37,11 @@ def fopro():
 
 @pytest.fixture(scope="module")
 def cards(fopro, tmp_path_factory):
-    """Two cards of the built-in teacher: one with a student, one with another normalisation."""
+    """A card of the built-in teacher with a student, and its copy; notebook 02 runs once."""
     out = tmp_path_factory.mktemp("cards")
     distill(TrainConfig(method="bsm", epochs=1, **DATA), out=out / "run", verbose=False)
     assert fopro("probe", "--out", out / "one", *settings(student_run=out / "run")) == 0
-    other = {"teacher_mean": [0.2] * 3, "teacher_std": [0.9] * 3, "heat_map": "off"}
-    config = ProbeConfig.from_mapping(DATA | SMALL | other)
-    packed, split = prepare(config)
-    counts = split.class_counts(packed.dataset)
-    groups = groups_from(config, packed.dataset.class_names, counts)
-    card = teacher_card(load_from(config), packed, split, config, groups=groups)
-    card.write(out / "two")
+    shutil.copytree(out / "one", out / "two")
     return out
 
 
@@ -76,15 +68,17 @@ def test_a_student_of_another_split_or_size_is_refused(cards):
             run.classifier(packed, split)
 
 
-def test_cards_are_compared(fopro, cards, capsys):
-    assert fopro("probe", "--compare", cards / "one", cards / "two", "--out", cards / "both") == 0
-    assert capsys.readouterr().out.strip() == str(cards / "both/index.html")
-    page = (cards / "both/index.html").read_text()
-    assert "builtin (one), builtin (two): preferences" in page and "corrected p" in page
-    distances = pd.read_csv(cards / "both/distances.csv")
-    assert len(distances) == 1 and (distances["distance"] > 0).all() and "p_holm" in distances
-    drawn = sorted(path.name for path in (cards / "both").glob("*.png"))
-    assert drawn == ["class_bands_gain_0.png", "distances.png", "preferences_gain_0.png"]
+def test_cards_are_compared_by_notebook_08(fopro, cards, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(
+        "fopro_lab.reports.execute_notebook", lambda *a, **k: asked.append((a, k)) or ("", "page")
+    )
+    folders = [str(cards / "one"), str(cards / "two")]
+    assert fopro("probe", "--compare", *folders, "--out", cards / "both") == 0
+    assert asked == [(("08_teachers", {"cards": folders}), {"out": cards / "both"})]
+    assert capsys.readouterr().out.strip() == "page"
+    (line,) = compare_cards(read_cards(folders)).findings()  # one teacher twice
+    assert line.startswith("builtin (one), builtin (two): preferences do not differ clearly")
 
 
 def test_wrong_input_is_refused_in_one_line(fopro, cards, capsys):

@@ -135,15 +135,3 @@ def test_scores_equal_scikit_learns_where_classes_are_equally_large():
     expected = model.fit(features, labels).decision_function(new)
     centred = [part - part.mean(axis=1, keepdims=True) for part in (scores, expected)]
     np.testing.assert_allclose(*centred, rtol=1e-4, atol=1e-4)
-
-
-def test_the_size_of_a_class_moves_nothing():
-    rng = np.random.default_rng(1)
-    features, labels = rng.normal(size=(40, 2)), np.arange(40) % 2
-    many = np.concatenate([np.flatnonzero(labels == 0), np.tile(np.flatnonzero(labels == 1), 9)])
-    new = rng.normal(size=(9, 2))
-    same = [
-        discriminant_scores(features[rows], labels[rows], new=new, classes=2)
-        for rows in (np.arange(40), many)
-    ]
-    np.testing.assert_allclose(*same, rtol=1e-9)
