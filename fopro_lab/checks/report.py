@@ -163,10 +163,11 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
     wanted = config.tail_ratio if config.rule in ("long-tail", "isic2019-lt") else None
     findings = (
         _check_reading(packed),
+        *(Finding("note", "opening", None, note) for note in dataset.notes),
         *(Finding("note" if len(split.train) else "fail", "split", None, n) for n in split.notes),
         _check_imbalance(counts, wanted=wanted),
         _check_tested(counts),
-        _check_groups(table, shared, leaks),
+        _check_groups(table, shared, leaks, known=dataset.groups_known),
         _check_copies(copies, leaks),
         _check_near_duplicates(near, leaks, flat=found.attrs["flat"]),
         _check_labels(copies, near),
@@ -187,7 +188,9 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
     facts = {
         "dataset": dataset.name,
         "images": len(packed),
-        "groups": _distinct(table["group"], none="unknown: each image is its own"),
+        "groups": len(table)
+        if dataset.groups_known and table["group"].is_unique
+        else _distinct(table["group"], none="unknown: each image is its own"),
         "sources": _distinct(table["source"], none="unknown"),
         "protocol": split.protocol,
         "imbalance": f"1:{train.max() / max(train.min(), 1):.0f} in training",
@@ -256,9 +259,11 @@ def _check_tested(counts: pd.DataFrame) -> Finding:
     return Finding("ok", "tested", 0, f"every class has {least:,} images or more to be tested on")
 
 
-def _check_groups(table: pd.DataFrame, shared: pd.DataFrame, leaks: pd.DataFrame) -> Finding:
+def _check_groups(
+    table: pd.DataFrame, shared: pd.DataFrame, leaks: pd.DataFrame, *, known: bool
+) -> Finding:
     """Do parts share a lesion or patient?"""
-    if table["group"].is_unique:
+    if table["group"].is_unique and not known:
         verdict = "lesions or patients unknown: images of one may lie in two parts unnoticed"
         return Finding("warn", "groups", None, verdict)
     sizes = table["group"].value_counts()
@@ -269,7 +274,7 @@ def _check_groups(table: pd.DataFrame, shared: pd.DataFrame, leaks: pd.DataFrame
         return Finding("note", "groups", None, "no split: no parts that could share one" + crowd)
     # An image without a group was made its own.
     alone = int(((table["group"] == table["image"]) & (table["group"].map(sizes) == 1)).sum())
-    if shared.empty and alone:
+    if shared.empty and alone and not known:
         verdict = f"no known group has images in two parts; of {_counted(alone, 'image')} the "
         return Finding("warn", "groups", 0, f"{verdict}lesion or patient is unknown{crowd}")
     if shared.empty:

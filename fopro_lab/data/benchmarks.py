@@ -11,15 +11,14 @@ from fopro_lab.config import Interpolation
 from fopro_lab.data.decoding import resize_square
 from fopro_lab.data.fetch import fetched_place, find_source, medmnist_facts
 from fopro_lab.data.readers import (
-    NOT_KNOWN,
     Listing,
     find_images,
     list_files,
     number_classes,
-    read_cells,
     refuse_twice,
     sort_files,
 )
+from fopro_lab.data.tables import NOT_KNOWN, read_cells
 from fopro_lab.errors import InputError
 from fopro_lab.io import in_bytes
 
@@ -88,7 +87,7 @@ def read_isic2019(folder: Path) -> Listing:
     way_out = "fetch them again, or use a CSV of those that are here"
     return list_files(
         images,
-        find_images(images, root if root.is_dir() else folder, where=path, way_out=way_out),
+        find_images(images, root if root.is_dir() else folder, where=path, way_out=way_out).paths,
         (labels.tolist(), tuple(ISIC_CLASSES[rank] for rank in present)),
         groups=groups,
         sources=[found[1].upper() if found else "" for found in archives],

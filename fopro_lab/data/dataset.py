@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +14,9 @@ from fopro_lab.config import DataConfig
 from fopro_lab.data import phantom
 from fopro_lab.data.benchmarks import benchmark_place, read_benchmark
 from fopro_lab.data.decoding import Reader
-from fopro_lab.data.readers import USUAL_NAMES, Listing, read_csv_images, read_folders
+from fopro_lab.data.readers import Listing, read_folders
 from fopro_lab.data.sampling import choose_rows
+from fopro_lab.data.tables import USUAL_NAMES, TableRules, find_table, read_cells, read_table
 from fopro_lab.errors import InputError
 
 
@@ -35,6 +36,8 @@ class Dataset:
     stamp: str = ""  # SHA-256 over the files' times, tells a file replaced by one of the same size
     left_out: int = 0  # images that are left out because they cannot be read
     passed_over: tuple[str, ...] = ()  # files below its folder that are not taken for images
+    notes: tuple[str, ...] = ()  # what was guessed or left out when it was opened
+    groups_known: bool = False  # of every image, also if each image is of a lesion of its own
 
     def __len__(self) -> int:
         return len(self.table)
@@ -67,6 +70,11 @@ def open_dataset(
     group_column: str = "",
     source_column: str = "",
     split_column: str = "",
+    image_dir: str | Path = "",
+    labels_from: str = "auto",
+    multi_label: str = "stop",
+    unclear_split: str = "stop",
+    test_fold: str = "",
     images: int = 0,
     seed: int = 0,
     leave_out: bool = False,
@@ -76,13 +84,18 @@ def open_dataset(
     Args:
         name_or_path: ``"phantom"``; ``"isic2019"``, ``"isic2019-lt"`` (the same images),
             ``"hyperkvasir"`` or ``"medmnist:NAME"``, once fetched; a folder, also one as these
-            are published; or a CSV above or beside its images.
-        image_column: CSV column of file names, with or without extension; a column that is not
-            named is looked for under its usual names.
-        class_column: CSV column of classes.
-        group_column: CSV column of lesions or patients.
-        source_column: CSV column of scanners or hospitals.
-        split_column: CSV column of a given split, train, val or test.
+            are published; or a table (CSV and its kin) above or beside its images.
+        image_column: Column of file names, with or without extension; a column that is not
+            named is looked for under its usual names, and by what it holds.
+        class_column: Column of classes, or those of 0 and 1, separated by commas.
+        group_column: Column of lesions or patients; ``"none"`` is none.
+        source_column: Column of scanners or hospitals; ``"none"`` is none.
+        split_column: Column of a given split, train, val or test; ``"none"`` passes it over.
+        image_dir: Folder of the table's images, if it is not the folder that is opened.
+        labels_from: ``"folders"`` takes folders for classes, also beside a table.
+        multi_label: Images of several classes: ``"stop"``, the ``"first"`` counts, ``"leave-out"``.
+        unclear_split: Rows whose part is not clear: ``"stop"`` or ``"leave-out"``.
+        test_fold: Value of a column of folds that is tested; the others are for training.
         images: At most this many, stratified by class, by whole groups; 0 is all.
         seed: Of that choice, and of the phantom.
         leave_out: Accept a CSV that lists images which are missing, unless all are.
@@ -96,6 +109,10 @@ def open_dataset(
     kinds = {"image": image_column, "class": class_column, "group": group_column}
     kinds |= {"source": source_column, "split": split_column}
     columns = {kind: name for kind, name in kinds.items() if name}
+    rules = TableRules(columns, leave_out, multi_label, unclear_split, test_fold)
+    check_word("labels_from", labels_from, ("auto", "folders"))
+    check_word("multi_label", multi_label, ("stop", "first", "leave-out"))
+    check_word("unclear_split", unclear_split, ("stop", "leave-out"))
     part = (f"-{images}" if images else "") + (f"-seed{seed}" if seed else "")
     path = Path(name_or_path).expanduser()
     name = path.resolve().stem if path.is_file() else path.resolve().name
@@ -109,20 +126,31 @@ def open_dataset(
         path, name = place, place.name if ":" in str(name_or_path) else str(name_or_path)
         if columns:
             raise InputError(f"{name}: a column was named, but its publisher's tables are fixed")
-    listing = None if columns else read_benchmark(path)
-    listing = listing or _read_path(path, columns, leave_out)
-    table, class_names, file_reader, files, passed_over = listing
+    own = columns or image_dir or labels_from == "folders"
+    listing = None if own else read_benchmark(path)
+    listing = listing or _read_path(path, rules, str(image_dir), folders=labels_from == "folders")
+    table, class_names, file_reader, files = listing[:4]
+    for note in listing.notes:
+        sys.stderr.write(f"fopro: {note}\n")
     sizes, stamp = _sizes_and_stamp(files)
     # What the data set is, but not where it is.
     contents = [table[name].tolist() for name in ("image", "label", "group", "source", "split")]
     lists = [class_names, sizes, *contents]
     fingerprint = _hash("\0".join("\n".join(map(str, values)) for values in lists))
     dataset = Dataset(
-        name, table, class_names, file_reader, fingerprint, stamp, passed_over=passed_over
+        name + listing.ending,
+        table,
+        class_names,
+        file_reader,
+        fingerprint,
+        stamp,
+        passed_over=listing.passed_over,
+        notes=listing.notes,
+        groups_known=listing.groups_known,
     )
     if 0 < images < len(dataset):
         chosen = dataset.subset(choose_rows(table, images=images, seed=seed))
-        return replace(chosen, name=name + part)
+        return replace(chosen, name=dataset.name + part)
     return dataset
 
 
@@ -131,6 +159,8 @@ def open_from(config: DataConfig) -> Dataset:
     columns: dict[str, Any] = {
         f"{kind}_column": getattr(config, f"{kind}_column") for kind in USUAL_NAMES
     }
+    for name in ("image_dir", "labels_from", "multi_label", "unclear_split", "test_fold"):
+        columns[name] = getattr(config, name)
     return open_dataset(
         config.dataset,
         images=config.images,
@@ -178,23 +208,41 @@ def take_rows(reader: Reader, rows: np.ndarray) -> Reader:
     return lambda row, size: reader(int(rows[row]), size)
 
 
-def _read_path(path: Path, columns: Mapping[str, str], leave_out: bool) -> Listing:
-    """Read a folder or CSV of the user's own."""
-    if path.is_file() and path.suffix.lower() not in (".csv", ".tsv"):
-        raise InputError(f"{path}: expected a folder or a CSV, got a '{path.suffix}' file")
-    try:
-        tables = sorted(file for file in path.glob("*.[ct]sv") if file.name[0] != ".")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(tables) > 1:
-        some = ", ".join(file.name for file in tables[:4])
-        raise InputError(f"{path}: expected one CSV, found {some}; give the path of the one")
-    if path.is_file() or tables:
-        csv, root = (path, path.parent) if path.is_file() else (tables[0], path)
-        return read_csv_images(csv, root=root, columns=columns, leave_out=leave_out)
-    if columns:
-        raise InputError(f"{path}: a column was named, but the folder holds no CSV")
-    return read_folders(path)
+def check_word(name: str, word: str, known: tuple[str, ...]) -> None:
+    """Refuse a word that is none of the known ones."""
+    if word not in known:
+        raise InputError(f"{name}: expected one of {', '.join(known)}, got '{word}'")
+
+
+def _read_path(path: Path, rules: TableRules, image_dir: str, *, folders: bool) -> Listing:
+    """Read a folder or table of the user's own."""
+    root = path if path.is_dir() else path.parent
+    if image_dir:
+        given = Path(image_dir).expanduser()
+        root = given if given.is_dir() else root / given
+        if not root.is_dir():
+            raise InputError(f"image_dir: no such folder: {image_dir}")
+    if folders:
+        if path.is_file() or rules.columns:
+            raise InputError(f"{path}: a table or column was named, but labels_from=folders")
+        return read_folders(root, sure=True)
+    if path.is_file():
+        try:
+            read_cells(path)  # whatever its ending
+        except InputError as error:
+            if path.suffix.lower() in (".csv", ".tsv", ".tab", ".txt", ""):
+                raise
+            why = "save a spreadsheet as CSV UTF-8, unpack an archive"
+            got = f"expected a folder or a table, got a '{path.suffix}' file"
+            raise InputError(f"{path}: {got}; {why}") from error
+        return read_table(path, root=root, rules=rules)
+    table, notes = find_table(path, rules, images_below=root)
+    if table is None:
+        if rules.columns:
+            raise InputError(f"{path}: a column was named, but the folder holds no CSV")
+        return read_folders(root)
+    listing = read_table(table, root=root, rules=rules)
+    return listing._replace(notes=(*notes, *listing.notes))
 
 
 def _sizes_and_stamp(files: list[str]) -> tuple[list[int], str]:

@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from fopro_lab.config import Interpolation
-from fopro_lab.data.dataset import Dataset, check_rows, take_rows
+from fopro_lab.data.dataset import Dataset, check_rows, check_word, take_rows
 from fopro_lab.data.decoding import Reader, decoder_version, with_interpolation
 from fopro_lab.errors import InputError, ShapeError, WorkError
 from fopro_lab.io import atomic_path, write_json
@@ -177,12 +177,6 @@ def pack(
         dataset = dataset.subset(kept).without(len(left_out))
     labels = dataset.table["label"].to_numpy(dtype=np.int64)
     return Pack(images, labels, size, dataset, left_out, target)
-
-
-def check_word(name: str, word: str, known: tuple[str, ...]) -> None:
-    """Refuse a word that is none of the known ones."""
-    if word not in known:
-        raise InputError(f"{name}: expected one of {', '.join(known)}, got '{word}'")
 
 
 def cache_folder(cache: Path | str | None = None) -> Path:

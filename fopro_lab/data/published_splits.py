@@ -12,7 +12,7 @@ import pandas as pd
 from fopro_lab.data.benchmarks import ISIC_CLASSES as RANKED
 from fopro_lab.data.dataset import Dataset
 from fopro_lab.data.fetch import fetched_place, find_source
-from fopro_lab.data.readers import SUFFIXES, read_cells, refuse_twice
+from fopro_lab.data.readers import SUFFIXES, refuse_twice
 from fopro_lab.data.split_rules import (
     PARTS,
     Split,
@@ -21,6 +21,7 @@ from fopro_lab.data.split_rules import (
     check_fold,
     draw_validation,
 )
+from fopro_lab.data.tables import read_cells
 from fopro_lab.errors import InputError
 
 RATIOS = (0.01, 0.005, 0.002)

@@ -1,11 +1,10 @@
-"""Read a folder per class, or a CSV and its images, into one table with a row per image."""
+"""Find images below a folder, by their names in a table or by a folder per class."""
 
-import csv
-import io
 import os
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,20 +20,21 @@ SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-USUAL_NAMES = {
-    "image": "image image_id image_name filename file_name file-name file path isic_id",
-    "class": "class_name class-name diagnosis dx finding_name label_name class label target",
-    "group": "group patient_id patientid patient subject_id subject lesion_id lesion",
-    "source": "source site scanner center centre hospital",
-    "split": "split partition",
-}
-# How tables write an empty cell, and how people write that a group or a source is not known, in
-# lower case; a class may well be called 'none' or 'unknown'.
-EMPTY = frozenset({"", "nan", "na", "n/a", "<na>", "null", "#n/a"})
-NOT_KNOWN = EMPTY | frozenset(
-    {"none", "unknown", "not known", "unspecified", "missing", "not available", "n.a.", "-", "--"}
-    | {"?", ".", "nil", "nat", "undefined"}
+# Images that medical archives ship and that are not read here.
+UNREADABLE = tuple(
+    ".dcm .dicom .ima .jp2 .j2k .jpx .jxl .heic .heif .avif .nii .nii.gz .mha .mhd .nrrd .svs "
+    ".ndpi .mrxs .scn .czi .raw .npy .mat .h5 .hdf5".split()
 )
+ENDINGS = SUFFIXES.union(UNREADABLE)
+# Folders of an archive, a part of it or a patient: no names of classes.
+NO_CLASS = re.compile(
+    r"((.*[\W_])?(images?|imgs?)|pictures?|photos?|masks?|segmentations?|annotations?|labels?|gt|"
+    r"ground_?truths?|data|dataset|input|raw|jpe?gs?|pngs?|tiffs?|dicoms?)([\W_]*\d+)?"
+    r"|(.*[\W_])?(part|batch|chunk|fold|split|shard|zip)[\W_]*\d+"
+    r"|(patient|subject|case|study|series|lesion|visit|site|center|centre)[\W_]*\d+"
+)
+MASKS = re.compile(r"masks?|segmentations?|segs?|annotations?|gt|ground_?truths?")
+MASK_FILE = re.compile(r"(.+?)[\W_]+(?:mask|seg|segmentation|gt)(?:[\W_]*\d+)?")
 
 
 class Listing(NamedTuple):
@@ -45,6 +45,9 @@ class Listing(NamedTuple):
     reader: Reader
     files: list[str]  # their sizes and times stand for the pixels
     passed_over: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was guessed or left out
+    ending: str = ""  # what the data set's name, and so every protocol id, says of that
+    groups_known: bool = False  # of every image, also where each has its own
 
 
 def list_files(
@@ -93,28 +96,86 @@ def sort_files(folder: Path | str) -> tuple[list[str], list[str]]:
     return sorted(images), sorted(others)
 
 
-def read_folders(root: Path) -> Listing:
-    """Read a folder per class, or train, val and test folders with a folder per class in each."""
+def read_folders(root: Path, *, sure: bool = False) -> Listing:
+    """Read a folder per class, or train, val and test folders with a folder per class in each.
+
+    Masks beside or below a class are passed over. Folders whose names are not those of classes,
+    such as ``images_part_1``, are refused unless one is ``sure``.
+    """
     images, others = sort_files(root)
+    strange = name_unreadable(others)
     if not images:
         suffixes = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        raise InputError(f"{root}: expected images, found none ({suffixes})")
+        found = f"{strange[0]}; {CONVERT}" if strange else f"none ({suffixes})"
+        raise InputError(f"{root}: expected images, found {found}")
+    masks = _find_masks(images)
+    images = [image for image in images if image not in masks]
     parts = [image.split("/") for image in images]
     tops = {part[0].lower() for part in parts}
     depth = 1 if "train" in {SPLIT_WORDS.get(top) for top in tops} else 0
     if depth and not tops <= SPLIT_WORDS.keys():
-        strange = min(tops - SPLIT_WORDS.keys())
-        raise InputError(f"{root}: expected train, val and test folders only, found '{strange}'")
+        odd = min(tops - SPLIT_WORDS.keys())
+        raise InputError(f"{root}: expected train, val and test folders only, found '{odd}'")
     for image, part in zip(images, parts, strict=True):
         if len(part) < depth + 2:
             raise InputError(f"{root}: expected a folder per class, found {image} outside of one")
+    names = {part[depth] for part in parts}
+    if len(names) == 1 and any(len(part) > depth + 2 for part in parts):
+        below = "/".join(parts[0][: depth + 1])
+        raise InputError(
+            f"{root}: expected two classes or more, found the folder '{below}' alone; give the "
+            f"path of the folder that holds the classes, such as {root}/{below}"
+        )
+    for name in sorted(names):
+        if not sure and (NO_CLASS.fullmatch(name.casefold()) or name.lower() in SPLIT_WORDS):
+            raise InputError(
+                f"{root}: folder '{name}' has the name of an archive's part, not of a class; give "
+                "a table of the classes: dataset=TABLE image_dir=FOLDER, or say that folders are "
+                "the classes: labels_from=folders"
+            )
+    classes = number_classes([part[depth] for part in parts], where=root)
+    alien = [file for file in others if file.count("/") > depth and name_unreadable([file])]
+    read = {part[depth] for part in parts}
+    bare = [file for file in alien if file.split("/")[depth] not in read]
+    if bare:
+        raise InputError(f"{root}: a class has only {name_unreadable(bare)[0]}; {CONVERT}")
+    notes = [f"{len(masks):,} masks passed over, first {min(masks)}"] if masks else []
+    notes += [f"passed over: {text}" for text in strange]
     return list_files(
         images,
         [os.path.join(root, image) for image in images],
-        number_classes([part[depth] for part in parts], where=root),
+        classes,
         splits=[SPLIT_WORDS[part[0].lower()] if depth else "" for part in parts],
-        passed_over=tuple(others),
-    )
+        passed_over=(*others, *sorted(masks)),
+    )._replace(notes=tuple(notes))
+
+
+CONVERT = "such files are not read here: convert them to PNG (16 bit keeps the levels of 12)"
+
+
+def name_unreadable(files: Iterable[str]) -> list[str]:
+    """Count files of kinds of images that are not read here, by ending: ``3 .dcm files``."""
+    counts: dict[str, list[str]] = {}
+    for file in files:
+        lower = file.lower()
+        ending = max((kind for kind in UNREADABLE if lower.endswith(kind)), key=len, default="")
+        if ending:
+            counts.setdefault(ending, []).append(file)
+    return [f"{len(own):,} {kind} files, first {own[0]}" for kind, own in sorted(counts.items())]
+
+
+def _find_masks(images: Sequence[str]) -> set[str]:
+    """Find images below a class in a folder of masks, and those beside the image they belong to."""
+    stems = {image.rpartition(".")[0] for image in images}
+    found = set()
+    for image in images:
+        *folders, name = image.split("/")
+        beside = MASK_FILE.fullmatch(name.rpartition(".")[0])
+        owner = "/".join([*folders, beside[1]]) if beside else ""
+        inner = any(MASKS.fullmatch(folder.casefold()) for folder in folders[1:])
+        if owner in stems or inner:
+            found.add(image)
+    return found
 
 
 def number_classes(
@@ -161,139 +222,107 @@ def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
         )
 
 
-def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
-    """Read every cell of a CSV as stripped text, so that an id such as 0012 keeps its zeros.
+class Found(NamedTuple):
+    """Where the images of a table are, and what had to be guessed for it."""
 
-    The file is UTF-8, separated by comma, semicolon or tab, whichever the header has most of.
-    Empty lines and columns without a name are left out.
-    """
-    # Not pandas.read_csv: it pads short lines and takes a first column for an index in silence.
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        header = next((line for line in text.splitlines() if line.strip()), "")
-        unquoted = "".join(header.split('"')[::2])
-        lines = io.StringIO(text, newline="")
-        reader = csv.reader(lines, delimiter=max(",;\t", key=unquoted.count), strict=True)
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, UnicodeDecodeError):
-            reason = "it is not UTF-8; save it as CSV UTF-8"
-        raise InputError(f"{path}: cannot be read as CSV ({reason})") from None
-    rows = [(line, row) for line, row in rows if any(row)]
-    if len(rows) < 2:
-        raise InputError(f"{path}: expected a header and a row per image, found {len(rows)} lines")
-    names = rows.pop(0)[1]
-    twice = [name for name in names if name and names.count(name) > 1]
-    if twice:
-        raise InputError(f"{path}: expected columns of different names, got '{twice[0]}' twice")
-    for line, row in rows:
-        if not any(row[len(names) :]):  # spreadsheets like to write empty cells at the end
-            del row[len(names) :]
-        if len(row) != len(names):
-            raise InputError(
-                f"{path}: line {line}: expected {len(names)} cells as in the header, got {len(row)}"
-            )
-    cells = [row for _, row in rows]
-    frame = pd.DataFrame(cells, columns=names).loc[:, [name != "" for name in names]]
-    for name in needed:
-        if name not in frame:
-            raise InputError(f"{path}: no column '{name}'; it has {', '.join(frame)}")
-    return frame
+    paths: list[str]
+    notes: list[str]
 
 
-def read_csv_images(
-    path: Path, *, root: Path, columns: Mapping[str, str], leave_out: bool = False
-) -> Listing:
-    """Read a CSV, a row per image, and find its images below a folder, at any depth.
-
-    ``columns`` names columns by their kind; others are looked for under their usual names. With
-    ``leave_out`` rows whose image is missing stay: packing leaves them out and says so.
-    """
-    frame = read_cells(path, needed=list(columns.values()))
-    image, given_class, group, source, split = (
-        _find_column(frame, kind, columns.get(kind, ""), path) for kind in USUAL_NAMES
-    )
-    for column, empty in ((image, frozenset({""})), (given_class, EMPTY)):
-        found = column.index[column.str.casefold().isin(empty)]
-        if len(found):
-            who = image[found[0]] or f"line {found[0] + 2}"
-            way_out = "fill it in or remove the row"
-            raise InputError(
-                f"{path}: {column.name}: {len(found)} empty, first of {who}; {way_out}"
-            )
-    refuse_twice(image, where=path)
-    classes = number_classes(_whole_numbers(given_class, path), where=path)
-    way_out = "the CSV belongs above or beside its images"
-    paths = find_images(image, root, where=path, way_out=way_out, leave_out=leave_out)
-    refuse_twice(paths, where=path)
-    parts = split.str.lower().map(SPLIT_WORDS)
-    if parts.isna().any():
-        if columns.get("split"):
-            strange = split[parts.isna()].iloc[0]
-            raise InputError(f"{path}: {split.name}: expected train, val or test, got '{strange}'")
-        parts = pd.Series("", index=frame.index)  # only guessed: a column of something else
-    # What says that nothing is known is no name that images share.
-    group, source = (each.mask(each.str.casefold().isin(NOT_KNOWN), "") for each in (group, source))
-    return list_files(image, paths, classes, groups=group, sources=source, splits=parts)
+def plain_name(text: str) -> str:
+    """Write a name in one way: accents as one letter each (NFC), without case."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
-def _find_column(frame: pd.DataFrame, kind: str, given: str, path: Path) -> pd.Series:
-    """Return the named column, else the first under a usual name; empty texts if there is none."""
-    lower = {name.lower(): name for name in frame}
-    usual = [lower[name] for name in USUAL_NAMES[kind].split() if name in lower]
-    if kind == "class":  # one of names goes before one of numbers
-        usual.sort(key=lambda name: bool(pd.to_numeric(frame[name], errors="coerce").notna().all()))
-    if not given and not usual and kind in ("image", "class"):
-        raise InputError(
-            f"{path}: no {kind} column under a usual name; it has {', '.join(frame)}; "
-            f"name it: {kind}_column=..."
-        )
-    column = given or (usual[0] if usual else "")
-    return frame[column] if column else pd.Series("", index=frame.index)
+def stem_of(name: str) -> str:
+    """Return a file's name without folders and without an image's ending."""
+    name = name.rpartition("/")[2]
+    stem = name[:-3] if name.lower().endswith(".nii.gz") else name
+    stem, dot, ending = stem.rpartition(".")
+    return stem if stem and (dot + ending).lower() in ENDINGS else name
 
 
-def _whole_numbers(values: pd.Series, path: Path) -> list[str]:
-    """Read labels such as 1.0, which a table with gaps was saved with, as the integers they are."""
-    numbers = pd.to_numeric(values, errors="coerce")
-    if numbers.isna().any() or values.str.isdecimal().all():
-        return list(values)
-    for text in values[(numbers % 1 != 0) | (numbers < 0)]:
-        raise InputError(
-            f"{path}: {values.name}: expected names or integers from 0 as classes, got {text}; "
-            "name the column of classes: class_column=..."
-        )
-    return list(numbers.astype("int64").astype(str))
+def as_path(written: str) -> str:
+    """Return a path as this system writes it, perhaps from one as Windows does."""
+    return written.replace("\\", "/").removeprefix("./")
+
+
+# How an image is looked for, from the strictest to the loosest; the first that finds it counts.
+STEPS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("", lambda name: name),
+    ("by Unicode form (NFC)", lambda name: unicodedata.normalize("NFC", name)),
+    ("by letter case", plain_name),
+    ("by file name alone", lambda name: name.rpartition("/")[2]),
+    ("by file name and letter case or Unicode form", lambda n: plain_name(n.rpartition("/")[2])),
+    ("by name without ending", stem_of),
+    ("by name without ending and letter case or Unicode form", lambda n: plain_name(stem_of(n))),
+    # Copies of ISIC 2019 drop this ending of some of its images.
+    ("without '_downsampled'", lambda name: stem_of(name).removesuffix("_downsampled")),
+)
 
 
 def find_images(
     images: Iterable[str], root: Path, *, where: Path, way_out: str, leave_out: bool = False
-) -> list[str]:
-    """Find each image by its path below ``root``, its file name, or its name without extension.
+) -> Found:
+    """Find each image below ``root`` by the first of `STEPS` that leads to one file.
 
+    Of several files of one name the one whose folders agree most counts, if it is the only one.
     With ``leave_out`` images may be missing, but not all; the path is where one should be.
     """
-    files, _ = sort_files(root)
-    exact = set(files)
-    by_name: dict[str, list[str]] = {}
-    for file in files:
-        name = file.rpartition("/")[2]
-        for key in {name, name.rpartition(".")[0]}:
-            by_name.setdefault(key, []).append(file)
-    paths, missing = [], []
-    for written in images:
-        # Perhaps as Windows writes a path.
-        image = written if written in exact else written.replace("\\", "/").removeprefix("./")
-        found = [image] if image in exact else by_name.get(image, [])
-        # Copies of ISIC 2019 drop this ending of some of its images.
-        found = found or by_name.get(image.removesuffix("_downsampled"), [])
-        if len(found) > 1:
-            raise InputError(f"{where}: {image}: {len(found)} images below {root} match")
-        if not found and not (os.path.isabs(written) and os.path.isfile(written)):
-            missing.append(written)
-        paths.append(os.path.join(root, found[0] if found else image))  # an absolute path is kept
+    files, others = sort_files(root)
+    wanted = list(images)
+    paths = [""] * len(wanted)
+    todo, notes = list(range(len(wanted))), []
+    for how, key in STEPS:
+        by_key: dict[str, list[str]] = {}
+        for file in files if todo else ():
+            by_key.setdefault(key(file), []).append(file)
+        left: list[int] = []
+        found: list[int] = []
+        for i in todo:
+            written = wanted[i] if how == "" and wanted[i] in by_key else as_path(wanted[i])
+            near = _closest(written, by_key.get(key(written), []))
+            if len(near) > 1:
+                raise InputError(
+                    f"{where}: {written}: {len(near)} images below {root} match, {near[0]} and "
+                    f"{near[1]}; write the path, or name the folder of the images: image_dir=..."
+                )
+            (found if near else left).append(i)
+            paths[i] = near[0] if near else ""
+        if how and found:
+            first = found[0]
+            example = f"such as {paths[first]} for {wanted[first]}"
+            notes.append(f"{len(found):,} of {len(wanted):,} images found {how}, {example}")
+        todo = left
+    missing = []
+    alien = {plain_name(stem_of(file)): file for file in others if name_unreadable([file])}
+    for i in todo:
+        other = alien.get(plain_name(stem_of(as_path(wanted[i]))), "")
+        paths[i] = other or as_path(wanted[i])
+        if not (os.path.isabs(wanted[i]) and os.path.isfile(wanted[i])):
+            missing.append(paths[i] if other else wanted[i])
     if missing and (not leave_out or len(missing) == len(paths)):
+        strange = name_unreadable(missing)
+        if strange:
+            raise InputError(f"{where}: of {len(paths):,} images {strange[0]}; {CONVERT}")
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         gone = f"{len(missing)} of {len(paths)} images are not below {root}: {some}"
         raise InputError(f"{where}: {gone}; {way_out}")
-    return paths
+    return Found([os.path.join(root, path) for path in paths], notes)  # an absolute path is kept
+
+
+def _closest(written: str, files: list[str]) -> list[str]:
+    """Keep of several files those whose folders agree with most of the written ones, from below."""
+    if len(files) < 2:
+        return files
+    parents = plain_name(written).split("/")[-2::-1]
+
+    def agree(file: str) -> int:
+        own = plain_name(file).split("/")[-2::-1]
+        same = [a == b for a, b in zip(parents, own, strict=False)]
+        return [*same, False].index(False)
+
+    best = max(map(agree, files))
+    return [file for file in files if agree(file) == best]

@@ -636,6 +636,7 @@ def _manifest(setup: TrainSetup) -> dict[str, Any]:
         "config": run_folder.deciding_options(config),
         "recipe": config.recipe,
         "protocol": setup.split.protocol,
+        "data_notes": [*setup.packed.dataset.notes, *setup.split.notes],
         "class_names": list(names),
         "class_counts": counts,
         "groups": groups_from(config, names, counts),

@@ -118,8 +118,8 @@ def test_open_from_takes_every_field_of_the_config(tmp_path):
             r"`fopro data fetch isic2019`, or give the path of the folder that holds its images$",
         ),
         ("medmnist:dermis", r"^source: expected medmnist: with one of path, derma, "),
-        ("a.zip", r"a.zip: expected a folder or a CSV, got a '.zip' file"),
-        ("two", r"expected one CSV, found a.csv, b.csv; give the path"),
+        ("a.zip", r"a.zip: expected a folder or a table, got a '.zip' file"),
+        ("two", r"expected one table of its images, found tables: a.csv .*; b.csv"),
     ],
 )
 def test_open_dataset_refuses(name, message, tmp_path, monkeypatch):

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from fopro_lab.data import open_dataset, pack
-from fopro_lab.data.readers import number_classes, read_cells, read_csv_images, read_folders
+from fopro_lab.data.readers import number_classes, read_folders
+from fopro_lab.data.tables import TableRules, read_cells, read_table
 from fopro_lab.errors import InputError
 
 
@@ -23,7 +24,7 @@ def write(root: Path, text: str, *, images: str = "1 2 3 4") -> Path:
 
 def read(path: Path, **columns: str):
     """Return table and class names."""
-    return read_csv_images(path, root=path.parent, columns=columns)[:2]
+    return read_table(path, root=path.parent, rules=TableRules(columns))[:2]
 
 
 # A folder per class.
@@ -119,7 +120,7 @@ def test_read_cells_reads_one_table_in_many_spellings(tmp_path, text):
         (b"image,dx\n", r"expected a header and a row per image, found 1 lines$"),
         (b"\n \n", r"expected a header and a row per image, found 0 lines$"),
         ("image,dx\n1,häm\n".encode("latin-1"), r"it is not UTF-8; save it as CSV UTF-8\)$"),
-        ("image,dx\n1,nv\n".encode("utf-16"), r"cannot be read as CSV"),
+        (b"image,dx\n1,\0\n", r"cannot be read as CSV \(it is no text\)$"),
         (None, r"cannot be read as CSV \(No such file or directory\)$"),
     ],
 )
@@ -133,7 +134,7 @@ def test_read_cells_refuses(tmp_path, content, message):
 # A CSV with its images.
 
 
-def test_read_csv_images_finds_usual_columns(tmp_path):
+def test_read_table_finds_usual_columns(tmp_path):
     path = write(
         tmp_path,
         "image_id,dx,lesion_id,site,split\n1,nv,L1,A,training\n2,mel,L1,B,Valid\n3.jpg,nv,,A,TEST\n",
@@ -148,13 +149,11 @@ def test_read_csv_images_finds_usual_columns(tmp_path):
     assert table["split"].tolist() == ["train", "val", "test"]
 
 
-def test_read_csv_images_takes_named_columns(tmp_path):
+def test_read_table_takes_named_columns(tmp_path):
     path = write(tmp_path, "Photo;Befund;Person\n images/1.jpg ; a ;P\n2;b;Q\n")
     table, names = read(path, image="Photo", **{"class": "Befund"}, group="Person")
     assert names == ("a", "b")
     assert table["group"].tolist() == ["P", "Q"]
-    path = write(tmp_path, "image,class,split\n1,a,0\n2,b,1\n")
-    assert set(read(path)[0]["split"]) == {""}  # folds, under a usual name
 
 
 @pytest.mark.parametrize(
@@ -167,11 +166,11 @@ def test_read_csv_images_takes_named_columns(tmp_path):
         ("image,dx\n1,none\n2,Unknown\n3,none\n", ("Unknown", "none")),
     ],
 )
-def test_read_csv_images_finds_the_classes(tmp_path, text, names):
+def test_read_table_finds_the_classes(tmp_path, text, names):
     assert read(write(tmp_path, text))[1] == names
 
 
-def test_read_csv_images_keeps_zeros_and_finds_paths_as_windows_writes_them(tmp_path):
+def test_read_table_keeps_zeros_and_finds_paths_as_windows_writes_them(tmp_path):
     path = write(tmp_path, "image,class,patient\n001,a,007\n002,b,7\n", images="001 002 1")
     table, _ = read(path)
     assert table["group"].tolist() == ["007", "7"]
@@ -181,7 +180,7 @@ def test_read_csv_images_keeps_zeros_and_finds_paths_as_windows_writes_them(tmp_
 
 
 @pytest.mark.parametrize("word", ["None", "NULL", "Unknown", "-", "N/A", "NaN", "?", "<na>", ""])
-def test_read_csv_images_makes_no_giant_patient_of_a_word_for_not_known(tmp_path, word):
+def test_read_table_makes_no_giant_patient_of_a_word_for_not_known(tmp_path, word):
     path = write(
         tmp_path, f"image,dx,patient_id,site\n1,nv,{word},{word}\n2,mel,{word},B\n3,nv,L,\n"
     )
@@ -194,7 +193,7 @@ def test_read_csv_images_makes_no_giant_patient_of_a_word_for_not_known(tmp_path
     ("text", "columns", "message"),
     [
         (
-            "photo,dx\n1,nv\n2,mel\n",
+            "photo,dx\n1,nv\n9,mel\n",
             {},
             r"no image column .* photo, dx; name it: image_column=...$",
         ),
@@ -209,15 +208,15 @@ def test_read_csv_images_makes_no_giant_patient_of_a_word_for_not_known(tmp_path
         ("image,dx\n1,nv\n1,mel\n", {}, r"expected each image once, got 1 twice"),
         ("image,dx\n1,nv\n1.jpg,mel\n", {}, r"expected each image once, got .*1.jpg twice"),
         ("image,label\n1,0\n2,0.5\n", {}, r"integers from 0 as classes, got 0.5; name the column"),
-        ("image,dx\n1,nv\n9,mel\n8,a\n", {}, r"2 of 3 images are not below .*: 9, 8; the CSV"),
+        ("image,dx\n1,nv\n9,mel\n8,a\n", {}, r"2 of 3 images are not below .*: 9, 8; give the"),
         (
             "image,dx,a\n1,a,train\n2,b,7\n",
             {"split": "a"},
-            r"a: expected train, val or test, got '7'",
+            r"a: 1 of 2 rows are not train, val or test: '7' \(1\); write the part",
         ),
     ],
 )
-def test_read_csv_images_refuses(tmp_path, text, columns, message):
+def test_read_table_refuses(tmp_path, text, columns, message):
     with pytest.raises(InputError, match=message):
         read(write(tmp_path, text), **columns)
 
@@ -227,7 +226,7 @@ def test_missing_images_are_refused_or_left_to_packing(tmp_path):
         Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
     rows = [f"{name},{dx}" for name, dx in zip("abxy", ("nv", "mel", "nv", "mel"), strict=True)]
     (tmp_path / "labels.csv").write_text("\n".join(["image,dx", *rows]))
-    with pytest.raises(InputError, match=r"2 of 4 images are not below .*: x, y; the CSV"):
+    with pytest.raises(InputError, match=r"2 of 4 images are not below .*: x, y; give the"):
         open_dataset(tmp_path)
     touch(tmp_path, "copy/b.jpg")
     with pytest.raises(InputError, match=r"b: 2 images below .* match"):
@@ -239,5 +238,5 @@ def test_missing_images_are_refused_or_left_to_packing(tmp_path):
     assert set(packed.left_out) == {"x", "y"} and "no such file" in packed.left_out["x"]
     for name in "ab":
         (tmp_path / f"{name}.png").unlink()
-    with pytest.raises(InputError, match="4 of 4 images are not below"):
+    with pytest.raises(InputError, match="none of its images, such as a, is there"):
         open_dataset(tmp_path, leave_out=True)

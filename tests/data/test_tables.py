@@ -1,0 +1,345 @@
+"""Tables and folders as archives ship them; each test builds its layout small."""
+
+import gzip
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fopro_lab.checks import check_data
+from fopro_lab.config import DataConfig
+from fopro_lab.data import make_split, open_dataset
+from fopro_lab.errors import InputError
+
+
+def lay_out(root: Path, files: dict[str, str | bytes], *, images: str = "") -> Path:
+    """Write text files and empty images."""
+    for name in images.split():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+ROWS = "image_id,dx,lesion_id\n1,nv,A\n2,mel,B\n3,nv,B\n"
+PARTS = "HAM_images_part_1/1.jpg HAM_images_part_1/2.jpg HAM_images_part_2/3.jpg"
+TABS = ROWS.replace(",", "\t")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("HAM10000_metadata", ROWS),
+        ("metadata.CSV", ROWS),
+        ("metadata.tab", TABS),
+        ("metadata.TSV", TABS),
+        ("metadata.txt", TABS),
+        ("metadata.txt", TABS.encode("utf-16")),
+        ("metadata.txt", ROWS.replace(",", " ")),
+        ("metadata.psv", ROWS.replace(",", "|")),
+        ("metadata.csv.gz", gzip.compress(ROWS.encode())),
+        ("tables/of/labels.csv", ROWS),
+    ],
+)
+def test_a_table_is_found_whatever_it_is_called(tmp_path, name, content):
+    root = lay_out(tmp_path, {name: content, "LICENSE": "a, b\nc, d\n"}, images=PARTS)
+    dataset = open_dataset(root)
+    assert dataset.class_names == ("mel", "nv")
+    assert dataset.table["group"].tolist() == ["A", "B", "B"]
+    assert Path(dataset.table["path"].iloc[2]).parent.name == "HAM_images_part_2"
+    named = open_dataset(root / name, image_dir=root)
+    assert named.fingerprint == dataset.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("files", "images", "message"),
+    [
+        ({}, PARTS, r"'HAM_images_part_1' has the name of an archive's part, not of a class"),
+        ({}, "images/1.jpg masks/1.jpg", r"folder 'images' has the name"),
+        ({}, "images_001/1.jpg images_002/2.jpg", r"folder 'images_001' has"),
+        ({}, "patient_1/1.jpg patient_2/2.jpg", r"folder 'patient_1' has"),
+        ({}, "valid/1.jpg test/2.jpg", r"folder 'test' has"),
+        ({}, "images/nv/1.jpg images/mel/2.jpg", r"classes or more, found the folder 'images' alo"),
+        ({"a.csv": "age,sex\n1,m\n2,f\n"}, "nv/a.jpg mel/b.jpg", r"a.csv \(no image column .*labe"),
+        ({"a.csv": "image,age\n1,3\n2,4\n"}, "nv/1.jpg mel/2.jpg", r"a.csv \(no class column .*"),
+        ({"a.xlsx": b"PK\3\4"}, "nv/1.jpg mel/2.jpg", r"a .xlsx file is not read here; save it"),
+        ({"a.csv": ROWS, "b.csv": ROWS}, PARTS, r"found several tables, a.csv, b.csv; name the"),
+        ({"train.csv": ROWS, "test.csv": "image,dx\n1,nv\n2,mel\n"}, PARTS, "found several tables"),
+        ({"a.csv": "1.jpg,nv\n2.jpg,mel\n"}, PARTS, r"expected names of columns in the first line"),
+        (
+            {"nv/1.dcm": b""},
+            "mel/2.jpg bcc/1.jpg",
+            r"a class has only 1 .dcm files, first nv/1.dcm",
+        ),
+        ({"nv/1.dcm": b"", "mel/2.DCM": b""}, "", r"found 2 .dcm files, .* convert them to PNG"),
+    ],
+)
+def test_folders_are_not_taken_for_classes_in_silence(tmp_path, files, images, message):
+    with pytest.raises(InputError, match=message):
+        open_dataset(lay_out(tmp_path, files, images=images))
+
+
+def test_folders_are_classes_beside_a_table_when_that_is_said(tmp_path, capsys):
+    root = lay_out(tmp_path, {"a.csv": ROWS, "notes.txt": "seen, by two\n"}, images=PARTS)
+    names = open_dataset(root, labels_from="folders").class_names
+    assert names == ("HAM_images_part_1", "HAM_images_part_2")
+    with pytest.raises(InputError, match=r"^labels_from: expected one of auto, folders, got 'x'"):
+        open_dataset(root, labels_from="x")
+    assert "passed over" not in capsys.readouterr().err
+
+
+def test_masks_and_unread_kinds_are_passed_over_and_said(tmp_path, capsys):
+    images = "nv/a (1).png nv/a (1)_mask.png mel/images/2.png mel/masks/2.png mel/my_mask.png"
+    root = tmp_path
+    for name in [*images.replace("a (1)", "a").split(), "mel/3.png"]:
+        lay_out(root, {name: b"", "mel/3.dcm": b""})
+    dataset = open_dataset(root)
+    kept = ["mel/3.png", "mel/images/2.png", "mel/my_mask.png", "nv/a.png"]
+    assert dataset.table["image"].tolist() == kept
+    assert "nv/a_mask.png" in dataset.passed_over
+    told = capsys.readouterr().err
+    assert "2 masks passed over, first mel/masks/2.png" in told and "1 .dcm files" in told
+    assert dataset.subset([0]).notes == dataset.notes and len(dataset.notes) == 2
+
+
+def test_a_table_of_some_of_the_images_and_lists_of_parts_are_named(tmp_path, capsys):
+    boxes = "Image Index,Finding Label,x\n1.png,a,3\n"
+    files = {"Data_Entry.csv": "Image Index,Finding Labels,Patient ID\n1.png,a,7\n2.png,b,7\n"}
+    files |= {"BBox.csv": boxes + "2.png,b,1\n", "test_list.txt": "2.png\n"}
+    files["BBox.csv"] = boxes
+    dataset = open_dataset(lay_out(tmp_path, files, images="images_001/1.png images_002/2.png"))
+    assert len(dataset) == 2 and set(dataset.table["group"]) == {"7"}
+    told = capsys.readouterr().err
+    assert "the table is Data_Entry.csv" in told and "not used: BBox.csv, test_list.txt" in told
+
+
+# Columns of well-known tables.
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "group"),
+    [
+        (
+            "patient_id,lesion_id,diagnostic,img_id\nP1,7,NEV,1.png\nP1,8,BCC,2.png\n",
+            "BCC NEV",
+            "P1",
+        ),
+        ("id_code,diagnosis\n1,0\n2,1\n", "0 1", "1"),
+        ("image,level\n1,0\n2,1\n", "0 1", "1"),
+        ("isic_id,diagnosis,patient_id,lesion_id\n1,nv,,L\n2,mel,,\n", "mel nv", "L"),
+        ("Image Index,Finding Labels,Patient ID\n1.png,No Finding,5\n2.png,Mass,5\n", None, "5"),
+        ("diagnosis,case_num,derm,clinic\nnv,9,x/1.png,3\nmel,8,x/2.png,4\n", "mel nv", "9"),
+        ("id,dx_id,dx\n1,0,nv\n2,1,mel\n", "mel nv", "1"),
+        ("image,code,disease_text,label\n1,x,nv,0\n2,y,mel,1\n3,z,nv,0\n", "nv mel", "1"),
+        ("Photo,sex,target\n1,m,b\n2,f,a\n", "a b", "1"),  # found by the names on disk
+        ("image,NEV,akiec,NONE\n1,1.0,0.0,0\n2,0.0,1.0,0\n", "NEV akiec", "1"),
+        ("image,sex_male,sex_female,A,B\n1,1,0,0,1\n2,0,1,1,0\n", "A B", "1"),
+        ("image,label\n1,\"['b']\"\n2,\"['a']\"\n", "a b", "1"),
+        ("image,label\n1,a|a\n2,Melanoma; \n", "Melanoma a", "1"),
+        (
+            "image,dx\n1,a/b\n2,in situ, x\n".replace("in situ, x", '"in situ, x"'),
+            "a/b|in situ, x",
+            "1",
+        ),
+    ],
+)
+def test_usual_tables_are_read_unaided(tmp_path, text, classes, group):
+    root = lay_out(
+        tmp_path, {"t.csv": text}, images="sub/1.png sub/2.png" + " sub/3.png" * ("3," in text)
+    )
+    dataset = open_dataset(root)
+    expected = (
+        tuple(classes.split("|" if "|" in classes else " ")) if classes else ("Mass", "No Finding")
+    )
+    assert dataset.class_names == expected
+    assert dataset.table["group"].iloc[0] == group
+    assert dataset.notes[0].startswith("t.csv: image in '")
+
+
+def test_one_hot_columns_are_asked_for_where_they_are_not_clear(tmp_path):
+    root = lay_out(
+        tmp_path, {"t.csv": "image,A,B,C,D\n1,1,0,1,0\n2,0,1,0,1\n"}, images="1.png 2.png"
+    )
+    with pytest.raises(InputError, match=r"more than one set of them has one 1 in .*_column=A,B,C"):
+        open_dataset(root)
+    dataset = open_dataset(root, class_column="C, D")
+    assert dataset.class_names == ("C", "D")
+    lay_out(root, {"t.csv": "image,A,B,C\n1,1,1,0\n2,0,1,0\n"})
+    with pytest.raises(InputError, match=r"no set of them has one 1"):
+        open_dataset(root)
+    with pytest.raises(InputError, match=r"1 of 2 images have several classes, such as 'A\|B'"):
+        open_dataset(root, class_column="A,B,C")
+    dataset = open_dataset(root, class_column="A,B,C", multi_label="first")
+    assert dataset.class_names == ("A", "B") and "no image of C" in dataset.notes
+    with pytest.raises(InputError, match=r"no column 'A,E'; it has image, A, B, C"):
+        open_dataset(root, class_column="A,E")
+
+
+@pytest.mark.parametrize("cell", ["a|b", "a; b", "\"['a', 'b']\"", '"a, b"', "a/b", "a + b"])
+def test_several_labels_are_refused_with_a_choice(tmp_path, cell):
+    text = f"image,label\n1,a\n2,b\n3,{cell}\n"
+    root = lay_out(tmp_path / "x", {"t.csv": text}, images="1.png 2.png 3.png")
+    with pytest.raises(InputError, match=r"1 of 3 images .* multi_label=first, or .*=leave-out$"):
+        open_dataset(root)
+    first, dropped = (open_dataset(root, multi_label=how) for how in ("first", "leave-out"))
+    assert first.table["label"].tolist() == [0, 1, 0] and first.name == "x-firstlabel"
+    assert dropped.table["image"].tolist() == ["1", "2"] and dropped.name == "x-without1"
+    assert any("3 images have several classes" in note for note in dropped.notes)
+
+
+# Given splits.
+
+SPLITS = [
+    ("split", "train test_public test", "'test_public' (1)"),
+    ("split", "train validate test", "'validate' (1)"),
+    ("split", "train test", "'blank' (1)"),
+    ("Usage", "Training PublicTest PrivateTest", "'PublicTest' (1), 'PrivateTest' (1)"),
+    ("subset", "x y z", "'x' (1)"),
+    ("partition", "train train ?", "'?' (1)"),
+    ("set", "train holdout test", "'holdout' (1)"),
+    ("is_test", "0 1 2", "'2' (1)"),
+]
+
+
+def with_split(root: Path, column: str, words: str) -> Path:
+    cells = [*words.split(), "", ""][: max(3, len(words.split()))]
+    cells = (
+        cells + ["train"] * 3
+        if column not in ("is_test", "is_train", "fold")
+        else cells + ["0"] * 3
+    )
+    rows = [f"{i},{'ab'[i % 2]},{cell}" for i, cell in enumerate(cells)]
+    images = " ".join(f"{i}.png" for i in range(len(cells)))
+    return lay_out(root, {"t.csv": "\n".join([f"image,dx,{column}", *rows])}, images=images)
+
+
+@pytest.mark.parametrize(("column", "words", "shown"), SPLITS)
+def test_a_given_split_with_strange_words_is_refused(tmp_path, column, words, shown):
+    root = with_split(tmp_path / "x", column, words)
+    with pytest.raises(
+        InputError, match=r"unclear_split=leave-out, or .* split_column=none$"
+    ) as told:
+        open_dataset(root)
+    assert shown.split(",")[0].replace("(2)", "(1)") in str(told.value)
+    passed = open_dataset(root, split_column="none")
+    assert set(passed.table["split"]) == {""} and "is passed over" in " ".join(passed.notes)
+
+
+def test_rows_of_no_part_are_left_out_when_that_is_said(tmp_path, capsys):
+    root = with_split(tmp_path / "x", "split", "train test_public test val test test")
+    dataset = open_dataset(root, unclear_split="leave-out")
+    assert dataset.name == "x-without1" and len(dataset) == 8
+    assert make_split(dataset).protocol == "x-without1/given"
+    assert "left out: split: 1 of 9 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "parts"),
+    [
+        ("set", "Training-Set TEST validation", "train test val"),
+        ("phase", "train test val", "train test val"),
+        ("subset", "trainset testset dev", "train test val"),
+        ("is_test", "1 0 True", "test train test"),
+        ("is_train", "1 0 yes", "train test train"),
+    ],
+)
+def test_given_splits_of_many_spellings_are_kept(tmp_path, column, words, parts):
+    dataset = open_dataset(with_split(tmp_path, column, words))
+    assert dataset.table["split"].tolist()[:3] == parts.split()
+    assert f"split in '{column}'" in dataset.notes[0]
+
+
+def test_a_column_of_folds_asks_which_is_tested(tmp_path):
+    root = with_split(tmp_path / "x", "fold", "0 1 1 2")
+    with pytest.raises(InputError, match=r"fold: the folds 0, 1, 2 are given; .* test_fold=0, or"):
+        open_dataset(root)
+    dataset = open_dataset(root, test_fold="1")
+    assert dataset.table["split"].tolist()[:4] == ["train", "test", "test", "train"]
+    assert dataset.name == "x-testfold1"
+    with pytest.raises(InputError, match=r"^test_fold: expected one of 0, 1, 2, got '7'"):
+        open_dataset(root, test_fold="7")
+    with pytest.raises(InputError, match=r"^test_fold: .* has no column of folds"):
+        open_dataset(with_split(tmp_path / "y", "age", "1 2 3"), test_fold="1")
+
+
+def test_a_column_that_only_sounds_like_a_split_is_said(tmp_path):
+    text = "image,dx,phase\n1,a,arterial\n2,b,venous\n"
+    dataset = open_dataset(lay_out(tmp_path, {"t.csv": text}, images="1.png 2.png"))
+    assert set(dataset.table["split"]) == {""}
+    assert "'phase' is taken for no split: arterial, venous" in dataset.notes
+
+
+# Names of images.
+
+E = "\u00e9"
+
+
+@pytest.mark.parametrize(
+    ("written", "file", "how"),
+    [
+        (f"{E}.png", unicodedata.normalize("NFD", f"{E}.png"), "by Unicode form (NFC)"),
+        ("img/A.PNG", "img/a.png", "by letter case"),
+        ("/home/me/x/a.png", "img/a.png", "by file name alone"),
+        ("C:\\x\\a.png", "img/a.png", "by file name alone"),
+        ("A.png", "img/a.PNG", "by file name and letter case or Unicode form"),
+        ("a", "img/a.png", "by name without ending"),
+        ("a.tif", "img/a.png", "by name without ending"),
+        (f"{E}A", unicodedata.normalize("NFD", f"{E}a.png"), "by name without ending and letter c"),
+    ],
+)
+def test_names_are_matched_in_steps_and_said(tmp_path, written, file, how):
+    lay_out(tmp_path, {"t.csv": f"image,dx\nb.png,y\n{written},x\n"}, images="b.png")
+    lay_out(tmp_path, {file: b""})
+    dataset = open_dataset(tmp_path)
+    assert dataset.table["path"].iloc[1] == str(tmp_path / file)
+    assert any(note.startswith(f"1 of 2 images found {how}") for note in dataset.notes)
+
+
+def test_the_folders_of_a_name_decide_between_files_of_one_name(tmp_path):
+    lay_out(
+        tmp_path, {"t.csv": "image,dx\n/old/a/1.png,x\n/old/b/1.png,y\n"}, images="a/1.png b/1.png"
+    )
+    paths = open_dataset(tmp_path).table["path"]
+    assert [Path(path).parent.name for path in paths] == ["a", "b"]
+    lay_out(tmp_path, {"t.csv": "image,dx\n1,x\n2,y\n"}, images="a/2.png")
+    with pytest.raises(InputError, match=r"1: 2 images below .* match, a/1.png and b/1.png; write"):
+        open_dataset(tmp_path)
+    assert len(open_dataset(tmp_path / "t.csv", image_dir="a")) == 2
+    with pytest.raises(InputError, match=r"^image_dir: no such folder: c$"):
+        open_dataset(tmp_path, image_dir="c")
+
+
+@pytest.mark.parametrize("ending", [".dcm", ".JP2", ".nii.gz", ".svs"])
+def test_kinds_that_are_not_read_are_named_as_such(tmp_path, ending):
+    for written in ("1", f"1{ending}"):
+        files = {"t.csv": f"image,dx\n{written},x\n2.png,y\n", f"sub/1{ending}": b""}
+        root = lay_out(tmp_path, files, images="2.png")
+        with pytest.raises(InputError, match=rf"of 2 images 1 {ending.lower()} files, first sub/1"):
+            open_dataset(root)
+
+
+def test_a_patient_for_each_image_is_known(tmp_path):
+    text = "image,dx,patient_id\n1,a,1\n2,b,2\n"
+    root = lay_out(tmp_path, {"t.csv": text}, images="1.png 2.png")
+    assert open_dataset(root).groups_known
+    assert not open_dataset(root, group_column="none").groups_known
+    lay_out(tmp_path, {"t.csv": text.replace("b,2", "b,?")})
+    assert not open_dataset(root).groups_known
+
+
+def test_what_was_guessed_is_in_the_check(tmp_path):
+    pixels = {f"{i}.png": np.random.default_rng(i).integers(0, 256, (20, 20, 3)) for i in range(12)}
+    for name, array in pixels.items():
+        Image.fromarray(array.astype(np.uint8)).save(tmp_path / name)
+    rows = [f"{i},{'ab'[i % 2]},P{i}" for i in range(12)]
+    lay_out(tmp_path, {"t.csv": "\n".join(["image,dx,patient_id", *rows])})
+    found = check_data(DataConfig(dataset=str(tmp_path), image_size=16), progress=False)
+    told = {finding.verdict for finding in found.findings if finding.what == "opening"}
+    used = "image in 'image', class in 'dx', group in 'patient_id', no given split"
+    assert f"t.csv: {used}" in told and len(told) == 2
+    groups = next(finding for finding in found.findings if finding.what == "groups")
+    assert groups.level == "ok" and found.facts["groups"] == 12
