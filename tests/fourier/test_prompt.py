@@ -187,15 +187,6 @@ def test_settings_out_of_range_are_refused(settings, message):
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_it_moves_as_a_whole(form, monkeypatch):
-    # The device 'meta' holds no values: anything left behind on the CPU would fail. It alone knows
-    # no autocast.
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-    prompt = make(form, scale=0.5, size=16).to("meta")
-    assert prompt(torch.rand(2, 3, 16, 16, device="meta")).device.type == "meta"
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("form", FORMS)
