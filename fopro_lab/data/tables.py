@@ -552,6 +552,8 @@ def _find_parts(
         return none, ["no given split", *notes], ""
     column = found[0]
     cells = frame[column].str.casefold()
+    if cells.isin(EMPTY).all():
+        return none, ["no given split", f"'{column}' is empty", *notes], ""
     rest = [name for name in all_found if name != column and name not in flags]
     notes += [f"'{name}' is passed over: the split is given in '{column}'" for name in rest]
     notes.insert(0, f"split in '{column}'")
@@ -564,7 +566,7 @@ def _find_parts(
         parts = parts.mask(cells.isin(EMPTY), "")
     elif column in flags:
         parts = _read_flags(frame, flags if not given else {column: flags[column]})
-    elif _numbers(cells[~cells.isin(EMPTY)]).notna().all() and not cells.isin(EMPTY).all():
+    elif _numbers(cells[~cells.isin(EMPTY)]).notna().all():
         some = ", ".join(sorted(set(frame[column]), key=lambda text: (len(text), text))[:10])
         raise InputError(
             f"{path}: {column}: the folds {some} are given; say which is tested, such as "
