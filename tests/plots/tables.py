@@ -1,5 +1,7 @@
 """Small tables in the form that each plot takes, and one drawing of every plot."""
 
+from itertools import product
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -15,23 +17,22 @@ PROTOCOL = "toy/64px"
 
 def scores(methods=("bsm", "fopro")):
     """Three classes, their groups and the whole, as `score_runs` gives them."""
-    rows = []
-    for place, method in enumerate(methods):
-        lines = [
-            ("class", "df", "tail", "recall", 0.5 + place / 10, 6),
-            ("class", "nv", "head", "recall", 0.9, 400),
-            ("class", "mel", "medium", "recall", 0.7, 90),
-            ("group", "head", "", "recall", 0.9, 400),
-            ("group", "medium", "", "recall", 0.7, 90),
-            ("group", "tail", "", "recall", 0.5 + place / 10, 6),
-            ("overall", "all", "", "balanced_accuracy", 0.7, 496),
-            ("overall", "all", "", "auroc", 0.8, 496),
-        ]
-        for scope, name, group, metric, value, n in lines:
-            row = {"method": method, "seeds": 2, "scope": scope, "name": name, "group": group}
-            row |= {"metric": metric, "value": value, "low": value - 0.1, "high": value + 0.05}
-            rows.append({**row, "n": n, "k": value * n, "interval": "bootstrap"})
-    return pd.DataFrame(rows).assign(resampled="group", protocol=PROTOCOL)
+    lines = [
+        ("class", "df", "tail", "recall", 0.5, 6),
+        ("class", "nv", "head", "recall", 0.9, 400),
+        ("class", "mel", "medium", "recall", 0.7, 90),
+        ("group", "head", "", "recall", 0.9, 400),
+        ("group", "medium", "", "recall", 0.7, 90),
+        ("group", "tail", "", "recall", 0.5, 6),
+        ("overall", "all", "", "balanced_accuracy", 0.7, 496),
+        ("overall", "all", "", "auroc", 0.8, 496),
+    ]
+    one = pd.DataFrame(lines, columns=["scope", "name", "group", "metric", "value", "n"])
+    table = pd.DataFrame({"method": methods}).merge(one, how="cross")
+    better = (table["method"] != methods[0]) & table["name"].isin(["df", "tail"])
+    value = table["value"] = table["value"] + 0.1 * better
+    table = table.assign(low=value - 0.1, high=value + 0.05, k=value * table["n"], seeds=2)
+    return table.assign(interval="bootstrap", resampled="group", protocol=PROTOCOL)
 
 
 def differences():
@@ -43,46 +44,29 @@ def differences():
 
 def claims():
     """Three teachers: one clear gain, one clear loss, one that only looks clear uncorrected."""
-    rows = []
-    for teacher, difference, half, p in (
-        ("one", 0.04, 0.02, 0.003),
-        ("two", -0.05, 0.02, 0.002),
-        ("three", 0.03, 0.028, 0.06),
-    ):
-        for scope, name, metric in (
-            ("overall", "all", "balanced_accuracy"),
-            ("group", "tail", "recall"),
-            ("class", "tail", "recall"),  # a class that is called like the group
-        ):
-            row = {"teacher": teacher, "scope": scope, "name": name, "metric": metric, "p_holm": p}
-            row |= {"difference": difference, "low": difference - half, "high": difference + half}
-            rows.append({**row, "method_value": 0.4 + difference})
-    return pd.DataFrame(rows).assign(
-        student="small", method="ekd", baseline="bsm", baseline_value=0.4, n=120, seeds=3, folds=3,
-        varies="images, seeds and folds", protocol=PROTOCOL,
-    )  # fmt: skip
+    means = [(0.04, 0.02, 0.003), (-0.05, 0.02, 0.002), (0.03, 0.028, 0.06)]
+    teachers = pd.DataFrame(means, columns=["difference", "half", "p_holm"])
+    teachers["teacher"] = ["one", "two", "three"]
+    names = [("overall", "all", "balanced_accuracy"), ("group", "tail", "recall")]
+    names += [("class", "tail", "recall")]  # a class that is called like the group
+    table = teachers.merge(pd.DataFrame(names, columns=["scope", "name", "metric"]), how="cross")
+    change, half = table["difference"], table.pop("half")
+    table = table.assign(low=change - half, high=change + half, method_value=0.4 + change)
+    trained = {"student": "small", "method": "ekd", "baseline": "bsm", "seeds": 3, "folds": 3}
+    compared = {"baseline_value": 0.4, "n": 120, "varies": "images, seeds and folds"}
+    return table.assign(**trained, **compared, protocol=PROTOCOL)
 
 
 def history():
-    parts = [
-        pd.DataFrame({"method": m, "seed": s, "epoch": [1, 2, 3], "loss": [3.0, 2, 1]})
-        for m in ("ekd", "bsm")
-        for s in (0, 1)
-    ]
-    return pd.concat(parts).assign(val_balanced_accuracy=[0.1, 0.3, 0.2] * 4, protocol=PROTOCOL)
+    runs = pd.DataFrame({"method": ["ekd", "ekd", "bsm", "bsm"], "seed": [0, 1, 0, 1]})
+    epochs = {"epoch": [1, 2, 3], "loss": [3.0, 2, 1], "val_balanced_accuracy": [0.1, 0.3, 0.2]}
+    return runs.merge(pd.DataFrame(epochs), how="cross").assign(protocol=PROTOCOL)
 
 
 def prompt_training():
-    return pd.DataFrame(
-        {
-            "step": [0, 1, 2, 3],
-            "task": [2.0, 1.5, 1.2, 1.1],
-            "val_task": [np.nan, 1.9, np.nan, 2.1],
-            "val_drift": [np.nan, 0.1, np.nan, 0.2],
-            "kept": [0, 1, 0, 0],
-            "protocol": PROTOCOL,
-        }
-    )
+    table = {"step": [0, 1, 2, 3], "task": [2.0, 1.5, 1.2, 1.1], "kept": [0, 1, 0, 0]}
+    checks = {"val_task": [np.nan, 1.9, np.nan, 2.1], "val_drift": [np.nan, 0.1, np.nan, 0.2]}
+    return pd.DataFrame(table | checks).assign(protocol=PROTOCOL)
 
 
 def rings(**columns):
@@ -101,30 +85,27 @@ def class_gains():
 
 
 def spectra():
-    parts = [
+    return pd.concat(
         rings(scope="class", name=name, log_amplitude=[k - 1.0, k - 2.0, k - 3.0], difference=0.1)
         for k, name in enumerate("ab")
-    ]
-    return pd.concat(parts)
+    )
 
 
 def ring_response():
     drift = {"drift": [0.3, 0.2, 0.1], "drift_low": 0.05, "drift_high": 0.4}
-    parts = [
+    return pd.concat(
         rings(channel=channel, gain=gain, drift_per_energy=[1.0, 2, 3], **drift)
         for channel in ("all", "red", "green", "blue")
         for gain in (0.0, 2.0)
-    ]
-    return pd.concat(parts)
+    )
 
 
 def responses():
-    parts = [
-        rings(teacher=name, gain=0.0, relative=values)
-        for name, values in (("a", [0.5, 1, 2]), ("b", [2, 1, 0.5]))
-    ]
-    table = pd.concat(parts)
-    return table.assign(relative_low=table["relative"] * 0.9, relative_high=table["relative"] * 1.1)
+    relative = {"a": np.array([0.5, 1, 2]), "b": np.array([2, 1, 0.5])}
+    return pd.concat(
+        rings(teacher=name, gain=0.0, relative=r, relative_low=0.9 * r, relative_high=1.1 * r)
+        for name, r in relative.items()
+    )
 
 
 def bands(teacher="a", scale=1.0, gain=0.0):
@@ -139,13 +120,10 @@ def bands(teacher="a", scale=1.0, gain=0.0):
 
 
 def recalls(**columns):
-    table = pd.DataFrame(
-        {"scope": ["group", "group", "overall"], "name": ["head", "tail", "all"], "n": [60, 9, 69]}
-    )
-    values = {"recall": [0.8, 0.2, 0.5], "recall_low": 0.1, "recall_high": 0.9}
-    return table.assign(
-        **values, clean_recall=[0.9, 0.4, 0.65], classifier="probe", protocol=PROTOCOL, **columns
-    )
+    names = {"scope": ["group", "group", "overall"], "name": ["head", "tail", "all"]}
+    values = {"n": [60, 9, 69], "recall": [0.8, 0.2, 0.5], "clean_recall": [0.9, 0.4, 0.65]}
+    around = {"recall_low": 0.1, "recall_high": 0.9, "classifier": "probe", "protocol": PROTOCOL}
+    return pd.DataFrame(names | values).assign(**around, **columns)
 
 
 def ladder():
@@ -159,16 +137,15 @@ def phases():
 
 def fingerprint():
     parts = []
-    for target, chance, accuracy in (
+    for target, chance, found in (
         ("source", 0.5, [0.9, 0.8, 0.5, 0.95]),
         ("class", 0.25, [0.5, 0.4, 0.25, 0.6]),
     ):
-        own = rings(accuracy=accuracy[:3])
-        own = pd.concat([own, own.iloc[:1].assign(ring=-1, high=0.75, accuracy=accuracy[3])])
-        parts.append(own.assign(target=target, within="all", chance=chance))
-    table = pd.concat(parts, ignore_index=True)
-    around = {"accuracy_low": table["accuracy"] - 0.1, "accuracy_high": table["accuracy"] + 0.05}
-    return table.assign(**around, permuted_high=table["chance"] + 0.05)
+        whole = rings().iloc[:1].assign(ring=-1, high=0.75)
+        around = {"accuracy_low": np.subtract(found, 0.1), "accuracy_high": np.add(found, 0.05)}
+        part = pd.concat([rings(), whole]).assign(accuracy=found, chance=chance, **around)
+        parts.append(part.assign(target=target, within="all", permuted_high=chance + 0.05))
+    return pd.concat(parts, ignore_index=True)
 
 
 def distances():
@@ -195,20 +172,13 @@ def sources():
 
 
 def audit(stages=("resize", "augment, fused"), steps=("box", "bilinear")):
-    parts = [
-        rings(stage=stage, step=step, source=source).assign(
-            log_ratio=lambda t, slope=place + 1, own=source: (
-                -t["low"] * slope - 0.1 * (own != "all")
-            ),
-            reference=f"before {stage}",
-        )
-        for stage in stages
-        for place, step in enumerate(steps)
-        for source in ("all", "sharp")
-    ]
-    table = pd.concat(parts).assign(size=64)
-    ends = {"interval_low": table["log_ratio"] - 0.2, "interval_high": table["log_ratio"] + 0.1}
-    return table.assign(**ends)
+    parts = []
+    for stage, (place, step), source in product(stages, enumerate(steps), ("all", "sharp")):
+        part = rings(stage=stage, step=step, source=source, reference=f"before {stage}", size=64)
+        ratio = -part["low"] * (place + 1) - 0.1 * (source != "all")
+        around = {"interval_low": ratio - 0.2, "interval_high": ratio + 0.1}
+        parts.append(part.assign(log_ratio=ratio, **around))
+    return pd.concat(parts)
 
 
 def prior_shift():

@@ -19,13 +19,10 @@ def test_images_show_every_pixel_under_its_title():
     figure = plots.plot_images(IMAGES, list("abcde"), columns=3, title="five")
     assert [ax.get_title() for ax in figure.axes] == list("abcde")
     np.testing.assert_array_equal(figure.axes[4].images[0].get_array(), IMAGES[4])
-
-
-def test_images_refuse_floats_and_missing_titles():
     with pytest.raises(ShapeError, match=r"images: expected \(N, H, W, 3\) of uint8, N at least"):
         plots.plot_images(np.zeros((1, 4, 4, 3)), ["a"])
-    with pytest.raises(InputError, match="titles: expected one for each of 2, got 1"):
-        plots.plot_images(np.zeros((2, 4, 4, 3), np.uint8), ["a"])
+    with pytest.raises(InputError, match="titles: expected one for each of 5, got 1"):
+        plots.plot_images(IMAGES, ["a"])
 
 
 def test_spectra_draw_one_line_per_class_at_the_middle_of_each_ring():
@@ -45,9 +42,6 @@ def test_leakage_draws_the_kinds_that_occur_with_k_of_n_in_test_and_validation()
     assert texts(test) == ["5/10", "0/4", "5/14", "1/10", "0/4", "1/14"]
     assert texts(validation) == ["2/8", "1/2", "3/10", "0/8", "0/2", "0/10"]
     assert [round(bar.get_width(), 1) for bar in test.patches][:3] == [50.0, 0.0, 35.7]
-    assert [tick.get_text() for tick in test.get_yticklabels()] == ["nv", "df", "all classes"]
-    titles = [ax.get_title("left") for ax in (test, validation)]
-    assert titles == ["Test images", "Validation images"]
 
 
 def test_class_sources_colour_by_share_and_write_images():
@@ -60,24 +54,16 @@ def test_class_sources_colour_by_share_and_write_images():
 
 
 def test_pipeline_has_a_panel_per_stage_and_a_line_per_step():
-    figure = plots.plot_pipeline(audit(), source="sharp")
-    assert "\u00d7 0.5" in [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
-    first, second = figure.axes
-    assert first.get_title("left") == "Resize at 64 px"
-    assert second.get_title("left") == "Augment, fused at 64 px"
+    table = audit()
+    table.loc[table["low"] == 0.5, ["log_ratio", "interval_low", "interval_high"]] = np.nan
+    figure = plots.plot_pipeline(table, source="sharp")
+    first = figure.axes[0]
     assert [t.get_text() for t in first.get_legend().get_texts()] == ["box", "bilinear"]
-    assert first.get_legend().get_title().get_text() == "against: before resize"
     bilinear = next(line for line in first.lines if line.get_label() == "bilinear")
     np.testing.assert_allclose(bilinear.get_xdata(), [0.125, 0.375, 0.625])
-    np.testing.assert_allclose(bilinear.get_ydata(), [-0.1, -0.6, -1.1])
+    np.testing.assert_allclose(bilinear.get_ydata(), [-0.1, -0.6, np.nan])  # no energy: a gap
+    assert np.isfinite(first.get_ylim()).all()
+    assert "\u00d7 0.5" in [tick.get_text() for tick in first.get_yticklabels()]
     assert figure.get_suptitle().endswith("source sharp")
-
-
-def test_pipeline_with_four_stages_is_two_by_two_and_an_empty_ring_is_a_gap():
-    table = audit(("decode", "resize", "augment, fused", "augment, exact"))
-    table.loc[table["low"] == 0.5, ["log_ratio", "interval_low", "interval_high"]] = np.nan
-    figure = plots.plot_pipeline(table)
-    assert figure.axes[0].get_subplotspec().get_gridspec().get_geometry() == (2, 2)
-    assert np.isfinite(figure.axes[0].get_ylim()).all()
     with pytest.raises(InputError, match="source: expected one of all, sharp, got 'soft'"):
         plots.plot_pipeline(table, source="soft")
