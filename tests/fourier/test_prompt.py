@@ -1,6 +1,5 @@
 """The prompt: identity at the start, bounds, gradients, every form, files, and torch's tools."""
 
-import contextlib
 import json
 import math
 

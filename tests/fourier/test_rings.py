@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain, radial_frequency
 from fopro_lab.fourier.rings import (
-    cached_grid,
     ring_edges,
     ring_energy,
     ring_gain,
