@@ -3,15 +3,20 @@
 Each ``build_*`` returns what `Teacher` takes, as a dictionary.
 """
 
+import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
-from fopro_lab.models.weights import Weights, load_matching
+from fopro_lab.models.checkpoint import Weights
+from fopro_lab.models.weights import load_matching
 
+INTERPOLATIONS = ("bilinear", "bicubic")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR = "cifar-resnet"
 
@@ -114,16 +119,20 @@ class _TimmFeatures(nn.Module):
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
 
-def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
-    """Build a timm model, such as ``resnet50`` or ``vit_small_patch14_dinov2``, and fill it."""
+def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[str, Any]:
+    """Build a timm model, such as ``resnet50`` or ``vit_small_patch14_dinov2``, and fill it.
+
+    ``size`` is the side of its images if not its own, pixels: positions are resampled to it.
+    """
     import timm  # costs a second, so only where it is used
 
     if not timm.is_model(architecture):
         near = ", ".join(get_close_matches(architecture, timm.list_models(), n=3)) or "none"
         raise InputError(f"teacher: timm has no model '{architecture}'; near: {near}")
+    _check_folder(architecture, weights)
     defaults: Any = timm.get_pretrained_cfg(architecture)
-    classifier = defaults.classifier if isinstance(defaults.classifier, str) else "head"
-    classes = _classes(weights, classifier)
+    heads = defaults.classifier or "head"
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
     options: dict[str, Any] = {
         # No other metadata: a file must not choose what else timm does.
         key: weights.metadata[key]
@@ -131,22 +140,59 @@ def build_timm(architecture: str, weights: Weights) -> dict[str, Any]:
         if key in weights.metadata
     }
     fixed = bool(defaults.fixed_input_size)
+    side = size or _side(weights, defaults.input_size[-1])
     if fixed:
-        options["dynamic_img_size"] = True
-    try:
+        options |= {"dynamic_img_size": True, "img_size": side}
+    classes = _classes(weights, heads[0])
+    model, translate = _create(architecture, weights, options, classes=classes)
+    head = model.get_classifier() if classes else None
+    _blank(head)
+    card = load_matching(model, weights, head=heads, translate=translate)
+    if not isinstance(head, nn.Linear) or _blank_in(head):
+        model.reset_classifier(0)
+        head = None
+    body = {"body": _TimmFeatures(model), "head": head, "resize": fixed, "card": card}
+    mean, std = defaults.mean, defaults.std
+    return body | _rules(weights, mean=mean, std=std, input_size=defaults.input_size[-1])
+
+
+def _create(
+    architecture: str, weights: Weights, options: dict[str, Any], *, classes: int
+) -> tuple[Any, Any]:
+    """Build a timm model, and give the function by which timm translates published weights."""
+    import timm
+
+    refused: Exception | None = None
+    # Only some networks of fixed size accept another one, or change it from image to image.
+    for without in ((), ("dynamic_img_size",), ("dynamic_img_size", "img_size")):
+        allowed = {key: value for key, value in options.items() if key not in without}
         try:
-            model: Any = timm.create_model(architecture, num_classes=classes, **options)
-        except TypeError:  # only some of the networks of fixed size accept another one
-            options.pop("dynamic_img_size", None)
-            model = timm.create_model(architecture, num_classes=classes, **options)
-    except (TypeError, AssertionError) as error:
+            # timm hands this function to its own loader alone, which here must load nothing.
+            with patch("timm.models._builder.load_pretrained") as load:
+                model = timm.create_model(
+                    architecture, pretrained=True, num_classes=classes, **allowed
+                )
+            return model, (load.call_args.kwargs if load.called else {}).get("filter_fn")
+        except (TypeError, AssertionError) as error:
+            refused = refused or error
+    raise InputError(
+        f"weights: {weights.path}: its metadata does not suit {architecture} ({refused})"
+    )
+
+
+def _check_folder(architecture: str, weights: Weights) -> None:
+    """Refuse the folder of another network, and options that no name of timm has."""
+    theirs = weights.metadata.get("architecture", architecture)
+    if theirs.split(".")[0] != architecture.split(".")[0]:
         raise InputError(
-            f"weights: {weights.path}: its metadata does not suit {architecture} ({error})"
-        ) from None
-    card = load_matching(model, weights)
-    rules = {"mean": defaults.mean, "std": defaults.std, "input_size": defaults.input_size[-1]}
-    rest = {"head": model.get_classifier() if classes else None, "resize": fixed, "card": card}
-    return _parts(_TimmFeatures(model), weights, **rules) | rest
+            f"weights: {weights.path}: its config.json is of {theirs}, not of timm:{architecture}; "
+            "give the folder of that network, or the name that belongs to it"
+        )
+    if more := weights.metadata.get("model_args"):
+        raise InputError(
+            f"weights: {weights.path}: its config.json builds the network with other options "
+            f"({more}); build it yourself and use wrap_teacher"
+        )
 
 
 def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
@@ -162,15 +208,19 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
             f"teacher: torchvision's {architecture} has no linear classifier to cut before; "
             "build it yourself and use wrap_teacher"
         )
+    _check_folder(architecture, weights)
     classes = _classes(weights, name := linear[-1])
     if classes:
         model = models.get_model(architecture, weights=None, num_classes=classes)
     # A self-supervised checkpoint has no head, or one of another width: it is left out.
-    card = load_matching(model, weights, ignore=() if classes else (name,))
-    head = model.get_submodule(name) if classes else None
+    head: Any = model.get_submodule(name)
+    _blank(head)
+    card = load_matching(model, weights, head=(name,))
     model.set_submodule(name, nn.Identity())
-    rest = {"head": head, "resize": architecture.startswith(("vit_", "swin")), "card": card}
-    return _parts(model, weights, mean=IMAGENET_MEAN, std=IMAGENET_STD, input_size=224) | rest
+    head = None if _blank_in(head) else head
+    resize = architecture.startswith(("vit_", "swin"))
+    body = {"body": model, "head": head, "resize": resize, "card": card}
+    return body | _rules(weights, mean=IMAGENET_MEAN, std=IMAGENET_STD, input_size=224)
 
 
 def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
@@ -185,8 +235,18 @@ def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
     network = CifarResNet(depth)
     card = load_matching(network, weights)
     head, network.linear = network.linear, nn.Identity()
-    rules: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "input_size": 32}
-    return rules | {"body": network, "head": head, "feature_dim": 64, "card": card}
+    body = {"body": network, "head": head, "card": card}
+    return body | _rules(weights, mean=IMAGENET_MEAN, std=IMAGENET_STD, input_size=32)
+
+
+def _blank(head: Any) -> None:
+    """Fill a head with what shows afterwards whether the file had all of it."""
+    for value in head.parameters() if isinstance(head, nn.Module) else ():
+        nn.init.constant_(value, torch.nan)
+
+
+def _blank_in(head: nn.Module) -> bool:
+    return any(bool(value.isnan().any()) for value in head.parameters())
 
 
 def _classes(weights: Weights, classifier: str) -> int:
@@ -195,32 +255,46 @@ def _classes(weights: Weights, classifier: str) -> int:
     return int(found[0].shape[0]) if found and found[0].ndim == 2 else 0
 
 
-def _parts(
-    body: nn.Module,
-    weights: Weights,
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    input_size: int,
-) -> dict[str, Any]:
-    """Measure the features of a body; its file's metadata wins over the architecture's rules."""
+def _side(weights: Weights, default: int) -> int:
+    side = int(_numbers(weights, "input_size", (default,))[-1])
+    if not 1 <= side <= 1024:
+        raise InputError(f"weights: {weights.path}: input_size: expected 1 to 1024, got {side}")
+    return side
 
-    def numbers(key: str, default: tuple[float, ...]) -> list[float]:
-        text = weights.metadata.get(key)
-        try:
-            return [float(value) for value in text.split(",")] if text else list(default)
-        except ValueError:
-            raise InputError(
-                f"weights: {weights.path}: metadata {key}: expected numbers, got '{text}'"
-            ) from None
 
-    side = int(numbers("input_size", (input_size,))[-1])
-    rules = {"mean": numbers("mean", mean), "std": numbers("std", std), "input_size": side}
+def _numbers(weights: Weights, key: str, default: Sequence[float]) -> list[float]:
+    text = weights.metadata.get(key)
     try:
-        with torch.inference_mode():
-            features = body.eval()(torch.zeros(1, 3, side, side))
-    except (RuntimeError, AssertionError) as error:
+        return [float(value) for value in text.split(",")] if text else list(default)
+    except ValueError:
         raise InputError(
-            f"weights: {weights.path}: its architecture takes no image of {side} px ({error})"
+            f"weights: {weights.path}: metadata {key}: expected numbers, got '{text}'"
         ) from None
-    return {"body": body, "feature_dim": int(features.shape[-1]), **rules}
+
+
+def _rules(
+    weights: Weights, *, mean: Sequence[float], std: Sequence[float], input_size: int
+) -> dict[str, Any]:
+    """Give the rules of the images: what the file says wins over the architecture, and is said."""
+    metadata = weights.metadata
+    rules: dict[str, Any] = {
+        "mean": _numbers(weights, "mean", mean),
+        "std": _numbers(weights, "std", std),
+        "input_size": _side(weights, input_size),
+        "interpolation": metadata.get("interpolation", INTERPOLATIONS[0]),
+    }
+    usual = {"mean": list(mean), "std": list(std), "input_size": input_size}
+    other = [
+        f"{key} {rules[key]} by its file, {usual[key]} by its architecture"
+        for key in usual
+        if rules[key] != usual[key]
+    ]
+    if rules["interpolation"] not in INTERPOLATIONS:
+        other.append(f"interpolation {INTERPOLATIONS[0]}, for there is no {rules['interpolation']}")
+        rules["interpolation"] = INTERPOLATIONS[0]
+    if metadata.get("crop_pct", "1") not in ("1", "1.0"):
+        other.append(f"whole images in place of its crop of {metadata['crop_pct']}")
+    if other:
+        sys.stderr.write(f"weights: {weights.path}: {'; '.join(other)}\n")
+    own = [key for key in rules if key in metadata]
+    return rules | {"rules_of": {key: "file" if key in own else "architecture" for key in rules}}

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
 from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD, SmallResNet
-from fopro_lab.models.weights import load_matching, read_weights
+from fopro_lab.models.checkpoint import read_weights
+from fopro_lab.models.weights import load_matching
 
 SMALL_WIDTH = 12  # 0.17 million weights: a step takes milliseconds on a CPU
 
@@ -105,7 +106,7 @@ def build_student(
             raise InputError(f"student: expected one of 'small', 'resnet18', got '{name}'")
         student = Student(backbone, width=width, classes=classes, teacher_dim=teacher_dim)
     if weights:
-        load_matching(student.backbone, read_weights(weights))
+        load_matching(student.backbone, read_weights(weights), head=("fc",))
     return student
 
 

@@ -1,7 +1,12 @@
 """Frozen teachers: loaded by name, wrapped, and made faster."""
 
 import copy
+import hashlib
+import importlib
 import json
+import math
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
@@ -11,21 +16,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fopro_lab.config import TeacherConfig
+from fopro_lab.config import DataConfig, TeacherConfig
 from fopro_lab.data.fetch import fetched_place, find_source
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.models.backbones import (
     CIFAR,
+    INTERPOLATIONS,
     SmallResNet,
     build_cifar,
     build_timm,
     build_torchvision,
 )
-from fopro_lab.models.weights import load_matching, read_weights
+from fopro_lab.models.checkpoint import read_weights
+from fopro_lab.models.weights import load_matching
 
 BUILTIN = files("fopro_lab.models") / "builtin"
 # The published teacher that `fopro data fetch` brings, and its source there.
 PUBLISHED, PUBLISHED_SOURCE = "moco-v2-resnet50", "moco-v2"
+USUAL_SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 336, 384, 448, 512)
 
 
 class Teacher(nn.Module):
@@ -39,11 +47,12 @@ class Teacher(nn.Module):
         mean: Of the normalisation, per channel, in units of [0, 1].
         std: Likewise, above 0.
         input_size: Side of the image that the network was made for, pixels.
-        feature_dim: D.
+        feature_dim: D; 0 lets `wrap_teacher` measure it.
         head: Maps features to class logits; None where there is none.
         name: For tables and figures.
-        resize: Bring every image to ``input_size`` (bilinear, antialiased) first.
-        card: What is known about it: file, hash, coverage, data, recipe.
+        resize: Bring every image to ``input_size`` (antialiased) first.
+        interpolation: Of that resize: ``bilinear`` or ``bicubic``.
+        card: What is known about it: file, hash, tensors taken and left out, data, recipe.
     """
 
     mean: Tensor
@@ -56,10 +65,11 @@ class Teacher(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         input_size: int,
-        feature_dim: int,
+        feature_dim: int = 0,
         head: nn.Module | None = None,
         name: str = "wrapped",
         resize: bool = False,
+        interpolation: str = INTERPOLATIONS[0],
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -67,11 +77,15 @@ class Teacher(nn.Module):
             raise InputError(
                 f"mean, std: expected 3 numbers each, std above 0, got {list(mean)}, {list(std)}"
             )
+        if interpolation not in INTERPOLATIONS:
+            raise InputError(
+                f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation}"
+            )
         # Channels last is what CPU and GPU convolutions want; the numbers stay the same.
         self.body = body.to(memory_format=torch.channels_last)
         self.head = head
         self.input_size, self.feature_dim = int(input_size), int(feature_dim)
-        self.name, self.resize = name, resize
+        self.name, self.resize, self.interpolation = name, resize, interpolation
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
         self.requires_grad_(False)
@@ -80,6 +94,7 @@ class Teacher(nn.Module):
             "name": name,
             "input_size": self.input_size,
             "resize": resize,
+            "interpolation": interpolation,
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
             "feature_dim": self.feature_dim,
@@ -100,7 +115,7 @@ class Teacher(nn.Module):
         size = (self.input_size, self.input_size)
         if self.resize and images.shape[2:] != size:
             images = nn.functional.interpolate(
-                images, size, mode="bilinear", antialias=True, align_corners=False
+                images, size, mode=self.interpolation, antialias=True, align_corners=False
             )
         normalised = (images - self.mean) / self.std
         return self.body(normalised.contiguous(memory_format=torch.channels_last))
@@ -133,30 +148,77 @@ def wrap_teacher(module: nn.Module, **rules: Any) -> Teacher:
 
     Args:
         module: Maps normalised images ``(B, 3, H, W)`` to features ``(B, D)``.
-        rules: Keyword arguments of `Teacher`: ``mean``, ``std``, ``input_size``, ``feature_dim``,
-            and where they apply ``head``, ``name``, ``resize`` and ``card``.
+        rules: Keyword arguments of `Teacher`: ``mean``, ``std``, ``input_size``, and where they
+            apply ``feature_dim``, ``head``, ``name``, ``resize``, ``interpolation`` and ``card``.
 
     Raises:
         InputError: If a grey image does not come out as ``(1, D)`` finite features.
     """
     teacher = Teacher(module, **rules)
     name, feature_dim, side = teacher.name, teacher.feature_dim, teacher.input_size
-    try:
-        with torch.inference_mode():
-            features: Any = teacher.encode(torch.full((1, 3, side, side), 0.5))
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise InputError(
-            f"teacher {name}: cannot encode an image of {side} x {side} px ({error})"
-        ) from error
+    features: Any = _features_of(teacher, side, count=1)
+    if isinstance(features, Tensor) and features.ndim == 2 and not feature_dim:
+        feature_dim = teacher.feature_dim = teacher.card["feature_dim"] = features.shape[1]
     if not isinstance(features, Tensor) or features.shape != (1, feature_dim):
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(
-            f"teacher {name}: expected features (1, {feature_dim}) of one image, got {got}; "
+            f"teacher {name}: expected features (1, {feature_dim or 'D'}) of one image, got {got}; "
             "pool them, or give another feature_dim"
         )
     if not torch.isfinite(features).all():
         raise InputError(f"teacher {name}: its features of a grey image are not finite")
     return teacher
+
+
+def check_takes(teacher: Teacher, size: int) -> None:
+    """Pass one batch of images of ``size`` px, before any work is done for nothing.
+
+    Raises:
+        InputError: If the teacher cannot encode it.
+    """
+    name, side, wide = teacher.name, teacher.input_size, teacher.feature_dim
+    features = _features_of(teacher, size, count=2)
+    if features.shape != (2, wide) or not torch.isfinite(features).all():
+        raise InputError(
+            f"teacher {name}: expected finite features (2, {wide}) of images of {size} px, got "
+            f"{tuple(features.shape)}; set teacher_size={side}"
+        )
+
+
+def _features_of(teacher: Teacher, side: int, *, count: int) -> Any:
+    """Encode grey images, or say in one line whether their size or the network is to blame."""
+    own = teacher.input_size
+
+    def encode(size: int) -> Any:
+        images = torch.full((count, 3, size, size), 0.5, device=teacher.mean.device)
+        with torch.inference_mode():
+            return teacher.encode(images)
+
+    def takes(size: int) -> bool:
+        teacher.input_size = size
+        try:
+            encode(size)
+        except Exception:
+            return False
+        finally:
+            teacher.input_size = own
+        return True
+
+    try:
+        return encode(side)
+    except Exception as error:  # whatever the user's own network raises
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        near = (own, *sorted(USUAL_SIZES, key=lambda size: abs(size - side)))
+        other = next((size for size in near if takes(size)), 0)
+        if other:
+            raise InputError(
+                f"teacher {teacher.name}: cannot encode images of {side} px ({reason}); it takes "
+                f"those of {other} px: set teacher_size={other}, or input_size in Python"
+            ) from error
+        raise InputError(
+            f"teacher {teacher.name}: cannot encode images of any size ({reason}); it has to map "
+            "images (B, 3, H, W) to features (B, D)"
+        ) from error
 
 
 def load_teacher(
@@ -171,17 +233,20 @@ def load_teacher(
 
     Args:
         name: ``builtin``, ``timm:NAME``, ``torchvision:NAME``, ``cifar-resnet20`` (or another
-            depth) or ``moco-v2-resnet50``.
-        weights: Safetensors file, or a published pickle (read with ``weights_only=True``);
-            empty for ``builtin``, and for ``moco-v2-resnet50`` once fetched. Metadata ``mean``,
-            ``std``, ``input_size`` and ``pad_type`` of a safetensors file is honoured.
+            depth), ``moco-v2-resnet50``, or ``package.module:function`` of the user's own, which
+            returns a `Teacher`, or a network and a dictionary of the rules of `wrap_teacher`.
+        weights: File of safetensors or of torch.save, or a folder of timm or Hugging Face with
+            one (of a pickle nothing is run); empty for ``builtin``, for a function, and for
+            ``moco-v2-resnet50`` once fetched. What metadata or ``config.json`` say of ``mean``,
+            ``std``, ``input_size``, ``interpolation`` and ``pad_type`` is honoured.
         size: Side of the image the teacher sees, pixels. 0: a network of fixed size resizes to
             it, any other takes images as they come.
         mean: Overrides the normalisation that belongs to the weights; empty keeps it.
         std: Likewise.
 
     Returns:
-        The teacher; ``teacher.card`` holds hash and key coverage.
+        The teacher; ``teacher.card`` holds hashes, what was taken, resampled and left out, where
+        mean, std and size come from, and ``reference``: features of a synthetic image.
 
     Raises:
         InputError: For an unknown name, a missing file, weights of another architecture.
@@ -192,22 +257,87 @@ def load_teacher(
         if weights:
             raise InputError("weights: the builtin teacher has its own; give none")
         parts = _builtin()
-    elif kind in ("timm", "torchvision") and architecture:
-        build = build_timm if kind == "timm" else build_torchvision
-        parts = build(architecture, read_weights(weights or fetched_weights(name)))
+    elif kind == "timm" and architecture:
+        read = read_weights(weights or fetched_weights(name))
+        parts = build_timm(architecture, read, size=size)
+    elif kind == "torchvision" and architecture:
+        parts = build_torchvision(architecture, read_weights(weights or fetched_weights(name)))
+    elif architecture:
+        parts = _called(name, weights)
     elif name.startswith(CIFAR):
         if not weights:
             raise InputError(f"weights: {name} comes without any; give their file")
         parts = build_cifar(name, read_weights(weights))
     else:
         raise InputError(
-            f"teacher: expected builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH or {PUBLISHED}, "
-            f"got '{name}'"
+            f"teacher: expected builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH, {PUBLISHED} "
+            f"or module:function, got '{name}'"
         )
-    parts |= {"mean": mean} if mean else {}
-    parts |= {"std": std} if std else {}
-    parts |= {"input_size": size, "resize": True} if size else {}
-    return wrap_teacher(parts.pop("body"), name=name, **parts)
+    given = {"mean": mean, "std": std, "input_size": size}
+    parts |= {key: value for key, value in given.items() if value}
+    parts |= {"resize": True} if size else {}
+    rules_of = parts.pop("rules_of", {}) | {key: "given" for key, value in given.items() if value}
+    teacher = wrap_teacher(parts.pop("body"), **{"name": name, **parts})
+    teacher.card |= {"rules_of": rules_of} if rules_of else {}
+    teacher.card |= {"state_sha256": state_hash(teacher), "reference": reference_features(teacher)}
+    return teacher
+
+
+def _called(name: str, weights: str) -> dict[str, Any]:
+    """Call the user's own ``module:function``, found from the current folder, for a teacher."""
+    place, _, function = name.partition(":")
+    if weights:
+        raise InputError(f"weights: {name} loads its own; give none")
+    sys.path.insert(0, os.getcwd())
+    try:
+        made = getattr(importlib.import_module(place), function)()
+    except Exception as error:  # it is the user's own code
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise InputError(f"teacher {name}: cannot be called ({reason})") from error
+    finally:
+        sys.path.remove(os.getcwd())
+    if isinstance(made, Teacher):
+        keys = ("body", "head", "input_size", "feature_dim", "resize", "interpolation")
+        rules = {key: getattr(made, key) for key in keys}
+        rules |= {key: getattr(made, key).flatten().tolist() for key in ("mean", "std")}
+        return rules | {"card": {"called": name}}
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
+        return {**made[1], "body": made[0], "card": {**made[1].get("card", {}), "called": name}}
+    raise InputError(
+        f"teacher {name}: expected a Teacher, or a network and a dictionary with mean, std and "
+        f"input_size, got {type(made).__name__}"
+    )
+
+
+def state_hash(network: nn.Module) -> str:
+    """Hash the names, shapes and numbers of all weights and buffers: SHA-256, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def reference_features(teacher: Teacher, count: int = 4) -> list[float]:
+    """Encode a synthetic image: the first features, to three digits of the largest of all.
+
+    The image is a formula and the pass in float64, so every machine gives the same numbers.
+    """
+    side = teacher.input_size
+    place = torch.arange(side, dtype=torch.float64) / side
+    waves = [torch.cos(2 * torch.pi * (cycles * place + 0.1)) for cycles in (1, 3, 7)]
+    planes = [0.5 + 0.4 * torch.outer(waves[k], waves[k - 1]) for k in range(3)]
+    try:
+        slow = copy.deepcopy(teacher).double()
+        with torch.inference_mode():
+            features = slow.encode(torch.stack(planes)[None])[0]
+    except Exception:  # a network that computes in float32 alone
+        with torch.inference_mode():
+            features = teacher.encode(torch.stack(planes)[None].float())[0].double()
+    largest = float(features.abs().max())
+    digits = 2 - math.floor(math.log10(largest)) if largest > 0 else 0
+    return [round(float(value), digits) + 0.0 for value in features[:count]]
 
 
 def _builtin() -> dict[str, Any]:
@@ -252,6 +382,8 @@ def load_from(config: TeacherConfig, *, device: torch.device | str = "") -> Teac
     size, mean, std = config.teacher_size, config.teacher_mean, config.teacher_std
     weights = config.weights
     teacher = load_teacher(config.teacher, weights=weights, size=size, mean=mean, std=std)
+    if isinstance(config, DataConfig):
+        check_takes(teacher, config.image_size)
     return teacher.to(device or choose_device(config.device))
 
 

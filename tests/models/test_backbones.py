@@ -1,5 +1,8 @@
 """Networks: the small ResNet, CIFAR's, and those that timm and torchvision build from a file."""
 
+import json
+import re
+
 import pytest
 import timm
 import torch
@@ -114,7 +117,8 @@ def test_a_file_cannot_choose_what_else_timm_does(tmp_path, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: seen.append(k) or create(*a, **k))
     load_teacher("timm:test_resnet", weights=str(tmp_path / "a.safetensors"))
-    assert seen == [{"num_classes": 7, "global_pool": "avg"}]
+    # With `pretrained` timm gives its filter to a loader, which is replaced by none.
+    assert seen == [{"pretrained": True, "num_classes": 7, "global_pool": "avg"}]
 
 
 @pytest.mark.parametrize(
@@ -123,8 +127,7 @@ def test_a_file_cannot_choose_what_else_timm_does(tmp_path, monkeypatch):
         ({"mean": "a,b,c"}, "metadata mean: expected numbers, got 'a,b,c'"),
         ({"pad_type": "same"}, "its metadata does not suit test_resnet (ResNet.__init__() got an "
                                "unexpected keyword argument 'pad_type')"),
-        ({"input_size": "-3"}, "its architecture takes no image of -3 px (zeros: Dimension size "
-                               "must be non-negative.)"),
+        ({"input_size": "-3"}, "input_size: expected 1 to 1024, got -3"),
     ],
 )  # fmt: skip
 def test_metadata_that_does_not_suit_is_said(tmp_path, metadata, expected):
@@ -183,3 +186,174 @@ def test_the_published_mobilenet_loads_whole(shared):
     assert (teacher.feature_dim, teacher.head.out_features) == (1280, 1001)
     with torch.inference_mode():
         assert torch.isfinite(teacher.logits(toy_images(2, 64))).all()
+
+
+# The smallest of each family, and the side of its images where another one is quicker.
+FAMILIES = {
+    "resnet10t": 64, "resnext26ts": 64, "seresnet18": 64, "vit_tiny_patch16_224": 0,
+    "deit_tiny_patch16_224": 0, "deit_tiny_distilled_patch16_224": 0, "test_vit4": 0,
+    "pit_ti_224": 0, "swin_s3_tiny_224": 0, "convnext_atto": 64, "convnextv2_atto": 64,
+    "tinynet_e": 64, "tf_efficientnet_lite0": 64, "mobilenetv2_035": 64,
+    "tf_mobilenetv3_small_minimal_100": 64, "mobilenetv4_conv_small_035": 64,
+    "densenet121": 64, "regnetx_002": 64, "regnety_002": 64, "eva02_tiny_patch14_224": 0,
+    "mixer_s32_224": 0, "gmlp_ti16_224": 0, "inception_next_atto": 64, "ghostnet_050": 64,
+    "xcit_nano_12_p16_224": 0, "mobilevitv2_050": 64, "repvgg_a0": 64, "edgenext_xx_small": 64,
+    "poolformerv2_s12": 64, "levit_128s": 0, "lcnet_035": 64, "mnasnet_small": 64,
+}  # fmt: skip
+
+
+HEADS = ("fc.", "classifier.", "head")  # of them
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_every_tensor_of_the_body_comes_from_the_file(tmp_path, architecture):
+    path = tmp_path / "a.pth"
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, num_classes=3).eval()
+    state = model.state_dict()
+    torch.save({"state_dict": state}, path)
+    torch.manual_seed(1)
+    first = load_teacher(f"timm:{architecture}", weights=str(path))
+    torch.manual_seed(2)
+    again = load_teacher(f"timm:{architecture}", weights=str(path))
+    side = FAMILIES[architecture] or first.input_size
+    with torch.inference_mode():
+        found, expected = first.encode(toy_images(1, side)), again.encode(toy_images(1, side))
+    assert torch.equal(found, expected) and found.std() > 0
+    assert first.card["state_sha256"] == again.card["state_sha256"]
+    assert first.card["reference"] == again.card["reference"]
+    assert not first.card.keys() & {"resampled", "left_out"}
+
+    last = [name for name in state if not name.startswith(HEADS) and name.endswith("weight")][-1]
+    torch.save({name: value for name, value in state.items() if name != last}, path)
+    told = message(load_teacher, f"timm:{architecture}", weights=str(path))
+    assert f"missing: {last}; " in told
+
+
+@pytest.mark.parametrize("name", ["fc.weight", "fc.bias"])
+def test_a_head_that_is_not_whole_is_left_out(tmp_path, name):
+    state = timm_state("test_resnet", num_classes=3)
+    del state[name]
+    torch.save(state, tmp_path / "a.pth")
+    assert load_teacher("timm:test_resnet", weights=str(tmp_path / "a.pth")).head is None
+
+
+def timm_state(architecture, **options):
+    return timm.create_model(architecture, **options).state_dict()
+
+
+def dinov2_with_registers():
+    """Facebook's layout: positions with one for the class token, which timm adds to it."""
+    state = timm_state("vit_small_patch14_reg4_dinov2", img_size=56)
+    state["register_tokens"] = state.pop("reg_token")
+    state["pos_embed"] = torch.cat([torch.ones(1, 1, 384), state["pos_embed"]], dim=1)
+    return state | {"mask_token": torch.ones(1, 384)}
+
+
+def chunked(state):
+    """Blocks in four chunks, as DINOv2 trains them, in a checkpoint of its training."""
+    names = {
+        k: re.sub(r"blocks\.(\d+)", lambda n: f"blocks.{int(n[1]) // 3}.{n[1]}", k) for k in state
+    }
+    backbone = {f"backbone.{names[k]}": value for k, value in state.items()}
+    return {"teacher": backbone | {"dino_head.mlp.0.weight": torch.ones(2, 2)}, "iteration": 9}
+
+
+def dinov3(bias):
+    """Facebook's layout, with the biases that some of its sizes have."""
+    state = timm_state("vit_small_patch16_dinov3", img_size=64)
+    for old, new in {"reg_token": "storage_tokens", "gamma_": "ls"}.items():
+        state = {k.replace(old, new): v for k, v in state.items()}
+    state = {re.sub(r"ls(\d)$", r"ls\1.gamma", k): v for k, v in state.items()}
+    for block in range(12):
+        state[f"blocks.{block}.attn.qkv.bias"] = torch.full((1152,), bias)
+        state[f"blocks.{block}.attn.qkv.bias_mask"] = torch.ones(1152)
+    return state | {"rope_embed.periods": torch.ones(16), "mask_token": torch.ones(1, 384)}
+
+
+DINO, VIT = "vit_small_patch14_reg4_dinov2", "vit_tiny_patch16_224"
+GREY = "of another shape: conv1.weight (64, 1, 7, 7) for (64, 3, 7, 7)"
+LAYOUTS = {
+    "another image size": (VIT, lambda: timm_state(VIT, img_size=64), {"resampled": [
+        "pos_embed (1, 17, 192) to (1, 197, 192)"]}),
+    "DINOv2 with registers": (DINO, dinov2_with_registers, {"left_out": ["mask_token"]}),
+    "DINOv2 in training": (DINO, lambda: chunked(dinov2_with_registers()), {
+        "prefix": "teacher.backbone.", "left_out": ["mask_token", "teacher.dino_head"]}),
+    "DINOv3": ("vit_small_patch16_dinov3", lambda: dinov3(0), {}),
+    "DINOv3 with biases": ("vit_small_patch16_dinov3_qkvb", lambda: dinov3(1.0), {}),
+    "masked autoencoder": (VIT, lambda: {"model": timm_state(VIT) | {
+        "decoder_blocks.0.weight": torch.ones(2)}}, {"left_out": ["decoder_blocks"]}),
+    "grey stem": ("resnet18", lambda: timm_state("resnet18", in_chans=1), GREY),
+    "registers in a network without": ("vit_small_patch14_dinov2", dinov2_with_registers,
+                                       "place in the network: register_tokens"),
+    "layer scale in a network without": ("vit_small_patch16_224", lambda: timm_state(
+        "deit3_small_patch16_224"), "place in the network: blocks.0.ls1.gamma"),
+    "biases in a network without": ("vit_small_patch16_dinov3", lambda: dinov3(1.0),
+                                    "place in the network: blocks.0.attn.qkv.bias"),
+    "another patch size": ("vit_tiny_patch16_224", lambda: timm_state(VIT, patch_size=32),
+                           "patch_embed.proj.weight (192, 3, 32, 32) for (192, 3, 16, 16)"),
+    "a second class token": (VIT, lambda: timm_state("deit_tiny_distilled_patch16_224"),
+                             "place in the network: dist_token"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_published_layouts_load_whole_or_are_refused(tmp_path, case):
+    architecture, layout, expected = LAYOUTS[case]
+    torch.save(layout(), tmp_path / "a.pth")
+    how = {"weights": str(tmp_path / "a.pth"), "size": 112 if "dino" in architecture else 0}
+    if isinstance(expected, str):
+        assert expected in message(load_teacher, f"timm:{architecture}", **how)
+        return
+    torch.manual_seed(1)
+    first = load_teacher(f"timm:{architecture}", **how).card
+    torch.manual_seed(2)
+    again = load_teacher(f"timm:{architecture}", **how).card
+    assert first == again
+    assert {key: first[key] for key in expected} == expected
+
+
+def folder_of(path, config, **preprocessor):
+    save_timm(path / "model.safetensors", "test_vit")
+    (path / "config.json").write_text(json.dumps(config))
+    if preprocessor:
+        (path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+
+
+RULES = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+
+
+@pytest.mark.parametrize(
+    ("config", "preprocessor"),
+    [
+        ({"architecture": "test_vit", "pretrained_cfg": RULES | {
+            "input_size": [3, 96, 96], "interpolation": "bicubic", "crop_pct": 0.9}}, {}),
+        ({}, {"image_mean": RULES["mean"], "image_std": RULES["std"], "resample": 3,
+              "size": {"height": 96, "width": 96}}),
+    ],
+)  # fmt: skip
+def test_a_folder_says_how_its_images_are_prepared(tmp_path, capsys, config, preprocessor):
+    folder_of(tmp_path, config, **preprocessor)
+    teacher = load_teacher("timm:test_vit", weights=str(tmp_path))
+    assert {key: teacher.card[key] for key in RULES} == RULES
+    assert (teacher.input_size, teacher.interpolation) == (96, "bicubic")
+    assert set(teacher.card["rules_of"].values()) == {"file"}
+    assert (
+        "mean [0.1, 0.2, 0.3] by its file, [0.5, 0.5, 0.5] by its arch" in capsys.readouterr().err
+    )
+    mine = load_teacher("timm:test_vit", weights=str(tmp_path), mean=(0.5, 0.5, 0.5))
+    assert mine.card["rules_of"]["mean"] == "given" and mine.card["mean"] == [0.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"architecture": "resnet50"}, "is of resnet50, not of timm:test_vit"),
+        ({"architectures": ["Dinov2Model"]}, "is of Dinov2Model, not of timm:test_vit"),
+        ({"model_args": {"act_layer": "relu", "img_size": 96}}, "other options (act_layer)"),
+        ([1], "config.json: not a JSON object"),
+    ],
+)
+def test_a_folder_of_another_network_is_refused(tmp_path, config, expected):
+    folder_of(tmp_path, config)
+    assert expected in message(load_teacher, "timm:test_vit", weights=str(tmp_path))

@@ -87,6 +87,7 @@ def test_wrap_teacher_writes_a_card():
         "name": "mine",
         "input_size": 8,
         "resize": False,
+        "interpolation": "bilinear",
         "mean": list(MEAN),
         "std": list(STD),
         "feature_dim": 5,
@@ -108,8 +109,8 @@ def test_wrap_teacher_writes_a_card():
         (
             nn.LSTM(8, 4),  # gives a tuple
             {},
-            "teacher wrapped: cannot encode an image of 8 x 8 px (LSTM: Expected input to be "
-            "2D or 3D, got 4D instead)",
+            "teacher wrapped: cannot encode images of any size (ValueError: LSTM: Expected input "
+            "to be 2D or 3D, got 4D instead); it has to map images (B, 3, H, W) to features (B, D)",
         ),
         (
             nn.Sequential(Pool(), nn.Threshold(9.0, float("nan"))),
@@ -172,8 +173,8 @@ def test_load_teacher_says_what_is_wrong(tmp_path):
     absent = tmp_path / "no.pth"
     cases = {
         ("resnet18", ""): (
-            "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH or "
-            "moco-v2-resnet50, got 'resnet18'"
+            "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH, "
+            "moco-v2-resnet50 or module:function, got 'resnet18'""
         ),
         ("builtin", "x"): "weights: the builtin teacher has its own; give none",
         ("timm:test_resnet", ""): (
@@ -219,8 +220,9 @@ def test_a_size_that_the_network_cannot_take_is_said(tmp_path):
     save_timm(tmp_path / "a.safetensors", "test_vit")
     told = message(load_teacher, "timm:test_vit", weights=str(tmp_path / "a.safetensors"), size=50)
     assert told == (
-        "teacher timm:test_vit: cannot encode an image of 50 x 50 px "
-        "(Input height (50) should be divisible by patch size (16).)"
+        "teacher timm:test_vit: cannot encode images of 50 px (AssertionError: Input height (50) "
+        "should be divisible by patch size (16).); it takes those of 48 px: set teacher_size=48, "
+        "or input_size in Python"
     )
 
 

@@ -1,6 +1,11 @@
+import argparse
+import datetime
 import os
+import pathlib
 import random
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,13 +13,9 @@ from torch import nn
 
 from fopro_lab.errors import InputError
 from fopro_lab.io import sha256_file
-from fopro_lab.models.weights import CONTAINERS, PREFIXES, load_matching, read_weights
+from fopro_lab.models.checkpoint import read_weights
+from fopro_lab.models.weights import load_matching
 from tests.models.toys import message, weights_of
-
-REFUSES_CODE = (
-    "expected tensors alone, got a pickle that asks to run code, which is never done; "
-    "ask its publisher for safetensors"
-)
 
 
 def network():
@@ -42,33 +43,117 @@ def test_read_weights_gives_tensors_metadata_and_hash(tmp_path):
     assert all(torch.equal(weights.state[name], state[name]) for name in state)
 
 
-@pytest.mark.parametrize("container", [None, *CONTAINERS])
-def test_read_weights_unwraps_a_published_pickle(tmp_path, container):
-    state = network().state_dict()
-    content = state if container is None else {container: state, "epoch": 3}
-    torch.save(content, tmp_path / "a.pth")
-    weights = read_weights(str(tmp_path / "a.pth"))
-    assert weights.metadata == {}
-    assert all(torch.equal(weights.state[name], state[name]) for name in state)
+class Config:
+    """A user's class, which a pickle names and no reader knows."""
+
+
+OBJECTS = {
+    "namespace": lambda: argparse.Namespace(lr=0.1, path=pathlib.PurePosixPath("/data")),
+    "numpy scalar": lambda: np.float64(0.5),
+    "numpy array": lambda: np.ones(3),
+    "time": lambda: datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
+    "class": lambda: torch.optim.SGD,
+    "instance": Config,
+    "set and complex": lambda: [{1, 2}, 1j, range(3), slice(1)],
+}
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_read_weights_refuses_a_pickle_that_holds_code_and_does_not_run_it(tmp_path, zipped):
-    path, target = tmp_path / "a.pth", tmp_path / "it_ran"
-    content = {"state_dict": {"a": torch.ones(1)}, "hook": Bomb(target)}
+@pytest.mark.parametrize("kind", [*OBJECTS, "module"])
+def test_tensors_beside_any_object_are_read(tmp_path, kind, zipped):
+    path, net = tmp_path / "a.ckpt", network()
+    content = net if kind == "module" else {"model": net.state_dict(), "more": OBJECTS[kind]()}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    assert message(read_weights, path) == f"weights: {path}: {REFUSES_CODE}"
+    card = load_matching(filled := network(), read_weights(path))
+    assert same(filled, net) and card["coverage"] == 1
+
+
+def same(network, other):
+    others = other.state_dict()
+    return all(
+        torch.equal(value, others[name])
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    )
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_runs_nothing_and_the_card_names_what_was_not_run(tmp_path, zipped):
+    path, target = tmp_path / "a.pth", tmp_path / "it_ran"
+    content = {"state_dict": network().state_dict(), "hook": Bomb(target)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert load_matching(network(), read_weights(path))["not_run"] == ["posix.mkdir"]
     assert not target.exists()
     torch.load(path, weights_only=False)  # the file would have done it
     assert target.is_dir()
 
 
-@pytest.mark.parametrize(("content", "kind"), [([torch.ones(1)], "list"), ({"a": 1}, "dict")])
-def test_read_weights_refuses_what_is_no_state_dict(tmp_path, content, kind):
+class Crafted:
+    """A tensor whose shape reaches beyond its storage, beside what torch refuses to read."""
+
+    def __init__(self, shape, offset):
+        self.arguments = (torch.ones(4).untyped_storage(), offset, shape, (1,), False, {})
+
+    def __reduce__(self):
+        storage = torch.storage.TypedStorage(
+            wrap_storage=self.arguments[0], dtype=torch.float32, _internal=True
+        )
+        return torch._utils._rebuild_tensor_v2, (storage, *self.arguments[1:])
+
+
+@pytest.mark.parametrize(("shape", "offset"), [((1 << 40,), 0), ((4,), 4), ((4,), -1)])
+def test_a_tensor_beyond_its_storage_is_damage(tmp_path, shape, offset):
     path = tmp_path / "a.pth"
-    torch.save(content, path)
-    expected = f"weights: {path}: expected a state dict of tensors, got {kind}"
-    assert message(read_weights, path) == expected
+    torch.save({"a": Crafted(shape, offset), "more": Config()}, path)
+    told = message(read_weights, path)
+    assert told == f"weights: {path}: damaged, or not written by torch.save"
+
+
+OTHER_FILES = {
+    "git-lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    "web page": b"\n<!DOCTYPE html><html><body>404",
+    "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(64),
+    "ONNX": b"\x08\x07\x12\x07pytorch" + bytes(64),
+    "gzip": b"\x1f\x8b\x08" + bytes(64),
+    "JSON": b'{"weight_map": {}, "metadata": {}}',
+    "empty": b"",
+    "TorchScript": None,
+    "numpy": None,
+    "zip archive": None,
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ""])
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_other_files_are_named_by_their_first_bytes(tmp_path, kind, suffix):
+    path = tmp_path / f"a{suffix}"
+    if kind == "TorchScript":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("data.pkl", "constants.pkl", "code/__torch__.py", "data/0", "version"):
+                archive.writestr(f"net/{name}", b"0")
+    elif kind == "numpy":
+        with open(path, "wb") as opened:
+            np.savez(opened, a=np.ones(2))
+    elif kind == "zip archive":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("model.pth", b"0")
+    else:
+        path.write_bytes(OTHER_FILES[kind])
+    told = message(read_weights, path)
+    assert told.startswith(f"weights: {path}: expected tensors of PyTorch, got a")
+    assert kind in told and "weights_only" not in told and "\n" not in told
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".bin", "", ".SAFETENSORS"])
+def test_safetensors_are_read_under_any_ending(tmp_path, suffix):
+    save_file(network().state_dict(), tmp_path / f"a{suffix}")
+    assert len(read_weights(tmp_path / f"a{suffix}").state) == 9
+
+
+def test_read_weights_refuses_what_holds_no_tensors(tmp_path):
+    torch.save({"a": 1}, tmp_path / "a.pth")
+    expected = f"weights: {tmp_path / 'a.pth'}: expected a state dict of tensors, got dict"
+    assert message(read_weights, tmp_path / "a.pth") == expected
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
@@ -77,9 +162,9 @@ def test_read_weights_turns_any_damage_into_one_line(tmp_path, suffix):
     # advice to switch its protection off.
     chance = random.Random(0)
     path = tmp_path / f"a.{suffix}"
-    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    torch.save({"a": torch.ones(3), "b": Config()}, path, _use_new_zipfile_serialization=False)
     good = path.read_bytes()
-    for trial in range(100):
+    for trial in range(200):
         content = bytearray(good if trial % 2 else chance.randbytes(chance.randint(1, 200)))
         content[chance.randrange(len(content))] = chance.randrange(256)
         path.write_bytes(content)
@@ -90,45 +175,101 @@ def test_read_weights_turns_any_damage_into_one_line(tmp_path, suffix):
             assert "\n" not in str(error) and "weights_only" not in str(error)
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
-def test_load_matching_takes_the_wrappers_prefix_off(prefix):
+WRAPPED = [
+    "", "module.", "model.", "encoder_q.", "module.encoder_q.", "teacher.backbone.", "_orig_mod.",
+    "visual.trunk.", "backbone.0.", "module._orig_mod.model.", "net.features.encoder.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+@pytest.mark.parametrize("containers", [(), ("state_dict",), ("a", "b", "model")])
+def test_load_matching_derives_the_prefix(tmp_path, prefix, containers):
     trained, filled = network(), network()
-    state = {prefix + name: value for name, value in trained.state_dict().items()}
-    card = load_matching(filled, weights_of(state | {"queue": torch.ones(3)}))
-    assert card == {
-        "weights": "toy.safetensors",
-        "sha256": "0" * 64,
-        "keys_expected": 8,  # four tensors of weights, four of batch norm; the count is left out
-        "keys_matched": 8,
-        "coverage": 1.0,
-    }
-    for name, value in trained.state_dict().items():
-        if not name.endswith("num_batches_tracked"):
-            assert torch.equal(filled.state_dict()[name], value)
+    content = {prefix + name: value for name, value in trained.state_dict().items()}
+    content |= {"epoch": 3, "queue": torch.ones(3)}  # numbers and tensors beside it
+    for container in reversed(containers):
+        content = {container: content}
+    content["optimizer"] = {"state": {0: {"step": torch.ones(9)}}}
+    torch.save(content, tmp_path / "a.pth")
+    card = load_matching(filled, read_weights(tmp_path / "a.pth"))
+    assert same(filled, trained)
+    # Four tensors of weights, four of batch norm; the count of batches is left out.
+    assert (card["keys_expected"], card["keys_matched"], card["coverage"]) == (8, 8, 1.0)
+    assert len(card["left_out"]) == 1 and card["left_out"][0].endswith("queue")
+    plain = prefix.replace("_orig_mod.", "")
+    assert card.get("prefix", "") == "".join(f"{name}." for name in containers) + plain
 
 
-def deep(count):
-    return nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(count)))
+@pytest.mark.parametrize(
+    ("taken", "beside"),
+    [
+        ("state_dict_ema.", "state_dict."), ("model_ema.", "model."), ("teacher.", "student."),
+        ("ema_model.", "online_model."), ("encoder_q.", "encoder_k."),
+        ("base_encoder.", "momentum_encoder."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_copies_the_evaluated_one_is_taken_and_said(capsys, taken, beside, turned):
+    trained, other, filled = network(), network(), network()
+    state = {taken + name: value for name, value in trained.state_dict().items()}
+    second = {beside + name: value for name, value in other.state_dict().items()}
+    card = load_matching(filled, weights_of({**second, **state} if turned else {**state, **second}))
+    assert same(filled, trained)
+    assert card["prefix"] == taken and card["beside"] == [beside]
+    said = capsys.readouterr().err
+    assert taken in said and beside in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize(("count", "fits"), [(100, True), (99, False)])
-def test_load_matching_draws_the_line_at_99_percent(count, fits):
-    # One key is missing: 99 of 100 are enough, 98 of 99 are not.
-    state = deep(count).state_dict()
-    del state["3.weight"]
-    if fits:
-        assert load_matching(deep(count), weights_of(state))["coverage"] == 1 - 1 / count
-    else:
-        assert "3.weight" in message(load_matching, deep(count), weights_of(state))
+def test_a_sequential_of_the_children_has_numbers_for_names():
+    named = nn.Sequential()
+    for name, layer in zip(("stem", "norm", "flat", "out"), network().children(), strict=True):
+        named.add_module(name, layer)
+    numbered = {f"backbone.{n}": v for n, v in network().state_dict().items()}
+    card = load_matching(named, weights_of(numbered))
+    assert torch.equal(named.stem.weight, numbered["backbone.0.weight"]) and card["coverage"] == 1
 
 
-def test_load_matching_lists_what_does_not_fit():
+def test_load_matching_lists_what_does_not_fit_and_changes_nothing():
     own = nn.ModuleDict({"body": nn.Linear(2, 2), "fc": nn.Linear(2, 3)})
-    state = {"body.weight": torch.ones(2, 2), "fc.weight": torch.ones(9, 2), "extra": torch.ones(1)}
+    state = {"body.weight": torch.ones(2, 2), "fc.weight": torch.ones(9, 2), "extra": torch.ones(2)}
     before = {name: value.clone() for name, value in own.state_dict().items()}
     assert message(load_matching, own, weights_of(state)) == (
-        "weights: toy.safetensors: 1 of 4 keys fit (25%, expected 99% or more); missing or of "
-        "another shape: body.bias, fc.weight, fc.bias; only in the file: extra; "
+        "weights: toy.safetensors: 1 of 4 tensors fit; missing: body.bias, fc.bias; of another "
+        "shape: fc.weight (9, 2) for (3, 2); without a place in the network: extra; "
         "is it this architecture?"
     )
     assert all(torch.equal(own.state_dict()[name], value) for name, value in before.items())
+
+
+def test_one_missing_tensor_of_many_is_refused_unless_of_the_unused_head():
+    net = nn.ModuleDict({str(k): nn.Linear(2, 2) for k in range(60)})
+    state = net.state_dict()
+    del state["3.bias"]
+    assert "119 of 120 tensors fit; missing: 3.bias" in message(
+        load_matching, net, weights_of(state)
+    )
+    assert load_matching(net, weights_of(state), head=("3",))["keys_matched"] == 118
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "refused"),
+    [
+        ("body.gamma", (2,), True), ("body.lora.weight", (2, 2), True), ("reg_token", (1, 2), True),
+        ("fc.0.bias", (9,), False), ("mask_token", (1, 2), False), ("temperature", (), False),
+        ("decoder.0.weight", (2, 2), False), ("projector.weight", (2, 2), False),
+    ],
+)  # fmt: skip
+def test_what_has_no_place_is_refused_inside_layers_and_listed_elsewhere(name, shape, refused):
+    own = nn.ModuleDict({"body": nn.Linear(2, 2), "fc": nn.Linear(2, 3)})
+    weights = weights_of({**own.state_dict(), name: torch.ones(shape)})
+    if refused:
+        told = message(load_matching, own, weights, head=("fc",))
+        assert f"without a place in the network: {name}" in told
+    else:
+        assert load_matching(own, weights, head=("fc",))["left_out"] == [name.split(".")[0]]
+
+
+def test_quantised_weights_are_refused():
+    net = network()
+    state = {name: value.to(torch.int8) for name, value in net.state_dict().items()}
+    assert "(4, 3, 3, 3) int8 for (4, 3, 3, 3)" in message(load_matching, net, weights_of(state))
