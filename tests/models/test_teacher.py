@@ -174,7 +174,7 @@ def test_load_teacher_says_what_is_wrong(tmp_path):
     cases = {
         ("resnet18", ""): (
             "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH, "
-            "moco-v2-resnet50 or module:function, got 'resnet18'""
+            "moco-v2-resnet50 or module:function, got 'resnet18'"
         ),
         ("builtin", "x"): "weights: the builtin teacher has its own; give none",
         ("timm:test_resnet", ""): (
