@@ -38,8 +38,8 @@ from fopro_lab.models.student import shrink
 from fopro_lab.models.teacher import PUBLISHED, fetched_weights
 from fopro_lab.training.statistics import hash_natural
 
-# Options that say where and how fast a run is computed, or only fill others in. They do not decide
-# its numbers, so they may change between two starts of one run.
+# Options that say where and how fast a run is computed, or only fill others in. They change its
+# last digits at most, so they may change between two starts of one run; the manifest says so.
 NOT_DECIDING = {"device", "threads", "recipe"}
 PROMPTING = ("fopro", "random")  # methods with a prompt
 
@@ -205,6 +205,23 @@ def origin(device: torch.device) -> dict[str, Any]:
         "commit": commit(),
         "device": f"{device.type} ({name}, {torch.get_num_threads()} threads)",
     }
+
+
+def earlier_origins(
+    found: Run | None, manifest: Mapping[str, Any], *, say: bool
+) -> list[dict[str, Any]]:
+    """List where a run was begun and resumed before, if by other versions or on another device."""
+    if found is None:
+        return []
+    names = ("versions", "commit", "device", "processes")
+    before, here = ({name: each.get(name) for name in names} for each in (found.manifest, manifest))
+    earlier: list[dict[str, Any]] = found.manifest.get("earlier", [])
+    if before == here:
+        return earlier
+    if say:
+        changed = ", ".join(name for name in names if before[name] != here[name])
+        sys.stderr.write(f"resumed with changed {changed}; its last digits may differ\n")
+    return [*earlier, before]
 
 
 def now() -> str:

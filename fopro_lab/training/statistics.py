@@ -3,7 +3,7 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -50,7 +50,7 @@ class Reference:
     expected: tuple[Moments, ...]
     floors: tuple[Tensor | float, ...]  # added to the variances of each layer
 
-    def distance(self, measured: list[Moments]) -> Tensor:
+    def distance(self, measured: Mapping[nn.Module, list[Moments]]) -> Tensor:
         """Distance of a batch's channel statistics from what is expected, 0 or more.
 
         Per channel the squared 2-Wasserstein distance of two normal distributions in units of the
@@ -63,7 +63,10 @@ class Reference:
             so that no wide or deep layer decides alone.
         """
         distances = []
-        for found, expected, floor in zip(measured, self.expected, self.floors, strict=True):
+        for layer, expected, floor in zip(self.layers, self.expected, self.floors, strict=True):
+            if not measured[layer]:  # of an auxiliary head that evaluation leaves out
+                continue
+            found = _pooled(measured[layer])
             scale = expected.variance + floor
             # The floor is in both roots: a dead channel has no spread, and a finite gradient.
             spread = ((found.variance + floor) / scale).sqrt() - 1
@@ -72,23 +75,25 @@ class Reference:
 
 
 @contextmanager
-def watched(teacher: Teacher, layers: tuple[nn.Module, ...]) -> Iterator[list[Moments]]:
+def watched(
+    teacher: Teacher, layers: tuple[nn.Module, ...]
+) -> Iterator[dict[nn.Module, list[Moments]]]:
     """Collect the moments of what goes into some layers while a teacher encodes one batch.
 
     Given as a layer, the body of the teacher means what comes out of it.
 
     Yields:
-        A list that the next `encode` fills, one entry per layer in the order of the pass.
+        Layer to its moments, one entry for each time that `encode` uses it.
     """
-    measured: list[Moments] = []
+    measured: dict[nn.Module, list[Moments]] = {layer: [] for layer in layers}
 
     def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         # Channels are first in maps, last in tokens.
         maps = isinstance(layer, nn.BatchNorm2d) or type(layer).__name__.endswith("2d")
-        measured.append(_moments(inputs[0], 1 if maps else -1))
+        measured[layer].append(_moments(inputs[0], 1 if maps else -1))
 
-    def after(_: nn.Module, __: tuple[Tensor, ...], features: Tensor) -> None:
-        measured.append(_moments(features, 1))
+    def after(layer: nn.Module, _: tuple[Tensor, ...], features: Tensor) -> None:
+        measured[layer].append(_moments(features, 1))
 
     handles = [
         layer.register_forward_hook(after)
@@ -136,20 +141,20 @@ def reference_of(teacher: Teacher, *, natural: str = "", size: int = 64) -> Refe
         return Reference(source, tuple(norms), expected, tuple(norm.eps for norm in norms))
     layers: tuple[nn.Module, ...] = tuple(teacher.layer_norms()) or (teacher.body,)
     images, origin = natural_images(IMAGES, size=size, folder=natural)
-    parts: list[list[Moments]] = []
     with torch.no_grad(), watched(teacher, layers) as measured:
         for batch in images.to(teacher.mean.device).split(BATCH):
             teacher.encode(batch)
-            parts.append(list(measured))
-            measured.clear()
-    expected = tuple(_pooled(layer) for layer in zip(*parts, strict=True))
+    layers = tuple(layer for layer in layers if measured[layer])
+    expected = tuple(_pooled(measured[layer]) for layer in layers)
     where = f"inputs of its {len(layers)} layer norms" if teacher.layer_norms() else "its features"
     floors = tuple(FLOOR * moments.variance.mean() for moments in expected)
     return Reference(f"{where} on {origin}", layers, expected, floors)
 
 
-def _pooled(parts: tuple[Moments, ...]) -> Moments:
+def _pooled(parts: list[Moments]) -> Moments:
     """Moments of the whole, from those of equally large parts."""
+    if len(parts) == 1:
+        return parts[0]
     means = torch.stack([part.mean for part in parts])
     inner = torch.stack([part.variance for part in parts]).mean(dim=0)
     return Moments(means.mean(dim=0), inner + means.var(dim=0, correction=0))

@@ -127,7 +127,8 @@ class TrainState:
 
     def is_finished(self, config: TrainConfig) -> bool:
         """Tell whether all epochs are done, or the best one is ``patience`` epochs ago."""
-        return self.epoch >= config.epochs or 0 < config.patience <= self.epoch - self.best_epoch
+        waited = self.epoch - max(self.best_epoch, epochs_not_chosen(config))
+        return self.epoch >= config.epochs or 0 < config.patience <= waited
 
 
 def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> TrainedRun:
@@ -189,6 +190,7 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
                 if saved is not None:
                     state.load_state_dict(saved)
                 manifest = {**_manifest(setup), **fingerprints, "started": state.started}
+                manifest["earlier"] = run_folder.earlier_origins(found, manifest, say=verbose)
                 if first:
                     write_json(folder / "manifest.json", {**manifest, "state": "running"})
                 train(state, setup, folder=folder, verbose=verbose)
@@ -208,6 +210,11 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     return cast(TrainedRun, fabric.broadcast(TrainedRun.read(folder) if first else None))
 
 
+def epochs_not_chosen(config: TrainConfig) -> int:
+    """Count the first epochs that cannot be the best: those before the first prompt."""
+    return config.warmup_epochs if config.method in PROMPTING else 0
+
+
 def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) -> None:
     """Train the epochs that are left, one checkpoint each."""
     config, said = setup.config, -math.inf
@@ -219,7 +226,7 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
             train_prompt_before_epoch(state, setup, log=log)
         losses = train_epoch(state, setup, log=log)
         score = validate(state, setup)
-        if score > state.best_score:
+        if score > state.best_score and state.epoch >= epochs_not_chosen(config):
             state.best_epoch, state.best_score = state.epoch + 1, score
             state.best_student = run_folder.on_cpu(state.evaluated.state_dict())
             prompt = state.prompt.state_dict() if state.prompt is not None else {}

@@ -76,6 +76,19 @@ def test_the_distance_equals_the_formula():
     assert abs(float(distance(toy_layers())) / slow_distance(toy_layers()) - 1) < 1e-12
 
 
+def test_the_distance_pairs_layers_whatever_their_order_and_takes_a_shared_one_as_a_whole():
+    first, second = toy_layers()
+    assert float(distance([first, second])) == pytest.approx(float(distance([second, first])))
+    layer, values = first
+    parts = [(layer, values[:2]), (layer, values[2:])]  # one layer, used twice
+    reference = Reference("toy", (layer,), (Moments(layer.running_mean, layer.running_var),), (0,))
+    with watched(pool_teacher(), (layer,)) as measured:
+        for _, part in parts:
+            layer.eval()(part)
+    layer.eps = 0
+    assert float(reference.distance(measured)) == pytest.approx(slow_distance([first]))
+
+
 def test_the_distance_has_the_right_gradient():
     (layer, values), _ = toy_layers()
     values.requires_grad_()
@@ -123,7 +136,8 @@ def test_a_vit_is_compared_by_its_tokens(tmp_path):
     # Moments over all tokens of all images at once: those of parts would leave their spread out.
     with watched(teacher, reference.layers) as measured, torch.no_grad():
         teacher.encode(natural_images(128, size=16)[0])
-    for whole, expected in zip(measured, reference.expected, strict=True):
+    for layer, expected in zip(reference.layers, reference.expected, strict=True):
+        (whole,) = measured[layer]
         torch.testing.assert_close(whole.variance, expected.variance, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(whole.mean, expected.mean, rtol=1e-4, atol=1e-5)
     assert float(reference.distance(measured)) < 1e-6

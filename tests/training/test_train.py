@@ -153,6 +153,27 @@ def test_the_best_epoch_is_chosen_on_validation_and_kept(tmp_path):
     np.testing.assert_array_equal(again, logits(run)[~val].astype(np.float32))
 
 
+def test_the_best_epoch_is_one_that_met_the_prompt(tmp_path, monkeypatch):
+    scores = iter([0.9, 0.8, 0.3, 0.2])
+    monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(scores))
+    config = tiny(method="fopro", epochs=4, warmup_epochs=2, patience=2)
+    run = distill(config, out=tmp_path, verbose=False)
+    assert (run.manifest["best_epoch"], run.manifest["epochs_done"]) == (3, 4)
+
+
+def test_a_run_that_another_version_goes_on_with_says_so(tmp_path, monkeypatch, capsys):
+    config = tiny(method="bsm", epochs=2)
+    monkeypatch.setattr(module, "train", lambda *_, **how: None)
+    monkeypatch.setattr(module, "finish", lambda *_, **how: None)  # stopped before its end
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "version", lambda name: "0.0.1")
+        distill(config, out=tmp_path)
+    run = distill(config, out=tmp_path)
+    assert [each["versions"]["torch"] for each in run.manifest["earlier"]] == ["0.0.1"]
+    assert "resumed with changed versions" in capsys.readouterr().err
+    assert distill(config, out=tmp_path).manifest["earlier"] == run.manifest["earlier"]
+
+
 def test_a_run_ends_when_the_best_epoch_is_too_long_ago(tmp_path, monkeypatch):
     scores = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.9])  # as good is not better
     monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(scores))
