@@ -1,7 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.linalg import dft
 
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain
@@ -10,30 +12,22 @@ SHAPES = [(4, 4), (5, 4), (4, 5), (5, 3), (6, 7)]
 
 
 def slow_apply_gain(image, gain):
-    """Apply a gain by a DFT written as loops, float64; mirrored bins of a pair share the mean."""
+    """Apply a gain by DFT matrices, float64; mirrored bins of a pair share the mean."""
     height, width = image.shape
-    result = torch.zeros_like(image)
-    for v in range(height):
-        for u in range(width):
-            mirrored = (-v) % height, (-u) % width
-            known = [gain[a][b] for a, b in ((v, u), mirrored) if b <= width // 2]
-            factor = sum(known) / len(known)
-            value = sum(
-                complex(image[y, x]) * math.e ** (-2j * math.pi * (v * y / height + u * x / width))
-                for y in range(height)
-                for x in range(width)
-            )
-            for y in range(height):
-                for x in range(width):
-                    wave = math.e ** (2j * math.pi * (v * y / height + u * x / width))
-                    result[y, x] += (factor * value * wave).real / (height * width)
-    return result
+    factor = np.empty((height, width))
+    for v, u in np.ndindex(height, width):
+        pair = (v, u), (-v % height, -u % width)
+        factor[v, u] = np.mean([gain[row, column] for row, column in pair if column <= width // 2])
+    down, across = dft(height), dft(width)
+    spectrum = factor * (down @ image.numpy() @ across)
+    scaled = down.conj() @ spectrum @ across.conj() / (height * width)
+    return torch.from_numpy(scaled.real)
 
 
-def random_case(height, width, *, seed=0, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(2, 3, height, width, generator=generator, dtype=dtype)
-    gain = torch.rand(3, height, width // 2 + 1, generator=generator, dtype=dtype) * 2
+def random_case(height, width):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, height, width, generator=generator, dtype=torch.float64)
+    gain = torch.rand(3, height, width // 2 + 1, generator=generator, dtype=torch.float64) * 2
     return images, gain
 
 
