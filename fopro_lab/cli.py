@@ -163,15 +163,26 @@ def teachers_list() -> None:
     print("timm:NAME          any model of timm, with weights=FILE")
     print("torchvision:NAME   any classification model of torchvision, with weights=FILE")
     print("cifar-resnetDEPTH  the ResNets of CIFAR-10, 32 px, with weights=FILE")
+    print("module:function    your own: returns wrap_teacher(...), or a network and its rules")
     print("moco-v2-resnet50   the published teacher, after `fopro data fetch moco-v2`")
 
 
 @teachers_app.command("check")
-def teachers_check(settings: Settings = [], file: FromFile = "", as_json: AsJson = False) -> None:
-    """Load a teacher and print its card: input, hash, key coverage."""
+def teachers_check(
+    named: Annotated[list[str], Argument(metavar="[NAME] [KEY=VALUE]...")] = [],
+    settings: Settings = [],
+    file: FromFile = "",
+    as_json: AsJson = False,
+) -> None:
+    """Load a teacher and print its card: tensors taken, resampled, left out; size; reference.
+
+    `fopro teachers check timm:resnet50 weights=FILE`. The reference is the first features of a
+    synthetic image, the same on every machine.
+    """
     from fopro_lab.config import TeacherConfig
     from fopro_lab.models import load_from
 
+    settings = [text if "=" in text else f"teacher={text}" for text in named] + settings
     show(load_from(read_config(TeacherConfig, settings, file)).card, as_json=as_json)
 
 

@@ -260,8 +260,8 @@ class DataConfig(Config):
 class TeacherConfig(Config):
     """Which frozen teacher, and where it computes."""
 
-    teacher: str = option("builtin", "builtin, timm:NAME, torchvision:NAME, ...", min_length=1)
-    weights: str = option("", "file of the teacher's weights, safetensors or pickle")
+    teacher: str = option("builtin", "builtin, timm:NAME, module:function, ...", min_length=1)
+    weights: str = option("", "teacher's weights: safetensors, pickle, folder")
     teacher_size: int = option(0, "side of its images, pixels; 0 is its own rule", ge=0, le=1024)
     teacher_mean: tuple[float, ...] = option((), "normalisation; empty is the weights' own")
     teacher_std: tuple[float, ...] = option((), "normalisation; empty is the weights' own")

@@ -73,7 +73,7 @@ def read_weights(path: Path | str) -> Weights:
     metadata: dict[str, str] = {}
     path = Path(path).expanduser()
     if path.is_dir():
-        path, metadata = _in_folder(path)
+        path, metadata = in_folder(path)
     if not path.is_file():
         raise InputError(f"weights: {path}: no such file")
     with open(path, "rb") as opened:
@@ -93,7 +93,7 @@ def read_weights(path: Path | str) -> Weights:
     return Weights(state, metadata, sha256_file(path), path, skipped)
 
 
-def _in_folder(folder: Path) -> tuple[Path, dict[str, str]]:
+def in_folder(folder: Path) -> tuple[Path, dict[str, str]]:
     """Find the weights in a folder of timm or Hugging Face, and what its JSON says of images."""
     found = [folder / name for name in FOLDER_FILES if (folder / name).is_file()]
     found = found or sorted(folder.glob("*.safetensors"))

@@ -262,7 +262,7 @@ def load_teacher(
         parts = build_timm(architecture, read, size=size)
     elif kind == "torchvision" and architecture:
         parts = build_torchvision(architecture, read_weights(weights or fetched_weights(name)))
-    elif architecture:
+    elif is_called(name):
         parts = _called(name, weights)
     elif name.startswith(CIFAR):
         if not weights:
@@ -281,6 +281,13 @@ def load_teacher(
     teacher.card |= {"rules_of": rules_of} if rules_of else {}
     teacher.card |= {"state_sha256": state_hash(teacher), "reference": reference_features(teacher)}
     return teacher
+
+
+def is_called(name: str) -> bool:
+    """Tell whether a name is ``module:function``, the user's own code."""
+    place, _, function = name.partition(":")
+    identifiers = [*place.split("."), function]
+    return place not in ("timm", "torchvision") and all(map(str.isidentifier, identifiers))
 
 
 def _called(name: str, weights: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
 from fopro_lab.io import atomic_path, commit, sha256_file
 from fopro_lab.models import Student, build_student
+from fopro_lab.models.checkpoint import in_folder
 from fopro_lab.models.student import shrink
 from fopro_lab.models.teacher import PUBLISHED, fetched_weights
 from fopro_lab.training.statistics import hash_natural
@@ -172,6 +173,8 @@ def file_hashes(config: TrainConfig) -> dict[str, str]:
             hashes["natural_sha256"] = hash_natural(config.natural)
     for name, file in files.items():
         path = Path(file).expanduser()
+        if file and path.is_dir() and name == "weights":
+            path = in_folder(path)[0]
         if file and not path.is_file():
             raise InputError(f"{name}: {file}: no such file")
         if file:

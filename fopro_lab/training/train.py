@@ -30,6 +30,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
 from fopro_lab.config import StepConfig, TrainConfig
 from fopro_lab.data import Pack, Split, batches, cycle, mix, prepare
 from fopro_lab.data.batches import effective_counts, paired_batches, training_progress
+from fopro_lab.data.prepare import split_from
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
 from fopro_lab.fourier import FourierPrompt
@@ -37,7 +38,7 @@ from fopro_lab.fourier.prompt import Share
 from fopro_lab.io import progress, write_json
 from fopro_lab.models import Student, Teacher, build_student, choose_device, load_from
 from fopro_lab.models.student import shrink
-from fopro_lab.models.teacher import quick_teacher
+from fopro_lab.models.teacher import check_takes, is_called, quick_teacher, state_hash
 from fopro_lab.training import run_folder, train_prompt
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss, distillation_loss
 from fopro_lab.training.run_folder import PROMPTING, TrainedRun
@@ -131,7 +132,15 @@ class TrainState:
         return self.epoch >= config.epochs or 0 < config.patience <= waited
 
 
-def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> TrainedRun:
+def distill(
+    config: TrainConfig,
+    *,
+    out: Path | str,
+    teacher: Teacher | None = None,
+    packed: Pack | None = None,
+    split: Split | None = None,
+    verbose: bool = True,
+) -> TrainedRun:
     """Train one student; the best epoch by validation is tested once.
 
     Called again with the same config and folder, it resumes after the last epoch, or returns what
@@ -140,6 +149,9 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     Args:
         config: Method (a baseline without a teacher, too), data, teacher, prompt and recipe.
         out: The run folder.
+        teacher: In place of the one that the config names, as `wrap_teacher` makes it.
+        packed: Images in place of those of the config, of its ``image_size``.
+        split: Of ``packed``; None splits it as the config says.
         verbose: Say on standard error how far it is.
 
     Returns:
@@ -161,12 +173,26 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
     fabric = start_fabric(config)
     first = fabric.global_rank == 0
     verbose = verbose and first
-    with fabric.rank_zero_first(local=True):  # a machine's others find the pack in its cache
-        packed, split = prepare(config, progress=verbose)
+    given = [name for name, part in (("teacher", teacher), ("packed", packed)) if part is not None]
+    if teacher is not None:
+        config = config.model_copy(update={"teacher": teacher.name, "weights": ""})
+    hashes = run_folder.file_hashes(config)
+    if config.method in ("ce", "bsm") and teacher is not None:
+        raise InputError(f"teacher: method {config.method} has none; give none, or method=ekd")
+    if config.method not in ("ce", "bsm"):
+        called = is_called(config.teacher)
+        # Before images are decoded for a teacher that cannot take them.
+        if teacher is None and (called or not (folder / "manifest.json").exists()):
+            teacher = load_from(config, device=fabric.device)
+        if teacher is not None:
+            check_takes(teacher.to(fabric.device), config.image_size)
+        if teacher is not None and (called or "teacher" in given):
+            teacher.card["state_sha256"] = hashes["teacher_sha256"] = state_hash(teacher)
+    packed, split = _data_of(config, fabric, packed, split, verbose=verbose)
     fingerprints = {
         "data_fingerprint": packed.dataset.fingerprint,
         "split_fingerprint": split.fingerprint,
-        **run_folder.file_hashes(config),
+        **hashes,
     }
     mine = {"config": run_folder.deciding_options(config), **fingerprints}
     if fabric.broadcast(mine) != mine:
@@ -183,14 +209,14 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
         manifest = found.manifest if found is not None else {}
         try:
             with deterministic(config.deterministic):
-                setup, state = build(
-                    config, fabric=fabric, packed=packed, split=split, verbose=verbose
-                )
+                how: dict[str, Any] = {"packed": packed, "split": split, "teacher": teacher}
+                setup, state = build(config, fabric=fabric, verbose=verbose, **how)
                 saved = fabric.broadcast(run_folder.load_checkpoint(folder) if first else None)
                 if saved is not None:
                     state.load_state_dict(saved)
                 manifest = {**_manifest(setup), **fingerprints, "started": state.started}
                 manifest["earlier"] = run_folder.earlier_origins(found, manifest, say=verbose)
+                manifest |= {"given": given} if given else {}
                 if first:
                     write_json(folder / "manifest.json", {**manifest, "state": "running"})
                 train(state, setup, folder=folder, verbose=verbose)
@@ -213,6 +239,26 @@ def distill(config: TrainConfig, *, out: Path | str, verbose: bool = True) -> Tr
 def epochs_not_chosen(config: TrainConfig) -> int:
     """Count the first epochs that cannot be the best: those before the first prompt."""
     return config.warmup_epochs if config.method in PROMPTING else 0
+
+
+def _data_of(
+    config: TrainConfig, fabric: Fabric, packed: Pack | None, split: Split | None, *, verbose: bool
+) -> tuple[Pack, Split]:
+    """Prepare what the config names, or split and check what is given in its place."""
+    if packed is None:
+        if split is not None:
+            raise InputError("split: expected packed with it, the images that it splits")
+        with fabric.rank_zero_first(local=True):  # a machine's others find the pack in its cache
+            return prepare(config, progress=verbose)
+    if packed.size != config.image_size:
+        raise InputError(
+            f"packed: expected images of image_size={config.image_size} px, got {packed.size}"
+        )
+    split = split if split is not None else split_from(packed.dataset, config)
+    rows = np.concatenate([split.train, split.val, split.test])
+    if len(rows) == 0 or rows.max() >= len(packed):
+        raise InputError(f"split: expected rows below {len(packed)}, of these images")
+    return packed, split
 
 
 def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) -> None:

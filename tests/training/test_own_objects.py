@@ -1,0 +1,124 @@
+"""Teachers and images that are objects or the user's own code, in place of names."""
+
+import json
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+
+from fopro_lab.config import TeacherConfig, TrainConfig
+from fopro_lab.data import prepare
+from fopro_lab.models import load_from, load_teacher
+from fopro_lab.training import distill
+from tests.models.toys import message, norm_teacher, save_timm
+
+OPTIONS = {"images": 90, "image_size": 16, "epochs": 1, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    return prepare(TrainConfig(**OPTIONS))
+
+
+def test_a_wrapped_network_is_distilled_and_the_manifest_has_its_hash(tmp_path, prepared):
+    config = TrainConfig(method="ekd", **OPTIONS)
+    packed, split = prepared
+    given = {"packed": packed, "split": split, "verbose": False}
+    run = distill(config, out=tmp_path, teacher=norm_teacher(seed=1), **given)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert run.state == "done" and manifest["given"] == ["teacher", "packed"]
+    assert manifest["teacher_sha256"] == manifest["teacher"]["state_sha256"]
+    assert manifest["config"]["teacher"] == "wrapped"
+    # The same network again finds the run; one number changed is another teacher.
+    again = distill(config, out=tmp_path, teacher=norm_teacher(seed=1), **given)
+    assert again.manifest == manifest
+    other = norm_teacher(seed=1)
+    next(other.body.parameters()).data[0, 0, 0, 0] += 1e-3
+    told = message(distill, config, out=tmp_path, teacher=other, **given)
+    assert "another teacher_sha256" in told
+
+
+def test_objects_that_do_not_belong_are_refused(tmp_path, prepared):
+    packed, split = prepared
+    ekd, ce = (TrainConfig(method=method, **OPTIONS) for method in ("ekd", "ce"))
+    out = {"out": tmp_path, "verbose": False}
+    assert "packed" in message(distill, ekd, split=split, **out)
+    told = message(distill, ekd.model_copy(update={"image_size": 32}), packed=packed, **out)
+    assert told == "packed: expected images of image_size=32 px, got 16"
+    assert "method ce has none" in message(distill, ce, teacher=norm_teacher(), **out)
+    far = replace(split, test=split.test + len(packed))
+    assert "split: expected rows below 90" in message(distill, ce, packed=packed, split=far, **out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_that_cannot_take_the_images_is_found_before_they_are_decoded(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "a.pth"
+    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), path)
+    monkeypatch.setattr("fopro_lab.training.train.prepare", lambda *a, **k: pytest.fail("decoded"))
+    # A network that takes images as they come, and of this size none.
+    torch.save(timm.create_model("inception_v3", num_classes=0).state_dict(), path)
+    options = {"teacher": "timm:inception_v3", "weights": str(path)}
+    config = TrainConfig(method="ekd", **OPTIONS | options)
+    told = message(distill, config, out=tmp_path / "run", verbose=False)
+    assert told.startswith("teacher timm:inception_v3: cannot encode images of 16 px (RuntimeError")
+    assert "set teacher_size=299" in told
+
+
+CODE = """
+import torch
+from torch import nn
+from fopro_lab.models import wrap_teacher
+
+RULES = {"mean": [0.5] * 3, "std": [0.2] * 3, "input_size": 16}
+
+def network(width=4):
+    torch.manual_seed(width)
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+def wrapped(): return wrap_teacher(network(), **RULES)
+def pair(): return network(), RULES
+def bare(): return network()
+def fails(): return 1 / 0
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    (tmp_path / "own_net.py").write_text(textwrap.dedent(CODE))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "modules", {k: v for k, v in sys.modules.items() if k != "own_net"})
+
+
+@pytest.mark.parametrize("function", ["wrapped", "pair"])
+def test_a_function_of_the_users_own_gives_a_teacher(own_code, function):
+    teacher = load_from(TeacherConfig(teacher=f"own_net:{function}", teacher_size=24))
+    assert (teacher.feature_dim, teacher.input_size, teacher.resize) == (4, 24, True)
+    assert teacher.card["called"] == teacher.name == f"own_net:{function}"
+    assert len(teacher.card["state_sha256"]) == 64 and len(teacher.card["reference"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("own_net:bare", "expected a Teacher, or a network and a dictionary with mean, std and"),
+        ("own_net:fails", "cannot be called (ZeroDivisionError: division by zero)"),
+        ("own_net:nothing", "cannot be called (AttributeError: module 'own_net' has no attribute"),
+        ("no_such:function", "cannot be called (ModuleNotFoundError: No module named 'no_such')"),
+    ],
+)
+def test_a_function_that_gives_no_teacher_is_one_line(own_code, name, words):
+    told = message(load_teacher, name)
+    assert told.startswith(f"teacher {name}: ") and words in told and "\n" not in told
+
+
+def test_check_names_the_teacher_first(fopro, tmp_path):
+    save_timm(tmp_path / "a.pth", "test_resnet")
+    code, out, _ = fopro("teachers", "check", "timm:test_resnet", f"weights={tmp_path / 'a.pth'}")
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert code == 0 and lines["keys_matched"] == "75" and "reference" in lines
+    assert json.loads(lines["rules_of"])["mean"] == "architecture"
