@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -126,6 +127,28 @@ def commit() -> str:
             how: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
             return subprocess.run(command, cwd=root, timeout=10, **how).stdout.strip()
     return ""
+
+
+class Summary:
+    """Shows an object in one line, and in a notebook as a small table, by some attributes."""
+
+    _shown: tuple[str, ...] = ()
+
+    def _facts(self) -> dict[str, str]:
+        found = {name.replace("_", " "): getattr(self, name) for name in self._shown}
+        return {
+            name: f"{len(value):,}" if hasattr(value, "dtype") else " ".join(str(value).split())
+            for name, value in found.items()
+        }
+
+    def __repr__(self) -> str:
+        """Write the facts in one line."""
+        facts = ", ".join(f"{name} {value}" for name, value in self._facts().items())
+        return f"<{type(self).__name__}: {facts}>"
+
+    def _repr_html_(self) -> str:
+        rows = [f"<tr><th>{k}</th><td>{escape(v)}</td></tr>" for k, v in self._facts().items()]
+        return f"<table><caption>{type(self).__name__}</caption>{''.join(rows)}</table>"
 
 
 def in_bytes(count: float) -> str:

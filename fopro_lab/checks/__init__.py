@@ -5,10 +5,13 @@ Importing this package imports no torch; the pipeline audit does when it is firs
 
 from typing import TYPE_CHECKING, Any
 
+from fopro_lab.arguments import check_public, checked
 from fopro_lab.checks.report import Finding, Findings, check_data, examine, open_for_checks
 
 if TYPE_CHECKING:
     from fopro_lab.checks.pipeline import audit_pipeline
+
+check_public(__name__)
 
 
 def __getattr__(name: str) -> Any:
@@ -16,5 +19,5 @@ def __getattr__(name: str) -> Any:
     if name == "audit_pipeline":
         from fopro_lab.checks.pipeline import audit_pipeline
 
-        return audit_pipeline
+        return checked(audit_pipeline)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

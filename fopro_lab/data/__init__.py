@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fopro_lab.arguments import check_public, checked
 from fopro_lab.data.batches import batches, cycle, effective_counts, paired_batches
 from fopro_lab.data.dataset import Dataset, open_dataset, open_from
 from fopro_lab.data.pack import Pack, pack
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
         sample_augmentations,
     )
 
+check_public(__name__)
+
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used."""
@@ -35,5 +38,5 @@ def __getattr__(name: str) -> Any:
         "read_pixels",
         "sample_augmentations",
     ):
-        return getattr(import_module(f"{__name__}.augment"), name)
+        return checked(getattr(import_module(f"{__name__}.augment"), name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 
+from fopro_lab.arguments import wrong
 from fopro_lab.config import Sampler
 from fopro_lab.data.dataset import check_rows
 from fopro_lab.data.pack import Pack, check_word
@@ -250,7 +251,10 @@ def effective_counts(
         et al., Balanced-MixUp, MICCAI 2021.
     """
     check_word("sampler", sampler, get_args(Sampler))
-    counts = np.asarray(class_counts, dtype=np.float64)
+    try:
+        counts = np.asarray(class_counts, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise wrong("class_counts", "a number per class", class_counts, "") from None
     if counts.ndim != 1 or (counts < 0).any() or not counts.sum() > 0:
         raise InputError(f"class_counts: expected (K,), each 0 or more, got {counts.tolist()}")
     if not 0 <= progress <= 1:

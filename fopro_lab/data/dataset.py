@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from fopro_lab.arguments import wrong
 from fopro_lab.config import DataConfig
 from fopro_lab.data import phantom
 from fopro_lab.data.benchmarks import benchmark_place, read_benchmark
@@ -18,15 +20,18 @@ from fopro_lab.data.readers import Listing, read_folders
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.tables import USUAL_NAMES, TableRules, find_table, read_cells, read_table
 from fopro_lab.errors import InputError
+from fopro_lab.io import Summary
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Summary):
     """Images with their classes, groups and sources; pixels are read on demand.
 
     ``table`` has a row per image: image (unique id), path (empty if generated), label (0..K-1),
     group (lesion or patient), source (empty if unknown), split (empty, train, val, test).
     """
+
+    _shown = ("name", "images", "classes")
 
     name: str  # the first part of a protocol id
     table: pd.DataFrame
@@ -41,6 +46,9 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    images = property(__len__, doc="Number of images.")
+    classes = property(lambda self: len(self.class_names), doc="Number of classes.")
 
     def read(self, row: int, size: int) -> np.ndarray:
         """Return one image, ``uint8 (size, size, 3)``."""
@@ -184,6 +192,8 @@ def check_place(name: str) -> Path | None:
 
 def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:
     """Return row numbers below ``count`` as ``int64 (n,)``, and refuse anything else."""
+    if isinstance(rows, str) or not (isinstance(rows, Sequence) or hasattr(rows, "__array__")):
+        raise wrong("rows", "a list of row numbers", rows, "rows")
     found = np.asarray(rows)  # nothing is cast in silence: a mask would become rows 0 and 1
     if found.ndim != 1:
         raise InputError(f"rows: expected one axis, got shape {found.shape}")
@@ -211,7 +221,7 @@ def take_rows(reader: Reader, rows: np.ndarray) -> Reader:
 def check_word(name: str, word: str, known: tuple[str, ...]) -> None:
     """Refuse a word that is none of the known ones."""
     if word not in known:
-        raise InputError(f"{name}: expected one of {', '.join(known)}, got '{word}'")
+        raise InputError(f"{name}: expected one of {', '.join(map(repr, known))}, got '{word}'")
 
 
 def _read_path(path: Path, rules: TableRules, image_dir: str, *, folders: bool) -> Listing:

@@ -26,7 +26,7 @@ from fopro_lab.config import Interpolation
 from fopro_lab.data.dataset import Dataset, check_rows, check_word, take_rows
 from fopro_lab.data.decoding import Reader, decoder_version, with_interpolation
 from fopro_lab.errors import InputError, ShapeError, WorkError
-from fopro_lab.io import atomic_path, write_json
+from fopro_lab.io import Summary, atomic_path, write_json
 from fopro_lab.io import progress as show_progress
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ SHORT = 6.0  # seconds; for less, starting other processes takes longer than it 
 SHOWN = 20  # unreadable images in one message
 
 
-@dataclass(frozen=True, eq=False)
-class Pack:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pack(Summary):
     """All images at one size; row ``i`` is row ``i`` of ``dataset``."""
+
+    _shown = ("images", "size", "dataset", "path")
 
     images: np.ndarray  # uint8 (N, size, size, 3), RGB, a read-only memory map
     labels: np.ndarray  # int64 (N,)

@@ -11,14 +11,17 @@ import pandas as pd
 from fopro_lab.data.dataset import Dataset
 from fopro_lab.data.sampling import hashed_order
 from fopro_lab.errors import InputError
+from fopro_lab.io import Summary
 
 PARTS = ("train", "val", "test")
 ISIC2019_TOTALS = (12875, 4522, 3323, 2624, 867, 628, 253, 239)  # NV MEL BCC BKL AK SCC VASC DF
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
+@dataclass(frozen=True, eq=False, repr=False)
+class Split(Summary):
     """Row numbers of the three parts, sorted, and how they came about."""
+
+    _shown = ("train", "val", "test", "protocol")
 
     train: np.ndarray  # int64 rows
     val: np.ndarray  # rows on which epochs and options are chosen

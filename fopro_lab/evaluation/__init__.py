@@ -1,5 +1,6 @@
 """From predictions to scores with intervals, paired comparisons and tables. No torch."""
 
+from fopro_lab.arguments import check_public
 from fopro_lab.evaluation.compare import (
     compare,
     compare_teachers,
@@ -27,3 +28,5 @@ from fopro_lab.evaluation.predictions import (
 )
 from fopro_lab.evaluation.runs import Run, load_runs
 from fopro_lab.evaluation.scores import class_groups, groups_from, score
+
+check_public(__name__)

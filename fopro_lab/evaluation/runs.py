@@ -17,15 +17,18 @@ from fopro_lab.config import current_options
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.predictions import read_predictions
 from fopro_lab.evaluation.scores import score
+from fopro_lab.io import Summary
 
 RunType = TypeVar("RunType", bound="Run")
 # Written by `fopro_lab.training.run_folder`; the names are part of a run folder's format.
 RINGS_FILE, MAPS_FILE = "exploration_gains.parquet", "exploration_masks.safetensors"
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(Summary):
     """One run folder: its manifest now, its tables on first use."""
+
+    _shown = ("method", "seed", "state", "path")
 
     path: Path
     manifest: dict[str, Any]  # content of manifest.json

@@ -1,5 +1,6 @@
 """Gains over spatial frequency: rings, gains, prompts, on plain tensors of torch."""
 
+from fopro_lab.arguments import check_public
 from fopro_lab.fourier.gain import apply_gain
 from fopro_lab.fourier.prompt import FourierPrompt, random_gain_like
 from fopro_lab.fourier.rings import (
@@ -10,3 +11,5 @@ from fopro_lab.fourier.rings import (
     ring_masks,
     ring_parts,
 )
+
+check_public(__name__)

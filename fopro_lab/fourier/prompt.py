@@ -22,7 +22,7 @@ from fopro_lab.fourier.rings import (
     ring_energy,
     ring_gain,
 )
-from fopro_lab.io import atomic_path
+from fopro_lab.io import Summary, atomic_path
 
 Form = Literal["generator", "shared", "ring", "radial", "image"]
 HIDDEN = 64  # width of the hidden layer of a form with a network
@@ -56,7 +56,7 @@ def draw(
     return torch.randn(share.whole, *shape, **where)[share.start : share.stop]
 
 
-class FourierPrompt(nn.Module):
+class FourierPrompt(Summary, nn.Module):
     """Gains over frequency, one per image: an ordinary module that turns images into images.
 
     ``ring`` has one gain per ring and channel: what sliders move. ``shared`` is one map,
@@ -80,6 +80,8 @@ class FourierPrompt(nn.Module):
     Raises:
         InputError: If a value is out of its range.
     """
+
+    _shown = ("form", "channels", "size", "max_log_gain")
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class FourierPrompt(nn.Module):
 
         The result has their shape, unit and type; it may leave [0, 1], since it is not clipped.
         """
-        if images.ndim == 3:
+        if isinstance(images, Tensor) and images.ndim == 3:
             return self(images.unsqueeze(0), generator).squeeze(0)
         return scale_spectrum(images, self.gain(images, generator))
 
@@ -412,6 +414,9 @@ def random_gain_like(
     Returns:
         ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, with mirrored rows that agree.
     """
+    if gain.ndim != 4 or gain.shape[-2:] != (size[0], size[1] // 2 + 1):
+        half = f"(B, C, {size[0]}, {size[1] // 2 + 1})"
+        raise ShapeError(f"gain: expected {half}, got {tuple(gain.shape)}")
     bins, mirrors = (index.to(gain.device) for index in _pairs(*size))
     count, share = (len(gain), share) if per_image else (1, None)
     cells = draw(count, *prompt.shape, generator=generator, share=share)

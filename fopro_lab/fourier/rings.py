@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fopro_lab.arguments import wrong
 from fopro_lab.errors import InputError, ShapeError
 
 CORNER = 0.75  # cycles per pixel; above sqrt(0.5), the frequency of the half plane's corner
@@ -79,16 +80,42 @@ def at_least_single(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def check_images(images: Tensor) -> None:
-    """Raise an `InputError` unless ``images`` is a real batch ``(B, C, H, W)``."""
-    if images.ndim != 4:
-        raise ShapeError(f"images: expected (B, C, H, W), got {tuple(images.shape)}")
+def check_images(images: Tensor, *, channels: int = 0) -> None:
+    """Raise an `InputError` unless ``images`` is a real batch ``(B, C, H, W)``; 0 is any C."""
+    if not isinstance(images, Tensor):
+        raise wrong("images", "a torch tensor (B, C, H, W)", images, "Tensor")
+    shape = tuple(images.shape)
+    if images.ndim != 4 or (channels and shape[1] != channels):
+        ways = {3: "; images[None] is a batch of one"} if images.ndim == 3 else {}
+        if images.ndim == 4:
+            ways = {shape[3]: "; images.permute(0, 3, 1, 2) has the channels second"}
+            ways |= {3 * shape[1]: "; images.expand(-1, 3, -1, -1) repeats grey as colour"}
+        way_out = ways.get(3, "")
+        raise ShapeError(f"images: expected (B, {channels or 'C'}, H, W), got {shape}{way_out}")
     if not images.is_floating_point():
-        raise InputError(f"images: expected a real floating type, got {images.dtype}")
+        way_out = "; images / 255" if images.dtype == torch.uint8 else ""
+        raise InputError(f"images: expected a real floating type, got {images.dtype}{way_out}")
+
+
+def check_pixels(images: Tensor, *, slack: float = 1e-3) -> None:
+    """Raise an `InputError` unless ``images`` are ``(B, 3, H, W)`` in [0, 1], up to ``slack``.
+
+    A GPU has to be waited for: once per call, not in a loop over batches.
+    """
+    check_images(images, channels=3)
+    if torch.compiler.is_compiling() or not images.numel():
+        return
+    low, high = (float(bound) for bound in torch.aminmax(images.detach()))  # NaN if one is NaN
+    undefined = low != low and slack < 1  # a loose check leaves NaN to who looks at the result
+    if undefined or low < -slack or high > 1 + slack:
+        way_out = "divide by 255?" if high > 4 else "normalise inside the teacher, or clamp(0, 1)"
+        raise InputError(f"images: expected values in [0, 1], got {low:g} to {high:g}; {way_out}")
 
 
 def checked_edges(edges: Sequence[float]) -> tuple[float, ...]:
     """Return ring edges as a tuple; an `InputError` unless they rise from 0 or more on."""
+    if not hasattr(edges, "__len__") or isinstance(edges, str):
+        raise wrong("edges", "a list", edges, "Sequence")
     checked = tuple(float(edge) for edge in edges)
     rising = all(low < high for low, high in pairwise(checked))
     if len(checked) < 2 or not rising or checked[0] < 0 or not math.isfinite(checked[-1]):

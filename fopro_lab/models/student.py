@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
+from fopro_lab.fourier.rings import check_images, check_pixels
 from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD, SmallResNet
 from fopro_lab.models.checkpoint import read_weights
 from fopro_lab.models.weights import load_matching
@@ -68,6 +69,7 @@ class Student(nn.Module):
         return self.classifier(self.backbone(self._normalised(images)))
 
     def _normalised(self, images: Tensor) -> Tensor:
+        check_scale(images)
         normalised = (images - self.mean) / self.std
         return normalised.contiguous(memory_format=torch.channels_last)
 
@@ -108,6 +110,17 @@ def build_student(
     if weights:
         load_matching(student.backbone, read_weights(weights), head=("fc",))
     return student
+
+
+def check_scale(images: Tensor) -> None:
+    """Refuse what is no batch ``(B, 3, H, W)``, and on a CPU images that are far from [0, 1].
+
+    A changed image may leave [0, 1]; levels up to 255 may not. A GPU would have to be waited for.
+    """
+    if isinstance(images, Tensor) and images.device.type == "cpu":
+        check_pixels(images, slack=31.0)
+    else:
+        check_images(images, channels=3)
 
 
 def shrink(images: Tensor, size: int) -> Tensor:

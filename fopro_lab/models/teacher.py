@@ -18,7 +18,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fopro_lab.config import DataConfig, TeacherConfig
 from fopro_lab.data.fetch import fetched_place, find_source
-from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.errors import InputError
+from fopro_lab.io import Summary
 from fopro_lab.models.backbones import (
     CIFAR,
     INTERPOLATIONS,
@@ -28,6 +29,7 @@ from fopro_lab.models.backbones import (
     build_torchvision,
 )
 from fopro_lab.models.checkpoint import read_weights
+from fopro_lab.models.student import check_scale
 from fopro_lab.models.weights import load_matching
 
 BUILTIN = files("fopro_lab.models") / "builtin"
@@ -36,7 +38,7 @@ PUBLISHED, PUBLISHED_SOURCE = "moco-v2-resnet50", "moco-v2"
 USUAL_SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 336, 384, 448, 512)
 
 
-class Teacher(nn.Module):
+class Teacher(Summary, nn.Module):
     """A frozen network that turns images in [0, 1] into features.
 
     Normalisation, and resizing where the network has a fixed size, happen inside. Gradients flow
@@ -54,6 +56,8 @@ class Teacher(nn.Module):
         interpolation: Of that resize: ``bilinear`` or ``bicubic``.
         card: What is known about it: file, hash, tensors taken and left out, data, recipe.
     """
+
+    _shown = ("name", "input_size", "feature_dim", "resize")
 
     mean: Tensor
     std: Tensor
@@ -110,8 +114,7 @@ class Teacher(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Turn images ``(B, 3, H, W)`` in [0, 1] or about into features ``(B, D)``."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ShapeError(f"images: expected (B, 3, H, W), got {tuple(images.shape)}")
+        check_scale(images)
         size = (self.input_size, self.input_size)
         if self.resize and images.shape[2:] != size:
             images = nn.functional.interpolate(
@@ -381,7 +384,10 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device: expected a GPU for '{name}', torch finds none; use cpu or auto")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device: expected auto, cpu or cuda, got '{name}'") from None
 
 
 def load_from(config: TeacherConfig, *, device: torch.device | str = "") -> Teacher:

@@ -24,6 +24,7 @@ from fopro_lab.plots.style import (
     new_axes,
     ring_axis,
     ring_centres,
+    shown,
     with_style,
 )
 
@@ -83,8 +84,10 @@ def plot_images(
     height = width * images.shape[1] / images.shape[2] + 0.24
     size = (width * across, height * rows + (0.3 if title else 0))
     figure, axes = plt.subplots(rows, across, figsize=size, squeeze=False)
+    fits = int(16 * width)  # columns at this size of letters
     for ax, image, text in zip(axes.flat, images, titles, strict=False):
         ax.imshow(image)
+        text = "\n".join(shown(line, fits) for line in str(text).split("\n"))
         ax.set_title(text, fontsize=8, fontweight="normal", loc="center", pad=3)
         ax.axis("off")
     for ax in axes.flat[len(images) :]:

@@ -420,7 +420,7 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     labels = []
     for place, row in enumerate(table.to_dict("records")):
         every = row["teacher"] == "all"
-        labels.append("mean of all pairs" if every else f"{row['teacher']}, {row['other']}")
+        labels.append("mean of all pairs" if every else f"{row['teacher']},\n{row['other']}")
         color = GROUP_COLORS[""] if every else "#0072B2"
         ends = [row["within"], row["between"]]
         ax.plot(ends, [place, place], color=color, alpha=0.35, lw=2, zorder=1)

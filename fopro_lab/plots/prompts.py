@@ -4,7 +4,7 @@ Blue damps, red amplifies, white is gain 1; scales are log2 about 1.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.evaluation.runs import MaskHistory
 from fopro_lab.plots.style import (
     METHOD_COLORS,
     add_footer,
@@ -26,11 +27,9 @@ from fopro_lab.plots.style import (
     need,
     new_axes,
     ring_axis,
+    shown,
     with_style,
 )
-
-if TYPE_CHECKING:
-    from fopro_lab.evaluation.runs import MaskHistory
 
 _GAIN = "Gain of the amplitude, logarithmic"
 _TIMES = ("#56B4E9", "#0072B2", METHOD_COLORS["fopro"])  # first, middle, last
@@ -175,8 +174,10 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
 
 
 @with_style
-def plot_mask_history(histories: "Sequence[MaskHistory]") -> Figure:
+def plot_mask_history(histories: Sequence[MaskHistory]) -> Figure:
     """Draw the first, middle and last mask of each run in a row, and their gain ring by ring."""
+    if not histories:
+        raise InputError("histories: expected one or more, got none")
     bound, rows = octave_bound(histories), len(histories)
     size, widths = (13.6, 0.6 + 3.2 * rows), (1, 1, 1, 1.35)
     figure, axes = plt.subplots(rows, 4, figsize=size, squeeze=False, width_ratios=widths)
@@ -189,7 +190,7 @@ def plot_mask_history(histories: "Sequence[MaskHistory]") -> Figure:
             number, step = history.times[place]
             look = {"color": color, "linewidth": 2, "label": f"{number}, {step}"}
             line[3].stairs(history.rings[place], history.edges, baseline=None, **look)
-        line[0].set_ylabel(f"{history.name}\nVertical frequency, cycles/pixel")
+        line[0].set_ylabel(f"{shown(history.name)}\nVertical frequency, cycles/pixel")
         style_ring_axes(line[3], history.edges, bound=bound)
         line[3].set_title("Mean gain of each ring", fontsize=9)
         line[3].legend(title="training, step", loc="best", fontsize=8, title_fontsize=8)
@@ -197,7 +198,7 @@ def plot_mask_history(histories: "Sequence[MaskHistory]") -> Figure:
     return figure
 
 
-def octave_bound(histories: "Sequence[MaskHistory]") -> float:
+def octave_bound(histories: Sequence[MaskHistory]) -> float:
     """Return the largest ``abs(log2 gain)`` of all masks, at least 0.1: where colours end."""
     parts = [part for history in histories for part in (history.planes, history.rings)]
     return max(0.1, max(float(np.abs(np.log2(part)).max()) for part in parts))

@@ -1,7 +1,7 @@
 """Figures of trained methods: histories, recalls, paired differences, priors and claims."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import with_interval
+from fopro_lab.evaluation.prior_shift import PriorShift
 from fopro_lab.plots.style import (
     GROUP_COLORS,
     add_footer,
@@ -25,12 +26,10 @@ from fopro_lab.plots.style import (
     need,
     new_axes,
     points_formatter,
+    shown,
     with_style,
     write_beside,
 )
-
-if TYPE_CHECKING:
-    from fopro_lab.evaluation.prior_shift import PriorShift
 
 _GROUPS = ("head", "medium", "tail")
 _ALL = "all classes"
@@ -251,11 +250,11 @@ _MEANS = ("balanced\naccuracy", "accuracy\nunder the prior", "calibration\nerror
 _SPREAD = 0.62  # height that the runs of one row share
 
 
-def run_labels(shift: "PriorShift") -> list[str]:
+def run_labels(shift: PriorShift) -> list[str]:
     """Name each run by method and seed, and by its folder where these occur twice."""
     labels = [f"{method_look(run.method)[2]}, seed {run.seed}" for run in shift.runs]
     return [
-        label if labels.count(label) == 1 else f"{label} ({run.name})"
+        label if labels.count(label) == 1 else f"{label} ({shown(run.name)})"
         for label, run in zip(labels, shift.runs, strict=True)
     ]
 
@@ -279,11 +278,11 @@ class PriorRows:
     The axes are for class recalls, for means and calibration, and for the classes' shares.
     """
 
-    def __init__(self, axes: Sequence[Axes], shift: "PriorShift") -> None:
+    def __init__(self, axes: Sequence[Axes], shift: PriorShift) -> None:
         self.shift, self.axes = shift, axes
         sizes, n = shift.images.class_sizes(), len(shift.images.labels)
         means = [_MEANS[0], f"{_MEANS[1]}\nn={n}", _MEANS[2]]
-        rows = ([f"{name}  n={sizes[name]}" for name in shift.names], means)
+        rows = ([f"{shown(name)}  n={sizes[name]}" for name in shift.names], means)
         self.points: list[tuple[Line2D, LineCollection]] = []
         for ax, labels in zip(axes[:2], rows, strict=True):
             self.points += [self._point(ax, place) for place in range(len(shift.runs))]
@@ -293,7 +292,7 @@ class PriorRows:
         axes[0].set_xlabel("Recall, % (95 % interval)")
         axes[1].set_xlabel("% (95 % interval)")
         (self.shares,) = axes[2].plot([], [], "o", color="#999999")
-        _label_rows(axes[2], [str(name) for name in shift.names])
+        _label_rows(axes[2], [shown(str(name)) for name in shift.names])
         axes[2].set_xscale("log")
         axes[2].set_xlim(min(shift.prior(1.0).min(), shift.prior(-1.0).min()) * 70, 150)
         axes[2].set_xlabel("Share of the class in the test set, %")
@@ -329,7 +328,7 @@ class PriorRows:
 
 
 @with_style
-def plot_priors(shift: "PriorShift", *, adjust: bool = True) -> Figure:
+def plot_priors(shift: PriorShift, *, adjust: bool = True) -> Figure:
     """Draw all runs under a tail-heavy, a balanced and a head-heavy prior, one column each."""
     rows = len(shift.names)
     size, heights = (13, 4.8 + 0.36 * rows), (max(rows, 4), 4, 4)
@@ -344,7 +343,7 @@ def plot_priors(shift: "PriorShift", *, adjust: bool = True) -> Figure:
     return figure
 
 
-def prior_footer(shift: "PriorShift", *, adjust: bool) -> str:
+def prior_footer(shift: PriorShift, *, adjust: bool) -> str:
     """Say what the numbers rest on: protocol, priors of the probabilities, what is resampled."""
     of_kind: dict[str, dict[str, None]] = {kind: {} for kind in sorted(set(shift.implicit))}
     for run, kind in zip(shift.runs, shift.implicit, strict=True):

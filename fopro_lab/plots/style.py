@@ -1,9 +1,15 @@
 """What all figures share: the style, fixed colours, footers, common axes, and saving as PNG."""
 
+import operator
+import re
+import sys
+import textwrap
+import warnings
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from unicodedata import east_asian_width
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -11,9 +17,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter
 
+from fopro_lab.arguments import checked
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import METHOD_LABELS, with_interval
 from fopro_lab.io import atomic_path
@@ -38,13 +46,68 @@ GROUP_COLORS = {"head": "#004488", "medium": "#B8860B", "tail": "#BB5566", "": "
 DASHED = (0, (4, 1.5))
 
 
+# Fonts of the usual systems for what DejaVu Sans has not.
+_OTHERS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "SimHei",
+           "Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "WenQuanYi Micro Hei",
+           "Yu Gothic", "Malgun Gothic", "Arial Unicode MS")  # fmt: skip
+LONGEST = 40  # columns of a name in a figure
+
+
+@cache
+def style() -> list[Any]:
+    """Return the style and the fonts that are installed."""
+    fonts = [name for name in ("DejaVu Sans", *_OTHERS) if name in get_font_names()]
+    return [STYLE, {"font.family": fonts}]
+
+
+@cache
+def _say_once(line: str) -> None:
+    sys.stderr.write(f"fopro: {line}\n")
+
+
+def shown(text: str, longest: int = LONGEST) -> str:
+    """Write a user's text for a figure: a ``$`` begins no formula, a long text loses its middle."""
+    text = text.replace(r"\$", "$")
+    wide = [1 + (east_asian_width(letter) in "WF") for letter in text]
+    if max(wide, default=1) > 1 and not set(_OTHERS) & set(style()[1]["font.family"]):
+        _say_once(
+            "figures: no font here has Chinese, Japanese or Korean letters; add Noto Sans CJK"
+        )
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+    if sum(wide) > longest:
+        ends, place = np.cumsum(wide), np.searchsorted
+        head = int(place(ends, longest // 2 - 1, side="right"))
+        tail = int(place(ends, ends[-1] - (longest - 1) // 2))
+        text = f"{text[:head].rstrip()}…{text[tail + 1 :].lstrip()}"
+    return text.replace("$", r"\$")
+
+
+def _shown(value: Any) -> Any:
+    """Make every text of a plot's argument one to be `shown`; names that differ stay different."""
+    if isinstance(value, list | tuple):
+        return [_shown(each) for each in value]
+    if not isinstance(value, pd.DataFrame):
+        return shown(value) if isinstance(value, str) else value
+    columns = [name for name in value.select_dtypes(exclude="number") if name != "protocol"]
+    cells = (cell for name in columns for cell in value[name])
+    names: dict[str, str] = {}
+    for text in dict.fromkeys(each for each in (*value.columns, *cells) if isinstance(each, str)):
+        short, taken = shown(text), list(names.values())
+        names[text] = short if short not in taken else f"{short} ({len(taken)})"
+    for name in columns if any(map(operator.ne, names, names.values())) else ():
+        texts = [names[cell] if isinstance(cell, str) else cell for cell in value[name]]
+        value = value.assign(**{name: texts})
+    return value.rename(columns=names)
+
+
 def with_style(plot: Callable[P, Drawn]) -> Callable[P, Drawn]:
     """Make a function draw under the style and leave the reader's own settings alone."""
+    drawing = checked(plot)
 
     @wraps(plot)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Drawn:
-        with plt.style.context(STYLE):
-            drawn = plot(*args, **kwargs)
+        with plt.style.context(style()):
+            drawn = drawing(*map(_shown, args), **{k: _shown(v) for k, v in kwargs.items()})
             interactive = plt.isinteractive()
         # A notebook's backend switches this on with the first figure; the context would put it
         # back, and the notebook would never show a second one.
@@ -64,7 +127,7 @@ def save_figure(figure: Figure | Axes, path: Path | str) -> Path:
     if Path(path).suffix != ".png":
         raise InputError(f"{path}: expected a name that ends in .png")
     whole = figure if isinstance(figure, Figure) else figure_of(figure)
-    with plt.style.context(STYLE), atomic_path(path) as temporary:
+    with plt.style.context(style()), atomic_path(path) as temporary:
         # The layout of square axes settles in its second pass; the first would clip labels.
         whole.draw_without_rendering()
         # No program name and version inside: they would change the bytes with every update.
@@ -97,10 +160,18 @@ def figure_of(ax: Axes) -> Figure:
 def add_footer(ax: Axes, table: pd.DataFrame, *notes: str) -> None:
     """Write a table's protocol, where it has one, and notes small below the figure of the axes."""
     protocols = list(table["protocol"].unique()) if "protocol" in table else []
-    written = [part for part in figure_of(ax).get_supxlabel().split("  ·  ") if part]
-    lines = dict.fromkeys([*written, *map(str, protocols), *filter(None, notes)])  # each once
-    if lines:
-        footer = "  ·  ".join(lines)
+    written = re.split(r"  ·  |\n", figure_of(ax).get_supxlabel())
+    columns = int(18 * figure_of(ax).get_figwidth())
+    texts = (
+        shown(text, 10**6) for each in [*map(str, protocols), *notes] for text in each.split("\n")
+    )
+    pieces = (piece for text in texts for piece in textwrap.wrap(text, columns))
+    footer = ""
+    for piece in dict.fromkeys(filter(None, [*written, *pieces])):  # each once
+        line = footer.rpartition("\n")[2]
+        gap = "" if not footer else "  ·  " if len(line) + len(piece) < columns else "\n"
+        footer += gap + piece
+    if footer:
         figure_of(ax).supxlabel(footer, fontsize=7, color="#777777", x=0.995, ha="right")
 
 

@@ -1,5 +1,6 @@
 """Probing: what a frozen teacher does with each frequency of its input."""
 
+from fopro_lab.arguments import check_public
 from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder, phase_and_amplitude
 from fopro_lab.probing.features import Classifier, LinearProbe, fit_classifier, wrap_classifier
 from fopro_lab.probing.heat_map import basis_heat_map, heat_plane
@@ -14,3 +15,5 @@ from fopro_lab.probing.preferences import (
 from fopro_lab.probing.ring_response import RingDrifts, radial_gain, ring_drifts, ring_response
 from fopro_lab.probing.spectra import mean_spectra, source_fingerprint
 from fopro_lab.probing.teacher_card import TeacherCard, teacher_card
+
+check_public(__name__)

@@ -16,6 +16,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
+from fopro_lab.arguments import checked
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import (
@@ -166,6 +167,7 @@ def phase_and_amplitude(
     )  # fmt: skip
 
 
+@checked
 def measure_changed(
     network: Encoder | Classifier, pack: Pack, split: Split,
     change: Callable[[Tensor], Iterator[Tensor]], cases: Sequence[Mapping[str, Any]], *, label: str,

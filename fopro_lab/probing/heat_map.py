@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import LEVEL
+from fopro_lab.fourier.rings import check_pixels
 from fopro_lab.io import progress
 from fopro_lab.probing.features import (
     Classifier,
@@ -75,6 +76,7 @@ def basis_heat_map(
         ShapeError: If labels or units do not fit the images.
         InputError: If a number is wrong, or a classifier comes without labels.
     """
+    check_pixels(images)
     count, height, width = len(images), *images.shape[-2:]
     for name, given in (("labels", labels), ("units", units)):
         if given is not None and len(given) != count:

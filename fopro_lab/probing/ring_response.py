@@ -16,7 +16,7 @@ from torch import Tensor
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from fopro_lab.fourier import ring_masks, ring_parts
-from fopro_lab.fourier.rings import bin_counts
+from fopro_lab.fourier.rings import bin_counts, check_pixels
 from fopro_lab.probing.features import Encoder, Precision, check_finite, encode, teacher_device
 
 
@@ -117,7 +117,8 @@ def ring_drifts(
 ) -> RingDrifts:
     """Measure drift and energy of each single image; arguments as in `ring_response`."""
     check_gains(gains)
-    if images.ndim != 4 or len(images) == 0:
+    check_pixels(images)
+    if len(images) == 0:
         raise ShapeError(f"images: expected (N, 3, H, W), N 1 or more, got {tuple(images.shape)}")
     check_rings(edges, height=images.shape[-2], width=images.shape[-1])
     channels = ("red", "green", "blue") if per_channel else ("all",)

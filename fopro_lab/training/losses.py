@@ -53,6 +53,9 @@ def balanced_softmax_loss(
         >>> round(float(even.exp()), 4)  # 1 / 0.9
         1.1111
     """
+    if logits.ndim != 2 or len(labels) != len(logits):
+        got = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        raise ShapeError(f"logits, labels: expected (B, K) and a label for each of B, got {got}")
     if class_counts.shape != logits.shape[1:]:
         raise ShapeError(
             f"class_counts: expected ({logits.shape[1]},), got {tuple(class_counts.shape)}"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fopro_lab.arguments import wrong
 from fopro_lab.config import Objective, TrainConfig
 from fopro_lab.data import Pack, batches, prepare
 from fopro_lab.errors import InputError, WorkError
@@ -24,6 +25,7 @@ from fopro_lab.evaluation import Run
 from fopro_lab.fourier import FourierPrompt, random_gain_like
 from fopro_lab.fourier.gain import scale_spectrum
 from fopro_lab.fourier.prompt import Share
+from fopro_lab.fourier.rings import check_pixels
 from fopro_lab.models import Student, Teacher, load_from
 from fopro_lab.models.student import shrink
 from fopro_lab.training import losses
@@ -147,6 +149,7 @@ class HeldOut:
     patience: int = 0  # checks without a better prompt that end the prompt training; 0 is never
 
     def __post_init__(self) -> None:
+        check_pixels(self.images, slack=0.5)
         if len(self.images) != len(self.labels) or not len(self.labels):
             raise InputError(
                 f"held_out: expected as many labels as images, 1 or more, got {len(self.images)} "
@@ -387,6 +390,7 @@ def explore(
         head = (head or TaskHead(teacher.feature_dim, classes=len(class_counts))).to(device)
     stream = _endless(batches, device)
     first = next(stream)
+    check_pixels(first[0], slack=0.5)  # an augmentation of one's own may leave [0, 1]
     if "statistics" not in weights:
         reference = None
     elif reference is None:
@@ -454,7 +458,10 @@ def _endless(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
         empty = True
-        for images, labels in batches:
+        for batch in batches:
+            if not isinstance(batch, list | tuple) or len(batch) != 2:
+                raise wrong("batches", "pairs of images and labels", batch, "")
+            images, labels = batch
             empty = False
             yield images.to(device), labels.to(device)
         if empty:

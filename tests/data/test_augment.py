@@ -194,9 +194,13 @@ def test_augmentations_are_the_same_on_a_gpu(mode):
 
 
 def test_augmentations_refuse():
-    with pytest.raises(InputError, match=r"^augment: expected one of none, flips, published, got"):
+    with pytest.raises(
+        InputError, match=r"^augment: expected one of 'none', 'flips', 'published', got"
+    ):
         sample_augmentations(2, kind="flip", generator=generator())
-    with pytest.raises(InputError, match=r"^augment_mode: expected one of fused, exact, got 'no'"):
+    with pytest.raises(
+        InputError, match=r"^augment_mode: expected one of 'fused', 'exact', got 'no'"
+    ):
         apply_augmentations(noise(2, 4, 4), published(2), mode="no")
     for pixels, count in ((noise(2, 4, 4), 3), (noise(2, 4, 4).float(), 2)):
         with pytest.raises(ShapeError, match=rf"^pixels: expected uint8 \({count}, H, W, 3\), got"):

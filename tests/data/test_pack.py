@@ -225,7 +225,7 @@ def test_for_torch_gives_items_of_floats(packed):
     assert (image.dtype, image.shape, label) == (torch.float32, (3, 64, 64), 7)
     expected = torch.tensor(packed.images[39] / 255, dtype=torch.float32).permute(2, 0, 1)
     torch.testing.assert_close(image, expected)
-    with pytest.raises(InputError, match=r"^pixels: expected one of float, uint8, got 'half'$"):
+    with pytest.raises(InputError, match=r"^pixels: expected one of 'float', 'uint8', got 'half'$"):
         packed.for_torch(pixels="half")
 
 

@@ -122,11 +122,11 @@ def test_ring_parts_scale_like_apply_gain():
         ),
         (
             lambda: ring_energy(torch.rand(3, 8, 8), EDGES),
-            "images: expected (B, C, H, W), got (3, 8, 8)",
+            "images: expected (B, C, H, W), got (3, 8, 8); images[None] is a batch of one",
         ),
         (
             lambda: next(ring_parts(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), EDGES)),
-            "images: expected a real floating type, got torch.uint8",
+            "images: expected a real floating type, got torch.uint8; images / 255",
         ),
     ],
 )

@@ -70,7 +70,7 @@ def test_resizing_is_antialiased():
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 1, 8, 8)])
 def test_encode_refuses_other_shapes(shape):
     expected = f"images: expected (B, 3, H, W), got {shape}"
-    assert message(pool_teacher().encode, torch.zeros(shape)) == expected
+    assert message(pool_teacher().encode, torch.zeros(shape)).startswith(expected)
 
 
 def test_logits_are_the_heads_of_the_features():

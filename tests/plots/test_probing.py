@@ -69,5 +69,5 @@ def test_heat_maps_have_cycles_per_pixel_on_both_axes():
 
 def test_distances_are_written_with_their_interval():
     ax = draw("plot_preferences")[0].axes[0]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a, b", "mean of all pairs"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a,\nb", "mean of all pairs"]
     assert texts(ax)[0] == "+0.70 [+0.60, +0.80], p=0.003"

@@ -105,7 +105,10 @@ def test_the_interval_is_as_wide_as_the_standard_error_says_and_lesions_are_draw
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"images": photos(1, 16)[0]}, r"^images: expected \(N, 3, H, W\), N 1 or more"),
+        (
+            {"images": photos(1, 16)[0]},
+            r"^images: expected \(B, 3, H, W\), got \(3, 16, 16\); images\[None\]",
+        ),
         ({"images": photos(0, 16)}, r"got \(0, 3, 16, 16\)"),
         ({"units": np.arange(3)}, r"^units: expected one for each of 2, got 3$"),
         ({"edges": [0.5, 0.1]}, r"^edges: expected two or more increasing"),

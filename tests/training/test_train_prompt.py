@@ -191,8 +191,8 @@ def test_a_value_that_is_not_finite_is_said_and_the_best_prompt_is_kept():
         ({"disagreement": 1.0}, "objective 'disagreement': expected a student, got none"),
         (
             {"statistics": 1.0, "tusk": 1.0},
-            "objectives: expected names out of ('statistics', 'confidence', 'task', "
-            "'disagreement', 'identity'), got ['tusk']",
+            "objectives: expected one of 'statistics', 'confidence', 'task', "
+            "'disagreement', 'identity', got 'tusk'",
         ),
         (
             {"statistics": float("nan")},
