@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import matplotlib.cbook
 import matplotlib.text
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ import torch
 from fopro_lab import data, evaluation, fourier, models, plots, probing, training
 from fopro_lab.config import ClaimsConfig, TrainConfig, parse_settings, read_yaml
 from fopro_lab.errors import InputError
+from fopro_lab.reports.pages import write_notebook_page
 
 
 def complaint(call, *arguments, **options):
@@ -204,3 +206,11 @@ def test_a_class_name_is_text_in_figures_and_fits(tmp_path, name):
     assert bars[0].replace(r"\$", "$")[:9] == name[:9]
     for text in ax.figure.findobj(matplotlib.text.Text):
         assert not matplotlib.cbook.is_math_text(text.get_text())
+
+
+def test_a_name_is_no_markup_on_pages_and_in_tables(tmp_path):
+    output = nbformat.v4.new_output("execute_result", {"text/markdown": "- <b>x|y: 3"})
+    cell = nbformat.v4.new_code_cell("1", outputs=[output])
+    write_notebook_page(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.html", name="a")
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;x|y: 3" in page and "<b>x" not in page

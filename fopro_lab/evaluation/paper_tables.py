@@ -1,6 +1,7 @@
 """Tables for people: levels and paired differences in per cent, shown, as LaTeX and as Markdown."""
 
 from collections.abc import Sequence
+from html import escape
 
 import pandas as pd
 
@@ -148,7 +149,10 @@ def markdown_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     texts = []
     for caption, table in _both(levels, differences, bold="**{}**"):
         align = ("left", *["right"] * len(COLUMNS))
-        text = table.to_markdown(index=False, colalign=align, disable_numparse=True)
+        plain = table["Method"].map(lambda text: escape(text, quote=False).replace("|", r"\|"))
+        text = table.assign(Method=plain).to_markdown(
+            index=False, colalign=align, disable_numparse=True
+        )
         texts.append(f"{caption}\n\n{text}\n")
     return "\n".join(texts)
 

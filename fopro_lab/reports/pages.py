@@ -1,6 +1,7 @@
 """Pages of a report: each executed notebook, and the index with its tables as CSV and parquet."""
 
 import base64
+import copy
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -37,6 +38,10 @@ def write_notebook_page(
     from nbconvert.exporters import HTMLExporter
     from traitlets.config import Config
 
+    notebook = copy.deepcopy(notebook)
+    for output in [output for cell in notebook.cells for output in cell.get("outputs", ())]:
+        if "text/markdown" in (data := output.get("data", {})):  # a class may be called <b>
+            data["text/markdown"] = "".join(data["text/markdown"]).replace("<", "&lt;")
     exporter = HTMLExporter(
         config=Config(NbConvertBase={"display_data_priority": _SHOWN}),
         template_name="notebook",
