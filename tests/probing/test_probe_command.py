@@ -19,28 +19,17 @@ SMALL = {"rings": 3, "gains": [0.0], "band_gains": [0.0], "resamples": 50, "prob
 SMALL |= {"band_images": 4, "heat_images": 8, "cutoffs": [0.2]}
 
 
-def settings(**values):
-    return [f"--set={name}={value}" for name, value in (DATA | SMALL | values).items()]
-
-
 @pytest.fixture(scope="module")
-def fopro():
-    def run(*words):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["fopro", *map(str, words)])
-            with pytest.raises(SystemExit) as left:
-                cli.main()
-        return left.value.code or 0
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def cards(fopro, tmp_path_factory):
+def cards(tmp_path_factory):
     """A card of the built-in teacher with a student, and its copy; notebook 02 runs once."""
     out = tmp_path_factory.mktemp("cards")
     distill(TrainConfig(method="bsm", epochs=1, **DATA), out=out / "run", verbose=False)
-    assert fopro("probe", "--out", out / "one", *settings(student_run=out / "run")) == 0
+    values = DATA | SMALL | {"student_run": out / "run"}
+    words = ["--out", out / "one", *(f"--set={name}={value}" for name, value in values.items())]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(sys, "argv", ["fopro", "probe", *map(str, words)])
+        cli.main()
+    assert not left.value.code
     shutil.copytree(out / "one", out / "two")
     return out
 
@@ -68,25 +57,25 @@ def test_a_student_of_another_split_or_size_is_refused(cards):
             run.classifier(packed, split)
 
 
-def test_cards_are_compared_by_notebook_08(fopro, cards, monkeypatch, capsys):
+def test_cards_are_compared_by_notebook_08(fopro, cards, monkeypatch):
     asked = []
     monkeypatch.setattr(
         "fopro_lab.reports.execute_notebook", lambda *a, **k: asked.append((a, k)) or ("", "page")
     )
     folders = [str(cards / "one"), str(cards / "two")]
-    assert fopro("probe", "--compare", *folders, "--out", cards / "both") == 0
+    code, out, _ = fopro("probe", "--compare", *folders, "--out", cards / "both")
+    assert (code, out.strip()) == (0, "page")
     assert asked == [(("08_teachers", {"cards": folders}), {"out": cards / "both"})]
-    assert capsys.readouterr().out.strip() == "page"
     (line,) = compare_cards(read_cards(folders)).findings()  # one teacher twice
     assert line.startswith("builtin (one), builtin (two): preferences do not differ clearly")
 
 
-def test_wrong_input_is_refused_in_one_line(fopro, cards, capsys):
+def test_wrong_input_is_refused_in_one_line(fopro, cards):
     for words, complaint in (
-        (("probe", "--compare", cards / "one"), "--compare: expected two or more folders"),
-        (("probe", "--compare", cards, cards / "one"), "expected a card of `fopro probe`"),
-        (("probe", cards / "one"), "folders are taken with --compare"),
+        (("--compare", cards / "one"), "--compare: expected two or more folders"),
+        (("--compare", cards, cards / "one"), "expected a card of `fopro probe`"),
+        ((cards / "one",), "folders are taken with --compare"),
     ):
-        assert fopro(*words) == 2
-        said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert said.startswith("fopro: ") and complaint in said
+        code, _, error = fopro("probe", *words)
+        said = error.strip().splitlines()[-1]
+        assert code == 2 and said.startswith("fopro: ") and complaint in said

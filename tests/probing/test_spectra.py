@@ -33,25 +33,22 @@ def test_mean_spectra_equal_the_slow_ones(world):
 def test_the_size_of_a_class_does_not_leak_into_the_difference(world):
     few = np.arange(30)
     many = np.concatenate([few, np.tile(few[world.pack.labels[few] == 1], 9)])  # "fast" tenfold
-    first, second = (
-        mean_spectra(world.pack, rows, edges=EDGES).query("scope == 'class'")
-        for rows in (few, many)
-    )
-    assert second.query("ring == 0")["n"].tolist() == [10, 100, 10]
-    np.testing.assert_allclose(second["difference"], first["difference"], atol=1e-9)
+    first, second = (mean_spectra(world.pack, rows, edges=EDGES) for rows in (few, many))
+    assert second.query("scope == 'class' and ring == 0")["n"].tolist() == [10, 100, 10]
+    first, second = (table.query("scope == 'class'")["difference"] for table in (first, second))
+    np.testing.assert_allclose(second, first, atol=1e-9)
 
 
 def scanned_pack(*, tied=0.5, seed=0):
-    """Two classes that differ in ring 0, two sources that differ in ring 1; nobody in ring 2.
+    """Two classes that differ in ring 0, two sources that differ in ring 1; none in ring 2.
 
-    ``tied`` is how often an image of the second class comes from the second source, and one
-    minus it how often one of the first does.
+    ``tied`` is the share of each class that comes from the source of the same place.
     """
     rng = np.random.default_rng(seed)
     lesion = np.repeat(np.arange(LESIONS), 2)
-    label = (np.arange(LESIONS) % 2)[lesion]
-    chance = np.where(np.arange(LESIONS) % 2 == 1, tied, 1 - tied)
-    source = (rng.random(LESIONS) < chance).astype(int)[lesion]
+    label = lesion % 2
+    chance = np.where(label == 1, tied, 1 - tied)
+    source = (rng.random(LESIONS)[lesion] < chance).astype(int)
     x = np.arange(16)
     waves = [np.cos(2 * np.pi * (cycles * x / 16 + rng.random((120, 1)))) for cycles in (2, 6)]
     rows = (10 + 20 * label)[:, None] * waves[0] + (10 + 20 * source)[:, None] * waves[1]
@@ -77,7 +74,6 @@ def test_source_and_class_each_show_in_their_own_ring():
     assert table.index.get_level_values("ring")[:4].tolist() == [0, 1, 2, -1]
     assert accuracy.between(table["accuracy_low"], table["accuracy_high"]).all()
     assert (table["chance"] == 0.5).all() and (table["permuted"] - 0.5).abs().max() < 0.06
-    assert (table["permuted_high"] > table["permuted"]).all()
 
 
 def test_a_scanner_that_passes_for_a_disease_is_found_out():

@@ -21,10 +21,8 @@ class Stub(nn.Module):
     def __init__(self, function) -> None:
         super().__init__()
         self.function, self.name, self.card = function, "stub", {"name": "stub"}
-        self.seen = []
 
     def encode(self, images: Tensor) -> Tensor:
-        self.seen.append(images.detach().clone())
         return self.function(images)
 
 
