@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from fopro_lab.errors import InputError
 from fopro_lab.probing import mean_spectra, source_fingerprint
+from fopro_lab.probing.spectra import discriminant_scores
 from tests.probing.toys import EDGES, make_pack
 
 LESIONS = 60
@@ -112,3 +114,15 @@ def test_wrong_input_is_refused():
         fingerprint(scanned_pack(), folds=1)
     with pytest.raises(InputError, match=r"^edges: expected a frequency in every ring"):
         fingerprint(scanned_pack(), edges=[0, 0.01, 0.75])
+
+
+def test_scores_equal_scikit_learns_where_classes_are_equally_large():
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.arange(4), 30)
+    features = rng.normal(size=(len(labels), 3)) + labels[:, None] * [1, 0.3, -0.5]
+    new = rng.normal(size=(50, 3))
+    scores = discriminant_scores(features, labels, new=new, classes=4)
+    model = LinearDiscriminantAnalysis(solver="lsqr", priors=np.full(4, 1 / 4))
+    expected = model.fit(features, labels).decision_function(new)
+    centred = [part - part.mean(axis=1, keepdims=True) for part in (scores, expected)]
+    np.testing.assert_allclose(*centred, rtol=1e-4, atol=1e-4)
