@@ -283,7 +283,7 @@ def report(
 
     folder = Path(out or Path("reports") / Path(plan).stem)
     inputs: dict[str, Any] = {"out": folder, "settings": settings, "files": file, "jobs": jobs}
-    inputs |= {"executor": executor, "limit": limit_seconds(limit, name="--limit", unit="min")}
+    inputs |= {"executor": executor, "limit": limit_seconds(limit, name="--limit")}
     chosen: dict[str, Any] = {"only": only, "again": again, "fresh": fresh}
     if resume:
         print("fopro: --resume is always on; give the same --set and -f", file=sys.stderr)

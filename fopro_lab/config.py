@@ -586,6 +586,7 @@ def option_tables() -> str:
         for name, schema in kind.model_json_schema()["properties"].items():
             if not any(name in other.model_fields for other in above):
                 value, meaning = kind.model_fields[name].default, schema["description"]
+                meaning = meaning.replace("|", "\\|")  # else a column of the table ends there
                 default = "" if value == "" else _one_line(value)
                 lines.append(f"| `{name}` | {default} | {_values(schema)} | {meaning} |")
     return "\n".join(lines) + "\n"

@@ -84,6 +84,9 @@ def write_index(report: Report, *, out: Path) -> Path:
         rows = [table.assign(node=name) for name, table in headlines.items()]
         whole = pd.concat(rows, ignore_index=True)
         _write_both(whole[["node", *whole.columns.drop("node")]], out / "headline")
+    else:  # those of an earlier index
+        for suffix in (".csv", ".parquet"):
+            (out / f"headline{suffix}").unlink(missing_ok=True)
     different = differing(report.nodes)
     given = {k: v for node in report.nodes for k, v in _texts(node).items()}
     first = sorted(well, key=lambda node: node.name not in headlines)  # verdicts first
@@ -277,6 +280,7 @@ def _tables_of(node: NodeReport, out: Path) -> dict[str, Any]:
             continue  # listed with its CSV
         if not other.exists():
             other = out / "tables" / node.name / other.name
+            other.unlink(missing_ok=True)  # of an earlier table
             if len(table := _read(source)):
                 _write_table(table, other)
         files = [path.relative_to(out).as_posix() for path in (source, other) if path.is_file()]

@@ -46,6 +46,7 @@ class Plan(Config):
     title: str = Field(min_length=1, description="headline of the index page")
     about: str = Field("", description="one paragraph: the question of the report")
     defaults: dict[str, Any] = Field({}, description="for every notebook that knows the name")
+    fixed: list[str] = Field([], description="options that neither -f nor --set may change")
     limit: str = Field("", description="longest time of each notebook, such as 2 h; empty is none")
     notebooks: dict[str, PlanEntry] = Field(min_length=1, description="name to entry")
 
@@ -58,6 +59,19 @@ class Notebook:
     cells: list[tuple[str, str]]  # kind and source
     declared: dict[str, Any]  # default of every name in the cell tagged ``parameters``
     kind: type[Config] | None  # named by the metadata ``fopro.config``
+
+    @property
+    def shown(self) -> str:
+        """Where it lies, as seen from here or from the package, never a path of this machine."""
+        path = self.path.resolve()
+        if path.is_relative_to(Path.cwd()):
+            return path.relative_to(Path.cwd()).as_posix()
+        own = path.is_relative_to(CHECKOUT)
+        return (
+            f"fopro_lab: {path.relative_to(CHECKOUT)}"
+            if own
+            else f".../{'/'.join(path.parts[-2:])}"
+        )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -85,9 +99,11 @@ class Notebook:
         return chosen | ({"options": options} if options else {})
 
     def config(self, parameters: Mapping[str, Any], *, where: str) -> Config:
-        """Build the config that the notebook will build from these parameters."""
+        """Build the config that the notebook will build from these parameters, if it does."""
+        if self.kind is None:  # its options are its own, whatever they are called
+            return Config()
         try:
-            return (self.kind or TrainConfig).from_parameters({**self.declared, **parameters})
+            return self.kind.from_parameters({**self.declared, **parameters})
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
 
@@ -135,6 +151,7 @@ class NodeReport:
     reason: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     memory: int = 0  # peak of its kernel, bytes; 0 where it is not known
+    notebook: str = ""  # its file
 
 
 @dataclass(frozen=True)
@@ -179,13 +196,13 @@ def _check_keys(content: Mapping, model: type[Config], where: str) -> None:
 
 def find_notebook(name: str, *, plan: Path | str = "") -> Path:
     """Find a notebook by its path, seen from the plan or from here, or by a name: ``04_train``."""
-    # names are those of the plan's repository (two folders up), of the current folder's
-    # ``notebooks`` and of the package's checkout
+    # beside the plan; then ``notebooks`` of the plan's repository (two folders up), of the current
+    # folder and of the package's checkout; then the current folder
     file = Path(name if name.endswith(".ipynb") else f"{name}.ipynb")
     homes = [Path("notebooks").absolute(), CHECKOUT / "notebooks"]
     if plan and len(parents := Path(plan).absolute().parents) > 2:
         homes.insert(0, parents[2] / "notebooks")
-    for folder in [*homes, Path(plan).parent, Path()]:
+    for folder in [*([Path(plan).parent] if plan else []), *homes, Path()]:
         if (folder / file).is_file():
             return folder / file
     known = sorted({path.stem for folder in homes for path in folder.glob("*.ipynb")})
@@ -305,8 +322,11 @@ def plan_nodes(
             axes.setdefault(axis, []).append(books[name].kind)
     everywhere = {key: None for book in books.values() for key in (*book.declared, *book.options)}
     why = "declared by no notebook of the plan"
-    for where, values in [(f"{path}: defaults", defaults), *layers]:
+    for where, values in [(f"{path}: fixed", plan.fixed), (f"{path}: defaults", defaults), *layers]:
         _refuse_unknown(values, everywhere, where=where, why=why)
+    for where, values in layers:
+        for key in [key for key in plan.fixed if key in values]:
+            raise InputError(f"{where}: {key}: fixed by {path}; leave it out, or edit a copy")
     nodes: list[Node] = []
     states: dict[str, str] = {}
     for name, entry in plan.notebooks.items():
@@ -490,12 +510,12 @@ def unmet(when: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     return ""
 
 
-def limit_seconds(text: str, *, name: str, unit: str = "") -> float:
-    """Read a time limit as seconds, 0 for none; ``unit`` is that of a number alone."""
+def limit_seconds(text: str, *, name: str) -> float:
+    """Read a time limit as seconds, 0 for none; a number alone is minutes."""
     if not text:
         return 0.0
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(s|min|h)?\s*", text)
-    factor = {"s": 1.0, "min": 60.0, "h": 3600.0}.get(match[2] or unit, 0.0) if match else 0.0
+    factor = {"s": 1.0, "min": 60.0, "h": 3600.0}[match[2] or "min"] if match else 0.0
     if match and (seconds := float(match[1]) * factor) > 0:
         return seconds
     raise InputError(f"{name}: expected a time such as '90 s', '30 min' or '2 h', got '{text}'")

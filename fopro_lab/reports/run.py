@@ -70,7 +70,7 @@ def node_keys(nodes: Sequence[Node]) -> dict[str, str]:
 
 
 def write_record(node: Node, *, folder: Path, key: str, took: Outcome) -> None:
-    """Note beside a node's outputs that it is done; holds while all of them are there."""
+    """List a node's outputs beside them; holds while all are there, with an empty key never."""
     outputs = [p for p in folder.rglob("*") if p.is_file() and p.name != ".done.json"]
     manifest = Path(node.places.get("run_dir", "")) / "manifest.json"
     outputs += [manifest] if manifest.is_file() else []
@@ -182,7 +182,7 @@ def run_plan(
 
 def _check_how(jobs: int, executor: str | Executor) -> None:
     if jobs < 0:
-        raise InputError(f"jobs: expected 0 (one per core) or more, got {jobs}")
+        raise InputError(f"jobs: expected 0 (one per GPU, or per core) or more, got {jobs}")
     pattern = r"local|dask|dask://local|dask://[^\s/]+:\d+"
     if isinstance(executor, str) and not re.fullmatch(pattern, executor):
         raise InputError(f"executor: expected local, dask or dask://HOST:PORT, got '{executor}'")
@@ -219,6 +219,8 @@ class _Batch:
                     for future in self._running:
                         future.cancel()
                     wait(self._running, timeout=GRACE)
+                    for node in self._running.values():
+                        self._record(node, Outcome("stopped"))
         for node in self.nodes:
             if node.name not in self.ended:
                 self._end(node, "stopped")
@@ -276,7 +278,9 @@ class _Batch:
         for later in self.nodes:  # in order: whoever reads this result, directly or not
             if stale & set(later.after):
                 stale.add(later.name)
-                (self.out / later.name / ".done.json").unlink(missing_ok=True)
+                with suppress(OSError, ValueError, TypeError):  # the list of its files stays
+                    path = self.out / later.name / ".done.json"
+                    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "key": ""})
         executed, page = _files_of(self.out.absolute(), node.name)
         for path in (executed, page):
             path.unlink(missing_ok=True)
@@ -298,12 +302,16 @@ class _Batch:
         """Note how a node ended; whatever its worker suffered is this notebook's failure alone."""
         try:
             took = future.result()
-            if not took.failure:
-                folder, key = self.out / node.name, self._keys[node.name]
-                write_record(node, folder=folder, key=key, took=took)
+            self._record(node, took)
         except Exception as error:
             took = Outcome(f"{type(error).__name__}: {error}".splitlines()[0])
+            with suppress(OSError):  # a full disk
+                self._record(node, took)
         self._end(node, "failed" if took.failure else "done", took, took.failure)
+
+    def _record(self, node: Node, took: Outcome) -> None:
+        key = "" if took.failure else self._keys[node.name]
+        write_record(node, folder=self.out / node.name, key=key, took=took)
 
     def _end(self, node: Node, state: str, took: Outcome | None = None, reason: str = "") -> None:
         took = took or Outcome("")
@@ -313,6 +321,7 @@ class _Batch:
             name=node.name,
             entry=node.entry,
             state=state,
+            notebook=node.notebook.shown,
             seconds=took.seconds,
             folder=node.name,
             page=page if shown else "",
@@ -440,7 +449,7 @@ def _graph(
 ) -> Iterator[str]:
     """Yield a line per node: name, notebook, what it waits for, what is its own."""
     names = max(len(node.name) for node in nodes)
-    books = max(len(node.notebook.path.stem) for node in nodes)
+    books = max(len(node.notebook.shown) for node in nodes)
     entry_of = {node.name: node.entry for node in nodes}
     for number, node in enumerate(nodes, start=1):
         waits = dict.fromkeys(entry_of[name] for name in node.after)
@@ -455,7 +464,7 @@ def _graph(
         facts += [f"left out: {node.left_out}"] if node.left_out else []
         parts = [f"after {', '.join(waits)}"] if waits else []
         parts += [", ".join(facts)] if facts else []
-        start = f"{number:3d}  {node.name:<{names}}  {node.notebook.path.stem:<{books}}"
+        start = f"{number:3d}  {node.name:<{names}}  {node.notebook.shown:<{books}}"
         yield f"{start}  {'; '.join(parts)}".rstrip()
 
 

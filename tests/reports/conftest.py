@@ -25,14 +25,16 @@ class Instant(ThreadPoolExecutor):
         return super().submit(self.write, job)
 
     def write(self, job: Job) -> Outcome:
-        if job.name in self.broken:
-            raise IndexError("pop from empty list")
         files = {"run_dir": "manifest.json", "out_dir": "figure.png"}
         places = {n: Path(job.parameters[n], f) for n, f in files.items() if n in job.parameters}
         self.resumed += [job.name for n in ("run_dir",) if n in places and places[n].exists()]
         for path in (*places.values(), Path(job.executed), Path(job.page)):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
+        if "seed" in job.parameters and "out_dir" in job.parameters:
+            Path(job.parameters["out_dir"], f"seed_{job.parameters['seed']}.csv").write_text("x\n1")
+        if job.name in self.broken:
+            raise IndexError("pop from empty list")
         return Outcome("", 1.0, 1_000)
 
 

@@ -47,10 +47,11 @@ def test_dry_run_shows_the_graph_in_order_and_writes_nothing(checkout, plan):
     assert steps >= 3 * 4
     assert found.lines == [
         "A plan: 4 notebooks",
-        "  1  look         01_look",
-        f"  2  train-bsm    04_train  method = bsm, {steps} steps",
-        f"  3  train-fopro  04_train  method = fopro, {steps} steps, 10 prompt steps",
-        "  4  table        05_table  after train, look",
+        "  1  look         notebooks/01_look.ipynb",
+        f"  2  train-bsm    notebooks/04_train.ipynb  method = bsm, {steps} steps",
+        f"  3  train-fopro  notebooks/04_train.ipynb  method = fopro, {steps} steps, "
+        "10 prompt steps",
+        "  4  table        notebooks/05_table.ipynb  after train, look",
         f"steps: {2 * steps} training steps in 2 notebooks, at most 10 prompt steps",
         "time: unknown, no earlier report in out",
     ]
@@ -108,7 +109,7 @@ def test_dry_run_says_what_is_kept_and_how_long_the_rest_took(checkout, plan):
     ("options", "words"),
     [
         ({"settings": ["epoch=3"]}, "epoch: declared by no notebook of the plan; did you mean 'ep"),
-        ({"jobs": -1}, "jobs: expected 0 (one per core) or more, got -1"),
+        ({"jobs": -1}, "jobs: expected 0 (one per GPU, or per core) or more, got -1"),
         ({"executor": "slurm"}, "executor: expected local, dask or dask://HOST:PORT, got 'slurm'"),
         ({"executor": "dask://host"}, "executor: expected local, dask or dask://HOST:PORT"),
     ],

@@ -31,8 +31,8 @@ def entry(notebook: str, *, name: str = "x", **keys) -> dict:
 @pytest.fixture
 def three(checkout):
     """Two notebooks, three entries: data, a matrix of runs, and a table that waits for them."""
-    checkout.notebook("01_data", DATA)
-    checkout.notebook("02_train", TRAIN)
+    checkout.notebook("01_data", DATA, config="DataConfig")
+    checkout.notebook("02_train", TRAIN, config="TrainConfig")
 
     def write(**keys):
         keys = {"defaults": {"dataset": "phantom"}, **keys}
@@ -196,6 +196,7 @@ def test_only_a_text_with_a_separator_or_a_path_by_name_counts_as_a_file(checkou
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ({"fixed": ["epoch"]}, "plan.yaml: fixed: epoch: declared by no notebook of the plan; did"),
         ({"titel": "x"}, "titel: not a key of a plan; did you mean 'title'?"),
         (
             {"defaults": {"epoch": 1}},
@@ -220,7 +221,7 @@ def test_only_a_text_with_a_separator_or_a_path_by_name_counts_as_a_file(checkou
         (entry("01_data", when={"not": []}), "x: when: not: expected a condition, got []"),
         (entry("01_data", when={"any": {"a": 1}}), "x: when: any: expected a list of conditions"),
         (
-            entry("01_data", limit="30"),
+            entry("01_data", limit="30 x"),
             "x: limit: expected a time such as '90 s', '30 min' or '2 h'",
         ),
     ],
@@ -269,6 +270,24 @@ def test_what_a_condition_leaves_out_is_said_and_not_waited_for(checkout):
     (checkout.root / "no").mkdir()
     (checkout.root / "no/such.pth").touch()
     assert not any(n.left_out for n in plan_nodes(PLAN, out="out") if n.entry in ("lost", "last"))
+
+
+def test_a_notebook_without_a_config_has_options_of_its_own(checkout):
+    checkout.notebook("a", 'method: str = "svm"\ndataset: str = "table.parquet"')
+    checkout.plan({"a": {"notebook": "a", "limit": 30}}, fixed=["method"])
+    (node,) = plan_nodes(PLAN, out="out", settings=["dataset=other.parquet"])
+    assert node.values == {"method": "svm", "dataset": "other.parquet"} and node.limit == 1800
+    with pytest.raises(InputError, match=r"^--set: method: fixed by .*plan.yaml; leave it out"):
+        plan_nodes(PLAN, out="out", settings=["method=rf"])
+
+
+def test_a_notebook_beside_the_plan_wins_over_one_of_the_same_name(checkout):
+    checkout.notebook("04_train", "mark: int = 0")
+    checkout.plan({"a": {"notebook": "04_train"}})
+    assert plan_nodes(PLAN, out="out")[0].notebook.shown == "notebooks/04_train.ipynb"
+    (checkout.root / "notebooks/04_train.ipynb").rename("reports/plans/04_train.ipynb")
+    node = plan_nodes(PLAN, out="out")[0]  # and not that of the package
+    assert node.notebook.shown == "reports/plans/04_train.ipynb" and node.given == {}
 
 
 @pytest.mark.parametrize("text", ["title: x", "title: x\nnotebooks: {}", "title: [", "- x"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,18 @@ def test_a_result_is_kept_until_cells_parameters_or_the_version_change(
     assert {"run-0", "run-1"} <= set(instant.resumed)  # executed again, not trained again
     monkeypatch.setattr("fopro_lab.reports.run.version", lambda name: "9.9")
     assert instant() == "done done done done"
+
+
+def test_no_file_of_an_earlier_result_stays(checkout):
+    """Neither of one that was executed before, nor of one that failed, nor in the index."""
+    checkout.notebook("a", PARAMETERS)
+    checkout.plan({"a": {"notebook": "a"}, "b": {"notebook": "a", "after": ["a"]}})
+    for seed, broken in ((1, ()), (2, ("a",)), (3, ("b",)), (4, ())):
+        with Instant(*broken) as executor, suppress(WorkError):
+            keys = {"executor": executor, "progress": False}
+            run_plan(PLAN, out="out", settings=[f"seed={seed}"], **keys)
+    for name in ("a", "b"):
+        assert [p.name for p in (checkout.out / name).glob("seed*")] == ["seed_4.csv"]
 
 
 def test_only_again_and_fresh_choose_what_is_executed(checkout, instant):
