@@ -198,7 +198,8 @@ def check_comparable(runs: Sequence[Run]) -> None:
     ):
         for name in sorted(names):
             _expect_same(members, name, [_option(run, name) for run in members], "recipe")
-    weights = [(run.manifest.get("teacher") or {}).get("sha256") for run in taught]
+    cards = [run.manifest.get("teacher") or {} for run in taught]
+    weights = [card.get("sha256") or card.get("state_sha256") for card in cards]  # own networks
     _expect_same(taught, "weights of the teacher", weights, "teacher")
 
 

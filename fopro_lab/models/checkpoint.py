@@ -29,9 +29,6 @@ OTHERS = (
     (b"\x89HDF\r\n", "an HDF5 file of Keras", "convert it to PyTorch first"),
     (b"\x1f\x8b", "a gzip archive", "unpack it"),
     (b"BZh", "a bzip2 archive", "unpack it"),
-    (b"\xfd7zXZ", "an xz archive", "unpack it"),
-    (b"7z\xbc\xaf", "a 7z archive", "unpack it"),
-    (b"GGUF", "a GGUF file of a language model", "give a PyTorch checkpoint"),
     (b"\x93NUMPY", "a numpy array", SAVE),
     (b"{", "a text in JSON", "give the file of weights itself"),
 )

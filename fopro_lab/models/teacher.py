@@ -345,6 +345,7 @@ def reference_features(teacher: Teacher, count: int = 4) -> list[float]:
     except Exception:  # a network that computes in float32 alone
         with torch.inference_mode():
             features = teacher.encode(torch.stack(planes)[None].float())[0].double()
+    features = features.nan_to_num()
     largest = float(features.abs().max())
     digits = 2 - math.floor(math.log10(largest)) if largest > 0 else 0
     return [round(float(value), digits) + 0.0 for value in features[:count]]

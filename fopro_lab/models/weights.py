@@ -4,7 +4,6 @@ import contextlib
 import io
 import re
 import sys
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -57,9 +56,8 @@ class _Fit:
 
     def resampled(self, name: str) -> bool:
         """Tell whether translating made other numbers, not a view, of a tensor of this name."""
-        if name not in self.source or self.source[name].numel() == self.found[name].numel():
-            return False
-        return not _overlaps([self.source[name]], [self.found[name]])[0]
+        old, new = self.source.get(name), self.found[name]
+        return old is not None and old.numel() != new.numel() and not _stored(old) & _stored(new)
 
     def fits(self, name: str, own: Tensor) -> bool:
         """Tell whether a tensor is there in the network's shape, which only positions get late."""
@@ -74,13 +72,14 @@ class _Fit:
 
     def dropped(self) -> list[str]:
         """List what the translation left out, and did not merge into another tensor."""
-        gone = [name for name in self.source if name not in self.found]
-        gone = [n for n in gone if self.source[n].is_floating_point() and self.source[n].any()]
-        new = [value for name, value in self.found.items() if name not in self.source]
-        kept = _overlaps([self.source[name] for name in gone], new)
-        made = _overlaps(list(self.found.values()), list(self.source.values()))
-        merged = {_block(name) for name, old in zip(self.found, made, strict=True) if not old}
-        return [n for n, is_in in zip(gone, kept, strict=True) if not is_in | (_block(n) in merged)]
+        kept, old = _stored(*self.found.values()), _stored(*self.source.values())
+        merged = {_block(name) for name, value in self.found.items() if not _stored(value) & old}
+        return [
+            name
+            for name, value in self.source.items()
+            if name not in self.found and value.is_floating_point() and value.any()
+            if not _stored(value) & kept and _block(name) not in merged
+        ]
 
     def changes_features(self, name: str, layers: set[str]) -> bool:
         """Tell whether a tensor without a place belongs to a layer, or to the tokens."""
@@ -91,15 +90,9 @@ class _Fit:
         return value.numel() > 1 and not UNUSED.match(name)
 
 
-def _overlaps(tensors: list[Tensor], others: list[Tensor]) -> list[bool]:
-    """Tell of each tensor whether one of the others begins in its memory, or it in theirs."""
-    found = []
-    places = sorted((value.data_ptr(), value.data_ptr() + value.nbytes) for value in others)
-    for value in tensors:
-        first, end = value.data_ptr(), value.data_ptr() + value.nbytes
-        after = bisect_left(places, (end, 0))
-        found.append(after > 0 and (places[after - 1][0] >= first or places[after - 1][1] > first))
-    return found
+def _stored(*values: Tensor) -> set[int]:
+    """Give where the numbers of tensors are in memory: a view has those of its origin."""
+    return {value.untyped_storage().data_ptr() for value in values}
 
 
 def _block(name: str) -> str:
