@@ -231,6 +231,7 @@ class DataConfig(Config):
     multi_label: Literal["stop", "first", "leave-out"] = option("stop", "images of several classes")
     unclear_split: Literal["stop", "leave-out"] = option("stop", "rows without train, val or test")
     test_fold: str = option("", "CSV: value of the column of folds that is tested")
+    bit_depth: int = option(0, "bits used in 16-bit files; 0: by their values", ge=0, le=16)
     images: int = option(0, "at most this many, stratified by class; 0 is all", ge=0)
     unusable: Literal["stop", "leave-out"] = option("stop", "images that are missing or unreadable")
     image_size: int = option(64, "side of the square image, pixels", ge=16, le=1024)

@@ -151,6 +151,11 @@ class Summary:
         return f"<table><caption>{type(self).__name__}</caption>{''.join(rows)}</table>"
 
 
+def cache_folder(cache: Path | str | None = None) -> Path:
+    """Return the folder of packs: as given, else ``$FOPRO_CACHE``, else ``~/.cache/fopro_lab``."""
+    return Path(cache or os.environ.get("FOPRO_CACHE") or "~/.cache/fopro_lab").expanduser()
+
+
 def in_bytes(count: float) -> str:
     """Write a number of bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -21,6 +21,7 @@ from fopro_lab.checks.leakage import (
     row_parts,
 )
 from fopro_lab.checks.power import detectable_differences
+from fopro_lab.checks.shortcuts import TELLING, count_levels, find_shortcuts
 from fopro_lab.config import DataConfig
 from fopro_lab.data import Pack, Prepared, Split, split_from
 from fopro_lab.data.prepare import pack_from
@@ -30,6 +31,7 @@ from fopro_lab.io import atomic_path, write_json
 
 Level = Literal["ok", "note", "warn", "fail"]
 LEVELS: tuple[Level, ...] = ("ok", "note", "warn", "fail")
+FEW_LEVELS = 32  # of 256; with fewer an image is nearly a mask
 FEW = 10  # images; with fewer, a recall says little
 CROWD = 20  # images; a group of more, and of a tenth of all, may be a word for "unknown"
 ASSOCIATED = (0.1, 0.3)  # Cramer's V from which class and source are worth a note, a warning
@@ -172,6 +174,8 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
         _check_near_duplicates(near, leaks, flat=found.attrs["flat"]),
         _check_labels(copies, near),
         check_sources(class_source_association(table)),
+        _check_levels(packed),
+        _check_shortcuts(packed),
         _check_power(power),
     )
     tables = {
@@ -346,6 +350,36 @@ def check_sources(found: Association) -> Finding:
     if not found.p <= 0.05:
         return Finding("note", "sources", found.v, f"undecided: {verdict}")
     return Finding("warn" if found.v >= ASSOCIATED[1] else "note", "sources", found.v, verdict)
+
+
+def _check_levels(packed: Pack) -> Finding:
+    """Are grey levels lost, as of 12-bit files that are read as if all 16 bits were used?"""
+    few = np.flatnonzero(count_levels(packed) < FEW_LEVELS)
+    mixed = [note for note in packed.dataset.notes if note.endswith("the others have 8")]
+    if len(few):
+        first = packed.dataset.table["image"].iloc[few[0]]
+        verdict = f"{_counted(len(few), 'image')} with fewer than {FEW_LEVELS} of 256 levels"
+        level: Level = "warn" if mixed or len(few) > len(packed) / 20 else "note"
+        return Finding(level, "levels", len(few), f"{verdict}, first {first}")
+    if mixed:
+        return Finding("warn", "levels", 0, f"files of 8 and of 16 bits are mixed: {mixed[0]}")
+    return Finding("ok", "levels", 0, f"every image has {FEW_LEVELS} levels of 256 or more")
+
+
+def _check_shortcuts(packed: Pack) -> Finding:
+    """Could a network tell the class without looking at what is shown?"""
+    found = find_shortcuts(packed)
+    telling = [each for each in found if each.telling]
+    shown = [f"{x.feature} tells '{x.name}' from the rest ({x.accuracy:.2f})" for x in telling]
+    best = max((each.accuracy for each in found), default=float("nan"))
+    if telling:
+        level: Level = "warn" if best >= TELLING[1] else "note"
+        verdict = f"{'; '.join(shown)}: balanced accuracy of that alone, 0.50 by chance"
+        return Finding(level, "shortcuts", best, verdict)
+    if not np.isfinite(best) or not best:
+        return Finding("ok", "shortcuts", None, "no class with enough groups to be told by one")
+    verdict = "neither brightness nor size nor format tells a class"
+    return Finding("ok", "shortcuts", best, f"{verdict} (at best {best:.2f}, 0.50 by chance)")
 
 
 def _check_power(power: pd.DataFrame) -> Finding:

@@ -1,6 +1,13 @@
 """Read the published benchmarks as their publishers lay them out."""
 
+import hashlib
+import os
 import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +26,10 @@ from fopro_lab.data.readers import (
     sort_files,
 )
 from fopro_lab.data.tables import NOT_KNOWN, read_cells
-from fopro_lab.errors import InputError
-from fopro_lab.io import in_bytes
+from fopro_lab.errors import InputError, WorkError
+from fopro_lab.io import cache_folder, in_bytes
 
+PARTS = ("train", "val", "test")
 ISIC = "ISIC_2019_Training_"
 # ISIC 2019's classes from the largest to the smallest, as ISIC-2019-LT ranks them.
 ISIC_CLASSES = ("NV", "MEL", "BCC", "BKL", "AK", "SCC", "VASC", "DF")
@@ -106,7 +114,47 @@ def read_hyperkvasir(root: Path) -> Listing:
     return list_files(images, [f"{root}/{file}" for file in files], classes)
 
 
-def read_medmnist(folder: Path) -> Listing:
+def read_npz(path: Path) -> Listing:
+    """Read a file of MedMNIST, or of its kind, with ``train_images``, ``train_labels`` and so on.
+
+    Its arrays are unpacked into the cache once, so that images are read one by one. Parts that it
+    lacks, other than training, are drawn.
+    """
+    place = path.resolve()
+    changed = place.stat().st_mtime_ns
+    key = hashlib.sha256(f"{place} {changed} {place.stat().st_size}".encode()).hexdigest()[:20]
+    folder = cache_folder() / "arrays" / key / path.stem
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            parts = [part for part in PARTS if f"{part}_images" in held]
+            wanted = [held.get(f"{part}_{k}", "") for part in parts for k in ("images", "labels")]
+            if "train" not in parts or not all(wanted):
+                raise InputError(
+                    f"{path}: expected the arrays train_images and train_labels, and perhaps "
+                    f"val_... and test_..., found {', '.join(held)}"
+                )
+            if not folder.is_dir():
+                free = shutil.disk_usage(existing_parent(folder)).free
+                if sum(archive.getinfo(name).file_size for name in wanted) > free:
+                    raise WorkError(f"{folder}: not enough free space to unpack {path.name}")
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                    archive.extractall(temporary, wanted)
+                    with suppress(OSError):  # another process was faster
+                        os.replace(temporary, folder)
+                        os.mkdir(temporary)  # for its context to remove
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{path}: no .npz file that can be unpacked ({error})") from None
+    return read_medmnist(folder, parts=parts)
+
+
+def existing_parent(folder: Path) -> Path:
+    """Return the nearest folder above that is there."""
+    return next(parent for parent in folder.parents if parent.is_dir())
+
+
+def read_medmnist(folder: Path, *, parts: Sequence[str] = PARTS) -> Listing:
     """Read the arrays of a MedMNIST set with one label per image, in its given split.
 
     The folder's name says which set it is, as ``dermamnist_64`` or ``medmnist-derma-64``; class
@@ -114,10 +162,10 @@ def read_medmnist(folder: Path) -> Listing:
     """
     tables, rows = [], []
     files: list[str] = []
-    for number, part in enumerate(("train", "val", "test")):
+    for number, part in enumerate(parts):
         paths = [folder / f"{part}_{kind}.npy" for kind in ("images", "labels")]
         images, labels = map(_open, paths)
-        grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+        grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
         one_each = labels.size == len(images) and labels.dtype.kind in "iu"
         if images.dtype != np.uint8 or not grey_or_colour or not one_each:
             raise InputError(
@@ -154,6 +202,8 @@ def _open(path: Path | str) -> np.ndarray:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; fetch or unpack the set again") from None
     except (OSError, ValueError, EOFError) as error:
+        if "bject" in str(error):
+            error = ValueError("it holds objects, which could run code; save it as plain numbers")
         raise InputError(f"{path}: no array that can be read ({error})") from None
     return array
 
@@ -174,7 +224,8 @@ class ArrayReader:
         """Return one image at its own size, ``uint8 (H, W, 3)``."""
         number, place = (int(value) for value in self.rows[row])
         pixels = np.asarray(_open(self.files[number])[place])
-        return np.repeat(pixels[:, :, None], 3, axis=2) if pixels.ndim == 2 else pixels
+        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
     def take(self, rows: np.ndarray) -> "ArrayReader":
         """Return a reader of these rows alone."""

@@ -14,9 +14,9 @@ import pandas as pd
 from fopro_lab.arguments import wrong
 from fopro_lab.config import DataConfig
 from fopro_lab.data import phantom
-from fopro_lab.data.benchmarks import benchmark_place, read_benchmark
-from fopro_lab.data.decoding import Reader
-from fopro_lab.data.readers import Listing, read_folders
+from fopro_lab.data.benchmarks import benchmark_place, read_benchmark, read_npz
+from fopro_lab.data.decoding import DEPTHS, FileReader, Reader
+from fopro_lab.data.readers import Listing, read_folders, sort_files
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.tables import USUAL_NAMES, TableRules, find_table, read_cells, read_table
 from fopro_lab.errors import InputError
@@ -83,6 +83,7 @@ def open_dataset(
     multi_label: str = "stop",
     unclear_split: str = "stop",
     test_fold: str = "",
+    bit_depth: int = 0,
     images: int = 0,
     seed: int = 0,
     leave_out: bool = False,
@@ -104,6 +105,7 @@ def open_dataset(
         multi_label: Images of several classes: ``"stop"``, the ``"first"`` counts, ``"leave-out"``.
         unclear_split: Rows whose part is not clear: ``"stop"`` or ``"leave-out"``.
         test_fold: Value of a column of folds that is tested; the others are for training.
+        bit_depth: Bits that 16-bit files use; 0 is found from the highest value of all.
         images: At most this many, stratified by class, by whole groups; 0 is all.
         seed: Of that choice, and of the phantom.
         leave_out: Accept a CSV that lists images which are missing, unless all are.
@@ -138,6 +140,10 @@ def open_dataset(
     listing = None if own else read_benchmark(path)
     listing = listing or _read_path(path, rules, str(image_dir), folders=labels_from == "folders")
     table, class_names, file_reader, files = listing[:4]
+    if isinstance(file_reader, FileReader) and bit_depth:
+        if bit_depth not in DEPTHS:
+            raise InputError(f"bit_depth: expected one of {DEPTHS}, got {bit_depth}")
+        file_reader = replace(file_reader, depth=bit_depth)
     for note in listing.notes:
         sys.stderr.write(f"fopro: {note}\n")
     sizes, stamp = _sizes_and_stamp(files)
@@ -167,7 +173,14 @@ def open_from(config: DataConfig) -> Dataset:
     columns: dict[str, Any] = {
         f"{kind}_column": getattr(config, f"{kind}_column") for kind in USUAL_NAMES
     }
-    for name in ("image_dir", "labels_from", "multi_label", "unclear_split", "test_fold"):
+    for name in (
+        "image_dir",
+        "labels_from",
+        "multi_label",
+        "unclear_split",
+        "test_fold",
+        "bit_depth",
+    ):
         columns[name] = getattr(config, name)
     return open_dataset(
         config.dataset,
@@ -236,6 +249,16 @@ def _read_path(path: Path, rules: TableRules, image_dir: str, *, folders: bool) 
         if path.is_file() or rules.columns:
             raise InputError(f"{path}: a table or column was named, but labels_from=folders")
         return read_folders(root, sure=True)
+    archives = [path] if path.suffix.lower() == ".npz" else []
+    if path.is_dir() and not sort_files(path)[0]:  # a set of arrays, unless there are images
+        archives = sorted(file for file in path.iterdir() if file.suffix.lower() == ".npz")
+    if archives and rules.columns:
+        raise InputError(f"{path}: a column was named, but an .npz file has none")
+    if len(archives) > 1:
+        some = ", ".join(file.name for file in archives[:4])
+        raise InputError(f"{path}: expected one .npz file, found {some}; give the path of the one")
+    if archives:
+        return read_npz(archives[0])
     if path.is_file():
         try:
             read_cells(path)  # whatever its ending

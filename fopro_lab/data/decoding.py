@@ -1,11 +1,16 @@
 """Decode image files to 8-bit RGB, with the same rules everywhere."""
 
+import io
+import re
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, features
@@ -14,8 +19,10 @@ from fopro_lab.config import Interpolation
 from fopro_lab.errors import InputError
 
 Reader = Callable[[int, int], np.ndarray]  # (row, size) to uint8 (size, size, 3)
-RULES = "rgb8-2 exact"  # part of a pack's key: change it when pixels change
+RULES = "rgb8-3 exact"  # part of a pack's key: change it when pixels change
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+DEPTHS = (8, 10, 12, 14, 16)  # bits that instruments use of 16
+PREFETCH = 8  # bytes that libjpeg reads ahead
 
 
 def decoder_version(interpolation: Interpolation = "bilinear") -> str:
@@ -27,19 +34,36 @@ def decoder_version(interpolation: Interpolation = "bilinear") -> str:
 
 
 def read_image(
-    path: Path | str, *, size: int | None = None, interpolation: Interpolation = "bilinear"
+    path: Path | str,
+    *,
+    size: int | None = None,
+    interpolation: Interpolation = "bilinear",
+    depth: int | Callable[[], int] = 16,
 ) -> np.ndarray:
     """Decode one file to ``uint8 (size, size, 3)`` or, without a size, to its own ``(H, W, 3)``.
 
     The whole image is resized to a square, with antialiasing, as the published transforms do.
     The content decides the format, not the suffix. EXIF orientation is applied; grey, palette and
-    CMYK become RGB; transparency is composited over white; 16 bit is scaled from 0..65535 to
-    0..255; of an animation the first frame is read.
+    CMYK become RGB; transparency is composited over white; of an animation the first frame is read.
+    Grey levels of 16-bit files are scaled to 0..255 from 0 to the highest of ``depth`` bits.
+
+    A JPEG whose pixels end before its data, or after, is refused as damaged. Not noticed is damage
+    that leaves the data in step, or lies between restart markers or in a progressive file, unless
+    it made an impossible marker.
     """
     try:
-        with _quiet(), Image.open(path) as opened:
+        stream = watch_jpeg(path)
+        with _quiet(), Image.open(stream or path) as opened:
+            wide = _wide_colour(opened)
             ImageOps.exif_transpose(opened, in_place=True)  # in place: a copy costs a tenth
-            image = to_rgb(opened)
+            bits = 16
+            if wide or opened.mode in SIXTEEN_BIT:
+                bits = depth() if callable(depth) else depth
+            if wide and bits < 16:
+                raise InputError(f"{bits} bits of 16 in colour are not read; save as 8 bit")
+            image = to_rgb(opened, depth=bits)
+            if stream is not None and not stream.in_step:
+                raise InputError("damaged: its compressed data are not as long as its pixels need")
             if size is not None:
                 image = image.resize((size, size), Image.Resampling[interpolation.upper()])
             return np.asarray(image)
@@ -54,6 +78,7 @@ def read_image(
     except Exception as error:  # decoders raise whatever they like on a damaged file
         text = " ".join(str(error).split()) or type(error).__name__
         text = text.replace(repr(str(path)), "the file").replace(str(path), "the file")
+        text = re.sub(r"<.*>", "the file", text)
         empty = Path(path).is_file() and not Path(path).stat().st_size
         reason = f"cannot be decoded ({'the file is empty' if empty else text})"
     raise InputError(f"{path}: {reason}")
@@ -69,15 +94,16 @@ def resize_square(
     return np.asarray(Image.fromarray(pixels).resize((size, size), filter))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, *, depth: int = 16) -> Image.Image:
     """Convert any Pillow mode to 8-bit RGB; floats and wider integers have no known unit."""
     if image.mode in SIXTEEN_BIT:
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
+        values, top = np.asarray(image).astype(np.int64), 2**depth - 1
+        if values.min() < 0 or values.max() > top:
             raise InputError(
-                f"pixels: expected 0..65535, got {values.min()}..{values.max()}; save as 8 bit"
+                f"pixels: expected 0..{top}, got {values.min()}..{values.max()}; save as 8 bit"
+                + (", or give another bit_depth" if depth < 16 else "")
             )
-        return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(np.round(values / (top / 255)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise InputError("pixels: expected 8 or 16 bit integers, got floats; save as 8 bit")
     if image.has_transparency_data:
@@ -95,20 +121,151 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+class WatchedJpeg(io.BytesIO):
+    """A JPEG's bytes, which tell whether its pixels took all of its data and no more."""
+
+    def __init__(self, content: bytes, start: int, end: int) -> None:
+        # Filler for a decoder that runs on, such as its last pixels take; a whole one stops
+        # within what it reads ahead.
+        filler = content[max(start, end - 256) : end]
+        super().__init__(content[:end] + filler + b"\xff\xd9")
+        self.end = end
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        """Read up to the last byte of the data, then byte by byte."""
+        left = self.end - 1 - self.tell()
+        if left > 0:
+            count = left if count is None or count < 0 else min(count, left)
+        elif left > -64:
+            count = 1
+        return super().read(count)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether decoding stopped at the end of the data."""
+        return 0 <= self.tell() - self.end <= PREFETCH
+
+
+def watch_jpeg(path: Path | str) -> WatchedJpeg | None:
+    """Read a JPEG and check its markers; None for other files and JPEGs that are not watched.
+
+    Watched are those of one scan without restart markers: Pillow does not pass on the warnings of
+    libjpeg, but how much of the data it needs shows the same.
+    """
+    with open(path, "rb") as stream:
+        if stream.read(2) != b"\xff\xd8":
+            return None
+        content = b"\xff\xd8" + stream.read()
+    place, scans, restarts, start, end, plain = 2, 0, 0, 0, 0, False
+    while place + 4 <= len(content):
+        marker = content[place + 1]
+        if content[place] != 0xFF or not (0xC0 <= marker <= 0xFE and marker != 0xD8):
+            if not scans:
+                return None  # odd, but before any pixel
+            raise InputError("damaged: bytes that are no JPEG marker follow its pixels")
+        if marker in (0xD9, 0xFF):  # end of the image, or filler
+            place += 1
+            if marker == 0xD9:
+                break
+            continue
+        length = int.from_bytes(content[place + 2 : place + 4], "big")
+        plain = marker in (0xC0, 0xC1) or (plain and marker not in (0xC2, 0xC9, 0xCA))
+        if marker == 0xDD:
+            restarts = int.from_bytes(content[place + 4 : place + 6], "big")
+        place += 2 + length
+        if marker == 0xDA:
+            scans, number, start = scans + 1, 0, place
+            for found in MARKER.finditer(content, place):
+                code = content[found.start() + 1]
+                if not 0xD0 <= code <= 0xD7:
+                    break
+                if not restarts or code != 0xD0 + number % 8:
+                    raise InputError("damaged: its restart markers are not in order")
+                number += 1
+            else:
+                return None  # no end: Pillow knows whether something is missing
+            place = end = found.start()
+    return WatchedJpeg(content, start, end) if plain and scans == 1 and not restarts else None
+
+
+MARKER = re.compile(rb"\xff[^\x00]", re.DOTALL)  # a 0 after 0xff says that it is data
+
+
+class Depth(NamedTuple):
+    """How deep the files of a set are."""
+
+    deep: int  # files of 16 bits per channel
+    files: int
+    top: int  # their highest value
+    bits: int  # of 16 that are used, one of `DEPTHS`
+
+    @property
+    def note(self) -> str:
+        """One line for people; empty if all files have 8 bits."""
+        if not self.deep:
+            return ""
+        return (
+            f"{self.deep:,} of {self.files:,} images have 16-bit files, highest value "
+            f"{self.top:,}: read as {self.bits} bit"
+            f"{'; the others have 8' * (self.deep < self.files)}"
+        )
+
+
+def find_depth(paths: Sequence[str]) -> Depth:
+    """Find the depth of a set from the highest value in its 16-bit files; broken ones count not."""
+
+    def highest(path: str) -> int | None:
+        try:
+            with open(path, "rb") as stream:
+                head = stream.read(26)
+            if head[:2] == b"\xff\xd8" or (head[1:4] == b"PNG" and head[24:25] != b"\x10"):
+                return None
+            with Image.open(path) as opened:
+                if _wide_colour(opened):  # Pillow keeps the upper 8 bits
+                    return int(np.asarray(opened).max()) * 257
+                return int(np.asarray(opened).max()) if opened.mode in SIXTEEN_BIT else None
+        except Exception:  # reading the image gives the message
+            return None
+
+    with _quiet(), ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
+        tops = [top for top in pool.map(highest, paths) if top is not None]
+    top = max(tops, default=0)
+    bits = next((bits for bits in DEPTHS if top < 2**bits), 16) if tops else 16
+    return Depth(len(tops), len(paths), top, bits)
+
+
+def _wide_colour(opened: Image.Image) -> bool:
+    """Tell a colour image of 16 bits per channel, of which Pillow drops the lower 8."""
+    tiles = getattr(opened, "tile", [])
+    return opened.mode in ("RGB", "RGBA", "LA") and "16" in str(tiles[0][3] if tiles else "")
+
+
+@lru_cache(maxsize=8)
+def _depth_of(paths: tuple[str, ...]) -> int:
+    found = find_depth(paths)
+    sys.stderr.write(f"fopro: {found.note}\n")
+    return found.bits
+
+
 @dataclass(frozen=True)
 class FileReader:
     """Read images from files, row by row; small enough to send to another process."""
 
     paths: tuple[str, ...]
     interpolation: Interpolation = "bilinear"
+    depth: int = 0  # bits that 16-bit files use; 0: found from the highest value in all of them
 
     def __call__(self, row: int, size: int) -> np.ndarray:
         """Return one image, ``uint8 (size, size, 3)``."""
-        return read_image(self.paths[row], size=size, interpolation=self.interpolation)
+        how, depth = self.interpolation, self._depth
+        return read_image(self.paths[row], size=size, interpolation=how, depth=depth)
+
+    def _depth(self) -> int:
+        return self.depth or _depth_of(self.paths)
 
     def native(self, row: int) -> np.ndarray:
         """Return one image at its own size, ``uint8 (H, W, 3)``."""
-        return read_image(self.paths[row])
+        return read_image(self.paths[row], depth=self._depth)
 
     def take(self, rows: np.ndarray) -> "FileReader":
         """Return a reader of these rows alone."""

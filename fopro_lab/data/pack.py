@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 import re
 import shutil
 import sys
@@ -24,9 +23,16 @@ from filelock import FileLock, Timeout
 
 from fopro_lab.config import Interpolation
 from fopro_lab.data.dataset import Dataset, check_rows, check_word, take_rows
-from fopro_lab.data.decoding import Reader, decoder_version, with_interpolation
+from fopro_lab.data.decoding import (
+    Depth,
+    FileReader,
+    Reader,
+    decoder_version,
+    find_depth,
+    with_interpolation,
+)
 from fopro_lab.errors import InputError, ShapeError, WorkError
-from fopro_lab.io import Summary, atomic_path, write_json
+from fopro_lab.io import Summary, atomic_path, cache_folder, write_json
 from fopro_lab.io import progress as show_progress
 
 if TYPE_CHECKING:
@@ -156,6 +162,8 @@ def pack(
     decoder_version(interpolation)  # refuses unknown names
     dataset = replace(dataset, reader=with_interpolation(dataset.reader, interpolation))
     version = decoder_version(getattr(dataset.reader, "interpolation", interpolation))
+    given = dataset.reader.depth if isinstance(dataset.reader, FileReader) else 0
+    version += f" depth {given}" if given else ""
     key = hashlib.sha256(f"{dataset.fingerprint} {dataset.stamp} {version} {size}".encode())
     safe_name = re.sub(r"[^\w.-]", "_", dataset.name)[:80]
     target = cache_folder(cache) / f"{safe_name}-{size}-{key.hexdigest()[:20]}.npy"
@@ -177,13 +185,12 @@ def pack(
     if left_out:
         kept = np.delete(np.arange(len(dataset)), [entry["row"] for entry in note["unreadable"]])
         dataset = dataset.subset(kept).without(len(left_out))
+    depth = Depth(*note.get("depth", (0, 0, 0, 16)))
+    if depth.deep and isinstance(dataset.reader, FileReader):
+        reader = replace(dataset.reader, depth=depth.bits)
+        dataset = replace(dataset, reader=reader, notes=(*dataset.notes, depth.note))
     labels = dataset.table["label"].to_numpy(dtype=np.int64)
     return Pack(images, labels, size, dataset, left_out, target)
-
-
-def cache_folder(cache: Path | str | None = None) -> Path:
-    """Return the folder of packs: as given, else ``$FOPRO_CACHE``, else ``~/.cache/fopro_lab``."""
-    return Path(cache or os.environ.get("FOPRO_CACHE") or "~/.cache/fopro_lab").expanduser()
 
 
 def _open(target: Path, *, verify: bool) -> tuple[dict[str, Any], np.ndarray] | None:
@@ -219,7 +226,14 @@ def _write(
             f"{free / 1e9:.2f} GB; free some, or set FOPRO_CACHE to a folder on another disk"
         )
     unreadable, crc = [], 0
-    decoded = _decoded(dataset.reader, len(dataset), size, jobs)
+    reader, depth = dataset.reader, Depth(0, len(dataset), 0, 16)
+    if isinstance(reader, FileReader):  # before the images: all of a set are read alike
+        found = find_depth(reader.paths)
+        depth = found._replace(bits=reader.depth or found.bits)
+        reader = replace(reader, depth=depth.bits)
+        if talk and depth.deep:
+            sys.stderr.write(f"fopro: {depth.note}; bit_depth=... gives another\n")
+    decoded = _decoded(reader, len(dataset), size, jobs)
     try:
         with closing(decoded), atomic_path(target) as part, open(part, "wb") as stream:
             stream.seek(HEADER)
@@ -244,7 +258,8 @@ def _write(
         ) from None
     note: dict[str, Any] = {"dataset": dataset.name, "fingerprint": dataset.fingerprint}
     note |= {"decoder": version, "bytes": target.stat().st_size, "checksum": crc}
-    write_json(target.with_suffix(".json"), note | {"unreadable": unreadable})
+    note |= {"depth": list(depth), "unreadable": unreadable}
+    write_json(target.with_suffix(".json"), note)
 
 
 def _decoded(

@@ -168,3 +168,48 @@ def test_names_open_what_was_fetched(fetched):
     assert DataConfig(dataset="isic2019-lt").rule == "isic2019-lt"
     with pytest.raises(InputError, match=r"^isic2019: a column was named, but its publisher's"):
         open_dataset("isic2019", class_column="dx")
+
+
+def write_npz(path, *, parts=("train", "val", "test"), shape=(28, 28), labels=None):
+    rng, arrays = np.random.default_rng(0), {}
+    for part in parts:
+        arrays[f"{part}_images"] = rng.integers(0, 256, (8, *shape), dtype=np.uint8)
+        arrays[f"{part}_labels"] = np.arange(8).reshape(8, 1) % 2 if labels is None else labels
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(path, **arrays)
+    return arrays
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 3), (28, 28, 1)])
+@pytest.mark.parametrize("name", ["breastmnist.npz", "own_64.NPZ"])
+def test_an_npz_file_is_read_alone_and_in_a_folder(tmp_path, shape, name):
+    arrays = write_npz(tmp_path / "sets" / "a.npz", shape=shape)
+    (tmp_path / "sets" / "a.npz").rename(tmp_path / "sets" / name)
+    alone, inside = open_dataset(tmp_path / "sets" / name), open_dataset(tmp_path / "sets")
+    assert alone.fingerprint == inside.fingerprint and alone.stamp == inside.stamp != ""
+    assert alone.name == name.partition(".")[0] and len(alone) == 24
+    assert alone.table["split"].value_counts().to_dict() == {"train": 8, "val": 8, "test": 8}
+    assert alone.class_names == (("malignant", "normal, benign") if "br" in name else ("0", "1"))
+    raw = arrays["val_images"][2]
+    expected = raw if raw.shape[2:] == (3,) else np.repeat(raw.reshape(28, 28, 1), 3, axis=2)
+    np.testing.assert_array_equal(alone.read(10, 28), expected)
+
+
+def test_npz_files_that_are_not_clear_are_refused(tmp_path):
+    sets, objects = tmp_path / "sets", np.array([{}] * 8)
+    write_npz(sets / "a.npz", labels=objects)
+    with pytest.raises(InputError, match=r"it holds objects, which could run code"):
+        open_dataset(sets)
+    write_npz(sets / "b.npz", parts=("val",))
+    with pytest.raises(InputError, match=r"expected one .npz file, found a.npz, b.npz; give the"):
+        open_dataset(sets)
+    with pytest.raises(InputError, match=r"expected the arrays train_images and .* val_images, "):
+        open_dataset(sets / "b.npz")
+    write_npz(sets / "b.npz", parts=("train", "test"))
+    assert set(open_dataset(sets / "b.npz").table["split"]) == {"train", "test"}
+    write_npz(sets / "b.npz", labels=np.zeros((8, 14), np.uint8))
+    with pytest.raises(InputError, match=r"N integer labels, got uint8 .* and uint8 \(8, 14\)"):
+        open_dataset(sets / "b.npz")
+    (sets / "b.npz").write_bytes(b"PK\3\4")
+    with pytest.raises(InputError, match=r"no .npz file that can be unpacked"):
+        open_dataset(sets / "b.npz")

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.decoding import (
     FileReader,
     decoder_version,
+    find_depth,
     read_image,
     resize_square,
     to_rgb,
@@ -150,7 +152,119 @@ def test_file_reader_reads_the_rows_and_the_filter_it_took(tmp_path):
 
 
 def test_decoder_version_names_pillow_and_the_filter():
-    assert f"rgb8-2 exact bilinear pillow {Image.__version__}" in decoder_version()
+    assert f"rgb8-3 exact bilinear pillow {Image.__version__}" in decoder_version()
     assert decoder_version("box") != decoder_version()
     with pytest.raises(InputError, match=r"^interpolation: expected one of 'box', .*, got 'area'$"):
         decoder_version("area")
+
+
+# Bit depth: of a set, from its highest value.
+
+
+def write_grey(folder, tops, *, ending="png"):
+    paths = []
+    for number, top in enumerate(tops):
+        values = np.linspace(0, top, 4096).round().astype(np.uint16).reshape(64, 64)
+        paths.append(str(folder / f"{number}.{ending}"))
+        Image.fromarray(values).save(paths[-1])
+    return tuple(paths)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize(
+    ("tops", "bits"),
+    [((255,), 8), ((700, 1023), 10), ((90, 4095), 12), ((300, 16000), 14), ((9, 65535), 16)],
+)
+def test_the_deepest_image_of_a_set_gives_its_depth(tmp_path, capsys, tops, bits, ending):
+    paths = write_grey(tmp_path, tops, ending=ending)
+    assert find_depth(paths) == (len(tops), len(tops), tops[-1], bits)
+    grey = [FileReader(paths).native(row)[..., 0] for row in range(len(tops))]
+    for top, own in zip(tops, grey, strict=True):
+        assert own.max() == round(top * 255 / (2**bits - 1))
+    assert len(np.unique(grey[-1])) > 200
+    assert capsys.readouterr().err.count(f"read as {bits} bit") == 1
+    assert FileReader(paths, depth=16).native(0).max() == round(tops[0] / 257)
+
+
+def test_depth_is_kept_by_the_pack_and_a_part_of_its_key(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        write_grey(tmp_path / name, (4000, 900))
+    Image.fromarray(ramp()).save(tmp_path / "a" / "8bit.png")
+    packed = pack(open_dataset(tmp_path), 16, progress=False)
+    note = "4 of 5 images have 16-bit files, highest value 4,000: read as 12 bit"
+    note += "; the others have 8"
+    assert packed.dataset.notes == (note,)
+    assert packed.images[-2].max() > 230 and packed.dataset.reader.depth == 12
+    again = pack(open_dataset(tmp_path), 16, progress=True)
+    assert again.path == packed.path and again.dataset.notes == (note,)
+    other = pack(open_dataset(tmp_path, bit_depth=14), 16, progress=True)
+    assert other.path != packed.path and other.images[-2].max() < 70
+    assert "read as 14 bit; the others have 8; bit_depth=" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"expected 0..1023, got 0..4000; .* another bit_depth"):
+        pack(open_dataset(tmp_path, bit_depth=10), 16, progress=False)
+    with pytest.raises(InputError, match=r"^bit_depth: expected one of .*, got 11"):
+        open_dataset(tmp_path, bit_depth=11)
+
+
+# JPEGs that are damaged in the middle.
+
+
+def jpeg(**options) -> bytes:
+    rng, stream = np.random.default_rng(0), io.BytesIO()
+    coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    image = coarse.resize((200, 150), Image.Resampling.BICUBIC)
+    image.save(stream, "JPEG", quality=75, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("damage", ["zeros", "noise", "cut", "twice", "moved"])
+def test_a_jpeg_damaged_in_the_middle_is_refused(tmp_path, damage):
+    whole, refused = jpeg(), 0
+    rng = np.random.default_rng(1)
+    places = rng.integers(1000, len(whole) - 900, 20)
+    for at in places:
+        new = {
+            "zeros": bytes(512),
+            "noise": rng.bytes(64),
+            "cut": b"",
+            "twice": whole[at : at + 300] * 2,
+            "moved": whole[at + 100 : at + 400],
+        }[damage]
+        length = {"twice": 300, "moved": 300, "cut": 100}.get(damage, len(new))
+        (tmp_path / "a.jpg").write_bytes(whole[:at] + new + whole[at + length :])
+        try:
+            read_image(tmp_path / "a.jpg", size=16)
+        except InputError as error:
+            refused += "damaged" in str(error) or "cannot be decoded" in str(error)
+    assert refused >= 15  # of 20: damage may leave the data in step
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_blocks": 5}]
+    + [{"subsampling": kind} for kind in (0, 1, 2)],
+)
+def test_whole_jpegs_of_every_kind_are_read_as_pillow_does(tmp_path, options):
+    content = jpeg(**options)
+    for ending in (b"", b"\xff\xd9 more", bytes(3)):
+        (tmp_path / "a.jpg").write_bytes(content + ending)
+        expected = np.asarray(Image.open(io.BytesIO(content)))
+        np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), expected)
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_blocks": 5}])
+def test_impossible_markers_are_found_in_every_jpeg(tmp_path, options):
+    content = jpeg(**options)
+    at = content.rindex(b"\xff\xda") + 200
+    (tmp_path / "a.jpg").write_bytes(content[:at] + b"\xff\x33\xff\xd7" + content[at + 4 :])
+    with pytest.raises(InputError, match=r"a.jpg: (damaged: |cannot be decoded)"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.real
+def test_no_real_jpeg_is_called_damaged(shared):
+    files = sorted((shared / "data" / "ham10000" / "images").iterdir())[::40]
+    for file in files:
+        with Image.open(file) as opened:
+            np.testing.assert_array_equal(read_image(file), np.asarray(opened))
