@@ -1,7 +1,7 @@
 """Shortcuts: does brightness, size or format alone tell the class? Are there few grey levels?"""
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ class Shortcut(NamedTuple):
 def image_facts(packed: Pack, rows: np.ndarray) -> pd.DataFrame:
     """Return brightness, and of files width, height and format, a row per image."""
     images = packed.images
-    facts = [{"brightness": float(np.mean(images[row]))} for row in rows]
+    facts: list[dict[str, Any]] = [{"brightness": float(np.mean(images[row]))} for row in rows]
     paths = packed.dataset.table["path"].to_numpy()[rows]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -31,7 +31,7 @@ def test_pack_from_passes_every_option(skin):
     np.testing.assert_array_equal(packed.images[0], expected)
     assert list(packed.left_out) == ["class0/3.png", "class1/5.png"]
     note = json.loads(packed.path.with_suffix(".json").read_text())
-    assert note["decoder"].startswith("rgb8-2 exact lanczos pillow")
+    assert note["decoder"].startswith("rgb8-3 exact lanczos pillow")
 
 
 def test_prepare_says_in_the_protocol_that_images_are_left_out(skin):

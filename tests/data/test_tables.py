@@ -87,7 +87,9 @@ def test_folders_are_classes_beside_a_table_when_that_is_said(tmp_path, capsys):
     root = lay_out(tmp_path, {"a.csv": ROWS, "notes.txt": "seen, by two\n"}, images=PARTS)
     names = open_dataset(root, labels_from="folders").class_names
     assert names == ("HAM_images_part_1", "HAM_images_part_2")
-    with pytest.raises(InputError, match=r"^labels_from: expected one of auto, folders, got 'x'"):
+    with pytest.raises(
+        InputError, match=r"^labels_from: expected one of 'auto', 'folders', got 'x'"
+    ):
         open_dataset(root, labels_from="x")
     assert "passed over" not in capsys.readouterr().err
 
