@@ -51,6 +51,7 @@ class Outcome:
     failure: str
     seconds: float = 0.0
     memory: int = 0
+    made_by: str = ""  # commit, versions and machine
 
 
 def execute_notebook(
@@ -338,7 +339,8 @@ def open_executor(
                 raise WorkError(f"dask: {worker} has fopro_lab {theirs}, this is {own}")
             if not shared:
                 raise WorkError(f"dask: {worker} misses {out.absolute()}; all must share its disk")
-        shares = [facts[worker][2] // threads for worker, threads in client.nthreads().items()]
+        each = len(facts) if cluster else 1  # workers here share this machine's cores
+        shares = [facts[worker][2] // (n * each) for worker, n in client.nthreads().items()]
         yield client.get_executor(pure=False), jobs, max(1, min(shares))
     except DaskTimeoutError:
         way = f"start some: `dask worker {address}`"

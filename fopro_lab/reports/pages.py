@@ -80,13 +80,12 @@ def write_index(report: Report, *, out: Path) -> Path:
     headlines = {name: table for name, path in written.items() if len(table := _read(path))}
     damaged = [p for name, p in written.items() if p.is_file() and name not in headlines]
     _write_both(_nodes_table(report.nodes), out / "nodes")
+    for earlier in out.glob("headline.*"):
+        earlier.unlink()
     if headlines:
         rows = [table.assign(node=name) for name, table in headlines.items()]
         whole = pd.concat(rows, ignore_index=True)
         _write_both(whole[["node", *whole.columns.drop("node")]], out / "headline")
-    else:  # those of an earlier index
-        for suffix in (".csv", ".parquet"):
-            (out / f"headline{suffix}").unlink(missing_ok=True)
     different = differing(report.nodes)
     given = {k: v for node in report.nodes for k, v in _texts(node).items()}
     first = sorted(well, key=lambda node: node.name not in headlines)  # verdicts first
@@ -130,7 +129,8 @@ def _line(node: NodeReport, different: Sequence[str]) -> dict[str, Any]:
 
 
 def _texts(node: NodeReport) -> dict[str, str]:
-    return {name: str(value) for name, value in node.parameters.items()}
+    lists = {k: list(v) if isinstance(v, tuple) else v for k, v in node.parameters.items()}
+    return {name: str(value) if value != "" else "''" for name, value in lists.items()}
 
 
 def differing(nodes: Sequence[NodeReport]) -> list[str]:

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -23,7 +23,7 @@ from fopro_lab.errors import InputError
 CHECKOUT = Path(__file__).resolve().parents[2]  # of the package, with its notebooks and plans
 PATHS = (
     *("dataset", "split_files", "weights", "student_weights", "prompt_file", "natural"),
-    *("student_run", "run_dirs", "cards", "more_datasets", "more_teachers"),
+    *("student_run", "run_dirs", "cards", "more_datasets", "more_teachers", "teachers"),
 )
 _NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text is wanted
 _RESERVED = ("notebooks", "pages", "runs", "tables")  # folders of a report
@@ -59,19 +59,6 @@ class Notebook:
     cells: list[tuple[str, str]]  # kind and source
     declared: dict[str, Any]  # default of every name in the cell tagged ``parameters``
     kind: type[Config] | None  # named by the metadata ``fopro.config``
-
-    @property
-    def shown(self) -> str:
-        """Where it lies, as seen from here or from the package, never a path of this machine."""
-        path = self.path.resolve()
-        if path.is_relative_to(Path.cwd()):
-            return path.relative_to(Path.cwd()).as_posix()
-        own = path.is_relative_to(CHECKOUT)
-        return (
-            f"fopro_lab: {path.relative_to(CHECKOUT)}"
-            if own
-            else f".../{'/'.join(path.parts[-2:])}"
-        )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -149,9 +136,10 @@ class NodeReport:
     folder: str = ""  # its ``out_dir``, as seen from the index
     page: str = ""  # its HTML page, likewise; empty for none
     reason: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # those that any node is given
     memory: int = 0  # peak of its kernel, bytes; 0 where it is not known
     notebook: str = ""  # its file
+    made_by: str = ""  # commit, versions and machine; of a kept one those of its execution
 
 
 @dataclass(frozen=True)
@@ -405,11 +393,12 @@ def _places(node: Node, out: Path, states: MutableMapping[str, str]) -> dict[str
     chosen = node.config.model_dump(mode="json", exclude_defaults=True)
     if node.notebook.kind is None:
         chosen = {**node.notebook.declared, **node.given}
-    depends = [chosen, files_states(node.values, known=states)]
+    free = node.notebook.declared.keys() - node.given.keys()
+    read = {n: v for n, v in node.values.items() if n not in free & {"out_dir", "run_dir"}}
+    depends = [chosen, files_states(read, words=type(node.config).model_fields, known=states)]
     text = json.dumps(depends, sort_keys=True, default=str)
     run = f"{node.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     places = {"out_dir": str(root / node.name), "run_dir": str(root / "runs" / run)}
-    free = node.notebook.declared.keys() - node.given.keys()
     return {name: place for name, place in places.items() if name in free}
 
 
@@ -522,22 +511,29 @@ def limit_seconds(text: str, *, name: str) -> float:
 
 
 def files_states(
-    values: Mapping[str, Any], *, known: MutableMapping[str, str] | None = None
+    values: Mapping[str, Any],
+    *,
+    words: Collection[str] = (),
+    known: MutableMapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Hash names, sizes and times of every file or folder that a notebook's values point to.
 
-    ``known`` is read and filled: many nodes read one data set, and listing it takes a while.
+    A text counts if it names what exists, also in a list or a mapping; those of ``words``, such as
+    a method, only with a separator. ``known`` is read and filled: listing a data set takes a while.
     """
     known = {} if known is None else known
     states = {}
     for name, value in values.items():
-        for text in [value] if isinstance(value, str) else value if name in PATHS else ():
-            text = str(text).rpartition("=")[2] if name == "more_teachers" else str(text)
-            # a method's name never means a folder that happens to lie here
-            if not text or not (name in PATHS or os.sep in text):
+        parts = value.values() if isinstance(value, Mapping) else value
+        for text in parts if isinstance(value, Mapping | list | tuple) else [value]:
+            text = str(text).rpartition("=")[2] if name == "more_teachers" else text
+            word = name in words and name not in PATHS and os.sep not in str(text)
+            if word or not text or not isinstance(text, str):
                 continue
-            path = Path(text).expanduser()
-            if text not in known and path.exists():
+            path = Path(os.path.expanduser(text))
+            if text not in known and os.path.exists(path):
+                if name not in PATHS and Path.cwd().is_relative_to(path.resolve()):
+                    continue  # a separator or a dot, and no list of all that lies here
                 files = [path, *sorted(path.rglob("*"))]
                 found = [(p, p.stat()) for p in files if p.is_file()]
                 facts = [(str(p.relative_to(path)), s.st_size, s.st_mtime_ns) for p, s in found]

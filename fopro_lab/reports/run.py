@@ -48,7 +48,7 @@ from fopro_lab.reports.plan import (
 )
 
 _STILL_RUNNING_EVERY = 30.0  # seconds between two lines while nothing ends
-_ORIGIN = ("Commit", "Versions", "Machine", "Finished", "Wall time")  # facts that alter no result
+_ORIGIN = ("Finished", "Wall time")  # facts that alter no result
 
 
 def node_keys(nodes: Sequence[Node]) -> dict[str, str]:
@@ -61,7 +61,7 @@ def node_keys(nodes: Sequence[Node]) -> dict[str, str]:
             "cells": node.notebook.cells,
             "parameters": node.given,
             "version": version("fopro_lab"),
-            "files": files_states(read, known=files),
+            "files": files_states(read, words=type(node.config).model_fields, known=files),
             "before": {name: keys[name] for name in node.after},
         }
         text = json.dumps(parts, sort_keys=True, default=str)
@@ -76,6 +76,7 @@ def write_record(node: Node, *, folder: Path, key: str, took: Outcome) -> None:
     outputs += [manifest] if manifest.is_file() else []
     names = sorted(os.path.relpath(path, folder) for path in outputs)
     facts = {"key": key, "seconds": took.seconds, "memory": took.memory, "outputs": names}
+    facts["made_by"] = took.made_by
     write_json(folder / ".done.json", facts)
 
 
@@ -85,6 +86,7 @@ def read_record(folder: Path, *, key: str = "") -> Outcome | None:
         record = json.loads((folder / ".done.json").read_text(encoding="utf-8"))
         whole = record["key"] == key and all((folder / name).exists() for name in record["outputs"])
         took = Outcome("", float(record["seconds"]), int(record.get("memory", 0)))
+        took = replace(took, made_by=str(record.get("made_by", "")))
         return took if whole or not key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -150,7 +152,10 @@ def run_plan(
     nodes = [replace(node, limit=limit or node.limit) for node in nodes]
     names = [node.name for node in nodes]
     chosen = chosen_names(nodes, only, option="--only") or set(names)
-    forced = chosen_names(nodes, names if fresh else again, option="--again")
+    for word in again:
+        if not chosen & chosen_names(nodes, [word], option="--again"):
+            raise InputError(f"--again: {word}: --only leaves it out; give --only {word}, too")
+    forced = chosen & (set(names) if fresh else chosen_names(nodes, again, option="--again"))
     facts = {"Plan": str(plan), "Settings": ", ".join(settings) or "none"}
     facts |= {"Presets": ", ".join(Path(file).name for file in files)} if files else {}
     facts |= {"Only": ", ".join(only)} if only else {}
@@ -163,7 +168,8 @@ def run_plan(
             from fopro_lab.reports.pages import write_index
 
             took = duration(time.monotonic() - began)
-            report = replace(report, facts={**facts, **_origin(out), "Wall time": took})
+            now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+            report = replace(report, facts={**facts, "Finished": now, "Wall time": took})
             write_json(out / "report.json", asdict(report))
             write_index(report, out=out)
     states = [node.state for node in report.nodes]
@@ -204,6 +210,10 @@ class _Batch:
         self._running: dict[Future[Outcome], Node] = {}
         self._began = self._said = time.monotonic()
         self._keys = node_keys(self.nodes)
+        # an option of the plan is shown where the notebook declares it or is given it somewhere
+        given = {name for node in self.nodes for name in node.given}
+        named = [(n.notebook.path, {*n.notebook.declared, *n.given}) for n in self.nodes]
+        self._own = {(path, name) for path, names in named for name in names & given}
 
     def run(self, where: str | Executor, jobs: int) -> bool:
         """Execute what has to be and fill ``ended``; return whether Ctrl-C ended it early."""
@@ -247,7 +257,7 @@ class _Batch:
             elif node.name in self.chosen:
                 rest.append(node)
             else:
-                self._end(node, "left out")
+                self._end(node, "left out", reason="not among --only, and no result that holds")
         return rest
 
     def _work(self, waiting: list[Node], executor: Executor, jobs: int, threads: int) -> None:
@@ -301,32 +311,34 @@ class _Batch:
     def _take(self, node: Node, future: Future[Outcome]) -> None:
         """Note how a node ended; whatever its worker suffered is this notebook's failure alone."""
         try:
-            took = future.result()
-            self._record(node, took)
+            run = {**node.given, **node.places}.get("run_dir", "")
+            took = replace(future.result(), made_by=_made_by(run))
         except Exception as error:
             took = Outcome(f"{type(error).__name__}: {error}".splitlines()[0])
-            with suppress(OSError):  # a full disk
-                self._record(node, took)
+        self._record(node, took)
         self._end(node, "failed" if took.failure else "done", took, took.failure)
 
     def _record(self, node: Node, took: Outcome) -> None:
         key = "" if took.failure else self._keys[node.name]
-        write_record(node, folder=self.out / node.name, key=key, took=took)
+        with suppress(OSError, WorkError):  # a full disk: it is executed again
+            write_record(node, folder=self.out / node.name, key=key, took=took)
 
     def _end(self, node: Node, state: str, took: Outcome | None = None, reason: str = "") -> None:
         took = took or Outcome("")
         page = f"pages/{node.name}.html"
+        values = {**node.values, **node.places}.items()
         shown = state in ("done", "kept", "failed") and (self.out / page).is_file()
         self.ended[node.name] = NodeReport(
             name=node.name,
             entry=node.entry,
             state=state,
-            notebook=node.notebook.shown,
+            notebook=os.path.relpath(node.notebook.path),
+            made_by=took.made_by,
             seconds=took.seconds,
             folder=node.name,
             page=page if shown else "",
             reason=reason,
-            parameters=node.given,
+            parameters={k: v for k, v in values if (node.notebook.path, k) in self._own},
             memory=took.memory,
         )
         words = f"{state:7} {node.name}"
@@ -362,19 +374,23 @@ def _unchanged(report: Report, *, out: Path) -> bool:
     return quiet and old == now and (out / "index.html").is_file()
 
 
-def _origin(out: Path) -> dict[str, str]:
-    """Commit, versions and machine; devices are those that the runs name."""
-    manifests = [json.loads(path.read_text()) for path in out.glob("runs/*/manifest.json")]
-    devices = sorted({str(manifest.get("device", "unknown")) for manifest in manifests})
-    trained = f", trained on {' and '.join(devices)}" if devices else ""
+@cache
+def _origin() -> str:
+    """Name commit, versions and machine of this process."""
     packages = ("fopro_lab", "torch", "torchvision", "timm", "numpy", "papermill")
     versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in packages)]
-    return {
-        "Commit": commit() or "unknown (no git checkout)",
-        "Versions": ", ".join(versions),
-        "Machine": f"{platform.system()} {platform.machine()}, {cores()} cores{trained}",
-        "Finished": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-    }
+    at = f"commit {commit() or 'unknown (no git checkout)'}"
+    machine = f"{platform.system()} {platform.machine()}, {cores()} cores"
+    return ", ".join([at, *versions, machine])
+
+
+def _made_by(run_dir: str) -> str:
+    """Name what executed a notebook, and what trained its run: that may be older."""
+    with suppress(OSError, ValueError):
+        run = json.loads((Path(run_dir) / "manifest.json").read_text(encoding="utf-8"))
+        trained = f"commit {run.get('commit') or 'unknown'} on {run.get('device', 'unknown')}"
+        return f"{_origin()}; run trained at {trained}"
+    return _origin()
 
 
 @dataclass(frozen=True)
@@ -449,7 +465,7 @@ def _graph(
 ) -> Iterator[str]:
     """Yield a line per node: name, notebook, what it waits for, what is its own."""
     names = max(len(node.name) for node in nodes)
-    books = max(len(node.notebook.shown) for node in nodes)
+    books = max(len(os.path.relpath(node.notebook.path)) for node in nodes)
     entry_of = {node.name: node.entry for node in nodes}
     for number, node in enumerate(nodes, start=1):
         waits = dict.fromkeys(entry_of[name] for name in node.after)
@@ -464,7 +480,7 @@ def _graph(
         facts += [f"left out: {node.left_out}"] if node.left_out else []
         parts = [f"after {', '.join(waits)}"] if waits else []
         parts += [", ".join(facts)] if facts else []
-        start = f"{number:3d}  {node.name:<{names}}  {node.notebook.shown:<{books}}"
+        start = f"{number:3d}  {node.name:<{names}}  {os.path.relpath(node.notebook.path):<{books}}"
         yield f"{start}  {'; '.join(parts)}".rstrip()
 
 

@@ -100,6 +100,12 @@ def test_the_index_shows_the_headlines_figures_first_and_folds_those_of_a_matrix
     (tmp_path / "tail/headline.csv").write_text("method\nbsm\n")
     tail = NodeReport("tail", "tail", "done", folder="tail", page="pages/tail.html")
     page = index(replace(report, nodes=[*report.nodes, tail]), tmp_path)
+    assert "over whole lesions" not in page  # what an own notebook's interval is, is not known
+    book = "notebooks/05_tail_accuracy.ipynb"
+    known = replace(tail, notebook=book, made_by="commit abc")
+    text = index(replace(report, nodes=[*report.nodes, known]), tmp_path)
+    assert "over whole lesions" in text and f"<td>{book}</td>" in text
+    assert "<dd>commit abc: tail</dd>" in text and "<dd>unknown: data, run-0</dd>" in text
     files = re.findall(r'<figure data-node="[\w-]+"><a href="([^"]*)"', page)
     assert files == ["tail/b.png", "data/z.png", "data/a.png", "run-0/m.png"]  # no failed ones
     assert page.index("data/a.png") < page.index("<b>1</b> figures of run") < page.index("run-0/m")

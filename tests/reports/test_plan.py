@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
@@ -185,12 +188,22 @@ def test_a_run_folder_follows_config_and_data_alone(checkout):
     assert run_dir("", "dataset=cats") != with_data
 
 
-def test_only_a_text_with_a_separator_or_a_path_by_name_counts_as_a_file(checkout):
+def test_a_text_that_names_what_exists_counts_as_a_file_unless_it_is_a_word(checkout):
     (checkout.root / "ekd").mkdir()
-    assert files_states({"method": "ekd", "run_dirs": ["gone"]}) == {}
+    (checkout.root / "data.csv").touch()
+    words = TrainConfig.model_fields
+    assert (
+        files_states({"method": "ekd", "run_dirs": ["gone"], "sep": os.sep, "at": "."}, words=words)
+        == {}
+    )
     values = {"method": f".{os.sep}ekd", "dataset": "ekd", "run_dirs": ["ekd", "gone"]}
-    found = files_states({**values, "more_teachers": ["mine=ekd"]})
+    found = files_states({**values, "more_teachers": ["mine=ekd"]}, words=words)
     assert [*found] == ["method", "dataset", "run_dirs: ekd", "more_teachers: ekd"]
+    own = {"table": "data.csv", "tables": ["data.csv"], "teachers": {"a": "", "b": "data.csv"}}
+    before = files_states(own, words=words)
+    assert [*before] == ["table", "tables: data.csv", "teachers: data.csv"]
+    (checkout.root / "data.csv").write_text("a,b")
+    assert not before.items() & files_states(own, words=words).items()
 
 
 @pytest.mark.parametrize(
@@ -284,10 +297,10 @@ def test_a_notebook_without_a_config_has_options_of_its_own(checkout):
 def test_a_notebook_beside_the_plan_wins_over_one_of_the_same_name(checkout):
     checkout.notebook("04_train", "mark: int = 0")
     checkout.plan({"a": {"notebook": "04_train"}})
-    assert plan_nodes(PLAN, out="out")[0].notebook.shown == "notebooks/04_train.ipynb"
+    assert plan_nodes(PLAN, out="out")[0].notebook.path.parent.name == "notebooks"
     (checkout.root / "notebooks/04_train.ipynb").rename("reports/plans/04_train.ipynb")
     node = plan_nodes(PLAN, out="out")[0]  # and not that of the package
-    assert node.notebook.shown == "reports/plans/04_train.ipynb" and node.given == {}
+    assert node.notebook.path.parent.name == "plans" and "mark" in node.values
 
 
 @pytest.mark.parametrize("text", ["title: x", "title: x\nnotebooks: {}", "title: [", "- x"])
@@ -380,3 +393,20 @@ def test_missing_inputs_are_named_with_the_way_to_get_them(values, what, tmp_pat
     found = missing_inputs(TrainConfig(**values))
     assert [line[: len(start)] for line, start in zip(found, what, strict=True)] == what
     assert all("fopro data fetch" in line for line in found if "not here" in line)
+
+
+def test_the_notebook_of_the_docs_is_one(checkout):
+    """The example of docs/reports.md is read as a plan would, and its cells run."""
+    page = (Path(__file__).parents[2] / "docs/reports.md").read_text(encoding="utf-8")
+    parameters, code = re.findall(r"```py\n(.*?)```", page, flags=re.DOTALL)[0].split("# %%\n")
+    path = checkout.notebook("count", parameters, code)
+    path.rename("reports/plans/count.ipynb")
+    entry = yaml.safe_load(re.findall(r"In the plan: `(.*)`", page)[0])
+    checkout.notebook("train", 'run_dir: str = ""')
+    checkout.plan({**entry, "train": {"notebook": "train"}})
+    (checkout.root / "data.csv").write_text("class\nnevus\nnevus\n")
+    node = plan_nodes(PLAN, out="out")[-1]
+    assert node.places["out_dir"] == "out/count" and len(node.places["run_dirs"]) == 1
+    names = {**node.values, **node.places}
+    exec(code, names)
+    assert Path("out/count/headline.csv").read_text() == "method,images\nnevus,2\n"

@@ -149,6 +149,25 @@ def test_a_result_is_kept_until_cells_parameters_or_the_version_change(
     assert instant() == "done done done done"
 
 
+def test_a_node_shows_what_it_was_given_or_has_by_default_and_what_made_it(checkout, monkeypatch):
+    checkout.notebook("train", "options: dict = {}", config="TrainConfig")
+    checkout.notebook("look", "mark: int = 0")
+    entries = {"plain": {"notebook": "train"}, "look": {"notebook": "look"}}
+    entries["warm"] = {"notebook": "train", "parameters": {"warmup_epochs": 2}}
+    checkout.plan(entries)
+    with Instant() as executor:
+        for commit, settings in (("first", []), ("second", ["mark=1"])):
+            origin = f"commit {commit}"
+            monkeypatch.setattr("fopro_lab.reports.run._origin", lambda said=origin: said)
+            run_plan(PLAN, out="out", executor=executor, settings=settings, progress=False)
+    ended = checkout.ended()
+    assert [ended[name]["parameters"] for name in entries] == [
+        {"warmup_epochs": 0}, {"mark": 1}, {"warmup_epochs": 2}
+    ]  # fmt: skip
+    made = {name: ended[name]["made_by"] for name in entries}  # kept ones by the first
+    assert made == {"plain": "commit first", "warm": "commit first", "look": "commit second"}
+
+
 def test_no_file_of_an_earlier_result_stays(checkout):
     """Neither of one that was executed before, nor of one that failed, nor in the index."""
     checkout.notebook("a", PARAMETERS)
@@ -164,7 +183,11 @@ def test_no_file_of_an_earlier_result_stays(checkout):
 def test_only_again_and_fresh_choose_what_is_executed(checkout, instant):
     assert instant(only=["run-1", "other"]) == "left out done left out done"
     assert instant(again=["run-1"]) == "done done done kept" and instant.resumed == []
-    assert instant(again=["run"], only=["run-1"]) == "left out done left out kept"
+    assert instant(again=["run"], only=["run-1"]) == "kept done left out kept"
+    with pytest.raises(InputError, match="--again: other: --only leaves it out"):
+        instant(again=["other"], only=["run"])
+    assert instant(fresh=True, only=["other"]) == "kept kept left out done"
+    assert "--only" in checkout.ended()["table"]["reason"]
     assert instant() == "kept kept done kept"  # one of its results was executed without the table
     assert instant(fresh=True) == "done done done done" and instant.resumed == []
     for option in ("only", "again"):
