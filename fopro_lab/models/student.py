@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
-from fopro_lab.fourier.rings import check_images, check_pixels
+from fopro_lab.fourier.rings import check_pixels
 from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD, SmallResNet
 from fopro_lab.models.checkpoint import read_weights
 from fopro_lab.models.weights import load_matching
@@ -69,7 +69,7 @@ class Student(nn.Module):
         return self.classifier(self.backbone(self._normalised(images)))
 
     def _normalised(self, images: Tensor) -> Tensor:
-        check_scale(images)
+        check_scale(images, self)
         normalised = (images - self.mean) / self.std
         return normalised.contiguous(memory_format=torch.channels_last)
 
@@ -112,21 +112,13 @@ def build_student(
     return student
 
 
-def check_scale(images: Tensor) -> None:
-    """Refuse what is no batch ``(B, 3, H, W)``, and on a CPU images that are far from [0, 1].
+def check_scale(images: Tensor, network: nn.Module) -> None:
+    """Refuse what is no batch ``(B, 3, H, W)`` of images in [0, 1], prompted or not.
 
-    A changed image may leave [0, 1]; levels up to 255 may not. A GPU would have to be waited for.
+    Of a network on a GPU, which would have to be waited for, only the first batch is looked at.
     """
-    if isinstance(images, Tensor) and images.device.type == "cpu":
-        check_pixels(images, slack=31.0)
-    else:
-        check_images(images, channels=3)
-
-
-def shrink(images: Tensor, size: int) -> Tensor:
-    """Bring images to the side the student sees, antialiased; 0 leaves them alone."""
-    if size in (0, images.shape[-1]):
-        return images
-    return nn.functional.interpolate(
-        images, (size, size), mode="bilinear", antialias=True, align_corners=False
-    )
+    if getattr(images, "is_cuda", False):
+        if network.__dict__.get("scale_checked"):
+            return
+        network.__dict__["scale_checked"] = True
+    check_pixels(images, changed=True)
