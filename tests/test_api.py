@@ -159,8 +159,8 @@ def test_a_wrong_argument_is_one_line_with_the_way_out(toy, call, expected):
         (torch.zeros(2, 1, 16, 16), "images: expected (B, 3, H, W), got (2, 1, 16, 16); images.ex"),
         (torch.zeros(2, 16, 16, 3), "images: expected (B, 3, H, W), got (2, 16, 16, 3); images.pe"),
         (torch.zeros(3, 16, 16), "images: expected (B, 3, H, W), got (3, 16, 16); images[None] is"),
-        (torch.full((2, 3, 16, 16), 200.0), "images: expected values in [0, 1], got 200 to 200; d"),
-        (torch.full((2, 3, 16, 16), -2.0), "images: expected values in [0, 1], got -2 to -2; norm"),
+        (torch.full((2, 3, 16, 16), 200.0), "images: expected values in [0, 1], got 200 to 200"),
+        (torch.full((2, 3, 16, 16), -2.0), "images: expected values in [0, 1], got -2 to -2"),
         (torch.full((2, 3, 16, 16), torch.nan), "images: expected values in [0, 1], got nan to na"),
     ],
 )  # fmt: skip
@@ -171,7 +171,7 @@ def test_what_takes_images_refuses_what_are_none(toy, images, expected):
         lambda: probing.basis_heat_map(teacher, images),
         lambda: training.HeldOut(images, labels),
     ]
-    if "nan" not in expected and "-2" not in expected:  # a prompted image may leave [0, 1] so far
+    if "nan" not in expected:  # what a diverged prompt gives ends as a loss that is not finite
         calls += [lambda: teacher.encode(images)]
         calls += [lambda: models.build_student("small", classes=2).eval().classify(images)]
     for call in calls:

@@ -97,11 +97,14 @@ def check_images(images: Tensor, *, channels: int = 0) -> None:
         raise InputError(f"images: expected a real floating type, got {images.dtype}{way_out}")
 
 
-def check_pixels(images: Tensor, *, slack: float = 1e-3, changed: bool = False) -> None:
+def check_pixels(
+    images: Tensor, *, slack: float = 1e-3, changed: bool = False, finite: bool = True
+) -> None:
     """Raise an `InputError` unless ``images`` are ``(B, 3, H, W)`` in [0, 1], up to ``slack``.
 
     If they may have been ``changed`` by a gain, only the mean of each channel is looked at, which a
-    gain keeps. A GPU has to be waited for: once per call, not in a loop over batches.
+    gain keeps; ``finite=False`` leaves NaN to who looks at the result. A GPU has to be waited for:
+    once per call, not in a loop over batches.
     """
     check_images(images, channels=3)
     if torch.compiler.is_compiling() or not images.numel():
@@ -110,10 +113,9 @@ def check_pixels(images: Tensor, *, slack: float = 1e-3, changed: bool = False) 
     if changed:
         values = values.mean(dim=(2, 3), dtype=torch.float32)
     low, high = (float(bound) for bound in torch.aminmax(values))  # NaN if one is NaN
-    undefined = low != low and not changed  # what a network makes of NaN is looked at later
-    if undefined or low < -slack or high > 1 + slack:
+    if (finite and low != low) or low < -slack or high > 1 + slack:
         way_out = "divide by 255?" if high > 4 else "normalise inside the teacher, or clamp(0, 1)"
-        got = f"{'channel means of ' * changed}{low:g} to {high:g}"
+        got = f"{low:g} to {high:g}{' as means of channels' * changed}"
         raise InputError(f"images: expected values in [0, 1], got {got}; {way_out}")
 
 

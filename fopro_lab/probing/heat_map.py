@@ -76,7 +76,7 @@ def basis_heat_map(
         ShapeError: If labels or units do not fit the images.
         InputError: If a number is wrong, or a classifier comes without labels.
     """
-    check_pixels(images)
+    check_pixels(images, changed=True)  # prompted ones may leave [0, 1]
     count, height, width = len(images), *images.shape[-2:]
     for name, given in (("labels", labels), ("units", units)):
         if given is not None and len(given) != count:

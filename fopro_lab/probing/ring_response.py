@@ -117,7 +117,7 @@ def ring_drifts(
 ) -> RingDrifts:
     """Measure drift and energy of each single image; arguments as in `ring_response`."""
     check_gains(gains)
-    check_pixels(images)
+    check_pixels(images, changed=True)  # prompted ones may leave [0, 1]
     if len(images) == 0:
         raise ShapeError(f"images: expected (N, 3, H, W), N 1 or more, got {tuple(images.shape)}")
     check_rings(edges, height=images.shape[-2], width=images.shape[-1])

@@ -51,7 +51,9 @@ def test_teachers_of_one_preference_are_called_different_in_one_of_twenty_cases(
     """40 pairs, the second kind of unequal noise: at 5 %, more than 6 would be a broken test."""
     rows = []
     for k in range(40):
-        pair = {seed: answers(noise=noise, seed=2 * k + seed) for seed, noise in enumerate(noises)}
+        pair = {
+            str(seed): answers(noise=noise, seed=2 * k + seed) for seed, noise in enumerate(noises)
+        }
         table = preference_distances(pair, np.arange(60), splits=20, permutations=60)
         rows.append(table.iloc[0])
     assert sum(row["p"] < 0.05 for row in rows) <= 6
