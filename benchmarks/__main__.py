@@ -1,4 +1,4 @@
-"""`python -m benchmarks [data|fourier|step|reports|all] [--out DIR]`."""
+"""`python -m benchmarks [data|fourier|step|reports|all|page] [--out DIR]`."""
 
 import argparse
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import data, fourier, reports, step
+from benchmarks.page import write_page
 from benchmarks.timing import machine_facts, print_table, write_results
 
 BENCHMARKS: dict[str, Callable[..., dict[str, pd.DataFrame]]] = {
@@ -17,15 +18,24 @@ BENCHMARKS: dict[str, Callable[..., dict[str, pd.DataFrame]]] = {
 }
 
 
+KEPT = Path("reports/bench")
+
+
 def main() -> None:
-    """Run one benchmark or all, print its tables, and keep them with ``--out``."""
+    """Run one benchmark or all, print its tables, and keep them with ``--out``.
+
+    ``page`` writes docs/speed.md from the runs in reports/bench.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=[*BENCHMARKS, "all"])
+    parser.add_argument("name", choices=[*BENCHMARKS, "all", "page"])
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count, 3 or more")
     parser.add_argument("--out", type=Path, help="folder for JSON and figures")
     options = parser.parse_args()
     if options.rounds < 3:
         parser.error(f"--rounds: expected 3 or more, got {options.rounds}")
+    if options.name == "page":
+        write_page(KEPT, path=Path("docs/speed.md"))
+        return
     facts = machine_facts()
     print(f"{facts['processor']}, {facts['cores']} cores, {facts['gpu'] or 'no GPU'}")
     for name in BENCHMARKS if options.name == "all" else [options.name]:
