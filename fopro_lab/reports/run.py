@@ -56,7 +56,13 @@ def node_keys(nodes: Sequence[Node]) -> dict[str, str]:
     keys: dict[str, str] = {}
     files: dict[str, str] = {}
     for node in nodes:
-        read = {name: value for name, value in node.values.items() if name not in node.places}
+        # a table of a notebook waited for counts by that one's key: it is not written yet
+        before = [
+            n.places["out_dir"] for n in nodes if n.name in node.after and "out_dir" in n.places
+        ]
+        made = tuple(f"{folder}{os.sep}" for folder in before)
+        values = {n: v for n, v in node.values.items() if not str(v).startswith(made)}
+        read = {name: value for name, value in values.items() if name not in node.places}
         parts = {
             "cells": node.notebook.cells,
             "parameters": node.given,

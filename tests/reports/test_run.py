@@ -168,6 +168,19 @@ def test_a_node_shows_what_it_was_given_or_has_by_default_and_what_made_it(check
     assert made == {"plain": "commit first", "warm": "commit first", "look": "commit second"}
 
 
+def test_a_table_of_a_notebook_waited_for_executes_nothing_twice(checkout):
+    checkout.notebook("a", 'table: str = ""\nseed: int = 0\nout_dir: str = "out"')
+    table = {"notebook": "a", "after": ["a"], "parameters": {"table": "out/a/seed_1.csv"}}
+    checkout.plan({"a": {"notebook": "a"}, "b": table})
+    keys = []
+    for _ in range(2):
+        with Instant() as executor:
+            run_plan(PLAN, out="out", settings=["seed=1"], executor=executor, progress=False)
+        record = (checkout.out / "b/.done.json").stat()
+        keys.append((record.st_ino, record.st_mtime_ns))
+    assert keys[0] == keys[1] and (checkout.out / "a/seed_1.csv").exists()
+
+
 def test_no_file_of_an_earlier_result_stays(checkout):
     """Neither of one that was executed before, nor of one that failed, nor in the index."""
     checkout.notebook("a", PARAMETERS)
