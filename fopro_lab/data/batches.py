@@ -1,7 +1,8 @@
 """Batches from a pack: gathered as 8-bit pixels, then made float and augmented on the device.
 
-Which image comes when, and how it is changed, is drawn for a whole epoch from seed and epoch alone:
-it depends neither on the device nor on the batch size nor on the number of processes.
+Which image comes when depends on seed and epoch alone, how it is changed on seed, view and image:
+neither on the device, nor on the batch size, nor on the number of processes. A view is one draw of
+the augmentation; every epoch has a new one, or K views come in turn.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
@@ -23,11 +24,19 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from fopro_lab.data.augment import Augmentation, AugmentMode, PairedBatch
+    from fopro_lab.data.augment import Augmentation, Augmentations, AugmentMode, PairedBatch
 
 AHEAD = 2  # batches
+VIEW_SEED = 0  # of K views: the same for every seed of a training, so that features are shared
 Item = TypeVar("Item")
 Read = TypeVar("Read")
+
+
+class Order(NamedTuple):
+    """What comes in an epoch: row numbers of the pack, and the view of each, ``int64 (N,)``."""
+
+    rows: np.ndarray
+    views: np.ndarray
 
 
 def batches(
@@ -43,6 +52,7 @@ def batches(
     seed: int = 0,
     epoch: int = 0,
     epochs: int = 1,
+    views: int = 0,
     rank: int = 0,
     world_size: int = 1,
     device: str | torch.device = "cpu",
@@ -64,6 +74,8 @@ def batches(
         seed: Of order and augmentation.
         epoch: Another epoch, another order.
         epochs: Of the whole training; for the sampler ``"progressive"``.
+        views: So many draws of the augmentation come in turn, whatever the seed; 0 is a new one
+            every epoch.
         rank: This process, from 0.
         world_size: How many processes share the batches.
         device: Of the batches.
@@ -84,21 +96,15 @@ def batches(
 
     from fopro_lab.data import augment as augmenting
 
-    chosen = check_rows(rows, count=len(pack))
+    check_word("augment", augment, get_args(augmenting.Augmentation))
     check_word("augment_mode", augment_mode, get_args(augmenting.AugmentMode))
-    check_word("sampler", sampler, get_args(Sampler))
-    if sampler != "instance" and not shuffle:
-        raise InputError(f"sampler: expected instance without shuffle, got '{sampler}'")
-    if not len(chosen):
-        raise InputError("rows: expected at least one, got none")
-    parts = _parts(len(chosen), batch_size, drop_last=drop_last, rank=rank, world_size=world_size)
-    generator = seeded_generator(seed, epoch)
-    if shuffle and sampler == "instance":
-        chosen = chosen[torch.randperm(len(chosen), generator=generator).numpy()]
-    elif shuffle:
-        when = {"seed": seed, "epoch": epoch, "epochs": epochs}
-        chosen = chosen[epoch_order(pack.labels[chosen], sampler=sampler, **when)]
-    drawn = augmenting.sample_augmentations(len(chosen), kind=augment, generator=generator)
+    how: dict[str, Any] = {"seed": seed, "epoch": epoch, "epochs": epochs, "views": views}
+    order = draw_order(pack, rows, shuffle=shuffle, sampler=sampler, **how)
+    chosen, sharing = order.rows, {"rank": rank, "world_size": world_size}
+    parts = batch_parts(len(chosen), batch_size, drop_last=drop_last, **sharing)
+    if augment != "none":
+        recipe: dict[str, Any] = {"kind": augment, "seed": VIEW_SEED if views else seed}
+        drawn = draw_augmentations(*order, count=len(pack), **recipe)
     cuda = torch.device(device).type == "cuda"
 
     def read(part: slice) -> tuple[slice, Tensor, Tensor]:
@@ -175,11 +181,68 @@ def paired_batches(
     other = batches(pack, rows, **options)
     chance = seeded_generator(3, partner_seed, epoch)
     weights = sample_weights(len(rows), alpha=alpha, generator=chance)
-    parts = _parts(len(rows), batch_size, **sharing)
+    parts = batch_parts(len(rows), batch_size, **sharing)
     return (
         PairedBatch(*first, *second, weights[part].to(first[0].device))
         for first, second, part in zip(own, other, parts, strict=True)
     )
+
+
+def draw_order(
+    pack: Pack,
+    rows: np.typing.ArrayLike,
+    *,
+    shuffle: bool = True,
+    sampler: Sampler = "instance",
+    seed: int = 0,
+    epoch: int = 0,
+    epochs: int = 1,
+    views: int = 0,
+) -> Order:
+    """Draw which rows come in an epoch, in which order and in which view; see `batches`.
+
+    Epoch ``e`` has view ``e``, or with ``views`` view ``e % views``. An image that a sampler draws
+    several times takes other views after its first: with ``views`` the ones that follow.
+    """
+    import torch
+
+    check_word("sampler", sampler, get_args(Sampler))
+    if sampler != "instance" and not shuffle:
+        raise InputError(f"sampler: expected instance without shuffle, got '{sampler}'")
+    chosen = check_rows(rows, count=len(pack))
+    if not len(chosen):
+        raise InputError("rows: expected at least one, got none")
+    if shuffle and sampler == "instance":
+        generator = seeded_generator(seed, epoch)
+        chosen = chosen[torch.randperm(len(chosen), generator=generator).numpy()]
+    elif shuffle:
+        when = {"seed": seed, "epoch": epoch, "epochs": epochs}
+        chosen = chosen[epoch_order(pack.labels[chosen], sampler=sampler, **when)]
+    # How often each image came before, counted along the order.
+    by_row = chosen.argsort(kind="stable")
+    _, first, times = np.unique(chosen[by_row], return_index=True, return_counts=True)
+    repeat = np.empty_like(chosen)
+    repeat[by_row] = np.arange(len(chosen)) - np.repeat(first, times)
+    return Order(chosen, (epoch + repeat) % views if views else epoch + repeat * epochs)
+
+
+def draw_augmentations(
+    rows: np.ndarray, views: np.ndarray, *, count: int, kind: Augmentation, seed: int
+) -> Augmentations:
+    """Draw what happens to each row of a pack of ``count`` images in its view."""
+    import torch
+
+    from fopro_lab.data.augment import Augmentations, sample_augmentations
+
+    found: list[Tensor] = []
+    for view in np.unique(views).tolist():
+        places = torch.from_numpy(np.flatnonzero(views == view))
+        # For all images at once: so a row's draw depends on nothing but seed, view and row.
+        drawn = sample_augmentations(count, kind=kind, generator=seeded_generator(seed, view, 4))
+        found = found or [part.new_empty((len(rows), *part.shape[1:])) for part in drawn]
+        for whole, part in zip(found, drawn, strict=True):
+            whole[places] = part[rows[places.numpy()]]
+    return Augmentations(*found)
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:
@@ -202,7 +265,7 @@ def read_ahead(items: Iterable[Item], read: Callable[[Item], Read]) -> Iterator[
             yield waiting.pop(0).result()
 
 
-def _parts(
+def batch_parts(
     count: int, batch_size: int, *, drop_last: bool, rank: int, world_size: int
 ) -> list[slice]:
     """Return where this rank's part of each batch lies in the epoch's order."""

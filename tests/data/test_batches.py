@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 from fopro_lab.data import batches, cycle, effective_counts, mix, open_dataset, pack, paired_batches
 from fopro_lab.data.augment import PairedBatch, sample_weights
-from fopro_lab.data.batches import epoch_order
+from fopro_lab.data.batches import draw_order, epoch_order
 from fopro_lab.errors import InputError
+
+ORDER = ("sampler", "seed", "epoch", "epochs", "views")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,32 @@ def test_batches_shuffles_by_seed_and_epoch(packed):
     assert base == order(seed=1, epoch=2)
     assert base != order(seed=1, epoch=3) and base != order(seed=2, epoch=1)
     assert sorted(base) == sorted(order(seed=5, epoch=9))
+
+
+def test_an_augmentation_depends_on_seed_view_and_image_alone(packed):
+    how = {"augment": "published", "shuffle": True}
+
+    def images(rows, **options) -> dict[int, list[torch.Tensor]]:
+        order = draw_order(packed, rows, **{k: v for k, v in options.items() if k in ORDER})
+        found: dict[int, list[torch.Tensor]] = {}
+        drawn, _ = joined(batches(packed, rows, **how, **options))
+        for row, image in zip(order.rows, drawn, strict=True):
+            found.setdefault(int(row), []).append(image)
+        return found
+
+    whole = images(range(40), batch_size=8, seed=3, epoch=1)
+    some = images([5, 31, 7], batch_size=2, seed=3, epoch=1)
+    assert all(torch.equal(some[row][0], whole[row][0]) for row in some)
+    assert not torch.equal(images([5], batch_size=1, seed=3, epoch=2)[5][0], whole[5][0])
+    # K views come in turn whatever the seed, and one that is drawn twice takes the next, too.
+    views = [images([5], batch_size=1, seed=n, epoch=n, views=3)[5][0] for n in range(4)]
+    assert torch.equal(views[0], views[3]) and not torch.equal(views[0], views[1])
+    assert torch.equal(images([5], batch_size=1, seed=0, epoch=1)[5][0], views[1])  # K = epochs
+    options = {"sampler": "class-balanced", "batch_size": 8, "epoch": 1, "epochs": 4}
+    for more in ({}, {"views": 3}):
+        drawn = images([5, *range(8, 40)], **options, **more)
+        most = max(drawn.values(), key=len)
+        assert len(most) > 1 and not torch.equal(most[0], most[1])
 
 
 def test_cycle_goes_on_with_the_next_epoch(packed):
