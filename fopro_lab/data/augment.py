@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fopro_lab.data.dataset import check_rows
-from fopro_lab.data.pack import Pack, check_word
+from fopro_lab.data.dataset import check_rows, check_word
+from fopro_lab.data.pack import Pack
 from fopro_lab.errors import InputError, ShapeError
 
 Augmentation = Literal["none", "flips", "published"]

@@ -16,8 +16,8 @@ import numpy as np
 
 from fopro_lab.arguments import wrong
 from fopro_lab.config import Sampler
-from fopro_lab.data.dataset import check_rows
-from fopro_lab.data.pack import Pack, check_word
+from fopro_lab.data.dataset import check_rows, check_word
+from fopro_lab.data.pack import Pack
 from fopro_lab.errors import InputError
 
 if TYPE_CHECKING:

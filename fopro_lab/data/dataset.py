@@ -4,9 +4,10 @@ import hashlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from fopro_lab.data.benchmarks import benchmark_place, read_benchmark, read_npz
 from fopro_lab.data.decoding import DEPTHS, FileReader, Reader
 from fopro_lab.data.readers import Listing, read_folders, sort_files
 from fopro_lab.data.sampling import choose_rows
-from fopro_lab.data.tables import USUAL_NAMES, TableRules, find_table, read_cells, read_table
+from fopro_lab.data.tables import USUAL_NAMES, find_table, read_table
 from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
 
@@ -79,9 +80,9 @@ def open_dataset(
     source_column: str = "",
     split_column: str = "",
     image_dir: str | Path = "",
-    labels_from: str = "auto",
-    multi_label: str = "stop",
-    unclear_split: str = "stop",
+    labels_from: Literal["auto", "folders"] = "auto",
+    multi_label: Literal["stop", "first", "leave-out"] = "stop",
+    unclear_split: Literal["stop", "leave-out"] = "stop",
     test_fold: str = "",
     bit_depth: int = 0,
     images: int = 0,
@@ -113,37 +114,36 @@ def open_dataset(
     Raises:
         InputError: If the path, a column or an image is missing, or labels are wrong.
     """
-    if images < 0:
-        raise InputError(f"images: expected 0 for all or a positive number, got {images}")
-    place = check_place(str(name_or_path))
-    kinds = {"image": image_column, "class": class_column, "group": group_column}
-    kinds |= {"source": source_column, "split": split_column}
-    columns = {kind: name for kind, name in kinds.items() if name}
-    rules = TableRules(columns, leave_out, multi_label, unclear_split, test_fold)
-    check_word("labels_from", labels_from, ("auto", "folders"))
-    check_word("multi_label", multi_label, ("stop", "first", "leave-out"))
-    check_word("unclear_split", unclear_split, ("stop", "leave-out"))
+    given = locals()
+    options = {name: given[name] for name in given.keys() & DataConfig.model_fields.keys()}
+    options |= {"split_seed": seed, "unusable": "leave-out" if leave_out else "stop"}
+    return open_from(DataConfig(dataset=str(name_or_path), **options))
+
+
+def open_from(config: DataConfig) -> Dataset:
+    """Open the data set that a config names, as `open_dataset` does."""
+    images, seed = config.images, config.split_seed
+    place, path = check_place(config.dataset), Path(config.dataset).expanduser()
     part = (f"-{images}" if images else "") + (f"-seed{seed}" if seed else "")
-    path = Path(name_or_path).expanduser()
-    name = path.resolve().stem if path.is_file() else path.resolve().name
+    if place is None:
+        table = phantom.phantom_table(images or phantom.IMAGES, seed=seed)
+        drawn = tuple(table["image"])
+        reader, names = phantom.PhantomReader(seed, drawn), phantom.CLASS_NAMES
+        fingerprint = _hash(f"{phantom.VERSION} {seed}\n" + "\n".join(drawn))
+        return Dataset("phantom" + part, table, names, reader, fingerprint)
+    columns = any(getattr(config, f"{kind}_column") for kind in USUAL_NAMES)
+    name = place.resolve().stem if place.is_file() else place.resolve().name
     if not path.exists():
-        if place is None:
-            table = phantom.phantom_table(images or phantom.IMAGES, seed=seed)
-            drawn = tuple(table["image"])
-            reader, names = phantom.PhantomReader(seed, drawn), phantom.CLASS_NAMES
-            fingerprint = _hash(f"{phantom.VERSION} {seed}\n" + "\n".join(drawn))
-            return Dataset("phantom" + part, table, names, reader, fingerprint)
-        path, name = place, place.name if ":" in str(name_or_path) else str(name_or_path)
+        name = place.name if ":" in config.dataset else config.dataset
         if columns:
             raise InputError(f"{name}: a column was named, but its publisher's tables are fixed")
-    own = columns or image_dir or labels_from == "folders"
-    listing = None if own else read_benchmark(path)
-    listing = listing or _read_path(path, rules, str(image_dir), folders=labels_from == "folders")
+    own = columns or config.image_dir or config.labels_from == "folders"
+    listing = (None if own else read_benchmark(place)) or _read_path(place, config, columns)
     table, class_names, file_reader, files = listing[:4]
-    if isinstance(file_reader, FileReader) and bit_depth:
-        if bit_depth not in DEPTHS:
-            raise InputError(f"bit_depth: expected one of {DEPTHS}, got {bit_depth}")
-        file_reader = replace(file_reader, depth=bit_depth)
+    if isinstance(file_reader, FileReader) and config.bit_depth:
+        if config.bit_depth not in DEPTHS:
+            raise InputError(f"bit_depth: expected one of {DEPTHS}, got {config.bit_depth}")
+        file_reader = replace(file_reader, depth=config.bit_depth)
     for note in listing.notes:
         sys.stderr.write(f"fopro: {note}\n")
     sizes, stamp = _sizes_and_stamp(files)
@@ -166,29 +166,6 @@ def open_dataset(
         chosen = dataset.subset(choose_rows(table, images=images, seed=seed))
         return replace(chosen, name=dataset.name + part)
     return dataset
-
-
-def open_from(config: DataConfig) -> Dataset:
-    """Open the data set that a config names, as `open_dataset` does."""
-    columns: dict[str, Any] = {
-        f"{kind}_column": getattr(config, f"{kind}_column") for kind in USUAL_NAMES
-    }
-    for name in (
-        "image_dir",
-        "labels_from",
-        "multi_label",
-        "unclear_split",
-        "test_fold",
-        "bit_depth",
-    ):
-        columns[name] = getattr(config, name)
-    return open_dataset(
-        config.dataset,
-        images=config.images,
-        seed=config.split_seed,
-        leave_out=config.unusable == "leave-out",
-        **columns,
-    )
 
 
 def check_place(name: str) -> Path | None:
@@ -237,57 +214,47 @@ def check_word(name: str, word: str, known: tuple[str, ...]) -> None:
         raise InputError(f"{name}: expected one of {', '.join(map(repr, known))}, got '{word}'")
 
 
-def _read_path(path: Path, rules: TableRules, image_dir: str, *, folders: bool) -> Listing:
-    """Read a folder or table of the user's own."""
+def _read_path(path: Path, config: DataConfig, columns: bool) -> Listing:
+    """Read a folder or table of the user's own; ``columns`` tells whether one was named."""
     root = path if path.is_dir() else path.parent
-    if image_dir:
-        given = Path(image_dir).expanduser()
+    if config.image_dir:
+        given = Path(config.image_dir).expanduser()
         root = given if given.is_dir() else root / given
         if not root.is_dir():
-            raise InputError(f"image_dir: no such folder: {image_dir}")
-    if folders:
-        if path.is_file() or rules.columns:
+            raise InputError(f"image_dir: no such folder: {config.image_dir}")
+    if config.labels_from == "folders":
+        if path.is_file() or columns:
             raise InputError(f"{path}: a table or column was named, but labels_from=folders")
         return read_folders(root, sure=True)
     archives = [path] if path.suffix.lower() == ".npz" else []
     if path.is_dir() and not sort_files(path)[0]:  # a set of arrays, unless there are images
         archives = sorted(file for file in path.iterdir() if file.suffix.lower() == ".npz")
-    if archives and rules.columns:
-        raise InputError(f"{path}: a column was named, but an .npz file has none")
     if len(archives) > 1:
         some = ", ".join(file.name for file in archives[:4])
         raise InputError(f"{path}: expected one .npz file, found {some}; give the path of the one")
+    if archives and columns:
+        raise InputError(f"{path}: a column was named, but an .npz file has none")
     if archives:
         return read_npz(archives[0])
     if path.is_file():
-        try:
-            read_cells(path)  # whatever its ending
-        except InputError as error:
-            if path.suffix.lower() in (".csv", ".tsv", ".tab", ".txt", ""):
-                raise
-            why = "save a spreadsheet as CSV UTF-8, unpack an archive"
-            got = f"expected a folder or a table, got a '{path.suffix}' file"
-            raise InputError(f"{path}: {got}; {why}") from error
-        return read_table(path, root=root, rules=rules)
-    table, notes = find_table(path, rules, images_below=root)
-    if table is None:
-        if rules.columns:
-            raise InputError(f"{path}: a column was named, but the folder holds no CSV")
-        return read_folders(root)
-    listing = read_table(table, root=root, rules=rules)
-    return listing._replace(notes=(*notes, *listing.notes))
+        return read_table(path, root=root, rules=config)
+    table, notes = find_table(path, config, images_below=root)
+    if table is not None:
+        listing = read_table(table, root=root, rules=config)
+        return listing._replace(notes=(*notes, *listing.notes))
+    if columns:
+        raise InputError(f"{path}: a column was named, but the folder holds no CSV")
+    return read_folders(root)
 
 
 def _sizes_and_stamp(files: list[str]) -> tuple[list[int], str]:
     """Return the files' sizes and the stamp of their times: one look at each file for both."""
-    facts = []
-    for file in files:
-        try:
+    sizes, times = [-1] * len(files), [-1] * len(files)
+    for i, file in enumerate(files):
+        with suppress(OSError):  # reading the image gives the message
             state = os.stat(file)
-            facts.append((state.st_size, state.st_mtime_ns))
-        except OSError:  # reading the image gives the message
-            facts.append((-1, -1))
-    return [size for size, _ in facts], _hash(",".join(str(changed) for _, changed in facts))
+            sizes[i], times[i] = state.st_size, state.st_mtime_ns
+    return sizes, _hash(",".join(map(str, times)))
 
 
 def _hash(text: str) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from fopro_lab.config import Interpolation
-from fopro_lab.data.dataset import Dataset, check_rows, check_word, take_rows
+from fopro_lab.data.dataset import Dataset, check_rows, take_rows
 from fopro_lab.data.decoding import (
     Depth,
     FileReader,
@@ -74,7 +74,6 @@ class Pack(Summary):
 
         ``transform`` gets each image ``(3, H, W)``, float in [0, 1] or ``uint8`` as stored.
         """
-        check_word("pixels", pixels, ("float", "uint8"))
         chosen = check_rows(np.arange(len(self)) if rows is None else rows, count=len(self))
         return TorchPack(self, chosen, transform, pixels)
 
@@ -159,7 +158,6 @@ def pack(
         raise InputError(f"size: expected 8 to 2048 pixels, got {size}")
     if jobs < 0:
         raise InputError(f"jobs: expected 0 for one per core or a positive number, got {jobs}")
-    decoder_version(interpolation)  # refuses unknown names
     dataset = replace(dataset, reader=with_interpolation(dataset.reader, interpolation))
     version = decoder_version(getattr(dataset.reader, "interpolation", interpolation))
     given = dataset.reader.depth if isinstance(dataset.reader, FileReader) else 0

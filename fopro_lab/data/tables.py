@@ -3,18 +3,21 @@
 import csv
 import gzip
 import io
+import itertools
 import re
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from fopro_lab.config import DataConfig
 from fopro_lab.data.readers import (
     SPLIT_WORDS,
     Listing,
+    as_path,
     find_images,
     list_files,
     number_classes,
@@ -58,20 +61,12 @@ TABLES = (".csv", ".tsv", ".tab", ".psv")
 TEXTS = (".txt", ".dat", "")  # perhaps a table
 SHEETS = (".xlsx", ".xls", ".ods", ".parquet", ".jsonl", ".feather")
 PROSE = re.compile(r"(read_?me|licen[cs]e|attribution|citation|notice|changelog|source).*")
+SPLIT_WORD = re.compile(r"(?<![a-z])(train|valid|val|test|dev)")
+NAME_LIKE = re.compile(r"name|dx|class|label|diag|find|disease|desc|text|categ|title")
 WAYS_OUT = (
     "name the table, and the folder of its images: dataset=TABLE image_dir=FOLDER; or take folders "
     "as classes: labels_from=folders"
 )
-
-
-class TableRules(NamedTuple):
-    """What the user says about a table; see the options of the same names."""
-
-    columns: dict[str, str] = {}  # noqa: RUF012  by kind
-    leave_out: bool = False
-    multi_label: str = "stop"
-    unclear_split: str = "stop"
-    test_fold: str = ""
 
 
 def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
@@ -81,13 +76,15 @@ def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
     comma, semicolon, tab or bar, whichever the header has most of, else by spaces. Empty lines
     and columns without a name are left out.
     """
+    if _ending(path.name) in SHEETS:
+        raise InputError(f"{path}: a {path.suffix} file is not read here; save it as CSV UTF-8")
     # Not pandas.read_csv: it pads short lines and takes a first column for an index in silence.
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         if "\0" in text:
-            raise csv.Error("it is no text")
+            raise UnicodeError
         header = next((line for line in text.splitlines() if line.strip()), "")
         unquoted = "".join(header.split('"')[::2])
         mark = max(",;\t|", key=unquoted.count)
@@ -95,10 +92,12 @@ def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
         lines = io.StringIO(text, newline="")
         reader = csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=mark == " ")
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except (OSError, EOFError, csv.Error, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, UnicodeDecodeError):
-            reason = "it is not UTF-8; save it as CSV UTF-8"
+    except UnicodeError:
+        raise InputError(
+            f"{path}: expected text in UTF-8; save a table as CSV UTF-8, or unpack an archive"
+        ) from None
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read as CSV ({reason})") from None
     rows = [(line, row) for line, row in rows if any(row)]
     if len(rows) < 2:
@@ -114,158 +113,143 @@ def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
             raise InputError(
                 f"{path}: line {line}: expected {len(names)} cells as in the header, got {len(row)}"
             )
-    cells = [row for _, row in rows]
-    frame = pd.DataFrame(cells, columns=names).loc[:, [name != "" for name in names]]
-    for name in needed:
-        if name not in frame:
-            raise InputError(f"{path}: no column '{name}'; it has {', '.join(frame)}")
+    frame = pd.DataFrame([row for _, row in rows], columns=names)
+    frame = frame.loc[:, [name != "" for name in names]]
+    _check_columns(needed, frame, path)
     return frame
 
 
+def _check_columns(names: Iterable[str], frame: pd.DataFrame, path: Path) -> None:
+    for name in names:
+        if name not in frame:
+            raise InputError(f"{path}: no column '{name}'; it has {', '.join(frame)}")
+
+
 def find_table(
-    root: Path, rules: TableRules, *, images_below: Path
+    root: Path, rules: DataConfig, *, images_below: Path
 ) -> tuple[Path | None, list[str]]:
-    """Find the one table below a folder that names images below another, and their classes.
+    """Find the one table below a folder that names images below another.
 
     Returns the table, None if no file is a table, and notes on others that are passed over.
 
     Raises:
         InputError: If there are tables, but none or several of them fit.
     """
-    others = sort_files(root)[1]
-    images = [file for files in sort_files(images_below) for file in files]
-    stems = {plain_name(stem_of(file)) for file in images if _ending(file) is None}
-    frames: dict[str, pd.DataFrame] = {}
-    reasons: dict[str, str] = {}
+    stems = _stems(images_below)
+    others = [file for file in sort_files(root)[1] if _ending(file) is not None]
+    named: dict[str, set[str]] = {}  # the images of each table that fits
+    reasons: dict[str, str] = {}  # why another one does not
     for file in others:
-        ending, stem = _ending(file), plain_name(file.rpartition("/")[2].partition(".")[0])
-        if ending is None or (ending in TEXTS and PROSE.fullmatch(stem)):
-            continue
-        if ending in TEXTS and stem in stems:  # an image's own annotation
-            continue
-        if ending in SHEETS:
-            reasons[file] = f"a {ending} file is not read here; save it as CSV UTF-8"
+        sure, stem = _ending(file) not in TEXTS, plain_name(Path(file).name.partition(".")[0])
+        if not sure and (PROSE.fullmatch(stem) or stem in stems):  # an image's own annotation
             continue
         try:
             frame = read_cells(root / file)
+            sure = sure or any(_known(frame[name].head(50), stems).any() for name in frame)
+            if len(frame.columns) > 1:
+                named[file] = _check_fits(frame, rules, stems, root / file)
         except InputError as error:
-            if ending in TABLES:
+            if sure:
                 reasons[file] = str(error).removeprefix(f"{root / file}: ")
-            continue
-        if len(frame.columns) < 2:
-            continue
-        try:
-            _check_given(frame, rules, file)
-            image = _find_image_column(frame, rules.columns.get("image", ""), stems, file)
-            if not _known(frame[image], stems).any():
-                raise InputError(f"none of its images, such as {frame[image].iloc[0]}, is there")
-            classes, _ = _class_columns(frame, rules, file, taken=[image])
-            if len(frame[classes].drop_duplicates()) < 2:
-                raise InputError("all its images have one class")
-            frames[file] = frame.assign(**{"": frame[image]})
-        except InputError as error:
-            if ending in TABLES or _names_images(frame, stems):
-                reasons[file] = str(error).removeprefix(f"{file}: ")
-    if not frames and not reasons:
+    if not named and not reasons:
         return None, []
-    top = min((file.count("/") for file in frames), default=0)
-    fit = sorted(file for file in frames if file.count("/") == top)
-    if len(fit) > 1:  # such as a table of boxes in some of the images
-        named = {file: set(frames[file][""]) for file in fit}
+    top = min((file.count("/") for file in named), default=0)
+    fit = [file for file in named if file.count("/") == top]
+    if fit and not any(SPLIT_WORD.search(plain_name(Path(file).name)) for file in fit):
         whole = max(fit, key=lambda file: len(named[file]))
-        parts = [file for file in fit if SPLIT_WORD.search(plain_name(file.rpartition("/")[2]))]
-        if not parts and all(named[file] < named[whole] for file in fit if file != whole):
-            fit = [whole]
+        if all(named[file] < named[whole] for file in fit if file != whole):
+            fit = [whole]  # others are of some of its images, such as a table of boxes
     if len(fit) != 1:
         some = [f"{file} ({reason})" for file, reason in list(reasons.items())[:3]]
         found = f"several tables, {', '.join(fit[:4])}" if fit else f"tables: {'; '.join(some)}"
         raise InputError(f"{root}: expected one table of its images, found {found}; {WAYS_OUT}")
-    rest = [file for file in (*frames, *reasons) if file != fit[0]]
-    lists = [f for f in others if _ending(f) is not None and SPLIT_WORD.search(plain_name(f))]
-    notes = (
-        [f"{root}: the table is {fit[0]}"] if rest or not fit[0].lower().endswith(".csv") else []
-    )
-    passed = list(dict.fromkeys([*rest, *(file for file in lists if file != fit[0])]))
+    table = fit[0]
+    rest = [file for file in (*named, *reasons) if file != table]
+    lists = [file for file in others if file != table and SPLIT_WORD.search(plain_name(file))]
+    passed = list(dict.fromkeys([*rest, *lists]))
+    notes = [f"{root}: the table is {table}"] if rest or _ending(table) != ".csv" else []
     if passed:
         notes.append(f"not used: {', '.join(passed[:4])}{', ...' * (len(passed) > 4)}")
-    return root / fit[0], notes
+    return root / table, notes
 
 
-SPLIT_WORD = re.compile(r"(?<![a-z])(train|valid|val|test|dev)")
-
-
-def _names_images(frame: pd.DataFrame, stems: set[str]) -> bool:
-    return any(_known(frame[name].head(50), stems).any() for name in frame)
+def _check_fits(frame: pd.DataFrame, rules: DataConfig, stems: set[str], path: Path) -> set[str]:
+    """Return the images that a table names; refuse it if it names none, or no classes of them."""
+    _check_given(frame, rules, path)
+    image = _find_image_column(frame, rules, stems, path)
+    if not _known(frame[image], stems).any():
+        raise InputError(f"none of its images, such as {frame[image].iloc[0]}, is there")
+    if len(frame[_class_columns(frame, rules, image, path)[0]].drop_duplicates()) < 2:
+        raise InputError("all its images have one class")
+    return set(frame[image])
 
 
 def _ending(file: str) -> str | None:
     """Return the ending of a file that may be a table, in lower case; None of any other."""
-    name = file.rpartition("/")[2].lower().removesuffix(".gz")
-    ending = "." + name.rpartition(".")[2] if "." in name else ""
+    ending = Path(file.lower().removesuffix(".gz")).suffix
     return ending if ending in (*TABLES, *TEXTS, *SHEETS) else None
+
+
+def _stems(folder: Path) -> set[str]:
+    """Return the names, without ending and in one form, of all files that are no tables."""
+    files = itertools.chain(*sort_files(folder))
+    return {plain_name(stem_of(file)) for file in files if _ending(file) is None}
 
 
 def _known(cells: pd.Series, stems: set[str]) -> pd.Series:
     """Tell which cells name an image, by their names without folders, case and ending."""
-    return cells.map(lambda cell: plain_name(stem_of(cell.replace("\\", "/"))) in stems)
+    return cells.map(lambda cell: plain_name(stem_of(as_path(cell))) in stems)
 
 
-def read_table(path: Path, *, root: Path, rules: TableRules = TableRules()) -> Listing:  # noqa: B008
+def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     """Read a table, a row per image, and find its images below a folder, at any depth.
 
     Columns that ``rules`` does not name are looked for under their usual names, the images also by
     their names on disk. Every guess is a note of the listing.
     """
-    columns = rules.columns
     frame = read_cells(path)
-    _check_given(frame, rules, path)
-    files, others = sort_files(root)
-    stems = {plain_name(stem_of(file)) for file in (*files, *others)}
-    image_name = _find_image_column(frame, columns.get("image", ""), stems, path)
     total = len(frame)
-    parts, part_notes, fold = _find_parts(frame, rules, path, taken=[image_name])
+    _check_given(frame, rules, path)
+    column = _find_image_column(frame, rules, _stems(root), path)
+    parts, part_notes = _find_parts(frame, rules, column, path)
     frame, parts = frame[parts != "?"], parts[parts != "?"]
-    labels, names, kept, class_notes, ending = _find_classes(frame, rules, path, taken=[image_name])
-    frame, parts, labels = frame[kept], parts[kept], labels[kept]
-    groups, group_notes, complete = _find_groups(frame, columns.get("group", ""))
-    source = _usual(frame, "source", columns.get("source", ""))
+    labels, names, class_notes, ending = _find_classes(frame, rules, column, path)
+    frame, parts = frame.loc[labels.index], parts[labels.index]
+    groups, group_notes, complete = _find_groups(frame, rules)
+    source = _usual(frame, "source", rules)[:1]
     sources = frame[source[0]] if source else pd.Series("", index=frame.index)
-    image = frame[image_name]
-    if (image == "").any():
-        who = f"line {image.index[image == ''][0] + 2}"
-        raise InputError(
-            f"{path}: {image_name}: {(image == '').sum()} empty, first of {who}; fill it in or "
-            "remove the row"
-        )
-    refuse_twice(image, where=path)
+    images = frame[column]
+    _refuse_empty(images, images.where(images == "", ""), path)
+    refuse_twice(images, where=path)
     way_out = "give the folder that holds them: image_dir=..."
-    found = find_images(image, root, where=path, way_out=way_out, leave_out=rules.leave_out)
-    refuse_twice(found.paths, where=path)
-    endings = [f"-testfold{fold}"] if fold else []
-    endings += [ending] if ending else []
-    endings += [f"-without{total - len(frame)}"] if len(frame) < total else []
-    used = [f"image in '{image_name}'", *class_notes[:1], *group_notes[:1]]
-    used += [f"source in '{source[0]}'"] if source else []
-    notes = [f"{path.name}: {', '.join(used + part_notes[:1])}"]
-    notes += [*class_notes[1:], *group_notes[1:], *part_notes[1:], *found.notes]
+    paths, notes = find_images(
+        images, root, where=path, way_out=way_out, leave_out=rules.unusable == "leave-out"
+    )
+    refuse_twice(paths, where=path)
+    ending = f"-testfold{rules.test_fold}{ending}" if rules.test_fold else ending
+    ending += f"-without{total - len(frame)}" if len(frame) < total else ""
+    used = [class_notes[0], group_notes[0], *(f"source in '{name}'" for name in source)]
+    used = [f"image in '{column}'", *used, part_notes[0]]
     listing = list_files(
-        image.tolist(),
-        found.paths,
+        images.tolist(),
+        paths,
         (labels.tolist(), names),
         groups=groups.tolist(),
-        sources=sources.mask(sources.str.casefold().isin(NOT_KNOWN), "").tolist(),
+        sources=_where_known(sources).tolist(),
         splits=parts.tolist(),
     )
-    return listing._replace(notes=tuple(notes), ending="".join(endings), groups_known=complete)
+    notes = [f"{path.name}: {', '.join(used)}", *class_notes[1:], *group_notes[1:],
+             *part_notes[1:], *notes]  # fmt: skip
+    return listing._replace(notes=tuple(notes), ending=ending, groups_known=complete)
 
 
-def _check_given(frame: pd.DataFrame, rules: TableRules, path: Path | str) -> None:
+def _check_given(frame: pd.DataFrame, rules: DataConfig, path: Path) -> None:
     """Refuse named columns that there are not; ``none`` names none, commas several of classes."""
-    for kind, name in rules.columns.items():
+    for kind in USUAL_NAMES:
+        name = getattr(rules, f"{kind}_column")
         listed = kind == "class" and all(part in frame for part in _listed(name))
-        no_column = name == "none" and kind not in ("image", "class")
-        if name and name not in frame and not listed and not no_column:
-            raise InputError(f"{path}: no column '{name}'; it has {', '.join(frame)}")
+        if name and not listed and (name != "none" or kind in ("image", "class")):
+            _check_columns([name], frame, path)
 
 
 def _listed(name: str) -> list[str]:
@@ -276,153 +260,153 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", plain_name(name))
 
 
-def _usual(frame: pd.DataFrame, kind: str, given: str) -> list[str]:
+def _usual(frame: pd.DataFrame, kind: str, rules: DataConfig) -> list[str]:
     """Return the given column, or those under usual names of a kind, the most usual first."""
+    given: str = getattr(rules, f"{kind}_column")
     if given:
         return [given] if given in frame else []
-    by_name: dict[str, str] = {}
-    for name in frame:
-        by_name.setdefault(_plain(name), name)
-    return [by_name[usual] for usual in USUAL_NAMES[kind].split() if usual in by_name]
+    return _under(frame, USUAL_NAMES[kind].split())
 
 
-def _find_image_column(frame: pd.DataFrame, given: str, stems: set[str], path: Path | str) -> str:
+def _under(frame: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    """Return the columns under some plain names, in the order of these."""
+    by_name = {_plain(name): name for name in reversed(list(frame))}  # the first of twins
+    return [by_name[name] for name in names if name in by_name]
+
+
+def _find_image_column(frame: pd.DataFrame, rules: DataConfig, stems: set[str], path: Path) -> str:
     """Return the column of images: as given, under a usual name, or by the names on disk."""
-    if given:
-        return given
+    usual = _usual(frame, "image", rules)
+    if rules.image_column:
+        return usual[0]
     heads = _known(pd.Series(list(frame)), stems)
     if any(_known(frame[name], stems).all() for name in frame.columns[heads]):
         raise InputError(f"{path}: expected names of columns in the first line, got an image's row")
-    usual = _usual(frame, "image", "")
     for name in usual:
         if _known(frame[name], stems).any():
             return name
     known = [n for n in frame if frame[n].is_unique and _known(frame[n], stems).all()]
     if len(known) == 1 or (usual and not known):
-        return known[0] if known else usual[0]
-    raise InputError(
-        f"{path}: no image column under a usual name; it has {', '.join(frame)}; name it: "
-        "image_column=..."
+        return [*known, *usual][0]
+    raise _no_column(frame, "image", path)
+
+
+def _no_column(frame: pd.DataFrame, kind: str, path: Path) -> InputError:
+    return InputError(
+        f"{path}: no {kind} column under a usual name; it has {', '.join(frame)}; name it: "
+        f"{kind}_column=..."
     )
 
 
-def _find_groups(frame: pd.DataFrame, given: str) -> tuple[pd.Series, list[str], bool]:
+def _refuse_empty(cells: pd.Series, images: pd.Series, path: Path) -> None:
+    empty = cells.str.casefold().isin(EMPTY)
+    if empty.any():
+        who = images[empty.idxmax()] or f"line {empty.idxmax() + 2}"
+        raise InputError(
+            f"{path}: {cells.name}: {empty.sum()} empty, first of {who}; fill it in or remove the "
+            "row"
+        )
+
+
+def _where_known(cells: pd.Series) -> pd.Series:
+    return cells.mask(cells.str.casefold().isin(NOT_KNOWN), "")
+
+
+def _find_groups(frame: pd.DataFrame, rules: DataConfig) -> tuple[pd.Series, list[str], bool]:
     """Return the lesion or patient of each image, notes, and whether all are known.
 
     Where the first column with a known one has none, the next one counts.
     """
     groups = pd.Series("", index=frame.index)
     used: list[str] = []
-    for name in _usual(frame, "group", given):
-        cells = frame[name].mask(frame[name].str.casefold().isin(NOT_KNOWN), "")
+    for name in _usual(frame, "group", rules):
+        cells = _where_known(frame[name])
         fills = (groups == "") & (cells != "")
         if fills.any():
             groups = groups.mask(fills, cells if not used else f"{name} " + cells)
             used.append(name)
-    complete = bool(used) and bool((groups != "").all())
     notes = [f"group in '{used[0]}'" if used else "no group"]
     notes += [f"where '{used[0]}' is not known, the group is '{name}'" for name in used[1:]]
-    return groups, notes, complete
-
-
-class Classes(NamedTuple):
-    """The classes of a table's rows."""
-
-    labels: pd.Series  # -1 where a row is left out
-    names: tuple[str, ...]
-    kept: pd.Series
-    notes: list[str]  # the first says in which column they are
-    ending: str
+    return groups, notes, bool(used) and bool((groups != "").all())
 
 
 def _class_columns(
-    frame: pd.DataFrame, rules: TableRules, path: Path | str, *, taken: list[str]
+    frame: pd.DataFrame, rules: DataConfig, image: str, path: Path
 ) -> tuple[list[str], list[str]]:
     """Return the column of classes, or those of 0 and 1, and other columns that it might be."""
-    given = rules.columns.get("class", "")
+    given = rules.class_column
     if given and given not in frame:
         return _listed(given), []
-    usual = [name for name in _usual(frame, "class", given) if name not in taken]
-    if not usual and (marks := _find_marks(frame, path)):
+    usual = [name for name in _usual(frame, "class", rules) if name != image]
+    if usual:  # one of names goes before one of numbers
+        usual.sort(key=lambda name: bool(_numbers(frame[name]).notna().all()))
+        return usual[:1], usual[1:]
+    if marks := _find_marks(frame, path):
         return marks, []
-    if not usual:
-        raise InputError(
-            f"{path}: no class column under a usual name; it has {', '.join(frame)}; "
-            "name it: class_column=..."
-        )
-    # One of names goes before one of numbers.
-    usual.sort(key=lambda name: bool(_numbers(frame[name]).notna().all()))
-    return usual[:1], usual[1:]
+    raise _no_column(frame, "class", path)
 
 
 def _find_classes(
-    frame: pd.DataFrame, rules: TableRules, path: Path | str, *, taken: list[str]
-) -> Classes:
-    """Read the class of each row; rows with several follow ``rules.multi_label``."""
-    columns, others = _class_columns(frame, rules, path, taken=taken)
-    marks = columns if len(columns) > 1 else []
-    notes, ending = [], ""
+    frame: pd.DataFrame, rules: DataConfig, image: str, path: Path
+) -> tuple[pd.Series, tuple[str, ...], list[str], str]:
+    """Return the label of each row that is kept, class names, notes, and what the name says of it.
+
+    Rows with several classes follow ``rules.multi_label``.
+    """
+    columns, others = _class_columns(frame, rules, image, path)
+    marks, ending = columns if len(columns) > 1 else [], ""
     if marks:
-        cells, several = _join_marks(frame, marks, path)
-        notes.append(f"class in {len(marks)} columns of 0 and 1, {cells.name}")
+        several = _read_marks(frame, marks, path)
+        notes = [f"class in {len(marks)} columns of 0 and 1, {several.name}"]
     else:
-        cells = frame[columns[0]]
-        not_in = f" (not in '{chr(39).join(others)}')" if len(others) == 1 else ""
-        not_in = f" (not in {', '.join(others)})" if len(others) > 1 else not_in
-        notes.append(f"class in '{cells.name}'{not_in}")
-        several = _split_cells(cells)
+        several = _split_cells(frame[columns[0]])
+        not_in = f" (not in {', '.join(map(repr, others))})" if others else ""
+        notes = [f"class in '{several.name}'{not_in}"]
     many = several.map(len) > 1
-    kept = pd.Series(True, index=frame.index)
     if many.any():
-        count = f"{many.sum():,} of {len(cells):,} images have several classes"
+        count = f"{many.sum():,} of {len(frame):,} images have several classes"
         if rules.multi_label == "stop":
             raise InputError(
-                f"{path}: {cells.name}: {count}, such as '{cells[many].iloc[0]}'; take the first "
-                "of each: multi_label=first, or leave them out: multi_label=leave-out"
+                f"{path}: {several.name}: {count}, such as '{'|'.join(several[many].iloc[0])}'; "
+                "take the first of each: multi_label=first, or leave them out: "
+                "multi_label=leave-out"
             )
-        first = rules.multi_label == "first"
-        notes.append(f"{count}: {'the first counts' if first else 'they are left out'}")
-        kept, ending = (kept, "-firstlabel") if first else (~many, "")
-    cells = several[kept].map(lambda each: each[0] if each else "").rename(cells.name)
-    empty = cells.index[cells.str.casefold().isin(EMPTY)]
-    if len(empty):
-        who = frame[taken[0]][empty[0]] or f"line {empty[0] + 2}"
-        raise InputError(
-            f"{path}: {cells.name}: {len(empty)} empty, first of {who}; fill it in or remove the "
-            "row"
-        )
-    named = _find_names(frame[kept], cells, taken) if not marks else None
-    if named is not None:
+        if rules.multi_label == "first":
+            ending = "-firstlabel"
+        else:
+            several = several[~many]
+        notes.append(f"{count}: {'the first counts' if ending else 'they are left out'}")
+    cells = several.map(lambda each: each[0] if each else "")
+    frame = frame.loc[cells.index]
+    _refuse_empty(cells, frame[image], path)
+    named = None if marks else _find_names(frame, cells, image)
+    order: list[str] = []
+    if marks:
+        order = [name for name in marks if name in set(cells)]
+        absent = [name for name in marks if name not in order]
+        notes += [f"no image of {', '.join(absent)}"] if absent else []
+    elif named is not None:
         order = cells.groupby(named).first().map(float).sort_values().index.tolist()
-        number_classes(order, where=path)  # refuses names that are nearly one
         notes.append(f"names of its numbers in '{named.name}'")
-        labels, names = named.map({name: i for i, name in enumerate(order)}), tuple(order)
+        cells = named
     else:
-        numbers, names = number_classes(_whole_numbers(cells, path), where=path)
-        labels = pd.Series(numbers, index=cells.index)
-        if marks:  # in the order of the columns
-            names = tuple(name for name in marks if name in set(names))
-            labels = cells.map({name: i for i, name in enumerate(names)})
-            absent = [name for name in marks if name not in names]
-            notes += [f"no image of {', '.join(absent)}"] if absent else []
-    return Classes(labels.reindex(frame.index, fill_value=-1), names, kept, notes, ending)
+        cells = _whole_numbers(cells, path)
+    names = number_classes(order or cells.tolist(), where=path)[1]
+    names = tuple(order) or names
+    return cells.map({name: number for number, name in enumerate(names)}), names, notes, ending
 
 
 def _numbers(cells: pd.Series) -> pd.Series:
     return pd.to_numeric(cells, errors="coerce")
 
 
-def _find_names(frame: pd.DataFrame, cells: pd.Series, taken: list[str]) -> pd.Series | None:
+def _find_names(frame: pd.DataFrame, cells: pd.Series, image: str) -> pd.Series | None:
     """Return the column that has one name for each number of a column of numbered classes."""
     if _numbers(cells).isna().any():
         return None
-    count = cells.nunique()
-    for name in frame:
-        words = frame[name]
-        like = re.search(
-            r"name|dx|class|label|diag|find|disease|desc|text|categ|title", name.lower()
-        )
-        if name in (*taken, cells.name) or not like or _numbers(words).notna().any():
+    for name in frame.columns.drop([image, cells.name], errors="ignore"):
+        words, count = frame[name], cells.nunique()
+        if not NAME_LIKE.search(name.lower()) or _numbers(words).notna().any():
             continue
         pairs = len(pd.DataFrame({"number": cells, "name": words}).drop_duplicates())
         if words.nunique() == count == pairs and count < len(frame) and (words != "").all():
@@ -430,42 +414,39 @@ def _find_names(frame: pd.DataFrame, cells: pd.Series, taken: list[str]) -> pd.S
     return None
 
 
-def _find_marks(frame: pd.DataFrame, path: Path | str) -> list[str]:
+def _find_marks(frame: pd.DataFrame, path: Path) -> list[str]:
     """Find the columns of 0 and 1 with one 1 in each row, if there is one such set alone."""
-    binary = {
-        name: frame[name].str.casefold().isin({"1", "1.0", "true"}).to_numpy()
-        for name in frame
-        if frame[name].str.casefold().isin(YES | NO).all()
-        and not COVARIATES & set(re.split(r"[\W_]+", plain_name(name)))
+    lower = frame.apply(lambda cells: cells.str.casefold())
+    binary = [
+        name
+        for name in frame.columns[lower.isin(YES | NO).all()]
+        if not COVARIATES & set(re.split(r"[\W_]+", plain_name(name)))
         and _plain(name) not in (*FOLDS, *FLAGS)
-    }
-    present = {name: marks for name, marks in binary.items() if marks.any()}
-    covers: list[list[str]] = []
+    ]
+    marks = {name: own for name in binary if (own := lower[name].isin(YES).to_numpy()).any()}
 
-    def extend(chosen: list[str], covered: np.ndarray) -> None:
+    def covers(chosen: list[str], covered: np.ndarray) -> Iterator[list[str]]:
         """Add one column after another that covers the first row without a 1, in all ways."""
-        if len(covers) > 1:
-            return
         if covered.all():
-            covers.append(chosen)
+            yield chosen
             return
         row = int(np.argmin(covered))
-        for name, marks in present.items():
-            if marks[row] and not (marks & covered).any():
-                extend([*chosen, name], covered | marks)
+        for name, own in marks.items():
+            if own[row] and not (own & covered).any():
+                yield from covers([*chosen, name], covered | own)
 
-    if len(present) <= MOST_MARKS:
-        extend([], np.zeros(len(frame), dtype=bool))
-    covers = [cover for cover in covers if len(cover) > 1]
-    if len(covers) == 1:
+    every = covers([], np.zeros(len(frame), dtype=bool)) if len(marks) <= MOST_MARKS else ()
+    found = list(itertools.islice((cover for cover in every if len(cover) > 1), 2))
+    if len(found) == 1:
         # Columns of 0 alone are classes without an image, if they lie among the others.
         order = list(frame)
-        low, high = (f(map(order.index, covers[0])) for f in (min, max))
-        near = [n for n in order[low : high + 2] if n in binary and n not in present]
-        return [name for name in order if name in {*covers[0], *near}]
-    if len(present) > 1:
-        why = "more than one set of them has" if covers else "no set of them has"
-        names = ", ".join(list(binary)[:8]) + (", ..." if len(binary) > 8 else "")
+        places = [order.index(name) for name in found[0]]
+        near = order[min(places) : max(places) + 2]
+        empty = [name for name in near if name in binary and name not in marks]
+        return [name for name in order if name in {*found[0], *empty}]
+    if len(marks) > 1:
+        why = "more than one set of them has" if found else "no set of them has"
+        names = ", ".join(binary[:8]) + (", ..." if len(binary) > 8 else "")
         raise InputError(
             f"{path}: no class column under a usual name; columns of 0 and 1 are {names}, but "
             f"{why} one 1 in each row; name those of the classes: class_column=A,B,C"
@@ -473,18 +454,14 @@ def _find_marks(frame: pd.DataFrame, path: Path | str) -> list[str]:
     return []
 
 
-def _join_marks(
-    frame: pd.DataFrame, marks: list[str], path: Path | str
-) -> tuple[pd.Series, pd.Series]:
-    """Return the classes that columns of 0 and 1 mark in each row, as text and as lists."""
-    lower = frame[marks].apply(lambda column: column.str.casefold())
+def _read_marks(frame: pd.DataFrame, marks: list[str], path: Path) -> pd.Series:
+    """Return the classes that columns of 0 and 1 mark in each row, as lists."""
+    lower = frame[marks].apply(lambda cells: cells.str.casefold())
     odd = ~lower.isin(YES | NO).all(axis=1)
     if odd.any():
         raise InputError(f"{path}: line {odd.idxmax() + 2}: expected 0 or 1 in {', '.join(marks)}")
-    yes = lower.isin(YES).to_numpy()
-    lists = [[name for name, mark in zip(marks, row, strict=True) if mark] for row in yes]
-    several = pd.Series(lists, index=frame.index)
-    return several.map("|".join).rename(f"{marks[0]} to {marks[-1]}"), several
+    lists = [list(itertools.compress(marks, row)) for row in lower.isin(YES).to_numpy()]
+    return pd.Series(lists, index=frame.index, name=f"{marks[0]} to {marks[-1]}")
 
 
 def _split_cells(cells: pd.Series) -> pd.Series:
@@ -505,76 +482,73 @@ def _split_cells(cells: pd.Series) -> pd.Series:
                 return parts
         return [cell.strip()]
 
-    return pd.Series([split(*pair) for pair in zip(plain, listed, strict=True)], cells.index)
+    lists = [split(*pair) for pair in zip(plain, listed, strict=True)]
+    return pd.Series(lists, index=cells.index, name=cells.name)
 
 
-def _whole_numbers(values: pd.Series, path: Path | str) -> list[str]:
+def _whole_numbers(values: pd.Series, path: Path) -> pd.Series:
     """Read labels such as 1.0, which a table with gaps was saved with, as the integers they are."""
     numbers = _numbers(values)
     if numbers.isna().any() or values.str.isdecimal().all():
-        return list(values)
+        return values
     for text in values[(numbers % 1 != 0) | (numbers < 0)]:
         raise InputError(
             f"{path}: {values.name}: expected names or integers from 0 as classes, got {text}; "
             "name the column of classes: class_column=..."
         )
-    return list(numbers.astype("int64").astype(str))
+    return numbers.astype("int64").astype(str)
 
 
 def _find_parts(
-    frame: pd.DataFrame, rules: TableRules, path: Path, *, taken: list[str]
-) -> tuple[pd.Series, list[str], str]:
-    """Return the given part of each row, ``?`` of one to leave out; notes; and the fold tested."""
-    none = pd.Series("", index=frame.index)
-    given = rules.columns.get("split", "")
-    by_name = {_plain(name): name for name in reversed(list(frame)) if name not in taken}
-    flags = {by_name[flag]: part for flag, part in FLAGS.items() if flag in by_name}
-    names = [n for n in _usual(frame, "split", "") if n not in taken]
-    folds = [by_name[name] for name in FOLDS if name in by_name]
-    maybe = [by_name[name] for name in MAYBE_SPLIT if name in by_name]
-    all_found = [*names, *flags, *folds, *maybe]
-    if given == "none" and given not in frame:
-        passed = [f"the split given in '{all_found[0]}' is passed over"] if all_found else []
-        return none, ["no given split", *passed], ""
-    notes = []
-    if not given:
-        for name in maybe:
-            words = sorted(set(frame[name]))
-            split_like = any(SPLIT_WORD.search(plain_name(word)) for word in words)
-            if split_like or _numbers(frame[name]).notna().all():
-                continue
-            all_found.remove(name)
+    frame: pd.DataFrame, rules: DataConfig, image: str, path: Path
+) -> tuple[pd.Series, list[str]]:
+    """Return the given part of each row, ``?`` of one to leave out, and notes."""
+    rest = frame.drop(columns=image)
+    given, notes = rules.split_column, list[str]()
+    flags = {name: part for flag, part in FLAGS.items() for name in _under(rest, [flag])}
+    folds = _under(rest, FOLDS)
+    found = [*_under(rest, USUAL_NAMES["split"].split()), *flags, *folds]
+    for name in _under(rest, MAYBE_SPLIT):
+        words = sorted(set(frame[name]))
+        split_like = any(SPLIT_WORD.search(plain_name(word)) for word in words)
+        if split_like or _numbers(frame[name]).notna().all():
+            found.append(name)
+        elif not given:
             notes.append(f"'{name}' is taken for no split: {', '.join(words[:4])}")
-    found = [given] if given else [*(folds if rules.test_fold else ()), *all_found]
-    if not found:
-        if rules.test_fold:
-            raise InputError(f"test_fold: {path} has no column of folds; name it: split_column=...")
-        return none, ["no given split", *notes], ""
-    column = found[0]
-    cells = frame[column].str.casefold()
-    if cells.isin(EMPTY).all():
-        return none, ["no given split", f"'{column}' is empty", *notes], ""
-    rest = [name for name in all_found if name != column and name not in flags]
-    notes += [f"'{name}' is passed over: the split is given in '{column}'" for name in rest]
+    none = pd.Series("", index=frame.index)
+    if given == "none" and given not in frame:
+        passed = [f"the split given in '{name}' is passed over" for name in found[:1]]
+        return none, ["no given split", *passed]
+    chosen = [given] if given else [*(folds if rules.test_fold else ()), *found]
+    if not chosen and rules.test_fold:
+        raise InputError(f"test_fold: {path} has no column of folds; name it: split_column=...")
+    if not chosen:
+        return none, ["no given split", *notes]
+    column = chosen[0]
+    cells, words = frame[column].str.casefold(), sorted(set(frame[column]), key=_in_order)
+    empty = cells.isin(EMPTY)
+    if empty.all():
+        return none, ["no given split", f"'{column}' is empty", *notes]
+    others = [name for name in found if name != column and name not in flags]
+    notes += [f"'{name}' is passed over: the split is given in '{column}'" for name in others]
     notes.insert(0, f"split in '{column}'")
     if rules.test_fold:
         tested = frame[column].map(_same_number) == _same_number(rules.test_fold)
         if not tested.any():
-            some = ", ".join(sorted(set(frame[column]))[:10])
+            some = ", ".join(words[:10])
             raise InputError(f"test_fold: expected one of {some}, got '{rules.test_fold}'")
-        parts = pd.Series(np.where(tested, "test", "train"), index=frame.index)
-        parts = parts.mask(cells.isin(EMPTY), "")
+        parts = tested.map({True: "test", False: "train"}).mask(empty, "")
     elif column in flags:
-        parts = _read_flags(frame, flags if not given else {column: flags[column]})
-    elif _numbers(cells[~cells.isin(EMPTY)]).notna().all():
-        some = ", ".join(sorted(set(frame[column]), key=lambda text: (len(text), text))[:10])
+        parts = _read_flags(frame, {column: flags[column]} if given else flags)
+    elif _numbers(cells[~empty]).notna().all():
         raise InputError(
-            f"{path}: {column}: the folds {some} are given; say which is tested, such as "
-            f"test_fold={frame[column].iloc[0]}, or draw another split: split_column=none"
+            f"{path}: {column}: the folds {', '.join(words[:10])} are given; say which is tested, "
+            f"such as test_fold={frame[column][~empty].iloc[0]}, or draw another split: "
+            "split_column=none"
         )
     else:
-        words = cells.str.replace(r"[\W_]*(?:set|split)$", "", regex=True)
-        parts = words.map(SPLIT_WORDS).fillna("")
+        plain = cells.str.replace(r"[\W_]*(?:set|split)$", "", regex=True)
+        parts = plain.map(SPLIT_WORDS).fillna("")
     strange = frame[column][parts == ""].replace("", "blank")
     if len(strange):
         counts = Counter(strange).most_common()
@@ -587,8 +561,11 @@ def _find_parts(
                 "unclear_split=leave-out, or draw another split: split_column=none"
             )
         notes.append(f"left out: {what}: {shown}")
-        parts = parts.mask(parts == "", "?")
-    return parts, notes, rules.test_fold
+    return parts.replace("", "?"), notes
+
+
+def _in_order(text: str) -> tuple[int, str]:
+    return len(text), text
 
 
 def _same_number(text: str) -> str:
@@ -598,16 +575,10 @@ def _same_number(text: str) -> str:
 
 def _read_flags(frame: pd.DataFrame, flags: dict[str, str]) -> pd.Series:
     """Return the part that 0/1 columns such as ``is_test`` give each row; empty where unclear."""
-    yes = {name: frame[name].str.casefold().isin(YES) for name in flags}
-    clear = pd.Series(True, index=frame.index)
-    for name in flags:
-        clear &= frame[name].str.casefold().isin(YES | NO)
-    count = sum(each.astype(int) for each in yes.values())
-    parts = pd.Series("", index=frame.index)
-    for name, part in flags.items():
-        parts = parts.mask(yes[name], part)
+    cells = frame[list(flags)].apply(lambda column: column.str.casefold())
+    yes = cells.isin(YES)
+    unclear = ~cells.isin(YES | NO).all(axis=1) | (yes.sum(axis=1) > 1)
     # Without a column of its own, the rest is for training, or for testing.
-    other = "train" if "train" not in flags.values() else "test"
-    if other not in flags.values():
-        parts = parts.mask(count == 0, other)
-    return parts.mask(~clear | (count > 1), "")
+    rest = next((part for part in ("train", "test") if part not in flags.values()), "")
+    parts = yes.idxmax(axis=1).map(flags)
+    return parts.mask(~yes.any(axis=1), rest).mask(unclear, "")

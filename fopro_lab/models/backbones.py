@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
-from fopro_lab.models.checkpoint import Weights
-from fopro_lab.models.weights import load_matching
+from fopro_lab.models.weights import Weights, load_matching
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,7 +34,9 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if (stride != 1 or inputs != outputs) and padded:
-            self.shortcut = _PaddedShortcut(stride, channels=(outputs - inputs) // 2)
+            # A strided slice with zero channels on both sides.
+            zeros = nn.ZeroPad3d((0, 0, 0, 0, (outputs - inputs) // 2, (outputs - inputs) // 2))
+            self.shortcut = nn.Sequential(nn.MaxPool2d(1, stride), zeros)
         elif stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
@@ -45,18 +46,6 @@ class ResidualBlock(nn.Module):
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, H / stride, W / stride)``."""
         hidden = torch.relu(self.bn1(self.conv1(images)))
         return torch.relu(self.bn2(self.conv2(hidden)) + self.shortcut(images))
-
-
-class _PaddedShortcut(nn.Module):
-    """A strided slice with zero channels on both sides."""
-
-    def __init__(self, stride: int, *, channels: int) -> None:
-        super().__init__()
-        self.stride, self.channels = stride, channels
-
-    def forward(self, images: Tensor) -> Tensor:
-        kept = images[:, :, :: self.stride, :: self.stride]
-        return nn.functional.pad(kept, (0, 0, 0, 0, self.channels, self.channels))
 
 
 class SmallResNet(nn.Module):
@@ -133,51 +122,39 @@ def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[st
     defaults: Any = timm.get_pretrained_cfg(architecture)
     heads = defaults.classifier or "head"
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    options: dict[str, Any] = {
-        # No other metadata: a file must not choose what else timm does.
-        key: weights.metadata[key]
-        for key in ("pad_type", "global_pool")
-        if key in weights.metadata
-    }
-    fixed = bool(defaults.fixed_input_size)
-    side = size or _side(weights, defaults.input_size[-1])
-    if fixed:
-        options |= {"dynamic_img_size": True, "img_size": side}
+    rules = _rules(weights, defaults.mean, defaults.std, defaults.input_size[-1])
     classes = _classes(weights, heads[0])
-    model, translate = _create(architecture, weights, options, classes=classes)
+    # No other metadata: a file must not choose what else timm does.
+    options: dict[str, Any] = {
+        key: value for key, value in weights.metadata.items() if key in ("pad_type", "global_pool")
+    }
+    # Only some networks of fixed size accept another one, or change it from image to image.
+    fixed, side = bool(defaults.fixed_input_size), {"img_size": size or rules["input_size"]}
+    tries: list[dict[str, Any]] = [{"dynamic_img_size": True, **side}, side] if fixed else []
+    refused: Exception | None = None
+    for more in (*tries, {}):
+        try:
+            # timm hands a function that translates published weights to its own loader alone,
+            # which here must load nothing.
+            with patch("timm.models._builder.load_pretrained") as load:
+                model: Any = timm.create_model(
+                    architecture, pretrained=True, num_classes=classes, **options, **more
+                )
+            break
+        except (TypeError, AssertionError) as error:
+            refused = refused or error
+    else:
+        raise InputError(
+            f"weights: {weights.path}: its metadata does not suit {architecture} ({refused})"
+        )
+    translate = load.call_args.kwargs.get("filter_fn") if load.called else None
     head = model.get_classifier() if classes else None
     _blank(head)
     card = load_matching(model, weights, head=heads, translate=translate)
     if not isinstance(head, nn.Linear) or _blank_in(head):
         model.reset_classifier(0)
         head = None
-    body = {"body": _TimmFeatures(model), "head": head, "resize": fixed, "card": card}
-    mean, std = defaults.mean, defaults.std
-    return body | _rules(weights, mean=mean, std=std, input_size=defaults.input_size[-1])
-
-
-def _create(
-    architecture: str, weights: Weights, options: dict[str, Any], *, classes: int
-) -> tuple[Any, Any]:
-    """Build a timm model, and give the function by which timm translates published weights."""
-    import timm
-
-    refused: Exception | None = None
-    # Only some networks of fixed size accept another one, or change it from image to image.
-    for without in ((), ("dynamic_img_size",), ("dynamic_img_size", "img_size")):
-        allowed = {key: value for key, value in options.items() if key not in without}
-        try:
-            # timm hands this function to its own loader alone, which here must load nothing.
-            with patch("timm.models._builder.load_pretrained") as load:
-                model = timm.create_model(
-                    architecture, pretrained=True, num_classes=classes, **allowed
-                )
-            return model, (load.call_args.kwargs if load.called else {}).get("filter_fn")
-        except (TypeError, AssertionError) as error:
-            refused = refused or error
-    raise InputError(
-        f"weights: {weights.path}: its metadata does not suit {architecture} ({refused})"
-    )
+    return {"body": _TimmFeatures(model), "head": head, "resize": fixed, "card": card, **rules}
 
 
 def _check_folder(architecture: str, weights: Weights) -> None:
@@ -218,9 +195,9 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
     card = load_matching(model, weights, head=(name,))
     model.set_submodule(name, nn.Identity())
     head = None if _blank_in(head) else head
+    rules = _rules(weights, IMAGENET_MEAN, IMAGENET_STD, 224)
     resize = architecture.startswith(("vit_", "swin"))
-    body = {"body": model, "head": head, "resize": resize, "card": card}
-    return body | _rules(weights, mean=IMAGENET_MEAN, std=IMAGENET_STD, input_size=224)
+    return {"body": model, "head": head, "resize": resize, "card": card, **rules}
 
 
 def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
@@ -235,8 +212,8 @@ def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
     network = CifarResNet(depth)
     card = load_matching(network, weights)
     head, network.linear = network.linear, nn.Identity()
-    body = {"body": network, "head": head, "card": card}
-    return body | _rules(weights, mean=IMAGENET_MEAN, std=IMAGENET_STD, input_size=32)
+    rules = _rules(weights, IMAGENET_MEAN, IMAGENET_STD, 32)
+    return {"body": network, "head": head, "card": card, **rules}
 
 
 def _blank(head: Any) -> None:
@@ -255,39 +232,29 @@ def _classes(weights: Weights, classifier: str) -> int:
     return int(found[0].shape[0]) if found and found[0].ndim == 2 else 0
 
 
-def _side(weights: Weights, default: int) -> int:
-    side = int(_numbers(weights, "input_size", (default,))[-1])
-    if not 1 <= side <= 1024:
-        raise InputError(f"weights: {weights.path}: input_size: expected 1 to 1024, got {side}")
-    return side
-
-
-def _numbers(weights: Weights, key: str, default: Sequence[float]) -> list[float]:
-    text = weights.metadata.get(key)
-    try:
-        return [float(value) for value in text.split(",")] if text else list(default)
-    except ValueError:
-        raise InputError(
-            f"weights: {weights.path}: metadata {key}: expected numbers, got '{text}'"
-        ) from None
-
-
 def _rules(
-    weights: Weights, *, mean: Sequence[float], std: Sequence[float], input_size: int
+    weights: Weights, mean: Sequence[float], std: Sequence[float], input_size: int
 ) -> dict[str, Any]:
     """Give the rules of the images: what the file says wins over the architecture, and is said."""
-    metadata = weights.metadata
-    rules: dict[str, Any] = {
-        "mean": _numbers(weights, "mean", mean),
-        "std": _numbers(weights, "std", std),
-        "input_size": _side(weights, input_size),
-        "interpolation": metadata.get("interpolation", INTERPOLATIONS[0]),
-    }
-    usual = {"mean": list(mean), "std": list(std), "input_size": input_size}
+    metadata, where = weights.metadata, f"weights: {weights.path}"
+    usual: dict[str, Any] = {"mean": list(mean), "std": list(std), "input_size": input_size}
+    rules = {**usual, "interpolation": metadata.get("interpolation", INTERPOLATIONS[0])}
+    for key in usual:
+        if text := metadata.get(key):
+            try:
+                rules[key] = [float(value) for value in text.split(",")]
+            except ValueError:
+                raise InputError(
+                    f"{where}: metadata {key}: expected numbers, got '{text}'"
+                ) from None
+    if isinstance(rules["input_size"], list):  # perhaps with channels
+        rules["input_size"] = int(rules["input_size"][-1])
+    if not 1 <= rules["input_size"] <= 1024:
+        raise InputError(f"{where}: input_size: expected 1 to 1024, got {rules['input_size']}")
     other = [
-        f"{key} {rules[key]} by its file, {usual[key]} by its architecture"
-        for key in usual
-        if rules[key] != usual[key]
+        f"{key} {rules[key]} by its file, {value} by its architecture"
+        for key, value in usual.items()
+        if rules[key] != value
     ]
     if rules["interpolation"] not in INTERPOLATIONS:
         other.append(f"interpolation {INTERPOLATIONS[0]}, for there is no {rules['interpolation']}")
@@ -295,6 +262,6 @@ def _rules(
     if metadata.get("crop_pct", "1") not in ("1", "1.0"):
         other.append(f"whole images in place of its crop of {metadata['crop_pct']}")
     if other:
-        sys.stderr.write(f"weights: {weights.path}: {'; '.join(other)}\n")
-    own = [key for key in rules if key in metadata]
-    return rules | {"rules_of": {key: "file" if key in own else "architecture" for key in rules}}
+        sys.stderr.write(f"{where}: {'; '.join(other)}\n")
+    rules_of = {key: "file" if key in metadata else "architecture" for key in rules}
+    return rules | {"rules_of": rules_of}

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from fopro_lab.errors import InputError
 from fopro_lab.fourier.rings import check_pixels
 from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD, SmallResNet
-from fopro_lab.models.checkpoint import read_weights
-from fopro_lab.models.weights import load_matching
+from fopro_lab.models.weights import load_matching, read_weights
 
 SMALL_WIDTH = 12  # 0.17 million weights: a step takes milliseconds on a CPU
 

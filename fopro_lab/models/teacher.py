@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.resources import as_file, files
 from typing import Any
 
@@ -28,9 +29,8 @@ from fopro_lab.models.backbones import (
     build_timm,
     build_torchvision,
 )
-from fopro_lab.models.checkpoint import read_weights
 from fopro_lab.models.student import check_scale
-from fopro_lab.models.weights import load_matching
+from fopro_lab.models.weights import load_matching, read_weights
 
 BUILTIN = files("fopro_lab.models") / "builtin"
 # The published teacher that `fopro data fetch` brings, and its source there.
@@ -46,8 +46,7 @@ class Teacher(Summary, nn.Module):
 
     Args:
         body: Maps normalised images ``(B, 3, H, W)`` to features ``(B, D)``.
-        mean: Of the normalisation, per channel, in units of [0, 1].
-        std: Likewise, above 0.
+        mean: Of the normalisation, per channel, in units of [0, 1]; likewise ``std``, above 0.
         input_size: Side of the image that the network was made for, pixels.
         feature_dim: D; 0 lets `wrap_teacher` measure it.
         head: Maps features to class logits; None where there is none.
@@ -94,14 +93,11 @@ class Teacher(Summary, nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
         self.requires_grad_(False)
         self.eval()
+        attributes = ("name", "input_size", "resize", "interpolation", "feature_dim")
         self.card: dict[str, Any] = {
-            "name": name,
-            "input_size": self.input_size,
-            "resize": resize,
-            "interpolation": interpolation,
-            "mean": [float(value) for value in mean],
-            "std": [float(value) for value in std],
-            "feature_dim": self.feature_dim,
+            **{key: getattr(self, key) for key in attributes},
+            "mean": list(map(float, mean)),
+            "std": list(map(float, std)),
             "head": head is not None,
             "batch_norms": len(self.batch_norms()),
             "parameters": sum(value.numel() for value in body.parameters()),
@@ -197,31 +193,25 @@ def _features_of(teacher: Teacher, side: int, *, count: int) -> Any:
         with torch.inference_mode():
             return teacher.encode(images)
 
-    def takes(size: int) -> bool:
-        teacher.input_size = size
-        try:
-            encode(size)
-        except Exception:
-            return False
-        finally:
-            teacher.input_size = own
-        return True
-
     try:
         return encode(side)
     except Exception as error:  # whatever the user's own network raises
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        near = (own, *sorted(USUAL_SIZES, key=lambda size: abs(size - side)))
-        other = next((size for size in near if takes(size)), 0)
-        if other:
-            raise InputError(
-                f"teacher {teacher.name}: cannot encode images of {side} px ({reason}); it takes "
-                f"those of {other} px: set teacher_size={other}, or input_size in Python"
-            ) from error
-        raise InputError(
-            f"teacher {teacher.name}: cannot encode images of any size ({reason}); it has to map "
-            "images (B, 3, H, W) to features (B, D)"
-        ) from error
+        refused, reason = error, _first_line(error)
+    what, way_out = "any size", "it has to map images (B, 3, H, W) to features (B, D)"
+    for size in (own, *sorted(USUAL_SIZES, key=lambda size: abs(size - side))):
+        teacher.input_size = size
+        with suppress(Exception):
+            encode(size)
+            what, way_out = f"{side} px", f"it takes those of {size} px: set teacher_size={size}"
+            way_out += ", or input_size in Python"
+            break
+    teacher.input_size = own
+    text = f"teacher {teacher.name}: cannot encode images of {what} ({reason}); {way_out}"
+    raise InputError(text) from refused
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def load_teacher(
@@ -240,8 +230,7 @@ def load_teacher(
             returns a `Teacher`, or a network and a dictionary of the rules of `wrap_teacher`.
         weights: File of safetensors or of torch.save, or a folder of timm or Hugging Face with
             one (of a pickle nothing is run); empty for ``builtin``, for a function, and for
-            ``moco-v2-resnet50`` once fetched. What metadata or ``config.json`` say of ``mean``,
-            ``std``, ``input_size``, ``interpolation`` and ``pad_type`` is honoured.
+            ``moco-v2-resnet50`` once fetched. What its metadata say of its images is honoured.
         size: Side of the image the teacher sees, pixels. 0: a network of fixed size resizes to
             it, any other takes images as they come.
         mean: Overrides the normalisation that belongs to the weights; empty keeps it.
@@ -256,21 +245,19 @@ def load_teacher(
     """
     where = "torchvision:resnet50" if name == PUBLISHED else name
     kind, _, architecture = where.partition(":")
+    if weights and (name == "builtin" or is_called(name)):
+        raise InputError(f"weights: the teacher {name} has its own; give none")
     if name == "builtin":
-        if weights:
-            raise InputError("weights: the builtin teacher has its own; give none")
         parts = _builtin()
+    elif is_called(name):
+        parts = _called(name)
     elif kind == "timm" and architecture:
         read = read_weights(weights or fetched_weights(name))
         parts = build_timm(architecture, read, size=size)
     elif kind == "torchvision" and architecture:
         parts = build_torchvision(architecture, read_weights(weights or fetched_weights(name)))
-    elif is_called(name):
-        parts = _called(name, weights)
     elif name.startswith(CIFAR):
-        if not weights:
-            raise InputError(f"weights: {name} comes without any; give their file")
-        parts = build_cifar(name, read_weights(weights))
+        parts = build_cifar(name, read_weights(weights or fetched_weights(name)))
     else:
         raise InputError(
             f"teacher: expected builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH, {PUBLISHED} "
@@ -293,24 +280,20 @@ def is_called(name: str) -> bool:
     return place not in ("timm", "torchvision") and all(map(str.isidentifier, identifiers))
 
 
-def _called(name: str, weights: str) -> dict[str, Any]:
+def _called(name: str) -> dict[str, Any]:
     """Call the user's own ``module:function``, found from the current folder, for a teacher."""
     place, _, function = name.partition(":")
-    if weights:
-        raise InputError(f"weights: {name} loads its own; give none")
     sys.path.insert(0, os.getcwd())
     try:
         made = getattr(importlib.import_module(place), function)()
     except Exception as error:  # it is the user's own code
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise InputError(f"teacher {name}: cannot be called ({reason})") from error
+        raise InputError(f"teacher {name}: cannot be called ({_first_line(error)})") from error
     finally:
         sys.path.remove(os.getcwd())
     if isinstance(made, Teacher):
-        keys = ("body", "head", "input_size", "feature_dim", "resize", "interpolation")
-        rules = {key: getattr(made, key) for key in keys}
-        rules |= {key: getattr(made, key).flatten().tolist() for key in ("mean", "std")}
-        return rules | {"card": {"called": name}}
+        keys = ("mean", "std", "input_size", "feature_dim", "resize", "interpolation")
+        rules = {key: made.card[key] for key in keys} | {"head": made.head}
+        made = (made.body, rules)
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         return {**made[1], "body": made[0], "card": {**made[1].get("card", {}), "called": name}}
     raise InputError(
@@ -358,8 +341,7 @@ def _builtin() -> dict[str, Any]:
         card |= load_matching(network, read_weights(path))
     head, network.fc = network.fc, nn.Identity()
     rules = {key: card[key] for key in ("mean", "std", "input_size")}
-    rest = {"body": network, "head": head, "feature_dim": network.feature_dim, "card": card}
-    return rules | rest
+    return {**rules, "body": network, "head": head, "card": card}
 
 
 def fetched_weights(name: str) -> str:
@@ -373,10 +355,7 @@ def fetched_weights(name: str) -> str:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Choose where to compute.
-
-    Args:
-        name: ``auto``: the GPU if there is one, else the CPU; or a device as torch names it.
+    """Return the device of a name: ``auto`` is the GPU if there is one, else the CPU.
 
     Raises:
         InputError: If a GPU is named and torch finds none.
@@ -393,9 +372,8 @@ def choose_device(name: str = "auto") -> torch.device:
 
 def load_from(config: TeacherConfig, *, device: torch.device | str = "") -> Teacher:
     """Load the teacher that a config names, by `load_teacher`, onto ``device`` or the config's."""
-    size, mean, std = config.teacher_size, config.teacher_mean, config.teacher_std
-    weights = config.weights
-    teacher = load_teacher(config.teacher, weights=weights, size=size, mean=mean, std=std)
+    rules: dict[str, Any] = {k: getattr(config, f"teacher_{k}") for k in ("size", "mean", "std")}
+    teacher = load_teacher(config.teacher, weights=config.weights, **rules)
     if isinstance(config, DataConfig):
         check_takes(teacher, config.image_size)
     return teacher.to(device or choose_device(config.device))

@@ -1,23 +1,66 @@
-"""Filling a network from a file: every tensor of its body comes from there, or none does."""
+"""Weights from files: tensors of every usual layout, and a network filled with all it needs.
+
+Files are recognised by their first bytes, and nothing in them is ever run. Every tensor of a
+network's body comes from the file, or none does.
+"""
 
 import contextlib
 import io
+import json
+import pickle
 import re
 import sys
+import warnings
+import zipfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
+import safetensors
+import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
-from fopro_lab.models.checkpoint import Weights
+from fopro_lab.io import sha256_file
 
 State = dict[str, Tensor]
 Translate = Callable[[State, nn.Module], Mapping[str, Any]]  # as timm's filters of checkpoints
+SAVE = "save its state_dict with torch.save or safetensors"
+# What else people have under the name of weights: first bytes, what it is, the way out.
+OTHERS = (
+    (rb"\Z", "an empty file", "fetch it again"),
+    (rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|head)", "a web page", "fetch the file itself"),
+    (rb"version https://git-lfs", "a git-lfs pointer without its content", "run `git lfs pull`"),
+    (rb"\x89HDF\r\n", "an HDF5 file of Keras", "convert it to PyTorch first"),
+    (rb"\x08.[\x12\x1a:B]", "an ONNX graph", f"load the network in PyTorch and {SAVE}"),
+    (rb".{257}ustar", "a tar archive", "unpack it; if torch.save wrote it, save it again"),
+    (rb"\x1f\x8b", "a gzip archive", "unpack it"),
+    (rb"BZh", "a bzip2 archive", "unpack it"),
+    (rb"\x93NUMPY", "a numpy array", SAVE),
+    (rb"\s*\{", "a text in JSON", "give the file of weights itself"),
+)
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+# What a folder's JSON says of images, as timm and as transformers call it.
+SAID = {
+    "mean": "mean image_mean",
+    "std": "std image_std",
+    "input_size": "input_size crop_size size image_size",
+    "interpolation": "interpolation resample",
+    "crop_pct": "crop_pct",
+    "global_pool": "global_pool",
+    "architecture": "architecture architectures",
+    "model_args": "model_args",
+}
+FILTERS: dict[Any, str] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+HARMLESS = {"img_size", "in_chans", "num_classes", "global_pool"}  # known from the tensors
+MODULE_PARTS = ("_parameters", "_buffers", "_modules")  # where a pickled nn.Module has its tensors
+# Put between the names of a network by what compiles, shards or checkpoints it.
+WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+MOST_TENSORS, MOST_NESTED = 1_000_000, 20
 # Blocks in chunks (DINOv2) and norms with a dot (the first DenseNets) have other names.
 SPELLINGS = (
     (re.compile(r"\bblocks\.\d+\.(\d+)\."), r"blocks.\1."),
@@ -32,6 +75,221 @@ UNUSED = re.compile(r"(mask_token|queue\w*|logit_\w+|decoder_\w+|\w*mean|\w*std|
 LEARNT = ("weight", "bias", "gamma", "gamma_1", "gamma_2")
 POSITIONS = re.compile(r"pos|rel_|relative")  # what may be resampled to another image size
 MOST_TRIED = 12
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All tensors of a file by their path in it, what it says about images, and its SHA-256."""
+
+    state: State
+    metadata: dict[str, str]
+    sha256: str
+    path: Path
+    skipped: tuple[str, ...] = ()  # classes and functions of a pickle that were not run
+
+
+def read_weights(path: Path | str) -> Weights:
+    """Read safetensors, a file of torch.save, or a folder of timm or Hugging Face with one.
+
+    Nested dictionaries and pickled modules become one dictionary, their names joined by dots. Of
+    a pickle only tensors and containers are built; the rest becomes inert stubs.
+
+    Raises:
+        InputError: If there is no such file, or it holds something else or is damaged.
+    """
+    path, metadata = Path(path).expanduser(), dict[str, str]()
+    if path.is_dir():
+        path, metadata = in_folder(path)
+    if not path.is_file():
+        raise InputError(f"weights: {path}: no such file")
+    with open(path, "rb") as opened:
+        start = opened.read(512)
+    skipped: set[str] = set()
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        try:
+            with safetensors.safe_open(path, "pt") as content:
+                metadata |= content.metadata() or {}
+            state = load_file(path)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise InputError(f"weights: {path}: damaged safetensors file ({error})") from None
+    else:
+        kind, way_out = _other_kind(path, start)
+        if kind:
+            raise InputError(f"weights: {path}: expected tensors of PyTorch, got {kind}; {way_out}")
+        state = _read_pickle(path, skipped)
+    state = {WRAPPERS.sub("", name): value for name, value in state.items()}
+    return Weights(state, metadata, sha256_file(path), path, tuple(sorted(skipped)))
+
+
+def in_folder(folder: Path) -> tuple[Path, dict[str, str]]:
+    """Find the weights in a folder of timm or Hugging Face, and what its JSON says of images."""
+    found = [folder / name for name in FOLDER_FILES if (folder / name).is_file()][:1]
+    found = found or sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise InputError(f"weights: {folder}: expected {FOLDER_FILES[0]} in it, got {names}")
+    said: dict[str, Any] = {}
+    for file in (folder / "preprocessor_config.json", folder / "config.json"):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            said |= content | content.get("pretrained_cfg", {})
+        except (ValueError, TypeError, AttributeError):
+            raise InputError(f"weights: {file}: not a JSON object") from None
+    rules = {}
+    for rule, names in SAID.items():
+        value = next((said[n] for n in names.split() if said.get(n) is not None), None)
+        if rule == "input_size" and isinstance(value, Mapping):
+            value = value.get("height", value.get("shortest_edge"))
+        if rule == "interpolation":
+            value = FILTERS.get(value, value)
+        if rule == "model_args":
+            value = [name for name in value or () if name not in HARMLESS] or None
+        if value is not None:
+            rules[rule] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return found[0], rules
+
+
+def _other_kind(path: Path, start: bytes) -> tuple[str, str]:
+    """Name what is no checkpoint of PyTorch by its first bytes, with the way out."""
+    for pattern, what, way_out in OTHERS:
+        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
+            return what, way_out
+    if not start.startswith(b"PK") or not zipfile.is_zipfile(path):
+        return "", ""
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            return "a TorchScript program", f"torch.jit.load it yourself and {SAVE}"
+        if names and all(name.endswith(".npy") for name in names):
+            return "an archive of numpy arrays", SAVE
+        if not any(name.endswith("data.pkl") for name in names):
+            return "a zip archive", "unpack it"
+    return "", ""
+
+
+def _read_pickle(path: Path, skipped: set[str]) -> State:
+    """Read by torch's own restricted unpickler, and by the inert one what that refuses."""
+    try:
+        with warnings.catch_warnings(), open(path, "rb") as opened:
+            warnings.simplefilter("ignore")  # on the pickle's protocol: an error follows or none
+            try:
+                content = torch.load(opened, map_location="cpu", weights_only=True)
+            except Exception as error:
+                if "TorchScript" in str(error):  # torch would run it
+                    raise
+                opened.seek(0)
+                content = _read_inert(opened, skipped)
+    except Exception:  # a damaged byte leads an unpickler to almost any of them
+        # torch's own text advises to switch the protection off, so it is not passed on.
+        raise InputError(f"weights: {path}: damaged, or not written by torch.save") from None
+    try:
+        state = dict(_tensors(content))
+    except ValueError as error:
+        raise InputError(f"weights: {path}: {error}") from None
+    if not state:
+        kind = type(content).__name__
+        raise InputError(f"weights: {path}: expected a state dict of tensors, got {kind}")
+    return state
+
+
+def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
+    """List tensors with the path to each, but for those of optimisers."""
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    seen = 0
+    while waiting:
+        path, value = waiting.pop()
+        seen += 1
+        if seen > MOST_TENSORS or len(path) > MOST_NESTED:
+            raise ValueError(f"has over {MOST_TENSORS} parts, or {MOST_NESTED} levels")
+        tensor = value.tensor if isinstance(value, _Inert) else value
+        if isinstance(tensor, Tensor):
+            yield ".".join(path), tensor.detach()
+        elif isinstance(value, Mapping | list | tuple):
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            inner = [
+                (path if key in MODULE_PARTS else (*path, str(key)), part)
+                for key, part in items
+                if path or not str(key).startswith("optimizer")
+            ]
+            waiting += reversed(inner)
+
+
+class _Inert(dict[Any, Any]):
+    """Stands for any class or function of a pickle: takes everything and does nothing."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    tensor: Tensor | None = None
+
+    def __new__(cls, *args: Any, **options: Any) -> "_Inert":
+        return dict.__new__(cls)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        if args and isinstance(args[0], list | dict):  # old pickles give a dictionary its items
+            with contextlib.suppress(TypeError, ValueError):
+                self.update(args[0])
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict) and type(self).__name__ != "OrderedDict":
+            self.update(state)
+
+    def append(self, *values: Any) -> None:
+        """Ignore what a list, a deque or a set would keep."""
+
+    extend = add = append
+
+
+class _View(_Inert):
+    """A tensor, of a storage and its offset, shape and strides."""
+
+    def __init__(self, storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> None:
+        flat = torch.empty(0, dtype=storage.dtype).set_(storage.untyped())
+        self.tensor = flat.as_strided(shape, stride, offset)  # refuses what is out of bounds
+
+
+class _Same(_Inert):
+    """A parameter, which is its tensor."""
+
+    def __init__(self, data: Any, *rest: Any) -> None:
+        self.tensor = data.tensor
+
+
+class _Typed(_Inert):
+    """A tensor of a class of its own: rebuilt as a plain one."""
+
+    def __init__(self, rebuild: Any, kind: Any, args: Any, *rest: Any) -> None:
+        self.tensor = rebuild(*args).tensor
+
+
+REBUILT = {
+    "_rebuild_tensor": _View, "_rebuild_tensor_v2": _View, "_rebuild_parameter": _Same,
+    "_rebuild_parameter_with_state": _Same, "_rebuild_from_type_v2": _Typed,
+}  # fmt: skip
+
+
+def _read_inert(opened: IO[bytes], skipped: set[str]) -> Any:
+    """Let torch read a file with an unpickler that builds inert stubs for every global."""
+
+    class Unpickler(pickle._Unpickler):  # the one in C takes as much memory as a damaged file says
+        def find_class(self, module: str, name: str) -> Any:
+            # A class of its own each time: whatever a pickle does to it ends with the pickle.
+            if not module.startswith(("torch", "collections")):
+                skipped.add(f"{module}.{name}")
+            return type(name, (REBUILT.get(name, _Inert),), {"__module__": module})
+
+    class InertPickle:
+        """What torch takes for a module of pickle."""
+
+        @staticmethod
+        def load(opened: IO[bytes], **options: Any) -> Any:
+            return Unpickler(opened, **options).load()
+
+    InertPickle.Unpickler = Unpickler  # type: ignore[attr-defined]
+    zipped = zipfile.is_zipfile(opened)
+    opened.seek(0)
+    # Of bytes in memory torch tries no tar archive, which it would unpack.
+    source = opened if zipped else io.BytesIO(opened.read())
+    how: dict[str, Any] = {"map_location": "cpu", "pickle_module": InertPickle}
+    return torch.load(source, weights_only=False, encoding="latin1", **how)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,13 +495,11 @@ def _same(value: Tensor | None, own: Tensor) -> bool:
 
 def _grouped(names: Iterable[str], prefix: str) -> list[str]:
     """Join names that part from the prefix at the same place, with their count."""
-    taken = prefix.split(".")
     counts: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
-        common = sum(
-            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(parts, taken, strict=False))
-        )
+        pairs = enumerate(zip(parts, prefix.split("."), strict=False))
+        common = next((place for place, (own, taken) in pairs if own != taken), len(parts))
         counts[".".join(parts[: common + 1])] += 1
     return [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
 

@@ -34,9 +34,9 @@ from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
 from fopro_lab.io import atomic_path, commit, sha256_file
 from fopro_lab.models import Student, build_student
-from fopro_lab.models.checkpoint import in_folder
 from fopro_lab.models.student import shrink
 from fopro_lab.models.teacher import PUBLISHED, fetched_weights
+from fopro_lab.models.weights import in_folder
 from fopro_lab.training.statistics import hash_natural
 
 # Options that say where and how fast a run is computed, or only fill others in. They change its

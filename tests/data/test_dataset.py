@@ -118,14 +118,17 @@ def test_open_from_takes_every_field_of_the_config(tmp_path):
             r"`fopro data fetch isic2019`, or give the path of the folder that holds its images$",
         ),
         ("medmnist:dermis", r"^source: expected medmnist: with one of path, derma, "),
-        ("a.zip", r"a.zip: expected a folder or a table, got a '.zip' file"),
+        (
+            "a.zip",
+            r"a.zip: expected text in UTF-8; save a table as CSV UTF-8, or unpack an archive$",
+        ),
         ("two", r"expected one table of its images, found tables: a.csv .*; b.csv"),
     ],
 )
 def test_open_dataset_refuses(name, message, tmp_path, monkeypatch):
     monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.zip").write_bytes(b"")
+    (tmp_path / "a.zip").write_bytes(b"PK\3\4\0\xff")
     (tmp_path / "two").mkdir()
     for each in ("a.csv", "b.csv"):
         (tmp_path / "two" / each).write_text("image,dx\n")
@@ -136,7 +139,7 @@ def test_open_dataset_refuses(name, message, tmp_path, monkeypatch):
 def test_open_dataset_refuses_wrong_options(tmp_path):
     with pytest.raises(InputError, match=r"a column was named, but the folder holds no CSV"):
         open_dataset(write_images(tmp_path), class_column="dx")
-    with pytest.raises(InputError, match=r"images: expected 0 for all or a positive"):
+    with pytest.raises(InputError, match=r"^images: expected greater than or equal to 0, got -1"):
         open_dataset("phantom", images=-1)
 
 

@@ -1,11 +1,13 @@
+import gzip
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from fopro_lab.config import DataConfig
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.readers import number_classes, read_folders
-from fopro_lab.data.tables import TableRules, read_cells, read_table
+from fopro_lab.data.tables import read_cells, read_table
 from fopro_lab.errors import InputError
 
 
@@ -24,7 +26,8 @@ def write(root: Path, text: str, *, images: str = "1 2 3 4") -> Path:
 
 def read(path: Path, **columns: str):
     """Return table and class names."""
-    return read_table(path, root=path.parent, rules=TableRules(columns))[:2]
+    rules = DataConfig(**{f"{kind}_column": name for kind, name in columns.items()})
+    return read_table(path, root=path.parent, rules=rules)[:2]
 
 
 # A folder per class.
@@ -119,8 +122,12 @@ def test_read_cells_reads_one_table_in_many_spellings(tmp_path, text):
         (b'image,dx\n1,"nv\n', r"cannot be read as CSV \(unexpected end of data\)$"),
         (b"image,dx\n", r"expected a header and a row per image, found 1 lines$"),
         (b"\n \n", r"expected a header and a row per image, found 0 lines$"),
-        ("image,dx\n1,häm\n".encode("latin-1"), r"it is not UTF-8; save it as CSV UTF-8\)$"),
-        (b"image,dx\n1,\0\n", r"cannot be read as CSV \(it is no text\)$"),
+        (
+            "image,dx\n1,häm\n".encode("latin-1"),
+            r"csv: expected text in UTF-8; save a table as CSV UTF-8, or",
+        ),
+        (b"image,dx\n1,\0\n", r"expected text in UTF-8; save a table as CSV UTF-8, or unpack"),
+        (gzip.compress(b"image,dx\n1,nv\n")[:-9] + b"\0" * 9, r"cannot be read as CSV \("),
         (None, r"cannot be read as CSV \(No such file or directory\)$"),
     ],
 )

@@ -176,7 +176,7 @@ def test_load_teacher_says_what_is_wrong(tmp_path):
             "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH, "
             "moco-v2-resnet50 or module:function, got 'resnet18'"
         ),
-        ("builtin", "x"): "weights: the builtin teacher has its own; give none",
+        ("builtin", "x"): "weights: the teacher builtin has its own; give none",
         ("timm:test_resnet", ""): (
             "weights: expected a file with the weights of timm:test_resnet, got none; nothing is "
             "downloaded, so fetch them from their publisher and give the path"

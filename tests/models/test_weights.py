@@ -13,8 +13,7 @@ from torch import nn
 
 from fopro_lab.errors import InputError
 from fopro_lab.io import sha256_file
-from fopro_lab.models.checkpoint import read_weights
-from fopro_lab.models.weights import load_matching
+from fopro_lab.models.weights import load_matching, read_weights
 from tests.models.toys import message, weights_of
 
 

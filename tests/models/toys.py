@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
 from fopro_lab.models import Teacher, wrap_teacher
-from fopro_lab.models.checkpoint import Weights
+from fopro_lab.models.weights import Weights
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
 

@@ -9,8 +9,7 @@ from PIL import Image
 
 from fopro_lab.errors import InputError
 from fopro_lab.models.backbones import SmallResNet
-from fopro_lab.models.checkpoint import read_weights
-from fopro_lab.models.weights import load_matching
+from fopro_lab.models.weights import load_matching, read_weights
 from tools.make_builtin import (
     PretrainConfig,
     as_stored,

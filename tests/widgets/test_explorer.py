@@ -317,5 +317,5 @@ def test_a_further_teacher_comes_with_its_weights_and_so_does_its_preset(tmp_pat
     assert first["teacher_size"] == 32 and "teacher" not in first
     assert second["teacher"] == "cifar-resnet20" and second["weights"] == str(file.resolve())
     assert "teacher_size" not in second and first["images"] == second["images"] == 48
-    with pytest.raises(InputError, match="cifar-resnet20 comes without any; give their file"):
+    with pytest.raises(InputError, match="the weights of cifar-resnet20, got none"):
         open_explorer(config.model_copy(update={"more_teachers": ("cifar-resnet20",)}))

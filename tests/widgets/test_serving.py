@@ -113,7 +113,9 @@ def test_page_shows_errors_of_one_line_no_code_and_no_remote_parts_then_ends_cle
     status, body, headers = ask(port, f"/?token={token}")
     assert status == 200 and "Bands by hand" in body
     text = re.sub(r"<(script|style)[^>]*>.*?</\1>|<[^>]+>", "", body, flags=re.DOTALL)
-    assert "InputError: weights: cifar-resnet20 comes without any; give their file" in text
+    assert (
+        "InputError: weights: expected a file with the weights of cifar-resnet20, got none" in text
+    )
     hidden = ("open_explorer", "import ", "options = ", "Traceback", "site-packages")
     assert not any(word in text for word in hidden)
     assert "default-src 'self'" in headers["Content-Security-Policy"]
