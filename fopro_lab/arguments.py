@@ -14,29 +14,25 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from fopro_lab.errors import InputError
 
-# What to do with a value of one type where another is expected, by the names of both.
-_WAYS = {
-    ("DataConfig", "dict"): "DataConfig.from_mapping(options) makes one",
-    ("DataFrame", "Run"): "a run has run.table(), run.history and run.predictions",
-    ("DataFrame", "str"): "pd.read_csv(path) reads one",
-    ("Dataset", "Pack"): "take pack.dataset",
-    ("Dataset", "str"): "open_dataset(name_or_path) opens one",
-    ("Encoder", "Module"): "wrap_teacher(module, mean=..., std=...) makes one",
-    ("Encoder", "str"): "load_teacher(name) loads one",
-    ("FourierPrompt", "str"): "FourierPrompt.load(path) reads one",
-    ("Mapping", "list"): "write names with their values, such as {'task': 1.0}",
-    ("Pack", "Dataset"): "pack(dataset, size) makes one",
-    ("Run", "str"): "load_runs(folder) finds them",
-    ("Sequence", "int"): "ring_edges(8) gives the edges of 8 rings",
-    ("Split", "ndarray"): "make_split(dataset) makes one",
-    ("Teacher", "Module"): "wrap_teacher(module, mean=..., std=...) makes one",
-    ("Teacher", "str"): "load_teacher(name) loads one",
-    ("Tensor", "ndarray"): "torch.from_numpy(array) makes one",
-    ("TrainConfig", "dict"): "TrainConfig.from_mapping(options) makes one",
-    ("int", "str"): "leave out the quotes",
-    ("ndarray", "Tensor"): "tensor.cpu().numpy() makes one",
-    ("rows", "Split"): "take split.train, split.val or split.test",
+# Where to get a value of a type, or one that is meant by a value of another.
+_WAYS: dict[Any, str] = {
+    "DataConfig": "DataConfig.from_mapping(options) makes one",
+    "DataFrame": "pd.read_csv(path) reads one, and a run has run.table() and run.history",
+    "Dataset": "open_dataset(name_or_path) opens one, and a pack has pack.dataset",
+    "Encoder": "load_teacher(name) loads one, wrap_teacher(module, mean=..., std=...) makes one",
+    "FourierPrompt": "FourierPrompt.load(path) reads one",
+    "Mapping": "write names with their values, such as {'task': 1.0}",
+    "Pack": "pack(dataset, size) makes one",
+    "Run": "load_runs(folder) finds them",
+    "Split": "make_split(dataset) makes one",
+    "Tensor": "torch.from_numpy(array) makes one",
+    "TrainConfig": "TrainConfig.from_mapping(options) makes one",
+    "ndarray": "np.asarray(values) makes one",
+    "rows": "take split.train, split.val or split.test",
+    ("Sequence", int): "ring_edges(8) gives the edges of 8 rings",
+    ("int", str): "leave out the quotes",
 }
+_WAYS["Teacher"] = _WAYS["Encoder"]
 _WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}
 _WORDS |= {"DataFrame": "a table (pandas.DataFrame)", "Path": "a path", "NoneType": "None"}
 _WORDS |= {"Sequence": "a list", "Iterable": "a list", "Mapping": "a mapping", "tuple": "a tuple"}
@@ -50,8 +46,7 @@ def wrong(name: str, expected: str, value: Any, kind: str) -> InputError:
     short = isinstance(value, str | int | float | type(None) | list | tuple | dict)
     text = repr(value) if short and len(repr(value)) < 60 else f"a {type(value).__name__}"
     text += f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
-    ways = (_WAYS.get((kind, base.__name__)) for base in type(value).__mro__)
-    way = next(filter(None, ways), "")
+    way = _WAYS.get((kind, type(value))) or _WAYS.get(kind, "")
     return InputError(f"{name}: expected {expected}, got {text}{'; ' * bool(way)}{way}")
 
 

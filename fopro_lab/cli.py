@@ -136,7 +136,7 @@ def data_pack(
 ) -> None:
     """Decode every image once into the cache."""
     from fopro_lab.config import DataConfig
-    from fopro_lab.data.prepare import pack_from
+    from fopro_lab.data.pack import pack_from
 
     config = read_config(DataConfig, settings, file)
     packed = pack_from(config, verify=verify)

@@ -1,15 +1,29 @@
-"""Leakage between the parts of a split, and association of class and source."""
+"""What makes results look better than they are: leakage between parts, and shortcuts to the class.
 
+Shortcuts are a source, a brightness, a size or a format that tell the class alone.
+"""
+
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from PIL import Image
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.tree import DecisionTreeClassifier
 
-from fopro_lab.data import Split
+from fopro_lab.data import Pack, Split
+from fopro_lab.data.sampling import choose_rows
 
 PARTS = ("train", "val", "test")
 KINDS = ("group", "copy", "near_duplicate")  # by which an image can be known from another part
 COMPARED = (("test", "train"), ("test", "val"), ("val", "train"))
+MOST = 3000  # images that are looked at for shortcuts
+LEAST = 10  # groups of a class, and of all others, below which nothing is said
+FOLDS = 5
+PERMUTATIONS = 19  # of labels between groups: none may do as well, p = 0.05
+TELLING = (0.75, 0.9)  # balanced accuracy from which a feature is worth a note, a warning
 
 
 def row_parts(split: Split, count: int) -> np.ndarray:
@@ -144,3 +158,73 @@ def cramers_v(counts: np.ndarray) -> float:
     share = max(0.0, share - (rows - 1) * (columns - 1) / (total - 1))
     least = min(side - (side - 1) ** 2 / (total - 1) for side in (rows, columns))
     return float(np.sqrt(min(1.0, share / (least - 1)))) if least > 1 else float("nan")
+
+
+class Shortcut(NamedTuple):
+    """How well one simple feature tells one class from all others."""
+
+    feature: str
+    name: str  # of the class
+    accuracy: float  # balanced, cross-validated by group, 0.5 by chance
+    telling: bool  # no permutation does as well
+
+
+def find_shortcuts(packed: Pack, *, seed: int = 0) -> list[Shortcut]:
+    """Try for each class what a tree of depth 2 learns from brightness, size or format alone.
+
+    Classes of few groups are left out. Returns the best class of each feature, the best first.
+    """
+    table, rng = packed.dataset.table, np.random.default_rng(seed)
+    rows = choose_rows(table, images=MOST, seed=seed)
+    labels, groups = packed.labels[rows], table["group"].to_numpy()[rows]
+    firsts, inverse = np.unique(groups, return_index=True, return_inverse=True)[1:]
+    headers = pd.DataFrame(map(_read_header, table["path"].to_numpy()[rows]))
+    features = {
+        "brightness": np.array([[np.mean(packed.images[row])] for row in rows]),
+        "size": headers[[0, 1]].to_numpy(dtype=float),
+        "format": pd.get_dummies(headers[2]).to_numpy(dtype=float),
+    }
+    found = []
+    for feature, values in features.items():
+        if (values == values[0]).all():
+            continue
+        best, truth = Shortcut(feature, "", 0.0, False), labels == 0
+        for label, name in enumerate(packed.dataset.class_names):
+            own = labels == label
+            if min(len(set(groups[own])), len(set(groups[~own]))) < LEAST:
+                continue
+            accuracy = _accuracy(values, own, groups)
+            if accuracy > best.accuracy:
+                best, truth = best._replace(name=name, accuracy=accuracy), own
+        if best.accuracy >= TELLING[0]:
+            shuffled = (rng.permutation(truth[firsts])[inverse] for _ in range(PERMUTATIONS))
+            chance = max(_accuracy(values, own, groups) for own in shuffled)
+            best = best._replace(telling=best.accuracy > chance)
+        found.append(best)
+    return sorted(found, key=lambda each: -each.accuracy)
+
+
+def _read_header(path: str) -> tuple[int, int, str]:
+    """Return width, height and format of a file; the same for all images without one."""
+    if not path:
+        return 0, 0, ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as opened:
+            kind = f"{opened.format} {opened.mode} {opened.info.get('progression', 0)}"
+            return opened.width, opened.height, kind
+
+
+def _accuracy(values: np.ndarray, own: np.ndarray, groups: np.ndarray) -> float:
+    """Return the balanced accuracy of a small tree, cross-validated with groups kept whole."""
+    tree = DecisionTreeClassifier(max_depth=2, class_weight="balanced", random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parts = StratifiedGroupKFold(FOLDS)
+        guessed = cross_val_predict(tree, values, own, groups=groups, cv=parts)
+        return float(balanced_accuracy_score(own, guessed))
+
+
+def count_levels(packed: Pack) -> np.ndarray:
+    """Return how many of 256 levels each packed image uses, over all its channels."""
+    return np.array([np.count_nonzero(np.bincount(image.ravel())) for image in packed.images])

@@ -12,19 +12,21 @@ import pandas as pd
 from fopro_lab.checks.duplicates import copies_table, find_near_duplicates, same_content
 from fopro_lab.checks.leakage import (
     PARTS,
+    TELLING,
     Association,
     class_by_source,
     class_source_association,
     count_leaks,
+    count_levels,
     find_leaks,
+    find_shortcuts,
     group_leakage,
     row_parts,
 )
 from fopro_lab.checks.power import detectable_differences
-from fopro_lab.checks.shortcuts import TELLING, count_levels, find_shortcuts
 from fopro_lab.config import DataConfig
 from fopro_lab.data import Pack, Prepared, Split, split_from
-from fopro_lab.data.prepare import pack_from
+from fopro_lab.data.pack import pack_from
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
 from fopro_lab.io import atomic_path, write_json

@@ -95,7 +95,7 @@ def read_isic2019(folder: Path) -> Listing:
     way_out = "fetch them again, or use a CSV of those that are here"
     return list_files(
         images,
-        find_images(images, root if root.is_dir() else folder, where=path, way_out=way_out).paths,
+        find_images(images, root if root.is_dir() else folder, where=path, way_out=way_out)[0],
         (labels.tolist(), tuple(ISIC_CLASSES[rank] for rank in present)),
         groups=groups,
         sources=[found[1].upper() if found else "" for found in archives],

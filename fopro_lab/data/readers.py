@@ -105,8 +105,7 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
     images, others = sort_files(root)
     strange = name_unreadable(others)
     if not images:
-        suffixes = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        found = f"{strange[0]}; {CONVERT}" if strange else f"none ({suffixes})"
+        found = f"{strange[0]}; {CONVERT}" if strange else f"none ({', '.join(sorted(SUFFIXES))})"
         raise InputError(f"{root}: expected images, found {found}")
     masks = _find_masks(images)
     images = [image for image in images if image not in masks]
@@ -134,11 +133,9 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
                 "the classes: labels_from=folders"
             )
     classes = number_classes([part[depth] for part in parts], where=root)
-    alien = [file for file in others if file.count("/") > depth and name_unreadable([file])]
-    read = {part[depth] for part in parts}
-    bare = [file for file in alien if file.split("/")[depth] not in read]
-    if bare:
-        raise InputError(f"{root}: a class has only {name_unreadable(bare)[0]}; {CONVERT}")
+    inside = [file for file in others if file.count("/") > depth]
+    if bare := name_unreadable(file for file in inside if file.split("/")[depth] not in names):
+        raise InputError(f"{root}: a class has only {bare[0]}; {CONVERT}")
     notes = [f"{len(masks):,} masks passed over, first {min(masks)}"] if masks else []
     notes += [f"passed over: {text}" for text in strange]
     return list_files(
@@ -166,16 +163,14 @@ def name_unreadable(files: Iterable[str]) -> list[str]:
 
 def _find_masks(images: Sequence[str]) -> set[str]:
     """Find images below a class in a folder of masks, and those beside the image they belong to."""
-    stems = {image.rpartition(".")[0] for image in images}
-    found = set()
-    for image in images:
-        *folders, name = image.split("/")
-        beside = MASK_FILE.fullmatch(name.rpartition(".")[0])
-        owner = "/".join([*folders, beside[1]]) if beside else ""
-        inner = any(MASKS.fullmatch(folder.casefold()) for folder in folders[1:])
-        if owner in stems or inner:
-            found.add(image)
-    return found
+    stem = {image: image.rpartition(".")[0] for image in images}
+    owners = set(stem.values())
+    return {
+        image
+        for image in images
+        if any(MASKS.fullmatch(folder.casefold()) for folder in image.split("/")[1:-1])
+        or ((beside := MASK_FILE.fullmatch(stem[image])) and beside[1] in owners)
+    }
 
 
 def number_classes(
@@ -222,13 +217,6 @@ def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
         )
 
 
-class Found(NamedTuple):
-    """Where the images of a table are, and what had to be guessed for it."""
-
-    paths: list[str]
-    notes: list[str]
-
-
 def plain_name(text: str) -> str:
     """Write a name in one way: accents as one letter each (NFC), without case."""
     if text.isascii():
@@ -265,52 +253,51 @@ STEPS: tuple[tuple[str, Callable[[str], str]], ...] = (
 
 def find_images(
     images: Iterable[str], root: Path, *, where: Path, way_out: str, leave_out: bool = False
-) -> Found:
+) -> tuple[list[str], list[str]]:
     """Find each image below ``root`` by the first of `STEPS` that leads to one file.
 
     Of several files of one name the one whose folders agree most counts, if it is the only one.
-    With ``leave_out`` images may be missing, but not all; the path is where one should be.
+    With ``leave_out`` images may be missing, but not all; the path is where one should be. Returns
+    the paths, and notes on what had to be guessed.
     """
     files, others = sort_files(root)
-    wanted = list(images)
-    paths = [""] * len(wanted)
-    todo, notes = list(range(len(wanted))), []
+    wanted, notes = list(images), list[str]()
+    place: dict[str, str] = {}  # of each image that is found
     for how, key in STEPS:
+        todo = [name for name in wanted if name not in place]
         by_key: dict[str, list[str]] = {}
         for file in files if todo else ():
             by_key.setdefault(key(file), []).append(file)
-        left: list[int] = []
-        found: list[int] = []
-        for i in todo:
-            written = wanted[i] if how == "" and wanted[i] in by_key else as_path(wanted[i])
+        found = {}
+        for name in todo:
+            written = name if how == "" and name in by_key else as_path(name)
             near = _closest(written, by_key.get(key(written), []))
             if len(near) > 1:
                 raise InputError(
                     f"{where}: {written}: {len(near)} images below {root} match, {near[0]} and "
                     f"{near[1]}; write the path, or name the folder of the images: image_dir=..."
                 )
-            (found if near else left).append(i)
-            paths[i] = near[0] if near else ""
+            if near:
+                found[name] = near[0]
         if how and found:
-            first = found[0]
-            example = f"such as {paths[first]} for {wanted[first]}"
-            notes.append(f"{len(found):,} of {len(wanted):,} images found {how}, {example}")
-        todo = left
+            name, file = next(iter(found.items()))
+            count = f"{len(found):,} of {len(wanted):,} images"
+            notes.append(f"{count} found {how}, such as {file} for {name}")
+        place |= found
     missing = []
     alien = {plain_name(stem_of(file)): file for file in others if name_unreadable([file])}
-    for i in todo:
-        other = alien.get(plain_name(stem_of(as_path(wanted[i]))), "")
-        paths[i] = other or as_path(wanted[i])
-        if not (os.path.isabs(wanted[i]) and os.path.isfile(wanted[i])):
-            missing.append(paths[i] if other else wanted[i])
-    if missing and (not leave_out or len(missing) == len(paths)):
-        strange = name_unreadable(missing)
-        if strange:
-            raise InputError(f"{where}: of {len(paths):,} images {strange[0]}; {CONVERT}")
+    for name in [name for name in wanted if name not in place]:
+        other = alien.get(plain_name(stem_of(as_path(name))), "")
+        place[name] = other or as_path(name)
+        if not (os.path.isabs(name) and os.path.isfile(name)):
+            missing.append(other or name)
+    if missing and (not leave_out or len(missing) == len(wanted)):
+        if strange := name_unreadable(missing):
+            raise InputError(f"{where}: of {len(wanted):,} images {strange[0]}; {CONVERT}")
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        gone = f"{len(missing)} of {len(paths)} images are not below {root}: {some}"
+        gone = f"{len(missing)} of {len(wanted)} images are not below {root}: {some}"
         raise InputError(f"{where}: {gone}; {way_out}")
-    return Found([os.path.join(root, path) for path in paths], notes)  # an absolute path is kept
+    return [os.path.join(root, place[name]) for name in wanted], notes  # an absolute path is kept
 
 
 def _closest(written: str, files: list[str]) -> list[str]:

@@ -461,7 +461,7 @@ def _training_images(config: DataConfig) -> int | None:
     if missing_inputs(config):
         return None
     from fopro_lab.data.dataset import open_from
-    from fopro_lab.data.prepare import split_from
+    from fopro_lab.data.pack import split_from
 
     return len(split_from(open_from(config), config).train)
 

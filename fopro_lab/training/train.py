@@ -30,7 +30,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
 from fopro_lab.config import StepConfig, TrainConfig
 from fopro_lab.data import Pack, Split, batches, cycle, mix, prepare
 from fopro_lab.data.batches import effective_counts, paired_batches, training_progress
-from fopro_lab.data.prepare import split_from
+from fopro_lab.data.pack import split_from
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
 from fopro_lab.fourier import FourierPrompt

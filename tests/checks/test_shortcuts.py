@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fopro_lab.checks.shortcuts import count_levels, find_shortcuts
+from fopro_lab.checks.leakage import count_levels, find_shortcuts
 from fopro_lab.data import open_dataset, pack
 
 

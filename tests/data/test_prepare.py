@@ -9,7 +9,7 @@ from PIL import Image
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import prepare
-from fopro_lab.data.prepare import pack_from
+from fopro_lab.data.pack import pack_from
 from tests.data.toys import write_images
 
 

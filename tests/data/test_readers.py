@@ -57,7 +57,7 @@ def test_read_folders_honours_given_parts(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a/notes.txt"], r"expected images, found none \(bmp, gif, jfif, jpe, jpeg"),
+        (["a/notes.txt"], r"expected images, found none \(.bmp, .gif, .jfif"),
         (["1.png", "a/2.png"], r"expected a folder per class, found 1.png outside of one"),
         (["train/a/1.png", "other/a/1.png"], r"train, val and test folders only, found 'other'"),
         (["a/1.png"], r"expected two classes or more, found 'a' alone"),
