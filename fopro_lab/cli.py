@@ -210,8 +210,9 @@ def train(
     if as_json:
         print(headline.to_json(orient="records", indent=2))
         return
-    best, chosen = run.manifest["best_epoch"], run.manifest["scores"]["val_balanced_accuracy"]
-    print(f"{run.path}: best epoch {best}, validation balanced accuracy {chosen:.3f}; on test:")
+    kept, chosen = run.manifest["best_epoch"], run.manifest["scores"]["val_balanced_accuracy"]
+    how = run.manifest["selected_by"]
+    print(f"{run.path}: epoch {kept} kept ({how}), validation {chosen:.3f}; on test:")
     for row in headline.itertuples():
         known = interval(row.low, row.high)
         print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({known})  n {row.n}")

@@ -338,6 +338,11 @@ RECIPES: dict[str, dict[str, Any]] = {"published": {
     "optimiser": "adam", "learning_rate": 3e-4, "weight_decay": 0.0, "clip_norm": 5.0,
     "schedule": "constant", "lr_warmup": 0.0, "ema_decay": 0.0,
     "label_smoothing": 0.0, "distill_weight": 3.0,
+}, "small": {  # a student trained to the end on a CPU, and a teacher that sees detail
+    "student": "small", "image_size": 128, "student_size": 64,
+    "batch_size": 64, "epochs": 20,
+    "optimiser": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05,
+    "schedule": "cosine", "lr_warmup": 1.0, "threads": 1,
 }}
 # fmt: on
 
@@ -345,13 +350,20 @@ RECIPES: dict[str, dict[str, Any]] = {"published": {
 class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     """One training run (notebooks 03 and 04): a baseline, EKD, FoPro-KD or random gains."""
 
-    recipe: Literal["", "published"] = option("", "published: the release's values by default")
+    recipe: Literal["", "published", "small"] = option(
+        "", "values by default; published: the release's, small: 20 epochs on a CPU"
+    )
     method: Method = option("fopro", "bsm is balanced softmax alone, random moves the gains")
     student: Literal["small", "resnet18"] = option("small", "the network that is trained")
     student_weights: str = option("", "safetensors to start from; empty is random")
     student_size: int = option(0, "side of its images, pixels; 0 is image_size", ge=0, le=1024)
     epochs: int = option(10, "passes over the training set", ge=1)
     batch_size: int = option(32, "images per batch", ge=2)
+    select: Literal["auto", "best", "last", "ema"] = option(
+        "auto",
+        "epoch that is kept; best: by validation; last; ema: the last one's average; auto: "
+        "last (ema with ema_decay) if the schedule is cosine, else best",
+    )
     distill_weight: float = option(3.0, "lambda of the EKD loss", ge=0)
     augment: Literal["none", "flips", "published"] = option("published", "augmentation")
     augment_mode: Literal["fused", "exact"] = option("fused", "exact: each published operation")
@@ -372,6 +384,15 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     precision: Precision = option("32-true", "arithmetic")
     threads: int = option(0, "CPU threads; 0 is all", ge=0)
 
+    @property
+    def keeps(self) -> Literal["best", "last", "ema"]:
+        """What ``select`` means with this schedule."""
+        if self.select != "auto":
+            return self.select
+        # A few validation images of rare classes choose an epoch badly: the end of a falling
+        # learning rate is better.
+        return "best" if self.schedule != "cosine" else "ema" if self.ema_decay else "last"
+
     @model_validator(mode="before")
     @classmethod
     def _fill_from_recipe(cls, values: Any) -> Any:
@@ -389,6 +410,12 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
             raise ValueError(f"warmup_epochs {below} {self.warmup_epochs}")
         if self.lr_warmup >= self.epochs:
             raise ValueError(f"lr_warmup {below} {self.lr_warmup:g}")
+        if (self.keeps == "ema") > (self.ema_decay > 0):
+            raise ValueError("ema_decay above 0 with select=ema, got 0")
+        if self.keeps == "last" and self.ema_decay:
+            raise ValueError("select=ema or best with ema_decay, got last")
+        if self.keeps != "best" and self.patience:
+            raise ValueError(f"select=best with patience, got {self.keeps} of select={self.select}")
         given, first = self.lr_milestones, self.lr_warmup
         if given and not first < given[0] <= given[-1] < self.epochs:
             raise ValueError(f"lr_milestones after lr_warmup = {first:g} and {below} {list(given)}")

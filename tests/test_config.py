@@ -75,7 +75,7 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
             {"epochs": 2, "lr_warmup": 2},
             "TrainConfig: expected lr_warmup below epochs = 2, got 2",
         ),
-        ({"recipe": ["published"]}, "recipe: expected '' or 'published', got ['published']"),
+        ({"recipe": ["small"]}, "recipe: expected '', 'published' or 'small', got ['small']"),
         ({"epoch": 3}, "epoch: not a name of TrainConfig; did you mean 'epochs'?"),
         ({"zzzz": 3}, "zzzz: not a name of TrainConfig; see `fopro train --print-config`"),
     ],

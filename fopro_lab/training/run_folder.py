@@ -54,7 +54,7 @@ class TrainedRun(Run):
         return TrainConfig.from_mapping(current_options(self.config, warn=False))
 
     def student(self) -> Student:
-        """Build a finished run's student of the best epoch, on the CPU, in evaluation mode."""
+        """Build a finished run's student, on the CPU, in evaluation mode."""
         self._check_finished()
         teacher = self.manifest["teacher"]
         student = build_student(
@@ -90,7 +90,7 @@ class TrainedRun(Run):
         return lambda images: student.classify(shrink(images, config.student_size))
 
     def prompt(self) -> FourierPrompt:
-        """Load the best epoch's prompt; the last one's if the manifest has no ``prompt_epoch``.
+        """Load the kept epoch's prompt; the last one's if the manifest has no ``prompt_epoch``.
 
         Raises:
             InputError: If the run is unfinished, or its method learns none.

@@ -45,6 +45,11 @@ from fopro_lab.training.run_folder import PROMPTING, TrainedRun
 from fopro_lab.training.statistics import Reference, reference_of
 from fopro_lab.training.train_prompt import generator_for, prompted
 
+SELECTED_BY = {
+    "best": "balanced accuracy on validation",
+    "last": "last epoch",
+    "ema": "last epoch, average of its weights",
+}
 LOSSES = ("loss", "loss_classes", "loss_second", "loss_distill")
 WARMUP_START = 0.01  # share of the learning rate in the very first step of a warm-up
 READ_EVERY = 50  # steps between two looks at the loss: a GPU waits for each
@@ -94,10 +99,10 @@ class TrainState:
     prompt: FourierPrompt | None
     head: TaskHead | None  # of the objective `task`, trained with the prompt
     epoch: int = 0  # epochs that are done
-    best_epoch: int = 0  # counted from 1
+    best_epoch: int = 0  # that is kept, counted from 1: the best or, by `select`, the last so far
     best_score: float = -1.0
     best_student: dict[str, Tensor] = field(default_factory=dict)
-    best_prompt: dict[str, Tensor] = field(default_factory=dict)  # that of the best epoch
+    best_prompt: dict[str, Tensor] = field(default_factory=dict)  # that of this epoch
     history: list[dict[str, float]] = field(default_factory=list)
     prompt_history: list[dict[str, float]] = field(default_factory=list)  # a row per prompt step
     masks: list[run_folder.Mask] = field(default_factory=list)
@@ -141,7 +146,7 @@ def distill(
     split: Split | None = None,
     verbose: bool = True,
 ) -> TrainedRun:
-    """Train one student; the best epoch by validation is tested once.
+    """Train one student; the epoch that is kept, see ``config.select``, is tested once.
 
     Called again with the same config and folder, it resumes after the last epoch, or returns what
     is there; a folder that holds another run is refused.
@@ -272,7 +277,8 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
             train_prompt_before_epoch(state, setup, log=log)
         losses = train_epoch(state, setup, log=log)
         score = validate(state, setup)
-        if score > state.best_score and state.epoch >= epochs_not_chosen(config):
+        better = score > state.best_score or config.keeps != "best"
+        if better and state.epoch >= epochs_not_chosen(config):
             state.best_epoch, state.best_score = state.epoch + 1, score
             state.best_student = run_folder.on_cpu(state.evaluated.state_dict())
             prompt = state.prompt.state_dict() if state.prompt is not None else {}
@@ -289,7 +295,7 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
             said = time.monotonic()
             sys.stderr.write(
                 f"{name}, loss {losses['loss']:.3f}, validation balanced accuracy {score:.3f} "
-                f"(best {state.best_score:.3f}), {seconds:.1f} s\n"
+                f"(kept {state.best_score:.3f}), {seconds:.1f} s\n"
             )
 
 
@@ -500,7 +506,7 @@ def predict(student: Student, setup: TrainSetup, rows: np.ndarray) -> np.ndarray
 
 
 def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict[str, Any]) -> None:
-    """Test the best epoch, once, and close the run; the manifest is written last."""
+    """Test the epoch that is kept, once, and close the run; the manifest is written last."""
     state.student.load_state_dict(state.best_student)
     dataset, parts = setup.packed.dataset, []
     columns = [f"logit_{class_name}" for class_name in dataset.class_names]
@@ -694,7 +700,7 @@ def _manifest(setup: TrainSetup) -> dict[str, Any]:
         "class_counts": counts,
         "groups": groups_from(config, names, counts),
         "teacher": setup.teacher.card if setup.teacher is not None else None,
-        "selected_by": "balanced accuracy on validation",
+        "selected_by": SELECTED_BY[config.keeps],
         "seeds": {"training": config.seed, "split": config.split_seed},
         **run_folder.origin(setup.fabric.device),
         "processes": setup.fabric.world_size,

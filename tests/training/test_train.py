@@ -153,6 +153,41 @@ def test_the_best_epoch_is_chosen_on_validation_and_kept(tmp_path):
     np.testing.assert_array_equal(again, logits(run)[~val].astype(np.float32))
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, (2, "balanced accuracy on validation")),
+        ({"schedule": "cosine"}, (3, "last epoch")),
+        ({"schedule": "cosine", "select": "best"}, (2, "balanced accuracy on validation")),
+        ({"select": "last"}, (3, "last epoch")),
+        ({"schedule": "cosine", "ema_decay": 0.5}, (3, "last epoch, average of its weights")),
+    ],
+)
+def test_select_says_which_epoch_is_kept(tmp_path, monkeypatch, options, kept):
+    scores = iter([0.2, 0.9, 0.3])
+    monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(scores))
+    run = distill(tiny(method="bsm", epochs=3, **options), out=tmp_path, verbose=False)
+    assert (run.manifest["best_epoch"], run.manifest["selected_by"]) == kept
+    state = load_checkpoint(tmp_path)
+    final = state["average" if "ema_decay" in options else "student"]
+    last = {name.removeprefix("module."): value for name, value in final.items()}
+    same = torch.equal(run.student().classifier.weight, last["classifier.weight"])
+    assert same == (kept[0] == 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"select": "ema"}, "expected ema_decay above 0 with select=ema, got 0"),
+        ({"select": "last", "ema_decay": 0.9}, "expected select=ema or best with ema_decay"),
+        ({"schedule": "cosine", "patience": 2}, "expected select=best with patience, got last"),
+    ],
+)
+def test_select_fits_the_other_options(options, complaint):
+    with pytest.raises(InputError, match=complaint):
+        tiny(method="bsm", **options)
+
+
 def test_the_best_epoch_is_one_that_met_the_prompt(tmp_path, monkeypatch):
     scores = iter([0.9, 0.8, 0.3, 0.2])
     monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(scores))
