@@ -80,13 +80,7 @@ def progress(
     """Yield the items of ``iterable`` and show on stderr how far it is.
 
     A terminal gets a bar; logs, pipes and notebooks get a plain line now and then, and at the end.
-
-    Args:
-        iterable: The work, item by item.
-        total: Number of items, or bytes of the whole; 0 where unknown.
-        label: What is being done, e.g. ``"packing ham10000"``.
-        done: How much was done before.
-        blocks: The items are blocks of bytes, such as of a download; their bytes count.
+    ``total`` is 0 where unknown; ``done`` was done before; of ``blocks`` the bytes count.
     """
     amount: Callable[[Any], int] = len if blocks else lambda item: 1
     if sys.stderr.isatty():

@@ -91,25 +91,14 @@ def open_dataset(
 ) -> Dataset:
     """Open the built-in phantom, a fetched benchmark, a folder per class, or images with a CSV.
 
-    Args:
-        name_or_path: ``"phantom"``; ``"isic2019"``, ``"isic2019-lt"`` (the same images),
-            ``"hyperkvasir"`` or ``"medmnist:NAME"``, once fetched; a folder, also one as these
-            are published; or a table (CSV and its kin) above or beside its images.
-        image_column: Column of file names, with or without extension; a column that is not
-            named is looked for under its usual names, and by what it holds.
-        class_column: Column of classes, or those of 0 and 1, separated by commas.
-        group_column: Column of lesions or patients; ``"none"`` is none.
-        source_column: Column of scanners or hospitals; ``"none"`` is none.
-        split_column: Column of a given split, train, val or test; ``"none"`` passes it over.
-        image_dir: Folder of the table's images, if it is not the folder that is opened.
-        labels_from: ``"folders"`` takes folders for classes, also beside a table.
-        multi_label: Images of several classes: ``"stop"``, the ``"first"`` counts, ``"leave-out"``.
-        unclear_split: Rows whose part is not clear: ``"stop"`` or ``"leave-out"``.
-        test_fold: Value of a column of folds that is tested; the others are for training.
-        bit_depth: Bits that 16-bit files use; 0 is found from the highest value of all.
-        images: At most this many, stratified by class, by whole groups; 0 is all.
-        seed: Of that choice, and of the phantom.
-        leave_out: Accept a CSV that lists images which are missing, unless all are.
+    ``name_or_path`` is ``"phantom"``; ``"isic2019"``, ``"isic2019-lt"`` (the same images),
+    ``"hyperkvasir"`` or ``"medmnist:NAME"``, once fetched; a folder, also one as these are
+    published; or a table (CSV and its kin) above or beside its images. Its columns are looked for
+    under their usual names, and by what they hold, unless they are named; ``"none"`` is none.
+
+    All others are options of `DataConfig`, which docs/options.md explains: ``seed`` is
+    ``split_seed``, and ``leave_out`` accepts that some images of a table are missing, as
+    ``unusable="leave-out"`` does.
 
     Raises:
         InputError: If the path, a column or an image is missing, or labels are wrong.

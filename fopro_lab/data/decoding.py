@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageOps, features
@@ -188,28 +188,11 @@ def watch_jpeg(path: Path | str) -> WatchedJpeg | None:
 MARKER = re.compile(rb"\xff[^\x00]", re.DOTALL)  # a 0 after 0xff says that it is data
 
 
-class Depth(NamedTuple):
-    """How deep the files of a set are."""
+def find_depth(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str]:
+    """Return the bits that a set's 16-bit files use, by their highest value, and a note on it.
 
-    deep: int  # files of 16 bits per channel
-    files: int
-    top: int  # their highest value
-    bits: int  # of 16 that are used, one of `DEPTHS`
-
-    @property
-    def note(self) -> str:
-        """One line for people; empty if all files have 8 bits."""
-        if not self.deep:
-            return ""
-        return (
-            f"{self.deep:,} of {self.files:,} images have 16-bit files, highest value "
-            f"{self.top:,}: read as {self.bits} bit"
-            f"{'; the others have 8' * (self.deep < self.files)}"
-        )
-
-
-def find_depth(paths: Sequence[str]) -> Depth:
-    """Find the depth of a set from the highest value in its 16-bit files; broken ones count not."""
+    Given ``bits`` are kept. The note is empty if all files have 8; broken ones count not.
+    """
 
     def highest(path: str) -> int | None:
         try:
@@ -226,9 +209,11 @@ def find_depth(paths: Sequence[str]) -> Depth:
 
     with _quiet(), ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
         tops = [top for top in pool.map(highest, paths) if top is not None]
-    top = max(tops, default=0)
-    bits = next((bits for bits in DEPTHS if top < 2**bits), 16) if tops else 16
-    return Depth(len(tops), len(paths), top, bits)
+    if not tops:
+        return bits or 16, ""
+    bits = bits or next((bits for bits in DEPTHS if max(tops) < 2**bits), 16)
+    note = f"{len(tops):,} of {len(paths):,} images have 16-bit files, highest value {max(tops):,}"
+    return bits, f"{note}: read as {bits} bit{'; the others have 8' * (len(tops) < len(paths))}"
 
 
 def _wide_colour(opened: Image.Image) -> bool:
@@ -239,9 +224,9 @@ def _wide_colour(opened: Image.Image) -> bool:
 
 @lru_cache(maxsize=8)
 def _depth_of(paths: tuple[str, ...]) -> int:
-    found = find_depth(paths)
-    sys.stderr.write(f"fopro: {found.note}\n")
-    return found.bits
+    bits, note = find_depth(paths)
+    sys.stderr.write(f"fopro: {note}\n")
+    return bits
 
 
 @dataclass(frozen=True)

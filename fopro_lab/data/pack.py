@@ -27,7 +27,6 @@ from filelock import FileLock, Timeout
 from fopro_lab.config import DataConfig, Interpolation
 from fopro_lab.data.dataset import Dataset, check_rows, open_from, take_rows
 from fopro_lab.data.decoding import (
-    Depth,
     FileReader,
     Reader,
     decoder_version,
@@ -188,10 +187,10 @@ def pack(
     if left_out:
         kept = np.delete(np.arange(len(dataset)), [entry["row"] for entry in note["unreadable"]])
         dataset = dataset.subset(kept).without(len(left_out))
-    depth = Depth(*note.get("depth", (0, 0, 0, 16)))
-    if depth.deep and isinstance(dataset.reader, FileReader):
-        reader = replace(dataset.reader, depth=depth.bits)
-        dataset = replace(dataset, reader=reader, notes=(*dataset.notes, depth.note))
+    bits, told = note.get("bit_depth", (16, ""))
+    if told and isinstance(dataset.reader, FileReader):
+        reader = replace(dataset.reader, depth=bits)
+        dataset = replace(dataset, reader=reader, notes=(*dataset.notes, told))
     labels = dataset.table["label"].to_numpy(dtype=np.int64)
     return Pack(images, labels, size, dataset, left_out, target)
 
@@ -229,13 +228,12 @@ def _write(
             f"{free / 1e9:.2f} GB; free some, or set FOPRO_CACHE to a folder on another disk"
         )
     unreadable, crc = [], 0
-    reader, depth = dataset.reader, Depth(0, len(dataset), 0, 16)
+    reader, depth = dataset.reader, (16, "")
     if isinstance(reader, FileReader):  # before the images: all of a set are read alike
-        found = find_depth(reader.paths)
-        depth = found._replace(bits=reader.depth or found.bits)
-        reader = replace(reader, depth=depth.bits)
-        if talk and depth.deep:
-            sys.stderr.write(f"fopro: {depth.note}; bit_depth=... gives another\n")
+        depth = find_depth(reader.paths, bits=reader.depth)
+        reader = replace(reader, depth=depth[0])
+        if talk and depth[1]:
+            sys.stderr.write(f"fopro: {depth[1]}; bit_depth=... gives another\n")
     decoded = _decoded(reader, len(dataset), size, jobs)
     try:
         with closing(decoded), atomic_path(target) as part, open(part, "wb") as stream:
@@ -261,7 +259,7 @@ def _write(
         ) from None
     note: dict[str, Any] = {"dataset": dataset.name, "fingerprint": dataset.fingerprint}
     note |= {"decoder": version, "bytes": target.stat().st_size, "checksum": crc}
-    note |= {"depth": list(depth), "unreadable": unreadable}
+    note |= {"bit_depth": depth, "unreadable": unreadable}
     write_json(target.with_suffix(".json"), note)
 
 

@@ -63,10 +63,6 @@ SHEETS = (".xlsx", ".xls", ".ods", ".parquet", ".jsonl", ".feather")
 PROSE = re.compile(r"(read_?me|licen[cs]e|attribution|citation|notice|changelog|source).*")
 SPLIT_WORD = re.compile(r"(?<![a-z])(train|valid|val|test|dev)")
 NAME_LIKE = re.compile(r"name|dx|class|label|diag|find|disease|desc|text|categ|title")
-WAYS_OUT = (
-    "name the table, and the folder of its images: dataset=TABLE image_dir=FOLDER; or take folders "
-    "as classes: labels_from=folders"
-)
 
 
 def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
@@ -162,7 +158,11 @@ def find_table(
     if len(fit) != 1:
         some = [f"{file} ({reason})" for file, reason in list(reasons.items())[:3]]
         found = f"several tables, {', '.join(fit[:4])}" if fit else f"tables: {'; '.join(some)}"
-        raise InputError(f"{root}: expected one table of its images, found {found}; {WAYS_OUT}")
+        raise InputError(
+            f"{root}: expected one table of its images, found {found}; name the table, and the "
+            "folder of its images: dataset=TABLE image_dir=FOLDER; or take folders as classes: "
+            "labels_from=folders"
+        )
     table = fit[0]
     rest = [file for file in (*named, *reasons) if file != table]
     lists = [file for file in others if file != table and SPLIT_WORD.search(plain_name(file))]
@@ -525,7 +525,7 @@ def _find_parts(
     if not chosen:
         return none, ["no given split", *notes]
     column = chosen[0]
-    cells, words = frame[column].str.casefold(), sorted(set(frame[column]), key=_in_order)
+    cells, words = frame[column].str.casefold(), sorted(sorted(set(frame[column])), key=len)
     empty = cells.isin(EMPTY)
     if empty.all():
         return none, ["no given split", f"'{column}' is empty", *notes]
@@ -562,10 +562,6 @@ def _find_parts(
             )
         notes.append(f"left out: {what}: {shown}")
     return parts.replace("", "?"), notes
-
-
-def _in_order(text: str) -> tuple[int, str]:
-    return len(text), text
 
 
 def _same_number(text: str) -> str:

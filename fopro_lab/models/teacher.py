@@ -283,13 +283,14 @@ def is_called(name: str) -> bool:
 def _called(name: str) -> dict[str, Any]:
     """Call the user's own ``module:function``, found from the current folder, for a teacher."""
     place, _, function = name.partition(":")
-    sys.path.insert(0, os.getcwd())
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
         made = getattr(importlib.import_module(place), function)()
     except Exception as error:  # it is the user's own code
         raise InputError(f"teacher {name}: cannot be called ({_first_line(error)})") from error
     finally:
-        sys.path.remove(os.getcwd())
+        sys.path.remove(here)
     if isinstance(made, Teacher):
         keys = ("mean", "std", "input_size", "feature_dim", "resize", "interpolation")
         rules = {key: made.card[key] for key in keys} | {"head": made.head}

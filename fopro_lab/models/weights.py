@@ -366,26 +366,14 @@ def load_matching(
 ) -> dict[str, Any]:
     """Fill a network from a file under whatever prefix it has there, and give a card.
 
-    Args:
-        network: Changed in place, unless an error is raised.
-        weights: What `read_weights` gives.
-        head: Layers of a classifier that is not used: need not be in the file, nor fit.
-        translate: Brings a published layout into the network's names; may resample positions.
-
-    Returns:
-        ``weights``, ``sha256``, ``keys_expected``, ``keys_matched``, ``coverage``; and where they
-        apply ``prefix``, ``resampled``, ``left_out`` and ``not_run``, lists of text.
-
-    Raises:
-        InputError: If a tensor of the body is missing or has another shape, or if a layer of the
-            network has tensors in the file that it has no place for.
+    ``head`` names layers of a classifier that is not used: they need not be in the file, nor fit.
+    ``translate`` brings a published layout into the network's names, and may resample positions.
+    The network stays as it is if a tensor of its body is missing or of another shape, or if the
+    file has tensors of its layers that it has no place for: an `InputError` names them.
     """
     unused = tuple(f"{name}." for name in head) + AUXILIARY
-    own = {
-        name: value
-        for name, value in network.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    state = network.state_dict()
+    own = {n: value for n, value in state.items() if not n.endswith("num_batches_tracked")}
     body = {name: value for name, value in own.items() if not name.startswith(unused)}
     fits = _fits(network, weights, body, translate)
     best = max(fits, key=lambda fit: fit.order)

@@ -7,11 +7,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from fopro_lab.checks import duplicates
-from fopro_lab.checks.duplicates import (
-    TURNS,
-    find_near_duplicates,
-    same_content,
-)
+from fopro_lab.checks.duplicates import TURNS, find_near_duplicates, same_content
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.decoding import read_image
 from tests.checks.toys import texture

@@ -8,11 +8,7 @@ import torch
 from PIL import Image
 
 from fopro_lab.checks import audit_pipeline
-from fopro_lab.checks.pipeline import (
-    band_limited,
-    full_image,
-    windowed,
-)
+from fopro_lab.checks.pipeline import band_limited, full_image, windowed
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.benchmarks import ArrayReader
 from fopro_lab.errors import InputError

@@ -8,11 +8,7 @@ import pytest
 from PIL import Image
 
 from fopro_lab.checks.leakage import Association
-from fopro_lab.checks.report import (
-    check_data,
-    check_sources,
-    examine,
-)
+from fopro_lab.checks.report import check_data, check_sources, examine
 from fopro_lab.config import DataConfig
 from fopro_lab.data import prepare
 from tests.checks.toys import sound_rows, texture, write_archive

@@ -8,16 +8,7 @@ import pandas as pd
 import pytest
 
 from fopro_lab.checks import audit_pipeline
-from fopro_lab.config import DataConfig
-from fopro_lab.data import (
-    batches,
-    cycle,
-    open_dataset,
-    open_from,
-    pack,
-    paired_batches,
-    read_pixels,
-)
+from fopro_lab.data import batches, cycle, open_dataset, pack, paired_batches, read_pixels
 from fopro_lab.data.dataset import check_rows, take_rows
 from fopro_lab.errors import InputError
 from tests.data.toys import write_images
@@ -34,15 +25,6 @@ def test_open_dataset_reads_a_folder_per_class(tmp_path, monkeypatch):
     write_images(tmp_path / "phantom")
     monkeypatch.chdir(tmp_path)  # a path goes before a name
     assert open_dataset("phantom").class_names == ("class0", "class1")
-
-
-def test_open_dataset_reads_a_csv_given_or_found(tmp_path):
-    write_images(tmp_path)
-    (tmp_path / "labels.csv").write_text("file,dx\nclass0/0.png,b\nclass1/1.png,a\n")
-    found, given = open_dataset(tmp_path), open_dataset(tmp_path / "labels.csv")
-    assert found.class_names == given.class_names == ("a", "b")
-    assert found.fingerprint == given.fingerprint
-    np.testing.assert_array_equal(found.read(1, 20), given.read(1, 20))
 
 
 def test_open_dataset_says_in_its_name_that_it_is_a_part(tmp_path):
@@ -91,18 +73,6 @@ def test_subset_reads_the_chosen_rows():
     assert part.fingerprint != whole.fingerprint
     plain = take_rows(lambda row, size: np.full((size, size, 3), row), np.array([7, 9]))
     assert plain(1, 2).max() == 9
-
-
-def test_open_from_takes_every_field_of_the_config(tmp_path):
-    write_images(tmp_path, each=10)
-    lines = [f"class{k}/{i}.png,{k},p{i},s{i % 2},train" for k in (0, 1) for i in range(10)]
-    (tmp_path / "a.csv").write_text("\n".join(["A,B,C,D,E", *lines]))
-    kinds = ("image", "class", "group", "source", "split")
-    columns = {f"{kind}_column": name for kind, name in zip(kinds, "ABCDE", strict=True)}
-    dataset = open_from(DataConfig(dataset=str(tmp_path), images=8, split_seed=3, **columns))
-    assert dataset.name.endswith("-8-seed3")
-    row = dataset.table.iloc[0]
-    assert (row["group"][0], row["source"][0], row["split"]) == ("p", "s", "train")
 
 
 @pytest.mark.parametrize(

@@ -72,12 +72,6 @@ def test_read_folders_refuses(tmp_path, names, message):
 # Classes.
 
 
-def test_number_classes_orders_integers_by_value_and_names_alphabetically():
-    assert number_classes(["10", "9", "11"], where="f") == ([1, 0, 2], ("9", "10", "11"))
-    assert number_classes(["b", "a", "b"], where="f") == ([1, 0, 1], ("a", "b"))
-    assert number_classes(["a", "a1", "a01", "1"], where="f")[1] == ("1", "a", "a01", "a1")
-
-
 @pytest.mark.parametrize(
     ("classes", "pair"),
     [
