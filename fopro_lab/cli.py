@@ -342,7 +342,7 @@ def compare(
         known = interval(row.low, row.high, sign="+")
         print(
             f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "
-            f"{row.difference:+.3f} ({known})  n {row.n}, seeds {row.seeds}"
+            f"{row.difference:+.3f} ({known})  n {row.n}, seeds {row.seeds}: {row.verdict}"
         )
     if html:
         print(page)

@@ -1,21 +1,26 @@
-"""Bootstrap confidence intervals over lesions and training seeds, and the p-values that fit them.
+"""Confidence intervals over lesions, training seeds and folds, and the p-values that fit them.
 
-Any statistic that takes weights per image (see ``metrics``) is computed for all resamples at once.
-Where all resamples agree, for example because a class is entirely right, the bootstrap knows no
-interval and the closed forms of this file take its place.
+Recalls and their means take the jackknife over lesions, other metrics the bootstrap (weights per
+image, see ``metrics``); both take t quantiles. Where nothing varies, for example because a class is
+entirely right, the closed forms of this file take their place. ``docs/intervals.md`` has coverage.
 
 Legend: ``n`` images, ``K`` classes, ``R`` resamples, ``S`` training seeds.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import norm, t
 
 from fopro_lab.errors import InputError
 
 LEVEL = 0.95
+FEWEST_GROUPS = 5  # fewer lesions or patients say too little of their spread for an interval
+_UPPER = (1 + LEVEL) / 2
 _Z = 1.959963984540054  # standard normal quantile of 0.975
+Part = tuple[np.ndarray, float]  # a covariance (S, S) over groups, its degrees of freedom
+Error = tuple[float, float]  # standard error, quantile that it is multiplied with
 
 
 def bootstrap_weights(
@@ -43,46 +48,77 @@ def bootstrap_weights(
     return weights
 
 
-def seed_weights(seeds: int, *, resamples: int, seed: int) -> np.ndarray:
-    """Draw resamples of training seeds, as weights ``(S, R)`` of a mean over seeds.
+def group_covariance(hits: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Return the covariance ``(S, S)``, over new groups, of the means of hits ``(S, n)``.
 
-    Resampling S seeds understates the variance of their mean by (S - 1) / S, half of it for two
-    seeds; deviations from 1 are therefore stretched by sqrt(S / (S - 1)), and weights may be
-    negative. A single seed is never resampled (all ones).
+    It is the jackknife over whole units (lesions, patients) ``(n,)``, with G - 1 degrees of freedom
+    for G units; all zeros for a single unit.
 
-    Source: rescaled bootstrap, Rao & Wu, J. Am. Stat. Assoc. 83 (1988) 231.
+    Source: delete-one-group jackknife (CR3), Bell & McCaffrey, Survey Methodology 28 (2002) 169.
     """
-    if seeds == 1:
-        return np.ones((1, resamples))
-    rng = np.random.default_rng([seed, 1])  # another stream than that of the images' draws
-    counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).T
-    return 1 + (counts - 1) * np.sqrt(seeds / (seeds - 1))
+    _, unit, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    if len(sizes) == 1:
+        return np.zeros((len(hits), len(hits)))
+    apart = hits - hits.mean(axis=1, keepdims=True)
+    left_out = np.stack([np.bincount(unit, weights=run) for run in apart])
+    left_out = left_out / (len(units) - sizes)
+    left_out -= left_out.mean(axis=1, keepdims=True)
+    return np.asarray((len(sizes) - 1) / len(sizes) * left_out @ left_out.T)
 
 
-def mean_over_trainings(replicates: Sequence[np.ndarray], *, seed: int) -> np.ndarray:
-    """Average values ``(S, R)`` of each fold over resampled seeds and folds; return ``(R,)``.
+def mean_error(values: Sequence[np.ndarray], parts: Sequence[Sequence[Part]]) -> Error:
+    """Return standard error and t quantile of a mean over seeds and folds, both random effects.
 
-    Folds differ because their images and seeds do, which is in the resamples already, and because
-    their training images do, which is not. Only what goes beyond is added: the variance between
-    folds less the mean variance within them, and nothing where that is negative (the moment
-    estimate of DerSimonian & Laird, Control. Clin. Trials 7 (1986) 177). Folds resampled whole
-    would count images and seeds twice: intervals 1.7 times too wide. Where three folds truly
-    differ by more than both, three numbers say too little and intervals are too narrow.
+    Groups and seeds are crossed: the variance is what all seeds share of that over groups, and
+    that between seeds, which holds their interaction (Obuchowski & Rockette, Commun. Stat. Simul.
+    24 (1995) 285). Each has its t quantile, and their mean is weighted by the variances (Cochran
+    & Cox, Experimental Designs, 1957, section 4.14): with two seeds, Satterthwaite's degrees of
+    freedom alone hold 88 %. Where folds differ by more than that, the variance between them takes
+    its place, and with two folds whenever it reaches further.
+
+    Args:
+        values: Of each fold, ``(S,)`` for S seeds.
+        parts: Of each fold, covariances ``(S, S)`` over independent groups that add up (such as
+            those of classes), each with its degrees of freedom.
     """
-    drawn = []
-    for number, fold in enumerate(replicates):
-        seeds, resamples = fold.shape
-        weights = seed_weights(seeds, resamples=resamples, seed=fold_seed(seed, number))
-        drawn.append((weights * fold).mean(axis=0))
-    means = np.stack(drawn)
-    count, resamples = means.shape
-    if count == 1:
-        return means[0]
-    between = float(np.var(means.mean(axis=1), ddof=1))
-    beyond = max(0.0, between - float(np.var(means, axis=1).mean()))
-    share = np.sqrt(beyond / between) if between else 0.0
-    folds = seed_weights(count, resamples=resamples, seed=fold_seed(seed, count))
-    return ((1 + share * (folds - 1)) * means).mean(axis=0)
+    if not all(parts):
+        return float("nan"), _Z  # a class without images
+    shared = between = image = squares = 0.0
+    trainings = sum(len(own) - 1 for own in values)
+    for own, fold in zip(values, parts, strict=True):
+        total, seeds = sum(covariance for covariance, _ in fold), len(own)
+        image += np.mean(total)
+        squares += sum(covariance.mean() ** 2 / df for covariance, df in fold if df)
+        if seeds == 1:
+            shared += np.mean(total)
+        else:
+            shared += max(0.0, (np.sum(total) - np.trace(total)) / (seeds * (seeds - 1)))
+            between += own.var(ddof=1) / seeds
+    variance, quantile = (shared + between) / len(values) ** 2, _Z
+    if variance > 0:
+        of_images = t.ppf(_UPPER, image**2 / squares) if squares else _Z
+        of_seeds = t.ppf(_UPPER, trainings) if trainings else 0.0
+        quantile = (shared * of_images + between * of_seeds) / (shared + between)
+    if len(values) > 1:
+        apart = np.var([own.mean() for own in values], ddof=1) / len(values)
+        of_folds = t.ppf(_UPPER, len(values) - 1)
+        further = of_folds * np.sqrt(apart) > quantile * np.sqrt(variance)
+        if further and (len(values) == 2 or apart > variance):
+            variance, quantile = apart, of_folds
+    return float(np.sqrt(variance)), float(quantile)
+
+
+def seeds_needed(values: Sequence[np.ndarray], effect: float) -> float:
+    """Return how many seeds per fold show an effect at 80 % power, by the spread over seeds alone.
+
+    NaN without a second seed. ``values`` are differences, for each fold ``(S,)``.
+    """
+    df = sum(len(own) - 1 for own in values)
+    if not df or np.isnan(effect):
+        return float("nan")
+    variance = sum(((own - own.mean()) ** 2).sum() for own in values) / df
+    needed = (_Z + norm.ppf(0.8)) ** 2 * variance / len(values)
+    return float(max(1.0, np.ceil(needed / effect**2))) if effect else float("inf")
 
 
 def fold_seed(seed: int, number: int) -> int:
@@ -108,17 +144,20 @@ def basic_interval(value: float, replicates: np.ndarray) -> tuple[float, float]:
     return max(0.0, 2 * value - high), max(value, 2 * value - low)
 
 
-def wilson_interval(share: float, trials: int) -> tuple[float, float]:
+def wilson_interval(share: float, trials: float, *, quantile: float = _Z) -> tuple[float, float]:
     """Return Wilson's 95 % score interval of a share of independent trials, such as lesions.
 
-    Unlike scipy's, it takes a share that is a mean over seeds, which no whole count gives.
+    Unlike scipy's, it takes a share that is a mean over seeds, which no whole count gives, and
+    effective trials, ``share * (1 - share) / variance``, with the t quantile of that variance.
 
     Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209; recommended for small n by Brown, Cai &
-        DasGupta, Statist. Sci. 16 (2001) 101.
+        DasGupta, Statist. Sci. 16 (2001) 101; effective trials: Dean & Pagano, J. Surv. Stat. Methodol. 3
+        (2015) 484.
     """
-    scale = 1 + _Z**2 / trials
-    centre = (share + _Z**2 / (2 * trials)) / scale
-    spread = _Z / scale * np.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
+    z = quantile
+    scale = 1 + z**2 / trials
+    centre = (share + z**2 / (2 * trials)) / scale
+    spread = z / scale * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     return max(0.0, float(centre - spread)), min(1.0, float(centre + spread))
 
 
@@ -153,29 +192,20 @@ def mean_interval(
     return float(mean - below), float(mean + above)
 
 
-def interval_p_value(value: float, low: float, high: float) -> float:
+def interval_p_value(value: float, low: float, high: float, *, quantile: float = _Z) -> float:
     """Return the two-sided p-value of "no difference" that fits a 95 % interval; NaN without one.
 
-    The distance from the value to the limit on zero's side is taken as 1.96 standard errors.
+    The distance from the value to the limit on zero's side is taken as so many standard errors as
+    the quantile says, of the t distribution that has it: below 0.05 exactly where zero is outside.
     """
     reach = value - low if value > 0 else high - value
     if np.isnan(reach) or reach <= 0:
         return float("nan")
-    return math.erfc(abs(value) / reach * _Z / math.sqrt(2))
-
-
-def sign_p_value(replicates: np.ndarray) -> float:
-    """Return the two-sided bootstrap p-value of "no difference" of resampled differences ``(R,)``.
-
-    It is twice the smaller share on one side of zero, counting the observed sample once.
-
-    Source: Efron & Tibshirani 1993, section 15.4 (interval inversion); the added one: Davison &
-        Hinkley 1997, section 4.2.
-    """
-    if np.isnan(replicates).any():
-        return float("nan")
-    smaller = min(np.sum(replicates <= 0), np.sum(replicates >= 0))
-    return float(min(1.0, 2 * (1 + smaller) / (1 + len(replicates))))
+    size = abs(value) / reach * quantile
+    if quantile < t.ppf(_UPPER, 1e4):
+        return float(2 * norm.sf(size / quantile * _Z))
+    df = brentq(lambda each: t.ppf(_UPPER, each) - quantile, 0.5, 2e4, xtol=1e-12)
+    return float(2 * t.sf(size, df))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -21,8 +21,7 @@ from fopro_lab.evaluation.bootstrap import (
     difference_interval,
     holm,
     interval_p_value,
-    mean_over_trainings,
-    sign_p_value,
+    seeds_needed,
 )
 from fopro_lab.evaluation.runs import Run
 from fopro_lab.evaluation.scores import (
@@ -222,16 +221,20 @@ def _option(run: Run, name: str) -> Any:
 
 
 def compare(
-    runs: Sequence[Run], baseline: str, *, resamples: int = 1000, seed: int = 0
+    runs: Sequence[Run],
+    baseline: str,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    effect: float | None = None,
 ) -> pd.DataFrame:
     """Subtract a baseline from every other method, paired by test image, seed and fold.
 
-    Every resample draws whole lesions or patients within each class, the same ones for both
-    methods, with two common seeds or more the seeds too, and with two folds or more the folds
-    (see ``score_trainings``). Differences are averaged over the seeds that both methods have in a
-    fold, then over the folds. Where all resamples agree, the two Wilson intervals are combined
-    without pairing ("newcombe"). The p-values are not corrected for the number of rows: name the
-    row of interest before looking.
+    Lesions or patients of each class, with two common seeds or more the seeds too, and with two
+    folds or more the folds are random effects (see ``score_trainings``). Differences are averaged
+    over the seeds that both methods have in a fold, then over the folds. Where nothing varies, the
+    two Wilson intervals are combined without pairing ("newcombe"). The p-values are not corrected
+    for the number of rows: name the row of interest before looking.
 
     Args:
         runs: Finished runs of one split, or of several folds of one partition that share no
@@ -239,13 +242,17 @@ def compare(
         baseline: Method that is subtracted.
         resamples: Bootstrap resamples, at least 2.
         seed: Seed of the bootstrap.
+        effect: Difference, a share, that the seeds should show; None takes the one observed.
 
     Returns:
         Columns ``method``, ``baseline``, ``scope``, ``name``, ``group``, ``metric``,
         ``method_value``, ``baseline_value``, ``difference`` (the first minus the second), ``low``,
         ``high``, ``n``, ``interval``, ``resampled``, ``p`` (two-sided, of no difference),
-        ``seeds`` (common ones, the fewest of a fold), ``folds`` (common ones), ``varies``
-        ("images", "images and seeds", "images, seeds and folds"), ``protocol``.
+        ``seeds_needed`` (per fold, for 80 % power by the spread over seeds alone), ``seeds``
+        (common ones, the fewest of a fold), ``folds`` (common ones), ``varies``
+        ("images", "images and seeds", "images, seeds and folds"), ``verdict`` ("higher" or "lower"
+        where the interval excludes 0, "cannot decide: N seeds would be needed", "not clear"),
+        ``protocol``.
 
     Raises:
         InputError: If runs do not belong together, or a method has no pair with the baseline.
@@ -260,7 +267,7 @@ def compare(
     for method in by_method:
         if method != baseline:
             pairs = _pairs_of(by_method, method, baseline)
-            table = _subtract(pairs, resamples=resamples, seed=seed)
+            table = _subtract(pairs, resamples=resamples, seed=seed, effect=effect)
             table.insert(0, "method", method)
             table.insert(1, "baseline", baseline)
             tables.append(table)
@@ -268,7 +275,11 @@ def compare(
 
 
 def _subtract(
-    pairs: Mapping[str, tuple[list[Run], list[Run]]], *, resamples: int, seed: int
+    pairs: Mapping[str, tuple[list[Run], list[Run]]],
+    *,
+    resamples: int,
+    seed: int,
+    effect: float | None,
 ) -> pd.DataFrame:
     """Compare the first runs of each protocol's pair with the second; see ``compare``."""
     groups = merge_groups([run.groups for own, _ in pairs.values() for run in own])
@@ -276,39 +287,52 @@ def _subtract(
         align([run.predictions for run in own + other], groups) for own, other in pairs.values()
     ]
     images = pool(folds)
-    points, replicates = measure_folds(folds, resamples=resamples, seed=seed)
+    measured = measure_folds(folds, resamples=resamples, seed=seed)
     # Of each fold the first half of the runs is the method's, the second the baseline's.
     ours, theirs = (
-        {key: mean_of(np.split(fold, 2)[side] for fold in parts) for key, parts in points.items()}
+        {
+            key: mean_of(np.split(fold, 2)[side] for fold in own.values)
+            for key, own in measured.items()
+        }
         for side in (0, 1)
     )
-    values = {key: ours[key] - theirs[key] for key in ours}
-    drawn = {
-        key: [np.subtract(*np.split(fold, 2)) for fold in parts]
-        for key, parts in replicates.items()
-    }
-    means = {key: mean_over_trainings(each, seed=seed) for key, each in drawn.items()}
-    intervals = limits(
+    apart = {key: own.subtract() for key, own in measured.items()}
+    values = {key: mean_of(own.values) for key, own in apart.items()}
+    intervals, errors = limits(
         images,
-        values,
-        drawn,
-        means,
+        apart,
         fallback=lambda key, n: (*difference_interval(ours[key], theirs[key], n), "newcombe"),
     )
     columns = {"method_value": ours, "baseline_value": theirs, "difference": values}
     table = tidy(images, columns, intervals)
     table["p"] = [
-        sign_p_value(means[key])
-        if kind == "bootstrap"
-        else interval_p_value(values[key], low, high)
-        for key, (low, high, kind) in intervals.items()
+        interval_p_value(values[key], low, high, quantile=errors[key][1])
+        for key, (low, high, _) in intervals.items()
     ]
+    asked = {key: values[key] if effect is None else effect for key in apart}
+    table["seeds_needed"] = [seeds_needed(own.values, asked[key]) for key, own in apart.items()]
     seeds = [len(own) for own, _ in pairs.values()]
     table["seeds"], table["folds"] = min(seeds), len(folds)
     varied = ["images", *["seeds"] * (max(seeds) > 1), *["folds"] * (len(folds) > 1)]
     table["varies"] = " and ".join([", ".join(varied[:-1]), varied[-1]] if varied[1:] else varied)
+    table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
     table["protocol"] = pooled_protocol(pairs)
     return table
+
+
+def _verdict(row: Mapping[Any, Any]) -> str:
+    """Say what a difference decides, or how many seeds would."""
+    if row["low"] > 0 or row["high"] < 0:
+        return "higher" if row["low"] > 0 else "lower"
+    if np.isnan(row["low"]):
+        return "cannot decide: no interval"
+    needed = row["seeds_needed"]
+    if np.isnan(needed):
+        return "cannot decide: 2 seeds or more would be needed"
+    if needed > row["seeds"]:
+        number = f"{needed:.0f}" if needed < 1000 else "1000 or more"
+        return f"cannot decide: {number} seeds would be needed"
+    return "not clear"
 
 
 def score_runs(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:

@@ -14,12 +14,14 @@ from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import metrics
 from fopro_lab.evaluation.bootstrap import (
-    basic_interval,
+    FEWEST_GROUPS,
+    Error,
+    Part,
     bootstrap_weights,
     fold_seed,
+    group_covariance,
+    mean_error,
     mean_interval,
-    mean_over_trainings,
-    percentile_interval,
     wilson_interval,
 )
 from fopro_lab.evaluation.predictions import LOGIT_PREFIX, check_predictions, class_names
@@ -31,8 +33,9 @@ OVERALL = (
 )
 Key = tuple[str, str, str]  # scope ("class", "group", "overall"), name, metric
 Interval = tuple[float, float, str]  # low, high, how it was made
-_WORST, _ACCURACY, _ECE = (
-    ("overall", "all", metric) for metric in ("worst_class_recall", "accuracy", "ece")
+_WORST, _ACCURACY, _ECE, _BALANCED = (
+    ("overall", "all", metric)
+    for metric in ("worst_class_recall", "accuracy", "ece", "balanced_accuracy")
 )
 
 
@@ -218,25 +221,93 @@ def pool(folds: Sequence[AlignedRuns]) -> AlignedRuns:
     return replace(folds[0], labels=labels, units=units, logits=[])
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured of a key: for each fold the values of its S runs and how they vary."""
+
+    values: list[np.ndarray]  # (S,)
+    parts: list[list[Part]]  # see `mean_error`
+    bias: list[np.ndarray]  # mean of the resamples less the value, (S,); 0 for recalls
+
+    def subtract(self) -> "Measured":
+        """Subtract the second half of the runs from the first, paired."""
+        halves = [np.eye(len(own) // 2, len(own)) for own in self.values]
+        contrasts = [half - np.roll(half, half.shape[0], axis=1) for half in halves]
+        return Measured(
+            values=[c @ own for c, own in zip(contrasts, self.values, strict=True)],
+            parts=[
+                [(c @ covariance @ c.T, df) for covariance, df in fold]
+                for c, fold in zip(contrasts, self.parts, strict=True)
+            ],
+            bias=[c @ own for c, own in zip(contrasts, self.bias, strict=True)],
+        )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing varies over the groups of some fold, so that an error would be 0."""
+        return any(all(np.trace(c) <= 1e-20 for c, _ in fold) for fold in self.parts)
+
+
+def recall_parts(images: AlignedRuns, hits: np.ndarray) -> dict[Key, list[Part]]:
+    """Return, of recalls, their means and the accuracy, the `Part` of each class that has images.
+
+    ``hits`` say of each run and image whether it is right, ``(S, n)``.
+    """
+    sizes, units = images.class_sizes(), images.class_sizes(units=True)
+    of_class = {}
+    for label, name in enumerate(images.names):
+        own = images.labels == label
+        if own.any():
+            covariance = group_covariance(hits[:, own].astype(np.float64), images.units[own])
+            of_class[name] = covariance, units[name] - 1
+    found = {}
+    for key in images.keys():
+        if key[0] != "overall" or key in (_BALANCED, _ACCURACY):
+            shares = {k: sizes[k] if key == _ACCURACY else 1 for k in images.members(key)}
+            known = {name: share for name, share in shares.items() if name in of_class}
+            whole = sum(known.values())
+            parts = [(n / whole, *of_class[name]) for name, n in known.items()]
+            found[key] = [(share**2 * covariance, df) for share, covariance, df in parts]
+    return found
+
+
 def measure_folds(
     folds: Sequence[AlignedRuns], *, resamples: int, seed: int
-) -> tuple[dict[Key, list[np.ndarray]], dict[Key, list[np.ndarray]]]:
-    """Return plain ``(S,)`` and resampled ``(S, R)`` values, for each key one array per fold.
+) -> dict[Key, Measured]:
+    """Measure every key of every run of each fold, and how the values vary over groups.
 
-    S are the runs of a fold, R resamples of its images, the same for all runs.
+    Recalls and their means vary as whole groups of a class do (`group_covariance`). Of the other
+    metrics, the covariance over resamples is raised as that of the balanced accuracy would be,
+    whose degrees of freedom they have.
     """
-    points: dict[Key, list[np.ndarray]] = {key: [] for key in folds[0].keys()}
-    replicates: dict[Key, list[np.ndarray]] = {key: [] for key in points}
+    found = {key: Measured([], [], []) for key in folds[0].keys()}
     for number, fold in enumerate(folds):
         how = {"resamples": resamples, "seed": fold_seed(seed, number)}
         weights = bootstrap_weights(fold.labels, fold.units, **how)
         plain = np.ones((len(fold.labels), 1))
         measured = [fold.measure(logits, plain) for logits in fold.logits]
         drawn = [fold.measure(logits, weights) for logits in fold.logits]
-        for key in points:
-            points[key].append(np.array([run[key][0] for run in measured]))
-            replicates[key].append(np.stack([run[key] for run in drawn]))
-    return points, replicates
+        hits = np.stack([own.argmax(axis=1) == fold.labels for own in fold.logits])
+        recalls = recall_parts(fold, hits)
+        balanced = [(np.trace(covariance), df) for covariance, df in recalls[_BALANCED]]
+        total = sum(trace for trace, _ in balanced)
+        squares = sum(trace**2 / df for trace, df in balanced if df)
+        plugged = sum(trace * df / (df + 1) for trace, df in balanced)
+        for key, of_key in found.items():
+            of_key.values.append(np.array([run[key][0] for run in measured]))
+            replicates = np.stack([run[key] for run in drawn])
+            if key in recalls:
+                of_key.bias.append(np.zeros(len(measured)))
+                of_key.parts.append(recalls[key])
+            else:
+                of_key.bias.append(replicates.mean(axis=1) - of_key.values[-1])
+                covariance = np.atleast_2d(np.cov(replicates))
+                if np.ptp(replicates, axis=1).max() <= 1e-7:  # weights are of single precision
+                    covariance *= 0
+                if squares:
+                    covariance = covariance * total / plugged
+                of_key.parts.append([(covariance, total**2 / squares if squares else 1.0)])
+    return found
 
 
 def mean_of(points: Iterable[np.ndarray]) -> float:
@@ -246,43 +317,60 @@ def mean_of(points: Iterable[np.ndarray]) -> float:
 
 def limits(
     images: AlignedRuns,
-    values: Mapping[Key, float],
-    replicates: Mapping[Key, Sequence[np.ndarray]],
-    means: Mapping[Key, np.ndarray],
+    measured: Mapping[Key, Measured],
     *,
     fallback: Callable[[Key, int], Interval],
-) -> dict[Key, Interval]:
-    """Find the 95 % interval of each value: the percentile bootstrap of ``means`` ("bootstrap").
+    shares: bool = False,
+) -> tuple[dict[Key, Interval], dict[Key, Error]]:
+    """Find the 95 % interval of each value, and its standard error and quantile.
 
-    Where all resamples agree (a class all right or all wrong), that would be a point. A class
-    recall, the worst one and the accuracy then take ``fallback`` of the key and its independent
-    trials; a mean of class recalls that contains such a class combines the intervals of its
-    classes ("mover"); other metrics have none (NaN, "none").
+    It is "t": the value and so many errors on both sides; of recalls and accuracies, if ``shares``,
+    Wilson's with effective trials ("wilson"). A class of fewer than 5 groups has none ("none: 3
+    groups"). Where nothing varies (a class all right or all wrong), a class recall, the worst
+    one and the accuracy take ``fallback`` of the key and its independent trials; a mean that
+    contains such a class, or one of few groups, combines the intervals of its classes ("mover");
+    other metrics have none ("none").
     """
     units = images.class_sizes(units=True)
     trials = {key: sum(units[name] for name in images.members(key)) for key in images.keys()}
     # Whichever class is the worst, it has at least the units of the smallest one.
     trials[_WORST] = min(size for size in units.values() if size)
     found: dict[Key, Interval] = {}
-    for key, drawn in replicates.items():
-        low, high = percentile_interval(means[key])
-        agree = all(np.all(np.ptp(fold, axis=1) <= 1e-12) for fold in drawn)
-        found[key] = (np.nan, np.nan, "none")
-        if not agree and not np.isnan([low, values[key]]).any():
-            found[key] = (low, high, "bootstrap")
-        elif not np.isnan(values[key]) and (key[0] == "class" or key in (_WORST, _ACCURACY)):
+    errors, weak = {}, {}
+    for key, own in measured.items():
+        value = mean_of(own.values)
+        error, quantile = errors[key] = mean_error(own.values, own.parts)
+        low, high, kind = value - quantile * error, value + quantile * error, "t"
+        share = key[0] != "overall" or key in (_ACCURACY, _BALANCED)
+        if shares and share and error and 0 < value < 1:
+            effective = value * (1 - value) / error**2
+            low, high = wilson_interval(value, effective, quantile=quantile)
+            kind = "wilson"
+        elif shares and key == _ECE:  # mirrored, as resampling biases it upwards
+            bias = mean_of(own.bias)
+            low, high, kind = max(0.0, low - bias), max(value, high - bias), "basic"
+        found[key] = (low, high, kind)
+        few = key[0] == "class" and trials[key] < FEWEST_GROUPS
+        weak[key] = own.fixed or few
+        if np.isnan([low, high]).any():
+            found[key] = (np.nan, np.nan, "none")
+        elif weak[key] and (key[0] == "class" or key in (_WORST, _ACCURACY)):
             other_low, other_high, kind = fallback(key, trials[key])
             found[key] = (min(low, other_low), max(high, other_high), kind)
-    for key in replicates:
+        elif weak[key] and not share:
+            found[key] = (np.nan, np.nan, "none")
+    for key in measured:
         members = [("class", name, "recall") for name in images.members(key) if units[name]]
-        is_mean = key[0] == "group" or key[2] == "balanced_accuracy"
-        if is_mean and any(found[member][2] != "bootstrap" for member in members):
+        is_mean = key[0] == "group" or key == _BALANCED
+        if is_mean and any(weak[member] for member in members):
             lows, highs = (np.array([found[m][side] for m in members]) for side in (0, 1))
-            shares = np.array([values[member] for member in members])
-            low, high = mean_interval(shares, lows, highs)
-            drawn_low, drawn_high = percentile_interval(means[key])
-            found[key] = (min(low, drawn_low), max(high, drawn_high), "mover")
-    return found
+            centres = np.array([mean_of(measured[member].values) for member in members])
+            low, high = mean_interval(centres, lows, highs)
+            found[key] = (min(low, found[key][0]), max(high, found[key][1]), "mover")
+    for key in measured:
+        if key[0] == "class" and 0 < trials[key] < FEWEST_GROUPS:
+            found[key] = (np.nan, np.nan, f"none: {trials[key]} groups")
+    return found, errors
 
 
 def tidy(
@@ -354,27 +442,21 @@ def score_trainings(
 ) -> pd.DataFrame:
     """Measure the mean over the tables of each fold, one per seed, and over the folds; see `score`.
 
-    Every resample draws images, the same for all seeds of a fold, with two seeds or more the
-    seeds too, and with two folds or more the folds, so that the interval covers new images and a
-    new training (crossed bootstrap: Owen, Ann. Appl. Stat. 1 (2007) 386). With two seeds that
-    differ much it is too narrow: two numbers say little of a spread.
+    Groups of images, with two seeds or more the seeds too, and with two folds or more the folds
+    are random effects (`mean_error`), so that the interval covers new images and a new training.
     """
     aligned = [align(tables, groups, split=split) for tables in folds]
     images = pool(aligned)
-    points, replicates = measure_folds(aligned, resamples=resamples, seed=seed)
-    values = {key: mean_of(point) for key, point in points.items()}
-    means = {key: mean_over_trainings(drawn, seed=seed) for key, drawn in replicates.items()}
-    intervals = limits(
+    measured = measure_folds(aligned, resamples=resamples, seed=seed)
+    values = {key: mean_of(own.values) for key, own in measured.items()}
+    intervals, _ = limits(
         images,
-        values,
-        replicates,
-        means,
+        measured,
         fallback=lambda key, trials: (*wilson_interval(values[key], trials), "wilson"),
+        shares=True,
     )
-    if intervals[_ECE][2] == "bootstrap":
-        intervals[_ECE] = (*basic_interval(values[_ECE], means[_ECE]), "basic")
     table = tidy(images, {"value": values}, intervals).assign(protocol=protocol)
-    # Stretched weights of seeds can carry a limit beyond what the metric can be.
+    # A t interval can reach beyond what the metric can be.
     lowest = table["metric"].isin(["mcc", "kappa"]) * -1.0
     table["low"] = table["low"].clip(lower=lowest)
     table["high"] = table["high"].clip(upper=1.0)

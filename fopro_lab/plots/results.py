@@ -200,7 +200,9 @@ def _draw_recalls(
         value, low, high, n = (found[key] for key in ("value", "low", "high", "n"))
         ax.plot([low, high], [y, y], color=color, gid=f"interval {method}")
         ax.plot(value, y, marker, color=color, markeredgecolor="white", zorder=3)
-        if numbers:
+        if numbers and pd.isna(low) and 0 < n < 1000 and pd.notna(found.get("k")):
+            write_beside(ax, y, f"{found['k']:.3g}/{n} (no interval)")
+        elif numbers:
             write_beside(ax, y, with_interval(value, low, high))
         elif 0 < n < 10:
             write_beside(ax, y, f"{found['k']:.3g}/{n}", offset=26)  # beside the group's name
@@ -209,8 +211,8 @@ def _draw_recalls(
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(points_formatter())
     ax.set_xlabel("Recall on test images, %")
-    kinds = sorted(set(table["interval"]) - {"bootstrap", "none"})
-    how = ", ".join(["95 % intervals: bootstrap", *kinds])
+    kinds = sorted(kind for kind in set(table["interval"]) if not kind.startswith("none"))
+    how = f"95 % intervals: {', '.join(kinds) or 'none'}"
     units = {"group": "whole lesions or patients drawn", "image": "images drawn"}
     drawn = [units[u] for u in table["resampled"].unique()] if "resampled" in table else []
     seeds = sorted(set(table["seeds"])) if "seeds" in table else []

@@ -100,33 +100,45 @@ def test_score_is_tidy_and_counts():
 
 
 def test_score_intervals_equal_a_slow_bootstrap_over_lesions():
-    table = predictions((30, 21, 12, 12), a_group=3, seed=2)
+    counts = (60, 45, 36, 36)
+    table = predictions(counts, a_group=3, seed=2)
     logits = [column for column in table if column.startswith("logit_")]
     table[logits] = table.groupby("group")[logits].transform("first")  # images agree
     table.loc[::7, logits] *= -1  # not quite
-    found = overall(score(table, groups(), "toy", resamples=4000), "balanced_accuracy")
+    found = overall(score(table, groups(counts), "toy", resamples=4000), "balanced_accuracy")
     expected = np.quantile(slow_bootstrap(table, hits(table), resamples=1500), [0.025, 0.975])
-    assert found["interval"] == "bootstrap"
+    assert found["interval"] == "wilson"
+    # With 59 lesions t is near normal.
     # Monte Carlo noise of a limit is about 0.007; drawing single images moves the limits by
     # 0.03, drawing over all classes by more.
     np.testing.assert_allclose((found["low"], found["high"]), expected, atol=0.015)
-    by_image = score(table.assign(group=""), groups(), "toy", resamples=4000)
+    by_image = score(table.assign(group=""), groups(counts), "toy", resamples=4000)
     by_image = overall(by_image, "balanced_accuracy")
     assert np.abs(by_image[["low", "high"]].to_numpy(float) - expected).max() > 0.02
 
 
 def test_a_class_all_wrong_gets_wilsons_interval_with_lesions_as_trials():
-    table = predictions((40, 20, 10, 6), a_group=2)
+    table = predictions((40, 20, 10, 12), a_group=2)
     table.loc[table["label"] == 3, "logit_df"] = -99.0
     found = score(table, groups(), "toy", resamples=200)
     df = row(found, "class", "df", "recall")
-    assert (df["value"], df["k"], df["n"], df["interval"]) == (0.0, 0.0, 6, "wilson")
-    assert df["low"] == 0.0 and df["high"] == pytest.approx(0.5615, abs=1e-4)  # 0 of 3 lesions
+    assert (df["value"], df["k"], df["n"], df["interval"]) == (0.0, 0.0, 12, "wilson")
+    assert df["low"] == 0.0 and df["high"] == pytest.approx(0.3903, abs=1e-4)  # 0 of 6 lesions
     tail = row(found, "group", "tail", "recall")
-    assert tail["interval"] == "mover" and tail["high"] > tail["value"] + 0.2
+    assert tail["interval"] == "mover" and tail["high"] > tail["value"] + 0.15
     assert overall(found, "balanced_accuracy")["interval"] == "mover"
     worst = overall(found, "worst_class_recall")
-    assert worst["interval"] == "wilson" and worst["high"] == pytest.approx(0.5615, abs=1e-4)
+    # Of the smallest class, which has five lesions.
+    assert worst["interval"] == "wilson" and worst["high"] == pytest.approx(0.4345, abs=1e-4)
+
+
+def test_a_class_of_fewer_than_five_lesions_has_its_count_and_no_interval():
+    found = score(predictions((40, 20, 10, 6), a_group=2), groups(), "toy", resamples=50)
+    df = row(found, "class", "df", "recall")
+    assert df["interval"] == "none: 3 groups" and np.isnan([df["low"], df["high"]]).all()
+    assert df["k"] == pytest.approx(df["value"] * 6)
+    tail = row(found, "group", "tail", "recall")
+    assert tail["interval"] == "mover" and tail["high"] - tail["low"] > 0.3
 
 
 def test_a_perfect_run_has_no_interval_where_none_can_be_given():

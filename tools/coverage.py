@@ -1,0 +1,137 @@
+"""Simulate how often 95 % intervals hold the truth: ``python -m tools.coverage``.
+
+An image of a group (lesion) is right if its group's, its run's, their own and its own normal number
+add up to more than a threshold. Groups have one to six images. A difference is between two methods
+that share the groups' numbers but not the runs'.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from fopro_lab.evaluation.bootstrap import difference_interval, wilson_interval
+from fopro_lab.evaluation.scores import AlignedRuns, Key, Measured, limits, mean_of, recall_parts
+
+RECALLS = (0.8, 0.6)  # of the two classes
+NUMBERS = {
+    "class recall": ("class", "a", "recall"),
+    "balanced accuracy": ("overall", "all", "balanced_accuracy"),
+}
+_GROUP, _TOGETHER = 1.0, 0.5  # spread of groups, and of groups within a run; of images it is 1
+
+
+def coverage(
+    *,
+    groups: int,
+    seeds: int,
+    folds: int = 1,
+    spread: float = 0.3,
+    repeats: int = 400,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return the share of held 95 % intervals of each of ``NUMBERS``, and of its differences.
+
+    Args:
+        groups: Groups of each class and fold.
+        seeds: Runs of each method and fold; of a single one, intervals are for that very run.
+        folds: With own groups and runs.
+        spread: Standard deviation between runs, in that of images.
+        repeats: Simulated experiments.
+        seed: Of the simulation.
+    """
+    rng = np.random.default_rng(seed)
+    spread = 0.0 if seeds == 1 else spread
+    width = np.sqrt(1 + _GROUP**2 + _TOGETHER**2 + spread**2)
+    held: dict[str, list[bool]] = {}
+    for _ in range(repeats):
+        images, own = _experiment(rng, groups, seeds, folds, spread, width)
+        apart = {key: each.subtract() for key, each in own.items()}
+        ours = {k: Measured(*_first(each)) for k, each in own.items()}
+        values = {key: mean_of(each.values) for key, each in ours.items()}
+        levels, _ = limits(
+            images,
+            ours,
+            fallback=lambda key, n, v=values: (*wilson_interval(v[key], n), "wilson"),
+            shares=True,
+        )
+        differences, _ = limits(
+            images,
+            apart,
+            fallback=lambda key, n, v=values, d=apart: (
+                *difference_interval(v[key], v[key] - mean_of(d[key].values), n),
+                "newcombe",
+            ),
+        )
+        truths = {"class recall": RECALLS[0], "balanced accuracy": float(np.mean(RECALLS))}
+        for name, key in NUMBERS.items():
+            for what, ends, truth in (
+                (name, levels[key], truths[name]),
+                (f"{name}, difference", differences[key], 0.0),
+            ):
+                held.setdefault(what, []).append(ends[0] <= truth <= ends[1])
+    return {name: float(np.mean(each)) for name, each in held.items()}
+
+
+def _first(measured: Measured) -> Iterator[list]:
+    """Take the first half of the runs, those of one method."""
+    half = len(measured.values[0]) // 2
+    yield [own[:half] for own in measured.values]
+    yield [[(c[:half, :half], df) for c, df in fold] for fold in measured.parts]
+    yield [own[:half] for own in measured.bias]
+
+
+def _experiment(
+    rng: np.random.Generator, groups: int, seeds: int, folds: int, spread: float, width: float
+) -> tuple[AlignedRuns, dict[Key, Measured]]:
+    """Draw one test set and the hits of two methods' runs for each fold."""
+    found = {key: Measured([], [], []) for key in NUMBERS.values()}
+    found[("class", "b", "recall")] = Measured([], [], [])
+    parts = []
+    for fold in range(folds):
+        sizes = rng.integers(1, 7, size=2 * groups)
+        unit = np.repeat(np.arange(2 * groups), sizes)
+        labels = (unit >= groups).astype(int)
+        shape = (2 * seeds, 2 * groups)
+        level = _GROUP * rng.normal(size=(1, 2 * groups)) + _TOGETHER * rng.normal(size=shape)
+        level += spread * rng.normal(size=(2 * seeds, 1))
+        limit = norm.ppf(RECALLS)[labels] * width
+        hits = level[:, unit] + rng.normal(size=(2 * seeds, len(unit))) + limit > 0
+        names = np.char.add(f"{fold}-", unit.astype(str))
+        images = AlignedRuns(labels, names, [], ("a", "b"), {"a": "head", "b": "tail"})
+        parts.append(images)
+        recalls = np.stack([hits[:, labels == k].mean(axis=1) for k in (0, 1)])
+        of_key = recall_parts(images, hits)
+        for key, measured in found.items():
+            own = recalls["ab".index(key[1])] if key[0] == "class" else recalls.mean(axis=0)
+            measured.values.append(own)
+            measured.parts.append(of_key[key])
+            measured.bias.append(np.zeros(len(own)))
+    joined = [np.concatenate([getattr(p, n) for p in parts]) for n in ("labels", "units")]
+    return AlignedRuns(*joined, [], ("a", "b"), {"a": "head", "b": "tail"}), found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table of designs, shares of held intervals and their standard errors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args(arguments)
+    designs = [(g, s, 1, 0.3) for g in (5, 10, 20, 60) for s in (1, 2, 3, 10)]
+    designs += [(20, s, 1, 0.0) for s in (2, 3, 10)] + [(20, 2, f, 0.3) for f in (2, 3, 10)]
+    rows = []
+    for groups, seeds, folds, spread in designs:
+        how = {"repeats": chosen.repeats, "seed": chosen.seed}
+        held = coverage(groups=groups, seeds=seeds, folds=folds, spread=spread, **how)
+        spread = 0.0 if seeds == 1 else spread
+        about = {"groups": groups, "seeds": seeds, "folds": folds, "spread": spread}
+        rows.append(about | {"nominal": 0.95} | held)
+    table = pd.DataFrame(rows)
+    print(table.to_markdown(index=False, floatfmt=("g", "g", "g", "g", ".2f", *[".3f"] * 4)))
+    print(f"\nStandard error of each share: {np.sqrt(0.05 * 0.95 / chosen.repeats):.3f}.")
+
+
+if __name__ == "__main__":
+    main()
