@@ -6,14 +6,23 @@ that share the groups' numbers but not the runs'.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
 from fopro_lab.evaluation.bootstrap import difference_interval, wilson_interval
-from fopro_lab.evaluation.scores import AlignedRuns, Key, Measured, limits, mean_of, recall_parts
+from fopro_lab.evaluation.scores import (
+    AlignedRuns,
+    Interval,
+    Key,
+    Measured,
+    limits,
+    mean_of,
+    pool,
+    recall_parts,
+)
 
 RECALLS = (0.8, 0.6)  # of the two classes
 NUMBERS = {
@@ -49,22 +58,23 @@ def coverage(
     for _ in range(repeats):
         images, own = _experiment(rng, groups, seeds, folds, spread, width)
         apart = {key: each.subtract() for key, each in own.items()}
-        ours = {k: Measured(*_first(each)) for k, each in own.items()}
+        ours = {key: _first_half(each) for key, each in own.items()}
         values = {key: mean_of(each.values) for key, each in ours.items()}
-        levels, _ = limits(
-            images,
-            ours,
-            fallback=lambda key, n, v=values: (*wilson_interval(v[key], n), "wilson"),
-            shares=True,
-        )
-        differences, _ = limits(
-            images,
-            apart,
-            fallback=lambda key, n, v=values, d=apart: (
-                *difference_interval(v[key], v[key] - mean_of(d[key].values), n),
-                "newcombe",
-            ),
-        )
+        others = {key: values[key] - mean_of(each.values) for key, each in apart.items()}
+
+        def alone(key: Key, trials: int, values: dict[Key, float] = values) -> Interval:
+            return (*wilson_interval(values[key], trials), "wilson")
+
+        def paired(
+            key: Key,
+            trials: int,
+            values: dict[Key, float] = values,
+            others: dict[Key, float] = others,
+        ) -> Interval:
+            return (*difference_interval(values[key], others[key], trials), "newcombe")
+
+        levels, _ = limits(images, ours, fallback=alone, shares=True)
+        differences, _ = limits(images, apart, fallback=paired)
         truths = {"class recall": RECALLS[0], "balanced accuracy": float(np.mean(RECALLS))}
         for name, key in NUMBERS.items():
             for what, ends, truth in (
@@ -75,12 +85,14 @@ def coverage(
     return {name: float(np.mean(each)) for name, each in held.items()}
 
 
-def _first(measured: Measured) -> Iterator[list]:
-    """Take the first half of the runs, those of one method."""
+def _first_half(measured: Measured) -> Measured:
+    """Take the runs of one method."""
     half = len(measured.values[0]) // 2
-    yield [own[:half] for own in measured.values]
-    yield [[(c[:half, :half], df) for c, df in fold] for fold in measured.parts]
-    yield [own[:half] for own in measured.bias]
+    return Measured(
+        values=[own[:half] for own in measured.values],
+        parts=[[(c[:half, :half], df) for c, df in fold] for fold in measured.parts],
+        bias=measured.bias,
+    )
 
 
 def _experiment(
@@ -108,9 +120,8 @@ def _experiment(
             own = recalls["ab".index(key[1])] if key[0] == "class" else recalls.mean(axis=0)
             measured.values.append(own)
             measured.parts.append(of_key[key])
-            measured.bias.append(np.zeros(len(own)))
-    joined = [np.concatenate([getattr(p, n) for p in parts]) for n in ("labels", "units")]
-    return AlignedRuns(*joined, [], ("a", "b"), {"a": "head", "b": "tail"}), found
+            measured.bias.append(0.0)
+    return pool(parts), found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

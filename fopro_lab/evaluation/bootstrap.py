@@ -60,8 +60,8 @@ def group_covariance(hits: np.ndarray, units: np.ndarray) -> np.ndarray:
     if len(sizes) == 1:
         return np.zeros((len(hits), len(hits)))
     apart = hits - hits.mean(axis=1, keepdims=True)
-    left_out = np.stack([np.bincount(unit, weights=run) for run in apart])
-    left_out = left_out / (len(units) - sizes)
+    sums = np.stack([np.bincount(unit, weights=run) for run in apart])
+    left_out = sums / (len(units) - sizes)
     left_out -= left_out.mean(axis=1, keepdims=True)
     return np.asarray((len(sizes) - 1) / len(sizes) * left_out @ left_out.T)
 
@@ -87,10 +87,10 @@ def mean_error(values: Sequence[np.ndarray], parts: Sequence[Sequence[Part]]) ->
     trainings = sum(len(own) - 1 for own in values)
     for own, fold in zip(values, parts, strict=True):
         total, seeds = sum(covariance for covariance, _ in fold), len(own)
-        image += np.mean(total)
+        image += float(np.mean(total))
         squares += sum(covariance.mean() ** 2 / df for covariance, df in fold if df)
         if seeds == 1:
-            shared += np.mean(total)
+            shared += float(np.mean(total))
         else:
             shared += max(0.0, (np.sum(total) - np.trace(total)) / (seeds * (seeds - 1)))
             between += own.var(ddof=1) / seeds
@@ -151,8 +151,8 @@ def wilson_interval(share: float, trials: float, *, quantile: float = _Z) -> tup
     effective trials, ``share * (1 - share) / variance``, with the t quantile of that variance.
 
     Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209; recommended for small n by Brown, Cai &
-        DasGupta, Statist. Sci. 16 (2001) 101; effective trials: Dean & Pagano, J. Surv. Stat. Methodol. 3
-        (2015) 484.
+        DasGupta, Statist. Sci. 16 (2001) 101; effective trials: Dean & Pagano, J. Surv. Stat.
+        Methodol. 3 (2015) 484.
     """
     z = quantile
     scale = 1 + z**2 / trials

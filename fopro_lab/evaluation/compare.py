@@ -290,10 +290,7 @@ def _subtract(
     measured = measure_folds(folds, resamples=resamples, seed=seed)
     # Of each fold the first half of the runs is the method's, the second the baseline's.
     ours, theirs = (
-        {
-            key: mean_of(np.split(fold, 2)[side] for fold in own.values)
-            for key, own in measured.items()
-        }
+        {k: mean_of(np.split(fold, 2)[side] for fold in own.values) for k, own in measured.items()}
         for side in (0, 1)
     )
     apart = {key: own.subtract() for key, own in measured.items()}

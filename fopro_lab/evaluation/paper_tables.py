@@ -220,6 +220,7 @@ def claim_findings(claims: pd.DataFrame, distances: pd.DataFrame) -> list[str]:
             each = "; ".join(
                 f"{row['teacher']} "
                 + with_interval(row["difference"], row["low"], row["high"], signed=True)
+                + (f" ({verdict})" if "cannot" in (verdict := row.get("verdict", "")) else "")
                 for row in rows.to_dict("records")
             )
             lines.append(

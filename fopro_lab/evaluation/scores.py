@@ -227,7 +227,7 @@ class Measured:
 
     values: list[np.ndarray]  # (S,)
     parts: list[list[Part]]  # see `mean_error`
-    bias: list[np.ndarray]  # mean of the resamples less the value, (S,); 0 for recalls
+    bias: list[float]  # mean of the resamples less the value; 0 for recalls
 
     def subtract(self) -> "Measured":
         """Subtract the second half of the runs from the first, paired."""
@@ -239,7 +239,7 @@ class Measured:
                 [(c @ covariance @ c.T, df) for covariance, df in fold]
                 for c, fold in zip(contrasts, self.parts, strict=True)
             ],
-            bias=[c @ own for c, own in zip(contrasts, self.bias, strict=True)],
+            bias=[0.0],  # that of the two methods is about the same
         )
 
     @property
@@ -254,7 +254,7 @@ def recall_parts(images: AlignedRuns, hits: np.ndarray) -> dict[Key, list[Part]]
     ``hits`` say of each run and image whether it is right, ``(S, n)``.
     """
     sizes, units = images.class_sizes(), images.class_sizes(units=True)
-    of_class = {}
+    of_class: dict[str, Part] = {}
     for label, name in enumerate(images.names):
         own = images.labels == label
         if own.any():
@@ -287,8 +287,8 @@ def measure_folds(
         plain = np.ones((len(fold.labels), 1))
         measured = [fold.measure(logits, plain) for logits in fold.logits]
         drawn = [fold.measure(logits, weights) for logits in fold.logits]
-        hits = np.stack([own.argmax(axis=1) == fold.labels for own in fold.logits])
-        recalls = recall_parts(fold, hits)
+        predicted = np.stack([logits.argmax(axis=1) for logits in fold.logits])
+        recalls = recall_parts(fold, predicted == fold.labels)
         balanced = [(np.trace(covariance), df) for covariance, df in recalls[_BALANCED]]
         total = sum(trace for trace, _ in balanced)
         squares = sum(trace**2 / df for trace, df in balanced if df)
@@ -297,10 +297,10 @@ def measure_folds(
             of_key.values.append(np.array([run[key][0] for run in measured]))
             replicates = np.stack([run[key] for run in drawn])
             if key in recalls:
-                of_key.bias.append(np.zeros(len(measured)))
+                of_key.bias.append(0.0)
                 of_key.parts.append(recalls[key])
             else:
-                of_key.bias.append(replicates.mean(axis=1) - of_key.values[-1])
+                of_key.bias.append(float(replicates.mean() - of_key.values[-1].mean()))
                 covariance = np.atleast_2d(np.cov(replicates))
                 if np.ptp(replicates, axis=1).max() <= 1e-7:  # weights are of single precision
                     covariance *= 0
@@ -347,11 +347,10 @@ def limits(
             low, high = wilson_interval(value, effective, quantile=quantile)
             kind = "wilson"
         elif shares and key == _ECE:  # mirrored, as resampling biases it upwards
-            bias = mean_of(own.bias)
+            bias = float(np.mean(own.bias))
             low, high, kind = max(0.0, low - bias), max(value, high - bias), "basic"
         found[key] = (low, high, kind)
-        few = key[0] == "class" and trials[key] < FEWEST_GROUPS
-        weak[key] = own.fixed or few
+        weak[key] = own.fixed or (key[0] == "class" and trials[key] < FEWEST_GROUPS)
         if np.isnan([low, high]).any():
             found[key] = (np.nan, np.nan, "none")
         elif weak[key] and (key[0] == "class" or key in (_WORST, _ACCURACY)):

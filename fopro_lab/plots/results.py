@@ -200,7 +200,7 @@ def _draw_recalls(
         value, low, high, n = (found[key] for key in ("value", "low", "high", "n"))
         ax.plot([low, high], [y, y], color=color, gid=f"interval {method}")
         ax.plot(value, y, marker, color=color, markeredgecolor="white", zorder=3)
-        if numbers and pd.isna(low) and 0 < n < 1000 and pd.notna(found.get("k")):
+        if numbers and pd.isna(low) and pd.notna(found.get("k")):
             write_beside(ax, y, f"{found['k']:.3g}/{n} (no interval)")
         elif numbers:
             write_beside(ax, y, with_interval(value, low, high))

@@ -100,3 +100,6 @@ def test_claim_findings_count_hits_and_what_speaks_against():
     assert tail.startswith("ekd against bsm, student small, tail recall: higher for 1 of 3")
     assert "three +3.0 [+0.2, +5.8]" in whole
     assert apart.endswith("for 1 of 2 pairs of teachers.")
+    open_end = claims().assign(verdict="cannot decide: 9 seeds would be needed")
+    whole, *_ = claim_findings(open_end, distances)
+    assert "[+0.2, +5.8] (cannot decide: 9 seeds would be needed)" in whole
