@@ -52,10 +52,8 @@ def test_seeds_needed_is_that_of_a_power_table():
 )
 def test_intervals_hold_the_truth_with_few_groups_and_seeds(groups, seeds, folds):
     held = coverage(groups=groups, seeds=seeds, folds=folds, repeats=150)
-    # The percentile bootstrap held 0.88 of levels with few groups, 0.85 of differences with two
-    # seeds; the standard error of a share is 0.018.
-    assert all(0.91 <= share for share in held.values()), held
-    assert np.mean(list(held.values())) < 0.985, held
+    # Percentiles of a bootstrap held 0.79 to 0.91 of 5 groups; a standard error is 0.018.
+    assert min(held.values()) >= 0.91 and np.mean(list(held.values())) < 0.995, held
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (3, 10), (81, 263)])
