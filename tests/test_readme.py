@@ -152,6 +152,7 @@ def test_python_blocks_run(home, monkeypatch):
     assert len(names["split"].test) == 90 and names["packed"].size == 112
     assert names["teacher"].feature_dim == 384
     assert names["mine"].encode(torch.rand(2, 3, 8, 8)).shape == (2, 512)
+    assert names["run"].state == "done" and names["run"].manifest["teacher"]["name"] == "wrapped"
     assert len(names["theirs"]) == len(names["split"].train)
 
 
