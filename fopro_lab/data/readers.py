@@ -74,16 +74,14 @@ def sort_files(folder: Path | str) -> tuple[list[str], list[str]]:
 
     Hidden files are in neither list; links to folders are followed, each folder once.
     """
-    images: list[str] = []
-    others: list[str] = []
-    seen: set[str] = set()
+    images, others, seen = list[str](), list[str](), set[str]()
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
 
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(parent)
-        folders[:] = [] if real in seen else [name for name in folders if name[0] != "."]
+        folders[:] = [name for name in folders if name[0] != "." and real not in seen]
         if real in seen:
             continue
         seen.add(real)
@@ -109,6 +107,8 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
         raise InputError(f"{root}: expected images, found {found}")
     masks = _find_masks(images)
     images = [image for image in images if image not in masks]
+    if not images:
+        raise InputError(f"{root}: expected images, found masks alone, first {min(masks)}")
     parts = [image.split("/") for image in images]
     tops = {part[0].lower() for part in parts}
     depth = 1 if "train" in {SPLIT_WORDS.get(top) for top in tops} else 0

@@ -154,39 +154,17 @@ def wrap_teacher(module: nn.Module, **rules: Any) -> Teacher:
         InputError: If a grey image does not come out as ``(1, D)`` finite features.
     """
     teacher = Teacher(module, **rules)
-    name, feature_dim, side = teacher.name, teacher.feature_dim, teacher.input_size
-    features: Any = _features_of(teacher, side, count=1)
-    if isinstance(features, Tensor) and features.ndim == 2 and not feature_dim:
-        feature_dim = teacher.feature_dim = teacher.card["feature_dim"] = features.shape[1]
-    if not isinstance(features, Tensor) or features.shape != (1, feature_dim):
-        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise InputError(
-            f"teacher {name}: expected features (1, {feature_dim or 'D'}) of one image, got {got}; "
-            "pool them, or give another feature_dim"
-        )
-    if not torch.isfinite(features).all():
-        raise InputError(f"teacher {name}: its features of a grey image are not finite")
+    wide = check_takes(teacher, teacher.input_size, count=1)
+    teacher.feature_dim = teacher.card["feature_dim"] = wide
     return teacher
 
 
-def check_takes(teacher: Teacher, size: int) -> None:
-    """Pass one batch of images of ``size`` px, before any work is done for nothing.
+def check_takes(teacher: Teacher, side: int, *, count: int = 2) -> int:
+    """Encode grey images of ``side`` px, before any work is done for nothing; return D.
 
-    Raises:
-        InputError: If the teacher cannot encode it.
+    An `InputError` says in one line whether their size or the network is to blame.
     """
-    name, side, wide = teacher.name, teacher.input_size, teacher.feature_dim
-    features = _features_of(teacher, size, count=2)
-    if features.shape != (2, wide) or not torch.isfinite(features).all():
-        raise InputError(
-            f"teacher {name}: expected finite features (2, {wide}) of images of {size} px, got "
-            f"{tuple(features.shape)}; set teacher_size={side}"
-        )
-
-
-def _features_of(teacher: Teacher, side: int, *, count: int) -> Any:
-    """Encode grey images, or say in one line whether their size or the network is to blame."""
-    own = teacher.input_size
+    name, own, wide = teacher.name, teacher.input_size, teacher.feature_dim
 
     def encode(size: int) -> Any:
         images = torch.full((count, 3, size, size), 0.5, device=teacher.mean.device)
@@ -194,20 +172,29 @@ def _features_of(teacher: Teacher, side: int, *, count: int) -> Any:
             return teacher.encode(images)
 
     try:
-        return encode(side)
+        features = encode(side)
     except Exception as error:  # whatever the user's own network raises
-        refused, reason = error, _first_line(error)
-    what, way_out = "any size", "it has to map images (B, 3, H, W) to features (B, D)"
-    for size in (own, *sorted(USUAL_SIZES, key=lambda size: abs(size - side))):
-        teacher.input_size = size
-        with suppress(Exception):
-            encode(size)
-            what, way_out = f"{side} px", f"it takes those of {size} px: set teacher_size={size}"
-            way_out += ", or input_size in Python"
-            break
-    teacher.input_size = own
-    text = f"teacher {teacher.name}: cannot encode images of {what} ({reason}); {way_out}"
-    raise InputError(text) from refused
+        what, way_out = "any size", "it has to map images (B, 3, H, W) to features (B, D)"
+        for size in (own, *sorted(USUAL_SIZES, key=lambda size: abs(size - side))):
+            teacher.input_size = size
+            with suppress(Exception):
+                encode(size)
+                what, way_out = f"{side} px", f"it takes those of {size} px: set teacher_size="
+                way_out += f"{size}, or input_size in Python"
+                break
+        teacher.input_size = own
+        text = f"teacher {name}: cannot encode images of {what} ({_first_line(error)}); {way_out}"
+        raise InputError(text) from error
+    tensor = isinstance(features, Tensor)
+    if not tensor or features.ndim != 2 or features.shape != (count, wide or features.shape[1]):
+        got = tuple(features.shape) if tensor else type(features).__name__
+        raise InputError(
+            f"teacher {name}: expected features ({count}, {wide or 'D'}) of a batch of {count}, "
+            f"got {got}; pool them, or give another feature_dim or teacher_size"
+        )
+    if not torch.isfinite(features).all():
+        raise InputError(f"teacher {name}: its features of grey images are not finite")
+    return features.shape[1]
 
 
 def _first_line(error: Exception) -> str:

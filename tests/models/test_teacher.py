@@ -103,8 +103,8 @@ def test_wrap_teacher_writes_a_card():
         (
             Pool(),
             {"feature_dim": 13},
-            "teacher wrapped: expected features (1, 13) of one image, got (1, 12); "
-            "pool them, or give another feature_dim",
+            "teacher wrapped: expected features (1, 13) of a batch of 1, got (1, 12); "
+            "pool them, or give another feature_dim or teacher_size",
         ),
         (
             nn.LSTM(8, 4),  # gives a tuple
@@ -115,7 +115,7 @@ def test_wrap_teacher_writes_a_card():
         (
             nn.Sequential(Pool(), nn.Threshold(9.0, float("nan"))),
             {},
-            "teacher wrapped: its features of a grey image are not finite",
+            "teacher wrapped: its features of grey images are not finite",
         ),
         (
             Pool(),
