@@ -159,6 +159,8 @@ def open_from(config: DataConfig) -> Dataset:
 
 def check_place(name: str) -> Path | None:
     """Find a data set without opening it, refuse one that is not here; None is the phantom."""
+    if not name.strip():
+        raise InputError("dataset: expected 'phantom' or a path, got an empty text; '.' is here")
     path = Path(name).expanduser()
     place = path if path.exists() else benchmark_place(name)
     if place is None and name != "phantom":

@@ -34,7 +34,7 @@ NO_CLASS = re.compile(
     r"|(patient|subject|case|study|series|lesion|visit|site|center|centre)[\W_]*\d+"
 )
 MASKS = re.compile(r"masks?|segmentations?|segs?|annotations?|gt|ground_?truths?")
-MASK_FILE = re.compile(r"(.+?)[\W_]+(?:mask|seg|segmentation|gt)(?:[\W_]*\d+)?")
+MASK_FILE = re.compile(r"(.+?)[\s_.-]+(?:mask|seg|segmentation|gt)(?:[\W_]*\d+)?")
 
 
 class Listing(NamedTuple):
@@ -182,15 +182,7 @@ def number_classes(
     and names that differ only in case, space, encoding of accents or leading zeros are refused.
     """
     names = sorted(set(classes))
-    first_of: dict[str | int, str] = {}
-    for name in names:
-        plain = unicodedata.normalize("NFC", name).strip().casefold()
-        other = first_of.setdefault(int(plain) if plain.isdecimal() else plain, name)
-        if other != name:
-            raise InputError(
-                f"{where}: classes '{other}' and '{name}' look like one and the same; write them "
-                "alike, or give them names that differ"
-            )
+    refuse_alike(names, where=f"{where}: classes")
     if all(name.isdecimal() for name in names):
         names.sort(key=int)
         first, last = int(names[0]), int(names[-1])
@@ -204,6 +196,20 @@ def number_classes(
         raise InputError(f"{where}: expected two classes or more, found '{names[0]}' alone")
     label = {name: number for number, name in enumerate(names)}
     return [label[name] for name in classes], tuple(names)
+
+
+def refuse_alike(names: Iterable[str], *, where: str, way_out: str = "") -> None:
+    """Refuse names of which two differ only in case, space, accents' encoding, zeros or ``.0``."""
+    first_of: dict[str | int, str] = {}
+    for name in sorted(set(names)):
+        plain = " ".join(unicodedata.normalize("NFC", name).split()).casefold()
+        whole = re.fullmatch(r"(\d+)(\.0+)?", plain)
+        other = first_of.setdefault(int(whole[1]) if whole else plain, name)
+        if other != name:
+            raise InputError(
+                f"{where} '{other}' and '{name}' look like one and the same; write them alike, or "
+                f"give them names that differ{way_out}"
+            )
 
 
 def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:

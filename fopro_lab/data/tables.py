@@ -22,6 +22,7 @@ from fopro_lab.data.readers import (
     list_files,
     number_classes,
     plain_name,
+    refuse_alike,
     refuse_twice,
     sort_files,
     stem_of,
@@ -215,7 +216,7 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     frame, parts = frame[parts != "?"], parts[parts != "?"]
     labels, names, class_notes, ending = _find_classes(frame, rules, column, path)
     frame, parts = frame.loc[labels.index], parts[labels.index]
-    groups, group_notes, complete = _find_groups(frame, rules)
+    groups, group_notes, complete = _find_groups(frame, rules, path)
     source = _usual(frame, "source", rules)[:1]
     sources = frame[source[0]] if source else pd.Series("", index=frame.index)
     images = frame[column]
@@ -312,21 +313,33 @@ def _where_known(cells: pd.Series) -> pd.Series:
     return cells.mask(cells.str.casefold().isin(NOT_KNOWN), "")
 
 
-def _find_groups(frame: pd.DataFrame, rules: DataConfig) -> tuple[pd.Series, list[str], bool]:
+def _find_groups(
+    frame: pd.DataFrame, rules: DataConfig, path: Path
+) -> tuple[pd.Series, list[str], bool]:
     """Return the lesion or patient of each image, notes, and whether all are known.
 
     Where the first column with a known one has none, the next one counts.
     """
     groups = pd.Series("", index=frame.index)
-    used: list[str] = []
+    used, odd = list[str](), list[str]()
     for name in _usual(frame, "group", rules):
         cells = _where_known(frame[name])
+        if (cells == "").all():
+            odd.append(f"'{name}' is empty, so no group is taken from it")
+        if cells.str.fullmatch(r"(\d+(\.0+)?)?").all():  # pandas writes 7.0 in a column with gaps
+            whole = cells.str.replace(r"\.0+$", "", regex=True)
+            if whole.nunique() < cells.nunique():
+                odd.append(f"'{name}': numbers with and without .0, such as 7.0 and 7, are one")
+                cells = whole
+        way_out = "; or pass the column over: group_column=none"
+        refuse_alike(cells, where=f"{path}: {name}: groups", way_out=way_out)
         fills = (groups == "") & (cells != "")
         if fills.any():
             groups = groups.mask(fills, cells if not used else f"{name} " + cells)
             used.append(name)
     notes = [f"group in '{used[0]}'" if used else "no group"]
     notes += [f"where '{used[0]}' is not known, the group is '{name}'" for name in used[1:]]
+    notes += odd
     return groups, notes, bool(used) and bool((groups != "").all())
 
 

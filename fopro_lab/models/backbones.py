@@ -256,12 +256,13 @@ def _rules(
         for key, value in usual.items()
         if rules[key] != value
     ]
+    rules_of = {key: "file" if key in metadata else "architecture" for key in rules}
     if rules["interpolation"] not in INTERPOLATIONS:
+        rules_of["interpolation"] = f"{INTERPOLATIONS[0]} for {rules['interpolation']} of the file"
         other.append(f"interpolation {INTERPOLATIONS[0]}, for there is no {rules['interpolation']}")
         rules["interpolation"] = INTERPOLATIONS[0]
     if metadata.get("crop_pct", "1") not in ("1", "1.0"):
         other.append(f"whole images in place of its crop of {metadata['crop_pct']}")
     if other:
         sys.stderr.write(f"{where}: {'; '.join(other)}\n")
-    rules_of = {key: "file" if key in metadata else "architecture" for key in rules}
     return rules | {"rules_of": rules_of}

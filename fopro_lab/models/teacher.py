@@ -80,6 +80,11 @@ class Teacher(Summary, nn.Module):
             raise InputError(
                 f"mean, std: expected 3 numbers each, std above 0, got {list(mean)}, {list(std)}"
             )
+        if max(*map(abs, mean), *std) > 1:
+            raise InputError(
+                "mean, std: expected in units of [0, 1], got those of another scale, "
+                f"{list(mean)}, {list(std)}; divide both by 255 if they are for 0 to 255"
+            )
         if interpolation not in INTERPOLATIONS:
             raise InputError(
                 f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation}"
@@ -156,6 +161,13 @@ def wrap_teacher(module: nn.Module, **rules: Any) -> Teacher:
     teacher = Teacher(module, **rules)
     wide = check_takes(teacher, teacher.input_size, count=1)
     teacher.feature_dim = teacher.card["feature_dim"] = wide
+    image = _synthetic_image(teacher.input_size).float()[None].to(teacher.mean.device)
+    with torch.inference_mode():
+        if torch.equal(teacher.encode(image), teacher.encode(image.square())):
+            raise InputError(
+                f"teacher {teacher.name}: its features of two different images are equal; are its weights "
+                "all zero, or constant?"
+            )
     return teacher
 
 
@@ -232,6 +244,12 @@ def load_teacher(
     """
     where = "torchvision:resnet50" if name == PUBLISHED else name
     kind, _, architecture = where.partition(":")
+    if not isinstance(weights, str | os.PathLike):
+        kind = type(weights).__name__
+        raise InputError(
+            f"weights: expected the path of a file, got {kind}; a network with its weights is "
+            "wrapped: wrap_teacher(network, mean=..., std=..., input_size=...)"
+        )
     if weights and (name == "builtin" or is_called(name)):
         raise InputError(f"weights: the teacher {name} has its own; give none")
     if name == "builtin":
@@ -305,21 +323,25 @@ def reference_features(teacher: Teacher, count: int = 4) -> list[float]:
 
     The image is a formula and the pass in float64, so every machine gives the same numbers.
     """
-    side = teacher.input_size
-    place = torch.arange(side, dtype=torch.float64) / side
-    waves = [torch.cos(2 * torch.pi * (cycles * place + 0.1)) for cycles in (1, 3, 7)]
-    planes = [0.5 + 0.4 * torch.outer(waves[k], waves[k - 1]) for k in range(3)]
+    image = _synthetic_image(teacher.input_size)
     try:
         slow = copy.deepcopy(teacher).double()
         with torch.inference_mode():
-            features = slow.encode(torch.stack(planes)[None])[0]
+            features = slow.encode(image[None])[0]
     except Exception:  # a network that computes in float32 alone
         with torch.inference_mode():
-            features = teacher.encode(torch.stack(planes)[None].float())[0].double()
+            features = teacher.encode(image[None].float())[0].double()
     features = features.nan_to_num()
     largest = float(features.abs().max())
     digits = 2 - math.floor(math.log10(largest)) if largest > 0 else 0
     return [round(float(value), digits) + 0.0 for value in features[:count]]
+
+
+def _synthetic_image(side: int) -> Tensor:
+    """Return ``float64 (3, side, side)`` in [0.1, 0.9]: a product of waves in each channel."""
+    place = torch.arange(side, dtype=torch.float64) / side
+    waves = [torch.cos(2 * torch.pi * (cycles * place + 0.1)) for cycles in (1, 3, 7)]
+    return torch.stack([0.5 + 0.4 * torch.outer(waves[k], waves[k - 1]) for k in range(3)])
 
 
 def _builtin() -> dict[str, Any]:

@@ -173,9 +173,9 @@ def test_read_table_finds_the_classes(tmp_path, text, names):
 
 
 def test_read_table_keeps_zeros_and_finds_paths_as_windows_writes_them(tmp_path):
-    path = write(tmp_path, "image,class,patient\n001,a,007\n002,b,7\n", images="001 002 1")
+    path = write(tmp_path, "image,class,patient\n001,a,007\n002,b,8\n", images="001 002 1")
     table, _ = read(path)
-    assert table["group"].tolist() == ["007", "7"]
+    assert table["group"].tolist() == ["007", "8"]
     assert Path(table["path"].iloc[0]).name == "001.jpg"
     path = write(tmp_path, "image,dx\nimages\\001.jpg,nv\n./images/002.jpg,mel\n")
     assert [Path(file).name for file in read(path)[0]["path"]] == ["001.jpg", "002.jpg"]

@@ -95,16 +95,16 @@ def test_folders_are_classes_beside_a_table_when_that_is_said(tmp_path, capsys):
 
 
 def test_masks_and_unread_kinds_are_passed_over_and_said(tmp_path, capsys):
-    images = "nv/a (1).png nv/a (1)_mask.png mel/images/2.png mel/masks/2.png mel/my_mask.png"
-    root = tmp_path
-    for name in [*images.replace("a (1)", "a").split(), "mel/3.png"]:
-        lay_out(root, {name: b"", "mel/3.dcm": b""})
+    images = "nv/a_(1).png nv/a_(1)_mask.png mel/images/2.png mel/masks/2.png mel/my_mask.png"
+    files = {name.replace("a_(", "a ("): b"" for name in images.split()}  # as in BUSI
+    root = lay_out(tmp_path, files | {"nv/a (1)_mask_1.png": b"", "mel/3.dcm": b""})
+    lay_out(root, {}, images="mel/3.png")
     dataset = open_dataset(root)
-    kept = ["mel/3.png", "mel/images/2.png", "mel/my_mask.png", "nv/a.png"]
+    kept = ["mel/3.png", "mel/images/2.png", "mel/my_mask.png", "nv/a (1).png"]
     assert dataset.table["image"].tolist() == kept
-    assert "nv/a_mask.png" in dataset.passed_over
+    assert "nv/a (1)_mask.png" in dataset.passed_over
     told = capsys.readouterr().err
-    assert "2 masks passed over, first mel/masks/2.png" in told and "1 .dcm files" in told
+    assert "3 masks passed over, first mel/masks/2.png" in told and "1 .dcm files" in told
     assert dataset.subset([0]).notes == dataset.notes and len(dataset.notes) == 2
 
 
@@ -345,3 +345,19 @@ def test_what_was_guessed_is_in_the_check(tmp_path):
     assert f"t.csv: {used}" in told and len(told) == 2
     groups = next(finding for finding in found.findings if finding.what == "groups")
     assert groups.level == "ok" and found.facts["groups"] == 12
+
+
+def test_groups_that_look_alike_are_never_two(tmp_path, capsys):
+    def groups(*cells):
+        rows = "".join(f"{i},{'ab'[i % 2]},{cell}\n" for i, cell in enumerate(cells))
+        lay_out(tmp_path, {"t.csv": "image,dx,patient_id\n" + rows}, images="0.png 1.png 2.png")
+        return open_dataset(tmp_path / "t.csv").table["group"].tolist()
+
+    assert groups("7", "7.0", "8.0") == ["7", "7", "8"]
+    assert capsys.readouterr().err.count("are one") == 1
+    assert groups("07", "08", "10") == ["07", "08", "10"]
+    for first, second in (("007", "7"), ("P1", "p1"), ("P  1", "P 1")):
+        with pytest.raises(InputError, match=r"patient_id: groups '.*' look like .*group_column"):
+            groups(first, second, "x")
+    groups("", "nan", "")
+    assert "'patient_id' is empty" in capsys.readouterr().err

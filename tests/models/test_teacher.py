@@ -331,3 +331,17 @@ def test_the_device_is_chosen_once(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device().type == choose_device("cuda").type == "cuda"
     assert load_from(TeacherConfig(), device="cpu").mean.device.type == "cpu"
+
+
+@pytest.mark.parametrize("rules", [{"mean": [123.7, 116.3, 103.5]}, {"std": [58.4, 57.1, 57.4]}])
+def test_a_teacher_refuses_rules_of_255_and_features_that_never_change(rules):
+    assert "units of [0, 1]" in message(wrap, Pool(), **rules)
+    assert "two different images are equal" in message(wrap, nn.Sequential(Pool(), Zero()))
+    assert "wrap_teacher" in message(load_teacher, "timm:resnet18", weights={})
+
+
+class Zero(nn.Module):
+    """Features of weights that are all zero."""
+
+    def forward(self, images):
+        return images * 0
