@@ -8,6 +8,7 @@ import inspect
 import numbers
 import sys
 import types
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Literal, Union, get_args, get_origin
@@ -31,7 +32,9 @@ _WAYS: dict[Any, str] = {
     "rows": "take split.train, split.val or split.test",
     ("Sequence", int): "ring_edges(8) gives the edges of 8 rings",
     ("int", str): "leave out the quotes",
+    ("str", dict): "fill a network of your own, and wrap_teacher(network, ...) makes a teacher",
 }
+_WAYS["str", OrderedDict] = _WAYS["str", dict]
 _WAYS["Teacher"] = _WAYS["Encoder"]
 _WORDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "True or False"}
 _WORDS |= {"DataFrame": "a table (pandas.DataFrame)", "Path": "a path", "NoneType": "None"}

@@ -244,12 +244,6 @@ def load_teacher(
     """
     where = "torchvision:resnet50" if name == PUBLISHED else name
     kind, _, architecture = where.partition(":")
-    if not isinstance(weights, str | os.PathLike):
-        kind = type(weights).__name__
-        raise InputError(
-            f"weights: expected the path of a file, got {kind}; a network with its weights is "
-            "wrapped: wrap_teacher(network, mean=..., std=..., input_size=...)"
-        )
     if weights and (name == "builtin" or is_called(name)):
         raise InputError(f"weights: the teacher {name} has its own; give none")
     if name == "builtin":
