@@ -146,7 +146,7 @@ def read_npz(path: Path) -> Listing:
                         os.mkdir(temporary)  # for its context to remove
     except (OSError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"{path}: no .npz file that can be unpacked ({error})") from None
-    return read_medmnist(folder, parts=parts)
+    return read_medmnist(folder, parts=parts, where=path)
 
 
 def existing_parent(folder: Path) -> Path:
@@ -154,7 +154,9 @@ def existing_parent(folder: Path) -> Path:
     return next(parent for parent in folder.parents if parent.is_dir())
 
 
-def read_medmnist(folder: Path, *, parts: Sequence[str] = PARTS) -> Listing:
+def read_medmnist(
+    folder: Path, *, parts: Sequence[str] = PARTS, where: Path | None = None
+) -> Listing:
     """Read the arrays of a MedMNIST set with one label per image, in its given split.
 
     The folder's name says which set it is, as ``dermamnist_64`` or ``medmnist-derma-64``; class
@@ -169,8 +171,9 @@ def read_medmnist(folder: Path, *, parts: Sequence[str] = PARTS) -> Listing:
         one_each = labels.size == len(images) and labels.dtype.kind in "iu"
         if images.dtype != np.uint8 or not grey_or_colour or not one_each:
             raise InputError(
-                f"{folder}: {part}: expected uint8 (N, H, W) or (N, H, W, 3) and N integer labels, "
-                f"got {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
+                f"{where or folder}: {part}: expected uint8 (N, H, W) or (N, H, W, 3) and N integer labels, "
+                f"got {images.dtype} {images.shape} and {labels.dtype} {labels.shape}; save them so, "
+                "values in [0, 1] as (255 * images).astype('uint8')"
             )
         places = np.arange(len(images))
         ids = [f"{part}-{place:06d}" for place in places]

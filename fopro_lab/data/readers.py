@@ -114,7 +114,10 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
     depth = 1 if "train" in {SPLIT_WORDS.get(top) for top in tops} else 0
     if depth and not tops <= SPLIT_WORDS.keys():
         odd = min(tops - SPLIT_WORDS.keys())
-        raise InputError(f"{root}: expected train, val and test folders only, found '{odd}'")
+        raise InputError(
+            f"{root}: expected train, val and test folders only, found '{odd}'; "
+            "rename it to one of these, or move it away"
+        )
     for image, part in zip(images, parts, strict=True):
         if len(part) < depth + 2:
             raise InputError(f"{root}: expected a folder per class, found {image} outside of one")
@@ -198,6 +201,15 @@ def number_classes(
     return [label[name] for name in classes], tuple(names)
 
 
+def differing_folders(table: pd.DataFrame, class_names: Sequence[str]) -> list[str]:
+    """List images in a folder of another class than their label, if all lie in folders of any."""
+    label = {plain_name(name): number for number, name in enumerate(class_names)}
+    folders = [label.get(plain_name(os.path.basename(os.path.dirname(p)))) for p in table["path"]]
+    if None in folders:
+        return []
+    return table["image"][table["label"] != folders].tolist()
+
+
 def refuse_alike(names: Iterable[str], *, where: str, way_out: str = "") -> None:
     """Refuse names of which two differ only in case, space, accents' encoding, zeros or ``.0``."""
     first_of: dict[str | int, str] = {}
@@ -219,7 +231,7 @@ def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
         more = f" and {len(repeated) - 1:,} more" if len(repeated) > 1 else ""
         raise InputError(
             f"{where}: expected each image once, got {repeated[0]} twice{more}; "
-            "remove the repeated ones"
+            "remove the repeated ones, or, if they are different images, write their folders too"
         )
 
 

@@ -360,6 +360,13 @@ def _draw_missing(
     has = set(parts) - {""}
     if has and "train" not in has:
         raise InputError(f"{dataset.name}: the given split has no training part")
+    for part in wanted:
+        if part.per_class and part.name in has:
+            raise InputError(
+                f"{part.name}_per_class: expected 0, for {dataset.name} gives its {part.name} "
+                f"part, got {part.per_class}; leave it out, or draw another split: "
+                "split_column=none for a table"
+            )
     drawn = [part for part in wanted if part.name not in has]
     protocol = dataset.name
     if has:

@@ -18,6 +18,7 @@ from fopro_lab.data.readers import (
     SPLIT_WORDS,
     Listing,
     as_path,
+    differing_folders,
     find_images,
     list_files,
     number_classes,
@@ -42,6 +43,7 @@ USUAL_NAMES = {
 }
 FOLDS = "fold foldid kfold cvfold foldnumber".split()
 FLAGS = {"istrain": "train", "isval": "val", "isvalid": "val", "istest": "test"}
+FLAGS |= {"train": "train", "val": "val", "test": "test"}
 MAYBE_SPLIT = "set phase dataset".split()  # of something else, unless it has words of a split
 # Columns of 0 and 1 with one of these words in their names are not classes.
 COVARIATES = frozenset(
@@ -241,6 +243,9 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     )
     notes = [f"{path.name}: {', '.join(used)}", *class_notes[1:], *group_notes[1:],
              *part_notes[1:], *notes]  # fmt: skip
+    if odd := differing_folders(listing.table, names):
+        notes.append(f"{len(odd):,} of {len(images):,} images lie in another class's folder than "
+                     f"the table says, first {odd[0]}: the table counts")  # fmt: skip
     return listing._replace(notes=tuple(notes), ending=ending, groups_known=complete)
 
 

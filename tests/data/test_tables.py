@@ -361,3 +361,18 @@ def test_groups_that_look_alike_are_never_two(tmp_path, capsys):
             groups(first, second, "x")
     groups("", "nan", "")
     assert "'patient_id' is empty" in capsys.readouterr().err
+
+
+def test_labels_that_contradict_folders_are_counted(tmp_path, capsys):
+    for name in ("a/1.png", "a/2.png", "b/3.png", "b/4.png", "b/5.png", "a/6.png"):
+        lay_out(tmp_path, {name: b""})
+        Image.new("RGB", (9, 9), (int(name[2]) * 30, 0, 0)).save(tmp_path / name)
+    rows = "image,dx,train\na/1.png,a,True\na/2.png,b,True\nb/3.png,b,False\nb/4.png,b,True\n"
+    lay_out(tmp_path, {"t.csv": rows + "b/5.png,b,True\na/6.png,a,False\n"})
+    dataset = open_dataset(tmp_path / "t.csv")
+    assert "1 of 6 images lie in another class's folder" in capsys.readouterr().err
+    assert dataset.table["split"].tolist() == "train train test train train test".split()
+    found = check_data(DataConfig(dataset=str(tmp_path / "t.csv"), image_size=8), progress=False)
+    assert [each.number for each in found.findings if each.what == "folders"] == [1]
+    with pytest.raises(InputError, match=r"^test_per_class: expected 0, for t gives its test"):
+        make_split(dataset, test_per_class=1)
