@@ -171,9 +171,9 @@ def read_medmnist(
         one_each = labels.size == len(images) and labels.dtype.kind in "iu"
         if images.dtype != np.uint8 or not grey_or_colour or not one_each:
             raise InputError(
-                f"{where or folder}: {part}: expected uint8 (N, H, W) or (N, H, W, 3) and N integer labels, "
-                f"got {images.dtype} {images.shape} and {labels.dtype} {labels.shape}; save them so, "
-                "values in [0, 1] as (255 * images).astype('uint8')"
+                f"{where or folder}: {part}: expected uint8 (N, H, W) or (N, H, W, 3) and N "
+                f"integer labels, got {images.dtype} {images.shape} and {labels.dtype} "
+                f"{labels.shape}; save them so, values in [0, 1] as (255 * images).astype('uint8')"
             )
         places = np.arange(len(images))
         ids = [f"{part}-{place:06d}" for place in places]

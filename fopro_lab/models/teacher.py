@@ -165,8 +165,8 @@ def wrap_teacher(module: nn.Module, **rules: Any) -> Teacher:
     with torch.inference_mode():
         if torch.equal(teacher.encode(image), teacher.encode(image.square())):
             raise InputError(
-                f"teacher {teacher.name}: its features of two different images are equal; are its weights "
-                "all zero, or constant?"
+                f"teacher {teacher.name}: its features of two different images are equal; "
+                "are its weights all zero, or constant?"
             )
     return teacher
 

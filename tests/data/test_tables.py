@@ -372,7 +372,7 @@ def test_labels_that_contradict_folders_are_counted(tmp_path, capsys):
     dataset = open_dataset(tmp_path / "t.csv")
     assert "1 of 6 images lie in another class's folder" in capsys.readouterr().err
     assert dataset.table["split"].tolist() == "train train test train train test".split()
-    found = check_data(DataConfig(dataset=str(tmp_path / "t.csv"), image_size=8), progress=False)
+    found = check_data(DataConfig(dataset=str(tmp_path / "t.csv"), image_size=16), progress=False)
     assert [each.number for each in found.findings if each.what == "folders"] == [1]
     with pytest.raises(InputError, match=r"^test_per_class: expected 0, for t gives its test"):
         make_split(dataset, test_per_class=1)
