@@ -216,6 +216,33 @@ def find_depth(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str]:
     return bits, f"{note}: read as {bits} bit{'; the others have 8' * (len(tops) < len(paths))}"
 
 
+def find_lost(paths: Sequence[str]) -> str:
+    """Count the images of which `read_image` puts pixels on white, or takes the first page alone.
+
+    Returns a note, empty if there are none; JPEG has neither, and broken files count not.
+    """
+
+    def lost(path: str) -> tuple[bool, bool]:
+        try:
+            with open(path, "rb") as stream:
+                if stream.read(2) == b"\xff\xd8":
+                    return False, False
+            with Image.open(path) as opened:
+                pages = getattr(opened, "n_frames", 1) > 1
+                if not opened.has_transparency_data:
+                    return False, pages
+                return np.asarray(opened.convert("RGBA"))[..., 3].min() < 255, pages
+        except Exception:  # reading the image gives the message
+            return False, False
+
+    with _quiet(), ThreadPoolExecutor() as pool:
+        clear, pages = np.array([(False, False), *pool.map(lost, paths)]).sum(axis=0)
+    of = f"of {len(paths):,} images"
+    notes = [f"{clear:,} {of} have transparent pixels, put on white"] * bool(clear)
+    notes += [f"{pages:,} {of} have several pages or frames, the first is used"] * bool(pages)
+    return "; ".join(notes)
+
+
 def _wide_colour(opened: Image.Image) -> bool:
     """Tell a colour image of 16 bits per channel, of which Pillow drops the lower 8."""
     tiles = getattr(opened, "tile", [])

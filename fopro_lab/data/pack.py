@@ -31,6 +31,7 @@ from fopro_lab.data.decoding import (
     Reader,
     decoder_version,
     find_depth,
+    find_lost,
     with_interpolation,
 )
 from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt
@@ -191,6 +192,8 @@ def pack(
     if told and isinstance(dataset.reader, FileReader):
         reader = replace(dataset.reader, depth=bits)
         dataset = replace(dataset, reader=reader, notes=(*dataset.notes, told))
+    if lost := note.get("lost", ""):
+        dataset = replace(dataset, notes=(*dataset.notes, lost))
     labels = dataset.table["label"].to_numpy(dtype=np.int64)
     return Pack(images, labels, size, dataset, left_out, target)
 
@@ -228,9 +231,12 @@ def _write(
             f"{free / 1e9:.2f} GB; free some, or set FOPRO_CACHE to a folder on another disk"
         )
     unreadable, crc = [], 0
-    reader, depth = dataset.reader, (16, "")
+    reader, depth, lost = dataset.reader, (16, ""), ""
     if isinstance(reader, FileReader):  # before the images: all of a set are read alike
         depth = find_depth(reader.paths, bits=reader.depth)
+        lost = find_lost(reader.paths)
+        if talk and lost:
+            sys.stderr.write(f"fopro: {lost}\n")
         reader = replace(reader, depth=depth[0])
         if talk and depth[1]:
             sys.stderr.write(f"fopro: {depth[1]}; bit_depth=... gives another\n")
@@ -259,7 +265,7 @@ def _write(
         ) from None
     note: dict[str, Any] = {"dataset": dataset.name, "fingerprint": dataset.fingerprint}
     note |= {"decoder": version, "bytes": target.stat().st_size, "checksum": crc}
-    note |= {"bit_depth": depth, "unreadable": unreadable}
+    note |= {"bit_depth": depth, "lost": lost, "unreadable": unreadable}
     write_json(target.with_suffix(".json"), note)
 
 

@@ -266,3 +266,16 @@ def test_no_real_jpeg_is_called_damaged(shared):
     for file in files:
         with Image.open(file) as opened:
             np.testing.assert_array_equal(read_image(file), np.asarray(opened))
+
+
+def test_transparent_pixels_and_further_pages_are_counted(tmp_path, capsys):
+    for name, alpha in (("a", 0), ("b", 255)):
+        (tmp_path / name).mkdir()
+        Image.new("RGBA", (9, 9), (9, 9, 9, alpha)).save(tmp_path / name / "1.png")
+        page = Image.new("RGB", (9, 9))
+        page.save(tmp_path / name / "2.tif", save_all=True, append_images=[page])
+    note = "1 of 4 images have transparent pixels, put on white; 2 of 4 images have several pages"
+    for _ in range(2):  # also of a pack that is opened again
+        packed = pack(open_dataset(tmp_path), 16, progress=True)
+        assert packed.dataset.notes == (f"{note} or frames, the first is used",)
+    assert capsys.readouterr().err.count(note) == 1
