@@ -365,6 +365,9 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     distill_weight: float = option(3.0, "lambda of the EKD loss", ge=0)
     augment: Literal["none", "flips", "published"] = option("published", "augmentation")
     augment_mode: Literal["fused", "exact"] = option("fused", "exact: each published operation")
+    teacher_views: int = option(
+        0, "augmented views per image, whose teacher features are kept; 0: always new ones", ge=0
+    )
     sampler: Sampler = option("instance", "how often each class is drawn")
     mixup_alpha: float = option(0.0, "Balanced-MixUp: shape of its Beta; 0 is off", ge=0, le=10)
     prompted_fraction: float = option(0.75, "share of batches with a prompted teacher", ge=0, le=1)
@@ -403,6 +406,9 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
         if self.student_size > self.image_size:
             side = self.image_size
             raise ValueError(f"student_size up to image_size = {side}, got {self.student_size}")
+        if self.teacher_views and self.mixup_alpha:
+            rule = "teacher_views = 0 with mixup_alpha, as no two mixed images are alike"
+            raise ValueError(f"{rule}, got {self.teacher_views}")
         below = f"below epochs = {self.epochs}, got"
         if self.warmup_epochs >= self.epochs and self.method in ("fopro", "random"):
             raise ValueError(f"warmup_epochs {below} {self.warmup_epochs}")

@@ -28,6 +28,19 @@ LINE_SECONDS = 15.0  # an executed notebook or a log gets at most one line in th
 
 
 @contextmanager
+def disk_errors(path: Path | str) -> Iterator[None]:
+    """Say in one line that the disk is full or ``path`` may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise WorkError(f"{path}: the disk is full; free some space and start again") from error
+        if error.errno in UNWRITABLE + MISPLACED:
+            raise WorkError(f"{path}: may not be written; choose another folder") from error
+        raise
+
+
+@contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` when the block ends without an error.
 
@@ -36,23 +49,19 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in FULL:
-            raise WorkError(f"{path}: the disk is full; free some space and start again") from error
-        if error.errno in UNWRITABLE + MISPLACED:
-            raise WorkError(f"{path}: may not be written; choose another folder") from error
-        raise
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part: Any = {"prefix": f".{path.name}.", "suffix": ".part", "dir": path.parent}
+            handle, name = tempfile.mkstemp(**part)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            os.replace(temporary, path)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -173,7 +173,7 @@ def pack(
     found = _open(target, verify=verify)
     if found is None or (not leave_out and _readable_by_now(dataset, size, found[0])):
         before = found
-        with _one_writer(target, talk=progress):
+        with one_writer(target, talk=progress):
             found = _open(target, verify=verify)  # another process may have packed meanwhile
             if found is None or (before is not None and found[0] == before[0]):
                 if found is None and target.exists():
@@ -319,8 +319,19 @@ def _unreadable(dataset: Dataset, reasons: list[str]) -> InputError:
     )
 
 
+def pixel_fingerprint(packed: Pack) -> str:
+    """Identify the pixels of a pack: by the checksum beside its file, else by hashing them."""
+    images: Any = packed.images
+    mapped = isinstance(getattr(images, "base", None), mmap.mmap)  # the whole map, not a part
+    if packed.path is not None and mapped and packed.path.samefile(images.filename):
+        found = _open(packed.path, verify=False)
+        if found is not None:
+            return f"{packed.path.stem} {found[0]['checksum']}"
+    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+
+
 @contextmanager
-def _one_writer(target: Path, *, talk: bool) -> Iterator[None]:
+def one_writer(target: Path, *, talk: bool, doing: str = "packing") -> Iterator[None]:
     """Hold the right to write ``target``; remove what a killed process left half written."""
     lock = FileLock(target.with_suffix(".lock"))
     try:
@@ -329,7 +340,7 @@ def _one_writer(target: Path, *, talk: bool) -> Iterator[None]:
             lock.acquire(timeout=1)
         except Timeout:
             if talk:
-                sys.stderr.write(f"{target.name}: another process is packing, waiting for it\n")
+                sys.stderr.write(f"{target.name}: another process is {doing}, waiting for it\n")
             lock.acquire()
     except OSError as error:
         reason = error.strerror or error

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,6 +44,7 @@ from fopro_lab.training import run_folder, train_prompt
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss, distillation_loss
 from fopro_lab.training.run_folder import PROMPTING, TrainedRun
 from fopro_lab.training.statistics import Reference, reference_of
+from fopro_lab.training.teacher_features import KeptFeatures
 from fopro_lab.training.train_prompt import generator_for, prompted
 
 SELECTED_BY = {
@@ -69,6 +71,7 @@ class TrainSetup:
     teacher: Teacher | None = None  # as loaded: what prompts are trained on
     fast_teacher: Teacher | None = None  # the same, faster: it gives the student's targets
     reference: Reference | None = None  # what the objective `statistics` compares with
+    kept: KeptFeatures | None = None  # read in place of passes of the teacher
 
     @property
     def batch_size(self) -> int:
@@ -106,6 +109,7 @@ class TrainState:
     history: list[dict[str, float]] = field(default_factory=list)
     prompt_history: list[dict[str, float]] = field(default_factory=list)  # a row per prompt step
     masks: list[run_folder.Mask] = field(default_factory=list)
+    features: dict[str, int] = field(default_factory=dict)  # images needed, and found kept
     seconds: float = 0.0
     started: str = field(default_factory=run_folder.now)
 
@@ -309,7 +313,19 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
     share = train_prompt.prompted_share(config, epoch)
     chance = generator_for(config.seed, epoch, purpose="which batches")
     noise = generator_for(config.seed, epoch, purpose="prompt noise")
+    is_prompted = torch.rand(setup.batches, generator=chance).double() < share
+    is_prompted &= state.prompt is not None
     drawn = drawn_counts(setup, epoch)
+    kept: Iterator[Tensor | None] = repeat(None)
+    if setup.kept is not None:
+        kept = setup.kept.batches(
+            setup.split.train,
+            epoch=epoch,
+            batch_size=setup.batch_size,
+            prompt=state.prompt,
+            is_prompted=is_prompted.numpy(),
+            counts=state.features,
+        )
     stream = draw_batches(setup, epoch)
     if log:
         stream = progress(stream, total=setup.batches, label=f"{log}, batch")
@@ -321,11 +337,11 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
         state.optimiser.zero_grad()
         for part in range(1, parts + 1):
             images, labels = next(stream)
-            is_prompted = float(torch.rand((), generator=chance)) < share
+            source = noise if is_prompted[step * config.accumulate + part - 1] else None
             # Of several batches only the last one sends gradients to the other processes.
             with fabric.no_backward_sync(state.model, enabled=part < parts):
                 losses = batch_losses(
-                    state, setup, images, labels, drawn, noise if is_prompted else None
+                    state, setup, images, labels, drawn, noise=source, features=next(kept)
                 )
                 fabric.backward(losses[0] / parts)
             values = values + torch.stack([loss.detach() for loss in losses])
@@ -365,9 +381,14 @@ def batch_losses(
     images: Tensor,
     labels: Tensor,
     drawn: Tensor,
+    *,
     noise: torch.Generator | None,
+    features: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Compute the losses of one batch, the total first; None as noise leaves it unprompted."""
+    """Compute the losses of one batch, the total first.
+
+    None as noise leaves it unprompted; the teacher's features are computed if none are given.
+    """
     config, fabric = setup.config, setup.fabric
     output = state.model(shrink(images, config.student_size))
     smoothing = config.label_smoothing
@@ -376,14 +397,15 @@ def batch_losses(
     how: dict[str, Any] = {"class_counts": drawn, "label_smoothing": smoothing}
     if config.method == "bsm":
         return (balanced_softmax_loss(output.logits, labels, **how),)
-    assert setup.fast_teacher is not None
-    with torch.inference_mode(), fabric.autocast():
-        if state.prompt is not None and noise is not None:
-            count, rank = len(images), fabric.global_rank
-            share = Share(count * rank, count * (rank + 1), count * fabric.world_size)
-            images = prompted(images, state.prompt, config=config, noise=noise, share=share)
-        features = setup.fast_teacher.encode(images)
-    features = features.clone()  # what inference mode made cannot take part in a gradient
+    if features is None:
+        assert setup.fast_teacher is not None
+        with torch.inference_mode(), fabric.autocast():
+            if state.prompt is not None and noise is not None:
+                count, rank = len(images), fabric.global_rank
+                share = Share(count * rank, count * (rank + 1), count * fabric.world_size)
+                images = prompted(images, state.prompt, config=config, noise=noise, share=share)
+            features = setup.fast_teacher.encode(images)
+        features = features.clone()  # what inference mode made cannot take part in a gradient
     return distillation_loss(output, features, labels=labels, weight=config.distill_weight, **how)
 
 
@@ -406,6 +428,7 @@ def draw_batches(setup: TrainSetup, epoch: int) -> Iterator[tuple[Tensor, Tensor
     """Yield this process's share of an epoch's batches; mixed images have class shares as label."""
     config, fabric = setup.config, setup.fabric
     how = config.model_dump(include={"augment", "augment_mode", "sampler", "seed", "epochs"})
+    how |= {"views": config.teacher_views}
     how |= {"batch_size": setup.batch_size, "shuffle": True, "drop_last": True, "epoch": epoch}
     how |= {"rank": fabric.global_rank, "world_size": fabric.world_size, "device": fabric.device}
     if not config.mixup_alpha:
@@ -524,7 +547,7 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         state.prompt.save(folder / "prompt.safetensors")
         manifest["prompt_epoch"] = state.best_epoch if state.best_prompt else state.epoch
     write_predictions(folder / "predictions.parquet", pd.concat(parts, ignore_index=True))
-    closing = {
+    closing: dict[str, Any] = {
         "state": "done",
         "best_epoch": state.best_epoch,
         "epochs_done": state.epoch,
@@ -532,6 +555,10 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         "finished": run_folder.now(),
         "wall_seconds": round(state.seconds, 1),
     }
+    if setup.kept is not None and state.features:
+        rate = state.features["found"] / state.features["needed"]
+        how = {"views": setup.config.teacher_views, **state.features, "hit_rate": rate}
+        closing["teacher_features"] = how
     write_json(folder / "manifest.json", {**manifest, **closing})
     (folder / run_folder.PREVIOUS).unlink(missing_ok=True)
 
@@ -583,7 +610,11 @@ def build(
                 reference = reference_of(teacher, natural=config.natural, size=config.image_size)
                 teacher.card["statistics"] = reference.source
     class_counts = torch.as_tensor(counts, dtype=torch.float32, device=device)
-    setup = TrainSetup(config, fabric, packed, split, class_counts, teacher, fast, reference)
+    kept = None
+    if config.teacher_views and teacher is not None and fast is not None:
+        kept = KeptFeatures(config, fabric, packed, teacher, fast, talk=verbose)
+    networks = (teacher, fast, reference, kept)
+    setup = TrainSetup(config, fabric, packed, split, class_counts, *networks)
     if config.sync_batch_norm and fabric.world_size > 1:
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
     plain = build_optimiser(student.parameters(), config)

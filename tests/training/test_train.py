@@ -464,8 +464,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_the_last_good_checkpoin
 ):
     losses, seen = module.batch_losses, []
 
-    def broken(state, *more):
-        values = losses(state, *more)
+    def broken(state, *more, **how):
+        values = losses(state, *more, **how)
         seen.append(values[0])
         if len(seen) < 6:  # the last batch of the second epoch
             return values

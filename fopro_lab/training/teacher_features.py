@@ -1,0 +1,261 @@
+"""Teacher features kept once: of K views per image, read in place of passes of a frozen teacher.
+
+A file per view holds a record per image of the whole data set: features as float16, and their
+checksum. So seeds, epochs, losses, methods and folds share them; a record is filled when it is
+first needed, by one process while others wait, and one that is damaged is filled again.
+"""
+
+import copy
+import hashlib
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from shutil import disk_usage
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from fopro_lab.config import TrainConfig
+from fopro_lab.data.augment import apply_augmentations, float_images, read_pixels
+from fopro_lab.data.batches import VIEW_SEED, batch_parts, draw_augmentations, draw_order
+from fopro_lab.data.pack import Pack, one_writer, pixel_fingerprint
+from fopro_lab.errors import WorkError
+from fopro_lab.fourier import FourierPrompt
+from fopro_lab.fourier.prompt import Share
+from fopro_lab.io import atomic_path, cache_folder, disk_errors, in_bytes, progress, write_json
+from fopro_lab.models import Teacher
+from fopro_lab.models.teacher import reference_features, state_hash
+from fopro_lab.training.run_folder import PROMPTING
+from fopro_lab.training.train_prompt import generator_for, prompted
+
+RULES = 1  # raised when the same key would give other features: augmentation, its draws, prompts
+CHUNK = 64  # images encoded together
+
+
+@dataclass(eq=False)
+class FeatureFiles:
+    """The kept features of one teacher on one pack, in a folder: a file per view."""
+
+    folder: Path
+    count: int  # images of the pack
+    width: int  # D
+    encode: Callable[[np.ndarray, int], Tensor]  # rows and view to features (n, D)
+    notice: str = ""  # said before the first record is written
+    talk: bool = True
+
+    @property
+    def record(self) -> np.dtype:
+        """Features divided by the largest of the image, which keeps all in float16's range."""
+        return np.dtype([("features", "<f2", (self.width,)), ("scale", "<f4"), ("check", "<u4")])
+
+    def _path(self, view: int) -> Path:
+        return self.folder / f"view-{view:04d}.npy"
+
+    def fill(self, rows: np.ndarray, view: int) -> int:
+        """Encode those rows of a view that are missing or damaged, and return how many."""
+        if not len(self._missing(rows, view)):
+            return 0
+        path = self._path(view)
+        with one_writer(path, talk=self.talk, doing="encoding"):
+            missing = self._missing(rows, view, say=True)  # another process may have filled some
+            if not len(missing):
+                return 0
+            size, free = len(missing) * self.record.itemsize, disk_usage(self.folder).free
+            if size > free:
+                rule = f"expected {in_bytes(size)} of free space for teacher features"
+                way_out = "free some, or set FOPRO_CACHE to another disk"
+                raise WorkError(f"{self.folder}: {rule}, got {in_bytes(free)}; {way_out}")
+            sys.stderr.write(self.notice if self.talk else "")
+            self.notice = ""
+            if self._open(view) is None:
+                with atomic_path(path) as new, open(new, "wb") as stream:
+                    header: Any = {"descr": np.lib.format.dtype_to_descr(self.record)}
+                    header |= {"fortran_order": False, "shape": (self.count,)}
+                    np.lib.format.write_array_header_1_0(stream, header)
+                    # Zeros, which take no space until something is written over them.
+                    stream.truncate(stream.tell() + self.count * self.record.itemsize)
+            chunks = np.split(missing, range(CHUNK, len(missing), CHUNK))
+            bar = progress(chunks, total=len(chunks), label=f"teacher features, view {view}")
+            with disk_errors(path), open(path, "rb+") as stream:
+                offset = path.stat().st_size - self.count * self.record.itemsize
+                for some in bar if self.talk else chunks:
+                    # Written, not mapped: on a full disk a mapped page would end the process.
+                    for row, one in zip(some, self._records(some, view), strict=True):
+                        stream.seek(offset + int(row) * self.record.itemsize)
+                        stream.write(one.tobytes())
+        return len(missing)
+
+    def read(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
+        """Read filled features, float32 ``(n, D)``, on the CPU."""
+        found = np.empty((len(rows), self.width), np.float32)
+        for view in np.unique(views).tolist():
+            table, places = self._open(view), np.flatnonzero(views == view)
+            if table is None:
+                raise WorkError(f"{self._path(view)}: the kept features are gone; start again")
+            some = table[rows[places]]
+            found[places] = some["features"].astype(np.float32) * some["scale"][:, None]
+        return torch.from_numpy(found)
+
+    def _records(self, rows: np.ndarray, view: int) -> np.ndarray:
+        features = self.encode(rows, view).float().cpu().numpy()
+        if not np.isfinite(features).all():
+            raise WorkError("teacher: its features are not finite; try precision=32-true")
+        records = np.zeros(len(rows), self.record)
+        records["scale"] = scale = np.maximum(np.abs(features).max(axis=1), 1e-30)
+        records["features"] = features / scale[:, None]
+        records["check"] = _checks(records, np.arange(len(rows)))
+        return records
+
+    def _missing(self, rows: np.ndarray, view: int, *, say: bool = False) -> np.ndarray:
+        """Return rows, each once, whose record is not there or is not as it was written."""
+        rows, table = np.unique(rows), self._open(view)
+        if table is None:
+            if say and self._path(view).exists():
+                sys.stderr.write(f"{self._path(view)}: damaged; its features are made again\n")
+            return rows
+        checks = table["check"][rows]
+        wrong = _checks(table, rows) != checks
+        if say and (damaged := int((wrong & (checks > 0)).sum())):
+            sys.stderr.write(f"{self._path(view)}: {damaged} images damaged; made again\n")
+        return rows[wrong]
+
+    def _open(self, view: int) -> np.ndarray | None:  # None: not there, or damaged
+        try:
+            table = np.load(self._path(view), mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return None
+        return table if table.dtype == self.record and table.shape == (self.count,) else None
+
+
+def _checks(records: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Checksum of each record without its last four bytes, which hold it; 0 is not filled."""
+    content = np.asarray(records).view(np.uint8).reshape(len(records), -1)
+    return np.array([zlib.crc32(content[row, :-4].data) or 1 for row in rows], dtype=np.uint32)
+
+
+@dataclass(eq=False)
+class KeptFeatures:
+    """What a run reads in place of passes of its teacher, and how often it could."""
+
+    config: TrainConfig
+    fabric: Fabric
+    packed: Pack
+    teacher: Teacher  # as loaded: what the features are kept under
+    fast_teacher: Teacher
+    talk: bool = False
+    files: dict[str, FeatureFiles] = field(default_factory=dict)
+
+    def batches(
+        self,
+        train: np.ndarray,
+        *,
+        epoch: int,
+        prompt: FourierPrompt | None,
+        is_prompted: np.ndarray,
+        counts: dict[str, int],
+        batch_size: int,
+    ) -> Iterator[Tensor | None]:
+        """Yield the features ``(B, D)`` of each batch of an epoch; None where they are not kept.
+
+        Args:
+            train: Rows of the training images.
+            epoch: Counted from 0.
+            prompt: That of this epoch.
+            is_prompted: ``bool (batches,)``, which ones the teacher sees behind the prompt.
+            counts: Images whose features were ``needed``, and those ``found``; added to.
+            batch_size: Of all processes.
+        """
+        config, fabric = self.config, self.fabric
+        how = config.model_dump(include={"sampler", "seed", "epochs"})
+        order = draw_order(self.packed, train, epoch=epoch, views=config.teacher_views, **how)
+        prompted_image = is_prompted.repeat(batch_size)
+        counts["needed"] = counts.get("needed", 0) + len(prompted_image)
+        sources: dict[bool, FeatureFiles] = {}
+        for state in (False, True):
+            chosen = np.flatnonzero(prompted_image == state)
+            if not len(chosen) or (state and not keeps_prompted(config)):
+                continue
+            files = sources[state] = self.files_of(prompt if state else None)
+            rows, views = order.rows[chosen], order.views[chosen]
+            with fabric.rank_zero_first(local=True):  # a machine's others find them
+                filled = sum(files.fill(rows[views == v], v) for v in np.unique(views).tolist())
+            counts["found"] = counts.get("found", 0) + len(chosen) - filled
+        sharing: dict[str, Any] = {"rank": fabric.global_rank, "world_size": fabric.world_size}
+        parts = batch_parts(len(order.rows), batch_size, drop_last=True, **sharing)
+        for part, state in zip(parts, is_prompted.tolist(), strict=True):
+            features = None
+            if state in sources:
+                features = sources[state].read(order.rows[part], order.views[part])
+                if fabric.device.type == "cuda":
+                    features = features.pin_memory().to(fabric.device, non_blocking=True)
+            yield features
+
+    def files_of(self, prompt: FourierPrompt | None) -> FeatureFiles:
+        """Find the files of the teacher behind a prompt, or behind none."""
+        what = self._what(prompt)
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
+        if key not in self.files:
+            name = re.sub(r"[^\w.-]", "_", self.teacher.name)[:40]
+            folder = cache_folder() / f"features-{name}-{key}"
+            if not (folder / "what.json").exists():
+                write_json(folder / "what.json", what)
+            width, encode = self.teacher.feature_dim, partial(self._encode, prompt)
+            files = FeatureFiles(folder, len(self.packed), width, encode, talk=self.talk)
+            views = min(self.config.teacher_views, self.config.epochs)
+            size = in_bytes(views * len(self.packed) * files.record.itemsize)
+            files.notice = f"fopro: {folder}: keeps teacher features, {views} views, up to {size}\n"
+            self.files[key] = files
+        return self.files[key]
+
+    def _what(self, prompt: FourierPrompt | None) -> dict[str, Any]:
+        """Describe all that decides a feature: neither the training's seed nor the fold."""
+        config, teacher = self.config, self.teacher
+        what: dict[str, Any] = {"rules": RULES, "view_seed": VIEW_SEED, "count": len(self.packed)}
+        what |= config.model_dump(include={"augment", "augment_mode", "precision"})
+        what |= {key: getattr(teacher, key) for key in ("input_size", "resize", "interpolation")}
+        what |= self.identity
+        if prompt is not None:
+            settings = {k: v for k, v in prompt.settings.items() if k not in ("seed", "size")}
+            what |= {"prompt": state_hash(prompt), "prompt_settings": settings}
+            what |= {"random_gains": config.seed} if config.method == "random" else {}
+        return what
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Hash the images and the teacher: its weights, and what it makes of one image."""
+        known = self.teacher.card.get("reference")
+        known = known or reference_features(copy.deepcopy(self.teacher).cpu())
+        images, weights = pixel_fingerprint(self.packed), state_hash(self.teacher)
+        return {"images": images, "teacher": weights, "reference": known}
+
+    def _encode(self, prompt: FourierPrompt | None, rows: np.ndarray, view: int) -> Tensor:
+        """Encode rows in one view as a batch of the training is."""
+        config = self.config
+        pixels = read_pixels(self.packed, rows).to(self.fabric.device)
+        if config.augment == "none":
+            images = float_images(pixels)
+        else:
+            how: dict[str, Any] = {"kind": config.augment, "count": len(self.packed)}
+            drawn = draw_augmentations(rows, np.full(len(rows), view), seed=VIEW_SEED, **how)
+            images = apply_augmentations(pixels, drawn, mode=config.augment_mode)
+        with torch.inference_mode(), self.fabric.autocast():
+            if prompt is not None:
+                noise = generator_for(VIEW_SEED, view, purpose="prompt noise of a view")
+                share = Share(0, 1, 1)  # one noise for all images of a view
+                images = prompted(images, prompt, config=config, noise=noise, share=share)
+            return self.fast_teacher.encode(images)
+
+
+def keeps_prompted(config: TrainConfig) -> bool:
+    """Tell whether features behind the prompt are kept: where they are sure to be read again."""
+    again = config.prompt_every == 0 and config.teacher_views < config.epochs
+    per_image = config.method == "random" and config.random_gains == "per-image"
+    return config.method in PROMPTING and not per_image and (bool(config.prompt_file) or again)
