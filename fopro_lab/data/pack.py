@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 HEADER = 128  # bytes before the first pixel; numpy pads its header to this for any count
 CHUNK = 32  # images decoded by one task
 SHORT = 6.0  # seconds; for less, starting other processes takes longer than it saves
-SHOWN = 20  # unreadable images in one message
+SHOWN = 3  # unreadable images in one message
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,7 +156,7 @@ def pack(
         The pack. With ``leave_out``, split ``pack.dataset``, whose rows are the pack's.
 
     Raises:
-        InputError: If images cannot be read: all of them in one message.
+        InputError: If images cannot be read; the first three are named.
         WorkError: If the disk is full or not writable, or a decoding process was killed.
     """
     if not 8 <= size <= 2048:
