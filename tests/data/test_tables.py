@@ -41,7 +41,7 @@ TABS = ROWS.replace(",", "\t")
         ("metadata.txt", TABS.encode("utf-16")),
         ("metadata.txt", ROWS.replace(",", " ")),
         ("metadata.psv", ROWS.replace(",", "|")),
-        ("metadata.csv.gz", gzip.compress(ROWS.encode())),
+        ("metadata.csv.gz", gzip.compress(ROWS.encode(), mtime=0)),
         ("tables/of/labels.csv", ROWS),
     ],
 )
