@@ -204,7 +204,7 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
 Interpolation = Literal["box", "bilinear", "bicubic", "lanczos"]
 SplitRule = Literal["auto", "draw", "folds", "long-tail", "isic2019-lt", "hyperkvasir"]
 PromptForm = Literal["generator", "shared", "ring", "radial", "image"]
-Objective = Literal["statistics", "confidence", "task", "disagreement", "identity"]
+Objective = Literal["statistics", "confidence", "task", "spectrum", "disagreement", "identity"]
 Method = Literal["ce", "bsm", "ekd", "fopro", "random"]
 Sampler = Literal["instance", "class-balanced", "square-root", "progressive"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -281,6 +281,7 @@ class PromptConfig(Config):
         {"statistics": 1.0, "task": 1.0, "identity": 0.1}, "weight of each objective"
     )
     natural: str = option("", "natural images for teachers without batch norm; empty makes some")
+    reference: str = option("", "objective spectrum: images to resemble; empty is natural ones")
     prompt_steps: int = option(20, "steps of one prompt training", ge=1)
     prompt_learning_rate: float = option(0.01, "Adam's learning rate of the prompt", gt=0, le=1)
     prompt_check_every: int = option(10, "steps between held-out checks; 0 is never", ge=0)

@@ -42,6 +42,9 @@ notebooks:
     notebook: 07_claims
     after: [train]
     parameters: {pairs: [[fopro, bsm]], probe_images: 8, resamples: 20}
+  control:
+    notebook: 09_control
+    parameters: {image_size: 32, options: {val_fraction: 0.3}, steps: 1, resamples: 20}
   teachers:
     notebook: 08_teachers
     after: [teacher]"""

@@ -11,5 +11,6 @@ from fopro_lab.fourier.rings import (
     ring_masks,
     ring_parts,
 )
+from fopro_lab.fourier.spectrum import fit_prompt, mean_amplitude, spectrum_gain
 
 check_public(__name__)

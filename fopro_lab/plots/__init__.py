@@ -16,6 +16,7 @@ from fopro_lab.plots.data import (
 from fopro_lab.plots.probing import (
     plot_channel_response,
     plot_class_bands,
+    plot_control,
     plot_fingerprint,
     plot_heat_map,
     plot_ladder,

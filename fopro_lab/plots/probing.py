@@ -439,3 +439,53 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     lesions = f"n={table['n'].max():,} images of {table['units'].max():,} lesions"
     add_footer(ax, table, lesions, "right: difference, 95 % interval")
     return ax
+
+
+@with_style
+def plot_control(table: pd.DataFrame, gains: pd.DataFrame, *, images: int) -> Figure:
+    """Draw what each gain is worth behind a known low-pass, and the gains over the inverse filter.
+
+    ``table``: of ``probing.control.control_table``; ``gains``: of ``gain_profiles``, of one split;
+    ``images``: tested in a split.
+    """
+    need(table, "split", "input", "gain", "balanced_accuracy", "low", "high", "drift")
+    need(gains, "gain", "frequency", "factor", "split")
+    figure, (ax, side) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    keys = [("clean", "none"), *(("degraded", name) for name in _GAINS)]
+    splits = list(dict.fromkeys(table["split"]))
+    for number, (split, marker) in enumerate(zip(splits, "osD^vP" * len(splits), strict=False)):
+        own = table[table["split"] == split].set_index(["input", "gain"])
+        for place, key in enumerate(keys):
+            x = place + 0.18 * (number - (len(splits) - 1) / 2)
+            color = _GAINS[key[1]] if key[0] == "degraded" else "black"
+            ax.plot([x, x], own.loc[key, ["low", "high"]].astype(float), color=color, lw=1.6)
+            label = f"split {split}" if not place else ""
+            ax.plot(x, own.loc[key, "balanced_accuracy"], marker, color=color, label=label)
+    names = [name if given == "degraded" else "clean images" for given, name in keys]
+    ax.set_xticks(range(len(keys)), names, rotation=30, ha="right")
+    ax.grid(axis="x", visible=False)
+    ax.yaxis.set_major_formatter(points_formatter())
+    ax.set_ylabel("Balanced accuracy, %")
+    ax.legend()
+    ax.set_title("Linear probe behind a low-pass and each gain")
+    add_footer(
+        ax, table, f"n={images:,} test images in a split", "bars: 95 % intervals over lesions"
+    )
+    for name, own in gains.groupby("gain", sort=False):
+        style = {"color": _GAINS[str(name)], "label": str(name)}
+        side.plot(own["frequency"], own["factor"], lw=3 if name == "inverse" else 1.4, **style)
+    side.set(xscale="log", yscale="log", ylabel="Gain of the amplitude")
+    side.set_xlabel("Horizontal frequency, cycles per pixel")
+    side.set_title(f"The gains of split {gains['split'].iloc[0]}")
+    side.legend()
+    return figure
+
+
+_GAINS = {
+    "none": "#777777",
+    "inverse": "#000000",
+    "reference": "#0072B2",
+    "natural": "#56B4E9",
+    "learned": "#D55E00",
+    "random": "#CC79A7",
+}

@@ -221,9 +221,16 @@ def _cross_validate(
 
 
 def discriminant_scores(
-    features: np.ndarray, labels: np.ndarray, *, new: np.ndarray, classes: int
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    new: np.ndarray,
+    classes: int,
+    shrinkage: float = 1e-6,
 ) -> np.ndarray:
     """Fit Fisher's linear discriminant with equal priors; return scores ``(m, K)`` of new rows.
+
+    The covariance's diagonal grows by ``shrinkage`` times the mean variance.
 
     Unlike scikit-learn's, its covariance within classes lets every class count the same, whatever
     its size.
@@ -237,7 +244,7 @@ def discriminant_scores(
     inner = features - means[labels]
     covariance = (inner * (1 / counts[labels] / classes)[:, None]).T @ inner
     size = features.shape[1]
-    # A millionth of the mean variance keeps constant features from dividing by zero.
-    covariance += np.eye(size) * (1e-6 * np.trace(covariance) / size + 1e-12)
+    # A millionth of the mean variance already keeps constant features from dividing by zero.
+    covariance += np.eye(size) * (shrinkage * np.trace(covariance) / size + 1e-12)
     weight = np.linalg.solve(covariance, means.T)
     return new @ weight - 0.5 * np.einsum("kd,dk->k", means, weight)

@@ -23,7 +23,15 @@ from fopro_lab.errors import InputError
 CHECKOUT = Path(__file__).resolve().parents[2]  # of the package, with its notebooks and plans
 PATHS = (
     *("dataset", "split_files", "weights", "student_weights", "prompt_file", "natural"),
-    *("student_run", "run_dirs", "cards", "more_datasets", "more_teachers", "teachers"),
+    *(
+        "reference",
+        "student_run",
+        "run_dirs",
+        "cards",
+        "more_datasets",
+        "more_teachers",
+        "teachers",
+    ),
 )
 _NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text is wanted
 _RESERVED = ("notebooks", "pages", "runs", "tables")  # folders of a report
@@ -552,7 +560,7 @@ def missing_inputs(config: Config, *, made_by_plan: bool = False) -> list[str]:
         except InputError as error:
             found.append(str(error))
     # an earlier notebook of a plan may still write these
-    for name in () if made_by_plan else ("student_weights", "prompt_file", "natural"):
+    for name in () if made_by_plan else ("student_weights", "prompt_file", "natural", "reference"):
         path = getattr(config, name, "")
         if path and not Path(path).expanduser().exists():
             way = f"give a path that exists: --set {name}=PATH"

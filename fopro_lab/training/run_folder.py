@@ -169,8 +169,13 @@ def file_hashes(config: TrainConfig) -> dict[str, str]:
     hashes = {}
     if config.method in PROMPTING:
         files["prompt_file"] = config.prompt_file
-        if config.natural and config.objectives.get("statistics") and not config.prompt_file:
-            hashes["natural_sha256"] = hash_natural(config.natural)
+        for name, needed_by in (
+            ("natural", {"statistics", "spectrum"}),
+            ("reference", {"spectrum"}),
+        ):
+            active = {key for key, weight in config.objectives.items() if weight}
+            if getattr(config, name) and needed_by & active and not config.prompt_file:
+                hashes[f"{name}_sha256"] = hash_natural(getattr(config, name))
     for name, file in files.items():
         path = Path(file).expanduser()
         if file and path.is_dir() and name == "weights":

@@ -16,9 +16,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fopro_lab.config import TrainConfig
 from fopro_lab.data.decoding import resize_square
 from fopro_lab.errors import InputError
-from fopro_lab.fourier import FourierPrompt, apply_gain, ring_energy, ring_gain
+from fopro_lab.fourier import FourierPrompt, apply_gain, mean_amplitude, ring_energy, ring_gain
 from fopro_lab.fourier.rings import at_least_single
 from fopro_lab.models import Teacher
 
@@ -183,6 +184,17 @@ def natural_distance(
     with watched(teacher, reference.layers) as measured:
         teacher.encode(images)
     return float(reference.distance(measured))
+
+
+def reference_spectrum(config: TrainConfig) -> tuple[Tensor, str]:
+    """Measure the mean amplitude ``(24,)`` that the objective ``spectrum`` aims at, and its source.
+
+    It is that of the images in ``config.reference``, else in ``config.natural``, else of generated
+    images with the stored spectrum of natural ones.
+    """
+    folder = config.reference or config.natural
+    images, source = natural_images(IMAGES, size=config.image_size, folder=folder)
+    return mean_amplitude(images), source.replace("natural images of", "images of")
 
 
 def natural_images(count: int, *, size: int, folder: str = "") -> tuple[Tensor, str]:

@@ -43,7 +43,7 @@ from fopro_lab.models.teacher import check_takes, is_called, quick_teacher, stat
 from fopro_lab.training import run_folder, train_prompt
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss, distillation_loss
 from fopro_lab.training.run_folder import PROMPTING, TrainedRun
-from fopro_lab.training.statistics import Reference, reference_of
+from fopro_lab.training.statistics import Reference, reference_of, reference_spectrum
 from fopro_lab.training.teacher_features import KeptFeatures
 from fopro_lab.training.train_prompt import generator_for, prompted
 
@@ -72,6 +72,7 @@ class TrainSetup:
     fast_teacher: Teacher | None = None  # the same, faster: it gives the student's targets
     reference: Reference | None = None  # what the objective `statistics` compares with
     kept: KeptFeatures | None = None  # read in place of passes of the teacher
+    spectrum: Tensor | None = None  # (24,), mean amplitude that the objective `spectrum` aims at
 
     @property
     def batch_size(self) -> int:
@@ -480,6 +481,7 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
             max_drift=config.max_drift,
             held_out=held_out,
             reference=setup.reference,
+            spectrum=setup.spectrum,
             class_counts=setup.class_counts,
             head=state.head,
             student=state.student,
@@ -592,7 +594,7 @@ def build(
         seed=config.seed,
         weights=config.student_weights,
     ).to(device)
-    prompt, head, reference, fast = None, None, None, None
+    prompt, head, reference, spectrum, fast = None, None, None, None, None
     if teacher is not None:
         fast = quick_teacher(
             teacher,
@@ -609,11 +611,14 @@ def build(
             if "statistics" in active:
                 reference = reference_of(teacher, natural=config.natural, size=config.image_size)
                 teacher.card["statistics"] = reference.source
+            if "spectrum" in active:
+                spectrum, source = reference_spectrum(config)
+                teacher.card["spectrum"] = source
     class_counts = torch.as_tensor(counts, dtype=torch.float32, device=device)
     kept = None
     if config.teacher_views and teacher is not None and fast is not None:
         kept = KeptFeatures(config, fabric, packed, teacher, fast, talk=verbose)
-    networks = (teacher, fast, reference, kept)
+    networks = (teacher, fast, reference, kept, spectrum)
     setup = TrainSetup(config, fabric, packed, split, class_counts, *networks)
     if config.sync_batch_norm and fabric.world_size > 1:
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)

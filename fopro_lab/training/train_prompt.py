@@ -26,12 +26,13 @@ from fopro_lab.fourier import FourierPrompt, random_gain_like
 from fopro_lab.fourier.gain import scale_spectrum
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.fourier.rings import check_pixels
+from fopro_lab.fourier.spectrum import fit_prompt, mean_amplitude, octave_weights, spectrum_gain
 from fopro_lab.models import Student, Teacher, load_from
 from fopro_lab.models.student import shrink
 from fopro_lab.training import losses
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss
 from fopro_lab.training.run_folder import PROMPTING, MaskHistory, TrainedRun
-from fopro_lab.training.statistics import Reference, reference_of, watched
+from fopro_lab.training.statistics import IMAGES, Reference, natural_images, reference_of, watched
 
 LABEL_FREE = ("statistics", "confidence", "identity")
 CHUNK = 64  # images encoded together
@@ -204,6 +205,7 @@ class PromptObjective:
     head: TaskHead | None  # for task, trained together with the prompt
     student: Student | None  # for disagreement, in evaluation mode
     student_size: int
+    wanted: Tensor | None = None  # log gain (H, W // 2 + 1), for spectrum
 
     def __call__(
         self, images: Tensor, labels: Tensor, gain: Tensor
@@ -226,6 +228,10 @@ class PromptObjective:
             elif name == "task" and self.head is not None and self.class_counts is not None:
                 logits = self.head(features)
                 terms[name] = balanced_softmax_loss(logits, labels, class_counts=self.class_counts)
+            elif name == "spectrum" and self.wanted is not None:
+                away = (gain.log() - self.wanted).square()
+                weights = octave_weights(*images.shape[-2:]).to(gain)
+                terms[name] = (weights * away).sum(dim=(-2, -1)).mean()
             elif name == "disagreement" and self.student is not None:
                 seen = shrink(images, self.student_size)
                 terms[name] = losses.disagreement_loss(self.student, seen, features)
@@ -342,6 +348,7 @@ def explore(
     head: TaskHead | None = None,
     student: Student | None = None,
     student_size: int = 0,
+    spectrum: Tensor | None = None,
     generator: torch.Generator | None = None,
     masks: MaskHistory | None = None,
 ) -> pd.DataFrame:
@@ -364,6 +371,9 @@ def explore(
         head: Continues from an earlier prompt training; None starts one where ``task`` needs it.
         student: Needed by ``disagreement``, on the teacher's device.
         student_size: Side of the image the student sees, pixels; 0 is as it comes.
+        spectrum: Mean amplitude ``(24,)`` that ``spectrum`` aims at, see `mean_amplitude`; None
+            measures generated images with the stored spectrum of natural ones. A prompt that is
+            the identity starts at the gain that reaches it, in closed form.
         generator: Source of the prompt's noise.
         masks: Takes the mask at some steps, and at the end that of the kept prompt.
 
@@ -395,10 +405,14 @@ def explore(
         reference = None
     elif reference is None:
         reference = reference_of(teacher, size=first[0].shape[-1])
-    objective = PromptObjective(
-        teacher, weights, reference, class_counts, head, student, student_size
-    )
     prompt.to(device).observe(first[0])
+    wanted = None
+    if "spectrum" in weights:
+        seen = first[0] if held_out is None else held_out.images.to(device)
+        wanted = _start_at_spectrum(prompt, seen, spectrum)
+    objective = PromptObjective(
+        teacher, weights, reference, class_counts, head, student, student_size, wanted
+    )
     parameters = [*prompt.parameters(), *(head.parameters() if head is not None else ())]
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
     names = [*weights, "total", "log_gain", *(["drift"] if max_drift else [])]
@@ -451,6 +465,18 @@ def explore(
         for step, row in enumerate(torch.stack(measured).tolist())
     ])  # fmt: skip
     return history if best is None else history.assign(kept=(history["step"] == kept) * 1)
+
+
+def _start_at_spectrum(prompt: FourierPrompt, images: Tensor, target: Tensor | None) -> Tensor:
+    """Return the log gain that gives images a mean amplitude; the identity moves there."""
+    size = (images.shape[2], images.shape[3])
+    if target is None:
+        target = mean_amplitude(natural_images(IMAGES, size=size[0])[0])
+    found, bound = mean_amplitude(images), prompt.max_log_gain
+    gain = spectrum_gain(found, target.to(found), size=size, max_log_gain=bound)
+    if not prompt.mean_gain(size=size).log().any():
+        fit_prompt(prompt, gain)
+    return gain.log()
 
 
 def _endless(

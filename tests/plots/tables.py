@@ -196,6 +196,24 @@ def mask_history():
     return read_mask_history(pd.concat([table.assign(step=step) for step in (0, 3, 6)]))
 
 
+CONTROL_GAINS = ("none", "inverse", "reference", "natural", "learned", "random")
+
+
+def control():
+    keys = [("clean", "none"), *(("degraded", name) for name in CONTROL_GAINS)]
+    columns = ["split", "input", "gain", "drift", "balanced_accuracy", "low", "high"]
+    return pd.DataFrame([
+        (split, *key, 0.1, 0.4 + 0.01 * place, 0.3, 0.5)
+        for split in ("1", "2") for place, key in enumerate(keys)
+    ], columns=columns).assign(protocol=PROTOCOL)  # fmt: skip
+
+
+def control_gains():
+    names = ["inverse", "inverse", "learned", "learned"]
+    places = {"frequency": [0.1, 0.5] * 2, "factor": [1.0, 4.0, 1.0, 3.0]}
+    return pd.DataFrame({"split": "2", "gain": names, **places})
+
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
 EVERY = {
     "plot_channel_response": (plots.plot_channel_response, ring_response()),
@@ -206,6 +224,10 @@ EVERY = {
     "plot_class_recall": (plots.plot_class_recall, scores()),
     "plot_class_sources": (plots.plot_class_sources, sources()),
     "plot_comparison": (plots.plot_comparison, differences()),
+    "plot_control": (
+        lambda table: plots.plot_control(table, control_gains(), images=1470),
+        control(),
+    ),
     "plot_fingerprint": (plots.plot_fingerprint, fingerprint()),
     "plot_gain": (plots.plot_gain, np.ones((8, 5))),
     "plot_group_recall": (plots.plot_group_recall, scores()),

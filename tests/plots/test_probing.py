@@ -4,7 +4,7 @@ import pytest
 
 from fopro_lab import plots
 from fopro_lab.errors import InputError, ShapeError
-from tests.plots.tables import bands, draw, heat_map, ring_response, texts
+from tests.plots.tables import bands, control, control_gains, draw, heat_map, ring_response, texts
 
 
 def test_ring_response_has_a_line_and_a_band_for_each_gain_of_all_channels_together():
@@ -71,3 +71,11 @@ def test_distances_are_written_with_their_interval():
     ax = draw("plot_preferences")[0].axes[0]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a,\nb", "mean of all pairs"]
     assert texts(ax)[0] == "+0.70 [+0.60, +0.80], p=0.003"
+
+
+def test_control_has_a_mark_for_each_split_and_gain_and_draws_gains_over_the_inverse():
+    ax, side = plots.plot_control(control(), control_gains(), images=9).axes
+    marks = [line.get_ydata()[0] for line in ax.lines if len(line.get_ydata()) == 1]
+    np.testing.assert_allclose(marks, [0.4 + 0.01 * place for place in range(7)] * 2)
+    assert [line.get_label() for line in side.lines] == ["inverse", "learned"]
+    assert "split 2" in side.get_title(loc="left") + side.get_title()

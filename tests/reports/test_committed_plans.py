@@ -37,7 +37,8 @@ def test_plan_expands(plan, tmp_path):
     nodes = plan_nodes(plan, out=tmp_path, settings=here(tmp_path), inputs=False)
     methods = {node.parameters.get("method") for node in nodes} - {None}
     seeds = {node.parameters["seed"] for node in nodes if "method" in node.parameters}
-    assert {"bsm", "ekd", "fopro"} <= methods and len(seeds) >= 2
+    if plan.stem != "control":  # it trains no students
+        assert {"bsm", "ekd", "fopro"} <= methods and len(seeds) >= 2
 
 
 def test_several_values_are_meant_for_the_matrix_alone(tmp_path):

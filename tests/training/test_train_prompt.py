@@ -8,7 +8,13 @@ from torch import nn
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import batches, open_dataset, pack, prepare
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.fourier import FourierPrompt, apply_gain, ring_masks
+from fopro_lab.fourier import (
+    FourierPrompt,
+    apply_gain,
+    mean_amplitude,
+    radial_frequency,
+    ring_masks,
+)
 from fopro_lab.models import build_student, load_teacher, wrap_teacher
 from fopro_lab.training import (
     HeldOut,
@@ -19,6 +25,7 @@ from fopro_lab.training import (
     explore,
     prompt_drifts,
 )
+from fopro_lab.training.statistics import natural_images
 from fopro_lab.training.train_prompt import (
     generator_for,
     prompt_training_epochs,
@@ -191,7 +198,7 @@ def test_a_value_that_is_not_finite_is_said_and_the_best_prompt_is_kept():
         ({"disagreement": 1.0}, "objective 'disagreement': expected a student, got none"),
         (
             {"statistics": 1.0, "tusk": 1.0},
-            "objectives: expected one of 'statistics', 'confidence', 'task', "
+            "objectives: expected one of 'statistics', 'confidence', 'task', 'spectrum', "
             "'disagreement', 'identity', got 'tusk'",
         ),
         (
@@ -396,3 +403,34 @@ def test_the_drift_of_a_learned_prompt_is_that_of_its_gain(runs):
     assert found["drift"][0] == pytest.approx(float(1 - cosine.mean()), rel=0.02, abs=2e-7)
     # The control is measured at its own places.
     assert 0 < found["drift"][0] != found["drift"][1] > 0
+
+
+def smooth(images):
+    return apply_gain(images, torch.exp(-((radial_frequency(16, 16) / 0.4) ** 2)))
+
+
+@pytest.mark.parametrize("form", ["generator", "shared", "ring", "radial", "image"])
+def test_spectrum_starts_in_closed_form_and_stays(form):
+    prompt, (images, labels) = FourierPrompt(form, size=16, rings=6, rows=16), labelled(1)[0]
+    history = explore(
+        prompt, norm_teacher(), [(smooth(images), labels)], objectives={"spectrum": 1.0}, steps=3,
+        spectrum=mean_amplitude(images), generator=seeded(),
+    )  # fmt: skip
+    gain, radius = prompt.mean_gain().log().mean(dim=0), radial_frequency(16, 16)
+    expected = ((radius / 0.4) ** 2).clamp(max=0.7)  # the inverse, within the prompt's bound
+    assert (gain - expected)[radius > 0.06].abs().mean() < 0.08
+    assert history["log_gain"].iloc[0] > 0.2  # before the first step
+    continued = explore(
+        prompt, norm_teacher(), [(images, labels)], objectives={"spectrum": 1.0}, steps=1,
+        spectrum=mean_amplitude(images), generator=seeded(),
+    )  # fmt: skip
+    assert continued["log_gain"].iloc[0] > 0.2  # what was learned is not thrown away
+
+
+def test_spectrum_without_a_reference_resembles_natural_images():
+    natural, _ = natural_images(32, size=16)
+    prompt = FourierPrompt("radial", size=16)
+    explore(prompt, norm_teacher(), [(smooth(natural), torch.zeros(32, dtype=torch.int64))],
+            objectives={"spectrum": 1.0}, steps=1)  # fmt: skip
+    gain, radius = prompt.mean_gain().log().mean(dim=0), radial_frequency(16, 16)
+    assert (gain - ((radius / 0.4) ** 2).clamp(max=0.7))[radius > 0.06].abs().mean() < 0.12

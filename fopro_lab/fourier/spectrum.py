@@ -1,0 +1,133 @@
+"""Mean amplitude of images over spatial frequency, and the gain that gives images another one."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.fourier.prompt import OCTAVES_FROM, FourierPrompt
+from fopro_lab.fourier.rings import (
+    at_least_single,
+    bin_counts,
+    cached_grid,
+    check_images,
+    radial_frequency,
+)
+
+KNOTS = 24  # places over the octaves at which an amplitude is measured
+LOWEST = 1 / 64  # cycles per pixel, of the first knot; below it the gain stays that of the knot
+CHUNK = 128  # images transformed together
+FLAT = 1e-6  # amplitude of a frequency that images lack, intensity in [0, 1]
+FIT_STEPS = 100
+
+
+@torch.no_grad()
+def mean_amplitude(images: Tensor) -> Tensor:
+    """Average the Fourier amplitude over images, channels and directions.
+
+    Args:
+        images: Real batch, ``(B, C, H, W)``; a spectrum is compared with that of images of the
+            same height and width.
+
+    Returns:
+        ``(24,)``: the mean of ``|F|`` (orthonormal transform, unit of ``images``) about 24
+        frequencies that are equally spaced over the octaves from 1 / 64 cycles per pixel to the
+        corner; each reads its neighbourhood with a Gaussian of about one spacing.
+
+    Raises:
+        ShapeError: If ``images`` has no four axes, or no image.
+    """
+    check_images(images)
+    if not len(images):
+        raise ShapeError("images: expected one or more, got none")
+    height, width = images.shape[-2:]
+    total = torch.zeros(height, width // 2 + 1, dtype=torch.float64, device=images.device)
+    for part in images.split(CHUNK):
+        spectrum = torch.fft.rfft2(at_least_single(part), norm="ortho")
+        total += spectrum.abs().sum(dim=(0, 1), dtype=torch.float64)
+    weights = _near_knots(height, width).to(images.device)
+    return weights @ (total / (len(images) * images.shape[1])).flatten()
+
+
+def spectrum_gain(
+    amplitude: Tensor, target: Tensor, *, size: tuple[int, int], max_log_gain: float
+) -> Tensor:
+    """Compute the gain that turns one mean amplitude into another: closed form, without labels.
+
+    Args:
+        amplitude: Of the images as they come, from `mean_amplitude`.
+        target: Of the images they should resemble.
+        size: Height and width of the images, pixels.
+        max_log_gain: Bound of ``abs(log G)``, natural logarithm.
+
+    Returns:
+        ``(H, W // 2 + 1)``, dimensionless, radial, smooth over octaves, 1 at DC.
+    """
+    if amplitude.shape != (KNOTS,) or target.shape != (KNOTS,):
+        got = f"{tuple(amplitude.shape)} and {tuple(target.shape)}"
+        raise ShapeError(f"amplitude, target: expected ({KNOTS},) of mean_amplitude, got {got}")
+    if not max_log_gain > 0:
+        raise InputError(f"max_log_gain: expected a number above 0, got {max_log_gain}")
+    log_gain = (target.clamp(min=FLAT) / amplitude.clamp(min=FLAT)).log()
+    log_gain = log_gain.clamp(-max_log_gain, max_log_gain)
+    place = ((_octaves(*size) - _octave(LOWEST)) / (1 - _octave(LOWEST))).clamp(min=0)
+    place = (place * (KNOTS - 1)).to(log_gain.device)
+    below = place.floor().long().clamp(max=KNOTS - 2)
+    spread = torch.lerp(log_gain[below], log_gain[below + 1], place - below)
+    spread[0, 0] = 0
+    return spread.exp().float()
+
+
+def fit_prompt(prompt: FourierPrompt, gain: Tensor) -> None:
+    """Give a prompt, in place, the gain of its form that is nearest to ``(H, W // 2 + 1)``.
+
+    Nearest in log gain, each octave counting the same. A form with a network keeps what it does
+    differently for each noise or image.
+    """
+    own = prompt.network.last.bias if prompt.form in ("generator", "image") else prompt.cells
+    size = (gain.shape[0], 2 * (gain.shape[1] - 1))
+    place = own.device
+    weights = octave_weights(*size).to(place)
+    wanted = gain.to(place).log().clamp(-0.98 * prompt.max_log_gain, 0.98 * prompt.max_log_gain)
+    optimiser = torch.optim.LBFGS([own], max_iter=FIT_STEPS, line_search_fn="strong_wolfe")
+
+    def distance() -> Tensor:
+        optimiser.zero_grad()
+        found = (weights * (prompt.mean_gain(size=size).log() - wanted).square()).sum(dim=(-2, -1))
+        found.mean().backward()
+        return found.mean().detach()
+
+    with torch.enable_grad():
+        optimiser.step(distance)
+    prompt.zero_grad()
+
+
+@cached_grid
+def octave_weights(height: int, width: int) -> Tensor:
+    """Weight of each bin, so that every octave counts the same; they sum to 1, DC has none."""
+    radius = radial_frequency(height, width, dtype=torch.float64)
+    weights = bin_counts(width) / radius.square().clamp(min=1e-12)
+    weights[0, 0] = 0
+    return (weights / weights.sum()).float()
+
+
+def _octave(frequency: Tensor | float) -> Tensor:
+    """Place of a frequency on the scale of the prompts' waves: 0 at DC, 1 in the corner."""
+    scaled = torch.as_tensor(frequency, dtype=torch.float64) / OCTAVES_FROM
+    return torch.log1p(scaled) / math.log1p(math.sqrt(0.5) / OCTAVES_FROM)
+
+
+def _octaves(height: int, width: int) -> Tensor:
+    return _octave(radial_frequency(height, width, dtype=torch.float64))
+
+
+@cached_grid
+def _near_knots(height: int, width: int) -> Tensor:
+    """Weight of each bin at each knot, ``(KNOTS, H * (W // 2 + 1))``; they sum to 1."""
+    knots = torch.linspace(float(_octave(LOWEST)), 1, KNOTS, dtype=torch.float64)
+    distance = (knots[:, None] - _octaves(height, width).flatten()) / (knots[1] - knots[0])
+    # Between sparse low frequencies a knot reads the nearest one, not an underflowing sum.
+    logits = -0.5 * distance.square()
+    logits[:, 0] = -torch.inf
+    return (logits + bin_counts(width).log().repeat(height)).softmax(dim=1)

@@ -1,0 +1,200 @@
+"""A control whose answer is known: images behind a low-pass, and gains that should undo it.
+
+A scanner with poor optics: the amplitude of every frequency times ``max(exp(-(f / f0)^2), floor)``,
+and noise. The inverse filter within a bound is the gain that a prompt should find. What a gain is
+worth, a linear probe behind it says, fitted on training images and tested on other lesions.
+"""
+
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fopro_lab.data import Pack, batches
+from fopro_lab.errors import InputError
+from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
+from fopro_lab.evaluation.metrics import class_recalls, confusion_matrices
+from fopro_lab.fourier import apply_gain, radial_frequency
+from fopro_lab.probing.features import Encoder, encode, resampling_units
+from fopro_lab.probing.spectra import discriminant_scores
+
+CUTOFF, FLOOR, NOISE = 0.05, 0.03, 0.002  # f0 in cycles per pixel, of the amplitude, of [0, 1]
+MAX_LOG_GAIN = 1.5  # of the inverse filter
+SHRINKAGE = 3.0  # of the covariance: what cross-validation on training images prefers
+BATCH = 64
+COLUMNS = ["split", "input", "gain", "drift", "balanced_accuracy", "low", "high"]
+
+
+def low_pass(size: int, *, cutoff: float = CUTOFF, floor: float = FLOOR) -> Tensor:
+    """Return the gain ``(size, size // 2 + 1)`` of the poor optics; ``cutoff`` in cycles/pixel."""
+    radius = radial_frequency(size, size)
+    return torch.exp(-((radius / cutoff) ** 2)).clamp(min=floor)
+
+
+def inverse_gain(
+    size: int, *, cutoff: float = CUTOFF, floor: float = FLOOR, max_log_gain: float = MAX_LOG_GAIN
+) -> Tensor:
+    """Return the inverse of `low_pass`, at most ``exp(max_log_gain)``."""
+    return (1 / low_pass(size, cutoff=cutoff, floor=floor)).clamp(max=float(np.exp(max_log_gain)))
+
+
+def degrade(
+    images: Tensor, *, cutoff: float = CUTOFF, floor: float = FLOOR, noise: float = NOISE
+) -> Tensor:
+    """Put images behind the low-pass and add noise that depends on the image alone.
+
+    Args:
+        images: ``(B, C, H, H)`` in [0, 1]; the result is not clipped.
+        cutoff: f0, cycles per pixel.
+        floor: Least factor of an amplitude.
+        noise: Standard deviation, in units of [0, 1].
+    """
+    behind = apply_gain(images, low_pass(images.shape[-1], cutoff=cutoff, floor=floor).to(images))
+    for image, changed in zip(images, behind, strict=True):
+        pixels = (255 * image).round().clamp(0, 255).byte().cpu().numpy()
+        own = torch.Generator().manual_seed(zlib.crc32(pixels.tobytes()))
+        changed += noise * torch.randn(changed.shape, generator=own).to(changed)
+    return behind
+
+
+def degraded_batches(
+    batches: Iterable[tuple[Tensor, Tensor]], **how: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Degrade the images of batches as `degrade` does; labels stay."""
+    return ((degrade(images, **how), labels) for images, labels in batches)
+
+
+def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) -> Tensor:
+    """Strengthen or weaken a gain until the features of images drift by a given amount.
+
+    Args:
+        teacher: Frozen.
+        images: ``(B, 3, H, W)`` in [0, 1].
+        gain: ``(H, W // 2 + 1)`` or with channels; its logarithm is multiplied.
+        drift: Mean ``1 - cos``, above 0.
+
+    Raises:
+        InputError: If even five times the logarithm drifts less.
+    """
+    low, high = 0.0, 5.0
+    with torch.inference_mode():
+        plain = encode(teacher, images)
+
+        def found(strength: float) -> float:
+            return _drift(plain, encode(teacher, apply_gain(images, gain**strength)))
+
+        if found(high) < drift:
+            raise InputError(f"drift: expected what the gain can reach, got {drift:.3g}")
+        for _ in range(10):
+            middle = (low + high) / 2
+            low, high = (middle, high) if found(middle) < drift else (low, middle)
+    return gain ** ((low + high) / 2)
+
+
+def control_table(
+    teacher: Encoder,
+    pack: Pack,
+    gains: Mapping[str, Tensor | None],
+    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    split: str,
+    resamples: int = 1000,
+    **how: float,
+) -> pd.DataFrame:
+    """Judge gains before a frozen teacher by linear probes on held-out lesions.
+
+    A shrunken discriminant in closed form, all classes alike, is fitted on the training images
+    behind each gain and tested on the test images behind the same gain.
+
+    Args:
+        teacher: Frozen.
+        pack: Clean images.
+        gains: Name to gain, broadcastable to ``(B, 3, H, W // 2 + 1)``, before which the degraded
+            images come; None is none. The clean images are judged without a gain.
+        train: Rows that fit the probe.
+        test: Rows of other lesions.
+        split: Its name in the table.
+        resamples: Of the bootstrap over whole lesions.
+        **how: As for `degrade`.
+
+    Returns:
+        A row for the clean images and each gain: ``split``, ``input`` (clean, degraded), ``gain``,
+        ``drift`` (mean ``1 - cos`` of the test images' features without and with the gain),
+        ``balanced_accuracy`` with ``low`` and ``high`` (95 %).
+    """
+    seen, known = (_features(teacher, pack, rows, gains, how) for rows in (train, test))
+    labels, classes = pack.labels[test], len(pack.dataset.class_names)
+    units = resampling_units(pack.dataset.table, rows=test)
+    drawn = bootstrap_weights(labels, units, resamples=resamples, seed=0)
+    weights = np.column_stack([np.ones(len(labels), dtype=np.float32), drawn])
+    lines = []
+    for (given, name), features in known.items():
+        own = seen[given, name], pack.labels[train]
+        scores = discriminant_scores(*own, new=features, classes=classes, shrinkage=SHRINKAGE)
+        confusion = confusion_matrices(labels, scores.argmax(axis=1), weights, classes=classes)
+        values = np.nanmean(class_recalls(confusion), axis=1)
+        plain = known.get((given, "none"), features)
+        drift = _drift(torch.from_numpy(plain), torch.from_numpy(features))
+        lines.append((split, given, name, drift, values[0], *percentile_interval(values[1:])))
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def recovered(table: pd.DataFrame) -> pd.DataFrame:
+    """Compute how much of what the inverse filter recovers each gain does.
+
+    Returns:
+        A row for each split and gain of `control_table`: ``split``, ``gain``, ``points`` (of
+        balanced accuracy over no gain) and ``share`` (of the inverse filter's points).
+    """
+    degraded = table[table["input"] == "degraded"]
+    wide = 100 * degraded.pivot(index="split", columns="gain", values="balanced_accuracy")
+    points = wide.sub(wide["none"], axis=0)
+    shares = points.div(points["inverse"], axis=0).stack().rename("share")
+    both = points.stack().rename("points").to_frame().join(shares).reset_index()
+    return both[both["gain"] != "none"].reset_index(drop=True)
+
+
+def _features(
+    teacher: Encoder,
+    pack: Pack,
+    rows: np.ndarray,
+    gains: Mapping[str, Tensor | None],
+    how: Mapping[str, float],
+) -> dict[tuple[str, str], np.ndarray]:
+    """Encode rows, clean and degraded, behind every gain: ``(input, gain)`` to ``(n, D)``."""
+    parts: dict[tuple[str, str], list[Tensor]] = {("clean", "none"): []}
+    parts |= {("degraded", name): [] for name in gains}
+    with torch.inference_mode():
+        for number, (images, _) in enumerate(batches(pack, rows, batch_size=BATCH)):
+            parts["clean", "none"].append(encode(teacher, images))
+            behind = degrade(images, **how)
+            for name, gain in gains.items():
+                changed = behind if gain is None else apply_gain(behind, gain)
+                parts["degraded", name].append(encode(teacher, changed))
+            if number % 10 == 0:
+                sys.stderr.write(f"control: {number * BATCH} of {len(rows)} images encoded\n")
+    return {name: torch.cat(values).cpu().double().numpy() for name, values in parts.items()}
+
+
+def _drift(plain: Tensor, features: Tensor) -> float:
+    return float((1 - F.cosine_similarity(plain, features, dim=1)).mean())
+
+
+def gain_profiles(gains: Mapping[str, Tensor | None]) -> pd.DataFrame:
+    """Read each gain along the horizontal frequencies.
+
+    Returns:
+        A row for each gain and frequency: ``gain``, ``frequency`` (horizontal, cycles per pixel),
+        ``factor`` (geometric mean over channels).
+    """
+    lines = []
+    for name, gain in ((name, gain) for name, gain in gains.items() if gain is not None):
+        row = gain.log().reshape(-1, *gain.shape[-2:]).mean(dim=0)[0].exp().tolist()
+        lines += [(name, k / (2 * len(row) - 2), row[k]) for k in range(1, len(row))]
+    return pd.DataFrame(lines, columns=["gain", "frequency", "factor"])

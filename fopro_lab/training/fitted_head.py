@@ -1,0 +1,135 @@
+"""Prompt training against a linear head that is fitted in closed form before every step.
+
+A head trained by the prompt's optimiser starts untrained and lags behind: the score then measures
+the head. Here it is a shrunken discriminant of the kept features of many images, all classes alike.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fopro_lab.data.batches import seeded_generator
+from fopro_lab.errors import InputError
+from fopro_lab.evaluation import balanced_accuracy
+from fopro_lab.fourier import FourierPrompt
+from fopro_lab.fourier.gain import scale_spectrum
+from fopro_lab.models import Teacher
+from fopro_lab.training.train_prompt import HeldOut, drift
+
+CHUNK = 64  # images encoded together
+SHRINKAGE = 3.0  # of the covariance, which 2,500 images of 1,280 features hardly know
+TEMPERATURES = tuple(2.0**-n for n in range(10))  # of the head's logits, chosen before each step
+
+
+def explore_fitted(
+    prompt: FourierPrompt,
+    teacher: Teacher,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    units: np.ndarray,
+    held_out: HeldOut,
+    steps: int = 10,
+    batch_size: int = 256,
+    learning_rate: float = 0.05,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Train a prompt without noise towards the task, and keep it only if it scores better.
+
+    Each step scores a batch by a head fitted on the kept features of all other lesions. The
+    identity, the prompt as it came and the prompt after the steps are compared on held-out images,
+    by such a head each, fitted on all training images; the best is kept. Cross-validation within
+    the training images cannot choose: the steps have seen their labels, and it favours the result.
+
+    Args:
+        prompt: Changed in place; a good start matters: from the identity the steps find nothing.
+        teacher: Frozen.
+        images: ``(N, 3, H, W)`` in [0, 1], of training.
+        labels: ``(N,)``, every class from 0 to K - 1 among them.
+        units: Lesion or patient of each image, ``(N,)``.
+        held_out: Images of other lesions, which choose the candidate and give no gradient.
+        steps: Of Adam.
+        batch_size: Images per step, half of them drawn class-balanced.
+        learning_rate: Adam's.
+        seed: Of the batches.
+
+    Returns:
+        A row for ``identity``, ``start`` and ``learned``: ``candidate``, ``balanced_accuracy``
+        (held out), ``drift`` (of training images, mean ``1 - cos``), ``kept`` (1 for one row).
+
+    Raises:
+        InputError: If the form draws or computes a gain for each image, or numbers differ.
+    """
+    if prompt.form in ("generator", "image"):
+        raise InputError(f"prompt: expected ring, radial or shared, got '{prompt.form}'")
+    if not len(images) == len(labels) == len(units):
+        got = f"{len(images)}, {len(labels)} and {len(units)}"
+        raise InputError(f"images, labels, units: expected as many of each, got {got}")
+    unit = torch.from_numpy(np.unique(units, return_inverse=True)[1])
+    size = (images.shape[2], images.shape[3])
+    plain = _encode(teacher, images, None)
+    kept = _encode(teacher, images, prompt.mean_gain(size=size))
+    states = [torch.zeros_like(prompt.cells), prompt.cells.detach().clone()]
+    features = [plain, kept.clone()]
+    optimiser = torch.optim.Adam(prompt.parameters(), lr=learning_rate)
+    source, counts = seeded_generator(seed, 2), torch.bincount(labels)
+    chance = 1 / counts[labels] / len(counts) + 1 / len(labels)
+    for _ in range(steps):
+        rows = torch.multinomial(chance, min(batch_size, len(labels)), generator=source)
+        others = ~torch.isin(unit, unit[rows])
+        weight, bias = discriminant(kept[others], labels[others], classes=len(counts))
+        shares = 1 / torch.bincount(labels[rows], minlength=len(counts))[labels[rows]]
+        shares = shares / shares.sum()
+        logits = kept[rows] @ weight + bias
+        errors = [(shares * F.cross_entropy(t * logits, labels[rows], reduction="none")).sum()
+                  for t in TEMPERATURES]  # fmt: skip
+        scale = TEMPERATURES[int(torch.stack(errors).argmin())]
+        gain = prompt.mean_gain(size=size)
+        leaf = gain.detach().requires_grad_()
+        for some, share in zip(rows.split(CHUNK), shares.split(CHUNK), strict=True):
+            found = teacher.encode(scale_spectrum(images[some], leaf)).float()
+            loss = F.cross_entropy(scale * (found @ weight + bias), labels[some], reduction="none")
+            (share * loss).sum().backward()
+            kept[some] = found.detach()
+        optimiser.zero_grad()
+        gain.backward(leaf.grad)
+        optimiser.step()
+    states.append(prompt.cells.detach().clone())
+    features.append(_encode(teacher, images, prompt.mean_gain(size=size)))
+    scores = []
+    for state, found in zip(states, features, strict=True):
+        with torch.no_grad():
+            prompt.cells.copy_(state)
+        acting = None if state is states[0] else prompt.mean_gain(size=size)
+        weight, bias = discriminant(found, labels, classes=len(counts))
+        predicted = (_encode(teacher, held_out.images, acting) @ weight + bias).argmax(dim=1)
+        scores.append(balanced_accuracy(held_out.labels.numpy(), predicted.numpy()))
+    best = int(np.argmax(scores))  # of equals the nearest to the identity
+    with torch.no_grad():
+        prompt.cells.copy_(states[best])
+    names = ("identity", "start", "learned")
+    rows_of = zip(names, scores, (float(drift(plain, found)) for found in features), strict=True)
+    table = pd.DataFrame(rows_of, columns=["candidate", "balanced_accuracy", "drift"])
+    return table.assign(kept=(table.index == best) * 1)
+
+
+def discriminant(features: Tensor, labels: Tensor, *, classes: int) -> tuple[Tensor, Tensor]:
+    """Fit Fisher's linear discriminant with equal priors: weight ``(D, K)`` and bias ``(K,)``."""
+    exact = features.double()
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1).double()
+    means = torch.zeros(classes, exact.shape[1], dtype=exact.dtype).index_add_(0, labels, exact)
+    means /= counts[:, None]
+    inner = (exact - means[labels]) / (counts[labels] * classes).sqrt()[:, None]
+    covariance = inner.T @ inner
+    covariance.diagonal().add_(SHRINKAGE * covariance.trace() / len(covariance) + 1e-12)
+    weight = torch.linalg.solve(covariance, means.T)
+    return weight.float(), (-0.5 * (means.T * weight).sum(dim=0)).float()
+
+
+@torch.no_grad()
+def _encode(teacher: Teacher, images: Tensor, gain: Tensor | None) -> Tensor:
+    parts = images.split(CHUNK)
+    changed = (part if gain is None else scale_spectrum(part, gain) for part in parts)
+    return torch.cat([teacher.encode(part).float() for part in changed])

@@ -1,0 +1,136 @@
+"""The control: a low-pass whose inverse is known, and what gains before a teacher restore."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from fopro_lab.data import batches, open_dataset, pack
+from fopro_lab.errors import InputError
+from fopro_lab.fourier import (
+    FourierPrompt,
+    apply_gain,
+    fit_prompt,
+    mean_amplitude,
+    random_gain_like,
+    spectrum_gain,
+)
+from fopro_lab.models import wrap_teacher
+from fopro_lab.probing import control
+from fopro_lab.probing.features import resampling_units
+from fopro_lab.training import HeldOut, explore_fitted
+from tests.probing.toys import CLASS_NAMES, SIZE, amplitudes, make_pack, photos, wave_images
+
+HOW = {"cutoff": 0.2, "floor": 0.05, "noise": 0.002}
+NOISELESS = {name: HOW[name] for name in ("cutoff", "floor")}
+BOUND = 3.0  # of the toy's gains: its fast wave is 20 times too faint
+COMMITTED = Path(__file__).parents[2] / "reports/control/control.csv"
+
+
+class Thresholds(nn.Module):
+    """A teacher that sees a wave only above some amplitude."""
+
+    def forward(self, images):
+        colour = images.mean(dim=(1, 2, 3))[:, None]  # says nothing of the class
+        return torch.cat([torch.relu(amplitudes(images) - 1.0), 0.2 * colour], dim=1)
+
+
+def thresholds():
+    return wrap_teacher(Thresholds(), mean=[0] * 3, std=[1] * 3, input_size=SIZE, feature_dim=3)
+
+
+def test_degrade_is_the_low_pass_and_its_noise_belongs_to_the_image():
+    images = photos(3, 16)
+    behind = control.degrade(images, noise=0.0)
+    expected = apply_gain(images, control.low_pass(16))
+    torch.testing.assert_close(behind, expected, rtol=0, atol=1e-6)
+    noisy = control.degrade(images)
+    torch.testing.assert_close(control.degrade(images[1:])[0], noisy[1], rtol=0, atol=1e-6)
+    spread = (noisy - behind).std(dim=(1, 2, 3))
+    assert (spread - 0.002).abs().max() < 2e-4 and not torch.equal(*(noisy - behind)[:2])
+
+
+def test_the_inverse_filter_undoes_the_low_pass_within_its_bound():
+    both = control.low_pass(32, cutoff=0.1) * control.inverse_gain(32, cutoff=0.1)
+    reached = control.low_pass(32, cutoff=0.1) >= np.exp(-1.5)
+    torch.testing.assert_close(both[reached], torch.ones(int(reached.sum())))
+    assert control.inverse_gain(32).max() == pytest.approx(np.exp(1.5))
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Waves of two frequencies, of which the low-pass hides one from the teacher."""
+    lesion = np.repeat(np.arange(120), 2)
+    labels = (lesion % 3).astype(np.int64)
+    return make_pack(wave_images(labels), labels, lesion, "", CLASS_NAMES)
+
+
+def test_learned_prompt_recovers_half_of_the_inverse_and_random_gains_do_not(world):
+    network = thresholds()
+    train, val, test = np.split(np.arange(240), [120, 180])
+    images, labels = next(batches(world, train, batch_size=120))
+    images = control.degrade(images, **HOW)
+    clean, classes = next(batches(world, val, batch_size=60))
+    gains = {"none": None, "inverse": control.inverse_gain(SIZE, max_log_gain=BOUND, **NOISELESS)}
+    target, bound = mean_amplitude(clean), {"size": (SIZE, SIZE), "max_log_gain": BOUND}
+    gains["reference"] = spectrum_gain(mean_amplitude(images), target, **bound)
+    prompt = FourierPrompt("radial", size=SIZE, max_log_gain=BOUND)
+    fit_prompt(prompt, gains["reference"])
+    held_out = HeldOut(control.degrade(clean, **HOW), classes)
+    units = resampling_units(world.dataset.table, rows=train)
+    candidates = explore_fitted(prompt, network, images, labels, units=units, steps=3,
+                                held_out=held_out, batch_size=60)  # fmt: skip
+    gains["learned"] = prompt.mean_gain().detach()
+    source = torch.Generator().manual_seed(0)
+    moved = random_gain_like(prompt, gains["learned"][None], source, size=(SIZE, SIZE))[0]
+    table = control.control_table(network, world, gains, train=train, test=test, split="toy",
+                                  resamples=20, **HOW)  # fmt: skip
+    values = table.set_index(["input", "gain"])["balanced_accuracy"]
+    assert list(table.columns) == control.COLUMNS and candidates["kept"].sum() == 1
+    assert values["clean", "none"] == 1 and values["degraded", "none"] < 0.8
+    shares = control.recovered(table).set_index("gain")["share"]
+    assert shares["inverse"] == 1 and shares["learned"] >= 0.5 and shares["reference"] >= 0.5
+    drift = table.set_index(["input", "gain"])["drift"]["degraded", "none"]
+    assert drift == pytest.approx(0, abs=1e-9) and moved.shape == gains["learned"].shape
+
+
+def test_a_gain_is_matched_in_drift():
+    network = thresholds()
+    images, gain = photos(16, SIZE), control.inverse_gain(SIZE, **NOISELESS)
+    matched = control.with_drift(network, images, gain, drift=0.05)
+    plain, other = network.encode(images), network.encode(apply_gain(images, matched))
+    found = float((1 - torch.cosine_similarity(plain, other)).mean())
+    assert found == pytest.approx(0.05, rel=0.1)
+    with pytest.raises(InputError, match="drift: expected what the gain can reach, got 2"):
+        control.with_drift(network, images, torch.ones(SIZE, 9), drift=2.0)
+
+
+def test_fitted_head_refuses_a_prompt_with_noise():
+    network = thresholds()
+    prompt, labels = FourierPrompt("generator", size=SIZE), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(InputError, match="expected ring, radial or shared, got 'generator'"):
+        explore_fitted(prompt, network, photos(4, SIZE), labels, units=np.arange(4),
+                       held_out=HeldOut(photos(4, SIZE), labels))  # fmt: skip
+
+
+@pytest.mark.real
+def test_the_closed_form_finds_the_inverse_filter_on_real_images(shared):
+    packed = pack(open_dataset(str(shared / "data/ham10000"), images=256), 64, progress=False)
+    images, _ = next(batches(packed, range(128), batch_size=128))
+    others, _ = next(batches(packed, range(128, 256), batch_size=128))
+    bound = {"size": (64, 64), "max_log_gain": 1.5}
+    behind = control.degrade(images, cutoff=0.1)
+    found = spectrum_gain(mean_amplitude(behind), mean_amplitude(others), **bound)
+    away = (found / control.inverse_gain(64, cutoff=0.1)).log().abs()
+    assert float(away[0, 1:16].mean()) < 0.25  # no gain at all is 0.9 away
+
+
+@pytest.mark.skipif(not COMMITTED.exists(), reason=f"no {COMMITTED.name}: see its plan")
+def test_the_committed_table_passes_the_control():
+    table = pd.read_csv(COMMITTED, dtype={"split": str})
+    assert list(table.columns) == control.COLUMNS and set(table["split"]) == {"1", "2", "3"}
+    shares = control.recovered(table).pivot(index="split", columns="gain", values="share")
+    assert (shares["learned"] >= 0.5).all() and (shares["random"] < shares["learned"]).all()
