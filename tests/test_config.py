@@ -54,8 +54,8 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
         ({"learning_rate": float("nan")}, "learning_rate: expected a finite number, got nan"),
         (
             {"objectives": {"tusk": 1.0}},
-            "objectives.tusk: expected 'statistics', 'confidence', 'task', 'disagreement' or "
-            "'identity', got 'tusk'",
+            "objectives.tusk: expected 'statistics', 'confidence', 'task', 'spectrum', "
+            "'disagreement' or 'identity', got 'tusk'",
         ),
         (
             {"objectives": {"task": -1.0}},
