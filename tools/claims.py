@@ -1,0 +1,95 @@
+"""Train the runs of the claims plan, seed by seed, and keep their test logits in two small files.
+
+``python -m tools.claims train`` trains what is not kept yet and adds each run as it ends;
+``python -m tools.claims unpack`` turns the two files into run folders, which the plan's last
+notebook reads: so anyone can compute the page again without training.
+"""
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from fopro_lab.config import TrainConfig
+from fopro_lab.evaluation import Run, write_predictions
+from fopro_lab.io import atomic_path, write_json
+from fopro_lab.reports.plan import plan_nodes
+from fopro_lab.training import distill, run_name
+
+PLAN = Path("reports/plans/claims.yaml")
+KEPT = Path("reports/claims")  # runs.parquet: test logits; manifests.parquet: a row per run
+app = typer.Typer(help=__doc__, add_completion=False)
+
+
+def add_run(run: Run, kept: Path) -> None:
+    """Add a finished run's test logits (float16), manifest and history to the files of a folder."""
+    table = run.predictions
+    table = table[table["split"] == "test"].drop(columns="split")
+    logits = [name for name in table if name.startswith("logit_")]
+    table[logits] = table[logits].astype(np.float16)
+    table.insert(0, "run", run.name)
+    manifest = {**run.manifest, "teacher": _short(run.manifest["teacher"])}
+    about = pd.DataFrame([{
+        "run": run.name, "method": run.method, "seed": run.seed, "fold": run.config["fold"],
+        "manifest": json.dumps(manifest), "history": run.history.to_csv(index=False),
+    }])  # fmt: skip
+    for name, new in (("runs.parquet", table), ("manifests.parquet", about)):
+        path = kept / name
+        parts = [pd.read_parquet(path), new] if path.exists() else [new]
+        whole = pd.concat(parts, ignore_index=True)
+        for column in {"run", "image", "group", "source"} & set(whole):
+            whole[column] = whole[column].astype("category")
+        with atomic_path(path) as written:
+            whole.to_parquet(written, compression="zstd", index=False)
+
+
+def _short(card: dict | None) -> dict | None:
+    """Leave out of a teacher's card what the analysis does not read: its lists of tensors."""
+    return card and {k: v for k, v in card.items() if not isinstance(v, list) or len(v) < 20}
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Where the run folders go.")],
+    kept: Annotated[Path, typer.Option(help="Folder of the two files.")] = KEPT,
+    method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
+    seconds: Annotated[float, typer.Option(help="Begin no run after so many; 0 is never.")] = 0,
+) -> None:
+    """Train the runs that are not kept yet, all methods and folds of a seed before the next."""
+    began = time.monotonic()
+    every = [n.config for n in plan_nodes(PLAN, out=out) if isinstance(n.config, TrainConfig)]
+    configs = [config for config in every if not method or config.method in method]
+    configs.sort(key=lambda c: (c.seed, c.fold, c.method))
+    for config in configs:
+        name, path = run_name(config), kept / "manifests.parquet"
+        if path.exists() and name in set(pd.read_parquet(path, columns=["run"])["run"]):
+            continue
+        if 0 < seconds < time.monotonic() - began:
+            break
+        add_run(distill(config, out=out / name), kept)
+        sys.stderr.write(f"{name}: kept\n")
+
+
+@app.command()
+def unpack(
+    out: Annotated[Path, typer.Option(help="Where the run folders go.")],
+    kept: Annotated[Path, typer.Option(help="Folder of the two files.")] = KEPT,
+) -> None:
+    """Write the kept runs as run folders without weights."""
+    tables = dict(list(pd.read_parquet(kept / "runs.parquet").groupby("run", observed=True)))
+    for row in pd.read_parquet(kept / "manifests.parquet").itertuples():
+        folder = out / str(row.run)
+        table = tables[row.run].drop(columns="run").assign(split="test")
+        write_predictions(folder / "predictions.parquet", table)
+        pd.read_csv(io.StringIO(str(row.history))).to_csv(folder / "history.csv", index=False)
+        write_json(folder / "manifest.json", json.loads(str(row.manifest)))
+
+
+if __name__ == "__main__":
+    app()
