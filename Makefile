@@ -39,7 +39,7 @@ size: ## count files and lines
 	@for d in fopro_lab tests benchmarks tools; do printf '%-11s %4s files %6s lines\n' $$d $$(git ls-files "$$d/*.py" | wc -l) $$(git ls-files -z "$$d/*.py" | xargs -0 cat | wc -l); done
 
 options: setup ## write the tables of all options to docs/options.md
-	@$(BIN)/python -m fopro_lab.config > docs/options.md
+	@$(BIN)/python -m tools.option_tables > docs/options.md
 
 lab: setup ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks

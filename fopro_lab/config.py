@@ -1,12 +1,9 @@
-"""Options: every one written once, with its default, its range and its meaning.
-
-``python -m fopro_lab.config`` prints the tables of docs/options.md.
-"""
+"""Options: every one written once, with its default, its range and its meaning."""
 
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -37,6 +34,16 @@ REMOVED = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1, "checkp
 _SHORT = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size", "model": "student"}
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the way out of a misspelt name: the nearest known one, or all if they are few."""
+    known = list(known)
+    short = [_SHORT[name]] if _SHORT.get(name) in known else []
+    if near := [*short, *get_close_matches(name, known, n=1)]:
+        return f"did you mean '{near[0]}'?"
+    few = len(known) <= 20
+    return f"known: {', '.join(known) or 'none'}" if few else "docs/options.md lists all"
+
+
 def current_options(values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
     """Translate the option names and values of version 0.1, with a line on stderr for each."""
     current: dict[str, Any] = {}
@@ -51,6 +58,15 @@ def current_options(values: Mapping[str, Any], *, warn: bool = True) -> dict[str
         elif warn and current[new] is not value:
             sys.stderr.write(f"fopro: {new}: '{value}' is called '{current[new]}' now\n")
     return current
+
+
+def without_removed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out options that are gone; one with another value than its old default is refused."""
+    for name in [name for name in values if name in REMOVED]:
+        if values[name] != REMOVED[name]:
+            only = f"no longer an option, always {REMOVED[name]!r}"
+            raise InputError(f"{name}: {only}; got {values[name]!r}; leave it out")
+    return {name: value for name, value in values.items() if name not in REMOVED}
 
 
 class Config(BaseModel):
@@ -146,17 +162,11 @@ def _say_once(line: str) -> None:
 
 def _current_values(given: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
     """Translate old names, refuse unknown ones, and read values as their option means them."""
-    values = current_options(given)
-    for name in [name for name in values if name not in kind.model_fields]:
-        if name not in REMOVED:
-            known = kind.model_fields.keys()
-            near = [*({_SHORT.get(name)} & known), *get_close_matches(name, known)]
-            hint = f"did you mean '{near[0]}'?" if near else "see `fopro train --print-config`"
+    values = without_removed(current_options(given))
+    for name in values:
+        if name not in kind.model_fields:
+            hint = nearest(name, kind.model_fields)
             raise InputError(f"{name}: not a name of {kind.__name__}; {hint}")
-        value, only = values.pop(name), REMOVED[name]
-        if value != only:
-            said = f"no longer an option, always {only!r}; got {value!r}; leave it out"
-            raise InputError(f"{name}: {said}")
     return {n: read_value(v, kind.model_fields[n].annotation, name=n) for n, v in values.items()}
 
 
@@ -277,8 +287,8 @@ class PromptConfig(Config):
     prompt_noise: int = option(16, "width of the generator's noise", ge=1, le=512)
     max_log_gain: float = option(0.7, "largest |ln gain|; 0.7 is a gain of 0.5 to 2", gt=0, le=3)
     max_drift: float = option(0.0, "largest drift of features, mean 1 - cos; 0: any", ge=0, le=2)
-    objectives: dict[Objective, float] = option(
-        {"statistics": 1.0, "task": 1.0, "identity": 0.1}, "weight of each objective"
+    objectives: dict[Objective, Annotated[float, Field(ge=0)]] = option(
+        {"statistics": 1.0, "task": 1.0, "identity": 0.1}, "weight of each objective", min_length=1
     )
     natural: str = option("", "natural images for teachers without batch norm; empty makes some")
     reference: str = option("", "objective spectrum: images to resemble; empty is natural ones")
@@ -287,12 +297,6 @@ class PromptConfig(Config):
     prompt_check_every: int = option(10, "steps between held-out checks; 0 is never", ge=0)
     prompt_check_images: int = option(128, "validation images of a check, about balanced", ge=1)
     prompt_patience: int = option(0, "checks without improvement that end it; 0 is never", ge=0)
-
-    @model_validator(mode="after")
-    def _check_objectives(self) -> "PromptConfig":
-        if not self.objectives or any(weight < 0 for weight in self.objectives.values()):
-            raise ValueError(f"objectives with weights of 0 or more, got {self.objectives}")
-        return self
 
 
 class StepConfig(Config):
@@ -317,14 +321,6 @@ class StepConfig(Config):
     ema_decay: float = option(0.0, "evaluated moving average of weights; 0 is off", ge=0, lt=1)
     label_smoothing: float = option(0.0, "share of a label spread over all classes", ge=0, lt=1)
     patience: int = option(0, "epochs without improvement that end the run; 0 is never", ge=0)
-
-    @model_validator(mode="after")
-    def _check_milestones(self) -> "StepConfig":
-        given = self.lr_milestones
-        if list(given) != sorted(set(given)) or bool(given) != (self.schedule == "multi-step"):
-            rule = "rising lr_milestones with schedule multi-step, and none without"
-            raise ValueError(f"{rule}, got {list(given)} with {self.schedule}")
-        return self
 
 
 # The release's own commands. They train 100 epochs or 500, by data set, so the number of epochs
@@ -404,26 +400,32 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
 
     @model_validator(mode="after")
     def _check_together(self) -> "TrainConfig":
+        falls, warm, below = (
+            list(self.lr_milestones),
+            self.lr_warmup,
+            f"below epochs = {self.epochs}",
+        )
         if self.student_size > self.image_size:
             side = self.image_size
             raise ValueError(f"student_size up to image_size = {side}, got {self.student_size}")
+        if falls != sorted(set(falls)) or bool(falls) != (self.schedule == "multi-step"):
+            rule = "rising lr_milestones with schedule multi-step, and none without"
+            raise ValueError(f"{rule}, got {falls} with {self.schedule}")
         if self.teacher_views and self.mixup_alpha:
             rule = "teacher_views = 0 with mixup_alpha, as no two mixed images are alike"
             raise ValueError(f"{rule}, got {self.teacher_views}")
-        below = f"below epochs = {self.epochs}, got"
         if self.warmup_epochs >= self.epochs and self.method in ("fopro", "random"):
-            raise ValueError(f"warmup_epochs {below} {self.warmup_epochs}")
-        if self.lr_warmup >= self.epochs:
-            raise ValueError(f"lr_warmup {below} {self.lr_warmup:g}")
-        if (self.keeps == "ema") > (self.ema_decay > 0):
+            raise ValueError(f"warmup_epochs {below}, got {self.warmup_epochs}")
+        if warm >= self.epochs:
+            raise ValueError(f"lr_warmup {below}, got {warm:g}")
+        if self.keeps == "ema" and not self.ema_decay:
             raise ValueError("ema_decay above 0 with select=ema, got 0")
         if self.keeps == "last" and self.ema_decay:
             raise ValueError("select=ema or best with ema_decay, got last")
         if self.keeps != "best" and self.patience:
             raise ValueError(f"select=best with patience, got {self.keeps} of select={self.select}")
-        given, first = self.lr_milestones, self.lr_warmup
-        if given and not first < given[0] <= given[-1] < self.epochs:
-            raise ValueError(f"lr_milestones after lr_warmup = {first:g} and {below} {list(given)}")
+        if falls and not warm < falls[0] <= falls[-1] < self.epochs:
+            raise ValueError(f"lr_milestones after lr_warmup = {warm:g} and {below}, got {falls}")
         return self
 
 
@@ -591,45 +593,10 @@ def explain(config: Config) -> str:
     lines = []
     for name, value in config.model_dump(mode="json").items():
         meaning = type(config).model_fields[name].description
-        lines.append(f"{name}: {_one_line(value)}  # {meaning}")
+        lines.append(f"{name}: {one_line(value)}  # {meaning}")
     return "\n".join(lines)
 
 
-def _one_line(value: Any) -> str:
+def one_line(value: Any) -> str:
+    """Write a value as YAML in one line."""
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
-
-
-def option_tables() -> str:
-    """Write docs/options.md: a table for each config, every option in the first that has it."""
-    parts = (DataConfig, TeacherConfig, PromptConfig, StepConfig)
-    runs = (TrainConfig, ProbeConfig, CardsConfig, CompareConfig, ExploreConfig, ClaimsConfig)
-    how = "a YAML file, in a plan, or in a notebook's parameters or `options`."
-    how = f"Generated by `make options`. A name is set by `--set NAME=VALUE`, in {how}"
-    lines = ["# Options", "", how]
-    for kind in (*parts, *runs):
-        above = [other for other in parts if other is not kind and issubclass(kind, other)]
-        also = ", ".join(f"`{other.__name__}`" for other in above)
-        title = f"{kind.__doc__} With {also}:" if also else str(kind.__doc__)
-        lines += ["", f"## {kind.__name__}", "", title, ""]
-        lines += ["| option | default | values | meaning |", "|---|---|---|---|"]
-        for name, schema in kind.model_json_schema()["properties"].items():
-            if not any(name in other.model_fields for other in above):
-                value, meaning = kind.model_fields[name].default, schema["description"]
-                meaning = meaning.replace("|", "\\|")  # else a column of the table ends there
-                default = "" if value == "" else _one_line(value)
-                lines.append(f"| `{name}` | {default} | {_values(schema)} | {meaning} |")
-    return "\n".join(lines) + "\n"
-
-
-def _values(schema: Mapping[str, Any]) -> str:
-    """Describe what an option may be: its choices, or its type and range."""
-    if "enum" in schema:
-        return ", ".join(choice or "''" for choice in schema["enum"])
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
-    names = {"string": "text", "array": "list", "object": "mapping", "boolean": "true, false"}
-    return " ".join([names.get(schema["type"], schema["type"]), ", ".join(limits)]).strip()
-
-
-if __name__ == "__main__":
-    sys.stdout.write(option_tables())

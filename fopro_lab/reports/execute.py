@@ -12,16 +12,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
+from joblib import cpu_count
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.reports.plan import duration, one_node
+from fopro_lab.io import cache_folder
+from fopro_lab.reports.plan import Node, duration, one_node
 
 LOOK_EVERY = 0.5  # seconds between two looks at a kernel
 GRACE = 10.0  # seconds that an interrupted cell has to end, before its kernel is killed
@@ -32,16 +35,22 @@ class Job:
     """A notebook to execute. Paths are absolute: any worker that shares the disk can do it."""
 
     name: str
-    notebook: str
-    executed: str
-    page: str
-    folder: str  # the kernel's current folder
-    stop: str  # as soon as this file exists, the kernel is killed
-    parameters: dict[str, Any] = field(default_factory=dict)
+    notebook: Path
+    folder: Path  # the kernel's current folder
+    parameters: dict[str, Any]
+    executed: Path
+    page: Path
+    stop: Path  # as soon as this file exists, the kernel is killed
     limit: float = 0.0  # longest time in seconds, 0 for none
     threads: int = 0  # its share of the cores, 0 for no change
     device: str = ""  # its CUDA_VISIBLE_DEVICES
     home: str = "../index.html"  # the page's way back
+
+    @classmethod
+    def of(cls, node: Node, **how: Any) -> "Job":
+        """Describe how a node is executed in the current folder."""
+        path, values = node.notebook.path.absolute(), {**node.parameters, **node.places}
+        return cls(node.name, path, Path.cwd(), values, **how)
 
 
 @dataclass(frozen=True)
@@ -75,19 +84,9 @@ def execute_notebook(
     """
     out = Path(out).absolute()
     node = one_node(notebook, parameters, out=out)
-    name = node.name
-    job = Job(
-        name=name,
-        notebook=str(node.notebook.path.absolute()),
-        executed=str(out / f"{name}.ipynb"),
-        page=str(out / "index.html"),
-        folder=str(Path.cwd()),
-        stop=str(out / ".stop"),
-        parameters={**node.parameters, **node.places},
-        limit=limit,
-        home="",
-    )
+    executed, page = out / f"{node.name}.ipynb", out / "index.html"
     with only_writer(out) as stop, ThreadPoolExecutor(1) as pool:
+        job = Job.of(node, executed=executed, page=page, stop=stop, limit=limit, home="")
         try:  # in a thread: nbclient would take Ctrl-C for itself in this one
             failure = pool.submit(execute, job).result().failure
         except KeyboardInterrupt:
@@ -96,8 +95,8 @@ def execute_notebook(
     if failure.startswith("InputError: "):
         raise InputError(failure.removeprefix("InputError: "))
     if failure:
-        raise WorkError(f"{name}: {failure}; see {job.page}")
-    return Path(job.executed), Path(job.page)
+        raise WorkError(f"{node.name}: {failure}; see {page}")
+    return executed, page
 
 
 def execute(job: Job) -> Outcome:
@@ -112,20 +111,20 @@ def execute(job: Job) -> Outcome:
     # it warns of every parameter that it overlooks; unknown ones are refused before
     logging.getLogger("papermill").setLevel(logging.ERROR)
     began, failure, watch = time.monotonic(), "", _Watch(job)
-    Path(job.executed).parent.mkdir(parents=True, exist_ok=True)
+    job.executed.parent.mkdir(parents=True, exist_ok=True)
     # the folder's name is short: the path of a socket may have 107 characters
     with TemporaryDirectory(prefix="fopro-", ignore_cleanup_errors=True) as folder:
         try:
             with watch:
                 papermill.execute_notebook(
-                    job.notebook,
-                    job.executed,
+                    str(job.notebook),
+                    str(job.executed),
                     parameters=job.parameters,
                     kernel_name="python3",
                     language="python",  # a stripped notebook may not say it
                     progress_bar=False,
                     kernel_manager_class=_kernel_class(Path(folder), job, watch.kernels),
-                    resources={"metadata": {"path": job.folder}},
+                    resources={"metadata": {"path": str(job.folder)}},
                 )
         except papermill.PapermillExecutionError as error:
             failure = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
@@ -140,8 +139,8 @@ def execute(job: Job) -> Outcome:
         if failure:
             _mark_cell(job.executed, failure)
         notebook = nbformat.read(job.executed, as_version=4)
-        names = Path(job.notebook).name, Path(job.executed).name  # no path of this machine
-        notebook.metadata.papermill.update(input_path=names[0], output_path=names[1])
+        own, copy = job.notebook.name, job.executed.name  # no path of this machine
+        notebook.metadata.papermill.update(input_path=own, output_path=copy)
         nbformat.write(notebook, job.executed)
         write_notebook_page(notebook, job.page, name=job.name, home=job.home)
     except (OSError, WorkError) as error:  # a full disk costs this notebook alone
@@ -149,7 +148,7 @@ def execute(job: Job) -> Outcome:
     return Outcome(failure, time.monotonic() - began, watch.memory)
 
 
-def _mark_cell(executed: str, failure: str) -> None:
+def _mark_cell(executed: Path, failure: str) -> None:
     """Give the cell in which a kernel died or was interrupted an error that says why."""
     import nbformat
     from papermill.exceptions import PapermillExecutionError
@@ -167,7 +166,7 @@ def _mark_cell(executed: str, failure: str) -> None:
     cell.outputs = [output for output in cell.outputs if output.output_type != "error"]
     cell.outputs.append(nbformat.v4.new_output("error", **error))
     with suppress(PapermillExecutionError):  # it writes the notebook with its marks first
-        raise_for_execution_errors(remove_error_markers(notebook), executed)
+        raise_for_execution_errors(remove_error_markers(notebook), str(executed))
 
 
 def _kernel_class(folder: Path, job: Job, made: list[Any]) -> type:
@@ -180,8 +179,6 @@ def _kernel_class(folder: Path, job: Job, made: list[Any]) -> type:
     environment = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     environment["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):  # else each kernel compiles torch and pandas
-        from fopro_lab.data.pack import cache_folder
-
         environment["PYTHONDONTWRITEBYTECODE"] = ""
         environment["PYTHONPYCACHEPREFIX"] = str(cache_folder().absolute() / "bytecode")
     if job.threads:
@@ -228,9 +225,11 @@ class _Watch:
             pid = getattr(self.kernels[-1].provisioner, "pid", None) if self.kernels else None
             if pid is None:
                 continue
-            self.memory = max(self.memory, _resident(pid))
+            with suppress(psutil.Error):  # one may end meanwhile
+                family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+                self.memory = max(self.memory, sum(p.memory_info().rss for p in family))
             now = time.monotonic() - began
-            if Path(self.job.stop).exists():
+            if self.job.stop.exists():
                 self.reason = self.reason or "stopped by the user before its end"
                 number = signal.SIGKILL
             elif interrupted and now > interrupted + GRACE:
@@ -243,23 +242,6 @@ class _Watch:
                 continue
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, number)  # a kernel leads a group of its own
-
-
-def _resident(pid: int) -> int:
-    """Sum the resident memory of a process and all below it, bytes."""
-    import psutil
-
-    total = 0
-    with suppress(psutil.Error):  # one may end meanwhile
-        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            total += process.memory_info().rss
-    return total
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    return len(affinity(0))
 
 
 def visible_devices() -> list[str]:
@@ -281,13 +263,13 @@ class LocalExecutor(ThreadPoolExecutor):
 
     def __init__(self, jobs: int, *, most: int) -> None:
         devices = visible_devices()
-        self.jobs = max(1, min(jobs or len(devices) or cores(), most))
+        self.jobs = max(1, min(jobs or len(devices) or cpu_count(), most))
         self._slot, turns = threading.local(), itertools.cycle(devices or [""])
         super().__init__(self.jobs, initializer=lambda: setattr(self._slot, "device", next(turns)))
 
     def submit(self, work: Callable[..., Any], /, job: Job) -> Future:  # type: ignore[override]
         """Schedule the work on a free slot."""
-        threads = max(1, cores() // self.jobs)
+        threads = max(1, cpu_count() // self.jobs)
 
         def on_a_slot() -> Any:
             return work(replace(job, device=self._slot.device, threads=threads))
@@ -315,11 +297,11 @@ def open_executor(
         def setup(self, worker: Any) -> None:  # also of one that replaces a lost one
             os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(worker.name) % len(devices)]
 
-    cluster, address = None, where.partition("://")[2]
-    devices = visible_devices() if address in ("", "local") else []
-    if address in ("", "local"):
+    address = where.partition("://")[2].removeprefix("local")
+    devices, cluster = [] if address else visible_devices(), None
+    if not address:
         keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-        workers = max(1, min(jobs or len(devices) or cores(), most))
+        workers = max(1, min(jobs or len(devices) or cpu_count(), most))
         cluster = LocalCluster(n_workers=workers, **keys)
     try:
         client = Client(cluster or f"tcp://{address}", timeout=5)
@@ -333,7 +315,7 @@ def open_executor(
             client.register_plugin(OwnDevice())
         mark.touch()
         own = version("fopro_lab")
-        facts = client.run(_worker_facts, str(mark))
+        facts = client.run(lambda: (mark.exists(), version("fopro_lab"), cpu_count()))
         for worker, (shared, theirs, _) in facts.items():
             if theirs != own:
                 raise WorkError(f"dask: {worker} has fopro_lab {theirs}, this is {own}")
@@ -351,11 +333,6 @@ def open_executor(
             client.close()
             if cluster is not None:
                 cluster.close()
-
-
-def _worker_facts(path: str) -> tuple[bool, str, int]:
-    """Tell on a dask worker whether it sees a file, its version of the package, and its cores."""
-    return Path(path).exists(), version("fopro_lab"), cores()
 
 
 @contextmanager

@@ -3,8 +3,7 @@
 import base64
 import copy
 import io
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
+from pandas.api.types import infer_dtype
+from pandas.api.types import is_numeric_dtype as is_numeric
 
 from fopro_lab.io import atomic_path, in_bytes
 from fopro_lab.reports.plan import NodeReport, Report, duration
@@ -79,16 +80,19 @@ def write_index(report: Report, *, out: Path) -> Path:
     written = {node.name: out / node.folder / "headline.csv" for node in well}
     headlines = {name: table for name, path in written.items() if len(table := _read(path))}
     damaged = [p for name, p in written.items() if p.is_file() and name not in headlines]
-    _write_both(_nodes_table(report.nodes), out / "nodes")
+    texts = {node.name: _texts(node) for node in report.nodes}
+    nodes = pd.DataFrame(asdict(node) for node in report.nodes).drop(columns="parameters")
+    chosen = pd.DataFrame(texts.values(), index=nodes.index).fillna("").add_prefix("set_")
+    _write_both(nodes.join(chosen), out / "nodes")
     for earlier in out.glob("headline.*"):
         earlier.unlink()
     if headlines:
         rows = [table.assign(node=name) for name, table in headlines.items()]
         whole = pd.concat(rows, ignore_index=True)
         _write_both(whole[["node", *whole.columns.drop("node")]], out / "headline")
-    different = differing(report.nodes)
-    given = {k: v for node in report.nodes for k, v in _texts(node).items()}
-    first = sorted(well, key=lambda node: node.name not in headlines)  # verdicts first
+    values: dict[str, dict[str, None]] = {}  # of each parameter, in the order they come
+    for name, value in (item for own in texts.values() for item in own.items()):
+        values.setdefault(name, {})[value] = None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -96,36 +100,22 @@ def write_index(report: Report, *, out: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"duration": duration, "in_bytes": in_bytes}
     page = environment.get_template("index.html.j2").render(
         report=report,
-        lines=[_line(node, different) for node in report.nodes],
-        shared={name: value for name, value in given.items() if name not in different},
-        with_memory=any(node.memory for node in report.nodes),
-        tables=[
-            {"node": name, "file": f"{name}/headline.csv", **headline(table)}
-            for name, table in headlines.items()
-        ],
+        texts=texts,
+        values=values,
+        tables={name: headline(table) for name, table in headlines.items()},
         damaged=[path.relative_to(out).as_posix() for path in damaged],
-        filters=filters(report.nodes) if len(report.nodes) > 1 else [],
-        data=[item for node in well if (item := _tables_of(node, out))["tables"]],
+        filters=_filters(report.nodes, values) if len(report.nodes) > 1 else {},
+        data={n.name: tables for n in well if (tables := _tables_of(n, out))},
         css=stylesheet(),
-        **_figures(first, [node.entry for node in report.nodes], out=out),
+        # verdicts first
+        **_figures(sorted(well, key=lambda node: node.name not in headlines), report, out=out),
     )
     with atomic_path(out / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return out / "index.html"
-
-
-def _line(node: NodeReport, different: Sequence[str]) -> dict[str, Any]:
-    """Lay out a row of the table of notebooks: what it is filtered by, what sets it apart."""
-    texts = _texts(node)
-    return {
-        "node": node,
-        "words": {"state": node.state, "step": node.entry, **texts},
-        "apart": {name: texts[name] for name in different if name in texts},
-        "time": duration(node.seconds) if node.seconds else "",
-        "memory": in_bytes(node.memory) if node.memory else "",
-    }
 
 
 def _texts(node: NodeReport) -> dict[str, str]:
@@ -133,29 +123,21 @@ def _texts(node: NodeReport) -> dict[str, str]:
     return {name: str(value) if value != "" else "''" for name, value in lists.items()}
 
 
-def differing(nodes: Sequence[NodeReport]) -> list[str]:
-    """Name the parameters with more than one value in a report, in the order they come."""
-    pairs = dict.fromkeys(item for node in nodes for item in _texts(node).items())
-    counts = Counter(name for name, _ in pairs)
-    return [name for name, count in counts.items() if count > 1]
-
-
-def filters(nodes: Sequence[NodeReport]) -> list[dict[str, Any]]:
+def _filters(
+    nodes: Sequence[NodeReport], values: Mapping[str, Iterable[str]]
+) -> dict[str, list[str]]:
     """List the choices that an index offers: state, step, then the parameters that differ."""
-    found = {
-        "state": list(dict.fromkeys(node.state for node in nodes)),
-        "step": list(dict.fromkeys(node.entry for node in nodes)),
-    }
-    names = sorted(differing(nodes), key=lambda name: (*_FIRST, name).index(name))
-    for name in names[:_MOST_FILTERS]:
-        values = {_texts(node)[name] for node in nodes if name in node.parameters}
-        found[name] = sorted(values, key=_by_size)
-    return [
-        {"name": name, "values": values}
-        for name, values in found.items()
+    found = {"state": [node.state for node in nodes], "step": [node.entry for node in nodes]}
+    different = [name for name, own in values.items() if len([*own]) > 1]
+    for name in sorted(different, key=lambda name: (*_FIRST, name).index(name))[:_MOST_FILTERS]:
+        found[name] = sorted(values[name], key=_by_size)
+    unique = {name: list(dict.fromkeys(own)) for name, own in found.items()}
+    return {
+        name: own
+        for name, own in unique.items()
         # a parameter of very many values is left to the search for words
-        if len(values) > 1 and (name == "step" or len(values) <= _MOST_VALUES)
-    ]
+        if len(own) > 1 and (name == "step" or len(own) <= _MOST_VALUES)
+    }
 
 
 def _by_size(value: str) -> tuple[bool, float, str]:
@@ -171,32 +153,27 @@ def headline(table: pd.DataFrame) -> dict[str, Any]:
 
     The first five of those are shown; a protocol that all rows share is said beside the table.
     """
-    ends = {f"{name}{end}" for name in table for end in ("_low", "_high")} & set(table)
+    ended = [name for name in table if {f"{name}_low", f"{name}_high"} <= set(table)]
+    hidden = {f"{name}{end}" for name in ended for end in ("_low", "_high")}
+    hidden |= set(ended[_INTERVALS_SHOWN:])
     protocols = list(table["protocol"].unique()) if "protocol" in table else []
-    joined = [name for name in table if f"{name}_low" in ends][:_INTERVALS_SHOWN]
-    names = [
-        str(name)
-        for name in table
-        if name not in ends
-        and (name in joined or f"{name}_low" not in ends)
-        and not (name == "protocol" and len(protocols) == 1)
-    ]
-    number = {name: pd.api.types.is_numeric_dtype(table[name]) for name in names}
+    hidden |= {"protocol"} if len(protocols) == 1 else set()
+    names = [str(name) for name in table if name not in hidden]
+    cells = [_column(table, name, with_ends=name in ended) for name in names]
     columns = [
-        {"title": name.replace("_", " "), "number": number[name] and f"{name}_low" not in ends}
+        {"title": name.replace("_", " "), "number": name not in ended and is_numeric(table[name])}
         for name in names
     ]
-    cells = [_column(table, name, number=number[name]) for name in names]
     rows = [list(row) for row in zip(*cells, strict=True)]
     protocol = protocols[0] if len(protocols) == 1 else ""
     return {"columns": columns, "rows": rows, "protocol": protocol}
 
 
-def _column(table: pd.DataFrame, name: str, *, number: bool) -> list[dict[str, Any]]:
+def _column(table: pd.DataFrame, name: str, *, with_ends: bool) -> list[dict[str, Any]]:
     """Lay out the cells of one column, with its interval if there is one."""
-    plain = {"number": number, "interval": "", "dot": None, "low": None, "high": None, "zero": None}
+    plain = {"interval": "", "dot": None, "number": is_numeric(table[name]) and not with_ends}
     cells = [{**plain, "text": _text(value)} for value in table[name]]
-    if not {f"{name}_low", f"{name}_high"} <= set(table):
+    if not with_ends:
         return cells
     low, high = table[f"{name}_low"], table[f"{name}_high"]
     left, right = low.min(), high.max()
@@ -207,11 +184,10 @@ def _column(table: pd.DataFrame, name: str, *, number: bool) -> list[dict[str, A
 
     zero = place(0) if left < 0 < right else None
     for cell, value, a, b in zip(cells, table[name], low, high, strict=True):
+        cell["interval"] = "no interval"
         if pd.notna([value, a, b]).all():
             cell |= {"interval": f"[{_text(a)}, {_text(b)}]", "dot": place(value)}
             cell |= {"low": place(a), "high": place(b), "zero": zero}
-        else:
-            cell |= {"interval": "no interval", "number": False}
     return cells
 
 
@@ -221,7 +197,7 @@ def _text(value: Any) -> str:
     return f"{value + 0:.3f}".replace("-0.000", "0.000") if isinstance(value, float) else str(value)
 
 
-def _figures(nodes: Sequence[NodeReport], entries: Sequence[str], *, out: Path) -> dict[str, Any]:
+def _figures(nodes: Sequence[NodeReport], report: Report, *, out: Path) -> dict[str, Any]:
     """Lay out the thumbnails; those of an entry with several nodes are folded away."""
     files = {
         # by age: the order in which the notebook drew them
@@ -229,18 +205,15 @@ def _figures(nodes: Sequence[NodeReport], entries: Sequence[str], *, out: Path) 
         for node in nodes
     }
     width = 560 if sum(map(len, files.values())) <= 60 else 320
-    figures: list[dict[str, str]] = []
-    folded: dict[str, list[dict[str, str]]] = {}
+    entries = [node.entry for node in report.nodes]
+    figures: list[dict[str, Any]] = []
+    folded: dict[str, list[dict[str, Any]]] = {}
     for node in nodes:
         several = entries.count(node.entry) > 1
         for path in files[node.name]:
-            item = {
-                "file": f"{node.folder}/{path.name}",
-                "caption": path.stem.replace("_", " ").replace("-", " "),
-                "thumbnail": thumbnail(path, width=width),
-                "node": node.name,
-                "page": node.page,
-            }
+            caption = path.stem.replace("_", " ").replace("-", " ")
+            item = {"file": f"{node.folder}/{path.name}", "caption": caption, "node": node}
+            item["thumbnail"] = thumbnail(path, width=width)
             (folded.setdefault(node.entry, []) if several else figures).append(item)
     return {"figures": figures, "folded": folded}
 
@@ -262,16 +235,9 @@ def thumbnail(path: Path, *, width: int) -> str:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _nodes_table(nodes: Sequence[NodeReport]) -> pd.DataFrame:
-    """Lay the nodes out as a table, with a column ``set_NAME`` per parameter, as text."""
-    table = pd.DataFrame(asdict(node) for node in nodes).drop(columns="parameters")
-    texts = pd.DataFrame([_texts(node) for node in nodes], index=table.index)
-    return table.join(texts.fillna("").add_prefix("set_"))
-
-
-def _tables_of(node: NodeReport, out: Path) -> dict[str, Any]:
+def _tables_of(node: NodeReport, out: Path) -> dict[str, list[str]]:
     """List a node's tables, each as CSV and as parquet: the form that is missing is written."""
-    tables = []
+    tables = {}
     for source in sorted((out / node.folder).glob("*")):
         if source.suffix not in (".csv", ".parquet"):
             continue
@@ -284,8 +250,8 @@ def _tables_of(node: NodeReport, out: Path) -> dict[str, Any]:
             if len(table := _read(source)):
                 _write_table(table, other)
         files = [path.relative_to(out).as_posix() for path in (source, other) if path.is_file()]
-        tables.append({"stem": source.stem, "files": files})
-    return {"node": node.name, "tables": tables}
+        tables[source.stem] = files
+    return tables
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -306,6 +272,6 @@ def _write_table(table: pd.DataFrame, path: Path) -> None:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)
             return
-        infer = pd.api.types.infer_dtype
-        mixed = {name: str for name in table if infer(table[name], skipna=True).startswith("mixed")}
+        kinds = {name: infer_dtype(table[name], skipna=True) for name in table}
+        mixed = {name: str for name, kind in kinds.items() if kind.startswith("mixed")}
         table.astype(mixed).to_parquet(temporary, index=False)  # it holds one kind per column

@@ -6,8 +6,8 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
@@ -17,21 +17,21 @@ from typing import Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fopro_lab import config as configs
-from fopro_lab.config import Config, DataConfig, TeacherConfig, TrainConfig, current_options
+from fopro_lab.config import Config, DataConfig, TeacherConfig, TrainConfig, nearest
 from fopro_lab.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of the package, with its notebooks and plans
 PATHS = (
-    *("dataset", "split_files", "weights", "student_weights", "prompt_file", "natural"),
     *(
+        "dataset",
+        "split_files",
+        "weights",
+        "student_weights",
+        "prompt_file",
+        "natural",
         "reference",
-        "student_run",
-        "run_dirs",
-        "cards",
-        "more_datasets",
-        "more_teachers",
-        "teachers",
     ),
+    *("student_run", "run_dirs", "cards", "more_datasets", "more_teachers", "teachers"),
 )
 _NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text is wanted
 _RESERVED = ("notebooks", "pages", "runs", "tables")  # folders of a report
@@ -69,38 +69,35 @@ class Notebook:
     kind: type[Config] | None  # named by the metadata ``fopro.config``
 
     @property
-    def options(self) -> dict[str, Any]:
-        """Defaults of the config fields that are not declared, but taken through ``options``."""
+    def known(self) -> dict[str, Any]:
+        """Default of every name that it takes, declared or through ``options``."""
         if self.kind is None or "options" not in self.declared:
-            return {}
-        fields = self.kind.model_fields.items()
-        return {name: f.get_default() for name, f in fields if name not in self.declared}
+            return self.declared
+        options = {name: field.get_default() for name, field in self.kind.model_fields.items()}
+        return {**self.declared, **options, **self.declared}
 
-    def parameters(self, values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Arrange flat values as the notebook takes them, undeclared ones in ``options``."""
-        known = {**self.declared, **self.options}
-        _refuse_unknown(values, known, where=where, why=f"not declared by {self.path.stem}")
+        refuse_unknown(values, self.known, why=f"not declared by {self.path.stem}")
         chosen = {
-            name: fit_value(values[name], default, name=f"{where}: {name}")
+            name: fit_value(values[name], default, name=name)
             for name, default in self.declared.items()
             if name in values
         }
         options = {name: value for name, value in values.items() if name not in self.declared}
-        if self.options:  # a parameter at its default counts as not given, an option never does
+        # a parameter at its default counts as not given, an option never does
+        if self.known is not self.declared:
             recipe = str({**self.declared, **values}.get("recipe"))
             for name in configs.RECIPES.get(recipe, {}):
                 if name in chosen and chosen[name] == TrainConfig.model_fields[name].default:
                     options[name] = chosen[name]
         return chosen | ({"options": options} if options else {})
 
-    def config(self, parameters: Mapping[str, Any], *, where: str) -> Config:
+    def config(self, parameters: Mapping[str, Any]) -> Config:
         """Build the config that the notebook will build from these parameters, if it does."""
         if self.kind is None:  # its options are its own, whatever they are called
             return Config()
-        try:
-            return self.kind.from_parameters({**self.declared, **parameters})
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+        return self.kind.from_parameters({**self.declared, **parameters})
 
 
 @dataclass(frozen=True)
@@ -160,6 +157,15 @@ class Report:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+@contextmanager
+def said_of(where: str) -> Iterator[None]:
+    """Say where a wrong input stands."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
 def read_plan(path: Path | str) -> Plan:
     """Read and validate a plan; its notebooks are not looked at yet."""
     path = Path(path)
@@ -169,25 +175,12 @@ def read_plan(path: Path | str) -> Plan:
         if match := get_close_matches(path.stem, plans, n=1):
             raise InputError(f"{path}: no such file; did you mean '{plans[match[0]]}'?")
     content = configs.read_yaml(path)
-    _check_keys(content, Plan, f"{path}: ")
-    entries = content.get("notebooks")
-    for name, entry in entries.items() if isinstance(entries, dict) else ():
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-            got = f"expected names of letters and digits, got {name!r}"
-            raise InputError(f"{path}: notebooks: {got}")
-        if isinstance(entry, dict):
-            _check_keys(entry, PlanEntry, f"{path}: notebooks.{name}.")
-    try:
-        return Plan.from_mapping(content)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _check_keys(content: Mapping, model: type[Config], where: str) -> None:
-    for key in content:
-        if key not in model.model_fields:
-            hint = nearest(str(key), model.model_fields)
-            raise InputError(f"{where}{key}: not a key of a plan; {hint}")
+    with said_of(str(path)):
+        plan = Plan.from_mapping(content)
+        for name in plan.notebooks:
+            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+                raise InputError(f"notebooks: expected names of letters and digits, got '{name}'")
+    return plan
 
 
 def find_notebook(name: str, *, plan: Path | str = "") -> Path:
@@ -210,28 +203,30 @@ def read_notebook(path: Path | str) -> Notebook:
     """Read a notebook's cells, its parameters and the name of its config."""
     # as plain JSON, since importing nbformat takes a second; and with Python's own parser, since
     # papermill's inspection overlooks ``x: int | None = None`` and cuts a text at ``#``
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        cells = [(cell.get("cell_type", ""), "".join(cell["source"])) for cell in content["cells"]]
-        tags = [cell.get("metadata", {}).get("tags", []) for cell in content["cells"]]
-        kind = content.get("metadata", {}).get("fopro", {}).get("config", "")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: expected a notebook of format 4, got something else") from None
-    tagged = [source for (_, source), own in zip(cells, tags, strict=True) if "parameters" in own]
-    if len(tagged) > 1:
-        raise InputError(f"{path}: expected one cell tagged 'parameters', got {len(tagged)}")
-    try:
-        statements = ast.parse(tagged[0]).body if tagged else []
-    except SyntaxError as error:
-        raise InputError(f"{path}: parameters cell: line {error.lineno} is no Python") from None
-    found = getattr(configs, kind, None) if kind else None
-    if kind and found is None:
-        raise InputError(f"{path}: metadata fopro.config: no config is named '{kind}'")
-    declared = dict(_name_and_default(path, statement) for statement in statements)
-    return Notebook(Path(path), cells, declared, found)
+    with said_of(str(path)):
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            every = [(c.get("cell_type", ""), "".join(c["source"])) for c in content["cells"]]
+            tags = [cell.get("metadata", {}).get("tags", []) for cell in content["cells"]]
+            kind = content.get("metadata", {}).get("fopro", {}).get("config", "")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise InputError("expected a notebook of format 4, got something else") from None
+        tagged = [
+            source for (_, source), own in zip(every, tags, strict=True) if "parameters" in own
+        ]
+        if len(tagged) > 1:
+            raise InputError(f"expected one cell tagged 'parameters', got {len(tagged)}")
+        try:
+            statements = ast.parse("".join(tagged)).body
+        except SyntaxError as error:
+            raise InputError(f"parameters cell: line {error.lineno} is no Python") from None
+        found = getattr(configs, kind, None) if kind else None
+        if kind and found is None:
+            raise InputError(f"metadata fopro.config: no config is named '{kind}'")
+        return Notebook(Path(path), every, dict(map(_name_and_default, statements)), found)
 
 
-def _name_and_default(path: Path | str, statement: ast.stmt) -> tuple[str, Any]:
+def _name_and_default(statement: ast.stmt) -> tuple[str, Any]:
     """Split ``name: type = literal`` into name and default."""
     match statement:
         case (
@@ -241,7 +236,7 @@ def _name_and_default(path: Path | str, statement: ast.stmt) -> tuple[str, Any]:
             with suppress(ValueError):
                 return name, ast.literal_eval(value)
     got = f"got '{ast.unparse(statement)}'; move it to the next cell"
-    raise InputError(f"{path}: parameters cell: expected lines 'name: type = literal', {got}")
+    raise InputError(f"parameters cell: expected lines 'name: type = literal', {got}")
 
 
 def fit_value(value: Any, default: Any, *, name: str) -> Any:
@@ -265,26 +260,15 @@ def _means(choice: Any, value: Any) -> bool:
     return bool(choice == value)
 
 
-def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """Return the way out of a misspelt name: the nearest known one, or all of them."""
-    match = get_close_matches(name, list(known), n=1)
-    return f"did you mean '{match[0]}'?" if match else f"known: {', '.join(known) or 'none'}"
-
-
-def flat(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Lay ``options`` out beside the other names, and translate names of version 0.1."""
     options = values.get("options", {})
     if not isinstance(options, Mapping):
-        raise InputError(f"{where}: options: expected names and values, got {options!r}")
+        raise InputError(f"options: expected names and values, got {options!r}")
     rest = {name: value for name, value in values.items() if name != "options"}
     for name in options.keys() & rest:
-        raise InputError(f"{where}: {name}: given twice, once in options; leave one out")
-    found = current_options({**rest, **options})
-    for name in [name for name in found if name in configs.REMOVED]:
-        if (value := found.pop(name)) != (always := configs.REMOVED[name]):
-            why = f"no longer an option, always {always!r}; got {value!r}"
-            raise InputError(f"{where}: {name}: {why}")
-    return found
+        raise InputError(f"{name}: given twice, once in options; leave one out")
+    return configs.without_removed(configs.current_options({**rest, **options}))
 
 
 def plan_nodes(
@@ -293,6 +277,7 @@ def plan_nodes(
     out: Path | str,
     settings: Sequence[str] = (),
     files: Sequence[Path | str] = (),
+    limit: float = 0.0,
     inputs: bool = True,
 ) -> list[Node]:
     """Expand a plan into nodes, in an order in which they can be executed.
@@ -300,100 +285,96 @@ def plan_nodes(
     Values are laid over each other: the plan's defaults, the entry's parameters, files, settings.
     Where a matrix varies the option, files and settings replace its values, and may be a list;
     ``a.b=1`` changes one entry of a mapping. Conditions are evaluated now, before anything runs.
-    With ``inputs``, missing data and weights are refused; a dry run lists them itself.
+    A ``limit`` in seconds replaces the plan's. With ``inputs``, missing data and weights are
+    refused; a dry run lists them itself.
     """
     plan = read_plan(path)
-    books = {
-        name: read_notebook(find_notebook(entry.notebook, plan=path))
-        for name, entry in plan.notebooks.items()
-    }
+    entries = plan.notebooks.items()
+    books = {n: read_notebook(find_notebook(entry.notebook, plan=path)) for n, entry in entries}
+    matrices = {name: configs.current_options(entry.matrix) for name, entry in entries}
+    axes: dict[str, list[Any]] = {}  # of all matrices, with the configs of their notebooks
+    for name, matrix in matrices.items():
+        for axis in matrix:
+            axes.setdefault(axis, []).append(books[name].kind)
+    known = dict.fromkeys(key for book in books.values() for key in book.known)
+    why = "declared by no notebook of the plan"
+    with said_of(f"{path}: fixed"):
+        refuse_unknown(plan.fixed, known, why=why)
+    sources = [(f"{path}: defaults", plan.defaults)]
+    sources += [(f"-f {file}", configs.read_yaml(file)) for file in files]
+    sources += [("--set", configs.parse_settings(settings))]
+    layers: list[dict[str, Any]] = []
+    for where, values in sources:
+        with said_of(where):
+            layers.append(flat(values))
+            refuse_unknown(layers[-1], known, why=why)
+            for key in [key for key in plan.fixed if key in layers[-1] and layers[1:]]:
+                raise InputError(f"{key}: fixed by {path}; leave it out, or edit a copy")
     named = [text.partition("=")[0].strip().removeprefix("options.") for text in settings]
     dotted = {name.partition(".")[0] for name in named if "." in name}
-    layers = [(f"-f {file}", flat(configs.read_yaml(file), where=f"-f {file}")) for file in files]
-    layers.append(("--set", flat(configs.parse_settings(settings), where="--set")))
-    defaults = flat(plan.defaults, where=f"{path}: defaults")
-    axes: dict[str, list[Any]] = {}  # of all matrices, with the configs of their notebooks
-    for name, entry in plan.notebooks.items():
-        for axis in current_options(entry.matrix):
-            axes.setdefault(axis, []).append(books[name].kind)
-    everywhere = {key: None for book in books.values() for key in (*book.declared, *book.options)}
-    why = "declared by no notebook of the plan"
-    for where, values in [(f"{path}: fixed", plan.fixed), (f"{path}: defaults", defaults), *layers]:
-        _refuse_unknown(values, everywhere, where=where, why=why)
-    for where, values in layers:
-        for key in [key for key in plan.fixed if key in values]:
-            raise InputError(f"{where}: {key}: fixed by {path}; leave it out, or edit a copy")
     nodes: list[Node] = []
     states: dict[str, str] = {}
-    for name, entry in plan.notebooks.items():
-        where, book = f"{path}: {name}", books[name]
-        given = flat(entry.parameters, where=where)
-        known = {**book.declared, **book.options}
-        matrix = current_options(entry.matrix)
-        why = f"not declared by {entry.notebook}"
-        _refuse_unknown([*given, *matrix], known, where=where, why=why)
-        check_condition(entry.when, known=known, where=where)
-        given = {key: value for key, value in defaults.items() if key in known} | given
-        for source, layer in layers:
+    for name, entry in entries:
+        book, matrix = books[name], matrices[name]
+        with said_of(f"{path}: {name}"):
+            own = flat(entry.parameters)
+            refuse_unknown([*own, *matrix], book.known, why=f"not declared by {entry.notebook}")
+            seconds = limit or limit_seconds(entry.limit or plan.limit, name="limit")
+        given = {key: value for key, value in layers[0].items() if key in book.known} | own
+        for layer in layers[1:]:
             for key, value in layer.items():
                 if key in matrix:
                     matrix[key] = value if isinstance(value, list) else [value]
-                elif key not in known or (key in axes and isinstance(value, list)):
+                elif key not in book.known or (key in axes and isinstance(value, list)):
                     continue  # a list of values is meant for the matrices that vary this option
                 elif key in axes and key not in book.declared and book.kind in axes[key]:
                     continue  # 03 and 04 share a config: a method for 04's matrix is not for 03
-                elif source == "--set" and key in dotted and isinstance(value, dict):
-                    given[key] = {**given.get(key, known[key]), **value}
+                elif layer is layers[-1] and key in dotted and isinstance(value, dict):
+                    given[key] = {**given.get(key, book.known[key]), **value}
                 else:
                     given[key] = value
-        limit = limit_seconds(entry.limit or plan.limit, name=f"{where}: limit")
-        for node_name, choice in _combinations(where, name, matrix):
-            parameters = book.parameters({**given, **choice}, where=node_name)
-            config = book.config(parameters, where=node_name)
-            node = Node(node_name, name, book, parameters, config, {}, tuple(entry.after), limit)
-            node = replace(node, left_out=unmet(entry.when, node.values))
+        for axis in [axis for axis, choices in matrix.items() if not choices]:
+            raise InputError(f"{path}: {name}: matrix: {axis}: expected one value or more")
+        for choice in itertools.product(*matrix.values()):
+            parts = [re.sub(r"[^\w.]+", "_", str(part)) for part in choice]
+            node_name = "-".join([name, *parts])
+            with said_of(node_name):
+                parameters = book.parameters({**given, **dict(zip(matrix, choice, strict=True))})
+                config = book.config(parameters)
+            node = Node(node_name, name, book, parameters, config, {}, tuple(entry.after), seconds)
+            with said_of(f"{path}: {name}: when"):
+                node = replace(node, left_out=unmet(entry.when, node.values))
             if inputs and not node.left_out:
                 for missing in missing_inputs(config, made_by_plan=True):
                     raise InputError(f"{node_name}: {missing}")
             nodes.append(replace(node, places=_places(node, Path(out), states)))
-    return _in_order(path, nodes)
+    with said_of(str(path)):
+        return _in_order(nodes)
 
 
 def one_node(notebook: Path | str, parameters: Mapping[str, Any], *, out: Path) -> Node:
     """Check a notebook with its parameters and inputs; ``out`` is its folder, runs lie below."""
     book = read_notebook(find_notebook(str(notebook)))
     name = book.path.stem
-    chosen = book.parameters(flat(parameters, where=name), where=name)
-    node = Node(name, name, book, chosen, book.config(chosen, where=name))
+    with said_of(name):
+        chosen = book.parameters(flat(parameters))
+        node = Node(name, name, book, chosen, book.config(chosen))
     for missing in missing_inputs(node.config):
         raise InputError(missing)
     places = _places(node, out, {})
     return replace(node, places=places | ({"out_dir": str(out)} if "out_dir" in places else {}))
 
 
-def _refuse_unknown(
-    names: Iterable[str], known: Mapping[str, Any], *, where: str, why: str
-) -> None:
+def refuse_unknown(names: Iterable[str], known: Mapping[str, Any], *, why: str) -> None:
+    """Refuse a name that is not known, with the nearest one."""
     for name in names:
         if name == "out_dir":
-            raise InputError(f"{where}: out_dir: set by the report itself; use --out")
+            raise InputError("out_dir: set by the report itself; use --out")
         if name not in known:
-            raise InputError(f"{where}: {name}: {why}; {nearest(name, known)}")
+            raise InputError(f"{name}: {why}; {nearest(name, known)}")
 
 
-def _combinations(
-    where: str, name: str, matrix: Mapping[str, Sequence[Any]]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name and the choice of each combination of a matrix."""
-    for axis, choices in matrix.items():
-        if not choices:
-            raise InputError(f"{where}: matrix: {axis}: expected one value or more")
-    for choice in itertools.product(*matrix.values()):
-        parts = [re.sub(r"[^\w.]+", "_", str(part)) for part in choice]
-        yield "-".join([name, *parts]), dict(zip(matrix, choice, strict=True))
-
-
-def _places(node: Node, out: Path, states: MutableMapping[str, str]) -> dict[str, Any]:
+def _places(node: Node, out: Path, states: dict[str, str]) -> dict[str, Any]:
     """Assign folders; a run's bears a hash of its config and of the files read, and no more."""
     root = out.resolve()  # as seen from here, so that pages show no path of this machine
     root = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
@@ -410,30 +391,29 @@ def _places(node: Node, out: Path, states: MutableMapping[str, str]) -> dict[str
     return {name: place for name, place in places.items() if name in free}
 
 
-def _in_order(path: Path | str, nodes: list[Node]) -> list[Node]:
+def _in_order(nodes: Sequence[Node]) -> list[Node]:
     """Resolve every ``after`` and sort; nothing waits for a node that is left out."""
-    names = [node.name for node in nodes]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: {name}: two nodes have this name; rename an entry")
-        if name in _RESERVED:
-            raise InputError(f"{path}: {name}: the report keeps a folder of this name; rename it")
-    groups = {name: [name] for name in names}
+    groups: dict[str, list[str]] = {}
+    for node in nodes:
+        if node.name in groups:
+            raise InputError(f"{node.name}: two nodes have this name; rename an entry")
+        if node.name in _RESERVED:
+            raise InputError(f"{node.name}: the report keeps a folder of this name; rename it")
+        groups[node.name] = [node.name]
     for node in nodes:
         if node.name != node.entry:
             groups.setdefault(node.entry, []).append(node.name)
     graph: dict[str, tuple[str, ...]] = {}
     for node in nodes:
-        for before in node.after:
-            if before not in groups:
-                hint = nearest(before, groups)
-                raise InputError(f"{path}: {node.entry}: after: no entry '{before}'; {hint}")
+        for before in [before for before in node.after if before not in groups]:
+            hint = nearest(before, groups)
+            raise InputError(f"{node.entry}: after: no entry '{before}'; {hint}")
         graph[node.name] = tuple(name for before in node.after for name in groups[before])
     try:
         order = list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         circle = " -> ".join(reversed(error.args[1]))
-        raise InputError(f"{path}: notebooks wait for each other: {circle}") from None
+        raise InputError(f"notebooks wait for each other: {circle}") from None
     by_name = {node.name: node for node in nodes}
     done: dict[str, Node] = {}
     for name in order:
@@ -460,51 +440,39 @@ def chosen_names(nodes: Sequence[Node], only: Sequence[str], *, option: str) -> 
     return {node.name for node in nodes if {node.name, node.entry} & set(only)}
 
 
-def check_condition(when: Mapping[str, Any], *, known: Mapping[str, Any], where: str) -> None:
-    """Refuse a condition that cannot be evaluated.
+def unmet(when: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Return the first part of a condition that does not hold, in words; empty if all do.
 
     A condition maps names of parameters to a value or a list of values, ``exists`` to a path or a
-    list of paths, ``not`` to a condition, ``any`` to a list of conditions. All must hold.
+    list of paths, ``not`` to a condition, ``any`` to a list of conditions. All must hold. One that
+    cannot be evaluated is refused.
     """
+    reasons = []
     for name, wanted in when.items():
+        choices = wanted if isinstance(wanted, list) else [wanted]
         if name == "exists":
-            paths = wanted if isinstance(wanted, list) else [wanted]
-            if not paths or not all(isinstance(path, str) and path for path in paths):
-                raise InputError(f"{where}: when: exists: expected a path, got {wanted!r}")
+            if not choices or not all(isinstance(path, str) and path for path in choices):
+                raise InputError(f"exists: expected a path, got {wanted!r}")
+            absent = [path for path in choices if not Path(path).expanduser().exists()]
+            reasons += [f"{absent[0]} does not exist"] if absent else []
         elif name in ("not", "any"):
             parts = [wanted] if name == "not" else wanted
             if not isinstance(parts, list) or not all(p and isinstance(p, Mapping) for p in parts):
                 kind = "a condition" if name == "not" else "a list of conditions"
-                raise InputError(f"{where}: when: {name}: expected {kind}, got {wanted!r}")
-            for part in parts:
-                check_condition(part, known=known, where=where)
-        elif name not in known:
-            hint = nearest(str(name), [*known, "exists", "not", "any"])
-            raise InputError(f"{where}: when: {name}: not declared by its notebook; {hint}")
-        elif wanted == []:
-            raise InputError(f"{where}: when: {name}: expected one value or more")
-
-
-def unmet(when: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """Return the first part of a condition that does not hold, in words; empty if all do."""
-    for name, wanted in when.items():
-        choices = wanted if isinstance(wanted, list) else [wanted]
-        if name == "exists":
-            absent = [path for path in choices if not Path(path).expanduser().exists()]
-            reason = f"{absent[0]} does not exist" if absent else ""
-        elif name == "not":
-            text = json.dumps(wanted, default=str).replace('"', "")
-            reason = "" if unmet(wanted, values) else f"{text} holds"
-        elif name == "any":
-            reasons = [unmet(part, values) for part in wanted]
-            reason = "" if "" in reasons else " and ".join(reasons) or "no condition is given"
-        else:
-            met = any(_means(choice, values[name]) for choice in [*choices, wanted])
-            among = " or ".join(map(str, choices))
-            reason = "" if met else f"{name} is {values[name]}, not {among}"
-        if reason:
-            return reason
-    return ""
+                raise InputError(f"{name}: expected {kind}, got {wanted!r}")
+            inner = [unmet(part, values) for part in parts]
+            if name == "not" and not inner[0]:
+                reasons.append(f"{json.dumps(wanted, default=str)} holds".replace('"', ""))
+            elif name == "any" and "" not in inner:
+                reasons.append(" and ".join(inner) or "no condition is given")
+        elif name not in values:
+            hint = nearest(str(name), [*values, "exists", "not", "any"])
+            raise InputError(f"{name}: not declared by its notebook; {hint}")
+        elif not choices:
+            raise InputError(f"{name}: expected one value or more")
+        elif not any(_means(choice, values[name]) for choice in [*choices, wanted]):
+            reasons.append(f"{name} is {values[name]}, not {' or '.join(map(str, choices))}")
+    return next(iter(reasons), "")
 
 
 def limit_seconds(text: str, *, name: str) -> float:
@@ -522,7 +490,7 @@ def files_states(
     values: Mapping[str, Any],
     *,
     words: Collection[str] = (),
-    known: MutableMapping[str, str] | None = None,
+    known: dict[str, str] | None = None,
 ) -> dict[str, str]:
     """Hash names, sizes and times of every file or folder that a notebook's values point to.
 
@@ -553,12 +521,34 @@ def files_states(
 
 def missing_inputs(config: Config, *, made_by_plan: bool = False) -> list[str]:
     """List what a notebook would read and not find, a line each. Nothing is opened or fetched."""
-    found = []
-    for check in (_dataset, _published_split, _teacher):
+    found: list[str] = []
+
+    def look(find: Callable[..., Any], *args: Any, **keys: Any) -> None:
         try:
-            check(config)
+            find(*args, **keys)
         except InputError as error:
             found.append(str(error))
+
+    if isinstance(config, DataConfig) and config.dataset != "phantom":
+        from fopro_lab.data.dataset import check_place  # pandas: late
+
+        look(check_place, config.dataset)
+    if isinstance(config, DataConfig) and config.rule in ("isic2019-lt", "hyperkvasir"):
+        from fopro_lab.data.published_splits import find_split_files, isic2019_lt_names
+
+        names, fetched = [f"{config.folds}_fold_split.csv"], "hyperkvasir"
+        if config.rule == "isic2019-lt":
+            names, fetched = isic2019_lt_names(config.tail_ratio, config.fold), "fopro-splits"
+        files = Path(config.split_files).expanduser() if config.split_files else None
+        look(find_split_files, names, files=files, fetched=fetched)
+    if isinstance(config, TeacherConfig):
+        alone = getattr(config, "method", "ekd") in ("ce", "bsm")  # these load no teacher
+        if config.weights and not Path(config.weights).expanduser().is_file():
+            found.append(f"weights: {config.weights}: no such file")
+        elif not (config.weights or alone or config.teacher == "builtin"):
+            from fopro_lab.models.teacher import fetched_weights  # torch: late
+
+            look(fetched_weights, config.teacher)
     # an earlier notebook of a plan may still write these
     for name in () if made_by_plan else ("student_weights", "prompt_file", "natural", "reference"):
         path = getattr(config, name, "")
@@ -566,39 +556,6 @@ def missing_inputs(config: Config, *, made_by_plan: bool = False) -> list[str]:
             way = f"give a path that exists: --set {name}=PATH"
             found.append(f"{name}: {path}: no such file; {way}")
     return found
-
-
-def _dataset(config: Config) -> None:
-    if isinstance(config, DataConfig) and config.dataset != "phantom":
-        from fopro_lab.data.dataset import check_place  # pandas: late
-
-        check_place(config.dataset)
-
-
-def _published_split(config: Config) -> None:
-    if not isinstance(config, DataConfig) or config.rule not in ("isic2019-lt", "hyperkvasir"):
-        return
-    from fopro_lab.data.published_splits import find_split_files
-
-    if config.rule == "isic2019-lt":
-        parts, fetched = ("train", "val", "test"), "fopro-splits"
-        names = [f"{part}_skin{config.fold}_{config.tail_ratio:g}.csv" for part in parts]
-    else:
-        names, fetched = [f"{config.folds}_fold_split.csv"], "hyperkvasir"
-    files = Path(config.split_files).expanduser() if config.split_files else None
-    find_split_files(names, files=files, fetched=fetched)
-
-
-def _teacher(config: Config) -> None:
-    if not isinstance(config, TeacherConfig):
-        return
-    if config.weights and not Path(config.weights).expanduser().is_file():
-        raise InputError(f"weights: {config.weights}: no such file")
-    alone = getattr(config, "method", "ekd") in ("ce", "bsm")  # these load no teacher
-    if not (config.weights or alone or config.teacher == "builtin"):
-        from fopro_lab.models.teacher import fetched_weights  # torch: late
-
-        fetched_weights(config.teacher)
 
 
 def duration(seconds: float) -> str:

@@ -22,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from joblib import cpu_count
+
 from fopro_lab.config import DataConfig, TrainConfig
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.io import commit, in_bytes, write_json
@@ -30,7 +32,6 @@ from fopro_lab.reports.execute import (
     LOOK_EVERY,
     Job,
     Outcome,
-    cores,
     execute,
     only_writer,
     open_executor,
@@ -57,12 +58,10 @@ def node_keys(nodes: Sequence[Node]) -> dict[str, str]:
     files: dict[str, str] = {}
     for node in nodes:
         # a table of a notebook waited for counts by that one's key: it is not written yet
-        before = [
-            n.places["out_dir"] for n in nodes if n.name in node.after and "out_dir" in n.places
-        ]
-        made = tuple(f"{folder}{os.sep}" for folder in before)
-        values = {n: v for n, v in node.values.items() if not str(v).startswith(made)}
-        read = {name: value for name, value in values.items() if name not in node.places}
+        before = [n.places for n in nodes if n.name in node.after and "out_dir" in n.places]
+        made = tuple(f"{places['out_dir']}{os.sep}" for places in before)
+        free = {n: v for n, v in node.values.items() if n not in node.places}
+        read = {name: value for name, value in free.items() if not str(value).startswith(made)}
         parts = {
             "cells": node.notebook.cells,
             "parameters": node.given,
@@ -81,27 +80,28 @@ def write_record(node: Node, *, folder: Path, key: str, took: Outcome) -> None:
     manifest = Path(node.places.get("run_dir", "")) / "manifest.json"
     outputs += [manifest] if manifest.is_file() else []
     names = sorted(os.path.relpath(path, folder) for path in outputs)
-    facts = {"key": key, "seconds": took.seconds, "memory": took.memory, "outputs": names}
-    facts["made_by"] = took.made_by
-    write_json(folder / ".done.json", facts)
+    write_json(folder / ".done.json", {**asdict(took), "key": key, "outputs": names})
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / ".done.json").read_text(encoding="utf-8"))
 
 
 def read_record(folder: Path, *, key: str = "") -> Outcome | None:
     """Return what a node took when it was last done; with a key, only if that still holds."""
-    try:
-        record = json.loads((folder / ".done.json").read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        record = _record(folder)
         whole = record["key"] == key and all((folder / name).exists() for name in record["outputs"])
-        took = Outcome("", float(record["seconds"]), int(record.get("memory", 0)))
-        took = replace(took, made_by=str(record.get("made_by", "")))
-        return took if whole or not key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        if whole or not key:
+            memory, made_by = int(record.get("memory", 0)), str(record.get("made_by", ""))
+            return Outcome("", float(record["seconds"]), memory, made_by)
+    return None
 
 
 def forget_record(folder: Path) -> None:
     """Remove a record and the files below that it lists: no old figure passes for a new one."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        for name in json.loads((folder / ".done.json").read_text(encoding="utf-8"))["outputs"]:
+        for name in _record(folder)["outputs"]:
             if not name.startswith(os.pardir):
                 (folder / name).unlink(missing_ok=True)
     (folder / ".done.json").unlink(missing_ok=True)
@@ -154,8 +154,7 @@ def run_plan(
     """
     _check_how(jobs, executor)
     out, began = Path(out), time.monotonic()
-    nodes = plan_nodes(plan, out=out, settings=settings, files=files)
-    nodes = [replace(node, limit=limit or node.limit) for node in nodes]
+    nodes = plan_nodes(plan, out=out, settings=settings, files=files, limit=limit)
     names = [node.name for node in nodes]
     chosen = chosen_names(nodes, only, option="--only") or set(names)
     for word in again:
@@ -181,10 +180,8 @@ def run_plan(
     states = [node.state for node in report.nodes]
     if stopped:
         ready = states.count("done") + states.count("kept")
-        raise WorkError(
-            f"stopped: {ready} of {len(states)} notebooks are done; "
-            "the same command goes on from there"
-        )
+        done = f"{ready} of {len(states)} notebooks are done"
+        raise WorkError(f"stopped: {done}; the same command goes on from there")
     if failed := [node.name for node in report.nodes if node.state == "failed"]:
         skipped = f", {states.count('skipped')} skipped" if "skipped" in states else ""
         count = f"{len(failed)} of {len(states)} notebooks failed ({', '.join(failed)})"
@@ -294,25 +291,16 @@ class _Batch:
         for later in self.nodes:  # in order: whoever reads this result, directly or not
             if stale & set(later.after):
                 stale.add(later.name)
+                folder = self.out / later.name
                 with suppress(OSError, ValueError, TypeError):  # the list of its files stays
-                    path = self.out / later.name / ".done.json"
-                    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "key": ""})
+                    write_json(folder / ".done.json", {**_record(folder), "key": ""})
         executed, page = _files_of(self.out.absolute(), node.name)
         for path in (executed, page):
             path.unlink(missing_ok=True)
         if node.name in self.forced and "run_dir" in node.places:
             shutil.rmtree(node.places["run_dir"], ignore_errors=True)
-        return Job(
-            name=node.name,
-            notebook=str(node.notebook.path.absolute()),
-            executed=str(executed),
-            page=str(page),
-            folder=str(Path.cwd()),
-            stop=str(self.stop),
-            parameters={**node.parameters, **node.places},
-            limit=node.limit,
-            threads=threads,
-        )
+        how = {"stop": self.stop, "limit": node.limit, "threads": threads}
+        return Job.of(node, executed=executed, page=page, **how)
 
     def _take(self, node: Node, future: Future[Outcome]) -> None:
         """Note how a node ended; whatever its worker suffered is this notebook's failure alone."""
@@ -368,16 +356,15 @@ def kept_outcome(node: Node, *, out: Path, key: str) -> Outcome | None:
 
 def _unchanged(report: Report, *, out: Path) -> bool:
     """Whether the pages that lie there say the same, and nothing was executed."""
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         old = json.loads((out / "report.json").read_text(encoding="utf-8"))
         old["facts"] = {k: v for k, v in old["facts"].items() if k not in _ORIGIN}
         for node in old["nodes"]:
             node["state"] = "kept" if node["state"] == "done" else node["state"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-    now = json.loads(json.dumps(asdict(report), default=str))
-    quiet = all(node.state in ("kept", "left out") for node in report.nodes)
-    return quiet and old == now and (out / "index.html").is_file()
+        same = old == json.loads(json.dumps(asdict(report), default=str))
+        quiet = all(node.state in ("kept", "left out") for node in report.nodes)
+        return same and quiet and (out / "index.html").is_file()
+    return False
 
 
 @cache
@@ -386,7 +373,7 @@ def _origin() -> str:
     packages = ("fopro_lab", "torch", "torchvision", "timm", "numpy", "papermill")
     versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in packages)]
     at = f"commit {commit() or 'unknown (no git checkout)'}"
-    machine = f"{platform.system()} {platform.machine()}, {cores()} cores"
+    machine = f"{platform.system()} {platform.machine()}, {cpu_count()} cores"
     return ", ".join([at, *versions, machine])
 
 
@@ -420,8 +407,8 @@ def dry_run(
     """Check all that `run_plan` checks, list every missing input, execute and write nothing."""
     _check_how(jobs, executor)
     out = Path(out)
-    nodes = plan_nodes(plan, out=out, settings=settings, files=files, inputs=False)
-    nodes = [replace(node, limit=limit or node.limit) for node in nodes]
+    how: dict[str, Any] = {"settings": settings, "files": files, "limit": limit}
+    nodes = plan_nodes(plan, out=out, inputs=False, **how)
     keys, kept = node_keys(nodes), set[str]()
     for node in nodes:
         if kept.issuperset(node.after) and kept_outcome(node, out=out, key=keys[node.name]):

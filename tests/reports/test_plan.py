@@ -210,12 +210,12 @@ def test_a_text_that_names_what_exists_counts_as_a_file_unless_it_is_a_word(chec
     ("keys", "message"),
     [
         ({"fixed": ["epoch"]}, "plan.yaml: fixed: epoch: declared by no notebook of the plan; did"),
-        ({"titel": "x"}, "titel: not a key of a plan; did you mean 'title'?"),
+        ({"titel": "x"}, "titel: not a name of Plan; did you mean 'title'?"),
         (
             {"defaults": {"epoch": 1}},
             "epoch: declared by no notebook of the plan; did you mean 'ep",
         ),
-        (entry("01_data", afer=[]), "x.afer: not a key of a plan"),
+        (entry("01_data", afer=[]), "x.afer: not a name of PlanEntry; did you mean 'after'?"),
         ({"notebooks": {"x": {}}}, "notebooks.x.notebook: expected"),
         (entry("01_data", after="data"), "notebooks.x.after: exp"),
         (entry("01_data", name="../x"), "names of letters and digits"),
