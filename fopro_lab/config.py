@@ -217,6 +217,8 @@ PromptForm = Literal["generator", "shared", "ring", "radial", "image"]
 Objective = Literal["statistics", "confidence", "task", "spectrum", "disagreement", "identity"]
 Method = Literal["ce", "bsm", "ekd", "fopro", "random"]
 Sampler = Literal["instance", "class-balanced", "square-root", "progressive"]
+Augmentation = Literal["none", "flips", "published"]
+AugmentMode = Literal["fused", "exact"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed"]
 Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_length=1)]
@@ -360,8 +362,8 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
         "last (ema with ema_decay) if the schedule is cosine, else best",
     )
     distill_weight: float = option(3.0, "lambda of the EKD loss", ge=0)
-    augment: Literal["none", "flips", "published"] = option("published", "augmentation")
-    augment_mode: Literal["fused", "exact"] = option("fused", "exact: each published operation")
+    augment: Augmentation = option("published", "augmentation")
+    augment_mode: AugmentMode = option("fused", "exact: each published operation")
     teacher_views: int = option(
         0, "augmented views per image, whose teacher features are kept; 0: always new ones", ge=0
     )

@@ -13,10 +13,10 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
-from fopro_lab.data import Pack, Split
+from fopro_lab.data import Pack
+from fopro_lab.data.readers import PARTS
 from fopro_lab.data.sampling import choose_rows
 
-PARTS = ("train", "val", "test")
 KINDS = ("group", "copy", "near_duplicate")  # by which an image can be known from another part
 COMPARED = (("test", "train"), ("test", "val"), ("val", "train"))
 MOST = 3000  # images that are looked at for shortcuts
@@ -24,14 +24,6 @@ LEAST = 10  # groups of a class, and of all others, below which nothing is said
 FOLDS = 5
 PERMUTATIONS = 19  # of labels between groups: none may do as well, p = 0.05
 TELLING = (0.75, 0.9)  # balanced accuracy from which a feature is worth a note, a warning
-
-
-def row_parts(split: Split, count: int) -> np.ndarray:
-    """Return the part of each row: "train", "val", "test", or "" if the split leaves it out."""
-    parts = np.full(count, "", dtype="U5")
-    for name in PARTS:
-        parts[getattr(split, name)] = name
-    return parts
 
 
 def group_leakage(table: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:

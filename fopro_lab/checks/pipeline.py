@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fopro_lab.config import Interpolation
+from fopro_lab.config import AugmentMode, Interpolation
 from fopro_lab.data import Dataset, Pack
 from fopro_lab.data.augment import (
     HUE,
@@ -23,7 +23,6 @@ from fopro_lab.data.augment import (
     SCALE,
     SHIFT,
     Augmentations,
-    AugmentMode,
     apply_augmentations,
     float_images,
     sample_augmentations,
@@ -46,7 +45,6 @@ def audit_pipeline(
     *,
     edges: Sequence[float],
     images: int = 192,
-    size: int = 0,
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
@@ -62,7 +60,6 @@ def audit_pipeline(
         rows: Row numbers that may be used.
         edges: ``R + 1`` increasing frequencies, cycles per pixel of the small image.
         images: At most this many, shared evenly by the sources, one of each group.
-        size: Side after the resize, pixels; 0 is that of the pack, or 3/8 of images no larger.
         seed: Of the choice, and of the augmentations.
         progress: Show progress.
 
@@ -81,8 +78,9 @@ def audit_pipeline(
         raise InputError(f"rows, images: expected one or more, got {len(rows)} and {images}")
     chosen = choose_images(packed.dataset.table, rows, images=images, seed=seed)
     side = min(full_image(packed.dataset, int(chosen[0])).shape[:2])
-    # Not a half: there bilinear points average two pixels as a box does, and are no bad example.
-    small = size or (packed.size if side > packed.size else max(8, 3 * side // 8))
+    # To the size of the pack, or 3/8 of images no larger. Not a half: there bilinear points average
+    # two pixels as a box does, and are no bad example.
+    small = packed.size if side > packed.size else max(8, 3 * side // 8)
     sources = packed.dataset.table["source"].to_numpy()[chosen]
     members = {"all": np.ones(len(chosen), dtype=bool)}
     known = sorted(set(sources) - {""})
@@ -130,17 +128,6 @@ def full_image(dataset: Dataset, row: int) -> np.ndarray:
     return full
 
 
-def resize_steps(full: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """Resize ``uint8 (H, W, 3)`` to a square by each filter, and as a bad example without one."""
-    steps = {
-        name: resize_square(full, size=size, interpolation=name) for name in get_args(Interpolation)
-    }
-    pixels = torch.from_numpy(full.copy()).permute(2, 0, 1)[None].float()
-    points = F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
-    steps[BAD_EXAMPLE] = points[0].permute(1, 2, 0).round().byte().numpy()
-    return steps
-
-
 def _measure_resize(
     packed: Pack, rows: np.ndarray, size: int, edges: Sequence[float], progress: bool
 ) -> dict[str, np.ndarray]:
@@ -149,7 +136,13 @@ def _measure_resize(
     bar = show_progress(rows, total=len(rows), label="auditing the resize")
     for row in bar if progress else rows:
         full = full_image(packed.dataset, int(row))
-        steps = resize_steps(full, size)
+        steps = {
+            name: resize_square(full, size=size, interpolation=name)
+            for name in get_args(Interpolation)
+        }
+        pixels = torch.from_numpy(full.copy()).permute(2, 0, 1)[None].float()
+        points = F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
+        steps[BAD_EXAMPLE] = points[0].permute(1, 2, 0).round().byte().numpy()
         ideal, made = (
             log_amplitude(float_images(torch.from_numpy(np.stack(own))), size=size, edges=edges)
             for own in ([full], list(steps.values()))

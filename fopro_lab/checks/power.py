@@ -7,8 +7,6 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from fopro_lab.errors import InputError
-
 POWER = 0.8
 ALPHA = 0.05  # two-sided
 DISCORDANCE = 0.2  # share of images that exactly one of the two methods gets right
@@ -21,16 +19,15 @@ def detectable_differences(
     *,
     class_names: tuple[str, ...],
     groups: Mapping[str, str],
-    discordance: float = DISCORDANCE,
 ) -> pd.DataFrame:
     """Find the smallest difference in recall that shows with 80 % power at a two-sided 5 %.
 
-    Two methods are compared on the same test images. Assumed: exactly one of them is right on
-    ``discordance`` of the images of every class, or on as many as the difference needs; they
-    differ by the same amount in all classes of a group; images of one lesion or patient (``units``)
-    are right or wrong together, so a class counts ``n^2 / sum m^2`` independent images for units
-    of ``m`` images. Differences between training seeds come on top. Below some 50 images the
-    number is a guide: an exact sign test finds it in 0.65 to 0.8 of all cases.
+    Two methods are compared on the same test images. Assumed: exactly one of them is right on a
+    fifth of the images of every class, or on as many as the difference needs; they differ by the
+    same amount in all classes of a group; images of one lesion or patient (``units``) are right or
+    wrong together, so a class counts ``n^2 / sum m^2`` independent images for units of ``m``
+    images. Differences between training seeds come on top. Below some 50 images the number is a
+    guide: an exact sign test finds it in 0.65 to 0.8 of all cases.
 
     Returns:
         One row per class, for head, medium and tail, and for all classes: ``scope`` ("class",
@@ -40,8 +37,6 @@ def detectable_differences(
 
     Source: Connor, Biometrics 43 (1987) 207, for paired shares; Kish's effective sample size.
     """
-    if not 0 < discordance <= 1:
-        raise InputError(f"discordance: expected above 0 and at most 1, got {discordance}")
     rows = []
     for label, name in enumerate(class_names):
         sizes = np.unique(units[labels == label], return_counts=True)[1].astype(np.float64)
@@ -57,12 +52,11 @@ def detectable_differences(
             each = own["effective"].to_numpy()
             effective = float(len(each) ** 2 / (1 / each).sum()) if each.all() else 0.0
             rows.append((scope, name, int(own["n"].sum()), int(own["units"].sum()), effective))
-    table = pd.DataFrame(rows, columns=columns).assign(discordance=discordance)
-    found = [smallest_difference(n, discordance=discordance) for n in table["effective"]]
-    return table.assign(detectable=found)
+    table = pd.DataFrame(rows, columns=columns).assign(discordance=DISCORDANCE)
+    return table.assign(detectable=[smallest_difference(n) for n in table["effective"]])
 
 
-def smallest_difference(effective: float, *, discordance: float = DISCORDANCE) -> float:
+def smallest_difference(effective: float) -> float:
     """Solve ``d = z_a sqrt(q / n) + z_b sqrt((q - d^2) / n)`` for the difference ``d``.
 
     Where ``d`` would exceed the discordance ``q``, that is raised to ``d``; NaN below six images.
@@ -72,7 +66,7 @@ def smallest_difference(effective: float, *, discordance: float = DISCORDANCE) -
     z_alpha, z_power = norm.ppf(1 - ALPHA / 2), norm.ppf(POWER)
 
     def gap(difference: float) -> float:
-        share = max(discordance, difference)
+        share = max(DISCORDANCE, difference)
         spread = z_alpha * share**0.5 + z_power * (share - difference**2) ** 0.5
         return float(spread / effective**0.5 - difference)
 

@@ -9,9 +9,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from fopro_lab.checks.duplicates import copies_table, find_near_duplicates, same_content
+from fopro_lab.checks.duplicates import find_near_duplicates, same_content
 from fopro_lab.checks.leakage import (
-    PARTS,
     TELLING,
     Association,
     class_by_source,
@@ -21,13 +20,12 @@ from fopro_lab.checks.leakage import (
     find_leaks,
     find_shortcuts,
     group_leakage,
-    row_parts,
 )
 from fopro_lab.checks.power import detectable_differences
 from fopro_lab.config import DataConfig
 from fopro_lab.data import Dataset, Pack, Prepared, Split, split_from
 from fopro_lab.data.pack import pack_from
-from fopro_lab.data.readers import differing_folders
+from fopro_lab.data.readers import PARTS, differing_folders
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
 from fopro_lab.io import atomic_path, write_json
@@ -146,7 +144,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
         ``group_leakage``, ``leakage``, ``sources`` and ``power``.
     """
     dataset, names = packed.dataset, packed.dataset.class_names
-    table, parts = dataset.table, row_parts(split, len(packed))
+    table, parts = dataset.table, split.parts(len(packed))
     groups = groups_from(config, names, split.class_counts(dataset))
     counts = pd.DataFrame(
         {
@@ -160,7 +158,10 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
     )
     content = same_content(packed)
     found = find_near_duplicates(packed.images, np.unique(content), progress=progress)
-    copies = copies_table(table, content=content, parts=parts)
+    copies = table[["image", "label", "group"]].assign(content=content, part=parts)
+    copies = copies[copies["content"].duplicated(keep=False)]
+    copies = copies.sort_values(["content", "image"], ignore_index=True)
+    copies = copies[["content", "image", "part", "label", "group"]]
     near, shared = _describe_pairs(found, table, parts), group_leakage(table, parts)
     leaks = find_leaks(table, parts, content=content, near_duplicates=found)
     tested, units = packed.labels[split.test], table["group"].to_numpy()[split.test]

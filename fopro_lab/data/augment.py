@@ -10,19 +10,17 @@ hue, turned about the grey axis, and where exact clips what is too bright betwee
 """
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fopro_lab.data.dataset import check_rows, check_word
+from fopro_lab.config import Augmentation, AugmentMode
+from fopro_lab.data.dataset import check_rows
 from fopro_lab.data.pack import Pack
 from fopro_lab.errors import InputError, ShapeError
-
-Augmentation = Literal["none", "flips", "published"]
-AugmentMode = Literal["fused", "exact"]
 
 SCALE = (0.95, 1.20)
 SHIFT = 0.05  # of the width, to either side
@@ -69,7 +67,6 @@ def sample_augmentations(
 
     Source: release of FoPro-KD's distillation half (``_data_transforms_skin``).
     """
-    check_word("augment", kind, get_args(Augmentation))
     draw = torch.rand(count, 10, generator=generator, dtype=torch.float64)
     order = torch.rand(count, 4, generator=generator).argsort(dim=1)
     even = 2 * draw - 1  # -1 to 1
@@ -107,7 +104,6 @@ def apply_augmentations(
     Raises:
         ShapeError: If the shapes do not fit, or the pixels are not of 8 bits.
     """
-    check_word("augment_mode", mode, get_args(AugmentMode))
     count, device = len(augmentations.scale), pixels.device
     if pixels.ndim != 4 or pixels.dtype != torch.uint8 or pixels.shape[::3] != (count, 3):
         raise ShapeError(

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from fopro_lab.arguments import wrong
-from fopro_lab.config import Sampler
-from fopro_lab.data.dataset import check_rows, check_word
+from fopro_lab.config import Augmentation, AugmentMode, Sampler
+from fopro_lab.data.dataset import check_rows
 from fopro_lab.data.pack import Pack
 from fopro_lab.errors import InputError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from fopro_lab.data.augment import Augmentation, Augmentations, AugmentMode, PairedBatch
+    from fopro_lab.data.augment import Augmentations, PairedBatch
 
 AHEAD = 2  # batches
 VIEW_SEED = 0  # of K views: the same for every seed of a training, so that features are shared
@@ -57,7 +57,7 @@ def batches(
     world_size: int = 1,
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pass once over some rows of a pack.
+    """Pass once over some rows of a pack, shuffled or in their order.
 
     Several processes share each batch: joined by rank, their parts are the batch of one process.
     So is an incomplete last batch: no image comes twice, but a rank's part may be empty.
@@ -66,16 +66,15 @@ def batches(
         pack: The images.
         rows: Row numbers.
         batch_size: Images per batch, of all processes together.
-        shuffle: In random order, else as in ``rows``.
+        shuffle: In an order of ``seed`` and ``epoch``.
         drop_last: Leave out an incomplete last batch.
-        augment: ``"none"``, ``"flips"`` or ``"published"``.
-        augment_mode: ``"fused"`` or ``"exact"``, see `fopro_lab.data.augment`.
+        augment: See `fopro_lab.data.augment`, as for ``augment_mode``.
+        augment_mode: Each published operation, or all fused.
         sampler: See `effective_counts`; any other than ``"instance"`` needs ``shuffle``.
         seed: Of order and augmentation.
         epoch: Another epoch, another order.
         epochs: Of the whole training; for the sampler ``"progressive"``.
-        views: So many draws of the augmentation come in turn, whatever the seed; 0 is a new one
-            every epoch.
+        views: So many draws of the augmentation come in turn, whatever the seed; 0: always new.
         rank: This process, from 0.
         world_size: How many processes share the batches.
         device: Of the batches.
@@ -96,8 +95,6 @@ def batches(
 
     from fopro_lab.data import augment as augmenting
 
-    check_word("augment", augment, get_args(augmenting.Augmentation))
-    check_word("augment_mode", augment_mode, get_args(augmenting.AugmentMode))
     how: dict[str, Any] = {"seed": seed, "epoch": epoch, "epochs": epochs, "views": views}
     order = draw_order(pack, rows, shuffle=shuffle, sampler=sampler, **how)
     chosen, sharing = order.rows, {"rank": rank, "world_size": world_size}
@@ -206,7 +203,6 @@ def draw_order(
     """
     import torch
 
-    check_word("sampler", sampler, get_args(Sampler))
     if sampler != "instance" and not shuffle:
         raise InputError(f"sampler: expected instance without shuffle, got '{sampler}'")
     chosen = check_rows(rows, count=len(pack))
@@ -313,7 +309,6 @@ def effective_counts(
     Source: Kang et al., Decoupling Representation and Classifier, ICLR 2020, eq. 1 and 2; Galdran
         et al., Balanced-MixUp, MICCAI 2021.
     """
-    check_word("sampler", sampler, get_args(Sampler))
     try:
         counts = np.asarray(class_counts, dtype=np.float64)
     except (TypeError, ValueError):

@@ -18,6 +18,7 @@ from fopro_lab.config import Interpolation
 from fopro_lab.data.decoding import resize_square
 from fopro_lab.data.fetch import fetched_place, find_source, medmnist_facts
 from fopro_lab.data.readers import (
+    PARTS,
     Listing,
     find_images,
     list_files,
@@ -29,7 +30,6 @@ from fopro_lab.data.tables import NOT_KNOWN, read_cells
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.io import cache_folder, in_bytes
 
-PARTS = ("train", "val", "test")
 ISIC = "ISIC_2019_Training_"
 # ISIC 2019's classes from the largest to the smallest, as ISIC-2019-LT ranks them.
 ISIC_CLASSES = ("NV", "MEL", "BCC", "BKL", "AK", "SCC", "VASC", "DF")

@@ -199,12 +199,6 @@ def take_rows(reader: Reader, rows: np.ndarray) -> Reader:
     return lambda row, size: reader(int(rows[row]), size)
 
 
-def check_word(name: str, word: str, known: tuple[str, ...]) -> None:
-    """Refuse a word that is none of the known ones."""
-    if word not in known:
-        raise InputError(f"{name}: expected one of {', '.join(map(repr, known))}, got '{word}'")
-
-
 def _read_path(path: Path, config: DataConfig, columns: bool) -> Listing:
     """Read a folder or table of the user's own; ``columns`` tells whether one was named."""
     root = path if path.is_dir() else path.parent

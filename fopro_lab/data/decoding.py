@@ -188,59 +188,46 @@ def watch_jpeg(path: Path | str) -> WatchedJpeg | None:
 MARKER = re.compile(rb"\xff[^\x00]", re.DOTALL)  # a 0 after 0xff says that it is data
 
 
-def find_depth(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str]:
-    """Return the bits that a set's 16-bit files use, by their highest value, and a note on it.
+def survey(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str, str]:
+    """Look once at each file of a set that is no JPEG, for what must be said of its pixels.
 
-    Given ``bits`` are kept. The note is empty if all files have 8; broken ones count not.
+    Returns the bits that its 16-bit files use, by their highest value unless ``bits`` are given;
+    a note on them; and one on pixels that are put on white and pages that are not read. Notes are
+    empty where there are no such files; broken ones do not count.
     """
 
-    def highest(path: str) -> int | None:
-        try:
-            with open(path, "rb") as stream:
-                head = stream.read(26)
-            if head[:2] == b"\xff\xd8" or (head[1:4] == b"PNG" and head[24:25] != b"\x10"):
-                return None
-            with Image.open(path) as opened:
-                if _wide_colour(opened):  # Pillow keeps the upper 8 bits
-                    return int(np.asarray(opened).max()) * 257
-                return int(np.asarray(opened).max()) if opened.mode in SIXTEEN_BIT else None
-        except Exception:  # reading the image gives the message
-            return None
-
-    with _quiet(), ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
-        tops = [top for top in pool.map(highest, paths) if top is not None]
-    if not tops:
-        return bits or 16, ""
-    bits = bits or next((bits for bits in DEPTHS if max(tops) < 2**bits), 16)
-    note = f"{len(tops):,} of {len(paths):,} images have 16-bit files, highest value {max(tops):,}"
-    return bits, f"{note}: read as {bits} bit{'; the others have 8' * (len(tops) < len(paths))}"
-
-
-def find_lost(paths: Sequence[str]) -> str:
-    """Count the images of which `read_image` puts pixels on white, or takes the first page alone.
-
-    Returns a note, empty if there are none; JPEG has neither, and broken files count not.
-    """
-
-    def lost(path: str) -> tuple[bool, bool]:
+    def look(path: str) -> tuple[int, bool, bool]:
         try:
             with open(path, "rb") as stream:
                 if stream.read(2) == b"\xff\xd8":
-                    return False, False
+                    return -1, False, False
             with Image.open(path) as opened:
-                pages = getattr(opened, "n_frames", 1) > 1
-                if not opened.has_transparency_data:
-                    return False, pages
-                return np.asarray(opened.convert("RGBA"))[..., 3].min() < 255, pages
+                several = getattr(opened, "n_frames", 1) > 1
+                wide = _wide_colour(opened)  # Pillow keeps the upper 8 bits of it
+                deep = wide or opened.mode in SIXTEEN_BIT
+                top = int(np.asarray(opened).max()) * (257 if wide else 1) if deep else -1
+                clear = opened.has_transparency_data
+                return (
+                    top,
+                    clear and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255,
+                    several,
+                )
         except Exception:  # reading the image gives the message
-            return False, False
+            return -1, False, False
 
-    with _quiet(), ThreadPoolExecutor() as pool:
-        clear, pages = np.array([(False, False), *pool.map(lost, paths)]).sum(axis=0)
-    of = f"of {len(paths):,} images"
-    notes = [f"{clear:,} {of} have transparent pixels, put on white"] * bool(clear)
-    notes += [f"{pages:,} {of} have several pages or frames, the first is used"] * bool(pages)
-    return "; ".join(notes)
+    with _quiet(), ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
+        tops, clear, several = np.array([(-1, 0, 0), *pool.map(look, paths)]).T
+    of, deep = f"of {len(paths):,} images", tops[tops >= 0]
+    lost = [f"{clear.sum():,} {of} have transparent pixels, put on white"] * bool(clear.any())
+    if several.any():
+        lost.append(f"{several.sum():,} {of} have several pages or frames, the first is used")
+    if not len(deep):
+        return bits or 16, "", "; ".join(lost)
+    bits = bits or next((bits for bits in DEPTHS if deep.max() < 2**bits), 16)
+    depth = (
+        f"{len(deep):,} {of} have 16-bit files, highest value {deep.max():,}: read as {bits} bit"
+    )
+    return bits, depth + "; the others have 8" * (len(deep) < len(paths)), "; ".join(lost)
 
 
 def _wide_colour(opened: Image.Image) -> bool:
@@ -251,7 +238,7 @@ def _wide_colour(opened: Image.Image) -> bool:
 
 @lru_cache(maxsize=8)
 def _depth_of(paths: tuple[str, ...]) -> int:
-    bits, note = find_depth(paths)
+    bits, note, _ = survey(paths)
     sys.stderr.write(f"fopro: {note}\n")
     return bits
 

@@ -11,16 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import requests
-import yaml
 from filelock import FileLock, Timeout
 
+from fopro_lab.config import read_yaml
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.io import FULL, MISPLACED, UNWRITABLE, atomic_path, in_bytes, write_json
 from fopro_lab.io import progress as show_progress
@@ -93,14 +92,12 @@ class Source:
 
 @cache
 def _facts(name: str) -> dict[str, Any]:
-    facts: dict[str, Any]
-    facts = yaml.safe_load(files("fopro_lab.data").joinpath(name).read_text(encoding="utf-8"))
-    return facts
+    return read_yaml(Path(__file__).with_name(name))
 
 
 def medmnist_facts() -> dict[str, dict]:
     """Return, by short name, what MedMNIST 3.0.2 publishes on its sets with one label per image."""
-    return _facts("medmnist.json")
+    return _facts("medmnist.json")  # YAML holds JSON
 
 
 def source_names() -> list[str]:
@@ -181,8 +178,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def note_complete(place: Path, source: Source) -> None:
     """Write licence and origin for people, then record that everything is there."""
-    record = read_record(place)
-    day = time.strftime("%Y-%m-%d")
+    record, day = read_record(place), time.strftime("%Y-%m-%d")
     lines = [f"{source.name}, fetched {day}", "", source.description]
     lines.append("The publisher's page has the terms in full; they are the publisher's.")
     for name, facts in record["files"].items():

@@ -30,8 +30,7 @@ from fopro_lab.data.decoding import (
     FileReader,
     Reader,
     decoder_version,
-    find_depth,
-    find_lost,
+    survey,
     with_interpolation,
 )
 from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt
@@ -231,15 +230,13 @@ def _write(
             f"{free / 1e9:.2f} GB; free some, or set FOPRO_CACHE to a folder on another disk"
         )
     unreadable, crc = [], 0
-    reader, depth, lost = dataset.reader, (16, ""), ""
+    reader, bits, depth, lost = dataset.reader, 16, "", ""
     if isinstance(reader, FileReader):  # before the images: all of a set are read alike
-        depth = find_depth(reader.paths, bits=reader.depth)
-        lost = find_lost(reader.paths)
-        if talk and lost:
-            sys.stderr.write(f"fopro: {lost}\n")
-        reader = replace(reader, depth=depth[0])
-        if talk and depth[1]:
-            sys.stderr.write(f"fopro: {depth[1]}; bit_depth=... gives another\n")
+        bits, depth, lost = survey(reader.paths, bits=reader.depth)
+        reader = replace(reader, depth=bits)
+        for line in (lost, depth and f"{depth}; bit_depth=... gives another"):
+            if talk and line:
+                sys.stderr.write(f"fopro: {line}\n")
     decoded = _decoded(reader, len(dataset), size, jobs)
     try:
         with closing(decoded), atomic_path(target) as part, open(part, "wb") as stream:
@@ -265,7 +262,7 @@ def _write(
         ) from None
     note: dict[str, Any] = {"dataset": dataset.name, "fingerprint": dataset.fingerprint}
     note |= {"decoder": version, "bytes": target.stat().st_size, "checksum": crc}
-    note |= {"bit_depth": depth, "lost": lost, "unreadable": unreadable}
+    note |= {"bit_depth": (bits, depth), "lost": lost, "unreadable": unreadable}
     write_json(target.with_suffix(".json"), note)
 
 

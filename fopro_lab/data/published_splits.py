@@ -12,15 +12,8 @@ import pandas as pd
 from fopro_lab.data.benchmarks import ISIC_CLASSES as RANKED
 from fopro_lab.data.dataset import Dataset
 from fopro_lab.data.fetch import fetched_place, find_source
-from fopro_lab.data.readers import SUFFIXES, refuse_twice
-from fopro_lab.data.split_rules import (
-    PARTS,
-    Split,
-    Wanted,
-    build_split,
-    check_fold,
-    draw_validation,
-)
+from fopro_lab.data.readers import PARTS, refuse_twice, stem_of
+from fopro_lab.data.split_rules import Split, Wanted, build_split, check_fold, draw_validation
 from fopro_lab.data.tables import read_cells
 from fopro_lab.errors import InputError
 
@@ -198,8 +191,10 @@ def match_images(
 
     With ``leave_out`` some may be missing, but not all. Two images of one name are refused.
     """
-    ids = named["image"].map(image_id).tolist()
-    own = dataset.table["image"].map(image_id).tolist()
+    ids, own = (
+        [stem_of(name).removesuffix("_downsampled") for name in names]
+        for names in (named["image"], dataset.table["image"])
+    )
     refuse_twice(ids, where=where)
     named_here = set(ids)  # twins that the split does not name do no harm
     refuse_twice((name for name in own if name in named_here), where=dataset.name)
@@ -218,13 +213,6 @@ def match_images(
         )
     note = f"{have:,} of the {total:,} images that the published split names are here"
     return Matched(rows[here], named[here], f"/part-{have}of{total}-{dataset.name}", [note])
-
-
-def image_id(name: str) -> str:
-    """Return an image's name without folders, extension and ISIC 2019's ``_downsampled``."""
-    plain = name.rpartition("/")[2]
-    stem, dot, suffix = plain.rpartition(".")
-    return (stem if (dot + suffix).lower() in SUFFIXES else plain).removesuffix("_downsampled")
 
 
 def refuse_disagreement(

@@ -13,6 +13,7 @@ import pandas as pd
 from fopro_lab.data.decoding import FileReader, Reader
 from fopro_lab.errors import InputError
 
+PARTS = ("train", "val", "test")
 COLUMNS = ("image", "path", "label", "group", "source", "split")
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .webp .gif .ppm".split())
 SPLIT_WORDS = {

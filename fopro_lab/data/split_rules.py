@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.data.dataset import Dataset
+from fopro_lab.data.readers import PARTS
 from fopro_lab.data.sampling import hashed_order
 from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
 
-PARTS = ("train", "val", "test")
 ISIC2019_TOTALS = (12875, 4522, 3323, 2624, 867, 628, 253, 239)  # NV MEL BCC BKL AK SCC VASC DF
 
 
@@ -34,11 +34,16 @@ class Split(Summary):
         """Return the number of training images of each class, ``int64 (K,)``."""
         return _count_classes(dataset, self.train)
 
-    def shared_groups(self, dataset: Dataset) -> int:
-        """Count groups with images in more than one part; 0 unless a given split leaks."""
-        parts = np.full(len(dataset), "", dtype="U5")
+    def parts(self, count: int) -> np.ndarray:
+        """Return the part of each of ``count`` rows, an empty text for none."""
+        parts = np.full(count, "", dtype="U5")
         for name in PARTS:
             parts[getattr(self, name)] = name
+        return parts
+
+    def shared_groups(self, dataset: Dataset) -> int:
+        """Count groups with images in more than one part; 0 unless a given split leaks."""
+        parts = self.parts(len(dataset))
         used = parts != ""
         parts_of = pd.Series(parts[used]).groupby(dataset.table["group"].to_numpy()[used])
         return int((parts_of.nunique() > 1).sum())

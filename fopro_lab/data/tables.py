@@ -114,14 +114,14 @@ def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
             )
     frame = pd.DataFrame([row for _, row in rows], columns=names)
     frame = frame.loc[:, [name != "" for name in names]]
-    _check_columns(needed, frame, path)
+    for name in needed:
+        _check_column(name, frame, path)
     return frame
 
 
-def _check_columns(names: Iterable[str], frame: pd.DataFrame, path: Path) -> None:
-    for name in names:
-        if name not in frame:
-            raise InputError(f"{path}: no column '{name}'; it has {', '.join(frame)}")
+def _check_column(name: str, frame: pd.DataFrame, path: Path) -> None:
+    if name not in frame:
+        raise InputError(f"{path}: no column '{name}'; it has {', '.join(frame)}")
 
 
 def find_table(
@@ -255,7 +255,7 @@ def _check_given(frame: pd.DataFrame, rules: DataConfig, path: Path) -> None:
         name = getattr(rules, f"{kind}_column")
         listed = kind == "class" and all(part in frame for part in _listed(name))
         if name and not listed and (name != "none" or kind in ("image", "class")):
-            _check_columns([name], frame, path)
+            _check_column(name, frame, path)
 
 
 def _listed(name: str) -> list[str]:
@@ -284,7 +284,7 @@ def _find_image_column(frame: pd.DataFrame, rules: DataConfig, stems: set[str], 
     """Return the column of images: as given, under a usual name, or by the names on disk."""
     usual = _usual(frame, "image", rules)
     if rules.image_column:
-        return usual[0]
+        return rules.image_column
     heads = _known(pd.Series(list(frame)), stems)
     if any(_known(frame[name], stems).all() for name in frame.columns[heads]):
         raise InputError(f"{path}: expected names of columns in the first line, got an image's row")

@@ -5,16 +5,18 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fopro_lab.checks.leakage import (
     class_by_source,
     class_source_association,
     count_leaks,
+    count_levels,
     cramers_v,
     find_leaks,
-    row_parts,
+    find_shortcuts,
 )
-from fopro_lab.data.split_rules import Split
+from fopro_lab.data import Split, open_dataset, pack
 
 NONE = pd.DataFrame({"first": [], "second": []})
 
@@ -38,7 +40,7 @@ def leaked(leaks, part, other, kind):
 def test_find_leaks_finds_each_kind():
     #        train    val  test
     groups = "ab" + "ca" + "bde"
-    parts = row_parts(split([0, 1], [2, 3], [4, 5, 6]), 7)
+    parts = split([0, 1], [2, 3], [4, 5, 6]).parts(7)
     content = np.array([0, 1, 2, 3, 4, 0, 6])  # row 5 of test is a copy of row 0
     near_duplicates = pd.DataFrame({"first": [1, 2], "second": [6, 3]})
     leaks = find_leaks(table(groups), parts, content=content, near_duplicates=near_duplicates)
@@ -52,7 +54,7 @@ def test_find_leaks_finds_each_kind():
 
 def test_a_near_duplicate_of_a_copy_is_a_leak():
     """Near-duplicates are looked for among first rows; their copies count as well."""
-    parts = row_parts(split([0, 1], [], [2, 3]), 4)
+    parts = split([0, 1], [], [2, 3]).parts(4)
     content = np.array([0, 1, 1, 3])  # 2 of test copies 1
     near_duplicates = pd.DataFrame({"first": [1], "second": [3]})
     leaks = find_leaks(table("abcd"), parts, content=content, near_duplicates=near_duplicates)
@@ -61,7 +63,7 @@ def test_a_near_duplicate_of_a_copy_is_a_leak():
 
 
 def test_count_leaks_counts_classes_and_all():
-    parts = row_parts(split([0], [1], [2, 3, 4]), 5)
+    parts = split([0], [1], [2, 3, 4]).parts(5)
     leaks = find_leaks(
         table("abaac", [0, 0, 0, 1, 1]), parts, content=np.arange(5), near_duplicates=NONE
     )
@@ -137,3 +139,41 @@ def test_class_by_source_keeps_absent_classes_and_drops_unknown_sources():
     counts = class_by_source(toy_images([0, 0, 2, 2], ["b", "a", "b", ""]), ("x", "y", "z"))
     assert list(counts.columns) == ["a", "b"] and list(counts.index) == ["x", "y", "z"]
     assert counts.values.tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+def write_noise(root, *, each=20, bright=0, wide=0, ending="png", top=256):
+    """Write noise of two classes; the first is brighter, wider or of another format."""
+    rng = np.random.default_rng(0)
+    for label in (0, 1):
+        first = label == 0
+        for number in range(each):
+            pixels = rng.integers(0, top - bright * (not first), (32, 32 + wide * first, 3))
+            path = root / f"class{label}" / f"{number}.{ending if first else 'png'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return pack(open_dataset(root), 32, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "feature"),
+    [
+        ({"bright": 40}, "brightness"),
+        ({"wide": 4}, "size"),
+        ({"ending": "jpg"}, "format"),
+        ({"ending": "bmp"}, "format"),
+    ],
+)
+def test_what_alone_tells_a_class_is_found(tmp_path, options, feature):
+    best = find_shortcuts(write_noise(tmp_path, **options))[0]
+    assert (best.feature, best.telling) == (feature, True) and best.accuracy > 0.9
+
+
+def test_noise_and_few_groups_tell_nothing(tmp_path):
+    assert not any(each.telling for each in find_shortcuts(write_noise(tmp_path / "a")))
+    few = find_shortcuts(write_noise(tmp_path / "b", each=8, bright=200))
+    assert not any(each.accuracy or each.telling for each in few)
+
+
+def test_count_levels_counts_over_all_channels(tmp_path):
+    levels = count_levels(write_noise(tmp_path, each=2, top=9))
+    assert levels.max() <= 9 and levels.min() >= 7

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from fopro_lab.checks.power import detectable_differences, smallest_difference
-from fopro_lab.errors import InputError
 
 GROUPS = {"nv": "head", "mel": "medium", "df": "tail", "vasc": "tail"}
 
@@ -77,9 +76,3 @@ def test_a_class_without_test_images_shows_nothing():
     table = table_of([[1] * 100, [1] * 50, []], ("nv", "mel", "df"))
     assert np.isnan(table.loc["df", "detectable"]) and np.isnan(table.loc["tail", "detectable"])
     assert table.loc["head", "detectable"] > 0
-
-
-@pytest.mark.parametrize("wrong", [0, -0.1, 1.5])
-def test_a_discordance_that_is_no_share_is_refused(wrong):
-    with pytest.raises(InputError, match=r"discordance: expected above 0 and at most 1, got"):
-        table_of([[1], [1]], ("nv", "df"), discordance=wrong)

@@ -91,24 +91,11 @@ def test_cycle_goes_on_with_the_next_epoch(packed):
         ([-1], {}, r"^rows: expected 0 to 39, got -1 to -1"),
         ([1, 2], {"batch_size": 0}, r"^batch_size: expected 1 or more, got 0"),
         ([1, 2], {"drop_last": True}, r"^batch_size: expected at most 2, the number of images"),
-        (
-            [1, 2],
-            {"augment": "mixup"},
-            r"^augment: expected one of 'none', 'flips', 'published', got",
-        ),
+        ([1, 2], {"augment": "mixup"}, r"^augment: expected one of 'none', 'flips', 'published', "),
         ([1], {"rank": 2, "world_size": 2}, r"^rank: expected 0 to world_size - 1 = 1, got 2$"),
         ([1], {"world_size": 3}, r"^batch_size: expected a multiple of world_size = 3, got 4"),
-        (
-            [1],
-            {"sampler": "balanced"},
-            r"^sampler: expected one of 'instance', 'class-balanced', 'squ",
-        ),
+        ([1], {"sampler": "balanced"}, r"^sampler: expected one of 'instance', 'class-balanced',"),
         ([1], {"sampler": "class-balanced"}, r"^sampler: expected instance without shuffle, got"),
-        (
-            [1],
-            {"augment_mode": "slow"},
-            r"^augment_mode: expected one of 'fused', 'exact', got 'slow'",
-        ),
     ],
 )
 def test_batches_refuses_at_once(packed, rows, options, message):
@@ -250,11 +237,6 @@ def test_every_batch_has_nearly_the_same_mixture():
 @pytest.mark.parametrize(
     ("counts", "options", "message"),
     [
-        (
-            [1, 2],
-            {"sampler": "even"},
-            r"^sampler: expected one of 'instance', 'class-balanced', 'squ",
-        ),
         ([1, -2], {"sampler": "instance"}, r"^class_counts: expected \(K,\), each 0 or more, got"),
         ([0, 0], {"sampler": "instance"}, r"^class_counts: expected \(K,\), each 0 or more, got"),
         ([1], {"sampler": "instance", "progress": 1.5}, r"^progress: expected 0 to 1, got 1.5$"),

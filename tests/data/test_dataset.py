@@ -78,20 +78,10 @@ def test_subset_reads_the_chosen_rows():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "nowhere/images",
-            r"^dataset: expected 'phantom' or a path that exists, got 'nowhere/image",
-        ),
-        (
-            "isic2019-lt",
-            r"^dataset: isic2019-lt is not here; fetch it \(about 9.8 GB, CC BY-NC 4.0\): "
-            r"`fopro data fetch isic2019`, or give the path of the folder that holds its images$",
-        ),
+        ("nowhere/images", r"^dataset: expected 'phantom' or a path that exists, got 'nowhere/im"),
+        ("isic2019-lt", r"^dataset: isic2019-lt is not here; fetch .* `fopro data fetch isic2019`"),
         ("medmnist:dermis", r"^source: expected medmnist: with one of path, derma, "),
-        (
-            "a.zip",
-            r"a.zip: expected text in UTF-8; save a table as CSV UTF-8, or unpack an archive$",
-        ),
+        ("a.zip", r"a.zip: expected text in UTF-8; .*, or unpack an archive$"),
         ("two", r"expected one table of its images, found tables: a.csv .*; b.csv"),
     ],
 )

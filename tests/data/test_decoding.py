@@ -1,20 +1,11 @@
 import io
-import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fopro_lab.data import open_dataset, pack
-from fopro_lab.data.decoding import (
-    FileReader,
-    decoder_version,
-    find_depth,
-    read_image,
-    resize_square,
-    to_rgb,
-    with_interpolation,
-)
+from fopro_lab.data.decoding import FileReader, read_image, resize_square, survey, to_rgb
 from fopro_lab.errors import InputError
 
 
@@ -138,24 +129,6 @@ def test_read_image_refuses_a_bomb(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
 
 
-def test_file_reader_reads_the_rows_and_the_filter_it_took(tmp_path):
-    paths = []
-    for number in range(3):
-        paths.append(str(tmp_path / f"{number}.png"))
-        Image.fromarray(np.roll(ramp(), number, axis=1)).save(paths[-1])
-    reader = with_interpolation(FileReader(tuple(paths)), "box").take(np.array([2, 0]))
-    expected = read_image(paths[2], size=8, interpolation="box")
-    for sent in (reader, pickle.loads(pickle.dumps(reader))):
-        np.testing.assert_array_equal(sent(0, 8), expected)
-    assert (expected != read_image(paths[2], size=8)).any()
-    assert with_interpolation(len, "box") is len
-
-
-def test_decoder_version_names_pillow_and_the_filter():
-    assert f"rgb8-3 exact bilinear pillow {Image.__version__}" in decoder_version()
-    assert decoder_version("box") != decoder_version()
-
-
 # Bit depth: of a set, from its highest value.
 
 
@@ -175,7 +148,7 @@ def write_grey(folder, tops, *, ending="png"):
 )
 def test_the_deepest_image_of_a_set_gives_its_depth(tmp_path, capsys, tops, bits, ending):
     paths = write_grey(tmp_path, tops, ending=ending)
-    assert find_depth(paths)[0] == bits
+    assert survey(paths)[0] == bits
     grey = [FileReader(paths).native(row)[..., 0] for row in range(len(tops))]
     for top, own in zip(tops, grey, strict=True):
         assert own.max() == round(top * 255 / (2**bits - 1))

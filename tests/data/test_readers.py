@@ -117,10 +117,7 @@ def test_read_cells_reads_one_table_in_many_spellings(tmp_path, text):
         (b'image,dx\n1,"nv\n', r"cannot be read as CSV \(unexpected end of data\)$"),
         (b"image,dx\n", r"expected a header and a row per image, found 1 lines$"),
         (b"\n \n", r"expected a header and a row per image, found 0 lines$"),
-        (
-            "image,dx\n1,häm\n".encode("latin-1"),
-            r"csv: expected text in UTF-8; save a table as CSV UTF-8, or",
-        ),
+        (b"image,dx\n1,h\xe4m\n", r"csv: expected text in UTF-8; save a table as CSV UTF-8, or"),
         (b"image,dx\n1,\0\n", r"expected text in UTF-8; save a table as CSV UTF-8, or unpack"),
         (gzip.compress(b"image,dx\n1,nv\n", mtime=0)[:-9] + b"\0" * 9, r"cannot be read as CSV \("),
         (None, r"cannot be read as CSV \(No such file or directory\)$"),
@@ -137,11 +134,8 @@ def test_read_cells_refuses(tmp_path, content, message):
 
 
 def test_read_table_finds_usual_columns(tmp_path):
-    path = write(
-        tmp_path,
-        "image_id,dx,lesion_id,site,split\n1,nv,L1,A,training\n2,mel,L1,B,Valid\n3.jpg,nv,,A,TEST\n",
-    )
-    table, names = read(path)
+    text = "image_id,dx,lesion_id,site,split\n1,nv,L1,A,training\n2,mel,L1,B,Valid\n"
+    table, names = read(write(tmp_path, text + "3.jpg,nv,,A,TEST\n"))
     assert names == ("mel", "nv")
     assert table["image"].tolist() == ["1", "2", "3.jpg"]
     assert [Path(file).name for file in table["path"]] == ["1.jpg", "2.jpg", "3.jpg"]
@@ -154,8 +148,7 @@ def test_read_table_finds_usual_columns(tmp_path):
 def test_read_table_takes_named_columns(tmp_path):
     path = write(tmp_path, "Photo;Befund;Person\n images/1.jpg ; a ;P\n2;b;Q\n")
     table, names = read(path, image="Photo", **{"class": "Befund"}, group="Person")
-    assert names == ("a", "b")
-    assert table["group"].tolist() == ["P", "Q"]
+    assert names == ("a", "b") and table["group"].tolist() == ["P", "Q"]
 
 
 @pytest.mark.parametrize(
@@ -183,10 +176,8 @@ def test_read_table_keeps_zeros_and_finds_paths_as_windows_writes_them(tmp_path)
 
 @pytest.mark.parametrize("word", ["None", "NULL", "Unknown", "-", "N/A", "NaN", "?", "<na>", ""])
 def test_read_table_makes_no_giant_patient_of_a_word_for_not_known(tmp_path, word):
-    path = write(
-        tmp_path, f"image,dx,patient_id,site\n1,nv,{word},{word}\n2,mel,{word},B\n3,nv,L,\n"
-    )
-    table, _ = read(path)
+    text = f"image,dx,patient_id,site\n1,nv,{word},{word}\n2,mel,{word},B\n3,nv,L,\n"
+    table, _ = read(write(tmp_path, text))
     assert table["group"].tolist() == ["1", "2", "L"]
     assert table["source"].tolist() == ["", "B", ""]
 
@@ -194,28 +185,15 @@ def test_read_table_makes_no_giant_patient_of_a_word_for_not_known(tmp_path, wor
 @pytest.mark.parametrize(
     ("text", "columns", "message"),
     [
-        (
-            "photo,dx\n1,nv\n9,mel\n",
-            {},
-            r"no image column .* photo, dx; name it: image_column=...$",
-        ),
+        ("photo,dx\n1,nv\n9,mel\n", {}, r"no image column .* photo, dx; name it: image_column="),
         ("image,dx\n1,nv\n", {"class": "diag"}, r"no column 'diag'; it has image, dx$"),
-        (
-            "image,label\n1,0\n2,2\n",
-            {},
-            r"labels: expected integers without a gap, got 0, 2 and no",
-        ),
+        ("image,label\n1,0\n2,2\n", {}, r"labels: expected integers without a gap, got 0, 2 and"),
         ("image,dx\n1,nv\n2,\n3,\n", {}, r"dx: 2 empty, first of 2; fill it in or remove the row"),
         ("image,dx\n,nv\n2,mel\n", {}, r"image: 1 empty, first of line 2;"),
         ("image,dx\n1,nv\n1,mel\n", {}, r"expected each image once, got 1 twice"),
         ("image,dx\n1,nv\n1.jpg,mel\n", {}, r"expected each image once, got .*1.jpg twice"),
         ("image,label\n1,0\n2,0.5\n", {}, r"integers from 0 as classes, got 0.5; name the column"),
         ("image,dx\n1,nv\n9,mel\n8,a\n", {}, r"2 of 3 images are not below .*: 9, 8; give the"),
-        (
-            "image,dx,a\n1,a,train\n2,b,7\n",
-            {"split": "a"},
-            r"a: 1 of 2 rows are not train, val or test: '7' \(1\); write the part",
-        ),
     ],
 )
 def test_read_table_refuses(tmp_path, text, columns, message):
