@@ -1,6 +1,5 @@
 """Execute one notebook with papermill, in a kernel of its own, on a slot of an executor."""
 
-import itertools
 import logging
 import os
 import re
@@ -9,14 +8,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from filelock import FileLock, Timeout
@@ -258,51 +257,35 @@ def visible_devices() -> list[str]:
     return []
 
 
-class LocalExecutor(ThreadPoolExecutor):
-    """A thread per GPU of this machine, or per core; more jobs than GPUs share them in turn."""
+class Slots(NamedTuple):
+    """An executor, and what each notebook gets of the machines behind it."""
 
-    def __init__(self, jobs: int, *, most: int) -> None:
-        devices = visible_devices()
-        self.jobs = max(1, min(jobs or len(devices) or cpu_count(), most))
-        self._slot, turns = threading.local(), itertools.cycle(devices or [""])
-        super().__init__(self.jobs, initializer=lambda: setattr(self._slot, "device", next(turns)))
-
-    def submit(self, work: Callable[..., Any], /, job: Job) -> Future:  # type: ignore[override]
-        """Schedule the work on a free slot."""
-        threads = max(1, cpu_count() // self.jobs)
-
-        def on_a_slot() -> Any:
-            return work(replace(job, device=self._slot.device, threads=threads))
-
-        return super().submit(on_a_slot)
+    executor: Executor
+    jobs: int  # notebooks at the same time; 0 is the executor's own choice
+    threads: int = 0  # of each notebook; 0 is no change
+    devices: Sequence[str] = ()  # CUDA devices to share out; none leaves those of the worker
 
 
 @contextmanager
-def open_executor(
-    where: str | Executor, *, jobs: int, most: int, out: Path
-) -> Iterator[tuple[Executor, int, int]]:
-    """Yield an executor, the notebooks at a time (0: its own choice) and the threads of each."""
+def open_executor(where: str | Executor, *, jobs: int, most: int, out: Path) -> Iterator[Slots]:
+    """Start or find what executes notebooks: here one per GPU or core, ``most`` at most."""
     if isinstance(where, Executor):
-        yield where, jobs, 0
+        yield Slots(where, jobs)
         return
+    address = where.partition("://")[2].removeprefix("local")
+    devices = [] if address else visible_devices()
+    here = max(1, min(jobs or len(devices) or cpu_count(), most))
+    threads = max(1, cpu_count() // here)
     if where == "local":
-        with LocalExecutor(jobs, most=most) as executor:
-            yield executor, 0, 0
+        with ThreadPoolExecutor(here) as executor:
+            yield Slots(executor, here, threads, devices)
         return
     # dask: a task per notebook, one per worker thread
-    from distributed import Client, LocalCluster, WorkerPlugin
+    from distributed import Client, LocalCluster
     from distributed import TimeoutError as DaskTimeoutError
 
-    class OwnDevice(WorkerPlugin):
-        def setup(self, worker: Any) -> None:  # also of one that replaces a lost one
-            os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(worker.name) % len(devices)]
-
-    address = where.partition("://")[2].removeprefix("local")
-    devices, cluster = [] if address else visible_devices(), None
-    if not address:
-        keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-        workers = max(1, min(jobs or len(devices) or cpu_count(), most))
-        cluster = LocalCluster(n_workers=workers, **keys)
+    keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+    cluster = None if address else LocalCluster(n_workers=here, **keys)
     try:
         client = Client(cluster or f"tcp://{address}", timeout=5)
     except (OSError, ValueError) as error:
@@ -311,8 +294,6 @@ def open_executor(
     mark = (out / f".probe-{secrets.token_hex(4)}").absolute()
     try:
         client.wait_for_workers(1, timeout=30)
-        if devices:  # workers of a cluster elsewhere keep the devices that they were started with
-            client.register_plugin(OwnDevice())
         mark.touch()
         own = version("fopro_lab")
         facts = client.run(lambda: (mark.exists(), version("fopro_lab"), cpu_count()))
@@ -321,9 +302,12 @@ def open_executor(
                 raise WorkError(f"dask: {worker} has fopro_lab {theirs}, this is {own}")
             if not shared:
                 raise WorkError(f"dask: {worker} misses {out.absolute()}; all must share its disk")
-        each = len(facts) if cluster else 1  # workers here share this machine's cores
-        shares = [facts[worker][2] // (n * each) for worker, n in client.nthreads().items()]
-        yield client.get_executor(pure=False), jobs, max(1, min(shares))
+        executor = client.get_executor(pure=False)
+        if cluster is not None:
+            yield Slots(executor, here, threads, devices)
+        else:  # workers elsewhere keep the devices that they were started with
+            shares = [facts[worker][2] // n for worker, n in client.nthreads().items()]
+            yield Slots(executor, jobs, max(1, min(shares)))
     except DaskTimeoutError:
         way = f"start some: `dask worker {address}`"
         raise WorkError(f"dask://{address}: the scheduler has no workers; {way}") from None

@@ -32,6 +32,7 @@ from fopro_lab.reports.execute import (
     LOOK_EVERY,
     Job,
     Outcome,
+    Slots,
     execute,
     only_writer,
     open_executor,
@@ -211,6 +212,7 @@ class _Batch:
     def __post_init__(self) -> None:
         self.ended: dict[str, NodeReport] = {}
         self._running: dict[Future[Outcome], Node] = {}
+        self._device: dict[str, str] = {}  # of a node
         self._began = self._said = time.monotonic()
         self._keys = node_keys(self.nodes)
         # an option of the plan is shown where the notebook declares it or is given it somewhere
@@ -222,9 +224,9 @@ class _Batch:
         """Execute what has to be and fill ``ended``; return whether Ctrl-C ended it early."""
         waiting, stopped = self._settle(self.nodes), False
         if waiting:  # else nothing is started at all
-            with open_executor(where, jobs=jobs, most=len(waiting), out=self.out) as opened:
+            with open_executor(where, jobs=jobs, most=len(waiting), out=self.out) as slots:
                 try:
-                    self._work(waiting, *opened)
+                    self._work(waiting, slots)
                 except KeyboardInterrupt:
                     stopped = True
                     self._say("stopping: ending the notebooks at work")
@@ -263,14 +265,14 @@ class _Batch:
                 self._end(node, "left out", reason="not among --only, and no result that holds")
         return rest
 
-    def _work(self, waiting: list[Node], executor: Executor, jobs: int, threads: int) -> None:
+    def _work(self, waiting: list[Node], slots: Slots) -> None:
         """Submit every node as soon as all before it have ended, until all have."""
         started, running = set[str](), self._running
         while waiting or running:
             ready = [n for n in waiting if all(name in self.ended for name in n.after)]
-            for node in ready[: jobs - len(running) if jobs else None]:
+            for node in ready[: slots.jobs - len(running) if slots.jobs else None]:
                 waiting.remove(node)
-                running[executor.submit(execute, self._job(node, threads))] = node
+                running[slots.executor.submit(execute, self._job(node, slots))] = node
             for future, node in running.items():
                 if node.name not in started and future.running():
                     started.add(node.name)
@@ -283,7 +285,7 @@ class _Batch:
                 names = ", ".join(node.name for f, node in running.items() if f.running())
                 self._say(f"{len(self.ended)} of {len(self.nodes)} ended, at work: {names}")
 
-    def _job(self, node: Node, threads: int) -> Job:
+    def _job(self, node: Node, slots: Slots) -> Job:
         """Clear what the node wrote the last time, and describe what is to be done."""
         (self.out / node.name).mkdir(parents=True, exist_ok=True)
         forget_record(self.out / node.name)
@@ -299,8 +301,10 @@ class _Batch:
             path.unlink(missing_ok=True)
         if node.name in self.forced and "run_dir" in node.places:
             shutil.rmtree(node.places["run_dir"], ignore_errors=True)
-        how = {"stop": self.stop, "limit": node.limit, "threads": threads}
-        return Job.of(node, executed=executed, page=page, **how)
+        taken = [self._device[other.name] for other in self._running.values()]
+        device = self._device[node.name] = min(slots.devices, key=taken.count, default="")
+        how = {"limit": node.limit, "threads": slots.threads, "device": device}
+        return Job.of(node, executed=executed, page=page, stop=self.stop, **how)
 
     def _take(self, node: Node, future: Future[Outcome]) -> None:
         """Note how a node ended; whatever its worker suffered is this notebook's failure alone."""

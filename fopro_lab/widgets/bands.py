@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -169,13 +168,6 @@ def preset_gains(name: str, *, ring: int, rings: int) -> list[float]:
     return [factor if place == ring else 1.0 for place in range(rings)]
 
 
-def bump_gains(gain: float, *, centre: float, width: float, edges: Sequence[float]) -> list[float]:
-    """Return ring gains under a bump whose width, in cycles per pixel, is at half of the change."""
-    # Each ring takes the value at its middle, the corners at 0.604.
-    middles = [(low + min(high, 0.5**0.5)) / 2 for low, high in pairwise(edges)]
-    return [1 + (gain - 1) * 2.0 ** -((2 * (x - centre) / width) ** 2) for x in middles]
-
-
 def ring_means(gain: Tensor, edges: Sequence[float], *, width: int) -> tuple[np.ndarray, float]:
     """Return geometric means `(C, R)` of a gain, and the share of its squared log they explain."""
     weights = (ring_masks(gain.shape[-2], width, edges) * bin_counts(width)).flatten(1)
@@ -272,8 +264,10 @@ class Bands:
         """Gains ``(3, R)`` by channel and ring in the modes rings and bump, and their edges."""
         if self.mode != "bump":
             return self.gains, self.edges
-        bump = partial(bump_gains, centre=self.centre, width=self.width, edges=BUMP_EDGES)
-        return np.array([bump(height) for height in self.heights]), BUMP_EDGES
+        # Each ring takes the value at its middle, the corners at 0.604.
+        middles = np.array([(low + min(high, 0.5**0.5)) / 2 for low, high in pairwise(BUMP_EDGES)])
+        bump = 2.0 ** -((2 * (middles - self.centre) / self.width) ** 2)
+        return 1 + np.outer(self.heights - 1, bump), BUMP_EDGES
 
 
 def preset_options(config: Config, kind: type[Config]) -> dict[str, Any]:
