@@ -61,27 +61,26 @@ data_app = typer.Typer(help="Data sets: list, fetch, check, decode once.", **APP
 def data_list(as_json: AsJson = False) -> None:
     """List the data sets that can be opened, and which of them were fetched."""
     from fopro_lab.data.fetch import fetched_place, find_source, source_names
-
-    sources = [find_source(name) for name in source_names()]
-    places = {source.name: fetched_place(source.name) for source in sources}
-    if as_json:
-        rows = [
-            {"name": s.name, "place": places[s.name], "licence": s.licence, "citation": s.citation}
-            for s in sources
-        ]
-        print(json.dumps(rows, indent=2, default=str))
-        return
     from fopro_lab.data.phantom import IMAGES
     from fopro_lab.io import in_bytes
 
+    sources = {name: find_source(name) for name in source_names()}
+    places = {name: fetched_place(name) for name in sources}
+    if as_json:
+        rows = [
+            {"name": name, "place": places[name], "licence": s.licence, "citation": s.citation}
+            for name, s in sources.items()
+        ]
+        print(json.dumps(rows, indent=2, default=str))
+        return
     print(f"phantom  procedural, deterministic, 8 classes, 64 px, {IMAGES} images by default")
-    columns = "image, class, group, source, split"
-    print(f"PATH     one folder per class, or images with a CSV ({columns})")
+    print(
+        "PATH     one folder per class, or images with a CSV (image, class, group, source, split)"
+    )
     print("\nFrom their publishers, with `fopro data fetch NAME`; isic2019-lt opens isic2019:")
-    for source in sources:
+    for name, source in sources.items():
         size = in_bytes(source.size) if source.size else "size unknown"
-        state = places[source.name] or f"not fetched, {size}"
-        print(f"{source.name:<20} {state}; {source.licence}")
+        print(f"{name:<20} {places[name] or f'not fetched, {size}'}; {source.licence}")
     print("medmnist:NAME-64, -128 and -224 are the same images, larger")
 
 

@@ -26,7 +26,7 @@ from fopro_lab.plots.prompts import (
     time_label,
 )
 from fopro_lab.plots.results import PriorRows, plot_priors, prior_axes, prior_footer, run_labels
-from fopro_lab.plots.style import METHOD_COLORS, STYLE, method_order, with_interval
+from fopro_lab.plots.style import METHOD_COLORS, STYLE, method_order, shown, with_interval
 from fopro_lab.widgets.bands import MovingFigure, StillBox
 
 DPI = 90
@@ -93,7 +93,8 @@ class PromptViewer(StillBox):
             self._titles.append(above.set_title(title, loc="left", fontsize=9))
             self._lines.append(_draw_rings(below, history, bound=bound))
             kind = "" if history.whole else " (ring means)"
-            above.set_xlabel(f"Horizontal frequency, cycles per pixel\n{history.name}{kind}")
+            name = f"{shown(history.name)}{kind}"
+            above.set_xlabel(f"Horizontal frequency, cycles per pixel\n{name}")
         upper[0].set_ylabel("Vertical frequency,\ncycles per pixel")
         lower[0].set_ylabel("Mean gain of the ring")
         add_gain_bar(figure, self._masks[0], list(upper), bound=bound)
@@ -203,7 +204,7 @@ class RunComparer(StillBox):
         means = self.table[self.table["metric"] != "recall"]
         lines = []
         for place, label in enumerate(self._labels):
-            cells = [html.escape(label)]
+            cells = [html.escape(label.replace(r"\$", "$"))]  # no figure, so nothing is escaped
             for row in means[means["run"] == place].to_dict("records"):
                 cells.append(with_interval(row["value"], row["low"], row["high"]))
                 ends = (row["difference"], row["difference_low"], row["difference_high"])
