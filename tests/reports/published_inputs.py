@@ -1,95 +1,63 @@
 """A stand-in for all that the published plans read, laid out as a fetch leaves it."""
 
-import io
 from pathlib import Path
 
-import numpy as np
+import timm
 import torch
-from PIL import Image
 from torch import Tensor
+from torchvision.models import resnet50
 
 from fopro_lab.data.fetch import find_source, note_complete
 from fopro_lab.data.published_splits import CLASSES, RANKED
+from tests.data.publisher import jpeg
 
 SIZES = {"train": 5, "val": 2, "test": 2}  # images of each class
 TRAINING = SIZES["train"] * len(CLASSES)
-SIDE = 40
+ROWS = [(part, name) for part, each in SIZES.items() for name in CLASSES for _ in range(each)]
+IMAGES = [(f"ISIC_{number:07d}", part, name) for number, (part, name) in enumerate(ROWS)]
 
 
-def lay_out_isic2019(root: Path) -> Path:
-    """Write images and tables; ids and classes are those that `lay_out_splits` names."""
-    source = find_source("isic2019")
-    place = root / source.folder
-    images = place / "ISIC_2019_Training_Input"
-    images.mkdir(parents=True)
+def lay_out(root: Path) -> Path:
+    """Write images, the 45 files of splits, and untrained networks; return DINOv2's file."""
+    place = root / find_source("isic2019").folder
+    (place / "ISIC_2019_Training_Input").mkdir(parents=True)
     truth = ["image," + ",".join([*CLASSES, "UNK"])]
     known = ["image,age_approx,anatom_site_general,lesion_id,sex"]
-    noise = np.random.default_rng(0)
-    for image, _, name in _images():
+    for number, (image, _, name) in enumerate(IMAGES):
         marks = ["1.0" if code == name else "0.0" for code in CLASSES]
         truth.append(f"{image},{','.join(marks)},0.0")
         known.append(f"{image},55.0,head/neck,HAM_{image[-7:]},female")
-        pixels = noise.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "JPEG")
-        (images / f"{image}.jpg").write_bytes(stream.getvalue())
+        (place / f"ISIC_2019_Training_Input/{image}.jpg").write_bytes(jpeg(number, 40))
     (place / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join(truth) + "\n")
     (place / "ISIC_2019_Training_Metadata.csv").write_text("\n".join(known) + "\n")
-    note_complete(place, source)
-    return place
+    note_complete(place, find_source("isic2019"))
 
+    splits = find_source("fopro-splits")
+    (root / splits.folder).mkdir()
+    for file in splits.files:  # all name the same images
+        rows = ["image,finding_name,finding"]
+        for image, part, name in IMAGES:
+            if part == file.name.partition("_")[0]:
+                rows.append(f"{image},{CLASSES.index(name)},{RANKED.index(name)}")
+        (root / splits.folder / file.name).write_text("\n".join(rows) + "\n")
+    note_complete(root / splits.folder, splits)
 
-def lay_out_splits(root: Path) -> Path:
-    """Write the 45 files, all naming the same images."""
-    source = find_source("fopro-splits")
-    place = root / source.folder
-    place.mkdir(parents=True)
-    for file in source.files:
-        part = file.name.partition("_")[0]
-        rows = [
-            f"{image},{CLASSES.index(name)},{RANKED.index(name)}"
-            for image, own, name in _images()
-            if own == part
-        ]
-        (place / file.name).write_text("\n".join(["image,finding_name,finding", *rows]) + "\n")
-    note_complete(place, source)
-    return place
-
-
-def lay_out_moco(root: Path) -> Path:
-    """Write an untrained ResNet-50 as MoCo-v2's checkpoint names it, in half precision."""
-    from torchvision.models import resnet50
-
-    network = resnet50(weights=None)
-    network.fc = torch.nn.Sequential(
-        torch.nn.Linear(2048, 2048), torch.nn.ReLU(), torch.nn.Linear(2048, 128)
-    )
-    source = find_source("moco-v2")
-    place = root / source.folder
-    place.mkdir(parents=True)
-    state = {f"module.encoder_q.{key}": _half(value) for key, value in network.state_dict().items()}
-    torch.save(
-        {"epoch": 800, "arch": "resnet50", "state_dict": state}, place / source.files[0].name
-    )
-    note_complete(place, source)
-    return place / source.files[0].name
-
-
-def write_dinov2(path: Path) -> Path:
-    """Write an untrained ViT-S/14 as Meta's checkpoint names it: no head, one tensor more."""
-    import timm
+    network, source = resnet50(weights=None), find_source("moco-v2")
+    hidden = torch.nn.Linear(2048, 2048)
+    network.fc = torch.nn.Sequential(hidden, torch.nn.ReLU(), torch.nn.Linear(2048, 128))
+    state = {f"module.encoder_q.{key}": value for key, value in half(network).items()}
+    (root / source.folder).mkdir()
+    checkpoint = {"epoch": 800, "arch": "resnet50", "state_dict": state}
+    torch.save(checkpoint, root / source.folder / source.files[0].name)
+    note_complete(root / source.folder, source)
 
     network = timm.create_model("vit_small_patch14_dinov2", num_classes=0)
-    state = {key: _half(value) for key, value in network.state_dict().items()}
-    torch.save(state | {"mask_token": torch.zeros(1, 384)}, path)
-    return path
+    # as Meta's checkpoint names it: no head, one tensor more
+    torch.save(half(network) | {"mask_token": torch.zeros(1, 384)}, root / "dinov2.pth")
+    return root / "dinov2.pth"
 
 
-def _half(value: Tensor) -> Tensor:
-    return value.half() if value.is_floating_point() else value
-
-
-def _images() -> list[tuple[str, str, str]]:
-    """List (id, part, class)."""
-    rows = [(part, name) for part, each in SIZES.items() for name in CLASSES for _ in range(each)]
-    return [(f"ISIC_{number:07d}", part, name) for number, (part, name) in enumerate(rows)]
+def half(network: torch.nn.Module) -> dict[str, Tensor]:
+    """Return the tensors in half precision, so that they are written sooner."""
+    state = network.state_dict()
+    return {key: v.half() if v.is_floating_point() else v for key, v in state.items()}

@@ -6,35 +6,22 @@ import pytest
 
 from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.training import distill
-from tests.reports.published_inputs import (
-    TRAINING,
-    lay_out_isic2019,
-    lay_out_moco,
-    lay_out_splits,
-    write_dinov2,
-)
+from tests.reports.published_inputs import TRAINING, lay_out
 
-ROOT = Path(__file__).resolve().parents[2]
-PLANS = ROOT / "reports/plans"
-DEMO = PLANS / "demo.yaml"
+PLANS = Path(__file__).resolve().parents[2] / "reports/plans"
 MOCO, DINO = PLANS / "isic2019_moco.yaml", PLANS / "isic2019_dinov2.yaml"
+BOTH = pytest.mark.parametrize("plan", [MOCO, DINO], ids=["moco", "dinov2"])
 # What makes one node of a published plan short enough for a test; the rest is as in the plan. The
 # teacher of DINOv2 keeps its 224 px.
-SHORT = [
-    *("epochs=1", "image_size=32", "batch_size=16", "prompt_steps=1"),
-    *("prompt_check_every=0", "device=cpu"),
-]
-
-
-def here(path: Path) -> list[str]:
-    """Settings that let a plan be read where its data are not."""
-    return [f"dataset={path}", f"weights={path / 'file'}"] if path.is_dir() else []
+SHORT = ["epochs=1", "image_size=32", "batch_size=16", "prompt_steps=1"]
+SHORT += ["prompt_check_every=0", "device=cpu"]
 
 
 @pytest.mark.parametrize("plan", sorted(PLANS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_plan_expands(plan, tmp_path):
     (tmp_path / "file").touch()
-    nodes = plan_nodes(plan, out=tmp_path, settings=here(tmp_path), inputs=False)
+    settings = [f"dataset={tmp_path}", f"weights={tmp_path / 'file'}"]
+    nodes = plan_nodes(plan, out=tmp_path, settings=settings, inputs=False)
     methods = {node.parameters.get("method") for node in nodes} - {None}
     seeds = {node.parameters["seed"] for node in nodes if "method" in node.parameters}
     if plan.stem != "control":  # it trains no students
@@ -44,23 +31,21 @@ def test_plan_expands(plan, tmp_path):
 
 
 def test_several_values_are_meant_for_the_matrix_alone(tmp_path):
-    nodes = plan_nodes(DEMO, out=tmp_path, settings=["seed=[3,4,5]", "gains=[1.5]"])
-    given = {node.name: node.given for node in nodes}
-    assert {values["seed"] for name, values in given.items() if name[:5] == "train"} == {3, 4, 5}
-    assert "seed" not in given["prompt"] and given["teacher"]["gains"] == [1.5]
-    one = plan_nodes(DEMO, out=tmp_path, settings=["seed=3"])
-    assert {node.given.get("seed") for node in one if node.entry in ("teacher", "train")} == {3}
+    def given(*settings):
+        nodes = plan_nodes(PLANS / "demo.yaml", out=tmp_path, settings=settings)
+        return {node.name: node.given for node in nodes}
+
+    several = given("seed=[3,4,5]", "gains=[1.5]")
+    assert {own["seed"] for name, own in several.items() if name[:5] == "train"} == {3, 4, 5}
+    assert "seed" not in several["prompt"] and several["teacher"]["gains"] == [1.5]
+    one = given("seed=3").items()
+    assert {own.get("seed") for name, own in one if name[:5] in ("teach", "train")} == {3}
 
 
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory) -> Path:
     """A folder of sources with stand-ins for all that the published plans read."""
-    root = tmp_path_factory.mktemp("sources")
-    lay_out_isic2019(root)
-    lay_out_splits(root)
-    lay_out_moco(root)
-    write_dinov2(root / "dinov2.pth")
-    return root
+    return lay_out(tmp_path_factory.mktemp("sources")).parent
 
 
 @pytest.fixture
@@ -71,27 +56,24 @@ def here_and_now(fetched, tmp_path, monkeypatch) -> Path:
     return fetched
 
 
-@pytest.mark.parametrize(
-    ("plan", "ratio", "epochs", "explored"), [(MOCO, 0.002, 500, 100), (DINO, 0.005, 100, 100)]
-)
-def test_a_published_plan_is_ready_with_all_inputs(
-    here_and_now, fopro, tmp_path, plan, ratio, epochs, explored
-):
-    weights = () if plan == MOCO else ("--set", f"weights={here_and_now / 'dinov2.pth'}")
-    code, out, err = fopro("report", plan, "--plan", *weights)
+@BOTH
+def test_a_published_plan_is_ready_with_all_inputs(here_and_now, fopro, tmp_path, plan):
+    ratio, epochs = (0.002, 500) if plan == MOCO else (0.005, 100)
+    weights = [] if plan == MOCO else [f"weights={here_and_now / 'dinov2.pth'}"]
+    code, out, err = fopro("report", plan, "--plan", *[f"--set={text}" for text in weights])
     assert (code, err) == (0, "")
     steps = epochs * (TRAINING // 32)
     assert f"steps: {12 * steps:,} training steps in 12 notebooks, at most 12,000 prompt" in out
     assert "missing" not in out and "wrong" not in out
     assert list(tmp_path.iterdir()) == []  # nothing was written
-    nodes = plan_nodes(plan, out="out", settings=[w for w in weights if w != "--set"])
+    nodes = plan_nodes(plan, out="out", settings=weights)
     entries = ["dataset", "teacher", "prompt", *["train"] * 12, "tail"]
     assert [node.entry for node in nodes] == entries
     train = nodes[3].config
     assert (train.rule, train.tail_ratio, train.fold) == ("isic2019-lt", ratio, 1)
     assert (train.student, train.image_size, train.batch_size) == ("resnet18", 224, 32)
     assert (train.learning_rate, train.clip_norm, train.distill_weight) == (3e-4, 5.0, 3.0)
-    assert train.epochs == epochs and epochs // train.prompt_every == explored
+    assert train.epochs == epochs and epochs // train.prompt_every == 100
 
 
 @pytest.mark.parametrize(
@@ -117,14 +99,13 @@ def test_a_published_plan_names_every_missing_input(fopro, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", [MOCO, DINO], ids=["moco", "dinov2"])
+@BOTH
 def test_a_node_of_a_published_plan_trains(here_and_now, tmp_path, monkeypatch, plan):
     """Its options fit together: data, split, teacher at its size, student, prompt and recipe."""
     monkeypatch.setattr("fopro_lab.training.statistics.IMAGES", 4)  # stand for natural ones
     weights = [] if plan == MOCO else [f"weights={here_and_now / 'dinov2.pth'}"]
     nodes = plan_nodes(plan, out="out", settings=[*SHORT, *weights])
-    (node,) = [node for node in nodes if node.name == "train-fopro-0"]
-    config = node.config
+    (config,) = [node.config for node in nodes if node.name == "train-fopro-0"]
     run = distill(config, out=tmp_path / "run", verbose=False)
     assert run.state == "done"
     assert run.manifest["protocol"].startswith(f"isic2019-lt/fopro/{config.tail_ratio:g}/fold1")
