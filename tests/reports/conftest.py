@@ -9,6 +9,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from fopro_lab.reports import run_plan
 from fopro_lab.reports.execute import Job, Outcome
 
 PLAN = "reports/plans/plan.yaml"
@@ -60,6 +61,12 @@ class Checkout:
         content = {"title": "A plan", "notebooks": notebooks, **keys}
         (self.root / PLAN).write_text(yaml.safe_dump(content, sort_keys=False))
         return self.root / PLAN
+
+    def run(self, *broken: str, **keys) -> list[str]:
+        """Report without kernels; return the names of the runs that were taken up again."""
+        with Instant(*broken) as executor:
+            run_plan(PLAN, out="out", executor=executor, progress=False, **keys)
+        return executor.resumed
 
     def ended(self) -> dict[str, dict]:
         report = json.loads((self.out / "report.json").read_text())

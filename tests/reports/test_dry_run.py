@@ -1,12 +1,15 @@
 """The dry run: the graph and the cost, everything checked, nothing executed or written."""
 
 import pytest
+import torch
 
+from fopro_lab.data import make_split, open_dataset
 from fopro_lab.errors import InputError
 from fopro_lab.reports import run_plan
 from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.reports.run import dry_run
-from tests.reports.conftest import PLAN, Instant
+from fopro_lab.training import distill
+from tests.reports.conftest import PLAN
 
 TRAIN = """dataset: str = "phantom"
 images: int = 160
@@ -40,10 +43,7 @@ def test_dry_run_shows_the_graph_in_order_and_writes_nothing(checkout, plan):
     found = dry_run(plan, out="out")
     assert not found.problems and sorted(checkout.root.rglob("*")) == before
     # Counted by hand: 160 phantom images leave `train` to training, in batches of 16.
-    from fopro_lab.data import make_split, open_dataset
-
-    train = len(make_split(open_dataset("phantom", images=160)).train)
-    steps = 3 * (train // 16)
+    steps = 3 * (len(make_split(open_dataset("phantom", images=160)).train) // 16)
     assert steps >= 3 * 4
     assert found.lines == [
         "A plan: 4 notebooks",
@@ -59,10 +59,6 @@ def test_dry_run_shows_the_graph_in_order_and_writes_nothing(checkout, plan):
 
 def test_dry_run_counts_the_steps_that_a_training_takes(checkout, plan, monkeypatch):
     """The count is of the loop itself: its optimiser's steps, and the prompt's."""
-    import torch
-
-    from fopro_lab.training import distill
-
     taken = []
     step = torch.optim.Adam.step
     monkeypatch.setattr(
@@ -70,8 +66,8 @@ def test_dry_run_counts_the_steps_that_a_training_takes(checkout, plan, monkeypa
     )
     settings = ["images=100", "epochs=2", "image_size=16", "method=fopro"]
     line = dry_run(plan, out="out", settings=settings).lines[2]
-    distill(plan_nodes(plan, out="out", settings=settings)[1].config, out=checkout.root / "run",
-            verbose=False)  # fmt: skip
+    config = plan_nodes(plan, out="out", settings=settings)[1].config
+    distill(config, out=checkout.root / "run", verbose=False)
     student, prompt = sorted({own: taken.count(own) for own in taken}.values(), reverse=True)
     assert f"{student} steps, {prompt} prompt steps" in line and prompt == 5
 
@@ -92,9 +88,7 @@ def test_dry_run_names_images_that_cannot_be_split(checkout, plan):
 
 
 def test_dry_run_says_what_is_kept_and_how_long_the_rest_took(checkout, plan):
-    with Instant() as executor:
-        keys = {"out": "out", "executor": executor, "progress": False}
-        run_plan(plan, only=["look", "train-bsm"], **keys)
+    checkout.run(only=["look", "train-bsm"])
     found = dry_run(plan, out="out", settings=["epochs=2"], limit=90.0)
     assert [line.endswith("kept") for line in found.lines[1:5]] == [True, False, False, False]
     assert "limit 1 min 30 s" in found.lines[2]

@@ -17,7 +17,7 @@ from filelock import FileLock
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.reports import execute_notebook, run_plan
 from fopro_lab.reports.execute import Job, Outcome, open_executor, visible_devices
-from tests.reports.conftest import PLAN, Checkout, Instant
+from tests.reports.conftest import PLAN, Checkout
 
 DRAW = """
 from pathlib import Path
@@ -107,16 +107,13 @@ def instant(checkout):
     table = {"notebook": "a", "after": ["run"]}
     checkout.plan({"run": matrix, "table": table, "other": {"notebook": "a"}})
     (checkout.root / "data").mkdir()
-    with Instant() as executor:
 
-        def run(**keys) -> str:
-            executor.resumed.clear()
-            run_plan(PLAN, out="out", executor=executor, progress=False, **keys)
-            states = checkout.states()
-            return " ".join(states.get(n, "absent") for n in ("run-0", "run-1", "table", "other"))
+    def run(**keys) -> str:
+        run.resumed = checkout.run(**keys)
+        states = checkout.states()
+        return " ".join(states.get(n, "absent") for n in ("run-0", "run-1", "table", "other"))
 
-        run.resumed = executor.resumed
-        yield run
+    return run
 
 
 @pytest.mark.parametrize(
@@ -155,11 +152,10 @@ def test_a_node_shows_what_it_was_given_or_has_by_default_and_what_made_it(check
     entries = {"plain": {"notebook": "train"}, "look": {"notebook": "look"}}
     entries["warm"] = {"notebook": "train", "parameters": {"warmup_epochs": 2}}
     checkout.plan(entries)
-    with Instant() as executor:
-        for commit, settings in (("first", []), ("second", ["mark=1"])):
-            origin = f"commit {commit}"
-            monkeypatch.setattr("fopro_lab.reports.run._origin", lambda said=origin: said)
-            run_plan(PLAN, out="out", executor=executor, settings=settings, progress=False)
+    for commit, settings in (("first", []), ("second", ["mark=1"])):
+        origin = f"commit {commit}"
+        monkeypatch.setattr("fopro_lab.reports.run._origin", lambda said=origin: said)
+        checkout.run(settings=settings)
     ended = checkout.ended()
     assert [ended[name]["parameters"] for name in entries] == [
         {"warmup_epochs": 0}, {"mark": 1}, {"warmup_epochs": 2}
@@ -174,8 +170,7 @@ def test_a_table_of_a_notebook_waited_for_executes_nothing_twice(checkout):
     checkout.plan({"a": {"notebook": "a"}, "b": table})
     keys = []
     for _ in range(2):
-        with Instant() as executor:
-            run_plan(PLAN, out="out", settings=["seed=1"], executor=executor, progress=False)
+        checkout.run(settings=["seed=1"])
         record = (checkout.out / "b/.done.json").stat()
         keys.append((record.st_ino, record.st_mtime_ns))
     assert keys[0] == keys[1] and (checkout.out / "a/seed_1.csv").exists()
@@ -186,9 +181,8 @@ def test_no_file_of_an_earlier_result_stays(checkout):
     checkout.notebook("a", PARAMETERS)
     checkout.plan({"a": {"notebook": "a"}, "b": {"notebook": "a", "after": ["a"]}})
     for seed, broken in ((1, ()), (2, ("a",)), (3, ("b",)), (4, ())):
-        with Instant(*broken) as executor, suppress(WorkError):
-            keys = {"executor": executor, "progress": False}
-            run_plan(PLAN, out="out", settings=[f"seed={seed}"], **keys)
+        with suppress(WorkError):
+            checkout.run(*broken, settings=[f"seed={seed}"])
     for name in ("a", "b"):
         assert [p.name for p in (checkout.out / name).glob("seed*")] == ["seed_4.csv"]
 
@@ -244,24 +238,19 @@ def test_a_folder_that_cannot_be_written_or_is_in_use_is_refused(checkout):
         run_plan(plan, out=checkout.out)
 
 
-def test_one_failing_notebook_costs_no_other(checkout, capfd):
+def test_one_failing_notebook_costs_no_other(checkout, capfd, monkeypatch):
     """A cell past its limit, one that ignores the interrupt, a dead kernel: each red by itself."""
-    from fopro_lab.reports import execute
-
-    deaf = "import time\nwhile True:\n    try:\n        time.sleep(60)\n"
-    deaf += "    except KeyboardInterrupt:\n        pass"
-    checkout.notebook("hang", "", "print('before')", "import time; time.sleep(600)")
+    hang, deaf = "import time; time.sleep(600)", "import time\nwhile True:\n    try:\n        "
+    deaf += "time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
+    checkout.notebook("hang", "", "print('before')", hang)
     checkout.notebook("deaf", "", deaf)
     checkout.notebook("dead", "", "x = 1", "import os; os._exit(9)")
     checkout.notebook("fill", "", "kept = bytearray(300_000_000)\nimport time; time.sleep(2)")
-    entries = {name: {"notebook": name} for name in ("hang", "deaf", "dead", "fill")}
-    for name in ("hang", "deaf"):
-        entries[name]["limit"] = "4 s"
-    checkout.plan(entries)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "GRACE", 1.0)
-        with pytest.raises(WorkError, match=r"3 of 4 notebooks failed \(hang, deaf, dead\)"):
-            run_plan(PLAN, out="out", jobs=4)
+    limits = {"hang": "4 s", "deaf": "4 s", "dead": "", "fill": ""}
+    checkout.plan({name: {"notebook": name, "limit": limit} for name, limit in limits.items()})
+    monkeypatch.setattr("fopro_lab.reports.execute.GRACE", 1.0)
+    with pytest.raises(WorkError, match=r"3 of 4 notebooks failed \(hang, deaf, dead\)"):
+        run_plan(PLAN, out="out", jobs=4)
     ended = checkout.ended()
     limit = "the time limit of 4.0 s was reached"
     assert ended["hang"]["reason"] == ended["deaf"]["reason"] == limit
@@ -359,20 +348,17 @@ def test_a_notebook_gets_a_gpu_of_its_own(two_gpus, checkout):
     assert {(checkout.root / f"{i}.txt").read_text() for i in (0, 1)} == {"GPU-aa", "GPU-bb"}
 
 
-@pytest.mark.parametrize(
-    ("chosen", "seen"), [("3,1", ["3", "1"]), ("", []), ("-1", []), ("2,-1,3", ["2"])]
-)
-def test_devices_that_are_chosen_already_are_respected(two_gpus, monkeypatch, chosen, seen):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    assert visible_devices() == seen
+def test_devices_that_are_chosen_already_are_respected(two_gpus, monkeypatch):
+    for chosen, seen in {"3,1": ["3", "1"], "": [], "-1": [], "2,-1,3": ["2"]}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        assert visible_devices() == seen
 
 
 def test_an_error_of_a_worker_is_its_notebooks_failure_alone(checkout):
     checkout.notebook("a", "mark: int = 0", "print(mark)")
     checkout.plan({"a": {"notebook": "a", "matrix": {"mark": [0, 1]}}})
-    failed = pytest.raises(WorkError, match=r"1 of 2 notebooks failed \(a-0\)")
-    with Instant("a-0") as executor, failed:
-        run_plan(PLAN, out="out", executor=executor, progress=False)
+    with pytest.raises(WorkError, match=r"1 of 2 notebooks failed \(a-0\)"):
+        checkout.run("a-0")
     ended = checkout.ended()
     assert ended["a-0"]["reason"] == "IndexError: pop from empty list"
     assert ended["a-1"]["state"] == "done"
