@@ -5,21 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from fopro_lab.evaluation import load_runs
-
-
-def images(folder: Path, *, each: int = 4) -> Path:
-    rng = np.random.default_rng(0)
-    for name in "abc":
-        (folder / name).mkdir(parents=True)
-        for number in range(each):
-            pixels = rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{name}{number}.png")
-    return folder
+from tests.data.toys import write_images
 
 
 def lines(text: str) -> list[str]:
@@ -43,8 +32,8 @@ def test_help_needs_neither_torch_nor_pandas():
 def test_python_m_is_the_same_command():
     words = [sys.executable, "-m", "fopro_lab", "train", "--set", "epoch=3"]
     run = subprocess.run(words, capture_output=True, text=True)
-    assert run.returncode == 2 and run.stdout == ""
-    assert run.stderr == "fopro: epoch: not a name of TrainConfig; did you mean 'epochs'?\n"
+    line = "fopro: epoch: not a name of TrainConfig; did you mean 'epochs'?\n"
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", line)
 
 
 def test_train_then_compare(fopro, tmp_path):
@@ -76,7 +65,7 @@ def executed(monkeypatch):
 
 
 def test_data_check_gives_one_verdict_per_line_and_ends_with_0(fopro, tmp_path, executed):
-    folder = images(tmp_path / "data", each=8)
+    folder = write_images(tmp_path / "data", classes=3, each=8)
     options, page = ("--set", f"dataset={folder}"), tmp_path / "checked"
     code, out, err = fopro("data", "check", *options, "--out", page)
     assert code == 0 and lines(err) == []
@@ -86,17 +75,17 @@ def test_data_check_gives_one_verdict_per_line_and_ends_with_0(fopro, tmp_path, 
     assert out.endswith(f"{page / 'index.html'}\n")
     facts = json.loads(fopro("data", "check", *options, "--json")[1])
     assert facts["images"] == 24 and facts["groups in two parts"] == 0
-    assert sum(row["n"] for row in facts["tables"]["counts"] if row["class"] == "a") == 8
+    assert sum(row["n"] for row in facts["tables"]["counts"] if row["class"] == "class0") == 8
     assert facts["groups"] == "unknown: each image is its own" and facts["sources"] == "unknown"
     assert {row["level"] for row in facts["findings"]} == {"ok", "note", "warn"}
 
 
 def test_data_check_lists_every_image_that_fails_and_ends_with_1(fopro, tmp_path, executed):
-    folder = images(tmp_path / "data", each=8)
-    broken = [folder / f"a/a{number}.png" for number in range(5)]
+    folder = write_images(tmp_path / "data", classes=3, each=8)
+    broken = [folder / f"class0/{number}.png" for number in range(5)]
     for path in broken:
         path.write_bytes(b"no image")
-    (folder / "c/c7.png").write_bytes((folder / "b/b0.png").read_bytes())
+    (folder / "class2/7.png").write_bytes((folder / "class1/0.png").read_bytes())
     options = ("--set", f"dataset={folder}", "--set", "image_size=16")
     code, out, err = fopro("data", "check", *options, "--out", tmp_path / "out")
     assert code == 1 and len(lines(err)) == 1
@@ -127,13 +116,16 @@ def test_probe_executes_its_notebook(fopro, tmp_path, executed):
 @pytest.mark.parametrize(
     ("spoilt", "words"),
     [
-        ({"b/b1.png": b"no image"}, "b1.png"),
-        (dict.fromkeys(("c/c1.png", "c/c2.png", "c/c3.png")), "class 'c' has 1"),
-        ({f"{c}/{c}{i}.png": None for c in "abc" for i in range(4)}, "expected images, found none"),
+        ({"class1/1.png": b"no image"}, "class1/1.png"),
+        (dict.fromkeys(f"class2/{i}.png" for i in (1, 2, 3)), "class 'class2' has 1"),
+        (
+            {f"class{c}/{i}.png": None for c in range(3) for i in range(4)},
+            "expected images, found none",
+        ),
     ],
 )
 def test_wrong_images_end_with_one_line_and_code_2(fopro, tmp_path, spoilt, words):
-    folder, run = images(tmp_path / "data"), tmp_path / "run"
+    folder, run = write_images(tmp_path / "data", classes=3, each=4), tmp_path / "run"
     for name, content in spoilt.items():
         (folder / name).write_bytes(content) if content else (folder / name).unlink()
     options = ("--set", f"dataset={folder}", "--set", "image_size=16", "--set", "method=bsm")
@@ -143,30 +135,27 @@ def test_wrong_images_end_with_one_line_and_code_2(fopro, tmp_path, spoilt, word
     assert not any(path.is_file() for path in run.rglob("*"))
 
 
-@pytest.mark.parametrize("setting", ["dataset=nowhere", "epochs=0"])
-def test_wrong_options_end_with_one_line_and_code_2(fopro, tmp_path, setting):
-    code, out, err = fopro("train", "--set", setting, "--out", tmp_path / "run")
-    name, _, value = setting.partition("=")
-    assert code == 2 and out == "" and len(err.splitlines()) == 1
-    assert err.startswith(f"fopro: {name}: expected ") and value in err
+def test_wrong_options_end_with_one_line_and_code_2(fopro, tmp_path):
+    for name, value in (("dataset", "nowhere"), ("epochs", "0")):
+        code, out, err = fopro("train", "--set", f"{name}={value}", "--out", tmp_path / "run")
+        assert code == 2 and out == "" and len(err.splitlines()) == 1
+        assert err.startswith(f"fopro: {name}: expected ") and value in err
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (KeyboardInterrupt(), "stopped; what was finished is kept"),
-        (ZeroDivisionError("division"), "unexpected ZeroDivisionError: division (FOPRO_DEBUG=1 "),
-    ],
-)
-def test_interrupts_and_bugs_are_one_line_and_code_1(fopro, monkeypatch, tmp_path, error, line):
+def test_interrupts_and_bugs_are_one_line_and_code_1(fopro, monkeypatch, tmp_path):
+    errors = [ZeroDivisionError("division"), KeyboardInterrupt(), ZeroDivisionError("division")]
+
     def broken(*_, **__):
-        raise error
+        raise errors.pop()
 
     monkeypatch.setattr("fopro_lab.training.distill", broken)
-    code, _, err = fopro("train", "--out", tmp_path)
-    assert code == 1 and err.startswith(f"fopro: {line}") and err.count("\n") == 1
-    if isinstance(error, ZeroDivisionError):
-        monkeypatch.setenv("FOPRO_DEBUG", "1")
-        with pytest.raises(ZeroDivisionError):
-            fopro("train", "--out", tmp_path)
+    for line in (
+        "unexpected ZeroDivisionError: division (FOPRO_DEBUG=1 ",
+        "stopped; what was finished is kept",
+    ):
+        code, _, err = fopro("train", "--out", tmp_path)
+        assert code == 1 and err.startswith(f"fopro: {line}") and err.count("\n") == 1
+    monkeypatch.setenv("FOPRO_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        fopro("train", "--out", tmp_path)

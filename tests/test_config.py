@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from fopro_lab import config
 from fopro_lab.config import (
+    ClaimsConfig,
     Config,
     PromptConfig,
     TrainConfig,
@@ -51,15 +53,24 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
             {"epochs": "many"},
             "epochs: expected a valid integer, unable to parse string as an integer, got 'many'",
         ),
+        ({"seed": True}, "seed: expected a number, got true"),
+        ({"seed": "010"}, "seed: expected a plain number such as 10, got '010'"),
+        ({"learning_rate": "1_0"}, "learning_rate: expected a plain number such as 10, got '1_0'"),
         ({"learning_rate": float("nan")}, "learning_rate: expected a finite number, got nan"),
+        ({"lr_milestones": [2, True]}, "lr_milestones: expected a number, got true"),
+        ({"objectives": {"task": True}}, "objectives.task: expected a number, got true"),
+        (
+            {"objectives": {"task": -1.0}},
+            "objectives.task: expected greater than or equal to 0, got -1.0",
+        ),
         (
             {"objectives": {"tusk": 1.0}},
             "objectives.tusk: expected 'statistics', 'confidence', 'task', 'spectrum', "
             "'disagreement' or 'identity', got 'tusk'",
         ),
         (
-            {"objectives": {"task": -1.0}},
-            "objectives.task: expected greater than or equal to 0, got -1.0",
+            {"objectives": ["task"]},
+            "objectives: expected names with values, such as {'name': 1.0}, got ['task']",
         ),
         (
             {"image_size": 64, "student_size": 65},
@@ -71,12 +82,60 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
             "without, got [] with multi-step",
         ),
         ({"epochs": 2, "lr_warmup": 2}, "TrainConfig: expected lr_warmup below epochs = 2, got 2"),
+        ({"method": "kd"}, "method: expected 'ce', 'bsm', 'ekd', 'fopro' or 'random', got 'kd'"),
         ({"recipe": ["small"]}, "recipe: expected '', 'published' or 'small', got ['small']"),
+        ({"lr": 1}, "lr: not a name of TrainConfig; did you mean 'learning_rate'?"),
+        ({"batchsize": 8}, "batchsize: not a name of TrainConfig; did you mean 'batch_size'?"),
         ({"zzzz": 3}, "zzzz: not a name of TrainConfig; docs/options.md lists all"),
+        ({"max_skipped": 4}, "max_skipped: no longer an option, always 5; got 4; leave it out"),
+        (
+            {"images": 4, "pictures": 5},
+            "pictures: is called images now, and both are given; leave one out",
+        ),
     ],
 )
-def test_wrong_values_give_one_exact_line(values, expected):
-    assert message(values) == expected
+def test_wrong_values_give_one_exact_line_however_they_are_given(values, expected):
+    for read in (TrainConfig.from_mapping, TrainConfig.model_validate):
+        assert message(values, read) == expected
+    assert message(values, lambda own: TrainConfig(**own)) == expected
+    assert message(values, lambda own: TrainConfig().model_copy(update=own)) == expected
+
+
+def test_a_config_is_fixed_and_its_copies_are_checked():
+    config = TrainConfig(recipe="published", epochs=3)
+    told = message(4, lambda value: setattr(config, "epochs", value))
+    assert told.startswith("epochs: a config is fixed; ")
+    copy = config.model_copy(update={"epochs": 4})
+    assert (copy.epochs, copy.student, copy.recipe) == (4, "resnet18", "published")
+    assert message({"epochs": 3}, TrainConfig).startswith("TrainConfig: expected names")
+    pairs = {"pairs": [["a", "b", "c"]]}
+    assert message(pairs, ClaimsConfig.from_mapping).startswith("pairs.0: expected at most 2")
+
+
+def test_a_config_takes_paths_and_numpy_numbers():
+    config = TrainConfig(dataset=Path("a/b"), epochs=np.int64(3), teacher_mean=np.full(3, 0.5))
+    assert (config.dataset, config.epochs, config.teacher_mean) == ("a/b", 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        *((name, text, text) for name in ("dataset", "class_column") for text in
+          ("2024", "0012", "1.10", "1e5", "2024-01-31", "12:30", "no", "1_000")),
+        *(("seed", text, None) for text in ("010", "1:30", "true", "0x10")),
+        ("seed", "12", 12),
+        ("learning_rate", "1e-3", 1e-3),
+        ("learning_rate", "0.10", 0.1),
+        ("fold_teacher", "false", False),
+    ],
+)  # fmt: skip
+def test_a_value_means_the_same_on_the_command_line_and_in_a_file(tmp_path, name, text, expected):
+    (tmp_path / "a.yaml").write_text(f"{name}: {text}\n")
+    for values in (parse_settings([f"{name}={text}"]), read_yaml(tmp_path / "a.yaml")):
+        if expected is None:
+            assert message(values).startswith(f"{name}: expected")
+        else:
+            assert getattr(TrainConfig.from_mapping(values), name) == expected
 
 
 def test_the_published_recipe_is_the_releases():
@@ -99,9 +158,8 @@ def test_the_published_recipe_is_the_releases():
 def test_options_of_a_notebook_fill_what_it_does_not_declare():
     namespace = {"epochs": 3, "method": "ekd", "unrelated": object()}
     namespace["options"] = {"batch_size": 8, "rate_warmup": 1}
-    assert TrainConfig.from_parameters(namespace) == TrainConfig(
-        epochs=3, method="ekd", batch_size=8, lr_warmup=1
-    )
+    wanted = TrainConfig(epochs=3, method="ekd", batch_size=8, lr_warmup=1)
+    assert TrainConfig.from_parameters(namespace) == wanted
     for options, expected in [
         ({"batchsize": 8}, "batchsize: not a name of TrainConfig; did you mean 'batch_size'?"),
         ({"epochs": 4}, "epochs: given twice, as a parameter and in options; give one"),
@@ -111,62 +169,45 @@ def test_options_of_a_notebook_fill_what_it_does_not_declare():
     assert TrainConfig.from_parameters({"epochs": 10, "options": {"epochs": 4}}).epochs == 4
 
 
-def test_names_of_the_last_version_are_taken_with_a_line(capsys):
-    old = {"pictures": 40, "random_gains": "per-picture"}
+def test_names_of_the_last_version_are_taken_with_a_line_and_what_is_gone_at_its_default(capsys):
+    old = {"pictures": 40, "random_gains": "per-picture", "max_skipped": 5}
     config = TrainConfig.from_mapping(old)
     assert (config.images, config.random_gains) == (40, "per-image")
     assert capsys.readouterr().err.splitlines() == [
         "fopro: pictures is called images now; the old name goes with 0.3",
         "fopro: random_gains: 'per-picture' is called 'per-image' now",
     ]
-    expected = "pictures: is called images now, and both are given; leave one out"
-    assert message({"images": 4, "pictures": 5}) == expected
 
 
-def test_options_that_are_gone_are_taken_at_their_old_default():
-    assert TrainConfig.from_mapping({"max_skipped": 5, "epochs": 2}) == TrainConfig(epochs=2)
-    expected = "max_skipped: no longer an option, always 5; got 4; leave it out"
-    assert message({"max_skipped": 4}) == expected
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"a: 1\nb: [1\n", "expected YAML, got a syntax error in line 3"),
-        (b"a: !!python/object:os.system x\n", "expected YAML, got a syntax error in line 1"),
-        (b"- a\n- b\n", "expected names and values, got a list"),
-    ],
-)
-def test_read_yaml_says_what_is_wrong(tmp_path, content, expected):
+def test_read_yaml_says_what_is_wrong(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("epochs: 3\nobjectives: {task: 0.5}\n")
     assert read_yaml(path) == {"epochs": 3, "objectives": {"task": 0.5}}
-    path.write_bytes(content)
-    assert message(path, read_yaml) == f"{path}: {expected}"
-    path.write_bytes(b"\xff\xfe\x00a")
-    assert message(path, read_yaml).startswith(f"{path}: cannot be read as text (")
+    for content, expected in {
+        b"a: 1\nb: [1\n": "expected YAML, got a syntax error in line 3",
+        b"a: !!python/object:os.system x\n": "expected YAML, got a syntax error in line 1",
+        b"- a\n- b\n": "expected names and values, got a list",
+        b"a: 1\nb: 2\na: 3\n": "expected each name once, got 'a' twice in line 3",
+        b"x: 1\ny: 2\nb: {a: 1, a: 2}\n": "expected each name once, got 'a' twice in line 3",
+        b"\xff\xfe\x00a": "cannot be read as text (",
+    }.items():
+        path.write_bytes(content)
+        assert message(path, read_yaml).startswith(f"{path}: {expected}")
     path.unlink()
     assert message(path, read_yaml) == f"{path}: no such file"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("epochs=3", {"epochs": 3}),
-        ("learning_rate=1e-3", {"learning_rate": "1e-3"}),  # the config makes a number of it
-        ("teacher_mean=[0.5, 0.5, 0.5]", {"teacher_mean": [0.5, 0.5, 0.5]}),
-        ("weights=", {"weights": ""}),
-        ("dataset=null", {"dataset": "null"}),
-        ("dataset=a=b", {"dataset": "a=b"}),
-        ("dataset=2024-13-45", {"dataset": "2024-13-45"}),
-        ("objectives.task=0.5", {"objectives": {"task": 0.5}}),
-    ],
-)
-def test_parse_settings_reads_yaml_values(text, expected):
-    assert parse_settings([text]) == expected
-
-
-def test_parse_settings_says_what_is_wrong():
+def test_parse_settings_reads_yaml_values_and_says_what_is_wrong():
+    for text, expected in {
+        "learning_rate=1e-3": {"learning_rate": "1e-3"},  # the config makes a number of it
+        "teacher_mean=[0.5, 0.5, 0.5]": {"teacher_mean": [0.5, 0.5, 0.5]},
+        "weights=": {"weights": ""},
+        "dataset=null": {"dataset": "null"},
+        "dataset=a=b": {"dataset": "a=b"},
+        "dataset=2024-13-45": {"dataset": "2024-13-45"},
+        "objectives.task=0.5": {"objectives": {"task": 0.5}},
+    }.items():
+        assert parse_settings([text]) == expected
     assert message(["=3"], parse_settings) == "--set: expected name=value, got '=3'"
     expected = "--set: a.b: 'a' is set to a plain value as well"
     assert message(["a=1", "a.b=2"], parse_settings) == expected
