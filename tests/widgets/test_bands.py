@@ -3,11 +3,7 @@ import pytest
 import torch
 
 from fopro_lab.fourier import apply_gain, ring_energy, ring_gain
-from fopro_lab.widgets.bands import (
-    Change,
-    SpectrumView,
-    ring_means,
-)
+from fopro_lab.widgets.bands import Change, SpectrumView, ring_means
 
 EDGES = [0, 0.25, 0.5, 0.75]
 

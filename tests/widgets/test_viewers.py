@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.cbook import is_math_text
+from matplotlib.text import Text
 from PIL import Image
 
 from fopro_lab.fourier import FourierPrompt
@@ -30,14 +32,8 @@ def write_masks(folder, *, steps, seed):
 
 @pytest.fixture
 def viewer(tmp_path):
-    first = write_masks(tmp_path / "a", steps=(0, 3, 6), seed=0)
+    first = write_masks(tmp_path / "a_$x^2$", steps=(0, 3, 6), seed=0)
     return PromptViewer([first, write_masks(tmp_path / "b", steps=(0, 4), seed=1)])
-
-
-def table(gains=(1.0, 2.0)):
-    return pd.DataFrame(
-        {"exploration": 1, "step": [0, 5], "low": 0.0, "high": 0.75, "gain": list(gains)}
-    )
 
 
 def pixels(viewer):
@@ -61,7 +57,8 @@ def test_prompt_viewer_draws_the_same_image_at_the_same_time(viewer):
 
 
 def test_prompt_viewer_takes_a_table_and_a_gain_of_two_is_red():
-    viewer = PromptViewer(table())
+    rows = {"exploration": 1, "step": [0, 5], "low": 0.0, "high": 0.75, "gain": [1.0, 2.0]}
+    viewer = PromptViewer(pd.DataFrame(rows))
     assert not viewer.histories[0].whole
     red = (pixels(viewer)[..., 0] - pixels(viewer)[..., 2] > 60).sum()
     viewer.slider.index = 0
@@ -71,6 +68,9 @@ def test_prompt_viewer_takes_a_table_and_a_gain_of_two_is_red():
 def test_prompt_viewer_draws_a_still_where_there_is_no_front_end(viewer):
     bundle = viewer._repr_mimebundle_()
     assert WIDGET in bundle and base64.b64decode(bundle["image/png"])[1:4] == b"PNG"
+    for figure in (viewer.still(), viewer._figure.figure):  # a run's name is no formula
+        (name,) = [text for text in figure.findobj(Text) if "x^2" in text.get_text()]
+        assert not is_math_text(name.get_text())
     titles = [ax.get_title(loc="left") for ax in viewer.still().axes[:4]]
     assert [title[-6:] for title in titles[:3]] == ["step 0", "step 3", "step 6"]
     assert titles[3] == "Mean gain of each ring"
