@@ -26,6 +26,7 @@ from fopro_lab.config import DataConfig
 from fopro_lab.data import Dataset, Pack, Prepared, Split, split_from
 from fopro_lab.data.pack import pack_from
 from fopro_lab.data.readers import PARTS, differing_folders
+from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
 from fopro_lab.io import atomic_path, write_json
@@ -144,6 +145,8 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
         ``group_leakage``, ``leakage``, ``sources`` and ``power``.
     """
     dataset, names = packed.dataset, packed.dataset.class_names
+    if len(split.train):
+        check_split(split, dataset)
     table, parts = dataset.table, split.parts(len(packed))
     groups = groups_from(config, names, split.class_counts(dataset))
     counts = pd.DataFrame(

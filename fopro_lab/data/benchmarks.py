@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.config import Interpolation
+from fopro_lab.data.cells import read_cells
 from fopro_lab.data.decoding import resize_square
-from fopro_lab.data.fetch import fetched_place, find_source, medmnist_facts
+from fopro_lab.data.fetch import DAMAGES, fetched_place, find_source, medmnist_facts
 from fopro_lab.data.readers import (
     PARTS,
     Listing,
@@ -26,7 +27,7 @@ from fopro_lab.data.readers import (
     refuse_twice,
     sort_files,
 )
-from fopro_lab.data.tables import NOT_KNOWN, read_cells
+from fopro_lab.data.tables import NOT_KNOWN
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.io import cache_folder, in_bytes
 
@@ -144,7 +145,9 @@ def read_npz(path: Path) -> Listing:
                     with suppress(OSError):  # another process was faster
                         os.replace(temporary, folder)
                         os.mkdir(temporary)  # for its context to remove
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    except (InputError, WorkError):
+        raise
+    except (OSError, *DAMAGES) as error:
         raise InputError(f"{path}: no .npz file that can be unpacked ({error})") from None
     return read_medmnist(folder, parts=parts, where=path)
 
@@ -166,7 +169,7 @@ def read_medmnist(
     files: list[str] = []
     for number, part in enumerate(parts):
         paths = [folder / f"{part}_{kind}.npy" for kind in ("images", "labels")]
-        images, labels = map(_open, paths)
+        images, labels = (_open(each, where) for each in paths)
         grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
         one_each = labels.size == len(images) and labels.dtype.kind in "iu"
         if images.dtype != np.uint8 or not grey_or_colour or not one_each:
@@ -183,23 +186,23 @@ def read_medmnist(
         files += map(str, paths)
     table = pd.concat(tables, ignore_index=True)
     reader = ArrayReader(tuple(files[::2]), np.concatenate(rows))
-    return Listing(table, _class_names(folder, table["label"]), reader, files)
+    return Listing(table, _class_names(folder, table["label"], where), reader, files)
 
 
-def _class_names(folder: Path, labels: pd.Series) -> tuple[str, ...]:
+def _class_names(folder: Path, labels: pd.Series, where: Path | None) -> tuple[str, ...]:
     found = re.fullmatch(r"(?:medmnist-)?([a-z]+?)(?:mnist)?(?:[-_]\d+)?", folder.resolve().name)
     facts = medmnist_facts().get(found[1]) if found else None
     names = facts["classes"] if facts else [str(label) for label in range(labels.max() + 1)]
     if labels.min() < 0 or labels.max() >= len(names):
         raise InputError(
-            f"{folder}: labels: expected 0 to {len(names) - 1}, got {labels.min()} to "
+            f"{where or folder}: labels: expected 0 to {len(names) - 1}, got {labels.min()} to "
             f"{labels.max()}"
         )
     return tuple(names)
 
 
-def _open(path: Path | str) -> np.ndarray:
-    """Map an array; one that would run code when it is read is refused."""
+def _open(path: Path | str, where: Path | None = None) -> np.ndarray:
+    """Map an array, of the file ``where``; one that would run code when it is read is refused."""
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -207,7 +210,8 @@ def _open(path: Path | str) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         if "bject" in str(error):
             error = ValueError("it holds objects, which could run code; save it as plain numbers")
-        raise InputError(f"{path}: no array that can be read ({error})") from None
+        name = f"{where}: {Path(path).stem}" if where else path
+        raise InputError(f"{name}: no array that can be read ({error})") from None
     return array
 
 

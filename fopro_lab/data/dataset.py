@@ -19,7 +19,7 @@ from fopro_lab.data.benchmarks import benchmark_place, read_benchmark, read_npz
 from fopro_lab.data.decoding import DEPTHS, FileReader, Reader
 from fopro_lab.data.readers import Listing, read_folders, sort_files
 from fopro_lab.data.sampling import choose_rows
-from fopro_lab.data.tables import USUAL_NAMES, find_table, read_table
+from fopro_lab.data.tables import USUAL_NAMES, find_lists, find_table, not_used, read_table
 from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
 
@@ -229,7 +229,9 @@ def _read_path(path: Path, config: DataConfig, columns: bool) -> Listing:
         return listing._replace(notes=(*notes, *listing.notes))
     if columns:
         raise InputError(f"{path}: a column was named, but the folder holds no CSV")
-    return read_folders(root)
+    listing = read_folders(root)
+    lists = not_used([file.name for file in find_lists(path)])
+    return listing._replace(notes=(*listing.notes, *lists))
 
 
 def _sizes_and_stamp(files: list[str]) -> tuple[list[int], str]:

@@ -76,8 +76,11 @@ def read_image(
         text = " ".join(str(error).split()) or type(error).__name__
         text = text.replace(repr(str(path)), "the file").replace(str(path), "the file")
         text = re.sub(r"<.*>", "the file", text)
-        empty = Path(path).is_file() and not Path(path).stat().st_size
-        reason = f"cannot be decoded ({'the file is empty' if empty else text})"
+        with open(path, "rb") as raw:
+            head = raw.read(132)
+        reason = f"cannot be decoded ({text if head else 'the file is empty'})"
+        if head[128:] == b"DICM":
+            reason = "a DICOM file, by its content; such are not read here: convert it to PNG"
     raise InputError(f"{path}: {reason}")
 
 
@@ -96,8 +99,9 @@ def to_rgb(image: Image.Image, *, depth: int = 16) -> Image.Image:
     if image.mode in SIXTEEN_BIT:
         values, top = np.asarray(image).astype(np.int64), 2**depth - 1
         if values.min() < 0 or values.max() > top:
+            kind = "32-bit integers" if _is_32_bit(image) else "pixels"
             raise InputError(
-                f"pixels: expected 0..{top}, got {values.min()}..{values.max()}; save as 8 bit"
+                f"{kind}: expected 0..{top}, got {values.min()}..{values.max()}; save as 8 bit"
                 + (", or give another bit_depth" if depth < 16 else "")
             )
         return Image.fromarray(np.round(values / (top / 255)).astype(np.uint8)).convert("RGB")
@@ -196,27 +200,24 @@ def survey(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str, str]:
     empty where there are no such files; broken ones do not count.
     """
 
-    def look(path: str) -> tuple[int, bool, bool]:
+    def look(path: str) -> tuple[int, bool, bool, bool]:
         try:
             with open(path, "rb") as stream:
                 if stream.read(2) == b"\xff\xd8":
-                    return -1, False, False
+                    return -1, False, False, False
             with Image.open(path) as opened:
                 several = getattr(opened, "n_frames", 1) > 1
                 wide = _wide_colour(opened)  # Pillow keeps the upper 8 bits of it
                 deep = wide or opened.mode in SIXTEEN_BIT
                 top = int(np.asarray(opened).max()) * (257 if wide else 1) if deep else -1
                 clear = opened.has_transparency_data
-                return (
-                    top,
-                    clear and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255,
-                    several,
-                )
+                clear = clear and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255
+                return top, clear, several, _is_32_bit(opened)
         except Exception:  # reading the image gives the message
-            return -1, False, False
+            return -1, False, False, False
 
     with _quiet(), ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
-        tops, clear, several = np.array([(-1, 0, 0), *pool.map(look, paths)]).T
+        tops, clear, several, long = np.array([(-1, 0, 0, 0), *pool.map(look, paths)]).T
     of, deep = f"of {len(paths):,} images", tops[tops >= 0]
     lost = [f"{clear.sum():,} {of} have transparent pixels, put on white"] * bool(clear.any())
     if several.any():
@@ -224,10 +225,14 @@ def survey(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str, str]:
     if not len(deep):
         return bits or 16, "", "; ".join(lost)
     bits = bits or next((bits for bits in DEPTHS if deep.max() < 2**bits), 16)
-    depth = (
-        f"{len(deep):,} {of} have 16-bit files, highest value {deep.max():,}: read as {bits} bit"
-    )
-    return bits, depth + "; the others have 8" * (len(deep) < len(paths)), "; ".join(lost)
+    kind = "16-bit or 32-bit" if long.any() else "16-bit"
+    depth = f"{len(deep):,} {of} have {kind} files, highest value {deep.max():,}: "
+    depth += f"read as {bits} bit" + "; the others have 8" * (len(deep) < len(paths))
+    return bits, depth, "; ".join(lost)
+
+
+def _is_32_bit(image: Image.Image) -> bool:
+    return image.mode == "I" and image.format == "TIFF"  # a PGM of 16 bits has this mode, too
 
 
 def _wide_colour(opened: Image.Image) -> bool:

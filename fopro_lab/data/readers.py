@@ -136,6 +136,7 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
                 "a table of the classes: dataset=TABLE image_dir=FOLDER, or say that folders are "
                 "the classes: labels_from=folders"
             )
+    _refuse_parts(root, [part[depth:-1] for part in parts if not sure])
     classes = number_classes([part[depth] for part in parts], where=root)
     inside = [file for file in others if file.count("/") > depth]
     if bare := name_unreadable(file for file in inside if file.split("/")[depth] not in names):
@@ -149,6 +150,20 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
         splits=[SPLIT_WORDS[part[0].lower()] if depth else "" for part in parts],
         passed_over=(*others, *sorted(masks)),
     )._replace(notes=tuple(notes))
+
+
+def _refuse_parts(root: Path, folders: Sequence[Sequence[str]]) -> None:
+    """Refuse folders that all hold folders of the same names, as parts of a split do."""
+    below: dict[str, set[str]] = {}
+    for name, *inner in folders:
+        below.setdefault(name, set()).update(inner[:1])
+    same = sorted(next(iter(below.values()), ()))
+    if len(below) > 1 and len(same) > 1 and all(set(same) == own for own in below.values()):
+        raise InputError(
+            f"{root}: {' and '.join(sorted(below)[:3])} hold the same folders, "
+            f"{', '.join(same[:3])}; expected folders train, val and test if they are parts; if "
+            "they are the classes: labels_from=folders"
+        )
 
 
 CONVERT = "such files are not read here: convert them to PNG (16 bit keeps the levels of 12)"

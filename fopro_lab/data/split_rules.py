@@ -29,6 +29,7 @@ class Split(Summary):
     protocol: str  # names data, rule and seed; results of two protocols are never averaged
     fingerprint: str  # SHA-256 over every image's id and part, whatever the order of the rows
     notes: tuple[str, ...] = ()  # what a reader of the results should know of the parts
+    data: str = ""  # fingerprint of the data set whose rows they are; empty if made by hand
 
     def class_counts(self, dataset: Dataset) -> np.ndarray:
         """Return the number of training images of each class, ``int64 (K,)``."""
@@ -227,7 +228,18 @@ def build_split(
     used = parts != ""
     lines = dataset.table["image"].to_numpy()[used] + "\t" + parts[used].astype(object)
     fingerprint = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-    return Split(train, val, test, protocol, fingerprint, (*notes, *found))
+    notes = (*notes, *found)
+    return Split(train, val, test, protocol, fingerprint, notes, dataset.fingerprint)
+
+
+def check_split(split: Split, dataset: Dataset) -> None:
+    """Refuse a split whose rows are not, or not known to be, those of a data set."""
+    rows = np.concatenate([split.train, split.val, split.test])
+    if split.data not in ("", dataset.fingerprint) or not len(rows) or rows.max() >= len(dataset):
+        raise InputError(
+            f"split: expected rows below {len(dataset)}, of these images ({dataset.name}), got "
+            f"{split.protocol}, of others; split those of the pack: make_split(pack.dataset)"
+        )
 
 
 def check_fold(fold: int, *, folds: int) -> None:

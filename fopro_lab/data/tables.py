@@ -1,11 +1,7 @@
 """Find the table of a data set's images, read its cells, and say what its columns mean."""
 
-import csv
-import gzip
-import io
 import itertools
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.config import DataConfig
+from fopro_lab.data.cells import TABLES, TEXTS, check_column, read_cells, read_rows, table_ending
 from fopro_lab.data.readers import (
     SPLIT_WORDS,
     Listing,
@@ -60,68 +57,10 @@ NOT_KNOWN = EMPTY | frozenset(
     | {"?", ".", "nil", "nat", "undefined"}
 )
 YES, NO = {"1", "1.0", "true", "yes", "y"}, {"0", "0.0", "false", "no", "n"}
-TABLES = (".csv", ".tsv", ".tab", ".psv")
-TEXTS = (".txt", ".dat", "")  # perhaps a table
-SHEETS = (".xlsx", ".xls", ".ods", ".parquet", ".jsonl", ".feather")
 PROSE = re.compile(r"(read_?me|licen[cs]e|attribution|citation|notice|changelog|source).*")
+INDEX = re.compile(r"(row_?)?(index|indexes|indices)")
 SPLIT_WORD = re.compile(r"(?<![a-z])(train|valid|val|test|dev)")
 NAME_LIKE = re.compile(r"name|dx|class|label|diag|find|disease|desc|text|categ|title")
-
-
-def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
-    """Read every cell of a table as stripped text, so that an id such as 0012 keeps its zeros.
-
-    The file is UTF-8, or UTF-16 as spreadsheets write it, perhaps packed by gzip; separated by
-    comma, semicolon, tab or bar, whichever the header has most of, else by spaces. Empty lines
-    and columns without a name are left out.
-    """
-    if _ending(path.name) in SHEETS:
-        raise InputError(f"{path}: a {path.suffix} file is not read here; save it as CSV UTF-8")
-    # Not pandas.read_csv: it pads short lines and takes a first column for an index in silence.
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        if "\0" in text:
-            raise UnicodeError
-        header = next((line for line in text.splitlines() if line.strip()), "")
-        unquoted = "".join(header.split('"')[::2])
-        mark = max(",;\t|", key=unquoted.count)
-        mark = mark if mark in unquoted or " " not in unquoted.strip() else " "
-        lines = io.StringIO(text, newline="")
-        reader = csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=mark == " ")
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except UnicodeError:
-        raise InputError(
-            f"{path}: expected text in UTF-8; save a table as CSV UTF-8, or unpack an archive"
-        ) from None
-    except (OSError, EOFError, zlib.error, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read as CSV ({reason})") from None
-    rows = [(line, row) for line, row in rows if any(row)]
-    if len(rows) < 2:
-        raise InputError(f"{path}: expected a header and a row per image, found {len(rows)} lines")
-    names = rows.pop(0)[1]
-    twice = [name for name in names if name and names.count(name) > 1]
-    if twice:
-        raise InputError(f"{path}: expected columns of different names, got '{twice[0]}' twice")
-    for line, row in rows:
-        if not any(row[len(names) :]):  # spreadsheets like to write empty cells at the end
-            del row[len(names) :]
-        if len(row) != len(names):
-            raise InputError(
-                f"{path}: line {line}: expected {len(names)} cells as in the header, got {len(row)}"
-            )
-    frame = pd.DataFrame([row for _, row in rows], columns=names)
-    frame = frame.loc[:, [name != "" for name in names]]
-    for name in needed:
-        _check_column(name, frame, path)
-    return frame
-
-
-def _check_column(name: str, frame: pd.DataFrame, path: Path) -> None:
-    if name not in frame:
-        raise InputError(f"{path}: no column '{name}'; it has {', '.join(frame)}")
 
 
 def find_table(
@@ -135,11 +74,11 @@ def find_table(
         InputError: If there are tables, but none or several of them fit.
     """
     stems = _stems(images_below)
-    others = [file for file in sort_files(root)[1] if _ending(file) is not None]
+    others = [file for file in sort_files(root)[1] if table_ending(file) is not None]
     named: dict[str, set[str]] = {}  # the images of each table that fits
     reasons: dict[str, str] = {}  # why another one does not
     for file in others:
-        sure, stem = _ending(file) not in TEXTS, plain_name(Path(file).name.partition(".")[0])
+        sure, stem = table_ending(file) not in TEXTS, plain_name(Path(file).name.partition(".")[0])
         if not sure and (PROSE.fullmatch(stem) or stem in stems):  # an image's own annotation
             continue
         try:
@@ -154,10 +93,10 @@ def find_table(
         return None, []
     top = min((file.count("/") for file in named), default=0)
     fit = [file for file in named if file.count("/") == top]
-    if fit and not any(SPLIT_WORD.search(plain_name(Path(file).name)) for file in fit):
-        whole = max(fit, key=lambda file: len(named[file]))
+    whole = max(fit, key=lambda file: len(named[file]), default="")
+    if fit and not SPLIT_WORD.search(plain_name(Path(whole).name)):
         if all(named[file] < named[whole] for file in fit if file != whole):
-            fit = [whole]  # others are of some of its images, such as a table of boxes
+            fit = [whole]  # others are of some of its images: boxes, or lists of parts
     if len(fit) != 1:
         some = [f"{file} ({reason})" for file, reason in list(reasons.items())[:3]]
         found = f"several tables, {', '.join(fit[:4])}" if fit else f"tables: {'; '.join(some)}"
@@ -169,11 +108,72 @@ def find_table(
     table = fit[0]
     rest = [file for file in (*named, *reasons) if file != table]
     lists = [file for file in others if file != table and SPLIT_WORD.search(plain_name(file))]
-    passed = list(dict.fromkeys([*rest, *lists]))
-    notes = [f"{root}: the table is {table}"] if rest or _ending(table) != ".csv" else []
-    if passed:
-        notes.append(f"not used: {', '.join(passed[:4])}{', ...' * (len(passed) > 4)}")
-    return root / table, notes
+    beside = find_lists(root / table)  # of which reading the table tells
+    passed = [file for file in dict.fromkeys([*rest, *lists]) if root / file not in beside]
+    notes = [f"{root}: the table is {table}"] if rest or table_ending(table) != ".csv" else []
+    return root / table, [*notes, *not_used(passed)]
+
+
+def not_used(files: Sequence[str]) -> list[str]:
+    """Return a note on files that are passed over, if there are any."""
+    return [f"not used: {', '.join(files[:4])}{', ...' * (len(files) > 4)}"] if files else []
+
+
+def find_lists(place: Path) -> dict[Path, str]:
+    """Find files that are called after a part, ``test_list.txt``, and the part of each.
+
+    ``place`` is their folder, or a table beside them. One of train and val is for training.
+    """
+    found: dict[Path, str] = {}
+    for file in sorted(place.iterdir() if place.is_dir() else place.parent.iterdir()):
+        if table_ending(file.name) in (*TABLES, *TEXTS) and file != place and file.is_file():
+            parts = {SPLIT_WORDS[word] for word in SPLIT_WORD.findall(plain_name(file.name))}
+            if len(parts - {"val"}) == 1 or parts == {"val"}:
+                found[file] = "val" if parts == {"val"} else (parts - {"val"}).pop()
+    return found
+
+
+def _read_lists(
+    files: dict[Path, str], images: pd.Series, path: Path
+) -> tuple[pd.Series, list[str], list[str]]:
+    """Return the part that lists give each image, empty for none; the lists' names; and notes.
+
+    A list has numbers of the table's rows, from 0, in a column that is headed ``index``, or names
+    of images in any other. What has neither is not used.
+    """
+    key = _key if images.map(_key).is_unique else lambda name: plain_name(as_path(name))
+    row_of = {key(image): row for row, image in enumerate(images)}
+    parts, used, notes = np.full(len(images), "", dtype="U5"), list[str](), list[str]()
+    for file, part in files.items():
+        try:
+            lines = [cells for _, cells in read_rows(file)]
+        except InputError:  # no text
+            lines = []
+        columns = [[" ".join(cells) for cells in lines], *map(list, zip(*lines, strict=False))]
+        index = [own[1:] for own in columns[1:] if INDEX.fullmatch(own[0].casefold())]
+        if index and all(map(str.isdecimal, index[0])):
+            rows = [int(cell) for cell in index[0]]
+            notes.append(f"{file.name}: numbers of rows of {path.name}, from 0")
+        else:
+            found = [[row_of[key(cell)] for cell in own if key(cell) in row_of] for own in columns]
+            rows = max(found, key=len)
+            if rows and len(lines) - len(rows) > 1:  # one may be a header
+                gone = f"{len(lines) - len(rows):,} of its lines name no image of {path.name}"
+                notes.append(f"{file.name}: {gone}")
+        if not rows:
+            notes += not_used([file.name])
+            continue
+        if max(rows) >= len(images) or not np.isin(parts[rows], ("", part)).all():
+            raise InputError(
+                f"{file}: expected images of {path.name} that no other part's list names; mend the "
+                "lists, or draw another split: split_column=none"
+            )
+        parts[rows] = part
+        used.append(file.name)
+    if used and "train" not in parts:
+        parts[parts == ""] = "train"
+        notes.append("images in none of the lists are for training")
+    return pd.Series(parts, index=images.index, dtype=object), used, notes
 
 
 def _check_fits(frame: pd.DataFrame, rules: DataConfig, stems: set[str], path: Path) -> set[str]:
@@ -184,24 +184,22 @@ def _check_fits(frame: pd.DataFrame, rules: DataConfig, stems: set[str], path: P
         raise InputError(f"none of its images, such as {frame[image].iloc[0]}, is there")
     if len(frame[_class_columns(frame, rules, image, path)[0]].drop_duplicates()) < 2:
         raise InputError("all its images have one class")
-    return set(frame[image])
-
-
-def _ending(file: str) -> str | None:
-    """Return the ending of a file that may be a table, in lower case; None of any other."""
-    ending = Path(file.lower().removesuffix(".gz")).suffix
-    return ending if ending in (*TABLES, *TEXTS, *SHEETS) else None
+    return set(frame[image].map(_key))
 
 
 def _stems(folder: Path) -> set[str]:
     """Return the names, without ending and in one form, of all files that are no tables."""
     files = itertools.chain(*sort_files(folder))
-    return {plain_name(stem_of(file)) for file in files if _ending(file) is None}
+    return {plain_name(stem_of(file)) for file in files if table_ending(file) is None}
+
+
+def _key(name: str) -> str:
+    return plain_name(stem_of(as_path(name)))
 
 
 def _known(cells: pd.Series, stems: set[str]) -> pd.Series:
     """Tell which cells name an image, by their names without folders, case and ending."""
-    return cells.map(lambda cell: plain_name(stem_of(as_path(cell))) in stems)
+    return cells.map(lambda cell: _key(cell) in stems)
 
 
 def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
@@ -219,8 +217,8 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     labels, names, class_notes, ending = _find_classes(frame, rules, column, path)
     frame, parts = frame.loc[labels.index], parts[labels.index]
     groups, group_notes, complete = _find_groups(frame, rules, path)
-    source = _usual(frame, "source", rules)[:1]
-    sources = frame[source[0]] if source else pd.Series("", index=frame.index)
+    source, *unused = _usual(frame, "source", rules) or [""]
+    sources = frame[source] if source else pd.Series("", index=frame.index)
     images = frame[column]
     _refuse_empty(images, images.where(images == "", ""), path)
     refuse_twice(images, where=path)
@@ -231,8 +229,9 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     refuse_twice(paths, where=path)
     ending = f"-testfold{rules.test_fold}{ending}" if rules.test_fold else ending
     ending += f"-without{total - len(frame)}" if len(frame) < total else ""
-    used = [class_notes[0], group_notes[0], *(f"source in '{name}'" for name in source)]
-    used = [f"image in '{column}'", *used, part_notes[0]]
+    used = [f"image in '{column}'", class_notes[0], group_notes[0]]
+    used += [f"source in '{source}'{_not_in(unused)}"] * bool(source)
+    used.append(part_notes[0])
     listing = list_files(
         images.tolist(),
         paths,
@@ -255,7 +254,7 @@ def _check_given(frame: pd.DataFrame, rules: DataConfig, path: Path) -> None:
         name = getattr(rules, f"{kind}_column")
         listed = kind == "class" and all(part in frame for part in _listed(name))
         if name and not listed and (name != "none" or kind in ("image", "class")):
-            _check_column(name, frame, path)
+            check_column(name, frame, path)
 
 
 def _listed(name: str) -> list[str]:
@@ -295,6 +294,10 @@ def _find_image_column(frame: pd.DataFrame, rules: DataConfig, stems: set[str], 
     if len(known) == 1 or (usual and not known):
         return [*known, *usual][0]
     raise _no_column(frame, "image", path)
+
+
+def _not_in(others: Sequence[str]) -> str:
+    return f" (not in {', '.join(map(repr, others))})" if others else ""
 
 
 def _no_column(frame: pd.DataFrame, kind: str, path: Path) -> InputError:
@@ -342,7 +345,8 @@ def _find_groups(
         if fills.any():
             groups = groups.mask(fills, cells if not used else f"{name} " + cells)
             used.append(name)
-    notes = [f"group in '{used[0]}'" if used else "no group"]
+    others = [name for name in _usual(frame, "group", rules) if name not in used]
+    notes = [f"group in '{used[0]}'{_not_in(others)}" if used else "no group"]
     notes += [f"where '{used[0]}' is not known, the group is '{name}'" for name in used[1:]]
     notes += odd
     return groups, notes, bool(used) and bool((groups != "").all())
@@ -378,8 +382,7 @@ def _find_classes(
         notes = [f"class in {len(marks)} columns of 0 and 1, {several.name}"]
     else:
         several = _split_cells(frame[columns[0]])
-        not_in = f" (not in {', '.join(map(repr, others))})" if others else ""
-        notes = [f"class in '{several.name}'{not_in}"]
+        notes = [f"class in '{several.name}'{_not_in(others)}"]
     many = several.map(len) > 1
     if many.any():
         count = f"{many.sum():,} of {len(frame):,} images have several classes"
@@ -521,7 +524,7 @@ def _find_parts(
     frame: pd.DataFrame, rules: DataConfig, image: str, path: Path
 ) -> tuple[pd.Series, list[str]]:
     """Return the given part of each row, ``?`` of one to leave out, and notes."""
-    rest = frame.drop(columns=image)
+    rest, lists = frame.drop(columns=image), find_lists(path)
     given, notes = rules.split_column, list[str]()
     flags = {name: part for flag, part in FLAGS.items() for name in _under(rest, [flag])}
     folds = _under(rest, FOLDS)
@@ -536,20 +539,27 @@ def _find_parts(
     none = pd.Series("", index=frame.index)
     if given == "none" and given not in frame:
         passed = [f"the split given in '{name}' is passed over" for name in found[:1]]
-        return none, ["no given split", *passed]
+        return none, ["no given split", *passed, *not_used([file.name for file in lists])]
     chosen = [given] if given else [*(folds if rules.test_fold else ()), *found]
     if not chosen and rules.test_fold:
         raise InputError(f"test_fold: {path} has no column of folds; name it: split_column=...")
+    if chosen and frame[chosen[0]].str.casefold().isin(EMPTY).all():
+        notes.insert(0, f"'{chosen[0]}' is empty")
+        chosen = []
     if not chosen:
-        return none, ["no given split", *notes]
+        parts, used, told = _read_lists(lists, frame[image], path)
+        if not used:
+            return none, ["no given split", *notes, *told]
+        notes = [f"split in {' and '.join(used)}", *told, *notes]
+        strange = parts[parts == ""].replace("", "in no list")
+        told = _unclear(strange, frame, ", ".join(used), rules, path)
+        return parts.replace("", "?"), notes + told
     column = chosen[0]
     cells, words = frame[column].str.casefold(), sorted(sorted(set(frame[column])), key=len)
     empty = cells.isin(EMPTY)
-    if empty.all():
-        return none, ["no given split", f"'{column}' is empty", *notes]
     others = [name for name in found if name != column and name not in flags]
     notes += [f"'{name}' is passed over: the split is given in '{column}'" for name in others]
-    notes.insert(0, f"split in '{column}'")
+    notes = [f"split in '{column}'", *notes, *not_used([file.name for file in lists])]
     if rules.test_fold:
         tested = frame[column].map(_same_number) == _same_number(rules.test_fold)
         if not tested.any():
@@ -568,18 +578,25 @@ def _find_parts(
         plain = cells.str.replace(r"[\W_]*(?:set|split)$", "", regex=True)
         parts = plain.map(SPLIT_WORDS).fillna("")
     strange = frame[column][parts == ""].replace("", "blank")
-    if len(strange):
-        counts = Counter(strange).most_common()
-        shown = ", ".join(f"'{word}' ({count:,})" for word, count in counts[:5])
-        shown += f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-        what = f"{column}: {len(strange):,} of {len(frame):,} rows are not train, val or test"
-        if rules.unclear_split == "stop":
-            raise InputError(
-                f"{path}: {what}: {shown}; write the part of each, leave those rows out: "
-                "unclear_split=leave-out, or draw another split: split_column=none"
-            )
-        notes.append(f"left out: {what}: {shown}")
-    return parts.replace("", "?"), notes
+    return parts.replace("", "?"), notes + _unclear(strange, frame, column, rules, path)
+
+
+def _unclear(
+    words: pd.Series, frame: pd.DataFrame, column: str, rules: DataConfig, path: Path
+) -> list[str]:
+    """Note rows of no part, whose words are given; refuse them unless they may be left out."""
+    if words.empty:
+        return []
+    counts = Counter(words).most_common()
+    shown = ", ".join(f"'{word}' ({count:,})" for word, count in counts[:5])
+    shown += f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+    what = f"{column}: {len(words):,} of {len(frame):,} rows are not train, val or test: {shown}"
+    if rules.unclear_split == "stop":
+        raise InputError(
+            f"{path}: {what}; write the part of each, leave those rows out: "
+            "unclear_split=leave-out, or draw another split: split_column=none"
+        )
+    return [f"left out: {what}"]
 
 
 def _same_number(text: str) -> str:

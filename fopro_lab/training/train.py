@@ -32,6 +32,7 @@ from fopro_lab.config import StepConfig, TrainConfig
 from fopro_lab.data import Pack, Split, batches, cycle, mix, prepare
 from fopro_lab.data.batches import effective_counts, paired_batches, training_progress
 from fopro_lab.data.pack import split_from
+from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
 from fopro_lab.fourier import FourierPrompt
@@ -265,9 +266,7 @@ def _data_of(
             f"packed: expected images of image_size={config.image_size} px, got {packed.size}"
         )
     split = split if split is not None else split_from(packed.dataset, config)
-    rows = np.concatenate([split.train, split.val, split.test])
-    if len(rows) == 0 or rows.max() >= len(packed):
-        raise InputError(f"split: expected rows below {len(packed)}, of these images")
+    check_split(split, packed.dataset)
     return packed, split
 
 

@@ -110,6 +110,7 @@ def truncated() -> bytes:
         (b"not an image", r"a.png: cannot be decoded \(cannot identify image file the file\)$"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", r"a.png: cannot be decoded \(cannot identify"),
         (b"", r"a.png: cannot be decoded \(the file is empty\)$"),
+        (bytes(128) + b"DICM" + bytes(9), r"a.png: a DICOM file, by its content; .* to PNG$"),
         (None, r"a.png: no such file"),
     ],
 )
@@ -155,6 +156,16 @@ def test_the_deepest_image_of_a_set_gives_its_depth(tmp_path, capsys, tops, bits
     assert len(np.unique(grey[-1])) > 200
     assert capsys.readouterr().err.count(f"read as {bits} bit") == 1
     assert FileReader(paths, depth=16).native(0).max() == round(tops[0] / 257)
+
+
+def test_32_bit_files_are_called_so(tmp_path):
+    for name, top in (("a", 4000), ("b", 70_000)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((9, 9), top, np.int32)).save(tmp_path / name / "1.tif")
+    note = "1 of 1 images have 16-bit or 32-bit files, highest value 4,000: read as 12 bit"
+    assert survey([str(tmp_path / "a" / "1.tif")])[:2] == (12, note)
+    with pytest.raises(InputError, match=r"32-bit integers: expected 0..65535, got 70000..70000"):
+        pack(open_dataset(tmp_path), 16, progress=False)
 
 
 def test_depth_is_kept_by_the_pack_and_a_part_of_its_key(tmp_path, capsys):

@@ -6,8 +6,9 @@ from PIL import Image
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import open_dataset, pack
+from fopro_lab.data.cells import read_cells
 from fopro_lab.data.readers import number_classes, read_folders
-from fopro_lab.data.tables import read_cells, read_table
+from fopro_lab.data.tables import read_table
 from fopro_lab.errors import InputError
 
 

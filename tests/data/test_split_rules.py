@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from fopro_lab.data import (
 )
 from fopro_lab.data.readers import PARTS
 from fopro_lab.data.sampling import choose_rows, share_out
-from fopro_lab.data.split_rules import ISIC2019_TOTALS, long_tail_counts
+from fopro_lab.data.split_rules import ISIC2019_TOTALS, check_split, long_tail_counts
 from fopro_lab.errors import InputError
 from tests.data.toys import toy_dataset
 
@@ -92,6 +94,16 @@ def test_split_from_takes_every_field_of_the_config():
     ):
         found = split_from(toy_dataset(SINGLES), DataConfig(**chosen)).protocol
         assert found == f"toy/images/{protocol}"
+
+
+def test_a_split_of_other_images_is_refused():
+    dataset = toy_dataset(SINGLES)
+    split = make_split(dataset)
+    check_split(split, dataset)
+    check_split(replace(split, train=split.train[:9]), dataset)
+    for other in (replace(dataset, fingerprint="other"), dataset.subset(range(60))):
+        with pytest.raises(InputError, match=r"^split: expected rows below .* make_split\(pack"):
+            check_split(split, other)
 
 
 # Shares and counts per class.

@@ -107,12 +107,13 @@ def test_masks_and_unread_kinds_are_passed_over_and_said(tmp_path, capsys):
 def test_a_table_of_some_of_the_images_and_lists_of_parts_are_named(tmp_path, capsys):
     boxes = "Image Index,Finding Label,x\n1.png,a,3\n"
     files = {"Data_Entry.csv": "Image Index,Finding Labels,Patient ID\n1.png,a,7\n2.png,b,7\n"}
-    files |= {"BBox.csv": boxes + "2.png,b,1\n", "test_list.txt": "2.png\n"}
-    files["BBox.csv"] = boxes
+    files |= {"BBox.csv": boxes, "more/test_list.txt": "2.png\n"}
     dataset = open_dataset(lay_out(tmp_path, files, images="images_001/1.png images_002/2.png"))
     assert len(dataset) == 2 and set(dataset.table["group"]) == {"7"}
     told = capsys.readouterr().err
-    assert "the table is Data_Entry.csv" in told and "not used: BBox.csv, test_list.txt" in told
+    assert (
+        "the table is Data_Entry.csv" in told and "not used: BBox.csv, more/test_list.txt" in told
+    )
 
 
 # Columns of well-known tables.
@@ -350,3 +351,66 @@ def test_labels_that_contradict_folders_are_counted(tmp_path, capsys):
     assert [each.number for each in found.findings if each.what == "folders"] == [1]
     with pytest.raises(InputError, match=r"^test_per_class: expected 0, for t gives its test"):
         make_split(dataset, test_per_class=1)
+
+
+IN_LISTS = [
+    {"test_list.txt": "3.png\n", "train_val_list.txt": "1.png\n2.png\n4.png\n"},  # NIH ChestX-ray14
+    {"train_indexes.csv": "indexes\n0\n1\n3\n", "test_indexes.csv": "indexes\n2\n"},  # Derm7pt
+    {"train.csv": "image,dx\n1,a\n2,b\n4,b\n", "test.csv": "image,dx\n3.png,a\n"},
+    {"test.lst.txt": "x/3.png 0\n"},
+]
+
+
+@pytest.mark.parametrize("lists", IN_LISTS)
+def test_lists_of_parts_beside_a_table_are_its_split(tmp_path, lists):
+    files = {"all.csv": "image,dx\n1.png,a\n2.png,b\n3.png,a\n4.png,b\n"} | lists
+    root = lay_out(tmp_path, files, images="x/1.png x/2.png x/3.png x/4.png")
+    dataset = open_dataset(root)
+    assert dataset.table["split"].tolist() == ["train", "train", "test", "train"]
+    assert dataset.fingerprint == open_dataset(root / "all.csv").fingerprint
+    told = "\n".join(dataset.notes)
+    assert f"split in {' and '.join(sorted(lists))}" in told and "not used" not in told
+    drawn = open_dataset(root, split_column="none")
+    assert set(drawn.table["split"]) == {""} and drawn.notes[-2].startswith("not used: test")
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train.txt": "1\n", "test.txt": "2\n"}, r"1 of 3 rows are .* 'in no list' \(1\); write"),
+        ({"train.txt": "1\n3\n", "test.txt": "1\n2\n"}, r"train.txt: expected images of t.csv"),
+        ({"test.csv": "index\n3\n"}, r"test.csv: expected images of t.csv that .*_column=none"),
+    ],
+)
+def test_lists_of_parts_that_do_not_fit_are_refused(tmp_path, lists, message):
+    files = {"t.csv": "image,dx\n1,a\n2,b\n3,b\n"} | lists
+    with pytest.raises(InputError, match=message):
+        open_dataset(lay_out(tmp_path, files, images="1.png 2.png 3.png"))
+
+
+def test_lists_that_are_not_read_are_named(tmp_path):
+    lay_out(tmp_path, {"train.txt": "x\n", "test.txt": "a;b\n"}, images="nv/1.png mel/2.png")
+    assert open_dataset(tmp_path).notes == ("not used: test.txt, train.txt",)
+    lay_out(tmp_path, {"t.csv": "image,dx,split\n1,a,train\n2,b,test\n"})
+    assert "not used: test.txt, train.txt" in open_dataset(tmp_path).notes
+
+
+def test_columns_that_were_not_taken_are_named(tmp_path):
+    text = "image,dx,label,patient_id,lesion_id,site,hospital,split,fold\n"
+    text += "1,a,0,P,L,s,h,train,1\n2,b,1,P,K,s,h,test,2\n"
+    notes = open_dataset(lay_out(tmp_path, {"t.csv": text}, images="1.png 2.png")).notes
+    assert notes == (
+        "t.csv: image in 'image', class in 'dx' (not in 'label'), group in 'patient_id' (not in "
+        "'lesion_id'), source in 'site' (not in 'hospital'), split in 'split'",
+        "'fold' is passed over: the split is given in 'split'",
+        "2 of 2 images found by name without ending, such as 1.png for 1",
+    )
+
+
+def test_folders_of_the_same_folders_are_parts_and_no_classes(tmp_path):
+    images = "entrenamiento/nv/1.png entrenamiento/mel/2.png prueba/nv/3.png prueba/mel/4.png"
+    lay_out(tmp_path, {}, images=images)
+    rule = r"entrenamiento and prueba hold the same folders, mel, nv; expected folders train, val"
+    with pytest.raises(InputError, match=rule):
+        open_dataset(tmp_path)
+    assert len(open_dataset(tmp_path, labels_from="folders").class_names) == 2
