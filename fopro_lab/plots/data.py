@@ -16,14 +16,16 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.plots.style import (
     DASHED,
     add_footer,
-    color_bar,
     color_group_labels,
+    draw_matrix,
     figure_title,
+    label_rows,
     legend_beside,
     need,
     new_axes,
     ring_axis,
-    ring_centres,
+    ring_line,
+    room,
     shown,
     with_style,
 )
@@ -38,17 +40,18 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ``table``: columns ``class``, ``split`` ("train", "val", "test"), ``n``; ``group`` colours the
     class names by head, medium and tail.
     """
-    need(table, "class", "split", "n")
+    need(table, "class split n")
     splits = [split for split in SPLIT_COLORS if split in set(table["split"])]
     counts = table[table["split"] == splits[0]].set_index("class")["n"]
     classes = list(counts.sort_values(ascending=False, kind="stable").index)
-    ax = new_axes(ax, height=1.3 + 0.22 * len(classes) * max(1.6, len(splits)))
+    height = 1.3 + 0.22 * len(classes) * max(1.6, len(splits))
+    ax = new_axes(ax, width=7 + room(classes), height=height)
     look = {"palette": SPLIT_COLORS, "saturation": 1, "order": classes, "hue_order": splits}
     sns.barplot(table, x="n", y="class", hue="split", ax=ax, **look)
     for bars in ax.containers:
         ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8, color="#444444")  # type: ignore[arg-type]
     ax.set(xscale="log", xlim=(0.8, 2.2 * table["n"].max()))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
@@ -65,13 +68,9 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def plot_images(
     images: np.ndarray, titles: Sequence[str], *, columns: int = 8, title: str = ""
 ) -> Figure:
-    """Show images in a grid, each under its title; pairs are shown as images twice as wide.
+    """Show images ``(N, H, W, 3)``, ``uint8``, in a grid of so many columns, each under its title.
 
-    Args:
-        images: ``(N, H, W, 3)``, ``uint8``.
-        titles: N short texts.
-        columns: Images per row.
-        title: Of the whole figure.
+    ``title`` is that of the whole figure. Pairs are shown as images twice as wide.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
         got = f"{images.shape} of {images.dtype}"
@@ -107,24 +106,20 @@ def plot_spectra(
 ) -> Axes:
     """Draw the mean log amplitude of each frequency ring, one line per class or source.
 
-    Args:
-        table: Of ``probing.mean_spectra``.
-        scope: Whose lines.
-        value: The amplitude itself, or its difference from the mean over classes or sources.
-        ax: Axes to draw into; None makes a figure.
+    ``table``: of ``probing.mean_spectra``. ``value`` is the amplitude itself, or its difference
+    from the mean over classes or sources.
     """
-    need(table, "scope", "name", "low", "high", value, "n")
+    need(table, f"scope name low high {value} n")
     table = table[table["scope"] == scope]
     if table.empty:
         raise InputError(f"table: expected rows of scope '{scope}', got none")
-    ax = new_axes(ax)
     names = list(dict.fromkeys(table["name"]))
-    look = sns.color_palette("viridis", len(names)) if len(names) > 8 else sns.color_palette()
+    ax = new_axes(ax, width=7 + room(names))
+    colors = sns.color_palette("viridis", len(names)) if len(names) > 8 else sns.color_palette()
     for place, name in enumerate(names):
         own = table[table["name"] == name]
-        label = f"{name}  n={own['n'].iloc[0]:,}"
-        dash = DASHED if place % 2 else "-"
-        ax.plot(ring_centres(own), own[value], color=look[place], linestyle=dash, label=label)
+        look = {"color": colors[place], "linestyle": DASHED if place % 2 else "-"}
+        ring_line(ax, own, value, label=f"{name}  n={own['n'].iloc[0]:,}", **look)
     if value == "difference":
         ax.axhline(0, color="#333333", linewidth=1, zorder=1)
     ring_axis(ax, table["high"])
@@ -148,18 +143,14 @@ def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         raise InputError("table: expected a column for at least one source, got class alone")
     shares = cells.div(cells.sum(axis=1).clip(lower=1), axis=0)
     width, height = 2.6 + 0.85 * len(cells.columns), max(3.2, 1.6 + 0.34 * len(cells))
-    ax = new_axes(ax, width=max(5.0, width), height=height)
-    image = ax.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    color_bar(ax, image, "Share of the class, per cent")
+    ax = new_axes(ax, width=max(5.0, width) + room(cells.index), height=height)
+    draw_matrix(ax, 100 * shares, "Share of the class, per cent", cmap="Blues", vmin=0, vmax=100)
     for (y, x), n in np.ndenumerate(cells.to_numpy()):
         color = "white" if shares.iat[y, x] > 0.6 else "#333333"
         ax.text(x, y, f"{n:,}", ha="center", va="center", fontsize=8.5, color=color)
     ax.set_yticks(range(len(cells)), [f"{c}  n={n:,}" for c, n in cells.sum(axis=1).items()])
     labels = [textwrap.shorten(str(source), 22, placeholder="...") for source in cells.columns]
     ax.set_xticks(range(len(labels)), labels, fontsize=8.5, rotation=25, ha="right")
-    ax.tick_params(length=0)
-    ax.grid(visible=False)
-    sns.despine(ax=ax, left=True, bottom=True)
     ax.set(xlabel="Source", title="Images of each class by source")
     add_footer(ax, pd.DataFrame(), "n in each cell, counted: no interval")
     return ax
@@ -181,14 +172,14 @@ def plot_leakage(table: pd.DataFrame) -> Figure:
 
     ``table``: ``leakage`` of the data report.
     """
-    need(table, "part", "other", "class", "n", *TIE_LOOKS)
+    need(table, f"part other class n {' '.join(TIE_LOOKS)}")
     tied = table[(table["other"] == "train") & table["part"].isin(PART_NAMES)]
     if tied.empty:
         raise InputError("table: expected rows of test or val against train, got none")
     kinds = [kind for kind in TIE_LOOKS if tied[kind].any()] or ["group"]
     parts = [part for part in PART_NAMES if (tied["part"] == part).any()]
     height = 1.6 + (0.12 + 0.2 * len(kinds)) * tied["class"].nunique()
-    size = (2.2 + 3.6 * len(parts), height)
+    size = (2.2 + 3.6 * len(parts) + room(tied["class"]), height)
     figure, axes = plt.subplots(1, len(parts), figsize=size, sharey=True, squeeze=False)
     bar = 0.8 / len(kinds)
     for ax, part in zip(axes.flat, parts, strict=True):
@@ -200,12 +191,9 @@ def plot_leakage(table: pd.DataFrame) -> Figure:
             bars = ax.barh(y, share, height=0.92 * bar, color=color, label=label)
             texts = [f"{k:,}/{n:,}" for k, n in zip(own[kind], own["n"], strict=True)]
             ax.bar_label(bars, texts, padding=4, fontsize=8, color="#444444")
-        ax.set_yticks(range(len(own)), ["all classes" if c == "all" else c for c in own["class"]])
-        ax.set_ylim(len(own) - 0.4, -0.6)
+        label_rows(ax, ["all classes" if c == "all" else c for c in own["class"]])
         ax.set_xlim(0, 125)  # room for k/n behind a bar of 100
         ax.set_xticks(range(0, 101, 20))
-        ax.grid(axis="y", visible=False)
-        ax.tick_params(axis="y", length=0)
         ax.set_xlabel("Tied to a training image, per cent")
         ax.set_title(f"{PART_NAMES[part]} images", fontsize=10)
     figure_title(figure, "Images that training has seen")
@@ -222,12 +210,9 @@ _MARKERS = "osD^vPX*"
 def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     """Draw what each step did to the amplitude of each ring, one panel per stage.
 
-    Args:
-        table: Of ``checks.audit_pipeline``.
-        source: Whose images.
+    ``table``: of ``checks.audit_pipeline``; ``source``: whose images.
     """
-    need(table, "stage", "step", "reference", "size", "source", "low", "high", "log_ratio", "n")
-    need(table, "interval_low", "interval_high")
+    need(table, "stage step reference size source low high log_ratio interval_low interval_high n")
     own = table[table["source"] == source]
     if own.empty:
         known = ", ".join(map(str, table["source"].unique()))
@@ -238,8 +223,9 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     size = (max(4.6, 3.7 * columns), 3.3 * rows + 0.4)
     shared: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False}
     figure, axes = plt.subplots(rows, columns, figsize=size, **shared)
+    renamed = own.rename(columns=lambda name: name.replace("interval", "log_ratio"))
     for ax, stage in zip(axes.flat, stages, strict=False):
-        _draw_stage(ax, own[own["stage"] == stage])
+        _draw_stage(ax, renamed[own["stage"] == stage])
     for ax in axes.flat[len(stages) :]:
         ax.axis("off")
     values = own[["log_ratio", "interval_low", "interval_high"]].to_numpy()
@@ -262,13 +248,9 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
 def _draw_stage(ax: Axes, table: pd.DataFrame) -> None:
     ax.axhline(0, color="#333333", linewidth=1, zorder=1)
     for place, step in enumerate(dict.fromkeys(table["step"])):
-        own = table[table["step"] == step].sort_values("low")
-        x, color = ring_centres(own), f"C{place % 8}"
-        band = (own["interval_low"], own["interval_high"])
-        ax.fill_between(x, *band, color=color, alpha=0.18, linewidth=0)
-        look = {"marker": _MARKERS[place % 8], "markersize": 4, "linewidth": 1.5}
-        dash = DASHED if place % 2 else "-"
-        ax.plot(x, own["log_ratio"], color=color, ls=dash, label=step, **look)  # type: ignore[arg-type]
+        look: dict[str, Any] = {"color": f"C{place % 8}", "marker": _MARKERS[place % 8]}
+        look |= {"markersize": 4, "linewidth": 1.5, "ls": DASHED if place % 2 else "-"}
+        ring_line(ax, table[table["step"] == step], "log_ratio", label=step, **look)
     ring_axis(ax, table["high"])
     first = table.iloc[0]
     ax.set_title(f"{first['stage'].capitalize()} at {first['size']} px", fontsize=10)

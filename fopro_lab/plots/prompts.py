@@ -4,7 +4,6 @@ Blue damps, red amplifies, white is gain 1; scales are log2 about 1.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.runs import MaskHistory
@@ -20,6 +19,7 @@ from fopro_lab.plots.style import (
     METHOD_COLORS,
     add_footer,
     color_bar,
+    draw_matrix,
     draw_plane,
     label_plane,
     method_look,
@@ -27,6 +27,7 @@ from fopro_lab.plots.style import (
     need,
     new_axes,
     ring_axis,
+    room,
     shown,
     with_style,
 )
@@ -41,10 +42,8 @@ def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
 
     In column 0 (and W / 2) mirrored rows show the mean of their gains, as they act.
 
-    Args:
-        gain: Positive factors ``(H, W // 2 + 1)`` or ``(C, H, W // 2 + 1)`` in ``rfft2`` order,
-            W = H or odd; of several channels the geometric mean is shown.
-        ax: Axes to draw into; None makes a figure.
+    ``gain``: positive factors ``(H, W // 2 + 1)`` or ``(C, H, W // 2 + 1)`` in ``rfft2`` order,
+    W = H or odd; of several channels the geometric mean is shown.
     """
     gain = np.asarray(gain)
     if gain.ndim not in (2, 3):
@@ -53,11 +52,11 @@ def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
         raise InputError(f"gain: expected finite factors above 0, got {np.min(gain):g}")
     half = gain if gain.ndim == 2 else np.exp(np.log(gain).mean(axis=0))
     plane = np.fft.fftshift(_whole_plane(half))
-    bound = max(0.1, float(np.abs(np.log2(plane)).max()))
+    bound = _octaves(plane)
     ax = new_axes(ax, width=5.2, height=4.4)
     image = draw_mask(ax, plane, bound=bound)
     label_plane(ax)
-    _label_gains(color_bar(ax, image, _GAIN, width=0.045, ticks=_ticks(bound)), bound)
+    _label_gains(color_bar(ax, image, _GAIN, width=0.045), bound)
     channels = f", mean of {len(gain)} channels" if gain.ndim == 3 and len(gain) > 1 else ""
     ax.set_title(f"Gain of the prompt{channels}")
     return ax
@@ -70,7 +69,7 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ``table``: columns ``low``, ``high`` (cycles per pixel), ``gain``, ``gain_low``, ``gain_high``
     (spread within the ring or over prompts); with ``method`` one line each.
     """
-    need(table, "low", "high", "gain", "gain_low", "gain_high")
+    need(table, "low high gain gain_low gain_high")
     ax = new_axes(ax)
     keyed = table if "method" in table else table.assign(method="fopro")
     methods = method_order(keyed["method"])
@@ -96,18 +95,16 @@ def plot_class_gains(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     ``table``: of ``training.class_gains``.
     """
-    need(table, "class_name", "low", "high", "gain")
+    need(table, "class_name low high gain")
     names = list(dict.fromkeys(table["class_name"]))
     plane = table.pivot(index="class_name", columns="low", values="gain").loc[names]
-    octaves = np.log2(plane.to_numpy())
-    bound = max(0.1, float(np.abs(octaves).max()))
-    ax = new_axes(ax, width=6.4, height=max(2.9, 0.8 + 0.32 * len(names)))
-    image = ax.imshow(octaves, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
+    bound = _octaves(plane.to_numpy())
+    height = max(3.2, 0.8 + 0.32 * len(names))
+    ax = new_axes(ax, width=6.4 + room(names), height=height)
+    colors = {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}
+    _label_gains(draw_matrix(ax, np.log2(plane), _GAIN, **colors), bound)
     edges = [*sorted(table["low"].unique()), table["high"].max()]
     ax.set_xticks(np.arange(len(edges)) - 0.5, [f"{edge:.3g}" for edge in edges])
-    ax.set_yticks(range(len(names)), names)
-    ax.grid(visible=False)
-    _label_gains(color_bar(ax, image, _GAIN, ticks=_ticks(bound)), bound)
     ax.set_xlabel("Spatial frequency, cycles per pixel; the last ring is the corners")
     ax.set_title("Gains trained for each class alone")
     add_footer(ax, table, "one prompt training per class: no interval")
@@ -135,11 +132,11 @@ _CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 def plot_prompt_training(table: pd.DataFrame) -> Figure:
     """Draw every term of a prompt training over its steps, one panel per term.
 
-    ``table``: of `explore`: ``step``, then one column per term; ``val_...`` are checks
-    on held-out images, NaN where there was none, ``kept`` marks the best prompt.
+    ``table``: of `explore`: ``step``, then one column per term; ``val_...`` are checks on held-out
+    images, NaN where there was none, ``kept`` marks the best prompt.
     """
     need(table, "step")
-    numbers = [str(c) for c in table if pd.api.types.is_numeric_dtype(table[c])]
+    numbers = [str(column) for column in table.select_dtypes("number")]
     terms = [name for name in numbers if name not in ("step", "kept", *_CHECKED)]
     checks = {term: name for name, term in _CHECKED.items() if name in numbers}
     terms += [term for term in checks if term not in terms]
@@ -147,7 +144,7 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
         raise InputError("table: expected a column for at least one term, got only 'step'")
     across = min(3, len(terms))
     rows = -(-len(terms) // across)
-    size = (max(4.2, 2.9 * across), 2.1 * rows + 0.5)
+    size = (max(4.2, 3.2 * across), 2.1 * rows + 0.5)
     figure, panels = plt.subplots(rows, across, figsize=size, squeeze=False, sharex=True)
     for place, (ax, term) in enumerate(zip(panels.flat, terms, strict=False)):
         if term in table and not term.startswith("val_"):
@@ -201,8 +198,11 @@ def plot_mask_history(histories: Sequence[MaskHistory]) -> Figure:
 
 def octave_bound(histories: Sequence[MaskHistory]) -> float:
     """Return the largest ``abs(log2 gain)`` of all masks, at least 0.1: where colours end."""
-    parts = [part for history in histories for part in (history.planes, history.rings)]
-    return max(0.1, max(float(np.abs(np.log2(part)).max()) for part in parts))
+    return max(_octaves(part) for each in histories for part in (each.planes, each.rings))
+
+
+def _octaves(gains: np.ndarray) -> float:
+    return max(0.1, float(np.abs(np.log2(gains)).max()))
 
 
 def draw_mask(ax: Axes, plane: np.ndarray, *, bound: float) -> AxesImage:
@@ -220,13 +220,12 @@ def style_ring_axes(ax: Axes, edges: Sequence[float] | np.ndarray, *, bound: flo
     octaves = np.arange(np.ceil(-bound / step), bound / step + 1e-9) * step
     ax.yaxis.set_major_locator(FixedLocator(list(2**octaves)))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda gain, _: rf"$\times$ {gain:.2f}"))
+    ax.yaxis.set_major_formatter(r"$\times$ {x:.2f}")
 
 
 def add_gain_bar(figure: Figure, image: AxesImage, axes: Sequence[Axes], *, bound: float) -> None:
     """Draw the colour scale of several masks beside their axes."""
-    place: dict[str, Any] = {"fraction": 0.05, "pad": 0.02, "aspect": 22}
-    bar = figure.colorbar(image, ax=list(axes), ticks=_ticks(bound), **place)
+    bar = figure.colorbar(image, ax=list(axes), fraction=0.05, pad=0.02, aspect=22)
     bar.set_label("Gain of the amplitude")
     bar.outline.set_visible(False)
     _label_gains(bar.ax, bound)
@@ -237,12 +236,9 @@ def time_label(time: tuple[int, int]) -> str:
     return f"prompt training {time[0]}, step {time[1]}"
 
 
-def _ticks(bound: float) -> np.ndarray:
-    return np.linspace(-bound, bound, 5)
-
-
 def _label_gains(ax: Axes, bound: float) -> None:
-    ax.set_yticks(_ticks(bound), [rf"$\times$ {2**tick:.2f}" for tick in _ticks(bound)])
+    ticks = np.linspace(-bound, bound, 5)
+    ax.set_yticks(ticks, [rf"$\times$ {2**tick:.2f}" for tick in ticks])
 
 
 def _whole_plane(half: np.ndarray) -> np.ndarray:

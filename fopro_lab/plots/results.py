@@ -1,6 +1,6 @@
 """Figures of trained methods: histories, recalls, paired differences, priors and claims."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,22 +16,24 @@ from matplotlib.ticker import MaxNLocator
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import with_interval
 from fopro_lab.evaluation.prior_shift import PriorShift
+from fopro_lab.evaluation.scores import GROUPS
 from fopro_lab.plots.style import (
     GROUP_COLORS,
     add_footer,
     color_group_labels,
     figure_title,
+    label_rows,
     method_look,
     method_order,
     need,
     new_axes,
     points_formatter,
+    room,
     shown,
     with_style,
     write_beside,
 )
 
-_GROUPS = ("head", "medium", "tail")
 _ALL = "all classes"
 _ROW = 0.21  # inches that a dot with its number takes
 
@@ -42,7 +44,7 @@ def plot_history(table: pd.DataFrame) -> Figure:
 
     ``table``: histories of runs below each other, with ``method`` and ``seed``.
     """
-    need(table, "method", "seed", "epoch", "loss", "val_balanced_accuracy")
+    need(table, "method seed epoch loss val_balanced_accuracy")
     table = table.reset_index(drop=True)  # histories below each other repeat their row numbers
     methods = method_order(table["method"])
     looks = {method: method_look(method) for method in methods}
@@ -76,29 +78,21 @@ def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     ``table``: of ``score``, or of ``score_runs`` for several methods.
     """
-    need(table, "scope", "name", "group", "metric", "value", "low", "high", "n", "k", "interval")
+    need(table, "scope name group metric value low high n k interval")
     table = table[(table["scope"] == "class") & (table["metric"] == "recall")]
     need(table)
-    rank = table["group"].map({group: place for place, group in enumerate(_GROUPS)})
+    rank = table["group"].map({group: place for place, group in enumerate(GROUPS)})
     table = table.assign(rank=rank).sort_values("rank", kind="stable")
-    classes = table.drop_duplicates("name")
-    ax = _draw_recalls(table, ax, names=list(classes["name"]), numbers=False)
-    _label_rows(ax, [f"{row['name']}  n={row['n']}" for row in classes.to_dict("records")])
+    classes = table.drop_duplicates("name").reset_index(drop=True)
+    labels = [f"{row['name']}  n={row['n']}" for row in classes.to_dict("records")]
+    names = list(classes["name"])
+    ax = _draw_recalls(table, ax, "Recall of each class", names=names, labels=labels)
     color_group_labels(ax, list(classes["group"]))
-    places = classes["group"].reset_index(drop=True)
-    for group, rows in places.groupby(places, sort=False):
+    for group, rows in classes.groupby("group", sort=False):
         first, last = rows.index[0] - 0.5, rows.index[-1] + 0.5
         color = GROUP_COLORS[str(group)]
         ax.axhspan(first, last, color=color, alpha=0.05, zorder=0, linewidth=0)
-        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        look: dict[str, Any] = {
-            "rotation": 270,
-            "va": "center",
-            "color": color,
-            "fontweight": "bold",
-        }
-        ax.annotate(str(group), (1, (first + last) / 2), (5, 0), **at, **look)
-    _title_above_legend(ax, "Recall of each class")
+        write_beside(ax, (first + last) / 2, str(group), color=color, fontweight="bold")
     return ax
 
 
@@ -108,18 +102,17 @@ def plot_group_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     ``table``: of ``score``, or of ``score_runs`` for several methods.
     """
-    need(table, "scope", "name", "metric", "value", "low", "high", "n", "interval")
+    need(table, "scope name metric value low high n interval")
     table = _headline_rows(table)
     if table.empty:
         raise InputError("table: expected rows of scope 'group' or the balanced accuracy, got none")
-    names = [name for name in (*_GROUPS, _ALL) if name in set(table["name"])]
-    ax = _draw_recalls(table, ax, names=names, numbers=True)
     sizes = table.drop_duplicates("name").set_index("name")["n"]
-    _label_rows(ax, [f"{name}\nn={sizes[name]}" for name in names])
+    names = [name for name in (*GROUPS, _ALL) if name in sizes]
+    labels = [f"{name}\nn={sizes[name]}" for name in names]
+    ax = _draw_recalls(table, ax, "Mean class recall", names=names, labels=labels, numbers=True)
     color_group_labels(ax, names)
     for place in range(1, len(names)):
         ax.axhline(place - 0.5, color="#D5D5D5", linewidth=0.8)
-    _title_above_legend(ax, "Mean class recall")
     return ax
 
 
@@ -132,39 +125,33 @@ def plot_comparison(
 ) -> Axes:
     """Draw differences to the baseline with their 95 % intervals; filled is one that excludes 0.
 
-    Args:
-        table: Of ``compare``.
-        scopes: Which rows: "overall" (balanced accuracy), "group", "class".
-        ax: Axes to draw into; None makes a figure.
+    ``table``: of ``compare``; ``scopes``: "overall" (balanced accuracy), "group", "class".
     """
-    columns = ("method", "baseline", "scope", "name", "group", "metric", "difference", "low")
-    need(table, *columns, "high", "n", "seeds", "varies", "interval")
+    need(table, "method baseline scope name group metric difference low high n seeds varies")
     of_classes = table[(table["scope"] == "class") & (table["metric"] == "recall")]
     table = pd.concat([_headline_rows(table), of_classes])
     table = table[table["scope"].isin(list(scopes))]
     need(table)
-    heads = [name for name in (*_GROUPS, _ALL) if name in set(table["name"])]
-    names = [*heads, *dict.fromkeys(table.loc[table["scope"] == "class", "name"])]
+    first = table.drop_duplicates("name").set_index("name")
+    heads = [name for name in (*GROUPS, _ALL) if name in first.index]
+    names = [*heads, *first.index[first["scope"] == "class"]]
+    labels = [f"{name}  n={first.loc[name, 'n']}" for name in names]
     methods = method_order(table["method"])
-    ax = new_axes(ax, width=7.6, height=1.5 + _ROW * len(names) * (len(methods) + 0.6))
+    height = 1.5 + _ROW * len(names) * (len(methods) + 0.6)
+    ax = new_axes(ax, width=7.6 + room(labels), height=height)
     for method, row, y in _placed(table, names, methods):
-        color, marker, _ = method_look(method)
         clear = row["low"] > 0 or row["high"] < 0
-        ax.plot([row["low"], row["high"]], [y, y], color=color, gid=f"interval {method}")
-        face = color if clear else "white"
-        ax.plot(row["difference"], y, marker, color=color, markerfacecolor=face, zorder=3)
+        _draw_interval(ax, y, row, value="difference", method=method, filled=clear)
         text = with_interval(row["difference"], row["low"], row["high"], signed=True)
         write_beside(ax, y, text)
     ax.axvline(0, color="#333333", linewidth=1.2, zorder=1)
-    _legend_above(ax, methods)
-    first = table.drop_duplicates("name").set_index("name")
-    _label_rows(ax, [f"{name}  n={first.loc[name, 'n']}" for name in names])
+    label_rows(ax, labels)
     color_group_labels(ax, [first.loc[name, "group"] or name for name in names])
     ax.margins(x=0.04)
     ax.xaxis.set_major_formatter(points_formatter(signed=True))
     baseline = method_look(str(table["baseline"].iloc[0]))[2]
     ax.set_xlabel("Difference in recall, percentage points")
-    _title_above_legend(ax, f"Against {baseline}, paired by image")
+    _title_above_legend(ax, f"Against {baseline}, paired by image", methods)
     seeds = ", ".join(str(n) for n in sorted(set(table["seeds"])))
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, seeds: {seeds}"
     add_footer(ax, table, notes, "filled: zero excluded")
@@ -179,35 +166,51 @@ def _headline_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 def _placed(
     table: pd.DataFrame, names: Sequence[str], methods: Sequence[str]
-) -> Iterator[tuple[str, dict[str, Any], float]]:
+) -> Iterator[tuple[str, dict[Any, Any], float]]:
     """Give every row of the table its height: methods side by side around their line."""
     step = 0.8 / len(methods)
     for row in table.to_dict("records"):
         method = str(row.get("method", ""))
         offset = step * (methods.index(method) - (len(methods) - 1) / 2)
-        yield method, {str(k): v for k, v in row.items()}, names.index(row["name"]) + offset
+        yield method, row, names.index(row["name"]) + offset
+
+
+def _draw_interval(
+    ax: Axes, y: float, row: Mapping[Any, Any], *, value: str, method: str, filled: bool = True
+) -> None:
+    """Draw a value and its interval at a height, in the look of its method."""
+    color, marker, _ = method_look(method)
+    ax.plot([row["low"], row["high"]], [y, y], color=color, gid=f"interval {method}")
+    edge = "white" if value == "value" else color  # dots that may touch
+    look: dict[str, Any] = {"markerfacecolor": color if filled else "white", "zorder": 3}
+    ax.plot(row[value], y, marker, color=color, markeredgecolor=edge, **look)
 
 
 def _draw_recalls(
-    table: pd.DataFrame, ax: Axes | None, *, names: Sequence[str], numbers: bool
+    table: pd.DataFrame,
+    ax: Axes | None,
+    title: str,
+    *,
+    names: Sequence[str],
+    labels: Sequence[str],
+    numbers: bool = False,
 ) -> Axes:
     """Draw dots and intervals of recalls, with each number beside the axes if wanted."""
     methods = method_order(table["method"]) if "method" in table else [""]
-    row = _ROW if numbers else 0.75 * _ROW  # dots alone need less room
-    ax = new_axes(ax, width=7.6, height=1.5 + row * len(names) * max(1.6, len(methods) + 0.4))
-    for method, found, y in _placed(table, names, methods):
-        color, marker, _ = method_look(method or "bsm")
-        value, low, high, n = (found[key] for key in ("value", "low", "high", "n"))
-        ax.plot([low, high], [y, y], color=color, gid=f"interval {method}")
-        ax.plot(value, y, marker, color=color, markeredgecolor="white", zorder=3)
-        if numbers and pd.isna(low) and pd.notna(found.get("k")):
-            write_beside(ax, y, f"{found['k']:.3g}/{n} (no interval)")
+    step = _ROW if numbers else 0.75 * _ROW  # dots alone need less room
+    height = 1.5 + step * len(names) * max(1.6, len(methods) + 0.4)
+    ax = new_axes(ax, width=7.6 + room(labels), height=height)
+    for method, row, y in _placed(table, names, methods):
+        _draw_interval(ax, y, row, value="value", method=method or "bsm")
+        low, n = row["low"], row["n"]
+        if numbers and pd.isna(low) and pd.notna(row.get("k")):
+            write_beside(ax, y, f"{row['k']:.3g}/{n} (no interval)")
         elif numbers:
-            write_beside(ax, y, with_interval(value, low, high))
+            write_beside(ax, y, with_interval(row["value"], low, row["high"]))
         elif 0 < n < 10:
-            write_beside(ax, y, f"{found['k']:.3g}/{n}", offset=26)  # beside the group's name
-    if methods != [""]:
-        _legend_above(ax, methods)
+            write_beside(ax, y, f"{row['k']:.3g}/{n}", offset=52)  # beside the group's name
+    _title_above_legend(ax, title, methods if "method" in table else [])
+    label_rows(ax, labels)
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(points_formatter())
     ax.set_xlabel("Recall on test images, %")
@@ -221,31 +224,18 @@ def _draw_recalls(
     return ax
 
 
-def _label_rows(ax: Axes, labels: Sequence[str]) -> None:
-    """Name the rows of an axis that counts downwards."""
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
-    ax.tick_params(axis="y", length=0)
-
-
 def _handles(methods: Sequence[str]) -> list[Line2D]:
     looks = [method_look(method) for method in methods]
     return [Line2D([], [], color=c, marker=m, label=text) for c, m, text in looks]
 
 
-def _legend_above(ax: Axes, methods: Sequence[str]) -> None:
-    place: dict[str, Any] = {
-        "loc": "lower left",
-        "bbox_to_anchor": (-0.01, 0.995),
-        "borderaxespad": 0,
-    }
-    look: dict[str, Any] = {"ncols": len(methods), "columnspacing": 1.2, "handlelength": 1.4}
-    ax.legend(handles=_handles(methods), **place, **look)
-
-
-def _title_above_legend(ax: Axes, text: str) -> None:
-    ax.set_title(text, pad=26 if ax.get_legend() else 9)
+def _title_above_legend(ax: Axes, text: str, methods: Sequence[str]) -> None:
+    """Write the title, and below it the legend of the methods if there are any."""
+    ax.set_title(text, pad=26 if methods else 9)
+    if methods:
+        look: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.995)}
+        look |= {"ncols": len(methods), "columnspacing": 1.2, "handlelength": 1.4}
+        ax.legend(handles=_handles(methods), borderaxespad=0, **look)
 
 
 _MEANS = ("balanced\naccuracy", "accuracy\nunder the prior", "calibration\nerror (ECE)")
@@ -288,13 +278,13 @@ class PriorRows:
         self.points: list[tuple[Line2D, LineCollection]] = []
         for ax, labels in zip(axes[:2], rows, strict=True):
             self.points += [self._point(ax, place) for place in range(len(shift.runs))]
-            _label_rows(ax, labels)
+            label_rows(ax, labels)
             ax.set_xlim(-0.02, 1.02)
             ax.xaxis.set_major_formatter(points_formatter())
         axes[0].set_xlabel("Recall, % (95 % interval)")
         axes[1].set_xlabel("% (95 % interval)")
         (self.shares,) = axes[2].plot([], [], "o", color="#999999")
-        _label_rows(axes[2], [shown(str(name)) for name in shift.names])
+        label_rows(axes[2], [shown(str(name)) for name in shift.names])
         axes[2].set_xscale("log")
         axes[2].set_xlim(min(shift.prior(1.0).min(), shift.prior(-1.0).min()) * 70, 150)
         axes[2].set_xlabel("Share of the class in the test set, %")
@@ -373,13 +363,12 @@ def plot_claim(table: pd.DataFrame) -> Figure:
 
     ``table``: rows of one pair of methods of ``evaluation.compare_teachers``.
     """
-    need(table, "teacher", "student", "method", "baseline", "scope", "name", "metric", "n")
-    need(table, "method_value", "baseline_value", "difference", "low", "high", "p_holm")
-    need(table, "seeds", "folds", "varies", "protocol")
+    need(table, "teacher student method baseline scope name metric n seeds folds varies protocol")
+    need(table, "method_value baseline_value difference low high p_holm")
     keys = table[["scope", "name", "metric"]].apply(tuple, axis=1)
     panels = {title: table[keys == key] for title, key in _CLAIMED.items() if (keys == key).any()}
     rows = table.drop_duplicates(["student", "teacher", "protocol"]).to_dict("records")
-    size = (10.5, 1.9 + 0.6 * len(rows))
+    size = (10.5 + room(table["teacher"]), 1.9 + 0.6 * len(rows))
     figure, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=size)
     for ax, (title, part) in zip(axes[0], panels.items(), strict=True):
         for place, row in enumerate(part.to_dict("records")):
@@ -391,7 +380,7 @@ def plot_claim(table: pd.DataFrame) -> Figure:
     students = ["" if r["student"] == "small" else f"\nstudent {r['student']}" for r in rows]
     labels = [f"{r['teacher']}{student}" for r, student in zip(rows, students, strict=True)]
     for ax in axes[0]:
-        _label_rows(ax, labels)
+        label_rows(ax, labels)
         ax.set_ylim(len(labels) - 0.4, -0.7)
     ours, theirs = (method_look(str(table[name].iloc[0]))[2] for name in ("method", "baseline"))
     figure_title(figure, f"{ours} against {theirs}, by teacher")
@@ -404,11 +393,8 @@ def plot_claim(table: pd.DataFrame) -> Figure:
 
 def _draw_claim(ax: Axes, place: int, row: dict[Any, Any]) -> None:
     """Draw a difference with its interval; its number above, the two levels and n below."""
-    color, marker, _ = method_look(str(row["method"]))
-    face = color if row["p_holm"] < 0.05 else "white"
-    x = row["difference"]
-    ax.plot([row["low"], row["high"]], [place, place], color=color)
-    ax.plot(x, place, marker, color=color, markerfacecolor=face, zorder=3)
+    x, about = row["difference"], {"value": "difference", "method": str(row["method"])}
+    _draw_interval(ax, place, row, filled=row["p_holm"] < 0.05, **about)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
     look: dict[str, Any] = {"ha": "center", "bbox": box, "zorder": 2}
     number = with_interval(x, row["low"], row["high"], signed=True)

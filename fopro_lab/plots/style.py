@@ -5,28 +5,28 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 from unicodedata import east_asian_width
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fopro_lab.arguments import checked
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import METHOD_LABELS, with_interval
+from fopro_lab.evaluation import METHOD_LABELS
 from fopro_lab.io import atomic_path
 
-__all__ = ["with_interval"]  # widgets take it from here, beside the figures' other texts
 P = ParamSpec("P")
 Drawn = TypeVar("Drawn")
 
@@ -44,8 +44,6 @@ METHOD_MARKERS = {"ce": "s", "bsm": "o", "ekd": "D", "fopro": "^", "random": "v"
 # Paul Tol's high-contrast scheme: differs in lightness too, so it survives grey printing.
 GROUP_COLORS = {"head": "#004488", "medium": "#B8860B", "tail": "#BB5566", "": "#333333"}
 DASHED = (0, (4, 1.5))
-
-
 # Fonts of the usual systems for what DejaVu Sans has not.
 _OTHERS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "SimHei",
            "Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "WenQuanYi Micro Hei",
@@ -65,10 +63,14 @@ def _say_once(line: str) -> None:
     sys.stderr.write(f"fopro: {line}\n")
 
 
+def _widths(text: str) -> list[int]:
+    return [1 + (east_asian_width(letter) in "WF") for letter in text]
+
+
 def shown(text: str, longest: int = LONGEST) -> str:
     """Write a user's text for a figure: a ``$`` begins no formula, a long text loses its middle."""
     text = text.replace(r"\$", "$")
-    wide = [1 + (east_asian_width(letter) in "WF") for letter in text]
+    wide = _widths(text)
     if max(wide, default=1) > 1 and not set(_OTHERS) & set(style()[1]["font.family"]):
         _say_once(
             "figures: no font here has Chinese, Japanese or Korean letters; add Noto Sans CJK"
@@ -135,9 +137,9 @@ def save_figure(figure: Figure | Axes, path: Path | str) -> Path:
     return Path(path)
 
 
-def need(table: pd.DataFrame, *columns: str) -> None:
-    """Refuse a table without rows or without a column that the figure reads."""
-    for column in columns:
+def need(table: pd.DataFrame, columns: str = "") -> None:
+    """Refuse a table without rows, or without one of the columns, words, that the figure reads."""
+    for column in columns.split():
         if column not in table:
             got = ", ".join(map(str, table.columns)) or "no columns"
             raise InputError(f"table: expected a column '{column}', got {got}")
@@ -150,6 +152,11 @@ def new_axes(ax: Axes | None, *, width: float = 7.0, height: float = 4.0) -> Axe
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
 
 
+def room(labels: Iterable[str]) -> float:
+    """Return the inches by which labels beside the axes make a figure wider: 20 letters do not."""
+    return 0.08 * max(0, *(sum(_widths(str(label))) - 20 for label in labels))
+
+
 def figure_of(ax: Axes) -> Figure:
     """Return the whole figure that axes are in."""
     figure = ax.get_figure(root=True)
@@ -159,20 +166,18 @@ def figure_of(ax: Axes) -> Figure:
 
 def add_footer(ax: Axes, table: pd.DataFrame, *notes: str) -> None:
     """Write a table's protocol, where it has one, and notes small below the figure of the axes."""
-    protocols = list(table["protocol"].unique()) if "protocol" in table else []
-    written = re.split(r"  ·  |\n", figure_of(ax).get_supxlabel())
-    columns = int(18 * figure_of(ax).get_figwidth())
-    texts = (
-        shown(text, 10**6) for each in [*map(str, protocols), *notes] for text in each.split("\n")
-    )
-    pieces = (piece for text in texts for piece in textwrap.wrap(text, columns))
-    footer = ""
+    figure = figure_of(ax)
+    protocols = map(str, table["protocol"].unique()) if "protocol" in table else ()
+    texts = [shown(text, 10**6) for each in (*protocols, *notes) for text in each.split("\n")]
+    columns = int(18 * figure.get_figwidth())
+    pieces = [piece for text in texts for piece in textwrap.wrap(text, columns)]
+    written, footer = re.split(r"  ·  |\n", figure.get_supxlabel()), ""
     for piece in dict.fromkeys(filter(None, [*written, *pieces])):  # each once
         line = footer.rpartition("\n")[2]
         gap = "" if not footer else "  ·  " if len(line) + len(piece) < columns else "\n"
         footer += gap + piece
     if footer:
-        figure_of(ax).supxlabel(footer, fontsize=7, color="#777777", x=0.995, ha="right")
+        figure.supxlabel(footer, fontsize=7, color="#777777", x=0.995, ha="right")
 
 
 def figure_title(figure: Figure, text: str) -> None:
@@ -180,16 +185,33 @@ def figure_title(figure: Figure, text: str) -> None:
     figure.suptitle(text, fontsize=11.5, fontweight="bold", x=0.01, ha="left")
 
 
+def label_rows(ax: Axes, labels: Sequence[str]) -> None:
+    """Name the rows of an axis that counts downwards."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+
+
+def log_axis(ax: Axes, which: Literal["x", "y"] = "y") -> None:
+    """Make an axis logarithmic, with plain numbers."""
+    ax.set(**{f"{which}scale": "log"})
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def legend_beside(ax: Axes) -> None:
     """Put the legend right of the axes, where it hides nothing."""
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
 
 
-def write_beside(ax: Axes, y: float, text: str, *, offset: float = 7) -> None:
+def write_beside(ax: Axes, y: float, text: str, *, offset: float = 7, **look: Any) -> None:
     """Write a number at the height ``y``, ``offset`` points right of the axes."""
-    look: dict[str, Any] = {"va": "center", "fontsize": 8, "color": "#444444"}
+    usual: dict[str, Any] = {"va": "center", "fontsize": 8, "color": "#444444"}
     at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    ax.annotate(text, (1, y), (offset, 0), annotation_clip=False, **at, **look)
+    ax.annotate(text, (1, y), (offset, 0), annotation_clip=False, **at, **usual | look)
 
 
 def color_group_labels(ax: Axes, groups: Sequence[str]) -> None:
@@ -198,19 +220,36 @@ def color_group_labels(ax: Axes, groups: Sequence[str]) -> None:
         tick.set_color(GROUP_COLORS.get(group, GROUP_COLORS[""]))
 
 
-def color_bar(
-    ax: Axes, image: AxesImage, label: str, *, width: float = 0.03, **settings: Any
-) -> Axes:
+def color_bar(ax: Axes, image: AxesImage, label: str, *, width: float = 0.03) -> Axes:
     """Draw the colour scale of an image right of its axes; return the scale's own axes."""
-    bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, width, 1)), **settings)
+    bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, width, 1)))
     bar.set_label(label)
     bar.outline.set_visible(False)
     return bar.ax
 
 
+def draw_matrix(ax: Axes, cells: pd.DataFrame, label: str, **colors: Any) -> Axes:
+    """Draw a table's cells in colours; return the axes of their scale."""
+    image = ax.imshow(cells, aspect="auto", **colors)
+    ax.set_yticks(range(len(cells)), [str(name) for name in cells.index])
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    sns.despine(ax=ax, left=True, bottom=True)
+    return color_bar(ax, image, label)
+
+
 def ring_centres(table: pd.DataFrame) -> pd.Series:
     """Return the middle of each row's frequency ring, cycles per pixel."""
     return (table["low"] + table["high"]) / 2
+
+
+def ring_line(ax: Axes, rows: pd.DataFrame, value: str, *, color: Any, **look: Any) -> None:
+    """Draw a column over the frequency rings, with a band from ``_low`` to ``_high`` if any."""
+    own, ends = rows.sort_values("low"), [f"{value}_low", f"{value}_high"]
+    x = ring_centres(own)
+    ax.plot(x, own[value], color=color, **look)
+    if set(ends) <= set(own):
+        ax.fill_between(x, *own[ends].to_numpy().T, color=color, alpha=0.15, linewidth=0)
 
 
 def ring_axis(ax: Axes, edges: Sequence[float] | pd.Series | np.ndarray) -> None:
@@ -255,22 +294,21 @@ def label_plane(ax: Axes) -> None:
 
 def points_formatter(*, signed: bool = False) -> FuncFormatter:
     """Format a share as percentage points: 0.1 becomes 10, or +10."""
-    form = "{:+g}" if signed else "{:g}"
-    return FuncFormatter(
-        lambda share, _: form.format(round(100 * share, 6)).removesuffix("+0") or "0"
-    )
+
+    def write(share: float, _: Any) -> str:
+        points = round(100 * share, 6) or 0.0
+        return f"{points:+g}" if signed and points else f"{points:g}"
+
+    return FuncFormatter(write)
 
 
 def method_order(methods: Sequence[str]) -> list[str]:
     """List the known methods in their fixed order, then others as they come."""
-    found = list(dict.fromkeys(methods))
-    return [m for m in METHOD_COLORS if m in found] + [m for m in found if m not in METHOD_COLORS]
+    known = [*METHOD_COLORS, *methods]
+    return sorted(set(methods), key=known.index)
 
 
 def method_look(method: str) -> tuple[str, str, str]:
     """Return colour, marker and label of a method; an unknown one is black."""
-    return (
-        METHOD_COLORS.get(method, "#111111"),
-        METHOD_MARKERS.get(method, "P"),
-        METHOD_LABELS.get(method, method),
-    )
+    color, marker = METHOD_COLORS.get(method, "#111111"), METHOD_MARKERS.get(method, "P")
+    return color, marker, METHOD_LABELS.get(method, method)

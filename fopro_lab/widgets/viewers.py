@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fopro_lab.evaluation import Run, load_runs
+from fopro_lab.evaluation import Run, load_runs, with_interval
 from fopro_lab.evaluation.prior_shift import PriorShift
 from fopro_lab.evaluation.runs import MaskHistory, Source, read_mask_histories
 from fopro_lab.plots.prompts import (
@@ -26,7 +26,7 @@ from fopro_lab.plots.prompts import (
     time_label,
 )
 from fopro_lab.plots.results import PriorRows, plot_priors, prior_axes, prior_footer, run_labels
-from fopro_lab.plots.style import METHOD_COLORS, STYLE, method_order, shown, with_interval
+from fopro_lab.plots.style import METHOD_COLORS, STYLE, method_order, shown
 from fopro_lab.widgets.bands import MovingFigure, StillBox
 
 DPI = 90
