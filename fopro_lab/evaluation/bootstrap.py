@@ -24,18 +24,19 @@ Error = tuple[float, float]  # standard error, quantile that it is multiplied wi
 
 
 def bootstrap_weights(
-    labels: np.ndarray, units: np.ndarray, *, resamples: int, seed: int
+    labels: np.ndarray | None, units: np.ndarray, *, resamples: int, seed: int
 ) -> np.ndarray:
     """Draw whole units (lesions, patients) within each class; return each image's count ``(n, R)``.
 
     Within a class the number of units drawn is always its number of units; a unit with images of
-    two classes is drawn separately in each. Equal labels give a bootstrap without strata.
+    two classes is drawn separately in each. Without labels all images are of one class.
 
     Source: stratified (Davison & Hinkley 1997, section 3.2) cluster bootstrap (Field & Welsh,
         J. R. Stat. Soc. B 69 (2007) 369).
     """
     if resamples < 2:
         raise InputError(f"resamples: expected at least 2, got {resamples}")
+    labels = np.zeros(len(units), dtype=np.int64) if labels is None else labels
     rng = np.random.default_rng(seed)
     weights = np.zeros((len(labels), resamples), dtype=np.float32)
     for label in np.unique(labels):
@@ -46,6 +47,20 @@ def bootstrap_weights(
         counts = np.bincount(cells.ravel(), minlength=resamples * len(names))
         weights[rows] = counts.reshape(resamples, len(names)).T[unit]
     return weights
+
+
+def resampled(labels: np.ndarray, units: np.ndarray) -> str:
+    """Say what is drawn: "group" if some unit holds several images of a class, else "image"."""
+    several = len(set(zip(labels.tolist(), units.tolist(), strict=True))) < len(labels)
+    return "group" if several else "image"
+
+
+def sample_and_resamples(
+    labels: np.ndarray, units: np.ndarray, *, resamples: int, seed: int
+) -> np.ndarray:
+    """Return weights ``(n, 1 + R)``: ones, for the sample itself, then `bootstrap_weights`."""
+    drawn = bootstrap_weights(labels, units, resamples=resamples, seed=seed)
+    return np.column_stack([np.ones(len(drawn), drawn.dtype), drawn])
 
 
 def group_covariance(hits: np.ndarray, units: np.ndarray) -> np.ndarray:

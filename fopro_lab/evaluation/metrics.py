@@ -37,6 +37,14 @@ def mean_recall(recalls: np.ndarray) -> np.ndarray:
     return recalls[:, known].mean(axis=1)
 
 
+def balanced_accuracies(
+    labels: np.ndarray, predicted: np.ndarray, weights: np.ndarray, *, classes: int
+) -> np.ndarray:
+    """Return the mean recall over the classes that have images in each resample, ``(R,)``."""
+    recalls = class_recalls(confusion_matrices(labels, predicted, weights, classes=classes))
+    return np.asarray(np.nanmean(recalls, axis=1))
+
+
 def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean recall over the classes that occur in ``labels``, in [0, 1].
 

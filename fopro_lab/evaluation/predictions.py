@@ -24,6 +24,12 @@ def class_names(predictions: pd.DataFrame) -> tuple[str, ...]:
     return tuple(n.removeprefix(LOGIT_PREFIX) for n in names if n.startswith(LOGIT_PREFIX))
 
 
+def resampling_units(table: pd.DataFrame) -> np.ndarray:
+    """Return what a bootstrap draws as a whole: each image's group, or itself if it has none."""
+    named = table["group"].where(table["group"] != "", "image " + table["image"])
+    return named.to_numpy(dtype=str)
+
+
 def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -> pd.DataFrame:
     """Validate a table of predictions and give its columns their order and types.
 

@@ -13,13 +13,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.bootstrap import (
-    basic_interval,
-    bootstrap_weights,
-    mean_interval,
-    percentile_interval,
-    wilson_interval,
-)
+from fopro_lab.evaluation import bootstrap
 from fopro_lab.evaluation.metrics import (
     calibration_error,
     class_recalls,
@@ -134,9 +128,7 @@ class PriorShift:
         self.images = align([run.predictions for run in runs], runs[0].groups)
         self.names = [self.images.names[k] for k in np.argsort(-self.counts, kind="stable")]
         about = (self.images.labels, self.images.units)
-        drawn = bootstrap_weights(*about, resamples=resamples, seed=seed)
-        # The first column is the test set itself.
-        self._weights = np.concatenate([np.ones((len(drawn), 1), drawn.dtype), drawn], axis=1)
+        self._weights = bootstrap.sample_and_resamples(*about, resamples=resamples, seed=seed)
 
     def prior(self, strength: float) -> np.ndarray:
         """Return the shares of the classes in label order; see `class_prior`."""
@@ -171,7 +163,7 @@ class PriorShift:
                 own = values[metric, name]
                 apart = own - measured[0][metric, name]
                 known = not np.isnan(apart).any() and np.ptp(apart[1:]) > 1e-12
-                ends = percentile_interval(apart[1:]) if known else (np.nan, np.nan)
+                ends = bootstrap.percentile_interval(apart[1:]) if known else (np.nan, np.nan)
                 row = {"run": number, "metric": metric, "name": name, "n": sizes[name]}
                 row |= {"interval": kind, "value": float(own[0]), "low": low, "high": high}
                 row |= {"difference": float(apart[0]), "difference_low": ends[0]}
@@ -189,9 +181,9 @@ class PriorShift:
             if np.isnan(drawn[0]):
                 interval = (np.nan, np.nan, "none")
             elif np.ptp(drawn[1:]) <= 1e-12:
-                interval = (*wilson_interval(float(drawn[0]), units[name]), "wilson")
+                interval = (*bootstrap.wilson_interval(float(drawn[0]), units[name]), "wilson")
             else:
-                interval = (*percentile_interval(drawn[1:]), "bootstrap")
+                interval = (*bootstrap.percentile_interval(drawn[1:]), "bootstrap")
             found["recall", name] = interval
         known = [name for name in self.names if units[name]]
         lows, highs, kinds = zip(*(found["recall", name] for name in known), strict=True)
@@ -201,13 +193,13 @@ class PriorShift:
         ]
         shares = prior[[self.images.names.index(name) for name in known]]
         for metric, weights in (("balanced_accuracy", np.ones(len(known))), ("accuracy", shares)):
-            low, high = percentile_interval(values[metric, "all"][1:])
+            low, high = bootstrap.percentile_interval(values[metric, "all"][1:])
             found[metric, "all"] = (low, high, "bootstrap")
             if set(kinds) != {"bootstrap"}:
-                wide = mean_interval(*ends, weights=weights)
+                wide = bootstrap.mean_interval(*ends, weights=weights)
                 found[metric, "all"] = (min(low, wide[0]), max(high, wide[1]), "mover")
         ece = values["ece", "all"]
         agree = np.ptp(ece[1:]) <= 1e-7  # weights are of single precision
-        limits = (np.nan, np.nan) if agree else basic_interval(float(ece[0]), ece[1:])
+        limits = (np.nan, np.nan) if agree else bootstrap.basic_interval(float(ece[0]), ece[1:])
         found["ece", "all"] = (*limits, "none" if agree else "basic")
         return found

@@ -12,19 +12,13 @@ from scipy.special import softmax
 
 from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import metrics
-from fopro_lab.evaluation.bootstrap import (
-    FEWEST_GROUPS,
-    Error,
-    Part,
-    bootstrap_weights,
-    fold_seed,
-    group_covariance,
-    mean_error,
-    mean_interval,
-    wilson_interval,
+from fopro_lab.evaluation import bootstrap, metrics
+from fopro_lab.evaluation.predictions import (
+    LOGIT_PREFIX,
+    check_predictions,
+    class_names,
+    resampling_units,
 )
-from fopro_lab.evaluation.predictions import LOGIT_PREFIX, check_predictions, class_names
 
 GROUPS = ("head", "medium", "tail")
 OVERALL = (
@@ -106,6 +100,15 @@ def groups_from(
     return class_groups(by_name, rule=rule, **thresholds)
 
 
+def check_groups(groups: Mapping[str, str], names: Sequence[str]) -> None:
+    """Refuse groups that are not head, medium or tail for each of the classes."""
+    if set(groups) != set(names) or not set(groups.values()) <= set(GROUPS):
+        raise InputError(
+            f"groups: expected head, medium or tail for each of {', '.join(names)}, got "
+            f"{dict(groups)}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class AlignedRuns:
     """The images that one or several runs were tested on, in a common order."""
@@ -115,12 +118,6 @@ class AlignedRuns:
     logits: list[np.ndarray]  # one array (n, K) per run
     names: tuple[str, ...]  # of the K classes in label order
     groups: dict[str, str]  # head, medium or tail for each class, in the order of the tables
-
-    @property
-    def resampled(self) -> str:
-        """What is drawn: "group" if some unit holds several images of a class, else "image"."""
-        images = pd.DataFrame({"label": self.labels, "unit": self.units})
-        return "group" if images.duplicated().any() else "image"
 
     def keys(self) -> list[Key]:
         """List all that is measured, in the order of the tables."""
@@ -191,15 +188,10 @@ def align(
                     f"got {len(first)} and {len(part)} that differ in '{column}'; "
                     f"use runs of one split"
                 )
-    if set(groups) != set(names) or not set(groups.values()) <= set(GROUPS):
-        raise InputError(
-            f"groups: expected head, medium or tail for each of {', '.join(names)}, got "
-            f"{dict(groups)}"
-        )
-    units = first["group"].where(first["group"] != "", "image " + first["image"])
+    check_groups(groups, names)
     return AlignedRuns(
         labels=first["label"].to_numpy(),
-        units=units.to_numpy(dtype=str),
+        units=resampling_units(first),
         logits=[part[[f"{LOGIT_PREFIX}{name}" for name in names]].to_numpy() for part in parts],
         names=names,
         groups=dict(groups),
@@ -226,7 +218,7 @@ class Measured:
     """What was measured of a key: for each fold the values of its S runs and how they vary."""
 
     values: list[np.ndarray]  # (S,)
-    parts: list[list[Part]]  # see `mean_error`
+    parts: list[list[bootstrap.Part]]  # see `mean_error`
     bias: list[float]  # mean of the resamples less the value; 0 for recalls
 
     def subtract(self) -> "Measured":
@@ -248,17 +240,18 @@ class Measured:
         return any(all(np.trace(c) <= 1e-20 for c, _ in fold) for fold in self.parts)
 
 
-def recall_parts(images: AlignedRuns, hits: np.ndarray) -> dict[Key, list[Part]]:
+def recall_parts(images: AlignedRuns, hits: np.ndarray) -> dict[Key, list[bootstrap.Part]]:
     """Return, of recalls, their means and the accuracy, the `Part` of each class that has images.
 
     ``hits`` say of each run and image whether it is right, ``(S, n)``.
     """
     sizes, units = images.class_sizes(), images.class_sizes(units=True)
-    of_class: dict[str, Part] = {}
+    of_class: dict[str, bootstrap.Part] = {}
     for label, name in enumerate(images.names):
         own = images.labels == label
         if own.any():
-            covariance = group_covariance(hits[:, own].astype(np.float64), images.units[own])
+            right = hits[:, own].astype(np.float64)
+            covariance = bootstrap.group_covariance(right, images.units[own])
             of_class[name] = covariance, units[name] - 1
     found = {}
     for key in images.keys():
@@ -282,8 +275,8 @@ def measure_folds(
     """
     found = {key: Measured([], [], []) for key in folds[0].keys()}
     for number, fold in enumerate(folds):
-        how = {"resamples": resamples, "seed": fold_seed(seed, number)}
-        weights = bootstrap_weights(fold.labels, fold.units, **how)
+        how = {"resamples": resamples, "seed": bootstrap.fold_seed(seed, number)}
+        weights = bootstrap.bootstrap_weights(fold.labels, fold.units, **how)
         plain = np.ones((len(fold.labels), 1))
         measured = [fold.measure(logits, plain) for logits in fold.logits]
         drawn = [fold.measure(logits, weights) for logits in fold.logits]
@@ -321,7 +314,7 @@ def limits(
     *,
     fallback: Callable[[Key, int], Interval],
     shares: bool = False,
-) -> tuple[dict[Key, Interval], dict[Key, Error]]:
+) -> tuple[dict[Key, Interval], dict[Key, bootstrap.Error]]:
     """Find the 95 % interval of each value, and its standard error and quantile.
 
     It is "t": the value and so many errors on both sides; of recalls and accuracies, if ``shares``,
@@ -339,18 +332,18 @@ def limits(
     errors, weak = {}, {}
     for key, own in measured.items():
         value = mean_of(own.values)
-        error, quantile = errors[key] = mean_error(own.values, own.parts)
+        error, quantile = errors[key] = bootstrap.mean_error(own.values, own.parts)
         low, high, kind = value - quantile * error, value + quantile * error, "t"
         share = key[0] != "overall" or key in (_ACCURACY, _BALANCED)
         if shares and share and error and 0 < value < 1:
             effective = value * (1 - value) / error**2
-            low, high = wilson_interval(value, effective, quantile=quantile)
+            low, high = bootstrap.wilson_interval(value, effective, quantile=quantile)
             kind = "wilson"
         elif shares and key == _ECE:  # mirrored, as resampling biases it upwards
             bias = float(np.mean(own.bias))
             low, high, kind = max(0.0, low - bias), max(value, high - bias), "basic"
         found[key] = (low, high, kind)
-        weak[key] = own.fixed or (key[0] == "class" and trials[key] < FEWEST_GROUPS)
+        weak[key] = own.fixed or (key[0] == "class" and trials[key] < bootstrap.FEWEST_GROUPS)
         if np.isnan([low, high]).any():
             found[key] = (np.nan, np.nan, "none")
         elif weak[key] and (key[0] == "class" or key in (_WORST, _ACCURACY)):
@@ -364,10 +357,10 @@ def limits(
         if is_mean and any(weak[member] for member in members):
             lows, highs = (np.array([found[m][side] for m in members]) for side in (0, 1))
             centres = np.array([mean_of(measured[member].values) for member in members])
-            low, high = mean_interval(centres, lows, highs)
+            low, high = bootstrap.mean_interval(centres, lows, highs)
             found[key] = (min(low, found[key][0]), max(high, found[key][1]), "mover")
     for key in measured:
-        if key[0] == "class" and 0 < trials[key] < FEWEST_GROUPS:
+        if key[0] == "class" and 0 < trials[key] < bootstrap.FEWEST_GROUPS:
             found[key] = (np.nan, np.nan, f"none: {trials[key]} groups")
     return found, errors
 
@@ -379,7 +372,7 @@ def tidy(
 ) -> pd.DataFrame:
     """Lay columns of values and the intervals out as a table; "value" brings its count ``k``."""
     sizes = images.class_sizes()
-    lines, resampled = [], images.resampled
+    lines, drawn = [], bootstrap.resampled(images.labels, images.units)
     for key, (low, high, kind) in intervals.items():
         scope, name, metric = key
         n = sum(sizes[member] for member in images.members(key))
@@ -390,7 +383,7 @@ def tidy(
         if "value" in columns:
             counted = n and (scope == "class" or metric == "accuracy")
             line["k"] = round(columns["value"][key] * n, 9) if counted else np.nan
-        lines.append({**line, "interval": kind, "resampled": resampled})
+        lines.append({**line, "interval": kind, "resampled": drawn})
     return pd.DataFrame(lines)
 
 
@@ -451,7 +444,7 @@ def score_trainings(
     intervals, _ = limits(
         images,
         measured,
-        fallback=lambda key, trials: (*wilson_interval(values[key], trials), "wilson"),
+        fallback=lambda key, trials: (*bootstrap.wilson_interval(values[key], trials), "wilson"),
         shares=True,
     )
     table = tidy(images, {"value": values}, intervals).assign(protocol=protocol)

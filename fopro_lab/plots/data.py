@@ -13,39 +13,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.plots.style import (
-    DASHED,
-    add_footer,
-    color_group_labels,
-    draw_matrix,
-    figure_title,
-    label_rows,
-    legend_beside,
-    need,
-    new_axes,
-    ring_axis,
-    ring_line,
-    room,
-    shown,
-    with_style,
-)
+from fopro_lab.plots import style
 
 SPLIT_COLORS = {"train": "#4D6A8A", "val": "#A9BBCC", "test": "#E0A458"}
 
 
-@with_style
+@style.with_style
 def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the number of images of each class and split, the number at each bar.
 
     ``table``: columns ``class``, ``split`` ("train", "val", "test"), ``n``; ``group`` colours the
     class names by head, medium and tail.
     """
-    need(table, "class split n")
+    style.need(table, "class split n")
     splits = [split for split in SPLIT_COLORS if split in set(table["split"])]
     counts = table[table["split"] == splits[0]].set_index("class")["n"]
     classes = list(counts.sort_values(ascending=False, kind="stable").index)
     height = 1.3 + 0.22 * len(classes) * max(1.6, len(splits))
-    ax = new_axes(ax, width=7 + room(classes), height=height)
+    ax = style.new_axes(ax, width=7 + style.room(classes), height=height)
     look = {"palette": SPLIT_COLORS, "saturation": 1, "order": classes, "hue_order": splits}
     sns.barplot(table, x="n", y="class", hue="split", ax=ax, **look)
     for bars in ax.containers:
@@ -57,14 +42,14 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.tick_params(axis="y", length=0)
     if "group" in table:
         groups = table.drop_duplicates("class").set_index("class")["group"]
-        color_group_labels(ax, list(groups[classes]))
+        style.color_group_labels(ax, list(groups[classes]))
     ax.set(title="Images of each class", xlabel="Images (logarithmic axis)", ylabel="")
     ax.legend(loc="lower right", title=None)
-    add_footer(ax, table, "n at each bar, counted: no interval")
+    style.add_footer(ax, table, "n at each bar, counted: no interval")
     return ax
 
 
-@with_style
+@style.with_style
 def plot_images(
     images: np.ndarray, titles: Sequence[str], *, columns: int = 8, title: str = ""
 ) -> Figure:
@@ -86,17 +71,17 @@ def plot_images(
     fits = int(16 * width)  # columns at this size of letters
     for ax, image, text in zip(axes.flat, images, titles, strict=False):
         ax.imshow(image)
-        text = "\n".join(shown(line, fits) for line in str(text).split("\n"))
+        text = "\n".join(style.shown(line, fits) for line in str(text).split("\n"))
         ax.set_title(text, fontsize=8, fontweight="normal", loc="center", pad=3)
         ax.axis("off")
     for ax in axes.flat[len(images) :]:
         ax.remove()
     if title:
-        figure_title(figure, title)
+        style.figure_title(figure, title)
     return figure
 
 
-@with_style
+@style.with_style
 def plot_spectra(
     table: pd.DataFrame,
     *,
@@ -109,42 +94,43 @@ def plot_spectra(
     ``table``: of ``probing.mean_spectra``. ``value`` is the amplitude itself, or its difference
     from the mean over classes or sources.
     """
-    need(table, f"scope name low high {value} n")
+    style.need(table, f"scope name low high {value} n")
     table = table[table["scope"] == scope]
     if table.empty:
         raise InputError(f"table: expected rows of scope '{scope}', got none")
     names = list(dict.fromkeys(table["name"]))
-    ax = new_axes(ax, width=7 + room(names))
+    ax = style.new_axes(ax, width=7 + style.room(names))
     colors = sns.color_palette("viridis", len(names)) if len(names) > 8 else sns.color_palette()
     for place, name in enumerate(names):
         own = table[table["name"] == name]
-        look = {"color": colors[place], "linestyle": DASHED if place % 2 else "-"}
-        ring_line(ax, own, value, label=f"{name}  n={own['n'].iloc[0]:,}", **look)
+        look = {"color": colors[place], "linestyle": style.DASHED if place % 2 else "-"}
+        style.ring_line(ax, own, value, label=f"{name}  n={own['n'].iloc[0]:,}", **look)
     if value == "difference":
         ax.axhline(0, color="#333333", linewidth=1, zorder=1)
-    ring_axis(ax, table["high"])
+    style.ring_axis(ax, table["high"])
     mean = "Difference from the mean" if value == "difference" else "Mean"
     ax.set_ylabel(f"{mean} log amplitude\n(natural, intensity in [0, 1])")
     ax.set_title(f"Mean spectra by {scope}")
-    legend_beside(ax)
-    add_footer(ax, table, "means over n images, without interval")
+    style.legend_beside(ax)
+    style.add_footer(ax, table, "means over n images, without interval")
     return ax
 
 
-@with_style
+@style.with_style
 def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the sources that each class comes from, as a heat map of shares with the images.
 
     ``table``: column ``class``, and one column per source with the number of images.
     """
-    need(table, "class")
+    style.need(table, "class")
     cells = table.set_index("class")
     if not len(cells.columns):
         raise InputError("table: expected a column for at least one source, got class alone")
     shares = cells.div(cells.sum(axis=1).clip(lower=1), axis=0)
     width, height = 2.6 + 0.85 * len(cells.columns), max(3.2, 1.6 + 0.34 * len(cells))
-    ax = new_axes(ax, width=max(5.0, width) + room(cells.index), height=height)
-    draw_matrix(ax, 100 * shares, "Share of the class, per cent", cmap="Blues", vmin=0, vmax=100)
+    ax = style.new_axes(ax, width=max(5.0, width) + style.room(cells.index), height=height)
+    colors = {"cmap": "Blues", "vmin": 0, "vmax": 100}
+    style.draw_matrix(ax, 100 * shares, "Share of the class, per cent", **colors)
     for (y, x), n in np.ndenumerate(cells.to_numpy()):
         color = "white" if shares.iat[y, x] > 0.6 else "#333333"
         ax.text(x, y, f"{n:,}", ha="center", va="center", fontsize=8.5, color=color)
@@ -152,7 +138,7 @@ def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     labels = [textwrap.shorten(str(source), 22, placeholder="...") for source in cells.columns]
     ax.set_xticks(range(len(labels)), labels, fontsize=8.5, rotation=25, ha="right")
     ax.set(xlabel="Source", title="Images of each class by source")
-    add_footer(ax, pd.DataFrame(), "n in each cell, counted: no interval")
+    style.add_footer(ax, pd.DataFrame(), "n in each cell, counted: no interval")
     return ax
 
 
@@ -164,7 +150,7 @@ TIE_LOOKS = {
 PART_NAMES = {"test": "Test", "val": "Validation"}
 
 
-@with_style
+@style.with_style
 def plot_leakage(table: pd.DataFrame) -> Figure:
     """Draw the share of each class's images that are tied to one in training.
 
@@ -172,14 +158,14 @@ def plot_leakage(table: pd.DataFrame) -> Figure:
 
     ``table``: ``leakage`` of the data report.
     """
-    need(table, f"part other class n {' '.join(TIE_LOOKS)}")
+    style.need(table, f"part other class n {' '.join(TIE_LOOKS)}")
     tied = table[(table["other"] == "train") & table["part"].isin(PART_NAMES)]
     if tied.empty:
         raise InputError("table: expected rows of test or val against train, got none")
     kinds = [kind for kind in TIE_LOOKS if tied[kind].any()] or ["group"]
     parts = [part for part in PART_NAMES if (tied["part"] == part).any()]
     height = 1.6 + (0.12 + 0.2 * len(kinds)) * tied["class"].nunique()
-    size = (2.2 + 3.6 * len(parts) + room(tied["class"]), height)
+    size = (2.2 + 3.6 * len(parts) + style.room(tied["class"]), height)
     figure, axes = plt.subplots(1, len(parts), figsize=size, sharey=True, squeeze=False)
     bar = 0.8 / len(kinds)
     for ax, part in zip(axes.flat, parts, strict=True):
@@ -191,14 +177,14 @@ def plot_leakage(table: pd.DataFrame) -> Figure:
             bars = ax.barh(y, share, height=0.92 * bar, color=color, label=label)
             texts = [f"{k:,}/{n:,}" for k, n in zip(own[kind], own["n"], strict=True)]
             ax.bar_label(bars, texts, padding=4, fontsize=8, color="#444444")
-        label_rows(ax, ["all classes" if c == "all" else c for c in own["class"]])
+        style.label_rows(ax, ["all classes" if c == "all" else c for c in own["class"]])
         ax.set_xlim(0, 125)  # room for k/n behind a bar of 100
         ax.set_xticks(range(0, 101, 20))
         ax.set_xlabel("Tied to a training image, per cent")
         ax.set_title(f"{PART_NAMES[part]} images", fontsize=10)
-    figure_title(figure, "Images that training has seen")
-    legend_beside(axes[0, -1])
-    add_footer(axes[0, 0], table, "k/n at each bar, counted: no interval")
+    style.figure_title(figure, "Images that training has seen")
+    style.legend_beside(axes[0, -1])
+    style.add_footer(axes[0, 0], table, "k/n at each bar, counted: no interval")
     return figure
 
 
@@ -206,13 +192,14 @@ _FACTORS = (0.125, 0.25, 0.35, 0.5, 0.7, 1, 1.4, 2, 2.8, 4, 8)
 _MARKERS = "osD^vPX*"
 
 
-@with_style
+@style.with_style
 def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     """Draw what each step did to the amplitude of each ring, one panel per stage.
 
     ``table``: of ``checks.audit_pipeline``; ``source``: whose images.
     """
-    need(table, "stage step reference size source low high log_ratio interval_low interval_high n")
+    style.need(table, "stage step reference size source low high log_ratio n")
+    style.need(table, "interval_low interval_high")
     own = table[table["source"] == source]
     if own.empty:
         known = ", ".join(map(str, table["source"].unique()))
@@ -240,8 +227,9 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     for ax in axes[:-1].flat:
         ax.set_xlabel("")
     whose = "all sources" if source == "all" else f"source {source}"
-    figure_title(figure, f"What the pipeline did to each frequency ring: {whose}")
-    add_footer(first, own, f"n={own['n'].max():,} images", "bands: 95 % intervals of the mean")
+    style.figure_title(figure, f"What the pipeline did to each frequency ring: {whose}")
+    images = f"n={own['n'].max():,} images"
+    style.add_footer(first, own, images, "bands: 95 % intervals of the mean")
     return figure
 
 
@@ -249,9 +237,9 @@ def _draw_stage(ax: Axes, table: pd.DataFrame) -> None:
     ax.axhline(0, color="#333333", linewidth=1, zorder=1)
     for place, step in enumerate(dict.fromkeys(table["step"])):
         look: dict[str, Any] = {"color": f"C{place % 8}", "marker": _MARKERS[place % 8]}
-        look |= {"markersize": 4, "linewidth": 1.5, "ls": DASHED if place % 2 else "-"}
-        ring_line(ax, table[table["step"] == step], "log_ratio", label=step, **look)
-    ring_axis(ax, table["high"])
+        look |= {"markersize": 4, "linewidth": 1.5, "ls": style.DASHED if place % 2 else "-"}
+        style.ring_line(ax, table[table["step"] == step], "log_ratio", label=step, **look)
+    style.ring_axis(ax, table["high"])
     first = table.iloc[0]
     ax.set_title(f"{first['stage'].capitalize()} at {first['size']} px", fontsize=10)
     small = {"fontsize": 7.5, "title_fontsize": 7.5, "labelspacing": 0.25, "columnspacing": 1.2}

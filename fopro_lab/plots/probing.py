@@ -10,28 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.plots.style import (
-    DASHED,
-    GROUP_COLORS,
-    add_footer,
-    color_bar,
-    color_group_labels,
-    draw_matrix,
-    draw_plane,
-    label_plane,
-    label_rows,
-    legend_beside,
-    log_axis,
-    need,
-    new_axes,
-    points_formatter,
-    ring_axis,
-    ring_centres,
-    ring_line,
-    room,
-    with_style,
-    write_beside,
-)
+from fopro_lab.plots import style
 
 _DAMPED, _AMPLIFIED = ("#332288", "#0072B2", "#56B4E9"), ("#E69F00", "#D55E00", "#882255")
 _CHANNELS = {"red": "#CC3311", "green": "#228833", "blue": "#4477AA"}
@@ -39,7 +18,7 @@ _MARKERS = "oD^sv<>P"
 _PER_ENERGY = "Drift of features / energy changed"
 
 
-@with_style
+@style.with_style
 def plot_ring_response(
     table: pd.DataFrame, *, ax: Axes | None = None, normalised: bool = False
 ) -> Axes:
@@ -49,16 +28,16 @@ def plot_ring_response(
     by one only "all" is drawn. ``normalised`` takes the drift per relative energy changed.
     """
     value = "drift_per_energy" if normalised else "drift"
-    need(table, f"low high gain {value} n")
+    style.need(table, f"low high gain {value} n")
     table = table[table["channel"] == "all"] if "channel" in table else table
     gains = sorted(table["gain"].unique())
     damped = [gain for gain in gains if gain < 1]
-    looks = [{"color": _DAMPED[place % 3], "ls": DASHED} for place in range(len(damped))]
+    looks = [{"color": _DAMPED[place % 3], "ls": style.DASHED} for place in range(len(damped))]
     looks += [{"color": _AMPLIFIED[place % 3]} for place in range(len(gains) - len(damped))]
     parts = [(gain_label(gain), table[table["gain"] == gain]) for gain in gains]
-    ax = _draw_rings(new_axes(ax), parts, value, looks)
+    ax = _draw_rings(style.new_axes(ax), parts, value, looks)
     if normalised:
-        log_axis(ax)
+        style.log_axis(ax)
         ax.set_ylabel(_PER_ENERGY)
     else:
         ax.set_ylim(bottom=0)
@@ -68,7 +47,7 @@ def plot_ring_response(
     return ax
 
 
-@with_style
+@style.with_style
 def plot_channel_response(
     table: pd.DataFrame, *, gain: float = 0.0, ax: Axes | None = None
 ) -> Axes:
@@ -76,20 +55,20 @@ def plot_channel_response(
 
     ``table``: of ``probing.ring_response`` with ``per_channel``.
     """
-    need(table, "channel low high gain drift_per_energy n")
+    style.need(table, "channel low high gain drift_per_energy n")
     table = table[table["channel"].isin(list(_CHANNELS)) & (table["gain"] == gain)]
-    need(table)
+    style.need(table)
     parts = [(channel, table[table["channel"] == channel]) for channel in _CHANNELS]
     looks = [{"color": color} for color in _CHANNELS.values()]
-    ax = _draw_rings(new_axes(ax), parts, "drift_per_energy", looks)
-    log_axis(ax)
+    ax = _draw_rings(style.new_axes(ax), parts, "drift_per_energy", looks)
+    style.log_axis(ax)
     ax.set_ylabel(_PER_ENERGY)
     ax.set_title(f"Ring response of each colour, ring {gain_label(gain)}")
     ax.legend(loc="best")
     return ax
 
 
-@with_style
+@style.with_style
 def plot_teacher_responses(
     table: pd.DataFrame, *, gain: float = 0.0, ax: Axes | None = None
 ) -> Axes:
@@ -99,18 +78,18 @@ def plot_teacher_responses(
 
     ``table``: ``responses`` of ``probing.compare_cards``.
     """
-    need(table, "teacher low high gain relative relative_low relative_high n")
+    style.need(table, "teacher low high gain relative relative_low relative_high n")
     table = table[table["gain"] == gain]
-    need(table)
+    style.need(table)
     names = list(dict.fromkeys(table["teacher"]))
     parts = [(name, table[table["teacher"] == name]) for name in names]
     looks = [{"color": f"C{k % 8}", "marker": _MARKERS[k % 8]} for k in range(len(names))]
-    ax = _draw_rings(new_axes(ax, width=7 + room(names)), parts, "relative", looks)
+    ax = _draw_rings(style.new_axes(ax, width=7 + style.room(names)), parts, "relative", looks)
     ax.axhline(1, color="#333333", linewidth=1, zorder=1)
-    log_axis(ax)
+    style.log_axis(ax)
     ax.set_ylabel("Drift / energy changed,\nrelative to the teacher's mean ring")
     ax.set_title(f"Preferences of teachers, ring {gain_label(gain)}")
-    legend_beside(ax)
+    style.legend_beside(ax)
     return ax
 
 
@@ -122,10 +101,10 @@ def _draw_rings(
 ) -> Axes:
     """Draw a line over the rings for each label and rows, in its look."""
     for (label, rows), look in zip(parts, looks, strict=True):
-        ring_line(ax, rows, value, label=label, markersize=4.5, **{"marker": "o", **look})
+        style.ring_line(ax, rows, value, label=label, markersize=4.5, **{"marker": "o", **look})
     table = pd.concat([rows for _, rows in parts])
-    ring_axis(ax, table["high"])
-    add_footer(ax, table, f"n={table['n'].max():,} images", "bands: 95 % bootstrap intervals")
+    style.ring_axis(ax, table["high"])
+    style.add_footer(ax, table, f"n={table['n'].max():,} images", "bands: 95 % bootstrap intervals")
     return ax
 
 
@@ -134,7 +113,7 @@ def gain_label(gain: float) -> str:
     return "removed" if gain == 0 else rf"amplitude $\times$ {gain:g}"
 
 
-@with_style
+@style.with_style
 def plot_class_bands(
     table: pd.DataFrame, *, ax: Axes | None = None, gain: float | None = None
 ) -> Axes:
@@ -145,7 +124,7 @@ def plot_class_bands(
 
     ``table``: of ``probing.class_band_matrix``; a ``gain`` of None takes the only one.
     """
-    need(table, "scope name group low high gain change change_low change_high n")
+    style.need(table, "scope name group low high gain change change_low change_high n")
     gains = sorted(table["gain"].unique())
     gain = gains[0] if gain is None and len(gains) == 1 else gain
     if gain not in gains:
@@ -156,10 +135,10 @@ def plot_class_bands(
     lines, rings = list(dict.fromkeys(table["name"])), sorted(set(table["low"]))
     cells = table.pivot(index="name", columns="low", values="change").loc[lines, rings]
     bound = max(0.05, float(np.nanmax(np.abs(cells.to_numpy()), initial=0)))
-    width = 1.9 + 0.62 * max(8, len(rings)) + room(lines)
-    ax = new_axes(ax, width=width, height=max(3.2, 1.7 + 0.34 * len(lines)))
+    width = 1.9 + 0.62 * max(8, len(rings)) + style.room(lines)
+    ax = style.new_axes(ax, width=width, height=max(3.2, 1.7 + 0.34 * len(lines)))
     colors = {"cmap": "RdBu", "vmin": -100 * bound, "vmax": 100 * bound}
-    draw_matrix(ax, 100 * cells, "Change of recall, points", **colors)
+    style.draw_matrix(ax, 100 * cells, "Change of recall, points", **colors)
     for row in table[table["change"].notna()].to_dict("records"):
         x, y = rings.index(row["low"]), lines.index(row["name"])
         clear = row["change_low"] > 0 or row["change_high"] < 0
@@ -174,7 +153,7 @@ def plot_class_bands(
             ax.add_patch(plt.Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **look))
     first = table.drop_duplicates("name").set_index("name").loc[lines]
     ax.set_yticks(range(len(lines)), [f"{name}  n={first.loc[name, 'n']}" for name in lines])
-    color_group_labels(ax, [group or name for name, group in first["group"].items()])
+    style.color_group_labels(ax, [group or name for name, group in first["group"].items()])
     classes = int((first["scope"] == "class").sum())
     if 0 < classes < len(lines):  # part the classes from their means
         ax.axhline(classes - 0.5, color="white", linewidth=5, zorder=1)
@@ -188,7 +167,7 @@ def plot_class_bands(
     if "survives" in table:
         of = int(table.loc[table["scope"] == "class", "cells"].max())
         notes.append(f"*: survives Holm over {of} cells")
-    add_footer(ax, table, *notes)
+    style.add_footer(ax, table, *notes)
     return ax
 
 
@@ -197,19 +176,19 @@ def _classifier(table: pd.DataFrame, by: str) -> str:
     return by + "/".join(table["classifier"].unique()) if "classifier" in table else ""
 
 
-@with_style
+@style.with_style
 def plot_teacher_bands(table: pd.DataFrame, *, gain: float = 0.0) -> Figure:
     """Draw the class x band matrices of several teachers in a row, with one scale of colours.
 
     ``table``: ``bands`` of ``probing.compare_cards``.
     """
-    need(table, "teacher change gain low name")
+    style.need(table, "teacher change gain low name")
     names = list(dict.fromkeys(table["teacher"]))
-    width = 2.2 + 0.56 * max(8, table["low"].nunique()) + room([*names, *table["name"]])
+    width = 2.2 + 0.56 * max(8, table["low"].nunique()) + style.room([*names, *table["name"]])
     size = (width * len(names), max(3.2, 1.9 + 0.34 * table["name"].nunique()))
     figure, grid = plt.subplots(1, len(names), squeeze=False, figsize=size)
-    shown = table.loc[table["gain"] == gain, "change"].abs()
-    bound = 100 * max(0.05, shown.max())  # NaN, of no row, is never the larger one
+    changes = table.loc[table["gain"] == gain, "change"].abs()
+    bound = 100 * max(0.05, changes.max())  # NaN, of no row, is never the larger one
     for ax, name in zip(grid[0], names, strict=True):
         plot_class_bands(table[table["teacher"] == name], ax=ax, gain=gain)
         ax.images[0].set_clim(-bound, bound)
@@ -217,7 +196,7 @@ def plot_teacher_bands(table: pd.DataFrame, *, gain: float = 0.0) -> Figure:
     return figure
 
 
-@with_style
+@style.with_style
 def plot_heat_map(
     plane: np.ndarray, table: pd.DataFrame, *, value: str = "drift", ax: Axes | None = None
 ) -> Axes:
@@ -229,7 +208,7 @@ def plot_heat_map(
         value: What the plane holds: "drift" or "error".
         ax: Axes to draw into; None makes a figure.
     """
-    need(table, f"n size classifier {value}")
+    style.need(table, f"n size classifier {value}")
     if plane.ndim != 2:
         raise ShapeError(f"plane: expected (H, W), got {tuple(plane.shape)}")
     first = table.iloc[0]
@@ -238,12 +217,12 @@ def plot_heat_map(
     if value == "error":
         notes.append(f"unchanged: {100 * first['clean_error']:.0f} % wrong")
         label, what = "Error rate", f"error rate of the {first['classifier']}"
-    ax = new_axes(ax, width=5.4, height=4.4)
-    image = draw_plane(ax, plane, down=True, cmap="magma")
-    label_plane(ax)
-    color_bar(ax, image, label, width=0.045)
+    ax = style.new_axes(ax, width=5.4, height=4.4)
+    image = style.draw_plane(ax, plane, down=True, cmap="magma")
+    style.label_plane(ax)
+    style.color_bar(ax, image, label, width=0.045)
     ax.set_title(f"Fourier basis heat map, {what}")
-    add_footer(ax, table, *notes)
+    style.add_footer(ax, table, *notes)
     return ax
 
 
@@ -263,18 +242,18 @@ def _group_rows(table: pd.DataFrame) -> list[tuple[pd.DataFrame, dict[str, Any]]
         own = table[(table["name"] == name) & (table["scope"] != "class")]
         if len(own):
             label = f"{'all classes' if name == 'all' else name}  n={own['n'].max():,}"
-            color = GROUP_COLORS.get(name, GROUP_COLORS[""])
+            color = style.GROUP_COLORS.get(name, style.GROUP_COLORS[""])
             found.append((own, {"color": color, "marker": _MARKS[name], "label": label}))
     return found
 
 
-@with_style
+@style.with_style
 def plot_ladder(table: pd.DataFrame) -> Figure:
     """Draw recalls of groups against the cut-off, low-pass and high-pass; dashed is untouched.
 
     ``table``: of ``probing.pass_ladder``, of one classifier.
     """
-    need(table, "scope name kind cutoff recall recall_low recall_high n")
+    style.need(table, "scope name kind cutoff recall recall_low recall_high n")
     kinds = [kind for kind in ("low-pass", "high-pass") if kind in set(table["kind"])]
     size = (4.6 * len(kinds), 3.7)
     figure, axes = plt.subplots(1, len(kinds), sharey=True, squeeze=False, figsize=size)
@@ -284,26 +263,26 @@ def plot_ladder(table: pd.DataFrame) -> Figure:
             band = (own["recall_low"], own["recall_high"])
             ax.fill_between(own["cutoff"], *band, color=look["color"], alpha=0.12, linewidth=0)
             clean = own["clean_recall"].iloc[0]
-            ax.axhline(clean, color=look["color"], linewidth=1, ls=DASHED, zorder=1)
+            ax.axhline(clean, color=look["color"], linewidth=1, ls=style.DASHED, zorder=1)
         ax.set_title(f"{kind}: what is {'below' if kind == 'low-pass' else 'above'} is kept")
         ax.set(xlabel="Cut-off, cycles per pixel", xlim=(0, None), ylim=(0, 1))
-        ax.yaxis.set_major_formatter(points_formatter())
+        ax.yaxis.set_major_formatter(style.points_formatter())
     axes[0, 0].set_ylabel("Mean recall of classes, %")
-    legend_beside(axes[0, -1])
+    style.legend_beside(axes[0, -1])
     notes = (_classifier(table, "classified by the "), "dashed: untouched")
-    add_footer(axes[0, 0], table, *notes, "bands: 95 % intervals")
+    style.add_footer(axes[0, 0], table, *notes, "bands: 95 % intervals")
     return figure
 
 
-@with_style
+@style.with_style
 def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the recall of each group on images with their phases or amplitudes alone.
 
     ``table``: of ``probing.phase_and_amplitude``, of one classifier.
     """
-    need(table, "scope name kind recall recall_low recall_high n")
+    style.need(table, "scope name kind recall recall_low recall_high n")
     kinds = [kind for kind in _KINDS if kind == "untouched" or kind in set(table["kind"])]
-    ax = new_axes(ax, height=3.8)
+    ax = style.new_axes(ax, height=3.8)
     groups = _group_rows(table)
     for place, (own, look) in enumerate(groups):
         shift = 0.14 * (place - (len(groups) - 1) / 2)
@@ -316,12 +295,12 @@ def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(len(kinds)), [_KINDS[kind] for kind in kinds])
     ax.grid(axis="x", visible=False)
     ax.set_ylim(0, 1)
-    ax.yaxis.set_major_formatter(points_formatter())
+    ax.yaxis.set_major_formatter(style.points_formatter())
     ax.set_ylabel("Mean recall of classes, %")
     ax.set_title("Phase or amplitude: which of them tells the classes apart")
-    legend_beside(ax)
+    style.legend_beside(ax)
     notes = (_classifier(table, "classified by the "), "bars: 95 % intervals")
-    add_footer(ax, table, *notes, "colour and brightness are kept")
+    style.add_footer(ax, table, *notes, "colour and brightness are kept")
     return ax
 
 
@@ -333,7 +312,7 @@ _TARGETS = {
 }
 
 
-@with_style
+@style.with_style
 def plot_fingerprint(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw how far above chance each ring alone predicts the source and the class.
 
@@ -342,30 +321,30 @@ def plot_fingerprint(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     ``table``: of ``probing.source_fingerprint``.
     """
-    need(table, "target within ring low high accuracy accuracy_low accuracy_high chance n")
-    need(table, "permuted_high")
+    style.need(table, "target within ring low high accuracy accuracy_low accuracy_high chance n")
+    style.need(table, "permuted_high")
     chance = table["chance"]
     names = ["accuracy", "accuracy_low", "accuracy_high", "permuted_high"]
     table = table.assign(**{name: (table[name] - chance) / (1 - chance) for name in names})
-    ax = new_axes(ax, height=4.2)
+    ax = style.new_axes(ax, height=4.2)
     top = float(table["high"].max())
     found = set(zip(table["target"], table["within"], strict=True))
     targets = [key for key in _TARGETS if key in found]
     for place, key in enumerate(targets):
-        label, color, mark, style = _TARGETS[key]
+        label, color, mark, dash = _TARGETS[key]
         own = table[(table["target"] == key[0]) & (table["within"] == key[1])]
         label = f"{label}  n={own['n'].max():,}"
         look: dict[str, Any] = {"color": color, "marker": mark, "markersize": 5}
-        ring_line(ax, own[own["ring"] >= 0], "accuracy", ls=style, label=label, **look)
+        style.ring_line(ax, own[own["ring"] >= 0], "accuracy", ls=dash, label=label, **look)
         whole, end = own[own["ring"] < 0], top * (1.08 + 0.012 * place)
         ax.vlines(end, whole["accuracy_low"], whole["accuracy_high"], color=color, lw=1.4)
         ax.plot(end, whole["accuracy"].iloc[0], **look)
         unsure = own[own["accuracy"] <= own["permuted_high"]]
-        x = ring_centres(unsure).where(unsure["ring"] >= 0, end)
+        x = style.ring_centres(unsure).where(unsure["ring"] >= 0, end)
         ax.plot(x, unsure["accuracy"], ls="", markerfacecolor="white", **look)
     ax.axhline(0, color="#333333", linewidth=1, zorder=1)
     ax.axvline(1.03 * top, color="#BBBBBB", linewidth=0.8)
-    ring_axis(ax, table["high"])
+    style.ring_axis(ax, table["high"])
     ax.set_xlim(0, 1.15 * top)
     ticks = [tick / 10 for tick in range(8) if tick / 10 <= top]
     middle = top * (1.08 + 0.006 * (len(targets) - 1))
@@ -373,42 +352,43 @@ def plot_fingerprint(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(min(-0.15, table["accuracy_low"].min()), 1.05)
     ax.set_ylabel("Balanced accuracy,\n0 is chance, 1 perfect")
     ax.set_title("What the energy of one ring predicts")
-    legend_beside(ax)
+    style.legend_beside(ax)
     hollow = "hollow: not above 95 % of permutations"
     apart = "cross-validated, lesions kept apart"
-    add_footer(ax, table, "bands: 95 % intervals", hollow, apart)
+    style.add_footer(ax, table, "bands: 95 % intervals", hollow, apart)
     return ax
 
 
-@with_style
+@style.with_style
 def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw how far apart teachers' preferences are, filled, and one teacher's on other images.
 
     ``table``: of ``probing.preference_distances``, one row per pair.
     """
-    need(table, "teacher other between within difference difference_low difference_high p n units")
+    style.need(table, "teacher other between within difference difference_low difference_high")
+    style.need(table, "p n units")
     labels = [
         "mean of all pairs" if teacher == "all" else f"{teacher},\n{other}"
         for teacher, other in zip(table["teacher"], table["other"], strict=True)
     ]
-    width = 8.2 + room(table["teacher"])
-    ax = new_axes(ax, width=width, height=1.9 + 0.42 * len(table))
+    width = 8.2 + style.room(table["teacher"])
+    ax = style.new_axes(ax, width=width, height=1.9 + 0.42 * len(table))
     for place, row in enumerate(table.to_dict("records")):
-        color = GROUP_COLORS[""] if row["teacher"] == "all" else "#0072B2"
+        color = style.GROUP_COLORS[""] if row["teacher"] == "all" else "#0072B2"
         ends = [row["within"], row["between"]]
         ax.plot(ends, [place, place], color=color, alpha=0.35, lw=2, zorder=1)
         for x, face, whose in zip(ends, ("white", color), ("same", "other"), strict=True):
             label = None if place else f"{whose} teacher, other images"
             ax.plot(x, place, "o", color=color, markerfacecolor=face, label=label)
         interval = f"[{row['difference_low']:+.2f}, {row['difference_high']:+.2f}]"
-        write_beside(ax, place, f"{row['difference']:+.2f} {interval}, p={row['p']:.3f}")
-    label_rows(ax, labels)
+        style.write_beside(ax, place, f"{row['difference']:+.2f} {interval}, p={row['p']:.3f}")
+    style.label_rows(ax, labels)
     ax.set_xlim(0, 1.08 * float(table[["between", "within"]].max().max()))
     ax.set_xlabel("Distance of preferences, root mean square of log ratios")
     ax.set_title("Teachers against measurements of one teacher")
     ax.figure.legend(loc="outside upper right", ncols=2)
     lesions = f"n={table['n'].max():,} images of {table['units'].max():,} lesions"
-    add_footer(ax, table, lesions, "right: difference, 95 % interval")
+    style.add_footer(ax, table, lesions, "right: difference, 95 % interval")
     return ax
 
 
@@ -422,15 +402,15 @@ _GAINS = {
 }
 
 
-@with_style
+@style.with_style
 def plot_control(table: pd.DataFrame, gains: pd.DataFrame, *, images: int) -> Figure:
     """Draw what each gain is worth behind a known low-pass, and the gains over the inverse filter.
 
     ``table``: of ``probing.control.control_table``; ``gains``: of ``gain_profiles``, of one split;
     ``images``: tested in a split.
     """
-    need(table, "split input gain balanced_accuracy low high drift")
-    need(gains, "gain frequency factor split")
+    style.need(table, "split input gain balanced_accuracy low high drift")
+    style.need(gains, "gain frequency factor split")
     figure, (ax, side) = plt.subplots(1, 2, figsize=(11, 4))
     keys = [("clean", "none"), *(("degraded", name) for name in _GAINS)]
     splits = list(dict.fromkeys(table["split"]))
@@ -446,17 +426,17 @@ def plot_control(table: pd.DataFrame, gains: pd.DataFrame, *, images: int) -> Fi
     names = [name if given == "degraded" else "clean images" for given, name in keys]
     ax.set_xticks(range(len(keys)), names, rotation=30, ha="right")
     ax.grid(axis="x", visible=False)
-    ax.yaxis.set_major_formatter(points_formatter())
+    ax.yaxis.set_major_formatter(style.points_formatter())
     ax.set_ylabel("Balanced accuracy, %")
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.3), ncols=len(splits))
     ax.set_title("Linear probe behind a low-pass and each gain")
     tested = f"n={images:,} test images in a split"
-    add_footer(ax, table, tested, "bars: 95 % intervals over lesions")
+    style.add_footer(ax, table, tested, "bars: 95 % intervals over lesions")
     for name, own in gains.groupby("gain", sort=False):
         look: dict[str, Any] = {"color": _GAINS[str(name)], "label": str(name)}
         side.plot(own["frequency"], own["factor"], lw=3 if name == "inverse" else 1.4, **look)
-    log_axis(side)
-    log_axis(side, "x")
+    style.log_axis(side)
+    style.log_axis(side, "x")
     side.set_ylabel("Gain of the amplitude")
     side.set_xlabel("Horizontal frequency, cycles per pixel")
     side.set_title(f"The gains of split {gains['split'].iloc[0]}")

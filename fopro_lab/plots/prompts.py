@@ -15,28 +15,13 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.runs import MaskHistory
-from fopro_lab.plots.style import (
-    METHOD_COLORS,
-    add_footer,
-    color_bar,
-    draw_matrix,
-    draw_plane,
-    label_plane,
-    method_look,
-    method_order,
-    need,
-    new_axes,
-    ring_axis,
-    room,
-    shown,
-    with_style,
-)
+from fopro_lab.plots import style
 
 _GAIN = "Gain of the amplitude, logarithmic"
-_TIMES = ("#56B4E9", "#0072B2", METHOD_COLORS["fopro"])  # first, middle, last
+_TIMES = ("#56B4E9", "#0072B2", style.METHOD_COLORS["fopro"])  # first, middle, last
 
 
-@with_style
+@style.with_style
 def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
     """Show a prompt's gain over the whole plane of frequencies, zero frequency in the middle.
 
@@ -53,29 +38,29 @@ def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
     half = gain if gain.ndim == 2 else np.exp(np.log(gain).mean(axis=0))
     plane = np.fft.fftshift(_whole_plane(half))
     bound = _octaves(plane)
-    ax = new_axes(ax, width=5.2, height=4.4)
+    ax = style.new_axes(ax, width=5.2, height=4.4)
     image = draw_mask(ax, plane, bound=bound)
-    label_plane(ax)
-    _label_gains(color_bar(ax, image, _GAIN, width=0.045), bound)
+    style.label_plane(ax)
+    _label_gains(style.color_bar(ax, image, _GAIN, width=0.045), bound)
     channels = f", mean of {len(gain)} channels" if gain.ndim == 3 and len(gain) > 1 else ""
     ax.set_title(f"Gain of the prompt{channels}")
     return ax
 
 
-@with_style
+@style.with_style
 def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw a prompt's mean gain in each frequency ring, with its spread.
 
     ``table``: columns ``low``, ``high`` (cycles per pixel), ``gain``, ``gain_low``, ``gain_high``
     (spread within the ring or over prompts); with ``method`` one line each.
     """
-    need(table, "low high gain gain_low gain_high")
-    ax = new_axes(ax)
+    style.need(table, "low high gain gain_low gain_high")
+    ax = style.new_axes(ax)
     keyed = table if "method" in table else table.assign(method="fopro")
-    methods = method_order(keyed["method"])
+    methods = style.method_order(keyed["method"])
     for method in methods:
         own = keyed[keyed["method"] == method].sort_values("low")
-        color, _, label = method_look(method)
+        color, _, label = style.method_look(method)
         edges = [*own["low"], own["high"].iloc[-1]]
         ax.stairs(own["gain"], edges, baseline=None, color=color, linewidth=2, label=label)
         low, high = ([*own[c], own[c].iloc[-1]] for c in ("gain_low", "gain_high"))
@@ -85,29 +70,29 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set(ylabel=_GAIN, title="Gain by frequency ring")
     if len(methods) > 1:
         ax.legend(loc="best")
-    add_footer(ax, table, "bands: spread of the gain")
+    style.add_footer(ax, table, "bands: spread of the gain")
     return ax
 
 
-@with_style
+@style.with_style
 def plot_class_gains(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Show the gains that serve each class best, ring by ring.
 
     ``table``: of ``training.class_gains``.
     """
-    need(table, "class_name low high gain")
+    style.need(table, "class_name low high gain")
     names = list(dict.fromkeys(table["class_name"]))
     plane = table.pivot(index="class_name", columns="low", values="gain").loc[names]
     bound = _octaves(plane.to_numpy())
     height = max(3.2, 0.8 + 0.32 * len(names))
-    ax = new_axes(ax, width=6.4 + room(names), height=height)
+    ax = style.new_axes(ax, width=6.4 + style.room(names), height=height)
     colors = {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}
-    _label_gains(draw_matrix(ax, np.log2(plane), _GAIN, **colors), bound)
+    _label_gains(style.draw_matrix(ax, np.log2(plane), _GAIN, **colors), bound)
     edges = [*sorted(table["low"].unique()), table["high"].max()]
     ax.set_xticks(np.arange(len(edges)) - 0.5, [f"{edge:.3g}" for edge in edges])
     ax.set_xlabel("Spatial frequency, cycles per pixel; the last ring is the corners")
     ax.set_title("Gains trained for each class alone")
-    add_footer(ax, table, "one prompt training per class: no interval")
+    style.add_footer(ax, table, "one prompt training per class: no interval")
     return ax
 
 
@@ -128,14 +113,14 @@ _OBJECTIVES = ("statistics", "confidence", "task", "spectrum", "disagreement", "
 _CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 
 
-@with_style
+@style.with_style
 def plot_prompt_training(table: pd.DataFrame) -> Figure:
     """Draw every term of a prompt training over its steps, one panel per term.
 
     ``table``: of `explore`: ``step``, then one column per term; ``val_...`` are checks on held-out
     images, NaN where there was none, ``kept`` marks the best prompt.
     """
-    need(table, "step")
+    style.need(table, "step")
     numbers = [str(column) for column in table.select_dtypes("number")]
     terms = [name for name in numbers if name not in ("step", "kept", *_CHECKED)]
     checks = {term: name for name, term in _CHECKED.items() if name in numbers}
@@ -148,7 +133,7 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(rows, across, figsize=size, squeeze=False, sharex=True)
     for place, (ax, term) in enumerate(zip(panels.flat, terms, strict=False)):
         if term in table and not term.startswith("val_"):
-            color = METHOD_COLORS["fopro"] if term in _OBJECTIVES else "#333333"
+            color = style.METHOD_COLORS["fopro"] if term in _OBJECTIVES else "#333333"
             ax.plot(table["step"], table[term], color=color)
         check = term if term.startswith("val_") else checks.get(term, "")
         if check:
@@ -167,11 +152,11 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
     for ax in panels.flat[len(terms) :]:
         ax.remove()
     note = "points: held-out images; ringed: the best prompt" if checks else ""
-    add_footer(panels.flat[0], table, note)
+    style.add_footer(panels.flat[0], table, note)
     return figure
 
 
-@with_style
+@style.with_style
 def plot_mask_history(histories: Sequence[MaskHistory]) -> Figure:
     """Draw the first, middle and last mask of each run in a row, and their gain ring by ring."""
     if not histories:
@@ -188,7 +173,7 @@ def plot_mask_history(histories: Sequence[MaskHistory]) -> Figure:
             number, step = history.times[place]
             look = {"color": color, "linewidth": 2, "label": f"{number}, {step}"}
             line[3].stairs(history.rings[place], history.edges, baseline=None, **look)
-        line[0].set_ylabel(f"{shown(history.name)}\nVertical frequency, cycles/pixel")
+        line[0].set_ylabel(f"{style.shown(history.name)}\nVertical frequency, cycles/pixel")
         style_ring_axes(line[3], history.edges, bound=bound)
         line[3].set_title("Mean gain of each ring", fontsize=9)
         line[3].legend(title="training, step", loc="best", fontsize=8, title_fontsize=8)
@@ -207,12 +192,12 @@ def _octaves(gains: np.ndarray) -> float:
 
 def draw_mask(ax: Axes, plane: np.ndarray, *, bound: float) -> AxesImage:
     """Draw a mask of gains ``(H, W)``, zero frequency in the middle, in octaves up to a bound."""
-    return draw_plane(ax, np.log2(plane), cmap="RdBu_r", vmin=-bound, vmax=bound)
+    return style.draw_plane(ax, np.log2(plane), cmap="RdBu_r", vmin=-bound, vmax=bound)
 
 
 def style_ring_axes(ax: Axes, edges: Sequence[float] | np.ndarray, *, bound: float) -> None:
     """Prepare axes for mean gains by ring: logarithmic, ``bound`` octaves about the identity."""
-    ring_axis(ax, edges)
+    style.ring_axis(ax, edges)
     ax.axhline(1, color="#333333", linewidth=1, zorder=1)
     ax.set_yscale("log", base=2)
     ax.set_ylim(2 ** (-1.08 * bound), 2 ** (1.08 * bound))

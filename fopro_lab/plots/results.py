@@ -15,39 +15,25 @@ from matplotlib.ticker import MaxNLocator
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import with_interval
+from fopro_lab.evaluation.bootstrap import resampled
 from fopro_lab.evaluation.prior_shift import PriorShift
 from fopro_lab.evaluation.scores import GROUPS
-from fopro_lab.plots.style import (
-    GROUP_COLORS,
-    add_footer,
-    color_group_labels,
-    figure_title,
-    label_rows,
-    method_look,
-    method_order,
-    need,
-    new_axes,
-    points_formatter,
-    room,
-    shown,
-    with_style,
-    write_beside,
-)
+from fopro_lab.plots import style
 
 _ALL = "all classes"
 _ROW = 0.21  # inches that a dot with its number takes
 
 
-@with_style
+@style.with_style
 def plot_history(table: pd.DataFrame) -> Figure:
     """Draw loss and validation balanced accuracy over epochs, one line per method and seed.
 
     ``table``: histories of runs below each other, with ``method`` and ``seed``.
     """
-    need(table, "method seed epoch loss val_balanced_accuracy")
+    style.need(table, "method seed epoch loss val_balanced_accuracy")
     table = table.reset_index(drop=True)  # histories below each other repeat their row numbers
-    methods = method_order(table["method"])
-    looks = {method: method_look(method) for method in methods}
+    methods = style.method_order(table["method"])
+    looks = {method: style.method_look(method) for method in methods}
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.5), sharex=True)
     colors = {"hue": "method", "hue_order": methods, "palette": [c for c, *_ in looks.values()]}
     look = {"units": "seed", "estimator": None, "linewidth": 1.4, "alpha": 0.85, "legend": False}
@@ -62,15 +48,15 @@ def plot_history(table: pd.DataFrame) -> Figure:
         panels[1].plot(own["epoch"], own["val_balanced_accuracy"], marker, **points)
     panels[0].set(ylabel="Training loss, nats", title="Loss")
     panels[1].set_ylabel("Balanced accuracy, %")
-    panels[1].yaxis.set_major_formatter(points_formatter())
+    panels[1].yaxis.set_major_formatter(style.points_formatter())
     panels[1].set_title("Validation, best epoch marked")
     handles = _handles(methods)
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
-    add_footer(panels[0], table, "the losses of different methods differ in their terms")
+    style.add_footer(panels[0], table, "the losses of different methods differ in their terms")
     return figure
 
 
-@with_style
+@style.with_style
 def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw each class's recall with its 95 % interval, head to tail, one dot per method.
 
@@ -78,31 +64,31 @@ def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     ``table``: of ``score``, or of ``score_runs`` for several methods.
     """
-    need(table, "scope name group metric value low high n k interval")
+    style.need(table, "scope name group metric value low high n k interval")
     table = table[(table["scope"] == "class") & (table["metric"] == "recall")]
-    need(table)
+    style.need(table)
     rank = table["group"].map({group: place for place, group in enumerate(GROUPS)})
     table = table.assign(rank=rank).sort_values("rank", kind="stable")
     classes = table.drop_duplicates("name").reset_index(drop=True)
     labels = [f"{row['name']}  n={row['n']}" for row in classes.to_dict("records")]
     names = list(classes["name"])
     ax = _draw_recalls(table, ax, "Recall of each class", names=names, labels=labels)
-    color_group_labels(ax, list(classes["group"]))
+    style.color_group_labels(ax, list(classes["group"]))
     for group, rows in classes.groupby("group", sort=False):
         first, last = rows.index[0] - 0.5, rows.index[-1] + 0.5
-        color = GROUP_COLORS[str(group)]
+        color = style.GROUP_COLORS[str(group)]
         ax.axhspan(first, last, color=color, alpha=0.05, zorder=0, linewidth=0)
-        write_beside(ax, (first + last) / 2, str(group), color=color, fontweight="bold")
+        style.write_beside(ax, (first + last) / 2, str(group), color=color, fontweight="bold")
     return ax
 
 
-@with_style
+@style.with_style
 def plot_group_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw head, medium and tail recall and balanced accuracy with intervals, a dot per method.
 
     ``table``: of ``score``, or of ``score_runs`` for several methods.
     """
-    need(table, "scope name metric value low high n interval")
+    style.need(table, "scope name metric value low high n interval")
     table = _headline_rows(table)
     if table.empty:
         raise InputError("table: expected rows of scope 'group' or the balanced accuracy, got none")
@@ -110,13 +96,13 @@ def plot_group_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     names = [name for name in (*GROUPS, _ALL) if name in sizes]
     labels = [f"{name}\nn={sizes[name]}" for name in names]
     ax = _draw_recalls(table, ax, "Mean class recall", names=names, labels=labels, numbers=True)
-    color_group_labels(ax, names)
+    style.color_group_labels(ax, names)
     for place in range(1, len(names)):
         ax.axhline(place - 0.5, color="#D5D5D5", linewidth=0.8)
     return ax
 
 
-@with_style
+@style.with_style
 def plot_comparison(
     table: pd.DataFrame,
     *,
@@ -127,34 +113,34 @@ def plot_comparison(
 
     ``table``: of ``compare``; ``scopes``: "overall" (balanced accuracy), "group", "class".
     """
-    need(table, "method baseline scope name group metric difference low high n seeds varies")
+    style.need(table, "method baseline scope name group metric difference low high n seeds varies")
     of_classes = table[(table["scope"] == "class") & (table["metric"] == "recall")]
     table = pd.concat([_headline_rows(table), of_classes])
     table = table[table["scope"].isin(list(scopes))]
-    need(table)
+    style.need(table)
     first = table.drop_duplicates("name").set_index("name")
     heads = [name for name in (*GROUPS, _ALL) if name in first.index]
     names = [*heads, *first.index[first["scope"] == "class"]]
     labels = [f"{name}  n={first.loc[name, 'n']}" for name in names]
-    methods = method_order(table["method"])
+    methods = style.method_order(table["method"])
     height = 1.5 + _ROW * len(names) * (len(methods) + 0.6)
-    ax = new_axes(ax, width=7.6 + room(labels), height=height)
+    ax = style.new_axes(ax, width=7.6 + style.room(labels), height=height)
     for method, row, y in _placed(table, names, methods):
         clear = row["low"] > 0 or row["high"] < 0
         _draw_interval(ax, y, row, value="difference", method=method, filled=clear)
         text = with_interval(row["difference"], row["low"], row["high"], signed=True)
-        write_beside(ax, y, text)
+        style.write_beside(ax, y, text)
     ax.axvline(0, color="#333333", linewidth=1.2, zorder=1)
-    label_rows(ax, labels)
-    color_group_labels(ax, [first.loc[name, "group"] or name for name in names])
+    style.label_rows(ax, labels)
+    style.color_group_labels(ax, [first.loc[name, "group"] or name for name in names])
     ax.margins(x=0.04)
-    ax.xaxis.set_major_formatter(points_formatter(signed=True))
-    baseline = method_look(str(table["baseline"].iloc[0]))[2]
+    ax.xaxis.set_major_formatter(style.points_formatter(signed=True))
+    baseline = style.method_look(str(table["baseline"].iloc[0]))[2]
     ax.set_xlabel("Difference in recall, percentage points")
     _title_above_legend(ax, f"Against {baseline}, paired by image", methods)
     seeds = ", ".join(str(n) for n in sorted(set(table["seeds"])))
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, seeds: {seeds}"
-    add_footer(ax, table, notes, "filled: zero excluded")
+    style.add_footer(ax, table, notes, "filled: zero excluded")
     return ax
 
 
@@ -179,7 +165,7 @@ def _draw_interval(
     ax: Axes, y: float, row: Mapping[Any, Any], *, value: str, method: str, filled: bool = True
 ) -> None:
     """Draw a value and its interval at a height, in the look of its method."""
-    color, marker, _ = method_look(method)
+    color, marker, _ = style.method_look(method)
     ax.plot([row["low"], row["high"]], [y, y], color=color, gid=f"interval {method}")
     edge = "white" if value == "value" else color  # dots that may touch
     look: dict[str, Any] = {"markerfacecolor": color if filled else "white", "zorder": 3}
@@ -196,23 +182,23 @@ def _draw_recalls(
     numbers: bool = False,
 ) -> Axes:
     """Draw dots and intervals of recalls, with each number beside the axes if wanted."""
-    methods = method_order(table["method"]) if "method" in table else [""]
+    methods = style.method_order(table["method"]) if "method" in table else [""]
     step = _ROW if numbers else 0.75 * _ROW  # dots alone need less room
     height = 1.5 + step * len(names) * max(1.6, len(methods) + 0.4)
-    ax = new_axes(ax, width=7.6 + room(labels), height=height)
+    ax = style.new_axes(ax, width=7.6 + style.room(labels), height=height)
     for method, row, y in _placed(table, names, methods):
         _draw_interval(ax, y, row, value="value", method=method or "bsm")
         low, n = row["low"], row["n"]
         if numbers and pd.isna(low) and pd.notna(row.get("k")):
-            write_beside(ax, y, f"{row['k']:.3g}/{n} (no interval)")
+            style.write_beside(ax, y, f"{row['k']:.3g}/{n} (no interval)")
         elif numbers:
-            write_beside(ax, y, with_interval(row["value"], low, row["high"]))
+            style.write_beside(ax, y, with_interval(row["value"], low, row["high"]))
         elif 0 < n < 10:
-            write_beside(ax, y, f"{row['k']:.3g}/{n}", offset=52)  # beside the group's name
+            style.write_beside(ax, y, f"{row['k']:.3g}/{n}", offset=52)  # beside the group's name
     _title_above_legend(ax, title, methods if "method" in table else [])
-    label_rows(ax, labels)
+    style.label_rows(ax, labels)
     ax.set_xlim(-0.02, 1.02)
-    ax.xaxis.set_major_formatter(points_formatter())
+    ax.xaxis.set_major_formatter(style.points_formatter())
     ax.set_xlabel("Recall on test images, %")
     kinds = sorted(kind for kind in set(table["interval"]) if not kind.startswith("none"))
     how = f"95 % intervals: {', '.join(kinds) or 'none'}"
@@ -220,12 +206,12 @@ def _draw_recalls(
     drawn = [units[u] for u in table["resampled"].unique()] if "resampled" in table else []
     seeds = sorted(set(table["seeds"])) if "seeds" in table else []
     averaged = f"mean of {'/'.join(map(str, seeds))} seeds" if max(seeds, default=1) > 1 else ""
-    add_footer(ax, table, how, *drawn, averaged)
+    style.add_footer(ax, table, how, *drawn, averaged)
     return ax
 
 
 def _handles(methods: Sequence[str]) -> list[Line2D]:
-    looks = [method_look(method) for method in methods]
+    looks = [style.method_look(method) for method in methods]
     return [Line2D([], [], color=c, marker=m, label=text) for c, m, text in looks]
 
 
@@ -244,9 +230,9 @@ _SPREAD = 0.62  # height that the runs of one row share
 
 def run_labels(shift: PriorShift) -> list[str]:
     """Name each run by method and seed, and by its folder where these occur twice."""
-    labels = [f"{method_look(run.method)[2]}, seed {run.seed}" for run in shift.runs]
+    labels = [f"{style.method_look(run.method)[2]}, seed {run.seed}" for run in shift.runs]
     return [
-        label if labels.count(label) == 1 else f"{label} ({shown(run.name)})"
+        label if labels.count(label) == 1 else f"{label} ({style.shown(run.name)})"
         for label, run in zip(labels, shift.runs, strict=True)
     ]
 
@@ -274,17 +260,17 @@ class PriorRows:
         self.shift, self.axes = shift, axes
         sizes, n = shift.images.class_sizes(), len(shift.images.labels)
         means = [_MEANS[0], f"{_MEANS[1]}\nn={n}", _MEANS[2]]
-        rows = ([f"{shown(name)}  n={sizes[name]}" for name in shift.names], means)
+        rows = ([f"{style.shown(name)}  n={sizes[name]}" for name in shift.names], means)
         self.points: list[tuple[Line2D, LineCollection]] = []
         for ax, labels in zip(axes[:2], rows, strict=True):
             self.points += [self._point(ax, place) for place in range(len(shift.runs))]
-            label_rows(ax, labels)
+            style.label_rows(ax, labels)
             ax.set_xlim(-0.02, 1.02)
-            ax.xaxis.set_major_formatter(points_formatter())
+            ax.xaxis.set_major_formatter(style.points_formatter())
         axes[0].set_xlabel("Recall, % (95 % interval)")
         axes[1].set_xlabel("% (95 % interval)")
         (self.shares,) = axes[2].plot([], [], "o", color="#999999")
-        label_rows(axes[2], [shown(str(name)) for name in shift.names])
+        style.label_rows(axes[2], [style.shown(str(name)) for name in shift.names])
         axes[2].set_xscale("log")
         axes[2].set_xlim(min(shift.prior(1.0).min(), shift.prior(-1.0).min()) * 70, 150)
         axes[2].set_xlabel("Share of the class in the test set, %")
@@ -310,7 +296,7 @@ class PriorRows:
 
     def _point(self, ax: Axes, place: int) -> tuple[Line2D, LineCollection]:
         method = self.shift.runs[place].method
-        color, marker, _ = method_look(method)
+        color, marker, _ = style.method_look(method)
         twins = [run for run in self.shift.runs[:place] if run.method == method]
         look = {"color": color, "markerfacecolor": "white" if len(twins) % 2 else color}
         (line,) = ax.plot([], [], marker, label=run_labels(self.shift)[place], **look)  # type: ignore[arg-type]
@@ -319,7 +305,7 @@ class PriorRows:
         return line, bars
 
 
-@with_style
+@style.with_style
 def plot_priors(shift: PriorShift, *, adjust: bool = True) -> Figure:
     """Draw all runs under a tail-heavy, a balanced and a head-heavy prior, one column each."""
     rows = len(shift.names)
@@ -331,7 +317,7 @@ def plot_priors(shift: PriorShift, *, adjust: bool = True) -> Figure:
         axes[0, column].set_title(prior_name(strength))
     handles = [line for line, _ in drawn.points[: len(shift.runs)]]
     figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=8)
-    add_footer(axes[0, 0], pd.DataFrame(), prior_footer(shift, adjust=adjust))
+    style.add_footer(axes[0, 0], pd.DataFrame(), prior_footer(shift, adjust=adjust))
     return figure
 
 
@@ -342,7 +328,8 @@ def prior_footer(shift: PriorShift, *, adjust: bool) -> str:
         of_kind[kind][run.method] = None
     held = "  ·  ".join(f"{kind} prior: {', '.join(names)}" for kind, names in of_kind.items())
     done = "scaled to the prior, where theirs is known" if adjust else "as stored"
-    unit = "lesions or patients" if shift.images.resampled == "group" else "images"
+    drawn = resampled(shift.images.labels, shift.images.units)
+    unit = "lesions or patients" if drawn == "group" else "images"
     return (
         f"{shift.runs[0].protocol}  ·  probabilities hold for the {held}; {done}  ·  "
         f"resampled: {unit}"
@@ -355,7 +342,7 @@ _CLAIMED = {  # title of a panel: scope, name and metric of the table
 }
 
 
-@with_style
+@style.with_style
 def plot_claim(table: pd.DataFrame) -> Figure:
     """Draw what one method adds to another, for each teacher, overall and in the tail.
 
@@ -363,31 +350,32 @@ def plot_claim(table: pd.DataFrame) -> Figure:
 
     ``table``: rows of one pair of methods of ``evaluation.compare_teachers``.
     """
-    need(table, "teacher student method baseline scope name metric n seeds folds varies protocol")
-    need(table, "method_value baseline_value difference low high p_holm")
+    style.need(table, "teacher student method baseline scope name metric n seeds folds varies")
+    style.need(table, "protocol method_value baseline_value difference low high p_holm")
     keys = table[["scope", "name", "metric"]].apply(tuple, axis=1)
     panels = {title: table[keys == key] for title, key in _CLAIMED.items() if (keys == key).any()}
     rows = table.drop_duplicates(["student", "teacher", "protocol"]).to_dict("records")
-    size = (10.5 + room(table["teacher"]), 1.9 + 0.6 * len(rows))
+    size = (10.5 + style.room(table["teacher"]), 1.9 + 0.6 * len(rows))
     figure, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=size)
     for ax, (title, part) in zip(axes[0], panels.items(), strict=True):
         for place, row in enumerate(part.to_dict("records")):
             _draw_claim(ax, place, row)
         ax.axvline(0, color="#333333", linewidth=1.2, zorder=1)
         ax.margins(x=0.12)
-        ax.xaxis.set_major_formatter(points_formatter(signed=True))
+        ax.xaxis.set_major_formatter(style.points_formatter(signed=True))
         ax.set(title=title, xlabel="Difference, percentage points")
     students = ["" if r["student"] == "small" else f"\nstudent {r['student']}" for r in rows]
     labels = [f"{r['teacher']}{student}" for r, student in zip(rows, students, strict=True)]
     for ax in axes[0]:
-        label_rows(ax, labels)
+        style.label_rows(ax, labels)
         ax.set_ylim(len(labels) - 0.4, -0.7)
-    ours, theirs = (method_look(str(table[name].iloc[0]))[2] for name in ("method", "baseline"))
-    figure_title(figure, f"{ours} against {theirs}, by teacher")
+    pair = (str(table[name].iloc[0]) for name in ("method", "baseline"))
+    ours, theirs = (style.method_look(method)[2] for method in pair)
+    style.figure_title(figure, f"{ours} against {theirs}, by teacher")
     trained = f"seeds: {table['seeds'].min()}, folds: {table['folds'].min()}"
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, {trained}"
-    protocols = "  ·  ".join(map(str, table["protocol"].unique()))
-    add_footer(axes[0, 0], pd.DataFrame(), f"{protocols}\n{notes}", "filled: p < 0.05 after Holm")
+    text = f"{'  ·  '.join(map(str, table['protocol'].unique()))}\n{notes}"
+    style.add_footer(axes[0, 0], pd.DataFrame(), text, "filled: p < 0.05 after Holm")
     return figure
 
 

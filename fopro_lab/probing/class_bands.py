@@ -19,27 +19,13 @@ from torch import Tensor
 from fopro_lab.arguments import checked
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.bootstrap import (
-    LEVEL,
-    bootstrap_weights,
-    difference_interval,
-    holm,
-    mean_interval,
-    percentile_interval,
-    wilson_interval,
-)
-from fopro_lab.evaluation.scores import GROUPS
+from fopro_lab.evaluation import bootstrap
+from fopro_lab.evaluation.scores import GROUPS, check_groups
 from fopro_lab.fourier import ring_parts
 from fopro_lab.fourier.rings import CORNER
 from fopro_lab.io import progress
-from fopro_lab.probing.features import (
-    Classifier,
-    Encoder,
-    draw_per_class,
-    fit_classifier,
-    probe_classifier,
-    resampling_units,
-)
+from fopro_lab.probing import features
+from fopro_lab.probing.features import Classifier, Encoder
 from fopro_lab.probing.ring_response import check_gains, check_rings
 
 FLIPS = 19_999  # draws of signs, so many that a p-value survives the correction for 900 means
@@ -47,9 +33,7 @@ FLIPS = 19_999  # draws of signs, so many that a p-value survives the correction
 
 def class_band_matrix(
     network: Encoder | Classifier, pack: Pack, split: Split, edges: Sequence[float], *,
-    gains: Sequence[float] = (0.0, 2.0),
-    groups: Mapping[str, str], per_class: int = 0, batch_size: int = 64,
-    resamples: int = 1000, seed: int = 0,
+    gains: Sequence[float] = (0.0, 2.0), groups: Mapping[str, str], **options: Any,
 ) -> pd.DataFrame:  # fmt: skip
     """Measure how each class's recall changes when one ring of the test images is scaled.
 
@@ -58,12 +42,11 @@ def class_band_matrix(
         pack: The images, with their data set.
         split: Its train rows fit the probe, val chooses its regularisation, test is measured.
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
-        groups: "head", "medium" or "tail" for each class, in the order of the table.
         gains: Non-negative factors of the amplitudes; 0 removes a ring.
-        per_class: Test images of a class, at most; 0 is all.
-        batch_size: Images per pass.
-        resamples: Bootstrap resamples of lesions or patients.
-        seed: Seed of drawn images, bootstrap and sign flips.
+        groups: "head", "medium" or "tail" for each class, in the order of the table.
+        **options: ``per_class`` (test images of a class, at most; 0 is all), ``batch_size`` (64),
+            ``resamples`` (1000, of lesions or patients), ``seed`` (of drawn images, bootstrap and
+            sign flips).
 
     Returns:
         A row for each class, group and "overall" (means of class recalls), ring and gain:
@@ -86,17 +69,13 @@ def class_band_matrix(
         {"ring": ring, "low": float(low), "high": float(high), "gain": float(gain)}
         for (ring, (low, high)), gain in product(enumerate(pairwise(edges)), gains)
     ]
-    return measure_changed(
-        network, pack, split, scale_each, cases,
-        label="class bands", groups=groups, per_class=per_class, batch_size=batch_size,
-        resamples=resamples, seed=seed,
-    )  # fmt: skip
+    options |= {"groups": groups, "label": "class bands"}
+    return measure_changed(network, pack, split, scale_each, cases, **options)
 
 
 def pass_ladder(
     network: Encoder | Classifier, pack: Pack, split: Split, cutoffs: Sequence[float], *,
-    groups: Mapping[str, str], per_class: int = 0, batch_size: int = 64,
-    resamples: int = 1000, seed: int = 0,
+    groups: Mapping[str, str], **options: Any,
 ) -> pd.DataFrame:  # fmt: skip
     """Measure recall on test images that keep only what is below, or above, a frequency.
 
@@ -129,17 +108,13 @@ def pass_ladder(
         {"kind": kind, "cutoff": float(cutoff)}
         for cutoff, kind in product(cutoffs, ("low-pass", "high-pass"))
     ]
-    return measure_changed(
-        network, pack, split, climb, cases,
-        label="ladder", groups=groups, per_class=per_class, batch_size=batch_size,
-        resamples=resamples, seed=seed,
-    )  # fmt: skip
+    options |= {"groups": groups, "label": "ladder"}
+    return measure_changed(network, pack, split, climb, cases, **options)
 
 
 def phase_and_amplitude(
     network: Encoder | Classifier, pack: Pack, split: Split, *,
-    groups: Mapping[str, str], per_class: int = 0, batch_size: int = 64,
-    resamples: int = 1000, seed: int = 0,
+    groups: Mapping[str, str], seed: int = 0, **options: Any,
 ) -> pd.DataFrame:  # fmt: skip
     """Measure recall on test images that keep only their phases or only their amplitudes.
 
@@ -151,8 +126,10 @@ def phase_and_amplitude(
     Arguments are those of `class_band_matrix`; ``seed`` also draws the noise. The table has
     ``kind`` in place of ring and gain.
     """
-    mean = mean_amplitude(pack, split.train)
-    noise = torch.Generator().manual_seed(seed)
+    noise, total = torch.Generator().manual_seed(seed), torch.zeros((), dtype=torch.float64)
+    for images, _ in batches(pack, split.train, batch_size=256):
+        total = total + torch.fft.rfft2(images).abs().sum(dim=0, dtype=torch.float64)
+    mean = (total / len(split.train)).float()
 
     def rebuild(images: Tensor) -> Iterator[Tensor]:
         yield phase_only(images, mean.to(images.device))
@@ -160,11 +137,8 @@ def phase_and_amplitude(
         yield amplitude_only(images, noise)
 
     cases = [{"kind": kind} for kind in ("phase", "phase-flat", "amplitude")]
-    return measure_changed(
-        network, pack, split, rebuild, cases,
-        label="phase and amplitude", groups=groups, per_class=per_class, batch_size=batch_size,
-        resamples=resamples, seed=seed,
-    )  # fmt: skip
+    options |= {"groups": groups, "label": "phase and amplitude", "seed": seed}
+    return measure_changed(network, pack, split, rebuild, cases, **options)
 
 
 @checked
@@ -176,32 +150,26 @@ def measure_changed(
 ) -> pd.DataFrame:  # fmt: skip
     """Classify test images before and after changes, which ``change`` yields for all ``cases``."""
     names = pack.dataset.class_names
-    if set(groups) != set(names) or not set(groups.values()) <= set(GROUPS):
-        raise InputError(
-            f"groups: expected head, medium or tail for each of {', '.join(names)}, got {groups}"
-        )
+    check_groups(groups, names)
     if isinstance(network, Classifier):
         classifier = network
     else:
-        probe = fit_classifier(network, pack, split, batch_size=batch_size)
-        classifier = probe_classifier(network, probe)
-    rows = draw_per_class(split.test, pack.labels[split.test], per_class=per_class, seed=seed)
-    work = progress(
-        batches(pack, rows, batch_size=batch_size, device=classifier.device),
-        total=-(-len(rows) // batch_size),
-        label=f"{label} of the {classifier.name}",
-    )
+        probe = features.fit_classifier(network, pack, split, batch_size=batch_size)
+        classifier = features.probe_classifier(network, probe)
+    tested = (split.test, pack.labels[split.test])
+    rows = features.draw_per_class(*tested, per_class=per_class, seed=seed)
+    work = batches(pack, rows, batch_size=batch_size, device=classifier.device)
+    label, total = f"{label} of the {classifier.name}", -(-len(rows) // batch_size)
     parts = []
-    for images, _ in work:
+    for images, _ in progress(work, total=total, label=label):
         with torch.inference_mode():
             versions = chain([images], change(images))  # lazily: one version at a time in memory
             parts.append(torch.stack([classifier.predict(version) for version in versions]).cpu())
     classes = torch.cat(parts, dim=1).numpy()
-    units = resampling_units(pack.dataset.table, rows=rows)
-    table = compare_predictions(
-        pack.labels[rows], units, classes[0], classes[1:], cases=cases, names=names, groups=groups,
-        resamples=resamples, seed=seed,
-    )  # fmt: skip
+    units = features.resampling_units(pack.dataset.table, rows=rows)
+    how: dict[str, Any] = {"names": names, "groups": groups, "resamples": resamples, "seed": seed}
+    about = (pack.labels[rows], units, classes[0], classes[1:])
+    table = compare_predictions(*about, cases=cases, **how)
     table.insert(0, "classifier", classifier.name)
     return table.assign(protocol=split.protocol)
 
@@ -230,7 +198,8 @@ def compare_predictions(
 
     Source: Holm, Scand. J. Stat. 6 (1979) 65.
     """
-    weights = bootstrap_weights(labels, units, resamples=resamples, seed=seed).astype(np.float64)
+    drawn = bootstrap.bootstrap_weights(labels, units, resamples=resamples, seed=seed)
+    weights = drawn.astype(np.float64)
     members = {name: np.flatnonzero(labels == names.index(name)) for name in groups}
     clean, changed = ((part == labels).astype(np.float64) for part in (before, after))
     absent = {"n": 0, "interval": "none"}  # of a class without images; all else is NaN
@@ -256,14 +225,13 @@ def compare_predictions(
     ]
     table = pd.DataFrame(rows, columns=columns)
     families = table["p"].groupby(table["scope"] == "class")  # classes, and means over them
-    adjusted = families.transform(lambda p: holm(p.to_numpy()))
+    adjusted = families.transform(lambda p: bootstrap.holm(p.to_numpy()))
     clear = (table["change_low"] > 0) | (table["change_high"] < 0)
-    several = pd.DataFrame({"label": labels, "unit": units}).duplicated().any()
     return table.assign(
         p_holm=adjusted,
         cells=families.transform("count").astype(int),
-        survives=clear & (adjusted < 1 - LEVEL),
-        resampled="group" if several else "image",
+        survives=clear & (adjusted < 1 - bootstrap.LEVEL),
+        resampled=bootstrap.resampled(labels, units),
     )
 
 
@@ -291,11 +259,13 @@ def _class_change(
     total = weights.sum(axis=0)  # divided last: sums of whole numbers are exact
     changes, recalls = (after - before) @ weights / total, after @ weights / total
     recall, clean = float(after.mean()), float(before.mean())
-    low, high = percentile_interval(recalls) if np.ptp(recalls) else wilson_interval(recall, trials)
+    low, high = bootstrap.percentile_interval(recalls)
+    if np.ptp(recalls) == 0:
+        low, high = bootstrap.wilson_interval(recall, trials)
     found = {"recall": recall, "recall_low": low, "recall_high": high, "clean_recall": clean}
-    low, high, kind = *percentile_interval(changes), "bootstrap"
+    low, high, kind = *bootstrap.percentile_interval(changes), "bootstrap"
     if np.ptp(changes) == 0:
-        low, high, kind = *difference_interval(recall, clean, trials), "newcombe"
+        low, high, kind = *bootstrap.difference_interval(recall, clean, trials), "newcombe"
     by_unit = np.bincount(unit, weights=after - before)
     better, worse = int((by_unit > 0).sum()), int((by_unit < 0).sum())
     return found | {
@@ -316,17 +286,18 @@ def _mean_change(classes: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str
         key: float(np.mean([each[key] for each in classes])) for key in ("recall", "clean_recall")
     }
     found["change"] = found["recall"] - found["clean_recall"]
-    bootstrap = all(each["interval"] == "bootstrap" for each in classes)
+    varied = all(each["interval"] == "bootstrap" for each in classes)
     for key in ("change", "recall"):
-        low, high = percentile_interval(np.mean([each["drawn"][key] for each in classes], axis=0))
-        if not bootstrap:
+        drawn = np.mean([each["drawn"][key] for each in classes], axis=0)
+        low, high = bootstrap.percentile_interval(drawn)
+        if not varied:
             limits = pd.DataFrame(classes)[[key, f"{key}_low", f"{key}_high"]]
-            wide = mean_interval(*limits.to_numpy().T)
+            wide = bootstrap.mean_interval(*limits.to_numpy().T)
             low, high = min(low, wide[0]), max(high, wide[1])
         found |= {f"{key}_low": low, f"{key}_high": high}
     return found | {
         "n": sum(each["n"] for each in classes),
-        "interval": "bootstrap" if bootstrap else "mover",
+        "interval": "bootstrap" if varied else "mover",
         "p": sign_flip_test([each["shares"] for each in classes], seed=seed),
     }
 
@@ -368,11 +339,3 @@ def amplitude_only(images: Tensor, generator: torch.Generator) -> Tensor:
     mixed = spectrum.abs() * (theirs / theirs.abs().clamp(min=1e-30))
     mixed[..., 0, 0] = spectrum[..., 0, 0]
     return torch.fft.irfft2(mixed, s=(height, width))
-
-
-def mean_amplitude(pack: Pack, rows: np.ndarray, *, batch_size: int = 256) -> Tensor:
-    """Average the amplitude of each frequency, ``(3, H, W // 2 + 1)`` of an unnormalised rfft2."""
-    total = torch.zeros((), dtype=torch.float64)
-    for images, _ in batches(pack, rows, batch_size=batch_size):
-        total = total + torch.fft.rfft2(images).abs().sum(dim=0, dtype=torch.float64)
-    return (total / len(rows)).float()

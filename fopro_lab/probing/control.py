@@ -5,22 +5,21 @@ and noise. The inverse filter within a bound is the gain that a prompt should fi
 worth, a linear probe behind it says, fitted on training images and tested on other lesions.
 """
 
-import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
-from fopro_lab.evaluation.metrics import class_recalls, confusion_matrices
+from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
+from fopro_lab.evaluation.metrics import balanced_accuracies
 from fopro_lab.fourier import apply_gain, radial_frequency
-from fopro_lab.probing.features import Encoder, encode, resampling_units
+from fopro_lab.io import progress
+from fopro_lab.probing.features import Encoder, encode, feature_drift, resampling_units
 from fopro_lab.probing.spectra import discriminant_scores
 
 CUTOFF, FLOOR, NOISE = 0.05, 0.03, 0.002  # f0 in cycles per pixel, of the amplitude, of [0, 1]
@@ -62,13 +61,6 @@ def degrade(
     return behind
 
 
-def degraded_batches(
-    batches: Iterable[tuple[Tensor, Tensor]], **how: float
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Degrade the images of batches as `degrade` does; labels stay."""
-    return ((degrade(images, **how), labels) for images, labels in batches)
-
-
 def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) -> Tensor:
     """Strengthen or weaken a gain until the features of images drift by a given amount.
 
@@ -86,7 +78,8 @@ def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) 
         plain = encode(teacher, images)
 
         def found(strength: float) -> float:
-            return _drift(plain, encode(teacher, apply_gain(images, gain**strength)))
+            moved = encode(teacher, apply_gain(images, gain**strength))
+            return float(feature_drift(plain, moved).mean())
 
         if found(high) < drift:
             raise InputError(f"drift: expected what the gain can reach, got {drift:.3g}")
@@ -131,17 +124,15 @@ def control_table(
     seen, known = (_features(teacher, pack, rows, gains, how) for rows in (train, test))
     labels, classes = pack.labels[test], len(pack.dataset.class_names)
     units = resampling_units(pack.dataset.table, rows=test)
-    drawn = bootstrap_weights(labels, units, resamples=resamples, seed=0)
-    weights = np.column_stack([np.ones(len(labels), dtype=np.float32), drawn])
+    weights = sample_and_resamples(labels, units, resamples=resamples, seed=0)
     lines = []
     for (given, name), features in known.items():
         own = seen[given, name], pack.labels[train]
         scores = discriminant_scores(*own, new=features, classes=classes, shrinkage=SHRINKAGE)
-        confusion = confusion_matrices(labels, scores.argmax(axis=1), weights, classes=classes)
-        values = np.nanmean(class_recalls(confusion), axis=1)
-        plain = known.get((given, "none"), features)
-        drift = _drift(torch.from_numpy(plain), torch.from_numpy(features))
-        lines.append((split, given, name, drift, values[0], *percentile_interval(values[1:])))
+        values = balanced_accuracies(labels, scores.argmax(axis=1), weights, classes=classes)
+        pair = (known.get((given, "none"), features), features)
+        moved = float(feature_drift(*map(torch.from_numpy, pair)).mean())
+        lines.append((split, given, name, moved, values[0], *percentile_interval(values[1:])))
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -170,20 +161,15 @@ def _features(
     """Encode rows, clean and degraded, behind every gain: ``(input, gain)`` to ``(n, D)``."""
     parts: dict[tuple[str, str], list[Tensor]] = {("clean", "none"): []}
     parts |= {("degraded", name): [] for name in gains}
+    work = batches(pack, rows, batch_size=BATCH)
     with torch.inference_mode():
-        for number, (images, _) in enumerate(batches(pack, rows, batch_size=BATCH)):
+        for images, _ in progress(work, total=-(-len(rows) // BATCH), label="control"):
             parts["clean", "none"].append(encode(teacher, images))
             behind = degrade(images, **how)
             for name, gain in gains.items():
                 changed = behind if gain is None else apply_gain(behind, gain)
                 parts["degraded", name].append(encode(teacher, changed))
-            if number % 10 == 0:
-                sys.stderr.write(f"control: {number * BATCH} of {len(rows)} images encoded\n")
     return {name: torch.cat(values).cpu().double().numpy() for name, values in parts.items()}
-
-
-def _drift(plain: Tensor, features: Tensor) -> float:
-    return float((1 - F.cosine_similarity(plain, features, dim=1)).mean())
 
 
 def gain_profiles(gains: Mapping[str, Tensor | None]) -> pd.DataFrame:

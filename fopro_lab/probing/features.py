@@ -15,9 +15,9 @@ from torch import Tensor
 
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.evaluation import balanced_accuracy
-from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
-from fopro_lab.evaluation.metrics import class_recalls, confusion_matrices
+from fopro_lab.evaluation import balanced_accuracy, predictions
+from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
+from fopro_lab.evaluation.metrics import balanced_accuracies
 
 Precision = Literal["32-true", "bf16-mixed"]
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, from strong to weak regularisation
@@ -36,9 +36,7 @@ class Encoder(Protocol):
 
 def resampling_units(table: pd.DataFrame, *, rows: np.ndarray) -> np.ndarray:
     """Return what a bootstrap draws as a whole: each image's group, or itself if it has none."""
-    chosen = table.iloc[rows]
-    named = chosen["group"].where(chosen["group"] != "", "image " + chosen["image"])
-    return named.to_numpy(dtype=str)
+    return predictions.resampling_units(table.iloc[rows])
 
 
 def draw_rows(rows: np.ndarray, *, count: int, seed: int) -> np.ndarray:
@@ -101,6 +99,11 @@ def check_finite(teacher: Encoder, values: Tensor) -> None:
     """Refuse features, or what was computed from them, that are NaN or infinite."""
     if not torch.isfinite(values).all():
         raise InputError(f"teacher {teacher.name}: expected finite features, got NaN or infinity")
+
+
+def feature_drift(before: Tensor, after: Tensor) -> Tensor:
+    """Return the cosine distance ``1 - cos`` of features ``(B, D)`` from others, ``(B,)``."""
+    return 1 - torch.cosine_similarity(before, after, dim=1)
 
 
 def encode_rows(
@@ -260,22 +263,20 @@ def probe_advantage(
         ``high`` (95 %, paired bootstrap of whole lesions or patients), ``test_images``,
         ``image_size`` and ``protocol``.
     """
-    labels = pack.labels[split.test]
+    labels, classes = pack.labels[split.test], len(pack.dataset.class_names)
     units = resampling_units(pack.dataset.table, rows=split.test)
-    drawn = bootstrap_weights(labels, units, resamples=resamples, seed=0)
-    weights = np.column_stack([np.ones(len(labels), dtype=np.float32), drawn])
+    weights = sample_and_resamples(labels, units, resamples=resamples, seed=0)
     scores = []
     for network in (teacher, other):
         probe = fit_classifier(network, pack, split)
         predicted = probe.predict(encode_rows(network, pack, rows=split.test))
-        confusion = confusion_matrices(labels, predicted, weights, classes=len(probe.weight))
-        scores.append(np.nanmean(class_recalls(confusion), axis=1))
-    differences = scores[0] - scores[1]
-    low, high = percentile_interval(differences[1:])
+        scores.append(balanced_accuracies(labels, predicted, weights, classes=classes))
+    ours, theirs = scores
+    low, high = percentile_interval((ours - theirs)[1:])
     return {
-        "balanced_accuracy": float(scores[0][0]),
-        "other_balanced_accuracy": float(scores[1][0]),
-        "difference": float(differences[0]),
+        "balanced_accuracy": float(ours[0]),
+        "other_balanced_accuracy": float(theirs[0]),
+        "difference": float(ours[0] - theirs[0]),
         "low": low,
         "high": high,
         "test_images": len(labels),

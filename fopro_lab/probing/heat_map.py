@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.evaluation.bootstrap import LEVEL
+from fopro_lab.evaluation.bootstrap import LEVEL, bootstrap_weights
 from fopro_lab.fourier.rings import check_pixels
 from fopro_lab.io import progress
 from fopro_lab.probing.features import (
@@ -21,10 +21,11 @@ from fopro_lab.probing.features import (
     LinearProbe,
     Precision,
     encode,
+    feature_drift,
     probe_logits,
     teacher_device,
 )
-from fopro_lab.probing.ring_response import check_rings, image_weights
+from fopro_lab.probing.ring_response import check_rings
 
 By = Literal["rings", "blocks", "full"]
 
@@ -62,8 +63,8 @@ def basis_heat_map(
         units: Lesion or patient of each image, drawn as a whole; None is one each.
         precision: As in `encode`.
         batch_size: Images per pass.
-        resamples: Bootstrap resamples of the images.
-        seed: Seed of the drawn waves and of the bootstrap.
+        resamples: Of the bootstrap.
+        seed: Of the drawn waves and of the bootstrap.
 
     Returns:
         A row per cell: ``cell``, ``row``, ``column`` (centre of a block, cycles per image),
@@ -103,12 +104,12 @@ def basis_heat_map(
             for pixels, true, before, _ in parts:
                 both = torch.cat([pixels + shift, pixels - shift]).clamp(0, 1)
                 after, error = answer(both, true.repeat(2))
-                drift = 1 - torch.cosine_similarity(before.repeat(2, 1), after, dim=1)
+                drift = feature_drift(before.repeat(2, 1), after)
                 upset.append(torch.stack([drift, error]).view(2, 2, -1).mean(dim=1).float())
             values.append(torch.cat(upset, dim=1))
         measured = torch.stack(values).cpu().numpy()  # once: a copy waits for the device
     drawn = np.arange(count) if units is None else units
-    weights = image_weights(drawn, resamples=resamples, seed=seed)
+    weights = bootstrap_weights(None, drawn, resamples=resamples, seed=seed)
     table = _pool(measured, cells, weights).assign(clean_error=clean_error, n=count, by=by)
     table["low"] = table["high"] = np.nan
     if by == "rings":
@@ -124,19 +125,18 @@ def _answer_of(
     precision: Precision,
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return a function from images and labels to features and errors; NaN is what is unknown."""
+    known = labels is not None
     if isinstance(network, Classifier):
-        if labels is None:
+        if not known:
             raise InputError("labels: expected one for each image, as a classifier gives classes")
-        predict = network.predict
         return lambda images, true: (
             images.new_full((len(images), 1), torch.nan, dtype=torch.float64),
-            (predict(images) != true).double(),
+            (network.predict(images) != true).double(),
         )
-    teacher = network
-    logits = None if probe is None or labels is None else probe_logits(teacher, probe)
+    logits = probe_logits(network, probe) if known and probe else None
 
     def answer(images: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        features = encode(teacher, images, precision=precision).double()
+        features = encode(network, images, precision=precision).double()
         if logits is None:
             return features, torch.full_like(features[:, 0], torch.nan)
         return features, (logits(features).argmax(dim=1) != true).double()
@@ -161,8 +161,6 @@ def basis_cells(
     the wave nearest to its centre. ``row`` and ``column`` are of the wave, ``cell_row`` and
     ``cell_column`` of the block's centre, in cycles per image.
     """
-    if by not in ("rings", "blocks", "full"):
-        raise InputError(f"by: expected one of 'rings', 'blocks', 'full', got '{by}'")
     if block < 1 or block % 2 == 0:
         raise InputError(f"block: expected an odd number of bins, 1 or more, got {block}")
     bins = np.unique(plane_bins(height, width).reshape(-1, 2), axis=0)

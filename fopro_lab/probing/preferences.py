@@ -14,16 +14,11 @@ import pandas as pd
 
 from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.evaluation.bootstrap import holm, percentile_interval
+from fopro_lab.evaluation.bootstrap import bootstrap_weights, holm, percentile_interval
 from fopro_lab.fourier import ring_edges
 from fopro_lab.models import choose_device, load_teacher
 from fopro_lab.probing.features import draw_rows, resampling_units
-from fopro_lab.probing.ring_response import (
-    RingDrifts,
-    drifts_from_table,
-    image_weights,
-    ring_drifts,
-)
+from fopro_lab.probing.ring_response import RingDrifts, drifts_from_table, ring_drifts
 from fopro_lab.probing.teacher_card import TeacherCard
 
 TINY = 1e-12  # mean drift of a ring to which a teacher does not respond at all
@@ -54,7 +49,7 @@ def relative_responses(
         (drift per energy changed over its geometric mean over the rings: 2 is twice as much) with
         ``relative_low`` and ``relative_high`` (95 %), ``n`` (images).
     """
-    weights = image_weights(units, resamples=resamples, seed=seed).astype(np.float64)
+    weights = bootstrap_weights(None, units, resamples=resamples, seed=seed).astype(np.float64)
     low, high = np.exp(np.quantile(preference(drifts, weights), [0.025, 0.975], axis=1))
     rings = [(ring, *ends) for ring, ends in enumerate(pairwise(drifts.edges))]
     cells = product(drifts.channels, rings, [gain for gain in drifts.gains if gain != 1])
@@ -79,26 +74,17 @@ def ask_teachers(
 
     Smaller images would lack the high rings, and teachers would differ by the resizing alone.
 
-    Args:
-        teachers: Name, as `load_teacher` takes it, and file of weights, empty for the built-in one.
-        pack: The images.
-        rows: Which of them to draw from.
-        rings: Rings up to 0.5 cycles per pixel; the corners are one more.
-        gains: Factors of the amplitudes.
-        count: Images, at most.
-        seed: Seed of the draw.
-        device: Where to compute, "auto", "cpu" or "cuda".
-
-    Returns:
-        The drifts by teacher, and lesion, patient or image of each image that was drawn.
+    ``teachers`` are names, as `load_teacher` takes them, with the file of weights, empty for the
+    built-in one. At most ``count`` of the rows are drawn. ``rings`` lie up to 0.5 cycles per pixel;
+    the corners are one more. Returns the drifts by teacher, and lesion, patient or image of each
+    image that was drawn.
     """
     drawn = draw_rows(rows, count=count, seed=seed)
     images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
-    edges = ring_edges(rings)
     measured = {}
     for name, weights in teachers.items():
         teacher = load_teacher(name, weights=weights).to(choose_device(device))
-        measured[name] = ring_drifts(teacher, images, edges, gains)
+        measured[name] = ring_drifts(teacher, images, ring_edges(rings), gains)
     return measured, resampling_units(pack.dataset.table, rows=drawn)
 
 
@@ -121,9 +107,8 @@ def preference_distances(
         drifts: Two teachers or more, by name, all on the same images.
         units: Lesion, patient or image of each, ``(N,)``; four or more.
         splits: How often halves are dealt, 2 or more.
-        permutations: How often the teachers' names are permuted among the responses to each
-            lesion, for the p-value.
-        seed: Seed of all draws.
+        permutations: How often the teachers' names are permuted lesion by lesion, for the p-value.
+        seed: Of all draws.
 
     Returns:
         A row for each pair, and one of teacher and other "all" for the means over all pairs:
@@ -308,9 +293,8 @@ def read_cards(folders: Sequence[Path | str]) -> dict[str, TeacherCard]:
     cards = {Path(folder): TeacherCard.read(folder) for folder in folders}
     names = [str(card.summary["teacher"].get("name", "")) for card in cards.values()]
     places = [folder.name for folder in cards]
-    return {
-        f"{name} ({folder.name if places.count(folder.name) == 1 else folder})"
-        if names.count(name) > 1
-        else name: card
-        for name, (folder, card) in zip(names, cards.items(), strict=True)
-    }
+    found = {}
+    for name, (folder, card) in zip(names, cards.items(), strict=True):
+        place = folder.name if places.count(folder.name) == 1 else folder
+        found[f"{name} ({place})" if names.count(name) > 1 else name] = card
+    return found

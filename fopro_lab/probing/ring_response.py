@@ -7,6 +7,7 @@ an image's energy; divided by the energy that the scaling changed, the teacher's
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,14 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from fopro_lab.fourier import ring_masks, ring_parts
 from fopro_lab.fourier.rings import bin_counts, check_pixels
-from fopro_lab.probing.features import Encoder, Precision, check_finite, encode, teacher_device
+from fopro_lab.probing.features import (
+    Encoder,
+    Precision,
+    check_finite,
+    encode,
+    feature_drift,
+    teacher_device,
+)
 
 
 def check_gains(gains: Sequence[float]) -> None:
@@ -81,8 +89,8 @@ def ring_response(
         precision: ``"bf16-mixed"`` lets the first batch decide: a ring and gain whose drift is
             below 40 times the rounding is measured in single precision after all.
         batch_size: Images per pass.
-        resamples: Bootstrap resamples of the images.
-        seed: Seed of the bootstrap.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
 
     Returns:
         A row for each channel, ring and gain: ``channel`` ("all", or the colour), ``ring``,
@@ -98,10 +106,8 @@ def ring_response(
     units = np.arange(len(images)) if units is None else units
     if len(units) != len(images):
         raise ShapeError(f"units: expected one for each of {len(images)}, got {len(units)}")
-    drifts = ring_drifts(
-        teacher, images, edges, gains, per_channel=per_channel, precision=precision,
-        batch_size=batch_size,
-    )  # fmt: skip
+    how: dict[str, Any] = {"precision": precision, "batch_size": batch_size}
+    drifts = ring_drifts(teacher, images, edges, gains, per_channel=per_channel, **how)
     return summarise_drifts(drifts, units, resamples=resamples, seed=seed)
 
 
@@ -130,15 +136,14 @@ def ring_drifts(
             part = _measure_batch(teacher, pixels, edges, gains, half)
             if place == 0 and half.any():
                 rough = encode(teacher, pixels, precision="bf16-mixed").double()
-                rounding = float(_drift(rough, encode(teacher, pixels).double()).mean())
+                rounding = float(feature_drift(rough, encode(teacher, pixels).double()).mean())
                 half = part[0].mean(axis=3) > 40 * rounding  # off by 5 % or so
                 if not half.all():
                     part = _measure_batch(teacher, pixels, edges, gains, half)
             measured.append(part)
     drift, energy = np.concatenate(measured, axis=-1)
-    return RingDrifts(
-        tuple(map(float, edges)), tuple(map(float, gains)), channels, drift, energy, rounding, half
-    )
+    rings, factors = tuple(map(float, edges)), tuple(map(float, gains))
+    return RingDrifts(rings, factors, channels, drift, energy, rounding, half)
 
 
 def _measure_batch(
@@ -172,47 +177,35 @@ def _measure_batch(
                 kind = bool(half[place, ring, step])
                 scaled = torch.add(images, part, alpha=gain - 1)
                 after = encode(teacher, scaled, precision=kinds[kind], check=False).double()
-                found[0, place, ring, step] = _drift(before[kind], after)
+                found[0, place, ring, step] = feature_drift(before[kind], after)
                 found[1, place, ring, step] = share * (gain - 1) ** 2
     check_finite(teacher, found)
     return found.cpu().numpy()
-
-
-def _drift(before: Tensor, after: Tensor) -> Tensor:
-    return 1 - torch.cosine_similarity(before, after, dim=1)
 
 
 def summarise_drifts(
     drifts: RingDrifts, units: np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Average drifts over the images, with bootstrap intervals; see `ring_response`."""
-    weights = image_weights(units, resamples=resamples, seed=seed).astype(np.float64)
+    weights = bootstrap_weights(None, units, resamples=resamples, seed=seed).astype(np.float64)
     weights /= weights.sum(axis=0)
     rows = []
     for (m, channel), (r, (low, high)), (g, gain) in product(
         enumerate(drifts.channels), enumerate(pairwise(drifts.edges)), enumerate(drifts.gains)
     ):
-        drift, energy = drifts.drift[m, r, g], drifts.energy[m, r, g]
-        moved, changed = drift @ weights, energy @ weights
+        own, energy = drifts.drift[m, r, g], drifts.energy[m, r, g]
+        moved, changed = own @ weights, energy @ weights
         ratios = moved / np.where(changed > 0, changed, np.nan)
         kind = "bf16-mixed" if drifts.half is not None and drifts.half[m, r, g] else "32-true"
-        ring = (channel, r, low, high, gain)
-        mean, share = drift.mean(), energy.mean()
+        mean, share = own.mean(), energy.mean()
+        raw = (mean, *percentile_interval(moved), share)
         per_energy = (mean / (share or np.nan), *percentile_interval(ratios))
-        rows.append(
-            (*ring, mean, *percentile_interval(moved), share, *per_energy, kind, len(units))
-        )
+        rows.append((channel, r, low, high, gain, *raw, *per_energy, kind, len(units)))
     columns = [
         *("channel", "ring", "low", "high", "gain", "drift", "drift_low", "drift_high", "energy"),
         *("drift_per_energy", "drift_per_energy_low", "drift_per_energy_high", "precision", "n"),
     ]
     return pd.DataFrame(rows, columns=columns)
-
-
-def image_weights(units: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-    """Draw resamples of whole units, all images being of one kind; ``(N, resamples)``."""
-    one_class = np.zeros(len(units), dtype=np.int64)
-    return bootstrap_weights(one_class, units, resamples=resamples, seed=seed)
 
 
 def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.DataFrame:

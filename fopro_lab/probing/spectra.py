@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
-from fopro_lab.evaluation.metrics import class_recalls, confusion_matrices
+from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
+from fopro_lab.evaluation.metrics import balanced_accuracies
 from fopro_lab.fourier import ring_energy
 from fopro_lab.probing.features import resampling_units
 from fopro_lab.probing.ring_response import check_rings
@@ -100,8 +100,8 @@ def source_fingerprint(
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         folds: Parts of the cross-validation, 2 or more.
         permutations: How often labels are permuted among the lesions, for the level of chance.
-        resamples: Bootstrap resamples of lesions.
-        seed: Seed of folds, permutations and resamples.
+        resamples: Of lesions.
+        seed: Of folds, permutations and resamples.
 
     Returns:
         A row for each task and ring: ``target`` ("source", "class"), ``within`` ("all"; the name
@@ -175,19 +175,15 @@ def _score(
     observed, resampled, permuted = [], [], []
     for task in tasks:
         rng = np.random.default_rng(seed)
-        drawn = bootstrap_weights(task.labels, task.units, resamples=resamples, seed=seed)
-        once = np.ones((len(task.rows), 1), dtype=np.float32)
-        scores = _cross_validate(features, task, np.column_stack([once, drawn]), folds, rng)
+        weights = sample_and_resamples(task.labels, task.units, resamples=resamples, seed=seed)
+        scores = _cross_validate(features, task, weights, folds, rng)
         observed.append(scores[0])
         resampled.append(scores[1:])
         _, first, unit = np.unique(task.units, return_index=True, return_inverse=True)
         shuffles = (rng.permutation(task.labels[first])[unit] for _ in range(permutations))
-        permuted.append(
-            [
-                _cross_validate(features, task._replace(labels=shuffled), once, folds, rng)[0]
-                for shuffled in shuffles
-            ]
-        )
+        others = (task._replace(labels=shuffled) for shuffled in shuffles)
+        once = weights[:, :1]
+        permuted.append([_cross_validate(features, o, once, folds, rng)[0] for o in others])
     value = float(np.mean(observed))
     level = np.mean(permuted, axis=0)
     interval = percentile_interval(np.mean(resampled, axis=0))
@@ -216,8 +212,7 @@ def _cross_validate(
         seen = own[~out], labels[~out]
         scores = discriminant_scores(*seen, new=own[out], classes=task.classes)
         predicted[out] = scores.argmax(axis=1)
-    confusion = confusion_matrices(labels, predicted, weights, classes=task.classes)
-    return np.nanmean(class_recalls(confusion), axis=1)
+    return balanced_accuracies(labels, predicted, weights, classes=task.classes)
 
 
 def discriminant_scores(

@@ -15,17 +15,9 @@ from fopro_lab.errors import InputError
 from fopro_lab.evaluation import score
 from fopro_lab.fourier import ring_edges
 from fopro_lab.io import atomic_path, write_json
+from fopro_lab.probing import features
 from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder, phase_and_amplitude
-from fopro_lab.probing.features import (
-    Classifier,
-    Encoder,
-    draw_per_class,
-    draw_rows,
-    encode_rows,
-    fit_classifier,
-    probe_classifier,
-    resampling_units,
-)
+from fopro_lab.probing.features import Classifier, Encoder
 from fopro_lab.probing.heat_map import basis_heat_map
 from fopro_lab.probing.ring_response import check_rings, drift_table, ring_drifts, summarise_drifts
 from fopro_lab.probing.spectra import mean_spectra, source_fingerprint
@@ -145,74 +137,31 @@ def teacher_card(
         groups: "head", "medium" or "tail" for each class.
         student: A trained student beside the probe; see `wrap_classifier`.
     """
-    edges, table, labels = ring_edges(config.rings), pack.dataset.table, pack.labels[split.test]
+    edges, joined = ring_edges(config.rings), partial(pd.concat, ignore_index=True)
     check_rings(edges, height=pack.size, width=pack.size)
-    joined = partial(pd.concat, ignore_index=True)
-    again: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
-    passes: dict[str, Any] = {"precision": config.precision, "batch_size": config.probe_batch}
-
-    # Of validation images: how far features move.
-    drawn = draw_rows(split.val, count=config.probe_images, seed=config.seed)
-    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
-    names = table["image"].iloc[drawn].to_numpy(dtype=str)
-    units = resampling_units(table, rows=drawn)
-    drifts = ring_drifts(teacher, images, edges, config.gains, **passes)
-    measured = [drifts]
-    if config.per_channel:
-        measured += [ring_drifts(teacher, images, edges, config.gains, per_channel=True, **passes)]
-    response = joined([summarise_drifts(part, units, **again) for part in measured])
-
-    # Of test images: what each classifier makes of changed ones, and the probe of unchanged ones.
-    probe = fit_classifier(teacher, pack, split, **passes)
-    classifiers = [probe_classifier(teacher, probe, precision=config.precision)]
+    again, passes = _options(config)
+    response, drifts, rounding = _measure_rings(teacher, pack, split, config)
+    probe = features.fit_classifier(teacher, pack, split, **passes)
+    classifiers = [features.probe_classifier(teacher, probe, precision=config.precision)]
     classifiers += [student] if student else []
-    common: dict[str, Any] = {"groups": groups, "batch_size": config.probe_batch, **again}
-    common["per_class"] = config.band_images
-    bands, ladders, phases = [], [], []
-    for each in classifiers:
-        given = (each, pack, split)
-        bands.append(class_band_matrix(*given, edges, gains=config.band_gains, **common))
-        ladders.append(pass_ladder(*given, config.cutoffs, **common))
-        phases.append(phase_and_amplitude(*given, **common))
-    logits = probe.logits(encode_rows(teacher, pack, rows=split.test, **passes))
+    changed: dict[str, Any] = {"groups": groups, "batch_size": config.probe_batch, **again}
+    changed["per_class"] = config.band_images
+    logits = probe.logits(features.encode_rows(teacher, pack, rows=split.test, **passes))
     columns = {f"logit_{name}": logits[:, k] for k, name in enumerate(pack.dataset.class_names)}
-    tested = table.iloc[split.test][["image", "group", "source", "label"]].reset_index(drop=True)
-    scores = score(tested.assign(split="test", **columns), groups, split.protocol, **again)
+    tested = pack.dataset.table.iloc[split.test][["image", "group", "source", "label"]]
+    tested = tested.reset_index(drop=True).assign(split="test", **columns)
+    scores = score(tested, groups, split.protocol, **again)
     accuracy = scores.query("scope == 'overall' and metric == 'balanced_accuracy'").iloc[0]
-
-    # Of a few test images: what single waves do.
-    maps = []
-    if config.heat_map != "off":
-        few = max(1, config.heat_images // len(pack.dataset.class_names))
-        rows = draw_per_class(split.test, labels, per_class=few, seed=config.seed)
-        shown, known = next(batches(pack, rows, batch_size=len(rows)))
-        waves: dict[str, Any] = {"by": config.heat_map, "edges": edges, "block": config.heat_block}
-        waves |= {"labels": known.numpy(), "units": resampling_units(table, rows=rows)}
-        waves |= again | passes
-        maps = [basis_heat_map(teacher, shown, probe=probe, **waves).assign(classifier="probe")]
-        if student:
-            maps += [basis_heat_map(student, shown, **waves).assign(classifier=student.name)]
-
-    stated = {"gains", "band_gains", "cutoffs", "precision", "resamples", "seed"}
-    sources = table["source"].iloc[split.train]
+    chosen = {"gains", "band_gains", "cutoffs", "precision", "resamples", "seed"}
     summary = {
         "teacher": dict(teacher.card),
-        "data": {
-            "dataset": pack.dataset.name,
-            "fingerprint": pack.dataset.fingerprint,
-            "protocol": split.protocol,
-            "split_fingerprint": split.fingerprint,
-            "image_size": pack.size,
-            "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
-            "groups": dict(groups),
-            "sources": {str(k): int(n) for k, n in sources[sources != ""].value_counts().items()},
-        },
+        "data": _describe(pack, split, groups),
         "probing": {
             "edges": edges,
-            **config.model_dump(mode="json", include=stated),
-            "images": len(drawn),
+            **config.model_dump(mode="json", include=chosen),
+            "images": int(response["n"].iloc[0]),
             "per_class": config.band_images,
-            "rounding": drifts.rounding,
+            "rounding": rounding,
         },
         "probe": {
             "strength": probe.strength,
@@ -226,15 +175,83 @@ def teacher_card(
     return TeacherCard(
         summary=summary,
         ring_response=response,
-        class_bands=joined(bands),
+        class_bands=joined(
+            class_band_matrix(each, pack, split, edges, gains=config.band_gains, **changed)
+            for each in classifiers
+        ),
         scores=scores,
         spectra=mean_spectra(pack, split.train, edges=edges),
-        ladder=joined(ladders),
-        phases=joined(phases),
-        heat_map=joined(maps) if maps else pd.DataFrame(),
+        ladder=joined(
+            pass_ladder(each, pack, split, config.cutoffs, **changed) for each in classifiers
+        ),
+        phases=joined(phase_and_amplitude(each, pack, split, **changed) for each in classifiers),
+        heat_map=_measure_waves(teacher, probe, student, pack, split, config),
         fingerprint=source_fingerprint(pack, split.train, edges=edges, permutations=20, **again),
-        drifts=drift_table(drifts, names, units),
+        drifts=drifts,
     )
+
+
+def _options(config: ProbeConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what every bootstrap takes, and what every pass of the teacher takes."""
+    again = {"resamples": config.resamples, "seed": config.seed}
+    return again, {"precision": config.precision, "batch_size": config.probe_batch}
+
+
+def _measure_rings(
+    teacher: Encoder, pack: Pack, split: Split, config: ProbeConfig
+) -> tuple[pd.DataFrame, pd.DataFrame, float]:
+    """Measure how far features of validation images move: means, single images, and rounding."""
+    again, passes = _options(config)
+    drawn = features.draw_rows(split.val, count=config.probe_images, seed=config.seed)
+    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
+    units = features.resampling_units(pack.dataset.table, rows=drawn)
+    question = (teacher, images, ring_edges(config.rings), config.gains)
+    drifts = ring_drifts(*question, **passes)
+    measured = [drifts]
+    if config.per_channel:
+        measured.append(ring_drifts(*question, per_channel=True, **passes))
+    response = pd.concat((summarise_drifts(m, units, **again) for m in measured), ignore_index=True)
+    names = pack.dataset.table["image"].iloc[drawn].to_numpy(dtype=str)
+    return response, drift_table(drifts, names, units), drifts.rounding
+
+
+def _measure_waves(
+    teacher: Encoder,
+    probe: features.LinearProbe,
+    student: Classifier | None,
+    pack: Pack,
+    split: Split,
+    config: ProbeConfig,
+) -> pd.DataFrame:
+    """Measure what single waves do to a few test images, by the probe and by the student."""
+    if config.heat_map == "off":
+        return pd.DataFrame()
+    again, passes = _options(config)
+    few = max(1, config.heat_images // len(pack.dataset.class_names))
+    tested = (split.test, pack.labels[split.test])
+    rows = features.draw_per_class(*tested, per_class=few, seed=config.seed)
+    images, labels = next(batches(pack, rows, batch_size=len(rows)))
+    units = features.resampling_units(pack.dataset.table, rows=rows)
+    how: dict[str, Any] = {"by": config.heat_map, "edges": ring_edges(config.rings), **again}
+    how |= {"block": config.heat_block, "labels": labels.numpy(), "units": units, **passes}
+    maps = [basis_heat_map(teacher, images, probe=probe, **how).assign(classifier="probe")]
+    if student:
+        maps.append(basis_heat_map(student, images, **how).assign(classifier=student.name))
+    return pd.concat(maps, ignore_index=True)
+
+
+def _describe(pack: Pack, split: Split, groups: Mapping[str, str]) -> dict[str, Any]:
+    sources = pack.dataset.table["source"].iloc[split.train]
+    return {
+        "dataset": pack.dataset.name,
+        "fingerprint": pack.dataset.fingerprint,
+        "protocol": split.protocol,
+        "split_fingerprint": split.fingerprint,
+        "image_size": pack.size,
+        "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
+        "groups": dict(groups),
+        "sources": {str(k): int(n) for k, n in sources[sources != ""].value_counts().items()},
+    }
 
 
 def _known(row: pd.Series) -> dict[str, float]:
