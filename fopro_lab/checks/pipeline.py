@@ -64,11 +64,10 @@ def audit_pipeline(
         progress: Show progress.
 
     Returns:
-        One row per step, source ("all", and each where two are known) and ring: ``stage``,
-        ``step``, ``reference``, ``size`` (pixels), ``source``, ``ring``, ``low``, ``high``
-        (cycles per pixel), ``log_ratio`` (mean over images), ``spread`` (their standard
-        deviation), ``n``, ``interval_low``, ``interval_high`` (95 %, normal; NaN below 10
-        images). Rings that are empty in the reference are left out of the mean.
+        One row per step, source ("all", and each where two are known) and ring (``low`` to
+        ``high``, cycles per pixel): ``log_ratio`` is the mean over the ``n`` images whose reference
+        is not empty, ``spread`` their standard deviation, ``interval_low`` and ``interval_high``
+        95 %, normal, NaN below 10 images.
 
     Raises:
         InputError: If there are no rows, they are not row numbers, or the edges are wrong.

@@ -1,12 +1,11 @@
 """Random changes of a batch: drawn for every image on its own, applied to all at once.
 
 Two modes take the same draws. ``"exact"`` does the operations of the published recipe one by one
-as torchvision does them, to 3e-6 of the range, but on a whole batch with a draw per image.
-``"fused"`` does one bilinear warp and one colour matrix, in half the time. Under the same published
-draws the two differ by 2.23 grey levels of 255 in the mean on phantoms of 64 pixels (geometry alone
-1.86, colours alone 0.75) and by 1.11 on HAM10000 at 224 (0.69 and 0.64), and by up to 152 at edges,
-where exact takes the nearest pixel and fused the mean of four. Colours differ by up to 26: by the
-hue, turned about the grey axis, and where exact clips what is too bright between two operations.
+as torchvision does them, to 3e-6 of the range. ``"fused"`` does one bilinear warp and one colour
+matrix, in half the time. The two differ by 2.23 grey levels of 255 in the mean on phantoms and 1.11
+on HAM10000 at 224 pixels, and by up to 152 at edges, where exact takes the nearest pixel and fused
+the mean of four. Colours differ by up to 26: by the hue, turned about the grey axis, and where
+exact clips what is too bright between two operations.
 """
 
 import math

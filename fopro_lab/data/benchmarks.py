@@ -136,7 +136,8 @@ def read_npz(path: Path) -> Listing:
                     f"val_... and test_..., found {', '.join(held)}"
                 )
             if not folder.is_dir():
-                free = shutil.disk_usage(existing_parent(folder)).free
+                above = next(parent for parent in folder.parents if parent.is_dir())
+                free = shutil.disk_usage(above).free
                 if sum(archive.getinfo(name).file_size for name in wanted) > free:
                     raise WorkError(f"{folder}: not enough free space to unpack {path.name}")
                 folder.parent.mkdir(parents=True, exist_ok=True)
@@ -150,11 +151,6 @@ def read_npz(path: Path) -> Listing:
     except (OSError, *DAMAGES) as error:
         raise InputError(f"{path}: no .npz file that can be unpacked ({error})") from None
     return read_medmnist(folder, parts=parts, where=path)
-
-
-def existing_parent(folder: Path) -> Path:
-    """Return the nearest folder above that is there."""
-    return next(parent for parent in folder.parents if parent.is_dir())
 
 
 def read_medmnist(

@@ -137,22 +137,18 @@ def pack(
     """Decode and resize every image once, or open the result of an earlier call.
 
     The pack is kept under a key of the data set's fingerprint, the files' modification times, the
-    decoder, the interpolation and the size. One process packs, others wait for it. A pack is
-    written whole or not at all: after a kill it is made again.
+    decoder, the interpolation (antialiased) and the size. One process packs, others wait for it. A
+    pack is written whole or not at all: after a kill it is made again.
 
     Args:
         dataset: The images.
         size: Side of the square images, pixels, 8 to 2048.
-        interpolation: Of the resize: box, bilinear, bicubic or lanczos, antialiased.
+        interpolation: Of the resize.
         cache: Folder of packs; default ``$FOPRO_CACHE``, else ``~/.cache/fopro_lab``.
         jobs: Processes; 0 is one per core, or this one alone if that takes less than 6 s.
         progress: Show progress.
-        leave_out: Continue without unreadable images and record them.
-        verify: Compare all pixels with their checksum, not the length alone; a damaged pack is
-            made again.
-
-    Returns:
-        The pack. With ``leave_out``, split ``pack.dataset``, whose rows are the pack's.
+        leave_out: Go on without unreadable images; the pack's rows are those of ``pack.dataset``.
+        verify: Compare all pixels with their checksum; a damaged pack is made again.
 
     Raises:
         InputError: If images cannot be read; the first three are named.

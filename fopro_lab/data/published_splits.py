@@ -46,17 +46,11 @@ def make_isic2019_lt(
     """Read one of the 15 published splits of ISIC-2019-LT and find its images.
 
     The parts are those of the files, lesions in two parts included: a note says how many. Several
-    published classes may be one here, as AK and SCC are HAM10000's ``akiec``.
-
-    Args:
-        dataset: The images of ISIC 2019, or some of them; others belong to no part.
-        ratio: 0.01, 0.005 or 0.002.
-        fold: 1 to 5; five random redraws, not a partition.
-        files: Folder of the 45 files; None is the fetched one.
-        leave_out: Go on without named images that are not here; the protocol id says so.
-
-    Returns:
-        The split ``isic2019-lt/fopro/<ratio>/fold<n>``; ``/altered-<hash>`` tells changed files.
+    published classes may be one here, as AK and SCC are HAM10000's ``akiec``; images of no file
+    belong to no part. With ``leave_out`` named images may be missing, and the protocol id says so:
+    ``isic2019-lt/fopro/<ratio>/fold<n>``, ``/altered-<hash>`` for changed files, ``/part-...``.
+    ``ratio`` is 0.01, 0.005 or 0.002, ``fold`` 1 to 5, five random redraws and no partition;
+    ``files`` the folder of the 45 files, None the fetched one.
 
     Raises:
         InputError: If the split, an image or a class is missing, or files and labels disagree.

@@ -62,19 +62,10 @@ def make_split(
     """Split by class without dividing a group; a given split is honoured.
 
     A group follows the class of most of its images. Parts that the data set gives are kept as
-    they are; those that it does not give are drawn from the given training part.
-
-    Args:
-        dataset: The images.
-        val_fraction: Share of each class, between 0 and 1.
-        test_fraction: Share of each class; both together below 1.
-        val_per_class: If above 0, exactly this many images of every class instead; what a group
-            has beyond it belongs to no part.
-        test_per_class: The same for the test part.
-        seed: Another seed gives another split.
-
-    Returns:
-        The split; a class that a given validation or test lacks is named in its notes.
+    they are, and a class that one lacks is named in the split's notes; those that it does not give
+    are drawn from the given training part: shares of each class, together below 1, or exactly
+    ``..._per_class`` images of every class if that is above 0. What a group has beyond these
+    belongs to no part. Another ``seed`` gives another split.
 
     Raises:
         InputError: If a class has fewer than three groups or is missing from training.

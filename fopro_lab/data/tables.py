@@ -122,14 +122,16 @@ def not_used(files: Sequence[str]) -> list[str]:
 def find_lists(place: Path) -> dict[Path, str]:
     """Find files that are called after a part, ``test_list.txt``, and the part of each.
 
-    ``place`` is their folder, or a table beside them. One of train and val is for training.
+    ``place`` is their folder, or a table beside them.
     """
     found: dict[Path, str] = {}
     for file in sorted(place.iterdir() if place.is_dir() else place.parent.iterdir()):
         if table_ending(file.name) in (*TABLES, *TEXTS) and file != place and file.is_file():
             parts = {SPLIT_WORDS[word] for word in SPLIT_WORD.findall(plain_name(file.name))}
-            if len(parts - {"val"}) == 1 or parts == {"val"}:
-                found[file] = "val" if parts == {"val"} else (parts - {"val"}).pop()
+            if "train" in parts:  # validation is drawn from it
+                parts.discard("val")
+            if len(parts) == 1:
+                found[file] = parts.pop()
     return found
 
 
@@ -139,11 +141,12 @@ def _read_lists(
     """Return the part that lists give each image, empty for none; the lists' names; and notes.
 
     A list has numbers of the table's rows, from 0, in a column that is headed ``index``, or names
-    of images in any other. What has neither is not used.
+    of images, each once, in any other. What has neither is not used.
     """
     key = _key if images.map(_key).is_unique else lambda name: plain_name(as_path(name))
     row_of = {key(image): row for row, image in enumerate(images)}
-    parts, used, notes = np.full(len(images), "", dtype="U5"), list[str](), list[str]()
+    parts = np.full(len(images), "", dtype="U5")
+    used, unused, notes, by_number = list[str](), list[str](), list[str](), list[str]()
     for file, part in files.items():
         try:
             lines = [cells for _, cells in read_rows(file)]
@@ -153,15 +156,15 @@ def _read_lists(
         index = [own[1:] for own in columns[1:] if INDEX.fullmatch(own[0].casefold())]
         if index and all(map(str.isdecimal, index[0])):
             rows = [int(cell) for cell in index[0]]
-            notes.append(f"{file.name}: numbers of rows of {path.name}, from 0")
+            by_number = [f"lists by index have numbers of rows of {path.name}, from 0"]
         else:
             found = [[row_of[key(cell)] for cell in own if key(cell) in row_of] for own in columns]
-            rows = max(found, key=len)
+            rows = max((own for own in found if len(set(own)) == len(own)), key=len, default=[])
             if rows and len(lines) - len(rows) > 1:  # one may be a header
                 gone = f"{len(lines) - len(rows):,} of its lines name no image of {path.name}"
                 notes.append(f"{file.name}: {gone}")
         if not rows:
-            notes += not_used([file.name])
+            unused.append(file.name)
             continue
         if max(rows) >= len(images) or not np.isin(parts[rows], ("", part)).all():
             raise InputError(
@@ -173,6 +176,7 @@ def _read_lists(
     if used and "train" not in parts:
         parts[parts == ""] = "train"
         notes.append("images in none of the lists are for training")
+    notes += by_number + not_used(unused)
     return pd.Series(parts, index=images.index, dtype=object), used, notes
 
 

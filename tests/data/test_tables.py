@@ -357,7 +357,7 @@ IN_LISTS = [
     {"test_list.txt": "3.png\n", "train_val_list.txt": "1.png\n2.png\n4.png\n"},  # NIH ChestX-ray14
     {"train_indexes.csv": "indexes\n0\n1\n3\n", "test_indexes.csv": "indexes\n2\n"},  # Derm7pt
     {"train.csv": "image,dx\n1,a\n2,b\n4,b\n", "test.csv": "image,dx\n3.png,a\n"},
-    {"test.lst.txt": "x/3.png 0\n"},
+    {"test.txt": "x/3.png 1\nx/9.png 1\nx/8.png 1\n"},
 ]
 
 
