@@ -15,18 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fopro_lab.config import AugmentMode, Interpolation
-from fopro_lab.data import Dataset, Pack
-from fopro_lab.data.augment import (
-    HUE,
-    JITTER,
-    ROTATION,
-    SCALE,
-    SHIFT,
-    Augmentations,
-    apply_augmentations,
-    float_images,
-    sample_augmentations,
-)
+from fopro_lab.data import Dataset, Pack, augment
 from fopro_lab.data.dataset import check_rows
 from fopro_lab.data.decoding import resize_square
 from fopro_lab.errors import InputError
@@ -90,10 +79,10 @@ def audit_pipeline(
         ("resize", step, "ideal band limit", small, ratios) for step, ratios in resized.items()
     ]
     pixels = torch.from_numpy(packed.images[chosen])
-    before = log_amplitude(float_images(pixels), size=packed.size, edges=edges)
+    before = log_amplitude(augment.float_images(pixels), size=packed.size, edges=edges)
     for mode in get_args(AugmentMode):
         for step, drawn in draw_steps(len(chosen), seed=seed).items():
-            changed = apply_augmentations(pixels, drawn, mode=mode)
+            changed = augment.apply_augmentations(pixels, drawn, mode=mode)
             after = log_amplitude(changed, size=packed.size, edges=edges)
             steps.append((f"augment, {mode}", step, "packed image", packed.size, after - before))
     tables = [
@@ -143,7 +132,9 @@ def _measure_resize(
         points = F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
         steps[BAD_EXAMPLE] = points[0].permute(1, 2, 0).round().byte().numpy()
         ideal, made = (
-            log_amplitude(float_images(torch.from_numpy(np.stack(own))), size=size, edges=edges)
+            log_amplitude(
+                augment.float_images(torch.from_numpy(np.stack(own))), size=size, edges=edges
+            )
             for own in ([full], list(steps.values()))
         )
         for step, ratio in zip(steps, made - ideal, strict=True):
@@ -151,21 +142,21 @@ def _measure_resize(
     return {step: np.array(ratios) for step, ratios in found.items()}
 
 
-def draw_steps(count: int, *, seed: int) -> dict[str, Augmentations]:
+def draw_steps(count: int, *, seed: int) -> dict[str, augment.Augmentations]:
     """Draw each operation of the published recipe alone, then the recipe as a whole."""
     generator = torch.Generator().manual_seed(seed)
     draw = torch.rand(count, 6, generator=generator, dtype=torch.float64)
     even = 2 * draw - 1
-    nothing = sample_augmentations(count, kind="none", generator=generator)
-    strength = torch.tensor([JITTER, JITTER, JITTER, HUE], dtype=torch.float64)
-    low, high = SCALE
+    nothing = augment.sample_augmentations(count, kind="none", generator=generator)
+    strength = torch.tensor(augment.JITTER, dtype=torch.float64)
+    low, high = augment.SCALE
     return {
         "flips": nothing._replace(flip=torch.where(draw[:, :2] < 0.5, -1.0, 1.0).double()),
         "scale": nothing._replace(scale=low + (high - low) * draw[:, 0]),
-        "shift": nothing._replace(shift=SHIFT * even[:, 0]),
-        "rotation": nothing._replace(angle=ROTATION * even[:, 0]),
+        "shift": nothing._replace(shift=augment.SHIFT * even[:, 0]),
+        "rotation": nothing._replace(angle=augment.ROTATION * even[:, 0]),
         "colour jitter": nothing._replace(factors=nothing.factors + strength * even[:, 2:]),
-        RECIPE: sample_augmentations(count, kind="published", generator=generator),
+        RECIPE: augment.sample_augmentations(count, kind="published", generator=generator),
     }
 
 

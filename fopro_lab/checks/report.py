@@ -9,18 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from fopro_lab.checks import leakage
 from fopro_lab.checks.duplicates import find_near_duplicates, same_content
-from fopro_lab.checks.leakage import (
-    TELLING,
-    Association,
-    class_by_source,
-    class_source_association,
-    count_leaks,
-    count_levels,
-    find_leaks,
-    find_shortcuts,
-    group_leakage,
-)
+from fopro_lab.checks.leakage import TELLING, Association
 from fopro_lab.checks.power import detectable_differences
 from fopro_lab.config import DataConfig
 from fopro_lab.data import Dataset, Pack, Prepared, Split, split_from
@@ -165,8 +156,8 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
     copies = copies[copies["content"].duplicated(keep=False)]
     copies = copies.sort_values(["content", "image"], ignore_index=True)
     copies = copies[["content", "image", "part", "label", "group"]]
-    near, shared = _describe_pairs(found, table, parts), group_leakage(table, parts)
-    leaks = find_leaks(table, parts, content=content, near_duplicates=found)
+    near, shared = _describe_pairs(found, table, parts), leakage.group_leakage(table, parts)
+    leaks = leakage.find_leaks(table, parts, content=content, near_duplicates=found)
     tested, units = packed.labels[split.test], table["group"].to_numpy()[split.test]
     power = detectable_differences(tested, units, class_names=names, groups=groups)
     wanted = config.tail_ratio if config.rule in ("long-tail", "isic2019-lt") else None
@@ -181,7 +172,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
         _check_near_duplicates(near, leaks, flat=found.attrs["flat"]),
         _check_labels(copies, near),
         *_check_folders(dataset),
-        check_sources(class_source_association(table)),
+        check_sources(leakage.class_source_association(table)),
         _check_levels(packed),
         _check_shortcuts(packed),
         _check_power(power),
@@ -192,8 +183,8 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
         "copies": copies,
         "near_duplicates": near,
         "group_leakage": shared,
-        "leakage": count_leaks(leaks, names),
-        "sources": class_by_source(table, names).reset_index(),
+        "leakage": leakage.count_leaks(leaks, names),
+        "sources": leakage.class_by_source(table, names).reset_index(),
         "power": power,
     }
     train = counts[counts["split"] == "train"]["n"]
@@ -369,7 +360,7 @@ def check_sources(found: Association) -> Finding:
 
 def _check_levels(packed: Pack) -> Finding:
     """Are grey levels lost, as of 12-bit files that are read as if all 16 bits were used?"""
-    few = np.flatnonzero(count_levels(packed) < FEW_LEVELS)
+    few = np.flatnonzero(leakage.count_levels(packed) < FEW_LEVELS)
     mixed = [note for note in packed.dataset.notes if note.endswith("the others have 8")]
     if len(few):
         first = packed.dataset.table["image"].iloc[few[0]]
@@ -383,7 +374,7 @@ def _check_levels(packed: Pack) -> Finding:
 
 def _check_shortcuts(packed: Pack) -> Finding:
     """Could a network tell the class without looking at what is shown?"""
-    found = find_shortcuts(packed)
+    found = leakage.find_shortcuts(packed)
     telling = [each for each in found if each.telling]
     shown = [f"{x.feature} tells '{x.name}' from the rest ({x.accuracy:.2f})" for x in telling]
     best = max((each.accuracy for each in found), default=float("nan"))

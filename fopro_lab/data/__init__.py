@@ -25,17 +25,12 @@ if TYPE_CHECKING:
         sample_augmentations,
     )
 
+LATE = ("apply_augmentations", "float_images", "mix", "read_pixels", "sample_augmentations")
 check_public(__name__)
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used."""
-    if name in (
-        "apply_augmentations",
-        "float_images",
-        "mix",
-        "read_pixels",
-        "sample_augmentations",
-    ):
+    if name in LATE:
         return checked(getattr(import_module(f"{__name__}.augment"), name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

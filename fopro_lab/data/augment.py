@@ -24,8 +24,7 @@ from fopro_lab.errors import InputError, ShapeError
 SCALE = (0.95, 1.20)
 SHIFT = 0.05  # of the width, to either side
 ROTATION = 45.0  # degrees, to either side
-JITTER = 0.25  # of brightness, contrast and saturation, to either side of 1
-HUE = 0.01  # of a turn, to either side
+JITTER = (0.25, 0.25, 0.25, 0.01)  # to either side: brightness, contrast, saturation, hue (turns)
 WHITE = 255.0
 GREY = (0.2989, 0.587, 0.114)  # weights of the channels, ITU-R 601-2 as in torchvision
 
@@ -82,8 +81,7 @@ def sample_augmentations(
         shift = torch.where(which == 1, SHIFT * even[:, 4], 0.0)
         angle = torch.where(which == 2, ROTATION * even[:, 5], 0.0)
         # Drawn as brightness, saturation, contrast, hue.
-        strength = torch.tensor([JITTER, JITTER, JITTER, HUE], dtype=torch.float64)
-        factors = factors + strength * even[:, [6, 8, 7, 9]]
+        factors = factors + torch.tensor(JITTER, dtype=torch.float64) * even[:, [6, 8, 7, 9]]
     return Augmentations(scale, shift, angle, flip, factors, order)
 
 

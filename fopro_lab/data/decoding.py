@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -76,12 +76,18 @@ def read_image(
         text = " ".join(str(error).split()) or type(error).__name__
         text = text.replace(repr(str(path)), "the file").replace(str(path), "the file")
         text = re.sub(r"<.*>", "the file", text)
-        with open(path, "rb") as raw:
-            head = raw.read(132)
-        reason = f"cannot be decoded ({text if head else 'the file is empty'})"
-        if head[128:] == b"DICM":
+        empty = Path(path).is_file() and not Path(path).stat().st_size
+        reason = f"cannot be decoded ({'the file is empty' if empty else text})"
+        if is_dicom(path):
             reason = "a DICOM file, by its content; such are not read here: convert it to PNG"
     raise InputError(f"{path}: {reason}")
+
+
+def is_dicom(path: Path | str) -> bool:
+    """Tell by its content whether a file is DICOM, whatever its ending."""
+    with suppress(OSError), open(path, "rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+    return False
 
 
 def resize_square(

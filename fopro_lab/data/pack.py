@@ -26,13 +26,7 @@ from filelock import FileLock, Timeout
 
 from fopro_lab.config import DataConfig, Interpolation
 from fopro_lab.data.dataset import Dataset, check_rows, open_from, take_rows
-from fopro_lab.data.decoding import (
-    FileReader,
-    Reader,
-    decoder_version,
-    survey,
-    with_interpolation,
-)
+from fopro_lab.data.decoding import FileReader, Reader, decoder_version, survey, with_interpolation
 from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt
 from fopro_lab.data.split_rules import Split, make_folds, make_long_tail, make_split
 from fopro_lab.errors import InputError, ShapeError, WorkError

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from fopro_lab.data.decoding import FileReader, Reader
+from fopro_lab.data.decoding import FileReader, Reader, is_dicom
 from fopro_lab.errors import InputError
 
 PARTS = ("train", "val", "test")
@@ -104,6 +104,8 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
     images, others = sort_files(root)
     strange = name_unreadable(others)
     if not images:
+        if not strange and others and is_dicom(root / others[0]):
+            strange = [f"DICOM files, first {others[0]}"]
         found = f"{strange[0]}; {CONVERT}" if strange else f"none ({', '.join(sorted(SUFFIXES))})"
         raise InputError(f"{root}: expected images, found {found}")
     masks = _find_masks(images)

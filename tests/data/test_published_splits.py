@@ -17,7 +17,6 @@ from fopro_lab.data.published_splits import (
     isic2019_lt_names,
     make_hyperkvasir,
     make_isic2019_lt,
-    match_images,
 )
 from fopro_lab.data.split_rules import PARTS
 from fopro_lab.errors import InputError
@@ -39,38 +38,6 @@ def dataset_of(rows: list[tuple[str, str]]) -> Dataset:
 
 def ids(dataset: Dataset, rows: np.ndarray) -> set[str]:
     return set(dataset.table["image"].iloc[rows])
-
-
-# Matching by name.
-
-
-def match(own: list[str], named: list[str], *, leave_out: bool = False):
-    dataset = dataset_of([(image, "AB"[i % 2]) for i, image in enumerate(own)])
-    table = pd.DataFrame({"image": named, "class": "A"})
-    return match_images(dataset, table, where="f", leave_out=leave_out)
-
-
-def test_match_images_looks_past_folders_and_extensions():
-    own = ["x/c.jpg", "a.b.PNG", "y/z/b.c", "d.1/e_downsampled.jpg"]
-    matched = match(own, ["a.b.jpg", "b.c", "c", "e"])
-    assert matched.rows.dtype == np.int64 and matched.rows.tolist() == [1, 2, 0, 3]
-    assert (matched.ending, matched.notes) == ("", [])
-    assert matched.named["image"].tolist() == ["a.b.jpg", "b.c", "c", "e"]
-    twins = ["a.jpg", "x/t.jpg", "y/t.jpg"]  # do no harm if no split names them
-    assert match(twins, ["a"]).rows.tolist() == [0]
-
-
-@pytest.mark.parametrize(
-    ("images", "named", "message"),
-    [
-        (["a.jpg", "b.jpg"], ["a", "b", "a.jpg"], r"^f: expected each image once, got a twice; "),
-        (["a.jpg", "x/a.png"], ["a"], r"^toy: expected each image once, got a twice; rem"),
-        (["a.jpg", "b.jpg"], ["c"], r"^f: 1 of its 1 images are not in toy, first c; is it the"),
-    ],
-)
-def test_match_images_refuses(images, named, message):
-    with pytest.raises(InputError, match=message):
-        match(images, named)
 
 
 # Finding the files, and comparing them with the published ones.
@@ -143,11 +110,12 @@ def toy_protocol(folder: Path) -> str:
 
 
 def test_make_isic2019_lt_takes_each_part_from_its_own_file(tmp_path):
-    named = [(f"{image}.jpg", c) for image, _, c in reversed(toy_rows())]
-    dataset = dataset_of([*named, ("more", "NV"), ("most", "DF")])
+    # Folders and endings do not matter, nor do twins that no part names.
+    named = [(f"x/{image}.jpg", c) for image, _, c in reversed(toy_rows())]
+    dataset = dataset_of([*named, ("more", "NV"), ("y/more", "DF")])
     split = split_toy(tmp_path, dataset)
     for part in PARTS:  # a swapped validation and test would be caught here
-        wanted = {f"{image}.jpg" for image, p, _ in toy_rows() if p == part}
+        wanted = {f"x/{image}.jpg" for image, p, _ in toy_rows() if p == part}
         assert ids(dataset, getattr(split, part)) == wanted
     assert split.protocol == toy_protocol(tmp_path)
     assert split.notes == (MADE_UP,)
@@ -200,6 +168,15 @@ def test_make_isic2019_lt_refuses_wrong_options_and_files(tmp_path):
     with pytest.raises(InputError, match=r"^fold: expected 1 to 5, got 6$"):
         make_isic2019_lt(dataset, ratio=0.01, fold=6)
     split_toy(tmp_path, dataset)
+    twins = dataset_of([(image, c) for image, _, c in toy_rows()] + [("y/NV_val_1.png", "NV")])
+    with pytest.raises(
+        InputError, match=r"^toy: expected each image once, got NV_val_1 twice; rem"
+    ):
+        split_toy(tmp_path, twins)
+    with pytest.raises(
+        InputError, match=r"72 of its 72 images are not in toy, .*; is it the split"
+    ):
+        split_toy(tmp_path, dataset_of([("a", "NV"), ("b", "DF")]), leave_out=True)
     path = tmp_path / "test_skin2_0.005.csv"
     path.write_text("image,finding_name,finding\nb,,1\n")
     with pytest.raises(InputError, match=r"5.csv: b: expected finding_name .* got nothing and 1$"):

@@ -62,11 +62,17 @@ def test_read_folders_honours_given_parts(tmp_path):
         (["1.png", "a/2.png"], r"expected a folder per class, found 1.png outside of one"),
         (["train/a/1.png", "other/a/1.png"], r"train, val and test folders only, found 'other'"),
         (["a/1.png"], r"expected two classes or more, found 'a' alone"),
+        (
+            ["a/IM1", "b/IM2"],
+            r"expected images, found DICOM files, first a/IM1; such files are not",
+        ),
         (["a/masks/1.png", "b/gt/1.png"], r"found masks alone, first a/masks/1.png"),
     ],
 )
 def test_read_folders_refuses(tmp_path, names, message):
     touch(tmp_path, *names)
+    for path in tmp_path.glob("*/IM*"):
+        path.write_bytes(bytes(128) + b"DICM")
     with pytest.raises(InputError, match=message):
         read_folders(tmp_path)
 
