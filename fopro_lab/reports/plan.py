@@ -22,16 +22,9 @@ from fopro_lab.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of the package, with its notebooks and plans
 PATHS = (
-    *(
-        "dataset",
-        "split_files",
-        "weights",
-        "student_weights",
-        "prompt_file",
-        "natural",
-        "reference",
-    ),
-    *("student_run", "run_dirs", "cards", "more_datasets", "more_teachers", "teachers"),
+    *("dataset", "split_files", "weights", "student_weights", "prompt_file", "natural"),
+    *("reference", "student_run", "run_dirs", "cards"),
+    *("more_datasets", "more_teachers", "teachers"),
 )
 _NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text is wanted
 _RESERVED = ("notebooks", "pages", "runs", "tables")  # folders of a report
@@ -71,10 +64,8 @@ class Notebook:
     @property
     def known(self) -> dict[str, Any]:
         """Default of every name that it takes, declared or through ``options``."""
-        if self.kind is None or "options" not in self.declared:
-            return self.declared
-        options = {name: field.get_default() for name, field in self.kind.model_fields.items()}
-        return {**self.declared, **options, **self.declared}
+        fields = self.kind.model_fields if self.kind and "options" in self.declared else {}
+        return {name: field.get_default() for name, field in fields.items()} | self.declared
 
     def parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Arrange flat values as the notebook takes them, undeclared ones in ``options``."""
@@ -86,7 +77,7 @@ class Notebook:
         }
         options = {name: value for name, value in values.items() if name not in self.declared}
         # a parameter at its default counts as not given, an option never does
-        if self.known is not self.declared:
+        if self.known != self.declared:
             recipe = str({**self.declared, **values}.get("recipe"))
             for name in configs.RECIPES.get(recipe, {}):
                 if name in chosen and chosen[name] == TrainConfig.model_fields[name].default:
