@@ -46,6 +46,7 @@ MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
 PRESETS = (*get_args(Preset), "learned prompt")
 OpenedData = tuple[Pack, Split | None, Mapping[str, Any]]  # and options for presets
+NO_PROMPT = "learned prompt: none is loaded; load one first"
 # Beside the sliders as long as 480 px are left: who drags must see what the drag does.
 BESIDE = {"flex": "1000 1 480px", "max_width": "800px", "min_width": "0"}
 # Without the brightest yellow, on which a white outline would not be visible.
@@ -198,11 +199,9 @@ class BandExplorer(StillBox):
     a quarter of a second after the last one, from a thread beside the kernel, and are marked as
     updating until then; where no event loop runs, `flush` makes them answer.
 
-    Bands are set by rings (a slider each), by one bump (centre, width and gain), or by a learned
-    prompt as it is; presets set the rings. With the phase lock, gains change amplitudes alone;
-    without it, the phases of changed bands are scrambled (see `Change`), which no prompt can do.
-    With one colour chosen, gain sliders move that channel alone; with all, they show the mean of
-    the channels and move all of them.
+    Bands are set by rings (a slider each), by one bump, or by a learned prompt as it is; presets
+    set the rings. Without the phase lock, the phases of changed bands are scrambled (see `Change`),
+    which no prompt can do. With all colours chosen, gain sliders show the mean of the channels.
 
     Without a front end, as in an executed notebook, a contact sheet is drawn instead: the image
     as it is, as set, and with one ring after the other removed and amplified.
@@ -291,14 +290,13 @@ class BandExplorer(StillBox):
     def apply(self, preset: str, *, ring: int) -> None:
         """Set the rings to a preset (see `preset_gains`) or to the ring means of the prompt."""
         with self._one_redraw():
-            if preset == "learned prompt":
-                if self.bands.prompt is None:
-                    self.message.value = _message("learned prompt: none is loaded; load one first")
-                else:
-                    self._take(self.bands.prompt)
-            else:
+            if preset != "learned prompt":
                 gains = preset_gains(preset, ring=ring, rings=len(self.sliders))
                 self.bands.gains[self._channels()] = gains
+            elif self.bands.prompt is None:
+                self._say(NO_PROMPT)
+            else:
+                self._take(self.bands.prompt)
             self.controls.mode.value = "rings"
             self._show_gains()
 
@@ -307,7 +305,7 @@ class BandExplorer(StillBox):
         try:
             prompt = load_prompt(path)
         except InputError as error:
-            self.message.value = _message(str(error))
+            self._say(str(error))
             return False
         with self._one_redraw():
             self._take(prompt)
@@ -318,11 +316,10 @@ class BandExplorer(StillBox):
         options = {**self._options, **self._teacher_options.get(self.networks.teacher, {})}
         try:
             prompt, folder = self.bands.as_prompt(), self.presets_dir
-            saved = save_preset(name, prompt, folder=folder, options=options)
+            self._say(save_preset(name, prompt, folder=folder, options=options))
         except (InputError, WorkError) as error:
-            self.message.value = _message(str(error))
+            self._say(str(error))
             return False
-        self.message.value = _message(saved)
         return True
 
     def flush(self) -> None:
@@ -331,7 +328,25 @@ class BandExplorer(StillBox):
 
     def still(self) -> Figure:
         """Draw the contact sheet, with the teacher's drift and the student's change of recall."""
-        return draw_contact_sheet(self.image, self.bands, self.networks)
+        now, side = self.bands.change(self.image), self.bands.size
+        changes = {"as it is": Change(torch.ones_like(now.gain))}
+        if bool((now.gain != 1).any()):
+            changes["as set"] = now
+        for preset in ("remove", "amplify"):
+            for ring, label in enumerate(_ring_labels(self.edges)):
+                gains = torch.tensor([preset_gains(preset, ring=ring, rings=len(self.sliders))])
+                gain = ring_gain(gains, self.edges, height=side, width=side)
+                changes[f"{preset} {label}"] = Change(gain)
+        images, titles, networks = [], [], self.networks
+        for title, change in changes.items():
+            images.append(self._spectrum.apply(change).after)
+            if networks.teacher:
+                title += f"\ndrift {self._drift().of_image(self.image, change):.4f}"
+            if networks.student:
+                gained = networks.students[networks.student].ask(self.image, change).change
+                title += f"\nrecall {100 * gained:+.1f} points"
+            titles.append(title)
+        return plot_images(np.stack(images), titles, columns=5)
 
     def drift_over(self, images: Tensor, units: np.ndarray) -> dict[str, float]:
         """Measure the chosen teacher's mean drift under what is set; see `TeacherDrift.over`."""
@@ -342,13 +357,16 @@ class BandExplorer(StillBox):
             raise InputError("teacher: expected at least one, got none")
         return self.networks.teachers[self.networks.teacher]
 
+    def _say(self, text: str) -> None:
+        self.message.value = _message(text)
+
     def _channels(self) -> Any:
         chosen = self.controls.channel.value
         return slice(None) if chosen < 0 else chosen
 
     def _take(self, prompt: FourierPrompt) -> None:
         fit = self.bands.load(prompt)
-        self.message.value = _message(f"Prompt of the form {prompt.form} loaded. {fit}")
+        self._say(f"Prompt of the form {prompt.form} loaded. {fit}")
         self._show_gains()
 
     def _show_gains(self) -> None:
@@ -382,7 +400,7 @@ class BandExplorer(StillBox):
         name = change["new"]
         if name == self._dataset:  # back, after one that could not be opened
             return
-        self.message.value = _message(f"{name}: opening ...")
+        self._say(f"{name}: opening ...")
         try:
             self._open(name)
         except Exception as error:  # whatever it was, the name must be that of the images shown
@@ -390,7 +408,7 @@ class BandExplorer(StillBox):
             self.controls.dataset.value = self._dataset
         else:
             text = ""
-        self.message.value = _message(text)
+        self._say(text)
 
     def _listen(self) -> None:
         controls = self.controls
@@ -424,7 +442,7 @@ class BandExplorer(StillBox):
 
     def _choose_mode(self, change: Any) -> None:
         if change["new"] == "prompt" and self.bands.prompt is None:
-            self.message.value = _message("learned prompt: none is loaded; load one first")
+            self._say(NO_PROMPT)
             self.controls.mode.value = change["old"]
             return
         self.bands.mode = change["new"]
@@ -477,30 +495,6 @@ def _list_images(pack: Pack, rows: Sequence[int]) -> list[tuple[str, int]]:
         raise InputError(f"rows: expected up to 200, from 0 to {len(pack) - 1}, got {chosen[:5]}")
     names, ids = pack.dataset.class_names, pack.dataset.table["image"]
     return [(f"{names[pack.labels[row]]}, {ids.iloc[row]}", row) for row in chosen]
-
-
-def draw_contact_sheet(image: Tensor, bands: Bands, networks: NetworkPanel) -> Figure:
-    """Draw an image as it is, as set, and with each ring removed, then amplified."""
-    now, side = bands.change(image), image.shape[-1]
-    changes = {"as it is": Change(torch.ones_like(now.gain))}
-    if bool((now.gain != 1).any()):
-        changes["as set"] = now
-    for preset in ("remove", "amplify"):
-        for ring, label in enumerate(_ring_labels(bands.edges)):
-            gains = torch.tensor([preset_gains(preset, ring=ring, rings=bands.rings + 1)])
-            gain = ring_gain(gains, bands.edges, height=side, width=side)
-            changes[f"{preset} {label}"] = Change(gain)
-    spectrum, images, titles = SpectrumView(image), [], []
-    for title, change in changes.items():
-        images.append(spectrum.apply(change).after)
-        if networks.teacher:
-            drift = networks.teachers[networks.teacher].of_image(image, change)
-            title += f"\ndrift {drift:.4f}"
-        if networks.student:
-            gained = networks.students[networks.student].ask(image, change).change
-            title += f"\nrecall {100 * gained:+.1f} points"
-        titles.append(title)
-    return plot_images(np.stack(images), titles, columns=5)
 
 
 def open_explorer(config: ExploreConfig) -> BandExplorer:
