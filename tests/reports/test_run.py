@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -36,22 +37,18 @@ class Story:
         self.checkout, self.error = checkout, ""
         checkout.notebook("01_draw", 'out_dir: str = "out"', DRAW)
         checkout.notebook("02_break", 'broken: bool = True\nmark: str = "#0 = no cut"', BREAK)
-        checkout.plan(
-            {
-                "draw": {"notebook": "01_draw"},
-                "break": {"notebook": "02_break", "parameters": {"mark": "a#b"}},
-                "after": {"notebook": "02_break", "after": ["break"]},
-            }
-        )
+        broken = {"notebook": "02_break", "parameters": {"mark": "a#b"}}
+        after = {"notebook": "02_break", "after": ["break"]}
+        checkout.plan({"draw": {"notebook": "01_draw"}, "break": broken, "after": after})
         try:
             run_plan(PLAN, out=checkout.out, progress=False)
         except WorkError as error:
             self.error = str(error)
         self.first = self.snapshot()
-        run_plan(PLAN, out=checkout.out, settings=["broken=false"], progress=False)
-        self.second = self.snapshot()
-        began = time.monotonic()
-        self.index = run_plan(PLAN, out=checkout.out, settings=["broken=false"], progress=False)
+        mended = {"out": checkout.out, "settings": ["broken=false"], "progress": False}
+        run_plan(PLAN, **mended)
+        self.second, began = self.snapshot(), time.monotonic()
+        self.index = run_plan(PLAN, **mended)
         self.third, self.seconds = self.snapshot(), time.monotonic() - began
 
     def snapshot(self) -> dict:
@@ -210,17 +207,15 @@ def test_an_edit_of_the_package_executes_nothing_again(tmp_path):
     package = tmp_path / "fopro_lab"
     shutil.copytree(Path(__file__).parents[2] / "fopro_lab", package)
     code = (
-        "from fopro_lab.reports.plan import plan_nodes\n"
-        "from fopro_lab.reports.run import node_keys\n"
-        f"nodes = plan_nodes('{PLAN}', out='out')\n"
-        "import fopro_lab; print(fopro_lab.__file__, nodes[0].places, node_keys(nodes))"
+        "from fopro_lab.reports import plan, run\n"
+        f"nodes = plan.plan_nodes('{PLAN}', out='out')\n"
+        "print(plan.__file__, nodes[0].places, run.node_keys(nodes))"
     )
     keys = []
     for _ in range(2):
         words = [sys.executable, "-c", code]
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        run = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
-        keys.append(run.stdout)
+        keys.append(subprocess.check_output(words, text=True, cwd=tmp_path, env=environment))
         for file in ("training/train.py", "reports/plan.py", "config.py"):
             text = (package / file).read_text()
             (package / file).write_text(text.replace('"""', '"""Edited. ', 1))
@@ -285,7 +280,7 @@ def test_ctrl_c_ends_kernels_and_writes_the_index(checkout):
     page = (checkout.out / "pages/a.html").read_text()
     assert "stopped by the user before its end" in page and "kernel died" not in page
     kernel = int((checkout.root / "pid").read_text())
-    wait_until(lambda: not alive(kernel))
+    wait_until(lambda: not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == "zombie")
 
 
 def wait_until(fact, seconds: float = 60.0) -> None:
@@ -293,15 +288,6 @@ def wait_until(fact, seconds: float = 60.0) -> None:
     while not fact():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat")
-        return not state.exists() or ") Z " not in state.read_text()
-    except (ProcessLookupError, FileNotFoundError):
-        return False
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(checkout):
