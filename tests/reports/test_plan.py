@@ -27,6 +27,13 @@ CELL = {"source": "x = 1", "metadata": {"tags": ["parameters"]}}
 DATA = 'dataset: str = "phantom"\nout_dir: str = "out"\nrun_dirs: list[str] = ["runs"]'
 
 
+def refuses_settings(messages: dict[str, str]) -> None:
+    for setting, message in messages.items():
+        with pytest.raises(InputError) as caught:
+            plan_nodes(PLAN, out="out", settings=[setting])
+        assert str(caught.value).startswith(message)
+
+
 def entry(notebook: str, *, name: str = "x", **keys) -> dict:
     return {"notebooks": {name: {"notebook": notebook, **keys}}}
 
@@ -126,15 +133,12 @@ def test_what_a_notebook_does_not_declare_goes_into_its_options(slim):
 
 
 def test_options_are_checked_before_anything_runs(slim):
-    for setting, message in {
+    refuses_settings({
         "ema_decays=0.9": "--set: ema_decays: declared by no notebook of the plan; did you mea",
         "ema_decay=7": "train-0: ema_decay: expected less than 1, got 7",
         "options=3": "--set: options: expected names and values, got 3",
         "max_skipped=9": "--set: max_skipped: no longer an option, always 5; got 9",
-    }.items():
-        with pytest.raises(InputError) as caught:
-            plan_nodes(PLAN, out="out", settings=[setting])
-        assert str(caught.value).startswith(message)
+    })  # fmt: skip
 
 
 def test_names_of_version_01_are_taken_with_a_line(slim, capsys):
@@ -229,15 +233,13 @@ def test_plan_nodes_says_what_is_wrong(three, keys, message):
 
 
 def test_plan_nodes_refuses_a_setting(three):
-    for setting, message in {
+    three()
+    refuses_settings({
         "epochs=many": "train-bsm-0: epochs: expected int like 3, got 'many'",
         "epochs=0": "train-bsm-0: epochs: expected greater than or equal to 1, got 0",
         "epochs=true": "train-bsm-0: epochs: expected a number, got true",
         "dataset=no": "table: dataset: expected 'phantom' or a path that exists, got 'no'; isic2",
-    }.items():
-        with pytest.raises(InputError) as caught:
-            plan_nodes(three(), out="out", settings=[setting])
-        assert str(caught.value).startswith(message)
+    })  # fmt: skip
 
 
 def test_what_a_condition_leaves_out_is_said_and_not_waited_for(checkout):
@@ -336,29 +338,21 @@ def test_read_notebook_refuses_what_is_none_and_other_code_among_parameters(chec
 @pytest.mark.parametrize(
     ("values", "what"),
     [
-        ({"dataset": "phantom", "teacher": "builtin"}, []),
-        ({"dataset": "nowhere"}, ["dataset: expected 'phantom' or a path that exists, got"]),
-        ({"dataset": "isic2019-lt", "split_rule": "draw"}, ["dataset: isic2019-lt is not here"]),
-        ({"dataset": "medmnist:derma"}, ["dataset: medmnist:derma is not here"]),
-        ({"teacher": "timm:resnet18", "method": "bsm"}, []),
-        ({"teacher": "timm:resnet18", "method": "ekd"}, ["weights: expected a file with"]),
-        ({"teacher": "timm:resnet18", "weights": "no.pth"}, ["weights: no.pth: no such file"]),
-        ({"student_weights": "no.pth"}, ["student_weights: no.pth: no such file; give a path"]),
-        ({"natural": "no"}, ["natural: no: no such file"]),
-        (
-            {"split_rule": "hyperkvasir", "split_files": "no"},
-            ["split_files: no: expected the published"],
-        ),
-        (
-            {"split_rule": "isic2019-lt", "tail_ratio": 0.01, "fold": 4},
-            ["split_files: fopro-splits is not fetched"],
-        ),
+        ({"dataset": "phantom", "teacher": "builtin"}, ""),
+        ({"dataset": "nowhere"}, "dataset: expected 'phantom' or a path that exists, got"),
+        ({"dataset": "isic2019-lt", "split_rule": "draw"}, "dataset: isic2019-lt is not here"),
+        ({"teacher": "timm:resnet18", "method": "bsm"}, ""),
+        ({"teacher": "timm:resnet18", "method": "ekd"}, "weights: expected a file with"),
+        ({"teacher": "timm:resnet18", "weights": "no.pth"}, "weights: no.pth: no such file"),
+        ({"student_weights": "no.pth"}, "student_weights: no.pth: no such file; give a path"),
+        ({"split_rule": "hyperkvasir", "split_files": "no"}, "split_files: no: expected the publ"),
+        ({"split_rule": "isic2019-lt", "fold": 4}, "split_files: fopro-splits is not fetched"),
     ],
 )
 def test_missing_inputs_are_named_with_the_way_to_get_them(values, what, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = missing_inputs(TrainConfig(**values))
-    assert [line[: len(start)] for line, start in zip(found, what, strict=True)] == what
+    assert [line[: len(what)] for line in found] == [what] * bool(what)
     assert all("fopro data fetch" in line for line in found if "not here" in line)
 
 
