@@ -333,11 +333,12 @@ def _find_groups(
     Where the first column with a known one has none, the next one counts.
     """
     groups = pd.Series("", index=frame.index)
-    used, odd = list[str](), list[str]()
+    used, others, odd = list[str](), list[str](), list[str]()
     for name in _usual(frame, "group", rules):
         cells = _where_known(frame[name])
         if (cells == "").all():
             odd.append(f"'{name}' is empty, so no group is taken from it")
+            continue
         if cells.str.fullmatch(r"(\d+(\.0+)?)?").all():  # pandas writes 7.0 in a column with gaps
             whole = cells.str.replace(r"\.0+$", "", regex=True)
             if whole.nunique() < cells.nunique():
@@ -348,8 +349,7 @@ def _find_groups(
         fills = (groups == "") & (cells != "")
         if fills.any():
             groups = groups.mask(fills, cells if not used else f"{name} " + cells)
-            used.append(name)
-    others = [name for name in _usual(frame, "group", rules) if name not in used]
+        (used if fills.any() else others).append(name)
     notes = [f"group in '{used[0]}'{_not_in(others)}" if used else "no group"]
     notes += [f"where '{used[0]}' is not known, the group is '{name}'" for name in used[1:]]
     notes += odd
