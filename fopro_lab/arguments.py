@@ -19,11 +19,11 @@ from fopro_lab.errors import InputError
 _WAYS: dict[Any, str] = {
     "DataConfig": "DataConfig.from_mapping(options) makes one",
     "DataFrame": "pd.read_csv(path) reads one, and a run has run.table() and run.history",
-    "Dataset": "open_dataset(name_or_path) opens one, and a pack has pack.dataset",
+    "Dataset": "open_dataset(path) opens one, from_torch(source) takes a torch data set",
     "Encoder": "load_teacher(name) loads one, wrap_teacher(module, mean=..., std=...) makes one",
     "FourierPrompt": "FourierPrompt.load(path) reads one",
     "Mapping": "write names with their values, such as {'task': 1.0}",
-    "Pack": "pack(dataset, size) makes one",
+    "Pack": "pack(dataset, size) makes one, of a torch data set pack(from_torch(source), size)",
     "Run": "load_runs(folder) finds them",
     "Split": "make_split(dataset) makes one",
     "Tensor": "torch.from_numpy(array) makes one",

@@ -6,17 +6,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from fopro_lab.arguments import wrong
-from fopro_lab.config import DataConfig
+from fopro_lab.config import DataConfig, Interpolation
 from fopro_lab.data import phantom
 from fopro_lab.data.benchmarks import benchmark_place, read_benchmark, read_npz
-from fopro_lab.data.decoding import DEPTHS, FileReader, Reader
+from fopro_lab.data.decoding import DEPTHS, FileReader, Reader, resize_square, to_rgb
 from fopro_lab.data.readers import Listing, read_folders, sort_files
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.tables import USUAL_NAMES, find_lists, find_table, not_used, read_table
@@ -155,6 +157,100 @@ def open_from(config: DataConfig) -> Dataset:
         chosen = dataset.subset(choose_rows(table, images=images, seed=seed))
         return replace(chosen, name=dataset.name + part)
     return dataset
+
+
+def from_torch(
+    source: Any,
+    *,
+    class_names: Sequence[str] | None = None,
+    groups: Sequence[Any] | None = None,
+    name: str = "own",
+) -> Dataset:
+    """Take a torch data set as images: it is read once now, and again when it is packed.
+
+    Args:
+        source: Map-style: ``len`` and items of image and label, without random transforms. An image
+            is one of Pillow or ``uint8 (H, W)`` or ``(H, W, 3)`` of numpy, or a tensor
+            ``(1 or 3, H, W)``, ``uint8`` or float in [0, 1], which is rounded to 8 bits. A label
+            is a whole number from 0.
+        class_names: In label order; None takes ``source.classes``, else the numbers.
+        groups: Lesion or patient of each item; None knows none.
+        name: First part of the protocol id.
+
+    Returns:
+        A data set for `pack`; its fingerprint is that of all pixels and labels.
+
+    Raises:
+        InputError: If an item is none of these, or differs when it is read again.
+    """
+    reader = TorchReader(source)
+    count = len(source)
+    if not count:
+        raise InputError("source: expected one item or more, got none")
+    if not np.array_equal(reader.pixels(0), reader.pixels(0)):
+        raise InputError("source: item 0 differs when read again; leave out random transforms")
+    labels, digest = [], hashlib.sha256()
+    for row in range(count):
+        pixels, label = reader.item(row)
+        labels.append(label)
+        digest.update(f"{pixels.shape} {label}\n".encode() + pixels.tobytes())
+    known = class_names if class_names is not None else getattr(source, "classes", None)
+    names = [str(n) for n in (known if known is not None else range(max(labels) + 1))]
+    if len(names) <= max(labels):
+        raise InputError(f"class_names: expected {max(labels) + 1} or more, got {len(names)}")
+    own = [""] * count if groups is None else [str(group) for group in groups]
+    if len(own) != count:
+        raise InputError(f"groups: expected one for each of {count} items, got {len(own)}")
+    table = pd.DataFrame({"image": [f"{row:07d}" for row in range(count)], "path": ""})
+    table = table.assign(label=labels, group=own, source="", split="")
+    fingerprint = _hash("\0".join([digest.hexdigest(), *names, *own]))
+    settings = {"groups_known": all(own), "notes": (f"{count:,} items of a torch data set",)}
+    return Dataset(name, table, tuple(names), reader, fingerprint, **settings)
+
+
+@dataclass(frozen=True)
+class TorchReader:
+    """Reads the items of a torch data set as 8-bit RGB."""
+
+    source: Any
+    interpolation: Interpolation = "bilinear"
+
+    def __call__(self, row: int, size: int) -> np.ndarray:
+        """Return one image, ``uint8 (size, size, 3)``."""
+        return resize_square(self.pixels(row), size=size, interpolation=self.interpolation)
+
+    def pixels(self, row: int) -> np.ndarray:
+        """Return ``uint8 (H, W, 3)``."""
+        return self.item(row)[0]
+
+    def item(self, row: int) -> tuple[np.ndarray, int]:
+        """Return pixels and label, checked."""
+        found = self.source[row]
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise wrong(f"source: item {row}", "an image and a label", found, "")
+        image, label = found
+        try:
+            number = -1 if isinstance(label, bool) else index(label)
+        except TypeError:
+            number = -1
+        if number < 0:
+            raise wrong(f"source: label {row}", "a whole number from 0", label, "")
+        if not isinstance(image, Image.Image):
+            values = np.asarray(image)
+            if hasattr(image, "permute"):  # a tensor: channels first
+                values = np.moveaxis(values, 0, -1) if values.ndim == 3 else values[:0]
+            if (
+                values.dtype.kind == "f"
+                and 0 <= values.min(initial=0) <= values.max(initial=0) <= 1
+            ):
+                values = np.round(255 * values).astype(np.uint8)
+            values = values[..., 0] if values.shape[2:] == (1,) else values
+            sound = values.dtype == np.uint8 and values.size
+            if not sound or values.ndim not in (2, 3) or values.shape[2:] not in ((), (3,)):
+                rule = "uint8, or a float tensor in [0, 1], of 1 or 3 channels"
+                raise wrong(f"source: image {row}", rule, image, "")
+            image = Image.fromarray(values)
+        return np.asarray(to_rgb(image)), number
 
 
 def check_place(name: str) -> Path | None:

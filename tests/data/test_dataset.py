@@ -6,9 +6,20 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 from fopro_lab.checks import audit_pipeline
-from fopro_lab.data import batches, cycle, open_dataset, pack, paired_batches, read_pixels
+from fopro_lab.data import (
+    batches,
+    cycle,
+    from_torch,
+    make_split,
+    open_dataset,
+    pack,
+    paired_batches,
+    read_pixels,
+)
 from fopro_lab.data.dataset import check_rows, take_rows
 from fopro_lab.errors import InputError
 from tests.data.toys import write_images
@@ -150,3 +161,47 @@ def test_check_rows_takes_whole_numbers_alone():
     ):
         with pytest.raises(InputError, match=message):
             check_rows(rows, count=24)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (30, 3, 16, 16), dtype=np.uint8)
+SHAPES = {
+    "tensors": lambda x: torch.from_numpy(x),
+    "floats": lambda x: torch.from_numpy(x).float() / 255,
+    "arrays": lambda x: np.moveaxis(x, 0, -1),
+    "Pillow": lambda x: Image.fromarray(np.moveaxis(x, 0, -1)),
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_torch_data_set_is_packed_as_its_pixels_are(kind, tmp_path):
+    source = [(SHAPES[kind](image), row % 3) for row, image in enumerate(PIXELS)]
+    groups = [row // 2 for row in range(30)]
+    dataset = from_torch(source, class_names=["a", "b", "c"], groups=groups)
+    packed = pack(dataset, 16, cache=tmp_path, progress=False)
+    assert np.array_equal(np.moveaxis(packed.images, -1, 1), PIXELS)
+    split = make_split(packed.dataset)
+    owners = [set(np.asarray(groups)[rows]) for rows in (split.train, split.test)]
+    assert packed.labels.tolist() == [0, 1, 2] * 10 and not owners[0] & owners[1]
+    # The same pixels are the same data; one pixel or label changed is another.
+    again = from_torch(source, class_names=["a", "b", "c"], groups=groups)
+    other = from_torch(
+        [*source[:-1], (source[-1][0], 0)], groups=groups, class_names=["a", "b", "c"]
+    )
+    assert again.fingerprint == dataset.fingerprint != other.fingerprint
+
+
+def test_from_torch_refuses_what_is_no_image_or_label():
+    image = torch.zeros(3, 8, 8)
+    with pytest.raises(InputError, match=r"image 0: expected uint8, or a float tensor in \[0, 1\]"):
+        from_torch([(image + 2, 0)])
+    with pytest.raises(InputError, match=r"label 1: expected a whole number from 0, got 1\.5"):
+        from_torch([(image, 0), (image, 1.5)])
+    with pytest.raises(InputError, match="class_names: expected 2 or more, got 1"):
+        from_torch([(image, 1)], class_names=["one"])
+
+    class Random(list):
+        def __getitem__(self, row):
+            return torch.rand(3, 8, 8), 0
+
+    with pytest.raises(InputError, match="leave out random transforms"):
+        from_torch(Random([0]))
