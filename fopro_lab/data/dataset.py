@@ -204,8 +204,7 @@ def from_torch(
     table = pd.DataFrame({"image": [f"{row:07d}" for row in range(count)], "path": ""})
     table = table.assign(label=labels, group=own, source="", split="")
     fingerprint = _hash("\0".join([digest.hexdigest(), *names, *own]))
-    settings = {"groups_known": all(own), "notes": (f"{count:,} items of a torch data set",)}
-    return Dataset(name, table, tuple(names), reader, fingerprint, **settings)
+    return Dataset(name, table, tuple(names), reader, fingerprint, groups_known=all(own))
 
 
 @dataclass(frozen=True)
