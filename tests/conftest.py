@@ -1,11 +1,24 @@
 """Fixtures for the tests: the real images, if they are there."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fopro_lab import cli
+from fopro_lab.errors import InputError, WorkError
+
+
+def _line_of(kind, call, *arguments, **options) -> str:
+    with pytest.raises(kind) as caught:
+        call(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+complaint = partial(_line_of, InputError)  # the one line that a call is refused with
+failure = partial(_line_of, WorkError)  # or fails with, though its input was right
 
 
 @pytest.fixture(scope="session")

@@ -12,16 +12,8 @@ import pytest
 import torch
 
 from fopro_lab import data, evaluation, fourier, models, plots, probing, training
-from fopro_lab.errors import InputError
 from fopro_lab.reports.pages import write_notebook_page
-
-
-def complaint(call, *arguments, **options):
-    """Return the one line that a call is refused with."""
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from tests.conftest import complaint
 
 
 @pytest.fixture(scope="module")

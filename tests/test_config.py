@@ -20,7 +20,7 @@ from fopro_lab.config import (
     parse_settings,
     read_yaml,
 )
-from fopro_lab.errors import InputError
+from tests.conftest import complaint
 from tools.option_tables import option_tables
 
 KINDS = [
@@ -31,9 +31,7 @@ KINDS = [
 
 
 def message(values, read=TrainConfig.from_mapping):
-    with pytest.raises(InputError) as caught:
-        read(values)
-    return str(caught.value)
+    return complaint(read, values)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from fopro_lab import io as progress_module
-from fopro_lab.errors import WorkError
 from fopro_lab.io import atomic_path, progress, sha256_file, write_json
+from tests.conftest import failure
 
 
 def write(path, text):
@@ -50,9 +50,7 @@ def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, st
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(WorkError) as caught:
-        write(tmp_path / "a.txt", "new")
-    assert str(caught.value) == f"{tmp_path / 'a.txt'}: {reason}"
+    assert failure(write, tmp_path / "a.txt", "new") == f"{tmp_path / 'a.txt'}: {reason}"
     assert os.listdir(tmp_path) == []
 
 
@@ -60,9 +58,7 @@ def test_files_in_the_place_of_folders_are_said(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file/a.txt", tmp_path / "file/b/a.txt", tmp_path / "folder"):
-        with pytest.raises(WorkError) as caught:
-            write(path, "new")
-        assert str(caught.value) == f"{path}: may not be written; choose another folder"
+        assert failure(write, path, "new") == f"{path}: may not be written; choose another folder"
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 

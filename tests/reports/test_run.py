@@ -1,6 +1,7 @@
 """Executing notebooks: what is kept, red cells, limits, GPUs, Ctrl-C, executors, one alone."""
 
 import os
+import re
 import shutil
 import signal
 import stat
@@ -15,9 +16,10 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from fopro_lab.errors import InputError, WorkError
+from fopro_lab.errors import WorkError
 from fopro_lab.reports import execute_notebook, run_plan
 from fopro_lab.reports.execute import Job, Outcome, open_executor, visible_devices
+from tests.conftest import complaint, failure
 from tests.reports.conftest import PLAN, Checkout
 
 DRAW = """
@@ -34,16 +36,13 @@ class Story:
     """A report run three times: with a broken notebook, mended, and once more unchanged."""
 
     def __init__(self, checkout):
-        self.checkout, self.error = checkout, ""
+        self.checkout = checkout
         checkout.notebook("01_draw", 'out_dir: str = "out"', DRAW)
         checkout.notebook("02_break", 'broken: bool = True\nmark: str = "#0 = no cut"', BREAK)
         broken = {"notebook": "02_break", "parameters": {"mark": "a#b"}}
         after = {"notebook": "02_break", "after": ["break"]}
         checkout.plan({"draw": {"notebook": "01_draw"}, "break": broken, "after": after})
-        try:
-            run_plan(PLAN, out=checkout.out, progress=False)
-        except WorkError as error:
-            self.error = str(error)
+        self.error = failure(run_plan, PLAN, out=checkout.out, progress=False)
         self.first = self.snapshot()
         mended = {"out": checkout.out, "settings": ["broken=false"], "progress": False}
         run_plan(PLAN, **mended)
@@ -188,15 +187,15 @@ def test_only_again_and_fresh_choose_what_is_executed(checkout, instant):
     assert instant(only=["run-1", "other"]) == "left out done left out done"
     assert instant(again=["run-1"]) == "done done done kept" and instant.resumed == []
     assert instant(again=["run"], only=["run-1"]) == "kept done left out kept"
-    with pytest.raises(InputError, match="--again: other: --only leaves it out"):
-        instant(again=["other"], only=["run"])
+    told = complaint(instant, again=["other"], only=["run"])
+    assert told.startswith("--again: other: --only leaves it out")
     assert instant(fresh=True, only=["other"]) == "kept kept left out done"
     assert "--only" in checkout.ended()["table"]["reason"]
     assert instant() == "kept kept done kept"  # one of its results was executed without the table
     assert instant(fresh=True) == "done done done done" and instant.resumed == []
     for option in ("only", "again"):
-        with pytest.raises(InputError, match=f"--{option}: no notebook 'tabel'.* 'table'"):
-            instant(**{option: ["tabel"]})
+        told = complaint(instant, **{option: ["tabel"]})
+        assert told.startswith(f"--{option}: no notebook 'tabel'") and "'table'?" in told
 
 
 def test_an_edit_of_the_package_executes_nothing_again(tmp_path):
@@ -226,11 +225,11 @@ def test_an_edit_of_the_package_executes_nothing_again(tmp_path):
 def test_a_folder_that_cannot_be_written_or_is_in_use_is_refused(checkout):
     checkout.notebook("a", "epochs: int = 3")
     plan = checkout.plan({"a": {"notebook": "a"}})
-    with pytest.raises(InputError, match="out: expected a folder to write to"):
-        run_plan(plan, out=plan / "out")
+    told = complaint(run_plan, plan, out=plan / "out")
+    assert told.startswith("out: expected a folder to write to")
     checkout.out.mkdir()
-    with FileLock(checkout.out / ".lock"), pytest.raises(WorkError, match="another report is bei"):
-        run_plan(plan, out=checkout.out)
+    with FileLock(checkout.out / ".lock"):
+        assert "another report is being written" in failure(run_plan, plan, out=checkout.out)
 
 
 def test_one_failing_notebook_costs_no_other(checkout, capfd, monkeypatch):
@@ -244,8 +243,8 @@ def test_one_failing_notebook_costs_no_other(checkout, capfd, monkeypatch):
     limits = {"hang": "4 s", "deaf": "4 s", "dead": "", "fill": ""}
     checkout.plan({name: {"notebook": name, "limit": limit} for name, limit in limits.items()})
     monkeypatch.setattr("fopro_lab.reports.execute.GRACE", 1.0)
-    with pytest.raises(WorkError, match=r"3 of 4 notebooks failed \(hang, deaf, dead\)"):
-        run_plan(PLAN, out="out", jobs=4)
+    told = failure(run_plan, PLAN, out="out", jobs=4)
+    assert told.startswith("3 of 4 notebooks failed (hang, deaf, dead)")
     ended = checkout.ended()
     limit = "the time limit of 4.0 s was reached"
     assert ended["hang"]["reason"] == ended["deaf"]["reason"] == limit
@@ -301,8 +300,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(checkout):
         checkout.plan({"a": {"notebook": "a"}})
         filler = place / "filler"
         filler.write_bytes(bytes(1000 * 1024))
-        with pytest.raises(WorkError, match=r"full|No space"):
-            run_plan(PLAN, out=place / "out", progress=False)
+        assert re.search("full|No space", failure(run_plan, PLAN, out=place / "out"))
         filler.unlink()
         assert run_plan(PLAN, out=place / "out", progress=False).is_file()
     finally:
@@ -343,8 +341,7 @@ def test_devices_that_are_chosen_already_are_respected(two_gpus, monkeypatch):
 def test_an_error_of_a_worker_is_its_notebooks_failure_alone(checkout):
     checkout.notebook("a", "mark: int = 0", "print(mark)")
     checkout.plan({"a": {"notebook": "a", "matrix": {"mark": [0, 1]}}})
-    with pytest.raises(WorkError, match=r"1 of 2 notebooks failed \(a-0\)"):
-        checkout.run("a-0")
+    assert failure(checkout.run, "a-0").startswith("1 of 2 notebooks failed (a-0)")
     ended = checkout.ended()
     assert ended["a-0"]["reason"] == "IndexError: pop from empty list"
     assert ended["a-1"]["state"] == "done"
@@ -355,8 +352,8 @@ def test_no_dask_scheduler_is_one_line_within_seconds(checkout):
     checkout.notebook("a", "")
     checkout.plan({"a": {"notebook": "a"}})
     began = time.monotonic()
-    with pytest.raises(WorkError, match=r"dask://127.0.0.1:9: no scheduler answers there"):
-        run_plan(PLAN, out="out", executor="dask://127.0.0.1:9", progress=False)
+    told = failure(run_plan, PLAN, out="out", executor="dask://127.0.0.1:9")
+    assert told.startswith("dask://127.0.0.1:9: no scheduler answers there")
     assert time.monotonic() - began < 30
 
 
@@ -408,10 +405,10 @@ def test_execute_notebook_writes_copy_page_and_results_into_one_folder(checkout)
 def test_execute_notebook_ends_with_one_line_where_a_cell_fails(checkout):
     wrong = "from fopro_lab.errors import InputError\nraise InputError('weights: no such file')"
     checkout.notebook("broken", "x: int = 1", "1 / 0 if x else 1", wrong)
-    with pytest.raises(WorkError, match=r"broken: ZeroDivisionError: division by zero; see .*html"):
-        execute_notebook("broken", {}, out="page")
-    assert "papermill-error-cell" in (checkout.root / "page/index.html").read_text()
-    with pytest.raises(InputError, match=r"^weights: no such file$"):
-        execute_notebook("broken", {"x": 0}, out="page")
-    with pytest.raises(InputError, match="broken: y: not declared by broken; known: x"):
-        execute_notebook("broken", {"y": 0}, out="page")
+    page = checkout.root / "page/index.html"
+    told = failure(execute_notebook, "broken", {}, out="page")
+    assert told == f"broken: ZeroDivisionError: division by zero; see {page}"
+    assert "papermill-error-cell" in page.read_text()
+    assert complaint(execute_notebook, "broken", {"x": 0}, out="page") == "weights: no such file"
+    told = complaint(execute_notebook, "broken", {"y": 0}, out="page")
+    assert told == "broken: y: not declared by broken; known: x"
