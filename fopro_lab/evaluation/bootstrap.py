@@ -84,17 +84,15 @@ def group_covariance(hits: np.ndarray, units: np.ndarray) -> np.ndarray:
 def mean_error(values: Sequence[np.ndarray], parts: Sequence[Sequence[Part]]) -> Error:
     """Return standard error and t quantile of a mean over seeds and folds, both random effects.
 
+    ``values`` are of each fold ``(S,)`` for S seeds; ``parts`` covariances ``(S, S)`` over groups
+    that add up (such as those of classes), each with its degrees of freedom.
+
     Groups and seeds are crossed: the variance is what all seeds share of that over groups, and
     that between seeds, which holds their interaction (Obuchowski & Rockette, Commun. Stat. Simul.
     24 (1995) 285). Each has its t quantile, and their mean is weighted by the variances (Cochran
     & Cox, Experimental Designs, 1957, section 4.14): with two seeds, Satterthwaite's degrees of
     freedom alone hold 88 %. Where folds differ by more than that, the variance between them takes
     its place, and with two folds whenever it reaches further.
-
-    Args:
-        values: Of each fold, ``(S,)`` for S seeds.
-        parts: Of each fold, covariances ``(S, S)`` over independent groups that add up (such as
-            those of classes), each with its degrees of freedom.
     """
     if not all(parts):
         return float("nan"), _Z  # a class without images
@@ -190,11 +188,7 @@ def difference_interval(share: float, other: float, trials: int) -> tuple[float,
 
 
 def mean_interval(
-    values: np.ndarray,
-    lows: np.ndarray,
-    highs: np.ndarray,
-    *,
-    weights: np.ndarray | None = None,
+    values: np.ndarray, lows: np.ndarray, highs: np.ndarray, *, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
     """Return the interval of a (weighted) mean of independent values from the interval of each.
 
@@ -205,6 +199,27 @@ def mean_interval(
     below = np.sqrt(np.sum((shares * (values - lows)) ** 2)) / total
     above = np.sqrt(np.sum((shares * (highs - values)) ** 2)) / total
     return float(mean - below), float(mean + above)
+
+
+def recall_interval(value: float, replicates: np.ndarray, trials: int) -> tuple[float, float, str]:
+    """Return the percentiles of a recall's resamples; Wilson's interval where they agree."""
+    if np.ptp(replicates) <= 1e-12:
+        return (*wilson_interval(value, trials), "wilson")
+    return (*percentile_interval(replicates), "bootstrap")
+
+
+def class_mean_interval(
+    replicates: np.ndarray, classes: np.ndarray, *, varied: bool, weights: np.ndarray | None = None
+) -> tuple[float, float, str]:
+    """Return the percentiles of a mean over classes; unless all varied, at least `mean_interval`.
+
+    ``classes`` are value, low and high of each, ``(K, 3)``.
+    """
+    low, high = percentile_interval(replicates)
+    if varied:
+        return low, high, "bootstrap"
+    wide = mean_interval(*classes.T, weights=weights)
+    return min(low, wide[0]), max(high, wide[1]), "mover"
 
 
 def interval_p_value(value: float, low: float, high: float, *, quantile: float = _Z) -> float:

@@ -1,10 +1,4 @@
-"""Paired comparisons of methods over the same test images, seeds and folds.
-
-Runs may be compared where nothing but the method differs (`check_comparable`). `compare` subtracts
-a baseline from every other method of one protocol; `compare_teachers` does so for each teacher;
-`dropped_lines` names the runs that a difference leaves out; `score_runs` and `summarise` give the
-levels.
-"""
+"""Paired comparisons of methods over the same test images, seeds and folds; and their levels."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,33 +11,19 @@ import pandas as pd
 
 from fopro_lab.config import REMOVED, PromptConfig, TeacherConfig, TrainConfig
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.bootstrap import (
-    difference_interval,
-    holm,
-    interval_p_value,
-    seeds_needed,
-)
+from fopro_lab.evaluation import scores
+from fopro_lab.evaluation.bootstrap import difference_interval, holm, interval_p_value, seeds_needed
+from fopro_lab.evaluation.predictions import resampling_units
 from fopro_lab.evaluation.runs import Run
-from fopro_lab.evaluation.scores import (
-    GROUPS,
-    align,
-    limits,
-    mean_of,
-    measure_folds,
-    pool,
-    score_trainings,
-    tidy,
-)
+from fopro_lab.evaluation.scores import GROUPS
 
 PROMPTED = ("fopro", "random")
 TAUGHT = ("ekd", *PROMPTED)
+_OTHERS = ("worst_class_recall", "macro_f1", "mcc", "auroc", "ece")
 HEADLINE = {  # column of `summarise`: scope, name and metric of the tidy table
     "balanced_accuracy": ("overall", "all", "balanced_accuracy"),
     **{group: ("group", group, "recall") for group in GROUPS},
-    **{
-        metric: ("overall", "all", metric)
-        for metric in ("worst_class_recall", "macro_f1", "mcc", "auroc", "ece")
-    },
+    **{metric: ("overall", "all", metric) for metric in _OTHERS},
 }
 _FOLD = re.compile(r"/fold(\d+)$")
 ByMethod = dict[str, dict[str, dict[int, Run]]]  # method, protocol, seed
@@ -74,8 +54,7 @@ def _sort_out(runs: Sequence[Run], key: Callable[[Run], Any]) -> dict[Any, list[
 
 
 def _by_protocol(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    found = _sort_out(runs, lambda run: run.protocol)
-    return {protocol: found[protocol] for protocol in sorted(found)}
+    return dict(sorted(_sort_out(runs, lambda run: run.protocol).items()))
 
 
 def group_families(runs: Sequence[Run]) -> list[list[Run]]:
@@ -88,20 +67,15 @@ def group_families(runs: Sequence[Run]) -> list[list[Run]]:
     sorted_out: list[list[Run]] = []
     for members in _sort_out(runs, lambda run: family(run.protocol)).values():
         folds = _by_protocol(members)
-        tested: list[set[str]] = []
-        for own in folds.values() if len(folds) > 1 else ():
-            part = own[0].predictions.query("split == 'test'")
-            tested.append(set(part["group"].where(part["group"] != "", part["image"])))
+        parts = (own[0].predictions.query("split == 'test'") for own in folds.values())
+        tested = [set(resampling_units(part)) for part in parts] if len(folds) > 1 else []
         twice = any(one & other for one, other in combinations(tested, 2))
         sorted_out += list(folds.values()) if twice else [members]
     return sorted_out
 
 
 def merge_groups(groups: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Give each class the group that it has in most folds; of two as frequent, the rarer one.
-
-    Folds differ by a few training images, so two classes of almost one size may change places.
-    """
+    """Give each class the group that it has in most folds; of two as frequent, the rarer one."""
     return {
         name: GROUPS[max(multimode(GROUPS.index(each[name]) for each in groups))]
         for name in groups[0]
@@ -145,12 +119,7 @@ def _pairs_of(
 
 
 def dropped_lines(runs: Sequence[Run], baseline: str) -> list[str]:
-    """Say in one line per run which runs a comparison leaves out, wholly or in part, and why.
-
-    Args:
-        runs: Finished and unfinished ones.
-        baseline: Method that is subtracted.
-    """
+    """Say in one line per run which of all runs a comparison leaves out, even in part, and why."""
     found = {(run.method, run.protocol, run.seed) for run in runs if run.complete}
     others = list(dict.fromkeys(r.method for r in runs if r.complete and r.method != baseline))
     lines = []
@@ -172,9 +141,8 @@ def dropped_lines(runs: Sequence[Run], baseline: str) -> list[str]:
 def check_comparable(runs: Sequence[Run]) -> None:
     """Refuse runs that differ in more than method and seed; folds of one partition may differ.
 
-    Seeds of one method share every option. Methods share the options that both use: all of them
-    data and steps, those with a teacher also the teacher, its file and the weight of its loss,
-    those with a prompt also how it is built, trained and scheduled.
+    Seeds of one method share every option, methods those that both use: data and steps, teacher and
+    the weight of its loss, and how a prompt is built, trained and scheduled.
     """
     folds, methods = _by_protocol(runs), _sort_out(runs, lambda run: run.method)
     _expect_same(runs, "protocol", [family(run.protocol) for run in runs], "split")
@@ -215,8 +183,7 @@ def _expect_same(runs: Sequence[Run], name: str, values: Sequence[Any], what: st
 def _option(run: Run, name: str) -> Any:
     """Return an option; a run of a version that lacks it was trained as by its default."""
     known = TrainConfig.model_fields
-    default = known[name].get_default() if name in known else REMOVED[name]
-    value = run.config.get(name, default)
+    value = run.config.get(name, known[name].get_default() if name in known else REMOVED[name])
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -230,19 +197,14 @@ def compare(
 ) -> pd.DataFrame:
     """Subtract a baseline from every other method, paired by test image, seed and fold.
 
-    Lesions or patients of each class, with two common seeds or more the seeds too, and with two
-    folds or more the folds are random effects (see ``score_trainings``). Differences are averaged
-    over the seeds that both methods have in a fold, then over the folds. Where nothing varies, the
-    two Wilson intervals are combined without pairing ("newcombe"). The p-values are not corrected
-    for the number of rows: name the row of interest before looking.
+    Intervals are of random effects (see ``score_trainings``), over the seeds that both methods have
+    in a fold, and over the folds. Where nothing varies, the two Wilson intervals are combined
+    without pairing ("newcombe"). The p-values are not corrected for the number of rows: name the
+    row of interest before looking.
 
-    Args:
-        runs: Finished runs of one split, or of several folds of one partition that share no
-            tested image; at most one per method, fold and seed.
-        baseline: Method that is subtracted.
-        resamples: Bootstrap resamples, at least 2.
-        seed: Seed of the bootstrap.
-        effect: Difference, a share, that the seeds should show; None takes the one observed.
+    ``runs`` are finished, of one split, or of several folds of one partition that share no tested
+    image; at most one per method, fold and seed. ``effect`` is the difference, a share, that the
+    seeds should show; None takes the one observed.
 
     Returns:
         Columns ``method``, ``baseline``, ``scope``, ``name``, ``group``, ``metric``,
@@ -283,25 +245,27 @@ def _subtract(
 ) -> pd.DataFrame:
     """Compare the first runs of each protocol's pair with the second; see ``compare``."""
     groups = merge_groups([run.groups for own, _ in pairs.values() for run in own])
-    folds = [
-        align([run.predictions for run in own + other], groups) for own, other in pairs.values()
-    ]
-    images = pool(folds)
-    measured = measure_folds(folds, resamples=resamples, seed=seed)
+    tables = ([run.predictions for run in own + other] for own, other in pairs.values())
+    folds = [scores.align(both, groups) for both in tables]
+    images = scores.pool(folds)
+    measured = scores.measure_folds(folds, resamples=resamples, seed=seed)
     # Of each fold the first half of the runs is the method's, the second the baseline's.
     ours, theirs = (
-        {k: mean_of(np.split(fold, 2)[side] for fold in own.values) for k, own in measured.items()}
+        {
+            key: scores.mean_of(np.split(fold, 2)[side] for fold in own.values)
+            for key, own in measured.items()
+        }
         for side in (0, 1)
     )
     apart = {key: own.subtract() for key, own in measured.items()}
-    values = {key: mean_of(own.values) for key, own in apart.items()}
-    intervals, errors = limits(
-        images,
-        apart,
-        fallback=lambda key, n: (*difference_interval(ours[key], theirs[key], n), "newcombe"),
-    )
+    values = {key: scores.mean_of(own.values) for key, own in apart.items()}
+
+    def closed(key: scores.Key, trials: int) -> scores.Interval:
+        return (*difference_interval(ours[key], theirs[key], trials), "newcombe")
+
+    intervals, errors = scores.limits(images, apart, fallback=closed)
     columns = {"method_value": ours, "baseline_value": theirs, "difference": values}
-    table = tidy(images, columns, intervals)
+    table = scores.tidy(images, columns, intervals)
     table["p"] = [
         interval_p_value(values[key], low, high, quantile=errors[key][1])
         for key, (low, high, _) in intervals.items()
@@ -324,22 +288,19 @@ def _verdict(row: Mapping[Any, Any]) -> str:
     if np.isnan(row["low"]):
         return "cannot decide: no interval"
     needed = row["seeds_needed"]
+    if needed <= row["seeds"]:
+        return "not clear"
     if np.isnan(needed):
         return "cannot decide: 2 seeds or more would be needed"
-    if needed > row["seeds"]:
-        number = f"{needed:.0f}" if needed < 1000 else "1000 or more"
-        return f"cannot decide: {number} seeds would be needed"
-    return "not clear"
+    number = f"{needed:.0f}" if needed < 1000 else "1000 or more"
+    return f"cannot decide: {number} seeds would be needed"
 
 
 def score_runs(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Score every protocol and method, averaged over its seeds, and over folds where that is fair.
 
-    Args:
-        runs: Finished runs, at most one per protocol, method and seed. Folds of one partition are
-            put together where no image is tested twice.
-        resamples: Bootstrap resamples, at least 2.
-        seed: Seed of the bootstrap.
+    Finished runs come once per protocol, method and seed. Folds of one partition are put together
+    where no image is tested twice.
 
     Returns:
         The columns of ``score`` after ``method``, ``seeds`` (how many, the fewest of a fold) and
@@ -354,8 +315,8 @@ def score_runs(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> 
         groups = merge_groups([run.groups for run in members])
         for method, folds in _by_method(members).items():
             tested = [[run.predictions for run in by_seed.values()] for by_seed in folds.values()]
-            protocol = pooled_protocol(folds)
-            table = score_trainings(tested, groups, protocol, resamples=resamples, seed=seed)
+            about = (tested, groups, pooled_protocol(folds))
+            table = scores.score_trainings(*about, resamples=resamples, seed=seed)
             table.insert(0, "method", method)
             table.insert(1, "seeds", min(map(len, tested)))
             table.insert(2, "folds", len(tested))
@@ -371,9 +332,9 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         headline metric with ``_low`` and ``_high``: balanced_accuracy, head, medium, tail (mean
         class recalls), worst_class_recall, macro_f1, mcc, auroc, ece.
     """
-    scores = score_runs(runs, resamples=resamples, seed=seed)
+    table = score_runs(runs, resamples=resamples, seed=seed)
     lines = []
-    for (protocol, method), part in scores.groupby(["protocol", "method"], sort=False):
+    for (protocol, method), part in table.groupby(["protocol", "method"], sort=False):
         by_key = part.set_index(["scope", "name", "metric"])
         whole = by_key.loc["overall", "all", "balanced_accuracy"]
         line = {"protocol": protocol, "method": method}
@@ -395,15 +356,12 @@ def compare_teachers(
 ) -> pd.DataFrame:
     """Compare pairs of methods for every teacher, student and partition into folds.
 
-    Methods without a teacher are compared with every teacher that has the same student and
-    images. Since several teachers answer the same question, p-values are also corrected: by Holm,
-    over the teachers of one pair, student and number, not over several pairs and numbers.
+    A method without a teacher is compared with every teacher of the same student and images. As
+    several teachers answer one question, p-values are also corrected (Holm) over the teachers of
+    one pair, student and number, not over several pairs and numbers.
 
-    Args:
-        runs: Finished runs, at most one per student, partition, teacher, method, fold and seed.
-        pairs: Method and baseline; a pair that nothing was trained for is left out.
-        resamples: Bootstrap resamples, at least 2.
-        seed: Seed of the bootstrap.
+    ``runs`` are finished, at most one per student, partition, teacher, method, fold and seed;
+    ``pairs`` are method and baseline, and one that nothing was trained for is left out.
 
     Returns:
         The columns of `compare` after ``teacher`` (name, "none" where neither method has one) and

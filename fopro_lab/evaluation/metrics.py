@@ -48,9 +48,7 @@ def balanced_accuracies(
 def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Return the mean recall over the classes that occur in ``labels``, in [0, 1].
 
-    Args:
-        labels: True classes ``(n,)``.
-        predicted: Predicted classes ``(n,)``; unlike scikit-learn, none need occur in ``labels``.
+    Both are ``(n,)``; unlike for scikit-learn, no predicted class need occur in ``labels``.
     """
     return float(np.mean([(predicted[labels == k] == k).mean() for k in np.unique(labels)]))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import pandas as pd
 
@@ -70,16 +71,11 @@ def level_table(
     columns: Sequence[str] = COLUMNS,
     bold: str = "{}",
 ) -> pd.DataFrame:
-    """Lay levels out as text, in per cent with 95 % intervals.
+    """Lay levels of ``summarise`` or ``summarise_teachers`` out as text, in per cent.
 
-    Args:
-        levels: Of ``summarise`` or ``summarise_teachers``.
-        differences: Of ``compare`` for the same runs; they decide what is bold.
-        columns: Headline columns of ``levels``.
-        bold: How a `clear_winner` is written.
-
-    Returns:
-        One row per method: student and teacher if ``levels`` have them, method, the columns.
+    A row per method has student and teacher if the levels do, the method, and headline columns with
+    95 % intervals. With ``differences``, of ``compare`` for the same runs, ``bold`` is the form of
+    a `clear_winner`.
     """
     named = [name for name in ("student", "teacher", "method") if name in levels]
     table = levels[named].rename(columns=str.capitalize)
@@ -95,12 +91,9 @@ def level_table(
 def difference_table(
     differences: pd.DataFrame, *, columns: Sequence[str] = COLUMNS, bold: str = "{}"
 ) -> pd.DataFrame:
-    """Lay paired differences out as text, in percentage points with 95 % intervals.
+    """Lay differences of ``compare`` out as text, in percentage points with 95 % intervals.
 
-    Args:
-        differences: Of ``compare``.
-        columns: Headline columns of ``summarise``.
-        bold: How a difference is written whose interval excludes zero.
+    ``columns`` are headline columns; ``bold`` is the form of one whose interval excludes zero.
     """
     methods = list(dict.fromkeys(differences["method"]))
     labels, baseline = pd.Series(methods).replace(METHOD_LABELS), _baseline(differences)
@@ -118,14 +111,8 @@ def difference_table(
 def latex_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Write levels and paired differences as two LaTeX tables, for the package booktabs.
 
-    Bold is a `clear_winner`, or a difference whose interval excludes zero.
-
-    Args:
-        levels: Of ``summarise``, one row per method, of one protocol.
-        differences: Of ``compare`` for the same runs.
-
-    Raises:
-        InputError: If levels are of several protocols.
+    Bold is a `clear_winner`, or a difference whose interval excludes zero. ``levels`` are of
+    ``summarise``, ``differences`` of ``compare`` for the same runs; several protocols are refused.
     """
     texts = [r"% needs \usepackage{booktabs}"]
     tables = _both(levels, differences, bold=r"\textbf{{{}}}")
@@ -133,26 +120,19 @@ def latex_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
         cells = table.assign(Method=table["Method"].map(lambda text: text.translate(_LATEX)))
         # A hyphen before a number would be set as a hyphen.
         cells.iloc[:, 1:] = cells.iloc[:, 1:].replace("-", "$-$", regex=True)
-        text = cells.style.hide(axis="index").to_latex(
-            column_format="l" + "r" * len(COLUMNS),
-            position_float="centering",
-            hrules=True,
-            label=label,
-            caption=caption.translate(_LATEX),
-        )
-        texts.append(text)
+        look: dict[str, Any] = {"position_float": "centering", "hrules": True, "label": label}
+        look |= {"column_format": "l" + "r" * len(COLUMNS), "caption": caption.translate(_LATEX)}
+        texts.append(cells.style.hide(axis="index").to_latex(**look))
     return "\n".join(texts)
 
 
 def markdown_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Write the same two tables as Markdown; see `latex_tables`."""
     texts = []
+    look = {"colalign": ("left", *["right"] * len(COLUMNS)), "disable_numparse": True}
     for caption, table in _both(levels, differences, bold="**{}**"):
-        align = ("left", *["right"] * len(COLUMNS))
         plain = table["Method"].map(lambda text: escape(text, quote=False).replace("|", r"\|"))
-        text = table.assign(Method=plain).to_markdown(
-            index=False, colalign=align, disable_numparse=True
-        )
+        text = table.assign(Method=plain).to_markdown(index=False, **look)
         texts.append(f"{caption}\n\n{text}\n")
     return "\n".join(texts)
 
@@ -205,9 +185,8 @@ def _range(values: pd.Series) -> str:
 def claim_findings(claims: pd.DataFrame, distances: pd.DataFrame) -> list[str]:
     """State for each pair of methods and each teacher what was found, hits and misses alike.
 
-    Args:
-        claims: Of ``compare_teachers``.
-        distances: Of ``probing.preference_distances``; empty if there was one teacher.
+    ``claims`` are of ``compare_teachers``; ``distances`` of ``probing.preference_distances``, empty
+    if there was one teacher.
     """
     lines = []
     for (method, baseline, student), part in claims.groupby(

@@ -31,14 +31,11 @@ def resampling_units(table: pd.DataFrame) -> np.ndarray:
 
 
 def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -> pd.DataFrame:
-    """Validate a table of predictions and give its columns their order and types.
-
-    Args:
-        predictions: The table; see the head of this file for its columns.
-        name: What error messages call it, for example a path.
+    """Validate a table of predictions, which errors call by ``name``, such as a path.
 
     Returns:
-        Exactly the documented columns: texts ``str``, labels ``int64``, logits ``float64``.
+        Exactly the columns of this file's head: texts ``str``, labels ``int64``, logits
+        ``float64``.
 
     Raises:
         InputError: If a column, label, split or logit is not as documented, or an image repeats.
@@ -94,11 +91,7 @@ def write_predictions(path: Path | str, table: pd.DataFrame) -> None:
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
-    """Read and validate a table of ``write_predictions``.
-
-    Raises:
-        InputError: If the file is missing, is not a parquet file or breaks a rule.
-    """
+    """Read and validate a table of ``write_predictions``."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file")
     try:

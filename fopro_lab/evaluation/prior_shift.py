@@ -38,10 +38,9 @@ def class_prior(class_counts: np.ndarray, strength: float) -> np.ndarray:
 def implicit_prior(config: Mapping[str, Any]) -> str:
     """Return which class shares the stored logits of a run of some config hold for.
 
-    "training" for cross-entropy that draws each image once per epoch; "uniform" for every method
-    with a balanced softmax, whatever it draws, since that corrects for what was drawn, and for
-    cross-entropy that draws all classes alike; "unknown" for cross-entropy that draws anything in
-    between, whose prior may change during training.
+    "uniform" for every method with a balanced softmax, which corrects for what was drawn, and for
+    cross-entropy that draws all classes alike; "training" for cross-entropy that draws each image
+    once per epoch; "unknown" for what lies between, whose prior may change during training.
     """
     sampler, mixup = config.get("sampler", "instance"), config.get("mixup_alpha", 0.0)
     if config["method"] != "ce" or sampler == "class-balanced":
@@ -81,9 +80,9 @@ def measure_under_prior(
     """Measure logits ``(n, K)`` as if the test classes came in the shares of a prior ``(K,)``.
 
     With ``adjust`` the predictor knows the prior and scales its probabilities by ``prior / old``;
-    else they stay as they are stored, and only accuracy and calibration change. Returns ``recall
-    (R, K)``, NaN for a class without images, and ``balanced_accuracy``, ``accuracy`` (the mean of
-    the recalls, weighted by the prior) and ``ece``, each ``(R,)``, for weights ``(n, R)``.
+    else they stay as stored, and only accuracy and calibration change. Returns ``recall (R, K)``,
+    NaN for a class without images, ``balanced_accuracy``, ``accuracy`` (recalls weighted by the
+    prior) and ``ece``, each ``(R,)``, for weights ``(n, R)``.
     """
     probabilities = shifted_probabilities(logits, old=old, new=prior if adjust else old)
     predicted = probabilities.argmax(axis=1)
@@ -99,12 +98,7 @@ def measure_under_prior(
 
 
 class PriorShift:
-    """Test images of several runs in one order, with resamples of whole lesions drawn once.
-
-    Args:
-        runs: Finished runs that were tested on the same images.
-        resamples: Of the bootstrap, the same ones for all runs and priors.
-        seed: Of the bootstrap.
+    """Test images of several finished runs in one order, and resamples of lesions, drawn once.
 
     Attributes:
         counts: Training images of each class, ``(K,)``.
@@ -177,27 +171,21 @@ class PriorShift:
         found = {}
         units = self.images.class_sizes(units=True)
         for name in self.names:
-            drawn = values["recall", name]
-            if np.isnan(drawn[0]):
-                interval = (np.nan, np.nan, "none")
-            elif np.ptp(drawn[1:]) <= 1e-12:
-                interval = (*bootstrap.wilson_interval(float(drawn[0]), units[name]), "wilson")
-            else:
-                interval = (*bootstrap.percentile_interval(drawn[1:]), "bootstrap")
-            found["recall", name] = interval
+            own = values["recall", name]
+            found["recall", name] = (np.nan, np.nan, "none")
+            if units[name]:
+                interval = bootstrap.recall_interval(float(own[0]), own[1:], units[name])
+                found["recall", name] = interval
         known = [name for name in self.names if units[name]]
-        lows, highs, kinds = zip(*(found["recall", name] for name in known), strict=True)
-        ends = [
-            np.array([values["recall", name][0] for name in known]),
-            *map(np.array, (lows, highs)),
-        ]
+        intervals = [found["recall", name] for name in known]
+        varied = all(kind == "bootstrap" for *_, kind in intervals)
+        centres = (values["recall", name][0] for name in known)
+        classes = np.array([(c, *ends[:2]) for c, ends in zip(centres, intervals, strict=True)])
         shares = prior[[self.images.names.index(name) for name in known]]
-        for metric, weights in (("balanced_accuracy", np.ones(len(known))), ("accuracy", shares)):
-            low, high = bootstrap.percentile_interval(values[metric, "all"][1:])
-            found[metric, "all"] = (low, high, "bootstrap")
-            if set(kinds) != {"bootstrap"}:
-                wide = bootstrap.mean_interval(*ends, weights=weights)
-                found[metric, "all"] = (min(low, wide[0]), max(high, wide[1]), "mover")
+        for metric, weights in (("balanced_accuracy", None), ("accuracy", shares)):
+            drawn = values[metric, "all"][1:]
+            interval = bootstrap.class_mean_interval(drawn, classes, varied=varied, weights=weights)
+            found[metric, "all"] = interval
         ece = values["ece", "all"]
         agree = np.ptp(ece[1:]) <= 1e-7  # weights are of single precision
         limits = (np.nan, np.nan) if agree else bootstrap.basic_interval(float(ece[0]), ece[1:])

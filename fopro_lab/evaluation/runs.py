@@ -35,11 +35,7 @@ class Run(Summary):
 
     @classmethod
     def read(cls: type[RunType], path: Path | str) -> RunType:
-        """Read a run folder, or its ``manifest.json``, of a finished or unfinished run.
-
-        Raises:
-            InputError: If the manifest is missing, damaged or lacks a key.
-        """
+        """Read a run folder, or its ``manifest.json``, of a finished or unfinished run."""
         folder = Path(path).parent if Path(path).name == "manifest.json" else Path(path)
         return cls(folder, _read_manifest(folder / "manifest.json"))
 
@@ -109,15 +105,10 @@ class Run(Summary):
 
 
 def load_runs(folders: Path | str | Iterable[Path | str], *, unfinished: bool = False) -> list[Run]:
-    """Find all runs in one folder or several.
+    """Find all runs in run folders, or in folders that hold some at any depth.
 
-    Args:
-        folders: Run folders, or folders that hold some at any depth.
-        unfinished: Take those that are running or have failed as well; otherwise a warning names
-            them and they are left out.
-
-    Returns:
-        The runs, sorted by path, each once.
+    They are sorted by path, each once. Those that are running or have failed are left out, with a
+    warning that names them, unless ``unfinished`` are wanted.
 
     Raises:
         InputError: If a folder is missing or holds no such run, or a manifest is damaged.
@@ -153,9 +144,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # JSONDecodeError, UnicodeDecodeError
         raise InputError(f"{path}: expected JSON, got damaged text ({error}); {again}") from None
     manifest = manifest if isinstance(manifest, dict) else {}
-    needed = ["state", "config"]
-    if manifest.get("state") == "done":
-        needed += ["protocol", "split_fingerprint", "class_names", "groups"]
+    done = ["protocol", "split_fingerprint", "class_names", "groups"]
+    needed = ["state", "config", *done * (manifest.get("state") == "done")]
     missing = [key for key in needed if key not in manifest]
     if not missing and not {"method", "seed"} <= set(manifest["config"]):
         missing = ["config: method and seed"]
@@ -222,10 +212,9 @@ def read_mask_histories(
     runs: Source | Iterable[Source] | Mapping[str, Source],
 ) -> list[MaskHistory]:
     """Read the masks of one source or several, which a mapping gives titles."""
-    if isinstance(runs, Mapping):
-        histories = [read_mask_history(source, name=name) for name, source in runs.items()]
-    else:
-        histories = [read_mask_history(s) for s in ([runs] if isinstance(runs, Source) else runs)]
+    listed = [runs] if isinstance(runs, Source) else runs
+    named = listed.items() if isinstance(listed, Mapping) else (("", source) for source in listed)
+    histories = [read_mask_history(source, name=name) for name, source in named]
     if not histories:
         raise InputError("runs: expected at least one, got none")
     return histories

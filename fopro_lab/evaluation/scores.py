@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -40,21 +40,15 @@ def class_groups(
     head_above: int = 700,
     tail_below: int = 70,
 ) -> dict[str, str]:
-    """Sort classes into head, medium and tail by their number of training images.
+    """Sort two classes or more into head, medium and tail by their number of training images.
 
-    Args:
-        counts: Training images of each class, two classes or more.
-        rule: ``rank`` takes thirds by rank: of K classes K // 3, at least one, are head, the rest
-            is halved and an odd one goes to the tail. Eight classes give the published ranks 0-1,
-            2-4, 5-7 of ISIC-2019-LT. ``count`` takes thresholds, by default HyperKvasir's.
-        head_above: With ``count``: more training images than this is head.
-        tail_below: With ``count``: fewer training images than this is tail.
+    ``rank`` takes thirds by rank: of K classes K // 3, at least one, are head, the rest is halved
+    and an odd one goes to the tail. Eight classes give the published ranks 0-1, 2-4, 5-7 of
+    ISIC-2019-LT. ``count`` takes thresholds, by default HyperKvasir's: more training images than
+    ``head_above`` is head, fewer than ``tail_below`` tail.
 
     Returns:
         "head", "medium" or "tail" for each class, the most frequent class first.
-
-    Raises:
-        InputError: For fewer than two classes, an unknown rule or thresholds that cross.
     """
     if len(counts) < 2:
         raise InputError(f"counts: expected two classes or more, got {len(counts)}")
@@ -63,14 +57,12 @@ def class_groups(
         heads = max(1, len(ranked) // 3)
         mediums = (len(ranked) - heads) // 2
         places = [(rank >= heads) + (rank >= heads + mediums) for rank in range(len(ranked))]
-    elif rule == "count":
+    else:
         if tail_below > head_above + 1:
             raise InputError(
                 f"tail_below: expected at most head_above + 1 = {head_above + 1}, got {tail_below}"
             )
         places = [(counts[n] <= head_above) + (counts[n] < tail_below) for n in ranked]
-    else:
-        raise InputError(f"rule: expected 'rank' or 'count', got '{rule}'")
     return {name: GROUPS[place] for name, place in zip(ranked, places, strict=True)}
 
 
@@ -80,18 +72,11 @@ def groups_from(
     """Sort classes into head, medium and tail by the rule that a config names; see `class_groups`.
 
     ``auto`` takes what is published: thresholds for HyperKvasir, official folds and others alike,
-    ranks for everything else.
-
-    Args:
-        config: Of the data and the split.
-        names: The K class names, in label order.
-        class_counts: Training images per class, ``(K,)``.
+    ranks for everything else. ``names`` and ``class_counts``, of training, are in label order.
     """
     counts = np.asarray(class_counts)
-    rule: Literal["rank", "count"] = "rank"
-    if config.group_rule != "auto":
-        rule = config.group_rule
-    elif "hyperkvasir" in (config.rule, Path(config.dataset).name):
+    rule: Literal["rank", "count"] = "rank" if config.group_rule == "auto" else config.group_rule
+    if config.group_rule == "auto" and "hyperkvasir" in (config.rule, Path(config.dataset).name):
         rule = "count"
         # Its publishers draw no validation part: our validation images count as training images.
         counts = counts + (config.val_per_class or counts / (1 / config.val_fraction - 1))
@@ -241,10 +226,7 @@ class Measured:
 
 
 def recall_parts(images: AlignedRuns, hits: np.ndarray) -> dict[Key, list[bootstrap.Part]]:
-    """Return, of recalls, their means and the accuracy, the `Part` of each class that has images.
-
-    ``hits`` say of each run and image whether it is right, ``(S, n)``.
-    """
+    """Return, of recalls, means and accuracy, the `Part` of each class with images; hits (S, n)."""
     sizes, units = images.class_sizes(), images.class_sizes(units=True)
     of_class: dict[str, bootstrap.Part] = {}
     for label, name in enumerate(images.names):
@@ -269,9 +251,9 @@ def measure_folds(
 ) -> dict[Key, Measured]:
     """Measure every key of every run of each fold, and how the values vary over groups.
 
-    Recalls and their means vary as whole groups of a class do (`group_covariance`). Of the other
-    metrics, the covariance over resamples is raised as that of the balanced accuracy would be,
-    whose degrees of freedom they have.
+    Recalls and their means vary as groups of a class do (`group_covariance`). The other metrics'
+    covariance over resamples is raised as the balanced accuracy's would be, whose degrees of
+    freedom they have.
     """
     found = {key: Measured([], [], []) for key in folds[0].keys()}
     for number, fold in enumerate(folds):
@@ -319,10 +301,9 @@ def limits(
 
     It is "t": the value and so many errors on both sides; of recalls and accuracies, if ``shares``,
     Wilson's with effective trials ("wilson"). A class of fewer than 5 groups has none ("none: 3
-    groups"). Where nothing varies (a class all right or all wrong), a class recall, the worst
-    one and the accuracy take ``fallback`` of the key and its independent trials; a mean that
-    contains such a class, or one of few groups, combines the intervals of its classes ("mover");
-    other metrics have none ("none").
+    groups"). Where nothing varies (a class all right or wrong), a class recall, the worst one and
+    the accuracy take ``fallback`` of the key and its trials; a mean with such a class, or one of
+    few groups, combines the intervals of its classes ("mover"); others have none ("none").
     """
     units = images.class_sizes(units=True)
     trials = {key: sum(units[name] for name in images.members(key)) for key in images.keys()}
@@ -396,18 +377,13 @@ def score(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Measure one run on its test images, each number with its 95 % interval.
+    """Measure one run on its test images, or those of "val", each number with its 95 % interval.
 
     Group recall and balanced accuracy are means of class recalls. A class without test images
     has NaN with ``n`` 0 and is left out of every mean.
 
-    Args:
-        predictions: Table of predictions.
-        groups: "head", "medium" or "tail" for each class; its order is the table's.
-        protocol: Id of data and split; kept beside each number, never average across ids.
-        split: "test" or "val".
-        resamples: Bootstrap resamples, at least 2.
-        seed: Seed of the bootstrap.
+    ``groups`` are "head", "medium" or "tail" for each class; their order is the table's. The
+    protocol is kept beside each number: never average across protocols.
 
     Returns:
         Columns ``scope`` ("class", "group", "overall"), ``name``, ``group`` (of a class),
@@ -419,8 +395,8 @@ def score(
     Raises:
         InputError: If the table or the groups do not fit.
     """
-    how = {"resamples": resamples, "seed": seed}
-    return score_trainings([[predictions]], groups, protocol, split=split, **how)
+    how: dict[str, Any] = {"split": split, "resamples": resamples, "seed": seed}
+    return score_trainings([[predictions]], groups, protocol, **how)
 
 
 def score_trainings(
@@ -441,12 +417,11 @@ def score_trainings(
     images = pool(aligned)
     measured = measure_folds(aligned, resamples=resamples, seed=seed)
     values = {key: mean_of(own.values) for key, own in measured.items()}
-    intervals, _ = limits(
-        images,
-        measured,
-        fallback=lambda key, trials: (*bootstrap.wilson_interval(values[key], trials), "wilson"),
-        shares=True,
-    )
+
+    def closed(key: Key, trials: int) -> Interval:
+        return (*bootstrap.wilson_interval(values[key], trials), "wilson")
+
+    intervals, _ = limits(images, measured, fallback=closed, shares=True)
     table = tidy(images, {"value": values}, intervals).assign(protocol=protocol)
     # A t interval can reach beyond what the metric can be.
     lowest = table["metric"].isin(["mcc", "kappa"]) * -1.0

@@ -50,12 +50,10 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 @style.with_style
-def plot_images(
-    images: np.ndarray, titles: Sequence[str], *, columns: int = 8, title: str = ""
-) -> Figure:
+def plot_images(images: np.ndarray, titles: Sequence[str], *, columns: int = 8) -> Figure:
     """Show images ``(N, H, W, 3)``, ``uint8``, in a grid of so many columns, each under its title.
 
-    ``title`` is that of the whole figure. Pairs are shown as images twice as wide.
+    Pairs are shown as images twice as wide.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
         got = f"{images.shape} of {images.dtype}"
@@ -66,7 +64,7 @@ def plot_images(
     rows = -(-len(images) // across)
     width = max(0.85, 7.6 / max(across, 5)) * max(1, images.shape[2] / images.shape[1])
     height = width * images.shape[1] / images.shape[2] + 0.24
-    size = (width * across, height * rows + (0.3 if title else 0))
+    size = (width * across, height * rows)
     figure, axes = plt.subplots(rows, across, figsize=size, squeeze=False)
     fits = int(16 * width)  # columns at this size of letters
     for ax, image, text in zip(axes.flat, images, titles, strict=False):
@@ -76,8 +74,6 @@ def plot_images(
         ax.axis("off")
     for ax in axes.flat[len(images) :]:
         ax.remove()
-    if title:
-        style.figure_title(figure, title)
     return figure
 
 

@@ -202,11 +202,8 @@ def plot_heat_map(
 ) -> Axes:
     """Show a heat map over the whole plane of frequencies, zero frequency in the middle.
 
-    Args:
-        plane: ``(H, W)`` in ``fftshift`` order, of ``probing.heat_plane``; NaN is left white.
-        table: Of ``probing.basis_heat_map``, of one classifier.
-        value: What the plane holds: "drift" or "error".
-        ax: Axes to draw into; None makes a figure.
+    ``plane``: ``(H, W)`` in ``fftshift`` order, of ``probing.heat_plane``; NaN is left white.
+    ``table``: of ``probing.basis_heat_map``, of one classifier; ``value``: "drift" or "error".
     """
     style.need(table, f"n size classifier {value}")
     if plane.ndim != 2:

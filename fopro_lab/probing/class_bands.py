@@ -1,9 +1,7 @@
 """Class bands: which class is lost when some frequencies of the test images are changed.
 
-Three changes, all unclipped and with the mean of each channel (DC) kept, so that brightness and
-colour stay: one ring is scaled, only what is below or above a cut-off is kept, or only the phases
-or the amplitudes are kept. A linear probe on a teacher, fitted on unchanged images, or a trained
-student names the classes before and after.
+Changes are not clipped and keep the mean of each channel (DC), so that brightness and colour stay.
+A linear probe on a teacher, fitted on unchanged images, or a trained student names the classes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,9 +42,8 @@ def class_band_matrix(
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         gains: Non-negative factors of the amplitudes; 0 removes a ring.
         groups: "head", "medium" or "tail" for each class, in the order of the table.
-        **options: ``per_class`` (test images of a class, at most; 0 is all), ``batch_size`` (64),
-            ``resamples`` (1000, of lesions or patients), ``seed`` (of drawn images, bootstrap and
-            sign flips).
+        **options: ``per_class`` (test images at most; 0 is all), ``batch_size`` (64),
+            ``resamples`` (1000, of lesions) and ``seed`` (of images, bootstrap and sign flips).
 
     Returns:
         A row for each class, group and "overall" (means of class recalls), ring and gain:
@@ -182,10 +179,9 @@ def compare_predictions(
     """Compare predictions ``(M, n)`` of images after changes with those ``(n,)`` before.
 
     Intervals are of the paired change: bootstrap within each class, whole lesions or patients;
-    where no image of a class changed sides two Wilson intervals are combined instead
-    ("newcombe"), and a mean over such classes is "mover". The p-value of a class is of the exact
-    sign test over lesions: a normal approximation would call six lesions of a rare class a
-    certainty. That of a mean is of `sign_flip_test`, whose statistic is the mean change itself.
+    where no image of a class changed sides two Wilson intervals are combined ("newcombe"), and a
+    mean over such classes is "mover". The p-value of a class is of the exact sign test over
+    lesions (a normal one would call six lesions a certainty), that of a mean of `sign_flip_test`.
 
     Returns:
         A row for each case and each class, group and "overall" (means of class recalls):
@@ -259,9 +255,7 @@ def _class_change(
     total = weights.sum(axis=0)  # divided last: sums of whole numbers are exact
     changes, recalls = (after - before) @ weights / total, after @ weights / total
     recall, clean = float(after.mean()), float(before.mean())
-    low, high = bootstrap.percentile_interval(recalls)
-    if np.ptp(recalls) == 0:
-        low, high = bootstrap.wilson_interval(recall, trials)
+    low, high, _ = bootstrap.recall_interval(recall, recalls, trials)
     found = {"recall": recall, "recall_low": low, "recall_high": high, "clean_recall": clean}
     low, high, kind = *bootstrap.percentile_interval(changes), "bootstrap"
     if np.ptp(changes) == 0:
@@ -289,15 +283,12 @@ def _mean_change(classes: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str
     varied = all(each["interval"] == "bootstrap" for each in classes)
     for key in ("change", "recall"):
         drawn = np.mean([each["drawn"][key] for each in classes], axis=0)
-        low, high = bootstrap.percentile_interval(drawn)
-        if not varied:
-            limits = pd.DataFrame(classes)[[key, f"{key}_low", f"{key}_high"]]
-            wide = bootstrap.mean_interval(*limits.to_numpy().T)
-            low, high = min(low, wide[0]), max(high, wide[1])
+        parts = pd.DataFrame(classes)[[key, f"{key}_low", f"{key}_high"]].to_numpy()
+        low, high, kind = bootstrap.class_mean_interval(drawn, parts, varied=varied)
         found |= {f"{key}_low": low, f"{key}_high": high}
     return found | {
         "n": sum(each["n"] for each in classes),
-        "interval": "bootstrap" if varied else "mover",
+        "interval": kind,
         "p": sign_flip_test([each["shares"] for each in classes], seed=seed),
     }
 

@@ -1,8 +1,8 @@
 """A control whose answer is known: images behind a low-pass, and gains that should undo it.
 
 A scanner with poor optics: the amplitude of every frequency times ``max(exp(-(f / f0)^2), floor)``,
-and noise. The inverse filter within a bound is the gain that a prompt should find. What a gain is
-worth, a linear probe behind it says, fitted on training images and tested on other lesions.
+and noise. The inverse filter within a bound is the gain that a prompt should find; what a gain is
+worth is measured by a linear probe behind it, tested on other lesions.
 """
 
 import zlib
@@ -22,53 +22,44 @@ from fopro_lab.io import progress
 from fopro_lab.probing.features import Encoder, encode, feature_drift, resampling_units
 from fopro_lab.probing.spectra import discriminant_scores
 
-CUTOFF, FLOOR, NOISE = 0.05, 0.03, 0.002  # f0 in cycles per pixel, of the amplitude, of [0, 1]
+CUTOFF = 0.05  # f0, cycles per pixel
+FLOOR, NOISE = 0.03, 0.002  # least factor of an amplitude, standard deviation in units of [0, 1]
 MAX_LOG_GAIN = 1.5  # of the inverse filter
 SHRINKAGE = 3.0  # of the covariance: what cross-validation on training images prefers
 BATCH = 64
 COLUMNS = ["split", "input", "gain", "drift", "balanced_accuracy", "low", "high"]
 
 
-def low_pass(size: int, *, cutoff: float = CUTOFF, floor: float = FLOOR) -> Tensor:
+def low_pass(size: int, *, cutoff: float = CUTOFF) -> Tensor:
     """Return the gain ``(size, size // 2 + 1)`` of the poor optics; ``cutoff`` in cycles/pixel."""
     radius = radial_frequency(size, size)
-    return torch.exp(-((radius / cutoff) ** 2)).clamp(min=floor)
+    return torch.exp(-((radius / cutoff) ** 2)).clamp(min=FLOOR)
 
 
 def inverse_gain(
-    size: int, *, cutoff: float = CUTOFF, floor: float = FLOOR, max_log_gain: float = MAX_LOG_GAIN
+    size: int, *, cutoff: float = CUTOFF, max_log_gain: float = MAX_LOG_GAIN
 ) -> Tensor:
     """Return the inverse of `low_pass`, at most ``exp(max_log_gain)``."""
-    return (1 / low_pass(size, cutoff=cutoff, floor=floor)).clamp(max=float(np.exp(max_log_gain)))
+    return (1 / low_pass(size, cutoff=cutoff)).clamp(max=float(np.exp(max_log_gain)))
 
 
-def degrade(
-    images: Tensor, *, cutoff: float = CUTOFF, floor: float = FLOOR, noise: float = NOISE
-) -> Tensor:
-    """Put images behind the low-pass and add noise that depends on the image alone.
+def degrade(images: Tensor, *, cutoff: float = CUTOFF) -> Tensor:
+    """Put images ``(B, C, H, H)`` in [0, 1] behind the low-pass; the noise depends on each alone.
 
-    Args:
-        images: ``(B, C, H, H)`` in [0, 1]; the result is not clipped.
-        cutoff: f0, cycles per pixel.
-        floor: Least factor of an amplitude.
-        noise: Standard deviation, in units of [0, 1].
+    The result is not clipped.
     """
-    behind = apply_gain(images, low_pass(images.shape[-1], cutoff=cutoff, floor=floor).to(images))
+    behind = apply_gain(images, low_pass(images.shape[-1], cutoff=cutoff).to(images))
     for image, changed in zip(images, behind, strict=True):
         pixels = (255 * image).round().clamp(0, 255).byte().cpu().numpy()
         own = torch.Generator().manual_seed(zlib.crc32(pixels.tobytes()))
-        changed += noise * torch.randn(changed.shape, generator=own).to(changed)
+        changed += NOISE * torch.randn(changed.shape, generator=own).to(changed)
     return behind
 
 
 def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) -> Tensor:
-    """Strengthen or weaken a gain until the features of images drift by a given amount.
+    """Multiply a gain's logarithm until the features of images drift by a mean ``1 - cos``.
 
-    Args:
-        teacher: Frozen.
-        images: ``(B, 3, H, W)`` in [0, 1].
-        gain: ``(H, W // 2 + 1)`` or with channels; its logarithm is multiplied.
-        drift: Mean ``1 - cos``, above 0.
+    ``images`` are ``(B, 3, H, W)`` in [0, 1], ``gain`` is ``(H, W // 2 + 1)`` or with channels.
 
     Raises:
         InputError: If even five times the logarithm drifts less.
@@ -98,7 +89,7 @@ def control_table(
     test: np.ndarray,
     split: str,
     resamples: int = 1000,
-    **how: float,
+    cutoff: float = CUTOFF,
 ) -> pd.DataFrame:
     """Judge gains before a frozen teacher by linear probes on held-out lesions.
 
@@ -107,21 +98,20 @@ def control_table(
 
     Args:
         teacher: Frozen.
-        pack: Clean images.
-        gains: Name to gain, broadcastable to ``(B, 3, H, W // 2 + 1)``, before which the degraded
-            images come; None is none. The clean images are judged without a gain.
+        pack: Clean images, which are judged without a gain.
+        gains: By name, broadcastable to ``(B, 3, H, W // 2 + 1)``, for degraded images; or None.
         train: Rows that fit the probe.
         test: Rows of other lesions.
         split: Its name in the table.
-        resamples: Of the bootstrap over whole lesions.
-        **how: As for `degrade`.
+        resamples: Of whole lesions.
+        cutoff: As for `degrade`.
 
     Returns:
         A row for the clean images and each gain: ``split``, ``input`` (clean, degraded), ``gain``,
         ``drift`` (mean ``1 - cos`` of the test images' features without and with the gain),
         ``balanced_accuracy`` with ``low`` and ``high`` (95 %).
     """
-    seen, known = (_features(teacher, pack, rows, gains, how) for rows in (train, test))
+    seen, known = (_features(teacher, pack, rows, gains, cutoff) for rows in (train, test))
     labels, classes = pack.labels[test], len(pack.dataset.class_names)
     units = resampling_units(pack.dataset.table, rows=test)
     weights = sample_and_resamples(labels, units, resamples=resamples, seed=0)
@@ -137,11 +127,10 @@ def control_table(
 
 
 def recovered(table: pd.DataFrame) -> pd.DataFrame:
-    """Compute how much of what the inverse filter recovers each gain does.
+    """Compute how much of what the inverse filter recovers each gain of `control_table` does.
 
-    Returns:
-        A row for each split and gain of `control_table`: ``split``, ``gain``, ``points`` (of
-        balanced accuracy over no gain) and ``share`` (of the inverse filter's points).
+    A row has ``split``, ``gain``, ``points`` (of balanced accuracy over no gain) and ``share`` (of
+    the inverse filter's points).
     """
     degraded = table[table["input"] == "degraded"]
     wide = 100 * degraded.pivot(index="split", columns="gain", values="balanced_accuracy")
@@ -156,7 +145,7 @@ def _features(
     pack: Pack,
     rows: np.ndarray,
     gains: Mapping[str, Tensor | None],
-    how: Mapping[str, float],
+    cutoff: float,
 ) -> dict[tuple[str, str], np.ndarray]:
     """Encode rows, clean and degraded, behind every gain: ``(input, gain)`` to ``(n, D)``."""
     parts: dict[tuple[str, str], list[Tensor]] = {("clean", "none"): []}
@@ -165,7 +154,7 @@ def _features(
     with torch.inference_mode():
         for images, _ in progress(work, total=-(-len(rows) // BATCH), label="control"):
             parts["clean", "none"].append(encode(teacher, images))
-            behind = degrade(images, **how)
+            behind = degrade(images, cutoff=cutoff)
             for name, gain in gains.items():
                 changed = behind if gain is None else apply_gain(behind, gain)
                 parts["degraded", name].append(encode(teacher, changed))
@@ -175,9 +164,7 @@ def _features(
 def gain_profiles(gains: Mapping[str, Tensor | None]) -> pd.DataFrame:
     """Read each gain along the horizontal frequencies.
 
-    Returns:
-        A row for each gain and frequency: ``gain``, ``frequency`` (horizontal, cycles per pixel),
-        ``factor`` (geometric mean over channels).
+    A row has ``gain``, ``frequency`` (cycles per pixel), ``factor`` (geometric mean of channels).
     """
     lines = []
     for name, gain in ((name, gain) for name, gain in gains.items() if gain is not None):

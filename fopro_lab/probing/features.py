@@ -253,9 +253,7 @@ def probe_classifier(
     )
 
 
-def probe_advantage(
-    teacher: Encoder, other: Encoder, pack: Pack, split: Split, *, resamples: int = 1000
-) -> dict[str, Any]:
+def probe_advantage(teacher: Encoder, other: Encoder, pack: Pack, split: Split) -> dict[str, Any]:
     """Compare the linear probes of two networks on the same test images.
 
     Returns:
@@ -265,7 +263,7 @@ def probe_advantage(
     """
     labels, classes = pack.labels[split.test], len(pack.dataset.class_names)
     units = resampling_units(pack.dataset.table, rows=split.test)
-    weights = sample_and_resamples(labels, units, resamples=resamples, seed=0)
+    weights = sample_and_resamples(labels, units, resamples=1000, seed=0)
     scores = []
     for network in (teacher, other):
         probe = fit_classifier(network, pack, split)

@@ -50,21 +50,12 @@ def basis_heat_map(
     A wave ``v U`` of Euclidean norm v, 4 at 32 px and growing with the side, is added to every
     channel, with both signs, before the normalisation; the sum is clipped to [0, 1], as published.
 
-    Args:
-        network: A frozen teacher, for the drift of its features, and with ``probe`` and ``labels``
-            for the error rate; or a `Classifier`, for the error rate alone.
-        images: ``(N, 3, H, W)`` in [0, 1].
-        by: ``"rings"`` measures 8 waves of each frequency ring, ``"blocks"`` the central wave of
-            each square block of frequencies, ``"full"`` every wave.
-        labels: Class of each image, ``(N,)``.
-        probe: Of this teacher.
-        edges: For rings: ``R + 1`` increasing frequencies, cycles per pixel.
-        block: For blocks: side in bins, odd.
-        units: Lesion or patient of each image, drawn as a whole; None is one each.
-        precision: As in `encode`.
-        batch_size: Images per pass.
-        resamples: Of the bootstrap.
-        seed: Of the drawn waves and of the bootstrap.
+    ``"rings"`` measures 8 drawn waves of each ring of ``edges`` (``R + 1`` increasing frequencies,
+    cycles per pixel), ``"blocks"`` the central wave of each square block of frequencies, of an odd
+    side in bins, ``"full"`` every wave. A frozen teacher gives the drift of its features, and with
+    a ``probe`` and ``labels``, ``(N,)``, the error rate; a `Classifier` the error rate alone.
+    ``images`` are ``(N, 3, H, W)`` in [0, 1]; ``units`` their lesions or patients, drawn as a
+    whole, or None for one each.
 
     Returns:
         A row per cell: ``cell``, ``row``, ``column`` (centre of a block, cycles per image),

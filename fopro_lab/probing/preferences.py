@@ -98,17 +98,11 @@ def preference_distances(
 ) -> pd.DataFrame:
     """Compare the distance between teachers with that between measurements of one teacher.
 
-    Lesions are dealt into two halves, again and again. Between: one teacher on one half against
+    Lesions are dealt into two halves, ``splits`` times. Between: one teacher on one half against
     the other teacher on the other half. Within: each teacher on one half against itself on the
     other. Both see other images on either side, so their difference is what the teachers add.
-    Its interval resamples lesions within the halves.
-
-    Args:
-        drifts: Two teachers or more, by name, all on the same images.
-        units: Lesion, patient or image of each, ``(N,)``; four or more.
-        splits: How often halves are dealt, 2 or more.
-        permutations: How often the teachers' names are permuted lesion by lesion, for the p-value.
-        seed: Of all draws.
+    Its interval resamples lesions within the halves; for the p-value the teachers' names are
+    permuted lesion by lesion. ``units`` are lesion, patient or image of each, ``(N,)``.
 
     Returns:
         A row for each pair, and one of teacher and other "all" for the means over all pairs:
@@ -149,20 +143,13 @@ def preference_distances(
         within = [_root_mean([_distance(*half[name]) for name in members]) for half in halves]
         low, high = percentile_interval(between[1] - within[1])
         first, second = chosen[0] if len(chosen) == 1 else ("all", "all")
-        rows.append(
-            {
-                "teacher": first,
-                "other": second,
-                "distance": np.mean([_distance(whole[a], whole[b]) for a, b in chosen]),
-                "between": between[0].mean(),
-                "within": within[0].mean(),
-                "difference": (between[0] - within[0]).mean(),
-                "difference_low": low,
-                "difference_high": high,
-                "p": _permutation_test([drifts[m] for m in members], unit, permutations, rng),
-            }
-        )
-    table = pd.DataFrame(rows).assign(units=unit.max() + 1, n=len(units))
+        distance = np.mean([_distance(whole[a], whole[b]) for a, b in chosen])
+        means = (between[0].mean(), within[0].mean(), (between[0] - within[0]).mean())
+        p = _permutation_test([drifts[m] for m in members], unit, permutations, rng)
+        rows.append((first, second, distance, *means, low, high, p))
+    columns = ["teacher", "other", "distance", "between", "within"]
+    columns += ["difference", "difference_low", "difference_high", "p"]
+    table = pd.DataFrame(rows, columns=columns).assign(units=unit.max() + 1, n=len(units))
     single = table["teacher"] != "all"
     table["p_holm"] = np.where(single, holm(table["p"].where(single).to_numpy()), table["p"])
     return table
@@ -260,17 +247,11 @@ def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Compari
         images.add((data["fingerprint"], data["image_size"], tuple(names), tuple(units)))
         accuracy = card.summary["probe"]["test_balanced_accuracy"]
         most = card.summary["largest_drift_per_energy"]
-        teachers.append(
-            {
-                "teacher": name,
-                "parameters": own.get("parameters"),
-                "features": own.get("feature_dim"),
-                "balanced_accuracy": accuracy.get("value"),
-                "balanced_accuracy_low": accuracy.get("low"),
-                "balanced_accuracy_high": accuracy.get("high"),
-                "most_per_energy": f"{most['low']:.3g} to {most['high']:.3g}" if most else "",
-            }
-        )
+        line = {"teacher": name, "parameters": own.get("parameters")}
+        line |= {"features": own.get("feature_dim"), "balanced_accuracy": accuracy.get("value")}
+        line |= {f"balanced_accuracy_{end}": accuracy.get(end) for end in ("low", "high")}
+        text = f"{most['low']:.3g} to {most['high']:.3g}" if most else ""
+        teachers.append(line | {"most_per_energy": text})
         shape = relative_responses(drifts[name], units, seed=seed)
         shape = shape.drop(columns=["low", "high", "n"])
         table = card.ring_response.query("channel == 'all'")
@@ -280,12 +261,8 @@ def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Compari
     distances = pd.DataFrame()
     if len(images) == 1 and len(set(units)) >= 4:
         distances = preference_distances(drifts, units, seed=seed)
-    return Comparison(
-        pd.DataFrame(teachers),
-        pd.concat(responses, ignore_index=True),
-        pd.concat(bands, ignore_index=True),
-        distances,
-    )
+    answers, changes = (pd.concat(parts, ignore_index=True) for parts in (responses, bands))
+    return Comparison(pd.DataFrame(teachers), answers, changes, distances)
 
 
 def read_cards(folders: Sequence[Path | str]) -> dict[str, TeacherCard]:

@@ -68,16 +68,11 @@ def ring_response(
     gains: Sequence[float],
     *,
     units: np.ndarray | None = None,
-    per_channel: bool = False,
-    precision: Precision = "32-true",
-    batch_size: int = 64,
     resamples: int = 1000,
     seed: int = 0,
+    **passes: Any,
 ) -> pd.DataFrame:
     """Scale one ring of the images after another and measure the drift of the features.
-
-    The scaled image is not clipped to [0, 1]: clipping would put energy into other rings. One
-    forward transform serves all rings and gains, so the cost is that of the teacher's passes.
 
     Args:
         teacher: The frozen network.
@@ -85,12 +80,9 @@ def ring_response(
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         gains: Non-negative factors of the amplitudes; 0 removes a ring.
         units: Lesion or patient of each image, ``(N,)``, drawn as a whole; None is one each.
-        per_channel: Scale red, green and blue one by one instead of together.
-        precision: ``"bf16-mixed"`` lets the first batch decide: a ring and gain whose drift is
-            below 40 times the rounding is measured in single precision after all.
-        batch_size: Images per pass.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
+        **passes: ``per_channel``, ``precision`` and ``batch_size`` of `ring_drifts`.
 
     Returns:
         A row for each channel, ring and gain: ``channel`` ("all", or the colour), ``ring``,
@@ -106,8 +98,7 @@ def ring_response(
     units = np.arange(len(images)) if units is None else units
     if len(units) != len(images):
         raise ShapeError(f"units: expected one for each of {len(images)}, got {len(units)}")
-    how: dict[str, Any] = {"precision": precision, "batch_size": batch_size}
-    drifts = ring_drifts(teacher, images, edges, gains, per_channel=per_channel, **how)
+    drifts = ring_drifts(teacher, images, edges, gains, **passes)
     return summarise_drifts(drifts, units, resamples=resamples, seed=seed)
 
 
@@ -121,7 +112,13 @@ def ring_drifts(
     precision: Precision = "32-true",
     batch_size: int = 64,
 ) -> RingDrifts:
-    """Measure drift and energy of each single image; arguments as in `ring_response`."""
+    """Measure drift and energy of each single image; see `ring_response`.
+
+    The scaled image is not clipped to [0, 1]: clipping would put energy into other rings. With
+    ``per_channel`` red, green and blue are scaled one by one. The precision ``"bf16-mixed"`` lets
+    the first batch decide: a ring and gain whose drift is below 40 times the rounding is measured
+    in single precision after all.
+    """
     check_gains(gains)
     check_pixels(images, changed=True)  # prompted ones may leave [0, 1]
     if len(images) == 0:
@@ -232,10 +229,8 @@ def drifts_from_table(
 def radial_gain(gain: Tensor, edges: Sequence[float], *, width: int) -> pd.DataFrame:
     """Average gains over the frequencies of each ring, geometrically, as `bin_counts` counts them.
 
-    Args:
-        gain: ``(..., H, width // 2 + 1)``, above 0, as of ``FourierPrompt.mean_gain``.
-        edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
-        width: Columns of the image, pixels, which the half spectrum leaves open.
+    ``gain`` is ``(..., H, width // 2 + 1)``, above 0, as of ``FourierPrompt.mean_gain``; ``edges``
+    are ``R + 1`` increasing frequencies, cycles per pixel; ``width`` is the image's, in pixels.
 
     Returns:
         One row per ring: ``ring``, ``low``, ``high`` (cycles per pixel), ``gain`` (geometric

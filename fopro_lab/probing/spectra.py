@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from fopro_lab.data import Pack, batches
-from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
 from fopro_lab.evaluation.metrics import balanced_accuracies
 from fopro_lab.fourier import ring_energy
 from fopro_lab.probing.features import resampling_units
 from fopro_lab.probing.ring_response import check_rings
 
+FOLDS = 5  # of the cross-validation
 FLOOR = (1e-3 / 255) ** 2  # a thousandth of a grey level, so that a flat image has a logarithm
 
 
@@ -29,12 +29,8 @@ def mean_spectra(pack: Pack, rows: np.ndarray, *, edges: Sequence[float]) -> pd.
 
     A ring's amplitude is its contrast: the root of its energy, averaged over the channels. The
     difference is taken from the mean over classes (or sources), each counting the same: a sum
-    over images would let the size of a class leak in.
-
-    Args:
-        pack: The images, with their data set.
-        rows: Which, for example those of training.
-        edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
+    over images would let the size of a class leak in. ``edges`` are ``R + 1`` increasing
+    frequencies, cycles per pixel, as in ``ring_masks``.
 
     Returns:
         A row for each class or source that occurs and each ring: ``scope`` ("class", "source"),
@@ -83,7 +79,6 @@ def source_fingerprint(
     rows: np.ndarray,
     *,
     edges: Sequence[float],
-    folds: int = 5,
     permutations: int = 50,
     resamples: int = 1000,
     seed: int = 0,
@@ -91,17 +86,9 @@ def source_fingerprint(
     """Measure how well each ring alone, and all together, tell source and class.
 
     The classifier is a linear discriminant on the logarithms of the ring's energy in red, green
-    and blue, cross-validated with lesions kept apart; the score is balanced accuracy. A class or
-    source with fewer lesions than folds is left out.
-
-    Args:
-        pack: The images; ``source`` of their table may be unknown (empty).
-        rows: Which, for example those of training.
-        edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
-        folds: Parts of the cross-validation, 2 or more.
-        permutations: How often labels are permuted among the lesions, for the level of chance.
-        resamples: Of lesions.
-        seed: Of folds, permutations and resamples.
+    and blue, cross-validated in five folds with lesions kept apart; the score is balanced accuracy.
+    A class or source of fewer lesions is left out. For the level of chance, labels are permuted
+    among the lesions. ``edges`` are ``R + 1`` increasing frequencies, cycles per pixel.
 
     Returns:
         A row for each task and ring: ``target`` ("source", "class"), ``within`` ("all"; the name
@@ -112,8 +99,6 @@ def source_fingerprint(
         known sources there are rows of target "class", within "all", alone; without two classes
         of enough lesions there are none.
     """
-    if folds < 2:
-        raise InputError(f"folds: expected 2 or more, got {folds}")
     check_rings(edges, height=pack.size, width=pack.size)
     features = _logarithms(_ring_energies(pack, rows, edges).transpose(1, 2))
     spread = features.std(axis=0)
@@ -141,9 +126,9 @@ def source_fingerprint(
     ]
     lines = []
     for target, within, targets, parts in questions:
-        tasks = [task for own in parts if (task := _task(own, targets, units, folds))]
+        tasks = [task for own in parts if (task := _task(own, targets, units))]
         for ring, low, high, own in rings if tasks else []:
-            found = _score(own, tasks, folds, permutations, resamples, seed)
+            found = _score(own, tasks, permutations, resamples, seed)
             lines.append((target, within, ring, float(low), float(high), *found))
     columns = [
         *("target", "within", "ring", "low", "high", "accuracy", "accuracy_low", "accuracy_high"),
@@ -152,11 +137,11 @@ def source_fingerprint(
     return pd.DataFrame(lines, columns=columns)
 
 
-def _task(rows: np.ndarray, labels: np.ndarray, units: np.ndarray, folds: int) -> _Task | None:
+def _task(rows: np.ndarray, labels: np.ndarray, units: np.ndarray) -> _Task | None:
     """Keep the classes with a lesion per fold or more; None if fewer than two are left."""
     own = pd.DataFrame({"label": labels[rows], "unit": units[rows]})
     lesions = own.drop_duplicates("unit")["label"].value_counts()
-    kept = np.sort(lesions.index[lesions >= folds].to_numpy())
+    kept = np.sort(lesions.index[lesions >= FOLDS].to_numpy())
     if len(kept) < 2:
         return None
     chosen = rows[np.isin(labels[rows], kept)]
@@ -164,26 +149,21 @@ def _task(rows: np.ndarray, labels: np.ndarray, units: np.ndarray, folds: int) -
 
 
 def _score(
-    features: np.ndarray,
-    tasks: list[_Task],
-    folds: int,
-    permutations: int,
-    resamples: int,
-    seed: int,
+    features: np.ndarray, tasks: list[_Task], permutations: int, resamples: int, seed: int
 ) -> tuple[Any, ...]:
     """Score the mean over the tasks against permuted labels: the columns from accuracy on."""
     observed, resampled, permuted = [], [], []
     for task in tasks:
         rng = np.random.default_rng(seed)
         weights = sample_and_resamples(task.labels, task.units, resamples=resamples, seed=seed)
-        scores = _cross_validate(features, task, weights, folds, rng)
+        scores = _cross_validate(features, task, weights, rng)
         observed.append(scores[0])
         resampled.append(scores[1:])
         _, first, unit = np.unique(task.units, return_index=True, return_inverse=True)
         shuffles = (rng.permutation(task.labels[first])[unit] for _ in range(permutations))
         others = (task._replace(labels=shuffled) for shuffled in shuffles)
         once = weights[:, :1]
-        permuted.append([_cross_validate(features, o, once, folds, rng)[0] for o in others])
+        permuted.append([_cross_validate(features, o, once, rng)[0] for o in others])
     value = float(np.mean(observed))
     level = np.mean(permuted, axis=0)
     interval = percentile_interval(np.mean(resampled, axis=0))
@@ -194,7 +174,7 @@ def _score(
 
 
 def _cross_validate(
-    features: np.ndarray, task: _Task, weights: np.ndarray, folds: int, rng: np.random.Generator
+    features: np.ndarray, task: _Task, weights: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the balanced accuracy, for each column of weights, of rows predicted out of fold.
 
@@ -205,30 +185,24 @@ def _cross_validate(
     fold = np.empty(len(lesions), dtype=np.int64)
     shuffled = rng.permutation(len(lesions))
     order = shuffled[np.argsort(labels[first][shuffled], kind="stable")]
-    fold[order] = np.arange(len(lesions)) % folds  # dealt class by class: each in every fold
+    fold[order] = np.arange(len(lesions)) % FOLDS  # dealt class by class: each in every fold
     predicted = np.empty(len(labels), dtype=np.int64)
-    for held in range(folds):
+    for held in range(FOLDS):
         out = fold[unit] == held
         seen = own[~out], labels[~out]
-        scores = discriminant_scores(*seen, new=own[out], classes=task.classes)
-        predicted[out] = scores.argmax(axis=1)
+        # A millionth of the mean variance already keeps constant features from dividing by zero.
+        how: dict[str, Any] = {"classes": task.classes, "shrinkage": 1e-6}
+        predicted[out] = discriminant_scores(*seen, new=own[out], **how).argmax(axis=1)
     return balanced_accuracies(labels, predicted, weights, classes=task.classes)
 
 
 def discriminant_scores(
-    features: np.ndarray,
-    labels: np.ndarray,
-    *,
-    new: np.ndarray,
-    classes: int,
-    shrinkage: float = 1e-6,
+    features: np.ndarray, labels: np.ndarray, *, new: np.ndarray, classes: int, shrinkage: float
 ) -> np.ndarray:
     """Fit Fisher's linear discriminant with equal priors; return scores ``(m, K)`` of new rows.
 
-    The covariance's diagonal grows by ``shrinkage`` times the mean variance.
-
-    Unlike scikit-learn's, its covariance within classes lets every class count the same, whatever
-    its size.
+    The covariance's diagonal grows by ``shrinkage`` times the mean variance. Unlike scikit-learn's,
+    its covariance within classes lets every class count the same, whatever its size.
 
     Source: Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, section 4.3.
     """
@@ -239,7 +213,6 @@ def discriminant_scores(
     inner = features - means[labels]
     covariance = (inner * (1 / counts[labels] / classes)[:, None]).T @ inner
     size = features.shape[1]
-    # A millionth of the mean variance already keeps constant features from dividing by zero.
     covariance += np.eye(size) * (shrinkage * np.trace(covariance) / size + 1e-12)
     weight = np.linalg.solve(covariance, means.T)
     return new @ weight - 0.5 * np.einsum("kd,dk->k", means, weight)

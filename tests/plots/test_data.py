@@ -16,7 +16,7 @@ def test_class_counts_print_n_at_each_bar_on_a_logarithmic_axis():
 
 
 def test_images_show_every_pixel_under_its_title():
-    figure = plots.plot_images(IMAGES, list("abcde"), columns=3, title="five")
+    figure = plots.plot_images(IMAGES, list("abcde"), columns=3)
     assert [ax.get_title() for ax in figure.axes] == list("abcde")
     np.testing.assert_array_equal(figure.axes[4].images[0].get_array(), IMAGES[4])
     with pytest.raises(ShapeError, match=r"images: expected \(N, H, W, 3\) of uint8, N at least"):
