@@ -153,8 +153,9 @@ def new_axes(ax: Axes | None, *, width: float = 7.0, height: float = 4.0) -> Axe
 
 
 def room(labels: Iterable[str]) -> float:
-    """Return the inches by which labels beside the axes make a figure wider: 20 letters do not."""
-    return 0.08 * max(0, *(sum(_widths(str(label))) - 20 for label in labels))
+    """Return the inches by which labels beside the axes make a figure wider: 12 letters do not."""
+    lines = (line for label in labels for line in str(label).split("\n"))
+    return 0.08 * max([0, *(sum(_widths(line)) - 12 for line in lines)])
 
 
 def figure_of(ax: Axes) -> Figure:

@@ -29,15 +29,17 @@ def width(row):
     return row["high"] - row["low"]
 
 
+def against(theirs, ours, **settings):
+    """Compare two tables, of balanced softmax and of EKD."""
+    return compare([run_of(theirs), run_of(ours, method="ekd")], "bsm", **settings)
+
+
 def test_compare_subtracts_the_baseline():
     tables = [predictions(seed=seed) for seed in (1, 2)]
-    runs = [run_of(t, method=m) for t, m in zip(tables, ("bsm", "ekd"), strict=True)]
-    found = compare(runs, "bsm", resamples=50)
-    scores = [score(table, groups(), "toy", resamples=2) for table in tables]
-    np.testing.assert_allclose(found["difference"], scores[1]["value"] - scores[0]["value"])
-    np.testing.assert_allclose(found["method_value"], scores[1]["value"])
-    np.testing.assert_allclose(found["baseline_value"], scores[0]["value"])
-    turned = compare(runs, "ekd", resamples=50)
+    found, turned = (against(*pair, resamples=50) for pair in (tables, tables[::-1]))
+    theirs, ours = (score(table, groups(), "toy", resamples=2)["value"] for table in tables)
+    np.testing.assert_allclose(found["difference"], ours - theirs)
+    np.testing.assert_allclose(found[["method_value", "baseline_value"]].T, [ours, theirs])
     np.testing.assert_allclose(turned["difference"], -found["difference"], atol=1e-12)
     np.testing.assert_allclose(turned["low"], -found["high"], atol=1e-6)
     np.testing.assert_allclose(turned["p"], found["p"], atol=1e-6)
@@ -49,7 +51,7 @@ def test_compare_equals_a_slow_paired_bootstrap_also_over_equal_folds():
     logits = [column for column in theirs if column.startswith("logit_")]
     ours = theirs.copy()
     ours[logits] += 0.5 * other[logits]  # the two runs agree on most images
-    found = overall(compare([run_of(theirs), run_of(ours, method="ekd")], "bsm", resamples=4000))
+    found = overall(against(theirs, ours, resamples=4000))
     assert found["interval"] == "t"
     # With 65 lesions t is near normal.
     # Monte Carlo noise of a limit is about 0.004; unpaired, the limits lie 0.03 further out.
@@ -75,7 +77,7 @@ def test_compare_equals_a_slow_paired_bootstrap_also_over_equal_folds():
 
 
 def test_compare_of_a_run_with_its_copy_finds_nothing():
-    found = compare([run_of(), run_of(method="ekd")], "bsm", resamples=50)
+    found = against(predictions(), predictions(), resamples=50)
     assert (found["difference"] == 0).all() and found["p"].dropna().eq(1).all()
     recalls = found[found["scope"] == "class"]
     # No discordant image is no proof of equality: the interval stays open, more so in the tail.
@@ -90,7 +92,7 @@ def test_a_few_lesions_won_are_no_certain_win(lesions, kind):
     ours = theirs.copy()
     theirs.loc[theirs["label"] == 3, "logit_df"] = -9.0
     ours.loc[ours["label"] == 3, "logit_df"] = 9.0
-    found = compare([run_of(theirs), run_of(ours, method="ekd")], "bsm", resamples=200)
+    found = against(theirs, ours, resamples=200)
     df = found[found["name"] == "df"].iloc[0]
     assert (df["difference"], df["interval"]) == (1.0, kind)
     assert np.isnan(df["low"]) == np.isnan(df["p"]) == (lesions == 1)
@@ -98,11 +100,10 @@ def test_a_few_lesions_won_are_no_certain_win(lesions, kind):
 
 
 def test_compare_averages_over_common_seeds_only():
-    tables = [predictions(seed=seed) for seed in range(5)]
-    runs = [run_of(tables[seed], seed=seed) for seed in (0, 1)]
-    runs += [run_of(tables[2 + s], method="ekd", seed=s) for s in (0, 1, 2)]
+    runs = [run_of(predictions(seed=seed), seed=seed) for seed in (0, 1)]
+    runs += [run_of(predictions(seed=2 + s), method="ekd", seed=s) for s in (0, 1, 2)]
     found = overall(compare(runs, "bsm", resamples=50))
-    value = [overall(score(t, groups(), "toy", resamples=2))["value"] for t in tables[:4]]
+    value = [overall(run.table(resamples=2))["value"] for run in runs[:4]]
     assert found["difference"] == pytest.approx((value[2] + value[3] - value[0] - value[1]) / 2)
     assert (found["seeds"], found["varies"]) == (2, "images and seeds")
 
@@ -123,11 +124,12 @@ def test_seeds_that_disagree_widen_the_interval():
     assert 10 < asked["seeds_needed"] < 100
 
 
-def test_p_values_agree_with_their_intervals():
-    runs = [run_of(predictions(COUNTS, seed=s, skill=0.5), seed=s) for s in range(3)]
-    for method, skill in (("ekd", 0.7), ("fopro", 1.2), ("ce", 3.0)):
-        tables = (predictions(COUNTS, seed=9 + s, skill=skill) for s in range(3))
-        runs += [run_of(table, method=method, seed=s) for s, table in enumerate(tables)]
+def test_p_values_and_verdicts_agree_with_their_intervals():
+    runs = [
+        run_of(predictions(COUNTS, seed=9 * number + seed, skill=skill), method=method, seed=seed)
+        for number, (method, skill) in enumerate((("bsm", 0.5), ("ekd", 0.7), ("ce", 3.0)))
+        for seed in range(3)
+    ]
     found = compare(runs, "bsm", resamples=50)
     outside = (found["low"] > 0) | (found["high"] < 0)
     assert outside.any() and not outside.all()
@@ -196,12 +198,11 @@ def test_methods_with_a_teacher_share_its_file():
 
 
 def test_score_runs_and_summarise_have_one_block_and_one_row_per_method():
-    tables = [predictions(seed=seed) for seed in range(3)]
-    runs = [run_of(tables[s], seed=s) for s in (0, 1)]
-    runs += [run_of(tables[2], method="ekd")]
+    runs = [run_of(predictions(seed=s), seed=s) for s in (0, 1)]
+    runs.append(run_of(predictions(seed=2), method="ekd"))
     scores = score_runs(runs, resamples=50)
     assert scores.groupby("method", sort=False)["seeds"].first().to_dict() == {"bsm": 2, "ekd": 1}
-    single = score(tables[2], groups(), "toy/64px/seed0", resamples=50)
+    single = runs[2].table(resamples=50)
     own = scores[scores["method"] == "ekd"].drop(columns=["method", "seeds", "folds"])
     pd.testing.assert_frame_equal(own.reset_index(drop=True), single)
     headline = summarise(runs, resamples=50)

@@ -4,17 +4,15 @@ import re
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 from matplotlib.text import Text
-from scipy.spatial.distance import pdist
 
 from fopro_lab import plots
 from fopro_lab.errors import InputError
-from fopro_lab.plots.style import GROUP_COLORS, METHOD_COLORS, STYLE
+from fopro_lab.plots.style import STYLE
 from tests.plots.tables import EVERY, PROTOCOL, draw, scores
 
 UNIT = re.compile(
@@ -98,18 +96,13 @@ def test_save_figure_writes_the_same_bytes_without_a_program_name(tmp_path):
         plots.save_figure(plt.figure(), tmp_path / "a.svg")
 
 
-# Machado et al. 2009, severity 1: how the two common red-green deficiencies see linear RGB.
-SEEN_BY = {
-    "deuteranope": ((0.367, 0.861, -0.228), (0.280, 0.673, 0.047), (-0.012, 0.043, 0.969)),
-    "protanope": ((0.152, 1.053, -0.205), (0.115, 0.786, 0.099), (-0.004, -0.048, 1.052)),
-}
-
-
-@pytest.mark.parametrize("seen_by", SEEN_BY.values(), ids=SEEN_BY)
-@pytest.mark.parametrize(
-    ("colors", "least"), [(list(GROUP_COLORS.values())[:3], 0.2), (METHOD_COLORS.values(), 0.1)]
-)
-def test_colours_stay_apart_for_colour_blind_eyes(seen_by, colors, least):
-    linear = np.array([to_rgb(color) for color in colors]) ** 2.2
-    seen = np.clip(linear @ np.array(seen_by).T, 0, 1) ** (1 / 2.2)
-    assert pdist(seen).min() > least
+@pytest.mark.parametrize("name", ["plot_class_bands", "plot_class_counts", "plot_leakage"])
+def test_long_names_widen_a_figure_and_do_not_narrow_its_axes(name):
+    plot, table = EVERY[name]
+    widths = []
+    for each in (table, table.replace("nv", 40 * "n")):
+        figure = plots.style.figure_of(drawn) if isinstance(drawn := plot(each), Axes) else drawn
+        with plt.style.context(STYLE):
+            figure.draw_without_rendering()
+        widths.append(figure.axes[0].get_position().width * figure.get_figwidth())
+    assert widths[1] > 0.8 * widths[0]  # without the room 0.4 to 0.6
