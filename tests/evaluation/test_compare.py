@@ -325,11 +325,8 @@ def test_p_values_are_corrected_over_the_teachers_of_one_pair_and_number(taught)
 
 
 def test_levels_have_a_row_for_each_teacher_and_method(taught):
-    found = summarise_teachers(taught[:5], resamples=20)
-    assert found[["teacher", "method"]].values.tolist() == [
-        ["none", "bsm"],
-        *(["builtin, 32 px", method] for method in ("ekd", "fopro")),
-        *(["resnet18", method] for method in ("ekd", "fopro")),
-    ]
+    found = summarise_teachers(taught[:4], resamples=20)
+    names = ["none bsm", "builtin, 32 px ekd", "builtin, 32 px fopro", "resnet18 ekd"]
+    assert (found["teacher"] + " " + found["method"]).tolist() == names
     own = summarise([taught[1]], resamples=20)
     assert found["tail"][1] == own["tail"][0] and found["tail_low"][1] == own["tail_low"][0]
