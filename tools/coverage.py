@@ -7,6 +7,7 @@ that share the groups' numbers but not the runs'.
 
 import argparse
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,57 +33,43 @@ NUMBERS = {
 _GROUP, _TOGETHER = 1.0, 0.5  # spread of groups, and of groups within a run; of images it is 1
 
 
-def coverage(
-    *,
-    groups: int,
-    seeds: int,
-    folds: int = 1,
-    spread: float = 0.3,
-    repeats: int = 400,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Return the share of held 95 % intervals of each of ``NUMBERS``, and of its differences.
+class Design(NamedTuple):
+    """What is simulated."""
 
-    Args:
-        groups: Groups of each class and fold.
-        seeds: Runs of each method and fold; of a single one, intervals are for that very run.
-        folds: With own groups and runs.
-        spread: Standard deviation between runs, in that of images.
-        repeats: Simulated experiments.
-        seed: Of the simulation.
-    """
+    groups: int  # of each class and fold
+    seeds: int  # runs of each method and fold; of a single one, intervals are for that very run
+    folds: int = 1  # with own groups and runs
+    spread: float = 0.3  # standard deviation between runs, in that of images; 0 for a single one
+
+
+def coverage(design: Design, *, repeats: int = 400, seed: int = 0) -> dict[str, float]:
+    """Return the share of held 95 % intervals of each of ``NUMBERS``, and of its differences."""
     rng = np.random.default_rng(seed)
-    spread = 0.0 if seeds == 1 else spread
-    width = np.sqrt(1 + _GROUP**2 + _TOGETHER**2 + spread**2)
-    held: dict[str, list[bool]] = {}
-    for _ in range(repeats):
-        images, own = _experiment(rng, groups, seeds, folds, spread, width)
-        apart = {key: each.subtract() for key, each in own.items()}
-        ours = {key: _first_half(each) for key, each in own.items()}
-        values = {key: mean_of(each.values) for key, each in ours.items()}
-        others = {key: values[key] - mean_of(each.values) for key, each in apart.items()}
+    held = [_held(*_experiment(rng, design)) for _ in range(repeats)]
+    return {str(name): float(share) for name, share in pd.DataFrame(held).mean().items()}
 
-        def alone(key: Key, trials: int, values: dict[Key, float] = values) -> Interval:
-            return (*wilson_interval(values[key], trials), "wilson")
 
-        def paired(
-            key: Key,
-            trials: int,
-            values: dict[Key, float] = values,
-            others: dict[Key, float] = others,
-        ) -> Interval:
-            return (*difference_interval(values[key], others[key], trials), "newcombe")
+def _held(images: AlignedRuns, own: dict[Key, Measured]) -> dict[str, bool]:
+    """Say of each number and difference of an experiment whether its interval holds the truth."""
+    apart = {key: each.subtract() for key, each in own.items()}
+    ours = {key: _first_half(each) for key, each in own.items()}
+    values = {key: mean_of(each.values) for key, each in ours.items()}
+    others = {key: values[key] - mean_of(each.values) for key, each in apart.items()}
 
-        levels, _ = limits(images, ours, fallback=alone, shares=True)
-        differences, _ = limits(images, apart, fallback=paired)
-        truths = {"class recall": RECALLS[0], "balanced accuracy": float(np.mean(RECALLS))}
-        for name, key in NUMBERS.items():
-            for what, ends, truth in (
-                (name, levels[key], truths[name]),
-                (f"{name}, difference", differences[key], 0.0),
-            ):
-                held.setdefault(what, []).append(ends[0] <= truth <= ends[1])
-    return {name: float(np.mean(each)) for name, each in held.items()}
+    def alone(key: Key, trials: int) -> Interval:
+        return (*wilson_interval(values[key], trials), "wilson")
+
+    def paired(key: Key, trials: int) -> Interval:
+        return (*difference_interval(values[key], others[key], trials), "newcombe")
+
+    levels, _ = limits(images, ours, fallback=alone, shares=True)
+    differences, _ = limits(images, apart, fallback=paired)
+    truths = {"class recall": RECALLS[0], "balanced accuracy": float(np.mean(RECALLS))}
+    held = {}
+    for name, key in NUMBERS.items():
+        held[name] = levels[key][0] <= truths[name] <= levels[key][1]
+        held[f"{name}, difference"] = differences[key][0] <= 0 <= differences[key][1]
+    return held
 
 
 def _first_half(measured: Measured) -> Measured:
@@ -96,9 +83,12 @@ def _first_half(measured: Measured) -> Measured:
 
 
 def _experiment(
-    rng: np.random.Generator, groups: int, seeds: int, folds: int, spread: float, width: float
+    rng: np.random.Generator, design: Design
 ) -> tuple[AlignedRuns, dict[Key, Measured]]:
     """Draw one test set and the hits of two methods' runs for each fold."""
+    groups, seeds, folds, spread = design
+    spread = 0.0 if seeds == 1 else spread
+    width = np.sqrt(1 + _GROUP**2 + _TOGETHER**2 + spread**2)
     found = {key: Measured([], [], []) for key in NUMBERS.values()}
     found[("class", "b", "recall")] = Measured([], [], [])
     parts = []
@@ -130,15 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
-    designs = [(g, s, 1, 0.3) for g in (5, 10, 20, 60) for s in (1, 2, 3, 10)]
-    designs += [(20, s, 1, 0.0) for s in (2, 3, 10)] + [(20, 2, f, 0.3) for f in (2, 3, 10)]
+    designs = [Design(g, s, 1, 0.3 * (s > 1)) for g in (5, 10, 20, 60) for s in (1, 2, 3, 10)]
+    designs += [Design(20, s, 1, 0.0) for s in (2, 3, 10)] + [Design(20, 2, f) for f in (2, 3, 10)]
     rows = []
-    for groups, seeds, folds, spread in designs:
-        how = {"repeats": chosen.repeats, "seed": chosen.seed}
-        held = coverage(groups=groups, seeds=seeds, folds=folds, spread=spread, **how)
-        spread = 0.0 if seeds == 1 else spread
-        about = {"groups": groups, "seeds": seeds, "folds": folds, "spread": spread}
-        rows.append(about | {"nominal": 0.95} | held)
+    for design in designs:
+        held = coverage(design, repeats=chosen.repeats, seed=chosen.seed)
+        rows.append(design._asdict() | {"nominal": 0.95} | held)
     table = pd.DataFrame(rows)
     print(table.to_markdown(index=False, floatfmt=("g", "g", "g", "g", ".2f", *[".3f"] * 4)))
     print(f"\nStandard error of each share: {np.sqrt(0.05 * 0.95 / chosen.repeats):.3f}.")

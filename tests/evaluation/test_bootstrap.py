@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from fopro_lab.evaluation import bootstrap
-from tools.coverage import coverage
+from tools.coverage import Design, coverage
 
 
 def test_bootstrap_weights_keep_each_class_and_draw_lesions_whole():
@@ -51,7 +51,7 @@ def test_seeds_needed_is_that_of_a_power_table():
     ("groups", "seeds", "folds"), [(5, 1, 1), (10, 3, 1), (10, 2, 1), (20, 2, 3)]
 )
 def test_intervals_hold_the_truth_with_few_groups_and_seeds(groups, seeds, folds):
-    held = coverage(groups=groups, seeds=seeds, folds=folds, repeats=150)
+    held = coverage(Design(groups, seeds, folds), repeats=150)
     # Percentiles of a bootstrap held 0.79 to 0.91 of 5 groups; a standard error is 0.018.
     assert min(held.values()) >= 0.91 and np.mean(list(held.values())) < 0.995, held
 
