@@ -230,10 +230,13 @@ def compare(
         if method != baseline:
             pairs = _pairs_of(by_method, method, baseline)
             table = _subtract(pairs, resamples=resamples, seed=seed, effect=effect)
-            table.insert(0, "method", method)
-            table.insert(1, "baseline", baseline)
-            tables.append(table)
+            tables.append(_led_by(table, method=method, baseline=baseline))
     return pd.concat(tables, ignore_index=True)
+
+
+def _led_by(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """Put columns of one value before the others."""
+    return table.assign(**columns)[[*columns, *table.columns]]
 
 
 def _subtract(
@@ -317,10 +320,8 @@ def score_runs(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> 
             tested = [[run.predictions for run in by_seed.values()] for by_seed in folds.values()]
             about = (tested, groups, pooled_protocol(folds))
             table = scores.score_trainings(*about, resamples=resamples, seed=seed)
-            table.insert(0, "method", method)
-            table.insert(1, "seeds", min(map(len, tested)))
-            table.insert(2, "folds", len(tested))
-            tables.append(table)
+            trained = {"seeds": min(map(len, tested)), "folds": len(tested)}
+            tables.append(_led_by(table, method=method, **trained))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -380,9 +381,7 @@ def compare_teachers(
                 continue
             two = [run for run in members if run.method in (method, baseline)]
             table = compare(two, baseline, resamples=resamples, seed=seed)
-            table.insert(0, "teacher", teacher or "none")
-            table.insert(1, "student", student)
-            tables.append(table)
+            tables.append(_led_by(table, teacher=teacher or "none", student=student))
     if not tables:
         wanted = ", ".join(f"{method} against {baseline}" for method, baseline in pairs)
         had = ", ".join(dict.fromkeys(run.method for run in runs))
@@ -402,9 +401,7 @@ def summarise_teachers(
     settings = _sort_out(runs, lambda run: (_student_of(run), teacher_of(run)))
     for (student, teacher), members in settings.items():
         table = summarise(members, resamples=resamples, seed=seed)
-        table.insert(0, "student", student)
-        table.insert(1, "teacher", teacher or "none")
-        tables.append(table)
+        tables.append(_led_by(table, student=student, teacher=teacher or "none"))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -38,8 +38,7 @@ def plot_class_counts(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set(xscale="log", xlim=(0.8, 2.2 * table["n"].max()))
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.grid(axis="y", visible=False)
-    ax.tick_params(axis="y", length=0)
+    style.label_rows(ax, classes)
     if "group" in table:
         groups = table.drop_duplicates("class").set_index("class")["group"]
         style.color_group_labels(ax, list(groups[classes]))

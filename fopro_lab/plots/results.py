@@ -67,8 +67,8 @@ def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     style.need(table, "scope name group metric value low high n k interval")
     table = table[(table["scope"] == "class") & (table["metric"] == "recall")]
     style.need(table)
-    rank = table["group"].map({group: place for place, group in enumerate(GROUPS)})
-    table = table.assign(rank=rank).sort_values("rank", kind="stable")
+    rank = {group: place for place, group in enumerate(GROUPS)}
+    table = table.sort_values("group", key=lambda group: group.map(rank), kind="stable")
     classes = table.drop_duplicates("name").reset_index(drop=True)
     labels = [f"{row['name']}  n={row['n']}" for row in classes.to_dict("records")]
     names = list(classes["name"])
