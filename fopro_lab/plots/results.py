@@ -237,13 +237,6 @@ def run_labels(shift: PriorShift) -> list[str]:
     ]
 
 
-def prior_name(strength: float) -> str:
-    """Name a prior: 0 is 'balanced (0)', 0.5 is 'head-heavy (+0.5)'."""
-    if not strength:
-        return "balanced (0)"
-    return f"{'head' if strength > 0 else 'tail'}-heavy ({strength:+.1f})"
-
-
 def prior_axes(figure: Figure) -> list[Axes]:
     """Lay out the three axes of `PriorRows` in a figure."""
     grid = figure.add_gridspec(2, 2, width_ratios=(1.35, 1), height_ratios=(1.25, 1))
@@ -311,10 +304,11 @@ def plot_priors(shift: PriorShift, *, adjust: bool = True) -> Figure:
     rows = len(shift.names)
     size, heights = (13, 4.8 + 0.36 * rows), (max(rows, 4), 4, 4)
     figure, axes = plt.subplots(3, 3, figsize=size, squeeze=False, height_ratios=heights)
+    titles = ("tail-heavy (-1.0)", "balanced (0)", "head-heavy (+1.0)")
     for column, strength in enumerate((-1.0, 0.0, 1.0)):
         drawn = PriorRows(list(axes[:, column]), shift)
         drawn.move(shift.table(strength, adjust=adjust), strength)
-        axes[0, column].set_title(prior_name(strength))
+        axes[0, column].set_title(titles[column])
     handles = [line for line, _ in drawn.points[: len(shift.runs)]]
     figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=8)
     style.add_footer(axes[0, 0], pd.DataFrame(), prior_footer(shift, adjust=adjust))
