@@ -407,7 +407,7 @@ def plot_control(table: pd.DataFrame, gains: pd.DataFrame, *, images: int) -> Fi
     ``images``: tested in a split.
     """
     style.need(table, "split input gain balanced_accuracy low high drift")
-    style.need(gains, "gain frequency factor split")
+    style.need(gains, "gain draw frequency factor split")
     figure, (ax, side) = plt.subplots(1, 2, figsize=(11, 4))
     keys = [("clean", "none"), *(("degraded", name) for name in _GAINS)]
     splits = list(dict.fromkeys(table["split"]))
@@ -429,9 +429,10 @@ def plot_control(table: pd.DataFrame, gains: pd.DataFrame, *, images: int) -> Fi
     ax.set_title("Linear probe behind a low-pass and each gain")
     tested = f"n={images:,} test images in a split"
     style.add_footer(ax, table, tested, "bars: 95 % intervals over lesions")
-    for name, own in gains.groupby("gain", sort=False):
-        look: dict[str, Any] = {"color": _GAINS[str(name)], "label": str(name)}
-        side.plot(own["frequency"], own["factor"], lw=3 if name == "inverse" else 1.4, **look)
+    for (name, draw), own in gains.groupby(["gain", "draw"], sort=False):
+        look: dict[str, Any] = {"color": _GAINS[str(name)], "label": "" if draw else str(name)}
+        look["lw"] = 3 if name == "inverse" else 1.4 if name != "random" else 0.8
+        side.plot(own["frequency"], own["factor"], **look)
     style.log_axis(side)
     style.log_axis(side, "x")
     side.set_ylabel("Gain of the amplitude")

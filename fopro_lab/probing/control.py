@@ -6,7 +6,8 @@ worth is measured by a linear probe behind it, tested on other lesions.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ FLOOR, NOISE = 0.03, 0.002  # least factor of an amplitude, standard deviation i
 MAX_LOG_GAIN = 1.5  # of the inverse filter
 SHRINKAGE = 3.0  # of the covariance: what cross-validation on training images prefers
 BATCH = 64
+Gains: TypeAlias = Mapping[str, Tensor | list[Tensor] | None]
 COLUMNS = ["split", "input", "gain", "drift", "balanced_accuracy", "low", "high"]
 
 
@@ -83,7 +85,7 @@ def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) 
 def control_table(
     teacher: Encoder,
     pack: Pack,
-    gains: Mapping[str, Tensor | None],
+    gains: Gains,
     *,
     train: np.ndarray,
     test: np.ndarray,
@@ -100,6 +102,7 @@ def control_table(
         teacher: Frozen.
         pack: Clean images, which are judged without a gain.
         gains: By name, broadcastable to ``(B, 3, H, W // 2 + 1)``, for degraded images; or None.
+            Of a list of random draws the mean is judged: one draw says little.
         train: Rows that fit the probe.
         test: Rows of other lesions.
         split: Its name in the table.
@@ -115,14 +118,18 @@ def control_table(
     labels, classes = pack.labels[test], len(pack.dataset.class_names)
     units = resampling_units(pack.dataset.table, rows=test)
     weights = sample_and_resamples(labels, units, resamples=resamples, seed=0)
-    lines = []
-    for (given, name), features in known.items():
-        own = seen[given, name], pack.labels[train]
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    for (given, name, draw), features in known.items():
+        own = seen[given, name, draw], pack.labels[train]
         scores = discriminant_scores(*own, new=features, classes=classes, shrinkage=SHRINKAGE)
         values = balanced_accuracies(labels, scores.argmax(axis=1), weights, classes=classes)
-        pair = (known.get((given, "none"), features), features)
+        pair = (known.get((given, "none", 0), features), features)
         moved = float(feature_drift(*map(torch.from_numpy, pair)).mean())
-        lines.append((split, given, name, moved, values[0], *percentile_interval(values[1:])))
+        found.setdefault((given, name), []).append(np.append(moved, values))
+    lines = []
+    for names, draws in found.items():
+        moved, value, *resampled = np.mean(draws, axis=0)
+        lines.append((split, *names, moved, value, *percentile_interval(np.array(resampled))))
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -144,30 +151,39 @@ def _features(
     teacher: Encoder,
     pack: Pack,
     rows: np.ndarray,
-    gains: Mapping[str, Tensor | None],
+    gains: Gains,
     cutoff: float,
-) -> dict[tuple[str, str], np.ndarray]:
-    """Encode rows, clean and degraded, behind every gain: ``(input, gain)`` to ``(n, D)``."""
-    parts: dict[tuple[str, str], list[Tensor]] = {("clean", "none"): []}
-    parts |= {("degraded", name): [] for name in gains}
+) -> dict[tuple[str, str, int], np.ndarray]:
+    """Encode rows, clean and degraded, behind every gain: (input, gain, draw) to ``(n, D)``."""
+    every = {("degraded", name, draw): gain for name, draw, gain in _draws(gains)}
+    parts: dict[tuple[str, str, int], list[Tensor]] = {("clean", "none", 0): []}
+    parts |= {key: [] for key in every}
     work = batches(pack, rows, batch_size=BATCH)
     with torch.inference_mode():
         for images, _ in progress(work, total=-(-len(rows) // BATCH), label="control"):
-            parts["clean", "none"].append(encode(teacher, images))
+            parts["clean", "none", 0].append(encode(teacher, images))
             behind = degrade(images, cutoff=cutoff)
-            for name, gain in gains.items():
+            for key, gain in every.items():
                 changed = behind if gain is None else apply_gain(behind, gain)
-                parts["degraded", name].append(encode(teacher, changed))
+                parts[key].append(encode(teacher, changed))
     return {name: torch.cat(values).cpu().double().numpy() for name, values in parts.items()}
 
 
-def gain_profiles(gains: Mapping[str, Tensor | None]) -> pd.DataFrame:
+def gain_profiles(gains: Gains) -> pd.DataFrame:
     """Read each gain along the horizontal frequencies.
 
-    A row has ``gain``, ``frequency`` (cycles per pixel), ``factor`` (geometric mean of channels).
+    A row has ``gain``, ``draw`` (from 0), ``frequency`` (cycles per pixel) and ``factor``
+    (geometric mean of channels).
     """
     lines = []
-    for name, gain in ((name, gain) for name, gain in gains.items() if gain is not None):
-        row = gain.log().reshape(-1, *gain.shape[-2:]).mean(dim=0)[0].exp().tolist()
-        lines += [(name, k / (2 * len(row) - 2), row[k]) for k in range(1, len(row))]
-    return pd.DataFrame(lines, columns=["gain", "frequency", "factor"])
+    for name, draw, gain in _draws(gains):
+        if gain is not None:
+            row = gain.log().reshape(-1, *gain.shape[-2:]).mean(dim=0)[0].exp().tolist()
+            lines += [(name, draw, k / (2 * len(row) - 2), row[k]) for k in range(1, len(row))]
+    return pd.DataFrame(lines, columns=["gain", "draw", "frequency", "factor"])
+
+
+def _draws(gains: Gains) -> Iterator[tuple[str, int, Tensor | None]]:
+    for name, own in gains.items():
+        for draw, gain in enumerate(own if isinstance(own, list) else [own]):
+            yield name, draw, gain

@@ -211,7 +211,7 @@ def control():
 def control_gains():
     names = ["inverse", "inverse", "learned", "learned"]
     places = {"frequency": [0.1, 0.5] * 2, "factor": [1.0, 4.0, 1.0, 3.0]}
-    return pd.DataFrame({"split": "2", "gain": names, **places})
+    return pd.DataFrame({"split": "2", "gain": names, "draw": 0, **places})
 
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)

@@ -83,7 +83,9 @@ def test_learned_prompt_recovers_half_of_the_inverse(world, monkeypatch):
                                 held_out=held_out, batch_size=60)  # fmt: skip
     gains["learned"] = prompt.mean_gain().detach()
     source = torch.Generator().manual_seed(0)
-    moved = random_gain_like(prompt, gains["learned"][None], source, size=(SIZE, SIZE))[0]
+    size = {"size": (SIZE, SIZE)}
+    moved = [random_gain_like(prompt, gains["learned"][None], source, **size)[0] for _ in "ab"]
+    gains |= {"random": moved, "a": moved[0], "b": moved[1]}
     table = control.control_table(network, world, gains, train=train, test=test, split="toy",
                                   resamples=20, cutoff=CUTOFF)  # fmt: skip
     values = table.set_index(["input", "gain"])["balanced_accuracy"]
@@ -92,7 +94,13 @@ def test_learned_prompt_recovers_half_of_the_inverse(world, monkeypatch):
     shares = control.recovered(table).set_index("gain")["share"]
     assert shares["inverse"] == 1 and shares["learned"] >= 0.5 and shares["reference"] >= 0.5
     drift = table.set_index(["input", "gain"])["drift"]["degraded", "none"]
-    assert drift == pytest.approx(0, abs=1e-9) and moved.shape == gains["learned"].shape
+    assert drift == pytest.approx(0, abs=1e-9)
+    # The mean of both draws, not a draw of its own.
+    own = table.set_index("gain")[["drift", "balanced_accuracy"]]
+    assert np.allclose(own.loc["random"], own.loc[["a", "b"]].mean(), atol=1e-12)
+    assert shares["random"] < shares["learned"]
+    draws = control.gain_profiles(gains).groupby("gain")["draw"].nunique()
+    assert draws["random"] == 2 and draws["inverse"] == 1
 
 
 def test_a_gain_is_matched_in_drift():
