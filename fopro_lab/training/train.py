@@ -1,4 +1,4 @@
-"""Training a student: `distill`, from a config to a run folder, and what it is made of.
+"""Training a student: `distill`, from a config to a run folder; its loop is `train`.
 
 One process or several of torchrun: Fabric moves tensors and gradients, each process takes its share
 of every batch, and the first alone writes. Every random draw of an epoch depends on (seed, epoch)
@@ -6,13 +6,11 @@ alone and one checkpoint is written per epoch: on the same CPU, or GPU with ``de
 resumed run ends with the bits of an uninterrupted one. Not supported: resuming within an epoch.
 """
 
-import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -21,75 +19,41 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
+from torch.optim import lr_scheduler
 
-from fopro_lab.config import StepConfig, TrainConfig
-from fopro_lab.data import Pack, Split, batches, cycle, mix, prepare
+from fopro_lab.config import TrainConfig
+from fopro_lab.data import Pack, Split, batches, cycle, mix
 from fopro_lab.data.batches import effective_counts, paired_batches, training_progress
-from fopro_lab.data.pack import split_from
-from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.evaluation import balanced_accuracy, groups_from, write_predictions
+from fopro_lab.evaluation import balanced_accuracy, write_predictions
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.io import progress, write_json
-from fopro_lab.models import Student, Teacher, build_student, choose_device, load_from
+from fopro_lab.models import Student, Teacher, build_student, load_from
 from fopro_lab.models.student import shrink
-from fopro_lab.models.teacher import check_takes, is_called, quick_teacher, state_hash
+from fopro_lab.models.teacher import check_takes, is_called, state_hash
 from fopro_lab.training import run_folder, train_prompt
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss, distillation_loss
 from fopro_lab.training.run_folder import PROMPTING, TrainedRun
-from fopro_lab.training.statistics import Reference, reference_of, reference_spectrum
-from fopro_lab.training.teacher_features import KeptFeatures
+from fopro_lab.training.setup import (
+    TrainSetup,
+    build_optimiser,
+    build_schedule,
+    build_setup,
+    images_of,
+    start_fabric,
+    torch_as_set,
+)
 from fopro_lab.training.train_prompt import generator_for, prompted
 
-SELECTED_BY = {
-    "best": "balanced accuracy on validation",
-    "last": "last epoch",
-    "ema": "last epoch, average of its weights",
-}
 LOSSES = ("loss", "loss_classes", "loss_second", "loss_distill")
-WARMUP_START = 0.01  # share of the learning rate in the very first step of a warm-up
 READ_EVERY = 50  # steps between two looks at the loss: a GPU waits for each
 LINE_SECONDS = 15.0  # between two lines about epochs, except the last
 BATCH = 128  # images classified together
-
-
-@dataclass(frozen=True, eq=False)
-class TrainSetup:
-    """What a run works with and does not change."""
-
-    config: TrainConfig
-    fabric: Fabric
-    packed: Pack
-    split: Split
-    class_counts: Tensor  # (K,), training images, float, on the device
-    teacher: Teacher | None = None  # as loaded: what prompts are trained on
-    fast_teacher: Teacher | None = None  # the same, faster: it gives the student's targets
-    reference: Reference | None = None  # what the objective `statistics` compares with
-    kept: KeptFeatures | None = None  # read in place of passes of the teacher
-    spectrum: Tensor | None = None  # (24,), mean amplitude that the objective `spectrum` aims at
-
-    @property
-    def batch_size(self) -> int:
-        """Images per batch, of all processes: at most all there are, and as many for each."""
-        size = min(self.config.batch_size, len(self.split.train))
-        return size - size % self.fabric.world_size
-
-    @property
-    def batches(self) -> int:
-        """Whole batches per epoch."""
-        return len(self.split.train) // self.batch_size
-
-    @property
-    def steps(self) -> int:
-        """Steps of the optimiser per epoch; the last one may have fewer batches."""
-        return math.ceil(self.batches / self.config.accumulate)
 
 
 @dataclass(eq=False)
@@ -143,6 +107,11 @@ class TrainState:
         return self.epoch >= config.epochs or 0 < config.patience <= waited
 
 
+def epochs_not_chosen(config: TrainConfig) -> int:
+    """Count the first epochs that cannot be the best: those before the first prompt."""
+    return config.warmup_epochs if config.method in PROMPTING else 0
+
+
 def distill(
     config: TrainConfig,
     *,
@@ -165,9 +134,6 @@ def distill(
         split: Of ``packed``; None splits it as the config says.
         verbose: Say on standard error how far it is.
 
-    Returns:
-        The finished run.
-
     Raises:
         InputError: If the input is wrong or the folder holds another run.
         WorkError: If a loss or gradient is not finite, the disk or a GPU's memory is full, or
@@ -181,25 +147,24 @@ def distill(
         'done'
     """
     folder = Path(out).expanduser()
+    given = [name for name, part in (("teacher", teacher), ("packed", packed)) if part is not None]
     fabric = start_fabric(config)
     first = fabric.global_rank == 0
     verbose = verbose and first
-    given = [name for name, part in (("teacher", teacher), ("packed", packed)) if part is not None]
     if teacher is not None:
+        if config.method in ("ce", "bsm"):
+            raise InputError(f"teacher: method {config.method} has none; give none, or method=ekd")
         config = config.model_copy(update={"teacher": teacher.name, "weights": ""})
+        check_takes(teacher.to(fabric.device), config.image_size)
+    own_code = is_called(config.teacher)
     hashes = run_folder.file_hashes(config)
-    if config.method in ("ce", "bsm") and teacher is not None:
-        raise InputError(f"teacher: method {config.method} has none; give none, or method=ekd")
     if config.method not in ("ce", "bsm"):
-        called = is_called(config.teacher)
         # Before images are decoded for a teacher that cannot take them.
-        if teacher is None and (called or not (folder / "manifest.json").exists()):
+        if teacher is None and (own_code or not (folder / "manifest.json").exists()):
             teacher = load_from(config, device=fabric.device)
-        if teacher is not None:
-            check_takes(teacher.to(fabric.device), config.image_size)
-        if teacher is not None and (called or "teacher" in given):
+        if teacher is not None and (own_code or "teacher" in given):
             teacher.card["state_sha256"] = hashes["teacher_sha256"] = state_hash(teacher)
-    packed, split = _data_of(config, fabric, packed, split, verbose=verbose)
+    packed, split = images_of(config, fabric, packed, split, verbose=verbose)
     fingerprints = {
         "data_fingerprint": packed.dataset.fingerprint,
         "split_fingerprint": split.fingerprint,
@@ -215,59 +180,49 @@ def distill(
     with ExitStack() as stack:
         if first:
             stack.enter_context(run_folder.locked(folder))
-        if config.threads:
-            torch.set_num_threads(config.threads)
         manifest = found.manifest if found is not None else {}
         try:
-            with deterministic(config.deterministic):
+            with torch_as_set(config):
                 how: dict[str, Any] = {"packed": packed, "split": split, "teacher": teacher}
                 setup, state = build(config, fabric=fabric, verbose=verbose, **how)
                 saved = fabric.broadcast(run_folder.load_checkpoint(folder) if first else None)
                 if saved is not None:
                     state.load_state_dict(saved)
-                manifest = {**_manifest(setup), **fingerprints, "started": state.started}
+                manifest = {**setup.manifest(), **fingerprints, "started": state.started}
                 manifest["earlier"] = run_folder.earlier_origins(found, manifest, say=verbose)
                 manifest |= {"given": given} if given else {}
                 if first:
                     write_json(folder / "manifest.json", {**manifest, "state": "running"})
                 train(state, setup, folder=folder, verbose=verbose)
                 finish(state, setup, folder=folder, manifest=manifest)
-        except (InputError, WorkError, torch.OutOfMemoryError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                half, twice = max(2, config.batch_size // 2), 2 * config.accumulate
-                error = WorkError(
-                    f"out of GPU memory with batch_size = {config.batch_size}; try "
-                    f"batch_size={half} accumulate={twice} or a lower image_size, and another --out"
-                )
+        except (InputError, WorkError) as error:
             with suppress(WorkError):  # the disk may be full for this, too
                 if first and manifest:  # else nothing was begun
                     failed = {**manifest, "state": "failed", "reason": str(error)}
                     write_json(folder / "manifest.json", failed)
-            raise error
+            raise
     return cast(TrainedRun, fabric.broadcast(TrainedRun.read(folder) if first else None))
 
 
-def epochs_not_chosen(config: TrainConfig) -> int:
-    """Count the first epochs that cannot be the best: those before the first prompt."""
-    return config.warmup_epochs if config.method in PROMPTING else 0
-
-
-def _data_of(
-    config: TrainConfig, fabric: Fabric, packed: Pack | None, split: Split | None, *, verbose: bool
-) -> tuple[Pack, Split]:
-    """Prepare what the config names, or split and check what is given in its place."""
-    if packed is None:
-        if split is not None:
-            raise InputError("split: expected packed with it, the images that it splits")
-        with fabric.rank_zero_first(local=True):  # a machine's others find the pack in its cache
-            return prepare(config, progress=verbose)
-    if packed.size != config.image_size:
-        raise InputError(
-            f"packed: expected images of image_size={config.image_size} px, got {packed.size}"
-        )
-    split = split if split is not None else split_from(packed.dataset, config)
-    check_split(split, packed.dataset)
-    return packed, split
+def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
+    """Build what the method needs, see `build_setup`, and the state before epoch 0."""
+    setup = build_setup(config, **given)
+    device, classes = setup.fabric.device, len(setup.class_counts)
+    width = setup.teacher.feature_dim if setup.teacher is not None else 0
+    how: dict[str, Any] = {"classes": classes, "seed": config.seed}
+    weights = config.student_weights
+    student = build_student(config.student, teacher_dim=width, weights=weights, **how).to(device)
+    if config.sync_batch_norm and setup.fabric.world_size > 1:
+        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
+    prompt, head = None, None
+    if config.method in PROMPTING:
+        prompt = train_prompt.build_prompt(config).to(device)
+        head = None if config.prompt_file else TaskHead(width, **how).to(device)
+    plain = build_optimiser(student.parameters(), config)
+    schedule = build_schedule(plain, config, epochs=config.epochs, epoch_steps=setup.steps)
+    average = ModelEmaV3(student, decay=config.ema_decay) if config.ema_decay else None
+    model, optimiser = setup.fabric.setup(student, plain)
+    return setup, TrainState(student, model, optimiser, schedule, average, prompt, head)
 
 
 def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) -> None:
@@ -562,181 +517,3 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         closing["teacher_features"] = how
     write_json(folder / "manifest.json", {**manifest, **closing})
     (folder / run_folder.PREVIOUS).unlink(missing_ok=True)
-
-
-def build(
-    config: TrainConfig,
-    *,
-    fabric: Fabric,
-    packed: Pack,
-    split: Split,
-    teacher: Teacher | None = None,
-    verbose: bool = False,
-) -> tuple[TrainSetup, TrainState]:
-    """Build what the method needs, on the device of ``fabric``, and the state before epoch 0.
-
-    ``teacher`` replaces the one that the config names; baselines have none.
-    """
-    needed = fabric.world_size * (1 if config.sync_batch_norm or fabric.world_size == 1 else 2)
-    if len(split.train) < needed:
-        raise InputError(
-            f"training: expected {needed} images or more for {fabric.world_size} processes, got "
-            f"{len(split.train)}; start fewer processes"
-        )
-    device, counts = fabric.device, split.class_counts(packed.dataset)
-    distils = config.method not in ("ce", "bsm")
-    teacher = (teacher or load_from(config, device=device)) if distils else None
-    student = build_student(
-        config.student,
-        classes=len(counts),
-        teacher_dim=teacher.feature_dim if teacher is not None else 0,
-        seed=config.seed,
-        weights=config.student_weights,
-    ).to(device)
-    prompt, head, reference, spectrum, fast = None, None, None, None, None
-    if teacher is not None:
-        fast = quick_teacher(
-            teacher,
-            fold=config.fold_teacher,
-            dtype=torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32,
-            compiled=config.compile_teacher,
-            tell=lambda line: sys.stderr.write(f"{line}\n") if verbose else None,
-        )
-        if config.method in PROMPTING:
-            prompt = train_prompt.build_prompt(config).to(device)
-        if config.method in PROMPTING and not config.prompt_file:
-            active = train_prompt.active_objectives(config.objectives, teacher)
-            head = TaskHead(teacher.feature_dim, classes=len(counts), seed=config.seed).to(device)
-            if "statistics" in active:
-                reference = reference_of(teacher, natural=config.natural, size=config.image_size)
-                teacher.card["statistics"] = reference.source
-            if "spectrum" in active:
-                spectrum, source = reference_spectrum(config)
-                teacher.card["spectrum"] = source
-    class_counts = torch.as_tensor(counts, dtype=torch.float32, device=device)
-    kept = None
-    if config.teacher_views and teacher is not None and fast is not None:
-        kept = KeptFeatures(config, fabric, packed, teacher, fast, talk=verbose)
-    networks = (teacher, fast, reference, kept, spectrum)
-    setup = TrainSetup(config, fabric, packed, split, class_counts, *networks)
-    if config.sync_batch_norm and fabric.world_size > 1:
-        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
-    plain = build_optimiser(student.parameters(), config)
-    schedule = build_schedule(plain, config, epochs=config.epochs, epoch_steps=setup.steps)
-    average = ModelEmaV3(student, decay=config.ema_decay) if config.ema_decay else None
-    model, optimiser = fabric.setup(student, plain)
-    return setup, TrainState(student, model, optimiser, schedule, average, prompt, head)
-
-
-def build_optimiser(parameters: Iterable[nn.Parameter], config: StepConfig) -> Optimizer:
-    """Build PyTorch's optimiser: Adam and SGD penalise squared weights, AdamW shrinks weights."""
-    how: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if config.optimiser == "sgd":
-        return SGD(parameters, momentum=config.momentum, fused=True, **how)
-    return (Adam if config.optimiser == "adam" else AdamW)(parameters, fused=True, **how)
-
-
-def build_schedule(
-    optimiser: Optimizer, config: StepConfig, *, epochs: int, epoch_steps: int
-) -> lr_scheduler.LRScheduler | None:
-    """Build the schedule of the learning rate, per step; None where the rate never changes.
-
-    Warm-up and milestones are in epochs of ``epoch_steps``; ``epochs`` are those planned: an early
-    stop does not compress the schedule.
-    """
-    warmup = math.ceil(config.lr_warmup * epoch_steps)
-    if config.schedule == "constant" and not warmup:
-        return None
-    if config.schedule == "cosine":
-        # The last step, not one past it, has the floor's rate; a single step has the full one.
-        left = max(1, epochs * epoch_steps - 1 - warmup)
-        floor = config.lr_floor * config.learning_rate
-        after: Any = lr_scheduler.CosineAnnealingLR(optimiser, T_max=left, eta_min=floor)
-    elif config.schedule == "multi-step":
-        places = [epoch * epoch_steps - warmup for epoch in config.lr_milestones]
-        after = lr_scheduler.MultiStepLR(optimiser, places, gamma=config.lr_factor)
-    else:
-        after = lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
-    if not warmup:
-        return after
-    rising = lr_scheduler.LinearLR(optimiser, start_factor=WARMUP_START, total_iters=warmup)
-    return lr_scheduler.SequentialLR(optimiser, [rising, after], milestones=[warmup])
-
-
-def start_fabric(config: TrainConfig) -> Fabric:
-    """Choose device and precision, and join the other processes if torchrun started several."""
-    device = choose_device(config.device)
-    how: dict[str, Any] = {"accelerator": device.type, "precision": config.precision}
-    if not _launched():
-        return Fabric(devices=1, **how)
-    world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if config.batch_size % world:
-        raise InputError(
-            f"batch_size: expected a multiple of the {world} processes, got {config.batch_size}; "
-            "it is that of all processes together"
-        )
-    if config.sync_batch_norm and device.type != "cuda":
-        raise InputError("sync_batch_norm: needs GPUs with several processes; set it to false")
-    if config.batch_size < 2 * world and not config.sync_batch_norm:
-        raise InputError(
-            f"batch_size: expected {2 * world} or more, 2 per process, got {config.batch_size}"
-        )
-    if device.type == "cuda" and torch.cuda.device_count() < here:
-        count = torch.cuda.device_count()
-        raise InputError(f"torchrun: expected up to {count} processes, one per GPU, got {here}")
-    for name in ("lightning_fabric.utilities.distributed", "lightning_fabric.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # a banner about the group
-    fabric = Fabric(devices=here, num_nodes=world // here, strategy="ddp", **how)
-    fabric.launch()
-    return fabric
-
-
-def _launched() -> bool:
-    """Tell whether torchrun has started several processes, of which this is one."""
-    return dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
-
-
-def is_first() -> bool:
-    """Tell whether this process may print results: it is the only one, or the first."""
-    return not _launched() or os.environ["RANK"] == "0"
-
-
-@contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Let PyTorch use nothing but operations that give the same bits on the same device."""
-    if not wanted:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-    mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    except RuntimeError as error:
-        if "deterministic" not in str(error):
-            raise
-        problem = f"{str(error).split('.')[0]}; use device=cpu or deterministic=false"
-        raise WorkError(f"deterministic: {problem}") from error
-    finally:
-        torch.set_deterministic_debug_mode(mode)
-        torch.backends.cudnn.benchmark = benchmark
-
-
-def _manifest(setup: TrainSetup) -> dict[str, Any]:
-    config, names = setup.config, setup.packed.dataset.class_names
-    counts = [int(count) for count in setup.class_counts.tolist()]
-    return {
-        "config": run_folder.deciding_options(config),
-        "recipe": config.recipe,
-        "protocol": setup.split.protocol,
-        "data_notes": [*setup.packed.dataset.notes, *setup.split.notes],
-        "class_names": list(names),
-        "class_counts": counts,
-        "groups": groups_from(config, names, counts),
-        "teacher": setup.teacher.card if setup.teacher is not None else None,
-        "selected_by": SELECTED_BY[config.keeps],
-        "seeds": {"training": config.seed, "split": config.split_seed},
-        **run_folder.origin(setup.fabric.device),
-        "processes": setup.fabric.world_size,
-    }

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fopro_lab.config import StepConfig
-from fopro_lab.training.train import WARMUP_START, build_optimiser, build_schedule
+from fopro_lab.training.setup import WARMUP_START, build_optimiser, build_schedule
 
 START, GRADIENTS = 0.8, (0.5, -2.0, 0.25, 3.0)
 

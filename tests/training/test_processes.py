@@ -17,7 +17,7 @@ from fopro_lab.evaluation import Run
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import distill
 from fopro_lab.training.run_folder import CHECKPOINT, load_checkpoint
-from fopro_lab.training.train import start_fabric
+from fopro_lab.training.setup import start_fabric
 from tests.training.forked import start
 
 # All that a batch draws, and a moving average. No Adam: its first steps turn the last digit of a

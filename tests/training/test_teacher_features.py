@@ -1,7 +1,6 @@
 """Kept teacher features: equal to live ones, shared, checked, filled once."""
 
 import errno
-import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,12 +12,13 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.data import prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.fourier import FourierPrompt
+from fopro_lab.models.teacher import quick_teacher
 from fopro_lab.training import distill
-from fopro_lab.training.train import build, start_fabric
+from fopro_lab.training.setup import build_setup, start_fabric
+from fopro_lab.training.teacher_features import FeatureFiles
+from fopro_lab.training.train_prompt import build_prompt
 from tests.training.forked import start
 
-module = importlib.import_module("fopro_lab.training.train")
-features_module = importlib.import_module("fopro_lab.training.teacher_features")
 # No Adam: its first steps turn the last digit of a gradient near 0 into a whole step.
 TINY = {"method": "ekd", "images": 96, "image_size": 16, "epochs": 3, "batch_size": 18,
         "optimiser": "sgd", "teacher_views": 3, "device": "cpu", "threads": 1}  # fmt: skip
@@ -38,14 +38,12 @@ def run(folder: Path, **options: object):
 def no_teacher(monkeypatch) -> None:
     """Let a run fail if it asks its teacher for the features of a batch."""
 
-    quick = module.quick_teacher
-
     def silent(*given, **options):
-        teacher = quick(*given, **options)
+        teacher = quick_teacher(*given, **options)
         teacher.encode = None
         return teacher
 
-    monkeypatch.setattr(module, "quick_teacher", silent)
+    monkeypatch.setattr("fopro_lab.training.setup.quick_teacher", silent)
 
 
 def prompt_file(folder: Path, form: str) -> str:
@@ -77,10 +75,10 @@ def test_as_many_views_as_epochs_are_the_live_run(tmp_path, monkeypatch, method)
 
 
 def test_a_shifted_view_would_be_seen(tmp_path, monkeypatch):
-    live, files = run(tmp_path / "live", teacher_views=0), features_module.FeatureFiles
+    live = run(tmp_path / "live", teacher_views=0)
     run(tmp_path / "filled")
-    read = files.read
-    monkeypatch.setattr(files, "read", lambda self, r, v: read(self, r, (v + 1) % 3))
+    read = FeatureFiles.read
+    monkeypatch.setattr(FeatureFiles, "read", lambda self, r, v: read(self, r, (v + 1) % 3))
     moved = run(tmp_path / "wrong").history["loss_distill"] - live.history["loss_distill"]
     assert moved.abs().min() > 1e-4
 
@@ -105,8 +103,9 @@ def test_what_decides_a_feature_decides_its_file(tmp_path):
     def folder(**options: object) -> Path:
         config = TrainConfig.from_mapping(TINY | options)
         packed, split = prepare(config, progress=False)
-        setup, state = build(config, fabric=start_fabric(config), packed=packed, split=split)
-        return setup.kept.files_of(state.prompt).folder
+        setup = build_setup(config, fabric=start_fabric(config), packed=packed, split=split)
+        prompt = build_prompt(config) if config.method != "ekd" else None
+        return setup.kept.files_of(prompt).folder
 
     others: list[dict] = [{"augment": "flips"}, {"augment_mode": "exact"}, {"image_size": 24}]
     others += [{"teacher_size": 32}, {"precision": "bf16-mixed"}, {"images": 90}]
@@ -152,7 +151,9 @@ def test_two_processes_at_once_fill_each_view_once(tmp_path, cache):
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(features_module, "disk_usage", lambda _: SimpleNamespace(free=100))
+        patch.setattr(
+            "fopro_lab.training.teacher_features.disk_usage", lambda _: SimpleNamespace(free=100)
+        )
         with pytest.raises(WorkError, match=r"expected .* kB of free space for teacher features"):
             run(tmp_path / "run")
 
@@ -160,7 +161,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(features_module.FeatureFiles, "_records", full)
+        patch.setattr(FeatureFiles, "_records", full)
         with pytest.raises(WorkError, match=r"view-0000\.npy: the disk is full; free some"):
             run(tmp_path / "run")
     assert run(tmp_path / "run").state == "done"

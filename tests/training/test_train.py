@@ -24,11 +24,11 @@ from fopro_lab.models import build_student
 from fopro_lab.training import distill, run_folder, run_name
 from fopro_lab.training.losses import TaskHead
 from fopro_lab.training.run_folder import load_checkpoint
+from fopro_lab.training.setup import start_fabric
 from fopro_lab.training.train import (
     build,
     drawn_counts,
     predict,
-    start_fabric,
     train_epoch,
     train_prompt_before_epoch,
 )

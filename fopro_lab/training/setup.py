@@ -1,0 +1,254 @@
+"""What a training works with before its first step: processes, images, networks, optimiser."""
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
+
+from fopro_lab.config import StepConfig, TrainConfig
+from fopro_lab.data import Pack, Split, prepare
+from fopro_lab.data.pack import split_from
+from fopro_lab.data.split_rules import check_split
+from fopro_lab.errors import InputError, WorkError
+from fopro_lab.evaluation import groups_from
+from fopro_lab.models import Teacher, choose_device, load_from
+from fopro_lab.models.teacher import quick_teacher
+from fopro_lab.training.run_folder import PROMPTING, deciding_options, origin
+from fopro_lab.training.statistics import Reference, reference_of, reference_spectrum
+from fopro_lab.training.teacher_features import KeptFeatures
+from fopro_lab.training.train_prompt import active_objectives
+
+SELECTED_BY = {
+    "best": "balanced accuracy on validation",
+    "last": "last epoch",
+    "ema": "last epoch, average of its weights",
+}
+WARMUP_START = 0.01  # share of the learning rate in the very first step of a warm-up
+
+
+@dataclass(frozen=True, eq=False)
+class TrainSetup:
+    """What a run works with and does not change."""
+
+    config: TrainConfig
+    fabric: Fabric
+    packed: Pack
+    split: Split
+    class_counts: Tensor  # (K,), training images, float, on the device
+    teacher: Teacher | None = None  # as loaded: what prompts are trained on
+    fast_teacher: Teacher | None = None  # the same, faster: it gives the student's targets
+    reference: Reference | None = None  # what the objective `statistics` compares with
+    kept: KeptFeatures | None = None  # read in place of passes of the teacher
+    spectrum: Tensor | None = None  # (24,), mean amplitude that the objective `spectrum` aims at
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch, of all processes: at most all there are, and as many for each."""
+        size = min(self.config.batch_size, len(self.split.train))
+        return size - size % self.fabric.world_size
+
+    @property
+    def batches(self) -> int:
+        """Whole batches per epoch."""
+        return len(self.split.train) // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser per epoch; the last one may have fewer batches."""
+        return math.ceil(self.batches / self.config.accumulate)
+
+    def manifest(self) -> dict[str, Any]:
+        """Say what the manifest of the run folder holds before the first epoch."""
+        config, names = self.config, self.packed.dataset.class_names
+        counts = [int(count) for count in self.class_counts.tolist()]
+        return {
+            "config": deciding_options(config),
+            "recipe": config.recipe,
+            "protocol": self.split.protocol,
+            "data_notes": [*self.packed.dataset.notes, *self.split.notes],
+            "class_names": list(names),
+            "class_counts": counts,
+            "groups": groups_from(config, names, counts),
+            "teacher": self.teacher.card if self.teacher is not None else None,
+            "selected_by": SELECTED_BY[config.keeps],
+            "seeds": {"training": config.seed, "split": config.split_seed},
+            **origin(self.fabric.device),
+            "processes": self.fabric.world_size,
+        }
+
+
+def build_setup(
+    config: TrainConfig,
+    *,
+    fabric: Fabric,
+    packed: Pack,
+    split: Split,
+    teacher: Teacher | None = None,
+    verbose: bool = False,
+) -> TrainSetup:
+    """Load and measure what the method needs, on the device of ``fabric``.
+
+    ``teacher`` replaces the one that the config names; baselines have none.
+    """
+    world = fabric.world_size
+    needed = world * (1 if config.sync_batch_norm or world == 1 else 2)
+    if len(split.train) < needed:
+        raise InputError(
+            f"training: expected {needed} images or more for {world} processes, got "
+            f"{len(split.train)}; start fewer processes"
+        )
+    counts = torch.as_tensor(split.class_counts(packed.dataset)).to(fabric.device, torch.float32)
+    if config.method in ("ce", "bsm"):
+        return TrainSetup(config, fabric, packed, split, counts)
+    teacher = teacher or load_from(config, device=fabric.device)
+    fast = quick_teacher(
+        teacher,
+        fold=config.fold_teacher,
+        dtype=torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32,
+        compiled=config.compile_teacher,
+        tell=lambda line: sys.stderr.write(f"{line}\n") if verbose else None,
+    )
+    reference, spectrum, kept = None, None, None
+    if config.method in PROMPTING and not config.prompt_file:
+        active = active_objectives(config.objectives, teacher)
+        if "statistics" in active:
+            reference = reference_of(teacher, natural=config.natural, size=config.image_size)
+            teacher.card["statistics"] = reference.source
+        if "spectrum" in active:
+            spectrum, teacher.card["spectrum"] = reference_spectrum(config)
+    if config.teacher_views:
+        kept = KeptFeatures(config, fabric, packed, teacher, fast, talk=verbose)
+    networks = (teacher, fast, reference, kept, spectrum)
+    return TrainSetup(config, fabric, packed, split, counts, *networks)
+
+
+def images_of(
+    config: TrainConfig, fabric: Fabric, packed: Pack | None, split: Split | None, *, verbose: bool
+) -> tuple[Pack, Split]:
+    """Prepare what the config names, or split and check what is given in its place."""
+    if packed is None:
+        if split is not None:
+            raise InputError("split: expected packed with it, the images that it splits")
+        with fabric.rank_zero_first(local=True):  # a machine's others find the pack in its cache
+            return prepare(config, progress=verbose)
+    if packed.size != config.image_size:
+        raise InputError(
+            f"packed: expected images of image_size={config.image_size} px, got {packed.size}"
+        )
+    split = split if split is not None else split_from(packed.dataset, config)
+    check_split(split, packed.dataset)
+    return packed, split
+
+
+def build_optimiser(parameters: Iterable[nn.Parameter], config: StepConfig) -> Optimizer:
+    """Build PyTorch's optimiser: Adam and SGD penalise squared weights, AdamW shrinks weights."""
+    how: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimiser == "sgd":
+        return SGD(parameters, momentum=config.momentum, fused=True, **how)
+    return (Adam if config.optimiser == "adam" else AdamW)(parameters, fused=True, **how)
+
+
+def build_schedule(
+    optimiser: Optimizer, config: StepConfig, *, epochs: int, epoch_steps: int
+) -> lr_scheduler.LRScheduler | None:
+    """Build the schedule of the learning rate, per step; None where the rate never changes.
+
+    Warm-up and milestones are in epochs of ``epoch_steps``; ``epochs`` are those planned: an early
+    stop does not compress the schedule.
+    """
+    warmup = math.ceil(config.lr_warmup * epoch_steps)
+    if config.schedule == "constant" and not warmup:
+        return None
+    if config.schedule == "cosine":
+        # The last step, not one past it, has the floor's rate; a single step has the full one.
+        left = max(1, epochs * epoch_steps - 1 - warmup)
+        floor = config.lr_floor * config.learning_rate
+        after: Any = lr_scheduler.CosineAnnealingLR(optimiser, T_max=left, eta_min=floor)
+    elif config.schedule == "multi-step":
+        places = [epoch * epoch_steps - warmup for epoch in config.lr_milestones]
+        after = lr_scheduler.MultiStepLR(optimiser, places, gamma=config.lr_factor)
+    else:
+        after = lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
+    if not warmup:
+        return after
+    rising = lr_scheduler.LinearLR(optimiser, start_factor=WARMUP_START, total_iters=warmup)
+    return lr_scheduler.SequentialLR(optimiser, [rising, after], milestones=[warmup])
+
+
+def start_fabric(config: TrainConfig) -> Fabric:
+    """Choose device and precision, and join the other processes if torchrun started several."""
+    device = choose_device(config.device)
+    how: dict[str, Any] = {"accelerator": device.type, "precision": config.precision}
+    if not _launched():
+        return Fabric(devices=1, **how)
+    world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if config.batch_size % world:
+        raise InputError(
+            f"batch_size: expected a multiple of the {world} processes, got {config.batch_size}; "
+            "it is that of all processes together"
+        )
+    if config.sync_batch_norm and device.type != "cuda":
+        raise InputError("sync_batch_norm: needs GPUs with several processes; set it to false")
+    if config.batch_size < 2 * world and not config.sync_batch_norm:
+        raise InputError(
+            f"batch_size: expected {2 * world} or more, 2 per process, got {config.batch_size}"
+        )
+    if device.type == "cuda" and torch.cuda.device_count() < here:
+        count = torch.cuda.device_count()
+        raise InputError(f"torchrun: expected up to {count} processes, one per GPU, got {here}")
+    for name in ("lightning_fabric.utilities.distributed", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # a banner about the group
+    fabric = Fabric(devices=here, num_nodes=world // here, strategy="ddp", **how)
+    fabric.launch()
+    return fabric
+
+
+def _launched() -> bool:
+    """Tell whether torchrun has started several processes, of which this is one."""
+    return dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def is_first() -> bool:
+    """Tell whether this process may print results: it is the only one, or the first."""
+    return not _launched() or os.environ["RANK"] == "0"
+
+
+@contextmanager
+def torch_as_set(config: TrainConfig) -> Iterator[None]:
+    """Set torch's threads, let it give the same bits if asked to, and say what it cannot do.
+
+    Deterministic, PyTorch uses nothing but operations with the same bits on the same device.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at cuBLAS's first use
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        half, twice = max(2, config.batch_size // 2), 2 * config.accumulate
+        raise WorkError(
+            f"out of GPU memory with batch_size = {config.batch_size}; try batch_size={half} "
+            f"accumulate={twice} or a lower image_size, and another --out"
+        ) from error
+    except RuntimeError as error:
+        if not config.deterministic or "deterministic" not in str(error):
+            raise
+        problem = f"{str(error).split('.')[0]}; use device=cpu or deterministic=false"
+        raise WorkError(f"deterministic: {problem}") from error
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.backends.cudnn.benchmark = benchmark
