@@ -4,6 +4,8 @@ A head trained by the prompt's optimiser starts untrained and lags behind: the s
 the head. Here it is a shrunken discriminant of the kept features of many images, all classes alike.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
@@ -16,9 +18,8 @@ from fopro_lab.evaluation import balanced_accuracy
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.gain import scale_spectrum
 from fopro_lab.models import Teacher
-from fopro_lab.training.train_prompt import HeldOut, drift
+from fopro_lab.training.train_prompt import CHUNK, HeldOut, drift, encode
 
-CHUNK = 64  # images encoded together
 SHRINKAGE = 3.0  # of the covariance, which 2,500 images of 1,280 features hardly know
 TEMPERATURES = tuple(2.0**-n for n in range(10))  # of the head's logits, chosen before each step
 
@@ -69,10 +70,10 @@ def explore_fitted(
         raise InputError(f"images, labels, units: expected as many of each, got {got}")
     unit = torch.from_numpy(np.unique(units, return_inverse=True)[1])
     size = (images.shape[2], images.shape[3])
-    plain = _encode(teacher, images, None)
+    start = prompt.cells.detach().clone()
     kept = _encode(teacher, images, prompt.mean_gain(size=size))
-    states = [torch.zeros_like(prompt.cells), prompt.cells.detach().clone()]
-    features = [plain, kept.clone()]
+    candidates = {"identity": (torch.zeros_like(start), _encode(teacher, images, None))}
+    candidates["start"] = (start, kept.clone())
     optimiser = torch.optim.Adam(prompt.parameters(), lr=learning_rate)
     source, counts = seeded_generator(seed, 2), torch.bincount(labels)
     chance = 1 / counts[labels] / len(counts) + 1 / len(labels)
@@ -96,22 +97,19 @@ def explore_fitted(
         optimiser.zero_grad()
         gain.backward(leaf.grad)
         optimiser.step()
-    states.append(prompt.cells.detach().clone())
-    features.append(_encode(teacher, images, prompt.mean_gain(size=size)))
-    scores = []
-    for state, found in zip(states, features, strict=True):
-        with torch.no_grad():
-            prompt.cells.copy_(state)
-        acting = None if state is states[0] else prompt.mean_gain(size=size)
-        weight, bias = discriminant(found, labels, classes=len(counts))
+    learned = _encode(teacher, images, prompt.mean_gain(size=size))
+    candidates["learned"] = (prompt.cells.detach().clone(), learned)
+    lines = []
+    for name, (cells, features) in candidates.items():
+        prompt.cells.data.copy_(cells)
+        acting = None if name == "identity" else prompt.mean_gain(size=size)
+        weight, bias = discriminant(features, labels, classes=len(counts))
         predicted = (_encode(teacher, held_out.images, acting) @ weight + bias).argmax(dim=1)
-        scores.append(balanced_accuracy(held_out.labels.numpy(), predicted.numpy()))
-    best = int(np.argmax(scores))  # of equals the nearest to the identity
-    with torch.no_grad():
-        prompt.cells.copy_(states[best])
-    names = ("identity", "start", "learned")
-    rows_of = zip(names, scores, (float(drift(plain, found)) for found in features), strict=True)
-    table = pd.DataFrame(rows_of, columns=["candidate", "balanced_accuracy", "drift"])
+        score = balanced_accuracy(held_out.labels.numpy(), predicted.numpy())
+        lines.append((name, score, float(drift(candidates["identity"][1], features))))
+    table = pd.DataFrame(lines, columns=["candidate", "balanced_accuracy", "drift"])
+    best = table["balanced_accuracy"].idxmax()  # of equals the nearest to the identity
+    prompt.cells.data.copy_(candidates[table["candidate"][best]][0])
     return table.assign(kept=(table.index == best) * 1)
 
 
@@ -128,8 +126,7 @@ def discriminant(features: Tensor, labels: Tensor, *, classes: int) -> tuple[Ten
     return weight.float(), (-0.5 * (means.T * weight).sum(dim=0)).float()
 
 
-@torch.no_grad()
 def _encode(teacher: Teacher, images: Tensor, gain: Tensor | None) -> Tensor:
-    parts = images.split(CHUNK)
-    changed = (part if gain is None else scale_spectrum(part, gain) for part in parts)
-    return torch.cat([teacher.encode(part).float() for part in changed])
+    if gain is None:
+        return encode(teacher, images).float()
+    return encode(teacher, images, partial(scale_spectrum, gain=gain)).float()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier.rings import at_least_single
+from fopro_lab.fourier.spectrum import octave_weights
 from fopro_lab.models import Student, StudentOutput
 
 
@@ -197,3 +198,9 @@ def disagreement_loss(student: Student, images: Tensor, features: Tensor) -> Ten
 def identity_loss(gain: Tensor) -> Tensor:
     """Mean of ``(log G)^2``: how far a gain (above 0, any shape) is from changing nothing."""
     return gain.log().square().mean()
+
+
+def spectrum_loss(gain: Tensor, wanted: Tensor, *, size: tuple[int, int]) -> Tensor:
+    """Mean square of ``log G - wanted``, each octave counting the same; ``size`` is ``(H, W)``."""
+    weights = octave_weights(*size).to(gain)
+    return (weights * (gain.log() - wanted).square()).sum(dim=(-2, -1)).mean()

@@ -4,12 +4,13 @@ All of it is this project's reconstruction: the published generator was never re
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from fopro_lab.fourier import FourierPrompt, random_gain_like
 from fopro_lab.fourier.gain import scale_spectrum
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.fourier.rings import check_pixels
-from fopro_lab.fourier.spectrum import fit_prompt, mean_amplitude, octave_weights, spectrum_gain
+from fopro_lab.fourier.spectrum import fit_prompt, mean_amplitude, spectrum_gain
 from fopro_lab.models import Student, Teacher, load_from
 from fopro_lab.models.student import shrink
 from fopro_lab.training import losses
@@ -57,11 +58,7 @@ def prompted_share(config: TrainConfig, epoch: int) -> float:
 
 
 def generator_for(*numbers: int, purpose: str) -> torch.Generator:
-    """Make a generator that depends on some numbers and a purpose, and on nothing else.
-
-    An epoch that draws from its own (seed, epoch) is the same in a resumed run as in an
-    uninterrupted one.
-    """
+    """Make a generator that depends on some numbers and a purpose, and on nothing else."""
     entropy: list[Any] = [*numbers, *purpose.encode()]
     seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
     return torch.Generator().manual_seed(seed)
@@ -71,11 +68,11 @@ def build_prompt(config: TrainConfig) -> FourierPrompt:
     """Build the prompt that a config describes, at the identity, or read its file."""
     if config.prompt_file:
         prompt = FourierPrompt.load(Path(config.prompt_file).expanduser()).requires_grad_(False)
-        if prompt.channels not in (1, 3):
-            raise InputError(
-                f"prompt_file: expected a prompt of 1 or 3 channels, got {prompt.channels}"
-            )
-        return prompt
+        if prompt.channels in (1, 3):
+            return prompt
+        raise InputError(
+            f"prompt_file: expected a prompt of 1 or 3 channels, got {prompt.channels}"
+        )
     return FourierPrompt(
         config.prompt_form,
         size=config.image_size,
@@ -100,14 +97,8 @@ def prompted(
     """Put the prompt, or its random control, before the teacher; no gradient flows.
 
     The control, method ``random``, moves the learned gains to other frequencies: the same ones for
-    the whole run, or with ``random_gains=per-image`` others for each image.
-
-    Args:
-        images: ``(B, 3, H, W)`` in [0, 1]; the result has this shape and is not clipped.
-        prompt: The learned one.
-        config: Of the run.
-        noise: Source of the prompt's noise, and of the places of each image.
-        share: Stretch of a batch of several processes that the images are; None is all of it.
+    the whole run, or with ``random_gains=per-image`` others for each image, drawn from ``noise``.
+    Images are ``(B, 3, H, W)`` in [0, 1]; the result has this shape and is not clipped.
     """
     gain = prompt.gain(images, noise, share=share)
     if config.method == "random":
@@ -121,6 +112,14 @@ def prompted(
 def drift(plain: Tensor, features: Tensor) -> Tensor:
     """Mean of ``1 - cos`` between features ``(B, D)`` without and with a prompt, in [0, 2]."""
     return (1 - F.cosine_similarity(plain, features, dim=1)).mean()
+
+
+@torch.no_grad()
+def encode(
+    teacher: Teacher, images: Tensor, change: Callable[[Tensor], Tensor] = lambda images: images
+) -> Tensor:
+    """Encode images, changed before by a prompt for example, in chunks: ``(N, D)``."""
+    return torch.cat([teacher.encode(change(part)) for part in images.split(CHUNK)])
 
 
 class PromptedTeacher(nn.Module):
@@ -179,9 +178,6 @@ def active_objectives(
 ) -> dict[Objective, float]:
     """Leave out terms of weight 0, and refuse those that this teacher cannot have."""
     active = {name: weight for name, weight in objectives.items() if weight != 0}
-    unknown = sorted(set(active) - set(get_args(Objective)))
-    if unknown:
-        raise InputError(f"objectives: expected names out of {get_args(Objective)}, got {unknown}")
     if not all(0 < weight < float("inf") for weight in active.values()):
         raise InputError(f"objectives: expected weights of 0 or more, got {active}")
     if not set(active) - {"identity"}:
@@ -194,9 +190,9 @@ def active_objectives(
     return active
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class PromptObjective:
-    """What a prompt is trained towards: a weighted sum of terms."""
+    """What a prompt is trained towards: a weighted sum of terms, and what each of them needs."""
 
     teacher: Teacher
     weights: Mapping[Objective, float]
@@ -205,7 +201,36 @@ class PromptObjective:
     head: TaskHead | None  # for task, trained together with the prompt
     student: Student | None  # for disagreement, in evaluation mode
     student_size: int
-    wanted: Tensor | None = None  # log gain (H, W // 2 + 1), for spectrum
+    spectrum: Tensor | None  # (24,), for spectrum
+    wanted: Tensor | None = None  # log gain (H, W // 2 + 1) that gives images this spectrum
+
+    def prepare(self, prompt: FourierPrompt, images: Tensor) -> None:
+        """Make what was not given, for images such as these, and refuse what nobody can make.
+
+        For `spectrum` a prompt that is the identity moves to the gain in closed form.
+        """
+        teacher, size = self.teacher, (images.shape[2], images.shape[3])
+        if "statistics" in self.weights:
+            self.reference = self.reference or reference_of(teacher, size=size[1])
+        if "task" not in self.weights:
+            self.head = None
+        elif self.class_counts is None:
+            raise InputError("objective 'task': expected class_counts, got none")
+        else:
+            self.class_counts = self.class_counts.to(images.device)
+            head = self.head or TaskHead(teacher.feature_dim, classes=len(self.class_counts))
+            self.head = head.to(images.device)
+        if "disagreement" in self.weights and self.student is None:
+            raise InputError("objective 'disagreement': expected a student, got none")
+        if "spectrum" in self.weights:
+            found, target = mean_amplitude(images), self.spectrum
+            if target is None:
+                target = mean_amplitude(natural_images(IMAGES, size=size[0])[0])
+            how: dict[str, Any] = {"size": size, "max_log_gain": prompt.max_log_gain}
+            gain = spectrum_gain(found, target.to(found), **how)
+            if not prompt.mean_gain(size=size).log().any():
+                fit_prompt(prompt, gain)
+            self.wanted = gain.log()
 
     def __call__(
         self, images: Tensor, labels: Tensor, gain: Tensor
@@ -215,23 +240,21 @@ class PromptObjective:
         Returns:
             The weighted sum, each term before its weight, and the teacher's features ``(B, D)``.
         """
-        with ExitStack() as stack:
-            if self.reference is not None:
-                measured = stack.enter_context(watched(self.teacher, self.reference.layers))
+        compared = self.reference if "statistics" in self.weights else None
+        with watched(self.teacher, compared.layers if compared else ()) as measured:
             features = self.teacher.encode(scale_spectrum(images, gain))
         terms: dict[Objective, Tensor] = {}
         for name in self.weights:
-            if name == "statistics" and self.reference is not None:
-                terms[name] = self.reference.distance(measured)
+            if name == "statistics" and compared is not None:
+                terms[name] = compared.distance(measured)
             elif name == "confidence":
                 terms[name] = losses.confidence_loss(self.teacher.classify(features))
             elif name == "task" and self.head is not None and self.class_counts is not None:
                 logits = self.head(features)
                 terms[name] = balanced_softmax_loss(logits, labels, class_counts=self.class_counts)
             elif name == "spectrum" and self.wanted is not None:
-                away = (gain.log() - self.wanted).square()
-                weights = octave_weights(*images.shape[-2:]).to(gain)
-                terms[name] = (weights * away).sum(dim=(-2, -1)).mean()
+                size = (images.shape[2], images.shape[3])
+                terms[name] = losses.spectrum_loss(gain, self.wanted, size=size)
             elif name == "disagreement" and self.student is not None:
                 seen = shrink(images, self.student_size)
                 terms[name] = losses.disagreement_loss(self.student, seen, features)
@@ -261,9 +284,9 @@ class BestPrompt:
         self.modules = [m for m in (prompt, objective.head) if m is not None]
         self.plain = encode(objective.teacher, self.images)
         self.score, self.waited = float("inf"), 0  # lower is better; checks since the best
-        self.best: list[dict[str, Tensor]] = []
+        self.step, self.best = -1, list[dict[str, Tensor]]()  # -1: as it came
 
-    def check(self) -> dict[str, float]:
+    def check(self, step: int) -> dict[str, float]:
         """Check the prompt, after it is moved back within ``max_drift`` if that is above 0.
 
         Returns:
@@ -274,11 +297,10 @@ class BestPrompt:
             hold_drift(self.prompt, self.objective.teacher, self.images, self.plain, self.max_drift)
         found = self._measure()
         score = found.get("val_task", found.get("val_total", 0.0))
+        self.waited += 1
         if score < self.score:
-            self.score, self.waited = score, 0
+            self.score, self.waited, self.step = score, 0, step
             self.best = [copy.deepcopy(module.state_dict()) for module in self.modules]
-        else:
-            self.waited += 1
         return found
 
     def restore(self) -> None:
@@ -291,16 +313,15 @@ class BestPrompt:
         head, noise = self.objective.head, torch.Generator().manual_seed(0)
         if head is not None:
             head.eval()
-        totals, features = 0.0, []
-        parts = zip(self.images.split(CHUNK), self.labels.split(CHUNK), strict=True)
-        for images, labels in parts:
-            total, _, encoded = self.objective(images, labels, self.prompt.gain(images, noise))
-            totals += float(total) * len(images)
+        total, features = 0.0, []
+        for images, labels in zip(self.images.split(CHUNK), self.labels.split(CHUNK), strict=True):
+            value, _, encoded = self.objective(images, labels, self.prompt.gain(images, noise))
+            total += float(value) * len(images)
             features.append(encoded)
         encoded = torch.cat(features)
         found = {"val_drift": float(drift(self.plain, encoded))}
         if head is None:
-            return {**found, "val_total": totals / len(self.images)}
+            return {**found, "val_total": total / len(self.images)}
         logits = head(encoded).float()
         head.train()
         classes, place = self.labels.unique(return_inverse=True)
@@ -313,20 +334,13 @@ class BestPrompt:
 
 
 @torch.no_grad()
-def encode(teacher: Teacher, images: Tensor, prompt: FourierPrompt | None = None) -> Tensor:
-    """Encode images in chunks, behind a prompt with fixed noise if there is one, ``(N, D)``."""
-    noise = torch.Generator().manual_seed(0)
-    parts = images.split(CHUNK)
-    return torch.cat([teacher.encode(prompt(x, noise) if prompt else x) for x in parts])
-
-
-@torch.no_grad()
 def hold_drift(
     prompt: FourierPrompt, teacher: Teacher, images: Tensor, plain: Tensor, bound: float
 ) -> None:
     """Move a prompt towards the identity, which has no drift, until the drift is within a bound."""
     for _ in range(SHRINKS):
-        found = float(drift(plain, encode(teacher, images, prompt)))
+        behind = partial(prompt, generator=torch.Generator().manual_seed(0))
+        found = float(drift(plain, encode(teacher, images, behind)))
         if found <= bound:
             break
         # Drift grows about as the square of the log gain.
@@ -389,115 +403,98 @@ def explore(
             checked, and of no use without ``held_out``.
     """
     weights, device = active_objectives(objectives, teacher), teacher.mean.device
-    if "disagreement" in weights and student is None:
-        raise InputError("objective 'disagreement': expected a student, got none")
-    if "task" not in weights:
-        head = None
-    elif class_counts is None:
-        raise InputError("objective 'task': expected class_counts, got none")
-    else:
-        class_counts = class_counts.to(device)
-        head = (head or TaskHead(teacher.feature_dim, classes=len(class_counts))).to(device)
     stream = _endless(batches, device)
     first = next(stream)
     check_pixels(first[0], slack=0.5)  # an augmentation of one's own may leave [0, 1]
-    if "statistics" not in weights:
-        reference = None
-    elif reference is None:
-        reference = reference_of(teacher, size=first[0].shape[-1])
     prompt.to(device).observe(first[0])
-    wanted = None
-    if "spectrum" in weights:
-        seen = first[0] if held_out is None else held_out.images.to(device)
-        wanted = _start_at_spectrum(prompt, seen, spectrum)
-    objective = PromptObjective(
-        teacher, weights, reference, class_counts, head, student, student_size, wanted
-    )
+    needs = (reference, class_counts, head, student, student_size, spectrum)
+    objective = PromptObjective(teacher, weights, *needs)
+    objective.prepare(prompt, first[0] if held_out is None else held_out.images.to(device))
+    best = BestPrompt(objective, held_out, prompt, max_drift) if held_out is not None else None
+    masks = masks or MaskHistory(1, frozenset())
+    with ExitStack() as stack:
+        if student is not None:
+            stack.callback(student.train, student.training)
+            student.eval()
+        if best is not None:
+            stack.callback(best.restore)
+        how: dict[str, Any] = {"learning_rate": learning_rate, "max_drift": max_drift}
+        how |= {"best": best, "generator": generator, "masks": masks}
+        history = _train(prompt, objective, chain([first], islice(stream, steps - 1)), steps, **how)
+    if masks.steps - {0}:
+        masks.take(prompt, len(history))
+    return history
+
+
+def _train(
+    prompt: FourierPrompt,
+    objective: PromptObjective,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    steps: int,
+    *,
+    learning_rate: float,
+    max_drift: float,
+    best: BestPrompt | None,
+    generator: torch.Generator | None,
+    masks: MaskHistory,
+) -> pd.DataFrame:
+    """Take the steps of `explore`, one per batch, and give its table."""
+    teacher, head = objective.teacher, objective.head
     parameters = [*prompt.parameters(), *(head.parameters() if head is not None else ())]
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
-    names = [*weights, "total", "log_gain", *(["drift"] if max_drift else [])]
     measured: list[Tensor] = []  # one row per step, on the device; behind it the gradient's norm
     checks: dict[int, dict[str, float]] = {}
-    kept = -1  # the prompt as it came
-    was_training = student is not None and student.training
-    if student is not None:
-        student.eval()
-    best = BestPrompt(objective, held_out, prompt, max_drift) if held_out is not None else None
-    try:
-        if best is not None:
-            best.check()
-        if masks is not None:
-            masks.look(prompt, 0)
-        for step, (images, labels) in enumerate(chain([first], islice(stream, steps - 1))):
-            is_last = step + 1 == steps
-            gain = prompt.gain(images, generator)
-            total, terms, features = objective(images, labels, gain)
-            optimiser.zero_grad()
-            total.backward()
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-            optimiser.step()
-            row = [*terms.values(), total, gain.log().abs().mean()]
-            if max_drift:
-                plain = encode(teacher, images)
-                row.append(drift(plain, features))
-                if float(row[-1].detach()) > max_drift or is_last:
-                    hold_drift(prompt, teacher, images, plain, max_drift)
-            measured.append(torch.stack([value.detach().float() for value in (*row, norm)]))
-            if is_last or (step + 1) % READ_EVERY == 0:
-                _check_finite(measured, names[: len(terms)])
-            if masks is not None and not is_last:
-                masks.look(prompt, step + 1)
-            if best is not None and (is_last or (step + 1) % best.every == 0):
-                checks[step] = best.check()
-                kept = step if best.waited == 0 else kept
-                if 0 < best.patience <= best.waited:
-                    _check_finite(measured, names[: len(terms)])
-                    break
-    finally:
-        if student is not None:
-            student.train(was_training)
-        if best is not None:
-            best.restore()
-    if masks is not None and masks.steps - {0}:
-        masks.take(prompt, len(measured))
+    if best is not None:
+        best.check(-1)
+    masks.look(prompt, 0)
+    for step, (images, labels) in enumerate(batches):
+        is_last = step + 1 == steps
+        gain = prompt.gain(images, generator)
+        total, terms, features = objective(images, labels, gain)
+        optimiser.zero_grad()
+        total.backward()
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        optimiser.step()
+        row = {**terms, "total": total, "log_gain": gain.log().abs().mean()}
+        if max_drift:
+            plain = encode(teacher, images)
+            row["drift"] = drift(plain, features)
+            if is_last or float(row["drift"].detach()) > max_drift:
+                hold_drift(prompt, teacher, images, plain, max_drift)
+        measured.append(torch.stack([value.detach().float() for value in (*row.values(), norm)]))
+        if is_last or (step + 1) % READ_EVERY == 0:
+            _check_finite(measured, terms)
+        if not is_last:
+            masks.look(prompt, step + 1)
+        if best is not None and (is_last or (step + 1) % best.every == 0):
+            checks[step] = best.check(step)
+            if 0 < best.patience <= best.waited:
+                _check_finite(measured, terms)
+                break
     history = pd.DataFrame([
-        {"step": step, **dict(zip(names, row, strict=False)), **checks.get(step, {})}
-        for step, row in enumerate(torch.stack(measured).tolist())
+        {"step": step, **dict(zip(row, values, strict=False)), **checks.get(step, {})}
+        for step, values in enumerate(torch.stack(measured).tolist())
     ])  # fmt: skip
-    return history if best is None else history.assign(kept=(history["step"] == kept) * 1)
-
-
-def _start_at_spectrum(prompt: FourierPrompt, images: Tensor, target: Tensor | None) -> Tensor:
-    """Return the log gain that gives images a mean amplitude; the identity moves there."""
-    size = (images.shape[2], images.shape[3])
-    if target is None:
-        target = mean_amplitude(natural_images(IMAGES, size=size[0])[0])
-    found, bound = mean_amplitude(images), prompt.max_log_gain
-    gain = spectrum_gain(found, target.to(found), size=size, max_log_gain=bound)
-    if not prompt.mean_gain(size=size).log().any():
-        fit_prompt(prompt, gain)
-    return gain.log()
+    return history if best is None else history.assign(kept=(history["step"] == best.step) * 1)
 
 
 def _endless(
     batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
-        empty = True
+        batch = None
         for batch in batches:
             if not isinstance(batch, list | tuple) or len(batch) != 2:
                 raise wrong("batches", "pairs of images and labels", batch, "")
-            images, labels = batch
-            empty = False
-            yield images.to(device), labels.to(device)
-        if empty:
+            yield batch[0].to(device), batch[1].to(device)
+        if batch is None:
             raise InputError(
                 "batches: expected images and labels, got none; an iterator that is used up "
                 "cannot start again"
             )
 
 
-def _check_finite(measured: list[Tensor], terms: list[Objective | str]) -> None:
+def _check_finite(measured: list[Tensor], terms: Iterable[str]) -> None:
     rows = torch.stack(measured[-READ_EVERY:])
     if not bool(torch.isfinite(rows).all()):
         place = int((~torch.isfinite(rows).all(dim=1)).nonzero()[0])
@@ -522,25 +519,16 @@ def class_gains(
 ) -> pd.DataFrame:
     """Train a ring prompt for each class on that class's images alone: to look at, not to use.
 
-    A gain chosen by the label would tell the teacher the class, so it never enters training.
-
-    Args:
-        teacher: Frozen.
-        batches: Class name to its batches, as in `explore`; so are the other arguments.
-        objectives: ``statistics``, ``confidence`` and ``identity`` only.
-        steps: Prompt steps for each class.
-        learning_rate: Adam's.
-        rings: Up to 0.5 cycles per pixel; the corners add one.
-        max_log_gain: Bound of |log gain|.
-        reference: What ``statistics`` compares with.
+    A gain chosen by the label would tell the teacher the class, so it never enters training. The
+    arguments are those of `explore`, ``batches`` by class name; ``objectives`` may be
+    ``statistics``, ``confidence`` and ``identity``, and there are ``rings`` up to 0.5 cycles per
+    pixel, the corners add one.
 
     Returns:
         One row per class and ring: ``class_name``, ``ring``, ``low``, ``high`` (cycles per pixel),
         ``gain`` (geometric mean over the channels).
     """
-    others = sorted(
-        name for name, weight in objectives.items() if weight * (name not in LABEL_FREE)
-    )
+    others = sorted(name for name in set(objectives).difference(LABEL_FREE) if objectives[name])
     if others:
         raise InputError(f"objectives: expected names out of {LABEL_FREE}, got {others}")
     if not batches:
@@ -561,11 +549,8 @@ def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
     """Measure the drift of each run's prompt, as its teacher met it, on validation images.
 
     The control ``random`` moves the learned gains to frequencies where images may have more energy
-    or the teacher may be more sensitive: its drift is another one.
-
-    Args:
-        runs: Finished runs; those without a prompt are left out.
-        count: So many validation images are encoded, the first ones.
+    or the teacher may be more sensitive: its drift is another one. Finished runs without a prompt
+    are left out; the first ``count`` images are encoded.
 
     Returns:
         One row per run: ``run`` (folder), ``teacher``, ``method``, ``seed``, ``protocol``,
