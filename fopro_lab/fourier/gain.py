@@ -10,8 +10,7 @@ from fopro_lab.fourier.rings import at_least_single, check_images
 def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
     """Scale every Fourier amplitude by ``gain`` and keep every phase.
 
-    With a gain of 1 the result differs from ``images`` by the rounding of two FFTs only. Half
-    precision images are transformed in single precision, also under autocast.
+    Half precision images are transformed in single precision, also under autocast.
 
     Args:
         images: Real batch, ``(B, C, H, W)``, in any intensity unit.
@@ -23,8 +22,7 @@ def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
         Batch ``(B, C, H, W)`` in the unit and type of ``images``, differentiable in both inputs.
 
     Raises:
-        ShapeError: If ``images`` has no four axes or ``gain`` does not broadcast.
-        InputError: If one is not of a real floating type, or a gain is negative or not finite.
+        InputError: If a shape or type does not fit, or a gain is negative or not finite.
 
     Source: amplitude/phase split of Yang & Soatto, CVPR 2020, arXiv:2004.05498.
 

@@ -97,17 +97,10 @@ class FourierPrompt(Summary, nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "form": form,
-            "channels": channels,
-            "size": list(size) if isinstance(size, tuple | list) else [size, size],
-            "max_log_gain": max_log_gain,
-            "rows": rows,
-            "rings": rings,
-            "waves": waves,
-            "noise": noise,
-            "seed": seed,
-        }
+        sides = list(size) if isinstance(size, tuple | list) else [size, size]
+        self.settings: dict[str, Any] = {"form": form, "channels": channels, "size": sides}
+        self.settings |= {"max_log_gain": max_log_gain, "rows": rows, "rings": rings}
+        self.settings |= {"waves": waves, "noise": noise, "seed": seed}
         _check_settings(self.settings)
         self.form, self.channels, self.noise = form, channels, noise
         self.size: tuple[int, int] = tuple(self.settings["size"])
@@ -137,12 +130,11 @@ class FourierPrompt(Summary, nn.Module):
     def gain(
         self, images: Tensor, generator: torch.Generator | None = None, share: Share | None = None
     ) -> Tensor:
-        """Return the gain of each image.
+        """Return the gain of each image of a real batch ``(B, C, H, W)``.
 
-        Args:
-            images: Real batch, ``(B, C, H, W)``; only the form ``image`` looks at their values.
-            generator: Source of the form ``generator``'s noise; None is torch's global one.
-            share: Part of a batch that ``images`` are; None is all of it.
+        Only the form ``image`` looks at their values; ``generator`` is the source of the noise of
+        the form of this name (None: torch's global one), ``share`` the part of a batch that the
+        images are.
 
         Returns:
             ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, differentiable.
@@ -171,9 +163,8 @@ class FourierPrompt(Summary, nn.Module):
         the mean spectrum that `observe` saw. ``size`` is height and width, by default the prompt's.
         """
         if self.form == "generator":
-            fixed = torch.Generator().manual_seed(0)
-            cells = self.network(torch.randn(256, self.noise, generator=fixed))
-            return self._read(self._bounded(cells).mean(dim=0), size)
+            noise = draw(256, self.noise, generator=torch.Generator().manual_seed(0))
+            return self._read(self._bounded(self.network(noise)).mean(dim=0), size)
         if self.form == "image":
             middle = torch.zeros_like(self.spectrum.mean)[None]
             return self.spread(self.network(middle)[0], size=size)
@@ -362,15 +353,18 @@ def sum_of_waves(coefficients: Tensor, *, height: int, width: int) -> Tensor:
     return (mixed @ basis.flatten(1)).unflatten(-1, basis.shape[1:])
 
 
+def octave(frequency: Tensor) -> Tensor:
+    """Place of frequencies, cycles per pixel, on the scale of the waves: 0 at DC, 1 in a corner."""
+    return torch.log1p(frequency / OCTAVES_FROM) / math.log1p(math.sqrt(0.5) / OCTAVES_FROM)
+
+
 @cached_grid
 def _basis(height: int, width: int, waves: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Waves over octaves times directions, ``(waves * 3, height, width // 2 + 1)``."""
-    down = frequencies(height)[:, None]
-    across = frequencies(width)[: width // 2 + 1].abs()[None, :]
+    down, across = frequencies(height)[:, None], frequencies(width)[: width // 2 + 1]
     radius = torch.hypot(down, across)
-    octaves = torch.log1p(radius / OCTAVES_FROM) / math.log1p(math.sqrt(0.5) / OCTAVES_FROM)
     number = torch.arange(waves, dtype=torch.float64)[:, None, None]
-    along = torch.cos(math.pi * number * octaves)
+    along = torch.cos(math.pi * number * octave(radius))
     # cos 2t without an angle, whose gradient and value at DC would be undefined
     turned = (across**2 - down**2) / radius.square().clamp(min=1e-12)
     around = torch.stack([torch.ones_like(turned), turned, 2 * turned**2 - 1])
@@ -424,9 +418,8 @@ def random_gain_like(
     target = _ranked(prompt.spread(cells.to(place), size=size).to(gain), bins)
     source = _ranked(prompt.mean_gain(size=size)[None].to(gain), bins)
     flat = gain.flatten(-2)
-    moved = flat.clone()
     index = target[:, None, :].expand(len(gain), gain.shape[1], -1)
-    moved.scatter_(2, index, flat.gather(2, source[:, None, :].expand_as(index)))
+    moved = flat.scatter(2, index, flat.gather(2, source[:, None, :].expand_as(index)))
     return moved[..., mirrors].reshape(gain.shape)
 
 
@@ -441,11 +434,10 @@ def _pairs(height: int, width: int) -> tuple[Tensor, Tensor]:
 
     The second, ``(H * (W // 2 + 1),)``, is each bin's number or that of its mirror, if it counts.
     """
-    columns = width // 2 + 1
-    rows, number = torch.arange(height)[:, None], torch.arange(columns)[None, :]
-    own = (number == 0) | (2 * number == width)  # columns in which both of a pair lie
+    rows, columns = torch.arange(height)[:, None], torch.arange(width // 2 + 1)
+    own = (columns == 0) | (2 * columns == width)  # in which both of a pair lie
     mirrored = torch.where(own & (2 * rows > height), (height - rows) % height, rows)
-    mirrors = (mirrored * columns + number).flatten()
+    mirrors = (mirrored * len(columns) + columns).flatten()
     lowest_first = radial_frequency(height, width).flatten().argsort(stable=True)
     counts = (mirrors == torch.arange(len(mirrors)))[lowest_first] & (lowest_first != 0)
     return lowest_first[counts], mirrors

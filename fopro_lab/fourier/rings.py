@@ -16,6 +16,7 @@ from torch import Tensor
 from fopro_lab.arguments import wrong
 from fopro_lab.errors import InputError, ShapeError
 
+Device = torch.device | str | None
 CORNER = 0.75  # cycles per pixel; above sqrt(0.5), the frequency of the half plane's corner
 
 
@@ -33,7 +34,7 @@ def cached_grid(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return grid
 
 
-def frequencies(count: int, *, device: torch.device | str | None = None) -> Tensor:
+def frequencies(count: int, *, device: Device = None) -> Tensor:
     """Return the signed frequency of each of ``count`` samples, float64, in ``fft`` order."""
     index = torch.arange(count, device=device, dtype=torch.float64)
     # torch.fft.fftfreq multiplies by 1 / count: its 3 / 10 does not lie on a ring edge of 0.3.
@@ -41,31 +42,19 @@ def frequencies(count: int, *, device: torch.device | str | None = None) -> Tens
 
 
 def radial_frequency(
-    height: int,
-    width: int,
-    *,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
+    height: int, width: int, *, device: Device = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Return the radial frequency ``sqrt(fu^2 + fv^2)`` of each bin of a half spectrum.
 
-    Args:
-        height: Rows of the image, pixels, at least 1.
-        width: Columns of the image, pixels, at least 1.
-        device: Of the result.
-        dtype: Of the result.
+    Of an image of ``height`` rows and ``width`` columns, 1 or more pixels each.
 
     Returns:
         ``(height, width // 2 + 1)``, cycles per pixel, in [0, sqrt(0.5)].
-
-    Raises:
-        ShapeError: If a side is below 1.
     """
     if height < 1 or width < 1:
         raise ShapeError(f"height, width: expected 1 or more pixels, got ({height}, {width})")
-    rows = frequencies(height, device=device)
-    columns = frequencies(width, device=device)[: width // 2 + 1]
-    return torch.hypot(rows[:, None], columns[None, :]).to(dtype)
+    rows, columns = frequencies(height, device=device), frequencies(width, device=device)
+    return torch.hypot(rows[:, None], columns[: width // 2 + 1]).to(dtype)
 
 
 def bin_counts(width: int) -> Tensor:
@@ -136,48 +125,30 @@ def checked_edges(edges: Sequence[float]) -> tuple[float, ...]:
 def ring_edges(count: int) -> list[float]:
     """Return edges of ``count`` equally wide rings up to 0.5, and of the ring of the corners.
 
-    Args:
-        count: Rings between 0 and 0.5 cycles per pixel, at least 1.
-
     Returns:
-        ``count + 2`` edges, cycles per pixel, from 0 to 0.75.
-
-    Raises:
-        InputError: If ``count`` is below 1.
+        ``count + 2`` edges, cycles per pixel, from 0 to 0.75; ``count`` is 1 or more.
     """
     if count < 1:
         raise InputError(f"count: expected 1 or more rings, got {count}")
     return [0.5 * ring / count for ring in range(count + 1)] + [CORNER]
 
 
-def ring_masks(
-    height: int,
-    width: int,
-    edges: Sequence[float],
-    *,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Mark the bins of each frequency ring ``(edges[k], edges[k + 1]]``.
+def ring_masks(height: int, width: int, edges: Sequence[float], *, device: Device = None) -> Tensor:
+    """Mark the bins of each frequency ring ``(edges[k], edges[k + 1]]`` of an image.
 
-    Args:
-        height: Rows of the image, pixels.
-        width: Columns of the image, pixels.
-        edges: ``R + 1`` increasing frequencies from 0 on, cycles per pixel.
-        device: Of the result.
+    ``edges`` are ``R + 1`` increasing frequencies from 0 on, cycles per pixel; others are an
+    `InputError`.
 
     Returns:
         Boolean ``(R, height, width // 2 + 1)``. DC is in no ring; edges from 0 to 0.75 partition
         the rest. A ring narrower than a bin may be empty.
-
-    Raises:
-        InputError: If the edges do not increase, start below 0 or are fewer than two.
     """
     index = _ring_index(height, width, checked_edges(edges), torch.device(device or "cpu"))
     return index == torch.arange(1, len(edges), device=index.device)[:, None, None]
 
 
 def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int) -> Tensor:
-    """Spread one gain per ring over the half spectrum, constant within a ring.
+    """Spread one gain per ring over the half spectrum of an image, constant within a ring.
 
     Args:
         gains: ``(..., R)``, dimensionless, non-negative.
@@ -187,10 +158,6 @@ def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int)
 
     Returns:
         ``(..., height, width // 2 + 1)``, 1 at DC and outside the rings, differentiable.
-
-    Raises:
-        ShapeError: If ``gains`` does not hold one gain per ring.
-        InputError: If the edges are wrong.
     """
     checked = checked_edges(edges)
     if gains.shape[-1:] != (len(edges) - 1,):
@@ -201,21 +168,13 @@ def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int)
 
 
 def ring_energy(images: Tensor, edges: Sequence[float]) -> Tensor:
-    """Return how much of each image's variance lies in each ring (Parseval).
+    """Return how much of the variance of each image ``(B, C, H, W)`` lies in each ring (Parseval).
 
-    Columns other than 0 and ``W / 2`` represent two frequencies and count twice. Over a partition
-    (edges from 0 to 0.75) the rings sum to the variance over the pixels; DC is left out.
-
-    Args:
-        images: Real batch, ``(B, C, H, W)``.
-        edges: ``R + 1`` edges as in `ring_masks`, cycles per pixel.
+    Over a partition (edges from 0 to 0.75, see `ring_masks`) the rings sum to the variance over
+    the pixels; DC is left out.
 
     Returns:
         ``(B, C, R)``, in the squared unit of ``images``, single precision or better.
-
-    Raises:
-        ShapeError: If ``images`` has no four axes.
-        InputError: If the edges or the type are wrong.
     """
     check_images(images)
     checked = checked_edges(edges)
@@ -228,20 +187,12 @@ def ring_energy(images: Tensor, edges: Sequence[float]) -> Tensor:
 
 
 def ring_parts(images: Tensor, edges: Sequence[float]) -> Iterator[Tensor]:
-    """Yield the part of each image that lies in each ring, from one forward transform.
+    """Yield the part of each image ``(B, C, H, W)`` that lies in each ring (see `ring_masks`).
 
     ``images + (gain - 1) * part`` is the image with that ring scaled by ``gain``.
 
-    Args:
-        images: Real batch, ``(B, C, H, W)``.
-        edges: ``R + 1`` edges as in `ring_masks`, cycles per pixel.
-
     Yields:
         ``R`` batches ``(B, C, H, W)`` of mean zero, in the unit and type of ``images``.
-
-    Raises:
-        ShapeError: If ``images`` has no four axes.
-        InputError: If the edges or the type are wrong.
     """
     check_images(images)
     height, width = images.shape[-2:]

@@ -1,12 +1,10 @@
 """Mean amplitude of images over spatial frequency, and the gain that gives images another one."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.fourier.prompt import OCTAVES_FROM, FourierPrompt
+from fopro_lab.fourier.prompt import FourierPrompt, octave
 from fopro_lab.fourier.rings import (
     at_least_single,
     bin_counts,
@@ -16,7 +14,8 @@ from fopro_lab.fourier.rings import (
 )
 
 KNOTS = 24  # places over the octaves at which an amplitude is measured
-LOWEST = 1 / 64  # cycles per pixel, of the first knot; below it the gain stays that of the knot
+# Place of the first knot, at 1 / 64 cycles per pixel; below it the gain stays that of the knot.
+LOWEST = float(octave(torch.tensor(1 / 64, dtype=torch.float64)))
 CHUNK = 128  # images transformed together
 FLAT = 1e-6  # amplitude of a frequency that images lack, intensity in [0, 1]
 FIT_STEPS = 100
@@ -24,19 +23,14 @@ FIT_STEPS = 100
 
 @torch.no_grad()
 def mean_amplitude(images: Tensor) -> Tensor:
-    """Average the Fourier amplitude over images, channels and directions.
+    """Average the Fourier amplitude over images ``(B, C, H, W)``, channels and directions.
 
-    Args:
-        images: Real batch, ``(B, C, H, W)``; a spectrum is compared with that of images of the
-            same height and width.
+    A spectrum is compared with that of images of the same height and width.
 
     Returns:
         ``(24,)``: the mean of ``|F|`` (orthonormal transform, unit of ``images``) about 24
         frequencies that are equally spaced over the octaves from 1 / 64 cycles per pixel to the
         corner; each reads its neighbourhood with a Gaussian of about one spacing.
-
-    Raises:
-        ShapeError: If ``images`` has no four axes, or no image.
     """
     check_images(images)
     if not len(images):
@@ -71,8 +65,8 @@ def spectrum_gain(
         raise InputError(f"max_log_gain: expected a number above 0, got {max_log_gain}")
     log_gain = (target.clamp(min=FLAT) / amplitude.clamp(min=FLAT)).log()
     log_gain = log_gain.clamp(-max_log_gain, max_log_gain)
-    place = ((_octaves(*size) - _octave(LOWEST)) / (1 - _octave(LOWEST))).clamp(min=0)
-    place = (place * (KNOTS - 1)).to(log_gain.device)
+    place = octave(radial_frequency(*size, dtype=torch.float64))
+    place = ((place - LOWEST) / (1 - LOWEST)).clamp(min=0).to(log_gain.device) * (KNOTS - 1)
     below = place.floor().long().clamp(max=KNOTS - 2)
     spread = torch.lerp(log_gain[below], log_gain[below + 1], place - below)
     spread[0, 0] = 0
@@ -86,10 +80,9 @@ def fit_prompt(prompt: FourierPrompt, gain: Tensor) -> None:
     differently for each noise or image.
     """
     own = prompt.network.last.bias if prompt.form in ("generator", "image") else prompt.cells
-    size = (gain.shape[0], 2 * (gain.shape[1] - 1))
-    place = own.device
-    weights = octave_weights(*size).to(place)
-    wanted = gain.to(place).log().clamp(-0.98 * prompt.max_log_gain, 0.98 * prompt.max_log_gain)
+    size, most = (gain.shape[0], 2 * (gain.shape[1] - 1)), 0.98 * prompt.max_log_gain
+    weights = octave_weights(*size).to(own.device)
+    wanted = gain.to(own.device).log().clamp(-most, most)
     optimiser = torch.optim.LBFGS([own], max_iter=FIT_STEPS, line_search_fn="strong_wolfe")
 
     def distance() -> Tensor:
@@ -112,21 +105,12 @@ def octave_weights(height: int, width: int) -> Tensor:
     return (weights / weights.sum()).float()
 
 
-def _octave(frequency: Tensor | float) -> Tensor:
-    """Place of a frequency on the scale of the prompts' waves: 0 at DC, 1 in the corner."""
-    scaled = torch.as_tensor(frequency, dtype=torch.float64) / OCTAVES_FROM
-    return torch.log1p(scaled) / math.log1p(math.sqrt(0.5) / OCTAVES_FROM)
-
-
-def _octaves(height: int, width: int) -> Tensor:
-    return _octave(radial_frequency(height, width, dtype=torch.float64))
-
-
 @cached_grid
 def _near_knots(height: int, width: int) -> Tensor:
     """Weight of each bin at each knot, ``(KNOTS, H * (W // 2 + 1))``; they sum to 1."""
-    knots = torch.linspace(float(_octave(LOWEST)), 1, KNOTS, dtype=torch.float64)
-    distance = (knots[:, None] - _octaves(height, width).flatten()) / (knots[1] - knots[0])
+    knots = torch.linspace(LOWEST, 1, KNOTS, dtype=torch.float64)
+    place = octave(radial_frequency(height, width, dtype=torch.float64)).flatten()
+    distance = (knots[:, None] - place) / (knots[1] - knots[0])
     # Between sparse low frequencies a knot reads the nearest one, not an underflowing sum.
     logits = -0.5 * distance.square()
     logits[:, 0] = -torch.inf

@@ -1,12 +1,11 @@
-"""Losses: EKD for the student, and the terms that a Fourier prompt is trained towards.
+"""Losses: EKD for the student, as published, and what a Fourier prompt is trained towards.
 
-The EKD loss is the published one. The terms of the prompt are this project's reconstruction (the
-published generator was never released); the one left out here, the distance from natural
-statistics, is `fopro_lab.training.statistics.Reference.distance`.
+The terms of the prompt are this project's reconstruction (the published generator was never
+released); the distance from natural statistics is `statistics.Reference.distance`.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +42,7 @@ def balanced_softmax_loss(
         Scalar, nats, mean over the batch.
 
     Raises:
-        ShapeError: If ``class_counts`` is not one number per class.
-        InputError: If a count is 0 (checked on the CPU alone: on a GPU the check would wait).
+        InputError: If a shape does not fit, or a count is 0 (on a GPU that check would wait).
 
     Source: Ren et al., Balanced Meta-Softmax, NeurIPS 2020, eq. 4.
 
@@ -58,9 +56,8 @@ def balanced_softmax_loss(
         got = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise ShapeError(f"logits, labels: expected (B, K) and a label for each of B, got {got}")
     if class_counts.shape != logits.shape[1:]:
-        raise ShapeError(
-            f"class_counts: expected ({logits.shape[1]},), got {tuple(class_counts.shape)}"
-        )
+        got = tuple(class_counts.shape)
+        raise ShapeError(f"class_counts: expected ({logits.shape[1]},), got {got}")
     if class_counts.device.type == "cpu" and (class_counts <= 0).any():
         empty = torch.nonzero(class_counts <= 0).flatten().tolist()
         raise InputError(f"class_counts: expected 1 or more per class, got 0 for classes {empty}")
@@ -70,17 +67,10 @@ def balanced_softmax_loss(
 
 
 def cosine_distance(projection: Tensor, features: Tensor) -> Tensor:
-    """Squared distance of unit vectors, ``2 - 2 cos(q, f)``, in [0, 4], mean over the batch.
-
-    Args:
-        projection: ``(B, D)``.
-        features: ``(B, D)``.
-    """
+    """Squared distance of unit vectors ``(B, D)``, ``2 - 2 cos(q, f)``, in [0, 4], batch mean."""
     if projection.shape != features.shape:
-        raise ShapeError(
-            f"projection: expected {tuple(features.shape)} as the features, "
-            f"got {tuple(projection.shape)}"
-        )
+        expected, got = tuple(features.shape), tuple(projection.shape)
+        raise ShapeError(f"projection: expected {expected} as the features, got {got}")
     cosine = F.cosine_similarity(at_least_single(projection), at_least_single(features), dim=1)
     return (2 - 2 * cosine).mean()
 
@@ -97,7 +87,7 @@ def distillation_loss(
     """EKD: ``CE(a + log n, y) + CE(b + log n, y) + weight * mean(2 - 2 cos(q, f(x')))``.
 
     Args:
-        output: The student's, on the unprompted image.
+        output: The student's, on the unprompted image; it needs a projector.
         features: The teacher's, on the prompted image, ``(B, D)``; no gradient flows into them.
         labels: As in `balanced_softmax_loss`.
         class_counts: As in `balanced_softmax_loss`.
@@ -107,19 +97,13 @@ def distillation_loss(
     Returns:
         The total and its parts; ``distance`` is before the weight.
 
-    Raises:
-        InputError: If the student was built without a projector.
-
     Source: FoPro-KD, IEEE TMI 43(3), 2024, section III-B, and its released code.
     """
     if output.projection is None or output.second_logits is None:
         raise InputError("student: has no projector; build it with teacher_dim above 0")
-    classes, second = (
-        balanced_softmax_loss(
-            logits, labels, class_counts=class_counts, label_smoothing=label_smoothing
-        )
-        for logits in (output.logits, output.second_logits)
-    )
+    how: dict[str, Any] = {"class_counts": class_counts, "label_smoothing": label_smoothing}
+    classes = balanced_softmax_loss(output.logits, labels, **how)
+    second = balanced_softmax_loss(output.second_logits, labels, **how)
     distance = cosine_distance(output.projection, features.detach())
     return DistillationLoss(classes + second + weight * distance, classes, second, distance)
 
@@ -130,11 +114,6 @@ class TaskHead(nn.Module):
     Features are standardised over the batch, since teachers differ a thousandfold in scale, and
     divided by the root of their number: a step of Adam moves every weight alike, so a rate that
     suits the prompt would be far too high for a head of a thousand features.
-
-    Args:
-        feature_dim: D.
-        classes: K.
-        seed: Of the initial weights; the global generator is not touched.
     """
 
     def __init__(self, feature_dim: int, *, classes: int, seed: int = 0) -> None:
@@ -164,13 +143,8 @@ def confidence_loss(logits: Tensor) -> Tensor:
     """Entropy of each image's prediction, minus the entropy of the mean prediction.
 
     Low where the teacher is sure of each image and the batch still spreads over its classes;
-    without the second term the prompt would turn every image into one class.
-
-    Args:
-        logits: Of the teacher's own head, ``(B, K)``.
-
-    Returns:
-        Scalar, nats, in [-log K, 0]: minus the mutual information.
+    without the second term the prompt would turn every image into one class. Of logits ``(B, K)``
+    it is a scalar in nats, in [-log K, 0]: minus the mutual information.
 
     Source: DAFL (Chen et al., ICCV 2019), one-hot and information-entropy terms.
     """
@@ -183,10 +157,7 @@ def confidence_loss(logits: Tensor) -> Tensor:
 def disagreement_loss(student: Student, images: Tensor, features: Tensor) -> Tensor:
     """Minus the EKD distance between the student and the prompted teacher (AKD), in [-4, 0].
 
-    Args:
-        student: In evaluation mode; gets no gradient.
-        images: Unprompted, ``(B, 3, H, W)`` in [0, 1], at the student's size.
-        features: The teacher's, on prompted images, ``(B, D)``.
+    The student, in evaluation mode, sees the unprompted images and gets no gradient.
     """
     with torch.no_grad():
         projection = student(images).projection

@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import sys
@@ -26,12 +27,13 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fopro_lab.config import TrainConfig, current_options
+from fopro_lab.config import TrainConfig
 from fopro_lab.data import Pack, Split
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
 from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
+from fopro_lab.fourier.rings import bin_counts
 from fopro_lab.io import atomic_path, commit, sha256_file
 from fopro_lab.models import Student, build_student
 from fopro_lab.models.student import shrink
@@ -51,7 +53,7 @@ class TrainedRun(Run):
     @property
     def train_config(self) -> TrainConfig:
         """The config, also of a run that version 0.1 wrote."""
-        return TrainConfig.from_mapping(current_options(self.config, warn=False))
+        return TrainConfig.from_mapping(self.config)
 
     def student(self) -> Student:
         """Build a finished run's student, on the CPU, in evaluation mode."""
@@ -74,8 +76,7 @@ class TrainedRun(Run):
             InputError: If the run is unfinished, or was trained on another split, whose test
                 images may have trained it, or on images of another size.
         """
-        config = self.train_config
-        self._check_finished()
+        config, student = self.train_config, self.student().to(device)
         if self.manifest["split_fingerprint"] != split.fingerprint:
             raise InputError(
                 f"{self.path}: was trained on another split ({self.manifest['protocol']}); "
@@ -86,7 +87,6 @@ class TrainedRun(Run):
                 f"{self.path}: sees images of {config.image_size} px, got {pack.size}; "
                 f"use image_size={config.image_size}"
             )
-        student = self.student().to(device)
         return lambda images: student.classify(shrink(images, config.student_size))
 
     def prompt(self) -> FourierPrompt:
@@ -135,11 +135,11 @@ def find_run(
             )
         return None
     run = TrainedRun.read(folder)
-    here, there = deciding_options(config), deciding_options(run.train_config)
+    there = deciding_options(run.train_config)
     changed = [
-        f"{name}: {there[name]!r} there, {here[name]!r} here"
-        for name in here
-        if here[name] != there[name]
+        f"{name}: {there[name]!r} there, {value!r} here"
+        for name, value in deciding_options(config).items()
+        if value != there[name]
     ]
     if changed:
         raise InputError(
@@ -162,20 +162,17 @@ def find_run(
 
 def file_hashes(config: TrainConfig) -> dict[str, str]:
     """Hash the user's files that decide a run's numbers, under the manifest's keys."""
-    files = {"student_weights": config.student_weights}
+    files, hashes = {"student_weights": config.student_weights}, {}
     if config.method not in ("ce", "bsm"):
         fetched = config.teacher == PUBLISHED and not config.weights
         files["weights"] = fetched_weights(PUBLISHED) if fetched else config.weights
-    hashes = {}
     if config.method in PROMPTING:
         files["prompt_file"] = config.prompt_file
-        for name, needed_by in (
-            ("natural", {"statistics", "spectrum"}),
-            ("reference", {"spectrum"}),
-        ):
-            active = {key for key, weight in config.objectives.items() if weight}
-            if getattr(config, name) and needed_by & active and not config.prompt_file:
-                hashes[f"{name}_sha256"] = hash_natural(getattr(config, name))
+        active = {name for name, weight in config.objectives.items() if weight}
+        if config.natural and active & {"statistics", "spectrum"} and not config.prompt_file:
+            hashes["natural_sha256"] = hash_natural(config.natural)
+        if config.reference and "spectrum" in active and not config.prompt_file:
+            hashes["reference_sha256"] = hash_natural(config.reference)
     for name, file in files.items():
         path = Path(file).expanduser()
         if file and path.is_dir() and name == "weights":
@@ -303,21 +300,17 @@ class MaskHistory:
 
     @classmethod
     def spread(cls, number: int, *, trainings: int, steps: int) -> "MaskHistory":
-        """Spread the masks of a run evenly over its prompt trainings and their steps.
+        """Spread the masks of a run evenly over its prompt trainings and their ``steps``.
 
-        Args:
-            number: Which prompt training, from 1; the first one begins with the initial prompt.
-            trainings: How many the run has at most; of more than 24 only some have any mask.
-            steps: Prompt steps of one.
+        ``number``, from 1, is one of at most ``trainings``; the first one begins with the initial
+        prompt, and of more than 24 only some have any mask.
         """
-        first = {0} if number == 1 else set()
+        chosen = {0} if number == 1 else set()
         most = MOST - 1  # one is the prompt as it came
-        if number % -(-trainings // most) and number != trainings:
-            return cls(number, frozenset(first))
-        looks = min(steps, max(1, most // trainings))
-        return cls(
-            number, frozenset({round(steps * (n + 1) / looks) for n in range(looks)} | first)
-        )
+        if number % math.ceil(trainings / most) == 0 or number == trainings:
+            looks = min(steps, max(1, most // trainings))
+            chosen |= {round(steps * (n + 1) / looks) for n in range(looks)}
+        return cls(number, frozenset(chosen))
 
     def look(self, prompt: FourierPrompt, step: int) -> None:
         """Take the mask if this is a step to take it at."""
@@ -335,23 +328,18 @@ class MaskHistory:
 def ring_rows(masks: Sequence[Mask]) -> pd.DataFrame:
     """Average masks over each frequency ring, geometrically, every direction alike.
 
-    Returns:
-        One row per mask and ring: ``exploration`` (which prompt training), ``step``, ``low``,
-        ``high`` (cycles per pixel), ``gain``.
+    One row per mask and ring: ``exploration`` (which prompt training), ``step``, ``low``, ``high``
+    (cycles per pixel), ``gain``.
     """
     edges = ring_edges(RINGS)
-    # Every column but the first and the last is two frequencies.
-    counted = np.full(SIDE // 2 + 1, 2.0)
-    counted[[0, -1]] = 1.0
-    bins = ring_masks(SIDE, SIDE, edges).numpy() * counted
+    bins = ring_masks(SIDE, SIDE, edges).numpy() * bin_counts(SIDE).numpy()
     rows = []
     for mask in masks:
         log_gain = np.log(torch.as_tensor(mask["gain"]).double().numpy())
         means = (bins * log_gain).sum(axis=(1, 2)) / bins.sum(axis=(1, 2))
-        for (low, high), mean in zip(pairwise(edges), means, strict=True):
-            place = {"exploration": mask["exploration"], "step": mask["step"]}
-            rows.append({**place, "low": low, "high": high, "gain": float(np.exp(mean))})
-    return pd.DataFrame(rows)
+        for (low, high), gain in zip(pairwise(edges), np.exp(means).tolist(), strict=True):
+            rows.append((mask["exploration"], mask["step"], low, high, gain))
+    return pd.DataFrame(rows, columns=["exploration", "step", "low", "high", "gain"])
 
 
 def write_masks(folder: Path | str, masks: Sequence[Mask]) -> None:
@@ -366,11 +354,10 @@ def write_masks(folder: Path | str, masks: Sequence[Mask]) -> None:
     # The gain at -f is the gain at f.
     opposite = halves.flip(1).roll(1, 1)[..., 1:-1].flip(2)
     whole = torch.fft.fftshift(torch.cat([halves, opposite], dim=2), dim=(1, 2)).contiguous()
-    places = {
-        name: torch.tensor([int(mask[name]) for mask in masks]) for name in ("exploration", "step")
-    }
-    with atomic_path(Path(folder) / MAPS_FILE) as temporary:
-        temporary.write_bytes(save({"gain": whole, **places}))
+    tensors = {"gain": whole}
+    for name in ("exploration", "step"):
+        tensors[name] = torch.tensor([int(mask[name]) for mask in masks])
+    write_weights(Path(folder) / MAPS_FILE, tensors)
 
 
 def write_histories(

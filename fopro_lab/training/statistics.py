@@ -4,7 +4,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -56,9 +56,7 @@ class Reference:
 
         Per channel the squared 2-Wasserstein distance of two normal distributions in units of the
         expected variance, ``(m - M)^2 / V + (sqrt(v / V) - 1)^2``; mean over channels, then layers.
-
-        Args:
-            measured: From `watched`, after one ``encode``.
+        ``measured`` is from `watched`, after one ``encode``.
 
         Source: DeepInversion's feature prior (Yin et al., CVPR 2020, eq. 4), normalised per channel
             so that no wide or deep layer decides alone.
@@ -81,10 +79,7 @@ def watched(
 ) -> Iterator[dict[nn.Module, list[Moments]]]:
     """Collect the moments of what goes into some layers while a teacher encodes one batch.
 
-    Given as a layer, the body of the teacher means what comes out of it.
-
-    Yields:
-        Layer to its moments, one entry for each time that `encode` uses it.
+    Yields layer to moments, one entry for each time that ``encode`` uses it.
     """
     measured: dict[nn.Module, list[Moments]] = {layer: [] for layer in layers}
 
@@ -96,17 +91,13 @@ def watched(
     def after(layer: nn.Module, _: tuple[Tensor, ...], features: Tensor) -> None:
         measured[layer].append(_moments(features, 1))
 
-    handles = [
-        layer.register_forward_hook(after)
-        if layer is teacher.body
-        else layer.register_forward_pre_hook(before)
-        for layer in layers
-    ]
-    try:
+    with ExitStack() as hooks:
+        for layer in layers:
+            if layer is teacher.body:
+                hooks.enter_context(layer.register_forward_hook(after))
+            else:
+                hooks.enter_context(layer.register_forward_pre_hook(before))
         yield measured
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _moments(values: Tensor, axis: int) -> Moments:
@@ -119,20 +110,12 @@ def reference_of(teacher: Teacher, *, natural: str = "", size: int = 64) -> Refe
     """Find what a teacher expects of natural images.
 
     Batch norms kept it while the teacher was trained. A teacher without them (a ViT) is shown
-    natural images, and the statistics of the tokens before each layer norm are taken, or those
+    natural images, those of ``natural`` (folder or zip) or generated ones, ``size`` px as those
+    which will be compared, and the statistics of the tokens before each layer norm are taken, or
     of its features where it has no such layer either.
-
-    Args:
-        teacher: Frozen.
-        natural: Folder or zip of natural images; empty generates some. Not read for a teacher
-            with batch norms.
-        size: Side of the natural images, pixels: that of those which will be compared.
 
     Returns:
         The reference; its ``source`` belongs on every card that shows a distance.
-
-    Raises:
-        InputError: If there are no natural images in ``natural``.
     """
     norms = teacher.batch_norms()
     if norms:
@@ -171,11 +154,8 @@ def natural_distance(
 ) -> float:
     """Measure how far images are from what the teacher expects of natural ones.
 
-    Args:
-        teacher: Frozen.
-        images: ``(B, 3, H, W)`` in [0, 1], all in one batch.
-        prompt: Put before the teacher; its noise is drawn from a fixed seed.
-        reference: From `reference_of`, which is called if None.
+    They are ``(B, 3, H, W)`` in [0, 1], all in one batch, behind a prompt with fixed noise if one
+    is given; ``reference`` is that of `reference_of`.
     """
     images = images.to(teacher.mean.device)
     reference = reference or reference_of(teacher, size=images.shape[-1])
@@ -189,8 +169,7 @@ def natural_distance(
 def reference_spectrum(config: TrainConfig) -> tuple[Tensor, str]:
     """Measure the mean amplitude ``(24,)`` that the objective ``spectrum`` aims at, and its source.
 
-    It is that of the images in ``config.reference``, else in ``config.natural``, else of generated
-    images with the stored spectrum of natural ones.
+    It is that of the images in ``config.reference``, else of natural ones, see `natural_images`.
     """
     folder = config.reference or config.natural
     images, source = natural_images(IMAGES, size=config.image_size, folder=folder)
@@ -204,13 +183,9 @@ def natural_images(count: int, *, size: int, folder: str = "") -> tuple[Tensor, 
         ``(N, 3, size, size)`` in [0, 1], and what they are, for cards.
     """
     if not folder:
-        images = generated_images(count, size=size)
-        return images, (
-            f"{count} generated images of {size} px with the stored colours and spectrum of "
-            "natural ones, no photographs"
-        )
-    path = Path(folder).expanduser()
-    stacked, enlarged = [], 0
+        how = "with the stored colours and spectrum of natural ones, no photographs"
+        return generated_images(count, size=size), f"{count} generated images of {size} px {how}"
+    path, stacked, enlarged = Path(folder).expanduser(), [], 0
     for name, content in _image_files(path, count):
         try:
             image = Image.open(io.BytesIO(content)).convert("RGB")
@@ -258,15 +233,10 @@ def generated_images(count: int, *, size: int, seed: int = 0) -> Tensor:
     with as_file(STORED) as path:
         stored = load_file(path)
     random = np.random.default_rng(seed)
-    mean = stored["mean"].double().numpy()
-    between = random.multivariate_normal(mean, stored["between"].double().numpy(), count)
-    within = random.multivariate_normal(
-        np.zeros(3), stored["within"].double().numpy(), (count, LEAVES)
-    )
-    drawn = np.stack([
-        _leaves(middle + colours, size=size, random=random)
-        for middle, colours in zip(between, within, strict=True)
-    ])  # fmt: skip
+    mean, between, within = (stored[k].double().numpy() for k in ("mean", "between", "within"))
+    colours = random.multivariate_normal(mean, between, (count, 1))
+    colours = colours + random.multivariate_normal(np.zeros(3), within, (count, LEAVES))
+    drawn = np.stack([_leaves(own, size=size, random=random) for own in colours])
     images = torch.from_numpy(drawn).float()
     edges = [float(edge) for edge in stored["edges"]]
     energy = ring_energy(images, edges).mean(dim=0)

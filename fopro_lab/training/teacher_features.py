@@ -76,12 +76,9 @@ class FeatureFiles:
             sys.stderr.write(self.notice if self.talk else "")
             self.notice = ""
             if self._open(view) is None:
-                with atomic_path(path) as new, open(new, "wb") as stream:
-                    header: Any = {"descr": np.lib.format.dtype_to_descr(self.record)}
-                    header |= {"fortran_order": False, "shape": (self.count,)}
-                    np.lib.format.write_array_header_1_0(stream, header)
+                with atomic_path(path) as new:
                     # Zeros, which take no space until something is written over them.
-                    stream.truncate(stream.tell() + self.count * self.record.itemsize)
+                    np.lib.format.open_memmap(new, "w+", dtype=self.record, shape=(self.count,))
             chunks = np.split(missing, range(CHUNK, len(missing), CHUNK))
             bar = progress(chunks, total=len(chunks), label=f"teacher features, view {view}")
             with disk_errors(path), open(path, "rb+") as stream:
@@ -165,13 +162,8 @@ class KeptFeatures:
     ) -> Iterator[Tensor | None]:
         """Yield the features ``(B, D)`` of each batch of an epoch; None where they are not kept.
 
-        Args:
-            train: Rows of the training images.
-            epoch: Counted from 0.
-            prompt: That of this epoch.
-            is_prompted: ``bool (batches,)``, which ones the teacher sees behind the prompt.
-            counts: Images whose features were ``needed``, and those ``found``; added to.
-            batch_size: Of all processes.
+        ``is_prompted`` says of each batch, of all processes, whether the teacher sees it behind the
+        prompt; to ``counts`` are added the images whose features were ``needed``, and ``found``.
         """
         config, fabric = self.config, self.fabric
         how = config.model_dump(include={"sampler", "seed", "epochs"})
@@ -179,9 +171,9 @@ class KeptFeatures:
         prompted_image = is_prompted.repeat(batch_size)
         counts["needed"] = counts.get("needed", 0) + len(prompted_image)
         sources: dict[bool, FeatureFiles] = {}
-        for state in (False, True):
+        for state in (False, True) if keeps_prompted(config) else (False,):
             chosen = np.flatnonzero(prompted_image == state)
-            if not len(chosen) or (state and not keeps_prompted(config)):
+            if not len(chosen):
                 continue
             files = sources[state] = self.files_of(prompt if state else None)
             rows, views = order.rows[chosen], order.views[chosen]
