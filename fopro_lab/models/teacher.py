@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fopro_lab.config import DataConfig, TeacherConfig
 from fopro_lab.data.fetch import fetched_place, find_source
@@ -136,11 +136,8 @@ class Teacher(Summary, nn.Module):
 
     def batch_norms(self) -> list[nn.BatchNorm2d]:
         """List the layers whose running statistics show what the teacher was trained on."""
-        return [
-            layer
-            for layer in self.body.modules()
-            if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None
-        ]
+        norms = (layer for layer in self.body.modules() if isinstance(layer, nn.BatchNorm2d))
+        return [norm for norm in norms if norm.running_mean is not None]
 
     def layer_norms(self) -> list[nn.Module]:
         """List the layers before which a ViT's tokens have a scale of their own, each once."""
@@ -359,11 +356,7 @@ def fetched_weights(name: str) -> str:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of a name: ``auto`` is the GPU if there is one, else the CPU.
-
-    Raises:
-        InputError: If a GPU is named and torch finds none.
-    """
+    """Return the device of a name: ``auto`` is the GPU if there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -433,7 +426,9 @@ def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
             features = plain.encode(images)
             folded = copy.deepcopy(plain)
             for convolution, norm in pairs:
-                _fold_pair(folded.body, names[convolution], names[norm])
+                fused = fuse_conv_bn_eval(convolution, norm)
+                folded.body.set_submodule(names[convolution], fused)
+                folded.body.set_submodule(names[norm], _rest(norm) or nn.Identity())
             changed = (folded.encode(images) - features).abs().max() / features.abs().max()
     except (RuntimeError, TypeError) as error:  # a network that computes in float32 alone
         tell(f"teacher: batch norms not folded ({str(error).splitlines()[0][:120]})")
@@ -481,15 +476,3 @@ def _rest(norm: nn.Module) -> nn.Module | None:
     if type(norm).__name__ == "BatchNormAct2d":  # timm's, which holds dropout and activation
         return nn.Sequential(norm.get_submodule("drop"), norm.get_submodule("act"))
     return None
-
-
-def _fold_pair(body: nn.Module, convolution_name: str, norm_name: str) -> None:
-    convolution: Any = body.get_submodule(convolution_name)
-    norm: Any = body.get_submodule(norm_name)
-    own, moments = (convolution.weight, convolution.bias), (norm.running_mean, norm.running_var)
-    fused = fuse_conv_bn_weights(*own, *moments, norm.eps, norm.weight, norm.bias)
-    weight, bias = (value.detach() for value in fused)
-    weight = weight.contiguous(memory_format=torch.channels_last)
-    convolution.weight = nn.Parameter(weight, requires_grad=False)
-    convolution.bias = nn.Parameter(bias, requires_grad=False)
-    body.set_submodule(norm_name, _rest(norm) or nn.Identity())

@@ -16,7 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import safetensors
@@ -247,23 +249,14 @@ class _View(_Inert):
 
 
 class _Same(_Inert):
-    """A parameter, which is its tensor."""
+    """A parameter, or a tensor of a class of its own that is made by ``rest[1]``: the tensor."""
 
     def __init__(self, data: Any, *rest: Any) -> None:
-        self.tensor = data.tensor
+        self.tensor = data.tensor if isinstance(data, _Inert) else data(*rest[1]).tensor
 
 
-class _Typed(_Inert):
-    """A tensor of a class of its own: rebuilt as a plain one."""
-
-    def __init__(self, rebuild: Any, kind: Any, args: Any, *rest: Any) -> None:
-        self.tensor = rebuild(*args).tensor
-
-
-REBUILT = {
-    "_rebuild_tensor": _View, "_rebuild_tensor_v2": _View, "_rebuild_parameter": _Same,
-    "_rebuild_parameter_with_state": _Same, "_rebuild_from_type_v2": _Typed,
-}  # fmt: skip
+REBUILT = {"_rebuild_tensor": _View, "_rebuild_tensor_v2": _View}
+REBUILT |= {f"_rebuild_{k}": _Same for k in ("parameter", "parameter_with_state", "from_type_v2")}
 
 
 def _read_inert(opened: IO[bytes], skipped: set[str]) -> Any:
@@ -276,19 +269,13 @@ def _read_inert(opened: IO[bytes], skipped: set[str]) -> Any:
                 skipped.add(f"{module}.{name}")
             return type(name, (REBUILT.get(name, _Inert),), {"__module__": module})
 
-    class InertPickle:
-        """What torch takes for a module of pickle."""
-
-        @staticmethod
-        def load(opened: IO[bytes], **options: Any) -> Any:
-            return Unpickler(opened, **options).load()
-
-    InertPickle.Unpickler = Unpickler  # type: ignore[attr-defined]
+    inert = SimpleNamespace(__name__="inert", Unpickler=Unpickler)  # what torch takes for pickle
+    inert.load = lambda opened, **options: Unpickler(opened, **options).load()
     zipped = zipfile.is_zipfile(opened)
     opened.seek(0)
     # Of bytes in memory torch tries no tar archive, which it would unpack.
     source = opened if zipped else io.BytesIO(opened.read())
-    how: dict[str, Any] = {"map_location": "cpu", "pickle_module": InertPickle}
+    how: dict[str, Any] = {"map_location": "cpu", "pickle_module": inert}
     return torch.load(source, weights_only=False, encoding="latin1", **how)
 
 
@@ -372,8 +359,7 @@ def load_matching(
     file has tensors of its layers that it has no place for: an `InputError` names them.
     """
     unused = tuple(f"{name}." for name in head) + AUXILIARY
-    state = network.state_dict()
-    own = {n: value for n, value in state.items() if not n.endswith("num_batches_tracked")}
+    own = {n: v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
     body = {name: value for name, value in own.items() if not name.startswith(unused)}
     fits = _fits(network, weights, body, translate)
     best = max(fits, key=lambda fit: fit.order)
@@ -385,11 +371,9 @@ def load_matching(
     foreign = [n for n in more if not n.startswith(unused) and best.changes_features(n, layers)]
     if missing or wrong or foreign:
         fitting = len(body) - len(missing) - len(wrong)
-        lists = {
-            "missing": missing,
-            "of another shape": [f"{n} {best.shape(n)} for {tuple(body[n].shape)}" for n in wrong],
-            "without a place in the network": foreign if fitting else list(best.source),
-        }
+        wrong = [f"{name} {best.shape(name)} for {tuple(body[name].shape)}" for name in wrong]
+        lists = {"missing": missing, "of another shape": wrong}
+        lists["without a place in the network"] = foreign if fitting else list(best.source)
         reasons = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
         raise InputError(
             f"weights: {weights.path}: {fitting} of {len(body)} tensors fit; {reasons}; "
@@ -399,27 +383,20 @@ def load_matching(
     network.load_state_dict(taken, strict=False)
     more += [name for name in best.found if name in own and name not in taken]
     outside = [name for name in weights.state if not name.startswith(best.prefix)]
-    notes: dict[str, Any] = {
-        "prefix": best.prefix,
+    changed = [f"{n} {best.shape(n)} to {tuple(body[n].shape)}" for n in body if best.resampled(n)]
+    notes = {
         "beside": [f.prefix for f in fits if f is not best and f.fitting == best.fitting],
-        "resampled": [
-            f"{n} {best.shape(n)} to {tuple(body[n].shape)}" for n in body if best.resampled(n)
-        ],
+        "resampled": changed,
         "left_out": _grouped(more, "") + _grouped(outside, best.prefix),
         "not_run": list(weights.skipped),
     }
     notes = {name: value for name, value in notes.items() if value}
-    if said := [f"{n.replace('_', ' ')} {_some(v)}" for n, v in notes.items() if n != "prefix"]:
+    if said := [f"{name.replace('_', ' ')} {_some(value)}" for name, value in notes.items()]:
         took = f"took {best.prefix}*; " if best.prefix else ""
         sys.stderr.write(f"weights: {weights.path}: {took}{'; '.join(said)}\n")
-    return {
-        "weights": weights.path.name,
-        "sha256": weights.sha256,
-        "keys_expected": len(body),
-        "keys_matched": len(body),
-        "coverage": 1.0,
-        **notes,
-    }
+    card: dict[str, Any] = {"weights": weights.path.name, "sha256": weights.sha256}
+    card |= {"keys_expected": len(body), "keys_matched": len(body), "coverage": 1.0}
+    return card | ({"prefix": best.prefix} if best.prefix else {}) | notes
 
 
 def _fits(
@@ -432,9 +409,9 @@ def _fits(
         inner = (name for name in body if name.startswith(f"{child}."))
         numbered |= {name.replace(child, str(number), 1): name for name in inner}
     spelled = [{p.sub(text, n): v for n, v in weights.state.items()} for p, text in SPELLINGS]
+    ways = [(plain, state) for state in (weights.state, *spelled)] + [(numbered, weights.state)]
     fits = []
-    for aliases, state in [(plain, weights.state), *((plain, s) for s in spelled),
-                           (numbered, weights.state)]:  # fmt: skip
+    for aliases, state in ways:
         for prefix in _prefixes(state, aliases, wide=translate is not None):
             short = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
             source = {aliases.get(name, name): value for name, value in short.items()}
@@ -475,10 +452,9 @@ def _same(value: Tensor | None, own: Tensor) -> bool:
     """Tell whether a tensor of a file can be taken as it is, but for the precision of floats."""
     if value is None or value.shape != own.shape:
         return False
+    floats = own.is_floating_point()
     # Integers in the place of floats are quantised: their scale is somewhere else.
-    return value.is_floating_point() == own.is_floating_point() and (
-        value.dtype.itemsize > 1 or not own.is_floating_point()
-    )
+    return value.is_floating_point() == floats and (value.dtype.itemsize > 1 or not floats)
 
 
 def _grouped(names: Iterable[str], prefix: str) -> list[str]:
@@ -486,8 +462,8 @@ def _grouped(names: Iterable[str], prefix: str) -> list[str]:
     counts: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
-        pairs = enumerate(zip(parts, prefix.split("."), strict=False))
-        common = next((place for place, (own, taken) in pairs if own != taken), len(parts))
+        pairs = zip(parts, prefix.split("."), strict=False)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         counts[".".join(parts[: common + 1])] += 1
     return [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
 

@@ -56,8 +56,8 @@ def balanced_softmax_loss(
         got = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise ShapeError(f"logits, labels: expected (B, K) and a label for each of B, got {got}")
     if class_counts.shape != logits.shape[1:]:
-        got = tuple(class_counts.shape)
-        raise ShapeError(f"class_counts: expected ({logits.shape[1]},), got {got}")
+        wrong = tuple(class_counts.shape)
+        raise ShapeError(f"class_counts: expected ({logits.shape[1]},), got {wrong}")
     if class_counts.device.type == "cpu" and (class_counts <= 0).any():
         empty = torch.nonzero(class_counts <= 0).flatten().tolist()
         raise InputError(f"class_counts: expected 1 or more per class, got 0 for classes {empty}")

@@ -24,9 +24,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.data.augment import apply_augmentations, float_images, read_pixels
-from fopro_lab.data.batches import VIEW_SEED, batch_parts, draw_augmentations, draw_order
-from fopro_lab.data.pack import Pack, one_writer, pixel_fingerprint
+from fopro_lab.data import Pack, batches
+from fopro_lab.data.batches import VIEW_SEED, batch_parts, draw_order
+from fopro_lab.data.pack import one_writer, pixel_fingerprint
 from fopro_lab.errors import WorkError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share
@@ -70,9 +70,10 @@ class FeatureFiles:
                 return 0
             size, free = len(missing) * self.record.itemsize, disk_usage(self.folder).free
             if size > free:
-                rule = f"expected {in_bytes(size)} of free space for teacher features"
-                way_out = "free some, or set FOPRO_CACHE to another disk"
-                raise WorkError(f"{self.folder}: {rule}, got {in_bytes(free)}; {way_out}")
+                raise WorkError(
+                    f"{self.folder}: expected {in_bytes(size)} of free space for teacher features, "
+                    f"got {in_bytes(free)}; free some, or set FOPRO_CACHE to another disk"
+                )
             sys.stderr.write(self.notice if self.talk else "")
             self.notice = ""
             if self._open(view) is None:
@@ -194,18 +195,18 @@ class KeptFeatures:
         """Find the files of the teacher behind a prompt, or behind none."""
         what = self._what(prompt)
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
-        if key not in self.files:
-            name = re.sub(r"[^\w.-]", "_", self.teacher.name)[:40]
-            folder = cache_folder() / f"features-{name}-{key}"
-            if not (folder / "what.json").exists():
-                write_json(folder / "what.json", what)
-            width, encode = self.teacher.feature_dim, partial(self._encode, prompt)
-            files = FeatureFiles(folder, len(self.packed), width, encode, talk=self.talk)
-            views = min(self.config.teacher_views, self.config.epochs)
-            size = in_bytes(views * len(self.packed) * files.record.itemsize)
-            files.notice = f"fopro: {folder}: keeps teacher features, {views} views, up to {size}\n"
-            self.files[key] = files
-        return self.files[key]
+        if key in self.files:
+            return self.files[key]
+        name = re.sub(r"[^\w.-]", "_", self.teacher.name)[:40]
+        folder = cache_folder() / f"features-{name}-{key}"
+        if not (folder / "what.json").exists():
+            write_json(folder / "what.json", what)
+        width, encode = self.teacher.feature_dim, partial(self._encode, prompt)
+        files = FeatureFiles(folder, len(self.packed), width, encode, talk=self.talk)
+        views = min(self.config.teacher_views, self.config.epochs)
+        size = in_bytes(views * len(self.packed) * files.record.itemsize)
+        files.notice = f"fopro: {folder}: keeps teacher features, {views} views, up to {size}\n"
+        return self.files.setdefault(key, files)
 
     def _what(self, prompt: FourierPrompt | None) -> dict[str, Any]:
         """Describe all that decides a feature: neither the training's seed nor the fold."""
@@ -231,13 +232,9 @@ class KeptFeatures:
     def _encode(self, prompt: FourierPrompt | None, rows: np.ndarray, view: int) -> Tensor:
         """Encode rows in one view as a batch of the training is."""
         config = self.config
-        pixels = read_pixels(self.packed, rows).to(self.fabric.device)
-        if config.augment == "none":
-            images = float_images(pixels)
-        else:
-            how: dict[str, Any] = {"kind": config.augment, "count": len(self.packed)}
-            drawn = draw_augmentations(rows, np.full(len(rows), view), seed=VIEW_SEED, **how)
-            images = apply_augmentations(pixels, drawn, mode=config.augment_mode)
+        how = config.model_dump(include={"augment", "augment_mode"})
+        how |= {"epoch": view, "views": config.teacher_views, "device": self.fabric.device}
+        images, _ = next(batches(self.packed, rows, batch_size=len(rows), **how))
         with torch.inference_mode(), self.fabric.autocast():
             if prompt is not None:
                 noise = generator_for(VIEW_SEED, view, purpose="prompt noise of a view")

@@ -9,7 +9,7 @@ resumed run ends with the bits of an uninterrupted one. Not supported: resuming 
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -83,6 +83,12 @@ class TrainState:
     def evaluated(self) -> Student:
         """The student that is validated, kept and tested: the average, where there is one."""
         return self.student if self.average is None else self.average.module
+
+    def keep(self, score: float) -> None:
+        """Keep the student and the prompt of the last epoch, with its score."""
+        self.best_epoch, self.best_score = self.epoch, score
+        self.best_student = run_folder.on_cpu(self.evaluated.state_dict())
+        self.best_prompt = run_folder.on_cpu(self.prompt.state_dict() if self.prompt else {})
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` puts back."""
@@ -236,16 +242,13 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
             train_prompt_before_epoch(state, setup, log=log)
         losses = train_epoch(state, setup, log=log)
         score = validate(state, setup)
-        better = score > state.best_score or config.keeps != "best"
-        if better and state.epoch >= epochs_not_chosen(config):
-            state.best_epoch, state.best_score = state.epoch + 1, score
-            state.best_student = run_folder.on_cpu(state.evaluated.state_dict())
-            prompt = state.prompt.state_dict() if state.prompt is not None else {}
-            state.best_prompt = run_folder.on_cpu(prompt)
-        seconds = time.perf_counter() - began
-        row = {"epoch": state.epoch + 1, **losses, "val_balanced_accuracy": score}
-        state.history.append({**row, "seconds": seconds})
         state.epoch += 1
+        better = score > state.best_score or config.keeps != "best"
+        if better and state.epoch > epochs_not_chosen(config):
+            state.keep(score)
+        seconds = time.perf_counter() - began
+        row = {"epoch": state.epoch, **losses, "val_balanced_accuracy": score}
+        state.history.append({**row, "seconds": seconds})
         state.seconds += seconds
         if setup.fabric.global_rank == 0:
             run_folder.write_histories(folder, state.history, state.prompt_history, state.masks)
@@ -265,11 +268,10 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
         Means over the batches: ``loss``, and for a distilled student its parts.
     """
     config, fabric, epoch = setup.config, setup.fabric, state.epoch
-    share = train_prompt.prompted_share(config, epoch)
     chance = generator_for(config.seed, epoch, purpose="which batches")
     noise = generator_for(config.seed, epoch, purpose="prompt noise")
+    share = train_prompt.prompted_share(config, epoch) * (state.prompt is not None)
     is_prompted = torch.rand(setup.batches, generator=chance).double() < share
-    is_prompted &= state.prompt is not None
     drawn = drawn_counts(setup, epoch)
     kept: Iterator[Tensor | None] = repeat(None)
     if setup.kept is not None:
@@ -367,12 +369,9 @@ def batch_losses(
 def drawn_counts(setup: TrainSetup, epoch: int) -> Tensor:
     """Count how often an epoch draws each class, ``(K,)``: the ``n`` of its balanced softmax."""
     config = setup.config
-    drawn = effective_counts(
-        setup.class_counts.cpu().numpy(),
-        sampler=config.sampler,
-        progress=training_progress(epoch, config.epochs),
-        mixup_alpha=config.mixup_alpha,
-    )
+    how: dict[str, Any] = {"sampler": config.sampler, "mixup_alpha": config.mixup_alpha}
+    how["progress"] = training_progress(epoch, config.epochs)
+    drawn = effective_counts(setup.class_counts.cpu().numpy(), **how)
     if config.method != "ce" and (drawn <= 0).any():  # the logarithm is minus infinity
         empty = np.flatnonzero(drawn <= 0).tolist()
         raise InputError(f"class_counts: expected 1 or more per class, got 0 for classes {empty}")
@@ -383,9 +382,9 @@ def draw_batches(setup: TrainSetup, epoch: int) -> Iterator[tuple[Tensor, Tensor
     """Yield this process's share of an epoch's batches; mixed images have class shares as label."""
     config, fabric = setup.config, setup.fabric
     how = config.model_dump(include={"augment", "augment_mode", "sampler", "seed", "epochs"})
-    how |= {"views": config.teacher_views}
     how |= {"batch_size": setup.batch_size, "shuffle": True, "drop_last": True, "epoch": epoch}
     how |= {"rank": fabric.global_rank, "world_size": fabric.world_size, "device": fabric.device}
+    how["views"] = config.teacher_views
     if not config.mixup_alpha:
         return batches(setup.packed, setup.split.train, **how)
     pairs = paired_batches(setup.packed, setup.split.train, alpha=config.mixup_alpha, **how)
@@ -400,15 +399,9 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
     """
     config, device, epoch = setup.config, setup.fabric.device, state.epoch
     assert state.prompt is not None and setup.teacher is not None
-    stream: Iterable[tuple[Tensor, Tensor]] = cycle(
-        setup.packed,
-        setup.split.train,
-        batch_size=config.batch_size,
-        augment=config.augment,
-        augment_mode=config.augment_mode,
-        seed=generator_for(config.seed, epoch, purpose="explore order").initial_seed() % 2**31,
-        device=device,
-    )
+    how = config.model_dump(include={"batch_size", "augment", "augment_mode"})
+    seed = generator_for(config.seed, epoch, purpose="explore order").initial_seed() % 2**31
+    stream = cycle(setup.packed, setup.split.train, seed=seed, device=device, **how)
     if log:
         stream = progress(stream, total=config.prompt_steps, label=f"{log}, prompt step")
     held_out = train_prompt.draw_held_out(
@@ -418,10 +411,9 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
         every=config.prompt_check_every,
         patience=config.prompt_patience,
     )
-    epochs = train_prompt.prompt_training_epochs(config)
-    masks = run_folder.MaskHistory.spread(
-        epochs.index(epoch) + 1, trainings=len(epochs), steps=config.prompt_steps
-    )
+    epochs, steps = train_prompt.prompt_training_epochs(config), config.prompt_steps
+    number = epochs.index(epoch) + 1
+    masks = run_folder.MaskHistory.spread(number, trainings=len(epochs), steps=steps)
     # Without its cache: autocast would keep the task head's weights of before the first step.
     half = config.precision == "bf16-mixed"
     with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=False):
@@ -430,7 +422,7 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
             setup.teacher,
             stream,
             objectives=config.objectives,
-            steps=config.prompt_steps,
+            steps=steps,
             learning_rate=config.prompt_learning_rate,
             max_drift=config.max_drift,
             held_out=held_out,
@@ -472,12 +464,10 @@ def predict(student: Student, setup: TrainSetup, rows: np.ndarray) -> np.ndarray
     student.eval()
     fabric, world = setup.fabric, setup.fabric.world_size
     # Every process takes equally many, the last ones some twice: gathered is what has one shape.
-    each = math.ceil(len(rows) / world)
+    each, side = math.ceil(len(rows) / world), setup.config.student_size
     own = rows[np.arange(fabric.global_rank, world * each, world) % len(rows)]
-    logits = torch.cat([
-        student.classify(shrink(images, setup.config.student_size)).float()
-        for images, _ in batches(setup.packed, own, batch_size=BATCH, device=fabric.device)
-    ])  # fmt: skip
+    stream = batches(setup.packed, own, batch_size=BATCH, device=fabric.device)
+    logits = torch.cat([student.classify(shrink(images, side)).float() for images, _ in stream])
     if world > 1:
         gathered: Any = fabric.all_gather(logits)
         logits = gathered.transpose(0, 1).flatten(0, 1)[: len(rows)]
@@ -498,22 +488,16 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         return
     run_folder.write_weights(folder / "student.safetensors", state.best_student)
     if state.prompt is not None:
-        if state.best_prompt:  # a checkpoint of an earlier version has none: the last is saved
-            state.prompt.load_state_dict(state.best_prompt)
+        state.prompt.load_state_dict(state.best_prompt)
         state.prompt.save(folder / "prompt.safetensors")
-        manifest["prompt_epoch"] = state.best_epoch if state.best_prompt else state.epoch
+        manifest["prompt_epoch"] = state.best_epoch
     write_predictions(folder / "predictions.parquet", pd.concat(parts, ignore_index=True))
-    closing: dict[str, Any] = {
-        "state": "done",
-        "best_epoch": state.best_epoch,
-        "epochs_done": state.epoch,
-        "scores": {"val_balanced_accuracy": state.best_score},
-        "finished": run_folder.now(),
-        "wall_seconds": round(state.seconds, 1),
-    }
-    if setup.kept is not None and state.features:
+    manifest |= {"state": "done", "best_epoch": state.best_epoch, "epochs_done": state.epoch}
+    manifest["scores"] = {"val_balanced_accuracy": state.best_score}
+    manifest |= {"finished": run_folder.now(), "wall_seconds": round(state.seconds, 1)}
+    if state.features:
         rate = state.features["found"] / state.features["needed"]
-        how = {"views": setup.config.teacher_views, **state.features, "hit_rate": rate}
-        closing["teacher_features"] = how
-    write_json(folder / "manifest.json", {**manifest, **closing})
+        views = setup.config.teacher_views
+        manifest["teacher_features"] = {"views": views, **state.features, "hit_rate": rate}
+    write_json(folder / "manifest.json", manifest)
     (folder / run_folder.PREVIOUS).unlink(missing_ok=True)

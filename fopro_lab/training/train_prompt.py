@@ -455,7 +455,7 @@ def _train(
         total.backward()
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         optimiser.step()
-        row = {**terms, "total": total, "log_gain": gain.log().abs().mean()}
+        row: dict[str, Tensor] = {**terms, "total": total, "log_gain": gain.log().abs().mean()}
         if max_drift:
             plain = encode(teacher, images)
             row["drift"] = drift(plain, features)
