@@ -125,9 +125,7 @@ def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[st
     rules = _rules(weights, defaults.mean, defaults.std, defaults.input_size[-1])
     classes = _classes(weights, heads[0])
     # No other metadata: a file must not choose what else timm does.
-    options: dict[str, Any] = {
-        key: value for key, value in weights.metadata.items() if key in ("pad_type", "global_pool")
-    }
+    options: Any = {k: v for k, v in weights.metadata.items() if k in ("pad_type", "global_pool")}
     # Only some networks of fixed size accept another one, or change it from image to image.
     fixed, side = bool(defaults.fixed_input_size), {"img_size": size or rules["input_size"]}
     tries: list[dict[str, Any]] = [{"dynamic_img_size": True, **side}, side] if fixed else []
@@ -136,10 +134,9 @@ def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[st
         try:
             # timm hands a function that translates published weights to its own loader alone,
             # which here must load nothing.
+            how = {"pretrained": True, "num_classes": classes, **options, **more}
             with patch("timm.models._builder.load_pretrained") as load:
-                model: Any = timm.create_model(
-                    architecture, pretrained=True, num_classes=classes, **options, **more
-                )
+                model: Any = timm.create_model(architecture, **how)
             break
         except (TypeError, AssertionError) as error:
             refused = refused or error
@@ -160,16 +157,13 @@ def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[st
 def _check_folder(architecture: str, weights: Weights) -> None:
     """Refuse the folder of another network, and options that no name of timm has."""
     theirs = weights.metadata.get("architecture", architecture)
+    says = f"weights: {weights.path}: its config.json"
     if theirs.split(".")[0] != architecture.split(".")[0]:
-        raise InputError(
-            f"weights: {weights.path}: its config.json is of {theirs}, not of timm:{architecture}; "
-            "give the folder of that network, or the name that belongs to it"
-        )
+        way_out = "give the folder of that network, or the name that belongs to it"
+        raise InputError(f"{says} is of {theirs}, not of timm:{architecture}; {way_out}")
     if more := weights.metadata.get("model_args"):
-        raise InputError(
-            f"weights: {weights.path}: its config.json builds the network with other options "
-            f"({more}); build it yourself and use wrap_teacher"
-        )
+        way_out = "build it yourself and use wrap_teacher"
+        raise InputError(f"{says} builds the network with other options ({more}); {way_out}")
 
 
 def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
@@ -244,9 +238,8 @@ def _rules(
             try:
                 rules[key] = [float(value) for value in text.split(",")]
             except ValueError:
-                raise InputError(
-                    f"{where}: metadata {key}: expected numbers, got '{text}'"
-                ) from None
+                problem = f"metadata {key}: expected numbers, got '{text}'"
+                raise InputError(f"{where}: {problem}") from None
     if isinstance(rules["input_size"], list):  # perhaps with channels
         rules["input_size"] = int(rules["input_size"][-1])
     if not 1 <= rules["input_size"] <= 1024:

@@ -26,13 +26,8 @@ class Student(nn.Module):
     """A small network with the projector and second head of EKD.
 
     The second head reads the classes from the projection, which keeps the projector from
-    carrying the distillation alone (FoPro-KD, section III-B).
-
-    Args:
-        backbone: Maps images ``(B, 3, H, W)``, normalised by the student, to features ``(B, F)``.
-        width: F.
-        classes: K.
-        teacher_dim: D; 0 builds neither projector nor second head.
+    carrying the distillation alone (FoPro-KD, section III-B). The backbone maps images that the
+    student normalises to features of ``width``; a ``teacher_dim`` of 0 builds neither of the two.
     """
 
     mean: Tensor
@@ -76,7 +71,7 @@ class Student(nn.Module):
 def build_student(
     name: str, *, classes: int, teacher_dim: int = 0, seed: int = 0, weights: str = ""
 ) -> Student:
-    """Build a student with weights that depend on nothing but the seed.
+    """Build a student, in training mode, with weights that depend on nothing but the seed.
 
     Args:
         name: ``small`` (0.17 million weights, for a CPU) or ``resnet18`` (11 million).
@@ -84,12 +79,6 @@ def build_student(
         teacher_dim: Width of the teacher's features; 0 for a baseline.
         seed: Of the initial weights; the global generator is not touched.
         weights: File with a backbone to start from; empty starts at random.
-
-    Returns:
-        The student, in training mode.
-
-    Raises:
-        InputError: For an unknown name, fewer than two classes, or weights that do not fit.
     """
     if classes < 2:
         raise InputError(f"classes: expected 2 or more, got {classes}")

@@ -9,9 +9,9 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.resources import as_file, files
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
 from fopro_lab.models.backbones import (
     CIFAR,
-    INTERPOLATIONS,
     SmallResNet,
     build_cifar,
     build_timm,
@@ -72,22 +71,17 @@ class Teacher(Summary, nn.Module):
         head: nn.Module | None = None,
         name: str = "wrapped",
         resize: bool = False,
-        interpolation: str = INTERPOLATIONS[0],
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        given = f"{list(mean)}, {list(std)}"
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise InputError(
-                f"mean, std: expected 3 numbers each, std above 0, got {list(mean)}, {list(std)}"
-            )
+            raise InputError(f"mean, std: expected 3 numbers each, std above 0, got {given}")
         if max(*map(abs, mean), *std) > 1:
             raise InputError(
                 "mean, std: expected in units of [0, 1], got those of another scale, "
-                f"{list(mean)}, {list(std)}; divide both by 255 if they are for 0 to 255"
-            )
-        if interpolation not in INTERPOLATIONS:
-            raise InputError(
-                f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {interpolation}"
+                f"{given}; divide both by 255 if they are for 0 to 255"
             )
         # Channels last is what CPU and GPU convolutions want; the numbers stay the same.
         self.body = body.to(memory_format=torch.channels_last)
@@ -99,15 +93,11 @@ class Teacher(Summary, nn.Module):
         self.requires_grad_(False)
         self.eval()
         attributes = ("name", "input_size", "resize", "interpolation", "feature_dim")
-        self.card: dict[str, Any] = {
-            **{key: getattr(self, key) for key in attributes},
-            "mean": list(map(float, mean)),
-            "std": list(map(float, std)),
-            "head": head is not None,
-            "batch_norms": len(self.batch_norms()),
-            "parameters": sum(value.numel() for value in body.parameters()),
-            **(card or {}),
-        }
+        self.card: dict[str, Any] = {key: getattr(self, key) for key in attributes}
+        self.card |= {"mean": list(map(float, mean)), "std": list(map(float, std))}
+        self.card |= {"head": head is not None, "batch_norms": len(self.batch_norms())}
+        self.card["parameters"] = sum(value.numel() for value in body.parameters())
+        self.card |= card or {}
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in evaluation mode: a frozen teacher's batch norms must never move."""
@@ -160,11 +150,10 @@ def wrap_teacher(module: nn.Module, **rules: Any) -> Teacher:
     teacher.feature_dim = teacher.card["feature_dim"] = wide
     image = _synthetic_image(teacher.input_size).float()[None].to(teacher.mean.device)
     with torch.inference_mode():
-        if torch.equal(teacher.encode(image), teacher.encode(image.square())):
-            raise InputError(
-                f"teacher {teacher.name}: its features of two different images are equal; "
-                "are its weights all zero, or constant?"
-            )
+        constant = torch.equal(teacher.encode(image), teacher.encode(image.square()))
+    if constant:
+        what = "its features of two different images are equal"
+        raise InputError(f"teacher {teacher.name}: {what}; are its weights all zero, or constant?")
     return teacher
 
 
@@ -235,9 +224,6 @@ def load_teacher(
     Returns:
         The teacher; ``teacher.card`` holds hashes, what was taken, resampled and left out, where
         mean, std and size come from, and ``reference``: features of a synthetic image.
-
-    Raises:
-        InputError: For an unknown name, a missing file, weights of another architecture.
     """
     where = "torchvision:resnet50" if name == PUBLISHED else name
     kind, _, architecture = where.partition(":")
@@ -248,8 +234,7 @@ def load_teacher(
     elif is_called(name):
         parts = _called(name)
     elif kind == "timm" and architecture:
-        read = read_weights(weights or fetched_weights(name))
-        parts = build_timm(architecture, read, size=size)
+        parts = build_timm(architecture, read_weights(weights or fetched_weights(name)), size=size)
     elif kind == "torchvision" and architecture:
         parts = build_torchvision(architecture, read_weights(weights or fetched_weights(name)))
     elif name.startswith(CIFAR):
@@ -259,10 +244,10 @@ def load_teacher(
             f"teacher: expected builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH, {PUBLISHED} "
             f"or module:function, got '{name}'"
         )
-    given = {"mean": mean, "std": std, "input_size": size}
-    parts |= {key: value for key, value in given.items() if value}
-    parts |= {"resize": True} if size else {}
-    rules_of = parts.pop("rules_of", {}) | {key: "given" for key, value in given.items() if value}
+    rules = {"mean": mean, "std": std, "input_size": size}
+    given = {key: value for key, value in rules.items() if value}
+    parts |= given | ({"resize": True} if size else {})
+    rules_of = parts.pop("rules_of", {}) | dict.fromkeys(given, "given")
     teacher = wrap_teacher(parts.pop("body"), **{"name": name, **parts})
     teacher.card |= {"rules_of": rules_of} if rules_of else {}
     teacher.card |= {"state_sha256": state_hash(teacher), "reference": reference_features(teacher)}
@@ -340,9 +325,9 @@ def _builtin() -> dict[str, Any]:
     network = SmallResNet(width=card["width"], classes=card["classes"])
     with as_file(BUILTIN / "builtin.safetensors") as path:
         card |= load_matching(network, read_weights(path))
-    head, network.fc = network.fc, nn.Identity()
-    rules = {key: card[key] for key in ("mean", "std", "input_size")}
-    return {**rules, "body": network, "head": head, "card": card}
+    parts = {key: card[key] for key in ("mean", "std", "input_size")}
+    parts["head"], network.fc = network.fc, nn.Identity()
+    return {**parts, "body": network, "card": card}
 
 
 def fetched_weights(name: str) -> str:
@@ -391,9 +376,7 @@ def quick_teacher(
     folds = fold and bool(teacher.batch_norms())
     quick = _folded(teacher, tell) if folds else copy.deepcopy(teacher)
     quick.head = None
-    body: Any = quick.body.to(dtype)
-    if compiled:
-        body = torch.compile(body)
+    body: Any = torch.compile(quick.body.to(dtype)) if compiled else quick.body.to(dtype)
     quick.body = _InPrecision(body, dtype) if dtype != torch.float32 else body
     return quick
 
@@ -440,11 +423,11 @@ def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
     return folded.to(teacher.mean.device, torch.float32)
 
 
-def _pairs(teacher: Teacher, images: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+def _pairs(teacher: Teacher, images: Tensor) -> list[tuple[Any, Any]]:
     """Find each batch norm that alone reads a convolution, by watching one pass."""
     made: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensor: else its id is free again
     calls: Counter[nn.Module] = Counter()
-    pairs: list[tuple[nn.Module, nn.Module]] = []
+    pairs: list[tuple[Any, Any]] = []
 
     def watch(layer: nn.Module, inputs: Any, output: Tensor) -> None:
         calls[layer] += 1
@@ -455,16 +438,11 @@ def _pairs(teacher: Teacher, images: Tensor) -> list[tuple[nn.Module, nn.Module]
 
     # Plain convolutions and timm's padded ones use their weight as it is; relatives may not.
     plain = ("Conv2d", "Conv2dSame")
-    watched = [
-        layer.register_forward_hook(watch)
-        for layer in teacher.body.modules()
-        if type(layer).__name__ in plain or isinstance(layer, nn.BatchNorm2d)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for layer in teacher.body.modules():
+            if type(layer).__name__ in plain or isinstance(layer, nn.BatchNorm2d):
+                hooks.enter_context(layer.register_forward_hook(watch))
         teacher.encode(images)
-    finally:
-        for hook in watched:
-            hook.remove()
     once = Counter(layer for pair in pairs for layer in pair)
     return [pair for pair in pairs if all(calls[layer] == once[layer] == 1 for layer in pair)]
 

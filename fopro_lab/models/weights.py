@@ -255,7 +255,7 @@ class _Same(_Inert):
         self.tensor = data.tensor if isinstance(data, _Inert) else data(*rest[1]).tensor
 
 
-REBUILT = {"_rebuild_tensor": _View, "_rebuild_tensor_v2": _View}
+REBUILT: dict[str, type[_Inert]] = {"_rebuild_tensor": _View, "_rebuild_tensor_v2": _View}
 REBUILT |= {f"_rebuild_{k}": _Same for k in ("parameter", "parameter_with_state", "from_type_v2")}
 
 

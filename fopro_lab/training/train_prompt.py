@@ -234,7 +234,7 @@ class PromptObjective:
 
     def __call__(
         self, images: Tensor, labels: Tensor, gain: Tensor
-    ) -> tuple[Tensor, dict[Objective, Tensor], Tensor]:
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Measure images ``(B, 3, H, W)`` in [0, 1] under a gain ``(B, 3, H, W // 2 + 1)``.
 
         Returns:
@@ -243,7 +243,7 @@ class PromptObjective:
         compared = self.reference if "statistics" in self.weights else None
         with watched(self.teacher, compared.layers if compared else ()) as measured:
             features = self.teacher.encode(scale_spectrum(images, gain))
-        terms: dict[Objective, Tensor] = {}
+        terms: dict[str, Tensor] = {}
         for name in self.weights:
             if name == "statistics" and compared is not None:
                 terms[name] = compared.distance(measured)
@@ -262,7 +262,7 @@ class PromptObjective:
                 terms[name] = losses.identity_loss(gain)
             else:
                 raise InputError(f"objective '{name}': lacks what it needs")
-        weighted = [self.weights[name] * value for name, value in terms.items()]
+        weighted = [self.weights[name] * terms[name] for name in self.weights]
         return torch.stack(weighted).sum(), terms, features
 
 
@@ -455,7 +455,7 @@ def _train(
         total.backward()
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         optimiser.step()
-        row: dict[str, Tensor] = {**terms, "total": total, "log_gain": gain.log().abs().mean()}
+        row = {**terms, "total": total, "log_gain": gain.log().abs().mean()}
         if max_drift:
             plain = encode(teacher, images)
             row["drift"] = drift(plain, features)
