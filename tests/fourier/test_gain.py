@@ -7,8 +7,7 @@ from scipy.linalg import dft
 
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain
-
-SHAPES = [(4, 4), (5, 4), (4, 5), (5, 3), (6, 7)]
+from tests.fourier.toys import SHAPES
 
 
 def slow_apply_gain(image, gain):

@@ -13,26 +13,11 @@ from safetensors.torch import save_file
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share, resample, sum_of_waves
+from tests.fourier.toys import FORMS, make, seeded
 
-FORMS = ["generator", "shared", "ring", "radial", "image"]
 sides = st.integers(1, 13)
 SETTINGS = FourierPrompt("ring", rings=2).settings
 CELLS = {"cells": torch.zeros(3, 3)}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def make(form, *, scale=0.0, **settings):
-    """A small prompt whose parameters are moved from the start by normal noise of ``scale``."""
-    settings = {"size": (8, 10), "rows": 6, "rings": 3, "waves": 4, "noise": 4} | settings
-    prompt = FourierPrompt(form, **settings)
-    source = seeded(7)
-    with torch.no_grad():
-        for parameter in prompt.parameters():
-            parameter += scale * torch.randn(parameter.shape, generator=source)
-    return prompt
 
 
 def photos(height=8, width=10, *, count=4, dtype=torch.float32):
@@ -118,6 +103,13 @@ def test_the_generators_mean_gain_is_geometric_over_fixed_noises():
 def test_the_image_form_answers_the_images_own_spectrum():
     prompt, images = make("image", scale=0.3), photos(16, 16)
     prompt.observe(images)
+    measured = prompt.spectrum(images)
+    torch.testing.assert_close(measured.mean(dim=0), torch.zeros(12), atol=1e-4, rtol=0)
+    # Uniform noise has rings that hardly vary: their spread counts as 0.1 at least.
+    assert (measured.std(dim=0, correction=0) <= 1 + 1e-4).all()
+    before = prompt.spectrum.mean.clone()
+    prompt.observe(0.1 * images)  # it looks once
+    assert prompt.spectrum.mean.equal(before)
     flat = 0.5 + 0.1 * (images - 0.5)  # a tenth of the contrast, the same phases
     gain, other = prompt.gain(images), prompt.gain(flat)
     assert (gain.log() - other.log()).abs().mean() > 0.05
@@ -125,18 +117,6 @@ def test_the_image_form_answers_the_images_own_spectrum():
     torch.testing.assert_close(prompt.gain(images[:1]), gain[:1], atol=1e-4, rtol=0)
     turned = images.flip(-1)  # mirrored images have the same ring energies
     torch.testing.assert_close(prompt.gain(turned), gain, atol=1e-4, rtol=0)
-
-
-def test_the_image_form_standardises_by_the_first_images_it_observes():
-    prompt, images = make("image", scale=0.3), photos(16, 16)
-    prompt.observe(images)
-    measured = prompt.spectrum(images)
-    torch.testing.assert_close(measured.mean(dim=0), torch.zeros(12), atol=1e-4, rtol=0)
-    # Uniform noise has rings that hardly vary: their spread counts as 0.1 at least.
-    assert (measured.std(dim=0, correction=0) <= 1 + 1e-4).all()
-    before = prompt.spectrum.mean.clone()
-    prompt.observe(0.1 * images)
-    assert prompt.spectrum.mean.equal(before)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -202,21 +182,14 @@ def ran(prompt, images):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_compiled_it_gives_the_same(form):
-    prompt = make(form, scale=0.5, size=16)
+def test_compiled_and_exported_it_gives_the_same_for_any_batch(form):
+    prompt, more = make(form, scale=0.5, size=16).eval(), photos(count=7)
     compiled = torch.compile(prompt, backend="eager", fullgraph=True)
     torch.testing.assert_close(ran(compiled, photos()), ran(prompt, photos()))
     torch._dynamo.reset()
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_exported_it_gives_the_same_for_any_batch(form):
-    prompt = make(form, scale=0.5, size=16).eval()
     batch = torch.export.Dim("batch", min=2, max=64)
     exported = torch.export.export(prompt, (photos(),), dynamic_shapes=({0: batch},))
-    torch.testing.assert_close(
-        ran(exported.module(), photos(count=7)), ran(prompt, photos(count=7))
-    )
+    torch.testing.assert_close(ran(exported.module(), more), ran(prompt, more))
 
 
 def test_it_is_a_transform_of_torchvision():
@@ -286,40 +259,35 @@ def test_sum_of_waves_equals_the_formula(size):
     torch.testing.assert_close(found, slow_sum(coefficients, *size), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("metadata", "message"),
-    [
-        (None, "expected a Fourier prompt of version 1, got other tensors"),
-        ({"fopro_lab.prompt": "9"}, "expected a Fourier prompt of version 1, got version 9"),
-    ],
-)
-def test_other_files_are_refused(tmp_path, metadata, message):
-    path = tmp_path / "prompt.safetensors"
-    with pytest.raises(InputError, match=r"prompt\.safetensors: no such file"):
-        FourierPrompt.load(path)
-    path.write_bytes(b"not a tensor file")
-    with pytest.raises(InputError, match=r"prompt\.safetensors: expected a safetensors file"):
-        FourierPrompt.load(path)
-    save_file(CELLS, path, metadata=metadata)
-    with pytest.raises(InputError) as error:
-        FourierPrompt.load(path)
-    assert str(error.value) == f"{path}: {message}"
+PROMPT = "expected a Fourier prompt of version 1, got"
+SAVED = "expected a saved Fourier prompt, got"
 
 
 @pytest.mark.parametrize(
-    ("settings", "state", "reason"),
+    ("settings", "state", "expected"),
     [
-        (SETTINGS | {"rings": 4}, CELLS, "size mismatch for cells"),
-        (SETTINGS | {"rows": "16"}, CELLS, "rows: expected a whole number, got '16'"),
-        (SETTINGS | {"code": 1}, CELLS, "unexpected keyword argument 'code'"),
-        (SETTINGS, {}, "Missing key"),
-        (SETTINGS, {"cells": torch.zeros(3, 3, dtype=torch.int64)}, "only accepts floating point"),
+        (SETTINGS | {"rings": 4}, CELLS, (SAVED, "size mismatch for cells")),
+        (SETTINGS | {"rows": "16"}, CELLS, (SAVED, "rows: expected a whole number, got '16'")),
+        (SETTINGS | {"code": 1}, CELLS, (SAVED, "unexpected keyword argument 'code'")),
+        (SETTINGS, {}, (SAVED, "Missing key")),
+        (SETTINGS, {"cells": torch.zeros(3, 3).long()}, (SAVED, "only accepts floating point")),
+        ("version 9", CELLS, (PROMPT, "version 9")),
+        (None, CELLS, (PROMPT, "other tensors")),
+        (None, b"not a tensor file", ("expected a safetensors file", "")),
+        (None, None, ("no such file", "")),
     ],
 )
-def test_parts_that_do_not_fit_together_are_refused(tmp_path, settings, state, reason):
-    metadata = {"fopro_lab.prompt": "1", "settings": json.dumps(settings)}
-    save_file(state, tmp_path / "a", metadata=metadata)
+def test_other_files_and_parts_that_do_not_fit_together_are_refused(
+    tmp_path, settings, state, expected
+):
+    path = tmp_path / "a"
+    if isinstance(state, bytes):
+        path.write_bytes(state)
+    elif state is not None:
+        version = "9" if isinstance(settings, str) else "1"
+        metadata = {"fopro_lab.prompt": version, "settings": json.dumps(settings)}
+        save_file(state, path, metadata=metadata if settings else None)
     with pytest.raises(InputError) as error:
-        FourierPrompt.load(tmp_path / "a")
-    assert str(error.value).startswith(f"{tmp_path / 'a'}: expected a saved Fourier prompt, got ")
-    assert reason in str(error.value) and "\n" not in str(error.value)
+        FourierPrompt.load(path)
+    assert str(error.value).startswith(f"{path}: {expected[0]}")
+    assert expected[1] in str(error.value) and "\n" not in str(error.value)

@@ -1,24 +1,15 @@
 import pytest
 import torch
 
-from fopro_lab.fourier import FourierPrompt, random_gain_like
+from fopro_lab.fourier import random_gain_like
 from fopro_lab.fourier.prompt import Share
+from tests.fourier.toys import FORMS, make, seeded
 
-FORMS = ["generator", "shared", "ring", "radial", "image"]
 SIZES = [(16, 18), (9, 7), (12, 11), (11, 12)]
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def learned(form, *, scale=0.3):
-    prompt = FourierPrompt(form, size=(16, 18), rows=8, rings=4, noise=4)
-    source = seeded(5)
-    with torch.no_grad():
-        for parameter in prompt.parameters():
-            parameter += scale * torch.randn(parameter.shape, generator=source)
-    return prompt
+def learned(form):
+    return make(form, scale=0.3, size=(16, 18), rows=8, rings=4, waves=6)
 
 
 def both(prompt, *, seed=1, size=(16, 18), count=4, noise=2, **options):

@@ -12,9 +12,9 @@ from scipy.linalg import dft
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain, radial_frequency
 from fopro_lab.fourier.rings import ring_edges, ring_energy, ring_gain, ring_masks, ring_parts
+from tests.fourier.toys import SHAPES, seeded
 
 sides = st.integers(1, 11)
-SHAPES = [(4, 4), (5, 4), (4, 5), (5, 3), (6, 7)]
 EDGES = [0.0, 0.2, 0.5, 0.75]
 
 
@@ -26,8 +26,7 @@ def test_radial_frequency_equals_numpys(height, width):
 
 
 def toy_images(height, width, *, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(2, 3, height, width, generator=generator, dtype=torch.float64)
+    return torch.rand(2, 3, height, width, generator=seeded(seed), dtype=torch.float64)
 
 
 def slow_ring_energy(image, edges):

@@ -12,7 +12,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.models import Teacher, wrap_teacher
 from fopro_lab.models.weights import Weights
 
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
+RULES = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.5)}
 
 
 def message(call, *arguments, **settings):
@@ -29,39 +29,27 @@ class Pool(nn.Module):
 
 
 def pool_teacher(*, side: int = 8, head: nn.Module | None = None, resize: bool = False) -> Teacher:
-    return wrap_teacher(
-        Pool(), mean=MEAN, std=STD, input_size=side, feature_dim=12, head=head, resize=resize
-    )
+    return wrap_teacher(Pool(), **RULES, input_size=side, head=head, resize=resize)
 
 
 def norm_body(seed: int = 0) -> nn.Module:
     """Two convolutions with batch norms whose running statistics are not the start's."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        body = nn.Sequential(
-            nn.Conv2d(3, 6, 3, padding=1),
-            nn.BatchNorm2d(6),
-            nn.Tanh(),
-            nn.Conv2d(6, 5, 3, padding=1),
-            nn.BatchNorm2d(5),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
-        for layer in body:
-            if isinstance(layer, nn.BatchNorm2d):
-                assert layer.running_mean is not None and layer.running_var is not None
-                layer.running_mean.normal_()
-                layer.running_var.uniform_(0.5, 2.0)
-    return body
+        first, second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 5, 3, padding=1)
+        norms = nn.BatchNorm2d(6), nn.BatchNorm2d(5)
+        for norm in norms:
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2.0)
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(first, norms[0], nn.Tanh(), second, norms[1], pool)
 
 
 def norm_teacher(*, classes: int = 0, seed: int = 0) -> Teacher:
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)
         head = nn.Linear(5, classes) if classes else None
-    return wrap_teacher(
-        norm_body(seed), mean=MEAN, std=STD, input_size=16, feature_dim=5, head=head
-    )
+    return wrap_teacher(norm_body(seed), **RULES, input_size=16, head=head)
 
 
 def toy_images(count: int = 4, side: int = 16, *, seed: int = 0) -> Tensor:
