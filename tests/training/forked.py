@@ -8,6 +8,8 @@ from pathlib import Path
 from fopro_lab.config import TrainConfig
 from fopro_lab.training import distill
 
+TINY = {"images": 150, "image_size": 16, "epochs": 3, "batch_size": 16, "prompt_steps": 2,
+        "prompt_every": 1, "prompt_rows": 4, "device": "cpu"}  # fmt: skip
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["fopro_lab.training"])
 

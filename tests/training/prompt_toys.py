@@ -1,10 +1,10 @@
 """Labelled stripes, and one prompt training on them."""
 
-import pytest
 import torch
 
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training import explore
+from fopro_lab.training import HeldOut, explore
+from tests.fourier.toys import seeded
 from tests.models.toys import norm_teacher, toy_images
 
 COUNTS = torch.tensor([30, 10, 2])
@@ -23,35 +23,20 @@ def labelled(count=2, side=16):
     return batches
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+def seen(*, shift=0, **how):
+    """Held-out images; a shift of their labels contradicts the training's."""
+    images, labels = labelled(1)[0]
+    return HeldOut(images, (labels + shift) % 3, **{"every": 5} | how)
 
 
-def snapshot(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
+def same(module, other):
+    others = other.state_dict()
+    return all(torch.equal(value, others[name]) for name, value in module.state_dict().items())
 
 
-def same(module, state):
-    return all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
-
-
-def message(kind, *arguments, **settings):
-    with pytest.raises(kind) as caught:
-        explore(*arguments, **settings)
-    return str(caught.value)
-
-
-def run(objective, *, form="shared", steps=25, prompt=None, student=None, **settings):
+def run(objective, *, form="shared", steps=25, prompt=None, batches=None, **settings):
     prompt = prompt or FourierPrompt(form, size=16, rows=6, rings=3, noise=4)
-    return prompt, explore(
-        prompt,
-        norm_teacher(classes=6),
-        labelled(),
-        objectives={objective: 1.0},
-        steps=steps,
-        learning_rate=0.05,
-        class_counts=COUNTS,
-        student=student,
-        generator=seeded(),
-        **settings,
-    )
+    how = {"learning_rate": 0.05, "class_counts": COUNTS, "generator": seeded()} | settings
+    teacher, batches = norm_teacher(classes=6), labelled() if batches is None else batches
+    how["objectives"] = {objective: 1.0}
+    return prompt, explore(prompt, teacher, batches, steps=steps, **how)

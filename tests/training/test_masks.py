@@ -5,50 +5,27 @@ import torch
 from safetensors.torch import load_file
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training import distill, explore
-from fopro_lab.training.run_folder import (
-    MAPS_FILE,
-    RINGS_FILE,
-    SIDE,
-    MaskHistory,
-    ring_rows,
-    write_masks,
-)
-from fopro_lab.training.train_prompt import HeldOut
-from tests.models.toys import norm_teacher
-from tests.training.prompt_toys import labelled, run, same, seeded, snapshot
-
-CONFIG = {
-    "method": "fopro",
-    "images": 120,
-    "image_size": 16,
-    "epochs": 3,
-    "warmup_epochs": 1,
-    "prompt_every": 1,
-    "prompt_steps": 4,
-    "prompt_check_images": 8,
-    "threads": 1,
-}
+from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
+from fopro_lab.training import distill
+from fopro_lab.training.run_folder import SIDE, MaskHistory, ring_rows, write_masks
+from tests.fourier.toys import make, seeded
+from tests.training.forked import TINY
+from tests.training.prompt_toys import run, same, seen
 
 
 def test_a_prompt_training_with_masks_ends_with_the_same_bits():
     plain, table = run("task", form="generator")
     history = MaskHistory.spread(1, trainings=1, steps=25)
     watched, other = run("task", form="generator", masks=history)
-    assert same(watched, snapshot(plain))
+    assert same(watched, plain)
     pd.testing.assert_frame_equal(table, other)
     assert [mask["step"] for mask in history.masks] == sorted(history.steps)
 
 
 def test_the_first_mask_is_the_identity_and_the_last_the_kept_prompt():
-    images, labels = labelled()[0]
     history = MaskHistory(1, frozenset({0, 8}))
-    prompt = FourierPrompt("shared", size=16, rows=6)
-    # The held-out images want nothing but the identity, so the prompt is kept as it came.
-    held_out = HeldOut(images, labels, every=4)
-    explore(prompt, norm_teacher(), labelled(), objectives={"statistics": 1.0}, steps=8,
-            learning_rate=3.0, held_out=held_out, masks=history, generator=seeded())  # fmt: skip
+    how = {"steps": 8, "learning_rate": 3.0, "held_out": seen(every=4), "masks": history}
+    prompt, _ = run("statistics", **how)
     first, last = (mask["gain"].float() for mask in history.masks)
     assert (first == 1).all()
     expected = prompt.mean_gain(size=(SIDE, SIDE)).log().mean(dim=0).exp().detach()
@@ -75,9 +52,7 @@ def test_ring_rows_are_the_geometric_means_of_the_whole_plane():
 
 
 def test_written_maps_are_the_whole_plane_with_zero_frequency_in_the_middle(tmp_path):
-    prompt = FourierPrompt("shared", size=16, rows=6)
-    with torch.no_grad():
-        prompt.cells.copy_(torch.randn(prompt.shape, generator=seeded()))
+    prompt = make("shared", scale=1.0)
     history = MaskHistory(3, frozenset({7}))
     history.look(prompt, 7)
     write_masks(tmp_path, history.masks)
@@ -98,8 +73,8 @@ def test_written_maps_are_the_whole_plane_with_zero_frequency_in_the_middle(tmp_
 
 
 def test_a_run_writes_its_masks(tmp_path):
-    config = TrainConfig(**CONFIG)
-    whole = distill(config, out=tmp_path / "whole", verbose=False).path
+    options = TINY | {"warmup_epochs": 1, "prompt_steps": 4, "prompt_check_images": 8}
+    whole = distill(TrainConfig(**options), out=tmp_path / "whole", verbose=False).path
     table = pd.read_parquet(whole / RINGS_FILE)
     assert list(table.columns) == ["exploration", "step", "low", "high", "gain"]
     places = table[["exploration", "step"]].drop_duplicates().to_numpy().tolist()

@@ -8,7 +8,6 @@ import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,46 +16,18 @@ from safetensors.torch import load_file
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
+from fopro_lab.evaluation.runs import MAPS_FILE
 from fopro_lab.training import distill, run_folder
-from fopro_lab.training.run_folder import (
-    CHECKPOINT,
-    MAPS_FILE,
-    PREVIOUS,
-    load_checkpoint,
-    save_checkpoint,
-)
-from tests.training.forked import start
+from fopro_lab.training.run_folder import CHECKPOINT, PREVIOUS, load_checkpoint, save_checkpoint
+from tests.training.forked import TINY, start
 
-TINY = {
-    "images": 150,
-    "image_size": 16,
-    "epochs": 3,
-    "batch_size": 16,
-    "prompt_steps": 2,
-    "prompt_every": 1,
-    "prompt_rows": 4,
-    "device": "cpu",
-}
-EVERYTHING = {
-    "optimiser": "sgd",
-    "schedule": "cosine",
-    "lr_warmup": 0.5,
-    "ema_decay": 0.9,
-    "accumulate": 2,
-    "label_smoothing": 0.1,
-    "sampler": "progressive",
-    "mixup_alpha": 0.2,
-    "augment_mode": "exact",
-}
-
-
-def tiny(**options: object) -> TrainConfig:
-    return TrainConfig.from_mapping(TINY | options)
+EVERYTHING = {"optimiser": "sgd", "schedule": "cosine", "lr_warmup": 0.5, "ema_decay": 0.9,
+              "accumulate": 2, "label_smoothing": 0.1, "sampler": "progressive",
+              "mixup_alpha": 0.2, "augment_mode": "exact"}  # fmt: skip
 
 
 def assert_same(found, whole) -> None:
-    names = [name for name in whole.predictions if name.startswith("logit_")]
-    np.testing.assert_array_equal(found.predictions[names], whole.predictions[names])
+    assert found.predictions.equals(whole.predictions)
     for file in ("student.safetensors", "prompt.safetensors", MAPS_FILE):
         if (whole.path / file).exists():
             weights = [load_file(run.path / file) for run in (found, whole)]
@@ -98,7 +69,7 @@ def stop_after(monkeypatch, saves: int) -> None:
     ids=lambda options: f"{options['method']}-{len(options)}",
 )
 def test_a_run_stopped_after_every_epoch_ends_with_the_same_bits(tmp_path, monkeypatch, options):
-    config = tiny(**options)
+    config = TrainConfig(**TINY | options)
     whole = distill(config, out=tmp_path / "whole", verbose=False)
     stops = 0
     while True:
@@ -115,7 +86,7 @@ def test_a_run_stopped_after_every_epoch_ends_with_the_same_bits(tmp_path, monke
 
 
 def test_a_damaged_checkpoint_costs_one_epoch(tmp_path, monkeypatch, capsys):
-    config = tiny(method="ekd", ema_decay=0.9)
+    config = TrainConfig(**TINY, method="ekd", ema_decay=0.9)
     whole = distill(config, out=tmp_path / "whole", verbose=False)
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
@@ -133,7 +104,7 @@ def test_a_damaged_checkpoint_costs_one_epoch(tmp_path, monkeypatch, capsys):
 
 
 def test_a_full_disk_keeps_the_epochs_before(tmp_path, monkeypatch):
-    config = tiny(method="bsm")
+    config = TrainConfig(**TINY, method="bsm")
     whole = distill(config, out=tmp_path / "whole", verbose=False)
     save = run_folder.save_checkpoint
 
@@ -198,15 +169,8 @@ def test_if_all_are_damaged_it_is_said_and_no_code_is_run(tmp_path):
     assert not target.exists()
 
 
-OPTIONS = {
-    **TINY,
-    **EVERYTHING,
-    "method": "fopro",
-    "epochs": 4,
-    "batch_size": 8,
-    "optimiser": "adamw",
-    "threads": 1,
-}
+OPTIONS = TINY | EVERYTHING | {"method": "fopro", "epochs": 4, "batch_size": 8}
+OPTIONS |= {"optimiser": "adamw", "threads": 1}
 
 
 def distilled(folder: Path):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,22 +33,16 @@ from fopro_lab.training.train import (
     train_epoch,
     train_prompt_before_epoch,
 )
+from tests.training.forked import TINY
 
 module = importlib.import_module("fopro_lab.training.train")
-TINY = {
-    "images": 96,
-    "image_size": 16,
-    "epochs": 2,
-    "batch_size": 16,
-    "prompt_steps": 2,
-    "prompt_every": 1,
-    "prompt_rows": 4,
-    "device": "cpu",
-}
 
 
 def tiny(**options: object) -> TrainConfig:
-    return TrainConfig.from_mapping(TINY | options)
+    return TrainConfig.from_mapping(TINY | {"images": 96, "epochs": 2} | options)
+
+
+BSM = tiny(method="bsm", epochs=1)
 
 
 def built(**options: object):
@@ -56,13 +51,28 @@ def built(**options: object):
     return build(config, fabric=start_fabric(config), packed=packed, split=split)
 
 
+def quiet(config: TrainConfig, out: Path) -> run_folder.TrainedRun:
+    return distill(config, out=out, verbose=False)
+
+
+def give_scores(monkeypatch, *scores: float) -> None:
+    """Let the epochs have these scores on validation."""
+    left = iter(scores)
+    monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(left))
+
+
+def change(path: Path, **values: object) -> None:
+    """Change values of a manifest."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 def logits(run) -> np.ndarray:
     return run.predictions.filter(like="logit_").to_numpy()
 
 
 @pytest.mark.parametrize("method", ["ce", "bsm", "ekd", "fopro", "random"])
 def test_distill_leaves_a_whole_run_folder(tmp_path, method):
-    run = distill(tiny(method=method), out=tmp_path / "run", verbose=False)
+    run = quiet(tiny(method=method), tmp_path / "run")
     assert run.state == "done"
     assert list(run.history["epoch"]) == [1, 2]
     assert np.isfinite(run.history["loss"]).all()
@@ -73,65 +83,65 @@ def test_distill_leaves_a_whole_run_folder(tmp_path, method):
     assert [found.method for found in load_runs(tmp_path)] == [method]
 
 
-def test_the_same_config_returns_the_run_and_trains_nothing(tmp_path, monkeypatch):
-    first = distill(tiny(method="bsm"), out=tmp_path, verbose=False)
-    stamp = (tmp_path / "student.safetensors").stat().st_mtime_ns
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> run_folder.TrainedRun:
+    """A finished run, to be copied before it is changed."""
+    return quiet(BSM, tmp_path_factory.mktemp("done") / "run")
+
+
+@pytest.fixture
+def copied(done, tmp_path) -> Path:
+    return Path(shutil.copytree(done.path, tmp_path / "run"))
+
+
+def test_the_same_config_returns_the_run_and_trains_nothing(done, copied, monkeypatch):
+    stamp = (copied / "student.safetensors").stat().st_mtime_ns
     monkeypatch.setattr(module, "train_epoch", None)  # would fail if called
-    again = distill(tiny(method="bsm", threads=1), out=tmp_path, verbose=False)
-    assert again.manifest == first.manifest
-    assert (tmp_path / "student.safetensors").stat().st_mtime_ns == stamp
+    assert quiet(BSM.model_copy(update={"threads": 1}), copied).manifest == done.manifest
+    assert (copied / "student.safetensors").stat().st_mtime_ns == stamp
 
 
-def test_another_config_or_other_data_never_overwrite(tmp_path):
-    distill(tiny(method="bsm", epochs=1), out=tmp_path, verbose=False)
-    with pytest.raises(
-        InputError, match=r"holds a run of another config \(epochs: 1 there, 2 here"
-    ):
-        distill(tiny(method="bsm"), out=tmp_path, verbose=False)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["data_fingerprint"] = "0" * 64
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+def test_another_config_or_other_data_never_overwrite(copied):
+    with pytest.raises(InputError, match=r"holds a run of another config \(epochs: 1 there, 2 her"):
+        quiet(tiny(method="bsm"), copied)
+    change(copied / "manifest.json", data_fingerprint="0" * 64)
     with pytest.raises(InputError, match="the data set has changed since this run began"):
-        distill(tiny(method="bsm", epochs=1), out=tmp_path, verbose=False)
+        quiet(BSM, copied)
 
 
-def test_a_run_of_version_0_1_is_the_run_it_was(tmp_path):
-    config = tiny(method="bsm", epochs=1)
-    distill(config, out=tmp_path, verbose=False)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    old = manifest["config"]
+def test_a_run_of_version_0_1_is_the_run_it_was(done, copied):
+    old = dict(done.manifest["config"])
     old |= {"max_skipped": 5, "decoder": "exact", "pictures": old.pop("images")}
     old |= {"explore_steps": old.pop("prompt_steps")}
     del old["optimiser"]  # as if it had not been there yet
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    run = distill(config, out=tmp_path, verbose=False)
+    change(copied / "manifest.json", config=old)
+    run = quiet(BSM, copied)
     assert run.state == "done" and run.student().classifier.out_features == 8
     with pytest.raises(InputError, match=r"optimiser: 'adam' there, 'sgd' here"):
-        distill(tiny(method="bsm", epochs=1, optimiser="sgd"), out=tmp_path, verbose=False)
+        quiet(BSM.model_copy(update={"optimiser": "sgd"}), copied)
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(InputError, match=r"expected an empty or a new folder, got one with thesis"):
-        distill(tiny(method="bsm"), out=tmp_path, verbose=False)
+        quiet(BSM, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_two_processes_never_write_one_run(tmp_path):
     with filelock.FileLock(tmp_path / ".lock"):
         with pytest.raises(WorkError, match=r"another process is training this run"):
-            distill(tiny(method="bsm"), out=tmp_path, verbose=False)
+            quiet(BSM, tmp_path)
 
 
 def test_run_names_tell_configs_apart():
     names = {run_name(tiny(method=m, seed=s)) for m in ("ekd", "bsm") for s in (0, 1)}
     assert len(names) == 4
-    assert run_name(tiny(threads=1)) == run_name(TrainConfig(**TINY | {"device": "auto"}))
+    assert run_name(tiny(threads=1)) == run_name(tiny(device="auto"))
 
 
 def test_the_manifest_holds_what_a_recipe_stands_for(tmp_path):
-    options = {"method": "bsm", "recipe": "published", "student": "small", "epochs": 1}
-    run = distill(tiny(**options), out=tmp_path, verbose=False)
+    run = quiet(BSM.model_copy(update={"recipe": "published", "student": "small"}), tmp_path)
     assert run.manifest["recipe"] == "published"
     assert run.config["augment_mode"] == "exact" and run.config["image_size"] == 16
     # The same values by hand are the same run.
@@ -139,8 +149,7 @@ def test_the_manifest_holds_what_a_recipe_stands_for(tmp_path):
 
 
 def test_the_best_epoch_is_chosen_on_validation_and_kept(tmp_path):
-    config = tiny(method="bsm", epochs=4, learning_rate=0.01)
-    run = distill(config, out=tmp_path, verbose=False)
+    run = quiet(tiny(method="bsm", epochs=4, learning_rate=0.01), tmp_path)
     scores = run.history["val_balanced_accuracy"]
     assert run.manifest["best_epoch"] == scores.idxmax() + 1
     val = run.predictions["split"] == "val"
@@ -151,6 +160,11 @@ def test_the_best_epoch_is_chosen_on_validation_and_kept(tmp_path):
     setup, _ = built(method="bsm")
     again = predict(run.student(), setup, setup.split.test)
     np.testing.assert_array_equal(again, logits(run)[~val].astype(np.float32))
+    # The table holds every held-out image once.
+    source = setup.packed.dataset.table
+    for rows, chosen in ((setup.split.val, val), (setup.split.test, ~val)):
+        for column in ("image", "label", "group"):
+            assert run.predictions[column][chosen].tolist() == source[column].iloc[rows].tolist()
 
 
 @pytest.mark.parametrize(
@@ -164,9 +178,8 @@ def test_the_best_epoch_is_chosen_on_validation_and_kept(tmp_path):
     ],
 )
 def test_select_says_which_epoch_is_kept(tmp_path, monkeypatch, options, kept):
-    scores = iter([0.2, 0.9, 0.3])
-    monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(scores))
-    run = distill(tiny(method="bsm", epochs=3, **options), out=tmp_path, verbose=False)
+    give_scores(monkeypatch, 0.2, 0.9, 0.3)
+    run = quiet(tiny(method="bsm", epochs=3, **options), tmp_path)
     assert (run.manifest["best_epoch"], run.manifest["selected_by"]) == kept
     state = load_checkpoint(tmp_path)
     final = state["average" if "ema_decay" in options else "student"]
@@ -189,10 +202,8 @@ def test_select_fits_the_other_options(options, complaint):
 
 
 def test_the_best_epoch_is_one_that_met_the_prompt(tmp_path, monkeypatch):
-    scores = iter([0.9, 0.8, 0.3, 0.2])
-    monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(scores))
-    config = tiny(method="fopro", epochs=4, warmup_epochs=2, patience=2)
-    run = distill(config, out=tmp_path, verbose=False)
+    give_scores(monkeypatch, 0.9, 0.8, 0.3, 0.2)
+    run = quiet(tiny(method="fopro", epochs=4, warmup_epochs=2, patience=2), tmp_path)
     assert (run.manifest["best_epoch"], run.manifest["epochs_done"]) == (3, 4)
 
 
@@ -210,14 +221,13 @@ def test_a_run_that_another_version_goes_on_with_says_so(tmp_path, monkeypatch, 
 
 
 def test_a_run_ends_when_the_best_epoch_is_too_long_ago(tmp_path, monkeypatch):
-    scores = iter([0.2, 0.5, 0.4, 0.5, 0.3, 0.9])  # as good is not better
-    monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(scores))
+    give_scores(monkeypatch, 0.2, 0.5, 0.4, 0.5, 0.3, 0.9)  # as good is not better
     config = tiny(method="bsm", epochs=6, patience=2)
     with monkeypatch.context() as patch:
         patch.setattr(module, "finish", lambda *_, **how: None)  # stopped before the test
-        distill(config, out=tmp_path, verbose=False)
+        quiet(config, tmp_path)
     monkeypatch.setattr(module, "train_epoch", None)  # would fail if called
-    run = distill(config, out=tmp_path, verbose=False)
+    run = quiet(config, tmp_path)
     assert list(run.history["epoch"]) == [1, 2, 3, 4]
     assert (run.manifest["best_epoch"], run.manifest["epochs_done"]) == (2, 4)
     assert run.manifest["scores"]["val_balanced_accuracy"] == 0.5
@@ -237,14 +247,8 @@ def test_methods_of_one_seed_start_alike():
 
 
 def test_random_gains_and_learned_ones_share_their_prompt_training(tmp_path):
-    runs = [
-        distill(
-            tiny(method=method, epochs=1, prompt_learning_rate=0.1, prompt_check_every=0),
-            out=tmp_path / method,
-            verbose=False,
-        )
-        for method in ("fopro", "random")
-    ]
+    options = {"epochs": 1, "prompt_learning_rate": 0.1, "prompt_check_every": 0}
+    runs = [quiet(tiny(method=m, **options), tmp_path / m) for m in ("fopro", "random")]
     one, two = (pd.read_csv(run.path / "exploration.csv") for run in runs)
     pd.testing.assert_frame_equal(one, two)
     assert runs[0].prompt().mean_gain().equal(runs[1].prompt().mean_gain())
@@ -253,12 +257,12 @@ def test_random_gains_and_learned_ones_share_their_prompt_training(tmp_path):
 
 def test_the_config_decides_when_prompts_are_trained(tmp_path):
     options = {"epochs": 3, "warmup_epochs": 1, "prompt_every": 0, "prompt_check_every": 1}
-    run = distill(tiny(**options, max_drift=0.05), out=tmp_path / "run", verbose=False)
+    run = quiet(tiny(**options, max_drift=0.05), tmp_path / "run")
     table = pd.read_csv(tmp_path / "run/exploration.csv")
     assert set(table["epoch"]) == {2}
     assert {"drift", "val_task", "val_balanced_accuracy", "kept"} <= set(table)
     # The first epoch is EKD's, to the last bit.
-    plain = distill(tiny(method="ekd", epochs=3), out=tmp_path / "plain", verbose=False)
+    plain = quiet(tiny(method="ekd", epochs=3), tmp_path / "plain")
     assert run.history["loss"].iloc[0] == plain.history["loss"].iloc[0]
     assert run.history["loss"].iloc[1] != plain.history["loss"].iloc[1]
 
@@ -269,15 +273,15 @@ def test_a_prompt_from_a_file_is_never_trained(tmp_path):
         prompt.cells.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
     path = tmp_path / "prompt.safetensors"
     prompt.save(path)
-    run = distill(tiny(prompt_file=str(path)), out=tmp_path / "run", verbose=False)
+    run = quiet(tiny(prompt_file=str(path)), tmp_path / "run")
     assert not (tmp_path / "run/exploration.csv").exists()
     assert torch.equal(run.prompt().mean_gain(), prompt.mean_gain())
     # The prompt acts: without it the same seed trains otherwise.
-    plain = distill(tiny(method="ekd"), out=tmp_path / "plain", verbose=False)
+    plain = quiet(tiny(method="ekd"), tmp_path / "plain")
     assert run.history["loss"].iloc[-1] != plain.history["loss"].iloc[-1]
     FourierPrompt("ring", channels=2).save(path)
     with pytest.raises(InputError, match=r"^prompt_file: expected a prompt of 1 or 3 channels"):
-        distill(tiny(prompt_file=str(path)), out=tmp_path / "other", verbose=False)
+        quiet(tiny(prompt_file=str(path)), tmp_path / "other")
 
 
 def vit_weights(tmp_path) -> dict[str, str]:
@@ -289,7 +293,7 @@ def vit_weights(tmp_path) -> dict[str, str]:
 def test_an_objective_that_the_teacher_lacks_is_said_before_anything_is_written(tmp_path):
     config = tiny(**vit_weights(tmp_path), objectives={"confidence": 1.0})
     with pytest.raises(InputError, match=r"has no head; set objectives\.confidence=0"):
-        distill(config, out=tmp_path / "run", verbose=False)
+        quiet(config, tmp_path / "run")
     assert not (tmp_path / "run/manifest.json").exists()
 
 
@@ -306,53 +310,45 @@ def test_a_file_of_other_content_is_another_run(tmp_path):
     student, prompt = ({name: str(path)} for name, path in files.items())
     config = tiny(**options, **student, natural=str(natural))
     given = tiny(method="random", **options, **prompt)
-    run = distill(config, out=tmp_path / "run", verbose=False)
-    distill(given, out=tmp_path / "given", verbose=False)
+    run = quiet(config, tmp_path / "run")
+    quiet(given, tmp_path / "given")
     assert run.manifest["teacher"]["statistics"].endswith("2 natural images of natural at 16 px")
     places = {"weights": Path(config.weights), "natural": natural / "1.png", **files}
     for name, path in places.items():
-        how = {"out": tmp_path / ("given" if name == "prompt_file" else "run"), "verbose": False}
-        used, before = given if name == "prompt_file" else config, path.read_bytes()
+        used = (given, tmp_path / "given") if name == "prompt_file" else (config, run.path)
+        before = path.read_bytes()
         path.write_bytes(before + b"0")
         with pytest.raises(InputError, match=f"what '{name}' names has changed since this run beg"):
-            distill(used, **how)
+            quiet(*used)
         path.write_bytes(before)
-        assert distill(used, **how).state == "done"
+        assert quiet(*used).state == "done"
     # A run of an earlier version knows the hash of its teacher alone.
     manifest = {key: value for key, value in run.manifest.items() if not key.endswith("_sha256")}
     (run.path / "manifest.json").write_text(json.dumps(manifest))
     files["student_weights"].write_bytes(b"another")
-    assert distill(config, out=run.path, verbose=False).state == "done"
+    assert quiet(config, run.path).state == "done"
     places["weights"].write_bytes(b"another")
     with pytest.raises(InputError, match="what 'weights' names has changed"):
-        distill(config, out=run.path, verbose=False)
+        quiet(config, run.path)
     places["weights"].unlink()
     with pytest.raises(InputError, match=r"^weights: .*weights\.safetensors: no such file"):
-        distill(config, out=run.path, verbose=False)
+        quiet(config, run.path)
 
 
-@pytest.mark.parametrize("earlier", [False, True])
-def test_the_prompt_that_is_saved_belongs_to_the_student(tmp_path, monkeypatch, earlier):
+def test_the_prompt_that_is_saved_belongs_to_the_student(tmp_path, monkeypatch):
     options = {"prompt_learning_rate": 0.1, "prompt_check_every": 0}
-    best = distill(tiny(**options, epochs=1), out=tmp_path / "one", verbose=False).prompt()
-    scores = iter([0.5, 0.2])
-    monkeypatch.setattr(module, "balanced_accuracy", lambda *_: next(scores))
+    best = quiet(tiny(**options, epochs=1), tmp_path / "one").prompt()
+    give_scores(monkeypatch, 0.5, 0.2)
     with monkeypatch.context() as patch:
         patch.setattr(module, "finish", lambda *_, **how: None)  # stopped before the test
-        stopped = distill(tiny(**options), out=tmp_path / "two", verbose=False)
+        stopped = quiet(tiny(**options), tmp_path / "two")
     with pytest.raises(InputError, match="expected a finished run, got one running"):
         stopped.prompt()
-    state = load_checkpoint(stopped.path)
-    if earlier:  # a checkpoint that an earlier version wrote
-        del state["best_prompt"]
-        run_folder.save_checkpoint(stopped.path, state)
-    run = distill(tiny(**options), out=tmp_path / "two", verbose=False)
-    assert run.manifest["best_epoch"] == 1
-    assert run.manifest["prompt_epoch"] == (2 if earlier else 1)
-    found = run.prompt().mean_gain()
-    assert torch.equal(found, best.mean_gain()) != earlier
-    best.load_state_dict(state["prompt"])
-    assert torch.equal(found, best.mean_gain()) == earlier
+    run = quiet(tiny(**options), tmp_path / "two")
+    assert run.manifest["best_epoch"] == run.manifest["prompt_epoch"] == 1
+    assert torch.equal(run.prompt().mean_gain(), best.mean_gain())
+    best.load_state_dict(load_checkpoint(stopped.path)["prompt"])
+    assert not torch.equal(run.prompt().mean_gain(), best.mean_gain())
 
 
 # --- what an epoch draws ---
@@ -435,8 +431,8 @@ def test_the_average_follows_its_formula(decay, monkeypatch):
 
 
 def test_the_average_is_what_is_validated_and_changes_nothing_of_the_training(tmp_path):
-    run = distill(tiny(method="bsm", ema_decay=0.9), out=tmp_path / "average", verbose=False)
-    plain = distill(tiny(method="bsm"), out=tmp_path / "plain", verbose=False)
+    run = quiet(tiny(method="bsm", ema_decay=0.9), tmp_path / "average")
+    plain = quiet(tiny(method="bsm"), tmp_path / "plain")
     assert run.history["loss"].equals(plain.history["loss"])
     assert not np.array_equal(logits(run), logits(plain))
     state = load_checkpoint(run.path)
@@ -444,16 +440,6 @@ def test_the_average_is_what_is_validated_and_changes_nothing_of_the_training(tm
     assert torch.equal(run.student().classifier.weight, best)
     if run.manifest["best_epoch"] == 2:
         assert torch.equal(best, state["average"]["module.classifier.weight"])
-
-
-def test_the_table_holds_every_held_out_image_once(tmp_path):
-    run = distill(tiny(method="bsm", epochs=1), out=tmp_path, verbose=False)
-    setup, _ = built(method="bsm")
-    source = setup.packed.dataset.table
-    for name, rows in (("val", setup.split.val), ("test", setup.split.test)):
-        part = run.predictions[run.predictions["split"] == name]
-        for column in ("image", "label", "group"):
-            assert part[column].tolist() == source[column].iloc[rows].tolist()
 
 
 # --- guards ---
@@ -474,11 +460,11 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_the_last_good_checkpoin
         return (values[0] + (weight.sum() * 0 + zero).sqrt(), *values[1:])
 
     config = tiny(method="bsm")
-    whole = distill(config, out=tmp_path / "whole", verbose=False)
+    whole = quiet(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(module, "batch_losses", broken)
         with pytest.raises(WorkError) as caught:
-            distill(config, out=tmp_path / "run", verbose=False)
+            quiet(config, tmp_path / "run")
     assert str(caught.value) == (
         "training: a loss or gradient of epoch 2 is not finite; the epochs before are kept; train "
         "again with a learning_rate below 0.0003 and another --out"
@@ -489,7 +475,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_the_last_good_checkpoin
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert manifest["state"] == "failed" and "not finite" in manifest["reason"]
     # What was broken was the machine: started again, the run resumes.
-    found = distill(config, out=tmp_path / "run", verbose=False)
+    found = quiet(config, tmp_path / "run")
     np.testing.assert_array_equal(logits(found), logits(whole))
 
 
@@ -523,18 +509,13 @@ def test_in_bfloat16_the_task_head_answers_by_the_weights_it_has(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (
-            torch.OutOfMemoryError("CUDA out of memory."),
-            "out of GPU memory with batch_size = 16; try batch_size=8 accumulate=2 or a lower "
-            "image_size, and another --out",
-        ),
-        (
-            RuntimeError("f_cuda does not have a deterministic implementation. Set ..."),
-            "deterministic: f_cuda does not have a deterministic implementation; use device=cpu or "
-            "deterministic=false",
-        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), "out of GPU memory with batch_size = 16; "
+         "try batch_size=8 accumulate=2 or a lower image_size, and another --out"),
+        (RuntimeError("f_cuda does not have a deterministic implementation. Set ..."),
+         "deterministic: f_cuda does not have a deterministic implementation; use device=cpu or "
+         "deterministic=false"),
     ],
-)
+)  # fmt: skip
 def test_what_a_gpu_cannot_do_is_said_and_the_run_is_failed(
     tmp_path, monkeypatch, place, error, expected
 ):
@@ -547,7 +528,7 @@ def test_what_a_gpu_cannot_do_is_said_and_the_run_is_failed(
         with monkeypatch.context() as patch:
             patch.setattr(module, name, fail)
             with pytest.raises((KeyboardInterrupt, WorkError)) as caught:
-                distill(config, out=tmp_path, verbose=False)
+                quiet(config, tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert (manifest["state"], manifest["reason"]) == ("failed", str(caught.value))
     assert str(caught.value) == expected
@@ -564,7 +545,7 @@ def test_the_deterministic_mode_is_on_within_and_as_before_after(tmp_path, monke
     monkeypatch.setattr(module, "train_epoch", looked)
     torch.set_deterministic_debug_mode(mode)
     try:
-        distill(tiny(method="bsm", epochs=1, deterministic=True), out=tmp_path, verbose=False)
+        quiet(BSM.model_copy(update={"deterministic": True}), tmp_path)
         assert (seen, torch.get_deterministic_debug_mode()) == ([2], mode)
     finally:
         torch.set_deterministic_debug_mode(0)

@@ -1,5 +1,7 @@
 """Prompt training: objectives, checks on held-out images, the bound of the drift, the control."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -32,8 +34,9 @@ from fopro_lab.training.train_prompt import (
     prompted,
     prompted_share,
 )
-from tests.models.toys import norm_teacher, toy_images
-from tests.training.prompt_toys import COUNTS, labelled, message, run, same, seeded, snapshot
+from tests.fourier.toys import FORMS, make, seeded
+from tests.models.toys import message, norm_teacher, toy_images
+from tests.training.prompt_toys import COUNTS, labelled, run, same, seen
 
 
 @pytest.mark.parametrize(
@@ -59,39 +62,28 @@ def test_the_share_of_prompted_batches_falls_after_the_warm_up():
     assert prompted_share(TrainConfig(epochs=1, prompted_decay=1.0), 0) == 0.75
 
 
-def moved_prompt(form="shared"):
-    prompt = FourierPrompt(form, size=16, rows=6, rings=3, noise=4)
-    source = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in prompt.parameters():
-            parameter += torch.randn(parameter.shape, generator=source)
-    return prompt
-
-
 @pytest.mark.parametrize("form", ["generator", "radial", "image"])
 @pytest.mark.parametrize("method", ["fopro", "random"])
 def test_prompted_follows_its_generator_and_gives_no_gradient(method, form):
-    prompt, images = moved_prompt(form), toy_images(3, 16)
+    prompt, images = make(form, scale=1.0, size=16), toy_images(3, 16)
 
     def draw(seed, place=0):
         config = TrainConfig(method=method, seed=place)
-        noise = torch.Generator().manual_seed(seed)
-        return prompted(images, prompt, config=config, noise=noise)
+        return prompted(images, prompt, config=config, noise=seeded(seed))
 
     assert torch.equal(draw(1), draw(1))
     assert torch.equal(draw(1), draw(2)) == (form != "generator")
     assert torch.equal(draw(1), draw(1, place=1)) == (method == "fopro")
     assert not draw(1).requires_grad
     # DC is kept, so every image keeps its mean colour; a gain of 1.001 on it would fail.
-    torch.testing.assert_close(
-        draw(1).mean(dim=(2, 3)), images.mean(dim=(2, 3)), rtol=1e-4, atol=1e-5
-    )
+    means = draw(1).mean(dim=(2, 3)), images.mean(dim=(2, 3))
+    torch.testing.assert_close(*means, rtol=1e-4, atol=1e-5)
     if method == "fopro":
-        assert torch.equal(draw(1), prompt(images, torch.Generator().manual_seed(1)).detach())
+        assert torch.equal(draw(1), prompt(images, seeded(1)).detach())
 
 
 def test_the_control_per_image_has_other_places_for_each():
-    prompt, images = moved_prompt(), toy_images(1, 16).expand(2, 3, 16, 16)
+    prompt, images = make("shared", scale=1.0), toy_images(1, 16).expand(2, 3, 16, 16)
     for places, alike in (("fixed", True), ("per-image", False)):
         config = TrainConfig(method="random", random_gains=places)
         one, two = prompted(images, prompt, config=config, noise=torch.Generator())
@@ -123,7 +115,7 @@ def test_everything_is_computed_where_the_teacher_is():
     assert all(p.device.type == "cuda" for p in prompt.parameters())
 
 
-@pytest.mark.parametrize("form", ["generator", "shared", "ring", "radial", "image"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("objective", ["statistics", "confidence", "task", "disagreement"])
 def test_each_objective_lowers_its_own_term(form, objective):
     student = build_student("small", classes=3, teacher_dim=5)
@@ -150,35 +142,28 @@ def test_the_total_is_the_weighted_sum():
 def test_teacher_and_student_stand_still(training):
     teacher = norm_teacher(classes=6)
     student = build_student("small", classes=3, teacher_dim=5).train(training)
-    teacher_before, student_before = snapshot(teacher), snapshot(student)
+    before = copy.deepcopy([teacher, student])
     explore(
         FourierPrompt("generator", size=16), teacher, labelled(), steps=3, student=student,
         objectives={"statistics": 1.0, "task": 1.0, "disagreement": 1.0}, class_counts=COUNTS,
     )  # fmt: skip
-    assert same(teacher, teacher_before) and same(student, student_before)
+    assert same(teacher, before[0]) and same(student, before[1])
     assert not teacher.training and student.training is training
     assert all(p.grad is None for p in [*teacher.parameters(), *student.parameters()])
     assert not any(module._forward_pre_hooks for module in teacher.modules())
 
 
 def test_a_used_up_iterator_is_said():
-    told = message(InputError, FourierPrompt("ring", size=16), norm_teacher(), iter(labelled(2)),
-                   objectives={"statistics": 1.0}, steps=3)  # fmt: skip
-    assert told == (
-        "batches: expected images and labels, got none; an iterator that is used up cannot "
-        "start again"
-    )
+    with pytest.raises(InputError, match="got none; an iterator that is used up cannot start agai"):
+        run("statistics", batches=iter(labelled(2)))
 
 
 def test_a_value_that_is_not_finite_is_said_and_the_best_prompt_is_kept():
-    prompt = FourierPrompt("ring", size=16)
-    bad = torch.full((4, 3, 16, 16), float("nan"))
-    good, labels = labelled(1)[0]
-    batches = [(good, labels), (bad, labels[:4])]
-    held_out, objectives = HeldOut(good, labels, every=1), {"statistics": 1.0}
-    told = message(WorkError, prompt, norm_teacher(), batches, steps=2, held_out=held_out,
-                   objectives=objectives)  # fmt: skip
-    assert told == (
+    prompt, (good, labels) = FourierPrompt("ring", size=16), labelled(1)[0]
+    batches = [(good, labels), (torch.full_like(good, torch.nan), labels)]
+    with pytest.raises(WorkError) as caught:
+        run("statistics", prompt=prompt, batches=batches, steps=2, held_out=seen(every=1))
+    assert str(caught.value) == (
         "prompt training: step 1 is not finite: {'statistics': nan}; train again with a lower "
         "prompt_learning_rate and another --out"
     )
@@ -190,32 +175,20 @@ def test_a_value_that_is_not_finite_is_said_and_the_best_prompt_is_kept():
     [
         ({"identity": 1.0}, "objectives: expected one beside 'identity', got ['identity']"),
         ({"task": 0.0}, "objectives: expected one beside 'identity', got []"),
-        (
-            {"confidence": 1.0},
-            "objective 'confidence': teacher wrapped has no head; set objectives.confidence=0",
-        ),
+        ({"confidence": 1.0},
+         "objective 'confidence': teacher wrapped has no head; set objectives.confidence=0"),
         ({"task": 1.0}, "objective 'task': expected class_counts, got none"),
         ({"disagreement": 1.0}, "objective 'disagreement': expected a student, got none"),
-        (
-            {"statistics": 1.0, "tusk": 1.0},
-            "objectives: expected one of 'statistics', 'confidence', 'task', 'spectrum', "
-            "'disagreement', 'identity', got 'tusk'",
-        ),
-        (
-            {"statistics": float("nan")},
-            "objectives: expected weights of 0 or more, got {'statistics': nan}",
-        ),
+        ({"statistics": 1.0, "tusk": 1.0}, "objectives: expected one of 'statistics', 'confidence',"
+         " 'task', 'spectrum', 'disagreement', 'identity', got 'tusk'"),
+        ({"statistics": torch.nan},
+         "objectives: expected weights of 0 or more, got {'statistics': nan}"),
     ],
-)
+)  # fmt: skip
 def test_an_objective_that_lacks_what_it_needs_is_said(objectives, expected):
     prompt = FourierPrompt("ring", size=16)
-    assert expected == message(
-        InputError, prompt, norm_teacher(), labelled(), objectives=objectives, steps=1
-    )
-
-
-def seen(*, every=5):
-    return HeldOut(*labelled(1)[0], every=every)
+    how = {"objectives": objectives, "steps": 1}
+    assert message(explore, prompt, norm_teacher(), labelled(), **how) == expected
 
 
 @pytest.mark.parametrize("form", ["shared", "radial", "generator", "image"])
@@ -233,15 +206,13 @@ def test_checks_stand_in_the_history_and_the_best_is_kept(form):
 
 def test_the_kept_prompt_is_the_one_of_its_step():
     # Held-out labels that contradict the training ones make every step worse than the start.
-    images, labels = labelled(1)[0]
-    wrong = HeldOut(images, (labels + 1) % 3, every=4)
-    prompt, history = run("task", steps=12, held_out=wrong)
+    prompt, history = run("task", steps=12, held_out=seen(every=4, shift=1))
     kept = history.loc[history["kept"] == 1, "step"].tolist()
     expected = FourierPrompt("shared", size=16, rows=6, rings=3, noise=4)
     if kept:
         expected, _ = run("task", steps=kept[0] + 1)
     assert len(kept) == 0 or kept[0] < 11
-    assert same(prompt, snapshot(expected))
+    assert same(prompt, expected)
 
 
 def test_held_out_images_give_no_gradient_and_change_no_step():
@@ -252,26 +223,24 @@ def test_held_out_images_give_no_gradient_and_change_no_step():
 
 
 def test_patience_ends_a_prompt_training():
-    images, labels = labelled(1)[0]
-    wrong = HeldOut(images, (labels + 1) % 3, every=2, patience=2)
-    _, history = run("task", steps=40, held_out=wrong)
+    _, history = run("task", steps=40, held_out=seen(every=2, patience=2, shift=1))
     assert len(history) < 40
     assert history["val_task"].notna().iloc[-1]
 
 
 def test_held_out_images_without_labels_are_refused():
     with pytest.raises(InputError, match=r"^held_out: expected as many labels as images, 1 or"):
-        HeldOut(toy_images(2), torch.zeros(3, dtype=torch.int64))
+        HeldOut(toy_images(2), LABELS[:3])
 
 
 @pytest.mark.parametrize("check", [False, True])
-@pytest.mark.parametrize("form", ["shared", "ring", "radial", "generator", "image"])
+@pytest.mark.parametrize("form", FORMS)
 def test_the_trust_region_holds(form, check):
     teacher, bound = norm_teacher(classes=6), 1e-4
 
+    @torch.no_grad()
     def turned(prompt, images):
-        with torch.no_grad():
-            plain, other = teacher.encode(images), teacher.encode(prompt(images, seeded(0)))
+        plain, other = teacher.encode(images), teacher.encode(prompt(images, seeded(0)))
         return float((1 - torch.cosine_similarity(plain, other)).mean())
 
     held_out = seen() if check else None
@@ -285,6 +254,7 @@ def test_the_trust_region_holds(form, check):
     assert history["drift"].iloc[0] == pytest.approx(0, abs=1e-6)
 
 
+LABELS = torch.zeros(8, dtype=torch.int64)
 STRIPES = [0.0, 0.125, 0.25, 0.375, 0.5, 0.75]
 
 
@@ -331,9 +301,6 @@ def test_the_ring_in_which_a_class_lives_is_found(form, ring):
     assert found[ring] > max(others) + 0.1, found
 
 
-LABELS = torch.zeros(8, dtype=torch.int64)
-
-
 def contrast_teacher(expected):
     """A teacher whose batch norm expects images of one contrast."""
     norm = nn.BatchNorm2d(3)
@@ -354,23 +321,18 @@ def test_each_class_gets_what_it_lacks():
 
 
 def test_a_class_alone_has_no_task():
-    with pytest.raises(InputError) as error:
-        class_gains(contrast_teacher(1.0), {"a": []}, steps=1, objectives={"task": 1.0})
-    assert str(error.value) == (
-        "objectives: expected names out of ('statistics', 'confidence', 'identity'), got ['task']"
-    )
-    with pytest.raises(InputError, match="batches: expected one class or more, got none"):
-        class_gains(contrast_teacher(1.0), {}, steps=1, objectives={"statistics": 1.0})
+    teacher, names = norm_teacher(), "('statistics', 'confidence', 'identity')"
+    told = message(class_gains, teacher, {"a": []}, steps=1, objectives={"task": 1.0})
+    assert told == f"objectives: expected names out of {names}, got ['task']"
+    told = message(class_gains, teacher, {}, steps=1, objectives={"statistics": 1.0})
+    assert told == "batches: expected one class or more, got none"
 
 
 def test_a_prompted_teacher_answers_as_its_teacher_on_prompted_images():
-    prompt, teacher = FourierPrompt("generator", size=16), norm_teacher()
-    with torch.no_grad():
-        prompt.network.last.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    prompt, teacher, images = make("generator", scale=0.3), norm_teacher(), toy_images(6)
     behind = PromptedTeacher(teacher, prompt)
-    images = toy_images(6)
     with torch.no_grad():
-        expected = teacher.encode(prompt(images, torch.Generator().manual_seed(0)))
+        expected = teacher.encode(prompt(images, seeded(0)))
         assert torch.equal(behind.encode(images), expected)
         assert torch.equal(behind.encode(images), expected)  # the noise is the same every time
         assert not torch.allclose(expected, teacher.encode(images), atol=1e-3)
@@ -380,19 +342,11 @@ def test_a_prompted_teacher_answers_as_its_teacher_on_prompted_images():
 SMALL = {"images": 120, "image_size": 24, "epochs": 1, "prompt_steps": 2, "prompt_form": "ring"}
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    return [
-        distill(TrainConfig(method=method, **SMALL), out=folder / method, verbose=False)
-        for method in ("bsm", "fopro", "random")
-    ]
-
-
-def test_the_drift_of_a_learned_prompt_is_that_of_its_gain(runs):
-    found = prompt_drifts(runs, count=9)
+def test_the_drift_of_a_learned_prompt_is_that_of_its_gain(tmp_path):
+    configs = [TrainConfig(method=method, **SMALL) for method in ("bsm", "fopro", "random")]
+    runs = [distill(each, out=tmp_path / each.method, verbose=False) for each in configs]
+    found, config = prompt_drifts(runs, count=9), configs[1]
     assert found["method"].tolist() == ["fopro", "random"] and set(found["n"]) == {9}
-    config = TrainConfig.from_mapping(runs[1].config)
     packed, split = prepare(config, progress=False)
     images, _ = next(batches(packed, split.val[:9], batch_size=9))
     teacher, gain = load_teacher("builtin"), runs[1].prompt().mean_gain()
@@ -409,28 +363,22 @@ def smooth(images):
     return apply_gain(images, torch.exp(-((radial_frequency(16, 16) / 0.4) ** 2)))
 
 
-@pytest.mark.parametrize("form", ["generator", "shared", "ring", "radial", "image"])
+@pytest.mark.parametrize("form", FORMS)
 def test_spectrum_starts_in_closed_form_and_stays(form):
     prompt, (images, labels) = FourierPrompt(form, size=16, rings=6, rows=16), labelled(1)[0]
-    history = explore(
-        prompt, norm_teacher(), [(smooth(images), labels)], objectives={"spectrum": 1.0}, steps=3,
-        spectrum=mean_amplitude(images), generator=seeded(),
-    )  # fmt: skip
+    how = {"prompt": prompt, "spectrum": mean_amplitude(images)}
+    _, history = run("spectrum", batches=[(smooth(images), labels)], steps=3, **how)
     gain, radius = prompt.mean_gain().log().mean(dim=0), radial_frequency(16, 16)
     expected = ((radius / 0.4) ** 2).clamp(max=0.7)  # the inverse, within the prompt's bound
     assert (gain - expected)[radius > 0.06].abs().mean() < 0.08
     assert history["log_gain"].iloc[0] > 0.2  # before the first step
-    continued = explore(
-        prompt, norm_teacher(), [(images, labels)], objectives={"spectrum": 1.0}, steps=1,
-        spectrum=mean_amplitude(images), generator=seeded(),
-    )  # fmt: skip
+    _, continued = run("spectrum", batches=[(images, labels)], steps=1, **how)
     assert continued["log_gain"].iloc[0] > 0.2  # what was learned is not thrown away
 
 
 def test_spectrum_without_a_reference_resembles_natural_images():
-    natural, _ = natural_images(32, size=16)
-    prompt = FourierPrompt("radial", size=16)
-    explore(prompt, norm_teacher(), [(smooth(natural), torch.zeros(32, dtype=torch.int64))],
-            objectives={"spectrum": 1.0}, steps=1)  # fmt: skip
+    natural, prompt = natural_images(32, size=16)[0], FourierPrompt("radial", size=16)
+    batches = [(smooth(natural), torch.zeros(32, dtype=torch.int64))]
+    run("spectrum", prompt=prompt, batches=batches, steps=1)
     gain, radius = prompt.mean_gain().log().mean(dim=0), radial_frequency(16, 16)
     assert (gain - ((radius / 0.4) ** 2).clamp(max=0.7))[radius > 0.06].abs().mean() < 0.12
