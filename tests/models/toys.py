@@ -56,6 +56,11 @@ def toy_images(count: int = 4, side: int = 16, *, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
 def weights_of(state: dict[str, Tensor], **metadata: str) -> Weights:
     return Weights(state, metadata, "0" * 64, Path("toy.safetensors"))
 

@@ -58,7 +58,6 @@ def test_a_teacher_that_cannot_take_the_images_is_found_before_they_are_decoded(
     tmp_path, monkeypatch
 ):
     path = tmp_path / "a.pth"
-    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), path)
     monkeypatch.setattr("fopro_lab.training.setup.prepare", lambda *a, **k: pytest.fail("decoded"))
     # A network that takes images as they come, and of this size none.
     torch.save(timm.create_model("inception_v3", num_classes=0).state_dict(), path)

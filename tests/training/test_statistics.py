@@ -5,12 +5,12 @@ import zipfile
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from fopro_lab.errors import InputError
 from fopro_lab.fourier import ring_energy
 from fopro_lab.models import load_teacher, wrap_teacher
 from fopro_lab.training import natural_distance, reference_of
@@ -23,11 +23,7 @@ from fopro_lab.training.statistics import (
     natural_images,
     watched,
 )
-from tests.models.toys import norm_teacher, pool_teacher, toy_images
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.models.toys import message, norm_teacher, normal, pool_teacher, toy_images
 
 
 def slow_distance(layers):
@@ -47,14 +43,10 @@ def slow_distance(layers):
 
 def distance(layers):
     """As `slow_distance`, by the package's own hooks: each layer is fed its values."""
-    body = nn.ModuleList([layer for layer, _ in layers])
-    reference = Reference(
-        "toy",
-        tuple(body),
-        tuple(Moments(layer.running_mean, layer.running_var) for layer in body),
-        tuple(layer.eps for layer in body),
-    )
-    with watched(pool_teacher(), tuple(body)) as measured:
+    known = tuple(dict.fromkeys(layer for layer, _ in layers))
+    moments = tuple(Moments(layer.running_mean, layer.running_var) for layer in known)
+    reference = Reference("toy", known, moments, tuple(layer.eps for layer in known))
+    with watched(pool_teacher(), known) as measured:
         for layer, values in layers:
             layer.eval()(values)
     return reference.distance(measured)
@@ -81,12 +73,7 @@ def test_the_distance_pairs_layers_whatever_their_order_and_takes_a_shared_one_a
     assert float(distance([first, second])) == pytest.approx(float(distance([second, first])))
     layer, values = first
     parts = [(layer, values[:2]), (layer, values[2:])]  # one layer, used twice
-    reference = Reference("toy", (layer,), (Moments(layer.running_mean, layer.running_var),), (0,))
-    with watched(pool_teacher(), (layer,)) as measured:
-        for _, part in parts:
-            layer.eval()(part)
-    layer.eps = 0
-    assert float(reference.distance(measured)) == pytest.approx(slow_distance([first]))
+    assert float(distance(parts)) == pytest.approx(slow_distance([first]))
 
 
 def test_the_distance_has_the_right_gradient():
@@ -97,21 +84,10 @@ def test_the_distance_has_the_right_gradient():
 
 def test_the_distance_of_a_dead_channel_has_a_finite_gradient():
     layer = nn.BatchNorm2d(2)
-    assert layer.running_var is not None
     layer.running_var.zero_()
     values = torch.zeros(2, 2, 3, 3, requires_grad=True)
     distance([(layer, values)]).backward()
     assert torch.isfinite(values.grad).all()
-
-
-def vit(side=16):
-    """A ViT of two blocks with random weights."""
-    import timm
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = timm.create_model("test_vit", img_size=side, patch_size=4, num_classes=0)
-    return wrap_teacher(model, mean=[0.5] * 3, std=[0.5] * 3, input_size=side, feature_dim=64)
 
 
 def test_batch_norms_are_their_own_reference():
@@ -123,8 +99,9 @@ def test_batch_norms_are_their_own_reference():
     assert plain == natural_distance(teacher, toy_images(6))
 
 
-def test_a_vit_is_compared_by_its_tokens(tmp_path):
-    teacher = vit()
+def test_a_vit_is_compared_by_its_tokens():
+    model = timm.create_model("test_vit", img_size=16, patch_size=4, num_classes=0)
+    teacher = wrap_teacher(model, mean=[0.5] * 3, std=[0.5] * 3, input_size=16)
     reference = reference_of(teacher, size=16)
     count = len(teacher.layer_norms())
     assert count > 4 and len(reference.layers) == len(reference.expected) == count
@@ -141,16 +118,14 @@ def test_a_vit_is_compared_by_its_tokens(tmp_path):
         torch.testing.assert_close(whole.variance, expected.variance, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(whole.mean, expected.mean, rtol=1e-4, atol=1e-5)
     assert float(reference.distance(measured)) < 1e-6
-    assert float(reference.floors[0]) == pytest.approx(
-        FLOOR * float(reference.expected[0].variance.mean())
-    )
+    floor = FLOOR * float(reference.expected[0].variance.mean())
+    assert float(reference.floors[0]) == pytest.approx(floor)
 
 
 def test_given_images_are_used_and_told(tmp_path):
-    for number in range(3):
-        pixels = (255 * toy_images(1, 16 if number else 8, seed=number)[0]).byte()
-        (tmp_path / "deep").mkdir(exist_ok=True)
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / f"deep/{number}.png")
+    (tmp_path / "deep").mkdir()
+    for number, side in enumerate((8, 16, 16)):
+        Image.new("RGB", (side, side), (9 * number, 0, 0)).save(tmp_path / f"deep/{number}.png")
     reference = reference_of(pool_teacher(), natural=str(tmp_path), size=16)
     assert reference.source == (
         f"its features on 3 natural images of {tmp_path.name} at 16 px, 1 of them enlarged, so "
@@ -162,15 +137,10 @@ def test_given_images_are_used_and_told(tmp_path):
 def test_generated_images_are_nearer_to_photographs_than_lesions_are(shared):
     # By what its batch norms saw, the builtin teacher: 0.15 photographs, 0.16 generated ones, 0.24
     # photographs with their phases mixed, 0.68 lesions, 1.28 noise.
+    folders = "", str(shared / "data/natural/caltech101_30.zip"), str(shared / "data/ham10000")
+    images = (natural_images(64, size=64, folder=folder)[0] for folder in folders)
     teacher = load_teacher("builtin")
-    generated, photographs, lesions = (
-        natural_distance(teacher, natural_images(64, size=64, folder=folder)[0])
-        for folder in (
-            "",
-            str(shared / "data/natural/caltech101_30.zip"),
-            str(shared / "data/ham10000"),
-        )
-    )
+    generated, photographs, lesions = (natural_distance(teacher, each) for each in images)
     assert photographs < generated < 0.5 * lesions
 
 
@@ -205,14 +175,11 @@ def test_images_are_read_from_folders_and_zips(tmp_path, zipped):
 
 
 def test_natural_images_that_cannot_be_read_are_said(tmp_path):
-    for place, expected in (
-        (str(tmp_path), f"natural: expected two or more images in {tmp_path}, got 0"),
-        ("nowhere", "natural: expected a folder or a zip of images, got 'nowhere'"),
-    ):
-        with pytest.raises(InputError) as caught:
-            reference_of(pool_teacher(), natural=place)
-        assert str(caught.value) == expected
+    told = message(reference_of, pool_teacher(), natural=str(tmp_path))
+    assert told == f"natural: expected two or more images in {tmp_path}, got 0"
+    told = message(reference_of, pool_teacher(), natural="nowhere")
+    assert told == "natural: expected a folder or a zip of images, got 'nowhere'"
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"^natural: a\.jpg: expected an image, got "):
-        natural_images(2, size=8, folder=str(tmp_path))
+    told = message(natural_images, 2, size=8, folder=str(tmp_path))
+    assert told.startswith("natural: a.jpg: expected an image, got ")

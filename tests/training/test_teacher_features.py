@@ -75,8 +75,7 @@ def test_as_many_views_as_epochs_are_the_live_run(tmp_path, monkeypatch, method)
 
 
 def test_a_shifted_view_would_be_seen(tmp_path, monkeypatch):
-    live = run(tmp_path / "live", teacher_views=0)
-    run(tmp_path / "filled")
+    live, _ = run(tmp_path / "live", teacher_views=0), run(tmp_path / "filled")
     read = FeatureFiles.read
     monkeypatch.setattr(FeatureFiles, "read", lambda self, r, v: read(self, r, (v + 1) % 3))
     moved = run(tmp_path / "wrong").history["loss_distill"] - live.history["loss_distill"]
