@@ -1,10 +1,14 @@
 """Gains on the Fourier amplitudes of real images; phases stay."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier.rings import at_least_single, check_images
+
+MOST = 5.0  # exponent of a gain that is matched in drift
 
 
 def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
@@ -45,6 +49,20 @@ def scale_spectrum(images: Tensor, gain: Tensor) -> Tensor:
         # In place unless a gradient needs the spectrum: fresh memory costs more than the product.
         spectrum = spectrum * gain if learns else spectrum.mul_(gain)
         return torch.fft.irfft2(spectrum, s=(images.shape[-2], images.shape[-1])).to(images.dtype)
+
+
+def match_strength(drift_of: Callable[[float], float], wanted: float) -> float:
+    """Find by bisection the exponent of a gain with a wanted drift; 5 if none has so much.
+
+    ``drift_of`` measures, for an exponent, a drift that grows with it and is 0 at 0.
+    """
+    if drift_of(MOST) < wanted:
+        return MOST
+    low, high = 0.0, MOST
+    for _ in range(10):
+        middle = (low + high) / 2
+        low, high = (middle, high) if drift_of(middle) < wanted else (low, middle)
+    return (low + high) / 2
 
 
 def check_gain(images: Tensor, gain: Tensor) -> None:

@@ -19,6 +19,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
 from fopro_lab.evaluation.metrics import balanced_accuracies
 from fopro_lab.fourier import apply_gain, radial_frequency
+from fopro_lab.fourier.gain import MOST, match_strength
 from fopro_lab.io import progress
 from fopro_lab.probing.features import Encoder, encode, feature_drift, resampling_units
 from fopro_lab.probing.spectra import discriminant_scores
@@ -66,20 +67,17 @@ def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) 
     Raises:
         InputError: If even five times the logarithm drifts less.
     """
-    low, high = 0.0, 5.0
     with torch.inference_mode():
         plain = encode(teacher, images)
 
-        def found(strength: float) -> float:
-            moved = encode(teacher, apply_gain(images, gain**strength))
-            return float(feature_drift(plain, moved).mean())
+        def drift_of(strength: float) -> float:
+            changed = encode(teacher, apply_gain(images, gain**strength))
+            return float(feature_drift(plain, changed).mean())
 
-        if found(high) < drift:
-            raise InputError(f"drift: expected what the gain can reach, got {drift:.3g}")
-        for _ in range(10):
-            middle = (low + high) / 2
-            low, high = (middle, high) if found(middle) < drift else (low, middle)
-    return gain ** ((low + high) / 2)
+        strength = match_strength(drift_of, drift)
+    if strength == MOST:
+        raise InputError(f"drift: expected what the gain can reach, got {drift:.3g}")
+    return gain**strength
 
 
 def control_table(

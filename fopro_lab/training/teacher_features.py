@@ -150,6 +150,7 @@ class KeptFeatures:
     fast_teacher: Teacher
     talk: bool = False
     files: dict[str, FeatureFiles] = field(default_factory=dict)
+    strength: float = 1.0  # exponent of random gains
 
     def batches(
         self,
@@ -201,7 +202,7 @@ class KeptFeatures:
         folder = cache_folder() / f"features-{name}-{key}"
         if not (folder / "what.json").exists():
             write_json(folder / "what.json", what)
-        width, encode = self.teacher.feature_dim, partial(self._encode, prompt)
+        width, encode = self.teacher.feature_dim, partial(self._encode, prompt, self.strength)
         files = FeatureFiles(folder, len(self.packed), width, encode, talk=self.talk)
         views = min(self.config.teacher_views, self.config.epochs)
         size = in_bytes(views * len(self.packed) * files.record.itemsize)
@@ -218,7 +219,8 @@ class KeptFeatures:
         if prompt is not None:
             settings = {k: v for k, v in prompt.settings.items() if k not in ("seed", "size")}
             what |= {"prompt": state_hash(prompt), "prompt_settings": settings}
-            what |= {"random_gains": config.seed} if config.method == "random" else {}
+            own = {"random_gains": config.seed, "strength": self.strength}
+            what |= own if config.method == "random" else {}
         return what
 
     @cached_property
@@ -229,7 +231,9 @@ class KeptFeatures:
         images, weights = pixel_fingerprint(self.packed), state_hash(self.teacher)
         return {"images": images, "teacher": weights, "reference": known}
 
-    def _encode(self, prompt: FourierPrompt | None, rows: np.ndarray, view: int) -> Tensor:
+    def _encode(
+        self, prompt: FourierPrompt | None, strength: float, rows: np.ndarray, view: int
+    ) -> Tensor:
         """Encode rows in one view as a batch of the training is."""
         config = self.config
         how = config.model_dump(include={"augment", "augment_mode"})
@@ -239,7 +243,8 @@ class KeptFeatures:
             if prompt is not None:
                 noise = generator_for(VIEW_SEED, view, purpose="prompt noise of a view")
                 share = Share(0, 1, 1)  # one noise for all images of a view
-                images = prompted(images, prompt, config=config, noise=noise, share=share)
+                given: dict[str, Any] = {"noise": noise, "share": share, "strength": strength}
+                images = prompted(images, prompt, config=config, **given)
             return self.fast_teacher.encode(images)
 
 

@@ -78,6 +78,8 @@ class TrainState:
     features: dict[str, int] = field(default_factory=dict)  # images needed, and found kept
     seconds: float = 0.0
     started: str = field(default_factory=run_folder.now)
+    strength: float = 0.0  # exponent of random gains; 0 before it is measured
+    best_strength: float = 0.0  # that of the epoch that is kept
 
     @property
     def evaluated(self) -> Student:
@@ -86,7 +88,7 @@ class TrainState:
 
     def keep(self, score: float) -> None:
         """Keep the student and the prompt of the last epoch, with its score."""
-        self.best_epoch, self.best_score = self.epoch, score
+        self.best_epoch, self.best_score, self.best_strength = self.epoch, score, self.strength
         self.best_student = run_folder.on_cpu(self.evaluated.state_dict())
         self.best_prompt = run_folder.on_cpu(self.prompt.state_dict() if self.prompt else {})
 
@@ -240,6 +242,9 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         log = name if verbose else ""
         if state.epoch in train_prompt.prompt_training_epochs(config):
             train_prompt_before_epoch(state, setup, log=log)
+            state.strength = 0.0
+        if config.method == "random" and not state.strength and state.epoch >= config.warmup_epochs:
+            match_control(state, setup)
         losses = train_epoch(state, setup, log=log)
         score = validate(state, setup)
         state.epoch += 1
@@ -275,6 +280,7 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
     drawn = drawn_counts(setup, epoch)
     kept: Iterator[Tensor | None] = repeat(None)
     if setup.kept is not None:
+        setup.kept.strength = state.strength
         kept = setup.kept.batches(
             setup.split.train,
             epoch=epoch,
@@ -360,7 +366,8 @@ def batch_losses(
             if state.prompt is not None and noise is not None:
                 count, rank = len(images), fabric.global_rank
                 share = Share(count * rank, count * (rank + 1), count * fabric.world_size)
-                images = prompted(images, state.prompt, config=config, noise=noise, share=share)
+                given: dict[str, Any] = {"noise": noise, "share": share, "strength": state.strength}
+                images = prompted(images, state.prompt, config=config, **given)
             features = setup.fast_teacher.encode(images)
         features = features.clone()  # what inference mode made cannot take part in a gradient
     return distillation_loss(output, features, labels=labels, weight=config.distill_weight, **how)
@@ -404,13 +411,8 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
     stream = cycle(setup.packed, setup.split.train, seed=seed, device=device, **how)
     if log:
         stream = progress(stream, total=config.prompt_steps, label=f"{log}, prompt step")
-    held_out = train_prompt.draw_held_out(
-        setup.packed,
-        setup.split.val,
-        count=config.prompt_check_images,
-        every=config.prompt_check_every,
-        patience=config.prompt_patience,
-    )
+    checks = {"every": config.prompt_check_every, "patience": config.prompt_patience}
+    held_out = draw_held_out(setup, **checks)
     epochs, steps = train_prompt.prompt_training_epochs(config), config.prompt_steps
     number = epochs.index(epoch) + 1
     masks = run_folder.MaskHistory.spread(number, trainings=len(epochs), steps=steps)
@@ -439,6 +441,23 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
     history.insert(0, "epoch", epoch + 1)
     state.prompt_history += history.to_dict("records")
     state.masks += masks.masks
+
+
+def match_control(state: TrainState, setup: TrainSetup) -> None:
+    """Give the random gains of the control the drift of the learned ones on validation images."""
+    assert state.prompt is not None and setup.teacher is not None
+    held_out = draw_held_out(setup, every=1)
+    if held_out is None:
+        raise InputError("method random: expected validation images, on which its drift is matched")
+    given = (state.prompt, setup.teacher, held_out.images)
+    found = train_prompt.control_strength(*given, config=setup.config)
+    state.strength = setup.fabric.broadcast(found)
+
+
+def draw_held_out(setup: TrainSetup, **checks: int) -> train_prompt.HeldOut | None:
+    """Take the validation images on which prompts are checked."""
+    count = setup.config.prompt_check_images
+    return train_prompt.draw_held_out(setup.packed, setup.split.val, count=count, **checks)
 
 
 @torch.no_grad()
@@ -491,6 +510,7 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         state.prompt.load_state_dict(state.best_prompt)
         state.prompt.save(folder / "prompt.safetensors")
         manifest["prompt_epoch"] = state.best_epoch
+        manifest |= {"control_strength": state.best_strength} if state.best_strength else {}
     write_predictions(folder / "predictions.parquet", pd.concat(parts, ignore_index=True))
     manifest |= {"state": "done", "best_epoch": state.best_epoch, "epochs_done": state.epoch}
     manifest["scores"] = {"val_balanced_accuracy": state.best_score}

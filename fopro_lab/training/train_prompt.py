@@ -24,7 +24,7 @@ from fopro_lab.data import Pack, batches, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
 from fopro_lab.fourier import FourierPrompt, random_gain_like
-from fopro_lab.fourier.gain import scale_spectrum
+from fopro_lab.fourier.gain import match_strength, scale_spectrum
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.fourier.rings import check_pixels
 from fopro_lab.fourier.spectrum import fit_prompt, mean_amplitude, spectrum_gain
@@ -93,11 +93,13 @@ def prompted(
     config: TrainConfig,
     noise: torch.Generator,
     share: Share | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
     """Put the prompt, or its random control, before the teacher; no gradient flows.
 
     The control, method ``random``, moves the learned gains to other frequencies: the same ones for
-    the whole run, or with ``random_gains=per-image`` others for each image, drawn from ``noise``.
+    the whole run, or with ``random_gains=per-image`` others for each image, drawn from ``noise``;
+    their exponent ``strength`` gives them the drift of the learned ones, see `control_strength`.
     Images are ``(B, 3, H, W)`` in [0, 1]; the result has this shape and is not clipped.
     """
     gain = prompt.gain(images, noise, share=share)
@@ -105,8 +107,29 @@ def prompted(
         per_image = config.random_gains == "per-image"
         places = noise if per_image else generator_for(config.seed, purpose="places of the control")
         size = (images.shape[2], images.shape[3])
-        gain = random_gain_like(prompt, gain, places, size=size, per_image=per_image, share=share)
+        how: dict[str, Any] = {"size": size, "per_image": per_image, "share": share}
+        gain = random_gain_like(prompt, gain, places, **how) ** strength
     return scale_spectrum(images, gain)
+
+
+def control_strength(
+    prompt: FourierPrompt, teacher: Teacher, images: Tensor, *, config: TrainConfig
+) -> float:
+    """Find the exponent with which a run's random gains drift as far as the learned ones.
+
+    At other frequencies images have more energy, or the teacher is more sensitive: gains that are
+    only moved would be a stronger or a weaker change.
+    """
+    learned = config.model_copy(update={"method": "fopro"})
+    images = images.to(teacher.mean.device)
+    plain = encode(teacher, images)
+
+    def drift_of(strength: float, how: TrainConfig = config) -> float:
+        noise = generator_for(config.seed, purpose="drift of the control")
+        given: dict[str, Any] = {"config": how, "noise": noise, "strength": strength}
+        return float(drift(plain, encode(teacher, images, lambda x: prompted(x, prompt, **given))))
+
+    return match_strength(drift_of, drift_of(1.0, learned))
 
 
 def drift(plain: Tensor, features: Tensor) -> Tensor:
@@ -548,9 +571,8 @@ def class_gains(
 def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
     """Measure the drift of each run's prompt, as its teacher met it, on validation images.
 
-    The control ``random`` moves the learned gains to frequencies where images may have more energy
-    or the teacher may be more sensitive: its drift is another one. Finished runs without a prompt
-    are left out; the first ``count`` images are encoded.
+    The control ``random`` is matched to the drift of its learned prompt on validation images, but
+    not in runs of 0.1. Runs without a prompt are left out; ``count`` images are encoded.
 
     Returns:
         One row per run: ``run`` (folder), ``teacher``, ``method``, ``seed``, ``protocol``,
@@ -567,7 +589,9 @@ def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
         device, some = teacher.mean.device, split.val[:count]
         images, _ = next(batches(packed, some, batch_size=len(some), device=device))
         noise = generator_for(config.seed, purpose="drift of a finished prompt")
-        changed = prompted(images, trained.prompt().to(device), config=config, noise=noise)
+        how: dict[str, Any] = {"config": config, "noise": noise}
+        how["strength"] = trained.manifest.get("control_strength", 1.0)
+        changed = prompted(images, trained.prompt().to(device), **how)
         found = float(drift(teacher.encode(images), teacher.encode(changed)))
         place = (run.name, config.teacher, run.method, run.seed, run.protocol)
         rows.append((*place, found, len(some)))

@@ -4,7 +4,6 @@ import errno
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
@@ -64,7 +63,9 @@ def test_as_many_views_as_epochs_are_the_live_run(tmp_path, monkeypatch, method)
     kept = run(tmp_path / "kept", **options)
     # float16 moves a loss by 1e-5. The smallest wrong answers: the next view moves `loss_distill`
     # by 1.3e-4 in every epoch (see the test below), another image's features by 4e-3.
-    np.testing.assert_allclose(kept.history[LOSSES], live.history[LOSSES], rtol=0, atol=3e-5)
+    # The total, the first column, holds the last one three times.
+    away = (kept.history[LOSSES] - live.history[LOSSES]).abs()
+    assert (away <= [9e-5, 3e-5, 3e-5, 3e-5]).all(axis=None)
     found = kept.manifest["teacher_features"]
     assert found == {"views": 3, "needed": 3 * 54, "found": 0, "hit_rate": 0.0}
     assert "teacher_features" not in live.manifest

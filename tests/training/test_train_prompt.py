@@ -29,6 +29,8 @@ from fopro_lab.training import (
 )
 from fopro_lab.training.statistics import natural_images
 from fopro_lab.training.train_prompt import (
+    control_strength,
+    drift,
     generator_for,
     prompt_training_epochs,
     prompted,
@@ -88,6 +90,25 @@ def test_the_control_per_image_has_other_places_for_each():
         config = TrainConfig(method="random", random_gains=places)
         one, two = prompted(images, prompt, config=config, noise=torch.Generator())
         assert torch.allclose(one, two, atol=1e-6) == alike
+
+
+def test_the_control_drifts_as_far_as_the_learned_gains():
+    teacher, images = norm_teacher(), toy_images(8, 16)
+    prompt = make("shared", scale=1.0)
+    config = TrainConfig(method="random")
+    strength = control_strength(prompt, teacher, images, config=config)
+    plain = teacher.encode(images)
+
+    def found(method, strength):
+        how = {"config": TrainConfig(method=method), "noise": torch.Generator()}
+        return float(
+            drift(plain, teacher.encode(prompted(images, prompt, **how, strength=strength)))
+        )
+
+    wanted = found("fopro", 1.0)
+    # Unmatched they are apart, which makes this a test.
+    assert found("random", strength) == pytest.approx(wanted, rel=0.02)
+    assert found("random", 1.0) != pytest.approx(wanted, rel=0.1)
 
 
 def test_the_seeds_of_each_purpose_are_those_of_earlier_versions():
