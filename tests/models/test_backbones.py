@@ -2,17 +2,21 @@
 
 import json
 import re
+import zipfile
 
+import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import mobilenet_v3_small
 
 from fopro_lab.models import load_teacher
-from fopro_lab.models.backbones import CifarResNet
+from fopro_lab.models.backbones import CifarResNet, lite_weights
 from tests.models.toys import message, save_timm, toy_images
 
 
@@ -161,6 +165,37 @@ def test_the_published_mobilenet_loads_whole(shared):
     assert (teacher.feature_dim, teacher.head.out_features) == (1280, 1001)
     with torch.inference_mode():
         assert torch.isfinite(teacher.logits(toy_images(2, 64))).all()
+
+
+def test_the_public_teacher_is_found_in_its_package():
+    teacher = load_teacher("efficientnet-lite0")
+    assert teacher.card["coverage"] == 1 and teacher.head.out_features == 1000
+    state = torch.load(lite_weights("efficientnet-lite0"), weights_only=True)
+    pairs = zip(teacher.body.state_dict().values(), state.values(), strict=True)
+    assert all(torch.equal(own, theirs) for own, theirs in pairs)
+    told = message(load_teacher, "efficientnet-lite7")
+    assert told == (
+        "teacher: expected efficientnet-lite0, efficientnet-lite1 or efficientnet-lite2, "
+        "got 'efficientnet-lite7'"
+    )
+
+
+@pytest.mark.real
+def test_the_public_teacher_knows_what_it_sees(shared):
+    """24 photographs of Caltech-101 by classes of ImageNet; by chance none would be right."""
+    classes = {"dalmatian": 251, "grand_piano": 579, "flamingo": 130, "soccer_ball": 805,
+               "starfish": 327, "barrel": 427}  # fmt: skip
+    teacher, right = load_teacher("efficientnet-lite0"), []
+    with zipfile.ZipFile(shared / "data/natural/caltech101_30.zip") as archive:
+        table = pd.read_csv(archive.open("labels.csv"))
+        for row in table.groupby("class_name").head(4).itertuples():
+            if row.class_name in classes:
+                image = Image.open(archive.open(f"images/{row.image}")).convert("RGB")
+                pixels = np.array(image.resize((160, 160), Image.Resampling.BICUBIC))
+                found = teacher.logits(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
+                right.append(int(found.argmax()) == classes[row.class_name])
+    # Another mean and std, or tensors of one shape in another order, cost more than half of it.
+    assert len(right) == 24 and np.mean(right) > 0.6
 
 
 # The smallest of each family, and the side of its images where another one is quicker.
