@@ -360,7 +360,11 @@ def tidy(
         group = images.groups.get(name, "") if scope == "class" else ""
         line: dict[str, object] = {"scope": scope, "name": name, "group": group, "metric": metric}
         line |= {column: values[key] for column, values in columns.items()}
-        line |= {"low": low, "high": high, "n": n}
+        # No interval leaves what the metric can be: two seeds may have a quantile of 12.7.
+        signed, level = metric in ("mcc", "kappa"), "value" in columns
+        most = 2.0 if signed and not level else 1.0
+        least = 0.0 if level and not signed else -most
+        line |= {"low": np.clip(low, least, most), "high": np.clip(high, least, most), "n": n}
         if "value" in columns:
             counted = n and (scope == "class" or metric == "accuracy")
             line["k"] = round(columns["value"][key] * n, 9) if counted else np.nan
