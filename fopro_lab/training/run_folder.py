@@ -148,11 +148,14 @@ def find_run(
         )
     teacher = run.manifest.get("teacher") or {}
     for key, value in fingerprints.items():
-        # A run that is older than a key is not compared by it; its teacher's card has a hash.
+        # A run that is older than a key is not compared by it; its teacher's card has a hash. But
+        # random gains were not matched in drift before.
         older = teacher.get("sha256", value) if key == "weights_sha256" else value
+        older = "not matched" if key == "control" else older
         if run.manifest.get(key, older) != value:
             name = key.removesuffix("_sha256")
             what = "the data set" if name == key else f"what '{name}' names"
+            what = "the rule of random gains" if key == "control" else what
             raise InputError(
                 f"{folder}: {what} has changed since this run began (another {key}); "
                 "choose another --out"

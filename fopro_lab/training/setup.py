@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
 
 from fopro_lab.config import StepConfig, TrainConfig
-from fopro_lab.data import Pack, Split, prepare
+from fopro_lab.data import Pack, Split, batches, prepare
 from fopro_lab.data.pack import split_from
 from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import groups_from
+from fopro_lab.fourier import mean_amplitude
 from fopro_lab.models import Teacher, choose_device, load_from
 from fopro_lab.models.teacher import quick_teacher
 from fopro_lab.training.run_folder import PROMPTING, deciding_options, origin
@@ -33,6 +34,7 @@ SELECTED_BY = {
     "last": "last epoch",
     "ema": "last epoch, average of its weights",
 }
+SEEN = 256  # training images whose spectrum the objective `spectrum` starts from
 WARMUP_START = 0.01  # share of the learning rate in the very first step of a warm-up
 
 
@@ -49,7 +51,7 @@ class TrainSetup:
     fast_teacher: Teacher | None = None  # the same, faster: it gives the student's targets
     reference: Reference | None = None  # what the objective `statistics` compares with
     kept: KeptFeatures | None = None  # read in place of passes of the teacher
-    spectrum: Tensor | None = None  # (24,), mean amplitude that the objective `spectrum` aims at
+    spectrum: tuple[Tensor, Tensor] | None = None  # amplitudes (24,) seen, and aimed at
 
     @property
     def batch_size(self) -> int:
@@ -125,7 +127,11 @@ def build_setup(
             reference = reference_of(teacher, natural=config.natural, size=config.image_size)
             teacher.card["statistics"] = reference.source
         if "spectrum" in active:
-            spectrum, teacher.card["spectrum"] = reference_spectrum(config)
+            aim, teacher.card["spectrum"] = reference_spectrum(config)
+            rows = split.train[:: -(-len(split.train) // SEEN)]
+            images, _ = next(batches(packed, rows, batch_size=len(rows), device=fabric.device))
+            seen = mean_amplitude(images)
+            spectrum = (seen, aim.to(seen))
     if config.teacher_views:
         kept = KeptFeatures(config, fabric, packed, teacher, fast, talk=verbose)
     networks = (teacher, fast, reference, kept, spectrum)

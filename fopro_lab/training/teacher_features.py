@@ -150,7 +150,6 @@ class KeptFeatures:
     fast_teacher: Teacher
     talk: bool = False
     files: dict[str, FeatureFiles] = field(default_factory=dict)
-    strength: float = 1.0  # exponent of random gains
 
     def batches(
         self,
@@ -158,6 +157,7 @@ class KeptFeatures:
         *,
         epoch: int,
         prompt: FourierPrompt | None,
+        strength: float | None,
         is_prompted: np.ndarray,
         counts: dict[str, int],
         batch_size: int,
@@ -177,7 +177,7 @@ class KeptFeatures:
             chosen = np.flatnonzero(prompted_image == state)
             if not len(chosen):
                 continue
-            files = sources[state] = self.files_of(prompt if state else None)
+            files = sources[state] = self.files_of(prompt if state else None, strength)
             rows, views = order.rows[chosen], order.views[chosen]
             with fabric.rank_zero_first(local=True):  # a machine's others find them
                 filled = sum(files.fill(rows[views == v], v) for v in np.unique(views).tolist())
@@ -192,9 +192,9 @@ class KeptFeatures:
                     features = features.pin_memory().to(fabric.device, non_blocking=True)
             yield features
 
-    def files_of(self, prompt: FourierPrompt | None) -> FeatureFiles:
-        """Find the files of the teacher behind a prompt, or behind none."""
-        what = self._what(prompt)
+    def files_of(self, prompt: FourierPrompt | None, strength: float | None = None) -> FeatureFiles:
+        """Find the files of the teacher behind a prompt, its random control, or behind none."""
+        what = self._what(prompt, strength)
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
         if key in self.files:
             return self.files[key]
@@ -202,14 +202,14 @@ class KeptFeatures:
         folder = cache_folder() / f"features-{name}-{key}"
         if not (folder / "what.json").exists():
             write_json(folder / "what.json", what)
-        width, encode = self.teacher.feature_dim, partial(self._encode, prompt, self.strength)
+        width, encode = self.teacher.feature_dim, partial(self._encode, prompt, strength)
         files = FeatureFiles(folder, len(self.packed), width, encode, talk=self.talk)
         views = min(self.config.teacher_views, self.config.epochs)
         size = in_bytes(views * len(self.packed) * files.record.itemsize)
         files.notice = f"fopro: {folder}: keeps teacher features, {views} views, up to {size}\n"
         return self.files.setdefault(key, files)
 
-    def _what(self, prompt: FourierPrompt | None) -> dict[str, Any]:
+    def _what(self, prompt: FourierPrompt | None, strength: float | None) -> dict[str, Any]:
         """Describe all that decides a feature: neither the training's seed nor the fold."""
         config, teacher = self.config, self.teacher
         what: dict[str, Any] = {"rules": RULES, "view_seed": VIEW_SEED, "count": len(self.packed)}
@@ -219,8 +219,8 @@ class KeptFeatures:
         if prompt is not None:
             settings = {k: v for k, v in prompt.settings.items() if k not in ("seed", "size")}
             what |= {"prompt": state_hash(prompt), "prompt_settings": settings}
-            own = {"random_gains": config.seed, "strength": self.strength}
-            what |= own if config.method == "random" else {}
+            own = {"random_gains": config.seed, "strength": strength}
+            what |= own if strength is not None else {}
         return what
 
     @cached_property
@@ -232,7 +232,7 @@ class KeptFeatures:
         return {"images": images, "teacher": weights, "reference": known}
 
     def _encode(
-        self, prompt: FourierPrompt | None, strength: float, rows: np.ndarray, view: int
+        self, prompt: FourierPrompt | None, strength: float | None, rows: np.ndarray, view: int
     ) -> Tensor:
         """Encode rows in one view as a batch of the training is."""
         config = self.config

@@ -78,8 +78,8 @@ class TrainState:
     features: dict[str, int] = field(default_factory=dict)  # images needed, and found kept
     seconds: float = 0.0
     started: str = field(default_factory=run_folder.now)
-    strength: float = 0.0  # exponent of random gains; 0 before it is measured
-    best_strength: float = 0.0  # that of the epoch that is kept
+    control: dict[str, float] = field(default_factory=dict)  # of random gains, see match_control
+    best_control: dict[str, float] = field(default_factory=dict)  # that of the kept epoch
 
     @property
     def evaluated(self) -> Student:
@@ -88,7 +88,7 @@ class TrainState:
 
     def keep(self, score: float) -> None:
         """Keep the student and the prompt of the last epoch, with its score."""
-        self.best_epoch, self.best_score, self.best_strength = self.epoch, score, self.strength
+        self.best_epoch, self.best_score, self.best_control = self.epoch, score, self.control
         self.best_student = run_folder.on_cpu(self.evaluated.state_dict())
         self.best_prompt = run_folder.on_cpu(self.prompt.state_dict() if self.prompt else {})
 
@@ -178,6 +178,8 @@ def distill(
         "split_fingerprint": split.fingerprint,
         **hashes,
     }
+    if config.method == "random":  # in runs of before it was not matched
+        fingerprints["control"] = "matched in drift"
     mine = {"config": run_folder.deciding_options(config), **fingerprints}
     if fabric.broadcast(mine) != mine:
         raise InputError("torchrun: every machine needs the same config, data and files")
@@ -242,9 +244,9 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         log = name if verbose else ""
         if state.epoch in train_prompt.prompt_training_epochs(config):
             train_prompt_before_epoch(state, setup, log=log)
-            state.strength = 0.0
-        if config.method == "random" and not state.strength and state.epoch >= config.warmup_epochs:
-            match_control(state, setup)
+            state.control = {}
+        if config.method == "random" and not state.control and state.epoch >= config.warmup_epochs:
+            match_control(state, setup, verbose=verbose)
         losses = train_epoch(state, setup, log=log)
         score = validate(state, setup)
         state.epoch += 1
@@ -280,12 +282,12 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
     drawn = drawn_counts(setup, epoch)
     kept: Iterator[Tensor | None] = repeat(None)
     if setup.kept is not None:
-        setup.kept.strength = state.strength
         kept = setup.kept.batches(
             setup.split.train,
             epoch=epoch,
             batch_size=setup.batch_size,
             prompt=state.prompt,
+            strength=state.control.get("control_strength"),
             is_prompted=is_prompted.numpy(),
             counts=state.features,
         )
@@ -366,7 +368,8 @@ def batch_losses(
             if state.prompt is not None and noise is not None:
                 count, rank = len(images), fabric.global_rank
                 share = Share(count * rank, count * (rank + 1), count * fabric.world_size)
-                given: dict[str, Any] = {"noise": noise, "share": share, "strength": state.strength}
+                given: dict[str, Any] = {"noise": noise, "share": share}
+                given["strength"] = state.control.get("control_strength")
                 images = prompted(images, state.prompt, config=config, **given)
             features = setup.fast_teacher.encode(images)
         features = features.clone()  # what inference mode made cannot take part in a gradient
@@ -443,15 +446,21 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
     state.masks += masks.masks
 
 
-def match_control(state: TrainState, setup: TrainSetup) -> None:
+def match_control(state: TrainState, setup: TrainSetup, *, verbose: bool) -> None:
     """Give the random gains of the control the drift of the learned ones on validation images."""
     assert state.prompt is not None and setup.teacher is not None
     held_out = draw_held_out(setup, every=1)
     if held_out is None:
         raise InputError("method random: expected validation images, on which its drift is matched")
     given = (state.prompt, setup.teacher, held_out.images)
-    found = train_prompt.control_strength(*given, config=setup.config)
-    state.strength = setup.fabric.broadcast(found)
+    found = setup.fabric.broadcast(train_prompt.control_strength(*given, config=setup.config))
+    names = ("control_strength", "learned_drift", "control_drift")
+    state.control = dict(zip(names, found, strict=True))
+    if verbose and found[2] < 0.9 * found[1]:
+        sys.stderr.write(
+            f"fopro: the random gains drift by {found[2]:.3g} at most, the learned ones by "
+            f"{found[1]:.3g}: a weaker control\n"
+        )
 
 
 def draw_held_out(setup: TrainSetup, **checks: int) -> train_prompt.HeldOut | None:
@@ -510,7 +519,11 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         state.prompt.load_state_dict(state.best_prompt)
         state.prompt.save(folder / "prompt.safetensors")
         manifest["prompt_epoch"] = state.best_epoch
-        manifest |= {"control_strength": state.best_strength} if state.best_strength else {}
+        manifest |= state.best_control
+        size = float(state.prompt.mean_gain().detach().log().abs().mean())
+        manifest["prompt_log_gain"] = size  # mean of |log gain|
+        if not size:
+            sys.stderr.write("fopro: the kept prompt has gain 1 everywhere: this run equals EKD\n")
     write_predictions(folder / "predictions.parquet", pd.concat(parts, ignore_index=True))
     manifest |= {"state": "done", "best_epoch": state.best_epoch, "epochs_done": state.epoch}
     manifest["scores"] = {"val_balanced_accuracy": state.best_score}

@@ -93,17 +93,17 @@ def prompted(
     config: TrainConfig,
     noise: torch.Generator,
     share: Share | None = None,
-    strength: float = 1.0,
+    strength: float | None = None,
 ) -> Tensor:
     """Put the prompt, or its random control, before the teacher; no gradient flows.
 
-    The control, method ``random``, moves the learned gains to other frequencies: the same ones for
-    the whole run, or with ``random_gains=per-image`` others for each image, drawn from ``noise``;
-    their exponent ``strength`` gives them the drift of the learned ones, see `control_strength`.
+    With a ``strength`` it is the control: the learned gains at other frequencies, the same ones for
+    the whole run, or with ``random_gains=per-image`` others for each image, drawn from ``noise``,
+    and raised to this power, which gives them the drift of the learned ones (`control_strength`).
     Images are ``(B, 3, H, W)`` in [0, 1]; the result has this shape and is not clipped.
     """
     gain = prompt.gain(images, noise, share=share)
-    if config.method == "random":
+    if strength is not None:
         per_image = config.random_gains == "per-image"
         places = noise if per_image else generator_for(config.seed, purpose="places of the control")
         size = (images.shape[2], images.shape[3])
@@ -114,22 +114,27 @@ def prompted(
 
 def control_strength(
     prompt: FourierPrompt, teacher: Teacher, images: Tensor, *, config: TrainConfig
-) -> float:
+) -> tuple[float, float, float]:
     """Find the exponent with which a run's random gains drift as far as the learned ones.
 
     At other frequencies images have more energy, or the teacher is more sensitive: gains that are
     only moved would be a stronger or a weaker change.
+
+    Returns:
+        The exponent, the drift of the learned gains, and that of the random ones, which is lower
+        if no exponent up to 5 reaches it.
     """
-    learned = config.model_copy(update={"method": "fopro"})
     images = images.to(teacher.mean.device)
     plain = encode(teacher, images)
 
-    def drift_of(strength: float, how: TrainConfig = config) -> float:
+    def drift_of(strength: float | None) -> float:
         noise = generator_for(config.seed, purpose="drift of the control")
-        given: dict[str, Any] = {"config": how, "noise": noise, "strength": strength}
+        given: dict[str, Any] = {"config": config, "noise": noise, "strength": strength}
         return float(drift(plain, encode(teacher, images, lambda x: prompted(x, prompt, **given))))
 
-    return match_strength(drift_of, drift_of(1.0, learned))
+    learned = drift_of(None)
+    strength = match_strength(drift_of, learned)
+    return strength, learned, drift_of(strength)
 
 
 def drift(plain: Tensor, features: Tensor) -> Tensor:
@@ -224,7 +229,7 @@ class PromptObjective:
     head: TaskHead | None  # for task, trained together with the prompt
     student: Student | None  # for disagreement, in evaluation mode
     student_size: int
-    spectrum: Tensor | None  # (24,), for spectrum
+    spectrum: tuple[Tensor, Tensor] | None  # (24,) each, seen and aimed at, for spectrum
     wanted: Tensor | None = None  # log gain (H, W // 2 + 1) that gives images this spectrum
 
     def prepare(self, prompt: FourierPrompt, images: Tensor) -> None:
@@ -246,11 +251,11 @@ class PromptObjective:
         if "disagreement" in self.weights and self.student is None:
             raise InputError("objective 'disagreement': expected a student, got none")
         if "spectrum" in self.weights:
-            found, target = mean_amplitude(images), self.spectrum
-            if target is None:
-                target = mean_amplitude(natural_images(IMAGES, size=size[0])[0])
+            if self.spectrum is None:
+                natural = natural_images(IMAGES, size=size[0])[0].to(images)
+                self.spectrum = (mean_amplitude(images), mean_amplitude(natural))
             how: dict[str, Any] = {"size": size, "max_log_gain": prompt.max_log_gain}
-            gain = spectrum_gain(found, target.to(found), **how)
+            gain = spectrum_gain(*self.spectrum, **how)
             if not prompt.mean_gain(size=size).log().any():
                 fit_prompt(prompt, gain)
             self.wanted = gain.log()
@@ -293,8 +298,9 @@ class BestPrompt:
     """Checks a prompt on held-out images now and then and keeps the best, with its task head.
 
     With a task, prompt and head are scored together, and the head learns: the score falls even
-    behind a prompt that does nothing, so later steps are favoured. It guards against overfitting;
-    which prompt is the better one, a probe fitted behind each tells (`probe_advantage`).
+    with a prompt that does nothing, so later steps are favoured, and what an untrained head says of
+    the prompt as it came does not count. It guards against overfitting; which prompt is the better
+    one, a probe fitted to each tells (`probe_advantage`).
     """
 
     def __init__(
@@ -320,8 +326,11 @@ class BestPrompt:
             hold_drift(self.prompt, self.objective.teacher, self.images, self.plain, self.max_drift)
         found = self._measure()
         score = found.get("val_task", found.get("val_total", 0.0))
+        head = self.objective.head
+        if head is not None and not head.batches:
+            score = float("inf")
         self.waited += 1
-        if score < self.score:
+        if score < self.score or not self.best:
             self.score, self.waited, self.step = score, 0, step
             self.best = [copy.deepcopy(module.state_dict()) for module in self.modules]
         return found
@@ -385,7 +394,7 @@ def explore(
     head: TaskHead | None = None,
     student: Student | None = None,
     student_size: int = 0,
-    spectrum: Tensor | None = None,
+    spectrum: tuple[Tensor, Tensor] | None = None,
     generator: torch.Generator | None = None,
     masks: MaskHistory | None = None,
 ) -> pd.DataFrame:
@@ -408,9 +417,10 @@ def explore(
         head: Continues from an earlier prompt training; None starts one where ``task`` needs it.
         student: Needed by ``disagreement``, on the teacher's device.
         student_size: Side of the image the student sees, pixels; 0 is as it comes.
-        spectrum: Mean amplitude ``(24,)`` that ``spectrum`` aims at, see `mean_amplitude`; None
-            measures generated images with the stored spectrum of natural ones. A prompt that is
-            the identity starts at the gain that reaches it, in closed form.
+        spectrum: Mean amplitudes ``(24,)`` of the images at hand and of those they should
+            resemble, see `mean_amplitude`, for ``spectrum``; None measures the first batch, and
+            generated images with the stored spectrum of natural ones. A prompt that is the
+            identity starts at the gain from one to the other, in closed form.
         generator: Source of the prompt's noise.
         masks: Takes the mask at some steps, and at the end that of the kept prompt.
 
@@ -432,7 +442,7 @@ def explore(
     prompt.to(device).observe(first[0])
     needs = (reference, class_counts, head, student, student_size, spectrum)
     objective = PromptObjective(teacher, weights, *needs)
-    objective.prepare(prompt, first[0] if held_out is None else held_out.images.to(device))
+    objective.prepare(prompt, first[0])
     best = BestPrompt(objective, held_out, prompt, max_drift) if held_out is not None else None
     masks = masks or MaskHistory(1, frozenset())
     with ExitStack() as stack:
@@ -590,7 +600,8 @@ def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
         images, _ = next(batches(packed, some, batch_size=len(some), device=device))
         noise = generator_for(config.seed, purpose="drift of a finished prompt")
         how: dict[str, Any] = {"config": config, "noise": noise}
-        how["strength"] = trained.manifest.get("control_strength", 1.0)
+        if run.method == "random":
+            how["strength"] = trained.manifest.get("control_strength", 1.0)
         changed = prompted(images, trained.prompt().to(device), **how)
         found = float(drift(teacher.encode(images), teacher.encode(changed)))
         place = (run.name, config.teacher, run.method, run.seed, run.protocol)

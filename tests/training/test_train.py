@@ -21,6 +21,7 @@ from fopro_lab.data import batches, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, load_runs
 from fopro_lab.fourier import FourierPrompt
+from fopro_lab.io import write_json
 from fopro_lab.models import build_student
 from fopro_lab.training import distill, run_folder, run_name
 from fopro_lab.training.losses import TaskHead
@@ -253,6 +254,20 @@ def test_random_gains_and_learned_ones_share_their_prompt_training(tmp_path):
     pd.testing.assert_frame_equal(one, two)
     assert runs[0].prompt().mean_gain().equal(runs[1].prompt().mean_gain())
     assert runs[0].history["loss"].iloc[0] != runs[1].history["loss"].iloc[0]
+    manifest = runs[1].manifest
+    assert manifest["control_drift"] == pytest.approx(manifest["learned_drift"], rel=0.02)
+    assert manifest["prompt_log_gain"] > 0 and "control_drift" not in runs[0].manifest
+    # A run whose gains were not matched, of an earlier version, is not taken for this one.
+    write_json(runs[1].path / "manifest.json", {**manifest, "control": "not matched"})
+    with pytest.raises(InputError, match="the rule of random gains has changed"):
+        quiet(tiny(method="random", **options), runs[1].path)
+
+
+def test_a_run_whose_prompt_does_nothing_says_so(tmp_path, capsys):
+    FourierPrompt("radial", size=16).save(tmp_path / "identity.safetensors")
+    run = quiet(tiny(prompt_file=str(tmp_path / "identity.safetensors")), tmp_path / "run")
+    assert run.manifest["prompt_log_gain"] == 0
+    assert "gain 1 everywhere: this run equals EKD" in capsys.readouterr().err
 
 
 def test_the_config_decides_when_prompts_are_trained(tmp_path):
