@@ -224,9 +224,15 @@ def build_split(
 
 
 def check_split(split: Split, dataset: Dataset) -> None:
-    """Refuse a split whose rows are not, or not known to be, those of a data set."""
+    """Refuse a split with an empty part, or whose rows are not known to be a data set's."""
+    for name in PARTS:
+        if not len(getattr(split, name)):
+            raise InputError(
+                f"split: expected images in each part, got none in {name}; "
+                "move some there, or let make_split draw the parts"
+            )
     rows = np.concatenate([split.train, split.val, split.test])
-    if split.data not in ("", dataset.fingerprint) or not len(rows) or rows.max() >= len(dataset):
+    if split.data not in ("", dataset.fingerprint) or rows.max() >= len(dataset):
         raise InputError(
             f"split: expected rows below {len(dataset)}, of these images ({dataset.name}), got "
             f"{split.protocol}, of others; split those of the pack: make_split(pack.dataset)"

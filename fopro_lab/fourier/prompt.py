@@ -52,7 +52,7 @@ def draw(
         where = {"device": generator.device, "generator": generator}
     if share is None:
         return torch.randn(count, *shape, **where)
-    # Drawn for the whole batch, which so gets what it would get undivided.
+    # Drawn for the whole batch, so that each image gets the noise it would get in one process.
     return torch.randn(share.whole, *shape, **where)[share.start : share.stop]
 
 
@@ -402,7 +402,7 @@ def random_gain_like(
     if gain.ndim != 4 or gain.shape[-2:] != (size[0], size[1] // 2 + 1):
         half = f"(B, C, {size[0]}, {size[1] // 2 + 1})"
         raise ShapeError(f"gain: expected {half}, got {tuple(gain.shape)}")
-    bins, mirrors = (index.to(gain.device) for index in _pairs(*size))
+    bins, mirrors = _pairs(*size, gain.device)
     count, share = (len(gain), share) if per_image else (1, None)
     cells = draw(count, *prompt.shape, generator=generator, share=share)
     place = next(prompt.parameters()).device
@@ -420,7 +420,8 @@ def _ranked(gain: Tensor, bins: Tensor) -> Tensor:
     return bins[log_gain[:, bins].argsort(dim=1, stable=True)]
 
 
-def _pairs(height: int, width: int) -> tuple[Tensor, Tensor]:
+@cached_grid
+def _pairs(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Number one bin of each pair of opposite frequencies, rising, without DC; and all bins' own.
 
     The second, ``(H * (W // 2 + 1),)``, is each bin's number or that of its mirror, if it counts.
@@ -431,4 +432,4 @@ def _pairs(height: int, width: int) -> tuple[Tensor, Tensor]:
     mirrors = (mirrored * len(columns) + columns).flatten()
     lowest_first = radial_frequency(height, width).flatten().argsort(stable=True)
     counts = (mirrors == torch.arange(len(mirrors)))[lowest_first] & (lowest_first != 0)
-    return lowest_first[counts], mirrors
+    return lowest_first[counts].to(device), mirrors.to(device)

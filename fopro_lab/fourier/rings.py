@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, wraps
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,15 +17,16 @@ from fopro_lab.arguments import wrong
 from fopro_lab.errors import InputError, ShapeError
 
 Device = torch.device | str | None
+Grid = TypeVar("Grid")  # a tensor, or a tuple of them
 CORNER = 0.75  # cycles per pixel; above sqrt(0.5), the frequency of the half plane's corner
 
 
-def cached_grid(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keep the last 32 constant tensors that ``build`` made, by its hashable arguments."""
+def cached_grid(build: Callable[..., Grid]) -> Callable[..., Grid]:
+    """Keep the last 32 constants that ``build`` made, by its hashable arguments."""
     kept = lru_cache(maxsize=32)(build)
 
     @wraps(build)
-    def grid(*arguments: Any) -> Tensor:
+    def grid(*arguments: Any) -> Grid:
         if torch.compiler.is_compiling():
             return build(*arguments)  # a traced tensor holds no values to keep
         with torch.inference_mode(False):  # a training step may use what an evaluation made

@@ -107,7 +107,7 @@ class Teacher(Summary, nn.Module):
         return super().train(False)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Turn images ``(B, 3, H, W)`` in [0, 1] or about into features ``(B, D)``."""
+        """Turn images ``(B, 3, H, W)`` roughly in [0, 1] into features ``(B, D)``."""
         check_scale(images, self)
         size = (self.input_size, self.input_size)
         if self.resize and images.shape[2:] != size:

@@ -173,7 +173,7 @@ def plot_leakage(table: pd.DataFrame) -> Figure:
             texts = [f"{k:,}/{n:,}" for k, n in zip(own[kind], own["n"], strict=True)]
             ax.bar_label(bars, texts, padding=4, fontsize=8, color="#444444")
         style.label_rows(ax, ["all classes" if c == "all" else c for c in own["class"]])
-        ax.set_xlim(0, 125)  # room for k/n behind a bar of 100
+        ax.set_xlim(0, 125)  # room for k/n to the right of a bar of 100
         ax.set_xticks(range(0, 101, 20))
         ax.set_xlabel("Tied to a training image, per cent")
         ax.set_title(f"{PART_NAMES[part]} images", fontsize=10)

@@ -77,17 +77,21 @@ class TrainedRun(Run):
                 images may have trained it, or on images of another size.
         """
         config, student = self.train_config, self.student().to(device)
-        if self.manifest["split_fingerprint"] != split.fingerprint:
-            raise InputError(
-                f"{self.path}: was trained on another split ({self.manifest['protocol']}); "
-                "use the options of data and split that it was trained with"
-            )
+        self.check_split(split)
         if config.image_size != pack.size:
             raise InputError(
                 f"{self.path}: sees images of {config.image_size} px, got {pack.size}; "
                 f"use image_size={config.image_size}"
             )
         return lambda images: student.classify(shrink(images, config.student_size))
+
+    def check_split(self, split: Split) -> None:
+        """Refuse a split that is not the one of this run."""
+        if self.manifest["split_fingerprint"] != split.fingerprint:
+            raise InputError(
+                f"{self.path}: was trained on another split ({self.manifest['protocol']}); "
+                "use the options of data and split that it was trained with"
+            )
 
     def prompt(self) -> FourierPrompt:
         """Load the kept epoch's prompt; the last one's if the manifest has no ``prompt_epoch``.
@@ -147,12 +151,14 @@ def find_run(
             "choose another --out"
         )
     teacher = run.manifest.get("teacher") or {}
-    for key, value in fingerprints.items():
-        # A run that is older than a key is not compared by it; its teacher's card has a hash. But
-        # random gains were not matched in drift before.
-        older = teacher.get("sha256", value) if key == "weights_sha256" else value
-        older = "not matched" if key == "control" else older
-        if run.manifest.get(key, older) != value:
+    # A run that is older than a key is not compared by it; its teacher's card has a hash. But
+    # random gains were not matched in drift before, and without a hash of its state a teacher is
+    # the one that the config names.
+    older = {"control": "not matched", "teacher_sha256": ""}
+    if "sha256" in teacher:
+        older["weights_sha256"] = teacher["sha256"]
+    for key, value in {"teacher_sha256": "", **fingerprints}.items():
+        if run.manifest.get(key, older.get(key, value)) != value:
             name = key.removesuffix("_sha256")
             what = "the data set" if name == key else f"what '{name}' names"
             what = "the rule of random gains" if key == "control" else what
@@ -163,10 +169,13 @@ def find_run(
     return run
 
 
-def file_hashes(config: TrainConfig) -> dict[str, str]:
-    """Hash the user's files that decide a run's numbers, under the manifest's keys."""
+def file_hashes(config: TrainConfig, *, own_teacher: bool = False) -> dict[str, str]:
+    """Hash the user's files that decide a run's numbers, under the manifest's keys.
+
+    A teacher that is an object has no file, whatever its name.
+    """
     files, hashes = {"student_weights": config.student_weights}, {}
-    if config.method not in ("ce", "bsm"):
+    if config.method not in ("ce", "bsm") and not own_teacher:
         fetched = config.teacher == PUBLISHED and not config.weights
         files["weights"] = fetched_weights(PUBLISHED) if fetched else config.weights
     if config.method in PROMPTING:
@@ -250,7 +259,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
         with open(temporary, "wb") as stream:
             stream.write(hashlib.sha256(content).digest())
             stream.write(content)
-        if (folder / CHECKPOINT).exists():  # killed behind this line, a run resumes from PREVIOUS
+        if (folder / CHECKPOINT).exists():  # killed after this line, a run resumes from PREVIOUS
             os.replace(folder / CHECKPOINT, folder / PREVIOUS)
 
 

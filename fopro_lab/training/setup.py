@@ -235,6 +235,7 @@ def torch_as_set(config: TrainConfig) -> Iterator[None]:
 
     Deterministic, PyTorch uses nothing but operations with the same bits on the same device.
     """
+    threads = torch.get_num_threads()
     if config.threads:
         torch.set_num_threads(config.threads)
     mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
@@ -256,5 +257,6 @@ def torch_as_set(config: TrainConfig) -> Iterator[None]:
         problem = f"{str(error).split('.')[0]}; use device=cpu or deterministic=false"
         raise WorkError(f"deterministic: {problem}") from error
     finally:
+        torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(mode)
         torch.backends.cudnn.benchmark = benchmark

@@ -165,7 +165,7 @@ def distill(
         config = config.model_copy(update={"teacher": teacher.name, "weights": ""})
         check_takes(teacher.to(fabric.device), config.image_size)
     own_code = is_called(config.teacher)
-    hashes = run_folder.file_hashes(config)
+    hashes = run_folder.file_hashes(config, own_teacher=teacher is not None)
     if config.method not in ("ce", "bsm"):
         # Before images are decoded for a teacher that cannot take them.
         if teacher is None and (own_code or not (folder / "manifest.json").exists()):
@@ -325,7 +325,7 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
         sums = sums + torch.cat([values, norm.detach()[None]])
         if (step + 1) % READ_EVERY == 0:
             _check_finite(sums, epoch, config)
-    next(stream, None)  # a progress bar ends behind its last item
+    next(stream, None)  # a progress bar closes only after its last item
     fabric.all_reduce(sums, reduce_op="mean")
     _check_finite(sums, epoch, config)
     return dict(zip(LOSSES, (sums[:-1] / setup.batches).tolist(), strict=False))
@@ -419,7 +419,7 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
     epochs, steps = train_prompt.prompt_training_epochs(config), config.prompt_steps
     number = epochs.index(epoch) + 1
     masks = run_folder.MaskHistory.spread(number, trainings=len(epochs), steps=steps)
-    # Without its cache: autocast would keep the task head's weights of before the first step.
+    # Without its cache: autocast would keep the task head's weights from before the first step.
     half = config.precision == "bf16-mixed"
     with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=False):
         history = train_prompt.explore(

@@ -475,7 +475,7 @@ def _train(
     teacher, head = objective.teacher, objective.head
     parameters = [*prompt.parameters(), *(head.parameters() if head is not None else ())]
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
-    measured: list[Tensor] = []  # one row per step, on the device; behind it the gradient's norm
+    measured: list[Tensor] = []  # one row per step, on the device; last the gradient's norm
     checks: dict[int, dict[str, float]] = {}
     if best is not None:
         best.check(-1)
@@ -587,14 +587,24 @@ def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
     Returns:
         One row per run: ``run`` (folder), ``teacher``, ``method``, ``seed``, ``protocol``,
         ``drift`` (mean ``1 - cos`` of the features with and without the prompt), ``n`` (images).
+
+    Raises:
+        InputError: If a run had a teacher or images that its config does not name, or its config
+            now names others.
     """
     rows = []
     for run in runs:
         if run.method not in PROMPTING:
             continue
         trained = TrainedRun(run.path, run.manifest)
+        if given := run.manifest.get("given"):
+            raise InputError(
+                f"{run.path}: was trained with objects ({', '.join(given)}) that its config does "
+                "not name; leave it out"
+            )
         config = trained.train_config
         packed, split = prepare(config, progress=False)
+        trained.check_split(split)
         teacher = load_from(config)
         device, some = teacher.mean.device, split.val[:count]
         images, _ = next(batches(packed, some, batch_size=len(some), device=device))

@@ -110,7 +110,7 @@ def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
 
 
 def page_notebook(options: Mapping[str, Any], *, out_dir: Path) -> dict[str, Any]:
-    """Copy notebook 06 up to its explorer, with options put behind its parameters."""
+    """Copy notebook 06 up to its explorer, with options put after its parameters."""
     source = find_notebook(NOTEBOOK)
     notebook = json.loads(source.read_text(encoding="utf-8"))
     given = [

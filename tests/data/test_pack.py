@@ -277,7 +277,7 @@ def test_prepare_says_in_the_protocol_that_images_are_left_out(skin):
     assert sorted(rows) == list(range(22)) and len(packed) == 22
     assert split.protocol == f"skin-without2/{rest}"
     assert split.notes == ("left out, cannot be read: 2 images",)
-    for row in (0, 3, 21):  # behind what is left out, too
+    for row in (0, 3, 21):  # after what is left out, too
         np.testing.assert_array_equal(packed.images[row], packed.dataset.read(row, 16))
     held = packed.dataset.fingerprint
     write_images(skin, each=12)

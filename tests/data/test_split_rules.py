@@ -104,6 +104,9 @@ def test_a_split_of_other_images_is_refused():
     for other in (replace(dataset, fingerprint="other"), dataset.subset(range(60))):
         with pytest.raises(InputError, match=r"^split: expected rows below .* make_split\(pack"):
             check_split(split, other)
+    for part in ("train", "val", "test"):
+        with pytest.raises(InputError, match=f"^split: expected .* got none in {part}; move"):
+            check_split(replace(split, **{part: split.train[:0]}), dataset)
 
 
 # Shares and counts per class.

@@ -41,6 +41,21 @@ def test_a_wrapped_network_is_distilled_and_the_manifest_has_its_hash(tmp_path, 
     assert "another teacher_sha256" in told
 
 
+def test_an_object_of_the_published_name_is_hashed_as_the_object(tmp_path, prepared, monkeypatch):
+    monkeypatch.setenv("FOPRO_CACHE", str(tmp_path / "nothing is fetched"))
+    config, teacher = TrainConfig(method="ekd", **OPTIONS), norm_teacher(seed=1)
+    teacher.name = "moco-v2-resnet50"
+    given = {"packed": prepared[0], "split": prepared[1], "verbose": False}
+    run = distill(config, out=tmp_path / "run", teacher=teacher, **given)
+    assert "teacher_sha256" in run.manifest and "weights_sha256" not in run.manifest
+    # The config of this name names another teacher, and so does an object for a run of the name.
+    teacher.name = "builtin"
+    for out, first, then in (("a", teacher, None), ("b", None, teacher)):
+        distill(config, out=tmp_path / out, teacher=first, **given)
+        told = message(distill, config, out=tmp_path / out, teacher=then, **given)
+        assert "another teacher_sha256" in told
+
+
 def test_objects_that_do_not_belong_are_refused(tmp_path, prepared):
     packed, split = prepared
     ekd, ce = (TrainConfig(method=method, **OPTIONS) for method in ("ekd", "ce"))

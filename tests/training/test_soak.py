@@ -31,7 +31,7 @@ def test_memory_and_open_files_stay_flat_over_200_epochs(tmp_path):
             opened = len(os.listdir(f"/proc/{training.pid}/fd"))
             done = len(pd.read_csv(tmp_path / "run" / "history.csv"))
         except (OSError, ValueError, IndexError, pd.errors.EmptyDataError):
-            continue  # before its first epoch, or behind its last
+            continue  # before its first epoch, or after its last
         seen.append((done, resident, opened))
     assert training.returncode == 0, (tmp_path / "log").read_text()
     table = pd.DataFrame(seen, columns=["epoch", "megabytes", "files"])

@@ -384,6 +384,15 @@ def test_the_drift_of_a_learned_prompt_is_that_of_its_gain(tmp_path):
     assert 0 < found["drift"][0] != found["drift"][1] > 0
 
 
+def test_the_drift_of_images_that_a_run_did_not_have_is_refused(tmp_path):
+    config, own = TrainConfig(method="fopro", **SMALL), prepare(TrainConfig(**SMALL))
+    run = distill(config, out=tmp_path, packed=own.packed, verbose=False)
+    told = message(prompt_drifts, [run])
+    assert "was trained with objects (packed) that its config does not name" in told
+    run.manifest.update(given=[], split_fingerprint="other")
+    assert "was trained on another split" in message(prompt_drifts, [run])
+
+
 def smooth(images):
     return apply_gain(images, torch.exp(-((radial_frequency(16, 16) / 0.4) ** 2)))
 
