@@ -174,7 +174,7 @@ def from_torch(
             ``(1 or 3, H, W)``, ``uint8`` or float in [0, 1], which is rounded to 8 bits. A label
             is a whole number from 0.
         class_names: In label order; None takes ``source.classes``, else the numbers.
-        groups: Lesion or patient of each item; None knows none.
+        groups: Lesion or patient of each item; where it is None, NaN or empty, it is unknown.
         name: First part of the protocol id.
 
     Returns:
@@ -194,17 +194,19 @@ def from_torch(
         pixels, label = reader.item(row)
         labels.append(label)
         digest.update(f"{pixels.shape} {label}\n".encode() + pixels.tobytes())
-    known = class_names if class_names is not None else getattr(source, "classes", None)
-    names = [str(n) for n in (known if known is not None else range(max(labels) + 1))]
+    called = class_names if class_names is not None else getattr(source, "classes", None)
+    names = [str(n) for n in (called if called is not None else range(max(labels) + 1))]
     if len(names) <= max(labels):
         raise InputError(f"class_names: expected {max(labels) + 1} or more, got {len(names)}")
-    own = [""] * count if groups is None else [str(group) for group in groups]
+    own = pd.Series([None] * count if groups is None else list(groups), dtype=object)
     if len(own) != count:
         raise InputError(f"groups: expected one for each of {count} items, got {len(own)}")
     table = pd.DataFrame({"image": [f"{row:07d}" for row in range(count)], "path": ""})
+    known = own.notna() & (own.map(str) != "")
+    own = own.map(str).where(known, table["image"])  # an item of unknown group is one of its own
     table = table.assign(label=labels, group=own, source="", split="")
     fingerprint = _hash("\0".join([digest.hexdigest(), *names, *own]))
-    return Dataset(name, table, tuple(names), reader, fingerprint, groups_known=all(own))
+    return Dataset(name, table, tuple(names), reader, fingerprint, groups_known=bool(known.all()))
 
 
 @dataclass(frozen=True)

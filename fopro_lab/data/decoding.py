@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, features
 from fopro_lab.config import Interpolation
 from fopro_lab.errors import InputError
 
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value for radiographs
 Reader = Callable[[int, int], np.ndarray]  # (row, size) to uint8 (size, size, 3)
 RULES = "rgb8-3 exact"  # part of a pack's key: change it when pixels change
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -110,7 +111,13 @@ def to_rgb(image: Image.Image, *, depth: int = 16) -> Image.Image:
                 f"{kind}: expected 0..{top}, got {values.min()}..{values.max()}; save as 8 bit"
                 + (", or give another bit_depth" if depth < 16 else "")
             )
-        return Image.fromarray(np.round(values / (top / 255)).astype(np.uint8)).convert("RGB")
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+            values = top - values  # Pillow does so for 8 bits alone
+        grey = np.round(values / (top / 255)).astype(np.uint8)
+        hidden = image.info.get("transparency")
+        if isinstance(hidden, int):
+            grey[np.asarray(image) == hidden] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
         raise InputError("pixels: expected 8 or 16 bit integers, got floats; save as 8 bit")
     if image.has_transparency_data:

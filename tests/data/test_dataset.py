@@ -190,6 +190,14 @@ def test_a_torch_data_set_is_packed_as_its_pixels_are(kind, tmp_path):
     assert again.fingerprint == dataset.fingerprint != other.fingerprint
 
 
+@pytest.mark.parametrize("unknown", [None, float("nan"), ""])
+def test_items_of_unknown_group_are_each_their_own(unknown):
+    source = [(image, row % 3) for row, image in enumerate(np.moveaxis(PIXELS, 1, -1))]
+    dataset = from_torch(source, groups=["p0", "p0", *[unknown] * 28])
+    assert dataset.table["group"].nunique() == 29 and not dataset.groups_known
+    assert len(make_split(dataset).test) and from_torch(source).table["group"].nunique() == 30
+
+
 def test_from_torch_refuses_what_is_no_image_or_label():
     image = torch.zeros(3, 8, 8)
     with pytest.raises(InputError, match=r"image 0: expected uint8, or a float tensor in \[0, 1\]"):

@@ -39,6 +39,23 @@ def test_read_image_applies_exif_orientation(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", size=12), squared)
 
 
+@pytest.mark.parametrize(("depth", "top"), [(16, 65535), (12, 4095)])
+def test_16_bit_radiographs_are_not_read_inverted(tmp_path, depth, top):
+    values = np.linspace(0, top, 64).astype(np.uint16).reshape(8, 8)
+    for photometric in (0, 1):  # white is zero, black is zero
+        image = Image.fromarray(values)
+        image.save(tmp_path / f"{photometric}.tif", tiffinfo={262: photometric})
+    white, black = (read_image(tmp_path / f"{kind}.tif", depth=depth) for kind in (0, 1))
+    np.testing.assert_array_equal(white, 255 - black)
+    assert black[0, 0, 0] == 0 and black[-1, -1, 0] == 255
+
+
+def test_the_transparent_level_of_16_bit_is_put_on_white(tmp_path):
+    values = np.array([[0, 65535], [30000, 0]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=0)
+    assert read_image(tmp_path / "a.png")[..., 0].tolist() == [[255, 255], [117, 255]]
+
+
 def test_read_image_scales_16_bit_by_its_range(tmp_path):
     values = np.array([[0, 257 * 100], [257 * 101 - 1, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
