@@ -175,7 +175,7 @@ def test_the_builtin_reaches_the_accuracy_on_its_card(builtin, shared):
     ("name", "weights", "expected"),
     [
         ("resnet18", "", "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH"
-         ", moco-v2-resnet50 or module:function, got 'resnet18'"),
+         ", efficientnet-lite0, moco-v2-resnet50 or module:function, got 'resnet18'"),
         ("builtin", "x", "weights: the teacher builtin has its own; give none"),
         ("timm:test_resnet", "", "weights: expected a file with the weights of timm:test_resnet, "
          "got none; nothing is downloaded, so fetch them from their publisher and give the path"),
