@@ -1,5 +1,6 @@
 """Find images below a folder, by their names in a table or by a folder per class."""
 
+import filecmp
 import os
 import re
 import unicodedata
@@ -297,7 +298,7 @@ def find_images(
     the paths, and notes on what had to be guessed.
     """
     files, others = sort_files(root)
-    wanted, notes = list(images), list[str]()
+    wanted, notes, twins = list(images), list[str](), list[list[str]]()
     place: dict[str, str] = {}  # of each image that is found
     for how, key in STEPS:
         todo = [name for name in wanted if name not in place]
@@ -307,7 +308,10 @@ def find_images(
         found = {}
         for name in todo:
             written = name if how == "" and name in by_key else as_path(name)
-            near = _closest(written, by_key.get(key(written), []))
+            near = closest(written, by_key.get(key(written), []))
+            if len(near) > 1 and _are_twins(root, near):
+                twins.append(near)
+                near = near[:1]
             if len(near) > 1:
                 raise InputError(
                     f"{where}: {written}: {len(near)} images below {root} match, {near[0]} and "
@@ -320,6 +324,11 @@ def find_images(
             count = f"{len(found):,} of {len(wanted):,} images"
             notes.append(f"{count} found {how}, such as {file} for {name}")
         place |= found
+    if twins:
+        notes.append(
+            f"{len(twins):,} images are there twice, byte by byte the same, in folders that differ "
+            f"in case alone, such as {twins[0][0]} and {twins[0][1]}: one of each is taken"
+        )
     missing = []
     alien = {plain_name(stem_of(file)): file for file in others if name_unreadable([file])}
     for name in [name for name in wanted if name not in place]:
@@ -336,7 +345,17 @@ def find_images(
     return [os.path.join(root, place[name]) for name in wanted], notes  # an absolute path is kept
 
 
-def _closest(written: str, files: list[str]) -> list[str]:
+def _are_twins(root: Path, files: Sequence[str]) -> bool:
+    """Tell whether files have names that differ in letter case alone, and the same bytes."""
+    first, *others = files
+    return all(
+        plain_name(file) == plain_name(first)
+        and filecmp.cmp(root / first, root / file, shallow=False)
+        for file in others
+    )
+
+
+def closest(written: str, files: list[str]) -> list[str]:
     """Keep of several files those whose folders agree with most of the written ones, from below."""
     if len(files) < 2:
         return files

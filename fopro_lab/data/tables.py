@@ -1,6 +1,7 @@
 """Find the table of a data set's images, read its cells, and say what its columns mean."""
 
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data.cells import TABLES, TEXTS, check_column, read_cells, read_rows, table_ending
@@ -15,6 +18,7 @@ from fopro_lab.data.readers import (
     SPLIT_WORDS,
     Listing,
     as_path,
+    closest,
     differing_folders,
     find_images,
     list_files,
@@ -56,6 +60,9 @@ NOT_KNOWN = EMPTY | frozenset(
     {"none", "unknown", "not known", "unspecified", "missing", "not available", "n.a.", "-", "--"}
     | {"?", ".", "nil", "nat", "undefined"}
 )
+OTHER_FILE, SEVERAL = -1, -2  # for a row, where a list names another file or several rows
+IMAGE_DIR = "give the folder that holds them: image_dir=..."
+MEND = "mend the lists, or draw another split: split_column=none"
 YES, NO = {"1", "1.0", "true", "yes", "y"}, {"0", "0.0", "false", "no", "n"}
 PROSE = re.compile(r"(read_?me|licen[cs]e|attribution|citation|notice|changelog|source).*")
 INDEX = re.compile(r"(row_?)?(index|indexes|indices)")
@@ -127,24 +134,28 @@ def find_lists(place: Path) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for file in sorted(place.iterdir() if place.is_dir() else place.parent.iterdir()):
         if table_ending(file.name) in (*TABLES, *TEXTS) and file != place and file.is_file():
-            parts = {SPLIT_WORDS[word] for word in SPLIT_WORD.findall(plain_name(file.name))}
-            if "train" in parts:  # validation is drawn from it
-                parts.discard("val")
+            parts = _parts_in(file.name)
             if len(parts) == 1:
                 found[file] = parts.pop()
     return found
 
 
+def _parts_in(*names: str) -> set[str]:
+    """Return the parts of a split that names have words of; validation is drawn from training."""
+    words = itertools.chain(*(SPLIT_WORD.findall(plain_name(name)) for name in names))
+    parts = {SPLIT_WORDS[word] for word in words}
+    return parts - {"val"} if "train" in parts else parts
+
+
 def _read_lists(
-    files: dict[Path, str], images: pd.Series, path: Path
+    files: dict[Path, str], images: pd.Series, path: Path, root: Path
 ) -> tuple[pd.Series, list[str], list[str]]:
     """Return the part that lists give each image, empty for none; the lists' names; and notes.
 
     A list has numbers of the table's rows, from 0, in a column that is headed ``index``, or names
-    of images, each once, in any other. What has neither is not used.
+    of images in any other. What has neither, or names other files, is not used.
     """
-    key = _key if images.map(_key).is_unique else lambda name: plain_name(as_path(name))
-    row_of = {key(image): row for row, image in enumerate(images)}
+    place_of = _place_images(images, path, root) if files else {}
     parts = np.full(len(images), "", dtype="U5")
     used, unused, notes, by_number = list[str](), list[str](), list[str](), list[str]()
     for file, part in files.items():
@@ -158,18 +169,16 @@ def _read_lists(
             rows = [int(cell) for cell in index[0]]
             by_number = [f"lists by index have numbers of rows of {path.name}, from 0"]
         else:
-            found = [[row_of[key(cell)] for cell in own if key(cell) in row_of] for own in columns]
-            rows = max((own for own in found if len(set(own)) == len(own)), key=len, default=[])
-            if rows and len(lines) - len(rows) > 1:  # one may be a header
-                gone = f"{len(lines) - len(rows):,} of its lines name no image of {path.name}"
-                notes.append(f"{file.name}: {gone}")
+            rows, told = _listed_rows(columns, file, part, place_of, path)
+            notes += told
+            if not rows and told:
+                continue
         if not rows:
             unused.append(file.name)
             continue
         if max(rows) >= len(images) or not np.isin(parts[rows], ("", part)).all():
             raise InputError(
-                f"{file}: expected images of {path.name} that no other part's list names; mend the "
-                "lists, or draw another split: split_column=none"
+                f"{file}: expected images of {path.name} that no other part's list names; {MEND}"
             )
         parts[rows] = part
         used.append(file.name)
@@ -178,6 +187,77 @@ def _read_lists(
         notes.append("images in none of the lists are for training")
     notes += by_number + not_used(unused)
     return pd.Series(parts, index=images.index, dtype=object), used, notes
+
+
+def _listed_rows(
+    columns: Sequence[Sequence[str]],
+    file: Path,
+    part: str,
+    place_of: dict[str, dict[str, int | None]],
+    path: Path,
+) -> tuple[list[int], list[str]]:
+    """Return the table's rows that the best column of a list of names names, and notes."""
+
+    def count(column: Sequence[int | None]) -> tuple[int, int, int]:
+        """Rank a column by the images it names, the fewer repeats, and other files."""
+        rows = [row for row in column if row is not None and row >= 0]
+        return len(set(rows)), -len(rows), sum(row is not None for row in column)
+
+    found = [[_named_row(cell, part, place_of) for cell in own] for own in columns]
+    best = max(found, key=count, default=[])
+    rows = [row for row in best if row is not None and row >= 0]
+    if unclear := best.count(SEVERAL):
+        why = f"{unclear:,} of its lines fit several images; write their folders"
+        raise InputError(f"{file}: {why}, {MEND}")
+    if not rows:
+        other = f"not used: {file.name}, it names files that {path.name} does not"
+        return [], [other] if OTHER_FILE in best else []
+    different, named_after = len(set(rows)), _parts_in(path.name)
+    if 2 * different < len(rows):
+        why = f"its lines name {different:,} images {len(rows):,} times"
+        raise InputError(f"{file}: {why}; {MEND}")
+    if part != "val" and named_after and part not in named_after:
+        raise InputError(
+            f"{file}: {different:,} of its images are those of {path.name} too; write their "
+            f"folders, name the table of all images after no part, or {MEND}"
+        )
+    notes = [f"{file.name}: {len(rows) - different:,} of its lines repeat an image"]
+    notes = notes if different < len(rows) else []
+    if len(best) - len(rows) > 1:  # one may be a header
+        gone = f"{len(best) - len(rows):,} of its lines name no image of {path.name}"
+        notes.append(f"{file.name}: {gone}")
+    return rows, notes
+
+
+def _place_images(images: pd.Series, path: Path, root: Path) -> dict[str, dict[str, int | None]]:
+    """Return the files of each name below the table and ``root``, with the row that has it."""
+    root = root.resolve()
+    paths, _ = find_images(images, root, where=path, way_out=IMAGE_DIR, leave_out=True)
+    row_of: dict[str, int | None] = {}
+    for folder in {root, path.resolve().parent}:
+        row_of |= dict.fromkeys(os.path.join(folder, file) for file in sort_files(folder)[0])
+    row_of |= {file: row for row, file in enumerate(paths)}
+    place_of: dict[str, dict[str, int | None]] = {}
+    for file, row in row_of.items():
+        place_of.setdefault(_key(file), {})[file] = row
+    return place_of
+
+
+def _named_row(cell: str, part: str, place_of: dict[str, dict[str, int | None]]) -> int | None:
+    """Return the table's row of the image that a list of a part names; None if it is no image.
+
+    Written folders decide between files of one name, else a folder that is called after the part.
+    """
+    files = place_of.get(_key(cell))
+    if not files:
+        return None
+    near = closest(as_path(cell), list(files))
+    if len(near) > 1 and "/" not in as_path(cell):
+        top = len(os.path.commonpath(near))
+        own = [file for file in near if part in _parts_in(*Path(file[top:]).parts[:-1])]
+        near = own or near
+    rows = [row for file in near if (row := files[file]) is not None]
+    return OTHER_FILE if not rows else rows[0] if len(rows) == 1 else SEVERAL
 
 
 def _check_fits(frame: pd.DataFrame, rules: DataConfig, stems: set[str], path: Path) -> set[str]:
@@ -216,7 +296,7 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     total = len(frame)
     _check_given(frame, rules, path)
     column = _find_image_column(frame, rules, _stems(root), path)
-    parts, part_notes = _find_parts(frame, rules, column, path)
+    parts, part_notes = _find_parts(frame, rules, column, path, root)
     frame, parts = frame[parts != "?"], parts[parts != "?"]
     labels, names, class_notes, ending = _find_classes(frame, rules, column, path)
     frame, parts = frame.loc[labels.index], parts[labels.index]
@@ -226,9 +306,8 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     images = frame[column]
     _refuse_empty(images, images.where(images == "", ""), path)
     refuse_twice(images, where=path)
-    way_out = "give the folder that holds them: image_dir=..."
     paths, notes = find_images(
-        images, root, where=path, way_out=way_out, leave_out=rules.unusable == "leave-out"
+        images, root, where=path, way_out=IMAGE_DIR, leave_out=rules.unusable == "leave-out"
     )
     refuse_twice(paths, where=path)
     ending = f"-testfold{rules.test_fold}{ending}" if rules.test_fold else ending
@@ -333,7 +412,7 @@ def _find_groups(
     Where the first column with a known one has none, the next one counts.
     """
     groups = pd.Series("", index=frame.index)
-    used, others, odd = list[str](), list[str](), list[str]()
+    used, others, odd, ids = list[str](), list[str](), list[str](), list[pd.Series]()
     for name in _usual(frame, "group", rules):
         cells = _where_known(frame[name])
         if (cells == "").all():
@@ -348,12 +427,33 @@ def _find_groups(
         refuse_alike(cells, where=f"{path}: {name}: groups", way_out=way_out)
         fills = (groups == "") & (cells != "")
         if fills.any():
-            groups = groups.mask(fills, cells if not used else f"{name} " + cells)
+            own = cells if not used else (f"{name} " + cells).where(cells != "", "")
+            groups = groups.mask(fills, own)
+            ids.append(own)
         (used if fills.any() else others).append(name)
     notes = [f"group in '{used[0]}'{_not_in(others)}" if used else "no group"]
     notes += [f"where '{used[0]}' is not known, the group is '{name}'" for name in used[1:]]
+    joined = _join_groups(groups, ids)
+    if count := groups.nunique() - joined.nunique():
+        ways = " and ".join(map(repr, used))
+        notes.append(f"images that share one of {ways} are in one group: {count:,} groups less")
+    groups = joined
     notes += odd
     return groups, notes, bool(used) and bool((groups != "").all())
+
+
+def _join_groups(groups: pd.Series, ids: Sequence[pd.Series]) -> pd.Series:
+    """Join groups whose images share an id of any of several columns; the first name stands."""
+    if len(ids) < 2:
+        return groups
+    count = len(groups)
+    known = pd.concat([own.set_axis(range(count)) for own in ids])
+    known = known[known != ""]
+    codes, names = pd.factorize(known)  # each image is a node, and each id
+    edges = (np.ones(len(known)), (known.index, count + codes))
+    nodes = count + len(names)
+    component = connected_components(coo_matrix(edges, shape=(nodes, nodes)), directed=False)[1]
+    return groups.groupby(component[:count]).transform("min")
 
 
 def _class_columns(
@@ -525,7 +625,7 @@ def _whole_numbers(values: pd.Series, path: Path) -> pd.Series:
 
 
 def _find_parts(
-    frame: pd.DataFrame, rules: DataConfig, image: str, path: Path
+    frame: pd.DataFrame, rules: DataConfig, image: str, path: Path, root: Path
 ) -> tuple[pd.Series, list[str]]:
     """Return the given part of each row, ``?`` of one to leave out, and notes."""
     rest, lists = frame.drop(columns=image), find_lists(path)
@@ -551,7 +651,7 @@ def _find_parts(
         notes.insert(0, f"'{chosen[0]}' is empty")
         chosen = []
     if not chosen:
-        parts, used, told = _read_lists(lists, frame[image], path)
+        parts, used, told = _read_lists(lists, frame[image], path, root)
         if not used:
             return none, ["no given split", *notes, *told]
         notes = [f"split in {' and '.join(used)}", *told, *notes]
@@ -565,11 +665,12 @@ def _find_parts(
     notes += [f"'{name}' is passed over: the split is given in '{column}'" for name in others]
     notes = [f"split in '{column}'", *notes, *not_used([file.name for file in lists])]
     if rules.test_fold:
+        is_fold = _are_folds(frame[column], rules.test_fold)
         tested = frame[column].map(_same_number) == _same_number(rules.test_fold)
         if not tested.any():
             some = ", ".join(words[:10])
             raise InputError(f"test_fold: expected one of {some}, got '{rules.test_fold}'")
-        parts = tested.map({True: "test", False: "train"}).mask(empty, "")
+        parts = tested.map({True: "test", False: "train"}).mask(empty | ~is_fold, "")
     elif column in flags:
         parts = _read_flags(frame, {column: flags[column]} if given else flags)
     elif _numbers(cells[~empty]).notna().all():
@@ -585,6 +686,17 @@ def _find_parts(
     return parts.replace("", "?"), notes + _unclear(strange, frame, column, rules, path)
 
 
+def _are_folds(cells: pd.Series, tested: str) -> pd.Series:
+    """Tell which cells are folds as the tested one is: numbered, or else not called after a part.
+
+    Words and negative numbers beside numbered folds mark images that are held out of all.
+    """
+    numbered = r"(?!-).*\d.*"
+    if re.fullmatch(numbered, tested):
+        return cells.str.fullmatch(numbered)
+    return ~cells.str.casefold().isin(SPLIT_WORDS) | (tested.casefold() in SPLIT_WORDS)
+
+
 def _unclear(
     words: pd.Series, frame: pd.DataFrame, column: str, rules: DataConfig, path: Path
 ) -> list[str]:
@@ -594,7 +706,8 @@ def _unclear(
     counts = Counter(words).most_common()
     shown = ", ".join(f"'{word}' ({count:,})" for word, count in counts[:5])
     shown += f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-    what = f"{column}: {len(words):,} of {len(frame):,} rows are not train, val or test: {shown}"
+    known = "of no numbered fold" if rules.test_fold else "not train, val or test"
+    what = f"{column}: {len(words):,} of {len(frame):,} rows are {known}: {shown}"
     if rules.unclear_split == "stop":
         raise InputError(
             f"{path}: {what}; write the part of each, leave those rows out: "

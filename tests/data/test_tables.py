@@ -414,3 +414,69 @@ def test_folders_of_the_same_folders_are_parts_and_no_classes(tmp_path):
     with pytest.raises(InputError, match=rule):
         open_dataset(tmp_path)
     assert len(open_dataset(tmp_path, labels_from="folders").class_names) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "listed", "image_dir"),
+    [("train/1.png,a\ntrain/2.png,b\n", "test/1.png,a\ntest/2.png,b\n", ""),
+     ("1.png,a\n2.png,b\n", "1.png,a\n2.png,b\n", "train"),
+     ("1.png,a\n2.png,b\n", "test/1.png,a\n", "train")],
+)  # fmt: skip
+def test_a_list_of_other_files_of_the_same_names_is_no_split(tmp_path, rows, listed, image_dir):
+    files = {"train.csv": "image,dx\n" + rows, "test.csv": "image,dx\n" + listed}
+    root = lay_out(tmp_path, files, images="train/1.png train/2.png test/1.png test/2.png")
+    dataset = open_dataset(root / "train.csv", image_dir=image_dir)
+    assert set(dataset.table["split"]) == {""}
+    assert "not used: test.csv, it names files that train.csv does not" in dataset.notes
+
+
+def test_images_of_a_table_that_a_list_repeats_are_kept_once(tmp_path):
+    files = {"t.csv": "image,dx\n1,a\n2,b\n3,b\n", "test_list.txt": "2.png\n3.png\n3.png\n"}
+    dataset = open_dataset(lay_out(tmp_path, files, images="1.png 2.png 3.png"))
+    assert dataset.table["split"].tolist() == ["train", "test", "test"]
+    assert "test_list.txt: 1 of its lines repeat an image" in dataset.notes
+
+
+def test_lists_that_name_images_are_taken_or_refused(tmp_path):
+    files = {"t.csv": "image,dx\na/1,a\nb/1,b\nb/2,b\n", "test.txt": "1.png\n"}
+    root = lay_out(tmp_path, files, images="a/1.png b/1.png b/2.png")
+    with pytest.raises(InputError, match=r"test.txt: 1 of its lines fit several images; write"):
+        open_dataset(root)
+    lay_out(root, {"test.txt": "2.png\n" * 3})
+    with pytest.raises(InputError, match=r"test.txt: its lines name 1 images 3 times; mend"):
+        open_dataset(root)
+    lay_out(root, {"test.txt": "2.png\n", "train.csv": files["t.csv"]})
+    with pytest.raises(InputError, match=r"test.txt: 1 of its images are those of train.csv too"):
+        open_dataset(root / "train.csv")
+
+
+@pytest.mark.parametrize("held_out", ["test", "-1"])
+def test_what_is_held_out_of_all_folds_is_not_trained_on(tmp_path, held_out):
+    root = with_split(tmp_path / "x", "fold", f"0 1 2 {held_out}")
+    with pytest.raises(InputError, match=rf"rows are of no numbered fold: '{held_out}' \(\d\); "):
+        open_dataset(root, test_fold="0")
+    dataset = open_dataset(root, test_fold="0", unclear_split="leave-out")
+    assert dataset.table["split"].tolist()[:3] == ["test", "train", "train"]
+    assert any("left out: fold" in note for note in dataset.notes)
+
+
+def test_images_that_share_a_lesion_or_a_patient_are_one_group(tmp_path):
+    rows = "1,a,,L1\n2,b,P1,L1\n3,a,P1,L2\n4,b,P2,L3\n5,a,,L4\n6,b,,\n"
+    files = {"t.csv": "image,dx,patient_id,lesion_id\n" + rows}
+    dataset = open_dataset(lay_out(tmp_path, files, images=" ".join(f"{i}.png" for i in range(7))))
+    groups = dataset.table["group"].tolist()
+    assert groups == ["P1", "P1", "P1", "P2", "lesion_id L4", "6"]
+    assert any("in one group: 1 groups less" in note for note in dataset.notes)
+
+
+def test_twins_in_folders_that_differ_in_case_alone_are_taken_once(tmp_path):
+    files = {"t.csv": "image,dx\n1,a\n2,b\n", "A/1.png": b"x", "a/1.png": b"x", "A/2.png": b"y"}
+    lay_out(tmp_path, files)
+    if (tmp_path / "A").samefile(tmp_path / "a"):
+        pytest.skip("this file system does not tell case")
+    dataset = open_dataset(tmp_path)
+    assert dataset.table["path"].iloc[0] == str(tmp_path / "A" / "1.png")
+    assert any(note.startswith("1 images are there twice, byte by byte") for note in dataset.notes)
+    lay_out(tmp_path, {"a/1.png": b"z"})
+    with pytest.raises(InputError, match=r"1: 2 images below .* match, A/1.png and a/1.png"):
+        open_dataset(tmp_path)
