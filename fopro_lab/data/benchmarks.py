@@ -167,12 +167,24 @@ def read_medmnist(
         paths = [folder / f"{part}_{kind}.npy" for kind in ("images", "labels")]
         images, labels = (_open(each, where) for each in paths)
         grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
-        one_each = labels.size == len(images) and labels.dtype.kind in "iu"
-        if images.dtype != np.uint8 or not grey_or_colour or not one_each:
+        if images.dtype != np.uint8 or not grey_or_colour:
+            way_out = "save one image per row, channels last"
+            if images.dtype.kind in "iu" and images.dtype != np.uint8:
+                way_out = "divide 16 bits by 256, 12 bits by 16: (images // 256).astype('uint8')"
+            elif images.dtype.kind == "f":
+                way_out = "save values in [0, 1] as (255 * images).round().astype('uint8')"
             raise InputError(
-                f"{where or folder}: {part}: expected uint8 (N, H, W) or (N, H, W, 3) and N "
-                f"integer labels, got {images.dtype} {images.shape} and {labels.dtype} "
-                f"{labels.shape}; save them so, values in [0, 1] as (255 * images).astype('uint8')"
+                f"{where or folder}: {part}_images: expected uint8 (N, H, W) or (N, H, W, 3), got "
+                f"{images.dtype} {images.shape}; {way_out}"
+            )
+        if labels.size != len(images) or labels.dtype.kind not in "iu":
+            way_out = "labels.argmax(axis=1) of one-hot ones; several per image are not supported"
+            if labels.size == len(images):
+                way_out = "np.unique(labels, return_inverse=True)[1] of all parts' labels together"
+                way_out = "labels.astype(int)" if labels.dtype.kind in "fb" else way_out
+            raise InputError(
+                f"{where or folder}: {part}_labels: expected whole numbers (N,) or (N, 1), N = "
+                f"{len(images)}, got {labels.dtype} {labels.shape}; save {way_out}"
             )
         places = np.arange(len(images))
         ids = [f"{part}-{place:06d}" for place in places]

@@ -183,6 +183,9 @@ def from_torch(
     Raises:
         InputError: If an item is none of these, or differs when it is read again.
     """
+    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        expected = "a map-style data set with len (list(...) makes one of what can be iterated)"
+        raise wrong("source", expected, source, "")
     reader = TorchReader(source)
     count = len(source)
     if not count:

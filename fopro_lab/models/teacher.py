@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import importlib
+import inspect
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fopro_lab.config import DataConfig, TeacherConfig
+from fopro_lab.config import DataConfig, TeacherConfig, nearest
 from fopro_lab.data.fetch import fetched_place, find_source
 from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
@@ -146,17 +147,38 @@ def wrap_teacher(module: nn.Module, **rules: Any) -> Teacher:
             apply ``feature_dim``, ``head``, ``name``, ``resize``, ``interpolation`` and ``card``.
 
     Raises:
-        InputError: If a grey image does not come out as ``(1, D)`` finite features.
+        InputError: If a rule is unknown or missing, a grey image does not come out as ``(1, D)``
+            finite features and ``(1, K)`` logits of the head, or twice not as the same.
     """
+    known = [name for name in inspect.signature(Teacher).parameters if name != "body"]
+    if unknown := [name for name in rules if name not in known]:
+        hint = nearest(unknown[0], known)
+        raise InputError(f"wrap_teacher: no argument named {unknown[0]}; {hint}")
+    if missing := [name for name in ("mean", "std", "input_size") if name not in rules]:
+        raise InputError(f"wrap_teacher: expected mean, std and input_size, not {missing[0]}")
     teacher = Teacher(module, **rules)
     wide = check_takes(teacher, teacher.input_size, count=1)
     teacher.feature_dim = teacher.card["feature_dim"] = wide
     image = _synthetic_image(teacher.input_size).float()[None].to(teacher.mean.device)
     with torch.inference_mode():
-        constant = torch.equal(teacher.encode(image), teacher.encode(image.square()))
-    if constant:
+        features, again, other = map(teacher.encode, (image, image, image.square()))
+    # Sums in another order, as on GPUs, differ by less.
+    if float((features - again).abs().max()) > 1e-3 * float(features.abs().max()):
+        what = "its features of one image differ from pass to pass"
+        raise InputError(f"teacher {teacher.name}: {what}; is dropout on in evaluation mode?")
+    if torch.equal(features, other):
         what = "its features of two different images are equal"
         raise InputError(f"teacher {teacher.name}: {what}; are its weights all zero, or constant?")
+    if teacher.head is not None:
+        shape: Any
+        try:
+            with torch.inference_mode():
+                shape = tuple(teacher.classify(features).shape)
+        except Exception as error:  # whatever the user's own head raises
+            shape = _first_line(error)
+        if len(shape) != 2 or shape[0] != 1:
+            what = f"expected it to turn features (1, {wide}) into logits (1, K), got {shape}"
+            raise InputError(f"teacher {teacher.name}: head: {what}")
     return teacher
 
 

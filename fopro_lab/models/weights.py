@@ -32,6 +32,7 @@ from fopro_lab.io import sha256_file
 State = dict[str, Tensor]
 Translate = Callable[[State, nn.Module], Mapping[str, Any]]  # as timm's filters of checkpoints
 SAVE = "save its state_dict with torch.save or safetensors"
+AGAIN = "copy or download it again"
 # What else people have under the name of weights: first bytes, what it is, the way out.
 OTHERS = (
     (rb"\Z", "an empty file", "fetch it again"),
@@ -113,7 +114,9 @@ def read_weights(path: Path | str) -> Weights:
                 metadata |= content.metadata() or {}
             state = load_file(path)
         except (safetensors.SafetensorError, OSError) as error:
-            raise InputError(f"weights: {path}: damaged safetensors file ({error})") from None
+            raise InputError(
+                f"weights: {path}: damaged safetensors file ({error}); {AGAIN}"
+            ) from None
     else:
         kind, way_out = _other_kind(path, start)
         if kind:
@@ -183,7 +186,9 @@ def _read_pickle(path: Path, skipped: set[str]) -> State:
                 content = _read_inert(opened, skipped)
     except Exception:  # a damaged byte leads an unpickler to almost any of them
         # torch's own text advises to switch the protection off, so it is not passed on.
-        raise InputError(f"weights: {path}: damaged, or not written by torch.save") from None
+        raise InputError(
+            f"weights: {path}: damaged, or not written by torch.save; {AGAIN}"
+        ) from None
     try:
         state = dict(_tensors(content))
     except ValueError as error:
@@ -371,15 +376,28 @@ def load_matching(
     foreign = [n for n in more if not n.startswith(unused) and best.changes_features(n, layers)]
     if missing or wrong or foreign:
         fitting = len(body) - len(missing) - len(wrong)
+        way_out = "is it this architecture?"
+        if len(wrong) == 1 and not missing and _is_grey(best.found[wrong[0]], body[wrong[0]]):
+            way_out = (
+                "the file's stem takes 1 channel, and the network needs 3: save that tensor as "
+                "tensor.repeat(1, 3, 1, 1) / 3"  # of a grey image as RGB the same
+            )
         wrong = [f"{name} {best.shape(name)} for {tuple(body[name].shape)}" for name in wrong]
         lists = {"missing": missing, "of another shape": wrong}
         lists["without a place in the network"] = foreign if fitting else list(best.source)
         reasons = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
         raise InputError(
-            f"weights: {weights.path}: {fitting} of {len(body)} tensors fit; {reasons}; "
-            "is it this architecture?"
+            f"weights: {weights.path}: {fitting} of {len(body)} tensors fit; {reasons}; {way_out}"
         )
     taken = {n: best.found[n] for n in own if n in body or _same(best.found.get(n), own[n])}
+    if bad := [
+        name for name, value in taken.items() if not _sound(name, value.to(own[name].dtype))
+    ]:
+        raise InputError(
+            f"weights: {weights.path}: {len(bad)} of {len(taken)} tensors have numbers that are "
+            f"not finite, or a negative variance: {_some(bad)}; if they overflowed in half "
+            f"precision, save it in float32 again, else {AGAIN}"
+        )
     network.load_state_dict(taken, strict=False)
     more += [name for name in best.found if name in own and name not in taken]
     outside = [name for name in weights.state if not name.startswith(best.prefix)]
@@ -455,6 +473,18 @@ def _same(value: Tensor | None, own: Tensor) -> bool:
     floats = own.is_floating_point()
     # Integers in the place of floats are quantised: their scale is somewhere else.
     return value.is_floating_point() == floats and (value.dtype.itemsize > 1 or not floats)
+
+
+def _is_grey(found: Tensor, own: Tensor) -> bool:
+    """Tell whether a filter of images has one channel where the network's has three."""
+    grey = own.ndim == 4 and own.shape[1] == 3
+    return grey and found.shape == (own.shape[0], 1, *own.shape[2:])
+
+
+def _sound(name: str, value: Tensor) -> bool:
+    """Tell whether a tensor can be a network's: batch norm hides an infinite variance as 0."""
+    negative = name.endswith("running_var") and bool((value < 0).any())
+    return bool(torch.isfinite(value).all()) and not negative
 
 
 def _grouped(names: Iterable[str], prefix: str) -> list[str]:

@@ -157,16 +157,25 @@ def find_run(
     older = {"control": "not matched", "teacher_sha256": ""}
     if "sha256" in teacher:
         older["weights_sha256"] = teacher["sha256"]
+    if "resize" in teacher:
+        older["teacher_rules"] = resizing(teacher)
     for key, value in {"teacher_sha256": "", **fingerprints}.items():
         if run.manifest.get(key, older.get(key, value)) != value:
             name = key.removesuffix("_sha256")
             what = "the data set" if name == key else f"what '{name}' names"
             what = "the rule of random gains" if key == "control" else what
+            what = "how the teacher resizes images" if key == "teacher_rules" else what
             raise InputError(
                 f"{folder}: {what} has changed since this run began (another {key}); "
                 "choose another --out"
             )
     return run
+
+
+def resizing(rules: Mapping[str, Any]) -> str:
+    """Say how a teacher's rules resize images: without ``resize`` the others change nothing."""
+    how = f"to {rules['input_size']} px, {rules['interpolation']}"
+    return how if rules["resize"] else "not at all"
 
 
 def file_hashes(config: TrainConfig, *, own_teacher: bool = False) -> dict[str, str]:

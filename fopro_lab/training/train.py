@@ -172,6 +172,7 @@ def distill(
             teacher = load_from(config, device=fabric.device)
         if teacher is not None and (own_code or "teacher" in given):
             teacher.card["state_sha256"] = hashes["teacher_sha256"] = state_hash(teacher)
+            hashes["teacher_rules"] = run_folder.resizing(vars(teacher))
     packed, split = images_of(config, fabric, packed, split, verbose=verbose)
     fingerprints = {
         "data_fingerprint": packed.dataset.fingerprint,

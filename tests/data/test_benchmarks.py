@@ -134,9 +134,17 @@ def test_medmnist_gives_the_arrays_images_and_their_split(tmp_path, grey):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("val_images", np.zeros((7, 28, 28), np.float32), r"val: .* got float32 \(7, 28, 28\) and"),
-        ("val_images", np.zeros((7, 28, 28, 2), np.uint8), r"val: .* got uint8 \(7, 28, 28, 2\)"),
-        ("test_labels", np.zeros((7, 14), np.uint8), r"test: expected .* and uint8 \(7, 14\)"),
+        (
+            "val_images",
+            np.zeros((7, 28, 28), np.float32),
+            r"val_images: .* got float32 \(7, 28, 28\);",
+        ),
+        (
+            "val_images",
+            np.zeros((7, 28, 28, 2), np.uint8),
+            r"val_images: .* got uint8 \(7, 28, 28, 2\);",
+        ),
+        ("test_labels", np.zeros((7, 14), np.uint8), r"test_labels: .* got uint8 \(7, 14\); save"),
         ("train_labels", np.full((8, 1), 7, np.uint8), r"labels: expected 0 to 6, got 0 to 7"),
         ("train_labels", np.array([{}] * 8), r"train_labels.npy: no array that can be read"),
         ("val_images", b"cut", r"val_images.npy: no array that can be read"),
@@ -170,10 +178,10 @@ def test_names_open_what_was_fetched(fetched):
         open_dataset("isic2019", class_column="dx")
 
 
-def write_npz(path, *, parts=("train", "val", "test"), shape=(28, 28), labels=None):
+def write_npz(path, *, parts=("train", "val", "test"), shape=(28, 28), labels=None, dtype=np.uint8):
     rng, arrays = np.random.default_rng(0), {}
     for part in parts:
-        arrays[f"{part}_images"] = rng.integers(0, 256, (8, *shape), dtype=np.uint8)
+        arrays[f"{part}_images"] = rng.integers(0, 256, (8, *shape), dtype=np.uint8).astype(dtype)
         arrays[f"{part}_labels"] = np.arange(8).reshape(8, 1) % 2 if labels is None else labels
     path.parent.mkdir(exist_ok=True)
     np.savez_compressed(path, **arrays)
@@ -208,9 +216,20 @@ def test_npz_files_that_are_not_clear_are_refused(tmp_path):
         open_dataset(sets / "b.npz")
     write_npz(sets / "b.npz", parts=("train", "test"))
     assert set(open_dataset(sets / "b.npz").table["split"]) == {"train", "test"}
-    write_npz(sets / "b.npz", labels=np.zeros((8, 14), np.uint8))
-    with pytest.raises(InputError, match=r"N integer labels, got uint8 .* and uint8 \(8, 14\)"):
-        open_dataset(sets / "b.npz")
+    for changed, expected in (
+        (
+            {"dtype": np.uint16},
+            r"train_images: .* got uint16 \(8, 28, 28\); divide 16 bits by 256, ",
+        ),
+        ({"dtype": float}, r"train_images: .* \(255 \* images\)\.round\(\)\.astype\('uint8'\)$"),
+        ({"shape": (3, 28, 28)}, r"train_images: .*; save one image per row, channels last$"),
+        ({"labels": np.eye(8, dtype=int)}, r"train_labels: .*, got int64 \(8, 8\); save .*argmax"),
+        ({"labels": np.zeros(8)}, r"train_labels: .*; save labels\.astype\(int\)$"),
+        ({"labels": np.array(list("abababab"))}, r"train_labels: .* <U1 \(8,\); save np\.unique"),
+    ):
+        write_npz(sets / "b.npz", **changed)
+        with pytest.raises(InputError, match=expected):
+            open_dataset(sets / "b.npz")
     write_npz(sets / "b.npz")
     whole = (sets / "b.npz").read_bytes()
     for content in (b"PK\3\4", whole[:200] + b"\xff" * 90 + whole[290:]):

@@ -206,6 +206,11 @@ def test_from_torch_refuses_what_is_no_image_or_label():
         from_torch([(image, 0), (image, 1.5)])
     with pytest.raises(InputError, match="class_names: expected 2 or more, got 1"):
         from_torch([(image, 1)], class_names=["one"])
+    for source in (None, (item for item in [(image, 0)])):
+        with pytest.raises(
+            InputError, match=r"^source: expected a map-style data set with len .*got"
+        ):
+            from_torch(source)
 
     class Random(list):
         def __getitem__(self, row):

@@ -102,9 +102,24 @@ class Zero(nn.Module):
         return images * 0
 
 
+class Dropping(nn.Module):
+    """Dropout that is forgotten to be off in evaluation mode."""
+
+    def forward(self, features):
+        return nn.functional.dropout(features)
+
+
 @pytest.mark.parametrize(
     ("module", "settings", "expected"),
     [
+        (Pool(), {"intput_size": 8}, "wrap_teacher: no argument named intput_size; did you mean "
+         "'input_size'?"),
+        (nn.Sequential(Pool(), Dropping()), {}, "teacher wrapped: its features of one image differ "
+         "from pass to pass; "),
+        (Pool(), {"head": nn.Linear(5, 2)}, "teacher wrapped: head: expected it to turn features "
+         "(1, 12) into logits (1, K), got RuntimeError: "),
+        (Pool(), {"head": nn.Flatten(0)}, "teacher wrapped: head: expected it to turn features "
+         "(1, 12) into logits (1, K), got (12,)"),
         (Pool(), {"feature_dim": 13}, "teacher wrapped: expected features (1, 13) of a batch of 1, "
          "got (1, 12); pool them, or give another feature_dim or teacher_size"),
         (nn.LSTM(8, 4), {}, "teacher wrapped: cannot encode images of any size (ValueError: LSTM: "
@@ -124,6 +139,7 @@ class Zero(nn.Module):
 )  # fmt: skip
 def test_wrap_teacher_says_what_is_wrong(module, settings, expected):
     assert message(wrap, module, **settings).startswith(expected)
+    assert message(wrap_teacher, Pool()).startswith("wrap_teacher: expected mean, std and input")
 
 
 def test_a_state_dict_is_no_path_of_weights():

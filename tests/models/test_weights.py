@@ -107,7 +107,9 @@ def test_a_tensor_beyond_its_storage_is_damage(tmp_path, shape, offset):
     path = tmp_path / "a.pth"
     torch.save({"a": Crafted(shape, offset), "more": Config()}, path)
     told = message(read_weights, path)
-    assert told == f"weights: {path}: damaged, or not written by torch.save"
+    assert (
+        told == f"weights: {path}: damaged, or not written by torch.save; copy or download it again"
+    )
 
 
 OTHER_FILES = {  # content, or the names in a zip archive
@@ -260,3 +262,24 @@ def test_quantised_weights_are_refused():
     net = network()
     state = {name: value.to(torch.int8) for name, value in net.state_dict().items()}
     assert "(4, 3, 3, 3) int8 for (4, 3, 3, 3)" in message(load_matching, net, weights_of(state))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0])
+def test_a_variance_that_batch_norm_would_hide_is_refused(value):
+    own, before = network(), network()
+    own.load_state_dict(before.state_dict())
+    state = dict(network().state_dict())
+    (name,) = (name for name in state if name.endswith("running_var"))
+    state[name] = torch.full_like(state[name], value).half()
+    told = message(load_matching, own, weights_of(state))
+    assert f"tensors have numbers that are not finite, or a negative variance: {name}; " in told
+    assert "save it in float32 again" in told and same(own, before)
+
+
+def test_a_stem_of_one_channel_is_called_so():
+    own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    state = own.state_dict() | {"0.weight": torch.ones(4, 1, 3, 3)}
+    told = message(load_matching, own, weights_of(state))
+    assert (
+        "0.weight (4, 1, 3, 3) for (4, 3, 3, 3); the file's stem takes 1 channel, and the" in told
+    )

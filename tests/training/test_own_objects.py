@@ -11,9 +11,9 @@ import torch
 
 from fopro_lab.config import TeacherConfig, TrainConfig
 from fopro_lab.data import prepare
-from fopro_lab.models import load_from, load_teacher
+from fopro_lab.models import load_from, load_teacher, wrap_teacher
 from fopro_lab.training import distill
-from tests.models.toys import message, norm_teacher, save_timm
+from tests.models.toys import RULES, message, norm_body, norm_teacher, save_timm
 
 OPTIONS = {"images": 90, "image_size": 16, "epochs": 1, "batch_size": 16}
 
@@ -39,6 +39,28 @@ def test_a_wrapped_network_is_distilled_and_the_manifest_has_its_hash(tmp_path, 
     next(other.body.parameters()).data[0, 0, 0, 0] += 1e-3
     told = message(distill, config, out=tmp_path, teacher=other, **given)
     assert "another teacher_sha256" in told
+
+
+def test_a_teacher_that_resizes_otherwise_is_another(tmp_path, prepared):
+    config = TrainConfig(method="ekd", **OPTIONS)
+    given = {"packed": prepared[0], "split": prepared[1], "out": tmp_path, "verbose": False}
+
+    def teacher(**rules):
+        return wrap_teacher(norm_body(), **RULES | {"input_size": 24, "resize": True} | rules)
+
+    first = distill(config, teacher=teacher(), **given)
+    for rules in ({"input_size": 32}, {"interpolation": "bicubic"}, {"resize": False}):
+        told = message(distill, config, teacher=teacher(**rules), **given)
+        assert "how the teacher resizes images has changed" in told
+    # A run from before this was compared has the rules in the teacher's card.
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest.pop("teacher_rules") == "to 24 px, bilinear"
+    path.write_text(json.dumps(manifest))
+    assert distill(config, teacher=teacher(), **given).state == first.state == "done"
+    assert "another teacher_rules" in message(
+        distill, config, teacher=teacher(input_size=32), **given
+    )
 
 
 def test_an_object_of_the_published_name_is_hashed_as_the_object(tmp_path, prepared, monkeypatch):
