@@ -130,14 +130,11 @@ class FourierPrompt(Summary, nn.Module):
     def gain(
         self, images: Tensor, generator: torch.Generator | None = None, share: Share | None = None
     ) -> Tensor:
-        """Return the gain of each image of a real batch ``(B, C, H, W)``.
+        """Return the gain of each image ``(B, C, H, W)``: ``(B, C, H, W // 2 + 1)``, 1 at DC.
 
         Only the form ``image`` looks at their values; ``generator`` is the source of the noise of
         the form of this name (None: torch's global one), ``share`` the part of a batch that the
         images are.
-
-        Returns:
-            ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, differentiable.
         """
         one_for_all = self.channels == 1 and self.form != "image"
         check_images(images)

@@ -45,12 +45,9 @@ def frequencies(count: int, *, device: Device = None) -> Tensor:
 def radial_frequency(
     height: int, width: int, *, device: Device = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Return the radial frequency ``sqrt(fu^2 + fv^2)`` of each bin of a half spectrum.
+    """Return the radial frequency ``sqrt(fu^2 + fv^2)`` of each bin, ``(height, width // 2 + 1)``.
 
-    Of an image of ``height`` rows and ``width`` columns, 1 or more pixels each.
-
-    Returns:
-        ``(height, width // 2 + 1)``, cycles per pixel, in [0, sqrt(0.5)].
+    In cycles per pixel, from 0 to ``sqrt(0.5)``, for images of 1 or more pixels a side.
     """
     if height < 1 or width < 1:
         raise ShapeError(f"height, width: expected 1 or more pixels, got ({height}, {width})")
@@ -93,8 +90,7 @@ def check_pixels(
     """Raise an `InputError` unless ``images`` are ``(B, 3, H, W)`` in [0, 1], up to ``slack``.
 
     If they may have been ``changed`` by a gain, only the mean of each channel is looked at, which a
-    gain keeps; ``finite=False`` leaves NaN to who looks at the result. A GPU has to be waited for:
-    once per call, not in a loop over batches.
+    gain keeps; ``finite=False`` leaves NaN to who looks at the result. A GPU has to be waited for.
     """
     check_images(images, channels=3)
     if torch.compiler.is_compiling() or not images.numel():
@@ -124,10 +120,9 @@ def checked_edges(edges: Sequence[float]) -> tuple[float, ...]:
 
 
 def ring_edges(count: int) -> list[float]:
-    """Return edges of ``count`` equally wide rings up to 0.5, and of the ring of the corners.
+    """Return edges of ``count`` (1 or more) equally wide rings up to 0.5, and of the corners' ring.
 
-    Returns:
-        ``count + 2`` edges, cycles per pixel, from 0 to 0.75; ``count`` is 1 or more.
+    They are ``count + 2`` frequencies, cycles per pixel, from 0 to 0.75.
     """
     if count < 1:
         raise InputError(f"count: expected 1 or more rings, got {count}")
@@ -137,28 +132,19 @@ def ring_edges(count: int) -> list[float]:
 def ring_masks(height: int, width: int, edges: Sequence[float], *, device: Device = None) -> Tensor:
     """Mark the bins of each frequency ring ``(edges[k], edges[k + 1]]`` of an image.
 
-    ``edges`` are ``R + 1`` increasing frequencies from 0 on, cycles per pixel; others are an
-    `InputError`.
-
-    Returns:
-        Boolean ``(R, height, width // 2 + 1)``. DC is in no ring; edges from 0 to 0.75 partition
-        the rest. A ring narrower than a bin may be empty.
+    ``edges`` are ``R + 1`` increasing frequencies from 0 on, cycles per pixel; the result is
+    boolean, ``(R, height, width // 2 + 1)``. DC is in no ring; edges from 0 to 0.75 partition the
+    rest. A ring narrower than a bin may be empty.
     """
     index = _ring_index(height, width, checked_edges(edges), torch.device(device or "cpu"))
     return index == torch.arange(1, len(edges), device=index.device)[:, None, None]
 
 
 def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int) -> Tensor:
-    """Spread one gain per ring over the half spectrum of an image, constant within a ring.
+    """Spread one gain per ring, ``(..., R)``, over the half spectrum of an image.
 
-    Args:
-        gains: ``(..., R)``, dimensionless, non-negative.
-        edges: ``R + 1`` edges as in `ring_masks`, cycles per pixel.
-        height: Rows of the image, pixels.
-        width: Columns of the image, pixels.
-
-    Returns:
-        ``(..., height, width // 2 + 1)``, 1 at DC and outside the rings, differentiable.
+    ``edges`` are ``R + 1`` frequencies as in `ring_masks`; the result, constant within a ring and 1
+    at DC and outside the rings, is ``(..., height, width // 2 + 1)`` and differentiable.
     """
     checked = checked_edges(edges)
     if gains.shape[-1:] != (len(edges) - 1,):
@@ -171,11 +157,8 @@ def ring_gain(gains: Tensor, edges: Sequence[float], *, height: int, width: int)
 def ring_energy(images: Tensor, edges: Sequence[float]) -> Tensor:
     """Return how much of the variance of each image ``(B, C, H, W)`` lies in each ring (Parseval).
 
-    Over a partition (edges from 0 to 0.75, see `ring_masks`) the rings sum to the variance over
-    the pixels; DC is left out.
-
-    Returns:
-        ``(B, C, R)``, in the squared unit of ``images``, single precision or better.
+    The result is ``(B, C, R)``, in the squared unit of ``images``, single precision or better. Over
+    edges from 0 to 0.75, see `ring_masks`, the rings sum to the variance; DC is left out.
     """
     check_images(images)
     checked = checked_edges(edges)
@@ -190,10 +173,8 @@ def ring_energy(images: Tensor, edges: Sequence[float]) -> Tensor:
 def ring_parts(images: Tensor, edges: Sequence[float]) -> Iterator[Tensor]:
     """Yield the part of each image ``(B, C, H, W)`` that lies in each ring (see `ring_masks`).
 
+    The ``R`` parts ``(B, C, H, W)`` have mean zero, and the unit and type of ``images``;
     ``images + (gain - 1) * part`` is the image with that ring scaled by ``gain``.
-
-    Yields:
-        ``R`` batches ``(B, C, H, W)`` of mean zero, in the unit and type of ``images``.
     """
     check_images(images)
     height, width = images.shape[-2:]

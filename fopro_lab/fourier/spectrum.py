@@ -25,12 +25,9 @@ FIT_STEPS = 100
 def mean_amplitude(images: Tensor) -> Tensor:
     """Average the Fourier amplitude over images ``(B, C, H, W)``, channels and directions.
 
-    A spectrum is compared with that of images of the same height and width.
-
-    Returns:
-        ``(24,)``: the mean of ``|F|`` (orthonormal transform, unit of ``images``) about 24
-        frequencies that are equally spaced over the octaves from 1 / 64 cycles per pixel to the
-        corner; each reads its neighbourhood with a Gaussian of about one spacing.
+    The result, ``(24,)``, is comparable for images of one size: the mean of ``|F|`` (orthonormal
+    transform, unit of ``images``) about 24 frequencies that are equally spaced over the octaves
+    from 1 / 64 cycles per pixel to the corner; each reads about one spacing, as a Gaussian.
     """
     check_images(images)
     if not len(images):
@@ -49,14 +46,9 @@ def spectrum_gain(
 ) -> Tensor:
     """Compute the gain that turns one mean amplitude into another: closed form, without labels.
 
-    Args:
-        amplitude: Of the images as they come, from `mean_amplitude`.
-        target: Of the images they should resemble.
-        size: Height and width of the images, pixels.
-        max_log_gain: Bound of ``abs(log G)``, natural logarithm.
-
-    Returns:
-        ``(H, W // 2 + 1)``, dimensionless, radial, smooth over octaves, 1 at DC.
+    Both are of `mean_amplitude`, ``target`` of images to be resembled; ``size`` is the images'
+    height and width, ``max_log_gain`` the bound of ``abs(log G)``, natural logarithm. The gain,
+    ``(H, W // 2 + 1)``, dimensionless, is radial, smooth over octaves, 1 at DC.
     """
     if amplitude.shape != (KNOTS,) or target.shape != (KNOTS,):
         got = f"{tuple(amplitude.shape)} and {tuple(target.shape)}"

@@ -329,12 +329,10 @@ def reference_features(teacher: Teacher, count: int = 4) -> list[float]:
     The image is a formula and the pass in float64, so every machine gives the same numbers.
     """
     image = _synthetic_image(teacher.input_size)
-    try:
-        slow = copy.deepcopy(teacher).double()
-        with torch.inference_mode():
-            features = slow.encode(image[None])[0]
-    except Exception:  # a network that computes in float32 alone
-        with torch.inference_mode():
+    with torch.inference_mode():
+        try:
+            features = copy.deepcopy(teacher).double().encode(image[None])[0]
+        except Exception:  # a network that computes in float32 alone
             features = teacher.encode(image[None].float())[0].double()
     features = features.nan_to_num()
     largest = float(features.abs().max())

@@ -96,9 +96,6 @@ def read_weights(path: Path | str) -> Weights:
 
     Nested dictionaries and pickled modules become one dictionary, their names joined by dots. Of
     a pickle only tensors and containers are built; the rest becomes inert stubs.
-
-    Raises:
-        InputError: If there is no such file, or it holds something else or is damaged.
     """
     path, metadata = Path(path).expanduser(), dict[str, str]()
     if path.is_dir():

@@ -48,7 +48,7 @@ PROMPTING = ("fopro", "random")  # methods with a prompt
 
 
 class TrainedRun(Run):
-    """A run folder together with the networks in it."""
+    """A run folder together with the networks in it; unfinished runs give an `InputError`."""
 
     @property
     def train_config(self) -> TrainConfig:
@@ -72,9 +72,7 @@ class TrainedRun(Run):
     ) -> Callable[[Tensor], Tensor]:
         """Return the student as a function from images of this pack to logits.
 
-        Raises:
-            InputError: If the run is unfinished, or was trained on another split, whose test
-                images may have trained it, or on images of another size.
+        Refused if it was trained on another split, whose test images may have trained it, or size.
         """
         config, student = self.train_config, self.student().to(device)
         self.check_split(split)
@@ -94,11 +92,7 @@ class TrainedRun(Run):
             )
 
     def prompt(self) -> FourierPrompt:
-        """Load the kept epoch's prompt; the last one's if the manifest has no ``prompt_epoch``.
-
-        Raises:
-            InputError: If the run is unfinished, or its method learns none.
-        """
+        """Load the kept epoch's prompt; the last one's if the manifest has no ``prompt_epoch``."""
         self._check_finished()
         path = self.path / "prompt.safetensors"
         if not path.exists():
@@ -273,11 +267,9 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Read the last whole state of a run; nothing in the file is executed.
+    """Read the last whole state of a run, on the CPU, if there is one; no code is executed.
 
-    Returns:
-        The state, on the CPU, or None if none was ever written. A damaged last state is removed,
-        with a line on standard error, and the one before is returned.
+    A damaged last state is removed, with a line on standard error, and the one before is read.
     """
     for name in (CHECKPOINT, PREVIOUS):
         path = folder / name

@@ -107,15 +107,12 @@ def _moments(values: Tensor, axis: int) -> Moments:
 
 
 def reference_of(teacher: Teacher, *, natural: str = "", size: int = 64) -> Reference:
-    """Find what a teacher expects of natural images.
+    """Find what a teacher expects of natural images; `source` belongs beside every distance.
 
     Batch norms kept it while the teacher was trained. A teacher without them (a ViT) is shown
     natural images, those of ``natural`` (folder or zip) or generated ones, ``size`` px as those
     which will be compared, and the statistics of the tokens before each layer norm are taken, or
     of its features where it has no such layer either.
-
-    Returns:
-        The reference; its ``source`` belongs on every card that shows a distance.
     """
     norms = teacher.batch_norms()
     if norms:
@@ -179,8 +176,7 @@ def reference_spectrum(config: TrainConfig) -> tuple[Tensor, str]:
 def natural_images(count: int, *, size: int, folder: str = "") -> tuple[Tensor, str]:
     """Read ``count`` natural images of a folder or zip at even distances, or generate some.
 
-    Returns:
-        ``(N, 3, size, size)`` in [0, 1], and what they are, for cards.
+    They are ``(N, 3, size, size)`` in [0, 1]; beside them is said what they are, for cards.
     """
     if not folder:
         how = "with the stored colours and spectrum of natural ones, no photographs"

@@ -270,11 +270,7 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
 
 
 def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[str, float]:
-    """Pass once over the training images, with the draws of ``state.epoch``.
-
-    Returns:
-        Means over the batches: ``loss``, and for a distilled student its parts.
-    """
+    """Pass once over the training images, with the draws of ``state.epoch``; give mean losses."""
     config, fabric, epoch = setup.config, setup.fabric, state.epoch
     chance = generator_for(config.seed, epoch, purpose="which batches")
     noise = generator_for(config.seed, epoch, purpose="prompt noise")
@@ -351,10 +347,7 @@ def batch_losses(
     noise: torch.Generator | None,
     features: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Compute the losses of one batch, the total first.
-
-    None as noise leaves it unprompted; the teacher's features are computed if none are given.
-    """
+    """Compute the losses of one batch, the total first; without ``noise`` it is unprompted."""
     config, fabric = setup.config, setup.fabric
     output = state.model(shrink(images, config.student_size))
     smoothing = config.label_smoothing

@@ -263,11 +263,7 @@ class PromptObjective:
     def __call__(
         self, images: Tensor, labels: Tensor, gain: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """Measure images ``(B, 3, H, W)`` in [0, 1] under a gain ``(B, 3, H, W // 2 + 1)``.
-
-        Returns:
-            The weighted sum, each term before its weight, and the teacher's features ``(B, D)``.
-        """
+        """Measure images under a gain: the sum, each term unweighted, the features ``(B, D)``."""
         compared = self.reference if "statistics" in self.weights else None
         with watched(self.teacher, compared.layers if compared else ()) as measured:
             features = self.teacher.encode(scale_spectrum(images, gain))
@@ -318,9 +314,8 @@ class BestPrompt:
     def check(self, step: int) -> dict[str, float]:
         """Check the prompt, after it is moved back within ``max_drift`` if that is above 0.
 
-        Returns:
-            ``val_drift``; with a task ``val_task`` (mean over the classes of the mean
-            cross-entropy; the score) and ``val_balanced_accuracy``, else ``val_total`` (the score).
+        Found are ``val_drift`` and the score: with a task ``val_task`` (mean over the classes of
+        the mean cross-entropy; beside it ``val_balanced_accuracy``), else ``val_total``.
         """
         if self.max_drift:
             hold_drift(self.prompt, self.objective.teacher, self.images, self.plain, self.max_drift)

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import textwrap
 from dataclasses import replace
 
 import pytest
@@ -24,21 +23,18 @@ def prepared():
 
 
 def test_a_wrapped_network_is_distilled_and_the_manifest_has_its_hash(tmp_path, prepared):
-    config = TrainConfig(method="ekd", **OPTIONS)
-    packed, split = prepared
-    given = {"packed": packed, "split": split, "verbose": False}
-    run = distill(config, out=tmp_path, teacher=norm_teacher(seed=1), **given)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    config, (packed, split) = TrainConfig(method="ekd", **OPTIONS), prepared
+    how = {"out": tmp_path, "packed": packed, "split": split, "verbose": False}
+    run = distill(config, teacher=norm_teacher(seed=1), **how)
+    manifest = run.manifest
     assert run.state == "done" and manifest["given"] == ["teacher", "packed"]
     assert manifest["teacher_sha256"] == manifest["teacher"]["state_sha256"]
     assert manifest["config"]["teacher"] == "wrapped"
     # The same network again finds the run; one number changed is another teacher.
-    again = distill(config, out=tmp_path, teacher=norm_teacher(seed=1), **given)
-    assert again.manifest == manifest
+    assert distill(config, teacher=norm_teacher(seed=1), **how).manifest == manifest
     other = norm_teacher(seed=1)
     next(other.body.parameters()).data[0, 0, 0, 0] += 1e-3
-    told = message(distill, config, out=tmp_path, teacher=other, **given)
-    assert "another teacher_sha256" in told
+    assert "another teacher_sha256" in message(distill, config, teacher=other, **how)
 
 
 def test_a_teacher_that_resizes_otherwise_is_another(tmp_path, prepared):
@@ -125,7 +121,7 @@ def fails(): return 1 / 0
 
 @pytest.fixture
 def own_code(tmp_path, monkeypatch):
-    (tmp_path / "own_net.py").write_text(textwrap.dedent(CODE))
+    (tmp_path / "own_net.py").write_text(CODE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "modules", {k: v for k, v in sys.modules.items() if k != "own_net"})
 

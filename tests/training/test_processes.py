@@ -14,10 +14,10 @@ import torch
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import Run
-from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import distill
 from fopro_lab.training.run_folder import CHECKPOINT, load_checkpoint
 from fopro_lab.training.setup import start_fabric
+from tests.fourier.toys import make
 from tests.training.forked import start
 
 # All that a batch draws, and a moving average. No Adam: its first steps turn the last digit of a
@@ -45,11 +45,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def prompt(tmp_path_factory) -> str:
-    prompt = FourierPrompt("generator", size=16, rows=4)
-    with torch.no_grad():
-        prompt.network.last.weight.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
     path = tmp_path_factory.mktemp("prompt") / "prompt.safetensors"
-    prompt.save(path)
+    make("generator", scale=0.2, size=16).save(path)
     return str(path)
 
 

@@ -2,20 +2,19 @@
 
 import errno
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
-import torch
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import prepare
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models.teacher import quick_teacher
 from fopro_lab.training import distill
 from fopro_lab.training.setup import build_setup, start_fabric
 from fopro_lab.training.teacher_features import FeatureFiles
 from fopro_lab.training.train_prompt import build_prompt
+from tests.fourier.toys import make
 from tests.training.forked import start
 
 # No Adam: its first steps turn the last digit of a gradient near 0 into a whole step.
@@ -46,11 +45,7 @@ def no_teacher(monkeypatch) -> None:
 
 
 def prompt_file(folder: Path, form: str) -> str:
-    prompt = FourierPrompt(form, size=16, rows=4)
-    with torch.no_grad():
-        for value in prompt.parameters():
-            value.add_(0.3 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0)))
-    prompt.save(folder / f"{form}.safetensors")
+    make(form, scale=0.3, size=16).save(folder / f"{form}.safetensors")
     return str(folder / f"{form}.safetensors")
 
 
@@ -151,15 +146,10 @@ def test_two_processes_at_once_fill_each_view_once(tmp_path, cache):
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "fopro_lab.training.teacher_features.disk_usage", lambda _: SimpleNamespace(free=100)
-        )
+        patch.setattr(f"{FeatureFiles.__module__}.disk_usage", Mock(return_value=Mock(free=100)))
         with pytest.raises(WorkError, match=r"expected .* kB of free space for teacher features"):
             run(tmp_path / "run")
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
     with monkeypatch.context() as patch:
         patch.setattr(FeatureFiles, "_records", full)
         with pytest.raises(WorkError, match=r"view-0000\.npy: the disk is full; free some"):

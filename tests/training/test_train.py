@@ -34,6 +34,7 @@ from fopro_lab.training.train import (
     train_epoch,
     train_prompt_before_epoch,
 )
+from tests.fourier.toys import make
 from tests.training.forked import TINY
 
 module = importlib.import_module("fopro_lab.training.train")
@@ -290,10 +291,7 @@ def test_the_config_decides_when_prompts_are_trained(tmp_path):
 
 
 def test_a_prompt_from_a_file_is_never_trained(tmp_path):
-    prompt = FourierPrompt("radial", size=16)
-    with torch.no_grad():
-        prompt.cells.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
-    path = tmp_path / "prompt.safetensors"
+    prompt, path = make("radial", scale=0.2, size=16), tmp_path / "prompt.safetensors"
     prompt.save(path)
     run = quiet(tiny(prompt_file=str(path)), tmp_path / "run")
     assert not (tmp_path / "run/exploration.csv").exists()
@@ -506,21 +504,15 @@ def test_in_bfloat16_the_task_head_answers_by_the_weights_it_has(monkeypatch):
     forward, apart = TaskHead.forward, []
 
     def compared(head, features):
-        batches = head.batches
-        answer = forward(head, features)
+        batches, answer = head.batches, forward(head, features)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             head.batches = batches
-            expected = forward(head, features.float())
-            apart.append(float((answer.float() - expected).abs().max()))
+            apart.append((answer.float() - forward(head, features.float())).abs().max())
         return answer
 
     monkeypatch.setattr(TaskHead, "forward", compared)
-    setup, state = built(
-        precision="bf16-mixed",
-        objectives={"task": 1.0},
-        prompt_steps=20,
-        prompt_learning_rate=0.05,
-    )
+    options = {"objectives": {"task": 1.0}, "prompt_steps": 20, "prompt_learning_rate": 0.05}
+    setup, state = built(precision="bf16-mixed", **options)
     train_prompt_before_epoch(state, setup)
     assert len(apart) >= 20
     # Rounding to 8 bits of logits of about 3; with the first weights it is off by over 0.3.
@@ -558,16 +550,14 @@ def test_what_a_gpu_cannot_do_is_said_and_the_run_is_failed(
 
 @pytest.mark.parametrize("mode", [0, 1])
 def test_the_deterministic_mode_is_on_within_and_as_before_after(tmp_path, monkeypatch, mode):
-    seen, epoch = [], module.train_epoch
-
     def looked(*args, **how):
-        seen.append(torch.get_deterministic_debug_mode())
-        return epoch(*args, **how)
+        assert torch.get_deterministic_debug_mode() == 2
+        return train_epoch(*args, **how)
 
     monkeypatch.setattr(module, "train_epoch", looked)
     torch.set_deterministic_debug_mode(mode)
     try:
         quiet(BSM.model_copy(update={"deterministic": True}), tmp_path)
-        assert (seen, torch.get_deterministic_debug_mode()) == ([2], mode)
+        assert torch.get_deterministic_debug_mode() == mode
     finally:
         torch.set_deterministic_debug_mode(0)
