@@ -179,10 +179,8 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
     model = models.get_model(architecture, weights=None)
     linear = [key for key, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     if not linear:
-        raise InputError(
-            f"teacher: torchvision's {architecture} has no linear classifier to cut before; "
-            "build it yourself and use wrap_teacher"
-        )
+        what = f"torchvision's {architecture} has no linear classifier to cut before"
+        raise InputError(f"teacher: {what}; build it yourself and use wrap_teacher")
     _check_folder(architecture, weights)
     classes = _classes(weights, name := linear[-1])
     if classes:
@@ -203,10 +201,8 @@ def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
     text = name.removeprefix(CIFAR)
     depth = int(text) if text.isdecimal() else 0
     if depth < 8 or depth > 1202 or depth % 6 != 2:
-        raise InputError(
-            f"teacher: expected {CIFAR} with a depth of 6 n + 2, such as {CIFAR}20 or "
-            f"{CIFAR}56, got '{name}'"
-        )
+        such = f"{CIFAR} with a depth of 6 n + 2, such as {CIFAR}20 or {CIFAR}56"
+        raise InputError(f"teacher: expected {such}, got '{name}'")
     network = CifarResNet(depth)
     card = load_matching(network, weights)
     head, network.linear = network.linear, nn.Identity()
@@ -278,11 +274,8 @@ def _rules(
         rules["input_size"] = int(rules["input_size"][-1])
     if not 1 <= rules["input_size"] <= 1024:
         raise InputError(f"{where}: input_size: expected 1 to 1024, got {rules['input_size']}")
-    other = [
-        f"{key} {rules[key]} by its file, {value} by its architecture"
-        for key, value in usual.items()
-        if rules[key] != value
-    ]
+    changed = ((key, rules[key], value) for key, value in usual.items() if rules[key] != value)
+    other = [f"{key} {own} by its file, {value} by its architecture" for key, own, value in changed]
     rules_of = {key: "file" if key in metadata else "architecture" for key in rules}
     if rules["interpolation"] not in INTERPOLATIONS:
         rules_of["interpolation"] = f"{INTERPOLATIONS[0]} for {rules['interpolation']} of the file"

@@ -42,10 +42,11 @@ def explore_fitted(
     Each step scores a batch by a head fitted on the kept features of all other lesions. The
     identity, the prompt as it came and the prompt after the steps are compared on held-out images,
     by such a head each, fitted on all training images; the best is kept. Cross-validation within
-    the training images cannot choose: the steps have seen their labels, and it favours the result.
+    the training images cannot choose: the steps have seen their labels.
 
     Args:
-        prompt: Changed in place; a good start matters: from the identity the steps find nothing.
+        prompt: Changed in place; of the forms ring, radial and shared. A good start matters: from
+            the identity the steps find nothing.
         teacher: Frozen.
         images: ``(N, 3, H, W)`` in [0, 1], of training.
         labels: ``(N,)``, every class from 0 to K - 1 among them.
@@ -59,9 +60,6 @@ def explore_fitted(
     Returns:
         A row for ``identity``, ``start`` and ``learned``: ``candidate``, ``balanced_accuracy``
         (held out), ``drift`` (of training images, mean ``1 - cos``), ``kept`` (1 for one row).
-
-    Raises:
-        InputError: If the form draws or computes a gain for each image, or numbers differ.
     """
     if prompt.form in ("generator", "image"):
         raise InputError(f"prompt: expected ring, radial or shared, got '{prompt.form}'")

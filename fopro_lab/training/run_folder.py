@@ -76,20 +76,17 @@ class TrainedRun(Run):
         """
         config, student = self.train_config, self.student().to(device)
         self.check_split(split)
-        if config.image_size != pack.size:
-            raise InputError(
-                f"{self.path}: sees images of {config.image_size} px, got {pack.size}; "
-                f"use image_size={config.image_size}"
-            )
+        if (size := config.image_size) != pack.size:
+            problem = f"sees images of {size} px, got {pack.size}"
+            raise InputError(f"{self.path}: {problem}; use image_size={size}")
         return lambda images: student.classify(shrink(images, config.student_size))
 
     def check_split(self, split: Split) -> None:
         """Refuse a split that is not the one of this run."""
         if self.manifest["split_fingerprint"] != split.fingerprint:
-            raise InputError(
-                f"{self.path}: was trained on another split ({self.manifest['protocol']}); "
-                "use the options of data and split that it was trained with"
-            )
+            problem = f"was trained on another split ({self.manifest['protocol']})"
+            way_out = "use the options of data and split that it was trained with"
+            raise InputError(f"{self.path}: {problem}; {way_out}")
 
     def prompt(self) -> FourierPrompt:
         """Load the kept epoch's prompt; the last one's if the manifest has no ``prompt_epoch``."""
@@ -124,13 +121,13 @@ def find_run(
 
     ``fingerprints`` are the manifest's keys that identify data, split and other files.
     """
+
+    def refusal(problem: str) -> InputError:
+        return InputError(f"{folder}: {problem}; choose another --out")
+
     if not (folder / "manifest.json").exists():
-        others = sorted(path.name for path in folder.glob("[!.]*"))
-        if others:
-            raise InputError(
-                f"{folder}: expected an empty or a new folder, got one with {others[0]}; "
-                "choose another --out"
-            )
+        if others := sorted(path.name for path in folder.glob("[!.]*")):
+            raise refusal(f"expected an empty or a new folder, got one with {others[0]}")
         return None
     run = TrainedRun.read(folder)
     there = deciding_options(run.train_config)
@@ -140,10 +137,7 @@ def find_run(
         if value != there[name]
     ]
     if changed:
-        raise InputError(
-            f"{folder}: holds a run of another config ({', '.join(changed[:4])}); "
-            "choose another --out"
-        )
+        raise refusal(f"holds a run of another config ({', '.join(changed[:4])})")
     teacher = run.manifest.get("teacher") or {}
     # A run that is older than a key is not compared by it; its teacher's card has a hash. But
     # random gains were not matched in drift before, and without a hash of its state a teacher is
@@ -159,10 +153,7 @@ def find_run(
             what = "the data set" if name == key else f"what '{name}' names"
             what = "the rule of random gains" if key == "control" else what
             what = "how the teacher resizes images" if key == "teacher_rules" else what
-            raise InputError(
-                f"{folder}: {what} has changed since this run began (another {key}); "
-                "choose another --out"
-            )
+            raise refusal(f"{what} has changed since this run began (another {key})")
     return run
 
 

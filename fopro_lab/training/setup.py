@@ -70,7 +70,7 @@ class TrainSetup:
         return math.ceil(self.batches / self.config.accumulate)
 
     def manifest(self) -> dict[str, Any]:
-        """Say what the manifest of the run folder holds before the first epoch."""
+        """Return what the manifest of the run folder says of the run before its first epoch."""
         config, names = self.config, self.packed.dataset.class_names
         counts = [int(count) for count in self.class_counts.tolist()]
         return {
@@ -104,11 +104,9 @@ def build_setup(
     """
     world = fabric.world_size
     needed = world * (1 if config.sync_batch_norm or world == 1 else 2)
-    if len(split.train) < needed:
-        raise InputError(
-            f"training: expected {needed} images or more for {world} processes, got "
-            f"{len(split.train)}; start fewer processes"
-        )
+    if (got := len(split.train)) < needed:
+        expected = f"{needed} images or more for {world} processes"
+        raise InputError(f"training: expected {expected}, got {got}; start fewer processes")
     counts = torch.as_tensor(split.class_counts(packed.dataset)).to(fabric.device, torch.float32)
     if config.method in ("ce", "bsm"):
         return TrainSetup(config, fabric, packed, split, counts)
@@ -138,7 +136,7 @@ def build_setup(
     return TrainSetup(config, fabric, packed, split, counts, *networks)
 
 
-def images_of(
+def prepare_images(
     config: TrainConfig, fabric: Fabric, packed: Pack | None, split: Split | None, *, verbose: bool
 ) -> tuple[Pack, Split]:
     """Prepare what the config names, or split and check what is given in its place."""
@@ -147,10 +145,8 @@ def images_of(
             raise InputError("split: expected packed with it, the images that it splits")
         with fabric.rank_zero_first(local=True):  # a machine's others find the pack in its cache
             return prepare(config, progress=verbose)
-    if packed.size != config.image_size:
-        raise InputError(
-            f"packed: expected images of image_size={config.image_size} px, got {packed.size}"
-        )
+    if packed.size != (size := config.image_size):
+        raise InputError(f"packed: expected images of image_size={size} px, got {packed.size}")
     split = split if split is not None else split_from(packed.dataset, config)
     check_split(split, packed.dataset)
     return packed, split
@@ -198,19 +194,14 @@ def start_fabric(config: TrainConfig) -> Fabric:
     if not _launched():
         return Fabric(devices=1, **how)
     world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if config.batch_size % world:
-        raise InputError(
-            f"batch_size: expected a multiple of the {world} processes, got {config.batch_size}; "
-            "it is that of all processes together"
-        )
+    if (got := config.batch_size) % world:
+        rule = f"expected a multiple of the {world} processes, got {got}"
+        raise InputError(f"batch_size: {rule}; it is that of all processes together")
     if config.sync_batch_norm and device.type != "cuda":
         raise InputError("sync_batch_norm: needs GPUs with several processes; set it to false")
-    if config.batch_size < 2 * world and not config.sync_batch_norm:
-        raise InputError(
-            f"batch_size: expected {2 * world} or more, 2 per process, got {config.batch_size}"
-        )
-    if device.type == "cuda" and torch.cuda.device_count() < here:
-        count = torch.cuda.device_count()
+    if got < 2 * world and not config.sync_batch_norm:
+        raise InputError(f"batch_size: expected {2 * world} or more, 2 per process, got {got}")
+    if device.type == "cuda" and (count := torch.cuda.device_count()) < here:
         raise InputError(f"torchrun: expected up to {count} processes, one per GPU, got {here}")
     for name in ("lightning_fabric.utilities.distributed", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)  # a banner about the group
@@ -230,10 +221,10 @@ def is_first() -> bool:
 
 
 @contextmanager
-def torch_as_set(config: TrainConfig) -> Iterator[None]:
-    """Set torch's threads, let it give the same bits if asked to, and say what it cannot do.
+def torch_settings(config: TrainConfig) -> Iterator[None]:
+    """Set torch's threads and, if asked for, determinism; say in one line what it cannot do.
 
-    Deterministic, PyTorch uses nothing but operations with the same bits on the same device.
+    A deterministic PyTorch uses only operations that give the same bits on the same device.
     """
     threads = torch.get_num_threads()
     if config.threads:

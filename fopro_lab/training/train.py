@@ -44,9 +44,9 @@ from fopro_lab.training.setup import (
     build_optimiser,
     build_schedule,
     build_setup,
-    images_of,
+    prepare_images,
     start_fabric,
-    torch_as_set,
+    torch_settings,
 )
 from fopro_lab.training.train_prompt import generator_for, prompted
 
@@ -173,7 +173,7 @@ def distill(
         if teacher is not None and (own_code or "teacher" in given):
             teacher.card["state_sha256"] = hashes["teacher_sha256"] = state_hash(teacher)
             hashes["teacher_rules"] = run_folder.resizing(vars(teacher))
-    packed, split = images_of(config, fabric, packed, split, verbose=verbose)
+    packed, split = prepare_images(config, fabric, packed, split, verbose=verbose)
     fingerprints = {
         "data_fingerprint": packed.dataset.fingerprint,
         "split_fingerprint": split.fingerprint,
@@ -193,7 +193,7 @@ def distill(
             stack.enter_context(run_folder.locked(folder))
         manifest = found.manifest if found is not None else {}
         try:
-            with torch_as_set(config):
+            with torch_settings(config):
                 how: dict[str, Any] = {"packed": packed, "split": split, "teacher": teacher}
                 setup, state = build(config, fabric=fabric, verbose=verbose, **how)
                 saved = fabric.broadcast(run_folder.load_checkpoint(folder) if first else None)

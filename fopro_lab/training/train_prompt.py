@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +68,13 @@ def build_prompt(config: TrainConfig) -> FourierPrompt:
     """Build the prompt that a config describes, at the identity, or read its file."""
     if config.prompt_file:
         prompt = FourierPrompt.load(Path(config.prompt_file).expanduser()).requires_grad_(False)
-        if prompt.channels in (1, 3):
-            return prompt
-        raise InputError(
-            f"prompt_file: expected a prompt of 1 or 3 channels, got {prompt.channels}"
-        )
-    return FourierPrompt(
-        config.prompt_form,
-        size=config.image_size,
-        max_log_gain=config.max_log_gain,
-        rows=config.prompt_rows,
-        rings=config.prompt_rings,
-        waves=config.prompt_waves,
-        noise=config.prompt_noise,
-        seed=config.seed,
-    )
+        if (got := prompt.channels) not in (1, 3):
+            raise InputError(f"prompt_file: expected a prompt of 1 or 3 channels, got {got}")
+        return prompt
+    names = ("form", "rows", "rings", "waves", "noise")
+    how: dict[str, Any] = {name: getattr(config, f"prompt_{name}") for name in names}
+    how |= {"max_log_gain": config.max_log_gain, "size": config.image_size, "seed": config.seed}
+    return FourierPrompt(**how)
 
 
 @torch.no_grad()
@@ -179,10 +171,8 @@ class HeldOut:
     def __post_init__(self) -> None:
         check_pixels(self.images, slack=0.5)
         if len(self.images) != len(self.labels) or not len(self.labels):
-            raise InputError(
-                f"held_out: expected as many labels as images, 1 or more, got {len(self.images)} "
-                f"images and {len(self.labels)} labels"
-            )
+            got = f"{len(self.images)} images and {len(self.labels)} labels"
+            raise InputError(f"held_out: expected as many labels as images, 1 or more, got {got}")
 
 
 def draw_held_out(
@@ -211,10 +201,8 @@ def active_objectives(
     if not set(active) - {"identity"}:
         raise InputError(f"objectives: expected one beside 'identity', got {sorted(active)}")
     if "confidence" in active and teacher.head is None:
-        raise InputError(
-            f"objective 'confidence': teacher {teacher.name} has no head; "
-            "set objectives.confidence=0"
-        )
+        problem = f"teacher {teacher.name} has no head; set objectives.confidence=0"
+        raise InputError(f"objective 'confidence': {problem}")
     return active
 
 
@@ -233,9 +221,9 @@ class PromptObjective:
     wanted: Tensor | None = None  # log gain (H, W // 2 + 1) that gives images this spectrum
 
     def prepare(self, prompt: FourierPrompt, images: Tensor) -> None:
-        """Make what was not given, for images such as these, and refuse what nobody can make.
+        """Measure or build what was not given, for images like these; refuse what cannot be.
 
-        For `spectrum` a prompt that is the identity moves to the gain in closed form.
+        For ``spectrum`` a prompt that is still the identity moves to the gain in closed form.
         """
         teacher, size = self.teacher, (images.shape[2], images.shape[3])
         if "statistics" in self.weights:
@@ -448,13 +436,14 @@ def explore(
             stack.callback(best.restore)
         how: dict[str, Any] = {"learning_rate": learning_rate, "max_drift": max_drift}
         how |= {"best": best, "generator": generator, "masks": masks}
-        history = _train(prompt, objective, chain([first], islice(stream, steps - 1)), steps, **how)
+        taken = chain([first], islice(stream, steps - 1))
+        history = _take_steps(prompt, objective, taken, steps, **how)
     if masks.steps - {0}:
         masks.take(prompt, len(history))
     return history
 
 
-def _train(
+def _take_steps(
     prompt: FourierPrompt,
     objective: PromptObjective,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -516,10 +505,8 @@ def _endless(
                 raise wrong("batches", "pairs of images and labels", batch, "")
             yield batch[0].to(device), batch[1].to(device)
         if batch is None:
-            raise InputError(
-                "batches: expected images and labels, got none; an iterator that is used up "
-                "cannot start again"
-            )
+            hint = "an iterator that is used up cannot start again"
+            raise InputError(f"batches: expected images and labels, got none; {hint}")
 
 
 def _check_finite(measured: list[Tensor], terms: Iterable[str]) -> None:
@@ -561,15 +548,15 @@ def class_gains(
         raise InputError(f"objectives: expected names out of {LABEL_FREE}, got {others}")
     if not batches:
         raise InputError("batches: expected one class or more, got none")
-    rows = []
+    how: dict[str, Any] = {"objectives": objectives, "reference": reference, "steps": steps}
+    tables = []
     for name, own in batches.items():
         prompt = FourierPrompt("ring", rings=rings, max_log_gain=max_log_gain)
-        how: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
-        explore(prompt, teacher, own, objectives=objectives, reference=reference, **how)
+        explore(prompt, teacher, own, learning_rate=learning_rate, **how)
         gains = (max_log_gain * prompt.cells.detach().tanh()).mean(dim=0).exp().tolist()
-        for ring, ((low, high), gain) in enumerate(zip(pairwise(prompt.edges), gains, strict=True)):
-            rows.append((name, ring, low, high, gain))
-    return pd.DataFrame(rows, columns=["class_name", "ring", "low", "high", "gain"])
+        table = pd.DataFrame({"class_name": name, "ring": range(rings + 1)})
+        tables.append(table.assign(low=prompt.edges[:-1], high=prompt.edges[1:], gain=gains))
+    return pd.concat(tables, ignore_index=True)
 
 
 @torch.inference_mode()

@@ -26,7 +26,7 @@ from fopro_lab.models import build_student
 from fopro_lab.training import distill, run_folder, run_name
 from fopro_lab.training.losses import TaskHead
 from fopro_lab.training.run_folder import load_checkpoint
-from fopro_lab.training.setup import start_fabric, torch_as_set
+from fopro_lab.training.setup import start_fabric, torch_settings
 from fopro_lab.training.train import (
     build,
     drawn_counts,
@@ -138,7 +138,7 @@ def test_two_processes_never_write_one_run(tmp_path):
 
 def test_threads_are_those_of_a_run_alone():
     before = torch.get_num_threads()
-    with torch_as_set(tiny(threads=before + 1)):
+    with torch_settings(tiny(threads=before + 1)):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
