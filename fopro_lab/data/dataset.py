@@ -21,7 +21,8 @@ from fopro_lab.data.benchmarks import benchmark_place, read_benchmark, read_npz
 from fopro_lab.data.decoding import DEPTHS, FileReader, Reader, resize_square, to_rgb
 from fopro_lab.data.readers import Listing, read_folders, sort_files
 from fopro_lab.data.sampling import choose_rows
-from fopro_lab.data.tables import USUAL_NAMES, find_lists, find_table, not_used, read_table
+from fopro_lab.data.split_lists import find_lists, not_used
+from fopro_lab.data.tables import USUAL_NAMES, find_table, read_table
 from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
 
