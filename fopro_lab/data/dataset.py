@@ -184,7 +184,8 @@ def from_torch(
     Raises:
         InputError: If an item is none of these, or differs when it is read again.
     """
-    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+    rows = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    if not rows or hasattr(source, "keys"):  # a mapping or a table has no items by number
         expected = "a map-style data set with len (list(...) makes one of what can be iterated)"
         raise wrong("source", expected, source, "")
     reader = TorchReader(source)

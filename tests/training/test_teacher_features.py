@@ -95,7 +95,7 @@ def test_folds_share_and_fill_what_the_others_lack(tmp_path):
 
 
 def test_what_decides_a_feature_decides_its_file(tmp_path):
-    def folder(**options: object) -> Path:
+    def folder(strength: float | None = None, **options: object) -> Path:
         config = TrainConfig.from_mapping(TINY | options)
         packed, split = prepare(config, progress=False)
         setup = build_setup(config, fabric=start_fabric(config), packed=packed, split=split)
@@ -106,7 +106,10 @@ def test_what_decides_a_feature_decides_its_file(tmp_path):
     others += [{"teacher_size": 32}, {"precision": "bf16-mixed"}, {"images": 90}]
     forms = ("shared", "generator")
     others += [{"method": "fopro", "prompt_file": prompt_file(tmp_path, form)} for form in forms]
-    others += [others[-1] | {"method": "random", "seed": seed} for seed in (0, 1)]
+    control = others[-1] | {"method": "random"}
+    others += [
+        control | {"strength": power, "seed": seed} for power, seed in ((1, 0), (1, 1), (2, 0))
+    ]
     assert len({folder(), *(folder(**options) for options in others)}) == len(others) + 1
     assert folder(seed=3, epochs=5, teacher_views=2, distill_weight=1.0) == folder()
 
