@@ -100,7 +100,7 @@ def test_what_decides_a_feature_decides_its_file(tmp_path):
         packed, split = prepare(config, progress=False)
         setup = build_setup(config, fabric=start_fabric(config), packed=packed, split=split)
         prompt = build_prompt(config) if config.method != "ekd" else None
-        return setup.kept.files_of(prompt).folder
+        return setup.kept.files_of(prompt, strength).folder
 
     others: list[dict] = [{"augment": "flips"}, {"augment_mode": "exact"}, {"image_size": 24}]
     others += [{"teacher_size": 32}, {"precision": "bf16-mixed"}, {"images": 90}]
