@@ -339,7 +339,7 @@ RECIPES: dict[str, dict[str, Any]] = {"published": {
     "student": "small", "image_size": 128, "student_size": 64,
     "batch_size": 64, "epochs": 20,
     "optimiser": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05,
-    "schedule": "cosine", "lr_warmup": 1.0, "threads": 1,
+    "schedule": "cosine", "lr_warmup": 1.0, "precision": "auto", "threads": 1,
 }}
 # fmt: on
 
@@ -374,14 +374,18 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     warmup_epochs: int = option(0, "first epochs without a prompt", ge=0)
     prompt_every: int = option(2, "epochs between prompt trainings; 0: one, at the start", ge=0)
     prompt_file: str = option("", "a saved prompt, used unchanged; empty trains one")
-    random_gains: Literal["fixed", "per-image"] = option(
-        "fixed", "method random: the gains are shuffled once per run, or for each image"
+    random_gains: Literal["fixed", "per-view", "per-image"] = option(
+        "fixed",
+        "method random: the gains are shuffled once per run, per view (the same for all seeds), "
+        "or for each image",
     )
     deterministic: bool = option(False, "same bits in every run on the same device, slower")
     seed: int = option(0, "seed of weights, order, augmentation and prompts", ge=0)
     fold_teacher: bool = option(True, "fold the teacher's batch norms into its convolutions")
     compile_teacher: bool = option(False, "compile the teacher with torch.compile")
-    precision: Precision = option("32-true", "arithmetic")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = option(
+        "32-true", "arithmetic; auto: bf16-mixed where the processor or GPU has units for it"
+    )
     threads: int = option(0, "CPU threads; 0 is all", ge=0)
 
     @property
@@ -416,6 +420,8 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
         if self.teacher_views and self.mixup_alpha:
             rule = "teacher_views = 0 with mixup_alpha, as no two mixed images are alike"
             raise ValueError(f"{rule}, got {self.teacher_views}")
+        if self.random_gains == "per-view" and not self.teacher_views:
+            raise ValueError("teacher_views above 0 with random_gains=per-view, got 0")
         if self.warmup_epochs >= self.epochs and self.method in ("fopro", "random"):
             raise ValueError(f"warmup_epochs {below}, got {self.warmup_epochs}")
         if warm >= self.epochs:

@@ -1,5 +1,6 @@
 """Train the runs of the claims plan, seed by seed, and keep their test logits in two small files.
 
+``python -m tools.claims prompts`` makes the prompt of each fold, in closed form;
 ``python -m tools.claims train`` trains what is not kept yet and adds each run as it ends;
 ``python -m tools.claims unpack`` turns the two files into run folders, which the plan's last
 notebook reads: so anyone can compute the page again without training.
@@ -17,10 +18,14 @@ import pandas as pd
 import typer
 
 from fopro_lab.config import TrainConfig
+from fopro_lab.data import batches, prepare
 from fopro_lab.evaluation import Run, write_predictions
+from fopro_lab.fourier import FourierPrompt, fit_prompt, mean_amplitude, spectrum_gain
 from fopro_lab.io import atomic_path, write_json
 from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.training import distill, run_name
+from fopro_lab.training.run_folder import deciding_options
+from fopro_lab.training.statistics import reference_spectrum
 
 PLAN = Path("reports/plans/claims.yaml")
 KEPT = Path("reports/claims")  # runs.parquet: test logits; manifests.parquet: a row per run
@@ -54,6 +59,33 @@ def _short(card: dict | None) -> dict | None:
     return card and {k: v for k, v in card.items() if not isinstance(v, list) or len(v) < 20}
 
 
+def _configs() -> list[TrainConfig]:
+    nodes = plan_nodes(PLAN, out="reports", inputs=False)
+    return [node.config for node in nodes if isinstance(node.config, TrainConfig)]
+
+
+@app.command()
+def prompts() -> None:
+    """Make the prompts that the plan names: from a fold's training images to natural spectra."""
+    made = set()
+    for config in _configs():
+        if (path := Path(config.prompt_file)) in made or not config.prompt_file:
+            continue
+        made.add(path)
+        packed, split = prepare(config)
+        rows = split.train[:: -(-len(split.train) // 1024)]
+        images, _ = next(batches(packed, rows, batch_size=len(rows)))
+        size, most = config.image_size, config.max_log_gain
+        target, source = reference_spectrum(config)
+        seen = mean_amplitude(images)
+        gain = spectrum_gain(seen, target, size=(size, size), max_log_gain=most)
+        prompt = FourierPrompt("radial", size=size, max_log_gain=most)
+        fit_prompt(prompt, gain)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prompt.requires_grad_(False).save(path)
+        sys.stderr.write(f"{path}: from {len(rows)} training images to {source}\n")
+
+
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Where the run folders go.")],
@@ -63,17 +95,27 @@ def train(
 ) -> None:
     """Train the runs that are not kept yet, all methods and folds of a seed before the next."""
     began = time.monotonic()
-    every = [n.config for n in plan_nodes(PLAN, out=out) if isinstance(n.config, TrainConfig)]
-    configs = [config for config in every if not method or config.method in method]
+    configs = [config for config in _configs() if not method or config.method in method]
     configs.sort(key=lambda c: (c.seed, c.fold, c.method))
     for config in configs:
-        name, path = run_name(config), kept / "manifests.parquet"
-        if path.exists() and name in set(pd.read_parquet(path, columns=["run"])["run"]):
+        name = run_name(config)
+        if _is_kept(config, kept / "manifests.parquet"):
             continue
         if 0 < seconds < time.monotonic() - began:
             break
         add_run(distill(config, out=out / name), kept)
         sys.stderr.write(f"{name}: kept\n")
+
+
+def _is_kept(config: TrainConfig, path: Path) -> bool:
+    """Tell whether a run of these options is kept; its name may have been that of a version."""
+    wanted = deciding_options(config)
+    wanted.pop("precision")  # auto: what the processor had
+    for text in pd.read_parquet(path)["manifest"] if path.exists() else ():
+        there = deciding_options(TrainConfig.from_mapping(json.loads(text)["config"]))
+        if {**there, **wanted} == there:
+            return True
+    return False
 
 
 @app.command()

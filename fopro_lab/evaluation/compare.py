@@ -142,7 +142,9 @@ def check_comparable(runs: Sequence[Run]) -> None:
     """Refuse runs that differ in more than method and seed; folds of one partition may differ.
 
     Seeds of one method share every option, methods those that both use: data and steps, teacher and
-    the weight of its loss, and how a prompt is built, trained and scheduled.
+    the weight of its loss, and how a prompt is built, trained and scheduled. The precision, which
+    ``auto`` takes from the processor, and the file of a prompt may differ between folds; the
+    precision between seeds, too.
     """
     folds, methods = _by_protocol(runs), _sort_out(runs, lambda run: run.method)
     _expect_same(runs, "protocol", [family(run.protocol) for run in runs], "split")
@@ -150,11 +152,12 @@ def check_comparable(runs: Sequence[Run]) -> None:
     for same in folds.values():
         for key in ("split_fingerprint", "groups"):
             _expect_same(same, key, [run.manifest[key] for run in same], "split")
+    pairs = _sort_out(runs, lambda run: (run.protocol, run.seed))
     every = TrainConfig.model_fields.keys() | REMOVED.keys()
-    every -= {"method", "seed", "fold", "device", "threads"}
+    every -= {"method", "seed", "fold", "device", "threads", "precision", "prompt_file"}
     teaching = TeacherConfig.model_fields.keys() | {"distill_weight"}
     prompting = PromptConfig.model_fields.keys() | {"prompted_fraction", "prompted_decay"}
-    prompting |= {"warmup_epochs", "prompt_every", "prompt_file"}
+    prompting |= {"warmup_epochs", "prompt_every"}
     taught = [run for run in runs if run.method in TAUGHT]
     prompted = [run for run in runs if run.method in PROMPTED]
     for members, names in (
@@ -162,6 +165,11 @@ def check_comparable(runs: Sequence[Run]) -> None:
         (taught, teaching),
         (prompted, prompting),
         *((peers, every) for peers in methods.values()),
+        *((pair, {"precision"}) for pair in pairs.values()),
+        *(
+            ([run for run in same if run.method in PROMPTED], {"prompt_file"})
+            for same in folds.values()
+        ),
     ):
         for name in sorted(names):
             _expect_same(members, name, [_option(run, name) for run in members], "recipe")

@@ -55,7 +55,7 @@ def spectrum_gain(
         raise ShapeError(f"amplitude, target: expected ({KNOTS},) of mean_amplitude, got {got}")
     if not max_log_gain > 0:
         raise InputError(f"max_log_gain: expected a number above 0, got {max_log_gain}")
-    log_gain = (target.clamp(min=FLAT) / amplitude.clamp(min=FLAT)).log()
+    log_gain = (target.double().clamp(min=FLAT) / amplitude.double().clamp(min=FLAT)).log()
     log_gain = log_gain.clamp(-max_log_gain, max_log_gain)
     place = octave(radial_frequency(*size, dtype=torch.float64))
     place = ((place - LOWEST) / (1 - LOWEST)).clamp(min=0).to(log_gain.device) * (KNOTS - 1)

@@ -5,8 +5,9 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from fopro_lab.evaluation import groups_from
 from fopro_lab.fourier import mean_amplitude
 from fopro_lab.models import Teacher, choose_device, load_from
 from fopro_lab.models.teacher import quick_teacher
-from fopro_lab.training.run_folder import PROMPTING, deciding_options, origin
+from fopro_lab.training.run_folder import PROMPTING, TrainedRun, deciding_options, origin
 from fopro_lab.training.statistics import Reference, reference_of, reference_spectrum
 from fopro_lab.training.teacher_features import KeptFeatures
 from fopro_lab.training.train_prompt import active_objectives
@@ -185,6 +186,20 @@ def build_schedule(
         return after
     rising = lr_scheduler.LinearLR(optimiser, start_factor=WARMUP_START, total_iters=warmup)
     return lr_scheduler.SequentialLR(optimiser, [rising, after], milestones=[warmup])
+
+
+def settle_precision(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Replace the precision ``auto`` by that of the run in a folder, or by what the device has."""
+    if config.precision != "auto":
+        return config
+    with suppress(InputError):
+        begun = TrainedRun.read(folder).train_config.precision
+        return config.model_copy(update={"precision": begun})
+    if choose_device(config.device).type == "cuda":
+        has_units = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return config.model_copy(update={"precision": "bf16-mixed" if has_units else "32-true"})
 
 
 def start_fabric(config: TrainConfig) -> Fabric:

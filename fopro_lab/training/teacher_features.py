@@ -219,7 +219,8 @@ class KeptFeatures:
         if prompt is not None:
             settings = {k: v for k, v in prompt.settings.items() if k not in ("seed", "size")}
             what |= {"prompt": state_hash(prompt), "prompt_settings": settings}
-            own = {"random_gains": config.seed, "strength": strength}
+            drawn = "per-view" if config.random_gains == "per-view" else config.seed
+            own = {"random_gains": drawn, "strength": strength}
             what |= own if strength is not None else {}
         return what
 
@@ -244,6 +245,7 @@ class KeptFeatures:
                 noise = generator_for(VIEW_SEED, view, purpose="prompt noise of a view")
                 share = Share(0, 1, 1)  # one noise for all images of a view
                 given: dict[str, Any] = {"noise": noise, "share": share, "strength": strength}
+                given["view"] = view
                 images = prompted(images, prompt, config=config, **given)
             return self.fast_teacher.encode(images)
 
@@ -251,5 +253,6 @@ class KeptFeatures:
 def keeps_prompted(config: TrainConfig) -> bool:
     """Tell whether features behind the prompt are kept: where they are sure to be read again."""
     again = config.prompt_every == 0 and config.teacher_views < config.epochs
-    per_image = config.method == "random" and config.random_gains == "per-image"
-    return config.method in PROMPTING and not per_image and (bool(config.prompt_file) or again)
+    if config.method == "random" and config.random_gains != "fixed":
+        return config.random_gains == "per-view"
+    return config.method in PROMPTING and (bool(config.prompt_file) or again)

@@ -45,6 +45,7 @@ from fopro_lab.training.setup import (
     build_schedule,
     build_setup,
     prepare_images,
+    settle_precision,
     start_fabric,
     torch_settings,
 )
@@ -156,6 +157,7 @@ def distill(
     """
     folder = Path(out).expanduser()
     given = [name for name, part in (("teacher", teacher), ("packed", packed)) if part is not None]
+    config = settle_precision(config, folder)
     fabric = start_fabric(config)
     first = fabric.global_rank == 0
     verbose = verbose and first

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from fopro_lab.arguments import wrong
 from fopro_lab.config import Objective, TrainConfig
 from fopro_lab.data import Pack, batches, prepare
+from fopro_lab.data.batches import VIEW_SEED
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
 from fopro_lab.fourier import FourierPrompt, random_gain_like
@@ -86,18 +87,21 @@ def prompted(
     noise: torch.Generator,
     share: Share | None = None,
     strength: float | None = None,
+    view: int = 0,
 ) -> Tensor:
     """Put the prompt, or its random control, before the teacher; no gradient flows.
 
-    With a ``strength`` it is the control: the learned gains at other frequencies, the same ones for
-    the whole run, or with ``random_gains=per-image`` others for each image, drawn from ``noise``,
-    and raised to this power, which gives them the drift of the learned ones (`control_strength`).
+    With a ``strength`` it is the control: the learned gains at other frequencies, raised to this
+    power, which gives them the drift of the learned ones (`control_strength`). The frequencies are
+    drawn once per run, or with ``random_gains=per-view`` for each ``view``, the same ones in runs
+    of all seeds, or with ``per-image`` for each image, from ``noise``.
     Images are ``(B, 3, H, W)`` in [0, 1]; the result has this shape and is not clipped.
     """
     gain = prompt.gain(images, noise, share=share)
     if strength is not None:
         per_image = config.random_gains == "per-image"
-        places = noise if per_image else generator_for(config.seed, purpose="places of the control")
+        drawn = (VIEW_SEED, view) if config.random_gains == "per-view" else (config.seed,)
+        places = noise if per_image else generator_for(*drawn, purpose="places of the control")
         size = (images.shape[2], images.shape[3])
         how: dict[str, Any] = {"size": size, "per_image": per_image, "share": share}
         gain = random_gain_like(prompt, gain, places, **how) ** strength
@@ -118,11 +122,18 @@ def control_strength(
     """
     images = images.to(teacher.mean.device)
     plain = encode(teacher, images)
+    # Of gains that differ from view to view it is the mean drift that is matched.
+    per_view = CHUNK if config.random_gains != "per-view" else -(-len(images) // 16)
 
     def drift_of(strength: float | None) -> float:
-        noise = generator_for(config.seed, purpose="drift of the control")
+        seed = VIEW_SEED if config.random_gains == "per-view" else config.seed
+        noise, views = generator_for(seed, purpose="drift of the control"), count()
         given: dict[str, Any] = {"config": config, "noise": noise, "strength": strength}
-        return float(drift(plain, encode(teacher, images, lambda x: prompted(x, prompt, **given))))
+        changed = [
+            prompted(part, prompt, view=next(views) % max(1, config.teacher_views), **given)
+            for part in images.split(per_view)
+        ]
+        return float(drift(plain, encode(teacher, torch.cat(changed))))
 
     learned = drift_of(None)
     strength = match_strength(drift_of, learned)

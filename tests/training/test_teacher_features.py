@@ -111,6 +111,8 @@ def test_what_decides_a_feature_decides_its_file(tmp_path):
         control | {"strength": power, "seed": seed} for power, seed in ((1, 0), (1, 1), (2, 0))
     ]
     assert len({folder(), *(folder(**options) for options in others)}) == len(others) + 1
+    views = control | {"random_gains": "per-view", "strength": 1}
+    assert folder(**views) == folder(**views | {"seed": 3}) != folder(**control | {"strength": 1})
     assert folder(seed=3, epochs=5, teacher_views=2, distill_weight=1.0) == folder()
 
 

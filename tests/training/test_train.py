@@ -4,6 +4,7 @@ import importlib
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import filelock
@@ -26,7 +27,7 @@ from fopro_lab.models import build_student
 from fopro_lab.training import distill, run_folder, run_name
 from fopro_lab.training.losses import TaskHead
 from fopro_lab.training.run_folder import load_checkpoint
-from fopro_lab.training.setup import start_fabric, torch_settings
+from fopro_lab.training.setup import settle_precision, start_fabric, torch_settings
 from fopro_lab.training.train import (
     build,
     drawn_counts,
@@ -561,3 +562,14 @@ def test_the_deterministic_mode_is_on_within_and_as_before_after(tmp_path, monke
         assert torch.get_deterministic_debug_mode() == mode
     finally:
         torch.set_deterministic_debug_mode(0)
+
+
+def test_the_precision_auto_is_settled_once(tmp_path, monkeypatch):
+    config = tiny(method="bsm", epochs=1, precision="auto")
+    for has_units, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", partial(bool, has_units))
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        run = quiet(config, tmp_path / expected)
+        assert run.config["precision"] == expected
+        # On another processor it stays what it began with.
+        assert settle_precision(config, tmp_path / "bf16-mixed").precision == "bf16-mixed"

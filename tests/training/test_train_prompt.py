@@ -88,10 +88,21 @@ def test_prompted_follows_its_generator_and_gives_no_gradient(method, form):
 
 def test_the_control_per_image_has_other_places_for_each():
     prompt, images = make("shared", scale=1.0), toy_images(1, 16).expand(2, 3, 16, 16)
-    for places, alike in (("fixed", True), ("per-image", False)):
-        config = TrainConfig(method="random", random_gains=places)
+    for places, alike in (("fixed", True), ("per-view", True), ("per-image", False)):
+        config = TrainConfig(method="random", random_gains=places, teacher_views=2)
         one, two = prompted(images, prompt, config=config, noise=torch.Generator(), strength=1.0)
         assert torch.allclose(one, two, atol=1e-6) == alike
+
+
+def test_the_control_per_view_is_that_of_all_seeds():
+    prompt, images = make("shared", scale=1.0), toy_images(1, 16)
+
+    def draw(seed: int, view: int) -> torch.Tensor:
+        config = TrainConfig(method="random", random_gains="per-view", teacher_views=2, seed=seed)
+        return prompted(images, prompt, config=config, noise=seeded(), strength=1.0, view=view)
+
+    assert torch.equal(draw(0, 1), draw(5, 1))
+    assert not torch.allclose(draw(0, 0), draw(0, 1), atol=1e-3)
 
 
 def test_the_control_drifts_as_far_as_the_learned_gains():
