@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fopro_lab.data import (
     apply_augmentations,
@@ -93,48 +92,6 @@ def test_each_image_is_changed_as_if_it_were_alone(mode, device):
         for i in range(6)
     ]
     assert torch.equal(together, torch.cat(alone))
-
-
-class Products(TorchDispatchMode):
-    """Notes the shapes of all matrix products within."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: set[tuple] = set()
-
-    def __torch_dispatch__(self, call, types, arguments=(), named=None):
-        if call.overloadpacket.__name__ in ("addmm", "addmv", "baddbmm", "bmm", "dot", "mm", "mv"):
-            self.shapes.add((call, *(tuple(part.shape) for part in arguments)))
-        return call(*arguments, **(named or {}))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_the_batch_chooses_no_kernel_of_a_matrix_product(mode):
-    # With matrix units the kernels of two sizes differ by 6e-8; elsewhere no result would show it.
-    pixels, drawn = noise(6, 20, 24), published(6)
-    with Products() as together:
-        apply_augmentations(pixels, drawn, mode=mode)
-    with Products() as alone:
-        for row in range(6):
-            part = slice(row, row + 1)
-            apply_augmentations(pixels[part], drawn.rows(part), mode=mode)
-    assert together.shapes == alone.shapes and alone.shapes
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_flips_and_shifts_by_whole_pixels_lose_nothing(mode):
-    pixels, drawn = noise(40, 20, 24), plain_colours(published(40))
-    drawn = drawn._replace(scale=torch.ones(40).double(), angle=torch.zeros(40).double())
-    shifts = (drawn.shift * 24).round().long().tolist()
-    assert set(shifts) == {-1, 0, 1}
-    result = apply_augmentations(pixels, drawn, mode=mode)
-    for row, (image, shift) in enumerate(zip(float_images(pixels), shifts, strict=True)):
-        expected = image.roll(shift, 2)
-        if shift:
-            expected[:, :, 0 if shift > 0 else -1] = 0
-        flips = [axis for axis, way in ((2, 0), (1, 1)) if drawn.flip[row, way] < 0]
-        # 1e-6: a matrix of ones and a division by 255 round in another order
-        torch.testing.assert_close(result[row], expected.flip(flips), atol=1e-6, rtol=0)
 
 
 def test_fused_differs_from_exact_as_documented():

@@ -184,9 +184,8 @@ def test_a_torch_data_set_is_packed_as_its_pixels_are(kind, tmp_path):
     assert packed.labels.tolist() == [0, 1, 2] * 10 and not owners[0] & owners[1]
     # The same pixels are the same data; one pixel or label changed is another.
     again = from_torch(source, class_names=["a", "b", "c"], groups=groups)
-    other = from_torch(
-        [*source[:-1], (source[-1][0], 0)], groups=groups, class_names=["a", "b", "c"]
-    )
+    changed = [*source[:-1], (source[-1][0], 0)]
+    other = from_torch(changed, class_names=["a", "b", "c"], groups=groups)
     assert again.fingerprint == dataset.fingerprint != other.fingerprint
 
 
@@ -207,9 +206,7 @@ def test_from_torch_refuses_what_is_no_image_or_label():
     with pytest.raises(InputError, match="class_names: expected 2 or more, got 1"):
         from_torch([(image, 1)], class_names=["one"])
     for source in (None, (item for item in [(image, 0)])):
-        with pytest.raises(
-            InputError, match=r"^source: expected a map-style data set with len .*got"
-        ):
+        with pytest.raises(InputError, match=r"^source: expected a map-style data set with len"):
             from_torch(source)
 
     class Random(list):

@@ -39,14 +39,13 @@ def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-300])
 
 
-@pytest.mark.parametrize("filter", ["box", "bilinear", "bicubic", "lanczos"])
-def test_pack_holds_the_pixels_of_pillow_exactly(tmp_path, filter):
+def test_pack_holds_the_pixels_of_pillow_exactly(tmp_path):
     dataset = open_dataset(write_images(tmp_path / "skin", side=30))
-    packed = pack(dataset, 16, interpolation=filter, cache=tmp_path / "cache")
+    packed = pack(dataset, 16, interpolation="lanczos", cache=tmp_path / "cache")
     assert packed.images.dtype == np.uint8 and packed.labels.tolist() == [0, 0, 0, 1, 1, 1]
     for row, path in enumerate(dataset.table["path"]):
         with Image.open(path) as opened:
-            expected = np.asarray(opened.resize((16, 16), Image.Resampling[filter.upper()]))
+            expected = np.asarray(opened.resize((16, 16), Image.Resampling.LANCZOS))
         np.testing.assert_array_equal(packed.images[row], expected)
         np.testing.assert_array_equal(packed.dataset.read(row, 16), expected)
 
@@ -100,20 +99,11 @@ def test_pack_names_an_image_that_went_away_and_takes_it_when_it_is_back(tmp_pat
     np.testing.assert_array_equal(packed.images[0], packed.dataset.read(0, 16))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"size": 4}, r"^size: expected 8 to 2048 pixels, got 4$"),
-        ({"size": 16, "jobs": -1}, r"^jobs: expected 0 for one per core or a positive number"),
-        ({"size": 16, "interpolation": "area"}, r"^interpolation: expected one of 'box', "),
-    ],
-)
-def test_pack_refuses(options, message):
-    with pytest.raises(InputError, match=message):
-        pack(open_dataset("phantom", images=24), **options)
-
-
-def test_pack_refuses_a_reader_of_other_pixels(tmp_path):
+def test_pack_refuses(tmp_path):
+    with pytest.raises(InputError, match=r"^size: expected 8 to 2048 pixels, got 4$"):
+        pack(open_dataset("phantom", images=24), 4)
+    with pytest.raises(InputError, match=r"^interpolation: expected one of 'box', "):
+        pack(open_dataset("phantom", images=24), 16, interpolation="area")
     with pytest.raises(ShapeError, match=r"^reader: expected uint8 \(8, 8, 3\), got float64"):
         pack(with_reader(lambda row, size: np.zeros((8, 8, 3))), 8, cache=tmp_path)
 
@@ -222,15 +212,6 @@ def test_pack_is_sent_to_other_processes_without_its_pixels(packed, tmp_path):
         pickle.loads(sent)
 
 
-def test_for_torch_gives_items_of_floats(packed):
-    image, label = packed.for_torch([39, 3])[0]
-    assert (image.dtype, image.shape, label) == (torch.float32, (3, 64, 64), 7)
-    expected = torch.tensor(packed.images[39] / 255, dtype=torch.float32).permute(2, 0, 1)
-    torch.testing.assert_close(image, expected)
-    with pytest.raises(InputError, match=r"^pixels: expected one of 'float', 'uint8', got 'half'$"):
-        packed.for_torch(pixels="half")
-
-
 def test_for_torch_feeds_loaders_and_samplers_also_when_sent_to_another_process(packed):
     rows = np.arange(39, -1, -1)
     data = packed.for_torch(rows, transform=torch.Tensor.contiguous, pixels="uint8")
@@ -243,6 +224,12 @@ def test_for_torch_feeds_loaders_and_samplers_also_when_sent_to_another_process(
     weights = (1 / torch.bincount(torch.from_numpy(data.targets)).double())[data.targets]
     sampler = WeightedRandomSampler(weights, 80, generator=torch.Generator().manual_seed(0))
     assert sum(len(y) for _, y in DataLoader(data, batch_size=80, sampler=sampler)) == 80
+    image, label = packed.for_torch([39, 3])[0]
+    expected = torch.tensor(packed.images[39] / 255, dtype=torch.float32).permute(2, 0, 1)
+    torch.testing.assert_close(image, expected)
+    assert label == packed.labels[39]
+    with pytest.raises(InputError, match=r"^pixels: expected one of 'float', 'uint8', got 'half'$"):
+        packed.for_torch(pixels="half")
 
 
 # From a config to images, and the command that packs them.
@@ -259,11 +246,8 @@ def skin(tmp_path, monkeypatch) -> Path:
 
 
 def test_pack_from_passes_every_option(skin):
-    with Image.open(skin / "class0" / "0.png") as opened:
-        expected = np.asarray(opened.resize((16, 16), Image.Resampling.LANCZOS))
     options = {"dataset": str(skin), "image_size": 16, "interpolation": "lanczos"}
     packed = packing.pack_from(DataConfig(**options, unusable="leave-out"), progress=False)
-    np.testing.assert_array_equal(packed.images[0], expected)
     assert list(packed.left_out) == ["class0/3.png", "class1/5.png"]
     note = json.loads(packed.path.with_suffix(".json").read_text())
     assert note["decoder"].startswith("rgb8-3 exact lanczos pillow")

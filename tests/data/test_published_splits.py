@@ -147,20 +147,6 @@ def test_make_isic2019_lt_joins_classes_that_are_one_here_and_notes_absent_ones(
     assert split.notes[2:] == ("val has no image of VASC", "test has no image of DF")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("NV_val_1", "val", "BCC"), r"NV_val_1: 'BCC' where the split says 'NV'; mend the labels"),
-        (("SCC", "train", ""), r"^toy: class 'SCC' has no image in train; add images, leave the"),
-    ],
-)
-def test_make_isic2019_lt_refuses_images_that_do_not_fit(tmp_path, change, message):
-    name, part, own = change
-    rows = [(i, own if i == name else c) for i, p, c in toy_rows() if (c, p) != (name, part)]
-    with pytest.raises(InputError, match=message):
-        split_toy(tmp_path, dataset_of(rows), leave_out=True)
-
-
 def test_make_isic2019_lt_refuses_wrong_options_and_files(tmp_path):
     dataset = dataset_of([(image, c) for image, _, c in toy_rows()])
     with pytest.raises(InputError, match=r"^tail_ratio: expected one of the published 0.01, 0.005"):
@@ -169,14 +155,17 @@ def test_make_isic2019_lt_refuses_wrong_options_and_files(tmp_path):
         make_isic2019_lt(dataset, ratio=0.01, fold=6)
     split_toy(tmp_path, dataset)
     twins = dataset_of([(image, c) for image, _, c in toy_rows()] + [("y/NV_val_1.png", "NV")])
-    with pytest.raises(
-        InputError, match=r"^toy: expected each image once, got NV_val_1 twice; rem"
-    ):
+    with pytest.raises(InputError, match=r"^toy: expected each image once, got NV_val_1 twice"):
         split_toy(tmp_path, twins)
-    with pytest.raises(
-        InputError, match=r"72 of its 72 images are not in toy, .*; is it the split"
-    ):
-        split_toy(tmp_path, dataset_of([("a", "NV"), ("b", "DF")]), leave_out=True)
+    other = [(i, "BCC" if i == "NV_val_1" else c) for i, _, c in toy_rows()]
+    for rows, message in (
+        ([("a", "NV"), ("b", "DF")], r"72 of its 72 images are not in toy, .*; is it the split"),
+        (other, r"NV_val_1: 'BCC' where the split says 'NV'; mend the labels"),
+        ([(i, c) for i, p, c in toy_rows() if (p, c) != ("train", "SCC")],
+         r"^toy: class 'SCC' has no image in train; add images, leave the"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            split_toy(tmp_path, dataset_of(rows), leave_out=True)
     path = tmp_path / "test_skin2_0.005.csv"
     path.write_text("image,finding_name,finding\nb,,1\n")
     with pytest.raises(InputError, match=r"5.csv: b: expected finding_name .* got nothing and 1$"):

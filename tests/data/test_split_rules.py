@@ -15,7 +15,7 @@ from fopro_lab.data import (
     split_from,
 )
 from fopro_lab.data.readers import PARTS
-from fopro_lab.data.sampling import choose_rows, share_out
+from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.split_rules import ISIC2019_TOTALS, check_split, long_tail_counts
 from fopro_lab.errors import InputError
 from tests.data.toys import toy_dataset
@@ -160,20 +160,14 @@ FEW = [*SINGLES, *[(3, 9)] * 4]
 @pytest.mark.parametrize(
     ("rule", "groups", "options", "message"),
     [
-        (make_split, [*SINGLES[:40], (1, 1)], {}, r"^toy: class 'class1' has 1 .* in 1 group\(s\)"),
         (make_split, [*SINGLES[:40], (1, 9), (1, 3)], {}, r"has 12 image\(s\) in 2 group\(s\); a"),
         (make_split, SINGLES, {"val_per_class": 30, "test_per_class": 20}, r"too few for 30 in"),
         (make_split, SINGLES, {"val_fraction": 0.0}, r"^val_fraction: expected between 0 and 1, g"),
-        (make_split, SINGLES, {"test_per_class": -1}, r"^test_per_class: expected 0 or more, got"),
         (make_split, SINGLES, {"val_fraction": 0.8}, r"^val_fraction and test_fraction: expected"),
         (make_folds, FEW, {}, r"^toy: class 'class3' has 4 groups, too few for 5 folds"),
         (make_folds, LEFT, {"folds": 2, "fold": 2}, r"has 9 .* in 1 group.* take more folds"),
         (make_folds, SINGLES, {"fold": 6}, r"^fold: expected 1 to 5, got 6$"),
-        (make_folds, SINGLES, {"fold": 1, "folds": 1}, r"^folds: expected 2 or more, got 1$"),
-        (make_folds, SINGLES, {"val_per_class": 40}, r"too few for 40 in val"),
-        (make_long_tail, SINGLES, {"ratio": 0.0}, r"^ratio: expected above 0 and at most 1, got 0"),
         (make_long_tail, SINGLES, {"ratio": 0.01}, r"^tail_ratio: .* 0.01: of the 40 images of"),
-        (make_long_tail, SINGLES, {"ratio": 0.5, "test_per_class": 39}, r"'class0' .* too few"),
     ],
 )
 def test_rules_refuse(rule, groups, options, message):
@@ -309,38 +303,20 @@ def test_rules_keep_the_lesions_of_ham10000_apart(shared):
 # Choosing fewer images.
 
 
-@given(
-    counts=st.lists(st.integers(1, 500), min_size=1, max_size=9),
-    share=st.floats(0, 1),
-    least=st.integers(0, 5),
-)
-def test_share_out_keeps_total_and_bounds(counts, share, least):
-    counts = np.array(counts)
-    floor = np.minimum(counts, least)
-    total = int(floor.sum() + share * (counts.sum() - floor.sum()))
-    result = share_out(counts, total=total, least=least)
-    assert result.sum() == total
-    assert (floor <= result).all() and (result <= counts).all()
-
-
 @settings(deadline=None, max_examples=50)
 @given(
     groups=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), min_size=12, max_size=60),
     share=st.floats(0.2, 1),
 )
-def test_choose_rows_keeps_three_groups_a_class_and_most_groups_whole(groups, share):
+def test_choose_rows_keeps_three_groups_a_class_and_most_whole_whatever_the_order(groups, share):
     table = toy_dataset([(0, 1), (1, 2), (2, 3)] * 3 + groups).table
     images = max(int(share * len(table)), 9)
     chosen = table.iloc[choose_rows(table, images=images, seed=0)]
     assert len(chosen) <= images
+    mixed = table.sample(frac=1, random_state=0)
+    again = mixed.iloc[choose_rows(mixed.reset_index(drop=True), images=images, seed=0)]
+    assert set(again["image"]) == set(chosen["image"])
     assert chosen.groupby("label")["group"].nunique().min() >= 3
     sizes = chosen.groupby("group").size()
     cut = sizes[sizes < table.groupby("group").size()[sizes.index]]
     assert len(cut) <= 3 * 3
-
-
-def test_choose_rows_does_not_depend_on_the_order_of_rows():
-    table = toy_dataset([(i % 3, 1 + i % 4) for i in range(40)]).table
-    mixed = table.sample(frac=1, random_state=0).reset_index(drop=True)
-    ids = [set(t["image"].iloc[choose_rows(t, images=50, seed=2)]) for t in (table, mixed)]
-    assert ids[0] == ids[1]
