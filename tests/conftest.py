@@ -1,5 +1,6 @@
 """Fixtures for the tests: the real images, if they are there."""
 
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,11 @@ def _line_of(kind, call, *arguments, **options) -> str:
 
 complaint = partial(_line_of, InputError)  # the one line that a call is refused with
 failure = partial(_line_of, WorkError)  # or fails with, though its input was right
+
+
+def refuses(rule: str, call, *arguments, **options) -> None:
+    """Expect a call to be refused with one line in which a regular expression is found."""
+    assert re.search(rule, complaint(call, *arguments, **options))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.benchmarks import ArrayReader
 from fopro_lab.errors import InputError
 from tests.checks.toys import texture
+from tests.conftest import refuses
 
 EDGES = [0.0, 0.2, 0.3, 0.5]  # the middle ring holds 0.25 cycles per pixel
 
@@ -75,8 +76,7 @@ def test_sources_have_their_own_rows_and_even_shares():
 
 def test_nothing_to_audit_is_refused():
     packed = pack(open_dataset("phantom", images=24), 32, progress=False)
-    with pytest.raises(InputError, match="rows, images: expected one or more, got 0 and 192"):
-        audit_pipeline(packed, np.arange(0), edges=EDGES)
+    refuses("rows, images: expected one or more", audit_pipeline, packed, np.arange(0), edges=EDGES)
     with pytest.raises(InputError, match="edges: expected two or more increasing"):
         audit_pipeline(packed, np.arange(24), edges=[0.5, 0.1])
 
@@ -124,5 +124,4 @@ def test_a_reader_that_knows_no_own_size_is_refused(arrays):
     dataset, _ = arrays
     plain = replace(dataset, reader=lambda row, size: np.zeros((size, size, 3), np.uint8))
     rule = r"^arrays: expected a reader with a method native\(row\)"
-    with pytest.raises(InputError, match=rule):
-        full_image(plain, 0)
+    refuses(rule, full_image, plain, 0)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fopro_lab.data import batches, cycle, effective_counts, mix, open_dataset, pack, paired_batches
 from fopro_lab.data.augment import PairedBatch, sample_weights
 from fopro_lab.data.batches import draw_order, epoch_order
-from fopro_lab.errors import InputError
+from tests.conftest import refuses
 
 ORDER = ("sampler", "seed", "epoch", "epochs", "views")
 
@@ -97,8 +97,7 @@ def test_cycle_goes_on_with_the_next_epoch(packed):
     ],
 )
 def test_batches_refuses_at_once(packed, rows, options, message):
-    with pytest.raises(InputError, match=message):
-        batches(packed, np.array(rows, dtype=int), **({"batch_size": 4} | options))
+    refuses(message, batches, packed, np.array(rows, dtype=int), **{"batch_size": 4} | options)
 
 
 @pytest.mark.parametrize("sampler", ["instance", "class-balanced", "progressive"])
@@ -203,8 +202,7 @@ def test_a_class_without_images_is_never_drawn():
         assert found[1] == 0 and found.sum() == pytest.approx(10)
     assert len(epoch_order([0] * 8 + [2] * 2, sampler="class-balanced", seed=0)) == 10
     for counts, progress, told in (([1, -2], 0.5, "^class_counts: "), ([1], 1.5, "^progress: ")):
-        with pytest.raises(InputError, match=told):
-            effective_counts(counts, sampler="instance", progress=progress)
+        refuses(told, effective_counts, counts, sampler="instance", progress=progress)
 
 
 @pytest.mark.parametrize("epoch", [0, 2, 4])

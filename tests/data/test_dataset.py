@@ -22,6 +22,7 @@ from fopro_lab.data import (
 )
 from fopro_lab.data.dataset import check_rows, take_rows
 from fopro_lab.errors import InputError
+from tests.conftest import refuses
 from tests.data.toys import write_images
 
 
@@ -98,15 +99,13 @@ def test_open_dataset_refuses(name, message, tmp_path, monkeypatch):
     monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.zip").write_bytes(b"PK\3\4\0\xff")
-    with pytest.raises(InputError, match=message):
-        open_dataset(name)
+    refuses(message, open_dataset, name)
 
 
 def test_open_dataset_refuses_wrong_options(tmp_path):
     with pytest.raises(InputError, match=r"a column was named, but the folder holds no CSV"):
         open_dataset(write_images(tmp_path), class_column="dx")
-    with pytest.raises(InputError, match=r"^images: expected greater than or equal to 0, got -1"):
-        open_dataset("phantom", images=-1)
+    refuses(r"^images: expected greater than or equal to 0", open_dataset, "phantom", images=-1)
 
 
 def test_importing_the_package_does_not_import_torch():
@@ -143,10 +142,8 @@ def test_rows_are_checked_by_every_function(taker):
     packed = pack(open_dataset("phantom", images=24), 16, progress=False)
     mask = r"^rows: expected row numbers, got a mask; np\.flatnonzero\(mask\) gives them$"
     for rows in (packed.labels == 0, (packed.labels == 0).tolist(), pd.Series(packed.labels == 0)):
-        with pytest.raises(InputError, match=mask):
-            TAKERS[taker](packed, rows)
-    with pytest.raises(InputError, match=r"^rows: expected 0 to 23, got 0 to 24; was the split"):
-        TAKERS[taker](packed, [0, 24])
+        refuses(mask, TAKERS[taker], packed, rows)
+    refuses(r"^rows: expected 0 to 23, got 0 to 24; was the split", TAKERS[taker], packed, [0, 24])
 
 
 def test_check_rows_takes_whole_numbers_alone():
@@ -159,8 +156,7 @@ def test_check_rows_takes_whole_numbers_alone():
         ([-1, 2], r"^rows: expected 0 to 23, got -1 to 2; "),
         (np.array([2**64 - 1], dtype=np.uint64), r"^rows: expected 0 to 23, got 18446744073709"),
     ):
-        with pytest.raises(InputError, match=message):
-            check_rows(rows, count=24)
+        refuses(message, check_rows, rows, count=24)
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 3, 16, 16), dtype=np.uint8)
@@ -199,19 +195,14 @@ def test_items_of_unknown_group_are_each_their_own(unknown):
 
 def test_from_torch_refuses_what_is_no_image_or_label():
     image = torch.zeros(3, 8, 8)
-    with pytest.raises(InputError, match=r"image 0: expected uint8, or a float tensor in \[0, 1\]"):
-        from_torch([(image + 2, 0)])
-    with pytest.raises(InputError, match=r"label 1: expected a whole number from 0, got 1\.5"):
-        from_torch([(image, 0), (image, 1.5)])
-    with pytest.raises(InputError, match="class_names: expected 2 or more, got 1"):
-        from_torch([(image, 1)], class_names=["one"])
+    refuses(r"image 0: expected uint8, or a float tensor in \[0, 1\]", from_torch, [(image + 2, 0)])
+    refuses(r"label 1: expected a whole number from 0", from_torch, [(image, 0), (image, 1.5)])
+    refuses("class_names: expected 2 or more, got 1", from_torch, [(image, 1)], class_names=["one"])
     for source in (None, (item for item in [(image, 0)])):
-        with pytest.raises(InputError, match=r"^source: expected a map-style data set with len"):
-            from_torch(source)
+        refuses(r"^source: expected a map-style data set with len", from_torch, source)
 
     class Random(list):
         def __getitem__(self, row):
             return torch.rand(3, 8, 8), 0
 
-    with pytest.raises(InputError, match="leave out random transforms"):
-        from_torch(Random([0]))
+    refuses("leave out random transforms", from_torch, Random([0]))

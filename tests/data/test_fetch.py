@@ -29,7 +29,8 @@ from fopro_lab.data.fetch import (
     source_names,
     unpack_zip,
 )
-from fopro_lab.errors import InputError, WorkError
+from fopro_lab.errors import WorkError
+from tests.conftest import refuses
 from tests.data.publisher import (
     ISIC_IDS,
     STALL,
@@ -104,8 +105,7 @@ def test_every_source_is_described_addressed_and_pinned():
     ],
 )
 def test_fetch_refuses_wrong_input(name, options, message):
-    with pytest.raises(InputError, match=message):
-        fetch(name, **options)
+    refuses(message, fetch, name, **options)
 
 
 # Downloading: whatever the server does, the bytes are right or one line says why not.

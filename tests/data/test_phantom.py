@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from fopro_lab.data.phantom import (
     CLASSES,
@@ -9,7 +8,7 @@ from fopro_lab.data.phantom import (
     render_view,
     sample_lesion,
 )
-from fopro_lab.errors import InputError
+from tests.conftest import refuses
 
 
 def energy_by_ring(pixels: np.ndarray) -> np.ndarray:
@@ -36,8 +35,7 @@ def test_phantom_table_of_fewer_images_is_a_part():
 
 
 def test_phantom_table_refuses_fewer_than_three_a_class():
-    with pytest.raises(InputError, match=r"^images: expected at least 24, 3 of each of the 8"):
-        phantom_table(23)
+    refuses(r"^images: expected at least 24, 3 of each of the 8", phantom_table, 23)
 
 
 def test_draw_phantom_still_draws_version_1():

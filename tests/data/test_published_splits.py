@@ -20,6 +20,7 @@ from fopro_lab.data.published_splits import (
 )
 from fopro_lab.data.split_rules import PARTS
 from fopro_lab.errors import InputError
+from tests.conftest import refuses
 from tests.data.toys import altered
 
 SIZES = {"train": 4, "val": 2, "test": 3}  # images of each class in the toy files
@@ -83,8 +84,7 @@ def test_describe_changes_sees_half_a_file_a_single_byte_and_exchanged_files(sha
     )
     for line_end in (b"\n", b"\r\n"):
         val.write_bytes(whole.replace(b"\n", line_end))
-        with pytest.raises(InputError, match=message):
-            describe_changes(paths, names, fetched="fopro-splits")
+        refuses(message, describe_changes, paths, names, fetched="fopro-splits")
 
 
 # ISIC-2019-LT.
@@ -124,8 +124,7 @@ def test_make_isic2019_lt_takes_each_part_from_its_own_file(tmp_path):
 def test_make_isic2019_lt_goes_on_without_images_only_if_allowed(tmp_path):
     gone = ("NV_test_0", "DF_train_1")
     dataset = dataset_of([(image, c) for image, _, c in toy_rows() if image not in gone])
-    with pytest.raises(InputError, match=r"2 of its 72 images are not in toy, first DF_train_1"):
-        split_toy(tmp_path, dataset)
+    refuses(r"2 of its 72 images are not in toy, first DF_train_1", split_toy, tmp_path, dataset)
     split = split_toy(tmp_path, dataset, leave_out=True)
     assert split.protocol == toy_protocol(tmp_path) + "/part-70of72-toy"
     assert split.notes[1:] == ("70 of the 72 images that the published split names are here",)
@@ -149,14 +148,11 @@ def test_make_isic2019_lt_joins_classes_that_are_one_here_and_notes_absent_ones(
 
 def test_make_isic2019_lt_refuses_wrong_options_and_files(tmp_path):
     dataset = dataset_of([(image, c) for image, _, c in toy_rows()])
-    with pytest.raises(InputError, match=r"^tail_ratio: expected one of the published 0.01, 0.005"):
-        make_isic2019_lt(dataset, ratio=0.05)
-    with pytest.raises(InputError, match=r"^fold: expected 1 to 5, got 6$"):
-        make_isic2019_lt(dataset, ratio=0.01, fold=6)
+    refuses(r"^tail_ratio: expected one of the published", make_isic2019_lt, dataset, ratio=0.05)
+    refuses(r"^fold: expected 1 to 5, got 6$", make_isic2019_lt, dataset, ratio=0.01, fold=6)
     split_toy(tmp_path, dataset)
     twins = dataset_of([(image, c) for image, _, c in toy_rows()] + [("y/NV_val_1.png", "NV")])
-    with pytest.raises(InputError, match=r"^toy: expected each image once, got NV_val_1 twice"):
-        split_toy(tmp_path, twins)
+    refuses(r"^toy: expected each image once, got NV_val_1 twice", split_toy, tmp_path, twins)
     other = [(i, "BCC" if i == "NV_val_1" else c) for i, _, c in toy_rows()]
     for rows, message in (
         ([("a", "NV"), ("b", "DF")], r"72 of its 72 images are not in toy, .*; is it the split"),
@@ -164,8 +160,7 @@ def test_make_isic2019_lt_refuses_wrong_options_and_files(tmp_path):
         ([(i, c) for i, p, c in toy_rows() if (p, c) != ("train", "SCC")],
          r"^toy: class 'SCC' has no image in train; add images, leave the"),
     ):  # fmt: skip
-        with pytest.raises(InputError, match=message):
-            split_toy(tmp_path, dataset_of(rows), leave_out=True)
+        refuses(message, split_toy, tmp_path, dataset_of(rows), leave_out=True)
     path = tmp_path / "test_skin2_0.005.csv"
     path.write_text("image,finding_name,finding\nb,,1\n")
     with pytest.raises(InputError, match=r"5.csv: b: expected finding_name .* got nothing and 1$"):
@@ -243,16 +238,12 @@ def test_make_hyperkvasir_tests_on_the_official_fold(tmp_path):
 
 def test_make_hyperkvasir_refuses(tmp_path):
     dataset, path = toy_kvasir(tmp_path)
-    with pytest.raises(InputError, match=r"^folds: expected 2 or 5, the official ones, got 4; spl"):
-        make_hyperkvasir(dataset, folds=4)
-    with pytest.raises(InputError, match=r"^fold: expected 1 to 2, got 3$"):
-        make_hyperkvasir(dataset, folds=2, fold=3)
+    refuses(r"^folds: expected 2 or 5, the official ones", make_hyperkvasir, dataset, folds=4)
+    refuses(r"^fold: expected 1 to 2, got 3$", make_hyperkvasir, dataset, folds=2, fold=3)
     dataset.table.loc[3, "label"] = 1
-    with pytest.raises(InputError, match=r"1 of 40 images have another .* where the split says 'h"):
-        make_hyperkvasir(dataset, files=path)
+    refuses(r"1 of 40 images have another .* where", make_hyperkvasir, dataset, files=path)
     path.write_text(HEADER + "a;b;5\n")
-    with pytest.raises(InputError, match=r"split-index: expected 0 to 4, got '5'; is it the file"):
-        make_hyperkvasir(dataset, files=path)
+    refuses(r"split-index: expected 0 to 4, got '5'", make_hyperkvasir, dataset, files=path)
 
 
 @pytest.mark.real

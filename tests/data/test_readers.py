@@ -9,7 +9,7 @@ from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.cells import read_cells
 from fopro_lab.data.readers import read_folders
 from fopro_lab.data.tables import read_table
-from fopro_lab.errors import InputError
+from tests.conftest import refuses
 
 
 def touch(root: Path, *names: str) -> None:
@@ -73,8 +73,7 @@ def test_read_folders_refuses(tmp_path, names, message):
     touch(tmp_path, *names)
     for path in tmp_path.glob("*/IM*"):
         path.write_bytes(bytes(128) + b"DICM")
-    with pytest.raises(InputError, match=message):
-        read_folders(tmp_path)
+    refuses(message, read_folders, tmp_path)
 
 
 # The cells of a CSV.
@@ -113,8 +112,7 @@ def test_read_cells_reads_one_table_in_many_spellings(tmp_path, text):
 def test_read_cells_refuses(tmp_path, content, message):
     if content is not None:
         (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        read_cells(tmp_path / "a.csv")
+    refuses(message, read_cells, tmp_path / "a.csv")
 
 
 # A CSV with its images.
@@ -187,8 +185,7 @@ def test_read_table_makes_no_giant_patient_of_a_word_for_not_known(tmp_path, wor
     ],
 )
 def test_read_table_refuses(tmp_path, text, columns, message):
-    with pytest.raises(InputError, match=message):
-        read(write(tmp_path, text), **columns)
+    refuses(message, read, write(tmp_path, text), **columns)
 
 
 def test_missing_images_are_refused_or_left_to_packing(tmp_path):
@@ -196,11 +193,9 @@ def test_missing_images_are_refused_or_left_to_packing(tmp_path):
         Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
     rows = [f"{name},{dx}" for name, dx in zip("abxy", ("nv", "mel", "nv", "mel"), strict=True)]
     (tmp_path / "labels.csv").write_text("\n".join(["image,dx", *rows]))
-    with pytest.raises(InputError, match=r"2 of 4 images are not below .*: x, y; give the"):
-        open_dataset(tmp_path)
+    refuses(r"2 of 4 images are not below .*: x, y; give the", open_dataset, tmp_path)
     touch(tmp_path, "copy/b.jpg")
-    with pytest.raises(InputError, match=r"b: 2 images below .* match"):
-        open_dataset(tmp_path)
+    refuses(r"b: 2 images below .* match", open_dataset, tmp_path)
     (tmp_path / "copy" / "b.jpg").unlink()
     dataset = open_dataset(tmp_path, leave_out=True)
     packed = pack(dataset, 16, progress=False, leave_out=True)
@@ -208,5 +203,4 @@ def test_missing_images_are_refused_or_left_to_packing(tmp_path):
     assert set(packed.left_out) == {"x", "y"} and "no such file" in packed.left_out["x"]
     for name in "ab":
         (tmp_path / f"{name}.png").unlink()
-    with pytest.raises(InputError, match="none of its images, such as a, is there"):
-        open_dataset(tmp_path, leave_out=True)
+    refuses("none of its images, such as a, is there", open_dataset, tmp_path, leave_out=True)

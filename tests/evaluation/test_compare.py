@@ -16,6 +16,7 @@ from fopro_lab.evaluation import (
     summarise_teachers,
 )
 from fopro_lab.evaluation.compare import group_families, merge_groups
+from tests.conftest import refuses
 from tests.evaluation.toy_runs import groups, hits, predictions, run_of, slow_bootstrap, write_run
 
 COUNTS = (40, 30, 20, 12)
@@ -155,12 +156,9 @@ def test_compare_refuses_runs_that_do_not_belong_together(changes, message):
 
 
 def test_compare_needs_its_baseline_and_another_method():
-    with pytest.raises(InputError, match="runs: expected at least one, got none"):
-        compare([], "bsm")
-    with pytest.raises(InputError, match="baseline: expected one of bsm, got 'ce'"):
-        compare([run_of()], "ce")
-    with pytest.raises(InputError, match="runs: expected another method beside 'bsm', got none"):
-        compare([run_of()], "bsm")
+    refuses("runs: expected at least one, got none", compare, [], "bsm")
+    refuses("baseline: expected one of bsm, got 'ce'", compare, [run_of()], "ce")
+    refuses("runs: expected another method beside 'bsm', got none", compare, [run_of()], "bsm")
 
 
 @pytest.mark.parametrize(
@@ -187,15 +185,13 @@ def test_compare_refuses_runs_of_another_recipe(one, other, message):
     if not message:
         assert len(compare(runs, "ce", resamples=20)) > 0
         return
-    with pytest.raises(InputError, match=rf"{message}.* as in .*; compare runs of one recipe"):
-        compare(runs, "ce", resamples=20)
+    refuses(rf"{message}.* as in .*; compare runs of one recipe", compare, runs, "ce", resamples=20)
 
 
 def test_methods_with_a_teacher_share_its_file():
     weights = (("ekd", {"sha256": "aa"}), ("fopro", {"sha256": "bb"}))
     runs = [run_of(method=method, teacher=teacher) for method, teacher in weights]
-    with pytest.raises(InputError, match="weights of the teacher: expected 'aa' as in ekd-0, got"):
-        compare(runs, "ekd", resamples=20)
+    refuses("weights of the teacher: expected 'aa' as in", compare, runs, "ekd", resamples=20)
 
 
 def test_score_runs_and_summarise_have_one_block_and_one_row_per_method():
@@ -260,8 +256,7 @@ def test_folds_that_test_an_image_twice_stay_apart():
     assert [len(members) for members in group_families(runs)] == [4, 4]
     table = score_runs(runs, resamples=20)
     assert set(table["protocol"]) == {"toy/folds3/seed0/fold1", "toy/folds3/seed0/fold2"}
-    with pytest.raises(InputError, match="share no tested lesion, patient or image, got 51 in"):
-        compare(runs, "bsm", resamples=20)
+    refuses("share no tested lesion, patient or image", compare, runs, "bsm", resamples=20)
 
 
 def test_a_class_has_the_group_of_most_folds_and_of_two_the_rarer_one():
@@ -313,8 +308,7 @@ def test_each_teacher_and_student_is_compared_as_if_it_were_alone(taught):
     own = part[expected.columns].reset_index(drop=True)
     pd.testing.assert_frame_equal(own, expected, check_dtype=False)
     assert set(found.loc[found["student"] == "resnet18", "teacher"]) == {"builtin"}
-    with pytest.raises(InputError, match=r"expected both methods of a pair \(random against ekd\)"):
-        compare_teachers(taught, [("random", "ekd")])
+    refuses(r"expected both methods of a pair", compare_teachers, taught, [("random", "ekd")])
 
 
 def test_p_values_are_corrected_over_the_teachers_of_one_pair_and_number(taught):

@@ -6,6 +6,7 @@ import pytest
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import check_predictions, read_predictions, write_predictions
+from tests.conftest import refuses
 from tests.evaluation.toy_runs import predictions
 
 
@@ -52,8 +53,7 @@ def test_read_predictions_returns_what_was_written(tmp_path):
 
 def test_read_predictions_names_a_damaged_file_and_nothing_wrong_is_written(tmp_path):
     path = tmp_path / "predictions.parquet"
-    with pytest.raises(InputError, match="label: expected whole numbers 0 to 3, got 9"):
-        write_predictions(path, predictions().assign(label=9))
+    refuses("label: expected whole numbers", write_predictions, path, predictions().assign(label=9))
     assert not path.exists()
     path.write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"predictions.parquet: expected a parquet table") as e:

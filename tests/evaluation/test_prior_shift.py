@@ -8,6 +8,7 @@ from fopro_lab.evaluation.prior_shift import (
     implicit_prior,
     measure_under_prior,
 )
+from tests.conftest import refuses
 from tests.evaluation.toy_runs import predictions, run_of
 
 COUNTS = (900, 120, 30, 10)
@@ -102,11 +103,8 @@ def test_table_intervals_hold_their_value_and_pair_the_runs(runs):
 
 
 def test_runs_of_other_or_no_training_images_are_refused(runs):
-    with pytest.raises(InputError, match="class_counts: expected"):
-        PriorShift([runs[0], run_of(class_counts=[1, 1, 1, 1])])
-    with pytest.raises(InputError, match="class_counts: expected some"):
-        PriorShift([run_of()])
+    refuses("class_counts: expected", PriorShift, [runs[0], run_of(class_counts=[1, 1, 1, 1])])
+    refuses("class_counts: expected some", PriorShift, [run_of()])
     with pytest.raises(InputError, match="class_counts: expected numbers above 0"):
         PriorShift([run_of(class_counts=[9, 3, 1, 0])]).table(0.0)
-    with pytest.raises(InputError, match="runs: expected at least one, got none"):
-        PriorShift([])
+    refuses("runs: expected at least one, got none", PriorShift, [])

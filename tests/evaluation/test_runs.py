@@ -14,6 +14,7 @@ from fopro_lab.evaluation.runs import (
     read_mask_histories,
     read_mask_history,
 )
+from tests.conftest import refuses
 from tests.evaluation.toy_runs import predictions, write_run
 
 
@@ -75,13 +76,11 @@ def test_load_runs_finds_runs_at_any_depth_once(tmp_path):
 
 
 def test_load_runs_warns_of_unfinished_runs_and_leaves_them_out(tmp_path):
-    with pytest.raises(InputError, match="expected a run folder or one that holds runs, got no"):
-        load_runs(tmp_path)
+    refuses("expected a run folder or one that holds runs, got no", load_runs, tmp_path)
     (tmp_path / "b").mkdir()
     running = {"state": "running", "config": {"method": "ce", "seed": 0}}
     (tmp_path / "b" / "manifest.json").write_text(json.dumps(running))
-    with pytest.raises(InputError, match=r"runs: expected a finished one, got .* \(running\)"):
-        load_runs(tmp_path)
+    refuses(r"runs: expected a finished one, got .* \(running\)", load_runs, tmp_path)
     write_run(tmp_path / "a", predictions())
     with pytest.warns(UserWarning, match=r"left out, not finished: .*b \(running\)"):
         runs = load_runs(tmp_path)
@@ -104,17 +103,12 @@ def test_mask_history_reads_what_a_run_wrote(tmp_path):
     places = [history.at(time) for time in ((0, 9), (1, 0), (1, 4), (1, 5), (2, 0))]
     assert places == [0, 0, 0, 1, 1]
     (tmp_path / MAPS_FILE).write_bytes(b"no tensors")
-    with pytest.raises(InputError, match="expected whole files of masks"):
-        read_mask_history(tmp_path)
+    refuses("expected whole files of masks", read_mask_history, tmp_path)
 
 
 def test_mask_history_refuses_what_is_none(tmp_path):
     for gain in (0.0, -1.0, np.nan, np.inf):
-        with pytest.raises(InputError, match=r"table: expected a finite gain above 0"):
-            read_mask_history(gains(gain=[1.0, gain]))
-    with pytest.raises(InputError, match="step, low, high, gain, got 2 rows of exploration"):
-        read_mask_history(gains().drop(columns="gain"))
-    with pytest.raises(InputError, match=r"exploration_gains\.parquet: no such file; it is"):
-        read_mask_history(tmp_path)
-    with pytest.raises(InputError, match="runs: expected at least one, got none"):
-        read_mask_histories([])
+        refuses(r"table: expected a finite gain above", read_mask_history, gains(gain=[1.0, gain]))
+    refuses("step, low, high, gain, got", read_mask_history, gains().drop(columns="gain"))
+    refuses(r"exploration_gains\.parquet: no such file; it is", read_mask_history, tmp_path)
+    refuses("runs: expected at least one, got none", read_mask_histories, [])

@@ -10,6 +10,7 @@ from fopro_lab.config import DataConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import class_groups, groups_from, score
 from fopro_lab.evaluation.scores import align
+from tests.conftest import refuses
 from tests.evaluation.toy_runs import groups, hits, predictions, slow_bootstrap
 
 
@@ -41,15 +42,12 @@ def test_class_groups_by_count_put_the_thresholds_themselves_into_medium():
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(InputError, match="counts: expected two classes or more, got 1"):
-        class_groups({"a": 1})
+    refuses("counts: expected two classes or more, got 1", class_groups, {"a": 1})
     with pytest.raises(InputError, match=r"tail_below: expected at most head_above \+ 1 = 6, got"):
         class_groups({"a": 1, "b": 1}, rule="count", head_above=5, tail_below=7)
-    with pytest.raises(InputError, match="resamples: expected at least 2, got 1"):
-        score(predictions(), groups(), "toy", resamples=1)
+    refuses("resamples: expected at least 2", score, predictions(), groups(), "toy", resamples=1)
     for wrong in ({"nv": "head"}, groups() | {"df": "rare"}):
-        with pytest.raises(InputError, match="groups: expected head, medium or tail for each of"):
-            score(predictions(), wrong, "toy")
+        refuses("groups: expected head, medium or tail for", score, predictions(), wrong, "toy")
 
 
 @pytest.mark.parametrize(
@@ -183,5 +181,4 @@ def test_score_follows_its_seed_and_forgets_the_order_of_rows():
     ],
 )
 def test_align_refuses_runs_on_other_images(second, message):
-    with pytest.raises(InputError, match=re.escape(message)):
-        align([predictions(), second], groups())
+    refuses(re.escape(message), align, [predictions(), second], groups())

@@ -12,6 +12,7 @@ from scipy.linalg import dft
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain, radial_frequency
 from fopro_lab.fourier.rings import ring_edges, ring_energy, ring_gain, ring_masks, ring_parts
+from tests.conftest import refuses
 from tests.fourier.toys import SHAPES, seeded
 
 sides = st.integers(1, 11)
@@ -41,8 +42,7 @@ def slow_ring_energy(image, edges):
 def test_ring_edges_are_equally_wide_and_end_in_the_corner():
     assert ring_edges(4) == [0.0, 0.125, 0.25, 0.375, 0.5, 0.75]
     assert ring_edges(1) == [0.0, 0.5, 0.75]
-    with pytest.raises(InputError, match=r"^count: expected 1 or more rings, got 0$"):
-        ring_edges(0)
+    refuses(r"^count: expected 1 or more rings, got 0$", ring_edges, 0)
 
 
 def test_ring_masks_by_hand():
@@ -65,8 +65,7 @@ def test_ring_masks_partition_all_but_dc(height, width, count):
     "edges", [[0.5], [0.2, 0.2], [0.5, 0.2], [-0.1, 0.2], [0, float("nan")], [0, float("inf")]]
 )
 def test_ring_masks_refuse_bad_edges(edges):
-    with pytest.raises(InputError, match="edges: expected two or more increasing frequencies"):
-        ring_masks(8, 8, edges)
+    refuses("edges: expected two or more increasing frequencies", ring_masks, 8, 8, edges)
 
 
 def test_ring_gain_is_constant_in_each_ring_and_one_elsewhere():

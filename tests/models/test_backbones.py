@@ -17,7 +17,8 @@ from torchvision.models import mobilenet_v3_small
 
 from fopro_lab.models import load_teacher
 from fopro_lab.models.backbones import CifarResNet, lite_weights
-from tests.models.toys import message, save_timm, toy_images
+from tests.conftest import complaint
+from tests.models.toys import save_timm, toy_images
 
 
 def written_out(state: dict[str, Tensor], images: Tensor, *, blocks: int) -> Tensor:
@@ -123,7 +124,7 @@ def test_a_file_cannot_choose_what_else_timm_does(tmp_path, monkeypatch):
 def test_metadata_that_does_not_suit_is_said(tmp_path, metadata, expected):
     path = tmp_path / "a.safetensors"
     save_timm(path, "test_resnet", **metadata)
-    told = message(load_teacher, "timm:test_resnet", weights=str(path))
+    told = complaint(load_teacher, "timm:test_resnet", weights=str(path))
     assert told == f"weights: {path}: {expected}"
 
 
@@ -141,7 +142,7 @@ def test_metadata_that_does_not_suit_is_said(tmp_path, metadata, expected):
 )  # fmt: skip
 def test_unknown_names_are_answered_with_known_ones(tmp_path, name, expected):
     save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors")
-    told = message(load_teacher, name, weights=str(tmp_path / "a.safetensors"))
+    told = complaint(load_teacher, name, weights=str(tmp_path / "a.safetensors"))
     assert told.startswith(f"teacher: {expected}")
 
 
@@ -173,7 +174,7 @@ def test_the_public_teacher_is_found_in_its_package():
     state = torch.load(lite_weights("efficientnet-lite0"), weights_only=True)
     pairs = zip(teacher.body.state_dict().values(), state.values(), strict=True)
     assert all(torch.equal(own, theirs) for own, theirs in pairs)
-    told = message(load_teacher, "efficientnet-lite7")
+    told = complaint(load_teacher, "efficientnet-lite7")
     assert told == (
         "teacher: expected efficientnet-lite0, efficientnet-lite1 or efficientnet-lite2, "
         "got 'efficientnet-lite7'"
@@ -239,7 +240,7 @@ def test_every_tensor_of_the_body_comes_from_the_file(tmp_path, architecture):
 
     last = [name for name in state if not name.startswith(HEADS) and name.endswith("weight")][-1]
     torch.save({name: value for name, value in state.items() if name != last}, path)
-    told = message(load_teacher, f"timm:{architecture}", weights=str(path))
+    told = complaint(load_teacher, f"timm:{architecture}", weights=str(path))
     assert f"missing: {last}; " in told
 
 
@@ -316,7 +317,7 @@ def test_published_layouts_load_whole_or_are_refused(tmp_path, case):
     torch.save(layout(), tmp_path / "a.pth")
     how = {"weights": str(tmp_path / "a.pth"), "size": 112 if "dino" in architecture else 0}
     if isinstance(expected, str):
-        assert expected in message(load_teacher, f"timm:{architecture}", **how)
+        assert expected in complaint(load_teacher, f"timm:{architecture}", **how)
         return
     first, again = (teacher.card for teacher in load_twice(architecture, **how))
     assert first == again
@@ -366,4 +367,4 @@ def test_a_folder_says_how_its_images_are_prepared(tmp_path, capsys, config, pre
 )
 def test_a_folder_of_another_network_is_refused(tmp_path, config, expected):
     folder_of(tmp_path, config)
-    assert expected in message(load_teacher, "timm:test_vit", weights=str(tmp_path))
+    assert expected in complaint(load_teacher, "timm:test_vit", weights=str(tmp_path))

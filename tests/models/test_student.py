@@ -1,7 +1,8 @@
 import torch
 
 from fopro_lab.models import build_student
-from tests.models.toys import message, toy_images
+from tests.conftest import complaint
+from tests.models.toys import toy_images
 
 
 def test_outputs_are_those_of_the_formula():
@@ -41,14 +42,14 @@ def test_a_backbone_can_be_started_from_a_file(tmp_path):
     torch.save({"state_dict": source.backbone.state_dict()}, tmp_path / "a.pth")
     student = build_student("small", classes=3, seed=2, weights=str(tmp_path / "a.pth"))
     assert torch.equal(student.backbone.conv1.weight, source.backbone.conv1.weight)
-    told = message(build_student, name="resnet18", classes=3, weights=str(tmp_path / "a.pth"))
+    told = complaint(build_student, name="resnet18", classes=3, weights=str(tmp_path / "a.pth"))
     assert told.startswith(f"weights: {tmp_path / 'a.pth'}: ")
     assert told.endswith("is it this architecture?")
 
 
 def test_wrong_input_is_said():
-    assert message(build_student, name="small", classes=1) == "classes: expected 2 or more, got 1"
-    told = message(build_student, name="resnet", classes=2)
+    assert complaint(build_student, name="small", classes=1) == "classes: expected 2 or more, got 1"
+    told = complaint(build_student, name="resnet", classes=2)
     assert told == "student: expected one of 'small', 'resnet18', got 'resnet'"
-    told = message(build_student, name="small", classes=2, weights="no.pth")
+    told = complaint(build_student, name="small", classes=2, weights="no.pth")
     assert told == "weights: no.pth: no such file"

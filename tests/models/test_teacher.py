@@ -14,10 +14,10 @@ from fopro_lab.data.fetch import find_source, note_complete
 from fopro_lab.io import sha256_file
 from fopro_lab.models import Teacher, choose_device, load_from, load_teacher, wrap_teacher
 from fopro_lab.models.teacher import BUILTIN, quick_teacher
+from tests.conftest import complaint
 from tests.models.toys import (
     RULES,
     Pool,
-    message,
     norm_teacher,
     pool_teacher,
     save_timm,
@@ -69,14 +69,14 @@ def test_resizing_is_antialiased():
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 1, 8, 8)])
 def test_encode_refuses_other_shapes(shape):
     expected = f"images: expected (B, 3, H, W), got {shape}"
-    assert message(pool_teacher().encode, torch.zeros(shape)).startswith(expected)
+    assert complaint(pool_teacher().encode, torch.zeros(shape)).startswith(expected)
 
 
 def test_logits_are_the_heads_of_the_features():
     head = nn.Linear(12, 4)
     teacher = pool_teacher(head=head)
     assert torch.equal(teacher.logits(toy_images()), head(teacher.encode(toy_images())))
-    told = message(pool_teacher().logits, toy_images())
+    told = complaint(pool_teacher().logits, toy_images())
     assert told == "teacher wrapped: has no head, so it gives features alone"
 
 
@@ -138,12 +138,12 @@ class Dropping(nn.Module):
     ],
 )  # fmt: skip
 def test_wrap_teacher_says_what_is_wrong(module, settings, expected):
-    assert message(wrap, module, **settings).startswith(expected)
-    assert message(wrap_teacher, Pool()).startswith("wrap_teacher: expected mean, std and input")
+    assert complaint(wrap, module, **settings).startswith(expected)
+    assert complaint(wrap_teacher, Pool()).startswith("wrap_teacher: expected mean, std and input")
 
 
 def test_a_state_dict_is_no_path_of_weights():
-    assert "wrap_teacher" in message(load_teacher, "timm:resnet18", weights={})
+    assert "wrap_teacher" in complaint(load_teacher, "timm:resnet18", weights={})
 
 
 @pytest.fixture(scope="module")
@@ -199,12 +199,12 @@ def test_the_builtin_reaches_the_accuracy_on_its_card(builtin, shared):
     ],
 )  # fmt: skip
 def test_load_teacher_says_what_is_wrong(name, weights, expected):
-    assert message(load_teacher, name, weights=weights) == expected
+    assert complaint(load_teacher, name, weights=weights) == expected
 
 
 def test_the_published_teacher_finds_the_weights_that_were_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("FOPRO_DATA", str(tmp_path))
-    assert message(load_teacher, "moco-v2-resnet50") == (
+    assert complaint(load_teacher, "moco-v2-resnet50") == (
         "weights: expected a file with the weights of moco-v2-resnet50, got none; fetch them with "
         "`fopro data fetch moco-v2`, or give the path"
     )
@@ -233,7 +233,9 @@ def test_settings_override_the_weights_own(tmp_path):
 
 def test_a_size_that_the_network_cannot_take_is_said(tmp_path):
     save_timm(tmp_path / "a.safetensors", "test_vit")
-    told = message(load_teacher, "timm:test_vit", weights=str(tmp_path / "a.safetensors"), size=50)
+    told = complaint(
+        load_teacher, "timm:test_vit", weights=str(tmp_path / "a.safetensors"), size=50
+    )
     assert told == (
         "teacher timm:test_vit: cannot encode images of 50 px (AssertionError: Input height (50) "
         "should be divisible by patch size (16).); it takes those of 48 px: set teacher_size=48, "
@@ -331,7 +333,7 @@ def test_the_device_is_chosen_once(monkeypatch):
     assert choose_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device().type == "cpu"
-    told = message(choose_device, "cuda")
+    told = complaint(choose_device, "cuda")
     assert told == "device: expected a GPU for 'cuda', torch finds none; use cpu or auto"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device().type == choose_device("cuda").type == "cuda"

@@ -15,7 +15,8 @@ from torch import nn
 from fopro_lab.errors import InputError
 from fopro_lab.io import sha256_file
 from fopro_lab.models.weights import load_matching, read_weights
-from tests.models.toys import message, weights_of
+from tests.conftest import complaint
+from tests.models.toys import weights_of
 
 
 def network():
@@ -106,7 +107,7 @@ class Crafted:
 def test_a_tensor_beyond_its_storage_is_damage(tmp_path, shape, offset):
     path = tmp_path / "a.pth"
     torch.save({"a": Crafted(shape, offset), "more": Config()}, path)
-    told = message(read_weights, path)
+    told = complaint(read_weights, path)
     assert (
         told == f"weights: {path}: damaged, or not written by torch.save; copy or download it again"
     )
@@ -136,7 +137,7 @@ def test_other_files_are_named_by_their_first_bytes(tmp_path, kind, suffix):
                 archive.writestr(name, b"0")
     else:
         path.write_bytes(content)
-    told = message(read_weights, path)
+    told = complaint(read_weights, path)
     assert told.startswith(f"weights: {path}: expected tensors of PyTorch, got a")
     assert kind in told and "weights_only" not in told and "\n" not in told
 
@@ -144,7 +145,7 @@ def test_other_files_are_named_by_their_first_bytes(tmp_path, kind, suffix):
 def test_read_weights_refuses_what_holds_no_tensors(tmp_path):
     torch.save({"a": 1}, tmp_path / "a.pth")
     expected = f"weights: {tmp_path / 'a.pth'}: expected a state dict of tensors, got dict"
-    assert message(read_weights, tmp_path / "a.pth") == expected
+    assert complaint(read_weights, tmp_path / "a.pth") == expected
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
@@ -224,7 +225,7 @@ def test_load_matching_lists_what_does_not_fit_and_changes_nothing():
     own = nn.ModuleDict({"body": nn.Linear(2, 2), "fc": nn.Linear(2, 3)})
     state = {"body.weight": torch.ones(2, 2), "fc.weight": torch.ones(9, 2), "extra": torch.ones(2)}
     before = copy.deepcopy(own)
-    assert message(load_matching, own, weights_of(state)) == (
+    assert complaint(load_matching, own, weights_of(state)) == (
         "weights: toy.safetensors: 1 of 4 tensors fit; missing: body.bias, fc.bias; of another "
         "shape: fc.weight (9, 2) for (3, 2); without a place in the network: extra; "
         "is it this architecture?"
@@ -236,7 +237,7 @@ def test_one_missing_tensor_of_many_is_refused_unless_of_the_unused_head():
     net = nn.ModuleDict({str(k): nn.Linear(2, 2) for k in range(60)})
     weights = weights_of(net.state_dict())
     del weights.state["3.bias"]
-    assert "119 of 120 tensors fit; missing: 3.bias" in message(load_matching, net, weights)
+    assert "119 of 120 tensors fit; missing: 3.bias" in complaint(load_matching, net, weights)
     assert load_matching(net, weights, head=("3",))["keys_matched"] == 118
 
 
@@ -252,7 +253,7 @@ def test_what_has_no_place_is_refused_inside_layers_and_listed_elsewhere(name, s
     own = nn.ModuleDict({"body": nn.Linear(2, 2), "fc": nn.Linear(2, 3)})
     weights = weights_of({**own.state_dict(), name: torch.ones(shape)})
     if refused:
-        told = message(load_matching, own, weights, head=("fc",))
+        told = complaint(load_matching, own, weights, head=("fc",))
         assert f"without a place in the network: {name}" in told
     else:
         assert load_matching(own, weights, head=("fc",))["left_out"] == [name.split(".")[0]]
@@ -261,7 +262,7 @@ def test_what_has_no_place_is_refused_inside_layers_and_listed_elsewhere(name, s
 def test_quantised_weights_are_refused():
     net = network()
     state = {name: value.to(torch.int8) for name, value in net.state_dict().items()}
-    assert "(4, 3, 3, 3) int8 for (4, 3, 3, 3)" in message(load_matching, net, weights_of(state))
+    assert "(4, 3, 3, 3) int8 for (4, 3, 3, 3)" in complaint(load_matching, net, weights_of(state))
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0])
@@ -271,7 +272,7 @@ def test_a_variance_that_batch_norm_would_hide_is_refused(value):
     state = dict(network().state_dict())
     (name,) = (name for name in state if name.endswith("running_var"))
     state[name] = torch.full_like(state[name], value).half()
-    told = message(load_matching, own, weights_of(state))
+    told = complaint(load_matching, own, weights_of(state))
     assert f"tensors have numbers that are not finite, or a negative variance: {name}; " in told
     assert "save it in float32 again" in told and same(own, before)
 
@@ -279,7 +280,7 @@ def test_a_variance_that_batch_norm_would_hide_is_refused(value):
 def test_a_stem_of_one_channel_is_called_so():
     own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     state = own.state_dict() | {"0.weight": torch.ones(4, 1, 3, 3)}
-    told = message(load_matching, own, weights_of(state))
+    told = complaint(load_matching, own, weights_of(state))
     assert (
         "0.weight (4, 1, 3, 3) for (4, 3, 3, 3); the file's stem takes 1 channel, and the" in told
     )

@@ -2,23 +2,15 @@
 
 from pathlib import Path
 
-import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fopro_lab.errors import InputError
 from fopro_lab.models import Teacher, wrap_teacher
 from fopro_lab.models.weights import Weights
 
 RULES = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.5)}
-
-
-def message(call, *arguments, **settings):
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **settings)
-    return str(caught.value)
 
 
 class Pool(nn.Module):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain, ring_gain
 from fopro_lab.probing import class_band_matrix, fit_classifier, pass_ladder, phase_and_amplitude
 from fopro_lab.probing.class_bands import (
@@ -15,6 +14,7 @@ from fopro_lab.probing.class_bands import (
     phase_only,
     sign_flip_test,
 )
+from tests.conftest import refuses
 from tests.probing.toys import EDGES, Stub
 
 
@@ -104,12 +104,10 @@ def test_wrong_input_is_refused(world):
         ({"groups": world.groups | {"fast": "middle"}}, r"^groups: expected head, medium or tail"),
         ({"edges": [0, 0.01, 0.75]}, r"^edges: expected a frequency in every ring, got none"),
     ):
-        with pytest.raises(InputError, match=complaint):
-            measure(world, **settings)
+        refuses(complaint, measure, world, **settings)
     kept = world.split.train[world.pack.labels[world.split.train] != 2]
     world.split = dataclasses.replace(world.split, train=kept)
-    with pytest.raises(InputError, match=r"^split: expected every class in train.*image of 'flat'"):
-        measure(world)
+    refuses(r"^split: expected every class in train.*image of 'flat'", measure, world)
 
 
 def compare(*predictions, groups):
@@ -181,8 +179,7 @@ def test_a_class_is_lost_where_its_wave_is_cut_off(world):
 
 @pytest.mark.parametrize("cutoffs", [[], [0.2, 0.2], [0.3, 0.8], [float("nan")], [0.2, 0.201]])
 def test_wrong_cutoffs_are_refused(world, cutoffs):
-    with pytest.raises(InputError, match=r"^cutoffs: expected (one or more|a frequency in every)"):
-        climb(world, cutoffs)
+    refuses(r"^cutoffs: expected (one or more|a frequency in every)", climb, world, cutoffs)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from fopro_lab.probing import (
 )
 from fopro_lab.probing.preferences import preference
 from fopro_lab.probing.ring_response import RingDrifts
+from tests.conftest import refuses
 from tests.probing.toys import Stub, make_card
 
 EDGES = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -122,11 +123,9 @@ def test_cards_are_brought_together_by_their_teachers_if_rings_and_images_agree(
     assert found.distances[["teacher", "other"]].values.tolist() == [["even", "fast"]]
     assert found.distances["units"][0] == 9 and found.distances["n"][0] == 18
     assert found.findings()[0].startswith("even, fast: preferences ")
-    with pytest.raises(InputError, match=r"^cards: expected two or more, got 1$"):
-        compare_cards({"even": even})
+    refuses(r"^cards: expected two or more, got 1$", compare_cards, {"even": even})
     coarse = make_card(world, world.teacher, heat_map="off", rings=3)
-    with pytest.raises(InputError, match=r"^cards: expected the same edges, got \{'a'"):
-        compare_cards({"a": even, "b": coarse})
+    refuses(r"^cards: expected the same edges, got \{'a'", compare_cards, {"a": even, "b": coarse})
     world.split = dataclasses.replace(world.split, val=world.split.val[:10])
     found = compare_cards({"a": even, "b": make_card(world, world.teacher, heat_map="off")})
     assert found.distances.empty and found.findings()[0].startswith("Cards of other images")

@@ -9,10 +9,10 @@ import pytest
 from fopro_lab import cli
 from fopro_lab.config import DataConfig, TrainConfig
 from fopro_lab.data import prepare
-from fopro_lab.errors import InputError
 from fopro_lab.probing import TeacherCard, compare_cards, read_cards
 from fopro_lab.training import distill
 from fopro_lab.training.run_folder import TrainedRun
+from tests.conftest import refuses
 
 DATA = {"images": 120, "image_size": 24}
 SMALL = {"rings": 3, "gains": [0.0], "band_gains": [0.0], "resamples": 50, "probe_images": 12}
@@ -53,8 +53,7 @@ def test_a_student_of_another_split_or_size_is_refused(cards):
         ({"image_size": 32}, "sees images of 24 px, got 32; use image_size=24"),
     ):
         packed, split = prepare(DataConfig.from_mapping(DATA | other))
-        with pytest.raises(InputError, match=complaint):
-            run.classifier(packed, split)
+        refuses(complaint, run.classifier, packed, split)
 
 
 def test_cards_are_compared_by_notebook_08(fopro, cards, monkeypatch):

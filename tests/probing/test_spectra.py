@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from fopro_lab.errors import InputError
 from fopro_lab.probing import mean_spectra, source_fingerprint
 from fopro_lab.probing.spectra import discriminant_scores
+from tests.conftest import refuses
 from tests.probing.toys import EDGES, make_pack
 
 LESIONS = 60
@@ -110,8 +110,7 @@ def test_too_few_lesions_leave_an_empty_table():
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(InputError, match=r"^edges: expected a frequency in every ring"):
-        fingerprint(scanned_pack(), edges=[0, 0.01, 0.75])
+    refuses(r"^edges: expected a frequency", fingerprint, scanned_pack(), edges=[0, 0.01, 0.75])
 
 
 def test_scores_equal_scikit_learns_where_classes_are_equally_large():

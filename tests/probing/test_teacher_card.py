@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fopro_lab.data import batches
-from fopro_lab.errors import InputError
 from fopro_lab.probing import TeacherCard, class_band_matrix, ring_response, wrap_classifier
 from fopro_lab.probing.preferences import read_cards
+from tests.conftest import refuses
 from tests.probing.toys import EDGES, make_card
 
 
@@ -59,8 +59,7 @@ def test_write_leaves_whole_files_that_read_back(card, tmp_path):
         pd.testing.assert_frame_equal(getattr(again, name), getattr(card, name))
     assert list(read_cards(folders)) == [f"stub ({folder})" for folder in folders]
     (folder / "ladder.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"not a whole card of `fopro probe`"):
-        TeacherCard.read(folder)
+    refuses(r"not a whole card of `fopro probe`", TeacherCard.read, folder)
 
 
 def test_a_student_is_measured_wherever_classes_are_named(world):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fopro_lab.errors import InputError
 from fopro_lab.models.backbones import SmallResNet
 from fopro_lab.models.weights import load_matching, read_weights
+from tests.conftest import refuses
 from tools.make_builtin import (
     PretrainConfig,
     as_stored,
@@ -82,9 +82,7 @@ def test_the_teacher_learns_and_is_stored_with_its_card(archives, tmp_path, caps
 
 def test_a_missing_or_damaged_archive_is_named(tmp_path):
     expected = "expected a zip with labels.csv and images/"
-    with pytest.raises(InputError, match=rf"tinyimagenet32.zip: {expected}"):
-        read_natural(PretrainConfig(natural=str(tmp_path)))
+    refuses(rf"tinyimagenet32.zip: {expected}", read_natural, PretrainConfig(natural=str(tmp_path)))
     path = write_zip(tmp_path / "a.zip")
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(InputError, match=rf"a.zip: {expected}"):
-        read_archive(path, sizes=(32,), first_label=0)
+    refuses(rf"a.zip: {expected}", read_archive, path, sizes=(32,), first_label=0)

@@ -8,7 +8,8 @@ import torch
 from fopro_lab.models import StudentOutput, build_student
 from fopro_lab.training import balanced_softmax_loss, cosine_distance, distillation_loss
 from fopro_lab.training.losses import TaskHead, confidence_loss, disagreement_loss, identity_loss
-from tests.models.toys import message, normal, toy_images
+from tests.conftest import complaint
+from tests.models.toys import normal, toy_images
 
 COUNTS = torch.tensor([6705, 40, 3, 1])
 LABELS = torch.tensor([0, 3, 1, 3, 2])
@@ -140,14 +141,14 @@ def test_identity_is_the_mean_square_of_the_log_gain():
 def test_what_does_not_fit_is_said():
     logits, images, features = torch.zeros(5, 4), toy_images(5, 32), torch.rand(5, 7)
     student = build_student("small", classes=4)  # a baseline's
-    told = message(balanced_softmax_loss, logits, LABELS, class_counts=COUNTS[:3])
+    told = complaint(balanced_softmax_loss, logits, LABELS, class_counts=COUNTS[:3])
     assert told == "class_counts: expected (4,), got (3,)"
-    told = message(balanced_softmax_loss, logits, LABELS, class_counts=torch.tensor([5, 0, 1, 0]))
+    told = complaint(balanced_softmax_loss, logits, LABELS, class_counts=torch.tensor([5, 0, 1, 0]))
     assert told == "class_counts: expected 1 or more per class, got 0 for classes [1, 3]"
-    told = message(cosine_distance, torch.zeros(2, 3), torch.zeros(2, 4))
+    told = complaint(cosine_distance, torch.zeros(2, 3), torch.zeros(2, 4))
     assert told == "projection: expected (2, 4) as the features, got (2, 3)"
     how = {"labels": LABELS, "class_counts": COUNTS}
-    told = message(distillation_loss, student(images), features, **how)
+    told = complaint(distillation_loss, student(images), features, **how)
     assert told == "student: has no projector; build it with teacher_dim above 0"
-    told = message(disagreement_loss, student, images, features)
+    told = complaint(disagreement_loss, student, images, features)
     assert told == "objective 'disagreement': the student has no projector"

@@ -12,7 +12,8 @@ from fopro_lab.config import TeacherConfig, TrainConfig
 from fopro_lab.data import prepare
 from fopro_lab.models import load_from, load_teacher, wrap_teacher
 from fopro_lab.training import distill
-from tests.models.toys import RULES, message, norm_body, norm_teacher, save_timm
+from tests.conftest import complaint
+from tests.models.toys import RULES, norm_body, norm_teacher, save_timm
 
 OPTIONS = {"images": 90, "image_size": 16, "epochs": 1, "batch_size": 16}
 
@@ -34,7 +35,7 @@ def test_a_wrapped_network_is_distilled_and_the_manifest_has_its_hash(tmp_path, 
     assert distill(config, teacher=norm_teacher(seed=1), **how).manifest == manifest
     other = norm_teacher(seed=1)
     next(other.body.parameters()).data[0, 0, 0, 0] += 1e-3
-    assert "another teacher_sha256" in message(distill, config, teacher=other, **how)
+    assert "another teacher_sha256" in complaint(distill, config, teacher=other, **how)
 
 
 def test_a_teacher_that_resizes_otherwise_is_another(tmp_path, prepared):
@@ -46,7 +47,7 @@ def test_a_teacher_that_resizes_otherwise_is_another(tmp_path, prepared):
 
     first = distill(config, teacher=teacher(), **given)
     for rules in ({"input_size": 32}, {"interpolation": "bicubic"}, {"resize": False}):
-        told = message(distill, config, teacher=teacher(**rules), **given)
+        told = complaint(distill, config, teacher=teacher(**rules), **given)
         assert "how the teacher resizes images has changed" in told
     # A run from before this was compared has the rules in the teacher's card.
     path = tmp_path / "manifest.json"
@@ -54,7 +55,7 @@ def test_a_teacher_that_resizes_otherwise_is_another(tmp_path, prepared):
     assert manifest.pop("teacher_rules") == "to 24 px, bilinear"
     path.write_text(json.dumps(manifest))
     assert distill(config, teacher=teacher(), **given).state == first.state == "done"
-    assert "another teacher_rules" in message(
+    assert "another teacher_rules" in complaint(
         distill, config, teacher=teacher(input_size=32), **given
     )
 
@@ -70,7 +71,7 @@ def test_an_object_of_the_published_name_is_hashed_as_the_object(tmp_path, prepa
     teacher.name = "builtin"
     for out, first, then in (("a", teacher, None), ("b", None, teacher)):
         distill(config, out=tmp_path / out, teacher=first, **given)
-        told = message(distill, config, out=tmp_path / out, teacher=then, **given)
+        told = complaint(distill, config, out=tmp_path / out, teacher=then, **given)
         assert "another teacher_sha256" in told
 
 
@@ -78,12 +79,14 @@ def test_objects_that_do_not_belong_are_refused(tmp_path, prepared):
     packed, split = prepared
     ekd, ce = (TrainConfig(method=method, **OPTIONS) for method in ("ekd", "ce"))
     out = {"out": tmp_path, "verbose": False}
-    assert "packed" in message(distill, ekd, split=split, **out)
-    told = message(distill, ekd.model_copy(update={"image_size": 32}), packed=packed, **out)
+    assert "packed" in complaint(distill, ekd, split=split, **out)
+    told = complaint(distill, ekd.model_copy(update={"image_size": 32}), packed=packed, **out)
     assert told == "packed: expected images of image_size=32 px, got 16"
-    assert "method ce has none" in message(distill, ce, teacher=norm_teacher(), **out)
+    assert "method ce has none" in complaint(distill, ce, teacher=norm_teacher(), **out)
     far = replace(split, test=split.test + len(packed))
-    assert "split: expected rows below 90" in message(distill, ce, packed=packed, split=far, **out)
+    assert "split: expected rows below 90" in complaint(
+        distill, ce, packed=packed, split=far, **out
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -96,7 +99,7 @@ def test_a_teacher_that_cannot_take_the_images_is_found_before_they_are_decoded(
     torch.save(timm.create_model("inception_v3", num_classes=0).state_dict(), path)
     options = {"teacher": "timm:inception_v3", "weights": str(path)}
     config = TrainConfig(method="ekd", **OPTIONS | options)
-    told = message(distill, config, out=tmp_path / "run", verbose=False)
+    told = complaint(distill, config, out=tmp_path / "run", verbose=False)
     assert told.startswith("teacher timm:inception_v3: cannot encode images of 16 px (RuntimeError")
     assert "set teacher_size=299" in told
 
@@ -144,7 +147,7 @@ def test_a_function_of_the_users_own_gives_a_teacher(own_code, function):
     ],
 )
 def test_a_function_that_gives_no_teacher_is_one_line(own_code, name, words):
-    told = message(load_teacher, name)
+    told = complaint(load_teacher, name)
     assert told.startswith(f"teacher {name}: ") and words in told and "\n" not in told
 
 

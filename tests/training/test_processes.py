@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.errors import InputError
 from fopro_lab.evaluation import Run
 from fopro_lab.training import distill
 from fopro_lab.training.run_folder import CHECKPOINT, load_checkpoint
 from fopro_lab.training.setup import start_fabric
+from tests.conftest import refuses
 from tests.fourier.toys import make
 from tests.training.forked import start
 
@@ -114,5 +114,4 @@ def test_what_several_processes_cannot_share_is_refused(monkeypatch, options, ex
     launched = {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": 1, "TORCHELASTIC_RUN_ID": 1}
     for name, value in launched.items():
         monkeypatch.setenv(name, str(value))
-    with pytest.raises(InputError, match=f"^{expected}"):
-        start_fabric(TrainConfig(device="cpu", **options))
+    refuses(f"^{expected}", start_fabric, TrainConfig(device="cpu", **options))

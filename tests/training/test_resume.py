@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.errors import InputError, WorkError
+from fopro_lab.errors import WorkError
 from fopro_lab.evaluation import Run
 from fopro_lab.evaluation.runs import MAPS_FILE
 from fopro_lab.training import distill, run_folder
 from fopro_lab.training.run_folder import CHECKPOINT, PREVIOUS, load_checkpoint, save_checkpoint
+from tests.conftest import refuses
 from tests.training.forked import TINY, start
 
 EVERYTHING = {"optimiser": "sgd", "schedule": "cosine", "lr_warmup": 0.5, "ema_decay": 0.9,
@@ -148,8 +149,7 @@ def test_if_all_are_damaged_it_is_said_and_no_code_is_run(tmp_path):
             return os.mkdir, (str(target),)
 
     torch.save({"epoch": Bomb()}, tmp_path / CHECKPOINT)
-    with pytest.raises(InputError, match=r"checkpoint\.pt: damaged checkpoint; remove .* to start"):
-        load_checkpoint(tmp_path)
+    refuses(r"checkpoint\.pt: damaged checkpoint; remove .* to start", load_checkpoint, tmp_path)
     content = (tmp_path / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).write_bytes(hashlib.sha256(content).digest() + content)
     with pytest.raises(Exception, match="Weights only load failed"):

@@ -23,7 +23,8 @@ from fopro_lab.training.statistics import (
     natural_images,
     watched,
 )
-from tests.models.toys import message, norm_teacher, normal, pool_teacher, toy_images
+from tests.conftest import complaint
+from tests.models.toys import norm_teacher, normal, pool_teacher, toy_images
 
 
 def slow_distance(layers):
@@ -175,11 +176,11 @@ def test_images_are_read_from_folders_and_zips(tmp_path, zipped):
 
 
 def test_natural_images_that_cannot_be_read_are_said(tmp_path):
-    told = message(reference_of, pool_teacher(), natural=str(tmp_path))
+    told = complaint(reference_of, pool_teacher(), natural=str(tmp_path))
     assert told == f"natural: expected two or more images in {tmp_path}, got 0"
-    told = message(reference_of, pool_teacher(), natural="nowhere")
+    told = complaint(reference_of, pool_teacher(), natural="nowhere")
     assert told == "natural: expected a folder or a zip of images, got 'nowhere'"
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"no image")
-    told = message(natural_images, 2, size=8, folder=str(tmp_path))
+    told = complaint(natural_images, 2, size=8, folder=str(tmp_path))
     assert told.startswith("natural: a.jpg: expected an image, got ")

@@ -8,12 +8,13 @@ import pytest
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import prepare
-from fopro_lab.errors import InputError, WorkError
+from fopro_lab.errors import WorkError
 from fopro_lab.models.teacher import quick_teacher
 from fopro_lab.training import distill
 from fopro_lab.training.setup import build_setup, start_fabric
 from fopro_lab.training.teacher_features import FeatureFiles
 from fopro_lab.training.train_prompt import build_prompt
+from tests.conftest import refuses
 from tests.fourier.toys import make
 from tests.training.forked import start
 
@@ -163,5 +164,4 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
 
 def test_mixed_images_are_refused():
-    with pytest.raises(InputError, match="expected teacher_views = 0 with mixup_alpha, as no two"):
-        TrainConfig(teacher_views=2, mixup_alpha=0.2)
+    refuses("expected teacher_views = 0 with", TrainConfig, teacher_views=2, mixup_alpha=0.2)

@@ -35,6 +35,7 @@ from fopro_lab.training.train import (
     train_epoch,
     train_prompt_before_epoch,
 )
+from tests.conftest import refuses
 from tests.fourier.toys import make
 from tests.training.forked import TINY
 
@@ -105,11 +106,9 @@ def test_the_same_config_returns_the_run_and_trains_nothing(done, copied, monkey
 
 
 def test_another_config_or_other_data_never_overwrite(copied):
-    with pytest.raises(InputError, match=r"holds a run of another config \(epochs: 1 there, 2 her"):
-        quiet(tiny(method="bsm"), copied)
+    refuses(r"holds a run of another config \(epochs: 1 there", quiet, tiny(method="bsm"), copied)
     change(copied / "manifest.json", data_fingerprint="0" * 64)
-    with pytest.raises(InputError, match="the data set has changed since this run began"):
-        quiet(BSM, copied)
+    refuses("the data set has changed since this run began", quiet, BSM, copied)
 
 
 def test_a_run_of_version_0_1_is_the_run_it_was(done, copied):
@@ -126,8 +125,7 @@ def test_a_run_of_version_0_1_is_the_run_it_was(done, copied):
 
 def test_a_folder_with_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(InputError, match=r"expected an empty or a new folder, got one with thesis"):
-        quiet(BSM, tmp_path)
+    refuses(r"expected an empty or a new folder, got one with thesis", quiet, BSM, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -207,8 +205,7 @@ def test_select_says_which_epoch_is_kept(tmp_path, monkeypatch, options, kept):
     ],
 )
 def test_select_fits_the_other_options(options, complaint):
-    with pytest.raises(InputError, match=complaint):
-        tiny(method="bsm", **options)
+    refuses(complaint, tiny, method="bsm", **options)
 
 
 def test_the_best_epoch_is_one_that_met_the_prompt(tmp_path, monkeypatch):
@@ -268,8 +265,7 @@ def test_random_gains_and_learned_ones_share_their_prompt_training(tmp_path):
     assert manifest["prompt_log_gain"] > 0 and "control_drift" not in runs[0].manifest
     # A run whose gains were not matched, of an earlier version, is not taken for this one.
     write_json(runs[1].path / "manifest.json", {**manifest, "control": "not matched"})
-    with pytest.raises(InputError, match="the rule of random gains has changed"):
-        quiet(tiny(method="random", **options), runs[1].path)
+    refuses("the rule of random gains has", quiet, tiny(method="random", **options), runs[1].path)
 
 
 def test_a_run_whose_prompt_does_nothing_says_so(tmp_path, capsys):
@@ -301,8 +297,7 @@ def test_a_prompt_from_a_file_is_never_trained(tmp_path):
     plain = quiet(tiny(method="ekd"), tmp_path / "plain")
     assert run.history["loss"].iloc[-1] != plain.history["loss"].iloc[-1]
     FourierPrompt("ring", channels=2).save(path)
-    with pytest.raises(InputError, match=r"^prompt_file: expected a prompt of 1 or 3 channels"):
-        quiet(tiny(prompt_file=str(path)), tmp_path / "other")
+    refuses(r"^prompt_file: expected a", quiet, tiny(prompt_file=str(path)), tmp_path / "other")
 
 
 def vit_weights(tmp_path) -> dict[str, str]:
@@ -313,8 +308,7 @@ def vit_weights(tmp_path) -> dict[str, str]:
 
 def test_an_objective_that_the_teacher_lacks_is_said_before_anything_is_written(tmp_path):
     config = tiny(**vit_weights(tmp_path), objectives={"confidence": 1.0})
-    with pytest.raises(InputError, match=r"has no head; set objectives\.confidence=0"):
-        quiet(config, tmp_path / "run")
+    refuses(r"has no head; set objectives\.confidence=0", quiet, config, tmp_path / "run")
     assert not (tmp_path / "run/manifest.json").exists()
 
 
@@ -339,8 +333,7 @@ def test_a_file_of_other_content_is_another_run(tmp_path):
         used = (given, tmp_path / "given") if name == "prompt_file" else (config, run.path)
         before = path.read_bytes()
         path.write_bytes(before + b"0")
-        with pytest.raises(InputError, match=f"what '{name}' names has changed since this run beg"):
-            quiet(*used)
+        refuses(f"what '{name}' names has changed since this run beg", quiet, *used)
         path.write_bytes(before)
         assert quiet(*used).state == "done"
     # A run of an earlier version knows the hash of its teacher alone.
@@ -349,11 +342,9 @@ def test_a_file_of_other_content_is_another_run(tmp_path):
     files["student_weights"].write_bytes(b"another")
     assert quiet(config, run.path).state == "done"
     places["weights"].write_bytes(b"another")
-    with pytest.raises(InputError, match="what 'weights' names has changed"):
-        quiet(config, run.path)
+    refuses("what 'weights' names has changed", quiet, config, run.path)
     places["weights"].unlink()
-    with pytest.raises(InputError, match=r"^weights: .*weights\.safetensors: no such file"):
-        quiet(config, run.path)
+    refuses(r"^weights: .*weights\.safetensors: no such file", quiet, config, run.path)
 
 
 def test_the_prompt_that_is_saved_belongs_to_the_student(tmp_path, monkeypatch):
@@ -363,8 +354,7 @@ def test_the_prompt_that_is_saved_belongs_to_the_student(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "finish", lambda *_, **how: None)  # stopped before the test
         stopped = quiet(tiny(**options), tmp_path / "two")
-    with pytest.raises(InputError, match="expected a finished run, got one running"):
-        stopped.prompt()
+    refuses("expected a finished run, got one running", stopped.prompt)
     run = quiet(tiny(**options), tmp_path / "two")
     assert run.manifest["best_epoch"] == run.manifest["prompt_epoch"] == 1
     assert torch.equal(run.prompt().mean_gain(), best.mean_gain())
@@ -421,8 +411,7 @@ def test_the_losses_get_the_counts_that_are_drawn():
     torch.testing.assert_close(drawn(0, mixup_alpha=1.0), (counts + even) / 2)
     lacking = counts.clone()
     lacking[2] = 0
-    with pytest.raises(InputError, match=r"1 or more per class, got 0 for classes \[2\]"):
-        drawn_counts(replace(setup, class_counts=lacking), 0)
+    refuses(r"1 or more per class, got 0", drawn_counts, replace(setup, class_counts=lacking), 0)
 
 
 # --- the moving average ---
