@@ -121,16 +121,25 @@ def mean_error(values: Sequence[np.ndarray], parts: Sequence[Sequence[Part]]) ->
     return float(np.sqrt(variance)), float(quantile)
 
 
+def seed_spread(values: Sequence[np.ndarray]) -> float:
+    """Return the standard deviation over the seeds of a fold, pooled; ``values`` are ``(S,)`` each.
+
+    NaN without a second seed in any fold.
+    """
+    df = sum(len(own) - 1 for own in values)
+    squares = sum(((own - own.mean()) ** 2).sum() for own in values)
+    return float(np.sqrt(squares / df)) if df else float("nan")
+
+
 def seeds_needed(values: Sequence[np.ndarray], effect: float) -> float:
     """Return how many seeds per fold show an effect at 80 % power, by the spread over seeds alone.
 
     NaN without a second seed. ``values`` are differences, for each fold ``(S,)``.
     """
-    df = sum(len(own) - 1 for own in values)
-    if not df or np.isnan(effect):
+    spread = seed_spread(values)
+    if np.isnan(spread) or np.isnan(effect):
         return float("nan")
-    variance = sum(((own - own.mean()) ** 2).sum() for own in values) / df
-    needed = (_Z + norm.ppf(0.8)) ** 2 * variance / len(values)
+    needed = (_Z + norm.ppf(0.8)) ** 2 * spread**2 / len(values)
     return float(max(1.0, np.ceil(needed / effect**2))) if effect else float("inf")
 
 

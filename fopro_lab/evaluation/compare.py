@@ -12,7 +12,13 @@ import pandas as pd
 from fopro_lab.config import REMOVED, PromptConfig, TeacherConfig, TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import scores
-from fopro_lab.evaluation.bootstrap import difference_interval, holm, interval_p_value, seeds_needed
+from fopro_lab.evaluation.bootstrap import (
+    difference_interval,
+    holm,
+    interval_p_value,
+    seed_spread,
+    seeds_needed,
+)
 from fopro_lab.evaluation.predictions import resampling_units
 from fopro_lab.evaluation.runs import Run
 from fopro_lab.evaluation.scores import GROUPS
@@ -218,6 +224,7 @@ def compare(
         Columns ``method``, ``baseline``, ``scope``, ``name``, ``group``, ``metric``,
         ``method_value``, ``baseline_value``, ``difference`` (the first minus the second), ``low``,
         ``high``, ``n``, ``interval``, ``resampled``, ``p`` (two-sided, of no difference),
+        ``seed_sd`` (standard deviation of the difference over the seeds of a fold),
         ``seeds_needed`` (per fold, for 80 % power by the spread over seeds alone), ``seeds``
         (common ones, the fewest of a fold), ``folds`` (common ones), ``varies``
         ("images", "images and seeds", "images, seeds and folds"), ``verdict`` ("higher" or "lower"
@@ -281,6 +288,7 @@ def _subtract(
         interval_p_value(values[key], low, high, quantile=errors[key][1])
         for key, (low, high, _) in intervals.items()
     ]
+    table["seed_sd"] = [seed_spread(own.values) for own in apart.values()]
     asked = {key: values[key] if effect is None else effect for key in apart}
     table["seeds_needed"] = [seeds_needed(own.values, asked[key]) for key, own in apart.items()]
     seeds = [len(own) for own, _ in pairs.values()]

@@ -111,6 +111,8 @@ def plot_comparison(
 ) -> Axes:
     """Draw differences to the baseline with their 95 % intervals; filled is one that excludes 0.
 
+    A pale bar is the standard deviation of the difference over seeds.
+
     ``table``: of ``compare``; ``scopes``: "overall" (balanced accuracy), "group", "class".
     """
     style.need(table, "method baseline scope name group metric difference low high n seeds varies")
@@ -128,6 +130,7 @@ def plot_comparison(
     for method, row, y in _placed(table, names, methods):
         clear = row["low"] > 0 or row["high"] < 0
         _draw_interval(ax, y, row, value="difference", method=method, filled=clear)
+        _draw_spread(ax, y, row, method=method)
         text = with_interval(row["difference"], row["low"], row["high"], signed=True)
         style.write_beside(ax, y, text)
     ax.axvline(0, color="#333333", linewidth=1.2, zorder=1)
@@ -140,7 +143,7 @@ def plot_comparison(
     _title_above_legend(ax, f"Against {baseline}, paired by image", methods)
     seeds = ", ".join(str(n) for n in sorted(set(table["seeds"])))
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, seeds: {seeds}"
-    style.add_footer(ax, table, notes, "filled: zero excluded")
+    style.add_footer(ax, table, notes, "filled: zero excluded; pale: SD over seeds")
     return ax
 
 
@@ -159,6 +162,14 @@ def _placed(
         method = str(row.get("method", ""))
         offset = step * (methods.index(method) - (len(methods) - 1) / 2)
         yield method, row, names.index(row["name"]) + offset
+
+
+def _draw_spread(ax: Axes, y: float, row: Mapping[Any, Any], *, method: str) -> None:
+    """Draw the standard deviation of a difference over seeds, where the table knows it."""
+    if not np.isnan(spread := row.get("seed_sd", np.nan)):
+        ends = [row["difference"] - spread, row["difference"] + spread]
+        look: dict[str, Any] = {"linewidth": 7, "alpha": 0.22, "solid_capstyle": "butt"}
+        ax.plot(ends, [y, y], color=style.method_look(method)[0], label="_SD over seeds", **look)
 
 
 def _draw_interval(
@@ -369,13 +380,16 @@ def plot_claim(table: pd.DataFrame) -> Figure:
     trained = f"seeds: {table['seeds'].min()}, folds: {table['folds'].min()}"
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, {trained}"
     text = f"{'  ·  '.join(map(str, table['protocol'].unique()))}\n{notes}"
-    style.add_footer(axes[0, 0], pd.DataFrame(), text, "filled: p < 0.05 after Holm")
+    style.add_footer(
+        axes[0, 0], pd.DataFrame(), text, "filled: p < 0.05 after Holm; pale: SD over seeds"
+    )
     return figure
 
 
 def _draw_claim(ax: Axes, place: int, row: dict[Any, Any]) -> None:
     """Draw a difference with its interval; its number above, the two levels and n below."""
     x, about = row["difference"], {"value": "difference", "method": str(row["method"])}
+    _draw_spread(ax, place, row, method=about["method"])
     _draw_interval(ax, place, row, filled=row["p_holm"] < 0.05, **about)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
     look: dict[str, Any] = {"ha": "center", "bbox": box, "zorder": 2}

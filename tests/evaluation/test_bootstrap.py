@@ -42,6 +42,8 @@ def test_mean_error_is_that_of_a_t_interval_where_one_thing_varies():
 
 def test_seeds_needed_is_that_of_a_power_table():
     values = [np.array([-0.01, 0.03])]  # standard deviation 0.0283
+    two_folds = [np.array([0.0, 0.2]), np.array([0.5, 0.5, 0.5])]  # squares 0.02 over 3
+    assert bootstrap.seed_spread(two_folds) == pytest.approx((0.02 / 3) ** 0.5)
     assert bootstrap.seeds_needed(values, 0.01) == np.ceil(7.849 * 0.0008 / 0.0001)
     assert bootstrap.seeds_needed(values, 1.0) == 1 and bootstrap.seeds_needed(values, 0) == np.inf
     assert np.isnan(bootstrap.seeds_needed([np.array([0.1])], 0.01))

@@ -44,6 +44,8 @@ def test_comparison_shows_zero_and_fills_what_excludes_it():
     faces = {(to_hex(m.get_markerfacecolor()), to_hex(m.get_color())) for m in markers(ax)}
     ekd, fopro = (plots.METHOD_COLORS[name].lower() for name in ("ekd", "fopro"))
     assert faces == {("#ffffff", ekd), (fopro, fopro)}
+    pale = [line.get_xdata() for line in ax.lines if line.get_label() == "_SD over seeds"]
+    np.testing.assert_allclose(pale[0], [-0.01, 0.05])  # 2 points, 3 to either side
     assert "+20.0 [+10.0, +30.0]" in texts(ax) and "+2.0 [-8.0, +12.0]" in texts(ax)
     classes = plots.plot_comparison(differences(), scopes=("class",))
     assert labels(classes) == ["df  n=6", "nv  n=400", "mel  n=90"]
