@@ -327,6 +327,12 @@ def compare(
             with atomic_path(path) as temporary:
                 text = paper_tables(evaluation.summarise(done), table)
                 temporary.write_text(text, encoding="utf-8")
+    costs: dict[str, list[str]] = {}
+    for run in done:
+        if card := run.manifest.get("student"):
+            sizes = f"{card['parameters'] / 1e6:.3g} M parameters, {card['megabytes']:.3g} MB"
+            cost = f"{sizes}, {card['macs'] / 1e6:.3g} M multiply-adds per image"
+            costs.setdefault(cost, []).append(run.method)
     if html:
         from fopro_lab.reports import execute_notebook
 
@@ -338,6 +344,8 @@ def compare(
     if as_json:
         print(table.to_json(orient="records", indent=2))
         return
+    for cost, methods in costs.items():
+        print(f"{', '.join(dict.fromkeys(methods))}: {cost}")
     for row in table[table["scope"] != "class"].itertuples():
         known = interval(row.low, row.high, sign="+")
         print(

@@ -351,8 +351,8 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
         "", "values by default; published: the release's, small: 20 epochs on a CPU"
     )
     method: Method = option("fopro", "bsm is balanced softmax alone, random moves the gains")
-    student: Literal["small", "resnet18"] = option("small", "the network that is trained")
-    student_weights: str = option("", "safetensors to start from; empty is random")
+    student: str = option("small", "the network that is trained: small, resnet18 or timm:NAME")
+    student_weights: str = option("", "file of weights to start from; empty is random")
     student_size: int = option(0, "side of its images, pixels; 0 is image_size", ge=0, le=1024)
     epochs: int = option(10, "passes over the training set", ge=1)
     batch_size: int = option(32, "images per batch", ge=2)
@@ -411,6 +411,8 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
             self.lr_warmup,
             f"below epochs = {self.epochs}",
         )
+        if not re.fullmatch("small|resnet18|timm:.+", self.student):
+            raise ValueError(f"student small, resnet18 or timm:NAME, got '{self.student}'")
         if self.student_size > self.image_size:
             side = self.image_size
             raise ValueError(f"student_size up to image_size = {side}, got {self.student_size}")

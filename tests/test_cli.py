@@ -48,7 +48,8 @@ def test_train_then_compare(fopro, tmp_path):
     assert code == 0 and {row["method"] for row in rows} == {"ekd"}
     assert (tmp_path / "tables/comparison.csv").exists()
     code, out, _ = fopro("compare", tmp_path)
-    assert code == 0 and out.startswith("ekd")
+    assert code == 0 and out.startswith("bsm, ekd: 0.174 M parameters, 0.701 MB, 1.52 M")
+    assert out.splitlines()[1].startswith("ekd")
 
 
 @pytest.fixture

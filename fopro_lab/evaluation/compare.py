@@ -31,7 +31,8 @@ HEADLINE = {  # column of `summarise`: scope, name and metric of the tidy table
     **{group: ("group", group, "recall") for group in GROUPS},
     **{metric: ("overall", "all", metric) for metric in _OTHERS},
 }
-_FOLD = re.compile(r"/fold(\d+)$")
+COSTS = ("parameters", "macs", "megabytes")  # of a run's student, see `measure_cost`
+_FOLD = re.compile(r"/fold([\d+]+)$")  # several in a pooled id
 ByMethod = dict[str, dict[str, dict[int, Run]]]  # method, protocol, seed
 
 
@@ -347,9 +348,11 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
     Returns:
         Columns ``protocol``, ``method``, ``seeds``, ``folds``, ``n`` (test images), then each
         headline metric with ``_low`` and ``_high``: balanced_accuracy, head, medium, tail (mean
-        class recalls), worst_class_recall, macro_f1, mcc, auroc, ece.
+        class recalls), worst_class_recall, macro_f1, mcc, auroc, ece; then ``parameters``,
+        ``macs`` and ``megabytes`` of what classifies one image, NaN for runs of older versions.
     """
     table = score_runs(runs, resamples=resamples, seed=seed)
+    costs = {(family(run.protocol), run.method): run.manifest.get("student", {}) for run in runs}
     lines = []
     for (protocol, method), part in table.groupby(["protocol", "method"], sort=False):
         by_key = part.set_index(["scope", "name", "metric"])
@@ -360,7 +363,8 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
             row = by_key.loc[key] if key in by_key.index else {}
             for end, name in (("", "value"), ("_low", "low"), ("_high", "high")):
                 line[f"{column}{end}"] = row.get(name, np.nan)
-        lines.append(line)
+        cost = costs[family(protocol), method]
+        lines.append(line | {name: cost.get(name, np.nan) for name in COSTS})
     return pd.DataFrame(lines)
 
 

@@ -17,6 +17,11 @@ METHOD_LABELS = {
     "fopro": "FoPro-KD",
     "random": "random gains",
 }
+_COSTS = {  # column of `summarise`: title, and unit
+    "parameters": ("Parameters (M)", 1e6),
+    "macs": ("MACs (M)", 1e6),
+    "megabytes": ("Size (MB)", 1),
+}
 _TITLES = {"worst_class_recall": "Worst class", "macro_f1": "Macro F1"}
 _TITLES |= {metric: metric.upper() for metric in ("mcc", "auroc", "ece")}
 _LATEX = str.maketrans(
@@ -74,8 +79,8 @@ def level_table(
     """Lay levels of ``summarise`` or ``summarise_teachers`` out as text, in per cent.
 
     A row per method has student and teacher if the levels do, the method, and headline columns with
-    95 % intervals. With ``differences``, of ``compare`` for the same runs, ``bold`` is the form of
-    a `clear_winner`.
+    95 % intervals; then what the student costs, if any run says so. With ``differences``, of
+    ``compare`` for the same runs, ``bold`` is the form of a `clear_winner`.
     """
     named = [name for name in ("student", "teacher", "method") if name in levels]
     table = levels[named].rename(columns=str.capitalize)
@@ -85,6 +90,9 @@ def level_table(
         texts = pd.Series([with_interval(*row, digits=1) for row in ends], levels.index)
         best = "" if differences is None else clear_winner(levels, differences, column)
         table[_title(column)] = texts.mask(levels["method"] == best, texts.map(bold.format))
+    known = "macs" in levels and levels["macs"].notna().any()
+    for column, (title, unit) in _COSTS.items() if known else ():
+        table[title] = [f"{v / unit:.3g}" if pd.notna(v) else "n/a" for v in levels[column]]
     return table
 
 
@@ -121,7 +129,8 @@ def latex_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
         # A hyphen before a number would be set as a hyphen.
         cells.iloc[:, 1:] = cells.iloc[:, 1:].replace("-", "$-$", regex=True)
         look: dict[str, Any] = {"position_float": "centering", "hrules": True, "label": label}
-        look |= {"column_format": "l" + "r" * len(COLUMNS), "caption": caption.translate(_LATEX)}
+        look |= {"column_format": "l" + "r" * (cells.shape[1] - 1)}
+        look |= {"caption": caption.translate(_LATEX)}
         texts.append(cells.style.hide(axis="index").to_latex(**look))
     return "\n".join(texts)
 
@@ -129,9 +138,9 @@ def latex_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
 def markdown_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Write the same two tables as Markdown; see `latex_tables`."""
     texts = []
-    look = {"colalign": ("left", *["right"] * len(COLUMNS)), "disable_numparse": True}
     for caption, table in _both(levels, differences, bold="**{}**"):
         plain = table["Method"].map(lambda text: escape(text, quote=False).replace("|", r"\|"))
+        look = {"colalign": ("left", *["right"] * (table.shape[1] - 1)), "disable_numparse": True}
         text = table.assign(Method=plain).to_markdown(index=False, **look)
         texts.append(f"{caption}\n\n{text}\n")
     return "\n".join(texts)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
-from fopro_lab.models.weights import Weights, load_matching
+from fopro_lab.models.weights import Translate, Weights, load_matching
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -101,7 +101,7 @@ class CifarResNet(nn.Module):
         return self.linear(hidden.mean(dim=(2, 3)))
 
 
-class _TimmFeatures(nn.Module):
+class TimmFeatures(nn.Module):
     """Pooled features of a timm model, before its classifier."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -109,30 +109,45 @@ class _TimmFeatures(nn.Module):
         self.model: Any = model  # timm's models share these methods, but no class that has them
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images ``(B, 3, H, W)`` to features ``(B, D)``."""
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
 
-def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[str, Any]:
-    """Build a timm model, such as ``resnet50`` or ``vit_small_patch14_dinov2``, and fill it.
-
-    ``size`` is the side of its images if not its own, pixels: positions are resampled to it.
-    """
+def timm_defaults(architecture: str, *, role: str) -> Any:
+    """Return what timm knows of an architecture's weights: mean, std, size, name of the head."""
     import timm  # costs a second, so only where it is used
 
     if not timm.is_model(architecture):
         near = ", ".join(get_close_matches(architecture, timm.list_models(), n=3)) or "none"
-        raise InputError(f"teacher: timm has no model '{architecture}'; near: {near}")
-    _check_folder(architecture, weights)
-    defaults: Any = timm.get_pretrained_cfg(architecture)
-    heads = defaults.classifier or "head"
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    rules = _rules(weights, defaults.mean, defaults.std, defaults.input_size[-1])
-    classes = _classes(weights, heads[0])
+        raise InputError(f"{role}: timm has no model '{architecture}'; near: {near}")
+    return timm.get_pretrained_cfg(architecture)
+
+
+def timm_options(weights: Weights) -> dict[str, Any]:
+    """Return what a file says that its network has to be built with."""
     # No other metadata: a file must not choose what else timm does.
-    options: Any = {k: v for k, v in weights.metadata.items() if k in ("pad_type", "global_pool")}
+    return {k: v for k, v in weights.metadata.items() if k in ("pad_type", "global_pool")}
+
+
+def timm_heads(defaults: Any) -> tuple[str, ...]:
+    """Name the layers of an architecture's classifier."""
+    heads = defaults.classifier or "head"
+    return (heads,) if isinstance(heads, str) else tuple(heads)
+
+
+def create_timm(
+    architecture: str, *, classes: int, side: int, fixed: bool, options: dict[str, Any], where: str
+) -> tuple[Any, Translate | None]:
+    """Create a timm model without weights, and what translates published ones to its names.
+
+    A network of ``fixed`` size is built for images of ``side`` px if it can be. ``where`` leads the
+    `InputError` of options that it does not take.
+    """
+    import timm
+
     # Only some networks of fixed size accept another one, or change it from image to image.
-    fixed, side = bool(defaults.fixed_input_size), {"img_size": size or rules["input_size"]}
-    tries: list[dict[str, Any]] = [{"dynamic_img_size": True, **side}, side] if fixed else []
+    own_side = {"img_size": side}
+    tries: list[dict[str, Any]] = [{"dynamic_img_size": True, **own_side}, own_side] * fixed
     refused: Exception | None = None
     for more in (*tries, {}):
         try:
@@ -141,24 +156,35 @@ def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[st
             how = {"pretrained": True, "num_classes": classes, **options, **more}
             with patch("timm.models._builder.load_pretrained") as load:
                 model: Any = timm.create_model(architecture, **how)
-            break
+            return model, load.call_args.kwargs.get("filter_fn") if load.called else None
         except (TypeError, AssertionError) as error:
             refused = refused or error
-    else:
-        raise InputError(
-            f"weights: {weights.path}: its metadata does not suit {architecture} ({refused})"
-        )
-    translate = load.call_args.kwargs.get("filter_fn") if load.called else None
+    raise InputError(f"{where} does not suit {architecture} ({refused})")
+
+
+def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[str, Any]:
+    """Build a timm model, such as ``resnet50`` or ``vit_small_patch14_dinov2``, and fill it.
+
+    ``size`` is the side of its images if not its own, pixels: positions are resampled to it.
+    """
+    defaults = timm_defaults(architecture, role="teacher")
+    check_folder(architecture, weights)
+    heads = timm_heads(defaults)
+    rules = image_rules(weights, defaults.mean, defaults.std, defaults.input_size[-1])
+    classes, fixed = _classes(weights, heads[0]), bool(defaults.fixed_input_size)
+    how: dict[str, Any] = {"side": size or rules["input_size"], "options": timm_options(weights)}
+    where = f"weights: {weights.path}: its metadata"
+    model, translate = create_timm(architecture, classes=classes, fixed=fixed, where=where, **how)
     head = model.get_classifier() if classes else None
     _blank(head)
     card = load_matching(model, weights, head=heads, translate=translate)
     if not isinstance(head, nn.Linear) or _blank_in(head):
         model.reset_classifier(0)
         head = None
-    return {"body": _TimmFeatures(model), "head": head, "resize": fixed, "card": card, **rules}
+    return {"body": TimmFeatures(model), "head": head, "resize": fixed, "card": card, **rules}
 
 
-def _check_folder(architecture: str, weights: Weights) -> None:
+def check_folder(architecture: str, weights: Weights) -> None:
     """Refuse the folder of another network, and options that no name of timm has."""
     theirs = weights.metadata.get("architecture", architecture)
     says = f"weights: {weights.path}: its config.json"
@@ -181,7 +207,7 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
     if not linear:
         what = f"torchvision's {architecture} has no linear classifier to cut before"
         raise InputError(f"teacher: {what}; build it yourself and use wrap_teacher")
-    _check_folder(architecture, weights)
+    check_folder(architecture, weights)
     classes = _classes(weights, name := linear[-1])
     if classes:
         model = models.get_model(architecture, weights=None, num_classes=classes)
@@ -191,7 +217,7 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
     card = load_matching(model, weights, head=(name,))
     model.set_submodule(name, nn.Identity())
     head = None if _blank_in(head) else head
-    rules = _rules(weights, IMAGENET_MEAN, IMAGENET_STD, 224)
+    rules = image_rules(weights, IMAGENET_MEAN, IMAGENET_STD, 224)
     resize = architecture.startswith(("vit_", "swin"))
     return {"body": model, "head": head, "resize": resize, "card": card, **rules}
 
@@ -206,7 +232,7 @@ def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
     network = CifarResNet(depth)
     card = load_matching(network, weights)
     head, network.linear = network.linear, nn.Identity()
-    rules = _rules(weights, IMAGENET_MEAN, IMAGENET_STD, 32)
+    rules = image_rules(weights, IMAGENET_MEAN, IMAGENET_STD, 32)
     return {"body": network, "head": head, "card": card, **rules}
 
 
@@ -256,7 +282,7 @@ def _classes(weights: Weights, classifier: str) -> int:
     return int(found[0].shape[0]) if found and found[0].ndim == 2 else 0
 
 
-def _rules(
+def image_rules(
     weights: Weights, mean: Sequence[float], std: Sequence[float], input_size: int
 ) -> dict[str, Any]:
     """Give the rules of the images: what the file says wins over the architecture, and is said."""

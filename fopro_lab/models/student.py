@@ -1,13 +1,27 @@
 """Students: the network that is trained, with a projector and a second head."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.fourier.rings import check_pixels
-from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD, SmallResNet
+from fopro_lab.models.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SmallResNet,
+    TimmFeatures,
+    check_folder,
+    create_timm,
+    image_rules,
+    timm_defaults,
+    timm_heads,
+    timm_options,
+)
 from fopro_lab.models.weights import load_matching, read_weights
 
 SMALL_WIDTH = 12  # 0.17 million weights: a step takes milliseconds on a CPU
@@ -33,8 +47,18 @@ class Student(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, *, width: int, classes: int, teacher_dim: int) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        width: int,
+        classes: int,
+        teacher_dim: int,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
         super().__init__()
+        self.card: dict[str, Any] = {}  # what it was built with, and what it costs
         # Channels last is what CPU and GPU convolutions want; the numbers stay the same.
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.classifier = nn.Linear(width, classes)
@@ -48,8 +72,8 @@ class Student(nn.Module):
                 nn.Linear(teacher_dim, teacher_dim),
             )
             self.second_classifier = nn.Linear(teacher_dim, classes)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> StudentOutput:
         """Map images ``(B, 3, H, W)`` in [0, 1] to all outputs; what training needs."""
@@ -69,35 +93,138 @@ class Student(nn.Module):
 
 
 def build_student(
-    name: str, *, classes: int, teacher_dim: int = 0, seed: int = 0, weights: str = ""
+    name: str,
+    *,
+    classes: int,
+    teacher_dim: int = 0,
+    seed: int = 0,
+    weights: str = "",
+    image_size: int = 0,
+    rules: Mapping[str, Any] | None = None,
 ) -> Student:
     """Build a student, in training mode, with weights that depend on nothing but the seed.
 
     Args:
-        name: ``small`` (0.17 million weights, for a CPU) or ``resnet18`` (11 million).
+        name: ``small`` (0.17 million weights, for a CPU), ``resnet18`` (11 million), or
+            ``timm:NAME``, any network of timm.
         classes: K, 2 or more.
         teacher_dim: Width of the teacher's features; 0 for a baseline.
         seed: Of the initial weights; the global generator is not touched.
         weights: File with a backbone to start from; empty starts at random.
+        image_size: Side of its images, pixels: it must take them, and its `card` has what it
+            costs. 0 for any; a network of timm that has a fixed size then has its own.
+        rules: Of timm's, what ``card["rules"]`` of such a student says; None is by its weights.
+
+    Raises:
+        InputError: If there is no such network, it cannot take the images, or the file does not
+            hold all of its weights.
     """
     if classes < 2:
         raise InputError(f"classes: expected 2 or more, got {classes}")
+    kind, _, architecture = name.partition(":")
+    how: dict[str, Any] = {"classes": classes, "teacher_dim": teacher_dim}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if name == "small":
-            backbone: nn.Module = SmallResNet(width=SMALL_WIDTH, classes=0)
-            width = 8 * SMALL_WIDTH
+            student = Student(
+                SmallResNet(width=SMALL_WIDTH, classes=0), width=8 * SMALL_WIDTH, **how
+            )
         elif name == "resnet18":
             from torchvision.models import resnet18  # costs four seconds, so only here
 
-            backbone, width = resnet18(weights=None), 512
+            backbone = resnet18(weights=None)
             backbone.fc = nn.Identity()
+            student = Student(backbone, width=512, **how)
+        elif kind == "timm" and architecture:
+            student = _timm_student(architecture, weights, image_size, rules, how)
         else:
-            raise InputError(f"student: expected one of 'small', 'resnet18', got '{name}'")
-        student = Student(backbone, width=width, classes=classes, teacher_dim=teacher_dim)
-    if weights:
+            raise InputError(f"student: expected small, resnet18 or timm:NAME, got '{name}'")
+    if weights and kind != "timm":
         load_matching(student.backbone, read_weights(weights), head=("fc",))
+    if image_size:
+        student.card |= {"name": name, "image_size": image_size}
+        student.card |= measure_cost(student, image_size)
     return student
+
+
+def _timm_student(
+    architecture: str,
+    path: str,
+    image_size: int,
+    rules: Mapping[str, Any] | None,
+    how: dict[str, Any],
+) -> Student:
+    """Build a student on a network of timm, by the rules of its weights if it starts from some."""
+    defaults, name = timm_defaults(architecture, role="student"), f"student timm:{architecture}"
+    side = image_size or defaults.input_size[-1]
+    own: dict[str, Any] = {"mean": list(defaults.mean), "std": list(defaults.std)}
+    weights = read_weights(path) if path else None
+    if weights is not None:
+        check_folder(architecture, weights)
+        found = image_rules(weights, defaults.mean, defaults.std, side)
+        own = {key: found[key] for key in own} | timm_options(weights)
+    own |= rules or {}
+    model, translate = create_timm(
+        architecture,
+        classes=0,
+        side=side,
+        fixed=bool(defaults.fixed_input_size),
+        options={key: value for key, value in own.items() if key not in ("mean", "std")},
+        where=f"{name}: what its weights say",
+    )
+    if weights is not None:
+        load_matching(model, weights, head=timm_heads(defaults), translate=translate)
+    backbone = TimmFeatures(model)
+    width = _try_images(backbone, name, side).shape[1]
+    student = Student(backbone, width=width, mean=own["mean"], std=own["std"], **how)
+    student.card["rules"] = own
+    return student
+
+
+@torch.no_grad()
+def _try_images(network: nn.Module, name: str, side: int) -> Tensor:
+    """Give a network, in evaluation mode, one image of ``side`` px that it may refuse."""
+    try:
+        return network.eval()(torch.zeros(1, 3, side, side))
+    except Exception as error:  # each network refuses a size in its own way
+        line = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+        raise InputError(
+            f"{name}: cannot take images of {side} px ({line}); set student_size or image_size "
+            "to a side that it takes, or choose another student"
+        ) from error
+    finally:
+        network.train()
+
+
+def measure_cost(student: Student, side: int) -> dict[str, Any]:
+    """Count what inference costs: backbone and classifier, without what training alone needs.
+
+    Returns:
+        ``parameters``; ``macs``, multiply-adds of convolutions, matrix products and attention for
+        one image of ``side`` px (half of what torch's FlopCounterMode counts); ``megabytes``
+        (10^6 bytes) of all weights and buffers.
+    """
+    parts = nn.ModuleList([student.backbone, student.classifier])
+    training = student.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        student.eval().classify(torch.zeros(1, 3, side, side))
+    student.train(training)
+    size = sum(value.numel() * value.itemsize for value in parts.state_dict().values())
+    parameters = sum(value.numel() for value in parts.parameters())
+    macs = counter.get_total_flops() // 2
+    return {"parameters": parameters, "macs": macs, "megabytes": round(size / 1e6, 3)}
+
+
+def student_from(config: TrainConfig, *, classes: int = 2, teacher_dim: int = 0) -> Student:
+    """Build the student that a config names, for images of its size; see `build_student`."""
+    return build_student(
+        config.student,
+        classes=classes,
+        teacher_dim=teacher_dim,
+        seed=config.seed,
+        weights=config.student_weights,
+        image_size=config.student_size or config.image_size,
+    )
 
 
 def check_scale(images: Tensor, network: nn.Module) -> None:

@@ -58,11 +58,13 @@ class TrainedRun(Run):
     def student(self) -> Student:
         """Build a finished run's student, on the CPU, in evaluation mode."""
         self._check_finished()
-        teacher = self.manifest["teacher"]
+        teacher, config = self.manifest["teacher"], self.train_config
         student = build_student(
-            self.config["student"],
+            config.student,
             classes=len(self.class_names),
             teacher_dim=teacher["feature_dim"] if teacher else 0,
+            image_size=config.student_size or config.image_size,
+            rules=self.manifest.get("student", {}).get("rules"),
         )
         student.load_state_dict(load_file(self.path / "student.safetensors"))
         return student.eval()
@@ -111,7 +113,8 @@ def run_name(config: TrainConfig) -> str:
     text = json.dumps(deciding_options(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     dataset = Path(config.dataset).name.replace(":", "_")
-    return f"{dataset}-{config.method}-{config.student}-s{config.seed}-{digest}"
+    student = config.student.replace(":", "_")
+    return f"{dataset}-{config.method}-{student}-s{config.seed}-{digest}"
 
 
 def find_run(

@@ -33,8 +33,8 @@ from fopro_lab.evaluation import balanced_accuracy, write_predictions
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.io import progress, write_json
-from fopro_lab.models import Student, Teacher, build_student, load_from
-from fopro_lab.models.student import shrink
+from fopro_lab.models import Student, Teacher, load_from
+from fopro_lab.models.student import shrink, student_from
 from fopro_lab.models.teacher import check_takes, is_called, state_hash
 from fopro_lab.training import run_folder, train_prompt
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss, distillation_loss
@@ -168,8 +168,10 @@ def distill(
         check_takes(teacher.to(fabric.device), config.image_size)
     own_code = is_called(config.teacher)
     hashes = run_folder.file_hashes(config, own_teacher=teacher is not None)
+    # Before images are decoded for a network that cannot take them.
+    if not (folder / "manifest.json").exists():
+        student_from(config)
     if config.method not in ("ce", "bsm"):
-        # Before images are decoded for a teacher that cannot take them.
         if teacher is None and (own_code or not (folder / "manifest.json").exists()):
             teacher = load_from(config, device=fabric.device)
         if teacher is not None and (own_code or "teacher" in given):
@@ -202,6 +204,7 @@ def distill(
                 if saved is not None:
                     state.load_state_dict(saved)
                 manifest = {**setup.manifest(), **fingerprints, "started": state.started}
+                manifest["student"] = state.student.card
                 manifest["earlier"] = run_folder.earlier_origins(found, manifest, say=verbose)
                 manifest |= {"given": given} if given else {}
                 if first:
@@ -223,8 +226,7 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
     device, classes = setup.fabric.device, len(setup.class_counts)
     width = setup.teacher.feature_dim if setup.teacher is not None else 0
     how: dict[str, Any] = {"classes": classes, "seed": config.seed}
-    weights = config.student_weights
-    student = build_student(config.student, teacher_dim=width, weights=weights, **how).to(device)
+    student = student_from(config, classes=classes, teacher_dim=width).to(device)
     if config.sync_batch_norm and setup.fabric.world_size > 1:
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
     prompt, head = None, None

@@ -9,6 +9,7 @@ from fopro_lab.evaluation import (
     compare,
     compare_teachers,
     dropped_lines,
+    level_table,
     load_runs,
     score,
     score_runs,
@@ -214,6 +215,20 @@ def test_summarise_never_averages_protocols_and_leaves_a_missing_group_unknown()
     headline = summarise(runs, resamples=10)
     assert headline["protocol"].tolist() == ["one", "two"]
     assert headline["medium"].isna().all() and headline["head"].notna().all()
+
+
+def test_costs_stand_beside_the_levels_of_their_method():
+    card = {"parameters": 2_500_000, "macs": 56_000_000, "megabytes": 10.2}
+    runs = [run_of(student=card), run_of(method="ekd")]
+    headline = summarise(runs, resamples=10)
+    assert headline["macs"].tolist()[0] == 56e6 and headline["macs"].isna().tolist() == [
+        False,
+        True,
+    ]
+    shown = level_table(headline)
+    titles = ["Parameters (M)", "MACs (M)", "Size (MB)"]
+    assert shown[titles].to_numpy().tolist() == [["2.5", "56", "10.2"], ["n/a"] * 3]
+    assert not set(titles) & set(level_table(headline[1:]))
 
 
 def folds_of(method, *, folds=(1, 2, 3), skill=1.0, shared=False):

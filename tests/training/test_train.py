@@ -123,6 +123,30 @@ def test_a_run_of_version_0_1_is_the_run_it_was(done, copied):
         quiet(BSM.model_copy(update={"optimiser": "sgd"}), copied)
 
 
+def test_a_network_of_timm_is_trained_and_comes_back_as_it_was(tmp_path):
+    source = timm.create_model("test_resnet", num_classes=9)
+    rules = {"mean": "0.4,0.4,0.4", "std": "0.25,0.25,0.25"}
+    save_file(source.state_dict(), tmp_path / "a.safetensors", metadata=rules)
+    weights = str(tmp_path / "a.safetensors")
+    run = quiet(
+        tiny(method="ekd", student="timm:test_resnet", student_weights=weights), tmp_path / "r"
+    )
+    card = run.manifest["student"]
+    assert card["macs"] > 1e5 and card["rules"]["mean"] == [0.4] * 3
+    (tmp_path / "a.safetensors").unlink()
+    setup, _ = built(method="bsm")
+    again = predict(run.student(), setup, setup.split.test)
+    test = run.predictions["split"] == "test"
+    np.testing.assert_array_equal(again, logits(run)[test].astype(np.float32))
+    assert not run_name(run.train_config).count(":")
+
+
+def test_a_student_that_cannot_take_the_images_is_refused_before_they_are_read(tmp_path):
+    config = tiny(method="bsm", student="timm:inception_v3", dataset=str(tmp_path / "none"))
+    with pytest.raises(InputError, match=r"^student timm:inception_v3: cannot take imag"):
+        quiet(config, tmp_path / "run")
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     refuses(r"expected an empty or a new folder, got one with thesis", quiet, BSM, tmp_path)
