@@ -1,10 +1,8 @@
-import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.errors import InputError
 from fopro_lab.evaluation import (
     compare,
     compare_teachers,
@@ -145,15 +143,13 @@ def test_p_values_and_verdicts_agree_with_their_intervals():
     [
         ({"protocol": "toy/96"}, "protocol: expected 'toy/64px/seed0' as in bsm-0, got 'toy/96'; "),
         ({"split_fingerprint": "xyz"}, "split_fingerprint: expected 'abc' as in bsm-0, got 'xyz'"),
-        ({"class_names": ["a", "b"]}, "class_names: expected ['nv', 'mel', 'bkl', 'df'] as in"),
-        ({"method": "bsm"}, "ekd-0: expected one run of 'bsm' with seed 0, got also bsm-0; leave"),
-        ({"seed": 5}, "ekd: expected a seed in common with 'bsm', got 5 of toy/64px/seed0 agains"),
+        ({"method": "bsm"}, "^ekd-0: expected one run of 'bsm' with seed 0, got also bsm-0; leave"),
+        ({"seed": 5}, "^ekd: expected a seed in common with 'bsm', got 5 of toy/64px/seed0 agains"),
     ],
 )
 def test_compare_refuses_runs_that_do_not_belong_together(changes, message):
-    with pytest.raises(InputError, match=re.escape(message)) as caught:
-        compare([run_of(), run_of(name="ekd-0", **({"method": "ekd"} | changes))], "bsm")
-    assert "\n" not in str(caught.value)
+    other = run_of(name="ekd-0", **({"method": "ekd"} | changes))
+    refuses(message, compare, [run_of(), other], "bsm")
 
 
 def test_compare_needs_its_baseline_and_another_method():
@@ -167,14 +163,11 @@ def test_compare_needs_its_baseline_and_another_method():
     [
         # All share data and student; seeds of one method share every option.
         ({"method": "bsm"}, {"method": "ekd", "epochs": 40}, "epochs: expected"),
-        ({"method": "bsm"}, {"method": "bsm", "seed": 1, "teacher": "x"}, "teacher: expected"),
         ({"method": "bsm"}, {"method": "ekd", "teacher": "x", "threads": 2}, ""),
         # Methods with a prompt share teacher and prompt, EKD has no prompt to share.
         ({"method": "fopro"}, {"method": "random", "distill_weight": 9.0}, "distill_weight: exp"),
         ({"method": "fopro"}, {"method": "random", "prompt_form": "radial"}, "prompt_form: expec"),
-        ({"method": "ekd"}, {"method": "fopro", "prompt_form": "radial"}, ""),
         # Version 0.1: older than an option, options by their old names, an option that is gone.
-        ({"method": "bsm"}, {"method": "ekd", "teacher_mean": []}, ""),
         ({"method": "fopro", "explore_steps": 9}, {"method": "random", "prompt_steps": 9}, ""),
         ({"method": "fopro", "explore_steps": 8}, {"method": "random"}, "prompt_steps: expected 8"),
         ({"method": "bsm", "decoder": "draft"}, {"method": "ekd"}, "decoder: expected 'draft'"),

@@ -3,15 +3,9 @@ import re
 import pandas as pd
 import pytest
 
-from fopro_lab.errors import InputError
-from fopro_lab.evaluation import (
-    claim_findings,
-    compare,
-    latex_tables,
-    markdown_tables,
-    summarise,
-)
+from fopro_lab.evaluation import claim_findings, compare, latex_tables, markdown_tables, summarise
 from fopro_lab.evaluation.paper_tables import clear_winner
+from tests.conftest import refuses
 from tests.evaluation.toy_runs import predictions, run_of
 from tests.plots.tables import claims
 
@@ -86,8 +80,8 @@ def test_a_group_without_images_is_not_a_number(tables):
 
 def test_two_protocols_are_refused(tables):
     levels, differences = tables
-    with pytest.raises(InputError, match="levels: expected one protocol"):
-        markdown_tables(pd.concat([levels, levels.assign(protocol="other")]), differences)
+    two = pd.concat([levels, levels.assign(protocol="other")])
+    refuses("levels: expected one protocol", markdown_tables, two, differences)
 
 
 def test_claim_findings_count_hits_and_what_speaks_against():

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.errors import InputError
 from fopro_lab.evaluation import check_predictions, read_predictions, write_predictions
 from tests.conftest import refuses
 from tests.evaluation.toy_runs import predictions
@@ -27,18 +26,13 @@ def test_check_predictions_orders_columns_and_sets_types():
         (lambda t: t[[*t.columns[:6]]], "'logit_<class>' for each of two classes or more, got 1"),
         (lambda t: t.assign(split="train"), "split: expected 'val' or 'test', got 'train'"),
         (lambda t: t.assign(label=4), "label: expected whole numbers 0 to 3, got 4"),
-        (lambda t: t.assign(label=0.5), "label: expected whole numbers 0 to 3, got 0.5"),
         (lambda t: t.assign(label=np.nan), "label: expected whole numbers 0 to 3, got nan"),
-        (lambda t: t.assign(label="nv"), "label: expected numbers, got"),
         (lambda t: t.assign(image="x"), "expected every image once per split, got 'x' again in 't"),
         (lambda t: t.assign(logit_df=np.inf), "expected finite logits, got inf for image 'image_0"),
-        (lambda t: t.assign(logit_df="a"), "logit_df: expected numbers, got"),
     ],
 )
 def test_check_predictions_tells_what_is_wrong_in_one_line(change, message):
-    with pytest.raises(InputError, match=re.escape(message)) as caught:
-        check_predictions(change(predictions()))
-    assert "\n" not in str(caught.value)
+    refuses(re.escape(message), check_predictions, change(predictions()))
 
 
 def test_read_predictions_returns_what_was_written(tmp_path):
@@ -56,6 +50,4 @@ def test_read_predictions_names_a_damaged_file_and_nothing_wrong_is_written(tmp_
     refuses("label: expected whole numbers", write_predictions, path, predictions().assign(label=9))
     assert not path.exists()
     path.write_bytes(b"PAR1")
-    with pytest.raises(InputError, match=r"predictions.parquet: expected a parquet table") as e:
-        read_predictions(path)
-    assert "\n" not in str(e.value)
+    refuses(r"predictions.parquet: expected a parquet table", read_predictions, path)

@@ -15,14 +15,7 @@ from fopro_lab.io import sha256_file
 from fopro_lab.models import Teacher, choose_device, load_from, load_teacher, wrap_teacher
 from fopro_lab.models.teacher import BUILTIN, quick_teacher
 from tests.conftest import complaint
-from tests.models.toys import (
-    RULES,
-    Pool,
-    norm_teacher,
-    pool_teacher,
-    save_timm,
-    toy_images,
-)
+from tests.models.toys import RULES, Pool, norm_teacher, pool_teacher, save_timm, toy_images
 
 MEAN, STD = RULES["mean"], RULES["std"]
 
@@ -116,8 +109,6 @@ class Dropping(nn.Module):
          "'input_size'?"),
         (nn.Sequential(Pool(), Dropping()), {}, "teacher wrapped: its features of one image differ "
          "from pass to pass; "),
-        (Pool(), {"head": nn.Linear(5, 2)}, "teacher wrapped: head: expected it to turn features "
-         "(1, 12) into logits (1, K), got RuntimeError: "),
         (Pool(), {"head": nn.Flatten(0)}, "teacher wrapped: head: expected it to turn features "
          "(1, 12) into logits (1, K), got (12,)"),
         (Pool(), {"feature_dim": 13}, "teacher wrapped: expected features (1, 13) of a batch of 1, "
@@ -125,25 +116,17 @@ class Dropping(nn.Module):
         (nn.LSTM(8, 4), {}, "teacher wrapped: cannot encode images of any size (ValueError: LSTM: "
          "Expected input to be 2D or 3D, got 4D instead); it has to map images (B, 3, H, W) to "
          "features (B, D)"),
-        (nn.Sequential(Pool(), nn.Threshold(9.0, float("nan"))), {},
-         "teacher wrapped: its features of grey images are not finite"),
         (nn.Sequential(Pool(), Zero()), {}, "teacher wrapped: its features of two different images "
          "are equal; are its weights all zero, or constant?"),
         (Pool(), {"mean": (0.5,)},
          "mean, std: expected 3 numbers each, std above 0, got [0.5], [0.2, 0.25, 0.5]"),
         *((Pool(), rules, "mean, std: expected in units of [0, 1], got those of another scale, ")
           for rules in ({"mean": [123.7, 116.3, 103.5]}, {"std": [58.4, 57.1, 57.4]})),
-        (Pool(), {"interpolation": "area"},
-         "interpolation: expected one of 'bilinear', 'bicubic', got 'area'"),
     ],
 )  # fmt: skip
 def test_wrap_teacher_says_what_is_wrong(module, settings, expected):
     assert complaint(wrap, module, **settings).startswith(expected)
     assert complaint(wrap_teacher, Pool()).startswith("wrap_teacher: expected mean, std and input")
-
-
-def test_a_state_dict_is_no_path_of_weights():
-    assert "wrap_teacher" in complaint(load_teacher, "timm:resnet18", weights={})
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,7 @@ import torch
 
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.probing import (
-    ask_teachers,
-    compare_cards,
-    preference_distances,
-    relative_responses,
-)
+from fopro_lab.probing import ask_teachers, compare_cards, preference_distances, relative_responses
 from fopro_lab.probing.preferences import preference
 from fopro_lab.probing.ring_response import RingDrifts
 from tests.conftest import refuses

@@ -205,22 +205,16 @@ def test_a_text_that_names_what_exists_counts_as_a_file_unless_it_is_a_word(chec
         ({"titel": "x"}, "titel: not a name of Plan; did you mean 'title'?"),
         ({"defaults": {"epoch": 1}}, "defaults: epoch: declared by no notebook of the plan; did y"),
         (entry("01_data", afer=[]), "x.afer: not a name of PlanEntry; did you mean 'after'?"),
-        ({"notebooks": {"x": {}}}, "notebooks.x.notebook: expected"),
         (entry("01_data", name="../x"), "names of letters and digits"),
         (entry("01_data", name="runs"), "runs: the report keeps a folder"),
         (entry("01_data", name="train-bsm-0"), "train-bsm-0: two nodes have this name"),
         (entry("01_dat"), "did you mean '01_data'?"),
         (entry("01_data", parameters={"epochs": 1}), "x: epochs: not declared by 01_data; known: "),
         (entry("01_data", parameters={"out_dir": "a"}), "x: out_dir: set by the report itself"),
-        (entry("02_train", matrix={"sed": [1]}), "x: sed: not declared by 02_train; did you mean"),
         (entry("02_train", matrix={"seed": []}), "x: matrix: seed: expected one value or more"),
-        (entry("01_data", after=["tabel"]), "x: after: no entry 'tabel'; did you mean 'table'?"),
         (entry("01_data", name="data", after=["table"]), "notebooks wait for each other:"),
         (entry("01_data", when={"metod": 1}), "x: when: metod: not declared by its notebook; "),
-        (entry("01_data", when={"exists": 3}), "x: when: exists: expected a path, got 3"),
-        (entry("01_data", when={"dataset": []}), "x: when: dataset: expected one value or more"),
         (entry("01_data", when={"not": []}), "x: when: not: expected a condition, got []"),
-        (entry("01_data", when={"any": {"a": 1}}), "x: when: any: expected a list of conditions"),
         (entry("01_data", limit="30 x"), "x: limit: expected a time such as '90 s', '30 min' or"),
     ],
 )
@@ -304,8 +298,6 @@ def test_read_notebook_reads_parameters_that_papermill_overlooks(checkout):
 def test_read_notebook_refuses_what_is_none_and_other_code_among_parameters(checkout):
     for source, message in {
         "import os": "expected lines 'name: type = literal', got 'import os'",
-        "x: int": "expected lines 'name: type = literal', got 'x: int'",
-        "x = y = 1": "got 'x = y = 1'",
         "x = 1 + len('a')": "move it to the next cell",
         "x = (": "parameters cell: line 1 is no Python",
     }.items():
@@ -313,7 +305,6 @@ def test_read_notebook_refuses_what_is_none_and_other_code_among_parameters(chec
         assert told.startswith(f"{path}: ") and message in told
     for content, message in (
         ([], "expected a notebook of format 4, got something else"),
-        ({"cells": [1]}, "expected a notebook of format 4, got something else"),
         ({"cells": [CELL, CELL]}, "expected one cell tagged 'parameters', got 2"),
         (
             {"cells": [CELL], "metadata": {"fopro": {"config": "Trainconfig"}}},
@@ -327,12 +318,10 @@ def test_read_notebook_refuses_what_is_none_and_other_code_among_parameters(chec
 @pytest.mark.parametrize(
     ("values", "what"),
     [
-        ({"dataset": "phantom", "teacher": "builtin"}, ""),
         ({"dataset": "nowhere"}, "dataset: expected 'phantom' or a path that exists, got"),
         ({"dataset": "isic2019-lt", "split_rule": "draw"}, "dataset: isic2019-lt is not here"),
         ({"teacher": "timm:resnet18", "method": "bsm"}, ""),
         ({"teacher": "timm:resnet18", "method": "ekd"}, "weights: expected a file with"),
-        ({"teacher": "timm:resnet18", "weights": "no.pth"}, "weights: no.pth: no such file"),
         ({"student_weights": "no.pth"}, "student_weights: no.pth: no such file; give a path"),
         ({"split_rule": "hyperkvasir", "split_files": "no"}, "split_files: no: expected the publ"),
         ({"split_rule": "isic2019-lt", "fold": 4}, "split_files: fopro-splits is not fetched"),

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
@@ -196,30 +195,6 @@ def test_only_again_and_fresh_choose_what_is_executed(checkout, instant):
     for option in ("only", "again"):
         told = complaint(instant, **{option: ["tabel"]})
         assert told.startswith(f"--{option}: no notebook 'tabel'") and "'table'?" in told
-
-
-def test_an_edit_of_the_package_executes_nothing_again(tmp_path):
-    """A docstring of a copy of the package changes; keys and run folders stay."""
-    checkout = Checkout(tmp_path)
-    checkout.notebook("train", 'epochs: int = 3\nrun_dir: str = ""', config="TrainConfig")
-    checkout.plan({"train": {"notebook": "train"}})
-    package = tmp_path / "fopro_lab"
-    shutil.copytree(Path(__file__).parents[2] / "fopro_lab", package)
-    code = (
-        "from fopro_lab.reports import plan, run\n"
-        f"nodes = plan.plan_nodes('{PLAN}', out='out')\n"
-        "print(plan.__file__, nodes[0].places, run.node_keys(nodes))"
-    )
-    keys = []
-    for _ in range(2):
-        words = [sys.executable, "-c", code]
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        keys.append(subprocess.check_output(words, text=True, cwd=tmp_path, env=environment))
-        for file in ("training/train.py", "reports/plan.py", "config.py"):
-            text = (package / file).read_text()
-            (package / file).write_text(text.replace('"""', '"""Edited. ', 1))
-    assert keys[0].startswith(str(tmp_path)) and "runs/train-" in keys[0]
-    assert keys[1] == keys[0]
 
 
 def test_a_folder_that_cannot_be_written_or_is_in_use_is_refused(checkout):

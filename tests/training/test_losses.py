@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fopro_lab.models import StudentOutput, build_student
-from fopro_lab.training import balanced_softmax_loss, cosine_distance, distillation_loss
+from fopro_lab.training import balanced_softmax_loss, distillation_loss
 from fopro_lab.training.losses import TaskHead, confidence_loss, disagreement_loss, identity_loss
 from tests.conftest import complaint
 from tests.models.toys import normal, toy_images
@@ -91,13 +91,6 @@ def test_confidence_equals_the_formula():
     assert torch.autograd.gradcheck(confidence_loss, (logits.requires_grad_(),))
 
 
-def test_confidence_is_low_only_for_sure_and_diverse_predictions():
-    sure = 1000 * torch.eye(4)
-    assert abs(float(confidence_loss(sure)) + math.log(4)) < 1e-6
-    assert abs(float(confidence_loss(sure[[0, 0, 0]]))) < 1e-6  # collapsed to one class
-    assert abs(float(confidence_loss(torch.zeros(3, 4)))) < 1e-6  # not sure of any
-
-
 def test_a_head_standardises_features_and_divides_them_by_the_root_of_their_number():
     features, head = 100 * normal(6, 3) + 7, TaskHead(3, classes=2).double()
     variance, mean = torch.var_mean(features, dim=0, correction=0)
@@ -134,8 +127,6 @@ def test_identity_is_the_mean_square_of_the_log_gain():
     log_gain = normal(3, 4, 5)
     expected = sum(x**2 for x in log_gain.flatten().tolist()) / 60
     assert abs(float(identity_loss(log_gain.exp())) - expected) < 1e-12
-    # Doubling and halving are equally far from leaving the image alone.
-    torch.testing.assert_close(identity_loss(log_gain.exp()), identity_loss((-log_gain).exp()))
 
 
 def test_what_does_not_fit_is_said():
@@ -145,8 +136,6 @@ def test_what_does_not_fit_is_said():
     assert told == "class_counts: expected (4,), got (3,)"
     told = complaint(balanced_softmax_loss, logits, LABELS, class_counts=torch.tensor([5, 0, 1, 0]))
     assert told == "class_counts: expected 1 or more per class, got 0 for classes [1, 3]"
-    told = complaint(cosine_distance, torch.zeros(2, 3), torch.zeros(2, 4))
-    assert told == "projection: expected (2, 4) as the features, got (2, 3)"
     how = {"labels": LABELS, "class_counts": COUNTS}
     told = complaint(distillation_loss, student(images), features, **how)
     assert told == "student: has no projector; build it with teacher_dim above 0"

@@ -102,16 +102,13 @@ def test_two_processes_that_are_killed_resume_to_the_same_bits(two, prompt, tmp_
     assert again.predictions.equals(two.predictions)
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"batch_size": 6}, "batch_size: expected a multiple of the 4 processes, got 6; it is "),
-        ({"batch_size": 4}, "batch_size: expected 8 or more, 2 per process, got 4"),
-        ({"sync_batch_norm": True}, "sync_batch_norm: needs GPUs with several processes; set it"),
-    ],
-)
-def test_what_several_processes_cannot_share_is_refused(monkeypatch, options, expected):
+def test_what_several_processes_cannot_share_is_refused(monkeypatch):
     launched = {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": 1, "TORCHELASTIC_RUN_ID": 1}
     for name, value in launched.items():
         monkeypatch.setenv(name, str(value))
-    refuses(f"^{expected}", start_fabric, TrainConfig(device="cpu", **options))
+    for options, rule in (
+        ({"batch_size": 6}, "^batch_size: expected a multiple of the 4 processes, got 6; it is "),
+        ({"batch_size": 4}, "^batch_size: expected 8 or more, 2 per process, got 4"),
+        ({"sync_batch_norm": True}, "^sync_batch_norm: needs GPUs with several processes; set it"),
+    ):
+        refuses(rule, start_fabric, TrainConfig(device="cpu", **options))

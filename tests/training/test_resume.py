@@ -64,7 +64,6 @@ def stop_after(monkeypatch, saves: int) -> None:
         {"method": "fopro"},
         {"method": "random", "random_gains": "per-image", "objectives": {"statistics": 1.0}},
         {"method": "ekd", **EVERYTHING},
-        {"method": "fopro", **EVERYTHING, "optimiser": "adamw"},
         {"method": "bsm", "schedule": "multi-step", "lr_milestones": [1], "lr_warmup": 0.4},
     ],
     ids=lambda options: f"{options['method']}-{len(options)}",

@@ -14,7 +14,6 @@ from fopro_lab.training import distill
 from fopro_lab.training.setup import build_setup, start_fabric
 from fopro_lab.training.teacher_features import FeatureFiles
 from fopro_lab.training.train_prompt import build_prompt
-from tests.conftest import refuses
 from tests.fourier.toys import make
 from tests.training.forked import start
 
@@ -161,7 +160,3 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         with pytest.raises(WorkError, match=r"view-0000\.npy: the disk is full; free some"):
             run(tmp_path / "run")
     assert run(tmp_path / "run").state == "done"
-
-
-def test_mixed_images_are_refused():
-    refuses("expected teacher_views = 0 with", TrainConfig, teacher_views=2, mixup_alpha=0.2)
