@@ -45,6 +45,10 @@ notebooks:
   control:
     notebook: 09_control
     parameters: {image_size: 32, options: {val_fraction: 0.3}, steps: 1, resamples: 20}
+  help:
+    notebook: 10_when_prompts_help
+    parameters:
+      {image_size: 32, options: {val_fraction: 0.3}, severities: {low-pass: [0.1]}, resamples: 20}
   teachers:
     notebook: 08_teachers
     after: [teacher]"""

@@ -18,6 +18,7 @@ from fopro_lab.plots.probing import (
     plot_class_bands,
     plot_control,
     plot_fingerprint,
+    plot_gain_benefits,
     plot_heat_map,
     plot_ladder,
     plot_phases,

@@ -389,6 +389,53 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+_SEVERITIES = {  # what a degradation's number is
+    "low-pass": "Cutoff, cycles per pixel",
+    "sharpening": "Strength",
+    "contrast": "Factor of amplitudes",
+    "noise": "Standard deviation",
+}
+
+
+@style.with_style
+def plot_gain_benefits(table: pd.DataFrame, *, images: int) -> Figure:
+    """Draw what gains are worth under each degradation, from mild to severe.
+
+    ``table``: of ``probing.control.gain_benefits``, of several conditions below each other;
+    ``images``: tested.
+    """
+    style.need(table, "kind severity gain difference low high")
+    kinds = list(dict.fromkeys(table["kind"]))
+    counts = [table.loc[table["kind"] == kind, "severity"].nunique() for kind in kinds]
+    figure, axes = plt.subplots(
+        1, len(kinds), figsize=(2.6 + 1.1 * sum(counts), 3.6), sharey=True, squeeze=False,
+        width_ratios=[count + 0.6 for count in counts],
+    )  # fmt: skip
+    names = [name for name in _GAINS if name in set(table["gain"])]
+    for ax, kind in zip(axes[0], kinds, strict=True):
+        own = table[table["kind"] == kind]
+        severities = list(dict.fromkeys(own["severity"]))
+        for number, name in enumerate(names):
+            rows = own[own["gain"] == name].set_index("severity").loc[severities]
+            x = np.arange(len(rows)) + 0.16 * (number - (len(names) - 1) / 2)
+            ax.vlines(x, rows["low"], rows["high"], color=_GAINS[name], lw=1.6)
+            ax.plot(x, rows["difference"], _MARKERS[number], color=_GAINS[name], label=name)
+        ax.axhline(0, color="#333333", lw=1.2, zorder=1)
+        texts = [""] if kind == "clean" else [f"{severity:g}" for severity in severities]
+        ax.set_xticks(range(len(severities)), texts)
+        ax.set_xlim(-0.6, len(severities) - 0.4)
+        ax.grid(axis="x", visible=False)
+        ax.set_title(kind)
+        ax.set_xlabel(_SEVERITIES.get(kind, ""))
+    axes[0, 0].yaxis.set_major_formatter(style.points_formatter(signed=True))
+    axes[0, 0].set_ylabel("Over no gain, percentage points")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    style.figure_title(figure, "Balanced accuracy of a linear probe")
+    about = f"severity grows to the right  ·  n={images:,} test images"
+    style.add_footer(axes[0, 0], table, about, "bars: 95 % intervals over lesions")
+    return figure
+
+
 _GAINS = {
     "none": "#777777",
     "inverse": "#000000",

@@ -1,13 +1,14 @@
-"""A control whose answer is known: images behind a low-pass, and gains that should undo it.
+"""Degraded images, and what gains before a frozen teacher restore of its classes.
 
-A scanner with poor optics: the amplitude of every frequency times ``max(exp(-(f / f0)^2), floor)``,
-and noise. The inverse filter within a bound is the gain that a prompt should find; what a gain is
-worth is measured by a linear probe behind it, tested on other lesions.
+The control's answer is known. A scanner with poor optics: the amplitude of every frequency times
+``max(exp(-(f / f0)^2), floor)``, and noise; the inverse filter within a bound is the gain that a
+prompt should find. What a gain is worth is measured by a linear probe behind it, on other lesions.
 """
 
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,9 @@ from fopro_lab.io import progress
 from fopro_lab.probing.features import Encoder, encode, feature_drift, resampling_units
 from fopro_lab.probing.spectra import discriminant_scores
 
+KINDS = ("clean", "low-pass", "sharpening", "contrast", "noise")
 CUTOFF = 0.05  # f0, cycles per pixel
+SHARPENED = 0.1  # cycles per pixel, above which sharpening acts
 FLOOR, NOISE = 0.03, 0.002  # least factor of an amplitude, standard deviation in units of [0, 1]
 MAX_LOG_GAIN = 1.5  # of the inverse filter
 SHRINKAGE = 3.0  # of the covariance: what cross-validation on training images prefers
@@ -46,17 +49,53 @@ def inverse_gain(
     return (1 / low_pass(size, cutoff=cutoff)).clamp(max=float(np.exp(max_log_gain)))
 
 
-def degrade(images: Tensor, *, cutoff: float = CUTOFF) -> Tensor:
-    """Put images ``(B, C, H, H)`` in [0, 1] behind the low-pass; the noise depends on each alone.
+@dataclass(frozen=True)
+class Degradation:
+    """What happens to images before a gain: a kind and how severe it is.
 
-    The result is not clipped.
+    - ``clean``: nothing.
+    - ``low-pass``: `low_pass`; the severity is its cutoff, cycles per pixel: the lower, the worse.
+    - ``sharpening``: amplitudes times ``1 + severity`` at high frequencies, as an unsharp mask.
+    - ``contrast``: all amplitudes but the mean colour's times the severity.
+    - ``noise``: the severity is the standard deviation, in units of [0, 1].
     """
-    behind = apply_gain(images, low_pass(images.shape[-1], cutoff=cutoff).to(images))
-    for image, changed in zip(images, behind, strict=True):
-        pixels = (255 * image).round().clamp(0, 255).byte().cpu().numpy()
-        own = torch.Generator().manual_seed(zlib.crc32(pixels.tobytes()))
-        changed += NOISE * torch.randn(changed.shape, generator=own).to(changed)
-    return behind
+
+    kind: str = "low-pass"
+    severity: float = CUTOFF
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"degradation: expected one of {', '.join(KINDS)}, got '{self.kind}'")
+        if self.kind != "clean" and not 0 < self.severity < 100:
+            raise InputError(f"{self.kind}: expected a severity above 0, got {self.severity}")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Degrade images ``(B, C, H, H)`` in [0, 1]; the result is not clipped.
+
+        Noise, in all but clean images at least that of the scanner, depends on each image alone.
+        """
+        if self.kind == "clean":
+            return images
+        behind, size = images.clone(), images.shape[-1]
+        if (gain := self.gain(size)) is not None:
+            behind = apply_gain(images, gain.to(images))
+        noise = self.severity if self.kind == "noise" else NOISE
+        for image, changed in zip(images, behind, strict=True):
+            pixels = (255 * image).round().clamp(0, 255).byte().cpu().numpy()
+            own = torch.Generator().manual_seed(zlib.crc32(pixels.tobytes()))
+            changed += noise * torch.randn(changed.shape, generator=own).to(changed)
+        return behind
+
+    def gain(self, size: int) -> Tensor | None:
+        """Return what it does to amplitudes, ``(size, size // 2 + 1)``; None if nothing."""
+        if self.kind == "low-pass":
+            return low_pass(size, cutoff=self.severity)
+        radius = radial_frequency(size, size)
+        if self.kind == "sharpening":
+            return 1 + self.severity * (1 - torch.exp(-((radius / SHARPENED) ** 2)))
+        if self.kind == "contrast":
+            return torch.where(radius == 0, 1.0, self.severity)
+        return None
 
 
 def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) -> Tensor:
@@ -80,6 +119,9 @@ def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) 
     return gain**strength
 
 
+OPTICS = Degradation()
+
+
 def control_table(
     teacher: Encoder,
     pack: Pack,
@@ -89,7 +131,7 @@ def control_table(
     test: np.ndarray,
     split: str,
     resamples: int = 1000,
-    cutoff: float = CUTOFF,
+    degradation: Degradation = OPTICS,
 ) -> pd.DataFrame:
     """Judge gains before a frozen teacher by linear probes on held-out lesions.
 
@@ -105,14 +147,70 @@ def control_table(
         test: Rows of other lesions.
         split: Its name in the table.
         resamples: Of whole lesions.
-        cutoff: As for `degrade`.
+        degradation: Of the images before each gain.
 
     Returns:
         A row for the clean images and each gain: ``split``, ``input`` (clean, degraded), ``gain``,
         ``drift`` (mean ``1 - cos`` of the test images' features without and with the gain),
         ``balanced_accuracy`` with ``low`` and ``high`` (95 %).
     """
-    seen, known = (_features(teacher, pack, rows, gains, cutoff) for rows in (train, test))
+    parts: dict[str, Any] = {
+        "train": train,
+        "test": test,
+        "resamples": resamples,
+        "degradation": degradation,
+    }
+    lines = []
+    for names, (moved, value, *resampled) in _judge(teacher, pack, gains, **parts).items():
+        lines.append((split, *names, moved, value, *percentile_interval(np.array(resampled))))
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def gain_benefits(
+    teacher: Encoder,
+    pack: Pack,
+    gains: Gains,
+    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    degradation: Degradation,
+    resamples: int = 1000,
+) -> pd.DataFrame:
+    """Subtract the balanced accuracy without a gain, paired by test image; see `control_table`.
+
+    A row for each gain but "none": ``kind``, ``severity``, ``gain``, ``drift``, ``without``
+    (balanced accuracy of no gain), ``difference`` with ``low`` and ``high`` (95 %, over lesions).
+    """
+    parts: dict[str, Any] = {
+        "train": train,
+        "test": test,
+        "resamples": resamples,
+        "degradation": degradation,
+    }
+    found = _judge(teacher, pack, gains, **parts)
+    plain, lines = found["degraded", "none"], []
+    for (given, name), own in found.items():
+        if given == "degraded" and name != "none":
+            difference, *resampled = (own - plain)[1:]
+            limits = percentile_interval(np.array(resampled))
+            lines.append((name, own[0], plain[1], difference, *limits))
+    columns = ["gain", "drift", "without", "difference", "low", "high"]
+    table = pd.DataFrame(lines, columns=columns).assign(**asdict(degradation))
+    return table[["kind", "severity", *columns]]
+
+
+def _judge(
+    teacher: Encoder,
+    pack: Pack,
+    gains: Gains,
+    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    resamples: int,
+    degradation: Degradation,
+) -> dict[tuple[str, str], np.ndarray]:
+    """Measure (input, gain): drift, balanced accuracy and its resamples, the same for all."""
+    seen, known = (_features(teacher, pack, rows, gains, degradation) for rows in (train, test))
     labels, classes = pack.labels[test], len(pack.dataset.class_names)
     units = resampling_units(pack.dataset.table, rows=test)
     weights = sample_and_resamples(labels, units, resamples=resamples, seed=0)
@@ -124,11 +222,7 @@ def control_table(
         pair = (known.get((given, "none", 0), features), features)
         moved = float(feature_drift(*map(torch.from_numpy, pair)).mean())
         found.setdefault((given, name), []).append(np.append(moved, values))
-    lines = []
-    for names, draws in found.items():
-        moved, value, *resampled = np.mean(draws, axis=0)
-        lines.append((split, *names, moved, value, *percentile_interval(np.array(resampled))))
-    return pd.DataFrame(lines, columns=COLUMNS)
+    return {names: np.mean(draws, axis=0) for names, draws in found.items()}
 
 
 def recovered(table: pd.DataFrame) -> pd.DataFrame:
@@ -150,7 +244,7 @@ def _features(
     pack: Pack,
     rows: np.ndarray,
     gains: Gains,
-    cutoff: float,
+    degradation: Degradation,
 ) -> dict[tuple[str, str, int], np.ndarray]:
     """Encode rows, clean and degraded, behind every gain: (input, gain, draw) to ``(n, D)``."""
     every = {("degraded", name, draw): gain for name, draw, gain in _draws(gains)}
@@ -160,7 +254,7 @@ def _features(
     with torch.inference_mode():
         for images, _ in progress(work, total=-(-len(rows) // BATCH), label="control"):
             parts["clean", "none", 0].append(encode(teacher, images))
-            behind = degrade(images, cutoff=cutoff)
+            behind = degradation(images)
             for key, gain in every.items():
                 changed = behind if gain is None else apply_gain(behind, gain)
                 parts[key].append(encode(teacher, changed))

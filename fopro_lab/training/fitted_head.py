@@ -52,14 +52,15 @@ def explore_fitted(
         labels: ``(N,)``, every class from 0 to K - 1 among them.
         units: Lesion or patient of each image, ``(N,)``.
         held_out: Images of other lesions, which choose the candidate and give no gradient.
-        steps: Of Adam.
+        steps: Of Adam; without any, validation chooses between identity and start.
         batch_size: Images per step, half of them drawn class-balanced.
         learning_rate: Adam's.
         seed: Of the batches.
 
     Returns:
-        A row for ``identity``, ``start`` and ``learned``: ``candidate``, ``balanced_accuracy``
-        (held out), ``drift`` (of training images, mean ``1 - cos``), ``kept`` (1 for one row).
+        A row for ``identity``, ``start`` and, after steps, ``learned``: ``candidate``,
+        ``balanced_accuracy`` (held out), ``drift`` (of training images, mean ``1 - cos``),
+        ``kept`` (1 for one row).
     """
     if prompt.form in ("generator", "image"):
         raise InputError(f"prompt: expected ring, radial or shared, got '{prompt.form}'")
@@ -95,8 +96,9 @@ def explore_fitted(
         optimiser.zero_grad()
         gain.backward(leaf.grad)
         optimiser.step()
-    learned = _encode(teacher, images, prompt.mean_gain(size=size))
-    candidates["learned"] = (prompt.cells.detach().clone(), learned)
+    if steps:
+        learned = _encode(teacher, images, prompt.mean_gain(size=size))
+        candidates["learned"] = (prompt.cells.detach().clone(), learned)
     lines = []
     for name, (cells, features) in candidates.items():
         prompt.cells.data.copy_(cells)

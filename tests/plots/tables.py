@@ -214,6 +214,16 @@ def control_gains():
     return pd.DataFrame({"split": "2", "gain": names, "draw": 0, **places})
 
 
+def gain_benefits():
+    conditions = [("clean", 0.0), ("low-pass", 0.2), ("low-pass", 0.05), ("noise", 0.1)]
+    return pd.DataFrame([
+        {"kind": kind, "severity": severity, "gain": gain, "drift": 0.1, "without": 0.4,
+         "difference": 0.01 * place, "low": -0.02, "high": 0.05}
+        for kind, severity in conditions
+        for place, gain in enumerate(("reference", "learned", "random"))
+    ]).assign(protocol=PROTOCOL)  # fmt: skip
+
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
 EVERY = {
     "plot_channel_response": (plots.plot_channel_response, ring_response()),
@@ -229,6 +239,10 @@ EVERY = {
         control(),
     ),
     "plot_fingerprint": (plots.plot_fingerprint, fingerprint()),
+    "plot_gain_benefits": (
+        lambda table: plots.plot_gain_benefits(table, images=900),
+        gain_benefits(),
+    ),
     "plot_gain": (plots.plot_gain, np.ones((8, 5))),
     "plot_group_recall": (plots.plot_group_recall, scores()),
     "plot_heat_map": (lambda table: plots.plot_heat_map(np.eye(8), table), heat_map()),

@@ -4,7 +4,16 @@ import pytest
 
 from fopro_lab import plots
 from fopro_lab.errors import InputError, ShapeError
-from tests.plots.tables import bands, control, control_gains, draw, heat_map, ring_response, texts
+from tests.plots.tables import (
+    bands,
+    control,
+    control_gains,
+    draw,
+    gain_benefits,
+    heat_map,
+    ring_response,
+    texts,
+)
 
 
 def test_ring_response_has_a_line_and_a_band_for_each_gain_of_all_channels_together():
@@ -71,6 +80,15 @@ def test_distances_are_written_with_their_interval():
     ax = draw("plot_preferences")[0].axes[0]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a,\nb", "mean of all pairs"]
     assert texts(ax)[0] == "+0.70 [+0.60, +0.80], p=0.003"
+
+
+def test_benefits_stand_by_condition_from_mild_to_severe():
+    axes = plots.plot_gain_benefits(gain_benefits(), images=9).axes
+    assert [ax.get_title() or ax.get_title(loc="left") for ax in axes] == [
+        "clean", "low-pass", "noise"]  # fmt: skip
+    assert [tick.get_text() for tick in axes[1].get_xticklabels()] == ["0.2", "0.05"]
+    learned = next(line for line in axes[1].lines if line.get_label() == "learned")
+    np.testing.assert_allclose(learned.get_ydata(), [0.01, 0.01])
 
 
 def test_control_has_a_mark_for_each_split_and_gain_and_draws_gains_over_the_inverse():

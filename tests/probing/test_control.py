@@ -25,6 +25,7 @@ from fopro_lab.training import HeldOut, explore_fitted
 from tests.probing.toys import CLASS_NAMES, SIZE, amplitudes, make_pack, photos, wave_images
 
 CUTOFF = 0.2  # cycles per pixel
+BEHIND = control.Degradation("low-pass", CUTOFF)
 BOUND = 3.0  # of the toy's gains: its fast wave is 20 times too faint
 COMMITTED = Path(__file__).parents[2] / "reports/control/control.csv"
 
@@ -43,8 +44,8 @@ def thresholds():
 
 def test_degrade_is_the_low_pass_and_its_noise_belongs_to_the_image():
     images = photos(3, 16)
-    noisy, behind = control.degrade(images), apply_gain(images, control.low_pass(16))
-    torch.testing.assert_close(control.degrade(images[1:])[0], noisy[1], rtol=0, atol=1e-6)
+    noisy, behind = control.OPTICS(images), apply_gain(images, control.low_pass(16))
+    torch.testing.assert_close(control.OPTICS(images[1:])[0], noisy[1], rtol=0, atol=1e-6)
     noise = noisy - behind
     assert (noise.std(dim=(1, 2, 3)) - 0.002).abs().max() < 2e-4
     assert noise.mean(dim=(1, 2, 3)).abs().max() < 3e-4 and not torch.equal(*noise[:2])
@@ -70,14 +71,14 @@ def test_learned_prompt_recovers_half_of_the_inverse(world, monkeypatch):
     network = thresholds()
     train, val, test = np.split(np.arange(240), [120, 180])
     images, labels = next(batches(world, train, batch_size=120))
-    images = control.degrade(images, cutoff=CUTOFF)
+    images = BEHIND(images)
     clean, classes = next(batches(world, val, batch_size=60))
     gains = {"none": None, "inverse": control.inverse_gain(SIZE, max_log_gain=BOUND, cutoff=CUTOFF)}
     target, bound = mean_amplitude(clean), {"size": (SIZE, SIZE), "max_log_gain": BOUND}
     gains["reference"] = spectrum_gain(mean_amplitude(images), target, **bound)
     prompt = FourierPrompt("radial", size=SIZE, max_log_gain=BOUND)
     fit_prompt(prompt, gains["reference"])
-    held_out = HeldOut(control.degrade(clean, cutoff=CUTOFF), classes)
+    held_out = HeldOut(BEHIND(clean), classes)
     units = resampling_units(world.dataset.table, rows=train)
     candidates = explore_fitted(prompt, network, images, labels, units=units, steps=3,
                                 held_out=held_out, batch_size=60)  # fmt: skip
@@ -87,7 +88,7 @@ def test_learned_prompt_recovers_half_of_the_inverse(world, monkeypatch):
     moved = [random_gain_like(prompt, gains["learned"][None], source, **size)[0] for _ in "ab"]
     gains |= {"random": moved, "a": moved[0], "b": moved[1]}
     table = control.control_table(network, world, gains, train=train, test=test, split="toy",
-                                  resamples=20, cutoff=CUTOFF)  # fmt: skip
+                                  resamples=20, degradation=BEHIND)  # fmt: skip
     values = table.set_index(["input", "gain"])["balanced_accuracy"]
     assert list(table.columns) == control.COLUMNS and candidates["kept"].sum() == 1
     assert values["clean", "none"] == 1 and values["degraded", "none"] < 0.8
@@ -101,6 +102,42 @@ def test_learned_prompt_recovers_half_of_the_inverse(world, monkeypatch):
     assert shares["random"] < shares["learned"]
     draws = control.gain_profiles(gains).groupby("gain")["draw"].nunique()
     assert draws["random"] == 2 and draws["inverse"] == 1
+
+
+def test_benefits_are_paired_differences(world, monkeypatch):
+    monkeypatch.setattr(control, "FLOOR", 0.05)
+    train, _, test = np.split(np.arange(240), [120, 180])
+    inverse = control.inverse_gain(SIZE, max_log_gain=BOUND, cutoff=CUTOFF)
+    gains = {"none": None, "same": torch.ones(()), "inverse": inverse}
+    how = {"train": train, "test": test, "resamples": 50}
+    table = control.gain_benefits(thresholds(), world, gains, degradation=BEHIND, **how)
+    found = table.set_index("gain")
+    # Paired: a gain of 1 differs by nothing in every resample.
+    assert found.loc["same", ["difference", "low", "high"]].abs().max() == 0
+    assert found.loc["inverse", "low"] > 0.1
+    judged = control.control_table(thresholds(), world, gains, split="", degradation=BEHIND, **how)
+    levels = judged.set_index(["input", "gain"])["balanced_accuracy"]["degraded"]
+    assert found.loc["inverse", "difference"] == pytest.approx(levels["inverse"] - levels["none"])
+    assert (table["without"] == levels["none"]).all() and set(table["kind"]) == {"low-pass"}
+
+
+def test_degradations_change_the_amplitudes_they_name():
+    images = photos(2, 32)
+    low, high = (..., 0, 1), (..., 0, 16)  # 1/32 and 0.5 cycles per pixel
+    for kind, severity, at_low, at_high in (
+        ("sharpening", 3.0, 1 + 3 * (1 - np.exp(-((1 / 3.2) ** 2))), 4.0),
+        ("contrast", 0.5, 0.5, 0.5),
+    ):
+        changed = control.Degradation(kind, severity).gain(32)
+        assert changed[0, 0] == 1  # the mean colour stays
+        assert float(changed[low]) == pytest.approx(at_low)
+        assert float(changed[high]) == pytest.approx(at_high, rel=1e-5)
+    assert torch.equal(control.Degradation("clean", 0.0)(images), images)
+    noise = control.Degradation("noise", 0.1)(images) - images
+    assert float(noise.std()) == pytest.approx(0.1, rel=0.05)
+    for kind, severity in (("blur", 1.0), ("noise", 0.0)):
+        with pytest.raises(InputError, match="expected"):
+            control.Degradation(kind, severity)
 
 
 def test_a_gain_is_matched_in_drift():
@@ -128,7 +165,7 @@ def test_the_closed_form_finds_the_inverse_filter_on_real_images(shared):
     images, _ = next(batches(packed, range(128), batch_size=128))
     others, _ = next(batches(packed, range(128, 256), batch_size=128))
     bound = {"size": (64, 64), "max_log_gain": 1.5}
-    behind = control.degrade(images, cutoff=0.1)
+    behind = control.Degradation("low-pass", 0.1)(images)
     found = spectrum_gain(mean_amplitude(behind), mean_amplitude(others), **bound)
     away = (found / control.inverse_gain(64, cutoff=0.1)).log().abs()
     assert float(away[0, 1:16].mean()) < 0.25  # no gain at all is 0.9 away
