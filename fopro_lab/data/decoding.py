@@ -23,7 +23,6 @@ Reader = Callable[[int, int], np.ndarray]  # (row, size) to uint8 (size, size, 3
 RULES = "rgb8-3 exact"  # part of a pack's key: change it when pixels change
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 DEPTHS = (8, 10, 12, 14, 16)  # bits that instruments use of 16
-PREFETCH = 8  # bytes that libjpeg reads ahead
 
 
 def decoder_version(interpolation: Interpolation = "bilinear") -> str:
@@ -45,13 +44,15 @@ def read_image(
     CMYK become RGB; transparency is composited over white; of an animation the first frame is read.
     Grey levels of 16-bit files are scaled to 0..255 from 0 to the highest of ``depth`` bits.
 
-    A JPEG whose pixels end before its data, or after, is refused as damaged. Not noticed is damage
-    that leaves the data in step, or lies between restart markers or in a progressive file, unless
-    it made an impossible marker.
+    A JPEG with damaged data is refused; not noticed is damage that leaves its data in step.
     """
     try:
-        stream = watch_jpeg(path)
-        with _quiet(), Image.open(stream or path) as opened:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        text = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise InputError(f"{path}: {text}") from None
+    try:
+        with _quiet(), _open(content) as opened:
             wide = _wide_colour(opened)
             ImageOps.exif_transpose(opened, in_place=True)  # in place: a copy costs a tenth
             bits = 16
@@ -60,13 +61,9 @@ def read_image(
             if wide and bits < 16:
                 raise InputError(f"{bits} bits of 16 in colour are not read; save as 8 bit")
             image = to_rgb(opened, depth=bits)
-            if stream is not None and not stream.in_step:
-                raise InputError("damaged: its compressed data are not as long as its pixels need")
             if size is not None:
                 image = image.resize((size, size), Image.Resampling[interpolation.upper()])
             return np.asarray(image)
-    except FileNotFoundError:
-        reason = "no such file"
     except Image.DecompressionBombError:
         reason = "expected at most 179 million pixels; shrink the image first"
     except InputError as error:
@@ -74,12 +71,9 @@ def read_image(
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever they like on a damaged file
-        text = " ".join(str(error).split()) or type(error).__name__
-        text = text.replace(repr(str(path)), "the file").replace(str(path), "the file")
-        text = re.sub(r"<.*>", "the file", text)
-        empty = Path(path).is_file() and not Path(path).stat().st_size
-        reason = f"cannot be decoded ({'the file is empty' if empty else text})"
-        if is_dicom(path):
+        text = re.sub(r"<.*>", "the file", " ".join(str(error).split())) or type(error).__name__
+        reason = f"cannot be decoded ({text if content else 'the file is empty'})"
+        if content[128:132] == b"DICM":
             reason = "a DICOM file, by its content; such are not read here: convert it to PNG"
     raise InputError(f"{path}: {reason}")
 
@@ -135,74 +129,28 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-class WatchedJpeg(io.BytesIO):
-    """A JPEG's bytes, which tell whether its pixels took all of its data and no more."""
+def _open(content: bytes) -> Image.Image:
+    """Open an image. A JPEG is decoded by simplejpeg: to the same pixels, unless it is damaged.
 
-    def __init__(self, content: bytes, start: int, end: int) -> None:
-        # Filler for a decoder that runs on, such as its last pixels take; a whole one stops
-        # within what it reads ahead.
-        filler = content[max(start, end - 256) : end]
-        super().__init__(content[:end] + filler + b"\xff\xd9")
-        self.end = end
-
-    def read(self, count: int | None = -1, /) -> bytes:
-        """Read up to the last byte of the data, then byte by byte."""
-        left = self.end - 1 - self.tell()
-        if left > 0:
-            count = left if count is None or count < 0 else min(count, left)
-        elif left > -64:
-            count = 1
-        return super().read(count)
-
-    @property
-    def in_step(self) -> bool:
-        """Whether decoding stopped at the end of the data."""
-        return 0 <= self.tell() - self.end <= PREFETCH
-
-
-def watch_jpeg(path: Path | str) -> WatchedJpeg | None:
-    """Read a JPEG and check its markers; None for other files and JPEGs that are not watched.
-
-    Watched are those of one scan without restart markers: Pillow does not pass on the warnings of
-    libjpeg, but how much of the data it needs shows the same.
+    Pillow keeps to itself what libjpeg says of damaged data.
     """
-    with open(path, "rb") as stream:
-        if stream.read(2) != b"\xff\xd8":
-            return None
-        content = b"\xff\xd8" + stream.read()
-    place, scans, restarts, start, end, plain = 2, 0, 0, 0, 0, False
-    while place + 4 <= len(content):
-        marker = content[place + 1]
-        if content[place] != 0xFF or not (0xC0 <= marker <= 0xFE and marker != 0xD8):
-            if not scans:
-                return None  # odd, but before any pixel
-            raise InputError("damaged: bytes that are no JPEG marker follow its pixels")
-        if marker in (0xD9, 0xFF):  # end of the image, or filler
-            place += 1
-            if marker == 0xD9:
-                break
-            continue
-        length = int.from_bytes(content[place + 2 : place + 4], "big")
-        plain = marker in (0xC0, 0xC1) or (plain and marker not in (0xC2, 0xC9, 0xCA))
-        if marker == 0xDD:
-            restarts = int.from_bytes(content[place + 4 : place + 6], "big")
-        place += 2 + length
-        if marker == 0xDA:
-            scans, number, start = scans + 1, 0, place
-            for found in MARKER.finditer(content, place):
-                code = content[found.start() + 1]
-                if not 0xD0 <= code <= 0xD7:
-                    break
-                if not restarts or code != 0xD0 + number % 8:
-                    raise InputError("damaged: its restart markers are not in order")
-                number += 1
-            else:
-                return None  # no end: Pillow knows whether something is missing
-            place = end = found.start()
-    return WatchedJpeg(content, start, end) if plain and scans == 1 and not restarts else None
+    opened = Image.open(io.BytesIO(content))
+    if not content.startswith(b"\xff\xd8"):
+        return opened
+    import simplejpeg  # late: data sets without a JPEG do without it
 
-
-MARKER = re.compile(rb"\xff[^\x00]", re.DOTALL)  # a 0 after 0xff says that it is data
+    try:
+        kind = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}[opened.mode]
+        pixels = simplejpeg.decode_jpeg(content, kind)
+    except ValueError as error:  # what is no damage, such as a rare kind, is left to Pillow
+        if re.match("corrupt|premature", str(error), re.IGNORECASE):
+            raise InputError(f"damaged: {str(error).lower()}") from None
+        return opened
+    if opened.mode == "CMYK":
+        return opened
+    decoded = Image.fromarray(pixels.squeeze(axis=2) if opened.mode == "L" else pixels)
+    decoded.info = opened.info  # with the orientation
+    return decoded
 
 
 def survey(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str, str]:

@@ -109,7 +109,7 @@ def truncated() -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (truncated(), r"a.png: cannot be decoded \(.*truncated"),
+        (truncated(), r"a.png: damaged: premature end of jpeg file$"),
         (b"not an image", r"a.png: cannot be decoded \(cannot identify image file the file\)$"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", r"a.png: cannot be decoded \(cannot identify"),
         (b"", r"a.png: cannot be decoded \(the file is empty\)$"),
@@ -202,9 +202,10 @@ def jpeg(**options) -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 5}])
 @pytest.mark.parametrize("damage", ["zeros", "noise", "cut", "twice", "moved"])
-def test_a_jpeg_damaged_in_the_middle_is_refused(tmp_path, damage):
-    whole, refused = jpeg(), 0
+def test_a_jpeg_damaged_in_the_middle_is_refused(tmp_path, damage, options):
+    whole, refused = jpeg(**options), 0
     rng = np.random.default_rng(1)
     places = rng.integers(1000, len(whole) - 900, 20)
     for at in places:
@@ -235,14 +236,6 @@ def test_whole_jpegs_of_every_kind_are_read_as_pillow_does(tmp_path, options):
         (tmp_path / "a.jpg").write_bytes(content + ending)
         expected = np.asarray(Image.open(io.BytesIO(content)))
         np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), expected)
-
-
-@pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_blocks": 5}])
-def test_impossible_markers_are_found_in_every_jpeg(tmp_path, options):
-    content = jpeg(**options)
-    at = content.rindex(b"\xff\xda") + 200
-    (tmp_path / "a.jpg").write_bytes(content[:at] + b"\xff\x33\xff\xd7" + content[at + 4 :])
-    refuses(r"a.jpg: (damaged: |cannot be decoded)", read_image, tmp_path / "a.jpg")
 
 
 @pytest.mark.real
