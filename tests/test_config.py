@@ -47,16 +47,9 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
     ("values", "expected"),
     [
         ({"epochs": 0}, "epochs: expected greater than or equal to 1, got 0"),
-        (
-            {"epochs": "many"},
-            "epochs: expected a valid integer, unable to parse string as an integer, got 'many'",
-        ),
         ({"seed": True}, "seed: expected a number, got true"),
         ({"seed": "010"}, "seed: expected a plain number such as 10, got '010'"),
-        ({"learning_rate": "1_0"}, "learning_rate: expected a plain number such as 10, got '1_0'"),
         ({"learning_rate": float("nan")}, "learning_rate: expected a finite number, got nan"),
-        ({"lr_milestones": [2, True]}, "lr_milestones: expected a number, got true"),
-        ({"objectives": {"task": True}}, "objectives.task: expected a number, got true"),
         (
             {"objectives": {"task": -1.0}},
             "objectives.task: expected greater than or equal to 0, got -1.0",
@@ -65,10 +58,6 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
             {"objectives": {"tusk": 1.0}},
             "objectives.tusk: expected 'statistics', 'confidence', 'task', 'spectrum', "
             "'disagreement' or 'identity', got 'tusk'",
-        ),
-        (
-            {"objectives": ["task"]},
-            "objectives: expected names with values, such as {'name': 1.0}, got ['task']",
         ),
         (
             {"image_size": 64, "student_size": 65},
@@ -80,10 +69,7 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
             "without, got [] with multi-step",
         ),
         ({"epochs": 2, "lr_warmup": 2}, "TrainConfig: expected lr_warmup below epochs = 2, got 2"),
-        ({"method": "kd"}, "method: expected 'ce', 'bsm', 'ekd', 'fopro' or 'random', got 'kd'"),
-        ({"recipe": ["small"]}, "recipe: expected '', 'published' or 'small', got ['small']"),
         ({"lr": 1}, "lr: not a name of TrainConfig; did you mean 'learning_rate'?"),
-        ({"batchsize": 8}, "batchsize: not a name of TrainConfig; did you mean 'batch_size'?"),
         ({"zzzz": 3}, "zzzz: not a name of TrainConfig; docs/options.md lists all"),
         ({"max_skipped": 4}, "max_skipped: no longer an option, always 5; got 4; leave it out"),
         (
@@ -99,7 +85,7 @@ def test_wrong_values_give_one_exact_line_however_they_are_given(values, expecte
     assert message(values, lambda own: TrainConfig().model_copy(update=own)) == expected
 
 
-def test_a_config_is_fixed_and_its_copies_are_checked():
+def test_a_config_is_fixed_its_copies_are_checked_and_it_takes_paths_and_numpy_numbers():
     config = TrainConfig(recipe="published", epochs=3)
     told = message(4, lambda value: setattr(config, "epochs", value))
     assert told.startswith("epochs: a config is fixed; ")
@@ -108,9 +94,6 @@ def test_a_config_is_fixed_and_its_copies_are_checked():
     assert message({"epochs": 3}, TrainConfig).startswith("TrainConfig: expected names")
     pairs = {"pairs": [["a", "b", "c"]]}
     assert message(pairs, ClaimsConfig.from_mapping).startswith("pairs.0: expected at most 2")
-
-
-def test_a_config_takes_paths_and_numpy_numbers():
     config = TrainConfig(dataset=Path("a/b"), epochs=np.int64(3), teacher_mean=np.full(3, 0.5))
     assert (config.dataset, config.epochs, config.teacher_mean) == ("a/b", 3, (0.5,) * 3)
 

@@ -89,7 +89,7 @@ def test_find_near_duplicates_is_not_taken_in_by_shading():
     assert find_near_duplicates(images, np.arange(40)).empty
 
 
-def test_find_near_duplicates_compares_every_pair_across_blocks(monkeypatch):
+def test_every_pair_is_compared_across_blocks_and_flat_images_are_none(monkeypatch):
     images = np.stack([texture(seed, side=32) for seed in range(9)])
     images[[4, 8]] = images[[1, 1]]
     whole = find_near_duplicates(images, np.arange(9))
@@ -98,9 +98,6 @@ def test_find_near_duplicates_compares_every_pair_across_blocks(monkeypatch):
     pairs = {(1, 4), (1, 8), (4, 8)}
     for found in (whole, parts):
         assert set(zip(found["first"], found["second"], strict=True)) == pairs
-
-
-def test_flat_images_and_single_ones_have_no_near_duplicates():
     assert find_near_duplicates(np.full((3, 32, 32, 3), 77, np.uint8), np.arange(3)).empty
     assert find_near_duplicates(texture(0)[None], np.array([0])).empty
 

@@ -1,5 +1,3 @@
-from math import comb
-
 import numpy as np
 import pytest
 
@@ -43,24 +41,6 @@ def test_detectable_difference_is_found_in_four_of_five_simulated_tests():
         assert power == pytest.approx(0.8, abs=0.04), name
     forgetful = smallest_difference(table.loc["df", "n"])
     assert found_share(sizes[1:2], forgetful) < 0.7
-
-
-@pytest.mark.parametrize("n", [10, 15, 20, 30, 100])
-def test_an_exact_sign_test_finds_it_nearly_as_often(n):
-    """All three outcomes of n images are summed; McNemar's test, two-sided, at 5 %."""
-    d = smallest_difference(n)
-    q = max(0.2, d)
-    better = (q + d) / 2 / q  # share of the discordant images that the better method wins
-    power = 0.0
-    for discordant in range(n + 1):
-        chance = comb(n, discordant) * q**discordant * (1 - q) ** (n - discordant)
-        for wins in range(discordant + 1):
-            extreme = min(wins, discordant - wins)
-            tail = sum(comb(discordant, k) for k in range(extreme + 1)) / 2**discordant
-            if 2 * tail < 0.05:
-                split = comb(discordant, wins) * better**wins
-                power += chance * split * (1 - better) ** (discordant - wins)
-    assert 0.65 < power < 0.8
 
 
 def test_groups_are_means_of_their_classes():

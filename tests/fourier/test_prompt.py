@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share, resample, sum_of_waves
+from tests.conftest import complaint, refuses
 from tests.fourier.toys import FORMS, make, seeded
 
 sides = st.integers(1, 13)
@@ -130,14 +130,6 @@ def test_shrinking_leads_to_the_identity(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_forward_refuses_other_channels(form):
-    with pytest.raises(ShapeError, match=r"^images: expected 3 channels, got \(4, 2, 8, 10\)"):
-        make(form)(photos()[:, :2])
-    with pytest.raises(ShapeError, match=r"images: expected \(B, C, H, W\)"):
-        make("shared")(torch.rand(8))
-
-
-@pytest.mark.parametrize("form", FORMS)
 def test_a_saved_prompt_comes_back_whole(form, tmp_path):
     prompt = make(form, scale=1.0, max_log_gain=0.5, seed=3)
     prompt.save(tmp_path / "prompt.safetensors")
@@ -147,20 +139,16 @@ def test_a_saved_prompt_comes_back_whole(form, tmp_path):
     assert again.gain(photos(), seeded()).equal(prompt.gain(photos(), seeded()))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"form": "rings"}, "form: expected one of 'generator', 'shared', 'ring', 'radial', 'im"),
-        ({"waves": 0}, "waves: expected a whole number 1 to 64, got 0"),
-        ({"size": 0}, "size: expected a side or (height, width) in pixels, got [0, 0]"),
-        ({"max_log_gain": math.nan}, "max_log_gain: expected a number above 0, got nan"),
-        ({"rows": 1}, "rows: expected a whole number 2 to 256, got 1"),
-    ],
-)
-def test_settings_out_of_range_are_refused(settings, message):
-    with pytest.raises(InputError) as error:
-        FourierPrompt(**settings)
-    assert str(error.value).startswith(message)
+def test_settings_out_of_range_and_other_channels_are_refused():
+    for wrong, rule in (
+        ({"form": "rings"}, "^form: expected one of 'generator', 'shared', 'ring', 'radial', 'im"),
+        ({"waves": 0}, "^waves: expected a whole number 1 to 64, got 0"),
+        ({"size": 0}, r"^size: expected a side or \(height, width\) in pixels, got \[0, 0\]"),
+        ({"max_log_gain": math.nan}, "^max_log_gain: expected a number above 0, got nan"),
+    ):
+        refuses(rule, FourierPrompt, **wrong)
+    refuses(r"^images: expected 3 channels, got \(4, 2, 8, 10\)", make("ring"), photos()[:, :2])
+    refuses(r"images: expected \(B, C, H, W\)", make("shared"), torch.rand(8))
 
 
 @pytest.mark.gpu
@@ -267,9 +255,7 @@ SAVED = "expected a saved Fourier prompt, got"
     ("settings", "state", "expected"),
     [
         (SETTINGS | {"rings": 4}, CELLS, (SAVED, "size mismatch for cells")),
-        (SETTINGS | {"rows": "16"}, CELLS, (SAVED, "rows: expected a whole number, got '16'")),
         (SETTINGS | {"code": 1}, CELLS, (SAVED, "unexpected keyword argument 'code'")),
-        (SETTINGS, {}, (SAVED, "Missing key")),
         (SETTINGS, {"cells": torch.zeros(3, 3).long()}, (SAVED, "only accepts floating point")),
         ("version 9", CELLS, (PROMPT, "version 9")),
         (None, CELLS, (PROMPT, "other tensors")),
@@ -287,7 +273,5 @@ def test_other_files_and_parts_that_do_not_fit_together_are_refused(
         version = "9" if isinstance(settings, str) else "1"
         metadata = {"fopro_lab.prompt": version, "settings": json.dumps(settings)}
         save_file(state, path, metadata=metadata if settings else None)
-    with pytest.raises(InputError) as error:
-        FourierPrompt.load(path)
-    assert str(error.value).startswith(f"{path}: {expected[0]}")
-    assert expected[1] in str(error.value) and "\n" not in str(error.value)
+    told = complaint(FourierPrompt.load, path)
+    assert told.startswith(f"{path}: {expected[0]}") and expected[1] in told

@@ -1,9 +1,7 @@
 import numpy as np
 import pandas as pd
-import pytest
 
 from fopro_lab import plots
-from fopro_lab.errors import ShapeError
 from tests.conftest import refuses
 from tests.plots.tables import IMAGES, audit, counts, sources, spectra, texts, ties
 
@@ -20,8 +18,7 @@ def test_images_show_every_pixel_under_its_title():
     figure = plots.plot_images(IMAGES, list("abcde"), columns=3)
     assert [ax.get_title() for ax in figure.axes] == list("abcde")
     np.testing.assert_array_equal(figure.axes[4].images[0].get_array(), IMAGES[4])
-    with pytest.raises(ShapeError, match=r"images: expected \(N, H, W, 3\) of uint8, N at least"):
-        plots.plot_images(np.zeros((1, 4, 4, 3)), ["a"])
+    refuses(r"images: expected \(N, H, W, 3\) of", plots.plot_images, np.zeros((1, 4, 4, 3)), ["a"])
     refuses("titles: expected one for each of 5, got 1", plots.plot_images, IMAGES, ["a"])
 
 

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from fopro_lab import plots
-from fopro_lab.errors import InputError, ShapeError
+from fopro_lab.errors import InputError
+from tests.conftest import refuses
 from tests.plots.tables import (
     bands,
     control,
@@ -47,11 +48,14 @@ def test_band_matrices_share_one_scale_and_need_to_know_which_gain():
     assert {ax.images[0].get_clim() for ax in figure.axes if ax.images} == {(-50.0, 50.0)}
 
 
-def test_the_ladder_has_a_panel_per_kind_and_a_dashed_line_of_untouched_images():
+def test_the_ladder_has_a_panel_per_kind_and_distances_their_interval():
     figure = draw("plot_ladder")[0]
     heights = [line.get_ydata()[0] for line in figure.axes[0].lines[1::2]]
     assert heights == [0.9, 0.4, 0.65]
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0.8, 0.8])
+    ax = draw("plot_preferences")[0].axes[0]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a,\nb", "mean of all pairs"]
+    assert texts(ax)[0] == "+0.70 [+0.60, +0.80], p=0.003"
 
 
 def test_fingerprints_are_on_one_scale_from_chance_to_perfect():
@@ -72,14 +76,7 @@ def test_heat_maps_have_cycles_per_pixel_on_both_axes():
     row, column = np.argwhere(ax.images[0].get_array() == 1)[0]
     assert left + (column + 0.5) * (right - left) / 8 == pytest.approx(0.25)
     assert bottom + (row + 0.5) * (top - bottom) / 8 == pytest.approx(0)
-    with pytest.raises(ShapeError, match=r"^plane: expected \(H, W\), got \(2, 2, 2\)$"):
-        plots.plot_heat_map(np.zeros((2, 2, 2)), heat_map())
-
-
-def test_distances_are_written_with_their_interval():
-    ax = draw("plot_preferences")[0].axes[0]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a,\nb", "mean of all pairs"]
-    assert texts(ax)[0] == "+0.70 [+0.60, +0.80], p=0.003"
+    refuses(r"^plane: expected \(H, W\), got", plots.plot_heat_map, np.zeros((2, 2, 2)), heat_map())
 
 
 def test_benefits_stand_by_condition_from_mild_to_severe():

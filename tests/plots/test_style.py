@@ -76,15 +76,6 @@ def test_plots_draw_into_given_axes(name):
     assert not axes[0].has_data() and len(plt.get_fignums()) == 1
 
 
-def test_a_notebooks_backend_stays_interactive():
-    assert not plt.isinteractive()
-    try:
-        plots.with_style(plt.ion)()
-        assert plt.isinteractive()
-    finally:
-        plt.ioff()
-
-
 def test_save_figure_writes_the_same_bytes_without_a_program_name(tmp_path):
     for name in ("0.png", "1.png"):
         path = plots.save_figure(plots.plot_group_recall(scores()), tmp_path / name)

@@ -175,11 +175,8 @@ def test_a_class_is_lost_where_its_wave_is_cut_off(world):
     recall = table.pivot(index=["kind", "name"], columns="cutoff", values="recall")
     assert recall.loc["low-pass"].loc[["slow", "fast"]].values.tolist() == [[0, 1, 1], [0, 0, 1]]
     assert recall.loc["high-pass"].loc[["slow", "fast"]].values.tolist() == [[1, 0, 0], [1, 1, 0]]
-
-
-@pytest.mark.parametrize("cutoffs", [[], [0.2, 0.2], [0.3, 0.8], [float("nan")], [0.2, 0.201]])
-def test_wrong_cutoffs_are_refused(world, cutoffs):
-    refuses(r"^cutoffs: expected (one or more|a frequency in every)", climb, world, cutoffs)
+    for wrong in ([], [0.2, 0.2], [0.3, 0.8], [float("nan")], [0.2, 0.201]):
+        refuses(r"^cutoffs: expected (one or more|a frequency in every)", climb, world, wrong)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
-from fopro_lab.errors import InputError
 from fopro_lab.probing.features import STRENGTHS, encode, encode_rows, linear_probe
+from tests.conftest import refuses
 from tests.probing.toys import Stub
 
 
@@ -32,9 +32,7 @@ def test_encode_rows_keeps_the_order_whatever_the_batch(world):
     ],
 )
 def test_what_is_no_feature_vector_is_refused_in_one_line(function, complaint):
-    with pytest.raises(InputError, match=rf"^teacher stub: {complaint}") as caught:
-        encode(Stub(function), torch.rand(2, 3, 8, 8))
-    assert "\n" not in str(caught.value)
+    refuses(f"^teacher stub: {complaint}", encode, Stub(function), torch.rand(2, 3, 8, 8))
 
 
 def clouds(count, *, classes, seed=0):

@@ -8,10 +8,10 @@ import timm
 import torch
 
 from fopro_lab.data import batches, open_dataset, pack
-from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier import apply_gain, ring_edges, ring_gain
 from fopro_lab.models import load_teacher, wrap_teacher
 from fopro_lab.probing import radial_gain, ring_drifts, ring_response
+from tests.conftest import refuses
 from tests.probing.toys import Stub, flatten, photos
 
 EDGES = [0, 0.2, 0.5, 0.75]
@@ -94,24 +94,15 @@ def test_the_interval_is_as_wide_as_the_standard_error_says_and_lesions_are_draw
         assert width[1] == pytest.approx(expected, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    ("settings", "complaint"),
-    [
-        (
-            {"images": photos(1, 16)[0]},
-            r"^images: expected \(B, 3, H, W\), got \(3, 16, 16\); images\[None\]",
-        ),
+def test_wrong_input_is_refused():
+    given = {"teacher": Stub(flatten), "images": photos(2, 16), "edges": EDGES, "gains": [0.0]}
+    for settings, rule in (
         ({"images": photos(0, 16)}, r"got \(0, 3, 16, 16\)"),
         ({"units": np.arange(3)}, r"^units: expected one for each of 2, got 3$"),
-        ({"edges": [0.5, 0.1]}, r"^edges: expected two or more increasing"),
         ({"gains": []}, r"^gains: expected one or more finite factors"),
         ({"teacher": small_vit(depth=1)}, r"^teacher wrapped: cannot encode images of 16 x 16 px"),
-    ],
-)
-def test_wrong_input_is_refused(settings, complaint):
-    given = {"teacher": Stub(flatten), "images": photos(2, 16), "edges": EDGES, "gains": [0.0]}
-    with pytest.raises((InputError, ShapeError), match=complaint):
-        ring_response(**given | settings)
+    ):
+        refuses(rule, ring_response, **given | settings)
 
 
 @pytest.mark.parametrize("width", [7, 8])

@@ -102,15 +102,9 @@ def test_without_known_sources_only_the_class_is_measured(source):
     pack = dataclasses.replace(pack, dataset=dataclasses.replace(pack.dataset, table=table))
     found = fingerprint(pack, permutations=1).reset_index()
     assert set(found["target"]) == {"class"} and set(found["within"]) == {"all"}
-
-
-def test_too_few_lesions_leave_an_empty_table():
-    found = fingerprint(scanned_pack(), rows=6)
-    assert found.empty and {"accuracy", "permuted_high", "p"} <= set(found.columns)
-
-
-def test_wrong_input_is_refused():
-    refuses(r"^edges: expected a frequency", fingerprint, scanned_pack(), edges=[0, 0.01, 0.75])
+    few = fingerprint(pack, rows=6)  # too few lesions
+    assert few.empty and {"accuracy", "permuted_high", "p"} <= set(few.columns)
+    refuses(r"^edges: expected a frequency", fingerprint, pack, edges=[0, 0.01, 0.75])
 
 
 def test_scores_equal_scikit_learns_where_classes_are_equally_large():

@@ -49,14 +49,6 @@ def archives(tmp_path_factory):
     return read_natural(PretrainConfig(natural=str(folder)))
 
 
-def test_archives_number_their_classes_one_after_the_other(archives):
-    tiny, caltech = archives
-    assert [len(part.pyramid) for part in archives] == [1, 4]
-    assert [level.shape[-1] for level in caltech.pyramid] == [32, 48, 64, 96]
-    assert set(tiny.labels.tolist()) == {0, 1} and set(caltech.labels.tolist()) == {2}
-    assert [int(part.held_out.sum()) for part in archives] == [4, 2]  # every tenth of a class
-
-
 def test_the_teacher_learns_and_is_stored_with_its_card(archives, tmp_path, capsys):
     config = PretrainConfig(**TINY, epochs=8, seed=5)
     before = held_out_accuracy(untrained(config, classes=3), archives[0])

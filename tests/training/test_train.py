@@ -144,8 +144,7 @@ def test_a_network_of_timm_is_trained_and_comes_back_as_it_was(tmp_path):
 
 def test_a_student_that_cannot_take_the_images_is_refused_before_they_are_read(tmp_path):
     config = tiny(method="bsm", student="timm:inception_v3", dataset=str(tmp_path / "none"))
-    with pytest.raises(InputError, match=r"^student timm:inception_v3: cannot take imag"):
-        quiet(config, tmp_path / "run")
+    refuses(r"^student timm:inception_v3: cannot take imag", quiet, config, tmp_path / "run")
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path):

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from fopro_lab.config import TrainConfig
-from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import load_teacher
 from fopro_lab.training import distill
 from fopro_lab.widgets import BandExplorer
 from fopro_lab.widgets.networks import Later
+from tests.conftest import refuses
 from tests.widgets.conftest import OPTIONS
 
 
@@ -66,12 +66,6 @@ def test_student_recognises_as_many_images_as_its_own_predictions_say(prepared, 
     assert recalls["before"].sum() == recalls["after"].sum() == own.sum()
 
 
-def test_a_student_of_another_split_is_refused(prepared, run):
-    wrong = replace(prepared.split, fingerprint="another")
-    with pytest.raises(InputError, match="was trained on another split"):
-        BandExplorer(prepared.packed, split=wrong, runs={"student": run.path})
-
-
 def test_students_that_fit_are_offered_and_the_others_are_named(prepared, run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run.path, other)
@@ -82,6 +76,8 @@ def test_students_that_fit_are_offered_and_the_others_are_named(prepared, run, t
     assert [name for name, _ in explorer.controls.student.options] == ["student", "none"]
     assert "1 run left out; the first: " in explorer.message.value
     assert "Prompt of the form ring loaded" in explorer.message.value
+    wrong = {"split": replace(prepared.split, fingerprint="another"), "runs": {"s": run.path}}
+    refuses("was trained on another split", BandExplorer, prepared.packed, **wrong)
 
 
 @pytest.mark.parametrize("flush", [False, True])

@@ -40,13 +40,10 @@ def pixels(viewer):
     return np.asarray(Image.open(io.BytesIO(viewer.image.value))).astype(int)
 
 
-def test_prompt_viewer_joins_the_times_of_its_runs_and_opens_at_the_last(viewer):
+def test_prompt_viewer_joins_the_times_of_its_runs_and_draws_the_same_at_the_same_time(viewer):
     assert viewer.times == [(1, 0), (1, 3), (1, 4), (1, 6)]
     assert viewer.time == (1, 6)
     assert [history.at((1, 4)) for history in viewer.histories] == [1, 1]
-
-
-def test_prompt_viewer_draws_the_same_image_at_the_same_time(viewer):
     last = viewer.image.value
     viewer.slider.index = 0
     first = viewer.image.value
@@ -88,12 +85,9 @@ def value(comparer, run, metric, name="all"):
     return comparer.table.set_index(["run", "metric", "name"])["value"][run, metric, name]
 
 
-def test_run_comparer_puts_baselines_first(comparer):
+def test_run_comparer_puts_baselines_first_and_follows_the_slider(comparer):
     assert [run.method for run in comparer.shift.runs] == ["ce", "fopro"]
     assert comparer.shift.implicit == ["training", "uniform"]
-
-
-def test_run_comparer_follows_the_slider(comparer):
     before = comparer.image.value, comparer.readout.value
     rare, common = (value(comparer, 1, "recall", name) for name in ("df", "nv"))
     comparer.slider.value = 1.0
