@@ -19,13 +19,19 @@ from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
 from fopro_lab.evaluation.metrics import balanced_accuracies
-from fopro_lab.fourier import apply_gain, radial_frequency
+from fopro_lab.fourier import FourierPrompt, apply_gain, radial_frequency, random_gain_like
 from fopro_lab.fourier.gain import MOST, match_strength
 from fopro_lab.io import progress
 from fopro_lab.probing.features import Encoder, encode, feature_drift, resampling_units
 from fopro_lab.probing.spectra import discriminant_scores
 
 KINDS = ("clean", "low-pass", "sharpening", "contrast", "noise")
+SEVERITIES = {  # from mild to severe
+    "low-pass": (0.2, 0.1, 0.05),
+    "sharpening": (1.0, 3.0),
+    "contrast": (0.5, 0.25),
+    "noise": (0.03, 0.1),
+}
 CUTOFF = 0.05  # f0, cycles per pixel
 SHARPENED = 0.1  # cycles per pixel, above which sharpening acts
 FLOOR, NOISE = 0.03, 0.002  # least factor of an amplitude, standard deviation in units of [0, 1]
@@ -120,6 +126,17 @@ def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) 
 
 
 OPTICS = Degradation()
+
+
+def random_gains(
+    teacher: Encoder, prompt: FourierPrompt, images: Tensor, *, drift: float, draws: int, seed: int
+) -> list[Tensor]:
+    """Move a prompt's strengths to other frequencies, ``draws`` times, each matched in drift."""
+    size, source = (images.shape[2], images.shape[3]), torch.Generator().manual_seed(seed)
+    learned = prompt.mean_gain(size=size).detach()[None]
+    moved = [random_gain_like(prompt, learned, source, size=size)[0] for _ in range(draws)]
+    some = images[:: len(images) // 128 + 1]
+    return [with_drift(teacher, some, gain, drift=drift) for gain in moved]
 
 
 def control_table(

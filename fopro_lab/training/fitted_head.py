@@ -5,6 +5,7 @@ the head. Here it is a shrunken discriminant of the kept features of many images
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.evaluation import balanced_accuracy
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.gain import scale_spectrum
+from fopro_lab.fourier.spectrum import fit_prompt, mean_amplitude, spectrum_gain
 from fopro_lab.models import Teacher
 from fopro_lab.training.train_prompt import CHUNK, HeldOut, drift, encode
 
@@ -111,6 +113,31 @@ def explore_fitted(
     best = table["balanced_accuracy"].idxmax()  # of equals the nearest to the identity
     prompt.cells.data.copy_(candidates[table["candidate"][best]][0])
     return table.assign(kept=(table.index == best) * 1)
+
+
+def spectrum_prompt(
+    teacher: Teacher,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    aim: Tensor,
+    units: np.ndarray,
+    held_out: HeldOut,
+    max_log_gain: float,
+) -> tuple[FourierPrompt, float]:
+    """Make the radial prompt towards a spectrum, in closed form, if held-out images score better.
+
+    Arguments are those of `explore_fitted`; ``aim`` is of `mean_amplitude`. Beside the prompt comes
+    its drift; 0 if the identity was better, which the prompt then is.
+    """
+    size = (images.shape[2], images.shape[3])
+    prompt = FourierPrompt("radial", size=size[0], max_log_gain=max_log_gain)
+    bound: dict[str, Any] = {"size": size, "max_log_gain": max_log_gain}
+    fit_prompt(prompt, spectrum_gain(mean_amplitude(images), aim, **bound))
+    judged: dict[str, Any] = {"units": units, "held_out": held_out, "steps": 0}
+    table = explore_fitted(prompt, teacher, images, labels, **judged)
+    kept = table[table["kept"] == 1].iloc[0]
+    return prompt, 0.0 if kept["candidate"] == "identity" else float(kept["drift"])
 
 
 def discriminant(features: Tensor, labels: Tensor, *, classes: int) -> tuple[Tensor, Tensor]:
