@@ -203,19 +203,50 @@ def train(
     from fopro_lab.training import distill, is_first, run_name
 
     run = distill(config, out=out or Path("runs") / run_name(config))
-    if not is_first():
-        return
+    if is_first():
+        kept, how = run.manifest["best_epoch"], run.manifest["selected_by"]
+        show_scores(run, f"epoch {kept} kept ({how})", as_json=as_json)
+
+
+def show_scores(run: Any, about: str, *, as_json: bool) -> None:
+    """Print a run's groups and overall scores on its test images."""
     scores = run.table(resamples=1000)
     headline = scores[scores["scope"] != "class"]
     if as_json:
         print(headline.to_json(orient="records", indent=2))
         return
-    kept, chosen = run.manifest["best_epoch"], run.manifest["scores"]["val_balanced_accuracy"]
-    how = run.manifest["selected_by"]
-    print(f"{run.path}: epoch {kept} kept ({how}), validation {chosen:.3f}; on test:")
+    chosen = run.manifest["scores"]["val_balanced_accuracy"]
+    print(f"{run.path}: {about}, validation {chosen:.3f}; on test:")
     for row in headline.itertuples():
         known = interval(row.low, row.high)
         print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({known})  n {row.n}")
+
+
+def refine(
+    runs: Annotated[list[str], Argument(metavar="RUN...", help="Run folders, or above.")],
+    out: Out = "",
+    settings: Settings = [],
+    file: FromFile = "",
+    as_json: AsJson = False,
+) -> None:
+    """Refine finished runs without training their features again: --set how=crt, or another.
+
+    Of one run: logit-adjustment, tau-norm (tau chosen on validation, or given), crt, lws, tta; of
+    several: soup, ensemble. The result is a run folder, by default beside the first run.
+    """
+    from fopro_lab.config import RefineConfig
+
+    config = read_config(RefineConfig, settings, file)
+    from fopro_lab.evaluation import load_runs
+    from fopro_lab.training import refine
+
+    found = load_runs(runs)
+    name = f"{found[0].name}+{config.how}" + (f"-{len(found)}" if len(found) > 1 else "")
+    run = refine(found, config, out=out or found[0].path.parent / name)
+    refined = run.manifest["refined"]
+    about = f", tau {refined['tau']:g} ({refined['tau_chosen']})" if "tau" in refined else ""
+    before = ", ".join(f"{score:.3f}" for score in refined["val_balanced_accuracy_before"])
+    show_scores(run, f"{run.method}{about}, validation {before} before", as_json=as_json)
 
 
 def probe(
@@ -379,7 +410,7 @@ HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-t
 app = typer.Typer(help=HELP, **APP)
 app.add_typer(data_app, name="data")
 app.add_typer(teachers_app, name="teachers")
-for command in (train, probe, report, compare, explore):
+for command in (train, refine, probe, report, compare, explore):
     app.command()(command)
 
 

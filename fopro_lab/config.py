@@ -477,6 +477,44 @@ class CompareConfig(Config):
     seed: int = option(0, "seed of the bootstraps", ge=0)
 
 
+RefineHow = Literal["", "logit-adjustment", "tau-norm", "crt", "lws", "soup", "ensemble", "tta"]
+_RETRAIN = {"epochs", "learning_rate", "batch_size"}
+_USED = {"logit-adjustment": {"tau"}, "tau-norm": {"tau"}, "tta": {"flips"}}
+_USED |= {"crt": _RETRAIN, "lws": _RETRAIN}  # the options that each has a use for
+
+
+class RefineConfig(Config):
+    """One refinement of finished runs (`fopro refine`)."""
+
+    how: RefineHow = option("", "what is done; soup and ensemble take several runs")
+    tau: float = option(-1.0, "strength; -1 chooses it on validation", ge=-1, le=10)
+    epochs: int = option(10, "crt, lws: passes over the training set", ge=1)
+    learning_rate: float = option(0.025, "crt, lws: of SGD, falls to 0", gt=0, le=10)
+    batch_size: int = option(64, "crt, lws: images per batch", ge=2)
+    flips: Literal["horizontal", "both"] = option("both", "tta: left-right, or up-down too")
+    device: Device = option("auto", "where to compute; auto is the GPU if there is one")
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The options that ``how`` has a use for, with their values."""
+        return {name: getattr(self, name) for name in sorted(_USED.get(self.how, ()))}
+
+    @property
+    def flipped(self) -> tuple[tuple[int, ...], ...]:
+        """The dimensions of a batch along which each pass of ``tta`` flips it."""
+        return ((), (3,)) if self.flips == "horizontal" else ((), (3,), (2,), (2, 3))
+
+    @model_validator(mode="after")
+    def _check_use(self) -> "RefineConfig":
+        for name, known in type(self).model_fields.items() if self.how else ():
+            given = name not in ("how", "device") and getattr(self, name) != known.default
+            if given and name not in self.used:
+                raise ValueError(f"no {name} with how={self.how}, which has no use for it")
+        if -1 < self.tau < 0:
+            raise ValueError(f"tau of 0 or more, or -1, got {self.tau:g}")
+        return self
+
+
 class ExploreConfig(TeacherConfig, DataConfig):
     """The band explorer (notebook 06): images, teachers and students to choose from."""
 

@@ -25,7 +25,7 @@ def test_help_needs_neither_torch_nor_pandas():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip().endswith("set()")
-    for command in ("data", "teachers", "train", "probe", "report", "compare", "explore"):
+    for command in ("data", "teachers", "train", "refine", "probe", "report", "compare", "explore"):
         assert command in run.stdout
 
 
@@ -50,6 +50,11 @@ def test_train_then_compare(fopro, tmp_path):
     code, out, _ = fopro("compare", tmp_path)
     assert code == 0 and out.startswith("bsm, ekd: 0.174 M parameters, 0.701 MB, 1.52 M")
     assert out.splitlines()[1].startswith("ekd")
+    code, out, _ = fopro("refine", tmp_path / "bsm", "--set=how=tau-norm", "--set=tau=1")
+    assert code == 0 and f"{tmp_path}/bsm+tau-norm: bsm+tau-norm, tau 1 (given), valid" in out
+    assert "bsm+tau-norm minus ekd" in fopro("compare", tmp_path, "--baseline", "ekd")[1]
+    code, _, err = fopro("refine", tmp_path / "bsm", "--set=how=prune")
+    assert code == 2 and "how: expected '', 'logit-adjustment', 'tau-norm'" in err
 
 
 @pytest.fixture

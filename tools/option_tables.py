@@ -8,7 +8,7 @@ from fopro_lab import config
 from fopro_lab.config import DataConfig, PromptConfig, StepConfig, TeacherConfig, one_line
 
 PARTS = (DataConfig, TeacherConfig, PromptConfig, StepConfig)
-RUNS = ("Train", "Probe", "Cards", "Compare", "Explore", "Claims")
+RUNS = ("Train", "Refine", "Probe", "Cards", "Compare", "Explore", "Claims")
 
 
 def option_tables() -> str:

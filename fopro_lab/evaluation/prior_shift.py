@@ -48,6 +48,17 @@ def implicit_prior(config: Mapping[str, Any]) -> str:
     return "training" if sampler == "instance" and not mixup else "unknown"
 
 
+def refined_prior(run: Run) -> str:
+    """Return the `implicit_prior` of a run whose logits may have been refined since."""
+    refined = run.manifest.get("refined", {})
+    prior = "unknown" if "&" in run.method else implicit_prior(run.config)
+    known = {"crt": "uniform", "lws": "uniform"}  # trained on class-balanced batches
+    known |= {"logit-adjustment": "unknown", "tau-norm": "unknown"}
+    for how in refined.get("steps", ()):
+        prior = known.get(how, prior)
+    return prior
+
+
 def shifted_probabilities(logits: np.ndarray, *, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Move probabilities from one prior to another: ``p'(y | x) ~ p(y | x) * new(y) / old(y)``."""
     with np.errstate(divide="ignore"):  # a class that does not occur has the logarithm -inf
@@ -118,7 +129,7 @@ class PriorShift:
                     f"{runs[0].path}, got {own}; compare runs of one split"
                 )
         self.counts = np.asarray(counts[0], dtype=np.float64)
-        self.implicit = [implicit_prior(run.config) for run in runs]
+        self.implicit = [refined_prior(run) for run in runs]
         self.images = align([run.predictions for run in runs], runs[0].groups)
         self.names = [self.images.names[k] for k in np.argsort(-self.counts, kind="stable")]
         about = (self.images.labels, self.images.units)

@@ -51,8 +51,9 @@ class Run(Summary):
 
     @property
     def method(self) -> str:
-        """Training method: ce, bsm, ekd, fopro or random."""
-        return str(self.config["method"])
+        """Training method: ce, bsm, ekd, fopro or random; and refinements, such as bsm+crt."""
+        refined = self.manifest.get("refined", {})
+        return str(refined.get("method", self.config["method"]))
 
     @property
     def seed(self) -> int:

@@ -3,6 +3,7 @@
 from fopro_lab.arguments import check_public
 from fopro_lab.training.fitted_head import explore_fitted
 from fopro_lab.training.losses import balanced_softmax_loss, cosine_distance, distillation_loss
+from fopro_lab.training.refine import refine
 from fopro_lab.training.run_folder import TrainedRun, run_name
 from fopro_lab.training.setup import is_first
 from fopro_lab.training.statistics import natural_distance, reference_of

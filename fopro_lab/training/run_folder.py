@@ -58,6 +58,9 @@ class TrainedRun(Run):
     def student(self) -> Student:
         """Build a finished run's student, on the CPU, in evaluation mode."""
         self._check_finished()
+        if not (self.path / "student.safetensors").is_file():
+            runs = ", ".join(self.manifest.get("refined", {}).get("runs", ())) or "another run"
+            raise InputError(f"{self.path}: {self.method} has no student of its own; open {runs}")
         teacher, config = self.manifest["teacher"], self.train_config
         student = build_student(
             config.student,
@@ -133,6 +136,8 @@ def find_run(
             raise refusal(f"expected an empty or a new folder, got one with {others[0]}")
         return None
     run = TrainedRun.read(folder)
+    if "refined" in run.manifest:
+        raise refusal(f"holds a refinement ({run.method})")
     there = deciding_options(run.train_config)
     changed = [
         f"{name}: {there[name]!r} there, {value!r} here"
