@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -10,11 +9,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-import timm
 import torch
 from lightning_fabric import Fabric
 
@@ -23,8 +20,7 @@ from benchmarks.fourier import random_resnet50
 from benchmarks.timing import Variant, compare
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import Pack, Split, batches
-from fopro_lab.models import Teacher, choose_device, wrap_teacher
-from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from fopro_lab.models import Teacher, choose_device
 from fopro_lab.training import distillation_loss
 from fopro_lab.training.train import TrainSetup, TrainState, build, train_epoch
 
@@ -35,11 +31,6 @@ ENGINE: dict[str, tuple[dict[str, Any], float | None]] = {  # options, goal
     "engine, teacher compiled": ({"compile_teacher": True}, None),
     "engine, bfloat16": (BF16, None),
     "engine, bfloat16, teacher compiled": (BF16 | {"compile_teacher": True}, 5.0),
-}
-KEPT: dict[str, tuple[dict[str, Any], float | None]] = {
-    "balanced softmax alone": ({"method": "bsm"}, None),
-    "EKD, features kept": ({"teacher_views": 1}, 0.8),
-    "EKD, live": ({}, None),
 }
 PROMPTED: dict[str, tuple[dict[str, Any], float | None]] = {
     "EKD": ({}, None),
@@ -57,8 +48,7 @@ def bench_step(*, rounds: int = 5, size: int = 224, batch: int = 32) -> dict[str
         batch: Images per step; on a GPU it is measured with 128 as well.
 
     Returns:
-        ``step``, ``prompted`` and ``kept features`` of `compare` in images per second, and
-        ``memory``.
+        ``step`` and ``prompted`` of `compare` in images per second, and ``memory``.
     """
     device = choose_device("auto")
     tables = {}
@@ -75,41 +65,8 @@ def bench_step(*, rounds: int = 5, size: int = 224, batch: int = 32) -> dict[str
                     for name, (more, goal) in options.items()
                 ]
                 tables[key + end] = compare(variants, label=key, **how)
-    tables["kept features"] = bench_kept_features(rounds=rounds)
     tables["memory"] = peak_memory(size=size, batch=batch)
     return tables
-
-
-def bench_kept_features(*, rounds: int = 5, size: int = 128, images: int = 256) -> pd.DataFrame:
-    """Measure epochs of the recipe ``small``: EKD with kept features and live, against no teacher.
-
-    Args:
-        rounds: Rounds that count; the features are filled in the one before.
-        size: Side of the images, pixels; the student sees half of it.
-        images: Generated photographs.
-
-    Returns:
-        The table of `compare`, images per second.
-    """
-    network = timm.create_model("mobilenetv2_100", pretrained=False, num_classes=0)
-    rules: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "input_size": size}
-    teacher = wrap_teacher(network, **rules, name="mobilenetv2, random weights")
-    teacher = teacher.to(choose_device("auto"))
-    how: dict[str, Any] = {
-        "student": "small",
-        "student_size": size // 2,
-        "augment": "published",
-        **BF16,
-    }
-    with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
-        packed = photograph_pack(Path(place), size=size, count=images)
-        with patch.dict(os.environ, FOPRO_CACHE=place):
-            variants = []
-            for name, (more, goal) in KEPT.items():
-                given = None if more.get("method") == "bsm" else teacher
-                made = set_up(packed, given, batch=min(64, images), **how, **more)
-                variants.append(Variant(name, engine_epoch(*made), goal))
-            return compare(variants, rounds=rounds, threads=torch.get_num_threads(), label="kept")
 
 
 def set_up(
@@ -128,7 +85,8 @@ def set_up(
         }
     )
     device = choose_device("auto") if teacher is None else teacher.mean.device
-    fabric = Fabric(accelerator=device.type, devices=1, precision=config.precision)
+    how: dict[str, Any] = {"accelerator": device.type, "precision": config.precision}
+    fabric = Fabric(devices=1, **how)
     rows = np.arange(len(packed))
     split = Split(train=rows, val=rows[:1], test=rows[:1], protocol="benchmark", fingerprint="")
     return build(config, fabric=fabric, packed=packed, split=split, teacher=teacher)

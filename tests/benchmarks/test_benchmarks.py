@@ -1,5 +1,6 @@
 """Small runs of each benchmark: what is compared does the same work, and ratios are ratios."""
 
+import importlib
 import json
 import math
 from types import SimpleNamespace
@@ -80,3 +81,11 @@ def test_results_name_machine_and_date(tmp_path):
     kept = json.loads(path.read_text())
     assert kept["machine"]["cores"] >= 1 and kept["tables"]["speed"][0]["variant"] == "a"
     assert path.with_name(f"{path.stem}-speed.png").exists()
+
+
+def test_a_sweep_trains_every_method_fold_and_seed(monkeypatch):
+    found, module = [], importlib.import_module("benchmarks.sweep")
+    monkeypatch.setattr(module, "distill", lambda config, **given: found.append((config, given)))
+    run = module.sweep(views=2, size=16, images=30, epochs=4, repeats=2)
+    assert run() == sum(4 * len(given["split"].train) for _, given in found)
+    assert len({(c.method, given["split"].protocol, c.seed) for c, given in found}) == 16
