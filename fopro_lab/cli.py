@@ -296,7 +296,7 @@ def report(
     fresh: Annotated[bool, Option("--fresh", help="Execute all, also if unchanged.")] = False,
     resume: Annotated[bool, Option("--resume", help="Always on, for old scripts.")] = False,
     limit: Annotated[str, Option(metavar="TIME", help="Per notebook: 90 s, 2 h, 30 (min).")] = "",
-    plan_only: Annotated[bool, Option("--plan", help="Dry run: graph, cost, missing.")] = False,
+    plan_only: Annotated[bool, Option("--plan", help="Dry run: graph, time, missing.")] = False,
 ) -> None:
     """Execute the notebooks of a plan and print the path of the index page.
 
@@ -307,8 +307,8 @@ def report(
     -f gives the options of a saved preset, or any of a plan; --set wins over it. All workers of
     dask must see the same folders.
 
-    --plan executes and writes nothing: it lists the notebooks, what they wait for, their cost as
-    far as it is known, and missing inputs with the way to get them, which make exit code 1.
+    --plan executes and writes nothing: it lists the notebooks, what they wait for, how long they
+    took last time, and missing inputs with the way to get them, which make exit code 1.
     """
     from fopro_lab.reports.plan import limit_seconds
     from fopro_lab.reports.run import dry_run, run_plan
@@ -325,7 +325,7 @@ def report(
         dry = dry_run(plan, **inputs)
         print("\n".join(dry.lines))
         if count := len(dry.problems):
-            raise WorkError(f"not ready: {count} missing or wrong, see above; nothing was executed")
+            raise WorkError(f"not ready: {count} missing, see above; nothing was executed")
         return
     print(run_plan(plan, **inputs, **chosen))
 

@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from fopro_lab.errors import WorkError
@@ -67,6 +67,24 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def one_writer(target: Path, *, talk: bool, doing: str = "packing") -> Iterator[None]:
+    """Hold the right to write ``target``; remove what a killed process left half written."""
+    lock = FileLock(target.with_suffix(".lock"))
+    with disk_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held = lock.acquire(timeout=1)
+        except Timeout:
+            if talk:
+                sys.stderr.write(f"{target.name}: another process is {doing}, waiting for it\n")
+            held = lock.acquire()
+    with held:
+        for stale in target.parent.glob(f".{target.stem}.*.part"):
+            stale.unlink(missing_ok=True)
+        yield
+
+
 def write_json(path: Path | str, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically; NaN, which JSON has not, is refused."""
     text = json.dumps(content, indent=2, allow_nan=False, default=str)
@@ -91,34 +109,14 @@ def progress(
     A terminal gets a bar; logs, pipes and notebooks get a plain line now and then, and at the end.
     ``total`` is 0 where unknown; ``done`` was done before; of ``blocks`` the bytes count.
     """
-    amount: Callable[[Any], int] = len if blocks else lambda item: 1
-    if sys.stderr.isatty():
-        options: dict[str, Any] = {"unit": "B", "unit_scale": True} if blocks else {}
-        with tqdm(total=total or None, initial=done, desc=label, file=sys.stderr, **options) as bar:
-            for item in iterable:
-                yield item
-                bar.update(amount(item))
-        return
-    text: Callable[[float], str] = in_bytes if blocks else str
-    whole = f" of {text(total)}" if total else ""
-    start, first = time.monotonic(), done
-    due = start + QUIET_SECONDS
-    for item in iterable:
-        yield item
-        done += amount(item)
-        now = time.monotonic()
-        if now >= due and done != total:
-            rate = (done - first) / (now - start)
-            speed = f", {text(rate)}/s" if blocks else ""
-            known = rate > 0 and done - first > total / 50  # the first items are a poor guess
-            left = f", about {(total - done) / rate:.0f} s left" if total and known else ""
-            sys.stderr.write(f"{label}: {text(done)}{whole}{speed}{left}\n")
-            sys.stderr.flush()
-            due = now + LINE_SECONDS
-    seconds = time.monotonic() - start
-    if seconds >= QUIET_SECONDS:
-        sys.stderr.write(f"{label}: {text(done)}{whole} in {seconds:.0f} s\n")
-        sys.stderr.flush()
+    options: dict[str, Any] = {"unit": "B", "unit_scale": True} if blocks else {}
+    if not sys.stderr.isatty():
+        line = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {elapsed} passed, {remaining} left\n"
+        options |= {"bar_format": line, "delay": QUIET_SECONDS, "mininterval": LINE_SECONDS}
+    with tqdm(total=total or None, initial=done, desc=label, file=sys.stderr, **options) as bar:
+        for item in iterable:
+            yield item
+            bar.update(len(item) if blocks else 1)  # type: ignore[arg-type]
 
 
 def commit() -> str:

@@ -3,33 +3,25 @@
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fopro_lab.config import Interpolation
-from fopro_lab.data.cells import read_cells
+from fopro_lab.data import readers
 from fopro_lab.data.decoding import resize_square
 from fopro_lab.data.fetch import DAMAGES, fetched_place, find_source, medmnist_facts
-from fopro_lab.data.readers import (
-    PARTS,
-    Listing,
-    find_images,
-    list_files,
-    number_classes,
-    refuse_twice,
-    sort_files,
-)
+from fopro_lab.data.readers import PARTS, Listing, list_files
 from fopro_lab.data.tables import NOT_KNOWN
-from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import cache_folder, in_bytes
+from fopro_lab.errors import InputError, WorkError, said_of
+from fopro_lab.io import cache_folder, disk_errors, in_bytes
 
 ISIC = "ISIC_2019_Training_"
 # ISIC 2019's classes from the largest to the smallest, as ISIC-2019-LT ranks them.
@@ -73,9 +65,9 @@ def read_isic2019(folder: Path) -> Listing:
     MSK); without the second table neither is known. Classes without images here are left out.
     """
     path = folder / f"{ISIC}GroundTruth.csv"
-    truth = read_cells(path, needed=("image", *ISIC_CLASSES))
+    truth = readers.read_cells(path, needed=("image", *ISIC_CLASSES))
     images = truth["image"].tolist()
-    refuse_twice(images, where=path)
+    readers.refuse_twice(images, where=path)
     marks = truth[list(ISIC_CLASSES)].apply(pd.to_numeric, errors="coerce").to_numpy()
     sound = ((marks == 1).sum(axis=1) == 1) & ((marks == 0).sum(axis=1) == len(ISIC_CLASSES) - 1)
     if not sound.all():
@@ -87,16 +79,17 @@ def read_isic2019(folder: Path) -> Listing:
     lesions: dict[str, str] = {}
     metadata = folder / f"{ISIC}Metadata.csv"
     if metadata.is_file():
-        known = read_cells(metadata, needed=("image", "lesion_id"))
+        known = readers.read_cells(metadata, needed=("image", "lesion_id"))
         known = known[~known["lesion_id"].str.casefold().isin(NOT_KNOWN)]
         lesions = dict(zip(known["image"], known["lesion_id"], strict=True))
     groups = [lesions.get(image, "") for image in images]
     archives = [re.match(r"([A-Za-z]+)\d*_", lesion) for lesion in groups]
     root = folder / f"{ISIC}Input"
-    way_out = "fetch them again, or use a CSV of those that are here"
+    place = root if root.is_dir() else folder
+    how: Any = {"where": path, "way_out": "fetch them again, or use a CSV of those that are here"}
     return list_files(
         images,
-        find_images(images, root if root.is_dir() else folder, where=path, way_out=way_out)[0],
+        readers.find_images(images, place, **how)[0],
         (labels.tolist(), tuple(ISIC_CLASSES[rank] for rank in present)),
         groups=groups,
         sources=[found[1].upper() if found else "" for found in archives],
@@ -105,13 +98,14 @@ def read_isic2019(folder: Path) -> Listing:
 
 def read_hyperkvasir(root: Path) -> Listing:
     """Read HyperKvasir's labelled images, named by file as in its splits; folders are classes."""
-    files = [file for file in sort_files(root)[0] if file.partition("/")[0] in TRACTS]
+    files = [file for file in readers.sort_files(root)[0] if file.partition("/")[0] in TRACTS]
     if not files:
         raise InputError(f"{root}: expected images below {' and '.join(TRACTS)}, found none")
     parts = [file.rsplit("/", 2) for file in files]
     images = [part[-1] for part in parts]
-    refuse_twice(images, where=root)
-    classes = number_classes([part[-2] for part in parts], where=root)
+    readers.refuse_twice(images, where=root)
+    with said_of(str(root)):
+        classes = readers.number_classes([part[-2] for part in parts])
     return list_files(images, [f"{root}/{file}" for file in files], classes)
 
 
@@ -126,7 +120,7 @@ def read_npz(path: Path) -> Listing:
     key = hashlib.sha256(f"{place} {changed} {place.stat().st_size}".encode()).hexdigest()[:20]
     folder = cache_folder() / "arrays" / key / path.stem
     try:
-        with zipfile.ZipFile(path) as archive:
+        with disk_errors(folder), zipfile.ZipFile(path) as archive:
             held = {name.removesuffix(".npy"): name for name in archive.namelist()}
             parts = [part for part in PARTS if f"{part}_images" in held]
             wanted = [held.get(f"{part}_{k}", "") for part in parts for k in ("images", "labels")]
@@ -136,10 +130,6 @@ def read_npz(path: Path) -> Listing:
                     f"val_... and test_..., found {', '.join(held)}"
                 )
             if not folder.is_dir():
-                above = next(parent for parent in folder.parents if parent.is_dir())
-                free = shutil.disk_usage(above).free
-                if sum(archive.getinfo(name).file_size for name in wanted) > free:
-                    raise WorkError(f"{folder}: not enough free space to unpack {path.name}")
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
                     archive.extractall(temporary, wanted)
@@ -168,23 +158,15 @@ def read_medmnist(
         images, labels = (_open(each, where) for each in paths)
         grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
         if images.dtype != np.uint8 or not grey_or_colour:
-            way_out = "save one image per row, channels last"
-            if images.dtype.kind in "iu" and images.dtype != np.uint8:
-                way_out = "divide 16 bits by 256, 12 bits by 16: (images // 256).astype('uint8')"
-            elif images.dtype.kind == "f":
-                way_out = "save values in [0, 1] as (255 * images).round().astype('uint8')"
             raise InputError(
                 f"{where or folder}: {part}_images: expected uint8 (N, H, W) or (N, H, W, 3), got "
-                f"{images.dtype} {images.shape}; {way_out}"
+                f"{images.dtype} {images.shape}; scale others to 0..255 and save them so"
             )
         if labels.size != len(images) or labels.dtype.kind not in "iu":
-            way_out = "labels.argmax(axis=1) of one-hot ones; several per image are not supported"
-            if labels.size == len(images):
-                way_out = "np.unique(labels, return_inverse=True)[1] of all parts' labels together"
-                way_out = "labels.astype(int)" if labels.dtype.kind in "fb" else way_out
             raise InputError(
                 f"{where or folder}: {part}_labels: expected whole numbers (N,) or (N, 1), N = "
-                f"{len(images)}, got {labels.dtype} {labels.shape}; save {way_out}"
+                f"{len(images)}, got {labels.dtype} {labels.shape}; save one-hot labels as "
+                "labels.argmax(axis=1); several per image are not supported"
             )
         places = np.arange(len(images))
         ids = [f"{part}-{place:06d}" for place in places]

@@ -23,7 +23,7 @@ from fopro_lab.data.readers import Listing, read_folders, sort_files
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.split_lists import find_lists, not_used
 from fopro_lab.data.tables import USUAL_NAMES, find_table, read_table
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, said_of
 from fopro_lab.io import Summary
 
 
@@ -309,30 +309,27 @@ def _read_path(path: Path, config: DataConfig, columns: bool) -> Listing:
         root = given if given.is_dir() else root / given
         if not root.is_dir():
             raise InputError(f"image_dir: no such folder: {config.image_dir}")
-    if config.labels_from == "folders":
-        if path.is_file() or columns:
-            raise InputError(f"{path}: a table or column was named, but labels_from=folders")
-        return read_folders(root, sure=True)
+    sure = config.labels_from == "folders"
     archives = [path] if path.suffix.lower() == ".npz" else []
-    if path.is_dir() and not sort_files(path)[0]:  # a set of arrays, unless there are images
+    # A set of arrays, unless there are images.
+    if path.is_dir() and not (sure or sort_files(path)[0]):
         archives = sorted(file for file in path.iterdir() if file.suffix.lower() == ".npz")
     if len(archives) > 1:
         some = ", ".join(file.name for file in archives[:4])
         raise InputError(f"{path}: expected one .npz file, found {some}; give the path of the one")
-    if archives and columns:
-        raise InputError(f"{path}: a column was named, but an .npz file has none")
+    table, notes = (path if path.is_file() and not archives else None), list[str]()
+    if not (sure or archives or table):
+        table, notes = find_table(path, config, images_below=root)
+    if (sure and table) or (columns and not table):
+        raise InputError(f"{path}: a table or column was named, but no table is read here")
     if archives:
         return read_npz(archives[0])
-    if path.is_file():
-        return read_table(path, root=root, rules=config)
-    table, notes = find_table(path, config, images_below=root)
-    if table is not None:
+    if table:
         listing = read_table(table, root=root, rules=config)
         return listing._replace(notes=(*notes, *listing.notes))
-    if columns:
-        raise InputError(f"{path}: a column was named, but the folder holds no CSV")
-    listing = read_folders(root)
-    lists = not_used([file.name for file in find_lists(path)])
+    with said_of(str(root)):
+        listing = read_folders(root, sure=sure)
+    lists = [] if sure else not_used([file.name for file in find_lists(path)])
     return listing._replace(notes=(*listing.notes, *lists))
 
 

@@ -17,11 +17,10 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
-from filelock import FileLock, Timeout
 
 from fopro_lab.config import read_yaml
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import FULL, MISPLACED, UNWRITABLE, atomic_path, in_bytes, write_json
+from fopro_lab.io import atomic_path, disk_errors, in_bytes, one_writer, write_json
 from fopro_lab.io import progress as show_progress
 
 PLAIN_NAMES = ("isic2019", "hyperkvasir", "fopro-splits", "moco-v2")
@@ -36,13 +35,6 @@ BLOCK = 1 << 15  # bytes
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers after which another attempt is worth it
 BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 DAMAGES = (EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, LZMAError)
-REASONS = {  # of network errors, by what their texts hold
-    "timed out": "the server stalls",
-    "certificate": "its certificate cannot be trusted",
-    "nameresolutionerror": "no connection, the server's name is not known here",
-    "newconnectionerror": "no connection, the server refuses it",
-    "proxyerror": "no connection, the proxy refuses it",
-}
 
 
 @dataclass(frozen=True)
@@ -209,30 +201,15 @@ def fetch(
     place = data_folder(out) / source.folder
     if _is_complete(source, place):
         return place
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place.with_name(f".{source.folder}.lock"))
-        try:
-            held = lock.acquire(timeout=1)
-        except Timeout:
-            _say(f"{source.name}: another process is fetching it, waiting", progress)
-            held = lock.acquire()
-        with held:
-            if not _is_complete(source, place):  # unless that other process has fetched it
-                _fetch_missing(source, place, progress, mirror)
-    except OSError as error:
-        if error.errno in FULL:
-            way_out = "free some space, the same command goes on from there"
-            raise WorkError(f"{place}: the disk is full; {way_out}") from error
-        if error.errno in UNWRITABLE + MISPLACED:
-            raise WorkError(f"{place}: cannot be written; choose another with --out") from error
-        raise
+    with disk_errors(place), one_writer(place, talk=progress, doing="fetching it"):
+        if not _is_complete(source, place):  # unless another process has fetched it meanwhile
+            _fetch_missing(source, place, progress, mirror)
     return place
 
 
 def _fetch_missing(source: Source, place: Path, progress: bool, mirror: str) -> None:
     downloads = place / DOWNLOADS
-    downloads.mkdir(exist_ok=True)
+    downloads.mkdir(parents=True, exist_ok=True)
     # What a killed process left: pooch's temporary files, and records that were being written.
     for stray in (*downloads.glob("tmp*"), *place.glob(".*.part")):
         stray.unlink()
@@ -320,9 +297,7 @@ class ResumingDownloader:
                 self._attempt(url)
                 break
             except BROKEN as error:
-                reason = str(error) if isinstance(error, _Broken) else "the connection broke"
-                signs = (sign for sign in REASONS if sign in str(error).lower())
-                reason = REASONS.get(next(signs, ""), reason)
+                reason = str(error).rpartition(": ")[2].rstrip(".'\")>")  # the innermost one
                 failures = 1 if self._have() > best else failures + 1
                 best = max(best, self._have())
                 if failures >= ATTEMPTS:
@@ -334,13 +309,13 @@ class ResumingDownloader:
                 _say(f"{self.label}: {reason}, trying again", self.progress)
                 time.sleep(PAUSE * 2 ** (failures - 1))
             except requests.RequestException as error:
-                raise WorkError(f"{self.label}: {url}: {error}") from None
+                raise WorkError(f"{self.label}: {error}; get it by hand, or use --mirror") from None
         os.replace(self.part, output_file)
         self.note.unlink(missing_ok=True)
 
     def _attempt(self, url: str) -> None:
         """Ask for what is missing and append it."""
-        known = _read_json(self.note)
+        known: dict[str, Any] = {"total": 0, "validator": ""} | _read_json(self.note)
         have = self._have() if known.get("url") == url and known["validator"] else 0
         if have and have == known["total"]:  # stopped after the last byte
             return
@@ -348,23 +323,18 @@ class ResumingDownloader:
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": known["validator"]}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            status, answer = response.status_code, response.headers
+            status, answer, total = response.status_code, response.headers, known["total"]
             if url.startswith("https://") and not response.url.startswith("https://"):
                 raise WorkError(f"{self.label}: expected https, was sent on to {response.url}")
             if status in BUSY:
                 raise _Broken(f"the server answers {status} {response.reason}")
-            if status not in (200, 206, 416):
-                raise WorkError(
-                    f"{self.label}: the server answers {status} {response.reason} at {url}; if "
-                    "its publisher has moved it, get it by hand or set FOPRO_MIRROR"
-                )
+            if status != 416:
+                response.raise_for_status()
             tag = answer.get("ETag", "")
             validator = "" if tag.startswith("W/") else tag  # a weak one means similar bytes
             validator = validator or answer.get("Last-Modified", "")
-            total = known["total"] if have else int(answer.get("Content-Length", 0))
-            span = f"bytes {have}-{total - 1}/{total}"
-            same = answer.get("Content-Range") == span and validator in ("", known["validator"])
-            if status == 200 or not same:
+            same = answer.get("Content-Range") == f"bytes {have}-{total - 1}/{total}"
+            if status == 200 or not same or validator not in ("", known["validator"]):
                 # The part goes first: a new note must never lie beside old bytes.
                 self.part.unlink(missing_ok=True)
                 self.note.unlink(missing_ok=True)

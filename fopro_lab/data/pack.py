@@ -9,20 +9,18 @@ import hashlib
 import json
 import mmap
 import re
-import shutil
 import sys
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from fopro_lab.config import DataConfig, Interpolation
 from fopro_lab.data.dataset import Dataset, check_rows, open_from, take_rows
@@ -30,7 +28,7 @@ from fopro_lab.data.decoding import FileReader, Reader, decoder_version, survey,
 from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt
 from fopro_lab.data.split_rules import Split, make_folds, make_long_tail, make_split
 from fopro_lab.errors import InputError, ShapeError, WorkError
-from fopro_lab.io import Summary, atomic_path, cache_folder, write_json
+from fopro_lab.io import Summary, atomic_path, cache_folder, one_writer, write_json
 from fopro_lab.io import progress as show_progress
 
 if TYPE_CHECKING:
@@ -160,7 +158,8 @@ def pack(
     safe_name = re.sub(r"[^\w.-]", "_", dataset.name)[:80]
     target = cache_folder(cache) / f"{safe_name}-{size}-{key.hexdigest()[:20]}.npy"
     found = _open(target, verify=verify)
-    if found is None or (not leave_out and _readable_by_now(dataset, size, found[0])):
+    # Permissions or a network drive may be mended by now.
+    if found is None or (not leave_out and found[0]["unreadable"]):
         before = found
         with one_writer(target, talk=progress):
             found = _open(target, verify=verify)  # another process may have packed meanwhile
@@ -200,25 +199,10 @@ def _open(target: Path, *, verify: bool) -> tuple[dict[str, Any], np.ndarray] | 
     return None
 
 
-def _readable_by_now(dataset: Dataset, size: int, note: dict[str, Any]) -> bool:
-    """Try the unreadable images again: permissions or a network drive may be mended by now."""
-    for entry in note["unreadable"]:
-        with suppress(InputError):
-            dataset.read(entry["row"], size)
-            return True
-    return False
-
-
 def _write(
     dataset: Dataset, size: int, target: Path, version: str, *, jobs: int, talk: bool
 ) -> None:
     """Decode all images into one file, then write the note that makes it a pack."""
-    needed, free = HEADER + len(dataset) * size**2 * 3, shutil.disk_usage(target.parent).free
-    if needed > free:
-        raise WorkError(
-            f"{target.parent}: expected {needed / 1e9:.2f} GB of free space for the pack, got "
-            f"{free / 1e9:.2f} GB; free some, or set FOPRO_CACHE to a folder on another disk"
-        )
     unreadable, crc = [], 0
     reader, bits, depth, lost = dataset.reader, 16, "", ""
     if isinstance(reader, FileReader):  # before the images: all of a set are read alike
@@ -315,29 +299,6 @@ def pixel_fingerprint(packed: Pack) -> str:
         if found is not None:
             return f"{packed.path.stem} {found[0]['checksum']}"
     return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
-
-
-@contextmanager
-def one_writer(target: Path, *, talk: bool, doing: str = "packing") -> Iterator[None]:
-    """Hold the right to write ``target``; remove what a killed process left half written."""
-    lock = FileLock(target.with_suffix(".lock"))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            if talk:
-                sys.stderr.write(f"{target.name}: another process is {doing}, waiting for it\n")
-            lock.acquire()
-    except OSError as error:
-        reason = error.strerror or error
-        raise WorkError(f"{target.parent}: cannot be used as cache ({reason})") from None
-    try:
-        for stale in target.parent.glob(f".{target.stem}.*.part"):
-            stale.unlink(missing_ok=True)
-        yield
-    finally:
-        lock.release()
 
 
 def split_from(dataset: Dataset, config: DataConfig) -> Split:

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from fopro_lab.data.benchmarks import ISIC_CLASSES as RANKED
-from fopro_lab.data.cells import read_cells
 from fopro_lab.data.dataset import Dataset
 from fopro_lab.data.fetch import fetched_place, find_source
-from fopro_lab.data.readers import PARTS, refuse_twice, stem_of
+from fopro_lab.data.readers import PARTS, read_cells, refuse_twice, stem_of
 from fopro_lab.data.split_rules import Split, Wanted, build_split, check_fold, draw_validation
 from fopro_lab.errors import InputError
 

@@ -1,18 +1,22 @@
-"""Find images below a folder, by their names in a table or by a folder per class."""
+"""Find images below a folder, by a folder per class or by names, and read a table's cells."""
 
+import csv
 import filecmp
+import gzip
+import io
 import os
 import re
 import unicodedata
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from fopro_lab.data.decoding import FileReader, Reader, is_dicom
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, said_of
 
 PARTS = ("train", "val", "test")
 COLUMNS = ("image", "path", "label", "group", "source", "split")
@@ -37,6 +41,10 @@ NO_CLASS = re.compile(
 )
 MASKS = re.compile(r"masks?|segmentations?|segs?|annotations?|gt|ground_?truths?")
 MASK_FILE = re.compile(r"(.+?)[\s_.-]+(?:mask|seg|segmentation|gt)(?:[\W_]*\d+)?")
+
+TABLES = (".csv", ".tsv", ".tab", ".psv")
+TEXTS = (".txt", ".dat", "")  # perhaps a table
+SHEETS = (".xlsx", ".xls", ".ods", ".parquet", ".jsonl", ".feather")
 
 
 class Listing(NamedTuple):
@@ -108,42 +116,42 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
         if not strange and others and is_dicom(root / others[0]):
             strange = [f"DICOM files, first {others[0]}"]
         found = f"{strange[0]}; {CONVERT}" if strange else f"none ({', '.join(sorted(SUFFIXES))})"
-        raise InputError(f"{root}: expected images, found {found}")
+        raise InputError(f"expected images, found {found}")
     masks = _find_masks(images)
     images = [image for image in images if image not in masks]
     if not images:
-        raise InputError(f"{root}: expected images, found masks alone, first {min(masks)}")
+        raise InputError(f"expected images, found masks alone, first {min(masks)}")
     parts = [image.split("/") for image in images]
     tops = {part[0].lower() for part in parts}
     depth = 1 if "train" in {SPLIT_WORDS.get(top) for top in tops} else 0
     if depth and not tops <= SPLIT_WORDS.keys():
         odd = min(tops - SPLIT_WORDS.keys())
         raise InputError(
-            f"{root}: expected train, val and test folders only, found '{odd}'; "
+            f"expected train, val and test folders only, found '{odd}'; "
             "rename it to one of these, or move it away"
         )
     for image, part in zip(images, parts, strict=True):
         if len(part) < depth + 2:
-            raise InputError(f"{root}: expected a folder per class, found {image} outside of one")
+            raise InputError(f"expected a folder per class, found {image} outside of one")
     names = {part[depth] for part in parts}
     if len(names) == 1 and any(len(part) > depth + 2 for part in parts):
         below = "/".join(parts[0][: depth + 1])
         raise InputError(
-            f"{root}: expected two classes or more, found the folder '{below}' alone; give the "
+            f"expected two classes or more, found the folder '{below}' alone; give the "
             f"path of the folder that holds the classes, such as {root}/{below}"
         )
     for name in sorted(names):
         if not sure and (NO_CLASS.fullmatch(name.casefold()) or name.lower() in SPLIT_WORDS):
             raise InputError(
-                f"{root}: folder '{name}' has the name of an archive's part, not of a class; give "
+                f"folder '{name}' has the name of an archive's part, not of a class; give "
                 "a table of the classes: dataset=TABLE image_dir=FOLDER, or say that folders are "
                 "the classes: labels_from=folders"
             )
-    _refuse_parts(root, [part[depth:-1] for part in parts if not sure])
-    classes = number_classes([part[depth] for part in parts], where=root)
+    _refuse_parts([part[depth:-1] for part in parts if not sure])
+    classes = number_classes([part[depth] for part in parts])
     inside = [file for file in others if file.count("/") > depth]
     if bare := name_unreadable(file for file in inside if file.split("/")[depth] not in names):
-        raise InputError(f"{root}: a class has only {bare[0]}; {CONVERT}")
+        raise InputError(f"a class has only {bare[0]}; {CONVERT}")
     notes = [f"{len(masks):,} masks passed over, first {min(masks)}"] if masks else []
     notes += [f"passed over: {text}" for text in strange]
     return list_files(
@@ -155,7 +163,7 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
     )._replace(notes=tuple(notes))
 
 
-def _refuse_parts(root: Path, folders: Sequence[Sequence[str]]) -> None:
+def _refuse_parts(folders: Sequence[Sequence[str]]) -> None:
     """Refuse folders that all hold folders of the same names, as parts of a split do."""
     below: dict[str, set[str]] = {}
     for name, *inner in folders:
@@ -163,7 +171,7 @@ def _refuse_parts(root: Path, folders: Sequence[Sequence[str]]) -> None:
     same = sorted(next(iter(below.values()), ()))
     if len(below) > 1 and len(same) > 1 and all(set(same) == own for own in below.values()):
         raise InputError(
-            f"{root}: {' and '.join(sorted(below)[:3])} hold the same folders, "
+            f"{' and '.join(sorted(below)[:3])} hold the same folders, "
             f"{', '.join(same[:3])}; expected folders train, val and test if they are parts; if "
             "they are the classes: labels_from=folders"
         )
@@ -195,27 +203,25 @@ def _find_masks(images: Sequence[str]) -> set[str]:
     }
 
 
-def number_classes(
-    classes: Sequence[str], *, where: Path | str
-) -> tuple[list[int], tuple[str, ...]]:
+def number_classes(classes: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
     """Return the label of each image, and the class names in the order of the labels.
 
     Integers are ordered by value, other names alphabetically. A single class, a gap in integers,
     and names that differ only in case, space, encoding of accents or leading zeros are refused.
     """
     names = sorted(set(classes))
-    refuse_alike(names, where=f"{where}: classes")
+    refuse_alike(names, where="classes")
     if all(name.isdecimal() for name in names):
         names.sort(key=int)
         first, last = int(names[0]), int(names[-1])
         missing = sorted(set(range(first, min(last, first + len(names)))) - set(map(int, names)))
         if missing:
             raise InputError(
-                f"{where}: labels: expected integers without a gap, got {', '.join(names[:10])} "
-                f"and no {missing[0]}; renumber them or use a column of names"
+                f"labels: expected integers without a gap, got {', '.join(names[:10])} and no "
+                f"{missing[0]}; renumber them or use a column of names"
             )
     if len(names) < 2:
-        raise InputError(f"{where}: expected two classes or more, found '{names[0]}' alone")
+        raise InputError(f"expected two classes or more, found '{names[0]}' alone")
     label = {name: number for number, name in enumerate(names)}
     return [label[name] for name in classes], tuple(names)
 
@@ -274,68 +280,49 @@ def as_path(written: str) -> str:
     return written.replace("\\", "/").removeprefix("./")
 
 
-# How an image is looked for, from the strictest to the loosest; the first that finds it counts.
-STEPS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("", lambda name: name),
-    ("by Unicode form (NFC)", lambda name: unicodedata.normalize("NFC", name)),
-    ("by letter case", plain_name),
-    ("by file name alone", lambda name: name.rpartition("/")[2]),
-    ("by file name and letter case or Unicode form", lambda n: plain_name(n.rpartition("/")[2])),
-    ("by name without ending", stem_of),
-    ("by name without ending and letter case or Unicode form", lambda n: plain_name(stem_of(n))),
+def file_key(name: str) -> str:
+    """Return what names of one image have in common, whatever folder, case, or ending."""
     # Copies of ISIC 2019 drop this ending of some of its images.
-    ("without '_downsampled'", lambda name: stem_of(name).removesuffix("_downsampled")),
-)
+    return plain_name(stem_of(as_path(name))).removesuffix("_downsampled")
 
 
 def find_images(
     images: Iterable[str], root: Path, *, where: Path, way_out: str, leave_out: bool = False
 ) -> tuple[list[str], list[str]]:
-    """Find each image below ``root`` by the first of `STEPS` that leads to one file.
+    """Find each image below ``root``: of the files of its `file_key` the `closest` one.
 
-    Of several files of one name the one whose folders agree most counts, if it is the only one.
-    With ``leave_out`` images may be missing, but not all; the path is where one should be. Returns
-    the paths, and notes on what had to be guessed.
+    Several that are equally close are refused. With ``leave_out`` images may be missing, but not
+    all; the path is where one should be. Returns the paths, and notes on what had to be guessed.
     """
     files, others = sort_files(root)
-    wanted, notes, twins = list(images), list[str](), list[list[str]]()
-    place: dict[str, str] = {}  # of each image that is found
-    for how, key in STEPS:
-        todo = [name for name in wanted if name not in place]
-        by_key: dict[str, list[str]] = {}
-        for file in files if todo else ():
-            by_key.setdefault(key(file), []).append(file)
-        found = {}
-        for name in todo:
-            written = name if how == "" and name in by_key else as_path(name)
-            near = closest(written, by_key.get(key(written), []))
-            if len(near) > 1 and _are_twins(root, near):
-                twins.append(near)
-                near = near[:1]
-            if len(near) > 1:
-                raise InputError(
-                    f"{where}: {written}: {len(near)} images below {root} match, {near[0]} and "
-                    f"{near[1]}; write the path, or name the folder of the images: image_dir=..."
-                )
-            if near:
-                found[name] = near[0]
-        if how and found:
-            name, file = next(iter(found.items()))
-            count = f"{len(found):,} of {len(wanted):,} images"
-            notes.append(f"{count} found {how}, such as {file} for {name}")
-        place |= found
+    wanted, twins, missing, notes = list(images), list[str](), list[str](), list[str]()
+    by_key: dict[str, list[str]] = {}
+    for file in files:
+        by_key.setdefault(file_key(file), []).append(file)
+    alien = {file_key(file): file for file in others if name_unreadable([file])}
+    place: dict[str, str] = {}
+    for name in wanted:
+        near = closest(name, by_key.get(file_key(name), []))
+        if len(near) > 1 and _are_twins(root, near):
+            twins.append(f"{near[0]} and {near[1]}")
+            near = near[:1]
+        if len(near) > 1:
+            raise InputError(
+                f"{where}: {name}: {len(near)} images below {root} match, {near[0]} and {near[1]}; "
+                "write the path, or name the folder of the images: image_dir=..."
+            )
+        other = alien.get(file_key(name), "")
+        place[name] = near[0] if near else other or as_path(name)
+        if not near and not (os.path.isabs(name) and os.path.isfile(name)):
+            missing.append(other or name)
+    if loose := [name for name in wanted if place[name] not in (name, as_path(name))]:
+        some = f"such as {place[loose[0]]} for {loose[0]}"
+        notes.append(f"{len(loose):,} of {len(wanted):,} images found by their name, {some}")
     if twins:
         notes.append(
             f"{len(twins):,} images are there twice, byte by byte the same, in folders that differ "
-            f"in case alone, such as {twins[0][0]} and {twins[0][1]}: one of each is taken"
+            f"in case alone, such as {twins[0]}: one of each is taken"
         )
-    missing = []
-    alien = {plain_name(stem_of(file)): file for file in others if name_unreadable([file])}
-    for name in [name for name in wanted if name not in place]:
-        other = alien.get(plain_name(stem_of(as_path(name))), "")
-        place[name] = other or as_path(name)
-        if not (os.path.isabs(name) and os.path.isfile(name)):
-            missing.append(other or name)
     if missing and (not leave_out or len(missing) == len(wanted)):
         if strange := name_unreadable(missing):
             raise InputError(f"{where}: of {len(wanted):,} images {strange[0]}; {CONVERT}")
@@ -356,15 +343,91 @@ def _are_twins(root: Path, files: Sequence[str]) -> bool:
 
 
 def closest(written: str, files: list[str]) -> list[str]:
-    """Keep of several files those whose folders agree with most of the written ones, from below."""
+    """Keep of several files those that agree most with a written path.
+
+    The whole path counts more than the name, that more than the name without ending, each first
+    as it is and then without case and Unicode form; last the folders, from below.
+    """
     if len(files) < 2:
         return files
-    parents = plain_name(written).split("/")[-2::-1]
+    written = written if written in files else as_path(written)
 
-    def agree(file: str) -> int:
-        own = plain_name(file).split("/")[-2::-1]
-        same = [a == b for a, b in zip(parents, own, strict=False)]
-        return [*same, False].index(False)
+    def agree(file: str) -> tuple[int, ...]:
+        found = []
+        for part in (str, lambda path: path.rpartition("/")[2], stem_of):
+            one, other = part(written), part(file)
+            found += [one == other, plain_name(one) == plain_name(other)]
+        theirs, own = (plain_name(path).split("/")[-2::-1] for path in (written, file))
+        same = [a == b for a, b in zip(theirs, own, strict=False)]
+        return (*found, [*same, False].index(False))
 
     best = max(map(agree, files))
     return [file for file in files if agree(file) == best]
+
+
+def table_ending(file: str) -> str | None:
+    """Return the ending of a file that may be a table, in lower case; None of any other."""
+    ending = Path(file.lower().removesuffix(".gz")).suffix
+    return ending if ending in (*TABLES, *TEXTS, *SHEETS) else None
+
+
+def read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Read the lines of a table that are not empty, each with its number, as stripped texts.
+
+    The file is UTF-8, or UTF-16 as spreadsheets write it, perhaps packed by gzip; separated by
+    comma, semicolon, tab or bar, whichever the header has most of, else by spaces.
+    """
+    if table_ending(path.name) in SHEETS:
+        raise InputError(f"a {path.suffix} file is not read here; save it as CSV UTF-8")
+    # Not pandas.read_csv: it pads short lines and takes a first column for an index in silence.
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        if "\0" in text:
+            raise UnicodeError
+        header = next((line for line in text.splitlines() if line.strip()), "")
+        unquoted = "".join(header.split('"')[::2])
+        mark = max(",;\t|", key=unquoted.count)
+        mark = mark if mark in unquoted or " " not in unquoted.strip() else " "
+        lines = io.StringIO(text, newline="")
+        reader = csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=mark == " ")
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except UnicodeError:
+        rule = "expected text in UTF-8; save a table as CSV UTF-8, or unpack an archive"
+        raise InputError(rule) from None
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot be read as CSV ({reason})") from None
+    return [(line, row) for line, row in rows if any(row)]
+
+
+def read_cells(path: Path, *, needed: Sequence[str] = ()) -> pd.DataFrame:
+    """Read every cell of a table as stripped text, so that an id such as 0012 keeps its zeros.
+
+    Empty lines and columns without a name are left out; ``needed`` columns must be there.
+    """
+    with said_of(str(path)):
+        rows = read_rows(path)
+        if len(rows) < 2:
+            raise InputError(f"expected a header and a row per image, found {len(rows)} lines")
+        names = rows.pop(0)[1]
+        if twice := [name for name in names if name and names.count(name) > 1]:
+            raise InputError(f"expected columns of different names, got '{twice[0]}' twice")
+        for line, row in rows:
+            if not any(row[len(names) :]):  # spreadsheets like to write empty cells at the end
+                del row[len(names) :]
+            if len(row) != len(names):
+                rule = f"expected {len(names)} cells as in the header, got {len(row)}"
+                raise InputError(f"line {line}: {rule}")
+        frame = pd.DataFrame([row for _, row in rows], columns=names)
+        frame = frame.loc[:, [name != "" for name in names]]
+        for name in needed:
+            check_column(name, frame)
+        return frame
+
+
+def check_column(name: str, frame: pd.DataFrame) -> None:
+    """Refuse a name that no column of a table has."""
+    if name not in frame:
+        raise InputError(f"no column '{name}'; it has {', '.join(frame)}")

@@ -1,6 +1,5 @@
 """Lists beside a table that say which images train or are tested, such as ``test_list.txt``."""
 
-import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -9,19 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fopro_lab.data.cells import TABLES, TEXTS, read_rows, table_ending
-from fopro_lab.data.readers import (
-    SPLIT_WORDS,
-    as_path,
-    closest,
-    find_images,
-    plain_name,
-    sort_files,
-    stem_of,
-)
+from fopro_lab.data import readers
+from fopro_lab.data.readers import SPLIT_WORDS, closest, file_key, plain_name, table_ending
 from fopro_lab.errors import InputError
 
-OTHER_FILE, SEVERAL = -1, -2  # for a row, where a list names another file or several rows
+OTHER_FILE, SEVERAL = -1, -2  # for a row, where a list names something else or several files
 IMAGE_DIR = "give the folder that holds them: image_dir=..."
 MEND = "mend the lists, or draw another split: split_column=none"
 INDEX = re.compile(r"(row_?)?(index|indexes|indices)")
@@ -39,18 +30,16 @@ def find_lists(place: Path) -> dict[Path, str]:
     ``place`` is their folder, or a table beside them.
     """
     found: dict[Path, str] = {}
-    for file in sorted(place.iterdir() if place.is_dir() else place.parent.iterdir()):
-        if table_ending(file.name) in (*TABLES, *TEXTS) and file != place and file.is_file():
-            parts = _parts_in(file.name)
-            if len(parts) == 1:
-                found[file] = parts.pop()
+    for file in sorted((place if place.is_dir() else place.parent).iterdir()):
+        sheet = table_ending(file.name) in (*readers.TABLES, *readers.TEXTS)
+        if sheet and file != place and file.is_file() and len(_parts_in(file.name)) == 1:
+            found[file] = _parts_in(file.name).pop()
     return found
 
 
-def _parts_in(*names: str) -> set[str]:
-    """Return the parts of a split that names have words of; validation is drawn from training."""
-    words = itertools.chain(*(SPLIT_WORD.findall(plain_name(name)) for name in names))
-    parts = {SPLIT_WORDS[word] for word in words}
+def _parts_in(name: str) -> set[str]:
+    """Return the parts of a split that a name has words of; validation is drawn from training."""
+    parts = {SPLIT_WORDS[word] for word in SPLIT_WORD.findall(plain_name(name))}
     return parts - {"val"} if "train" in parts else parts
 
 
@@ -67,7 +56,7 @@ def read_lists(
     used, unused, notes, by_number = list[str](), list[str](), list[str](), list[str]()
     for file, part in files.items():
         try:
-            lines = [cells for _, cells in read_rows(file)]
+            lines = [cells for _, cells in readers.read_rows(file)]
         except InputError:  # no text
             lines = []
         columns = [[" ".join(cells) for cells in lines], *map(list, zip(*lines, strict=False))]
@@ -76,10 +65,13 @@ def read_lists(
             rows = [int(cell) for cell in index[0]]
             by_number = [f"lists by index have numbers of rows of {path.name}, from 0"]
         else:
-            rows, told = _listed_rows(columns, file, part, place_of, path)
-            notes += told
-            if not rows and told:
-                continue
+            found = [[_named_row(cell, place_of) for cell in own] for own in columns]
+            best = max(found, key=lambda own: len({*own} - {OTHER_FILE}), default=[])
+            rows, gone = [row for row in best if row != OTHER_FILE], best.count(OTHER_FILE)
+            if rows:
+                _check_list(rows, part, file, path)
+            if rows and gone > 1:  # one may be a header
+                notes.append(f"{file.name}: {gone:,} of its lines name no image of {path.name}")
         if not rows:
             unused.append(file.name)
             continue
@@ -96,77 +88,36 @@ def read_lists(
     return pd.Series(parts, index=images.index, dtype=object), used, notes
 
 
-def _listed_rows(
-    columns: Sequence[Sequence[str]],
-    file: Path,
-    part: str,
-    place_of: dict[str, dict[str, int | None]],
-    path: Path,
-) -> tuple[list[int], list[str]]:
-    """Return the table's rows that the best column of a list of names names, and notes."""
-
-    def count(column: Sequence[int | None]) -> tuple[int, int, int]:
-        """Rank a column by the images it names, the fewer repeats, and other files."""
-        rows = [row for row in column if row is not None and row >= 0]
-        return len(set(rows)), -len(rows), sum(row is not None for row in column)
-
-    found = [[_named_row(cell, part, place_of) for cell in own] for own in columns]
-    best = max(found, key=count, default=[])
-    rows = [row for row in best if row is not None and row >= 0]
-    if unclear := best.count(SEVERAL):
+def _check_list(rows: Sequence[int], part: str, file: Path, path: Path) -> None:
+    """Refuse a list of names of which it is not clear which images of a table it means."""
+    why = ""
+    if unclear := rows.count(SEVERAL):
         why = f"{unclear:,} of its lines fit several images; write their folders"
-        raise InputError(f"{file}: {why}, {MEND}")
-    if not rows:
-        other = f"not used: {file.name}, it names files that {path.name} does not"
-        return [], [other] if OTHER_FILE in best else []
-    different, named_after = len(set(rows)), _parts_in(path.name)
-    if 2 * different < len(rows):
-        why = f"its lines name {different:,} images {len(rows):,} times"
+    elif len(set(rows)) < len(rows):
+        why = f"its lines name {len(set(rows)):,} images {len(rows):,} times"
+    elif part != "val" and _parts_in(path.name) - {part}:
+        why = f"{len(rows):,} of its images are those of {path.name} too; write their folders"
+    if why:
         raise InputError(f"{file}: {why}; {MEND}")
-    if part != "val" and named_after and part not in named_after:
-        raise InputError(
-            f"{file}: {different:,} of its images are those of {path.name} too; write their "
-            f"folders, name the table of all images after no part, or {MEND}"
-        )
-    notes = [f"{file.name}: {len(rows) - different:,} of its lines repeat an image"]
-    notes = notes if different < len(rows) else []
-    if len(best) - len(rows) > 1:  # one may be a header
-        gone = f"{len(best) - len(rows):,} of its lines name no image of {path.name}"
-        notes.append(f"{file.name}: {gone}")
-    return rows, notes
 
 
-def _place_images(images: pd.Series, path: Path, root: Path) -> dict[str, dict[str, int | None]]:
+def _place_images(images: pd.Series, path: Path, root: Path) -> dict[str, dict[str, int]]:
     """Return the files of each name below the table and ``root``, with the row that has it."""
     root = root.resolve()
-    paths, _ = find_images(images, root, where=path, way_out=IMAGE_DIR, leave_out=True)
-    row_of: dict[str, int | None] = {}
+    paths, _ = readers.find_images(images, root, where=path, way_out=IMAGE_DIR, leave_out=True)
+    row_of: dict[str, int] = {}
     for folder in {root, path.resolve().parent}:
-        row_of |= dict.fromkeys(os.path.join(folder, file) for file in sort_files(folder)[0])
+        files = [os.path.join(folder, file) for file in readers.sort_files(folder)[0]]
+        row_of |= dict.fromkeys(files, OTHER_FILE)
     row_of |= {file: row for row, file in enumerate(paths)}
-    place_of: dict[str, dict[str, int | None]] = {}
+    place_of: dict[str, dict[str, int]] = {}
     for file, row in row_of.items():
         place_of.setdefault(file_key(file), {})[file] = row
     return place_of
 
 
-def _named_row(cell: str, part: str, place_of: dict[str, dict[str, int | None]]) -> int | None:
-    """Return the table's row of the image that a list of a part names; None if it is no image.
-
-    Written folders decide between files of one name, else a folder that is called after the part.
-    """
-    files = place_of.get(file_key(cell))
-    if not files:
-        return None
-    near = closest(as_path(cell), list(files))
-    if len(near) > 1 and "/" not in as_path(cell):
-        top = len(os.path.commonpath(near))
-        own = [file for file in near if part in _parts_in(*Path(file[top:]).parts[:-1])]
-        near = own or near
-    rows = [row for file in near if (row := files[file]) is not None]
-    return OTHER_FILE if not rows else rows[0] if len(rows) == 1 else SEVERAL
-
-
-def file_key(name: str) -> str:
-    """Return what names of one image have in common, whatever folder, case, or ending."""
-    return plain_name(stem_of(as_path(name)))
+def _named_row(cell: str, place_of: dict[str, dict[str, int]]) -> int:
+    """Return the table's row of the image that a list names, or what else it names."""
+    files = place_of.get(file_key(cell), {})
+    rows = {files[file] for file in closest(cell, list(files))}
+    return rows.pop() if len(rows) == 1 else SEVERAL if rows else OTHER_FILE

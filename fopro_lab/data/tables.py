@@ -3,8 +3,9 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,29 +13,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from fopro_lab.config import DataConfig
-from fopro_lab.data.cells import TEXTS, check_column, read_cells, table_ending
-from fopro_lab.data.readers import (
-    SPLIT_WORDS,
-    Listing,
-    differing_folders,
-    find_images,
-    list_files,
-    number_classes,
-    plain_name,
-    refuse_alike,
-    refuse_twice,
-    sort_files,
-    stem_of,
-)
-from fopro_lab.data.split_lists import (
-    IMAGE_DIR,
-    SPLIT_WORD,
-    file_key,
-    find_lists,
-    not_used,
-    read_lists,
-)
-from fopro_lab.errors import InputError
+from fopro_lab.data import readers, split_lists
+from fopro_lab.data.readers import SPLIT_WORDS, Listing, file_key, plain_name, table_ending
+from fopro_lab.data.split_lists import SPLIT_WORD
+from fopro_lab.errors import InputError, said_of
 
 # Usual names of columns, in lower case and without spaces, underscores and the like.
 USUAL_NAMES = {
@@ -57,7 +39,6 @@ COVARIATES = frozenset(
     "has biopsy biopsied biopsed consent quality itch itching grew hurt bleed elevation changed "
     "pesticide".split()
 )
-MOST_MARKS = 64  # columns of 0 and 1 that are searched for a set of classes
 # How tables write an empty cell, and how people write that a group or a source is not known, in
 # lower case; a class may well be called 'none' or 'unknown'.
 EMPTY = frozenset({"", "nan", "na", "n/a", "<na>", "null", "#n/a"})
@@ -67,7 +48,6 @@ NOT_KNOWN = EMPTY | frozenset(
 )
 YES, NO = {"1", "1.0", "true", "yes", "y"}, {"0", "0.0", "false", "no", "n"}
 PROSE = re.compile(r"(read_?me|licen[cs]e|attribution|citation|notice|changelog|source).*")
-NAME_LIKE = re.compile(r"name|dx|class|label|diag|find|disease|desc|text|categ|title")
 
 
 def find_table(
@@ -81,18 +61,21 @@ def find_table(
         InputError: If there are tables, but none or several of them fit.
     """
     stems = _stems(images_below)
-    others = [file for file in sort_files(root)[1] if table_ending(file) is not None]
+    others = [file for file in readers.sort_files(root)[1] if table_ending(file) is not None]
     named: dict[str, set[str]] = {}  # the images of each table that fits
     reasons: dict[str, str] = {}  # why another one does not
     for file in others:
-        sure, stem = table_ending(file) not in TEXTS, plain_name(Path(file).name.partition(".")[0])
+        sure, stem = (
+            table_ending(file) not in readers.TEXTS,
+            plain_name(Path(file).name.partition(".")[0]),
+        )
         if not sure and (PROSE.fullmatch(stem) or stem in stems):  # an image's own annotation
             continue
         try:
-            frame = read_cells(root / file)
+            frame = readers.read_cells(root / file)
             sure = sure or any(_known(frame[name].head(50), stems).any() for name in frame)
             if len(frame.columns) > 1:
-                named[file] = _check_fits(frame, rules, stems, root / file)
+                named[file] = _check_fits(frame, rules, stems)
         except InputError as error:
             if sure:
                 reasons[file] = str(error).removeprefix(f"{root / file}: ")
@@ -115,27 +98,27 @@ def find_table(
     table = fit[0]
     rest = [file for file in (*named, *reasons) if file != table]
     lists = [file for file in others if file != table and SPLIT_WORD.search(plain_name(file))]
-    beside = find_lists(root / table)  # of which reading the table tells
+    beside = split_lists.find_lists(root / table)  # of which reading the table tells
     passed = [file for file in dict.fromkeys([*rest, *lists]) if root / file not in beside]
     notes = [f"{root}: the table is {table}"] if rest or table_ending(table) != ".csv" else []
-    return root / table, [*notes, *not_used(passed)]
+    return root / table, [*notes, *split_lists.not_used(passed)]
 
 
-def _check_fits(frame: pd.DataFrame, rules: DataConfig, stems: set[str], path: Path) -> set[str]:
+def _check_fits(frame: pd.DataFrame, rules: DataConfig, stems: set[str]) -> set[str]:
     """Return the images that a table names; refuse it if it names none, or no classes of them."""
-    _check_given(frame, rules, path)
-    image = _find_image_column(frame, rules, stems, path)
+    _check_given(frame, rules)
+    image = _find_image_column(frame, rules, stems)
     if not _known(frame[image], stems).any():
         raise InputError(f"none of its images, such as {frame[image].iloc[0]}, is there")
-    if len(frame[_class_columns(frame, rules, image, path)[0]].drop_duplicates()) < 2:
+    if len(frame[_class_columns(frame, rules, image)[0]].drop_duplicates()) < 2:
         raise InputError("all its images have one class")
     return set(frame[image].map(file_key))
 
 
 def _stems(folder: Path) -> set[str]:
     """Return the names, without ending and in one form, of all files that are no tables."""
-    files = itertools.chain(*sort_files(folder))
-    return {plain_name(stem_of(file)) for file in files if table_ending(file) is None}
+    files = itertools.chain(*readers.sort_files(folder))
+    return {plain_name(readers.stem_of(file)) for file in files if table_ending(file) is None}
 
 
 def _known(cells: pd.Series, stems: set[str]) -> pd.Series:
@@ -149,30 +132,31 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     Columns that ``rules`` does not name are looked for under their usual names, the images also by
     their names on disk. Every guess is a note of the listing.
     """
-    frame = read_cells(path)
+    frame = readers.read_cells(path)
     total = len(frame)
-    _check_given(frame, rules, path)
-    column = _find_image_column(frame, rules, _stems(root), path)
-    parts, part_notes = _find_parts(frame, rules, column, path, root)
-    frame, parts = frame[parts != "?"], parts[parts != "?"]
-    labels, names, class_notes, ending = _find_classes(frame, rules, column, path)
-    frame, parts = frame.loc[labels.index], parts[labels.index]
-    groups, group_notes, complete = _find_groups(frame, rules, path)
+    with said_of(str(path)):
+        _check_given(frame, rules)
+        column = _find_image_column(frame, rules, _stems(root))
+        parts, part_notes = _find_parts(frame, rules, column, path, root)
+        frame, parts = frame[parts != "?"], parts[parts != "?"]
+        labels, names, class_notes, ending = _find_classes(frame, rules, column)
+        frame, parts = frame.loc[labels.index], parts[labels.index]
+        groups, group_notes, complete = _find_groups(frame, rules)
+        images = frame[column]
+        _refuse_empty(images, images.where(images == "", ""))
     source, *unused = _usual(frame, "source", rules) or [""]
     sources = frame[source] if source else pd.Series("", index=frame.index)
-    images = frame[column]
-    _refuse_empty(images, images.where(images == "", ""), path)
-    refuse_twice(images, where=path)
-    paths, notes = find_images(
-        images, root, where=path, way_out=IMAGE_DIR, leave_out=rules.unusable == "leave-out"
-    )
-    refuse_twice(paths, where=path)
+    readers.refuse_twice(images, where=path)
+    how: dict[str, Any] = {"where": path, "way_out": split_lists.IMAGE_DIR}
+    how["leave_out"] = rules.unusable == "leave-out"
+    paths, notes = readers.find_images(images, root, **how)
+    readers.refuse_twice(paths, where=path)
     ending = f"-testfold{rules.test_fold}{ending}" if rules.test_fold else ending
     ending += f"-without{total - len(frame)}" if len(frame) < total else ""
     used = [f"image in '{column}'", class_notes[0], group_notes[0]]
     used += [f"source in '{source}'{_not_in(unused)}"] * bool(source)
     used.append(part_notes[0])
-    listing = list_files(
+    listing = readers.list_files(
         images.tolist(),
         paths,
         (labels.tolist(), names),
@@ -182,19 +166,19 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     )
     notes = [f"{path.name}: {', '.join(used)}", *class_notes[1:], *group_notes[1:],
              *part_notes[1:], *notes]  # fmt: skip
-    if odd := differing_folders(listing.table, names):
+    if odd := readers.differing_folders(listing.table, names):
         notes.append(f"{len(odd):,} of {len(images):,} images lie in another class's folder than "
                      f"the table says, first {odd[0]}: the table counts")  # fmt: skip
     return listing._replace(notes=tuple(notes), ending=ending, groups_known=complete)
 
 
-def _check_given(frame: pd.DataFrame, rules: DataConfig, path: Path) -> None:
+def _check_given(frame: pd.DataFrame, rules: DataConfig) -> None:
     """Refuse named columns that there are not; ``none`` names none, commas several of classes."""
     for kind in USUAL_NAMES:
         name = getattr(rules, f"{kind}_column")
         listed = kind == "class" and all(part in frame for part in _listed(name))
         if name and not listed and (name != "none" or kind in ("image", "class")):
-            check_column(name, frame, path)
+            readers.check_column(name, frame)
 
 
 def _listed(name: str) -> list[str]:
@@ -219,51 +203,45 @@ def _under(frame: pd.DataFrame, names: Iterable[str]) -> list[str]:
     return [by_name[name] for name in names if name in by_name]
 
 
-def _find_image_column(frame: pd.DataFrame, rules: DataConfig, stems: set[str], path: Path) -> str:
+def _find_image_column(frame: pd.DataFrame, rules: DataConfig, stems: set[str]) -> str:
     """Return the column of images: as given, under a usual name, or by the names on disk."""
     usual = _usual(frame, "image", rules)
     if rules.image_column:
         return rules.image_column
     heads = _known(pd.Series(list(frame)), stems)
     if any(_known(frame[name], stems).all() for name in frame.columns[heads]):
-        raise InputError(f"{path}: expected names of columns in the first line, got an image's row")
+        raise InputError("expected names of columns in the first line, got an image's row")
     for name in usual:
         if _known(frame[name], stems).any():
             return name
     known = [n for n in frame if frame[n].is_unique and _known(frame[n], stems).all()]
     if len(known) == 1 or (usual and not known):
         return [*known, *usual][0]
-    raise _no_column(frame, "image", path)
+    raise _no_column(frame, "image")
 
 
 def _not_in(others: Sequence[str]) -> str:
     return f" (not in {', '.join(map(repr, others))})" if others else ""
 
 
-def _no_column(frame: pd.DataFrame, kind: str, path: Path) -> InputError:
-    return InputError(
-        f"{path}: no {kind} column under a usual name; it has {', '.join(frame)}; name it: "
-        f"{kind}_column=..."
-    )
+def _no_column(frame: pd.DataFrame, kind: str) -> InputError:
+    has = f"it has {', '.join(frame)}"
+    return InputError(f"no {kind} column under a usual name; {has}; name it: {kind}_column=...")
 
 
-def _refuse_empty(cells: pd.Series, images: pd.Series, path: Path) -> None:
+def _refuse_empty(cells: pd.Series, images: pd.Series) -> None:
     empty = cells.str.casefold().isin(EMPTY)
     if empty.any():
         who = images[empty.idxmax()] or f"line {empty.idxmax() + 2}"
-        raise InputError(
-            f"{path}: {cells.name}: {empty.sum()} empty, first of {who}; fill it in or remove the "
-            "row"
-        )
+        what = f"{cells.name}: {empty.sum()} empty, first of {who}"
+        raise InputError(f"{what}; fill it in or remove the row")
 
 
 def _where_known(cells: pd.Series) -> pd.Series:
     return cells.mask(cells.str.casefold().isin(NOT_KNOWN), "")
 
 
-def _find_groups(
-    frame: pd.DataFrame, rules: DataConfig, path: Path
-) -> tuple[pd.Series, list[str], bool]:
+def _find_groups(frame: pd.DataFrame, rules: DataConfig) -> tuple[pd.Series, list[str], bool]:
     """Return the lesion or patient of each image, notes, and whether all are known.
 
     Where the first column with a known one has none, the next one counts.
@@ -281,7 +259,7 @@ def _find_groups(
                 odd.append(f"'{name}': numbers with and without .0, such as 7.0 and 7, are one")
                 cells = whole
         way_out = "; or pass the column over: group_column=none"
-        refuse_alike(cells, where=f"{path}: {name}: groups", way_out=way_out)
+        readers.refuse_alike(cells, where=f"{name}: groups", way_out=way_out)
         fills = (groups == "") & (cells != "")
         if fills.any():
             own = cells if not used else (f"{name} " + cells).where(cells != "", "")
@@ -314,7 +292,7 @@ def _join_groups(groups: pd.Series, ids: Sequence[pd.Series]) -> pd.Series:
 
 
 def _class_columns(
-    frame: pd.DataFrame, rules: DataConfig, image: str, path: Path
+    frame: pd.DataFrame, rules: DataConfig, image: str
 ) -> tuple[list[str], list[str]]:
     """Return the column of classes, or those of 0 and 1, and other columns that it might be."""
     given = rules.class_column
@@ -324,22 +302,22 @@ def _class_columns(
     if usual:  # one of names goes before one of numbers
         usual.sort(key=lambda name: bool(_numbers(frame[name]).notna().all()))
         return usual[:1], usual[1:]
-    if marks := _find_marks(frame, path):
+    if marks := _find_marks(frame):
         return marks, []
-    raise _no_column(frame, "class", path)
+    raise _no_column(frame, "class")
 
 
 def _find_classes(
-    frame: pd.DataFrame, rules: DataConfig, image: str, path: Path
+    frame: pd.DataFrame, rules: DataConfig, image: str
 ) -> tuple[pd.Series, tuple[str, ...], list[str], str]:
     """Return the label of each row that is kept, class names, notes, and what the name says of it.
 
     Rows with several classes follow ``rules.multi_label``.
     """
-    columns, others = _class_columns(frame, rules, image, path)
+    columns, others = _class_columns(frame, rules, image)
     marks, ending = columns if len(columns) > 1 else [], ""
     if marks:
-        several = _read_marks(frame, marks, path)
+        several = _read_marks(frame, marks)
         notes = [f"class in {len(marks)} columns of 0 and 1, {several.name}"]
     else:
         several = _split_cells(frame[columns[0]])
@@ -349,7 +327,7 @@ def _find_classes(
         count = f"{many.sum():,} of {len(frame):,} images have several classes"
         if rules.multi_label == "stop":
             raise InputError(
-                f"{path}: {several.name}: {count}, such as '{'|'.join(several[many].iloc[0])}'; "
+                f"{several.name}: {count}, such as '{'|'.join(several[many].iloc[0])}'; "
                 "take the first of each: multi_label=first, or leave them out: "
                 "multi_label=leave-out"
             )
@@ -360,21 +338,15 @@ def _find_classes(
         notes.append(f"{count}: {'the first counts' if ending else 'they are left out'}")
     cells = several.map(lambda each: each[0] if each else "")
     frame = frame.loc[cells.index]
-    _refuse_empty(cells, frame[image], path)
-    named = None if marks else _find_names(frame, cells, image)
+    _refuse_empty(cells, frame[image])
     order: list[str] = []
     if marks:
         order = [name for name in marks if name in set(cells)]
         absent = [name for name in marks if name not in order]
         notes += [f"no image of {', '.join(absent)}"] if absent else []
-    elif named is not None:
-        order = cells.groupby(named).first().map(float).sort_values().index.tolist()
-        notes.append(f"names of its numbers in '{named.name}'")
-        cells = named
     else:
-        cells = _whole_numbers(cells, path)
-    names = number_classes(order or cells.tolist(), where=path)[1]
-    names = tuple(order) or names
+        cells = _whole_numbers(cells)
+    names = tuple(order) or readers.number_classes(cells.tolist())[1]
     return cells.map({name: number for number, name in enumerate(names)}), names, notes, ending
 
 
@@ -382,66 +354,30 @@ def _numbers(cells: pd.Series) -> pd.Series:
     return pd.to_numeric(cells, errors="coerce")
 
 
-def _find_names(frame: pd.DataFrame, cells: pd.Series, image: str) -> pd.Series | None:
-    """Return the column that has one name for each number of a column of numbered classes."""
-    if _numbers(cells).isna().any():
-        return None
-    for name in frame.columns.drop([image, cells.name], errors="ignore"):
-        words, count = frame[name], cells.nunique()
-        if not NAME_LIKE.search(name.lower()) or _numbers(words).notna().any():
-            continue
-        pairs = len(pd.DataFrame({"number": cells, "name": words}).drop_duplicates())
-        if words.nunique() == count == pairs and count < len(frame) and (words != "").all():
-            return words
-    return None
-
-
-def _find_marks(frame: pd.DataFrame, path: Path) -> list[str]:
-    """Find the columns of 0 and 1 with one 1 in each row, if there is one such set alone."""
+def _find_marks(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of 0 and 1, if they have one 1 in each row: then they are classes."""
     lower = frame.apply(lambda cells: cells.str.casefold())
-    binary = [
+    marks = [
         name
         for name in frame.columns[lower.isin(YES | NO).all()]
         if not COVARIATES & set(re.split(r"[\W_]+", plain_name(name)))
         and _plain(name) not in (*FOLDS, *FLAGS)
     ]
-    marks = {name: own for name in binary if (own := lower[name].isin(YES).to_numpy()).any()}
-
-    def covers(chosen: list[str], covered: np.ndarray) -> Iterator[list[str]]:
-        """Add one column after another that covers the first row without a 1, in all ways."""
-        if covered.all():
-            yield chosen
-            return
-        row = int(np.argmin(covered))
-        for name, own in marks.items():
-            if own[row] and not (own & covered).any():
-                yield from covers([*chosen, name], covered | own)
-
-    every = covers([], np.zeros(len(frame), dtype=bool)) if len(marks) <= MOST_MARKS else ()
-    found = list(itertools.islice((cover for cover in every if len(cover) > 1), 2))
-    if len(found) == 1:
-        # Columns of 0 alone are classes without an image, if they lie among the others.
-        order = list(frame)
-        places = [order.index(name) for name in found[0]]
-        near = order[min(places) : max(places) + 2]
-        empty = [name for name in near if name in binary and name not in marks]
-        return [name for name in order if name in {*found[0], *empty}]
-    if len(marks) > 1:
-        why = "more than one set of them has" if found else "no set of them has"
-        names = ", ".join(binary[:8]) + (", ..." if len(binary) > 8 else "")
+    if len(marks) > 1 and (lower[marks].isin(YES).sum(axis=1) != 1).any():
+        names = ", ".join(marks[:8]) + (", ..." if len(marks) > 8 else "")
         raise InputError(
-            f"{path}: no class column under a usual name; columns of 0 and 1 are {names}, but "
-            f"{why} one 1 in each row; name those of the classes: class_column=A,B,C"
+            f"no class column under a usual name; the columns of 0 and 1, {names}, do not have "
+            "one 1 in each row; name those of the classes: class_column=A,B,C"
         )
-    return []
+    return marks if len(marks) > 1 else []
 
 
-def _read_marks(frame: pd.DataFrame, marks: list[str], path: Path) -> pd.Series:
+def _read_marks(frame: pd.DataFrame, marks: list[str]) -> pd.Series:
     """Return the classes that columns of 0 and 1 mark in each row, as lists."""
     lower = frame[marks].apply(lambda cells: cells.str.casefold())
     odd = ~lower.isin(YES | NO).all(axis=1)
     if odd.any():
-        raise InputError(f"{path}: line {odd.idxmax() + 2}: expected 0 or 1 in {', '.join(marks)}")
+        raise InputError(f"line {odd.idxmax() + 2}: expected 0 or 1 in {', '.join(marks)}")
     lists = [list(itertools.compress(marks, row)) for row in lower.isin(YES).to_numpy()]
     return pd.Series(lists, index=frame.index, name=f"{marks[0]} to {marks[-1]}")
 
@@ -468,16 +404,14 @@ def _split_cells(cells: pd.Series) -> pd.Series:
     return pd.Series(lists, index=cells.index, name=cells.name)
 
 
-def _whole_numbers(values: pd.Series, path: Path) -> pd.Series:
+def _whole_numbers(values: pd.Series) -> pd.Series:
     """Read labels such as 1.0, which a table with gaps was saved with, as the integers they are."""
     numbers = _numbers(values)
     if numbers.isna().any() or values.str.isdecimal().all():
         return values
     for text in values[(numbers % 1 != 0) | (numbers < 0)]:
-        raise InputError(
-            f"{path}: {values.name}: expected names or integers from 0 as classes, got {text}; "
-            "name the column of classes: class_column=..."
-        )
+        rule = f"{values.name}: expected names or integers from 0 as classes, got {text}"
+        raise InputError(f"{rule}; name the column of classes: class_column=...")
     return numbers.astype("int64").astype(str)
 
 
@@ -485,7 +419,7 @@ def _find_parts(
     frame: pd.DataFrame, rules: DataConfig, image: str, path: Path, root: Path
 ) -> tuple[pd.Series, list[str]]:
     """Return the given part of each row, ``?`` of one to leave out, and notes."""
-    rest, lists = frame.drop(columns=image), find_lists(path)
+    rest, lists = frame.drop(columns=image), split_lists.find_lists(path)
     given, notes = rules.split_column, list[str]()
     flags = {name: part for flag, part in FLAGS.items() for name in _under(rest, [flag])}
     folds = _under(rest, FOLDS)
@@ -500,27 +434,31 @@ def _find_parts(
     none = pd.Series("", index=frame.index)
     if given == "none" and given not in frame:
         passed = [f"the split given in '{name}' is passed over" for name in found[:1]]
-        return none, ["no given split", *passed, *not_used([file.name for file in lists])]
+        return none, [
+            "no given split",
+            *passed,
+            *split_lists.not_used([file.name for file in lists]),
+        ]
     chosen = [given] if given else [*(folds if rules.test_fold else ()), *found]
     if not chosen and rules.test_fold:
-        raise InputError(f"test_fold: {path} has no column of folds; name it: split_column=...")
+        raise InputError("test_fold: there is no column of folds; name it: split_column=...")
     if chosen and frame[chosen[0]].str.casefold().isin(EMPTY).all():
         notes.insert(0, f"'{chosen[0]}' is empty")
         chosen = []
     if not chosen:
-        parts, used, told = read_lists(lists, frame[image], path, root)
+        parts, used, told = split_lists.read_lists(lists, frame[image], path, root)
         if not used:
             return none, ["no given split", *notes, *told]
         notes = [f"split in {' and '.join(used)}", *told, *notes]
         strange = parts[parts == ""].replace("", "in no list")
-        told = _unclear(strange, frame, ", ".join(used), rules, path)
+        told = _unclear(strange, frame, ", ".join(used), rules)
         return parts.replace("", "?"), notes + told
     column = chosen[0]
     cells, words = frame[column].str.casefold(), sorted(sorted(set(frame[column])), key=len)
     empty = cells.isin(EMPTY)
     others = [name for name in found if name != column and name not in flags]
     notes += [f"'{name}' is passed over: the split is given in '{column}'" for name in others]
-    notes = [f"split in '{column}'", *notes, *not_used([file.name for file in lists])]
+    notes = [f"split in '{column}'", *notes, *split_lists.not_used([file.name for file in lists])]
     if rules.test_fold:
         is_fold = _are_folds(frame[column], rules.test_fold)
         tested = frame[column].map(_same_number) == _same_number(rules.test_fold)
@@ -532,7 +470,7 @@ def _find_parts(
         parts = _read_flags(frame, {column: flags[column]} if given else flags)
     elif _numbers(cells[~empty]).notna().all():
         raise InputError(
-            f"{path}: {column}: the folds {', '.join(words[:10])} are given; say which is tested, "
+            f"{column}: the folds {', '.join(words[:10])} are given; say which is tested, "
             f"such as test_fold={frame[column][~empty].iloc[0]}, or draw another split: "
             "split_column=none"
         )
@@ -540,7 +478,7 @@ def _find_parts(
         plain = cells.str.replace(r"[\W_]*(?:set|split)$", "", regex=True)
         parts = plain.map(SPLIT_WORDS).fillna("")
     strange = frame[column][parts == ""].replace("", "blank")
-    return parts.replace("", "?"), notes + _unclear(strange, frame, column, rules, path)
+    return parts.replace("", "?"), notes + _unclear(strange, frame, column, rules)
 
 
 def _are_folds(cells: pd.Series, tested: str) -> pd.Series:
@@ -554,9 +492,7 @@ def _are_folds(cells: pd.Series, tested: str) -> pd.Series:
     return ~cells.str.casefold().isin(SPLIT_WORDS) | (tested.casefold() in SPLIT_WORDS)
 
 
-def _unclear(
-    words: pd.Series, frame: pd.DataFrame, column: str, rules: DataConfig, path: Path
-) -> list[str]:
+def _unclear(words: pd.Series, frame: pd.DataFrame, column: str, rules: DataConfig) -> list[str]:
     """Note rows of no part, whose words are given; refuse them unless they may be left out."""
     if words.empty:
         return []
@@ -567,8 +503,8 @@ def _unclear(
     what = f"{column}: {len(words):,} of {len(frame):,} rows are {known}: {shown}"
     if rules.unclear_split == "stop":
         raise InputError(
-            f"{path}: {what}; write the part of each, leave those rows out: "
-            "unclear_split=leave-out, or draw another split: split_column=none"
+            f"{what}; write the part of each, leave those rows out: unclear_split=leave-out, or "
+            "draw another split: split_column=none"
         )
     return [f"left out: {what}"]
 

@@ -19,9 +19,8 @@ from fopro_lab.evaluation.bootstrap import (
     seed_spread,
     seeds_needed,
 )
-from fopro_lab.evaluation.predictions import resampling_units
 from fopro_lab.evaluation.runs import Run
-from fopro_lab.evaluation.scores import GROUPS
+from fopro_lab.evaluation.scores import GROUPS, resampling_units
 
 PROMPTED = ("fopro", "random")
 TAUGHT = ("ekd", *PROMPTED)

@@ -15,8 +15,7 @@ from safetensors.numpy import load_file
 
 from fopro_lab.config import current_options
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.predictions import read_predictions
-from fopro_lab.evaluation.scores import score
+from fopro_lab.evaluation.scores import read_predictions, score
 from fopro_lab.io import Summary
 
 RunType = TypeVar("RunType", bound="Run")
@@ -155,7 +154,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-Source: TypeAlias = str | Path | Run | pd.DataFrame  # of masks; see `read_mask_history`
+Source: TypeAlias = str | Path | Run  # of masks: a run, or a folder that notebook 03 wrote
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +166,6 @@ class MaskHistory:
     planes: np.ndarray  # (T, H, W), gains above 0, zero frequency in the middle
     rings: np.ndarray  # (T, R), mean gain of each ring
     edges: np.ndarray  # of the rings, (R + 1,), cycles per pixel
-    whole: bool  # whether the planes are the masks themselves, else drawn from ring means
 
     def at(self, time: tuple[int, int]) -> int:
         """Return the place of the mask that was in force at a time; before the first, 0."""
@@ -175,38 +173,26 @@ class MaskHistory:
 
 
 def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
-    """Read the masks of a run folder, of a folder that notebook 03 wrote, or of a table.
-
-    A table is drawn as rings. It has one row per mask and ring and the columns ``exploration``
-    (number of the prompt training), ``step``, ``low``, ``high`` (cycles per pixel) and ``gain``.
-    """
-    table, planes, where = source, None, "table"
-    if not isinstance(table, pd.DataFrame):
-        folder = source.path if isinstance(source, Run) else Path(str(source)).expanduser()
-        for file in (RINGS_FILE, MAPS_FILE):
-            if not (folder / file).is_file():
-                raise InputError(
-                    f"{folder / file}: no such file; it is written where a prompt is trained "
-                    "(method=fopro or random without prompt_file, or notebook 03)"
-                )
-        try:
-            table = pd.read_parquet(folder / RINGS_FILE)
-            planes = load_file(folder / MAPS_FILE)["gain"].astype(np.float32)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise InputError(f"{folder}: expected whole files of masks ({error})") from None
-        where, name = str(folder / RINGS_FILE), name or folder.resolve().name
-    needed = ["exploration", "step", "low", "high", "gain"]
-    if table.empty or not set(needed) <= set(table):
-        got = f"{len(table)} rows of {', '.join(map(str, table.columns))}"
-        raise InputError(f"{where}: expected rows of {', '.join(needed)}, got {got}")
-    wide = table.pivot(index=["exploration", "step"], columns="low", values="gain")
-    edges = np.append(wide.columns.to_numpy(dtype=float), float(table["high"].max()))
-    rings = wide.to_numpy(dtype=float)
-    drawn = _draw_rings(rings, edges) if planes is None else planes
-    if len(drawn) != len(rings) or not (np.isfinite(rings) & (rings > 0)).all():
-        raise InputError(f"{where}: expected a finite gain above 0 for each mask and ring")
+    """Read the masks of a run folder, or of a folder that notebook 03 wrote."""
+    folder = source.path if isinstance(source, Run) else Path(str(source)).expanduser()
+    for file in (RINGS_FILE, MAPS_FILE):
+        if not (folder / file).is_file():
+            raise InputError(
+                f"{folder / file}: no such file; it is written where a prompt is trained "
+                "(method=fopro or random without prompt_file, or notebook 03)"
+            )
+    try:
+        table = pd.read_parquet(folder / RINGS_FILE)
+        planes = load_file(folder / MAPS_FILE)["gain"].astype(np.float32)
+        wide = table.pivot(index=["exploration", "step"], columns="low", values="gain")
+        edges = np.append(wide.columns.to_numpy(dtype=float), float(table["high"].max()))
+        rings = wide.to_numpy(dtype=float)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(f"{folder}: expected whole files of masks ({error})") from None
+    if len(planes) != len(rings) or not (np.isfinite(rings) & (rings > 0)).all():
+        raise InputError(f"{folder}: expected a finite gain above 0 for each mask and ring")
     times = [(int(number), int(step)) for number, step in wide.index]
-    return MaskHistory(name or "prompt", times, drawn, rings, edges, planes is not None)
+    return MaskHistory(name or folder.resolve().name, times, planes, rings, edges)
 
 
 def read_mask_histories(
@@ -219,11 +205,3 @@ def read_mask_histories(
     if not histories:
         raise InputError("runs: expected at least one, got none")
     return histories
-
-
-def _draw_rings(rings: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Draw ring means over the plane, ``(T, 64, 64)``; beyond the rings the gain is 1."""
-    places = np.fft.fftshift(np.fft.fftfreq(64))
-    ring = np.digitize(np.hypot(places[:, None], places[None]), edges, right=True)
-    ones = np.ones((len(rings), 1))
-    return np.concatenate([ones, rings, ones], axis=1)[:, ring]

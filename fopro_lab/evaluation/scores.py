@@ -1,4 +1,10 @@
-"""Scores of a method on its test images: every metric with its interval, as one tidy table."""
+"""Predictions, and their scores: every metric with its interval, as one tidy table.
+
+A table of predictions is what a run writes and what every score is computed from. One row per
+image: ``image`` (unique within its split), ``group`` (lesion or patient, "" unknown), ``source``
+(scanner or hospital, "" unknown), ``split`` ("val" or "test"), ``label`` (0 to K - 1), then one
+column ``logit_<class name>`` per class in label order.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +17,13 @@ import pandas as pd
 from scipy.special import softmax
 
 from fopro_lab.config import DataConfig
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, said_of
 from fopro_lab.evaluation import bootstrap, metrics
-from fopro_lab.evaluation.predictions import (
-    LOGIT_PREFIX,
-    check_predictions,
-    class_names,
-    resampling_units,
-)
+from fopro_lab.io import atomic_path
 
+TEXT_COLUMNS = ("image", "group", "source", "split")
+SPLITS = ("val", "test")
+LOGIT_PREFIX = "logit_"
 GROUPS = ("head", "medium", "tail")
 OVERALL = (
     *("balanced_accuracy", "worst_class_recall", "accuracy", "macro_f1"),
@@ -31,6 +35,83 @@ _WORST, _ACCURACY, _ECE, _BALANCED = (
     ("overall", "all", metric)
     for metric in ("worst_class_recall", "accuracy", "ece", "balanced_accuracy")
 )
+
+
+def class_names(predictions: pd.DataFrame) -> tuple[str, ...]:
+    """Return the class names of a table of predictions, in label order."""
+    names = [str(column) for column in predictions.columns]
+    return tuple(n.removeprefix(LOGIT_PREFIX) for n in names if n.startswith(LOGIT_PREFIX))
+
+
+def resampling_units(table: pd.DataFrame) -> np.ndarray:
+    """Return what a bootstrap draws as a whole: each image's group, or itself if it has none."""
+    named = table["group"].where(table["group"] != "", "image " + table["image"])
+    return named.to_numpy(dtype=str)
+
+
+def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -> pd.DataFrame:
+    """Validate a table of predictions, which errors call by ``name``, such as a path.
+
+    Returns:
+        Exactly the columns that this file's head names: texts ``str``, labels ``int64``, logits
+        ``float64``.
+
+    Raises:
+        InputError: If a column, label, split or logit is not as documented, or an image repeats.
+    """
+    with said_of(name):
+        for column in (*TEXT_COLUMNS, "label"):
+            if column not in predictions:
+                got = ", ".join(map(str, predictions.columns)) or "no columns"
+                raise InputError(f"expected a column '{column}', got {got}")
+        logits = [f"{LOGIT_PREFIX}{class_name}" for class_name in class_names(predictions)]
+        if len(logits) < 2:
+            wanted = f"a column '{LOGIT_PREFIX}<class>' for each of two classes or more"
+            raise InputError(f"expected {wanted}, got {len(logits)}")
+        table = predictions[[*TEXT_COLUMNS, "label", *logits]].reset_index(drop=True).copy()
+        for column in TEXT_COLUMNS:
+            table[column] = table[column].fillna("").astype(str)
+        if unknown := sorted(set(table["split"]) - set(SPLITS)):
+            raise InputError(f"split: expected 'val' or 'test', got '{unknown[0]}'")
+        twice = table[table.duplicated(["split", "image"])]
+        if len(twice):
+            rule = "image: expected every image once per split"
+            got = f"'{twice['image'].iloc[0]}' again in '{twice['split'].iloc[0]}'"
+            raise InputError(f"{rule}, got {got}")
+        for column in ("label", *logits):
+            if not pd.api.types.is_numeric_dtype(table[column]):
+                raise InputError(f"{column}: expected numbers, got {table[column].dtype}")
+        labels = table["label"]
+        bad = labels.isna() | (labels < 0) | (labels >= len(logits)) | (labels % 1 != 0)
+        if bad.any():
+            rule = f"label: expected whole numbers 0 to {len(logits) - 1}"
+            raise InputError(f"{rule}, got {labels[bad].iloc[0]}")
+        for row, column in np.argwhere(~np.isfinite(table[logits].to_numpy(dtype="float64")))[:1]:
+            got = f"{table[logits[column]][row]} for image '{table['image'][row]}'"
+            rule = f"{logits[column]}: expected finite logits"
+            raise InputError(f"{rule}, got {got}; the training diverged")
+    return table.astype({"label": "int64", **dict.fromkeys(logits, "float64")})
+
+
+def write_predictions(path: Path | str, table: pd.DataFrame) -> None:
+    """Validate a table of predictions and write it as parquet, completely or not at all."""
+    checked = check_predictions(table)
+    with atomic_path(path) as temporary:
+        checked.to_parquet(temporary, index=False)
+
+
+def read_predictions(path: Path | str) -> pd.DataFrame:
+    """Read and validate a table of ``write_predictions``."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path}: expected a parquet table of predictions ({reason}); run the training again"
+        ) from None
+    return check_predictions(table, name=str(path))
 
 
 def class_groups(

@@ -10,7 +10,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from importlib.resources import as_file, files
 from typing import Any, Literal
 
@@ -38,7 +38,6 @@ from fopro_lab.models.weights import load_matching, read_weights
 BUILTIN = files("fopro_lab.models") / "builtin"
 # The published teacher that `fopro data fetch` brings, and its source there.
 PUBLISHED, PUBLISHED_SOURCE = "moco-v2-resnet50", "moco-v2"
-USUAL_SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 336, 384, 448, 512)
 
 
 class Teacher(Summary, nn.Module):
@@ -187,27 +186,17 @@ def check_takes(teacher: Teacher, side: int, *, count: int = 2) -> int:
 
     An `InputError` says in one line whether their size or the network is to blame.
     """
-    name, own, wide = teacher.name, teacher.input_size, teacher.feature_dim
-
-    def encode(size: int) -> Any:
-        images = torch.full((count, 3, size, size), 0.5, device=teacher.mean.device)
-        with torch.inference_mode():
-            return teacher.encode(images)
-
+    name, wide = teacher.name, teacher.feature_dim
+    images = torch.full((count, 3, side, side), 0.5, device=teacher.mean.device)
     try:
-        features = encode(side)
+        with torch.inference_mode():
+            features: Any = teacher.encode(images)
     except Exception as error:  # whatever the user's own network raises
-        what, way_out = "any size", "it has to map images (B, 3, H, W) to features (B, D)"
-        for size in (own, *sorted(USUAL_SIZES, key=lambda size: abs(size - side))):
-            teacher.input_size = size
-            with suppress(Exception):
-                encode(size)
-                what, way_out = f"{side} px", f"it takes those of {size} px: set teacher_size="
-                way_out += f"{size}, or input_size in Python"
-                break
-        teacher.input_size = own
-        text = f"teacher {name}: cannot encode images of {what} ({_first_line(error)}); {way_out}"
-        raise InputError(text) from error
+        raise InputError(
+            f"teacher {name}: cannot encode images of {side} px ({_first_line(error)}); it has to "
+            "map images (B, 3, H, W) to features (B, D); another side, such as its own of "
+            f"{teacher.input_size} px, is set by teacher_size, in Python by input_size"
+        ) from error
     tensor = isinstance(features, Tensor)
     if not tensor or features.ndim != 2 or features.shape != (count, wide or features.shape[1]):
         got = tuple(features.shape) if tensor else type(features).__name__

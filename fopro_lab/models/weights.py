@@ -26,26 +26,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, said_of
 from fopro_lab.io import sha256_file
 
 State = dict[str, Tensor]
 Translate = Callable[[State, nn.Module], Mapping[str, Any]]  # as timm's filters of checkpoints
-SAVE = "save its state_dict with torch.save or safetensors"
-AGAIN = "copy or download it again"
-# What else people have under the name of weights: first bytes, what it is, the way out.
-OTHERS = (
-    (rb"\Z", "an empty file", "fetch it again"),
-    (rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|head)", "a web page", "fetch the file itself"),
-    (rb"version https://git-lfs", "a git-lfs pointer without its content", "run `git lfs pull`"),
-    (rb"\x89HDF\r\n", "an HDF5 file of Keras", "convert it to PyTorch first"),
-    (rb"\x08.[\x12\x1a:B]", "an ONNX graph", f"load the network in PyTorch and {SAVE}"),
-    (rb".{257}ustar", "a tar archive", "unpack it; if torch.save wrote it, save it again"),
-    (rb"\x1f\x8b", "a gzip archive", "unpack it"),
-    (rb"BZh", "a bzip2 archive", "unpack it"),
-    (rb"\x93NUMPY", "a numpy array", SAVE),
-    (rb"\s*\{", "a text in JSON", "give the file of weights itself"),
-)
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 # What a folder's JSON says of images, as timm and as transformers call it.
 SAID = {
@@ -100,26 +85,32 @@ def read_weights(path: Path | str) -> Weights:
     path, metadata = Path(path).expanduser(), dict[str, str]()
     if path.is_dir():
         path, metadata = in_folder(path)
-    if not path.is_file():
-        raise InputError(f"weights: {path}: no such file")
-    with open(path, "rb") as opened:
-        start = opened.read(512)
     skipped: set[str] = set()
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
-        try:
-            with safetensors.safe_open(path, "pt") as content:
-                metadata |= content.metadata() or {}
-            state = load_file(path)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise InputError(
-                f"weights: {path}: damaged safetensors file ({error}); {AGAIN}"
-            ) from None
-    else:
-        kind, way_out = _other_kind(path, start)
-        if kind:
-            raise InputError(f"weights: {path}: expected tensors of PyTorch, got {kind}; {way_out}")
-        state = _read_pickle(path, skipped)
-    state = {WRAPPERS.sub("", name): value for name, value in state.items()}
+    with said_of(f"weights: {path}"):
+        if not path.is_file():
+            raise InputError("no such file")
+        with open(path, "rb") as opened:
+            start = opened.read(512)
+            opened.seek(0)
+            try:
+                if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+                    with safetensors.safe_open(path, "pt") as file:
+                        metadata |= file.metadata() or {}
+                    content: Any = load_file(path)
+                elif start[257:262] == b"ustar":
+                    raise ValueError("torch would unpack a tar archive")
+                else:
+                    content = _read_pickle(opened, skipped)
+            except Exception:  # a damaged byte leads an unpickler to almost any of them
+                # torch's own text advises to switch the protection off, so it is not passed on.
+                raise InputError(
+                    "expected safetensors or a file of torch.save, got another or a damaged one, "
+                    f"which begins with {start[:16]!r}; copy or download it again, or save its "
+                    "state_dict with torch.save or safetensors"
+                ) from None
+        state = {WRAPPERS.sub("", name): value for name, value in _tensors(content)}
+        if not state:
+            raise InputError(f"expected a state dict of tensors, got {type(content).__name__}")
     return Weights(state, metadata, sha256_file(path), path, tuple(sorted(skipped)))
 
 
@@ -151,49 +142,17 @@ def in_folder(folder: Path) -> tuple[Path, dict[str, str]]:
     return found[0], rules
 
 
-def _other_kind(path: Path, start: bytes) -> tuple[str, str]:
-    """Name what is no checkpoint of PyTorch by its first bytes, with the way out."""
-    for pattern, what, way_out in OTHERS:
-        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
-            return what, way_out
-    if not start.startswith(b"PK") or not zipfile.is_zipfile(path):
-        return "", ""
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if any(name.endswith("/constants.pkl") for name in names):
-            return "a TorchScript program", f"torch.jit.load it yourself and {SAVE}"
-        if names and all(name.endswith(".npy") for name in names):
-            return "an archive of numpy arrays", SAVE
-        if not any(name.endswith("data.pkl") for name in names):
-            return "a zip archive", "unpack it"
-    return "", ""
-
-
-def _read_pickle(path: Path, skipped: set[str]) -> State:
+def _read_pickle(opened: IO[bytes], skipped: set[str]) -> Any:
     """Read by torch's own restricted unpickler, and by the inert one what that refuses."""
-    try:
-        with warnings.catch_warnings(), open(path, "rb") as opened:
-            warnings.simplefilter("ignore")  # on the pickle's protocol: an error follows or none
-            try:
-                content = torch.load(opened, map_location="cpu", weights_only=True)
-            except Exception as error:
-                if "TorchScript" in str(error):  # torch would run it
-                    raise
-                opened.seek(0)
-                content = _read_inert(opened, skipped)
-    except Exception:  # a damaged byte leads an unpickler to almost any of them
-        # torch's own text advises to switch the protection off, so it is not passed on.
-        raise InputError(
-            f"weights: {path}: damaged, or not written by torch.save; {AGAIN}"
-        ) from None
-    try:
-        state = dict(_tensors(content))
-    except ValueError as error:
-        raise InputError(f"weights: {path}: {error}") from None
-    if not state:
-        kind = type(content).__name__
-        raise InputError(f"weights: {path}: expected a state dict of tensors, got {kind}")
-    return state
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on the pickle's protocol: an error follows or none
+        try:
+            return torch.load(opened, map_location="cpu", weights_only=True)
+        except Exception as error:
+            if "TorchScript" in str(error):  # torch would run it
+                raise
+            opened.seek(0)
+            return _read_inert(opened, skipped)
 
 
 def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
@@ -204,7 +163,7 @@ def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
         path, value = waiting.pop()
         seen += 1
         if seen > MOST_TENSORS or len(path) > MOST_NESTED:
-            raise ValueError(f"has over {MOST_TENSORS} parts, or {MOST_NESTED} levels")
+            raise InputError(f"has over {MOST_TENSORS} parts, or {MOST_NESTED} levels")
         tensor = value.tensor if isinstance(value, _Inert) else value
         if isinstance(tensor, Tensor):
             yield ".".join(path), tensor.detach()
@@ -360,6 +319,7 @@ def load_matching(
     The network stays as it is if a tensor of its body is missing or of another shape, or if the
     file has tensors of its layers that it has no place for: an `InputError` names them.
     """
+    where = f"weights: {weights.path}"
     unused = tuple(f"{name}." for name in head) + AUXILIARY
     own = {n: v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
     body = {name: value for name, value in own.items() if not name.startswith(unused)}
@@ -373,27 +333,18 @@ def load_matching(
     foreign = [n for n in more if not n.startswith(unused) and best.changes_features(n, layers)]
     if missing or wrong or foreign:
         fitting = len(body) - len(missing) - len(wrong)
-        way_out = "is it this architecture?"
-        if len(wrong) == 1 and not missing and _is_grey(best.found[wrong[0]], body[wrong[0]]):
-            way_out = (
-                "the file's stem takes 1 channel, and the network needs 3: save that tensor as "
-                "tensor.repeat(1, 3, 1, 1) / 3"  # of a grey image as RGB the same
-            )
         wrong = [f"{name} {best.shape(name)} for {tuple(body[name].shape)}" for name in wrong]
         lists = {"missing": missing, "of another shape": wrong}
         lists["without a place in the network"] = foreign if fitting else list(best.source)
         reasons = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
-        raise InputError(
-            f"weights: {weights.path}: {fitting} of {len(body)} tensors fit; {reasons}; {way_out}"
-        )
+        fit = f"{fitting} of {len(body)} tensors fit"
+        raise InputError(f"{where}: {fit}; {reasons}; is it this architecture?")
     taken = {n: best.found[n] for n in own if n in body or _same(best.found.get(n), own[n])}
-    if bad := [
-        name for name, value in taken.items() if not _sound(name, value.to(own[name].dtype))
-    ]:
+    if bad := [n for n, value in taken.items() if not _sound(n, value.to(own[n].dtype))]:
         raise InputError(
-            f"weights: {weights.path}: {len(bad)} of {len(taken)} tensors have numbers that are "
-            f"not finite, or a negative variance: {_some(bad)}; if they overflowed in half "
-            f"precision, save it in float32 again, else {AGAIN}"
+            f"{where}: {len(bad)} of {len(taken)} tensors have numbers that are not finite, or a "
+            f"negative variance: {_some(bad)}; if they overflowed in half precision, save it in "
+            "float32 again, else copy or download it again"
         )
     network.load_state_dict(taken, strict=False)
     more += [name for name in best.found if name in own and name not in taken]
@@ -408,7 +359,7 @@ def load_matching(
     notes = {name: value for name, value in notes.items() if value}
     if said := [f"{name.replace('_', ' ')} {_some(value)}" for name, value in notes.items()]:
         took = f"took {best.prefix}*; " if best.prefix else ""
-        sys.stderr.write(f"weights: {weights.path}: {took}{'; '.join(said)}\n")
+        sys.stderr.write(f"{where}: {took}{'; '.join(said)}\n")
     card: dict[str, Any] = {"weights": weights.path.name, "sha256": weights.sha256}
     card |= {"keys_expected": len(body), "keys_matched": len(body), "coverage": 1.0}
     return card | ({"prefix": best.prefix} if best.prefix else {}) | notes
@@ -470,12 +421,6 @@ def _same(value: Tensor | None, own: Tensor) -> bool:
     floats = own.is_floating_point()
     # Integers in the place of floats are quantised: their scale is somewhere else.
     return value.is_floating_point() == floats and (value.dtype.itemsize > 1 or not floats)
-
-
-def _is_grey(found: Tensor, own: Tensor) -> bool:
-    """Tell whether a filter of images has one channel where the network's has three."""
-    grey = own.ndim == 4 and own.shape[1] == 3
-    return grey and found.shape == (own.shape[0], 1, *own.shape[2:])
 
 
 def _sound(name: str, value: Tensor) -> bool:

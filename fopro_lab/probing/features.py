@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.errors import InputError, ShapeError
-from fopro_lab.evaluation import balanced_accuracy, predictions
+from fopro_lab.evaluation import balanced_accuracy, scores
 from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
 from fopro_lab.evaluation.metrics import balanced_accuracies
 
@@ -36,7 +36,7 @@ class Encoder(Protocol):
 
 def resampling_units(table: pd.DataFrame, *, rows: np.ndarray) -> np.ndarray:
     """Return what a bootstrap draws as a whole: each image's group, or itself if it has none."""
-    return predictions.resampling_units(table.iloc[rows])
+    return scores.resampling_units(table.iloc[rows])
 
 
 def draw_rows(rows: np.ndarray, *, count: int, seed: int) -> np.ndarray:

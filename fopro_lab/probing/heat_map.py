@@ -15,16 +15,8 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import LEVEL, bootstrap_weights
 from fopro_lab.fourier.rings import check_pixels
 from fopro_lab.io import progress
-from fopro_lab.probing.features import (
-    Classifier,
-    Encoder,
-    LinearProbe,
-    Precision,
-    encode,
-    feature_drift,
-    probe_logits,
-    teacher_device,
-)
+from fopro_lab.probing import features
+from fopro_lab.probing.features import Classifier, Encoder, LinearProbe, Precision
 from fopro_lab.probing.ring_response import check_rings
 
 By = Literal["rings", "blocks", "full"]
@@ -78,7 +70,7 @@ def basis_heat_map(
     cells = basis_cells(height, width, by=by, edges=edges, block=block, seed=seed)
     size = float(np.sqrt(height * width) / 8)
     answer = _answer_of(network, probe, labels, precision)
-    device = network.device if isinstance(network, Classifier) else teacher_device(network)
+    device = network.device if isinstance(network, Classifier) else features.teacher_device(network)
     truth = torch.zeros(count) if labels is None else torch.as_tensor(labels)
     places = zip(cells["row"], cells["column"], strict=True)
     with torch.inference_mode():
@@ -95,7 +87,7 @@ def basis_heat_map(
             for pixels, true, before, _ in parts:
                 both = torch.cat([pixels + shift, pixels - shift]).clamp(0, 1)
                 after, error = answer(both, true.repeat(2))
-                drift = feature_drift(before.repeat(2, 1), after)
+                drift = features.feature_drift(before.repeat(2, 1), after)
                 upset.append(torch.stack([drift, error]).view(2, 2, -1).mean(dim=1).float())
             values.append(torch.cat(upset, dim=1))
         measured = torch.stack(values).cpu().numpy()  # once: a copy waits for the device
@@ -124,13 +116,13 @@ def _answer_of(
             images.new_full((len(images), 1), torch.nan, dtype=torch.float64),
             (network.predict(images) != true).double(),
         )
-    logits = probe_logits(network, probe) if known and probe else None
+    logits = features.probe_logits(network, probe) if known and probe else None
 
     def answer(images: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        features = encode(network, images, precision=precision).double()
+        found = features.encode(network, images, precision=precision).double()
         if logits is None:
-            return features, torch.full_like(features[:, 0], torch.nan)
-        return features, (logits(features).argmax(dim=1) != true).double()
+            return found, torch.full_like(found[:, 0], torch.nan)
+        return found, (logits(found).argmax(dim=1) != true).double()
 
     return answer
 

@@ -18,14 +18,8 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from fopro_lab.fourier import ring_masks, ring_parts
 from fopro_lab.fourier.rings import bin_counts, check_pixels
-from fopro_lab.probing.features import (
-    Encoder,
-    Precision,
-    check_finite,
-    encode,
-    feature_drift,
-    teacher_device,
-)
+from fopro_lab.probing import features
+from fopro_lab.probing.features import Encoder, Precision
 
 
 def check_gains(gains: Sequence[float]) -> None:
@@ -129,11 +123,12 @@ def ring_drifts(
     rounding, measured = 0.0, []
     with torch.inference_mode():
         for place, batch in enumerate(images.split(batch_size)):
-            pixels = batch.to(teacher_device(teacher))
+            pixels = batch.to(features.teacher_device(teacher))
             part = _measure_batch(teacher, pixels, edges, gains, half)
             if place == 0 and half.any():
-                rough = encode(teacher, pixels, precision="bf16-mixed").double()
-                rounding = float(feature_drift(rough, encode(teacher, pixels).double()).mean())
+                rough = features.encode(teacher, pixels, precision="bf16-mixed").double()
+                whole = features.encode(teacher, pixels).double()
+                rounding = float(features.feature_drift(rough, whole).mean())
                 half = part[0].mean(axis=3) > 40 * rounding  # off by 5 % or so
                 if not half.all():
                     part = _measure_batch(teacher, pixels, edges, gains, half)
@@ -156,7 +151,7 @@ def _measure_batch(
     """
     kinds: dict[bool, Precision] = {False: "32-true", True: "bf16-mixed"}
     before = {
-        kind: encode(teacher, images, precision=kinds[kind]).double()
+        kind: features.encode(teacher, images, precision=kinds[kind]).double()
         for kind in set(half.ravel().tolist())
     }
     variance = images.double().var(dim=(2, 3), correction=0).sum(dim=1).clamp(min=1e-12)
@@ -173,10 +168,10 @@ def _measure_batch(
             for step, gain in enumerate(gains):
                 kind = bool(half[place, ring, step])
                 scaled = torch.add(images, part, alpha=gain - 1)
-                after = encode(teacher, scaled, precision=kinds[kind], check=False).double()
-                found[0, place, ring, step] = feature_drift(before[kind], after)
+                after = features.encode(teacher, scaled, precision=kinds[kind], check=False)
+                found[0, place, ring, step] = features.feature_drift(before[kind], after.double())
                 found[1, place, ring, step] = share * (gain - 1) ** 2
-    check_finite(teacher, found)
+    features.check_finite(teacher, found)
     return found.cpu().numpy()
 
 

@@ -6,8 +6,8 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fopro_lab import config as configs
 from fopro_lab.config import Config, DataConfig, TeacherConfig, TrainConfig, nearest
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, said_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of the package, with its notebooks and plans
 PATHS = (
@@ -146,15 +146,6 @@ class Report:
     about: str
     nodes: Sequence[NodeReport]
     facts: Mapping[str, str] = field(default_factory=dict)
-
-
-@contextmanager
-def said_of(where: str) -> Iterator[None]:
-    """Say where a wrong input stands."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
 
 
 def read_plan(path: Path | str) -> Plan:
@@ -434,33 +425,20 @@ def chosen_names(nodes: Sequence[Node], only: Sequence[str], *, option: str) -> 
 def unmet(when: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     """Return the first part of a condition that does not hold, in words; empty if all do.
 
-    A condition maps names of parameters to a value or a list of values, ``exists`` to a path or a
-    list of paths, ``not`` to a condition, ``any`` to a list of conditions. All must hold. One that
-    cannot be evaluated is refused.
+    A condition maps names of parameters to a value or a list of values, and ``exists`` to a path
+    or a list of paths. One that cannot be evaluated is refused.
     """
     reasons = []
     for name, wanted in when.items():
         choices = wanted if isinstance(wanted, list) else [wanted]
+        if name not in (*values, "exists"):
+            hint = nearest(str(name), [*values, "exists"])
+            raise InputError(f"{name}: not declared by its notebook; {hint}")
+        if not choices or (name == "exists" and not all(isinstance(p, str) and p for p in choices)):
+            raise InputError(f"{name}: expected one value or more, got {wanted!r}")
         if name == "exists":
-            if not choices or not all(isinstance(path, str) and path for path in choices):
-                raise InputError(f"exists: expected a path, got {wanted!r}")
             absent = [path for path in choices if not Path(path).expanduser().exists()]
             reasons += [f"{absent[0]} does not exist"] if absent else []
-        elif name in ("not", "any"):
-            parts = [wanted] if name == "not" else wanted
-            if not isinstance(parts, list) or not all(p and isinstance(p, Mapping) for p in parts):
-                kind = "a condition" if name == "not" else "a list of conditions"
-                raise InputError(f"{name}: expected {kind}, got {wanted!r}")
-            inner = [unmet(part, values) for part in parts]
-            if name == "not" and not inner[0]:
-                reasons.append(f"{json.dumps(wanted, default=str)} holds".replace('"', ""))
-            elif name == "any" and "" not in inner:
-                reasons.append(" and ".join(inner) or "no condition is given")
-        elif name not in values:
-            hint = nearest(str(name), [*values, "exists", "not", "any"])
-            raise InputError(f"{name}: not declared by its notebook; {hint}")
-        elif not choices:
-            raise InputError(f"{name}: expected one value or more")
         elif not any(_means(choice, values[name]) for choice in [*choices, wanted]):
             reasons.append(f"{name} is {values[name]}, not {' or '.join(map(str, choices))}")
     return next(iter(reasons), "")

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +24,6 @@ from typing import Any
 
 from joblib import cpu_count
 
-from fopro_lab.config import DataConfig, TrainConfig
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.io import commit, in_bytes, write_json
 from fopro_lab.reports.execute import (
@@ -392,7 +391,7 @@ def _made_by(run_dir: str) -> str:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What executing a plan would mean: graph and cost as lines, and what is missing or wrong."""
+    """What executing a plan would mean: graph and time as lines, and what is missing."""
 
     lines: list[str]
     problems: list[str]
@@ -418,48 +417,22 @@ def dry_run(
         if kept.issuperset(node.after) and kept_outcome(node, out=out, key=keys[node.name]):
             kept |= set() if node.left_out else {node.name}
     active = [node for node in nodes if not node.left_out]
-    problems = [f"missing: {line}" for node in active for line in missing_inputs(node.config)]
-    steps: dict[str, tuple[int, int]] = {}
-    count = cache(_training_images)  # many nodes share one split
-    for node in active:
-        try:
-            steps |= {node.name: found} if (found := _steps(node, count)) else {}
-        except InputError as error:  # the images are here and cannot be used
-            problems.append(f"wrong: {error}")
-    problems = list(dict.fromkeys(problems))
-    lines = [f"{read_plan(plan).title}: {len(nodes)} notebooks", *_graph(nodes, steps, kept)]
+    missing = [f"missing: {line}" for node in active for line in missing_inputs(node.config)]
+    problems = list(dict.fromkeys(missing))
+    lines = [f"{read_plan(plan).title}: {len(nodes)} notebooks", *_graph(nodes, kept)]
     if kept:
         lines.append(f"kept: {len(kept)} of {len(nodes)} notebooks, whose results still hold")
-    lines += _cost([node for node in active if node.name not in kept], steps, out)
+    to_do = [node for node in active if node.name not in kept]
+    if last := [took for node in to_do if (took := read_record(out / node.name))]:
+        rest = f"; unknown for {len(to_do) - len(last)}" if len(last) < len(to_do) else ""
+        total = duration(sum(took.seconds for took in last))
+        lines.append(f"time: {total} one after another, as {len(last)} took last time{rest}")
+    elif to_do:
+        lines.append(f"time: unknown, no earlier report in {out}")
     return DryRun([*lines, *problems], problems)
 
 
-def _steps(node: Node, count: Callable[[Any], int | None]) -> tuple[int, int] | None:
-    """Count the steps of student (-1: unknown) and prompt; None if the notebook trains none."""
-    config = node.config
-    if "run_dir" not in node.notebook.declared or not isinstance(config, TrainConfig):
-        return None
-    from fopro_lab.training.train_prompt import prompt_training_epochs
-
-    train = count(DataConfig(**{name: getattr(config, name) for name in DataConfig.model_fields}))
-    prompt = len(prompt_training_epochs(config)) * config.prompt_steps
-    each = -1 if train is None else config.epochs * (train // min(config.batch_size, train or 1))
-    return each, prompt
-
-
-def _training_images(config: DataConfig) -> int | None:
-    """Count the training images of a data set and split; None if they are not here."""
-    if missing_inputs(config):
-        return None
-    from fopro_lab.data.dataset import open_from
-    from fopro_lab.data.pack import split_from
-
-    return len(split_from(open_from(config), config).train)
-
-
-def _graph(
-    nodes: Sequence[Node], steps: Mapping[str, tuple[int, int]], kept: Collection[str]
-) -> Iterator[str]:
+def _graph(nodes: Sequence[Node], kept: Collection[str]) -> Iterator[str]:
     """Yield a line per node: name, notebook, what it waits for, what is its own."""
     names = max(len(node.name) for node in nodes)
     books = max(len(os.path.relpath(node.notebook.path)) for node in nodes)
@@ -469,9 +442,6 @@ def _graph(
         alike = [other.given for other in nodes if other.notebook.path == node.notebook.path]
         own = [item for item in node.given.items() if any(item not in g.items() for g in alike)]
         facts = [f"{name} = {value}" for name, value in own]
-        student, prompt = steps.get(node.name, (0, 0))
-        facts += [f"{student:,} steps"] if student > 0 else []
-        facts += [f"{prompt:,} prompt steps"] if prompt else []
         facts += [f"limit {duration(node.limit)}"] if node.limit else []
         facts += ["kept"] if node.name in kept else []
         facts += [f"left out: {node.left_out}"] if node.left_out else []
@@ -479,22 +449,3 @@ def _graph(
         parts += [", ".join(facts)] if facts else []
         start = f"{number:3d}  {node.name:<{names}}  {os.path.relpath(node.notebook.path):<{books}}"
         yield f"{start}  {'; '.join(parts)}".rstrip()
-
-
-def _cost(to_do: Sequence[Node], steps: Mapping[str, tuple[int, int]], out: Path) -> Iterator[str]:
-    """Yield lines on the steps and the time of what would be executed, as far as known."""
-    training = [steps[node.name] for node in to_do if node.name in steps]
-    known = [student for student, _ in training if student >= 0]
-    prompt = sum(prompt for _, prompt in training)
-    unknown = len(training) - len(known)
-    words = [f"{sum(known):,} training steps in {len(known)} notebooks"] if known else []
-    words += [f"unknown for {unknown}, whose images cannot be counted"] if unknown else []
-    words += [f"at most {prompt:,} prompt steps"] if prompt else []
-    if words:
-        yield f"steps: {', '.join(words)}"
-    if last := [took for node in to_do if (took := read_record(out / node.name))]:
-        rest = f"; unknown for {len(to_do) - len(last)}" if len(last) < len(to_do) else ""
-        total = duration(sum(took.seconds for took in last))
-        yield f"time: {total} one after another, as {len(last)} of them took last time{rest}"
-    elif to_do:
-        yield f"time: unknown, no earlier report in {out}"

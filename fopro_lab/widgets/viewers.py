@@ -42,8 +42,8 @@ class PromptViewer(StillBox):
     its last step. Without a front end, the first, middle and last mask of each run are drawn.
 
     Args:
-        runs: A run folder, a `Run` or a table (see `read_mask_history`); or several of them,
-            as a list or with titles as a mapping.
+        runs: A run folder, a folder of notebook 03 or a `Run`; or several of them, as a list or
+            with titles as a mapping.
 
     Raises:
         InputError: If a run has no masks, or there is no run.
@@ -92,8 +92,7 @@ class PromptViewer(StillBox):
             title = time_label(history.times[-1])
             self._titles.append(above.set_title(title, loc="left", fontsize=9))
             self._lines.append(_draw_rings(below, history, bound=bound))
-            kind = "" if history.whole else " (ring means)"
-            name = f"{shown(history.name)}{kind}"
+            name = shown(history.name)
             above.set_xlabel(f"Horizontal frequency, cycles per pixel\n{name}")
         upper[0].set_ylabel("Vertical frequency,\ncycles per pixel")
         lower[0].set_ylabel("Mean gain of the ring")

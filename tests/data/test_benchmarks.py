@@ -201,15 +201,10 @@ def test_npz_files_that_are_not_clear_are_refused(tmp_path):
     write_npz(sets / "b.npz", parts=("train", "test"))
     assert set(open_dataset(sets / "b.npz").table["split"]) == {"train", "test"}
     for changed, expected in (
-        (
-            {"dtype": np.uint16},
-            r"train_images: .* got uint16 \(8, 28, 28\); divide 16 bits by 256, ",
-        ),
-        ({"dtype": float}, r"train_images: .* \(255 \* images\)\.round\(\)\.astype\('uint8'\)$"),
-        ({"shape": (3, 28, 28)}, r"train_images: .*; save one image per row, channels last$"),
+        ({"dtype": np.uint16}, r"train_images: .* got uint16 \(8, 28, 28\); scale others to 0"),
+        ({"shape": (3, 28, 28)}, r"train_images: expected uint8 \(N, H, W\) or"),
         ({"labels": np.eye(8, dtype=int)}, r"train_labels: .*, got int64 \(8, 8\); save .*argmax"),
-        ({"labels": np.zeros(8)}, r"train_labels: .*; save labels\.astype\(int\)$"),
-        ({"labels": np.array(list("abababab"))}, r"train_labels: .* <U1 \(8,\); save np\.unique"),
+        ({"labels": np.array(list("abababab"))}, r"train_labels: .* <U1 \(8,\); save one-hot"),
     ):
         write_npz(sets / "b.npz", **changed)
         refuses(expected, open_dataset, sets / "b.npz")

@@ -103,7 +103,7 @@ def test_open_dataset_refuses(name, message, tmp_path, monkeypatch):
 
 
 def test_open_dataset_refuses_wrong_options(tmp_path):
-    with pytest.raises(InputError, match=r"a column was named, but the folder holds no CSV"):
+    with pytest.raises(InputError, match=r"a table or column was named, but no table"):
         open_dataset(write_images(tmp_path), class_column="dx")
     refuses(r"^images: expected greater than or equal to 0", open_dataset, "phantom", images=-1)
 

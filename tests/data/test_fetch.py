@@ -144,7 +144,7 @@ def test_a_cut_download_starts_over_where_it_cannot_be_continued(publisher, tmp_
 )
 def test_a_changed_file_is_not_glued_to_the_old_part(publisher, tmp_path, heeds_if_range, grown):
     publisher.cut_after, publisher.cuts, publisher.ranges = 30_000, 3, False
-    with pytest.raises(WorkError, match=r"^a.bin: the connection broke, 3 times in a row; 30.0 kB"):
+    with pytest.raises(WorkError, match=r"^a.bin: .*, 3 times in a row; 30.0 kB"):
         download(publisher, tmp_path)
     changed = random.Random(1).randbytes(len(CONTENT) + grown)
     publisher.files["a.bin"], publisher.tag, publisher.ranges = changed, '"two"', True
@@ -154,7 +154,7 @@ def test_a_changed_file_is_not_glued_to_the_old_part(publisher, tmp_path, heeds_
 
 def test_a_stalling_server_is_reported_and_what_came_is_kept(publisher, tmp_path):
     publisher.stall_after, publisher.ranges = 40_000, False
-    with pytest.raises(WorkError, match=r"^a.bin: the server stalls, 3 times in a row; 40.0 kB"):
+    with pytest.raises(WorkError, match=r"^a.bin: Read timed out, 3 times in a row; 40.0 kB"):
         download(publisher, tmp_path)
     publisher.stall_after, publisher.ranges = -1, True
     publisher.requested.clear()
@@ -170,7 +170,7 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(publisher, tmp_p
         download(publisher, tmp_path)
     publisher.requested.clear()
     publisher.statuses = [404]
-    with pytest.raises(WorkError, match=r"^a.bin: the server answers 404 Not Found at http"):
+    with pytest.raises(WorkError, match=r"^a.bin: 404 Client Error: Not Found .*; get it"):
         download(publisher, tmp_path)
     assert len(publisher.requested) == 1
 
@@ -178,9 +178,9 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(publisher, tmp_p
 def test_nobody_at_the_address_is_reported(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
-        with pytest.raises(WorkError, match=r"^a.bin: no connection, .*, 3 times in a row; "):
+        with pytest.raises(WorkError, match=r"^a.bin: .*refused, 3 times in a row; "):
             download(Publisher(f"http://127.0.0.1:{taken.getsockname()[1]}"), tmp_path)
-    with pytest.raises(WorkError, match=r"^a.bin: http:///a.bin: "):
+    with pytest.raises(WorkError, match=r"^a.bin: .*http:///a.bin"):
         download(Publisher("http://"), tmp_path)
 
 
@@ -320,7 +320,7 @@ def test_a_disk_that_fills_up_is_one_line_and_costs_no_second_download(publisher
     publisher.serve("isic2019", isic2019_files())
     with monkeypatch.context() as patch:
         patch.setattr(zipfile.ZipFile, "extractall", full)
-        with pytest.raises(WorkError, match=r"isic2019: the disk is full; free some space, the "):
+        with pytest.raises(WorkError, match=r"isic2019: the disk is full; free some space and"):
             fetch("isic2019", mirror=publisher.address, progress=False)
     assert fetched_place("isic2019") is None
     publisher.requested.clear()
@@ -334,7 +334,7 @@ def test_too_small_a_disk_is_reported_before_anything_is_fetched(publisher, tmp_
         with pytest.raises(WorkError, match=r"^isic2019: needs 20.3 GB of disk, 15.0 GB are free"):
             fetch("isic2019", mirror=publisher.address, progress=False)
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkError, match=r"cannot be written; choose another with --out"):
+    with pytest.raises(WorkError, match=r"may not be written; choose another folder"):
         fetch("isic2019", out=tmp_path / "file", mirror=publisher.address, progress=False)
     assert publisher.requested == []
 
@@ -388,6 +388,6 @@ def test_the_commands_fetch_and_list(fopro, publisher, own_place):
     assert places["isic2019"] == str(own_place / "isic2019") and places["moco-v2"] is None
     code, out, stderr = fopro("data", "fetch", "moco-v2", "--mirror", publisher.address)
     assert (code, out) == (1, "")
-    assert "fopro: moco_v2_800ep_pretrain.pth.tar: the server answers 404" in stderr
+    assert "fopro: moco_v2_800ep_pretrain.pth.tar: 404 Client Error" in stderr
     code, _, stderr = fopro("data", "fetch", "isic2020")
     assert code == 2 and stderr.startswith("fopro: source: expected isic2019, hyperkvasir, ")

@@ -6,8 +6,7 @@ from PIL import Image
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import open_dataset, pack
-from fopro_lab.data.cells import read_cells
-from fopro_lab.data.readers import read_folders
+from fopro_lab.data.readers import read_cells, read_folders
 from fopro_lab.data.tables import read_table
 from tests.conftest import refuses
 

@@ -76,18 +76,18 @@ def test_load_runs_warns_of_unfinished_runs_and_leaves_them_out(tmp_path):
     assert [run.state for run in load_runs(tmp_path, unfinished=True)] == ["done", "running"]
 
 
-def gains(**columns):
+def write_masks(folder, *, dropped="", **columns):
+    """Write the masks of two steps."""
     base = {"exploration": 1, "step": [0, 5], "low": 0.0, "high": 0.75, "gain": [1.0, 2.0]}
-    return pd.DataFrame(base | columns)
+    pd.DataFrame(base | columns).drop(columns=dropped.split()).to_parquet(folder / RINGS_FILE)
+    save_file({"gain": np.full((2, 4, 4), 3.0, np.float16)}, folder / MAPS_FILE)
 
 
 def test_mask_history_reads_what_a_run_wrote(tmp_path):
-    planes = np.full((2, 4, 4), 3.0, np.float16)
-    gains().to_parquet(tmp_path / RINGS_FILE)
-    save_file({"gain": planes}, tmp_path / MAPS_FILE)
+    write_masks(tmp_path)
     history = read_mask_history(tmp_path)
-    assert history.times == [(1, 0), (1, 5)] and history.whole
-    np.testing.assert_array_equal(history.planes, planes)
+    assert history.times == [(1, 0), (1, 5)] and (history.planes == 3.0).all()
+    np.testing.assert_array_equal(history.edges, [0.0, 0.75])
     places = [history.at(time) for time in ((0, 9), (1, 0), (1, 4), (1, 5), (2, 0))]
     assert places == [0, 0, 0, 1, 1]
     (tmp_path / MAPS_FILE).write_bytes(b"no tensors")
@@ -95,8 +95,10 @@ def test_mask_history_reads_what_a_run_wrote(tmp_path):
 
 
 def test_mask_history_refuses_what_is_none(tmp_path):
-    for gain in (0.0, -1.0, np.nan, np.inf):
-        refuses(r"table: expected a finite gain above", read_mask_history, gains(gain=[1.0, gain]))
-    refuses("step, low, high, gain, got", read_mask_history, gains().drop(columns="gain"))
     refuses(r"exploration_gains\.parquet: no such file; it is", read_mask_history, tmp_path)
+    for gain in (0.0, -1.0, np.nan, np.inf):
+        write_masks(tmp_path, gain=[1.0, gain])
+        refuses(r"expected a finite gain above", read_mask_history, tmp_path)
+    write_masks(tmp_path, dropped="gain")
+    refuses("expected whole files of masks", read_mask_history, tmp_path)
     refuses("runs: expected at least one, got none", read_mask_histories, [])

@@ -280,7 +280,7 @@ def dinov3(bias):
 
 
 DINO, VIT = "vit_small_patch14_reg4_dinov2", "vit_tiny_patch16_224"
-GREY = "conv1.weight (64, 1, 7, 7) for (64, 3, 7, 7); the file's stem takes 1 channel, and the"
+GREY = "conv1.weight (64, 1, 7, 7) for (64, 3, 7, 7); is it this architecture?"
 LAYOUTS = {
     "another image size": (VIT, lambda: timm_state(VIT, img_size=64), {"resampled": [
         "pos_embed (1, 17, 192) to (1, 197, 192)"]}),

@@ -108,9 +108,7 @@ def test_a_tensor_beyond_its_storage_is_damage(tmp_path, shape, offset):
     path = tmp_path / "a.pth"
     torch.save({"a": Crafted(shape, offset), "more": Config()}, path)
     told = complaint(read_weights, path)
-    assert (
-        told == f"weights: {path}: damaged, or not written by torch.save; copy or download it again"
-    )
+    assert told.startswith(f"weights: {path}: expected safetensors or a file of torch.save, got an")
 
 
 OTHER_FILES = {  # content, or the names in a zip archive
@@ -129,7 +127,7 @@ OTHER_FILES = {  # content, or the names in a zip archive
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("kind", OTHER_FILES)
-def test_other_files_are_named_by_their_first_bytes(tmp_path, kind, suffix):
+def test_other_files_are_refused_with_their_first_bytes(tmp_path, kind, suffix):
     path, content = tmp_path / f"a{suffix}", OTHER_FILES[kind]
     if isinstance(content, tuple):
         with zipfile.ZipFile(path, "w") as archive:
@@ -138,8 +136,8 @@ def test_other_files_are_named_by_their_first_bytes(tmp_path, kind, suffix):
     else:
         path.write_bytes(content)
     told = complaint(read_weights, path)
-    assert told.startswith(f"weights: {path}: expected tensors of PyTorch, got a")
-    assert kind in told and "weights_only" not in told and "\n" not in told
+    assert told.startswith(f"weights: {path}: expected safetensors or a file of torch.save, got an")
+    assert repr(path.read_bytes()[:16]) in told and "weights_only" not in told and "\n" not in told
 
 
 def test_read_weights_refuses_what_holds_no_tensors(tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from fopro_lab import plots
 from fopro_lab.evaluation.prior_shift import PriorShift
-from fopro_lab.evaluation.runs import read_mask_history
+from fopro_lab.evaluation.runs import MaskHistory
 from tests.evaluation.toy_runs import run_of
 
 matplotlib.use("agg")
@@ -192,8 +192,9 @@ def heat_map():
 
 
 def mask_history():
-    table = rings(exploration=1, gain=[2.0, 1.0, 0.5])
-    return read_mask_history(pd.concat([table.assign(step=step) for step in (0, 3, 6)]))
+    planes, gains = np.full((3, 8, 8), 2.0), np.tile([2.0, 1.0, 0.5], (3, 1))
+    edges = np.array([0.0, 0.25, 0.5, 0.75])
+    return MaskHistory("prompt", [(1, 0), (1, 3), (1, 6)], planes, gains, edges)
 
 
 CONTROL_GAINS = ("none", "inverse", "reference", "natural", "learned", "random")

@@ -6,7 +6,7 @@ import pytest
 
 from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.training import distill
-from tests.reports.published_inputs import TRAINING, lay_out
+from tests.reports.published_inputs import lay_out
 
 PLANS = Path(__file__).resolve().parents[2] / "reports/plans"
 MOCO, DINO = PLANS / "isic2019_moco.yaml", PLANS / "isic2019_dinov2.yaml"
@@ -60,9 +60,7 @@ def test_a_published_plan_is_ready_with_all_inputs(here_and_now, fopro, tmp_path
     weights = [] if plan == MOCO else [f"weights={here_and_now / 'dinov2.pth'}"]
     code, out, err = fopro("report", plan, "--plan", *[f"--set={text}" for text in weights])
     assert (code, err) == (0, "")
-    steps = epochs * (TRAINING // 32)
-    assert f"steps: {12 * steps:,} training steps in 12 notebooks, at most 12,000 prompt" in out
-    assert "missing" not in out and "wrong" not in out
+    assert "missing" not in out
     assert list(tmp_path.iterdir()) == []  # nothing was written
     nodes = plan_nodes(plan, out="out", settings=weights)
     entries = ["dataset", "teacher", "prompt", *["train"] * 12, "tail"]
@@ -92,7 +90,7 @@ def test_a_published_plan_names_every_missing_input(fopro, tmp_path, monkeypatch
     assert "`fopro data fetch isic2019`" in missing[0]
     assert "say `fopro data fetch fopro-splits`" in missing[1]
     assert teacher in missing[2]
-    assert "not ready: 3 missing or wrong" in err
+    assert "not ready: 3 missing, see" in err
     assert list(tmp_path.iterdir()) == []
 
 

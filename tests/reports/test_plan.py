@@ -214,7 +214,7 @@ def test_a_text_that_names_what_exists_counts_as_a_file_unless_it_is_a_word(chec
         (entry("02_train", matrix={"seed": []}), "x: matrix: seed: expected one value or more"),
         (entry("01_data", name="data", after=["table"]), "notebooks wait for each other:"),
         (entry("01_data", when={"metod": 1}), "x: when: metod: not declared by its notebook; "),
-        (entry("01_data", when={"not": []}), "x: when: not: expected a condition, got []"),
+        (entry("01_data", when={"not": {}}), "x: when: not: not declared by its notebook; "),
         (entry("01_data", limit="30 x"), "x: limit: expected a time such as '90 s', '30 min' or"),
     ],
 )

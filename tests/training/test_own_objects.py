@@ -101,7 +101,7 @@ def test_a_teacher_that_cannot_take_the_images_is_found_before_they_are_decoded(
     config = TrainConfig(method="ekd", **OPTIONS | options)
     told = complaint(distill, config, out=tmp_path / "run", verbose=False)
     assert told.startswith("teacher timm:inception_v3: cannot encode images of 16 px (RuntimeError")
-    assert "set teacher_size=299" in told
+    assert "its own of 299 px, is set by teacher_size" in told
 
 
 CODE = """

@@ -8,7 +8,9 @@ import torch
 from matplotlib.cbook import is_math_text
 from matplotlib.text import Text
 from PIL import Image
+from safetensors.numpy import save_file
 
+from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import run_folder as masks
 from fopro_lab.widgets import PromptViewer, RunComparer
@@ -53,10 +55,12 @@ def test_prompt_viewer_joins_the_times_of_its_runs_and_draws_the_same_at_the_sam
     assert viewer.image.value == first  # nothing of the times between is left in it
 
 
-def test_prompt_viewer_takes_a_table_and_a_gain_of_two_is_red():
+def test_in_the_prompt_viewer_a_gain_of_two_is_red(tmp_path):
     rows = {"exploration": 1, "step": [0, 5], "low": 0.0, "high": 0.75, "gain": [1.0, 2.0]}
-    viewer = PromptViewer(pd.DataFrame(rows))
-    assert not viewer.histories[0].whole
+    pd.DataFrame(rows).to_parquet(tmp_path / RINGS_FILE)
+    planes = np.stack([np.full((64, 64), gain, np.float16) for gain in (1, 2)])
+    save_file({"gain": planes}, tmp_path / MAPS_FILE)
+    viewer = PromptViewer(tmp_path)
     red = (pixels(viewer)[..., 0] - pixels(viewer)[..., 2] > 60).sum()
     viewer.slider.index = 0
     assert (pixels(viewer)[..., 0] - pixels(viewer)[..., 2] > 60).sum() < red / 2
