@@ -25,8 +25,7 @@ import pandas as pd
 from scipy.fft import dct
 
 from fopro_lab.data import Pack
-from fopro_lab.io import progress as show_progress
-from fopro_lab.io import sha256_file
+from fopro_lab.io import progress, sha256_file
 
 SIDE = 32  # pixels of the small images
 BITS = 10  # of 63 that may differ in a candidate
@@ -66,9 +65,7 @@ def _first_of(contents: Iterable[object]) -> np.ndarray:
     return np.array(found, dtype=np.int64)
 
 
-def find_near_duplicates(
-    images: np.ndarray, rows: np.ndarray, *, progress: bool = False
-) -> pd.DataFrame:
+def find_near_duplicates(images: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
     """Find near-duplicates in any of eight orientations among some rows of ``(N, H, W, 3)``.
 
     All pairs are compared: 25,000 images took 21 seconds on one busy core, 10,000 took 3. Of
@@ -87,10 +84,9 @@ def find_near_duplicates(
     details = waves * _WEIGHT
     details /= np.linalg.norm(details, axis=(1, 2), keepdims=True)
     starts = range(0, len(rows), BLOCK)
-    bar = show_progress(starts, total=len(starts), label="looking for near-duplicates")
+    bar = progress(starts, total=len(starts), label="looking for near-duplicates")
     columns = {"first": int, "second": int, "bits": int, "correlation": float, "turn": int}
-    each = bar if progress else starts
-    blocks = [pair for start in each for pair in _search(waves, details, start)]
+    blocks = [pair for start in bar for pair in _search(waves, details, start)]
     found = pd.DataFrame({
         name: np.concatenate([np.zeros(0), *(block[name] for block in blocks)]).astype(kind)
         for name, kind in columns.items()

@@ -20,7 +20,7 @@ from fopro_lab.data.dataset import check_rows
 from fopro_lab.data.decoding import resize_square
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import ring_energy
-from fopro_lab.io import progress as show_progress
+from fopro_lab.io import progress
 
 BAD_EXAMPLE = "bilinear, no antialias"
 RECIPE = "published recipe"
@@ -35,7 +35,6 @@ def audit_pipeline(
     edges: Sequence[float],
     images: int = 192,
     seed: int = 0,
-    progress: bool = False,
 ) -> pd.DataFrame:
     """Measure what each step of the input pipeline does to each frequency ring.
 
@@ -50,7 +49,6 @@ def audit_pipeline(
         edges: ``R + 1`` increasing frequencies, cycles per pixel of the small image.
         images: At most this many, shared evenly by the sources, one of each group.
         seed: Of the choice, and of the augmentations.
-        progress: Show progress.
 
     Returns:
         One row per step, source ("all", and each where two are known) and ring (``low`` to
@@ -74,7 +72,7 @@ def audit_pipeline(
     known = sorted(set(sources) - {""})
     if len(known) > 1:
         members |= {name: sources == name for name in known}
-    resized = _measure_resize(packed, chosen, small, edges, progress)
+    resized = _measure_resize(packed, chosen, small, edges)
     steps = [
         ("resize", step, "ideal band limit", small, ratios) for step, ratios in resized.items()
     ]
@@ -117,12 +115,11 @@ def full_image(dataset: Dataset, row: int) -> np.ndarray:
 
 
 def _measure_resize(
-    packed: Pack, rows: np.ndarray, size: int, edges: Sequence[float], progress: bool
+    packed: Pack, rows: np.ndarray, size: int, edges: Sequence[float]
 ) -> dict[str, np.ndarray]:
     """Compare resized images with the ideal, one by one: log ratios ``(n, R)`` of each step."""
     found: dict[str, list[np.ndarray]] = {}
-    bar = show_progress(rows, total=len(rows), label="auditing the resize")
-    for row in bar if progress else rows:
+    for row in progress(rows, total=len(rows), label="auditing the resize"):
         full = full_image(packed.dataset, int(row))
         steps = {
             name: resize_square(full, size=size, interpolation=name)

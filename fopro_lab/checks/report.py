@@ -69,10 +69,8 @@ class Findings:
     def count_lines(self) -> list[str]:
         """Return the images of each class and part, aligned."""
         counts = self.tables["counts"].pivot(index="class", columns="split", values="n")
-        lines = [f"{'class':<28}{'train':>8}{'val':>8}{'test':>8}"]
-        for name, row in counts.loc[self.tables["counts"]["class"].unique()].iterrows():
-            lines.append(f"{str(name)[:27]:<28}{row['train']:>8}{row['val']:>8}{row['test']:>8}")
-        return lines
+        ordered = counts.loc[self.tables["counts"]["class"].unique(), list(PARTS)]
+        return ordered.rename_axis(index=None).to_string().splitlines()
 
     def unreadable_lines(self) -> list[str]:
         """Return every image that cannot be read, and why."""
@@ -97,24 +95,24 @@ class Findings:
         return folder
 
 
-def check_data(config: DataConfig, *, progress: bool = True) -> Findings:
+def check_data(config: DataConfig) -> Findings:
     """Open, pack and split what a config names, and examine it.
 
     Raises:
         InputError: If there is no data set, or none of its images can be read.
     """
-    packed, split = open_for_checks(config, progress=progress)
-    return examine(packed, split, config=config, progress=progress)
+    packed, split = open_for_checks(config)
+    return examine(packed, split, config=config)
 
 
-def open_for_checks(config: DataConfig, *, progress: bool = True) -> Prepared:
+def open_for_checks(config: DataConfig) -> Prepared:
     """Open, pack and split as `prepare` does, but go on with what is there.
 
     Images that cannot be read are left out, whatever ``config.unusable`` says. If no split can be
     made, all parts are empty and the split's note says why.
     """
     lenient = config.model_copy(update={"unusable": "leave-out"})
-    packed = pack_from(lenient, progress=progress)
+    packed = pack_from(lenient)
     try:
         return Prepared(packed, split_from(packed.dataset, lenient))
     except InputError as error:
@@ -122,14 +120,13 @@ def open_for_checks(config: DataConfig, *, progress: bool = True) -> Prepared:
         return Prepared(packed, Split(none, none, none, "none", "", (str(error),)))
 
 
-def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = False) -> Findings:
+def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
     """Examine a packed data set and its split.
 
     Args:
         packed: The images.
         split: Of ``packed.dataset``.
         config: Gives the rules of head, medium and tail, and the wanted imbalance.
-        progress: Show progress.
 
     Returns:
         Findings with the tables ``counts``, ``unreadable``, ``copies``, ``near_duplicates``,
@@ -151,7 +148,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig, progress: bool = 
         for label, name in enumerate(names)
     )
     content = same_content(packed)
-    found = find_near_duplicates(packed.images, np.unique(content), progress=progress)
+    found = find_near_duplicates(packed.images, np.unique(content))
     copies = table[["image", "label", "group"]].assign(content=content, part=parts)
     copies = copies[copies["content"].duplicated(keep=False)]
     copies = copies.sort_values(["content", "image"], ignore_index=True)

@@ -123,12 +123,7 @@ def batches(
 
 
 def cycle(
-    pack: Pack,
-    rows: np.typing.ArrayLike,
-    *,
-    batch_size: int,
-    world_size: int = 1,
-    **options: Any,
+    pack: Pack, rows: np.typing.ArrayLike, *, batch_size: int, world_size: int = 1, **options: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pass over shuffled rows again and again, whole batches only; round ``n`` is epoch ``n``.
 

@@ -181,11 +181,7 @@ def note_complete(place: Path, source: Source) -> None:
 
 
 def fetch(
-    source: str | Source,
-    *,
-    out: Path | str | None = None,
-    progress: bool = True,
-    mirror: str = "",
+    source: str | Source, *, out: Path | str | None = None, progress: bool = True, mirror: str = ""
 ) -> Path:
     """Fetch a source from its publisher, once, and return its folder in ``out``.
 

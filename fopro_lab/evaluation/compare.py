@@ -368,11 +368,7 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
 
 
 def compare_teachers(
-    runs: Sequence[Run],
-    pairs: Iterable[tuple[str, str]],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
+    runs: Sequence[Run], pairs: Iterable[tuple[str, str]], *, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Compare pairs of methods for every teacher, student and partition into folds.
 

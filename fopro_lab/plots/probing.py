@@ -94,10 +94,7 @@ def plot_teacher_responses(
 
 
 def _draw_rings(
-    ax: Axes,
-    parts: Sequence[tuple[str, pd.DataFrame]],
-    value: str,
-    looks: Sequence[dict[str, Any]],
+    ax: Axes, parts: Sequence[tuple[str, pd.DataFrame]], value: str, looks: Sequence[dict[str, Any]]
 ) -> Axes:
     """Draw a line over the rings for each label and rows, in its look."""
     for (label, rows), look in zip(parts, looks, strict=True):

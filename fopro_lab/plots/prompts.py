@@ -230,9 +230,4 @@ def _whole_plane(half: np.ndarray) -> np.ndarray:
     """Mirror ``(H, W // 2 + 1)`` into ``(H, W)``: the gain at -f is the gain at f."""
     height, columns = half.shape
     width = height if height // 2 + 1 == columns else 2 * columns - 1
-    mirror = -np.arange(height) % height
-    acting = half.copy()
-    own = [0, width // 2] if width % 2 == 0 else [0]  # columns that are their own mirror image
-    acting[:, own] = (half[:, own] + half[mirror][:, own]) / 2
-    rest = acting[mirror][:, 1 : width - columns + 1][:, ::-1]
-    return np.concatenate([acting, rest], axis=1)
+    return np.fft.fft2(np.fft.irfft2(half, s=(height, width))).real

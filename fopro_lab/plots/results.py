@@ -104,10 +104,7 @@ def plot_group_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 @style.with_style
 def plot_comparison(
-    table: pd.DataFrame,
-    *,
-    ax: Axes | None = None,
-    scopes: Sequence[str] = ("overall", "group"),
+    table: pd.DataFrame, *, ax: Axes | None = None, scopes: Sequence[str] = ("overall", "group")
 ) -> Axes:
     """Draw differences to the baseline with their 95 % intervals; filled is one that excludes 0.
 

@@ -2,11 +2,14 @@
 
 import operator
 import re
+import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
+from unicodedata import east_asian_width
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -45,7 +48,7 @@ DASHED = (0, (4, 1.5))
 _OTHERS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "SimHei",
            "Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "WenQuanYi Micro Hei",
            "Yu Gothic", "Malgun Gothic", "Arial Unicode MS")  # fmt: skip
-LONGEST = 40  # letters of a name in a figure
+LONGEST = 40  # columns of a name in a figure
 
 
 @cache
@@ -55,12 +58,29 @@ def style() -> list[Any]:
     return [STYLE, {"font.family": fonts}]
 
 
+@cache
+def _say_once(line: str) -> None:
+    sys.stderr.write(f"fopro: {line}\n")
+
+
+def _widths(text: str) -> list[int]:
+    return [1 + (east_asian_width(letter) in "WF") for letter in text]
+
+
 def shown(text: str, longest: int = LONGEST) -> str:
     """Write a user's text for a figure: a ``$`` begins no formula, a long text loses its middle."""
     text = text.replace(r"\$", "$")
-    if len(text) > longest:
-        head, tail = longest // 2 - 1, (longest - 1) // 2
-        text = f"{text[:head].rstrip()}…{text[-tail:].lstrip()}"
+    wide = _widths(text)
+    if max(wide, default=1) > 1 and not set(_OTHERS) & set(style()[1]["font.family"]):
+        _say_once(
+            "figures: no font here has Chinese, Japanese or Korean letters; add Noto Sans CJK"
+        )
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+    if sum(wide) > longest:
+        ends, place = np.cumsum(wide), np.searchsorted
+        head = int(place(ends, longest // 2 - 1, side="right"))
+        tail = int(place(ends, ends[-1] - (longest - 1) // 2))
+        text = f"{text[:head].rstrip()}…{text[tail + 1 :].lstrip()}"
     return text.replace("$", r"\$")
 
 
@@ -135,7 +155,7 @@ def new_axes(ax: Axes | None, *, width: float = 7.0, height: float = 4.0) -> Axe
 def room(labels: Iterable[str]) -> float:
     """Return the inches by which labels beside the axes make a figure wider: 12 letters do not."""
     lines = (line for label in labels for line in str(label).split("\n"))
-    return 0.08 * max([0, *(len(line) - 12 for line in lines)])
+    return 0.08 * max([0, *(sum(_widths(line)) - 12 for line in lines)])
 
 
 def figure_of(ax: Axes) -> Figure:

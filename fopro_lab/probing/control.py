@@ -257,11 +257,7 @@ def recovered(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _features(
-    teacher: Encoder,
-    pack: Pack,
-    rows: np.ndarray,
-    gains: Gains,
-    degradation: Degradation,
+    teacher: Encoder, pack: Pack, rows: np.ndarray, gains: Gains, degradation: Degradation
 ) -> dict[tuple[str, str, int], np.ndarray]:
     """Encode rows, clean and degraded, behind every gain: (input, gain, draw) to ``(n, D)``."""
     every = {("degraded", name, draw): gain for name, draw, gain in _draws(gains)}

@@ -456,10 +456,7 @@ def limit_seconds(text: str, *, name: str) -> float:
 
 
 def files_states(
-    values: Mapping[str, Any],
-    *,
-    words: Collection[str] = (),
-    known: dict[str, str] | None = None,
+    values: Mapping[str, Any], *, words: Collection[str] = (), known: dict[str, str] | None = None
 ) -> dict[str, str]:
     """Hash names, sizes and times of every file or folder that a notebook's values point to.
 

@@ -148,11 +148,7 @@ class RunComparer(StillBox):
     table: pd.DataFrame  # what is shown, see `PriorShift.table`
 
     def __init__(
-        self,
-        runs: str | Path | Iterable[str | Path | Run],
-        *,
-        resamples: int = 400,
-        seed: int = 0,
+        self, runs: str | Path | Iterable[str | Path | Run], *, resamples: int = 400, seed: int = 0
     ) -> None:
         given = [runs] if isinstance(runs, str | Path) else list(runs)
         nested = ([each] if isinstance(each, Run) else load_runs(each) for each in given)

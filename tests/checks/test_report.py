@@ -16,7 +16,7 @@ from tests.checks.toys import sound_rows, texture, write_archive
 
 def check(root, **options):
     config = DataConfig(dataset=str(root), image_size=32, **options)
-    return check_data(config, progress=False)
+    return check_data(config)
 
 
 def levels(found):
@@ -114,7 +114,7 @@ def test_what_cannot_be_split_is_examined_all_the_same(tmp_path):
 
 def test_unknown_groups_are_a_warning_large_ones_are_named_and_sources_are_measured():
     config = DataConfig(images=200, image_size=32)
-    found = check_data(config, progress=False)
+    found = check_data(config)
     sources = verdict(found, "sources")
     assert 0 <= sources.number < 0.5 and "Cramer's V" in sources.verdict
     assert found.tables["sources"].columns.tolist() == ["class", "sharp", "soft"]
@@ -143,15 +143,15 @@ def test_other_files_are_named_and_no_fault(tmp_path):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(texture(number)).save(path)
     config = DataConfig(dataset=str(tmp_path), image_size=32)
-    reading = check_data(config, progress=False).findings[0]
+    reading = check_data(config).findings[0]
     assert (reading.level, reading.verdict) == ("ok", "all 24 images can be read")
     (tmp_path / "class1" / "25.dcm").touch()
     (tmp_path / "class0" / "IMG_0001").touch()
-    reading = check_data(config, progress=False).findings[0]
+    reading = check_data(config).findings[0]
     told = "2 other files passed over, first class0/IMG_0001"
     assert (reading.level, reading.verdict) == ("note", f"all 24 images can be read; {told}")
     (tmp_path / "class0" / "0.png").write_bytes(b"")
-    reading = check_data(config, progress=False).findings[0]
+    reading = check_data(config).findings[0]
     assert reading.level == "fail" and reading.verdict.endswith(f"about the others; {told}")
 
 
