@@ -204,6 +204,8 @@ def settle_precision(config: TrainConfig, folder: Path) -> TrainConfig:
 
 def start_fabric(config: TrainConfig) -> Fabric:
     """Choose device and precision, and join the other processes if torchrun started several."""
+    for name in ("lightning_fabric.utilities.distributed", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # banners about precision and processes
     device = choose_device(config.device)
     how: dict[str, Any] = {"accelerator": device.type, "precision": config.precision}
     if not _launched():
@@ -218,8 +220,6 @@ def start_fabric(config: TrainConfig) -> Fabric:
         raise InputError(f"batch_size: expected {2 * world} or more, 2 per process, got {got}")
     if device.type == "cuda" and (count := torch.cuda.device_count()) < here:
         raise InputError(f"torchrun: expected up to {count} processes, one per GPU, got {here}")
-    for name in ("lightning_fabric.utilities.distributed", "lightning_fabric.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # a banner about the group
     fabric = Fabric(devices=here, num_nodes=world // here, strategy="ddp", **how)
     fabric.launch()
     return fabric

@@ -157,10 +157,13 @@ def distill(
     """
     folder = Path(out).expanduser()
     given = [name for name, part in (("teacher", teacher), ("packed", packed)) if part is not None]
-    config = settle_precision(config, folder)
-    fabric = start_fabric(config)
+    settled = settle_precision(config, folder)
+    fabric = start_fabric(settled)
     first = fabric.global_rank == 0
     verbose = verbose and first
+    if verbose and config.precision == "auto":
+        sys.stderr.write(f"fopro: precision auto is {settled.precision} here\n")
+    config = settled
     if teacher is not None:
         if config.method in ("ce", "bsm"):
             raise InputError(f"teacher: method {config.method} has none; give none, or method=ekd")
