@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help setup report test bench size options lab format lint lock clean
+.PHONY: help setup report test bench size options docs lab format lint lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ size: ## count files and lines
 
 options: setup ## write the tables of all options to docs/options.md
 	@$(BIN)/python -m tools.option_tables > docs/options.md
+
+docs: setup ## build the documentation into site/, readable without a network
+	@$(BIN)/mkdocs build --quiet && echo site/index.html
 
 lab: setup ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks

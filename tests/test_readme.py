@@ -1,5 +1,6 @@
 """README and docs keep their word: commands and Python are run from their own text."""
 
+import os
 import re
 import shlex
 import shutil
@@ -190,3 +191,24 @@ def test_the_preferences_in_the_docs_are_the_committed_table():
 def test_the_speed_in_the_docs_is_the_committed_run(tmp_path):
     write_page(ROOT / "reports/bench", path=tmp_path / "speed.md")
     assert (tmp_path / "speed.md").read_text() == PAGES["docs/speed.md"]
+
+
+def test_the_documentation_builds_and_needs_no_network(tmp_path):
+    made = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", tmp_path / "site"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    for name in ("index", "concepts", "api"):
+        page = (tmp_path / f"site/{name}.html").read_text(encoding="utf-8")
+        assert not re.search(r'<(script|link|img)[^>]*(src|href)="(https?:)?//', page), name
+    assert 'id="fopro_lab.training.train.distill"' in page
+    assert (tmp_path / "site/reports/control/control.png").exists()
+
+
+def test_the_reference_names_what_the_readme_and_the_docs_import():
+    reference = set(re.findall(r"^::: \S+\.(\w+)$", PAGES["docs/api.md"], re.MULTILINE))
+    for kind, block in BLOCKS:
+        for names in re.findall(r"^from fopro_lab\.\w+ import (.*)$", block, re.MULTILINE):
+            if kind == "python" and "config" not in block.split(names)[0].splitlines()[-1]:
+                assert set(names.split(", ")) <= reference

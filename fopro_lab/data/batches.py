@@ -85,7 +85,7 @@ def batches(
     Raises:
         InputError: If there is no whole batch, or the rows are not row numbers of the pack.
 
-    Example:
+    Examples:
         >>> from fopro_lab.data import open_dataset, pack
         >>> packed = pack(open_dataset("phantom", images=24), 16, progress=False)
         >>> [len(labels) for _, labels in batches(packed, range(24), batch_size=10)]

@@ -30,7 +30,7 @@ def apply_gain(images: Tensor, gain: Tensor) -> Tensor:
 
     Source: amplitude/phase split of Yang & Soatto, CVPR 2020, arXiv:2004.05498.
 
-    Example:
+    Examples:
         >>> x = torch.rand(2, 3, 8, 8)
         >>> torch.allclose(apply_gain(x, torch.ones(3, 8, 5)), x, atol=1e-6)
         True

@@ -46,7 +46,7 @@ def balanced_softmax_loss(
 
     Source: Ren et al., Balanced Meta-Softmax, NeurIPS 2020, eq. 4.
 
-    Example:
+    Examples:
         >>> even = balanced_softmax_loss(
         ...     torch.zeros(1, 2), torch.tensor([0]), class_counts=torch.tensor([9, 1]))
         >>> round(float(even.exp()), 4)  # 1 / 0.9

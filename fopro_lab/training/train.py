@@ -148,7 +148,7 @@ def distill(
         WorkError: If a loss or gradient is not finite, the disk or a GPU's memory is full, or
             another process trains this run; the last checkpoint is kept.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> config = TrainConfig(method="bsm", images=120, image_size=16, epochs=1)
         >>> with tempfile.TemporaryDirectory() as folder:
