@@ -14,6 +14,7 @@ import typer
 from typer import Argument, Option
 from typer.exceptions import TyperException
 
+from fopro_lab import __version__
 from fopro_lab.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     ConfigType = TypeVar("ConfigType", bound=Config)
 
-APP: dict[str, Any] = {"no_args_is_help": True, "add_completion": False}
+APP: dict[str, Any] = {"no_args_is_help": True}
 APP |= {"rich_markup_mode": None, "pretty_exceptions_enable": False}
 Settings = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Option; repeatable.")]
 FromFile = Annotated[str, Option("-f", "--file", metavar="YAML", help="Options; --set wins.")]
@@ -408,6 +409,22 @@ def explore(
 
 HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed images."
 app = typer.Typer(help=HELP, **APP)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _every(
+    version: Annotated[
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print it, and end.")
+    ] = False,
+) -> None: ...
+
+
 app.add_typer(data_app, name="data")
 app.add_typer(teachers_app, name="teachers")
 for command in (train, refine, probe, report, compare, explore):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import fopro_lab
 from fopro_lab.evaluation import load_runs
+from fopro_lab.training import distill
 from tests.data.toys import write_images
 
 
@@ -27,6 +29,20 @@ def test_help_needs_neither_torch_nor_pandas():
     assert run.stdout.strip().endswith("set()")
     for command in ("data", "teachers", "train", "refine", "probe", "report", "compare", "explore"):
         assert command in run.stdout
+
+
+def test_version_and_main_names_come_without_torch(fopro):
+    assert fopro("--version") == (0, f"{fopro_lab.__version__}\n", "")
+    code = (
+        "import sys, fopro_lab as fl; fl.TrainConfig; print({'torch', 'pandas'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
+    for name in dir(fopro_lab):
+        assert getattr(fopro_lab, name) is not None
+    assert fopro_lab.distill is distill and "distill" in dir(fopro_lab)
+    with pytest.raises(AttributeError, match="no attribute 'distil'"):
+        fopro_lab.distil  # noqa: B018
 
 
 def test_python_m_is_the_same_command():
