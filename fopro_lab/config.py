@@ -212,7 +212,8 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
 
 
 Interpolation = Literal["box", "bilinear", "bicubic", "lanczos"]
-SplitRule = Literal["auto", "draw", "folds", "long-tail", "isic2019-lt", "hyperkvasir"]
+_Published = Literal["isic2019-lt", "hyperkvasir", "balanced-mixup", "monica"]
+SplitRule = Literal["auto", "draw", "folds", "long-tail", _Published]
 PromptForm = Literal["generator", "shared", "ring", "radial", "image"]
 Objective = Literal["statistics", "confidence", "task", "spectrum", "disagreement", "identity"]
 Method = Literal["ce", "bsm", "ekd", "fopro", "random"]
@@ -248,7 +249,7 @@ class DataConfig(Config):
     interpolation: Interpolation = option("bilinear", "of the resize, antialiased")
     split_rule: SplitRule = option("auto", "auto: the benchmark's own, else draw")
     split_files: str = option("", "folder or file of a published split; empty is the fetched one")
-    folds: int = option(5, "rules folds and hyperkvasir: number of folds", ge=2, le=20)
+    folds: int = option(5, "number of folds, for the rules that have some", ge=2, le=20)
     fold: int = option(1, "which fold is tested, counted from 1", ge=1, le=20)
     tail_ratio: float = option(0.01, "long-tail rules: smallest to largest class", gt=0, le=1)
     val_fraction: float = option(0.15, "validation share of each class", gt=0, lt=0.5)

@@ -155,7 +155,7 @@ def read_medmnist(
     files: list[str] = []
     for number, part in enumerate(parts):
         paths = [folder / f"{part}_{kind}.npy" for kind in ("images", "labels")]
-        images, labels = (_open(each, where) for each in paths)
+        images, labels = (open_array(each, where) for each in paths)
         grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
         if images.dtype != np.uint8 or not grey_or_colour:
             raise InputError(
@@ -191,7 +191,7 @@ def _class_names(folder: Path, labels: pd.Series, where: Path | None) -> tuple[s
     return tuple(names)
 
 
-def _open(path: Path | str, where: Path | None = None) -> np.ndarray:
+def open_array(path: Path | str, where: Path | None = None) -> np.ndarray:
     """Map an array, of the file ``where``; one that would run code when it is read is refused."""
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -220,7 +220,7 @@ class ArrayReader:
     def native(self, row: int) -> np.ndarray:
         """Return one image at its own size, ``uint8 (H, W, 3)``."""
         number, place = (int(value) for value in self.rows[row])
-        pixels = np.asarray(_open(self.files[number])[place])
+        pixels = np.asarray(open_array(self.files[number])[place])
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 

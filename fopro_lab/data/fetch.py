@@ -23,7 +23,7 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.io import atomic_path, disk_errors, in_bytes, one_writer, write_json
 from fopro_lab.io import progress as show_progress
 
-PLAIN_NAMES = ("isic2019", "hyperkvasir", "fopro-splits", "moco-v2")
+PLAIN_NAMES = ("isic2019", "hyperkvasir", "fopro-splits", "monica-splits", "moco-v2")
 MEDMNIST_SIZES = (28, 64, 128, 224)  # pixels
 RECORD = "fetched.json"  # what has been fetched into a folder
 DOWNLOADS = ".downloads"

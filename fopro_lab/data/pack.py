@@ -25,7 +25,7 @@ import numpy as np
 from fopro_lab.config import DataConfig, Interpolation
 from fopro_lab.data.dataset import Dataset, check_rows, open_from, take_rows
 from fopro_lab.data.decoding import FileReader, Reader, decoder_version, survey, with_interpolation
-from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt
+from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt, make_monica
 from fopro_lab.data.split_rules import Split, make_folds, make_long_tail, make_split
 from fopro_lab.errors import InputError, ShapeError, WorkError
 from fopro_lab.io import Summary, atomic_path, cache_folder, one_writer, write_json
@@ -314,8 +314,11 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
     }
     if config.rule == "isic2019-lt":
         return make_isic2019_lt(dataset, ratio=config.tail_ratio, fold=config.fold, **published)
-    if config.rule == "hyperkvasir":
-        return make_hyperkvasir(dataset, folds=config.folds, fold=config.fold, **sizes, **published)
+    if config.rule == "monica":
+        return make_monica(dataset, **published)
+    if config.rule in ("hyperkvasir", "balanced-mixup"):
+        sizes |= {"folds": config.folds, "fold": config.fold, **published}
+        return make_hyperkvasir(dataset, redraw=config.rule == "balanced-mixup", **sizes)
     if config.rule == "folds":
         return make_folds(dataset, folds=config.folds, fold=config.fold, **sizes)
     sizes |= {"test_fraction": config.test_fraction, "test_per_class": config.test_per_class}

@@ -1,15 +1,18 @@
-"""Read the published splits: FoPro-KD's of ISIC-2019-LT, and HyperKvasir's official folds."""
+"""Published splits: FoPro-KD's, HyperKvasir's folds, Balanced-MixUp's, and MONICA's of MedMNIST."""
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from fopro_lab.config import DataConfig
 from fopro_lab.data.benchmarks import ISIC_CLASSES as RANKED
+from fopro_lab.data.benchmarks import open_array
 from fopro_lab.data.dataset import Dataset
 from fopro_lab.data.fetch import fetched_place, find_source
 from fopro_lab.data.readers import PARTS, read_cells, refuse_twice, stem_of
@@ -122,17 +125,21 @@ def make_hyperkvasir(
     seed: int = 0,
     files: Path | None = None,
     leave_out: bool = False,
+    redraw: bool = False,
 ) -> Split:
     """Test on one of HyperKvasir's official folds, validate on a share of the others.
 
     There are 2 or 5 ``folds``; ``fold`` 1 is ``split-index`` 0 of the file. The publishers give no
     validation: ``val_fraction`` or ``val_per_class``, and ``seed``, draw it as in `make_folds`.
+    ``redraw`` takes the five folds of Balanced-MixUp in their place: see `mixup_folds`.
     ``files`` is ``2_fold_split.csv``, ``5_fold_split.csv`` or their folder. ``leave_out``, what is
     raised and what is added to the id ``hyperkvasir/official<folds>/val<size>/seed<n>/fold<n>`` are
     as of `make_isic2019_lt`.
 
     Source: Borgli et al., Scientific Data 7, 283 (2020); github.com/simula/hyper-kvasir.
     """
+    if redraw and folds != 5:
+        raise InputError(f"folds: expected 5, as Balanced-MixUp draws, got {folds}")
     if folds not in (2, 5):
         raise InputError(
             f"folds: expected 2 or 5, the official ones, got {folds}; split_rule=folds takes any"
@@ -149,17 +156,90 @@ def make_hyperkvasir(
             f"{path}: split-index: expected 0 to {folds - 1}, got '{min(strange)}'; is it the file "
             f"of {folds} folds?"
         )
+    named["fold"] = named["split-index"].astype(int) + 1
+    if redraw:
+        named["fold"] = mixup_folds(named["image"], named["class"].map(canonical_class))
     matched = match_images(dataset, named, where=path, leave_out=leave_out)
     own_name = {canonical_class(own): own for own in dataset.class_names}
     spelt = {name: own_name.get(canonical_class(name), name) for name in set(named["class"])}
     refuse_disagreement(dataset, matched, spelt, where=path)
     fold_of = np.zeros(len(dataset), dtype=np.int64)  # 0: not named
-    fold_of[matched.rows] = matched.named["split-index"].astype(int) + 1
+    fold_of[matched.rows] = matched.named["fold"]
     wanted = Wanted("val", val_fraction, val_per_class)
     parts = draw_validation(dataset, fold_of, wanted, fold=fold, seed=seed)
     drawn = f"{wanted.label}/seed{seed}/fold{fold}"
-    protocol = f"hyperkvasir/official{folds}/{drawn}{altered}{matched.ending}"
+    rule = "balanced-mixup" if redraw else "official"
+    protocol = f"hyperkvasir/{rule}{folds}/{drawn}{altered}{matched.ending}"
     return build_split(dataset, parts, protocol, drawn=("val",), notes=notes + matched.notes)
+
+
+def mixup_folds(images: pd.Series, classes: pd.Series) -> np.ndarray:
+    """Draw Balanced-MixUp's folds, 1 to 5: four stratified draws of ``N // 5``, and the rest.
+
+    The list is sorted by class and name, as the archive's own is within each class, which is what
+    the draws depend on. There the fold's epoch is chosen on the fold; here on other images.
+
+    Source: Galdran, Carneiro & Gonzalez Ballester, MICCAI 2021; github.com/agaldran/balanced_mixup,
+        commit c9e053b.
+    """
+    from sklearn.model_selection import train_test_split
+
+    left = np.lexsort([images, classes])
+    labels = np.unique(classes, return_inverse=True)[1]
+    fold_of = np.full(len(images), 5)
+    for fold in range(1, 5):
+        how = {"test_size": len(images) // 5, "random_state": 0, "stratify": labels[left]}
+        left, drawn = train_test_split(left, **how)
+        fold_of[drawn] = fold
+    return fold_of
+
+
+def monica_names(name: str) -> list[str]:
+    """Name the three lists of a set of MedMNIST, given the name of data set or file."""
+    found = re.search("derma|blood|organ[acs]|path", name)
+    if not found:
+        known = "derma, blood, organa, organc, organs or path of MedMNIST"
+        raise InputError(f"split_rule: monica is of {known}, got '{name}'")
+    return [f"{found[0]}mnist_{part}.npy" for part in PARTS]
+
+
+def make_monica(dataset: Dataset, *, files: Path | None = None, leave_out: bool = False) -> Split:
+    """Read MONICA's lists: a long tail of MedMNIST's training part, and all of val and test.
+
+    ``files`` is the folder of ``dermamnist_train.npy`` and so on, whose lines are
+    ``train_<place in the part>_<label>.jpg``; the rest is as of `make_isic2019_lt`.
+
+    Source: github.com/PyJulie/MONICA, commit bfc2570, numpy/medmnist.
+    """
+    names = monica_names(dataset.name)
+    paths = find_split_files(names, files=files, fetched="monica-splits")
+    altered, notes = describe_changes(paths, names, fetched="monica-splits")
+    rows = []
+    for path, part in zip(paths, PARTS, strict=True):
+        for line in open_array(path).tolist():
+            found = re.fullmatch(r"(train|val|test)_(\d+)_(\d+)\.jpg", str(line))
+            if not found:
+                raise InputError(f"{path}: expected lines such as train_0_5.jpg, got {line!r}")
+            rows.append((f"{found[1]}-{int(found[2]):06d}", int(found[3]), part))
+    named = pd.DataFrame(rows, columns=["image", "class", "part"])
+    matched = match_images(dataset, named, where=paths[0].parent, leave_out=leave_out)
+    own_name = dict(enumerate(dataset.class_names))
+    refuse_disagreement(dataset, matched, own_name, where=paths[0].parent)
+    parts = np.full(len(dataset), "", dtype="U5")
+    parts[matched.rows] = matched.named["part"]
+    protocol = f"{dataset.name}/monica{altered}{matched.ending}"
+    return build_split(dataset, parts, protocol, drawn=(), notes=notes + matched.notes)
+
+
+def published_files(config: DataConfig) -> list[Path]:
+    """Find the files of the published split that a config names."""
+    names, fetched = [f"{config.folds}_fold_split.csv"], "hyperkvasir"
+    if config.rule == "isic2019-lt":
+        names, fetched = isic2019_lt_names(config.tail_ratio, config.fold), "fopro-splits"
+    if config.rule == "monica":
+        names, fetched = monica_names(Path(config.dataset).name), "monica-splits"
+    files = Path(config.split_files).expanduser() if config.split_files else None
+    return find_split_files(names, files=files, fetched=fetched)
 
 
 def canonical_class(name: str) -> str:
@@ -209,7 +289,7 @@ def match_images(
 
 
 def refuse_disagreement(
-    dataset: Dataset, matched: Matched, own_name: dict[str, str], *, where: Path
+    dataset: Dataset, matched: Matched, own_name: Mapping[Any, str], *, where: Path
 ) -> None:
     """Refuse a split whose classes, by their names in the data set, are not those of its images."""
     labels = dataset.table["label"].to_numpy()[matched.rows]

@@ -20,7 +20,7 @@ from fopro_lab.evaluation.bootstrap import (
     seeds_needed,
 )
 from fopro_lab.evaluation.runs import Run
-from fopro_lab.evaluation.scores import GROUPS, resampling_units
+from fopro_lab.evaluation.scores import GROUPS, LOGIT_PREFIX, resampling_units
 
 PROMPTED = ("fopro", "random")
 TAUGHT = ("ekd", *PROMPTED)
@@ -348,10 +348,11 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         Columns ``protocol``, ``method``, ``seeds``, ``folds``, ``n`` (test images), then each
         headline metric with ``_low`` and ``_high``: balanced_accuracy, head, medium, tail (mean
         class recalls), worst_class_recall, macro_f1, mcc, auroc, ece; then ``parameters``,
-        ``macs`` and ``megabytes`` of what classifies one image, NaN for runs of older versions.
+        ``macs`` and ``megabytes`` of what classifies one image, NaN for runs of older versions;
+        and what others report: ``group_mean`` of head, medium and tail (MONICA), ``mcc_median``,
+        the median over folds of the mean over seeds (Balanced-MixUp).
     """
     table = score_runs(runs, resamples=resamples, seed=seed)
-    costs = {(family(run.protocol), run.method): run.manifest.get("student", {}) for run in runs}
     lines = []
     for (protocol, method), part in table.groupby(["protocol", "method"], sort=False):
         by_key = part.set_index(["scope", "name", "metric"])
@@ -362,9 +363,26 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
             row = by_key.loc[key] if key in by_key.index else {}
             for end, name in (("", "value"), ("_low", "low"), ("_high", "high")):
                 line[f"{column}{end}"] = row.get(name, np.nan)
-        cost = costs[family(protocol), method]
-        lines.append(line | {name: cost.get(name, np.nan) for name in COSTS})
+        own = [run for run in runs if run.method == method and run.protocol == protocol]
+        own = own or [
+            r for r in runs if (r.method, family(r.protocol)) == (method, family(protocol))
+        ]
+        cost = own[0].manifest.get("student", {})
+        line |= {name: cost.get(name, np.nan) for name in COSTS}
+        folds = _by_protocol(own).values()
+        line["group_mean"] = float(np.mean([line[group] for group in GROUPS]))
+        line["mcc_median"] = float(np.median([np.mean([*map(_mcc, fold)]) for fold in folds]))
+        lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _mcc(run: Run) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    test = run.predictions.query("split == 'test'")
+    return float(
+        matthews_corrcoef(test["label"], test.filter(like=LOGIT_PREFIX).to_numpy().argmax(1))
+    )
 
 
 def compare_teachers(

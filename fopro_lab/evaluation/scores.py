@@ -29,6 +29,8 @@ OVERALL = (
     *("balanced_accuracy", "worst_class_recall", "accuracy", "macro_f1"),
     *("mcc", "kappa", "auroc", "ece"),
 )
+# MONICA's head and medium classes by the number of all, configs/medmnist at its commit bfc2570.
+MONICA_SIZES = {7: (1, 4), 8: (3, 2), 9: (2, 3), 11: (3, 3)}
 Key = tuple[str, str, str]  # scope ("class", "group", "overall"), name, metric
 Interval = tuple[float, float, str]  # low, high, how it was made
 _WORST, _ACCURACY, _ECE, _BALANCED = (
@@ -120,13 +122,15 @@ def class_groups(
     rule: Literal["rank", "count"] = "rank",
     head_above: int = 700,
     tail_below: int = 70,
+    sizes: tuple[int, int] | None = None,
 ) -> dict[str, str]:
     """Sort two classes or more into head, medium and tail by their number of training images.
 
     ``rank`` takes thirds by rank: of K classes K // 3, at least one, are head, the rest is halved
     and an odd one goes to the tail. Eight classes give the published ranks 0-1, 2-4, 5-7 of
     ISIC-2019-LT. ``count`` takes thresholds, by default HyperKvasir's: more training images than
-    ``head_above`` is head, fewer than ``tail_below`` tail.
+    ``head_above`` is head, fewer than ``tail_below`` tail. ``sizes`` are those of head and medium,
+    if not thirds.
 
     Returns:
         "head", "medium" or "tail" for each class, the most frequent class first.
@@ -136,7 +140,7 @@ def class_groups(
     ranked = sorted(counts, key=lambda name: -counts[name])
     if rule == "rank":
         heads = max(1, len(ranked) // 3)
-        mediums = (len(ranked) - heads) // 2
+        heads, mediums = sizes or (heads, (len(ranked) - heads) // 2)
         places = [(rank >= heads) + (rank >= heads + mediums) for rank in range(len(ranked))]
     else:
         if tail_below > head_above + 1:
@@ -153,17 +157,21 @@ def groups_from(
     """Sort classes into head, medium and tail by the rule that a config names; see `class_groups`.
 
     ``auto`` takes what is published: thresholds for HyperKvasir, official folds and others alike,
-    ranks for everything else. ``names`` and ``class_counts``, of training, are in label order.
+    MONICA's ranks for its lists, thirds by rank for the rest. ``names`` and ``class_counts``, of
+    training, are in label order.
     """
     counts = np.asarray(class_counts)
     rule: Literal["rank", "count"] = "rank" if config.group_rule == "auto" else config.group_rule
-    if config.group_rule == "auto" and "hyperkvasir" in (config.rule, Path(config.dataset).name):
+    published, sizes = config.group_rule == "auto", None
+    if published and config.rule == "monica":
+        sizes = MONICA_SIZES.get(len(names))
+    if published and {"hyperkvasir", "balanced-mixup"} & {config.rule, Path(config.dataset).name}:
         rule = "count"
         # Its publishers draw no validation part: our validation images count as training images.
         counts = counts + (config.val_per_class or counts / (1 / config.val_fraction - 1))
     by_name = {str(name): round(n) for name, n in zip(names, counts.tolist(), strict=True)}
     thresholds = {"head_above": config.head_above, "tail_below": config.tail_below}
-    return class_groups(by_name, rule=rule, **thresholds)
+    return class_groups(by_name, rule=rule, sizes=sizes, **thresholds)
 
 
 def check_groups(groups: Mapping[str, str], names: Sequence[str]) -> None:

@@ -499,14 +499,10 @@ def missing_inputs(config: Config, *, made_by_plan: bool = False) -> list[str]:
         from fopro_lab.data.dataset import check_place  # pandas: late
 
         look(check_place, config.dataset)
-    if isinstance(config, DataConfig) and config.rule in ("isic2019-lt", "hyperkvasir"):
-        from fopro_lab.data.published_splits import find_split_files, isic2019_lt_names
+    if isinstance(config, DataConfig) and config.rule not in ("draw", "folds", "long-tail"):
+        from fopro_lab.data.published_splits import published_files
 
-        names, fetched = [f"{config.folds}_fold_split.csv"], "hyperkvasir"
-        if config.rule == "isic2019-lt":
-            names, fetched = isic2019_lt_names(config.tail_ratio, config.fold), "fopro-splits"
-        files = Path(config.split_files).expanduser() if config.split_files else None
-        look(find_split_files, names, files=files, fetched=fetched)
+        look(published_files, config)
     if isinstance(config, TeacherConfig):
         alone = getattr(config, "method", "ekd") in ("ce", "bsm")  # these load no teacher
         if config.weights and not Path(config.weights).expanduser().is_file():

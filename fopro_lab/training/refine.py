@@ -47,14 +47,9 @@ def refine(
 ) -> TrainedRun:
     """Refine a run, or put several together, into a run folder of its own, as ``config.how`` says.
 
-    Called again with the same runs, config and folder, it returns what is there.
-
-    - ``logit-adjustment``: logits minus tau times the logarithm of the class's share of training.
-    - ``tau-norm``: logits over the norm of their class's weights to the power of tau; weights and
-      bias alike, where the paper drops the bias.
-    - ``crt``, ``lws``: a new classifier, or a learned factor of each class's logit; see `retrain`.
-    - ``soup``: the mean of the weights of several students, and of their running statistics.
-    - ``ensemble``, ``tta``: the mean of the probabilities of several runs, or of an image's flips.
+    Called again with the same runs, config and folder, it returns what is there. ``soup`` averages
+    weights and running statistics, ``ensemble`` and ``tta`` probabilities (of runs, or of an image
+    and its flips); `post_hoc` and `retrain` say what the others do.
 
     Args:
         runs: Finished ones of one split; one, but for ``soup`` and ``ensemble``.
@@ -64,8 +59,8 @@ def refine(
         split: Of ``packed``; None splits it as the run's config says.
 
     Raises:
-        InputError: If runs are not finished, differ in data, split or (``soup``) network, or the
-            images are not theirs; or if the folder holds something else.
+        InputError: If runs are not finished or differ in data, split or (``soup``) network, the
+            images are not theirs, or the folder holds something else.
         WorkError: If the loss of ``crt`` or ``lws`` is not finite.
 
     Source: Menon et al., ICLR 2021, arXiv:2007.07314 (logit adjustment); Kang et al., ICLR 2020,
@@ -151,7 +146,10 @@ def post_hoc(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Adjust or scale logits ``(N, K)``, and the classifier in place; say what tau is.
 
-    A tau that is not given is the smallest of those with the best balanced accuracy on validation.
+    ``logit-adjustment`` subtracts tau times the logarithm of the class's share of training,
+    ``tau-norm`` divides by the norm of the class's weights to the power of tau (the bias, too,
+    which the paper drops). A tau that is not given is the smallest with the best balanced accuracy
+    on validation images.
     """
     counts = np.array(run.manifest["class_counts"], dtype=np.float64)
     weight, bias = (state[f"classifier.{name}"].double().numpy() for name in ("weight", "bias"))
@@ -262,13 +260,10 @@ def open_images(
 
 def _find(folder: Path, plan: dict[str, Any]) -> TrainedRun | None:
     """Find the same refinement in a folder, None in an empty one; refuse anything else."""
-    if not (folder / "manifest.json").exists():
-        if not (others := sorted(path.name for path in folder.glob("[!.]*"))):
-            return None
-        raise InputError(f"{folder}: expected a new folder, got one with {others[0]}")
+    if not any(folder.glob("[!.]*")):
+        return None
     run = TrainedRun.read(folder)
-    there = run.manifest.get("refined", {})
-    if any(there.get(key) != value for key, value in plan.items()):
+    if not plan.items() <= run.manifest.get("refined", {}).items():
         raise InputError(f"{folder}: holds another run ({run.method}); choose another --out")
     return run
 

@@ -88,6 +88,7 @@ def test_every_source_is_described_addressed_and_pinned():
             assert bool(file.unpacked) == bool(file.holds)
             assert file.size <= file.unpacked or not file.unpacked
     assert len({file.name for file in find_source("fopro-splits").files}) == 45
+    assert len({file.known for file in find_source("monica-splits").files}) == 18
     for facts in medmnist_facts().values():
         assert set(facts["md5"]) == {str(size) for size in MEDMNIST_SIZES}
         assert len(set(facts["classes"])) == len(facts["classes"]) > 1

@@ -1,3 +1,4 @@
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from fopro_lab.data.published_splits import (
     isic2019_lt_names,
     make_hyperkvasir,
     make_isic2019_lt,
+    make_monica,
+    mixup_folds,
 )
 from fopro_lab.data.split_rules import PARTS
 from fopro_lab.errors import InputError
 from tests.conftest import refuses
+from tests.data.publisher import medmnist_npz
 from tests.data.toys import altered
 
 SIZES = {"train": 4, "val": 2, "test": 3}  # images of each class in the toy files
@@ -266,3 +270,74 @@ def test_the_official_folds_fit_the_folders_of_the_archive(shared):
             assert split.test.tolist() == np.flatnonzero(raw["split-index"] == index).tolist()
             assert len(split.train) + len(split.val) + len(split.test) == 10662
             assert split.class_counts(dataset).min() >= 2
+
+
+# Balanced-MixUp's folds of HyperKvasir.
+
+# SHA-256 over the names of each fold, from the archive's own list (image-labels.csv) and
+# scikit-learn alone; it begins so.
+MIXED = ("11cb061663c07742", "1a4492d7b71db890", "6bdc4a0f941dfbc7", "99badf4b7a9792ef",
+         "718631243a57a858")  # fmt: skip
+
+
+@pytest.mark.real
+def test_the_folds_of_balanced_mixup_are_those_of_the_archives_list(shared):
+    raw = pd.read_csv(shared / "data" / "hyperkvasir" / "5_fold_split.csv", sep=";")
+    classes = raw["class-name"].map(canonical_class)
+    order = np.random.default_rng(0).permutation(len(raw))  # of no influence
+    fold_of = mixup_folds(raw["file-name"][order], classes[order])[np.argsort(order)]
+    for fold, start in enumerate(MIXED, start=1):
+        names = sorted(raw["file-name"][fold_of == fold].str.removesuffix(".jpg"))
+        assert len(names) == 2132 + 2 * (fold == 5)
+        assert hashlib.sha256("\n".join(names).encode()).hexdigest().startswith(start)
+    counts = pd.crosstab(classes, fold_of)
+    assert counts.loc["hemorrhoids"].tolist() == [1, 1, 1, 2, 1]
+    assert counts.loc["bbps-2-3"].tolist() == [229, 230, 229, 230, 230]
+
+
+def test_make_hyperkvasir_redraws_the_folds_of_balanced_mixup(tmp_path):
+    dataset, path = toy_kvasir(tmp_path)
+    how = {"val_fraction": 0.25, "files": path}
+    splits = [make_hyperkvasir(dataset, fold=k, redraw=True, **how) for k in range(1, 6)]
+    assert sorted(np.concatenate([split.test for split in splits])) == list(range(40))
+    official = make_hyperkvasir(dataset, fold=4, **how)
+    assert splits[3].test.tolist() != official.test.tolist()
+    # Another id: a comparison refuses the two together.
+    ending = f"5/val0.25/seed0/fold4{altered(path)}"
+    assert official.protocol == f"hyperkvasir/official{ending}"
+    assert splits[3].protocol == f"hyperkvasir/balanced-mixup{ending}"
+    refuses("^folds: expected 5, as", make_hyperkvasir, dataset, folds=2, redraw=True, **how)
+
+
+# MONICA's lists of MedMNIST.
+
+
+def write_lists(folder: Path, **parts: list[str]) -> Path:
+    for part in PARTS:
+        np.save(folder / f"dermamnist_{part}.npy", parts[part])
+    return folder
+
+
+def test_make_monica_trains_on_its_list_and_tests_on_the_official_part(tmp_path):
+    (tmp_path / "dermamnist_64.npz").write_bytes(medmnist_npz(side=16))
+    dataset = open_dataset(tmp_path / "dermamnist_64.npz")
+    # Of eight training images, labelled 0 to 6 and 0 again, the list leaves the first out.
+    listed = {"train": [f"train_{k}_{k % 7}.jpg" for k in (7, 3, 1, 2, 5, 4, 6)]}
+    listed |= {part: [f"{part}_{k}_{k}.jpg" for k in range(7)] for part in ("val", "test")}
+    folder = write_lists(tmp_path, **listed)
+    split = make_monica(dataset, files=folder)
+    assert ids(dataset, split.train) == {f"train-00000{k}" for k in range(1, 8)}
+    for part in ("val", "test"):
+        assert ids(dataset, getattr(split, part)) == {f"{part}-00000{k}" for k in range(7)}
+    files = [folder / f"dermamnist_{part}.npy" for part in PARTS]
+    assert split.protocol == f"dermamnist_64/monica{altered(*files)}"
+    write_lists(tmp_path, **listed | {"val": [*listed["val"][1:], "val_0_3.jpg"]})
+    refuses("1 of 21 images have another class in dermam", make_monica, dataset, files=folder)
+    write_lists(tmp_path, **listed | {"test": ["test_0.jpg"]})
+    refuses(
+        "expected lines such as train_0_5.jpg, got 'test_0.jpg'", make_monica, dataset, files=folder
+    )
+    np.save(folder / "dermamnist_test.npy", np.array([{}]), allow_pickle=True)
+    refuses("dermamnist_test.npy: .*it holds objects, which could run code", make_monica, dataset,
+            files=folder)  # fmt: skip
+    refuses("^split_rule: monica is of derma, .*, got 'toy'", make_monica, dataset_of([("a", "b")]))

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import matthews_corrcoef
 
 from fopro_lab.evaluation import (
     compare,
@@ -235,6 +236,21 @@ def folds_of(method, *, folds=(1, 2, 3), skill=1.0, shared=False):
             about = {"protocol": f"toy/folds3/seed0/fold{fold}", "split_fingerprint": f"f{fold}"}
             runs.append(run_of(table, config=config, **about))
     return runs
+
+
+def test_the_numbers_of_others_are_the_mean_of_groups_and_the_median_of_folds():
+    runs = [*folds_of("bsm", skill=0.7), *folds_of("ekd", folds=(1, 2))]
+    headline = summarise(runs, resamples=10).set_index("method")
+    groups_of = headline[["head", "medium", "tail"]].mean(axis=1)
+    assert headline["group_mean"].to_dict() == pytest.approx(groups_of.to_dict())
+    for method, by_fold in headline["mcc_median"].items():
+        found = {}
+        for run in runs:
+            test = run.predictions
+            answers = test.filter(like="logit_").to_numpy().argmax(axis=1)
+            if run.method == method:
+                found.setdefault(run.protocol, []).append(matthews_corrcoef(test["label"], answers))
+        assert by_fold == pytest.approx(np.median([np.mean(own) for own in found.values()]))
 
 
 def test_scores_and_differences_of_folds_are_the_mean_of_the_folds_own():

@@ -59,12 +59,23 @@ def test_wrong_input_is_refused():
         ({"dataset": "hyperkvasir"}, "head medium medium tail"),
         ({"dataset": "data/hyperkvasir", "split_rule": "folds"}, "head medium medium tail"),
         ({"split_rule": "hyperkvasir", "val_per_class": 11}, "head medium medium medium"),
+        ({"dataset": "x", "split_rule": "balanced-mixup"}, "head medium medium tail"),
         ({"dataset": "hyperkvasir", "group_rule": "rank"}, "head medium tail tail"),
     ],
 )
 def test_groups_from_takes_what_is_published_for_a_data_set(options, expected):
     found = groups_from(DataConfig(**options), list("abcd"), np.array([699, 595, 60, 59]))
     assert list(found.values()) == expected.split()
+
+
+def test_groups_of_monica_are_those_of_its_configs():
+    # DermaMNIST: one class is head, two are tail; its thirds by rank would be 2, 2 and 3.
+    config, counts = DataConfig(split_rule="monica"), [218, 359, 769, 47, 779, 4693, 99]
+    found = groups_from(config, list("abcdefg"), np.array(counts))
+    named = {
+        group: "".join(sorted(n for n in found if found[n] == group)) for group in found.values()
+    }
+    assert named == {"head": "f", "medium": "abce", "tail": "dg"}
 
 
 def test_score_equals_scikit_learn():
