@@ -44,6 +44,7 @@ SMALL = {
     "train": ["image_size=24", "epochs=1", "batch_size=8", "prompt_steps=1"],
     "report": ["image_size=32", "epochs=1", "prompt_steps=1", "method=[bsm]", "seed=[0]",
                "rings=2", "gains=[0.0]", "probe_images=8", "batch_size=8", "resamples=20"],
+    "refine": ["epochs=1"],
     "compare": [],
     "explore": [],
 }  # fmt: skip
