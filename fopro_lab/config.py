@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fopro_lab.errors import InputError
 
@@ -140,7 +140,9 @@ class Config(BaseModel):
             {
                 name: value
                 for name, value in namespace.items()
-                if (new := RENAMED.get(name, name)) in fields and value != fields[new].default
+                if (new := RENAMED.get(name, name)) in fields
+                and value != fields[new].default
+                and not callable(value)  # such as a prompt of a cell below, which ran before
             }
         )
         options = current_options(options)
@@ -216,7 +218,7 @@ _Published = Literal["isic2019-lt", "hyperkvasir", "balanced-mixup", "monica"]
 SplitRule = Literal["auto", "draw", "folds", "long-tail", _Published]
 PromptForm = Literal["generator", "shared", "ring", "radial", "image"]
 Objective = Literal["statistics", "confidence", "task", "spectrum", "disagreement", "identity"]
-Method = Literal["ce", "bsm", "ekd", "fopro", "random"]
+Method = Literal["", "ce", "bsm", "ekd", "fopro", "random"]
 Sampler = Literal["instance", "class-balanced", "square-root", "progressive"]
 Augmentation = Literal["none", "flips", "published"]
 AugmentMode = Literal["fused", "exact"]
@@ -226,6 +228,67 @@ Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_len
 Cutoffs = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.7)], ...], Field(min_length=1)]
 Folders = Annotated[tuple[str, ...], Field(min_length=1)]
 GroupRule = Literal["auto", "rank", "count"]
+
+
+class Parts(NamedTuple):
+    """What a method is made of: names that this package knows, or the user's own."""
+
+    loss: str
+    distillation: str = "none"
+    prompt: str = "none"
+
+    @property
+    def label(self) -> str:
+        """The preset that these parts are, else their names: ``ldam``, ``bsm+kd``."""
+        named = {parts: name for name, parts in PRESETS.items()}
+        used = (self.loss, *(part for part in self[1:] if part != "none"))
+        return named.get(self, "+".join(used))
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether there is a teacher."""
+        return self.distillation != "none"
+
+    @property
+    def learns_prompt(self) -> bool:
+        """Whether a Fourier prompt is trained, or read from a file."""
+        return self.prompt in ("fopro", "random")
+
+
+PRESETS = {
+    **{"ce": Parts("ce"), "bsm": Parts("bsm"), "ekd": Parts("bsm", "ekd")},
+    **{prompt: Parts("bsm", "ekd", prompt) for prompt in ("fopro", "random")},
+}
+# The benchmarks' weights of each distillation where none is given, see docs/method.md.
+WEIGHTS = {"none": 3.0, "ekd": 3.0, "kd": 9.0, "dkd": 1.0, "fitnet": 100.0, "rkd": 1.0, "sp": 3e3}
+_WEIGHTS = ", ".join(f"{name} {weight:g}" for name, weight in WEIGHTS.items() if name != "none")
+NAMES: dict[str, tuple[str, ...]] = {
+    "loss": ("ce", "bsm", "logit-adjustment", "focal", "class-balanced", "ldam", "ldam-drw"),
+    "distillation": tuple(WEIGHTS),
+    "prompt": ("none", "fopro", "random", "vptta"),
+}
+
+
+METHOD_OPTIONS = (*Parts._fields, "logit_tau", "focal_gamma", "effective_beta", "temperature",
+                  "dkd_alpha", "dkd_beta")  # fmt: skip
+
+
+def parts_of(options: Mapping[str, Any]) -> Parts:
+    """Resolve the method of some options: given parts go before those of the preset."""
+    name = options.get("method", "fopro")
+    preset = PRESETS.get(name, Parts("")) if isinstance(name, str) else Parts("")
+    return Parts(*(options.get(part) or getattr(preset, part) for part in Parts._fields))
+
+
+def is_called(name: str) -> bool:
+    """Tell whether a name is ``module:function``, the user's own code."""
+    place, _, function = name.partition(":")
+    identifiers = [*place.split("."), function]
+    return place not in ("timm", "torchvision") and all(map(str.isidentifier, identifiers))
+
+
+def _part(kind: str, meaning: str) -> Any:
+    return option("", f"{meaning}; empty: as method says", examples=[*NAMES[kind], "module:name"])
 
 
 class DataConfig(Config):
@@ -335,7 +398,7 @@ RECIPES: dict[str, dict[str, Any]] = {"published": {
     "augment": "published", "augment_mode": "exact",
     "optimiser": "adam", "learning_rate": 3e-4, "weight_decay": 0.0, "clip_norm": 5.0,
     "schedule": "constant", "lr_warmup": 0.0, "ema_decay": 0.0,
-    "label_smoothing": 0.0, "distill_weight": 3.0,
+    "label_smoothing": 0.0,
 }, "small": {  # a student trained to the end on a CPU, and a teacher that sees detail
     "student": "small", "image_size": 128, "student_size": 64,
     "batch_size": 64, "epochs": 20,
@@ -346,12 +409,23 @@ RECIPES: dict[str, dict[str, Any]] = {"published": {
 
 
 class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
-    """One training run (notebooks 03 and 04): a baseline, EKD, FoPro-KD or random gains."""
+    """One training run (notebooks 03 and 04): a loss, a distillation and a prompt."""
 
     recipe: Literal["", "published", "small"] = option(
         "", "values by default; published: the release's, small: 20 epochs on a CPU"
     )
-    method: Method = option("fopro", "bsm is balanced softmax alone, random moves the gains")
+    method: Method = option("fopro", "preset of the three; ekd is bsm x ekd, fopro prompts it")
+    loss: str = _part("loss", "of the classes")
+    distillation: str = _part("distillation", "what the teacher gives")
+    prompt: str = _part("prompt", "before the teacher; random moves the learned gains")
+    logit_tau: float = option(1.0, "logit-adjustment: strength of the prior", ge=0)
+    focal_gamma: float = option(2.0, "focal: how much sure images count less", ge=0)
+    effective_beta: float = option(
+        0.9999, "class-balanced, ldam-drw: of the effective number; 0: no weights", ge=0, lt=1
+    )
+    temperature: float = option(4.0, "kd, dkd: of student's and teacher's logits", gt=0)
+    dkd_alpha: float = option(1.0, "dkd: weight of the target class", ge=0)
+    dkd_beta: float = option(8.0, "dkd: weight of the other classes", ge=0)
     student: str = option("small", "the network that is trained: small, resnet18 or timm:NAME")
     student_weights: str = option("", "file of weights to start from; empty is random")
     student_size: int = option(0, "side of its images, pixels; 0 is image_size", ge=0, le=1024)
@@ -362,7 +436,7 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
         "epoch that is kept; best: by validation; last; ema: the last one's average; auto: "
         "last (ema with ema_decay) if the schedule is cosine, else best",
     )
-    distill_weight: float = option(3.0, "lambda of the EKD loss", ge=0)
+    distill_weight: float = option(3.0, f"lambda, by default {_WEIGHTS}", ge=0)
     augment: Augmentation = option("published", "augmentation")
     augment_mode: AugmentMode = option("fused", "exact: each published operation")
     teacher_views: int = option(
@@ -398,12 +472,28 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
         # learning rate is better.
         return "best" if self.schedule != "cosine" else "ema" if self.ema_decay else "last"
 
+    @property
+    def parts(self) -> Parts:
+        """Loss, distillation and prompt, with the preset's where they are not given."""
+        return parts_of({"method": self.method, **{n: getattr(self, n) for n in Parts._fields}})
+
+    @field_validator(*Parts._fields)
+    @classmethod
+    def _is_known(cls, name: str, about: Any) -> str:
+        known = NAMES[about.field_name]
+        if name and name not in known and not is_called(name):
+            raise ValueError(f"{', '.join(known)} or module:name, got '{name}'")
+        return name
+
     @model_validator(mode="before")
     @classmethod
-    def _fill_from_recipe(cls, values: Any) -> Any:
-        name = values.get("recipe") if isinstance(values, Mapping) else None
-        # An unknown name is left for the field itself to refuse.
-        return {**RECIPES[name], **values} if isinstance(name, str) and name in RECIPES else values
+    def _fill(cls, values: Any) -> Any:
+        """Fill what a recipe sets, and the weight that belongs to a distillation."""
+        if not isinstance(values, Mapping):
+            return values
+        # An unknown recipe is left for the field itself to refuse.
+        values = {**RECIPES.get(str(values.get("recipe")), {}), **values}
+        return {"distill_weight": WEIGHTS.get(str(parts_of(values).distillation), 1.0), **values}
 
     @model_validator(mode="after")
     def _check_together(self) -> "TrainConfig":
@@ -425,7 +515,7 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
             raise ValueError(f"{rule}, got {self.teacher_views}")
         if self.random_gains == "per-view" and not self.teacher_views:
             raise ValueError("teacher_views above 0 with random_gains=per-view, got 0")
-        if self.warmup_epochs >= self.epochs and self.method in ("fopro", "random"):
+        if self.warmup_epochs >= self.epochs and self.parts.prompt != "none":
             raise ValueError(f"warmup_epochs {below}, got {self.warmup_epochs}")
         if warm >= self.epochs:
             raise ValueError(f"lr_warmup {below}, got {warm:g}")
@@ -437,7 +527,33 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
             raise ValueError(f"select=best with patience, got {self.keeps} of select={self.select}")
         if falls and not warm < falls[0] <= falls[-1] < self.epochs:
             raise ValueError(f"lr_milestones after lr_warmup = {warm:g} and {below}, got {falls}")
+        self._check_parts()
         return self
+
+    def _check_parts(self) -> None:
+        """Refuse parts of a method that make no sense together."""
+        loss, distillation, prompt = self.parts
+        problem, weight = "", WEIGHTS.get(distillation, 1.0)
+        if not loss:
+            problem = "a loss with method '', got none"
+        elif distillation == "none" and prompt != "none":
+            problem = f"a distillation with prompt {prompt}, which is for its teacher, got none"
+        elif distillation == "none" and self.distill_weight != weight and loss not in PRESETS:
+            problem = f"a distillation with distill_weight = {self.distill_weight:g}, got none"
+        elif loss == "ldam-drw" and self.epochs < 5:  # none comes after four fifths
+            problem = f"5 epochs or more with loss ldam-drw, got {self.epochs}; ldam needs no more"
+        elif distillation == "dkd" and self.mixup_alpha:
+            problem = "mixup_alpha = 0 with distillation dkd, which needs one class per image"
+        elif self.prompt_file and prompt not in ("none", "fopro", "random"):
+            problem = f"prompt fopro or random with prompt_file, got {prompt}"
+        elif self.parts.learns_prompt and self.objectives.get("disagreement"):
+            if distillation != "ekd" and not is_called(distillation):
+                problem = f"distillation ekd with objective disagreement, got {distillation}"
+        if problem:
+            raise ValueError(problem)
+        # At the distillation's own weight it is not given: a copy with another has another's.
+        if self.distill_weight == weight:
+            self.model_fields_set.discard("distill_weight")
 
 
 class ProbeConfig(TeacherConfig, DataConfig):

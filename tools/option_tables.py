@@ -33,8 +33,8 @@ def option_tables() -> str:
 
 def _values(schema: Mapping[str, Any]) -> str:
     """Describe what an option may be: its choices, or its type and range."""
-    if "enum" in schema:
-        return ", ".join(choice or "''" for choice in schema["enum"])
+    if choices := schema.get("enum") or schema.get("examples"):
+        return ", ".join(choice or "''" for choice in choices)
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
     names = {"string": "text", "array": "list", "object": "mapping", "boolean": "true, false"}

@@ -18,6 +18,7 @@ from fopro_lab.evaluation.paper_tables import (
     latex_tables,
     level_table,
     markdown_tables,
+    method_label,
     with_interval,
 )
 from fopro_lab.evaluation.runs import Run, load_runs

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fopro_lab.config import REMOVED, PromptConfig, TeacherConfig, TrainConfig
+from fopro_lab.config import METHOD_OPTIONS, REMOVED, PromptConfig, TeacherConfig, TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import scores
 from fopro_lab.evaluation.bootstrap import (
@@ -22,8 +22,6 @@ from fopro_lab.evaluation.bootstrap import (
 from fopro_lab.evaluation.runs import Run
 from fopro_lab.evaluation.scores import GROUPS, LOGIT_PREFIX, resampling_units
 
-PROMPTED = ("fopro", "random")
-TAUGHT = ("ekd", *PROMPTED)
 _OTHERS = ("worst_class_recall", "macro_f1", "mcc", "auroc", "ece")
 HEADLINE = {  # column of `summarise`: scope, name and metric of the tidy table
     "balanced_accuracy": ("overall", "all", "balanced_accuracy"),
@@ -161,19 +159,23 @@ def check_comparable(runs: Sequence[Run]) -> None:
     pairs = _sort_out(runs, lambda run: (run.protocol, run.seed))
     every = TrainConfig.model_fields.keys() | REMOVED.keys()
     every -= {"method", "seed", "fold", "device", "threads", "precision", "prompt_file"}
-    teaching = TeacherConfig.model_fields.keys() | {"distill_weight"}
-    prompting = PromptConfig.model_fields.keys() | {"prompted_fraction", "prompted_decay"}
-    prompting |= {"warmup_epochs", "prompt_every"}
-    taught = [run for run in runs if run.method in TAUGHT]
-    prompted = [run for run in runs if run.method in PROMPTED]
+    teaching, weight = set(TeacherConfig.model_fields), {"distill_weight"}
+    schedule = {"prompted_fraction", "prompted_decay", "warmup_epochs"}
+    prompting = {*PromptConfig.model_fields, "prompt_every"}
+    own = {"random_gains", *METHOD_OPTIONS}
+    taught = [run for run in runs if run.parts.is_taught]
+    prompted = [run for run in runs if run.parts.learns_prompt]
+    by_term = _sort_out(runs, lambda run: run.parts.distillation)
     for members, names in (
-        (runs, every - teaching - prompting - {"random_gains"}),
+        (runs, every - teaching - weight - schedule - prompting - own),
         (taught, teaching),
         (prompted, prompting),
+        ([run for run in taught if run.parts.prompt != "none"], schedule),
+        *((peers, weight) for term, peers in by_term.items() if term != "none"),
         *((peers, every) for peers in methods.values()),
         *((pair, {"precision"}) for pair in pairs.values()),
         *(
-            ([run for run in same if run.method in PROMPTED], {"prompt_file"})
+            ([run for run in same if run.parts.learns_prompt], {"prompt_file"})
             for same in folds.values()
         ),
     ):
@@ -409,7 +411,8 @@ def compare_teachers(
     for student, teacher, members in _settings(runs):
         methods = {run.method for run in members}
         for method, baseline in pairs:
-            has_teacher = bool({method, baseline} & set(TAUGHT))
+            pair = (run for run in members if run.method in (method, baseline))
+            has_teacher = any(run.parts.is_taught for run in pair)
             if not {method, baseline} <= methods or has_teacher != bool(teacher):
                 continue
             two = [run for run in members if run.method in (method, baseline)]
@@ -440,7 +443,7 @@ def summarise_teachers(
 
 def teacher_of(run: Run) -> str:
     """Name a run's teacher, with its image size where one was chosen; empty without a teacher."""
-    if run.method not in TAUGHT:
+    if not run.parts.is_taught:
         return ""
     size = int(run.config.get("teacher_size", 0))
     name = str(run.config.get("teacher", "builtin")).split(":")[-1]

@@ -22,6 +22,10 @@ _COSTS = {  # column of `summarise`: title, and unit
     "macs": ("MACs (M)", 1e6),
     "megabytes": ("Size (MB)", 1),
 }
+_PARTS = {"ldam": "LDAM", "ldam-drw": "LDAM-DRW", "focal": "focal loss", "fitnet": "FitNet",
+          "class-balanced": "class-balanced loss", "logit-adjustment": "logit adjustment",
+          "crt": "cRT"}  # fmt: skip
+_PARTS |= {name: name.upper() for name in ("kd", "dkd", "rkd", "sp", "vptta", "lws")}
 _TITLES = {"worst_class_recall": "Worst class", "macro_f1": "Macro F1"}
 _TITLES |= {metric: metric.upper() for metric in ("mcc", "auroc", "ece")}
 _LATEX = str.maketrans(
@@ -35,6 +39,13 @@ _LATEX = str.maketrans(
         "|": r"\textbar{}",
     }
 )
+
+
+def method_label(method: str) -> str:
+    """Write a method's label in words: ``bsm+kd`` is "balanced softmax + KD"."""
+    known = {**_PARTS, **METHOD_LABELS, "fopro": "Fourier prompt"}
+    parts = (known.get(part, part) for part in method.split("+"))
+    return METHOD_LABELS.get(method) or " + ".join(parts)
 
 
 def with_interval(
@@ -84,7 +95,7 @@ def level_table(
     """
     named = [name for name in ("student", "teacher", "method") if name in levels]
     table = levels[named].rename(columns=str.capitalize)
-    table["Method"] = table["Method"].replace(METHOD_LABELS)
+    table["Method"] = table["Method"].map(method_label)
     for column in columns:
         ends = levels[[column, f"{column}_low", f"{column}_high"]].to_numpy()
         texts = pd.Series([with_interval(*row, digits=1) for row in ends], levels.index)
@@ -104,7 +115,7 @@ def difference_table(
     ``columns`` are headline columns; ``bold`` is the form of one whose interval excludes zero.
     """
     methods = list(dict.fromkeys(differences["method"]))
-    labels, baseline = pd.Series(methods).replace(METHOD_LABELS), _baseline(differences)
+    labels, baseline = pd.Series(methods).map(method_label), _baseline(differences)
     table = pd.DataFrame({"Method": labels + f" minus {baseline}"})
     for column in columns:
         rows = _rows_of(differences, column).set_index("method").reindex(methods)
@@ -183,7 +194,7 @@ def _title(column: str) -> str:
 
 def _baseline(differences: pd.DataFrame) -> str:
     method = str(differences["baseline"].iloc[0])
-    return METHOD_LABELS.get(method, method)
+    return method_label(method)
 
 
 def _range(values: pd.Series) -> str:

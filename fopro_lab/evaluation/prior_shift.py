@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
+from fopro_lab.config import parts_of
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import bootstrap
 from fopro_lab.evaluation.metrics import (
@@ -38,14 +39,17 @@ def class_prior(class_counts: np.ndarray, strength: float) -> np.ndarray:
 def implicit_prior(config: Mapping[str, Any]) -> str:
     """Return which class shares the stored logits of a run of some config hold for.
 
-    "uniform" for every method with a balanced softmax, which corrects for what was drawn, and for
-    cross-entropy that draws all classes alike; "training" for cross-entropy that draws each image
-    once per epoch; "unknown" for what lies between, whose prior may change during training.
+    "uniform" for every method with a balanced softmax (and for logit adjustment at its strength),
+    which corrects for what was drawn, and for cross-entropy that draws all classes alike;
+    "training" for cross-entropy that draws each image once per epoch; "unknown" for what lies
+    between, whose prior may change during training, and for every other loss.
     """
     sampler, mixup = config.get("sampler", "instance"), config.get("mixup_alpha", 0.0)
-    if config["method"] != "ce" or sampler == "class-balanced":
+    loss = parts_of(config).loss
+    adjusted = loss == "logit-adjustment" and config.get("logit_tau", 1.0) == 1
+    if loss == "bsm" or adjusted or (loss == "ce" and sampler == "class-balanced"):
         return "uniform"
-    return "training" if sampler == "instance" and not mixup else "unknown"
+    return "training" if loss == "ce" and sampler == "instance" and not mixup else "unknown"
 
 
 def refined_prior(run: Run) -> str:

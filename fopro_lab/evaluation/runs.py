@@ -13,7 +13,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fopro_lab.config import current_options
+from fopro_lab.config import Parts, current_options, parts_of
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.scores import read_predictions, score
 from fopro_lab.io import Summary
@@ -50,9 +50,13 @@ class Run(Summary):
 
     @property
     def method(self) -> str:
-        """Training method: ce, bsm, ekd, fopro or random; and refinements, such as bsm+crt."""
-        refined = self.manifest.get("refined", {})
-        return str(refined.get("method", self.config["method"]))
+        """Training method: a preset such as bsm, or its parts; and refinements, such as bsm+crt."""
+        return str(self.manifest.get("refined", {}).get("method", self.parts.label))
+
+    @property
+    def parts(self) -> Parts:
+        """Loss, distillation and prompt."""
+        return parts_of(self.config)
 
     @property
     def seed(self) -> int:

@@ -1,6 +1,7 @@
 """Students: the network that is trained, with a projector and a second head."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
-from fopro_lab.fourier.rings import check_pixels
+from fopro_lab.fourier.rings import at_least_single, check_pixels
 from fopro_lab.models.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -25,6 +26,18 @@ from fopro_lab.models.backbones import (
 from fopro_lab.models.weights import load_matching, read_weights
 
 SMALL_WIDTH = 12  # 0.17 million weights: a step takes milliseconds on a CPU
+
+
+COSINE_LOSSES, COSINE_SCALE = ("ldam", "ldam-drw"), 30.0  # as in LDAM's code
+
+
+class CosineClassifier(nn.Linear):
+    """Maps features ``(B, F)`` to their cosines with each class's weights, times the scale."""
+
+    def forward(self, features: Tensor) -> Tensor:  # noqa: D102
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 would round to 0.1
+            unit = nn.functional.normalize(at_least_single(features), dim=1)
+            return COSINE_SCALE * unit @ nn.functional.normalize(self.weight, dim=1).T
 
 
 class StudentOutput(NamedTuple):
@@ -56,14 +69,17 @@ class Student(nn.Module):
         teacher_dim: int,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        cosines: bool = False,
     ) -> None:
         super().__init__()
         self.card: dict[str, Any] = {}  # what it was built with, and what it costs
         # Channels last is what CPU and GPU convolutions want; the numbers stay the same.
         self.backbone = backbone.to(memory_format=torch.channels_last)
-        self.classifier = nn.Linear(width, classes)
+        linear: Any = partial(CosineClassifier, bias=False) if cosines else nn.Linear
+        self.classifier: nn.Linear = linear(width, classes)
         self.projector: nn.Module | None = None
-        self.second_classifier: nn.Module | None = None
+        self.second_classifier: nn.Linear | None = None
+        self.distiller: nn.Module | None = None  # of a distillation with weights; not in forward
         if teacher_dim:
             self.projector = nn.Sequential(
                 nn.Linear(width, teacher_dim),
@@ -71,7 +87,7 @@ class Student(nn.Module):
                 nn.ReLU(),
                 nn.Linear(teacher_dim, teacher_dim),
             )
-            self.second_classifier = nn.Linear(teacher_dim, classes)
+            self.second_classifier = linear(teacher_dim, classes)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -101,6 +117,7 @@ def build_student(
     weights: str = "",
     image_size: int = 0,
     rules: Mapping[str, Any] | None = None,
+    cosines: bool = False,
 ) -> Student:
     """Build a student, in training mode, with weights that depend on nothing but the seed.
 
@@ -113,6 +130,7 @@ def build_student(
         weights: File with a backbone to start from; empty starts at random.
         image_size: Side of its images, pixels: it must take them, and its `card` has what it
             costs. 0 for any; a network of timm that has a fixed size then has its own.
+        cosines: Let the classifiers give scaled cosines, as LDAM's.
         rules: Of timm's, what ``card["rules"]`` of such a student says; None is by its weights.
 
     Raises:
@@ -122,7 +140,7 @@ def build_student(
     if classes < 2:
         raise InputError(f"classes: expected 2 or more, got {classes}")
     kind, _, architecture = name.partition(":")
-    how: dict[str, Any] = {"classes": classes, "teacher_dim": teacher_dim}
+    how: dict[str, Any] = {"classes": classes, "teacher_dim": teacher_dim, "cosines": cosines}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if name == "small":
@@ -224,6 +242,7 @@ def student_from(config: TrainConfig, *, classes: int = 2, teacher_dim: int = 0)
         seed=config.seed,
         weights=config.student_weights,
         image_size=config.student_size or config.image_size,
+        cosines=config.parts.loss in COSINE_LOSSES,
     )
 
 

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fopro_lab.config import DataConfig, TeacherConfig, nearest
+from fopro_lab.config import DataConfig, TeacherConfig, is_called, nearest
 from fopro_lab.data.fetch import fetched_place, find_source
 from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
@@ -38,6 +39,7 @@ from fopro_lab.models.weights import load_matching, read_weights
 BUILTIN = files("fopro_lab.models") / "builtin"
 # The published teacher that `fopro data fetch` brings, and its source there.
 PUBLISHED, PUBLISHED_SOURCE = "moco-v2-resnet50", "moco-v2"
+_IMPORTED: dict[str, bytes] = {}  # files of the user's own code, as they were when imported
 
 
 class Teacher(Summary, nn.Module):
@@ -272,24 +274,28 @@ def load_teacher(
     return teacher
 
 
-def is_called(name: str) -> bool:
-    """Tell whether a name is ``module:function``, the user's own code."""
-    place, _, function = name.partition(":")
-    identifiers = [*place.split("."), function]
-    return place not in ("timm", "torchvision") and all(map(str.isidentifier, identifiers))
-
-
-def _called(name: str) -> dict[str, Any]:
-    """Call the user's own ``module:function``, found from the current folder, for a teacher."""
+def load_called(name: str, kind: str, *, call: bool = False) -> Any:
+    """Find the user's own ``module:function`` from the current folder, and call it if asked to."""
     place, _, function = name.partition(":")
     here = os.getcwd()
     sys.path.insert(0, here)
     try:
-        made = getattr(importlib.import_module(place), function)()
+        module = importlib.import_module(place)
+        if file := getattr(module, "__file__", None):  # a kernel may have an older one
+            content = Path(file).read_bytes()
+            if _IMPORTED.setdefault(file, content) != content:
+                module, _IMPORTED[file] = importlib.reload(module), content
+        found = getattr(module, function)
+        return found() if call else found
     except Exception as error:  # it is the user's own code
-        raise InputError(f"teacher {name}: cannot be called ({_first_line(error)})") from error
+        raise InputError(f"{kind} {name}: cannot be called ({_first_line(error)})") from error
     finally:
         sys.path.remove(here)
+
+
+def _called(name: str) -> dict[str, Any]:
+    """Call the user's own ``module:function`` for a teacher."""
+    made = load_called(name, "teacher", call=True)
     if isinstance(made, Teacher):
         keys = ("mean", "std", "input_size", "feature_dim", "resize", "interpolation")
         rules = {key: made.card[key] for key in keys} | {"head": made.head}

@@ -5,6 +5,7 @@ import re
 import sys
 import textwrap
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, wraps
 from pathlib import Path
@@ -24,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fopro_lab.arguments import checked
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import METHOD_LABELS
+from fopro_lab.evaluation import method_label
 from fopro_lab.io import atomic_path
 
 P = ParamSpec("P")
@@ -310,6 +311,8 @@ def method_order(methods: Sequence[str]) -> list[str]:
 
 
 def method_look(method: str) -> tuple[str, str, str]:
-    """Return colour, marker and label of a method; an unknown one is black."""
-    color, marker = METHOD_COLORS.get(method, "#111111"), METHOD_MARKERS.get(method, "P")
-    return color, marker, METHOD_LABELS.get(method, method)
+    """Return colour, marker and label of a method; one that is no preset has those of its name."""
+    number = zlib.crc32(method.encode())
+    color = METHOD_COLORS.get(method) or sns.husl_palette(12, l=0.45).as_hex()[number % 12]
+    marker = "Pp*X<>h"[number // 12 % 7]
+    return color, METHOD_MARKERS.get(method, marker), method_label(method)

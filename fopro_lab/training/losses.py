@@ -1,10 +1,16 @@
-"""Losses: EKD for the student, as published, and what a Fourier prompt is trained towards.
+"""Losses: of the classes, EKD as published, and what a Fourier prompt is trained towards.
+
+Those of the classes stand in `LOSSES`: of logits ``(B, K)`` and labels ``(B,)``, or class shares
+``(B, K)`` of mixed or smoothed ones, a scalar in nats, the batch mean. Each names what else it
+takes, as one of the user's own does (`methods.GIVES`); counts are ``(K,)``, above 0. Their sources
+stand beside their names.
 
 The terms of the prompt are this project's reconstruction (the published generator was never
 released); the distance from natural statistics is `statistics.Reference.distance`.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +21,9 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier.rings import at_least_single
 from fopro_lab.fourier.spectrum import octave_weights
 from fopro_lab.models import Student, StudentOutput
+from fopro_lab.models.student import COSINE_SCALE
+
+LDAM_MARGIN = 0.5  # of the rarest class, a cosine
 
 
 class DistillationLoss(NamedTuple):
@@ -52,6 +61,13 @@ def balanced_softmax_loss(
         >>> round(float(even.exp()), 4)  # 1 / 0.9
         1.1111
     """
+    _check(logits, labels, class_counts)
+    logits = at_least_single(logits)  # in bfloat16 the logarithm of 6,705 is off by 0.01
+    biased = logits + class_counts.to(logits).log()
+    return F.cross_entropy(biased, labels, label_smoothing=label_smoothing)
+
+
+def _check(logits: Tensor, labels: Tensor, class_counts: Tensor) -> None:
     if logits.ndim != 2 or len(labels) != len(logits):
         got = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise ShapeError(f"logits, labels: expected (B, K) and a label for each of B, got {got}")
@@ -61,9 +77,98 @@ def balanced_softmax_loss(
     if class_counts.device.type == "cpu" and (class_counts <= 0).any():
         empty = torch.nonzero(class_counts <= 0).flatten().tolist()
         raise InputError(f"class_counts: expected 1 or more per class, got 0 for classes {empty}")
-    logits = at_least_single(logits)  # in bfloat16 the logarithm of 6,705 is off by 0.01
-    biased = logits + class_counts.to(logits).log()
-    return F.cross_entropy(biased, labels, label_smoothing=label_smoothing)
+
+
+def label_shares(labels: Tensor, *, classes: int, smoothing: float = 0.0) -> Tensor:
+    """Turn labels ``(B,)``, or class shares ``(B, K)``, into smoothed class shares ``(B, K)``."""
+    shares = F.one_hot(labels, classes).float() if labels.ndim == 1 else labels
+    return (1 - smoothing) * shares + smoothing / classes
+
+
+def _mean(terms: Tensor, labels: Tensor) -> Tensor:
+    """Mean over images of their classes' terms ``(B, K)``, each by its share."""
+    return (label_shares(labels, classes=terms.shape[1]).to(terms) * terms).sum(dim=1).mean()
+
+
+def cross_entropy_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy."""
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+
+def logit_adjusted_loss(
+    logits: Tensor, labels: Tensor, *, class_counts: Tensor, tau: float = 1.0
+) -> Tensor:
+    """Cross-entropy of ``logits + tau * log(class share)``: balanced softmax at a ``tau`` of 1."""
+    _check(logits, labels, class_counts)
+    logits = at_least_single(logits)
+    counts = class_counts.to(logits)
+    return F.cross_entropy(logits + tau * (counts / counts.sum()).log(), labels)
+
+
+def focal_loss(logits: Tensor, labels: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """``-(1 - p)^gamma log p`` of the softmax; cross-entropy at a ``gamma`` of 0."""
+    log_p = at_least_single(logits).log_softmax(dim=1)
+    # 1 - p, exact where p is near 1; a root of 0 would have no gradient.
+    return _mean(-((-log_p.expm1()).clamp(min=1e-7) ** gamma) * log_p, labels)
+
+
+def effective_weights(class_counts: Tensor, *, beta: float = 0.9999) -> Tensor:
+    """Weight of each class ``(K,)``, ``~ 1 / (1 - beta^n)``, of mean 1, for a beta in [0, 1)."""
+    counts = class_counts.double()
+    weights = -1 / torch.expm1(counts * math.log(beta)) if beta else torch.ones_like(counts)
+    return weights / weights.mean()
+
+
+def class_balanced_loss(
+    logits: Tensor, labels: Tensor, *, class_counts: Tensor, beta: float = 0.9999
+) -> Tensor:
+    """Cross-entropy with `effective_weights`, mean over images, not over their weights."""
+    _check(logits, labels, class_counts)
+    log_p = at_least_single(logits).log_softmax(dim=1)
+    return _mean(-effective_weights(class_counts, beta=beta).to(log_p) * log_p, labels)
+
+
+def ldam_loss(
+    logits: Tensor, labels: Tensor, *, train_counts: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Label-distribution-aware margins for the logits of a `CosineClassifier`.
+
+    The label's logit loses `COSINE_SCALE` times ``n^(-1/4)``, scaled to at most `LDAM_MARGIN`;
+    ``train_counts`` are different images, and ``weights (K,)`` are of the classes.
+    """
+    _check(logits, labels, train_counts)
+    logits = at_least_single(logits)
+    margins = train_counts.to(logits) ** -0.25
+    margins = COSINE_SCALE * LDAM_MARGIN * margins / margins.max()
+    # (B, K, K): in row k class k has lost its margin.
+    log_p = (logits[:, None] - margins.diag()).log_softmax(dim=2).diagonal(dim1=1, dim2=2)
+    return _mean(-log_p if weights is None else -weights.to(logits) * log_p, labels)
+
+
+def ldam_drw_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    train_counts: Tensor,
+    class_counts: Tensor,
+    epoch: int,
+    epochs: int,
+    beta: float = 0.9999,
+) -> Tensor:
+    """LDAM, in the last fifth of the epochs with `effective_weights`: there 160 of 200, from 0."""
+    weights = effective_weights(class_counts, beta=beta) if epoch >= 0.8 * epochs else None
+    return ldam_loss(logits, labels, train_counts=train_counts, weights=weights)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "ce": cross_entropy_loss,
+    "bsm": balanced_softmax_loss,  # Ren et al., NeurIPS 2020, eq. 4
+    "logit-adjustment": logit_adjusted_loss,  # Menon et al., ICLR 2021, eq. 10
+    "focal": focal_loss,  # Lin et al., ICCV 2017, eq. 4
+    "class-balanced": class_balanced_loss,  # Cui et al., CVPR 2019, eq. 4
+    "ldam": ldam_loss,  # Cao et al., NeurIPS 2019, eq. 13; scale and largest margin of its code
+    "ldam-drw": ldam_drw_loss,
+}
 
 
 def cosine_distance(projection: Tensor, features: Tensor) -> Tensor:

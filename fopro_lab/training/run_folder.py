@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fopro_lab.config import TrainConfig
+from fopro_lab.config import METHOD_OPTIONS, PRESETS, TrainConfig
 from fopro_lab.data import Pack, Split
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
@@ -36,7 +36,7 @@ from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
 from fopro_lab.fourier.rings import bin_counts
 from fopro_lab.io import atomic_path, commit, sha256_file
 from fopro_lab.models import Student, build_student
-from fopro_lab.models.student import shrink
+from fopro_lab.models.student import COSINE_LOSSES, shrink
 from fopro_lab.models.teacher import PUBLISHED, fetched_weights
 from fopro_lab.models.weights import in_folder
 from fopro_lab.training.statistics import hash_natural
@@ -44,7 +44,8 @@ from fopro_lab.training.statistics import hash_natural
 # Options that say where and how fast a run is computed, or only fill others in. They change its
 # last digits at most, so they may change between two starts of one run; the manifest says so.
 NOT_DECIDING = {"device", "threads", "recipe"}
-PROMPTING = ("fopro", "random")  # methods with a prompt
+# Options of methods that are no preset: at their default they are not part of a run's name.
+LATER = {name: TrainConfig.model_fields[name].default for name in METHOD_OPTIONS}
 
 
 class TrainedRun(Run):
@@ -61,15 +62,17 @@ class TrainedRun(Run):
         if not (self.path / "student.safetensors").is_file():
             runs = ", ".join(self.manifest.get("refined", {}).get("runs", ())) or "another run"
             raise InputError(f"{self.path}: {self.method} has no student of its own; open {runs}")
-        teacher, config = self.manifest["teacher"], self.train_config
+        state, config = load_file(self.path / "student.safetensors"), self.train_config
+        second = state.get("second_classifier.weight")
         student = build_student(
             config.student,
             classes=len(self.class_names),
-            teacher_dim=teacher["feature_dim"] if teacher else 0,
+            teacher_dim=0 if second is None else second.shape[1],
             image_size=config.student_size or config.image_size,
             rules=self.manifest.get("student", {}).get("rules"),
+            cosines=self.parts.loss in COSINE_LOSSES,
         )
-        student.load_state_dict(load_file(self.path / "student.safetensors"))
+        student.load_state_dict(state)
         return student.eval()
 
     def classifier(
@@ -107,8 +110,12 @@ class TrainedRun(Run):
 
 
 def deciding_options(config: TrainConfig) -> dict[str, Any]:
-    """Return the options that decide a run's numbers."""
-    return json.loads(config.model_dump_json(exclude=NOT_DECIDING))
+    """Return the options that decide a run's numbers, the same ones however a method is said."""
+    options = json.loads(config.model_dump_json(exclude=NOT_DECIDING))
+    is_preset, parts = config.parts.label in PRESETS, config.parts._asdict()
+    options["method"] = config.parts.label if is_preset else ""
+    options |= dict.fromkeys(parts, "") if is_preset else parts
+    return {n: v for n, v in options.items() if n not in LATER or v != LATER[n]}
 
 
 def run_name(config: TrainConfig) -> str:
@@ -116,8 +123,8 @@ def run_name(config: TrainConfig) -> str:
     text = json.dumps(deciding_options(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     dataset = Path(config.dataset).name.replace(":", "_")
-    student = config.student.replace(":", "_")
-    return f"{dataset}-{config.method}-{student}-s{config.seed}-{digest}"
+    label, student = (name.replace(":", "_") for name in (config.parts.label, config.student))
+    return f"{dataset}-{label}-{student}-s{config.seed}-{digest}"
 
 
 def find_run(
@@ -138,12 +145,8 @@ def find_run(
     run = TrainedRun.read(folder)
     if "refined" in run.manifest:
         raise refusal(f"holds a refinement ({run.method})")
-    there = deciding_options(run.train_config)
-    changed = [
-        f"{name}: {there[name]!r} there, {value!r} here"
-        for name, value in deciding_options(config).items()
-        if value != there[name]
-    ]
+    there, here = ({**LATER, **deciding_options(each)} for each in (run.train_config, config))
+    changed = [f"{n}: {there[n]!r} there, {here[n]!r} here" for n in here if there[n] != here[n]]
     if changed:
         raise refusal(f"holds a run of another config ({', '.join(changed[:4])})")
     teacher = run.manifest.get("teacher") or {}
@@ -177,10 +180,12 @@ def file_hashes(config: TrainConfig, *, own_teacher: bool = False) -> dict[str, 
     A teacher that is an object has no file, whatever its name.
     """
     files, hashes = {"student_weights": config.student_weights}, {}
-    if config.method not in ("ce", "bsm") and not own_teacher:
+    if config.parts.is_taught and not own_teacher:
         fetched = config.teacher == PUBLISHED and not config.weights
         files["weights"] = fetched_weights(PUBLISHED) if fetched else config.weights
-    if config.method in PROMPTING:
+    if config.parts.prompt == "vptta" and config.natural:
+        hashes["natural_sha256"] = hash_natural(config.natural)
+    if config.parts.learns_prompt:
         files["prompt_file"] = config.prompt_file
         active = {name for name, weight in config.objectives.items() if weight}
         if config.natural and active & {"statistics", "spectrum"} and not config.prompt_file:

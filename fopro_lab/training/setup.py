@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from fopro_lab.evaluation import groups_from
 from fopro_lab.fourier import mean_amplitude
 from fopro_lab.models import Teacher, choose_device, load_from
 from fopro_lab.models.teacher import quick_teacher
-from fopro_lab.training.run_folder import PROMPTING, TrainedRun, deciding_options, origin
+from fopro_lab.training.methods import Part, find_method
+from fopro_lab.training.run_folder import TrainedRun, deciding_options, origin
 from fopro_lab.training.statistics import Reference, reference_of, reference_spectrum
 from fopro_lab.training.teacher_features import KeptFeatures
 from fopro_lab.training.train_prompt import active_objectives
+from fopro_lab.training.vptta import adapt_images
 
 SELECTED_BY = {
     "best": "balanced accuracy on validation",
@@ -48,6 +51,7 @@ class TrainSetup:
     packed: Pack
     split: Split
     class_counts: Tensor  # (K,), training images, float, on the device
+    method: dict[str, Part]  # by kind
     teacher: Teacher | None = None  # as loaded: what prompts are trained on
     fast_teacher: Teacher | None = None  # the same, faster: it gives the student's targets
     reference: Reference | None = None  # what the objective `statistics` compares with
@@ -76,6 +80,7 @@ class TrainSetup:
         counts = [int(count) for count in self.class_counts.tolist()]
         return {
             "config": deciding_options(config),
+            "method": config.parts.label,
             "recipe": config.recipe,
             "protocol": self.split.protocol,
             "data_notes": [*self.packed.dataset.notes, *self.split.notes],
@@ -97,20 +102,22 @@ def build_setup(
     packed: Pack,
     split: Split,
     teacher: Teacher | None = None,
+    method: dict[str, Part] | None = None,
     verbose: bool = False,
 ) -> TrainSetup:
     """Load and measure what the method needs, on the device of ``fabric``.
 
-    ``teacher`` replaces the one that the config names; baselines have none.
+    ``teacher`` and ``method`` replace those that the config names; baselines have no teacher.
     """
+    method = method or find_method(config)[1]
     world = fabric.world_size
     needed = world * (1 if config.sync_batch_norm or world == 1 else 2)
     if (got := len(split.train)) < needed:
         expected = f"{needed} images or more for {world} processes"
         raise InputError(f"training: expected {expected}, got {got}; start fewer processes")
     counts = torch.as_tensor(split.class_counts(packed.dataset)).to(fabric.device, torch.float32)
-    if config.method in ("ce", "bsm"):
-        return TrainSetup(config, fabric, packed, split, counts)
+    if not config.parts.is_taught:
+        return TrainSetup(config, fabric, packed, split, counts, method)
     teacher = teacher or load_from(config, device=fabric.device)
     fast = quick_teacher(
         teacher,
@@ -119,8 +126,15 @@ def build_setup(
         compiled=config.compile_teacher,
         tell=lambda line: sys.stderr.write(f"{line}\n") if verbose else None,
     )
-    reference, spectrum, kept = None, None, None
-    if config.method in PROMPTING and not config.prompt_file:
+    reference, spectrum, kept, adapt = None, None, None, None
+    if config.parts.prompt == "vptta":
+        reference = reference_of(teacher, natural=config.natural, size=config.image_size)
+        teacher.card["statistics"] = reference.source
+        how: dict[str, Any] = {"teacher": teacher, "reference": reference}
+        how |= {"steps": config.prompt_steps, "learning_rate": config.prompt_learning_rate}
+        adapt = partial(adapt_images, max_log_gain=config.max_log_gain, **how)
+        method["prompt"] = Part("prompt", "vptta", adapt, ("images",))
+    if config.parts.learns_prompt and not config.prompt_file:
         active = active_objectives(config.objectives, teacher)
         if "statistics" in active:
             reference = reference_of(teacher, natural=config.natural, size=config.image_size)
@@ -132,9 +146,9 @@ def build_setup(
             seen = mean_amplitude(images)
             spectrum = (seen, aim.to(seen))
     if config.teacher_views:
-        kept = KeptFeatures(config, fabric, packed, teacher, fast, talk=verbose)
+        kept = KeptFeatures(config, fabric, packed, teacher, fast, adapt, talk=verbose)
     networks = (teacher, fast, reference, kept, spectrum)
-    return TrainSetup(config, fabric, packed, split, counts, *networks)
+    return TrainSetup(config, fabric, packed, split, counts, method, *networks)
 
 
 def prepare_images(

@@ -75,21 +75,22 @@ class Reference:
 
 @contextmanager
 def watched(
-    teacher: Teacher, layers: tuple[nn.Module, ...]
+    teacher: Teacher, layers: tuple[nn.Module, ...], *, per_image: bool = False
 ) -> Iterator[dict[nn.Module, list[Moments]]]:
     """Collect the moments of what goes into some layers while a teacher encodes one batch.
 
-    Yields layer to moments, one entry for each time that ``encode`` uses it.
+    Yields layer to moments, one entry for each time that ``encode`` uses it; ``per_image`` they are
+    ``(B, C)``, and `Reference.distance` the mean over the images.
     """
     measured: dict[nn.Module, list[Moments]] = {layer: [] for layer in layers}
 
     def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         # Channels are first in maps, last in tokens.
         maps = isinstance(layer, nn.BatchNorm2d) or type(layer).__name__.endswith("2d")
-        measured[layer].append(_moments(inputs[0], 1 if maps else -1))
+        measured[layer].append(_moments(inputs[0], 1 if maps else -1, per_image))
 
     def after(layer: nn.Module, _: tuple[Tensor, ...], features: Tensor) -> None:
-        measured[layer].append(_moments(features, 1))
+        measured[layer].append(_moments(features, 1, per_image))
 
     with ExitStack() as hooks:
         for layer in layers:
@@ -100,9 +101,12 @@ def watched(
         yield measured
 
 
-def _moments(values: Tensor, axis: int) -> Moments:
-    others = [other for other in range(values.ndim) if other != axis % values.ndim]
-    variance, mean = torch.var_mean(at_least_single(values), dim=others, correction=0)
+def _moments(values: Tensor, axis: int, per_image: bool) -> Moments:
+    values = at_least_single(values)
+    others = [other for other in range(per_image, values.ndim) if other != axis % values.ndim]
+    if not others:  # one vector per image
+        return Moments(values, torch.zeros_like(values))
+    variance, mean = torch.var_mean(values, dim=others, correction=0)
     return Moments(mean, variance)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -33,11 +33,12 @@ from fopro_lab.fourier.prompt import Share
 from fopro_lab.io import atomic_path, cache_folder, disk_errors, in_bytes, progress, write_json
 from fopro_lab.models import Teacher
 from fopro_lab.models.teacher import reference_features, state_hash
-from fopro_lab.training.run_folder import PROMPTING
+from fopro_lab.training.statistics import hash_natural
 from fopro_lab.training.train_prompt import generator_for, prompted
 
 RULES = 1  # raised when the same key would give other features: augmentation, its draws, prompts
 CHUNK = 64  # images encoded together
+Prompt: TypeAlias = "FourierPrompt | Literal['vptta'] | None"
 
 
 @dataclass(eq=False)
@@ -148,6 +149,7 @@ class KeptFeatures:
     packed: Pack
     teacher: Teacher  # as loaded: what the features are kept under
     fast_teacher: Teacher
+    adapt: Callable[[Tensor], Tensor] | None = None  # a prompt that is fitted to each image
     talk: bool = False
     files: dict[str, FeatureFiles] = field(default_factory=dict)
 
@@ -177,7 +179,8 @@ class KeptFeatures:
             chosen = np.flatnonzero(prompted_image == state)
             if not len(chosen):
                 continue
-            files = sources[state] = self.files_of(prompt if state else None, strength)
+            acting: Prompt = ("vptta" if self.adapt else prompt) if state else None
+            files = sources[state] = self.files_of(acting, strength)
             rows, views = order.rows[chosen], order.views[chosen]
             with fabric.rank_zero_first(local=True):  # a machine's others find them
                 filled = sum(files.fill(rows[views == v], v) for v in np.unique(views).tolist())
@@ -192,7 +195,7 @@ class KeptFeatures:
                     features = features.pin_memory().to(fabric.device, non_blocking=True)
             yield features
 
-    def files_of(self, prompt: FourierPrompt | None, strength: float | None = None) -> FeatureFiles:
+    def files_of(self, prompt: Prompt, strength: float | None = None) -> FeatureFiles:
         """Find the files of the teacher behind a prompt, its random control, or behind none."""
         what = self._what(prompt, strength)
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:20]
@@ -209,14 +212,18 @@ class KeptFeatures:
         files.notice = f"fopro: {folder}: keeps teacher features, {views} views, up to {size}\n"
         return self.files.setdefault(key, files)
 
-    def _what(self, prompt: FourierPrompt | None, strength: float | None) -> dict[str, Any]:
+    def _what(self, prompt: Prompt, strength: float | None) -> dict[str, Any]:
         """Describe all that decides a feature: neither the training's seed nor the fold."""
         config, teacher = self.config, self.teacher
         what: dict[str, Any] = {"rules": RULES, "view_seed": VIEW_SEED, "count": len(self.packed)}
         what |= config.model_dump(include={"augment", "augment_mode", "precision"})
         what |= {key: getattr(teacher, key) for key in ("input_size", "resize", "interpolation")}
         what |= self.identity
-        if prompt is not None:
+        if prompt == "vptta":
+            names = {"prompt_steps", "prompt_learning_rate", "max_log_gain"}
+            what["prompt"] = {"vptta": config.model_dump(include=names)}
+            what["natural"] = hash_natural(config.natural) if config.natural else ""
+        elif prompt is not None:
             settings = {k: v for k, v in prompt.settings.items() if k not in ("seed", "size")}
             what |= {"prompt": state_hash(prompt), "prompt_settings": settings}
             drawn = "per-view" if config.random_gains == "per-view" else config.seed
@@ -233,7 +240,7 @@ class KeptFeatures:
         return {"images": images, "teacher": weights, "reference": known}
 
     def _encode(
-        self, prompt: FourierPrompt | None, strength: float | None, rows: np.ndarray, view: int
+        self, prompt: Prompt, strength: float | None, rows: np.ndarray, view: int
     ) -> Tensor:
         """Encode rows in one view as a batch of the training is."""
         config = self.config
@@ -241,7 +248,10 @@ class KeptFeatures:
         how |= {"epoch": view, "views": config.teacher_views, "device": self.fabric.device}
         images, _ = next(batches(self.packed, rows, batch_size=len(rows), **how))
         with torch.inference_mode(), self.fabric.autocast():
-            if prompt is not None:
+            if prompt == "vptta":
+                assert self.adapt is not None
+                images = self.adapt(images)
+            elif prompt is not None:
                 noise = generator_for(VIEW_SEED, view, purpose="prompt noise of a view")
                 share = Share(0, 1, 1)  # one noise for all images of a view
                 given: dict[str, Any] = {"noise": noise, "share": share, "strength": strength}
@@ -253,6 +263,8 @@ class KeptFeatures:
 def keeps_prompted(config: TrainConfig) -> bool:
     """Tell whether features behind the prompt are kept: where they are sure to be read again."""
     again = config.prompt_every == 0 and config.teacher_views < config.epochs
-    if config.method == "random" and config.random_gains != "fixed":
+    if config.parts.prompt == "random" and config.random_gains != "fixed":
         return config.random_gains == "per-view"
-    return config.method in PROMPTING and (bool(config.prompt_file) or again)
+    if config.parts.prompt == "vptta":  # an image's is the same in every run
+        return True
+    return config.parts.learns_prompt and (bool(config.prompt_file) or again)

@@ -6,10 +6,11 @@ alone and one checkpoint is written per epoch: on the same CPU, or GPU with ``de
 resumed run ends with the bits of an uninterrupted one. Not supported: resuming within an epoch.
 """
 
+import inspect
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -22,7 +23,6 @@ import torch
 from lightning_fabric import Fabric
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from fopro_lab.config import TrainConfig
@@ -37,8 +37,10 @@ from fopro_lab.models import Student, Teacher, load_from
 from fopro_lab.models.student import shrink, student_from
 from fopro_lab.models.teacher import check_takes, is_called, state_hash
 from fopro_lab.training import run_folder, train_prompt
-from fopro_lab.training.losses import TaskHead, balanced_softmax_loss, distillation_loss
-from fopro_lab.training.run_folder import PROMPTING, TrainedRun
+from fopro_lab.training.distillation import fit_probe
+from fopro_lab.training.losses import TaskHead, label_shares
+from fopro_lab.training.methods import find_method, own_hashes
+from fopro_lab.training.run_folder import TrainedRun
 from fopro_lab.training.setup import (
     TrainSetup,
     build_optimiser,
@@ -51,7 +53,6 @@ from fopro_lab.training.setup import (
 )
 from fopro_lab.training.train_prompt import generator_for, prompted
 
-LOSSES = ("loss", "loss_classes", "loss_second", "loss_distill")
 READ_EVERY = 50  # steps between two looks at the loss: a GPU waits for each
 LINE_SECONDS = 15.0  # between two lines about epochs, except the last
 BATCH = 128  # images classified together
@@ -68,6 +69,7 @@ class TrainState:
     average: ModelEmaV3 | None
     prompt: FourierPrompt | None
     head: TaskHead | None  # of the objective `task`, trained with the prompt
+    probe: nn.Linear | None = None  # gives the teacher's logits, fitted before the first epoch
     epoch: int = 0  # epochs that are done
     best_epoch: int = 0  # that is kept, counted from 1: the best or, by `select`, the last so far
     best_score: float = -1.0
@@ -81,6 +83,7 @@ class TrainState:
     started: str = field(default_factory=run_folder.now)
     control: dict[str, float] = field(default_factory=dict)  # of random gains, see match_control
     best_control: dict[str, float] = field(default_factory=dict)  # that of the kept epoch
+    probe_score: float = -1.0  # balanced accuracy of the probe on validation
 
     @property
     def evaluated(self) -> Student:
@@ -118,7 +121,7 @@ class TrainState:
 
 def epochs_not_chosen(config: TrainConfig) -> int:
     """Count the first epochs that cannot be the best: those before the first prompt."""
-    return config.warmup_epochs if config.method in PROMPTING else 0
+    return config.warmup_epochs if config.parts.prompt != "none" else 0
 
 
 def distill(
@@ -128,6 +131,9 @@ def distill(
     teacher: Teacher | None = None,
     packed: Pack | None = None,
     split: Split | None = None,
+    loss: Callable[..., Tensor] | None = None,
+    distillation: Callable[..., Tensor] | None = None,
+    prompt: Callable[..., Tensor] | None = None,
     verbose: bool = True,
 ) -> TrainedRun:
     """Train one student; the epoch that is kept, see ``config.select``, is tested once.
@@ -141,6 +147,9 @@ def distill(
         teacher: In place of the one that the config names, as `wrap_teacher` makes it.
         packed: Images in place of those of the config, of its ``image_size``.
         split: Of ``packed``; None splits it as the config says.
+        loss: In place of the config's, a function of what it names; see docs/own_method.md.
+        distillation: Likewise, or a class of `nn.Module`.
+        prompt: Likewise, from images to images, before the teacher.
         verbose: Say on standard error how far it is.
 
     Raises:
@@ -163,18 +172,22 @@ def distill(
     verbose = verbose and first
     if verbose and config.precision == "auto":
         sys.stderr.write(f"fopro: precision auto is {settled.precision} here\n")
-    config = settled
+    own = {"loss": loss, "distillation": distillation, "prompt": prompt}
+    config, method = find_method(settled, **own)
     if teacher is not None:
-        if config.method in ("ce", "bsm"):
-            raise InputError(f"teacher: method {config.method} has none; give none, or method=ekd")
+        if not config.parts.is_taught:
+            raise InputError(
+                f"teacher: method {config.parts.label} has none; give none, or method=ekd"
+            )
         config = config.model_copy(update={"teacher": teacher.name, "weights": ""})
         check_takes(teacher.to(fabric.device), config.image_size)
     own_code = is_called(config.teacher)
     hashes = run_folder.file_hashes(config, own_teacher=teacher is not None)
+    hashes |= own_hashes(method)
     # Before images are decoded for a network that cannot take them.
     if not (folder / "manifest.json").exists():
         student_from(config)
-    if config.method not in ("ce", "bsm"):
+    if config.parts.is_taught:
         if teacher is None and (own_code or not (folder / "manifest.json").exists()):
             teacher = load_from(config, device=fabric.device)
         if teacher is not None and (own_code or "teacher" in given):
@@ -186,7 +199,7 @@ def distill(
         "split_fingerprint": split.fingerprint,
         **hashes,
     }
-    if config.method == "random":  # in runs of before it was not matched
+    if config.parts.prompt == "random":  # in runs of before it was not matched
         fingerprints["control"] = "matched in drift"
     mine = {"config": run_folder.deciding_options(config), **fingerprints}
     if fabric.broadcast(mine) != mine:
@@ -202,7 +215,7 @@ def distill(
         try:
             with torch_settings(config):
                 how: dict[str, Any] = {"packed": packed, "split": split, "teacher": teacher}
-                setup, state = build(config, fabric=fabric, verbose=verbose, **how)
+                setup, state = build(config, fabric=fabric, method=method, verbose=verbose, **how)
                 saved = fabric.broadcast(run_folder.load_checkpoint(folder) if first else None)
                 if saved is not None:
                     state.load_state_dict(saved)
@@ -212,6 +225,11 @@ def distill(
                 manifest |= {"given": given} if given else {}
                 if first:
                     write_json(folder / "manifest.json", {**manifest, "state": "running"})
+                if saved is None and state.probe is not None:
+                    fit_teacher_probe(state, setup)
+                    if first:
+                        probe = run_folder.on_cpu(state.probe.state_dict())
+                        run_folder.write_weights(folder / "probe.safetensors", probe)
                 train(state, setup, folder=folder, verbose=verbose)
                 finish(state, setup, folder=folder, manifest=manifest)
         except (InputError, WorkError) as error:
@@ -229,18 +247,30 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
     device, classes = setup.fabric.device, len(setup.class_counts)
     width = setup.teacher.feature_dim if setup.teacher is not None else 0
     how: dict[str, Any] = {"classes": classes, "seed": config.seed}
-    student = student_from(config, classes=classes, teacher_dim=width).to(device)
+    distills = setup.method.get("distillation")
+    takes = distills.takes if distills is not None else ()
+    projected = width if "projection" in takes else 0
+    student = student_from(config, classes=classes, teacher_dim=projected)
+    if distills is not None and inspect.isclass(distills.function):
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            made: Any = distills.function
+            student.distiller = made(student.classifier.in_features, width)
+    student = student.to(device)
     if config.sync_batch_norm and setup.fabric.world_size > 1:
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
     prompt, head = None, None
-    if config.method in PROMPTING:
+    if config.parts.learns_prompt:
         prompt = train_prompt.build_prompt(config).to(device)
         head = None if config.prompt_file else TaskHead(width, **how).to(device)
+    probe = None
+    if "teacher_logits" in takes:
+        probe = nn.utils.skip_init(nn.Linear, width, classes).to(device).requires_grad_(False)
     plain = build_optimiser(student.parameters(), config)
     schedule = build_schedule(plain, config, epochs=config.epochs, epoch_steps=setup.steps)
     average = ModelEmaV3(student, decay=config.ema_decay) if config.ema_decay else None
     model, optimiser = setup.fabric.setup(student, plain)
-    return setup, TrainState(student, model, optimiser, schedule, average, prompt, head)
+    return setup, TrainState(student, model, optimiser, schedule, average, prompt, head, probe)
 
 
 def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) -> None:
@@ -248,12 +278,15 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
     config, said = setup.config, -math.inf
     while not state.is_finished(config):
         began = time.perf_counter()
-        name = f"{config.method} seed {config.seed}: epoch {state.epoch + 1} of {config.epochs}"
+        name = (
+            f"{config.parts.label} seed {config.seed}: epoch {state.epoch + 1} of {config.epochs}"
+        )
         log = name if verbose else ""
         if state.epoch in train_prompt.prompt_training_epochs(config):
             train_prompt_before_epoch(state, setup, log=log)
             state.control = {}
-        if config.method == "random" and not state.control and state.epoch >= config.warmup_epochs:
+        unmatched = config.parts.prompt == "random" and not state.control
+        if unmatched and state.epoch >= config.warmup_epochs:
             match_control(state, setup, verbose=verbose)
         losses = train_epoch(state, setup, log=log)
         score = validate(state, setup)
@@ -281,7 +314,7 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
     config, fabric, epoch = setup.config, setup.fabric, state.epoch
     chance = generator_for(config.seed, epoch, purpose="which batches")
     noise = generator_for(config.seed, epoch, purpose="prompt noise")
-    share = train_prompt.prompted_share(config, epoch) * (state.prompt is not None)
+    share = train_prompt.prompted_share(config, epoch) * (config.parts.prompt != "none")
     is_prompted = torch.rand(setup.batches, generator=chance).double() < share
     drawn = drawn_counts(setup, epoch)
     kept: Iterator[Tensor | None] = repeat(None)
@@ -312,8 +345,8 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
                 losses = batch_losses(
                     state, setup, images, labels, drawn, noise=source, features=next(kept)
                 )
-                fabric.backward(losses[0] / parts)
-            values = values + torch.stack([loss.detach() for loss in losses])
+                fabric.backward(losses["loss"] / parts)
+            values = values + torch.stack([loss.detach() for loss in losses.values()])
         norm = fabric.clip_gradients(
             state.model, state.optimiser, max_norm=config.clip_norm, error_if_nonfinite=False
         )
@@ -332,7 +365,7 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
     next(stream, None)  # a progress bar closes only after its last item
     fabric.all_reduce(sums, reduce_op="mean")
     _check_finite(sums, epoch, config)
-    return dict(zip(LOSSES, (sums[:-1] / setup.batches).tolist(), strict=False))
+    return dict(zip(losses, (sums[:-1] / setup.batches).tolist(), strict=True))
 
 
 def _check_finite(sums: Tensor, epoch: int, config: TrainConfig) -> None:
@@ -353,37 +386,87 @@ def batch_losses(
     *,
     noise: torch.Generator | None,
     features: Tensor | None = None,
-) -> tuple[Tensor, ...]:
+) -> dict[str, Tensor]:
     """Compute the losses of one batch, the total first; without ``noise`` it is unprompted."""
-    config, fabric = setup.config, setup.fabric
+    config, method = setup.config, setup.method
     output = state.model(shrink(images, config.student_size))
-    smoothing = config.label_smoothing
-    if config.method == "ce":
-        return (F.cross_entropy(output.logits, labels, label_smoothing=smoothing),)
-    how: dict[str, Any] = {"class_counts": drawn, "label_smoothing": smoothing}
-    if config.method == "bsm":
-        return (balanced_softmax_loss(output.logits, labels, **how),)
+    gives: dict[str, Any] = {"class_counts": drawn, "train_counts": setup.class_counts}
+    gives |= {"labels": labels, "label_smoothing": config.label_smoothing}
+    if config.label_smoothing and "label_smoothing" not in method["loss"].takes:
+        how: dict[str, Any] = {"smoothing": config.label_smoothing}
+        gives["labels"] = label_shares(labels, classes=output.logits.shape[1], **how)
+    gives |= {"epoch": state.epoch, "epochs": config.epochs}
+    classes = method["loss"]({**gives, "logits": output.logits})
+    if "distillation" not in method:
+        return {"loss": classes}
+    losses = {"loss_classes": classes}
+    if output.second_logits is not None:
+        losses["loss_second"] = method["loss"]({**gives, "logits": output.second_logits})
+    total = sum(losses.values(), start=torch.zeros_like(classes))
     if features is None:
-        assert setup.fast_teacher is not None
-        with torch.inference_mode(), fabric.autocast():
-            if state.prompt is not None and noise is not None:
-                count, rank = len(images), fabric.global_rank
-                share = Share(count * rank, count * (rank + 1), count * fabric.world_size)
-                given: dict[str, Any] = {"noise": noise, "share": share}
-                given["strength"] = state.control.get("control_strength")
-                images = prompted(images, state.prompt, config=config, **given)
-            features = setup.fast_teacher.encode(images)
-        features = features.clone()  # what inference mode made cannot take part in a gradient
-    return distillation_loss(output, features, labels=labels, weight=config.distill_weight, **how)
+        features = encode_batch(state, setup, images, noise=noise)
+    if state.probe is not None:
+        gives["teacher_logits"] = state.probe(features)
+    gives |= {"student_features": output.features, "logits": output.logits, "labels": labels}
+    gives |= {"projection": output.projection, "features": features}
+    gives["temperature"] = config.temperature
+    distance = method["distillation"](gives, module=state.student.distiller)
+    total = total + config.distill_weight * distance
+    return {"loss": total, **losses, "loss_distill": distance}
+
+
+def encode_batch(
+    state: TrainState, setup: TrainSetup, images: Tensor, *, noise: torch.Generator | None
+) -> Tensor:
+    """Give the teacher's features ``(B, D)`` of a batch, behind the prompt with ``noise``."""
+    config, fabric, prompt = setup.config, setup.fabric, setup.method.get("prompt")
+    assert setup.fast_teacher is not None
+    if prompt is not None and noise is not None:
+        given: dict[str, Any] = {"images": images, "generator": noise}
+        images = prompt({**given, "epoch": state.epoch, "epochs": config.epochs})
+    with torch.inference_mode(), fabric.autocast():
+        if state.prompt is not None and noise is not None:
+            count, rank = len(images), fabric.global_rank
+            share = Share(count * rank, count * (rank + 1), count * fabric.world_size)
+            given = {"noise": noise, "share": share}
+            given["strength"] = state.control.get("control_strength")
+            images = prompted(images, state.prompt, config=config, **given)
+        features = setup.fast_teacher.encode(images)
+    return features.clone()  # what inference mode made cannot take part in a gradient
+
+
+def fit_teacher_probe(state: TrainState, setup: TrainSetup) -> None:
+    """Fit the linear probe whose logits are the teacher's: on training images as they are.
+
+    Every process does the same; validation images choose the scale of the logits.
+    """
+    assert state.probe is not None and setup.fast_teacher is not None
+    split, parts, device = setup.split, [], setup.fabric.device
+    for rows in (split.train, split.val):
+        stream = batches(setup.packed, rows, batch_size=BATCH, device=device)
+        with torch.inference_mode(), setup.fabric.autocast():
+            found = [
+                (setup.fast_teacher.encode(images).float(), labels) for images, labels in stream
+            ]
+        features, labels = (torch.cat(each).cpu() for each in zip(*found, strict=True))
+        parts.append((features, labels))
+    held_out, classes = parts[1], len(setup.class_counts)
+    weight, bias = fit_probe(*parts[0], held_out=held_out, classes=classes)
+    predicted = (held_out[0] @ weight.T + bias).argmax(dim=1)
+    state.probe_score = balanced_accuracy(held_out[1].numpy(), predicted.numpy())
+    state.probe.load_state_dict({"weight": weight, "bias": bias})
+    share_state(setup.fabric, state.probe)  # machines may differ in the last digits
 
 
 def drawn_counts(setup: TrainSetup, epoch: int) -> Tensor:
-    """Count how often an epoch draws each class, ``(K,)``: the ``n`` of its balanced softmax."""
+    """Count how often an epoch draws each class, ``(K,)``: the prior that a loss corrects for."""
     config = setup.config
     how: dict[str, Any] = {"sampler": config.sampler, "mixup_alpha": config.mixup_alpha}
     how["progress"] = training_progress(epoch, config.epochs)
     drawn = effective_counts(setup.class_counts.cpu().numpy(), **how)
-    if config.method != "ce" and (drawn <= 0).any():  # the logarithm is minus infinity
+    counts = {"class_counts", "train_counts", "teacher_logits"}
+    takes = {name for part in setup.method.values() for name in part.takes}
+    if counts & takes and (drawn <= 0).any():  # their logarithm or root would be infinite
         empty = np.flatnonzero(drawn <= 0).tolist()
         raise InputError(f"class_counts: expected 1 or more per class, got 0 for classes {empty}")
     return torch.as_tensor(drawn).to(setup.class_counts)
@@ -515,7 +598,10 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         parts.append(part.join(pd.DataFrame(logits, columns=columns, index=part.index)))
     if setup.fabric.global_rank:
         return
-    run_folder.write_weights(folder / "student.safetensors", state.best_student)
+    student = {k: v for k, v in state.best_student.items() if k[:10] != "distiller."}
+    run_folder.write_weights(folder / "student.safetensors", student)
+    if state.probe is not None:
+        manifest["teacher_probe"] = {"val_balanced_accuracy": state.probe_score}
     if state.prompt is not None:
         state.prompt.load_state_dict(state.best_prompt)
         state.prompt.save(folder / "prompt.safetensors")

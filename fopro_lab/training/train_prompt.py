@@ -33,7 +33,7 @@ from fopro_lab.models import Student, Teacher, load_from
 from fopro_lab.models.student import shrink
 from fopro_lab.training import losses
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss
-from fopro_lab.training.run_folder import PROMPTING, MaskHistory, TrainedRun
+from fopro_lab.training.run_folder import MaskHistory, TrainedRun
 from fopro_lab.training.statistics import IMAGES, Reference, natural_images, reference_of, watched
 
 LABEL_FREE = ("statistics", "confidence", "identity")
@@ -44,7 +44,7 @@ SHRINKS = 60  # at most; the last ones leave no gain other than 1
 
 def prompt_training_epochs(config: TrainConfig) -> list[int]:
     """List the epochs, counted from 0, that begin with prompt training."""
-    if config.method not in PROMPTING or config.prompt_file:
+    if not config.parts.learns_prompt or config.prompt_file:
         return []
     return list(range(config.warmup_epochs, config.epochs, config.prompt_every or config.epochs))
 
@@ -587,7 +587,7 @@ def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
     """
     rows = []
     for run in runs:
-        if run.method not in PROMPTING:
+        if not run.parts.learns_prompt:
             continue
         trained = TrainedRun(run.path, run.manifest)
         if given := run.manifest.get("given"):
@@ -603,7 +603,7 @@ def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
         images, _ = next(batches(packed, some, batch_size=len(some), device=device))
         noise = generator_for(config.seed, purpose="drift of a finished prompt")
         how: dict[str, Any] = {"config": config, "noise": noise}
-        if run.method == "random":
+        if run.parts.prompt == "random":
             how["strength"] = trained.manifest.get("control_strength", 1.0)
         changed = prompted(images, trained.prompt().to(device), **how)
         found = float(drift(teacher.encode(images), teacher.encode(changed)))

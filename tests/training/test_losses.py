@@ -7,7 +7,15 @@ import torch
 
 from fopro_lab.models import StudentOutput, build_student
 from fopro_lab.training import balanced_softmax_loss, distillation_loss
-from fopro_lab.training.losses import TaskHead, confidence_loss, disagreement_loss, identity_loss
+from fopro_lab.training.losses import (
+    LOSSES,
+    TaskHead,
+    confidence_loss,
+    disagreement_loss,
+    effective_weights,
+    identity_loss,
+    label_shares,
+)
 from tests.conftest import complaint
 from tests.models.toys import normal, toy_images
 
@@ -80,6 +88,74 @@ def test_balanced_softmax_of_labels_and_shares_equals_the_formula(smoothing):
         # A count off by one in the class of 6,705 changes the loss by 1e-5.
         # Smoothing before the prior, or over K - 1 classes, is off by over 0.1 at 0.1.
         assert abs(float(loss) - slow_smoothed(logits, shares, COUNTS, smoothing)) < 1e-12
+
+
+TAKES = {"logit-adjustment": {"class_counts": COUNTS, "tau": 1.5}, "focal": {"gamma": 1.7},
+         "class-balanced": {"class_counts": COUNTS, "beta": 0.99}, "ldam": {"train_counts": COUNTS},
+         "ldam-drw": {"train_counts": COUNTS, "class_counts": COUNTS.flip(0), "epoch": 4,
+                      "epochs": 5, "beta": 0.9}}  # fmt: skip
+
+
+def slow_loss(name, logits, shares):
+    """Mean of the sum over classes of its share, its weight and its term, number by number."""
+    n, total = COUNTS.tolist(), 0.0
+    for row, label in zip(logits.tolist(), shares.tolist(), strict=True):
+        for k, share in enumerate(label):
+            z = list(row)
+            if name == "logit-adjustment":
+                z = [a + 1.5 * math.log(m / sum(n)) for a, m in zip(z, n, strict=True)]
+            if name.startswith("ldam"):
+                z[k] -= 30 * 0.5 * (n[k] / min(n)) ** -0.25
+            p = math.exp(z[k]) / sum(map(math.exp, z))
+            weight = (1 - p) ** 1.7 if name == "focal" else 1.0
+            if name in ("class-balanced", "ldam-drw"):
+                beta, m = (0.99, n) if name == "class-balanced" else (0.9, n[::-1])
+                weights = [(1 - beta) / (1 - beta**count) for count in m]
+                weight = len(m) * weights[k] / sum(weights)
+            total -= share * weight * math.log(p)
+    return total / len(logits)
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_a_loss_of_labels_and_of_shares_equals_its_formula(name):
+    logits, mixed = 2 * normal(5, 4), 0.7 * ONE_HOT + 0.3 * ONE_HOT.roll(1, 0)
+    smoothed = label_shares(mixed, classes=4, smoothing=0.1)
+    for labels, shares in ((LABELS, ONE_HOT), (mixed, mixed), (smoothed, 0.9 * mixed + 0.025)):
+        loss = LOSSES[name](logits, labels, **TAKES[name])
+        # A weight of the classes from COUNTS without its order, a mean over weights, a margin of
+        # the square root or of another class are off by more than 0.01.
+        assert abs(float(loss) - slow_loss(name, logits, shares)) < 1e-10
+
+
+def test_losses_are_cross_entropy_where_they_say_so_and_weights_go_to_their_limits():
+    logits, plain = 2 * normal(5, 4), torch.nn.functional.cross_entropy
+    expected, even = plain(2 * normal(5, 4), LABELS), torch.full((4,), 7.0)
+    for name, options in [("focal", {"gamma": 0.0}), ("ce", {}),
+                          ("logit-adjustment", {"class_counts": COUNTS, "tau": 0.0}),
+                          ("class-balanced", {"class_counts": COUNTS, "beta": 0.0})]:  # fmt: skip
+        assert abs(float(LOSSES[name](logits, LABELS, **options) - expected)) < 1e-12, name
+    how = {"class_counts": COUNTS}
+    adjusted, balanced = (LOSSES[n](logits, LABELS, **how) for n in ("logit-adjustment", "bsm"))
+    assert abs(float(adjusted - balanced)) < 1e-12
+    near = effective_weights(COUNTS, beta=1 - 1e-12)
+    torch.testing.assert_close(near * COUNTS, (near * COUNTS)[:1].expand(4), rtol=1e-6, atol=0)
+    assert torch.equal(effective_weights(even), torch.ones(4, dtype=torch.float64))
+    early = LOSSES["ldam-drw"](logits, LABELS, **TAKES["ldam-drw"] | {"epoch": 3})
+    assert early == LOSSES["ldam"](logits, LABELS, train_counts=COUNTS)
+    # Sure of every label: no root of 0 in the gradient.
+    sure = (100 * ONE_HOT).requires_grad_()
+    LOSSES["focal"](sure, LABELS, gamma=0.5).backward()
+    assert torch.isfinite(sure.grad).all()
+
+
+def test_a_student_of_ldam_gives_scaled_cosines():
+    student = build_student("small", classes=4, teacher_dim=7, cosines=True).eval()
+    found = student(toy_images(5, 32))
+    pairs = (found.features, student.classifier), (found.projection, student.second_classifier)
+    for (inputs, head), logits in zip(pairs, (found.logits, found.second_logits), strict=True):
+        unit = inputs / inputs.norm(dim=1)[:, None]
+        rows = head.weight / head.weight.norm(dim=1)[:, None]
+        torch.testing.assert_close(logits, 30 * unit @ rows.T, rtol=0, atol=1e-4)
 
 
 def test_confidence_equals_the_formula():

@@ -30,7 +30,7 @@ EVERYTHING = {"optimiser": "sgd", "schedule": "cosine", "lr_warmup": 0.5, "ema_d
 
 def assert_same(found, whole) -> None:
     assert found.predictions.equals(whole.predictions)
-    for file in ("student.safetensors", "prompt.safetensors", MAPS_FILE):
+    for file in ("student.safetensors", "prompt.safetensors", "probe.safetensors", MAPS_FILE):
         if (whole.path / file).exists():
             weights = [load_file(run.path / file) for run in (found, whole)]
             for name, value in weights[1].items():
@@ -65,8 +65,10 @@ def stop_after(monkeypatch, saves: int) -> None:
         {"method": "random", "random_gains": "per-image", "objectives": {"statistics": 1.0}},
         {"method": "ekd", **EVERYTHING},
         {"method": "bsm", "schedule": "multi-step", "lr_milestones": [1], "lr_warmup": 0.4},
+        {"method": "bsm", "distillation": "kd"},
+        {"method": "ekd", "distillation": "fitnet", "prompt": "vptta", "ema_decay": 0.9},
     ],
-    ids=lambda options: f"{options['method']}-{len(options)}",
+    ids=lambda options: f"{TrainConfig(**options).parts.label}-{len(options)}",
 )
 def test_a_run_stopped_after_every_epoch_ends_with_the_same_bits(tmp_path, monkeypatch, options):
     config = TrainConfig(**TINY | options)

@@ -1,0 +1,116 @@
+"""The method of a run: its loss, distillation and prompt, by name or the user's own code.
+
+Each is a function whose arguments say what it takes out of `GIVES`; a distillation may be a class
+of `nn.Module`, built with the widths of student and teacher and trained with the student.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fopro_lab.config import TrainConfig, is_called
+from fopro_lab.errors import InputError
+from fopro_lab.models.teacher import load_called
+from fopro_lab.training.distillation import DISTILLATIONS
+from fopro_lab.training.losses import LOSSES
+
+ALWAYS = ("labels", "class_counts", "train_counts", "epoch", "epochs")  # epochs count from 0
+GIVES = {
+    "loss": ("logits", "label_smoothing", *ALWAYS),
+    "distillation": ("student_features", "logits", "projection", "features", "teacher_logits",
+                     "temperature", *ALWAYS),
+    "prompt": ("images", "generator", "epoch", "epochs"),
+}  # fmt: skip
+KNOWN: dict[str, Mapping[str, Any]] = {"loss": LOSSES, "distillation": DISTILLATIONS, "prompt": {}}
+# Arguments that are options: of the package's own functions alone.
+OPTIONS = {"logit-adjustment": {"tau": "logit_tau"}, "focal": {"gamma": "focal_gamma"},
+           "class-balanced": {"beta": "effective_beta"}, "ldam-drw": {"beta": "effective_beta"},
+           "dkd": {"alpha": "dkd_alpha", "beta": "dkd_beta"}}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One of the three, and the names of what it takes."""
+
+    kind: str
+    name: str
+    function: Callable[..., Any]
+    takes: tuple[str, ...]
+
+    def __call__(self, gives: Mapping[str, Any], *, module: nn.Module | None = None) -> Tensor:
+        """Call it, or the module that was built of it, with what it takes."""
+        given = {name: gives[name] for name in self.takes}
+        if not is_called(self.name):
+            return (module or self.function)(**given)
+        try:
+            value = (module or self.function)(**given)
+            found: Any = value.shape
+        except Exception as error:  # it is the user's own code
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise InputError(f"{self.kind} {self.name}: cannot be called ({what})") from error
+        wanted = given["images"].shape if self.kind == "prompt" else ()
+        if found != wanted:
+            what = f"expected a tensor of shape {tuple(wanted)}, got {tuple(found)}"
+            raise InputError(f"{self.kind} {self.name}: {what}")
+        return value
+
+
+def find_method(
+    config: TrainConfig, **objects: Callable[..., Any] | None
+) -> tuple[TrainConfig, dict[str, Part]]:
+    """Find the parts that a config names, by kind; a learned prompt is no function, and not there.
+
+    ``objects`` are the user's, by kind, in place of the config's; it then names them.
+    """
+    names, parts = dict[str, str](), dict[str, Part]()
+    for kind, name in config.parts._asdict().items():
+        found: Any = objects.get(kind)
+        if found is not None:
+            name = names[kind] = f"{found.__module__}:{getattr(found, '__qualname__', '')}"
+            if not is_called(name):
+                problem = "expected a function or class with a name, outside of others"
+                raise InputError(f"{kind}: {problem}, got {found!r:.80}")
+        found = found or KNOWN[kind].get(name)
+        if found is not None or is_called(name):
+            parts[kind] = _part(kind, name, found or load_called(name, kind), config)
+    return config.model_copy(update=names) if names else config, parts
+
+
+def _part(kind: str, name: str, function: Any, config: TrainConfig) -> Part:
+    is_module = inspect.isclass(function) and issubclass(function, nn.Module)
+    if not ((is_module and kind == "distillation") or inspect.isfunction(function)):
+        also = " or a class of nn.Module" if kind == "distillation" else ""
+        raise InputError(f"{kind} {name}: expected a function{also}, got {function!r:.80}")
+    called = function.forward if is_module else function
+    arguments = [*inspect.signature(called).parameters.values()][is_module:]
+    takes = [each.name for each in arguments if each.name in GIVES[kind]]
+    for each in arguments:
+        if each.default is each.empty and each.name not in takes and each.kind != each.VAR_KEYWORD:
+            known = ", ".join(GIVES[kind])
+            raise InputError(f"{kind} {name}: takes {each.name}; it can be given {known}")
+    if name in OPTIONS:
+        function = partial(
+            function, **{own: getattr(config, n) for own, n in OPTIONS[name].items()}
+        )
+    return Part(kind, name, function, tuple(takes))
+
+
+def own_hashes(method: Mapping[str, Part]) -> dict[str, str]:
+    """Hash the files of the user's own parts, or their own text in a notebook or a script."""
+    hashes = {}
+    for part in (part for part in method.values() if is_called(part.name)):
+        file = getattr(inspect.getmodule(part.function), "__file__", None) or ""
+        in_file = file and part.function.__module__ != "__main__"
+        try:
+            text = Path(file).read_text() if in_file else inspect.getsource(part.function)
+        except (OSError, TypeError):
+            problem = "its source cannot be read; put it in a file"
+            raise InputError(f"{part.kind} {part.name}: {problem}") from None
+        hashes[f"{part.kind}_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    return hashes
