@@ -3,6 +3,7 @@
 import base64
 import copy
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -24,7 +25,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 # The first form that an output has is shown. Widgets are not among them: they need a kernel, and
 # those of this project bring a still image along.
 _SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain"]
-_INTERVALS_SHOWN = 5  # what a laptop's screen holds; the file has them all
+_INTERVALS_SHOWN = 4  # what a laptop's screen holds; the file has them all
+_COSTS = {"parameters", "macs", "megabytes", "group_mean", "mcc_median"}  # in the file alone
+_LARGE = ("class_recall", "learned_mask", "ring_response")  # figures shown before all others
 _BAR, _MARGIN = 136, 4  # width of an interval's drawing and of its margin, in its own units
 _FIRST = ("method", "teacher", "seed", "fold")  # parameters looked for most
 _MOST_VALUES, _MOST_FILTERS = 24, 6
@@ -93,6 +96,7 @@ def write_index(report: Report, *, out: Path) -> Path:
     values: dict[str, dict[str, None]] = {}  # of each parameter, in the order they come
     for name, value in (item for own in texts.values() for item in own.items()):
         values.setdefault(name, {})[value] = None
+    ranked = sorted(well, key=lambda node: node.name not in headlines)  # verdicts first
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -109,9 +113,9 @@ def write_index(report: Report, *, out: Path) -> Path:
         damaged=[path.relative_to(out).as_posix() for path in damaged],
         filters=_filters(report.nodes, values) if len(report.nodes) > 1 else {},
         data={n.name: tables for n in well if (tables := _tables_of(n, out))},
+        findings={n.name: lines for n in ranked if (lines := _findings(n, out))},
         css=stylesheet(),
-        # verdicts first
-        **_figures(sorted(well, key=lambda node: node.name not in headlines), report, out=out),
+        **_figures(ranked, report, out=out),
     )
     with atomic_path(out / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -155,7 +159,7 @@ def headline(table: pd.DataFrame) -> dict[str, Any]:
     """
     ended = [name for name in table if {f"{name}_low", f"{name}_high"} <= set(table)]
     hidden = {f"{name}{end}" for name in ended for end in ("_low", "_high")}
-    hidden |= set(ended[_INTERVALS_SHOWN:])
+    hidden |= set(ended[_INTERVALS_SHOWN:]) | _COSTS
     protocols = list(table["protocol"].unique()) if "protocol" in table else []
     hidden |= {"protocol"} if len(protocols) == 1 else set()
     names = [str(name) for name in table if name not in hidden]
@@ -197,6 +201,19 @@ def _text(value: Any) -> str:
     return f"{value + 0:.3f}".replace("-0.000", "0.000") if isinstance(value, float) else str(value)
 
 
+def _findings(node: NodeReport, out: Path) -> list[str]:
+    """Read what a notebook found: the lines of a list in its last output, as plain text."""
+    try:
+        notebook = json.loads((out / f"notebooks/{node.name}.ipynb").read_text(encoding="utf-8"))
+        texts = ["".join(output["data"]["text/markdown"])
+                 for output in notebook["cells"][-1]["outputs"]
+                 if "text/markdown" in output.get("data", {})]  # fmt: skip
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+    lines = [line for text in texts for line in text.splitlines()]
+    return [line[2:].replace("`", "").replace("**", "") for line in lines if line[:2] == "- "]
+
+
 def _figures(nodes: Sequence[NodeReport], report: Report, *, out: Path) -> dict[str, Any]:
     """Lay out the thumbnails; those of an entry with several nodes are folded away."""
     files = {
@@ -208,14 +225,20 @@ def _figures(nodes: Sequence[NodeReport], report: Report, *, out: Path) -> dict[
     entries = [node.entry for node in report.nodes]
     figures: list[dict[str, Any]] = []
     folded: dict[str, list[dict[str, Any]]] = {}
+    large: dict[str, dict[str, Any]] = {}
     for node in nodes:
         several = entries.count(node.entry) > 1
         for path in files[node.name]:
             caption = path.stem.replace("_", " ").replace("-", " ")
             item = {"file": f"{node.folder}/{path.name}", "caption": caption, "node": node}
-            item["thumbnail"] = thumbnail(path, width=width)
-            (folded.setdefault(node.entry, []) if several else figures).append(item)
-    return {"figures": figures, "folded": folded}
+            first = path.stem in _LARGE and not several and path.stem not in large
+            item["thumbnail"] = thumbnail(path, width=1000 if first else width)
+            if first:
+                large[path.stem] = item
+            else:
+                (folded.setdefault(node.entry, []) if several else figures).append(item)
+    shown = [large[stem] for stem in _LARGE if stem in large]
+    return {"figures": figures, "folded": folded, "large": shown}
 
 
 def thumbnail(path: Path, *, width: int) -> str:

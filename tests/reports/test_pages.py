@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import replace
 
+import nbformat
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -111,6 +112,22 @@ def test_the_index_shows_the_headlines_figures_first_and_folds_those_of_a_matrix
     assert page.index("data/a.png") < page.index("<b>1</b> figures of run") < page.index("run-0/m")
 
 
+def test_the_index_opens_with_what_was_found_and_three_large_figures(report, tmp_path):
+    for name, text in (("data", "- 3 of `7` **classes** <b>"), ("table", "[not a notebook")):
+        output = new_output("execute_result", data={"text/markdown": f"About:\n{text}\nend"})
+        cells = [new_code_cell("1"), new_code_cell("2", outputs=[output])]
+        content = nbformat.writes(new_notebook(cells=cells)) if name == "data" else text
+        (tmp_path / "notebooks").mkdir(exist_ok=True)
+        (tmp_path / f"notebooks/{name}.ipynb").write_text(content)
+    image(tmp_path / "data/other.png")
+    image(tmp_path / "data/class_recall.png")
+    page = index(report, tmp_path)
+    assert "<li>3 of 7 classes &lt;b&gt;</li>" in page and "not a notebook" not in page
+    places = ["What came out", "class_recall.png", '<form class="filters"', "other.png"]
+    assert [page.count(place) for place in places] == [1, 1, 1, 1]
+    assert sorted(map(page.index, places)) == list(map(page.index, places))
+
+
 def test_the_index_offers_filters_and_shows_what_differs(tmp_path):
     methods = ("bsm", "ekd", "bsm", "<script>alert(1)</script>")
     given = [{"gains": [0.0, 2.0], "method": m, "seed": seed} for seed, m in enumerate(methods)]
@@ -154,14 +171,14 @@ def test_a_damaged_image_or_table_costs_no_other(report, tmp_path):
     assert not (tmp_path / "tables/data/headline.parquet").exists()
 
 
-def test_headline_joins_values_with_their_intervals_and_shows_five():
+def test_headline_joins_values_with_their_intervals_and_shows_four():
     values = {f"m{i}": [0.4] for i in range(7)}
     ends = {f"m{i}{end}": [v] for i in range(7) for end, v in (("_low", 0.3), ("_high", 0.5))}
     table = pd.DataFrame({"protocol": ["p/1"], "method": ["bsm"], "seeds": [2], **values, **ends})
     shown = headline(table)
     assert shown["protocol"] == "p/1"
     titles = [column["title"] for column in shown["columns"]]
-    assert titles == ["method", "seeds", "m0", "m1", "m2", "m3", "m4"]
+    assert titles == ["method", "seeds", "m0", "m1", "m2", "m3"]
     assert [column["number"] for column in shown["columns"]][:3] == [False, True, False]
     assert [cell["text"] for cell in shown["rows"][0]][:3] == ["bsm", "2", "0.400"]
     assert shown["rows"][0][2]["interval"] == "[0.300, 0.500]"
