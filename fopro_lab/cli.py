@@ -362,9 +362,9 @@ def compare(
     costs: dict[str, list[str]] = {}
     for run in done:
         if card := run.manifest.get("student"):
-            sizes = f"{card['parameters'] / 1e6:.3g} M parameters, {card['megabytes']:.3g} MB"
-            cost = f"{sizes}, {card['macs'] / 1e6:.3g} M multiply-adds per image"
-            costs.setdefault(cost, []).append(run.method)
+            millions = (card[key] / 1e6 for key in ("parameters", "macs"))
+            cost = "{:.3g} M parameters, {:.3g} M multiply-adds per image".format(*millions)
+            costs.setdefault(f"{cost}, {card['megabytes']:.3g} MB", []).append(run.method)
     if html:
         from fopro_lab.reports import execute_notebook
 

@@ -64,7 +64,7 @@ def test_train_then_compare(fopro, tmp_path):
     assert code == 0 and {row["method"] for row in rows} == {"ekd"}
     assert (tmp_path / "tables/comparison.csv").exists()
     code, out, _ = fopro("compare", tmp_path)
-    assert code == 0 and out.startswith("bsm, ekd: 0.174 M parameters, 0.701 MB, 1.52 M")
+    assert code == 0 and out.startswith("bsm, ekd: 0.174 M parameters, 1.52 M multiply-adds")
     assert out.splitlines()[1].startswith("ekd")
     code, out, _ = fopro("refine", tmp_path / "bsm", "--set=how=tau-norm", "--set=tau=1")
     assert code == 0 and f"{tmp_path}/bsm+tau-norm: bsm+tau-norm, tau 1 (given), valid" in out

@@ -124,8 +124,7 @@ def timm_defaults(architecture: str, *, role: str) -> Any:
 
 
 def timm_options(weights: Weights) -> dict[str, Any]:
-    """Return what a file says that its network has to be built with."""
-    # No other metadata: a file must not choose what else timm does.
+    """Return what a file may say of how its network is built, and nothing else of what it says."""
     return {k: v for k, v in weights.metadata.items() if k in ("pad_type", "global_pool")}
 
 

@@ -74,7 +74,8 @@ def refine(
     with run_folder.locked(folder):
         if found := _find(folder, plan):
             return found
-        began, device = time.perf_counter(), choose_device(config.device)
+        began, started = time.perf_counter(), run_folder.now()
+        device = choose_device(config.device)
         # Sorted, the images of all runs are in one order.
         tables = [r.predictions.sort_values(["split", "image"], ignore_index=True) for r in sources]
         columns = [f"logit_{name}" for name in first.class_names]
@@ -99,15 +100,15 @@ def refine(
             names = tables[0]["image"]
             passes = [classify(student, first, packed, names, flip) for flip in flips]
             logits = mean_probabilities(passes) if how == "tta" else passes[0]
-        before = [_validate(tables[0], own) for own in stored]
         methods = "&".join(dict.fromkeys(run.method for run in sources))
         refined = {"method": f"{methods}+{how}", **plan, **chosen}
         refined["steps"] = [*first.manifest.get("refined", {}).get("steps", ()), how]
         refined["runs"] = [run.path.as_posix() for run in sources]
-        refined["val_balanced_accuracy_before"] = before
+        refined["val_balanced_accuracy_before"] = [_validate(tables[0], own) for own in stored]
         manifest = {k: v for k, v in first.manifest.items() if k not in OF_TRAINING}
         manifest |= {**run_folder.origin(device), "processes": 1, "refined": refined}
-        manifest |= {"student": _cost(sources, config), "finished": run_folder.now()}
+        manifest |= {"student": _cost(sources, config), "started": started}
+        manifest["finished"] = run_folder.now()
         manifest["scores"] = {"val_balanced_accuracy": _validate(tables[0], logits)}
         manifest["wall_seconds"] = round(time.perf_counter() - began, 1)
         if how not in ("ensemble", "tta"):
@@ -121,21 +122,19 @@ def refine(
 def check_sources(runs: Sequence[TrainedRun], how: str) -> None:
     """Refuse runs that are not whole, or that do not belong together."""
     if not how:
-        known = ", ".join(get_args(RefineHow)[1:])
-        raise InputError(f"how: expected one of {known}, got none; say how=...")
+        raise InputError(f"how: expected one of {', '.join(get_args(RefineHow)[1:])}, got none")
     if not runs or (len(runs) > 1 and how not in SEVERAL):
         wanted = "one or more" if how in SEVERAL else "one"
         raise InputError(f"runs: expected {wanted} for {how}, got {len(runs)}")
-    network = ("student", "student_size", "image_size") if how == "soup" else ()
+    same = ["protocol", "split_fingerprint", "data_fingerprint", "class_names"]
+    same += ["student", "student_size", "image_size"] if how == "soup" else []
     for run in runs:
         if not run.complete:
             raise InputError(f"{run.path}: expected a finished run with its predictions")
         if how != "ensemble" and not (run.path / FILES[-1]).is_file():
             raise InputError(f"{run.path}: {how} needs a student, and {run.method} has none")
-        for key in ("protocol", "split_fingerprint", "data_fingerprint", "class_names", *network):
-            mine, theirs = (
-                (r.config if key in network else r.manifest).get(key) for r in (run, runs[0])
-            )
+        for key in same:
+            mine, theirs = ((r.manifest | r.config).get(key) for r in (run, runs[0]))
             if mine != theirs:
                 where = f"{theirs!r} as in {runs[0].path}"
                 raise InputError(f"{run.path}: {key}: expected {where} for {how}, got {mine!r}")
@@ -185,8 +184,8 @@ def retrain(
     if config.how == "crt":
         with torch.random.fork_rng():
             torch.manual_seed(run.seed)
-            head.reset_parameters()
-        trained = list(head.parameters())
+            head.cpu().reset_parameters()  # the same on every device
+        trained = list(head.to(device).parameters())
     size = min(config.batch_size, len(rows))
     optimiser = torch.optim.SGD(trained, lr=config.learning_rate, momentum=0.9)
     steps = config.epochs * (len(rows) // size)
@@ -206,8 +205,7 @@ def retrain(
             losses.append(loss.detach())
     total = float(torch.stack(losses).mean())
     if not np.isfinite(total):
-        way_out = f"try a learning_rate below {config.learning_rate:g}"
-        raise WorkError(f"{config.how}: the loss is not finite; {way_out}")
+        raise WorkError(f"{config.how}: the loss is not finite; try a lower learning_rate")
     with torch.no_grad():
         for value in head.parameters() if config.how == "lws" else ():
             value.mul_(factor.view(-1, *[1] * (value.ndim - 1)))
