@@ -1,4 +1,4 @@
-"""Train the runs of the claims plan, seed by seed, and keep their test logits in two small files.
+"""Train the runs of a plan, seed by seed, and keep their test logits in two small files.
 
 ``python -m tools.claims prompts`` makes the prompt of each fold, in closed form;
 ``python -m tools.claims train`` trains what is not kept yet and adds each run as it ends;
@@ -11,10 +11,11 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import torch
 import typer
 
 from fopro_lab.config import TrainConfig
@@ -28,6 +29,7 @@ from fopro_lab.training.run_folder import deciding_options
 from fopro_lab.training.statistics import reference_spectrum
 
 PLAN = Path("reports/plans/claims.yaml")
+HALF = 0.5  # of the way to the natural spectrum's shape
 KEPT = Path("reports/claims")  # runs.parquet: test logits; manifests.parquet: a row per run
 app = typer.Typer(help=__doc__, add_completion=False)
 
@@ -59,16 +61,19 @@ def _short(card: dict | None) -> dict | None:
     return card and {k: v for k, v in card.items() if not isinstance(v, list) or len(v) < 20}
 
 
-def _configs() -> list[TrainConfig]:
-    nodes = plan_nodes(PLAN, out="reports", inputs=False)
+def _configs(plan: Path) -> list[TrainConfig]:
+    nodes = plan_nodes(plan, out="reports", inputs=False)
     return [node.config for node in nodes if isinstance(node.config, TrainConfig)]
 
 
 @app.command()
 def prompts() -> None:
-    """Make the prompts that the plan names: from a fold's training images to natural spectra."""
+    """Make the prompts that the claims' plan names, one per fold, from its training images.
+
+    Each goes half the way to the shape of natural images' spectrum: contrast as a whole stays.
+    """
     made = set()
-    for config in _configs():
+    for config in _configs(PLAN):
         if (path := Path(config.prompt_file)) in made or not config.prompt_file:
             continue
         made.add(path)
@@ -78,7 +83,10 @@ def prompts() -> None:
         size, most = config.image_size, config.max_log_gain
         target, source = reference_spectrum(config)
         seen = mean_amplitude(images)
-        gain = spectrum_gain(seen, target, size=(size, size), max_log_gain=most)
+        shape = (target / seen).log()
+        shape = HALF * (shape - shape.mean())
+        how: dict[str, Any] = {"size": (size, size), "max_log_gain": most}
+        gain = spectrum_gain(torch.ones_like(shape), shape.exp(), **how)
         prompt = FourierPrompt("radial", size=size, max_log_gain=most)
         fit_prompt(prompt, gain)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,13 +98,14 @@ def prompts() -> None:
 def train(
     out: Annotated[Path, typer.Option(help="Where the run folders go.")],
     kept: Annotated[Path, typer.Option(help="Folder of the two files.")] = KEPT,
+    plan: Annotated[Path, typer.Option(help="The plan whose runs are trained.")] = PLAN,
     method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
     seconds: Annotated[float, typer.Option(help="Begin no run after so many; 0 is never.")] = 0,
 ) -> None:
     """Train the runs that are not kept yet, all methods and folds of a seed before the next."""
     began = time.monotonic()
-    configs = [config for config in _configs() if not method or config.method in method]
-    configs.sort(key=lambda c: (c.seed, c.fold, c.method))
+    configs = [c for c in _configs(plan) if not method or c.parts.label in method]
+    configs.sort(key=lambda c: (c.seed, c.fold, c.parts.label))
     for config in configs:
         name = run_name(config)
         if _is_kept(config, kept / "manifests.parquet"):
