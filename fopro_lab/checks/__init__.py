@@ -3,13 +3,10 @@
 Importing this package imports no torch; the pipeline audit does when it is first used.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fopro_lab.arguments import check_public, checked
 from fopro_lab.checks.report import Finding, Findings, check_data, examine, open_for_checks
-
-if TYPE_CHECKING:
-    from fopro_lab.checks.pipeline import audit_pipeline
 
 check_public(__name__)
 

@@ -1,7 +1,7 @@
 """Data sets, splits, packs and batches. Importing this package does not import torch."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fopro_lab.arguments import check_public, checked
 from fopro_lab.data.batches import batches, cycle, effective_counts, paired_batches
@@ -15,15 +15,6 @@ from fopro_lab.data.split_rules import (
     make_long_tail,
     make_split,
 )
-
-if TYPE_CHECKING:
-    from fopro_lab.data.augment import (
-        apply_augmentations,
-        float_images,
-        mix,
-        read_pixels,
-        sample_augmentations,
-    )
 
 LATE = ("apply_augmentations", "float_images", "mix", "read_pixels", "sample_augmentations")
 check_public(__name__)

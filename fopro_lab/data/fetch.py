@@ -33,7 +33,6 @@ ATTEMPTS = 5  # in a row that bring nothing new
 PAUSE = 1.0  # seconds before the second attempt; doubled after each
 BLOCK = 1 << 15  # bytes
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers after which another attempt is worth it
-BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 DAMAGES = (EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, LZMAError)
 
 
@@ -238,14 +237,16 @@ def _fetch_file(
     import pooch  # late: naming a source does without it
 
     pooch.get_logger().setLevel("WARNING")
+    known = file.known or (f"sha256:{before}" if before else "")
     name = file.name.replace("/", "_")
     part = place / DOWNLOADS / f"{name}.part"
+    if not (known or file.unpacked):  # a part of another version would not be noticed
+        part.unlink(missing_ok=True)
     downloader = ResumingDownloader(part, label=file.name, progress=progress)
     # Pooch puts a file into place when it is whole. The hash is compared here, since a publisher
     # may give its first digits alone.
     store = pooch.create(place / DOWNLOADS, "", registry={name: None}, urls={name: url})
     path = Path(store.fetch(name, downloader=downloader))
-    known = file.known or (f"sha256:{before}" if before else "")
     kind, _, expected = (known or "sha256:").partition(":")
     digests = {each: pooch.file_hash(str(path), alg=each) for each in {"sha256", kind}}
     facts = {"address": url, "bytes": path.stat().st_size, "sha256": digests["sha256"]}
@@ -271,32 +272,28 @@ def _fetch_file(
     return facts | {"checked against": "nothing: the publisher gives no hash"}
 
 
-class _Broken(requests.ConnectionError):
-    """An answer that is no use; another attempt may be."""
-
-
 class ResumingDownloader:
     """Download to ``FILE.part`` and continue it next time; a downloader for pooch.
 
-    To be continued it needs the same address, and the same ETag or time of change at the server.
+    Where the file changed meanwhile, its hash or the archive's checksums tell afterwards.
     """
 
     def __init__(self, part: Path, *, label: str, progress: bool = False) -> None:
-        self.part, self.note = part, part.with_name(part.name + ".json")
-        self.label, self.progress = label, progress
+        self.part, self.label, self.progress = part, label, progress
 
     def __call__(self, url: str, output_file: str, pooch: object = None) -> None:
         """Download ``url`` to ``output_file``; a WorkError says why it could not."""
-        failures, best = 0, self._have()
+        failures = 0
         while True:
+            before = self._have()
             try:
-                self._attempt(url)
+                self._attempt(url, before)
                 break
-            except BROKEN as error:
+            except requests.RequestException as error:
+                failures = failures + 1 if self._have() <= before else 1
+                status = getattr(error.response, "status_code", 503)
                 reason = str(error).rpartition(": ")[2].rstrip(".'\")>")  # the innermost one
-                failures = 1 if self._have() > best else failures + 1
-                best = max(best, self._have())
-                if failures >= ATTEMPTS:
+                if failures >= ATTEMPTS or status not in BUSY:
                     raise WorkError(
                         f"{self.label}: {reason}, {failures} times in a row; "
                         f"{in_bytes(self._have())} are kept, the same command tries again; "
@@ -304,49 +301,26 @@ class ResumingDownloader:
                     ) from None
                 _say(f"{self.label}: {reason}, trying again", self.progress)
                 time.sleep(PAUSE * 2 ** (failures - 1))
-            except requests.RequestException as error:
-                raise WorkError(f"{self.label}: {error}; get it by hand, or use --mirror") from None
         os.replace(self.part, output_file)
-        self.note.unlink(missing_ok=True)
 
-    def _attempt(self, url: str) -> None:
+    def _attempt(self, url: str, have: int) -> None:
         """Ask for what is missing and append it."""
-        known: dict[str, Any] = {"total": 0, "validator": ""} | _read_json(self.note)
-        have = self._have() if known.get("url") == url and known["validator"] else 0
-        if have and have == known["total"]:  # stopped after the last byte
-            return
-        headers = {"Accept-Encoding": "identity"}
-        if have:
-            headers |= {"Range": f"bytes={have}-", "If-Range": known["validator"]}
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            status, answer, total = response.status_code, response.headers, known["total"]
             if url.startswith("https://") and not response.url.startswith("https://"):
                 raise WorkError(f"{self.label}: expected https, was sent on to {response.url}")
-            if status in BUSY:
-                raise _Broken(f"the server answers {status} {response.reason}")
-            if status != 416:
-                response.raise_for_status()
-            tag = answer.get("ETag", "")
-            validator = "" if tag.startswith("W/") else tag  # a weak one means similar bytes
-            validator = validator or answer.get("Last-Modified", "")
-            same = answer.get("Content-Range") == f"bytes {have}-{total - 1}/{total}"
-            if status == 200 or not same or validator not in ("", known["validator"]):
-                # The part goes first: a new note must never lie beside old bytes.
-                self.part.unlink(missing_ok=True)
-                self.note.unlink(missing_ok=True)
-                if status != 200:
-                    raise _Broken("the file changed at the server")
-                have, total = 0, int(answer.get("Content-Length", 0))
-                write_json(self.note, {"url": url, "validator": validator, "total": total})
+            if response.status_code == 416:  # stopped after the last byte
+                return
+            response.raise_for_status()
+            have = have if response.status_code == 206 else 0
             blocks: Iterator[bytes] = response.iter_content(BLOCK)
             if self.progress:
+                total = have + int(response.headers.get("Content-Length", 0))
                 label = f"fetching {self.label}"
                 blocks = show_progress(blocks, total=total, label=label, done=have, blocks=True)
-            with open(self.part, "ab") as stream:
+            with open(self.part, "ab" if have else "wb") as stream:
                 for block in blocks:
                     stream.write(block)
-        if not self._have() or (total and self._have() != total):
-            raise _Broken(f"sent {self._have()} of the declared {total} bytes")
 
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0

@@ -13,6 +13,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -247,9 +248,8 @@ def visible_devices() -> list[str]:
     """List the CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        named = [part.strip() for part in chosen.split(",")]
         # CUDA itself stops at the first entry that names no device
-        return named[: next((i for i, d in enumerate(named) if d in ("", "-1")), len(named))]
+        return [*takewhile(lambda d: d not in ("", "-1"), map(str.strip, chosen.split(",")))]
     with suppress(OSError, subprocess.SubprocessError):  # none, or a driver that does not answer
         words = ["nvidia-smi", "-L"]
         listed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20)

@@ -31,12 +31,9 @@ class Publisher:
     requested: list[tuple[str, str]] = field(default_factory=list)  # path, Range
     sent: int = 0
     ranges: bool = True
-    tag: str = '"one"'
-    heeds_if_range: bool = True
     cut_after: int = 0  # bytes of each answer, then the connection breaks
     cuts: int = 10**9  # how many answers are cut
     stall_after: int = -1
-    length: bool = True  # whether the length is declared
     pause: float = 0.0  # seconds between blocks of 4 kB
     statuses: list[int] = field(default_factory=list)  # answered first, one per request
 
@@ -79,8 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         if content is None:
             return self.end(404)
         start = 0
-        unchanged = self.headers.get("If-Range", own.tag) == own.tag
-        if own.ranges and span and (unchanged or not own.heeds_if_range):
+        if own.ranges and span:
             start = int(span.removeprefix("bytes=").rstrip("-"))
             if start >= len(content):
                 return self.end(416)
@@ -88,13 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        if own.length:
-            self.send_header("Content-Length", str(len(body)))
-        else:
-            self.send_header("Connection", "close")
-            self.close_connection = True
-        if own.tag:
-            self.send_header("ETag", own.tag)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.send_body(own, body)
 

