@@ -11,14 +11,12 @@ import pickle
 import re
 import sys
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import IO, Any
 
 import safetensors
@@ -48,7 +46,7 @@ HARMLESS = {"img_size", "in_chans", "num_classes", "global_pool"}  # known from 
 MODULE_PARTS = ("_parameters", "_buffers", "_modules")  # where a pickled nn.Module has its tensors
 # Put between the names of a network by what compiles, shards or checkpoints it.
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-MOST_TENSORS, MOST_NESTED = 1_000_000, 20
+MOST_TENSORS, MOST_NESTED, MOST_STUBS = 1_000_000, 20, 500
 # Blocks in chunks (DINOv2) and norms with a dot (the first DenseNets) have other names.
 SPELLINGS = (
     (re.compile(r"\bblocks\.\d+\.(\d+)\."), r"blocks.\1."),
@@ -143,16 +141,26 @@ def in_folder(folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 def _read_pickle(opened: IO[bytes], skipped: set[str]) -> Any:
-    """Read by torch's own restricted unpickler, and by the inert one what that refuses."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on the pickle's protocol: an error follows or none
+    """Read by torch's own restricted unpickler, to which inert stubs stand for other classes."""
+    stubs: dict[str, type] = {}
+    while True:
+        opened.seek(0)
+        known: list[Any] = [(stub, name) for name, stub in stubs.items()]
         try:
-            return torch.load(opened, map_location="cpu", weights_only=True)
-        except Exception as error:
-            if "TorchScript" in str(error):  # torch would run it
+            with warnings.catch_warnings(), torch.serialization.safe_globals(known):
+                warnings.simplefilter(
+                    "ignore"
+                )  # on the pickle's protocol: an error follows or none
+                return torch.load(opened, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            unknown = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+            name = unknown[1] if unknown else ""
+            name = name if "." in name else f"builtins.{name}"
+            if not unknown or name in stubs or len(stubs) >= MOST_STUBS:
                 raise
-            opened.seek(0)
-            return _read_inert(opened, skipped)
+            stubs[name] = type(name.rpartition(".")[2], (_Inert,), {})
+            if not name.startswith(("torch", "collections")):
+                skipped.add(name)
 
 
 def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
@@ -164,9 +172,8 @@ def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
         seen += 1
         if seen > MOST_TENSORS or len(path) > MOST_NESTED:
             raise InputError(f"has over {MOST_TENSORS} parts, or {MOST_NESTED} levels")
-        tensor = value.tensor if isinstance(value, _Inert) else value
-        if isinstance(tensor, Tensor):
-            yield ".".join(path), tensor.detach()
+        if isinstance(value, Tensor):
+            yield ".".join(path), value.detach()
         elif isinstance(value, Mapping | list | tuple):
             items = value.items() if isinstance(value, Mapping) else enumerate(value)
             inner = [
@@ -181,63 +188,16 @@ class _Inert(dict[Any, Any]):
     """Stands for any class or function of a pickle: takes everything and does nothing."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
-    tensor: Tensor | None = None
 
     def __new__(cls, *args: Any, **options: Any) -> "_Inert":
         return dict.__new__(cls)
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        if args and isinstance(args[0], list | dict):  # old pickles give a dictionary its items
-            with contextlib.suppress(TypeError, ValueError):
-                self.update(args[0])
+        pass
 
     def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict) and type(self).__name__ != "OrderedDict":
+        if isinstance(state, dict):  # of a module: it has tensors
             self.update(state)
-
-    def append(self, *values: Any) -> None:
-        """Ignore what a list, a deque or a set would keep."""
-
-    extend = add = append
-
-
-class _View(_Inert):
-    """A tensor, of a storage and its offset, shape and strides."""
-
-    def __init__(self, storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> None:
-        flat = torch.empty(0, dtype=storage.dtype).set_(storage.untyped())
-        self.tensor = flat.as_strided(shape, stride, offset)  # refuses what is out of bounds
-
-
-class _Same(_Inert):
-    """A parameter, or a tensor of a class of its own that is made by ``rest[1]``: the tensor."""
-
-    def __init__(self, data: Any, *rest: Any) -> None:
-        self.tensor = data.tensor if isinstance(data, _Inert) else data(*rest[1]).tensor
-
-
-REBUILT: dict[str, type[_Inert]] = {"_rebuild_tensor": _View, "_rebuild_tensor_v2": _View}
-REBUILT |= {f"_rebuild_{k}": _Same for k in ("parameter", "parameter_with_state", "from_type_v2")}
-
-
-def _read_inert(opened: IO[bytes], skipped: set[str]) -> Any:
-    """Let torch read a file with an unpickler that builds inert stubs for every global."""
-
-    class Unpickler(pickle._Unpickler):  # the one in C takes as much memory as a damaged file says
-        def find_class(self, module: str, name: str) -> Any:
-            # A class of its own each time: whatever a pickle does to it ends with the pickle.
-            if not module.startswith(("torch", "collections")):
-                skipped.add(f"{module}.{name}")
-            return type(name, (REBUILT.get(name, _Inert),), {"__module__": module})
-
-    inert = SimpleNamespace(__name__="inert", Unpickler=Unpickler)  # what torch takes for pickle
-    inert.load = lambda opened, **options: Unpickler(opened, **options).load()
-    zipped = zipfile.is_zipfile(opened)
-    opened.seek(0)
-    # Of bytes in memory torch tries no tar archive, which it would unpack.
-    source = opened if zipped else io.BytesIO(opened.read())
-    how: dict[str, Any] = {"map_location": "cpu", "pickle_module": inert}
-    return torch.load(source, weights_only=False, encoding="latin1", **how)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ import datetime
 import os
 import pathlib
 import random
+import shutil
 import zipfile
 
 import numpy as np
@@ -24,13 +25,13 @@ def network():
 
 
 class Bomb:
-    """Whoever unpickles it makes a file."""
+    """Whoever unpickles it calls a function that makes a folder."""
 
-    def __init__(self, target):
-        self.target = target
+    def __init__(self, call, *arguments):
+        self.call, self.arguments = call, arguments
 
     def __reduce__(self):
-        return os.mkdir, (str(self.target),)
+        return self.call, self.arguments
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", "", ".SAFETENSORS"])
@@ -66,6 +67,9 @@ def test_tensors_beside_any_object_are_read(tmp_path, kind, zipped):
     path, net = tmp_path / "a.ckpt", network()
     content = net if kind == "module" else {"model": net.state_dict(), "more": OBJECTS[kind]()}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    if kind == "module" and not zipped:  # a whole network in the format of before 2020
+        assert "got another or a damaged one" in complaint(read_weights, path)
+        return
     card = load_matching(filled := network(), read_weights(path))
     assert same(filled, net) and card["coverage"] == 1
 
@@ -82,12 +86,16 @@ def same(network, other):
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_runs_nothing_and_the_card_names_what_was_not_run(tmp_path, zipped):
     path, target = tmp_path / "a.pth", tmp_path / "it_ran"
-    content = {"state_dict": network().state_dict(), "hook": Bomb(target)}
+    (tmp_path / "empty").mkdir()
+    content = {"hook": Bomb(shutil.copytree, str(tmp_path / "empty"), str(target))}
+    content["state_dict"] = network().state_dict()
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    assert load_matching(network(), read_weights(path))["not_run"] == ["posix.mkdir"]
+    assert load_matching(network(), read_weights(path))["not_run"] == ["shutil.copytree"]
     assert not target.exists()
     torch.load(path, weights_only=False)  # the file would have done it
     assert target.is_dir()
+    torch.save({"hook": Bomb(os.rmdir, str(target))}, path)  # of the system's own: refused
+    assert "got another or a damaged one" in complaint(read_weights, path) and target.is_dir()
 
 
 class Crafted:
