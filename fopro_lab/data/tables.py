@@ -253,11 +253,6 @@ def _find_groups(frame: pd.DataFrame, rules: DataConfig) -> tuple[pd.Series, lis
         if (cells == "").all():
             odd.append(f"'{name}' is empty, so no group is taken from it")
             continue
-        if cells.str.fullmatch(r"(\d+(\.0+)?)?").all():  # pandas writes 7.0 in a column with gaps
-            whole = cells.str.replace(r"\.0+$", "", regex=True)
-            if whole.nunique() < cells.nunique():
-                odd.append(f"'{name}': numbers with and without .0, such as 7.0 and 7, are one")
-                cells = whole
         way_out = "; or pass the column over: group_column=none"
         readers.refuse_alike(cells, where=f"{name}: groups", way_out=way_out)
         fills = (groups == "") & (cells != "")
