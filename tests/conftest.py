@@ -27,6 +27,11 @@ def refuses(rule: str, call, *arguments, **options) -> None:
     assert re.search(rule, complaint(call, *arguments, **options))
 
 
+def fails(rule: str, call, *arguments, **options) -> None:
+    """Expect a call to fail, though its input was right, with such a line."""
+    assert re.search(rule, failure(call, *arguments, **options))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the folder of real images and weights beside the checkout."""

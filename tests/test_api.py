@@ -83,12 +83,9 @@ def test_what_takes_images_refuses_what_are_none(toy, images, expected):
         assert complaint(call).startswith(expected)
 
 
-def test_a_prompted_image_outside_the_range_is_encoded(toy):
+def test_a_prompted_image_is_encoded_and_objects_show_themselves_in_one_line_and_a_table(toy):
     images = torch.rand(2, 3, 32, 32) * 3 - 1
     assert toy.teacher.encode(images).shape == (2, 256)
-
-
-def test_objects_show_themselves_in_one_line_and_as_a_table(toy):
     shown = dataclasses.replace(toy.dataset, name="<b>x|y")
     assert repr(shown) == "<Dataset: name <b>x|y, images 48, classes 8>"
     assert "&lt;b&gt;x|y" in shown._repr_html_() and "<b>" not in shown._repr_html_()

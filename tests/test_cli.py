@@ -117,15 +117,12 @@ def test_data_check_lists_every_image_that_fails_and_ends_with_1(fopro, tmp_path
     assert len(executed) == 1  # the page is written all the same
 
 
-def test_teachers_are_listed_and_checked(fopro):
+def test_teachers_are_listed_and_checked_and_probe_executes_its_notebook(fopro, tmp_path, executed):
     code, out, _ = fopro("teachers", "check", "--json")
     card = json.loads(out)
     assert code == 0 and card["coverage"] == 1.0 and len(card["sha256"]) == 64
     code, out, _ = fopro("teachers", "list")
     assert code == 0 and "timm:NAME" in out
-
-
-def test_probe_executes_its_notebook(fopro, tmp_path, executed):
     code, out, _ = fopro("probe", "--out", tmp_path, "--set=rings=3", "--set=heat_map=off")
     assert (code, out) == (0, f"{tmp_path / 'index.html'}\n")
     ((name, values, out),) = executed

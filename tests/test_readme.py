@@ -20,6 +20,7 @@ from fopro_lab.config import TrainConfig, parse_settings
 from fopro_lab.data import isic2019_lt_counts
 from fopro_lab.data.fetch import find_source
 from fopro_lab.widgets.bands import ring_prompt, save_preset
+from tests.test_notebooks import check_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -41,15 +42,15 @@ COMMANDS = [shlex.split(line) for line in dict.fromkeys(SHELL) if line.startswit
 # What makes a command small; only names that the command knows.
 SMALL = {
     "data": ["image_size=24"],
-    "probe": ["image_size=24", "rings=2", "gains=[0.0]", "resamples=100", "probe_images=8"],
+    "probe": [],
     "train": ["image_size=24", "epochs=1", "batch_size=8", "prompt_steps=1"],
-    "report": ["image_size=32", "epochs=1", "prompt_steps=1", "method=[bsm]", "seed=[0]",
-               "rings=2", "gains=[0.0]", "probe_images=8", "batch_size=8", "resamples=20"],
     "refine": ["epochs=1"],
+    "report": ["image_size=24", "epochs=1", "prompt_steps=1", "method=[bsm,fopro]", "seed=[0]",
+               "rings=2", "gains=[0.0]", "probe_images=8", "batch_size=8", "resamples=20",
+               "student_run=runs/bsm-0"],
     "compare": [],
     "explore": [],
 }  # fmt: skip
-SMALL_PRESET = ["epochs=1", "method=[bsm]", "seed=[0]", "batch_size=8", "resamples=20"]
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,8 @@ def home(tmp_path_factory) -> Path:
         label, name = number % 3, f"{number:03d}.png"
         pixels = rng.integers(0, 80 + 80 * label, (24, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(home / "images" / name)
-        rows.append((name, "abc"[label], f"patient{number}"))
-    table = pd.DataFrame(rows, columns=["image", "diagnosis", "patient"])
+        rows.append((name, "abc"[label], f"patient{number}", "xy"[number % 2]))
+    table = pd.DataFrame(rows, columns=["image", "diagnosis", "patient", "site"])
     table.to_csv(home / "images/labels.csv", index=False)
     for folder in ("notebooks", "reports/plans"):
         shutil.copytree(ROOT / folder, home / folder)
@@ -92,16 +93,24 @@ def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
     monkeypatch.setattr(
         "fopro_lab.widgets.serving.serve_explorer", lambda values, **how: served.append(values)
     )
+    monkeypatch.setattr(  # of `fopro probe`; the report below executes its notebook as well
+        "fopro_lab.reports.execute_notebook", lambda name, values, *, out: (name, f"{out}/i.html")
+    )
     options = {"dataset": str(home / "images"), "image_size": 24}
     prompt = ring_prompt(np.full((3, 9), 2.0), size=24)
     save_preset("by-hand", prompt, folder="presets", options=options)
     commands = [words for words in COMMANDS if not needs_more(words)]
     assert {words[1] for words in commands} == set(SMALL)
     for words in commands:
-        small = SMALL_PRESET if "reports/plans/preset.yaml" in words else SMALL[words[1]]
-        words += [part for option in small for part in ("--set", option)]
+        if "reports/plans/preset.yaml" in words:  # its notebooks run in test_notebooks
+            words += ["--plan"]
+        else:
+            words += [part for option in SMALL[words[1]] for part in ("--set", option)]
         assert run(monkeypatch, words) == 0, (words, capsys.readouterr().err)
-    assert (home / "reports/mine/index.html").exists()
+    check_pages(home / "reports/mine")
+    assert (home / "reports/mine/tail/headline.csv").is_file()
+    assert (home / "reports/mine/prompt/prompt.safetensors").is_file()
+    assert (home / "reports/mine/teacher/heat_map_error_student.png").is_file()
     assert (home / "runs/fopro-0/predictions.parquet").exists()
     assert served[0]["student_run"] == "runs"
 

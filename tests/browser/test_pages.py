@@ -96,7 +96,7 @@ def test_a_bad_page_is_seen_to_be_one(open_offline, tmp_path):
     assert page.evaluate(CUT) == ["P."] and page.evaluate(CONTRAST)[0][0] < 2
 
 
-def test_every_link_of_the_pages_leads_somewhere(open_offline, report):
+def test_every_link_leads_somewhere_and_straight_to_the_failed_cell(open_offline, report):
     for path in (report / "index.html", report / "pages" / "tail.html"):
         page, _ = open_offline(path)
         links = page.eval_on_selector_all("a[href]", "all => all.map((a) => a.href)")
@@ -104,9 +104,6 @@ def test_every_link_of_the_pages_leads_somewhere(open_offline, report):
         for link in links:
             target = Path(link.removeprefix("file://").partition("#")[0])
             assert target.exists(), link
-
-
-def test_the_index_leads_straight_to_the_failed_cell(open_offline, report):
     page, _ = open_offline(report / "index.html")
     page.click("a.state.failed")
     page.wait_for_selector("#papermill-error-cell")
@@ -137,14 +134,11 @@ def test_filters_choose_by_state_parameter_and_words(open_offline, report):
     assert alarms.quiet()
 
 
-def test_without_scripts_the_index_shows_everything_and_no_filter(open_offline, report):
+def test_an_index_without_scripts_or_printed_shows_everything_and_no_filter(open_offline, report):
     page, alarms = open_offline(report / "index.html", java_script_enabled=False)
     assert page.locator("tr[data-node]").count() == 8
     assert not page.locator("form.filters").is_visible()
     assert page.locator("tr[data-node]").first.is_visible() and alarms.quiet()
-
-
-def test_a_printed_index_has_no_filters_cuts_no_table_and_names_its_pages(open_offline, report):
     page, _ = open_offline(report / "index.html", width=680)  # what A4 holds
     page.emulate_media(media="print")
     assert page.locator("form.filters:visible").count() == 0

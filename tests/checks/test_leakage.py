@@ -37,7 +37,7 @@ def leaked(leaks, part, other, kind):
     return own[own[kind]]["image"].tolist()
 
 
-def test_find_leaks_finds_each_kind():
+def test_find_leaks_finds_each_kind_and_near_duplicates_of_copies():
     #        train    val  test
     groups = "ab" + "ca" + "bde"
     parts = split([0, 1], [2, 3], [4, 5, 6]).parts(7)
@@ -50,10 +50,6 @@ def test_find_leaks_finds_each_kind():
     assert leaked(leaks, "test", "train", "any") == ["p4", "p5", "p6"]
     assert leaked(leaks, "val", "train", "any") == ["p3"]
     assert leaked(leaks, "test", "val", "any") == []
-
-
-def test_a_near_duplicate_of_a_copy_is_a_leak():
-    """Near-duplicates are looked for among first rows; their copies count as well."""
     parts = split([0, 1], [], [2, 3]).parts(4)
     content = np.array([0, 1, 1, 3])  # 2 of test copies 1
     near_duplicates = pd.DataFrame({"first": [1], "second": [3]})

@@ -65,15 +65,12 @@ def test_fused_warps_smooth_where_exact_ones_do_not(tmp_path):
     assert fused < -0.2 and exact > fused + 0.2
 
 
-def test_sources_have_their_own_rows_and_even_shares():
+def test_sources_have_their_own_rows_and_even_shares_and_nothing_is_refused():
     packed = pack(open_dataset("phantom", images=200), 32, progress=False)
     table = audit_pipeline(packed, np.arange(200), edges=EDGES, images=20)
     assert table.groupby("source")["n"].max().to_dict() == {"all": 20, "sharp": 10, "soft": 10}
     own = table.pivot_table(index=["stage", "step", "ring"], columns="source", values="log_ratio")
     np.testing.assert_allclose(own["all"], (own["sharp"] + own["soft"]) / 2, atol=1e-9)
-
-
-def test_nothing_to_audit_is_refused():
     packed = pack(open_dataset("phantom", images=24), 32, progress=False)
     refuses("rows, images: expected one or more", audit_pipeline, packed, np.arange(0), edges=EDGES)
 
@@ -107,17 +104,13 @@ def arrays(tmp_path):
     return replace(open_dataset("phantom", images=24), name="arrays", reader=reader), pixels
 
 
-def test_full_image_of_an_array_is_the_array(arrays):
-    """Enlarged to the phantom's 64 pixels, it would hold no frequency above 28/64 of its own."""
+def test_full_image_of_an_array_is_the_array_and_a_reader_without_own_size_is_refused(arrays):
     dataset, pixels = arrays
     np.testing.assert_array_equal(full_image(dataset, 5), pixels[5])
     np.testing.assert_array_equal(full_image(dataset.subset([9, 4]), 1), pixels[4])
     packed = pack(dataset, 28, progress=False)
     audit = audit_pipeline(packed, np.arange(24), edges=[0, 0.25, 0.5], images=4)
     assert audit.groupby("stage")["size"].first()["resize"] == 10  # three eighths of 28
-
-
-def test_a_reader_that_knows_no_own_size_is_refused(arrays):
     dataset, _ = arrays
     plain = replace(dataset, reader=lambda row, size: np.zeros((size, size, 3), np.uint8))
     rule = r"^arrays: expected a reader with a method native\(row\)"

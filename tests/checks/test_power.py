@@ -43,16 +43,13 @@ def test_detectable_difference_is_found_in_four_of_five_simulated_tests():
     assert found_share(sizes[1:2], forgetful) < 0.7
 
 
-def test_groups_are_means_of_their_classes():
+def test_groups_are_means_of_their_classes_and_a_class_without_images_shows_nothing():
     sizes = [[1] * 100, [1] * 90, [1] * 20, [1] * 60]
     table = table_of(sizes, ("nv", "mel", "df", "vasc"))
     assert table.loc["tail", "n"] == 80 and table.loc["tail", "scope"] == "group"
     assert table.loc["tail", "effective"] == pytest.approx(4 / (1 / 20 + 1 / 60))
     assert table.loc["all", "effective"] == pytest.approx(16 / sum(1 / len(s) for s in sizes))
     assert list(table.index) == ["nv", "mel", "df", "vasc", "head", "medium", "tail", "all"]
-
-
-def test_a_class_without_test_images_shows_nothing():
     table = table_of([[1] * 100, [1] * 50, []], ("nv", "mel", "df"))
     assert np.isnan(table.loc["df", "detectable"]) and np.isnan(table.loc["tail", "detectable"])
     assert table.loc["head", "detectable"] > 0

@@ -26,7 +26,7 @@ def joined(iterator) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(images), torch.cat(labels)
 
 
-def test_batches_gives_every_row_in_order(packed):
+def test_batches_gives_every_row_in_order_and_shuffles_by_seed_and_epoch(packed):
     rows = [3, 30, 1, 17, 5]
     images, labels = joined(batches(packed, rows, batch_size=2))
     assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
@@ -35,8 +35,6 @@ def test_batches_gives_every_row_in_order(packed):
     torch.testing.assert_close(images, expected)
     assert images.is_contiguous()
 
-
-def test_batches_shuffles_by_seed_and_epoch(packed):
     def order(**options: int) -> list[float]:
         images, _ = joined(batches(packed, range(40), batch_size=8, shuffle=True, **options))
         return images.sum(dim=(1, 2, 3)).tolist()
@@ -116,7 +114,7 @@ def test_processes_joined_by_rank_give_the_batches_of_one(packed, world_size, mo
         assert torch.equal(labels, torch.cat([part for _, part in parts]))
 
 
-def test_an_incomplete_last_batch_is_shared_without_repeats(packed):
+def test_batches_and_pairs_are_shared_without_repeats(packed):
     options = {"batch_size": 16, "augment": "published", "world_size": 8}
     ranks = [list(batches(packed, range(19), rank=rank, **options)) for rank in range(8)]
     assert [len(share) for share in ranks] == [2] * 8  # as many steps for each rank
@@ -124,6 +122,15 @@ def test_an_incomplete_last_batch_is_shared_without_repeats(packed):
     assert sorted(len(share[1][1]) for share in ranks) == [0] * 5 + [1] * 3
     seen = [labels for share in ranks for _, labels in share]
     assert sorted(torch.cat(seen).tolist()) == sorted(packed.labels[:19].tolist())
+    options = {"alpha": 0.3, "batch_size": 8, "augment": "flips", "seed": 2}
+    whole = list(paired_batches(packed, range(40), **options))
+    ranks = [
+        list(paired_batches(packed, range(40), rank=rank, world_size=2, **options))
+        for rank in range(2)
+    ]
+    for pair, first, second in zip(whole, *ranks, strict=True):
+        for part, *shares in zip(pair, first, second, strict=True):
+            assert torch.equal(part, torch.cat(shares))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -163,18 +170,6 @@ def test_the_partners_are_drawn_class_balanced_and_on_their_own(packed):
     assert partners.tolist() != packed.labels[balanced].tolist()  # not the sampler's own stream
 
 
-def test_pairs_are_shared_as_batches_are(packed):
-    options = {"alpha": 0.3, "batch_size": 8, "augment": "flips", "seed": 2}
-    whole = list(paired_batches(packed, range(40), **options))
-    ranks = [
-        list(paired_batches(packed, range(40), rank=rank, world_size=2, **options))
-        for rank in range(2)
-    ]
-    for pair, first, second in zip(whole, *ranks, strict=True):
-        for part, *shares in zip(pair, first, second, strict=True):
-            assert torch.equal(part, torch.cat(shares))
-
-
 SAMPLERS = ("instance", "class-balanced", "square-root", "progressive")
 COUNTS = (60, 25, 10, 5)
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS))
@@ -194,15 +189,6 @@ def slow_shares(sampler: str, progress: float) -> list[float]:
 def test_effective_counts_have_the_published_shares(sampler, progress):
     found = effective_counts(COUNTS, sampler=sampler, progress=progress)
     np.testing.assert_allclose(found / 100, slow_shares(sampler, progress), rtol=1e-12)
-
-
-def test_a_class_without_images_is_never_drawn():
-    for sampler in SAMPLERS:
-        found = effective_counts([8, 0, 2], sampler=sampler, progress=0.5, mixup_alpha=0.5)
-        assert found[1] == 0 and found.sum() == pytest.approx(10)
-    assert len(epoch_order([0] * 8 + [2] * 2, sampler="class-balanced", seed=0)) == 10
-    for counts, progress, told in (([1, -2], 0.5, "^class_counts: "), ([1], 1.5, "^progress: ")):
-        refuses(told, effective_counts, counts, sampler="instance", progress=progress)
 
 
 @pytest.mark.parametrize("epoch", [0, 2, 4])
@@ -226,8 +212,14 @@ def test_over_epochs_no_image_of_a_class_falls_behind(sampler):
             assert max(times) - min(times) <= 1, (epoch, label)  # a lottery's spread is over 5
 
 
-def test_every_batch_has_nearly_the_same_mixture():
+def test_every_batch_has_nearly_the_same_mixture_and_none_of_an_empty_class():
     order = epoch_order(LABELS, sampler="class-balanced", seed=0)
     for start in range(0, 100, 20):
         found = np.bincount(LABELS[order[start : start + 20]], minlength=4)
         assert abs(found - 5).max() <= 1, found  # a lottery gives 1 to 9
+    for sampler in SAMPLERS:
+        found = effective_counts([8, 0, 2], sampler=sampler, progress=0.5, mixup_alpha=0.5)
+        assert found[1] == 0 and found.sum() == pytest.approx(10)
+    assert len(epoch_order([0] * 8 + [2] * 2, sampler="class-balanced", seed=0)) == 10
+    for counts, progress, told in (([1, -2], 0.5, "^class_counts: "), ([1], 1.5, "^progress: ")):
+        refuses(told, effective_counts, counts, sampler="instance", progress=progress)

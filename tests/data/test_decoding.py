@@ -95,9 +95,15 @@ def test_read_image_takes_the_first_frame_of_an_animation(tmp_path, suffix):
     assert read_image(path, size=8)[4, 4].tolist() == [255, 0, 0]
 
 
-def test_to_rgb_refuses_pixels_of_unknown_unit():
+def test_pixels_of_unknown_unit_are_refused_and_32_bit_files_called_so(tmp_path):
     refuses("expected 8 or 16 bit integers, got floats", to_rgb, Image.new("F", (2, 2), 0.5))
     refuses(r"expected 0..65535, got 70000..70000", to_rgb, Image.new("I", (2, 2), 70000))
+    for name, top in (("a", 4000), ("b", 70_000)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((9, 9), top, np.int32)).save(tmp_path / name / "1.tif")
+    note = "1 of 1 images have 16-bit or 32-bit files, highest value 4,000: read as 12 bit"
+    assert survey([str(tmp_path / "a" / "1.tif")])[:2] == (12, note)
+    refuses(r"32-bit integers: expected 0..65535", pack, open_dataset(tmp_path), 16, progress=False)
 
 
 def truncated() -> bytes:
@@ -160,15 +166,6 @@ def test_the_deepest_image_of_a_set_gives_its_depth(tmp_path, capsys, tops, bits
     assert len(np.unique(grey[-1])) > 200
     assert capsys.readouterr().err.count(f"read as {bits} bit") == 1
     assert FileReader(paths, depth=16).native(0).max() == round(tops[0] / 257)
-
-
-def test_32_bit_files_are_called_so(tmp_path):
-    for name, top in (("a", 4000), ("b", 70_000)):
-        (tmp_path / name).mkdir()
-        Image.fromarray(np.full((9, 9), top, np.int32)).save(tmp_path / name / "1.tif")
-    note = "1 of 1 images have 16-bit or 32-bit files, highest value 4,000: read as 12 bit"
-    assert survey([str(tmp_path / "a" / "1.tif")])[:2] == (12, note)
-    refuses(r"32-bit integers: expected 0..65535", pack, open_dataset(tmp_path), 16, progress=False)
 
 
 def test_depth_is_kept_by_the_pack_and_a_part_of_its_key(tmp_path, capsys):

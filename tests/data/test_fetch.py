@@ -30,7 +30,7 @@ from fopro_lab.data.fetch import (
     unpack_zip,
 )
 from fopro_lab.errors import WorkError
-from tests.conftest import refuses
+from tests.conftest import fails, refuses
 from tests.data.publisher import (
     ISIC_IDS,
     STALL,
@@ -152,8 +152,7 @@ def test_a_changed_file_is_not_glued_to_the_old_part(publisher, own_place, lengt
 
 def test_a_stalling_server_is_reported_and_what_came_is_kept(publisher, tmp_path):
     publisher.stall_after, publisher.ranges = 40_000, False
-    with pytest.raises(WorkError, match=r"^a.bin: Read timed out, 3 times in a row; 40.0 kB"):
-        download(publisher, tmp_path)
+    fails(r"^a.bin: Read timed out, 3 times in a row; 40.0 kB", download, publisher, tmp_path)
     publisher.stall_after, publisher.ranges = -1, True
     publisher.requested.clear()
     assert download(publisher, tmp_path) == CONTENT
@@ -164,30 +163,23 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(publisher, tmp_p
     publisher.statuses = [503, 429]
     assert download(publisher, tmp_path) == CONTENT
     publisher.statuses = [500] * 3
-    with pytest.raises(WorkError, match=r"^a.bin: .*, 3 times in a row"):
-        download(publisher, tmp_path)
+    fails(r"^a.bin: .*, 3 times in a row", download, publisher, tmp_path)
     publisher.requested.clear()
     publisher.statuses = [404]
-    with pytest.raises(WorkError, match=r"^a.bin: .*/a.bin, 1 times in a row"):
-        download(publisher, tmp_path)
+    fails(r"^a.bin: .*/a.bin, 1 times in a row", download, publisher, tmp_path)
     assert len(publisher.requested) == 1
 
 
-def test_nobody_at_the_address_is_reported(tmp_path):
+def test_no_connection_and_a_redirect_from_https_to_http_are_one_line(tmp_path, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
         with pytest.raises(WorkError, match=r"^a.bin: .*refused, 3 times in a row; "):
             download(Publisher(f"http://127.0.0.1:{taken.getsockname()[1]}"), tmp_path)
-    with pytest.raises(WorkError, match=r"^a.bin: .*http:///a.bin"):
-        download(Publisher("http://"), tmp_path)
-
-
-def test_a_redirect_from_https_to_http_is_refused(tmp_path, monkeypatch):
+    fails(r"^a.bin: .*http:///a.bin", download, Publisher("http://"), tmp_path)
     answer = requests.Response()
     answer.status_code, answer.url, answer.raw = 200, "http://127.0.0.1/a.bin", io.BytesIO()
     monkeypatch.setattr(requests, "get", lambda *_, **__: answer)
-    with pytest.raises(WorkError, match=r"^a.bin: expected https, was sent on to http://127"):
-        download(Publisher("https://127.0.0.1"), tmp_path)
+    fails(r"^a.bin: expected https, was sent", download, Publisher("https://127.0.0.1"), tmp_path)
     assert not (tmp_path / "a.part").exists()
 
 
@@ -278,21 +270,16 @@ def test_fetch_brings_what_was_removed_and_checks_it_against_its_record(publishe
     assert [path for path, _ in publisher.requested] == [f"isic2019/{ARCHIVE}"]
     shutil.rmtree(place / "ISIC_2019_Training_Input")
     publisher.serve("isic2019", {ARCHIVE: zipped({"ISIC_2019_Training_Input/x.jpg": b"other"})})
-    with pytest.raises(WorkError, match=r"^ISIC_2.*: expected sha256 \w{64} as in .*fetched.json"):
-        fetch("isic2019", progress=False)
+    fails(r"^ISIC_2.*: expected sha256 \w{64} as in .*fetched", fetch, "isic2019", progress=False)
     assert not list(place.rglob("*.zip*"))
 
 
-def test_fetch_refuses_wrong_bytes_and_removes_them(publisher, own_place):
+def test_fetch_removes_wrong_bytes_and_compares_the_first_digits_of_a_hash(publisher, own_place):
     publisher.serve("medmnist-derma", {"dermamnist.npz": medmnist_npz()})
     got = hashlib.md5(medmnist_npz()).hexdigest()
     rule = rf"^dermamnist.npz: expected md5 0744692d530f8e62ec473284d019b0c7, got {got}; .* removed"
-    with pytest.raises(WorkError, match=rule):
-        fetch("medmnist:derma", mirror=publisher.address, progress=False)
+    fails(rule, fetch, "medmnist:derma", mirror=publisher.address, progress=False)
     assert not list(own_place.rglob("*.npz*")) and fetched_place("medmnist:derma") is None
-
-
-def test_fetch_compares_the_first_digits_of_a_hash(publisher, own_place):
     (file,) = find_source("moco-v2").files
     publisher.serve("moco-v2", {file.name: b"weights"})
     with pytest.raises(WorkError, match=r"expected md5 a04e12f8, got [0-9a-f]{8}; "):

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from fopro_lab.config import DataConfig
 from fopro_lab.data import Dataset, open_dataset, pack, prepare
 from fopro_lab.errors import InputError, ShapeError, WorkError
-from tests.conftest import refuses
+from tests.conftest import fails, refuses
 from tests.data.toys import write_images
 
 packing = import_module("fopro_lab.data.pack")  # the package has a function of this name
@@ -200,8 +200,7 @@ def test_pack_is_sent_to_other_processes_without_its_pixels(packed, tmp_path):
     own = pack(with_reader(noise), 8, cache=tmp_path)
     sent = pickle.dumps(replace(own, dataset=packed.dataset))
     own.path.unlink()
-    with pytest.raises(WorkError, match=r"npy: the pack is gone; pack again$"):
-        pickle.loads(sent)
+    fails(r"npy: the pack is gone; pack again$", pickle.loads, sent)
 
 
 def test_for_torch_feeds_loaders_and_samplers_also_when_sent_to_another_process(packed):

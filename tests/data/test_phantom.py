@@ -21,20 +21,14 @@ def energy_by_ring(pixels: np.ndarray) -> np.ndarray:
     return np.array(rings)
 
 
-def test_phantom_table_falls_exponentially():
+def test_phantom_table_falls_exponentially_and_fewer_images_are_a_part():
     counts = phantom_table(3000)["label"].value_counts(sort=False).to_numpy()
     assert counts.sum() == 3000
     expected = 3000 * 100 ** (-np.arange(8) / 7) / (100 ** (-np.arange(8) / 7)).sum()
     assert np.abs(counts - expected).max() < 1  # a linear tail is off by hundreds
-
-
-def test_phantom_table_of_fewer_images_is_a_part():
     few, many = phantom_table(100, seed=3), phantom_table(400, seed=3)
     both = few.merge(many, on=["image", "label", "group", "source"])
     assert len(both) == len(few)
-
-
-def test_phantom_table_refuses_fewer_than_three_a_class():
     refuses(r"^images: expected at least 24, 3 of each of the 8", phantom_table, 23)
 
 

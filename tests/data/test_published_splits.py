@@ -113,7 +113,9 @@ def toy_protocol(folder: Path) -> str:
     return "isic2019-lt/fopro/0.005/fold2" + altered(*(folder / name for name in names))
 
 
-def test_make_isic2019_lt_takes_each_part_from_its_own_file(tmp_path):
+def test_make_isic2019_lt_takes_each_part_from_its_file_without_images_if_allowed(
+    tmp_path,
+):
     # Folders and endings do not matter, nor do twins that no part names.
     named = [(f"x/{image}.jpg", c) for image, _, c in reversed(toy_rows())]
     dataset = dataset_of([*named, ("more", "NV"), ("y/more", "DF")])
@@ -123,9 +125,6 @@ def test_make_isic2019_lt_takes_each_part_from_its_own_file(tmp_path):
         assert ids(dataset, getattr(split, part)) == wanted
     assert split.protocol == toy_protocol(tmp_path)
     assert split.notes == (MADE_UP,)
-
-
-def test_make_isic2019_lt_goes_on_without_images_only_if_allowed(tmp_path):
     gone = ("NV_test_0", "DF_train_1")
     dataset = dataset_of([(image, c) for image, _, c in toy_rows() if image not in gone])
     refuses(r"2 of its 72 images are not in toy, first DF_train_1", split_toy, tmp_path, dataset)
@@ -228,7 +227,7 @@ def toy_kvasir(folder: Path) -> tuple[Dataset, Path]:
     return dataset_of([(f"lower/{own[c]}/{image}.jpg", own[c]) for image, c, _ in rows]), path
 
 
-def test_make_hyperkvasir_tests_on_the_official_fold(tmp_path):
+def test_make_hyperkvasir_tests_on_the_official_fold_or_refuses(tmp_path):
     dataset, path = toy_kvasir(tmp_path)
     split = make_hyperkvasir(dataset, fold=4, val_fraction=0.25, files=tmp_path)
     assert (np.arange(40) % 20 % 5 == 3).nonzero()[0].tolist() == split.test.tolist()
@@ -238,9 +237,6 @@ def test_make_hyperkvasir_tests_on_the_official_fold(tmp_path):
     assert split.protocol == f"hyperkvasir/official5/val0.25/seed0/fold4{altered(path)}"
     other = make_hyperkvasir(dataset, fold=4, val_fraction=0.25, seed=1, files=path)
     assert other.test.tolist() == split.test.tolist() and set(other.val) != set(split.val)
-
-
-def test_make_hyperkvasir_refuses(tmp_path):
     dataset, path = toy_kvasir(tmp_path)
     refuses(r"^folds: expected 2 or 5, the official ones", make_hyperkvasir, dataset, folds=4)
     refuses(r"^fold: expected 1 to 2, got 3$", make_hyperkvasir, dataset, folds=2, fold=3)

@@ -117,7 +117,7 @@ def test_read_cells_refuses(tmp_path, content, message):
 # A CSV with its images.
 
 
-def test_read_table_finds_usual_columns(tmp_path):
+def test_read_table_finds_usual_and_named_columns(tmp_path):
     text = "image_id,dx,lesion_id,site,split\n1,nv,L1,A,training\n2,mel,L1,B,Valid\n"
     table, names = read(write(tmp_path, text + "3.jpg,nv,,A,TEST\n"))
     assert names == ("mel", "nv")
@@ -127,9 +127,6 @@ def test_read_table_finds_usual_columns(tmp_path):
     assert table["group"].tolist() == ["L1", "L1", "3.jpg"]
     assert table["source"].tolist() == ["A", "B", "A"]
     assert table["split"].tolist() == ["train", "val", "test"]
-
-
-def test_read_table_takes_named_columns(tmp_path):
     path = write(tmp_path, "Photo;Befund;Person\n images/1.jpg ; a ;P\n2;b;Q\n")
     table, names = read(path, image="Photo", **{"class": "Befund"}, group="Person")
     assert names == ("a", "b") and table["group"].tolist() == ["P", "Q"]

@@ -177,7 +177,7 @@ def test_rules_refuse(rule, groups, options, message):
 # A given split.
 
 
-def test_make_split_honours_a_given_split():
+def test_make_split_honours_a_given_split_and_draws_the_rest_from_training():
     parts = given_parts(val=5, test=10, train=25)
     dataset = toy_dataset(SINGLES, split=parts)
     split = make_split(dataset, seed=7)
@@ -185,9 +185,6 @@ def test_make_split_honours_a_given_split():
     assert split.protocol == "toy/given"
     dataset.table.loc[[0, 39, 41, 79], "group"] = ["a", "a", "b", "b"]
     assert make_split(dataset).shared_groups(dataset) == 2
-
-
-def test_make_split_draws_what_is_not_given_from_training():
     dataset = toy_dataset(SINGLES, split=given_parts(test=10, train=30))
     split = make_split(dataset, val_fraction=0.2)
     assert groups_of(dataset, split.test) == {f"g{k * 40 + i}" for k in range(3) for i in range(10)}
@@ -240,14 +237,11 @@ def test_make_folds_names_its_parts_and_says_that_it_passes_over_a_given_split()
 # Long tails.
 
 
-def test_isic2019_lt_counts_are_the_published_ones():
+def test_long_tail_counts_are_the_published_ones_and_round_as_whole_numbers_do():
     # Counted in the split files published with FoPro-KD: 1:100, 1:200 and 1:500.
     assert isic2019_lt_counts(0.01) == [12725, 4372, 3173, 1788, 717, 478, 103, 89]
     assert isic2019_lt_counts(0.005) == [12725, 4372, 2833, 1329, 623, 292, 103, 64]
     assert isic2019_lt_counts(0.002) == [12725, 4372, 2180, 897, 369, 152, 62, 25]
-
-
-def test_long_tail_counts_round_as_whole_numbers_do():
     assert long_tail_counts([90, 20, 100], ratio=0.1, largest=100) == [90, 20, 10]
     # In double precision the third is 7.999999999999999 and the fifth 1.9999999999999998.
     assert long_tail_counts([99] * 6, ratio=1 / 32, largest=32) == [32, 16, 8, 4, 2, 1]

@@ -212,13 +212,6 @@ def test_a_column_of_folds_asks_which_is_tested(tmp_path):
         open_dataset(with_split(tmp_path / "y", "age", "1 2 3"), test_fold="1")
 
 
-def test_a_column_that_only_sounds_like_a_split_is_said(tmp_path):
-    text = "image,dx,phase\n1,a,arterial\n2,b,venous\n"
-    dataset = open_dataset(lay_out(tmp_path, {"t.csv": text}, images="1.png 2.png"))
-    assert set(dataset.table["split"]) == {""}
-    assert "'phase' is taken for no split: arterial, venous" in dataset.notes
-
-
 # Names of images.
 
 E = "\u00e9"
@@ -363,7 +356,7 @@ def test_lists_that_are_not_read_are_named(tmp_path):
     assert "not used: test.txt, train.txt" in open_dataset(tmp_path).notes
 
 
-def test_columns_that_were_not_taken_are_named(tmp_path):
+def test_columns_that_were_not_taken_or_only_sound_like_a_split_are_named(tmp_path):
     text = "image,dx,label,patient_id,lesion_id,site,hospital,split,fold\n"
     text += "1,a,0,P,L,s,h,train,1\n2,b,1,P,K,s,h,test,2\n"
     notes = open_dataset(lay_out(tmp_path, {"t.csv": text}, images="1.png 2.png")).notes
@@ -373,6 +366,10 @@ def test_columns_that_were_not_taken_are_named(tmp_path):
         "'fold' is passed over: the split is given in 'split'",
         "2 of 2 images found by their name, such as 1.png for 1",
     )
+    text = "image,dx,phase\n1,a,arterial\n2,b,venous\n"
+    dataset = open_dataset(lay_out(tmp_path, {"t.csv": text}, images="1.png 2.png"))
+    assert set(dataset.table["split"]) == {""}
+    assert "'phase' is taken for no split: arterial, venous" in dataset.notes
 
 
 def test_folders_of_the_same_folders_are_parts_and_no_classes(tmp_path):

@@ -152,10 +152,13 @@ def test_compare_refuses_runs_that_do_not_belong_together(changes, message):
     refuses(message, compare, [run_of(), other], "bsm")
 
 
-def test_compare_needs_its_baseline_and_another_method():
+def test_compare_needs_its_baseline_another_method_and_one_file_of_the_teacher():
     refuses("runs: expected at least one, got none", compare, [], "bsm")
     refuses("baseline: expected one of bsm, got 'ce'", compare, [run_of()], "ce")
     refuses("runs: expected another method beside 'bsm', got none", compare, [run_of()], "bsm")
+    weights = (("ekd", {"sha256": "aa"}), ("fopro", {"sha256": "bb"}))
+    runs = [run_of(method=method, teacher=teacher) for method, teacher in weights]
+    refuses("weights of the teacher: expected 'aa' as in", compare, runs, "ekd", resamples=20)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +185,7 @@ def test_compare_refuses_runs_of_another_recipe(one, other, message):
     refuses(rf"{message}.* as in .*; compare runs of one recipe", compare, runs, "ce", resamples=20)
 
 
-def test_methods_with_a_teacher_share_its_file():
-    weights = (("ekd", {"sha256": "aa"}), ("fopro", {"sha256": "bb"}))
-    runs = [run_of(method=method, teacher=teacher) for method, teacher in weights]
-    refuses("weights of the teacher: expected 'aa' as in", compare, runs, "ekd", resamples=20)
-
-
-def test_score_runs_and_summarise_have_one_block_and_one_row_per_method():
+def test_scores_have_one_block_per_method_and_never_average_protocols():
     runs = [run_of(predictions(seed=s), seed=s) for s in (0, 1)]
     runs.append(run_of(predictions(seed=2), method="ekd"))
     scores = score_runs(runs, resamples=50)
@@ -201,9 +198,6 @@ def test_score_runs_and_summarise_have_one_block_and_one_row_per_method():
     assert headline["seeds"].tolist() == [2, 1] and headline["n"].tolist() == [76, 76]
     assert headline["tail"].iloc[1] == single.query("name == 'tail'")["value"].item()
     assert (headline["balanced_accuracy_low"] < headline["balanced_accuracy"]).all()
-
-
-def test_summarise_never_averages_protocols_and_leaves_a_missing_group_unknown():
     runs = [run_of(predictions((20, 10)), protocol=protocol) for protocol in ("one", "two")]
     headline = summarise(runs, resamples=10)
     assert headline["protocol"].tolist() == ["one", "two"]
@@ -274,15 +268,12 @@ def test_scores_and_differences_of_folds_are_the_mean_of_the_folds_own():
     assert set(partly["protocol"]) == {"toy/folds3/seed0/fold1+3"} and set(partly["folds"]) == {2}
 
 
-def test_folds_that_test_an_image_twice_stay_apart():
+def test_folds_that_test_an_image_twice_stay_apart_and_groups_follow_most_folds():
     runs = [run for m in ("bsm", "ekd") for run in folds_of(m, folds=(1, 2), shared=True)]
     assert [len(members) for members in group_families(runs)] == [4, 4]
     table = score_runs(runs, resamples=20)
     assert set(table["protocol"]) == {"toy/folds3/seed0/fold1", "toy/folds3/seed0/fold2"}
     refuses("share no tested lesion, patient or image", compare, runs, "bsm", resamples=20)
-
-
-def test_a_class_has_the_group_of_most_folds_and_of_two_the_rarer_one():
     ours, theirs = {"mel": "head", "df": "tail"}, {"mel": "medium", "df": "tail"}
     assert merge_groups([ours, ours, theirs]) == ours
     assert merge_groups([ours, theirs]) == theirs
@@ -322,27 +313,20 @@ def taught():
     return found
 
 
-def test_each_teacher_and_student_is_compared_as_if_it_were_alone(taught):
-    found = compare_teachers(taught, [("ekd", "bsm"), ("fopro", "ekd")], resamples=50)
+def test_each_teacher_and_student_is_compared_as_if_alone_and_p_corrected_over_them(taught):
+    found = compare_teachers(taught, [("ekd", "bsm"), ("fopro", "ekd")], resamples=200)
     small = found[found["student"] == "small"]
     assert list(dict.fromkeys(small["teacher"])) == ["builtin, 32 px", "resnet18"]
     part = small[(small["teacher"] == "resnet18") & (small["method"] == "ekd")]
-    expected = compare([taught[0], taught[3]], "bsm", resamples=50)
+    expected = compare([taught[0], taught[3]], "bsm", resamples=200)
     own = part[expected.columns].reset_index(drop=True)
     pd.testing.assert_frame_equal(own, expected, check_dtype=False)
     assert set(found.loc[found["student"] == "resnet18", "teacher"]) == {"builtin"}
     refuses(r"expected both methods of a pair", compare_teachers, taught, [("random", "ekd")])
-
-
-def test_p_values_are_corrected_over_the_teachers_of_one_pair_and_number(taught):
-    found = compare_teachers(taught, [("ekd", "bsm"), ("fopro", "ekd")], resamples=200)
     one = found[(found["method"] == "ekd") & (found["student"] == "small")]
     one = one[one["metric"] == "balanced_accuracy"]
     low, high = sorted(one["p"])
     assert sorted(one["p_holm"]) == pytest.approx(sorted([min(1, 2 * low), max(2 * low, high)]))
-
-
-def test_levels_have_a_row_for_each_teacher_and_method(taught):
     found = summarise_teachers(taught[:4], resamples=20)
     names = ["none bsm", "builtin, 32 px ekd", "builtin, 32 px fopro", "resnet18 ekd"]
     assert (found["teacher"] + " " + found["method"]).tolist() == names

@@ -46,12 +46,6 @@ def test_metrics_of_resamples_equal_scikit_learn_with_sample_weights(seed):
         np.testing.assert_allclose(auroc[r], np.mean(expected), rtol=1e-9)
 
 
-def test_macro_auroc_of_one_class_is_unknown_and_of_constant_scores_a_half():
-    p = np.full((4, 2), 0.5)
-    assert np.isnan(metrics.macro_auroc(p, np.zeros(4, int), np.ones((4, 1)))).all()
-    assert metrics.macro_auroc(p, np.array([0, 0, 1, 1]), np.ones((4, 1))).tolist() == [0.5]
-
-
 def slow_calibration_error(p, labels):
     """Guo et al., equation 5, bin by bin."""
     total = 0.0
@@ -72,21 +66,18 @@ def test_calibration_error_equals_the_slow_definition_also_for_repeated_images()
         np.testing.assert_allclose(got[r], slow_calibration_error(p[rows], labels[rows]), rtol=1e-9)
 
 
-def test_a_class_without_images_is_left_out_of_recall_and_f1():
+def test_a_class_without_images_and_a_single_class():
     labels, predicted = np.array([0, 0, 1]), np.array([0, 2, 1])
     confusion = metrics.confusion_matrices(labels, predicted, np.ones((3, 1)), classes=3)
     np.testing.assert_array_equal(metrics.class_recalls(confusion), [[0.5, 1.0, np.nan]])
     expected = oracle.f1_score(labels, predicted, labels=[0, 1], average="macro")
     np.testing.assert_allclose(metrics.agreement(confusion)["macro_f1"], [expected])
-
-
-def test_matthews_and_kappa_of_a_single_class():
     ones, truth = np.ones((3, 1)), np.array([0, 1, 1])
     confusion = metrics.confusion_matrices(truth, np.zeros(3, int), ones, classes=2)
     found = metrics.agreement(confusion)  # as in scikit-learn
     assert (found["mcc"], found["kappa"]) == (0.0, 0.0)
     assert np.isnan(metrics.agreement(np.array([[[5.0, 0.0], [0.0, 0.0]]]))["kappa"])
-
-
-def test_a_class_that_is_predicted_but_absent_does_not_count_in_balanced_accuracy():
     assert metrics.balanced_accuracy(np.array([0, 0]), np.array([0, 3])) == 0.5
+    p = np.full((4, 2), 0.5)
+    assert np.isnan(metrics.macro_auroc(p, np.zeros(4, int), np.ones((4, 1)))).all()
+    assert metrics.macro_auroc(p, np.array([0, 0, 1, 1]), np.ones((4, 1))).tolist() == [0.5]

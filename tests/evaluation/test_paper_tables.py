@@ -60,7 +60,7 @@ def test_the_baseline_must_beat_every_other_method_and_errors_are_better_low(tab
     assert clear_winner(best, differences.assign(low=0.1, high=0.2), "ece") == ""
 
 
-def test_numbers_are_those_of_the_tables(tables):
+def test_numbers_are_those_of_the_tables_of_one_protocol(tables):
     levels, differences = tables
     row = levels.set_index("method").loc["fopro"]
     ends = (100 * row[f"tail{end}"] for end in ("", "_low", "_high"))
@@ -69,16 +69,10 @@ def test_numbers_are_those_of_the_tables(tables):
     assert f"{value} [{low}, {high}]" in text
     assert f"{value} [{low}, {high}]" in latex_tables(levels, differences)
     assert "150 test images" in text and "toy_64px/50%&co/seed0" in text
-
-
-def test_a_group_without_images_is_not_a_number(tables):
     levels, differences = tables
     none = levels.assign(tail=float("nan"), tail_low=float("nan"), tail_high=float("nan"))
     rows = rows_of(latex_tables(none, differences[differences["name"] != "tail"]))
     assert rows[1][-1] == "n/a" and rows[-1][-1] == "n/a"
-
-
-def test_two_protocols_are_refused(tables):
     levels, differences = tables
     two = pd.concat([levels, levels.assign(protocol="other")])
     refuses("levels: expected one protocol", markdown_tables, two, differences)

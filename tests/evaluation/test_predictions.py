@@ -35,7 +35,7 @@ def test_check_predictions_tells_what_is_wrong_in_one_line(change, message):
     refuses(re.escape(message), check_predictions, change(predictions()))
 
 
-def test_read_predictions_returns_what_was_written(tmp_path):
+def test_read_predictions_returns_what_was_written_or_names_a_damaged_file(tmp_path):
     table = predictions()
     both = pd.concat([table, table.assign(split="val")], ignore_index=True)
     write_predictions(tmp_path / "run" / "predictions.parquet", both)
@@ -43,9 +43,6 @@ def test_read_predictions_returns_what_was_written(tmp_path):
         read_predictions(tmp_path / "run" / "predictions.parquet"), both, check_dtype=False
     )
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["predictions.parquet"]
-
-
-def test_read_predictions_names_a_damaged_file_and_nothing_wrong_is_written(tmp_path):
     path = tmp_path / "predictions.parquet"
     refuses("label: expected whole numbers", write_predictions, path, predictions().assign(label=9))
     assert not path.exists()

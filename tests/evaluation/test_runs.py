@@ -48,19 +48,16 @@ def test_a_damaged_manifest_is_named_in_one_line(tmp_path, text, message):
     refuses(f"^{re.escape(str(path))}: .*{message}", Run.read, tmp_path)
 
 
-def test_missing_files_of_a_run_are_named(tmp_path):
-    run = Run.read(write_run(tmp_path / "a", predictions()))
-    (tmp_path / "a" / "predictions.parquet").unlink()
-    refuses(r"a/predictions.parquet: no such file", lambda: run.predictions)
-    refuses(r"a/history.csv: no such file; the run has not", lambda: run.history)
-
-
-def test_load_runs_finds_runs_at_any_depth_once(tmp_path):
+def test_load_runs_finds_runs_at_any_depth_once_and_missing_files_are_named(tmp_path):
     for name in ("x/b", "a", "x/y/c"):
         write_run(tmp_path / name, predictions())
     runs = load_runs([tmp_path, tmp_path / "a", str(tmp_path / "x")])
     assert [run.name for run in runs] == ["a", "b", "c"]
     assert [run.name for run in load_runs(tmp_path / "a")] == ["a"]
+    run = Run.read(write_run(tmp_path / "a", predictions()))
+    (tmp_path / "a" / "predictions.parquet").unlink()
+    refuses(r"a/predictions.parquet: no such file", lambda: run.predictions)
+    refuses(r"a/history.csv: no such file; the run has not", lambda: run.history)
 
 
 def test_load_runs_warns_of_unfinished_runs_and_leaves_them_out(tmp_path):

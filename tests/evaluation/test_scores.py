@@ -95,7 +95,7 @@ def test_score_equals_scikit_learn():
         assert values[key] == pytest.approx(value, rel=1e-12)
 
 
-def test_score_is_tidy_and_counts():
+def test_score_is_tidy_counts_and_forgets_the_order_of_rows():
     found = score(predictions(a_group=2), groups(), "toy/1", resamples=20)
     classes = found[found["scope"] == "class"]
     assert classes["name"].tolist() == ["nv", "mel", "bkl", "df"]
@@ -104,6 +104,11 @@ def test_score_is_tidy_and_counts():
     np.testing.assert_allclose(classes["k"] / classes["n"], classes["value"])
     assert row(found, "group", "tail", "recall")["n"] == 16
     assert set(found["protocol"]) == {"toy/1"} and set(found["resampled"]) == {"group"}
+    table = predictions()
+    first = score(table, groups(), "toy", resamples=30)
+    both = pd.concat([table[::-1], predictions(split="val", seed=3)])
+    pd.testing.assert_frame_equal(first, score(both, groups(), "toy", resamples=30))
+    assert not first.equals(score(table, groups(), "toy", resamples=30, seed=1))
 
 
 def test_score_intervals_equal_a_slow_bootstrap_over_lesions():
@@ -139,16 +144,13 @@ def test_a_class_all_wrong_gets_wilsons_interval_with_lesions_as_trials():
     assert worst["interval"] == "wilson" and worst["high"] == pytest.approx(0.4345, abs=1e-4)
 
 
-def test_a_class_of_fewer_than_five_lesions_has_its_count_and_no_interval():
+def test_few_lesions_and_a_perfect_run_have_the_interval_that_can_be_given():
     found = score(predictions((40, 20, 10, 6), a_group=2), groups(), "toy", resamples=50)
     df = row(found, "class", "df", "recall")
     assert df["interval"] == "none: 3 groups" and np.isnan([df["low"], df["high"]]).all()
     assert df["k"] == pytest.approx(df["value"] * 6)
     tail = row(found, "group", "tail", "recall")
     assert tail["interval"] == "mover" and tail["high"] - tail["low"] > 0.3
-
-
-def test_a_perfect_run_has_no_interval_where_none_can_be_given():
     found = score(predictions(skill=99), groups(), "toy", resamples=50)
     kinds = found.set_index(["scope", "metric"])["interval"]
     assert set(kinds["class"]) == {"wilson"} and set(kinds["group"]) == {"mover"}
@@ -171,14 +173,6 @@ def test_a_class_without_test_images_is_unknown_and_left_out_of_means():
     only_head = score(table[table["label"] == 0], groups(), "toy", resamples=50)
     assert np.isnan(row(only_head, "group", "tail", "recall")["value"])
     assert np.isnan(overall(only_head, "auroc")["value"])
-
-
-def test_score_follows_its_seed_and_forgets_the_order_of_rows():
-    table = predictions()
-    first = score(table, groups(), "toy", resamples=30)
-    both = pd.concat([table[::-1], predictions(split="val", seed=3)])
-    pd.testing.assert_frame_equal(first, score(both, groups(), "toy", resamples=30))
-    assert not first.equals(score(table, groups(), "toy", resamples=30, seed=1))
 
 
 @pytest.mark.parametrize(

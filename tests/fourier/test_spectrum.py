@@ -44,9 +44,14 @@ def test_spectrum_gain_inverts_a_known_gain(known):
     assert gain[0, 0] == 1 and closed_form(images(), images()).log().abs().max() < 1e-6
 
 
-def test_spectrum_gain_is_bounded():
+def test_spectrum_gain_is_bounded_and_wrong_spectra_are_refused():
     gain = closed_form(apply_gain(images(), LOW_PASS), images(), bound=0.5).log()
     assert gain.max() == pytest.approx(0.5) and gain.min() >= -0.5
+    with pytest.raises(ShapeError, match=r"expected \(24,\) of mean_amplitude, got \(3,\)"):
+        spectrum_gain(torch.ones(3), torch.ones(24), size=SIZE, max_log_gain=1.0)
+    with pytest.raises(InputError, match="max_log_gain: expected a number above 0, got 0"):
+        spectrum_gain(torch.ones(24), torch.ones(24), size=SIZE, max_log_gain=0.0)
+    refuses("images: expected one or more, got none", mean_amplitude, torch.ones(0, 3, 8, 8))
 
 
 @pytest.mark.parametrize("form", ["ring", "radial", "shared", "generator", "image"])
@@ -57,11 +62,3 @@ def test_fit_prompt_reaches_the_gain_in_every_form(form):
     start = distance(torch.ones(SIZE[0], 17), wanted)
     assert distance(prompt.mean_gain().detach(), wanted) < min(0.2, 0.3 * start)
     assert all(p.grad is None for p in prompt.parameters())
-
-
-def test_wrong_spectra_are_refused():
-    with pytest.raises(ShapeError, match=r"expected \(24,\) of mean_amplitude, got \(3,\)"):
-        spectrum_gain(torch.ones(3), torch.ones(24), size=SIZE, max_log_gain=1.0)
-    with pytest.raises(InputError, match="max_log_gain: expected a number above 0, got 0"):
-        spectrum_gain(torch.ones(24), torch.ones(24), size=SIZE, max_log_gain=0.0)
-    refuses("images: expected one or more, got none", mean_amplitude, torch.ones(0, 3, 8, 8))

@@ -9,7 +9,7 @@ from tests.conftest import complaint
 from tests.models.toys import toy_images
 
 
-def test_outputs_are_those_of_the_formula():
+def test_outputs_are_those_of_the_formula_and_a_baseline_has_two_less():
     # a = W h, q = P(h), b = V q: the second head reads the projection, not the features.
     student = build_student("small", classes=5, teacher_dim=7).eval()
     output = student(toy_images(3, 32))
@@ -20,9 +20,6 @@ def test_outputs_are_those_of_the_formula():
     assert torch.equal(output.logits, student.classifier(output.features))
     assert torch.equal(output.projection, student.projector(output.features))
     assert torch.equal(output.second_logits, student.second_classifier(output.projection))
-
-
-def test_a_baseline_has_neither_projector_nor_second_head():
     student = build_student("small", classes=5)
     assert student(toy_images(2, 32))[2:] == (None, None)
     assert not any(name.startswith(("projector", "second")) for name in student.state_dict())

@@ -24,7 +24,7 @@ def wrap(module, **settings):
     return wrap_teacher(module, **RULES | {"input_size": 8, "feature_dim": 12} | settings)
 
 
-def test_encode_normalises_inside_once():
+def test_encode_normalises_inside_once_and_logits_are_the_heads():
     images = toy_images(2, 8).double()
     means = images.view(2, 3, 2, 4, 2, 4).mean(dim=(3, 5)).flatten(2)  # of each cell
     mean, std = (torch.tensor(values, dtype=torch.float64)[:, None] for values in (MEAN, STD))
@@ -32,6 +32,11 @@ def test_encode_normalises_inside_once():
     # 1e-6 is rounding; std 0.2501 in place of 0.25 would be off by 1e-4.
     expected = ((means - mean) / std).flatten(1)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    head = nn.Linear(12, 4)
+    teacher = pool_teacher(head=head)
+    assert torch.equal(teacher.logits(toy_images()), head(teacher.encode(toy_images())))
+    told = complaint(pool_teacher().logits, toy_images())
+    assert told == "teacher wrapped: has no head, so it gives features alone"
 
 
 def test_a_teacher_never_trains():
@@ -63,14 +68,6 @@ def test_resizing_is_antialiased():
 def test_encode_refuses_other_shapes(shape):
     expected = f"images: expected (B, 3, H, W), got {shape}"
     assert complaint(pool_teacher().encode, torch.zeros(shape)).startswith(expected)
-
-
-def test_logits_are_the_heads_of_the_features():
-    head = nn.Linear(12, 4)
-    teacher = pool_teacher(head=head)
-    assert torch.equal(teacher.logits(toy_images()), head(teacher.encode(toy_images())))
-    told = complaint(pool_teacher().logits, toy_images())
-    assert told == "teacher wrapped: has no head, so it gives features alone"
 
 
 def test_wrap_teacher_writes_a_card():
@@ -134,7 +131,7 @@ def builtin():
     return load_teacher("builtin")
 
 
-def test_the_builtin_is_whole_and_small(builtin):
+def test_the_builtin_is_whole_small_and_has_a_card_of_data_recipe_and_accuracy(builtin):
     path = BUILTIN / "builtin.safetensors"
     assert path.stat().st_size < 4_000_000
     assert builtin.card["coverage"] == 1
@@ -142,9 +139,6 @@ def test_the_builtin_is_whole_and_small(builtin):
     assert len(builtin.batch_norms()) == builtin.card["batch_norms"] > 0
     assert builtin.encode(toy_images(2, 64)).shape == (2, builtin.feature_dim)
     assert builtin.logits(toy_images(2, 64)).shape == (2, builtin.card["classes"])
-
-
-def test_the_builtins_card_states_data_recipe_seed_and_accuracy(builtin):
     card = builtin.card
     assert card["seed"] == card["recipe"]["seed"]
     assert sum(part["classes"] for part in card["data"]) == card["classes"]
@@ -205,16 +199,13 @@ def test_the_published_teacher_finds_the_weights_that_were_fetched(tmp_path, mon
     assert teacher.card["weights"] == source.files[0].name
 
 
-def test_settings_override_the_weights_own(tmp_path):
+def test_settings_override_the_weights_own_and_a_size_that_does_not_fit_is_said(tmp_path):
     save_timm(tmp_path / "a.safetensors", "test_resnet", mean="0.1,0.2,0.3")
     weights = str(tmp_path / "a.safetensors")
     options = {"teacher_size": 32, "teacher_mean": (0.4, 0.5, 0.6)}
     teacher = load_from(TeacherConfig(teacher="timm:test_resnet", weights=weights, **options))
     assert teacher.card["mean"] == [0.4, 0.5, 0.6] and teacher.card["std"] == [0.5, 0.5, 0.5]
     assert (teacher.input_size, teacher.resize, teacher.name) == (32, True, "timm:test_resnet")
-
-
-def test_a_size_that_the_network_cannot_take_is_said(tmp_path):
     save_timm(tmp_path / "a.safetensors", "test_vit")
     told = complaint(
         load_teacher, "timm:test_vit", weights=str(tmp_path / "a.safetensors"), size=50

@@ -218,13 +218,18 @@ def test_of_two_copies_the_evaluated_one_is_taken_and_said(capsys, taken, beside
     assert taken in said and beside in said and said.count("\n") == 1
 
 
-def test_a_sequential_of_the_children_has_numbers_for_names():
+def test_numbered_children_are_found_and_one_missing_tensor_is_refused_unless_of_the_head():
     named = nn.Sequential()
     for name, layer in zip(("stem", "norm", "flat", "out"), network().children(), strict=True):
         named.add_module(name, layer)
     numbered = {f"backbone.{n}": v for n, v in network().state_dict().items()}
     card = load_matching(named, weights_of(numbered))
     assert torch.equal(named.stem.weight, numbered["backbone.0.weight"]) and card["coverage"] == 1
+    net = nn.ModuleDict({str(k): nn.Linear(2, 2) for k in range(60)})
+    weights = weights_of(net.state_dict())
+    del weights.state["3.bias"]
+    assert "119 of 120 tensors fit; missing: 3.bias" in complaint(load_matching, net, weights)
+    assert load_matching(net, weights, head=("3",))["keys_matched"] == 118
 
 
 def test_load_matching_lists_what_does_not_fit_and_changes_nothing():
@@ -237,14 +242,6 @@ def test_load_matching_lists_what_does_not_fit_and_changes_nothing():
         "is it this architecture?"
     )
     assert same(own, before)
-
-
-def test_one_missing_tensor_of_many_is_refused_unless_of_the_unused_head():
-    net = nn.ModuleDict({str(k): nn.Linear(2, 2) for k in range(60)})
-    weights = weights_of(net.state_dict())
-    del weights.state["3.bias"]
-    assert "119 of 120 tensors fit; missing: 3.bias" in complaint(load_matching, net, weights)
-    assert load_matching(net, weights, head=("3",))["keys_matched"] == 118
 
 
 @pytest.mark.parametrize(

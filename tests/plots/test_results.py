@@ -31,11 +31,17 @@ def test_class_recall_goes_from_head_to_tail_with_n_and_intervals():
     assert {t for t in texts(ax) if "/" in t} == {"3/6", "3.6/6"}  # below ten images alone
 
 
-def test_group_recall_shows_number_interval_n_and_protocol():
+def test_group_recall_and_class_recall_of_one_run():
     ax = plots.plot_group_recall(scores())
     assert labels(ax) == ["head\nn=400", "medium\nn=90", "tail\nn=6", "all classes\nn=496"]
     assert {"50 [40, 55]", "60 [50, 65]", "90 [80, 95]"} <= set(texts(ax))
     assert "mean of 2 seeds" in ax.figure.get_supxlabel()
+    table = scores(("bsm",)).drop(columns=["method", "seeds"])
+    table.loc[table["name"] == "df", ["value", "low", "high", "k"]] = np.nan
+    table.loc[table["name"] == "df", "n"] = 0
+    ax = plots.plot_class_recall(table)
+    assert ax.get_legend() is None and labels(ax)[2] == "df  n=0"
+    assert np.isnan(dots(ax, "bsm")).tolist().count(True) == 1
 
 
 def test_comparison_shows_zero_and_fills_what_excludes_it():
@@ -67,12 +73,3 @@ def test_a_claim_is_filled_only_where_the_corrected_p_value_is_small():
         assert filled == [True, True, False]
         np.testing.assert_allclose([m.get_xdata()[0] for m in markers(ax)], [0.04, -0.05, 0.03])
     assert {"+4.0 [+2.0, +6.0]", "40.0 → 44.0 %, n=120"} <= set(texts(figure.axes[0]))
-
-
-def test_class_recall_of_one_run_needs_no_method_and_leaves_an_unknown_class_empty():
-    table = scores(("bsm",)).drop(columns=["method", "seeds"])
-    table.loc[table["name"] == "df", ["value", "low", "high", "k"]] = np.nan
-    table.loc[table["name"] == "df", "n"] = 0
-    ax = plots.plot_class_recall(table)
-    assert ax.get_legend() is None and labels(ax)[2] == "df  n=0"
-    assert np.isnan(dots(ax, "bsm")).tolist().count(True) == 1

@@ -30,12 +30,18 @@ def add_noise(world):
     world.pack = dataclasses.replace(world.pack, images=images)
 
 
-def test_removing_a_class_own_ring_and_no_other_costs_its_recall(world):
+def test_removing_a_class_own_ring_costs_its_recall_and_intervals_never_shrink_to_a_point(world):
     table = measure(world)
     removed = table[(table["scope"] == "class") & (table["gain"] == 0)]
     recall = removed.pivot(index="name", columns="ring", values="recall")
     assert recall.loc[["slow", "fast", "flat"]].values.tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 1]]
     assert (removed["clean_recall"] == 1).all()
+    assert table["change"].between(table["change_low"], table["change_high"]).all()
+    assert (table["change_high"] - table["change_low"] > 0.05).all()
+    # All or none of each class changed sides here, so no resample differs from another.
+    assert set(table.loc[table["scope"] == "class", "interval"]) == {"newcombe"}
+    assert set(table.loc[table["scope"] != "class", "interval"]) == {"mover"}
+    assert set(table["protocol"]) == {"waves/groups/toy"}
 
 
 def test_every_number_equals_the_slow_one(world):
@@ -70,16 +76,6 @@ def test_groups_and_overall_are_means_of_class_recalls(world):
     assert table.loc["class", :, 0, 0.0].index.tolist() == list(world.groups)
     assert "medium" not in table.loc["group"].index.get_level_values("name")
     assert set(measure(world, per_class=5).query("scope == 'class'")["n"]) == {5}
-
-
-def test_intervals_hold_the_change_and_never_shrink_to_a_point(world):
-    table = measure(world)
-    assert table["change"].between(table["change_low"], table["change_high"]).all()
-    assert (table["change_high"] - table["change_low"] > 0.05).all()
-    # All or none of each class changed sides here, so no resample differs from another.
-    assert set(table.loc[table["scope"] == "class", "interval"]) == {"newcombe"}
-    assert set(table.loc[table["scope"] != "class", "interval"]) == {"mover"}
-    assert set(table["protocol"]) == {"waves/groups/toy"}
 
 
 def test_the_bootstrap_draws_lesions_and_is_paired(world):
@@ -149,15 +145,12 @@ def test_the_p_of_a_mean_is_of_the_mean_change_and_not_of_all_lesions_together()
     assert table.loc["all", "p"] < 0.01 and table.loc["head", "p"] == pytest.approx(1, abs=0.01)
 
 
-def test_sign_flips_find_one_of_twenty_without_an_effect():
+def test_sign_flips_find_one_of_twenty_without_an_effect_and_no_class_without_images():
     rng = np.random.default_rng(0)
     found = [
         sign_flip_test([rng.choice([-1, 0, 1], n) / n for n in (200, 20, 9)]) for _ in range(100)
     ]
     assert 1 <= sum(p < 0.05 for p in found) <= 11  # 5 expected; binomial, 99 %
-
-
-def test_a_class_without_test_images_is_unknown():
     groups = {"c": "tail", "a": "head", "b": "medium"}
     table = compare([1, 1, 2], [0, 1, 2], [1, 1, 2], [[1, 2, 2]], groups=groups)
     assert np.isnan(table.loc["c", "change"]) and table.loc["c", "n"] == 0
@@ -184,7 +177,7 @@ def images():
     return torch.rand(4, 3, 8, 6, generator=torch.Generator().manual_seed(1)).double()
 
 
-def test_phase_only_has_the_phases_of_one_and_the_amplitudes_of_the_other(images):
+def test_phase_only_has_its_own_phases_and_the_given_or_flat_amplitudes(images):
     wanted = torch.fft.rfft2(images.flip(0)).abs().mean(dim=0)
     own, rebuilt = (torch.fft.rfft2(each) for each in (images, phase_only(images, wanted)))
     torch.testing.assert_close(rebuilt[..., 0, 0], own[..., 0, 0])
@@ -192,9 +185,6 @@ def test_phase_only_has_the_phases_of_one_and_the_amplitudes_of_the_other(images
     keep[0, 0] = False
     assert torch.angle(rebuilt[..., keep] / own[..., keep]).abs().max() < 1e-6
     torch.testing.assert_close(rebuilt.abs()[..., keep], wanted[:, keep].expand(4, 3, -1))
-
-
-def test_flat_phase_only_is_white_and_keeps_mean_and_variance(images):
     rebuilt = phase_only(images)
     amplitude = torch.fft.fft2(rebuilt).abs().flatten(2)[..., 1:]
     assert (amplitude.std(dim=2) / amplitude.mean(dim=2)).max() < 1e-6

@@ -42,16 +42,13 @@ def thresholds():
     return wrap_teacher(Thresholds(), mean=[0] * 3, std=[1] * 3, input_size=SIZE, feature_dim=3)
 
 
-def test_degrade_is_the_low_pass_and_its_noise_belongs_to_the_image():
+def test_degrade_is_a_low_pass_with_noise_that_the_inverse_filter_undoes_within_its_bound():
     images = photos(3, 16)
     noisy, behind = control.OPTICS(images), apply_gain(images, control.low_pass(16))
     torch.testing.assert_close(control.OPTICS(images[1:])[0], noisy[1], rtol=0, atol=1e-6)
     noise = noisy - behind
     assert (noise.std(dim=(1, 2, 3)) - 0.002).abs().max() < 2e-4
     assert noise.mean(dim=(1, 2, 3)).abs().max() < 3e-4 and not torch.equal(*noise[:2])
-
-
-def test_the_inverse_filter_undoes_the_low_pass_within_its_bound():
     both = control.low_pass(32, cutoff=0.1) * control.inverse_gain(32, cutoff=0.1)
     reached = control.low_pass(32, cutoff=0.1) >= np.exp(-1.5)
     torch.testing.assert_close(both[reached], torch.ones(int(reached.sum())))

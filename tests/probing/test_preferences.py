@@ -24,16 +24,13 @@ def answers(shape=(4, 2, 1, 1), *, count=60, seed=0, noise=0.4, energy=1.0, gain
     return RingDrifts(EDGES, gains, ("all",), drift, energy)
 
 
-def test_a_preference_forgets_sensitivity_and_energy():
+def test_a_preference_forgets_sensitivity_and_energy_and_its_distance_is_known():
     energy = np.random.default_rng(1).uniform(0.1, 2, (1, 4, 2, 60))
     loud = answers([8, 8, 80, 8], noise=0, energy=energy)
     quiet = answers([1, 1, 10, 1], noise=0)
     expected = np.log([1, 1, 10, 1]) - np.log(10) / 4
     for found in (loud, quiet):
         np.testing.assert_allclose(preference(found)[:, 0], expected, atol=1e-12)
-
-
-def test_the_distance_is_the_known_one():
     drifts = {"a": answers([1, 1, 1, 1], noise=0), "b": answers([2, 2, 1, 1], noise=0)}
     row = preference_distances(drifts, np.arange(60), splits=20, permutations=20).iloc[0]
     assert row["distance"] == row["between"] == pytest.approx(np.log(2) / 2)

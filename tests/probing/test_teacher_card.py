@@ -17,7 +17,7 @@ def card(world):
     return make_card(world, world.teacher)
 
 
-def test_the_summary_holds_settings_and_headline_numbers(card):
+def test_its_summary_and_tables_are_those_of_the_single_functions(card, world):
     data, probing, probe = (card.summary[name] for name in ("data", "probing", "probe"))
     assert card.summary["teacher"] == {"name": "stub"}
     assert data["protocol"] == "waves/groups/toy"
@@ -25,9 +25,6 @@ def test_the_summary_holds_settings_and_headline_numbers(card):
     assert probing["edges"] == EDGES and probing["images"] == 18
     assert probe["val_balanced_accuracy"] == probe["test_balanced_accuracy"]["value"] == 1
     assert 0.5 < probe["test_balanced_accuracy"]["low"] < 1
-
-
-def test_its_tables_are_those_of_the_single_functions(world, card):
     settings = {"groups": world.groups, "resamples": 50}
     bands = class_band_matrix(world.teacher, world.pack, world.split, EDGES, **settings)
     assert card.class_bands.equals(bands)

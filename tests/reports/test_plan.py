@@ -57,16 +57,13 @@ def three(checkout):
     return write
 
 
-def test_plan_nodes_expands_a_matrix_and_sorts_the_graph(three):
+def test_plan_nodes_expands_a_matrix_sorts_the_graph_and_gives_places(three):
     nodes = plan_nodes(three(), out="out")
     names = [node.name for node in nodes]
     runs = ["train-bsm-0", "train-bsm-1", "train-ekd-0", "train-ekd-1"]
     assert names == ["data", *runs, "table"]
     assert nodes[-1].after == tuple(runs)
     assert nodes[3].parameters == {"method": "ekd", "seed": 0, "epochs": 8, "dataset": "phantom"}
-
-
-def test_plan_nodes_gives_places_only_where_they_are_declared_and_not_given(three):
     nodes = {node.name: node for node in plan_nodes(three(), out="some/out")}
     assert nodes["data"].places == {"out_dir": "some/out/data"}
     run_dirs = [nodes[name].places["run_dir"] for name in nodes["table"].after]
@@ -77,7 +74,7 @@ def test_plan_nodes_gives_places_only_where_they_are_declared_and_not_given(thre
     assert nodes[-1].places["run_dirs"] == ["elsewhere"] * 4
 
 
-def test_settings_override_defaults_parameters_and_axes(three):
+def test_settings_override_defaults_parameters_and_axes_or_are_refused(three):
     settings = ["dataset=..", "epochs=2", "method=ekd", "seed=[5, 6, 7]"]
     nodes = plan_nodes(three(), out="out", settings=[*settings, "objectives.identity=2.0"])
     assert [n.name for n in nodes[1:-1]] == ["train-ekd-5", "train-ekd-6", "train-ekd-7"]
@@ -86,6 +83,13 @@ def test_settings_override_defaults_parameters_and_axes(three):
     assert nodes[1].parameters["objectives"] == {"task": 1.0, "identity": 2.0}
     plain = plan_nodes(three(), out="out", settings=["objectives={identity: 2.0}"])[1]
     assert plain.parameters["objectives"] == {"identity": 2.0}
+    three()
+    refuses_settings({
+        "epochs=many": "train-bsm-0: epochs: expected int like 3, got 'many'",
+        "epochs=0": "train-bsm-0: epochs: expected greater than or equal to 1, got 0",
+        "epochs=true": "train-bsm-0: epochs: expected a number, got true",
+        "dataset=no": "table: dataset: expected 'phantom' or a path that exists, got 'no'; isic2",
+    })  # fmt: skip
 
 
 def test_presets_lie_above_the_plan_and_beneath_the_settings(checkout):
@@ -120,7 +124,7 @@ def slim(checkout):
     return checkout
 
 
-def test_what_a_notebook_does_not_declare_goes_into_its_options(slim):
+def test_what_a_notebook_does_not_declare_goes_into_its_options_and_is_checked(slim, capsys):
     first, _, look = plan_nodes(PLAN, out="out", settings=["epochs=2", "objectives.task=0.5"])
     assert first.parameters["epochs"] == 2 and "prompt_steps" not in first.parameters
     options = first.parameters["options"]
@@ -128,18 +132,12 @@ def test_what_a_notebook_does_not_declare_goes_into_its_options(slim):
     assert options["objectives"] == {"statistics": 1.0, "task": 0.5, "identity": 0.1}
     assert look.parameters == {"options": {"images": 96}}
     assert first.config.ema_decay == 0.9 and first.values["batch_size"] == 32
-
-
-def test_options_are_checked_before_anything_runs(slim):
     refuses_settings({
         "ema_decays=0.9": "--set: ema_decays: declared by no notebook of the plan; did you mea",
         "ema_decay=7": "train-0: ema_decay: expected less than 1, got 7",
         "options=3": "--set: options: expected names and values, got 3",
         "max_skipped=9": "--set: max_skipped: no longer an option, always 5; got 9",
     })  # fmt: skip
-
-
-def test_names_of_version_01_are_taken_with_a_line(slim, capsys):
     settings = ["explore_steps=3", "max_skipped=5"]  # renamed; gone, at its old default
     nodes = plan_nodes(PLAN, out="out", settings=settings)
     assert nodes[0].given["prompt_steps"] == 3
@@ -220,16 +218,6 @@ def test_a_text_that_names_what_exists_counts_as_a_file_unless_it_is_a_word(chec
 )
 def test_plan_nodes_says_what_is_wrong(three, keys, message):
     assert message in complaint(plan_nodes, three(**keys), out="out")
-
-
-def test_plan_nodes_refuses_a_setting(three):
-    three()
-    refuses_settings({
-        "epochs=many": "train-bsm-0: epochs: expected int like 3, got 'many'",
-        "epochs=0": "train-bsm-0: epochs: expected greater than or equal to 1, got 0",
-        "epochs=true": "train-bsm-0: epochs: expected a number, got true",
-        "dataset=no": "table: dataset: expected 'phantom' or a path that exists, got 'no'; isic2",
-    })  # fmt: skip
 
 
 def test_what_a_condition_leaves_out_is_said_and_not_waited_for(checkout):

@@ -158,13 +158,16 @@ def test_a_student_of_ldam_gives_scaled_cosines():
         torch.testing.assert_close(logits, 30 * unit @ rows.T, rtol=0, atol=1e-4)
 
 
-def test_confidence_equals_the_formula():
+def test_confidence_and_identity_equal_the_formulas():
     logits = 2 * normal(6, 5)
     p = logits.softmax(dim=1)
     entropy = torch.special.entr
     expected = entropy(p).sum(dim=1).mean() - entropy(p.mean(dim=0)).sum()
     assert abs(float(confidence_loss(logits) - expected)) < 1e-12
     assert torch.autograd.gradcheck(confidence_loss, (logits.requires_grad_(),))
+    log_gain = normal(3, 4, 5)
+    expected = sum(x**2 for x in log_gain.flatten().tolist()) / 60
+    assert abs(float(identity_loss(log_gain.exp())) - expected) < 1e-12
 
 
 def test_a_head_standardises_features_and_divides_them_by_the_root_of_their_number():
@@ -197,12 +200,6 @@ def test_disagreement_is_minus_the_distance_and_leaves_the_student_alone():
     loss.backward()
     assert features.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in student.parameters())
-
-
-def test_identity_is_the_mean_square_of_the_log_gain():
-    log_gain = normal(3, 4, 5)
-    expected = sum(x**2 for x in log_gain.flatten().tolist()) / 60
-    assert abs(float(identity_loss(log_gain.exp())) - expected) < 1e-12
 
 
 def test_what_does_not_fit_is_said():

@@ -13,16 +13,7 @@ from tests.training.forked import TINY
 from tests.training.prompt_toys import run, same, seen
 
 
-def test_a_prompt_training_with_masks_ends_with_the_same_bits():
-    plain, table = run("task", form="generator")
-    history = MaskHistory.spread(1, trainings=1, steps=25)
-    watched, other = run("task", form="generator", masks=history)
-    assert same(watched, plain)
-    pd.testing.assert_frame_equal(table, other)
-    assert [mask["step"] for mask in history.masks] == sorted(history.steps)
-
-
-def test_the_first_mask_is_the_identity_and_the_last_the_kept_prompt():
+def test_masks_go_from_the_identity_to_the_kept_prompt_and_change_no_bit():
     history = MaskHistory(1, frozenset({0, 8}))
     how = {"steps": 8, "learning_rate": 3.0, "held_out": seen(every=4), "masks": history}
     prompt, _ = run("statistics", **how)
@@ -30,6 +21,12 @@ def test_the_first_mask_is_the_identity_and_the_last_the_kept_prompt():
     assert (first == 1).all()
     expected = prompt.mean_gain(size=(SIDE, SIDE)).log().mean(dim=0).exp().detach()
     torch.testing.assert_close(last, expected, atol=1e-3, rtol=0)
+    plain, table = run("task", form="generator")
+    history = MaskHistory.spread(1, trainings=1, steps=25)
+    watched, other = run("task", form="generator", masks=history)
+    assert same(watched, plain)
+    pd.testing.assert_frame_equal(table, other)
+    assert [mask["step"] for mask in history.masks] == sorted(history.steps)
 
 
 def test_ring_rows_are_the_geometric_means_of_the_whole_plane():

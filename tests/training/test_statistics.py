@@ -64,12 +64,9 @@ def toy_layers():
     return layers
 
 
-def test_the_distance_equals_the_formula():
+def test_the_distance_equals_the_formula_whatever_the_order_of_layers():
     # The unbiased variance (24 pixels a channel) would be off by 1e-2 of the spread's part.
     assert abs(float(distance(toy_layers())) / slow_distance(toy_layers()) - 1) < 1e-12
-
-
-def test_the_distance_pairs_layers_whatever_their_order_and_takes_a_shared_one_as_a_whole():
     first, second = toy_layers()
     assert float(distance([first, second])) == pytest.approx(float(distance([second, first])))
     layer, values = first
@@ -77,13 +74,10 @@ def test_the_distance_pairs_layers_whatever_their_order_and_takes_a_shared_one_a
     assert float(distance(parts)) == pytest.approx(slow_distance([first]))
 
 
-def test_the_distance_has_the_right_gradient():
+def test_the_distance_has_the_right_gradient_finite_on_a_dead_channel():
     (layer, values), _ = toy_layers()
     values.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: distance([(layer, x)]), (values,))
-
-
-def test_the_distance_of_a_dead_channel_has_a_finite_gradient():
     layer = nn.BatchNorm2d(2)
     layer.running_var.zero_()
     values = torch.zeros(2, 2, 3, 3, requires_grad=True)

@@ -99,14 +99,11 @@ def copied(done, tmp_path) -> Path:
     return Path(shutil.copytree(done.path, tmp_path / "run"))
 
 
-def test_the_same_config_returns_the_run_and_trains_nothing(done, copied, monkeypatch):
+def test_the_same_config_returns_the_run_and_others_never_overwrite(done, copied, monkeypatch):
     stamp = (copied / "student.safetensors").stat().st_mtime_ns
     monkeypatch.setattr(module, "train_epoch", None)  # would fail if called
     assert quiet(BSM.model_copy(update={"threads": 1}), copied).manifest == done.manifest
     assert (copied / "student.safetensors").stat().st_mtime_ns == stamp
-
-
-def test_another_config_or_other_data_never_overwrite(copied):
     refuses(r"holds a run of another config \(epochs: 1 there", quiet, tiny(method="bsm"), copied)
     change(copied / "manifest.json", data_fingerprint="0" * 64)
     refuses("the data set has changed since this run began", quiet, BSM, copied)
@@ -158,14 +155,11 @@ def test_two_processes_never_write_one_run(tmp_path):
         assert "another process is training this run" in failure(quiet, BSM, tmp_path)
 
 
-def test_threads_are_those_of_a_run_alone():
+def test_threads_are_those_of_a_run_alone_and_names_tell_configs_apart():
     before = torch.get_num_threads()
     with torch_settings(tiny(threads=before + 1)):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-
-
-def test_run_names_tell_configs_apart():
     names = {run_name(tiny(method=m, seed=s)) for m in ("ekd", "bsm") for s in (0, 1)}
     assert len(names) == 4
     assert run_name(tiny(threads=1)) == run_name(tiny(device="auto"))

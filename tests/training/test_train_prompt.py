@@ -58,11 +58,15 @@ def test_prompts_are_trained_when_the_config_says(options, epochs):
     assert prompt_training_epochs(TrainConfig(epochs=6, **options)) == epochs
 
 
-def test_the_share_of_prompted_batches_falls_after_the_warm_up():
+def test_shares_of_prompted_batches_fall_and_seeds_are_those_of_earlier_versions():
     config = TrainConfig(epochs=6, warmup_epochs=1, prompted_fraction=0.8, prompted_decay=0.5)
     shares = [prompted_share(config, epoch) for epoch in range(6)]
     assert shares == pytest.approx([0, 0.8, 0.7, 0.6, 0.5, 0.4])
     assert prompted_share(TrainConfig(epochs=1, prompted_decay=1.0), 0) == 0.75
+    seeds = [
+        generator_for(3, 1, purpose=f"explore {name}").initial_seed() for name in ("order", "noise")
+    ]
+    assert seeds == [1146321904740315213, 7323974006357215979]
 
 
 @pytest.mark.parametrize("form", ["generator", "radial", "image"])
@@ -119,13 +123,6 @@ def test_the_control_drifts_as_far_as_the_learned_gains():
     assert found(strength) == pytest.approx(found(None), rel=0.02)
     assert found(1.0) != pytest.approx(found(None), rel=0.1)
     assert drifts == pytest.approx([found(None), found(strength)], rel=1e-5)
-
-
-def test_the_seeds_of_each_purpose_are_those_of_earlier_versions():
-    seeds = [
-        generator_for(3, 1, purpose=f"explore {name}").initial_seed() for name in ("order", "noise")
-    ]
-    assert seeds == [1146321904740315213, 7323974006357215979]
 
 
 def test_held_out_images_are_balanced_and_always_the_same():
@@ -238,15 +235,12 @@ def test_checks_stand_in_the_history_and_the_best_is_kept(form):
     assert checked["val_task"].min() < np.log(3)  # of a head that knows nothing
 
 
-def test_the_kept_prompt_is_the_one_of_its_step():
+def test_the_kept_prompt_is_the_one_of_its_step_or_of_a_trained_heads_start():
     # Held-out labels that contradict the training ones make every step worse than the one before.
     # What an untrained head says of the start does not count: it would be the best of all.
     prompt, history = run("task", steps=12, held_out=seen(every=4, shift=1))
     (kept,) = history.loc[history["kept"] == 1, "step"]
     assert kept < 11 and same(prompt, run("task", steps=kept + 1)[0])
-
-
-def test_a_trained_head_can_keep_the_start():
     head = TaskHead(norm_teacher(classes=6).feature_dim, classes=3)
     start, _ = run("task", steps=40, head=head)
     trained, prompt = copy.deepcopy(head), copy.deepcopy(start)
@@ -254,14 +248,11 @@ def test_a_trained_head_can_keep_the_start():
     assert not history["kept"].any() and same(prompt, start)
 
 
-def test_held_out_images_give_no_gradient_and_change_no_step():
+def test_held_out_images_change_no_step_but_end_a_training_by_patience():
     _, first = run("task", steps=6)
     _, second = run("task", steps=6, held_out=seen(every=2))
     columns = ["task", "total", "log_gain"]
     assert first[columns].equals(second[columns])
-
-
-def test_patience_ends_a_prompt_training():
     _, history = run("task", steps=40, held_out=seen(every=2, patience=2, shift=1))
     assert len(history) < 40
     assert history["val_task"].notna().iloc[-1]

@@ -55,15 +55,12 @@ def test_gain_one_changes_nothing(image, phase_lock):
     assert view.clipped < 0.01 and not view.outline.any()
 
 
-def test_spectrum_view_measures_the_change_and_what_is_clipped(image):
+def test_spectrum_view_measures_the_change_and_outlines_the_ring(image):
     removed = SpectrumView(image).apply(change(0.0, 0.0, 0.0, size=(16, 12)))
     # Without all its rings an image is its mean: each channel changes by its own spread.
     spread = image.double().var(dim=(1, 2), unbiased=False).mean().sqrt().item()
     assert removed.rms == pytest.approx(spread, rel=1e-5)
     assert SpectrumView(image).apply(change(4.0, 4.0, 4.0, size=(16, 12))).clipped > 0.2
-
-
-def test_outline_of_a_ring_lies_on_its_edge():
     view = SpectrumView(torch.rand(3, 16, 16)).apply(change(0.0, 1.0, 1.0))
     radius = np.hypot(*(np.argwhere(view.outline) - 8).T) / 16
     assert len(radius) and (abs(radius - 0.25) < 0.1).all()

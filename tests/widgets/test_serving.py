@@ -14,16 +14,13 @@ from tests.widgets.conftest import serve_page
 KERNEL = "00000000-0000-0000-0000-000000000000"
 
 
-def test_page_ends_with_the_explorer_and_runs_the_given_options_after_the_declared_ones():
+def test_page_runs_the_given_options_and_wrong_ones_are_refused():
     page = page_notebook({"rings": 4}, out_dir=Path("figures"))
     sources = ["".join(cell["source"]) for cell in page["cells"]]
     place = next(place for place, text in enumerate(sources) if "options = {'rings': 4}" in text)
     assert "parameters" in page["cells"][place - 1]["metadata"]["tags"]
     assert "out_dir = 'figures'" in sources[place]
     assert sources[-1].rstrip().endswith("\nexplorer")
-
-
-def test_explore_refuses_a_misspelt_option_a_wrong_value_and_a_missing_data_set():
     told = complaint(serve_explorer, {"ring": 4})
     assert told == "ring: not a name of ExploreConfig; did you mean 'rings'?"
     told = complaint(serve_explorer, {"rings": "many"})

@@ -104,7 +104,7 @@ def test_run_comparer_puts_baselines_first_and_follows_the_slider(comparer):
     assert (comparer.image.value, comparer.readout.value) == before
 
 
-def test_run_comparer_writes_numbers_differences_and_priors(comparer):
+def test_run_comparer_writes_numbers_and_draws_three_priors_where_there_is_no_front_end(comparer):
     text = comparer.readout.value
     accuracy = value(comparer, 0, "balanced_accuracy")
     assert f"<td>{100 * accuracy:.0f} [" in text
@@ -112,9 +112,6 @@ def test_run_comparer_writes_numbers_differences_and_priors(comparer):
     assert f"<td>{difference:+.1f} [" in text
     assert "training prior: ce" in text and "uniform prior: fopro" in text
     assert "n 76" in text and "resampled: lesions or patients" in text
-
-
-def test_run_comparer_draws_three_priors_where_there_is_no_front_end(comparer):
     bundle = comparer._repr_mimebundle_()
     assert WIDGET in bundle and base64.b64decode(bundle["image/png"])[1:4] == b"PNG"
     titles = [ax.get_title(loc="left") for ax in comparer.still().axes[:3]]
