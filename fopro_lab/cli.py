@@ -18,7 +18,7 @@ from fopro_lab import __version__
 from fopro_lab.errors import InputError, WorkError
 
 if TYPE_CHECKING:
-    from fopro_lab.config import Config
+    from fopro_lab.options import Config
 
     ConfigType = TypeVar("ConfigType", bound=Config)
 
@@ -33,7 +33,7 @@ Out = Annotated[str, Option("--out", metavar="DIR", help="Folder for the results
 
 def read_config(kind: "type[ConfigType]", settings: list[str], file: str) -> "ConfigType":
     """Build a config from a file and ``--set``, the latter on top, entry by entry."""
-    from fopro_lab.config import merge_options, parse_settings, read_yaml
+    from fopro_lab.options import merge_options, parse_settings, read_yaml
 
     options = read_yaml(file) if file else {}
     return kind.from_mapping(merge_options(options, parse_settings(settings), kind=kind))
@@ -195,7 +195,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one student: method=ce, bsm, ekd, fopro or random; continues where it was stopped."""
-    from fopro_lab.config import TrainConfig, explain
+    from fopro_lab.config import TrainConfig
+    from fopro_lab.options import explain
 
     config = read_config(TrainConfig, settings, file)
     if print_config:
@@ -400,7 +401,7 @@ def explore(
     The address holds a token that every request needs. Presets are saved in the current folder.
     Ctrl-C ends page and kernels.
     """
-    from fopro_lab.config import parse_settings, read_yaml
+    from fopro_lab.options import parse_settings, read_yaml
     from fopro_lab.widgets.serving import serve_explorer
 
     values = {**(read_yaml(file) if file else {}), **parse_settings(settings)}

@@ -10,16 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fopro_lab import config
-from fopro_lab.config import (
-    ClaimsConfig,
-    Config,
-    PromptConfig,
-    TrainConfig,
-    explain,
-    merge_options,
-    parse_settings,
-    read_yaml,
-)
+from fopro_lab.config import ClaimsConfig, PromptConfig, TrainConfig
+from fopro_lab.options import Config, explain, merge_options, parse_settings, read_yaml
 from tests.conftest import complaint
 from tools.option_tables import option_tables
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from benchmarks.page import write_page
 from fopro_lab import cli
-from fopro_lab.config import TrainConfig, parse_settings
+from fopro_lab.config import TrainConfig
 from fopro_lab.data import isic2019_lt_counts
 from fopro_lab.data.fetch import find_source
+from fopro_lab.options import parse_settings
 from fopro_lab.widgets.bands import ring_prompt, save_preset
 from tests.test_notebooks import check_pages
 

@@ -26,12 +26,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fopro_lab.config import Config, option, parse_settings
 from fopro_lab.data import make_split, open_dataset, pack
 from fopro_lab.errors import InputError
 from fopro_lab.io import atomic_path, sha256_file, write_json
 from fopro_lab.models import Teacher, wrap_teacher
 from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD, SmallResNet
+from fopro_lab.options import Config, option, parse_settings
 from fopro_lab.probing.features import probe_advantage
 
 CALTECH_SIZES = (32, 48, 64, 96)  # pixels: crops show the same things at several scales

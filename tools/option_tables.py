@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fopro_lab import config
-from fopro_lab.config import DataConfig, PromptConfig, StepConfig, TeacherConfig, one_line
+from fopro_lab.config import DataConfig, PromptConfig, StepConfig, TeacherConfig
+from fopro_lab.options import one_line
 
 PARTS = (DataConfig, TeacherConfig, PromptConfig, StepConfig)
 RUNS = ("Train", "Refine", "Probe", "Cards", "Compare", "Explore", "Claims")

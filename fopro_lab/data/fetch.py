@@ -18,10 +18,10 @@ from urllib.parse import quote
 
 import requests
 
-from fopro_lab.config import read_yaml
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.io import atomic_path, disk_errors, in_bytes, one_writer, write_json
 from fopro_lab.io import progress as show_progress
+from fopro_lab.options import read_yaml
 
 PLAIN_NAMES = ("isic2019", "hyperkvasir", "fopro-splits", "monica-splits", "moco-v2")
 MEDMNIST_SIZES = (28, 64, 128, 224)  # pixels

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fopro_lab.config import METHOD_OPTIONS, REMOVED, PromptConfig, TeacherConfig, TrainConfig
+from fopro_lab.config import METHOD_OPTIONS, PromptConfig, TeacherConfig, TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import scores
 from fopro_lab.evaluation.bootstrap import (
@@ -21,6 +21,7 @@ from fopro_lab.evaluation.bootstrap import (
 )
 from fopro_lab.evaluation.runs import Run
 from fopro_lab.evaluation.scores import GROUPS, LOGIT_PREFIX, resampling_units
+from fopro_lab.options import REMOVED
 
 _OTHERS = ("worst_class_recall", "macro_f1", "mcc", "auroc", "ece")
 HEADLINE = {  # column of `summarise`: scope, name and metric of the tidy table

@@ -13,10 +13,11 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from fopro_lab.config import Parts, current_options, parts_of
+from fopro_lab.config import Parts, parts_of
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.scores import read_predictions, score
 from fopro_lab.io import Summary
+from fopro_lab.options import current_options
 
 RunType = TypeVar("RunType", bound="Run")
 # Written by `fopro_lab.training.run_folder`; the names are part of a run folder's format.

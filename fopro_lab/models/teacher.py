@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fopro_lab.config import DataConfig, TeacherConfig, is_called, nearest
+from fopro_lab.config import DataConfig, TeacherConfig, is_called
 from fopro_lab.data.fetch import fetched_place, find_source
 from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
@@ -35,6 +35,7 @@ from fopro_lab.models.backbones import (
 )
 from fopro_lab.models.student import check_scale
 from fopro_lab.models.weights import load_matching, read_weights
+from fopro_lab.options import nearest
 
 BUILTIN = files("fopro_lab.models") / "builtin"
 # The published teacher that `fopro data fetch` brings, and its source there.

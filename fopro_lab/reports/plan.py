@@ -17,8 +17,17 @@ from typing import Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fopro_lab import config as configs
-from fopro_lab.config import Config, DataConfig, TeacherConfig, TrainConfig, nearest
+from fopro_lab.config import RECIPES, DataConfig, TeacherConfig, TrainConfig
 from fopro_lab.errors import InputError, said_of
+from fopro_lab.options import (
+    Config,
+    current_options,
+    nearest,
+    parse_settings,
+    read_value,
+    read_yaml,
+    without_removed,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of the package, with its notebooks and plans
 PATHS = (
@@ -79,7 +88,7 @@ class Notebook:
         # a parameter at its default counts as not given, an option never does
         if self.known != self.declared:
             recipe = str({**self.declared, **values}.get("recipe"))
-            for name in configs.RECIPES.get(recipe, {}):
+            for name in RECIPES.get(recipe, {}):
                 if name in chosen and chosen[name] == TrainConfig.model_fields[name].default:
                     options[name] = chosen[name]
         return chosen | ({"options": options} if options else {})
@@ -156,7 +165,7 @@ def read_plan(path: Path | str) -> Plan:
         plans = {plan.stem: plan for folder in folders for plan in sorted(folder.glob("*.yaml"))}
         if match := get_close_matches(path.stem, plans, n=1):
             raise InputError(f"{path}: no such file; did you mean '{plans[match[0]]}'?")
-    content = configs.read_yaml(path)
+    content = read_yaml(path)
     with said_of(str(path)):
         plan = Plan.from_mapping(content)
         for name in plan.notebooks:
@@ -226,7 +235,7 @@ def fit_value(value: Any, default: Any, *, name: str) -> Any:
     if default is None:
         return value
     try:
-        value = configs.read_value(value, type(default), name=name)
+        value = read_value(value, type(default), name=name)
         kind: TypeAdapter[Any] = TypeAdapter(type(default), config=_NUMBERS_ARE_TEXT)
         return kind.validate_python(value)
     except ValidationError:
@@ -250,7 +259,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in values.items() if name != "options"}
     for name in options.keys() & rest:
         raise InputError(f"{name}: given twice, once in options; leave one out")
-    return configs.without_removed(configs.current_options({**rest, **options}))
+    return without_removed(current_options({**rest, **options}))
 
 
 def plan_nodes(
@@ -273,7 +282,7 @@ def plan_nodes(
     plan = read_plan(path)
     entries = plan.notebooks.items()
     books = {n: read_notebook(find_notebook(entry.notebook, plan=path)) for n, entry in entries}
-    matrices = {name: configs.current_options(entry.matrix) for name, entry in entries}
+    matrices = {name: current_options(entry.matrix) for name, entry in entries}
     axes: dict[str, list[Any]] = {}  # of all matrices, with the configs of their notebooks
     for name, matrix in matrices.items():
         for axis in matrix:
@@ -283,8 +292,8 @@ def plan_nodes(
     with said_of(f"{path}: fixed"):
         refuse_unknown(plan.fixed, known, why=why)
     sources = [(f"{path}: defaults", plan.defaults)]
-    sources += [(f"-f {file}", configs.read_yaml(file)) for file in files]
-    sources += [("--set", configs.parse_settings(settings))]
+    sources += [(f"-f {file}", read_yaml(file)) for file in files]
+    sources += [("--set", parse_settings(settings))]
     layers: list[dict[str, Any]] = []
     for where, values in sources:
         with said_of(where):

@@ -24,7 +24,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from fopro_lab.config import Config, read_yaml
 from fopro_lab.errors import InputError, ShapeError, WorkError
 from fopro_lab.fourier import (
     FourierPrompt,
@@ -36,6 +35,7 @@ from fopro_lab.fourier import (
 )
 from fopro_lab.fourier.rings import bin_counts
 from fopro_lab.io import atomic_path
+from fopro_lab.options import Config, read_yaml
 from fopro_lab.reports.plan import CHECKOUT
 
 Preset = Literal["identity", "remove", "amplify", "low-pass", "high-pass"]

@@ -14,8 +14,9 @@ from tornado.ioloop import IOLoop
 from traitlets.config import Config
 from voila.app import Voila
 
-from fopro_lab.config import ExploreConfig, current_options
+from fopro_lab.config import ExploreConfig
 from fopro_lab.errors import InputError
+from fopro_lab.options import current_options
 from fopro_lab.reports.plan import find_notebook, missing_inputs
 
 NOTEBOOK = "06_band_explorer"

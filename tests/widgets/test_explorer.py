@@ -13,11 +13,12 @@ import pytest
 import torch
 import yaml
 
-from fopro_lab.config import ExploreConfig, TrainConfig, read_yaml
+from fopro_lab.config import ExploreConfig, TrainConfig
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import load_teacher
+from fopro_lab.options import read_yaml
 from fopro_lab.training import distill
 from fopro_lab.widgets import BandExplorer, open_explorer
 from tests.widgets.conftest import OPTIONS
