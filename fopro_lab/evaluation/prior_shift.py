@@ -54,11 +54,10 @@ def implicit_prior(config: Mapping[str, Any]) -> str:
 
 def refined_prior(run: Run) -> str:
     """Return the `implicit_prior` of a run whose logits may have been refined since."""
-    refined = run.manifest.get("refined", {})
     prior = "unknown" if "&" in run.method else implicit_prior(run.config)
-    known = {"crt": "uniform", "lws": "uniform"}  # trained on class-balanced batches
-    known |= {"logit-adjustment": "unknown", "tau-norm": "unknown"}
-    for how in refined.get("steps", ()):
+    known = dict.fromkeys(("crt", "lws"), "uniform")  # trained on class-balanced batches
+    known |= dict.fromkeys(("logit-adjustment", "tau-norm"), "unknown")
+    for how in run.manifest.get("refined", {}).get("steps", ()):
         prior = known.get(how, prior)
     return prior
 

@@ -179,7 +179,7 @@ def _timm_student(
     weights = read_weights(path) if path else None
     if weights is not None:
         check_folder(architecture, weights)
-        found = image_rules(weights, defaults.mean, defaults.std, side)
+        found = image_rules(weights, defaults.mean, defaults.std, defaults.input_size[-1])
         own = {key: found[key] for key in own} | timm_options(weights)
     own |= rules or {}
     model, translate = create_timm(

@@ -107,8 +107,8 @@ def refine(
         refined["val_balanced_accuracy_before"] = [_validate(tables[0], own) for own in stored]
         manifest = {k: v for k, v in first.manifest.items() if k not in OF_TRAINING}
         manifest |= {**run_folder.origin(device), "processes": 1, "refined": refined}
-        manifest |= {"student": _cost(sources, config), "started": started}
-        manifest["finished"] = run_folder.now()
+        manifest |= {"method": refined["method"], "student": _cost(sources, config)}
+        manifest |= {"started": started, "finished": run_folder.now()}
         manifest["scores"] = {"val_balanced_accuracy": _validate(tables[0], logits)}
         manifest["wall_seconds"] = round(time.perf_counter() - began, 1)
         if how not in ("ensemble", "tta"):
