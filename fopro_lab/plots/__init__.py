@@ -28,7 +28,6 @@ from fopro_lab.plots.probing import (
     plot_teacher_responses,
 )
 from fopro_lab.plots.prompts import (
-    plot_class_gains,
     plot_gain,
     plot_mask_history,
     plot_prompt_training,

@@ -74,28 +74,6 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@style.with_style
-def plot_class_gains(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Show the gains that serve each class best, ring by ring.
-
-    ``table``: of ``training.class_gains``.
-    """
-    style.need(table, "class_name low high gain")
-    names = list(dict.fromkeys(table["class_name"]))
-    plane = table.pivot(index="class_name", columns="low", values="gain").loc[names]
-    bound = _octaves(plane.to_numpy())
-    height = max(3.2, 0.8 + 0.32 * len(names))
-    ax = style.new_axes(ax, width=6.4 + style.room(names), height=height)
-    colors = {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}
-    _label_gains(style.draw_matrix(ax, np.log2(plane), _GAIN, **colors), bound)
-    edges = [*sorted(table["low"].unique()), table["high"].max()]
-    ax.set_xticks(np.arange(len(edges)) - 0.5, [f"{edge:.3g}" for edge in edges])
-    ax.set_xlabel("Spatial frequency, cycles per pixel; the last ring is the corners")
-    ax.set_title("Gains trained for each class alone")
-    style.add_footer(ax, table, "one prompt training per class: no interval")
-    return ax
-
-
 _TERMS = {
     "statistics": "Distance from natural statistics",
     "confidence": "Entropy of the teacher's head, nats",

@@ -11,10 +11,8 @@ from fopro_lab.training.train import distill
 from fopro_lab.training.train_prompt import (
     HeldOut,
     PromptedTeacher,
-    class_gains,
     draw_held_out,
     explore,
-    prompt_drifts,
 )
 
 check_public(__name__)

@@ -20,23 +20,21 @@ from torch.nn import functional as F
 
 from fopro_lab.arguments import wrong
 from fopro_lab.config import Objective, TrainConfig
-from fopro_lab.data import Pack, batches, prepare
+from fopro_lab.data import Pack, batches
 from fopro_lab.data.batches import VIEW_SEED
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.evaluation import Run
 from fopro_lab.fourier import FourierPrompt, random_gain_like
 from fopro_lab.fourier.gain import match_strength, scale_spectrum
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.fourier.rings import check_pixels
 from fopro_lab.fourier.spectrum import fit_prompt, mean_amplitude, spectrum_gain
-from fopro_lab.models import Student, Teacher, load_from
+from fopro_lab.models import Student, Teacher
 from fopro_lab.models.student import shrink
 from fopro_lab.training import losses
 from fopro_lab.training.losses import TaskHead, balanced_softmax_loss
-from fopro_lab.training.run_folder import MaskHistory, TrainedRun
+from fopro_lab.training.run_folder import MaskHistory
 from fopro_lab.training.statistics import IMAGES, Reference, natural_images, reference_of, watched
 
-LABEL_FREE = ("statistics", "confidence", "identity")
 CHUNK = 64  # images encoded together
 READ_EVERY = 10  # prompt steps between two looks at the losses: a GPU waits for each
 SHRINKS = 60  # at most; the last ones leave no gain other than 1
@@ -530,84 +528,3 @@ def _check_finite(measured: list[Tensor], terms: Iterable[str]) -> None:
             f"prompt training: step {step} is not finite: {values}; train again with a lower "
             "prompt_learning_rate and another --out"
         )
-
-
-def class_gains(
-    teacher: Teacher,
-    batches: Mapping[str, Iterable[tuple[Tensor, Tensor]]],
-    *,
-    objectives: Mapping[Objective, float],
-    steps: int,
-    learning_rate: float = 0.05,
-    rings: int = 8,
-    max_log_gain: float = 0.7,
-    reference: Reference | None = None,
-) -> pd.DataFrame:
-    """Train a ring prompt for each class on that class's images alone: to look at, not to use.
-
-    A gain chosen by the label would tell the teacher the class, so it never enters training. The
-    arguments are those of `explore`, ``batches`` by class name; ``objectives`` may be
-    ``statistics``, ``confidence`` and ``identity``, and there are ``rings`` up to 0.5 cycles per
-    pixel, the corners add one.
-
-    Returns:
-        One row per class and ring: ``class_name``, ``ring``, ``low``, ``high`` (cycles per pixel),
-        ``gain`` (geometric mean over the channels).
-    """
-    others = sorted(name for name in set(objectives).difference(LABEL_FREE) if objectives[name])
-    if others:
-        raise InputError(f"objectives: expected names out of {LABEL_FREE}, got {others}")
-    if not batches:
-        raise InputError("batches: expected one class or more, got none")
-    how: dict[str, Any] = {"objectives": objectives, "reference": reference, "steps": steps}
-    tables = []
-    for name, own in batches.items():
-        prompt = FourierPrompt("ring", rings=rings, max_log_gain=max_log_gain)
-        explore(prompt, teacher, own, learning_rate=learning_rate, **how)
-        gains = (max_log_gain * prompt.cells.detach().tanh()).mean(dim=0).exp().tolist()
-        table = pd.DataFrame({"class_name": name, "ring": range(rings + 1)})
-        tables.append(table.assign(low=prompt.edges[:-1], high=prompt.edges[1:], gain=gains))
-    return pd.concat(tables, ignore_index=True)
-
-
-@torch.inference_mode()
-def prompt_drifts(runs: Iterable[Run], *, count: int = 64) -> pd.DataFrame:
-    """Measure the drift of each run's prompt, as its teacher met it, on validation images.
-
-    The control ``random`` is matched to the drift of its learned prompt on validation images, but
-    not in runs of 0.1. Runs without a prompt are left out; ``count`` images are encoded.
-
-    Returns:
-        One row per run: ``run`` (folder), ``teacher``, ``method``, ``seed``, ``protocol``,
-        ``drift`` (mean ``1 - cos`` of the features with and without the prompt), ``n`` (images).
-
-    Raises:
-        InputError: If a run had a teacher or images that its config does not name, or its config
-            now names others.
-    """
-    rows = []
-    for run in runs:
-        if not run.parts.learns_prompt:
-            continue
-        trained = TrainedRun(run.path, run.manifest)
-        if given := run.manifest.get("given"):
-            raise InputError(
-                f"{run.path}: was trained with objects ({', '.join(given)}) that its config does "
-                "not name; leave it out"
-            )
-        config = trained.train_config
-        packed, split = prepare(config, progress=False)
-        trained.check_split(split)
-        teacher = load_from(config)
-        device, some = teacher.mean.device, split.val[:count]
-        images, _ = next(batches(packed, some, batch_size=len(some), device=device))
-        noise = generator_for(config.seed, purpose="drift of a finished prompt")
-        how: dict[str, Any] = {"config": config, "noise": noise}
-        if run.parts.prompt == "random":
-            how["strength"] = trained.manifest.get("control_strength", 1.0)
-        changed = prompted(images, trained.prompt().to(device), **how)
-        found = float(drift(teacher.encode(images), teacher.encode(changed)))
-        place = (run.name, config.teacher, run.method, run.seed, run.protocol)
-        rows.append((*place, found, len(some)))
-    columns = ["run", "teacher", "method", "seed", "protocol", "drift", "n"]
-    return pd.DataFrame(rows, columns=columns)

@@ -79,11 +79,6 @@ def radial_gain():
     return rings(gain=[1.4, 1.0, 0.7], **spread)
 
 
-def class_gains():
-    parts = [rings(class_name=name, gain=gain) for name, gain in (("b", [2, 0.5, 1]), ("a", 4.0))]
-    return pd.concat(parts)
-
-
 def spectra():
     return pd.concat(
         rings(scope="class", name=name, log_amplitude=[k - 1.0, k - 2.0, k - 3.0], difference=0.1)
@@ -231,7 +226,6 @@ EVERY = {
     "plot_claim": (plots.plot_claim, claims()),
     "plot_class_bands": (plots.plot_class_bands, bands()),
     "plot_class_counts": (plots.plot_class_counts, counts()),
-    "plot_class_gains": (plots.plot_class_gains, class_gains()),
     "plot_class_recall": (plots.plot_class_recall, scores()),
     "plot_class_sources": (plots.plot_class_sources, sources()),
     "plot_comparison": (plots.plot_comparison, differences()),

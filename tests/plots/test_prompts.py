@@ -5,7 +5,7 @@ import pytest
 
 from fopro_lab import plots
 from tests.conftest import refuses
-from tests.plots.tables import class_gains, mask_history, prompt_training, radial_gain
+from tests.plots.tables import mask_history, prompt_training, radial_gain
 
 
 @pytest.mark.parametrize("side", [8, 7])
@@ -34,14 +34,11 @@ def test_gain_is_centred_and_symmetrical_about_one():
     refuses("gain: expected finite factors above 0, got 0", plots.plot_gain, np.zeros((8, 5)))
 
 
-def test_radial_gain_steps_through_the_rings_and_class_gains_have_a_row_per_class():
+def test_radial_gain_steps_through_the_rings():
     ax = plots.plot_radial_gain(radial_gain())
     values, edges, _ = ax.patches[0].get_data()
     np.testing.assert_allclose(values, [1.4, 1.0, 0.7])
     np.testing.assert_allclose(edges, [0, 0.25, 0.5, 0.75])
-    ax = plots.plot_class_gains(class_gains())
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
-    np.testing.assert_allclose(ax.images[0].get_array(), [[1, -1, 0], [2, 2, 2]])
 
 
 def test_prompt_training_puts_checks_beside_their_term_and_rings_the_best():

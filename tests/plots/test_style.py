@@ -24,7 +24,7 @@ SHOWN_N = re.compile(r"n=\d|\d/\d|\bn (at|in) each (bar|cell)")
 INTERVAL = re.compile(r"interval|spread", re.IGNORECASE)
 ONE_TRAINING = {  # what happened in one training, or one prompt's own gains: no sample
     *("plot_prompt_training", "plot_mask_history", "plot_history"),
-    *("plot_gain", "plot_radial_gain", "plot_class_gains"),
+    *("plot_gain", "plot_radial_gain"),
 }
 
 
