@@ -36,7 +36,7 @@ from fopro_lab.models.teacher import reference_features, state_hash
 from fopro_lab.training.statistics import hash_natural
 from fopro_lab.training.train_prompt import generator_for, prompted
 
-RULES = 1  # raised when the same key would give other features: augmentation, its draws, prompts
+RULES = 2  # raised when the same key would give other features: augmentation, its draws, prompts
 CHUNK = 64  # images encoded together
 Prompt: TypeAlias = "FourierPrompt | Literal['vptta'] | None"
 
