@@ -36,10 +36,7 @@ def dkd_loss(
     alpha: float = 1.0,
     beta: float = 8.0,
 ) -> Tensor:
-    """Decoupled KD: ``alpha`` times that of label against rest, ``beta`` times that in the rest.
-
-    `kd_loss` is the sum of both, the second weighted per image by the teacher's share of the rest.
-    """
+    """Decoupled KD: ``alpha`` times that of label against rest, ``beta`` times that in the rest."""
     others = torch.arange(logits.shape[1] - 1, device=labels.device)
     others = others + (others >= labels[:, None])  # (B, K - 1), all classes but the label
 

@@ -45,19 +45,17 @@ class Part:
 
     def __call__(self, gives: Mapping[str, Any], *, module: nn.Module | None = None) -> Tensor:
         """Call it, or the module that was built of it, with what it takes."""
-        given = {name: gives[name] for name in self.takes}
-        if not is_called(self.name):
-            return (module or self.function)(**given)
+        call, given = module or self.function, {name: gives[name] for name in self.takes}
+        wanted = given["images"].shape if self.kind == "prompt" else ()
         try:
-            value = (module or self.function)(**given)
-            found: Any = value.shape
-        except Exception as error:  # it is the user's own code
+            value = call(**given)
+            if value.shape != wanted:
+                raise ValueError(f"expected shape {tuple(wanted)}, got {tuple(value.shape)}")
+        except Exception as error:
+            if not is_called(self.name):
+                raise
             what = f"{type(error).__name__}: {error}".splitlines()[0]
             raise InputError(f"{self.kind} {self.name}: cannot be called ({what})") from error
-        wanted = given["images"].shape if self.kind == "prompt" else ()
-        if found != wanted:
-            what = f"expected a tensor of shape {tuple(wanted)}, got {tuple(found)}"
-            raise InputError(f"{self.kind} {self.name}: {what}")
         return value
 
 
@@ -74,8 +72,9 @@ def find_method(
         if found is not None:
             name = names[kind] = f"{found.__module__}:{getattr(found, '__qualname__', '')}"
             if not is_called(name):
-                problem = "expected a function or class with a name, outside of others"
-                raise InputError(f"{kind}: {problem}, got {found!r:.80}")
+                raise InputError(
+                    f"{kind}: expected a name of its own in its file, got {found!r:.80}"
+                )
         found = found or KNOWN[kind].get(name)
         if found is not None or is_called(name):
             parts[kind] = _part(kind, name, found or load_called(name, kind), config)
@@ -87,18 +86,14 @@ def _part(kind: str, name: str, function: Any, config: TrainConfig) -> Part:
     if not ((is_module and kind == "distillation") or inspect.isfunction(function)):
         also = " or a class of nn.Module" if kind == "distillation" else ""
         raise InputError(f"{kind} {name}: expected a function{also}, got {function!r:.80}")
-    called = function.forward if is_module else function
-    arguments = [*inspect.signature(called).parameters.values()][is_module:]
-    takes = [each.name for each in arguments if each.name in GIVES[kind]]
-    for each in arguments:
+    arguments = inspect.signature(function.forward if is_module else function).parameters
+    takes = tuple(each for each in arguments if each in GIVES[kind])
+    for each in [*arguments.values()][is_module:]:
         if each.default is each.empty and each.name not in takes and each.kind != each.VAR_KEYWORD:
             known = ", ".join(GIVES[kind])
             raise InputError(f"{kind} {name}: takes {each.name}; it can be given {known}")
-    if name in OPTIONS:
-        function = partial(
-            function, **{own: getattr(config, n) for own, n in OPTIONS[name].items()}
-        )
-    return Part(kind, name, function, tuple(takes))
+    options = {own: getattr(config, each) for own, each in OPTIONS.get(name, {}).items()}
+    return Part(kind, name, partial(function, **options) if options else function, takes)
 
 
 def own_hashes(method: Mapping[str, Part]) -> dict[str, str]:
