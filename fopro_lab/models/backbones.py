@@ -4,9 +4,10 @@ Each ``build_*`` returns what `Teacher` takes, as a dictionary.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError
-from fopro_lab.models.weights import Translate, Weights, load_matching
+from fopro_lab.models.weights import Weights, load_matching
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -113,52 +114,59 @@ class TimmFeatures(nn.Module):
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
 
-def timm_defaults(architecture: str, *, role: str) -> Any:
-    """Return what timm knows of an architecture's weights: mean, std, size, name of the head."""
+def create_timm(
+    architecture: str,
+    weights: Weights | None,
+    *,
+    role: str,
+    side: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Any, dict[str, Any], dict[str, Any], Callable[[], dict[str, Any]]]:
+    """Create a timm model for images of ``side`` px, if not its own; a student has no head.
+
+    Returns the model, the rules of its images, ``pad_type`` and ``global_pool`` where its file or
+    ``options`` say them, and a call that fills it with the weights, if any, and gives a card.
+    """
     import timm  # costs a second, so only where it is used
 
     if not timm.is_model(architecture):
         near = ", ".join(get_close_matches(architecture, timm.list_models(), n=3)) or "none"
         raise InputError(f"{role}: timm has no model '{architecture}'; near: {near}")
-    return timm.get_pretrained_cfg(architecture)
-
-
-def timm_options(weights: Weights) -> dict[str, Any]:
-    """Return what a file may say of how its network is built, and nothing else of what it says."""
-    return {k: v for k, v in weights.metadata.items() if k in ("pad_type", "global_pool")}
-
-
-def timm_heads(defaults: Any) -> tuple[str, ...]:
-    """Name the layers of an architecture's classifier."""
+    defaults: Any = timm.get_pretrained_cfg(architecture)
     heads = defaults.classifier or "head"
-    return (heads,) if isinstance(heads, str) else tuple(heads)
-
-
-def create_timm(
-    architecture: str, *, classes: int, side: int, fixed: bool, options: dict[str, Any], where: str
-) -> tuple[Any, Translate | None]:
-    """Create a timm model without weights, and what translates published ones to its names.
-
-    A network of ``fixed`` size is built for images of ``side`` px if it can be. ``where`` leads the
-    `InputError` of options that it does not take.
-    """
-    import timm
-
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    fixed, own, classes = bool(defaults.fixed_input_size), dict(options or {}), 0
+    rules: dict[str, Any] = {"mean": list(defaults.mean), "std": list(defaults.std)}
+    rules |= {"input_size": defaults.input_size[-1]}
+    if weights is not None:
+        check_folder(architecture, weights)
+        rules = image_rules(weights, *rules.values())
+        classes = _classes(weights, heads[0]) if role == "teacher" else 0
+        # No other metadata: a file must not choose what else timm does.
+        own = {k: v for k, v in weights.metadata.items() if k in ("pad_type", "global_pool")}
     # Only some networks of fixed size accept another one, or change it from image to image.
-    own_side = {"img_size": side}
-    tries: list[dict[str, Any]] = [{"dynamic_img_size": True, **own_side}, own_side] * fixed
+    sized = {"img_size": side or rules["input_size"]}
+    tries: list[dict[str, Any]] = [{"dynamic_img_size": True, **sized}, sized] if fixed else []
     refused: Exception | None = None
     for more in (*tries, {}):
         try:
             # timm hands a function that translates published weights to its own loader alone,
             # which here must load nothing.
-            how = {"pretrained": True, "num_classes": classes, **options, **more}
+            how = {"pretrained": True, "num_classes": classes, **own, **more}
             with patch("timm.models._builder.load_pretrained") as load:
                 model: Any = timm.create_model(architecture, **how)
-            return model, load.call_args.kwargs.get("filter_fn") if load.called else None
+            break
         except (TypeError, AssertionError) as error:
             refused = refused or error
-    raise InputError(f"{where} does not suit {architecture} ({refused})")
+    else:
+        where = f"weights: {weights.path}: its metadata" if weights else f"{role}: {own}"
+        raise InputError(f"{where} does not suit {architecture} ({refused})")
+    rules["resize"] = fixed
+    if weights is None:
+        return model, rules, own, dict
+    translate = load.call_args.kwargs.get("filter_fn") if load.called else None
+    how = {"head": heads, "translate": translate}
+    return model, rules, own, partial(load_matching, model, weights, **how)
 
 
 def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[str, Any]:
@@ -166,21 +174,14 @@ def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[st
 
     ``size`` is the side of its images if not its own, pixels: positions are resampled to it.
     """
-    defaults = timm_defaults(architecture, role="teacher")
-    check_folder(architecture, weights)
-    heads = timm_heads(defaults)
-    rules = image_rules(weights, defaults.mean, defaults.std, defaults.input_size[-1])
-    classes, fixed = _classes(weights, heads[0]), bool(defaults.fixed_input_size)
-    how: dict[str, Any] = {"side": size or rules["input_size"], "options": timm_options(weights)}
-    where = f"weights: {weights.path}: its metadata"
-    model, translate = create_timm(architecture, classes=classes, fixed=fixed, where=where, **how)
-    head = model.get_classifier() if classes else None
+    model, rules, _, fill = create_timm(architecture, weights, role="teacher", side=size)
+    head = model.get_classifier()
     _blank(head)
-    card = load_matching(model, weights, head=heads, translate=translate)
+    card = fill()
     if not isinstance(head, nn.Linear) or _blank_in(head):
         model.reset_classifier(0)
         head = None
-    return {"body": TimmFeatures(model), "head": head, "resize": fixed, "card": card, **rules}
+    return {"body": TimmFeatures(model), "head": head, "card": card, **rules}
 
 
 def check_folder(architecture: str, weights: Weights) -> None:

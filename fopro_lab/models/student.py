@@ -16,12 +16,7 @@ from fopro_lab.models.backbones import (
     IMAGENET_STD,
     SmallResNet,
     TimmFeatures,
-    check_folder,
     create_timm,
-    image_rules,
-    timm_defaults,
-    timm_heads,
-    timm_options,
 )
 from fopro_lab.models.weights import load_matching, read_weights
 
@@ -166,36 +161,19 @@ def build_student(
 
 
 def _timm_student(
-    architecture: str,
-    path: str,
-    image_size: int,
-    rules: Mapping[str, Any] | None,
-    how: dict[str, Any],
+    architecture: str, path: str, side: int, rules: Mapping[str, Any] | None, how: dict[str, Any]
 ) -> Student:
     """Build a student on a network of timm, by the rules of its weights if it starts from some."""
-    defaults, name = timm_defaults(architecture, role="student"), f"student timm:{architecture}"
-    side = image_size or defaults.input_size[-1]
-    own: dict[str, Any] = {"mean": list(defaults.mean), "std": list(defaults.std)}
-    weights = read_weights(path) if path else None
-    if weights is not None:
-        check_folder(architecture, weights)
-        found = image_rules(weights, defaults.mean, defaults.std, defaults.input_size[-1])
-        own = {key: found[key] for key in own} | timm_options(weights)
-    own |= rules or {}
-    model, translate = create_timm(
-        architecture,
-        classes=0,
-        side=side,
-        fixed=bool(defaults.fixed_input_size),
-        options={key: value for key, value in own.items() if key not in ("mean", "std")},
-        where=f"{name}: what its weights say",
-    )
-    if weights is not None:
-        load_matching(model, weights, head=timm_heads(defaults), translate=translate)
-    backbone = TimmFeatures(model)
-    width = _try_images(backbone, name, side).shape[1]
-    student = Student(backbone, width=width, mean=own["mean"], std=own["std"], **how)
-    student.card["rules"] = own
+    weights, said = read_weights(path) if path else None, dict(rules or {})
+    pixels: dict[str, Any] = {key: said.pop(key) for key in ("mean", "std") if key in said}
+    about: dict[str, Any] = {"role": "student", "side": side, "options": said}
+    model, found, options, fill = create_timm(architecture, weights, **about)
+    fill()
+    pixels = {"mean": found["mean"], "std": found["std"]} | pixels
+    backbone, name = TimmFeatures(model), f"student timm:{architecture}"
+    width = _try_images(backbone, name, side or found["input_size"]).shape[1]
+    student = Student(backbone, width=width, **pixels, **how)
+    student.card["rules"] = pixels | options
     return student
 
 

@@ -72,8 +72,11 @@ def refine(
     hashes = [{n: sha256_file(r.path / n) for n in FILES if (r.path / n).exists()} for r in sources]
     plan = {"how": how, "options": config.used, "sha256": hashes}
     with run_folder.locked(folder):
-        if found := _find(folder, plan):
-            return found
+        if any(folder.glob("[!.]*")):
+            found = TrainedRun.read(folder)
+            if plan.items() <= found.manifest.get("refined", {}).items():
+                return found
+            raise InputError(f"{folder}: holds another run ({found.method}); choose another --out")
         began, started = time.perf_counter(), run_folder.now()
         device = choose_device(config.device)
         # Sorted, the images of all runs are in one order.
@@ -256,16 +259,6 @@ def open_images(
     return packed, split
 
 
-def _find(folder: Path, plan: dict[str, Any]) -> TrainedRun | None:
-    """Find the same refinement in a folder, None in an empty one; refuse anything else."""
-    if not any(folder.glob("[!.]*")):
-        return None
-    run = TrainedRun.read(folder)
-    if not plan.items() <= run.manifest.get("refined", {}).items():
-        raise InputError(f"{folder}: holds another run ({run.method}); choose another --out")
-    return run
-
-
 def _validate(table: pd.DataFrame, logits: np.ndarray) -> float:
     val = (table["split"] == "val").to_numpy()
     return balanced_accuracy(table["label"].to_numpy()[val], logits[val].argmax(axis=1))
@@ -273,10 +266,11 @@ def _validate(table: pd.DataFrame, logits: np.ndarray) -> float:
 
 def _cost(runs: Sequence[TrainedRun], config: RefineConfig) -> dict[str, Any]:
     """Say what an image costs now: with all students of an ensemble, or all flips."""
-    cards = [run.manifest.get("student", {}) for run in runs]
+    cards = [
+        run.manifest.get("student", {}) for run in runs[: None if config.how == "ensemble" else 1]
+    ]
     if not all("macs" in card for card in cards):  # an older version's
         return {}
-    cards = cards if config.how == "ensemble" else cards[:1]
     total = {key: sum(c[key] for c in cards) for key in ("parameters", "macs", "megabytes")}
     total["macs"] *= len(config.flipped) if config.how == "tta" else 1
     return {**cards[0], **total}
