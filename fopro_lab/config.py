@@ -419,9 +419,8 @@ class RefineConfig(Config):
 
     @model_validator(mode="after")
     def _check_use(self) -> "RefineConfig":
-        for name, known in type(self).model_fields.items() if self.how else ():
-            given = name not in ("how", "device") and getattr(self, name) != known.default
-            if given and name not in self.used:
+        for name in type(self).model_fields.keys() - {"how", "device", *self.used}:
+            if self.how and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"no {name} with how={self.how}, which has no use for it")
         if -1 < self.tau < 0:
             raise ValueError(f"tau of 0 or more, or -1, got {self.tau:g}")

@@ -176,11 +176,9 @@ def make_hyperkvasir(
 def mixup_folds(images: pd.Series, classes: pd.Series) -> np.ndarray:
     """Draw Balanced-MixUp's folds, 1 to 5: four stratified draws of ``N // 5``, and the rest.
 
-    The list is sorted by class and name, as the archive's own is within each class, which is what
-    the draws depend on. There the fold's epoch is chosen on the fold; here on other images.
+    The draws depend on the order within each class alone: by name, as in the archive's own list.
 
-    Source: Galdran, Carneiro & Gonzalez Ballester, MICCAI 2021; github.com/agaldran/balanced_mixup,
-        commit c9e053b.
+    Source: Galdran et al., MICCAI 2021; github.com/agaldran/balanced_mixup, commit c9e053b.
     """
     from sklearn.model_selection import train_test_split
 
@@ -217,8 +215,7 @@ def make_monica(dataset: Dataset, *, files: Path | None = None, leave_out: bool 
     rows = []
     for path, part in zip(paths, PARTS, strict=True):
         for line in open_array(path).tolist():
-            found = re.fullmatch(r"(train|val|test)_(\d+)_(\d+)\.jpg", str(line))
-            if not found:
+            if not (found := re.fullmatch(r"(train|val|test)_(\d+)_(\d+)\.jpg", str(line))):
                 raise InputError(f"{path}: expected lines such as train_0_5.jpg, got {line!r}")
             rows.append((f"{found[1]}-{int(found[2]):06d}", int(found[3]), part))
     named = pd.DataFrame(rows, columns=["image", "class", "part"])

@@ -366,10 +366,9 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
             row = by_key.loc[key] if key in by_key.index else {}
             for end, name in (("", "value"), ("_low", "low"), ("_high", "high")):
                 line[f"{column}{end}"] = row.get(name, np.nan)
-        own = [run for run in runs if run.method == method and run.protocol == protocol]
-        own = own or [
-            r for r in runs if (r.method, family(r.protocol)) == (method, family(protocol))
-        ]
+        own = [run for run in runs if (run.method, run.protocol) == (method, protocol)]
+        both = (method, family(protocol))  # of the folds that are put together
+        own = own or [run for run in runs if (run.method, family(run.protocol)) == both]
         cost = own[0].manifest.get("student", {})
         line |= {name: cost.get(name, np.nan) for name in COSTS}
         folds = _by_protocol(own).values()
@@ -383,9 +382,8 @@ def _mcc(run: Run) -> float:
     from sklearn.metrics import matthews_corrcoef
 
     test = run.predictions.query("split == 'test'")
-    return float(
-        matthews_corrcoef(test["label"], test.filter(like=LOGIT_PREFIX).to_numpy().argmax(1))
-    )
+    answers = test.filter(like=LOGIT_PREFIX).to_numpy().argmax(axis=1)
+    return float(matthews_corrcoef(test["label"], answers))
 
 
 def compare_teachers(

@@ -139,9 +139,8 @@ def build_student(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if name == "small":
-            student = Student(
-                SmallResNet(width=SMALL_WIDTH, classes=0), width=8 * SMALL_WIDTH, **how
-            )
+            small = SmallResNet(width=SMALL_WIDTH, classes=0)
+            student = Student(small, width=8 * SMALL_WIDTH, **how)
         elif name == "resnet18":
             from torchvision.models import resnet18  # costs four seconds, so only here
 
@@ -184,31 +183,27 @@ def _try_images(network: nn.Module, name: str, side: int) -> Tensor:
         return network.eval()(torch.zeros(1, 3, side, side))
     except Exception as error:  # each network refuses a size in its own way
         line = f"{type(error).__name__}: {error}".splitlines()[0][:120]
-        raise InputError(
-            f"{name}: cannot take images of {side} px ({line}); set student_size or image_size "
-            "to a side that it takes, or choose another student"
-        ) from error
+        way_out = "set student_size or image_size to a side that it takes, or choose another"
+        problem = f"{name}: cannot take images of {side} px ({line}); {way_out} student"
+        raise InputError(problem) from error
     finally:
         network.train()
 
 
 def measure_cost(student: Student, side: int) -> dict[str, Any]:
-    """Count what inference costs: backbone and classifier, without what training alone needs.
+    """Count what inference takes, by backbone and classifier, for one image of ``side`` px.
 
-    Returns:
-        ``parameters``; ``macs``, multiply-adds of convolutions, matrix products and attention for
-        one image of ``side`` px (half of what torch's FlopCounterMode counts); ``megabytes``
-        (10^6 bytes) of all weights and buffers.
+    ``macs`` are half of what torch's FlopCounterMode counts, of convolutions, matrix products and
+    attention; ``megabytes`` (10^6 bytes) are of all weights and buffers.
     """
-    parts = nn.ModuleList([student.backbone, student.classifier])
-    training = student.training
+    parts, training = nn.ModuleList([student.backbone, student.classifier]), student.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         student.eval().classify(torch.zeros(1, 3, side, side))
     student.train(training)
     size = sum(value.numel() * value.itemsize for value in parts.state_dict().values())
     parameters = sum(value.numel() for value in parts.parameters())
-    macs = counter.get_total_flops() // 2
-    return {"parameters": parameters, "macs": macs, "megabytes": round(size / 1e6, 3)}
+    cost: dict[str, Any] = {"parameters": parameters, "macs": counter.get_total_flops() // 2}
+    return cost | {"megabytes": round(size / 1e6, 3)}
 
 
 def student_from(config: TrainConfig, *, classes: int = 2, teacher_dim: int = 0) -> Student:

@@ -4,7 +4,6 @@ Whatever is chosen is chosen on validation images, and the manifest says it. Not
 processes; logit adjustment and scales of classifiers without a bias, which give cosines.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -33,7 +32,7 @@ SEVERAL = ("soup", "ensemble")  # of any number of runs; the others are of one
 TAUS = np.linspace(0, 2, 41)  # tried on validation images
 FILES = ("manifest.json", "predictions.parquet", "student.safetensors")
 # What a manifest says of the training alone.
-OF_TRAINING = {"earlier", "prompt_epoch", "prompt_log_gain", "teacher_features"}
+OF_TRAINING = {"earlier", "prompt_epoch", "prompt_log_gain", "teacher_features", "wall_seconds"}
 State = dict[str, Tensor]
 
 
@@ -77,8 +76,7 @@ def refine(
             if plan.items() <= found.manifest.get("refined", {}).items():
                 return found
             raise InputError(f"{folder}: holds another run ({found.method}); choose another --out")
-        began, started = time.perf_counter(), run_folder.now()
-        device = choose_device(config.device)
+        started, device = run_folder.now(), choose_device(config.device)
         # Sorted, the images of all runs are in one order.
         tables = [r.predictions.sort_values(["split", "image"], ignore_index=True) for r in sources]
         columns = [f"logit_{name}" for name in first.class_names]
@@ -113,7 +111,6 @@ def refine(
         manifest |= {"method": refined["method"], "student": _cost(sources, config)}
         manifest |= {"started": started, "finished": run_folder.now()}
         manifest["scores"] = {"val_balanced_accuracy": _validate(tables[0], logits)}
-        manifest["wall_seconds"] = round(time.perf_counter() - began, 1)
         if how not in ("ensemble", "tta"):
             run_folder.write_weights(folder / FILES[-1], states[0])
         tables[0][columns] = logits
@@ -217,14 +214,12 @@ def retrain(
 
 def mean_state(states: Sequence[State]) -> State:
     """Average state dicts of one network in float64; whole numbers, counters, are the first's."""
-    shapes = [{name: value.shape for name, value in state.items()} for state in states]
-    if any(other != shapes[0] for other in shapes):
+    first, *others = ({name: value.shape for name, value in state.items()} for state in states)
+    if any(other != first for other in others):
         raise InputError("soup: expected students with the same tensors, trained alike")
-    mean = {}
-    for name, value in states[0].items():
-        many = torch.stack([state[name].double() for state in states])
-        mean[name] = many.mean(dim=0).to(value) if value.is_floating_point() else value
-    return mean
+    sums = {name: torch.stack([state[name].double() for state in states]) for name in first}
+    mean = {name: value.mean(dim=0).to(states[0][name]) for name, value in sums.items()}
+    return {n: mean[n] if value.is_floating_point() else value for n, value in states[0].items()}
 
 
 def mean_probabilities(logits: Sequence[np.ndarray]) -> np.ndarray:
