@@ -11,7 +11,7 @@ from fopro_lab import cli
 from fopro_lab.errors import InputError, WorkError
 
 
-def _line_of(kind, call, *arguments, **options) -> str:
+def _line_of(kind, call, /, *arguments, **options) -> str:
     with pytest.raises(kind) as caught:
         call(*arguments, **options)
     assert "\n" not in str(caught.value)
@@ -22,12 +22,12 @@ complaint = partial(_line_of, InputError)  # the one line that a call is refused
 failure = partial(_line_of, WorkError)  # or fails with, though its input was right
 
 
-def refuses(rule: str, call, *arguments, **options) -> None:
+def refuses(rule: str, call, /, *arguments, **options) -> None:
     """Expect a call to be refused with one line in which a regular expression is found."""
     assert re.search(rule, complaint(call, *arguments, **options))
 
 
-def fails(rule: str, call, *arguments, **options) -> None:
+def fails(rule: str, call, /, *arguments, **options) -> None:
     """Expect a call to fail, though its input was right, with such a line."""
     assert re.search(rule, failure(call, *arguments, **options))
 

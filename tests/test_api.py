@@ -30,7 +30,6 @@ EDGES, GAINS = [0, 0.2, 0.5], [0.0]
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda t: data.pack("phantom", 64), "dataset: expected a Dataset, got 'phantom'; open_da"),
         (
             lambda t: data.batches(t.packed, t.split, batch_size=4),
             "rows: expected a list of row numbers, got a Split; take split.train, split.val or",
@@ -50,8 +49,6 @@ EDGES, GAINS = [0, 0.2, 0.5], [0.0]
         (lambda t: training.distill({"epochs": 1}, out="x"), "config: expected a TrainConfig, got"),
         (lambda t: evaluation.load_runs("typo"), "typo: no such folder"),
         (lambda t: evaluation.compare(["a"], "bsm"), "runs: expected a Run, got 'a'; load_runs("),
-        (lambda t: plots.plot_spectra([1]), "table: expected a table (pandas.DataFrame), got [1]"),
-        (lambda t: models.choose_device("gpu"), "device: expected auto, cpu or cuda, got 'gpu'"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_one_line_with_the_way_out(toy, call, expected):

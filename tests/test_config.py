@@ -200,7 +200,7 @@ def test_merge_options_puts_settings_on_top_and_changes_neither():
 AWKWARD = ["null", "...", "- a", "x # y", "a: b", "{", "2024-01-01", "1e3", "C:\\x", " a ", "é"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     dataset=st.one_of(st.sampled_from(AWKWARD), st.text(min_size=1, max_size=200)),
     rate=st.floats(1e-12, 10),

@@ -2,10 +2,8 @@
 
 import errno
 import hashlib
-import io
 import json
 import os
-import sys
 
 import pytest
 
@@ -80,14 +78,3 @@ def test_progress_without_a_terminal_writes_a_line_now_and_then(monkeypatch, cap
     lines = [line for line in capsys.readouterr().err.splitlines() if line]
     assert len(lines) >= 3 and lines[0].startswith("a.zip: ")
     assert lines[-1].startswith("a.zip: 8.00M of 8.00M, ")
-
-
-def test_progress_in_a_terminal_draws_a_bar(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert list(progress("abc", total=3, label="packing")) == ["a", "b", "c"]
-    assert "packing: 100%" in terminal.getvalue()

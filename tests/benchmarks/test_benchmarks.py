@@ -1,7 +1,6 @@
 """Small runs of each benchmark: what is compared does the same work, and ratios are ratios."""
 
 import importlib
-import json
 import math
 from types import SimpleNamespace
 
@@ -12,7 +11,7 @@ from benchmarks.data import bench_data
 from benchmarks.fourier import bench_fourier, scale_by_parts, whole_gain
 from benchmarks.reports import measure_ticks
 from benchmarks.step import engine_epoch, plain_epoch, set_up
-from benchmarks.timing import Variant, compare, machine_facts, write_results
+from benchmarks.timing import Variant, compare
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.fourier import apply_gain
 from fopro_lab.models import load_teacher
@@ -71,16 +70,6 @@ def test_the_plain_script_and_the_engine_learn_the_same():
     _, again = set_up(packed, teacher, **how)
     mean = train_epoch(again, setup)["loss"]
     assert mean == pytest.approx(sum(losses) / 2, rel=1e-5)  # a skipped step is off by 1e-2
-
-
-def test_results_name_machine_and_date(tmp_path):
-    facts = machine_facts()
-    table = compare([Variant("a", lambda: 1), Variant("b", lambda: 1)], rounds=3)
-    path = write_results("toy", {"speed": table}, out=tmp_path, facts=facts)
-    assert path.name == f"toy-{path.name.split('-')[1]}-{facts['date']}.json"
-    kept = json.loads(path.read_text())
-    assert kept["machine"]["cores"] >= 1 and kept["tables"]["speed"][0]["variant"] == "a"
-    assert path.with_name(f"{path.stem}-speed.png").exists()
 
 
 def test_a_sweep_trains_every_method_fold_and_seed(monkeypatch):

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from fopro_lab.checks.leakage import Association
 from fopro_lab.checks.report import check_data, check_sources, examine
@@ -135,24 +134,6 @@ def test_images_of_an_unknown_lesion_keep_the_groups_from_being_called_sound(tmp
     found = check(write_archive(tmp_path, rows))
     assert levels(found) == {**SOUND, "groups": "warn"}
     assert "of 1 image the lesion or patient is unknown" in verdict(found, "groups").verdict
-
-
-def test_other_files_are_named_and_no_fault(tmp_path):
-    for number in range(24):
-        path = tmp_path / f"class{number % 2}" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(texture(number)).save(path)
-    config = DataConfig(dataset=str(tmp_path), image_size=32)
-    reading = check_data(config).findings[0]
-    assert (reading.level, reading.verdict) == ("ok", "all 24 images can be read")
-    (tmp_path / "class1" / "25.dcm").touch()
-    (tmp_path / "class0" / "IMG_0001").touch()
-    reading = check_data(config).findings[0]
-    told = "2 other files passed over, first class0/IMG_0001"
-    assert (reading.level, reading.verdict) == ("note", f"all 24 images can be read; {told}")
-    (tmp_path / "class0" / "0.png").write_bytes(b"")
-    reading = check_data(config).findings[0]
-    assert reading.level == "fail" and reading.verdict.endswith(f"about the others; {told}")
 
 
 NAN = float("nan")

@@ -79,10 +79,7 @@ def test_isic_2019_reads_copies_with_less(isic):
     ("name", "old", "new", "message"),
     [
         (TRUTH, "0.0,1.0,0.0", "1.0,1.0,0.0", r"a 1 in one of NV, .* for 4 images, first ISIC_0"),
-        (TRUTH, "0.0,1.0,0.0", "0.0,x,0.0", r"and 0 elsewhere, got something else for 4 images"),
-        (TRUTH, "1.0", "0.0", r"got something else for 6 images, first ISIC_0000000"),
         (TRUTH, "0000001", "0000000", r"expected each image once, got ISIC_0000000 twice"),
-        (TRUTH, "0000001", "0000009", r"1 of 6 images are not below .*: ISIC_0000009; fetch them"),
         (TRUTH, "BKL", "BLK", r"GroundTruth.csv: no column 'BKL'; it has image, MEL, NV"),
         (METADATA, "lesion_id", "lesion", r"Metadata.csv: no column 'lesion_id'; it has image"),
     ],
@@ -135,18 +132,11 @@ def test_medmnist_gives_the_arrays_images_and_their_split(tmp_path, grey):
     [
         ("train_labels", np.full((8, 1), 7, np.uint8), r"labels: expected 0 to 6, got 0 to 7"),
         ("train_labels", np.array([{}] * 8), r"train_labels.npy: no array that can be read"),
-        ("val_images", b"cut", r"val_images.npy: no array that can be read"),
-        ("val_images", None, r"val_images.npy: no such file; fetch or unpack the set"),
     ],
 )
 def test_medmnist_refuses(tmp_path, name, array, message):
     folder = lay_out(tmp_path / "dermamnist", {"a.npz": medmnist_npz()})
-    path = folder / f"{name}.npy"
-    path.unlink()
-    if isinstance(array, np.ndarray):
-        np.save(path, array, allow_pickle=True)
-    elif array:
-        path.write_bytes(array)
+    np.save(folder / f"{name}.npy", array, allow_pickle=True)
     refuses(message, open_dataset, folder)
 
 

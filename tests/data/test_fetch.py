@@ -96,17 +96,10 @@ def test_every_source_is_described_addressed_and_pinned():
     assert file.url == "https://zenodo.org/records/10519652/files/dermamnist_64.npz?download=1"
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("medmnist:derma-65", {}, r"^source: expected medmnist: with one of path, derma, "),
-        ("medmnist:chest", {}, r"^source: expected medmnist: with one of path, derma, "),
-        ("hyperkvasr", {}, r"got 'hyperkvasr'; did you mean 'hyperkvasir'\?"),
-        ("isic2019", {"mirror": "my/disk"}, r"^mirror: expected an address, http:// or .* 'my/di"),
-    ],
-)
-def test_fetch_refuses_wrong_input(name, options, message):
-    refuses(message, fetch, name, **options)
+def test_fetch_refuses_wrong_input():
+    refuses(r"^source: expected medmnist: with one of path, derma, ", fetch, "medmnist:derma-65")
+    refuses(r"got 'hyperkvasr'; did you mean 'hyperkvasir'\?", fetch, "hyperkvasr")
+    refuses(r"^mirror: expected an address, http:// or", fetch, "isic2019", mirror="my/disk")
 
 
 # Downloading: whatever the server does, the bytes are right or one line says why not.

@@ -60,12 +60,7 @@ def test_read_folders_honours_given_parts(tmp_path):
         (["a/notes.txt"], r"expected images, found none \(.bmp, .gif, .jfif"),
         (["1.png", "a/2.png"], r"expected a folder per class, found 1.png outside of one"),
         (["train/a/1.png", "other/a/1.png"], r"train, val and test folders only, found 'other'"),
-        (["a/1.png"], r"expected two classes or more, found 'a' alone"),
-        (
-            ["a/IM1", "b/IM2"],
-            r"expected images, found DICOM files, first a/IM1; such files are not",
-        ),
-        (["a/masks/1.png", "b/gt/1.png"], r"found masks alone, first a/masks/1.png"),
+        (["a/IM1", "b/IM2"], r"expected images, found DICOM files, first a/IM1; such files are"),
     ],
 )
 def test_read_folders_refuses(tmp_path, names, message):
@@ -100,17 +95,13 @@ def test_read_cells_reads_one_table_in_many_spellings(tmp_path, text):
     ("content", "message"),
     [
         (b"image,dx\n1,nv,x\n", r"csv: line 2: expected 2 cells as in the header, got 3$"),
-        (b"image, image,dx\n1,2,nv\n", r"expected columns of different names, got 'image' twice$"),
         (b'image,dx\n1,"nv\n', r"cannot be read as CSV \(unexpected end of data\)$"),
-        (b"image,dx\n", r"expected a header and a row per image, found 1 lines$"),
         (b"image,dx\n1,h\xe4m\n", r"csv: expected text in UTF-8; save a table as CSV UTF-8, or"),
         (gzip.compress(b"image,dx\n1,nv\n", mtime=0)[:-9] + b"\0" * 9, r"cannot be read as CSV \("),
-        (None, r"cannot be read as CSV \(No such file or directory\)$"),
     ],
 )
 def test_read_cells_refuses(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "a.csv").write_bytes(content)
+    (tmp_path / "a.csv").write_bytes(content)
     refuses(message, read_cells, tmp_path / "a.csv")
 
 
@@ -163,25 +154,18 @@ def test_read_table_makes_no_giant_patient_of_a_word_for_not_known(tmp_path, wor
 
 
 @pytest.mark.parametrize(
-    ("text", "columns", "message"),
+    ("text", "message"),
     [
-        ("photo,dx\n1,nv\n9,mel\n", {}, r"no image column .* photo, dx; name it: image_column="),
-        ("image,dx\n1,nv\n", {"class": "diag"}, r"no column 'diag'; it has image, dx$"),
-        ("image,label\n1,0\n2,2\n", {}, r"labels: expected integers without a gap, got 0, 2 and"),
-        ("image,dx\n1,nv\n2,\n3,\n", {}, r"dx: 2 empty, first of 2; fill it in or remove the row"),
-        ("image,dx\n1,Y\n2,y\n3,n\n", {}, r"csv: classes 'Y' and 'y' look like one and the same"),
-        (
-            "image,dx\n1,e\u0301\n2,\u00e9\n3,n\n",
-            {},
-            r"look like one and the same; wr",
-        ),  # one letter
-        ("image,dx\n1,nv\n1,mel\n", {}, r"expected each image once, got 1 twice"),
-        ("image,label\n1,0\n2,0.5\n", {}, r"integers from 0 as classes, got 0.5; name the column"),
-        ("image,dx\n1,nv\n9,mel\n8,a\n", {}, r"2 of 3 images are not below .*: 9, 8; give the"),
+        ("photo,dx\n1,nv\n9,mel\n", r"no image column .* photo, dx; name it: image_column="),
+        ("image,label\n1,0\n2,2\n", r"labels: expected integers without a gap, got 0, 2 and"),
+        ("image,dx\n1,nv\n2,\n3,\n", r"dx: 2 empty, first of 2; fill it in or remove the row"),
+        ("image,dx\n1,e\u0301\n2,\u00e9\n3,n\n", r"csv: classes .* look like one and the same"),
+        ("image,dx\n1,nv\n1,mel\n", r"expected each image once, got 1 twice"),
+        ("image,label\n1,0\n2,0.5\n", r"integers from 0 as classes, got 0.5; name the column"),
     ],
 )
-def test_read_table_refuses(tmp_path, text, columns, message):
-    refuses(message, read, write(tmp_path, text), **columns)
+def test_read_table_refuses(tmp_path, text, message):
+    refuses(message, read, write(tmp_path, text))
 
 
 def test_missing_images_are_refused_or_left_to_packing(tmp_path):

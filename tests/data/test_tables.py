@@ -256,14 +256,6 @@ def test_the_folders_of_a_name_decide_between_files_of_one_name(tmp_path):
     refuses(r"^image_dir: no such folder: c$", open_dataset, tmp_path, image_dir="c")
 
 
-@pytest.mark.parametrize("ending", [".dcm", ".JP2", ".nii.gz", ".svs"])
-def test_kinds_that_are_not_read_are_named_as_such(tmp_path, ending):
-    for written in ("1", f"1{ending}"):
-        files = {"t.csv": f"image,dx\n{written},x\n2.png,y\n", f"sub/1{ending}": b""}
-        root = lay_out(tmp_path, files, images="2.png")
-        refuses(rf"of 2 images 1 {ending.lower()} files, first sub/1", open_dataset, root)
-
-
 def test_a_patient_for_each_image_is_known(tmp_path):
     text = "image,dx,patient_id\n1,a,1\n2,b,2\n"
     root = lay_out(tmp_path, {"t.csv": text}, images="1.png 2.png")

@@ -14,7 +14,7 @@ from fopro_lab.data.fetch import find_source, note_complete
 from fopro_lab.io import sha256_file
 from fopro_lab.models import Teacher, choose_device, load_from, load_teacher, wrap_teacher
 from fopro_lab.models.teacher import BUILTIN, quick_teacher
-from tests.conftest import complaint
+from tests.conftest import complaint, refuses
 from tests.models.toys import RULES, Pool, norm_teacher, pool_teacher, save_timm, toy_images
 
 MEAN, STD = RULES["mean"], RULES["std"]
@@ -102,28 +102,21 @@ class Dropping(nn.Module):
 @pytest.mark.parametrize(
     ("module", "settings", "expected"),
     [
-        (Pool(), {"intput_size": 8}, "wrap_teacher: no argument named intput_size; did you mean "
-         "'input_size'?"),
-        (nn.Sequential(Pool(), Dropping()), {}, "teacher wrapped: its features of one image differ "
-         "from pass to pass; "),
-        (Pool(), {"head": nn.Flatten(0)}, "teacher wrapped: head: expected it to turn features "
-         "(1, 12) into logits (1, K), got (12,)"),
-        (Pool(), {"feature_dim": 13}, "teacher wrapped: expected features (1, 13) of a batch of 1, "
-         "got (1, 12); pool them, or give another feature_dim or teacher_size"),
-        (nn.LSTM(8, 4), {}, "teacher wrapped: cannot encode images of 8 px (ValueError: LSTM: "
-         "Expected input to be 2D or 3D, got 4D instead); it has to map images (B, 3, H, W) to "
-         "features (B, D)"),
-        (nn.Sequential(Pool(), Zero()), {}, "teacher wrapped: its features of two different images "
-         "are equal; are its weights all zero, or constant?"),
-        (Pool(), {"mean": (0.5,)},
-         "mean, std: expected 3 numbers each, std above 0, got [0.5], [0.2, 0.25, 0.5]"),
-        *((Pool(), rules, "mean, std: expected in units of [0, 1], got those of another scale, ")
-          for rules in ({"mean": [123.7, 116.3, 103.5]}, {"std": [58.4, 57.1, 57.4]})),
+        (Pool(), {"intput_size": 8}, "wrap_teacher: no argument named intput_size; did you mean"),
+        (
+            nn.Sequential(Pool(), Dropping()),
+            {},
+            "teacher wrapped: its features of one image differ",
+        ),
+        (Pool(), {"head": nn.Flatten(0)}, "teacher wrapped: head: expected it to turn features"),
+        (Pool(), {"feature_dim": 13}, "teacher wrapped: expected features (1, 13) of a batch of 1"),
+        (nn.LSTM(8, 4), {}, "teacher wrapped: cannot encode images of 8 px (ValueError: LSTM: "),
+        (nn.Sequential(Pool(), Zero()), {}, "teacher wrapped: its features of two different image"),
+        (Pool(), {"std": [58.4, 57.1, 57.4]}, "mean, std: expected in units of [0, 1], got those"),
     ],
-)  # fmt: skip
+)
 def test_wrap_teacher_says_what_is_wrong(module, settings, expected):
     assert complaint(wrap, module, **settings).startswith(expected)
-    assert complaint(wrap_teacher, Pool()).startswith("wrap_teacher: expected mean, std and input")
 
 
 @pytest.fixture(scope="module")
@@ -164,19 +157,12 @@ def test_the_builtin_reaches_the_accuracy_on_its_card(builtin, shared):
     assert abs(int(right.sum()) - told["held_out"]["top1"] * len(right)) <= 1.5
 
 
-@pytest.mark.parametrize(
-    ("name", "weights", "expected"),
-    [
-        ("resnet18", "", "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH"
-         ", efficientnet-lite0, moco-v2-resnet50 or module:function, got 'resnet18'"),
-        ("builtin", "x", "weights: the teacher builtin has its own; give none"),
-        ("timm:test_resnet", "", "weights: expected a file with the weights of timm:test_resnet, "
-         "got none; nothing is downloaded, so fetch them from their publisher and give the path"),
-        ("timm:test_resnet", "no.pth", "weights: no.pth: no such file"),
-    ],
-)  # fmt: skip
-def test_load_teacher_says_what_is_wrong(name, weights, expected):
-    assert complaint(load_teacher, name, weights=weights) == expected
+def test_load_teacher_says_what_is_wrong():
+    refuses("^teacher: expected builtin, timm:NAME, .*, got 'resnet18'$", load_teacher, "resnet18")
+    assert complaint(load_teacher, "timm:test_resnet") == (
+        "weights: expected a file with the weights of timm:test_resnet, got none; nothing is "
+        "downloaded, so fetch them from their publisher and give the path"
+    )
 
 
 def test_the_published_teacher_finds_the_weights_that_were_fetched(tmp_path, monkeypatch):

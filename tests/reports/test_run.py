@@ -286,16 +286,6 @@ def test_an_error_of_a_worker_is_its_notebooks_failure_alone(checkout):
     assert ended["a-1"]["state"] == "done"
 
 
-@pytest.mark.filterwarnings("default")
-def test_no_dask_scheduler_is_one_line_within_seconds(checkout):
-    checkout.notebook("a", "")
-    checkout.plan({"a": {"notebook": "a"}})
-    began = time.monotonic()
-    told = failure(run_plan, PLAN, out="out", executor="dask://127.0.0.1:9")
-    assert told.startswith("dask://127.0.0.1:9: no scheduler answers there")
-    assert time.monotonic() - began < 30
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_dask_workers_have_a_gpu_each(two_gpus, checkout, monkeypatch):

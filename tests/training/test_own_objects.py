@@ -12,7 +12,7 @@ from fopro_lab.config import TeacherConfig, TrainConfig
 from fopro_lab.data import prepare
 from fopro_lab.models import load_from, load_teacher, wrap_teacher
 from fopro_lab.training import distill
-from tests.conftest import complaint
+from tests.conftest import complaint, refuses
 from tests.models.toys import RULES, norm_body, norm_teacher, save_timm
 
 OPTIONS = {"images": 90, "image_size": 16, "epochs": 1, "batch_size": 16}
@@ -137,18 +137,13 @@ def test_a_function_of_the_users_own_gives_a_teacher(own_code, function):
     assert len(teacher.card["state_sha256"]) == 64 and len(teacher.card["reference"]) == 4
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
+def test_a_function_that_gives_no_teacher_is_one_line(own_code):
+    for name, words in (
         ("own_net:bare", "expected a Teacher, or a network and a dictionary with mean, std and"),
-        ("own_net:fails", "cannot be called (ZeroDivisionError: division by zero)"),
-        ("own_net:nothing", "cannot be called (AttributeError: module 'own_net' has no attribute"),
-        ("no_such:function", "cannot be called (ModuleNotFoundError: No module named 'no_such')"),
-    ],
-)
-def test_a_function_that_gives_no_teacher_is_one_line(own_code, name, words):
-    told = complaint(load_teacher, name)
-    assert told.startswith(f"teacher {name}: ") and words in told and "\n" not in told
+        ("own_net:fails", r"cannot be called \(ZeroDivisionError: division by zero\)"),
+        ("no_such:function", "cannot be called .*: No module named 'no_such'"),
+    ):
+        refuses(f"^teacher {name}: .*{words}", load_teacher, name)
 
 
 def test_check_names_the_teacher_first(fopro, tmp_path):

@@ -33,7 +33,7 @@ from fopro_lab.training.train_prompt import (
     prompted,
     prompted_share,
 )
-from tests.conftest import complaint, failure, refuses
+from tests.conftest import failure, refuses
 from tests.fourier.toys import FORMS, make, seeded
 from tests.models.toys import norm_teacher, toy_images
 from tests.training.prompt_toys import COUNTS, labelled, run, same, seen
@@ -190,24 +190,17 @@ def test_a_value_that_is_not_finite_is_said_and_the_best_prompt_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("objectives", "expected"),
+    ("objectives", "rule"),
     [
-        ({"identity": 1.0}, "objectives: expected one beside 'identity', got ['identity']"),
-        ({"task": 0.0}, "objectives: expected one beside 'identity', got []"),
-        ({"confidence": 1.0},
-         "objective 'confidence': teacher wrapped has no head; set objectives.confidence=0"),
-        ({"task": 1.0}, "objective 'task': expected class_counts, got none"),
-        ({"disagreement": 1.0}, "objective 'disagreement': expected a student, got none"),
-        ({"statistics": 1.0, "tusk": 1.0}, "objectives: expected one of 'statistics', 'confidence',"
-         " 'task', 'spectrum', 'disagreement', 'identity', got 'tusk'"),
-        ({"statistics": torch.nan},
-         "objectives: expected weights of 0 or more, got {'statistics': nan}"),
+        ({"identity": 1.0}, r"objectives: expected one beside 'identity', got \['identity'\]$"),
+        ({"confidence": 1.0}, "teacher wrapped has no head; set objectives.confidence=0$"),
+        ({"disagreement": 1.0}, "^objective 'disagreement': expected a student, got none$"),
+        ({"statistics": torch.nan}, "^objectives: expected weights of 0 or more, got"),
     ],
-)  # fmt: skip
-def test_an_objective_that_lacks_what_it_needs_is_said(objectives, expected):
-    prompt = FourierPrompt("ring", size=16)
-    how = {"objectives": objectives, "steps": 1}
-    assert complaint(explore, prompt, norm_teacher(), labelled(), **how) == expected
+)
+def test_an_objective_that_lacks_what_it_needs_is_said(objectives, rule):
+    prompt, how = FourierPrompt("ring", size=16), {"objectives": objectives, "steps": 1}
+    refuses(rule, explore, prompt, norm_teacher(), labelled(), **how)
 
 
 def test_what_does_not_fit_is_said():
