@@ -7,6 +7,7 @@ from scipy.spatial.distance import cosine
 
 from fopro_lab.probing.features import LinearProbe, wrap_classifier
 from fopro_lab.probing.heat_map import basis_cells, basis_heat_map, basis_wave, heat_plane
+from tests.conftest import refuses
 from tests.probing.toys import Stub, flatten, photos
 
 
@@ -61,3 +62,27 @@ def test_the_plane_is_its_own_mirror_image_and_whole(by):
     inner = plane[1:, 1:]  # row and column of -1/2 are their own mirror images
     np.testing.assert_array_equal(inner, inner[::-1, ::-1])
     assert len(np.unique(plane[~np.isnan(plane)])) > 1
+
+
+def test_intervals_hold_the_mean_and_lesions_are_drawn_whole():
+    images = photos(12, 8).repeat_interleave(2, dim=0)
+    by_image, by_lesion = (
+        measure(Stub(flatten), images, by="blocks", units=units, resamples=2000)
+        for units in (None, np.arange(12).repeat(2))
+    )
+    width, wider = (table["drift_high"] - table["drift_low"] for table in (by_image, by_lesion))
+    assert wider.mean() / width.mean() == pytest.approx(np.sqrt(2), rel=0.1)
+    assert by_image["drift"].between(by_image["drift_low"], by_image["drift_high"], "neither").all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"by": "x"}, r"^by: expected one of 'rings', 'blocks', 'full', got 'x'"),
+        ({"by": "blocks", "block": 4}, r"^block: expected an odd number of bins, .* got 4$"),
+        ({"labels": np.zeros(3)}, r"^labels: expected one for each of 4, got 3$"),
+        ({"network": wrap_classifier(flatten)}, r"^labels: expected one for each image"),
+    ],
+)
+def test_wrong_input_is_refused(settings, complaint):
+    refuses(complaint, measure, **{"network": Stub(flatten), "images": photos(4, 8)} | settings)

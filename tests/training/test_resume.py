@@ -166,12 +166,14 @@ def distilled(folder: Path):
     return distill(TrainConfig.from_mapping(OPTIONS), out=folder, verbose=False)
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
+@pytest.mark.parametrize(
+    "kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.nightly)]
+)
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path, kills):
     chance, hit, number = random.Random(time.time_ns()), 0, 0
     start(tmp_path / "whole", OPTIONS)[0].join(timeout=300)
     length = Run.read(tmp_path / "whole").manifest["wall_seconds"]
-    while hit < 3:
+    while hit < kills:
         (process,) = start(tmp_path / str(number), OPTIONS)
         process.join(timeout=chance.uniform(0, length))
         process.kill()
