@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
+from filelock import FileLock
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import batches, prepare
@@ -25,7 +26,7 @@ from fopro_lab.fourier import FourierPrompt, fit_prompt, mean_amplitude, spectru
 from fopro_lab.io import atomic_path, write_json
 from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.training import distill, run_name
-from fopro_lab.training.run_folder import deciding_options
+from fopro_lab.training.run_folder import deciding_options, file_hashes
 from fopro_lab.training.statistics import reference_spectrum
 
 PLAN = Path("reports/plans/claims.yaml")
@@ -46,14 +47,16 @@ def add_run(run: Run, kept: Path) -> None:
         "run": run.name, "method": run.method, "seed": run.seed, "fold": run.config["fold"],
         "manifest": json.dumps(manifest), "history": run.history.to_csv(index=False),
     }])  # fmt: skip
-    for name, new in (("runs.parquet", table), ("manifests.parquet", about)):
-        path = kept / name
-        parts = [pd.read_parquet(path), new] if path.exists() else [new]
-        whole = pd.concat(parts, ignore_index=True)
-        for column in {"run", "image", "group", "source"} & set(whole):
-            whole[column] = whole[column].astype("category")
-        with atomic_path(path) as written:
-            whole.to_parquet(written, compression="zstd", index=False)
+    with FileLock(kept / "kept.lock"):
+        for name, new in (("runs.parquet", table), ("manifests.parquet", about)):
+            path, parts = kept / name, [new]
+            if path.exists():  # without what an interrupted call left of this run
+                parts.insert(0, pd.read_parquet(path).query("run != @run.name"))
+            whole = pd.concat(parts, ignore_index=True)
+            for column in {"run", "image", "group", "source"} & set(whole):
+                whole[column] = whole[column].astype(str).astype("category")
+            with atomic_path(path) as written:
+                whole.to_parquet(written, compression="zstd", index=False)
 
 
 def _short(card: dict | None) -> dict | None:
@@ -108,7 +111,7 @@ def train(
     configs.sort(key=lambda c: (c.seed, c.fold, c.parts.label))
     for config in configs:
         name = run_name(config)
-        if _is_kept(config, kept / "manifests.parquet"):
+        if is_kept(config, kept / "manifests.parquet"):
             continue
         if 0 < seconds < time.monotonic() - began:
             break
@@ -116,13 +119,17 @@ def train(
         sys.stderr.write(f"{name}: kept\n")
 
 
-def _is_kept(config: TrainConfig, path: Path) -> bool:
-    """Tell whether a run of these options is kept; its name may have been that of a version."""
-    wanted = deciding_options(config)
-    wanted.pop("precision")  # auto: what the processor had
+def is_kept(config: TrainConfig, path: Path) -> bool:
+    """Tell whether a run of these options and files is kept, on the same images.
+
+    Neither its name decides, which is that of a version, nor the precision that ``auto`` chose.
+    """
+    wanted, hashes = deciding_options(config), file_hashes(config, own_teacher=False)
     for text in pd.read_parquet(path)["manifest"] if path.exists() else ():
-        there = deciding_options(TrainConfig.from_mapping(json.loads(text)["config"]))
-        if {**there, **wanted} == there:
+        manifest = json.loads(text)
+        there = deciding_options(TrainConfig.from_mapping(manifest["config"]))
+        same = {**there, "precision": ""} == {**wanted, "precision": ""}
+        if same and all(manifest.get(name, value) == value for name, value in hashes.items()):
             return True
     return False
 

@@ -81,6 +81,7 @@ def explore_fitted(
     for _ in range(steps):
         rows = torch.multinomial(chance, min(batch_size, len(labels)), generator=source)
         others = ~torch.isin(unit, unit[rows])
+        rows = rows[torch.isin(labels[rows], labels[others])]  # else the head has no such class
         weight, bias = discriminant(kept[others], labels[others], classes=len(counts))
         shares = 1 / torch.bincount(labels[rows], minlength=len(counts))[labels[rows]]
         shares = shares / shares.sum()

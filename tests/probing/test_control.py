@@ -137,6 +137,13 @@ def test_degradations_change_the_amplitudes_they_name():
             control.Degradation(kind, severity)
 
 
+def test_the_usual_severities_are_those_of_notebook_10():
+    text = (Path(__file__).parents[2] / "notebooks/10_when_prompts_help.ipynb").read_text()
+    assert "severities or control.SEVERITIES" in text
+    usual = [control.Degradation(k, each) for k, own in control.SEVERITIES.items() for each in own]
+    assert len(usual) == 9 and {each.kind for each in usual} == set(control.KINDS) - {"clean"}
+
+
 def test_a_gain_is_matched_in_drift():
     network = thresholds()
     images, gain = photos(16, SIZE), control.inverse_gain(SIZE, cutoff=CUTOFF)

@@ -1,12 +1,16 @@
 """The two files of the claims' runs: what is unpacked is what was added."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.evaluation import load_runs
+from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import distill
-from tools.claims import add_run, unpack
+from fopro_lab.training.run_folder import TrainedRun
+from tools.claims import add_run, is_kept, unpack
 
 
 def test_runs_come_back_from_the_two_files(tmp_path):
@@ -29,3 +33,19 @@ def test_runs_come_back_from_the_two_files(tmp_path):
         pd.testing.assert_frame_equal(other.history, run.history)
         assert other.manifest["config"] == run.manifest["config"]
         assert other.protocol == run.protocol
+
+
+def test_a_run_of_other_options_or_prompt_is_not_kept(tmp_path):
+    prompt = tmp_path / "p.safetensors"
+    FourierPrompt("ring", size=16).save(prompt)
+    options = {"images": 120, "image_size": 16, "epochs": 1, "prompt_file": str(prompt)}
+    config = TrainConfig(method="fopro", **options)
+    add_run(distill(config, out=tmp_path / "run", verbose=False), tmp_path)
+    add_run(TrainedRun.read(tmp_path / "run"), tmp_path)  # again, after a call that was cut off
+    assert len(pd.read_parquet(tmp_path / "manifests.parquet")) == 1
+    kept = partial(is_kept, path=tmp_path / "manifests.parquet")
+    assert kept(config) and kept(config.model_copy(update={"precision": "auto"}))
+    for other in ({"seed": 1}, {"distill_weight": 2.0}, {"method": "random"}):
+        assert not kept(config.model_copy(update=other))
+    FourierPrompt("ring", size=16, rings=3).save(prompt)
+    assert not kept(config)
