@@ -221,7 +221,7 @@ class KeptFeatures:
         what |= self.identity
         if prompt == "vptta":
             names = {"prompt_steps", "prompt_learning_rate", "max_log_gain"}
-            what["prompt"] = {"vptta": config.model_dump(include=names)}
+            what["prompt"] = {"vptta": config.model_dump(include=names), "fitted": "32-true"}
             what["natural"] = hash_natural(config.natural) if config.natural else ""
         elif prompt is not None:
             settings = {k: v for k, v in prompt.settings.items() if k not in ("seed", "size")}
@@ -247,11 +247,11 @@ class KeptFeatures:
         how = config.model_dump(include={"augment", "augment_mode"})
         how |= {"epoch": view, "views": config.teacher_views, "device": self.fabric.device}
         images, _ = next(batches(self.packed, rows, batch_size=len(rows), **how))
+        if prompt == "vptta":  # outside of autocast, as `encode_batch` calls it
+            assert self.adapt is not None
+            images = self.adapt(images)
         with torch.inference_mode(), self.fabric.autocast():
-            if prompt == "vptta":
-                assert self.adapt is not None
-                images = self.adapt(images)
-            elif prompt is not None:
+            if isinstance(prompt, FourierPrompt):
                 noise = generator_for(VIEW_SEED, view, purpose="prompt noise of a view")
                 share = Share(0, 1, 1)  # one noise for all images of a view
                 given: dict[str, Any] = {"noise": noise, "share": share, "strength": strength}

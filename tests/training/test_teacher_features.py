@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import prepare
@@ -106,6 +107,16 @@ def test_what_decides_a_feature_decides_its_file(tmp_path):
     views = control | {"random_gains": "per-view", "strength": 1}
     assert folder(**views) == folder(**views | {"seed": 3}) != folder(**control | {"strength": 1})
     assert folder(seed=3, epochs=5, teacher_views=2, distill_weight=1.0) == folder()
+
+
+def test_a_prompt_is_fitted_in_the_precision_of_a_live_run():
+    config = TrainConfig.from_mapping(TINY | {"prompt": "vptta", "precision": "bf16-mixed"})
+    packed, split = prepare(config, progress=False)
+    kept = build_setup(config, fabric=start_fabric(config), packed=packed, split=split).kept
+    seen = []
+    kept.adapt = lambda images: seen.append(torch.is_autocast_enabled("cpu")) or images
+    kept.files_of("vptta").encode(split.train[:2], 0)
+    assert seen == [False]
 
 
 @pytest.mark.parametrize("damage", ["features", "check", "header", "cut"])
