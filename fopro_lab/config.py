@@ -281,15 +281,19 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
             raise ValueError(f"{', '.join(known)} or module:name, got '{name}'")
         return name
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _fill(cls, values: Any) -> Any:
+    def _fill(cls, values: Any, build: Any) -> Any:
         """Fill what a recipe sets, and the weight that belongs to a distillation."""
         if not isinstance(values, Mapping):
-            return values
+            return build(values)
         # An unknown recipe is left for the field itself to refuse.
         values = {**RECIPES.get(str(values.get("recipe")), {}), **values}
-        return {"distill_weight": WEIGHTS.get(str(parts_of(values).distillation), 1.0), **values}
+        weight = {"distill_weight": WEIGHTS.get(str(parts_of(values).distillation), 1.0)}
+        config = build({**weight, **values})
+        if "distill_weight" not in values:  # a copy with another distillation has another weight
+            config.model_fields_set.discard("distill_weight")
+        return config
 
     @model_validator(mode="after")
     def _check_together(self) -> "TrainConfig":
@@ -347,9 +351,6 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
                 problem = f"distillation ekd with objective disagreement, got {distillation}"
         if problem:
             raise ValueError(problem)
-        # At the distillation's own weight it is not given: a copy with another has another's.
-        if self.distill_weight == weight:
-            self.model_fields_set.discard("distill_weight")
 
 
 class ProbeConfig(TeacherConfig, DataConfig):

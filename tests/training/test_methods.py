@@ -73,6 +73,11 @@ def test_a_distillation_has_its_own_weight_unless_one_is_given():
     given = TrainConfig(distillation="kd", distill_weight=2)
     assert given.model_copy(update={"distillation": "sp"}).distill_weight == 2
     assert TrainConfig(distillation="mine:term").distill_weight == 1
+    # Given at the preset's own weight, it is given: the user's own term keeps it.
+    for options, weight in (({"distill_weight": 3}, 3), ({}, 1)):
+        config = TrainConfig(method="ekd", **options)
+        found, _ = find_method(config, distillation=DISTILLATIONS["ekd"])
+        assert found.distill_weight == weight
 
 
 @pytest.mark.parametrize(
