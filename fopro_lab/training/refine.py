@@ -192,9 +192,10 @@ def retrain(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
     how: dict[str, Any] = {"batch_size": size, "shuffle": True, "drop_last": True, "device": device}
     how |= {"augment": options.augment, "augment_mode": options.augment_mode, "seed": run.seed}
+    how |= {"sampler": "class-balanced", "epochs": config.epochs}
     for epoch in range(config.epochs):
         losses = []
-        for images, labels in batches(packed, rows, sampler="class-balanced", epoch=epoch, **how):
+        for images, labels in batches(packed, rows, epoch=epoch, **how):
             with torch.no_grad():
                 features = student(shrink(images, options.student_size)).features
             loss = F.cross_entropy(head(features) * factor, labels)

@@ -13,6 +13,7 @@ from torch import nn
 
 from fopro_lab.config import RefineConfig, TrainConfig
 from fopro_lab.data import batches, prepare
+from fopro_lab.data.batches import draw_augmentations
 from fopro_lab.evaluation import compare, load_runs
 from fopro_lab.evaluation.prior_shift import refined_prior
 from fopro_lab.io import sha256_file
@@ -137,6 +138,20 @@ def test_one_step_of_retraining_is_that_of_the_gradient(runs, tmp_path, how):
     for name, value in old.items():
         assert torch.equal(value, new[name]) == (not name.startswith("classifier.")), name
     assert found.manifest["refined"]["loss"] > 0
+
+
+def test_retraining_draws_no_image_twice_in_the_same_view(runs, tmp_path, monkeypatch):
+    run = TrainedRun.read(shutil.copytree(runs[0].path, tmp_path / "run"))
+    run.manifest["config"]["augment"] = "flips"
+    seen = []
+
+    def noted(rows, views, **options):
+        seen.extend(zip(rows.tolist(), views.tolist(), strict=True))
+        return draw_augmentations(rows, views, **options)
+
+    monkeypatch.setitem(draw_augmentations.__globals__, "draw_augmentations", noted)
+    refine([run], RefineConfig(how="lws", epochs=3), out=tmp_path / "out")
+    assert len(seen) == len({*seen}) > len({row for row, _ in seen})
 
 
 def test_a_soup_is_the_mean_of_its_students_and_of_one_run_itself(runs, tmp_path):
