@@ -134,7 +134,8 @@ def ldam_loss(
     """Label-distribution-aware margins for the logits of a `CosineClassifier`.
 
     The label's logit loses `COSINE_SCALE` times ``n^(-1/4)``, scaled to at most `LDAM_MARGIN`;
-    ``train_counts`` are different images, and ``weights (K,)`` are of the classes.
+    ``train_counts`` are different images. With ``weights (K,)`` of the classes it is their mean,
+    over the sum of the batch's weights, as in the authors' code.
     """
     _check(logits, labels, train_counts)
     logits = at_least_single(logits)
@@ -142,7 +143,9 @@ def ldam_loss(
     margins = COSINE_SCALE * LDAM_MARGIN * margins / margins.max()
     # (B, K, K): in row k class k has lost its margin.
     log_p = (logits[:, None] - margins.diag()).log_softmax(dim=2).diagonal(dim1=1, dim2=2)
-    return _mean(-log_p if weights is None else -weights.to(logits) * log_p, labels)
+    shares = label_shares(labels, classes=logits.shape[1]).to(logits)
+    shares = shares if weights is None else shares * weights.to(logits)
+    return -(shares * log_p).sum() / shares.sum()
 
 
 def ldam_drw_loss(

@@ -98,7 +98,7 @@ TAKES = {"logit-adjustment": {"class_counts": COUNTS, "tau": 1.5}, "focal": {"ga
 
 def slow_loss(name, logits, shares):
     """Mean of the sum over classes of its share, its weight and its term, number by number."""
-    n, total = COUNTS.tolist(), 0.0
+    n, total, norm = COUNTS.tolist(), 0.0, 0.0
     for row, label in zip(logits.tolist(), shares.tolist(), strict=True):
         for k, share in enumerate(label):
             z = list(row)
@@ -113,7 +113,8 @@ def slow_loss(name, logits, shares):
                 weights = [(1 - beta) / (1 - beta**count) for count in m]
                 weight = len(m) * weights[k] / sum(weights)
             total -= share * weight * math.log(p)
-    return total / len(logits)
+            norm += share * (weight if name == "ldam-drw" else 1)
+    return total / norm
 
 
 @pytest.mark.parametrize("name", TAKES)
@@ -122,8 +123,9 @@ def test_a_loss_of_labels_and_of_shares_equals_its_formula(name):
     smoothed = label_shares(mixed, classes=4, smoothing=0.1)
     for labels, shares in ((LABELS, ONE_HOT), (mixed, mixed), (smoothed, 0.9 * mixed + 0.025)):
         loss = LOSSES[name](logits, labels, **TAKES[name])
-        # A weight of the classes from COUNTS without its order, a mean over weights, a margin of
-        # the square root or of another class are off by more than 0.01.
+        # A weight of the classes from COUNTS without its order, a mean over weights in place of
+        # images or the other way round, a margin of the square root or of another class are off by
+        # more than 0.01.
         assert abs(float(loss) - slow_loss(name, logits, shares)) < 1e-10
 
 
