@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from fopro_lab.config import RefineConfig, RefineHow
 from fopro_lab.data import Pack, Split, batches
+from fopro_lab.data.batches import effective_counts, training_progress
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run, balanced_accuracy, write_predictions
 from fopro_lab.io import sha256_file, write_json
@@ -33,6 +34,9 @@ TAUS = np.linspace(0, 2, 41)  # tried on validation images
 FILES = ("manifest.json", "predictions.parquet", "student.safetensors")
 # What a manifest says of the training alone.
 OF_TRAINING = {"earlier", "prompt_epoch", "prompt_log_gain", "teacher_features", "wall_seconds"}
+# After these, logits hold for equal classes: losses, refinements, and a sampler.
+CORRECTED = {"bsm", "logit-adjustment", "class-balanced", "ldam-drw", "crt", "lws", "tau-norm"}
+CORRECTED |= {"sampler class-balanced"}
 State = dict[str, Tensor]
 
 
@@ -141,16 +145,17 @@ def check_sources(runs: Sequence[TrainedRun], how: str) -> None:
 
 
 def post_hoc(
-    state: State, run: Run, config: RefineConfig, table: pd.DataFrame, logits: np.ndarray
+    state: State, run: TrainedRun, config: RefineConfig, table: pd.DataFrame, logits: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Adjust or scale logits ``(N, K)``, and the classifier in place; say what tau is.
 
-    ``logit-adjustment`` subtracts tau times the logarithm of the class's share of training,
+    ``logit-adjustment`` subtracts tau times the logarithm of the class's share of what the kept
+    epoch drew; it refuses a run whose loss, sampler or refinement has corrected for it already.
     ``tau-norm`` divides by the norm of the class's weights to the power of tau (the bias, too,
     which the paper drops). A tau that is not given is the smallest with the best balanced accuracy
     on validation images.
     """
-    counts = np.array(run.manifest["class_counts"], dtype=np.float64)
+    counts = drawn_counts(run) if config.how == "logit-adjustment" else np.ones(0)
     weight, bias = (state[f"classifier.{name}"].double().numpy() for name in ("weight", "bias"))
 
     def move(tau: float) -> tuple[np.ndarray, np.ndarray]:
@@ -168,6 +173,19 @@ def post_hoc(
     for name, value in (("weight", weight * factor[:, None]), ("bias", bias * factor + addend)):
         state[f"classifier.{name}"] = torch.from_numpy(value).to(state[f"classifier.{name}"])
     return logits * factor + addend, {"tau": round(tau, 6), "tau_chosen": how}
+
+
+def drawn_counts(run: TrainedRun) -> np.ndarray:
+    """Count how often a run's kept epoch drew each class, ``(K,)``: the prior in its logits."""
+    options, kept = run.train_config, run.manifest.get("best_epoch", run.train_config.epochs)
+    done = [*run.manifest.get("refined", {}).get("steps", ()), options.parts.loss]
+    done += ["sampler class-balanced"] if options.sampler == "class-balanced" else []
+    if found := [each for each in done if each in CORRECTED]:
+        problem = f"expected a prior to adjust for, but {found[0]} has corrected it"
+        raise InputError(f"{run.path}: {problem}; give a run of ce, or how=tau-norm")
+    how: dict[str, Any] = {"sampler": options.sampler, "mixup_alpha": options.mixup_alpha}
+    progress = training_progress(kept - 1, options.epochs)
+    return effective_counts(run.manifest["class_counts"], progress=progress, **how)
 
 
 def retrain(

@@ -87,6 +87,35 @@ def test_a_given_tau_does_what_its_formula_says_and_0_nothing(runs, tmp_path, ho
     assert found.manifest["refined"]["tau_chosen"] == "given"
 
 
+def test_the_prior_that_is_adjusted_for_is_what_was_drawn_and_not_corrected(runs, tmp_path):
+    def adjusted(name, **options):
+        run = TrainedRun.read(shutil.copytree(runs[0].path, tmp_path / name))
+        run.manifest["refined"] = {"steps": options.pop("steps", [])}
+        run.manifest["best_epoch"] = options.pop("best_epoch", 1)
+        run.manifest["config"] |= options
+        config = RefineConfig(how="logit-adjustment", tau=0.7)
+        return table_of(refine([run], config, out=tmp_path / f"{name}-la"))[1]
+
+    n = np.array(runs[0].manifest["class_counts"], dtype=float)
+    even, root = np.full(len(n), 1 / len(n)), np.sqrt(n) / np.sqrt(n).sum()
+    half = {"sampler": "progressive", "epochs": 5, "best_epoch": 3}
+    for name, options, share in (
+        ("root", {"sampler": "square-root"}, root),
+        ("mixed", {"mixup_alpha": 0.25}, 0.8 * n / n.sum() + 0.2 * even),
+        ("half", half, 0.5 * n / n.sum() + 0.5 * even),
+    ):
+        # The shares of training in place of those that were drawn are off by over 0.01.
+        expected = table_of(runs[0])[1] - 0.7 * np.log(share)
+        np.testing.assert_allclose(adjusted(name, **options), expected, rtol=0, atol=1e-9)
+        assert np.abs(np.log(share) - np.log(n / n.sum())).max() > 0.02
+    for number, (options, word) in enumerate((
+        ({"method": "bsm"}, "bsm"), ({"loss": "class-balanced"}, "class-balanced"),
+        ({"sampler": "class-balanced"}, "sampler class-balanced"), ({"steps": ["crt"]}, "crt"),
+    )):  # fmt: skip
+        refuses(f"a prior to adjust for, but {word} has corrected it", adjusted, f"{number}",
+                **options)  # fmt: skip
+
+
 @pytest.mark.parametrize("how", ["logit-adjustment", "tau-norm"])
 def test_tau_is_chosen_on_validation_images_alone(runs, tmp_path, how):
     # Test images whose labels are all wrong would ask for another tau, and must not be heard.
