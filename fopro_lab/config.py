@@ -333,13 +333,11 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     def _check_parts(self) -> None:
         """Refuse parts of a method that make no sense together."""
         loss, distillation, prompt = self.parts
-        problem, weight = "", WEIGHTS.get(distillation, 1.0)
+        problem = ""
         if not loss:
             problem = "a loss with method '', got none"
         elif distillation == "none" and prompt != "none":
             problem = f"a distillation with prompt {prompt}, which is for its teacher, got none"
-        elif distillation == "none" and self.distill_weight != weight and loss not in PRESETS:
-            problem = f"a distillation with distill_weight = {self.distill_weight:g}, got none"
         elif loss == "ldam-drw" and self.epochs < 5:  # none comes after four fifths
             problem = f"5 epochs or more with loss ldam-drw, got {self.epochs}; ldam needs no more"
         elif distillation == "dkd" and self.mixup_alpha:

@@ -89,7 +89,6 @@ def test_a_distillation_has_its_own_weight_unless_one_is_given():
         ),
         ({"method": ""}, "a loss with method '', got none"),
         ({"method": "bsm", "prompt": "fopro"}, "a distillation with prompt fopro, which is for"),
-        ({"method": "", "loss": "ldam", "distill_weight": 2}, "a distillation with distill_weight"),
         ({"loss": "ldam-drw", "epochs": 4}, "5 epochs or more with loss ldam-drw, got 4"),
         ({"distillation": "dkd", "mixup_alpha": 0.1}, "mixup_alpha = 0 with distillation dkd"),
         ({"prompt": "vptta", "prompt_file": "a"}, "prompt fopro or random with prompt_file"),
@@ -101,6 +100,28 @@ def test_a_distillation_has_its_own_weight_unless_one_is_given():
 )
 def test_parts_that_make_no_sense_together_are_refused_in_a_line(options, words):
     assert words in complaint(TrainConfig.from_mapping, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "used", "unused"),
+    [
+        ("prompt_file", "a", {"method": "random"}, {"method": "ekd"}),
+        ("distill_weight", 2, {"method": "bsm"}, {"method": "", "loss": "ldam"}),
+        ("temperature", 2, {"method": "bsm", "distillation": "kd"}, {"method": "ekd"}),
+        ("dkd_alpha", 2, {"distillation": "dkd"}, {"distillation": "kd"}),
+        ("logit_tau", 2, {"loss": "logit-adjustment"}, {"loss": "bsm"}),
+        ("focal_gamma", 1, {"loss": "focal"}, {"loss": "ce"}),
+        ("effective_beta", 0, {"loss": "ldam-drw"}, {"loss": "ldam"}),
+    ],
+)
+def test_an_option_that_the_method_does_not_use_is_refused_by_name(name, value, used, unused):
+    find_method(TrainConfig(**used, **{name: value}))
+    config = TrainConfig(**unused, **{name: value})
+    told = f"{name}: expected none, as {config.parts.label} does not use it, got"
+    assert complaint(find_method, config).startswith(told)
+    # The user's own function, given as an object, may use it.
+    if name == "temperature":
+        find_method(config, distillation=DISTILLATIONS["kd"])
 
 
 def test_a_run_is_one_however_its_method_is_said(tmp_path):
