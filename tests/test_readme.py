@@ -19,9 +19,11 @@ from fopro_lab import cli
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import isic2019_lt_counts
 from fopro_lab.data.fetch import find_source
+from fopro_lab.evaluation import compare, load_runs, with_interval
 from fopro_lab.options import parse_settings
 from fopro_lab.widgets.bands import ring_prompt, save_preset
 from tests.test_notebooks import check_pages
+from tools.claims import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -224,3 +226,21 @@ def test_the_reference_names_what_the_readme_and_the_docs_import():
         for names in re.findall(r"^from fopro_lab\.\w+ import (.*)$", block, re.MULTILINE):
             if kind == "python" and "config" not in block.split(names)[0].splitlines()[-1]:
                 assert set(names.split(", ")) <= reference
+
+
+def test_the_numbers_of_the_new_claims_are_those_of_the_kept_runs(tmp_path):
+    unpack(tmp_path, CLAIMS)
+    every = load_runs(tmp_path)
+    paired = [
+        run for run in every if {"bsm", "ekd"} <= {r.method for r in every if r.seed == run.seed}
+    ]
+    table = compare(paired, "bsm", resamples=1000).query("method == 'ekd'")
+    words = PAGES["docs/results.md"] + README + (CLAIMS / "README.md").read_text(encoding="utf-8")
+    for scope, name, metric in (
+        ("overall", "all", "balanced_accuracy"),
+        ("group", "tail", "recall"),
+    ):
+        chosen = (table["scope"] == scope) & (table["name"] == name) & (table["metric"] == metric)
+        row = table[chosen].iloc[0]
+        assert with_interval(row["difference"], row["low"], row["high"], signed=True) in words
+        assert row["verdict"] in words and f"{100 * row['seed_sd']:.1f}" in words
