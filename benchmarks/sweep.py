@@ -37,7 +37,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def bench_sweep(
-    *, rounds: int = 3, size: int = 128, images: int = 240, epochs: int = 8, repeats: int = 3
+    *, rounds: int = 3, size: int = 128, images: int = 150, epochs: int = 8, repeats: int = 3
 ) -> dict[str, pd.DataFrame]:
     """Measure an epoch with kept features, and a sweep of ``repeats`` folds, seeds, four methods.
 
