@@ -341,3 +341,14 @@ def test_a_folder_says_how_its_images_are_prepared(tmp_path, capsys, config, pre
 def test_a_folder_of_another_network_is_refused(tmp_path, config, expected):
     folder_of(tmp_path, config)
     assert expected in complaint(load_teacher, "timm:test_vit", weights=str(tmp_path))
+
+
+@pytest.mark.real
+def test_the_published_mobilenet_loads_whole(shared):
+    path = shared / "weights/mobilenetv2_100_imagenet_bncal.safetensors"
+    teacher = load_teacher("timm:mobilenetv2_100", weights=str(path))
+    assert teacher.card["coverage"] == 1
+    assert teacher.card["mean"] == teacher.card["std"] == [0.5, 0.5, 0.5]
+    assert (teacher.feature_dim, teacher.head.out_features) == (1280, 1001)
+    with torch.inference_mode():
+        assert torch.isfinite(teacher.logits(toy_images(2, 64))).all()

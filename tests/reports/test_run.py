@@ -1,10 +1,13 @@
 """Executing notebooks: what is kept, red cells, limits, GPUs, Ctrl-C, executors, one alone."""
 
 import os
+import re
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +20,7 @@ from fopro_lab.errors import WorkError
 from fopro_lab.reports import execute_notebook, run_plan
 from fopro_lab.reports.execute import Job, Outcome, open_executor, visible_devices
 from tests.conftest import complaint, failure
-from tests.reports.conftest import PLAN
+from tests.reports.conftest import PLAN, Checkout
 
 DRAW = """
 from pathlib import Path
@@ -286,22 +289,6 @@ def test_an_error_of_a_worker_is_its_notebooks_failure_alone(checkout):
     assert ended["a-1"]["state"] == "done"
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
-def test_dask_workers_have_a_gpu_each(two_gpus, checkout, monkeypatch):
-    def pretend(job: Job) -> Outcome:
-        Path(job.folder, f"{job.name}.txt").write_text(job.device)
-        wait_until(lambda: len(list(Path(job.folder).glob("a-*.txt"))) == 2)
-        return Outcome("")
-
-    monkeypatch.setattr("fopro_lab.reports.run.execute", pretend)
-    checkout.notebook("a", "mark: int = 0")
-    checkout.plan({"a": {"notebook": "a", "matrix": {"mark": [0, 1]}}})
-    run_plan(PLAN, out="out", executor="dask", progress=False)
-    assert checkout.states() == {"a-0": "done", "a-1": "done"}
-    assert {(checkout.root / f"a-{i}.txt").read_text() for i in (0, 1)} == {"GPU-aa", "GPU-bb"}
-
-
 def test_execute_notebook_writes_copy_page_and_results_into_one_folder(checkout):
     declared = 'mark: str = ""\nout_dir: str = "out"\nrun_dir: str = ""'
     checkout.notebook("01_draw", declared, DRAW, "print(mark, run_dir)")
@@ -324,3 +311,88 @@ def test_execute_notebook_ends_with_one_line_where_a_cell_fails(checkout):
     assert complaint(execute_notebook, "broken", {"x": 0}, out="page") == "weights: no such file"
     told = complaint(execute_notebook, "broken", {"y": 0}, out="page")
     assert told == "broken: y: not declared by broken; known: x"
+
+
+def test_an_edit_of_the_package_executes_nothing_again(tmp_path):
+    """A docstring of a copy of the package changes; keys and run folders stay."""
+    checkout = Checkout(tmp_path)
+    checkout.notebook("train", 'epochs: int = 3\nrun_dir: str = ""', config="TrainConfig")
+    checkout.plan({"train": {"notebook": "train"}})
+    package = tmp_path / "fopro_lab"
+    shutil.copytree(Path(__file__).parents[2] / "fopro_lab", package)
+    code = (
+        "from fopro_lab.reports import plan, run\n"
+        f"nodes = plan.plan_nodes('{PLAN}', out='out')\n"
+        "print(plan.__file__, nodes[0].places, run.node_keys(nodes))"
+    )
+    keys = []
+    for _ in range(2):
+        words = [sys.executable, "-c", code]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        keys.append(subprocess.check_output(words, text=True, cwd=tmp_path, env=environment))
+        for file in ("training/train.py", "reports/plan.py", "config.py"):
+            text = (package / file).read_text()
+            (package / file).write_text(text.replace('"""', '"""Edited. ', 1))
+    assert keys[0].startswith(str(tmp_path)) and "runs/train-" in keys[0]
+    assert keys[1] == keys[0]
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(checkout):
+    place = checkout.root / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        checkout.notebook("a", "", "print(1)")
+        checkout.plan({"a": {"notebook": "a"}})
+        filler = place / "filler"
+        filler.write_bytes(bytes(1000 * 1024))
+        assert re.search("full|No space", failure(run_plan, PLAN, out=place / "out"))
+        filler.unlink()
+        assert run_plan(PLAN, out=place / "out", progress=False).is_file()
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.filterwarnings("default")
+def test_no_dask_scheduler_is_one_line_within_seconds(checkout):
+    checkout.notebook("a", "")
+    checkout.plan({"a": {"notebook": "a"}})
+    began = time.monotonic()
+    told = failure(run_plan, PLAN, out="out", executor="dask://127.0.0.1:9")
+    assert told.startswith("dask://127.0.0.1:9: no scheduler answers there")
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_dask_workers_have_a_gpu_each_and_a_killed_one_loses_nothing(
+    two_gpus, checkout, monkeypatch
+):
+    def pretend(job: Job) -> Outcome:
+        with Path(job.folder, f"{job.name}.txt").open("a") as file:
+            print(job.device, os.getpid(), file=file)
+        while not Path(job.folder, "killed").exists():
+            time.sleep(0.05)
+        return Outcome("")
+
+    def tries(name: str) -> list[list[str]]:
+        file = checkout.root / f"{name}.txt"
+        return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+
+    def kill_a_worker() -> None:
+        wait_until(lambda: tries("a-0") and tries("a-1"))
+        os.kill(int(tries("a-0")[0][1]), signal.SIGKILL)
+        (checkout.root / "killed").touch()
+
+    monkeypatch.setattr("fopro_lab.reports.run.execute", pretend)
+    checkout.notebook("a", "mark: int = 0")
+    checkout.plan({"a": {"notebook": "a", "matrix": {"mark": [0, 1]}}})
+    thread = threading.Thread(target=kill_a_worker)
+    thread.start()
+    run_plan(PLAN, out="out", executor="dask", progress=False)
+    thread.join()
+    assert checkout.states() == {"a-0": "done", "a-1": "done"}
+    assert {tries(name)[0][0] for name in ("a-0", "a-1")} == {"GPU-aa", "GPU-bb"}
+    assert [gpu for gpu, _ in tries("a-0")] == [tries("a-0")[0][0]] * 2
