@@ -199,3 +199,19 @@ def test_the_batch_chooses_no_kernel_of_a_matrix_product(mode):
             part = slice(row, row + 1)
             apply_augmentations(pixels[part], drawn.rows(part), mode=mode)
     assert together.shapes == alone.shapes and alone.shapes
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_flips_and_shifts_by_whole_pixels_lose_nothing(mode):
+    pixels, drawn = noise(40, 20, 24), plain_colours(published(40))
+    drawn = drawn._replace(scale=torch.ones(40).double(), angle=torch.zeros(40).double())
+    shifts = (drawn.shift * 24).round().long().tolist()
+    assert set(shifts) == {-1, 0, 1}
+    result = apply_augmentations(pixels, drawn, mode=mode)
+    for row, (image, shift) in enumerate(zip(float_images(pixels), shifts, strict=True)):
+        expected = image.roll(shift, 2)
+        if shift:
+            expected[:, :, 0 if shift > 0 else -1] = 0
+        flips = [axis for axis, way in ((2, 0), (1, 1)) if drawn.flip[row, way] < 0]
+        # 1e-6: a matrix of ones and a division by 255 round in another order
+        torch.testing.assert_close(result[row], expected.flip(flips), atol=1e-6, rtol=0)

@@ -81,3 +81,15 @@ def test_places_of_two_shares_are_those_of_the_batch(per_image):
     parts = [places(gain[a:b], Share(a, b, 6)) for a, b in ((0, 3), (3, 6))]
     assert torch.equal(torch.cat(parts), places(gain))
     assert torch.equal(places(gain[3:]), places(gain)[3:]) == (not per_image)
+
+
+@pytest.mark.parametrize("form", ["shared", "ring", "radial"])
+def test_per_image_arrangements_differ_and_average_out(form):
+    prompt = learned(form)
+    gain, fixed = both(prompt, count=64)
+    _, each = both(prompt, count=64, per_image=True)
+    assert fixed[0].equal(fixed[1]) and not each[0].equal(each[1])
+    spread = frequencies_of(gain.log(), (16, 18)).std()
+    # The mean over 64 arrangements keeps an eighth of the spread; one arrangement keeps all.
+    assert frequencies_of(fixed.log().mean(dim=0), (16, 18)).std() > 0.99 * spread
+    assert frequencies_of(each.log().mean(dim=0), (16, 18)).mean(dim=0).std() < 0.5 * spread

@@ -6,6 +6,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 from matplotlib.text import Text
 
@@ -83,3 +84,15 @@ def test_save_figure_writes_the_same_bytes_without_a_program_name(tmp_path):
     height, width = imread(path).shape[:2]
     assert width == 1292 and height > 400  # 7.6 inches at 170 dots per inch
     refuses(r"a.svg: expected a name that", plots.save_figure, plt.figure(), tmp_path / "a.svg")
+
+
+@pytest.mark.parametrize("name", ["plot_class_bands", "plot_class_counts", "plot_leakage"])
+def test_long_names_widen_a_figure_and_do_not_narrow_its_axes(name):
+    plot, table = EVERY[name]
+    widths = []
+    for each in (table, table.replace("nv", 40 * "n")):
+        figure = plots.style.figure_of(drawn) if isinstance(drawn := plot(each), Axes) else drawn
+        with plt.style.context(STYLE):
+            figure.draw_without_rendering()
+        widths.append(figure.axes[0].get_position().width * figure.get_figwidth())
+    assert widths[1] > 0.8 * widths[0]  # without the room 0.4 to 0.6
