@@ -174,25 +174,8 @@ def distill(
         sys.stderr.write(f"fopro: precision auto is {settled.precision} here\n")
     own = {"loss": loss, "distillation": distillation, "prompt": prompt}
     config, method = find_method(settled, **own)
-    if teacher is not None:
-        if not config.parts.is_taught:
-            raise InputError(
-                f"teacher: method {config.parts.label} has none; give none, or method=ekd"
-            )
-        config = config.model_copy(update={"teacher": teacher.name, "weights": ""})
-        check_takes(teacher.to(fabric.device), config.image_size)
-    own_code = is_called(config.teacher)
-    hashes = run_folder.file_hashes(config, own_teacher=teacher is not None)
+    config, teacher, hashes = check_networks(config, teacher, folder=folder, device=fabric.device)
     hashes |= own_hashes(method)
-    # Before images are decoded for a network that cannot take them.
-    if not (folder / "manifest.json").exists():
-        student_from(config)
-    if config.parts.is_taught:
-        if teacher is None and (own_code or not (folder / "manifest.json").exists()):
-            teacher = load_from(config, device=fabric.device)
-        if teacher is not None and (own_code or "teacher" in given):
-            teacher.card["state_sha256"] = hashes["teacher_sha256"] = state_hash(teacher)
-            hashes["teacher_rules"] = run_folder.resizing(vars(teacher))
     packed, split = prepare_images(config, fabric, packed, split, verbose=verbose)
     fingerprints = {
         "data_fingerprint": packed.dataset.fingerprint,
@@ -239,6 +222,34 @@ def distill(
                     write_json(folder / "manifest.json", failed)
             raise
     return cast(TrainedRun, fabric.broadcast(TrainedRun.read(folder) if first else None))
+
+
+def check_networks(
+    config: TrainConfig, teacher: Teacher | None, *, folder: Path, device: torch.device
+) -> tuple[TrainConfig, Teacher | None, dict[str, str]]:
+    """Check student and teacher before images are decoded for them; hash files and own code.
+
+    A teacher that is given is named in the config; one that the config names is loaded for a new
+    run, or where it is the user's own code.
+    """
+    is_new, is_given = not (folder / "manifest.json").exists(), teacher is not None
+    if teacher is not None:
+        if not config.parts.is_taught:
+            label = config.parts.label
+            raise InputError(f"teacher: method {label} has none; give none, or method=ekd")
+        config = config.model_copy(update={"teacher": teacher.name, "weights": ""})
+        check_takes(teacher.to(device), config.image_size)
+    own_code = is_called(config.teacher)
+    hashes = run_folder.file_hashes(config, own_teacher=is_given)
+    if is_new:
+        student_from(config)
+    if config.parts.is_taught:
+        if teacher is None and (own_code or is_new):
+            teacher = load_from(config, device=device)
+        if teacher is not None and (own_code or is_given):
+            teacher.card["state_sha256"] = hashes["teacher_sha256"] = state_hash(teacher)
+            hashes["teacher_rules"] = run_folder.resizing(vars(teacher))
+    return config, teacher, hashes
 
 
 def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
