@@ -11,7 +11,7 @@ from fopro_lab.options import Config, option
 Interpolation = Literal["box", "bilinear", "bicubic", "lanczos"]
 _Published = Literal["isic2019-lt", "hyperkvasir", "balanced-mixup", "monica"]
 SplitRule = Literal["auto", "draw", "folds", "long-tail", _Published]
-PromptForm = Literal["generator", "shared", "ring", "radial", "image"]
+PromptForm = Literal["generator", "shared", "ring", "radial"]
 Objective = Literal["statistics", "confidence", "task", "spectrum", "disagreement", "identity"]
 Method = Literal["", "ce", "bsm", "ekd", "fopro", "random"]
 Sampler = Literal["instance", "class-balanced", "square-root", "progressive"]
@@ -141,10 +141,12 @@ class TeacherConfig(Config):
 class PromptConfig(Config):
     """How the Fourier prompt is built and trained."""
 
-    prompt_form: PromptForm = option("generator", "generator: of noise; image: of its spectrum")
+    prompt_form: PromptForm = option(
+        "generator", "generator: of noise; the others: one gain for all"
+    )
     prompt_rows: int = option(16, "rows of the coarse gain map", ge=2, le=256)
-    prompt_rings: int = option(8, "rings of the forms ring and image", ge=1, le=64)
-    prompt_waves: int = option(6, "waves of the forms radial and image", ge=1, le=64)
+    prompt_rings: int = option(8, "rings of the form ring", ge=1, le=64)
+    prompt_waves: int = option(6, "waves of the form radial", ge=1, le=64)
     prompt_noise: int = option(16, "width of the generator's noise", ge=1, le=512)
     max_log_gain: float = option(0.7, "largest |ln gain|; 0.7 is a gain of 0.5 to 2", gt=0, le=3)
     max_drift: float = option(0.0, "largest drift of features, mean 1 - cos; 0: any", ge=0, le=2)
@@ -245,10 +247,8 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     warmup_epochs: int = option(0, "first epochs without a prompt", ge=0)
     prompt_every: int = option(2, "epochs between prompt trainings; 0: one, at the start", ge=0)
     prompt_file: str = option("", "a saved prompt, used unchanged; empty trains one")
-    random_gains: Literal["fixed", "per-view", "per-image"] = option(
-        "fixed",
-        "method random: the gains are shuffled once per run, per view (the same for all seeds), "
-        "or for each image",
+    random_gains: Literal["fixed", "per-view"] = option(
+        "fixed", "method random: shuffled once per run, or per view, alike for all seeds"
     )
     deterministic: bool = option(False, "same bits in every run on the same device, slower")
     seed: int = option(0, "seed of weights, order, augmentation and prompts", ge=0)

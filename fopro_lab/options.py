@@ -25,8 +25,6 @@ RENAMED = {
     "explore_check_pictures": "prompt_check_images",
     "pins_dir": "presets_dir",
 }
-# Values of version 0.1 that changed, by today's name of their option.
-RENAMED_VALUES = {"random_gains": {"per-picture": "per-image"}}
 # Options of version 0.1 that are gone, and the one value that still describes what happens.
 REMOVED = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1, "checkpoint_minutes": 10.0}
 
@@ -45,18 +43,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def current_options(values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
-    """Translate the option names and values of version 0.1, with a line on stderr for each."""
+    """Translate the option names of version 0.1, with a line on stderr for each."""
     current: dict[str, Any] = {}
     for name, value in values.items():
         new = RENAMED.get(name, name)
         if new in current or (new != name and new in values):
             raise InputError(f"{name}: is called {new} now, and both are given; leave one out")
-        changed = RENAMED_VALUES.get(new, {})
-        current[new] = changed.get(value, value) if isinstance(value, str) else value
+        current[new] = value
         if warn and new != name:
             sys.stderr.write(f"fopro: {name} is called {new} now; the old name goes with 0.3\n")
-        elif warn and current[new] is not value:
-            sys.stderr.write(f"fopro: {new}: '{value}' is called '{current[new]}' now\n")
     return current
 
 

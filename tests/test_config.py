@@ -143,12 +143,12 @@ def test_options_of_a_notebook_fill_what_it_does_not_declare():
 
 
 def test_names_of_the_last_version_are_taken_with_a_line_and_what_is_gone_at_its_default(capsys):
-    old = {"pictures": 40, "random_gains": "per-picture", "max_skipped": 5}
+    old = {"pictures": 40, "explore_rate": 0.1, "max_skipped": 5}
     config = TrainConfig.from_mapping(old)
-    assert (config.images, config.random_gains) == (40, "per-image")
+    assert (config.images, config.prompt_learning_rate) == (40, 0.1)
     assert capsys.readouterr().err.splitlines() == [
         "fopro: pictures is called images now; the old name goes with 0.3",
-        "fopro: random_gains: 'per-picture' is called 'per-image' now",
+        "fopro: explore_rate is called prompt_learning_rate now; the old name goes with 0.3",
     ]
 
 

@@ -19,13 +19,12 @@ from fopro_lab.fourier.rings import (
     frequencies,
     radial_frequency,
     ring_edges,
-    ring_energy,
     ring_gain,
 )
 from fopro_lab.io import Summary, atomic_path
 
-Form = Literal["generator", "shared", "ring", "radial", "image"]
-HIDDEN = 64  # width of the hidden layer of a form with a network
+Form = Literal["generator", "shared", "ring", "radial"]
+HIDDEN = 64  # width of the generator's hidden layer
 DIRECTIONS = 3  # 1, cos 2t, cos 4t: even in both frequencies, so mirrored bins agree by themselves
 OCTAVES_FROM = 1 / 32  # cycles per pixel; below it the scale is linear, above it in octaves
 VERSION = "1"  # of the saved file
@@ -63,19 +62,18 @@ class FourierPrompt(Summary, nn.Module):
     ``rows x (rows // 2 + 1)`` over cycles per pixel, read bilinearly: any place has its own gain.
     ``radial`` is a sum of few smooth waves over octaves, directions and colours: a tenth of the
     numbers, each learned from many bins. ``generator`` makes maps of noise: many prompts at once.
-    ``image`` makes the waves of ``radial`` from the image's own spectrum: each image gets what
-    it lacks. The gain shown is the gain that acts, and a new prompt is the identity.
+    The gain shown is the gain that acts, and a new prompt is the identity.
 
     Args:
-        form: One of the five above.
-        channels: Channels of the images; 1 gives all channels the same gain (not ``image``).
+        form: One of the four above.
+        channels: Channels of the images; 1 gives all channels the same gain.
         size: Side, or height and width, of the images meant by default, pixels.
         max_log_gain: Bound of ``abs(log G)``, natural logarithm, above 0; holds up to rounding.
         rows: Rows of the coarse map, 2 to 256.
         rings: Equally wide rings up to 0.5 cycles per pixel, 1 to 64; the corners add one.
         waves: Cosines over the octaves, 1 to 64.
         noise: Width of the generator's standard normal noise, 1 to 512.
-        seed: Seed of a network's first layer; torch's global generator is not touched.
+        seed: Seed of the generator's first layer; torch's global generator is not touched.
 
     Raises:
         InputError: If a value is out of its range.
@@ -108,13 +106,10 @@ class FourierPrompt(Summary, nn.Module):
         self.edges = ring_edges(rings)
         # Of the numbers that one gain is read from: a gain per ring, coefficients, or a map.
         self.shape: tuple[int, ...] = (channels, rows, rows // 2 + 1)
-        if form in ("ring", "radial", "image"):
+        if form in ("ring", "radial"):
             self.shape = (channels, rings + 1) if form == "ring" else (channels, waves, DIRECTIONS)
         if form == "generator":
             self.network = _Network(noise, shape=self.shape, seed=seed)
-        elif form == "image":
-            self.spectrum = _LogSpectrum(channels, rings=rings)
-            self.network = _Network(channels * (rings + 1), shape=self.shape, seed=seed)
         else:
             self.cells = nn.Parameter(torch.zeros(self.shape))
 
@@ -132,18 +127,14 @@ class FourierPrompt(Summary, nn.Module):
     ) -> Tensor:
         """Return the gain of each image ``(B, C, H, W)``: ``(B, C, H, W // 2 + 1)``, 1 at DC.
 
-        Only the form ``image`` looks at their values; ``generator`` is the source of the noise of
-        the form of this name (None: torch's global one), ``share`` the part of a batch that the
-        images are.
+        Their values do not matter; ``generator`` is the source of the noise of the form of this
+        name (None: torch's global one), ``share`` the part of a batch that the images are.
         """
-        one_for_all = self.channels == 1 and self.form != "image"
         check_images(images)
-        if images.shape[1] != self.channels and not one_for_all:
+        if self.channels not in (1, images.shape[1]):
             got = tuple(images.shape)
             raise ShapeError(f"images: expected {self.channels} channels, got {got}")
         size = (images.shape[2], images.shape[3])
-        if self.form == "image":
-            return self.spread(self.network(self.spectrum(images)), size=size)
         count = images.shape[0]  # len(images) would be a constant of an exported prompt
         if self.form == "generator":
             place = self.network.first.weight.device
@@ -154,30 +145,22 @@ class FourierPrompt(Summary, nn.Module):
     def mean_gain(self, *, size: tuple[int, int] | None = None) -> Tensor:
         """Return one gain ``(C, H, W // 2 + 1)``: the gain itself, or the middle of many.
 
-        Of ``generator`` it is the geometric mean over 256 fixed noises, of ``image`` the gain of
-        the mean spectrum that `observe` saw. ``size`` is height and width, by default the prompt's.
+        Of ``generator`` it is the geometric mean over 256 fixed noises. ``size`` is height and
+        width, by default the prompt's.
         """
         if self.form == "generator":
             noise = draw(256, self.noise, generator=torch.Generator().manual_seed(0))
             return self._read(self._bounded(self.network(noise)).mean(dim=0), size)
-        if self.form == "image":
-            middle = torch.zeros_like(self.spectrum.mean)[None]
-            return self.spread(self.network(middle)[0], size=size)
         return self.spread(self.cells, size=size)
 
     def spread(self, cells: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
         """Turn the numbers behind a gain, ``(..., *shape)``, into ``(..., C, H, W // 2 + 1)``."""
         return self._read(self._bounded(at_least_single(cells)), size)
 
-    def observe(self, images: Tensor) -> None:
-        """Let the form ``image`` see, once, what spectra images have; others need none."""
-        if self.form == "image" and not self.spectrum.seen:
-            self.spectrum.observe(images)
-
     @torch.no_grad()
     def shrink_(self, factor: float) -> None:
         """Move the prompt towards the identity: 1 leaves it, 0 makes every gain 1."""
-        if self.form in ("generator", "image"):
+        if self.form == "generator":
             self.network.last.weight.mul_(factor)
             self.network.last.bias.mul_(factor)
         else:
@@ -216,7 +199,7 @@ class FourierPrompt(Summary, nn.Module):
 
     def _bounded(self, cells: Tensor) -> Tensor:
         """Bound cells that are gains themselves; waves are bounded after they are added up."""
-        if self.form in ("radial", "image"):
+        if self.form == "radial":
             return cells
         return self.max_log_gain * torch.tanh(at_least_single(cells))
 
@@ -226,7 +209,7 @@ class FourierPrompt(Summary, nn.Module):
         with torch.autocast(cells.device.type, enabled=False):
             if self.form == "ring":
                 return ring_gain(cells.exp(), self.edges, height=height, width=width)
-            if self.form in ("radial", "image"):
+            if self.form == "radial":
                 waves = sum_of_waves(at_least_single(cells), height=height, width=width)
                 log_gain = self.max_log_gain * torch.tanh(waves)
             else:
@@ -236,7 +219,7 @@ class FourierPrompt(Summary, nn.Module):
 
 
 class _Network(nn.Module):
-    """One hidden layer, from noise or a spectrum to cells; starts at 0 for any input."""
+    """One hidden layer, from noise to cells; starts at 0 for any input."""
 
     def __init__(self, width: int, *, shape: tuple[int, ...], seed: int) -> None:
         super().__init__()
@@ -253,36 +236,6 @@ class _Network(nn.Module):
         with torch.autocast(weight.device.type, enabled=False):
             inputs = inputs.to(weight.device, weight.dtype)
             return self.last(nn.functional.silu(self.first(inputs))).unflatten(1, self.shape)
-
-
-class _LogSpectrum(nn.Module):
-    """Standardised log amplitude of an image in each ring and channel, ``(B, C * (rings + 1))``."""
-
-    mean: Tensor
-    spread: Tensor
-    seen: Tensor
-
-    def __init__(self, channels: int, *, rings: int) -> None:
-        super().__init__()
-        self.edges = ring_edges(rings)
-        self.register_buffer("mean", torch.full((channels * (rings + 1),), -3.0))
-        self.register_buffer("spread", torch.ones(channels * (rings + 1)))
-        self.register_buffer("seen", torch.tensor(False))
-
-    def forward(self, images: Tensor) -> Tensor:
-        measured = self._measured(images)
-        return (measured - self.mean.to(measured)) / self.spread.to(measured)
-
-    @torch.no_grad()
-    def observe(self, images: Tensor) -> None:
-        spread, mean = torch.std_mean(self._measured(images), dim=0, correction=0)
-        self.mean.copy_(mean)
-        self.spread.copy_(spread.clamp(min=0.1))  # a ring without frequency has none
-        self.seen.fill_(True)
-
-    def _measured(self, images: Tensor) -> Tensor:
-        energy = ring_energy(images, self.edges).flatten(1)
-        return 0.5 * (energy + 1e-8).log()  # a black image has a logarithm, too
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
@@ -375,8 +328,6 @@ def random_gain_like(
     generator: torch.Generator,
     *,
     size: tuple[int, int],
-    per_image: bool = False,
-    share: Share | None = None,
 ) -> Tensor:
     """Move a prompt's gains to other frequencies: the control of a learned prompt.
 
@@ -390,8 +341,6 @@ def random_gain_like(
         gain: What it gives some images, ``(B, C, H, W // 2 + 1)``, as of ``prompt.gain``.
         generator: Source of the random prompt: one seed, one arrangement, for batches of any size.
         size: Height and width of the images, pixels.
-        per_image: Draw an arrangement for each image; averaged over images, little is left.
-        share: Part of a batch that the images are; None is all of it.
 
     Returns:
         ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, with mirrored rows that agree.
@@ -400,8 +349,7 @@ def random_gain_like(
         half = f"(B, C, {size[0]}, {size[1] // 2 + 1})"
         raise ShapeError(f"gain: expected {half}, got {tuple(gain.shape)}")
     bins, mirrors = _pairs(*size, gain.device)
-    count, share = (len(gain), share) if per_image else (1, None)
-    cells = draw(count, *prompt.shape, generator=generator, share=share)
+    cells = draw(1, *prompt.shape, generator=generator)
     place = next(prompt.parameters()).device
     target = _ranked(prompt.spread(cells.to(place), size=size).to(gain), bins)
     source = _ranked(prompt.mean_gain(size=size)[None].to(gain), bins)

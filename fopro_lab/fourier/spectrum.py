@@ -68,10 +68,10 @@ def spectrum_gain(
 def fit_prompt(prompt: FourierPrompt, gain: Tensor) -> None:
     """Give a prompt, in place, the gain of its form that is nearest to ``(H, W // 2 + 1)``.
 
-    Nearest in log gain, each octave counting the same. A form with a network keeps what it does
-    differently for each noise or image.
+    Nearest in log gain, each octave counting the same. A generator keeps what it does differently
+    for each noise.
     """
-    own = prompt.network.last.bias if prompt.form in ("generator", "image") else prompt.cells
+    own = prompt.network.last.bias if prompt.form == "generator" else prompt.cells
     size, most = (gain.shape[0], 2 * (gain.shape[1] - 1)), 0.98 * prompt.max_log_gain
     weights = octave_weights(*size).to(own.device)
     wanted = gain.to(own.device).log().clamp(-most, most)

@@ -64,8 +64,8 @@ def explore_fitted(
         ``balanced_accuracy`` (held out), ``drift`` (of training images, mean ``1 - cos``),
         ``kept`` (1 for one row).
     """
-    if prompt.form in ("generator", "image"):
-        raise InputError(f"prompt: expected ring, radial or shared, got '{prompt.form}'")
+    if prompt.form == "generator":
+        raise InputError("prompt: expected ring, radial or shared, got 'generator'")
     if not len(images) == len(labels) == len(units):
         got = f"{len(images)}, {len(labels)} and {len(units)}"
         raise InputError(f"images, labels, units: expected as many of each, got {got}")

@@ -263,8 +263,8 @@ class KeptFeatures:
 def keeps_prompted(config: TrainConfig) -> bool:
     """Tell whether features behind the prompt are kept: where they are sure to be read again."""
     again = config.prompt_every == 0 and config.teacher_views < config.epochs
-    if config.parts.prompt == "random" and config.random_gains != "fixed":
-        return config.random_gains == "per-view"
+    if config.parts.prompt == "random" and config.random_gains == "per-view":
+        return True
     if config.parts.prompt == "vptta":  # an image's is the same in every run
         return True
     return config.parts.learns_prompt and (bool(config.prompt_file) or again)

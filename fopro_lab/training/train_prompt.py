@@ -92,17 +92,15 @@ def prompted(
     With a ``strength`` it is the control: the learned gains at other frequencies, raised to this
     power, which gives them the drift of the learned ones (`control_strength`). The frequencies are
     drawn once per run, or with ``random_gains=per-view`` for each ``view``, the same ones in runs
-    of all seeds, or with ``per-image`` for each image, from ``noise``.
+    of all seeds.
     Images are ``(B, 3, H, W)`` in [0, 1]; the result has this shape and is not clipped.
     """
     gain = prompt.gain(images, noise, share=share)
     if strength is not None:
-        per_image = config.random_gains == "per-image"
         drawn = (VIEW_SEED, view) if config.random_gains == "per-view" else (config.seed,)
-        places = noise if per_image else generator_for(*drawn, purpose="places of the control")
+        places = generator_for(*drawn, purpose="places of the control")
         size = (images.shape[2], images.shape[3])
-        how: dict[str, Any] = {"size": size, "per_image": per_image, "share": share}
-        gain = random_gain_like(prompt, gain, places, **how) ** strength
+        gain = random_gain_like(prompt, gain, places, size=size) ** strength
     return scale_spectrum(images, gain)
 
 
@@ -431,7 +429,7 @@ def explore(
     stream = _endless(batches, device)
     first = next(stream)
     check_pixels(first[0], slack=0.5)  # an augmentation of one's own may leave [0, 1]
-    prompt.to(device).observe(first[0])
+    prompt.to(device)
     needs = (reference, class_counts, head, student, student_size, spectrum)
     objective = PromptObjective(teacher, weights, *needs)
     objective.prepare(prompt, first[0])

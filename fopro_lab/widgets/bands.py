@@ -52,17 +52,15 @@ class Change:
     """Gains for amplitudes; without the phase lock, changed bands get the phases of noise."""
 
     gain: Tensor  # (1 or 3, H, W // 2 + 1), 0 or above
-    prompt: FourierPrompt | None = None  # of the form image; its gain replaces the one above
     phase_lock: bool = True
 
     @torch.inference_mode()
     def apply(self, images: Tensor) -> Tensor:
         """Change images ``(B, 3, H, W)`` in [0, 1]; they are not clipped."""
-        gain = self.gain if self.prompt is None else self.prompt.gain(images)
         if self.phase_lock:
-            return apply_gain(images, gain)
-        size = (images.shape[2], images.shape[3])
-        return torch.fft.irfft2(torch.fft.rfft2(images.float()) * _scrambled(gain, size), s=size)
+            return apply_gain(images, self.gain)
+        size, spectrum = (images.shape[2], images.shape[3]), torch.fft.rfft2(images.float())
+        return torch.fft.irfft2(spectrum * _scrambled(self.gain, size), s=size)
 
 
 def _scrambled(gain: Tensor, size: tuple[int, int]) -> Tensor:
@@ -222,18 +220,16 @@ class Bands:
         return ring_edges(self.rings)
 
     @torch.no_grad()
-    def change(self, image: Tensor | None = None) -> Change:
-        """Return what acts now, on an image ``(3, H, W)`` where a prompt depends on it."""
+    def change(self) -> Change:
+        """Return what acts now."""
         if self.mode == "prompt" and self.prompt is not None:
-            if self.prompt.form == "image" and image is not None:
-                return Change(self.prompt.gain(image[None])[0], self.prompt, self.phase_lock)
             size = (self.size, self.size)
-            return Change(self.prompt.mean_gain(size=size), None, self.phase_lock)
+            return Change(self.prompt.mean_gain(size=size), self.phase_lock)
         gains, edges = self._ring_gains()
         gains = gains[:1] if (gains == gains[:1]).all() else gains
         rows = torch.from_numpy(gains).float()
         gain = ring_gain(rows, edges, height=self.size, width=self.size)
-        return Change(gain, None, self.phase_lock)
+        return Change(gain, self.phase_lock)
 
     def as_prompt(self) -> FourierPrompt:
         """Return what acts now as a prompt."""

@@ -328,7 +328,7 @@ class BandExplorer(StillBox):
 
     def still(self) -> Figure:
         """Draw the contact sheet, with the teacher's drift and the student's change of recall."""
-        now, side = self.bands.change(self.image), self.bands.size
+        now, side = self.bands.change(), self.bands.size
         changes = {"as it is": Change(torch.ones_like(now.gain))}
         if bool((now.gain != 1).any()):
             changes["as set"] = now
@@ -350,7 +350,7 @@ class BandExplorer(StillBox):
 
     def drift_over(self, images: Tensor, units: np.ndarray) -> dict[str, float]:
         """Measure the chosen teacher's mean drift under what is set; see `TeacherDrift.over`."""
-        return self._drift().over(images, self.bands.change(self.image), units)
+        return self._drift().over(images, self.bands.change(), units)
 
     def _drift(self) -> TeacherDrift:
         if not self.networks.teacher:
@@ -468,7 +468,7 @@ class BandExplorer(StillBox):
     def _redraw(self) -> None:
         if self._paused:
             return
-        now = self.bands.change(self.image)
+        now = self.bands.change()
         self.view = view = self._spectrum.apply(now, rings=self.bands.mode == "rings")
         self.images.value = draw_images(view, **self._limits)
         self.profile.value = self._profile.draw(view)

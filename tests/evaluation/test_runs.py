@@ -26,10 +26,10 @@ def test_run_reads_its_manifest_and_tables(tmp_path):
 
 
 def test_a_run_of_version_0_1_is_read_in_the_words_of_today(tmp_path):
-    config = {"method": "fopro", "seed": 0, "explore_steps": 9, "random_gains": "per-picture"}
+    config = {"method": "fopro", "seed": 0, "explore_steps": 9}
     about = {"config": config, "protocol": "skin/pictures/val0.15-test0.25/seed0"}
     run = Run.read(write_run(tmp_path / "a", predictions(), **about))
-    assert run.config["prompt_steps"] == 9 and run.config["random_gains"] == "per-image"
+    assert run.config["prompt_steps"] == 9
     assert run.protocol == "skin/images/val0.15-test0.25/seed0"
 
 

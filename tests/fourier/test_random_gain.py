@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from fopro_lab.fourier import random_gain_like
-from fopro_lab.fourier.prompt import Share
 from tests.fourier.toys import FORMS, make, seeded
 
 SIZES = [(16, 18), (9, 7), (12, 11), (11, 12)]
@@ -30,11 +29,10 @@ def frequencies_of(gain, size):
     return torch.stack(values, dim=-1)
 
 
-@pytest.mark.parametrize("per_image", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("form", FORMS)
-def test_the_log_gains_are_exactly_the_prompts(form, size, per_image):
-    gain, moved = both(learned(form), size=size, per_image=per_image)
+def test_the_log_gains_are_exactly_the_prompts(form, size):
+    gain, moved = both(learned(form), size=size)
     expected, found = (frequencies_of(x, size).sort(dim=-1).values for x in (gain, moved))
     assert found.equal(expected)  # of every image and every channel, without rounding
     assert not moved.equal(gain)
@@ -67,29 +65,3 @@ def test_the_control_is_as_smooth_as_its_form(form):
     shuffled = gain.flatten(2)[..., order].reshape(gain.shape)
     # Bins put anywhere have twice the variance from one to the next; measured are 0.1 to 0.35.
     assert roughness(moved) < 0.5 * roughness(shuffled)
-
-
-@pytest.mark.parametrize("per_image", [False, True])
-def test_places_of_two_shares_are_those_of_the_batch(per_image):
-    prompt = learned("shared")
-    gain = prompt.mean_gain(size=(12, 12)).expand(6, -1, -1, -1)
-
-    def places(part: torch.Tensor, share: Share | None = None) -> torch.Tensor:
-        how = {"size": (12, 12), "per_image": per_image, "share": share}
-        return random_gain_like(prompt, part, seeded(), **how)
-
-    parts = [places(gain[a:b], Share(a, b, 6)) for a, b in ((0, 3), (3, 6))]
-    assert torch.equal(torch.cat(parts), places(gain))
-    assert torch.equal(places(gain[3:]), places(gain)[3:]) == (not per_image)
-
-
-@pytest.mark.parametrize("form", ["shared", "ring", "radial"])
-def test_per_image_arrangements_differ_and_average_out(form):
-    prompt = learned(form)
-    gain, fixed = both(prompt, count=64)
-    _, each = both(prompt, count=64, per_image=True)
-    assert fixed[0].equal(fixed[1]) and not each[0].equal(each[1])
-    spread = frequencies_of(gain.log(), (16, 18)).std()
-    # The mean over 64 arrangements keeps an eighth of the spread; one arrangement keeps all.
-    assert frequencies_of(fixed.log().mean(dim=0), (16, 18)).std() > 0.99 * spread
-    assert frequencies_of(each.log().mean(dim=0), (16, 18)).mean(dim=0).std() < 0.5 * spread

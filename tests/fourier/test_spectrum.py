@@ -54,7 +54,7 @@ def test_spectrum_gain_is_bounded_and_wrong_spectra_are_refused():
     refuses("images: expected one or more, got none", mean_amplitude, torch.ones(0, 3, 8, 8))
 
 
-@pytest.mark.parametrize("form", ["ring", "radial", "shared", "generator", "image"])
+@pytest.mark.parametrize("form", ["ring", "radial", "shared", "generator"])
 def test_fit_prompt_reaches_the_gain_in_every_form(form):
     prompt = FourierPrompt(form, size=32, max_log_gain=2.0, rows=32, rings=16)
     wanted = closed_form(apply_gain(images(), LOW_PASS), images(), bound=1.5)

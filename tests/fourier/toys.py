@@ -4,7 +4,7 @@ import torch
 
 from fopro_lab.fourier import FourierPrompt
 
-FORMS = ["generator", "shared", "ring", "radial", "image"]
+FORMS = ["generator", "shared", "ring", "radial"]
 SHAPES = [(4, 4), (5, 4), (4, 5), (5, 3), (6, 7)]
 
 

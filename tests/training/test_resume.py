@@ -62,7 +62,7 @@ def stop_after(monkeypatch, saves: int) -> None:
     "options",
     [
         {"method": "fopro"},
-        {"method": "random", "random_gains": "per-image", "objectives": {"statistics": 1.0}},
+        {"method": "random", "objectives": {"statistics": 1.0}},
         {"method": "ekd", **EVERYTHING},
         {"method": "bsm", "schedule": "multi-step", "lr_milestones": [1], "lr_warmup": 0.4},
         {"method": "bsm", "distillation": "kd"},
