@@ -3,6 +3,7 @@
 from fopro_lab.arguments import check_public
 from fopro_lab.evaluation.compare import (
     compare,
+    compare_all,
     compare_teachers,
     dropped_lines,
     score_runs,

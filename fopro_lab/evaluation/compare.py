@@ -30,6 +30,7 @@ HEADLINE = {  # column of `summarise`: scope, name and metric of the tidy table
     **{metric: ("overall", "all", metric) for metric in _OTHERS},
 }
 COSTS = ("parameters", "macs", "megabytes")  # of a run's student, see `measure_cost`
+SECONDS = "train_seconds"  # of all epochs, mean over the runs
 _FOLD = re.compile(r"/fold([\d+]+)$")  # several in a pooled id
 ByMethod = dict[str, dict[str, dict[int, Run]]]  # method, protocol, seed
 
@@ -112,14 +113,6 @@ def _pairs_of(
         common = [seed for seed in ours if seed in theirs]
         if common:
             pairs[protocol] = [ours[seed] for seed in common], [theirs[seed] for seed in common]
-    if not pairs:
-        had = (
-            ", ".join(f"{seed} of {protocol}" for protocol, own in folds.items() for seed in own)
-            for folds in (by_method[method], by_method[baseline])
-        )
-        raise InputError(
-            f"{method}: expected a seed in common with '{baseline}', got {' against '.join(had)}"
-        )
     return pairs
 
 
@@ -247,9 +240,62 @@ def compare(
     for method in by_method:
         if method != baseline:
             pairs = _pairs_of(by_method, method, baseline)
+            if not pairs:
+                had = (
+                    ", ".join(
+                        f"{each} of {protocol}" for protocol, own in folds.items() for each in own
+                    )
+                    for folds in (by_method[method], by_method[baseline])
+                )
+                raise InputError(
+                    f"{method}: expected a seed in common with '{baseline}', got "
+                    f"{' against '.join(had)}"
+                )
             table = _subtract(pairs, resamples=resamples, seed=seed, effect=effect)
             tables.append(_led_by(table, method=method, baseline=baseline))
     return pd.concat(tables, ignore_index=True)
+
+
+def compare_all(runs: Sequence[Run]) -> pd.DataFrame:
+    """Compare every method with every other: balanced accuracy and the recalls of groups.
+
+    Each pair is compared as by `compare`, over the seeds that it has in common; one without such
+    seeds is left out. As many pairs answer one question, p-values are also corrected (Holm) over
+    the pairs of one number.
+
+    Returns:
+        The columns of `compare`, both ways round (a pair has two rows per number), and ``p_holm``
+        after ``p``.
+
+    Raises:
+        InputError: As `compare`.
+    """
+    check_comparable(runs)
+    by_method = _by_method(runs)
+    tables = []
+    for method, baseline in combinations(by_method, 2):
+        if pairs := _pairs_of(by_method, method, baseline):
+            table = _subtract(pairs, resamples=2, seed=0, effect=None)  # recalls need none
+            tables.append(_led_by(table, method=method, baseline=baseline))
+    if not tables:
+        raise InputError(f"runs: expected two methods of one seed, got {', '.join(by_method)}")
+    found = pd.concat(tables, ignore_index=True)
+    found = found[(found["scope"] == "group") | (found["metric"] == "balanced_accuracy")]
+    found = _correct(found, ["scope", "name", "metric"])
+    turned = {"method": "baseline", "method_value": "baseline_value"}
+    other = found.rename(columns=turned | {new: old for old, new in turned.items()})
+    other = other.assign(difference=-found["difference"], low=-found["high"], high=-found["low"])
+    other["verdict"] = found["verdict"].replace({"higher": "lower", "lower": "higher"})
+    return pd.concat([found, other[found.columns]], ignore_index=True)
+
+
+def _correct(table: pd.DataFrame, question: Sequence[str]) -> pd.DataFrame:
+    """Put p-values corrected over the rows that answer one question after the plain ones."""
+    corrected = table.groupby(list(question), sort=False)["p"].transform(
+        lambda p: holm(p.to_numpy())
+    )
+    table.insert(table.columns.get_loc("p") + 1, "p_holm", corrected)
+    return table
 
 
 def _led_by(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
@@ -352,6 +398,7 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         headline metric with ``_low`` and ``_high``: balanced_accuracy, head, medium, tail (mean
         class recalls), worst_class_recall, macro_f1, mcc, auroc, ece; then ``parameters``,
         ``macs`` and ``megabytes`` of what classifies one image, NaN for runs of older versions;
+        ``train_seconds``, wall time of all epochs, mean over the runs;
         and what others report: ``group_mean`` of head, medium and tail (MONICA), ``mcc_median``,
         the median over folds of the mean over seeds (Balanced-MixUp).
     """
@@ -371,11 +418,19 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         own = own or [run for run in runs if (run.method, family(run.protocol)) == both]
         cost = own[0].manifest.get("student", {})
         line |= {name: cost.get(name, np.nan) for name in COSTS}
+        line[SECONDS] = np.mean([_seconds(run) for run in own])
         folds = _by_protocol(own).values()
         line["group_mean"] = float(np.mean([line[group] for group in GROUPS]))
         line["mcc_median"] = float(np.median([np.mean([*map(_mcc, fold)]) for fold in folds]))
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _seconds(run: Run) -> float:
+    try:
+        return float(run.history["seconds"].sum())
+    except (InputError, KeyError):  # a run refined from another one has no epochs
+        return np.nan
 
 
 def _mcc(run: Run) -> float:
@@ -423,9 +478,7 @@ def compare_teachers(
         raise InputError(f"runs: expected both methods of a pair ({wanted}), got {had}")
     found = pd.concat(tables, ignore_index=True)
     question = ["method", "baseline", "student", "scope", "name", "metric"]
-    corrected = found.groupby(question, sort=False)["p"].transform(lambda p: holm(p.to_numpy()))
-    found.insert(found.columns.get_loc("p") + 1, "p_holm", corrected)
-    return found
+    return _correct(found, question)
 
 
 def summarise_teachers(

@@ -21,6 +21,7 @@ _COSTS = {  # column of `summarise`: title, and unit
     "parameters": ("Parameters (M)", 1e6),
     "macs": ("MACs (M)", 1e6),
     "megabytes": ("Size (MB)", 1),
+    "train_seconds": ("Training (min)", 60),
 }
 _PARTS = {"ldam": "LDAM", "ldam-drw": "LDAM-DRW", "focal": "focal loss", "fitnet": "FitNet",
           "class-balanced": "class-balanced loss", "logit-adjustment": "logit adjustment",
@@ -42,8 +43,8 @@ _LATEX = str.maketrans(
 
 
 def method_label(method: str) -> str:
-    """Write a method's label in words: ``bsm+kd`` is "balanced softmax + KD"."""
-    known = {**_PARTS, **METHOD_LABELS, "fopro": "Fourier prompt"}
+    """Write a method's label in words: ``bsm+kd`` is "BSM + KD"."""
+    known = {**_PARTS, **METHOD_LABELS, "bsm": "BSM", "fopro": "Fourier prompt"}
     parts = (known.get(part, part) for part in method.split("+"))
     return METHOD_LABELS.get(method) or " + ".join(parts)
 
@@ -101,9 +102,9 @@ def level_table(
         texts = pd.Series([with_interval(*row, digits=1) for row in ends], levels.index)
         best = "" if differences is None else clear_winner(levels, differences, column)
         table[_title(column)] = texts.mask(levels["method"] == best, texts.map(bold.format))
-    known = "macs" in levels and levels["macs"].notna().any()
-    for column, (title, unit) in _COSTS.items() if known else ():
-        table[title] = [f"{v / unit:.3g}" if pd.notna(v) else "n/a" for v in levels[column]]
+    for column, (title, unit) in _COSTS.items():
+        if column in levels and levels[column].notna().any():
+            table[title] = [f"{v / unit:.3g}" if pd.notna(v) else "n/a" for v in levels[column]]
     return table
 
 

@@ -34,11 +34,14 @@ from fopro_lab.plots.prompts import (
     plot_radial_gain,
 )
 from fopro_lab.plots.results import (
+    plot_all_pairs,
     plot_claim,
     plot_class_recall,
     plot_comparison,
+    plot_cost,
     plot_group_recall,
     plot_history,
     plot_priors,
+    plot_slopes,
 )
 from fopro_lab.plots.style import GROUP_COLORS, METHOD_COLORS, save_figure, with_style

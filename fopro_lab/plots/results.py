@@ -22,6 +22,7 @@ from fopro_lab.plots import style
 
 _ALL = "all classes"
 _ROW = 0.21  # inches that a dot with its number takes
+_FEW = 5  # methods that a legend names; more are named beside their numbers
 
 
 @style.with_style
@@ -51,7 +52,7 @@ def plot_history(table: pd.DataFrame) -> Figure:
     panels[1].yaxis.set_major_formatter(style.points_formatter())
     panels[1].set_title("Validation, best epoch marked")
     handles = _handles(methods)
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper left", ncols=_columns(panels[0], methods))
     style.add_footer(panels[0], table, "the losses of different methods differ in their terms")
     return figure
 
@@ -129,7 +130,7 @@ def plot_comparison(
         _draw_interval(ax, y, row, value="difference", method=method, filled=clear)
         _draw_spread(ax, y, row, method=method)
         text = with_interval(row["difference"], row["low"], row["high"], signed=True)
-        style.write_beside(ax, y, text)
+        style.write_beside(ax, y, text + _name_beside(method, methods))
     ax.axvline(0, color="#333333", linewidth=1.2, zorder=1)
     style.label_rows(ax, labels)
     style.color_group_labels(ax, [first.loc[name, "group"] or name for name in names])
@@ -137,7 +138,8 @@ def plot_comparison(
     ax.xaxis.set_major_formatter(style.points_formatter(signed=True))
     baseline = style.method_look(str(table["baseline"].iloc[0]))[2]
     ax.set_xlabel("Difference in recall, percentage points")
-    _title_above_legend(ax, f"Against {baseline}, paired by image", methods)
+    title = f"Against {baseline}, paired by image"
+    _title_above_legend(ax, title, methods if len(methods) <= _FEW else [])
     seeds = ", ".join(str(n) for n in sorted(set(table["seeds"])))
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, seeds: {seeds}"
     style.add_footer(ax, table, notes, "filled: zero excluded; pale: SD over seeds")
@@ -159,6 +161,10 @@ def _placed(
         method = str(row.get("method", ""))
         offset = step * (methods.index(method) - (len(methods) - 1) / 2)
         yield method, row, names.index(row["name"]) + offset
+
+
+def _name_beside(method: str, methods: Sequence[str]) -> str:
+    return f"   {style.method_look(method)[2]}" if len(methods) > _FEW else ""
 
 
 def _draw_spread(ax: Axes, y: float, row: Mapping[Any, Any], *, method: str) -> None:
@@ -197,13 +203,15 @@ def _draw_recalls(
     for method, row, y in _placed(table, names, methods):
         _draw_interval(ax, y, row, value="value", method=method or "bsm")
         low, n = row["low"], row["n"]
-        if numbers and pd.isna(low) and pd.notna(row.get("k")):
-            style.write_beside(ax, y, f"{row['k']:.3g}/{n} (no interval)")
-        elif numbers:
-            style.write_beside(ax, y, with_interval(row["value"], low, row["high"]))
+        if numbers:
+            counted = pd.isna(low) and pd.notna(row.get("k"))
+            text = with_interval(row["value"], low, row["high"])
+            text = f"{row['k']:.3g}/{n} (no interval)" if counted else text
+            style.write_beside(ax, y, text + _name_beside(method, methods))
         elif 0 < n < 10:
             style.write_beside(ax, y, f"{row['k']:.3g}/{n}", offset=52)  # beside the group's name
-    _title_above_legend(ax, title, methods if "method" in table else [])
+    named = "method" in table and not (numbers and len(methods) > _FEW)
+    _title_above_legend(ax, title, methods if named else [])
     style.label_rows(ax, labels)
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(style.points_formatter())
@@ -218,6 +226,124 @@ def _draw_recalls(
     return ax
 
 
+@style.with_style
+def plot_slopes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw one line per method from head to tail recall: what it pays for the tail, and to whom.
+
+    ``table``: of ``score_runs``.
+    """
+    style.need(table, "protocol method scope name metric value n")
+    table = table[(table["scope"] == "group") & (table["metric"] == "recall")]
+    style.need(table)
+    names = [name for name in GROUPS if name in set(table["name"])]
+    values = table.pivot(index=["protocol", "method"], columns="name", values="value")
+    values = values[names].sort_values(names[-1])
+    ax = style.new_axes(ax, width=7, height=max(4, 0.5 + 0.3 * len(values)))
+    step = 0.055 * max(np.ptp(values.to_numpy()), 0.02)  # that labels are apart
+    height = -np.inf
+    for (_, method), row in values.iterrows():
+        color, marker, label = style.method_look(method)
+        ax.plot(range(len(names)), row, marker=marker, color=color, linewidth=1.4, label=label)
+        height = max(height + step, row.iloc[-1])
+        style.write_beside(ax, height, f"{label}  {100 * row.iloc[-1]:.1f}", color=color)
+    sizes = table.groupby("name")["n"].max()
+    ax.set_xticks(range(len(names)), [f"{name}, n={sizes[name]}" for name in names])
+    ax.set(xlim=(-0.15, len(names) - 0.9), ylabel="Mean class recall, %")
+    ax.yaxis.set_major_formatter(style.points_formatter())
+    ax.set_title("From head to tail")
+    style.add_footer(ax, table, f"numbers: {names[-1]}; intervals are in the figure of groups")
+    return ax
+
+
+@style.with_style
+def plot_cost(table: pd.DataFrame) -> Figure:
+    """Draw accuracy beside its cost, a row per method, the best on top.
+
+    ``table``: of ``summarise``, of one protocol.
+    """
+    shown = {
+        "train_seconds": ("Training, minutes", 60),
+        "parameters": ("Parameters, millions", 1e6),
+    }
+    style.need(table, f"method n balanced_accuracy tail {' '.join(shown)}")
+    table = table.sort_values("balanced_accuracy", ascending=False, ignore_index=True)
+    labels = [style.method_look(method)[2] for method in table["method"]]
+    size = (8.4 + style.room(labels), 1.5 + 0.34 * len(table))
+    ratios = {"width_ratios": (2, 1, 1)}
+    figure, (levels, *costs) = plt.subplots(1, 3, figsize=size, sharey=True, gridspec_kw=ratios)
+    for name, offset in (("balanced_accuracy", -0.12), ("tail", 0.16)):
+        for y, row in enumerate(table.to_dict("records")):
+            own = {"low": row[f"{name}_low"], "high": row[f"{name}_high"], name: row[name]}
+            look = {"value": name, "method": row["method"], "filled": name != "tail"}
+            _draw_interval(levels, y + offset, own, **look)
+    levels.xaxis.set_major_formatter(style.points_formatter())
+    title = f"Balanced accuracy, n={table['n'].max()}; hollow: tail recall"
+    levels.set_title(title, fontsize=9)
+    levels.set_xlabel("%, with 95 % interval")
+    for ax, (name, (label, unit)) in zip(costs, shown.items(), strict=True):
+        bars = ax.barh(table.index, table[name].fillna(0) / unit, height=0.6, color="#BBBBBB")
+        texts = ["n/a" if pd.isna(value) else f"{value / unit:.3g}" for value in table[name]]
+        ax.bar_label(bars, texts, padding=3, fontsize=8)
+        ax.margins(x=0.3)
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xlabel(label)
+    style.label_rows(levels, labels)
+    style.figure_title(figure, "Accuracy and cost")
+    style.add_footer(levels, table, "time: wall clock of all epochs, on the machine that trained")
+    return figure
+
+
+@style.with_style
+def plot_all_pairs(table: pd.DataFrame) -> Figure:
+    """Draw who beats whom: each row's method minus each column's, the best on top.
+
+    A bold number in a frame has a p-value, corrected over all pairs, below 0.05.
+
+    ``table``: of ``compare_all``.
+    """
+    style.need(table, "method baseline scope name metric difference p_holm n seeds folds")
+    mean = _headline_rows(table).query("name == @_ALL").groupby("method")["difference"].mean()
+    methods = list(mean.sort_values(ascending=False).index)
+    labels = [style.method_look(method)[2] for method in methods]
+    side = 1.2 + 0.45 * len(methods)
+    size = (2 * side + 1.4 + style.room(labels), side + 0.9 + style.room(labels))
+    figure, panels = plt.subplots(1, 2, figsize=size, sharey=True)
+    keys = table[["scope", "name", "metric"]].apply(tuple, axis=1)
+    for ax, (title, key) in zip(panels, _CLAIMED.items(), strict=True):
+        own = table[keys == key].pivot(index="method", columns="baseline")
+        cells, p = (
+            own[c].reindex(index=methods, columns=methods) for c in ("difference", "p_holm")
+        )
+        most = max(float(np.nanmax(np.abs(cells.to_numpy()), initial=0)), 0.01)
+        ax.imshow(cells, cmap="PuOr_r", vmin=-1.3 * most, vmax=1.3 * most)
+        for y, x in zip(*np.nonzero(cells.notna().to_numpy()), strict=True):
+            clear = p.iloc[y, x] < 0.05
+            box = {"facecolor": "none", "edgecolor": "#222222", "pad": 2} if clear else None
+            weight = "bold" if clear else "normal"
+            text = f"{100 * cells.iloc[y, x]:+.1f}"
+            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
+            ax.text(x, y, text, weight=weight, bbox=box, **look)
+        ax.set_xticks(range(len(methods)), labels, rotation=40, ha="right", rotation_mode="anchor")
+        ax.set_title(f"{title}, n={table.loc[keys == key, 'n'].max()}")
+        ax.grid(visible=False)
+        ax.tick_params(length=0)
+    panels[0].set_yticks(range(len(methods)), labels)
+    style.figure_title(figure, "Row minus column, percentage points")
+    pairs = len(methods) * (len(methods) - 1) // 2
+    trained = f"seeds: {table['seeds'].min()}, folds: {table['folds'].min()}"
+    note = f"framed: p < 0.05 after Holm over {pairs} pairs; intervals are in the table of pairs"
+    style.add_footer(panels[0], table, trained, note)
+    return figure
+
+
+def _columns(ax: Axes, methods: Sequence[str]) -> int:
+    """Return the columns of a legend as wide as the figure: more methods take more lines."""
+    longest = max([8, *(len(style.method_look(method)[2]) for method in methods)])
+    fitting = int(10 * style.figure_of(ax).get_figwidth() / (longest + 5))
+    return min(max(1, len(methods)), max(1, fitting))
+
+
 def _handles(methods: Sequence[str]) -> list[Line2D]:
     looks = [style.method_look(method) for method in methods]
     return [Line2D([], [], color=c, marker=m, label=text) for c, m, text in looks]
@@ -225,10 +351,11 @@ def _handles(methods: Sequence[str]) -> list[Line2D]:
 
 def _title_above_legend(ax: Axes, text: str, methods: Sequence[str]) -> None:
     """Write the title, and below it the legend of the methods if there are any."""
-    ax.set_title(text, pad=26 if methods else 9)
+    columns = _columns(ax, methods)
+    ax.set_title(text, pad=12 + 14 * -(-len(methods) // columns) if methods else 9)
     if methods:
         look: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.995)}
-        look |= {"ncols": len(methods), "columnspacing": 1.2, "handlelength": 1.4}
+        look |= {"ncols": columns, "columnspacing": 1.2, "handlelength": 1.4}
         ax.legend(handles=_handles(methods), borderaxespad=0, **look)
 
 

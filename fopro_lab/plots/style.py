@@ -41,6 +41,9 @@ METHOD_COLORS = {
     "fopro": "#D55E00",
     "random": "#CC79A7",
 }
+# Often drawn together, so no two of these look alike.
+_OFTEN = ["logit-adjustment", "focal", "class-balanced", "ldam", "ldam-drw",
+          *(f"bsm+{term}" for term in ("kd", "dkd", "fitnet", "rkd", "sp"))]  # fmt: skip
 METHOD_MARKERS = {"ce": "s", "bsm": "o", "ekd": "D", "fopro": "^", "random": "v"}
 # Paul Tol's high-contrast scheme: differs in lightness too, so it survives grey printing.
 GROUP_COLORS = {"head": "#004488", "medium": "#B8860B", "tail": "#BB5566", "": "#333333"}
@@ -312,7 +315,7 @@ def method_order(methods: Sequence[str]) -> list[str]:
 
 def method_look(method: str) -> tuple[str, str, str]:
     """Return colour, marker and label of a method; one that is no preset has those of its name."""
-    number = zlib.crc32(method.encode())
-    color = METHOD_COLORS.get(method) or sns.husl_palette(12, l=0.45).as_hex()[number % 12]
-    marker = "Pp*X<>h"[number // 12 % 7]
+    number = _OFTEN.index(method) if method in _OFTEN else zlib.crc32(method.encode())
+    color = METHOD_COLORS.get(method) or sns.husl_palette(12, l=0.45).as_hex()[5 * number % 12]
+    marker = "Pp*X<>h"[number % 7]
     return color, METHOD_MARKERS.get(method, marker), method_label(method)

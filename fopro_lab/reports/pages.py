@@ -26,7 +26,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 # those of this project bring a still image along.
 _SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain"]
 _INTERVALS_SHOWN = 4  # what a laptop's screen holds; the file has them all
-_COSTS = {"parameters", "macs", "megabytes", "group_mean", "mcc_median"}  # in the file alone
+# In the file alone.
+_COSTS = {"parameters", "macs", "megabytes", "train_seconds", "group_mean", "mcc_median"}
 _LARGE = ("class_recall", "learned_mask", "ring_response")  # figures shown before all others
 _BAR, _MARGIN = 136, 4  # width of an interval's drawing and of its margin, in its own units
 _FIRST = ("method", "teacher", "seed", "fold")  # parameters looked for most

@@ -5,6 +5,7 @@ from sklearn.metrics import matthews_corrcoef
 
 from fopro_lab.evaluation import (
     compare,
+    compare_all,
     compare_teachers,
     dropped_lines,
     level_table,
@@ -138,6 +139,26 @@ def test_p_values_and_verdicts_agree_with_their_intervals():
     assert (found["verdict"].isin(["higher", "lower"]) == outside).all()
 
 
+def test_every_pair_is_compared_as_alone_both_ways_with_p_corrected_over_the_pairs():
+    runs = [
+        run_of(predictions(COUNTS, seed=9 * number + seed, skill=skill), method=method, seed=seed)
+        for number, (method, skill) in enumerate((("bsm", 0.5), ("ekd", 0.7), ("ce", 3.0)))
+        for seed in range(3)
+    ]
+    runs.append(run_of(predictions(COUNTS), method="random", seed=7))  # no seed in common
+    table = compare_all(runs)
+    whole = table[table["metric"] == "balanced_accuracy"].set_index(["method", "baseline"])
+    assert len(whole) == 6 and "random" not in whole.index
+    alone = overall(compare(runs[:9], "bsm", resamples=9).query("method == 'ce'"))
+    for name in ("difference", "low", "high", "p"):
+        assert whole.loc[("ce", "bsm"), name] == pytest.approx(alone[name])
+    turned = whole.loc[("bsm", "ce")]
+    assert (turned["low"], turned["verdict"]) == (pytest.approx(-alone["high"]), "lower")
+    ordered = sorted(whole["p"].unique())  # Holm, written out
+    stepped = np.maximum.accumulate([p * (3 - place) for place, p in enumerate(ordered)])
+    assert sorted(whole["p_holm"].unique()) == pytest.approx(sorted(set(np.minimum(stepped, 1))))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -216,6 +237,9 @@ def test_costs_stand_beside_the_levels_of_their_method():
     titles = ["Parameters (M)", "MACs (M)", "Size (MB)"]
     assert shown[titles].to_numpy().tolist() == [["2.5", "56", "10.2"], ["n/a"] * 3]
     assert not set(titles) & set(level_table(headline[1:]))
+    runs[1].__dict__["history"] = pd.DataFrame({"epoch": [1, 2], "seconds": [70.0, 50.0]})
+    minutes = level_table(summarise(runs, resamples=10))["Training (min)"]
+    assert minutes.tolist() == ["n/a", "2"]
 
 
 def folds_of(method, *, folds=(1, 2, 3), skill=1.0, shared=False):

@@ -42,6 +42,27 @@ def differences():
     return table.assign(baseline="bsm", varies="images and seeds", p=0.5, seed_sd=0.03)
 
 
+def all_pairs():
+    """Three methods; the last beats the first clearly, the second nobody."""
+    values = {"bsm": 0.4, "ekd": 0.42, "fopro": 0.5}
+    pairs = [(a, b) for a, b in product(values, values) if a != b]
+    table = pd.DataFrame(pairs, columns=["method", "baseline"])
+    table["difference"] = [values[a] - values[b] for a, b in pairs]
+    table["p_holm"] = np.where(table["difference"].abs() > 0.09, 0.01, 0.9)
+    kinds = [("overall", "all", "balanced_accuracy"), ("group", "tail", "recall")]
+    kinds = pd.DataFrame(kinds, columns=["scope", "name", "metric"])
+    return table.merge(kinds, how="cross").assign(n=120, seeds=3, folds=3, protocol=PROTOCOL)
+
+
+def levels():
+    """Two methods as `summarise` gives them; the time of one is not known."""
+    table = pd.DataFrame({"method": ["bsm", "ekd"], "balanced_accuracy": [0.5, 0.6]})
+    table["tail"] = [0.3, 0.2]
+    for name in ("balanced_accuracy", "tail"):
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - 0.1, table[name] + 0.1
+    return table.assign(n=120, train_seconds=[120, np.nan], parameters=2e6, protocol=PROTOCOL)
+
+
 def claims():
     """Three teachers: one clear gain, one clear loss, one that only looks clear uncorrected."""
     means = [(0.04, 0.02, 0.003), (-0.05, 0.02, 0.002), (0.03, 0.028, 0.06)]
@@ -222,6 +243,7 @@ def gain_benefits():
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
 EVERY = {
+    "plot_all_pairs": (plots.plot_all_pairs, all_pairs()),
     "plot_channel_response": (plots.plot_channel_response, ring_response()),
     "plot_claim": (plots.plot_claim, claims()),
     "plot_class_bands": (plots.plot_class_bands, bands()),
@@ -233,6 +255,7 @@ EVERY = {
         lambda table: plots.plot_control(table, control_gains(), images=1470),
         control(),
     ),
+    "plot_cost": (plots.plot_cost, levels()),
     "plot_fingerprint": (plots.plot_fingerprint, fingerprint()),
     "plot_gain_benefits": (
         lambda table: plots.plot_gain_benefits(table, images=900),
@@ -253,6 +276,7 @@ EVERY = {
     "plot_prompt_training": (plots.plot_prompt_training, prompt_training()),
     "plot_radial_gain": (plots.plot_radial_gain, radial_gain()),
     "plot_ring_response": (plots.plot_ring_response, ring_response()),
+    "plot_slopes": (plots.plot_slopes, scores()),
     "plot_spectra": (plots.plot_spectra, spectra()),
     "plot_teacher_bands": (plots.plot_teacher_bands, pd.concat([bands(), bands("b", 0.5)])),
     "plot_teacher_responses": (plots.plot_teacher_responses, responses()),

@@ -2,7 +2,15 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from fopro_lab import plots
-from tests.plots.tables import claims, differences, history, scores, texts
+from tests.plots.tables import (
+    all_pairs,
+    claims,
+    differences,
+    history,
+    levels,
+    scores,
+    texts,
+)
 
 
 def markers(ax):
@@ -55,6 +63,31 @@ def test_comparison_shows_zero_and_fills_what_excludes_it():
     assert "+20.0 [+10.0, +30.0]" in texts(ax) and "+2.0 [-8.0, +12.0]" in texts(ax)
     classes = plots.plot_comparison(differences(), scopes=("class",))
     assert labels(classes) == ["df  n=6", "nv  n=400", "mel  n=90"]
+
+
+def test_many_methods_are_named_beside_their_numbers_and_few_in_a_legend():
+    many = ("ce", "bsm", "ekd", "fopro", "random", "bsm+kd", "ldam")
+    for ax in (plots.plot_group_recall(scores(many)), plots.plot_group_recall(scores(many[:2]))):
+        beside = [text for text in texts(ax) if text.endswith("balanced softmax")]
+        assert (ax.get_legend() is None) == bool(beside)
+    assert len(plots.plot_class_recall(scores(many)).get_legend().get_texts()) == 7
+
+
+def test_all_pairs_frame_what_is_clear_after_correction_with_the_best_on_top():
+    figure = plots.plot_all_pairs(all_pairs())
+    ax = figure.axes[0]
+    assert labels(ax) == ["FoPro-KD", "EKD", "balanced softmax"]
+    framed = [text.get_text() for text in ax.texts if text.get_bbox_patch() is not None]
+    assert framed == ["+10.0", "-10.0"] and len(ax.texts) == 6
+
+
+def test_cost_and_slopes_are_sorted_and_say_what_is_not_known():
+    levels_ax, minutes, _ = plots.plot_cost(levels()).axes
+    assert labels(levels_ax) == ["EKD", "balanced softmax"]
+    assert [text.get_text() for text in minutes.texts] == ["n/a", "2"]
+    slopes = plots.plot_slopes(scores())
+    assert texts(slopes) == ["balanced softmax  50.0", "FoPro-KD  60.0"]
+    np.testing.assert_allclose(slopes.lines[0].get_ydata(), [0.9, 0.7, 0.5])
 
 
 def test_history_draws_each_seed_and_marks_its_best_epoch():

@@ -56,7 +56,7 @@ def test_a_preset_is_its_parts_and_given_parts_go_first():
     }
     assert [*found] == ["ldam", "bsm+kd", "focal+ekd+fopro", "bsm", "bsm+ekd+vptta", "mine:loss"]
     labels = [method_label(name) for name in ("ldam", "bsm+kd", "bsm+ekd+fopro", "fopro")]
-    assert labels == ["LDAM", "balanced softmax + KD", "balanced softmax + EKD + Fourier prompt",
+    assert labels == ["LDAM", "BSM + KD", "BSM + EKD + Fourier prompt",
                       "FoPro-KD"]  # fmt: skip
     looks = {method_look(name)[:2] for name in (*found, *PRESETS)}
     assert len(looks) == len({*found, *PRESETS})
