@@ -1,7 +1,7 @@
 """Options: every one written once, with its default, its range and its meaning."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
@@ -64,8 +64,14 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-METHOD_OPTIONS = (*Parts._fields, "logit_tau", "focal_gamma", "effective_beta", "temperature",
-                  "dkd_alpha", "dkd_beta")  # fmt: skip
+USED_BY = {  # of these options, which named parts take them
+    "logit_tau": {"logit-adjustment"},
+    "focal_gamma": {"focal"},
+    "effective_beta": {"class-balanced", "ldam-drw"},
+    "temperature": {"kd", "dkd"},
+    **{name: {"dkd"} for name in ("dkd_alpha", "dkd_beta")},
+}
+METHOD_OPTIONS = (*Parts._fields, *USED_BY)
 
 
 def parts_of(options: Mapping[str, Any]) -> Parts:
@@ -73,6 +79,25 @@ def parts_of(options: Mapping[str, Any]) -> Parts:
     name = options.get("method", "fopro")
     preset = PRESETS.get(name, Parts("")) if isinstance(name, str) else Parts("")
     return Parts(*(options.get(part) or getattr(preset, part) for part in Parts._fields))
+
+
+def unused_options(config: "TrainConfig", *, takes: Iterable[str] = ()) -> list[str]:
+    """Say of each option that is set and that no part of the method uses, in a line, that it is.
+
+    It is not part of the config's own checks, so that old runs can still be read. ``takes`` are
+    options that the user's own functions take.
+    """
+    used = {option for option, names in USED_BY.items() if names & {*config.parts}} | {*takes}
+    used |= {"prompt_file"} if config.parts.learns_prompt else set()
+    # A plan of version 0.1 gives one weight to all of its methods, by their presets' names.
+    alone = config.method in ("ce", "bsm") and config.parts == PRESETS[config.method]
+    used |= {"distill_weight"} if config.parts.is_taught or alone else set()
+    return [
+        f"{name}: expected none, as {config.parts.label} does not use it, got {value}"
+        for name in (*USED_BY, "prompt_file", "distill_weight")
+        if name not in used
+        and (value := getattr(config, name)) != type(config).model_fields[name].default
+    ]
 
 
 def is_called(name: str) -> bool:

@@ -17,7 +17,14 @@ from typing import Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fopro_lab import config as configs
-from fopro_lab.config import RECIPES, DataConfig, TeacherConfig, TrainConfig
+from fopro_lab.config import (
+    RECIPES,
+    DataConfig,
+    TeacherConfig,
+    TrainConfig,
+    is_called,
+    unused_options,
+)
 from fopro_lab.errors import InputError, said_of
 from fopro_lab.options import (
     Config,
@@ -495,7 +502,10 @@ def files_states(
 
 
 def missing_inputs(config: Config, *, made_by_plan: bool = False) -> list[str]:
-    """List what a notebook would read and not find, a line each. Nothing is opened or fetched."""
+    """List what a notebook would read and not find, or not use, a line each.
+
+    Nothing is opened or fetched.
+    """
     found: list[str] = []
 
     def look(find: Callable[..., Any], *args: Any, **keys: Any) -> None:
@@ -513,13 +523,15 @@ def missing_inputs(config: Config, *, made_by_plan: bool = False) -> list[str]:
 
         look(published_files, config)
     if isinstance(config, TeacherConfig):
-        alone = getattr(config, "method", "ekd") in ("ce", "bsm")  # these load no teacher
+        alone = isinstance(config, TrainConfig) and not config.parts.is_taught
         if config.weights and not Path(config.weights).expanduser().is_file():
             found.append(f"weights: {config.weights}: no such file")
         elif not (config.weights or alone or config.teacher == "builtin"):
             from fopro_lab.models.teacher import fetched_weights  # torch: late
 
             look(fetched_weights, config.teacher)
+    if isinstance(config, TrainConfig) and not any(map(is_called, config.parts)):
+        found += unused_options(config)  # one's own function may take any; training says that
     # an earlier notebook of a plan may still write these
     for name in () if made_by_plan else ("student_weights", "prompt_file", "natural", "reference"):
         path = getattr(config, name, "")

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fopro_lab.config import METHOD_OPTIONS, PRESETS, TrainConfig, is_called
+from fopro_lab.config import TrainConfig, is_called, unused_options
 from fopro_lab.errors import InputError
 from fopro_lab.models.teacher import load_called
 from fopro_lab.training.distillation import DISTILLATIONS
@@ -79,23 +79,10 @@ def find_method(
         if found is not None or is_called(name):
             parts[kind] = _part(kind, name, found or load_called(name, kind), config)
     config = config.model_copy(update=names) if names else config
-    _check_use(config, parts)
+    takes = {name for part in parts.values() for name in part.takes}
+    for line in unused_options(config, takes=takes):
+        raise InputError(line)
     return config, parts
-
-
-def _check_use(config: TrainConfig, parts: Mapping[str, Part]) -> None:
-    """Refuse options that this method does not use: here, so that old runs can still be read."""
-    used = {option for name in config.parts for option in OPTIONS.get(name, {}).values()}
-    used |= {name for part in parts.values() for name in part.takes}
-    used |= {"prompt_file"} if config.parts.learns_prompt else set()
-    # A plan of version 0.1 gives one weight to all of its methods, by their presets' names.
-    alone = config.method in ("ce", "bsm") and config.parts == PRESETS[config.method]
-    used |= {"distill_weight"} if config.parts.is_taught or alone else set()
-    for name in (*METHOD_OPTIONS[len(config.parts) :], "prompt_file", "distill_weight"):
-        value = getattr(config, name)
-        if name not in used and value != type(config).model_fields[name].default:
-            label = config.parts.label
-            raise InputError(f"{name}: expected none, as {label} does not use it, got {value}")
 
 
 def _part(kind: str, name: str, function: Any, config: TrainConfig) -> Part:

@@ -17,6 +17,7 @@ from fopro_lab.evaluation.compare import check_comparable
 from fopro_lab.evaluation.prior_shift import implicit_prior
 from fopro_lab.models.student import COSINE_LOSSES
 from fopro_lab.plots.style import method_look
+from fopro_lab.reports.plan import missing_inputs
 from fopro_lab.training import distill, run_name
 from fopro_lab.training.distillation import DISTILLATIONS
 from fopro_lab.training.losses import LOSSES
@@ -119,6 +120,9 @@ def test_an_option_that_the_method_does_not_use_is_refused_by_name(name, value, 
     config = TrainConfig(**unused, **{name: value})
     told = f"{name}: expected none, as {config.parts.label} does not use it, got"
     assert complaint(find_method, config).startswith(told)
+    assert missing_inputs(config)[0].startswith(told)  # a dry run says it, too
+    if name != "prompt_file":
+        assert not missing_inputs(TrainConfig(**used, **{name: value}))
     # The user's own function, given as an object, may use it.
     if name == "temperature":
         find_method(config, distillation=DISTILLATIONS["kd"])
