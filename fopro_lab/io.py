@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
@@ -155,6 +155,12 @@ class Summary:
 def cache_folder(cache: Path | str | None = None) -> Path:
     """Return the folder of packs: as given, else ``$FOPRO_CACHE``, else ``~/.cache/fopro_lab``."""
     return Path(cache or os.environ.get("FOPRO_CACHE") or "~/.cache/fopro_lab").expanduser()
+
+
+def some(texts: Sequence[str], *, most: int = 5) -> str:
+    """Join the first of several texts, and count the others."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return (", ".join(texts[:most]) or "none") + more
 
 
 def in_bytes(count: float) -> str:

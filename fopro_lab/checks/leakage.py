@@ -14,7 +14,6 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
 from fopro_lab.data import Pack
-from fopro_lab.data.readers import PARTS
 from fopro_lab.data.sampling import choose_rows
 
 KINDS = ("group", "copy", "near_duplicate")  # by which an image can be known from another part
@@ -24,15 +23,6 @@ LEAST = 10  # groups of a class, and of all others, below which nothing is said
 FOLDS = 5
 PERMUTATIONS = 19  # of labels between groups: none may do as well, p = 0.05
 TELLING = (0.75, 0.9)  # balanced accuracy from which a feature is worth a note, a warning
-
-
-def group_leakage(table: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:
-    """List the groups that have images in two parts or more, and how many in each."""
-    used = parts != ""
-    counts = pd.crosstab(table["group"].to_numpy()[used], parts[used])
-    counts = counts.reindex(columns=list(PARTS), fill_value=0)
-    shared = counts[(counts > 0).sum(axis=1) > 1]
-    return shared.rename_axis(index="group", columns=None).reset_index()
 
 
 def find_leaks(

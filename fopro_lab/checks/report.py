@@ -1,7 +1,6 @@
 """The data report: every check of a data set and its split, one verdict per line."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,7 +19,7 @@ from fopro_lab.data.readers import PARTS, differing_folders
 from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
-from fopro_lab.io import atomic_path, write_json
+from fopro_lab.io import atomic_path, some, write_json
 
 Level = Literal["ok", "note", "warn", "fail"]
 LEVELS: tuple[Level, ...] = ("ok", "note", "warn", "fail")
@@ -153,7 +152,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
     copies = copies[copies["content"].duplicated(keep=False)]
     copies = copies.sort_values(["content", "image"], ignore_index=True)
     copies = copies[["content", "image", "part", "label", "group"]]
-    near, shared = _describe_pairs(found, table, parts), leakage.group_leakage(table, parts)
+    near, shared = _describe_pairs(found, table, parts), split.group_leakage(dataset)
     leaks = leakage.find_leaks(table, parts, content=content, near_duplicates=found)
     tested, units = packed.labels[split.test], table["group"].to_numpy()[split.test]
     power = detectable_differences(tested, units, class_names=names, groups=groups)
@@ -194,7 +193,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
         "sources": _distinct(table["source"], none="unknown"),
         "protocol": split.protocol,
         "imbalance": f"1:{train.max() / max(train.min(), 1):.0f} in training",
-        "groups in two parts": split.shared_groups(dataset),
+        "groups in two parts": len(shared),
         "fingerprint": dataset.fingerprint,
     }
     return Findings(facts, findings, tables)
@@ -232,7 +231,7 @@ def _check_reading(packed: Pack) -> Finding:
 def _check_folders(dataset: Dataset) -> list[Finding]:
     """Do the table's labels agree with folders that are named as its classes?"""
     odd = differing_folders(dataset.table, dataset.class_names)
-    verdict = f"{len(odd):,} images lie in another class's folder than labelled: {_some(odd)}"
+    verdict = f"{len(odd):,} images lie in another class's folder than labelled: {some(odd)}"
     return [Finding("warn", "folders", len(odd), verdict)] * bool(odd)
 
 
@@ -256,11 +255,11 @@ def _check_tested(counts: pd.DataFrame) -> Finding:
     held = counts[counts["split"] != "train"].rename(columns={"class": "name"})
     lacking, few = held[held["n"] == 0], held[(held["n"] > 0) & (held["n"] < FEW)]
     if len(lacking):
-        which = _some((lacking["name"] + " in " + lacking["split"]).tolist())
+        which = some((lacking["name"] + " in " + lacking["split"]).tolist())
         level: Level = "fail" if "test" in set(lacking["split"]) else "warn"
         return Finding(level, "tested", len(lacking), f"no image of {which}")
     if len(few):
-        which = _some([f"{row.n} of {row.name} in {row.split}" for row in few.itertuples(False)])
+        which = some([f"{row.n} of {row.name} in {row.split}" for row in few.itertuples(False)])
         return Finding("warn", "tested", len(few), f"fewer than {FEW} images: {which}")
     least = int(held["n"].min())
     return Finding("ok", "tested", 0, f"every class has {least:,} images or more to be tested on")
@@ -410,8 +409,3 @@ def _leaked(leaks: pd.DataFrame, kind: str, part: str) -> tuple[int, int]:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _some(texts: Sequence[str], *, most: int = 6) -> str:
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more

@@ -7,16 +7,15 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fopro_lab.config import Interpolation
 from fopro_lab.data import readers
-from fopro_lab.data.decoding import resize_square
+from fopro_lab.data.decoding import ImageReader
 from fopro_lab.data.fetch import DAMAGES, fetched_place, find_source, medmnist_facts
 from fopro_lab.data.readers import PARTS, Listing, list_files
 from fopro_lab.data.tables import NOT_KNOWN
@@ -151,8 +150,7 @@ def read_medmnist(
     The folder's name says which set it is, as ``dermamnist_64`` or ``medmnist-derma-64``; class
     names are numbers where the set is not known.
     """
-    tables, rows = [], []
-    files: list[str] = []
+    tables, rows, files = [], list[tuple[int, int]](), list[str]()
     for number, part in enumerate(parts):
         paths = [folder / f"{part}_{kind}.npy" for kind in ("images", "labels")]
         images, labels = (open_array(each, where) for each in paths)
@@ -168,14 +166,13 @@ def read_medmnist(
                 f"{len(images)}, got {labels.dtype} {labels.shape}; save one-hot labels as "
                 "labels.argmax(axis=1); several per image are not supported"
             )
-        places = np.arange(len(images))
-        ids = [f"{part}-{place:06d}" for place in places]
+        ids = [f"{part}-{place:06d}" for place in range(len(images))]
         table = pd.DataFrame({"image": ids, "path": "", "label": labels.ravel().astype(np.int64)})
         tables.append(table.assign(group=ids, source="", split=part))
-        rows.append(np.stack([np.full(len(images), number), places], axis=1))
+        rows += [(number, place) for place in range(len(images))]
         files += map(str, paths)
     table = pd.concat(tables, ignore_index=True)
-    reader = ArrayReader(tuple(files[::2]), np.concatenate(rows))
+    reader = ArrayReader(tuple(files[::2]), rows)
     return Listing(table, _class_names(folder, table["label"], where), reader, files)
 
 
@@ -206,24 +203,15 @@ def open_array(path: Path | str, where: Path | None = None) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayReader:
-    """Read images from arrays on disk, row by row; small enough to send to another process."""
+class ArrayReader(ImageReader):
+    """Reads images from arrays on disk."""
 
     files: tuple[str, ...]  # .npy of uint8 (N, H, W) or (N, H, W, 3)
-    rows: np.ndarray  # int64 (N, 2): number of the file, place in it
-    interpolation: Interpolation = "bilinear"
-
-    def __call__(self, row: int, size: int) -> np.ndarray:
-        """Return one image, ``uint8 (size, size, 3)``."""
-        return resize_square(self.native(row), size=size, interpolation=self.interpolation)
+    rows: Sequence[tuple[int, int]]  # of each image: number of the file, place in it
 
     def native(self, row: int) -> np.ndarray:
         """Return one image at its own size, ``uint8 (H, W, 3)``."""
-        number, place = (int(value) for value in self.rows[row])
+        number, place = self.rows[row]
         pixels = np.asarray(open_array(self.files[number])[place])
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-
-    def take(self, rows: np.ndarray) -> "ArrayReader":
-        """Return a reader of these rows alone."""
-        return replace(self, rows=self.rows[rows])

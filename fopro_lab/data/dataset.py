@@ -15,10 +15,10 @@ import pandas as pd
 from PIL import Image
 
 from fopro_lab.arguments import wrong
-from fopro_lab.config import DataConfig, Interpolation
+from fopro_lab.config import DataConfig
 from fopro_lab.data import phantom
 from fopro_lab.data.benchmarks import benchmark_place, read_benchmark, read_npz
-from fopro_lab.data.decoding import DEPTHS, FileReader, Reader, resize_square, to_rgb
+from fopro_lab.data.decoding import DEPTHS, FileReader, ImageReader, Reader, to_rgb
 from fopro_lab.data.readers import Listing, read_folders, sort_files
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.split_lists import find_lists, not_used
@@ -188,11 +188,11 @@ def from_torch(
     if not rows or hasattr(source, "keys"):  # a mapping or a table has no items by number
         expected = "a map-style data set with len (list(...) makes one of what can be iterated)"
         raise wrong("source", expected, source, "")
-    reader = TorchReader(source)
     count = len(source)
+    reader = TorchReader(source, range(count))
     if not count:
         raise InputError("source: expected one item or more, got none")
-    if not np.array_equal(reader.pixels(0), reader.pixels(0)):
+    if not np.array_equal(reader.native(0), reader.native(0)):
         raise InputError("source: item 0 differs when read again; leave out random transforms")
     labels, digest = [], hashlib.sha256()
     for row in range(count):
@@ -215,19 +215,15 @@ def from_torch(
 
 
 @dataclass(frozen=True)
-class TorchReader:
+class TorchReader(ImageReader):
     """Reads the items of a torch data set as 8-bit RGB."""
 
     source: Any
-    interpolation: Interpolation = "bilinear"
+    rows: Sequence[int]
 
-    def __call__(self, row: int, size: int) -> np.ndarray:
-        """Return one image, ``uint8 (size, size, 3)``."""
-        return resize_square(self.pixels(row), size=size, interpolation=self.interpolation)
-
-    def pixels(self, row: int) -> np.ndarray:
+    def native(self, row: int) -> np.ndarray:
         """Return ``uint8 (H, W, 3)``."""
-        return self.item(row)[0]
+        return self.item(self.rows[row])[0]
 
     def item(self, row: int) -> tuple[np.ndarray, int]:
         """Return pixels and label, checked."""

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageOps, features
@@ -210,32 +210,32 @@ def _depth_of(paths: tuple[str, ...]) -> int:
 
 
 @dataclass(frozen=True)
-class FileReader:
-    """Read images from files, row by row; small enough to send to another process."""
+class ImageReader:
+    """Reads images row by row; small enough to send to another process."""
 
-    paths: tuple[str, ...]
-    interpolation: Interpolation = "bilinear"
-    depth: int = 0  # bits that 16-bit files use; 0: found from the highest value in all of them
-
-    def __call__(self, row: int, size: int) -> np.ndarray:
-        """Return one image, ``uint8 (size, size, 3)``."""
-        how, depth = self.interpolation, self._depth
-        return read_image(self.paths[row], size=size, interpolation=how, depth=depth)
-
-    def _depth(self) -> int:
-        return self.depth or _depth_of(self.paths)
+    interpolation: Interpolation = field(default="bilinear", kw_only=True)
 
     def native(self, row: int) -> np.ndarray:
         """Return one image at its own size, ``uint8 (H, W, 3)``."""
-        return read_image(self.paths[row], depth=self._depth)
+        raise NotImplementedError
 
-    def take(self, rows: np.ndarray) -> "FileReader":
-        """Return a reader of these rows alone."""
-        return replace(self, paths=tuple(self.paths[row] for row in rows))
+    def __call__(self, row: int, size: int) -> np.ndarray:
+        """Return one image, ``uint8 (size, size, 3)``."""
+        return resize_square(self.native(row), size=size, interpolation=self.interpolation)
+
+    def take(self, rows: np.ndarray) -> "ImageReader":
+        """Return a reader of these rows alone; each subclass has a field ``rows``."""
+        own: Any = self
+        return cast(ImageReader, replace(own, rows=tuple(own.rows[row] for row in rows)))
 
 
-def with_interpolation(reader: Reader, interpolation: Interpolation) -> Reader:
-    """Return a reader that resizes with this filter, if it resizes; else the reader itself."""
-    if is_dataclass(reader) and hasattr(reader, "interpolation"):
-        return cast(Reader, replace(reader, interpolation=interpolation))
-    return reader
+@dataclass(frozen=True)
+class FileReader(ImageReader):
+    """Reads images from files."""
+
+    rows: tuple[str, ...]  # path of each image
+    depth: int = 0  # bits that 16-bit files use; 0: found from the highest value in all of them
+
+    def native(self, row: int) -> np.ndarray:
+        """Return one image at its own size, ``uint8 (H, W, 3)``."""
+        return read_image(self.rows[row], depth=lambda: self.depth or _depth_of(self.rows))

@@ -8,6 +8,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -155,16 +156,10 @@ def _is_complete(source: Source, place: Path) -> bool:
 
 def read_record(place: Path) -> dict[str, Any]:
     """Return what is recorded in a folder; of an empty or damaged one, that nothing is there."""
-    return {"complete": False, "files": {}} | _read_json(place / RECORD)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON mapping; an empty one if the file is absent or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    found: Any = None
+    with suppress(OSError, ValueError):
+        found = json.loads((place / RECORD).read_text(encoding="utf-8"))
+    return {"complete": False, "files": {}} | (found if isinstance(found, dict) else {})
 
 
 def note_complete(place: Path, source: Source) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from fopro_lab.config import DataConfig, Interpolation
 from fopro_lab.data.dataset import Dataset, check_rows, open_from, take_rows
-from fopro_lab.data.decoding import FileReader, Reader, decoder_version, survey, with_interpolation
+from fopro_lab.data.decoding import FileReader, ImageReader, Reader, decoder_version, survey
 from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt, make_monica
 from fopro_lab.data.split_rules import Split, make_folds, make_long_tail, make_split
 from fopro_lab.errors import InputError, ShapeError, WorkError
@@ -150,8 +150,10 @@ def pack(
         raise InputError(f"size: expected 8 to 2048 pixels, got {size}")
     if jobs < 0:
         raise InputError(f"jobs: expected 0 for one per core or a positive number, got {jobs}")
-    dataset = replace(dataset, reader=with_interpolation(dataset.reader, interpolation))
-    version = decoder_version(getattr(dataset.reader, "interpolation", interpolation))
+    if isinstance(dataset.reader, ImageReader):
+        reader = replace(dataset.reader, interpolation=interpolation)
+        dataset = replace(dataset, reader=reader)
+    version = decoder_version(interpolation)
     given = dataset.reader.depth if isinstance(dataset.reader, FileReader) else 0
     version += f" depth {given}" if given else ""
     key = hashlib.sha256(f"{dataset.fingerprint} {dataset.stamp} {version} {size}".encode())
@@ -206,7 +208,7 @@ def _write(
     unreadable, crc = [], 0
     reader, bits, depth, lost = dataset.reader, 16, "", ""
     if isinstance(reader, FileReader):  # before the images: all of a set are read alike
-        bits, depth, lost = survey(reader.paths, bits=reader.depth)
+        bits, depth, lost = survey(reader.rows, bits=reader.depth)
         reader = replace(reader, depth=bits)
         for line in (lost, depth and f"{depth}; bit_depth=... gives another"):
             if talk and line:

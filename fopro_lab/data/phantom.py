@@ -5,14 +5,12 @@ of its own ring of frequencies inside the lesion. Nothing here is medical.
 """
 
 import itertools
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from fopro_lab.config import Interpolation
-from fopro_lab.data.decoding import resize_square
+from fopro_lab.data.decoding import ImageReader
 from fopro_lab.data.sampling import share_out
 
 SIDE = 64  # pixels
@@ -36,28 +34,17 @@ class LesionClass:
     blotches: float = 0.15  # strength of darker patches inside
 
 
-class Lesion(NamedTuple):
-    """One lesion, in its own frame."""
+def draw_view(
+    kind: LesionClass, lesion: np.random.Generator, view: np.random.Generator, *, sharp: bool
+) -> np.ndarray:
+    """Draw one image of a lesion of a class, ``uint8 (64, 64, 3)``, RGB.
 
-    radius: float
-    stretch: float
-    contour: np.ndarray  # complex, one coefficient a harmonic
-    softness: float
-    colour: np.ndarray
-    rim: np.ndarray
-    skin: np.ndarray
-    halo: float
-    blotch_height: float
-    texture_height: float
-    texture: np.ndarray  # plane waves, as are the next two
-    blotches: np.ndarray
-    mottling: np.ndarray
-
-
-def sample_lesion(kind: LesionClass, rng: np.random.Generator) -> Lesion:
-    """Draw what all images of one lesion of a class share."""
+    ``lesion`` draws what all its images share, ``view`` the rest. It is taken by a sharpening
+    device with vignette and more hair, or by a soft, noisy one.
+    """
+    rng = lesion
     spread = kind.ragged * np.exp(0.35 * rng.normal())
-    contour = rng.normal(size=8) + 1j * rng.normal(size=8)
+    contour = rng.normal(size=8) + 1j * rng.normal(size=8)  # one coefficient per harmonic
     contour = contour * spread * (2.0 / HARMONICS) ** 1.7
     if kind.lobes:
         lobe = rng.integers(1, 4)  # harmonics 3, 4 or 5
@@ -65,28 +52,19 @@ def sample_lesion(kind: LesionClass, rng: np.random.Generator) -> Lesion:
     skin = np.array([0.86, 0.68, 0.60]) + 0.05 * rng.normal() * np.array([0.8, 1.0, 1.05])
     tone = 0.09 * rng.normal() + 0.018 * rng.normal(size=3)
     colour = np.clip(np.array(kind.colour) + tone, 0.08, 0.85)
-    return Lesion(
-        radius=float(np.clip(kind.radius * np.exp(0.2 * rng.normal()), 9, 26)),
-        stretch=kind.stretch * np.exp(0.4 * rng.normal()),
-        contour=contour,
-        softness=kind.softness * np.exp(0.25 * rng.normal()),
-        colour=colour,
-        rim=colour + rng.uniform(0.0, 0.14) * np.array([1.0, 0.85, 0.7]),
-        skin=np.clip(skin + 0.008 * rng.normal(size=3), 0.3, 0.95),
-        halo=rng.uniform(0.0, 0.09),
-        blotch_height=kind.blotches * np.exp(0.4 * rng.normal()),
-        texture_height=0.08 * np.exp(0.35 * rng.normal()),
-        texture=_sample_waves(rng, kind.band),
-        blotches=_sample_waves(rng, (0.015, 0.045)),
-        mottling=_sample_waves(rng, (0.008, 0.12), falling=True),
-    )
+    radius = float(np.clip(kind.radius * np.exp(0.2 * rng.normal()), 9, 26))
+    stretch = kind.stretch * np.exp(0.4 * rng.normal())
+    softness = kind.softness * np.exp(0.25 * rng.normal())
+    rim = colour + rng.uniform(0.0, 0.14) * np.array([1.0, 0.85, 0.7])
+    skin = np.clip(skin + 0.008 * rng.normal(size=3), 0.3, 0.95)
+    halo = rng.uniform(0.0, 0.09)
+    blotch_height = kind.blotches * np.exp(0.4 * rng.normal())
+    texture_height = 0.08 * np.exp(0.35 * rng.normal())
+    texture_waves = _sample_waves(rng, kind.band)
+    blotches = _sample_waves(rng, (0.015, 0.045))
+    mottling_waves = _sample_waves(rng, (0.008, 0.12), falling=True)
 
-
-def render_view(lesion: Lesion, rng: np.random.Generator, *, sharp: bool) -> np.ndarray:
-    """Draw one image of a lesion, ``uint8 (64, 64, 3)``, RGB.
-
-    It is taken by a sharpening device with vignette and more hair, or by a soft, noisy one.
-    """
+    rng = view
     ranges = ((0, np.pi), (-26, 26), (-0.012, 0.012), (0.3, 0.65))
     count = rng.poisson(1.1 if sharp else 0.25)
     hairs = np.stack([rng.uniform(low, high, count) for low, high in ranges], axis=1)
@@ -101,18 +79,18 @@ def render_view(lesion: Lesion, rng: np.random.Generator, *, sharp: bool) -> np.
     # The lesion on its skin; the matrix leads from the image's to the lesion's frame.
     cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
     matrix = np.array([[cosine, sine], [-sine, cosine]])
-    depth, edge = _depth(lesion, matrix, shift)
-    inside = 1 / (1 + np.exp(-np.clip(edge / lesion.softness, -30, 30)))
+    depth, edge = _depth(radius, stretch, contour, matrix, shift)
+    inside = 1 / (1 + np.exp(-np.clip(edge / softness, -30, 30)))
     around = np.exp(-(np.minimum(edge + 2, 0) ** 2) / 40)
-    mottling = _field(lesion.mottling, matrix, shift)[..., None]
-    redness = np.array([0.2, 1.0, 1.0]) * lesion.halo * around[..., None]
-    skin = lesion.skin * (1 + 0.03 * mottling) - redness
+    mottling = _field(mottling_waves, matrix, shift)[..., None]
+    redness = np.array([0.2, 1.0, 1.0]) * halo * around[..., None]
+    skin = skin * (1 + 0.03 * mottling) - redness
     centre = np.clip(depth * 2.2, 0, 1)[..., None]
-    body = lesion.rim + (lesion.colour - lesion.rim) * centre
-    dark = 1 / (1 + np.exp(-4 * (_field(lesion.blotches, matrix, shift) - 0.4)))
-    body = body * (1 - lesion.blotch_height * dark[..., None])
-    texture = np.clip(_field(lesion.texture, matrix, shift), -2.5, 2.5)
-    body = body * (1 + lesion.texture_height * texture[..., None])
+    body = rim + (colour - rim) * centre
+    dark = 1 / (1 + np.exp(-4 * (_field(blotches, matrix, shift) - 0.4)))
+    body = body * (1 - blotch_height * dark[..., None])
+    texture = np.clip(_field(texture_waves, matrix, shift), -2.5, 2.5)
+    body = body * (1 + texture_height * texture[..., None])
     image = skin + (body - skin) * inside[..., None]
 
     # Light, hair, and the spectrum and noise of the device.
@@ -158,17 +136,19 @@ def _field(waves: np.ndarray, matrix: np.ndarray, shift: np.ndarray) -> np.ndarr
     return rows.T @ columns.reshape(len(rows), SIDE)
 
 
-def _depth(lesion: Lesion, matrix: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _depth(
+    radius: float, stretch: float, contour: np.ndarray, matrix: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the depth below the border, as a share of the radius there and in pixels."""
     x, y = _AXIS[None, :] - shift[0], _AXIS[:, None] - shift[1]
-    u = (matrix[0, 0] * x + matrix[0, 1] * y) * np.exp(-lesion.stretch)
-    v = (matrix[1, 0] * x + matrix[1, 1] * y) * np.exp(lesion.stretch)
+    u = (matrix[0, 0] * x + matrix[0, 1] * y) * np.exp(-stretch)
+    v = (matrix[1, 0] * x + matrix[1, 1] * y) * np.exp(stretch)
     turn = (u + 1j * v) / np.maximum(np.hypot(u, v), 1e-9)
     border, power = np.zeros_like(u), turn
-    for coefficient in lesion.contour:
+    for coefficient in contour:
         power = power * turn
         border += (coefficient * power).real
-    border = lesion.radius * np.exp(np.clip(border, -0.5, 0.4))
+    border = radius * np.exp(np.clip(border, -0.5, 0.4))
     share = 1 - np.hypot(u, v) / border
     return share, share * border
 
@@ -217,30 +197,21 @@ def draw_phantom(image: str, *, seed: int) -> np.ndarray:
     """Draw one image, ``uint8 (64, 64, 3)``, from its name in `phantom_table` and the seed."""
     name, lesion_text, view_text = image.split("-")
     label, lesion, view = CLASS_NAMES.index(name), int(lesion_text), int(view_text)
-    shape = sample_lesion(CLASSES[label], np.random.default_rng([seed, label, lesion, 0]))
+    own, shown = (np.random.default_rng([seed, label, lesion, part]) for part in (0, 2 + view))
     sharp = _lesion_source(seed, label, lesion) == 1
-    return render_view(shape, np.random.default_rng([seed, label, lesion, 2 + view]), sharp=sharp)
+    return draw_view(CLASSES[label], own, shown, sharp=sharp)
 
 
 @dataclass(frozen=True)
-class PhantomReader:
+class PhantomReader(ImageReader):
     """Draw images row by row, from their names and the seed alone."""
 
     seed: int
-    images: tuple[str, ...]
-    interpolation: Interpolation = "bilinear"
-
-    def __call__(self, row: int, size: int) -> np.ndarray:
-        """Return the pixels of one row, ``uint8 (size, size, 3)``."""
-        return resize_square(self.native(row), size=size, interpolation=self.interpolation)
+    rows: tuple[str, ...]  # name of each image
 
     def native(self, row: int) -> np.ndarray:
         """Return one image as it is drawn, ``uint8 (64, 64, 3)``."""
-        return draw_phantom(self.images[row], seed=self.seed)
-
-    def take(self, rows: np.ndarray) -> "PhantomReader":
-        """Return a reader of these rows alone."""
-        return replace(self, images=tuple(self.images[row] for row in rows))
+        return draw_phantom(self.rows[row], seed=self.seed)
 
 
 def _lesion_source(seed: int, label: int, lesion: int) -> int:

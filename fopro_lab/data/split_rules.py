@@ -44,10 +44,16 @@ class Split(Summary):
 
     def shared_groups(self, dataset: Dataset) -> int:
         """Count groups with images in more than one part; 0 unless a given split leaks."""
+        return len(self.group_leakage(dataset))
+
+    def group_leakage(self, dataset: Dataset) -> pd.DataFrame:
+        """List the groups that have images in two parts or more, and how many in each."""
         parts = self.parts(len(dataset))
         used = parts != ""
-        parts_of = pd.Series(parts[used]).groupby(dataset.table["group"].to_numpy()[used])
-        return int((parts_of.nunique() > 1).sum())
+        counts = pd.crosstab(dataset.table["group"].to_numpy()[used], parts[used])
+        counts = counts.reindex(columns=list(PARTS), fill_value=0)
+        shared = counts[(counts > 0).sum(axis=1) > 1]
+        return shared.rename_axis(index="group", columns=None).reset_index()
 
 
 def make_split(

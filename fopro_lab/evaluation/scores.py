@@ -515,9 +515,4 @@ def score_trainings(
         return (*bootstrap.wilson_interval(values[key], trials), "wilson")
 
     intervals, _ = limits(images, measured, fallback=closed, shares=True)
-    table = tidy(images, {"value": values}, intervals).assign(protocol=protocol)
-    # A t interval can reach beyond what the metric can be.
-    lowest = table["metric"].isin(["mcc", "kappa"]) * -1.0
-    table["low"] = table["low"].clip(lower=lowest)
-    table["high"] = table["high"].clip(upper=1.0)
-    return table
+    return tidy(images, {"value": values}, intervals).assign(protocol=protocol)

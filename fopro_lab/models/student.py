@@ -231,10 +231,10 @@ def check_scale(images: Tensor, network: nn.Module) -> None:
     check_pixels(images, changed=True, finite=False)
 
 
-def shrink(images: Tensor, size: int) -> Tensor:
-    """Bring images to the side the student sees, antialiased; 0 leaves them alone."""
-    if size in (0, images.shape[-1]):
+def shrink(images: Tensor, size: int, *, mode: str = "bilinear") -> Tensor:
+    """Bring images to the side that a network sees, antialiased; 0 leaves them alone."""
+    if not size or images.shape[2:] == (size, size):
         return images
     return nn.functional.interpolate(
-        images, (size, size), mode="bilinear", antialias=True, align_corners=False
+        images, (size, size), mode=mode, antialias=True, align_corners=False
     )

@@ -8,10 +8,9 @@ import json
 import math
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from importlib.resources import as_file, files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +32,7 @@ from fopro_lab.models.backbones import (
     build_torchvision,
     lite_weights,
 )
-from fopro_lab.models.student import check_scale
+from fopro_lab.models.student import check_scale, shrink
 from fopro_lab.models.weights import load_matching, read_weights
 from fopro_lab.options import nearest
 
@@ -112,11 +111,7 @@ class Teacher(Summary, nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Turn images ``(B, 3, H, W)`` roughly in [0, 1] into features ``(B, D)``."""
         check_scale(images, self)
-        size = (self.input_size, self.input_size)
-        if self.resize and images.shape[2:] != size:
-            images = nn.functional.interpolate(
-                images, size, mode=self.interpolation, antialias=True, align_corners=False
-            )
+        images = shrink(images, self.input_size if self.resize else 0, mode=self.interpolation)
         normalised = (images - self.mean) / self.std
         return self.body(normalised.contiguous(memory_format=torch.channels_last))
 
@@ -428,10 +423,9 @@ def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
     names = {layer: name for name, layer in plain.body.named_modules()}
     try:
         with torch.no_grad():
-            pairs = _pairs(plain, images)
             features = plain.encode(images)
             folded = copy.deepcopy(plain)
-            for convolution, norm in pairs:
+            for convolution, norm in _pairs(plain.body):
                 fused = fuse_conv_bn_eval(convolution, norm)
                 folded.body.set_submodule(names[convolution], fused)
                 folded.body.set_submodule(names[norm], _rest(norm) or nn.Identity())
@@ -446,28 +440,18 @@ def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
     return folded.to(teacher.mean.device, torch.float32)
 
 
-def _pairs(teacher: Teacher, images: Tensor) -> list[tuple[Any, Any]]:
-    """Find each batch norm that alone reads a convolution, by watching one pass."""
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # holds the tensor: else its id is free again
-    calls: Counter[nn.Module] = Counter()
-    pairs: list[tuple[Any, Any]] = []
-
-    def watch(layer: nn.Module, inputs: Any, output: Tensor) -> None:
-        calls[layer] += 1
-        if not isinstance(layer, nn.BatchNorm2d):
-            made[id(output)] = (layer, output)
-        elif id(inputs[0]) in made and layer.running_mean is not None and _rest(layer):
-            pairs.append((made[id(inputs[0])][0], layer))
-
+def _pairs(body: nn.Module) -> list[tuple[Any, Any]]:
+    """List each convolution with the batch norm that its block lists next."""
     # Plain convolutions and timm's padded ones use their weight as it is; relatives may not.
-    plain = ("Conv2d", "Conv2dSame")
-    with ExitStack() as hooks:
-        for layer in teacher.body.modules():
-            if type(layer).__name__ in plain or isinstance(layer, nn.BatchNorm2d):
-                hooks.enter_context(layer.register_forward_hook(watch))
-        teacher.encode(images)
-    once = Counter(layer for pair in pairs for layer in pair)
-    return [pair for pair in pairs if all(calls[layer] == once[layer] == 1 for layer in pair)]
+    return [
+        (one, other)
+        for block in body.modules()
+        for one, other in pairwise(block.children())
+        if type(one).__name__ in ("Conv2d", "Conv2dSame")
+        and isinstance(other, nn.BatchNorm2d)
+        and other.running_mean is not None
+        and _rest(other)
+    ]
 
 
 def _rest(norm: nn.Module) -> nn.Module | None:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import sha256_file
+from fopro_lab.io import sha256_file, some
 
 State = dict[str, Tensor]
 Translate = Callable[[State, nn.Module], Mapping[str, Any]]  # as timm's filters of checkpoints
@@ -296,14 +296,14 @@ def load_matching(
         wrong = [f"{name} {best.shape(name)} for {tuple(body[name].shape)}" for name in wrong]
         lists = {"missing": missing, "of another shape": wrong}
         lists["without a place in the network"] = foreign if fitting else list(best.source)
-        reasons = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
+        reasons = "; ".join(f"{what}: {some(names)}" for what, names in lists.items() if names)
         fit = f"{fitting} of {len(body)} tensors fit"
         raise InputError(f"{where}: {fit}; {reasons}; is it this architecture?")
     taken = {n: best.found[n] for n in own if n in body or _same(best.found.get(n), own[n])}
     if bad := [n for n, value in taken.items() if not _sound(n, value.to(own[n].dtype))]:
         raise InputError(
             f"{where}: {len(bad)} of {len(taken)} tensors have numbers that are not finite, or a "
-            f"negative variance: {_some(bad)}; if they overflowed in half precision, save it in "
+            f"negative variance: {some(bad)}; if they overflowed in half precision, save it in "
             "float32 again, else copy or download it again"
         )
     network.load_state_dict(taken, strict=False)
@@ -317,7 +317,7 @@ def load_matching(
         "not_run": list(weights.skipped),
     }
     notes = {name: value for name, value in notes.items() if value}
-    if said := [f"{name.replace('_', ' ')} {_some(value)}" for name, value in notes.items()]:
+    if said := [f"{name.replace('_', ' ')} {some(value)}" for name, value in notes.items()]:
         took = f"took {best.prefix}*; " if best.prefix else ""
         sys.stderr.write(f"{where}: {took}{'; '.join(said)}\n")
     card: dict[str, Any] = {"weights": weights.path.name, "sha256": weights.sha256}
@@ -398,8 +398,3 @@ def _grouped(names: Iterable[str], prefix: str) -> list[str]:
         common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         counts[".".join(parts[: common + 1])] += 1
     return [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
