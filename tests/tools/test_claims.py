@@ -10,7 +10,7 @@ from fopro_lab.evaluation import load_runs
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import distill
 from fopro_lab.training.run_folder import TrainedRun
-from tools.claims import add_run, is_kept, unpack
+from tools.claims import PLAN, _configs, add_run, is_kept, unpack
 
 
 def test_runs_come_back_from_the_two_files(tmp_path):
@@ -49,3 +49,10 @@ def test_a_run_of_other_options_or_prompt_is_not_kept(tmp_path):
         assert not kept(config.model_copy(update=other))
     FourierPrompt("ring", size=16, rings=3).save(prompt)
     assert not kept(config)
+
+
+def test_the_prompts_that_the_claims_plan_names_are_committed():
+    files = {config.prompt_file for config in _configs(PLAN)} - {""}
+    assert len(files) == 3
+    for path in files:
+        assert FourierPrompt.load(path).mean_gain(size=(8, 8)).isfinite().all()
