@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help setup report test bench size options docs lab format lint lock clean
+.PHONY: help setup report test bench gpucheck size options docs lab format lint lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: setup ## run the whole suite, in two processes of one thread
 
 bench: setup ## speed as ratios to plain alternatives, side by side
 	@$(BIN)/python -m benchmarks all
+
+gpucheck: setup ## prove results and measure speed on a GPU, in under eight minutes
+	@$(BIN)/python -m tools.gpu_check
 
 size: ## count files and lines
 	@for d in fopro_lab tests benchmarks tools; do printf '%-11s %4s files %6s lines\n' $$d $$(git ls-files "$$d/*.py" | wc -l) $$(git ls-files -z "$$d/*.py" | xargs -0 cat | wc -l); done

@@ -25,6 +25,11 @@ SECTIONS = {
         "Images per second of training: epochs of the recipe `small` with a MobileNetV2 at 128 px, "
         "and a sweep of 3 folds, 3 seeds and 4 methods, start to end, 8 epochs each.",
     ),
+    "gpu": (
+        "One GPU",
+        "Images per second on one GPU, 224 px, batches of 128, bf16, teacher ResNet-50, student "
+        "ResNet-18, written by `make gpucheck`; the goals are for an H100 or H200.",
+    ),
     "reports": ("Sliders and reports", "One tick of a slider; a batch of 12 notebooks."),
 }
 INTRODUCTION = """# Speed
@@ -44,7 +49,8 @@ def write_page(folder: Path, *, path: Path) -> None:
     parts = [INTRODUCTION]
     for name, (title, about) in SECTIONS.items():
         parts.append(f"## {title}\n\n{about}\n")
-        parts += [_run(*each) for (bench, _), each in sorted(found.items()) if bench == name]
+        runs = [_run(*each) for (bench, _), each in sorted(found.items()) if bench == name]
+        parts += runs or ["Not measured yet.\n"]
     path.write_text("\n".join(parts), encoding="utf-8")
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 
 from benchmarks.data import photograph_pack
 from benchmarks.fourier import random_resnet50
@@ -22,6 +21,7 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.models import Teacher, choose_device
 from fopro_lab.training import distillation_loss
+from fopro_lab.training.setup import start_fabric
 from fopro_lab.training.train import TrainSetup, TrainState, build, train_epoch
 
 PLAIN = "plain script: float32, contiguous, default Adam"
@@ -70,9 +70,18 @@ def bench_step(*, rounds: int = 5, size: int = 224, batch: int = 32) -> dict[str
 
 
 def set_up(
-    packed: Pack, teacher: Teacher | None, *, batch: int, student: str = "resnet18", **options: Any
+    packed: Pack,
+    teacher: Teacher | None,
+    *,
+    batch: int,
+    student: str = "resnet18",
+    repeats: int = 1,
+    **options: Any,
 ) -> tuple[TrainSetup, TrainState]:
-    """Build what `train_epoch` takes, as `distill` does; images are not augmented."""
+    """Build what `train_epoch` takes, as `distill` does; images are not augmented.
+
+    An epoch has each image ``repeats`` times.
+    """
     config = TrainConfig.from_mapping(
         {
             "method": "ekd",
@@ -84,11 +93,11 @@ def set_up(
             **options,
         }
     )
-    device = choose_device("auto") if teacher is None else teacher.mean.device
-    how: dict[str, Any] = {"accelerator": device.type, "precision": config.precision}
-    fabric = Fabric(devices=1, **how)
+    device = choose_device(config.device) if teacher is None else teacher.mean.device
+    fabric = start_fabric(config.model_copy(update={"device": device.type}))
     rows = np.arange(len(packed))
-    split = Split(train=rows, val=rows[:1], test=rows[:1], protocol="benchmark", fingerprint="")
+    train = np.tile(rows, repeats)
+    split = Split(train=train, val=rows[:1], test=rows[:1], protocol="benchmark", fingerprint="")
     return build(config, fabric=fabric, packed=packed, split=split, teacher=teacher)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
 
@@ -222,8 +223,10 @@ def start_fabric(config: TrainConfig) -> Fabric:
         logging.getLogger(name).setLevel(logging.WARNING)  # banners about precision and processes
     device = choose_device(config.device)
     how: dict[str, Any] = {"accelerator": device.type, "precision": config.precision}
+    # Said, not detected: in a Slurm job it would take the job's tasks for its processes.
     if not _launched():
-        return Fabric(devices=1, **how)
+        return Fabric(devices=1, plugins=[LightningEnvironment()], **how)
+    how["plugins"] = [TorchElasticEnvironment()]
     world, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if (got := config.batch_size) % world:
         rule = f"expected a multiple of the {world} processes, got {got}"

@@ -112,3 +112,10 @@ def test_what_several_processes_cannot_share_is_refused(monkeypatch):
         ({"sync_batch_norm": True}, "^sync_batch_norm: needs GPUs with several processes; set it"),
     ):
         refuses(rule, start_fabric, TrainConfig(device="cpu", **options))
+
+
+def test_a_slurm_job_of_several_tasks_is_one_process_unless_torchrun_starts_more(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    fabric = start_fabric(TrainConfig(device="cpu"))
+    assert (fabric.world_size, fabric.global_rank) == (1, 0)
