@@ -197,12 +197,9 @@ def band_limited(images: Tensor, size: int) -> Tensor:
 
 def _describe(ratios: np.ndarray, edges: Sequence[float]) -> pd.DataFrame:
     """Average ``(n, R)`` over the images in which a ring holds anything."""
-    rows = []
-    for ring in range(len(edges) - 1):
-        own = ratios[:, ring][np.isfinite(ratios[:, ring])]
-        mean, spread = (own.mean(), own.std()) if len(own) else (np.nan, np.nan)
-        reach = 1.96 * own.std(ddof=1) / len(own) ** 0.5 if len(own) >= FEWEST else np.nan
-        row = {"ring": ring, "low": float(edges[ring]), "high": float(edges[ring + 1])}
-        row |= {"log_ratio": mean, "spread": spread, "n": len(own)}
-        rows.append({**row, "interval_low": mean - reach, "interval_high": mean + reach})
-    return pd.DataFrame(rows)
+    own = pd.DataFrame(ratios)
+    table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "log_ratio": own.mean()})
+    table = table.assign(spread=own.std(ddof=0), n=own.count())
+    reach = (1.96 * own.std() / table["n"] ** 0.5).where(table["n"] >= FEWEST)
+    ends = {"interval_low": table["log_ratio"] - reach, "interval_high": table["log_ratio"] + reach}
+    return table.assign(**ends).rename_axis("ring").reset_index()

@@ -148,11 +148,15 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
     )
     content = same_content(packed)
     found = find_near_duplicates(packed.images, np.unique(content))
-    copies = table[["image", "label", "group"]].assign(content=content, part=parts)
-    copies = copies[copies["content"].duplicated(keep=False)]
-    copies = copies.sort_values(["content", "image"], ignore_index=True)
+    copies = table.assign(content=content, part=parts).sort_values(["content", "image"])
+    copies = copies.loc[copies["content"].duplicated(keep=False)].reset_index(drop=True)
     copies = copies[["content", "image", "part", "label", "group"]]
-    near, shared = _describe_pairs(found, table, parts), split.group_leakage(dataset)
+    shown = table[["image", "label", "group"]].assign(part=parts)
+    near = found[["bits", "correlation", "turn", "first", "second"]]
+    for side in ("first", "second"):
+        near = near.join(shown.add_suffix(f"_{side}"), on=side)
+    near = near.assign(same_group=near["group_first"] == near["group_second"])
+    shared = split.group_leakage(dataset)
     leaks = leakage.find_leaks(table, parts, content=content, near_duplicates=found)
     tested, units = packed.labels[split.test], table["group"].to_numpy()[split.test]
     power = detectable_differences(tested, units, class_names=names, groups=groups)
@@ -203,17 +207,6 @@ def _distinct(names: pd.Series, *, none: str) -> int | str:
     """Count names; one per image, or no name at all, says that nothing is known."""
     count = int(names.nunique())
     return none if count == len(names) or (names == "").all() else count
-
-
-def _describe_pairs(found: pd.DataFrame, table: pd.DataFrame, parts: np.ndarray) -> pd.DataFrame:
-    """Add to near-duplicates what their rows are."""
-    described = found[["bits", "correlation", "turn", "first", "second"]]
-    for side in ("first", "second"):
-        rows = found[side].to_numpy(dtype=int)
-        own = table[["image", "label", "group"]].iloc[rows].assign(part=parts[rows])
-        described = described.join(own.reset_index(drop=True).add_suffix(f"_{side}"))
-    same = described["group_first"] == described["group_second"]
-    return described.assign(same_group=same.astype(bool))
 
 
 def _check_reading(packed: Pack) -> Finding:

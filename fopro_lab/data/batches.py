@@ -142,14 +142,10 @@ def paired_batches(
     rows: np.typing.ArrayLike,
     *,
     alpha: float,
-    batch_size: int,
     shuffle: bool = True,
-    drop_last: bool = False,
     sampler: Sampler = "instance",
     seed: int = 0,
     epoch: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     **options: Any,
 ) -> Iterator[PairedBatch]:
     """Pass once over some rows, each image with a partner that is drawn class-balanced.
@@ -165,15 +161,16 @@ def paired_batches(
     from fopro_lab.data.augment import PairedBatch, sample_weights
 
     rows = check_rows(rows, count=len(pack))
-    sharing: dict[str, Any] = {"drop_last": drop_last, "rank": rank, "world_size": world_size}
-    options |= {**sharing, "batch_size": batch_size, "epoch": epoch}
+    options["epoch"] = epoch
     own = batches(pack, rows, shuffle=shuffle, sampler=sampler, seed=seed, **options)
     partner_seed = int(np.random.SeedSequence([3, seed]).generate_state(1)[0])
     options |= {"shuffle": True, "sampler": "class-balanced", "seed": partner_seed}
     other = batches(pack, rows, **options)
     chance = seeded_generator(3, partner_seed, epoch)
     weights = sample_weights(len(rows), alpha=alpha, generator=chance)
-    parts = batch_parts(len(rows), batch_size, **sharing)
+    sharing: dict[str, Any] = {"drop_last": False, "rank": 0, "world_size": 1}
+    sharing |= {name: options[name] for name in sharing.keys() & options.keys()}
+    parts = batch_parts(len(rows), options["batch_size"], **sharing)
     return (
         PairedBatch(*first, *second, weights[part].to(first[0].device))
         for first, second, part in zip(own, other, parts, strict=True)

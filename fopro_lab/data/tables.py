@@ -17,6 +17,7 @@ from fopro_lab.data import readers, split_lists
 from fopro_lab.data.readers import SPLIT_WORDS, Listing, file_key, plain_name, table_ending
 from fopro_lab.data.split_lists import SPLIT_WORD
 from fopro_lab.errors import InputError, said_of
+from fopro_lab.io import some
 
 # Usual names of columns, in lower case and without spaces, underscores and the like.
 USUAL_NAMES = {
@@ -65,10 +66,8 @@ def find_table(
     named: dict[str, set[str]] = {}  # the images of each table that fits
     reasons: dict[str, str] = {}  # why another one does not
     for file in others:
-        sure, stem = (
-            table_ending(file) not in readers.TEXTS,
-            plain_name(Path(file).name.partition(".")[0]),
-        )
+        sure = table_ending(file) not in readers.TEXTS
+        stem = plain_name(Path(file).name.partition(".")[0])
         if not sure and (PROSE.fullmatch(stem) or stem in stems):  # an image's own annotation
             continue
         try:
@@ -415,7 +414,7 @@ def _find_parts(
 ) -> tuple[pd.Series, list[str]]:
     """Return the given part of each row, ``?`` of one to leave out, and notes."""
     rest, lists = frame.drop(columns=image), split_lists.find_lists(path)
-    given, notes = rules.split_column, list[str]()
+    given, notes, unused = rules.split_column, list[str](), [file.name for file in lists]
     flags = {name: part for flag, part in FLAGS.items() for name in _under(rest, [flag])}
     folds = _under(rest, FOLDS)
     found = [*_under(rest, USUAL_NAMES["split"].split()), *flags, *folds]
@@ -429,11 +428,7 @@ def _find_parts(
     none = pd.Series("", index=frame.index)
     if given == "none" and given not in frame:
         passed = [f"the split given in '{name}' is passed over" for name in found[:1]]
-        return none, [
-            "no given split",
-            *passed,
-            *split_lists.not_used([file.name for file in lists]),
-        ]
+        return none, ["no given split", *passed, *split_lists.not_used(unused)]
     chosen = [given] if given else [*(folds if rules.test_fold else ()), *found]
     if not chosen and rules.test_fold:
         raise InputError("test_fold: there is no column of folds; name it: split_column=...")
@@ -453,10 +448,11 @@ def _find_parts(
     empty = cells.isin(EMPTY)
     others = [name for name in found if name != column and name not in flags]
     notes += [f"'{name}' is passed over: the split is given in '{column}'" for name in others]
-    notes = [f"split in '{column}'", *notes, *split_lists.not_used([file.name for file in lists])]
+    notes = [f"split in '{column}'", *notes, *split_lists.not_used(unused)]
     if rules.test_fold:
         is_fold = _are_folds(frame[column], rules.test_fold)
-        tested = frame[column].map(_same_number) == _same_number(rules.test_fold)
+        same = _numbers(frame[column]) == pd.to_numeric(rules.test_fold, errors="coerce")
+        tested = same | (frame[column] == rules.test_fold)
         if not tested.any():
             some = ", ".join(words[:10])
             raise InputError(f"test_fold: expected one of {some}, got '{rules.test_fold}'")
@@ -491,9 +487,7 @@ def _unclear(words: pd.Series, frame: pd.DataFrame, column: str, rules: DataConf
     """Note rows of no part, whose words are given; refuse them unless they may be left out."""
     if words.empty:
         return []
-    counts = Counter(words).most_common()
-    shown = ", ".join(f"'{word}' ({count:,})" for word, count in counts[:5])
-    shown += f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+    shown = some([f"'{word}' ({count:,})" for word, count in Counter(words).most_common()])
     known = "of no numbered fold" if rules.test_fold else "not train, val or test"
     what = f"{column}: {len(words):,} of {len(frame):,} rows are {known}: {shown}"
     if rules.unclear_split == "stop":
@@ -502,11 +496,6 @@ def _unclear(words: pd.Series, frame: pd.DataFrame, column: str, rules: DataConf
             "draw another split: split_column=none"
         )
     return [f"left out: {what}"]
-
-
-def _same_number(text: str) -> str:
-    """Write 1.0 and 01 as 1, other texts as they are."""
-    return re.sub(r"\.0+$", "", text).lstrip("0") or text[:1]
 
 
 def _read_flags(frame: pd.DataFrame, flags: dict[str, str]) -> pd.Series:

@@ -91,15 +91,14 @@ def merge_groups(groups: Sequence[Mapping[str, str]]) -> dict[str, str]:
 def _by_method(runs: Sequence[Run]) -> ByMethod:
     """Sort runs by method, protocol and seed, and refuse a combination that comes twice."""
     found: ByMethod = {run.method: {} for run in runs}
-    for protocol, members in _by_protocol(runs).items():
-        for run in members:
-            by_seed = found[run.method].setdefault(protocol, {})
-            if run.seed in by_seed:
-                raise InputError(
-                    f"{run.path}: expected one run of '{run.method}' with seed {run.seed}, got "
-                    f"also {by_seed[run.seed].path}; leave one out"
-                )
-            by_seed[run.seed] = run
+    for run in sorted(runs, key=lambda run: run.protocol):
+        by_seed = found[run.method].setdefault(run.protocol, {})
+        if run.seed in by_seed:
+            raise InputError(
+                f"{run.path}: expected one run of '{run.method}' with seed {run.seed}, got also "
+                f"{by_seed[run.seed].path}; leave one out"
+            )
+        by_seed[run.seed] = run
     return found
 
 
@@ -110,8 +109,7 @@ def _pairs_of(
     pairs = {}
     for protocol, ours in by_method[method].items():
         theirs = by_method[baseline].get(protocol, {})
-        common = [seed for seed in ours if seed in theirs]
-        if common:
+        if common := [seed for seed in ours if seed in theirs]:
             pairs[protocol] = [ours[seed] for seed in common], [theirs[seed] for seed in common]
     return pairs
 
@@ -463,15 +461,12 @@ def compare_teachers(
     pairs = list(pairs)
     tables = []
     for student, teacher, members in _settings(runs):
-        methods = {run.method for run in members}
         for method, baseline in pairs:
-            pair = (run for run in members if run.method in (method, baseline))
-            has_teacher = any(run.parts.is_taught for run in pair)
-            if not {method, baseline} <= methods or has_teacher != bool(teacher):
-                continue
             two = [run for run in members if run.method in (method, baseline)]
-            table = compare(two, baseline, resamples=resamples, seed=seed)
-            tables.append(_led_by(table, teacher=teacher or "none", student=student))
+            taught = any(run.parts.is_taught for run in two)
+            if {run.method for run in two} == {method, baseline} and taught == bool(teacher):
+                table = compare(two, baseline, resamples=resamples, seed=seed)
+                tables.append(_led_by(table, teacher=teacher or "none", student=student))
     if not tables:
         wanted = ", ".join(f"{method} against {baseline}" for method, baseline in pairs)
         had = ", ".join(dict.fromkeys(run.method for run in runs))
