@@ -322,11 +322,8 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
 
     @model_validator(mode="after")
     def _check_together(self) -> "TrainConfig":
-        falls, warm, below = (
-            list(self.lr_milestones),
-            self.lr_warmup,
-            f"below epochs = {self.epochs}",
-        )
+        falls, warm = list(self.lr_milestones), self.lr_warmup
+        below = f"below epochs = {self.epochs}"
         if not re.fullmatch("small|resnet18|timm:.+", self.student):
             raise ValueError(f"student small, resnet18 or timm:NAME, got '{self.student}'")
         if self.student_size > self.image_size:
@@ -381,7 +378,6 @@ class ProbeConfig(TeacherConfig, DataConfig):
 
     rings: int = option(8, "rings up to 0.5 cycles per pixel", ge=1, le=64)
     gains: Gains = option((0.0, 0.5, 2.0, 4.0), "ring response: factors of amplitudes")
-    per_channel: bool = option(False, "ring response also of red, green, blue alone")
     probe_images: int = option(256, "images for the ring response", ge=1)
     band_gains: Gains = option((0.0, 2.0), "class bands: factors of amplitudes")
     band_images: int = option(0, "class bands: most test images per class; 0 is all", ge=0)

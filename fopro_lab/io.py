@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
@@ -117,6 +118,12 @@ def progress(
         for item in iterable:
             yield item
             bar.update(len(item) if blocks else 1)  # type: ignore[arg-type]
+
+
+@cache
+def say_once(line: str) -> None:
+    """Write a line to stderr, once per process."""
+    sys.stderr.write(f"fopro: {line}\n")
 
 
 def commit() -> str:

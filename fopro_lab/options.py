@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
@@ -13,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fopro_lab.errors import InputError
+from fopro_lab.io import say_once
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -26,7 +26,8 @@ RENAMED = {
     "pins_dir": "presets_dir",
 }
 # Options of version 0.1 that are gone, and the one value that still describes what happens.
-REMOVED = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1, "checkpoint_minutes": 10.0}
+REMOVED = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1, "checkpoint_minutes": 10.0,
+           "per_channel": False}  # fmt: skip
 
 # What other programs call an option, where the letters alone do not lead to it.
 _SHORT = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size", "model": "student"}
@@ -150,13 +151,8 @@ class Config(BaseModel):
         free = [name for name in recipe if name in namespace and name not in values]
         filled = [f"{name} = {recipe[name]}" for name in free if recipe[name] != namespace[name]]
         if filled:
-            _say_once(f"the recipe sets {', '.join(filled)}; `options` can say otherwise")
+            say_once(f"the recipe sets {', '.join(filled)}; `options` can say otherwise")
         return cls.from_mapping(values)
-
-
-@cache
-def _say_once(line: str) -> None:
-    sys.stderr.write(f"fopro: {line}\n")
 
 
 def _current_values(given: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
@@ -267,8 +263,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """Turn ``--set`` texts ``name=VALUE`` in YAML into values; ``a.b=1`` sets one entry of ``a``.
 
     Example:
-        >>> parse_settings(["heat_map=off", "per_channel=true", "objectives.task=0.5"])
-        {'heat_map': 'off', 'per_channel': True, 'objectives': {'task': 0.5}}
+        >>> parse_settings(["heat_map=off", "deterministic=true", "objectives.task=0.5"])
+        {'heat_map': 'off', 'deterministic': True, 'objectives': {'task': 0.5}}
     """
     values: dict[str, Any] = {}
     for text in settings:

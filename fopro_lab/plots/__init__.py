@@ -14,7 +14,6 @@ from fopro_lab.plots.data import (
     plot_spectra,
 )
 from fopro_lab.plots.probing import (
-    plot_channel_response,
     plot_class_bands,
     plot_control,
     plot_fingerprint,

@@ -13,7 +13,6 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.plots import style
 
 _DAMPED, _AMPLIFIED = ("#332288", "#0072B2", "#56B4E9"), ("#E69F00", "#D55E00", "#882255")
-_CHANNELS = {"red": "#CC3311", "green": "#228833", "blue": "#4477AA"}
 _MARKERS = "oD^sv<>P"
 _PER_ENERGY = "Drift of features / energy changed"
 
@@ -24,12 +23,11 @@ def plot_ring_response(
 ) -> Axes:
     """Draw how far features move when one frequency ring is scaled, one line per gain.
 
-    Damping is dashed, amplifying solid. ``table``: of ``probing.ring_response``; of channels one
-    by one only "all" is drawn. ``normalised`` takes the drift per relative energy changed.
+    Damping is dashed, amplifying solid. ``table``: of ``probing.ring_response``; ``normalised``
+    takes the drift per relative energy changed.
     """
     value = "drift_per_energy" if normalised else "drift"
     style.need(table, f"low high gain {value} n")
-    table = table[table["channel"] == "all"] if "channel" in table else table
     gains = sorted(table["gain"].unique())
     damped = [gain for gain in gains if gain < 1]
     looks = [{"color": _DAMPED[place % 3], "ls": style.DASHED} for place in range(len(damped))]
@@ -44,27 +42,6 @@ def plot_ring_response(
         ax.set_ylabel("Drift of features, 1 - cos")
     ax.set_title("Ring response" + " for each unit of energy" * normalised)
     ax.legend(loc="upper right" if table["high"].max() <= 0.5 else "best")
-    return ax
-
-
-@style.with_style
-def plot_channel_response(
-    table: pd.DataFrame, *, gain: float = 0.0, ax: Axes | None = None
-) -> Axes:
-    """Draw the drift per energy of red, green and blue, scaled one by one, for one gain.
-
-    ``table``: of ``probing.ring_response`` with ``per_channel``.
-    """
-    style.need(table, "channel low high gain drift_per_energy n")
-    table = table[table["channel"].isin(list(_CHANNELS)) & (table["gain"] == gain)]
-    style.need(table)
-    parts = [(channel, table[table["channel"] == channel]) for channel in _CHANNELS]
-    looks = [{"color": color} for color in _CHANNELS.values()]
-    ax = _draw_rings(style.new_axes(ax), parts, "drift_per_energy", looks)
-    style.log_axis(ax)
-    ax.set_ylabel(_PER_ENERGY)
-    ax.set_title(f"Ring response of each colour, ring {gain_label(gain)}")
-    ax.legend(loc="best")
     return ax
 
 
@@ -125,9 +102,8 @@ def plot_class_bands(
     gains = sorted(table["gain"].unique())
     gain = gains[0] if gain is None and len(gains) == 1 else gain
     if gain not in gains:
-        raise InputError(
-            f"gain: expected one of {', '.join(map('{:g}'.format, gains))}, got {gain}"
-        )
+        known = ", ".join(map("{:g}".format, gains))
+        raise InputError(f"gain: expected one of {known}, got {gain}")
     table = table[table["gain"] == gain]
     lines, rings = list(dict.fromkeys(table["name"])), sorted(set(table["low"]))
     cells = table.pivot(index="name", columns="low", values="change").loc[lines, rings]

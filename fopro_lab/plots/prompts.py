@@ -36,7 +36,10 @@ def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
     if not (np.isfinite(gain) & (gain > 0)).all():
         raise InputError(f"gain: expected finite factors above 0, got {np.min(gain):g}")
     half = gain if gain.ndim == 2 else np.exp(np.log(gain).mean(axis=0))
-    plane = np.fft.fftshift(_whole_plane(half))
+    height, columns = half.shape
+    size = (height, height if height // 2 + 1 == columns else 2 * columns - 1)
+    # Mirrored by way of an image: the gain at -f is the gain at f.
+    plane = np.fft.fftshift(np.fft.fft2(np.fft.irfft2(half, s=size)).real)
     bound = _octaves(plane)
     ax = style.new_axes(ax, width=5.2, height=4.4)
     image = draw_mask(ax, plane, bound=bound)
@@ -52,24 +55,18 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw a prompt's mean gain in each frequency ring, with its spread.
 
     ``table``: columns ``low``, ``high`` (cycles per pixel), ``gain``, ``gain_low``, ``gain_high``
-    (spread within the ring or over prompts); with ``method`` one line each.
+    (spread within the ring).
     """
     style.need(table, "low high gain gain_low gain_high")
     ax = style.new_axes(ax)
-    keyed = table if "method" in table else table.assign(method="fopro")
-    methods = style.method_order(keyed["method"])
-    for method in methods:
-        own = keyed[keyed["method"] == method].sort_values("low")
-        color, _, label = style.method_look(method)
-        edges = [*own["low"], own["high"].iloc[-1]]
-        ax.stairs(own["gain"], edges, baseline=None, color=color, linewidth=2, label=label)
-        low, high = ([*own[c], own[c].iloc[-1]] for c in ("gain_low", "gain_high"))
-        ax.fill_between(edges, low, high, step="post", color=color, alpha=0.15, linewidth=0)
+    own, color = table.sort_values("low"), style.METHOD_COLORS["fopro"]
+    edges = [*own["low"], own["high"].iloc[-1]]
+    ax.stairs(own["gain"], edges, baseline=None, color=color, linewidth=2)
+    low, high = ([*own[c], own[c].iloc[-1]] for c in ("gain_low", "gain_high"))
+    ax.fill_between(edges, low, high, step="post", color=color, alpha=0.15, linewidth=0)
     largest = max(1.1, table["gain_high"].max(), 1 / table["gain_low"].min())
     style_ring_axes(ax, table["high"], bound=float(np.log2(largest)))
     ax.set(ylabel=_GAIN, title="Gain by frequency ring")
-    if len(methods) > 1:
-        ax.legend(loc="best")
     style.add_footer(ax, table, "bands: spread of the gain")
     return ax
 
@@ -202,10 +199,3 @@ def time_label(time: tuple[int, int]) -> str:
 def _label_gains(ax: Axes, bound: float) -> None:
     ticks = np.linspace(-bound, bound, 5)
     ax.set_yticks(ticks, [rf"$\times$ {2**tick:.2f}" for tick in ticks])
-
-
-def _whole_plane(half: np.ndarray) -> np.ndarray:
-    """Mirror ``(H, W // 2 + 1)`` into ``(H, W)``: the gain at -f is the gain at f."""
-    height, columns = half.shape
-    width = height if height // 2 + 1 == columns else 2 * columns - 1
-    return np.fft.fft2(np.fft.irfft2(half, s=(height, width))).real

@@ -459,10 +459,8 @@ def prior_footer(shift: PriorShift, *, adjust: bool) -> str:
     done = "scaled to the prior, where theirs is known" if adjust else "as stored"
     drawn = resampled(shift.images.labels, shift.images.units)
     unit = "lesions or patients" if drawn == "group" else "images"
-    return (
-        f"{shift.runs[0].protocol}  ·  probabilities hold for the {held}; {done}  ·  "
-        f"resampled: {unit}"
-    )
+    about = f"probabilities hold for the {held}; {done}"
+    return f"{shift.runs[0].protocol}  ·  {about}  ·  resampled: {unit}"
 
 
 _CLAIMED = {  # title of a panel: scope, name and metric of the table
@@ -503,10 +501,8 @@ def plot_claim(table: pd.DataFrame) -> Figure:
     style.figure_title(figure, f"{ours} against {theirs}, by teacher")
     trained = f"seeds: {table['seeds'].min()}, folds: {table['folds'].min()}"
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, {trained}"
-    text = f"{'  ·  '.join(map(str, table['protocol'].unique()))}\n{notes}"
-    style.add_footer(
-        axes[0, 0], pd.DataFrame(), text, "filled: p < 0.05 after Holm; pale: SD over seeds"
-    )
+    marks = "filled: p < 0.05 after Holm; pale: SD over seeds"
+    style.add_footer(axes[0, 0], table, notes, marks)
     return figure
 
 

@@ -2,7 +2,6 @@
 
 import operator
 import re
-import sys
 import textwrap
 import warnings
 import zlib
@@ -26,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from fopro_lab.arguments import checked
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import method_label
-from fopro_lab.io import atomic_path
+from fopro_lab.io import atomic_path, say_once
 
 P = ParamSpec("P")
 Drawn = TypeVar("Drawn")
@@ -62,11 +61,6 @@ def style() -> list[Any]:
     return [STYLE, {"font.family": fonts}]
 
 
-@cache
-def _say_once(line: str) -> None:
-    sys.stderr.write(f"fopro: {line}\n")
-
-
 def _widths(text: str) -> list[int]:
     return [1 + (east_asian_width(letter) in "WF") for letter in text]
 
@@ -76,9 +70,8 @@ def shown(text: str, longest: int = LONGEST) -> str:
     text = text.replace(r"\$", "$")
     wide = _widths(text)
     if max(wide, default=1) > 1 and not set(_OTHERS) & set(style()[1]["font.family"]):
-        _say_once(
-            "figures: no font here has Chinese, Japanese or Korean letters; add Noto Sans CJK"
-        )
+        missing = "no font here has Chinese, Japanese or Korean letters"
+        say_once(f"figures: {missing}; add Noto Sans CJK")
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
     if sum(wide) > longest:
         ends, place = np.cumsum(wide), np.searchsorted
@@ -273,10 +266,8 @@ def draw_plane(ax: Axes, plane: np.ndarray, *, down: bool = False, **colors: Any
 
     With ``down`` rows count downwards, as in an image, so that a wave runs as it is seen there.
     """
-    left, right, bottom, top = (
-        edge
-        for size in (plane.shape[1], plane.shape[0])
-        for edge in (-(size // 2 + 0.5) / size, (size - size // 2 - 0.5) / size)
+    (bottom, top), (left, right) = (
+        (-(side // 2 + 0.5) / side, (side - side // 2 - 0.5) / side) for side in plane.shape
     )
     if down:
         plane, bottom, top = plane[::-1], -top, -bottom

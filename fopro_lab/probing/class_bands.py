@@ -308,9 +308,8 @@ def phase_only(images: Tensor, amplitude: Tensor | None = None) -> Tensor:
     floor = 1e-6 * size.amax(dim=(-2, -1), keepdim=True)  # the transform's own rounding
     phase = torch.where(size > floor, spectrum / size.clamp(min=1e-30), 0)
     phase[..., 0, 0] = 0
-    rebuilt = torch.fft.irfft2(
-        phase if amplitude is None else phase * amplitude, s=images.shape[-2:]
-    )
+    phase = phase if amplitude is None else phase * amplitude
+    rebuilt = torch.fft.irfft2(phase, s=images.shape[-2:])
     if amplitude is None:
         spread = rebuilt.std(dim=(2, 3), keepdim=True).clamp(min=1e-30)
         rebuilt = rebuilt * (images.std(dim=(2, 3), keepdim=True) / spread)

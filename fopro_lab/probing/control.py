@@ -8,7 +8,7 @@ prompt should find. What a gain is worth is measured by a linear probe behind it
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,11 @@ from torch import Tensor
 from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
-from fopro_lab.evaluation.metrics import balanced_accuracies
+from fopro_lab.evaluation.metrics import balanced_accuracies, discriminant
 from fopro_lab.fourier import FourierPrompt, apply_gain, radial_frequency, random_gain_like
 from fopro_lab.fourier.gain import MOST, match_strength
 from fopro_lab.io import progress
 from fopro_lab.probing.features import Encoder, encode, feature_drift, resampling_units
-from fopro_lab.probing.spectra import discriminant_scores
 
 KINDS = ("clean", "low-pass", "sharpening", "contrast", "noise")
 SEVERITIES = {  # from mild to severe
@@ -171,14 +170,9 @@ def control_table(
         ``drift`` (mean ``1 - cos`` of the test images' features without and with the gain),
         ``balanced_accuracy`` with ``low`` and ``high`` (95 %).
     """
-    parts: dict[str, Any] = {
-        "train": train,
-        "test": test,
-        "resamples": resamples,
-        "degradation": degradation,
-    }
     lines = []
-    for names, (moved, value, *resampled) in _judge(teacher, pack, gains, **parts).items():
+    found = _judge(teacher, pack, gains, train, test, degradation, resamples)
+    for names, (moved, value, *resampled) in found.items():
         lines.append((split, *names, moved, value, *percentile_interval(np.array(resampled))))
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -198,13 +192,7 @@ def gain_benefits(
     A row for each gain but "none": ``kind``, ``severity``, ``gain``, ``drift``, ``without``
     (balanced accuracy of no gain), ``difference`` with ``low`` and ``high`` (95 %, over lesions).
     """
-    parts: dict[str, Any] = {
-        "train": train,
-        "test": test,
-        "resamples": resamples,
-        "degradation": degradation,
-    }
-    found = _judge(teacher, pack, gains, **parts)
+    found = _judge(teacher, pack, gains, train, test, degradation, resamples)
     plain, lines = found["degraded", "none"], []
     for (given, name), own in found.items():
         if given == "degraded" and name != "none":
@@ -220,11 +208,10 @@ def _judge(
     teacher: Encoder,
     pack: Pack,
     gains: Gains,
-    *,
     train: np.ndarray,
     test: np.ndarray,
-    resamples: int,
     degradation: Degradation,
+    resamples: int,
 ) -> dict[tuple[str, str], np.ndarray]:
     """Measure (input, gain): drift, balanced accuracy and its resamples, the same for all."""
     seen, known = (_features(teacher, pack, rows, gains, degradation) for rows in (train, test))
@@ -234,8 +221,9 @@ def _judge(
     found: dict[tuple[str, str], list[np.ndarray]] = {}
     for (given, name, draw), features in known.items():
         own = seen[given, name, draw], pack.labels[train]
-        scores = discriminant_scores(*own, new=features, classes=classes, shrinkage=SHRINKAGE)
-        values = balanced_accuracies(labels, scores.argmax(axis=1), weights, classes=classes)
+        weight, bias = discriminant(*own, classes=classes, shrinkage=SHRINKAGE)
+        predicted = (features @ weight + bias).argmax(axis=1)
+        values = balanced_accuracies(labels, predicted, weights, classes=classes)
         pair = (known.get((given, "none", 0), features), features)
         moved = float(feature_drift(*map(torch.from_numpy, pair)).mean())
         found.setdefault((given, name), []).append(np.append(moved, values))

@@ -185,6 +185,7 @@ def fit_classifier(
     precision: Precision = "32-true",
 ) -> LinearProbe:
     """Fit a linear probe on the training rows; the validation rows choose its regularisation."""
+    passes: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
     counts = np.bincount(pack.labels[split.train], minlength=len(pack.dataset.class_names))
     if (counts == 0).any():
         absent = pack.dataset.class_names[int(np.argmin(counts))]
@@ -192,13 +193,10 @@ def fit_classifier(
             f"split: expected every class in train, got no image of '{absent}' to fit the probe; "
             "add some, leave the class out, or take another split"
         )
-    train, val = (
-        encode_rows(teacher, pack, rows=rows, batch_size=batch_size, precision=precision)
-        for rows in (split.train, split.val)
-    )
-    return linear_probe(
-        train, pack.labels[split.train], val_features=val, val_labels=pack.labels[split.val]
-    )
+    parts = (split.train, split.val)
+    train, val = (encode_rows(teacher, pack, rows=rows, **passes) for rows in parts)
+    known, chosen = (pack.labels[rows] for rows in parts)
+    return linear_probe(train, known, val_features=val, val_labels=chosen)
 
 
 @dataclass(frozen=True)

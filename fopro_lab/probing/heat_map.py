@@ -170,9 +170,7 @@ def plane_bins(height: int, width: int) -> np.ndarray:
 
     A bin and its mirror image have the same.
     """
-    row, column = np.meshgrid(
-        np.arange(height) - height // 2, np.arange(width) - width // 2, indexing="ij"
-    )
+    row, column = np.indices((height, width)) - np.array([height // 2, width // 2])[:, None, None]
     mirror = np.where(2 * row == -height, row, -row)
     own_column = (column == 0) | (2 * column == -width)  # columns that mirror onto themselves
     flip = (column < 0) & ~own_column | own_column & (mirror > row)

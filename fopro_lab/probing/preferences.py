@@ -27,13 +27,13 @@ TINY = 1e-12  # mean drift of a ring to which a teacher does not respond at all
 def preference(drifts: RingDrifts, weights: np.ndarray | None = None) -> np.ndarray:
     """Return the shape of a ring response, for S weightings ``(N, S)`` of the images or for one.
 
-    It is ``(P, S)``, natural logarithms, one for each channel, ring and gain other than 1.
+    It is ``(P, S)``, natural logarithms, one for each ring and gain other than 1.
     """
     kept = [k for k, gain in enumerate(drifts.gains) if gain != 1]
-    drift, energy = (part[:, :, kept] for part in (drifts.drift, drifts.energy))
+    drift, energy = (part[:, kept] for part in (drifts.drift, drifts.energy))
     weights = np.ones((drift.shape[-1], 1)) if weights is None else weights
     shape = np.log(np.maximum(drift @ weights, TINY) / np.maximum(energy @ weights, TINY))
-    return (shape - shape.mean(axis=1, keepdims=True)).reshape(-1, weights.shape[1])
+    return (shape - shape.mean(axis=0)).reshape(-1, weights.shape[1])
 
 
 def relative_responses(
@@ -44,17 +44,16 @@ def relative_responses(
     ``units`` are lesion, patient or image of each, ``(N,)``, which the bootstrap draws as a whole.
 
     Returns:
-        A row for each channel, ring and gain other than 1: ``channel`` ("all", or the colour that
-        was scaled alone), ``ring``, ``low``, ``high`` (cycles per pixel), ``gain``, ``relative``
-        (drift per energy changed over its geometric mean over the rings: 2 is twice as much) with
-        ``relative_low`` and ``relative_high`` (95 %), ``n`` (images).
+        A row for each ring and gain other than 1: ``ring``, ``low``, ``high`` (cycles per pixel),
+        ``gain``, ``relative`` (drift per energy changed over its geometric mean over the rings: 2
+        is twice as much) with ``relative_low`` and ``relative_high`` (95 %), ``n`` (images).
     """
     weights = bootstrap_weights(None, units, resamples=resamples, seed=seed).astype(np.float64)
     low, high = np.exp(np.quantile(preference(drifts, weights), [0.025, 0.975], axis=1))
     rings = [(ring, *ends) for ring, ends in enumerate(pairwise(drifts.edges))]
-    cells = product(drifts.channels, rings, [gain for gain in drifts.gains if gain != 1])
-    rows = [(channel, *ring, gain) for channel, ring, gain in cells]
-    table = pd.DataFrame(rows, columns=["channel", "ring", "low", "high", "gain"])
+    cells = product(rings, [gain for gain in drifts.gains if gain != 1])
+    rows = [(*ring, gain) for ring, gain in cells]
+    table = pd.DataFrame(rows, columns=["ring", "low", "high", "gain"])
     table["relative"] = np.exp(preference(drifts)[:, 0])
     return table.assign(relative_low=low, relative_high=high, n=len(units))
 
@@ -117,7 +116,7 @@ def preference_distances(
     """
     if len(drifts) < 2:
         raise InputError(f"drifts: expected two teachers or more, got {len(drifts)}")
-    kinds = {(d.edges, d.gains, d.channels, d.drift.shape) for d in drifts.values()}
+    kinds = {(d.edges, d.gains, d.drift.shape) for d in drifts.values()}
     gains, shape = next((d.gains, d.drift.shape) for d in drifts.values())
     if len(kinds) > 1 or shape[-1] != len(units):
         raise ShapeError(
@@ -139,7 +138,8 @@ def preference_distances(
     rows = []
     for chosen in [*([pair] for pair in pairs), *([pairs] if len(pairs) > 1 else [])]:
         members = list(dict.fromkeys(name for pair in chosen for name in pair))
-        between = [_root_mean([_between(half[a], half[b]) for a, b in chosen]) for half in halves]
+        both = [*chosen, *((b, a) for a, b in chosen)]
+        between = [_root_mean([_distance(h[a][0], h[b][1]) for a, b in both]) for h in halves]
         within = [_root_mean([_distance(*half[name]) for name in members]) for half in halves]
         low, high = percentile_interval(between[1] - within[1])
         first, second = chosen[0] if len(chosen) == 1 else ("all", "all")
@@ -178,28 +178,24 @@ def _root_mean(distances: Sequence[np.ndarray]) -> np.ndarray:
     return np.sqrt(np.mean(np.square(distances), axis=0))
 
 
-def _between(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
-    return _root_mean([_distance(one[0], other[1]), _distance(one[1], other[0])])
-
-
 def _permutation_test(
     drifts: Sequence[RingDrifts], unit: np.ndarray, permutations: int, rng: np.random.Generator
 ) -> float:
     """Return how often names permuted lesion by lesion lie as far apart as the true ones."""
     kept = [k for k, gain in enumerate(drifts[0].gains) if gain != 1]
-    responses = np.stack([found.drift[:, :, kept] for found in drifts])  # (T, M, R, G, N)
-    level = np.log(np.maximum(responses.mean(axis=-1), TINY)).mean(axis=2)
-    responses = responses / np.exp(level)[:, :, None, :, None]  # equal sensitivity as a whole
+    responses = np.stack([found.drift[:, kept] for found in drifts])  # (T, R, G, N)
+    level = np.log(np.maximum(responses.mean(axis=-1), TINY)).mean(axis=1)
+    responses = responses / np.exp(level)[:, None, :, None]  # equal sensitivity as a whole
 
     def spread(dealt: np.ndarray) -> float:
         shape = np.log(np.maximum(dealt.mean(axis=-1), TINY))
-        shape = (shape - shape.mean(axis=2, keepdims=True)).reshape(len(dealt), -1)
+        shape = (shape - shape.mean(axis=1, keepdims=True)).reshape(len(dealt), -1)
         return float(np.mean([_distance(a, b) for a, b in combinations(shape, 2)]))
 
     observed, reached = spread(responses), 0
     for _ in range(permutations):
         order = np.argsort(rng.random((len(responses), unit.max() + 1)), axis=0)[:, unit]
-        dealt = np.take_along_axis(responses, order[:, None, None, None, :], axis=0)
+        dealt = np.take_along_axis(responses, order[:, None, None, :], axis=0)
         reached += spread(dealt) >= observed
     return (1 + reached) / (1 + permutations)
 
@@ -254,8 +250,7 @@ def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Compari
         teachers.append(line | {"most_per_energy": text})
         shape = relative_responses(drifts[name], units, seed=seed)
         shape = shape.drop(columns=["low", "high", "n"])
-        table = card.ring_response.query("channel == 'all'")
-        table = table.merge(shape, on=["channel", "ring", "gain"])
+        table = card.ring_response.merge(shape, on=["ring", "gain"])
         responses.append(table.assign(teacher=name))
         bands.append(card.class_bands.query("classifier == 'probe'").assign(teacher=name))
     distances = pd.DataFrame()

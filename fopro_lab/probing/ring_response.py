@@ -25,9 +25,7 @@ from fopro_lab.probing.features import Encoder, Precision
 def check_gains(gains: Sequence[float]) -> None:
     """Refuse gains that are none, negative or not finite."""
     if len(gains) == 0 or not all(0 <= gain < float("inf") for gain in gains):
-        raise InputError(
-            f"gains: expected one or more finite factors of 0 or above, got {list(gains)}"
-        )
+        raise InputError(f"gains: expected one or more finite factors of 0 on, got {list(gains)}")
 
 
 def check_rings(edges: Sequence[float], *, height: int, width: int, name: str = "edges") -> None:
@@ -44,15 +42,14 @@ def check_rings(edges: Sequence[float], *, height: int, width: int, name: str = 
 
 @dataclass(frozen=True, eq=False)
 class RingDrifts:
-    """The response of each single image to M channels, R rings and G gains."""
+    """The response of each single image to R rings and G gains."""
 
     edges: tuple[float, ...]  # R + 1 frequencies, cycles per pixel
     gains: tuple[float, ...]
-    channels: tuple[str, ...]  # what was scaled: "all", or "red", "green" and "blue" one by one
-    drift: np.ndarray  # 1 - cos(f(x), f(x')), float64 (M, R, G, N)
+    drift: np.ndarray  # 1 - cos(f(x), f(x')), float64 (R, G, N)
     energy: np.ndarray  # of the change, over the image's variance; above 1 for large gains
     rounding: float = 0.0  # mean drift that half precision alone makes on unchanged images
-    half: np.ndarray | None = None  # which were measured in half precision, (M, R, G)
+    half: np.ndarray | None = None  # which were measured in half precision, (R, G)
 
 
 def ring_response(
@@ -76,14 +73,14 @@ def ring_response(
         units: Lesion or patient of each image, ``(N,)``, drawn as a whole; None is one each.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
-        **passes: ``per_channel``, ``precision`` and ``batch_size`` of `ring_drifts`.
+        **passes: ``precision`` and ``batch_size`` of `ring_drifts`.
 
     Returns:
-        A row for each channel, ring and gain: ``channel`` ("all", or the colour), ``ring``,
-        ``low``, ``high`` (cycles per pixel), ``gain``, ``drift`` (mean), ``energy`` (mean; the
-        ring's share of the variance times ``(gain - 1) ** 2``: above 1 for large gains) and
-        ``drift_per_energy`` (ratio of the two means; NaN where nothing changed), the first and the
-        last with ``_low`` and ``_high`` (95 % interval), ``precision``, ``n``.
+        A row for each ring and gain: ``ring``, ``low``, ``high`` (cycles per pixel), ``gain``,
+        ``drift`` (mean), ``energy`` (mean; the ring's share of the variance times
+        ``(gain - 1) ** 2``: above 1 for large gains) and ``drift_per_energy`` (ratio of the two
+        means; NaN where nothing changed), the first and the last with ``_low`` and ``_high`` (95 %
+        interval), ``precision``, ``n``.
 
     Raises:
         ShapeError: If ``images`` is no batch, or ``units`` does not fit it.
@@ -102,24 +99,21 @@ def ring_drifts(
     edges: Sequence[float],
     gains: Sequence[float],
     *,
-    per_channel: bool = False,
     precision: Precision = "32-true",
     batch_size: int = 64,
 ) -> RingDrifts:
     """Measure drift and energy of each single image; see `ring_response`.
 
-    The scaled image is not clipped to [0, 1]: clipping would put energy into other rings. With
-    ``per_channel`` red, green and blue are scaled one by one. The precision ``"bf16-mixed"`` lets
-    the first batch decide: a ring and gain whose drift is below 40 times the rounding is measured
-    in single precision after all.
+    The scaled image is not clipped to [0, 1]: clipping would put energy into other rings. The
+    precision ``"bf16-mixed"`` lets the first batch decide: a ring and gain whose drift is below 40
+    times the rounding is measured in single precision after all.
     """
     check_gains(gains)
     check_pixels(images, changed=True)  # prompted ones may leave [0, 1]
     if len(images) == 0:
         raise ShapeError(f"images: expected (N, 3, H, W), N 1 or more, got {tuple(images.shape)}")
     check_rings(edges, height=images.shape[-2], width=images.shape[-1])
-    channels = ("red", "green", "blue") if per_channel else ("all",)
-    half = np.full((len(channels), len(edges) - 1, len(gains)), precision == "bf16-mixed")
+    half = np.full((len(edges) - 1, len(gains)), precision == "bf16-mixed")
     rounding, measured = 0.0, []
     with torch.inference_mode():
         for place, batch in enumerate(images.split(batch_size)):
@@ -129,13 +123,13 @@ def ring_drifts(
                 rough = features.encode(teacher, pixels, precision="bf16-mixed").double()
                 whole = features.encode(teacher, pixels).double()
                 rounding = float(features.feature_drift(rough, whole).mean())
-                half = part[0].mean(axis=3) > 40 * rounding  # off by 5 % or so
+                half = part[0].mean(axis=2) > 40 * rounding  # off by 5 % or so
                 if not half.all():
                     part = _measure_batch(teacher, pixels, edges, gains, half)
             measured.append(part)
     drift, energy = np.concatenate(measured, axis=-1)
     rings, factors = tuple(map(float, edges)), tuple(map(float, gains))
-    return RingDrifts(rings, factors, channels, drift, energy, rounding, half)
+    return RingDrifts(rings, factors, drift, energy, rounding, half)
 
 
 def _measure_batch(
@@ -145,9 +139,9 @@ def _measure_batch(
     gains: Sequence[float],
     half: np.ndarray,
 ) -> np.ndarray:
-    """Return drift and relative energy of each channel, ring, gain and image, ``(2, M, R, G, B)``.
+    """Return drift and relative energy of each ring, gain and image, ``(2, R, G, B)``.
 
-    ``half``, ``(M, R, G)``, says what is measured in half precision.
+    ``half``, ``(R, G)``, says what is measured in half precision.
     """
     kinds: dict[bool, Precision] = {False: "32-true", True: "bf16-mixed"}
     before = {
@@ -157,20 +151,15 @@ def _measure_batch(
     variance = images.double().var(dim=(2, 3), correction=0).sum(dim=1).clamp(min=1e-12)
     # Kept on the teacher's device up to the end of the batch: a copy would wait for every pass.
     found = variance.new_zeros(2, *half.shape, len(images))
-    for ring, whole in enumerate(ring_parts(images, edges)):
-        for place in range(len(half)):
-            part = whole
-            if len(half) > 1:  # one colour after another
-                part = torch.zeros_like(whole)
-                part[:, place] = whole[:, place]
-            # Parseval: what a ring holds is its part's mean square, without a second transform.
-            share = part.square().mean(dim=(2, 3)).double().sum(dim=1) / variance
-            for step, gain in enumerate(gains):
-                kind = bool(half[place, ring, step])
-                scaled = torch.add(images, part, alpha=gain - 1)
-                after = features.encode(teacher, scaled, precision=kinds[kind], check=False)
-                found[0, place, ring, step] = features.feature_drift(before[kind], after.double())
-                found[1, place, ring, step] = share * (gain - 1) ** 2
+    for ring, part in enumerate(ring_parts(images, edges)):
+        # Parseval: what a ring holds is its part's mean square, without a second transform.
+        share = part.square().mean(dim=(2, 3)).double().sum(dim=1) / variance
+        for step, gain in enumerate(gains):
+            kind = bool(half[ring, step])
+            scaled = torch.add(images, part, alpha=gain - 1)
+            after = features.encode(teacher, scaled, precision=kinds[kind], check=False)
+            found[0, ring, step] = features.feature_drift(before[kind], after.double())
+            found[1, ring, step] = share * (gain - 1) ** 2
     features.check_finite(teacher, found)
     return found.cpu().numpy()
 
@@ -182,28 +171,27 @@ def summarise_drifts(
     weights = bootstrap_weights(None, units, resamples=resamples, seed=seed).astype(np.float64)
     weights /= weights.sum(axis=0)
     rows = []
-    for (m, channel), (r, (low, high)), (g, gain) in product(
-        enumerate(drifts.channels), enumerate(pairwise(drifts.edges)), enumerate(drifts.gains)
-    ):
-        own, energy = drifts.drift[m, r, g], drifts.energy[m, r, g]
+    rings = enumerate(pairwise(drifts.edges))
+    for (r, (low, high)), (g, gain) in product(rings, enumerate(drifts.gains)):
+        own, energy = drifts.drift[r, g], drifts.energy[r, g]
         moved, changed = own @ weights, energy @ weights
         ratios = moved / np.where(changed > 0, changed, np.nan)
-        kind = "bf16-mixed" if drifts.half is not None and drifts.half[m, r, g] else "32-true"
+        kind = "bf16-mixed" if drifts.half is not None and drifts.half[r, g] else "32-true"
         mean, share = own.mean(), energy.mean()
         raw = (mean, *percentile_interval(moved), share)
         per_energy = (mean / (share or np.nan), *percentile_interval(ratios))
-        rows.append((channel, r, low, high, gain, *raw, *per_energy, kind, len(units)))
+        rows.append((r, low, high, gain, *raw, *per_energy, kind, len(units)))
     columns = [
-        *("channel", "ring", "low", "high", "gain", "drift", "drift_low", "drift_high", "energy"),
+        *("ring", "low", "high", "gain", "drift", "drift_low", "drift_high", "energy"),
         *("drift_per_energy", "drift_per_energy_low", "drift_per_energy_high", "precision", "n"),
     ]
     return pd.DataFrame(rows, columns=columns)
 
 
 def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.DataFrame:
-    """Tabulate drifts, one row per channel, ring, gain and image; `drifts_from_table` reads it."""
-    levels = [drifts.channels, range(len(drifts.edges) - 1), drifts.gains, names]
-    keys = pd.MultiIndex.from_product(levels, names=["channel", "ring", "gain", "image"])
+    """Tabulate drifts, one row per ring, gain and image; `drifts_from_table` reads it."""
+    levels = [range(len(drifts.edges) - 1), drifts.gains, names]
+    keys = pd.MultiIndex.from_product(levels, names=["ring", "gain", "image"])
     each = np.tile(units, len(keys) // len(units))
     measured = {"drift": drifts.drift.ravel(), "energy": drifts.energy.ravel()}
     return keys.to_frame(index=False).assign(unit=each, **measured)
@@ -213,11 +201,11 @@ def drifts_from_table(
     table: pd.DataFrame, edges: Sequence[float]
 ) -> tuple[RingDrifts, np.ndarray, np.ndarray]:
     """Return a `drift_table`'s drifts, without ``half`` and ``rounding``; image names and units."""
-    channels, gains = (tuple(table[key].unique()) for key in ("channel", "gain"))
-    shape = (len(channels), len(edges) - 1, len(gains), -1)
+    gains = tuple(table["gain"].unique())
+    shape = (len(edges) - 1, len(gains), -1)
     drift, energy = (table[key].to_numpy().reshape(shape) for key in ("drift", "energy"))
     first = table.iloc[: drift.shape[-1]].astype(str)
-    found = RingDrifts(tuple(edges), gains, channels, drift, energy)
+    found = RingDrifts(tuple(edges), gains, drift, energy)
     return found, first["image"].to_numpy(dtype=str), first["unit"].to_numpy(dtype=str)
 
 

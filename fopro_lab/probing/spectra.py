@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fopro_lab.data import Pack, batches
 from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
-from fopro_lab.evaluation.metrics import balanced_accuracies
+from fopro_lab.evaluation.metrics import balanced_accuracies, discriminant
 from fopro_lab.fourier import ring_energy
 from fopro_lab.probing.features import resampling_units
 from fopro_lab.probing.ring_response import check_rings
@@ -189,30 +189,8 @@ def _cross_validate(
     predicted = np.empty(len(labels), dtype=np.int64)
     for held in range(FOLDS):
         out = fold[unit] == held
-        seen = own[~out], labels[~out]
         # A millionth of the mean variance already keeps constant features from dividing by zero.
         how: dict[str, Any] = {"classes": task.classes, "shrinkage": 1e-6}
-        predicted[out] = discriminant_scores(*seen, new=own[out], **how).argmax(axis=1)
+        weight, bias = discriminant(own[~out], labels[~out], **how)
+        predicted[out] = (own[out] @ weight + bias).argmax(axis=1)
     return balanced_accuracies(labels, predicted, weights, classes=task.classes)
-
-
-def discriminant_scores(
-    features: np.ndarray, labels: np.ndarray, *, new: np.ndarray, classes: int, shrinkage: float
-) -> np.ndarray:
-    """Fit Fisher's linear discriminant with equal priors; return scores ``(m, K)`` of new rows.
-
-    The covariance's diagonal grows by ``shrinkage`` times the mean variance. Unlike scikit-learn's,
-    its covariance within classes lets every class count the same, whatever its size.
-
-    Source: Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, section 4.3.
-    """
-    counts = np.bincount(labels, minlength=classes)
-    members = np.zeros((classes, len(labels)))
-    members[labels, np.arange(len(labels))] = 1 / counts[labels]
-    means = members @ features
-    inner = features - means[labels]
-    covariance = (inner * (1 / counts[labels] / classes)[:, None]).T @ inner
-    size = features.shape[1]
-    covariance += np.eye(size) * (shrinkage * np.trace(covariance) / size + 1e-12)
-    weight = np.linalg.solve(covariance, means.T)
-    return new @ weight - 0.5 * np.einsum("kd,dk->k", means, weight)

@@ -1,9 +1,8 @@
 """The card of a teacher on a data set: all that probing can say, in one call and one folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +64,12 @@ class TeacherCard:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{folder}: not a whole card of `fopro probe` ({reason})") from error
-        # 0.1 called a classifier a reader.
-        return cls(summary, *(table.rename(columns={"reader": "classifier"}) for table in tables))
+        # 0.1 called a classifier a reader, and could scale red, green and blue one by one.
+        tables = [table.rename(columns={"reader": "classifier"}) for table in tables]
+        for place, table in enumerate(tables):
+            if "channel" in table:
+                tables[place] = table[table["channel"] == "all"].drop(columns="channel")
+        return cls(summary, *tables)
 
     def findings(self) -> list[str]:
         """Say in a few sentences what was found, computed from the tables."""
@@ -137,7 +140,7 @@ def teacher_card(
         groups: "head", "medium" or "tail" for each class.
         student: A trained student beside the probe; see `wrap_classifier`.
     """
-    edges, joined = ring_edges(config.rings), partial(pd.concat, ignore_index=True)
+    edges = ring_edges(config.rings)
     check_rings(edges, height=pack.size, width=pack.size)
     again, passes = _options(config)
     response, drifts, rounding = _measure_rings(teacher, pack, split, config)
@@ -146,6 +149,11 @@ def teacher_card(
     classifiers += [student] if student else []
     changed: dict[str, Any] = {"groups": groups, "batch_size": config.probe_batch, **again}
     changed["per_class"] = config.band_images
+
+    def ask(measure: Callable[..., pd.DataFrame], *about: Any, **how: Any) -> pd.DataFrame:
+        tables = [measure(each, pack, split, *about, **changed, **how) for each in classifiers]
+        return pd.concat(tables, ignore_index=True)
+
     logits = probe.logits(features.encode_rows(teacher, pack, rows=split.test, **passes))
     columns = {f"logit_{name}": logits[:, k] for k, name in enumerate(pack.dataset.class_names)}
     tested = pack.dataset.table.iloc[split.test][["image", "group", "source", "label"]]
@@ -175,16 +183,11 @@ def teacher_card(
     return TeacherCard(
         summary=summary,
         ring_response=response,
-        class_bands=joined(
-            class_band_matrix(each, pack, split, edges, gains=config.band_gains, **changed)
-            for each in classifiers
-        ),
+        class_bands=ask(class_band_matrix, edges, gains=config.band_gains),
         scores=scores,
         spectra=mean_spectra(pack, split.train, edges=edges),
-        ladder=joined(
-            pass_ladder(each, pack, split, config.cutoffs, **changed) for each in classifiers
-        ),
-        phases=joined(phase_and_amplitude(each, pack, split, **changed) for each in classifiers),
+        ladder=ask(pass_ladder, config.cutoffs),
+        phases=ask(phase_and_amplitude),
         heat_map=_measure_waves(teacher, probe, student, pack, split, config),
         fingerprint=source_fingerprint(pack, split.train, edges=edges, permutations=20, **again),
         drifts=drifts,
@@ -205,12 +208,8 @@ def _measure_rings(
     drawn = features.draw_rows(split.val, count=config.probe_images, seed=config.seed)
     images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
     units = features.resampling_units(pack.dataset.table, rows=drawn)
-    question = (teacher, images, ring_edges(config.rings), config.gains)
-    drifts = ring_drifts(*question, **passes)
-    measured = [drifts]
-    if config.per_channel:
-        measured.append(ring_drifts(*question, per_channel=True, **passes))
-    response = pd.concat((summarise_drifts(m, units, **again) for m in measured), ignore_index=True)
+    drifts = ring_drifts(teacher, images, ring_edges(config.rings), config.gains, **passes)
+    response = summarise_drifts(drifts, units, **again)
     names = pack.dataset.table["image"].iloc[drawn].to_numpy(dtype=str)
     return response, drift_table(drifts, names, units), drifts.rounding
 
@@ -261,5 +260,5 @@ def _known(row: pd.Series) -> dict[str, float]:
 
 def _largest(drifts: pd.DataFrame, *, by: str) -> dict[str, float]:
     """Pick the ring and gain with the largest value of a column, if there is any."""
-    known = drifts[drifts["channel"] == "all"].dropna(subset=[by]).nlargest(1, by)
+    known = drifts.dropna(subset=[by]).nlargest(1, by)
     return {} if known.empty else _known(known.iloc[0][["ring", "low", "high", "gain", by]])

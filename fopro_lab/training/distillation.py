@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fopro_lab.fourier.rings import at_least_single
-from fopro_lab.training.fitted_head import discriminant
+from fopro_lab.training.fitted_head import fit_head
 from fopro_lab.training.losses import cosine_distance
 
 SCALES = tuple(2.0**n for n in range(-9, 5))  # of a probe's logits
@@ -100,10 +100,10 @@ def fit_probe(
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear probe of the teacher, all classes alike: weight ``(K, D)`` and bias ``(K,)``.
 
-    It is the shrunken `discriminant` of features ``(N, D)``, on the CPU; its logits are scaled for
+    It is the shrunken discriminant of features ``(N, D)``, on the CPU; its logits are scaled for
     the lowest cross-entropy, mean over the classes, of ``held_out`` features and labels.
     """
-    weight, bias = discriminant(features, labels, classes=classes)
+    weight, bias = fit_head(features, labels, classes=classes)
     others, known = held_out
     logits, share = others @ weight + bias, 1 / known.bincount(minlength=classes).clamp(min=1)
     errors = torch.stack([F.cross_entropy(s * logits, known, weight=share) for s in SCALES])

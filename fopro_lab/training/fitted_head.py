@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from fopro_lab.data.batches import seeded_generator
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import balanced_accuracy
+from fopro_lab.evaluation.metrics import discriminant
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.gain import scale_spectrum
 from fopro_lab.fourier.spectrum import fit_prompt, mean_amplitude, spectrum_gain
@@ -82,7 +83,7 @@ def explore_fitted(
         rows = torch.multinomial(chance, min(batch_size, len(labels)), generator=source)
         others = ~torch.isin(unit, unit[rows])
         rows = rows[torch.isin(labels[rows], labels[others])]  # else the head has no such class
-        weight, bias = discriminant(kept[others], labels[others], classes=len(counts))
+        weight, bias = fit_head(kept[others], labels[others], classes=len(counts))
         shares = 1 / torch.bincount(labels[rows], minlength=len(counts))[labels[rows]]
         shares = shares / shares.sum()
         logits = kept[rows] @ weight + bias
@@ -106,7 +107,7 @@ def explore_fitted(
     for name, (cells, features) in candidates.items():
         prompt.cells.data.copy_(cells)
         acting = None if name == "identity" else prompt.mean_gain(size=size)
-        weight, bias = discriminant(features, labels, classes=len(counts))
+        weight, bias = fit_head(features, labels, classes=len(counts))
         predicted = (_encode(teacher, held_out.images, acting) @ weight + bias).argmax(dim=1)
         score = balanced_accuracy(held_out.labels.numpy(), predicted.numpy())
         lines.append((name, score, float(drift(candidates["identity"][1], features))))
@@ -141,17 +142,12 @@ def spectrum_prompt(
     return prompt, 0.0 if kept["candidate"] == "identity" else float(kept["drift"])
 
 
-def discriminant(features: Tensor, labels: Tensor, *, classes: int) -> tuple[Tensor, Tensor]:
-    """Fit Fisher's linear discriminant with equal priors: weight ``(D, K)`` and bias ``(K,)``."""
-    exact = features.double()
-    counts = torch.bincount(labels, minlength=classes).clamp(min=1).double()
-    means = torch.zeros(classes, exact.shape[1], dtype=exact.dtype).index_add_(0, labels, exact)
-    means /= counts[:, None]
-    inner = (exact - means[labels]) / (counts[labels] * classes).sqrt()[:, None]
-    covariance = inner.T @ inner
-    covariance.diagonal().add_(SHRINKAGE * covariance.trace() / len(covariance) + 1e-12)
-    weight = torch.linalg.solve(covariance, means.T)
-    return weight.float(), (-0.5 * (means.T * weight).sum(dim=0)).float()
+def fit_head(features: Tensor, labels: Tensor, *, classes: int) -> tuple[Tensor, Tensor]:
+    """Fit the shrunken `discriminant` on the CPU: weight ``(D, K)`` and bias ``(K,)``."""
+    exact = features.double().numpy(), labels.numpy()
+    found = discriminant(*exact, classes=classes, shrinkage=SHRINKAGE)
+    weight, bias = map(torch.from_numpy, found)
+    return weight.float(), bias.float()
 
 
 def _encode(teacher: Teacher, images: Tensor, gain: Tensor | None) -> Tensor:

@@ -51,7 +51,7 @@ from fopro_lab.training.setup import (
     start_fabric,
     torch_settings,
 )
-from fopro_lab.training.train_prompt import generator_for, prompted
+from fopro_lab.training.train_prompt import draw_held_out, generator_for, prompted
 
 READ_EVERY = 50  # steps between two looks at the loss: a GPU waits for each
 LINE_SECONDS = 15.0  # between two lines about epochs, except the last
@@ -510,7 +510,8 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
     if log:
         stream = progress(stream, total=config.prompt_steps, label=f"{log}, prompt step")
     checks = {"every": config.prompt_check_every, "patience": config.prompt_patience}
-    held_out = draw_held_out(setup, **checks)
+    checks["count"] = config.prompt_check_images
+    held_out = draw_held_out(setup.packed, setup.split.val, **checks)
     epochs, steps = train_prompt.prompt_training_epochs(config), config.prompt_steps
     number = epochs.index(epoch) + 1
     masks = run_folder.MaskHistory.spread(number, trainings=len(epochs), steps=steps)
@@ -544,7 +545,8 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
 def match_control(state: TrainState, setup: TrainSetup, *, verbose: bool) -> None:
     """Give the random gains of the control the drift of the learned ones on validation images."""
     assert state.prompt is not None and setup.teacher is not None
-    held_out = draw_held_out(setup, every=1)
+    count = setup.config.prompt_check_images
+    held_out = draw_held_out(setup.packed, setup.split.val, count=count, every=1)
     if held_out is None:
         raise InputError("method random: expected validation images, on which its drift is matched")
     given = (state.prompt, setup.teacher, held_out.images)
@@ -556,12 +558,6 @@ def match_control(state: TrainState, setup: TrainSetup, *, verbose: bool) -> Non
             f"fopro: the random gains drift by {found[2]:.3g} at most, the learned ones by "
             f"{found[1]:.3g}: a weaker control\n"
         )
-
-
-def draw_held_out(setup: TrainSetup, **checks: int) -> train_prompt.HeldOut | None:
-    """Take the validation images on which prompts are checked."""
-    count = setup.config.prompt_check_images
-    return train_prompt.draw_held_out(setup.packed, setup.split.val, count=count, **checks)
 
 
 @torch.no_grad()

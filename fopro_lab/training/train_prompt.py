@@ -433,72 +433,51 @@ def explore(
     needs = (reference, class_counts, head, student, student_size, spectrum)
     objective = PromptObjective(teacher, weights, *needs)
     objective.prepare(prompt, first[0])
-    best = BestPrompt(objective, held_out, prompt, max_drift) if held_out is not None else None
-    masks = masks or MaskHistory(1, frozenset())
-    with ExitStack() as stack:
-        if student is not None:
-            stack.callback(student.train, student.training)
-            student.eval()
-        if best is not None:
-            stack.callback(best.restore)
-        how: dict[str, Any] = {"learning_rate": learning_rate, "max_drift": max_drift}
-        how |= {"best": best, "generator": generator, "masks": masks}
-        taken = chain([first], islice(stream, steps - 1))
-        history = _take_steps(prompt, objective, taken, steps, **how)
-    if masks.steps - {0}:
-        masks.take(prompt, len(history))
-    return history
-
-
-def _take_steps(
-    prompt: FourierPrompt,
-    objective: PromptObjective,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    steps: int,
-    *,
-    learning_rate: float,
-    max_drift: float,
-    best: BestPrompt | None,
-    generator: torch.Generator | None,
-    masks: MaskHistory,
-) -> pd.DataFrame:
-    """Take the steps of `explore`, one per batch, and give its table."""
-    teacher, head = objective.teacher, objective.head
+    head, masks = objective.head, masks or MaskHistory(1, frozenset())
     parameters = [*prompt.parameters(), *(head.parameters() if head is not None else ())]
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
     measured: list[Tensor] = []  # one row per step, on the device; last the gradient's norm
     checks: dict[int, dict[str, float]] = {}
-    if best is not None:
-        best.check(-1)
-    masks.look(prompt, 0)
-    for step, (images, labels) in enumerate(batches):
-        is_last = step + 1 == steps
-        gain = prompt.gain(images, generator)
-        total, terms, features = objective(images, labels, gain)
-        optimiser.zero_grad()
-        total.backward()
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        optimiser.step()
-        row = {**terms, "total": total, "log_gain": gain.log().abs().mean()}
-        if max_drift:
-            plain = encode(teacher, images)
-            row["drift"] = drift(plain, features)
-            if is_last or float(row["drift"].detach()) > max_drift:
-                hold_drift(prompt, teacher, images, plain, max_drift)
-        measured.append(torch.stack([value.detach().float() for value in (*row.values(), norm)]))
-        if is_last or (step + 1) % READ_EVERY == 0:
-            _check_finite(measured, terms)
-        if not is_last:
-            masks.look(prompt, step + 1)
-        if best is not None and (is_last or (step + 1) % best.every == 0):
-            checks[step] = best.check(step)
-            if 0 < best.patience <= best.waited:
+    with ExitStack() as stack:
+        if student is not None:
+            stack.callback(student.train, student.training)
+            student.eval()
+        best = None
+        if held_out is not None:
+            best = BestPrompt(objective, held_out, prompt, max_drift)
+            stack.callback(best.restore)
+            best.check(-1)
+        masks.look(prompt, 0)
+        for step, (images, labels) in enumerate(chain([first], islice(stream, steps - 1))):
+            is_last = step + 1 == steps
+            gain = prompt.gain(images, generator)
+            total, terms, features = objective(images, labels, gain)
+            optimiser.zero_grad()
+            total.backward()
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            optimiser.step()
+            row = {**terms, "total": total, "log_gain": gain.log().abs().mean()}
+            if max_drift:
+                plain = encode(teacher, images)
+                row["drift"] = drift(plain, features)
+                if is_last or float(row["drift"].detach()) > max_drift:
+                    hold_drift(prompt, teacher, images, plain, max_drift)
+            measured.append(torch.stack([x.detach().float() for x in (*row.values(), norm)]))
+            if is_last or (step + 1) % READ_EVERY == 0:
                 _check_finite(measured, terms)
-                break
+            if not is_last:
+                masks.look(prompt, step + 1)
+            if best is not None and (is_last or (step + 1) % best.every == 0):
+                checks[step] = best.check(step)
+                if 0 < best.patience <= best.waited:
+                    _check_finite(measured, terms)
+                    break
     history = pd.DataFrame([
         {"step": step, **dict(zip(row, values, strict=False)), **checks.get(step, {})}
         for step, values in enumerate(torch.stack(measured).tolist())
     ])  # fmt: skip
+    if masks.steps - {0}:
+        masks.take(prompt, len(history))
     return history if best is None else history.assign(kept=(history["step"] == best.step) * 1)
 
 

@@ -109,11 +109,7 @@ def spectra():
 
 def ring_response():
     drift = {"drift": [0.3, 0.2, 0.1], "drift_low": 0.05, "drift_high": 0.4}
-    return pd.concat(
-        rings(channel=channel, gain=gain, drift_per_energy=[1.0, 2, 3], **drift)
-        for channel in ("all", "red", "green", "blue")
-        for gain in (0.0, 2.0)
-    )
+    return pd.concat(rings(gain=gain, drift_per_energy=[1.0, 2, 3], **drift) for gain in (0.0, 2.0))
 
 
 def responses():
@@ -244,7 +240,6 @@ def gain_benefits():
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
 EVERY = {
     "plot_all_pairs": (plots.plot_all_pairs, all_pairs()),
-    "plot_channel_response": (plots.plot_channel_response, ring_response()),
     "plot_claim": (plots.plot_claim, claims()),
     "plot_class_bands": (plots.plot_class_bands, bands()),
     "plot_class_counts": (plots.plot_class_counts, counts()),

@@ -17,7 +17,7 @@ from tests.plots.tables import (
 )
 
 
-def test_ring_response_has_a_line_and_a_band_for_each_gain_of_all_channels_together():
+def test_ring_response_has_a_line_and_a_band_for_each_gain():
     ax = plots.plot_ring_response(ring_response())
     assert [line.get_label() for line in ax.lines] == ["removed", r"amplitude $\times$ 2"]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.3, 0.2, 0.1])

@@ -10,7 +10,7 @@ import torch
 from fopro_lab.data import batches, open_dataset, pack
 from fopro_lab.fourier import apply_gain, ring_edges, ring_gain
 from fopro_lab.models import load_teacher, wrap_teacher
-from fopro_lab.probing import radial_gain, ring_drifts, ring_response
+from fopro_lab.probing import radial_gain, ring_response
 from tests.conftest import refuses
 from tests.probing.toys import Stub, flatten, photos
 
@@ -42,19 +42,6 @@ def test_ring_response_equals_the_slow_one(ring, gain):
     assert row["energy"] == pytest.approx(energies.mean(), abs=1e-6)
     assert row["drift_per_energy"] == pytest.approx(drifts.mean() / energies.mean(), rel=1e-4)
     assert (row["low"], row["high"], row["n"]) == (EDGES[ring], EDGES[ring + 1], 7)
-
-
-def test_channels_one_by_one_share_the_energy_of_all():
-    images = photos(6, 16)
-    together, each = (
-        ring_drifts(Stub(flatten), images, EDGES, [0.0, 2.0], per_channel=alone)
-        for alone in (False, True)
-    )
-    assert each.channels == ("red", "green", "blue") and each.drift.shape == (3, 3, 2, 6)
-    np.testing.assert_allclose(each.energy.sum(axis=0), together.energy[0], atol=1e-6)
-    green = Stub(lambda pixels: pixels[:, 1].flatten(1))
-    deaf = ring_drifts(green, images, EDGES, [0.0], per_channel=True).drift
-    assert np.abs(deaf[[0, 2]]).max() < 1e-12 and deaf[1].min() > 1e-4
 
 
 def test_a_gain_of_one_changes_nothing():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from fopro_lab.evaluation.metrics import discriminant
 from fopro_lab.probing import mean_spectra, source_fingerprint
-from fopro_lab.probing.spectra import discriminant_scores
 from tests.conftest import refuses
 from tests.probing.toys import EDGES, make_pack
 
@@ -112,7 +112,8 @@ def test_scores_equal_scikit_learns_where_classes_are_equally_large():
     labels = np.tile(np.arange(4), 30)
     features = rng.normal(size=(len(labels), 3)) + labels[:, None] * [1, 0.3, -0.5]
     new = rng.normal(size=(50, 3))
-    scores = discriminant_scores(features, labels, new=new, classes=4, shrinkage=1e-6)
+    weight, bias = discriminant(features, labels, classes=4, shrinkage=1e-6)
+    scores = new @ weight + bias
     model = LinearDiscriminantAnalysis(solver="lsqr", priors=np.full(4, 1 / 4))
     expected = model.fit(features, labels).decision_function(new)
     centred = [part - part.mean(axis=1, keepdims=True) for part in (scores, expected)]
