@@ -111,7 +111,7 @@ def _misfit(value: Any, hint: Any) -> Misfit | None:
     """Say what of a value does not fit an annotation; None if it fits."""
     origin, parts = get_origin(hint) or hint, get_args(hint)
     kind = getattr(origin, "__name__", "")
-    expected = _WORDS.get(kind, f"a {kind}")
+    expected, inside = _WORDS.get(kind, f"a {kind}"), list[tuple[Any, Any]]()
     if origin in (Union, types.UnionType):
         misfits = [_misfit(value, part) for part in parts]
         known = [found for found in misfits if found is not None]
@@ -130,17 +130,15 @@ def _misfit(value: Any, hint: Any) -> Misfit | None:
         fits = fits and (origin is Iterable or hasattr(value, "__len__"))
         fits = fits and getattr(value, "ndim", 1) == 1
         items = value.tolist() if hasattr(value, "tolist") else value
-        for each in items if fits and isinstance(items, list | tuple) else ():
-            if found := _misfit(each, parts[0] if parts else Any):
-                return found
+        if fits and isinstance(items, list | tuple):
+            inside = [(each, parts[0] if parts else Any) for each in items]
     elif origin is Mapping:
         fits = isinstance(value, Mapping)
-        for each in zip(value, value.values(), strict=True) if fits else ():
-            for part, own in zip(each, parts, strict=False):
-                if found := _misfit(part, own):
-                    return found
+        pairs = value.items() if fits else ()
+        inside = [both for pair in pairs for both in zip(pair, parts, strict=False)]
     elif getattr(origin, "_is_protocol", False):
         fits = all(hasattr(value, name) for name in vars(origin) if name[0] != "_")
     else:
         fits = origin is Any or not isinstance(origin, type) or isinstance(value, origin)
-    return None if fits else (expected, value, kind)
+    inner = (found for each, own in inside if (found := _misfit(each, own)))
+    return next(inner, None) if fits else (expected, value, kind)

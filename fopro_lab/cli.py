@@ -107,11 +107,11 @@ def data_check(
     cannot be used, or results on this split would be wrong. Exit code 0 also with warnings, which
     real data always have; 1 if a verdict is "fail". --out writes a page and all tables as CSV.
     """
-    from fopro_lab.checks import check_data
+    from fopro_lab.checks import examine, open_for_checks
     from fopro_lab.config import DataConfig
 
     config = read_config(DataConfig, settings, file)
-    found = check_data(config)
+    found = examine(*open_for_checks(config), config=config)
     if as_json:
         print(json.dumps(found.as_dict(), indent=2, allow_nan=False))
     else:

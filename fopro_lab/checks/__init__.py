@@ -6,7 +6,7 @@ Importing this package imports no torch; the pipeline audit does when it is firs
 from typing import Any
 
 from fopro_lab.arguments import check_public, checked
-from fopro_lab.checks.report import Finding, Findings, check_data, examine, open_for_checks
+from fopro_lab.checks.report import Finding, Findings, examine, open_for_checks
 
 check_public(__name__)
 

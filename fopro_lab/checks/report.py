@@ -94,16 +94,6 @@ class Findings:
         return folder
 
 
-def check_data(config: DataConfig) -> Findings:
-    """Open, pack and split what a config names, and examine it.
-
-    Raises:
-        InputError: If there is no data set, or none of its images can be read.
-    """
-    packed, split = open_for_checks(config)
-    return examine(packed, split, config=config)
-
-
 def open_for_checks(config: DataConfig) -> Prepared:
     """Open, pack and split as `prepare` does, but go on with what is there.
 

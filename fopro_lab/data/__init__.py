@@ -10,7 +10,6 @@ from fopro_lab.data.pack import Pack, Prepared, pack, prepare, split_from
 from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt, make_monica
 from fopro_lab.data.split_rules import (
     Split,
-    isic2019_lt_counts,
     make_folds,
     make_long_tail,
     make_split,

@@ -257,18 +257,13 @@ def batch_parts(
     count: int, batch_size: int, *, drop_last: bool, rank: int, world_size: int
 ) -> list[slice]:
     """Return where this rank's part of each batch lies in the epoch's order."""
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected 1 or more, got {batch_size}")
     if world_size < 1 or not 0 <= rank < world_size:
         raise InputError(f"rank: expected 0 to world_size - 1 = {world_size - 1}, got {rank}")
-    if batch_size % world_size:
+    if batch_size < 1 or batch_size % world_size or (drop_last and count < batch_size):
+        most = f"to {count}, the number of images" if drop_last else "or more"
         raise InputError(
-            f"batch_size: expected a multiple of world_size = {world_size}, got {batch_size}; "
-            "it is that of all processes together"
-        )
-    if drop_last and count < batch_size:
-        raise InputError(
-            f"batch_size: expected at most {count}, the number of images, got {batch_size}"
+            f"batch_size: expected 1 {most}, a multiple of world_size = {world_size}, for it is "
+            f"that of all processes together, got {batch_size}"
         )
     parts = []
     for start in range(0, count - batch_size + 1 if drop_last else count, batch_size):

@@ -143,17 +143,9 @@ def open_from(config: DataConfig) -> Dataset:
     contents = [table[name].tolist() for name in ("image", "label", "group", "source", "split")]
     lists = [class_names, sizes, *contents]
     fingerprint = _hash("\0".join("\n".join(map(str, values)) for values in lists))
-    dataset = Dataset(
-        name + listing.ending,
-        table,
-        class_names,
-        file_reader,
-        fingerprint,
-        stamp,
-        passed_over=listing.passed_over,
-        notes=listing.notes,
-        groups_known=listing.groups_known,
-    )
+    about: Any = {n: getattr(listing, n) for n in ("passed_over", "notes", "groups_known")}
+    what = (name + listing.ending, table, class_names, file_reader)
+    dataset = Dataset(*what, fingerprint, stamp, **about)
     if 0 < images < len(dataset):
         chosen = dataset.subset(choose_rows(table, images=images, seed=seed))
         return replace(chosen, name=dataset.name + part)
@@ -274,15 +266,12 @@ def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:
     if isinstance(rows, str) or not (isinstance(rows, Sequence) or hasattr(rows, "__array__")):
         raise wrong("rows", "a list of row numbers", rows, "rows")
     found = np.asarray(rows)  # nothing is cast in silence: a mask would become rows 0 and 1
-    if found.ndim != 1:
-        raise InputError(f"rows: expected one axis, got shape {found.shape}")
-    if not found.size:
-        return np.zeros(0, dtype=np.int64)
-    if found.dtype.kind == "b":
-        raise InputError("rows: expected row numbers, got a mask; np.flatnonzero(mask) gives them")
-    if found.dtype.kind not in "iu":
-        raise InputError(f"rows: expected whole numbers, got {found.dtype}")
-    if found.min() < 0 or found.max() >= count:
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise InputError(
+            f"rows: expected row numbers (n,), got {found.dtype} {found.shape}; "
+            "np.flatnonzero(mask) gives those of a mask"
+        )
+    if found.size and (found.min() < 0 or found.max() >= count):
         raise InputError(
             f"rows: expected 0 to {count - 1}, got {found.min()} to {found.max()}; "
             "was the split made of the same images, pack.dataset?"

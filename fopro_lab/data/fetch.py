@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from lzma import LZMAError
 from pathlib import Path
@@ -22,7 +21,7 @@ import requests
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.io import atomic_path, disk_errors, in_bytes, one_writer, write_json
 from fopro_lab.io import progress as show_progress
-from fopro_lab.options import read_yaml
+from fopro_lab.options import nearest, read_yaml
 
 PLAIN_NAMES = ("isic2019", "hyperkvasir", "fopro-splits", "monica-splits", "moco-v2")
 MEDMNIST_SIZES = (28, 64, 128, 224)  # pixels
@@ -102,11 +101,8 @@ def find_source(name: str) -> Source:
     if name.startswith("medmnist:"):
         return _find_medmnist(name.removeprefix("medmnist:"))
     if name not in PLAIN_NAMES:
-        near = get_close_matches(name, [*PLAIN_NAMES, "medmnist:derma"], n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "see `fopro data list`"
-        raise InputError(
-            f"source: expected {', '.join(PLAIN_NAMES)} or medmnist:NAME, got '{name}'; {hint}"
-        )
+        hint = nearest(name, [*PLAIN_NAMES, "medmnist:NAME"])
+        raise InputError(f"source: expected one that `fopro data list` shows, got '{name}'; {hint}")
     facts = dict(_facts("sources.yaml")[name])
     base, listed = facts.pop("base", ""), facts.pop("files")
     remote = [{"name": file, "url": base + file, **entry} for file, entry in listed.items()]

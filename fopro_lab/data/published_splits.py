@@ -138,12 +138,9 @@ def make_hyperkvasir(
 
     Source: Borgli et al., Scientific Data 7, 283 (2020); github.com/simula/hyper-kvasir.
     """
-    if redraw and folds != 5:
-        raise InputError(f"folds: expected 5, as Balanced-MixUp draws, got {folds}")
-    if folds not in (2, 5):
-        raise InputError(
-            f"folds: expected 2 or 5, the official ones, got {folds}; split_rule=folds takes any"
-        )
+    if folds not in ((5,) if redraw else (2, 5)):
+        known = "5, as Balanced-MixUp draws" if redraw else "2 or 5, the official ones"
+        raise InputError(f"folds: expected {known}, got {folds}; split_rule=folds takes any")
     check_fold(fold, folds=folds)
     name = f"{folds}_fold_split.csv"
     (path,) = find_split_files([name], files=files, fetched="hyperkvasir")

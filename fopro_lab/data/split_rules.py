@@ -14,8 +14,6 @@ from fopro_lab.data.sampling import hashed_order
 from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
 
-ISIC2019_TOTALS = (12875, 4522, 3323, 2624, 867, 628, 253, 239)  # NV MEL BCC BKL AK SCC VASC DF
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split(Summary):
@@ -175,12 +173,6 @@ def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list
     # A hair above: 32 x (1/32)^(2/5) is 8, where double precision says 7.999999999999999.
     curve = [int(largest * ratio ** (rank / steps) * (1 + 1e-12)) for rank in range(len(left))]
     return [min(images, most) for images, most in zip(curve, left, strict=True)]
-
-
-def isic2019_lt_counts(ratio: float) -> list[int]:
-    """Return the training images of each class in the files of FoPro-KD, largest class first."""
-    left = [total - 150 for total in ISIC2019_TOTALS]  # 50 to validate on and 100 to test on
-    return long_tail_counts(left, ratio=ratio, largest=ISIC2019_TOTALS[0])
 
 
 class Wanted(NamedTuple):

@@ -250,18 +250,14 @@ def align(
         parts.append(part)
     first, names = parts[0], class_names(parts[0])
     for part in parts[1:]:
-        if class_names(part) != names:
+        own = {name: part[name].equals(first[name]) for name in ("image", "label", "group")}
+        own["class"] = class_names(part) == names
+        if not all(own.values()):
+            odd = ", ".join(name for name, same in own.items() if not same)
             raise InputError(
-                f"predictions: expected the classes {', '.join(names)} in every run, "
-                f"got {', '.join(class_names(part))}"
+                f"predictions: expected the same classes and images of '{split}' in every run, got "
+                f"{len(first)} and {len(part)} that differ in {odd}; use runs of one split"
             )
-        for column in ("image", "label", "group"):
-            if not part[column].equals(first[column]):
-                raise InputError(
-                    f"predictions: expected the same images of '{split}' in every run, "
-                    f"got {len(first)} and {len(part)} that differ in '{column}'; "
-                    f"use runs of one split"
-                )
     check_groups(groups, names)
     return AlignedRuns(
         labels=first["label"].to_numpy(),

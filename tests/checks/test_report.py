@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fopro_lab.checks.leakage import Association
-from fopro_lab.checks.report import check_data, check_sources, examine
+from fopro_lab.checks.report import check_sources, examine, open_for_checks
 from fopro_lab.config import DataConfig
 from fopro_lab.data import prepare
 from tests.checks.toys import sound_rows, texture, write_archive
@@ -15,7 +15,7 @@ from tests.checks.toys import sound_rows, texture, write_archive
 
 def check(root, **options):
     config = DataConfig(dataset=str(root), image_size=32, **options)
-    return check_data(config)
+    return examine(*open_for_checks(config), config=config)
 
 
 def levels(found):
@@ -113,7 +113,7 @@ def test_what_cannot_be_split_is_examined_all_the_same(tmp_path):
 
 def test_unknown_groups_are_a_warning_large_ones_are_named_and_sources_are_measured():
     config = DataConfig(images=200, image_size=32)
-    found = check_data(config)
+    found = examine(*open_for_checks(config), config=config)
     sources = verdict(found, "sources")
     assert 0 <= sources.number < 0.5 and "Cramer's V" in sources.verdict
     assert found.tables["sources"].columns.tolist() == ["class", "sharp", "soft"]

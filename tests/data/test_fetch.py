@@ -368,4 +368,6 @@ def test_the_commands_fetch_and_list(fopro, publisher, own_place):
     assert (code, out) == (1, "")
     assert "fopro: moco_v2_800ep_pretrain.pth.tar: " in stderr
     code, _, stderr = fopro("data", "fetch", "isic2020")
-    assert code == 2 and stderr.startswith("fopro: source: expected isic2019, hyperkvasir, ")
+    assert code == 2 and stderr.startswith(
+        "fopro: source: expected one that `fopro data list` shows"
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.data import Dataset, isic2019_lt_counts, open_dataset
+from fopro_lab.data import Dataset, open_dataset
 from fopro_lab.data.published_splits import (
     ALIASES,
     CLASSES,
@@ -25,7 +25,7 @@ from fopro_lab.data.split_rules import PARTS
 from fopro_lab.errors import InputError
 from tests.conftest import refuses
 from tests.data.publisher import medmnist_npz
-from tests.data.toys import altered
+from tests.data.toys import altered, isic2019_lt_counts
 
 SIZES = {"train": 4, "val": 2, "test": 3}  # images of each class in the toy files
 MADE_UP = f"{', '.join(isic2019_lt_names(0.005, 2))}: not the published files"

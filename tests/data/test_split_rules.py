@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import (
-    isic2019_lt_counts,
     make_folds,
     make_long_tail,
     make_split,
@@ -16,10 +15,10 @@ from fopro_lab.data import (
 )
 from fopro_lab.data.readers import PARTS
 from fopro_lab.data.sampling import choose_rows
-from fopro_lab.data.split_rules import ISIC2019_TOTALS, check_split, long_tail_counts
+from fopro_lab.data.split_rules import check_split, long_tail_counts
 from fopro_lab.errors import InputError
 from tests.conftest import refuses
-from tests.data.toys import toy_dataset
+from tests.data.toys import ISIC2019_TOTALS, isic2019_lt_counts, toy_dataset
 
 SINGLES = [(label, 1) for label in range(3) for _ in range(40)]
 many_groups = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), max_size=60).map(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fopro_lab.checks import check_data
+from fopro_lab.checks import examine, open_for_checks
 from fopro_lab.config import DataConfig
 from fopro_lab.data import make_split, open_dataset
 from fopro_lab.errors import InputError
@@ -271,7 +271,8 @@ def test_what_was_guessed_is_in_the_check(tmp_path):
         Image.fromarray(array.astype(np.uint8)).save(tmp_path / name)
     rows = [f"{i},{'ab'[i % 2]},P{i}" for i in range(12)]
     lay_out(tmp_path, {"t.csv": "\n".join(["image,dx,patient_id", *rows])})
-    found = check_data(DataConfig(dataset=str(tmp_path), image_size=16))
+    config = DataConfig(dataset=str(tmp_path), image_size=16)
+    found = examine(*open_for_checks(config), config=config)
     told = {finding.verdict for finding in found.findings if finding.what == "opening"}
     used = "image in 'image', class in 'dx', group in 'patient_id', no given split"
     assert f"t.csv: {used}" in told and len(told) == 2
@@ -302,7 +303,8 @@ def test_labels_that_contradict_folders_are_counted(tmp_path, capsys):
     dataset = open_dataset(tmp_path / "t.csv")
     assert "1 of 6 images lie in another class's folder" in capsys.readouterr().err
     assert dataset.table["split"].tolist() == "train train test train train test".split()
-    found = check_data(DataConfig(dataset=str(tmp_path / "t.csv"), image_size=16))
+    config = DataConfig(dataset=str(tmp_path / "t.csv"), image_size=16)
+    found = examine(*open_for_checks(config), config=config)
     assert [each.number for each in found.findings if each.what == "folders"] == [1]
     refuses(r"^test_per_class: expected 0, for t gives", make_split, dataset, test_per_class=1)
 

@@ -8,6 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from fopro_lab.data import Dataset
+from fopro_lab.data.split_rules import long_tail_counts
 
 
 def toy_dataset(
@@ -44,3 +45,12 @@ def altered(*paths: Path) -> str:
     """Return what made-up split files add to a protocol id."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     return f"/altered-{hashlib.sha256(chr(10).join(digests).encode()).hexdigest()[:8]}"
+
+
+ISIC2019_TOTALS = (12875, 4522, 3323, 2624, 867, 628, 253, 239)  # NV MEL BCC BKL AK SCC VASC DF
+
+
+def isic2019_lt_counts(ratio: float) -> list[int]:
+    """Return the training images of each class in the files of FoPro-KD, largest class first."""
+    left = [total - 150 for total in ISIC2019_TOTALS]  # 50 to validate on and 100 to test on
+    return long_tail_counts(left, ratio=ratio, largest=ISIC2019_TOTALS[0])

@@ -177,9 +177,9 @@ def test_a_class_without_test_images_is_unknown_and_left_out_of_means():
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (predictions((40, 20, 10, 5)), "got 76 and 75 that differ in 'image'; use runs of one"),
-        (predictions().assign(label=0), "got 76 and 76 that differ in 'label'"),
-        (predictions().rename(columns={"logit_df": "logit_x"}), "every run, got nv, mel, bkl, x"),
+        (predictions((40, 20, 10, 5)), "got 76 and 75 that differ in image, label, group; use"),
+        (predictions().assign(label=0), "got 76 and 76 that differ in label"),
+        (predictions().rename(columns={"logit_df": "logit_x"}), "that differ in class; use"),
         (predictions(split="val"), "split: expected images of 'test', got val"),
     ],
 )
