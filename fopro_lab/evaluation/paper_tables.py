@@ -61,47 +61,18 @@ def with_interval(
     return f"{shown} [{', '.join(ends)}]" if len(ends) == 2 else f"{shown} (no interval)"
 
 
-def clear_winner(levels: pd.DataFrame, differences: pd.DataFrame, column: str) -> str:
-    """Name the best method of a headline column, or none if paired intervals do not support it.
-
-    A method other than the baseline must differ from it by an interval that excludes zero; the
-    baseline must do so from every other method. The other methods are not paired with each other
-    here, so a winner has beaten the baseline, and its rivals by its level alone.
-    """
-    sign = -1 if column == "ece" else 1  # the calibration error is better where it is lower
-    known = levels.dropna(subset=[column])
-    if known.empty:
-        return ""
-    best = str(known["method"].iloc[int((sign * known[column]).to_numpy().argmax())])
-    rows = _rows_of(differences, column)
-    if best == str(differences["baseline"].iloc[0]):
-        clear = ((sign * rows[["low", "high"]]) < 0).all(axis=None)
-        return best if len(rows) and clear else ""
-    own = rows[rows["method"] == best]
-    return best if len(own) and ((sign * own[["low", "high"]]) > 0).all(axis=None) else ""
-
-
-def level_table(
-    levels: pd.DataFrame,
-    differences: pd.DataFrame | None = None,
-    *,
-    columns: Sequence[str] = COLUMNS,
-    bold: str = "{}",
-) -> pd.DataFrame:
+def level_table(levels: pd.DataFrame, *, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """Lay levels of ``summarise`` or ``summarise_teachers`` out as text, in per cent.
 
     A row per method has student and teacher if the levels do, the method, and headline columns with
-    95 % intervals; then what the student costs, if any run says so. With ``differences``, of
-    ``compare`` for the same runs, ``bold`` is the form of a `clear_winner`.
+    95 % intervals; then what the student costs, if any run says so.
     """
     named = [name for name in ("student", "teacher", "method") if name in levels]
     table = levels[named].rename(columns=str.capitalize)
     table["Method"] = table["Method"].map(method_label)
     for column in columns:
         ends = levels[[column, f"{column}_low", f"{column}_high"]].to_numpy()
-        texts = pd.Series([with_interval(*row, digits=1) for row in ends], levels.index)
-        best = "" if differences is None else clear_winner(levels, differences, column)
-        table[_title(column)] = texts.mask(levels["method"] == best, texts.map(bold.format))
+        table[_title(column)] = [with_interval(*row, digits=1) for row in ends]
     for column, (title, unit) in _COSTS.items():
         if column in levels and levels[column].notna().any():
             table[title] = [f"{v / unit:.3g}" if pd.notna(v) else "n/a" for v in levels[column]]
@@ -131,8 +102,8 @@ def difference_table(
 def latex_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Write levels and paired differences as two LaTeX tables, for the package booktabs.
 
-    Bold is a `clear_winner`, or a difference whose interval excludes zero. ``levels`` are of
-    ``summarise``, ``differences`` of ``compare`` for the same runs; several protocols are refused.
+    Bold is a difference whose interval excludes zero. ``levels`` are of ``summarise``,
+    ``differences`` of ``compare`` for the same runs; several protocols are refused.
     """
     texts = [r"% needs \usepackage{booktabs}"]
     tables = _both(levels, differences, bold=r"\textbf{{{}}}")
@@ -169,8 +140,7 @@ def _both(
     folds = f", {_range(levels['folds'])} folds" if levels["folds"].max() > 1 else ""
     of_levels = (
         f"In per cent, with 95 % intervals, on {int(levels['n'].max())} test images, mean of "
-        f"{_range(levels['seeds'])} seeds{folds}. Protocol {protocols[0]}. Bold: the best of its "
-        f"column where the paired interval of its difference to {baseline} excludes zero."
+        f"{_range(levels['seeds'])} seeds{folds}. Protocol {protocols[0]}."
     )
     of_differences = (
         f"Paired differences to {baseline} in percentage points, {_range(differences['seeds'])} "
@@ -178,7 +148,7 @@ def _both(
         f"Bold: the interval excludes zero; intervals are not corrected for their number."
     )
     return [
-        (of_levels, level_table(levels, differences, bold=bold)),
+        (of_levels, level_table(levels)),
         (of_differences, difference_table(differences, bold=bold)),
     ]
 
