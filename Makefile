@@ -48,7 +48,7 @@ docs: setup ## build the documentation into site/, readable without a network
 	@$(BIN)/mkdocs build --quiet && echo site/index.html
 
 lab: setup ## open JupyterLab on the notebooks
-	@$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks
+	@FOPRO_HOME=$(CURDIR) $(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks
 
 format: setup ## format the code and strip the notebooks
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/nbstripout notebooks/*.ipynb

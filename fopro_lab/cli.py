@@ -202,9 +202,10 @@ def train(
     if print_config:
         print(explain(config))
         return
+    from fopro_lab.io import home_folder
     from fopro_lab.training import distill, is_first, run_name
 
-    run = distill(config, out=out or Path("runs") / run_name(config))
+    run = distill(config, out=out or home_folder("runs") / run_name(config))
     if is_first():
         kept, how = run.manifest["best_epoch"], run.manifest["selected_by"]
         show_scores(run, f"epoch {kept} kept ({how})", as_json=as_json)
@@ -270,6 +271,7 @@ def probe(
         raise InputError(f"{cards[0]}: folders are taken with --compare; a teacher with --set")
     if compare and len(cards) < 2:
         raise InputError(f"--compare: expected two or more folders of cards, got {len(cards)}")
+    from fopro_lab.io import home_folder
     from fopro_lab.reports import execute_notebook
 
     if compare:
@@ -282,12 +284,12 @@ def probe(
         # The notebook alone draws fewer images, so as to be read sooner.
         chosen = config.model_fields_set | {"probe_images", "band_images", "heat_images"}
         values = config.model_dump(mode="json", include=chosen)
-    place = Path(out or Path("probes") / stem.replace(":", "_"))
+    place = Path(out or home_folder("probes") / stem.replace(":", "_"))
     print(execute_notebook(notebook, values, out=place)[1])
 
 
 def report(
-    plan: Annotated[str, Argument(metavar="PLAN", help="YAML file: notebooks and options.")],
+    plan: Annotated[str, Argument(metavar="PLAN", help="YAML file, or a name such as demo.")],
     out: Out = "",
     settings: Settings = [],
     file: Files = [],
@@ -302,6 +304,9 @@ def report(
 ) -> None:
     """Execute the notebooks of a plan and print the path of the index page.
 
+    `fopro report demo` finds reports/plans/demo.yaml here, else among those that came with the
+    package; `fopro init` copies these.
+
     A notebook is kept while its cells, parameters, input files, the package's version and the
     notebooks it waits for are unchanged, so the same command twice continues where the first
     ended. --again and --fresh execute it nevertheless, and train from the start.
@@ -312,10 +317,11 @@ def report(
     --plan executes and writes nothing: it lists the notebooks, what they wait for, how long they
     took last time, and missing inputs with the way to get them, which make exit code 1.
     """
+    from fopro_lab.io import home_folder
     from fopro_lab.reports.plan import limit_seconds
     from fopro_lab.reports.run import dry_run, run_plan
 
-    folder = Path(out or Path("reports") / Path(plan).stem)
+    folder = Path(out or home_folder("reports") / Path(plan).stem)
     inputs: dict[str, Any] = {"out": folder, "settings": settings, "files": file, "jobs": jobs}
     inputs |= {"executor": executor, "limit": limit_seconds(limit, name="--limit")}
     chosen: dict[str, Any] = {"only": only, "again": again, "fresh": fresh}
@@ -408,6 +414,21 @@ def explore(
     serve_explorer(values, port=port, browser=browser, out=out)
 
 
+def init(
+    folder: Annotated[str, Argument(metavar="DIR", help="New, or one with files of your own.")],
+) -> None:
+    """Copy the notebooks and plans into a folder, to look at and to change.
+
+    Nothing is overwritten: a file that is there already is left as it is.
+    """
+    from fopro_lab.reports.plan import copy_shipped
+
+    written, other = copy_shipped(folder)
+    for path in other:
+        print(f"fopro: {path}: differs from the package's, left as it is", file=sys.stderr)
+    print(f"{folder}: {len(written)} notebooks and plans written")
+
+
 HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed images."
 app = typer.Typer(help=HELP, **APP)
 
@@ -428,7 +449,7 @@ def _every(
 
 app.add_typer(data_app, name="data")
 app.add_typer(teachers_app, name="teachers")
-for command in (train, refine, probe, report, compare, explore):
+for command in (train, refine, probe, report, compare, explore, init):
     app.command()(command)
 
 

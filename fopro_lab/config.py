@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from fopro_lab.io import home_folder
 from fopro_lab.options import Config, option
 
 Interpolation = Literal["box", "bilinear", "bicubic", "lanczos"]
@@ -21,7 +22,11 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed"]
 Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_length=1)]
 Cutoffs = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.7)], ...], Field(min_length=1)]
-Folders = Annotated[tuple[str, ...], Field(min_length=1)]
+Folders = Annotated[
+    tuple[str, ...],
+    Field(validate_default=True),
+    AfterValidator(lambda given: given or (str(home_folder("runs")),)),
+]
 GroupRule = Literal["auto", "rank", "count"]
 
 
@@ -404,7 +409,7 @@ class CardsConfig(Config):
 class CompareConfig(Config):
     """Comparison of methods over the same test images (notebook 05)."""
 
-    run_dirs: Folders = option(("../reports/runs",), "run folders, or folders that hold some")
+    run_dirs: Folders = option((), "run folders, or folders that hold some; empty: runs")
     baselines: tuple[str, ...] = option(("bsm", "ekd"), "methods the others are compared with")
     resamples: int = option(1000, "bootstrap resamples of every interval", ge=20)
     seed: int = option(0, "seed of the bootstraps", ge=0)
@@ -455,13 +460,15 @@ class ExploreConfig(TeacherConfig, DataConfig):
     student_run: str = option("", "run folder of a trained student, or a folder of some")
     more_datasets: tuple[str, ...] = option((), "more data sets to choose from: names or paths")
     more_teachers: tuple[str, ...] = option((), "more teachers: NAME, or NAME=FILE of weights")
-    presets_dir: str = option("../presets", "folder of saved presets")
+    presets_dir: Annotated[
+        str, AfterValidator(lambda given: given or str(home_folder("presets")))
+    ] = option("", "folder of saved presets; empty: presets", validate_default=True)
 
 
 class ClaimsConfig(DataConfig):
     """The three claims (notebook 07)."""
 
-    run_dirs: Folders = option(("../reports/runs",), "run folders, or folders that hold some")
+    run_dirs: Folders = option((), "run folders, or folders that hold some; empty: runs")
     pairs: tuple[tuple[str, str], ...] = option(
         (("ekd", "bsm"), ("fopro", "ekd"), ("fopro", "random")), "compared: method and baseline"
     )

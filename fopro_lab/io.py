@@ -170,6 +170,11 @@ def some(texts: Sequence[str], *, most: int = 5) -> str:
     return (", ".join(texts[:most]) or "none") + more
 
 
+def home_folder(name: Path | str) -> Path:
+    """Return a default folder for results: below ``$FOPRO_HOME`` if set, else the current one."""
+    return Path(os.environ.get("FOPRO_HOME") or "").expanduser() / name
+
+
 def in_bytes(count: float) -> str:
     """Write a number of bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -23,6 +23,8 @@ RunType = TypeVar("RunType", bound="Run")
 # Written by `fopro_lab.training.run_folder`; the names are part of a run folder's format.
 RINGS_FILE, MAPS_FILE = "exploration_gains.parquet", "exploration_masks.safetensors"
 
+MAKERS = "notebook 04_train and `fopro train` make runs"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run(Summary):
@@ -122,10 +124,11 @@ def load_runs(folders: Path | str | Iterable[Path | str], *, unfinished: bool = 
     manifests: dict[Path, Path] = {}  # by resolved path, so that a run given twice comes once
     for path in map(Path, paths):
         if not path.exists():
-            raise InputError(f"{path}: no such folder")
+            raise InputError(f"{path}: no such folder; {MAKERS}")
         found = [path] if path.is_file() else sorted(path.rglob("manifest.json"))
         if not found:
-            raise InputError(f"{path}: expected a run folder or one that holds runs, got no run")
+            got = "expected a run folder or one that holds runs, got no run"
+            raise InputError(f"{path}: {got}; {MAKERS}")
         manifests.update({each.resolve(): each for each in found})
     runs = [Run.read(manifests[key]) for key in sorted(manifests)]
     if unfinished:

@@ -26,6 +26,7 @@ from fopro_lab.config import (
     unused_options,
 )
 from fopro_lab.errors import InputError, said_of
+from fopro_lab.io import atomic_path
 from fopro_lab.options import (
     Config,
     current_options,
@@ -36,7 +37,9 @@ from fopro_lab.options import (
     without_removed,
 )
 
-CHECKOUT = Path(__file__).resolve().parents[2]  # of the package, with its notebooks and plans
+_PACKAGE = Path(__file__).resolve().parents[1]
+# notebooks and reports/plans: a wheel brings them with the package, a checkout has them beside it
+SHIPPED = next(p for p in (_PACKAGE / "shipped", _PACKAGE.parent) if (p / "notebooks").is_dir())
 PATHS = (
     *("dataset", "split_files", "weights", "student_weights", "prompt_file", "natural"),
     *("reference", "student_run", "run_dirs", "cards"),
@@ -76,6 +79,12 @@ class Notebook:
     cells: list[tuple[str, str]]  # kind and source
     declared: dict[str, Any]  # default of every name in the cell tagged ``parameters``
     kind: type[Config] | None  # named by the metadata ``fopro.config``
+
+    @property
+    def shown(self) -> str:
+        """Its path as seen from here, without folders if it lies elsewhere."""
+        path, here = self.path.resolve(), Path.cwd()
+        return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
 
     @property
     def known(self) -> dict[str, Any]:
@@ -164,14 +173,28 @@ class Report:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+def find_plan(name: Path | str) -> Path:
+    """Find a plan by its path, or by a name such as ``demo``: here, then among the package's."""
+    path, file = Path(name), Path("reports", "plans", f"{name}.yaml")
+    if not path.is_file() and path.name == str(name):
+        for folder in (Path(), SHIPPED):
+            if (folder / file).is_file():
+                return folder / file
+    return path
+
+
 def read_plan(path: Path | str) -> Plan:
     """Read and validate a plan; its notebooks are not looked at yet."""
     path = Path(path)
     if not path.exists():
         folders = (path.parent, path.parent / "plans", path.parent / "reports" / "plans")
-        plans = {plan.stem: plan for folder in folders for plan in sorted(folder.glob("*.yaml"))}
-        if match := get_close_matches(path.stem, plans, n=1):
-            raise InputError(f"{path}: no such file; did you mean '{plans[match[0]]}'?")
+        names = sorted(plan.stem for plan in SHIPPED.glob("reports/plans/*.yaml"))
+        plans = dict(zip(names, names, strict=True))
+        for folder in folders:
+            plans |= {plan.stem: str(plan) for plan in sorted(folder.glob("*.yaml"))}
+        match = get_close_matches(path.stem, plans, n=1)
+        way = f"did you mean '{plans[match[0]]}'?" if match else f"known: {', '.join(names)}"
+        raise InputError(f"{path}: no such file; {way}")
     content = read_yaml(path)
     with said_of(str(path)):
         plan = Plan.from_mapping(content)
@@ -184,9 +207,9 @@ def read_plan(path: Path | str) -> Plan:
 def find_notebook(name: str, *, plan: Path | str = "") -> Path:
     """Find a notebook by its path, seen from the plan or from here, or by a name: ``04_train``."""
     # beside the plan; then ``notebooks`` of the plan's repository (two folders up), of the current
-    # folder and of the package's checkout; then the current folder
+    # folder and of the package; then the current folder
     file = Path(name if name.endswith(".ipynb") else f"{name}.ipynb")
-    homes = [Path("notebooks").absolute(), CHECKOUT / "notebooks"]
+    homes = [Path("notebooks").absolute(), SHIPPED / "notebooks"]
     if plan and len(parents := Path(plan).absolute().parents) > 2:
         homes.insert(0, parents[2] / "notebooks")
     for folder in [*([Path(plan).parent] if plan else []), *homes, Path()]:
@@ -195,6 +218,24 @@ def find_notebook(name: str, *, plan: Path | str = "") -> Path:
     known = sorted({path.stem for folder in homes for path in folder.glob("*.ipynb")})
     tried = " or ".join(dict.fromkeys(map(str, homes)))
     raise InputError(f"{name}: no such notebook in {tried}; {nearest(name, known)}")
+
+
+def copy_shipped(folder: Path | str) -> tuple[list[Path], list[Path]]:
+    """Copy notebooks and plans of the package into a folder; a file that is there is left alone.
+
+    Returns what was written, and what was there already with another content.
+    """
+    written, other = [], []
+    files = [*SHIPPED.glob("notebooks/*.ipynb"), *SHIPPED.glob("reports/plans/*.yaml")]
+    for source in sorted(files):
+        target, content = Path(folder) / source.relative_to(SHIPPED), source.read_bytes()
+        if not target.exists():
+            with atomic_path(target) as temporary:
+                temporary.write_bytes(content)
+            written.append(target)
+        elif target.is_dir() or target.read_bytes() != content:
+            other.append(target)
+    return written, other
 
 
 def read_notebook(path: Path | str) -> Notebook:

@@ -43,6 +43,7 @@ from fopro_lab.reports.plan import (
     chosen_names,
     duration,
     files_states,
+    find_plan,
     missing_inputs,
     plan_nodes,
     read_plan,
@@ -133,7 +134,7 @@ def run_plan(
     keeps its notebook with the red cell, what waits for it is skipped, and the rest goes on.
 
     Args:
-        plan: YAML file, see `Plan`.
+        plan: YAML file, see `Plan`, or the name of one of the package's, such as ``demo``.
         out: Folder of the report.
         settings: Texts ``name=value`` that override the plan wherever the name is known.
         files: YAML files of names and values, such as saved presets; between plan and settings.
@@ -153,6 +154,7 @@ def run_plan(
         WorkError: If a notebook failed, the work was stopped, or the cluster does not answer.
     """
     _check_how(jobs, executor)
+    given, plan = plan, find_plan(plan)
     out, began = Path(out), time.monotonic()
     nodes = plan_nodes(plan, out=out, settings=settings, files=files, limit=limit)
     names = [node.name for node in nodes]
@@ -161,7 +163,7 @@ def run_plan(
         if not chosen & chosen_names(nodes, [word], option="--again"):
             raise InputError(f"--again: {word}: --only leaves it out; give --only {word}, too")
     forced = chosen & (set(names) if fresh else chosen_names(nodes, again, option="--again"))
-    facts = {"Plan": str(plan), "Settings": ", ".join(settings) or "none"}
+    facts = {"Plan": str(given), "Settings": ", ".join(settings) or "none"}
     facts |= {"Presets": ", ".join(Path(file).name for file in files)} if files else {}
     facts |= {"Only": ", ".join(only)} if only else {}
     with only_writer(out) as stop:
@@ -329,7 +331,7 @@ class _Batch:
             name=node.name,
             entry=node.entry,
             state=state,
-            notebook=os.path.relpath(node.notebook.path),
+            notebook=node.notebook.shown,
             made_by=took.made_by,
             seconds=took.seconds,
             folder=node.name,
@@ -409,7 +411,7 @@ def dry_run(
 ) -> DryRun:
     """Check all that `run_plan` checks, list every missing input, execute and write nothing."""
     _check_how(jobs, executor)
-    out = Path(out)
+    plan, out = find_plan(plan), Path(out)
     how: dict[str, Any] = {"settings": settings, "files": files, "limit": limit}
     nodes = plan_nodes(plan, out=out, inputs=False, **how)
     keys, kept = node_keys(nodes), set[str]()
@@ -435,7 +437,7 @@ def dry_run(
 def _graph(nodes: Sequence[Node], kept: Collection[str]) -> Iterator[str]:
     """Yield a line per node: name, notebook, what it waits for, what is its own."""
     names = max(len(node.name) for node in nodes)
-    books = max(len(os.path.relpath(node.notebook.path)) for node in nodes)
+    books = max(len(node.notebook.shown) for node in nodes)
     entry_of = {node.name: node.entry for node in nodes}
     for number, node in enumerate(nodes, start=1):
         waits = dict.fromkeys(entry_of[name] for name in node.after)
@@ -447,5 +449,5 @@ def _graph(nodes: Sequence[Node], kept: Collection[str]) -> Iterator[str]:
         facts += [f"left out: {node.left_out}"] if node.left_out else []
         parts = [f"after {', '.join(waits)}"] if waits else []
         parts += [", ".join(facts)] if facts else []
-        start = f"{number:3d}  {node.name:<{names}}  {os.path.relpath(node.notebook.path):<{books}}"
+        start = f"{number:3d}  {node.name:<{names}}  {node.notebook.shown:<{books}}"
         yield f"{start}  {'; '.join(parts)}".rstrip()

@@ -36,7 +36,6 @@ from fopro_lab.fourier import (
 from fopro_lab.fourier.rings import bin_counts
 from fopro_lab.io import atomic_path
 from fopro_lab.options import Config, read_yaml
-from fopro_lab.reports.plan import CHECKOUT
 
 Preset = Literal["identity", "remove", "amplify", "low-pass", "high-pass"]
 MAX_GAIN = 4.0  # of a slider
@@ -44,7 +43,6 @@ GAIN_STEP = 0.05  # of a slider; a gain that differs less from 1 leaves the phas
 BUMP_EDGES = ring_edges(64)  # a bump is made of as many rings as a prompt may have
 PROFILE_RINGS = 32  # of the radial profile, at most
 MAX_LOG_GAIN = 12.0  # of a saved preset: a removed ring keeps six millionths of its amplitude
-PLAN = CHECKOUT / "reports/plans/preset.yaml"
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,7 +301,7 @@ def save_preset(
             weights.unlink()  # half a preset would block its name
         reason = getattr(error, "strerror", None) or error
         raise WorkError(f"{place}: cannot be written to ({reason})") from None
-    report, train = ["report", str(PLAN), "-f", str(preset)], ["train", "-f", str(preset)]
+    report, train = ["report", "preset", "-f", str(preset)], ["train", "-f", str(preset)]
     return f"Saved: {preset}\nUse: fopro {shlex.join(report)}\nor: fopro {shlex.join(train)}"
 
 

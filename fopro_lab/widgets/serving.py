@@ -44,7 +44,7 @@ def serve_explorer(
         browser: Whether to open it.
         out: Folder for what the notebook writes; empty throws it away.
     """
-    config = ExploreConfig.from_mapping({"presets_dir": "presets", **current_options(values)})
+    config = ExploreConfig.from_mapping(current_options(values))
     missing = missing_inputs(config)
     if missing:
         raise InputError("; ".join(missing))
