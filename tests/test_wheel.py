@@ -1,0 +1,96 @@
+"""The built wheel, installed alone into a fresh environment, is the whole product."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Build the wheel and install it: its environment and an empty folder to start from."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT)
+    (wheel,) = folder.glob("*.whl")
+    run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], cwd=folder)
+    bin = folder / "venv/bin"
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(run([bin / "python", "-c", where], cwd=folder).stdout.strip())
+    # The packages that it needs, but not this checkout, which an editable install would add.
+    (site / "needed.pth").write_text(sysconfig.get_path("purelib"))
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    run([sys.executable, "-m", "pip", "--python", bin / "python", *install, wheel], cwd=folder)
+    (folder / "empty").mkdir()
+    return wheel, bin, folder / "empty"
+
+
+# Jupyter's templates lie beside the packages that the environment borrows.
+NOT_OWN = ("PYTHONPATH", "FOPRO_HOME", "PYTHONDONTWRITEBYTECODE")
+OWN = {name: value for name, value in os.environ.items() if name not in NOT_OWN}
+OWN |= {"JUPYTER_PATH": f"{sys.prefix}/share/jupyter"}
+HOW = {"capture_output": True, "text": True, "timeout": 200, "env": OWN}
+
+
+def run(words, *, cwd):
+    done = subprocess.run(list(map(str, words)), cwd=cwd, **HOW)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_wheel_holds_what_the_checkout_has_and_no_more(installed):
+    names = {n.partition("shipped/")[2] for n in zipfile.ZipFile(installed[0]).namelist()} - {""}
+    files = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("reports/plans/*.yaml")]
+    assert names >= {str(path.relative_to(ROOT)) for path in files} and len(files) > 20
+    assert all(re.fullmatch(r"(notebooks|reports/plans)/[^/]+", name) for name in names)
+
+
+def test_plans_are_found_by_name_and_init_copies_them_without_overwriting(installed):
+    _, bin, empty = installed
+    home = run([bin / "python", "-c", "import fopro_lab; print(fopro_lab.__file__)"], cwd=empty)
+    assert home.stdout.startswith(str(bin.parent))
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", run([bin / "fopro", "--version"], cwd=empty).stdout)
+    shown = run([bin / "fopro", "report", "demo", "--plan"], cwd=empty).stdout
+    assert "04_train.ipynb" in shown and str(bin.parent) not in shown
+    wrong = subprocess.run([bin / "fopro", "report", "dmeo"], cwd=empty, **HOW)
+    line = "fopro: dmeo: no such file; did you mean 'demo'?\n"
+    assert (wrong.returncode, wrong.stderr) == (2, line)
+    mine = empty / "mine/reports/plans/demo.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text(mine_text := "title: mine\nnotebooks: {a: {notebook: 01_dataset}}\n")
+    copied = run([bin / "fopro", "init", "mine"], cwd=empty)
+    assert f"{mine.relative_to(empty)}: differs from the package's" in copied.stderr
+    assert mine.read_text() == mine_text
+    assert (empty / "mine/notebooks/04_train.ipynb").read_bytes() == (
+        ROOT / "notebooks/04_train.ipynb"
+    ).read_bytes()
+    again = run([bin / "fopro", "init", "mine"], cwd=empty)
+    assert again.stdout == "mine: 0 notebooks and plans written\n"
+    shown = run([bin / "fopro", "report", "demo", "--plan"], cwd=empty / "mine").stdout
+    assert shown.startswith("mine: 1 notebooks")  # the folder's own goes before the package's
+
+
+@pytest.mark.slow
+def test_demo_and_explorer_run_in_an_empty_folder(installed, tmp_path):
+    _, bin, _ = installed
+    few = ["--only=train-bsm-0", "--set=method=bsm", "--set=seed=0", "--set=images=120"]
+    done = run([bin / "fopro", "report", "demo", *few, "--set=epochs=2"], cwd=tmp_path)
+    assert done.stdout == "reports/demo/index.html\n" and "done    train-bsm-0" in done.stderr
+    assert str(bin.parent) not in (tmp_path / "reports/demo/index.html").read_text()
+    words = [bin / "fopro", "explore", "--port=0", "--no-browser", "--set=images=96"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=OWN
+    ) as server:
+        address = server.stdout.readline().strip()
+        with urllib.request.urlopen(address, timeout=100) as answer:
+            page = answer.read().decode()
+        server.send_signal(signal.SIGINT)
+    assert "Bands by hand" in page and "widget-view+json" in page  # no cell before it is red
