@@ -126,16 +126,9 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
         check_split(split, dataset)
     table, parts = dataset.table, split.parts(len(packed))
     groups = groups_from(config, names, split.class_counts(dataset))
-    counts = pd.DataFrame(
-        {
-            "class": name,
-            "group": groups[name],
-            "split": part,
-            "n": int(np.sum((packed.labels == label) & (parts == part))),
-        }
-        for part in PARTS
-        for label, name in enumerate(names)
-    )
+    of_part = {p: np.bincount(packed.labels[parts == p], minlength=len(names)) for p in PARTS}
+    counts = pd.DataFrame({"class": names, "group": [groups[name] for name in names]} | of_part)
+    counts = counts.melt(["class", "group"], var_name="split", value_name="n")
     content = same_content(packed)
     found = find_near_duplicates(packed.images, np.unique(content))
     copies = table.assign(content=content, part=parts).sort_values(["content", "image"])

@@ -17,6 +17,7 @@ import pandas as pd
 
 from fopro_lab.data.decoding import FileReader, Reader, is_dicom
 from fopro_lab.errors import InputError, said_of
+from fopro_lab.io import some
 
 PARTS = ("train", "val", "test")
 COLUMNS = ("image", "path", "label", "group", "source", "split")
@@ -303,7 +304,8 @@ def find_images(
     place: dict[str, str] = {}
     for name in wanted:
         near = closest(name, by_key.get(file_key(name), []))
-        if len(near) > 1 and _are_twins(root, near):
+        same = {plain_name(file) for file in near} if len(near) > 1 else set()
+        if len(same) == 1 and all(filecmp.cmp(root / near[0], root / file, False) for file in near):
             twins.append(f"{near[0]} and {near[1]}")
             near = near[:1]
         if len(near) > 1:
@@ -316,8 +318,8 @@ def find_images(
         if not near and not (os.path.isabs(name) and os.path.isfile(name)):
             missing.append(other or name)
     if loose := [name for name in wanted if place[name] not in (name, as_path(name))]:
-        some = f"such as {place[loose[0]]} for {loose[0]}"
-        notes.append(f"{len(loose):,} of {len(wanted):,} images found by their name, {some}")
+        such = f"such as {place[loose[0]]} for {loose[0]}"
+        notes.append(f"{len(loose):,} of {len(wanted):,} images found by their name, {such}")
     if twins:
         notes.append(
             f"{len(twins):,} images are there twice, byte by byte the same, in folders that differ "
@@ -326,20 +328,9 @@ def find_images(
     if missing and (not leave_out or len(missing) == len(wanted)):
         if strange := name_unreadable(missing):
             raise InputError(f"{where}: of {len(wanted):,} images {strange[0]}; {CONVERT}")
-        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        gone = f"{len(missing)} of {len(wanted)} images are not below {root}: {some}"
-        raise InputError(f"{where}: {gone}; {way_out}")
+        gone = f"{len(missing)} of {len(wanted)} images are not below {root}"
+        raise InputError(f"{where}: {gone}: {some(missing, most=3)}; {way_out}")
     return [os.path.join(root, place[name]) for name in wanted], notes  # an absolute path is kept
-
-
-def _are_twins(root: Path, files: Sequence[str]) -> bool:
-    """Tell whether files have names that differ in letter case alone, and the same bytes."""
-    first, *others = files
-    return all(
-        plain_name(file) == plain_name(first)
-        and filecmp.cmp(root / first, root / file, shallow=False)
-        for file in others
-    )
 
 
 def closest(written: str, files: list[str]) -> list[str]:
