@@ -19,6 +19,8 @@ Sampler = Literal["instance", "class-balanced", "square-root", "progressive"]
 Augmentation = Literal["none", "flips", "published"]
 AugmentMode = Literal["fused", "exact"]
 Device = Literal["auto", "cpu", "cuda"]
+Schedule = Literal["constant", "cosine", "multi-step"]
+Epochs = tuple[Annotated[int, Field(ge=1)], ...]
 Precision = Literal["32-true", "bf16-mixed"]
 Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_length=1)]
 Cutoffs = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.7)], ...], Field(min_length=1)]
@@ -171,9 +173,7 @@ class TeacherConfig(Config):
 class PromptConfig(Config):
     """How the Fourier prompt is built and trained."""
 
-    prompt_form: PromptForm = option(
-        "generator", "generator: of noise; the others: one gain for all"
-    )
+    prompt_form: PromptForm = option("generator", "generator: of noise; else one gain for all")
     prompt_rows: int = option(16, "rows of the coarse gain map", ge=2, le=256)
     prompt_rings: int = option(8, "rings of the form ring", ge=1, le=64)
     prompt_waves: int = option(6, "waves of the form radial", ge=1, le=64)
@@ -199,14 +199,10 @@ class StepConfig(Config):
     learning_rate: float = option(3e-4, "learning rate, at its highest", gt=0, le=10)
     weight_decay: float = option(0.0, "L2 penalty of adam and sgd, decoupled decay of adamw", ge=0)
     momentum: float = option(0.9, "momentum of sgd", ge=0, lt=1)
-    schedule: Literal["constant", "cosine", "multi-step"] = option(
-        "constant", "learning rate after the warm-up, updated every step"
-    )
+    schedule: Schedule = option("constant", "learning rate after the warm-up, set every step")
     lr_warmup: float = option(0.0, "epochs, or part of one, of linear warm-up", ge=0)
     lr_floor: float = option(0.0, "cosine: last value, as a share of learning_rate", ge=0, le=1)
-    lr_milestones: tuple[Annotated[int, Field(ge=1)], ...] = option(
-        (), "multi-step: epochs after which the learning rate falls"
-    )
+    lr_milestones: Epochs = option((), "multi-step: epochs after which the learning rate falls")
     lr_factor: float = option(0.1, "multi-step: factor of each fall", gt=0, le=1)
     clip_norm: float = option(5.0, "bound of the gradient's norm", gt=0)
     accumulate: int = option(1, "batches whose gradients make one step", ge=1)

@@ -93,9 +93,8 @@ class Config(BaseModel):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse a change: numbers and folders go by the config that a run began with."""
-        raise InputError(
-            f"{name}: a config is fixed; make one: model_copy(update={{'{name}': ...}})"
-        )
+        way_out = f"make one: model_copy(update={{'{name}': ...}})"
+        raise InputError(f"{name}: a config is fixed; {way_out}")
 
     def model_copy(
         self: ConfigType, *, update: Mapping[str, Any] | None = None, deep: bool = False

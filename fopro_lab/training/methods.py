@@ -72,9 +72,8 @@ def find_method(
         if found is not None:
             name = names[kind] = f"{found.__module__}:{getattr(found, '__qualname__', '')}"
             if not is_called(name):
-                raise InputError(
-                    f"{kind}: expected a name of its own in its file, got {found!r:.80}"
-                )
+                problem = "expected a name of its own in its file"
+                raise InputError(f"{kind}: {problem}, got {found!r:.80}")
         found = found or KNOWN[kind].get(name)
         if found is not None or is_called(name):
             parts[kind] = _part(kind, name, found or load_called(name, kind), config)

@@ -289,9 +289,8 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
     config, said = setup.config, -math.inf
     while not state.is_finished(config):
         began = time.perf_counter()
-        name = (
-            f"{config.parts.label} seed {config.seed}: epoch {state.epoch + 1} of {config.epochs}"
-        )
+        run = f"{config.parts.label} seed {config.seed}"
+        name = f"{run}: epoch {state.epoch + 1} of {config.epochs}"
         log = name if verbose else ""
         if state.epoch in train_prompt.prompt_training_epochs(config):
             train_prompt_before_epoch(state, setup, log=log)
