@@ -294,7 +294,9 @@ def report(
     settings: Settings = [],
     file: Files = [],
     jobs: Annotated[int, Option(help="Notebooks at a time; 0: one per GPU, or per core.")] = 0,
-    executor: Annotated[str, Option(help="local, dask or dask://HOST:PORT.")] = "local",
+    executor: Annotated[str, Option(help="local, dask, dask://HOST:PORT or slurm.")] = "local",
+    set_slurm: Annotated[str, Option(metavar="K=V,K=V", help="Of sbatch: time=2:00:00,...")] = "",
+    snakefile: Annotated[str, Option(metavar="FILE", help="Write it, execute nothing.")] = "",
     only: Annotated[list[str], Option(metavar="NAME", help="This one alone; repeatable.")] = [],
     again: Annotated[list[str], Option(metavar="NAME", help="Also unchanged; repeatable.")] = [],
     fresh: Annotated[bool, Option("--fresh", help="Execute all, also if unchanged.")] = False,
@@ -322,8 +324,17 @@ def report(
     from fopro_lab.reports.run import dry_run, run_plan
 
     folder = Path(out or home_folder("reports") / Path(plan).stem)
-    inputs: dict[str, Any] = {"out": folder, "settings": settings, "files": file, "jobs": jobs}
-    inputs |= {"executor": executor, "limit": limit_seconds(limit, name="--limit")}
+    inputs: dict[str, Any] = {"out": folder, "settings": settings, "files": file}
+    inputs["limit"] = limit_seconds(limit, name="--limit")
+    if snakefile:
+        from fopro_lab.reports.snakefile import write_snakefile
+
+        print(write_snakefile(plan, file=snakefile, **inputs))
+        return
+    if set_slurm and executor != "slurm":
+        raise InputError(f"--set-slurm: goes with --executor slurm, not with {executor}")
+    executor = f"slurm:{set_slurm}" if executor == "slurm" else executor
+    inputs |= {"executor": executor, "jobs": jobs}
     chosen: dict[str, Any] = {"only": only, "again": again, "fresh": fresh}
     if resume:
         print("fopro: --resume is always on; give the same --set and -f", file=sys.stderr)

@@ -2,10 +2,10 @@
 
 import logging
 import os
-import re
 import secrets
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -27,6 +26,10 @@ from fopro_lab.io import cache_folder
 from fopro_lab.reports.plan import Node, duration, one_node
 
 LOOK_EVERY = 0.5  # seconds between two looks at a kernel
+DEVICE_VARIABLES = (
+    "HIP_VISIBLE_DEVICES",
+    "CUDA_VISIBLE_DEVICES",
+)  # ROCm reads both, the first wins
 GRACE = 10.0  # seconds that an interrupted cell has to end, before its kernel is killed
 
 
@@ -61,6 +64,7 @@ class Outcome:
     seconds: float = 0.0
     memory: int = 0
     made_by: str = ""  # commit, versions and machine
+    log: str = ""  # file of a batch job's own output
 
 
 def execute_notebook(
@@ -185,7 +189,7 @@ def _kernel_class(folder: Path, job: Job, made: list[Any]) -> type:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         environment |= dict.fromkeys(names, str(job.threads))
     if job.device:
-        environment["CUDA_VISIBLE_DEVICES"] = job.device
+        environment |= dict.fromkeys(DEVICE_VARIABLES, job.device)
 
     class Kernel(AsyncKernelManager):
         kernel_spec = KernelSpec(resource_dir="", **{**get_kernel_dict(), "env": environment})
@@ -244,17 +248,35 @@ class _Watch:
                 os.killpg(pid, number)  # a kernel leads a group of its own
 
 
+_ASK_TORCH = """
+import torch
+print(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+"""
+
+
 def visible_devices() -> list[str]:
-    """List the CUDA devices that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        # CUDA itself stops at the first entry that names no device
-        return [*takewhile(lambda d: d not in ("", "-1"), map(str.strip, chosen.split(",")))]
-    with suppress(OSError, subprocess.SubprocessError):  # none, or a driver that does not answer
-        words = ["nvidia-smi", "-L"]
-        listed = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20)
-        return re.findall(r"^GPU \d+:.*\(UUID: ([^)]+)\)", listed.stdout, flags=re.MULTILINE)
-    return []
+    """List the GPUs that torch can use here, as ``CUDA_VISIBLE_DEVICES`` names them.
+
+    A process of its own asks torch: so a MIG slice, ROCm and a container without ``nvidia-smi``
+    count as they will in a kernel, and this process holds no GPU. Apple's MPS is not used.
+    """
+    names = next((os.environ[name] for name in DEVICE_VARIABLES if name in os.environ), None)
+    if names in ("", "-1") or not _may_have_gpus():
+        return []
+    words = [sys.executable, "-c", _ASK_TORCH]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+        count = int(done.stdout.split()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        sys.stderr.write(f"fopro: GPUs are not shared out: torch could not be asked ({error})\n")
+        return []
+    return [n.strip() for n in names.split(",")][:count] if names else [*map(str, range(count))]
+
+
+def _may_have_gpus() -> bool:
+    """Tell whether a driver is loaded: where there is none, torch need not be imported to see."""
+    kinds = ("nvidia*", "nvgpu*", "nvhost*", "kfd", "dxg")  # NVIDIA, Jetson, AMD, WSL
+    return any(any(Path("/dev").glob(kind)) for kind in kinds)
 
 
 class Slots(NamedTuple):
@@ -287,7 +309,7 @@ def open_executor(where: str | Executor, *, jobs: int, most: int, out: Path) -> 
     keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
     cluster = None if address else LocalCluster(n_workers=here, **keys)
     try:
-        client = Client(cluster or f"tcp://{address}", timeout=5)
+        client = Client(cluster or address, timeout=5)  # tcp, or tls by Dask's config
     except (OSError, ValueError) as error:
         why = f"no scheduler answers there ({type(error).__name__}); start one: `dask scheduler`"
         raise WorkError(f"dask://{address}: {why}") from None

@@ -161,6 +161,7 @@ class NodeReport:
     memory: int = 0  # peak of its kernel, bytes; 0 where it is not known
     notebook: str = ""  # its file
     made_by: str = ""  # commit, versions and machine; of a kept one those of its execution
+    log: str = ""  # output of its batch job, as seen from the index
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import shutil
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -48,6 +48,7 @@ from fopro_lab.reports.plan import (
     plan_nodes,
     read_plan,
 )
+from fopro_lab.reports.slurm import slurm_executor, slurm_options
 
 _STILL_RUNNING_EVERY = 30.0  # seconds between two lines while nothing ends
 _ORIGIN = ("Finished", "Wall time")  # facts that alter no result
@@ -139,7 +140,8 @@ def run_plan(
         settings: Texts ``name=value`` that override the plan wherever the name is known.
         files: YAML files of names and values, such as saved presets; between plan and settings.
         jobs: Notebooks at the same time; 0 is one per GPU, or one per core where there is none.
-        executor: ``local``, ``dask``, ``dask://HOST:PORT``, or any whose workers share this disk.
+        executor: ``local``, ``dask``, ``dask://HOST:PORT``, ``slurm:`` with options of sbatch
+            (``slurm:partition=gpu,time=2:00:00``), or any whose workers share this disk.
         only: Nodes, or entries of the plan, that may be executed; empty is all.
         again: Nodes, or entries, that are executed even if nothing changed, training included.
         fresh: Whether all are executed even if nothing changed, training included.
@@ -194,9 +196,13 @@ def run_plan(
 def _check_how(jobs: int, executor: str | Executor) -> None:
     if jobs < 0:
         raise InputError(f"jobs: expected 0 (one per GPU, or per core) or more, got {jobs}")
+    if isinstance(executor, str) and executor.startswith("slurm:"):
+        slurm_options(executor.removeprefix("slurm:"))
+        return
     pattern = r"local|dask|dask://local|dask://[^\s/]+:\d+"
     if isinstance(executor, str) and not re.fullmatch(pattern, executor):
-        raise InputError(f"executor: expected local, dask or dask://HOST:PORT, got '{executor}'")
+        known = "local, dask, dask://HOST:PORT or slurm"
+        raise InputError(f"executor: expected {known}, got '{executor}'")
 
 
 @dataclass
@@ -225,7 +231,12 @@ class _Batch:
         """Execute what has to be and fill ``ended``; return whether Ctrl-C ended it early."""
         waiting, stopped = self._settle(self.nodes), False
         if waiting:  # else nothing is started at all
-            with open_executor(where, jobs=jobs, most=len(waiting), out=self.out) as slots:
+            with ExitStack() as stack:
+                if isinstance(where, str) and where.startswith("slurm:"):
+                    given = slurm_executor(where.removeprefix("slurm:"), folder=self.out / "slurm")
+                    where = stack.enter_context(given)
+                how: dict[str, Any] = {"jobs": jobs, "most": len(waiting), "out": self.out}
+                slots = stack.enter_context(open_executor(where, **how))
                 try:
                     self._work(waiting, slots)
                 except KeyboardInterrupt:
@@ -312,6 +323,8 @@ class _Batch:
         try:
             run = {**node.given, **node.places}.get("run_dir", "")
             took = replace(future.result(), made_by=_made_by(run))
+        except CancelledError:
+            took = Outcome("lost: the scheduler is gone, or the task was cancelled there")
         except Exception as error:
             took = Outcome(f"{type(error).__name__}: {error}".splitlines()[0])
         self._record(node, took)
@@ -339,6 +352,7 @@ class _Batch:
             reason=reason,
             parameters={k: v for k, v in values if (node.notebook.path, k) in self._own},
             memory=took.memory,
+            log=os.path.relpath(took.log, self.out) if took.log else "",
         )
         words = f"{state:7} {node.name}"
         if took.seconds and state != "kept":

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -14,10 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from filelock import FileLock
 
 from fopro_lab.errors import WorkError
-from fopro_lab.reports import execute_notebook, run_plan
+from fopro_lab.reports import execute, execute_notebook, run_plan
 from fopro_lab.reports.execute import Job, Outcome, open_executor, visible_devices
 from tests.conftest import complaint, failure
 from tests.reports.conftest import PLAN, Checkout
@@ -252,30 +252,50 @@ def wait_until(fact, seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+STAND_IN = """
+import os
+names = os.environ.get("CUDA_VISIBLE_DEVICES")
+seen = [0, 1] if names is None else []
+for name in (names or "").split(",") if names else []:
+    if name.strip() == "-1": break  # CUDA itself stops there
+    seen.append(name)
+class cuda:
+    is_available = staticmethod(lambda: bool(seen))
+    device_count = staticmethod(lambda: len(seen))
+"""
+
+
 @pytest.fixture
 def two_gpus(tmp_path, monkeypatch):
-    """A stand-in for nvidia-smi that lists two."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    tool = tmp_path / "bin" / "nvidia-smi"
-    tool.parent.mkdir()
-    tool.write_text(
-        "#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-aa)'\n"
-        "echo '  MIG 1g.18gb Device 0: (UUID: MIG-cc)'\necho 'GPU 1: NVIDIA H200 (UUID: GPU-bb)'\n"
-    )
-    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
+    """A stand-in for torch on a machine with two, in the process that asks it."""
+    for name in execute.DEVICE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "torch.py").write_text(STAND_IN)
+    first = f"import sys; sys.path.insert(0, {str(tmp_path / 'bin')!r})"
+    monkeypatch.setattr(execute, "_ASK_TORCH", first + execute._ASK_TORCH)
+    monkeypatch.setattr(execute, "_may_have_gpus", lambda: True)
+
+
+def test_the_devices_are_those_of_torch(monkeypatch, capsys):
+    monkeypatch.setattr(execute, "_may_have_gpus", lambda: True)
+    assert len(visible_devices()) == torch.cuda.device_count()
+    monkeypatch.setattr(execute, "_ASK_TORCH", "import no_such_module")
+    assert visible_devices() == []
+    assert "GPUs are not shared out: torch could not be asked" in capsys.readouterr().err
 
 
 def test_a_notebook_gets_a_gpu_of_its_own_of_those_chosen(two_gpus, checkout, monkeypatch):
-    assert visible_devices() == ["GPU-aa", "GPU-bb"]
+    assert visible_devices() == ["0", "1"]
     with open_executor("local", jobs=0, most=9, out=checkout.out) as slots:
         assert slots.jobs == 2
     code = "import os\nopen(f'{mark}.txt', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
     checkout.notebook("a", "mark: int = 0", code)
     checkout.plan({"a": {"notebook": "a", "matrix": {"mark": [0, 1]}}})
     run_plan(PLAN, out="out", progress=False)
-    assert {(checkout.root / f"{i}.txt").read_text() for i in (0, 1)} == {"GPU-aa", "GPU-bb"}
-    for chosen, seen in {"3,1": ["3", "1"], "": [], "-1": [], "2,-1,3": ["2"]}.items():
+    assert {(checkout.root / f"{i}.txt").read_text() for i in (0, 1)} == {"0", "1"}
+    cases = {"3, 1": ["3", "1"], "": [], "-1": [], "2,-1,3": ["2"], "MIG-cc": ["MIG-cc"]}
+    for chosen, seen in cases.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
         assert visible_devices() == seen
 
@@ -394,5 +414,5 @@ def test_dask_workers_have_a_gpu_each_and_a_killed_one_loses_nothing(
     run_plan(PLAN, out="out", executor="dask", progress=False)
     thread.join()
     assert checkout.states() == {"a-0": "done", "a-1": "done"}
-    assert {tries(name)[0][0] for name in ("a-0", "a-1")} == {"GPU-aa", "GPU-bb"}
+    assert {tries(name)[0][0] for name in ("a-0", "a-1")} == {"0", "1"}
     assert [gpu for gpu, _ in tries("a-0")] == [tries("a-0")[0][0]] * 2
