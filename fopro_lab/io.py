@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -93,10 +94,17 @@ def write_json(path: Path | str, content: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def regular(path: Path | str) -> Path:
+    """Return a path to open; what is no file, such as a pipe that would be waited for, fails."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return Path(path)
+
+
 def sha256_file(path: Path | str) -> str:
     """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with open(regular(path), "rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

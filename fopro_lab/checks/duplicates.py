@@ -47,7 +47,7 @@ def same_content(packed: Pack) -> np.ndarray:
     Bytes are compared by SHA-256, of those files alone that share their size with another; pixels
     as packed, so a file that was renamed, or saved again without loss, is found too.
     """
-    pixels = _first_of(hashlib.sha256(image.tobytes()).digest() for image in packed.images)
+    pixels = _first_of(hashlib.sha256(image.tobytes()).digest() for image in packed.checked())
     paths = packed.dataset.table["path"].tolist()
     sizes = pd.Series([os.stat(path).st_size if path else -1 for path in paths])
     several = sizes.duplicated(keep=False) & (sizes >= 0)

@@ -160,7 +160,7 @@ def find_shortcuts(packed: Pack) -> list[Shortcut]:
     firsts, inverse = np.unique(groups, return_index=True, return_inverse=True)[1:]
     headers = pd.DataFrame(map(_read_header, table["path"].to_numpy()[rows]))
     features = {
-        "brightness": np.array([[np.mean(packed.images[row])] for row in rows]),
+        "brightness": np.array([[np.mean(packed.checked([row]))] for row in rows]),
         "size": headers[[0, 1]].to_numpy(dtype=float),
         "format": pd.get_dummies(headers[2]).to_numpy(dtype=float),
     }
@@ -207,4 +207,4 @@ def _accuracy(values: np.ndarray, own: np.ndarray, groups: np.ndarray) -> float:
 
 def count_levels(packed: Pack) -> np.ndarray:
     """Return how many of 256 levels each packed image uses, over all its channels."""
-    return np.array([np.count_nonzero(np.bincount(image.ravel())) for image in packed.images])
+    return np.array([np.count_nonzero(np.bincount(image.ravel())) for image in packed.checked()])

@@ -76,7 +76,7 @@ def audit_pipeline(
     steps = [
         ("resize", step, "ideal band limit", small, ratios) for step, ratios in resized.items()
     ]
-    pixels = torch.from_numpy(packed.images[chosen])
+    pixels = torch.from_numpy(packed.checked(chosen))
     before = log_amplitude(augment.float_images(pixels), size=packed.size, edges=edges)
     for mode in get_args(AugmentMode):
         for step, drawn in draw_steps(len(chosen), seed=seed).items():

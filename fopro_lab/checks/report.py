@@ -130,7 +130,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
     counts = pd.DataFrame({"class": names, "group": [groups[name] for name in names]} | of_part)
     counts = counts.melt(["class", "group"], var_name="split", value_name="n")
     content = same_content(packed)
-    found = find_near_duplicates(packed.images, np.unique(content))
+    found = find_near_duplicates(packed.checked(), np.unique(content))
     copies = table.assign(content=content, part=parts).sort_values(["content", "image"])
     copies = copies.loc[copies["content"].duplicated(keep=False)].reset_index(drop=True)
     copies = copies[["content", "image", "part", "label", "group"]]

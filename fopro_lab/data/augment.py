@@ -31,7 +31,7 @@ GREY = (0.2989, 0.587, 0.114)  # weights of the channels, ITU-R 601-2 as in torc
 
 def read_pixels(pack: Pack, rows: "np.typing.ArrayLike") -> Tensor:
     """Read images as stored in the pack, ``uint8 (B, size, size, 3)``, a copy on the CPU."""
-    return torch.from_numpy(np.asarray(pack.images[check_rows(rows, count=len(pack))]))
+    return torch.from_numpy(np.asarray(pack.checked(check_rows(rows, count=len(pack)))))
 
 
 def float_images(pixels: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -28,7 +29,7 @@ from fopro_lab.data.decoding import FileReader, ImageReader, Reader, decoder_ver
 from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt, make_monica
 from fopro_lab.data.split_rules import Split, make_folds, make_long_tail, make_split
 from fopro_lab.errors import InputError, ShapeError, WorkError
-from fopro_lab.io import Summary, atomic_path, cache_folder, one_writer, write_json
+from fopro_lab.io import Summary, atomic_path, cache_folder, one_writer, regular, write_json
 from fopro_lab.io import progress as show_progress
 
 if TYPE_CHECKING:
@@ -52,6 +53,31 @@ class Pack(Summary):
     dataset: Dataset  # what was packed, without the images that were left out
     left_out: dict[str, str]  # ids of unreadable images, and the reason
     path: Path | None = None  # None for a pack that was made in memory
+    checksums: tuple[int, ...] = ()  # of each MB or so of the file; see `checked`
+
+    def checked(self, rows: np.typing.ArrayLike | None = None) -> np.ndarray:
+        """Return the pixels of some rows, or all, each MB compared with its checksum at first use.
+
+        Raises:
+            WorkError: If they are not those that were packed.
+        """
+        if self._unread.any():
+            each = _rows_per_checksum(self.size)
+            read = np.arange(len(self)) if rows is None else np.asarray(rows)
+            chunks = np.unique(read // each)
+            for chunk in chunks[self._unread[chunks]].tolist():
+                first = chunk * each
+                pixels = np.ascontiguousarray(self.images[first : first + each])
+                if zlib.crc32(pixels.data) != self.checksums[chunk]:
+                    problem = f"pixels of images {first + 1} to {first + each} have changed"
+                    way_out = "remove the file and start again, or `fopro data pack --verify`"
+                    raise WorkError(f"{self.path}: {problem} since they were packed; {way_out}")
+                self._unread[chunk] = False
+        return self.images if rows is None else self.images[np.asarray(rows)]
+
+    @cached_property
+    def _unread(self) -> np.ndarray:
+        return np.ones(len(self.checksums), dtype=bool)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,7 +136,7 @@ class TorchPack:
         import torch  # late: packing alone does without it
 
         row = int(self.rows[index])
-        image: Any = torch.from_numpy(np.array(self.packed.images[row])).permute(2, 0, 1)
+        image: Any = torch.from_numpy(np.array(self.packed.checked([row])[0])).permute(2, 0, 1)
         image = image.contiguous() if self.pixels == "uint8" else image.float() / 255
         return (self.transform(image) if self.transform else image), int(self.packed.labels[row])
 
@@ -159,17 +185,20 @@ def pack(
     key = hashlib.sha256(f"{dataset.fingerprint} {dataset.stamp} {version} {size}".encode())
     safe_name = re.sub(r"[^\w.-]", "_", dataset.name)[:80]
     target = cache_folder(cache) / f"{safe_name}-{size}-{key.hexdigest()[:20]}.npy"
-    found = _open(target, verify=verify)
+    identity = {"fingerprint": dataset.fingerprint, "decoder": version, "size": size}
+    found = _open(target, identity, verify=verify)
     # Permissions or a network drive may be mended by now.
     if found is None or (not leave_out and found[0]["unreadable"]):
         before = found
         with one_writer(target, talk=progress):
-            found = _open(target, verify=verify)  # another process may have packed meanwhile
+            # Another process may have packed meanwhile.
+            found = _open(target, identity, verify=verify)
             if found is None or (before is not None and found[0] == before[0]):
                 if found is None and target.exists():
-                    sys.stderr.write(f"{target}: damaged; it is made again\n")
-                _write(dataset, size, target, version, jobs=jobs, talk=progress)
-                found = _open(target, verify=False)
+                    problem = "damaged or of an earlier version; it is made again"
+                    sys.stderr.write(f"{target}: {problem}\n")
+                _write(dataset, target, identity, jobs=jobs, talk=progress)
+                found = _open(target, identity, verify=False)
     assert found is not None
     note, images = found
     left_out = {entry["image"]: entry["reason"] for entry in note["unreadable"]}
@@ -185,15 +214,23 @@ def pack(
     if lost := note.get("lost", ""):
         dataset = replace(dataset, notes=(*dataset.notes, lost))
     labels = dataset.table["label"].to_numpy(dtype=np.int64)
-    return Pack(images, labels, size, dataset, left_out, target)
+    return Pack(images, labels, size, dataset, left_out, target, tuple(note["checksums"]))
 
 
-def _open(target: Path, *, verify: bool) -> tuple[dict[str, Any], np.ndarray] | None:
-    """Return note and images of a pack, or None if there is none or it is damaged."""
+def _rows_per_checksum(size: int) -> int:
+    return max(1, (1 << 20) // (3 * size**2))
+
+
+def _open(
+    target: Path, identity: Mapping[str, Any], *, verify: bool
+) -> tuple[dict[str, Any], np.ndarray] | None:
+    """Return note and images of a pack, or None if there is none, or it is damaged or another's."""
     try:
-        note: dict[str, Any] = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
-        images = np.load(target, mmap_mode="r")
-        sound = note["bytes"] == target.stat().st_size
+        text = regular(target.with_suffix(".json")).read_text(encoding="utf-8")
+        note: dict[str, Any] = json.loads(text)
+        images = np.load(regular(target), mmap_mode="r")
+        sound = note["bytes"] == target.stat().st_size and identity.items() <= note.items()
+        sound = sound and len(images) <= len(note["checksums"]) * _rows_per_checksum(note["size"])
         if sound and (not verify or note["checksum"] == zlib.crc32(images)):
             return note, images
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not as it was written
@@ -202,10 +239,11 @@ def _open(target: Path, *, verify: bool) -> tuple[dict[str, Any], np.ndarray] | 
 
 
 def _write(
-    dataset: Dataset, size: int, target: Path, version: str, *, jobs: int, talk: bool
+    dataset: Dataset, target: Path, identity: Mapping[str, Any], *, jobs: int, talk: bool
 ) -> None:
     """Decode all images into one file, then write the note that makes it a pack."""
-    unreadable, crc = [], 0
+    size: int = identity["size"]
+    unreadable, crc, checksums, each = [], 0, list[int](), _rows_per_checksum(size)
     reader, bits, depth, lost = dataset.reader, 16, "", ""
     if isinstance(reader, FileReader):  # before the images: all of a set are read alike
         bits, depth, lost = survey(reader.rows, bits=reader.depth)
@@ -225,6 +263,9 @@ def _write(
                 else:
                     stream.write(pixels.data)
                     crc = zlib.crc32(pixels.data, crc)
+                    if (row - len(unreadable)) % each == 0:
+                        checksums.append(0)
+                    checksums[-1] = zlib.crc32(pixels.data, checksums[-1])
             if len(unreadable) == len(dataset):
                 raise _unreadable(dataset, [entry["reason"] for entry in unreadable])
             shape = (len(dataset) - len(unreadable), size, size, 3)
@@ -236,8 +277,8 @@ def _write(
             f"{target}: memory was not enough, or a process was killed; "
             "start again with fewer processes"
         ) from None
-    note: dict[str, Any] = {"dataset": dataset.name, "fingerprint": dataset.fingerprint}
-    note |= {"decoder": version, "bytes": target.stat().st_size, "checksum": crc}
+    note: dict[str, Any] = {"dataset": dataset.name, **identity, "checksums": checksums}
+    note |= {"bytes": target.stat().st_size, "checksum": crc}
     note |= {"bit_depth": (bits, depth), "lost": lost, "unreadable": unreadable}
     write_json(target.with_suffix(".json"), note)
 
@@ -297,9 +338,8 @@ def pixel_fingerprint(packed: Pack) -> str:
     images: Any = packed.images
     mapped = isinstance(getattr(images, "base", None), mmap.mmap)  # the whole map, not a part
     if packed.path is not None and mapped and packed.path.samefile(images.filename):
-        found = _open(packed.path, verify=False)
-        if found is not None:
-            return f"{packed.path.stem} {found[0]['checksum']}"
+        sums = hashlib.sha256(repr(packed.checksums).encode()).hexdigest()[:16]
+        return f"{packed.path.stem} {sums}"
     return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
 
 

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file
 from fopro_lab.config import Parts, parts_of
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.scores import read_predictions, score
-from fopro_lab.io import Summary
+from fopro_lab.io import Summary, sha256_file
 from fopro_lab.options import current_options
 
 RunType = TypeVar("RunType", bound="Run")
@@ -71,6 +72,24 @@ class Run(Summary):
         """State of the training: running, done or failed."""
         return str(self.manifest["state"])
 
+    def file(self, name: str) -> Path:
+        """Return the path of one of its files, which a finished run must still have unchanged."""
+        if name in self.damaged((name,)):
+            way_out = "the run's own command makes it again from the checkpoint"
+            raise InputError(f"{self.path / name}: gone or not as it was written; {way_out}")
+        return self.path / name
+
+    def damaged(self, names: Iterable[str] = ()) -> list[str]:
+        """List those files of a finished run, or all, that are gone or not as it wrote them."""
+        known: Mapping[str, str] = self.manifest.get("files", {})
+        found = []
+        for name in [name for name in names or known if name in known]:
+            with suppress(OSError):
+                if sha256_file(self.path / name) == known[name]:
+                    continue
+            found.append(name)
+        return found
+
     @property
     def complete(self) -> bool:
         """Whether it is done and its predictions are still there."""
@@ -95,12 +114,12 @@ class Run(Summary):
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """Table of predictions, read once."""
-        return read_predictions(self.path / "predictions.parquet")
+        return read_predictions(self.file("predictions.parquet"))
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per epoch, read once."""
-        path = self.path / "history.csv"
+        path = self.file("history.csv")
         if not path.is_file():
             raise InputError(f"{path}: no such file; the run has not finished an epoch")
         return pd.read_csv(path)
@@ -184,6 +203,8 @@ def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
     """Read the masks of a run folder, or of a folder that notebook 03 wrote."""
     folder = source.path if isinstance(source, Run) else Path(str(source)).expanduser()
     for file in (RINGS_FILE, MAPS_FILE):
+        if isinstance(source, Run):
+            source.file(file)
         if not (folder / file).is_file():
             raise InputError(
                 f"{folder / file}: no such file; it is written where a prompt is trained "
@@ -197,7 +218,8 @@ def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
         rings = wide.to_numpy(dtype=float)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{folder}: expected whole files of masks ({error})") from None
-    if len(planes) != len(rings) or not (np.isfinite(rings) & (rings > 0)).all():
+    sound = all((np.isfinite(each) & (each > 0)).all() for each in (rings, planes))
+    if planes.ndim != 3 or len(planes) != len(rings) or not sound:
         raise InputError(f"{folder}: expected a finite gain above 0 for each mask and ring")
     times = [(int(number), int(step)) for number, step in wide.index]
     return MaskHistory(name or folder.resolve().name, times, planes, rings, edges)

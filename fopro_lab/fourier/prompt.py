@@ -1,5 +1,6 @@
 """The Fourier prompt: learned gains over frequency, as a module that turns images into images."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError, ShapeError
@@ -28,6 +29,7 @@ HIDDEN = 64  # width of the generator's hidden layer
 DIRECTIONS = 3  # 1, cos 2t, cos 4t: even in both frequencies, so mirrored bins agree by themselves
 OCTAVES_FROM = 1 / 32  # cycles per pixel; below it the scale is linear, above it in octaves
 VERSION = "1"  # of the saved file
+LARGEST = 1e6  # number in a file: all are bounded by tanh where they are used
 
 
 class Share(NamedTuple):
@@ -170,20 +172,26 @@ class FourierPrompt(Summary, nn.Module):
         """Write parameters and settings to one safetensors file, atomically."""
         metadata = {"fopro_lab.prompt": VERSION, "settings": json.dumps(self.settings)}
         state = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
+        metadata["sha256"] = checksum(state)
+        content = save(state, metadata)
+        end = 8 + int.from_bytes(content[:8], "little")
+        # safetensors writes metadata in any order, and equal prompts are to be equal files.
+        header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+        header += b" " * (-len(header) % 8)
         with atomic_path(path) as temporary:
-            save_file(state, temporary, metadata=metadata)
+            temporary.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
 
     @classmethod
     def load(cls, path: Path | str) -> "FourierPrompt":
         """Read a prompt that `save` wrote, on the CPU; nothing in the file is executed."""
-        if not Path(path).exists():
+        if not Path(path).is_file():
             raise InputError(f"{path}: no such file")
         try:
             with safe_open(path, framework="pt") as stream:
                 metadata = stream.metadata() or {}
                 state = {name: stream.get_tensor(name) for name in stream.keys()}
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: expected a safetensors file ({error})") from None
+        except (SafetensorError, OSError):
+            raise InputError(f"{path}: expected a safetensors file, got another") from None
         version = metadata.get("fopro_lab.prompt")
         if version != VERSION:
             got = "other tensors" if version is None else f"version {version}"
@@ -191,10 +199,20 @@ class FourierPrompt(Summary, nn.Module):
         try:
             prompt = cls(**json.loads(metadata.get("settings", "")))
             dtype = next((value.dtype for value in state.values()), torch.float32)
-            prompt.to(dtype).load_state_dict(state)
-        except (TypeError, RuntimeError, ValueError) as error:  # ValueError: no JSON, no range
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path}: expected a saved Fourier prompt, got {reason}") from None
+            numbers = [value for value in state.values() if value.dtype != torch.bool]
+            bad = any(v.is_complex() or not bool((v.abs() <= LARGEST).all()) for v in numbers)
+            if not bad:
+                prompt.to(dtype).load_state_dict(state)
+                bad = not bool(prompt.mean_gain(size=(8, 8)).isfinite().all())
+        except InputError as error:
+            raise InputError(f"{path}: expected a saved Fourier prompt, got {error}") from None
+        except (TypeError, RuntimeError, ValueError):  # ValueError: no JSON
+            got = "settings or tensors that do not fit"
+            raise InputError(f"{path}: expected a saved Fourier prompt, got {got}") from None
+        known = metadata.get("sha256", checksum(state))
+        if bad or known != checksum(state):
+            rule = f"expected finite numbers up to {LARGEST:g}, as they were saved"
+            raise InputError(f"{path}: {rule}, got others; copy it again, or train a prompt anew")
         return prompt
 
     def _bounded(self, cells: Tensor) -> Tensor:
@@ -216,6 +234,14 @@ class FourierPrompt(Summary, nn.Module):
                 log_gain = resample(mirror(cells), height=height, width=width)
             log_gain[..., 0, 0] = 0
             return log_gain.exp()
+
+
+def checksum(state: dict[str, Tensor]) -> str:
+    """Hash names and bytes of tensors."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode() + value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 class _Network(nn.Module):
@@ -241,11 +267,11 @@ class _Network(nn.Module):
 def _check_settings(settings: dict[str, Any]) -> None:
     """Raise an `InputError` for the first setting out of its range."""
     size = settings["size"]
-    if len(size) != 2 or not all(type(side) is int and side >= 1 for side in size):
+    if len(size) != 2 or not all(type(side) is int and 1 <= side <= 4096 for side in size):
         raise InputError(f"size: expected a side or (height, width) in pixels, got {size}")
     bound = settings["max_log_gain"]
-    if not isinstance(bound, int | float) or not 0 < bound < float("inf"):
-        raise InputError(f"max_log_gain: expected a number above 0, got {bound!r}")
+    if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 < bound <= 3:
+        raise InputError(f"max_log_gain: expected a number above 0, at most 3, got {bound!r}")
     limits = {"channels": (1, 4096), "rows": (2, 256), "rings": (1, 64), "waves": (1, 64)}
     for name, (low, high) in (limits | {"noise": (1, 512), "seed": (0, 2**63 - 1)}).items():
         value = settings[name]

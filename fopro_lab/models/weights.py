@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import sha256_file, some
+from fopro_lab.io import regular, sha256_file, some
 
 State = dict[str, Tensor]
 Translate = Callable[[State, nn.Module], Mapping[str, Any]]  # as timm's filters of checkpoints
@@ -110,6 +110,29 @@ def read_weights(path: Path | str) -> Weights:
         if not state:
             raise InputError(f"expected a state dict of tensors, got {type(content).__name__}")
     return Weights(state, metadata, sha256_file(path), path, tuple(sorted(skipped)))
+
+
+def read_state(path: Path) -> State:
+    """Read a file of tensors that this package wrote, all of them finite."""
+    with said_of(str(path)):
+        try:
+            state = load_file(regular(path))
+        except (OSError, safetensors.SafetensorError):
+            raise InputError("gone or damaged: expected a file of safetensors") from None
+        for name, value in state.items():
+            if value.is_complex() or not torch.isfinite(value.float()).all():
+                raise InputError(f"{name}: expected finite real numbers, got some that are not")
+        return state
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], *, of: Path | str) -> None:
+    """Fill a module from a state dict; one whose names or shapes are others is refused."""
+    own = {name: value.shape for name, value in module.state_dict().items()}
+    if own != {name: value.shape for name, value in state.items()}:
+        odd = [n for n in {**own, **state} if n not in own or n not in state]
+        odd += [n for n in own.keys() & state.keys() if own[n] != state[n].shape]
+        raise InputError(f"{of}: is of another network: {some(sorted(odd))} do not fit")
+    module.load_state_dict(state)
 
 
 def in_folder(folder: Path) -> tuple[Path, dict[str, str]]:

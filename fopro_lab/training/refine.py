@@ -4,6 +4,7 @@ Whatever is chosen is chosen on validation images, and the manifest says it. Not
 processes; logit adjustment and scales of classifiers without a bias, which give cosines.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +12,6 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from scipy.special import logsumexp
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,6 +24,7 @@ from fopro_lab.evaluation import Run, balanced_accuracy, write_predictions
 from fopro_lab.io import sha256_file, write_json
 from fopro_lab.models import Student, choose_device
 from fopro_lab.models.student import shrink
+from fopro_lab.models.weights import read_state
 from fopro_lab.training import run_folder
 from fopro_lab.training.run_folder import TrainedRun
 from fopro_lab.training.setup import prepare_images, start_fabric
@@ -77,15 +78,18 @@ def refine(
     with run_folder.locked(folder):
         if any(folder.glob("[!.]*")):
             found = TrainedRun.read(folder)
-            if plan.items() <= found.manifest.get("refined", {}).items():
+            if not plan.items() <= found.manifest.get("refined", {}).items():
+                got = f"holds another run ({found.method})"
+                raise InputError(f"{folder}: {got}; choose another --out")
+            if not (damaged := found.damaged()):
                 return found
-            raise InputError(f"{folder}: holds another run ({found.method}); choose another --out")
+            sys.stderr.write(f"{folder}: {', '.join(damaged)} gone or damaged; made again\n")
         started, device = run_folder.now(), choose_device(config.device)
         # Sorted, the images of all runs are in one order.
         tables = [r.predictions.sort_values(["split", "image"], ignore_index=True) for r in sources]
         columns = [f"logit_{name}" for name in first.class_names]
         stored = [table[columns].to_numpy() for table in tables]
-        states = [load_file(run.path / FILES[-1]) for run in sources if how != "ensemble"]
+        states = [read_state(run.file(FILES[-1])) for run in sources if how != "ensemble"]
         if how in ("logit-adjustment", "tau-norm", "lws") and "classifier.bias" not in states[0]:
             raise InputError(f"{first.path}: {how} needs a classifier with a bias; try crt")
         chosen: dict[str, Any] = {}
@@ -119,6 +123,7 @@ def refine(
             run_folder.write_weights(folder / FILES[-1], states[0])
         tables[0][columns] = logits
         write_predictions(folder / "predictions.parquet", tables[0])
+        manifest["files"] = run_folder.hash_files(folder)
         write_json(folder / "manifest.json", manifest)
     return TrainedRun.read(folder)
 

@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
@@ -24,7 +24,7 @@ import filelock
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from fopro_lab.config import METHOD_OPTIONS, PRESETS, TrainConfig
@@ -38,7 +38,7 @@ from fopro_lab.io import atomic_path, commit, sha256_file
 from fopro_lab.models import Student, build_student
 from fopro_lab.models.student import COSINE_LOSSES, shrink
 from fopro_lab.models.teacher import PUBLISHED, fetched_weights
-from fopro_lab.models.weights import in_folder
+from fopro_lab.models.weights import fill, in_folder, read_state
 from fopro_lab.training.statistics import hash_natural
 
 # Options that say where and how fast a run is computed, or only fill others in. They change its
@@ -62,7 +62,8 @@ class TrainedRun(Run):
         if not (self.path / "student.safetensors").is_file():
             runs = ", ".join(self.manifest.get("refined", {}).get("runs", ())) or "another run"
             raise InputError(f"{self.path}: {self.method} has no student of its own; open {runs}")
-        state, config = load_file(self.path / "student.safetensors"), self.train_config
+        path = self.file("student.safetensors")
+        state, config = read_state(path), self.train_config
         second = state.get("second_classifier.weight")
         student = build_student(
             config.student,
@@ -72,7 +73,7 @@ class TrainedRun(Run):
             rules=self.manifest.get("student", {}).get("rules"),
             cosines=self.parts.loss in COSINE_LOSSES,
         )
-        student.load_state_dict(state)
+        fill(student, state, of=path)
         return student.eval()
 
     def classifier(
@@ -99,7 +100,7 @@ class TrainedRun(Run):
     def prompt(self) -> FourierPrompt:
         """Load the kept epoch's prompt; the last one's if the manifest has no ``prompt_epoch``."""
         self._check_finished()
-        path = self.path / "prompt.safetensors"
+        path = self.file("prompt.safetensors")
         if not path.exists():
             raise InputError(f"{self.path}: method '{self.method}' learns no prompt")
         return FourierPrompt.load(path)
@@ -279,14 +280,33 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         path = folder / name
         if not path.exists():
             continue
-        content = path.read_bytes()
+        content = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(content[32:]).digest() == content[:32]:
-            return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+            with suppress(Exception):  # one that holds code, which an unpickler answers as it likes
+                return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
         if name == PREVIOUS or not (folder / PREVIOUS).exists():
             raise InputError(f"{path}: damaged checkpoint; remove {folder} to start this run again")
         path.unlink()  # otherwise it would become the previous one
         sys.stderr.write(f"{path}: damaged checkpoint; resuming from the one before\n")
     return None
+
+
+def check_identity(saved: dict[str, Any], identity: Mapping[str, Any], *, folder: Path) -> None:
+    """Take its identity out of a checkpoint, and refuse that of another config, data or split."""
+    path, found = folder / CHECKPOINT, saved.pop("identity", None)
+    if not isinstance(found, Mapping):
+        sys.stderr.write(f"{path}: of an earlier version, which did not note config and data\n")
+        return
+    other = [name for name in identity if name in found and found[name] != identity[name]]
+    if other:
+        problem = f"is of another run, with another {', '.join(other[:4])}"
+        raise InputError(f"{path}: {problem}; remove it to start this run again")
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Hash what a run leaves behind but for its checkpoint, so that a later change is seen."""
+    ends = (".safetensors", ".csv", ".parquet")
+    return {p.name: sha256_file(p) for p in sorted(folder.glob("[!.]*")) if p.suffix in ends}
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:

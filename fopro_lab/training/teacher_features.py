@@ -30,13 +30,21 @@ from fopro_lab.data.pack import one_writer, pixel_fingerprint
 from fopro_lab.errors import WorkError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share
-from fopro_lab.io import atomic_path, cache_folder, disk_errors, in_bytes, progress, write_json
+from fopro_lab.io import (
+    atomic_path,
+    cache_folder,
+    disk_errors,
+    in_bytes,
+    progress,
+    regular,
+    write_json,
+)
 from fopro_lab.models import Teacher
 from fopro_lab.models.teacher import reference_features, state_hash
 from fopro_lab.training.statistics import hash_natural
 from fopro_lab.training.train_prompt import generator_for, prompted
 
-RULES = 2  # raised when the same key would give other features: augmentation, its draws, prompts
+RULES = 3  # raised when the same key would give other features: augmentation, its draws, prompts
 CHUNK = 64  # images encoded together
 Prompt: TypeAlias = "FourierPrompt | Literal['vptta'] | None"
 
@@ -110,7 +118,7 @@ class FeatureFiles:
         records = np.zeros(len(rows), self.record)
         records["scale"] = scale = np.maximum(np.abs(features).max(axis=1), 1e-30)
         records["features"] = features / scale[:, None]
-        records["check"] = _checks(records, np.arange(len(rows)))
+        records["check"] = self._checks(records, np.arange(len(rows)), rows, view)
         return records
 
     def _missing(self, rows: np.ndarray, view: int, *, say: bool = False) -> np.ndarray:
@@ -121,23 +129,30 @@ class FeatureFiles:
                 sys.stderr.write(f"{self._path(view)}: damaged; its features are made again\n")
             return rows
         checks = table["check"][rows]
-        wrong = _checks(table, rows) != checks
+        wrong = self._checks(table, rows, rows, view) != checks
         if say and (damaged := int((wrong & (checks > 0)).sum())):
             sys.stderr.write(f"{self._path(view)}: {damaged} images damaged; made again\n")
         return rows[wrong]
 
+    def _checks(
+        self, records: np.ndarray, places: np.ndarray, rows: np.ndarray, view: int
+    ) -> np.ndarray:
+        """Checksum of each record but its last four bytes, which hold it, and of whose it is.
+
+        0 is not filled.
+        """
+        content = np.asarray(records).view(np.uint8).reshape(len(records), -1)
+        own = zlib.crc32(f"{self.folder.name} {view}".encode())
+        pairs = zip(places.tolist(), rows.tolist(), strict=True)
+        sums = [zlib.crc32(content[place, :-4].data, own ^ row) or 1 for place, row in pairs]
+        return np.array(sums, dtype=np.uint32)
+
     def _open(self, view: int) -> np.ndarray | None:  # None: not there, or damaged
         try:
-            table = np.load(self._path(view), mmap_mode="r")
+            table = np.load(regular(self._path(view)), mmap_mode="r")
         except (OSError, ValueError, EOFError):
             return None
         return table if table.dtype == self.record and table.shape == (self.count,) else None
-
-
-def _checks(records: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Checksum of each record without its last four bytes, which hold it; 0 is not filled."""
-    content = np.asarray(records).view(np.uint8).reshape(len(records), -1)
-    return np.array([zlib.crc32(content[row, :-4].data) or 1 for row in rows], dtype=np.uint32)
 
 
 @dataclass(eq=False)

@@ -84,6 +84,7 @@ class TrainState:
     control: dict[str, float] = field(default_factory=dict)  # of random gains, see match_control
     best_control: dict[str, float] = field(default_factory=dict)  # that of the kept epoch
     probe_score: float = -1.0  # balanced accuracy of the probe on validation
+    identity: dict[str, Any] = field(default_factory=dict)  # config, data, split and files
 
     @property
     def evaluated(self) -> Student:
@@ -106,12 +107,16 @@ class TrainState:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Put back a checkpoint of the same config."""
-        for name, value in saved.items():
-            part = getattr(self, name)
-            if hasattr(part, "load_state_dict"):
-                part.load_state_dict(value)
-            else:
-                setattr(self, name, value)
+        try:
+            for name, value in saved.items():
+                part = getattr(self, name)
+                if hasattr(part, "load_state_dict"):
+                    part.load_state_dict(value)
+                else:
+                    setattr(self, name, value)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+            problem = "does not fit this run; remove it to start this run again"
+            raise InputError(f"{run_folder.CHECKPOINT}: {problem}") from None
 
     def is_finished(self, config: TrainConfig) -> bool:
         """Tell whether all epochs are done, or the best one is ``patience`` epochs ago."""
@@ -185,10 +190,12 @@ def distill(
     if config.parts.prompt == "random":  # in runs of before it was not matched
         fingerprints["control"] = "matched in drift"
     mine = {"config": run_folder.deciding_options(config), **fingerprints}
+    identity = {**run_folder.LATER, **run_folder.deciding_options(config), **fingerprints}
     if fabric.broadcast(mine) != mine:
         raise InputError("torchrun: every machine needs the same config, data and files")
     found = fabric.broadcast(run_folder.find_run(folder, config, fingerprints) if first else None)
-    if found is not None and found.state == "done":
+    damaged = found.damaged() if found is not None and found.state == "done" else ["all"]
+    if found is not None and not damaged:
         return found
 
     with ExitStack() as stack:
@@ -200,7 +207,13 @@ def distill(
                 how: dict[str, Any] = {"packed": packed, "split": split, "teacher": teacher}
                 setup, state = build(config, fabric=fabric, method=method, verbose=verbose, **how)
                 saved = fabric.broadcast(run_folder.load_checkpoint(folder) if first else None)
+                if found is not None and found.state == "done":
+                    gone = f"{folder}: gone or damaged: {', '.join(damaged)}"
+                    if saved is None:
+                        raise InputError(f"{gone}, and no checkpoint; choose another --out")
+                    sys.stderr.write(f"{gone}; made again from the checkpoint\n" if first else "")
                 if saved is not None:
+                    run_folder.check_identity(saved, identity, folder=folder)
                     state.load_state_dict(saved)
                 manifest = {**setup.manifest(), **fingerprints, "started": state.started}
                 manifest["student"] = state.student.card
@@ -210,9 +223,7 @@ def distill(
                     write_json(folder / "manifest.json", {**manifest, "state": "running"})
                 if saved is None and state.probe is not None:
                     fit_teacher_probe(state, setup)
-                    if first:
-                        probe = run_folder.on_cpu(state.probe.state_dict())
-                        run_folder.write_weights(folder / "probe.safetensors", probe)
+                state.identity = identity
                 train(state, setup, folder=folder, verbose=verbose)
                 finish(state, setup, folder=folder, manifest=manifest)
         except (InputError, WorkError) as error:
@@ -606,7 +617,10 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         return
     student = {k: v for k, v in state.best_student.items() if k[:10] != "distiller."}
     run_folder.write_weights(folder / "student.safetensors", student)
+    run_folder.write_histories(folder, state.history, state.prompt_history, state.masks)
     if state.probe is not None:
+        probe = run_folder.on_cpu(state.probe.state_dict())
+        run_folder.write_weights(folder / "probe.safetensors", probe)
         manifest["teacher_probe"] = {"val_balanced_accuracy": state.probe_score}
     if state.prompt is not None:
         state.prompt.load_state_dict(state.best_prompt)
@@ -625,5 +639,6 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         rate = state.features["found"] / state.features["needed"]
         views = setup.config.teacher_views
         manifest["teacher_features"] = {"views": views, **state.features, "hit_rate": rate}
+    manifest["files"] = run_folder.hash_files(folder)
     write_json(folder / "manifest.json", manifest)
     (folder / run_folder.PREVIOUS).unlink(missing_ok=True)

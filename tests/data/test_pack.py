@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from fopro_lab.config import DataConfig
 from fopro_lab.data import Dataset, open_dataset, pack, prepare
+from fopro_lab.data.augment import read_pixels
 from fopro_lab.errors import InputError, ShapeError, WorkError
 from tests.conftest import fails, refuses
 from tests.data.toys import write_images
@@ -155,6 +156,33 @@ def test_a_damaged_pack_is_made_again(tmp_path, fault):
     np.testing.assert_array_equal(reading.images[:50], before)  # who reads the old file goes on
 
 
+@pytest.mark.parametrize("how", ["read_pixels", "for_torch", "checked"])
+def test_changed_bytes_of_equal_length_and_time_are_found_at_first_use(tmp_path, how):
+    dataset = with_reader(noise)
+    path, size = pack(dataset, 64, cache=tmp_path).path, 64 * 64 * 3
+    content, times = bytearray(path.read_bytes()), path.stat()
+    content[-1] ^= 1  # the last image
+    with open(path, "rb+") as stream:
+        stream.write(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    packed = pack(dataset, 64, cache=tmp_path)
+    each = (1 << 20) // size  # images per checksum
+    read = {"read_pixels": lambda rows: read_pixels(packed, rows), "checked": packed.checked}
+    read["for_torch"] = lambda rows: [packed.for_torch()[row] for row in rows]
+    assert len(read[how]([0, each - 1])) == 2  # others are as they were
+    rule = f"images {99 // each * each + 1} to .* have changed since they were packed; remove"
+    fails(rule, read[how], [0, 99])
+
+
+def test_a_pack_of_another_data_set_under_this_ones_name_is_not_taken(tmp_path):
+    first, second = with_reader(noise), replace(with_reader(noise), fingerprint="another")
+    paths = [pack(each, 8, cache=tmp_path).path for each in (first, second)]
+    for end in (".npy", ".json"):
+        paths[1].with_suffix(end).write_bytes(paths[0].with_suffix(end).read_bytes())
+    pack(second, 8, cache=tmp_path)
+    assert json.loads(paths[1].with_suffix(".json").read_text())["fingerprint"] == "another"
+
+
 SCRIPT = """
 import os, signal, sys
 from dataclasses import replace
@@ -284,5 +312,5 @@ def test_data_pack_verifies_and_mends(fopro, skin):
     whole = path.read_bytes()
     path.write_bytes(whole[:5000] + b"\0" * 100 + whole[5100:])
     code, _, stderr = fopro(*words)
-    assert code == 0 and "damaged; it is made again" in stderr
+    assert code == 0 and "damaged or of an earlier version; it is made again" in stderr
     assert path.read_bytes() == whole

@@ -117,7 +117,10 @@ def test_settings_out_of_range_and_other_channels_are_refused():
         ({"form": "rings"}, "^form: expected one of 'generator', 'shared', 'ring', 'radial'"),
         ({"waves": 0}, "^waves: expected a whole number 1 to 64, got 0"),
         ({"size": 0}, r"^size: expected a side or \(height, width\) in pixels, got \[0, 0\]"),
-        ({"max_log_gain": math.nan}, "^max_log_gain: expected a number above 0, got nan"),
+        (
+            {"max_log_gain": math.nan},
+            "^max_log_gain: expected a number above 0, at most 3, got",
+        ),
     ):
         refuses(rule, FourierPrompt, **wrong)
     refuses(r"^images: expected 3 channels, got \(4, 2, 8, 10\)", make("ring"), photos()[:, :2])
@@ -222,13 +225,19 @@ def test_sum_of_waves_equals_the_formula(size):
 
 PROMPT = "expected a Fourier prompt of version 1, got"
 SAVED = "expected a saved Fourier prompt, got"
+NUMBERS = "expected finite numbers up to 1e+06"
 
 
 @pytest.mark.parametrize(
     ("settings", "state", "expected"),
     [
-        (SETTINGS | {"code": 1}, CELLS, (SAVED, "unexpected keyword argument 'code'")),
-        (SETTINGS, {"cells": torch.zeros(3, 3).long()}, (SAVED, "only accepts floating point")),
+        (SETTINGS | {"code": 1}, CELLS, (SAVED, "settings or tensors that do not fit")),
+        (SETTINGS | {"max_log_gain": 20.0}, CELLS, (SAVED, "max_log_gain: expected")),
+        (SETTINGS, {"cells": torch.zeros(3, 3).long()}, (SAVED, "settings or tensors that")),
+        *(
+            (SETTINGS, {"cells": CELLS["cells"] + bad}, (NUMBERS, "copy it again"))
+            for bad in (math.nan, math.inf, 1e20, 1j)
+        ),
         ("version 9", CELLS, (PROMPT, "version 9")),
         (None, b"not a tensor file", ("expected a safetensors file", "")),
     ],
@@ -245,3 +254,15 @@ def test_other_files_and_parts_that_do_not_fit_together_are_refused(
         save_file(state, path, metadata=metadata if settings else None)
     told = complaint(FourierPrompt.load, path)
     assert told.startswith(f"{path}: {expected[0]}") and expected[1] in told
+
+
+def test_a_prompt_whose_bytes_changed_is_refused_and_equal_ones_are_equal_files(tmp_path):
+    prompt, contents = make("generator", scale=0.5, size=16), []
+    for _ in range(5):
+        prompt.save(tmp_path / "a")
+        contents.append((tmp_path / "a").read_bytes())
+    assert len(set(contents)) == 1
+    changed = bytearray(contents[0])
+    changed[-6] ^= 1
+    (tmp_path / "a").write_bytes(changed)
+    refuses("as they were saved, got others", FourierPrompt.load, tmp_path / "a")

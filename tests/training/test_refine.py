@@ -16,9 +16,10 @@ from fopro_lab.data import batches, prepare
 from fopro_lab.data.batches import draw_augmentations
 from fopro_lab.evaluation import compare, load_runs
 from fopro_lab.evaluation.prior_shift import refined_prior
-from fopro_lab.io import sha256_file
+from fopro_lab.io import sha256_file, write_json
 from fopro_lab.models import Student
 from fopro_lab.training import TrainedRun, distill, refine
+from fopro_lab.training.run_folder import hash_files
 from tests.conftest import refuses
 from tests.training.forked import TINY
 
@@ -43,6 +44,11 @@ def table_of(run):
     table = run.predictions.sort_values(["split", "image"], ignore_index=True)
     logits = table.filter(like="logit_").to_numpy()
     return table["label"].to_numpy(), logits, (table["split"] == "val").to_numpy()
+
+
+def admit_changes(run):
+    """Let a run's manifest hold the hashes of files that a test has changed."""
+    write_json(run.path / "manifest.json", run.manifest | {"files": hash_files(run.path)})
 
 
 def state_of(run):
@@ -124,6 +130,7 @@ def test_tau_is_chosen_on_validation_images_alone(runs, tmp_path, how):
     test = table["split"] == "test"
     table.loc[test, "label"] = (table.loc[test, "label"] + 1) % len(run.class_names)
     table.to_parquet(run.path / "predictions.parquet")
+    admit_changes(run)
     found = [
         refine([each], RefineConfig(how=how), out=tmp_path / f"{n}").manifest["refined"]
         for n, each in enumerate((runs[0], TrainedRun.read(run.path)))
@@ -307,5 +314,7 @@ def test_a_student_without_a_bias_cannot_be_adjusted(runs, tmp_path):
     copied = TrainedRun.read(shutil.copytree(runs[0].path, tmp_path / "copied"))
     state = {n: value for n, value in state_of(copied).items() if n != "classifier.bias"}
     save_file(state, copied.path / "student.safetensors")
+    admit_changes(copied)
+    copied = TrainedRun.read(copied.path)
     rule = "tau-norm needs a classifier with a bias; try crt"
     refuses(rule, refine, [copied], RefineConfig(how="tau-norm"), out=tmp_path / "a")

@@ -153,9 +153,43 @@ def test_if_all_are_damaged_it_is_said_and_no_code_is_run(tmp_path):
     refuses(r"checkpoint\.pt: damaged checkpoint; remove .* to start", load_checkpoint, tmp_path)
     content = (tmp_path / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).write_bytes(hashlib.sha256(content).digest() + content)
-    with pytest.raises(Exception, match="Weights only load failed"):
-        load_checkpoint(tmp_path)
+    refuses(r"checkpoint\.pt: damaged checkpoint; remove .* to start", load_checkpoint, tmp_path)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"learning_rate": 0.1}, {"split_seed": 1}])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch, other):
+    mine, theirs = (TrainConfig(**TINY, method="bsm", **more) for more in ({}, other))
+    for config, name in ((mine, "mine"), (theirs, "theirs")):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            stop_after(patch, 1)
+            distill(config, out=tmp_path / name, verbose=False)
+    (tmp_path / "theirs" / CHECKPOINT).replace(tmp_path / "mine" / CHECKPOINT)
+    rule = rf"checkpoint\.pt: is of another run, with another {next(iter(other))}.*; remove it"
+    refuses(rule, distill, mine, out=tmp_path / "mine", verbose=False)
+
+
+def test_a_finished_run_with_a_lost_or_damaged_file_is_made_whole_again(tmp_path, capsys):
+    config = TrainConfig(**TINY, method="fopro")
+    run = distill(config, out=tmp_path, verbose=False)
+    known = run.manifest["files"]
+    assert {"student.safetensors", "prompt.safetensors", "history.csv"} < known.keys()
+    for number, name in enumerate(known):
+        path = tmp_path / name
+        content = path.read_bytes()
+        if number % 2:
+            path.unlink()
+        else:
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        if name.startswith(("student", "prompt")):
+            refuses(rf"{name}: gone or not as", Run.read(tmp_path).file, name)
+        capsys.readouterr()
+        again = distill(config, out=tmp_path, verbose=False)
+        assert f"gone or damaged: {name}; made again" in capsys.readouterr().err
+        assert again.state == "done" and again.manifest["files"] == known
+    (tmp_path / CHECKPOINT).unlink()
+    (tmp_path / "history.csv").write_text("garbage")
+    refuses("history.csv, and no checkpoint", distill, config, out=tmp_path, verbose=False)
 
 
 OPTIONS = TINY | EVERYTHING | {"method": "fopro", "epochs": 4, "batch_size": 8}

@@ -139,6 +139,16 @@ def test_damage_is_found_said_and_mended(tmp_path, cache, capsys, damage):
     assert again.predictions.equals(first.predictions)
 
 
+def test_features_of_another_view_or_teacher_are_not_taken(tmp_path, cache, capsys):
+    first = run(tmp_path / "first")
+    (folder,) = cache.glob("features-*")
+    content = (folder / "view-0000.npy").read_bytes()
+    (folder / "view-0001.npy").write_bytes(content)
+    again = run(tmp_path / "again")
+    assert "view-0001.npy: 54 images damaged; made again" in capsys.readouterr().err
+    assert again.predictions.equals(first.predictions)
+
+
 def test_two_processes_at_once_fill_each_view_once(tmp_path, cache):
     options = [TINY | {"seed": seed} for seed in (0, 1)]
     both = [start(tmp_path / str(n), each)[0] for n, each in enumerate(options)]
