@@ -111,7 +111,8 @@ def _misfit(value: Any, hint: Any) -> Misfit | None:
     """Say what of a value does not fit an annotation; None if it fits."""
     origin, parts = get_origin(hint) or hint, get_args(hint)
     kind = getattr(origin, "__name__", "")
-    expected, inside = _WORDS.get(kind, f"a {kind}"), list[tuple[Any, Any]]()
+    inside: list[tuple[Any, Any]] = []  # not called as a type, which torch.compile does not trace
+    expected = _WORDS.get(kind, f"a {kind}")
     if origin in (Union, types.UnionType):
         misfits = [_misfit(value, part) for part in parts]
         known = [found for found in misfits if found is not None]
