@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -238,4 +238,12 @@ class FileReader(ImageReader):
 
     def native(self, row: int) -> np.ndarray:
         """Return one image at its own size, ``uint8 (H, W, 3)``."""
-        return read_image(self.rows[row], depth=lambda: self.depth or _depth_of(self.rows))
+        return self._read(row)
+
+    def __call__(self, row: int, size: int) -> np.ndarray:
+        """Return one image, resized while it is Pillow's: a way by numpy takes two thirds more."""
+        return self._read(row, size=size, interpolation=self.interpolation)
+
+    def _read(self, row: int, **how: Any) -> np.ndarray:
+        depth = partial(_depth_of, self.rows) if not self.depth else self.depth
+        return read_image(self.rows[row], depth=depth, **how)
