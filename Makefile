@@ -47,8 +47,8 @@ options: setup ## write the tables of all options to docs/options.md
 docs: setup ## build the documentation into site/, readable without a network
 	@$(BIN)/mkdocs build --quiet && echo site/index.html
 
-lab: setup ## open JupyterLab on the notebooks
-	@FOPRO_HOME=$(CURDIR) $(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks
+lab: setup ## open JupyterLab on notebook 00, where one begins
+	@FOPRO_HOME=$(CURDIR) $(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
 
 format: setup ## format the code and strip the notebooks
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/nbstripout notebooks/*.ipynb

@@ -20,8 +20,10 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
 
-# 02 measures on fewer images than a card, 03 trains its prompt once where 04 does so repeatedly.
+# 00 opens few images, 02 measures on fewer than a card, 03 trains its prompt once where 04 does
+# so repeatedly.
 OWN_DEFAULTS = {
+    "00_start": {"images"},
     "02_teacher_frequencies": {"probe_images", "band_images"},
     "03_fourier_prompt": {"prompt_steps"},
 }
@@ -31,6 +33,7 @@ SMOKE = """
 title: The notebooks that no plan of the docs executes, small
 defaults: {images: 160, image_size: 32, rings: 2}
 notebooks:
+  start: {notebook: 00_start}
   explorer: {notebook: 06_band_explorer}
   claims:
     notebook: 07_claims
@@ -132,5 +135,6 @@ def test_notebooks_execute_with_small_parameters(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     run_plan(tmp_path / "smoke.yaml", out=tmp_path / "out", progress=False)
     check_pages(tmp_path / "out")
+    assert 'href="pages/start.html#sliders"' in (tmp_path / "out/index.html").read_text()
     for name in ("explorer", "teachers"):
         assert list((tmp_path / "out" / name).glob("*.png")), name

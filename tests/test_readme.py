@@ -48,6 +48,7 @@ SMALL = {
     "probe": [],
     "train": ["image_size=24", "epochs=1", "batch_size=8", "prompt_steps=1"],
     "refine": ["epochs=1"],
+    "teachers": [],
     "report": ["image_size=24", "epochs=1", "prompt_steps=1", "method=[bsm,fopro]", "seed=[0]",
                "rings=2", "gains=[0.0]", "probe_images=8", "batch_size=8", "resamples=20",
                "student_run=runs/bsm-0"],
@@ -75,9 +76,13 @@ def home(tmp_path_factory) -> Path:
     return home
 
 
-def test_readme_is_two_screens_and_names_the_two_commands_first():
-    assert SHELL[:2] == ["make report", "make test"]
-    assert len(README.split()) < 900
+def test_readme_is_two_screens_with_a_moving_picture_and_the_commands_first():
+    assert SHELL[0].startswith("git clone") and SHELL[1:3] == ["make report", "make lab"]
+    assert len(README.split()) < 700
+    clip = re.search(r'<img src="([^"]+)"', README)[1]
+    assert 10_000 < (ROOT / clip).stat().st_size < 1_500_000
+    with Image.open(ROOT / clip) as opened:
+        assert opened.n_frames > 20, "it moves"
 
 
 @pytest.mark.parametrize("line", [line for line in dict.fromkeys(SHELL) if line[:5] == "make "])
@@ -86,12 +91,16 @@ def test_make_knows_the_target(line):
     assert dry.returncode == 0 and ".venv/bin" in dry.stdout, dry.stderr
     demo = "fopro report reports/plans/demo.yaml --out reports/demo" in dry.stdout
     assert demo == (line == "make report")
+    if line == "make lab":
+        opened = re.search(r"default_url=/lab/tree/(\S+)", dry.stdout)[1]
+        assert (ROOT / opened).is_file() and Path(opened).name[:2] in README.partition(line)[2][:60]
 
 
 @pytest.mark.slow
 def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
+    save_weights(home, "mobilenetv2_100")
     served: list[dict] = []
     monkeypatch.setattr(
         "fopro_lab.widgets.serving.serve_explorer", lambda values, **how: served.append(values)
@@ -116,6 +125,16 @@ def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
     assert (home / "reports/mine/teacher/heat_map_error_student.png").is_file()
     assert (home / "runs/fopro-0/predictions.parquet").exists()
     assert served[0]["student_run"] == "runs"
+
+
+def save_weights(home: Path, name: str) -> Path:
+    """Save random weights of a network of timm under its name."""
+    import timm
+    from safetensors.torch import save_file
+
+    path = home / f"{name}.safetensors"
+    save_file(timm.create_model(name, num_classes=0).state_dict(), path)
+    return path
 
 
 def needs_more(words: list[str]) -> bool:
@@ -149,13 +168,9 @@ def test_the_plan_in_the_docs_is_one(home, monkeypatch, capsys):
 
 
 def test_python_blocks_run(home, monkeypatch):
-    import timm
-    from safetensors.torch import save_file
-
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
-    vit = timm.create_model("vit_small_patch14_dinov2", num_classes=0)
-    save_file(vit.state_dict(), home / "dinov2_vits14.safetensors")
+    save_weights(home, "vit_small_patch14_dinov2").rename(home / "dinov2_vits14.safetensors")
     pool = torch.nn.Sequential(
         torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 512)
     )

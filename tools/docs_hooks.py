@@ -8,6 +8,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 INSIDE = re.compile(r"\]\((?!\.\.|https?:|#)([^)#]+)")
+SEARCH = f"<script>{Path(__file__).with_name('search_from_files.js').read_text('utf-8')}</script>"
 OUTSIDE = re.compile(r"\]\(\.\./([^)#]+)")  # such as ../reports/control/control.png
 
 
@@ -31,5 +32,5 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_post_page(output: str, **_: Any) -> str:
-    """Leave out the one script that would come from a network."""
-    return re.sub(r'<script src="https://[^"]*"></script>', "", output)
+    """Put our own script in the place of the one that would come from a network."""
+    return re.sub(r'<script src="https://[^"]*"></script>', lambda _: SEARCH, output)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from statistics import multimode
 from typing import Any
 
@@ -192,6 +193,8 @@ def _option(run: Run, name: str) -> Any:
     """Return an option; a run of a version that lacks it was trained as by its default."""
     known = TrainConfig.model_fields
     value = run.config.get(name, known[name].get_default() if name in known else REMOVED[name])
+    if name == "dataset" and (place := Path(value).expanduser()).exists():
+        return str(place.resolve())  # a saved preset names it by its whole path
     return list(value) if isinstance(value, tuple) else value
 
 

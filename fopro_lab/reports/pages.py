@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 # The first form that an output has is shown. Widgets are not among them: they need a kernel, and
 # those of this project bring a still image along.
 _SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain"]
+SLIDERS = 'id="sliders"'  # in the page of a notebook that shows ring sliders
 _INTERVALS_SHOWN = 4  # what a laptop's screen holds; the file has them all
 # In the file alone.
 _COSTS = {"parameters", "macs", "megabytes", "train_seconds", "group_mean", "mcc_median"}
@@ -39,7 +41,7 @@ def write_notebook_page(
 ) -> None:
     """Write the page of an executed notebook: prose and figures in sight, code folded away."""
     # nbconvert's own templates fetch MathJax, RequireJS and the widgets' manager from the web;
-    # this one brings its style along and runs no script
+    # this one brings its style along and runs no script but that of the ring sliders
     from nbconvert.exporters import HTMLExporter
     from traitlets.config import Config
 
@@ -57,10 +59,22 @@ def write_notebook_page(
     )
     lines = (line for cell in notebook.cells for line in cell.source.splitlines())
     title = next((line[2:].strip() for line in lines if line.startswith("# ")), name)
+    digest = hashlib.sha256(_ring_sliders_code().encode()).digest()
     words = {"title": title, "name": name, "home": home, "css": stylesheet(code=True)}
+    words["script_hash"] = base64.b64encode(digest).decode()
     page, _ = exporter.from_notebook_node(notebook, resources={"page": words})
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+@cache
+def _ring_sliders_code() -> str:
+    return (TEMPLATES / "ring_sliders.js").read_text(encoding="utf-8")
+
+
+def ring_sliders_script() -> str:
+    """Return the script of the ring sliders as an element: the only one that a page executes."""
+    return f"<script>{_ring_sliders_code()}</script>"
 
 
 @cache
@@ -114,6 +128,7 @@ def write_index(report: Report, *, out: Path) -> Path:
         damaged=[path.relative_to(out).as_posix() for path in damaged],
         filters=_filters(report.nodes, values) if len(report.nodes) > 1 else {},
         data={n.name: tables for n in well if (tables := _tables_of(n, out))},
+        sliders=[n for n in well if n.page and SLIDERS in _page(out / n.page)],
         findings={n.name: lines for n in ranked if (lines := _findings(n, out))},
         css=stylesheet(),
         **_figures(ranked, report, out=out),
@@ -121,6 +136,10 @@ def write_index(report: Report, *, out: Path) -> Path:
     with atomic_path(out / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return out / "index.html"
+
+
+def _page(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _texts(node: NodeReport) -> dict[str, str]:

@@ -20,6 +20,7 @@ from fopro_lab import config as configs
 from fopro_lab.config import (
     RECIPES,
     DataConfig,
+    Parts,
     TeacherConfig,
     TrainConfig,
     is_called,
@@ -375,12 +376,22 @@ def plan_nodes(
                     given[key] = value
         for axis in [axis for axis, choices in matrix.items() if not choices]:
             raise InputError(f"{path}: {name}: matrix: {axis}: expected one value or more")
+        methods = {"method", *Parts._fields} & matrix.keys()
+        shared = {k for layer in layers if methods for k in layer} - own.keys() - matrix.keys()
+        idles: list[set[str]] = []  # of each choice
         for choice in itertools.product(*matrix.values()):
             parts = [re.sub(r"[^\w.]+", "_", str(part)) for part in choice]
             node_name = "-".join([name, *parts])
             with said_of(node_name):
-                parameters = book.parameters({**given, **dict(zip(matrix, choice, strict=True))})
+                values = {**given, **dict(zip(matrix, choice, strict=True))}
+                parameters = book.parameters(values)
                 config = book.config(parameters)
+                # of a matrix of methods, an option of the whole plan is for those that use it
+                idle = {line.partition(":")[0] for line in _unused(config)} & shared
+                idles.append(idle)
+                if idle:
+                    parameters = book.parameters({k: v for k, v in values.items() if k not in idle})
+                    config = book.config(parameters)
             node = Node(node_name, name, book, parameters, config, {}, tuple(entry.after), seconds)
             with said_of(f"{path}: {name}: when"):
                 node = replace(node, left_out=unmet(entry.when, node.values))
@@ -388,6 +399,8 @@ def plan_nodes(
                 for missing in missing_inputs(config, made_by_plan=True):
                     raise InputError(f"{node_name}: {missing}")
             nodes.append(replace(node, places=_places(node, Path(out), states)))
+        for key in set.intersection(*idles):
+            raise InputError(f"{key}: expected none, as no method of {name} uses it")
     with said_of(str(path)):
         return _in_order(nodes)
 
@@ -412,6 +425,13 @@ def refuse_unknown(names: Iterable[str], known: Mapping[str, Any], *, why: str) 
             raise InputError("out_dir: set by the report itself; use --out")
         if name not in known:
             raise InputError(f"{name}: {why}; {nearest(name, known)}")
+
+
+def _unused(config: Config | None) -> list[str]:
+    """Say which options no part of a method uses; one's own function may take any."""
+    if not isinstance(config, TrainConfig) or any(map(is_called, config.parts)):
+        return []
+    return unused_options(config)
 
 
 def _places(node: Node, out: Path, states: dict[str, str]) -> dict[str, Any]:
@@ -572,8 +592,7 @@ def missing_inputs(config: Config, *, made_by_plan: bool = False) -> list[str]:
             from fopro_lab.models.teacher import fetched_weights  # torch: late
 
             look(fetched_weights, config.teacher)
-    if isinstance(config, TrainConfig) and not any(map(is_called, config.parts)):
-        found += unused_options(config)  # one's own function may take any; training says that
+    found += _unused(config)
     # an earlier notebook of a plan may still write these
     for name in () if made_by_plan else ("student_weights", "prompt_file", "natural", "reference"):
         path = getattr(config, name, "")

@@ -112,6 +112,21 @@ def test_presets_lie_above_the_plan_and_beneath_the_settings(checkout):
     assert told.startswith(f"-f {preset}: epoch: declared by no") and "'epochs'?" in told
 
 
+def test_an_option_of_a_whole_plan_is_for_those_of_its_methods_that_use_it(checkout):
+    declared = 'method: str = "fopro"\noptions: dict = {}\nrun_dir: str = ""'
+    checkout.notebook("train", declared, config="TrainConfig")
+    methods = {"notebook": "train", "matrix": {"method": ["bsm", "ekd", "fopro"]}}
+    checkout.plan({"train": methods})
+    prompt = checkout.root / "prompt.safetensors"
+    prompt.touch()
+    nodes = plan_nodes(PLAN, out="out", settings=[f"prompt_file={prompt}"])
+    assert [node.config.prompt_file for node in nodes] == ["", "", str(prompt)]
+    told = complaint(plan_nodes, PLAN, out="out", settings=["temperature=2"])
+    assert told == "temperature: expected none, as no method of train uses it"
+    checkout.plan({"train": {**methods, "parameters": {"prompt_file": str(prompt)}}})
+    assert "bsm does not use it" in complaint(plan_nodes, PLAN, out="out")
+
+
 @pytest.fixture
 def slim(checkout):
     """A training notebook that declares little and takes the rest as options, and a table."""

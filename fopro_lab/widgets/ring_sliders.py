@@ -1,0 +1,109 @@
+"""Sliders over frequency rings that need no kernel: they also work in a report's page."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import pairwise
+
+import numpy as np
+import torch
+from IPython.display import HTML
+from torch import Tensor
+
+from fopro_lab.fourier import ring_energy, ring_parts
+from fopro_lab.models import Teacher
+from fopro_lab.probing.ring_response import ring_drifts
+from fopro_lab.reports.pages import SLIDERS, ring_sliders_script
+from fopro_lab.widgets.bands import MAX_GAIN
+
+MEASURED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, MAX_GAIN)  # gains at which a ring's drift is measured
+LARGEST, MOST_BYTES = 128, 1_000_000  # pixels a side, bytes of all ring images
+STYLE = """<style>
+.fopro-rings .views { display: flex; gap: 12px; margin: 8px 0; }
+.fopro-rings figure { margin: 0; max-width: 260px; flex: 1 1 0; }
+.fopro-rings canvas { width: 100%; image-rendering: pixelated; display: block; }
+.fopro-rings figcaption, .fopro-rings .changed { font-size: 0.85em; opacity: 0.8; }
+.fopro-rings th, .fopro-rings td { padding: 2px 12px 2px 0; text-align: left; }
+.fopro-rings tbody th, .fopro-rings td { white-space: nowrap; }
+.fopro-rings input { width: 100%; min-width: 9em; min-height: 24px; vertical-align: middle; }
+.fopro-rings button, .fopro-rings select { font: inherit; min-height: 32px; margin: 0 8px 4px 0; }
+.fopro-rings .would { font-style: italic; }
+@media (max-width: 640px) {
+  .fopro-rings .views { position: sticky; top: 0; z-index: 1; background: var(--paper, Canvas); }
+  .fopro-rings table, .fopro-rings tbody { display: block; }
+  .fopro-rings thead { display: none; }
+  .fopro-rings tbody tr { display: grid; grid-template-columns: 9.5em 1fr 2.5em; }
+  .fopro-rings tbody tr > * { border: 0; padding: 0 6px 0 0; }
+  .fopro-rings .drift { grid-column: 2 / 4; }
+  .fopro-rings td[data-name]::before { content: attr(data-name) " "; opacity: 0.8; }
+  .fopro-rings td[data-name] { font-size: 0.8em; padding-bottom: 6px; }
+}
+</style>"""
+
+
+def ring_sliders(
+    teacher: Teacher,
+    images: Tensor,
+    edges: Sequence[float],
+    *,
+    titles: Sequence[str],
+    presets: Mapping[str, Sequence[float]] | None = None,
+) -> HTML:
+    """Make sliders over the rings of a few images that work in any browser, without a kernel.
+
+    A prompted image is linear in its rings' gains, so the page sums ring images, each kept as 8 bit
+    numbers with a scale of its own; images above 128 px are averaged down. Drift is measured
+    beforehand, one ring at a time, at a few gains.
+
+    They begin with the ring that moves the teacher most, doubled.
+
+    Args:
+        teacher: Whose drift is shown.
+        images: ``(N, 3, H, W)`` in [0, 1]; of larger ones the first few are kept.
+        edges: ``R + 1`` frequencies from 0 to 0.75, cycles per pixel, as in ``ring_masks``.
+        titles: One per image.
+        presets: Gains of the rings, by the name of a button.
+    """
+    factor = -(-images.shape[-1] // LARGEST)
+    side = [length // factor for length in images.shape[-2:]]
+    count = max(2, MOST_BYTES // (3 * (len(edges) - 1) * side[0] * side[1]))
+    images = images[:count].float().cpu()
+    parts = torch.stack(list(ring_parts(images, edges)), dim=1)  # (N, R, 3, H, W)
+    parts = torch.nn.functional.avg_pool2d(parts.flatten(0, 1), factor).view(
+        *parts.shape[:3], *side
+    )
+    steps = (parts.abs().amax(dim=(-2, -1)) / 127).clamp(min=1e-9)
+    whole = (parts / steps[..., None, None]).round().to(torch.int8).numpy()
+    contrast = ring_energy(images, edges).mean(dim=1).sqrt()
+    drift = ring_drifts(teacher, images, edges, MEASURED).drift[0].clip(0)  # (R, G, N)
+    start = np.ones(len(edges) - 1)
+    start[drift[:, MEASURED.index(2.0)].mean(axis=-1).argmax()] = 2
+    data = {
+        "height": side[0],
+        "width": side[1],
+        "teacher": teacher.name,
+        "rings": [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)],
+        "most": MAX_GAIN,
+        "measured": MEASURED,
+        "start": start.tolist(),
+        "presets": {
+            name: [round(float(g), 2) for g in own] for name, own in (presets or {}).items()
+        },
+        "images": [
+            {
+                "title": str(title),
+                "mean": images[k].mean(dim=(-2, -1)).tolist(),
+                "steps": steps[k].flatten().tolist(),
+                "parts": base64.b64encode(whole[k].tobytes()).decode(),
+                "contrast": np.round(contrast[k].numpy(), 6).tolist(),
+                "drift": np.round(drift[..., k], 6).tolist(),
+            }
+            for k, title in enumerate(titles[: len(images)])
+        ],
+    }
+    return HTML(
+        f'{STYLE}<div class="fopro-rings" {SLIDERS} data-rings="{escape(json.dumps(data))}">'
+        "<noscript>Sliders: they need a browser with scripts.</noscript></div>"
+        f"{ring_sliders_script()}"
+    )
