@@ -16,7 +16,6 @@ from fopro_lab.plots.data import (
 from fopro_lab.plots.probing import (
     plot_class_bands,
     plot_control,
-    plot_fingerprint,
     plot_gain_benefits,
     plot_heat_map,
     plot_ladder,

@@ -274,61 +274,6 @@ def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-_TARGETS = {
-    ("source", "all"): ("source", "#D55E00", "o", "-"),
-    ("source", "each class"): ("source, within each class", "#D55E00", "o", (0, (2, 1.5))),
-    ("class", "all"): ("class", "#0072B2", "^", "-"),
-    ("class", "each source"): ("class, within each source", "#0072B2", "^", (0, (2, 1.5))),
-}
-
-
-@style.with_style
-def plot_fingerprint(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw how far above chance each ring alone predicts the source and the class.
-
-    From chance, 0, to perfect, 1, so that two and eight classes compare. The point at the right
-    end is all rings together; a hollow mark is not above 95 % of permutations.
-
-    ``table``: of ``probing.source_fingerprint``.
-    """
-    style.need(table, "target within ring low high accuracy accuracy_low accuracy_high chance n")
-    style.need(table, "permuted_high")
-    chance = table["chance"]
-    names = ["accuracy", "accuracy_low", "accuracy_high", "permuted_high"]
-    table = table.assign(**{name: (table[name] - chance) / (1 - chance) for name in names})
-    ax = style.new_axes(ax, height=4.2)
-    top = float(table["high"].max())
-    found = set(zip(table["target"], table["within"], strict=True))
-    targets = [key for key in _TARGETS if key in found]
-    for place, key in enumerate(targets):
-        label, color, mark, dash = _TARGETS[key]
-        own = table[(table["target"] == key[0]) & (table["within"] == key[1])]
-        label = f"{label}  n={own['n'].max():,}"
-        look: dict[str, Any] = {"color": color, "marker": mark, "markersize": 5}
-        style.ring_line(ax, own[own["ring"] >= 0], "accuracy", ls=dash, label=label, **look)
-        whole, end = own[own["ring"] < 0], top * (1.08 + 0.012 * place)
-        ax.vlines(end, whole["accuracy_low"], whole["accuracy_high"], color=color, lw=1.4)
-        ax.plot(end, whole["accuracy"].iloc[0], **look)
-        unsure = own[own["accuracy"] <= own["permuted_high"]]
-        x = style.ring_centres(unsure).where(unsure["ring"] >= 0, end)
-        ax.plot(x, unsure["accuracy"], ls="", markerfacecolor="white", **look)
-    ax.axhline(0, color="#333333", linewidth=1, zorder=1)
-    ax.axvline(1.03 * top, color="#BBBBBB", linewidth=0.8)
-    style.ring_axis(ax, table["high"])
-    ax.set_xlim(0, 1.15 * top)
-    ticks = [tick / 10 for tick in range(8) if tick / 10 <= top]
-    middle = top * (1.08 + 0.006 * (len(targets) - 1))
-    ax.set_xticks([*ticks, middle], [*(f"{tick:g}" for tick in ticks), "all\nrings"])
-    ax.set_ylim(min(-0.15, table["accuracy_low"].min()), 1.05)
-    ax.set_ylabel("Balanced accuracy,\n0 is chance, 1 perfect")
-    ax.set_title("What the energy of one ring predicts")
-    style.legend_beside(ax)
-    hollow = "hollow: not above 95 % of permutations"
-    apart = "cross-validated, lesions kept apart"
-    style.add_footer(ax, table, "bands: 95 % intervals", hollow, apart)
-    return ax
-
-
 @style.with_style
 def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw how far apart teachers' preferences are, filled, and one teacher's on other images.

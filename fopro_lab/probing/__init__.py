@@ -13,7 +13,7 @@ from fopro_lab.probing.preferences import (
     relative_responses,
 )
 from fopro_lab.probing.ring_response import RingDrifts, radial_gain, ring_drifts, ring_response
-from fopro_lab.probing.spectra import mean_spectra, source_fingerprint
+from fopro_lab.probing.spectra import mean_spectra
 from fopro_lab.probing.teacher_card import TeacherCard, teacher_card
 
 check_public(__name__)

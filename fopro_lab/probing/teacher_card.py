@@ -19,14 +19,14 @@ from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder, phase_
 from fopro_lab.probing.features import Classifier, Encoder
 from fopro_lab.probing.heat_map import basis_heat_map
 from fopro_lab.probing.ring_response import check_rings, drift_table, ring_drifts, summarise_drifts
-from fopro_lab.probing.spectra import mean_spectra, source_fingerprint
+from fopro_lab.probing.spectra import mean_spectra
 
 
 @dataclass(frozen=True, eq=False)
 class TeacherCard:
     """What a teacher does with the frequencies of a data set.
 
-    Of training images come the spectra and the fingerprint, of validation images the ring response,
+    Of training images come the spectra, of validation images the ring response,
     of test images all that names classes: by the linear probe, and by a student if one was given.
     """
 
@@ -38,7 +38,6 @@ class TeacherCard:
     ladder: pd.DataFrame
     phases: pd.DataFrame
     heat_map: pd.DataFrame  # empty if it was switched off
-    fingerprint: pd.DataFrame
     drifts: pd.DataFrame  # of each image behind the ring response, for comparisons of teachers
 
     def write(self, folder: Path | str) -> None:
@@ -95,30 +94,7 @@ class TeacherCard:
                 f"without zero (about {0.05 * cells:.0f} would by chance) and "
                 f"{own['survives'].sum()} survive Holm's correction."
             )
-        return [*found, _fingerprint_finding(self.fingerprint)]
-
-
-def _fingerprint_finding(table: pd.DataFrame) -> str:
-    if table.empty or "source" not in set(table["target"]):
-        return "No two sources are known, so a scanner's signature cannot be told from a class."
-    single = table[table["ring"] >= 0]
-    source = single.query("target == 'source' and within == 'all'")
-    row = source.loc[source["accuracy"].idxmax()]
-    sentence = (
-        f"The source shows most at {row['low']:.3g} to {row['high']:.3g} cycles per pixel: "
-        f"balanced accuracy {row['accuracy']:.2f} "
-        f"({row['accuracy_low']:.2f} to {row['accuracy_high']:.2f}), chance {row['chance']:.2f}."
-    )
-    rings = [
-        set(single.query("target == 'class' and within == @part and accuracy > permuted_high").ring)
-        for part in ("all", "each source")
-    ]
-    if "each source" in set(single["within"]):
-        sentence += (
-            f" Of {len(rings[0])} rings that tell the class over all sources, "
-            f"{len(rings[0] - rings[1])} no longer do so within them."
-        )
-    return sentence
+        return found
 
 
 def teacher_card(
@@ -189,7 +165,6 @@ def teacher_card(
         ladder=ask(pass_ladder, config.cutoffs),
         phases=ask(phase_and_amplitude),
         heat_map=_measure_waves(teacher, probe, student, pack, split, config),
-        fingerprint=source_fingerprint(pack, split.train, edges=edges, permutations=20, **again),
         drifts=drifts,
     )
 

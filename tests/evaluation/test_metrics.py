@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn import metrics as oracle
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from fopro_lab.evaluation import metrics
 
@@ -81,3 +82,16 @@ def test_a_class_without_images_and_a_single_class():
     p = np.full((4, 2), 0.5)
     assert np.isnan(metrics.macro_auroc(p, np.zeros(4, int), np.ones((4, 1)))).all()
     assert metrics.macro_auroc(p, np.array([0, 0, 1, 1]), np.ones((4, 1))).tolist() == [0.5]
+
+
+def test_discriminant_scores_equal_scikit_learns_where_classes_are_equally_large():
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.arange(4), 30)
+    features = rng.normal(size=(len(labels), 3)) + labels[:, None] * [1, 0.3, -0.5]
+    new = rng.normal(size=(50, 3))
+    weight, bias = metrics.discriminant(features, labels, classes=4, shrinkage=1e-6)
+    scores = new @ weight + bias
+    model = LinearDiscriminantAnalysis(solver="lsqr", priors=np.full(4, 1 / 4))
+    expected = model.fit(features, labels).decision_function(new)
+    centred = [part - part.mean(axis=1, keepdims=True) for part in (scores, expected)]
+    np.testing.assert_allclose(*centred, rtol=1e-4, atol=1e-4)

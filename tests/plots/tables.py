@@ -147,19 +147,6 @@ def phases():
     return pd.concat(recalls(kind=kind) for kind in ("phase", "phase-flat", "amplitude"))
 
 
-def fingerprint():
-    parts = []
-    for target, chance, found in (
-        ("source", 0.5, [0.9, 0.8, 0.5, 0.95]),
-        ("class", 0.25, [0.5, 0.4, 0.25, 0.6]),
-    ):
-        whole = rings().iloc[:1].assign(ring=-1, high=0.75)
-        around = {"accuracy_low": np.subtract(found, 0.1), "accuracy_high": np.add(found, 0.05)}
-        part = pd.concat([rings(), whole]).assign(accuracy=found, chance=chance, **around)
-        parts.append(part.assign(target=target, within="all", permuted_high=chance + 0.05))
-    return pd.concat(parts, ignore_index=True)
-
-
 def distances():
     row = {"between": 0.9, "within": 0.2, "difference": 0.7, "difference_low": 0.6}
     row |= {"difference_high": 0.8, "p": 0.0025, "n": 96, "units": 80, "protocol": PROTOCOL}
@@ -251,7 +238,6 @@ EVERY = {
         control(),
     ),
     "plot_cost": (plots.plot_cost, levels()),
-    "plot_fingerprint": (plots.plot_fingerprint, fingerprint()),
     "plot_gain_benefits": (
         lambda table: plots.plot_gain_benefits(table, images=900),
         gain_benefits(),

@@ -58,15 +58,6 @@ def test_the_ladder_has_a_panel_per_kind_and_distances_their_interval():
     assert texts(ax)[0] == "+0.70 [+0.60, +0.80], p=0.003"
 
 
-def test_fingerprints_are_on_one_scale_from_chance_to_perfect():
-    ax = draw("plot_fingerprint")[0].axes[0]
-    for name, heights in (("source", [0.8, 0.6, 0.0]), ("class", [1 / 3, 0.2, 0.0])):
-        line = next(line for line in ax.lines if str(line.get_label()).startswith(name))
-        np.testing.assert_allclose(line.get_ydata(), heights)
-    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
-    assert sum(len(line.get_xdata()) for line in hollow) == 2  # the last ring of either
-
-
 def test_heat_maps_have_cycles_per_pixel_on_both_axes():
     plane = np.zeros((8, 8))
     plane[4, 6] = 1.0  # 2 / 8 cycles per pixel, horizontal
