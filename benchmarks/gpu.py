@@ -32,11 +32,18 @@ from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD, SmallResNet
 from fopro_lab.training.losses import balanced_softmax_loss
 from fopro_lab.training.train import train_prompt_before_epoch
 
+ON, OFF = {"compile": "on"}, {"compile": "off"}
+BSM, KEPT = {"method": "bsm"}, {"teacher_views": 1}
 ENGINE: dict[str, tuple[dict[str, Any], float | None]] = {  # options, goal in images per second
-    "balanced softmax alone": ({"method": "bsm"}, None),
-    "EKD, live": ({}, 7_000.0),
-    "EKD, live, teacher compiled": ({"compile_teacher": True}, 7_000.0),
-    "EKD, features kept": ({"teacher_views": 1}, 15_000.0),
+    "balanced softmax alone": (BSM | OFF, None),
+    "balanced softmax alone, compiled": (BSM | ON, None),
+    "EKD, live": (OFF, 7_000.0),
+    "EKD, live, compiled": (ON, 7_000.0),
+    "EKD, live, compiled, float16 teacher": (ON | {"teacher_precision": "float16"}, 7_000.0),
+    "EKD, live, compiled, images read ahead": (ON | {"resident": "off"}, 7_000.0),
+    "EKD, live, compiled, batch 32": (ON | {"batch": 32}, None),
+    "EKD, features kept": (KEPT | OFF, 15_000.0),
+    "EKD, features kept, compiled": (KEPT | ON, 15_000.0),
 }
 SHARE_OF_BARE = 0.9  # of the bare loop's speed, that balanced softmax alone should have
 PROMPT_SECONDS = 60.0  # for a learned prompt
@@ -193,14 +200,15 @@ def speed_rows(
         how: dict[str, Any] = {"batch": sizes.batch, "student": sizes.student, **BF16}
         how |= {"augment": "published", "repeats": sizes.steps * sizes.batch // len(packed)}
         for name, (options, goal) in ENGINE.items():
-            if options.get("compile_teacher") and not sizes.compiles:
+            compiled = options["compile"] == "on"
+            if compiled and not sizes.compiles:
                 continue
             began = time.perf_counter()
-            given = None if options.get("method") == "bsm" else teacher
-            if given is None:
+            given: Teacher | None = teacher
+            if options.get("method") == "bsm":
+                given, goal = None, SHARE_OF_BARE * bare[compiled]
                 options = {**options, "device": device.type}
-                goal = SHARE_OF_BARE * bare[False]
-            made = set_up(packed, given, **how, **options)
+            made = set_up(packed, given, **{**how, **options})
             yield _measure(name, engine_epoch(*made), device, sizes, ceilings, goal, began)
 
 

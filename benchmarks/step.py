@@ -28,9 +28,9 @@ PLAIN = "plain script: float32, contiguous, default Adam"
 BF16 = {"precision": "bf16-mixed"}
 ENGINE: dict[str, tuple[dict[str, Any], float | None]] = {  # options, goal
     "engine": ({}, 1.2),
-    "engine, teacher compiled": ({"compile_teacher": True}, None),
+    "engine, compiled": ({"compile": "on"}, None),
     "engine, bfloat16": (BF16, None),
-    "engine, bfloat16, teacher compiled": (BF16 | {"compile_teacher": True}, 5.0),
+    "engine, bfloat16, compiled": (BF16 | {"compile": "on"}, 5.0),
 }
 PROMPTED: dict[str, tuple[dict[str, Any], float | None]] = {
     "EKD": ({}, None),

@@ -279,7 +279,15 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     deterministic: bool = option(False, "same bits in every run on the same device, slower")
     seed: int = option(0, "seed of weights, order, augmentation and prompts", ge=0)
     fold_teacher: bool = option(True, "fold the teacher's batch norms into its convolutions")
-    compile_teacher: bool = option(False, "compile the teacher with torch.compile")
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "torch.compile of teacher and student; auto: on a GPU, unless deterministic"
+    )
+    resident: Literal["auto", "on", "off"] = option(
+        "auto", "all images in the GPU's memory; auto: where they take half of what is free"
+    )
+    teacher_precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "of the frozen teacher; auto: that of precision"
+    )
     precision: Literal["auto", "32-true", "bf16-mixed"] = option(
         "32-true", "arithmetic; auto: bf16-mixed where the processor or GPU has units for it"
     )

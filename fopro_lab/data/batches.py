@@ -7,10 +7,12 @@ the augmentation; every epoch has a new one, or K views come in turn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from fopro_lab.config import Augmentation, AugmentMode, Sampler
 from fopro_lab.data.dataset import check_rows
 from fopro_lab.data.pack import Pack
 from fopro_lab.errors import InputError
+from fopro_lab.io import in_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from fopro_lab.data.augment import Augmentations, PairedBatch
 
 AHEAD = 2  # batches
+RESIDENT = 0.5  # most of a GPU's free memory that images may take
+_ON_DEVICE: WeakKeyDictionary[Pack, Tensor] = WeakKeyDictionary()
 VIEW_SEED = 0  # of K views: the same for every seed of a training, so that features are shared
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -102,16 +107,23 @@ def batches(
     if augment != "none":
         recipe: dict[str, Any] = {"kind": augment, "seed": VIEW_SEED if views else seed}
         drawn = draw_augmentations(*order, count=len(pack), **recipe)
-    cuda = torch.device(device).type == "cuda"
+    cuda, stored = torch.device(device).type == "cuda", _ON_DEVICE.get(pack)
+    resident = stored is not None and stored.device.type == torch.device(device).type
+    if resident:
+        places, known = (torch.from_numpy(x).to(device) for x in (chosen, pack.labels[chosen]))
 
     def read(part: slice) -> tuple[slice, Tensor, Tensor]:
+        if resident and stored is not None:
+            return part, stored[places[part]], known[part]
         pixels = augmenting.read_pixels(pack, chosen[part])
         labels = torch.from_numpy(pack.labels[chosen[part]])
         return (part, pixels.pin_memory(), labels.pin_memory()) if cuda else (part, pixels, labels)
 
     def draw() -> Iterator[tuple[Tensor, Tensor]]:
         # A CPU has no time to read in while it computes; a GPU has, and fetches what is pinned.
-        for part, pixels, labels in read_ahead(parts, read) if cuda else map(read, parts):
+        for part, pixels, labels in (
+            read_ahead(parts, read) if cuda and not resident else map(read, parts)
+        ):
             pixels = pixels.to(device, non_blocking=cuda)
             if augment == "none":
                 images = augmenting.float_images(pixels)
@@ -120,6 +132,32 @@ def batches(
             yield images, labels.to(device, non_blocking=cuda)
 
     return draw()  # what is wrong is refused at the call, not at the first batch
+
+
+def keep_on_device(pack: Pack, device: torch.device, *, demand: bool = False) -> bool:
+    """Copy all images of a pack to a device, once; `batches` then takes them there, the same bits.
+
+    Where they would take more than half of the GPU's free memory they are not, and batches are
+    read ahead as before; ``demand`` makes that an `InputError`.
+    """
+    import torch
+
+    if pack in _ON_DEVICE and _ON_DEVICE[pack].device.type == device.type:
+        return True
+    size, free = pack.images.nbytes, math.inf
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    if size > RESIDENT * free:
+        if demand:
+            expected = f"expected images of at most half of the {in_bytes(int(free))} free"
+            raise InputError(f"resident: {expected} on the GPU, got {in_bytes(size)}; use auto")
+        return False
+    stored = torch.empty(pack.images.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(pack), 1024):
+        part = slice(start, start + 1024)
+        stored[part] = torch.from_numpy(np.array(pack.images[part]))
+    _ON_DEVICE[pack] = stored
+    return True
 
 
 def cycle(

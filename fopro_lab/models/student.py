@@ -224,6 +224,8 @@ def check_scale(images: Tensor, network: nn.Module) -> None:
 
     Of a network on a GPU, which would have to be waited for, only the first batch is looked at.
     """
+    if torch.compiler.is_compiling():
+        return  # a traced tensor has no values
     if getattr(images, "is_cuda", False):
         if network.__dict__.get("scale_checked"):
             return

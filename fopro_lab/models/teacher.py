@@ -384,7 +384,6 @@ def quick_teacher(
     *,
     fold: bool = True,
     dtype: torch.dtype = torch.float32,
-    compiled: bool = False,
     tell: Callable[[str], object] = lambda line: None,
 ) -> Teacher:
     """Copy a teacher into a fast form without head; its features stay float32.
@@ -394,7 +393,7 @@ def quick_teacher(
     folds = fold and bool(teacher.batch_norms())
     quick = _folded(teacher, tell) if folds else copy.deepcopy(teacher)
     quick.head = None
-    body: Any = torch.compile(quick.body.to(dtype)) if compiled else quick.body.to(dtype)
+    body = quick.body.to(dtype)
     quick.body = _InPrecision(body, dtype) if dtype != torch.float32 else body
     return quick
 

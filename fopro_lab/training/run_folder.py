@@ -43,9 +43,11 @@ from fopro_lab.training.statistics import hash_natural
 
 # Options that say where and how fast a run is computed, or only fill others in. They change its
 # last digits at most, so they may change between two starts of one run; the manifest says so.
-NOT_DECIDING = {"device", "threads", "recipe"}
+NOT_DECIDING = {"device", "threads", "recipe", "compile", "resident"}
 # Options of methods that are no preset: at their default they are not part of a run's name.
-LATER = {name: TrainConfig.model_fields[name].default for name in METHOD_OPTIONS}
+LATER = {
+    name: TrainConfig.model_fields[name].default for name in (*METHOD_OPTIONS, "teacher_precision")
+}
 
 
 class TrainedRun(Run):
@@ -113,6 +115,7 @@ class TrainedRun(Run):
 def deciding_options(config: TrainConfig) -> dict[str, Any]:
     """Return the options that decide a run's numbers, the same ones however a method is said."""
     options = json.loads(config.model_dump_json(exclude=NOT_DECIDING))
+    options["compile_teacher"] = False  # is gone, and part of the names of runs of before
     is_preset, parts = config.parts.label in PRESETS, config.parts._asdict()
     options["method"] = config.parts.label if is_preset else ""
     options |= dict.fromkeys(parts, "") if is_preset else parts

@@ -4,9 +4,10 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,18 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
+from torch.utils._pytree import tree_leaves
 
 from fopro_lab.config import StepConfig, TrainConfig
 from fopro_lab.data import Pack, Split, batches, prepare
+from fopro_lab.data.batches import keep_on_device
 from fopro_lab.data.pack import split_from
 from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import groups_from
 from fopro_lab.fourier import mean_amplitude
 from fopro_lab.models import Teacher, choose_device, load_from
-from fopro_lab.models.teacher import quick_teacher
+from fopro_lab.models.teacher import check_takes, quick_teacher
 from fopro_lab.training.methods import Part, find_method
 from fopro_lab.training.run_folder import TrainedRun, deciding_options, origin
 from fopro_lab.training.statistics import Reference, reference_of, reference_spectrum
@@ -40,6 +43,7 @@ SELECTED_BY = {
     "ema": "last epoch, average of its weights",
 }
 SEEN = 256  # training images whose spectrum the objective `spectrum` starts from
+GRAPHS = 32  # images per batch and process, up to which CUDA graphs are replayed
 WARMUP_START = 0.01  # share of the learning rate in the very first step of a warm-up
 
 
@@ -58,6 +62,7 @@ class TrainSetup:
     reference: Reference | None = None  # what the objective `statistics` compares with
     kept: KeptFeatures | None = None  # read in place of passes of the teacher
     spectrum: tuple[Tensor, Tensor] | None = None  # amplitudes (24,) seen, and aimed at
+    compile_seconds: dict[str, float] = field(default_factory=dict)  # of teacher and student
 
     @property
     def batch_size(self) -> int:
@@ -93,6 +98,7 @@ class TrainSetup:
             "seeds": {"training": config.seed, "split": config.split_seed},
             **origin(self.fabric.device),
             "processes": self.fabric.world_size,
+            **({"compile_seconds": self.compile_seconds} if self.compile_seconds else {}),
         }
 
 
@@ -117,21 +123,27 @@ def build_setup(
         expected = f"{needed} images or more for {world} processes"
         raise InputError(f"training: expected {expected}, got {got}; start fewer processes")
     counts = torch.as_tensor(split.class_counts(packed.dataset)).to(fabric.device, torch.float32)
+    if config.resident == "on" or (config.resident == "auto" and fabric.device.type == "cuda"):
+        keep_on_device(packed, fabric.device, demand=config.resident == "on")
+    seconds: dict[str, float] = {}
     if not config.parts.is_taught:
-        return TrainSetup(config, fabric, packed, split, counts, method)
+        return TrainSetup(config, fabric, packed, split, counts, method, compile_seconds=seconds)
+    tell = teller(verbose)
     teacher = teacher or load_from(config, device=fabric.device)
-    fast = quick_teacher(
-        teacher,
-        fold=config.fold_teacher,
-        dtype=torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32,
-        compiled=config.compile_teacher,
-        tell=lambda line: sys.stderr.write(f"{line}\n") if verbose else None,
-    )
+    half = "bfloat16" if config.precision == "bf16-mixed" else "float32"
+    kind = half if config.teacher_precision == "auto" else config.teacher_precision
+    fast = quick_teacher(teacher, fold=config.fold_teacher, dtype=getattr(torch, kind), tell=tell)
+    if kind == "float16":  # which ends at 65504
+        check_takes(fast, config.image_size)
+    side = teacher.input_size if teacher.resize else config.image_size
+    if not config.teacher_views:  # else most features are read, and the others come once
+        how: dict[str, Any] = {"fabric": fabric, "tell": tell, "seconds": seconds}
+        fast.body = compiled(fast.body, config, side=side, **how)
     reference, spectrum, kept, adapt = None, None, None, None
     if config.parts.prompt == "vptta":
         reference = reference_of(teacher, natural=config.natural, size=config.image_size)
         teacher.card["statistics"] = reference.source
-        how: dict[str, Any] = {"teacher": teacher, "reference": reference}
+        how = {"teacher": teacher, "reference": reference}
         how |= {"steps": config.prompt_steps, "learning_rate": config.prompt_learning_rate}
         adapt = partial(adapt_images, max_log_gain=config.max_log_gain, **how)
         method["prompt"] = Part("prompt", "vptta", adapt, ("images",))
@@ -149,7 +161,61 @@ def build_setup(
     if config.teacher_views:
         kept = KeptFeatures(config, fabric, packed, teacher, fast, adapt, talk=verbose)
     networks = (teacher, fast, reference, kept, spectrum)
-    return TrainSetup(config, fabric, packed, split, counts, method, *networks)
+    return TrainSetup(config, fabric, packed, split, counts, method, *networks, seconds)
+
+
+def teller(verbose: bool) -> Callable[[str], object]:
+    """Return what writes a line to standard error, or nothing."""
+    return lambda line: sys.stderr.write(f"{line}\n" if verbose else "")
+
+
+def compiled(
+    network: nn.Module,
+    config: TrainConfig,
+    *,
+    fabric: Fabric,
+    side: int,
+    tell: Callable[[str], object],
+    seconds: dict[str, float],
+) -> Any:
+    """Compile a network and try it on grey images before anything is timed, the way back included.
+
+    Small batches on a GPU, where starting kernels is what takes time, replay CUDA graphs; a frozen
+    network on a CPU has its weights folded into the code. What cannot be compiled stays as it is,
+    with one line. ``seconds`` takes how long it was.
+    """
+    device, count = fabric.device, config.batch_size // fabric.world_size
+    by_default = device.type == "cuda" and not config.deterministic
+    if config.compile == "off" or (config.compile == "auto" and not by_default):
+        return network
+    frozen = not any(weight.requires_grad for weight in network.parameters())
+    name = "teacher" if frozen else "student"
+    how: dict[str, Any] = {"options": {"freezing": True}} if frozen and device.type == "cpu" else {}
+    how |= {"mode": "reduce-overhead"} if device.type == "cuda" and count <= GRAPHS else {}
+    images = torch.full((count, 3, side, side), 0.5, device=device)
+    if frozen:
+        images = images.contiguous(memory_format=torch.channels_last)
+    before = {key: value.clone() for key, value in network.named_buffers()}
+    began, used = time.perf_counter(), [device] if device.type == "cuda" else []
+    made: Any = torch.compile(network, **how)
+    try:
+        with torch.random.fork_rng(used), torch.inference_mode(frozen), fabric.autocast():
+            for _ in range(3):  # graphs are recorded after the first
+                outputs = [x for x in tree_leaves(made(images)) if isinstance(x, Tensor)]
+                if not frozen:
+                    sum(
+                        (x.float().mean() for x in outputs), torch.zeros((), device=device)
+                    ).backward()
+        seconds[name] = round(time.perf_counter() - began, 1)
+        tell(f"fopro: {name} compiled in {seconds[name]:.0f} s")
+    except Exception as error:  # no compiler, or a network that it does not understand
+        made = network
+        tell(f"fopro: {name} not compiled ({type(error).__name__}: {error}".splitlines()[0] + ")")
+    with torch.no_grad():
+        for key, value in network.named_buffers():  # batch norms have seen grey images
+            value.copy_(before[key])
+    network.zero_grad()
+    return made
 
 
 def prepare_images(
@@ -223,6 +289,9 @@ def start_fabric(config: TrainConfig) -> Fabric:
         logging.getLogger(name).setLevel(logging.WARNING)  # banners about precision and processes
     device = choose_device(config.device)
     how: dict[str, Any] = {"accelerator": device.type, "precision": config.precision}
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    if device.type == "cuda" and not any(name in os.environ for name in names):
+        os.environ[names[1]] = "expandable_segments:True"  # read before the first allocation
     # Said, not detected: in a Slurm job it would take the job's tasks for its processes.
     if not _launched():
         return Fabric(devices=1, plugins=[LightningEnvironment()], **how)
@@ -262,10 +331,10 @@ def torch_settings(config: TrainConfig) -> Iterator[None]:
     if config.threads:
         torch.set_num_threads(config.threads)
     mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not config.deterministic
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at cuBLAS's first use
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import Pack, batches
-from fopro_lab.data.batches import VIEW_SEED, batch_parts, draw_order
+from fopro_lab.data.batches import VIEW_SEED, batch_parts, draw_order, read_ahead
 from fopro_lab.data.pack import one_writer, pixel_fingerprint
 from fopro_lab.errors import WorkError
 from fopro_lab.fourier import FourierPrompt
@@ -202,13 +202,17 @@ class KeptFeatures:
             counts["found"] = counts.get("found", 0) + len(chosen) - filled
         sharing: dict[str, Any] = {"rank": fabric.global_rank, "world_size": fabric.world_size}
         parts = batch_parts(len(order.rows), batch_size, drop_last=True, **sharing)
-        for part, state in zip(parts, is_prompted.tolist(), strict=True):
-            features = None
-            if state in sources:
-                features = sources[state].read(order.rows[part], order.views[part])
-                if fabric.device.type == "cuda":
-                    features = features.pin_memory().to(fabric.device, non_blocking=True)
-            yield features
+        cuda = fabric.device.type == "cuda"
+
+        def read(item: tuple[slice, bool]) -> Tensor | None:
+            if (files := sources.get(item[1])) is None:
+                return None
+            features = files.read(order.rows[item[0]], order.views[item[0]])
+            return features.pin_memory() if cuda else features
+
+        items = zip(parts, is_prompted.tolist(), strict=True)
+        for features in read_ahead(items, read) if cuda else map(read, items):
+            yield None if features is None else features.to(fabric.device, non_blocking=True)
 
     def files_of(self, prompt: Prompt, strength: float | None = None) -> FeatureFiles:
         """Find the files of the teacher behind a prompt, its random control, or behind none."""
@@ -232,6 +236,7 @@ class KeptFeatures:
         config, teacher = self.config, self.teacher
         what: dict[str, Any] = {"rules": RULES, "view_seed": VIEW_SEED, "count": len(self.packed)}
         what |= config.model_dump(include={"augment", "augment_mode", "precision"})
+        what |= {} if (kind := config.teacher_precision) == "auto" else {"teacher_precision": kind}
         what |= {key: getattr(teacher, key) for key in ("input_size", "resize", "interpolation")}
         what |= self.identity
         if prompt == "vptta":

@@ -46,9 +46,11 @@ from fopro_lab.training.setup import (
     build_optimiser,
     build_schedule,
     build_setup,
+    compiled,
     prepare_images,
     settle_precision,
     start_fabric,
+    teller,
     torch_settings,
 )
 from fopro_lab.training.train_prompt import draw_held_out, generator_for, prompted
@@ -291,7 +293,10 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
     plain = build_optimiser(student.parameters(), config)
     schedule = build_schedule(plain, config, epochs=config.epochs, epoch_steps=setup.steps)
     average = ModelEmaV3(student, decay=config.ema_decay) if config.ema_decay else None
-    model, optimiser = setup.fabric.setup(student, plain)
+    side = config.student_size or config.image_size
+    how = {"fabric": setup.fabric, "side": side, "seconds": setup.compile_seconds}
+    quick = compiled(student, config, **how, tell=teller(given.get("verbose", False)))
+    model, optimiser = setup.fabric.setup(quick, plain, _reapply_compile=False)
     return setup, TrainState(student, model, optimiser, schedule, average, prompt, head, probe)
 
 

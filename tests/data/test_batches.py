@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fopro_lab.data import batches, cycle, effective_counts, mix, open_dataset, pack, paired_batches
 from fopro_lab.data.augment import PairedBatch, sample_weights
-from fopro_lab.data.batches import draw_order, epoch_order
+from fopro_lab.data.batches import draw_order, epoch_order, keep_on_device
 from tests.conftest import refuses
 
 ORDER = ("sampler", "seed", "epoch", "epochs", "views")
@@ -224,3 +224,23 @@ def test_every_batch_has_nearly_the_same_mixture_and_none_of_an_empty_class():
     assert len(epoch_order([0] * 8 + [2] * 2, sampler="class-balanced", seed=0)) == 10
     for counts, progress, told in (([1, -2], 0.5, "^class_counts: "), ([1], 1.5, "^progress: ")):
         refuses(told, effective_counts, counts, sampler="instance", progress=progress)
+
+
+@pytest.mark.parametrize("mode", ["fused", "exact"])
+def test_resident_images_give_the_bits_of_those_that_are_read(monkeypatch, mode):
+    packed = pack(open_dataset("phantom", images=40), 16, progress=False)
+    how = {"batch_size": 12, "shuffle": True, "augment": "published", "augment_mode": mode}
+    how |= {"sampler": "class-balanced", "views": 3, "rank": 1, "world_size": 2, "epoch": 4}
+    read = joined(batches(packed, range(40), **how))
+    assert keep_on_device(packed, torch.device("cpu"))
+    monkeypatch.setattr("fopro_lab.data.augment.read_pixels", None)  # nothing is read any more
+    for found, expected in zip(joined(batches(packed, range(40), **how)), read, strict=True):
+        assert torch.equal(found, expected)
+    assert keep_on_device(packed, torch.device("cpu"))  # once is enough
+
+
+def test_images_that_do_not_fit_are_read_or_refused_if_asked_for(packed, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (packed.images.nbytes, 0))
+    assert not keep_on_device(packed, torch.device("cuda"))
+    rule = "^resident: expected images of at most half of the .* free on the GPU, got "
+    refuses(rule, keep_on_device, packed, torch.device("cuda"), demand=True)
