@@ -12,7 +12,6 @@ from fopro_lab.fourier import apply_gain, ring_edges
 from fopro_lab.models import Teacher, load_teacher, wrap_teacher
 from fopro_lab.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from fopro_lab.probing import ring_drifts
-from fopro_lab.probing.features import Precision
 
 RINGS = 8
 
@@ -30,7 +29,7 @@ def bench_fourier(
 
     Returns:
         Tables of `compare`: ``gain`` (forward), ``gain_backward`` (with the gradient of images
-        and gain), ``rings`` and ``bf16``; those of a GPU have a name ending in ``_cuda``.
+        and gain), and ``rings``; those of a GPU have a name ending in ``_cuda``.
     """
     tables = {}
     for device in devices or (("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)):
@@ -42,11 +41,7 @@ def bench_fourier(
             tables[key + end] = compare(gain_variants(images, gain, back), rounds=rounds, label=key)
         teacher = load_teacher("builtin").to(device)
         seen = images[..., :64, :64].contiguous()
-        for key, variants in (
-            ("rings", ring_variants(teacher, seen)),
-            ("bf16", precision_variants(teacher, seen)),
-        ):
-            tables[key + end] = compare(variants, rounds=rounds, label=key)
+        tables["rings" + end] = compare(ring_variants(teacher, seen), rounds=rounds, label="rings")
     return tables
 
 
@@ -114,23 +109,15 @@ def ring_variants(teacher: Teacher, images: Tensor) -> list[Variant]:
 
     return [
         Variant(f"{RINGS + 1} passes of the teacher", passes),
-        Variant(f"ring_drifts over {RINGS} rings", _drifts(teacher, images, "32-true"), 1 / 1.1),
+        Variant(f"ring_drifts over {RINGS} rings", _drifts(teacher, images), 1 / 1.1),
     ]
 
 
-def precision_variants(teacher: Teacher, images: Tensor) -> list[Variant]:
-    """The same response in float32, and in bfloat16 where its rounding is small."""
-    return [
-        Variant("float32", _drifts(teacher, images, "32-true")),
-        Variant("bfloat16 where its rounding is small", _drifts(teacher, images, "bf16-mixed")),
-    ]
-
-
-def _drifts(teacher: Teacher, images: Tensor, precision: Precision) -> Callable[[], int]:
+def _drifts(teacher: Teacher, images: Tensor) -> Callable[[], int]:
     edges = ring_edges(RINGS)[:-1]  # without the corners
 
     def run() -> int:
-        ring_drifts(teacher, images, edges, [0.0], precision=precision, batch_size=len(images))
+        ring_drifts(teacher, images, edges, [0.0], batch_size=len(images))
         return len(images)
 
     return run

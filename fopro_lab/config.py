@@ -21,7 +21,6 @@ AugmentMode = Literal["fused", "exact"]
 Device = Literal["auto", "cpu", "cuda"]
 Schedule = Literal["constant", "cosine", "multi-step"]
 Epochs = tuple[Annotated[int, Field(ge=1)], ...]
-Precision = Literal["32-true", "bf16-mixed"]
 Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_length=1)]
 Cutoffs = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.7)], ...], Field(min_length=1)]
 Folders = Annotated[
@@ -398,7 +397,6 @@ class ProbeConfig(TeacherConfig, DataConfig):
     heat_block: int = option(7, "side of a block, bins, odd", ge=1, le=101)
     student_run: str = option("", "run folder of a trained student, as a second classifier")
     resamples: int = option(1000, "bootstrap resamples of every interval", ge=20)
-    precision: Precision = option("32-true", "arithmetic")
     probe_batch: int = option(64, "images per batch", ge=2)
     seed: int = option(0, "seed of drawn images and bootstraps", ge=0)
 

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,6 @@ from fopro_lab.evaluation import balanced_accuracy, scores
 from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
 from fopro_lab.evaluation.metrics import balanced_accuracies
 
-Precision = Literal["32-true", "bf16-mixed"]
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, from strong to weak regularisation
 
 
@@ -62,20 +61,15 @@ def teacher_device(teacher: Encoder) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def encode(
-    teacher: Encoder, images: Tensor, *, precision: Precision = "32-true", check: bool = True
-) -> Tensor:
+def encode(teacher: Encoder, images: Tensor, *, check: bool = True) -> Tensor:
     """Compute features ``(B, D)``, or say in one line why this network gives none.
 
-    They are in single precision or better. The rounding of ``"bf16-mixed"`` (autocast) alone moves
-    them by a cosine distance of about 1e-5. A GPU has to be waited for to ``check`` that features
+    They are in single precision or better. A GPU has to be waited for to ``check`` that features
     are finite.
     """
     height, width = images.shape[-2:]
     try:
-        half = precision == "bf16-mixed"
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half):
-            features: Any = teacher.encode(images)
+        features: Any = teacher.encode(images)
     except (torch.OutOfMemoryError, InputError):
         raise
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
@@ -107,18 +101,13 @@ def feature_drift(before: Tensor, after: Tensor) -> Tensor:
 
 
 def encode_rows(
-    teacher: Encoder,
-    pack: Pack,
-    *,
-    rows: np.ndarray,
-    batch_size: int = 64,
-    precision: Precision = "32-true",
+    teacher: Encoder, pack: Pack, *, rows: np.ndarray, batch_size: int = 64
 ) -> np.ndarray:
     """Compute the features ``(n, D)``, float32, of some rows of a pack, in their order."""
     device = teacher_device(teacher)
     with torch.inference_mode():
         features = [
-            encode(teacher, images, precision=precision).float()
+            encode(teacher, images).float()
             for images, _ in batches(pack, rows, batch_size=batch_size, device=device)
         ]
     return torch.cat(features).cpu().numpy()
@@ -177,15 +166,9 @@ def linear_probe(
 
 
 def fit_classifier(
-    teacher: Encoder,
-    pack: Pack,
-    split: Split,
-    *,
-    batch_size: int = 64,
-    precision: Precision = "32-true",
+    teacher: Encoder, pack: Pack, split: Split, *, batch_size: int = 64
 ) -> LinearProbe:
     """Fit a linear probe on the training rows; the validation rows choose its regularisation."""
-    passes: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
     counts = np.bincount(pack.labels[split.train], minlength=len(pack.dataset.class_names))
     if (counts == 0).any():
         absent = pack.dataset.class_names[int(np.argmin(counts))]
@@ -194,7 +177,7 @@ def fit_classifier(
             "add some, leave the class out, or take another split"
         )
     parts = (split.train, split.val)
-    train, val = (encode_rows(teacher, pack, rows=rows, **passes) for rows in parts)
+    train, val = (encode_rows(teacher, pack, rows=rows, batch_size=batch_size) for rows in parts)
     known, chosen = (pack.labels[rows] for rows in parts)
     return linear_probe(train, known, val_features=val, val_labels=chosen)
 
@@ -239,14 +222,12 @@ def probe_logits(teacher: Encoder, probe: LinearProbe) -> Callable[[Tensor], Ten
     return lambda features: (features - mean) / scale @ weight.T + bias
 
 
-def probe_classifier(
-    teacher: Encoder, probe: LinearProbe, *, precision: Precision = "32-true"
-) -> Classifier:
+def probe_classifier(teacher: Encoder, probe: LinearProbe) -> Classifier:
     """Make a classifier of a teacher and a linear probe on its features."""
     logits = probe_logits(teacher, probe)
     return Classifier(
         "probe",
-        lambda images: logits(encode(teacher, images, precision=precision).double()).argmax(dim=1),
+        lambda images: logits(encode(teacher, images).double()).argmax(dim=1),
         teacher_device(teacher),
     )
 

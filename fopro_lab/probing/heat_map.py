@@ -16,7 +16,7 @@ from fopro_lab.evaluation.bootstrap import LEVEL, bootstrap_weights
 from fopro_lab.fourier.rings import check_pixels
 from fopro_lab.io import progress
 from fopro_lab.probing import features
-from fopro_lab.probing.features import Classifier, Encoder, LinearProbe, Precision
+from fopro_lab.probing.features import Classifier, Encoder, LinearProbe
 from fopro_lab.probing.ring_response import check_rings
 
 By = Literal["rings", "blocks", "full"]
@@ -32,7 +32,6 @@ def basis_heat_map(
     edges: Sequence[float] = (),
     block: int = 7,
     units: np.ndarray | None = None,
-    precision: Precision = "32-true",
     batch_size: int = 64,
     resamples: int = 1000,
     seed: int = 0,
@@ -69,7 +68,7 @@ def basis_heat_map(
         check_rings(edges, height=height, width=width)
     cells = basis_cells(height, width, by=by, edges=edges, block=block, seed=seed)
     size = float(np.sqrt(height * width) / 8)
-    answer = _answer_of(network, probe, labels, precision)
+    answer = _answer_of(network, probe, labels)
     device = network.device if isinstance(network, Classifier) else features.teacher_device(network)
     truth = torch.zeros(count) if labels is None else torch.as_tensor(labels)
     places = zip(cells["row"], cells["column"], strict=True)
@@ -102,10 +101,7 @@ def basis_heat_map(
 
 
 def _answer_of(
-    network: Encoder | Classifier,
-    probe: LinearProbe | None,
-    labels: np.ndarray | None,
-    precision: Precision,
+    network: Encoder | Classifier, probe: LinearProbe | None, labels: np.ndarray | None
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return a function from images and labels to features and errors; NaN is what is unknown."""
     known = labels is not None
@@ -119,7 +115,7 @@ def _answer_of(
     logits = features.probe_logits(network, probe) if known and probe else None
 
     def answer(images: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        found = features.encode(network, images, precision=precision).double()
+        found = features.encode(network, images).double()
         if logits is None:
             return found, torch.full_like(found[:, 0], torch.nan)
         return found, (logits(found).argmax(dim=1) != true).double()

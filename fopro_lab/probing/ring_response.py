@@ -7,7 +7,6 @@ an image's energy; divided by the energy that the scaling changed, the teacher's
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interva
 from fopro_lab.fourier import ring_masks, ring_parts
 from fopro_lab.fourier.rings import bin_counts, check_pixels
 from fopro_lab.probing import features
-from fopro_lab.probing.features import Encoder, Precision
+from fopro_lab.probing.features import Encoder
 
 
 def check_gains(gains: Sequence[float]) -> None:
@@ -48,8 +47,6 @@ class RingDrifts:
     gains: tuple[float, ...]
     drift: np.ndarray  # 1 - cos(f(x), f(x')), float64 (R, G, N)
     energy: np.ndarray  # of the change, over the image's variance; above 1 for large gains
-    rounding: float = 0.0  # mean drift that half precision alone makes on unchanged images
-    half: np.ndarray | None = None  # which were measured in half precision, (R, G)
 
 
 def ring_response(
@@ -61,7 +58,7 @@ def ring_response(
     units: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 0,
-    **passes: Any,
+    batch_size: int = 64,
 ) -> pd.DataFrame:
     """Scale one ring of the images after another and measure the drift of the features.
 
@@ -73,14 +70,14 @@ def ring_response(
         units: Lesion or patient of each image, ``(N,)``, drawn as a whole; None is one each.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
-        **passes: ``precision`` and ``batch_size`` of `ring_drifts`.
+        batch_size: Images per pass of the teacher.
 
     Returns:
         A row for each ring and gain: ``ring``, ``low``, ``high`` (cycles per pixel), ``gain``,
         ``drift`` (mean), ``energy`` (mean; the ring's share of the variance times
         ``(gain - 1) ** 2``: above 1 for large gains) and ``drift_per_energy`` (ratio of the two
         means; NaN where nothing changed), the first and the last with ``_low`` and ``_high`` (95 %
-        interval), ``precision``, ``n``.
+        interval), ``n``.
 
     Raises:
         ShapeError: If ``images`` is no batch, or ``units`` does not fit it.
@@ -89,7 +86,7 @@ def ring_response(
     units = np.arange(len(images)) if units is None else units
     if len(units) != len(images):
         raise ShapeError(f"units: expected one for each of {len(images)}, got {len(units)}")
-    drifts = ring_drifts(teacher, images, edges, gains, **passes)
+    drifts = ring_drifts(teacher, images, edges, gains, batch_size=batch_size)
     return summarise_drifts(drifts, units, resamples=resamples, seed=seed)
 
 
@@ -99,66 +96,42 @@ def ring_drifts(
     edges: Sequence[float],
     gains: Sequence[float],
     *,
-    precision: Precision = "32-true",
     batch_size: int = 64,
 ) -> RingDrifts:
     """Measure drift and energy of each single image; see `ring_response`.
 
-    The scaled image is not clipped to [0, 1]: clipping would put energy into other rings. The
-    precision ``"bf16-mixed"`` lets the first batch decide: a ring and gain whose drift is below 40
-    times the rounding is measured in single precision after all.
+    The scaled image is not clipped to [0, 1]: clipping would put energy into other rings.
     """
     check_gains(gains)
     check_pixels(images, changed=True)  # prompted ones may leave [0, 1]
     if len(images) == 0:
         raise ShapeError(f"images: expected (N, 3, H, W), N 1 or more, got {tuple(images.shape)}")
     check_rings(edges, height=images.shape[-2], width=images.shape[-1])
-    half = np.full((len(edges) - 1, len(gains)), precision == "bf16-mixed")
-    rounding, measured = 0.0, []
+    device = features.teacher_device(teacher)
     with torch.inference_mode():
-        for place, batch in enumerate(images.split(batch_size)):
-            pixels = batch.to(features.teacher_device(teacher))
-            part = _measure_batch(teacher, pixels, edges, gains, half)
-            if place == 0 and half.any():
-                rough = features.encode(teacher, pixels, precision="bf16-mixed").double()
-                whole = features.encode(teacher, pixels).double()
-                rounding = float(features.feature_drift(rough, whole).mean())
-                half = part[0].mean(axis=2) > 40 * rounding  # off by 5 % or so
-                if not half.all():
-                    part = _measure_batch(teacher, pixels, edges, gains, half)
-            measured.append(part)
+        measured = [
+            _measure_batch(teacher, batch.to(device), edges, gains)
+            for batch in images.split(batch_size)
+        ]
     drift, energy = np.concatenate(measured, axis=-1)
-    rings, factors = tuple(map(float, edges)), tuple(map(float, gains))
-    return RingDrifts(rings, factors, drift, energy, rounding, half)
+    return RingDrifts(tuple(map(float, edges)), tuple(map(float, gains)), drift, energy)
 
 
 def _measure_batch(
-    teacher: Encoder,
-    images: Tensor,
-    edges: Sequence[float],
-    gains: Sequence[float],
-    half: np.ndarray,
+    teacher: Encoder, images: Tensor, edges: Sequence[float], gains: Sequence[float]
 ) -> np.ndarray:
-    """Return drift and relative energy of each ring, gain and image, ``(2, R, G, B)``.
-
-    ``half``, ``(R, G)``, says what is measured in half precision.
-    """
-    kinds: dict[bool, Precision] = {False: "32-true", True: "bf16-mixed"}
-    before = {
-        kind: features.encode(teacher, images, precision=kinds[kind]).double()
-        for kind in set(half.ravel().tolist())
-    }
+    """Return drift and relative energy of each ring, gain and image, ``(2, R, G, B)``."""
+    before = features.encode(teacher, images).double()
     variance = images.double().var(dim=(2, 3), correction=0).sum(dim=1).clamp(min=1e-12)
     # Kept on the teacher's device up to the end of the batch: a copy would wait for every pass.
-    found = variance.new_zeros(2, *half.shape, len(images))
+    found = variance.new_zeros(2, len(edges) - 1, len(gains), len(images))
     for ring, part in enumerate(ring_parts(images, edges)):
         # Parseval: what a ring holds is its part's mean square, without a second transform.
         share = part.square().mean(dim=(2, 3)).double().sum(dim=1) / variance
         for step, gain in enumerate(gains):
-            kind = bool(half[ring, step])
             scaled = torch.add(images, part, alpha=gain - 1)
-            after = features.encode(teacher, scaled, precision=kinds[kind], check=False)
-            found[0, ring, step] = features.feature_drift(before[kind], after.double())
+            after = features.encode(teacher, scaled, check=False)
+            found[0, ring, step] = features.feature_drift(before, after.double())
             found[1, ring, step] = share * (gain - 1) ** 2
     features.check_finite(teacher, found)
     return found.cpu().numpy()
@@ -176,14 +149,13 @@ def summarise_drifts(
         own, energy = drifts.drift[r, g], drifts.energy[r, g]
         moved, changed = own @ weights, energy @ weights
         ratios = moved / np.where(changed > 0, changed, np.nan)
-        kind = "bf16-mixed" if drifts.half is not None and drifts.half[r, g] else "32-true"
         mean, share = own.mean(), energy.mean()
         raw = (mean, *percentile_interval(moved), share)
         per_energy = (mean / (share or np.nan), *percentile_interval(ratios))
-        rows.append((r, low, high, gain, *raw, *per_energy, kind, len(units)))
+        rows.append((r, low, high, gain, *raw, *per_energy, len(units)))
     columns = [
         *("ring", "low", "high", "gain", "drift", "drift_low", "drift_high", "energy"),
-        *("drift_per_energy", "drift_per_energy_low", "drift_per_energy_high", "precision", "n"),
+        *("drift_per_energy", "drift_per_energy_low", "drift_per_energy_high", "n"),
     ]
     return pd.DataFrame(rows, columns=columns)
 
@@ -200,7 +172,7 @@ def drift_table(drifts: RingDrifts, names: np.ndarray, units: np.ndarray) -> pd.
 def drifts_from_table(
     table: pd.DataFrame, edges: Sequence[float]
 ) -> tuple[RingDrifts, np.ndarray, np.ndarray]:
-    """Return a `drift_table`'s drifts, without ``half`` and ``rounding``; image names and units."""
+    """Return a `drift_table`'s drifts, image names and units."""
     gains = tuple(table["gain"].unique())
     shape = (len(edges) - 1, len(gains), -1)
     drift, energy = (table[key].to_numpy().reshape(shape) for key in ("drift", "energy"))

@@ -119,9 +119,9 @@ def teacher_card(
     edges = ring_edges(config.rings)
     check_rings(edges, height=pack.size, width=pack.size)
     again, passes = _options(config)
-    response, drifts, rounding = _measure_rings(teacher, pack, split, config)
+    response, drifts = _measure_rings(teacher, pack, split, config)
     probe = features.fit_classifier(teacher, pack, split, **passes)
-    classifiers = [features.probe_classifier(teacher, probe, precision=config.precision)]
+    classifiers = [features.probe_classifier(teacher, probe)]
     classifiers += [student] if student else []
     changed: dict[str, Any] = {"groups": groups, "batch_size": config.probe_batch, **again}
     changed["per_class"] = config.band_images
@@ -136,7 +136,7 @@ def teacher_card(
     tested = tested.reset_index(drop=True).assign(split="test", **columns)
     scores = score(tested, groups, split.protocol, **again)
     accuracy = scores.query("scope == 'overall' and metric == 'balanced_accuracy'").iloc[0]
-    chosen = {"gains", "band_gains", "cutoffs", "precision", "resamples", "seed"}
+    chosen = {"gains", "band_gains", "cutoffs", "resamples", "seed"}
     summary = {
         "teacher": dict(teacher.card),
         "data": _describe(pack, split, groups),
@@ -145,7 +145,6 @@ def teacher_card(
             **config.model_dump(mode="json", include=chosen),
             "images": int(response["n"].iloc[0]),
             "per_class": config.band_images,
-            "rounding": rounding,
         },
         "probe": {
             "strength": probe.strength,
@@ -172,13 +171,13 @@ def teacher_card(
 def _options(config: ProbeConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what every bootstrap takes, and what every pass of the teacher takes."""
     again = {"resamples": config.resamples, "seed": config.seed}
-    return again, {"precision": config.precision, "batch_size": config.probe_batch}
+    return again, {"batch_size": config.probe_batch}
 
 
 def _measure_rings(
     teacher: Encoder, pack: Pack, split: Split, config: ProbeConfig
-) -> tuple[pd.DataFrame, pd.DataFrame, float]:
-    """Measure how far features of validation images move: means, single images, and rounding."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure how far features of validation images move: means, and single images."""
     again, passes = _options(config)
     drawn = features.draw_rows(split.val, count=config.probe_images, seed=config.seed)
     images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
@@ -186,7 +185,7 @@ def _measure_rings(
     drifts = ring_drifts(teacher, images, ring_edges(config.rings), config.gains, **passes)
     response = summarise_drifts(drifts, units, **again)
     names = pack.dataset.table["image"].iloc[drawn].to_numpy(dtype=str)
-    return response, drift_table(drifts, names, units), drifts.rounding
+    return response, drift_table(drifts, names, units)
 
 
 def _measure_waves(
