@@ -390,7 +390,7 @@ class ProbeConfig(TeacherConfig, DataConfig):
     band_gains: Gains = option((0.0, 2.0), "class bands: factors of amplitudes")
     band_images: int = option(0, "class bands: most test images per class; 0 is all", ge=0)
     cutoffs: Cutoffs = option((0.0625, 0.125, 0.1875, 0.25, 0.375), "ladder, cycles per pixel")
-    heat_map: Literal["off", "rings", "blocks", "full"] = option(
+    heat_map: Literal["off", "blocks", "full"] = option(
         "blocks", "Fourier basis heat map; full takes two passes per frequency"
     )
     heat_images: int = option(32, "test images of the heat map, about", ge=1)

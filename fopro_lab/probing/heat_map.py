@@ -3,7 +3,7 @@
 Source: Yin et al., NeurIPS 2019, arXiv:1906.08988.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -17,9 +17,8 @@ from fopro_lab.fourier.rings import check_pixels
 from fopro_lab.io import progress
 from fopro_lab.probing import features
 from fopro_lab.probing.features import Classifier, Encoder, LinearProbe
-from fopro_lab.probing.ring_response import check_rings
 
-By = Literal["rings", "blocks", "full"]
+By = Literal["blocks", "full"]
 
 
 def basis_heat_map(
@@ -29,7 +28,6 @@ def basis_heat_map(
     by: By = "blocks",
     labels: np.ndarray | None = None,
     probe: LinearProbe | None = None,
-    edges: Sequence[float] = (),
     block: int = 7,
     units: np.ndarray | None = None,
     batch_size: int = 64,
@@ -41,19 +39,17 @@ def basis_heat_map(
     A wave ``v U`` of Euclidean norm v, 4 at 32 px and growing with the side, is added to every
     channel, with both signs, before the normalisation; the sum is clipped to [0, 1], as published.
 
-    ``"rings"`` measures 8 drawn waves of each ring of ``edges`` (``R + 1`` increasing frequencies,
-    cycles per pixel), ``"blocks"`` the central wave of each square block of frequencies, of an odd
-    side in bins, ``"full"`` every wave. A frozen teacher gives the drift of its features, and with
+    ``"blocks"`` measures the central wave of each square block of frequencies, of an odd side in
+    bins, ``"full"`` every wave. A frozen teacher gives the drift of its features, and with
     a ``probe`` and ``labels``, ``(N,)``, the error rate; a `Classifier` the error rate alone.
     ``images`` are ``(N, 3, H, W)`` in [0, 1]; ``units`` their lesions or patients, drawn as a
     whole, or None for one each.
 
     Returns:
         A row per cell: ``cell``, ``row``, ``column`` (centre of a block, cycles per image),
-        ``waves``, ``drift`` and ``error`` (means over images, signs and waves; NaN where not
-        measured), each with ``_low`` and ``_high`` (95 % interval), ``clean_error``, ``n``,
-        ``by``, ``low``, ``high`` (of a ring, cycles per pixel), ``block``, ``height``, ``width``,
-        ``size`` (v, in units of [0, 1]).
+        ``drift`` and ``error`` (means over images and signs; NaN where not measured), each with
+        ``_low`` and ``_high`` (95 % interval), ``clean_error``, ``n``, ``by``, ``block``,
+        ``height``, ``width``, ``size`` (v, in units of [0, 1]).
 
     Raises:
         ShapeError: If labels or units do not fit the images.
@@ -64,9 +60,8 @@ def basis_heat_map(
     for name, given in (("labels", labels), ("units", units)):
         if given is not None and len(given) != count:
             raise ShapeError(f"{name}: expected one for each of {count}, got {len(given)}")
-    if by == "rings":
-        check_rings(edges, height=height, width=width)
-    cells = basis_cells(height, width, by=by, edges=edges, block=block, seed=seed)
+    block = block if by == "blocks" else 1
+    cells = basis_cells(height, width, block=block)
     size = float(np.sqrt(height * width) / 8)
     answer = _answer_of(network, probe, labels)
     device = network.device if isinstance(network, Classifier) else features.teacher_device(network)
@@ -92,12 +87,8 @@ def basis_heat_map(
         measured = torch.stack(values).cpu().numpy()  # once: a copy waits for the device
     drawn = np.arange(count) if units is None else units
     weights = bootstrap_weights(None, drawn, resamples=resamples, seed=seed)
-    table = _pool(measured, cells, weights).assign(clean_error=clean_error, n=count, by=by)
-    table["low"] = table["high"] = np.nan
-    if by == "rings":
-        table["low"], table["high"] = edges[:-1], edges[1:]
-    side = {"rings": 0, "blocks": block, "full": 1}[by]
-    return table.assign(block=side, height=height, width=width, size=size)
+    about = {"n": count, "by": by, "block": block, "height": height, "width": width, "size": size}
+    return _average(measured, cells, weights).assign(clean_error=clean_error, **about)
 
 
 def _answer_of(
@@ -131,34 +122,24 @@ def basis_wave(row: int, column: int, *, height: int, width: int) -> np.ndarray:
     return wave / np.linalg.norm(wave)
 
 
-def basis_cells(
-    height: int, width: int, *, by: By, edges: Sequence[float] = (), block: int = 7, seed: int = 0
-) -> pd.DataFrame:
-    """List the waves to be measured, and the ring or block ("cell") that each belongs to.
+def basis_cells(height: int, width: int, *, block: int = 1) -> pd.DataFrame:
+    """List the wave that is measured for each block ("cell") of an odd side; 1 is every wave.
 
-    Waves of a ring are drawn without replacement; a block, centred at multiples of its side, has
-    the wave nearest to its centre. ``row`` and ``column`` are of the wave, ``cell_row`` and
-    ``cell_column`` of the block's centre, in cycles per image.
+    A block, centred at multiples of its side, has the wave nearest to its centre. ``row`` and
+    ``column`` are of the wave, ``cell_row`` and ``cell_column`` of the centre, in cycles per image.
     """
     if block < 1 or block % 2 == 0:
         raise InputError(f"block: expected an odd number of bins, 1 or more, got {block}")
     bins = np.unique(plane_bins(height, width).reshape(-1, 2), axis=0)
     table = pd.DataFrame(bins, columns=["row", "column"])
-    if by == "rings":
-        table["cell"] = _ring_of(bins, edges, height=height, width=width)
-        table = table[table["cell"] >= 0].assign(cell_row=0, cell_column=0)
-        order = np.random.default_rng(seed).permutation(len(table))
-    else:
-        table[["cell_row", "cell_column"]] = _block_of(bins, block if by == "blocks" else 1)
-        if by == "blocks" and block > 1:  # DC shifts the brightness; a block stands for waves
-            table = table[(table["row"] != 0) | (table["column"] != 0)]
-        table["cell"] = table.groupby(["cell_row", "cell_column"]).ngroup()
-        off = np.hypot(table["row"] - table["cell_row"], table["column"] - table["cell_column"])
-        order = np.argsort(off, kind="stable")
-    most = 8 if by == "rings" else 1
-    drawn = table.iloc[order].groupby("cell").head(most).sort_values(["cell", "row", "column"])
+    table[["cell_row", "cell_column"]] = _block_of(bins, block)
+    if block > 1:  # DC shifts the brightness; a block stands for waves
+        table = table[(table["row"] != 0) | (table["column"] != 0)]
+    table["cell"] = table.groupby(["cell_row", "cell_column"]).ngroup()
+    off = np.hypot(table["row"] - table["cell_row"], table["column"] - table["cell_column"])
+    nearest = table.iloc[np.argsort(off, kind="stable")].drop_duplicates("cell")
     columns = ["cell", "row", "column", "cell_row", "cell_column"]
-    return drawn[columns].reset_index(drop=True)
+    return nearest.sort_values("cell")[columns].reset_index(drop=True)
 
 
 def plane_bins(height: int, width: int) -> np.ndarray:
@@ -173,13 +154,6 @@ def plane_bins(height: int, width: int) -> np.ndarray:
     return np.stack([np.where(flip, mirror, row), np.abs(column)], axis=-1)
 
 
-def _ring_of(bins: np.ndarray, edges: Sequence[float], *, height: int, width: int) -> np.ndarray:
-    """Number the ring ``(edges[k], edges[k + 1]]`` of each wave ``(n, 2)``; -1 is none."""
-    radius = np.hypot(bins[:, 0] / height, bins[:, 1] / width)
-    ring = np.searchsorted(edges, radius, side="left") - 1
-    return np.where(ring < len(edges) - 1, ring, -1)
-
-
 def _block_of(bins: np.ndarray, side: int) -> np.ndarray:
     """Return the centre ``(n, 2)`` of each wave's block; a block and its mirror image are one."""
     centre = np.floor((bins + side // 2) / side).astype(np.int64) * side
@@ -188,19 +162,16 @@ def _block_of(bins: np.ndarray, side: int) -> np.ndarray:
     return centre
 
 
-def _pool(values: np.ndarray, cells: pd.DataFrame, weights: np.ndarray) -> pd.DataFrame:
-    """Average waves ``(waves, 2, N)`` over their cells, then over the images, with intervals."""
-    cell = cells["cell"].to_numpy()
-    starts = np.flatnonzero(np.r_[True, cell[1:] != cell[:-1]])
-    number = np.diff(np.r_[starts, len(cell)])
-    pooled = np.add.reduceat(values.astype(np.float64), starts) / number[:, None, None]
-    table = cells.iloc[starts][["cell", "cell_row", "cell_column"]].reset_index(drop=True)
-    table = table.rename(columns={"cell_row": "row", "cell_column": "column"}).assign(waves=number)
+def _average(values: np.ndarray, cells: pd.DataFrame, weights: np.ndarray) -> pd.DataFrame:
+    """Average what waves do, ``(waves, 2, N)``, over the images, with intervals."""
+    table = cells[["cell", "cell_row", "cell_column"]]
+    table = table.rename(columns={"cell_row": "row", "cell_column": "column"})
     for place, name in enumerate(("drift", "error")):
-        table[name] = pooled[:, place].mean(axis=1)
-        drawn = pooled[:, place] @ (weights / weights.sum(axis=0))
+        own = values[:, place].astype(np.float64)
+        drawn = own @ (weights / weights.sum(axis=0))
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-        table = table.assign(**{f"{name}_low": low, f"{name}_high": high})
+        ends = {f"{name}_low": low, f"{name}_high": high}
+        table = table.assign(**{name: own.mean(axis=1)}, **ends)
     return table
 
 
@@ -211,14 +182,12 @@ def heat_plane(table: pd.DataFrame, *, value: str = "drift") -> np.ndarray:
         ``(H, W)`` in ``fftshift`` order; NaN where nothing was measured.
     """
     first = table.iloc[0]
+    if first["block"] < 1:
+        raise InputError("table: expected a heat map of blocks or waves, got one of rings")
     height, width = int(first["height"]), int(first["width"])
     bins = plane_bins(height, width).reshape(-1, 2)
-    if first["by"] == "rings":
-        edges = [*table["low"], table["high"].iloc[-1]]
-        cells = _ring_of(bins, edges, height=height, width=width)
-    else:
-        number = table.set_index(["row", "column"])["cell"]
-        centres = pd.MultiIndex.from_arrays(_block_of(bins, int(first["block"])).T)
-        cells = number.reindex(centres, fill_value=-1).to_numpy()
+    number = table.set_index(["row", "column"])["cell"]
+    centres = pd.MultiIndex.from_arrays(_block_of(bins, int(first["block"])).T)
+    cells = number.reindex(centres, fill_value=-1).to_numpy()
     values = table.set_index("cell")[value].reindex(range(table["cell"].max() + 1))
     return np.append(values, np.nan)[cells].reshape(height, width)

@@ -205,7 +205,7 @@ def _measure_waves(
     rows = features.draw_per_class(*tested, per_class=few, seed=config.seed)
     images, labels = next(batches(pack, rows, batch_size=len(rows)))
     units = features.resampling_units(pack.dataset.table, rows=rows)
-    how: dict[str, Any] = {"by": config.heat_map, "edges": ring_edges(config.rings), **again}
+    how: dict[str, Any] = {"by": config.heat_map, **again}
     how |= {"block": config.heat_block, "labels": labels.numpy(), "units": units, **passes}
     maps = [basis_heat_map(teacher, images, probe=probe, **how).assign(classifier="probe")]
     if student:
