@@ -139,7 +139,9 @@ def save_weights(home: Path, name: str) -> Path:
 
 def needs_more(words: list[str]) -> bool:
     """Tell whether a command needs a publisher's server, HAM10000 or a cluster."""
-    return bool({"fetch", "slurm", "dataset=isic2019-lt", "reports/plans/ham10000.yaml"} & set(words))
+    return bool(
+        {"fetch", "slurm", "dataset=isic2019-lt", "reports/plans/ham10000.yaml"} & set(words)
+    )
 
 
 def run(monkeypatch, words: list[str]) -> int:

@@ -23,6 +23,7 @@ from fopro_lab.plots.probing import (
     plot_preferences,
     plot_ring_response,
     plot_teacher_bands,
+    plot_teacher_glyphs,
     plot_teacher_responses,
 )
 from fopro_lab.plots.prompts import (
