@@ -13,14 +13,13 @@ Interpolation = Literal["box", "bilinear", "bicubic", "lanczos"]
 _Published = Literal["isic2019-lt", "hyperkvasir", "balanced-mixup", "monica"]
 SplitRule = Literal["auto", "draw", "folds", "long-tail", _Published]
 PromptForm = Literal["generator", "shared", "ring", "radial"]
-Objective = Literal["statistics", "confidence", "task", "spectrum", "disagreement", "identity"]
+Objective = Literal["statistics", "task", "spectrum", "disagreement", "identity"]
 Method = Literal["", "ce", "bsm", "ekd", "fopro", "random"]
 Sampler = Literal["instance", "class-balanced", "square-root", "progressive"]
 Augmentation = Literal["none", "flips", "published"]
 AugmentMode = Literal["fused", "exact"]
 Device = Literal["auto", "cpu", "cuda"]
-Schedule = Literal["constant", "cosine", "multi-step"]
-Epochs = tuple[Annotated[int, Field(ge=1)], ...]
+Schedule = Literal["constant", "cosine"]
 Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_length=1)]
 Cutoffs = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.7)], ...], Field(min_length=1)]
 Folders = Annotated[
@@ -201,8 +200,6 @@ class StepConfig(Config):
     schedule: Schedule = option("constant", "learning rate after the warm-up, set every step")
     lr_warmup: float = option(0.0, "epochs, or part of one, of linear warm-up", ge=0)
     lr_floor: float = option(0.0, "cosine: last value, as a share of learning_rate", ge=0, le=1)
-    lr_milestones: Epochs = option((), "multi-step: epochs after which the learning rate falls")
-    lr_factor: float = option(0.1, "multi-step: factor of each fall", gt=0, le=1)
     clip_norm: float = option(5.0, "bound of the gradient's norm", gt=0)
     accumulate: int = option(1, "batches whose gradients make one step", ge=1)
     sync_batch_norm: bool = option(False, "batch norms see the batch of all processes")
@@ -330,16 +327,12 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
 
     @model_validator(mode="after")
     def _check_together(self) -> "TrainConfig":
-        falls, warm = list(self.lr_milestones), self.lr_warmup
         below = f"below epochs = {self.epochs}"
         if not re.fullmatch("small|resnet18|timm:.+", self.student):
             raise ValueError(f"student small, resnet18 or timm:NAME, got '{self.student}'")
         if self.student_size > self.image_size:
             side = self.image_size
             raise ValueError(f"student_size up to image_size = {side}, got {self.student_size}")
-        if falls != sorted(set(falls)) or bool(falls) != (self.schedule == "multi-step"):
-            rule = "rising lr_milestones with schedule multi-step, and none without"
-            raise ValueError(f"{rule}, got {falls} with {self.schedule}")
         if self.teacher_views and self.mixup_alpha:
             rule = "teacher_views = 0 with mixup_alpha, as no two mixed images are alike"
             raise ValueError(f"{rule}, got {self.teacher_views}")
@@ -347,16 +340,14 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
             raise ValueError("teacher_views above 0 with random_gains=per-view, got 0")
         if self.warmup_epochs >= self.epochs and self.parts.prompt != "none":
             raise ValueError(f"warmup_epochs {below}, got {self.warmup_epochs}")
-        if warm >= self.epochs:
-            raise ValueError(f"lr_warmup {below}, got {warm:g}")
+        if self.lr_warmup >= self.epochs:
+            raise ValueError(f"lr_warmup {below}, got {self.lr_warmup:g}")
         if self.keeps == "ema" and not self.ema_decay:
             raise ValueError("ema_decay above 0 with select=ema, got 0")
         if self.keeps == "last" and self.ema_decay:
             raise ValueError("select=ema or best with ema_decay, got last")
         if self.keeps != "best" and self.patience:
             raise ValueError(f"select=best with patience, got {self.keeps} of select={self.select}")
-        if falls and not warm < falls[0] <= falls[-1] < self.epochs:
-            raise ValueError(f"lr_milestones after lr_warmup = {warm:g} and {below}, got {falls}")
         self._check_parts()
         return self
 

@@ -27,7 +27,8 @@ RENAMED = {
 }
 # Options of version 0.1 that are gone, and the one value that still describes what happens.
 REMOVED = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1, "checkpoint_minutes": 10.0,
-           "per_channel": False, "compile_teacher": False}  # fmt: skip
+           "per_channel": False, "compile_teacher": False, "lr_milestones": [],
+           "lr_factor": 0.1}  # fmt: skip
 
 # What other programs call an option, where the letters alone do not lead to it.
 _SHORT = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size", "model": "student"}

@@ -73,7 +73,6 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 _TERMS = {
     "statistics": "Distance from natural statistics",
-    "confidence": "Entropy of the teacher's head, nats",
     "task": "Task loss of a linear head, nats",
     "spectrum": "Distance from the reference spectrum",
     "disagreement": "Minus student-teacher distance",
@@ -83,7 +82,7 @@ _TERMS = {
     "drift": "Drift of the teacher, mean 1 - cos",
     "val_balanced_accuracy": "Balanced accuracy, held out",
 }
-_OBJECTIVES = ("statistics", "confidence", "task", "spectrum", "disagreement", "identity")
+_OBJECTIVES = ("statistics", "task", "spectrum", "disagreement", "identity")
 # A check on held-out images is drawn beside the term that it checks.
 _CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 

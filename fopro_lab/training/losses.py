@@ -247,21 +247,6 @@ def _count_batches(head: nn.Module, _: object) -> None:
     head.batches = int(head.standardise.num_batches_tracked)  # type: ignore[assignment,union-attr,arg-type]
 
 
-def confidence_loss(logits: Tensor) -> Tensor:
-    """Entropy of each image's prediction, minus the entropy of the mean prediction.
-
-    Low where the teacher is sure of each image and the batch still spreads over its classes;
-    without the second term the prompt would turn every image into one class. Of logits ``(B, K)``
-    it is a scalar in nats, in [-log K, 0]: minus the mutual information.
-
-    Source: DAFL (Chen et al., ICCV 2019), one-hot and information-entropy terms.
-    """
-    log_each = torch.log_softmax(at_least_single(logits), dim=1)
-    log_mean = torch.logsumexp(log_each, dim=0) - math.log(len(logits))
-    each = -(log_each.exp() * log_each).sum(dim=1).mean()
-    return each + (log_mean.exp() * log_mean).sum()
-
-
 def disagreement_loss(student: Student, images: Tensor, features: Tensor) -> Tensor:
     """Minus the EKD distance between the student and the prompted teacher (AKD), in [-4, 0].
 

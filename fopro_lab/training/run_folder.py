@@ -115,7 +115,8 @@ class TrainedRun(Run):
 def deciding_options(config: TrainConfig) -> dict[str, Any]:
     """Return the options that decide a run's numbers, the same ones however a method is said."""
     options = json.loads(config.model_dump_json(exclude=NOT_DECIDING))
-    options["compile_teacher"] = False  # is gone, and part of the names of runs of before
+    # Gone, and part of the names of runs of before.
+    options |= {"compile_teacher": False, "lr_milestones": [], "lr_factor": 0.1}
     is_preset, parts = config.parts.label in PRESETS, config.parts._asdict()
     options["method"] = config.parts.label if is_preset else ""
     options |= dict.fromkeys(parts, "") if is_preset else parts

@@ -148,7 +148,7 @@ def build_setup(
         adapt = partial(adapt_images, max_log_gain=config.max_log_gain, **how)
         method["prompt"] = Part("prompt", "vptta", adapt, ("images",))
     if config.parts.learns_prompt and not config.prompt_file:
-        active = active_objectives(config.objectives, teacher)
+        active = active_objectives(config.objectives)
         if "statistics" in active:
             reference = reference_of(teacher, natural=config.natural, size=config.image_size)
             teacher.card["statistics"] = reference.source
@@ -247,7 +247,7 @@ def build_schedule(
 ) -> lr_scheduler.LRScheduler | None:
     """Build the schedule of the learning rate, per step; None where the rate never changes.
 
-    Warm-up and milestones are in epochs of ``epoch_steps``; ``epochs`` are those planned: an early
+    The warm-up is in epochs of ``epoch_steps``; ``epochs`` are those planned: an early
     stop does not compress the schedule.
     """
     warmup = math.ceil(config.lr_warmup * epoch_steps)
@@ -258,9 +258,6 @@ def build_schedule(
         left = max(1, epochs * epoch_steps - 1 - warmup)
         floor = config.lr_floor * config.learning_rate
         after: Any = lr_scheduler.CosineAnnealingLR(optimiser, T_max=left, eta_min=floor)
-    elif config.schedule == "multi-step":
-        places = [epoch * epoch_steps - warmup for epoch in config.lr_milestones]
-        after = lr_scheduler.MultiStepLR(optimiser, places, gamma=config.lr_factor)
     else:
         after = lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
     if not warmup:

@@ -198,18 +198,13 @@ def draw_held_out(
     return HeldOut(images, labels, every=every, patience=patience)
 
 
-def active_objectives(
-    objectives: Mapping[Objective, float], teacher: Teacher
-) -> dict[Objective, float]:
-    """Leave out terms of weight 0, and refuse those that this teacher cannot have."""
+def active_objectives(objectives: Mapping[Objective, float]) -> dict[Objective, float]:
+    """Leave out terms of weight 0, and refuse weights that drive nothing."""
     active = {name: weight for name, weight in objectives.items() if weight != 0}
     if not all(0 < weight < float("inf") for weight in active.values()):
         raise InputError(f"objectives: expected weights of 0 or more, got {active}")
     if not set(active) - {"identity"}:
         raise InputError(f"objectives: expected one beside 'identity', got {sorted(active)}")
-    if "confidence" in active and teacher.head is None:
-        problem = f"teacher {teacher.name} has no head; set objectives.confidence=0"
-        raise InputError(f"objective 'confidence': {problem}")
     return active
 
 
@@ -266,8 +261,6 @@ class PromptObjective:
         for name in self.weights:
             if name == "statistics" and compared is not None:
                 terms[name] = compared.distance(measured)
-            elif name == "confidence":
-                terms[name] = losses.confidence_loss(self.teacher.classify(features))
             elif name == "task" and self.head is not None and self.class_counts is not None:
                 logits = self.head(features)
                 terms[name] = balanced_softmax_loss(logits, labels, class_counts=self.class_counts)
@@ -425,7 +418,7 @@ def explore(
         WorkError: If a term or a gradient is not finite; the prompt is then the best that was
             checked, and of no use without ``held_out``.
     """
-    weights, device = active_objectives(objectives, teacher), teacher.mean.device
+    weights, device = active_objectives(objectives), teacher.mean.device
     stream = _endless(batches, device)
     first = next(stream)
     check_pixels(first[0], slack=0.5)  # an augmentation of one's own may leave [0, 1]

@@ -10,7 +10,6 @@ from fopro_lab.training import balanced_softmax_loss, distillation_loss
 from fopro_lab.training.losses import (
     LOSSES,
     TaskHead,
-    confidence_loss,
     disagreement_loss,
     effective_weights,
     identity_loss,
@@ -160,13 +159,7 @@ def test_a_student_of_ldam_gives_scaled_cosines():
         torch.testing.assert_close(logits, 30 * unit @ rows.T, rtol=0, atol=1e-4)
 
 
-def test_confidence_and_identity_equal_the_formulas():
-    logits = 2 * normal(6, 5)
-    p = logits.softmax(dim=1)
-    entropy = torch.special.entr
-    expected = entropy(p).sum(dim=1).mean() - entropy(p.mean(dim=0)).sum()
-    assert abs(float(confidence_loss(logits) - expected)) < 1e-12
-    assert torch.autograd.gradcheck(confidence_loss, (logits.requires_grad_(),))
+def test_identity_equals_the_formula():
     log_gain = normal(3, 4, 5)
     expected = sum(x**2 for x in log_gain.flatten().tolist()) / 60
     assert abs(float(identity_loss(log_gain.exp())) - expected) < 1e-12

@@ -43,7 +43,7 @@ def rates(*, epochs=4, epoch_steps=5, **options) -> list[float]:
     return found
 
 
-def slow_rates(schedule: str, warmup: int, *, floor=0.0, milestones=(), factor=0.1) -> list[float]:
+def slow_rates(schedule: str, warmup: int, *, floor=0.0) -> list[float]:
     """Twenty steps of four epochs, each rate by its own formula."""
     found = []
     for step in range(20):
@@ -53,8 +53,6 @@ def slow_rates(schedule: str, warmup: int, *, floor=0.0, milestones=(), factor=0
         elif schedule == "cosine":
             turn = math.pi * (step - warmup) / (19 - warmup)
             share = floor + (1 - floor) * (1 + math.cos(turn)) / 2
-        elif schedule == "multi-step":
-            share = factor ** sum(step >= 5 * milestone for milestone in milestones)
         found.append(0.2 * share)
     return found
 
@@ -62,12 +60,7 @@ def slow_rates(schedule: str, warmup: int, *, floor=0.0, milestones=(), factor=0
 @pytest.mark.parametrize("warmup", [0, 3, 5])
 @pytest.mark.parametrize(
     ("schedule", "shape"),
-    [
-        ("constant", {}),
-        ("cosine", {}),
-        ("cosine", {"floor": 0.25}),
-        ("multi-step", {"milestones": (2, 3), "factor": 0.5}),
-    ],
+    [("constant", {}), ("cosine", {}), ("cosine", {"floor": 0.25})],
 )
 def test_every_step_has_the_rate_of_the_formula(warmup, schedule, shape):
     options = {f"lr_{name}": value for name, value in shape.items()}

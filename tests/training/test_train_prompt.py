@@ -133,7 +133,7 @@ def test_everything_is_computed_where_the_teacher_is():
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("objective", ["statistics", "confidence", "task", "disagreement"])
+@pytest.mark.parametrize("objective", ["statistics", "task", "disagreement"])
 def test_each_objective_lowers_its_own_term(form, objective):
     student = build_student("small", classes=3, teacher_dim=5)
     prompt, history = run(objective, form=form, student=student)
@@ -146,7 +146,7 @@ def test_each_objective_lowers_its_own_term(form, objective):
 
 
 def test_the_total_is_the_weighted_sum():
-    objectives = {"statistics": 0.5, "confidence": 2.0, "task": 1.5, "identity": 0.25}
+    objectives = {"statistics": 0.5, "task": 1.5, "identity": 0.25}
     history = explore(
         FourierPrompt("shared", size=16), norm_teacher(classes=6), labelled(),
         objectives=objectives, steps=4, class_counts=COUNTS,
@@ -185,7 +185,6 @@ def test_a_value_that_is_not_finite_is_said_and_the_best_prompt_is_kept():
     ("objectives", "rule"),
     [
         ({"identity": 1.0}, r"objectives: expected one beside 'identity', got \['identity'\]$"),
-        ({"confidence": 1.0}, "teacher wrapped has no head; set objectives.confidence=0$"),
         ({"disagreement": 1.0}, "^objective 'disagreement': expected a student, got none$"),
         ({"statistics": torch.nan}, "^objectives: expected weights of 0 or more, got"),
     ],
