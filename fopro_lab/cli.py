@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from typer import Argument, Option
@@ -28,6 +28,7 @@ Settings = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Optio
 FromFile = Annotated[str, Option("-f", "--file", metavar="YAML", help="Options; --set wins.")]
 Files = Annotated[list[str], Option("-f", "--file", metavar="YAML", help="Presets; repeatable.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON, for a program to read.")]
+Tracker = Literal["tensorboard", "mlflow"]
 Out = Annotated[str, Option("--out", metavar="DIR", help="Folder for the results.")]
 
 
@@ -425,6 +426,66 @@ def explore(
     serve_explorer(values, port=port, browser=browser, out=out)
 
 
+def predict(
+    run: Annotated[str, Argument(metavar="RUN", help="Folder of a finished run.")],
+    images: Annotated[str, Argument(metavar="FOLDER", help="Of images, or one file.")],
+    out: Annotated[str, Option("--out", metavar="FILE.csv", help="Table.")] = "predictions.csv",
+    settings: Settings = [],
+    file: FromFile = "",
+    as_json: AsJson = False,
+) -> None:
+    """Classify images by a run's student: calibrated probabilities, and sets of classes.
+
+    --set coverage=0.9 says how often sets hold the true class, in each class; --set prior=training
+    or prior.NAME=SHARE, which class shares the images have. Research only, not a medical device.
+    """
+    from fopro_lab.config import PredictConfig
+    from fopro_lab.use import predict
+
+    config = read_config(PredictConfig, settings, file)
+    table, facts = predict(open_run(run), images, config, out=out)
+    for row in table[table["problem"] != ""].itertuples():
+        print(f"fopro: not read: {row.image}: {row.problem}", file=sys.stderr)
+    show({"table": out} | facts, as_json=as_json)
+
+
+def open_run(folder: str) -> Any:
+    """Open the run of a folder, with its networks."""
+    from fopro_lab.training import TrainedRun
+
+    return TrainedRun.read(folder)
+
+
+def export(
+    run: Annotated[str, Argument(metavar="RUN", help="Folder of a finished run.")],
+    onnx: Annotated[str, Option(metavar="FILE.onnx", help="Needs fopro_lab[export].")] = "",
+    pt2: Annotated[str, Option(metavar="FILE.pt2", help="For torch.export.load.")] = "",
+    card: Annotated[str, Option(metavar="FILE.md", help="Else beside the first file.")] = "",
+) -> None:
+    """Write a run's student for other programs, resizing and normalisation inside, and its card.
+
+    Each file is compared with the run's own answers before it is written.
+    """
+    from fopro_lab.use import export_student
+
+    files = [file for file in (onnx, pt2) if file]
+    files += [card or str(Path(files[0]).with_suffix(".md"))] if card or files else []
+    for file, found in export_student(open_run(run), files).items():
+        print(f"{file}: {found}")
+
+
+def track(
+    runs: Annotated[list[str], Argument(metavar="RUN...", help="Run folders, or above.")],
+    to: Annotated[Tracker, Option(help="Of fopro_lab[tracking].")] = "tensorboard",
+    out: Annotated[str, Option(help="Folder of TensorBoard, or MLflow's URI.")] = "",
+) -> None:
+    """Write curves, options and test scores of runs for TensorBoard or MLflow."""
+    from fopro_lab.evaluation import load_runs
+    from fopro_lab.use import track
+
+    print(*track(load_runs(runs, unfinished=True), to=to, out=out), sep="\n")
+
+
 def init(
     folder: Annotated[str, Argument(metavar="DIR", help="New, or one with files of your own.")],
 ) -> None:
@@ -460,7 +521,7 @@ def _every(
 
 app.add_typer(data_app, name="data")
 app.add_typer(teachers_app, name="teachers")
-for command in (train, refine, probe, report, compare, explore, init):
+for command in (train, refine, predict, export, probe, report, compare, track, explore, init):
     app.command()(command)
 
 

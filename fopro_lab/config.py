@@ -445,6 +445,19 @@ class RefineConfig(Config):
         return self
 
 
+class PredictConfig(Config):
+    """Predictions of new images by a trained student (`fopro predict`)."""
+
+    coverage: float = option(
+        0.9, "share of the images of each class whose set holds it", gt=0, lt=1
+    )
+    prior: str | dict[str, float] = option(
+        "", "class shares of the images: uniform, training, or prior.NAME=SHARE of each"
+    )
+    bit_depth: int = option(0, "bits used in 16-bit files; 0: as in training", ge=0, le=16)
+    device: Device = option("auto", "where to compute; auto is the GPU if there is one")
+
+
 class ExploreConfig(TeacherConfig, DataConfig):
     """The band explorer (notebook 06): images, teachers and students to choose from."""
 

@@ -27,7 +27,7 @@ def test_help_needs_neither_torch_nor_pandas():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip().endswith("set()")
-    commands = "data teachers train refine probe report compare explore init"
+    commands = "data teachers train refine predict export probe report compare track explore init"
     assert all(command in run.stdout for command in commands.split())
 
 

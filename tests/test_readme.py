@@ -54,6 +54,9 @@ SMALL = {
                "student_run=runs/bsm-0"],
     "compare": [],
     "explore": [],
+    "predict": [],
+    "export": [],
+    "track": [],
 }  # fmt: skip
 
 

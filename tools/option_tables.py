@@ -9,7 +9,7 @@ from fopro_lab.config import DataConfig, PromptConfig, StepConfig, TeacherConfig
 from fopro_lab.options import one_line
 
 PARTS = (DataConfig, TeacherConfig, PromptConfig, StepConfig)
-RUNS = ("Train", "Refine", "Probe", "Cards", "Compare", "Explore", "Claims")
+RUNS = ("Train", "Refine", "Predict", "Probe", "Cards", "Compare", "Explore", "Claims")
 
 
 def option_tables() -> str:
@@ -34,6 +34,8 @@ def option_tables() -> str:
 
 def _values(schema: Mapping[str, Any]) -> str:
     """Describe what an option may be: its choices, or its type and range."""
+    if "anyOf" in schema:
+        return " or ".join(map(_values, schema["anyOf"]))
     if choices := schema.get("enum") or schema.get("examples"):
         return ", ".join(choice or "''" for choice in choices)
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

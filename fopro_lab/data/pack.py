@@ -251,7 +251,7 @@ def _write(
         for line in (lost, depth and f"{depth}; bit_depth=... gives another"):
             if talk and line:
                 sys.stderr.write(f"fopro: {line}\n")
-    decoded = _decoded(reader, len(dataset), size, jobs)
+    decoded = decode_rows(reader, len(dataset), size, jobs)
     try:
         with closing(decoded), atomic_path(target) as part, open(part, "wb") as stream:
             stream.seek(HEADER)
@@ -283,7 +283,7 @@ def _write(
     write_json(target.with_suffix(".json"), note)
 
 
-def _decoded(
+def decode_rows(
     reader: Reader, count: int, size: int, jobs: int
 ) -> Generator[np.ndarray | str, None, None]:
     """Yield the pixels of each row in order, or why it cannot be read."""

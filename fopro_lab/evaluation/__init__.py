@@ -1,6 +1,7 @@
 """From predictions to scores with intervals, paired comparisons and tables. No torch."""
 
 from fopro_lab.arguments import check_public
+from fopro_lab.evaluation.calibration import Calibration, calibrate
 from fopro_lab.evaluation.compare import (
     compare,
     compare_all,

@@ -1,0 +1,94 @@
+"""Predictions of new images by a finished run's student, as a table: `predict`."""
+
+import re
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fopro_lab.config import PredictConfig
+from fopro_lab.data import float_images
+from fopro_lab.data.decoding import FileReader
+from fopro_lab.data.pack import decode_rows
+from fopro_lab.data.readers import CONVERT, name_unreadable, sort_files
+from fopro_lab.errors import InputError, WorkError
+from fopro_lab.evaluation import calibrate
+from fopro_lab.io import atomic_path, progress, some, write_json
+from fopro_lab.models import choose_device
+from fopro_lab.models.student import shrink
+from fopro_lab.training import TrainedRun
+from fopro_lab.training.run_folder import origin
+
+BATCH = 64  # images classified together
+NOTICE = "Research software, not a medical device."
+
+
+def predict(
+    run: TrainedRun, images: Path | str, config: PredictConfig | None = None, *, out: Path | str
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Classify all images below a folder, or one file; write a CSV, and its origin as JSON.
+
+    Files are decoded and resized as the training images were. One row per file: ``image``,
+    ``predicted``, ``probability`` (calibrated), ``class_set`` (may be empty or lack the predicted
+    class; see `fopro_lab.evaluation.calibration`), ``probability_NAME`` of each class, and
+    ``problem``, why a file could not be read. Returns the table, and what is in the JSON.
+
+    Raises:
+        InputError: If the run has no student, no image can be read, or an option does not fit.
+    """
+    config, out, root = config or PredictConfig(), Path(out), Path(images).expanduser()
+    if out.suffix != ".csv":
+        raise InputError(f"out: expected a file of the ending .csv, got '{out}'")
+    calibration, trained = calibrate(run, coverage=config.coverage), run.train_config
+    prior, classes = calibration.prior(config.prior), np.array(run.class_names, dtype=object)
+    names, others = sort_files(root) if root.is_dir() else ([root.name], [])
+    if not names:
+        strange = [*name_unreadable(others)[:1], CONVERT] if name_unreadable(others) else ["none"]
+        raise InputError(f"{root}: expected images, found {'; '.join(strange)}")
+    student = run.student().to(choose_device(config.device))
+    # 16-bit files are read as in training, and refused if there were none
+    noted = re.search(r"read as (\d+) bit", " ".join(run.manifest.get("data_notes", ())))
+    depth = config.bit_depth or trained.bit_depth or int(noted[1] if noted else 8)
+    paths = tuple(str(root / name if root.is_dir() else root) for name in names)
+    reader = FileReader(paths, interpolation=trained.interpolation, depth=depth)
+    logits, problems = np.full((len(names), len(classes)), np.nan), [""] * len(names)
+    decoded = decode_rows(reader, len(names), trained.image_size, 0)
+    with atomic_path(out) as temporary, closing(decoded):  # first: it may not be writable
+        found = enumerate(progress(decoded, total=len(names), label="predicting"))
+        while chunk := dict[int, Any](islice(found, BATCH)):
+            read = {place: each for place, each in chunk.items() if not isinstance(each, str)}
+            for place in chunk.keys() - read:
+                problems[place] = str(chunk[place]).removeprefix(f"{paths[place]}: ")
+            if read:
+                batch = torch.from_numpy(np.stack(list(read.values()))).to(student.mean.device)
+                with torch.inference_mode():
+                    seen = shrink(float_images(batch), trained.student_size)
+                    logits[list(read)] = student.classify(seen).double().cpu().numpy()
+        rows = np.flatnonzero([not problem for problem in problems])
+        if not len(rows):
+            raise InputError(f"{root}: none of {len(names)} images can be read: {problems[0]}")
+        if not np.isfinite(logits[rows]).all():
+            raise WorkError(f"{run.path}: the student's answers are not finite numbers")
+        table = pd.DataFrame({"image": names})
+        shares = calibration.probabilities(logits[rows], prior)
+        order, sets = np.argsort(-shares, kind="stable"), calibration.class_sets(logits[rows])
+        held = [classes[own[inside[own]]] for own, inside in zip(order, sets, strict=True)]
+        table.loc[rows, "predicted"] = classes[order[:, 0]]
+        table.loc[rows, "probability"] = shares.max(axis=1)
+        table.loc[rows, "class_set"] = ["|".join(own) for own in held]
+        table.loc[rows, [f"probability_{name}" for name in classes]] = shares
+        table["problem"] = problems
+        table.to_csv(temporary, index=False, float_format="%.6f")
+    facts = {"images": len(names), "not read": len(names) - len(rows), "not images": some(others)}
+    facts |= {"predicted": table["predicted"].value_counts().to_dict()}
+    facts |= {"class shares": dict(zip(classes, prior.round(6).tolist(), strict=True))}
+    facts |= {"temperature": round(calibration.temperature, 4), "coverage of sets": config.coverage}
+    facts |= {"in every set, too few validation images": calibration.too_few}
+    facts |= {"run": run.path.as_posix()}
+    facts |= {"method": run.method, "protocol": run.protocol, "notice": NOTICE}
+    write_json(out.with_suffix(".json"), facts | origin(student.mean.device))
+    return table, facts

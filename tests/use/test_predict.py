@@ -1,0 +1,89 @@
+"""Predictions of files: the run's own answers, calibrated, with every file accounted for."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fopro_lab.config import PredictConfig
+from fopro_lab.evaluation import calibrate
+from fopro_lab.use import predict
+from tests.conftest import complaint
+
+
+def test_files_get_the_answers_of_the_runs_own_test(trained, tmp_path, fopro):
+    run, images = trained
+    code, out, err = fopro("predict", run.path, images, "--out", tmp_path / "new/p.csv")
+    assert (code, err) == (0, "") and "not a medical device" in out
+    table = pd.read_csv(tmp_path / "new/p.csv", keep_default_na=False)
+    test = run.predictions.query("split == 'test'").copy()
+    test["image"] = test["image"].str.replace("/", "_") + ".png"
+    test = test.sort_values("image")
+    assert table["image"].tolist() == test["image"].tolist()
+    calibration, logits = calibrate(run), test.filter(like="logit_").to_numpy()
+    wanted = calibration.probabilities(logits, calibration.prior(""))
+    shares = table.filter(like="probability_").to_numpy()
+    np.testing.assert_allclose(shares, wanted, atol=2e-6)  # written with six digits
+    names = np.array(run.class_names)
+    assert table["predicted"].tolist() == names[wanted.argmax(axis=1)].tolist()
+    np.testing.assert_allclose(table["probability"], wanted.max(axis=1), atol=1e-6)
+    for text, own in zip(table["class_set"], calibration.class_sets(logits), strict=True):
+        assert set(text.split("|")) - {""} == set(names[own])
+    facts = json.loads((tmp_path / "new/p.json").read_text())
+    assert facts["images"] == len(test) and facts["not read"] == 0
+    assert facts["temperature"] == round(calibration.temperature, 4)
+
+
+def test_other_class_shares_change_predictions_and_no_set(trained, tmp_path):
+    run, images = trained
+    plain, _ = predict(run, images, out=tmp_path / "p.csv")
+    config = PredictConfig(prior="training")
+    moved, facts = predict(run, images, config, out=tmp_path / "m.csv")
+    counts = run.manifest["class_counts"]
+    columns = [f"probability_{name}" for name in run.class_names]
+    odds = plain[columns].to_numpy() * counts
+    np.testing.assert_allclose(moved[columns], odds / odds.sum(axis=1, keepdims=True), rtol=1e-6)
+    sets = [[set(text.split("|")) for text in table["class_set"]] for table in (plain, moved)]
+    assert sets[0] == sets[1]
+    assert facts["class shares"]["disc"] == pytest.approx(counts[0] / sum(counts), abs=1e-6)
+
+
+def test_every_file_is_accounted_for(trained, tmp_path, fopro):
+    run, images = trained
+    mixed = tmp_path / "mixed"
+    (mixed / "below").mkdir(parents=True)
+    first = sorted(images.iterdir())[0]
+    shutil.copy(first, mixed / "below/good.png")
+    (mixed / "bad.jpg").write_bytes(b"\xff\xd8\xff no image")
+    deep = Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64))
+    deep.save(mixed / "deep.png")
+    (mixed / "notes.txt").write_text("no image")
+    code, out, err = fopro("predict", run.path, mixed, "--out", tmp_path / "p.csv")
+    assert code == 0 and "notes.txt" in out
+    assert "fopro: not read: bad.jpg: cannot be decoded" in err
+    assert "fopro: not read: deep.png: pixels: expected 0..255, got 0..4095" in err
+    table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False).set_index("image")
+    assert table.index.tolist() == ["bad.jpg", "below/good.png", "deep.png"]
+    assert table["problem"].astype(bool).tolist() == [True, False, True]
+    assert table["predicted"].astype(bool).tolist() == [False, True, False]
+    alone, _ = predict(run, first, out=tmp_path / "one.csv")
+    assert str(alone["probability"][0])[:7] == str(table["probability"]["below/good.png"])[:7]
+    config = PredictConfig(bit_depth=12)
+    table, facts = predict(run, mixed, config, out=tmp_path / "deep.csv")
+    assert facts["not read"] == 1 and table["problem"].tolist()[1:] == ["", ""]
+
+
+def test_nothing_is_written_where_nothing_can_be_predicted(trained, tmp_path):
+    run, _ = trained
+    (tmp_path / "in").mkdir()
+    Path(tmp_path / "in/bad.png").write_bytes(b"no image")
+    out = tmp_path / "out/p.csv"
+    assert "none of 1 images can be read" in complaint(predict, run, tmp_path / "in", out=out)
+    (tmp_path / "in/bad.png").rename(tmp_path / "in/scan.dcm")
+    assert "found 1 .dcm files" in complaint(predict, run, tmp_path / "in", out=out)
+    assert "ending .csv" in complaint(predict, run, tmp_path / "in", out=tmp_path / "p.xlsx")
+    assert not out.parent.exists() or not list(out.parent.iterdir())

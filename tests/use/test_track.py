@@ -1,0 +1,39 @@
+"""What TensorBoard and MLflow are told of a run."""
+
+import pytest
+
+from fopro_lab.use import export, track
+
+
+def test_tensorboard_gets_curves_and_scores_once(trained, tmp_path, fopro):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, out = trained[0], tmp_path / "board"
+    for _ in range(2):  # the second in place of the first
+        assert fopro("track", run.path, "--out", out) == (0, f"{out / run.name}\n", "")
+    assert len(list((out / run.name).iterdir())) == 1
+    board = EventAccumulator(str(out / run.name)).Reload()
+    losses = [event.value for event in board.Scalars("loss")]
+    assert losses == pytest.approx(run.history["loss"].tolist(), rel=1e-6)
+    scores = run.table().set_index(["metric", "name"])["value"]
+    (found,) = board.Scalars("test/recall/tail")
+    assert found.step == run.manifest["best_epoch"]
+    assert found.value == pytest.approx(scores["recall", "tail"], rel=1e-6)
+
+
+def test_a_missing_extra_is_one_line(trained, fopro, monkeypatch):
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    line = "fopro: mlflow: not installed; pip install 'fopro_lab[tracking]'\n"
+    assert fopro("track", trained[0].path, "--to", "mlflow") == (2, "", line)
+
+
+def test_mlflow_gets_a_run_once(trained, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="the extra tracking brings it")
+    monkeypatch.chdir(tmp_path)
+    address = f"sqlite:///{tmp_path}/board.db"
+    for _ in range(2):
+        track([trained[0]], to="mlflow", out=address)
+    place = [mlflow.get_experiment_by_name("fopro_lab").experiment_id]
+    (found,) = mlflow.MlflowClient().search_runs(place)
+    assert found.data.params["method"] == "bsm"
+    assert found.data.metrics["loss"] == pytest.approx(trained[0].history["loss"].iloc[-1])
