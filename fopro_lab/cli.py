@@ -408,22 +408,22 @@ def compare(
 
 
 def explore(
+    run: Annotated[str, Argument(metavar="[RUN]", help="Run folder that is shown.")] = "",
     settings: Settings = [],
     file: FromFile = "",
     port: Annotated[int, Option(help="Of 127.0.0.1; 0 is any free one.")] = 8866,
     browser: Annotated[bool, Option(help="Whether to open the page.")] = True,
-    out: Annotated[str, Option(metavar="DIR", help="For its figures; empty keeps none.")] = "",
 ) -> None:
     """Serve the band explorer as a page on this machine, and print its address.
 
-    The address holds a token that every request needs. Presets are saved in the current folder.
-    Ctrl-C ends page and kernels.
+    Data, split, teacher and prompt are those of the run, if one is given. The address holds a token
+    that every request needs. Presets are saved in the current folder. Ctrl-C ends page and kernels.
     """
     from fopro_lab.options import parse_settings, read_yaml
     from fopro_lab.widgets.serving import serve_explorer
 
     values = {**(read_yaml(file) if file else {}), **parse_settings(settings)}
-    serve_explorer(values, port=port, browser=browser, out=out)
+    serve_explorer(values, run=run, port=port, browser=browser)
 
 
 def predict(

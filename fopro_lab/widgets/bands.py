@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import yaml
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -28,7 +27,6 @@ from fopro_lab.errors import InputError, ShapeError, WorkError
 from fopro_lab.fourier import (
     FourierPrompt,
     apply_gain,
-    radial_frequency,
     ring_edges,
     ring_gain,
     ring_masks,
@@ -42,6 +40,7 @@ MAX_GAIN = 4.0  # of a slider
 GAIN_STEP = 0.05  # of a slider; a gain that differs less from 1 leaves the phases alone
 BUMP_EDGES = ring_edges(64)  # a bump is made of as many rings as a prompt may have
 PROFILE_RINGS = 32  # of the radial profile, at most
+THUMBNAIL = 96  # side of an image of the strip, pixels at most
 MAX_LOG_GAIN = 12.0  # of a saved preset: a removed ring keeps six millionths of its amplitude
 
 
@@ -78,8 +77,8 @@ class ChangedImage:
     rms: float  # root mean square of the change, of [0, 1], before clipping
     clipped: float  # share of values that left [0, 1]
     spectrum: np.ndarray  # (H, W), log amplitude after, mean of the channels, DC in the middle
-    outline: np.ndarray  # bool (H, W), border of what is changed, in the plane of the spectrum
     contrast: np.ndarray  # (2, R), before and after: root of each ring's energy, channel mean
+    gains: np.ndarray  # (R,), mean gain of each ring
 
 
 class SpectrumView:
@@ -98,11 +97,12 @@ class SpectrumView:
         self._amplitude = np.abs(self._spectrum)
         weights = ring_masks(height, width, self.edges) * bin_counts(width)
         self._weights = weights.flatten(1).T.numpy() / (height * width) ** 2
+        self._mean = self._weights / self._weights.sum(axis=0).clip(1e-12)
         self._plane = _plane_index(height, width)
         self._contrast = self._measure(self._amplitude)
 
-    def apply(self, change: Change, *, rings: bool = True) -> ChangedImage:
-        """Change the image and measure it; `rings` outlines each border between two gains."""
+    def apply(self, change: Change) -> ChangedImage:
+        """Change the image and measure it."""
         gain = change.gain.numpy()
         factor = gain if change.phase_lock else _scrambled(change.gain, self.size).numpy()
         after = np.fft.irfft2(self._spectrum * factor, s=self.size)
@@ -114,26 +114,34 @@ class SpectrumView:
             rms=float(np.sqrt(np.mean((after - self._pixels) ** 2))),
             clipped=float(((after < 0) | (after > 1)).mean()),
             spectrum=log_amplitude.ravel()[self._plane],
-            outline=self._outline(gain, rings),
             contrast=np.stack([self._contrast, self._measure(amplitude)]),
+            gains=gain.mean(axis=0).ravel() @ self._mean,
         )
 
     def _measure(self, amplitude: np.ndarray) -> np.ndarray:
         """Root of each ring's energy, mean of the channels (Parseval, as `ring_energy`)."""
         return np.sqrt(amplitude.reshape(3, -1) ** 2 @ self._weights).mean(axis=0)
 
-    def _outline(self, gain: np.ndarray, rings: bool) -> np.ndarray:
-        if not rings:  # the area with at least half of the largest change
-            change = np.abs(gain - 1).max(axis=0)
-            gain = (change >= max(change.max() / 2, 1e-3))[None]
-        border = np.zeros(self.size, bool)
-        row, column = (side // 2 for side in self.size)
-        for channel in gain:
-            plane = channel.ravel()[self._plane]
-            plane[row, column] = plane[row, column - 1]  # DC belongs to no ring
-            border[1:] |= plane[1:] != plane[:-1]
-            border[:, 1:] |= plane[:, 1:] != plane[:, :-1]
-        return border
+
+class Strip:
+    """Thumbnails of a few images; frequencies that a thumbnail cannot show are left out."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._full = height, width = images.shape[2], images.shape[3]
+        self._size = min(height, THUMBNAIL), min(width, THUMBNAIL)
+        scale = math.prod(self._size) / (height * width)
+        self._spectra = self._crop(torch.fft.rfft2(images.float())).numpy() * scale
+
+    def apply(self, change: Change) -> np.ndarray:
+        """Change all images and return them side by side, ``uint8 (h, N * w, 3)``."""
+        gain = change.gain if change.phase_lock else _scrambled(change.gain, self._full)
+        after = np.fft.irfft2(self._spectra * self._crop(gain).numpy(), s=self._size)
+        return np.hstack([_to_uint8(image) for image in after])
+
+    def _crop(self, plane: Tensor) -> Tensor:
+        """Keep the low frequencies of a half spectrum ``(..., H, W // 2 + 1)``."""
+        rows = torch.arange(self._size[0]) - self._size[0] // 2
+        return plane[..., rows.roll(-(self._size[0] // 2)), : self._size[1] // 2 + 1]
 
 
 def _plane_index(height: int, width: int) -> np.ndarray:
@@ -172,14 +180,6 @@ def ring_means(gain: Tensor, edges: Sequence[float], *, width: int) -> tuple[np.
     whole = float((log_gain**2 @ weights.T).sum())
     explained = float((means**2 * weights.sum(1)).sum())
     return means.exp().numpy(), explained / whole if whole > 1e-12 else 1.0
-
-
-def change_centre(gain: Tensor, *, width: int) -> float | None:
-    """Return the mean frequency of what a gain ``(C, H, W // 2 + 1)`` changes, or None."""
-    change = (gain.detach() - 1).abs().mean(dim=0) * bin_counts(width)
-    if change.max() < 1e-4:
-        return None
-    return float((radial_frequency(gain.shape[-2], width) * change).sum() / change.sum())
 
 
 def ring_prompt(gains: np.ndarray, *, size: int) -> FourierPrompt:
@@ -348,15 +348,6 @@ class MovingFigure:
             if artist.axes is not None:
                 artist.axes.draw_artist(artist)
         return png_bytes(np.asarray(self._canvas.buffer_rgba())[..., :3])
-
-
-def style_frequency_axes(ax: Axes) -> None:
-    """Give a small panel over radial frequency its label, grid and text sizes."""
-    ax.set_xlabel("Spatial frequency, cycles per pixel", fontsize=9)
-    ax.tick_params(labelsize=8)
-    ax.grid(color="#E6E6E6")
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 class StillBox(widgets.VBox):

@@ -1,10 +1,10 @@
 """The band explorer: sliders over frequency bands, and what they do to an image."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from html import escape
-from itertools import pairwise
+from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,95 +16,115 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fopro_lab.config import DataConfig, ExploreConfig, TeacherConfig
-from fopro_lab.data import Pack, Split, prepare
+from fopro_lab.data import Pack, Split, batches, prepare
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.evaluation import load_runs
+from fopro_lab.evaluation import Run, load_runs
+from fopro_lab.evaluation.scores import class_groups, groups_from
 from fopro_lab.fourier import FourierPrompt, ring_gain
 from fopro_lab.models import Teacher, load_from
 from fopro_lab.plots import plot_images
-from fopro_lab.plots.style import METHOD_COLORS
+from fopro_lab.training import TrainedRun
 from fopro_lab.widgets.bands import (
     GAIN_STEP,
     MAX_GAIN,
     Bands,
     Change,
     ChangedImage,
-    MovingFigure,
     Preset,
     SpectrumView,
     StillBox,
+    Strip,
     load_prompt,
     png_bytes,
     preset_gains,
     preset_options,
     save_preset,
-    style_frequency_axes,
 )
-from fopro_lab.widgets.networks import NetworkPanel, TeacherDrift, ValidationSample, load_students
+from fopro_lab.widgets.networks import (
+    Networks,
+    StudentRecall,
+    Superseded,
+    TeacherDrift,
+    ValidationSample,
+    WorstBand,
+    fit_probe,
+    load_students,
+)
+from fopro_lab.widgets.panels import Panel
 
 MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
+LABELS = {"identity": "Reset", "learned prompt": "Set the rings to its means"}  # of buttons
 PRESETS = (*get_args(Preset), "learned prompt")
-OpenedData = tuple[Pack, Split | None, Mapping[str, Any]]  # and options for presets
+# Pack, split, options for presets, and head, medium or tail for each class.
+OpenedData = tuple[Pack, Split | None, Mapping[str, Any], Mapping[str, str]]
 NO_PROMPT = "learned prompt: none is loaded; load one first"
-# Beside the sliders as long as 480 px are left: who drags must see what the drag does.
-BESIDE = {"flex": "1000 1 480px", "max_width": "800px", "min_width": "0"}
-# Without the brightest yellow, on which a white outline would not be visible.
-_COLORS = (np.array(colormaps["viridis"].colors)[:225] * 255).astype(np.uint8)  # type: ignore[attr-defined]
+CHOICES, STRIP = 160, 8  # images to choose from, and of the strip, at most
+# Options of data that may differ from a run's: where files lie, and what changes no image.
+MAY_DIFFER = {"dataset", "image_dir", "split_files", "group_rule", "head_above", "tail_below"}
+PROBE = "linear probe of {}"
+_COLORS = (np.array(colormaps["viridis"].colors) * 255).astype(np.uint8)  # type: ignore[attr-defined]
 
 
-class Controls(widgets.VBox):
-    """Everything that is moved by hand, with nothing behind it."""
+class Controls:
+    """Everything that is moved by hand, with nothing behind it, and the boxes that hold it."""
 
     def __init__(
         self, edges: Sequence[float], *, datasets: Sequence[str], teachers: Sequence[str]
     ) -> None:
         rings = [(label, place) for place, label in enumerate(_ring_labels(edges))]
-        self.sliders = [_slider(label, "band-slider") for label, _ in rings]
-        self.dataset = _make(widgets.Dropdown, "Dataset", "choose-dataset", options=datasets)
-        self.image = _make(widgets.Dropdown, "Image", "choose-image")
-        self.teacher = _make(widgets.Dropdown, "Teacher", "choose-teacher", options=teachers)
-        self.student = _make(widgets.Dropdown, "Student", "choose-student")
-        self.ring = _make(widgets.Dropdown, "Ring of a preset", "choose-ring", options=rings)
-        toggle = {"style": {"button_width": "auto", "description_width": "5.5em"}, "layout": {}}
-        kind = widgets.ToggleButtons
-        self.mode = _make(kind, "Bands by", "choose-mode", options=MODES, **toggle)
-        self.channel = _make(kind, "Colours", "choose-channel", options=CHANNELS, **toggle)
+        upright = {"orientation": "vertical", "readout": len(rings) < 14}
+        self.sliders = [_slider(label, "band-slider", **upright) for label, _ in rings]
+        for slider, (low, high) in zip(self.sliders, pairwise(edges), strict=True):
+            slider.layout.flex = (
+                f"{1000 * (min(high, 0.5**0.5) - low):.0f} 1 0"  # as wide as its ring
+            )
+            slider.tooltip = f"{slider.description} cycles per pixel"
+        self.dataset = _choice("Dataset", "choose-dataset", options=datasets)
+        self.image = _choice("Image", "choose-image")
+        self.teacher = _choice("Teacher", "choose-teacher", options=teachers)
+        self.student = _choice("Classes by", "choose-student")
+        self.ring = _choice("Ring", "choose-ring", options=rings)
+        toggles = partial(_make, widgets.ToggleButtons, style={"button_width": "auto"})
+        self.mode = toggles("Bands by", "choose-mode", options=MODES)
+        self.channel = toggles("Colours", "choose-channel", options=CHANNELS)
         self.phase_lock = _make(
             widgets.Checkbox, "Phase lock (phases are kept)", "choose-phase-lock",
             value=True, indent=False, style={},
         )  # fmt: skip
-        self.buttons = {name: _button(name, "preset", "1 1 8.5em") for name in PRESETS}
+        self.buttons = {name: _button(LABELS.get(name, name), "preset") for name in PRESETS}
         narrow = {"max": 0.7, "step": 0.005, "readout_format": ".3f"}
         self.centre = _slider("Centre, cycles/px", "bump-centre", value=0.25, **narrow)
         self.width = _slider("Width, cycles/px", "bump-width", value=0.1, min=0.01, **narrow)
         self.height = _slider("Gain", "bump-slider")
         self.path = _text("Prompt file", "prompt.safetensors, or a preset's .yaml", "prompt-path")
-        self.name = _text("Save preset as", "a name, such as low-rings", "preset-name")
+        self.name = _text("Save as", "a name, such as low-rings", "preset-name")
         self.load, self.save = _button("Load", "load"), _button("Save", "save")
+        self.next = _button("Next image", "next")
+        self.worst = _button("Which band hurts this class most?", "worst")
         self.bands = {
-            "rings": widgets.VBox(self.sliders),
+            "rings": widgets.HBox(self.sliders).add_class("fopro-sliders"),
             "bump": widgets.VBox([self.centre, self.width, self.height]),
             "prompt": widgets.HTML("The prompt that was loaded, as it is."),
         }
         _show(self.dataset, len(datasets) > 1)
         _show(self.teacher, bool(teachers))
         self.show_mode()
-        heading = widgets.HTML("<b>Gain of the amplitudes</b>, by frequency in cycles per pixel")
-        presets = widgets.HBox(list(self.buttons.values()), layout={"flex_flow": "row wrap"})
-        files = [widgets.HBox(pair) for pair in ((self.path, self.load), (self.name, self.save))]
-        super().__init__(
-            [self.dataset, self.image, self.teacher, self.student, self.mode, self.channel,
-             self.phase_lock, heading, *self.bands.values(), self.ring, presets, *files],
-            layout={"flex": "1 1 26em", "max_width": "30em", "min_width": "20em"},
-        )  # fmt: skip
+        reset, *presets, learned = self.buttons.values()
+        self.top = _row(self.dataset, self.image, self.next, self.teacher, self.student)
+        self.below = _row(reset, self.ring, *presets, self.name, self.save)
+        more = [_row(self.mode, self.channel, self.phase_lock), _row(self.path, self.load, learned)]
+        self.more = widgets.Accordion(
+            [widgets.VBox(more)], titles=["Bump, learned prompt, single colours, phases"]
+        ).add_class("fopro-more")
 
     def show_data(self, images: Sequence[tuple[str, int]], students: Sequence[str]) -> None:
-        """Offer the images and students of a data set."""
+        """Offer the images and classifiers of a data set."""
         self.image.options = images
         self.student.options = [*((name, name) for name in students), ("none", "")]
         self.image.index = self.student.index = 0
         _show(self.student, bool(students))
+        _show(self.worst, bool(students))
 
     def show_mode(self) -> None:
         """Show the controls of the chosen mode, and hide the others."""
@@ -116,10 +136,18 @@ def _show(widget: widgets.DOMWidget, visible: bool) -> None:
     widget.layout.display = "" if visible else "none"
 
 
+def _row(*children: widgets.Widget) -> widgets.HBox:
+    return widgets.HBox(children).add_class("fopro-row")
+
+
 def _make(kind: type[widgets.DOMWidget], label: str, css: str, **traits: Any) -> Any:
     """Make a labelled widget with a CSS class, by which tests and style sheets find it."""
-    given = {"style": {"description_width": "9em"}, "layout": {"width": "auto"}, **traits}
+    given = {"style": {"description_width": "auto"}, "layout": {"width": "auto"}, **traits}
     return kind(description=label, **given).add_class(f"fopro-{css}")
+
+
+def _choice(label: str, css: str, **traits: Any) -> widgets.Dropdown:
+    return _make(widgets.Dropdown, label, css, **traits)
 
 
 def _slider(label: str, css: str, **traits: Any) -> widgets.FloatSlider:
@@ -128,12 +156,11 @@ def _slider(label: str, css: str, **traits: Any) -> widgets.FloatSlider:
 
 
 def _text(label: str, hint: str, css: str) -> widgets.Text:
-    layout = {"flex": "1 1 0", "width": "auto", "min_width": "0"}
-    return _make(widgets.Text, label, css, placeholder=hint, continuous_update=False, layout=layout)
+    return _make(widgets.Text, label, css, placeholder=hint, continuous_update=False)
 
 
-def _button(label: str, css: str, flex: str = "0 0 5em") -> widgets.Button:
-    return _make(widgets.Button, label, css, style={}, layout={"flex": flex, "width": "auto"})
+def _button(label: str, css: str) -> widgets.Button:
+    return _make(widgets.Button, label, css, style={})
 
 
 def _ring_labels(edges: Sequence[float]) -> list[str]:
@@ -143,65 +170,28 @@ def _ring_labels(edges: Sequence[float]) -> list[str]:
 def _message(text: str) -> str:
     """Write what a button did, or why it did nothing; several lines are kept."""
     lines = "<br>".join(escape(text).splitlines())
-    return f'<div role="status" style="min-height:3em">{lines}</div>'
+    return f'<div role="status">{lines}</div>'
 
 
-def draw_images(view: ChangedImage, *, floor: float, ceiling: float) -> bytes:
-    """Draw image before, after and log spectrum, coloured from floor to ceiling, as PNG bytes."""
+def colour_spectrum(view: ChangedImage, *, floor: float, ceiling: float) -> bytes:
+    """Colour the log spectrum from floor to ceiling, as PNG bytes."""
     last = len(_COLORS) - 1
     share = (view.spectrum - floor) * (last / max(ceiling - floor, 1e-6))
-    spectrum = _COLORS[share.clip(0, last).astype(np.uint8)]
-    spectrum[view.outline] = 255
-    factor = max(1, -(-224 // len(spectrum)))
-    panels = [
-        panel.repeat(factor, axis=0).repeat(factor, axis=1)
-        for panel in (view.before, view.after, spectrum)
-    ]
-    gap = np.full((len(panels[0]), 8, 3), 255, np.uint8)
-    return png_bytes(np.hstack([panels[0], gap, panels[1], gap, panels[2]]))
-
-
-class ProfilePanel:
-    """The contrast by frequency, before and after; the axes are those of a first view."""
-
-    def __init__(self, view: ChangedImage, edges: list[float]) -> None:
-        figure = Figure(figsize=(6.9, 2.3), dpi=100)
-        ax = figure.add_axes((0.09, 0.22, 0.89, 0.74))
-        top = max(float(view.contrast[0].max()), 1e-4)
-        self._floor = top / 3000
-        before, after = METHOD_COLORS["bsm"], METHOD_COLORS["fopro"]
-        heights = self._heights(view.contrast[0])
-        (self._line,) = ax.step(edges, heights, where="post", color=after, lw=2.2, label="after")
-        ax.step(edges, heights, where="post", color=before, lw=1.4, ls="--", label="before")
-        ax.set_yscale("log")
-        ax.set_ylim(self._floor, top * 6)
-        ax.set_xlim(edges[0], edges[-1])
-        ax.set_ylabel("Contrast (of [0, 1])", fontsize=9)
-        style_frequency_axes(ax)
-        ax.minorticks_off()
-        ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
-        self._figure = MovingFigure(figure, [self._line])
-
-    def draw(self, view: ChangedImage) -> bytes:
-        """Move the line of the contrast after and return PNG bytes."""
-        self._line.set_ydata(self._heights(view.contrast[1]))
-        return self._figure.png()
-
-    def _heights(self, contrast: np.ndarray) -> np.ndarray:
-        """One height per edge, the last one twice; a removed ring lies on the floor."""
-        return np.append(contrast, contrast[-1]).clip(self._floor)
+    return png_bytes(_COLORS[share.clip(0, last).astype(np.uint8)])
 
 
 class BandExplorer(StillBox):
     """Scale frequencies of an image by hand and watch image, spectrum, profile and networks.
 
-    Image, spectrum and profile follow every move of a slider at once. Teacher and student follow
-    a quarter of a second after the last one, from a thread beside the kernel, and are marked as
-    updating until then; where no event loop runs, `flush` makes them answer.
+    Images, spectrum and profile follow every move of a slider at once. Teacher and classifier
+    follow a quarter of a second after the last one, from threads beside the kernel, and are greyed
+    until then; where no event loop runs, `flush` makes them answer. The classifier is a trained
+    student or, with a split, a linear probe of a teacher on a few training images.
 
-    Bands are set by rings (a slider each), by one bump, or by a learned prompt as it is; presets
-    set the rings. Without the phase lock, the phases of changed bands are scrambled (see `Change`),
-    which no prompt can do. With all colours chosen, gain sliders show the mean of the channels.
+    Bands are set by rings (a slider each, or dragged on the spectrum), by one bump, or by a learned
+    prompt as it is; presets set the rings. Without the phase lock, the phases of changed bands are
+    scrambled (see `Change`), which no prompt can do. With all colours chosen, gain sliders show the
+    mean of the channels.
 
     Without a front end, as in an executed notebook, a contact sheet is drawn instead: the image
     as it is, as set, and with one ring after the other removed and amplified.
@@ -210,7 +200,7 @@ class BandExplorer(StillBox):
         pack: Images to choose from.
         teacher: Whose drift is shown, or several by title; None leaves it out.
         rings: Equally wide rings up to 0.5 cycles per pixel; the corners add one.
-        rows: Which images; empty takes the first of every class.
+        rows: Which images; empty takes some of every class, of validation where there is a split.
         split: Whose validation images teacher and student see; None takes any.
         runs: Run folders of trained students, by name.
         prompt: A learned prompt, or its file, that the sliders start from.
@@ -219,7 +209,8 @@ class BandExplorer(StillBox):
         presets_dir: Folder of the saved presets.
         dataset: Name of the data set.
         more_datasets: By name of a further data set, what opens it when it is first chosen and
-            returns its pack, split and options; the bands stay as they are.
+            returns its pack, split, options and groups; the bands stay as they are.
+        groups: Head, medium or tail for each class; None takes thirds by rank.
 
     Raises:
         InputError: If rows, a student or the prompt do not fit or cannot be read.
@@ -243,29 +234,30 @@ class BandExplorer(StillBox):
         presets_dir: Path | str = "presets",
         dataset: str = "",
         more_datasets: Mapping[str, Callable[[], OpenedData]] | None = None,
+        groups: Mapping[str, str] | None = None,
     ) -> None:
         self.presets_dir, self._dataset = presets_dir, dataset
         self._teachers = {teacher.name: teacher} if isinstance(teacher, Teacher) else teacher or {}
         self._teacher_options = teacher_options or {}
-        self._openers = {dataset: lambda: (pack, split, options or {})}
+        self._openers = {dataset: lambda: (pack, split, options or {}, groups or {})}
         self._openers = self._openers | dict(more_datasets or {}) | self._openers  # first: ours
         self._rows, self._runs = rows, runs or {}  # of the first data set alone
         self.bands = Bands(rings=rings, size=pack.size)
-        self.networks = NetworkPanel()
+        self.images, self.strip, self.equaliser = map(Panel, ("images", "strip", "equaliser"))
+        self.networks = Networks(self.equaliser, tell=self._tell_worst)
         names, titles = list(self._openers), list(self._teachers)
-        self.controls = Controls(self.edges, datasets=names, teachers=titles)
-        self.sliders = self.controls.sliders
-        self.images, self.profile = (
-            widgets.Image(format="png", layout={"max_width": "100%"}) for _ in range(2)
-        )
+        self.controls = controls = Controls(self.edges, datasets=names, teachers=titles)
+        self.sliders = controls.sliders
         self.readout, self.message = widgets.HTML(), widgets.HTML(_message(""))
-        for name in ("images", "profile", "readout", "message"):
-            getattr(self, name).add_class(f"fopro-{name}")
-        title = widgets.HTML("Before, after, and log amplitude with the border of what is changed")
-        right = [title, self.images, self.profile, self.readout, self.message, self.networks]
-        both = [self.controls, widgets.VBox(right, layout=BESIDE)]
-        row = widgets.HBox(both, layout={"flex_flow": "row wrap", "grid_gap": "0 14px"})
-        super().__init__([row])
+        self.readout.add_class("fopro-readout")
+        self.message.add_class("fopro-message")
+        equaliser = widgets.Box([self.equaliser, *controls.bands.values()])
+        equaliser.add_class("fopro-equaliser-box")
+        said = widgets.VBox([self.readout, controls.worst, self.message]).add_class("fopro-said")
+        panels = [self.images, equaliser, self.strip, self.networks.drift, self.networks.classes]
+        grid = widgets.Box([*panels, said]).add_class("fopro-grid")
+        super().__init__([controls.top, grid, controls.below, controls.more])
+        self.add_class("fopro-explorer")
         self._paused = True
         if prompt:
             self._take(prompt if isinstance(prompt, FourierPrompt) else load_prompt(prompt))
@@ -322,6 +314,37 @@ class BandExplorer(StillBox):
             return False
         return True
 
+    def amplify_strongest(self) -> None:
+        """Amplify the ring whose removal moves the chosen teacher most."""
+        with suppress(InputError):  # such as an empty ring; the panel of the drift says it
+            ring = int(self._drift().response["drift"].argmax())
+            self.controls.ring.value = ring
+            self.apply("amplify", ring=ring)
+
+    def ask_worst_band(self) -> None:
+        """Find the band that hurts the class of the image most, set it, and say what it does."""
+        if not self.networks.student:
+            self._say("classes by: expected a student or a linear probe, got none")
+            return
+        self._label = int(self.pack.labels[self.controls.image.value])
+        self._say(f"{self.pack.dataset.class_names[self._label]}: trying every ring ...")
+        self.networks.ask_worst(self._label, self.edges)
+
+    def _tell_worst(self, answer: WorstBand | Exception) -> None:
+        if isinstance(answer, Exception):
+            if not isinstance(answer, Superseded):
+                self._say(str(answer) or type(answer).__name__)
+            return
+        self.controls.ring.value = answer.ring
+        self.apply("amplify" if answer.gain else "remove", ring=answer.ring)
+        name = self.pack.dataset.class_names[self._label]
+        (before, after), (sure, unsure) = answer.found, answer.probability
+        self._say(
+            f"{name}: {'doubling' if answer.gain else 'removing'} "
+            f"{_ring_labels(self.edges)[answer.ring]} cycles per pixel hurts most: {before} to "
+            f"{after} of {answer.n} images found, probability {sure:.2f} to {unsure:.2f}."
+        )
+
     def flush(self) -> None:
         """Let teacher and student answer now, where they are pending."""
         self.networks.flush()
@@ -342,7 +365,7 @@ class BandExplorer(StillBox):
             images.append(self._spectrum.apply(change).after)
             if networks.teacher:
                 title += f"\ndrift {self._drift().of_image(self.image, change):.4f}"
-            if networks.student:
+            if networks.student in self._runs:
                 gained = networks.students[networks.student].ask(self.image, change).change
                 title += f"\nrecall {100 * gained:+.1f} points"
             titles.append(title)
@@ -380,17 +403,31 @@ class BandExplorer(StillBox):
 
     def _open(self, name: str) -> None:
         """Show another data set; where it does not open or fit, nothing has changed."""
-        pack, split, options = self._openers[name]()
+        pack, split, options, groups = self._openers[name]()
         rows, runs = (self._rows, self._runs) if name == next(iter(self._openers)) else ((), {})
-        images, sample = _list_images(pack, rows), ValidationSample(pack, split)
+        groups = groups or _rank_classes(pack, split)
+        images, tail = _list_images(pack, rows, split=split, groups=groups)
+        sample = ValidationSample(pack, split)
         students, refused = load_students(runs, pack, sample, split)
+        if split is not None:
+            for title, each in self._teachers.items():
+                load = partial(fit_probe, each, pack, split)
+                students[PROBE.format(title)] = StudentRecall(load, sample)
         drifts = {t: TeacherDrift(each, sample, self.edges) for t, each in self._teachers.items()}
-        self._openers[name] = lambda: (pack, split, options)  # kept open
+        self._openers[name] = lambda: (pack, split, options, groups)  # kept open
         self._dataset, self.pack, self._options, self.bands.size = name, pack, options, pack.size
+        self._tail = tail
         self._paused = True
         self.controls.show_data(images, list(students))
         self._paused = False
-        self.networks.watch(drifts, students, teacher=self.controls.teacher.value or "")
+        networks = self.networks
+        networks.teachers, networks.students, networks.groups = drifts, students, groups
+        networks.teacher = self.controls.teacher.value or ""
+        networks.student = self.controls.student.value
+        if tail:
+            self._strip = Strip(next(batches(pack, np.array(tail), batch_size=len(tail)))[0])
+        labels = [pack.dataset.class_names[pack.labels[row]] for row in tail]
+        self.strip.fixed, self.strip.moving = {"names": labels}, {}
         if refused:
             count = f"{len(refused)} run{'s' if len(refused) > 1 else ''} left out; the first: "
             self.message.value += _message(count + refused[0])
@@ -422,6 +459,10 @@ class BandExplorer(StillBox):
         controls.channel.observe(lambda _: self._show_gains(), "value")
         for control in (controls.teacher, controls.student):
             control.observe(self._choose_network, "value")
+        self.images.observe(self._drag_ring, "move")
+        self.strip.observe(self._choose_thumbnail, "move")
+        controls.next.on_click(self._next_image)
+        controls.worst.on_click(lambda _: self.ask_worst_band())
         for name, button in controls.buttons.items():
             button.on_click(lambda _, name=name: self.apply(name, ring=controls.ring.value))
         controls.load.on_click(lambda _: self.load(controls.path.value))
@@ -430,7 +471,20 @@ class BandExplorer(StillBox):
     def _move_ring(self, place: int, change: Any) -> None:
         if not self._paused:
             self.bands.gains[self._channels(), place] = change["new"]
+            self.controls.ring.value = place
             self._redraw()
+
+    def _drag_ring(self, change: Any) -> None:
+        """Follow a ring that is dragged on the spectrum."""
+        place, gain, _ = change["new"]
+        self.sliders[int(place)].value = gain
+
+    def _choose_thumbnail(self, change: Any) -> None:
+        self.controls.image.value = self._tail[int(change["new"][0])]
+
+    def _next_image(self, _: Any) -> None:
+        image = self.controls.image
+        image.index = (image.index + 1) % len(image.options)
 
     def _move_bump(self, _: Any) -> None:
         if not self._paused:
@@ -462,19 +516,27 @@ class BandExplorer(StillBox):
         self._spectrum = SpectrumView(self.image)
         plain = self._spectrum.apply(Bands(self.bands.rings, self.bands.size).change())
         self._limits = {"floor": plain.spectrum.min(), "ceiling": plain.spectrum.max()}
-        self._profile = ProfilePanel(plain, self._spectrum.edges)
+        axes = {"edges": self._spectrum.edges, "rings": self.edges, "size": self.bands.size}
+        self.images.fixed = {**axes, "before": png_bytes(plain.before)}
+        contrast = plain.contrast[0].tolist()
+        self.equaliser.fixed = {**self.equaliser.fixed, **axes, "contrast": contrast}
         self._redraw()
 
     def _redraw(self) -> None:
         if self._paused:
             return
         now = self.bands.change()
-        self.view = view = self._spectrum.apply(now, rings=self.bands.mode == "rings")
-        self.images.value = draw_images(view, **self._limits)
-        self.profile.value = self._profile.draw(view)
+        self.view = view = self._spectrum.apply(now)
+        moved = {"gains": view.gains.tolist(), "mode": self.bands.mode}
+        drawn = {"after": png_bytes(view.after), "sliders": self.gains}
+        self.images.moving = {**moved, **drawn, "spectrum": colour_spectrum(view, **self._limits)}
+        self.equaliser.moving = {**moved, "contrast": view.contrast[1].tolist()}
+        if self._tail:
+            row, after = self.controls.image.value, png_bytes(self._strip.apply(now))
+            chosen = self._tail.index(row) if row in self._tail else -1
+            self.strip.moving = {"after": after, "chosen": chosen}
         self.readout.value = (
-            f'<div style="min-height:1.6em">Changed by {view.rms:.4f} RMS of [0, 1]; '
-            f"{view.clipped:.1%} of the values leave it.</div>"
+            f"Changed by {view.rms:.4f} RMS of [0, 1]; {view.clipped:.1%} of the values leave it."
         )
         self.networks.ask(self.image, now)
 
@@ -488,16 +550,80 @@ class BandExplorer(StillBox):
         self._redraw()
 
 
-def _list_images(pack: Pack, rows: Sequence[int]) -> list[tuple[str, int]]:
-    """Name the images to choose from by class and file; without rows, the first of each class."""
-    chosen = list(rows) or [int(row) for row in np.unique(pack.labels, return_index=True)[1]]
-    if not all(0 <= row < len(pack) for row in chosen) or len(chosen) > 200:  # no help if longer
-        raise InputError(f"rows: expected up to 200, from 0 to {len(pack) - 1}, got {chosen[:5]}")
-    names, ids = pack.dataset.class_names, pack.dataset.table["image"]
-    return [(f"{names[pack.labels[row]]}, {ids.iloc[row]}", row) for row in chosen]
+def _rank_classes(pack: Pack, split: Split | None) -> dict[str, str]:
+    names, rows = pack.dataset.class_names, slice(None) if split is None else split.train
+    counts = np.bincount(pack.labels[rows], minlength=len(names)).tolist()
+    return class_groups(dict(zip(names, counts, strict=True))) if len(names) > 1 else {}
+
+
+def _list_images(
+    pack: Pack, rows: Sequence[int], *, split: Split | None, groups: Mapping[str, str]
+) -> tuple[list[tuple[str, int]], list[int]]:
+    """Name the images to choose from by class and file, and pick those of tail classes to show.
+
+    Without rows, some validation images of each class, those of the tail first; a tail class that
+    has few is filled up from training.
+    """
+    if not all(0 <= row < len(pack) for row in rows) or len(rows) > 200:  # no help if longer
+        raise InputError(f"rows: expected up to 200, from 0 to {len(pack) - 1}, got {rows[:5]}")
+    names, ids, labels = pack.dataset.class_names, pack.dataset.table["image"], pack.labels
+    rare = [place for place, name in enumerate(names) if groups.get(name) == "tail"]
+    parts = [np.arange(len(pack))] if split is None else [split.val, split.train]
+    chosen = list(rows)
+    for label in () if rows else sorted(range(len(names)), key=lambda label: label not in rare):
+        first, *others = ([int(row) for row in part if labels[row] == label] for part in parts)
+        fill = [row for part in others for row in part] if label in rare else []
+        chosen += first[: max(1, CHOICES // len(names))] + fill[: max(0, STRIP - len(first))]
+    own = [[row for row in chosen if labels[row] == label] for label in rare]
+    tail = [row for row in chain(*zip_longest(*own)) if row is not None][:STRIP]
+    return [(f"{names[labels[row]]}, {ids.iloc[row]}", row) for row in chosen], tail
+
+
+def run_options(path: Path | str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Take data, split, teacher and prompt of a run folder; given options are put on top.
+
+    Raises:
+        InputError: If it is no finished run, or a given option is one by which it does not fit.
+    """
+    runs = load_runs(path)
+    if len(runs) != 1:
+        way_out = f"name one of them, or use --set student_run={path}"
+        raise InputError(f"{path}: expected one run, got {len(runs)}; {way_out}")
+    names, prompt = {*DataConfig.model_fields, *TeacherConfig.model_fields}, "prompt.safetensors"
+    values = {name: value for name, value in _options_of(runs[0]).items() if name in names}
+    if (file := runs[0].path / prompt).is_file():
+        values["prompt_file"] = str(file)
+    return {**values, "student_run": str(runs[0].path), **given}
+
+
+def _options_of(run: Run) -> dict[str, Any]:
+    return TrainedRun.read(run.path).train_config.model_dump(mode="json")
+
+
+def _difference(run: Run, config: ExploreConfig) -> str:
+    """Name the first option by which a run was trained on other images, or nothing."""
+    now, then = config.model_dump(mode="json"), _options_of(run)
+    for name in DataConfig.model_fields:
+        if name not in MAY_DIFFER and now[name] != then[name]:
+            trained = f"{run.path} was trained with {then[name]!r}, got {now[name]!r}"
+            return f"{name}: {trained}; use --set {name}={then[name]}, or another run"
+    return ""
 
 
 def open_explorer(config: ExploreConfig) -> BandExplorer:
+    """Build an explorer that shows its prompt or, amplified, the ring that its teacher hears most.
+
+    Args and errors are those of `build_explorer`.
+    """
+    explorer = build_explorer(config)
+    if config.prompt_file:
+        explorer.controls.mode.value = "prompt"
+    else:
+        explorer.amplify_strongest()
+    return explorer
+
+
+def build_explorer(config: ExploreConfig) -> BandExplorer:
     """Open a data set, its teachers and students in a band explorer, and others to choose from.
 
     Args:
@@ -514,21 +640,23 @@ def open_explorer(config: ExploreConfig) -> BandExplorer:
         title = f"{name}, {Path(weights).name}" if weights else name
         teachers[entry if title in teachers else title] = other
     runs = load_runs(config.student_run) if config.student_run else []
+    differences = [_difference(run, config) for run in runs]
+    if runs and all(differences):
+        raise InputError(differences[0])
 
     def open_data(dataset: str) -> OpenedData:
         own = config.model_copy(update={"dataset": dataset})
         packed, split = prepare(own)
-        return packed, split, preset_options(own, DataConfig)
+        counts, names = split.class_counts(packed.dataset), packed.dataset.class_names
+        return packed, split, preset_options(own, DataConfig), groups_from(own, names, counts)
 
-    pack, split, options = open_data(config.dataset)
-    explorer = BandExplorer(
+    pack, split, options, groups = open_data(config.dataset)
+    return BandExplorer(
         pack,
         teacher={title: load_from(each) for title, each in teachers.items()},
         teacher_options={t: preset_options(each, TeacherConfig) for t, each in teachers.items()},
         rings=config.rings, split=split, options=options, prompt=config.prompt_file,
-        runs={run.name: run.path for run in runs},
+        runs={run.name: run.path for run in runs}, groups=groups,
         presets_dir=config.presets_dir, dataset=config.dataset,
         more_datasets={name: partial(open_data, name) for name in config.more_datasets},
     )  # fmt: skip
-    explorer.controls.mode.value = "prompt" if config.prompt_file else "rings"
-    return explorer

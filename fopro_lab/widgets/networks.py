@@ -1,44 +1,45 @@
 """Teacher and student beside the explorer: they answer once the sliders have come to rest."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
+from fopro_lab.fourier import ring_parts
 from fopro_lab.models import Teacher, choose_device
-from fopro_lab.plots.style import METHOD_COLORS
 from fopro_lab.probing import ring_response
 from fopro_lab.probing.features import (
     draw_per_class,
     draw_rows,
     encode,
+    fit_classifier,
+    probe_logits,
     resampling_units,
     teacher_device,
 )
 from fopro_lab.training import TrainedRun
-from fopro_lab.widgets.bands import Change, MovingFigure, change_centre, style_frequency_axes
+from fopro_lab.widgets.bands import Change
+from fopro_lab.widgets.panels import Panel
 
 DRIFT_IMAGES = 16  # of the ring response and of the mean drift
 IMAGES_PER_CLASS = 8  # of the recalls, at most
+PROBE_IMAGES = 40  # of each class, at most, train the linear probe of a teacher
 BATCH_SIZE = 16
 WAIT_SECONDS = 0.25  # after the last move of a slider
 Wanted = Callable[[], bool]
-Question = tuple[Tensor, Change, str, str]  # image, change, titles of teacher and student or ""
+Classify = Callable[[Tensor], Tensor]  # images to logits
 
 
 class Superseded(Exception):
@@ -119,13 +120,26 @@ class StudentAnswer:
         return float((gained / self.recalls["n"]).mean())
 
 
-class StudentRecall:
-    """A trained student, of the explorer's own split, and its answers to the unchanged images."""
+class WorstBand(NamedTuple):
+    """The ring and gain under which a class loses most, and what it loses on the sample."""
 
-    def __init__(self, run: TrainedRun, pack: Pack, sample: ValidationSample, split: Split) -> None:
-        self.sample, self._device = sample, choose_device()
-        self._classifier = run.classifier(pack, split, device=self._device)
+    ring: int
+    gain: float
+    found: tuple[int, int]  # of its images, before and after
+    probability: tuple[float, float]  # of the class, mean over its images
+    n: int
+
+
+class StudentRecall:
+    """A classifier's answers on the sample; `load` builds it when it is first asked."""
+
+    def __init__(self, load: Callable[[], Classify], sample: ValidationSample) -> None:
+        self.sample, self._load = sample, load
         self._unchanged: np.ndarray | None = None  # which images it recognises as they are
+
+    @cached_property
+    def _classifier(self) -> Classify:
+        return self._load()
 
     def ask(self, image: Tensor, change: Change, *, wanted: Wanted = lambda: True) -> StudentAnswer:
         """Classify the image and the sample, before and after."""
@@ -141,6 +155,31 @@ class StudentRecall:
         recalls.insert(0, "name", sample.names[recalls.index])
         return StudentAnswer(top.iloc[np.argsort(-after)[:3]], recalls.reset_index(drop=True))
 
+    def worst_band(
+        self, label: int, edges: Sequence[float], *, wanted: Wanted = lambda: True
+    ) -> WorstBand:
+        """Remove and double one ring after another; take what lowers the class's probability most.
+
+        Raises:
+            InputError: If the sample has no image of the class.
+        """
+        images = self.sample.images[self.sample.labels == label]
+        if not len(images):
+            raise InputError(f"{self.sample.names[label]}: expected validation images, got none")
+        before, found = self._of_class(images, label, wanted)
+        cases = []
+        for ring, part in enumerate(ring_parts(images, edges)):
+            for gain in (0.0, 2.0):
+                after, still = self._of_class(images + (gain - 1) * part, label, wanted)
+                changes = (found, still), (before, after)
+                cases.append(WorstBand(ring, gain, *changes, len(images)))
+        return min(cases, key=lambda case: case.probability[1])
+
+    def _of_class(self, images: Tensor, label: int, wanted: Wanted) -> tuple[float, int]:
+        logits = self._classify(images, wanted)
+        shares = torch.softmax(logits, dim=1)[:, label]
+        return float(shares.mean()), int((logits.argmax(dim=1) == label).sum())
+
     def _recognise(self, images: Tensor, wanted: Wanted) -> np.ndarray:
         return self._classify(images, wanted).argmax(dim=1).numpy() == self.sample.labels
 
@@ -150,8 +189,20 @@ class StudentRecall:
         for part in images.split(BATCH_SIZE):
             if not wanted():
                 raise Superseded
-            parts.append(self._classifier(part.to(self._device)).float().cpu())
+            parts.append(self._classifier(part).float().cpu())
         return torch.cat(parts)
+
+
+def fit_probe(teacher: Teacher, pack: Pack, split: Split) -> Classify:
+    """Fit a linear probe on the teacher with a few training images of each class."""
+    train, val = (
+        draw_per_class(rows, pack.labels[rows], per_class=PROBE_IMAGES, seed=0)
+        for rows in (split.train, split.val)
+    )
+    few = replace(split, train=train, val=val)
+    probe = fit_classifier(teacher, pack, few, batch_size=BATCH_SIZE)
+    logits, device = probe_logits(teacher, probe), teacher_device(teacher)
+    return lambda images: logits(encode(teacher, images.to(device)).double())
 
 
 def load_students(
@@ -166,14 +217,20 @@ def load_students(
         return students, refused
     for name, path in runs.items():
         try:
-            run = TrainedRun.read(Path(path).expanduser())
-            students[name] = StudentRecall(run, pack, sample, split)
+            run, device = TrainedRun.read(Path(path).expanduser()), choose_device()
+            classify = run.classifier(pack, split, device=device)
+            load = partial(partial, _on_device, classify, device)
+            students[name] = StudentRecall(load, sample)
         except InputError as error:
             refused.append(str(error))
     if refused and not students:
         others = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise InputError(f"{refused[0]}{others}")
     return students, refused
+
+
+def _on_device(classify: Classify, device: torch.device, images: Tensor) -> Tensor:
+    return classify(images.to(device))
 
 
 class Later:
@@ -233,153 +290,90 @@ class Later:
             self._task = None
 
 
-class Answer(NamedTuple):
-    """What the networks say; None for one that was not asked."""
+class Networks:
+    """The slow half of the explorer: a teacher's drift, and what a classifier recognises."""
 
-    question: Question
-    drift: tuple[float, float] | None  # of the image, and mean over the sample
-    response: pd.DataFrame | None
-    student: StudentAnswer | None
-
-
-class NetworkPanel(widgets.HBox):
-    """The slow half of the explorer: a teacher's drift, and what a student recognises."""
-
-    def __init__(self) -> None:
+    def __init__(self, equaliser: Panel, *, tell: Callable[[WorstBand | Exception], None]) -> None:
         self.teachers: Mapping[str, TeacherDrift] = {}
         self.students: Mapping[str, StudentRecall] = {}
         self.teacher = self.student = ""  # titles of those that are chosen; empty for none
-        self.answer: Answer | None = None  # the last one
-        self._later = Later(self._work, self._show, fail=self._fail)
-        self._teacher_html = self._student_html = ""
-        self.teacher_text = widgets.HTML().add_class("fopro-teacher")
-        self.student_text = widgets.HTML().add_class("fopro-student")
-        hidden = {"max_width": "100%", "visibility": "hidden"}  # until there is an answer
-        self.response = widgets.Image(format="png", layout=hidden).add_class("fopro-response")
-        self._left = widgets.VBox([self.teacher_text, self.response], layout={"flex": "1 1 29em"})
-        self._right = widgets.VBox([self.student_text], layout={"flex": "1 1 22em"})
-        super().__init__(layout={"flex_flow": "row wrap"})
-
-    def watch(
-        self,
-        teachers: Mapping[str, TeacherDrift],
-        students: Mapping[str, StudentRecall],
-        *,
-        teacher: str,
-    ) -> None:
-        """Ask these from now on, by title: the given teacher, and the first student."""
-        self.teachers, self.students = teachers, students
-        self.teacher, self.student = teacher, next(iter(students), "")
-        boxes = ((self._left, teachers), (self._right, students))
-        self.children = [box for box, some in boxes if some]
-        self.layout.min_height = "21em" if self.children else None
+        self.groups: Mapping[str, str] = {}  # head, medium or tail for each class
+        self.answer: StudentAnswer | None = None  # the last one
+        self.drift, self.classes, self._equaliser = Panel("drift"), Panel("classes"), equaliser
+        self._drifts = Later(self._ask_teacher, self._show_drift, fail=partial(_fail, self.drift))
+        self._recalls = Later(
+            self._ask_student, self._show_recalls, fail=partial(_fail, self.classes)
+        )
+        self._worst = Later(self._ask_worst, tell, fail=tell, wait=0)
 
     @property
     def pending(self) -> bool:
         """Whether what is shown does not yet belong to what is set."""
-        return self._later.pending
+        return self._drifts.pending or self._recalls.pending
 
     def ask(self, image: Tensor, change: Change) -> None:
-        """Ask about a change; what is shown is marked as pending until the answer is there."""
-        if self.teachers or self.students:
-            was_pending = self.pending
-            self._later.ask((image, change, self.teacher, self.student))
-            if not was_pending:
-                self._write()
+        """Ask about a change; what is shown is greyed until the answer is there."""
+        for panel, later, title in (
+            (self.drift, self._drifts, self.teacher), (self.classes, self._recalls, self.student)
+        ):  # fmt: skip
+            if title:
+                later.ask((image, change, title))
+            else:
+                panel.moving = {}
+            panel.pending = bool(title)
+
+    def ask_worst(self, label: int, edges: Sequence[float]) -> None:
+        """Ask which band hurts a class most; the answer goes to `tell`."""
+        self._worst.ask((label, edges, self.student))
 
     def flush(self) -> None:
-        """Answer the pending question here and now."""
-        self._later.flush()
+        """Answer the pending questions here and now."""
+        for later in (self._drifts, self._recalls, self._worst):
+            later.flush()
 
-    def _work(self, question: Question, wanted: Wanted) -> Answer:
-        image, change, teacher, student = question
-        drift = response = answer = None
-        if teacher:
-            watched = self.teachers[teacher]
-            drift = watched.of_image(image, change), watched.of_sample(change)
-            if not wanted():
-                raise Superseded
-            response = watched.response
-        if student:
-            answer = self.students[student].ask(image, change, wanted=wanted)
-        return Answer(question, drift, response, answer)
+    def _ask_teacher(self, question: tuple[Tensor, Change, str], wanted: Wanted) -> Any:
+        image, change, title = question
+        watched = self.teachers[title]
+        here, mean = watched.of_image(image, change), watched.of_sample(change)
+        if not wanted():
+            raise Superseded
+        return title, here, mean, watched.response
 
-    def _show(self, answer: Answer) -> None:
-        self.answer = answer
-        image, change, teacher, student = answer.question
-        self._teacher_html = self._student_html = ""
-        if answer.drift is not None and answer.response is not None:
-            here, mean = answer.drift
-            self._teacher_html = (
-                f"<b>Teacher {escape(teacher)}</b>: drift (1&nbsp;-&nbsp;cos) {here:.4f} here, "
-                f"mean of {answer.response['n'].iloc[0]}: {mean:.4f}."
-            )
-            centre = change_centre(change.gain, width=image.shape[-1])
-            self.response.value = draw_response(answer.response, centre=centre, drift=mean)
-            self.response.layout.visibility = "visible"
-        if answer.student is not None:
-            tables = write_tables(answer.student)
-            self._student_html = f"<b>Student {escape(student)}</b>: {tables}"
-        self._write()
+    def _show_drift(self, answer: tuple[str, float, float, pd.DataFrame]) -> None:
+        title, here, mean, response = answer
+        largest, n = float(response["drift"].max()), int(response["n"].iloc[0])
+        said = {"title": title, "here": here, "mean": mean, "n": n, "largest": largest}
+        self.drift.moving, self.drift.pending = said, False
+        heard = f"bars: drift of {title}, this ring removed; mean of {n}"
+        self._equaliser.fixed = {
+            **self._equaliser.fixed, "response": response["drift"].tolist(), "heard": heard
+        }  # fmt: skip
 
-    def _fail(self, error: Exception) -> None:
-        if not isinstance(error, Superseded):
-            text = escape(f"no answer: {type(error).__name__}: {error}")
-            self._teacher_html = self._student_html = text
-            self._write()
+    def _ask_student(self, question: tuple[Tensor, Change, str], wanted: Wanted) -> Any:
+        image, change, title = question
+        return title, self.students[title].ask(image, change, wanted=wanted)
 
-    def _write(self) -> None:
-        """Write both texts into a frame that a screen reader follows; old ones are dimmed."""
-        note, dim = ("updating ...", "opacity:.45") if self.pending else ("&nbsp;", "")
-        frame = (
-            f'<div aria-live="polite" aria-busy="{str(self.pending).lower()}">'
-            f'<div style="{dim}">{{}}</div>'
-            f'<div style="color:#595959;font-style:italic">{note}</div></div>'
-        )
-        self.teacher_text.value = frame.format(self._teacher_html)
-        self.student_text.value = frame.format(self._student_html)
+    def _show_recalls(self, answer: tuple[str, StudentAnswer]) -> None:
+        title, self.answer = answer
+        recalls, top = self.answer.recalls, self.answer.top
+        groups = recalls["name"].map(self.groups).fillna("")
+        points = f"mean recall {100 * self.answer.change:+.1f} points"
+        self.classes.moving = {
+            "title": f"{title}: {points} on {recalls['n'].sum()} validation images",
+            "rows": recalls.assign(group=groups).astype(object).values.tolist(),
+            "top": "This image: " + ", ".join(
+                f"{row.name} {row.after:.2f} ({row.after - row.before:+.2f})"
+                for row in top.itertuples(index=False)
+            ),
+        }  # fmt: skip
+        self.classes.pending = False
+
+    def _ask_worst(self, question: tuple[int, Sequence[float], str], wanted: Wanted) -> WorstBand:
+        label, edges, title = question
+        return self.students[title].worst_band(label, edges, wanted=wanted)
 
 
-def draw_response(response: pd.DataFrame, *, centre: float | None, drift: float) -> bytes:
-    """Draw the mean drift by the ring that is removed and, at its centre, that of the change."""
-    figure = Figure(figsize=(4.6, 2.3), dpi=100)
-    ax = figure.add_axes((0.14, 0.22, 0.83, 0.7))
-    edges = [*response["low"], response["high"].iloc[-1]]
-    removed, now = METHOD_COLORS["bsm"], METHOD_COLORS["fopro"]
-    ax.stairs(response["drift"], edges, color=removed, lw=1.8, label="this ring removed")
-    if centre is not None:
-        ax.plot([centre], [drift], "D", color=now, ms=8, mec="white", label="changed now")
-    ax.set_xlim(0, 0.75)
-    ax.set_ylim(0, max(drift, float(response["drift"].max()), 1e-3) * 1.45)
-    ax.set_ylabel(f"Drift, 1 - cos, mean of {response['n'].iloc[0]}", fontsize=8)
-    style_frequency_axes(ax)
-    ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
-    return MovingFigure(figure, ()).png()
-
-
-def write_tables(answer: StudentAnswer) -> str:
-    """Write a student's three most probable classes and its recall of each class as HTML."""
-    top, recalls = answer.top, answer.recalls
-    number = recalls["n"].astype(str)
-    gained = 100 * (recalls["after"] - recalls["before"]) / recalls["n"]
-    tables = (
-        {
-            "Class": top["name"],
-            "Probability after": top["after"].map("{:.3f}".format),
-            "Change, points": (100 * (top["after"] - top["before"])).map("{:+.1f}".format),
-        },
-        {
-            "Class": recalls["name"],
-            "Found before": recalls["before"].astype(str) + " of " + number,
-            "Found after": recalls["after"].astype(str) + " of " + number,
-            "Change, points": gained.map("{:+.0f}".format),
-        },
-    )
-    first, second = (pd.DataFrame(t).to_html(index=False, border=0, justify="left") for t in tables)
-    return (
-        "<style>.fopro-student :is(td, th) "
-        "{padding: 0 .8em 0 0; line-height: 1.35; white-space: nowrap} "
-        ".fopro-student th {white-space: normal; vertical-align: bottom}</style>"
-        f"this image{first}{recalls['n'].sum()} validation images, mean recall "
-        f"{100 * answer.change:+.1f} points{second}"
-    )
+def _fail(panel: Panel, error: Exception) -> None:
+    if not isinstance(error, Superseded):
+        panel.moving = {"error": f"no answer: {type(error).__name__}: {error}"}
+        panel.pending = False

@@ -1,4 +1,4 @@
-"""The band explorer as a page: notebook 06 served by voila, on this machine alone."""
+"""The band explorer as a page: served by voila, on this machine alone."""
 
 import json
 import os
@@ -17,9 +17,9 @@ from voila.app import Voila
 from fopro_lab.config import ExploreConfig
 from fopro_lab.errors import InputError
 from fopro_lab.options import current_options
-from fopro_lab.reports.plan import find_notebook, missing_inputs
+from fopro_lab.reports.plan import missing_inputs
+from fopro_lab.widgets.explorer import build_explorer, run_options
 
-NOTEBOOK = "06_band_explorer"
 HOST, PORT = "127.0.0.1", 8866
 IDLE_SECONDS = 30  # after which a kernel whose page was closed is ended
 # voila's template names style sheets and scripts elsewhere; the browser must not ask for them.
@@ -30,7 +30,7 @@ POLICY = (
 
 
 def serve_explorer(
-    values: Mapping[str, Any], *, port: int = PORT, browser: bool = True, out: str = ""
+    values: Mapping[str, Any], *, run: str = "", port: int = PORT, browser: bool = True
 ) -> None:
     """Serve the band explorer until Ctrl-C; each view of the page has a kernel of its own.
 
@@ -40,23 +40,27 @@ def serve_explorer(
 
     Args:
         values: Options of `ExploreConfig`; presets are saved in ``presets`` unless it says so.
+        run: Run folder whose data, split, teacher and prompt are taken; empty is none.
         port: Port on the loopback; 0 is any that is free.
         browser: Whether to open it.
-        out: Folder for what the notebook writes; empty throws it away.
+
+    Raises:
+        InputError: If anything is missing or does not fit, before there is a page.
     """
-    config = ExploreConfig.from_mapping(current_options(values))
+    values = current_options(values)
+    values = run_options(run, values) if run else values
+    config = ExploreConfig.from_mapping(values)
     missing = missing_inputs(config)
     if missing:
         raise InputError("; ".join(missing))
     port, token = free_port(port), secrets.token_urlsafe(32)
+    build_explorer(config)  # packs the images here, and refuses here what a page would refuse
     address = f"http://{HOST}:{port}/?token={token}"
     with TemporaryDirectory(prefix="fopro-explore-") as name:
         folder = Path(name)
         page = folder / "page" / "explorer.ipynb"
         page.parent.mkdir()
-        options = config.model_dump(exclude_defaults=True)
-        out_dir = Path(out).absolute() if out else folder / "out"
-        page.write_text(json.dumps(page_notebook(options, out_dir=out_dir)), encoding="utf-8")
+        page.write_text(json.dumps(page_notebook(config)), encoding="utf-8")
 
         def ready() -> None:
             print(f"{address}\nCtrl-C ends it.", flush=True)  # noqa: T201 - it is the answer
@@ -110,29 +114,21 @@ def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def page_notebook(options: Mapping[str, Any], *, out_dir: Path) -> dict[str, Any]:
-    """Copy notebook 06 up to its explorer, with options put after its parameters."""
-    source = find_notebook(NOTEBOOK)
-    notebook = json.loads(source.read_text(encoding="utf-8"))
-    given = [
+def page_notebook(config: ExploreConfig) -> dict[str, Any]:
+    """Write a notebook of one cell that shows the explorer."""
+    lines = [
         "get_ipython().InteractiveTB.set_mode('Minimal')  # an error is one line\n",
-        f"options = {dict(options)!r}\n",
-        f"out_dir = {str(out_dir)!r}",
+        "from ipywidgets import VBox\n",
+        "from fopro_lab.config import ExploreConfig\n",
+        "from fopro_lab.widgets import open_explorer\n",
+        f"options = {config.model_dump(exclude_defaults=True)!r}\n",
+        "VBox([open_explorer(ExploreConfig(**options))])  # in a box: without a report's still",
     ]
-    cells: list[dict[str, Any]] = []
-    for cell in notebook["cells"]:
-        tags = cell["metadata"].get("tags", [])
-        cells.append(cell)
-        if "parameters" in tags:
-            cells.append({**cell, "id": "given", "metadata": {}, "source": given})
-        if "explorer" in tags:  # a page would stay empty until what follows is computed
-            break
+    cell: dict[str, Any] = {"cell_type": "code", "id": "explorer", "source": lines}
+    cell |= {"metadata": {}, "outputs": [], "execution_count": None}
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return {
-        **notebook,
-        "cells": cells,
-        "metadata": {"kernelspec": kernel, "title": "Bands by hand"},
-    }
+    metadata = {"kernelspec": kernel, "title": "Band explorer"}
+    return {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
 def free_port(port: int) -> int:

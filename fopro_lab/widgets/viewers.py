@@ -59,7 +59,7 @@ class PromptViewer(StillBox):
             style={"description_width": "11em"}, layout={"width": "34em", **FULL_WIDTH},
         )  # fmt: skip
         self.play = widgets.Play(
-            min=0, max=last, value=0, interval=400, description="Play", show_repeat=False
+            min=0, max=last, value=last, interval=400, description="Play", show_repeat=False
         )  # a mask every 400 ms
         widgets.jslink((self.play, "value"), (self.slider, "index"))
         self.slider.add_class("fopro-time-slider")
@@ -82,22 +82,22 @@ class PromptViewer(StillBox):
         return plot_mask_history(self.histories)
 
     def _draw_figure(self) -> MovingFigure:
-        """Draw a column per run: the mask over the plane above, the ring gains below."""
-        bound, columns = octave_bound(self.histories), len(self.histories)
-        figure = Figure(figsize=(1.3 + 3.4 * columns, 6.2), dpi=DPI, layout="constrained")
-        upper, lower = figure.subplots(2, columns, squeeze=False, height_ratios=(1.6, 1))
+        """Draw a row per run: the mask over the plane, and the ring gains beside it."""
+        bound, rows = octave_bound(self.histories), len(self.histories)
+        figure = Figure(figsize=(9.6, 0.3 + 3.4 * rows), dpi=DPI, layout="constrained")
+        left, right = figure.subplots(rows, 2, squeeze=False, width_ratios=(1, 1.4)).T
         self._masks, self._titles, self._lines = [], [], []
-        for above, below, history in zip(upper, lower, self.histories, strict=True):
-            self._masks.append(draw_mask(above, history.planes[-1], bound=bound))
+        for ax, beside, history in zip(left, right, self.histories, strict=True):
+            self._masks.append(draw_mask(ax, history.planes[-1], bound=bound))
             title = time_label(history.times[-1])
-            self._titles.append(above.set_title(title, loc="left", fontsize=9))
-            self._lines.append(_draw_rings(below, history, bound=bound))
-            name = shown(history.name)
-            above.set_xlabel(f"Horizontal frequency, cycles per pixel\n{name}")
-        upper[0].set_ylabel("Vertical frequency,\ncycles per pixel")
-        lower[0].set_ylabel("Mean gain of the ring")
-        add_gain_bar(figure, self._masks[0], list(upper), bound=bound)
-        circles = [patch for ax in upper for patch in ax.patches]  # drawn over their mask
+            self._titles.append(ax.set_title(title, loc="left", fontsize=9))
+            self._lines.append(_draw_rings(beside, history, bound=bound))
+            beside.set_title(shown(history.name), loc="left", fontsize=9)
+            beside.set_ylabel("Mean gain of the ring")
+            ax.set_xlabel("Horizontal frequency, cycles per pixel")
+            ax.set_ylabel("Vertical frequency,\ncycles per pixel")
+        add_gain_bar(figure, self._masks[0], list(left), bound=bound)
+        circles = [patch for ax in left for patch in ax.patches]  # drawn over their mask
         return MovingFigure(figure, [*self._masks, *circles, *self._titles, *self._lines])
 
     def _redraw(self, _: Any = None) -> None:

@@ -10,14 +10,42 @@ from tests.widgets.conftest import serve_page
 pytestmark = pytest.mark.slow
 
 
+# Parts that are not wholly within the window.
+OUTSIDE = """() => [".wipe", ".spectrum", ".fopro-strip", ".fopro-equaliser", ".fopro-sliders",
+  ".fopro-drift", ".fopro-classes svg", ".fopro-row button", ".fopro-said"].filter((part) => {
+  const box = document.querySelector(`.fopro-explorer ${part}`).getBoundingClientRect();
+  return !box.width || box.left < 0 || box.top < 0 || box.right > innerWidth
+    || box.bottom > innerHeight;
+})"""
+# How far each slider is from the middle of its ring on the axis above, in pixels.
+ASTRAY = """() => {
+  const bars = [...document.querySelectorAll(".fopro-equaliser .response")];
+  const middle = (e) => { const b = e.getBoundingClientRect(); return b.left + b.width / 2; };
+  const tracks = [...document.querySelectorAll(".fopro-band-slider .noUi-base")];
+  return tracks.map((track, i) => Math.abs(middle(track) - middle(bars[i])));
+}"""
+
+
 def test_a_band_is_moved_and_saved_and_another_data_set_chosen(tmp_path, watched):
     write_images(tmp_path / "more", each=12, side=32)
-    page, alarms = watched(height=1100)
+    page, alarms = watched(height=800)
     with serve_page(tmp_path, "images=80", "more_datasets=[more]") as (process, address):
         page.goto(address)
         page.wait_for_selector(".fopro-band-slider")
         explorer = ExplorerPage(page)
         play(explorer)
+        assert page.evaluate(OUTSIDE) == [], "all of it is seen at once"
+        assert max(page.evaluate(ASTRAY)) < 1.5, "each slider stands under its ring"
+        before = explorer.picture("images")
+        page.get_by_label("Wipe").press("Home")
+        assert explorer.picture("images") != before
+        page.locator(".fopro-strip button").nth(1).click()
+        page.wait_for_selector(".fopro-strip button:nth-child(2)[aria-pressed=true]")
+        page.get_by_role("button", name="Which band hurts this class most?").click()
+        wait_for(lambda: explorer.text("message"), lambda text: "hurts most" in text)
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert max(page.evaluate(ASTRAY)) < 1.5
         preset = tmp_path / "presets/by-hand.yaml"
         assert f"fopro train -f {preset}" in explorer.save("by-hand") and preset.is_file()
         gain, before = explorer.gain(1), explorer.picture("images")

@@ -39,12 +39,12 @@ def serve_page(folder: Path, *settings: str, **env: str) -> Iterator[tuple[subpr
         # A shell's background process ignores Ctrl-C, and so would this one in such a test run.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
-    guard = threading.Timer(60, process.kill)
+    guard = threading.Timer(120, process.kill)
     guard.start()
     try:
         address = process.stdout.readline().strip()
         guard.cancel()
-        assert address, "fopro explore printed no address within 60 s, or failed: see above"
+        assert address, "fopro explore printed no address within 120 s, or failed: see above"
         yield process, address
     finally:
         if process.poll() is None:

@@ -32,18 +32,38 @@ def explorer(prepared, tmp_path):
 
 
 def test_image_spectrum_profile_and_readout_follow_a_slider_at_once(explorer):
-    before = explorer.images.value, explorer.profile.value
+    before = shown(explorer)
     explorer.sliders[0].value = 0.0
     assert explorer.gains == [0.0, 1.0, 1.0, 1.0]
     assert explorer.view.contrast[1, 0] < 1e-6 < explorer.view.contrast[0, 0]
     assert "Changed by 0.0000" not in explorer.readout.value
-    assert explorer.images.value != before[0] and explorer.profile.value != before[1]
+    assert all(now != then for now, then in zip(shown(explorer), before, strict=True))
     explorer.sliders[0].value = 1.0
-    assert (explorer.images.value, explorer.profile.value) == before
+    assert shown(explorer) == before
     explorer.sliders[2].value = 3.0
-    shown = explorer.view.before
-    explorer.controls.image.value = explorer.controls.image.options[1][1]
-    assert (explorer.view.before != shown).any() and explorer.gains[2] == 3.0
+    first = explorer.view.before
+    explorer.controls.next.click()
+    assert (explorer.view.before != first).any() and explorer.gains[2] == 3.0
+
+
+def shown(explorer):
+    """What the panels of images, strip and profile draw."""
+    return [
+        explorer.images.moving["after"], explorer.images.moving["spectrum"],
+        explorer.strip.moving["after"], explorer.equaliser.moving["contrast"],
+    ]  # fmt: skip
+
+
+def test_a_ring_is_dragged_on_the_spectrum_and_a_thumbnail_shown_large(explorer):
+    explorer.images.move = [2, 3.25, 1]  # as the browser reports it
+    assert explorer.gains == [1, 1, 3.25, 1] and explorer.controls.ring.value == 2
+    explorer.images.move = [2, 1, 2]
+    assert explorer.gains == [1] * 4
+    assert len(explorer.strip.fixed["names"]) == 8
+    name = explorer.strip.fixed["names"][3]
+    explorer.strip.move = [3, 0, 3]
+    assert explorer.controls.image.label.startswith(f"{name}, ")
+    assert explorer.strip.moving["chosen"] == 3
 
 
 def test_presets_set_the_rings_of_the_chosen_one(explorer):
@@ -94,13 +114,13 @@ def test_without_phase_lock_changed_bands_are_scrambled_and_cannot_be_saved(expl
 def test_saving_and_loading_bring_the_same_bands_back(explorer):
     for slider, gain in zip(explorer.sliders, [0.0, 1.35, 4.0, 0.2], strict=True):
         slider.value = gain
-    before, images = explorer.gains, explorer.images.value
+    before, images = explorer.gains, shown(explorer)
     explorer.controls.name.value = "low"
     explorer.controls.save.click()
     explorer.controls.buttons["identity"].click()
     explorer.controls.path.value = str(explorer.presets_dir / "low.yaml")
     explorer.controls.load.click()
-    assert explorer.gains == before and explorer.images.value == images
+    assert explorer.gains == before and shown(explorer) == images
     assert "explains 100% of its log gain" in explorer.message.value
     assert not explorer.save("low") and "exists already" in explorer.message.value
     files = sorted(path.name for path in explorer.presets_dir.iterdir())
@@ -180,12 +200,12 @@ def test_a_learned_prompt_sets_the_sliders_and_is_shown_whole(prepared):
         prompt.cells.normal_(generator=torch.Generator().manual_seed(0))
     explorer = BandExplorer(prepared.packed, rings=3, prompt=prompt)
     assert "explains" in explorer.message.value and explorer.gains != [1.0] * 4
-    rings = explorer.images.value
+    rings = shown(explorer)
     explorer.controls.mode.value = "prompt"
     whole = prompt(explorer.image[None])[0].detach().clamp(0, 1) * 255
     after = explorer.view.after.astype(int)
     assert abs(after - whole.round().permute(1, 2, 0).numpy()).max() <= 1
-    assert explorer.images.value != rings
+    assert shown(explorer) != rings
 
 
 def test_without_a_learned_prompt_its_mode_is_refused(explorer):
@@ -248,7 +268,12 @@ def several(prepared, tmp_path):
     """An explorer with other data sets to choose from, two of which do not open."""
 
     def another():
-        return pack(open_dataset("phantom", images=48), 16, progress=False), None, {"images": 48}
+        return (
+            pack(open_dataset("phantom", images=48), 16, progress=False),
+            None,
+            {"images": 48},
+            {},
+        )
 
     def failing(error):
         raise error
@@ -297,7 +322,7 @@ def test_a_further_teacher_comes_with_its_weights_and_so_does_its_preset(tmp_pat
     assert explorer.save("first")
     explorer.controls.teacher.value = title
     explorer.flush()
-    assert title in explorer.networks.teacher_text.value and explorer.save("second")
+    assert explorer.networks.drift.moving["title"] == title and explorer.save("second")
     first, second = (read_yaml(tmp_path / f"{name}.yaml") for name in ("first", "second"))
     assert first["teacher_size"] == 32 and "teacher" not in first
     assert second["teacher"] == "cifar-resnet20" and second["weights"] == str(file.resolve())

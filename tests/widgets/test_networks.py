@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.fourier import FourierPrompt
@@ -33,32 +34,64 @@ def explorer(prepared, run):
 
 
 def test_teacher_and_student_follow_and_are_pending_until_then(explorer):
-    networks = explorer.networks
-    assert networks.pending and "updating" in networks.teacher_text.value
+    networks, drift, classes = explorer.networks, explorer.networks.drift, explorer.networks.classes
+    assert networks.pending and drift.pending and classes.pending
     explorer.flush()
-    assert " 0.0000 here, mean of 16: 0.0000" in networks.teacher_text.value
+    assert drift.moving["here"] < 1e-6 and drift.moving["n"] == 16
     assert explorer.controls.student.value == "student", "who names a student wants to see it"
     explorer.sliders[0].value = 0.0
-    assert networks.pending and 'aria-busy="true"' in networks.student_text.value
+    assert drift.pending and classes.pending
     explorer.flush()
-    answer = networks.answer
-    assert not networks.pending and "updating" not in networks.student_text.value
-    assert answer.drift[0] > 1e-4 and f"{answer.drift[0]:.4f}" in networks.teacher_text.value
-    assert len(answer.student.top) == 3 and answer.student.recalls["n"].sum() > 8
-    assert networks.response.value[1:4] == b"PNG"
+    assert not (networks.pending or drift.pending or classes.pending)
+    assert drift.moving["here"] > 1e-4
+    # one ring of four is removed, as the response measured it on the same images
+    response = explorer.equaliser.fixed["response"]
+    assert len(response) == 4 and drift.moving["mean"] == pytest.approx(response[0], rel=1e-3)
+    rows = classes.moving["rows"]
+    assert len(networks.answer.top) == 3 and sum(n for _, n, *_ in rows) > 8
+    assert {group for *_, group in rows} == {"head", "medium", "tail"}
     explorer.controls.teacher.value = "second"
     explorer.flush()
-    assert "Teacher second" in networks.teacher_text.value
+    assert drift.moving["title"] == "second"
     explorer.controls.student.value = ""
     explorer.flush()
-    assert "Student" not in networks.student_text.value, "the old answer goes"
+    assert classes.moving == {}, "the old answer goes"
+
+
+def test_a_linear_probe_of_the_teacher_names_classes_where_there_is_no_student(prepared):
+    teacher = load_teacher("builtin")
+    explorer = BandExplorer(prepared.packed, split=prepared.split, rings=3, teacher=teacher)
+    assert explorer.controls.student.value == "linear probe of builtin"
+    explorer.flush()
+    rows = explorer.networks.classes.moving["rows"]
+    assert sum(before for _, _, before, _, _ in rows) > sum(n for _, n, *_ in rows) / 4
+    assert all(before == after for _, _, before, after, _ in rows)
+
+
+def test_the_band_that_hurts_a_class_most_is_found_set_and_said(explorer):
+    label = int(explorer.pack.labels[explorer.controls.image.value])
+    explorer.controls.worst.click()
+    explorer.flush()
+    recall = explorer.networks.students["student"]
+    worst = recall.worst_band(label, explorer.edges)
+    gains = [1.0] * 4
+    gains[worst.ring] = worst.gain
+    assert explorer.gains == gains and "hurts most" in explorer.message.value
+    images = recall.sample.images[recall.sample.labels == label]
+    changed = explorer.bands.change().apply(images)
+    shares = torch.softmax(recall._classifier(changed), dim=1)[:, label]
+    assert shares.mean().item() == pytest.approx(worst.probability[1], abs=1e-5)
+    recall.sample.labels[recall.sample.labels == label] = (label + 1) % 8
+    explorer.controls.worst.click()
+    explorer.flush()
+    assert "expected validation images, got none" in explorer.message.value
 
 
 def test_student_recognises_as_many_images_as_its_own_predictions_say(prepared, run, monkeypatch):
     monkeypatch.setattr("fopro_lab.widgets.networks.IMAGES_PER_CLASS", 0)  # all of them
     explorer = BandExplorer(prepared.packed, split=prepared.split, runs={"student": run.path})
     explorer.flush()
-    recalls = explorer.networks.answer.student.recalls
+    recalls = explorer.networks.answer.recalls
     val = run.predictions[run.predictions["split"] == "val"]
     logits = val.filter(like="logit_").to_numpy()
     own = logits.argmax(axis=1) == val["label"].to_numpy()

@@ -1,32 +1,61 @@
 import http.client
 import re
+import shutil
 import signal
 import socket
-from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
+from fopro_lab.config import ExploreConfig, TrainConfig
+from fopro_lab.training import distill
+from fopro_lab.widgets import open_explorer
+from fopro_lab.widgets.explorer import run_options
 from fopro_lab.widgets.serving import free_port, page_notebook, serve_explorer
 from tests.conftest import complaint
-from tests.widgets.conftest import serve_page
+from tests.data.toys import write_images
+from tests.widgets.conftest import OPTIONS, serve_page
 
 KERNEL = "00000000-0000-0000-0000-000000000000"
 
 
 def test_page_runs_the_given_options_and_wrong_ones_are_refused():
-    page = page_notebook({"rings": 4}, out_dir=Path("figures"))
-    sources = ["".join(cell["source"]) for cell in page["cells"]]
-    place = next(place for place, text in enumerate(sources) if "options = {'rings': 4}" in text)
-    assert "parameters" in page["cells"][place - 1]["metadata"]["tags"]
-    assert "out_dir = 'figures'" in sources[place]
-    assert sources[-1].rstrip().endswith("\nexplorer")
+    (cell,) = page_notebook(ExploreConfig(rings=4))["cells"]
+    assert "options = {'rings': 4}" in "".join(cell["source"])
     told = complaint(serve_explorer, {"ring": 4})
     assert told == "ring: not a name of ExploreConfig; did you mean 'rings'?"
     told = complaint(serve_explorer, {"rings": "many"})
     assert told.startswith("rings: expected ") and told.endswith("'many'")
     told = complaint(serve_explorer, {"dataset": "no/such"})
     assert told.startswith("dataset: expected 'phantom' or a path that exists")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on half of the generated images whose prompt was trained."""
+    options = {**OPTIONS, "teacher_size": 32, "epochs": 1, "threads": 1, "prompt_steps": 1}
+    config = TrainConfig(method="random", **options)
+    return distill(config, out=tmp_path_factory.mktemp("runs") / "random", verbose=False)
+
+
+def test_a_run_brings_its_data_teacher_and_prompt_and_what_does_not_fit_is_named(
+    run, fopro, tmp_path
+):
+    options = run_options(run.path, {"rings": 4})
+    config = ExploreConfig(**options)
+    assert (config.images, config.image_size, config.teacher_size) == (160, 32, 32)
+    explorer = open_explorer(config)
+    assert explorer.controls.student.value == run.name and explorer.controls.mode.value == "prompt"
+    gain = run.prompt().mean_gain(size=(32, 32))
+    torch.testing.assert_close(explorer.bands.change().gain, gain)
+    words = ("explore", run.path, "--no-browser", "--port", 0)
+    code, out, err = fopro(*words, "--set", "images=80")
+    assert (code, out) == (2, "") and err.startswith("fopro: images: ")
+    assert "was trained with 160, got 80; use --set images=160" in err
+    code, out, err = fopro("explore", "--set", f"student_run={run.path}", "--set", "images=160")
+    assert (code, out) == (2, "") and "image_size: " in err and "with 32, got 64" in err
+    assert complaint(run_options, tmp_path, {}).startswith(f"{tmp_path}: expected a run folder")
 
 
 def test_a_port_that_is_taken_is_one_clear_line(fopro):
@@ -40,11 +69,12 @@ def test_a_port_that_is_taken_is_one_clear_line(fopro):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """A page with a teacher that lacks its weights: process, port, token and two folders."""
+    """A page whose images are gone once it is served: process, port, token and two folders."""
     folder, temporary = tmp_path_factory.mktemp("start"), tmp_path_factory.mktemp("t")
     (folder / "secret.png").write_bytes(b"an image of the folder that it was started in")
-    settings = ("images=40", "more_teachers=[cifar-resnet20]")
-    with serve_page(folder, *settings, TMPDIR=str(temporary)) as (process, address):
+    images = write_images(temporary / "images", each=12, side=32)
+    with serve_page(folder, f"dataset={images}", TMPDIR=str(temporary)) as (process, address):
+        shutil.rmtree(images)
         found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{43})", address)
         assert found, address
         yield process, int(found[1]), found[2], folder, temporary
@@ -68,7 +98,7 @@ def test_page_is_for_who_has_the_token_and_on_the_loopback_alone(served):
     process, port, token, _, _ = served
     for wrong in ("", "?token=wrong", f"?token={token[:-1]}"):
         status, body, headers = ask(port, f"/{wrong}")
-        assert status in (302, 401, 403) and "Bands" not in body
+        assert status in (302, 401, 403) and "Band explorer" not in body
         assert token not in body and token not in str(headers)
     for method, path in (
         ("GET", f"/api/kernels/{KERNEL}"),
@@ -107,11 +137,9 @@ def test_no_file_is_handed_out_even_with_the_token(served):
 def test_page_shows_errors_of_one_line_no_code_and_no_remote_parts_then_ends_clean(served):
     process, port, token, folder, temporary = served
     status, body, headers = ask(port, f"/?token={token}")
-    assert status == 200 and "Bands by hand" in body
+    assert status == 200 and "Band explorer" in body
     text = re.sub(r"<(script|style)[^>]*>.*?</\1>|<[^>]+>", "", body, flags=re.DOTALL)
-    assert (
-        "InputError: weights: expected a file with the weights of cifar-resnet20, got none" in text
-    )
+    assert "InputError: dataset: expected " in text
     hidden = ("open_explorer", "import ", "options = ", "Traceback", "site-packages")
     assert not any(word in text for word in hidden)
     assert "default-src 'self'" in headers["Content-Security-Policy"]
