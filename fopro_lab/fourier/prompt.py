@@ -269,9 +269,9 @@ def _check_settings(settings: dict[str, Any]) -> None:
     size = settings["size"]
     if len(size) != 2 or not all(type(side) is int and 1 <= side <= 4096 for side in size):
         raise InputError(f"size: expected a side or (height, width) in pixels, got {size}")
-    bound = settings["max_log_gain"]
-    if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 < bound <= 3:
-        raise InputError(f"max_log_gain: expected a number above 0, at most 3, got {bound!r}")
+    bound = settings["max_log_gain"]  # 12: of a saved preset, which may remove a ring
+    if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 < bound <= 12:
+        raise InputError(f"max_log_gain: expected a number above 0, at most 12, got {bound!r}")
     limits = {"channels": (1, 4096), "rows": (2, 256), "rings": (1, 64), "waves": (1, 64)}
     for name, (low, high) in (limits | {"noise": (1, 512), "seed": (0, 2**63 - 1)}).items():
         value = settings[name]

@@ -119,7 +119,7 @@ def test_settings_out_of_range_and_other_channels_are_refused():
         ({"size": 0}, r"^size: expected a side or \(height, width\) in pixels, got \[0, 0\]"),
         (
             {"max_log_gain": math.nan},
-            "^max_log_gain: expected a number above 0, at most 3, got",
+            "^max_log_gain: expected a number above 0, at most 12, got",
         ),
     ):
         refuses(rule, FourierPrompt, **wrong)

@@ -4,7 +4,6 @@ import html
 import shlex
 import tracemalloc
 from functools import partial
-from pathlib import Path
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -19,6 +18,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import load_teacher
 from fopro_lab.options import read_yaml
+from fopro_lab.reports.plan import find_plan
 from fopro_lab.training import distill
 from fopro_lab.widgets import BandExplorer, open_explorer
 from tests.widgets.conftest import OPTIONS
@@ -155,7 +155,7 @@ def test_a_preset_names_commands_that_exist_and_training_takes_it(tmp_path):
     assert explorer.save("a")
     lines = html.unescape(explorer.message.value).partition("fopro report ")[2]
     plan, _, preset = shlex.split(lines.partition("<br>")[0])
-    assert Path(plan).is_file() and preset == str(presets / "a.yaml")
+    assert find_plan(plan).is_file() and preset == str(presets / "a.yaml")
     options = read_yaml(preset)
     assert options.items() >= {**OPTIONS, "teacher_size": 32}.items() and "rings" not in options
     config = TrainConfig.from_mapping({**options, "epochs": 1, "threads": 1})

@@ -22,7 +22,7 @@ KERNEL = "00000000-0000-0000-0000-000000000000"
 
 def test_page_runs_the_given_options_and_wrong_ones_are_refused():
     (cell,) = page_notebook(ExploreConfig(rings=4))["cells"]
-    assert "options = {'rings': 4}" in "".join(cell["source"])
+    assert "'rings': 4" in "".join(cell["source"])
     told = complaint(serve_explorer, {"ring": 4})
     assert told == "ring: not a name of ExploreConfig; did you mean 'rings'?"
     told = complaint(serve_explorer, {"rings": "many"})
