@@ -76,7 +76,7 @@ def ring_sliders(
     steps = (parts.abs().amax(dim=(-2, -1)) / 127).clamp(min=1e-9)
     whole = (parts / steps[..., None, None]).round().to(torch.int8).numpy()
     contrast = ring_energy(images, edges).mean(dim=1).sqrt()
-    drift = ring_drifts(teacher, images, edges, MEASURED).drift[0].clip(0)  # (R, G, N)
+    drift = ring_drifts(teacher, images, edges, MEASURED).drift.clip(0)  # (R, G, N)
     start = np.ones(len(edges) - 1)
     start[drift[:, MEASURED.index(2.0)].mean(axis=-1).argmax()] = 2
     data = {
