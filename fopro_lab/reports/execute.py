@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import psutil
 from filelock import FileLock, Timeout
 from joblib import cpu_count
 
@@ -58,11 +57,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a notebook ended: the error of its red cell in one line, or empty; bytes at the peak."""
+    """How a notebook ended: the error of its red cell in one line, or empty."""
 
     failure: str
     seconds: float = 0.0
-    memory: int = 0
     made_by: str = ""  # commit, versions and machine
     log: str = ""  # file of a batch job's own output
 
@@ -149,7 +147,7 @@ def execute(job: Job) -> Outcome:
         write_notebook_page(notebook, job.page, name=job.name, home=job.home)
     except (OSError, WorkError) as error:  # a full disk costs this notebook alone
         failure = failure or str(error)
-    return Outcome(failure, time.monotonic() - began, watch.memory)
+    return Outcome(failure, time.monotonic() - began)
 
 
 def _mark_cell(executed: Path, failure: str) -> None:
@@ -208,11 +206,11 @@ def _kernel_class(folder: Path, job: Job, made: list[Any]) -> type:
 
 
 class _Watch:
-    """Measures a kernel's memory, and ends it at its time limit or when the report is stopped."""
+    """Ends a kernel at its time limit or when the report is stopped."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.kernels = job, list[Any]()
-        self.memory, self.reason = 0, ""  # why it was ended; empty if it was not
+        self.reason = ""  # why it was ended; empty if it was not
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -229,9 +227,6 @@ class _Watch:
             pid = getattr(self.kernels[-1].provisioner, "pid", None) if self.kernels else None
             if pid is None:
                 continue
-            with suppress(psutil.Error):  # one may end meanwhile
-                family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-                self.memory = max(self.memory, sum(p.memory_info().rss for p in family))
             now = time.monotonic() - began
             if self.job.stop.exists():
                 self.reason = self.reason or "stopped by the user before its end"

@@ -1,4 +1,4 @@
-"""Pages of a report: each executed notebook, and the index with its tables as CSV and parquet."""
+"""Pages of a report: each executed notebook, and the index with its tables as CSV."""
 
 import base64
 import copy
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
-from pandas.api.types import infer_dtype
 from pandas.api.types import is_numeric_dtype as is_numeric
 
-from fopro_lab.io import atomic_path, in_bytes
+from fopro_lab.io import atomic_path
 from fopro_lab.reports.plan import NodeReport, Report, duration
 
 if TYPE_CHECKING:
@@ -101,13 +100,13 @@ def write_index(report: Report, *, out: Path) -> Path:
     texts = {node.name: _texts(node) for node in report.nodes}
     nodes = pd.DataFrame(asdict(node) for node in report.nodes).drop(columns="parameters")
     chosen = pd.DataFrame(texts.values(), index=nodes.index).fillna("").add_prefix("set_")
-    _write_both(nodes.join(chosen), out / "nodes")
+    _write_table(nodes.join(chosen), out / "nodes.csv")
     for earlier in out.glob("headline.*"):
         earlier.unlink()
     if headlines:
         rows = [table.assign(node=name) for name, table in headlines.items()]
         whole = pd.concat(rows, ignore_index=True)
-        _write_both(whole[["node", *whole.columns.drop("node")]], out / "headline")
+        _write_table(whole[["node", *whole.columns.drop("node")]], out / "headline.csv")
     values: dict[str, dict[str, None]] = {}  # of each parameter, in the order they come
     for name, value in (item for own in texts.values() for item in own.items()):
         values.setdefault(name, {})[value] = None
@@ -119,7 +118,7 @@ def write_index(report: Report, *, out: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "in_bytes": in_bytes}
+    environment.filters["duration"] = duration
     page = environment.get_template("index.html.j2").render(
         report=report,
         texts=texts,
@@ -278,43 +277,20 @@ def thumbnail(path: Path, *, width: int) -> str:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _tables_of(node: NodeReport, out: Path) -> dict[str, list[str]]:
-    """List a node's tables, each as CSV and as parquet: the form that is missing is written."""
-    tables = {}
-    for source in sorted((out / node.folder).glob("*")):
-        if source.suffix not in (".csv", ".parquet"):
-            continue
-        other = source.with_suffix(".parquet" if source.suffix == ".csv" else ".csv")
-        if other.exists() and source.suffix == ".parquet":
-            continue  # listed with its CSV
-        if not other.exists():
-            other = out / "tables" / node.name / other.name
-            other.unlink(missing_ok=True)  # of an earlier table
-            if len(table := _read(source)):
-                _write_table(table, other)
-        files = [path.relative_to(out).as_posix() for path in (source, other) if path.is_file()]
-        tables[source.stem] = files
-    return tables
+def _tables_of(node: NodeReport, out: Path) -> list[str]:
+    """List the files of a node's tables, as seen from the index."""
+    files = sorted((out / node.folder).glob("*"))
+    return [f.relative_to(out).as_posix() for f in files if f.suffix in (".csv", ".parquet")]
 
 
 def _read(path: Path) -> pd.DataFrame:
     """Read a table; an empty one if it is none: a notebook may write what it likes."""
     try:
-        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        return pd.read_csv(path)
     except (ValueError, OSError):
         return pd.DataFrame()
 
 
-def _write_both(table: pd.DataFrame, stem: Path) -> None:
-    for suffix in (".csv", ".parquet"):
-        _write_table(table, stem.with_name(stem.name + suffix))
-
-
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     with atomic_path(path) as temporary:
-        if path.suffix == ".csv":
-            table.to_csv(temporary, index=False)
-            return
-        kinds = {name: infer_dtype(table[name], skipna=True) for name in table}
-        mixed = {name: str for name, kind in kinds.items() if kind.startswith("mixed")}
-        table.astype(mixed).to_parquet(temporary, index=False)  # it holds one kind per column
+        table.to_csv(temporary, index=False)

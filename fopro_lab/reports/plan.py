@@ -159,7 +159,6 @@ class NodeReport:
     page: str = ""  # its HTML page, likewise; empty for none
     reason: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)  # those that any node is given
-    memory: int = 0  # peak of its kernel, bytes; 0 where it is not known
     notebook: str = ""  # its file
     made_by: str = ""  # commit, versions and machine; of a kept one those of its execution
     log: str = ""  # output of its batch job, as seen from the index

@@ -25,7 +25,7 @@ from typing import Any
 from joblib import cpu_count
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import commit, in_bytes, write_json
+from fopro_lab.io import commit, write_json
 from fopro_lab.reports.execute import (
     GRACE,
     LOOK_EVERY,
@@ -95,8 +95,7 @@ def read_record(folder: Path, *, key: str = "") -> Outcome | None:
         record = _record(folder)
         whole = record["key"] == key and all((folder / name).exists() for name in record["outputs"])
         if whole or not key:
-            memory, made_by = int(record.get("memory", 0)), str(record.get("made_by", ""))
-            return Outcome("", float(record["seconds"]), memory, made_by)
+            return Outcome("", float(record["seconds"]), str(record.get("made_by", "")))
     return None
 
 
@@ -351,12 +350,11 @@ class _Batch:
             page=page if shown else "",
             reason=reason,
             parameters={k: v for k, v in values if (node.notebook.path, k) in self._own},
-            memory=took.memory,
             log=os.path.relpath(took.log, self.out) if took.log else "",
         )
         words = f"{state:7} {node.name}"
         if took.seconds and state != "kept":
-            words += f" in {duration(took.seconds)}, {in_bytes(took.memory)}"
+            words += f" in {duration(took.seconds)}"
         self._say(f"{words}: {reason}" if reason else words)
 
     def _say(self, line: str) -> None:

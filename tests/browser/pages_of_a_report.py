@@ -26,7 +26,7 @@ def image(*, seed: int = 0, size: tuple[int, int] = (700, 400)) -> bytes:
 
 def write_report(out: Path) -> Path:
     """Write an index of a verdict, many runs, one of them failed, and one that waited for it."""
-    nodes = [NodeReport("tail", "tail", "done", 8.0, "tail", "pages/tail.html", memory=3 * 10**8)]
+    nodes = [NodeReport("tail", "tail", "done", 8.0, "tail", "pages/tail.html")]
     for place in range(6):
         name = f"train-{METHODS[place % 4]}-{place // 4}"
         given = {"dataset": "../a/rather/long/path/to/some/images", "gains": [0.0, 2.0]}

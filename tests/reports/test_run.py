@@ -74,7 +74,6 @@ def test_a_failed_notebook_keeps_its_red_cell_and_the_same_command_mends_it(chec
     index = story.third["texts"]["index.html"]
     assert "[0.400, 0.600]" in index
     assert 'href="draw/a_line.png"' in index and "a line, from draw" in index
-    assert 1e7 < story.second["ended"]["break"]["memory"] < 3e9
     for name, text in story.third["texts"].items():
         assert str(story.checkout.root) not in text, name
 
@@ -202,8 +201,8 @@ def test_one_failing_notebook_costs_no_other(checkout, capfd, monkeypatch):
     checkout.notebook("hang", "", "print('before')", hang)
     checkout.notebook("deaf", "", deaf)
     checkout.notebook("dead", "", "x = 1", "import os; os._exit(9)")
-    checkout.notebook("fill", "", "kept = bytearray(300_000_000)\nimport time; time.sleep(2)")
-    limits = {"hang": "4 s", "deaf": "4 s", "dead": "", "fill": ""}
+    checkout.notebook("well", "", "x = 1")
+    limits = {"hang": "4 s", "deaf": "4 s", "dead": "", "well": ""}
     checkout.plan({name: {"notebook": name, "limit": limit} for name, limit in limits.items()})
     monkeypatch.setattr("fopro_lab.reports.execute.GRACE", 1.0)
     told = failure(run_plan, PLAN, out="out", jobs=4)
@@ -212,7 +211,7 @@ def test_one_failing_notebook_costs_no_other(checkout, capfd, monkeypatch):
     limit = "the time limit of 4.0 s was reached"
     assert ended["hang"]["reason"] == ended["deaf"]["reason"] == limit
     assert ended["dead"]["reason"].startswith("the kernel died in the middle of a cell")
-    assert ended["fill"]["state"] == "done" and 3e8 < ended["fill"]["memory"] < 3e9
+    assert ended["well"]["state"] == "done"
     page = (checkout.out / "pages/hang.html").read_text()
     assert "papermill-error-cell" in page and "time limit of 4.0 s" in page and "before" in page
     page = (checkout.out / "pages/dead.html").read_text()
