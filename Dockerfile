@@ -1,0 +1,32 @@
+# fopro_lab with JupyterLab and the command `fopro`, on a CPU or an NVIDIA GPU:
+#   docker build -t fopro_lab .                                  # CPU
+#   docker build -t fopro_lab:cuda --build-arg TORCH=cuda .      # needs the NVIDIA container toolkit to run
+#   docker run --rm -v "$PWD:/work" fopro_lab report demo
+#   docker run --rm -p 8888:8888 -v "$PWD:/work" --entrypoint jupyter fopro_lab lab --ip=0.0.0.0
+FROM python:3.12-slim
+ARG TORCH=cpu
+
+RUN useradd --create-home lab && mkdir /work && chown lab /work
+WORKDIR /opt/fopro_lab
+COPY requirements.lock ./
+# The pinned set. For a CPU, torch and torchvision of the same versions come without CUDA's two
+# gigabytes, from PyTorch's own index; all else is compared with its hash.
+RUN set -eu; pip install --no-cache-dir uv; export UV_SYSTEM_PYTHON=1 UV_NO_CACHE=1; \
+    if [ "$TORCH" = cpu ]; then \
+        sed -nE 's/^((torch|torchvision)==.*[^ ]) *\\$/\1/p' requirements.lock > torch.txt; \
+        uv pip install --index-url https://download.pytorch.org/whl/cpu -r torch.txt; \
+        sed -E '/^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/,/[^\\]$/d' requirements.lock > rest.lock; \
+    elif [ "$TORCH" = cuda ]; then cp requirements.lock rest.lock; \
+    else echo "TORCH: expected cpu or cuda, got $TORCH" >&2; exit 2; fi; \
+    uv pip install --require-hashes --no-deps -r rest.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY fopro_lab fopro_lab
+COPY notebooks notebooks
+COPY reports/plans reports/plans
+RUN uv pip install --system --no-cache --no-deps --no-build-isolation .
+
+USER lab
+WORKDIR /work
+ENV FOPRO_CACHE=/home/lab/.cache/fopro_lab
+ENTRYPOINT ["fopro"]
+CMD ["--help"]
