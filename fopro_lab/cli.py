@@ -436,24 +436,18 @@ def predict(
 ) -> None:
     """Classify images by a run's student: calibrated probabilities, and sets of classes.
 
-    --set coverage=0.9 says how often sets hold the true class, in each class; --set prior=training
-    or prior.NAME=SHARE, which class shares the images have. Research only, not a medical device.
+    --set coverage=0.9: how often sets hold the true class, in each class; --set prior=training or
+    prior.NAME=SHARE: class shares of the images. Research only, not a medical device.
     """
     from fopro_lab.config import PredictConfig
+    from fopro_lab.training import TrainedRun
     from fopro_lab.use import predict
 
     config = read_config(PredictConfig, settings, file)
-    table, facts = predict(open_run(run), images, config, out=out)
+    table, facts = predict(TrainedRun.read(run), images, config, out=out)
     for row in table[table["problem"] != ""].itertuples():
         print(f"fopro: not read: {row.image}: {row.problem}", file=sys.stderr)
     show({"table": out} | facts, as_json=as_json)
-
-
-def open_run(folder: str) -> Any:
-    """Open the run of a folder, with its networks."""
-    from fopro_lab.training import TrainedRun
-
-    return TrainedRun.read(folder)
 
 
 def export(
@@ -462,15 +456,13 @@ def export(
     pt2: Annotated[str, Option(metavar="FILE.pt2", help="For torch.export.load.")] = "",
     card: Annotated[str, Option(metavar="FILE.md", help="Else beside the first file.")] = "",
 ) -> None:
-    """Write a run's student for other programs, resizing and normalisation inside, and its card.
-
-    Each file is compared with the run's own answers before it is written.
-    """
+    """Write a run's student for other programs, preprocessing inside, self-tested, and its card."""
+    from fopro_lab.training import TrainedRun
     from fopro_lab.use import export_student
 
     files = [file for file in (onnx, pt2) if file]
     files += [card or str(Path(files[0]).with_suffix(".md"))] if card or files else []
-    for file, found in export_student(open_run(run), files).items():
+    for file, found in export_student(TrainedRun.read(run), files).items():
         print(f"{file}: {found}")
 
 
@@ -489,10 +481,7 @@ def track(
 def init(
     folder: Annotated[str, Argument(metavar="DIR", help="New, or one with files of your own.")],
 ) -> None:
-    """Copy the notebooks and plans into a folder, to look at and to change.
-
-    Nothing is overwritten: a file that is there already is left as it is.
-    """
+    """Copy the notebooks and plans into a folder; what is there already is left as it is."""
     from fopro_lab.reports.plan import copy_shipped
 
     written, other = copy_shipped(folder)

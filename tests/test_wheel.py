@@ -37,7 +37,7 @@ def installed(tmp_path_factory):
 NOT_OWN = ("PYTHONPATH", "FOPRO_HOME", "PYTHONDONTWRITEBYTECODE")
 OWN = {name: value for name, value in os.environ.items() if name not in NOT_OWN}
 OWN |= {"JUPYTER_PATH": f"{sys.prefix}/share/jupyter"}
-HOW = {"capture_output": True, "text": True, "timeout": 200, "env": OWN}
+HOW = {"capture_output": True, "text": True, "timeout": 400, "env": OWN}
 
 
 def run(words, *, cwd):
@@ -90,7 +90,7 @@ def test_demo_and_explorer_run_in_an_empty_folder(installed, tmp_path):
         words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=OWN
     ) as server:
         address = server.stdout.readline().strip()
-        with urllib.request.urlopen(address, timeout=100) as answer:
+        with urllib.request.urlopen(address, timeout=300) as answer:
             page = answer.read().decode()
         server.send_signal(signal.SIGINT)
     assert "Bands by hand" in page and "widget-view+json" in page  # no cell before it is red

@@ -31,8 +31,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray)
         logs = log_softmax(logits / math.exp(log_t), axis=1)
         return -float(weights @ logs[np.arange(len(labels)), labels])
 
-    bounds = (math.log(0.05), math.log(20))
-    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+    return math.exp(minimize_scalar(loss, bounds=(math.log(0.05), math.log(20))).x)
 
 
 def conformal_limits(
@@ -43,12 +42,9 @@ def conformal_limits(
     ``scores (n,)`` say how little an image fits its own class. Of the ``n`` of a class the limit is
     the one of rank ``ceil((n + 1) coverage)``; where there are fewer, it is infinite.
     """
-    limits = np.full(classes, np.inf)
-    for label in range(classes):
-        own = np.sort(scores[labels == label])
-        rank = math.ceil((len(own) + 1) * coverage - 1e-9)
-        limits[label] = own[rank - 1] if rank <= len(own) else np.inf
-    return limits
+    ordered = [np.sort(scores[labels == label]) for label in range(classes)]
+    ranks = [math.ceil((len(own) + 1) * coverage - 1e-9) for own in ordered]
+    return np.array([[*own, np.inf][rank - 1] for own, rank in zip(ordered, ranks, strict=True)])
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,9 @@ def export_student(run: TrainedRun, files: Sequence[Path | str]) -> dict[str, st
         need("onnx", "onnxscript", "onnxruntime", extra="export")
     calibration, done = calibrate(run), dict[str, str]()
     deployed = DeployedStudent(run, calibration).eval().requires_grad_(False)
-    limits = [x if np.isfinite(x) else None for x in calibration.limits.tolist()]
-    facts: dict[str, Any] = {"class_names": run.class_names, "set_limits": limits, "notice": NOTICE}
-    facts |= {"coverage": calibration.coverage, "temperature": calibration.temperature}
+    facts: dict[str, Any] = {"class_names": run.class_names, "notice": NOTICE}
+    facts |= {"temperature": calibration.temperature, "coverage": calibration.coverage}
+    facts["set_limits"] = np.minimum(calibration.limits, 1).tolist()  # 1 is in every set
     texts = {name: json.dumps(value) for name, value in facts.items()}
     for file in sorted(map(str, files), key=lambda file: file.endswith(".md")):
         if write := writers[Path(file).suffix]:

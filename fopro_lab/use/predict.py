@@ -47,8 +47,8 @@ def predict(
     prior, classes = calibration.prior(config.prior), np.array(run.class_names, dtype=object)
     names, others = sort_files(root) if root.is_dir() else ([root.name], [])
     if not names:
-        strange = [*name_unreadable(others)[:1], CONVERT] if name_unreadable(others) else ["none"]
-        raise InputError(f"{root}: expected images, found {'; '.join(strange)}")
+        strange = [f"{each}; {CONVERT}" for each in name_unreadable(others)[:1]]
+        raise InputError(f"{root}: expected images, found {' '.join(strange) or 'none'}")
     student = run.student().to(choose_device(config.device))
     # 16-bit files are read as in training, and refused if there were none
     noted = re.search(r"read as (\d+) bit", " ".join(run.manifest.get("data_notes", ())))
@@ -87,8 +87,7 @@ def predict(
     facts |= {"predicted": table["predicted"].value_counts().to_dict()}
     facts |= {"class shares": dict(zip(classes, prior.round(6).tolist(), strict=True))}
     facts |= {"temperature": round(calibration.temperature, 4), "coverage of sets": config.coverage}
-    facts |= {"in every set, too few validation images": calibration.too_few}
-    facts |= {"run": run.path.as_posix()}
+    facts |= {"in every set, too few validation images": calibration.too_few, "run": str(run.path)}
     facts |= {"method": run.method, "protocol": run.protocol, "notice": NOTICE}
     write_json(out.with_suffix(".json"), facts | origin(student.mean.device))
     return table, facts
