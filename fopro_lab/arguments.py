@@ -75,6 +75,7 @@ def check_public(package: str) -> None:
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make a function refuse arguments that do not fit its annotations."""
     signature, hints = inspect.signature(function), dict[str, Any]()
+    parameters = dict(signature.parameters)  # torch.compile traces no mapping proxy
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -84,9 +85,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         for name, value in given.items():
             if name not in hints:  # at the first call: a module may still be half imported before
-                hints[name] = _hint(
-                    signature.parameters[name], vars(sys.modules[function.__module__])
-                )
+                hints[name] = _hint(parameters[name], vars(sys.modules[function.__module__]))
             if found := _misfit(value, hints[name]):
                 raise wrong(name, *found)
         return function(*args, **kwargs)
