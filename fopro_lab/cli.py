@@ -3,19 +3,22 @@
 Packages are imported inside the commands: ``fopro --help`` waits for neither torch nor pandas.
 """
 
+import errno
 import json
 import math
 import os
+import signal
 import sys
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, TypeVar
 
 import typer
 from typer import Argument, Option
 from typer.exceptions import TyperException
 
 from fopro_lab import __version__
-from fopro_lab.errors import InputError, WorkError
+from fopro_lab.errors import InputError, WorkError, printable
 
 if TYPE_CHECKING:
     from fopro_lab.options import Config
@@ -516,10 +519,33 @@ for command in (train, refine, predict, export, probe, report, compare, track, e
 
 def main() -> None:
     """Run a command: exit code 0 done, 1 the work failed, 2 the input was wrong."""
+    with suppress(ValueError):  # in another thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as batch systems end a job
+    with redirect_stdout(_Plain(sys.stdout)), redirect_stderr(_Plain(sys.stderr)):  # type: ignore
+        _run()
+
+
+class _Plain:
+    """Writes text to a stream without control codes: names come from strangers' tables."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text; a progress bar's own return to the start of its line stays."""
+        start = len(text) - len(text.lstrip("\r"))
+        return self._stream.write(text[:start] + printable(text[start:], but="\n\t"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _run() -> None:
     try:
         code = app(standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C
-            _exit("stopped; what was finished is kept, the same command continues there", code=1)
+            kept = "what was finished is kept, the same command continues there"
+            _exit(f"stopped, resumable: {kept}", code=1)
         sys.exit(code)
     except TyperException as error:
         message = error.format_message()
@@ -534,6 +560,12 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("FOPRO_DEBUG"):
             raise
+        if isinstance(error, MemoryError) or "t allocate memory" in str(error):
+            _exit("memory was not enough; use a smaller batch_size, image_size or network", code=1)
+        if isinstance(error, OSError) and error.errno:
+            where = f"{error.filename}: " if error.filename else ""
+            too_long = error.errno == errno.ENAMETOOLONG
+            _exit(f"{where}{(error.strerror or '').lower()}", code=2 if too_long else 1)
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         _exit(f"unexpected {line} (FOPRO_DEBUG=1 shows where; please report it)", code=1)
 

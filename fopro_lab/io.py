@@ -25,6 +25,9 @@ Item = TypeVar("Item")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
 MISPLACED = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)  # a file for a folder
+OF_THE_SYSTEM = {errno.EFBIG: "larger than this disk or `ulimit -f` allows; raise the limit"}
+OF_THE_SYSTEM |= {errno.EIO: "input/output error; look after the disk"}
+OF_THE_SYSTEM |= {errno.ENAMETOOLONG: "name too long; shorten it"}
 QUIET_SECONDS = 5.0  # work shorter than this writes no line at all
 LINE_SECONDS = 15.0  # an executed notebook or a log gets at most one line in this time
 
@@ -39,6 +42,9 @@ def disk_errors(path: Path | str) -> Iterator[None]:
             raise WorkError(f"{path}: the disk is full; free some space and start again") from error
         if error.errno in UNWRITABLE + MISPLACED:
             raise WorkError(f"{path}: may not be written; choose another folder") from error
+        if error.errno in OF_THE_SYSTEM:
+            reason = OF_THE_SYSTEM[error.errno]
+            raise WorkError(f"{path}: {reason}, or choose another folder") from error
         raise
 
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fopro_lab.errors import InputError
-from fopro_lab.io import say_once
+from fopro_lab.io import regular, say_once
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -180,7 +180,11 @@ def read_value(value: Any, hint: Any, *, name: str) -> Any:
             return [read_value(v, h, name=name) for v, h in zip(value, inner, strict=True)]
     if get_origin(hint) is dict and isinstance(value, Mapping):
         return {key: read_value(v, parts[1], name=f"{name}.{key}") for key, v in value.items()}
+    if hint is bool and isinstance(value, float):
+        raise InputError(f"{name}: expected true or false, got {value}")
     if hint in (int, float):
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise InputError(f"{name}: expected a number of up to 63 bits, got {value:.3g}")
         if isinstance(value, bool):
             raise InputError(f"{name}: expected a number, got {str(value).lower()}")
         if isinstance(value, str) and re.fullmatch(r"\s*[+-]?(0_?\d|\d+_)[\d_]*\s*", value):
@@ -214,6 +218,25 @@ class Yaml(yaml.SafeLoader):
     refuses or reads them.
     """
 
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._depth, self._nodes, self._sizes = 0, 0, dict[int, int]()  # of each part, by its id
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """Count parts and levels before they are built, what an alias repeats as often as it is."""
+        before, self._nodes, self._depth = self._nodes, self._nodes + 1, self._depth + 1
+        if self.check_event(yaml.AliasEvent):  # of unknown size: of what it lies in itself
+            known = self.anchors.get(self.peek_event().anchor)
+            self._nodes += self._sizes.get(id(known), MOST_PARTS) if known else 0
+        if getattr(self.peek_event(), "tag", None) not in (None, "!", f"{_TAG}str"):
+            raise yaml.composer.ComposerError(None, None, "a tag", self.peek_event().start_mark)
+        if self._nodes > MOST_PARTS or self._depth > MOST_LEVELS:
+            most = f"more than {MOST_PARTS:,} values or {MOST_LEVELS} levels"
+            raise yaml.composer.ComposerError(None, None, most, self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._sizes[id(node)], self._depth = self._nodes - before, self._depth - 1
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping whose keys come once each."""
         seen: set[str] = set()
@@ -225,6 +248,8 @@ class Yaml(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+MOST_PARTS, MOST_LEVELS, MOST_BYTES = 50_000, 40, 4_000_000  # of one file
+_TAG = "tag:yaml.org,2002:"
 _WHOLE = r"0|-?[1-9][0-9]*"
 _PLAIN = {"bool": ("tTfF", r"true|True|TRUE|false|False|FALSE"), "int": ("-0123456789", _WHOLE)}
 _PLAIN["float"] = ("-+.0123456789", rf"(?:{_WHOLE}|-0)\.(?:0|[0-9]*[1-9])|[-+]?\.inf|\.nan")
@@ -233,25 +258,32 @@ Yaml.yaml_implicit_resolvers = {
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _kind, (_first, _pattern) in _PLAIN.items():
-    _tag = f"tag:yaml.org,2002:{_kind}"
-    Yaml.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
+    Yaml.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML file that holds one mapping; an empty file is an empty mapping."""
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Yaml)
+        size = regular(path).stat().st_size
+        text = Path(path).read_text(encoding="utf-8") if size <= MOST_BYTES else ""
+        content = yaml.load(text, Yaml)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read as text ({reason})") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no such date
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", ""))
-        twice = problem.endswith(" twice")
-        what = f"each name once, got {problem}" if twice else "YAML, got a syntax error"
+        what = "YAML, got a syntax error"
+        if problem.endswith(" twice"):
+            what = f"each name once, got {problem}"
+        elif problem.startswith("more than "):
+            what = f"less, got {problem},"
         raise InputError(f"{path}: expected {what}{where}") from None
+    if size > MOST_BYTES:
+        raise InputError(f"{path}: expected up to {MOST_BYTES:,} bytes, got {size:,}")
     if content is None:
         return {}
     if not isinstance(content, dict):
