@@ -368,7 +368,7 @@ def compare(
     not finished, are named on stderr and on the page.
     """
     from fopro_lab import evaluation
-    from fopro_lab.io import atomic_path
+    from fopro_lab.io import atomic_path, plain_cells
 
     found = evaluation.load_runs(runs, unfinished=True)
     done = [run for run in found if run.complete]
@@ -394,7 +394,7 @@ def compare(
         _, page = execute_notebook("05_tail_accuracy", values, out=out or "comparison")
     elif out:
         with atomic_path(Path(out) / "comparison.csv") as temporary:
-            table.to_csv(temporary, index=False)
+            plain_cells(table).to_csv(temporary, index=False)
     if as_json:
         print(table.to_json(orient="records", indent=2))
         return
@@ -521,7 +521,7 @@ def main() -> None:
     """Run a command: exit code 0 done, 1 the work failed, 2 the input was wrong."""
     with suppress(ValueError):  # in another thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as batch systems end a job
-    with redirect_stdout(_Plain(sys.stdout)), redirect_stderr(_Plain(sys.stderr)):  # type: ignore
+    with redirect_stdout(_Plain(sys.stdout)), redirect_stderr(_Plain(sys.stderr)):
         _run()
 
 

@@ -28,6 +28,7 @@ MISPLACED = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)  # a fi
 OF_THE_SYSTEM = {errno.EFBIG: "larger than this disk or `ulimit -f` allows; raise the limit"}
 OF_THE_SYSTEM |= {errno.EIO: "input/output error; look after the disk"}
 OF_THE_SYSTEM |= {errno.ENAMETOOLONG: "name too long; shorten it"}
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first letters
 QUIET_SECONDS = 5.0  # work shorter than this writes no line at all
 LINE_SECONDS = 15.0  # an executed notebook or a log gets at most one line in this time
 
@@ -105,6 +106,16 @@ def regular(path: Path | str) -> Path:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return Path(path)
+
+
+def plain_cells(table: Any) -> Any:
+    """Copy a table for CSV: what a spreadsheet would take for a formula begins with a quote."""
+
+    def plain(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
+
+    kept = {name: column.map(plain) for name, column in table.items() if column.dtype.kind == "O"}
+    return table.assign(**kept).rename(columns=plain)
 
 
 def sha256_file(path: Path | str) -> str:

@@ -184,10 +184,11 @@ def read_value(value: Any, hint: Any, *, name: str) -> Any:
         raise InputError(f"{name}: expected true or false, got {value}")
     if hint in (int, float):
         if isinstance(value, int) and abs(value) >= 2**63:
-            raise InputError(f"{name}: expected a number of up to 63 bits, got {value:.3g}")
+            bits = value.bit_length()
+            raise InputError(f"{name}: expected a number of up to 63 bits, got one of {bits}")
         if isinstance(value, bool):
             raise InputError(f"{name}: expected a number, got {str(value).lower()}")
-        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?(0_?\d|\d+_)[\d_]*\s*", value):
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?0\d+\s*|.*\d_.*", value):
             raise InputError(f"{name}: expected a plain number such as 10, got '{value}'")
     return os.fspath(value) if hint is str and isinstance(value, os.PathLike) else value
 

@@ -1,13 +1,17 @@
 """What each command prints, and one clear line for every wrong input."""
 
+import errno
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 import fopro_lab
+from fopro_lab.errors import InputError
 from fopro_lab.evaluation import load_runs
 from fopro_lab.training import distill
 from tests.data.toys import write_images
@@ -162,6 +166,39 @@ def test_wrong_options_end_with_one_line_and_code_2(fopro, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (OSError(errno.EIO, "Input/output error", "a.csv"), 1, "a.csv: input/output error"),
+        (OSError(errno.EFBIG, "File too large"), 1, "file too large"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a"), 2, "a: file name too long"),
+        (MemoryError(), 1, "memory was not enough; use a smaller batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "memory was not enough"),
+        (InputError("class '\x1b[31m\n" + "x" * 5000), 2, r"class '\x1b[31m\nxxx"),
+    ],
+)
+def test_errors_of_the_system_and_odd_text_are_one_short_line(
+    fopro, monkeypatch, tmp_path, error, code, line
+):
+    monkeypatch.setattr("fopro_lab.training.distill", Mock(side_effect=error))
+    found, _, told = fopro("train", "--out", tmp_path)
+    assert found == code and told.startswith(f"fopro: {line}") and told.count("\n") == 1
+    assert len(told) < 500 and "unexpected" not in told
+
+
+def test_sigterm_ends_a_training_like_ctrl_c_and_it_goes_on(tmp_path):
+    words = ["--set", "images=100", "--set", "image_size=16", "--set", "method=bsm"]
+    words += ["--set", "device=cpu", "--set", "epochs=2000", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "fopro_lab", "train", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "history.csv").exists() and process.poll() is None:
+            time.sleep(0.2)
+        process.terminate()
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and "stopped, resumable: " in told.splitlines()[-1]
+    assert (tmp_path / "checkpoint.pt").exists() and not list(tmp_path.glob("*.part"))
+
+
 def test_interrupts_and_bugs_are_one_line_and_code_1(fopro, monkeypatch, tmp_path):
     errors = [ZeroDivisionError("division"), KeyboardInterrupt(), ZeroDivisionError("division")]
 
@@ -171,7 +208,7 @@ def test_interrupts_and_bugs_are_one_line_and_code_1(fopro, monkeypatch, tmp_pat
     monkeypatch.setattr("fopro_lab.training.distill", broken)
     for line in (
         "unexpected ZeroDivisionError: division (FOPRO_DEBUG=1 ",
-        "stopped; what was finished is kept",
+        "stopped, resumable: what was finished is kept",
     ):
         code, _, err = fopro("train", "--out", tmp_path)
         assert code == 1 and err.startswith(f"fopro: {line}") and err.count("\n") == 1

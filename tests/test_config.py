@@ -156,6 +156,15 @@ def test_read_yaml_says_what_is_wrong(tmp_path):
         b"a: !!python/object:os.system x\n": "expected YAML, got a syntax error in line 1",
         b"- a\n- b\n": "expected names and values, got a list",
         b"a: 1\nb: 2\na: 3\n": "expected each name once, got 'a' twice in line 3",
+        b"a: &a [*a]": "expected less, got more than 50,000 values or 40 levels, in line 1",
+        b"a: " + b"[" * 3000 + b"]" * 3000: "expected less, got more than 50,000 values",
+        b"a: &a [1, 1, 1]\n"
+        + b"".join(
+            b"b%d: &b%d [*%s, *%s, *%s]\n" % (n, n, *[b"b%d" % (n - 1) if n else b"a"] * 3)
+            for n in range(20)
+        ): "expected less, got more than 50,000 values",
+        b"a: '" + b"x" * 4_000_000 + b"'": "expected up to 4,000,000 bytes, got",
+        b"a: !!float 1:30": "expected YAML, got a syntax error in line 1",
         b"x: 1\ny: 2\nb: {a: 1, a: 2}\n": "expected each name once, got 'a' twice in line 3",
         b"\xff\xfe\x00a": "cannot be read as text (",
     }.items():

@@ -19,7 +19,7 @@ from fopro_lab.data.readers import PARTS, differing_folders
 from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
-from fopro_lab.io import atomic_path, some, write_json
+from fopro_lab.io import atomic_path, plain_cells, some, write_json
 
 Level = Literal["ok", "note", "warn", "fail"]
 LEVELS: tuple[Level, ...] = ("ok", "note", "warn", "fail")
@@ -90,7 +90,7 @@ class Findings:
         write_json(folder / "findings.json", content)
         for name, table in {"findings": self.table(), **self.tables}.items():
             with atomic_path(folder / f"{name}.csv") as temporary:
-                table.to_csv(temporary, index=False)
+                plain_cells(table).to_csv(temporary, index=False)
         return folder
 
 

@@ -5,6 +5,7 @@ import copy
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -15,7 +16,7 @@ import jinja2
 import pandas as pd
 from pandas.api.types import is_numeric_dtype as is_numeric
 
-from fopro_lab.io import atomic_path
+from fopro_lab.io import atomic_path, plain_cells, regular
 from fopro_lab.reports.plan import NodeReport, Report, duration
 
 if TYPE_CHECKING:
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 # The first form that an output has is shown. Widgets are not among them: they need a kernel, and
 # those of this project bring a still image along.
-_SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain"]
+_SHOWN = ["text/html", "image/png", "image/jpeg", "text/markdown", "text/plain"]
+_TAGS = set("a abbr b blockquote br caption code col colgroup dd del details div dl dt em "
+            "figcaption figure h1 h2 h3 h4 h5 h6 hr i img ins kbd li ol p pre q s samp small span "
+            "strong sub summary sup table tbody td tfoot th thead tr u ul".split())  # fmt: skip
+_ATTRIBUTES = {"*": ["class", "id", "style", "title", "colspan", "rowspan", "scope", "role"]}
+_ATTRIBUTES |= {"a": ["href"], "img": ["src", "alt", "width", "height"], "div": ["data-rings"]}
+_PROTOCOLS = ["http", "https", "mailto", "data"]
 SLIDERS = 'id="sliders"'  # in the page of a notebook that shows ring sliders
 _INTERVALS_SHOWN = 4  # what a laptop's screen holds; the file has them all
 # In the file alone.
@@ -49,6 +56,7 @@ def write_notebook_page(
         if "text/markdown" in (data := output.get("data", {})):  # a class may be called <b>
             data["text/markdown"] = "".join(data["text/markdown"]).replace("<", "&lt;")
     exporter = HTMLExporter(
+        sanitize_html=True,
         config=Config(NbConvertBase={"display_data_priority": _SHOWN}),
         template_name="notebook",
         extra_template_basedirs=[str(TEMPLATES)],
@@ -58,28 +66,47 @@ def write_notebook_page(
     )
     lines = (line for cell in notebook.cells for line in cell.source.splitlines())
     title = next((line[2:].strip() for line in lines if line.startswith("# ")), name)
-    digest = hashlib.sha256(_ring_sliders_code().encode()).digest()
     words = {"title": title, "name": name, "home": home, "css": stylesheet(code=True)}
-    words["script_hash"] = base64.b64encode(digest).decode()
+    words["script_hash"] = _hash_of(_asset("ring_sliders.js"))
+    exporter.register_filter("clean_html", cleaned)
     page, _ = exporter.from_notebook_node(notebook, resources={"page": words})
+    if SLIDERS in page:  # cells keep no script: the one that is trusted is put in here
+        page = page.replace("</main>", f"{ring_sliders_script()}</main>")
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
+def cleaned(html: Any) -> str:
+    """Keep the elements and attributes of an allow-list: no script, style, form, frame or base."""
+    import bleach
+    from bleach.css_sanitizer import CSSSanitizer
+
+    text = html.decode() if isinstance(html, bytes) else str(html)
+    text = re.sub(r"<(script|style)\b.*?(</\1\s*>|$)", "", text, flags=re.DOTALL | re.IGNORECASE)
+    how: dict[str, Any] = {"tags": _TAGS, "attributes": _ATTRIBUTES, "protocols": _PROTOCOLS}
+    return bleach.clean(text, **how, css_sanitizer=CSSSanitizer(), strip=True)
+
+
 @cache
-def _ring_sliders_code() -> str:
-    return (TEMPLATES / "ring_sliders.js").read_text(encoding="utf-8")
+def _asset(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _hash_of(script: str) -> str:
+    """Name a script in a content security policy."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def ring_sliders_script() -> str:
-    """Return the script of the ring sliders as an element: the only one that a page executes."""
-    return f"<script>{_ring_sliders_code()}</script>"
+    """Return style and script of the ring sliders: the only script that a notebook's page runs."""
+    css, code = _asset("ring_sliders.css"), _asset("ring_sliders.js")
+    return f"<style>{css}</style><script>{code}</script>"
 
 
 @cache
 def stylesheet(*, code: bool = False) -> str:
     """Return the pages' style, light and dark; with ``code`` the colours of highlighted Python."""
-    css = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    css = _asset("style.css")
     if not code:
         return css
     from pygments.formatters import HtmlFormatter
@@ -97,6 +124,16 @@ def write_index(report: Report, *, out: Path) -> Path:
     written = {node.name: out / node.folder / "headline.csv" for node in well}
     headlines = {name: table for name, path in written.items() if len(table := _read(path))}
     damaged = [p for name, p in written.items() if p.is_file() and name not in headlines]
+    laid: dict[str, dict[str, Any]] = {}
+    for name, table in list(headlines.items()):
+        try:
+            laid[name] = headline(table)
+        except Exception:  # a notebook may write what it likes: this table alone is left out
+            damaged.append(written[name])
+            del headlines[name]
+    files = [path for node in well for path in sorted((out / node.folder).glob("*"))]
+    kinds = (".png", ".csv", ".parquet")
+    damaged += [p for p in files if p.suffix in kinds and not p.is_file() and p not in damaged]
     texts = {node.name: _texts(node) for node in report.nodes}
     nodes = pd.DataFrame(asdict(node) for node in report.nodes).drop(columns="parameters")
     chosen = pd.DataFrame(texts.values(), index=nodes.index).fillna("").add_prefix("set_")
@@ -123,13 +160,15 @@ def write_index(report: Report, *, out: Path) -> Path:
         report=report,
         texts=texts,
         values=values,
-        tables={name: headline(table) for name, table in headlines.items()},
+        tables=laid,
         damaged=[path.relative_to(out).as_posix() for path in damaged],
         filters=_filters(report.nodes, values) if len(report.nodes) > 1 else {},
         data={n.name: tables for n in well if (tables := _tables_of(n, out))},
         sliders=[n for n in well if n.page and SLIDERS in _page(out / n.page)],
         findings={n.name: lines for n in ranked if (lines := _findings(n, out))},
         css=stylesheet(),
+        script=_asset("filters.js"),
+        script_hash=_hash_of(_asset("filters.js")),
         **_figures(ranked, report, out=out),
     )
     with atomic_path(out / "index.html") as temporary:
@@ -237,7 +276,10 @@ def _figures(nodes: Sequence[NodeReport], report: Report, *, out: Path) -> dict[
     """Lay out the thumbnails; those of an entry with several nodes are folded away."""
     files = {
         # by age: the order in which the notebook drew them
-        node.name: sorted((out / node.folder).glob("*.png"), key=lambda p: p.stat().st_mtime_ns)
+        node.name: sorted(
+            filter(Path.is_file, (out / node.folder).glob("*.png")),
+            key=lambda p: p.stat().st_mtime_ns,
+        )
         for node in nodes
     }
     width = 560 if sum(map(len, files.values())) <= 60 else 320
@@ -265,9 +307,9 @@ def thumbnail(path: Path, *, width: int) -> str:
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(regular(path)) as opened:
             small = opened.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # decoders raise whatever they like on a damaged file
         return ""
     small.thumbnail((width, width), Image.Resampling.LANCZOS, reducing_gap=3.0)
     paper = Image.new("RGBA", small.size, "white")
@@ -279,18 +321,18 @@ def thumbnail(path: Path, *, width: int) -> str:
 
 def _tables_of(node: NodeReport, out: Path) -> list[str]:
     """List the files of a node's tables, as seen from the index."""
-    files = sorted((out / node.folder).glob("*"))
-    return [f.relative_to(out).as_posix() for f in files if f.suffix in (".csv", ".parquet")]
+    kinds, files = (".csv", ".parquet"), sorted((out / node.folder).glob("*"))
+    return [f.relative_to(out).as_posix() for f in files if f.suffix in kinds and f.is_file()]
 
 
 def _read(path: Path) -> pd.DataFrame:
     """Read a table; an empty one if it is none: a notebook may write what it likes."""
     try:
-        return pd.read_csv(path)
-    except (ValueError, OSError):
+        return pd.read_csv(regular(path))
+    except Exception:
         return pd.DataFrame()
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)
+        plain_cells(table).to_csv(temporary, index=False)

@@ -4,12 +4,14 @@ import ast
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cache, cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,7 @@ class Plan(Config):
     defaults: dict[str, Any] = Field({}, description="for every notebook that knows the name")
     fixed: list[str] = Field([], description="options that neither -f nor --set may change")
     limit: str = Field("", description="longest time of each notebook, such as 2 h; empty is none")
+    most_nodes: int = Field(2000, ge=1, description="a plan that expands to more is refused")
     notebooks: dict[str, PlanEntry] = Field(min_length=1, description="name to entry")
 
 
@@ -81,13 +84,13 @@ class Notebook:
     declared: dict[str, Any]  # default of every name in the cell tagged ``parameters``
     kind: type[Config] | None  # named by the metadata ``fopro.config``
 
-    @property
+    @cached_property
     def shown(self) -> str:
         """Its path as seen from here, without folders if it lies elsewhere."""
         path, here = self.path.resolve(), Path.cwd()
         return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
 
-    @property
+    @cached_property
     def known(self) -> dict[str, Any]:
         """Default of every name that it takes, declared or through ``options``."""
         fields = self.kind.model_fields if self.kind and "options" in self.declared else {}
@@ -279,14 +282,19 @@ def _name_and_default(statement: ast.stmt) -> tuple[str, Any]:
     raise InputError(f"parameters cell: expected lines 'name: type = literal', {got}")
 
 
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind, config=_NUMBERS_ARE_TEXT)
+
+
 def fit_value(value: Any, default: Any, *, name: str) -> Any:
     """Check a value against the type of the declared default; ``None`` takes anything."""
     if default is None:
         return value
     try:
         value = read_value(value, type(default), name=name)
-        kind: TypeAdapter[Any] = TypeAdapter(type(default), config=_NUMBERS_ARE_TEXT)
-        return kind.validate_python(value)
+        kind: Any = type(default)
+        return _adapter(kind).validate_python(value)
     except ValidationError:
         hint = f"; quote it: '\"{value}\"'" if isinstance(default, str) else ""
         wanted = f"{type(default).__name__} like {default!r}"
@@ -378,6 +386,9 @@ def plan_nodes(
         methods = {"method", *Parts._fields} & matrix.keys()
         shared = {k for layer in layers if methods for k in layer} - own.keys() - matrix.keys()
         idles: list[set[str]] = []  # of each choice
+        if (count := len(nodes) + math.prod(map(len, matrix.values()))) > plan.most_nodes:
+            way_out = f"shorten the matrix, or set most_nodes: {count} in the plan"
+            raise InputError(f"{path}: {name}: expands to {count:,} nodes or more; {way_out}")
         for choice in itertools.product(*matrix.values()):
             parts = [re.sub(r"[^\w.]+", "_", str(part)) for part in choice]
             node_name = "-".join([name, *parts])

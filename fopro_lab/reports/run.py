@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import ExitStack, suppress
@@ -58,16 +59,17 @@ def node_keys(nodes: Sequence[Node]) -> dict[str, str]:
     """Hash all that each node's result depends on, in an order in which they can be executed."""
     keys: dict[str, str] = {}
     files: dict[str, str] = {}
+    places, own_version = {node.name: node.places for node in nodes}, version("fopro_lab")
     for node in nodes:
         # a table of a notebook waited for counts by that one's key: it is not written yet
-        before = [n.places for n in nodes if n.name in node.after and "out_dir" in n.places]
-        made = tuple(f"{places['out_dir']}{os.sep}" for places in before)
+        before = [places[name] for name in node.after if "out_dir" in places[name]]
+        made = tuple(f"{own['out_dir']}{os.sep}" for own in before)
         free = {n: v for n, v in node.values.items() if n not in node.places}
         read = {name: value for name, value in free.items() if not str(value).startswith(made)}
         parts = {
             "cells": node.notebook.cells,
             "parameters": node.given,
-            "version": version("fopro_lab"),
+            "version": own_version,
             "files": files_states(read, words=type(node.config).model_fields, known=files),
             "before": {name: keys[name] for name in node.after},
         }
@@ -451,11 +453,18 @@ def _graph(nodes: Sequence[Node], kept: Collection[str]) -> Iterator[str]:
     names = max(len(node.name) for node in nodes)
     books = max(len(node.notebook.shown) for node in nodes)
     entry_of = {node.name: node.entry for node in nodes}
+    books_of = Counter(node.notebook.path for node in nodes)
+    alike = Counter(
+        (n.notebook.path, name, repr(value)) for n in nodes for name, value in n.given.items()
+    )
     for number, node in enumerate(nodes, start=1):
         waits = dict.fromkeys(entry_of[name] for name in node.after)
-        alike = [other.given for other in nodes if other.notebook.path == node.notebook.path]
-        own = [item for item in node.given.items() if any(item not in g.items() for g in alike)]
-        facts = [f"{name} = {value}" for name, value in own]
+        path = node.notebook.path
+        facts = [
+            f"{name} = {value}"
+            for name, value in node.given.items()
+            if alike[path, name, repr(value)] < books_of[path]
+        ]
         facts += [f"limit {duration(node.limit)}"] if node.limit else []
         facts += ["kept"] if node.name in kept else []
         facts += [f"left out: {node.left_out}"] if node.left_out else []

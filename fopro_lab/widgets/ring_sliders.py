@@ -19,27 +19,6 @@ from fopro_lab.widgets.bands import MAX_GAIN
 
 MEASURED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, MAX_GAIN)  # gains at which a ring's drift is measured
 LARGEST, MOST_BYTES = 128, 1_000_000  # pixels a side, bytes of all ring images
-STYLE = """<style>
-.fopro-rings .views { display: flex; gap: 12px; margin: 8px 0; }
-.fopro-rings figure { margin: 0; max-width: 260px; flex: 1 1 0; }
-.fopro-rings canvas { width: 100%; image-rendering: pixelated; display: block; }
-.fopro-rings figcaption, .fopro-rings .changed { font-size: 0.85em; opacity: 0.8; }
-.fopro-rings th, .fopro-rings td { padding: 2px 12px 2px 0; text-align: left; }
-.fopro-rings tbody th, .fopro-rings td { white-space: nowrap; }
-.fopro-rings input { width: 100%; min-width: 9em; min-height: 24px; vertical-align: middle; }
-.fopro-rings button, .fopro-rings select { font: inherit; min-height: 32px; margin: 0 8px 4px 0; }
-.fopro-rings .would { font-style: italic; }
-@media (max-width: 640px) {
-  .fopro-rings .views { position: sticky; top: 0; z-index: 1; background: var(--paper, Canvas); }
-  .fopro-rings table, .fopro-rings tbody { display: block; }
-  .fopro-rings thead { display: none; }
-  .fopro-rings tbody tr { display: grid; grid-template-columns: 9.5em 1fr 2.5em; }
-  .fopro-rings tbody tr > * { border: 0; padding: 0 6px 0 0; }
-  .fopro-rings .drift { grid-column: 2 / 4; }
-  .fopro-rings td[data-name]::before { content: attr(data-name) " "; opacity: 0.8; }
-  .fopro-rings td[data-name] { font-size: 0.8em; padding-bottom: 6px; }
-}
-</style>"""
 
 
 def ring_sliders(
@@ -103,7 +82,7 @@ def ring_sliders(
         ],
     }
     return HTML(
-        f'{STYLE}<div class="fopro-rings" {SLIDERS} data-rings="{escape(json.dumps(data))}">'
-        "<noscript>Sliders: they need a browser with scripts.</noscript></div>"
+        f'<div class="fopro-rings" {SLIDERS} data-rings="{escape(json.dumps(data))}">'
+        "<p>Sliders: they need a browser with scripts.</p></div>"
         f"{ring_sliders_script()}"
     )

@@ -91,3 +91,10 @@ def test_the_command_says_it_by_its_exit_code(checkout, plan, fopro):
     for wrong in (["--set", "epochs=0"], ["--limit", "soon"], ["--executor", "slurm"]):
         assert fopro("report", plan, "--plan", *wrong)[0] == 2
     assert not (checkout.root / "reports/plan").exists()
+
+
+def test_a_plan_of_very_many_nodes_is_refused_before_it_is_built_unless_asked_for(checkout, plan):
+    seeds = {"seed": list(range(100)), "method": ["bsm", "ekd"], "epochs": list(range(1, 1001))}
+    checkout.plan({"train": {"notebook": "04_train", "matrix": seeds}})
+    rule = "train: expands to 200,000 nodes or more; shorten the matrix, or set most_nodes"
+    assert rule in complaint(dry_run, PLAN, out="out")

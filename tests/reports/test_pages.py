@@ -12,7 +12,13 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from fopro_lab.reports.pages import headline, thumbnail, write_index, write_notebook_page
+from fopro_lab.reports.pages import (
+    headline,
+    ring_sliders_script,
+    thumbnail,
+    write_index,
+    write_notebook_page,
+)
 from fopro_lab.reports.plan import NodeReport, Report
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -159,6 +165,66 @@ def test_a_damaged_image_or_table_costs_no_other(report, tmp_path):
     page = index(report, tmp_path)
     assert page.count("<img ") == 1 and "data/bad.png: not an image that can be read" in page
     assert "<h2>Headline" not in page and "data/headline.csv: not a table" in page
+
+
+def test_odd_files_of_a_notebook_are_named_and_cost_nothing_else(report, tmp_path):
+    folder = tmp_path / "data"
+    image(folder / "good.png")
+    pd.DataFrame({"a": [1]}).to_csv(folder / "fine.csv", index=False)
+    (folder / "large.csv").write_text(f"a\n{2**70}\n1\n")
+    (folder / "headline.csv").write_text("x,x_low,x_high\n1,a,b\n2,0,1\n")
+    (folder / "folder.png").mkdir()
+    (folder / "dangling.png").symlink_to(folder / "nowhere")
+    (folder / "dangling.csv").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "pipe.png")
+    os.mkfifo(folder / "pipe.parquet")
+    page = index(report, tmp_path)
+    assert page.count("<img ") == 1 and "fine.csv" in page and "large.csv" in page
+    odd = ("headline.csv", "folder.png", "dangling.png", "dangling.csv", "pipe.png", "pipe.parquet")
+    for name in odd:
+        assert f"data/{name}: not a" in page
+
+
+HOSTILE = """<meta http-equiv="refresh" content="0;url=//evil"><base href="//evil">
+<form action="//evil">
+<style>*{display:none}</style><script>evil()</script><scr<script>x</script>ipt>evil()</script>
+<img src=x onerror=evil()><a href="javascript:evil()">a</a><svg onload=evil()></svg>
+<iframe src=x></iframe>
+<table style="position:fixed;background:url(//evil)"><tr><td>kept</td></tr></table>"""
+
+
+def test_what_cells_write_is_cleaned_to_an_allow_list(tmp_path):
+    svg = {"image/svg+xml": "<svg onload='evil()'></svg>", "text/plain": "as text"}
+    script = {"application/javascript": "evil()", "text/html": HOSTILE}
+    texts = [HOSTILE.replace("\n", " "), "kept", f"- a {HOSTILE}"]
+    outputs = [{"text/markdown": text} for text in texts] + [svg, script]
+    outputs = [new_output("display_data", data=data) for data in outputs]
+    stream = new_output("stream", text=HOSTILE + "\x1b[31mred")
+    cells = [new_markdown_cell(f"# {HOSTILE}\n\n{HOSTILE}"), nbformat.v4.new_raw_cell(HOSTILE)]
+    cells.append(new_code_cell(f"text = {HOSTILE!r}", outputs=[*outputs, stream]))
+    sliders = '<div id="sliders" data-rings="{}"></div><script>evil()</script>'
+    sliders = new_output("display_data", data={"text/html": sliders})
+    for name, more in (("plain", []), ("sliders", [new_code_cell("x", outputs=[sliders])])):
+        write_notebook_page(new_notebook(cells=[*cells, *more]), tmp_path / name, name=HOSTILE)
+        page = (tmp_path / name).read_text()
+        assert "base-uri 'none'; form-action 'none'" in page and "kept" in page
+        # Tags are looked for, since escaped text may say anything.
+        body = page.partition("<body")[2].replace(ring_sliders_script(), "", 1)
+        tags = re.findall(r"<(\w+)([^>]*)>", body)
+        assert not {tag for tag, _ in tags} & set("meta base form style script svg iframe".split())
+        assert not [rest for _, rest in tags if re.search(r"\son\w+=|javascript:|evil", rest)]
+        assert (ring_sliders_script() in page) == bool(more)
+
+
+def test_tables_hold_no_formulas(report, tmp_path):
+    (tmp_path / "data").mkdir()
+    odd = pd.DataFrame({"=class": ["=cmd()", "+1", "@x", "-x", "fine"], "n": [-1, 2, 3, 4, 5]})
+    odd.to_csv(tmp_path / "data/headline.csv", index=False)
+    index(report, tmp_path)
+    cells = pd.read_csv(tmp_path / "headline.csv", dtype=str)
+    assert cells.columns.tolist() == ["node", "'=class", "n"]
+    assert cells["'=class"].tolist() == ["'=cmd()", "'+1", "'@x", "'-x", "fine"]
+    assert cells["n"].tolist() == ["-1", "2", "3", "4", "5"]
 
 
 def test_headline_joins_values_with_their_intervals_and_shows_four():

@@ -8,6 +8,7 @@
 
   function start(box) {
     const data = JSON.parse(box.dataset.rings);
+    box.replaceChildren();
     const { height, width, rings } = data;
     const pixels = height * width, count = rings.length;
     for (const image of data.images)
