@@ -232,14 +232,6 @@ def plot_heat_map(
 
 
 _MARKS = {"head": "o", "medium": "D", "tail": "^", "all": "s"}
-_KINDS = {
-    "untouched": "untouched",
-    "phase": "own phase,\nmean amplitude",
-    "phase-flat": "own phase,\nflat amplitude",
-    "amplitude": "own amplitude,\nrandom phase",
-}
-
-
 def _group_rows(table: pd.DataFrame) -> list[tuple[pd.DataFrame, dict[str, Any]]]:
     """Split the rows of groups and of all classes: rows, and how they are drawn."""
     found = []
@@ -277,36 +269,6 @@ def plot_ladder(table: pd.DataFrame) -> Figure:
     notes = (_classifier(table, "classified by the "), "dashed: untouched")
     style.add_footer(axes[0, 0], table, *notes, "bands: 95 % intervals")
     return figure
-
-
-@style.with_style
-def plot_phases(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw the recall of each group on images with their phases or amplitudes alone.
-
-    ``table``: of ``probing.phase_and_amplitude``, of one classifier.
-    """
-    style.need(table, "scope name kind recall recall_low recall_high n")
-    kinds = [kind for kind in _KINDS if kind == "untouched" or kind in set(table["kind"])]
-    ax = style.new_axes(ax, height=3.8)
-    groups = _group_rows(table)
-    for place, (own, look) in enumerate(groups):
-        shift = 0.14 * (place - (len(groups) - 1) / 2)
-        ax.plot(shift, own["clean_recall"].iloc[0], ls="", markerfacecolor="white", **look)
-        for x, kind in enumerate(kinds[1:], start=1):
-            row = own[own["kind"] == kind].iloc[0]
-            ends = [row["recall_low"], row["recall_high"]]
-            ax.plot([x + shift] * 2, ends, color=look["color"], lw=1.6)
-            ax.plot(x + shift, row["recall"], ls="", **look | {"label": ""})
-    ax.set_xticks(range(len(kinds)), [_KINDS[kind] for kind in kinds])
-    ax.grid(axis="x", visible=False)
-    ax.set_ylim(0, 1)
-    ax.yaxis.set_major_formatter(style.points_formatter())
-    ax.set_ylabel("Mean recall of classes, %")
-    ax.set_title("Phase or amplitude: which of them tells the classes apart")
-    style.legend_beside(ax)
-    notes = (_classifier(table, "classified by the "), "bars: 95 % intervals")
-    style.add_footer(ax, table, *notes, "colour and brightness are kept")
-    return ax
 
 
 @style.with_style

@@ -109,35 +109,6 @@ def pass_ladder(
     return measure_changed(network, pack, split, climb, cases, **options)
 
 
-def phase_and_amplitude(
-    network: Encoder | Classifier, pack: Pack, split: Split, *,
-    groups: Mapping[str, str], seed: int = 0, **options: Any,
-) -> pd.DataFrame:  # fmt: skip
-    """Measure recall on test images that keep only their phases or only their amplitudes.
-
-    ``phase`` has the image's phases and the mean amplitudes of the training images; its contours
-    stay. ``phase-flat`` has one amplitude at all frequencies, which whitens: it looks like edges.
-    ``amplitude`` has the image's amplitudes and the phases of white noise; spectrum and texture
-    strength stay, every contour is gone.
-
-    Arguments are those of `class_band_matrix`; ``seed`` also draws the noise. The table has
-    ``kind`` in place of ring and gain.
-    """
-    noise, total = torch.Generator().manual_seed(seed), torch.zeros((), dtype=torch.float64)
-    for images, _ in batches(pack, split.train, batch_size=256):
-        total = total + torch.fft.rfft2(images).abs().sum(dim=0, dtype=torch.float64)
-    mean = (total / len(split.train)).float()
-
-    def rebuild(images: Tensor) -> Iterator[Tensor]:
-        yield phase_only(images, mean.to(images.device))
-        yield phase_only(images)
-        yield amplitude_only(images, noise)
-
-    cases = [{"kind": kind} for kind in ("phase", "phase-flat", "amplitude")]
-    options |= {"groups": groups, "label": "phase and amplitude", "seed": seed}
-    return measure_changed(network, pack, split, rebuild, cases, **options)
-
-
 @checked
 def measure_changed(
     network: Encoder | Classifier, pack: Pack, split: Split,
@@ -291,41 +262,3 @@ def _mean_change(classes: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str
         "interval": kind,
         "p": sign_flip_test([each["shares"] for each in classes], seed=seed),
     }
-
-
-def phase_only(images: Tensor, amplitude: Tensor | None = None) -> Tensor:
-    """Keep the phases of images ``(B, C, H, W)`` and give them other amplitudes.
-
-    ``amplitude`` is ``(C, H, W // 2 + 1)`` of an unnormalised ``rfft2``; None takes one for all
-    frequencies of an image, so that each channel keeps its variance. A frequency that an image
-    does not have has no phase and stays absent.
-
-    Source: Oppenheim & Lim, Proc. IEEE 69 (1981) 529; with a mean amplitude: Piotrowski &
-        Campbell, Perception 11 (1982) 337.
-    """
-    spectrum = torch.fft.rfft2(images)
-    size = spectrum.abs()
-    floor = 1e-6 * size.amax(dim=(-2, -1), keepdim=True)  # the transform's own rounding
-    phase = torch.where(size > floor, spectrum / size.clamp(min=1e-30), 0)
-    phase[..., 0, 0] = 0
-    phase = phase if amplitude is None else phase * amplitude
-    rebuilt = torch.fft.irfft2(phase, s=images.shape[-2:])
-    if amplitude is None:
-        spread = rebuilt.std(dim=(2, 3), keepdim=True).clamp(min=1e-30)
-        rebuilt = rebuilt * (images.std(dim=(2, 3), keepdim=True) / spread)
-    return rebuilt + images.mean(dim=(2, 3), keepdim=True)
-
-
-def amplitude_only(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Keep the amplitudes of images ``(B, C, H, W)`` and give them the phases of white noise.
-
-    All channels of an image share the noise.
-    """
-    height, width = images.shape[-2:]
-    # Drawn on the CPU, image by image, so that device and batch size make no difference.
-    noise = torch.stack([torch.randn(height, width, generator=generator) for _ in images])
-    theirs = torch.fft.rfft2(noise.to(images))[:, None]
-    spectrum = torch.fft.rfft2(images)
-    mixed = spectrum.abs() * (theirs / theirs.abs().clamp(min=1e-30))
-    mixed[..., 0, 0] = spectrum[..., 0, 0]
-    return torch.fft.irfft2(mixed, s=(height, width))

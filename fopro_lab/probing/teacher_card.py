@@ -15,7 +15,7 @@ from fopro_lab.evaluation import score
 from fopro_lab.fourier import ring_edges
 from fopro_lab.io import atomic_path, write_json
 from fopro_lab.probing import features
-from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder, phase_and_amplitude
+from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder
 from fopro_lab.probing.features import Classifier, Encoder
 from fopro_lab.probing.heat_map import basis_heat_map
 from fopro_lab.probing.ring_response import check_rings, drift_table, ring_drifts, summarise_drifts
@@ -36,7 +36,6 @@ class TeacherCard:
     scores: pd.DataFrame  # of the linear probe on unchanged images, as of `evaluation.score`
     spectra: pd.DataFrame
     ladder: pd.DataFrame
-    phases: pd.DataFrame
     heat_map: pd.DataFrame  # empty if it was switched off
     drifts: pd.DataFrame  # of each image behind the ring response, for comparisons of teachers
 
@@ -162,7 +161,6 @@ def teacher_card(
         scores=scores,
         spectra=mean_spectra(pack, split.train, edges=edges),
         ladder=ask(pass_ladder, config.cutoffs),
-        phases=ask(phase_and_amplitude),
         heat_map=_measure_waves(teacher, probe, student, pack, split, config),
         drifts=drifts,
     )

@@ -143,10 +143,6 @@ def ladder():
     return pd.concat(recalls(kind=kind, cutoff=cutoff) for kind in kinds for cutoff in cutoffs)
 
 
-def phases():
-    return pd.concat(recalls(kind=kind) for kind in ("phase", "phase-flat", "amplitude"))
-
-
 def distances():
     row = {"between": 0.9, "within": 0.2, "difference": 0.7, "difference_low": 0.6}
     row |= {"difference_high": 0.8, "p": 0.0025, "n": 96, "units": 80, "protocol": PROTOCOL}
@@ -250,7 +246,6 @@ EVERY = {
     "plot_ladder": (plots.plot_ladder, ladder()),
     "plot_leakage": (plots.plot_leakage, ties()),
     "plot_mask_history": (lambda history: plots.plot_mask_history([history]), mask_history()),
-    "plot_phases": (plots.plot_phases, phases()),
     "plot_pipeline": (plots.plot_pipeline, audit()),
     "plot_preferences": (plots.plot_preferences, distances()),
     "plot_priors": (plots.plot_priors, prior_shift()),

@@ -1,4 +1,4 @@
-"""Class bands, ladder, phases and amplitudes: recalls against slow ones, intervals and tests."""
+"""Class bands and ladder: recalls against slow ones, intervals and tests."""
 
 import dataclasses
 
@@ -7,15 +7,13 @@ import pytest
 import torch
 
 from fopro_lab.fourier import apply_gain, ring_gain
-from fopro_lab.probing import class_band_matrix, fit_classifier, pass_ladder, phase_and_amplitude
+from fopro_lab.probing import class_band_matrix, fit_classifier, pass_ladder
 from fopro_lab.probing.class_bands import (
-    amplitude_only,
     compare_predictions,
-    phase_only,
     sign_flip_test,
 )
 from tests.conftest import refuses
-from tests.probing.toys import EDGES, Stub
+from tests.probing.toys import EDGES
 
 
 def measure(world, *, edges=EDGES, **settings):
@@ -165,46 +163,3 @@ def test_a_class_is_lost_where_its_wave_is_cut_off(world):
     assert recall.loc["high-pass"].loc[["slow", "fast"]].values.tolist() == [[1, 0, 0], [1, 1, 0]]
     for wrong in ([], [0.2, 0.2], [0.3, 0.8], [float("nan")], [0.2, 0.201]):
         refuses(r"^cutoffs: expected (one or more|a frequency in every)", climb, world, wrong)
-
-
-@pytest.fixture
-def images():
-    return torch.rand(4, 3, 8, 6, generator=torch.Generator().manual_seed(1)).double()
-
-
-def test_phase_only_has_its_own_phases_and_the_given_or_flat_amplitudes(images):
-    wanted = torch.fft.rfft2(images.flip(0)).abs().mean(dim=0)
-    own, rebuilt = (torch.fft.rfft2(each) for each in (images, phase_only(images, wanted)))
-    torch.testing.assert_close(rebuilt[..., 0, 0], own[..., 0, 0])
-    keep = torch.ones(8, 4, dtype=torch.bool)
-    keep[0, 0] = False
-    assert torch.angle(rebuilt[..., keep] / own[..., keep]).abs().max() < 1e-6
-    torch.testing.assert_close(rebuilt.abs()[..., keep], wanted[:, keep].expand(4, 3, -1))
-    rebuilt = phase_only(images)
-    amplitude = torch.fft.fft2(rebuilt).abs().flatten(2)[..., 1:]
-    assert (amplitude.std(dim=2) / amplitude.mean(dim=2)).max() < 1e-6
-    torch.testing.assert_close(rebuilt.mean(dim=(2, 3)), images.mean(dim=(2, 3)))
-    torch.testing.assert_close(rebuilt.var(dim=(2, 3)), images.var(dim=(2, 3)))
-
-
-def test_amplitude_only_keeps_every_amplitude_and_no_phase_whatever_the_batch(images):
-    noise = [torch.Generator().manual_seed(5) for _ in range(2)]
-    rebuilt = amplitude_only(images, noise[0])
-    parts = [amplitude_only(part, noise[1]) for part in images.split(3)]
-    torch.testing.assert_close(rebuilt, torch.cat(parts), rtol=0, atol=0)
-    found, own = torch.fft.fft2(rebuilt), torch.fft.fft2(images)
-    torch.testing.assert_close(found.abs(), own.abs())
-    torch.testing.assert_close(found[..., 0, 0], own[..., 0, 0])
-    turned = torch.angle(found / own).flatten(2)[..., 1:]
-    assert 1.2 < turned.abs().mean() < 1.9  # a quarter turn on average, pi / 2
-
-
-def test_a_classifier_of_amplitudes_needs_them_and_not_the_phases(world):
-    """Two amplitudes of one channel tell the waves' classes; alike in all, they tell nothing."""
-    teacher = Stub(lambda images: torch.fft.rfft(images[:, 0].mean(dim=1)).abs()[:, [2, 6]])
-    settings = {"groups": world.groups, "resamples": 50}
-    table = phase_and_amplitude(teacher, world.pack, world.split, **settings)
-    overall = table[table["scope"] == "overall"].set_index("kind")["recall"]
-    assert list(overall.index) == ["phase", "phase-flat", "amplitude"]
-    assert overall["amplitude"] == 1 and overall["phase"] == pytest.approx(1 / 3)
-    assert overall["phase-flat"] < 0.7

@@ -67,7 +67,7 @@ def test_a_student_is_measured_wherever_classes_are_named(world):
     student = wrap_classifier(lambda images: world.teacher.function(images) @ torch.eye(2, 3))
     card = make_card(world, world.teacher, student=student)
     assert card.summary["classifiers"] == ["probe", "student"]
-    for table in (card.class_bands, card.ladder, card.phases, card.heat_map):
+    for table in (card.class_bands, card.ladder, card.heat_map):
         assert table["classifier"].unique().tolist() == ["probe", "student"]
     maps = card.heat_map.groupby("classifier")
     assert maps["drift"].count()["student"] == 0 and (maps["error"].count() > 0).all()
