@@ -21,7 +21,6 @@ AugmentMode = Literal["fused", "exact"]
 Device = Literal["auto", "cpu", "cuda"]
 Schedule = Literal["constant", "cosine"]
 Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_length=1)]
-Cutoffs = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.7)], ...], Field(min_length=1)]
 Folders = Annotated[
     tuple[str, ...],
     Field(validate_default=True),
@@ -380,7 +379,6 @@ class ProbeConfig(TeacherConfig, DataConfig):
     probe_images: int = option(256, "images for the ring response", ge=1)
     band_gains: Gains = option((0.0, 2.0), "class bands: factors of amplitudes")
     band_images: int = option(0, "class bands: most test images per class; 0 is all", ge=0)
-    cutoffs: Cutoffs = option((0.0625, 0.125, 0.1875, 0.25, 0.375), "ladder, cycles per pixel")
     heat_map: Literal["off", "blocks", "full"] = option(
         "blocks", "Fourier basis heat map; full takes two passes per frequency"
     )

@@ -18,7 +18,6 @@ from fopro_lab.plots.probing import (
     plot_control,
     plot_gain_benefits,
     plot_heat_map,
-    plot_ladder,
     plot_preferences,
     plot_ring_response,
     plot_teacher_bands,

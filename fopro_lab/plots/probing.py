@@ -1,4 +1,4 @@
-"""Figures of a teacher's frequencies: responses, class bands, heat maps, ladders, preferences."""
+"""Figures of a teacher's frequencies: responses, class bands, heat maps, preferences."""
 
 import textwrap
 from collections.abc import Sequence
@@ -229,46 +229,6 @@ def plot_heat_map(
     ax.set_title(f"Fourier basis heat map, {what}")
     style.add_footer(ax, table, *notes)
     return ax
-
-
-_MARKS = {"head": "o", "medium": "D", "tail": "^", "all": "s"}
-def _group_rows(table: pd.DataFrame) -> list[tuple[pd.DataFrame, dict[str, Any]]]:
-    """Split the rows of groups and of all classes: rows, and how they are drawn."""
-    found = []
-    for name in _MARKS:
-        own = table[(table["name"] == name) & (table["scope"] != "class")]
-        if len(own):
-            label = f"{'all classes' if name == 'all' else name}  n={own['n'].max():,}"
-            color = style.GROUP_COLORS.get(name, style.GROUP_COLORS[""])
-            found.append((own, {"color": color, "marker": _MARKS[name], "label": label}))
-    return found
-
-
-@style.with_style
-def plot_ladder(table: pd.DataFrame) -> Figure:
-    """Draw recalls of groups against the cut-off, low-pass and high-pass; dashed is untouched.
-
-    ``table``: of ``probing.pass_ladder``, of one classifier.
-    """
-    style.need(table, "scope name kind cutoff recall recall_low recall_high n")
-    kinds = [kind for kind in ("low-pass", "high-pass") if kind in set(table["kind"])]
-    size = (4.6 * len(kinds), 3.7)
-    figure, axes = plt.subplots(1, len(kinds), sharey=True, squeeze=False, figsize=size)
-    for ax, kind in zip(axes[0], kinds, strict=True):
-        for own, look in _group_rows(table[table["kind"] == kind].sort_values("cutoff")):
-            ax.plot(own["cutoff"], own["recall"], **look)
-            band = (own["recall_low"], own["recall_high"])
-            ax.fill_between(own["cutoff"], *band, color=look["color"], alpha=0.12, linewidth=0)
-            clean = own["clean_recall"].iloc[0]
-            ax.axhline(clean, color=look["color"], linewidth=1, ls=style.DASHED, zorder=1)
-        ax.set_title(f"{kind}: what is {'below' if kind == 'low-pass' else 'above'} is kept")
-        ax.set(xlabel="Cut-off, cycles per pixel", xlim=(0, None), ylim=(0, 1))
-        ax.yaxis.set_major_formatter(style.points_formatter())
-    axes[0, 0].set_ylabel("Mean recall of classes, %")
-    style.legend_beside(axes[0, -1])
-    notes = (_classifier(table, "classified by the "), "dashed: untouched")
-    style.add_footer(axes[0, 0], table, *notes, "bands: 95 % intervals")
-    return figure
 
 
 @style.with_style

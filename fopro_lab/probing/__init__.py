@@ -1,7 +1,7 @@
 """Probing: what a frozen teacher does with each frequency of its input."""
 
 from fopro_lab.arguments import check_public
-from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder
+from fopro_lab.probing.class_bands import class_band_matrix
 from fopro_lab.probing.features import Classifier, LinearProbe, fit_classifier, wrap_classifier
 from fopro_lab.probing.heat_map import basis_heat_map, heat_plane
 from fopro_lab.probing.preferences import (

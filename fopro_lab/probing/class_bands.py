@@ -4,23 +4,19 @@ Changes are not clipped and keep the mean of each channel (DC), so that brightne
 A linear probe on a teacher, fitted on unchanged images, or a trained student names the classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, pairwise, product
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import binomtest
-from torch import Tensor
 
-from fopro_lab.arguments import checked
 from fopro_lab.data import Pack, Split, batches
-from fopro_lab.errors import InputError
 from fopro_lab.evaluation import bootstrap
 from fopro_lab.evaluation.scores import GROUPS, check_groups
 from fopro_lab.fourier import ring_parts
-from fopro_lab.fourier.rings import CORNER
 from fopro_lab.io import progress
 from fopro_lab.probing import features
 from fopro_lab.probing.features import Classifier, Encoder
@@ -31,7 +27,8 @@ FLIPS = 19_999  # draws of signs, so many that a p-value survives the correction
 
 def class_band_matrix(
     network: Encoder | Classifier, pack: Pack, split: Split, edges: Sequence[float], *,
-    gains: Sequence[float] = (0.0, 2.0), groups: Mapping[str, str], **options: Any,
+    gains: Sequence[float] = (0.0, 2.0), groups: Mapping[str, str], per_class: int = 0,
+    batch_size: int = 64, resamples: int = 1000, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """Measure how each class's recall changes when one ring of the test images is scaled.
 
@@ -42,8 +39,10 @@ def class_band_matrix(
         edges: ``R + 1`` increasing frequencies, cycles per pixel, as in ``ring_masks``.
         gains: Non-negative factors of the amplitudes; 0 removes a ring.
         groups: "head", "medium" or "tail" for each class, in the order of the table.
-        **options: ``per_class`` (test images at most; 0 is all), ``batch_size`` (64),
-            ``resamples`` (1000, of lesions) and ``seed`` (of images, bootstrap and sign flips).
+        per_class: Test images of each class at most; 0 is all.
+        batch_size: Images per pass.
+        resamples: Of the bootstrap over lesions.
+        seed: Of drawn images, bootstrap and sign flips.
 
     Returns:
         A row for each class, group and "overall" (means of class recalls), ring and gain:
@@ -56,67 +55,6 @@ def class_band_matrix(
     """
     check_gains(gains)
     check_rings(edges, height=pack.size, width=pack.size)
-
-    def scale_each(images: Tensor) -> Iterator[Tensor]:
-        for part in ring_parts(images, edges):
-            for gain in gains:
-                yield torch.add(images, part, alpha=gain - 1)
-
-    cases = [
-        {"ring": ring, "low": float(low), "high": float(high), "gain": float(gain)}
-        for (ring, (low, high)), gain in product(enumerate(pairwise(edges)), gains)
-    ]
-    options |= {"groups": groups, "label": "class bands"}
-    return measure_changed(network, pack, split, scale_each, cases, **options)
-
-
-def pass_ladder(
-    network: Encoder | Classifier, pack: Pack, split: Split, cutoffs: Sequence[float], *,
-    groups: Mapping[str, str], **options: Any,
-) -> pd.DataFrame:  # fmt: skip
-    """Measure recall on test images that keep only what is below, or above, a frequency.
-
-    Low-pass keeps every frequency up to and with the cut-off, high-pass all above it. Arguments are
-    those of `class_band_matrix`, and ``cutoffs``: increasing frequencies above 0 and below 0.7,
-    cycles per pixel. The table has ``kind`` ("low-pass", "high-pass") and ``cutoff`` (cycles per
-    pixel) in place of ring and gain.
-
-    Raises:
-        InputError: If the cut-offs are wrong or two of them keep the same frequencies.
-    """
-    steps = [0.0, *map(float, cutoffs), CORNER]
-    rising = all(low < high for low, high in pairwise(steps))
-    if len(steps) < 3 or not rising or steps[-2] >= 0.7:
-        raise InputError(
-            "cutoffs: expected one or more increasing frequencies above 0 and below 0.7 cycles "
-            f"per pixel, got {list(cutoffs)}"
-        )
-    check_rings(steps, height=pack.size, width=pack.size, name="cutoffs")
-
-    def climb(images: Tensor) -> Iterator[Tensor]:
-        mean = images.mean(dim=(2, 3), keepdim=True)
-        low = mean.expand_as(images)
-        for part, _ in zip(ring_parts(images, steps), cutoffs, strict=False):
-            low = low + part
-            yield low
-            yield images - low + mean
-
-    cases = [
-        {"kind": kind, "cutoff": float(cutoff)}
-        for cutoff, kind in product(cutoffs, ("low-pass", "high-pass"))
-    ]
-    options |= {"groups": groups, "label": "ladder"}
-    return measure_changed(network, pack, split, climb, cases, **options)
-
-
-@checked
-def measure_changed(
-    network: Encoder | Classifier, pack: Pack, split: Split,
-    change: Callable[[Tensor], Iterator[Tensor]], cases: Sequence[Mapping[str, Any]], *, label: str,
-    groups: Mapping[str, str], per_class: int = 0, batch_size: int = 64,
-    resamples: int = 1000, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
-    """Classify test images before and after changes, which ``change`` yields for all ``cases``."""
     names = pack.dataset.class_names
     check_groups(groups, names)
     if isinstance(network, Classifier):
@@ -127,13 +65,19 @@ def measure_changed(
     tested = (split.test, pack.labels[split.test])
     rows = features.draw_per_class(*tested, per_class=per_class, seed=seed)
     work = batches(pack, rows, batch_size=batch_size, device=classifier.device)
-    label, total = f"{label} of the {classifier.name}", -(-len(rows) // batch_size)
+    label, total = f"class bands of the {classifier.name}", -(-len(rows) // batch_size)
     parts = []
     for images, _ in progress(work, total=total, label=label):
         with torch.inference_mode():
-            versions = chain([images], change(images))  # lazily: one version at a time in memory
-            parts.append(torch.stack([classifier.predict(version) for version in versions]).cpu())
+            found = [classifier.predict(images)]
+            for part, gain in product(ring_parts(images, edges), gains):
+                found.append(classifier.predict(torch.add(images, part, alpha=gain - 1)))
+        parts.append(torch.stack(found).cpu())
     classes = torch.cat(parts, dim=1).numpy()
+    cases = [
+        {"ring": ring, "low": float(low), "high": float(high), "gain": float(gain)}
+        for (ring, (low, high)), gain in product(enumerate(pairwise(edges)), gains)
+    ]
     units = features.resampling_units(pack.dataset.table, rows=rows)
     how: dict[str, Any] = {"names": names, "groups": groups, "resamples": resamples, "seed": seed}
     about = (pack.labels[rows], units, classes[0], classes[1:])

@@ -27,13 +27,13 @@ def check_gains(gains: Sequence[float]) -> None:
         raise InputError(f"gains: expected one or more finite factors of 0 on, got {list(gains)}")
 
 
-def check_rings(edges: Sequence[float], *, height: int, width: int, name: str = "edges") -> None:
+def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
     """Refuse edges that do not increase, and rings that hold no frequency of such an image."""
     filled = ring_masks(height, width, edges).flatten(1).any(dim=1).tolist()
     if not all(filled):
         ring = filled.index(False)
         raise InputError(
-            f"{name}: expected a frequency in every ring, got none in ring {ring} "
+            f"edges: expected a frequency in every ring, got none in ring {ring} "
             f"({edges[ring]:g} to {edges[ring + 1]:g} cycles per pixel) of images of "
             f"{height} x {width} px; use fewer rings or larger images"
         )

@@ -1,7 +1,7 @@
 """The card of a teacher on a data set: all that probing can say, in one call and one folder."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from fopro_lab.evaluation import score
 from fopro_lab.fourier import ring_edges
 from fopro_lab.io import atomic_path, write_json
 from fopro_lab.probing import features
-from fopro_lab.probing.class_bands import class_band_matrix, pass_ladder
+from fopro_lab.probing.class_bands import class_band_matrix
 from fopro_lab.probing.features import Classifier, Encoder
 from fopro_lab.probing.heat_map import basis_heat_map
 from fopro_lab.probing.ring_response import check_rings, drift_table, ring_drifts, summarise_drifts
@@ -35,7 +35,6 @@ class TeacherCard:
     class_bands: pd.DataFrame
     scores: pd.DataFrame  # of the linear probe on unchanged images, as of `evaluation.score`
     spectra: pd.DataFrame
-    ladder: pd.DataFrame
     heat_map: pd.DataFrame  # empty if it was switched off
     drifts: pd.DataFrame  # of each image behind the ring response, for comparisons of teachers
 
@@ -123,19 +122,15 @@ def teacher_card(
     classifiers = [features.probe_classifier(teacher, probe)]
     classifiers += [student] if student else []
     changed: dict[str, Any] = {"groups": groups, "batch_size": config.probe_batch, **again}
-    changed["per_class"] = config.band_images
-
-    def ask(measure: Callable[..., pd.DataFrame], *about: Any, **how: Any) -> pd.DataFrame:
-        tables = [measure(each, pack, split, *about, **changed, **how) for each in classifiers]
-        return pd.concat(tables, ignore_index=True)
-
+    changed |= {"per_class": config.band_images, "gains": config.band_gains}
+    bands = [class_band_matrix(each, pack, split, edges, **changed) for each in classifiers]
     logits = probe.logits(features.encode_rows(teacher, pack, rows=split.test, **passes))
     columns = {f"logit_{name}": logits[:, k] for k, name in enumerate(pack.dataset.class_names)}
     tested = pack.dataset.table.iloc[split.test][["image", "group", "source", "label"]]
     tested = tested.reset_index(drop=True).assign(split="test", **columns)
     scores = score(tested, groups, split.protocol, **again)
     accuracy = scores.query("scope == 'overall' and metric == 'balanced_accuracy'").iloc[0]
-    chosen = {"gains", "band_gains", "cutoffs", "resamples", "seed"}
+    chosen = {"gains", "band_gains", "resamples", "seed"}
     summary = {
         "teacher": dict(teacher.card),
         "data": _describe(pack, split, groups),
@@ -157,10 +152,9 @@ def teacher_card(
     return TeacherCard(
         summary=summary,
         ring_response=response,
-        class_bands=ask(class_band_matrix, edges, gains=config.band_gains),
+        class_bands=pd.concat(bands, ignore_index=True),
         scores=scores,
         spectra=mean_spectra(pack, split.train, edges=edges),
-        ladder=ask(pass_ladder, config.cutoffs),
         heat_map=_measure_waves(teacher, probe, student, pack, split, config),
         drifts=drifts,
     )

@@ -131,18 +131,6 @@ def bands(teacher="a", scale=1.0, gain=0.0):
     return table.assign(survives=(table["low"] == 0) & (table["name"] == "nv"))
 
 
-def recalls(**columns):
-    names = {"scope": ["group", "group", "overall"], "name": ["head", "tail", "all"]}
-    values = {"n": [60, 9, 69], "recall": [0.8, 0.2, 0.5], "clean_recall": [0.9, 0.4, 0.65]}
-    around = {"recall_low": 0.1, "recall_high": 0.9, "classifier": "probe", "protocol": PROTOCOL}
-    return pd.DataFrame(names | values).assign(**around, **columns)
-
-
-def ladder():
-    kinds, cutoffs = ("low-pass", "high-pass"), (0.1, 0.3)
-    return pd.concat(recalls(kind=kind, cutoff=cutoff) for kind in kinds for cutoff in cutoffs)
-
-
 def distances():
     row = {"between": 0.9, "within": 0.2, "difference": 0.7, "difference_low": 0.6}
     row |= {"difference_high": 0.8, "p": 0.0025, "n": 96, "units": 80, "protocol": PROTOCOL}
@@ -243,7 +231,6 @@ EVERY = {
     "plot_heat_map": (lambda table: plots.plot_heat_map(np.eye(8), table), heat_map()),
     "plot_history": (plots.plot_history, history()),
     "plot_images": (lambda images: plots.plot_images(images, list("abcde")), IMAGES),
-    "plot_ladder": (plots.plot_ladder, ladder()),
     "plot_leakage": (plots.plot_leakage, ties()),
     "plot_mask_history": (lambda history: plots.plot_mask_history([history]), mask_history()),
     "plot_pipeline": (plots.plot_pipeline, audit()),

@@ -62,11 +62,7 @@ def test_band_matrices_share_one_scale_and_need_to_know_which_gain():
     assert {ax.images[0].get_clim() for ax in figure.axes if ax.images} == {(-50.0, 50.0)}
 
 
-def test_the_ladder_has_a_panel_per_kind_and_distances_their_interval():
-    figure = draw("plot_ladder")[0]
-    heights = [line.get_ydata()[0] for line in figure.axes[0].lines[1::2]]
-    assert heights == [0.9, 0.4, 0.65]
-    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0.8, 0.8])
+def test_distances_have_their_interval():
     ax = draw("plot_preferences")[0].axes[0]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a,\nb", "mean of all pairs"]
     assert texts(ax)[0] == "+0.70 [+0.60, +0.80], p=0.003"

@@ -1,4 +1,4 @@
-"""Class bands and ladder: recalls against slow ones, intervals and tests."""
+"""Class bands: recalls against slow ones, intervals and tests."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fopro_lab.fourier import apply_gain, ring_gain
-from fopro_lab.probing import class_band_matrix, fit_classifier, pass_ladder
+from fopro_lab.probing import class_band_matrix, fit_classifier
 from fopro_lab.probing.class_bands import (
     compare_predictions,
     sign_flip_test,
@@ -149,17 +149,3 @@ def test_sign_flips_find_one_of_twenty_without_an_effect_and_no_class_without_im
     assert np.isnan(table.loc["c", "change"]) and table.loc["c", "n"] == 0
     assert "tail" not in table.index and table.loc["all", "change"] == -0.25
     assert table.loc["a", "cells"] == 2
-
-
-def climb(world, cutoffs):
-    settings = {"resamples": 50, "groups": world.groups}
-    return pass_ladder(world.teacher, world.pack, world.split, cutoffs, **settings)
-
-
-def test_a_class_is_lost_where_its_wave_is_cut_off(world):
-    table = climb(world, [0.1, 0.2, 0.45]).query("scope == 'class'")
-    recall = table.pivot(index=["kind", "name"], columns="cutoff", values="recall")
-    assert recall.loc["low-pass"].loc[["slow", "fast"]].values.tolist() == [[0, 1, 1], [0, 0, 1]]
-    assert recall.loc["high-pass"].loc[["slow", "fast"]].values.tolist() == [[1, 0, 0], [1, 1, 0]]
-    for wrong in ([], [0.2, 0.2], [0.3, 0.8], [float("nan")], [0.2, 0.201]):
-        refuses(r"^cutoffs: expected (one or more|a frequency in every)", climb, world, wrong)

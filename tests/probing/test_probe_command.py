@@ -13,7 +13,7 @@ from tests.conftest import refuses
 
 DATA = {"images": 120, "image_size": 24}
 SMALL = {"rings": 3, "gains": [0.0], "band_gains": [0.0], "resamples": 50, "probe_images": 12}
-SMALL |= {"band_images": 4, "heat_images": 8, "cutoffs": [0.2]}
+SMALL |= {"band_images": 4, "heat_images": 8}
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def test_write_leaves_whole_files_that_read_back(card, tmp_path):
     old.to_parquet(folder / "ring_response.parquet")  # as version 0.1 could write it
     read = TeacherCard.read(folder).ring_response
     pd.testing.assert_frame_equal(read, card.ring_response, check_like=True)
-    (folder / "ladder.parquet").write_bytes(b"PAR1")
+    (folder / "drifts.parquet").write_bytes(b"PAR1")
     refuses(r"not a whole card of `fopro probe`", TeacherCard.read, folder)
 
 
@@ -67,7 +67,7 @@ def test_a_student_is_measured_wherever_classes_are_named(world):
     student = wrap_classifier(lambda images: world.teacher.function(images) @ torch.eye(2, 3))
     card = make_card(world, world.teacher, student=student)
     assert card.summary["classifiers"] == ["probe", "student"]
-    for table in (card.class_bands, card.ladder, card.heat_map):
+    for table in (card.class_bands, card.heat_map):
         assert table["classifier"].unique().tolist() == ["probe", "student"]
     maps = card.heat_map.groupby("classifier")
     assert maps["drift"].count()["student"] == 0 and (maps["error"].count() > 0).all()
