@@ -144,9 +144,9 @@ class DataConfig(Config):
     val_per_class: int = option(0, "balanced validation: images per class; 0 is off", ge=0)
     test_per_class: int = option(0, "balanced test: images per class; 0 is off", ge=0)
     split_seed: int = option(0, "seed of the split and of the subsample", ge=0)
-    group_rule: GroupRule = option("auto", "head, medium, tail: as published, else thirds by rank")
-    head_above: int = option(700, "rule count: more training images is head", ge=1)
-    tail_below: int = option(70, "rule count: fewer training images is tail", ge=1)
+    group_rule: GroupRule = option(
+        "auto", "as published, else thirds by rank; count: head above 700, tail below 70"
+    )
 
     @property
     def rule(self) -> str:

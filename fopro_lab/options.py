@@ -28,7 +28,7 @@ RENAMED = {
 # Options of version 0.1 that are gone, and the one value that still describes what happens.
 REMOVED = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1, "checkpoint_minutes": 10.0,
            "per_channel": False, "compile_teacher": False, "lr_milestones": [],
-           "lr_factor": 0.1}  # fmt: skip
+           "lr_factor": 0.1, "head_above": 700, "tail_below": 70}  # fmt: skip
 
 # What other programs call an option, where the letters alone do not lead to it.
 _SHORT = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size", "model": "student"}

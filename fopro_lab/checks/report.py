@@ -13,9 +13,9 @@ from fopro_lab.checks.duplicates import find_near_duplicates, same_content
 from fopro_lab.checks.leakage import TELLING, Association
 from fopro_lab.checks.power import detectable_differences
 from fopro_lab.config import DataConfig
-from fopro_lab.data import Dataset, Pack, Prepared, Split, split_from
+from fopro_lab.data import Pack, Prepared, Split, split_from
 from fopro_lab.data.pack import pack_from
-from fopro_lab.data.readers import PARTS, differing_folders
+from fopro_lab.data.readers import PARTS
 from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
@@ -154,7 +154,6 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
         _check_copies(copies, leaks),
         _check_near_duplicates(near, leaks, flat=found.attrs["flat"]),
         _check_labels(copies, near),
-        *_check_folders(dataset),
         check_sources(leakage.class_source_association(table)),
         _check_levels(packed),
         _check_shortcuts(packed),
@@ -202,13 +201,6 @@ def _check_reading(packed: Pack) -> Finding:
         verdict += f"; {_counted(len(others), 'other file')} passed over, first {others[0]}"
         level = "fail" if broken else "note"
     return Finding(level, "reading", broken, verdict)
-
-
-def _check_folders(dataset: Dataset) -> list[Finding]:
-    """Do the table's labels agree with folders that are named as its classes?"""
-    odd = differing_folders(dataset.table, dataset.class_names)
-    verdict = f"{len(odd):,} images lie in another class's folder than labelled: {some(odd)}"
-    return [Finding("warn", "folders", len(odd), verdict)] * bool(odd)
 
 
 def _check_imbalance(counts: pd.DataFrame, *, wanted: float | None) -> Finding:

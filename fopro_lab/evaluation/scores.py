@@ -120,17 +120,14 @@ def class_groups(
     counts: Mapping[str, int],
     *,
     rule: Literal["rank", "count"] = "rank",
-    head_above: int = 700,
-    tail_below: int = 70,
     sizes: tuple[int, int] | None = None,
 ) -> dict[str, str]:
     """Sort two classes or more into head, medium and tail by their number of training images.
 
     ``rank`` takes thirds by rank: of K classes K // 3, at least one, are head, the rest is halved
     and an odd one goes to the tail. Eight classes give the published ranks 0-1, 2-4, 5-7 of
-    ISIC-2019-LT. ``count`` takes thresholds, by default HyperKvasir's: more training images than
-    ``head_above`` is head, fewer than ``tail_below`` tail. ``sizes`` are those of head and medium,
-    if not thirds.
+    ISIC-2019-LT. ``count`` takes HyperKvasir's thresholds: more than 700 training images is
+    head, fewer than 70 tail. ``sizes`` are those of head and medium, if not thirds.
 
     Returns:
         "head", "medium" or "tail" for each class, the most frequent class first.
@@ -143,11 +140,7 @@ def class_groups(
         heads, mediums = sizes or (heads, (len(ranked) - heads) // 2)
         places = [(rank >= heads) + (rank >= heads + mediums) for rank in range(len(ranked))]
     else:
-        if tail_below > head_above + 1:
-            raise InputError(
-                f"tail_below: expected at most head_above + 1 = {head_above + 1}, got {tail_below}"
-            )
-        places = [(counts[n] <= head_above) + (counts[n] < tail_below) for n in ranked]
+        places = [(counts[name] <= 700) + (counts[name] < 70) for name in ranked]
     return {name: GROUPS[place] for name, place in zip(ranked, places, strict=True)}
 
 
@@ -170,8 +163,7 @@ def groups_from(
         # Its publishers draw no validation part: our validation images count as training images.
         counts = counts + (config.val_per_class or counts / (1 / config.val_fraction - 1))
     by_name = {str(name): round(n) for name, n in zip(names, counts.tolist(), strict=True)}
-    thresholds = {"head_above": config.head_above, "tail_below": config.tail_below}
-    return class_groups(by_name, rule=rule, sizes=sizes, **thresholds)
+    return class_groups(by_name, rule=rule, sizes=sizes)
 
 
 def check_groups(groups: Mapping[str, str], names: Sequence[str]) -> None:

@@ -117,6 +117,7 @@ def deciding_options(config: TrainConfig) -> dict[str, Any]:
     options = json.loads(config.model_dump_json(exclude=NOT_DECIDING))
     # Gone, and part of the names of runs of before.
     options |= {"compile_teacher": False, "lr_milestones": [], "lr_factor": 0.1}
+    options |= {"head_above": 700, "tail_below": 70}
     is_preset, parts = config.parts.label in PRESETS, config.parts._asdict()
     options["method"] = config.parts.label if is_preset else ""
     options |= dict.fromkeys(parts, "") if is_preset else parts

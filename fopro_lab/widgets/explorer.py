@@ -61,7 +61,7 @@ OpenedData = tuple[Pack, Split | None, Mapping[str, Any], Mapping[str, str]]
 NO_PROMPT = "learned prompt: none is loaded; load one first"
 CHOICES, STRIP = 160, 8  # images to choose from, and of the strip, at most
 # Options of data that may differ from a run's: where files lie, and what changes no image.
-MAY_DIFFER = {"dataset", "image_dir", "split_files", "group_rule", "head_above", "tail_below"}
+MAY_DIFFER = {"dataset", "image_dir", "split_files", "group_rule"}
 PROBE = "linear probe of {}"
 _COLORS = (np.array(colormaps["viridis"].colors) * 255).astype(np.uint8)  # type: ignore[attr-defined]
 
