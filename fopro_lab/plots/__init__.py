@@ -7,9 +7,7 @@ Every function refuses a table without rows, or without a column that it reads, 
 from fopro_lab.evaluation import METHOD_LABELS
 from fopro_lab.plots.data import (
     plot_class_counts,
-    plot_class_sources,
     plot_images,
-    plot_leakage,
     plot_pipeline,
     plot_spectra,
 )

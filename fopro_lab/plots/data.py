@@ -1,6 +1,5 @@
 """Figures of a data set: classes, images, near-duplicates, sources, spectra, and the pipeline."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -109,78 +108,6 @@ def plot_spectra(
     style.legend_beside(ax)
     style.add_footer(ax, table, "means over n images, without interval")
     return ax
-
-
-@style.with_style
-def plot_class_sources(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw the sources that each class comes from, as a heat map of shares with the images.
-
-    ``table``: column ``class``, and one column per source with the number of images.
-    """
-    style.need(table, "class")
-    cells = table.set_index("class")
-    if not len(cells.columns):
-        raise InputError("table: expected a column for at least one source, got class alone")
-    shares = cells.div(cells.sum(axis=1).clip(lower=1), axis=0)
-    width, height = 2.6 + 0.85 * len(cells.columns), max(3.2, 1.6 + 0.34 * len(cells))
-    ax = style.new_axes(ax, width=max(5.0, width) + style.room(cells.index), height=height)
-    colors = {"cmap": "Blues", "vmin": 0, "vmax": 100}
-    style.draw_matrix(ax, 100 * shares, "Share of the class, per cent", **colors)
-    for (y, x), n in np.ndenumerate(cells.to_numpy()):
-        color = "white" if shares.iat[y, x] > 0.6 else "#333333"
-        ax.text(x, y, f"{n:,}", ha="center", va="center", fontsize=8.5, color=color)
-    ax.set_yticks(range(len(cells)), [f"{c}  n={n:,}" for c, n in cells.sum(axis=1).items()])
-    labels = [textwrap.shorten(str(source), 22, placeholder="...") for source in cells.columns]
-    ax.set_xticks(range(len(labels)), labels, fontsize=8.5, rotation=25, ha="right")
-    ax.set(xlabel="Source", title="Images of each class by source")
-    style.add_footer(ax, pd.DataFrame(), "n in each cell, counted: no interval")
-    return ax
-
-
-TIE_LOOKS = {
-    "group": ("#882255", "same lesion or patient"),
-    "near_duplicate": ("#44AA99", "near-duplicate"),
-    "copy": ("#332288", "copy"),
-}
-PART_NAMES = {"test": "Test", "val": "Validation"}
-
-
-@style.with_style
-def plot_leakage(table: pd.DataFrame) -> Figure:
-    """Draw the share of each class's images that are tied to one in training.
-
-    Test images that training has seen flatter the result; those of validation choose the epoch.
-
-    ``table``: ``leakage`` of the data report.
-    """
-    style.need(table, f"part other class n {' '.join(TIE_LOOKS)}")
-    tied = table[(table["other"] == "train") & table["part"].isin(PART_NAMES)]
-    if tied.empty:
-        raise InputError("table: expected rows of test or val against train, got none")
-    kinds = [kind for kind in TIE_LOOKS if tied[kind].any()] or ["group"]
-    parts = [part for part in PART_NAMES if (tied["part"] == part).any()]
-    height = 1.6 + (0.12 + 0.2 * len(kinds)) * tied["class"].nunique()
-    size = (2.2 + 3.6 * len(parts) + style.room(tied["class"]), height)
-    figure, axes = plt.subplots(1, len(parts), figsize=size, sharey=True, squeeze=False)
-    bar = 0.8 / len(kinds)
-    for ax, part in zip(axes.flat, parts, strict=True):
-        own = tied[tied["part"] == part]
-        for place, kind in enumerate(kinds):
-            color, label = TIE_LOOKS[kind]
-            y = np.arange(len(own)) + (place - (len(kinds) - 1) / 2) * bar
-            share = 100 * own[kind] / own["n"].clip(lower=1)
-            bars = ax.barh(y, share, height=0.92 * bar, color=color, label=label)
-            texts = [f"{k:,}/{n:,}" for k, n in zip(own[kind], own["n"], strict=True)]
-            ax.bar_label(bars, texts, padding=4, fontsize=8, color="#444444")
-        style.label_rows(ax, ["all classes" if c == "all" else c for c in own["class"]])
-        ax.set_xlim(0, 125)  # room for k/n to the right of a bar of 100
-        ax.set_xticks(range(0, 101, 20))
-        ax.set_xlabel("Tied to a training image, per cent")
-        ax.set_title(f"{PART_NAMES[part]} images", fontsize=10)
-    style.figure_title(figure, "Images that training has seen")
-    style.legend_beside(axes[0, -1])
-    style.add_footer(axes[0, 0], table, "k/n at each bar, counted: no interval")
-    return figure
 
 
 _FACTORS = (0.125, 0.25, 0.35, 0.5, 0.7, 1, 1.4, 2, 2.8, 4, 8)

@@ -144,16 +144,6 @@ def counts():
     ).assign(group=["tail", "head"] * 2, protocol=PROTOCOL)
 
 
-def ties(**columns):
-    base = {"part": "test", "other": "train", "class": ["nv", "df", "all"], "n": [10, 4, 14]}
-    base |= {"group": [5, 0, 5], "copy": 0, "near_duplicate": [1, 0, 1], "protocol": PROTOCOL}
-    return pd.DataFrame(base).assign(**columns)
-
-
-def sources():
-    return pd.DataFrame({"class": ["nv", "df", "x"], "a": [30, 0, 0], "b": [10, 5, 0]})
-
-
 def audit(stages=("resize", "augment, fused"), steps=("box", "bilinear")):
     parts = []
     for stage, (place, step), source in product(stages, enumerate(steps), ("all", "sharp")):
@@ -215,7 +205,6 @@ EVERY = {
     "plot_class_bands": (plots.plot_class_bands, bands()),
     "plot_class_counts": (plots.plot_class_counts, counts()),
     "plot_class_recall": (plots.plot_class_recall, scores()),
-    "plot_class_sources": (plots.plot_class_sources, sources()),
     "plot_comparison": (plots.plot_comparison, differences()),
     "plot_control": (
         lambda table: plots.plot_control(table, control_gains(), images=1470),
@@ -231,7 +220,6 @@ EVERY = {
     "plot_heat_map": (lambda table: plots.plot_heat_map(np.eye(8), table), heat_map()),
     "plot_history": (plots.plot_history, history()),
     "plot_images": (lambda images: plots.plot_images(images, list("abcde")), IMAGES),
-    "plot_leakage": (plots.plot_leakage, ties()),
     "plot_mask_history": (lambda history: plots.plot_mask_history([history]), mask_history()),
     "plot_pipeline": (plots.plot_pipeline, audit()),
     "plot_preferences": (plots.plot_preferences, distances()),

@@ -1,22 +1,16 @@
 import numpy as np
-import pandas as pd
 
 from fopro_lab import plots
 from tests.conftest import refuses
-from tests.plots.tables import IMAGES, audit, counts, sources, spectra, texts, ties
+from tests.plots.tables import IMAGES, audit, counts, spectra, texts
 
 
-def test_class_counts_print_n_at_each_bar_and_sources_their_share():
+def test_class_counts_print_n_at_each_bar():
     ax = plots.plot_class_counts(counts())
     assert [t.get_text() for t in ax.get_yticklabels()] == ["nv", "df"]
     assert set(texts(ax)) == {"20", "5,000", "4", "90"}
     assert ax.get_xscale() == "log"
     assert ax.get_yticklabels()[0].get_color() == plots.GROUP_COLORS["head"]
-    ax = plots.plot_class_sources(sources())
-    np.testing.assert_allclose(ax.images[0].get_array(), [[75, 25], [0, 100], [0, 0]])
-    assert texts(ax) == ["30", "10", "0", "5", "0", "0"]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["nv  n=40", "df  n=5", "x  n=0"]
-    refuses("expected a column for at least one", plots.plot_class_sources, sources()[["class"]])
 
 
 def test_images_show_every_pixel_and_spectra_a_line_per_class():
@@ -30,16 +24,6 @@ def test_images_show_every_pixel_and_spectra_a_line_per_class():
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [0.0, -1.0, -2.0])
     assert texts(ax) == ["corners"] and "cycles per pixel" in ax.get_xlabel()
     refuses("table: expected rows of scope", plots.plot_spectra, spectra(), scope="source")
-
-
-def test_leakage_draws_the_kinds_that_occur_with_k_of_n_in_test_and_validation():
-    val = ties(part="val", n=[8, 2, 10], group=[2, 1, 3], near_duplicate=0)
-    test, validation = plots.plot_leakage(pd.concat([val, ties()])).axes
-    labels = [text.get_text() for text in validation.get_legend().get_texts()]
-    assert labels == ["same lesion or patient", "near-duplicate"]
-    assert texts(test) == ["5/10", "0/4", "5/14", "1/10", "0/4", "1/14"]
-    assert texts(validation) == ["2/8", "1/2", "3/10", "0/8", "0/2", "0/10"]
-    assert [round(bar.get_width(), 1) for bar in test.patches][:3] == [50.0, 0.0, 35.7]
 
 
 def test_pipeline_has_a_panel_per_stage_and_a_line_per_step():

@@ -86,7 +86,7 @@ def test_save_figure_writes_the_same_bytes_without_a_program_name(tmp_path):
     refuses(r"a.svg: expected a name that", plots.save_figure, plt.figure(), tmp_path / "a.svg")
 
 
-@pytest.mark.parametrize("name", ["plot_class_bands", "plot_class_counts", "plot_leakage"])
+@pytest.mark.parametrize("name", ["plot_class_bands", "plot_class_counts"])
 def test_long_names_widen_a_figure_and_do_not_narrow_its_axes(name):
     plot, table = EVERY[name]
     widths = []
