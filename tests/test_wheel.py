@@ -93,4 +93,4 @@ def test_demo_and_explorer_run_in_an_empty_folder(installed, tmp_path):
         with urllib.request.urlopen(address, timeout=300) as answer:
             page = answer.read().decode()
         server.send_signal(signal.SIGINT)
-    assert "Bands by hand" in page and "widget-view+json" in page  # no cell before it is red
+    assert "Band explorer" in page and "widget-view+json" in page  # no cell before it is red
