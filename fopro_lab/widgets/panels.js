@@ -57,7 +57,8 @@ function images({ model, el, on }) {
   const tell = (ring, gain) => {
     const edges = model.get("fixed").rings;
     told.textContent = byRings() && ring >= 0
-      ? `${ringName(edges, ring)}: gain ${gain.toFixed(2)}` : "log amplitude; drag a ring up or down";
+      ? `${ringName(edges, ring)}: gain ${gain.toFixed(2)}`
+      : `log amplitude${byRings() ? "; drag a ring up or down" : ""}`;
     for (const line of rings.querySelectorAll(".edge"))
       line.classList.toggle("near", ring >= 0 && [ring, ring + 1].includes(+line.dataset.edge));
   };
@@ -99,7 +100,8 @@ function images({ model, el, on }) {
     if (!bytes) return;
     showPng(after, bytes);
     showPng(plane, log);
-    spectrum.classList.toggle("still", mode !== "rings");
+    if (spectrum.dataset.mode !== mode) tell(-1);
+    spectrum.dataset.mode = mode;
     const edges = model.get("fixed").edges, tint = rings.querySelector(".tint");
     tint.replaceChildren();
     gains.forEach((gain, i) => {
@@ -225,9 +227,11 @@ function classes({ model, el, on }) {
     el.replaceChildren();
     if (error) return make("p", "error", el, error);
     if (!rows) return;
-    make("h4", "", el, title);
-    const width = el.clientWidth, height = Math.max(120, el.clientHeight - 44);
+    const head = make("h4", "", el, title), foot = make("p", "", el, top);
+    const rest = el.clientHeight - head.offsetHeight - foot.offsetHeight - 10;
+    const width = el.clientWidth, height = Math.max(120, rest);
     const svg = draw("svg", { width, height, role: "img", "aria-label": title }, el);
+    foot.before(svg);
     const words = Math.min(230, 0.56 * width), x0 = 42, x1 = width - words;
     const y = (share) => 8 + (1 - share) * (height - 26);
     for (const share of [0, 0.5, 1]) {
@@ -254,7 +258,6 @@ function classes({ model, el, on }) {
       label.textContent = `${name.length > 18 ? `${name.slice(0, 17)}…` : name}  ${counts}`;
       draw("title", {}, line, `${name}, ${group || "no group"}: ${counts}`);
     }
-    make("p", "top", el, top);
   };
   on("moving", render);
   const watcher = new ResizeObserver(render);

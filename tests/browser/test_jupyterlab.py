@@ -75,8 +75,12 @@ def test_notebook_06_runs_and_a_band_is_moved_and_saved(laboratory, watched):
     explorer = ExplorerPage(page)
     explorer.sliders.first.scroll_into_view_if_needed()
     play(explorer)
-    assert "fopro report" in explorer.save("by-hand")
+    told = explorer.save("by-hand")
+    assert "fopro report" in told
     assert alarms.quiet(), (alarms.errors, alarms.requests)
-    saved = load_prompt(folder / "presets/by-hand.yaml").mean_gain(size=(32, 32)).detach()
-    band = [explorer.gain(1), 1.0]
-    assert saved.unique().tolist() == pytest.approx(band), "the band as it was left, and no other"
+    preset = Path(told.splitlines()[0].removeprefix("Saved: "))
+    assert preset.is_relative_to(folder)
+    gains = load_prompt(preset).mean_gain(size=(32, 32)).detach()
+    assert gains.unique().tolist() == pytest.approx([1.0, explorer.gain(1)]), (
+        "the band as it was left, and no other"
+    )
