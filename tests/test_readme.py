@@ -104,9 +104,10 @@ def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
     save_weights(home, "mobilenetv2_100")
-    served: list[dict] = []
+    served: list[str] = []
     monkeypatch.setattr(
-        "fopro_lab.widgets.serving.serve_explorer", lambda values, **how: served.append(values)
+        "fopro_lab.widgets.serving.serve_explorer",
+        lambda values, **how: served.append(values.get("student_run", how["run"])),
     )
     monkeypatch.setattr(  # of `fopro probe`; the report below executes its notebook as well
         "fopro_lab.reports.execute_notebook", lambda name, values, *, out: (name, f"{out}/i.html")
@@ -127,7 +128,7 @@ def test_fopro_commands_run_in_their_order(home, monkeypatch, capsys):
     assert (home / "reports/mine/prompt/prompt.safetensors").is_file()
     assert (home / "reports/mine/teacher/heat_map_error_student.png").is_file()
     assert (home / "runs/fopro-0/predictions.parquet").exists()
-    assert served[0]["student_run"] == "runs"
+    assert set(served) == {"runs", "runs/fopro-0"}
 
 
 def save_weights(home: Path, name: str) -> Path:
