@@ -1,8 +1,9 @@
 """Record docs/pictures/explorer.webp: the band explorer's page while a hand moves its sliders.
 
-``python -m tools.explorer_clip`` serves the page (`fopro explore`, on generated images), drives it
-in Chromium and keeps a frame after every step; nothing in it is drawn by hand. Options of `fopro
-explore` may follow, such as ``--set student_run=RUN``.
+``python -m tools.explorer_clip RUN`` serves the page (`fopro explore RUN`), drives it in Chromium
+and keeps a frame after every step; nothing in it is drawn by hand. The committed one shows a run of
+``fopro train --set images=1500 --set method=fopro --set epochs=8 --set prompt_every=0``, on
+generated images. Without a run there is no student in it.
 """
 
 import io
@@ -36,13 +37,17 @@ def record(address: str) -> list[tuple[Image.Image, int]]:
         chromium = os.environ.get("FOPRO_CHROMIUM") or shutil.which("chromium")
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
-        page.set_default_timeout(300_000)  # the page is there once its images are packed
+        page.set_default_timeout(200_000)  # the page is there once its images are packed
         page.goto(address)
-        page.locator(".fopro-band-slider").first.wait_for()
+        sliders = page.locator(".fopro-band-slider")
+        sliders.first.wait_for(state="attached")
         page.evaluate(HAND)
         frames = [(_frame(page, settled=True), HOLD_MS)]
+        page.get_by_role("button", name="Reset").click()  # a run with a prompt opens with it
+        sliders.first.wait_for()
+        frames.append((_frame(page, settled=True), HOLD_MS))
         for ring, share in MOVES:
-            frames += _drag(page, page.locator(".fopro-band-slider").nth(ring), share)
+            frames += _drag(page, sliders.nth(ring), share)
         browser.close()
     return frames
 
@@ -73,7 +78,7 @@ def _frame(page: Page, *, settled: bool = False) -> Image.Image:
     """Take a picture of the page; ``settled`` waits for the networks' answers."""
     if settled:
         page.wait_for_timeout(500)
-        quiet = "() => !document.querySelector('[aria-busy=true]')"
+        quiet = "() => !document.querySelector('.pending, [aria-busy=true]')"
         page.wait_for_function(quiet)
         page.wait_for_timeout(200)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
@@ -83,7 +88,7 @@ def _frame(page: Page, *, settled: bool = False) -> Image.Image:
 def main() -> None:
     """Serve the page, record it, and write the clip."""
     command = [sys.executable, "-m", "fopro_lab", "explore", "--no-browser", "--port", "0"]
-    command += ["--set", "image_size=128", "--set", "images=400", *sys.argv[1:]]
+    command += sys.argv[1:]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             frames = record((server.stdout.readline() if server.stdout else "").strip())
