@@ -23,7 +23,7 @@ STEPS, STEP_MS, HOLD_MS = 7, 90, 900
 HAND = """() => {
   const hand = document.createElement("div");
   hand.style = "position:fixed;z-index:9999;width:20px;height:20px;margin:-10px;border-radius:50%;"
-    + "background:#d55e0099;border:2px solid white;pointer-events:none";
+    + "left:-40px;background:#d55e0099;border:2px solid white;pointer-events:none";
   document.body.append(hand);
   document.addEventListener("pointermove", (event) => {
     hand.style.left = event.clientX + "px"; hand.style.top = event.clientY + "px";
@@ -81,7 +81,8 @@ def _frame(page: Page, *, settled: bool = False) -> Image.Image:
         quiet = "() => !document.querySelector('.pending, [aria-busy=true]')"
         page.wait_for_function(quiet)
         page.wait_for_timeout(200)
-    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    shown = {"x": 0, "y": 0, "width": SIZE["width"], "height": 740}  # below is no more than paper
+    image = Image.open(io.BytesIO(page.screenshot(clip=shown))).convert("RGB")  # type: ignore[arg-type]
     return image.resize((WIDTH, WIDTH * image.height // image.width), Image.Resampling.LANCZOS)
 
 
