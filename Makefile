@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: help setup report test bench gpucheck size options docs lab format lint lock clean
+.PHONY: help setup report test attack bench gpucheck size options docs lab format lint lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ report: setup ## run the demo plan and print the path of its page
 
 test: setup ## run the whole suite, in two processes of one thread
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+attack: setup ## kills, faults, fuzzed input and simulation; a table of tries and failures
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.attack --count $(or $(COUNT),1000)
 
 bench: setup ## speed as ratios to plain alternatives, side by side
 	@$(BIN)/python -m benchmarks all

@@ -92,6 +92,8 @@ def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
             "log_level": "ERROR",
             "tornado_settings": {
                 "headers": {"Content-Security-Policy": POLICY.format(host=f"{HOST}:{port}")},
+                "allow_remote_access": False,  # a foreign Host header is refused
+                "local_hostnames": [HOST, "localhost"],
                 "ws_ping_timeout": 30000,  # ms, as the interval; tornado warns of a longer one
             },
         },
@@ -104,6 +106,7 @@ def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
             "allow_template_override": "NO",
             "allow_theme_override": "NO",
         },
+        "IdentityProvider": {"cookie_options": {"samesite": "Strict"}},
         # Sockets that only the user can open, where the system takes a path as long as theirs.
         "KernelManager": {"transport": "ipc" if len(str(page.parents[1])) < 32 else "tcp"},
         "MappingKernelManager": {
