@@ -191,7 +191,7 @@ def test_sigterm_ends_a_training_like_ctrl_c_and_it_goes_on(tmp_path):
     words += ["--set", "device=cpu", "--set", "epochs=2000", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "fopro_lab", "train", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "history.csv").exists() and process.poll() is None:
+        while not (tmp_path / "checkpoint.pt").exists() and process.poll() is None:
             time.sleep(0.2)
         process.terminate()
         told = process.communicate(timeout=60)[1]

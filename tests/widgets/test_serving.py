@@ -80,10 +80,12 @@ def served(tmp_path_factory):
         yield process, int(found[1]), found[2], folder, temporary
 
 
-def ask(port, path, *, token="", method="GET"):
+def ask(port, path, *, token="", method="GET", host=""):
     """Request a path exactly as it is written: a client that tidies it up would hide faults."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.putrequest(method, path, skip_accept_encoding=True)
+    connection.putrequest(method, path, skip_accept_encoding=True, skip_host=bool(host))
+    if host:  # as of a foreign page whose name leads here
+        connection.putheader("Host", host)
     if token:
         connection.putheader("Authorization", f"token {token}")
     connection.endheaders()
@@ -100,6 +102,7 @@ def test_page_is_for_who_has_the_token_and_on_the_loopback_alone(served):
         status, body, headers = ask(port, f"/{wrong}")
         assert status in (302, 401, 403) and "Band explorer" not in body
         assert token not in body and token not in str(headers)
+    assert ask(port, "/", token=token, host="elsewhere.example")[0] == 403
     for method, path in (
         ("GET", f"/api/kernels/{KERNEL}"),
         ("DELETE", f"/api/kernels/{KERNEL}"),
