@@ -15,9 +15,9 @@ from fopro_lab.data import float_images
 from fopro_lab.data.decoding import FileReader
 from fopro_lab.data.pack import decode_rows
 from fopro_lab.data.readers import CONVERT, name_unreadable, sort_files
-from fopro_lab.errors import InputError, WorkError
+from fopro_lab.errors import InputError, WorkError, printable
 from fopro_lab.evaluation import calibrate
-from fopro_lab.io import atomic_path, progress, some, write_json
+from fopro_lab.io import atomic_path, plain_cells, progress, some, write_json
 from fopro_lab.models import choose_device
 from fopro_lab.models.student import shrink
 from fopro_lab.training import TrainedRun
@@ -33,9 +33,10 @@ def predict(
     """Classify all images below a folder, or one file; write a CSV, and its origin as JSON.
 
     Files are decoded and resized as the training images were. One row per file: ``image``,
-    ``predicted``, ``probability`` (calibrated), ``class_set`` (may be empty or lack the predicted
-    class; see `fopro_lab.evaluation.calibration`), ``probability_NAME`` of each class, and
-    ``problem``, why a file could not be read. Returns the table, and what is in the JSON.
+    ``predicted``, ``probability`` (calibrated), ``class_set`` (``A|B``, bars in names escaped; may
+    be empty or lack the predicted class; see `fopro_lab.evaluation.calibration`),
+    ``probability_NAME`` of each class, and ``problem``, why a file could not be read. Returns the
+    table, and what is in the JSON.
 
     Raises:
         InputError: If the run has no student, no image can be read, or an option does not fit.
@@ -62,7 +63,7 @@ def predict(
         while chunk := dict[int, Any](islice(found, BATCH)):
             read = {place: each for place, each in chunk.items() if not isinstance(each, str)}
             for place in chunk.keys() - read:
-                problems[place] = str(chunk[place]).removeprefix(f"{paths[place]}: ")
+                problems[place] = str(chunk[place]).removeprefix(f"{printable(paths[place])}: ")
             if read:
                 batch = torch.from_numpy(np.stack(list(read.values()))).to(student.mean.device)
                 with torch.inference_mode():
@@ -73,19 +74,21 @@ def predict(
             raise InputError(f"{root}: none of {len(names)} images can be read: {problems[0]}")
         if not np.isfinite(logits[rows]).all():
             raise WorkError(f"{run.path}: the student's answers are not finite numbers")
-        table = pd.DataFrame({"image": names})
+        table = pd.DataFrame({"image": [printable(name) for name in names]})  # perhaps no UTF-8
         shares = calibration.probabilities(logits[rows], prior)
         order, sets = np.argsort(-shares, kind="stable"), calibration.class_sets(logits[rows])
         held = [classes[own[inside[own]]] for own, inside in zip(order, sets, strict=True)]
+        held = [[re.sub(r"([|\\])", r"\\\1", name) for name in own] for own in held]
         table.loc[rows, "predicted"] = classes[order[:, 0]]
         table.loc[rows, "probability"] = shares.max(axis=1)
         table.loc[rows, "class_set"] = ["|".join(own) for own in held]
         table.loc[rows, [f"probability_{name}" for name in classes]] = shares
         table["problem"] = problems
-        table.to_csv(temporary, index=False, float_format="%.6f")
+        plain_cells(table).to_csv(temporary, index=False, float_format="%.6f")
     facts = {"images": len(names), "not read": len(names) - len(rows), "not images": some(others)}
     facts |= {"predicted": table["predicted"].value_counts().to_dict()}
-    facts |= {"class shares": dict(zip(classes, prior.round(6).tolist(), strict=True))}
+    known = dict(zip(classes, prior.round(6).tolist(), strict=True))
+    facts |= {"class shares": "unknown" if calibration.implicit == "unknown" else known}
     facts |= {"temperature": round(calibration.temperature, 4), "coverage of sets": config.coverage}
     facts |= {"in every set, too few validation images": calibration.too_few, "run": str(run.path)}
     facts |= {"method": run.method, "protocol": run.protocol, "notice": NOTICE}

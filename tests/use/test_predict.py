@@ -1,6 +1,8 @@
 """Predictions of files: the run's own answers, calibrated, with every file accounted for."""
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -36,6 +38,25 @@ def test_files_get_the_answers_of_the_runs_own_test(trained, tmp_path, fopro):
     facts = json.loads((tmp_path / "new/p.json").read_text())
     assert facts["images"] == len(test) and facts["not read"] == 0
     assert facts["temperature"] == round(calibration.temperature, 4)
+
+
+def test_names_stay_whole_in_the_table(trained, tmp_path):
+    run, images = trained
+    odd = ["a|b", "a", *run.class_names[2:]]
+    titles = {f"logit_{old}": f"logit_{new}" for old, new in zip(run.class_names, odd, strict=True)}
+    config = {**run.config, "method": "", "loss": "focal"}
+    other = type(run)(run.path, {**run.manifest, "class_names": odd, "config": config})
+    other.__dict__["predictions"] = run.predictions.rename(columns=titles)
+    (tmp_path / "in").mkdir()
+    for name in (b"=1+1.png", b"caf\xe9.png"):
+        shutil.copy(min(images.iterdir()), os.path.join(os.fsencode(tmp_path / "in"), name))
+    config = PredictConfig(coverage=0.999)  # every class is in every set
+    _, facts = predict(other, tmp_path / "in", config, out=tmp_path / "p.csv")
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert table["image"].tolist() == ["'=1+1.png", "caf\\udce9.png"]
+    found = re.split(r"(?<!\\)\|", table["class_set"][0])
+    assert sorted(found) == sorted(name.replace("|", "\\|") for name in odd)
+    assert facts["class shares"] == "unknown"
 
 
 def test_other_class_shares_change_predictions_and_no_set(trained, tmp_path):
