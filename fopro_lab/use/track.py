@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from fopro_lab.errors import WorkError
+from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run
 from fopro_lab.use.export import need
 
@@ -18,9 +18,13 @@ def track(
     """Write runs for a tracking program, in place of what was written of them; say where each is.
 
     ``out`` is TensorBoard's folder, by default ``tensorboard``, or MLflow's URI, by default its
-    own. Unfinished runs have no test scores.
+    own. In TensorBoard, a run is known by its folder's name. Unfinished runs have no test scores.
     """
     need(to, extra="tracking")
+    names = [run.name for run in runs]
+    if to == "tensorboard" and (twice := [name for name in names if names.count(name) > 1]):
+        way_out = "rename one, or write each with its own --out"
+        raise InputError(f"runs: expected folders of different names, got '{twice[0]}'; {way_out}")
     return [(to_tensorboard if to == "tensorboard" else to_mlflow)(run, out) for run in runs]
 
 
@@ -29,8 +33,10 @@ def curves(run: Run) -> list[tuple[str, float, int]]:
     rows = run.history.to_dict("records") if (run.path / "history.csv").is_file() else []
     found = [(str(n), float(v), int(row["epoch"])) for row in rows for n, v in row.items()]
     for row in run.table().itertuples() if run.complete else ():
-        name = re.sub(r"[^\w. /-]", "_", f"test/{row.metric}/{row.name}".removesuffix("/all"))
-        found.append((name, float(row.value), int(run.manifest["best_epoch"])))
+        kind = {"class": "/class/", "group": "/"}.get(row.scope, "")  # a class may be called tail
+        name = re.sub(r"[^\w. -]", lambda odd: f"_{ord(odd[0]):x}_", row.name) if kind else ""
+        name, epoch = f"test/{row.metric}{kind}{name}", int(run.manifest["best_epoch"])
+        found.append((name, float(row.value), epoch))
     return [each for each in found if math.isfinite(each[1])]
 
 

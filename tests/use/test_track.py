@@ -2,7 +2,10 @@
 
 import pytest
 
+from fopro_lab.training import TrainedRun
 from fopro_lab.use import export, track
+from fopro_lab.use.track import curves
+from tests.conftest import complaint
 
 
 def test_tensorboard_gets_curves_and_scores_once(trained, tmp_path, fopro):
@@ -19,6 +22,23 @@ def test_tensorboard_gets_curves_and_scores_once(trained, tmp_path, fopro):
     (found,) = board.Scalars("test/recall/tail")
     assert found.step == run.manifest["best_epoch"]
     assert found.value == pytest.approx(scores["recall", "tail"], rel=1e-6)
+
+
+def test_scores_of_classes_have_names_of_their_own(trained, monkeypatch, tmp_path):
+    run = TrainedRun.read(trained[0].path)
+    table = run.table()
+    names = ["tail", "<5 mm", ">5 mm"]
+    table.loc[table.index[:3], "name"] = names  # of classes, which come first
+    monkeypatch.setattr(TrainedRun, "table", lambda _: table)
+    scores = dict(each[:2] for each in curves(run) if each[0].startswith("test/"))
+    assert len(scores) == table["value"].notna().sum()
+    assert {"test/recall/class/tail", "test/recall/tail", "test/balanced_accuracy"} <= set(scores)
+
+
+def test_a_run_is_not_written_over_another_of_its_name(trained, tmp_path):
+    other = TrainedRun(tmp_path / trained[0].name, trained[0].manifest)
+    line = complaint(track, [trained[0], other], out=str(tmp_path / "board"))
+    assert f"got '{other.name}'" in line and not (tmp_path / "board").exists()
 
 
 def test_a_missing_extra_is_one_line(trained, fopro, monkeypatch):
