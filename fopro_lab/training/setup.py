@@ -191,16 +191,20 @@ def compiled(
     frozen = not any(weight.requires_grad for weight in network.parameters())
     name = "teacher" if frozen else "student"
     how: dict[str, Any] = {"options": {"freezing": True}} if frozen and device.type == "cpu" else {}
-    how |= {"mode": "reduce-overhead"} if device.type == "cuda" and count <= GRAPHS else {}
-    images = torch.full((count, 3, side, side), 0.5, device=device)
-    if frozen:
-        images = images.contiguous(memory_format=torch.channels_last)
+    # The gradients of a graph lie where the next batch writes its own: none can be added to.
+    if device.type == "cuda" and count <= GRAPHS and (frozen or config.accumulate == 1):
+        how["mode"] = "reduce-overhead"
+    layout = torch.channels_last if frozen else torch.contiguous_format
     before = {key: value.clone() for key, value in network.named_buffers()}
     began, used = time.perf_counter(), [device] if device.type == "cuda" else []
     made: Any = torch.compile(network, **how)
     try:
         with torch.random.fork_rng(used), torch.inference_mode(frozen), fabric.autocast():
+            # Made here: to a compiler, tensors of inference mode are of a kind of their own.
+            images = torch.full((count, 3, side, side), 0.5, device=device)
+            images = images.contiguous(memory_format=layout)
             for _ in range(3):  # graphs are recorded after the first
+                network.zero_grad()
                 outputs = [x for x in tree_leaves(made(images)) if isinstance(x, Tensor)]
                 if not frozen:
                     sum(

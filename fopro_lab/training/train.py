@@ -471,8 +471,9 @@ def fit_teacher_probe(state: TrainState, setup: TrainSetup) -> None:
     for rows in (split.train, split.val):
         stream = batches(setup.packed, rows, batch_size=BATCH, device=device)
         with torch.inference_mode(), setup.fabric.autocast():
-            found = [
-                (setup.fast_teacher.encode(images).float(), labels) for images, labels in stream
+            found = [  # copies: a replayed graph writes over what it gave
+                (setup.fast_teacher.encode(images).to(torch.float32, copy=True), labels)
+                for images, labels in stream
             ]
         features, labels = (torch.cat(each).cpu() for each in zip(*found, strict=True))
         parts.append((features, labels))
