@@ -154,8 +154,8 @@ def keep_on_device(pack: Pack, device: torch.device, *, demand: bool = False) ->
         return False
     stored = torch.empty(pack.images.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(pack), 1024):
-        part = slice(start, start + 1024)
-        stored[part] = torch.from_numpy(np.array(pack.images[part]))
+        rows = np.arange(start, min(start + 1024, len(pack)))
+        stored[start : start + 1024] = torch.from_numpy(pack.checked(rows))
     _ON_DEVICE[pack] = stored
     return True
 
