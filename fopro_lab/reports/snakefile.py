@@ -50,15 +50,19 @@ def write_snakefile(
     parts = [HEAD.format(plan=plan, file=file, outputs=list(made.values()))]
     for node in nodes:
         parameters = out / "parameters" / f"{node.name}.json"  # JSON is YAML
-        write_json(
-            parameters, json.loads(json.dumps({**node.parameters, **node.places}, default=str))
-        )
+        text = json.dumps({**node.parameters, **node.places}, default=str)
+        # As an input: other parameters are executed anew, and the same ones keep their time.
+        if not parameters.is_file() or json.loads(parameters.read_text("utf-8")) != json.loads(
+            text
+        ):
+            write_json(parameters, json.loads(text))
+        notebook = os.path.relpath(node.notebook.path)
         parts.append(
             RULE.format(
                 name=repr(node.name),
-                before=[made[name] for name in node.after if name in made],
+                before=[str(parameters), notebook, *(made[n] for n in node.after if n in made)],
                 output=repr(made[node.name]),
-                notebook=repr(os.path.relpath(node.notebook.path)),
+                notebook=repr(notebook),
                 parameters=repr(str(parameters)),
                 folder=repr(str(out / node.name)),
                 limit=f", runtime={max(1, round(node.limit / 60))}" if node.limit else "",

@@ -32,7 +32,8 @@ def test_snakemake_executes_what_a_report_would(checkout, monkeypatch):
         },
         defaults={"word": "a 'quoted' {word}"},
     )
-    write_snakefile(PLAN, file="Snakefile", out="an out", settings=["mark=[2,3]"])
+    how = {"file": "Snakefile", "out": "an out"}
+    write_snakefile(PLAN, **how, settings=["mark=[2,3]"])
     out = checkout.root / "an out"
     words = [SNAKEMAKE, "-s", "Snakefile", "--cores", "1", "--quiet"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
@@ -40,5 +41,8 @@ def test_snakemake_executes_what_a_report_would(checkout, monkeypatch):
     assert (out / "first-3/made.txt").read_text() == "3 a 'quoted' {word}"
     last = nbformat.read(out / "notebooks/last.ipynb", as_version=4)
     assert last.cells[-1].outputs[0].text == "2 a 'quoted' {word}\n"
-    again = subprocess.run([*words[:-1], "--dry-run"], capture_output=True, text=True, timeout=60)
-    assert "Nothing to be done" in again.stdout + again.stderr
+    for word, expected in (("a 'quoted' {word}", "Nothing to be done"), ("other", "first-2")):
+        write_snakefile(PLAN, **how, settings=["mark=[2,3]", f"word={word}"])
+        dry = [*words[:-1], "--dry-run"]
+        again = subprocess.run(dry, capture_output=True, text=True, timeout=60)
+        assert expected in again.stdout + again.stderr
