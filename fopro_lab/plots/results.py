@@ -228,7 +228,7 @@ def _draw_recalls(
 
 @style.with_style
 def plot_slopes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw one line per method from head to tail recall: what it pays for the tail, and to whom.
+    """Draw one line per method through its recalls of head, medium and tail.
 
     ``table``: of ``score_runs``.
     """
@@ -308,9 +308,10 @@ def plot_all_pairs(table: pd.DataFrame) -> Figure:
     labels = [style.method_look(method)[2] for method in methods]
     side = 1.2 + 0.45 * len(methods)
     size = (2 * side + 1.4 + style.room(labels), side + 0.9 + style.room(labels))
-    figure, panels = plt.subplots(1, 2, figsize=size, sharey=True)
     keys = table[["scope", "name", "metric"]].apply(tuple, axis=1)
-    for ax, (title, key) in zip(panels, _CLAIMED.items(), strict=True):
+    shown = {title: key for title, key in _CLAIMED.items() if (keys == key).any()}
+    figure, (panels,) = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False)
+    for ax, (title, key) in zip(panels, shown.items(), strict=True):
         own = table[keys == key].pivot(index="method", columns="baseline")
         cells, p = (
             own[c].reindex(index=methods, columns=methods) for c in ("difference", "p_holm")
@@ -330,7 +331,7 @@ def plot_all_pairs(table: pd.DataFrame) -> Figure:
         ax.tick_params(length=0)
     panels[0].set_yticks(range(len(methods)), labels)
     style.figure_title(figure, "Row minus column, percentage points")
-    pairs = len(methods) * (len(methods) - 1) // 2
+    pairs = table.loc[keys == _CLAIMED["Balanced accuracy"], "p_holm"].notna().sum() // 2
     trained = f"seeds: {table['seeds'].min()}, folds: {table['folds'].min()}"
     note = f"framed: p < 0.05 after Holm over {pairs} pairs; intervals are in the table of pairs"
     style.add_footer(panels[0], table, trained, note)

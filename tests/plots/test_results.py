@@ -81,6 +81,14 @@ def test_all_pairs_frame_what_is_clear_after_correction_with_the_best_on_top():
     assert framed == ["+10.0", "-10.0"] and len(ax.texts) == 6
 
 
+def test_all_pairs_without_a_tail_or_a_pair_say_what_there_is():
+    table = all_pairs().query("name == 'all'")
+    table = table[~(table["method"] + table["baseline"]).isin(["ekdbsm", "bsmekd"])]
+    figure = plots.plot_all_pairs(table)
+    assert len(figure.axes) == 1 and len(figure.axes[0].texts) == 4
+    assert any("Holm over 2 pairs" in text for text in texts(figure))
+
+
 def test_cost_and_slopes_are_sorted_and_say_what_is_not_known():
     levels_ax, minutes, _ = plots.plot_cost(levels()).axes
     assert labels(levels_ax) == ["EKD", "balanced softmax"]
