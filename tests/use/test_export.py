@@ -83,6 +83,18 @@ def test_model_card_says_data_n_recall_limits_and_licence(trained, tmp_path, fop
     assert "{" not in text and "\n\n\n\n" not in text
 
 
+def test_names_in_the_card_are_neither_cells_nor_html(trained):
+    run, _ = trained
+    scores = run.table()
+    scores.loc[scores.index[0], "name"] = "<b>a|b"
+    other = type(run)(run.path, {**run.manifest, "data_notes": ["<b>"]})
+    other.__dict__["table"] = lambda: scores
+    names = [name if name in set(scores["name"]) else "<b>a|b" for name in run.class_names]
+    other.manifest["class_names"] = names
+    text = export.model_card(other, calibrate(run), {})
+    assert "<b>" not in text and text.count("&lt;b&gt;a&#124;b") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
