@@ -268,7 +268,7 @@ def preset_options(config: Config, kind: type[Config]) -> dict[str, Any]:
     """List the options of a kind that are not defaults; existing paths become absolute."""
     names = set(kind.model_fields)
     options = config.model_dump(mode="json", exclude_defaults=True, include=names)
-    for name in options.keys() & {"dataset", "split_files", "weights"}:
+    for name in options.keys() & {"dataset", "image_dir", "split_files", "weights"}:
         path = Path(options[name]).expanduser()
         options[name] = str(path.resolve()) if path.exists() else options[name]
     return options

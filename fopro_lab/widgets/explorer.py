@@ -173,6 +173,12 @@ def _message(text: str) -> str:
     return f'<div role="status">{lines}</div>'
 
 
+def _left_out(reasons: Sequence[str]) -> str:
+    """Write how many runs are not offered, and why the first of them is not."""
+    count = f"{len(reasons)} run{'s' if len(reasons) > 1 else ''} left out; the first: "
+    return _message(count + reasons[0]) if reasons else ""
+
+
 def colour_spectrum(view: ChangedImage, *, floor: float, ceiling: float) -> bytes:
     """Colour the log spectrum from floor to ceiling, as PNG bytes."""
     last = len(_COLORS) - 1
@@ -428,9 +434,7 @@ class BandExplorer(StillBox):
             self._strip = Strip(next(batches(pack, np.array(tail), batch_size=len(tail)))[0])
         labels = [pack.dataset.class_names[pack.labels[row]] for row in tail]
         self.strip.fixed, self.strip.moving = {"names": labels}, {}
-        if refused:
-            count = f"{len(refused)} run{'s' if len(refused) > 1 else ''} left out; the first: "
-            self.message.value += _message(count + refused[0])
+        self.message.value += _left_out(refused)
         self._choose_image()
 
     def _choose_dataset(self, change: Any) -> None:
@@ -650,13 +654,18 @@ def build_explorer(config: ExploreConfig) -> BandExplorer:
         counts, names = split.class_counts(packed.dataset), packed.dataset.class_names
         return packed, split, preset_options(own, DataConfig), groups_from(own, names, counts)
 
+    fitting = [run for run, different in zip(runs, differences, strict=True) if not different]
+    names = [run.name for run in fitting]
     pack, split, options, groups = open_data(config.dataset)
-    return BandExplorer(
+    explorer = BandExplorer(
         pack,
         teacher={title: load_from(each) for title, each in teachers.items()},
         teacher_options={t: preset_options(each, TeacherConfig) for t, each in teachers.items()},
         rings=config.rings, split=split, options=options, prompt=config.prompt_file,
-        runs={run.name: run.path for run in runs}, groups=groups,
+        runs={r.name if names.count(r.name) == 1 else str(r.path): r.path for r in fitting},
+        groups=groups,
         presets_dir=config.presets_dir, dataset=config.dataset,
         more_datasets={name: partial(open_data, name) for name in config.more_datasets},
     )  # fmt: skip
+    explorer.message.value += _left_out([*filter(None, differences)])
+    return explorer

@@ -1,4 +1,5 @@
 import http.client
+import json
 import re
 import shutil
 import signal
@@ -56,6 +57,20 @@ def test_a_run_brings_its_data_teacher_and_prompt_and_what_does_not_fit_is_named
     code, out, err = fopro("explore", "--set", f"student_run={run.path}", "--set", "images=160")
     assert (code, out) == (2, "") and "image_size: " in err and "with 32, got 64" in err
     assert complaint(run_options, tmp_path, {}).startswith(f"{tmp_path}: expected a run folder")
+
+
+def test_runs_of_one_name_are_all_offered_and_one_of_other_images_is_not(run, tmp_path):
+    for place in ("a", "b", "c"):
+        shutil.copytree(run.path, tmp_path / place / run.name)
+    manifest = json.loads((tmp_path / "c" / run.name / "manifest.json").read_text())
+    manifest["config"]["interpolation"] = "lanczos"
+    (tmp_path / "c" / run.name / "manifest.json").write_text(json.dumps(manifest))
+    options = {**run_options(run.path, {"rings": 2}), "student_run": str(tmp_path)}
+    explorer = open_explorer(ExploreConfig(**options))
+    names = [name for name, _ in explorer.controls.student.options]
+    assert names[:2] == [str(tmp_path / place / run.name) for place in ("a", "b")]
+    assert str(tmp_path / "c") not in " ".join(names)
+    assert "1 run left out; the first: interpolation: " in explorer.message.value
 
 
 def test_a_port_that_is_taken_is_one_clear_line(fopro):
