@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,28 +53,32 @@ class JobExecutor(Executor):
     def _watch(self) -> None:
         looks = 0
         while not self._over.wait(POLL):
-            new, self._new = self._new, []
-            if new := [item for item in new if not item[0].cancelled()]:
-                try:
-                    jobs = self._engine.submit_array([work for _, work in new])
-                    self._jobs |= {future: job for (future, _), job in zip(new, jobs, strict=True)}
-                except Exception as error:  # sbatch refuses, or is not there
-                    for future, _ in new:
-                        self._end(future, Outcome(f"not submitted: {_lines(error)}"))
             looks += 1
-            ask = self._listed is not None and looks % round(ASK / POLL) == 0
-            listed = self._listed() if ask and self._listed else None
-            for future, job in list(self._jobs.items()):
-                started = Path(job.paths.stdout).exists()
-                if started and not future.running():
-                    future.set_running_or_notify_cancel()
-                if future.cancelled():
-                    job.cancel(check=False)
-                    del self._jobs[future]
-                elif (outcome := self._outcome(job, listed)) is not None:
-                    del self._jobs[future]
-                    log = str(job.paths.stdout) if started else ""
-                    self._end(future, replace(outcome, log=log))
+            # A drive or squeue that fails once may answer at the next look.
+            with suppress(OSError, subprocess.SubprocessError):
+                self._look(ask=looks % round(ASK / POLL) == 0)
+
+    def _look(self, *, ask: bool) -> None:
+        new = [self._new.pop(0) for _ in range(len(self._new))]  # one list: another thread adds
+        if new := [item for item in new if not item[0].cancelled()]:
+            try:
+                jobs = self._engine.submit_array([work for _, work in new])
+                self._jobs |= {future: job for (future, _), job in zip(new, jobs, strict=True)}
+            except Exception as error:  # sbatch refuses, or is not there
+                for future, _ in new:
+                    self._end(future, Outcome(f"not submitted: {_lines(error)}"))
+        listed = self._listed() if ask and self._listed else None
+        for future, job in list(self._jobs.items()):
+            started = Path(job.paths.stdout).exists()
+            if started and not future.running():
+                future.set_running_or_notify_cancel()
+            if future.cancelled():
+                job.cancel(check=False)
+                del self._jobs[future]
+            elif (outcome := self._outcome(job, listed)) is not None:
+                del self._jobs[future]
+                log = str(job.paths.stdout) if started else ""
+                self._end(future, replace(outcome, log=log))
 
     def _outcome(self, job: Any, listed: set[str] | None) -> Outcome | None:
         if Path(job.paths.result_pickle).exists() or (self._listed is None and job.done()):
@@ -141,5 +146,5 @@ def slurm_executor(text: str, *, folder: Path) -> JobExecutor:
 
 def _own_jobs() -> set[str] | None:
     words = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     return set(done.stdout.split()) if done.returncode == 0 else None
