@@ -172,7 +172,7 @@ class FourierPrompt(Summary, nn.Module):
         """Write parameters and settings to one safetensors file, atomically."""
         metadata = {"fopro_lab.prompt": VERSION, "settings": json.dumps(self.settings)}
         state = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
-        metadata["sha256"] = checksum(state)
+        metadata["sha256"] = checksum(state, settings=metadata["settings"])
         content = save(state, metadata)
         end = 8 + int.from_bytes(content[:8], "little")
         # safetensors writes metadata in any order, and equal prompts are to be equal files.
@@ -209,8 +209,9 @@ class FourierPrompt(Summary, nn.Module):
         except (TypeError, RuntimeError, ValueError):  # ValueError: no JSON
             got = "settings or tensors that do not fit"
             raise InputError(f"{path}: expected a saved Fourier prompt, got {got}") from None
-        known = metadata.get("sha256", checksum(state))
-        if bad or known != checksum(state):
+        # Files of 0.1 have none, and some early ones of 0.2 that of the tensors alone.
+        sums = (None, checksum(state), checksum(state, settings=metadata["settings"]))
+        if bad or metadata.get("sha256") not in sums:
             rule = f"expected finite numbers up to {LARGEST:g}, as they were saved"
             raise InputError(f"{path}: {rule}, got others; copy it again, or train a prompt anew")
         return prompt
@@ -236,9 +237,9 @@ class FourierPrompt(Summary, nn.Module):
             return log_gain.exp()
 
 
-def checksum(state: dict[str, Tensor]) -> str:
-    """Hash names and bytes of tensors."""
-    digest = hashlib.sha256()
+def checksum(state: dict[str, Tensor], *, settings: str = "") -> str:
+    """Hash settings, and names and bytes of tensors."""
+    digest = hashlib.sha256(settings.encode())
     for name, value in sorted(state.items()):
         digest.update(name.encode() + value.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -49,7 +49,7 @@ PATHS = (
     *("more_datasets", "more_teachers", "teachers"),
 )
 _NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text is wanted
-_RESERVED = ("notebooks", "pages", "runs", "tables")  # folders of a report
+_RESERVED = ("notebooks", "pages", "parameters", "runs", "slurm")  # folders of a report
 
 
 class PlanEntry(Config):

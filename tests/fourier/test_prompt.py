@@ -262,7 +262,9 @@ def test_a_prompt_whose_bytes_changed_is_refused_and_equal_ones_are_equal_files(
         prompt.save(tmp_path / "a")
         contents.append((tmp_path / "a").read_bytes())
     assert len(set(contents)) == 1
-    changed = bytearray(contents[0])
-    changed[-6] ^= 1
-    (tmp_path / "a").write_bytes(changed)
-    refuses("as they were saved, got others", FourierPrompt.load, tmp_path / "a")
+    number = bytearray(contents[0])
+    number[-6] ^= 1
+    for changed in (number, contents[0].replace(b'max_log_gain\\": 0.7', b'max_log_gain\\": 0.3')):
+        assert changed != contents[0]
+        (tmp_path / "a").write_bytes(changed)
+        refuses("as they were saved, got others", FourierPrompt.load, tmp_path / "a")
