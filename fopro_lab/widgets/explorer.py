@@ -345,10 +345,11 @@ class BandExplorer(StillBox):
         self.apply("amplify" if answer.gain else "remove", ring=answer.ring)
         name = self.pack.dataset.class_names[self._label]
         (before, after), (sure, unsure) = answer.found, answer.probability
+        how = "hurts most" if unsure < sure else "helps least, as no band hurts"
         self._say(
             f"{name}: {'doubling' if answer.gain else 'removing'} "
-            f"{_ring_labels(self.edges)[answer.ring]} cycles per pixel hurts most: {before} to "
-            f"{after} of {answer.n} images found, probability {sure:.2f} to {unsure:.2f}."
+            f"{_ring_labels(self.edges)[answer.ring]} cycles per pixel {how}: {before} to {after} "
+            f"of {answer.n} images found, probability {sure:.2f} to {unsure:.2f}."
         )
 
     def flush(self) -> None:
