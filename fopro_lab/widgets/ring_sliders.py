@@ -11,6 +11,7 @@ import torch
 from IPython.display import HTML
 from torch import Tensor
 
+from fopro_lab.errors import InputError
 from fopro_lab.fourier import ring_energy, ring_parts
 from fopro_lab.models import Teacher
 from fopro_lab.probing.ring_response import ring_drifts
@@ -41,9 +42,11 @@ def ring_sliders(
         teacher: Whose drift is shown.
         images: ``(N, 3, H, W)`` in [0, 1]; of larger ones the first few are kept.
         edges: ``R + 1`` frequencies from 0 to 0.75, cycles per pixel, as in ``ring_masks``.
-        titles: One per image.
+        titles: One per image; another number is an `InputError`.
         presets: Gains of the rings, by the name of a button.
     """
+    if len(titles) != len(images):
+        raise InputError(f"titles: expected one per image, {len(images)}, got {len(titles)}")
     factor = -(-images.shape[-1] // LARGEST)
     side = [length // factor for length in images.shape[-2:]]
     count = max(2, MOST_BYTES // (3 * (len(edges) - 1) * side[0] * side[1]))

@@ -10,6 +10,7 @@ from fopro_lab.models import wrap_teacher
 from fopro_lab.probing import ring_response
 from fopro_lab.reports.pages import write_notebook_page
 from fopro_lab.widgets import ring_sliders
+from tests.conftest import complaint
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +30,13 @@ def small_teacher():
         layers = (torch.nn.Conv2d(3, 16, 5), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2))
         network = torch.nn.Sequential(*layers, torch.nn.Flatten())
     return wrap_teacher(network, mean=[0.5] * 3, std=[0.2] * 3, input_size=64, feature_dim=64)
+
+
+def test_an_image_without_a_title_is_refused_not_left_out():
+    args = (small_teacher(), smooth_images(47), ring_edges(4))
+    assert (
+        complaint(ring_sliders, *args, titles=["a"]) == "titles: expected one per image, 2, got 1"
+    )
 
 
 def write_page(path, sliders) -> None:
