@@ -1,4 +1,4 @@
-"""`python -m benchmarks [data|fourier|step|sweep|reports|all|page] [--out DIR]`."""
+"""`python -m benchmarks [data|fourier|step|sweep|reports|scaling|all|page] [--out DIR]`."""
 
 import argparse
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import data, fourier, reports, step, sweep
+from benchmarks import data, fourier, reports, scaling, step, sweep
 from benchmarks.page import write_page
 from benchmarks.timing import machine_facts, print_table, write_results
 
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[..., dict[str, pd.DataFrame]]] = {
     "step": step.bench_step,  # steps of distillation, with and without a prompt
     "sweep": sweep.bench_sweep,  # what kept teacher features save
     "reports": reports.bench_reports,  # slider ticks, a batch of notebooks
+    "scaling": scaling.bench_scaling,  # time and memory as work grows
 }
 
 

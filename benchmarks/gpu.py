@@ -39,11 +39,11 @@ ENGINE: dict[str, tuple[dict[str, Any], float | None]] = {  # options, goal in i
     "balanced softmax alone, compiled": (BSM | ON, None),
     "EKD, live": (OFF, 7_000.0),
     "EKD, live, compiled": (ON, 7_000.0),
-    "EKD, live, compiled, float16 teacher": (ON | {"teacher_precision": "float16"}, 7_000.0),
-    "EKD, live, compiled, images read ahead": (ON | {"resident": "off"}, 7_000.0),
-    "EKD, live, compiled, batch 32": (ON | {"batch": 32}, None),
     "EKD, features kept": (KEPT | OFF, 15_000.0),
     "EKD, features kept, compiled": (KEPT | ON, 15_000.0),
+    "EKD, live, compiled, images read ahead": (ON | {"resident": "off"}, 7_000.0),
+    "EKD, live, compiled, float16 teacher": (ON | {"teacher_precision": "float16"}, 7_000.0),
+    "EKD, live, compiled, batch 32": (ON | {"batch": 32}, None),
 }
 SHARE_OF_BARE = 0.9  # of the bare loop's speed, that balanced softmax alone should have
 PROMPT_SECONDS = 60.0  # for a learned prompt

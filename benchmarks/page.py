@@ -31,6 +31,12 @@ SECTIONS = {
         "ResNet-18, written by `make gpucheck`; the goals are for an H100 or H200.",
     ),
     "reports": ("Sliders and reports", "One tick of a slider; a batch of 12 notebooks."),
+    "scaling": (
+        "As work grows",
+        "Images of 64 px, 500 test images per run, no kernels, seconds of the processor; "
+        "`exponent` is the power of the size by which they grow. What follows for large studies: "
+        "[scaling](scaling.md).",
+    ),
 }
 INTRODUCTION = """# Speed
 

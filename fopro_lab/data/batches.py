@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -134,21 +134,24 @@ def batches(
     return draw()  # what is wrong is refused at the call, not at the first batch
 
 
-def keep_on_device(pack: Pack, device: torch.device, *, demand: bool = False) -> bool:
+def place_images(
+    pack: Pack, device: torch.device, *, how: Literal["auto", "on", "off"] = "auto"
+) -> bool:
     """Copy all images of a pack to a device, once; `batches` then takes them there, the same bits.
 
-    Where they would take more than half of the GPU's free memory they are not, and batches are
-    read ahead as before; ``demand`` makes that an `InputError`.
+    ``auto`` does so on a GPU where they take at most half of its free memory; else batches are read
+    ahead, as always with ``off``. ``on`` makes it an `InputError` that they do not fit.
     """
     import torch
 
+    if how == "off" or (how == "auto" and device.type == "cpu"):
+        _ON_DEVICE.pop(pack, None)
+        return False
     if pack in _ON_DEVICE and _ON_DEVICE[pack].device.type == device.type:
         return True
-    size, free = pack.images.nbytes, math.inf
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    if size > RESIDENT * free:
-        if demand:
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+    if (size := pack.images.nbytes) > RESIDENT * free:
+        if how == "on":
             expected = f"expected images of at most half of the {in_bytes(int(free))} free"
             raise InputError(f"resident: {expected} on the GPU, got {in_bytes(size)}; use auto")
         return False

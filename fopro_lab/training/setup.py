@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from fopro_lab.config import StepConfig, TrainConfig
 from fopro_lab.data import Pack, Split, batches, prepare
-from fopro_lab.data.batches import keep_on_device
+from fopro_lab.data.batches import place_images
 from fopro_lab.data.pack import split_from
 from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError, WorkError
@@ -123,8 +123,7 @@ def build_setup(
         expected = f"{needed} images or more for {world} processes"
         raise InputError(f"training: expected {expected}, got {got}; start fewer processes")
     counts = torch.as_tensor(split.class_counts(packed.dataset)).to(fabric.device, torch.float32)
-    if config.resident == "on" or (config.resident == "auto" and fabric.device.type == "cuda"):
-        keep_on_device(packed, fabric.device, demand=config.resident == "on")
+    place_images(packed, fabric.device, how=config.resident)
     seconds: dict[str, float] = {}
     if not config.parts.is_taught:
         return TrainSetup(config, fabric, packed, split, counts, method, compile_seconds=seconds)

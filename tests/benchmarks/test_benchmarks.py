@@ -1,12 +1,14 @@
 """Small runs of each benchmark: what is compared does the same work, and ratios are ratios."""
 
 import importlib
+import json
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from benchmarks import scaling
 from benchmarks.data import bench_data
 from benchmarks.fourier import bench_fourier, scale_by_parts, whole_gain
 from benchmarks.reports import measure_ticks
@@ -78,3 +80,21 @@ def test_a_sweep_trains_every_method_fold_and_seed(monkeypatch):
     run = module.sweep(views=2, size=16, images=30, epochs=4, repeats=2)
     assert run() == sum(4 * len(given["split"].train) for _, given in found)
     assert len({(c.method, given["split"].protocol, c.seed) for c, given in found}) == 16
+
+
+def test_scaling_does_each_work_and_gives_exponents(tmp_path, monkeypatch):
+    for work, count in {"data": 48, "features": 80, "runs": 4, "notebooks": 3}.items():
+        (tmp_path / work).mkdir()
+        monkeypatch.chdir(tmp_path / work)
+        monkeypatch.setenv("FOPRO_CACHE", str(tmp_path / work))
+        assert min(scaling.WORKS[work](tmp_path / work, count).values()) > 0
+
+    def grow(words, **_):  # seconds as the square of the size
+        count = int(words[-1].split(", ")[-1].rstrip(")"))
+        found = json.dumps({"seconds": {words[-1].split("'")[1]: count**2.0}, "grown_mb": 1.0})
+        return SimpleNamespace(stdout=f"told\n{found}\n".encode())
+
+    monkeypatch.setattr(scaling.subprocess, "run", grow)
+    table = scaling.bench_scaling(images=(2, 8), runs=(2, 4), notebooks=(2, 6))["scaling"]
+    assert table["exponent"].dropna().tolist() == pytest.approx([2.0] * 5)
+    assert set(table["reached"]) == {"", "no"}

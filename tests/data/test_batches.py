@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fopro_lab.data import batches, cycle, effective_counts, mix, open_dataset, pack, paired_batches
 from fopro_lab.data.augment import PairedBatch, sample_weights
-from fopro_lab.data.batches import draw_order, epoch_order, keep_on_device
+from fopro_lab.data.batches import draw_order, epoch_order, place_images
 from tests.conftest import refuses
 
 ORDER = ("sampler", "seed", "epoch", "epochs", "views")
@@ -232,15 +232,18 @@ def test_resident_images_give_the_bits_of_those_that_are_read(monkeypatch, mode)
     how = {"batch_size": 12, "shuffle": True, "augment": "published", "augment_mode": mode}
     how |= {"sampler": "class-balanced", "views": 3, "rank": 1, "world_size": 2, "epoch": 4}
     read = joined(batches(packed, range(40), **how))
-    assert keep_on_device(packed, torch.device("cpu"))
+    assert place_images(packed, torch.device("cpu"), how="on")
     monkeypatch.setattr("fopro_lab.data.augment.read_pixels", None)  # nothing is read any more
     for found, expected in zip(joined(batches(packed, range(40), **how)), read, strict=True):
         assert torch.equal(found, expected)
-    assert keep_on_device(packed, torch.device("cpu"))  # once is enough
+    assert place_images(packed, torch.device("cpu"), how="on")  # once is enough
+    assert not place_images(packed, torch.device("cpu"), how="off")
+    with pytest.raises(TypeError):  # now they are read again
+        next(batches(packed, range(40), **how))
 
 
 def test_images_that_do_not_fit_are_read_or_refused_if_asked_for(packed, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (packed.images.nbytes, 0))
-    assert not keep_on_device(packed, torch.device("cuda"))
+    assert not place_images(packed, torch.device("cuda"))
     rule = "^resident: expected images of at most half of the .* free on the GPU, got "
-    refuses(rule, keep_on_device, packed, torch.device("cuda"), demand=True)
+    refuses(rule, place_images, packed, torch.device("cuda"), how="on")
