@@ -4,13 +4,12 @@ import json
 import math
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +60,14 @@ def bench_scaling(
     sizes = {"data": images, "features": images, "predictions": images}
     sizes |= {"runs": runs, "notebooks": notebooks}
     rows: list[dict[str, Any]] = []
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.scaling"])  # imported once for all
     for work, counts in sizes.items():
         for count in counts:
-            call = f"from benchmarks.scaling import measure; measure({work!r}, {count})"
-            done = subprocess.run([sys.executable, "-c", call], check=True, stdout=subprocess.PIPE)
-            found = json.loads(done.stdout.splitlines()[-1])
-            for step, seconds in found["seconds"].items():
-                row = {"step": step, "n": count, "seconds": seconds, "grown_mb": found["grown_mb"]}
+            with ProcessPoolExecutor(1, mp_context=context) as fresh:
+                taken, grown = fresh.submit(measure, work, count).result()
+            for step, seconds in taken.items():
+                row = {"step": step, "n": count, "seconds": seconds, "grown_mb": grown}
                 rows.append({**row, "microseconds_each": 1e6 * seconds / count})
     table = pd.DataFrame(rows).sort_values(["step", "n"], kind="stable", ignore_index=True)
     table["exponent"] = float("nan")
@@ -91,16 +91,18 @@ def exponent(first: float, second: float, fewer: int, more: int) -> float:
     return math.log(second / first) / math.log(more / fewer)
 
 
-def measure(work: str, count: int) -> None:
-    """Do one piece of work and print its steps' seconds and the peak memory of this process."""
+def measure(work: str, count: int) -> tuple[dict[str, float], float]:
+    """Do one piece of work; return its steps' seconds, and by how many MB this process grew."""
     torch.set_num_threads(1)
+    home = Path.cwd()
     before = psutil.Process().memory_info().rss / 1e6  # torch and the others, imported
     with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
         os.environ["FOPRO_CACHE"] = place
         os.chdir(place)
         seconds = WORKS[work](Path(place), count)
+        os.chdir(home)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(json.dumps({"seconds": seconds, "grown_mb": peak - before}))
+    return seconds, peak - before
 
 
 class Watch:

@@ -275,7 +275,8 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     seed: int = option(0, "seed of weights, order, augmentation and prompts", ge=0)
     fold_teacher: bool = option(True, "fold the teacher's batch norms into its convolutions")
     compile: Literal["auto", "on", "off"] = option(
-        "auto", "torch.compile of teacher and student; auto: on a GPU, unless deterministic"
+        "auto",
+        "torch.compile; auto: on a GPU, for a million images or more, unless deterministic",
     )
     resident: Literal["auto", "on", "off"] = option(
         "auto", "all images in the GPU's memory; auto: where they take half of what is free"

@@ -43,6 +43,7 @@ SELECTED_BY = {
     "ema": "last epoch, average of its weights",
 }
 SEEN = 256  # training images whose spectrum the objective `spectrum` starts from
+PAYS = 1_000_000  # images in all epochs, from which a minute of compiling is won back
 GRAPHS = 32  # images per batch and process, up to which CUDA graphs are replayed
 WARMUP_START = 0.01  # share of the learning rate in the very first step of a warm-up
 
@@ -137,7 +138,7 @@ def build_setup(
     side = teacher.input_size if teacher.resize else config.image_size
     if not config.teacher_views:  # else most features are read, and the others come once
         how: dict[str, Any] = {"fabric": fabric, "tell": tell, "seconds": seconds}
-        fast.body = compiled(fast.body, config, side=side, **how)
+        fast.body = compiled(fast.body, config, side=side, images=len(split.train), **how)
     reference, spectrum, kept, adapt = None, None, None, None
     if config.parts.prompt == "vptta":
         reference = reference_of(teacher, natural=config.natural, size=config.image_size)
@@ -174,6 +175,7 @@ def compiled(
     *,
     fabric: Fabric,
     side: int,
+    images: int,
     tell: Callable[[str], object],
     seconds: dict[str, float],
 ) -> Any:
@@ -184,7 +186,8 @@ def compiled(
     with one line. ``seconds`` takes how long it was.
     """
     device, count = fabric.device, config.batch_size // fabric.world_size
-    by_default = device.type == "cuda" and not config.deterministic
+    pays = config.epochs * images >= PAYS and device.type == "cuda"
+    by_default = pays and not config.deterministic
     if config.compile == "off" or (config.compile == "auto" and not by_default):
         return network
     frozen = not any(weight.requires_grad for weight in network.parameters())
@@ -200,11 +203,11 @@ def compiled(
     try:
         with torch.random.fork_rng(used), torch.inference_mode(frozen), fabric.autocast():
             # Made here: to a compiler, tensors of inference mode are of a kind of their own.
-            images = torch.full((count, 3, side, side), 0.5, device=device)
-            images = images.contiguous(memory_format=layout)
+            grey = torch.full((count, 3, side, side), 0.5, device=device)
+            grey = grey.contiguous(memory_format=layout)
             for _ in range(3):  # graphs are recorded after the first
                 network.zero_grad()
-                outputs = [x for x in tree_leaves(made(images)) if isinstance(x, Tensor)]
+                outputs = [x for x in tree_leaves(made(grey)) if isinstance(x, Tensor)]
                 if not frozen:
                     sum(
                         (x.float().mean() for x in outputs), torch.zeros((), device=device)

@@ -295,6 +295,7 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
     average = ModelEmaV3(student, decay=config.ema_decay) if config.ema_decay else None
     side = config.student_size or config.image_size
     how = {"fabric": setup.fabric, "side": side, "seconds": setup.compile_seconds}
+    how["images"] = len(setup.split.train)
     quick = compiled(student, config, **how, tell=teller(given.get("verbose", False)))
     model, optimiser = setup.fabric.setup(quick, plain, _reapply_compile=False)
     return setup, TrainState(student, model, optimiser, schedule, average, prompt, head, probe)
