@@ -124,12 +124,7 @@ class Watch:
 
 def _data(place: Path, count: int) -> dict[str, float]:
     """Pack a data set and check it."""
-    write_photographs(place / "photographs", count=64, side=SIDE)
-    files = sorted((place / "photographs").rglob("*.jpg"))
-    for number in range(count):  # further names of the same files
-        link = place / "many" / f"class-{number % CLASSES}" / f"{number:07d}.jpg"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        os.link(files[number % len(files)], link)
+    write_photographs(place / "many", count=count, side=SIDE)  # no two alike: pairs are listed
     watch = Watch()
     dataset = open_dataset(place / "many")
     watch.step("open_dataset")
@@ -182,18 +177,22 @@ def _write_runs(place: Path, *, runs: int, tested: int) -> None:
         write_json(folder / "manifest.json", manifest)
 
 
-def _runs(place: Path, count: int, *, tested: int = TESTED) -> dict[str, float]:
-    """Compare two methods over many seeds."""
-    _write_runs(place, runs=count, tested=tested)
+def _compare(place: Path, step: str, *, runs: int, tested: int) -> dict[str, float]:
+    _write_runs(place, runs=runs, tested=tested)
     watch = Watch()
     compare(load_runs(place / "runs"), "bsm", resamples=1000)
-    watch.step("compare runs" if tested == TESTED else "compare 10 runs, by test images")
+    watch.step(step)
     return watch.seconds
+
+
+def _runs(place: Path, count: int) -> dict[str, float]:
+    """Compare two methods over many seeds."""
+    return _compare(place, "compare runs", runs=count, tested=TESTED)
 
 
 def _predictions(place: Path, count: int) -> dict[str, float]:
     """Compare ten runs on many test images."""
-    return _runs(place, 10, tested=count)
+    return _compare(place, "compare 10 runs, by test images", runs=10, tested=count)
 
 
 class Instant(ThreadPoolExecutor):

@@ -10,7 +10,7 @@ from fopro_lab.reports.plan import plan_nodes
 
 HEAD = """# Written by `fopro report {plan} --snakefile`: a rule per notebook.
 # Paths mean the folder in which that was called; call it there: snakemake -s {file} --cores 2
-# One GPU each: --resources gpu=1. Pages and index: fopro report, on what is done there.
+# One GPU for all: --resources gpu=1. Pages and index come from fopro report, which executes anew.
 
 rule all:
     input: {outputs}
