@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from fopro_lab.config import DataConfig
 from fopro_lab.data import Dataset, open_dataset, pack, prepare
 from fopro_lab.data.augment import read_pixels
-from fopro_lab.data.batches import keep_on_device
+from fopro_lab.data.batches import place_images
 from fopro_lab.errors import InputError, ShapeError, WorkError
 from tests.conftest import fails, refuses
 from tests.data.toys import write_images
@@ -169,7 +169,7 @@ def test_changed_bytes_of_equal_length_and_time_are_found_at_first_use(tmp_path,
     packed = pack(dataset, 64, cache=tmp_path)
     each = (1 << 20) // size  # images per checksum
     read = {"read_pixels": lambda rows: read_pixels(packed, rows), "checked": packed.checked}
-    read["resident"] = lambda _: keep_on_device(packed, torch.device("cpu"))
+    read["resident"] = lambda _: place_images(packed, torch.device("cpu"), how="on")
     read["for_torch"] = lambda rows: [packed.for_torch()[row] for row in rows]
     if how != "resident":
         assert len(read[how]([0, each - 1])) == 2  # others are as they were
