@@ -17,7 +17,7 @@ from fopro_lab.data.pack import decode_rows
 from fopro_lab.data.readers import CONVERT, name_unreadable, sort_files
 from fopro_lab.errors import InputError, WorkError, printable
 from fopro_lab.evaluation import calibrate
-from fopro_lab.io import atomic_path, plain_cells, progress, some, write_json
+from fopro_lab.io import atomic_path, plain_cells, progress, say_once, some, write_json
 from fopro_lab.models import choose_device
 from fopro_lab.models.student import shrink
 from fopro_lab.training import TrainedRun
@@ -45,6 +45,8 @@ def predict(
     if out.suffix != ".csv":
         raise InputError(f"out: expected a file of the ending .csv, got '{out}'")
     calibration, trained = calibrate(run, coverage=config.coverage), run.train_config
+    if "packed" in run.manifest.get("given", ()):
+        say_once(f"{run.path}: images were given in training; files are read as its config says")
     prior, classes = calibration.prior(config.prior), np.array(run.class_names, dtype=object)
     names, others = sort_files(root) if root.is_dir() else ([root.name], [])
     if not names:

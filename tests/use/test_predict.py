@@ -40,12 +40,13 @@ def test_files_get_the_answers_of_the_runs_own_test(trained, tmp_path, fopro):
     assert facts["temperature"] == round(calibration.temperature, 4)
 
 
-def test_names_stay_whole_in_the_table(trained, tmp_path):
+def test_names_stay_whole_in_the_table(trained, tmp_path, capsys):
     run, images = trained
     odd = ["a|b", "a", *run.class_names[2:]]
     titles = {f"logit_{old}": f"logit_{new}" for old, new in zip(run.class_names, odd, strict=True)}
     config = {**run.config, "method": "", "loss": "focal"}
     other = type(run)(run.path, {**run.manifest, "class_names": odd, "config": config})
+    other.manifest["given"] = ["packed"]
     other.__dict__["predictions"] = run.predictions.rename(columns=titles)
     (tmp_path / "in").mkdir()
     for name in (b"=1+1.png", b"caf\xe9.png"):
@@ -57,6 +58,7 @@ def test_names_stay_whole_in_the_table(trained, tmp_path):
     found = re.split(r"(?<!\\)\|", table["class_set"][0])
     assert sorted(found) == sorted(name.replace("|", "\\|") for name in odd)
     assert facts["class shares"] == "unknown"
+    assert "images were given in training" in capsys.readouterr().err
 
 
 def test_other_class_shares_change_predictions_and_no_set(trained, tmp_path):
