@@ -185,7 +185,7 @@ class Summary:
 
 
 def cache_folder(cache: Path | str | None = None) -> Path:
-    """Return the folder of packs: as given, else ``$FOPRO_CACHE``, else ``~/.cache/fopro_lab``."""
+    """Return the cache folder: as given, else ``$FOPRO_CACHE``, else ``~/.cache/fopro_lab``."""
     return Path(cache or os.environ.get("FOPRO_CACHE") or "~/.cache/fopro_lab").expanduser()
 
 

@@ -171,9 +171,7 @@ def _read_pickle(opened: IO[bytes], skipped: set[str]) -> Any:
         known: list[Any] = [(stub, name) for name, stub in stubs.items()]
         try:
             with warnings.catch_warnings(), torch.serialization.safe_globals(known):
-                warnings.simplefilter(
-                    "ignore"
-                )  # on the pickle's protocol: an error follows or none
+                warnings.simplefilter("ignore")  # of the protocol: an error follows, or none
                 return torch.load(opened, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             unknown = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))

@@ -25,10 +25,7 @@ from fopro_lab.io import cache_folder
 from fopro_lab.reports.plan import Node, duration, one_node
 
 LOOK_EVERY = 0.5  # seconds between two looks at a kernel
-DEVICE_VARIABLES = (
-    "HIP_VISIBLE_DEVICES",
-    "CUDA_VISIBLE_DEVICES",
-)  # ROCm reads both, the first wins
+DEVICE_VARIABLES = ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")  # ROCm: the first wins
 GRACE = 10.0  # seconds that an interrupted cell has to end, before its kernel is killed
 
 

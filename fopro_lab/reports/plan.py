@@ -254,9 +254,7 @@ def read_notebook(path: Path | str) -> Notebook:
             kind = content.get("metadata", {}).get("fopro", {}).get("config", "")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise InputError("expected a notebook of format 4, got something else") from None
-        tagged = [
-            source for (_, source), own in zip(every, tags, strict=True) if "parameters" in own
-        ]
+        tagged = [s for (_, s), own in zip(every, tags, strict=True) if "parameters" in own]
         if len(tagged) > 1:
             raise InputError(f"expected one cell tagged 'parameters', got {len(tagged)}")
         try:

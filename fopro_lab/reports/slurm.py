@@ -136,9 +136,7 @@ def slurm_executor(text: str, *, folder: Path) -> JobExecutor:
         raise WorkError(f"executor slurm: no {missing[0]} here; call it where jobs are submitted")
     engine = submitit.SlurmExecutor(folder=folder)
     known = submitit.SlurmExecutor._valid_parameters()
-    rest = {
-        name.replace("_", "-"): options.pop(name) for name in list(options) if name not in known
-    }
+    rest = {n.replace("_", "-"): options.pop(n) for n in list(options) if n not in known}
     how: dict[str, Any] = {"job_name": "fopro", "stderr_to_stdout": True, **options}
     engine.update_parameters(additional_parameters=rest, **how)
     return JobExecutor(engine, _own_jobs)

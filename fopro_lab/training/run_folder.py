@@ -55,8 +55,8 @@ class TrainedRun(Run):
 
     @property
     def train_config(self) -> TrainConfig:
-        """The config, also of a run that version 0.1 wrote."""
-        return TrainConfig.from_mapping(self.config)
+        """The config, also of a run that version 0.1 wrote, whose teacher may be compiled."""
+        return TrainConfig.from_mapping({**self.config, "compile_teacher": False})
 
     def student(self) -> Student:
         """Build a finished run's student, on the CPU, in evaluation mode."""

@@ -209,9 +209,7 @@ def compiled(
                 network.zero_grad()
                 outputs = [x for x in tree_leaves(made(grey)) if isinstance(x, Tensor)]
                 if not frozen:
-                    sum(
-                        (x.float().mean() for x in outputs), torch.zeros((), device=device)
-                    ).backward()
+                    torch.stack([x.float().mean() for x in outputs]).sum().backward()
         seconds[name] = round(time.perf_counter() - began, 1)
         tell(f"fopro: {name} compiled in {seconds[name]:.0f} s")
     except Exception as error:  # no compiler, or a network that it does not understand

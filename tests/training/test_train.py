@@ -112,7 +112,7 @@ def test_the_same_config_returns_the_run_and_others_never_overwrite(done, copied
 def test_a_run_of_version_0_1_is_the_run_it_was(done, copied):
     old = dict(done.manifest["config"])
     old |= {"max_skipped": 5, "decoder": "exact", "pictures": old.pop("images")}
-    old |= {"lr_milestones": [], "lr_factor": 0.1}
+    old |= {"lr_milestones": [], "lr_factor": 0.1, "compile_teacher": True}
     old |= {"explore_steps": old.pop("prompt_steps")}
     del old["optimiser"]  # as if it had not been there yet
     change(copied / "manifest.json", config=old)
