@@ -20,9 +20,8 @@ const make = (tag, name, parent, text = "") => {
 };
 
 const showPng = (image, bytes) => {
-  const address = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
-  image.onload = () => URL.revokeObjectURL(address);
-  image.src = address;
+  URL.revokeObjectURL(image.src); // of the one before, which may never have been loaded
+  image.src = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
 };
 
 const last = (edges) => Math.min(edges.at(-1), CORNER);
