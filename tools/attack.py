@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -253,8 +254,6 @@ def limited_files(chance: random.Random, folder: Path) -> bool:
 
 def hostile_html(chance: random.Random, folder: Path) -> bool:
     """Clean random nestings of what could run or load something: none of it stays."""
-    import bleach
-
     parts = ["<script>", "</script>", "<meta http-equiv=refresh content=0>", "<base href=//x>", "<"]
     parts += [
         "<form action=//x>",
@@ -280,9 +279,9 @@ def hostile_html(chance: random.Random, folder: Path) -> bool:
         "'",
     ]
     found = cleaned("".join(chance.choices(parts, k=30)))
-    return "onerror=" not in bleach.clean(found, tags=set(), strip=True).join(("", "")) and not any(
-        f"<{tag}" in found.lower() for tag in ("script", "meta", "base", "form", "style", "svg")
-    )
+    runs = re.search(r"<[a-z][^>]*([\s/]on\w+\s*=|javascript:)", found.lower())
+    tags = ("script", "meta", "base", "form", "style", "svg", "iframe")
+    return not runs and not any(f"<{tag}" in found.lower() for tag in tags)
 
 
 def sampled_classes(chance: random.Random, folder: Path) -> bool:

@@ -264,7 +264,8 @@ def test_a_prompt_whose_bytes_changed_is_refused_and_equal_ones_are_equal_files(
     assert len(set(contents)) == 1
     number = bytearray(contents[0])
     number[-6] ^= 1
-    for changed in (number, contents[0].replace(b'max_log_gain\\": 0.7', b'max_log_gain\\": 0.3')):
+    other = contents[0].replace(b'max_log_gain\\": 0.7', b'max_log_gain\\": 0.3')
+    for changed in (number, other, number.replace(b"sha256", b"sha257")):
         assert changed != contents[0]
         (tmp_path / "a").write_bytes(changed)
         refuses("as they were saved, got others", FourierPrompt.load, tmp_path / "a")
