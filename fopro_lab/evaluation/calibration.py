@@ -25,13 +25,18 @@ from fopro_lab.options import nearest
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """Return the T, 0.05 to 20, of the lowest weighted cross-entropy of ``softmax(logits / T)``."""
+    """Return the T, 0.05 to 20, of the lowest weighted cross-entropy of ``softmax(logits / T)``.
+
+    It is 1 where there is no lowest one in between: if all are right, ever smaller ones are better.
+    """
 
     def loss(log_t: float) -> float:
         logs = log_softmax(logits / math.exp(log_t), axis=1)
         return -float(weights @ logs[np.arange(len(labels)), labels])
 
-    return math.exp(minimize_scalar(loss, bounds=(math.log(0.05), math.log(20))).x)
+    bounds = (math.log(0.05), math.log(20))
+    best = minimize_scalar(loss, bounds=bounds)
+    return math.exp(best.x) if min(map(loss, bounds)) > best.fun + 1e-9 else 1.0
 
 
 def conformal_limits(

@@ -185,7 +185,7 @@ def compiled(
     network on a CPU has its weights folded into the code. What cannot be compiled stays as it is,
     with one line. ``seconds`` takes how long it was.
     """
-    device, count = fabric.device, config.batch_size // fabric.world_size
+    device, count = fabric.device, min(config.batch_size, images) // fabric.world_size
     pays = config.epochs * images >= PAYS and device.type == "cuda"
     by_default = pays and not config.deterministic
     if config.compile == "off" or (config.compile == "auto" and not by_default):
@@ -342,7 +342,7 @@ def torch_settings(config: TrainConfig) -> Iterator[None]:
         half, twice = max(2, config.batch_size // 2), 2 * config.accumulate
         raise WorkError(
             f"out of GPU memory with batch_size = {config.batch_size}; try batch_size={half} "
-            f"accumulate={twice} or a lower image_size, and another --out"
+            f"accumulate={twice} resident=off or a lower image_size, and another --out"
         ) from error
     except RuntimeError as error:
         if not config.deterministic or "deterministic" not in str(error):

@@ -91,7 +91,9 @@ def predict(
     facts |= {"predicted": table["predicted"].value_counts().to_dict()}
     known = dict(zip(classes, prior.round(6).tolist(), strict=True))
     facts |= {"class shares": "unknown" if calibration.implicit == "unknown" else known}
-    facts |= {"temperature": round(calibration.temperature, 4), "coverage of sets": config.coverage}
+    fitted = calibration.temperature != 1
+    facts |= {"temperature": round(calibration.temperature, 4) if fitted else "1: none is the best"}
+    facts |= {"coverage of sets": config.coverage}
     facts |= {"in every set, too few validation images": calibration.too_few, "run": str(run.path)}
     facts |= {"method": run.method, "protocol": run.protocol, "notice": NOTICE}
     write_json(out.with_suffix(".json"), facts | origin(student.mean.device))

@@ -524,7 +524,7 @@ def test_in_bfloat16_the_task_head_answers_by_the_weights_it_has(monkeypatch):
     ("error", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory."), "out of GPU memory with batch_size = 16; "
-         "try batch_size=8 accumulate=2 or a lower image_size, and another --out"),
+         "try batch_size=8 accumulate=2 resident=off or a lower image_size, and another --out"),
         (RuntimeError("f_cuda does not have a deterministic implementation. Set ..."),
          "deterministic: f_cuda does not have a deterministic implementation; use device=cpu or "
          "deterministic=false"),
