@@ -43,6 +43,7 @@ def add_run(run: Run, kept: Path) -> None:
     table[logits] = table[logits].astype(np.float16)
     table.insert(0, "run", run.name)
     manifest = {**run.manifest, "teacher": _short(run.manifest["teacher"])}
+    manifest.pop("files", None)  # hashes of the run's own files, which are not kept as they are
     about = pd.DataFrame([{
         "run": run.name, "method": run.method, "seed": run.seed, "fold": run.config["fold"],
         "manifest": json.dumps(manifest), "history": run.history.to_csv(index=False),

@@ -73,8 +73,11 @@ def test_dry_run_says_what_is_kept_and_how_long_the_rest_took(checkout, plan):
     [
         ({"settings": ["epoch=3"]}, "epoch: declared by no notebook of the plan; did you mean 'ep"),
         ({"jobs": -1}, "jobs: expected 0 (one per GPU, or per core) or more, got -1"),
-        ({"executor": "slurm"}, "executor: expected local, dask or dask://HOST:PORT, got 'slurm'"),
-        ({"executor": "dask://host"}, "executor: expected local, dask or dask://HOST:PORT"),
+        ({"executor": "ray"}, "executor: expected local, dask, dask://HOST:PORT or slurm, got"),
+        (
+            {"executor": "dask://host"},
+            "executor: expected local, dask, dask://HOST:PORT or slurm, got",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_runs(checkout, plan, options, words):
