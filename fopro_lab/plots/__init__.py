@@ -30,6 +30,7 @@ from fopro_lab.plots.prompts import (
 )
 from fopro_lab.plots.results import (
     plot_all_pairs,
+    plot_changes,
     plot_claim,
     plot_class_recall,
     plot_comparison,

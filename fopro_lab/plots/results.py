@@ -295,6 +295,35 @@ def plot_cost(table: pd.DataFrame) -> Figure:
 
 
 @style.with_style
+def plot_changes(table: pd.DataFrame, images: np.ndarray) -> Figure:
+    """Show what ``use.explain_changes`` returns: image, log amplitudes, slopes of both students."""
+    style.need(table, "image class group method answered low high attribution")
+    size, wide = (8.8, 1.7 * len(images) + 0.9), [1, 1, 2.8]
+    figure, axes = plt.subplots(len(images), 3, figsize=size, width_ratios=wide, squeeze=False)
+    for (_, own), image, panels in zip(
+        table.groupby("image", sort=False), images, axes, strict=True
+    ):
+        panels[0].imshow(image)
+        spectrum = np.abs(np.fft.fftshift(np.fft.fft2(image.mean(axis=2) - image.mean())))
+        style.draw_plane(panels[1], np.log1p(spectrum), down=True, cmap="magma")
+        said = []
+        for method, part in own.groupby("method", sort=False):
+            color, mark, label = style.method_look(str(method))
+            style.ring_line(panels[2], part, "attribution", color=color, marker=mark, label=label)
+            said.append(f"{label} says {part['answered'].iloc[0]}")
+        plt.setp(panels[:2], xticks=[], yticks=[])
+        style.ring_axis(panels[2], own["high"])
+        panels[2].set_ylabel("Slope, logit")
+        title = f"{own['class'].iloc[0]}: " + ",\n".join(said)
+        panels[2].set_title(title, fontsize=8, color=style.GROUP_COLORS.get(own["group"].iloc[0]))
+    plt.setp(axes[:-1, 2], xlabel="")
+    figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    about = f"n={len(images)} images, chosen for their change: no interval"
+    style.add_footer(axes[0, 2], table, about, "slope of the true class's logit in a ring's gain")
+    return figure
+
+
+@style.with_style
 def plot_all_pairs(table: pd.DataFrame) -> Figure:
     """Draw who beats whom: each row's method minus each column's, the best on top.
 

@@ -198,9 +198,20 @@ def gain_benefits():
     ]).assign(protocol=PROTOCOL)  # fmt: skip
 
 
+def changes():
+    """One image, which the first method has right."""
+    parts = [rings(method=m, answered=a) for m, a in (("bsm", "df"), ("fopro", "nv"))]
+    table = pd.concat(parts).assign(image="a", group="tail", attribution=0.5)
+    return table.assign(**{"class": "df"}, right=table["answered"] == "df")
+
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
 EVERY = {
     "plot_all_pairs": (plots.plot_all_pairs, all_pairs()),
+    "plot_changes": (
+        lambda table: plots.plot_changes(table, IMAGES[:1]),
+        changes(),
+    ),
     "plot_claim": (plots.plot_claim, claims()),
     "plot_class_bands": (plots.plot_class_bands, bands()),
     "plot_class_counts": (plots.plot_class_counts, counts()),
