@@ -262,3 +262,13 @@ def test_thumbnail_shrinks_and_puts_transparency_on_white(tmp_path):
     with Image.open(io.BytesIO(base64.b64decode(data))) as small:
         assert small.size == (560, 187)
         assert small.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_notebooks_that_were_left_out_are_folded_below_the_others(tmp_path):
+    nodes = [NodeReport(f"n{k}", "n", "left out" if k else "done") for k in range(3)]
+    text = write_index(Report("T", "", nodes, {"Finished": "today"}), out=tmp_path).read_text()
+    before, _, folded = text.partition("<b>2</b> notebooks that were left out")
+    assert (
+        folded.index('data-node="n1"') < folded.index('data-node="n2"') < folded.index("</details>")
+    )
+    assert 'data-node="n0"' in before and 'data-node="n1"' not in before.split("Notebooks</h2>")[1]
