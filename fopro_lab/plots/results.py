@@ -1,5 +1,6 @@
 """Figures of trained methods: histories, recalls, paired differences, priors and claims."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -295,31 +296,41 @@ def plot_cost(table: pd.DataFrame) -> Figure:
 
 
 @style.with_style
-def plot_changes(table: pd.DataFrame, images: np.ndarray) -> Figure:
-    """Show what ``use.explain_changes`` returns: image, log amplitudes, slopes of both students."""
+def plot_changes(table: pd.DataFrame, images: np.ndarray, maps: Sequence[Any] = ()) -> Figure:
+    """Show each image, its log amplitudes, both students' attribution, and Grad-CAM if any.
+
+    Takes what ``use.explain_changes`` returns.
+    """
     style.need(table, "image class group method answered low high attribution")
-    size, wide = (8.8, 1.7 * len(images) + 0.9), [1, 1, 2.8]
-    figure, axes = plt.subplots(len(images), 3, figsize=size, width_ratios=wide, squeeze=False)
-    for (_, own), image, panels in zip(
-        table.groupby("image", sort=False), images, axes, strict=True
-    ):
-        panels[0].imshow(image)
-        spectrum = np.abs(np.fft.fftshift(np.fft.fft2(image.mean(axis=2) - image.mean())))
-        style.draw_plane(panels[1], np.log1p(spectrum), down=True, cmap="magma")
-        said = []
-        for method, part in own.groupby("method", sort=False):
-            color, mark, label = style.method_look(str(method))
-            style.ring_line(panels[2], part, "attribution", color=color, marker=mark, label=label)
+    count, wide = len(images), [1, 1, 2.8, *[1] * len(maps)]
+    size = (1.7 * sum(wide) + 0.6, 1.55 * count + 0.9)
+    figure, axes = plt.subplots(count, len(wide), figsize=size, width_ratios=wide, squeeze=False)
+    for place, (_, own) in enumerate(table.groupby("image", sort=False)):
+        image, (first, plane, ax, *others), said = images[place], axes[place], list[str]()
+        spectrum = np.fft.fftshift(np.fft.fft2(image.mean(axis=2) - image.mean()))
+        style.draw_plane(plane, np.log1p(np.abs(spectrum)), down=True, cmap="magma")
+        for number, (method, part) in enumerate(own.groupby("method", sort=False)):
+            color, marker, label = style.method_look(str(method))
+            look: dict[str, Any] = {"marker": marker, "markersize": 4, "label": label}
+            style.ring_line(ax, part, "attribution", color=color, **look)
             said.append(f"{label} says {part['answered'].iloc[0]}")
-        plt.setp(panels[:2], xticks=[], yticks=[])
-        style.ring_axis(panels[2], own["high"])
-        panels[2].set_ylabel("Slope, logit")
-        title = f"{own['class'].iloc[0]}: " + ",\n".join(said)
-        panels[2].set_title(title, fontsize=8, color=style.GROUP_COLORS.get(own["group"].iloc[0]))
-    plt.setp(axes[:-1, 2], xlabel="")
-    figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    about = f"n={len(images)} images, chosen for their change: no interval"
-    style.add_footer(axes[0, 2], table, about, "slope of the true class's logit in a ring's gain")
+            for panel, drawn in zip(others[number : number + 1], maps[number:], strict=False):
+                look = {"cmap": "inferno", "alpha": 0.5, "extent": (0, 1, 1, 0), "zorder": 2}
+                panel.imshow(drawn[place], vmin=0, vmax=1, **look)
+                axes[-1, 3 + number].set_xlabel(f"Grad-CAM,\n{label}", fontsize=8)
+        for panel in (first, *others):
+            panel.imshow(image, extent=(0, 1, 1, 0))
+        for panel in (first, plane, *others):
+            panel.set(xticks=[], yticks=[])
+        ax.axhline(0, color="#333333", linewidth=1, zorder=1)
+        style.ring_axis(ax, own["high"])
+        ax.set(ylabel="Slope, logit", xlabel=ax.get_xlabel() if place == count - 1 else "")
+        title = textwrap.fill(f"{own['class'].iloc[0]}: {', '.join(said)}", 60)
+        ax.set_title(title, fontsize=8, color=style.GROUP_COLORS.get(own["group"].iloc[0]))
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    style.figure_title(figure, "What changed, and where in frequency")
+    about = f"n={count} images, chosen for their change: no interval"
+    style.add_footer(ax, table, about, "slope of the true class's logit in the gain of each ring")
     return figure
 
 

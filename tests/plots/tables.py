@@ -209,7 +209,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3)).astype(np.uint8
 EVERY = {
     "plot_all_pairs": (plots.plot_all_pairs, all_pairs()),
     "plot_changes": (
-        lambda table: plots.plot_changes(table, IMAGES[:1]),
+        lambda table: plots.plot_changes(table, IMAGES[:1], [np.eye(4)[None]] * 2),
         changes(),
     ),
     "plot_claim": (plots.plot_claim, claims()),

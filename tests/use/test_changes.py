@@ -11,9 +11,10 @@ from fopro_lab.data import prepare
 from fopro_lab.evaluation import load_runs
 from fopro_lab.evaluation.scores import GROUPS
 from fopro_lab.fourier import ring_parts
+from fopro_lab.models.student import Student
 from fopro_lab.training import distill
 from fopro_lab.use import explain_changes
-from fopro_lab.use.changes import EDGES, changed_images, ring_attribution
+from fopro_lab.use.changes import EDGES, changed_images, grad_cam, ring_attribution
 from tests.conftest import refuses
 from tests.evaluation.toy_runs import NAMES, predictions, run_of
 
@@ -54,7 +55,7 @@ def runs(trained, tmp_path_factory):
 
 
 def test_changes_of_two_runs_have_their_images_answers_and_rings(runs, trained):
-    table, images = explain_changes(runs, most=5)
+    table, images, maps = explain_changes(runs, most=5)
     names = table["image"].unique()
     assert len(table) == 5 * 2 * 9 and len(images) == len(names) == 5
     right = table.pivot_table(index="image", columns="method", values="right")
@@ -70,6 +71,7 @@ def test_changes_of_two_runs_have_their_images_answers_and_rings(runs, trained):
         answers = test.filter(like="logit_").to_numpy().argmax(axis=1)
         assert own["answered"].tolist() == [run.class_names[answer] for answer in answers]
     assert table.groupby(["image", "method"])["attribution"].std().gt(0).all()
+    assert all(each.shape == (5, 32, 32) for each in maps)
 
 
 def test_runs_without_a_pair_students_or_changes_are_refused(runs, tmp_path):
@@ -84,3 +86,22 @@ def test_runs_without_a_pair_students_or_changes_are_refused(runs, tmp_path):
     twin = type(runs[0])(runs[1].path, runs[1].manifest)
     twin.__dict__["predictions"] = runs[0].predictions
     refuses("with other answers, got a, b", explain_changes, [runs[0], twin])
+
+
+def test_grad_cam_is_the_weighted_sum_of_the_last_maps():
+    pytest.importorskip("pytorch_grad_cam")  # the extra cam
+    first = nn.Conv2d(3, 3, 1)
+    nn.init.dirac_(first.weight)
+    nn.init.zeros_(first.bias)
+    backbone = nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    how = {"width": 3, "classes": 2, "teacher_dim": 0, "mean": [0] * 3, "std": [1] * 3}
+    student, images = Student(backbone, **how).eval(), torch.rand(2, 3, 8, 8)
+    labels = torch.tensor([1, 0])
+    found = grad_cam(student, images, labels)
+    weight = student.classifier.weight.detach()[labels][:, :, None, None]
+    wanted = (weight * images).sum(dim=1).relu()
+    wanted = wanted - wanted.amin(dim=(1, 2), keepdim=True)
+    wanted = wanted / wanted.amax(dim=(1, 2), keepdim=True)
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
+    tokens = nn.Sequential(first, nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    assert np.isnan(grad_cam(Student(tokens, **how).eval(), images, labels)).all()
