@@ -71,7 +71,7 @@ def read_image(
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever they like on a damaged file
-        text = re.sub(r"<.*>", "the file", " ".join(str(error).split())) or type(error).__name__
+        text = re.sub(r"(file )?<.*>", "file", " ".join(str(error).split())) or type(error).__name__
         reason = f"cannot be decoded ({text if content else 'the file is empty'})"
         if content[128:132] == b"DICM":
             reason = "a DICOM file, by its content; such are not read here: convert it to PNG"

@@ -100,13 +100,16 @@ def mean_error(values: Sequence[np.ndarray], parts: Sequence[Sequence[Part]]) ->
     trainings = sum(len(own) - 1 for own in values)
     for own, fold in zip(values, parts, strict=True):
         total, seeds = sum(covariance for covariance, _ in fold), len(own)
-        image += float(np.mean(total))
+        given = float(np.mean(total))  # the variance over groups of the mean of these seeds
+        image += given
         squares += sum(covariance.mean() ** 2 / df for covariance, df in fold if df)
-        if seeds == 1:
-            shared += float(np.mean(total))
-        else:
-            shared += max(0.0, (np.sum(total) - np.trace(total)) / (seeds * (seeds - 1)))
-            between += own.var(ddof=1) / seeds
+        if seeds > 1:
+            common = max(0.0, (np.sum(total) - np.trace(total)) / (seeds * (seeds - 1)))
+            apart_here = own.var(ddof=1) / seeds
+            between += apart_here
+            # Seeds that agree by chance make it no smaller than it is for these seeds alone.
+            given = max(common, given - apart_here)
+        shared += given
     variance, quantile = (shared + between) / len(values) ** 2, _Z
     if variance > 0:
         of_images = t.ppf(_UPPER, image**2 / squares) if squares else _Z

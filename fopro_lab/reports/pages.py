@@ -268,8 +268,8 @@ def _findings(node: NodeReport, out: Path) -> list[str]:
                  if "text/markdown" in output.get("data", {})]  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
-    lines = [line for text in texts for line in text.splitlines()]
-    return [line[2:].replace("`", "").replace("**", "") for line in lines if line[:2] == "- "]
+    items = [item for text in texts for item in re.findall(r"^- (.+(?:\n {2,}.+)*)", text, re.M)]
+    return [" ".join(item.replace("`", "").replace("**", "").split()) for item in items]
 
 
 def _figures(nodes: Sequence[NodeReport], report: Report, *, out: Path) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def truncated() -> bytes:
     ("content", "message"),
     [
         (truncated(), r"a.png: damaged: premature end of jpeg file$"),
-        (b"not an image", r"a.png: cannot be decoded \(cannot identify image file the file\)$"),
+        (b"not an image", r"a.png: cannot be decoded \(cannot identify image file\)$"),
         (b"", r"a.png: cannot be decoded \(the file is empty\)$"),
         (bytes(128) + b"DICM" + bytes(9), r"a.png: a DICOM file, by its content; .* to PNG$"),
         (None, r"a.png: no such file"),
