@@ -320,8 +320,9 @@ def open_executor(where: str | Executor, *, jobs: int, most: int, out: Path) -> 
         if cluster is not None:
             yield Slots(executor, here, threads, devices)
         else:  # workers elsewhere keep the devices that they were started with
-            shares = [facts[worker][2] // n for worker, n in client.nthreads().items()]
-            yield Slots(executor, jobs, max(1, min(shares)))
+            known = client.nthreads().items()  # a worker may have come, or gone, meanwhile
+            shares = [facts[worker][2] // n for worker, n in known if worker in facts]
+            yield Slots(executor, jobs, max(1, min(shares, default=1)))
     except DaskTimeoutError:
         way = f"start some: `dask worker {address}`"
         raise WorkError(f"dask://{address}: the scheduler has no workers; {way}") from None

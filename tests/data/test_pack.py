@@ -298,7 +298,7 @@ def test_data_pack_says_what_was_left_out_and_why(fopro, skin):
     words = (*words, "--set", "unusable=leave-out")
     code, output, _ = fopro(*words)
     assert code == 0 and output.startswith("packed 22 images of 16 px\n")
-    assert "class1/5.png: cannot be decoded (cannot identify image file the file)" in output
+    assert "class1/5.png: cannot be decoded (cannot identify image file)" in output
     code, output, _ = fopro(*words, "--json")
     facts = json.loads(output)
     assert code == 0 and list(facts["left out"]) == ["class0/3.png", "class1/5.png"]
