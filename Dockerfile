@@ -10,11 +10,11 @@ RUN useradd --create-home lab && mkdir /work && chown lab /work
 WORKDIR /opt/fopro_lab
 COPY requirements.lock ./
 # The pinned set. For a CPU, torch and torchvision of the same versions come without CUDA's two
-# gigabytes, from PyTorch's own index; all else is compared with its hash.
+# gigabytes, from where uv knows PyTorch to offer them; all else is compared with its hash.
 RUN set -eu; pip install --no-cache-dir uv; export UV_SYSTEM_PYTHON=1 UV_NO_CACHE=1; \
     if [ "$TORCH" = cpu ]; then \
         sed -nE 's/^((torch|torchvision)==.*[^ ]) *\\$/\1/p' requirements.lock > torch.txt; \
-        uv pip install --index-url https://download.pytorch.org/whl/cpu -r torch.txt; \
+        uv pip install --torch-backend cpu -r torch.txt; \
         sed -E '/^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/,/[^\\]$/d' requirements.lock > rest.lock; \
     elif [ "$TORCH" = cuda ]; then cp requirements.lock rest.lock; \
     else echo "TORCH: expected cpu or cuda, got $TORCH" >&2; exit 2; fi; \

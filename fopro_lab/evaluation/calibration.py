@@ -27,7 +27,7 @@ from fopro_lab.options import nearest
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
     """Return the T, 0.05 to 20, of the lowest weighted cross-entropy of ``softmax(logits / T)``.
 
-    It is 1 where there is no lowest one in between: if all are right, ever smaller ones are better.
+    It is 1 where all are right, as ever smaller ones are better then, and none is the best.
     """
 
     def loss(log_t: float) -> float:
@@ -36,7 +36,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray)
 
     bounds = (math.log(0.05), math.log(20))
     best = minimize_scalar(loss, bounds=bounds)
-    return math.exp(best.x) if min(map(loss, bounds)) > best.fun + 1e-9 else 1.0
+    return math.exp(best.x) if loss(bounds[0]) > best.fun + 1e-9 else 1.0
 
 
 def conformal_limits(

@@ -213,7 +213,7 @@ class FourierPrompt(Summary, nn.Module):
         sums = [checksum(state), checksum(state, settings=metadata["settings"])]
         if bad or (metadata.get("sha256") not in sums and len(metadata) > 2):
             rule = f"expected finite numbers up to {LARGEST:g}, as they were saved"
-            raise InputError(f"{path}: {rule}, got others; copy it again, or train a prompt anew")
+            raise InputError(f"{path}: {rule}, got others; copy it again, or train a prompt again")
         return prompt
 
     def _bounded(self, cells: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from fopro_lab.reports.plan import plan_nodes
 
 HEAD = """# Written by `fopro report {plan} --snakefile`: a rule per notebook.
 # Paths mean the folder in which that was called; call it there: snakemake -s {file} --cores 2
-# One GPU for all: --resources gpu=1. Pages and index come from fopro report, which executes anew.
+# One GPU for all: --resources gpu=1. Pages and index come from fopro report, which executes again.
 
 rule all:
     input: {outputs}
@@ -51,7 +51,7 @@ def write_snakefile(
     for node in nodes:
         parameters = out / "parameters" / f"{node.name}.json"  # JSON is YAML
         text = json.dumps({**node.parameters, **node.places}, default=str)
-        # As an input: other parameters are executed anew, and the same ones keep their time.
+        # As an input: other parameters are executed again, and the same ones keep their time.
         if not parameters.is_file() or json.loads(parameters.read_text("utf-8")) != json.loads(
             text
         ):

@@ -128,7 +128,7 @@ def build_setup(
     seconds: dict[str, float] = {}
     if not config.parts.is_taught:
         return TrainSetup(config, fabric, packed, split, counts, method, compile_seconds=seconds)
-    tell = teller(verbose)
+    tell = progress_log(verbose)
     teacher = teacher or load_from(config, device=fabric.device)
     half = "bfloat16" if config.precision == "bf16-mixed" else "float32"
     kind = half if config.teacher_precision == "auto" else config.teacher_precision
@@ -164,7 +164,7 @@ def build_setup(
     return TrainSetup(config, fabric, packed, split, counts, method, *networks, seconds)
 
 
-def teller(verbose: bool) -> Callable[[str], object]:
+def progress_log(verbose: bool) -> Callable[[str], object]:
     """Return what writes a line to standard error, or nothing."""
     return lambda line: sys.stderr.write(f"{line}\n" if verbose else "")
 

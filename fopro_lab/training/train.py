@@ -48,9 +48,9 @@ from fopro_lab.training.setup import (
     build_setup,
     compiled,
     prepare_images,
+    progress_log,
     settle_precision,
     start_fabric,
-    teller,
     torch_settings,
 )
 from fopro_lab.training.train_prompt import draw_held_out, generator_for, prompted
@@ -296,7 +296,7 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
     side = config.student_size or config.image_size
     how = {"fabric": setup.fabric, "side": side, "seconds": setup.compile_seconds}
     how["images"] = len(setup.split.train)
-    quick = compiled(student, config, **how, tell=teller(given.get("verbose", False)))
+    quick = compiled(student, config, **how, tell=progress_log(given.get("verbose", False)))
     model, optimiser = setup.fabric.setup(quick, plain, _reapply_compile=False)
     return setup, TrainState(student, model, optimiser, schedule, average, prompt, head, probe)
 

@@ -48,6 +48,8 @@ def test_temperature_is_found_from_labels_drawn_with_it():
     assert fit_temperature(logits, labels, np.ones(20_000)) == pytest.approx(2.5, rel=0.03)
     right = logits.argmax(axis=1)
     assert fit_temperature(logits, right, np.ones(20_000)) == 1  # no T is the best
+    by_chance = np.random.default_rng(1).integers(logits.shape[1], size=20_000)
+    assert fit_temperature(logits, by_chance, np.ones(20_000)) > 15  # the flatter the better
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What TensorBoard and MLflow are told of a run."""
+"""What TensorBoard and MLflow receive of a run."""
 
 import pytest
 
