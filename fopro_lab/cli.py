@@ -372,21 +372,15 @@ def compare(
 
     found = evaluation.load_runs(runs, unfinished=True)
     done = [run for run in found if run.complete]
-    table = evaluation.compare(done, baseline)
+    table, levels = evaluation.compare(done, baseline), evaluation.summarise(done)
     for line in evaluation.dropped_lines(found, baseline):
         print(f"fopro: {line}", file=sys.stderr)
     papers = {latex: evaluation.latex_tables, markdown: evaluation.markdown_tables}
     for path, paper_tables in papers.items():
         if path:
             with atomic_path(path) as temporary:
-                text = paper_tables(evaluation.summarise(done), table)
+                text = paper_tables(levels, table)
                 temporary.write_text(text, encoding="utf-8")
-    costs: dict[str, list[str]] = {}
-    for run in done:
-        if card := run.manifest.get("student"):
-            millions = (card[key] / 1e6 for key in ("parameters", "macs"))
-            cost = "{:.3g} M parameters, {:.3g} M multiply-adds per image".format(*millions)
-            costs.setdefault(f"{cost}, {card['megabytes']:.3g} MB", []).append(run.method)
     if html:
         from fopro_lab.reports import execute_notebook
 
@@ -398,13 +392,15 @@ def compare(
     if as_json:
         print(table.to_json(orient="records", indent=2))
         return
-    for cost, methods in costs.items():
-        print(f"{', '.join(dict.fromkeys(methods))}: {cost}")
+    for protocol, part in levels.groupby("protocol", sort=False):
+        print(f"{protocol}, {int(part['n'].max())} test images, in per cent with 95 % intervals:")
+        print(evaluation.level_table(part).to_string(index=False))
+    print(f"Paired differences to {baseline}, in points:")
     for row in table[table["scope"] != "class"].itertuples():
-        known = interval(row.low, row.high, sign="+")
+        known = evaluation.with_interval(row.difference, row.low, row.high, signed=True)
         print(
-            f"{row.method:<8} minus {row.baseline:<6} {row.metric:<20} {row.name:<8} "
-            f"{row.difference:+.3f} ({known})  n {row.n}, seeds {row.seeds}: {row.verdict}"
+            f"{row.method:<8} {row.metric:<17} {row.name:<7} {known:<22} "
+            f"n {row.n}, {row.seeds} seed{'s' * (row.seeds > 1)}: {row.verdict}"
         )
     if html:
         print(page)
@@ -419,8 +415,9 @@ def explore(
 ) -> None:
     """Serve the band explorer as a page on this machine, and print its address.
 
-    Data, split, teacher and prompt are those of the run, if one is given. The address holds a token
-    that every request needs. Presets are saved in the current folder. Ctrl-C ends page and kernels.
+    Data, split, teacher and prompt are those of the run, if one is given; without one, --set
+    dataset=FOLDER, teacher=NAME, weights=FILE and others (docs/options.md, the band explorer).
+    Presets are saved in the current folder. Ctrl-C ends page and kernels.
     """
     from fopro_lab.options import parse_settings, read_yaml
     from fopro_lab.widgets.serving import serve_explorer

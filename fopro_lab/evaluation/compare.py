@@ -225,7 +225,8 @@ def compare(
         ``seeds_needed`` (per fold, for 80 % power by the spread over seeds alone), ``seeds``
         (common ones, the fewest of a fold), ``folds`` (common ones), ``varies``
         ("images", "images and seeds", "images, seeds and folds"), ``verdict`` ("higher" or "lower"
-        where the interval excludes 0, "cannot decide: N seeds would be needed", "not clear"),
+        where the interval excludes 0, with "for this one seed" where no other was trained;
+        "cannot decide: N seeds would be needed", "not clear"),
         ``protocol``.
 
     Raises:
@@ -286,7 +287,10 @@ def compare_all(runs: Sequence[Run]) -> pd.DataFrame:
     turned = {"method": "baseline", "method_value": "baseline_value"}
     other = found.rename(columns=turned | {new: old for old, new in turned.items()})
     other = other.assign(difference=-found["difference"], low=-found["high"], high=-found["low"])
-    other["verdict"] = found["verdict"].replace({"higher": "lower", "lower": "higher"})
+    swapped = {"higher": "lower", "lower": "higher"}
+    other["verdict"] = found["verdict"].str.replace(
+        "higher|lower", lambda word: swapped[word[0]], regex=True
+    )
     return pd.concat([found, other[found.columns]], ignore_index=True)
 
 
@@ -353,7 +357,8 @@ def _subtract(
 def _verdict(row: Mapping[Any, Any]) -> str:
     """Say what a difference decides, or how many seeds would."""
     if row["low"] > 0 or row["high"] < 0:
-        return "higher" if row["low"] > 0 else "lower"
+        how = " for this one seed" if row["seeds"] == 1 else ""  # its spread is not known
+        return ("higher" if row["low"] > 0 else "lower") + how
     if np.isnan(row["low"]):
         return "cannot decide: no interval"
     needed = row["seeds_needed"]

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from fopro_lab.config import Parts, parts_of
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.scores import read_predictions, score
-from fopro_lab.io import Summary, sha256_file
+from fopro_lab.io import Summary, sha256_file, some
 from fopro_lab.options import current_options
 
 RunType = TypeVar("RunType", bound="Run")
@@ -164,7 +164,9 @@ def load_runs(folders: Path | str | Iterable[Path | str], *, unfinished: bool = 
 def _read_manifest(path: Path) -> dict[str, Any]:
     """Read and check ``manifest.json``."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a run folder that `fopro train` wrote")
+        below = sorted(str(each.parent) for each in path.parent.glob("*/manifest.json"))
+        runs = f", such as one of: {some(below)}" if below else " that `fopro train` wrote"
+        raise InputError(f"{path}: no such file; expected a run folder{runs}")
     again = "remove the folder and train again"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
