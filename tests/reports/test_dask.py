@@ -10,8 +10,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
+from distributed import Client
 
 from fopro_lab.reports import run_plan
 from fopro_lab.reports.execute import Job, Outcome
@@ -51,10 +53,13 @@ class Cluster:
         return process
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
+    """One for all tests, of which the last but one ends it."""
     with ExitStack() as stack:
-        yield Cluster(tmp_path_factory.mktemp("dask"), stack)
+        cluster = Cluster(tmp_path_factory.mktemp("dask"), stack)
+        cluster.worker(), cluster.worker()
+        yield cluster
 
 
 @pytest.fixture
@@ -85,11 +90,11 @@ def meanwhile(work) -> threading.Thread:
 
 
 def test_a_notebook_whose_worker_is_killed_runs_on_another(cluster, checkout, pretend):
-    workers = [cluster.worker(), cluster.worker()]
-
     def kill() -> None:
         wait_until(lambda: pretend("a-0") and pretend("a-1"))
-        next(worker for worker in workers if worker.pid == pretend("a-0")[0]).kill()
+        (killed,) = (worker for worker in cluster.workers if worker.pid == pretend("a-0")[0])
+        cluster.workers.remove(killed)
+        killed.kill()
         (checkout.root / "go").touch()
 
     thread = meanwhile(kill)
@@ -99,34 +104,7 @@ def test_a_notebook_whose_worker_is_killed_runs_on_another(cluster, checkout, pr
     assert pretend("a-0") == [pretend("a-0")[0], pretend("a-1")[0]]
 
 
-def test_without_its_scheduler_a_report_ends_and_says_what_is_left(cluster, checkout, pretend):
-    cluster.worker(), cluster.worker()
-
-    def kill() -> None:
-        wait_until(lambda: pretend("a-0") and pretend("a-1"))
-        cluster.scheduler.kill()
-
-    thread = meanwhile(kill)
-    told = failure(run_plan, PLAN, out="out", executor=cluster.url, progress=False)
-    thread.join()
-    assert told.startswith("2 of 2 notebooks failed (a-0, a-1)")
-    assert "scheduler" in checkout.ended()["a-0"]["reason"]
-    (checkout.root / "go").touch()
-
-
-def test_a_worker_with_another_version_is_named_before_anything_runs(cluster, checkout, pretend):
-    old = checkout.root / "old" / "fopro_lab-0.0.1.dist-info"
-    old.mkdir(parents=True)
-    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: fopro_lab\nVersion: 0.0.1\n")
-    path = os.pathsep.join([str(old.parent), os.environ.get("PYTHONPATH", "")])
-    cluster.worker(PYTHONPATH=path)
-    told = failure(run_plan, PLAN, out="out", executor=cluster.url, progress=False)
-    assert " has fopro_lab 0.0.1, this is " in told
-    assert not pretend("a-0")
-
-
 def test_ctrl_c_leaves_neither_kernel_nor_task(cluster, checkout):
-    worker = cluster.worker()
     sleep = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)"
     checkout.notebook("a", "", sleep)
     checkout.plan({"a": {"notebook": "a"}, "b": {"notebook": "a"}})
@@ -144,11 +122,41 @@ def test_ctrl_c_leaves_neither_kernel_nor_task(cluster, checkout):
     assert said.startswith("stopped: 0 of 2 notebooks are done")
     kernel = int((checkout.root / "pid").read_text())
     wait_until(lambda: not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == "zombie")
-    wait_until(lambda: not worker.children())
-    from distributed import Client
-
+    wait_until(lambda: not any(worker.children() for worker in cluster.workers))
     with Client(cluster.address, timeout=10) as client:
         wait_until(lambda: not any(client.processing().values()))
+
+
+def test_a_worker_with_another_version_is_named_before_anything_runs(cluster, checkout, pretend):
+    old = checkout.root / "old" / "fopro_lab-0.0.1.dist-info"
+    old.mkdir(parents=True)
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: fopro_lab\nVersion: 0.0.1\n")
+    path = os.pathsep.join([str(old.parent), os.environ.get("PYTHONPATH", "")])
+    stranger = cluster.worker(PYTHONPATH=path)
+    with Client(cluster.address, timeout=30) as client:
+        client.wait_for_workers(len(cluster.workers))
+    told = failure(run_plan, PLAN, out="out", executor=cluster.url, progress=False)
+    assert " has fopro_lab 0.0.1, this is " in told
+    assert not pretend("a-0")
+    cluster.workers.remove(stranger)
+    stranger.kill()
+    with Client(cluster.address, timeout=30) as client:
+        wait_until(lambda: len(client.ncores()) == len(cluster.workers))
+
+
+def test_without_its_scheduler_a_report_ends_and_says_what_is_left(cluster, checkout, pretend):
+    cluster.worker()  # in the place of the one that was killed
+
+    def kill() -> None:
+        wait_until(lambda: pretend("a-0") and pretend("a-1"))
+        cluster.scheduler.kill()
+
+    thread = meanwhile(kill)
+    told = failure(run_plan, PLAN, out="out", executor=cluster.url, progress=False)
+    thread.join()
+    assert told.startswith("2 of 2 notebooks failed (a-0, a-1)")
+    assert "scheduler" in checkout.ended()["a-0"]["reason"]
+    (checkout.root / "go").touch()
 
 
 def test_tls_by_the_configuration_of_dask(tmp_path_factory, checkout, pretend, monkeypatch):
@@ -163,10 +171,6 @@ def test_tls_by_the_configuration_of_dask(tmp_path_factory, checkout, pretend, m
         given |= {f"TLS__{role}__KEY": folder / "key.pem", f"TLS__{role}__CERT": folder / "ca.pem"}
     for name, value in given.items():
         monkeypatch.setenv(f"DASK_DISTRIBUTED__COMM__{name}", str(value))
-    import dask
-    import distributed  # its defaults first
-
-    assert distributed
     dask.config.refresh()
     (checkout.root / "go").touch()
     try:
