@@ -30,7 +30,7 @@ report: setup ## run the demo plan and print the path of its page
 	@$(BIN)/fopro report reports/plans/demo.yaml --out reports/demo
 
 test: setup ## run the whole suite, in two processes of one thread
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 attack: setup ## kills, faults, fuzzed input and simulation; a table of tries and failures
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.attack --count $(or $(COUNT),1000)

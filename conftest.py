@@ -1,34 +1,18 @@
-"""Fixtures for tests and doctests alike: an own cache, and one thread."""
-
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+"""The nightly tests stay behind unless they are asked for: `pytest -m nightly`."""
 
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
-def isolated_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep packs of the suite out of the user's cache, and the user's fetched data out of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("FOPRO_CACHE", str(folder))
-        patch.setenv("FOPRO_DATA", str(tmp_path_factory.mktemp("data")))
-        patch.delenv("FOPRO_MIRROR", raising=False)
-        yield folder
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked nightly, unless ``-m`` names that mark; put slow files first.
 
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Let results and times not depend on how many cores are free."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def no_figures_left() -> Iterator[None]:
-    """Close what a test drew: matplotlib warns when too many figures are open."""
-    yield
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close("all")
+    Two processes share the files in their order: what is left at the end has to be short.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+    if "nightly" in (config.getoption("-m") or ""):
+        return
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    if nightly:
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if item not in nightly]

@@ -9,6 +9,7 @@ import pytest
 
 from fopro_lab import cli
 from fopro_lab.errors import InputError, WorkError
+from tests.forked import start_kernel
 
 
 def _line_of(kind, call, /, *arguments, **options) -> str:
@@ -56,3 +57,9 @@ def fopro(monkeypatch, capsys):
         return code, told.out, told.err
 
     return run
+
+
+@pytest.fixture
+def forked_kernels(monkeypatch):
+    """Start kernels of notebooks with everything imported; tests/reports starts plain ones."""
+    monkeypatch.setattr("jupyter_client.provisioning.local_provisioner.launch_kernel", start_kernel)

@@ -117,7 +117,7 @@ def check_pages(report: Path) -> None:
 
 
 @pytest.mark.slow
-def test_notebooks_execute_with_small_parameters(tmp_path, monkeypatch):
+def test_notebooks_execute_with_small_parameters(tmp_path, monkeypatch, forked_kernels):
     """All but 01 to 05, which test_readme.py executes by a plan of the docs."""
     documented = (ROOT / "reports/plans/own.yaml").read_text()
     assert set(re.findall(r"notebook: (\w+)", SMOKE + documented)) == set(NAMES)

@@ -9,9 +9,6 @@ from tests.browser.pages_of_a_report import write_report
 
 pytestmark = pytest.mark.slow
 
-WIDTHS = (1280, 390)
-SCHEMES = ("light", "dark")
-
 # Contrast of each text with what lies behind it, by WCAG 2: the lowest ones of the page.
 CONTRAST = """() => {
   const parse = (text) => {
@@ -71,8 +68,7 @@ def page_file(request, report) -> Path:
     }[request.param]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_a_page_is_whole_and_legible_without_network(open_offline, page_file, width, scheme):
     page, alarms = open_offline(page_file, width=width, color_scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")

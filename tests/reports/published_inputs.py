@@ -11,7 +11,6 @@ from fopro_lab.data.published_splits import CLASSES, RANKED
 from tests.data.publisher import jpeg
 
 SIZES = {"train": 4, "val": 2, "test": 2}  # images of each class
-TRAINING = SIZES["train"] * len(CLASSES)
 ROWS = [(part, name) for part, each in SIZES.items() for name in CLASSES for _ in range(each)]
 IMAGES = [(f"ISIC_{number:07d}", part, name) for number, (part, name) in enumerate(ROWS)]
 

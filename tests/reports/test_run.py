@@ -337,23 +337,25 @@ def test_an_edit_of_the_package_executes_nothing_again(tmp_path):
     checkout = Checkout(tmp_path)
     checkout.notebook("train", 'epochs: int = 3\nrun_dir: str = ""', config="TrainConfig")
     checkout.plan({"train": {"notebook": "train"}})
-    package = tmp_path / "fopro_lab"
-    shutil.copytree(Path(__file__).parents[2] / "fopro_lab", package)
-    code = (
-        "from fopro_lab.reports import plan, run\n"
-        f"nodes = plan.plan_nodes('{PLAN}', out='out')\n"
-        "print(plan.__file__, nodes[0].places, run.node_keys(nodes))"
-    )
-    keys = []
-    for _ in range(2):
-        words = [sys.executable, "-c", code]
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        keys.append(subprocess.check_output(words, text=True, cwd=tmp_path, env=environment))
-        for file in ("training/train.py", "reports/plan.py", "config.py"):
-            text = (package / file).read_text()
-            (package / file).write_text(text.replace('"""', '"""Edited. ', 1))
-    assert keys[0].startswith(str(tmp_path)) and "runs/train-" in keys[0]
-    assert keys[1] == keys[0]
+    shutil.copytree(Path(__file__).parents[2] / "fopro_lab", tmp_path / "fopro_lab")
+    code = f"""
+import pathlib, sys
+for _ in "ab":
+    from fopro_lab.reports import plan, run
+    nodes = plan.plan_nodes({PLAN!r}, out="out")
+    print(plan.__file__, nodes[0].places, run.node_keys(nodes))
+    for file in ("training/train.py", "reports/plan.py", "config.py"):
+        path = pathlib.Path("fopro_lab", file)
+        path.write_text(path.read_text().replace('\"\"\"', '\"\"\"Edited. ', 1))
+    for name in [name for name in sys.modules if name.startswith("fopro_lab")]:
+        del sys.modules[name]
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    words = [sys.executable, "-c", code]
+    found = subprocess.check_output(words, text=True, cwd=tmp_path, env=environment)
+    first, again = found.splitlines()
+    assert first.startswith(str(tmp_path)) and "runs/train-" in first
+    assert again == first
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(checkout):

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.training import distill
+from tests.forked import CONTEXT
 
 TINY = {"images": 150, "image_size": 16, "epochs": 3, "batch_size": 16, "prompt_steps": 2,
         "prompt_every": 1, "prompt_rows": 4, "device": "cpu"}  # fmt: skip
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["fopro_lab.training"])
 
 
 def start(folder: Path, options: dict, *, count: int = 1) -> list[multiprocessing.Process]:
