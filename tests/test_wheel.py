@@ -55,14 +55,11 @@ def test_wheel_holds_what_the_checkout_has_and_no_more(installed):
 
 def test_plans_are_found_by_name_and_init_copies_them_without_overwriting(installed):
     _, bin, empty = installed
-    home = run([bin / "python", "-c", "import fopro_lab; print(fopro_lab.__file__)"], cwd=empty)
-    assert home.stdout.startswith(str(bin.parent))
-    assert re.fullmatch(r"\d+\.\d+\.\d+\n", run([bin / "fopro", "--version"], cwd=empty).stdout)
+    home = "import fopro_lab; print(fopro_lab.__file__, fopro_lab.__version__)"
+    shown = run([bin / "python", "-c", home], cwd=empty).stdout
+    assert shown.startswith(str(bin.parent)) and re.search(r" \d+\.\d+\.\d+\n$", shown)
     shown = run([bin / "fopro", "report", "demo", "--plan"], cwd=empty).stdout
     assert "04_train.ipynb" in shown and str(bin.parent) not in shown
-    wrong = subprocess.run([bin / "fopro", "report", "dmeo"], cwd=empty, **HOW)
-    line = "fopro: dmeo: no such file; did you mean 'demo'?\n"
-    assert (wrong.returncode, wrong.stderr) == (2, line)
     mine = empty / "mine/reports/plans/demo.yaml"
     mine.parent.mkdir(parents=True)
     mine.write_text(mine_text := "title: mine\nnotebooks: {a: {notebook: 01_dataset}}\n")
@@ -72,8 +69,6 @@ def test_plans_are_found_by_name_and_init_copies_them_without_overwriting(instal
     assert (empty / "mine/notebooks/04_train.ipynb").read_bytes() == (
         ROOT / "notebooks/04_train.ipynb"
     ).read_bytes()
-    again = run([bin / "fopro", "init", "mine"], cwd=empty)
-    assert again.stdout == "mine: 0 notebooks and plans written\n"
     shown = run([bin / "fopro", "report", "demo", "--plan"], cwd=empty / "mine").stdout
     assert shown.startswith("mine: 1 notebooks")  # the folder's own goes before the package's
 

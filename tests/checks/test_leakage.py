@@ -149,11 +149,7 @@ def write_noise(root, *, each=20, bright=0, wide=0, ending="png", top=256):
 
 @pytest.mark.parametrize(
     ("options", "feature"),
-    [
-        ({"bright": 40}, "brightness"),
-        ({"wide": 4}, "size"),
-        ({"ending": "jpg"}, "format"),
-    ],
+    [({"bright": 40}, "brightness"), ({"wide": 4}, "size"), ({"ending": "jpg"}, "format")],
 )
 def test_what_alone_tells_a_class_is_found(tmp_path, options, feature):
     best = find_shortcuts(write_noise(tmp_path, **options))[0]

@@ -1,12 +1,6 @@
 import numpy as np
 
-from fopro_lab.data.phantom import (
-    CLASSES,
-    SIDE,
-    draw_phantom,
-    draw_view,
-    phantom_table,
-)
+from fopro_lab.data.phantom import CLASSES, SIDE, draw_phantom, draw_view, phantom_table
 from tests.conftest import refuses
 
 

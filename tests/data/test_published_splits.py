@@ -113,9 +113,7 @@ def toy_protocol(folder: Path) -> str:
     return "isic2019-lt/fopro/0.005/fold2" + altered(*(folder / name for name in names))
 
 
-def test_make_isic2019_lt_takes_each_part_from_its_file_without_images_if_allowed(
-    tmp_path,
-):
+def test_make_isic2019_lt_takes_each_part_from_its_file_without_images_if_allowed(tmp_path):
     # Folders and endings do not matter, nor do twins that no part names.
     named = [(f"x/{image}.jpg", c) for image, _, c in reversed(toy_rows())]
     dataset = dataset_of([*named, ("more", "NV"), ("y/more", "DF")])

@@ -6,13 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fopro_lab.config import DataConfig
-from fopro_lab.data import (
-    make_folds,
-    make_long_tail,
-    make_split,
-    open_dataset,
-    split_from,
-)
+from fopro_lab.data import make_folds, make_long_tail, make_split, open_dataset, split_from
 from fopro_lab.data.readers import PARTS
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.split_rules import check_split, long_tail_counts

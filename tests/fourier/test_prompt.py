@@ -117,10 +117,7 @@ def test_settings_out_of_range_and_other_channels_are_refused():
         ({"form": "rings"}, "^form: expected one of 'generator', 'shared', 'ring', 'radial'"),
         ({"waves": 0}, "^waves: expected a whole number 1 to 64, got 0"),
         ({"size": 0}, r"^size: expected a side or \(height, width\) in pixels, got \[0, 0\]"),
-        (
-            {"max_log_gain": math.nan},
-            "^max_log_gain: expected a number above 0, at most 12, got",
-        ),
+        ({"max_log_gain": math.nan}, "^max_log_gain: expected a number above 0, at most 12, got"),
     ):
         refuses(rule, FourierPrompt, **wrong)
     refuses(r"^images: expected 3 channels, got \(4, 2, 8, 10\)", make("ring"), photos()[:, :2])

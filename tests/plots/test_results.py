@@ -2,15 +2,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from fopro_lab import plots
-from tests.plots.tables import (
-    all_pairs,
-    claims,
-    differences,
-    history,
-    levels,
-    scores,
-    texts,
-)
+from tests.plots.tables import all_pairs, claims, differences, history, levels, scores, texts
 
 
 def markers(ax):

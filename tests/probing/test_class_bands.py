@@ -8,10 +8,7 @@ import torch
 
 from fopro_lab.fourier import apply_gain, ring_gain
 from fopro_lab.probing import class_band_matrix, fit_classifier
-from fopro_lab.probing.class_bands import (
-    compare_predictions,
-    sign_flip_test,
-)
+from fopro_lab.probing.class_bands import compare_predictions, sign_flip_test
 from tests.conftest import refuses
 from tests.probing.toys import EDGES
 

@@ -57,11 +57,8 @@ def slow_rates(schedule: str, warmup: int, *, floor=0.0) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("warmup", [0, 3, 5])
-@pytest.mark.parametrize(
-    ("schedule", "shape"),
-    [("constant", {}), ("cosine", {}), ("cosine", {"floor": 0.25})],
-)
+@pytest.mark.parametrize("warmup", [0, 3])
+@pytest.mark.parametrize(("schedule", "shape"), [("constant", {}), ("cosine", {"floor": 0.25})])
 def test_every_step_has_the_rate_of_the_formula(warmup, schedule, shape):
     options = {f"lr_{name}": value for name, value in shape.items()}
     found = rates(schedule=schedule, lr_warmup=warmup / 5, **options)

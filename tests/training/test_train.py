@@ -75,15 +75,14 @@ def logits(run) -> np.ndarray:
     return run.predictions.filter(like="logit_").to_numpy()
 
 
-@pytest.mark.parametrize("method", ["ce", "bsm", "ekd", "fopro", "random"])
+@pytest.mark.parametrize("method", ["ekd", "random"])
 def test_distill_leaves_a_whole_run_folder(tmp_path, method):
     run = quiet(tiny(method=method), tmp_path / "run")
     assert run.state == "done"
     assert list(run.history["epoch"]) == [1, 2]
     assert np.isfinite(run.history["loss"]).all()
     assert set(run.predictions["split"]) == {"val", "test"}
-    assert (run.manifest["teacher"] is None) == (method in ("ce", "bsm"))
-    assert (tmp_path / "run/prompt.safetensors").exists() == (method in ("fopro", "random"))
+    assert (tmp_path / "run/prompt.safetensors").exists() == (method == "random")
     assert not list(tmp_path.rglob("*.part"))
     assert [found.method for found in load_runs(tmp_path)] == [method]
 
@@ -145,15 +144,13 @@ def test_a_student_that_cannot_take_the_images_is_refused_before_they_are_read(t
     refuses(r"^student timm:inception_v3: cannot take imag", quiet, config, tmp_path / "run")
 
 
-def test_a_folder_with_other_things_is_refused(tmp_path):
+def test_a_folder_with_other_things_or_of_another_process_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     refuses(r"expected an empty or a new folder, got one with thesis", quiet, BSM, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_two_processes_never_write_one_run(tmp_path):
-    with filelock.FileLock(tmp_path / ".lock"):
-        assert "another process is training this run" in failure(quiet, BSM, tmp_path)
+    (tmp_path / "busy").mkdir()
+    with filelock.FileLock(tmp_path / "busy/.lock"):
+        assert "another process is training this run" in failure(quiet, BSM, tmp_path / "busy")
 
 
 def test_threads_are_those_of_a_run_alone_and_names_tell_configs_apart():
@@ -199,7 +196,6 @@ def test_the_best_epoch_is_chosen_on_validation_and_kept(tmp_path):
         ({}, (2, "balanced accuracy on validation")),
         ({"schedule": "cosine"}, (3, "last epoch")),
         ({"schedule": "cosine", "select": "best"}, (2, "balanced accuracy on validation")),
-        ({"select": "last"}, (3, "last epoch")),
         ({"schedule": "cosine", "ema_decay": 0.5}, (3, "last epoch, average of its weights")),
     ],
 )
@@ -377,12 +373,12 @@ def test_the_prompt_that_is_saved_belongs_to_the_student(tmp_path, monkeypatch):
 # --- what an epoch draws ---
 
 
-@pytest.mark.parametrize("accumulate", [1, 2, 3, 100])
+@pytest.mark.parametrize("accumulate", [3, 100])
 def test_added_gradients_are_those_of_the_mean_over_their_batches(accumulate):
     options = {"images": 150, "augment": "none", "method": "ce"}
     found, state = built(**options, accumulate=accumulate)
     slow, plain = built(**options)
-    assert found.batches == 5  # so the last step has one batch, two, or all of them
+    assert found.batches == 5  # so the last step has two batches, or all of them
     loss = train_epoch(state, found)["loss"]
     # By hand: the mean of the batches' losses, one graph, one backward.
     student = plain.student.train()
@@ -429,8 +425,8 @@ def test_the_losses_get_the_counts_that_are_drawn():
 # --- the moving average ---
 
 
-@pytest.mark.parametrize("decay", [0.3, 0.9])
-def test_the_average_follows_its_formula(decay, monkeypatch):
+def test_the_average_follows_its_formula(monkeypatch):
+    decay = 0.3  # which is less than the formula of the early steps from the third on
     setup, state = built(method="bsm", ema_decay=decay)
     students, step = [], state.optimiser.step
 
@@ -537,17 +533,16 @@ def test_what_a_gpu_cannot_do_is_said_and_the_run_is_failed(tmp_path, monkeypatc
     assert (manifest["state"], manifest["reason"]) == ("failed", expected)
 
 
-@pytest.mark.parametrize("mode", [0, 1])
-def test_the_deterministic_mode_is_on_within_and_as_before_after(tmp_path, monkeypatch, mode):
+def test_the_deterministic_mode_is_on_within_and_as_before_after(tmp_path, monkeypatch):
     def looked(*args, **how):
         assert torch.get_deterministic_debug_mode() == 2
         return train_epoch(*args, **how)
 
     monkeypatch.setattr(module, "train_epoch", looked)
-    torch.set_deterministic_debug_mode(mode)
+    torch.set_deterministic_debug_mode(1)
     try:
         quiet(BSM.model_copy(update={"deterministic": True}), tmp_path)
-        assert torch.get_deterministic_debug_mode() == mode
+        assert torch.get_deterministic_debug_mode() == 1
     finally:
         torch.set_deterministic_debug_mode(0)
 

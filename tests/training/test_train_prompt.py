@@ -17,12 +17,7 @@ from fopro_lab.fourier import (
     ring_masks,
 )
 from fopro_lab.models import build_student, wrap_teacher
-from fopro_lab.training import (
-    HeldOut,
-    PromptedTeacher,
-    draw_held_out,
-    explore,
-)
+from fopro_lab.training import HeldOut, PromptedTeacher, draw_held_out, explore
 from fopro_lab.training.losses import TaskHead
 from fopro_lab.training.statistics import natural_images
 from fopro_lab.training.train_prompt import (
@@ -155,17 +150,16 @@ def test_the_total_is_the_weighted_sum():
     np.testing.assert_allclose(history["total"], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_teacher_and_student_stand_still(training):
+def test_teacher_and_student_stand_still():
     teacher = norm_teacher(classes=6)
-    student = build_student("small", classes=3, teacher_dim=5).train(training)
+    student = build_student("small", classes=3, teacher_dim=5).train()
     before = copy.deepcopy([teacher, student])
     explore(
         FourierPrompt("generator", size=16), teacher, labelled(), steps=3, student=student,
         objectives={"statistics": 1.0, "task": 1.0, "disagreement": 1.0}, class_counts=COUNTS,
     )  # fmt: skip
     assert same(teacher, before[0]) and same(student, before[1])
-    assert not teacher.training and student.training is training
+    assert not teacher.training and student.training
     assert all(p.grad is None for p in [*teacher.parameters(), *student.parameters()])
     assert not any(module._forward_pre_hooks for module in teacher.modules())
 
@@ -303,14 +297,6 @@ def test_the_ring_in_which_a_class_lives_is_found(form, ring):
     assert found[ring] > max(others) + 0.1, found
 
 
-def contrast_teacher(expected):
-    """A teacher whose batch norm expects images of one contrast."""
-    norm = nn.BatchNorm2d(3)
-    norm.running_var.fill_(expected)
-    body = nn.Sequential(norm, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return wrap_teacher(body, mean=[0.5] * 3, std=[1.0] * 3, input_size=16, feature_dim=3)
-
-
 def test_a_prompted_teacher_answers_as_its_teacher_on_prompted_images():
     prompt, teacher, images = make("generator", scale=0.3), norm_teacher(), toy_images(6)
     behind = PromptedTeacher(teacher, prompt)
@@ -320,9 +306,6 @@ def test_a_prompted_teacher_answers_as_its_teacher_on_prompted_images():
         assert torch.equal(behind.encode(images), expected)  # the noise is the same every time
         assert not torch.allclose(expected, teacher.encode(images), atol=1e-3)
     assert behind.card["prompt"]["form"] == "generator" and "prompt" not in teacher.card
-
-
-SMALL = {"images": 120, "image_size": 24, "epochs": 1, "prompt_steps": 2, "prompt_form": "ring"}
 
 
 def smooth(images):
