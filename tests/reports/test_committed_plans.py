@@ -22,15 +22,16 @@ def test_plan_expands(plan, tmp_path):
     settings = [f"dataset={tmp_path}", f"weights={tmp_path / 'file'}"]
     nodes = plan_nodes(plan, out=tmp_path, settings=settings, inputs=False)
     methods = {node.parameters.get("method") for node in nodes} - {None}
-    seeds = {node.parameters["seed"] for node in nodes if "method" in node.parameters}
+    seeds = {node.parameters.get("seed") for node in nodes if "method" in node.parameters}
     if plan.stem not in ("control", "when_prompts_help"):  # they train no students
         wanted = {"bsm", "ekd", "fopro"} if plan.stem != "baselines" else {"bsm"}
-        assert wanted <= methods and len(seeds) >= 2
+        assert wanted <= methods and (len(seeds) >= 2 or plan.stem == "demo")
 
 
 def test_several_values_are_meant_for_the_matrix_alone(tmp_path):
     def given(*settings):
-        nodes = plan_nodes(PLANS / "demo.yaml", out=tmp_path, settings=settings)
+        settings = ["dataset=phantom", *settings]
+        nodes = plan_nodes(PLANS / "own.yaml", out=tmp_path, settings=settings)
         return {node.name: node.given for node in nodes}
 
     several = given("seed=[3,4,5]", "gains=[1.5]")
