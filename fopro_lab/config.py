@@ -172,8 +172,6 @@ class PromptConfig(Config):
 
     prompt_form: PromptForm = option("generator", "generator: of noise; else one gain for all")
     prompt_rows: int = option(16, "rows of the coarse gain map", ge=2, le=256)
-    prompt_rings: int = option(8, "rings of the form ring", ge=1, le=64)
-    prompt_waves: int = option(6, "waves of the form radial", ge=1, le=64)
     prompt_noise: int = option(16, "width of the generator's noise", ge=1, le=512)
     max_log_gain: float = option(0.7, "largest |ln gain|; 0.7 is a gain of 0.5 to 2", gt=0, le=3)
     max_drift: float = option(0.0, "largest drift of features, mean 1 - cos; 0: any", ge=0, le=2)
@@ -186,7 +184,6 @@ class PromptConfig(Config):
     prompt_learning_rate: float = option(0.01, "Adam's learning rate of the prompt", gt=0, le=1)
     prompt_check_every: int = option(10, "steps between held-out checks; 0 is never", ge=0)
     prompt_check_images: int = option(128, "validation images of a check, about balanced", ge=1)
-    prompt_patience: int = option(0, "checks without improvement that end it; 0 is never", ge=0)
 
 
 class StepConfig(Config):
@@ -198,7 +195,6 @@ class StepConfig(Config):
     momentum: float = option(0.9, "momentum of sgd", ge=0, lt=1)
     schedule: Schedule = option("constant", "learning rate after the warm-up, set every step")
     lr_warmup: float = option(0.0, "epochs, or part of one, of linear warm-up", ge=0)
-    lr_floor: float = option(0.0, "cosine: last value, as a share of learning_rate", ge=0, le=1)
     clip_norm: float = option(5.0, "bound of the gradient's norm", gt=0)
     accumulate: int = option(1, "batches whose gradients make one step", ge=1)
     sync_batch_norm: bool = option(False, "batch norms see the batch of all processes")
@@ -273,7 +269,6 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     )
     deterministic: bool = option(False, "same bits in every run on the same device, slower")
     seed: int = option(0, "seed of weights, order, augmentation and prompts", ge=0)
-    fold_teacher: bool = option(True, "fold the teacher's batch norms into its convolutions")
     compile: Literal["auto", "on", "off"] = option(
         "auto",
         "torch.compile; auto: on a GPU, for a million images or more, unless deterministic",
@@ -384,10 +379,8 @@ class ProbeConfig(TeacherConfig, DataConfig):
         "blocks", "Fourier basis heat map; full takes two passes per frequency"
     )
     heat_images: int = option(32, "test images of the heat map, about", ge=1)
-    heat_block: int = option(7, "side of a block, bins, odd", ge=1, le=101)
     student_run: str = option("", "run folder of a trained student, as a second classifier")
     resamples: int = option(1000, "bootstrap resamples of every interval", ge=20)
-    probe_batch: int = option(64, "images per batch", ge=2)
     seed: int = option(0, "seed of drawn images and bootstraps", ge=0)
 
 

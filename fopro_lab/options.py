@@ -25,10 +25,12 @@ RENAMED = {
     "explore_check_pictures": "prompt_check_images",
     "pins_dir": "presets_dir",
 }
-# Options of version 0.1 that are gone, and the one value that still describes what happens.
+# Options of training that are gone, and the one value that still describes what happens.
+OF_TRAINING = {"compile_teacher": False, "lr_milestones": [], "lr_factor": 0.1, "lr_floor": 0.0,
+               "head_above": 700, "tail_below": 70, "prompt_rings": 8, "prompt_waves": 6,
+               "prompt_patience": 0, "fold_teacher": True}  # fmt: skip
 REMOVED = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1, "checkpoint_minutes": 10.0,
-           "per_channel": False, "compile_teacher": False, "lr_milestones": [],
-           "lr_factor": 0.1, "head_above": 700, "tail_below": 70}  # fmt: skip
+           "per_channel": False, "heat_block": 7, "probe_batch": 64, **OF_TRAINING}  # fmt: skip
 
 # What other programs call an option, where the letters alone do not lead to it.
 _SHORT = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size", "model": "student"}

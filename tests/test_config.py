@@ -94,7 +94,7 @@ def test_a_config_is_fixed_its_copies_are_checked_and_it_takes_paths_and_numpy_n
         ("seed", "12", 12),
         ("learning_rate", "1e-3", 1e-3),
         ("learning_rate", "0.10", 0.1),
-        ("fold_teacher", "false", False),
+        ("deterministic", "false", False),
     ],
 )  # fmt: skip
 def test_a_value_means_the_same_on_the_command_line_and_in_a_file(tmp_path, name, text, expected):

@@ -95,10 +95,9 @@ def _by_method(runs: Sequence[Run]) -> ByMethod:
     for run in sorted(runs, key=lambda run: run.protocol):
         by_seed = found[run.method].setdefault(run.protocol, {})
         if run.seed in by_seed:
-            raise InputError(
-                f"{run.path}: expected one run of '{run.method}' with seed {run.seed}, got also "
-                f"{by_seed[run.seed].path}; leave one out"
-            )
+            rule = f"expected one run of '{run.method}' with seed {run.seed}"
+            got = f"got also {by_seed[run.seed].path}; leave one out"
+            raise InputError(f"{run.path}: {rule}, {got}")
         by_seed[run.seed] = run
     return found
 
@@ -154,7 +153,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
     every -= {"method", "seed", "fold", "device", "threads", "precision", "prompt_file"}
     teaching, weight = set(TeacherConfig.model_fields), {"distill_weight"}
     schedule = {"prompted_fraction", "prompted_decay", "warmup_epochs"}
-    prompting = {*PromptConfig.model_fields, "prompt_every"}
+    prompting = {*PromptConfig.model_fields, *(n for n in every if n.startswith("prompt_"))}
     own = {"random_gains", *METHOD_OPTIONS}
     taught = [run for run in runs if run.parts.is_taught]
     prompted = [run for run in runs if run.parts.learns_prompt]
@@ -167,10 +166,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
         *((peers, weight) for term, peers in by_term.items() if term != "none"),
         *((peers, every) for peers in methods.values()),
         *((pair, {"precision"}) for pair in pairs.values()),
-        *(
-            ([run for run in same if run.parts.learns_prompt], {"prompt_file"})
-            for same in folds.values()
-        ),
+        *(([run for run in same if run in prompted], {"prompt_file"}) for same in folds.values()),
     ):
         for name in sorted(names):
             _expect_same(members, name, [_option(run, name) for run in members], "recipe")
@@ -183,10 +179,8 @@ def _expect_same(runs: Sequence[Run], name: str, values: Sequence[Any], what: st
     """Refuse runs whose values differ from the first one's."""
     for run, value in zip(runs, values, strict=True):
         if value != values[0]:
-            raise InputError(
-                f"{run.path}: {name}: expected {values[0]!r} as in {runs[0].path}, got {value!r}; "
-                f"compare runs of one {what}"
-            )
+            rule = f"expected {values[0]!r} as in {runs[0].path}, got {value!r}"
+            raise InputError(f"{run.path}: {name}: {rule}; compare runs of one {what}")
 
 
 def _option(run: Run, name: str) -> Any:
@@ -239,22 +233,15 @@ def compare(
     if len(by_method) == 1:
         raise InputError(f"runs: expected another method beside '{baseline}', got none")
     tables = []
-    for method in by_method:
-        if method != baseline:
-            pairs = _pairs_of(by_method, method, baseline)
-            if not pairs:
-                had = (
-                    ", ".join(
-                        f"{each} of {protocol}" for protocol, own in folds.items() for each in own
-                    )
-                    for folds in (by_method[method], by_method[baseline])
-                )
-                raise InputError(
-                    f"{method}: expected a seed in common with '{baseline}', got "
-                    f"{' against '.join(had)}"
-                )
-            table = _subtract(pairs, resamples=resamples, seed=seed, effect=effect)
-            tables.append(_led_by(table, method=method, baseline=baseline))
+    for method in [name for name in by_method if name != baseline]:
+        pairs = _pairs_of(by_method, method, baseline)
+        if not pairs:
+            had = [[f"{seed} of {fold}" for fold, own in by_method[name].items() for seed in own]
+                   for name in (method, baseline)]  # fmt: skip
+            got = " against ".join(map(", ".join, had))
+            raise InputError(f"{method}: expected a seed in common with '{baseline}', got {got}")
+        table = _subtract(pairs, resamples=resamples, seed=seed, effect=effect)
+        tables.append(_led_by(table, method=method, baseline=baseline))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -277,7 +264,7 @@ def compare_all(runs: Sequence[Run]) -> pd.DataFrame:
     tables = []
     for method, baseline in combinations(by_method, 2):
         if pairs := _pairs_of(by_method, method, baseline):
-            table = _subtract(pairs, resamples=2, seed=0, effect=None)  # recalls need none
+            table = _subtract(pairs, resamples=2, seed=0)  # recalls need none
             tables.append(_led_by(table, method=method, baseline=baseline))
     if not tables:
         raise InputError(f"runs: expected two methods of one seed, got {', '.join(by_method)}")
@@ -296,9 +283,8 @@ def compare_all(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _correct(table: pd.DataFrame, question: Sequence[str]) -> pd.DataFrame:
     """Put p-values corrected over the rows that answer one question after the plain ones."""
-    corrected = table.groupby(list(question), sort=False)["p"].transform(
-        lambda p: holm(p.to_numpy())
-    )
+    p_values = table.groupby(list(question), sort=False)["p"]
+    corrected = p_values.transform(lambda p: holm(p.to_numpy()))
     table.insert(table.columns.get_loc("p") + 1, "p_holm", corrected)
     return table
 
@@ -313,7 +299,7 @@ def _subtract(
     *,
     resamples: int,
     seed: int,
-    effect: float | None,
+    effect: float | None = None,
 ) -> pd.DataFrame:
     """Compare the first runs of each protocol's pair with the second; see ``compare``."""
     groups = merge_groups([run.groups for own, _ in pairs.values() for run in own])
@@ -479,9 +465,8 @@ def compare_teachers(
         wanted = ", ".join(f"{method} against {baseline}" for method, baseline in pairs)
         had = ", ".join(dict.fromkeys(run.method for run in runs))
         raise InputError(f"runs: expected both methods of a pair ({wanted}), got {had}")
-    found = pd.concat(tables, ignore_index=True)
     question = ["method", "baseline", "student", "scope", "name", "metric"]
-    return _correct(found, question)
+    return _correct(pd.concat(tables, ignore_index=True), question)
 
 
 def summarise_teachers(
@@ -514,8 +499,7 @@ def _settings(runs: Sequence[Run]) -> Iterator[tuple[str, str, list[Run]]]:
     for own in group_families(runs):
         for student, members in _sort_out(own, _student_of).items():
             by_teacher = _sort_out(members, teacher_of)
-            alone = by_teacher.pop("", [])
-            if alone:
+            if alone := by_teacher.pop("", []):
                 yield student, "", alone
             for teacher, taught in by_teacher.items():
                 yield student, teacher, alone + taught

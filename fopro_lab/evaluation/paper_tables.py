@@ -164,8 +164,7 @@ def _title(column: str) -> str:
 
 
 def _baseline(differences: pd.DataFrame) -> str:
-    method = str(differences["baseline"].iloc[0])
-    return method_label(method)
+    return method_label(str(differences["baseline"].iloc[0]))
 
 
 def _range(values: pd.Series) -> str:
@@ -180,9 +179,8 @@ def claim_findings(claims: pd.DataFrame, distances: pd.DataFrame) -> list[str]:
     if there was one teacher.
     """
     lines = []
-    for (method, baseline, student), part in claims.groupby(
-        ["method", "baseline", "student"], sort=False
-    ):
+    compared = claims.groupby(["method", "baseline", "student"], sort=False)
+    for (method, baseline, student), part in compared:
         for column, number in (("balanced_accuracy", "balanced accuracy"), ("tail", "tail recall")):
             rows = _rows_of(part, column)
             clear = rows.loc[rows["p_holm"] < 0.05, "difference"]
@@ -199,10 +197,9 @@ def claim_findings(claims: pd.DataFrame, distances: pd.DataFrame) -> list[str]:
                 f"{len(rows) - up - down}: {each}."
             )
     if len(distances):
-        pairs = distances[distances["teacher"] != "all"]
-        apart = int((pairs["p_holm"] < 0.05).sum())
+        apart = int((distances["p_holm"] < 0.05).sum())
         lines.append(
             f"Preferences differ, by more than two measurements of one teacher on other lesions "
-            f"do, for {apart} of {len(pairs)} pairs of teachers."
+            f"do, for {apart} of {len(distances)} pairs of teachers."
         )
     return lines

@@ -127,10 +127,8 @@ class PriorShift:
         counts = [run.manifest.get("class_counts") for run in runs]
         for run, own in zip(runs, counts, strict=True):
             if own is None or own != counts[0]:
-                raise InputError(
-                    f"{run.path}: class_counts: expected {counts[0] or 'some'} as in "
-                    f"{runs[0].path}, got {own}; compare runs of one split"
-                )
+                rule = f"expected {counts[0] or 'some'} as in {runs[0].path}, got {own}"
+                raise InputError(f"{run.path}: class_counts: {rule}; compare runs of one split")
         self.counts = np.asarray(counts[0], dtype=np.float64)
         self.implicit = [refined_prior(run) for run in runs]
         self.images = align([run.predictions for run in runs], runs[0].groups)
@@ -150,18 +148,14 @@ class PriorShift:
         ``difference``, ``difference_low``, ``difference_high``: the run minus the first, on the
         same resamples; NaN where all resamples agree.
         """
-        prior = self.prior(strength)
+        prior, images = self.prior(strength), self.images
         measured = []
-        for logits, implicit in zip(self.images.logits, self.implicit, strict=True):
-            found = measure_under_prior(
-                logits,
-                self.images.labels,
-                self._weights,
-                prior=prior,
-                old=self.prior(1.0 if implicit == "training" else 0.0),
-                adjust=adjust and implicit != "unknown",
-            )
-            recalls = dict(zip(self.images.names, found.pop("recall").T, strict=True))
+        for logits, implicit in zip(images.logits, self.implicit, strict=True):
+            how = {"prior": prior, "old": self.prior(1.0 if implicit == "training" else 0.0)}
+            can = adjust and implicit != "unknown"
+            about = (logits, images.labels, self._weights)
+            found = measure_under_prior(*about, adjust=can, **how)
+            recalls = dict(zip(images.names, found.pop("recall").T, strict=True))
             values = {("recall", name): recalls[name] for name in self.names}
             measured.append(values | {(metric, "all"): drawn for metric, drawn in found.items()})
         sizes = self.images.class_sizes() | {"all": len(self.images.labels)}
@@ -191,15 +185,13 @@ class PriorShift:
                 interval = bootstrap.recall_interval(float(own[0]), own[1:], units[name])
                 found["recall", name] = interval
         known = [name for name in self.names if units[name]]
-        intervals = [found["recall", name] for name in known]
-        varied = all(kind == "bootstrap" for *_, kind in intervals)
-        centres = (values["recall", name][0] for name in known)
-        classes = np.array([(c, *ends[:2]) for c, ends in zip(centres, intervals, strict=True)])
+        varied = all(found["recall", name][2] == "bootstrap" for name in known)
+        classes = np.array([(values["recall", n][0], *found["recall", n][:2]) for n in known])
         shares = prior[[self.images.names.index(name) for name in known]]
         for metric, weights in (("balanced_accuracy", None), ("accuracy", shares)):
+            how: dict[str, Any] = {"varied": varied, "weights": weights}
             drawn = values[metric, "all"][1:]
-            interval = bootstrap.class_mean_interval(drawn, classes, varied=varied, weights=weights)
-            found[metric, "all"] = interval
+            found[metric, "all"] = bootstrap.class_mean_interval(drawn, classes, **how)
         ece = values["ece", "all"]
         agree = np.ptp(ece[1:]) <= 1e-7  # weights are of single precision
         limits = (np.nan, np.nan) if agree else bootstrap.basic_interval(float(ece[0]), ece[1:])

@@ -208,10 +208,8 @@ def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
         if isinstance(source, Run):
             source.file(file)
         if not (folder / file).is_file():
-            raise InputError(
-                f"{folder / file}: no such file; it is written where a prompt is trained "
-                "(method=fopro or random without prompt_file, or notebook 03)"
-            )
+            where = "where a prompt is trained (method=fopro without prompt_file, or notebook 03)"
+            raise InputError(f"{folder / file}: no such file; it is written {where}")
     try:
         table = pd.read_parquet(folder / RINGS_FILE)
         planes = load_file(folder / MAPS_FILE)["gain"].astype(np.float32)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,18 +109,13 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path}: expected a parquet table of predictions ({reason}); run the training again"
-        ) from None
+        rule = f"expected a parquet table of predictions ({str(error).splitlines()[0]})"
+        raise InputError(f"{path}: {rule}; run the training again") from None
     return check_predictions(table, name=str(path))
 
 
 def class_groups(
-    counts: Mapping[str, int],
-    *,
-    rule: Literal["rank", "count"] = "rank",
-    sizes: tuple[int, int] | None = None,
+    counts: Mapping[str, int], *, rule: str = "rank", sizes: tuple[int, int] | None = None
 ) -> dict[str, str]:
     """Sort two classes or more into head, medium and tail by their number of training images.
 
@@ -153,9 +148,8 @@ def groups_from(
     MONICA's ranks for its lists, thirds by rank for the rest. ``names`` and ``class_counts``, of
     training, are in label order.
     """
-    counts = np.asarray(class_counts)
-    rule: Literal["rank", "count"] = "rank" if config.group_rule == "auto" else config.group_rule
-    published, sizes = config.group_rule == "auto", None
+    counts, sizes, published = np.asarray(class_counts), None, config.group_rule == "auto"
+    rule = "count" if config.group_rule == "count" else "rank"
     if published and config.rule == "monica":
         sizes = MONICA_SIZES.get(len(names))
     if published and {"hyperkvasir", "balanced-mixup"} & {config.rule, Path(config.dataset).name}:
@@ -169,10 +163,8 @@ def groups_from(
 def check_groups(groups: Mapping[str, str], names: Sequence[str]) -> None:
     """Refuse groups that are not head, medium or tail for each of the classes."""
     if set(groups) != set(names) or not set(groups.values()) <= set(GROUPS):
-        raise InputError(
-            f"groups: expected head, medium or tail for each of {', '.join(names)}, got "
-            f"{dict(groups)}"
-        )
+        rule = f"expected head, medium or tail for each of {', '.join(names)}"
+        raise InputError(f"groups: {rule}, got {dict(groups)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,9 +201,8 @@ class AlignedRuns:
     def measure(self, logits: np.ndarray, weights: np.ndarray) -> dict[Key, np.ndarray]:
         """Compute all ``keys`` of logits ``(n, K)`` with weights ``(n, R)``: ``(R,)`` or NaN."""
         probabilities = softmax(logits, axis=1)
-        confusion = metrics.confusion_matrices(
-            self.labels, logits.argmax(axis=1), weights, classes=len(self.names)
-        )
+        answers = (self.labels, logits.argmax(axis=1))
+        confusion = metrics.confusion_matrices(*answers, weights, classes=len(self.names))
         recalls = metrics.class_recalls(confusion)
         overall = {
             "balanced_accuracy": metrics.mean_recall(recalls),
@@ -246,10 +237,9 @@ def align(
         own["class"] = class_names(part) == names
         if not all(own.values()):
             odd = ", ".join(name for name, same in own.items() if not same)
-            raise InputError(
-                f"predictions: expected the same classes and images of '{split}' in every run, got "
-                f"{len(first)} and {len(part)} that differ in {odd}; use runs of one split"
-            )
+            rule = f"expected the same classes and images of '{split}' in every run"
+            got = f"got {len(first)} and {len(part)} that differ in {odd}; use runs of one split"
+            raise InputError(f"predictions: {rule}, {got}")
     check_groups(groups, names)
     return AlignedRuns(
         labels=first["label"].to_numpy(),
@@ -267,10 +257,9 @@ def pool(folds: Sequence[AlignedRuns]) -> AlignedRuns:
     for one, other in combinations(folds, 2):
         both = np.intersect1d(one.units, other.units)
         if len(both):
-            raise InputError(
-                f"runs: expected folds that share no tested lesion, patient or image, got "
-                f"{len(both)} in two folds, such as '{both[0]}'; compare the folds one by one"
-            )
+            got = f"{len(both)} in two folds, such as '{both[0]}'; compare the folds one by one"
+            rule = "expected folds that share no tested lesion, patient or image"
+            raise InputError(f"runs: {rule}, got {got}")
     labels, units = (np.concatenate([getattr(f, n) for f in folds]) for n in ("labels", "units"))
     return replace(folds[0], labels=labels, units=units, logits=[])
 
@@ -285,16 +274,13 @@ class Measured:
 
     def subtract(self) -> "Measured":
         """Subtract the second half of the runs from the first, paired."""
-        halves = [np.eye(len(own) // 2, len(own)) for own in self.values]
-        contrasts = [half - np.roll(half, half.shape[0], axis=1) for half in halves]
-        return Measured(
-            values=[c @ own for c, own in zip(contrasts, self.values, strict=True)],
-            parts=[
-                [(c @ covariance @ c.T, df) for covariance, df in fold]
-                for c, fold in zip(contrasts, self.parts, strict=True)
-            ],
-            bias=[0.0],  # that of the two methods is about the same
-        )
+        values, parts = [], []
+        for own, fold in zip(self.values, self.parts, strict=True):
+            half = np.eye(len(own) // 2, len(own))
+            contrast = half - np.roll(half, len(half), axis=1)
+            values.append(contrast @ own)
+            parts.append([(contrast @ covariance @ contrast.T, df) for covariance, df in fold])
+        return Measured(values, parts, bias=[0.0])  # that of the two methods is about the same
 
     @property
     def fixed(self) -> bool:

@@ -67,16 +67,11 @@ def match_strength(drift_of: Callable[[float], float], wanted: float) -> float:
 
 def check_gain(images: Tensor, gain: Tensor) -> None:
     """Raise an error unless ``gain`` fits the images and holds factors of amplitudes."""
-    *leading, height, width = images.shape
-    half = (*leading, height, width // 2 + 1)
-    fits = gain.ndim <= 4 and all(
-        side in (1, full) for side, full in zip(gain.shape[::-1], half[::-1], strict=False)
-    )
-    if not fits:
-        raise ShapeError(
-            f"gain: expected (B, C, H, W // 2 + 1) = {half} or broadcastable to it, "
-            f"got {tuple(gain.shape)}"
-        )
+    half = (*images.shape[:-1], images.shape[-1] // 2 + 1)
+    pairs = zip(gain.shape[::-1], half[::-1], strict=False)
+    if gain.ndim > 4 or not all(side in (1, full) for side, full in pairs):
+        rule = f"expected (B, C, H, W // 2 + 1) = {half} or broadcastable to it"
+        raise ShapeError(f"gain: {rule}, got {tuple(gain.shape)}")
     if not gain.is_floating_point():
         raise InputError(f"gain: expected a real floating type, got {gain.dtype}")
     if torch.compiler.is_compiling() or not gain.numel():

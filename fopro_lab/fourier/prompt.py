@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -76,9 +77,6 @@ class FourierPrompt(Summary, nn.Module):
         waves: Cosines over the octaves, 1 to 64.
         noise: Width of the generator's standard normal noise, 1 to 512.
         seed: Seed of the generator's first layer; torch's global generator is not touched.
-
-    Raises:
-        InputError: If a value is out of its range.
     """
 
     _shown = ("form", "channels", "size", "max_log_gain")
@@ -107,11 +105,16 @@ class FourierPrompt(Summary, nn.Module):
         self.max_log_gain = float(max_log_gain)
         self.edges = ring_edges(rings)
         # Of the numbers that one gain is read from: a gain per ring, coefficients, or a map.
-        self.shape: tuple[int, ...] = (channels, rows, rows // 2 + 1)
-        if form in ("ring", "radial"):
-            self.shape = (channels, rings + 1) if form == "ring" else (channels, waves, DIRECTIONS)
-        if form == "generator":
-            self.network = _Network(noise, shape=self.shape, seed=seed)
+        shapes = {"ring": (rings + 1,), "radial": (waves, DIRECTIONS)}
+        self.shape: tuple[int, ...] = (channels, *shapes.get(form, (rows, rows // 2 + 1)))
+        if form == "generator":  # one hidden layer, from noise to cells; 0 for any noise at first
+            first = nn.utils.skip_init(nn.Linear, noise, HIDDEN)
+            last = nn.utils.skip_init(nn.Linear, HIDDEN, math.prod(self.shape))
+            nn.init.kaiming_normal_(first.weight, generator=torch.Generator().manual_seed(seed))
+            for zero in (first.bias, last.weight, last.bias):
+                nn.init.zeros_(zero)
+            layers = {"first": first, "silu": nn.SiLU(), "last": last}
+            self.network: Any = nn.Sequential(OrderedDict(layers))
         else:
             self.cells = nn.Parameter(torch.zeros(self.shape))
 
@@ -141,7 +144,7 @@ class FourierPrompt(Summary, nn.Module):
         if self.form == "generator":
             place = self.network.first.weight.device
             noise = draw(count, self.noise, generator=generator, device=place, share=share)
-            return self.spread(self.network(noise), size=size)
+            return self.spread(self._generated(noise), size=size)
         return self.mean_gain(size=size).expand(count, -1, -1, -1)
 
     def mean_gain(self, *, size: tuple[int, int] | None = None) -> Tensor:
@@ -152,7 +155,7 @@ class FourierPrompt(Summary, nn.Module):
         """
         if self.form == "generator":
             noise = draw(256, self.noise, generator=torch.Generator().manual_seed(0))
-            return self._read(self._bounded(self.network(noise)).mean(dim=0), size)
+            return self._read(self._bounded(self._generated(noise)).mean(dim=0), size)
         return self.spread(self.cells, size=size)
 
     def spread(self, cells: Tensor, *, size: tuple[int, int] | None = None) -> Tensor:
@@ -192,8 +195,7 @@ class FourierPrompt(Summary, nn.Module):
                 state = {name: stream.get_tensor(name) for name in stream.keys()}
         except (SafetensorError, OSError):
             raise InputError(f"{path}: expected a safetensors file, got another") from None
-        version = metadata.get("fopro_lab.prompt")
-        if version != VERSION:
+        if (version := metadata.get("fopro_lab.prompt")) != VERSION:
             got = "other tensors" if version is None else f"version {version}"
             raise InputError(f"{path}: expected a Fourier prompt of version {VERSION}, got {got}")
         try:
@@ -204,10 +206,9 @@ class FourierPrompt(Summary, nn.Module):
             if not bad:
                 prompt.to(dtype).load_state_dict(state)
                 bad = not bool(prompt.mean_gain(size=(8, 8)).isfinite().all())
-        except InputError as error:
-            raise InputError(f"{path}: expected a saved Fourier prompt, got {error}") from None
-        except (TypeError, RuntimeError, ValueError):  # ValueError: no JSON
-            got = "settings or tensors that do not fit"
+        except (TypeError, RuntimeError, ValueError) as error:  # ValueError: no JSON
+            ours = isinstance(error, InputError)
+            got = str(error) if ours else "settings or tensors that do not fit"
             raise InputError(f"{path}: expected a saved Fourier prompt, got {got}") from None
         # Files of 0.1 have none, and some early ones of 0.2 that of the tensors alone.
         sums = [checksum(state), checksum(state, settings=metadata["settings"])]
@@ -215,6 +216,12 @@ class FourierPrompt(Summary, nn.Module):
             rule = f"expected finite numbers up to {LARGEST:g}, as they were saved"
             raise InputError(f"{path}: {rule}, got others; copy it again, or train a prompt again")
         return prompt
+
+    def _generated(self, noise: Tensor) -> Tensor:
+        """Turn noise ``(B, noise)`` into cells ``(B, *shape)``."""
+        weight = self.network.first.weight
+        with torch.autocast(weight.device.type, enabled=False):
+            return self.network(noise.to(weight.device, weight.dtype)).unflatten(1, self.shape)
 
     def _bounded(self, cells: Tensor) -> Tensor:
         """Bound cells that are gains themselves; waves are bounded after they are added up."""
@@ -243,26 +250,6 @@ def checksum(state: dict[str, Tensor], *, settings: str = "") -> str:
     for name, value in sorted(state.items()):
         digest.update(name.encode() + value.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-class _Network(nn.Module):
-    """One hidden layer, from noise to cells; starts at 0 for any input."""
-
-    def __init__(self, width: int, *, shape: tuple[int, ...], seed: int) -> None:
-        super().__init__()
-        self.shape = shape
-        self.first = nn.utils.skip_init(nn.Linear, width, HIDDEN)
-        self.last = nn.utils.skip_init(nn.Linear, HIDDEN, int(torch.Size(shape).numel()))
-        source = torch.Generator().manual_seed(seed)
-        nn.init.kaiming_normal_(self.first.weight, generator=source)
-        for zero in (self.first.bias, self.last.weight, self.last.bias):
-            nn.init.zeros_(zero)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        weight = self.first.weight
-        with torch.autocast(weight.device.type, enabled=False):
-            inputs = inputs.to(weight.device, weight.dtype)
-            return self.last(nn.functional.silu(self.first(inputs))).unflatten(1, self.shape)
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
@@ -350,11 +337,7 @@ def _contrasts(channels: int, device: torch.device, dtype: torch.dtype) -> Tenso
 
 @torch.no_grad()
 def random_gain_like(
-    prompt: FourierPrompt,
-    gain: Tensor,
-    generator: torch.Generator,
-    *,
-    size: tuple[int, int],
+    prompt: FourierPrompt, gain: Tensor, generator: torch.Generator, *, size: tuple[int, int]
 ) -> Tensor:
     """Move a prompt's gains to other frequencies: the control of a learned prompt.
 
@@ -363,14 +346,9 @@ def random_gain_like(
     image keeps exactly its gains; only their place differs, alike for all channels, and the result
     is as smooth (or as ringed) as the form is.
 
-    Args:
-        prompt: The learned prompt; it gets no gradient.
-        gain: What it gives some images, ``(B, C, H, W // 2 + 1)``, as of ``prompt.gain``.
-        generator: Source of the random prompt: one seed, one arrangement, for batches of any size.
-        size: Height and width of the images, pixels.
-
-    Returns:
-        ``(B, C, H, W // 2 + 1)``, dimensionless, 1 at DC, with mirrored rows that agree.
+    ``gain`` is what the learned prompt gives some images of ``size``, ``(B, C, H, W // 2 + 1)``;
+    the result has its shape, 1 at DC, mirrored rows that agree, and no gradient. One seed of the
+    ``generator`` is one arrangement, for batches of any size.
     """
     if gain.ndim != 4 or gain.shape[-2:] != (size[0], size[1] // 2 + 1):
         half = f"(B, C, {size[0]}, {size[1] // 2 + 1})"

@@ -112,10 +112,8 @@ def checked_edges(edges: Sequence[float]) -> tuple[float, ...]:
     checked = tuple(float(edge) for edge in edges)
     rising = all(low < high for low, high in pairwise(checked))
     if len(checked) < 2 or not rising or checked[0] < 0 or not math.isfinite(checked[-1]):
-        raise InputError(
-            "edges: expected two or more increasing frequencies from 0 on, in cycles per pixel, "
-            f"got {list(checked)}"
-        )
+        rule = "expected two or more increasing frequencies from 0 on, in cycles per pixel"
+        raise InputError(f"edges: {rule}, got {list(checked)}")
     return checked
 
 

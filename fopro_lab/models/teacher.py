@@ -382,16 +382,14 @@ def load_from(config: TeacherConfig, *, device: torch.device | str = "") -> Teac
 def quick_teacher(
     teacher: Teacher,
     *,
-    fold: bool = True,
     dtype: torch.dtype = torch.float32,
     tell: Callable[[str], object] = lambda line: None,
 ) -> Teacher:
     """Copy a teacher into a fast form without head; its features stay float32.
 
-    ``fold`` puts batch norms into the convolutions before them; ``tell`` gets a line if they stay.
+    Batch norms go into the convolutions before them; ``tell`` gets a line if they stay.
     """
-    folds = fold and bool(teacher.batch_norms())
-    quick = _folded(teacher, tell) if folds else copy.deepcopy(teacher)
+    quick = _folded(teacher, tell) if teacher.batch_norms() else copy.deepcopy(teacher)
     quick.head = None
     body = quick.body.to(dtype)
     quick.body = _InPrecision(body, dtype) if dtype != torch.float32 else body

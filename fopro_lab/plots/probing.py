@@ -239,15 +239,11 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     style.need(table, "teacher other between within difference difference_low difference_high")
     style.need(table, "p n units")
-    labels = [
-        "mean of all pairs" if teacher == "all" else f"{teacher},\n{other}"
-        for teacher, other in zip(table["teacher"], table["other"], strict=True)
-    ]
+    labels = [*(table["teacher"] + ",\n" + table["other"])]
     width = 8.2 + style.room(table["teacher"])
     ax = style.new_axes(ax, width=width, height=1.9 + 0.42 * len(table))
     for place, row in enumerate(table.to_dict("records")):
-        color = style.GROUP_COLORS[""] if row["teacher"] == "all" else "#0072B2"
-        ends = [row["within"], row["between"]]
+        color, ends = "#0072B2", [row["within"], row["between"]]
         ax.plot(ends, [place, place], color=color, alpha=0.35, lw=2, zorder=1)
         for x, face, whose in zip(ends, ("white", color), ("same", "other"), strict=True):
             label = None if place else f"{whose} teacher, other images"

@@ -124,9 +124,6 @@ def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) 
     return gain**strength
 
 
-OPTICS = Degradation()
-
-
 def random_gains(
     teacher: Encoder, prompt: FourierPrompt, images: Tensor, *, drift: float, draws: int, seed: int
 ) -> list[Tensor]:
@@ -146,24 +143,16 @@ def control_table(
     train: np.ndarray,
     test: np.ndarray,
     split: str,
+    degradation: Degradation,
     resamples: int = 1000,
-    degradation: Degradation = OPTICS,
 ) -> pd.DataFrame:
     """Judge gains before a frozen teacher by linear probes on held-out lesions.
 
     A shrunken discriminant in closed form, all classes alike, is fitted on the training images
-    behind each gain and tested on the test images behind the same gain.
-
-    Args:
-        teacher: Frozen.
-        pack: Clean images, which are judged without a gain.
-        gains: By name, broadcastable to ``(B, 3, H, W // 2 + 1)``, for degraded images; or None.
-            Of a list of random draws the mean is judged: one draw says little.
-        train: Rows that fit the probe.
-        test: Rows of other lesions.
-        split: Its name in the table.
-        resamples: Of whole lesions.
-        degradation: Of the images before each gain.
+    behind each gain and tested on the test images, rows of other lesions, behind the same gain.
+    ``gains`` are, by name, broadcastable to ``(B, 3, H, W // 2 + 1)``, for degraded images; or
+    None. Of a list of random draws the mean is judged: one draw says little. ``split`` is a name
+    for the table; ``resamples`` are of whole lesions.
 
     Returns:
         A row for the clean images and each gain: ``split``, ``input`` (clean, degraded), ``gain``,

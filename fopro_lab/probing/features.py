@@ -74,16 +74,14 @@ def encode(teacher: Encoder, images: Tensor, *, check: bool = True) -> Tensor:
         raise
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"teacher {teacher.name}: cannot encode images of {height} x {width} px ({reason}); "
-            "give larger images, or let the teacher resize (teacher_size, resize=True)"
-        ) from error
+        problem = f"cannot encode images of {height} x {width} px ({reason})"
+        way_out = "give larger images, or let the teacher resize (teacher_size, resize=True)"
+        raise InputError(f"teacher {teacher.name}: {problem}; {way_out}") from error
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
         found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise InputError(
-            f"teacher {teacher.name}: expected features ({len(images)}, D), one vector per image, "
-            f"got {found}; pool its maps or tokens, and return one tensor"
-        )
+        problem = f"expected features ({len(images)}, D), one vector per image, got {found}"
+        way_out = "pool its maps or tokens, and return one tensor"
+        raise InputError(f"teacher {teacher.name}: {problem}; {way_out}")
     if check:
         check_finite(teacher, features)
     return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
@@ -172,10 +170,8 @@ def fit_classifier(
     counts = np.bincount(pack.labels[split.train], minlength=len(pack.dataset.class_names))
     if (counts == 0).any():
         absent = pack.dataset.class_names[int(np.argmin(counts))]
-        raise InputError(
-            f"split: expected every class in train, got no image of '{absent}' to fit the probe; "
-            "add some, leave the class out, or take another split"
-        )
+        got = f"got no image of '{absent}' to fit the probe; take another split"
+        raise InputError(f"split: expected every class in train, {got}, or leave the class out")
     parts = (split.train, split.val)
     train, val = (encode_rows(teacher, pack, rows=rows, batch_size=batch_size) for rows in parts)
     known, chosen = (pack.labels[rows] for rows in parts)
@@ -205,9 +201,8 @@ def wrap_classifier(
     def predict(images: Tensor) -> Tensor:
         logits = classify(images)
         if logits.ndim != 2 or len(logits) != len(images):
-            raise ShapeError(
-                f"{name}: expected logits ({len(images)}, K), got {tuple(logits.shape)}"
-            )
+            got = tuple(logits.shape)
+            raise ShapeError(f"{name}: expected logits ({len(images)}, K), got {got}")
         return logits.argmax(dim=1)
 
     return Classifier(name, predict, device)
@@ -225,11 +220,11 @@ def probe_logits(teacher: Encoder, probe: LinearProbe) -> Callable[[Tensor], Ten
 def probe_classifier(teacher: Encoder, probe: LinearProbe) -> Classifier:
     """Make a classifier of a teacher and a linear probe on its features."""
     logits = probe_logits(teacher, probe)
-    return Classifier(
-        "probe",
-        lambda images: logits(encode(teacher, images).double()).argmax(dim=1),
-        teacher_device(teacher),
-    )
+
+    def predict(images: Tensor) -> Tensor:
+        return logits(encode(teacher, images).double()).argmax(dim=1)
+
+    return Classifier("probe", predict, teacher_device(teacher))
 
 
 def probe_advantage(teacher: Encoder, other: Encoder, pack: Pack, split: Split) -> dict[str, Any]:

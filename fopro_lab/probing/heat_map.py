@@ -4,7 +4,6 @@ Source: Yin et al., NeurIPS 2019, arXiv:1906.08988.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,14 +17,11 @@ from fopro_lab.io import progress
 from fopro_lab.probing import features
 from fopro_lab.probing.features import Classifier, Encoder, LinearProbe
 
-By = Literal["blocks", "full"]
-
 
 def basis_heat_map(
     network: Encoder | Classifier,
     images: Tensor,
     *,
-    by: By = "blocks",
     labels: np.ndarray | None = None,
     probe: LinearProbe | None = None,
     block: int = 7,
@@ -39,17 +35,17 @@ def basis_heat_map(
     A wave ``v U`` of Euclidean norm v, 4 at 32 px and growing with the side, is added to every
     channel, with both signs, before the normalisation; the sum is clipped to [0, 1], as published.
 
-    ``"blocks"`` measures the central wave of each square block of frequencies, of an odd side in
-    bins, ``"full"`` every wave. A frozen teacher gives the drift of its features, and with
-    a ``probe`` and ``labels``, ``(N,)``, the error rate; a `Classifier` the error rate alone.
+    Measured is the central wave of each square ``block`` of frequencies, of an odd side in bins; 1
+    is every wave. A frozen teacher gives the drift of its features, and with a ``probe`` and
+    ``labels``, ``(N,)``, the error rate; a `Classifier` the error rate alone.
     ``images`` are ``(N, 3, H, W)`` in [0, 1]; ``units`` their lesions or patients, drawn as a
     whole, or None for one each.
 
     Returns:
         A row per cell: ``cell``, ``row``, ``column`` (centre of a block, cycles per image),
         ``drift`` and ``error`` (means over images and signs; NaN where not measured), each with
-        ``_low`` and ``_high`` (95 % interval), ``clean_error``, ``n``, ``by``, ``block``,
-        ``height``, ``width``, ``size`` (v, in units of [0, 1]).
+        ``_low`` and ``_high`` (95 % interval), ``clean_error``, ``n``, ``block``, ``height``,
+        ``width``, ``size`` (v, in units of [0, 1]).
 
     Raises:
         ShapeError: If labels or units do not fit the images.
@@ -60,7 +56,6 @@ def basis_heat_map(
     for name, given in (("labels", labels), ("units", units)):
         if given is not None and len(given) != count:
             raise ShapeError(f"{name}: expected one for each of {count}, got {len(given)}")
-    block = block if by == "blocks" else 1
     cells = basis_cells(height, width, block=block)
     size = float(np.sqrt(height * width) / 8)
     answer = _answer_of(network, probe, labels)
@@ -87,8 +82,14 @@ def basis_heat_map(
         measured = torch.stack(values).cpu().numpy()  # once: a copy waits for the device
     drawn = np.arange(count) if units is None else units
     weights = bootstrap_weights(None, drawn, resamples=resamples, seed=seed)
-    about = {"n": count, "by": by, "block": block, "height": height, "width": width, "size": size}
-    return _average(measured, cells, weights).assign(clean_error=clean_error, **about)
+    table = cells[["cell", "cell_row", "cell_column"]].set_axis(["cell", "row", "column"], axis=1)
+    for place, name in enumerate(("drift", "error")):
+        own = measured[:, place].astype(np.float64)
+        table[name], means = own.mean(axis=1), own @ (weights / weights.sum(axis=0))
+        ends = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+        table[f"{name}_low"], table[f"{name}_high"] = ends
+    about = {"n": count, "block": block, "height": height, "width": width, "size": size}
+    return table.assign(clean_error=clean_error, **about)
 
 
 def _answer_of(
@@ -160,19 +161,6 @@ def _block_of(bins: np.ndarray, side: int) -> np.ndarray:
     flip = (centre[:, 1] == 0) & (centre[:, 0] < 0)
     centre[flip, 0] *= -1
     return centre
-
-
-def _average(values: np.ndarray, cells: pd.DataFrame, weights: np.ndarray) -> pd.DataFrame:
-    """Average what waves do, ``(waves, 2, N)``, over the images, with intervals."""
-    table = cells[["cell", "cell_row", "cell_column"]]
-    table = table.rename(columns={"cell_row": "row", "cell_column": "column"})
-    for place, name in enumerate(("drift", "error")):
-        own = values[:, place].astype(np.float64)
-        drawn = own @ (weights / weights.sum(axis=0))
-        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-        ends = {f"{name}_low": low, f"{name}_high": high}
-        table = table.assign(**{name: own.mean(axis=1)}, **ends)
-    return table
 
 
 def heat_plane(table: pd.DataFrame, *, value: str = "drift") -> np.ndarray:

@@ -51,8 +51,7 @@ def relative_responses(
     weights = bootstrap_weights(None, units, resamples=resamples, seed=seed).astype(np.float64)
     low, high = np.exp(np.quantile(preference(drifts, weights), [0.025, 0.975], axis=1))
     rings = [(ring, *ends) for ring, ends in enumerate(pairwise(drifts.edges))]
-    cells = product(rings, [gain for gain in drifts.gains if gain != 1])
-    rows = [(*ring, gain) for ring, gain in cells]
+    rows = [(*ring, gain) for ring, gain in product(rings, drifts.gains) if gain != 1]
     table = pd.DataFrame(rows, columns=["ring", "low", "high", "gain"])
     table["relative"] = np.exp(preference(drifts)[:, 0])
     return table.assign(relative_low=low, relative_high=high, n=len(units))
@@ -104,11 +103,10 @@ def preference_distances(
     permuted lesion by lesion. ``units`` are lesion, patient or image of each, ``(N,)``.
 
     Returns:
-        A row for each pair, and one of teacher and other "all" for the means over all pairs:
-        ``teacher``, ``other``, ``distance`` (same images, all of them), ``between``, ``within``
-        (mean over halves), ``difference`` with ``_low`` and ``_high`` (95 % interval), ``p`` (of
-        "the same preference", by permutation), ``units``, ``n``, ``p_holm`` (corrected over the
-        pairs). ``p_holm`` says whether teachers differ; the interval says how far.
+        A row for each pair: ``teacher``, ``other``, ``distance`` (same images, all of them),
+        ``between``, ``within`` (mean over halves), ``difference`` with ``_low`` and ``_high`` (95 %
+        interval), ``p`` (of "the same preference", by permutation), ``units``, ``n``, ``p_holm``
+        (corrected over the pairs). ``p_holm`` says whether teachers differ, the interval how far.
 
     Raises:
         InputError: If there are fewer than two teachers or four lesions, or nothing but gain 1.
@@ -119,10 +117,9 @@ def preference_distances(
     kinds = {(d.edges, d.gains, d.drift.shape) for d in drifts.values()}
     gains, shape = next((d.gains, d.drift.shape) for d in drifts.values())
     if len(kinds) > 1 or shape[-1] != len(units):
-        raise ShapeError(
-            "drifts: expected the same rings, gains and images for every teacher and a unit for "
-            f"each image, got {[d.drift.shape for d in drifts.values()]} and {len(units)} units"
-        )
+        rule = "the same rings, gains and images for every teacher and a unit for each image"
+        got = f"{[d.drift.shape for d in drifts.values()]} and {len(units)} units"
+        raise ShapeError(f"drifts: expected {rule}, got {got}")
     if len(set(units)) < 4:
         raise InputError(f"units: expected four or more, got {len(set(units))}")
     if set(gains) == {1}:
@@ -134,25 +131,20 @@ def preference_distances(
         {name: [preference(found, side) for side in sides] for name, found in drifts.items()}
         for sides in (_deal(unit, splits, rng, redrawn=again) for again in (False, True))
     ]
-    pairs = list(combinations(drifts, 2))
     rows = []
-    for chosen in [*([pair] for pair in pairs), *([pairs] if len(pairs) > 1 else [])]:
-        members = list(dict.fromkeys(name for pair in chosen for name in pair))
-        both = [*chosen, *((b, a) for a, b in chosen)]
+    for pair in combinations(drifts, 2):
+        both = (pair, pair[::-1])
         between = [_root_mean([_distance(h[a][0], h[b][1]) for a, b in both]) for h in halves]
-        within = [_root_mean([_distance(*half[name]) for name in members]) for half in halves]
+        within = [_root_mean([_distance(*half[name]) for name in pair]) for half in halves]
         low, high = percentile_interval(between[1] - within[1])
-        first, second = chosen[0] if len(chosen) == 1 else ("all", "all")
-        distance = np.mean([_distance(whole[a], whole[b]) for a, b in chosen])
+        distance = _distance(*(whole[name] for name in pair)).mean()
         means = (between[0].mean(), within[0].mean(), (between[0] - within[0]).mean())
-        p = _permutation_test([drifts[m] for m in members], unit, permutations, rng)
-        rows.append((first, second, distance, *means, low, high, p))
+        p = _permutation_test([drifts[name] for name in pair], unit, permutations, rng)
+        rows.append((*pair, distance, *means, low, high, p))
     columns = ["teacher", "other", "distance", "between", "within"]
     columns += ["difference", "difference_low", "difference_high", "p"]
     table = pd.DataFrame(rows, columns=columns).assign(units=unit.max() + 1, n=len(units))
-    single = table["teacher"] != "all"
-    table["p_holm"] = np.where(single, holm(table["p"].where(single).to_numpy()), table["p"])
-    return table
+    return table.assign(p_holm=holm(table["p"].to_numpy()))
 
 
 def _deal(
@@ -162,8 +154,7 @@ def _deal(
     count = int(unit.max()) + 1
     sides = np.zeros((2, count, splits))
     for split in range(splits):
-        halves = np.split(rng.permutation(count), [count // 2])
-        for side, own in enumerate(halves):
+        for side, own in enumerate(np.split(rng.permutation(count), [count // 2])):
             drawn = rng.choice(own, len(own)) if redrawn else own
             sides[side, :, split] = np.bincount(drawn, minlength=count)
     return sides[0][unit], sides[1][unit]
@@ -181,7 +172,7 @@ def _root_mean(distances: Sequence[np.ndarray]) -> np.ndarray:
 def _permutation_test(
     drifts: Sequence[RingDrifts], unit: np.ndarray, permutations: int, rng: np.random.Generator
 ) -> float:
-    """Return how often names permuted lesion by lesion lie as far apart as the true ones."""
+    """Return how often two names permuted lesion by lesion lie as far apart as the true ones."""
     kept = [k for k, gain in enumerate(drifts[0].gains) if gain != 1]
     responses = np.stack([found.drift[:, kept] for found in drifts])  # (T, R, G, N)
     level = np.log(np.maximum(responses.mean(axis=-1), TINY)).mean(axis=1)
@@ -190,7 +181,7 @@ def _permutation_test(
     def spread(dealt: np.ndarray) -> float:
         shape = np.log(np.maximum(dealt.mean(axis=-1), TINY))
         shape = (shape - shape.mean(axis=1, keepdims=True)).reshape(len(dealt), -1)
-        return float(np.mean([_distance(a, b) for a, b in combinations(shape, 2)]))
+        return float(_distance(*shape))
 
     observed, reached = spread(responses), 0
     for _ in range(permutations):
@@ -213,17 +204,14 @@ class Comparison:
         """Say in a line per pair whether two teachers differ more than measurements of one do."""
         if self.distances.empty:
             return ["Cards of other images, or of fewer than four lesions: no distance is given."]
-        lines = []
-        for row in self.distances.itertuples():
-            every = row.teacher == "all"
-            pair = "All pairs, on average" if every else f"{row.teacher}, {row.other}"
-            verdict = "differ" if row.p_holm < 0.05 else "do not differ clearly"
-            lines.append(
-                f"{pair}: preferences {verdict} more than measurements of one teacher do: distance "
-                f"{row.between:.2f} against {row.within:.2f} (difference {row.difference_low:.2f} "
-                f"to {row.difference_high:.2f}, corrected p = {row.p_holm:.3f})."
-            )
-        return lines
+        return [
+            f"{row.teacher}, {row.other}: preferences "
+            f"{'differ' if row.p_holm < 0.05 else 'do not differ clearly'} more than measurements "
+            f"of one teacher do: distance {row.between:.2f} against {row.within:.2f} (difference "
+            f"{row.difference_low:.2f} to {row.difference_high:.2f}, corrected p = "
+            f"{row.p_holm:.3f})."
+            for row in self.distances.itertuples()
+        ]
 
 
 def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Comparison:

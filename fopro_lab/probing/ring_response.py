@@ -13,12 +13,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
-from fopro_lab.fourier import ring_masks, ring_parts
+from fopro_lab.fourier import ring_energy, ring_masks, ring_parts
 from fopro_lab.fourier.rings import bin_counts, check_pixels
 from fopro_lab.probing import features
 from fopro_lab.probing.features import Encoder
+
+FLOOR = (1e-3 / 255) ** 2  # a thousandth of a grey level, so that a flat image has a logarithm
 
 
 def check_gains(gains: Sequence[float]) -> None:
@@ -32,11 +35,9 @@ def check_rings(edges: Sequence[float], *, height: int, width: int) -> None:
     filled = ring_masks(height, width, edges).flatten(1).any(dim=1).tolist()
     if not all(filled):
         ring = filled.index(False)
-        raise InputError(
-            f"edges: expected a frequency in every ring, got none in ring {ring} "
-            f"({edges[ring]:g} to {edges[ring + 1]:g} cycles per pixel) of images of "
-            f"{height} x {width} px; use fewer rings or larger images"
-        )
+        got = f"none in ring {ring} ({edges[ring]:g} to {edges[ring + 1]:g} cycles per pixel)"
+        way_out = f"of images of {height} x {width} px; use fewer rings or larger images"
+        raise InputError(f"edges: expected a frequency in every ring, got {got} {way_out}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,3 +205,37 @@ def radial_gain(gain: Tensor, edges: Sequence[float], *, width: int) -> pd.DataF
         limits = torch.stack([mean, mean - spread, mean + spread]).exp()
         rows.append((ring, low, high, *limits.tolist()))
     return pd.DataFrame(rows, columns=["ring", "low", "high", "gain", "gain_low", "gain_high"])
+
+
+def mean_spectra(pack: Pack, rows: np.ndarray, *, edges: Sequence[float]) -> pd.DataFrame:
+    """Average the logarithm of each ring's amplitude over the images of a class or source.
+
+    A ring's amplitude is its contrast: the root of its energy, averaged over the channels. The
+    difference is taken from the mean over classes (or sources), each counting the same: a sum
+    over images would let the size of a class leak in. ``edges`` are ``R + 1`` increasing
+    frequencies, cycles per pixel, as in ``ring_masks``.
+
+    Returns:
+        A row for each class or source that occurs and each ring: ``scope`` ("class", "source"),
+        ``name``, ``ring``, ``low``, ``high`` (cycles per pixel), ``log_amplitude`` (mean natural
+        logarithm, amplitude in units of [0, 1]), ``difference`` (from the mean within the scope),
+        ``spread`` (standard deviation over the images), ``n``. Unknown sources have no row.
+    """
+    with torch.inference_mode():
+        stream = batches(pack, rows, batch_size=256)
+        energy = torch.cat([ring_energy(images, edges) for images, _ in stream]).mean(dim=1)
+    log_amplitude = np.log(np.maximum(energy.numpy().astype(np.float64), FLOOR)) / 2
+    chosen = pack.dataset.table.iloc[rows]
+    class_names = np.array(pack.dataset.class_names, dtype=object)[chosen["label"]]
+    lines = []
+    for scope, members in (("class", class_names), ("source", chosen["source"].to_numpy())):
+        names = [name for name in dict.fromkeys(members) if name != ""]
+        parts = [log_amplitude[members == name] for name in names]
+        means = [part.mean(axis=0) for part in parts]
+        overall = np.mean(means, axis=0) if means else 0
+        for name, part, mean in zip(names, parts, means, strict=True):
+            for ring, (low, high) in enumerate(pairwise(map(float, edges))):
+                numbers = (mean[ring], (mean - overall)[ring], part[:, ring].std(), len(part))
+                lines.append((scope, name, ring, low, high, *numbers))
+    columns = ["scope", "name", "ring", "low", "high", "log_amplitude", "difference", "spread", "n"]
+    return pd.DataFrame(lines, columns=columns)

@@ -18,8 +18,13 @@ from fopro_lab.probing import features
 from fopro_lab.probing.class_bands import class_band_matrix
 from fopro_lab.probing.features import Classifier, Encoder
 from fopro_lab.probing.heat_map import basis_heat_map
-from fopro_lab.probing.ring_response import check_rings, drift_table, ring_drifts, summarise_drifts
-from fopro_lab.probing.spectra import mean_spectra
+from fopro_lab.probing.ring_response import (
+    check_rings,
+    drift_table,
+    mean_spectra,
+    ring_drifts,
+    summarise_drifts,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,36 +109,46 @@ def teacher_card(
     groups: Mapping[str, str],
     student: Classifier | None = None,
 ) -> TeacherCard:
-    """Probe a teacher on a data set by every instrument.
+    """Probe a teacher on a data set by every instrument; teacher and data are not the config's.
 
-    Args:
-        teacher: The frozen network.
-        pack: The images, with their data set.
-        split: Its training rows also fit the linear probe.
-        config: Rings, gains, numbers of images and seeds; teacher and data are those given.
-        groups: "head", "medium" or "tail" for each class.
-        student: A trained student beside the probe; see `wrap_classifier`.
+    Training rows of ``split`` also fit the linear probe; ``groups`` are "head", "medium" or "tail"
+    for each class; a trained ``student`` stands beside the probe, see `wrap_classifier`.
     """
     edges = ring_edges(config.rings)
     check_rings(edges, height=pack.size, width=pack.size)
-    again, passes = _options(config)
-    response, drifts = _measure_rings(teacher, pack, split, config)
-    probe = features.fit_classifier(teacher, pack, split, **passes)
+    again: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
+    drawn = features.draw_rows(split.val, count=config.probe_images, seed=config.seed)
+    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
+    units = features.resampling_units(pack.dataset.table, rows=drawn)
+    drifts = ring_drifts(teacher, images, edges, config.gains)
+    response = summarise_drifts(drifts, units, **again)
+    names = pack.dataset.table["image"].iloc[drawn].to_numpy(dtype=str)
+    probe = features.fit_classifier(teacher, pack, split)
     classifiers = [features.probe_classifier(teacher, probe)]
     classifiers += [student] if student else []
-    changed: dict[str, Any] = {"groups": groups, "batch_size": config.probe_batch, **again}
-    changed |= {"per_class": config.band_images, "gains": config.band_gains}
+    changed: dict[str, Any] = {"groups": groups, "per_class": config.band_images, **again}
+    changed |= {"gains": config.band_gains}
     bands = [class_band_matrix(each, pack, split, edges, **changed) for each in classifiers]
-    logits = probe.logits(features.encode_rows(teacher, pack, rows=split.test, **passes))
+    logits = probe.logits(features.encode_rows(teacher, pack, rows=split.test))
     columns = {f"logit_{name}": logits[:, k] for k, name in enumerate(pack.dataset.class_names)}
     tested = pack.dataset.table.iloc[split.test][["image", "group", "source", "label"]]
     tested = tested.reset_index(drop=True).assign(split="test", **columns)
     scores = score(tested, groups, split.protocol, **again)
     accuracy = scores.query("scope == 'overall' and metric == 'balanced_accuracy'").iloc[0]
     chosen = {"gains", "band_gains", "resamples", "seed"}
+    sources = pack.dataset.table["source"].iloc[split.train]
     summary = {
         "teacher": dict(teacher.card),
-        "data": _describe(pack, split, groups),
+        "data": {
+            "dataset": pack.dataset.name,
+            "fingerprint": pack.dataset.fingerprint,
+            "protocol": split.protocol,
+            "split_fingerprint": split.fingerprint,
+            "image_size": pack.size,
+            "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
+            "groups": dict(groups),
+            "sources": {str(k): int(n) for k, n in sources[sources != ""].value_counts().items()},
+        },
         "probing": {
             "edges": edges,
             **config.model_dump(mode="json", include=chosen),
@@ -156,28 +171,8 @@ def teacher_card(
         scores=scores,
         spectra=mean_spectra(pack, split.train, edges=edges),
         heat_map=_measure_waves(teacher, probe, student, pack, split, config),
-        drifts=drifts,
+        drifts=drift_table(drifts, names, units),
     )
-
-
-def _options(config: ProbeConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what every bootstrap takes, and what every pass of the teacher takes."""
-    again = {"resamples": config.resamples, "seed": config.seed}
-    return again, {"batch_size": config.probe_batch}
-
-
-def _measure_rings(
-    teacher: Encoder, pack: Pack, split: Split, config: ProbeConfig
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Measure how far features of validation images move: means, and single images."""
-    again, passes = _options(config)
-    drawn = features.draw_rows(split.val, count=config.probe_images, seed=config.seed)
-    images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
-    units = features.resampling_units(pack.dataset.table, rows=drawn)
-    drifts = ring_drifts(teacher, images, ring_edges(config.rings), config.gains, **passes)
-    response = summarise_drifts(drifts, units, **again)
-    names = pack.dataset.table["image"].iloc[drawn].to_numpy(dtype=str)
-    return response, drift_table(drifts, names, units)
 
 
 def _measure_waves(
@@ -191,32 +186,17 @@ def _measure_waves(
     """Measure what single waves do to a few test images, by the probe and by the student."""
     if config.heat_map == "off":
         return pd.DataFrame()
-    again, passes = _options(config)
     few = max(1, config.heat_images // len(pack.dataset.class_names))
     tested = (split.test, pack.labels[split.test])
     rows = features.draw_per_class(*tested, per_class=few, seed=config.seed)
     images, labels = next(batches(pack, rows, batch_size=len(rows)))
     units = features.resampling_units(pack.dataset.table, rows=rows)
-    how: dict[str, Any] = {"by": config.heat_map, **again}
-    how |= {"block": config.heat_block, "labels": labels.numpy(), "units": units, **passes}
+    how: dict[str, Any] = {"block": 7 if config.heat_map == "blocks" else 1, "units": units}
+    how |= {"labels": labels.numpy(), "resamples": config.resamples, "seed": config.seed}
     maps = [basis_heat_map(teacher, images, probe=probe, **how).assign(classifier="probe")]
     if student:
         maps.append(basis_heat_map(student, images, **how).assign(classifier=student.name))
     return pd.concat(maps, ignore_index=True)
-
-
-def _describe(pack: Pack, split: Split, groups: Mapping[str, str]) -> dict[str, Any]:
-    sources = pack.dataset.table["source"].iloc[split.train]
-    return {
-        "dataset": pack.dataset.name,
-        "fingerprint": pack.dataset.fingerprint,
-        "protocol": split.protocol,
-        "split_fingerprint": split.fingerprint,
-        "image_size": pack.size,
-        "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
-        "groups": dict(groups),
-        "sources": {str(k): int(n) for k, n in sources[sources != ""].value_counts().items()},
-    }
 
 
 def _known(row: pd.Series) -> dict[str, float]:

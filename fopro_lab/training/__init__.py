@@ -8,11 +8,6 @@ from fopro_lab.training.run_folder import TrainedRun, run_name
 from fopro_lab.training.setup import is_first
 from fopro_lab.training.statistics import natural_distance, reference_of
 from fopro_lab.training.train import distill
-from fopro_lab.training.train_prompt import (
-    HeldOut,
-    PromptedTeacher,
-    draw_held_out,
-    explore,
-)
+from fopro_lab.training.train_prompt import HeldOut, PromptedTeacher, draw_held_out, explore
 
 check_public(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fopro_lab.data.batches import seeded_generator
@@ -24,6 +24,7 @@ from fopro_lab.models import Teacher
 from fopro_lab.training.train_prompt import CHUNK, HeldOut, drift, encode
 
 SHRINKAGE = 3.0  # of the covariance, which 2,500 images of 1,280 features hardly know
+SCALES = tuple(2.0**n for n in range(-9, 5))  # of a probe's logits
 TEMPERATURES = tuple(2.0**-n for n in range(10))  # of the head's logits, chosen before each step
 
 
@@ -48,8 +49,7 @@ def explore_fitted(
     the training images cannot choose: the steps have seen their labels.
 
     Args:
-        prompt: Changed in place; of the forms ring, radial and shared. A good start matters: from
-            the identity the steps find nothing.
+        prompt: Changed in place; ring, radial or shared. From the identity steps find nothing.
         teacher: Frozen.
         images: ``(N, 3, H, W)`` in [0, 1], of training.
         labels: ``(N,)``, every class from 0 to K - 1 among them.
@@ -134,8 +134,8 @@ def spectrum_prompt(
     """
     size = (images.shape[2], images.shape[3])
     prompt = FourierPrompt("radial", size=size[0], max_log_gain=max_log_gain)
-    bound: dict[str, Any] = {"size": size, "max_log_gain": max_log_gain}
-    fit_prompt(prompt, spectrum_gain(mean_amplitude(images), aim, **bound))
+    gain = spectrum_gain(mean_amplitude(images), aim, size=size, max_log_gain=max_log_gain)
+    fit_prompt(prompt, gain)
     judged: dict[str, Any] = {"units": units, "held_out": held_out, "steps": 0}
     table = explore_fitted(prompt, teacher, images, labels, **judged)
     kept = table[table["kept"] == 1].iloc[0]
@@ -145,12 +145,26 @@ def spectrum_prompt(
 def fit_head(features: Tensor, labels: Tensor, *, classes: int) -> tuple[Tensor, Tensor]:
     """Fit the shrunken `discriminant` on the CPU: weight ``(D, K)`` and bias ``(K,)``."""
     exact = features.double().numpy(), labels.numpy()
-    found = discriminant(*exact, classes=classes, shrinkage=SHRINKAGE)
-    weight, bias = map(torch.from_numpy, found)
-    return weight.float(), bias.float()
+    weight, bias = discriminant(*exact, classes=classes, shrinkage=SHRINKAGE)
+    return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+
+
+def fit_probe(
+    features: Tensor, labels: Tensor, *, held_out: tuple[Tensor, Tensor], classes: int
+) -> tuple[Tensor, Tensor]:
+    """Fit a linear probe of the teacher, all classes alike: weight ``(K, D)`` and bias ``(K,)``.
+
+    It is the shrunken discriminant of features ``(N, D)``, on the CPU; its logits are scaled for
+    the lowest cross-entropy, mean over the classes, of ``held_out`` features and labels.
+    """
+    weight, bias = fit_head(features, labels, classes=classes)
+    others, known = held_out
+    logits, share = others @ weight + bias, 1 / known.bincount(minlength=classes).clamp(min=1)
+    errors = torch.stack([F.cross_entropy(s * logits, known, weight=share) for s in SCALES])
+    scale = SCALES[int(errors.argmin())]
+    return scale * weight.T, scale * bias
 
 
 def _encode(teacher: Teacher, images: Tensor, gain: Tensor | None) -> Tensor:
-    if gain is None:
-        return encode(teacher, images).float()
-    return encode(teacher, images, partial(scale_spectrum, gain=gain)).float()
+    change = partial(scale_spectrum, gain=gain) if gain is not None else nn.Identity()
+    return encode(teacher, images, change).float()

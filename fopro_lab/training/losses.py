@@ -1,9 +1,11 @@
-"""Losses: of the classes, EKD as published, and what a Fourier prompt is trained towards.
+"""Losses: of the classes, of distillations, and what a Fourier prompt is trained towards.
 
 Those of the classes stand in `LOSSES`: of logits ``(B, K)`` and labels ``(B,)``, or class shares
-``(B, K)`` of mixed or smoothed ones, a scalar in nats, the batch mean. Each names what else it
-takes, as one of the user's own does (`methods.GIVES`); counts are ``(K,)``, above 0. Their sources
-stand beside their names.
+``(B, K)`` of mixed or smoothed ones, a scalar in nats, the batch mean. `DISTILLATIONS` are added to
+them: functions, or modules with weights of their own, of what a student is to have of its teacher.
+Each names what it takes, as one of the user's own does (`methods.GIVES`); counts are ``(K,)``,
+above 0. Sources stand beside names. With several processes the relations of `rkd_loss` and
+`sp_loss` are those of each one's share.
 
 The terms of the prompt are this project's reconstruction (the published generator was never
 released); the distance from natural statistics is `statistics.Reference.distance`.
@@ -24,6 +26,7 @@ from fopro_lab.models import Student, StudentOutput
 from fopro_lab.models.student import COSINE_SCALE
 
 LDAM_MARGIN = 0.5  # of the rarest class, a cosine
+RKD_DISTANCE, RKD_ANGLE = 25.0, 50.0  # weights of the two relations
 
 
 class DistillationLoss(NamedTuple):
@@ -194,16 +197,9 @@ def distillation_loss(
 ) -> DistillationLoss:
     """EKD: ``CE(a + log n, y) + CE(b + log n, y) + weight * mean(2 - 2 cos(q, f(x')))``.
 
-    Args:
-        output: The student's, on the unprompted image; it needs a projector.
-        features: The teacher's, on the prompted image, ``(B, D)``; no gradient flows into them.
-        labels: As in `balanced_softmax_loss`.
-        class_counts: As in `balanced_softmax_loss`.
-        weight: Lambda, dimensionless, 3 in the release.
-        label_smoothing: As in `balanced_softmax_loss`, for both heads.
-
-    Returns:
-        The total and its parts; ``distance`` is before the weight.
+    ``output`` is the student's, with a projector, on the unprompted image; ``features (B, D)`` are
+    the teacher's on the prompted one, and get no gradient. ``weight`` is lambda, 3 in the release;
+    the rest is as in `balanced_softmax_loss`, for both heads. ``distance`` is before the weight.
 
     Source: FoPro-KD, IEEE TMI 43(3), 2024, section III-B, and its released code.
     """
@@ -216,12 +212,86 @@ def distillation_loss(
     return DistillationLoss(classes + second + weight * distance, classes, second, distance)
 
 
+def kd_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
+    """``T^2 KL(softmax(t / T) || softmax(s / T))`` of student and teacher, ``(B, K)`` each."""
+    pair = (logits, teacher_logits)
+    ours, theirs = ((at_least_single(each) / temperature).log_softmax(1) for each in pair)
+    return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
+def dkd_loss(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float = 4.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> Tensor:
+    """Decoupled KD: ``alpha`` times that of label against rest, ``beta`` times that in the rest."""
+    others = torch.arange(logits.shape[1] - 1, device=labels.device)
+    others = others + (others >= labels[:, None])  # (B, K - 1), all classes but the label
+
+    def split(values: Tensor) -> tuple[Tensor, Tensor]:
+        values = at_least_single(values) / temperature
+        rest = values.gather(1, others)
+        own = values.gather(1, labels[:, None])
+        return torch.cat([own, rest.logsumexp(1, keepdim=True)], dim=1), rest
+
+    pairs = zip(split(logits), split(teacher_logits), strict=True)
+    target, rest = (kd_loss(ours, theirs, temperature=1) for ours, theirs in pairs)
+    return temperature**2 * (alpha * target + beta * rest)
+
+
+class FitNet(nn.Module):
+    """Mean square of the teacher's features minus a linear map of the student's, learned too."""
+
+    def __init__(self, student_dim: int, teacher_dim: int) -> None:
+        super().__init__()
+        self.regressor = nn.Linear(student_dim, teacher_dim)
+
+    def forward(self, student_features: Tensor, features: Tensor) -> Tensor:
+        """Compare features ``(B, F)`` with ``(B, D)``, in their own unit."""
+        return F.mse_loss(self.regressor(student_features).to(features), features)
+
+
+def rkd_loss(student_features: Tensor, features: Tensor) -> Tensor:
+    """Smooth L1 of distances over their mean, and of cosines at each image between two others.
+
+    Scale and rotation of features ``(B, F)`` and ``(B, D)`` change nothing.
+    """
+    relations, exactly = [], "donot_use_mm_for_euclid_dist"
+    for each in map(at_least_single, (student_features, features)):
+        distances = torch.cdist(each, each, compute_mode=exactly)
+        mean = distances.sum() / max(len(each) * (len(each) - 1), 1)
+        units = F.normalize(each[None] - each[:, None], dim=2)
+        relations.append((distances / mean.clamp(min=1e-12), units @ units.transpose(1, 2)))
+    distance, angle = (F.smooth_l1_loss(*pair) for pair in zip(*relations, strict=True))
+    return RKD_DISTANCE * distance + RKD_ANGLE * angle
+
+
+def sp_loss(student_features: Tensor, features: Tensor) -> Tensor:
+    """Mean square between Gram matrices ``(B, B)`` of student and teacher, rows of length 1."""
+    pair = map(at_least_single, (student_features, features))
+    ours, theirs = (F.normalize(each @ each.T, dim=1) for each in pair)
+    return (ours - theirs).square().mean()
+
+
+DISTILLATIONS: dict[str, Callable[..., Any]] = {
+    "ekd": cosine_distance,
+    "kd": kd_loss,  # Hinton et al., arXiv:1503.02531
+    "dkd": dkd_loss,  # Zhao et al., CVPR 2022, eq. 7, without its warm-up
+    "fitnet": FitNet,  # Romero et al., ICLR 2015, eq. 3, on pooled features of the last layer
+    "rkd": rkd_loss,  # Park et al., CVPR 2019, eq. 5 to 8
+    "sp": sp_loss,  # Tung & Mori, ICCV 2019, eq. 4
+}
+
+
 class TaskHead(nn.Module):
     """A linear classifier on the teacher's features, trained together with the prompt.
 
     Features are standardised over the batch, since teachers differ a thousandfold in scale, and
-    divided by the root of their number: a step of Adam moves every weight alike, so a rate that
-    suits the prompt would be far too high for a head of a thousand features.
+    divided by the root of their number, since a step of Adam moves every weight alike.
     """
 
     def __init__(self, feature_dim: int, *, classes: int, seed: int = 0) -> None:
@@ -236,8 +306,7 @@ class TaskHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``(B, D)`` to logits ``(B, K)``."""
         if self.training:
-            # The first batches count in full: a running variance that starts at 1 would need a
-            # hundred steps to get down to features of a hundredth.
+            # The first batches count in full: from 1, a small variance takes a hundred steps.
             self.standardise.momentum = max(0.1, 1 / (1 + self.batches))
             self.batches += 1
         return self.linear(self.standardise(features) / features.shape[1] ** 0.5)

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from fopro_lab.config import TrainConfig, is_called, unused_options
 from fopro_lab.errors import InputError
 from fopro_lab.models.teacher import load_called
-from fopro_lab.training.distillation import DISTILLATIONS
-from fopro_lab.training.losses import LOSSES
+from fopro_lab.training.losses import DISTILLATIONS, LOSSES
 
 ALWAYS = ("labels", "class_counts", "train_counts", "epoch", "epochs")  # epochs count from 0
 GIVES = {

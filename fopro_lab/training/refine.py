@@ -27,8 +27,7 @@ from fopro_lab.models.student import shrink
 from fopro_lab.models.weights import read_state
 from fopro_lab.training import run_folder
 from fopro_lab.training.run_folder import TrainedRun
-from fopro_lab.training.setup import prepare_images, start_fabric
-from fopro_lab.training.train import BATCH
+from fopro_lab.training.setup import BATCH, prepare_images, start_fabric
 
 SEVERAL = ("soup", "ensemble")  # of any number of runs; the others are of one
 TAUS = np.linspace(0, 2, 41)  # tried on validation images
@@ -55,12 +54,8 @@ def refine(
     weights and running statistics, ``ensemble`` and ``tta`` probabilities (of runs, or of an image
     and its flips); `post_hoc` and `retrain` say what the others do.
 
-    Args:
-        runs: Finished ones of one split; one, but for ``soup`` and ``ensemble``.
-        config: How, and its options.
-        out: The run folder.
-        packed: Images in place of those that the run's config names, as for `distill`.
-        split: Of ``packed``; None splits it as the run's config says.
+    ``runs`` are finished ones of one split; one, but for ``soup`` and ``ensemble``. ``packed`` and
+    ``split`` take the place of what the run's config names, as for `distill`.
 
     Raises:
         InputError: If runs are not finished or differ in data, split or (``soup``) network, the
@@ -285,9 +280,8 @@ def _validate(table: pd.DataFrame, logits: np.ndarray) -> float:
 
 def _cost(runs: Sequence[TrainedRun], config: RefineConfig) -> dict[str, Any]:
     """Say what an image costs now: with all students of an ensemble, or all flips."""
-    cards = [
-        run.manifest.get("student", {}) for run in runs[: None if config.how == "ensemble" else 1]
-    ]
+    counted = runs if config.how == "ensemble" else runs[:1]
+    cards = [run.manifest.get("student", {}) for run in counted]
     if not all("macs" in card for card in cards):  # an older version's
         return {}
     total = {key: sum(c[key] for c in cards) for key in ("parameters", "macs", "megabytes")}

@@ -39,6 +39,7 @@ from fopro_lab.models import Student, build_student
 from fopro_lab.models.student import COSINE_LOSSES, shrink
 from fopro_lab.models.teacher import PUBLISHED, fetched_weights
 from fopro_lab.models.weights import fill, in_folder, read_state
+from fopro_lab.options import OF_TRAINING
 from fopro_lab.training.statistics import hash_natural
 
 # Options that say where and how fast a run is computed, or only fill others in. They change its
@@ -115,9 +116,7 @@ class TrainedRun(Run):
 def deciding_options(config: TrainConfig) -> dict[str, Any]:
     """Return the options that decide a run's numbers, the same ones however a method is said."""
     options = json.loads(config.model_dump_json(exclude=NOT_DECIDING))
-    # Gone, and part of the names of runs of before.
-    options |= {"compile_teacher": False, "lr_milestones": [], "lr_factor": 0.1}
-    options |= {"head_above": 700, "tail_below": 70}
+    options |= OF_TRAINING  # gone, and part of the names of runs of before
     is_preset, parts = config.parts.label in PRESETS, config.parts._asdict()
     options["method"] = config.parts.label if is_preset else ""
     options |= dict.fromkeys(parts, "") if is_preset else parts
@@ -160,17 +159,16 @@ def find_run(
     # random gains were not matched in drift before, and without a hash of its state a teacher is
     # the one that the config names.
     older = {"control": "not matched", "teacher_sha256": ""}
-    if "sha256" in teacher:
-        older["weights_sha256"] = teacher["sha256"]
-    if "resize" in teacher:
-        older["teacher_rules"] = resizing(teacher)
+    older |= {"weights_sha256": teacher["sha256"]} if "sha256" in teacher else {}
+    older |= {"teacher_rules": resizing(teacher)} if "resize" in teacher else {}
+    what = {"control": "the rule of random gains"}
+    what |= {"teacher_rules": "how the teacher resizes images"}
     for key, value in {"teacher_sha256": "", **fingerprints}.items():
         if run.manifest.get(key, older.get(key, value)) != value:
             name = key.removesuffix("_sha256")
-            what = "the data set" if name == key else f"what '{name}' names"
-            what = "the rule of random gains" if key == "control" else what
-            what = "how the teacher resizes images" if key == "teacher_rules" else what
-            raise refusal(f"{what} has changed since this run began (another {key})")
+            other = "the data set" if name == key else f"what '{name}' names"
+            problem = f"{what.get(key, other)} has changed since this run began (another {key})"
+            raise refusal(problem)
     return run
 
 
@@ -189,15 +187,14 @@ def file_hashes(config: TrainConfig, *, own_teacher: bool = False) -> dict[str, 
     if config.parts.is_taught and not own_teacher:
         fetched = config.teacher == PUBLISHED and not config.weights
         files["weights"] = fetched_weights(PUBLISHED) if fetched else config.weights
-    if config.parts.prompt == "vptta" and config.natural:
-        hashes["natural_sha256"] = hash_natural(config.natural)
     if config.parts.learns_prompt:
         files["prompt_file"] = config.prompt_file
-        active = {name for name, weight in config.objectives.items() if weight}
-        if config.natural and active & {"statistics", "spectrum"} and not config.prompt_file:
-            hashes["natural_sha256"] = hash_natural(config.natural)
-        if config.reference and "spectrum" in active and not config.prompt_file:
-            hashes["reference_sha256"] = hash_natural(config.reference)
+    trains = config.parts.learns_prompt and not config.prompt_file
+    active = {name for name, weight in config.objectives.items() if weight and trains}
+    if config.natural and (config.parts.prompt == "vptta" or active & {"statistics", "spectrum"}):
+        hashes["natural_sha256"] = hash_natural(config.natural)
+    if config.reference and "spectrum" in active:
+        hashes["reference_sha256"] = hash_natural(config.reference)
     for name, file in files.items():
         path = Path(file).expanduser()
         if file and path.is_dir() and name == "weights":
@@ -396,10 +393,8 @@ def write_masks(folder: Path | str, masks: Sequence[Mask]) -> None:
     # The gain at -f is the gain at f.
     opposite = halves.flip(1).roll(1, 1)[..., 1:-1].flip(2)
     whole = torch.fft.fftshift(torch.cat([halves, opposite], dim=2), dim=(1, 2)).contiguous()
-    tensors = {"gain": whole}
-    for name in ("exploration", "step"):
-        tensors[name] = torch.tensor([int(mask[name]) for mask in masks])
-    write_weights(Path(folder) / MAPS_FILE, tensors)
+    times = {n: torch.tensor([int(mask[n]) for mask in masks]) for n in ("exploration", "step")}
+    write_weights(Path(folder) / MAPS_FILE, {"gain": whole, **times})
 
 
 def write_histories(

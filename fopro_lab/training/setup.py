@@ -26,22 +26,23 @@ from fopro_lab.data.batches import place_images
 from fopro_lab.data.pack import split_from
 from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.evaluation import groups_from
+from fopro_lab.evaluation import balanced_accuracy, groups_from
 from fopro_lab.fourier import mean_amplitude
 from fopro_lab.models import Teacher, choose_device, load_from
 from fopro_lab.models.teacher import check_takes, quick_teacher
+from fopro_lab.training.fitted_head import fit_probe
 from fopro_lab.training.methods import Part, find_method
 from fopro_lab.training.run_folder import TrainedRun, deciding_options, origin
 from fopro_lab.training.statistics import Reference, reference_of, reference_spectrum
 from fopro_lab.training.teacher_features import KeptFeatures
-from fopro_lab.training.train_prompt import active_objectives
-from fopro_lab.training.vptta import adapt_images
+from fopro_lab.training.train_prompt import active_objectives, adapt_images
 
 SELECTED_BY = {
     "best": "balanced accuracy on validation",
     "last": "last epoch",
     "ema": "last epoch, average of its weights",
 }
+BATCH = 128  # images classified together
 SEEN = 256  # training images whose spectrum the objective `spectrum` starts from
 PAYS = 1_000_000  # images in all epochs, from which a minute of compiling is won back
 GRAPHS = 32  # images per batch and process, up to which CUDA graphs are replayed
@@ -125,43 +126,40 @@ def build_setup(
         raise InputError(f"training: expected {expected}, got {got}; start fewer processes")
     counts = torch.as_tensor(split.class_counts(packed.dataset)).to(fabric.device, torch.float32)
     place_images(packed, fabric.device, how=config.resident)
-    seconds: dict[str, float] = {}
     if not config.parts.is_taught:
-        return TrainSetup(config, fabric, packed, split, counts, method, compile_seconds=seconds)
+        return TrainSetup(config, fabric, packed, split, counts, method)
     tell = progress_log(verbose)
     teacher = teacher or load_from(config, device=fabric.device)
     half = "bfloat16" if config.precision == "bf16-mixed" else "float32"
     kind = half if config.teacher_precision == "auto" else config.teacher_precision
-    fast = quick_teacher(teacher, fold=config.fold_teacher, dtype=getattr(torch, kind), tell=tell)
+    fast = quick_teacher(teacher, dtype=getattr(torch, kind), tell=tell)
     if kind == "float16":  # which ends at 65504
         check_takes(fast, config.image_size)
-    side = teacher.input_size if teacher.resize else config.image_size
-    if not config.teacher_views:  # else most features are read, and the others come once
-        how: dict[str, Any] = {"fabric": fabric, "tell": tell, "seconds": seconds}
-        fast.body = compiled(fast.body, config, side=side, images=len(split.train), **how)
     reference, spectrum, kept, adapt = None, None, None, None
-    if config.parts.prompt == "vptta":
+    trains = config.parts.learns_prompt and not config.prompt_file
+    active = active_objectives(config.objectives) if trains else {}
+    if config.parts.prompt == "vptta" or "statistics" in active:
         reference = reference_of(teacher, natural=config.natural, size=config.image_size)
         teacher.card["statistics"] = reference.source
-        how = {"teacher": teacher, "reference": reference}
+    if config.parts.prompt == "vptta":
+        how: dict[str, Any] = {"teacher": teacher, "reference": reference}
         how |= {"steps": config.prompt_steps, "learning_rate": config.prompt_learning_rate}
         adapt = partial(adapt_images, max_log_gain=config.max_log_gain, **how)
         method["prompt"] = Part("prompt", "vptta", adapt, ("images",))
-    if config.parts.learns_prompt and not config.prompt_file:
-        active = active_objectives(config.objectives)
-        if "statistics" in active:
-            reference = reference_of(teacher, natural=config.natural, size=config.image_size)
-            teacher.card["statistics"] = reference.source
-        if "spectrum" in active:
-            aim, teacher.card["spectrum"] = reference_spectrum(config)
-            rows = split.train[:: -(-len(split.train) // SEEN)]
-            images, _ = next(batches(packed, rows, batch_size=len(rows), device=fabric.device))
-            seen = mean_amplitude(images)
-            spectrum = (seen, aim.to(seen))
+    if "spectrum" in active:
+        aim, teacher.card["spectrum"] = reference_spectrum(config)
+        rows = split.train[:: -(-len(split.train) // SEEN)]
+        images, _ = next(batches(packed, rows, batch_size=len(rows), device=fabric.device))
+        seen = mean_amplitude(images)
+        spectrum = (seen, aim.to(seen))
     if config.teacher_views:
         kept = KeptFeatures(config, fabric, packed, teacher, fast, adapt, talk=verbose)
     networks = (teacher, fast, reference, kept, spectrum)
-    return TrainSetup(config, fabric, packed, split, counts, method, *networks, seconds)
+    setup = TrainSetup(config, fabric, packed, split, counts, method, *networks)
+    if kept is None:  # else most features are read, and the others come once
+        side = teacher.input_size if teacher.resize else config.image_size
+        fast.body = compiled(fast.body, setup, side=side, tell=tell)
+    return setup
 
 
 def progress_log(verbose: bool) -> Callable[[str], object]:
@@ -170,23 +168,17 @@ def progress_log(verbose: bool) -> Callable[[str], object]:
 
 
 def compiled(
-    network: nn.Module,
-    config: TrainConfig,
-    *,
-    fabric: Fabric,
-    side: int,
-    images: int,
-    tell: Callable[[str], object],
-    seconds: dict[str, float],
+    network: nn.Module, setup: TrainSetup, *, side: int, tell: Callable[[str], object]
 ) -> Any:
     """Compile a network and try it on grey images before anything is timed, the way back included.
 
     Small batches on a GPU, where starting kernels is what takes time, replay CUDA graphs; a frozen
     network on a CPU has its weights folded into the code. What cannot be compiled stays as it is,
-    with one line. ``seconds`` takes how long it was.
+    with one line. ``setup.compile_seconds`` takes how long it was.
     """
-    device, count = fabric.device, min(config.batch_size, images) // fabric.world_size
-    pays = config.epochs * images >= PAYS and device.type == "cuda"
+    config, fabric, seconds = setup.config, setup.fabric, setup.compile_seconds
+    device, count = fabric.device, setup.batch_size // fabric.world_size
+    pays = config.epochs * len(setup.split.train) >= PAYS and device.type == "cuda"
     by_default = pays and not config.deterministic
     if config.compile == "off" or (config.compile == "auto" and not by_default):
         return network
@@ -238,6 +230,38 @@ def prepare_images(
     return packed, split
 
 
+def fit_teacher_probe(probe: nn.Linear, setup: TrainSetup) -> float:
+    """Fit the probe that gives the teacher's logits on training images; return its score.
+
+    Every process does the same; validation images choose the scale of the logits.
+    """
+    assert setup.fast_teacher is not None
+    parts = []
+    for rows in (setup.split.train, setup.split.val):
+        stream = batches(setup.packed, rows, batch_size=BATCH, device=setup.fabric.device)
+        with torch.inference_mode(), setup.fabric.autocast():
+            found = [  # copies: a replayed graph writes over what it gave
+                (setup.fast_teacher.encode(images).to(torch.float32, copy=True), labels)
+                for images, labels in stream
+            ]
+        parts.append([torch.cat(each).cpu() for each in zip(*found, strict=True)])
+    (features, labels), (others, known) = parts
+    held_out, classes = (others, known), len(setup.class_counts)
+    weight, bias = fit_probe(features, labels, held_out=held_out, classes=classes)
+    probe.load_state_dict({"weight": weight, "bias": bias})
+    share_state(setup.fabric, probe)  # machines may differ in the last digits
+    return balanced_accuracy(known.numpy(), (others @ weight.T + bias).argmax(dim=1).numpy())
+
+
+@torch.no_grad()
+def share_state(fabric: Fabric, *modules: nn.Module | None) -> None:
+    """Give every process the parameters and buffers of the first."""
+    if fabric.world_size > 1:
+        for module in filter(None, modules):
+            state = {name: value.cpu() for name, value in module.state_dict().items()}
+            module.load_state_dict(fabric.broadcast(state))
+
+
 def build_optimiser(parameters: Iterable[nn.Parameter], config: StepConfig) -> Optimizer:
     """Build PyTorch's optimiser: Adam and SGD penalise squared weights, AdamW shrinks weights."""
     how: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
@@ -257,13 +281,11 @@ def build_schedule(
     warmup = math.ceil(config.lr_warmup * epoch_steps)
     if config.schedule == "constant" and not warmup:
         return None
+    after: Any = lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
     if config.schedule == "cosine":
-        # The last step, not one past it, has the floor's rate; a single step has the full one.
+        # The last step, not one past it, has a rate of 0; a single step has the full one.
         left = max(1, epochs * epoch_steps - 1 - warmup)
-        floor = config.lr_floor * config.learning_rate
-        after: Any = lr_scheduler.CosineAnnealingLR(optimiser, T_max=left, eta_min=floor)
-    else:
-        after = lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
+        after = lr_scheduler.CosineAnnealingLR(optimiser, T_max=left)
     if not warmup:
         return after
     rising = lr_scheduler.LinearLR(optimiser, start_factor=WARMUP_START, total_iters=warmup)

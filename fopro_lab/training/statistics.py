@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fopro_lab.config import TrainConfig
 from fopro_lab.data.decoding import resize_square
 from fopro_lab.errors import InputError
-from fopro_lab.fourier import FourierPrompt, apply_gain, mean_amplitude, ring_energy, ring_gain
+from fopro_lab.fourier import apply_gain, mean_amplitude, ring_energy, ring_gain
 from fopro_lab.fourier.rings import at_least_single
 from fopro_lab.models import Teacher
 
@@ -147,21 +147,14 @@ def _pooled(parts: list[Moments]) -> Moments:
 
 @torch.no_grad()
 def natural_distance(
-    teacher: Teacher,
-    images: Tensor,
-    *,
-    prompt: FourierPrompt | None = None,
-    reference: Reference | None = None,
+    teacher: Teacher, images: Tensor, *, reference: Reference | None = None
 ) -> float:
     """Measure how far images are from what the teacher expects of natural ones.
 
-    They are ``(B, 3, H, W)`` in [0, 1], all in one batch, behind a prompt with fixed noise if one
-    is given; ``reference`` is that of `reference_of`.
+    They are ``(B, 3, H, W)``, all in one batch; ``reference`` is that of `reference_of`.
     """
     images = images.to(teacher.mean.device)
     reference = reference or reference_of(teacher, size=images.shape[-1])
-    if prompt is not None:
-        images = prompt(images, torch.Generator().manual_seed(0))
     with watched(teacher, reference.layers) as measured:
         teacher.encode(images)
     return float(reference.distance(measured))
@@ -247,12 +240,10 @@ def generated_images(count: int, *, size: int, seed: int = 0) -> Tensor:
 
 def _leaves(colours: np.ndarray, *, size: int, random: np.random.Generator) -> np.ndarray:
     """Draw discs of the given colours on each other, ``(3, size, size)``."""
-    canvas = np.empty((3, size, size))
-    canvas[:] = colours[0][:, None, None]
-    smallest, largest = 1.0, size / 2
-    # Inverse of the distribution function of the density r^-3 between the two.
-    share = random.random(len(colours))
-    radii = (smallest**-2 - share * (smallest**-2 - largest**-2)) ** -0.5
+    canvas = np.tile(colours[0][:, None, None], (1, size, size))
+    largest, share = size / 2, random.random(len(colours))
+    # Inverse of the distribution function of the density r^-3 between 1 and the largest.
+    radii = (1 - share * (1 - largest**-2)) ** -0.5
     ground = len(radii) // 10
     radii[:ground] = largest * random.uniform(0.3, 1, ground)
     centres = random.uniform(0, size, (len(colours), 2))

@@ -79,10 +79,9 @@ class FeatureFiles:
                 return 0
             size, free = len(missing) * self.record.itemsize, disk_usage(self.folder).free
             if size > free:
-                raise WorkError(
-                    f"{self.folder}: expected {in_bytes(size)} of free space for teacher features, "
-                    f"got {in_bytes(free)}; free some, or set FOPRO_CACHE to another disk"
-                )
+                got = f"got {in_bytes(free)}; free some, or set FOPRO_CACHE to another disk"
+                needed = f"expected {in_bytes(size)} of free space for teacher features"
+                raise WorkError(f"{self.folder}: {needed}, {got}")
             sys.stderr.write(self.notice if self.talk else "")
             self.notice = ""
             if self._open(view) is None:
@@ -273,9 +272,8 @@ class KeptFeatures:
         with torch.inference_mode(), self.fabric.autocast():
             if isinstance(prompt, FourierPrompt):
                 noise = generator_for(VIEW_SEED, view, purpose="prompt noise of a view")
-                share = Share(0, 1, 1)  # one noise for all images of a view
-                given: dict[str, Any] = {"noise": noise, "share": share, "strength": strength}
-                given["view"] = view
+                given: dict[str, Any] = {"noise": noise, "strength": strength, "view": view}
+                given["share"] = Share(0, 1, 1)  # one noise for all images of a view
                 images = prompted(images, prompt, config=config, **given)
             return self.fast_teacher.encode(images)
 
@@ -283,8 +281,7 @@ class KeptFeatures:
 def keeps_prompted(config: TrainConfig) -> bool:
     """Tell whether features behind the prompt are kept: where they are sure to be read again."""
     again = config.prompt_every == 0 and config.teacher_views < config.epochs
-    if config.parts.prompt == "random" and config.random_gains == "per-view":
-        return True
-    if config.parts.prompt == "vptta":  # an image's is the same in every run
+    per_view = config.parts.prompt == "random" and config.random_gains == "per-view"
+    if config.parts.prompt == "vptta" or per_view:  # the same in every run
         return True
     return config.parts.learns_prompt and (bool(config.prompt_file) or again)

@@ -20,7 +20,6 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
@@ -37,19 +36,21 @@ from fopro_lab.models import Student, Teacher, load_from
 from fopro_lab.models.student import shrink, student_from
 from fopro_lab.models.teacher import check_takes, is_called, state_hash
 from fopro_lab.training import run_folder, train_prompt
-from fopro_lab.training.distillation import fit_probe
 from fopro_lab.training.losses import TaskHead, label_shares
 from fopro_lab.training.methods import find_method, own_hashes
 from fopro_lab.training.run_folder import TrainedRun
 from fopro_lab.training.setup import (
+    BATCH,
     TrainSetup,
     build_optimiser,
     build_schedule,
     build_setup,
     compiled,
+    fit_teacher_probe,
     prepare_images,
     progress_log,
     settle_precision,
+    share_state,
     start_fabric,
     torch_settings,
 )
@@ -57,7 +58,6 @@ from fopro_lab.training.train_prompt import draw_held_out, generator_for, prompt
 
 READ_EVERY = 50  # steps between two looks at the loss: a GPU waits for each
 LINE_SECONDS = 15.0  # between two lines about epochs, except the last
-BATCH = 128  # images classified together
 
 
 @dataclass(eq=False)
@@ -146,15 +146,16 @@ def distill(
     """Train one student; the epoch that is kept, see ``config.select``, is tested once.
 
     Called again with the same config and folder, it resumes after the last epoch, or returns what
-    is there; a folder that holds another run is refused.
+    is there; a folder that holds another run is refused. Objects take the place of what the config
+    names; docs/own_method.md has functions of one's own.
 
     Args:
         config: Method (a baseline without a teacher, too), data, teacher, prompt and recipe.
         out: The run folder.
-        teacher: In place of the one that the config names, as `wrap_teacher` makes it.
-        packed: Images in place of those of the config, of its ``image_size``.
+        teacher: As `wrap_teacher` makes it.
+        packed: Images of the config's ``image_size``.
         split: Of ``packed``; None splits it as the config says.
-        loss: In place of the config's, a function of what it names; see docs/own_method.md.
+        loss: A function of what it names.
         distillation: Likewise, or a class of `nn.Module`.
         prompt: Likewise, from images to images, before the teacher.
         verbose: Say on standard error how far it is.
@@ -182,18 +183,14 @@ def distill(
     own = {"loss": loss, "distillation": distillation, "prompt": prompt}
     config, method = find_method(settled, **own)
     config, teacher, hashes = check_networks(config, teacher, folder=folder, device=fabric.device)
-    hashes |= own_hashes(method)
     packed, split = prepare_images(config, fabric, packed, split, verbose=verbose)
-    fingerprints = {
-        "data_fingerprint": packed.dataset.fingerprint,
-        "split_fingerprint": split.fingerprint,
-        **hashes,
-    }
+    data = {"data": packed.dataset.fingerprint, "split": split.fingerprint}
+    fingerprints = {f"{name}_fingerprint": value for name, value in data.items()}
+    fingerprints |= hashes | own_hashes(method)
     if config.parts.prompt == "random":  # in runs of before it was not matched
         fingerprints["control"] = "matched in drift"
-    mine = {"config": run_folder.deciding_options(config), **fingerprints}
     identity = {**run_folder.LATER, **run_folder.deciding_options(config), **fingerprints}
-    if fabric.broadcast(mine) != mine:
+    if fabric.broadcast(identity) != identity:
         raise InputError("torchrun: every machine needs the same config, data and files")
     found = fabric.broadcast(run_folder.find_run(folder, config, fingerprints) if first else None)
     damaged = found.damaged() if found is not None and found.state == "done" else ["all"]
@@ -218,13 +215,12 @@ def distill(
                     run_folder.check_identity(saved, identity, folder=folder)
                     state.load_state_dict(saved)
                 manifest = {**setup.manifest(), **fingerprints, "started": state.started}
-                manifest["student"] = state.student.card
+                manifest |= {"student": state.student.card, **({"given": given} if given else {})}
                 manifest["earlier"] = run_folder.earlier_origins(found, manifest, say=verbose)
-                manifest |= {"given": given} if given else {}
                 if first:
                     write_json(folder / "manifest.json", {**manifest, "state": "running"})
                 if saved is None and state.probe is not None:
-                    fit_teacher_probe(state, setup)
+                    state.probe_score = fit_teacher_probe(state.probe, setup)
                 state.identity = identity
                 train(state, setup, folder=folder, verbose=verbose)
                 finish(state, setup, folder=folder, manifest=manifest)
@@ -270,8 +266,7 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
     setup = build_setup(config, **given)
     device, classes = setup.fabric.device, len(setup.class_counts)
     width = setup.teacher.feature_dim if setup.teacher is not None else 0
-    how: dict[str, Any] = {"classes": classes, "seed": config.seed}
-    distills = setup.method.get("distillation")
+    distills: Any = setup.method.get("distillation")
     takes = distills.takes if distills is not None else ()
     projected = width if "projection" in takes else 0
     student = student_from(config, classes=classes, teacher_dim=projected)
@@ -283,20 +278,18 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
     student = student.to(device)
     if config.sync_batch_norm and setup.fabric.world_size > 1:
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
-    prompt, head = None, None
+    prompt, head, probe = None, None, None
     if config.parts.learns_prompt:
         prompt = train_prompt.build_prompt(config).to(device)
-        head = None if config.prompt_file else TaskHead(width, **how).to(device)
-    probe = None
+        if not config.prompt_file:
+            head = TaskHead(width, classes=classes, seed=config.seed).to(device)
     if "teacher_logits" in takes:
         probe = nn.utils.skip_init(nn.Linear, width, classes).to(device).requires_grad_(False)
     plain = build_optimiser(student.parameters(), config)
     schedule = build_schedule(plain, config, epochs=config.epochs, epoch_steps=setup.steps)
     average = ModelEmaV3(student, decay=config.ema_decay) if config.ema_decay else None
     side = config.student_size or config.image_size
-    how = {"fabric": setup.fabric, "side": side, "seconds": setup.compile_seconds}
-    how["images"] = len(setup.split.train)
-    quick = compiled(student, config, **how, tell=progress_log(given.get("verbose", False)))
+    quick = compiled(student, setup, side=side, tell=progress_log(given.get("verbose", False)))
     model, optimiser = setup.fabric.setup(quick, plain, _reapply_compile=False)
     return setup, TrainState(student, model, optimiser, schedule, average, prompt, head, probe)
 
@@ -397,11 +390,10 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
 
 def _check_finite(sums: Tensor, epoch: int, config: TrainConfig) -> None:
     if not bool(torch.isfinite(sums).all()):
-        raise WorkError(
-            f"training: a loss or gradient of epoch {epoch + 1} is not finite; the epochs before "
-            f"are kept; train again with a learning_rate below {config.learning_rate:g} and "
-            "another --out"
-        )
+        problem = f"a loss or gradient of epoch {epoch + 1} is not finite"
+        way_out = f"train again with a learning_rate below {config.learning_rate:g}"
+        rest = "the epochs before are kept"
+        raise WorkError(f"training: {problem}; {rest}; {way_out} and another --out")
 
 
 def batch_losses(
@@ -462,30 +454,6 @@ def encode_batch(
     return features.clone()  # what inference mode made cannot take part in a gradient
 
 
-def fit_teacher_probe(state: TrainState, setup: TrainSetup) -> None:
-    """Fit the linear probe whose logits are the teacher's: on training images as they are.
-
-    Every process does the same; validation images choose the scale of the logits.
-    """
-    assert state.probe is not None and setup.fast_teacher is not None
-    split, parts, device = setup.split, [], setup.fabric.device
-    for rows in (split.train, split.val):
-        stream = batches(setup.packed, rows, batch_size=BATCH, device=device)
-        with torch.inference_mode(), setup.fabric.autocast():
-            found = [  # copies: a replayed graph writes over what it gave
-                (setup.fast_teacher.encode(images).to(torch.float32, copy=True), labels)
-                for images, labels in stream
-            ]
-        features, labels = (torch.cat(each).cpu() for each in zip(*found, strict=True))
-        parts.append((features, labels))
-    held_out, classes = parts[1], len(setup.class_counts)
-    weight, bias = fit_probe(*parts[0], held_out=held_out, classes=classes)
-    predicted = (held_out[0] @ weight.T + bias).argmax(dim=1)
-    state.probe_score = balanced_accuracy(held_out[1].numpy(), predicted.numpy())
-    state.probe.load_state_dict({"weight": weight, "bias": bias})
-    share_state(setup.fabric, state.probe)  # machines may differ in the last digits
-
-
 def drawn_counts(setup: TrainSetup, epoch: int) -> Tensor:
     """Count how often an epoch draws each class, ``(K,)``: the prior that a loss corrects for."""
     config = setup.config
@@ -526,8 +494,7 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
     stream = cycle(setup.packed, setup.split.train, seed=seed, device=device, **how)
     if log:
         stream = progress(stream, total=config.prompt_steps, label=f"{log}, prompt step")
-    checks = {"every": config.prompt_check_every, "patience": config.prompt_patience}
-    checks["count"] = config.prompt_check_images
+    checks = {"every": config.prompt_check_every, "count": config.prompt_check_images}
     held_out = draw_held_out(setup.packed, setup.split.val, **checks)
     epochs, steps = train_prompt.prompt_training_epochs(config), config.prompt_steps
     number = epochs.index(epoch) + 1
@@ -575,15 +542,6 @@ def match_control(state: TrainState, setup: TrainSetup, *, verbose: bool) -> Non
             f"fopro: the random gains drift by {found[2]:.3g} at most, the learned ones by "
             f"{found[1]:.3g}: a weaker control\n"
         )
-
-
-@torch.no_grad()
-def share_state(fabric: Fabric, *modules: nn.Module | None) -> None:
-    """Give every process the parameters and buffers of the first."""
-    if fabric.world_size > 1:
-        for module in filter(None, modules):
-            state = {name: value.cpu() for name, value in module.state_dict().items()}
-            module.load_state_dict(fabric.broadcast(state))
 
 
 def validate(state: TrainState, setup: TrainSetup) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from fopro_lab.training.statistics import IMAGES, Reference, natural_images, ref
 
 CHUNK = 64  # images encoded together
 READ_EVERY = 10  # prompt steps between two looks at the losses: a GPU waits for each
+BLOCK = 5  # side of VPTTA's block, bins: as in the source's images of 512 px
 SHRINKS = 60  # at most; the last ones leave no gain other than 1
 
 
@@ -70,10 +71,14 @@ def build_prompt(config: TrainConfig) -> FourierPrompt:
         if (got := prompt.channels) not in (1, 3):
             raise InputError(f"prompt_file: expected a prompt of 1 or 3 channels, got {got}")
         return prompt
-    names = ("form", "rows", "rings", "waves", "noise")
-    how: dict[str, Any] = {name: getattr(config, f"prompt_{name}") for name in names}
-    how |= {"max_log_gain": config.max_log_gain, "size": config.image_size, "seed": config.seed}
-    return FourierPrompt(**how)
+    return FourierPrompt(
+        config.prompt_form,
+        size=config.image_size,
+        max_log_gain=config.max_log_gain,
+        rows=config.prompt_rows,
+        noise=config.prompt_noise,
+        seed=config.seed,
+    )
 
 
 @torch.no_grad()
@@ -123,12 +128,11 @@ def control_strength(
 
     def drift_of(strength: float | None) -> float:
         seed = VIEW_SEED if config.random_gains == "per-view" else config.seed
-        noise, views = generator_for(seed, purpose="drift of the control"), count()
+        noise = generator_for(seed, purpose="drift of the control")
         given: dict[str, Any] = {"config": config, "noise": noise, "strength": strength}
-        changed = [
-            prompted(part, prompt, view=next(views) % max(1, config.teacher_views), **given)
-            for part in images.split(per_view)
-        ]
+        views = cycle(range(max(1, config.teacher_views)))
+        parts = zip(images.split(per_view), views, strict=False)
+        changed = [prompted(part, prompt, view=view, **given) for part, view in parts]
         return float(drift(plain, encode(teacher, torch.cat(changed))))
 
     learned = drift_of(None)
@@ -173,7 +177,6 @@ class HeldOut:
     images: Tensor  # (N, 3, H, W) in [0, 1]
     labels: Tensor  # (N,)
     every: int = 10  # prompt steps between two checks, at least 1
-    patience: int = 0  # checks without a better prompt that end the prompt training; 0 is never
 
     def __post_init__(self) -> None:
         check_pixels(self.images, slack=0.5)
@@ -182,9 +185,7 @@ class HeldOut:
             raise InputError(f"held_out: expected as many labels as images, 1 or more, got {got}")
 
 
-def draw_held_out(
-    pack: Pack, rows: np.ndarray, *, count: int, every: int, patience: int = 0
-) -> HeldOut | None:
+def draw_held_out(pack: Pack, rows: np.ndarray, *, count: int, every: int) -> HeldOut | None:
     """Take the images that check a prompt: always the same, each class in turn while it lasts.
 
     At most ``count`` of ``rows``, on the CPU; None if ``every`` is 0 or there are no rows.
@@ -195,7 +196,7 @@ def draw_held_out(
     turn = known.groupby(known).cumcount().to_numpy()  # each class's first image, then its second
     chosen = rows[turn.argsort(kind="stable")[:count]]
     images, labels = next(batches(pack, chosen, batch_size=len(chosen)))
-    return HeldOut(images, labels, every=every, patience=patience)
+    return HeldOut(images, labels, every)
 
 
 def active_objectives(objectives: Mapping[Objective, float]) -> dict[Objective, float]:
@@ -227,25 +228,24 @@ class PromptObjective:
 
         For ``spectrum`` a prompt that is still the identity moves to the gain in closed form.
         """
-        teacher, size = self.teacher, (images.shape[2], images.shape[3])
+        size = (images.shape[2], images.shape[3])
         if "statistics" in self.weights:
-            self.reference = self.reference or reference_of(teacher, size=size[1])
+            self.reference = self.reference or reference_of(self.teacher, size=size[1])
         if "task" not in self.weights:
             self.head = None
         elif self.class_counts is None:
             raise InputError("objective 'task': expected class_counts, got none")
         else:
             self.class_counts = self.class_counts.to(images.device)
-            head = self.head or TaskHead(teacher.feature_dim, classes=len(self.class_counts))
-            self.head = head.to(images.device)
+            width, classes = self.teacher.feature_dim, len(self.class_counts)
+            self.head = (self.head or TaskHead(width, classes=classes)).to(images.device)
         if "disagreement" in self.weights and self.student is None:
             raise InputError("objective 'disagreement': expected a student, got none")
         if "spectrum" in self.weights:
             if self.spectrum is None:
                 natural = natural_images(IMAGES, size=size[0])[0].to(images)
                 self.spectrum = (mean_amplitude(images), mean_amplitude(natural))
-            how: dict[str, Any] = {"size": size, "max_log_gain": prompt.max_log_gain}
-            gain = spectrum_gain(*self.spectrum, **how)
+            gain = spectrum_gain(*self.spectrum, size=size, max_log_gain=prompt.max_log_gain)
             if not prompt.mean_gain(size=size).log().any():
                 fit_prompt(prompt, gain)
             self.wanted = gain.log()
@@ -254,27 +254,27 @@ class PromptObjective:
         self, images: Tensor, labels: Tensor, gain: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Measure images under a gain: the sum, each term unweighted, the features ``(B, D)``."""
-        compared = self.reference if "statistics" in self.weights else None
+        compared: Any = self.reference if "statistics" in self.weights else None
         with watched(self.teacher, compared.layers if compared else ()) as measured:
             features = self.teacher.encode(scale_spectrum(images, gain))
-        terms: dict[str, Tensor] = {}
-        for name in self.weights:
-            if name == "statistics" and compared is not None:
-                terms[name] = compared.distance(measured)
-            elif name == "task" and self.head is not None and self.class_counts is not None:
-                logits = self.head(features)
-                terms[name] = balanced_softmax_loss(logits, labels, class_counts=self.class_counts)
-            elif name == "spectrum" and self.wanted is not None:
+
+        def measure(name: Objective) -> Tensor:
+            given: Any = self  # `prepare` has seen to what a term needs
+            if name == "statistics":
+                return compared.distance(measured)
+            if name == "task":
+                counts = given.class_counts
+                return balanced_softmax_loss(given.head(features), labels, class_counts=counts)
+            if name == "spectrum":
                 size = (images.shape[2], images.shape[3])
-                terms[name] = losses.spectrum_loss(gain, self.wanted, size=size)
-            elif name == "disagreement" and self.student is not None:
+                return losses.spectrum_loss(gain, given.wanted, size=size)
+            if name == "disagreement":
                 seen = shrink(images, self.student_size)
-                terms[name] = losses.disagreement_loss(self.student, seen, features)
-            elif name == "identity":
-                terms[name] = losses.identity_loss(gain)
-            else:
-                raise InputError(f"objective '{name}': lacks what it needs")
-        weighted = [self.weights[name] * terms[name] for name in self.weights]
+                return losses.disagreement_loss(given.student, seen, features)
+            return losses.identity_loss(gain)
+
+        terms: dict[str, Tensor] = {name: measure(name) for name in self.weights}
+        weighted = [weight * terms[name] for name, weight in self.weights.items()]
         return torch.stack(weighted).sum(), terms, features
 
 
@@ -291,12 +291,12 @@ class BestPrompt:
         self, objective: PromptObjective, held_out: HeldOut, prompt: FourierPrompt, max_drift: float
     ) -> None:
         self.objective, self.prompt, self.max_drift = objective, prompt, max_drift
-        self.every, self.patience = held_out.every, held_out.patience
+        self.every = held_out.every
         device = objective.teacher.mean.device
         self.images, self.labels = held_out.images.to(device), held_out.labels.to(device)
         self.modules = [m for m in (prompt, objective.head) if m is not None]
         self.plain = encode(objective.teacher, self.images)
-        self.score, self.waited = float("inf"), 0  # lower is better; checks since the best
+        self.score = float("inf")  # lower is better
         self.step, self.best = -1, list[dict[str, Tensor]]()  # -1: as it came
 
     def check(self, step: int) -> dict[str, float]:
@@ -308,13 +308,11 @@ class BestPrompt:
         if self.max_drift:
             hold_drift(self.prompt, self.objective.teacher, self.images, self.plain, self.max_drift)
         found = self._measure()
-        score = found.get("val_task", found.get("val_total", 0.0))
-        head = self.objective.head
+        head, score = self.objective.head, found.get("val_task", found.get("val_total", 0.0))
         if head is not None and not head.batches:
             score = float("inf")
-        self.waited += 1
         if score < self.score or not self.best:
-            self.score, self.waited, self.step = score, 0, step
+            self.score, self.step = score, step
             self.best = [copy.deepcopy(module.state_dict()) for module in self.modules]
         return found
 
@@ -400,10 +398,9 @@ def explore(
         head: Continues from an earlier prompt training; None starts one where ``task`` needs it.
         student: Needed by ``disagreement``, on the teacher's device.
         student_size: Side of the image the student sees, pixels; 0 is as it comes.
-        spectrum: Mean amplitudes ``(24,)`` of the images at hand and of those they should
-            resemble, see `mean_amplitude`, for ``spectrum``; None measures the first batch, and
-            generated images with the stored spectrum of natural ones. A prompt that is the
-            identity starts at the gain from one to the other, in closed form.
+        spectrum: For ``spectrum``, `mean_amplitude` of the images at hand and of those they should
+            resemble; None measures the first batch, and generated images with the stored spectrum
+            of natural ones. A prompt that is the identity starts at the gain between them.
         generator: Source of the prompt's noise.
         masks: Takes the mask at some steps, and at the end that of the kept prompt.
 
@@ -418,11 +415,11 @@ def explore(
         WorkError: If a term or a gradient is not finite; the prompt is then the best that was
             checked, and of no use without ``held_out``.
     """
-    weights, device = active_objectives(objectives), teacher.mean.device
-    stream = _endless(batches, device)
+    weights = active_objectives(objectives)
+    stream = _endless(batches, teacher.mean.device)
     first = next(stream)
     check_pixels(first[0], slack=0.5)  # an augmentation of one's own may leave [0, 1]
-    prompt.to(device)
+    prompt.to(teacher.mean.device)
     needs = (reference, class_counts, head, student, student_size, spectrum)
     objective = PromptObjective(teacher, weights, *needs)
     objective.prepare(prompt, first[0])
@@ -462,9 +459,6 @@ def explore(
                 masks.look(prompt, step + 1)
             if best is not None and (is_last or (step + 1) % best.every == 0):
                 checks[step] = best.check(step)
-                if 0 < best.patience <= best.waited:
-                    _check_finite(measured, terms)
-                    break
     history = pd.DataFrame([
         {"step": step, **dict(zip(row, values, strict=False)), **checks.get(step, {})}
         for step, values in enumerate(torch.stack(measured).tolist())
@@ -493,8 +487,45 @@ def _check_finite(measured: list[Tensor], terms: Iterable[str]) -> None:
     if not bool(torch.isfinite(rows).all()):
         place = int((~torch.isfinite(rows).all(dim=1)).nonzero()[0])
         values = dict(zip(terms, rows[place].tolist(), strict=False))
-        step = len(measured) - len(rows) + place
-        raise WorkError(
-            f"prompt training: step {step} is not finite: {values}; train again with a lower "
-            "prompt_learning_rate and another --out"
-        )
+        problem = f"step {len(measured) - len(rows) + place} is not finite: {values}"
+        way_out = "train again with a lower prompt_learning_rate and another --out"
+        raise WorkError(f"prompt training: {problem}; {way_out}")
+
+
+def adapt_images(
+    images: Tensor,
+    *,
+    teacher: Teacher,
+    reference: Reference,
+    steps: int,
+    learning_rate: float,
+    max_log_gain: float,
+) -> Tensor:
+    """Fit VPTTA's gain on the lowest frequencies to each image ``(B, 3, H, W)``, and apply it.
+
+    By steps of Adam. The result is not clipped and has no gradient; an image's does not depend on
+    the batch. docs/method.md says what is the source's and what a reconstruction.
+
+    Source: Chen et al., Each Test Image Deserves A Specific Prompt, CVPR 2024, arXiv:2311.18363.
+    """
+    half = BLOCK // 2 + 1
+    # What inference mode made could not take part in a gradient.
+    with torch.inference_mode(False), torch.enable_grad():
+        images = images.clone()
+        count, channels, height, width = images.shape
+        cells = images.new_zeros((count, channels, BLOCK, half), requires_grad=True)
+        rows = torch.arange(-(BLOCK // 2), half, device=images.device) % height
+
+        def prompted() -> Tensor:
+            log_gain = images.new_zeros((count, channels, height, width // 2 + 1))
+            log_gain[:, :, rows, :half] = max_log_gain * cells.tanh()
+            return scale_spectrum(images, log_gain.exp())
+
+        optimiser = torch.optim.Adam([cells], lr=learning_rate)
+        for _ in range(steps):
+            with watched(teacher, reference.layers, per_image=True) as measured:
+                teacher.encode(prompted())
+            optimiser.zero_grad()
+            (len(images) * reference.distance(measured)).backward()  # a sum: each has its own
+            optimiser.step()
+        return prompted().detach()

@@ -197,6 +197,8 @@ def test_compare_needs_its_baseline_another_method_and_one_file_of_the_teacher()
         ({"method": "fopro", "explore_steps": 9}, {"method": "random", "prompt_steps": 9}, ""),
         ({"method": "fopro", "explore_steps": 8}, {"method": "random"}, "prompt_steps: expected 8"),
         ({"method": "bsm", "decoder": "draft"}, {"method": "ekd"}, "decoder: expected 'draft'"),
+        ({"method": "fopro", "prompt_rings": 12}, {"method": "ekd"}, ""),
+        ({"method": "fopro", "prompt_rings": 12}, {"method": "random"}, "prompt_rings: expec"),
     ],
 )
 def test_compare_refuses_runs_of_another_recipe(one, other, message):

@@ -64,7 +64,7 @@ def test_band_matrices_share_one_scale_and_need_to_know_which_gain():
 
 def test_distances_have_their_interval():
     ax = draw("plot_preferences")[0].axes[0]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a,\nb", "mean of all pairs"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a,\nb", "a,\nc"]
     assert texts(ax)[0] == "+0.70 [+0.60, +0.80], p=0.003"
 
 

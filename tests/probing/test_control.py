@@ -44,8 +44,8 @@ def thresholds():
 
 def test_degrade_is_a_low_pass_with_noise_that_the_inverse_filter_undoes_within_its_bound():
     images = photos(3, 16)
-    noisy, behind = control.OPTICS(images), apply_gain(images, control.low_pass(16))
-    torch.testing.assert_close(control.OPTICS(images[1:])[0], noisy[1], rtol=0, atol=1e-6)
+    noisy, behind = control.Degradation()(images), apply_gain(images, control.low_pass(16))
+    torch.testing.assert_close(control.Degradation()(images[1:])[0], noisy[1], rtol=0, atol=1e-6)
     noise = noisy - behind
     assert (noise.std(dim=(1, 2, 3)) - 0.002).abs().max() < 2e-4
     assert noise.mean(dim=(1, 2, 3)).abs().max() < 3e-4 and not torch.equal(*noise[:2])

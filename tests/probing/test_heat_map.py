@@ -22,7 +22,7 @@ def test_each_wave_is_one_frequency_of_norm_one(height, width):
 
 
 def measure(network, images, **settings):
-    return basis_heat_map(network, images, **{"by": "full", "resamples": 50} | settings)
+    return basis_heat_map(network, images, **{"block": 1, "resamples": 50} | settings)
 
 
 def test_every_cell_equals_the_slow_one():
@@ -54,9 +54,9 @@ def test_error_rates_of_a_probe_and_of_any_classifier_agree():
     assert (by_probe["clean_error"] == (classifier.predict(images).numpy() != labels).mean()).all()
 
 
-@pytest.mark.parametrize("by", ["blocks", "full"])
-def test_the_plane_is_its_own_mirror_image_and_whole(by):
-    table = measure(Stub(flatten), photos(2, 8), by=by, block=3)
+@pytest.mark.parametrize("block", [1, 3])
+def test_the_plane_is_its_own_mirror_image_and_whole(block):
+    table = measure(Stub(flatten), photos(2, 8), block=block)
     plane = heat_plane(table)
     assert plane.shape == (8, 8) and not np.isnan(plane).any()
     inner = plane[1:, 1:]  # row and column of -1/2 are their own mirror images
@@ -67,7 +67,7 @@ def test_the_plane_is_its_own_mirror_image_and_whole(by):
 def test_intervals_hold_the_mean_and_lesions_are_drawn_whole():
     images = photos(12, 8).repeat_interleave(2, dim=0)
     by_image, by_lesion = (
-        measure(Stub(flatten), images, by="blocks", units=units, resamples=2000)
+        measure(Stub(flatten), images, block=7, units=units, resamples=2000)
         for units in (None, np.arange(12).repeat(2))
     )
     width, wider = (table["drift_high"] - table["drift_low"] for table in (by_image, by_lesion))
@@ -78,8 +78,7 @@ def test_intervals_hold_the_mean_and_lesions_are_drawn_whole():
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"by": "x"}, r"^by: expected one of 'blocks', 'full', got 'x'"),
-        ({"by": "blocks", "block": 4}, r"^block: expected an odd number of bins, .* got 4$"),
+        ({"block": 4}, r"^block: expected an odd number of bins, .* got 4$"),
         ({"labels": np.zeros(3)}, r"^labels: expected one for each of 4, got 3$"),
         ({"network": wrap_classifier(flatten)}, r"^labels: expected one for each image"),
     ],

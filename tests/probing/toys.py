@@ -60,7 +60,7 @@ def wave_images(labels: np.ndarray) -> np.ndarray:
 
 def make_card(world, teacher, *, student=None, **options):
     small = {"rings": 2, "resamples": 50, "probe_images": 18, "gains": [0.0, 2.0]}
-    small |= {"heat_block": 5, "heat_images": 6}
+    small |= {"heat_images": 6}
     config = ProbeConfig.from_mapping(small | options)
     return teacher_card(
         teacher, world.pack, world.split, config, groups=world.groups, student=student

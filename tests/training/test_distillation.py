@@ -6,15 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div
 
-from fopro_lab.training.distillation import (
-    DISTILLATIONS,
-    FitNet,
-    dkd_loss,
-    fit_probe,
-    kd_loss,
-    rkd_loss,
-    sp_loss,
-)
+from fopro_lab.training.fitted_head import fit_probe
+from fopro_lab.training.losses import DISTILLATIONS, FitNet, dkd_loss, kd_loss, rkd_loss, sp_loss
 from tests.models.toys import normal
 
 OURS, THEIRS, LABELS = (

@@ -19,12 +19,11 @@ from fopro_lab.models.student import COSINE_LOSSES
 from fopro_lab.plots.style import method_look
 from fopro_lab.reports.plan import missing_inputs
 from fopro_lab.training import distill, run_name
-from fopro_lab.training.distillation import DISTILLATIONS
-from fopro_lab.training.losses import LOSSES
+from fopro_lab.training.losses import DISTILLATIONS, LOSSES
 from fopro_lab.training.methods import Part, find_method
 from fopro_lab.training.run_folder import TrainedRun, deciding_options
 from fopro_lab.training.statistics import natural_distance, reference_of
-from fopro_lab.training.vptta import adapt_images
+from fopro_lab.training.train_prompt import adapt_images
 from tests.conftest import complaint
 from tests.evaluation.toy_runs import run_of
 from tests.models.toys import norm_teacher, toy_images

@@ -112,7 +112,7 @@ def test_a_run_of_version_0_1_is_the_run_it_was(done, copied):
     old = dict(done.manifest["config"])
     old |= {"max_skipped": 5, "decoder": "exact", "pictures": old.pop("images")}
     old |= {"lr_milestones": [], "lr_factor": 0.1, "compile_teacher": True}
-    old |= {"explore_steps": old.pop("prompt_steps")}
+    old |= {"explore_steps": old.pop("prompt_steps"), "rate_floor": old.pop("lr_floor")}
     del old["optimiser"]  # as if it had not been there yet
     change(copied / "manifest.json", config=old)
     run = quiet(BSM, copied)

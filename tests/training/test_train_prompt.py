@@ -219,14 +219,11 @@ def test_the_kept_prompt_is_the_one_of_its_step_or_of_a_trained_heads_start():
     assert not history["kept"].any() and same(prompt, start)
 
 
-def test_held_out_images_change_no_step_but_end_a_training_by_patience():
+def test_held_out_images_change_no_step():
     _, first = run("task", steps=6)
     _, second = run("task", steps=6, held_out=seen(every=2))
     columns = ["task", "total", "log_gain"]
     assert first[columns].equals(second[columns])
-    _, history = run("task", steps=40, held_out=seen(every=2, patience=2, shift=1))
-    assert len(history) < 40
-    assert history["val_task"].notna().iloc[-1]
 
 
 @pytest.mark.parametrize("check", [False, True])
