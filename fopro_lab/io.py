@@ -4,10 +4,13 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -18,7 +21,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from fopro_lab.errors import WorkError
+from fopro_lab.errors import WorkError, printable
 
 Item = TypeVar("Item")
 
@@ -94,6 +97,19 @@ def one_writer(target: Path, *, talk: bool, doing: str = "packing") -> Iterator[
         yield
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a temporary folder, whose name is short; remove those that killed processes left."""
+    for lock in Path(tempfile.gettempdir()).glob("fopro-*/.lock"):  # held as long as its process
+        with suppress(OSError, Timeout):
+            if time.time() - lock.stat().st_mtime > 60:  # else perhaps about to be held
+                with FileLock(lock, timeout=0):
+                    shutil.rmtree(lock.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="fopro-", ignore_cleanup_errors=True) as name:
+        with FileLock(Path(name) / ".lock"):
+            yield Path(name)
+
+
 def write_json(path: Path | str, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically; NaN, which JSON has not, is refused."""
     text = json.dumps(content, indent=2, allow_nan=False, default=str)
@@ -116,6 +132,17 @@ def plain_cells(table: Any) -> Any:
 
     kept = {name: column.map(plain) for name, column in table.items() if column.dtype.kind == "O"}
     return table.assign(**kept).rename(columns=plain)
+
+
+def write_csv(path: Path | str, table: Any, **how: Any) -> None:
+    """Write a table as CSV, atomically, without its index and without formulas."""
+    with atomic_path(path) as temporary:
+        plain_cells(table).to_csv(temporary, index=False, **how)
+
+
+def as_markdown(text: object) -> str:
+    """Write a text for Markdown, where its letters are to mean nothing but themselves."""
+    return re.sub(r"([\\`*_\[\]#|$!~]|:(?=//))", r"\\\1", escape(printable(text), quote=False))
 
 
 def sha256_file(path: Path | str) -> str:

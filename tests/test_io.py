@@ -4,11 +4,15 @@ import errno
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
+import tempfile
 
 import pytest
 
 from fopro_lab import io as progress_module
-from fopro_lab.io import atomic_path, progress, sha256_file, write_json
+from fopro_lab.io import atomic_path, progress, scratch_folder, sha256_file, write_json
 from tests.conftest import failure
 
 
@@ -78,3 +82,22 @@ def test_progress_without_a_terminal_writes_a_line_now_and_then(monkeypatch, cap
     lines = [line for line in capsys.readouterr().err.splitlines() if line]
     assert len(lines) >= 3 and lines[0].startswith("a.zip: ")
     assert lines[-1].startswith("a.zip: 8.00M of 8.00M, ")
+
+
+def test_what_a_killed_process_left_in_the_temporary_folder_goes_with_the_next(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = "import os; from fopro_lab.io import scratch_folder\n"
+    code += "with scratch_folder() as folder: (folder / 'kernel').touch(); os.kill(os.getpid(), 9)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.glob("fopro-*")
+    with scratch_folder() as young:  # whose lock might not be held yet
+        assert left.exists()
+        for folder in (left, young):
+            os.utime(folder / ".lock", (0, 0))
+        with scratch_folder():
+            assert young.exists() and not left.exists()
+    assert not list(tmp_path.iterdir())

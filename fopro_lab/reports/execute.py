@@ -14,14 +14,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from joblib import cpu_count
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import cache_folder
+from fopro_lab.io import cache_folder, scratch_folder
 from fopro_lab.reports.plan import Node, duration, one_node
 
 LOOK_EVERY = 0.5  # seconds between two looks at a kernel
@@ -112,7 +111,7 @@ def execute(job: Job) -> Outcome:
     began, failure, watch = time.monotonic(), "", _Watch(job)
     job.executed.parent.mkdir(parents=True, exist_ok=True)
     # the folder's name is short: the path of a socket may have 107 characters
-    with TemporaryDirectory(prefix="fopro-", ignore_cleanup_errors=True) as folder:
+    with scratch_folder() as folder:
         try:
             with watch:
                 papermill.execute_notebook(
@@ -122,7 +121,7 @@ def execute(job: Job) -> Outcome:
                     kernel_name="python3",
                     language="python",  # a stripped notebook may not say it
                     progress_bar=False,
-                    kernel_manager_class=_kernel_class(Path(folder), job, watch.kernels),
+                    kernel_manager_class=_kernel_class(folder, job, watch.kernels),
                     resources={"metadata": {"path": str(job.folder)}},
                 )
         except papermill.PapermillExecutionError as error:
@@ -300,13 +299,13 @@ def open_executor(where: str | Executor, *, jobs: int, most: int, out: Path) -> 
 
     keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
     cluster = None if address else LocalCluster(n_workers=here, **keys)
+    mark, client = (out / f".probe-{secrets.token_hex(4)}").absolute(), None
     try:
-        client = Client(cluster or address, timeout=5)  # tcp, or tls by Dask's config
-    except (OSError, ValueError) as error:
-        why = f"no scheduler answers there ({type(error).__name__}); start one: `dask scheduler`"
-        raise WorkError(f"dask://{address}: {why}") from None
-    mark = (out / f".probe-{secrets.token_hex(4)}").absolute()
-    try:
+        try:
+            client = Client(cluster or address, timeout=5)  # tcp, or tls by Dask's config
+        except (OSError, ValueError) as error:
+            why = f"no scheduler answers there ({type(error).__name__})"
+            raise WorkError(f"dask://{address}: {why}; start one: `dask scheduler`") from None
         client.wait_for_workers(1, timeout=30)
         mark.touch()
         own = version("fopro_lab")
@@ -328,10 +327,9 @@ def open_executor(where: str | Executor, *, jobs: int, most: int, out: Path) -> 
         raise WorkError(f"dask://{address}: the scheduler has no workers; {way}") from None
     finally:
         mark.unlink(missing_ok=True)
-        with suppress(Exception):  # a cluster that is gone needs no goodbye
-            client.close()
-            if cluster is not None:
-                cluster.close()
+        for each in filter(None, (client, cluster)):
+            with suppress(Exception):  # a cluster that is gone needs no goodbye
+                each.close()
 
 
 @contextmanager

@@ -7,21 +7,24 @@ import socket
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.ioloop import IOLoop
+from tornado.web import HTTPError
 from traitlets.config import Config
 from voila.app import Voila
 
 from fopro_lab.config import ExploreConfig
 from fopro_lab.errors import InputError
+from fopro_lab.io import scratch_folder
 from fopro_lab.options import current_options
 from fopro_lab.reports.plan import missing_inputs
 from fopro_lab.widgets.explorer import build_explorer, run_options
 
 HOST, PORT = "127.0.0.1", 8866
-IDLE_SECONDS = 30  # after which a kernel whose page was closed is ended
+IDLE_SECONDS, LOOK_SECONDS = 20, 5  # a kernel whose page was closed ends within 30 s
+MOST_PAGES = 8  # at a time, as each has a kernel with the teacher in memory
 # voila's template names style sheets and scripts elsewhere; the browser must not ask for them.
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -34,7 +37,8 @@ def serve_explorer(
 ) -> None:
     """Serve the band explorer until Ctrl-C; each view of the page has a kernel of its own.
 
-    The page is reached from this machine alone, and only with the token of its printed address.
+    The page is reached from this machine alone, and only with the token of its printed address,
+    which leads to the page's own address without it.
     Kernels run in the current folder, so relative paths mean what they mean on the command line.
     No file is handed out, not even the notebook.
 
@@ -55,9 +59,8 @@ def serve_explorer(
         raise InputError("; ".join(missing))
     port, token = free_port(port), secrets.token_urlsafe(32)
     build_explorer(config)  # packs the images here, and refuses here what a page would refuse
-    address = f"http://{HOST}:{port}/?token={token}"
-    with TemporaryDirectory(prefix="fopro-explore-") as name:
-        folder = Path(name)
+    address = f"http://{HOST}:{port}/login?token={token}"  # sets a cookie, and leads to the page
+    with scratch_folder() as folder:
         page = folder / "page" / "explorer.ipynb"
         page.parent.mkdir()
         page.write_text(json.dumps(page_notebook(config)), encoding="utf-8")
@@ -75,6 +78,15 @@ def serve_explorer(
         server.initialize([])
         IOLoop.current().add_callback(ready)  # as soon as the server answers
         server.start()
+
+
+class _Kernels(AsyncMappingKernelManager):
+    """Kernels of pages, no more than a machine bears."""
+
+    async def start_kernel(self, **how: Any) -> str:  # type: ignore[override]
+        if len({*self.list_kernel_ids(), *self._starting_kernels}) >= MOST_PAGES:
+            raise HTTPError(503, f"{MOST_PAGES} pages are open; close one and wait 30 s")
+        return await super().start_kernel(**how)
 
 
 def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
@@ -105,14 +117,16 @@ def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
             "file_denylist": [".*"],
             "allow_template_override": "NO",
             "allow_theme_override": "NO",
+            "multi_kernel_manager_class": _Kernels,
         },
-        "IdentityProvider": {"cookie_options": {"samesite": "Strict"}},
+        # Lax, as Strict would hold the cookie back when the browser comes from `open.html`.
+        "IdentityProvider": {"cookie_options": {"samesite": "Lax"}},
         # Sockets that only the user can open, where the system takes a path as long as theirs.
         "KernelManager": {"transport": "ipc" if len(str(page.parents[1])) < 32 else "tcp"},
         "MappingKernelManager": {
             "root_dir": os.getcwd(),
             "cull_idle_timeout": IDLE_SECONDS,
-            "cull_interval": 5,
+            "cull_interval": LOOK_SECONDS,
         },
     }
 

@@ -32,6 +32,7 @@ def test_a_band_is_moved_and_saved_and_another_data_set_chosen(tmp_path, watched
     with serve_page(tmp_path, "images=80", "more_datasets=[more]") as (process, address):
         page.goto(address)
         page.wait_for_selector(".fopro-band-slider")
+        assert page.url == address.partition("login")[0], "without the token"
         explorer = ExplorerPage(page)
         play(explorer)
         assert page.evaluate(OUTSIDE) == [], "all of it is seen at once"

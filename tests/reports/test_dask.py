@@ -9,14 +9,16 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import dask
 import psutil
 import pytest
 from distributed import Client
 
+from fopro_lab.errors import WorkError
 from fopro_lab.reports import run_plan
-from fopro_lab.reports.execute import Job, Outcome
+from fopro_lab.reports.execute import Job, Outcome, open_executor
 from tests.conftest import failure
 from tests.reports.conftest import PLAN
 from tests.reports.test_run import wait_until
@@ -183,3 +185,13 @@ def test_tls_by_the_configuration_of_dask(tmp_path_factory, checkout, pretend, m
         monkeypatch.undo()
         dask.config.refresh()
     assert len(pretend("a-0")) == len(pretend("a-1")) == 1
+
+
+def test_a_cluster_that_no_client_reaches_is_closed(tmp_path, monkeypatch):
+    cluster = Mock()
+    monkeypatch.setattr("distributed.LocalCluster", lambda **_: cluster)
+    monkeypatch.setattr("distributed.Client", Mock(side_effect=OSError("refused")))
+    with pytest.raises(WorkError, match="no scheduler answers there"):
+        with open_executor("dask", jobs=1, most=1, out=tmp_path):
+            pass
+    cluster.close.assert_called_once()

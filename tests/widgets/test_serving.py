@@ -4,6 +4,9 @@ import re
 import shutil
 import signal
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -16,6 +19,7 @@ from fopro_lab.widgets.explorer import run_options
 from fopro_lab.widgets.serving import free_port, page_notebook, serve_explorer
 from tests.conftest import complaint
 from tests.data.toys import write_images
+from tests.widgets import conftest
 from tests.widgets.conftest import OPTIONS, serve_page
 
 KERNEL = "00000000-0000-0000-0000-000000000000"
@@ -90,12 +94,12 @@ def served(tmp_path_factory):
     images = write_images(temporary / "images", each=12, side=32)
     with serve_page(folder, f"dataset={images}", TMPDIR=str(temporary)) as (process, address):
         shutil.rmtree(images)
-        found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{43})", address)
+        found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/login\?token=([\w-]{43})", address)
         assert found, address
         yield process, int(found[1]), found[2], folder, temporary
 
 
-def ask(port, path, *, token="", method="GET", host=""):
+def ask(port, path, *, token="", method="GET", host="", cookie=""):
     """Request a path exactly as it is written: a client that tidies it up would hide faults."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.putrequest(method, path, skip_accept_encoding=True, skip_host=bool(host))
@@ -103,6 +107,8 @@ def ask(port, path, *, token="", method="GET", host=""):
         connection.putheader("Host", host)
     if token:
         connection.putheader("Authorization", f"token {token}")
+    if cookie:
+        connection.putheader("Cookie", cookie)
     connection.endheaders()
     answer = connection.getresponse()
     body = answer.read().decode(errors="replace")
@@ -129,10 +135,72 @@ def test_page_is_for_who_has_the_token_and_on_the_loopback_alone(served):
     assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
 
 
+def log_in(port, token):
+    """Follow the printed address as a browser does: where it leads, and the cookie."""
+    status, _, headers = ask(port, f"/login?token={token}")
+    assert status == 302
+    return headers["Location"], headers["Set-Cookie"]
+
+
+@pytest.mark.slow
+def test_the_token_leaves_the_address_for_a_cookie(served):
+    _, port, token, _, _ = served
+    place, cookie = log_in(port, token)
+    assert place == "/" and {"HttpOnly", "SameSite=Lax"} <= set(cookie.split("; "))
+    assert token not in place + cookie
+    assert ask(port, "/voila/static/voila.js", cookie=cookie.split(";")[0])[0] == 200
+    assert ask(port, f"/login?token={token[:-1]}")[0] == 200  # the form, which nobody can fill in
+
+
+@pytest.mark.slow
+def test_odd_requests_are_answered_in_a_line(served):
+    _, port, token, _, _ = served
+    cookie = log_in(port, token)[1].split(";")[0]
+    for method, path in (("BREW", "/"), ("DELETE", "/"), ("GET", "/" + "x" * 30_000)):
+        status, body, _ = ask(port, path, method=method, cookie=cookie)
+        assert 400 <= status < 500 or (status == 302 and path != "/"), (method, status)
+        assert "Traceback" not in body
+    with socket.create_connection(("127.0.0.1", port)) as plain:  # more than a header may hold
+        with suppress(ConnectionError):  # refused before all of it was sent
+            plain.sendall(b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\n\r\n")
+            assert plain.recv(100) in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.nightly
+def test_pages_are_few_end_when_closed_and_leave_no_file_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(conftest, "COMMAND", "from fopro_lab import cli; cli.main()")
+    with serve_page(tmp_path, "images=80") as (process, address):
+        port, token = re.fullmatch(r".*:(\d+)/login\?token=(.+)", address).groups()
+        server, cookie = psutil.Process(process.pid), log_in(int(port), token)[1].split(";")[0]
+
+        def kernels():
+            return [each for each in server.children() if "ipykernel" in str(each.cmdline())]
+
+        def open_page(_=None):
+            return ask(int(port), "/", cookie=cookie)
+
+        with ThreadPoolExecutor(12) as pool:
+            pages = list(pool.map(open_page, range(12)))
+        assert sorted(status for status, *_ in pages) == [200] * 8 + [503] * 4
+        assert len(kernels()) == 8
+        assert all(
+            "8 pages are open; close one" in body for status, body, _ in pages if status == 503
+        )
+        time.sleep(30)
+        assert not kernels()
+        opened = []
+        for _ in range(50):
+            kernel = re.search(r'"kernelId": ?"([^"]+)"', open_page()[1])[1]
+            shut = ask(int(port), f"/voila/api/shutdown/{kernel}", method="POST", cookie=cookie)
+            assert shut[0] in (204, 403), shut
+            opened.append(server.num_fds())
+        assert max(opened[-5:]) <= max(opened[:5])
+
+
 @pytest.mark.slow
 def test_no_file_is_handed_out_even_with_the_token(served):
     _, port, token, folder, temporary = served
-    (private,) = temporary.glob("fopro-explore-*")
+    (private,) = temporary.glob("fopro-*")
     up = ("../" * 12).removesuffix("/")
     bases = ("/voila/files/", "/voila/static/", "/voila/templates/lab/static/", "/")
     targets = [
@@ -166,5 +234,5 @@ def test_page_shows_errors_of_one_line_no_code_and_no_remote_parts_then_ends_cle
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
     assert not psutil.wait_procs(kernels, timeout=10)[1]
-    assert not list(temporary.glob("fopro-explore-*")) and not list(temporary.glob("voila*"))
+    assert not list(temporary.glob("fopro-*")) and not list(temporary.glob("voila*"))
     assert [path.name for path in folder.iterdir()] == ["secret.png"]
