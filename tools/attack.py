@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from fopro_lab import cli
@@ -83,10 +84,17 @@ def refused(call: Callable[..., Any], /, *given: Any, **options: Any) -> bool:
     return False
 
 
-def run_words(folder: Path) -> list[str]:
+def run_words(folder: Path, *, ranks: int = 1) -> list[str]:
     """Return the command of one small training."""
     options = [word for name, value in OPTIONS.items() for word in ("--set", f"{name}={value}")]
-    return [sys.executable, "-m", "fopro_lab", "train", *options, "--out", str(folder)]
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    start = [sys.executable, *(several if ranks > 1 else [])]
+    return [*start, "-m", "fopro_lab", "train", *options, "--out", str(folder)]
+
+
+def changed(path: Path) -> int:
+    """Return when a file was written; 0 of none."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def state_hash(folder: Path) -> str:
@@ -95,35 +103,52 @@ def state_hash(folder: Path) -> str:
     return hashlib.sha256(b"".join((folder / n).read_bytes() for n in names)).hexdigest()
 
 
-def stopped_runs(number: int) -> Attack:
-    """Stop a training at a random moment by a signal, until it is done: the same bits."""
+def stopped_runs(number: int, *, ranks: int = 1) -> Attack:
+    """Stop a training by a signal up to three times, at random moments of its epochs: same bits.
+
+    Of several ranks, one is stopped, beside a process that keeps a core busy.
+    """
 
     def attack(chance: random.Random, folder: Path) -> bool:
-        whole = finished()
+        whole, run, stops = finished(ranks), folder / "run", 0
         quiet: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
-        for _ in range(20):
-            with subprocess.Popen(run_words(folder / "run"), **quiet) as process:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(chance.uniform(2, 25))
-                process.send_signal(number)
-            if process.returncode == 0:
+        longest = TrainedRun.read(whole).history["seconds"].sum()
+        busy = psutil.Popen([sys.executable, "-c", f"while {ranks} > 1: pass"])
+        for _ in range(9):
+            begun = changed(run / "manifest.json")
+            with psutil.Popen(run_words(run, ranks=ranks), **quiet) as process:
+                while process.poll() is None and changed(run / "manifest.json") == begun:
+                    time.sleep(0.01)  # until it trains, however busy the machine is
+                time.sleep(chance.uniform(0, longest))
+                victims = process.children() if ranks > 1 and process.is_running() else [process]
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    chance.choice(victims or [process]).send_signal(number)
+            stops += process.returncode != 0
+            if stops == 3 or (stops and process.returncode == 0):
                 break
+            if process.returncode == 0:
+                shutil.rmtree(run)
+        busy.kill()
+        busy.wait()
+        if not stops:
+            raise RuntimeError("the training always ended before it was stopped")
         parts = list(folder.rglob("*.part")) if number == signal.SIGTERM else []
-        subprocess.run(run_words(folder / "run"), check=True, capture_output=True)
-        return state_hash(folder / "run") == state_hash(whole) and not parts
+        subprocess.run(run_words(run, ranks=ranks), check=True, capture_output=True)
+        return state_hash(run) == state_hash(whole) and not list(run.rglob("*.part")) and not parts
 
     return attack
 
 
-_DONE: list[Path] = []
+_DONE: dict[int, Path] = {}
 
 
-def finished() -> Path:
-    """Train one run, once, and return its folder."""
-    if not _DONE:
-        _DONE.append(Path(tempfile.mkdtemp(prefix="fopro-attack-")) / "whole")
-        distill(TrainConfig.from_mapping(OPTIONS), out=_DONE[0], verbose=False)
-    return _DONE[0]
+def finished(ranks: int = 1) -> Path:
+    """Train one run, once for each number of processes, and return its folder."""
+    if ranks not in _DONE:
+        _DONE[ranks] = Path(tempfile.mkdtemp(prefix="fopro-attack-")) / "whole"
+        words = run_words(_DONE[ranks], ranks=ranks)
+        subprocess.run(words, check=True, capture_output=True)
+    return _DONE[ranks]
 
 
 def damaged_run(chance: random.Random, folder: Path) -> bool:
@@ -304,8 +329,9 @@ def sampled_classes(chance: random.Random, folder: Path) -> bool:
 
 # Each attack with its share of the tries: those that train are slow.
 ATTACKS: dict[str, tuple[Attack, float]] = {
-    "killed training": (stopped_runs(signal.SIGKILL), 0.02),
-    "terminated training": (stopped_runs(signal.SIGTERM), 0.01),
+    "killed training": (stopped_runs(signal.SIGKILL), 0.007),
+    "terminated training": (stopped_runs(signal.SIGTERM), 0.004),
+    "lost rank of torchrun": (stopped_runs(signal.SIGKILL, ranks=2), 0.002),
     "damaged file of a finished run": (damaged_run, 0.03),
     "checkpoint of another run": (foreign_checkpoint, 0.02),
     "changed bytes of a pack": (damaged_pack, 0.2),
@@ -343,8 +369,9 @@ def main() -> int:
                 print(f"{name}, seed {seed}: {why or 'did not hold'}", file=sys.stderr)
         failed += len(wrong)
         print(f"| {name} | {tries} | {len(wrong)} | {time.monotonic() - began:.0f} |", flush=True)
-    for run in _DONE:
+    for run in _DONE.values():
         shutil.rmtree(run.parent)
+    _DONE.clear()
     return int(failed > 0)
 
 
