@@ -368,7 +368,7 @@ def compare(
     not finished, are named on stderr and on the page.
     """
     from fopro_lab import evaluation
-    from fopro_lab.io import atomic_path, plain_cells
+    from fopro_lab.io import atomic_path, write_csv
 
     found = evaluation.load_runs(runs, unfinished=True)
     done = [run for run in found if run.complete]
@@ -387,8 +387,7 @@ def compare(
         values = {"run_dirs": runs, "baselines": [baseline]}
         _, page = execute_notebook("05_tail_accuracy", values, out=out or "comparison")
     elif out:
-        with atomic_path(Path(out) / "comparison.csv") as temporary:
-            plain_cells(table).to_csv(temporary, index=False)
+        write_csv(Path(out) / "comparison.csv", table)
     if as_json:
         print(table.to_json(orient="records", indent=2))
         return

@@ -19,7 +19,7 @@ from fopro_lab.data.readers import PARTS
 from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
-from fopro_lab.io import atomic_path, plain_cells, some, write_json
+from fopro_lab.io import some, write_csv, write_json
 
 Level = Literal["ok", "note", "warn", "fail"]
 LEVELS: tuple[Level, ...] = ("ok", "note", "warn", "fail")
@@ -89,8 +89,7 @@ class Findings:
         content = {key: value for key, value in self.as_dict().items() if key != "tables"}
         write_json(folder / "findings.json", content)
         for name, table in {"findings": self.table(), **self.tables}.items():
-            with atomic_path(folder / f"{name}.csv") as temporary:
-                plain_cells(table).to_csv(temporary, index=False)
+            write_csv(folder / f"{name}.csv", table)
         return folder
 
 

@@ -1,14 +1,15 @@
 """Tables for people: levels and paired differences in per cent, shown, as LaTeX and as Markdown."""
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import pandas as pd
 
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.compare import HEADLINE
+from fopro_lab.io import as_markdown
 
+_NAMES = ["Student", "Teacher", "Method"]
 COLUMNS = ("balanced_accuracy", "head", "medium", "tail")
 METHOD_LABELS = {
     "ce": "cross-entropy",
@@ -108,9 +109,9 @@ def latex_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     texts = [r"% needs \usepackage{booktabs}"]
     tables = _both(levels, differences, bold=r"\textbf{{{}}}")
     for (caption, table), label in zip(tables, ("tab:levels", "tab:differences"), strict=True):
-        cells = table.assign(Method=table["Method"].map(lambda text: text.translate(_LATEX)))
-        # A hyphen before a number would be set as a hyphen.
-        cells.iloc[:, 1:] = cells.iloc[:, 1:].replace("-", "$-$", regex=True)
+        names = table.columns.intersection(_NAMES)
+        cells = table.map(lambda text: text.replace("-", "$-$"))  # before numbers no hyphen
+        cells[names] = table[names].map(lambda text: text.translate(_LATEX))
         look: dict[str, Any] = {"position_float": "centering", "hrules": True, "label": label}
         look |= {"column_format": "l" + "r" * (cells.shape[1] - 1)}
         look |= {"caption": caption.translate(_LATEX)}
@@ -122,10 +123,11 @@ def markdown_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Write the same two tables as Markdown; see `latex_tables`."""
     texts = []
     for caption, table in _both(levels, differences, bold="**{}**"):
-        plain = table["Method"].map(lambda text: escape(text, quote=False).replace("|", r"\|"))
+        names = table.columns.intersection(_NAMES)
+        plain = table.assign(**table[names].map(as_markdown))
         look = {"colalign": ("left", *["right"] * (table.shape[1] - 1)), "disable_numparse": True}
-        text = table.assign(Method=plain).to_markdown(index=False, **look)
-        texts.append(f"{caption}\n\n{text}\n")
+        text = plain.to_markdown(index=False, **look)
+        texts.append(f"{as_markdown(caption)}\n\n{text}\n")
     return "\n".join(texts)
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import jinja2
 import pandas as pd
 from pandas.api.types import is_numeric_dtype as is_numeric
 
-from fopro_lab.io import atomic_path, plain_cells, regular
+from fopro_lab.io import atomic_path, regular, write_csv
 from fopro_lab.reports.plan import NodeReport, Report, duration
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _LARGE = ("class_recall", "learned_mask", "ring_response")  # figures shown befo
 _BAR, _MARGIN = 136, 4  # width of an interval's drawing and of its margin, in its own units
 _FIRST = ("method", "teacher", "seed", "fold")  # parameters looked for most
 _MOST_VALUES, _MOST_FILTERS = 24, 6
+_MOST_TEXT = 1_000_000  # letters of one output that a page shows
 
 
 def write_notebook_page(
@@ -55,6 +57,9 @@ def write_notebook_page(
     for output in [output for cell in notebook.cells for output in cell.get("outputs", ())]:
         if "text/markdown" in (data := output.get("data", {})):  # a class may be called <b>
             data["text/markdown"] = "".join(data["text/markdown"]).replace("<", "&lt;")
+        if len(text := output.get("text", "")) > _MOST_TEXT:
+            gone = f"{len(text) - _MOST_TEXT:,} letters are in the executed notebook alone"
+            output.text = f"{text[: _MOST_TEXT // 2]}\n... {gone} ...\n{text[-_MOST_TEXT // 2 :]}"
     exporter = HTMLExporter(
         sanitize_html=True,
         config=Config(NbConvertBase={"display_data_priority": _SHOWN}),
@@ -137,13 +142,13 @@ def write_index(report: Report, *, out: Path) -> Path:
     texts = {node.name: _texts(node) for node in report.nodes}
     nodes = pd.DataFrame(asdict(node) for node in report.nodes).drop(columns="parameters")
     chosen = pd.DataFrame(texts.values(), index=nodes.index).fillna("").add_prefix("set_")
-    _write_table(nodes.join(chosen), out / "nodes.csv")
+    write_csv(out / "nodes.csv", nodes.join(chosen))
     for earlier in out.glob("headline.*"):
         earlier.unlink()
     if headlines:
         rows = [table.assign(node=name) for name, table in headlines.items()]
         whole = pd.concat(rows, ignore_index=True)
-        _write_table(whole[["node", *whole.columns.drop("node")]], out / "headline.csv")
+        write_csv(out / "headline.csv", whole[["node", *whole.columns.drop("node")]])
     values: dict[str, dict[str, None]] = {}  # of each parameter, in the order they come
     for name, value in (item for own in texts.values() for item in own.items()):
         values.setdefault(name, {})[value] = None
@@ -262,14 +267,17 @@ def _text(value: Any) -> str:
 def _findings(node: NodeReport, out: Path) -> list[str]:
     """Read what a notebook found: the lines of a list in its last output, as plain text."""
     try:
-        notebook = json.loads((out / f"notebooks/{node.name}.ipynb").read_text(encoding="utf-8"))
+        notebook = json.loads(
+            regular(out / f"notebooks/{node.name}.ipynb").read_text(encoding="utf-8")
+        )
         texts = ["".join(output["data"]["text/markdown"])
                  for output in notebook["cells"][-1]["outputs"]
                  if "text/markdown" in output.get("data", {})]  # fmt: skip
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
     items = [item for text in texts for item in re.findall(r"^- (.+(?:\n {2,}.+)*)", text, re.M)]
-    return [" ".join(item.replace("`", "").replace("**", "").split()) for item in items]
+    plain = (unescape(re.sub(r"\\([!-/:-@[-`{-~])|`|\*\*", r"\1", item)) for item in items)
+    return [" ".join(item.split()) for item in plain]
 
 
 def _figures(nodes: Sequence[NodeReport], report: Report, *, out: Path) -> dict[str, Any]:
@@ -331,8 +339,3 @@ def _read(path: Path) -> pd.DataFrame:
         return pd.read_csv(regular(path))
     except Exception:
         return pd.DataFrame()
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        plain_cells(table).to_csv(temporary, index=False)

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.cbook import is_math_text
 from matplotlib.image import imread
 from matplotlib.text import Text
 
@@ -96,3 +97,18 @@ def test_long_names_widen_a_figure_and_do_not_narrow_its_axes(name):
             figure.draw_without_rendering()
         widths.append(figure.axes[0].get_position().width * figure.get_figwidth())
     assert widths[1] > 0.8 * widths[0]  # without the room 0.4 to 0.6
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_names_of_strangers_are_no_formulas(name):
+    plot, table = EVERY[name]
+    if isinstance(table, pd.DataFrame):
+        odd = {"nv": "$x^2$", "mel": r"$\frac{$", PROTOCOL: "$x^2$/64px"}
+        drawn = plot(table.replace(odd))
+        figure = plots.style.figure_of(drawn) if isinstance(drawn, Axes) else drawn
+        with plt.style.context(STYLE):
+            figure.draw_without_rendering()  # raises if one is a formula that cannot be set
+        written = [text.get_text() for text in figure.findobj(Text)]
+        named = [text for text in written if "x^2" in text or "frac" in text]
+        assert named or name == "plot_teacher_glyphs" or not table.isin([*odd]).any(axis=None)
+        assert not any(is_math_text(text) for text in named)

@@ -5,6 +5,8 @@ import io
 import os
 import re
 from dataclasses import replace
+from html import escape
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -12,6 +14,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from fopro_lab.io import as_markdown
+from fopro_lab.reports import pages
 from fopro_lab.reports.pages import (
     headline,
     ring_sliders_script,
@@ -214,6 +218,31 @@ def test_what_cells_write_is_cleaned_to_an_allow_list(tmp_path):
         assert not {tag for tag, _ in tags} & set("meta base form style script svg iframe".split())
         assert not [rest for _, rest in tags if re.search(r"\son\w+=|javascript:|evil", rest)]
         assert (ring_sliders_script() in page) == bool(more)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["$x^2$", "[a](http://evil)", "![a](http://evil)", "a_b_c *d* ~~e~~ `f`", "<b>&lt;", "a|b\\|"],
+)
+def test_a_name_in_markdown_is_text(tmp_path, name):
+    line = f"- {as_markdown(name)}, 1."
+    outputs = [new_output("display_data", data={"text/markdown": line})]
+    notebook = new_notebook(cells=[new_code_cell("x", outputs=outputs)])
+    write_notebook_page(notebook, tmp_path / "page.html", name="a")
+    page = (tmp_path / "page.html").read_text().partition("<body")[2]
+    assert re.search(r"<li>(<p>)?" + re.escape(escape(name, quote=False)) + ", 1.", page)
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(notebook, tmp_path / "notebooks/a.ipynb")
+    assert pages._findings(SimpleNamespace(name="a"), tmp_path) == [f"{name}, 1."]
+
+
+def test_a_page_shows_a_part_of_an_endless_output(tmp_path):
+    text = "first\n" + "0123456789\n" * 1_000_000 + "last\n"
+    notebook = new_notebook(cells=[new_code_cell("x", outputs=[new_output("stream", text=text)])])
+    write_notebook_page(notebook, tmp_path / "page.html", name="a")
+    page = (tmp_path / "page.html").read_text()
+    assert len(page) < 1_200_000 and "first" in page and "last" in page
+    assert "10,000,011 letters are in the executed notebook alone" in page
 
 
 def test_tables_hold_no_formulas(report, tmp_path):
