@@ -15,6 +15,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from fopro_lab.data import Pack
 from fopro_lab.data.sampling import choose_rows
+from fopro_lab.io import regular
 
 KINDS = ("group", "copy", "near_duplicate")  # by which an image can be known from another part
 COMPARED = (("test", "train"), ("test", "val"), ("val", "train"))
@@ -190,7 +191,7 @@ def _read_header(path: str) -> tuple[int, int, str]:
         return 0, 0, ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(path) as opened:
+        with Image.open(regular(path)) as opened:
             kind = f"{opened.format} {opened.mode} {opened.info.get('progression', 0)}"
             return opened.width, opened.height, kind
 

@@ -20,7 +20,7 @@ from fopro_lab.data.fetch import DAMAGES, fetched_place, find_source, medmnist_f
 from fopro_lab.data.readers import PARTS, Listing, list_files
 from fopro_lab.data.tables import NOT_KNOWN
 from fopro_lab.errors import InputError, WorkError, said_of
-from fopro_lab.io import cache_folder, disk_errors, in_bytes
+from fopro_lab.io import cache_folder, disk_errors, in_bytes, regular
 
 ISIC = "ISIC_2019_Training_"
 # ISIC 2019's classes from the largest to the smallest, as ISIC-2019-LT ranks them.
@@ -119,7 +119,7 @@ def read_npz(path: Path) -> Listing:
     key = hashlib.sha256(f"{place} {changed} {place.stat().st_size}".encode()).hexdigest()[:20]
     folder = cache_folder() / "arrays" / key / path.stem
     try:
-        with disk_errors(folder), zipfile.ZipFile(path) as archive:
+        with disk_errors(folder), zipfile.ZipFile(regular(path)) as archive:
             held = {name.removesuffix(".npy"): name for name in archive.namelist()}
             parts = [part for part in PARTS if f"{part}_images" in held]
             wanted = [held.get(f"{part}_{k}", "") for part in parts for k in ("images", "labels")]
@@ -191,7 +191,7 @@ def _class_names(folder: Path, labels: pd.Series, where: Path | None) -> tuple[s
 def open_array(path: Path | str, where: Path | None = None) -> np.ndarray:
     """Map an array, of the file ``where``; one that would run code when it is read is refused."""
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(regular(path), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; fetch or unpack the set again") from None
     except (OSError, ValueError, EOFError) as error:

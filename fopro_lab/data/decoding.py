@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, features
 
 from fopro_lab.config import Interpolation
 from fopro_lab.errors import InputError
+from fopro_lab.io import regular
 
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value for radiographs
 Reader = Callable[[int, int], np.ndarray]  # (row, size) to uint8 (size, size, 3)
@@ -47,7 +48,7 @@ def read_image(
     A JPEG with damaged data is refused; not noticed is damage that leaves its data in step.
     """
     try:
-        content = Path(path).read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         text = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise InputError(f"{path}: {text}") from None
@@ -80,7 +81,7 @@ def read_image(
 
 def is_dicom(path: Path | str) -> bool:
     """Tell by its content whether a file is DICOM, whatever its ending."""
-    with suppress(OSError), open(path, "rb") as stream:
+    with suppress(OSError), open(regular(path), "rb") as stream:
         return stream.read(132)[128:] == b"DICM"
     return False
 
@@ -163,7 +164,7 @@ def survey(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str, str]:
 
     def look(path: str) -> tuple[int, bool, bool, bool]:
         try:
-            with open(path, "rb") as stream:
+            with open(regular(path), "rb") as stream:
                 if stream.read(2) == b"\xff\xd8":
                     return -1, False, False, False
             with Image.open(path) as opened:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import requests
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import atomic_path, disk_errors, in_bytes, one_writer, write_json
+from fopro_lab.io import atomic_path, disk_errors, in_bytes, one_writer, regular, write_json
 from fopro_lab.io import progress as show_progress
 from fopro_lab.options import nearest, read_yaml
 
@@ -154,7 +154,7 @@ def read_record(place: Path) -> dict[str, Any]:
     """Return what is recorded in a folder; of an empty or damaged one, that nothing is there."""
     found: Any = None
     with suppress(OSError, ValueError):
-        found = json.loads((place / RECORD).read_text(encoding="utf-8"))
+        found = json.loads(regular(place / RECORD).read_text(encoding="utf-8"))
     return {"complete": False, "files": {}} | (found if isinstance(found, dict) else {})
 
 

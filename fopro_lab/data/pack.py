@@ -252,31 +252,25 @@ def _write(
             if talk and line:
                 sys.stderr.write(f"fopro: {line}\n")
     decoded = decode_rows(reader, len(dataset), size, jobs)
-    try:
-        with closing(decoded), atomic_path(target) as part, open(part, "wb") as stream:
-            stream.seek(HEADER)
-            bar = show_progress(decoded, total=len(dataset), label=f"packing {dataset.name}")
-            for row, pixels in enumerate(bar if talk else decoded):
-                if isinstance(pixels, str):
-                    name = dataset.table["image"].iloc[row]
-                    unreadable.append({"row": row, "image": name, "reason": pixels})
-                else:
-                    stream.write(pixels.data)
-                    crc = zlib.crc32(pixels.data, crc)
-                    if (row - len(unreadable)) % each == 0:
-                        checksums.append(0)
-                    checksums[-1] = zlib.crc32(pixels.data, checksums[-1])
-            if len(unreadable) == len(dataset):
-                raise _unreadable(dataset, [entry["reason"] for entry in unreadable])
-            shape = (len(dataset) - len(unreadable), size, size, 3)
-            stream.seek(0)
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(stream, header)
-    except (BrokenProcessPool, MemoryError):
-        raise WorkError(
-            f"{target}: memory was not enough, or a process was killed; "
-            "start again with fewer processes"
-        ) from None
+    with closing(decoded), atomic_path(target) as part, open(part, "wb") as stream:
+        stream.seek(HEADER)
+        bar = show_progress(decoded, total=len(dataset), label=f"packing {dataset.name}")
+        for row, pixels in enumerate(bar if talk else decoded):
+            if isinstance(pixels, str):
+                name = dataset.table["image"].iloc[row]
+                unreadable.append({"row": row, "image": name, "reason": pixels})
+            else:
+                stream.write(pixels.data)
+                crc = zlib.crc32(pixels.data, crc)
+                if (row - len(unreadable)) % each == 0:
+                    checksums.append(0)
+                checksums[-1] = zlib.crc32(pixels.data, checksums[-1])
+        if len(unreadable) == len(dataset):
+            raise _unreadable(dataset, [entry["reason"] for entry in unreadable])
+        shape = (len(dataset) - len(unreadable), size, size, 3)
+        stream.seek(0)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
     note: dict[str, Any] = {"dataset": dataset.name, **identity, "checksums": checksums}
     note |= {"bytes": target.stat().st_size, "checksum": crc}
     note |= {"bit_depth": (bits, depth), "lost": lost, "unreadable": unreadable}
@@ -302,6 +296,9 @@ def decode_rows(
     try:
         for chunk in results:
             yield from chunk
+    except (BrokenProcessPool, MemoryError):
+        problem = "decoding: memory was not enough, or a process was killed"
+        raise WorkError(f"{problem}; start again with fewer processes") from None
     finally:  # on a full disk: end the processes; that their work is lost needs no warning
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

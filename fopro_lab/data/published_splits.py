@@ -18,6 +18,7 @@ from fopro_lab.data.fetch import fetched_place, find_source
 from fopro_lab.data.readers import PARTS, read_cells, refuse_twice, stem_of
 from fopro_lab.data.split_rules import Split, Wanted, build_split, check_fold, draw_validation
 from fopro_lab.errors import InputError
+from fopro_lab.io import regular
 
 RATIOS = (0.01, 0.005, 0.002)
 # A file of ISIC-2019-LT writes a class twice: its place in this order, and its rank by size.
@@ -330,7 +331,7 @@ def describe_changes(
     name_of = {digest: name for name, digest in known.items()}
     digests = []
     for path, name in zip(paths, names, strict=True):
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
         digests.append(hashlib.sha256(content).hexdigest())
         # Saved again with other line ends, it is still the file it was.
         plain = hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()

@@ -17,7 +17,7 @@ import pandas as pd
 
 from fopro_lab.data.decoding import FileReader, Reader, is_dicom
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import some
+from fopro_lab.io import in_bytes, regular, some
 
 PARTS = ("train", "val", "test")
 COLUMNS = ("image", "path", "label", "group", "source", "split")
@@ -43,6 +43,7 @@ NO_CLASS = re.compile(
 MASKS = re.compile(r"masks?|segmentations?|segs?|annotations?|gt|ground_?truths?")
 MASK_FILE = re.compile(r"(.+?)[\s_.-]+(?:mask|seg|segmentation|gt)(?:[\W_]*\d+)?")
 
+MOST_BYTES = 1 << 30  # of a table, unpacked
 TABLES = (".csv", ".tsv", ".tab", ".psv")
 TEXTS = (".txt", ".dat", "")  # perhaps a table
 SHEETS = (".xlsx", ".xls", ".ods", ".parquet", ".jsonl", ".feather")
@@ -372,8 +373,11 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
         raise InputError(f"a {path.suffix} file is not read here; save it as CSV UTF-8")
     # Not pandas.read_csv: it pads short lines and takes a first column for an index in silence.
     try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        raw = regular(path).read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.open(io.BytesIO(raw)).read(MOST_BYTES + 1)
+        if len(raw) > MOST_BYTES:
+            raise InputError(f"expected up to {in_bytes(MOST_BYTES)} of text, got more")
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         if "\0" in text:
             raise UnicodeError

@@ -11,6 +11,7 @@ import pickle
 import re
 import sys
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,12 @@ SAID = {
 }
 FILTERS: dict[Any, str] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 HARMLESS = {"img_size", "in_chans", "num_classes", "global_pool"}  # known from the tensors
+# What other files begin with.
+KINDS = {b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` gets the file)",
+         b"\x89HDF": "HDF5, as of Keras", b"\x08": "ONNX", b"GGUF": "GGUF", b"\x93NUMPY": "NumPy",
+         b"PK\x03\x04": "a zip archive of another program, or damaged", b"\x1f\x8b": "gzip",
+         b"\x80": "a pickle, as of joblib, or damaged", b"\x78": "zlib, as of joblib",
+         b"{": "JSON", b"<": "a web page"}  # fmt: skip
 MODULE_PARTS = ("_parameters", "_buffers", "_modules")  # where a pickled nn.Module has its tensors
 # Put between the names of a network by what compiles, shards or checkpoints it.
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -97,12 +104,16 @@ def read_weights(path: Path | str) -> Weights:
                     content: Any = load_file(path)
                 elif start[257:262] == b"ustar":
                     raise ValueError("torch would unpack a tar archive")
+                elif unpacked_size(opened) > path.stat().st_size:
+                    raise ValueError("torch.save does not compress, a decompression bomb does")
                 else:
                     content = _read_pickle(opened, skipped)
             except Exception:  # a damaged byte leads an unpickler to almost any of them
                 # torch's own text advises to switch the protection off, so it is not passed on.
+                known = (kind for first, kind in KINDS.items() if start.lstrip().startswith(first))
                 raise InputError(
-                    "expected safetensors or a file of torch.save, got another or a damaged one, "
+                    "expected safetensors or a file of torch.save, got "
+                    f"{next(known, 'another or a damaged one')}, "
                     f"which begins with {start[:16]!r}; copy or download it again, or save its "
                     "state_dict with torch.save or safetensors"
                 ) from None
@@ -110,6 +121,13 @@ def read_weights(path: Path | str) -> Weights:
         if not state:
             raise InputError(f"expected a state dict of tensors, got {type(content).__name__}")
     return Weights(state, metadata, sha256_file(path), path, tuple(sorted(skipped)))
+
+
+def unpacked_size(opened: IO[bytes]) -> int:
+    """Add up what the files in a zip archive unpack to; 0 of another file."""
+    if not zipfile.is_zipfile(opened):
+        return 0
+    return sum(each.file_size for each in zipfile.ZipFile(opened).infolist())
 
 
 def read_state(path: Path) -> State:

@@ -13,7 +13,7 @@ from fopro_lab.data import Pack, Split, batches
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import score
 from fopro_lab.fourier import ring_edges
-from fopro_lab.io import atomic_path, write_json
+from fopro_lab.io import atomic_path, regular, write_json
 from fopro_lab.probing import features
 from fopro_lab.probing.class_bands import class_band_matrix
 from fopro_lab.probing.features import Classifier, Encoder
@@ -62,7 +62,9 @@ class TeacherCard:
             raise InputError(f"{folder}: expected a card of `fopro probe`, found no card.json")
         try:
             summary = json.loads((path / "card.json").read_text(encoding="utf-8"))
-            tables = [pd.read_parquet(path / f"{each.name}.parquet") for each in fields(cls)[1:]]
+            tables = [
+                pd.read_parquet(regular(path / f"{each.name}.parquet")) for each in fields(cls)[1:]
+            ]
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{folder}: not a whole card of `fopro probe` ({reason})") from error

@@ -29,7 +29,7 @@ from fopro_lab.config import (
     unused_options,
 )
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import atomic_path
+from fopro_lab.io import atomic_path, regular
 from fopro_lab.options import (
     Config,
     current_options,
@@ -237,7 +237,7 @@ def copy_shipped(folder: Path | str) -> tuple[list[Path], list[Path]]:
             with atomic_path(target) as temporary:
                 temporary.write_bytes(content)
             written.append(target)
-        elif target.is_dir() or target.read_bytes() != content:
+        elif not target.is_file() or target.read_bytes() != content:
             other.append(target)
     return written, other
 
@@ -248,7 +248,7 @@ def read_notebook(path: Path | str) -> Notebook:
     # papermill's inspection overlooks ``x: int | None = None`` and cuts a text at ``#``
     with said_of(str(path)):
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(regular(path).read_text(encoding="utf-8"))
             every = [(c.get("cell_type", ""), "".join(c["source"])) for c in content["cells"]]
             tags = [cell.get("metadata", {}).get("tags", []) for cell in content["cells"]]
             kind = content.get("metadata", {}).get("fopro", {}).get("config", "")

@@ -26,7 +26,7 @@ from typing import Any
 from joblib import cpu_count
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import commit, write_json
+from fopro_lab.io import commit, regular, write_json
 from fopro_lab.reports.execute import (
     GRACE,
     LOOK_EVERY,
@@ -88,7 +88,7 @@ def write_record(node: Node, *, folder: Path, key: str, took: Outcome) -> None:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / ".done.json").read_text(encoding="utf-8"))
+    return json.loads(regular(folder / ".done.json").read_text(encoding="utf-8"))
 
 
 def read_record(folder: Path, *, key: str = "") -> Outcome | None:
@@ -376,7 +376,7 @@ def kept_outcome(node: Node, *, out: Path, key: str) -> Outcome | None:
 def _unchanged(report: Report, *, out: Path) -> bool:
     """Whether the pages that lie there say the same, and nothing was executed."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        old = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        old = json.loads(regular(out / "report.json").read_text(encoding="utf-8"))
         old["facts"] = {k: v for k, v in old["facts"].items() if k not in _ORIGIN}
         for node in old["nodes"]:
             node["state"] = "kept" if node["state"] == "done" else node["state"]
@@ -399,7 +399,7 @@ def _origin() -> str:
 def _made_by(run_dir: str) -> str:
     """Name what executed a notebook, and what trained its run: that may be older."""
     with suppress(OSError, ValueError):
-        run = json.loads((Path(run_dir) / "manifest.json").read_text(encoding="utf-8"))
+        run = json.loads(regular(Path(run_dir) / "manifest.json").read_text(encoding="utf-8"))
         trained = f"commit {run.get('commit') or 'unknown'} on {run.get('device', 'unknown')}"
         return f"{_origin()}; run trained at {trained}"
     return _origin()

@@ -39,12 +39,13 @@ from fopro_lab.models import Student, build_student
 from fopro_lab.models.student import COSINE_LOSSES, shrink
 from fopro_lab.models.teacher import PUBLISHED, fetched_weights
 from fopro_lab.models.weights import fill, in_folder, read_state
-from fopro_lab.options import OF_TRAINING
+from fopro_lab.options import OF_TRAINING, REMOVED
 from fopro_lab.training.statistics import hash_natural
 
 # Options that say where and how fast a run is computed, or only fill others in. They change its
 # last digits at most, so they may change between two starts of one run; the manifest says so.
-NOT_DECIDING = {"device", "threads", "recipe", "compile", "resident"}
+NOT_DECIDING = {"device", "threads", "recipe", "compile", "resident", "compile_teacher"}
+NOT_DECIDING |= {"max_skipped", "checkpoint_epochs", "checkpoint_minutes"}
 # Options of methods that are no preset: at their default they are not part of a run's name.
 LATER = {
     name: TrainConfig.model_fields[name].default for name in (*METHOD_OPTIONS, "teacher_precision")
@@ -56,8 +57,8 @@ class TrainedRun(Run):
 
     @property
     def train_config(self) -> TrainConfig:
-        """The config, also of a run that version 0.1 wrote, whose teacher may be compiled."""
-        return TrainConfig.from_mapping({**self.config, "compile_teacher": False})
+        """The config, of a run of version 0.1 without the options that are gone."""
+        return TrainConfig.from_mapping(self.config | REMOVED)
 
     def student(self) -> Student:
         """Build a finished run's student, on the CPU, in evaluation mode."""
@@ -150,7 +151,10 @@ def find_run(
     run = TrainedRun.read(folder)
     if "refined" in run.manifest:
         raise refusal(f"holds a refinement ({run.method})")
-    there, here = ({**LATER, **deciding_options(each)} for each in (run.train_config, config))
+    there, here = (
+        {**LATER, **REMOVED, **deciding_options(each)} for each in (run.train_config, config)
+    )
+    there |= {n: v for n, v in run.config.items() if n in REMOVED.keys() - NOT_DECIDING}
     changed = [f"{n}: {there[n]!r} there, {here[n]!r} here" for n in here if there[n] != here[n]]
     if changed:
         raise refusal(f"holds a run of another config ({', '.join(changed[:4])})")
@@ -218,6 +222,8 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise WorkError(f"{folder}: may not be written ({error.strerror})") from None
     try:
+        for stale in folder.glob(".*.part"):  # of a killed process
+            stale.unlink(missing_ok=True)
         yield
     finally:
         lock.release()  # the file stays: removed, a waiting process would lock a file of no name
@@ -282,6 +288,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         path = folder / name
         if not path.exists():
             continue
+        if path.is_dir():
+            raise InputError(f"{path}: expected a file, got a folder; move it away")
         content = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(content[32:]).digest() == content[:32]:
             with suppress(Exception):  # one that holds code, which an unpickler answers as it likes

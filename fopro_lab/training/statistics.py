@@ -21,11 +21,13 @@ from fopro_lab.data.decoding import resize_square
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import apply_gain, mean_amplitude, ring_energy, ring_gain
 from fopro_lab.fourier.rings import at_least_single
+from fopro_lab.io import in_bytes
 from fopro_lab.models import Teacher
 
 STORED = files("fopro_lab.models") / "builtin" / "natural.safetensors"  # made by tools/
 LEAVES = 600  # enough to cover every pixel many times over
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MOST_BYTES = 1 << 30  # of a file in a zip, unpacked
 IMAGES, BATCH = 128, 32  # natural images shown to a teacher that kept no statistics of them
 # Added to a layer's variances, in units of their mean: a channel that natural images hardly move
 # would otherwise decide alone.
@@ -182,7 +184,7 @@ def natural_images(count: int, *, size: int, folder: str = "") -> tuple[Tensor, 
     for name, content in _image_files(path, count):
         try:
             image = Image.open(io.BytesIO(content)).convert("RGB")
-        except OSError as error:
+        except Exception as error:  # as in `read_image`
             raise InputError(f"natural: {name}: expected an image, got {error}") from None
         side = min(image.size)
         enlarged += side < size
@@ -199,8 +201,12 @@ def _image_files(path: Path, count: int) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
         root: Path | zipfile.Path = path
         found = [str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
-    elif zipfile.is_zipfile(path):
+    elif path.is_file() and zipfile.is_zipfile(path):
         archive = zipfile.ZipFile(path)
+        if max((each.file_size for each in archive.infolist()), default=0) > MOST_BYTES:
+            raise InputError(
+                f"natural: {path}: expected images of up to {in_bytes(MOST_BYTES)} each"
+            )
         root, found = zipfile.Path(archive), archive.namelist()
     else:
         raise InputError(f"natural: expected a folder or a zip of images, got '{path}'")

@@ -183,10 +183,12 @@ def distill(
     own = {"loss": loss, "distillation": distillation, "prompt": prompt}
     config, method = find_method(settled, **own)
     config, teacher, hashes = check_networks(config, teacher, folder=folder, device=fabric.device)
+    hashes |= own_hashes(method)
+    run_folder.find_run(folder, config, hashes)  # another run is refused before images are decoded
     packed, split = prepare_images(config, fabric, packed, split, verbose=verbose)
     data = {"data": packed.dataset.fingerprint, "split": split.fingerprint}
     fingerprints = {f"{name}_fingerprint": value for name, value in data.items()}
-    fingerprints |= hashes | own_hashes(method)
+    fingerprints |= hashes
     if config.parts.prompt == "random":  # in runs of before it was not matched
         fingerprints["control"] = "matched in drift"
     identity = {**run_folder.LATER, **run_folder.deciding_options(config), **fingerprints}

@@ -44,6 +44,11 @@ def predict(
     config, out, root = config or PredictConfig(), Path(out), Path(images).expanduser()
     if out.suffix != ".csv":
         raise InputError(f"out: expected a file of the ending .csv, got '{out}'")
+    beside = out.with_suffix(".json")
+    if beside.exists() and not (
+        beside.is_file() and NOTICE in beside.read_text("utf-8", "replace")
+    ):
+        raise InputError(f"out: {beside} would be overwritten; choose another --out")
     calibration, trained = calibrate(run, coverage=config.coverage), run.train_config
     if "packed" in run.manifest.get("given", ()):
         say_once(f"{run.path}: images were given in training; files are read as its config says")
@@ -96,5 +101,5 @@ def predict(
     facts |= {"coverage of sets": config.coverage}
     facts |= {"in every set, too few validation images": calibration.too_few, "run": str(run.path)}
     facts |= {"method": run.method, "protocol": run.protocol, "notice": NOTICE}
-    write_json(out.with_suffix(".json"), facts | origin(student.mean.device))
+    write_json(beside, facts | origin(student.mean.device))
     return table, facts

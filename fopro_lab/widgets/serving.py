@@ -85,7 +85,7 @@ class _Kernels(AsyncMappingKernelManager):
 
     async def start_kernel(self, **how: Any) -> str:  # type: ignore[override]
         if len({*self.list_kernel_ids(), *self._starting_kernels}) >= MOST_PAGES:
-            raise HTTPError(503, f"{MOST_PAGES} pages are open; close one and wait 30 s")
+            raise HTTPError(503, reason=f"{MOST_PAGES} pages are open; close one and wait 30 s")
         return await super().start_kernel(**how)
 
 

@@ -139,6 +139,19 @@ def test_read_image_refuses_a_bomb_and_takes_large_images_without_a_warning(tmp_
     assert read_image(tmp_path / "b.png").max() == 0  # Pillow alone would warn
 
 
+@pytest.mark.parametrize("ending", ["png", "tif", "jpg", "bmp", "gif"])
+def test_a_small_file_that_declares_a_huge_image_costs_no_memory(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    Image.new("L", (257, 257)).save(path)
+    content, side = path.read_bytes(), (257).to_bytes(2, "big")
+    huge = (60_001).to_bytes(2, "big")
+    sides = (side, huge) if ending in ("png", "jpg") else (side[::-1], huge[::-1])
+    assert content.count(sides[0]) >= 2
+    path.write_bytes(content.replace(*sides))
+    refuses("at most 179 million pixels|cannot be decoded|damaged", read_image, path)
+    assert survey([str(path)]) == (16, "", "")  # as where none is of 16 bits
+
+
 # Bit depth: of a set, from its highest value.
 
 

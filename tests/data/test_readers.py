@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from fopro_lab.config import DataConfig
-from fopro_lab.data import open_dataset, pack
+from fopro_lab.data import open_dataset, pack, readers
 from fopro_lab.data.readers import read_cells, read_folders
 from fopro_lab.data.tables import read_table
-from tests.conftest import refuses
+from tests.conftest import complaint, refuses
 
 
 def touch(root: Path, *names: str) -> None:
@@ -184,3 +184,10 @@ def test_missing_images_are_refused_or_left_to_packing(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.png").unlink()
     refuses("none of its images, such as a, is there", open_dataset, tmp_path, leave_out=True)
+
+
+def test_a_packed_table_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MOST_BYTES", 10_000)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"image,class\n" + b"a,b\n" * 100_000))
+    told = complaint(readers.read_rows, tmp_path / "a.csv.gz")
+    assert told == "expected up to 10.0 kB of text, got more"

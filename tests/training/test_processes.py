@@ -84,15 +84,20 @@ def test_two_processes_take_the_steps_of_one(two, prompt, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_killed_resume_to_the_same_bits(two, prompt, tmp_path):
+@pytest.mark.parametrize("lost", [1, 2])
+def test_two_processes_of_which_one_or_both_are_killed_resume_to_the_same_bits(
+    two, prompt, tmp_path, lost
+):
     options = OPTIONS | {"prompt_file": prompt}
     processes, until = start(tmp_path, options, count=2), time.monotonic() + 240
     while not (tmp_path / CHECKPOINT).exists():
         assert all(process.is_alive() for process in processes) and time.monotonic() < until
         time.sleep(0.005)
-    for process in processes:
+    for process in processes[-lost:]:
         process.kill()
-        process.join()
+    for process in processes:  # one that is left alone waits for nobody
+        process.join(timeout=240)
+        assert process.exitcode
     assert Run.read(tmp_path).state == "running"
     for process in start(tmp_path, options, count=2):
         process.join(timeout=240)

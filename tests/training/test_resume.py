@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import random
 import signal
@@ -18,7 +19,8 @@ from fopro_lab.config import TrainConfig
 from fopro_lab.errors import WorkError
 from fopro_lab.evaluation import Run
 from fopro_lab.evaluation.runs import MAPS_FILE
-from fopro_lab.training import distill, run_folder
+from fopro_lab.io import write_json
+from fopro_lab.training import TrainedRun, distill, run_folder
 from fopro_lab.training.run_folder import CHECKPOINT, PREVIOUS, load_checkpoint, save_checkpoint
 from tests.conftest import refuses
 from tests.training.forked import TINY, start
@@ -155,6 +157,29 @@ def test_if_all_are_damaged_it_is_said_and_no_code_is_run(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(hashlib.sha256(content).digest() + content)
     refuses(r"checkpoint\.pt: damaged checkpoint; remove .* to start", load_checkpoint, tmp_path)
     assert not target.exists()
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_one_line(tmp_path):
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, {"epoch": epoch})
+    (tmp_path / CHECKPOINT).unlink()
+    (tmp_path / CHECKPOINT).mkdir()
+    refuses(r"checkpoint\.pt: expected a file, got a folder", load_checkpoint, tmp_path)
+
+
+def test_an_old_run_with_an_option_that_is_gone_opens_and_is_not_continued_as_another(
+    tmp_path, monkeypatch
+):
+    config = TrainConfig(**TINY, method="bsm")
+    run = distill(config, out=tmp_path, verbose=False)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["config"] |= {"lr_milestones": [1], "decoder": "draft", "max_skipped": 3}
+    write_json(tmp_path / "manifest.json", manifest)
+    old, images = TrainedRun.read(tmp_path), torch.rand(2, 3, 16, 16)
+    assert torch.equal(old.student().classify(images), run.student().classify(images))
+    monkeypatch.setattr("fopro_lab.training.train.prepare_images", Mock(side_effect=AssertionError))
+    rule = r"another config \(decoder: 'draft' there, 'exact' here, lr_milestones: \[1\] there, "
+    refuses(rule, distill, config, out=tmp_path, verbose=False)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):

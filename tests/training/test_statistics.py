@@ -13,7 +13,7 @@ from torch import nn
 
 from fopro_lab.fourier import ring_energy
 from fopro_lab.models import load_teacher, wrap_teacher
-from fopro_lab.training import natural_distance, reference_of
+from fopro_lab.training import natural_distance, reference_of, statistics
 from fopro_lab.training.statistics import (
     FLOOR,
     STORED,
@@ -178,3 +178,18 @@ def test_natural_images_that_cannot_be_read_are_said(tmp_path):
         (tmp_path / name).write_bytes(b"no image")
     told = complaint(natural_images, 2, size=8, folder=str(tmp_path))
     assert told.startswith("natural: a.jpg: expected an image, got ")
+
+
+def test_bombs_among_natural_images_are_refused(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
+    with zipfile.ZipFile(tmp_path / "n.zip", "w") as archive:
+        for name in ("a.png", "b.png"):
+            archive.write(tmp_path / name, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(statistics, "MOST_BYTES", 50)
+        told = complaint(natural_images, 2, size=8, folder=str(tmp_path / "n.zip"))
+        assert told.endswith("expected images of up to 50 B each")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    told = complaint(natural_images, 2, size=8, folder=str(tmp_path))
+    assert told.startswith("natural: a.png: expected an image, got Image size (4096 pixels)")

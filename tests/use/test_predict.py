@@ -101,7 +101,7 @@ def test_every_file_is_accounted_for(trained, tmp_path, fopro):
 
 
 def test_nothing_is_written_where_nothing_can_be_predicted(trained, tmp_path):
-    run, _ = trained
+    run, images = trained
     (tmp_path / "in").mkdir()
     Path(tmp_path / "in/bad.png").write_bytes(b"no image")
     out = tmp_path / "out/p.csv"
@@ -109,4 +109,6 @@ def test_nothing_is_written_where_nothing_can_be_predicted(trained, tmp_path):
     (tmp_path / "in/bad.png").rename(tmp_path / "in/scan.dcm")
     assert "found 1 .dcm files" in complaint(predict, run, tmp_path / "in", out=out)
     assert "ending .csv" in complaint(predict, run, tmp_path / "in", out=tmp_path / "p.xlsx")
+    assert "would be overwritten" in complaint(predict, run, images, out=run.path / "manifest.csv")
+    assert run.read(run.path).state == "done" and not (run.path / "manifest.csv").exists()
     assert not out.parent.exists() or not list(out.parent.iterdir())
