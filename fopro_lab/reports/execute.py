@@ -298,8 +298,9 @@ def open_executor(where: str | Executor, *, jobs: int, most: int, out: Path) -> 
     from distributed import TimeoutError as DaskTimeoutError
 
     keys = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
-    cluster = None if address else LocalCluster(n_workers=here, **keys)
-    mark, client = (out / f".probe-{secrets.token_hex(4)}").absolute(), None
+    mark = (out / f".probe-{secrets.token_hex(4)}").absolute()
+    cluster: Any = None if address else LocalCluster(n_workers=here, **keys)
+    client: Any = None
     try:
         try:
             client = Client(cluster or address, timeout=5)  # tcp, or tls by Dask's config

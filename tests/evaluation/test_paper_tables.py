@@ -54,7 +54,7 @@ def test_numbers_are_those_of_the_tables_of_one_protocol(tables):
     text = markdown_tables(levels, differences)
     assert f"{value} [{low}, {high}]" in text
     assert f"{value} [{low}, {high}]" in latex_tables(levels, differences)
-    assert "150 test images" in text and "toy_64px/50%&co/seed0" in text
+    assert "150 test images" in text and r"toy\_64px/50%&amp;co/seed0" in text
     levels, differences = tables
     none = levels.assign(tail=float("nan"), tail_low=float("nan"), tail_high=float("nan"))
     rows = rows_of(latex_tables(none, differences[differences["name"] != "tail"]))

@@ -104,6 +104,7 @@ def test_names_of_strangers_are_no_formulas(name):
     plot, table = EVERY[name]
     if isinstance(table, pd.DataFrame):
         odd = {"nv": "$x^2$", "mel": r"$\frac{$", PROTOCOL: "$x^2$/64px"}
+        plt.close("all")
         drawn = plot(table.replace(odd))
         figure = plots.style.figure_of(drawn) if isinstance(drawn, Axes) else drawn
         with plt.style.context(STYLE):
