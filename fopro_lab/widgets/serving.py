@@ -23,7 +23,7 @@ from fopro_lab.reports.plan import missing_inputs
 from fopro_lab.widgets.explorer import build_explorer, run_options
 
 HOST, PORT = "127.0.0.1", 8866
-IDLE_SECONDS, LOOK_SECONDS = 20, 5  # a kernel whose page was closed ends within 30 s
+IDLE_SECONDS, LOOK_SECONDS = 12, 3  # a kernel whose page was closed ends within 30 s
 MOST_PAGES = 8  # at a time, as each has a kernel with the teacher in memory
 # voila's template names style sheets and scripts elsewhere; the browser must not ask for them.
 POLICY = (
@@ -122,7 +122,10 @@ def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
         # Lax, as Strict would hold the cookie back when the browser comes from `open.html`.
         "IdentityProvider": {"cookie_options": {"samesite": "Lax"}},
         # Sockets that only the user can open, where the system takes a path as long as theirs.
-        "KernelManager": {"transport": "ipc" if len(str(page.parents[1])) < 32 else "tcp"},
+        "KernelManager": {
+            "transport": "ipc" if len(str(page.parents[1])) < 32 else "tcp",
+            "shutdown_wait_time": 1.0,  # seconds, as they are ended one after the other
+        },
         "MappingKernelManager": {
             "root_dir": os.getcwd(),
             "cull_idle_timeout": IDLE_SECONDS,
