@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from fopro_lab.errors import InputError, ShapeError
@@ -42,7 +41,7 @@ def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
     plane = np.fft.fftshift(np.fft.fft2(np.fft.irfft2(half, s=size)).real)
     bound = _octaves(plane)
     ax = style.new_axes(ax, width=5.2, height=4.4)
-    image = draw_mask(ax, plane, bound=bound)
+    image = style.draw_plane(ax, np.log2(plane), cmap="RdBu_r", vmin=-bound, vmax=bound)
     style.label_plane(ax)
     _label_gains(style.color_bar(ax, image, _GAIN, width=0.045), bound)
     channels = f", mean of {len(gain)} channels" if gain.ndim == 3 and len(gain) > 1 else ""
@@ -65,7 +64,7 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     low, high = ([*own[c], own[c].iloc[-1]] for c in ("gain_low", "gain_high"))
     ax.fill_between(edges, low, high, step="post", color=color, alpha=0.15, linewidth=0)
     largest = max(1.1, table["gain_high"].max(), 1 / table["gain_low"].min())
-    style_ring_axes(ax, table["high"], bound=float(np.log2(largest)))
+    _style_ring_axes(ax, table["high"], bound=float(np.log2(largest)))
     ax.set(ylabel=_GAIN, title="Gain by frequency ring")
     style.add_footer(ax, table, "bands: spread of the gain")
     return ax
@@ -131,45 +130,49 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
 
 
 @style.with_style
-def plot_mask_history(histories: Sequence[MaskHistory]) -> Figure:
-    """Draw the first, middle and last mask of each run in a row, and their gain ring by ring."""
+def plot_mask_history(
+    histories: Sequence[MaskHistory], *, time: Sequence[int] | None = None
+) -> Figure:
+    """Draw masks of each run in a row, and their gain ring by ring: first, middle and last one.
+
+    With a ``time``, round and step, those of it alone, and the last gain by ring, dashed.
+    """
     if not histories:
         raise InputError("histories: expected one or more, got none")
-    bound, rows = octave_bound(histories), len(histories)
-    size, widths = (13.6, 0.6 + 3.2 * rows), (1, 1, 1, 1.35)
-    figure, axes = plt.subplots(rows, 4, figsize=size, squeeze=False, width_ratios=widths)
-    for line, history in zip(axes, histories, strict=True):
+    rows, columns = len(histories), 3 if time is None else 1
+    bound = max(_octaves(part) for each in histories for part in (each.planes, each.rings))
+    size, widths = (3.6 + 3.4 * columns, 0.6 + 3.2 * rows), [*[1] * columns, 1.35]
+    figure, axes = plt.subplots(rows, columns + 1, figsize=size, squeeze=False, width_ratios=widths)
+    for (*masks, beside), history in zip(axes, histories, strict=True):
         last = len(history.times) - 1
-        for ax, place, color in zip(line, (0, last // 2, last), _TIMES, strict=False):
-            image = draw_mask(ax, history.planes[place], bound=bound)
-            ax.set_title(time_label(history.times[place]), fontsize=9)
-            ax.set_xlabel("Horizontal frequency, cycles/pixel")
+        places = (0, last // 2, last) if time is None else (history.at(tuple(time)),)
+        for ax, place, color in zip(masks, places, _TIMES[-columns:], strict=True):
+            octaves = np.log2(history.planes[place])
+            image = style.draw_plane(ax, octaves, cmap="RdBu_r", vmin=-bound, vmax=bound)
             number, step = history.times[place]
+            ax.set_title(f"prompt training {number}, step {step}", fontsize=9)
+            ax.set_xlabel("Horizontal frequency, cycles/pixel")
             look = {"color": color, "linewidth": 2, "label": f"{number}, {step}"}
-            line[3].stairs(history.rings[place], history.edges, baseline=None, **look)
-        line[0].set_ylabel(f"{style.shown(history.name)}\nVertical frequency, cycles/pixel")
-        style_ring_axes(line[3], history.edges, bound=bound)
-        line[3].set_title("Mean gain of each ring", fontsize=9)
-        line[3].legend(title="training, step", loc="best", fontsize=8, title_fontsize=8)
-    add_gain_bar(figure, image, list(axes[:, 2]), bound=bound)
+            beside.stairs(history.rings[place], history.edges, baseline=None, **look)
+        if time is not None:
+            look = {"color": "#555555", "ls": "--", "label": "last"}
+            beside.stairs(history.rings[last], history.edges, baseline=None, **look)
+        masks[0].set_ylabel(f"{style.shown(history.name)}\nVertical frequency, cycles/pixel")
+        _style_ring_axes(beside, history.edges, bound=bound)
+        beside.set_title("Mean gain of each ring", fontsize=9)
+        beside.legend(title="training, step", loc="best", fontsize=8, title_fontsize=8)
+    bar = figure.colorbar(image, ax=list(axes[:, -2]), fraction=0.05, pad=0.02, aspect=22)
+    bar.set_label("Gain of the amplitude")
+    bar.outline.set_visible(False)
+    _label_gains(bar.ax, bound)
     return figure
-
-
-def octave_bound(histories: Sequence[MaskHistory]) -> float:
-    """Return the largest ``abs(log2 gain)`` of all masks, at least 0.1: where colours end."""
-    return max(_octaves(part) for each in histories for part in (each.planes, each.rings))
 
 
 def _octaves(gains: np.ndarray) -> float:
     return max(0.1, float(np.abs(np.log2(gains)).max()))
 
 
-def draw_mask(ax: Axes, plane: np.ndarray, *, bound: float) -> AxesImage:
-    """Draw a mask of gains ``(H, W)``, zero frequency in the middle, in octaves up to a bound."""
-    return style.draw_plane(ax, np.log2(plane), cmap="RdBu_r", vmin=-bound, vmax=bound)
-
-
-def style_ring_axes(ax: Axes, edges: Sequence[float] | np.ndarray, *, bound: float) -> None:
+def _style_ring_axes(ax: Axes, edges: Sequence[float] | np.ndarray, *, bound: float) -> None:
     """Prepare axes for mean gains by ring: logarithmic, ``bound`` octaves about the identity."""
     style.ring_axis(ax, edges)
     ax.axhline(1, color="#333333", linewidth=1, zorder=1)
@@ -180,19 +183,6 @@ def style_ring_axes(ax: Axes, edges: Sequence[float] | np.ndarray, *, bound: flo
     ax.yaxis.set_major_locator(FixedLocator(list(2**octaves)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(r"$\times$ {x:.2f}")
-
-
-def add_gain_bar(figure: Figure, image: AxesImage, axes: Sequence[Axes], *, bound: float) -> None:
-    """Draw the colour scale of several masks beside their axes."""
-    bar = figure.colorbar(image, ax=list(axes), fraction=0.05, pad=0.02, aspect=22)
-    bar.set_label("Gain of the amplitude")
-    bar.outline.set_visible(False)
-    _label_gains(bar.ax, bound)
-
-
-def time_label(time: tuple[int, int]) -> str:
-    """Name a time: (2, 14) is 'prompt training 2, step 14'."""
-    return f"prompt training {time[0]}, step {time[1]}"
 
 
 def _label_gains(ax: Axes, bound: float) -> None:

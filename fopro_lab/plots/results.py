@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -401,7 +400,7 @@ def _title_above_legend(ax: Axes, text: str, methods: Sequence[str]) -> None:
 
 
 _MEANS = ("balanced\naccuracy", "accuracy\nunder the prior", "calibration\nerror (ECE)")
-_SPREAD = 0.62  # height that the runs of one row share
+_PRIORS = {-1.0: ", tail-heavy", 0.0: ", balanced", 1.0: ", as in training"}
 
 
 def run_labels(shift: PriorShift) -> list[str]:
@@ -413,80 +412,39 @@ def run_labels(shift: PriorShift) -> list[str]:
     ]
 
 
-def prior_axes(figure: Figure) -> list[Axes]:
-    """Lay out the three axes of `PriorRows` in a figure."""
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.35, 1), height_ratios=(1.25, 1))
-    return [figure.add_subplot(place) for place in (grid[:, 0], grid[0, 1], grid[1, 1])]
-
-
-class PriorRows:
-    """Points with intervals of several runs on three axes; they move without a new figure.
-
-    The axes are for class recalls, for means and calibration, and for the classes' shares.
-    """
-
-    def __init__(self, axes: Sequence[Axes], shift: PriorShift) -> None:
-        self.shift, self.axes = shift, axes
-        sizes, n = shift.images.class_sizes(), len(shift.images.labels)
-        means = [_MEANS[0], f"{_MEANS[1]}\nn={n}", _MEANS[2]]
-        rows = ([f"{style.shown(name)}  n={sizes[name]}" for name in shift.names], means)
-        self.points: list[tuple[Line2D, LineCollection]] = []
-        for ax, labels in zip(axes[:2], rows, strict=True):
-            self.points += [self._point(ax, place) for place in range(len(shift.runs))]
-            style.label_rows(ax, labels)
-            ax.set_xlim(-0.02, 1.02)
-            ax.xaxis.set_major_formatter(style.points_formatter())
-        axes[0].set_xlabel("Recall, % (95 % interval)")
-        axes[1].set_xlabel("% (95 % interval)")
-        (self.shares,) = axes[2].plot([], [], "o", color="#999999")
-        style.label_rows(axes[2], [style.shown(str(name)) for name in shift.names])
-        axes[2].set_xscale("log")
-        axes[2].set_xlim(min(shift.prior(1.0).min(), shift.prior(-1.0).min()) * 70, 150)
-        axes[2].set_xlabel("Share of the class in the test set, %")
-        axes[2].tick_params(axis="y", labelsize=7)
-
-    def artists(self) -> list[Any]:
-        """List what moves."""
-        return [*(artist for pair in self.points for artist in reversed(pair)), self.shares]
-
-    def move(self, table: pd.DataFrame, strength: float) -> None:
-        """Move all points to the values of `PriorShift.table` under a prior."""
-        runs = len(self.shift.runs)
-        numbers = table[["value", "low", "high"]].to_numpy()
-        of_class, of_run = (table["metric"] == "recall").to_numpy(), table["run"].to_numpy()
-        for number, (line, bars) in enumerate(self.points):
-            part = numbers[(of_run == number % runs) & (of_class == (number < runs))]
-            offset = _SPREAD * (number % runs - (runs - 1) / 2) / max(runs, 2)
-            rows = np.arange(len(part)) + offset
-            line.set_data(part[:, 0], rows)
-            bars.set_segments(list(np.stack([part[:, 1:], np.stack([rows, rows], axis=1)], axis=2)))
-        shares = self.shift.prior(strength)[np.argsort(-self.shift.counts, kind="stable")]
-        self.shares.set_data(100 * shares, np.arange(len(shares)))
-
-    def _point(self, ax: Axes, place: int) -> tuple[Line2D, LineCollection]:
-        method = self.shift.runs[place].method
-        color, marker, _ = style.method_look(method)
-        twins = [run for run in self.shift.runs[:place] if run.method == method]
-        look = {"color": color, "markerfacecolor": "white" if len(twins) % 2 else color}
-        (line,) = ax.plot([], [], marker, label=run_labels(self.shift)[place], **look)  # type: ignore[arg-type]
-        bars = LineCollection([], colors=color, linewidths=1.6)
-        ax.add_collection(bars, autolim=False)
-        return line, bars
-
-
 @style.with_style
-def plot_priors(shift: PriorShift, *, adjust: bool = True) -> Figure:
-    """Draw all runs under a tail-heavy, a balanced and a head-heavy prior, one column each."""
-    rows = len(shift.names)
-    size, heights = (13, 4.8 + 0.36 * rows), (max(rows, 4), 4, 4)
-    figure, axes = plt.subplots(3, 3, figsize=size, squeeze=False, height_ratios=heights)
-    titles = ("tail-heavy (-1.0)", "balanced (0)", "head-heavy (+1.0)")
-    for column, strength in enumerate((-1.0, 0.0, 1.0)):
-        drawn = PriorRows(list(axes[:, column]), shift)
-        drawn.move(shift.table(strength, adjust=adjust), strength)
-        axes[0, column].set_title(titles[column])
-    handles = [line for line, _ in drawn.points[: len(shift.runs)]]
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=8)
+def plot_priors(
+    shift: PriorShift, *, strengths: Sequence[float] = (*_PRIORS,), adjust: bool = True
+) -> Figure:
+    """Draw recalls and means of all runs, and the classes' shares, under priors, a row for each."""
+    sizes, methods = shift.images.class_sizes(), [run.method for run in shift.runs]
+    labels = [f"{style.shown(name)}  n={sizes[name]}" for name in shift.names]
+    means = [_MEANS[0], f"{_MEANS[1]}\nn={len(shift.images.labels)}", _MEANS[2]]
+    size = (13, 0.8 + (1.1 + 0.36 * max(len(labels), 5)) * len(strengths))
+    ratios: dict[str, Any] = {"width_ratios": (1.5, 1.2, 1), "squeeze": False}
+    figure, axes = plt.subplots(len(strengths), 3, figsize=size, **ratios)
+    for (*levels, shares), strength in zip(axes, strengths, strict=True):
+        table = shift.table(strength, adjust=adjust)
+        parts = table[table["metric"] == "recall"], table[table["metric"] != "recall"]
+        for ax, part, names in zip(levels, parts, (labels, means), strict=True):
+            for place, own in part.groupby("run"):
+                color, marker, _ = style.method_look(methods[place])
+                twin = methods[:place].count(methods[place]) % 2  # hollow
+                y = np.arange(len(own)) + 0.62 * ((place + 0.5) / len(methods) - 0.5)
+                ax.hlines(y, own["low"], own["high"], color=color, lw=1.6)
+                ax.plot(own["value"], y, marker, color=color, mfc="white" if twin else color)
+            style.label_rows(ax, names)
+            ax.set(xlim=(-0.02, 1.02), xlabel="% (95 % interval)")
+            ax.xaxis.set_major_formatter(style.points_formatter())
+        name = _PRIORS.get(round(strength, 3), "")
+        levels[0].set_title(f"Recall at s = {round(strength, 3):+g}{name}")
+        prior = shift.prior(strength)[np.argsort(-shift.counts, kind="stable")]
+        shares.plot(100 * prior, range(len(prior)), "o", color="#999999")
+        style.label_rows(shares, [style.shown(str(name)) for name in shift.names])
+        ends = min(shift.prior(1.0).min(), shift.prior(-1.0).min()) * 70, 150
+        shares.set(xscale="log", xlim=ends, xlabel="Share of the class in the test set, %")
+    handles, names = levels[0].lines, run_labels(shift)
+    figure.legend(handles, names, loc="outside upper left", ncols=4, fontsize=8)
     style.add_footer(axes[0, 0], pd.DataFrame(), prior_footer(shift, adjust=adjust))
     return figure
 

@@ -17,8 +17,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import yaml
-from matplotlib.artist import Artist
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -328,26 +326,12 @@ def png_bytes(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-class MovingFigure:
-    """A complete figure drawn once; an update draws the moving artists alone, in their order."""
-
-    def __init__(self, figure: Figure, moving: Sequence[Artist]) -> None:
-        self.figure, self.moving = figure, moving
-        self._canvas = FigureCanvasAgg(figure)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # else the layout would follow what moves
-        for artist in moving:
-            artist.set_animated(True)
-        self._canvas.draw()
-        self._background = self._canvas.copy_from_bbox(figure.bbox)
-
-    def png(self) -> bytes:
-        """Draw the moving artists over the background and return PNG bytes."""
-        self._canvas.restore_region(self._background)
-        for artist in self.moving:
-            if artist.axes is not None:
-                artist.axes.draw_artist(artist)
-        return png_bytes(np.asarray(self._canvas.buffer_rgba())[..., :3])
+def figure_bytes(figure: Figure, *, dpi: int = 110) -> bytes:
+    """Write a figure as PNG bytes and close it, else a notebook would show it once more."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    plt.close(figure)
+    return stream.getvalue()
 
 
 class StillBox(widgets.VBox):
@@ -359,7 +343,4 @@ class StillBox(widgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        stream, still = io.BytesIO(), self.still()
-        still.savefig(stream, format="png", dpi=110)
-        plt.close(still)  # else a notebook would show it once more
-        return {**bundle, "image/png": base64.b64encode(stream.getvalue()).decode()}
+        return {**bundle, "image/png": base64.b64encode(figure_bytes(self.still())).decode()}

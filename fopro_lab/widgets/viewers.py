@@ -7,27 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from fopro_lab.evaluation import Run, load_runs, with_interval
 from fopro_lab.evaluation.prior_shift import PriorShift
-from fopro_lab.evaluation.runs import MaskHistory, Source, read_mask_histories
-from fopro_lab.plots.prompts import (
-    add_gain_bar,
-    draw_mask,
-    octave_bound,
-    plot_mask_history,
-    style_ring_axes,
-    time_label,
-)
-from fopro_lab.plots.results import PriorRows, plot_priors, prior_axes, prior_footer, run_labels
-from fopro_lab.plots.style import METHOD_COLORS, STYLE, method_order, shown
-from fopro_lab.widgets.bands import MovingFigure, StillBox
+from fopro_lab.evaluation.runs import Source, read_mask_histories
+from fopro_lab.plots.prompts import plot_mask_history
+from fopro_lab.plots.results import plot_priors, prior_footer, run_labels
+from fopro_lab.plots.style import method_order
+from fopro_lab.widgets.bands import StillBox, figure_bytes
 
 DPI = 90
 FULL_WIDTH = {"max_width": "100%"}
@@ -59,13 +48,12 @@ class PromptViewer(StillBox):
             style={"description_width": "11em"}, layout={"width": "34em", **FULL_WIDTH},
         )  # fmt: skip
         self.play = widgets.Play(
-            min=0, max=last, value=last, interval=400, description="Play", show_repeat=False
-        )  # a mask every 400 ms
+            min=0, max=last, value=last, interval=800, description="Play", show_repeat=False
+        )  # a mask every 800 ms
         widgets.jslink((self.play, "value"), (self.slider, "index"))
         self.slider.add_class("fopro-time-slider")
         self.image = widgets.Image(format="png", layout=FULL_WIDTH).add_class("fopro-masks")
-        with plt.style.context(STYLE):
-            self._figure = self._draw_figure()
+        self._drawn: dict[tuple[int, int], bytes] = {}  # a second look is at once
         row = widgets.HBox([self.play, self.slider], layout={"flex_flow": "row wrap"})
         super().__init__([row, self.image])
         self.add_class("fopro-prompt-viewer")
@@ -81,47 +69,11 @@ class PromptViewer(StillBox):
         """Draw first, middle and last mask of each run, and their gain ring by ring."""
         return plot_mask_history(self.histories)
 
-    def _draw_figure(self) -> MovingFigure:
-        """Draw a row per run: the mask over the plane, and the ring gains beside it."""
-        bound, rows = octave_bound(self.histories), len(self.histories)
-        figure = Figure(figsize=(9.6, 0.3 + 3.4 * rows), dpi=DPI, layout="constrained")
-        left, right = figure.subplots(rows, 2, squeeze=False, width_ratios=(1, 1.4)).T
-        self._masks, self._titles, self._lines = [], [], []
-        for ax, beside, history in zip(left, right, self.histories, strict=True):
-            self._masks.append(draw_mask(ax, history.planes[-1], bound=bound))
-            title = time_label(history.times[-1])
-            self._titles.append(ax.set_title(title, loc="left", fontsize=9))
-            self._lines.append(_draw_rings(beside, history, bound=bound))
-            beside.set_title(shown(history.name), loc="left", fontsize=9)
-            beside.set_ylabel("Mean gain of the ring")
-            ax.set_xlabel("Horizontal frequency, cycles per pixel")
-            ax.set_ylabel("Vertical frequency,\ncycles per pixel")
-        add_gain_bar(figure, self._masks[0], list(left), bound=bound)
-        circles = [patch for ax in left for patch in ax.patches]  # drawn over their mask
-        return MovingFigure(figure, [*self._masks, *circles, *self._titles, *self._lines])
-
     def _redraw(self, _: Any = None) -> None:
-        columns = zip(self.histories, self._masks, self._titles, self._lines, strict=True)
-        for history, mask, title, line in columns:
-            place = history.at(self.time)
-            mask.set_data(np.log2(history.planes[place]))
-            title.set_text(time_label(history.times[place]))
-            rings = history.rings[place]
-            line.set_ydata(np.append(rings, rings[-1]))  # a height per edge, the last one twice
-        with plt.style.context(STYLE):  # fonts are looked up when the titles are drawn
-            self.image.value = self._figure.png()
-
-
-def _draw_rings(ax: Axes, history: MaskHistory, *, bound: float) -> Line2D:
-    """Draw the last ring gains, dashed, and return the line of those of now."""
-    edges, last = history.edges, history.rings[-1]
-    style_ring_axes(ax, edges, bound=bound)
-    ax.stairs(last, edges, baseline=None, color="#555555", ls="--", label="last")
-    heights, color = np.append(last, last[-1]), METHOD_COLORS["fopro"]
-    (line,) = ax.step(edges, heights, where="post", color=color, linewidth=2, label="now")
-    ax.set_xlabel("Spatial frequency, cycles per pixel")
-    ax.legend(loc="best", fontsize=8, ncols=2)
-    return line
+        if self.time not in self._drawn:
+            figure = plot_mask_history(self.histories, time=self.time)
+            self._drawn[self.time] = figure_bytes(figure, dpi=DPI)
+        self.image.value = self._drawn[self.time]
 
 
 class RunComparer(StillBox):
@@ -157,13 +109,6 @@ class RunComparer(StillBox):
         found.sort(key=lambda run: order.index(run.method))  # differences are to a baseline
         self.shift = PriorShift(found, resamples=resamples, seed=seed)
         self._labels = run_labels(self.shift)
-        with plt.style.context(STYLE):
-            height = max(5.4, 2.2 + 0.36 * len(self.shift.names))
-            figure = Figure(figsize=(11.2, height), dpi=DPI, layout="constrained")
-            self._rows = PriorRows(prior_axes(figure), self.shift)
-            handles = [line for line, _ in self._rows.points[: len(self._labels)]]
-            figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=8)
-            self._figure = MovingFigure(figure, self._rows.artists())
         self.slider = widgets.FloatSlider(
             0.0, min=-1.0, max=1.0, step=0.1, readout_format="+.1f",
             description="Class shares s (-1 tail-heavy, 0 balanced, 1 as in training)",
@@ -190,8 +135,8 @@ class RunComparer(StillBox):
 
     def _redraw(self, _: Any = None) -> None:
         self.table = self.shift.table(self.slider.value, adjust=self.adjust.value)
-        self._rows.move(self.table, self.slider.value)
-        self.image.value = self._figure.png()
+        how = {"strengths": [self.slider.value], "adjust": self.adjust.value}
+        self.image.value = figure_bytes(plot_priors(self.shift, **how), dpi=DPI)
         self.readout.value = self._readout()
 
     def _readout(self) -> str:

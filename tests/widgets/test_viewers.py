@@ -69,9 +69,8 @@ def test_in_the_prompt_viewer_a_gain_of_two_is_red(tmp_path):
 def test_prompt_viewer_draws_a_still_where_there_is_no_front_end(viewer):
     bundle = viewer._repr_mimebundle_()
     assert WIDGET in bundle and base64.b64decode(bundle["image/png"])[1:4] == b"PNG"
-    for figure in (viewer.still(), viewer._figure.figure):  # a run's name is no formula
-        (name,) = [text for text in figure.findobj(Text) if "x^2" in text.get_text()]
-        assert not is_math_text(name.get_text())
+    (name,) = [text for text in viewer.still().findobj(Text) if "x^2" in text.get_text()]
+    assert not is_math_text(name.get_text())  # a run's name is no formula
     titles = [ax.get_title(loc="left") for ax in viewer.still().axes[:4]]
     assert [title[-6:] for title in titles[:3]] == ["step 0", "step 3", "step 6"]
     assert titles[3] == "Mean gain of each ring"
@@ -114,5 +113,6 @@ def test_run_comparer_writes_numbers_and_draws_three_priors_where_there_is_no_fr
     assert "n 76" in text and "resampled: lesions or patients" in text
     bundle = comparer._repr_mimebundle_()
     assert WIDGET in bundle and base64.b64decode(bundle["image/png"])[1:4] == b"PNG"
-    titles = [ax.get_title(loc="left") for ax in comparer.still().axes[:3]]
-    assert titles == ["tail-heavy (-1.0)", "balanced (0)", "head-heavy (+1.0)"]
+    titles = [ax.get_title(loc="left") for ax in comparer.still().axes[::3]]
+    names = ("-1, tail-heavy", "+0, balanced", "+1, as in training")
+    assert titles == [f"Recall at s = {name}" for name in names]
