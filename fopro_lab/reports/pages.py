@@ -38,7 +38,6 @@ _INTERVALS_SHOWN = 4  # what a laptop's screen holds; the file has them all
 # In the file alone.
 _COSTS = {"parameters", "macs", "megabytes", "train_seconds", "group_mean", "mcc_median"}
 _LARGE = ("class_recall", "learned_mask", "ring_response")  # figures shown before all others
-_BAR, _MARGIN = 136, 4  # width of an interval's drawing and of its margin, in its own units
 _FIRST = ("method", "teacher", "seed", "fold")  # parameters looked for most
 _MOST_VALUES, _MOST_FILTERS = 24, 6
 _MOST_TEXT = 1_000_000  # letters of one output that a page shows
@@ -126,16 +125,21 @@ def stylesheet(*, code: bool = False) -> str:
 def write_index(report: Report, *, out: Path) -> Path:
     """Write ``index.html`` from the nodes' tables and figures; its tables as files beside it."""
     well = [node for node in report.nodes if node.state in ("done", "kept")]
-    written = {node.name: out / node.folder / "headline.csv" for node in well}
-    headlines = {name: table for name, path in written.items() if len(table := _read(path))}
-    damaged = [p for name, p in written.items() if p.is_file() and name not in headlines]
+    headlines: dict[str, pd.DataFrame] = {}
     laid: dict[str, dict[str, Any]] = {}
-    for name, table in list(headlines.items()):
-        try:
-            laid[name] = headline(table)
-        except Exception:  # a notebook may write what it likes: this table alone is left out
-            damaged.append(written[name])
-            del headlines[name]
+    damaged: list[Path] = []
+    for node in well:
+        path = out / node.folder / "headline.csv"
+        try:  # a notebook may write what it likes: this table alone is left out
+            table = pd.read_csv(regular(path))
+            if table.empty:
+                raise ValueError("no rows")
+            laid[node.name] = headline(table)
+            headlines[node.name] = table
+        except FileNotFoundError:
+            continue
+        except Exception:
+            damaged.append(path)
     files = [path for node in well for path in sorted((out / node.folder).glob("*"))]
     kinds = (".png", ".csv", ".parquet")
     damaged += [p for p in files if p.suffix in kinds and not p.is_file() and p not in damaged]
@@ -197,22 +201,11 @@ def _filters(
     found = {"state": [node.state for node in nodes], "step": [node.entry for node in nodes]}
     different = [name for name, own in values.items() if len([*own]) > 1]
     for name in sorted(different, key=lambda name: (*_FIRST, name).index(name))[:_MOST_FILTERS]:
-        found[name] = sorted(values[name], key=_by_size)
+        found[name] = [*values[name]]
     unique = {name: list(dict.fromkeys(own)) for name, own in found.items()}
-    return {
-        name: own
-        for name, own in unique.items()
-        # a parameter of very many values is left to the search for words
-        if len(own) > 1 and (name == "step" or len(own) <= _MOST_VALUES)
-    }
-
-
-def _by_size(value: str) -> tuple[bool, float, str]:
-    """Order numbers by size, before words by letter."""
-    try:
-        return (False, float(value), value)
-    except ValueError:
-        return (True, 0.0, value)
+    # a parameter of very many values is left to the search for words
+    most = dict.fromkeys(unique, _MOST_VALUES) | {"step": len(nodes)}
+    return {name: own for name, own in unique.items() if 1 < len(own) <= most[name]}
 
 
 def headline(table: pd.DataFrame) -> dict[str, Any]:
@@ -226,36 +219,21 @@ def headline(table: pd.DataFrame) -> dict[str, Any]:
     protocols = list(table["protocol"].unique()) if "protocol" in table else []
     hidden |= {"protocol"} if len(protocols) == 1 else set()
     names = [str(name) for name in table if name not in hidden]
-    cells = [_column(table, name, with_ends=name in ended) for name in names]
+    cells = []  # of each column: texts, and intervals or nothing
+    for name in names:
+        texts, intervals = table[name].map(_text), [""] * len(table)
+        if name in ended:
+            numbers = table[[name, f"{name}_low", f"{name}_high"]].astype(float)
+            low, high = (numbers[end].map(_text) for end in numbers.columns[1:])
+            known = numbers.notna().all(axis=1)
+            intervals = list(("[" + low + ", " + high + "]").where(known, "no interval"))
+        cells.append(list(zip(texts, intervals, strict=True)))
     columns = [
         {"title": name.replace("_", " "), "number": name not in ended and is_numeric(table[name])}
         for name in names
     ]
-    rows = [list(row) for row in zip(*cells, strict=True)]
-    protocol = protocols[0] if len(protocols) == 1 else ""
+    rows, protocol = list(zip(*cells, strict=True)), protocols[0] if len(protocols) == 1 else ""
     return {"columns": columns, "rows": rows, "protocol": protocol}
-
-
-def _column(table: pd.DataFrame, name: str, *, with_ends: bool) -> list[dict[str, Any]]:
-    """Lay out the cells of one column, with its interval if there is one."""
-    plain = {"interval": "", "dot": None, "number": is_numeric(table[name]) and not with_ends}
-    cells = [{**plain, "text": _text(value)} for value in table[name]]
-    if not with_ends:
-        return cells
-    low, high = table[f"{name}_low"], table[f"{name}_high"]
-    left, right = low.min(), high.max()
-
-    def place(value: float) -> float:
-        share = (value - left) / (right - left) if right > left else 0.5
-        return round(_MARGIN + share * (_BAR - 2 * _MARGIN), 1)
-
-    zero = place(0) if left < 0 < right else None
-    for cell, value, a, b in zip(cells, table[name], low, high, strict=True):
-        cell["interval"] = "no interval"
-        if pd.notna([value, a, b]).all():
-            cell |= {"interval": f"[{_text(a)}, {_text(b)}]", "dot": place(value)}
-            cell |= {"low": place(a), "high": place(b), "zero": zero}
-    return cells
 
 
 def _text(value: Any) -> str:
@@ -331,11 +309,3 @@ def _tables_of(node: NodeReport, out: Path) -> list[str]:
     """List the files of a node's tables, as seen from the index."""
     kinds, files = (".csv", ".parquet"), sorted((out / node.folder).glob("*"))
     return [f.relative_to(out).as_posix() for f in files if f.suffix in kinds and f.is_file()]
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """Read a table; an empty one if it is none: a notebook may write what it likes."""
-    try:
-        return pd.read_csv(regular(path))
-    except Exception:
-        return pd.DataFrame()

@@ -10,7 +10,6 @@ from typing import Any, get_args
 
 import ipywidgets as widgets
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -20,7 +19,7 @@ from fopro_lab.data import Pack, Split, batches, prepare
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Run, load_runs
 from fopro_lab.evaluation.scores import class_groups, groups_from
-from fopro_lab.fourier import FourierPrompt, ring_gain
+from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import Teacher, load_from
 from fopro_lab.plots import plot_images
 from fopro_lab.training import TrainedRun
@@ -28,7 +27,6 @@ from fopro_lab.widgets.bands import (
     GAIN_STEP,
     MAX_GAIN,
     Bands,
-    Change,
     ChangedImage,
     Preset,
     SpectrumView,
@@ -357,26 +355,16 @@ class BandExplorer(StillBox):
         self.networks.flush()
 
     def still(self) -> Figure:
-        """Draw the contact sheet, with the teacher's drift and the student's change of recall."""
-        now, side = self.bands.change(), self.bands.size
-        changes = {"as it is": Change(torch.ones_like(now.gain))}
-        if bool((now.gain != 1).any()):
-            changes["as set"] = now
+        """Draw the contact sheet: the image as it is, as set, and with each ring changed."""
+        changes = {"as it is": Bands(self.bands.rings, self.bands.size).change()}
+        changes["as set"] = self.bands.change()
         for preset in ("remove", "amplify"):
             for ring, label in enumerate(_ring_labels(self.edges)):
-                gains = torch.tensor([preset_gains(preset, ring=ring, rings=len(self.sliders))])
-                gain = ring_gain(gains, self.edges, height=side, width=side)
-                changes[f"{preset} {label}"] = Change(gain)
-        images, titles, networks = [], [], self.networks
-        for title, change in changes.items():
-            images.append(self._spectrum.apply(change).after)
-            if networks.teacher:
-                title += f"\ndrift {self._drift().of_image(self.image, change):.4f}"
-            if networks.student in self._runs:
-                gained = networks.students[networks.student].ask(self.image, change).change
-                title += f"\nrecall {100 * gained:+.1f} points"
-            titles.append(title)
-        return plot_images(np.stack(images), titles, columns=5)
+                own = Bands(self.bands.rings, self.bands.size)
+                own.gains[:] = preset_gains(preset, ring=ring, rings=len(self.sliders))
+                changes[f"{preset} {label}"] = own.change()
+        images = [self._spectrum.apply(change).after for change in changes.values()]
+        return plot_images(np.stack(images), list(changes), columns=5)
 
     def drift_over(self, images: Tensor, units: np.ndarray) -> dict[str, float]:
         """Measure the chosen teacher's mean drift under what is set; see `TeacherDrift.over`."""

@@ -40,6 +40,7 @@ BATCH_SIZE = 16
 WAIT_SECONDS = 0.25  # after the last move of a slider
 Wanted = Callable[[], bool]
 Classify = Callable[[Tensor], Tensor]  # images to logits
+Question = Callable[..., Any]  # takes ``wanted``, returns the answer
 
 
 class Superseded(Exception):
@@ -77,15 +78,16 @@ class TeacherDrift:
     def _unchanged(self) -> Tensor:
         return self._encode(self.sample.drift_images)
 
-    def of_image(self, image: Tensor, change: Change) -> float:
-        """Measure the drift of one image ``(3, H, W)``."""
+    def ask(
+        self, image: Tensor, change: Change, *, wanted: Wanted = lambda: True
+    ) -> tuple[float, float, pd.DataFrame]:
+        """Measure the drift of one image ``(3, H, W)`` and the sample's mean; and `response`."""
         before, after = self._encode(torch.cat([image[None], change.apply(image[None])])).split(1)
-        return float(_distances(before, after))
-
-    def of_sample(self, change: Change) -> float:
-        """Measure the mean drift of the sample."""
         changed = self._encode(change.apply(self.sample.drift_images))
-        return float(_distances(self._unchanged, changed).mean())
+        if not wanted():
+            raise Superseded
+        mean = float(_distances(self._unchanged, changed).mean())
+        return float(_distances(before, after)), mean, self.response
 
     def over(self, images: Tensor, change: Change, units: np.ndarray) -> dict[str, float]:
         """Measure mean drift and its 95 % interval; lesions or patients are resampled whole."""
@@ -238,21 +240,20 @@ class Later:
 
     def __init__(
         self,
-        work: Callable[[Any, Wanted], Any],
         show: Callable[[Any], None],
         *,
         fail: Callable[[Exception], None],
         wait: float = WAIT_SECONDS,
     ) -> None:
-        # `work` also takes whether its answer is still wanted; `show` and `fail` run in the loop.
+        # `show` and `fail` run in the loop
         self.pending = False  # whether the last question still waits for its answer
-        self._work, self._show, self._fail, self._wait = work, show, fail, wait
-        self._question: Any = None
+        self._show, self._fail, self._wait = show, fail, wait
+        self._question: Question | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="explorer")
 
-    def ask(self, question: Any) -> None:
-        """Replace the last question."""
+    def ask(self, question: Question) -> None:
+        """Replace the last question by one that answers while its ``wanted()`` is true."""
         self._cancel()
         self._question, self.pending = question, True
         with suppress(RuntimeError):  # no loop: the answer waits for `flush`
@@ -261,18 +262,18 @@ class Later:
     def flush(self) -> None:
         """Answer the pending question here and now."""
         self._cancel()
-        if self.pending:
+        if self.pending and self._question:
             question, self._question = self._question, None  # no longer wanted in the thread
             try:
-                answer = self._work(question, lambda: True)
+                answer = question(wanted=lambda: True)
             except Exception as error:
                 self._end(self._fail, error)
             else:
                 self._end(self._show, answer)
 
-    async def _answer_later(self, question: Any) -> None:
+    async def _answer_later(self, question: Question) -> None:
         await asyncio.sleep(self._wait)
-        work = partial(self._work, question, lambda: question is self._question)
+        work = partial(question, wanted=lambda: question is self._question)
         try:
             answer = await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except Exception as error:
@@ -300,11 +301,9 @@ class Networks:
         self.groups: Mapping[str, str] = {}  # head, medium or tail for each class
         self.answer: StudentAnswer | None = None  # the last one
         self.drift, self.classes, self._equaliser = Panel("drift"), Panel("classes"), equaliser
-        self._drifts = Later(self._ask_teacher, self._show_drift, fail=partial(_fail, self.drift))
-        self._recalls = Later(
-            self._ask_student, self._show_recalls, fail=partial(_fail, self.classes)
-        )
-        self._worst = Later(self._ask_worst, tell, fail=tell, wait=0)
+        self._drifts = Later(self._show_drift, fail=partial(_fail, self.drift))
+        self._recalls = Later(self._show_recalls, fail=partial(_fail, self.classes))
+        self._worst = Later(tell, fail=tell, wait=0)
 
     @property
     def pending(self) -> bool:
@@ -313,34 +312,27 @@ class Networks:
 
     def ask(self, image: Tensor, change: Change) -> None:
         """Ask about a change; what is shown is greyed until the answer is there."""
-        for panel, later, title in (
-            (self.drift, self._drifts, self.teacher), (self.classes, self._recalls, self.student)
-        ):  # fmt: skip
-            if title:
-                later.ask((image, change, title))
+        for panel, later, asked in (
+            (self.drift, self._drifts, self.teachers.get(self.teacher)),
+            (self.classes, self._recalls, self.students.get(self.student)),
+        ):
+            if asked:
+                later.ask(partial(asked.ask, image, change))
             else:
                 panel.moving = {}
-            panel.pending = bool(title)
+            panel.pending = bool(asked)
 
     def ask_worst(self, label: int, edges: Sequence[float]) -> None:
         """Ask which band hurts a class most; the answer goes to `tell`."""
-        self._worst.ask((label, edges, self.student))
+        self._worst.ask(partial(self.students[self.student].worst_band, label, edges))
 
     def flush(self) -> None:
         """Answer the pending questions here and now."""
         for later in (self._drifts, self._recalls, self._worst):
             later.flush()
 
-    def _ask_teacher(self, question: tuple[Tensor, Change, str], wanted: Wanted) -> Any:
-        image, change, title = question
-        watched = self.teachers[title]
-        here, mean = watched.of_image(image, change), watched.of_sample(change)
-        if not wanted():
-            raise Superseded
-        return title, here, mean, watched.response
-
-    def _show_drift(self, answer: tuple[str, float, float, pd.DataFrame]) -> None:
-        title, here, mean, response = answer
+    def _show_drift(self, answer: tuple[float, float, pd.DataFrame]) -> None:
+        (here, mean, response), title = answer, self.teacher
         largest, n = float(response["drift"].max()), int(response["n"].iloc[0])
         said = {"title": title, "here": here, "mean": mean, "n": n, "largest": largest}
         self.drift.moving, self.drift.pending = said, False
@@ -349,17 +341,13 @@ class Networks:
             **self._equaliser.fixed, "response": response["drift"].tolist(), "heard": heard
         }  # fmt: skip
 
-    def _ask_student(self, question: tuple[Tensor, Change, str], wanted: Wanted) -> Any:
-        image, change, title = question
-        return title, self.students[title].ask(image, change, wanted=wanted)
-
-    def _show_recalls(self, answer: tuple[str, StudentAnswer]) -> None:
-        title, self.answer = answer
+    def _show_recalls(self, answer: StudentAnswer) -> None:
+        self.answer = answer
         recalls, top = self.answer.recalls, self.answer.top
         groups = recalls["name"].map(self.groups).fillna("")
         points = f"mean recall {100 * self.answer.change:+.1f} points"
         self.classes.moving = {
-            "title": f"{title}: {points} on {recalls['n'].sum()} validation images",
+            "title": f"{self.student}: {points} on {recalls['n'].sum()} validation images",
             "rows": recalls.assign(group=groups).astype(object).values.tolist(),
             "top": "This image: " + ", ".join(
                 f"{row.name} {row.after:.2f} ({row.after - row.before:+.2f})"
@@ -367,10 +355,6 @@ class Networks:
             ),
         }  # fmt: skip
         self.classes.pending = False
-
-    def _ask_worst(self, question: tuple[int, Sequence[float], str], wanted: Wanted) -> WorstBand:
-        label, edges, title = question
-        return self.students[title].worst_band(label, edges, wanted=wanted)
 
 
 def _fail(panel: Panel, error: Exception) -> None:

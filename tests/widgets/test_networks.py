@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -119,7 +120,7 @@ def test_students_that_fit_are_offered_and_the_others_are_named(prepared, run, t
 def test_a_superseded_answer_is_dropped_and_its_work_stops(flush):
     answers, errors, begun, stopped = [], [], threading.Event(), threading.Event()
 
-    def work(x, wanted):
+    def work(x, *, wanted):
         if x == "slow":
             begun.set()
             end = time.monotonic() + 10
@@ -129,11 +130,11 @@ def test_a_superseded_answer_is_dropped_and_its_work_stops(flush):
         return x
 
     async def move():
-        later = Later(work, answers.append, fail=errors.append, wait=0.01)
-        later.ask("slow")
+        later = Later(answers.append, fail=errors.append, wait=0.01)
+        later.ask(partial(work, "slow"))
         while not begun.is_set():  # the loop is free while it is at work
             await asyncio.sleep(0.005)
-        later.ask("quick")
+        later.ask(partial(work, "quick"))
         if flush:
             later.flush()
         while later.pending:
@@ -145,8 +146,8 @@ def test_a_superseded_answer_is_dropped_and_its_work_stops(flush):
 
 def test_a_failure_is_reported_and_the_next_question_answered():
     answers, errors = [], []
-    later = Later(lambda x, wanted: 1 / x, answers.append, fail=errors.append)
+    later = Later(answers.append, fail=errors.append)
     for number in (0, 1):
-        later.ask(number)
+        later.ask(lambda wanted, x=number: 1 / x)
         later.flush()
     assert answers == [1.0] and len(errors) == 1 and not later.pending
