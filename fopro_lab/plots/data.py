@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.plots import style
@@ -110,7 +110,6 @@ def plot_spectra(
     return ax
 
 
-_FACTORS = (0.125, 0.25, 0.35, 0.5, 0.7, 1, 1.4, 2, 2.8, 4, 8)
 _MARKERS = "osD^vPX*"
 
 
@@ -132,18 +131,13 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     size = (max(4.6, 3.7 * columns), 3.3 * rows + 0.4)
     shared: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False}
     figure, axes = plt.subplots(rows, columns, figsize=size, **shared)
-    renamed = own.rename(columns=lambda name: name.replace("interval", "log_ratio"))
+    logs = {"log_ratio": "ratio", "interval_low": "ratio_low", "interval_high": "ratio_high"}
+    own = own.assign(**{ratio: np.exp(own[log]) for log, ratio in logs.items()})
+    bound = max(0.5, own[[*logs]].abs().max().max() / np.log(2))  # octaves
     for ax, stage in zip(axes.flat, stages, strict=False):
-        _draw_stage(ax, renamed[own["stage"] == stage])
+        _draw_stage(ax, own[own["stage"] == stage], bound=bound)
     for ax in axes.flat[len(stages) :]:
         ax.axis("off")
-    values = own[["log_ratio", "interval_low", "interval_high"]].to_numpy()
-    low, high = np.nanmin(values, initial=-0.4), np.nanmax(values, initial=0.25)
-    first = axes[0, 0]
-    first.set_ylim(low - 0.45 * (high - low) - 0.02, high + 0.06 * max(0.4, high, -low))
-    first.yaxis.set_major_locator(FixedLocator([float(np.log(factor)) for factor in _FACTORS]))
-    first.yaxis.set_minor_locator(NullLocator())
-    first.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"\u00d7 {np.exp(value):.2g}"))
     for ax in axes[:, 0]:
         ax.set_ylabel("Amplitude against the reference")
     for ax in axes[:-1].flat:
@@ -151,19 +145,18 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     whose = "all sources" if source == "all" else f"source {source}"
     style.figure_title(figure, f"What the pipeline did to each frequency ring: {whose}")
     images = f"n={own['n'].max():,} images"
-    style.add_footer(first, own, images, "bands: 95 % intervals of the mean")
+    style.add_footer(axes[0, 0], own, images, "bands: 95 % intervals of the mean")
     return figure
 
 
-def _draw_stage(ax: Axes, table: pd.DataFrame) -> None:
-    ax.axhline(0, color="#333333", linewidth=1, zorder=1)
+def _draw_stage(ax: Axes, table: pd.DataFrame, *, bound: float) -> None:
     for place, step in enumerate(dict.fromkeys(table["step"])):
         look: dict[str, Any] = {"color": f"C{place % 8}", "marker": _MARKERS[place % 8]}
         look |= {"markersize": 4, "linewidth": 1.5, "ls": style.DASHED if place % 2 else "-"}
-        style.ring_line(ax, table[table["step"] == step], "log_ratio", label=step, **look)
-    style.ring_axis(ax, table["high"])
+        style.ring_line(ax, table[table["step"] == step], "ratio", label=step, **look)
+    style.gain_axes(ax, table["high"], bound=bound)
     first = table.iloc[0]
     ax.set_title(f"{first['stage'].capitalize()} at {first['size']} px", fontsize=10)
     small = {"fontsize": 7.5, "title_fontsize": 7.5, "labelspacing": 0.25, "columnspacing": 1.2}
     title = f"against: {first['reference']}"
-    ax.legend(loc="lower left", ncols=2, handlelength=2.6, title=title, alignment="left", **small)
+    ax.legend(loc="upper left", ncols=2, handlelength=2.6, title=title, alignment="left", **small)

@@ -140,25 +140,16 @@ def plot_class_bands(
         known = ", ".join(map("{:g}".format, gains))
         raise InputError(f"gain: expected one of {known}, got {gain}")
     table = table[table["gain"] == gain]
-    lines, rings = list(dict.fromkeys(table["name"])), sorted(set(table["low"]))
-    cells = table.pivot(index="name", columns="low", values="change").loc[lines, rings]
-    bound = max(0.05, float(np.nanmax(np.abs(cells.to_numpy()), initial=0)))
-    width = 1.9 + 0.62 * max(8, len(rings)) + style.room(lines)
+    lines = list(dict.fromkeys(table["name"]))
+    wide = table.pivot(index="name", columns="low").loc[lines]  # rings by frequency
+    cells, clear = 100 * wide["change"], (wide["change_low"] > 0) | (wide["change_high"] < 0)
+    texts = cells.map("{:+.0f}".format).replace({"+0": "0", "-0": "0"})
+    texts += np.where(wide["survives"].eq(True), "*", "") if "survives" in table else ""
+    bound = max(5, float(np.nanmax(np.abs(cells.to_numpy()), initial=0)))
+    width = 1.9 + 0.62 * max(8, cells.shape[1]) + style.room(lines)
     ax = style.new_axes(ax, width=width, height=max(3.2, 1.7 + 0.34 * len(lines)))
-    colors = {"cmap": "RdBu", "vmin": -100 * bound, "vmax": 100 * bound}
-    style.draw_matrix(ax, 100 * cells, "Change of recall, points", **colors)
-    for row in table[table["change"].notna()].to_dict("records"):
-        x, y = rings.index(row["low"]), lines.index(row["name"])
-        clear = row["change_low"] > 0 or row["change_high"] < 0
-        text = f"{round(100 * row['change']):+d}".replace("+0", "0")
-        text += "*" if row.get("survives", False) else ""
-        color = "#222222" if clear else "#666666"
-        color = "white" if abs(row["change"]) > 0.6 * bound else color
-        weight = "bold" if clear else "normal"
-        ax.text(x, y, text, ha="center", va="center", fontsize=8, color=color, fontweight=weight)
-        if clear:
-            look: dict[str, Any] = {"fill": False, "edgecolor": "#222222", "lw": 1.1, "zorder": 3}
-            ax.add_patch(plt.Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, **look))
+    image = style.draw_matrix(ax, cells, texts, clear, cmap="RdBu", vmin=-bound, vmax=bound)
+    style.color_bar(ax, image, "Change of recall, points")
     first = table.drop_duplicates("name").set_index("name").loc[lines]
     ax.set_yticks(range(len(lines)), [f"{name}  n={first.loc[name, 'n']}" for name in lines])
     style.color_group_labels(ax, [group or name for name, group in first["group"].items()])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.evaluation.runs import MaskHistory
@@ -64,7 +64,7 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     low, high = ([*own[c], own[c].iloc[-1]] for c in ("gain_low", "gain_high"))
     ax.fill_between(edges, low, high, step="post", color=color, alpha=0.15, linewidth=0)
     largest = max(1.1, table["gain_high"].max(), 1 / table["gain_low"].min())
-    _style_ring_axes(ax, table["high"], bound=float(np.log2(largest)))
+    style.gain_axes(ax, table["high"], bound=float(np.log2(largest)))
     ax.set(ylabel=_GAIN, title="Gain by frequency ring")
     style.add_footer(ax, table, "bands: spread of the gain")
     return ax
@@ -158,7 +158,7 @@ def plot_mask_history(
             look = {"color": "#555555", "ls": "--", "label": "last"}
             beside.stairs(history.rings[last], history.edges, baseline=None, **look)
         masks[0].set_ylabel(f"{style.shown(history.name)}\nVertical frequency, cycles/pixel")
-        _style_ring_axes(beside, history.edges, bound=bound)
+        style.gain_axes(beside, history.edges, bound=bound)
         beside.set_title("Mean gain of each ring", fontsize=9)
         beside.legend(title="training, step", loc="best", fontsize=8, title_fontsize=8)
     bar = figure.colorbar(image, ax=list(axes[:, -2]), fraction=0.05, pad=0.02, aspect=22)
@@ -170,19 +170,6 @@ def plot_mask_history(
 
 def _octaves(gains: np.ndarray) -> float:
     return max(0.1, float(np.abs(np.log2(gains)).max()))
-
-
-def _style_ring_axes(ax: Axes, edges: Sequence[float] | np.ndarray, *, bound: float) -> None:
-    """Prepare axes for mean gains by ring: logarithmic, ``bound`` octaves about the identity."""
-    style.ring_axis(ax, edges)
-    ax.axhline(1, color="#333333", linewidth=1, zorder=1)
-    ax.set_yscale("log", base=2)
-    ax.set_ylim(2 ** (-1.08 * bound), 2 ** (1.08 * bound))
-    step = next(s for s in (0.05, 0.125, 0.25, 0.5, 1, 2, 4) if 2 * bound / s <= 8 or s == 4)
-    octaves = np.arange(np.ceil(-bound / step), bound / step + 1e-9) * step
-    ax.yaxis.set_major_locator(FixedLocator(list(2**octaves)))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(r"$\times$ {x:.2f}")
 
 
 def _label_gains(ax: Axes, bound: float) -> None:

@@ -356,18 +356,10 @@ def plot_all_pairs(table: pd.DataFrame) -> Figure:
             own[c].reindex(index=methods, columns=methods) for c in ("difference", "p_holm")
         )
         most = max(float(np.nanmax(np.abs(cells.to_numpy()), initial=0)), 0.01)
-        ax.imshow(cells, cmap="PuOr_r", vmin=-1.3 * most, vmax=1.3 * most)
-        for y, x in zip(*np.nonzero(cells.notna().to_numpy()), strict=True):
-            clear = p.iloc[y, x] < 0.05
-            box = {"facecolor": "none", "edgecolor": "#222222", "pad": 2} if clear else None
-            weight = "bold" if clear else "normal"
-            text = f"{100 * cells.iloc[y, x]:+.1f}"
-            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
-            ax.text(x, y, text, weight=weight, bbox=box, **look)
+        colors = {"cmap": "PuOr_r", "vmin": -1.3 * most, "vmax": 1.3 * most}
+        style.draw_matrix(ax, cells, (100 * cells).map("{:+.1f}".format), p < 0.05, **colors)
         ax.set_xticks(range(len(methods)), labels, rotation=40, ha="right", rotation_mode="anchor")
         ax.set_title(f"{title}, n={table.loc[keys == key, 'n'].max()}")
-        ax.grid(visible=False)
-        ax.tick_params(length=0)
     panels[0].set_yticks(range(len(methods)), labels)
     style.figure_title(figure, "Row minus column, percentage points")
     pairs = table.loc[keys == _CLAIMED["Balanced accuracy"], "p_holm"].notna().sum() // 2
@@ -485,16 +477,20 @@ def plot_claim(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=size)
     for ax, (title, part) in zip(axes[0], panels.items(), strict=True):
         for place, row in enumerate(part.to_dict("records")):
-            _draw_claim(ax, place, row)
+            about: dict[str, Any] = {"value": "difference", "method": str(row["method"])}
+            _draw_spread(ax, place, row, method=about["method"])
+            _draw_interval(ax, place, row, filled=row["p_holm"] < 0.05, **about)
+            number = with_interval(row["difference"], row["low"], row["high"], signed=True)
+            levels = f"{100 * row['baseline_value']:.1f} → {100 * row['method_value']:.1f} %"
+            style.write_beside(ax, place, f"{number}\n{levels}, n={row['n']:,}")
         ax.axvline(0, color="#333333", linewidth=1.2, zorder=1)
-        ax.margins(x=0.12)
+        ax.margins(x=0.04)
         ax.xaxis.set_major_formatter(style.points_formatter(signed=True))
         ax.set(title=title, xlabel="Difference, percentage points")
     students = ["" if r["student"] == "small" else f"\nstudent {r['student']}" for r in rows]
     labels = [f"{r['teacher']}{student}" for r, student in zip(rows, students, strict=True)]
     for ax in axes[0]:
         style.label_rows(ax, labels)
-        ax.set_ylim(len(labels) - 0.4, -0.7)
     pair = (str(table[name].iloc[0]) for name in ("method", "baseline"))
     ours, theirs = (style.method_look(method)[2] for method in pair)
     style.figure_title(figure, f"{ours} against {theirs}, by teacher")
@@ -503,17 +499,3 @@ def plot_claim(table: pd.DataFrame) -> Figure:
     marks = "filled: p < 0.05 after Holm; pale: SD over seeds"
     style.add_footer(axes[0, 0], table, notes, marks)
     return figure
-
-
-def _draw_claim(ax: Axes, place: int, row: dict[Any, Any]) -> None:
-    """Draw a difference with its interval; its number above, the two levels and n below."""
-    x, about = row["difference"], {"value": "difference", "method": str(row["method"])}
-    _draw_spread(ax, place, row, method=about["method"])
-    _draw_interval(ax, place, row, filled=row["p_holm"] < 0.05, **about)
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
-    look: dict[str, Any] = {"ha": "center", "bbox": box, "zorder": 2}
-    number = with_interval(x, row["low"], row["high"], signed=True)
-    ax.text(x, place - 0.16, number, va="bottom", fontsize=8.5, color="#222222", **look)
-    levels = f"{100 * row['baseline_value']:.1f} → {100 * row['method_value']:.1f} %"
-    text = f"{levels}, n={row['n']:,}"
-    ax.text(x, place + 0.14, text, va="top", fontsize=7.5, color="#666666", **look)

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from fopro_lab.arguments import checked
 from fopro_lab.errors import InputError
@@ -226,14 +226,21 @@ def color_bar(ax: Axes, image: AxesImage, label: str, *, width: float = 0.03) ->
     return bar.ax
 
 
-def draw_matrix(ax: Axes, cells: pd.DataFrame, label: str, **colors: Any) -> Axes:
-    """Draw a table's cells in colours; return the axes of their scale."""
+def draw_matrix(
+    ax: Axes, cells: pd.DataFrame, texts: pd.DataFrame, clear: pd.DataFrame, **colors: Any
+) -> AxesImage:
+    """Draw a table's numbers in colours about 0 and write them; what is clear bold and framed."""
     image = ax.imshow(cells, aspect="auto", **colors)
-    ax.set_yticks(range(len(cells)), [str(name) for name in cells.index])
+    frame: dict[str, Any] = {"facecolor": "none", "edgecolor": "#222222", "pad": 2}
+    for y, x in zip(*np.nonzero(cells.notna().to_numpy()), strict=True):
+        is_dark = abs(cells.iloc[y, x]) > 0.6 * image.norm.vmax
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
+        look |= {"weight": "bold", "bbox": frame} if clear.iloc[y, x] else {}
+        ax.text(x, y, texts.iloc[y, x], color="white" if is_dark else "#222222", **look)
     ax.tick_params(length=0)
     ax.grid(visible=False)
     sns.despine(ax=ax, left=True, bottom=True)
-    return color_bar(ax, image, label)
+    return image
 
 
 def ring_centres(table: pd.DataFrame) -> pd.Series:
@@ -259,6 +266,19 @@ def ring_axis(ax: Axes, edges: Sequence[float] | pd.Series | np.ndarray) -> None
         look: dict[str, Any] = {"va": "top", "fontsize": 7.5, "color": "#777777"}
         at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
         ax.annotate("corners", (0.5, 1), (4, -3), **at, **look)
+
+
+def gain_axes(ax: Axes, edges: Sequence[float] | np.ndarray, *, bound: float) -> None:
+    """Prepare axes for gains by ring: logarithmic, ``bound`` octaves about 1."""
+    ring_axis(ax, edges)
+    ax.axhline(1, color="#333333", linewidth=1, zorder=1)
+    ax.set_yscale("log", base=2)
+    ax.set_ylim(2 ** (-1.08 * bound), 2 ** (1.08 * bound))
+    step = next(s for s in (0.05, 0.125, 0.25, 0.5, 1, 2, 4) if 2 * bound / s <= 8 or s == 4)
+    octaves = np.arange(np.ceil(-bound / step), bound / step + 1e-9) * step
+    ax.yaxis.set_major_locator(FixedLocator(list(2**octaves)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(r"$\times$ {x:.2f}")
 
 
 def draw_plane(ax: Axes, plane: np.ndarray, *, down: bool = False, **colors: Any) -> AxesImage:
