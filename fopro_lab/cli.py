@@ -345,10 +345,10 @@ def report(
     if plan_only:
         if given := [name for name, value in chosen.items() if value]:
             raise InputError(f"--{given[0]}: leave it out; --plan shows the whole plan")
-        dry = dry_run(plan, **inputs)
-        print("\n".join(dry.lines))
-        if count := len(dry.problems):
-            raise WorkError(f"not ready: {count} missing, see above; nothing was executed")
+        lines, missing = dry_run(plan, **inputs)
+        print("\n".join(lines))
+        if missing:
+            raise WorkError(f"not ready: {len(missing)} missing, see above; nothing was executed")
         return
     print(run_plan(plan, **inputs, **chosen))
 

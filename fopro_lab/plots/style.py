@@ -243,15 +243,10 @@ def draw_matrix(
     return image
 
 
-def ring_centres(table: pd.DataFrame) -> pd.Series:
-    """Return the middle of each row's frequency ring, cycles per pixel."""
-    return (table["low"] + table["high"]) / 2
-
-
 def ring_line(ax: Axes, rows: pd.DataFrame, value: str, *, color: Any, **look: Any) -> None:
     """Draw a column over the frequency rings, with a band from ``_low`` to ``_high`` if any."""
     own, ends = rows.sort_values("low"), [f"{value}_low", f"{value}_high"]
-    x = ring_centres(own)
+    x = (own["low"] + own["high"]) / 2
     ax.plot(x, own[value], color=color, **look)
     if set(ends) <= set(own):
         ax.fill_between(x, *own[ends].to_numpy().T, color=color, alpha=0.15, linewidth=0)

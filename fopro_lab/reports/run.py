@@ -405,14 +405,6 @@ def _made_by(run_dir: str) -> str:
     return _origin()
 
 
-@dataclass(frozen=True)
-class DryRun:
-    """What executing a plan would mean: graph and time as lines, and what is missing."""
-
-    lines: list[str]
-    problems: list[str]
-
-
 def dry_run(
     plan: Path | str,
     *,
@@ -422,8 +414,11 @@ def dry_run(
     jobs: int = 0,
     executor: str | Executor = "local",
     limit: float = 0.0,
-) -> DryRun:
-    """Check all that `run_plan` checks, list every missing input, execute and write nothing."""
+) -> tuple[list[str], list[str]]:
+    """Check all that `run_plan` checks, list every missing input, execute and write nothing.
+
+    Returns what executing would mean, graph and time as lines, and what is missing.
+    """
     _check_how(jobs, executor)
     plan, out = find_plan(plan), Path(out)
     how: dict[str, Any] = {"settings": settings, "files": files, "limit": limit}
@@ -445,7 +440,7 @@ def dry_run(
         lines.append(f"time: {total} one after another, as {len(last)} took last time{rest}")
     elif to_do:
         lines.append(f"time: unknown, no earlier report in {out}")
-    return DryRun([*lines, *problems], problems)
+    return [*lines, *problems], problems
 
 
 def _graph(nodes: Sequence[Node], kept: Collection[str]) -> Iterator[str]:

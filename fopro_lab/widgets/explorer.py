@@ -41,7 +41,6 @@ from fopro_lab.widgets.bands import (
 from fopro_lab.widgets.networks import (
     Networks,
     StudentRecall,
-    Superseded,
     TeacherDrift,
     ValidationSample,
     WorstBand,
@@ -336,8 +335,7 @@ class BandExplorer(StillBox):
 
     def _tell_worst(self, answer: WorstBand | Exception) -> None:
         if isinstance(answer, Exception):
-            if not isinstance(answer, Superseded):
-                self._say(str(answer) or type(answer).__name__)
+            self._say(str(answer) or type(answer).__name__)
             return
         self.controls.ring.value = answer.ring
         self.apply("amplify" if answer.gain else "remove", ring=answer.ring)

@@ -252,43 +252,37 @@ class Later:
         self._task: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="explorer")
 
-    def ask(self, question: Question) -> None:
-        """Replace the last question by one that answers while its ``wanted()`` is true."""
-        self._cancel()
-        self._question, self.pending = question, True
+    def ask(self, question: Question | None) -> None:
+        """Replace the last question by one that answers while its ``wanted()`` is true, or none."""
+        self._question, self.pending = question, question is not None
         with suppress(RuntimeError):  # no loop: the answer waits for `flush`
-            self._task = asyncio.get_running_loop().create_task(self._answer_later(question))
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._answer_later(loop, question)) if question else None
 
     def flush(self) -> None:
         """Answer the pending question here and now."""
-        self._cancel()
-        if self.pending and self._question:
-            question, self._question = self._question, None  # no longer wanted in the thread
-            try:
-                answer = question(wanted=lambda: True)
-            except Exception as error:
-                self._end(self._fail, error)
-            else:
-                self._end(self._show, answer)
+        question, self._question = self._question, None  # no longer wanted in the thread
+        if question:
+            answer = self._try(question, lambda: True)
+            self.pending = False
+            answer()
 
-    async def _answer_later(self, question: Question) -> None:
+    async def _answer_later(self, loop: asyncio.AbstractEventLoop, question: Question) -> None:
+        def wanted() -> bool:
+            return question is self._question
+
         await asyncio.sleep(self._wait)
-        work = partial(question, wanted=lambda: question is self._question)
+        if wanted():
+            answer = await loop.run_in_executor(self._thread, self._try, question, wanted)
+            if wanted():
+                self._question, self.pending = None, False
+                answer()
+
+    def _try(self, question: Question, wanted: Wanted) -> Callable[[], None]:
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return partial(self._show, question(wanted=wanted))
         except Exception as error:
-            self._end(self._fail, error)
-        else:
-            self._end(self._show, answer)
-
-    def _end(self, tell: Callable[[Any], None], result: Any) -> None:
-        self.pending = False
-        tell(result)
-
-    def _cancel(self) -> None:
-        if self._task is not None:  # its thread goes on until it looks at `wanted`
-            self._task.cancel()
-            self._task = None
+            return partial(self._fail, error)
 
 
 class Networks:
@@ -316,11 +310,8 @@ class Networks:
             (self.drift, self._drifts, self.teachers.get(self.teacher)),
             (self.classes, self._recalls, self.students.get(self.student)),
         ):
-            if asked:
-                later.ask(partial(asked.ask, image, change))
-            else:
-                panel.moving = {}
-            panel.pending = bool(asked)
+            later.ask(partial(asked.ask, image, change) if asked else None)
+            panel.pending, panel.moving = later.pending, panel.moving if asked else {}
 
     def ask_worst(self, label: int, edges: Sequence[float]) -> None:
         """Ask which band hurts a class most; the answer goes to `tell`."""
@@ -358,6 +349,5 @@ class Networks:
 
 
 def _fail(panel: Panel, error: Exception) -> None:
-    if not isinstance(error, Superseded):
-        panel.moving = {"error": f"no answer: {type(error).__name__}: {error}"}
-        panel.pending = False
+    panel.moving = {"error": f"no answer: {type(error).__name__}: {error}"}
+    panel.pending = False

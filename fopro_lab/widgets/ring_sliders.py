@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,38 +53,34 @@ def ring_sliders(
     count = max(2, MOST_BYTES // (3 * (len(edges) - 1) * side[0] * side[1]))
     images = images[:count].float().cpu()
     parts = torch.stack(list(ring_parts(images, edges)), dim=1)  # (N, R, 3, H, W)
-    parts = torch.nn.functional.avg_pool2d(parts.flatten(0, 1), factor).view(
-        *parts.shape[:3], *side
-    )
+    smaller = torch.nn.functional.avg_pool2d(parts.flatten(0, 1), factor)
+    parts = smaller.view(*parts.shape[:3], *side)
     steps = (parts.abs().amax(dim=(-2, -1)) / 127).clamp(min=1e-9)
     whole = (parts / steps[..., None, None]).round().to(torch.int8).numpy()
     contrast = ring_energy(images, edges).mean(dim=1).sqrt()
     drift = ring_drifts(teacher, images, edges, MEASURED).drift.clip(0)  # (R, G, N)
     start = np.ones(len(edges) - 1)
     start[drift[:, MEASURED.index(2.0)].mean(axis=-1).argmax()] = 2
-    data = {
+    own = {name: np.round(gains, 2).tolist() for name, gains in (presets or {}).items()}
+    rings = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    data: dict[str, Any] = {
         "height": side[0],
         "width": side[1],
         "teacher": teacher.name,
-        "rings": [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)],
-        "most": MAX_GAIN,
-        "measured": MEASURED,
-        "start": start.tolist(),
-        "presets": {
-            name: [round(float(g), 2) for g in own] for name, own in (presets or {}).items()
-        },
-        "images": [
-            {
-                "title": str(title),
-                "mean": images[k].mean(dim=(-2, -1)).tolist(),
-                "steps": steps[k].flatten().tolist(),
-                "parts": base64.b64encode(whole[k].tobytes()).decode(),
-                "contrast": np.round(contrast[k].numpy(), 6).tolist(),
-                "drift": np.round(drift[..., k], 6).tolist(),
-            }
-            for k, title in enumerate(titles[: len(images)])
-        ],
+        "rings": rings,
     }
+    data |= {"most": MAX_GAIN, "measured": MEASURED, "start": start.tolist(), "presets": own}
+    data["images"] = [
+        {
+            "title": str(title),
+            "mean": images[k].mean(dim=(-2, -1)).tolist(),
+            "steps": steps[k].flatten().tolist(),
+            "parts": base64.b64encode(whole[k].tobytes()).decode(),
+            "contrast": np.round(contrast[k].numpy(), 6).tolist(),
+            "drift": np.round(drift[..., k], 6).tolist(),
+        }
+        for k, title in enumerate(titles[: len(images)])
+    ]
     return HTML(
         f'<div class="fopro-rings" {SLIDERS} data-rings="{escape(json.dumps(data))}">'
         "<p>Sliders: they need a browser with scripts.</p></div>"

@@ -1,6 +1,5 @@
 """The band explorer as a page: served by voila, on this machine alone."""
 
-import json
 import os
 import secrets
 import socket
@@ -9,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from nbformat.v4 import new_code_cell, new_notebook
 from tornado.ioloop import IOLoop
 from tornado.web import HTTPError
 from traitlets.config import Config
@@ -63,7 +64,7 @@ def serve_explorer(
     with scratch_folder() as folder:
         page = folder / "page" / "explorer.ipynb"
         page.parent.mkdir()
-        page.write_text(json.dumps(page_notebook(config)), encoding="utf-8")
+        nbformat.write(page_notebook(config), page)
 
         def ready() -> None:
             print(f"{address}\nCtrl-C ends it.", flush=True)  # noqa: T201 - it is the answer
@@ -134,21 +135,19 @@ def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def page_notebook(config: ExploreConfig) -> dict[str, Any]:
+def page_notebook(config: ExploreConfig) -> nbformat.NotebookNode:
     """Write a notebook of one cell that shows the explorer."""
     lines = [
-        "get_ipython().InteractiveTB.set_mode('Minimal')  # an error is one line\n",
-        "from ipywidgets import VBox\n",
-        "from fopro_lab.config import ExploreConfig\n",
-        "from fopro_lab.widgets import open_explorer\n",
-        f"options = {config.model_dump(exclude_defaults=True)!r}\n",
+        "get_ipython().InteractiveTB.set_mode('Minimal')  # an error is one line",
+        "from ipywidgets import VBox",
+        "from fopro_lab.config import ExploreConfig",
+        "from fopro_lab.widgets import open_explorer",
+        f"options = {config.model_dump(exclude_defaults=True)!r}",
         "VBox([open_explorer(ExploreConfig(**options))])  # in a box: without a report's still",
     ]
-    cell: dict[str, Any] = {"cell_type": "code", "id": "explorer", "source": lines}
-    cell |= {"metadata": {}, "outputs": [], "execution_count": None}
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     metadata = {"kernelspec": kernel, "title": "Band explorer"}
-    return {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return new_notebook(cells=[new_code_cell("\n".join(lines))], metadata=metadata)
 
 
 def free_port(port: int) -> int:

@@ -36,9 +36,9 @@ def plan(checkout) -> str:
 
 def test_dry_run_shows_the_graph_in_order_and_writes_nothing(checkout, plan):
     before = sorted(checkout.root.rglob("*"))
-    found = dry_run(plan, out="out")
-    assert not found.problems and sorted(checkout.root.rglob("*")) == before
-    assert found.lines == [
+    lines, missing = dry_run(plan, out="out")
+    assert not missing and sorted(checkout.root.rglob("*")) == before
+    assert lines == [
         "A plan: 4 notebooks",
         "  1  look         notebooks/01_look.ipynb",
         "  2  train-bsm    notebooks/04_train.ipynb  method = bsm",
@@ -50,22 +50,22 @@ def test_dry_run_shows_the_graph_in_order_and_writes_nothing(checkout, plan):
 
 def test_dry_run_names_all_that_is_missing_once(checkout, plan):
     settings = ["dataset=isic2019", "teacher=moco-v2-resnet50"]
-    found = dry_run(plan, out="out", settings=settings)
-    dataset, weights = found.problems  # weights of fopro alone: bsm has no teacher
+    _, missing = dry_run(plan, out="out", settings=settings)
+    dataset, weights = missing  # weights of fopro alone: bsm has no teacher
     assert dataset.startswith("missing: dataset: isic2019 is not here; fetch it")
     assert weights.startswith("missing: weights: expected a file with the weights of moco-v2-")
 
 
 def test_dry_run_says_what_is_kept_and_how_long_the_rest_took(checkout, plan):
     checkout.run(only=["look", "train-bsm"])
-    found = dry_run(plan, out="out", settings=["epochs=2"], limit=90.0)
-    assert [line.endswith("kept") for line in found.lines[1:5]] == [True, False, False, False]
-    assert "limit 1 min 30 s" in found.lines[2]
-    assert "kept: 1 of 4 notebooks, whose results still hold" in found.lines
+    lines, _ = dry_run(plan, out="out", settings=["epochs=2"], limit=90.0)
+    assert [line.endswith("kept") for line in lines[1:5]] == [True, False, False, False]
+    assert "limit 1 min 30 s" in lines[2]
+    assert "kept: 1 of 4 notebooks, whose results still hold" in lines
     last = "time: 1.0 s one after another, as 1 took last time; unknown for 2"
-    assert found.lines[-1] == last
+    assert lines[-1] == last
     (checkout.out / "pages/look.html").unlink()  # without its page it would be executed again
-    assert not dry_run(plan, out="out").lines[1].endswith("kept")
+    assert not dry_run(plan, out="out")[0][1].endswith("kept")
 
 
 @pytest.mark.parametrize(
