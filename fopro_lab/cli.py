@@ -5,7 +5,6 @@ Packages are imported inside the commands: ``fopro --help`` waits for neither to
 
 import errno
 import json
-import math
 import os
 import signal
 import sys
@@ -51,12 +50,6 @@ def show(values: dict[str, Any], *, as_json: bool) -> None:
     width = max(map(len, values))
     for name, value in values.items():
         print(f"{name:<{width}}  {json.dumps(value, default=str).strip(chr(34))}")
-
-
-def interval(low: float, high: float, *, sign: str = "") -> str:
-    """Write a confidence interval, or that there is none: too few images, or one seed."""
-    known = math.isfinite(low) and math.isfinite(high)
-    return f"{low:{sign}.3f} to {high:{sign}.3f}" if known else "no interval"
 
 
 data_app = typer.Typer(help="Data sets: list, fetch, check, decode once.", **APP)
@@ -216,17 +209,19 @@ def train(
 
 
 def show_scores(run: Any, about: str, *, as_json: bool) -> None:
-    """Print a run's groups and overall scores on its test images."""
+    """Print a run's groups and overall scores on its test images, in per cent."""
+    from fopro_lab.evaluation import with_interval
+
     scores = run.table(resamples=1000)
     headline = scores[scores["scope"] != "class"]
     if as_json:
         print(headline.to_json(orient="records", indent=2))
         return
     chosen = run.manifest["scores"]["val_balanced_accuracy"]
-    print(f"{run.path}: {about}, validation {chosen:.3f}; on test:")
+    print(f"{run.path}: {about}, validation {chosen:.3f}; on test, %:")
     for row in headline.itertuples():
-        known = interval(row.low, row.high)
-        print(f"  {row.metric:<20} {row.name:<8} {row.value:.3f} ({known})  n {row.n}")
+        level = with_interval(row.value, row.low, row.high, digits=1)
+        print(f"  {row.metric:<20} {row.name:<8} {level}  n {row.n}")
 
 
 def refine(

@@ -127,17 +127,11 @@ def plot_comparison(
     ax = style.new_axes(ax, width=7.6 + style.room(labels), height=height)
     for method, row, y in _placed(table, names, methods):
         clear = row["low"] > 0 or row["high"] < 0
-        _draw_interval(ax, y, row, value="difference", method=method, filled=clear)
-        _draw_spread(ax, y, row, method=method)
-        text = with_interval(row["difference"], row["low"], row["high"], signed=True)
-        style.write_beside(ax, y, text + _name_beside(method, methods))
-    ax.axvline(0, color="#333333", linewidth=1.2, zorder=1)
+        _draw_difference(ax, y, row, method, _name_beside(method, methods), filled=clear)
     style.label_rows(ax, labels)
     style.color_group_labels(ax, [first.loc[name, "group"] or name for name in names])
-    ax.margins(x=0.04)
-    ax.xaxis.set_major_formatter(style.points_formatter(signed=True))
+    _style_differences(ax)
     baseline = style.method_look(str(table["baseline"].iloc[0]))[2]
-    ax.set_xlabel("Difference in recall, percentage points")
     title = f"Against {baseline}, paired by image"
     _title_above_legend(ax, title, methods if len(methods) <= _FEW else [])
     seeds = ", ".join(str(n) for n in sorted(set(table["seeds"])))
@@ -167,12 +161,24 @@ def _name_beside(method: str, methods: Sequence[str]) -> str:
     return f"   {style.method_look(method)[2]}" if len(methods) > _FEW else ""
 
 
-def _draw_spread(ax: Axes, y: float, row: Mapping[Any, Any], *, method: str) -> None:
-    """Draw the standard deviation of a difference over seeds, where the table knows it."""
+def _draw_difference(
+    ax: Axes, y: float, row: Mapping[Any, Any], method: str, about: str, *, filled: bool
+) -> None:
+    """Draw a difference, its interval and, where known, its SD over seeds; its number beside."""
+    _draw_interval(ax, y, row, value="difference", method=method, filled=filled)
     if not np.isnan(spread := row.get("seed_sd", np.nan)):
         ends = [row["difference"] - spread, row["difference"] + spread]
         look: dict[str, Any] = {"linewidth": 7, "alpha": 0.22, "solid_capstyle": "butt"}
         ax.plot(ends, [y, y], color=style.method_look(method)[0], label="_SD over seeds", **look)
+    number = with_interval(row["difference"], row["low"], row["high"], signed=True)
+    style.write_beside(ax, y, number + about)
+
+
+def _style_differences(ax: Axes) -> None:
+    ax.axvline(0, color="#333333", linewidth=1.2, zorder=1)
+    ax.margins(x=0.04)
+    ax.xaxis.set_major_formatter(style.points_formatter(signed=True))
+    ax.set_xlabel("Difference, percentage points")
 
 
 def _draw_interval(
@@ -477,16 +483,11 @@ def plot_claim(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=size)
     for ax, (title, part) in zip(axes[0], panels.items(), strict=True):
         for place, row in enumerate(part.to_dict("records")):
-            about: dict[str, Any] = {"value": "difference", "method": str(row["method"])}
-            _draw_spread(ax, place, row, method=about["method"])
-            _draw_interval(ax, place, row, filled=row["p_holm"] < 0.05, **about)
-            number = with_interval(row["difference"], row["low"], row["high"], signed=True)
             levels = f"{100 * row['baseline_value']:.1f} → {100 * row['method_value']:.1f} %"
-            style.write_beside(ax, place, f"{number}\n{levels}, n={row['n']:,}")
-        ax.axvline(0, color="#333333", linewidth=1.2, zorder=1)
-        ax.margins(x=0.04)
-        ax.xaxis.set_major_formatter(style.points_formatter(signed=True))
-        ax.set(title=title, xlabel="Difference, percentage points")
+            about, clear = f"\n{levels}, n={row['n']:,}", row["p_holm"] < 0.05
+            _draw_difference(ax, place, row, str(row["method"]), about, filled=clear)
+        _style_differences(ax)
+        ax.set_title(title)
     students = ["" if r["student"] == "small" else f"\nstudent {r['student']}" for r in rows]
     labels = [f"{r['teacher']}{student}" for r, student in zip(rows, students, strict=True)]
     for ax in axes[0]:

@@ -166,15 +166,10 @@ def add_footer(ax: Axes, table: pd.DataFrame, *notes: str) -> None:
     """Write a table's protocol, where it has one, and notes small below the figure of the axes."""
     figure = figure_of(ax)
     protocols = map(str, table["protocol"].unique()) if "protocol" in table else ()
-    texts = [shown(text, 10**6) for each in (*protocols, *notes) for text in each.split("\n")]
-    columns = int(18 * figure.get_figwidth())
-    pieces = [piece for text in texts for piece in textwrap.wrap(text, columns)]
-    written, footer = re.split(r"  ·  |\n", figure.get_supxlabel()), ""
-    for piece in dict.fromkeys(filter(None, [*written, *pieces])):  # each once
-        line = footer.rpartition("\n")[2]
-        gap = "" if not footer else "  ·  " if len(line) + len(piece) < columns else "\n"
-        footer += gap + piece
-    if footer:
+    written = re.split(r"\s+·\s+", figure.get_supxlabel().replace("\n", " "))
+    texts = [*written, *(shown(text, 10**6) for text in (*protocols, *notes))]
+    if footer := "  ·  ".join(dict.fromkeys(filter(None, texts))):  # each once
+        footer = textwrap.fill(footer, int(18 * figure.get_figwidth()))
         figure.supxlabel(footer, fontsize=7, color="#777777", x=0.995, ha="right")
 
 

@@ -246,6 +246,7 @@ class BandExplorer(StillBox):
         self._openers = self._openers | dict(more_datasets or {}) | self._openers  # first: ours
         self._rows, self._runs = rows, runs or {}  # of the first data set alone
         self.bands = Bands(rings=rings, size=pack.size)
+        self.edges = self.bands.edges  # of the sliders' rings, cycles per pixel
         self.images, self.strip, self.equaliser = map(Panel, ("images", "strip", "equaliser"))
         self.networks = Networks(self.equaliser, tell=self._tell_worst)
         names, titles = list(self._openers), list(self._teachers)
@@ -266,11 +267,6 @@ class BandExplorer(StillBox):
             self._take(prompt if isinstance(prompt, FourierPrompt) else load_prompt(prompt))
         self._open(dataset)
         self._listen()
-
-    @property
-    def edges(self) -> list[float]:
-        """Edges of the sliders' rings, cycles per pixel."""
-        return self.bands.edges
 
     @property
     def gains(self) -> list[float]:

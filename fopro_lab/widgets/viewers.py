@@ -19,6 +19,7 @@ from fopro_lab.plots.style import method_order
 from fopro_lab.widgets.bands import StillBox, figure_bytes
 
 DPI = 90
+_MEANS = {"balanced_accuracy": "Balanced accuracy", "accuracy": "Accuracy", "ece": "ECE"}
 FULL_WIDTH = {"max_width": "100%"}
 
 
@@ -141,19 +142,16 @@ class RunComparer(StillBox):
 
     def _readout(self) -> str:
         """Write means and calibration error as an HTML table, with paired differences."""
-        means = self.table[self.table["metric"] != "recall"]
-        lines = []
-        for place, label in enumerate(self._labels):
-            cells = [html.escape(label.replace(r"\$", "$"))]  # no figure, so nothing is escaped
-            for row in means[means["run"] == place].to_dict("records"):
-                cells.append(with_interval(row["value"], row["low"], row["high"]))
-                ends = (row["difference"], row["difference_low"], row["difference_high"])
-                cells.append(with_interval(*ends, signed=True) if place else "")
-            lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-        names = ("Balanced accuracy", "Accuracy", "ECE")  # in the order of the table
-        heads = "".join(f"<th>{name}, %</th><th>minus the first, points</th>" for name in names)
+        rows: dict[str, dict[str, str]] = {label: {} for label in self._labels}
+        for row in self.table[self.table["metric"] != "recall"].to_dict("records"):
+            own, name = rows[self._labels[row["run"]]], _MEANS[row["metric"]]
+            own[f"{name}, %"] = with_interval(row["value"], row["low"], row["high"])
+            ends = (row["difference"], row["difference_low"], row["difference_high"])
+            points = with_interval(*ends, signed=True) if row["run"] else ""
+            own[f"{name} minus the first, points"] = points
+        table = pd.DataFrame(rows).T.rename(lambda label: label.replace(r"\$", "$"))  # no figure
         footer = html.escape(prior_footer(self.shift, adjust=self.adjust.value))
         return (
-            f"<table><tr><th>Run</th>{heads}</tr>{''.join(lines)}</table>"
+            f"{table.to_html(border=0)}"
             f"<small>n {len(self.shift.images.labels)}  ·  {footer}</small>"
         )
