@@ -5,12 +5,7 @@ Every function refuses a table without rows, or without a column that it reads, 
 """
 
 from fopro_lab.evaluation import METHOD_LABELS
-from fopro_lab.plots.data import (
-    plot_class_counts,
-    plot_images,
-    plot_pipeline,
-    plot_spectra,
-)
+from fopro_lab.plots.data import plot_class_counts, plot_images, plot_pipeline, plot_spectra
 from fopro_lab.plots.probing import (
     plot_class_bands,
     plot_control,

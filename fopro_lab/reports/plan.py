@@ -19,15 +19,6 @@ from typing import Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fopro_lab import config as configs
-from fopro_lab.config import (
-    RECIPES,
-    DataConfig,
-    Parts,
-    TeacherConfig,
-    TrainConfig,
-    is_called,
-    unused_options,
-)
 from fopro_lab.errors import InputError, said_of
 from fopro_lab.io import atomic_path, regular
 from fopro_lab.options import (
@@ -108,8 +99,9 @@ class Notebook:
         # a parameter at its default counts as not given, an option never does
         if self.known != self.declared:
             recipe = str({**self.declared, **values}.get("recipe"))
-            for name in RECIPES.get(recipe, {}):
-                if name in chosen and chosen[name] == TrainConfig.model_fields[name].default:
+            defaults = configs.TrainConfig.model_fields
+            for name in configs.RECIPES.get(recipe, {}):
+                if name in chosen and chosen[name] == defaults[name].default:
                     options[name] = chosen[name]
         return chosen | ({"options": options} if options else {})
 
@@ -338,10 +330,8 @@ def plan_nodes(
     entries = plan.notebooks.items()
     books = {n: read_notebook(find_notebook(entry.notebook, plan=path)) for n, entry in entries}
     matrices = {name: current_options(entry.matrix) for name, entry in entries}
-    axes: dict[str, list[Any]] = {}  # of all matrices, with the configs of their notebooks
-    for name, matrix in matrices.items():
-        for axis in matrix:
-            axes.setdefault(axis, []).append(books[name].kind)
+    axes = {(axis, books[name].kind) for name, matrix in matrices.items() for axis in matrix}
+    varied = {axis for axis, _ in axes}
     known = dict.fromkeys(key for book in books.values() for key in book.known)
     why = "declared by no notebook of the plan"
     with said_of(f"{path}: fixed"):
@@ -371,9 +361,9 @@ def plan_nodes(
             for key, value in layer.items():
                 if key in matrix:
                     matrix[key] = value if isinstance(value, list) else [value]
-                elif key not in book.known or (key in axes and isinstance(value, list)):
+                elif key not in book.known or (key in varied and isinstance(value, list)):
                     continue  # a list of values is meant for the matrices that vary this option
-                elif key in axes and key not in book.declared and book.kind in axes[key]:
+                elif key not in book.declared and (key, book.kind) in axes:
                     continue  # 03 and 04 share a config: a method for 04's matrix is not for 03
                 elif layer is layers[-1] and key in dotted and isinstance(value, dict):
                     given[key] = {**given.get(key, book.known[key]), **value}
@@ -381,7 +371,7 @@ def plan_nodes(
                     given[key] = value
         for axis in [axis for axis, choices in matrix.items() if not choices]:
             raise InputError(f"{path}: {name}: matrix: {axis}: expected one value or more")
-        methods = {"method", *Parts._fields} & matrix.keys()
+        methods = {"method", *configs.Parts._fields} & matrix.keys()
         shared = {k for layer in layers if methods for k in layer} - own.keys() - matrix.keys()
         idles: list[set[str]] = []  # of each choice
         if (count := len(nodes) + math.prod(map(len, matrix.values()))) > plan.most_nodes:
@@ -437,9 +427,9 @@ def refuse_unknown(names: Iterable[str], known: Mapping[str, Any], *, why: str) 
 
 def _unused(config: Config | None) -> list[str]:
     """Say which options no part of a method uses; one's own function may take any."""
-    if not isinstance(config, TrainConfig) or any(map(is_called, config.parts)):
+    if not isinstance(config, configs.TrainConfig) or any(map(configs.is_called, config.parts)):
         return []
-    return unused_options(config)
+    return configs.unused_options(config)
 
 
 def _places(node: Node, out: Path, states: dict[str, str]) -> dict[str, Any]:
@@ -584,16 +574,16 @@ def missing_inputs(config: Config, *, made_by_plan: bool = False) -> list[str]:
         except InputError as error:
             found.append(str(error))
 
-    if isinstance(config, DataConfig) and config.dataset != "phantom":
+    if isinstance(config, configs.DataConfig) and config.dataset != "phantom":
         from fopro_lab.data.dataset import check_place  # pandas: late
 
         look(check_place, config.dataset)
-    if isinstance(config, DataConfig) and config.rule not in ("draw", "folds", "long-tail"):
+    if isinstance(config, configs.DataConfig) and config.rule not in ("draw", "folds", "long-tail"):
         from fopro_lab.data.published_splits import published_files
 
         look(published_files, config)
-    if isinstance(config, TeacherConfig):
-        alone = isinstance(config, TrainConfig) and not config.parts.is_taught
+    if isinstance(config, configs.TeacherConfig):
+        alone = isinstance(config, configs.TrainConfig) and not config.parts.is_taught
         if config.weights and not Path(config.weights).expanduser().is_file():
             found.append(f"weights: {config.weights}: no such file")
         elif not (config.weights or alone or config.teacher == "builtin"):

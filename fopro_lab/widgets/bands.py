@@ -22,13 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from fopro_lab.errors import InputError, ShapeError, WorkError
-from fopro_lab.fourier import (
-    FourierPrompt,
-    apply_gain,
-    ring_edges,
-    ring_gain,
-    ring_masks,
-)
+from fopro_lab.fourier import FourierPrompt, apply_gain, ring_edges, ring_gain, ring_masks
 from fopro_lab.fourier.rings import bin_counts
 from fopro_lab.io import atomic_path
 from fopro_lab.options import Config, read_yaml

@@ -23,36 +23,13 @@ from fopro_lab.fourier import FourierPrompt
 from fopro_lab.models import Teacher, load_from
 from fopro_lab.plots import plot_images
 from fopro_lab.training import TrainedRun
-from fopro_lab.widgets.bands import (
-    GAIN_STEP,
-    MAX_GAIN,
-    Bands,
-    ChangedImage,
-    Preset,
-    SpectrumView,
-    StillBox,
-    Strip,
-    load_prompt,
-    png_bytes,
-    preset_gains,
-    preset_options,
-    save_preset,
-)
-from fopro_lab.widgets.networks import (
-    Networks,
-    StudentRecall,
-    TeacherDrift,
-    ValidationSample,
-    WorstBand,
-    fit_probe,
-    load_students,
-)
+from fopro_lab.widgets import bands, networks
 from fopro_lab.widgets.panels import Panel
 
 MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
 LABELS = {"identity": "Reset", "learned prompt": "Set the rings to its means"}  # of buttons
-PRESETS = (*get_args(Preset), "learned prompt")
+PRESETS = (*get_args(bands.Preset), "learned prompt")
 # Pack, split, options for presets, and head, medium or tail for each class.
 OpenedData = tuple[Pack, Split | None, Mapping[str, Any], Mapping[str, str]]
 NO_PROMPT = "learned prompt: none is loaded; load one first"
@@ -148,8 +125,10 @@ def _choice(label: str, css: str, **traits: Any) -> widgets.Dropdown:
 
 
 def _slider(label: str, css: str, **traits: Any) -> widgets.FloatSlider:
-    gain = {"value": 1.0, "min": 0.0, "max": MAX_GAIN, "step": GAIN_STEP, "readout_format": ".2f"}
-    return _make(widgets.FloatSlider, label, css, **{**gain, **traits}).add_class("fopro-slider")
+    gain = {"value": 1.0, "max": bands.MAX_GAIN, "step": bands.GAIN_STEP, "readout_format": ".2f"}
+    return _make(widgets.FloatSlider, label, css, **{"min": 0.0, **gain, **traits}).add_class(
+        "fopro-slider"
+    )
 
 
 def _text(label: str, hint: str, css: str) -> widgets.Text:
@@ -176,14 +155,14 @@ def _left_out(reasons: Sequence[str]) -> str:
     return _message(count + reasons[0]) if reasons else ""
 
 
-def colour_spectrum(view: ChangedImage, *, floor: float, ceiling: float) -> bytes:
+def colour_spectrum(view: bands.ChangedImage, *, floor: float, ceiling: float) -> bytes:
     """Colour the log spectrum from floor to ceiling, as PNG bytes."""
     last = len(_COLORS) - 1
     share = (view.spectrum - floor) * (last / max(ceiling - floor, 1e-6))
-    return png_bytes(_COLORS[share.clip(0, last).astype(np.uint8)])
+    return bands.png_bytes(_COLORS[share.clip(0, last).astype(np.uint8)])
 
 
-class BandExplorer(StillBox):
+class BandExplorer(bands.StillBox):
     """Scale frequencies of an image by hand and watch image, spectrum, profile and networks.
 
     Images, spectrum and profile follow every move of a slider at once. Teacher and classifier
@@ -220,7 +199,7 @@ class BandExplorer(StillBox):
     """
 
     image: Tensor
-    view: ChangedImage
+    view: bands.ChangedImage
 
     def __init__(
         self,
@@ -245,10 +224,10 @@ class BandExplorer(StillBox):
         self._openers = {dataset: lambda: (pack, split, options or {}, groups or {})}
         self._openers = self._openers | dict(more_datasets or {}) | self._openers  # first: ours
         self._rows, self._runs = rows, runs or {}  # of the first data set alone
-        self.bands = Bands(rings=rings, size=pack.size)
+        self.bands = bands.Bands(rings=rings, size=pack.size)
         self.edges = self.bands.edges  # of the sliders' rings, cycles per pixel
         self.images, self.strip, self.equaliser = map(Panel, ("images", "strip", "equaliser"))
-        self.networks = Networks(self.equaliser, tell=self._tell_worst)
+        self.networks = networks.Networks(self.equaliser, tell=self._tell_worst)
         names, titles = list(self._openers), list(self._teachers)
         self.controls = controls = Controls(self.edges, datasets=names, teachers=titles)
         self.sliders = controls.sliders
@@ -264,7 +243,7 @@ class BandExplorer(StillBox):
         self.add_class("fopro-explorer")
         self._paused = True
         if prompt:
-            self._take(prompt if isinstance(prompt, FourierPrompt) else load_prompt(prompt))
+            self._take(prompt if isinstance(prompt, FourierPrompt) else bands.load_prompt(prompt))
         self._open(dataset)
         self._listen()
 
@@ -282,7 +261,7 @@ class BandExplorer(StillBox):
         """Set the rings to a preset (see `preset_gains`) or to the ring means of the prompt."""
         with self._one_redraw():
             if preset != "learned prompt":
-                gains = preset_gains(preset, ring=ring, rings=len(self.sliders))
+                gains = bands.preset_gains(preset, ring=ring, rings=len(self.sliders))
                 self.bands.gains[self._channels()] = gains
             elif self.bands.prompt is None:
                 self._say(NO_PROMPT)
@@ -294,7 +273,7 @@ class BandExplorer(StillBox):
     def load(self, path: Path | str) -> bool:
         """Load a prompt or a preset; False, with a message, where it cannot be read."""
         try:
-            prompt = load_prompt(path)
+            prompt = bands.load_prompt(path)
         except InputError as error:
             self._say(str(error))
             return False
@@ -307,7 +286,7 @@ class BandExplorer(StillBox):
         options = {**self._options, **self._teacher_options.get(self.networks.teacher, {})}
         try:
             prompt, folder = self.bands.as_prompt(), self.presets_dir
-            self._say(save_preset(name, prompt, folder=folder, options=options))
+            self._say(bands.save_preset(name, prompt, folder=folder, options=options))
         except (InputError, WorkError) as error:
             self._say(str(error))
             return False
@@ -329,7 +308,7 @@ class BandExplorer(StillBox):
         self._say(f"{self.pack.dataset.class_names[self._label]}: trying every ring ...")
         self.networks.ask_worst(self._label, self.edges)
 
-    def _tell_worst(self, answer: WorstBand | Exception) -> None:
+    def _tell_worst(self, answer: networks.WorstBand | Exception) -> None:
         if isinstance(answer, Exception):
             self._say(str(answer) or type(answer).__name__)
             return
@@ -350,12 +329,12 @@ class BandExplorer(StillBox):
 
     def still(self) -> Figure:
         """Draw the contact sheet: the image as it is, as set, and with each ring changed."""
-        changes = {"as it is": Bands(self.bands.rings, self.bands.size).change()}
+        changes = {"as it is": bands.Bands(self.bands.rings, self.bands.size).change()}
         changes["as set"] = self.bands.change()
         for preset in ("remove", "amplify"):
             for ring, label in enumerate(_ring_labels(self.edges)):
-                own = Bands(self.bands.rings, self.bands.size)
-                own.gains[:] = preset_gains(preset, ring=ring, rings=len(self.sliders))
+                own = bands.Bands(self.bands.rings, self.bands.size)
+                own.gains[:] = bands.preset_gains(preset, ring=ring, rings=len(self.sliders))
                 changes[f"{preset} {label}"] = own.change()
         images = [self._spectrum.apply(change).after for change in changes.values()]
         return plot_images(np.stack(images), list(changes), columns=5)
@@ -364,7 +343,7 @@ class BandExplorer(StillBox):
         """Measure the chosen teacher's mean drift under what is set; see `TeacherDrift.over`."""
         return self._drift().over(images, self.bands.change(), units)
 
-    def _drift(self) -> TeacherDrift:
+    def _drift(self) -> networks.TeacherDrift:
         if not self.networks.teacher:
             raise InputError("teacher: expected at least one, got none")
         return self.networks.teachers[self.networks.teacher]
@@ -396,25 +375,26 @@ class BandExplorer(StillBox):
         rows, runs = (self._rows, self._runs) if name == next(iter(self._openers)) else ((), {})
         groups = groups or _rank_classes(pack, split)
         images, tail = _list_images(pack, rows, split=split, groups=groups)
-        sample = ValidationSample(pack, split)
-        students, refused = load_students(runs, pack, sample, split)
+        sample = networks.ValidationSample(pack, split)
+        students, refused = networks.load_students(runs, pack, sample, split)
         if split is not None:
             for title, each in self._teachers.items():
-                load = partial(fit_probe, each, pack, split)
-                students[PROBE.format(title)] = StudentRecall(load, sample)
-        drifts = {t: TeacherDrift(each, sample, self.edges) for t, each in self._teachers.items()}
+                load = partial(networks.fit_probe, each, pack, split)
+                students[PROBE.format(title)] = networks.StudentRecall(load, sample)
+        watch = partial(networks.TeacherDrift, sample=sample, edges=self.edges)
+        drifts = {title: watch(each) for title, each in self._teachers.items()}
         self._openers[name] = lambda: (pack, split, options, groups)  # kept open
         self._dataset, self.pack, self._options, self.bands.size = name, pack, options, pack.size
         self._tail = tail
         self._paused = True
         self.controls.show_data(images, list(students))
         self._paused = False
-        networks = self.networks
-        networks.teachers, networks.students, networks.groups = drifts, students, groups
-        networks.teacher = self.controls.teacher.value or ""
-        networks.student = self.controls.student.value
+        shown = self.networks
+        shown.teachers, shown.students, shown.groups = drifts, students, groups
+        shown.teacher = self.controls.teacher.value or ""
+        shown.student = self.controls.student.value
         if tail:
-            self._strip = Strip(next(batches(pack, np.array(tail), batch_size=len(tail)))[0])
+            self._strip = bands.Strip(next(batches(pack, np.array(tail), batch_size=len(tail)))[0])
         labels = [pack.dataset.class_names[pack.labels[row]] for row in tail]
         self.strip.fixed, self.strip.moving = {"names": labels}, {}
         self.message.value += _left_out(refused)
@@ -475,10 +455,10 @@ class BandExplorer(StillBox):
 
     def _move_bump(self, _: Any) -> None:
         if not self._paused:
-            controls, bands = self.controls, self.bands
-            bands.centre, bands.width = controls.centre.value, controls.width.value
-            bands.heights[self._channels()] = controls.height.value
-            bands.phase_lock = controls.phase_lock.value
+            controls, now = self.controls, self.bands
+            now.centre, now.width = controls.centre.value, controls.width.value
+            now.heights[self._channels()] = controls.height.value
+            now.phase_lock = controls.phase_lock.value
             self._redraw()
 
     def _choose_mode(self, change: Any) -> None:
@@ -500,11 +480,11 @@ class BandExplorer(StillBox):
         if self._paused:
             return
         self.image, _label = self.pack[self.controls.image.value]
-        self._spectrum = SpectrumView(self.image)
-        plain = self._spectrum.apply(Bands(self.bands.rings, self.bands.size).change())
+        self._spectrum = bands.SpectrumView(self.image)
+        plain = self._spectrum.apply(bands.Bands(self.bands.rings, self.bands.size).change())
         self._limits = {"floor": plain.spectrum.min(), "ceiling": plain.spectrum.max()}
         axes = {"edges": self._spectrum.edges, "rings": self.edges, "size": self.bands.size}
-        self.images.fixed = {**axes, "before": png_bytes(plain.before)}
+        self.images.fixed = {**axes, "before": bands.png_bytes(plain.before)}
         contrast = plain.contrast[0].tolist()
         self.equaliser.fixed = {**self.equaliser.fixed, **axes, "contrast": contrast}
         self._redraw()
@@ -515,11 +495,11 @@ class BandExplorer(StillBox):
         now = self.bands.change()
         self.view = view = self._spectrum.apply(now)
         moved = {"gains": view.gains.tolist(), "mode": self.bands.mode}
-        drawn = {"after": png_bytes(view.after), "sliders": self.gains}
+        drawn = {"after": bands.png_bytes(view.after), "sliders": self.gains}
         self.images.moving = {**moved, **drawn, "spectrum": colour_spectrum(view, **self._limits)}
         self.equaliser.moving = {**moved, "contrast": view.contrast[1].tolist()}
         if self._tail:
-            row, after = self.controls.image.value, png_bytes(self._strip.apply(now))
+            row, after = self.controls.image.value, bands.png_bytes(self._strip.apply(now))
             chosen = self._tail.index(row) if row in self._tail else -1
             self.strip.moving = {"after": after, "chosen": chosen}
         self.readout.value = (
@@ -635,7 +615,7 @@ def build_explorer(config: ExploreConfig) -> BandExplorer:
         own = config.model_copy(update={"dataset": dataset})
         packed, split = prepare(own)
         counts, names = split.class_counts(packed.dataset), packed.dataset.class_names
-        return packed, split, preset_options(own, DataConfig), groups_from(own, names, counts)
+        return packed, split, bands.preset_options(own, DataConfig), groups_from(own, names, counts)
 
     fitting = [run for run, different in zip(runs, differences, strict=True) if not different]
     names = [run.name for run in fitting]
@@ -643,7 +623,9 @@ def build_explorer(config: ExploreConfig) -> BandExplorer:
     explorer = BandExplorer(
         pack,
         teacher={title: load_from(each) for title, each in teachers.items()},
-        teacher_options={t: preset_options(each, TeacherConfig) for t, each in teachers.items()},
+        teacher_options={
+            title: bands.preset_options(each, TeacherConfig) for title, each in teachers.items()
+        },
         rings=config.rings, split=split, options=options, prompt=config.prompt_file,
         runs={r.name if names.count(r.name) == 1 else str(r.path): r.path for r in fitting},
         groups=groups,

@@ -19,16 +19,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from fopro_lab.fourier import ring_parts
 from fopro_lab.models import Teacher, choose_device
-from fopro_lab.probing import ring_response
-from fopro_lab.probing.features import (
-    draw_per_class,
-    draw_rows,
-    encode,
-    fit_classifier,
-    probe_logits,
-    resampling_units,
-    teacher_device,
-)
+from fopro_lab.probing import features, ring_response
 from fopro_lab.training import TrainedRun
 from fopro_lab.widgets.bands import Change
 from fopro_lab.widgets.panels import Panel
@@ -52,10 +43,12 @@ class ValidationSample:
 
     def __init__(self, pack: Pack, split: Split | None) -> None:
         rows = np.arange(len(pack)) if split is None else split.val
-        drawn = draw_rows(rows, count=DRIFT_IMAGES, seed=0)
-        chosen = draw_per_class(rows, pack.labels[rows], per_class=IMAGES_PER_CLASS, seed=0)
+        drawn = features.draw_rows(rows, count=DRIFT_IMAGES, seed=0)
+        chosen = features.draw_per_class(
+            rows, pack.labels[rows], per_class=IMAGES_PER_CLASS, seed=0
+        )
         self.drift_images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
-        self.units = resampling_units(pack.dataset.table, rows=drawn)
+        self.units = features.resampling_units(pack.dataset.table, rows=drawn)
         self.images, _ = next(batches(pack, chosen, batch_size=len(chosen)))
         self.labels, self.names = pack.labels[chosen], np.array(pack.dataset.class_names)
 
@@ -99,13 +92,15 @@ class TeacherDrift:
 
     @torch.inference_mode()
     def _encode(self, images: Tensor) -> Tensor:
-        device = teacher_device(self.teacher)
-        parts = [encode(self.teacher, part.to(device)) for part in images.split(BATCH_SIZE)]
+        device = features.teacher_device(self.teacher)
+        parts = [
+            features.encode(self.teacher, part.to(device)) for part in images.split(BATCH_SIZE)
+        ]
         return torch.cat(parts).cpu().double()
 
 
-def _distances(features: Tensor, others: Tensor) -> Tensor:
-    return (1 - torch.cosine_similarity(features, others, dim=1)).clamp(min=0)
+def _distances(one: Tensor, other: Tensor) -> Tensor:
+    return (1 - torch.cosine_similarity(one, other, dim=1)).clamp(min=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,13 +193,13 @@ class StudentRecall:
 def fit_probe(teacher: Teacher, pack: Pack, split: Split) -> Classify:
     """Fit a linear probe on the teacher with a few training images of each class."""
     train, val = (
-        draw_per_class(rows, pack.labels[rows], per_class=PROBE_IMAGES, seed=0)
+        features.draw_per_class(rows, pack.labels[rows], per_class=PROBE_IMAGES, seed=0)
         for rows in (split.train, split.val)
     )
     few = replace(split, train=train, val=val)
-    probe = fit_classifier(teacher, pack, few, batch_size=BATCH_SIZE)
-    logits, device = probe_logits(teacher, probe), teacher_device(teacher)
-    return lambda images: logits(encode(teacher, images.to(device)).double())
+    probe = features.fit_classifier(teacher, pack, few, batch_size=BATCH_SIZE)
+    logits, device = features.probe_logits(teacher, probe), features.teacher_device(teacher)
+    return lambda images: logits(features.encode(teacher, images.to(device)).double())
 
 
 def load_students(
