@@ -176,26 +176,6 @@ def _classifier(table: pd.DataFrame, by: str) -> str:
 
 
 @style.with_style
-def plot_teacher_bands(table: pd.DataFrame, *, gain: float = 0.0) -> Figure:
-    """Draw the class x band matrices of several teachers in a row, with one scale of colours.
-
-    ``table``: ``bands`` of ``probing.compare_cards``.
-    """
-    style.need(table, "teacher change gain low name")
-    names = list(dict.fromkeys(table["teacher"]))
-    width = 2.2 + 0.56 * max(8, table["low"].nunique()) + style.room([*names, *table["name"]])
-    size = (width * len(names), max(3.2, 1.9 + 0.34 * table["name"].nunique()))
-    figure, grid = plt.subplots(1, len(names), squeeze=False, figsize=size)
-    changes = table.loc[table["gain"] == gain, "change"].abs()
-    bound = 100 * max(0.05, changes.max())  # NaN, of no row, is never the larger one
-    for ax, name in zip(grid[0], names, strict=True):
-        plot_class_bands(table[table["teacher"] == name], ax=ax, gain=gain)
-        ax.images[0].set_clim(-bound, bound)
-        ax.set_title(f"{name}: ring {gain_label(gain)}")
-    return figure
-
-
-@style.with_style
 def plot_heat_map(
     plane: np.ndarray, table: pd.DataFrame, *, value: str = "drift", ax: Axes | None = None
 ) -> Axes:

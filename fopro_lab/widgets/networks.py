@@ -79,12 +79,14 @@ class TeacherDrift:
         changed = self._encode(change.apply(self.sample.drift_images))
         if not wanted():
             raise Superseded
-        mean = float(_distances(self._unchanged, changed).mean())
-        return float(_distances(before, after)), mean, self.response
+        mean = float(features.feature_drift(self._unchanged, changed).mean())
+        return abs(float(features.feature_drift(before, after))), abs(mean), self.response
 
     def over(self, images: Tensor, change: Change, units: np.ndarray) -> dict[str, float]:
         """Measure mean drift and its 95 % interval; lesions or patients are resampled whole."""
-        drifts = _distances(self._encode(images), self._encode(change.apply(images))).numpy()
+        drifts = features.feature_drift(
+            self._encode(images), self._encode(change.apply(images))
+        ).numpy()
         one_class = np.zeros(len(units), dtype=np.int64)
         weights = bootstrap_weights(one_class, units, resamples=1000, seed=0)
         low, high = percentile_interval(drifts @ weights / weights.sum(axis=0))
@@ -97,10 +99,6 @@ class TeacherDrift:
             features.encode(self.teacher, part.to(device)) for part in images.split(BATCH_SIZE)
         ]
         return torch.cat(parts).cpu().double()
-
-
-def _distances(one: Tensor, other: Tensor) -> Tensor:
-    return (1 - torch.cosine_similarity(one, other, dim=1)).clamp(min=0)
 
 
 @dataclass(frozen=True, eq=False)
