@@ -68,6 +68,17 @@ def without_removed(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in REMOVED}
 
 
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``options`` out beside the other names, and translate names of version 0.1."""
+    options = values.get("options", {})
+    if not isinstance(options, Mapping):
+        raise InputError(f"options: expected names and values, got {options!r}")
+    rest = {name: value for name, value in values.items() if name != "options"}
+    for name in options.keys() & rest:
+        raise InputError(f"{name}: given twice, once in options; leave one out")
+    return without_removed(current_options({**rest, **options}))
+
+
 class Config(BaseModel):
     """Base of all configs: immutable, no unknown names, nothing infinite or undefined."""
 
@@ -130,25 +141,17 @@ class Config(BaseModel):
         Raises:
             InputError: As of `from_mapping`; or if ``options`` repeats a changed parameter.
         """
-        options = namespace.get("options", {})
-        if not isinstance(options, Mapping):
-            raise InputError(f"options: expected names and values, got {options!r}")
-        fields = cls.model_fields
         # Old names, too: the parameter of a notebook of version 0.1 must not be ignored. One at its
         # default counts as not given, so that a recipe can fill it.
-        declared = current_options(
-            {
-                name: value
-                for name, value in namespace.items()
-                if (new := RENAMED.get(name, name)) in fields
-                and value != fields[new].default
-                and not callable(value)  # such as a prompt of a cell below, which ran before
-            }
-        )
-        options = current_options(options)
-        for name in declared.keys() & options:
-            raise InputError(f"{name}: given twice, as a parameter and in options; give one")
-        values = {**declared, **options}
+        fields, options = cls.model_fields, namespace.get("options", {})
+        declared = {
+            name: value
+            for name, value in namespace.items()
+            if (new := RENAMED.get(name, name)) in fields
+            and value != fields[new].default
+            and not callable(value)  # such as a prompt of a cell below, which ran before
+        }
+        values = flat({**declared, "options": options})
         recipe = cls.recipes.get(str(values.get("recipe")), {})
         free = [name for name in recipe if name in namespace and name not in values]
         filled = [f"{name} = {recipe[name]}" for name in free if recipe[name] != namespace[name]]

@@ -130,7 +130,7 @@ def test_options_of_a_notebook_fill_what_it_does_not_declare():
     assert TrainConfig.from_parameters(namespace) == wanted
     for options, expected in [
         ({"batchsize": 8}, "batchsize: not a name of TrainConfig; did you mean 'batch_size'?"),
-        ({"epochs": 4}, "epochs: given twice, as a parameter and in options; give one"),
+        ({"epochs": 4}, "epochs: given twice, once in options; leave one out"),
         ([3], "options: expected names and values, got [3]"),
     ]:
         assert message({**namespace, "options": options}, TrainConfig.from_parameters) == expected

@@ -161,18 +161,14 @@ def plot_class_bands(
     ax.set_xticks(range(len(labels)), labels, fontsize=8, rotation=30, ha="right")
     ax.set_xlabel("Frequency ring, cycles per pixel")
     what = "removed" if gain == 0 else f"scaled by {gain:g}"
-    ax.set_title(f"Recall when a ring is {what}" + _classifier(table, ", by the "))
+    by = f", by the {'/'.join(table['classifier'].unique())}" if "classifier" in table else ""
+    ax.set_title(f"Recall when a ring is {what}" + by)
     notes = ["frame: zero outside the 95 % interval"]
     if "survives" in table:
         of = int(table.loc[table["scope"] == "class", "cells"].max())
         notes.append(f"*: survives Holm over {of} cells")
     style.add_footer(ax, table, *notes)
     return ax
-
-
-def _classifier(table: pd.DataFrame, by: str) -> str:
-    """Say by what the images were classified, nothing where the table does not."""
-    return by + "/".join(table["classifier"].unique()) if "classifier" in table else ""
 
 
 @style.with_style

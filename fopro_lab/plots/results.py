@@ -51,8 +51,7 @@ def plot_history(table: pd.DataFrame) -> Figure:
     panels[1].set_ylabel("Balanced accuracy, %")
     panels[1].yaxis.set_major_formatter(style.points_formatter())
     panels[1].set_title("Validation, best epoch marked")
-    handles = _handles(methods)
-    figure.legend(handles=handles, loc="outside upper left", ncols=_columns(panels[0], methods))
+    _add_legend(figure, methods)
     style.add_footer(panels[0], table, "the losses of different methods differ in their terms")
     return figure
 
@@ -133,7 +132,8 @@ def plot_comparison(
     _style_differences(ax)
     baseline = style.method_look(str(table["baseline"].iloc[0]))[2]
     title = f"Against {baseline}, paired by image"
-    _title_above_legend(ax, title, methods if len(methods) <= _FEW else [])
+    ax.set_title(title)
+    _add_legend(style.figure_of(ax), methods if len(methods) <= _FEW else [])
     seeds = ", ".join(str(n) for n in sorted(set(table["seeds"])))
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, seeds: {seeds}"
     style.add_footer(ax, table, notes, "filled: zero excluded; pale: SD over seeds")
@@ -217,7 +217,8 @@ def _draw_recalls(
         elif 0 < n < 10:
             style.write_beside(ax, y, f"{row['k']:.3g}/{n}", offset=52)  # beside the group's name
     named = "method" in table and not (numbers and len(methods) > _FEW)
-    _title_above_legend(ax, title, methods if named else [])
+    ax.set_title(title)
+    _add_legend(style.figure_of(ax), methods if named else [])
     style.label_rows(ax, labels)
     ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(style.points_formatter())
@@ -375,26 +376,12 @@ def plot_all_pairs(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _columns(ax: Axes, methods: Sequence[str]) -> int:
-    """Return the columns of a legend as wide as the figure: more methods take more lines."""
-    longest = max([8, *(len(style.method_look(method)[2]) for method in methods)])
-    fitting = int(10 * style.figure_of(ax).get_figwidth() / (longest + 5))
-    return min(max(1, len(methods)), max(1, fitting))
-
-
-def _handles(methods: Sequence[str]) -> list[Line2D]:
+def _add_legend(figure: Figure, methods: Sequence[str]) -> None:
+    """Name the methods, if any, above all axes."""
     looks = [style.method_look(method) for method in methods]
-    return [Line2D([], [], color=c, marker=m, label=text) for c, m, text in looks]
-
-
-def _title_above_legend(ax: Axes, text: str, methods: Sequence[str]) -> None:
-    """Write the title, and below it the legend of the methods if there are any."""
-    columns = _columns(ax, methods)
-    ax.set_title(text, pad=12 + 14 * -(-len(methods) // columns) if methods else 9)
-    if methods:
-        look: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.995)}
-        look |= {"ncols": columns, "columnspacing": 1.2, "handlelength": 1.4}
-        ax.legend(handles=_handles(methods), borderaxespad=0, **look)
+    handles = [Line2D([], [], color=c, marker=m, label=text) for c, m, text in looks]
+    if handles:
+        figure.legend(handles=handles, loc="outside upper left", ncols=4)
 
 
 _MEANS = ("balanced\naccuracy", "accuracy\nunder the prior", "calibration\nerror (ECE)")

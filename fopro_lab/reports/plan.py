@@ -24,11 +24,11 @@ from fopro_lab.io import atomic_path, regular
 from fopro_lab.options import (
     Config,
     current_options,
+    flat,
     nearest,
     parse_settings,
     read_value,
     read_yaml,
-    without_removed,
 )
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -296,17 +296,6 @@ def _means(choice: Any, value: Any) -> bool:
     with suppress(InputError):
         choice = fit_value(choice, value, name="")
     return bool(choice == value)
-
-
-def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``options`` out beside the other names, and translate names of version 0.1."""
-    options = values.get("options", {})
-    if not isinstance(options, Mapping):
-        raise InputError(f"options: expected names and values, got {options!r}")
-    rest = {name: value for name, value in values.items() if name != "options"}
-    for name in options.keys() & rest:
-        raise InputError(f"{name}: given twice, once in options; leave one out")
-    return without_removed(current_options({**rest, **options}))
 
 
 def plan_nodes(

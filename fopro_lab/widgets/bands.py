@@ -90,7 +90,6 @@ class SpectrumView:
         weights = ring_masks(height, width, self.edges) * bin_counts(width)
         self._weights = weights.flatten(1).T.numpy() / (height * width) ** 2
         self._mean = self._weights / self._weights.sum(axis=0).clip(1e-12)
-        self._plane = _plane_index(height, width)
         self._contrast = self._measure(self._amplitude)
 
     def apply(self, change: Change) -> ChangedImage:
@@ -105,7 +104,7 @@ class SpectrumView:
             after=_to_uint8(after),
             rms=float(np.sqrt(np.mean((after - self._pixels) ** 2))),
             clipped=float(((after < 0) | (after > 1)).mean()),
-            spectrum=log_amplitude.ravel()[self._plane],
+            spectrum=_whole_plane(log_amplitude, self.size[1]),
             contrast=np.stack([self._contrast, self._measure(amplitude)]),
             gains=gain.mean(axis=0).ravel() @ self._mean,
         )
@@ -136,14 +135,10 @@ class Strip:
         return plane[..., rows.roll(-(self._size[0] // 2)), : self._size[1] // 2 + 1]
 
 
-def _plane_index(height: int, width: int) -> np.ndarray:
-    """Index the flat half spectrum by place of the whole plane, zero frequency in the middle."""
-    columns = width // 2 + 1
-    row, column = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-    mirrored = column >= columns
-    row = np.where(mirrored, -row % height, row)
-    column = np.where(mirrored, width - column, column)
-    return np.fft.fftshift(row * columns + column)
+def _whole_plane(half: np.ndarray, width: int) -> np.ndarray:
+    """Mirror a half spectrum ``(H, W // 2 + 1)`` to the whole plane, in ``fftshift`` order."""
+    mirrored = np.roll(half[::-1], 1, axis=0)[:, (width - 1) // 2 : 0 : -1]
+    return np.fft.fftshift(np.hstack([half, mirrored]))
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:
