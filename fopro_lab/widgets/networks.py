@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,18 +101,11 @@ class TeacherDrift:
         return torch.cat(parts).cpu().double()
 
 
-@dataclass(frozen=True, eq=False)
-class StudentAnswer:
+class StudentAnswer(NamedTuple):
     """What a student makes of a change."""
 
     top: pd.DataFrame  # three most probable classes after: name, before, after (probabilities)
     recalls: pd.DataFrame  # a row per class: name, n, before, after (images recognised)
-
-    @property
-    def change(self) -> float:
-        """Change of the mean class recall on the sample, -1 to 1."""
-        gained = self.recalls["after"] - self.recalls["before"]
-        return float((gained / self.recalls["n"]).mean())
 
 
 class WorstBand(NamedTuple):
@@ -326,10 +319,10 @@ class Networks:
         }  # fmt: skip
 
     def _show_recalls(self, answer: StudentAnswer) -> None:
-        self.answer = answer
-        recalls, top = self.answer.recalls, self.answer.top
+        self.answer, (top, recalls) = answer, answer
         groups = recalls["name"].map(self.groups).fillna("")
-        points = f"mean recall {100 * self.answer.change:+.1f} points"
+        gained = ((recalls["after"] - recalls["before"]) / recalls["n"]).mean()
+        points = f"mean recall {100 * gained:+.1f} points"
         self.classes.moving = {
             "title": f"{self.student}: {points} on {recalls['n'].sum()} validation images",
             "rows": recalls.assign(group=groups).astype(object).values.tolist(),
