@@ -72,9 +72,7 @@ def data_list(as_json: AsJson = False) -> None:
         print(json.dumps(rows, indent=2, default=str))
         return
     print(f"phantom  procedural, deterministic, 8 classes, 64 px, {IMAGES} images by default")
-    print(
-        "PATH     one folder per class, or images with a CSV (image, class, group, source, split)"
-    )
+    print("PATH     a folder per class, or images with a CSV (image, class, group, source, split)")
     print("\nFrom their publishers, with `fopro data fetch NAME`; isic2019-lt opens isic2019:")
     for name, source in sources.items():
         size = in_bytes(source.size) if source.size else "size unknown"

@@ -15,7 +15,6 @@ from fopro_lab.plots import style
 
 _DAMPED, _AMPLIFIED = ("#332288", "#0072B2", "#56B4E9"), ("#E69F00", "#D55E00", "#882255")
 _MARKERS = "oD^sv<>P"
-_PER_ENERGY = "Drift of features / energy changed"
 
 
 @style.with_style
@@ -37,10 +36,9 @@ def plot_ring_response(
     ax = _draw_rings(style.new_axes(ax), parts, value, looks)
     if normalised:
         style.log_axis(ax)
-        ax.set_ylabel(_PER_ENERGY)
+        ax.set_ylabel("Drift of features / energy changed")
     else:
-        ax.set_ylim(bottom=0)
-        ax.set_ylabel("Drift of features, 1 - cos")
+        ax.set(ylim=(0, None), ylabel="Drift of features, 1 - cos")
     ax.set_title("Ring response" + " for each unit of energy" * normalised)
     ax.legend(loc="upper right" if table["high"].max() <= 0.5 else "best")
     return ax
@@ -191,7 +189,6 @@ def plot_heat_map(
         label, what = "Error rate", f"error rate of the {first['classifier']}"
     ax = style.new_axes(ax, width=5.4, height=4.4)
     image = style.draw_plane(ax, plane, down=True, cmap="magma")
-    style.label_plane(ax)
     style.color_bar(ax, image, label, width=0.045)
     ax.set_title(f"Fourier basis heat map, {what}")
     style.add_footer(ax, table, *notes)
@@ -263,8 +260,7 @@ def plot_gain_benefits(table: pd.DataFrame, *, images: int) -> Figure:
         ax.set_xticks(range(len(severities)), texts)
         ax.set_xlim(-0.6, len(severities) - 0.4)
         ax.grid(axis="x", visible=False)
-        ax.set_title(kind)
-        ax.set_xlabel(_SEVERITIES.get(kind, ""))
+        ax.set(title=kind, xlabel=_SEVERITIES.get(kind, ""))
     axes[0, 0].yaxis.set_major_formatter(style.points_formatter(signed=True))
     axes[0, 0].set_ylabel("Over no gain, percentage points")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
@@ -320,8 +316,7 @@ def plot_control(table: pd.DataFrame, gains: pd.DataFrame, *, images: int) -> Fi
         side.plot(own["frequency"], own["factor"], **look)
     style.log_axis(side)
     style.log_axis(side, "x")
-    side.set_ylabel("Gain of the amplitude")
-    side.set_xlabel("Horizontal frequency, cycles per pixel")
+    side.set(xlabel="Horizontal frequency, cycles per pixel", ylabel="Gain of the amplitude")
     side.set_title(f"The gains of split {gains['split'].iloc[0]}")
     side.legend()
     return figure

@@ -42,7 +42,6 @@ def plot_gain(gain: np.ndarray, *, ax: Axes | None = None) -> Axes:
     bound = _octaves(plane)
     ax = style.new_axes(ax, width=5.2, height=4.4)
     image = style.draw_plane(ax, np.log2(plane), cmap="RdBu_r", vmin=-bound, vmax=bound)
-    style.label_plane(ax)
     _label_gains(style.color_bar(ax, image, _GAIN, width=0.045), bound)
     channels = f", mean of {len(gain)} channels" if gain.ndim == 3 and len(gain) > 1 else ""
     ax.set_title(f"Gain of the prompt{channels}")
@@ -151,7 +150,7 @@ def plot_mask_history(
             image = style.draw_plane(ax, octaves, cmap="RdBu_r", vmin=-bound, vmax=bound)
             number, step = history.times[place]
             ax.set_title(f"prompt training {number}, step {step}", fontsize=9)
-            ax.set_xlabel("Horizontal frequency, cycles/pixel")
+            ax.set_ylabel("")
             look = {"color": color, "linewidth": 2, "label": f"{number}, {step}"}
             beside.stairs(history.rings[place], history.edges, baseline=None, **look)
         if time is not None:

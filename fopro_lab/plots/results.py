@@ -48,9 +48,8 @@ def plot_history(table: pd.DataFrame) -> Figure:
         points = {"color": color, "markeredgecolor": "white", "label": f"best epoch {method}"}
         panels[1].plot(own["epoch"], own["val_balanced_accuracy"], marker, **points)
     panels[0].set(ylabel="Training loss, nats", title="Loss")
-    panels[1].set_ylabel("Balanced accuracy, %")
     panels[1].yaxis.set_major_formatter(style.points_formatter())
-    panels[1].set_title("Validation, best epoch marked")
+    panels[1].set(ylabel="Balanced accuracy, %", title="Validation, best epoch marked")
     _add_legend(figure, methods)
     style.add_footer(panels[0], table, "the losses of different methods differ in their terms")
     return figure
@@ -220,9 +219,8 @@ def _draw_recalls(
     ax.set_title(title)
     _add_legend(style.figure_of(ax), methods if named else [])
     style.label_rows(ax, labels)
-    ax.set_xlim(-0.02, 1.02)
+    ax.set(xlim=(-0.02, 1.02), xlabel="Recall on test images, %")
     ax.xaxis.set_major_formatter(style.points_formatter())
-    ax.set_xlabel("Recall on test images, %")
     kinds = sorted(kind for kind in set(table["interval"]) if not kind.startswith("none"))
     how = f"95 % intervals: {', '.join(kinds) or 'none'}"
     units = {"group": "whole lesions or patients drawn", "image": "images drawn"}
@@ -326,6 +324,7 @@ def plot_changes(table: pd.DataFrame, images: np.ndarray, maps: Sequence[Any] = 
                 axes[-1, 3 + number].set_xlabel(f"Grad-CAM,\n{label}", fontsize=8)
         for panel in (first, *others):
             panel.imshow(image, extent=(0, 1, 1, 0))
+        plane.set(xlabel="", ylabel="")
         for panel in (first, plane, *others):
             panel.set(xticks=[], yticks=[])
         ax.axhline(0, color="#333333", linewidth=1, zorder=1)
@@ -466,19 +465,18 @@ def plot_claim(table: pd.DataFrame) -> Figure:
     keys = table[["scope", "name", "metric"]].apply(tuple, axis=1)
     panels = {title: table[keys == key] for title, key in _CLAIMED.items() if (keys == key).any()}
     rows = table.drop_duplicates(["student", "teacher", "protocol"]).to_dict("records")
-    size = (10.5 + style.room(table["teacher"]), 1.9 + 0.6 * len(rows))
+    size = (12.5 + style.room(table["teacher"]), 1.9 + 0.6 * len(rows))
     figure, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=size)
+    students = ["" if r["student"] == "small" else f"\nstudent {r['student']}" for r in rows]
+    labels = [f"{r['teacher']}{student}" for r, student in zip(rows, students, strict=True)]
     for ax, (title, part) in zip(axes[0], panels.items(), strict=True):
         for place, row in enumerate(part.to_dict("records")):
             levels = f"{100 * row['baseline_value']:.1f} → {100 * row['method_value']:.1f} %"
             about, clear = f"\n{levels}, n={row['n']:,}", row["p_holm"] < 0.05
             _draw_difference(ax, place, row, str(row["method"]), about, filled=clear)
+        style.label_rows(ax, labels)
         _style_differences(ax)
         ax.set_title(title)
-    students = ["" if r["student"] == "small" else f"\nstudent {r['student']}" for r in rows]
-    labels = [f"{r['teacher']}{student}" for r, student in zip(rows, students, strict=True)]
-    for ax in axes[0]:
-        style.label_rows(ax, labels)
     pair = (str(table[name].iloc[0]) for name in ("method", "baseline"))
     ours, theirs = (style.method_look(method)[2] for method in pair)
     style.figure_title(figure, f"{ours} against {theirs}, by teacher")

@@ -239,10 +239,7 @@ class _Watch:
                 os.killpg(pid, number)  # a kernel leads a group of its own
 
 
-_ASK_TORCH = """
-import torch
-print(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-"""
+_ASK_TORCH = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
 def visible_devices() -> list[str]:

@@ -37,6 +37,7 @@ SLIDERS = 'id="sliders"'  # in the page of a notebook that shows ring sliders
 _INTERVALS_SHOWN = 4  # what a laptop's screen holds; the file has them all
 # In the file alone.
 _COSTS = {"parameters", "macs", "megabytes", "train_seconds", "group_mean", "mcc_median"}
+_TABLES = (".csv", ".parquet")
 _LARGE = ("class_recall", "learned_mask", "ring_response")  # figures shown before all others
 _FIRST = ("method", "teacher", "seed", "fold")  # parameters looked for most
 _MOST_VALUES, _MOST_FILTERS = 24, 6
@@ -140,9 +141,13 @@ def write_index(report: Report, *, out: Path) -> Path:
             continue
         except Exception:
             damaged.append(path)
-    files = [path for node in well for path in sorted((out / node.folder).glob("*"))]
-    kinds = (".png", ".csv", ".parquet")
-    damaged += [p for p in files if p.suffix in kinds and not p.is_file() and p not in damaged]
+    files = {node.name: sorted((out / node.folder).glob("*")) for node in well}
+    odd = [path for own in files.values() for path in own if not path.is_file()]
+    damaged += [p for p in odd if p.suffix in (".png", *_TABLES) and p not in damaged]
+    tables = {
+        name: [p.relative_to(out).as_posix() for p in own if p.suffix in _TABLES and p.is_file()]
+        for name, own in files.items()
+    }
     texts = {node.name: _texts(node) for node in report.nodes}
     nodes = pd.DataFrame(asdict(node) for node in report.nodes).drop(columns="parameters")
     chosen = pd.DataFrame(texts.values(), index=nodes.index).fillna("").add_prefix("set_")
@@ -172,7 +177,7 @@ def write_index(report: Report, *, out: Path) -> Path:
         tables=laid,
         damaged=[path.relative_to(out).as_posix() for path in damaged],
         filters=_filters(report.nodes, values) if len(report.nodes) > 1 else {},
-        data={n.name: tables for n in well if (tables := _tables_of(n, out))},
+        data={name: own for name, own in tables.items() if own},
         sliders=[n for n in well if n.page and SLIDERS in _page(out / n.page)],
         findings={n.name: lines for n in ranked if (lines := _findings(n, out))},
         css=stylesheet(),
@@ -303,9 +308,3 @@ def thumbnail(path: Path, *, width: int) -> str:
     stream = io.BytesIO()
     paper.convert("RGB").save(stream, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def _tables_of(node: NodeReport, out: Path) -> list[str]:
-    """List the files of a node's tables, as seen from the index."""
-    kinds, files = (".csv", ".parquet"), sorted((out / node.folder).glob("*"))
-    return [f.relative_to(out).as_posix() for f in files if f.suffix in kinds and f.is_file()]

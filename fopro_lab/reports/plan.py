@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,10 @@ from fopro_lab.options import (
 _PACKAGE = Path(__file__).resolve().parents[1]
 # notebooks and reports/plans: a wheel brings them with the package, a checkout has them beside it
 SHIPPED = next(p for p in (_PACKAGE / "shipped", _PACKAGE.parent) if (p / "notebooks").is_dir())
-PATHS = (
-    *("dataset", "split_files", "weights", "student_weights", "prompt_file", "natural"),
-    *("reference", "student_run", "run_dirs", "cards"),
-    *("more_datasets", "more_teachers", "teachers"),
+PATHS = set(
+    "dataset split_files weights student_weights prompt_file natural reference student_run "
+    "run_dirs cards more_datasets more_teachers teachers".split()
 )
-_NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text is wanted
 _RESERVED = ("notebooks", "pages", "parameters", "runs", "slurm")  # folders of a report
 
 
@@ -272,9 +270,8 @@ def _name_and_default(statement: ast.stmt) -> tuple[str, Any]:
     raise InputError(f"parameters cell: expected lines 'name: type = literal', {got}")
 
 
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind, config=_NUMBERS_ARE_TEXT)
+# where text is wanted, numbers are taken as such
+_adapter = cache(partial(TypeAdapter, config=ConfigDict(coerce_numbers_to_str=True)))
 
 
 def fit_value(value: Any, default: Any, *, name: str) -> Any:
@@ -283,8 +280,7 @@ def fit_value(value: Any, default: Any, *, name: str) -> Any:
         return value
     try:
         value = read_value(value, type(default), name=name)
-        kind: Any = type(default)
-        return _adapter(kind).validate_python(value)
+        return _adapter(type(default)).validate_python(value)
     except ValidationError:
         hint = f"; quote it: '\"{value}\"'" if isinstance(default, str) else ""
         wanted = f"{type(default).__name__} like {default!r}"

@@ -220,7 +220,7 @@ class Bands:
         """Return what acts now as a prompt."""
         if not self.phase_lock:
             raise InputError(
-                "phase lock: expected on, since a prompt scales amplitudes alone; got off"
+                "phase lock: expected on, as a prompt scales amplitudes alone; got off"
             )
         if self.mode == "prompt" and self.prompt is not None:
             return self.prompt

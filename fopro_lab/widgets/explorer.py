@@ -36,7 +36,6 @@ NO_PROMPT = "learned prompt: none is loaded; load one first"
 CHOICES, STRIP = 160, 8  # images to choose from, and of the strip, at most
 # Options of data that may differ from a run's: where files lie, and what changes no image.
 MAY_DIFFER = {"dataset", "image_dir", "split_files", "group_rule"}
-PROBE = "linear probe of {}"
 _COLORS = (np.array(colormaps["viridis"].colors) * 255).astype(np.uint8)  # type: ignore[attr-defined]
 
 
@@ -50,9 +49,8 @@ class Controls:
         upright = {"orientation": "vertical", "readout": len(rings) < 14}
         self.sliders = [_slider(label, "band-slider", **upright) for label, _ in rings]
         for slider, (low, high) in zip(self.sliders, pairwise(edges), strict=True):
-            slider.layout.flex = (
-                f"{1000 * (min(high, 0.5**0.5) - low):.0f} 1 0"  # as wide as its ring
-            )
+            width = min(high, 0.5**0.5) - low
+            slider.layout.flex = f"{1000 * width:.0f} 1 0"  # as wide as its ring
             slider.tooltip = f"{slider.description} cycles per pixel"
         self.dataset = _choice("Dataset", "choose-dataset", options=datasets)
         self.image = _choice("Image", "choose-image")
@@ -71,8 +69,8 @@ class Controls:
         self.centre = _slider("Centre, cycles/px", "bump-centre", value=0.25, **narrow)
         self.width = _slider("Width, cycles/px", "bump-width", value=0.1, min=0.01, **narrow)
         self.height = _slider("Gain", "bump-slider")
-        self.path = _text("Prompt file", "prompt.safetensors, or a preset's .yaml", "prompt-path")
-        self.name = _text("Save as", "a name, such as low-rings", "preset-name")
+        self.path = _text("Prompt file", "prompt-path", placeholder="a prompt, or a preset's .yaml")
+        self.name = _text("Save as", "preset-name", placeholder="a name, such as low-rings")
         self.load, self.save = _button("Load", "load"), _button("Save", "save")
         self.next = _button("Next image", "next")
         self.worst = _button("Which band hurts this class most?", "worst")
@@ -120,23 +118,15 @@ def _make(kind: type[widgets.DOMWidget], label: str, css: str, **traits: Any) ->
     return kind(description=label, **given).add_class(f"fopro-{css}")
 
 
-def _choice(label: str, css: str, **traits: Any) -> widgets.Dropdown:
-    return _make(widgets.Dropdown, label, css, **traits)
+_choice = partial(_make, widgets.Dropdown)
+_button = partial(_make, widgets.Button, style={})
+_text = partial(_make, widgets.Text, continuous_update=False)
 
 
 def _slider(label: str, css: str, **traits: Any) -> widgets.FloatSlider:
     gain = {"value": 1.0, "max": bands.MAX_GAIN, "step": bands.GAIN_STEP, "readout_format": ".2f"}
-    return _make(widgets.FloatSlider, label, css, **{"min": 0.0, **gain, **traits}).add_class(
-        "fopro-slider"
-    )
-
-
-def _text(label: str, hint: str, css: str) -> widgets.Text:
-    return _make(widgets.Text, label, css, placeholder=hint, continuous_update=False)
-
-
-def _button(label: str, css: str) -> widgets.Button:
-    return _make(widgets.Button, label, css, style={})
+    made = _make(widgets.FloatSlider, label, css, **{**gain, **traits})
+    return made.add_class("fopro-slider")
 
 
 def _ring_labels(edges: Sequence[float]) -> list[str]:
@@ -153,13 +143,6 @@ def _left_out(reasons: Sequence[str]) -> str:
     """Write how many runs are not offered, and why the first of them is not."""
     count = f"{len(reasons)} run{'s' if len(reasons) > 1 else ''} left out; the first: "
     return _message(count + reasons[0]) if reasons else ""
-
-
-def colour_spectrum(view: bands.ChangedImage, *, floor: float, ceiling: float) -> bytes:
-    """Colour the log spectrum from floor to ceiling, as PNG bytes."""
-    last = len(_COLORS) - 1
-    share = (view.spectrum - floor) * (last / max(ceiling - floor, 1e-6))
-    return bands.png_bytes(_COLORS[share.clip(0, last).astype(np.uint8)])
 
 
 class BandExplorer(bands.StillBox):
@@ -380,7 +363,7 @@ class BandExplorer(bands.StillBox):
         if split is not None:
             for title, each in self._teachers.items():
                 load = partial(networks.fit_probe, each, pack, split)
-                students[PROBE.format(title)] = networks.StudentRecall(load, sample)
+                students[f"linear probe of {title}"] = networks.StudentRecall(load, sample)
         watch = partial(networks.TeacherDrift, sample=sample, edges=self.edges)
         drifts = {title: watch(each) for title, each in self._teachers.items()}
         self._openers[name] = lambda: (pack, split, options, groups)  # kept open
@@ -482,7 +465,7 @@ class BandExplorer(bands.StillBox):
         self.image, _label = self.pack[self.controls.image.value]
         self._spectrum = bands.SpectrumView(self.image)
         plain = self._spectrum.apply(bands.Bands(self.bands.rings, self.bands.size).change())
-        self._limits = {"floor": plain.spectrum.min(), "ceiling": plain.spectrum.max()}
+        self._floor, self._range = plain.spectrum.min(), max(np.ptp(plain.spectrum), 1e-6)
         axes = {"edges": self._spectrum.edges, "rings": self.edges, "size": self.bands.size}
         self.images.fixed = {**axes, "before": bands.png_bytes(plain.before)}
         contrast = plain.contrast[0].tolist()
@@ -495,8 +478,10 @@ class BandExplorer(bands.StillBox):
         now = self.bands.change()
         self.view = view = self._spectrum.apply(now)
         moved = {"gains": view.gains.tolist(), "mode": self.bands.mode}
+        share = (view.spectrum - self._floor) / self._range
+        colours = bands.png_bytes(_COLORS[(255 * share).clip(0, 255).astype(np.uint8)])
         drawn = {"after": bands.png_bytes(view.after), "sliders": self.gains}
-        self.images.moving = {**moved, **drawn, "spectrum": colour_spectrum(view, **self._limits)}
+        self.images.moving = {**moved, **drawn, "spectrum": colours}
         self.equaliser.moving = {**moved, "contrast": view.contrast[1].tolist()}
         if self._tail:
             row, after = self.controls.image.value, bands.png_bytes(self._strip.apply(now))

@@ -87,8 +87,7 @@ class TeacherDrift:
         drifts = features.feature_drift(
             self._encode(images), self._encode(change.apply(images))
         ).numpy()
-        one_class = np.zeros(len(units), dtype=np.int64)
-        weights = bootstrap_weights(one_class, units, resamples=1000, seed=0)
+        weights = bootstrap_weights(None, units, resamples=1000, seed=0)
         low, high = percentile_interval(drifts @ weights / weights.sum(axis=0))
         return {"drift": float(drifts.mean()), "low": low, "high": high, "n": len(drifts)}
 

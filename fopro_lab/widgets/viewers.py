@@ -42,21 +42,15 @@ class PromptViewer(StillBox):
     def __init__(self, runs: Source | Iterable[Source] | Mapping[str, Source]) -> None:
         self.histories = read_mask_histories(runs)
         self.times = sorted({time for history in self.histories for time in history.times})
-        last = len(self.times) - 1
         self.slider = widgets.SelectionSlider(
             options=[(f"{number}, {step}", (number, step)) for number, step in self.times],
-            index=last, description="Prompt training, step",
+            index=len(self.times) - 1, description="Prompt training, step",
             style={"description_width": "11em"}, layout={"width": "34em", **FULL_WIDTH},
         )  # fmt: skip
-        self.play = widgets.Play(
-            min=0, max=last, value=last, interval=800, description="Play", show_repeat=False
-        )  # a mask every 800 ms
-        widgets.jslink((self.play, "value"), (self.slider, "index"))
         self.slider.add_class("fopro-time-slider")
         self.image = widgets.Image(format="png", layout=FULL_WIDTH).add_class("fopro-masks")
         self._drawn: dict[tuple[int, int], bytes] = {}  # a second look is at once
-        row = widgets.HBox([self.play, self.slider], layout={"flex_flow": "row wrap"})
-        super().__init__([row, self.image])
+        super().__init__([self.slider, self.image])
         self.add_class("fopro-prompt-viewer")
         self.slider.observe(self._redraw, "index")
         self._redraw()

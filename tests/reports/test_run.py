@@ -271,7 +271,7 @@ def two_gpus(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "torch.py").write_text(STAND_IN)
-    first = f"import sys; sys.path.insert(0, {str(tmp_path / 'bin')!r})"
+    first = f"import sys; sys.path.insert(0, {str(tmp_path / 'bin')!r}); "
     monkeypatch.setattr(execute, "_ASK_TORCH", first + execute._ASK_TORCH)
     monkeypatch.setattr(execute, "_may_have_gpus", lambda: True)
 
