@@ -144,7 +144,7 @@ def plot_mask_history(
     figure, axes = plt.subplots(rows, columns + 1, figsize=size, squeeze=False, width_ratios=widths)
     for (*masks, beside), history in zip(axes, histories, strict=True):
         last = len(history.times) - 1
-        places = (0, last // 2, last) if time is None else (history.at(tuple(time)),)
+        places = (0, last // 2, last) if time is None else (history.at((time[0], time[1])),)
         for ax, place, color in zip(masks, places, _TIMES[-columns:], strict=True):
             octaves = np.log2(history.planes[place])
             image = style.draw_plane(ax, octaves, cmap="RdBu_r", vmin=-bound, vmax=bound)

@@ -411,9 +411,9 @@ def plot_priors(
         table = shift.table(strength, adjust=adjust)
         parts = table[table["metric"] == "recall"], table[table["metric"] != "recall"]
         for ax, part, names in zip(levels, parts, (labels, means), strict=True):
-            for place, own in part.groupby("run"):
-                color, marker, _ = style.method_look(methods[place])
-                twin = methods[:place].count(methods[place]) % 2  # hollow
+            for place, method in enumerate(methods):
+                own, (color, marker, _) = part[part["run"] == place], style.method_look(method)
+                twin = methods[:place].count(method) % 2  # hollow
                 y = np.arange(len(own)) + 0.62 * ((place + 0.5) / len(methods) - 0.5)
                 ax.hlines(y, own["low"], own["high"], color=color, lw=1.6)
                 ax.plot(own["value"], y, marker, color=color, mfc="white" if twin else color)

@@ -228,7 +228,7 @@ def draw_matrix(
     image = ax.imshow(cells, aspect="auto", **colors)
     frame: dict[str, Any] = {"facecolor": "none", "edgecolor": "#222222", "pad": 2}
     for y, x in zip(*np.nonzero(cells.notna().to_numpy()), strict=True):
-        is_dark = abs(cells.iloc[y, x]) > 0.6 * image.norm.vmax
+        is_dark = abs(cells.iloc[y, x]) > 0.6 * image.get_clim()[1]
         look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
         look |= {"weight": "bold", "bbox": frame} if clear.iloc[y, x] else {}
         ax.text(x, y, texts.iloc[y, x], color="white" if is_dark else "#222222", **look)

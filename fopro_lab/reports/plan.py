@@ -271,7 +271,8 @@ def _name_and_default(statement: ast.stmt) -> tuple[str, Any]:
 
 
 # where text is wanted, numbers are taken as such
-_adapter = cache(partial(TypeAdapter, config=ConfigDict(coerce_numbers_to_str=True)))
+_as_text = ConfigDict(coerce_numbers_to_str=True)
+_adapter: Callable[[type], TypeAdapter[Any]] = cache(partial(TypeAdapter, config=_as_text))
 
 
 def fit_value(value: Any, default: Any, *, name: str) -> Any:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -39,7 +40,7 @@ def write_snakefile(
         if not parameters.is_file() or json.loads(parameters.read_text("utf-8")) != values:
             write_json(parameters, values)
         notebook = os.path.relpath(node.notebook.path)
-        rule = {"name": node.name, "made": made[node.name], "notebook": notebook}
+        rule: dict[str, Any] = {"name": node.name, "made": made[node.name], "notebook": notebook}
         rule |= {"folder": str(out / node.name), "minutes": ceil(node.limit / 60)}
         before = [str(parameters), notebook, *(made[n] for n in node.after if n in made)]
         rules.append({**rule, "before": before})

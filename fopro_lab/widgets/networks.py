@@ -291,12 +291,11 @@ class Networks:
 
     def ask(self, image: Tensor, change: Change) -> None:
         """Ask about a change; what is shown is greyed until the answer is there."""
-        for panel, later, asked in (
-            (self.drift, self._drifts, self.teachers.get(self.teacher)),
-            (self.classes, self._recalls, self.students.get(self.student)),
-        ):
-            later.ask(partial(asked.ask, image, change) if asked else None)
-            panel.pending, panel.moving = later.pending, panel.moving if asked else {}
+        teacher, student = self.teachers.get(self.teacher), self.students.get(self.student)
+        self._drifts.ask(partial(teacher.ask, image, change) if teacher else None)
+        self._recalls.ask(partial(student.ask, image, change) if student else None)
+        for panel, later in ((self.drift, self._drifts), (self.classes, self._recalls)):
+            panel.pending, panel.moving = later.pending, panel.moving if later.pending else {}
 
     def ask_worst(self, label: int, edges: Sequence[float]) -> None:
         """Ask which band hurts a class most; the answer goes to `tell`."""

@@ -130,8 +130,9 @@ class RunComparer(StillBox):
 
     def _redraw(self, _: Any = None) -> None:
         self.table = self.shift.table(self.slider.value, adjust=self.adjust.value)
-        how = {"strengths": [self.slider.value], "adjust": self.adjust.value}
-        self.image.value = figure_bytes(plot_priors(self.shift, **how), dpi=DPI)
+        strengths, adjust = [self.slider.value], self.adjust.value
+        figure = plot_priors(self.shift, strengths=strengths, adjust=adjust)
+        self.image.value = figure_bytes(figure, dpi=DPI)
         self.readout.value = self._readout()
 
     def _readout(self) -> str:
