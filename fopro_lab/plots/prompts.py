@@ -80,7 +80,6 @@ _TERMS = {
     "drift": "Drift of the teacher, mean 1 - cos",
     "val_balanced_accuracy": "Balanced accuracy, held out",
 }
-_OBJECTIVES = ("statistics", "task", "spectrum", "disagreement", "identity")
 # A check on held-out images is drawn beside the term that it checks.
 _CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 
@@ -105,8 +104,7 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(rows, across, figsize=size, squeeze=False, sharex=True)
     for place, (ax, term) in enumerate(zip(panels.flat, terms, strict=False)):
         if term in table and not term.startswith("val_"):
-            color = style.METHOD_COLORS["fopro"] if term in _OBJECTIVES else "#333333"
-            ax.plot(table["step"], table[term], color=color)
+            ax.plot(table["step"], table[term], color=style.METHOD_COLORS["fopro"])
         check = term if term.startswith("val_") else checks.get(term, "")
         if check:
             own = table[table[check].notna()]

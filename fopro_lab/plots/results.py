@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fopro_lab.errors import InputError
 from fopro_lab.evaluation import with_interval
 from fopro_lab.evaluation.bootstrap import resampled
 from fopro_lab.evaluation.prior_shift import PriorShift
@@ -89,8 +88,7 @@ def plot_group_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     style.need(table, "scope name metric value low high n interval")
     table = _headline_rows(table)
-    if table.empty:
-        raise InputError("table: expected rows of scope 'group' or the balanced accuracy, got none")
+    style.need(table)
     sizes = table.drop_duplicates("name").set_index("name")["n"]
     names = [name for name in (*GROUPS, _ALL) if name in sizes]
     labels = [f"{name}\nn={sizes[name]}" for name in names]

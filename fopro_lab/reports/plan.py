@@ -508,11 +508,10 @@ def unmet(when: Mapping[str, Any], values: Mapping[str, Any]) -> str:
 
 def limit_seconds(text: str, *, name: str) -> float:
     """Read a time limit as seconds, 0 for none; a number alone is minutes."""
-    if not text:
-        return 0.0
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(s|min|h)?\s*", text)
-    factor = {"s": 1.0, "min": 60.0, "h": 3600.0}[match[2] or "min"] if match else 0.0
-    if match and (seconds := float(match[1]) * factor) > 0:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(s|min|h|)\s*", text)
+    factors = {"s": 1.0, "min": 60.0, "": 60.0, "h": 3600.0}
+    seconds = float(match[1]) * factors[match[2]] if match else 0.0
+    if seconds or not text:
         return seconds
     raise InputError(f"{name}: expected a time such as '90 s', '30 min' or '2 h', got '{text}'")
 

@@ -81,7 +81,7 @@ class RunComparer(StillBox):
     below the table says which. With the box unticked, predictions stay as they are stored.
     Intervals resample whole lesions or patients within each class, the same resamples for all
     runs; differences to the first run are paired. Without a front end, three priors are drawn
-    side by side.
+    in rows.
 
     Args:
         runs: Run folders, folders that hold some, or runs, all tested on the same images.
