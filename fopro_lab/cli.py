@@ -135,16 +135,12 @@ def data_pack(
 
     config = read_config(DataConfig, settings, file)
     packed = pack_from(config, verify=verify)
-    facts: dict[str, Any] = {"dataset": packed.dataset.name, "file": packed.path}
-    facts |= {"bytes": packed.images.nbytes, "interpolation": config.interpolation}
-    facts |= {"checksums": "hold"} if verify else {}
-    if as_json:
-        facts |= {"images": len(packed), "size": packed.size, "left out": packed.left_out}
-        show(facts, as_json=True)
-        return
-    print(f"packed {len(packed)} images of {packed.size} px")
-    show(facts | {"left out": len(packed.left_out)}, as_json=False)
-    for reason in packed.left_out.values():
+    facts: dict[str, Any] = {"dataset": packed.dataset.name, "images": len(packed)}
+    facts |= {"size": packed.size, "file": packed.path, "bytes": packed.images.nbytes}
+    facts |= {"interpolation": config.interpolation} | ({"checksums": "hold"} if verify else {})
+    left_out = packed.left_out if as_json else len(packed.left_out)
+    show(facts | {"left out": left_out}, as_json=as_json)
+    for reason in () if as_json else packed.left_out.values():
         print(f"  {reason}")
 
 

@@ -154,14 +154,11 @@ def plot_mask_history(
         if time is not None:
             look = {"color": "#555555", "ls": "--", "label": "last"}
             beside.stairs(history.rings[last], history.edges, baseline=None, **look)
+        _label_gains(style.color_bar(masks[-1], image, "Gain of the amplitude", width=0.045), bound)
         masks[0].set_ylabel(f"{style.shown(history.name)}\nVertical frequency, cycles/pixel")
         style.gain_axes(beside, history.edges, bound=bound)
         beside.set_title("Mean gain of each ring", fontsize=9)
         beside.legend(title="training, step", loc="best", fontsize=8, title_fontsize=8)
-    bar = figure.colorbar(image, ax=list(axes[:, -2]), fraction=0.05, pad=0.02, aspect=22)
-    bar.set_label("Gain of the amplitude")
-    bar.outline.set_visible(False)
-    _label_gains(bar.ax, bound)
     return figure
 
 
