@@ -226,12 +226,12 @@ def draw_matrix(
 ) -> AxesImage:
     """Draw a table's numbers in colours about 0 and write them; what is clear bold and framed."""
     image = ax.imshow(cells, aspect="auto", **colors)
-    frame: dict[str, Any] = {"facecolor": "none", "edgecolor": "#222222", "pad": 2}
     for y, x in zip(*np.nonzero(cells.notna().to_numpy()), strict=True):
-        is_dark = abs(cells.iloc[y, x]) > 0.6 * image.get_clim()[1]
-        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
+        color = "white" if abs(cells.iloc[y, x]) > 0.6 * image.get_clim()[1] else "#222222"
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": color}
+        frame = {"facecolor": "none", "edgecolor": color, "pad": 2}
         look |= {"weight": "bold", "bbox": frame} if clear.iloc[y, x] else {}
-        ax.text(x, y, texts.iloc[y, x], color="white" if is_dark else "#222222", **look)
+        ax.text(x, y, texts.iloc[y, x], **look)
     ax.tick_params(length=0)
     ax.grid(visible=False)
     sns.despine(ax=ax, left=True, bottom=True)
