@@ -63,3 +63,11 @@ def fopro(monkeypatch, capsys):
 def forked_kernels(monkeypatch):
     """Start kernels of notebooks with everything imported; tests/reports starts plain ones."""
     monkeypatch.setattr("jupyter_client.provisioning.local_provisioner.launch_kernel", start_kernel)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Close the figures of a test, of which pyplot keeps twenty without a warning."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
