@@ -155,7 +155,7 @@ def plot_mask_history(
             look = {"color": "#555555", "ls": "--", "label": "last"}
             beside.stairs(history.rings[last], history.edges, baseline=None, **look)
         _label_gains(style.color_bar(masks[-1], image, "Gain of the amplitude", width=0.045), bound)
-        masks[0].set_ylabel(f"{style.shown(history.name)}\nVertical frequency, cycles/pixel")
+        masks[0].set_ylabel(f"{style.shown(history.name)}\nVertical frequency, cycles per pixel")
         style.gain_axes(beside, history.edges, bound=bound)
         beside.set_title("Mean gain of each ring", fontsize=9)
         beside.legend(title="training, step", loc="best", fontsize=8, title_fontsize=8)

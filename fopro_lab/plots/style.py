@@ -287,8 +287,8 @@ def draw_plane(ax: Axes, plane: np.ndarray, *, down: bool = False, **colors: Any
         ring.set_edgecolor("#BBBBBB" if down else "#555555")
         ax.add_patch(ring)
     ax.set(xticks=[-0.5, -0.25, 0, 0.25, 0.5], yticks=[-0.5, -0.25, 0, 0.25, 0.5])
-    ax.set(xlim=(left, right), ylim=(bottom, top), ylabel="Vertical frequency, cycles/pixel")
-    ax.set_xlabel("Horizontal frequency, cycles/pixel")
+    ax.set(xlim=(left, right), ylim=(bottom, top), ylabel="Vertical frequency, cycles per pixel")
+    ax.set_xlabel("Horizontal frequency, cycles per pixel")
     ax.grid(visible=False)
     return image
 
