@@ -17,15 +17,13 @@ perceptual image hash functions", 2010.
 """
 
 import hashlib
-import os
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from scipy.fft import dct
 
 from fopro_lab.data import Pack
-from fopro_lab.io import progress, sha256_file
+from fopro_lab.io import progress
 
 SIDE = 32  # pixels of the small images
 BITS = 10  # of 63 that may differ in a candidate
@@ -42,27 +40,13 @@ _SIGNS = np.where(np.arange(SIDE) % 2, -1, 1).astype(np.float32)
 
 
 def same_content(packed: Pack) -> np.ndarray:
-    """Return the first row with the same bytes or the same pixels, ``int64 (N,)``.
+    """Return the first row with the same pixels as packed, ``int64 (N,)``.
 
-    Bytes are compared by SHA-256, of those files alone that share their size with another; pixels
-    as packed, so a file that was renamed, or saved again without loss, is found too.
+    So a copy is found if its file was renamed, or saved again without loss.
     """
-    pixels = _first_of(hashlib.sha256(image.tobytes()).digest() for image in packed.checked())
-    paths = packed.dataset.table["path"].tolist()
-    sizes = pd.Series([os.stat(path).st_size if path else -1 for path in paths])
-    several = sizes.duplicated(keep=False) & (sizes >= 0)
-    files = _first_of(
-        sha256_file(path) if often else row
-        for row, (path, often) in enumerate(zip(paths, several, strict=True))
-    )
-    return pixels[files]  # equal bytes decode to equal pixels: the two relations join
-
-
-def _first_of(contents: Iterable[object]) -> np.ndarray:
-    """Return, for each item, the place of the first item that equals it."""
-    places: dict[object, int] = {}
-    found = [places.setdefault(item, place) for place, item in enumerate(contents)]
-    return np.array(found, dtype=np.int64)
+    contents = (hashlib.sha256(image.tobytes()).digest() for image in packed.checked())
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(own, row) for row, own in enumerate(contents)], dtype=int)
 
 
 def find_near_duplicates(images: np.ndarray, rows: np.ndarray) -> pd.DataFrame:

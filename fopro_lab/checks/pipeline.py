@@ -6,23 +6,21 @@ amplitudes, 0 where nothing changed, -0.69 where half is left.
 """
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fopro_lab.config import AugmentMode, Interpolation
-from fopro_lab.data import Dataset, Pack, augment
+from fopro_lab.data import Pack, augment
 from fopro_lab.data.dataset import check_rows
-from fopro_lab.data.decoding import resize_square
+from fopro_lab.data.decoding import ImageReader, resize_square
 from fopro_lab.errors import InputError
 from fopro_lab.fourier import ring_energy
 from fopro_lab.io import progress
 
-BAD_EXAMPLE = "bilinear, no antialias"
 RECIPE = "published recipe"
 EMPTY = (1e-3 / 255) ** 2  # energy of a ring that holds nothing: a thousandth of a grey level
 FEWEST = 10  # images behind an interval
@@ -38,8 +36,8 @@ def audit_pipeline(
 ) -> pd.DataFrame:
     """Measure what each step of the input pipeline does to each frequency ring.
 
-    - ``resize``: each interpolation, and bilinear without antialiasing as a bad example, against
-      the ideal: the full image cut to the frequencies that the small one can hold.
+    - ``resize``: each interpolation, against the ideal: the full image cut to the frequencies that
+      the small one can hold.
     - ``augment, fused`` and ``augment, exact``: each operation of the published recipe alone, and
       the recipe as a whole, against the packed image.
 
@@ -63,16 +61,16 @@ def audit_pipeline(
     if not len(rows) or images < 1:
         raise InputError(f"rows, images: expected one or more, got {len(rows)} and {images}")
     chosen = choose_images(packed.dataset.table, rows, images=images, seed=seed)
-    side = min(full_image(packed.dataset, int(chosen[0])).shape[:2])
-    # To the size of the pack, or 3/8 of images no larger. Not a half: there bilinear points average
-    # two pixels as a box does, and are no bad example.
+    reader = cast(ImageReader, packed.dataset.reader)
+    side = min(reader.native(int(chosen[0])).shape[:2])
+    # To the size of the pack, or 3/8 of images no larger.
     small = packed.size if side > packed.size else max(8, 3 * side // 8)
     sources = packed.dataset.table["source"].to_numpy()[chosen]
     members = {"all": np.ones(len(chosen), dtype=bool)}
     known = sorted(set(sources) - {""})
     if len(known) > 1:
         members |= {name: sources == name for name in known}
-    resized = _measure_resize(packed, chosen, small, edges)
+    resized = _measure_resize(reader, chosen, small, edges)
     steps = [
         ("resize", step, "ideal band limit", small, ratios) for step, ratios in resized.items()
     ]
@@ -103,31 +101,17 @@ def choose_images(table: pd.DataFrame, rows: np.ndarray, *, images: int, seed: i
     return np.sort(shuffled.groupby("source").head(each)["row"].to_numpy()[:images])
 
 
-def full_image(dataset: Dataset, row: int) -> np.ndarray:
-    """Return an image at its own size, ``uint8 (H, W, 3)``, RGB."""
-    if not hasattr(dataset.reader, "native"):
-        raise InputError(
-            f"{dataset.name}: expected a reader with a method native(row), which returns the "
-            "image at its own size; without it no resize can be audited"
-        )
-    full: np.ndarray = dataset.reader.native(row)
-    return full
-
-
 def _measure_resize(
-    packed: Pack, rows: np.ndarray, size: int, edges: Sequence[float]
+    reader: ImageReader, rows: np.ndarray, size: int, edges: Sequence[float]
 ) -> dict[str, np.ndarray]:
     """Compare resized images with the ideal, one by one: log ratios ``(n, R)`` of each step."""
     found: dict[str, list[np.ndarray]] = {}
     for row in progress(rows, total=len(rows), label="auditing the resize"):
-        full = full_image(packed.dataset, int(row))
+        full = reader.native(int(row))
         steps = {
             name: resize_square(full, size=size, interpolation=name)
             for name in get_args(Interpolation)
         }
-        pixels = torch.from_numpy(full.copy()).permute(2, 0, 1)[None].float()
-        points = F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
-        steps[BAD_EXAMPLE] = points[0].permute(1, 2, 0).round().byte().numpy()
         ideal, made = (
             log_amplitude(
                 augment.float_images(torch.from_numpy(np.stack(own))), size=size, edges=edges

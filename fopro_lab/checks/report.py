@@ -25,7 +25,6 @@ Level = Literal["ok", "note", "warn", "fail"]
 LEVELS: tuple[Level, ...] = ("ok", "note", "warn", "fail")
 FEW_LEVELS = 32  # of 256; with fewer an image is nearly a mask
 FEW = 10  # images; with fewer, a recall says little
-CROWD = 20  # images; a group of more, and of a tenth of all, may be a word for "unknown"
 ASSOCIATED = (0.1, 0.3)  # Cramer's V from which class and source are worth a note, a warning
 BLIND = (0.05, 0.15)  # detectable difference from which the tail is worth a note, a warning
 
@@ -239,25 +238,22 @@ def _check_groups(
     if table["group"].is_unique and not known:
         verdict = "lesions or patients unknown: images of one may lie in two parts unnoticed"
         return Finding("warn", "groups", None, verdict)
-    sizes = table["group"].value_counts()
-    crowd = ""
-    if sizes.iloc[0] > max(CROWD, len(table) / 10):  # its name may mean "unknown"
-        crowd = f"; '{sizes.index[0]}' alone has {sizes.iloc[0]:,} of {len(table):,} images"
     if leaks.empty:
-        return Finding("note", "groups", None, "no split: no parts that could share one" + crowd)
+        return Finding("note", "groups", None, "no split: no parts that could share one")
     # An image without a group was made its own.
-    alone = int(((table["group"] == table["image"]) & (table["group"].map(sizes) == 1)).sum())
+    single = ~table["group"].duplicated(keep=False)
+    alone = int((single & (table["group"] == table["image"])).sum())
     if shared.empty and alone and not known:
         verdict = f"no known group has images in two parts; of {_counted(alone, 'image')} the "
-        return Finding("warn", "groups", 0, f"{verdict}lesion or patient is unknown{crowd}")
+        return Finding("warn", "groups", 0, f"{verdict}lesion or patient is unknown")
     if shared.empty:
-        verdict = f"none of {len(sizes):,} groups has images in two parts{crowd}"
-        return Finding("note" if crowd else "ok", "groups", 0, verdict)
+        verdict = f"none of {table['group'].nunique():,} groups has images in two parts"
+        return Finding("ok", "groups", 0, verdict)
     (test, tested), (val, held) = (_leaked(leaks, "group", part) for part in ("test", "val"))
     verdict = (
         f"{_counted(len(shared), 'group')} in two parts: of {tested:,} test images {test:,} "
         f"({100 * test / max(tested, 1):.0f} %) show one that is in training too, "
-        f"of {held:,} for validation {val:,}{crowd}"
+        f"of {held:,} for validation {val:,}"
     )
     return Finding("fail" if test or val else "warn", "groups", len(shared), verdict)
 

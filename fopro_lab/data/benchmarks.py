@@ -1,12 +1,9 @@
 """Read the published benchmarks as their publishers lay them out."""
 
 import hashlib
-import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,17 @@ import pandas as pd
 
 from fopro_lab.data import readers
 from fopro_lab.data.decoding import ImageReader
-from fopro_lab.data.fetch import DAMAGES, fetched_place, find_source, medmnist_facts
+from fopro_lab.data.fetch import (
+    DAMAGES,
+    fetched_place,
+    find_source,
+    medmnist_facts,
+    unpack_zip,
+)
 from fopro_lab.data.readers import PARTS, Listing, list_files
 from fopro_lab.data.tables import NOT_KNOWN
 from fopro_lab.errors import InputError, WorkError, said_of
-from fopro_lab.io import cache_folder, disk_errors, in_bytes, regular
+from fopro_lab.io import cache_folder, disk_errors, in_bytes, one_writer, regular
 
 ISIC = "ISIC_2019_Training_"
 # ISIC 2019's classes from the largest to the smallest, as ISIC-2019-LT ranks them.
@@ -68,21 +71,19 @@ def read_isic2019(folder: Path) -> Listing:
     images = truth["image"].tolist()
     readers.refuse_twice(images, where=path)
     marks = truth[list(ISIC_CLASSES)].apply(pd.to_numeric, errors="coerce").to_numpy()
-    sound = ((marks == 1).sum(axis=1) == 1) & ((marks == 0).sum(axis=1) == len(ISIC_CLASSES) - 1)
+    sound = np.isin(marks, (0, 1)).all(axis=1) & (marks.sum(axis=1) == 1)
     if not sound.all():
         raise InputError(
             f"{path}: expected a 1 in one of {', '.join(ISIC_CLASSES)} and 0 elsewhere, got "
             f"something else for {(~sound).sum()} images, first {images[int(np.argmin(sound))]}"
         )
     present, labels = np.unique(marks.argmax(axis=1), return_inverse=True)
-    lesions: dict[str, str] = {}
-    metadata = folder / f"{ISIC}Metadata.csv"
+    lesions, metadata = pd.Series("", index=truth.index), folder / f"{ISIC}Metadata.csv"
     if metadata.is_file():
         known = readers.read_cells(metadata, needed=("image", "lesion_id"))
         known = known[~known["lesion_id"].str.casefold().isin(NOT_KNOWN)]
-        lesions = dict(zip(known["image"], known["lesion_id"], strict=True))
-    groups = [lesions.get(image, "") for image in images]
-    archives = [re.match(r"([A-Za-z]+)\d*_", lesion) for lesion in groups]
+        lesions = truth[["image"]].merge(known.drop_duplicates("image"), how="left")["lesion_id"]
+    archives = lesions.str.extract(r"^([A-Za-z]+)\d*_", expand=False).str.upper()
     root = folder / f"{ISIC}Input"
     place = root if root.is_dir() else folder
     how: Any = {"where": path, "way_out": "fetch them again, or use a CSV of those that are here"}
@@ -90,8 +91,8 @@ def read_isic2019(folder: Path) -> Listing:
         images,
         readers.find_images(images, place, **how)[0],
         (labels.tolist(), tuple(ISIC_CLASSES[rank] for rank in present)),
-        groups=groups,
-        sources=[found[1].upper() if found else "" for found in archives],
+        groups=lesions.fillna("").tolist(),
+        sources=archives.fillna("").tolist(),
     )
 
 
@@ -119,26 +120,25 @@ def read_npz(path: Path) -> Listing:
     key = hashlib.sha256(f"{place} {changed} {place.stat().st_size}".encode()).hexdigest()[:20]
     folder = cache_folder() / "arrays" / key / path.stem
     try:
-        with disk_errors(folder), zipfile.ZipFile(regular(path)) as archive:
-            held = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            parts = [part for part in PARTS if f"{part}_images" in held]
-            wanted = [held.get(f"{part}_{k}", "") for part in parts for k in ("images", "labels")]
-            if "train" not in parts or not all(wanted):
-                raise InputError(
-                    f"{path}: expected the arrays train_images and train_labels, and perhaps "
-                    f"val_... and test_..., found {', '.join(held)}"
-                )
-            if not folder.is_dir():
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-                    archive.extractall(temporary, wanted)
-                    with suppress(OSError):  # another process was faster
-                        os.replace(temporary, folder)
-                        os.mkdir(temporary)  # for its context to remove
-    except (InputError, WorkError):
-        raise
+        with zipfile.ZipFile(regular(path)) as archive:
+            held = [name.removesuffix(".npy") for name in archive.namelist()]
+            size = sum(each.file_size for each in archive.infolist())
     except (OSError, *DAMAGES) as error:
         raise InputError(f"{path}: no .npz file that can be unpacked ({error})") from None
+    parts = [part for part in PARTS if f"{part}_images" in held]
+    wanted = [f"{part}_{kind}" for part in parts for kind in ("images", "labels")]
+    if "train" not in parts or not set(wanted) <= set(held):
+        raise InputError(
+            f"{path}: expected the arrays train_images and train_labels, and perhaps "
+            f"val_... and test_..., found {', '.join(held)}"
+        )
+    arrays = [f"{name}.npy" for name in wanted]
+    with disk_errors(folder), one_writer(folder, talk=True, doing="unpacking it"):
+        if not all((folder / name).is_file() for name in arrays):
+            try:
+                unpack_zip(path, folder, largest=size, holds=arrays)
+            except WorkError as error:
+                raise InputError(str(error)) from None
     return read_medmnist(folder, parts=parts, where=path)
 
 

@@ -21,8 +21,7 @@ from fopro_lab.data.benchmarks import benchmark_place, read_benchmark, read_npz
 from fopro_lab.data.decoding import DEPTHS, FileReader, ImageReader, Reader, to_rgb
 from fopro_lab.data.readers import Listing, read_folders, sort_files
 from fopro_lab.data.sampling import choose_rows
-from fopro_lab.data.split_lists import find_lists, not_used
-from fopro_lab.data.tables import USUAL_NAMES, find_table, read_table
+from fopro_lab.data.tables import USUAL_NAMES, find_table, list_parts, not_used, read_table
 from fopro_lab.errors import InputError, said_of
 from fopro_lab.io import Summary
 
@@ -67,11 +66,6 @@ class Dataset(Summary):
         stamp = _hash(self.stamp + images) if self.stamp else ""
         reader = take_rows(self.reader, rows)
         return replace(self, table=table, reader=reader, fingerprint=fingerprint, stamp=stamp)
-
-    def without(self, count: int) -> "Dataset":
-        """Say in the name, and so in every protocol id, how many images were left out."""
-        name = f"{self.name}-without{count}" if count else self.name
-        return replace(self, name=name, left_out=self.left_out + count)
 
 
 def open_dataset(
@@ -233,10 +227,7 @@ class TorchReader(ImageReader):
             values = np.asarray(image)
             if hasattr(image, "permute"):  # a tensor: channels first
                 values = np.moveaxis(values, 0, -1) if values.ndim == 3 else values[:0]
-            if (
-                values.dtype.kind == "f"
-                and 0 <= values.min(initial=0) <= values.max(initial=0) <= 1
-            ):
+            if values.dtype.kind == "f" and (np.abs(2 * values - 1) <= 1).all():  # in [0, 1]
                 values = np.round(255 * values).astype(np.uint8)
             values = values[..., 0] if values.shape[2:] == (1,) else values
             sound = values.dtype == np.uint8 and values.size
@@ -314,7 +305,7 @@ def _read_path(path: Path, config: DataConfig, columns: bool) -> Listing:
         return listing._replace(notes=(*notes, *listing.notes))
     with said_of(str(root)):
         listing = read_folders(root, sure=sure)
-    lists = [] if sure else not_used([file.name for file in find_lists(path)])
+    lists = [] if sure else not_used([file.name for file in list_parts(path)])
     return listing._replace(notes=(*listing.notes, *lists))
 
 

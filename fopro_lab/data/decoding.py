@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -54,13 +54,12 @@ def read_image(
         raise InputError(f"{path}: {text}") from None
     try:
         with _quiet(), _open(content) as opened:
-            wide = _wide_colour(opened)
+            tiles: Any = getattr(opened, "tile", None)
+            layout = str(tiles[0][3]) if tiles else ""
+            if re.match(r"\W*(RGB|LA|CMYK)[^,]*;16", layout):  # Pillow keeps the upper 8 bits
+                raise InputError("16 bits per channel are read in grey alone; save as 8 bit")
             ImageOps.exif_transpose(opened, in_place=True)  # in place: a copy costs a tenth
-            bits = 16
-            if wide or opened.mode in SIXTEEN_BIT:
-                bits = depth() if callable(depth) else depth
-            if wide and bits < 16:
-                raise InputError(f"{bits} bits of 16 in colour are not read; save as 8 bit")
+            bits = 16 if opened.mode not in SIXTEEN_BIT else depth() if callable(depth) else depth
             image = to_rgb(opened, depth=bits)
             if size is not None:
                 image = image.resize((size, size), Image.Resampling[interpolation.upper()])
@@ -79,13 +78,6 @@ def read_image(
     raise InputError(f"{path}: {reason}")
 
 
-def is_dicom(path: Path | str) -> bool:
-    """Tell by its content whether a file is DICOM, whatever its ending."""
-    with suppress(OSError), open(regular(path), "rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-    return False
-
-
 def resize_square(
     pixels: np.ndarray, *, size: int, interpolation: Interpolation = "bilinear"
 ) -> np.ndarray:
@@ -101,9 +93,8 @@ def to_rgb(image: Image.Image, *, depth: int = 16) -> Image.Image:
     if image.mode in SIXTEEN_BIT:
         values, top = np.asarray(image).astype(np.int64), 2**depth - 1
         if values.min() < 0 or values.max() > top:
-            kind = "32-bit integers" if _is_32_bit(image) else "pixels"
             raise InputError(
-                f"{kind}: expected 0..{top}, got {values.min()}..{values.max()}; save as 8 bit"
+                f"pixels: expected 0..{top}, got {values.min()}..{values.max()}; save as 8 bit"
                 + (", or give another bit_depth" if depth < 16 else "")
             )
         if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
@@ -162,24 +153,22 @@ def survey(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str, str]:
     empty where there are no such files; broken ones do not count.
     """
 
-    def look(path: str) -> tuple[int, bool, bool, bool]:
+    def look(path: str) -> tuple[int, bool, bool]:
         try:
             with open(regular(path), "rb") as stream:
                 if stream.read(2) == b"\xff\xd8":
-                    return -1, False, False, False
+                    return -1, False, False
             with Image.open(path) as opened:
                 several = getattr(opened, "n_frames", 1) > 1
-                wide = _wide_colour(opened)  # Pillow keeps the upper 8 bits of it
-                deep = wide or opened.mode in SIXTEEN_BIT
-                top = int(np.asarray(opened).max()) * (257 if wide else 1) if deep else -1
+                top = int(np.asarray(opened).max()) if opened.mode in SIXTEEN_BIT else -1
                 clear = opened.has_transparency_data
                 clear = clear and np.asarray(opened.convert("RGBA"))[..., 3].min() < 255
-                return top, clear, several, _is_32_bit(opened)
+                return top, clear, several
         except Exception:  # reading the image gives the message
-            return -1, False, False, False
+            return -1, False, False
 
     with _quiet(), ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
-        tops, clear, several, long = np.array([(-1, 0, 0, 0), *pool.map(look, paths)]).T
+        tops, clear, several = np.array([(-1, 0, 0), *pool.map(look, paths)]).T
     of, deep = f"of {len(paths):,} images", tops[tops >= 0]
     lost = [f"{clear.sum():,} {of} have transparent pixels, put on white"] * bool(clear.any())
     if several.any():
@@ -187,20 +176,9 @@ def survey(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str, str]:
     if not len(deep):
         return bits or 16, "", "; ".join(lost)
     bits = bits or next((bits for bits in DEPTHS if deep.max() < 2**bits), 16)
-    kind = "16-bit or 32-bit" if long.any() else "16-bit"
-    depth = f"{len(deep):,} {of} have {kind} files, highest value {deep.max():,}: "
+    depth = f"{len(deep):,} {of} have files of more than 8 bits, highest value {deep.max():,}: "
     depth += f"read as {bits} bit" + "; the others have 8" * (len(deep) < len(paths))
     return bits, depth, "; ".join(lost)
-
-
-def _is_32_bit(image: Image.Image) -> bool:
-    return image.mode == "I" and image.format == "TIFF"  # a PGM of 16 bits has this mode, too
-
-
-def _wide_colour(opened: Image.Image) -> bool:
-    """Tell a colour image of 16 bits per channel, of which Pillow drops the lower 8."""
-    tiles = getattr(opened, "tile", [])
-    return opened.mode in ("RGB", "RGBA", "LA") and "16" in str(tiles[0][3] if tiles else "")
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -24,7 +25,6 @@ from fopro_lab.io import progress as show_progress
 from fopro_lab.options import nearest, read_yaml
 
 PLAIN_NAMES = ("isic2019", "hyperkvasir", "fopro-splits", "monica-splits", "moco-v2")
-MEDMNIST_SIZES = (28, 64, 128, 224)  # pixels
 RECORD = "fetched.json"  # what has been fetched into a folder
 DOWNLOADS = ".downloads"
 SPARE = 50_000_000  # bytes of disk that stay free
@@ -110,15 +110,16 @@ def find_source(name: str) -> Source:
 
 
 def _find_medmnist(rest: str) -> Source:
-    short, dash, text = rest.partition("-")
     sets = medmnist_facts()
-    size = int(text) if text.isdecimal() else 28
-    if short not in sets or (dash and str(size) != text) or size not in MEDMNIST_SIZES:
+    found = re.fullmatch(r"([a-z]+)(?:-(28|64|128|224))?", rest)
+    if not found or found[1] not in sets:
         raise InputError(
             f"source: expected medmnist: with one of {', '.join(sets)}, and -64, -128 or -224 "
             f"for larger images, got 'medmnist:{rest}'"
         )
-    fact, suffix = sets[short], "" if size == 28 else f"_{size}"
+    short, size = found[1], int(found[2] or 28)  # pixels
+    fact = sets[short]
+    suffix = "" if size == 28 else f"_{size}"
     archive, images = f"{short}mnist{suffix}.npz", sum(fact["images"])
     pixels = images * size * size * fact["channels"]
     facts = dict(_facts("sources.yaml")["medmnist"])

@@ -206,7 +206,8 @@ def pack(
         raise _unreadable(dataset, list(left_out.values()))
     if left_out:
         kept = np.delete(np.arange(len(dataset)), [entry["row"] for entry in note["unreadable"]])
-        dataset = dataset.subset(kept).without(len(left_out))
+        name = f"{dataset.name}-without{len(left_out)}"  # and so in every protocol id
+        dataset = replace(dataset.subset(kept), name=name, left_out=len(left_out))
     bits, told = note.get("bit_depth", (16, ""))
     if told and isinstance(dataset.reader, FileReader):
         reader = replace(dataset.reader, depth=bits)

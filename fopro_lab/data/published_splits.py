@@ -91,7 +91,7 @@ def make_isic2019_lt(
     protocol = f"isic2019-lt/fopro/{ratio:g}/fold{fold}{altered}{matched.ending}"
     protocol += f"/{kept}classes" if kept < len(CLASSES) else ""
     split = build_split(dataset, parts, protocol, drawn=(), notes=notes)
-    leaks = split.shared_groups(dataset)
+    leaks = len(split.group_leakage(dataset))
     leak = f"{leaks} groups have images in two parts or more, as published"
     return replace(split, notes=(*split.notes, leak)) if leaks else split
 
@@ -322,7 +322,7 @@ def find_split_files(names: Sequence[str], *, files: Path | None, fetched: str) 
 def describe_changes(
     paths: Sequence[Path], names: Sequence[str], *, fetched: str
 ) -> tuple[str, list[str]]:
-    """Compare the files of a split with the hashes of the published ones; refuse exchanged files.
+    """Compare the files of a split with the hashes of the published ones.
 
     Returns what the protocol id adds, ``/altered-`` with the start of a hash over the files, and
     notes; both are empty if every byte is as published, line ends included.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from fopro_lab.data.decoding import FileReader, Reader, is_dicom
+from fopro_lab.data.decoding import FileReader, Reader
 from fopro_lab.errors import InputError, said_of
 from fopro_lab.io import in_bytes, regular, some
 
@@ -115,8 +115,6 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
     images, others = sort_files(root)
     strange = name_unreadable(others)
     if not images:
-        if not strange and others and is_dicom(root / others[0]):
-            strange = [f"DICOM files, first {others[0]}"]
         found = f"{strange[0]}; {CONVERT}" if strange else f"none ({', '.join(sorted(SUFFIXES))})"
         raise InputError(f"expected images, found {found}")
     masks = _find_masks(images)
@@ -136,11 +134,12 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
         if len(part) < depth + 2:
             raise InputError(f"expected a folder per class, found {image} outside of one")
     names = {part[depth] for part in parts}
-    if len(names) == 1 and any(len(part) > depth + 2 for part in parts):
-        below = "/".join(parts[0][: depth + 1])
+    if not sure and all(len(part) > depth + 2 for part in parts):
+        found = f"{some(sorted(names))}, such as {images[0].rpartition('/')[0]}"
         raise InputError(
-            f"expected two classes or more, found the folder '{below}' alone; give the "
-            f"path of the folder that holds the classes, such as {root}/{below}"
+            f"expected images in the folders of classes, found folders in each of {found}; if "
+            "those are the classes, give the path of the folder that holds them, else "
+            "labels_from=folders"
         )
     for name in sorted(names):
         if not sure and (NO_CLASS.fullmatch(name.casefold()) or name.lower() in SPLIT_WORDS):
@@ -149,7 +148,6 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
                 "a table of the classes: dataset=TABLE image_dir=FOLDER, or say that folders are "
                 "the classes: labels_from=folders"
             )
-    _refuse_parts([part[depth:-1] for part in parts if not sure])
     classes = number_classes([part[depth] for part in parts])
     inside = [file for file in others if file.count("/") > depth]
     if bare := name_unreadable(file for file in inside if file.split("/")[depth] not in names):
@@ -163,20 +161,6 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
         splits=[SPLIT_WORDS[part[0].lower()] if depth else "" for part in parts],
         passed_over=(*others, *sorted(masks)),
     )._replace(notes=tuple(notes))
-
-
-def _refuse_parts(folders: Sequence[Sequence[str]]) -> None:
-    """Refuse folders that all hold folders of the same names, as parts of a split do."""
-    below: dict[str, set[str]] = {}
-    for name, *inner in folders:
-        below.setdefault(name, set()).update(inner[:1])
-    same = sorted(next(iter(below.values()), ()))
-    if len(below) > 1 and len(same) > 1 and all(set(same) == own for own in below.values()):
-        raise InputError(
-            f"{' and '.join(sorted(below)[:3])} hold the same folders, "
-            f"{', '.join(same[:3])}; expected folders train, val and test if they are parts; if "
-            "they are the classes: labels_from=folders"
-        )
 
 
 CONVERT = "such files are not read here: convert them to PNG (16 bit keeps the levels of 12)"
@@ -226,15 +210,6 @@ def number_classes(classes: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
         raise InputError(f"expected two classes or more, found '{names[0]}' alone")
     label = {name: number for number, name in enumerate(names)}
     return [label[name] for name in classes], tuple(names)
-
-
-def differing_folders(table: pd.DataFrame, class_names: Sequence[str]) -> list[str]:
-    """List images in a folder of another class than their label, if all lie in folders of any."""
-    label = {plain_name(name): number for number, name in enumerate(class_names)}
-    folders = [label.get(plain_name(os.path.basename(os.path.dirname(p)))) for p in table["path"]]
-    if None in folders:
-        return []
-    return table["image"][table["label"] != folders].tolist()
 
 
 def refuse_alike(names: Iterable[str], *, where: str, way_out: str = "") -> None:
@@ -305,8 +280,7 @@ def find_images(
     place: dict[str, str] = {}
     for name in wanted:
         near = closest(name, by_key.get(file_key(name), []))
-        same = {plain_name(file) for file in near} if len(near) > 1 else set()
-        if len(same) == 1 and all(filecmp.cmp(root / near[0], root / file, False) for file in near):
+        if len(near) > 1 and all(filecmp.cmp(root / near[0], root / f, False) for f in near):
             twins.append(f"{near[0]} and {near[1]}")
             near = near[:1]
         if len(near) > 1:
@@ -322,10 +296,8 @@ def find_images(
         such = f"such as {place[loose[0]]} for {loose[0]}"
         notes.append(f"{len(loose):,} of {len(wanted):,} images found by their name, {such}")
     if twins:
-        notes.append(
-            f"{len(twins):,} images are there twice, byte by byte the same, in folders that differ "
-            f"in case alone, such as {twins[0]}: one of each is taken"
-        )
+        same = f"{len(twins):,} images are there twice, byte by byte the same"
+        notes.append(f"{same}, such as {twins[0]}: one of each is taken")
     if missing and (not leave_out or len(missing) == len(wanted)):
         if strange := name_unreadable(missing):
             raise InputError(f"{where}: of {len(wanted):,} images {strange[0]}; {CONVERT}")

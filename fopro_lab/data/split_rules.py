@@ -40,12 +40,11 @@ class Split(Summary):
             parts[getattr(self, name)] = name
         return parts
 
-    def shared_groups(self, dataset: Dataset) -> int:
-        """Count groups with images in more than one part; 0 unless a given split leaks."""
-        return len(self.group_leakage(dataset))
-
     def group_leakage(self, dataset: Dataset) -> pd.DataFrame:
-        """List the groups that have images in two parts or more, and how many in each."""
+        """List the groups that have images in two parts or more, and how many in each.
+
+        There are none unless a given split leaks.
+        """
         parts = self.parts(len(dataset))
         used = parts != ""
         counts = pd.crosstab(dataset.table["group"].to_numpy()[used], parts[used])
@@ -171,8 +170,8 @@ def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list
         raise InputError(f"ratio: expected above 0 and at most 1, got {ratio}")
     steps = max(len(left) - 1, 1)
     # A hair above: 32 x (1/32)^(2/5) is 8, where double precision says 7.999999999999999.
-    curve = [int(largest * ratio ** (rank / steps) * (1 + 1e-12)) for rank in range(len(left))]
-    return [min(images, most) for images, most in zip(curve, left, strict=True)]
+    curve = (int(largest * ratio ** (rank / steps) * (1 + 1e-12)) for rank in range(len(left)))
+    return list(map(min, curve, left))
 
 
 class Wanted(NamedTuple):

@@ -4,18 +4,15 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from fopro_lab.config import DataConfig
-from fopro_lab.data import readers, split_lists
+from fopro_lab.data import readers
 from fopro_lab.data.readers import SPLIT_WORDS, Listing, file_key, plain_name, table_ending
-from fopro_lab.data.split_lists import SPLIT_WORD
 from fopro_lab.errors import InputError, said_of
 from fopro_lab.io import some
 
@@ -34,12 +31,6 @@ FOLDS = "fold foldid kfold cvfold foldnumber".split()
 FLAGS = {"istrain": "train", "isval": "val", "isvalid": "val", "istest": "test"}
 FLAGS |= {"train": "train", "val": "val", "test": "test"}
 MAYBE_SPLIT = "set phase dataset".split()  # of something else, unless it has words of a split
-# Columns of 0 and 1 with one of these words in their names are not classes.
-COVARIATES = frozenset(
-    "sex gender male female age smoke smoker smoking drink alcohol left right family history is "
-    "has biopsy biopsied biopsed consent quality itch itching grew hurt bleed elevation changed "
-    "pesticide".split()
-)
 # How tables write an empty cell, and how people write that a group or a source is not known, in
 # lower case; a class may well be called 'none' or 'unknown'.
 EMPTY = frozenset({"", "nan", "na", "n/a", "<na>", "null", "#n/a"})
@@ -48,6 +39,8 @@ NOT_KNOWN = EMPTY | frozenset(
     | {"?", ".", "nil", "nat", "undefined"}
 )
 YES, NO = {"1", "1.0", "true", "yes", "y"}, {"0", "0.0", "false", "no", "n"}
+SPLIT_WORD = re.compile(r"(?<![a-z])(?:train|valid|val|test|dev)", re.IGNORECASE)
+ROW_NUMBERS = {"index", "indexes", "indices", "row", "row_index", "rowindex"}
 PROSE = re.compile(r"(read_?me|licen[cs]e|attribution|citation|notice|changelog|source).*")
 
 
@@ -63,8 +56,7 @@ def find_table(
     """
     stems = _stems(images_below)
     others = [file for file in readers.sort_files(root)[1] if table_ending(file) is not None]
-    named: dict[str, set[str]] = {}  # the images of each table that fits
-    reasons: dict[str, str] = {}  # why another one does not
+    fit, reasons = list[str](), dict[str, str]()  # tables that do, and why others do not
     for file in others:
         sure = table_ending(file) not in readers.TEXTS
         stem = plain_name(Path(file).name.partition(".")[0])
@@ -74,44 +66,62 @@ def find_table(
             frame = readers.read_cells(root / file)
             sure = sure or any(_known(frame[name].head(50), stems).any() for name in frame)
             if len(frame.columns) > 1:
-                named[file] = _check_fits(frame, rules, stems)
+                _check_fits(frame, rules, stems)
+                fit.append(file)
         except InputError as error:
             if sure:
-                reasons[file] = str(error).removeprefix(f"{root / file}: ")
-    if not named and not reasons:
+                reasons[file] = f"{file} ({str(error).removeprefix(f'{root / file}: ')})"
+    if not fit and not reasons:
         return None, []
-    top = min((file.count("/") for file in named), default=0)
-    fit = [file for file in named if file.count("/") == top]
-    whole = max(fit, key=lambda file: len(named[file]), default="")
-    if fit and not SPLIT_WORD.search(plain_name(Path(whole).name)):
-        if all(named[file] < named[whole] for file in fit if file != whole):
-            fit = [whole]  # others are of some of its images: boxes, or lists of parts
     if len(fit) != 1:
-        some = [f"{file} ({reason})" for file, reason in list(reasons.items())[:3]]
-        found = f"several tables, {', '.join(fit[:4])}" if fit else f"tables: {'; '.join(some)}"
+        found = f"several tables, {', '.join(fit[:4])}" if fit else some([*reasons.values()])
         raise InputError(
             f"{root}: expected one table of its images, found {found}; name the table, and the "
             "folder of its images: dataset=TABLE image_dir=FOLDER; or take folders as classes: "
             "labels_from=folders"
         )
     table = fit[0]
-    rest = [file for file in (*named, *reasons) if file != table]
-    lists = [file for file in others if file != table and SPLIT_WORD.search(plain_name(file))]
-    beside = split_lists.find_lists(root / table)  # of which reading the table tells
-    passed = [file for file in dict.fromkeys([*rest, *lists]) if root / file not in beside]
-    notes = [f"{root}: the table is {table}"] if rest or table_ending(table) != ".csv" else []
-    return root / table, [*notes, *split_lists.not_used(passed)]
+    # Of lists beside it reading the table tells.
+    beside = {table, *(str(file.relative_to(root)) for file in list_parts(root / table))}
+    passed = [file for file in others if file in reasons or SPLIT_WORD.search(file)]
+    return root / table, not_used([file for file in passed if file not in beside])
 
 
-def _check_fits(frame: pd.DataFrame, rules: DataConfig, stems: set[str]) -> set[str]:
-    """Return the images that a table names; refuse it if it names none, or no classes of them."""
+def list_parts(place: Path) -> list[Path]:
+    """List files in a folder, or beside a table, that are called after parts of a split."""
+    beside = sorted((place if place.is_dir() else place.parent).iterdir())
+    kinds = (*readers.TABLES, *readers.TEXTS)
+    named = [file for file in beside if SPLIT_WORD.search(file.name)]
+    return [f for f in named if f != place and f.is_file() and table_ending(f.name) in kinds]
+
+
+def not_used(files: Sequence[str]) -> list[str]:
+    """Return a note on files that are passed over, if there are any."""
+    return [f"not used: {', '.join(files[:4])}{', ...' * (len(files) > 4)}"] if files else []
+
+
+def _refuse_list(file: Path, images: pd.Series) -> None:
+    """Refuse a file that seems to say which images of a table are of a part, but is not read."""
+    lines: list[list[str]] = []
+    with suppress(InputError):  # no text
+        lines = [cells for _, cells in readers.read_rows(file)]
+    named = {file_key(cell) for line in lines for cell in (*line, " ".join(line))}
+    numbered = ROW_NUMBERS.intersection(map(str.casefold, lines[0])) if lines else ()
+    if numbered or named.intersection(images.map(file_key)):
+        raise InputError(
+            f"{file.name} beside it seems to list images of one part, and is not read; write "
+            "train, val or test of each image into a column 'split', or draw another split: "
+            "split_column=none"
+        )
+
+
+def _check_fits(frame: pd.DataFrame, rules: DataConfig, stems: set[str]) -> None:
+    """Refuse a table that names no image, or no classes of them."""
     _check_given(frame, rules)
     image = _find_image_column(frame, rules, stems)
     if not _known(frame[image], stems).any():
         raise InputError(f"none of its images, such as {frame[image].iloc[0]}, is there")
-    if len(frame[_class_columns(frame, rules, image)[0]].drop_duplicates()) < 2:
-        raise InputError("all its images have one class")
-    return set(frame[image].map(file_key))
+    _class_columns(frame, rules, image)
 
 
 def _stems(folder: Path) -> set[str]:
@@ -136,7 +146,7 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     with said_of(str(path)):
         _check_given(frame, rules)
         column = _find_image_column(frame, rules, _stems(root))
-        parts, part_notes = _find_parts(frame, rules, column, path, root)
+        parts, part_notes = _find_parts(frame, rules, column, path)
         frame, parts = frame[parts != "?"], parts[parts != "?"]
         labels, names, class_notes, ending = _find_classes(frame, rules, column)
         frame, parts = frame.loc[labels.index], parts[labels.index]
@@ -146,7 +156,7 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     source, *unused = _usual(frame, "source", rules) or [""]
     sources = frame[source] if source else pd.Series("", index=frame.index)
     readers.refuse_twice(images, where=path)
-    how: dict[str, Any] = {"where": path, "way_out": split_lists.IMAGE_DIR}
+    how: Any = {"where": path, "way_out": "give the folder that holds them: image_dir=..."}
     how["leave_out"] = rules.unusable == "leave-out"
     paths, notes = readers.find_images(images, root, **how)
     readers.refuse_twice(paths, where=path)
@@ -163,12 +173,8 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
         sources=_where_known(sources).tolist(),
         splits=parts.tolist(),
     )
-    notes = [f"{path.name}: {', '.join(used)}", *class_notes[1:], *group_notes[1:],
-             *part_notes[1:], *notes]  # fmt: skip
-    if odd := readers.differing_folders(listing.table, names):
-        notes.append(f"{len(odd):,} of {len(images):,} images lie in another class's folder than "
-                     f"the table says, first {odd[0]}: the table counts")  # fmt: skip
-    return listing._replace(notes=tuple(notes), ending=ending, groups_known=complete)
+    told = (f"{path.name}: {', '.join(used)}", *class_notes[1:], *group_notes[1:], *part_notes[1:])
+    return listing._replace(notes=(*told, *notes), ending=ending, groups_known=complete)
 
 
 def _check_given(frame: pd.DataFrame, rules: DataConfig) -> None:
@@ -207,9 +213,6 @@ def _find_image_column(frame: pd.DataFrame, rules: DataConfig, stems: set[str]) 
     usual = _usual(frame, "image", rules)
     if rules.image_column:
         return rules.image_column
-    heads = _known(pd.Series(list(frame)), stems)
-    if any(_known(frame[name], stems).all() for name in frame.columns[heads]):
-        raise InputError("expected names of columns in the first line, got an image's row")
     for name in usual:
         if _known(frame[name], stems).any():
             return name
@@ -241,48 +244,23 @@ def _where_known(cells: pd.Series) -> pd.Series:
 
 
 def _find_groups(frame: pd.DataFrame, rules: DataConfig) -> tuple[pd.Series, list[str], bool]:
-    """Return the lesion or patient of each image, notes, and whether all are known.
-
-    Where the first column with a known one has none, the next one counts.
-    """
-    groups = pd.Series("", index=frame.index)
-    used, others, odd, ids = list[str](), list[str](), list[str](), list[pd.Series]()
-    for name in _usual(frame, "group", rules):
-        cells = _where_known(frame[name])
-        if (cells == "").all():
-            odd.append(f"'{name}' is empty, so no group is taken from it")
-            continue
-        way_out = "; or pass the column over: group_column=none"
-        readers.refuse_alike(cells, where=f"{name}: groups", way_out=way_out)
-        fills = (groups == "") & (cells != "")
-        if fills.any():
-            own = cells if not used else (f"{name} " + cells).where(cells != "", "")
-            groups = groups.mask(fills, own)
-            ids.append(own)
-        (used if fills.any() else others).append(name)
-    notes = [f"group in '{used[0]}'{_not_in(others)}" if used else "no group"]
-    notes += [f"where '{used[0]}' is not known, the group is '{name}'" for name in used[1:]]
-    joined = _join_groups(groups, ids)
-    if count := groups.nunique() - joined.nunique():
-        ways = " and ".join(map(repr, used))
-        notes.append(f"images that share one of {ways} are in one group: {count:,} groups less")
-    groups = joined
-    notes += odd
-    return groups, notes, bool(used) and bool((groups != "").all())
-
-
-def _join_groups(groups: pd.Series, ids: Sequence[pd.Series]) -> pd.Series:
-    """Join groups whose images share an id of any of several columns; the first name stands."""
-    if len(ids) < 2:
-        return groups
-    count = len(groups)
-    known = pd.concat([own.set_axis(range(count)) for own in ids])
-    known = known[known != ""]
-    codes, names = pd.factorize(known)  # each image is a node, and each id
-    edges = (np.ones(len(known)), (known.index, count + codes))
-    nodes = count + len(names)
-    component = connected_components(coo_matrix(edges, shape=(nodes, nodes)), directed=False)[1]
-    return groups.groupby(component[:count]).transform("min")
+    """Return the lesion or patient of each image, notes, and whether all are known."""
+    columns = {name: _where_known(frame[name]) for name in _usual(frame, "group", rules)}
+    empty = [name for name, cells in columns.items() if (cells == "").all()]
+    notes = [f"'{name}' is empty, so no group is taken from it" for name in empty]
+    used, *others = [name for name in columns if name not in empty] or [""]
+    if not used:
+        return pd.Series("", index=frame.index), ["no group", *notes], False
+    groups = columns[used]
+    way_out = "; or pass the column over: group_column=none"
+    readers.refuse_alike(groups, where=f"{used}: groups", way_out=way_out)
+    for name in others:
+        if gaps := int(((groups == "") & (columns[name] != "")).sum()):
+            raise InputError(
+                f"{used}: {gaps:,} images have none, but a {name}; fill these gaps, so that images "
+                f"of one {name} stay together, or name the one that counts: group_column={name}"
+            )
+    return groups, [f"group in '{used}'{_not_in(others)}", *notes], bool((groups != "").all())
 
 
 def _class_columns(
@@ -354,8 +332,7 @@ def _find_marks(frame: pd.DataFrame) -> list[str]:
     marks = [
         name
         for name in frame.columns[lower.isin(YES | NO).all()]
-        if not COVARIATES & set(re.split(r"[\W_]+", plain_name(name)))
-        and _plain(name) not in (*FOLDS, *FLAGS)
+        if _plain(name) not in (*FOLDS, *FLAGS)
     ]
     if len(marks) > 1 and (lower[marks].isin(YES).sum(axis=1) != 1).any():
         names = ", ".join(marks[:8]) + (", ..." if len(marks) > 8 else "")
@@ -383,19 +360,17 @@ def _split_cells(cells: pd.Series) -> pd.Series:
     where each part is a class of its own elsewhere.
     """
     listed = cells.str.fullmatch(r"\[.*\]")
-    plain = cells.where(~listed, cells.str.strip("[]").str.replace(r"['\"]", "", regex=True))
-    whole = set(plain.str.strip())
+    inside = cells.str.strip("[]").str.replace(r"['\"]", "", regex=True).str.replace(",", "|")
+    plain = cells.mask(listed, inside).str.strip()
+    whole = set(plain)
 
-    def split(cell: str, inside: bool) -> list[str]:
-        for mark in ("|", ";", ",", "/", "+", "&"):
-            parts = list(dict.fromkeys(part.strip() for part in cell.split(mark) if part.strip()))
-            sure = mark in "|;" or (inside and mark == ",")
-            if mark in cell and parts and (sure or (len(parts) > 1 and set(parts) <= whole)):
-                return parts
-        return [cell.strip()]
+    def split(cell: str) -> list[str]:
+        sure = re.search(r"[|;]", cell)
+        parts = [part.strip() for part in re.split(r"[|;]" if sure else r"[,/+&]", cell)]
+        parts = list(dict.fromkeys(filter(None, parts)))
+        return parts if parts and (sure or set(parts) <= whole) else [cell]
 
-    lists = [split(*pair) for pair in zip(plain, listed, strict=True)]
-    return pd.Series(lists, index=cells.index, name=cells.name)
+    return plain.map(split).rename(cells.name)
 
 
 def _whole_numbers(values: pd.Series) -> pd.Series:
@@ -410,53 +385,44 @@ def _whole_numbers(values: pd.Series) -> pd.Series:
 
 
 def _find_parts(
-    frame: pd.DataFrame, rules: DataConfig, image: str, path: Path, root: Path
+    frame: pd.DataFrame, rules: DataConfig, image: str, path: Path
 ) -> tuple[pd.Series, list[str]]:
     """Return the given part of each row, ``?`` of one to leave out, and notes."""
-    rest, lists = frame.drop(columns=image), split_lists.find_lists(path)
-    given, notes, unused = rules.split_column, list[str](), [file.name for file in lists]
+    rest, lists = frame.drop(columns=image), list_parts(path)
+    given, unused = rules.split_column, not_used([file.name for file in lists])
     flags = {name: part for flag, part in FLAGS.items() for name in _under(rest, [flag])}
     folds = _under(rest, FOLDS)
     found = [*_under(rest, USUAL_NAMES["split"].split()), *flags, *folds]
     for name in _under(rest, MAYBE_SPLIT):
-        words = sorted(set(frame[name]))
-        split_like = any(SPLIT_WORD.search(plain_name(word)) for word in words)
-        if split_like or _numbers(frame[name]).notna().all():
+        if frame[name].str.contains(SPLIT_WORD).any() or _numbers(frame[name]).notna().all():
             found.append(name)
-        elif not given:
-            notes.append(f"'{name}' is taken for no split: {', '.join(words[:4])}")
     none = pd.Series("", index=frame.index)
     if given == "none" and given not in frame:
         passed = [f"the split given in '{name}' is passed over" for name in found[:1]]
-        return none, ["no given split", *passed, *split_lists.not_used(unused)]
+        return none, ["no given split", *passed, *unused]
     chosen = [given] if given else [*(folds if rules.test_fold else ()), *found]
-    if not chosen and rules.test_fold:
+    column = next((n for n in chosen if not frame[n].str.casefold().isin(EMPTY).all()), "")
+    if not column and rules.test_fold:
         raise InputError("test_fold: there is no column of folds; name it: split_column=...")
-    if chosen and frame[chosen[0]].str.casefold().isin(EMPTY).all():
-        notes.insert(0, f"'{chosen[0]}' is empty")
-        chosen = []
-    if not chosen:
-        parts, used, told = split_lists.read_lists(lists, frame[image], path, root)
-        if not used:
-            return none, ["no given split", *notes, *told]
-        notes = [f"split in {' and '.join(used)}", *told, *notes]
-        strange = parts[parts == ""].replace("", "in no list")
-        told = _unclear(strange, frame, ", ".join(used), rules)
-        return parts.replace("", "?"), notes + told
-    column = chosen[0]
+    if not column:
+        for part_list in lists:
+            _refuse_list(part_list, frame[image])
+        return none, ["no given split", *unused]
     cells, words = frame[column].str.casefold(), sorted(sorted(set(frame[column])), key=len)
     empty = cells.isin(EMPTY)
     others = [name for name in found if name != column and name not in flags]
-    notes += [f"'{name}' is passed over: the split is given in '{column}'" for name in others]
-    notes = [f"split in '{column}'", *notes, *split_lists.not_used(unused)]
+    passed = [f"'{name}' is passed over: the split is given in '{column}'" for name in others]
+    notes = [f"split in '{column}'", *passed, *unused]
     if rules.test_fold:
-        is_fold = _are_folds(frame[column], rules.test_fold)
+        # Words and negative numbers beside numbered folds mark images that are held out of all.
+        is_fold = frame[column].str.fullmatch(r"(?!-).*\d.*")
         same = _numbers(frame[column]) == pd.to_numeric(rules.test_fold, errors="coerce")
-        tested = same | (frame[column] == rules.test_fold)
+        tested = is_fold & (same | (frame[column] == rules.test_fold))
         if not tested.any():
-            some = ", ".join(words[:10])
-            raise InputError(f"test_fold: expected one of {some}, got '{rules.test_fold}'")
-        parts = tested.map({True: "test", False: "train"}).mask(empty | ~is_fold, "")
+            numbered = ", ".join(word for word in words[:10] if word)
+            rule = f"expected one of the numbered folds in {numbered}"
+            raise InputError(f"test_fold: {rule}, got '{rules.test_fold}'")
+        parts = tested.map({True: "test", False: "train"}).where(is_fold, "")
     elif column in flags:
         parts = _read_flags(frame, {column: flags[column]} if given else flags)
     elif _numbers(cells[~empty]).notna().all():
@@ -470,17 +436,6 @@ def _find_parts(
         parts = plain.map(SPLIT_WORDS).fillna("")
     strange = frame[column][parts == ""].replace("", "blank")
     return parts.replace("", "?"), notes + _unclear(strange, frame, column, rules)
-
-
-def _are_folds(cells: pd.Series, tested: str) -> pd.Series:
-    """Tell which cells are folds as the tested one is: numbered, or else not called after a part.
-
-    Words and negative numbers beside numbered folds mark images that are held out of all.
-    """
-    numbered = r"(?!-).*\d.*"
-    if re.fullmatch(numbered, tested):
-        return cells.str.fullmatch(numbered)
-    return ~cells.str.casefold().isin(SPLIT_WORDS) | (tested.casefold() in SPLIT_WORDS)
 
 
 def _unclear(words: pd.Series, frame: pd.DataFrame, column: str, rules: DataConfig) -> list[str]:

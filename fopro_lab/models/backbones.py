@@ -122,7 +122,7 @@ def create_timm(
     side: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Any], dict[str, Any], Callable[[], dict[str, Any]]]:
-    """Create a timm model for images of ``side`` px, if not its own; a student has no head.
+    """Create a timm model without a head, for images of ``side`` px if not its own.
 
     Returns the model, the rules of its images, ``pad_type`` and ``global_pool`` where its file or
     ``options`` say them, and a call that fills it with the weights, if any, and gives a card.
@@ -135,13 +135,12 @@ def create_timm(
     defaults: Any = timm.get_pretrained_cfg(architecture)
     heads = defaults.classifier or "head"
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    fixed, own, classes = bool(defaults.fixed_input_size), dict(options or {}), 0
+    fixed, own = bool(defaults.fixed_input_size), dict(options or {})
     rules: dict[str, Any] = {"mean": list(defaults.mean), "std": list(defaults.std)}
     rules |= {"input_size": defaults.input_size[-1]}
     if weights is not None:
         check_folder(architecture, weights)
         rules = image_rules(weights, *rules.values())
-        classes = _classes(weights, heads[0]) if role == "teacher" else 0
         # No other metadata: a file must not choose what else timm does.
         own = {k: v for k, v in weights.metadata.items() if k in ("pad_type", "global_pool")}
     # Only some networks of fixed size accept another one, or change it from image to image.
@@ -152,7 +151,7 @@ def create_timm(
         try:
             # timm hands a function that translates published weights to its own loader alone,
             # which here must load nothing.
-            how = {"pretrained": True, "num_classes": classes, **own, **more}
+            how = {"pretrained": True, "num_classes": 0, **own, **more}
             with patch("timm.models._builder.load_pretrained") as load:
                 model: Any = timm.create_model(architecture, **how)
             break
@@ -164,6 +163,9 @@ def create_timm(
     rules["resize"] = fixed
     if weights is None:
         return model, rules, own, dict
+    held = [name for name, _ in model.named_parameters()]
+    above = (name.rpartition(".")[0] for name in heads)  # without classes it may be gone, too
+    heads += tuple(n for n in above if n and not any(k.startswith(f"{n}.") for k in held))
     translate = load.call_args.kwargs.get("filter_fn") if load.called else None
     how = {"head": heads, "translate": translate}
     return model, rules, own, partial(load_matching, model, weights, **how)
@@ -175,13 +177,7 @@ def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[st
     ``size`` is the side of its images if not its own, pixels: positions are resampled to it.
     """
     model, rules, _, fill = create_timm(architecture, weights, role="teacher", side=size)
-    head = model.get_classifier()
-    _blank(head)
-    card = fill()
-    if not isinstance(head, nn.Linear) or _blank_in(head):
-        model.reset_classifier(0)
-        head = None
-    return {"body": TimmFeatures(model), "head": head, "card": card, **rules}
+    return {"body": TimmFeatures(model), "card": fill(), **rules}
 
 
 def check_folder(architecture: str, weights: Weights) -> None:
@@ -208,18 +204,11 @@ def build_torchvision(architecture: str, weights: Weights) -> dict[str, Any]:
         what = f"torchvision's {architecture} has no linear classifier to cut before"
         raise InputError(f"teacher: {what}; build it yourself and use wrap_teacher")
     check_folder(architecture, weights)
-    classes = _classes(weights, name := linear[-1])
-    if classes:
-        model = models.get_model(architecture, weights=None, num_classes=classes)
-    # A self-supervised checkpoint has no head, or one of another width: it is left out.
-    head: Any = model.get_submodule(name)
-    _blank(head)
-    card = load_matching(model, weights, head=(name,))
-    model.set_submodule(name, nn.Identity())
-    head = None if _blank_in(head) else head
+    card = load_matching(model, weights, head=(linear[-1],))
+    model.set_submodule(linear[-1], nn.Identity())
     rules = image_rules(weights, IMAGENET_MEAN, IMAGENET_STD, 224)
     resize = architecture.startswith(("vit_", "swin"))
-    return {"body": model, "head": head, "resize": resize, "card": card, **rules}
+    return {"body": model, "resize": resize, "card": card, **rules}
 
 
 def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
@@ -231,9 +220,9 @@ def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
         raise InputError(f"teacher: expected {such}, got '{name}'")
     network = CifarResNet(depth)
     card = load_matching(network, weights)
-    head, network.linear = network.linear, nn.Identity()
+    network.linear = nn.Identity()
     rules = image_rules(weights, IMAGENET_MEAN, IMAGENET_STD, 32)
-    return {"body": network, "head": head, "card": card, **rules}
+    return {"body": network, "card": card, **rules}
 
 
 def lite_weights(name: str) -> Path:
@@ -266,22 +255,6 @@ def build_lite(name: str, weights: Weights) -> dict[str, Any]:
     return build_timm(architecture, weights)
 
 
-def _blank(head: Any) -> None:
-    """Fill a head with what shows afterwards whether the file had all of it."""
-    for value in head.parameters() if isinstance(head, nn.Module) else ():
-        nn.init.constant_(value, torch.nan)
-
-
-def _blank_in(head: nn.Module) -> bool:
-    return any(bool(value.isnan().any()) for value in head.parameters())
-
-
-def _classes(weights: Weights, classifier: str) -> int:
-    """Count the rows of the file's classifier; 0 where it has none."""
-    found = [v for k, v in weights.state.items() if f".{k}".endswith(f".{classifier}.weight")]
-    return int(found[0].shape[0]) if found and found[0].ndim == 2 else 0
-
-
 def image_rules(
     weights: Weights, mean: Sequence[float], std: Sequence[float], input_size: int
 ) -> dict[str, Any]:
@@ -289,15 +262,13 @@ def image_rules(
     metadata, where = weights.metadata, f"weights: {weights.path}"
     usual: dict[str, Any] = {"mean": list(mean), "std": list(std), "input_size": input_size}
     rules = {**usual, "interpolation": metadata.get("interpolation", INTERPOLATIONS[0])}
-    for key in usual:
-        if text := metadata.get(key):
-            try:
-                rules[key] = [float(value) for value in text.split(",")]
-            except ValueError:
-                problem = f"metadata {key}: expected numbers, got '{text}'"
-                raise InputError(f"{where}: {problem}") from None
-    if isinstance(rules["input_size"], list):  # perhaps with channels
-        rules["input_size"] = int(rules["input_size"][-1])
+    for key in usual.keys() & metadata.keys():
+        try:
+            numbers = [float(value) for value in metadata[key].split(",")]
+            rules[key] = int(numbers[-1]) if key == "input_size" else numbers  # of channels, too
+        except (ValueError, OverflowError):
+            problem = f"metadata {key}: expected numbers, got '{metadata[key]}'"
+            raise InputError(f"{where}: {problem}") from None
     if not 1 <= rules["input_size"] <= 1024:
         raise InputError(f"{where}: input_size: expected 1 to 1024, got {rules['input_size']}")
     changed = ((key, rules[key], value) for key, value in usual.items() if rules[key] != value)

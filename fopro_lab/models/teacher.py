@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import importlib
-import inspect
 import json
 import math
 import os
@@ -34,7 +33,6 @@ from fopro_lab.models.backbones import (
 )
 from fopro_lab.models.student import check_scale, shrink
 from fopro_lab.models.weights import load_matching, read_weights
-from fopro_lab.options import nearest
 
 BUILTIN = files("fopro_lab.models") / "builtin"
 # The published teacher that `fopro data fetch` brings, and its source there.
@@ -53,7 +51,6 @@ class Teacher(Summary, nn.Module):
         mean: Of the normalisation, per channel, in units of [0, 1]; likewise ``std``, above 0.
         input_size: Side of the image that the network was made for, pixels.
         feature_dim: D; 0 lets `wrap_teacher` measure it.
-        head: Maps features to class logits; None where there is none.
         name: For tables and figures.
         resize: Bring every image to ``input_size`` (antialiased) first.
         interpolation: Of that resize: ``bilinear`` or ``bicubic``.
@@ -73,7 +70,6 @@ class Teacher(Summary, nn.Module):
         std: Sequence[float],
         input_size: int,
         feature_dim: int = 0,
-        head: nn.Module | None = None,
         name: str = "wrapped",
         resize: bool = False,
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
@@ -90,7 +86,6 @@ class Teacher(Summary, nn.Module):
             )
         # Channels last is what CPU and GPU convolutions want; the numbers stay the same.
         self.body = body.to(memory_format=torch.channels_last)
-        self.head = head
         self.input_size, self.feature_dim = int(input_size), int(feature_dim)
         self.name, self.resize, self.interpolation = name, resize, interpolation
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1))
@@ -100,7 +95,7 @@ class Teacher(Summary, nn.Module):
         attributes = ("name", "input_size", "resize", "interpolation", "feature_dim")
         self.card: dict[str, Any] = {key: getattr(self, key) for key in attributes}
         self.card |= {"mean": list(map(float, mean)), "std": list(map(float, std))}
-        self.card |= {"head": head is not None, "batch_norms": len(self.batch_norms())}
+        self.card["batch_norms"] = len(self.batch_norms())
         self.card["parameters"] = sum(value.numel() for value in body.parameters())
         self.card |= card or {}
 
@@ -114,16 +109,6 @@ class Teacher(Summary, nn.Module):
         images = shrink(images, self.input_size if self.resize else 0, mode=self.interpolation)
         normalised = (images - self.mean) / self.std
         return self.body(normalised.contiguous(memory_format=torch.channels_last))
-
-    def classify(self, features: Tensor) -> Tensor:
-        """Turn features ``(B, D)`` into logits ``(B, K)`` of the teacher's own head, if any."""
-        if self.head is None:
-            raise InputError(f"teacher {self.name}: has no head, so it gives features alone")
-        return self.head(features)
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Turn images ``(B, 3, H, W)`` in [0, 1] into logits of the teacher's own head."""
-        return self.classify(self.encode(images))
 
     def batch_norms(self) -> list[nn.BatchNorm2d]:
         """List the layers whose running statistics show what the teacher was trained on."""
@@ -141,19 +126,16 @@ def wrap_teacher(module: nn.Module, **rules: Any) -> Teacher:
     Args:
         module: Maps normalised images ``(B, 3, H, W)`` to features ``(B, D)``.
         rules: Keyword arguments of `Teacher`: ``mean``, ``std``, ``input_size``, and where they
-            apply ``feature_dim``, ``head``, ``name``, ``resize``, ``interpolation`` and ``card``.
+            apply ``feature_dim``, ``name``, ``resize``, ``interpolation`` and ``card``.
 
     Raises:
         InputError: If a rule is unknown or missing, a grey image does not come out as ``(1, D)``
-            finite features and ``(1, K)`` logits of the head, or twice not as the same.
+            finite features, or twice not as the same.
     """
-    known = [name for name in inspect.signature(Teacher).parameters if name != "body"]
-    if unknown := [name for name in rules if name not in known]:
-        hint = nearest(unknown[0], known)
-        raise InputError(f"wrap_teacher: no argument named {unknown[0]}; {hint}")
-    if missing := [name for name in ("mean", "std", "input_size") if name not in rules]:
-        raise InputError(f"wrap_teacher: expected mean, std and input_size, not {missing[0]}")
-    teacher = Teacher(module, **rules)
+    try:
+        teacher = Teacher(module, **rules)
+    except TypeError as error:  # an unknown rule, or none where one is needed
+        raise InputError(f"wrap_teacher: {error}".replace("Teacher.__init__() ", "")) from None
     wide = check_takes(teacher, teacher.input_size, count=1)
     teacher.feature_dim = teacher.card["feature_dim"] = wide
     image = _synthetic_image(teacher.input_size).float()[None].to(teacher.mean.device)
@@ -166,16 +148,6 @@ def wrap_teacher(module: nn.Module, **rules: Any) -> Teacher:
     if torch.equal(features, other):
         what = "its features of two different images are equal"
         raise InputError(f"teacher {teacher.name}: {what}; are its weights all zero, or constant?")
-    if teacher.head is not None:
-        shape: Any
-        try:
-            with torch.inference_mode():
-                shape = tuple(teacher.classify(features).shape)
-        except Exception as error:  # whatever the user's own head raises
-            shape = _first_line(error)
-        if len(shape) != 2 or shape[0] != 1:
-            what = f"expected it to turn features (1, {wide}) into logits (1, K), got {shape}"
-            raise InputError(f"teacher {teacher.name}: head: {what}")
     return teacher
 
 
@@ -294,8 +266,7 @@ def _called(name: str) -> dict[str, Any]:
     made = load_called(name, "teacher", call=True)
     if isinstance(made, Teacher):
         keys = ("mean", "std", "input_size", "feature_dim", "resize", "interpolation")
-        rules = {key: made.card[key] for key in keys} | {"head": made.head}
-        made = (made.body, rules)
+        made = (made.body, {key: made.card[key] for key in keys})
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         return {**made[1], "body": made[0], "card": {**made[1].get("card", {}), "called": name}}
     raise InputError(
@@ -344,7 +315,7 @@ def _builtin() -> dict[str, Any]:
     with as_file(BUILTIN / "builtin.safetensors") as path:
         card |= load_matching(network, read_weights(path))
     parts = {key: card[key] for key in ("mean", "std", "input_size")}
-    parts["head"], network.fc = network.fc, nn.Identity()
+    network.fc = nn.Identity()
     return {**parts, "body": network, "card": card}
 
 
@@ -385,12 +356,11 @@ def quick_teacher(
     dtype: torch.dtype = torch.float32,
     tell: Callable[[str], object] = lambda line: None,
 ) -> Teacher:
-    """Copy a teacher into a fast form without head; its features stay float32.
+    """Copy a teacher into a fast form; its features stay float32.
 
     Batch norms go into the convolutions before them; ``tell`` gets a line if they stay.
     """
     quick = _folded(teacher, tell) if teacher.batch_norms() else copy.deepcopy(teacher)
-    quick.head = None
     body = quick.body.to(dtype)
     quick.body = _InPrecision(body, dtype) if dtype != torch.float32 else body
     return quick

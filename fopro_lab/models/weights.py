@@ -145,11 +145,10 @@ def read_state(path: Path) -> State:
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], *, of: Path | str) -> None:
     """Fill a module from a state dict; one whose names or shapes are others is refused."""
-    own = {name: value.shape for name, value in module.state_dict().items()}
-    if own != {name: value.shape for name, value in state.items()}:
-        odd = [n for n in {**own, **state} if n not in own or n not in state]
-        odd += [n for n in own.keys() & state.keys() if own[n] != state[n].shape]
-        raise InputError(f"{of}: is of another network: {some(sorted(odd))} do not fit")
+    kinds = (module.state_dict(), state)
+    own, theirs = ({name: value.shape for name, value in each.items()} for each in kinds)
+    if odd := sorted(n for n in own.keys() | theirs.keys() if own.get(n) != theirs.get(n)):
+        raise InputError(f"{of}: is of another network: {some(odd)} do not fit")
     module.load_state_dict(state)
 
 
@@ -347,12 +346,14 @@ def load_matching(
         )
     network.load_state_dict(taken, strict=False)
     more += [name for name in best.found if name in own and name not in taken]
+    cut = [name for name in more if name.startswith(unused)]
     outside = [name for name in weights.state if not name.startswith(best.prefix)]
     changed = [f"{n} {best.shape(n)} to {tuple(body[n].shape)}" for n in body if best.resampled(n)]
     notes = {
         "beside": [f.prefix for f in fits if f is not best and f.fitting == best.fitting],
         "resampled": changed,
-        "left_out": _grouped(more, "") + _grouped(outside, best.prefix),
+        "left_out": _grouped([n for n in more if n not in cut], "")
+        + _grouped(outside, best.prefix),
         "not_run": list(weights.skipped),
     }
     notes = {name: value for name, value in notes.items() if value}
@@ -361,6 +362,7 @@ def load_matching(
         sys.stderr.write(f"{where}: {took}{'; '.join(said)}\n")
     card: dict[str, Any] = {"weights": weights.path.name, "sha256": weights.sha256}
     card |= {"keys_expected": len(body), "keys_matched": len(body), "coverage": 1.0}
+    card |= {"head_left_out": _grouped(cut, "")} if cut else {}
     return card | ({"prefix": best.prefix} if best.prefix else {}) | notes
 
 

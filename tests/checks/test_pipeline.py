@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fopro_lab.checks import audit_pipeline
-from fopro_lab.checks.pipeline import band_limited, full_image, windowed
+from fopro_lab.checks.pipeline import band_limited, windowed
 from fopro_lab.data import open_dataset, pack
 from fopro_lab.data.benchmarks import ArrayReader
 from tests.checks.toys import texture
@@ -49,14 +49,6 @@ def test_triangle_filter_has_its_computed_gain(tmp_path, cycles):
     assert told["resize", "bilinear"] == pytest.approx(np.log(triangle), abs=0.01)
     assert told["resize", "box"] == pytest.approx(np.log(box), abs=0.01)
     assert np.log(box) - np.log(triangle) > 0.02
-
-
-def test_without_antialias_a_wave_too_fine_comes_back_as_a_coarse_one(tmp_path):
-    """24 cycles on 32 points look like 8, half a turn off: 20 grey levels become 80 - 20."""
-    packed = write_waves(tmp_path, (20, 8), (80, 24))
-    table = audit(packed)["log_ratio"]
-    assert table["resize", "bilinear, no antialias", 1] == pytest.approx(np.log(60 / 20), abs=0.05)
-    assert abs(table["resize", "lanczos", 1]) < 0.15
 
 
 def test_fused_warps_smooth_where_exact_ones_do_not(tmp_path):
@@ -104,14 +96,9 @@ def arrays(tmp_path):
     return replace(open_dataset("phantom", images=24), name="arrays", reader=reader), pixels
 
 
-def test_full_image_of_an_array_is_the_array_and_a_reader_without_own_size_is_refused(arrays):
+def test_images_that_lie_in_an_array_are_audited(arrays):
     dataset, pixels = arrays
-    np.testing.assert_array_equal(full_image(dataset, 5), pixels[5])
-    np.testing.assert_array_equal(full_image(dataset.subset([9, 4]), 1), pixels[4])
+    np.testing.assert_array_equal(dataset.subset([9, 4]).reader.native(1), pixels[4])
     packed = pack(dataset, 28, progress=False)
     audit = audit_pipeline(packed, np.arange(24), edges=[0, 0.25, 0.5], images=4)
     assert audit.groupby("stage")["size"].first()["resize"] == 10  # three eighths of 28
-    dataset, _ = arrays
-    plain = replace(dataset, reader=lambda row, size: np.zeros((size, size, 3), np.uint8))
-    rule = r"^arrays: expected a reader with a method native\(row\)"
-    refuses(rule, full_image, plain, 0)

@@ -202,4 +202,4 @@ def test_npz_files_that_are_not_clear_are_refused(tmp_path):
     whole = (sets / "b.npz").read_bytes()
     for content in (b"PK\3\4", whole[:200] + b"\xff" * 90 + whole[290:]):
         (sets / "b.npz").write_bytes(content)
-        refuses(r"sets/b.npz: no .npz file that can be unpacked", open_dataset, sets / "b.npz")
+        refuses(r"b.npz: (no .npz file that can|damaged, or no zip)", open_dataset, sets / "b.npz")

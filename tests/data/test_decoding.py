@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -95,15 +97,15 @@ def test_read_image_takes_the_first_frame_of_an_animation(tmp_path, suffix):
     assert read_image(path, size=8)[4, 4].tolist() == [255, 0, 0]
 
 
-def test_pixels_of_unknown_unit_are_refused_and_32_bit_files_called_so(tmp_path):
+def test_pixels_of_unknown_unit_are_refused(tmp_path):
     refuses("expected 8 or 16 bit integers, got floats", to_rgb, Image.new("F", (2, 2), 0.5))
     refuses(r"expected 0..65535, got 70000..70000", to_rgb, Image.new("I", (2, 2), 70000))
     for name, top in (("a", 4000), ("b", 70_000)):
         (tmp_path / name).mkdir()
         Image.fromarray(np.full((9, 9), top, np.int32)).save(tmp_path / name / "1.tif")
-    note = "1 of 1 images have 16-bit or 32-bit files, highest value 4,000: read as 12 bit"
+    note = "1 of 1 images have files of more than 8 bits, highest value 4,000: read as 12 bit"
     assert survey([str(tmp_path / "a" / "1.tif")])[:2] == (12, note)
-    refuses(r"32-bit integers: expected 0..65535", pack, open_dataset(tmp_path), 16, progress=False)
+    refuses(r"pixels: expected 0..65535", pack, open_dataset(tmp_path), 16, progress=False)
 
 
 def truncated() -> bytes:
@@ -186,7 +188,7 @@ def test_depth_is_kept_by_the_pack_and_a_part_of_its_key(tmp_path, capsys):
         write_grey(tmp_path / name, (4000, 900))
     Image.fromarray(ramp()).save(tmp_path / "a" / "8bit.png")
     packed = pack(open_dataset(tmp_path), 16, progress=False)
-    note = "4 of 5 images have 16-bit files, highest value 4,000: read as 12 bit"
+    note = "4 of 5 images have files of more than 8 bits, highest value 4,000: read as 12 bit"
     note += "; the others have 8"
     assert packed.dataset.notes == (note,)
     assert packed.images[-2].max() > 230 and packed.dataset.reader.depth == 12
@@ -253,6 +255,20 @@ def test_no_real_jpeg_is_called_damaged(shared):
     for file in files:
         with Image.open(file) as opened:
             np.testing.assert_array_equal(read_image(file), np.asarray(opened))
+
+
+def test_16_bits_in_colour_are_refused(tmp_path):
+    chunks = b"\x89PNG\r\n\x1a\n"
+    pixels = zlib.compress(bytes(8 * 49))
+    head = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    for kind, content in ((b"IHDR", head), (b"IDAT", pixels), (b"IEND", b"")):
+        check = zlib.crc32(kind + content)
+        chunks += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+    (tmp_path / "a.png").write_bytes(chunks)
+    refuses(r"a.png: 16 bits per channel are read in grey alone", read_image, tmp_path / "a.png")
+    for ending in ("tif", "bmp"):  # a line has 162 bytes
+        Image.new("RGB", (54, 9)).save(tmp_path / f"a.{ending}")
+        assert read_image(tmp_path / f"a.{ending}").shape == (9, 54, 3)
 
 
 def test_transparent_pixels_and_further_pages_are_counted(tmp_path, capsys):

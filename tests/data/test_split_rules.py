@@ -58,7 +58,7 @@ def given_parts(**shares: int) -> dict[str, str]:
 def test_rules_keep_groups_apart_whatever_the_order_of_rows(rule, groups, seed, data):
     dataset = toy_dataset(groups)
     split = rule(dataset, seed=seed)
-    assert split.shared_groups(dataset) == 0
+    assert split.group_leakage(dataset).empty
     found = [groups_of(dataset, getattr(split, part)) for part in PARTS]
     assert sum(map(len, found)) == len(set.union(*found))
     assert all(np.all(np.diff(getattr(split, part)) > 0) for part in PARTS)
@@ -136,7 +136,7 @@ def test_make_split_sends_a_mixed_group_where_its_majority_goes():
     dataset = toy_dataset(SINGLES[:80])
     dataset.table.loc[[0, 1, 40], "group"] = "mixed"  # two of class 0, one of class 1
     split = make_split(dataset)
-    assert split.shared_groups(dataset) == 0
+    assert split.group_leakage(dataset).empty
     # Class 1 is drawn from its other 39: six and ten of them, and perhaps the one of the group.
     assert counts_of(dataset, split.val)[1] - (40 in split.val) == 6
     assert counts_of(dataset, split.test)[1] - (40 in split.test) == 10
@@ -175,7 +175,7 @@ def test_make_split_honours_a_given_split_and_draws_the_rest_from_training():
     assert part_of(dataset, split) == {f"p{g[1:]}-0": part for g, part in parts.items()}
     assert split.protocol == "toy/given"
     dataset.table.loc[[0, 39, 41, 79], "group"] = ["a", "a", "b", "b"]
-    assert make_split(dataset).shared_groups(dataset) == 2
+    assert len(make_split(dataset).group_leakage(dataset)) == 2
     dataset = toy_dataset(SINGLES, split=given_parts(test=10, train=30))
     split = make_split(dataset, val_fraction=0.2)
     assert groups_of(dataset, split.test) == {f"g{k * 40 + i}" for k in range(3) for i in range(10)}
@@ -280,7 +280,7 @@ def test_rules_keep_the_lesions_of_ham10000_apart(shared):
     tail = make_long_tail(dataset, ratio=0.01, val_per_class=10, test_per_class=20)
     assert counts_of(dataset, tail.test).tolist() == [20] * 7
     assert tail.class_counts(dataset)[[3, 5]].tolist() == [67, 6673]  # df and nv: 1 to 100
-    assert [split.shared_groups(dataset) for split in (*splits, drawn, tail)] == [0] * 7
+    assert all(split.group_leakage(dataset).empty for split in (*splits, drawn, tail))
 
 
 # Choosing fewer images.

@@ -20,8 +20,8 @@ class Pool(nn.Module):
         return nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
 
 
-def pool_teacher(*, side: int = 8, head: nn.Module | None = None, resize: bool = False) -> Teacher:
-    return wrap_teacher(Pool(), **RULES, input_size=side, head=head, resize=resize)
+def pool_teacher(*, side: int = 8, resize: bool = False) -> Teacher:
+    return wrap_teacher(Pool(), **RULES, input_size=side, resize=resize)
 
 
 def norm_body(seed: int = 0) -> nn.Module:
@@ -37,11 +37,8 @@ def norm_body(seed: int = 0) -> nn.Module:
     return nn.Sequential(first, norms[0], nn.Tanh(), second, norms[1], pool)
 
 
-def norm_teacher(*, classes: int = 0, seed: int = 0) -> Teacher:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed + 1)
-        head = nn.Linear(5, classes) if classes else None
-    return wrap_teacher(norm_body(seed), **RULES, input_size=16, head=head)
+def norm_teacher(*, seed: int = 0) -> Teacher:
+    return wrap_teacher(norm_body(seed), **RULES, input_size=16)
 
 
 def toy_images(count: int = 4, side: int = 16, *, seed: int = 0) -> Tensor:

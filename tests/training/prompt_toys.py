@@ -37,6 +37,6 @@ def same(module, other):
 def run(objective, *, form="shared", steps=25, prompt=None, batches=None, **settings):
     prompt = prompt or FourierPrompt(form, size=16, rows=6, rings=3, noise=4)
     how = {"learning_rate": 0.05, "class_counts": COUNTS, "generator": seeded()} | settings
-    teacher, batches = norm_teacher(classes=6), labelled() if batches is None else batches
+    teacher, batches = norm_teacher(), labelled() if batches is None else batches
     how["objectives"] = {objective: 1.0}
     return prompt, explore(prompt, teacher, batches, steps=steps, **how)

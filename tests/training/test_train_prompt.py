@@ -119,7 +119,7 @@ def test_held_out_images_are_balanced_and_always_the_same():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_everything_is_computed_where_the_teacher_is():
-    teacher = norm_teacher(classes=6).cuda()
+    teacher = norm_teacher().cuda()
     prompt = FourierPrompt("generator", size=16, rows=6, noise=4)
     held_out = HeldOut(*labelled(1)[0], every=2)
     explore(prompt, teacher, labelled(), objectives={"statistics": 1.0, "task": 1.0}, steps=3,
@@ -143,7 +143,7 @@ def test_each_objective_lowers_its_own_term(form, objective):
 def test_the_total_is_the_weighted_sum():
     objectives = {"statistics": 0.5, "task": 1.5, "identity": 0.25}
     history = explore(
-        FourierPrompt("shared", size=16), norm_teacher(classes=6), labelled(),
+        FourierPrompt("shared", size=16), norm_teacher(), labelled(),
         objectives=objectives, steps=4, class_counts=COUNTS,
     )  # fmt: skip
     expected = sum(weight * history[name] for name, weight in objectives.items())
@@ -151,7 +151,7 @@ def test_the_total_is_the_weighted_sum():
 
 
 def test_teacher_and_student_stand_still():
-    teacher = norm_teacher(classes=6)
+    teacher = norm_teacher()
     student = build_student("small", classes=3, teacher_dim=5).train()
     before = copy.deepcopy([teacher, student])
     explore(
@@ -212,7 +212,7 @@ def test_the_kept_prompt_is_the_one_of_its_step_or_of_a_trained_heads_start():
     prompt, history = run("task", steps=12, held_out=seen(every=4, shift=1))
     (kept,) = history.loc[history["kept"] == 1, "step"]
     assert kept < 11 and same(prompt, run("task", steps=kept + 1)[0])
-    head = TaskHead(norm_teacher(classes=6).feature_dim, classes=3)
+    head = TaskHead(norm_teacher().feature_dim, classes=3)
     start, _ = run("task", steps=40, head=head)
     trained, prompt = copy.deepcopy(head), copy.deepcopy(start)
     _, history = run("task", steps=12, prompt=prompt, head=trained, held_out=seen(every=4, shift=1))
@@ -229,7 +229,7 @@ def test_held_out_images_change_no_step():
 @pytest.mark.parametrize("check", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 def test_the_trust_region_holds(form, check):
-    teacher, bound = norm_teacher(classes=6), 1e-4
+    teacher, bound = norm_teacher(), 1e-4
 
     @torch.no_grad()
     def turned(prompt, images):
