@@ -21,12 +21,23 @@ AugmentMode = Literal["fused", "exact"]
 Device = Literal["auto", "cpu", "cuda"]
 Schedule = Literal["constant", "cosine"]
 Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_length=1)]
-Folders = Annotated[
-    tuple[str, ...],
-    Field(validate_default=True),
-    AfterValidator(lambda given: given or (str(home_folder("runs")),)),
-]
+_DEFAULT = Field(validate_default=True)
+_IN_RUNS = AfterValidator(lambda given: given or (str(home_folder("runs")),))
+_IN_PRESETS = AfterValidator(lambda given: given or str(home_folder("presets")))
+Folders = Annotated[tuple[str, ...], _DEFAULT, _IN_RUNS]
+Presets = Annotated[str, _DEFAULT, _IN_PRESETS]
+Objectives = dict[Objective, Annotated[float, Field(ge=0)]]
+OBJECTIVES: dict[Objective, float] = {"statistics": 1.0, "task": 1.0, "identity": 0.1}
+CLAIMS = (("ekd", "bsm"), ("fopro", "ekd"), ("fopro", "random"))
 GroupRule = Literal["auto", "rank", "count"]
+Recipe = Literal["", "published", "small"]
+Select = Literal["auto", "best", "last", "ema"]
+RandomGains = Literal["fixed", "per-view"]
+Switch = Literal["auto", "on", "off"]
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+TeacherPrecision = Literal["auto", "float32", "bfloat16", "float16"]
+HeatMap = Literal["off", "blocks", "full"]
+Prior = str | dict[str, float]
 
 
 class Parts(NamedTuple):
@@ -144,9 +155,7 @@ class DataConfig(Config):
     val_per_class: int = option(0, "balanced validation: images per class; 0 is off", ge=0)
     test_per_class: int = option(0, "balanced test: images per class; 0 is off", ge=0)
     split_seed: int = option(0, "seed of the split and of the subsample", ge=0)
-    group_rule: GroupRule = option(
-        "auto", "as published, else thirds by rank; count: head above 700, tail below 70"
-    )
+    group_rule: GroupRule = option("auto", "rank: thirds; count: 700 and 70; auto: as published")
 
     @property
     def rule(self) -> str:
@@ -175,9 +184,7 @@ class PromptConfig(Config):
     prompt_noise: int = option(16, "width of the generator's noise", ge=1, le=512)
     max_log_gain: float = option(0.7, "largest |ln gain|; 0.7 is a gain of 0.5 to 2", gt=0, le=3)
     max_drift: float = option(0.0, "largest drift of features, mean 1 - cos; 0: any", ge=0, le=2)
-    objectives: dict[Objective, Annotated[float, Field(ge=0)]] = option(
-        {"statistics": 1.0, "task": 1.0, "identity": 0.1}, "weight of each objective", min_length=1
-    )
+    objectives: Objectives = option(OBJECTIVES, "weight of each objective", min_length=1)
     natural: str = option("", "natural images for teachers without batch norm; empty makes some")
     reference: str = option("", "objective spectrum: images to resemble; empty is natural ones")
     prompt_steps: int = option(20, "steps of one prompt training", ge=1)
@@ -200,7 +207,6 @@ class StepConfig(Config):
     sync_batch_norm: bool = option(False, "batch norms see the batch of all processes")
     ema_decay: float = option(0.0, "evaluated moving average of weights; 0 is off", ge=0, lt=1)
     label_smoothing: float = option(0.0, "share of a label spread over all classes", ge=0, lt=1)
-    patience: int = option(0, "epochs without improvement that end the run; 0 is never", ge=0)
 
 
 # The release's own commands. They train 100 epochs or 500, by data set, so the number of epochs
@@ -226,18 +232,14 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     """One training run (notebooks 03 and 04): a loss, a distillation and a prompt."""
 
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
-    recipe: Literal["", "published", "small"] = option(
-        "", "values by default; published: the release's, small: 20 epochs on a CPU"
-    )
+    recipe: Recipe = option("", "defaults; published: the release's, small: 20 epochs on a CPU")
     method: Method = option("fopro", "preset of the three; ekd is bsm x ekd, fopro prompts it")
     loss: str = _part("loss", "of the classes")
     distillation: str = _part("distillation", "what the teacher gives")
     prompt: str = _part("prompt", "before the teacher; random moves the learned gains")
     logit_tau: float = option(1.0, "logit-adjustment: strength of the prior", ge=0)
     focal_gamma: float = option(2.0, "focal: how much sure images count less", ge=0)
-    effective_beta: float = option(
-        0.9999, "class-balanced, ldam-drw: of the effective number; 0: no weights", ge=0, lt=1
-    )
+    effective_beta: float = option(0.9999, "class-balanced, ldam-drw; 0: no weights", ge=0, lt=1)
     temperature: float = option(4.0, "kd, dkd: of student's and teacher's logits", gt=0)
     dkd_alpha: float = option(1.0, "dkd: weight of the target class", ge=0)
     dkd_beta: float = option(8.0, "dkd: weight of the other classes", ge=0)
@@ -246,17 +248,11 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     student_size: int = option(0, "side of its images, pixels; 0 is image_size", ge=0, le=1024)
     epochs: int = option(10, "passes over the training set", ge=1)
     batch_size: int = option(32, "images per batch", ge=2)
-    select: Literal["auto", "best", "last", "ema"] = option(
-        "auto",
-        "epoch that is kept; best: by validation; last; ema: the last one's average; auto: "
-        "last (ema with ema_decay) if the schedule is cosine, else best",
-    )
+    select: Select = option("auto", "epoch kept: best, last, ema; auto: best, of cosine the last")
     distill_weight: float = option(3.0, f"lambda, by default {_WEIGHTS}", ge=0)
     augment: Augmentation = option("published", "augmentation")
     augment_mode: AugmentMode = option("fused", "exact: each published operation")
-    teacher_views: int = option(
-        0, "augmented views per image, whose teacher features are kept; 0: always new ones", ge=0
-    )
+    teacher_views: int = option(0, "views per image whose features are kept; 0: new ones", ge=0)
     sampler: Sampler = option("instance", "how often each class is drawn")
     mixup_alpha: float = option(0.0, "Balanced-MixUp: shape of its Beta; 0 is off", ge=0, le=10)
     prompted_fraction: float = option(0.75, "share of batches with a prompted teacher", ge=0, le=1)
@@ -264,24 +260,13 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     warmup_epochs: int = option(0, "first epochs without a prompt", ge=0)
     prompt_every: int = option(2, "epochs between prompt trainings; 0: one, at the start", ge=0)
     prompt_file: str = option("", "a saved prompt, used unchanged; empty trains one")
-    random_gains: Literal["fixed", "per-view"] = option(
-        "fixed", "method random: shuffled once per run, or per view, alike for all seeds"
-    )
+    random_gains: RandomGains = option("fixed", "shuffled once per run, or per view for all seeds")
     deterministic: bool = option(False, "same bits in every run on the same device, slower")
     seed: int = option(0, "seed of weights, order, augmentation and prompts", ge=0)
-    compile: Literal["auto", "on", "off"] = option(
-        "auto",
-        "torch.compile; auto: on a GPU, for a million images or more, unless deterministic",
-    )
-    resident: Literal["auto", "on", "off"] = option(
-        "auto", "all images in the GPU's memory; auto: where they take half of what is free"
-    )
-    teacher_precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", "of the frozen teacher; auto: that of precision"
-    )
-    precision: Literal["auto", "32-true", "bf16-mixed"] = option(
-        "32-true", "arithmetic; auto: bf16-mixed where the processor or GPU has units for it"
-    )
+    compile: Switch = option("auto", "torch.compile; auto: on a GPU, for a million images or more")
+    resident: Switch = option("auto", "images in GPU memory; auto: up to half of what is free")
+    teacher_precision: TeacherPrecision = option("auto", "of the teacher; auto: as precision")
+    precision: Precision = option("32-true", "auto: bf16-mixed where the hardware has units for it")
     threads: int = option(0, "CPU threads; 0 is all", ge=0)
 
     @property
@@ -341,8 +326,6 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
             raise ValueError("ema_decay above 0 with select=ema, got 0")
         if self.keeps == "last" and self.ema_decay:
             raise ValueError("select=ema or best with ema_decay, got last")
-        if self.keeps != "best" and self.patience:
-            raise ValueError(f"select=best with patience, got {self.keeps} of select={self.select}")
         self._check_parts()
         return self
 
@@ -375,9 +358,7 @@ class ProbeConfig(TeacherConfig, DataConfig):
     probe_images: int = option(256, "images for the ring response", ge=1)
     band_gains: Gains = option((0.0, 2.0), "class bands: factors of amplitudes")
     band_images: int = option(0, "class bands: most test images per class; 0 is all", ge=0)
-    heat_map: Literal["off", "blocks", "full"] = option(
-        "blocks", "Fourier basis heat map; full takes two passes per frequency"
-    )
+    heat_map: HeatMap = option("blocks", "Fourier basis heat map; full: two passes per frequency")
     heat_images: int = option(32, "test images of the heat map, about", ge=1)
     student_run: str = option("", "run folder of a trained student, as a second classifier")
     resamples: int = option(1000, "bootstrap resamples of every interval", ge=20)
@@ -440,12 +421,8 @@ class RefineConfig(Config):
 class PredictConfig(Config):
     """Predictions of new images by a trained student (`fopro predict`)."""
 
-    coverage: float = option(
-        0.9, "share of the images of each class whose set holds it", gt=0, lt=1
-    )
-    prior: str | dict[str, float] = option(
-        "", "class shares of the images: uniform, training, or prior.NAME=SHARE of each"
-    )
+    coverage: float = option(0.9, "share of each class's images whose set holds it", gt=0, lt=1)
+    prior: Prior = option("", "class shares: uniform, training, or prior.NAME=SHARE of each")
     bit_depth: int = option(0, "bits used in 16-bit files; 0: as in training", ge=0, le=16)
     device: Device = option("auto", "where to compute; auto is the GPU if there is one")
 
@@ -458,18 +435,14 @@ class ExploreConfig(TeacherConfig, DataConfig):
     student_run: str = option("", "run folder of a trained student, or a folder of some")
     more_datasets: tuple[str, ...] = option((), "more data sets to choose from: names or paths")
     more_teachers: tuple[str, ...] = option((), "more teachers: NAME, or NAME=FILE of weights")
-    presets_dir: Annotated[
-        str, AfterValidator(lambda given: given or str(home_folder("presets")))
-    ] = option("", "folder of saved presets; empty: presets", validate_default=True)
+    presets_dir: Presets = option("", "folder of saved presets; empty: presets")
 
 
 class ClaimsConfig(DataConfig):
     """The three claims (notebook 07)."""
 
     run_dirs: Folders = option((), "run folders, or folders that hold some; empty: runs")
-    pairs: tuple[tuple[str, str], ...] = option(
-        (("ekd", "bsm"), ("fopro", "ekd"), ("fopro", "random")), "compared: method and baseline"
-    )
+    pairs: tuple[tuple[str, str], ...] = option(CLAIMS, "compared: method and baseline")
     teachers: dict[str, str] = option({"builtin": ""}, "probed: name and file of weights")
     rings: int = option(8, "rings up to 0.5 cycles per pixel", ge=1, le=64)
     gains: Gains = option((0.8, 1.25), "factors of the amplitudes, near 1")

@@ -28,7 +28,7 @@ RENAMED = {
 # Options of training that are gone, and the one value that still describes what happens.
 OF_TRAINING = {"compile_teacher": False, "lr_milestones": [], "lr_factor": 0.1, "lr_floor": 0.0,
                "head_above": 700, "tail_below": 70, "prompt_rings": 8, "prompt_waves": 6,
-               "prompt_patience": 0, "fold_teacher": True}  # fmt: skip
+               "prompt_patience": 0, "patience": 0, "fold_teacher": True}  # fmt: skip
 REMOVED = {"decoder": "exact", "max_skipped": 5, "checkpoint_epochs": 1, "checkpoint_minutes": 10.0,
            "per_channel": False, "heat_block": 7, "probe_batch": 64, **OF_TRAINING}  # fmt: skip
 
@@ -95,7 +95,12 @@ class Config(BaseModel):
             if given:
                 way_out = f"{kind.__name__}(epochs=3), or {kind.__name__}.from_mapping(a_dict)"
                 raise InputError(f"{kind.__name__}: expected names and values, as in {way_out}")
-            values = _current_values(values, kind)
+            values = without_removed(current_options(values))
+            for name, value in values.items():
+                if name not in kind.model_fields:
+                    hint = nearest(name, kind.model_fields)
+                    raise InputError(f"{name}: not a name of {kind.__name__}; {hint}")
+                values[name] = read_value(value, kind.model_fields[name].annotation, name=name)
             try:
                 super().__init__(**values)
             except ValidationError as error:
@@ -158,16 +163,6 @@ class Config(BaseModel):
         if filled:
             say_once(f"the recipe sets {', '.join(filled)}; `options` can say otherwise")
         return cls.from_mapping(values)
-
-
-def _current_values(given: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
-    """Translate old names, refuse unknown ones, and read values as their option means them."""
-    values = without_removed(current_options(given))
-    for name in values:
-        if name not in kind.model_fields:
-            hint = nearest(name, kind.model_fields)
-            raise InputError(f"{name}: not a name of {kind.__name__}; {hint}")
-    return {n: read_value(v, kind.model_fields[n].annotation, name=n) for n, v in values.items()}
 
 
 def read_value(value: Any, hint: Any, *, name: str) -> Any:

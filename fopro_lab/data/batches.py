@@ -302,10 +302,8 @@ def batch_parts(
         raise InputError(f"rank: expected 0 to world_size - 1 = {world_size - 1}, got {rank}")
     if batch_size < 1 or batch_size % world_size or (drop_last and count < batch_size):
         most = f"to {count}, the number of images" if drop_last else "or more"
-        raise InputError(
-            f"batch_size: expected 1 {most}, a multiple of world_size = {world_size}, for it is "
-            f"that of all processes together, got {batch_size}"
-        )
+        rule = f"expected 1 {most}, a multiple of world_size = {world_size}"
+        raise InputError(f"batch_size: {rule}, got {batch_size}")
     parts = []
     for start in range(0, count - batch_size + 1 if drop_last else count, batch_size):
         length = min(batch_size, count - start)

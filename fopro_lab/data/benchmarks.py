@@ -13,13 +13,7 @@ import pandas as pd
 
 from fopro_lab.data import readers
 from fopro_lab.data.decoding import ImageReader
-from fopro_lab.data.fetch import (
-    DAMAGES,
-    fetched_place,
-    find_source,
-    medmnist_facts,
-    unpack_zip,
-)
+from fopro_lab.data.fetch import DAMAGES, fetched_place, find_source, medmnist_facts, unpack_zip
 from fopro_lab.data.readers import PARTS, Listing, list_files
 from fopro_lab.data.tables import NOT_KNOWN
 from fopro_lab.errors import InputError, WorkError, said_of
@@ -40,11 +34,9 @@ def benchmark_place(name: str) -> Path | None:
     place = fetched_place(source_name)
     if place is None:
         source = find_source(source_name)
-        raise InputError(
-            f"dataset: {name} is not here; fetch it (about {in_bytes(source.size)}, "
-            f"{source.licence}): `fopro data fetch {source.name}`, or give the path of the folder "
-            "that holds its images"
-        )
+        facts = f"about {in_bytes(source.size)}, {source.licence}"
+        way_out = f"fetch it ({facts}): `fopro data fetch {source.name}`, or give its folder's path"
+        raise InputError(f"dataset: {name} is not here; {way_out}")
     return place
 
 
@@ -73,10 +65,9 @@ def read_isic2019(folder: Path) -> Listing:
     marks = truth[list(ISIC_CLASSES)].apply(pd.to_numeric, errors="coerce").to_numpy()
     sound = np.isin(marks, (0, 1)).all(axis=1) & (marks.sum(axis=1) == 1)
     if not sound.all():
-        raise InputError(
-            f"{path}: expected a 1 in one of {', '.join(ISIC_CLASSES)} and 0 elsewhere, got "
-            f"something else for {(~sound).sum()} images, first {images[int(np.argmin(sound))]}"
-        )
+        rule = f"expected a 1 in one of {', '.join(ISIC_CLASSES)} and 0 elsewhere"
+        got = f"got something else for {(~sound).sum()} images, first {images[sound.argmin()]}"
+        raise InputError(f"{path}: {rule}, {got}")
     present, labels = np.unique(marks.argmax(axis=1), return_inverse=True)
     lesions, metadata = pd.Series("", index=truth.index), folder / f"{ISIC}Metadata.csv"
     if metadata.is_file():
@@ -128,10 +119,8 @@ def read_npz(path: Path) -> Listing:
     parts = [part for part in PARTS if f"{part}_images" in held]
     wanted = [f"{part}_{kind}" for part in parts for kind in ("images", "labels")]
     if "train" not in parts or not set(wanted) <= set(held):
-        raise InputError(
-            f"{path}: expected the arrays train_images and train_labels, and perhaps "
-            f"val_... and test_..., found {', '.join(held)}"
-        )
+        rule = "expected the arrays train_images and train_labels, perhaps val_... and test_..."
+        raise InputError(f"{path}: {rule}, found {', '.join(held)}")
     arrays = [f"{name}.npy" for name in wanted]
     with disk_errors(folder), one_writer(folder, talk=True, doing="unpacking it"):
         if not all((folder / name).is_file() for name in arrays):
@@ -151,25 +140,23 @@ def read_medmnist(
     names are numbers where the set is not known.
     """
     tables, rows, files = [], list[tuple[int, int]](), list[str]()
+    place = where or folder
     for number, part in enumerate(parts):
         paths = [folder / f"{part}_{kind}.npy" for kind in ("images", "labels")]
         images, labels = (open_array(each, where) for each in paths)
         grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
         if images.dtype != np.uint8 or not grey_or_colour:
-            raise InputError(
-                f"{where or folder}: {part}_images: expected uint8 (N, H, W) or (N, H, W, 3), got "
-                f"{images.dtype} {images.shape}; scale others to 0..255 and save them so"
-            )
+            got = f"{images.dtype} {images.shape}; scale others to 0..255"
+            rule = "expected uint8 (N, H, W) or (N, H, W, 3)"
+            raise InputError(f"{place}: {part}_images: {rule}, got {got}")
         if labels.size != len(images) or labels.dtype.kind not in "iu":
-            raise InputError(
-                f"{where or folder}: {part}_labels: expected whole numbers (N,) or (N, 1), N = "
-                f"{len(images)}, got {labels.dtype} {labels.shape}; save one-hot labels as "
-                "labels.argmax(axis=1); several per image are not supported"
-            )
-        ids = [f"{part}-{place:06d}" for place in range(len(images))]
+            rule = f"expected whole numbers (N,) or (N, 1), N = {len(images)}"
+            got = f"{labels.dtype} {labels.shape}; save one-hot labels as labels.argmax(axis=1)"
+            raise InputError(f"{place}: {part}_labels: {rule}, got {got}")
+        ids = [f"{part}-{row:06d}" for row in range(len(images))]
         table = pd.DataFrame({"image": ids, "path": "", "label": labels.ravel().astype(np.int64)})
         tables.append(table.assign(group=ids, source="", split=part))
-        rows += [(number, place) for place in range(len(images))]
+        rows += [(number, row) for row in range(len(images))]
         files += map(str, paths)
     table = pd.concat(tables, ignore_index=True)
     reader = ArrayReader(tuple(files[::2]), rows)
@@ -181,10 +168,8 @@ def _class_names(folder: Path, labels: pd.Series, where: Path | None) -> tuple[s
     facts = medmnist_facts().get(found[1]) if found else None
     names = facts["classes"] if facts else [str(label) for label in range(labels.max() + 1)]
     if labels.min() < 0 or labels.max() >= len(names):
-        raise InputError(
-            f"{where or folder}: labels: expected 0 to {len(names) - 1}, got {labels.min()} to "
-            f"{labels.max()}"
-        )
+        got = f"{labels.min()} to {labels.max()}"
+        raise InputError(f"{where or folder}: labels: expected 0 to {len(names) - 1}, got {got}")
     return tuple(names)
 
 

@@ -132,14 +132,18 @@ def open_from(config: DataConfig) -> Dataset:
         file_reader = replace(file_reader, depth=config.bit_depth)
     for note in listing.notes:
         sys.stderr.write(f"fopro: {note}\n")
-    sizes, stamp = _sizes_and_stamp(files)
+    sizes, times = [-1] * len(files), [-1] * len(files)
+    for i, file in enumerate(files):
+        with suppress(OSError):  # reading the image gives the message
+            state = os.stat(file)
+            sizes[i], times[i] = state.st_size, state.st_mtime_ns
     # What the data set is, but not where it is.
     contents = [table[name].tolist() for name in ("image", "label", "group", "source", "split")]
     lists = [class_names, sizes, *contents]
     fingerprint = _hash("\0".join("\n".join(map(str, values)) for values in lists))
     about: Any = {n: getattr(listing, n) for n in ("passed_over", "notes", "groups_known")}
     what = (name + listing.ending, table, class_names, file_reader)
-    dataset = Dataset(*what, fingerprint, stamp, **about)
+    dataset = Dataset(*what, fingerprint, _hash(",".join(map(str, times))), **about)
     if 0 < images < len(dataset):
         chosen = dataset.subset(choose_rows(table, images=images, seed=seed))
         return replace(chosen, name=dataset.name + part)
@@ -245,10 +249,9 @@ def check_place(name: str) -> Path | None:
     path = Path(name).expanduser()
     place = path if path.exists() else benchmark_place(name)
     if place is None and name != "phantom":
-        raise InputError(
-            f"dataset: expected 'phantom' or a path that exists, got '{name}'; isic2019, "
-            "isic2019-lt, hyperkvasir and medmnist:NAME open what `fopro data fetch` brought"
-        )
+        way_out = "`fopro data list` shows the names of those that can be fetched"
+        rule = "expected 'phantom' or a path that exists"
+        raise InputError(f"dataset: {rule}, got '{name}'; {way_out}")
     return place
 
 
@@ -258,15 +261,11 @@ def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:
         raise wrong("rows", "a list of row numbers", rows, "rows")
     found = np.asarray(rows)  # nothing is cast in silence: a mask would become rows 0 and 1
     if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
-        raise InputError(
-            f"rows: expected row numbers (n,), got {found.dtype} {found.shape}; "
-            "np.flatnonzero(mask) gives those of a mask"
-        )
+        got = f"{found.dtype} {found.shape}; np.flatnonzero(mask) gives those of a mask"
+        raise InputError(f"rows: expected row numbers (n,), got {got}")
     if found.size and (found.min() < 0 or found.max() >= count):
-        raise InputError(
-            f"rows: expected 0 to {count - 1}, got {found.min()} to {found.max()}; "
-            "was the split made of the same images, pack.dataset?"
-        )
+        got = f"{found.min()} to {found.max()}; was the split made of the same pack.dataset?"
+        raise InputError(f"rows: expected 0 to {count - 1}, got {got}")
     return found.astype(np.int64, copy=False)
 
 
@@ -307,16 +306,6 @@ def _read_path(path: Path, config: DataConfig, columns: bool) -> Listing:
         listing = read_folders(root, sure=sure)
     lists = [] if sure else not_used([file.name for file in list_parts(path)])
     return listing._replace(notes=(*listing.notes, *lists))
-
-
-def _sizes_and_stamp(files: list[str]) -> tuple[list[int], str]:
-    """Return the files' sizes and the stamp of their times: one look at each file for both."""
-    sizes, times = [-1] * len(files), [-1] * len(files)
-    for i, file in enumerate(files):
-        with suppress(OSError):  # reading the image gives the message
-            state = os.stat(file)
-            sizes[i], times[i] = state.st_size, state.st_mtime_ns
-    return sizes, _hash(",".join(map(str, times)))
 
 
 def _hash(text: str) -> str:

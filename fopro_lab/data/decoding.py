@@ -93,10 +93,9 @@ def to_rgb(image: Image.Image, *, depth: int = 16) -> Image.Image:
     if image.mode in SIXTEEN_BIT:
         values, top = np.asarray(image).astype(np.int64), 2**depth - 1
         if values.min() < 0 or values.max() > top:
-            raise InputError(
-                f"pixels: expected 0..{top}, got {values.min()}..{values.max()}; save as 8 bit"
-                + (", or give another bit_depth" if depth < 16 else "")
-            )
+            way_out = "save as 8 bit" + ", or give another bit_depth" * (depth < 16)
+            got = f"{values.min()}..{values.max()}"
+            raise InputError(f"pixels: expected 0..{top}, got {got}; {way_out}")
         if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
             values = top - values  # Pillow does so for 8 bits alone
         grey = np.round(values / (top / 255)).astype(np.uint8)

@@ -113,10 +113,8 @@ def _find_medmnist(rest: str) -> Source:
     sets = medmnist_facts()
     found = re.fullmatch(r"([a-z]+)(?:-(28|64|128|224))?", rest)
     if not found or found[1] not in sets:
-        raise InputError(
-            f"source: expected medmnist: with one of {', '.join(sets)}, and -64, -128 or -224 "
-            f"for larger images, got 'medmnist:{rest}'"
-        )
+        rule = f"medmnist: with one of {', '.join(sets)}, and -64, -128 or -224 for larger images"
+        raise InputError(f"source: expected {rule}, got 'medmnist:{rest}'")
     short, size = found[1], int(found[2] or 28)  # pixels
     fact = sets[short]
     suffix = "" if size == 28 else f"_{size}"
@@ -206,10 +204,8 @@ def _fetch_missing(source: Source, place: Path, progress: bool, mirror: str) -> 
     coming = max(sum(file.size for file in missing) - here, 0)
     need, free = coming + sum(f.unpacked for f in missing), shutil.disk_usage(place).free
     if need + SPARE > free:
-        raise WorkError(
-            f"{source.name}: needs {in_bytes(need)} of disk, {in_bytes(free)} are free in {place}; "
-            "free some space or choose another folder with --out"
-        )
+        has = f"needs {in_bytes(need)} of disk, {in_bytes(free)} are free in {place}"
+        raise WorkError(f"{source.name}: {has}; free some or choose another folder with --out")
     size = f"about {in_bytes(coming)} to come, " if coming else ""
     _say(f"{source.name}: {size}into {place}\n{source.description}", progress)
     for file in missing:
@@ -245,11 +241,8 @@ def _fetch_file(
     try:
         if not digests[kind].startswith(expected.lower()):
             recorded = "" if file.known else f" as in {place / RECORD}"
-            raise WorkError(
-                f"{file.name}: expected {kind} {expected}{recorded}, got "
-                f"{digests[kind][: len(expected)]}; the file was removed: fetch it again, unless "
-                "its publisher has changed it"
-            )
+            got = f"{digests[kind][: len(expected)]}; the file was removed: fetch it again"
+            raise WorkError(f"{file.name}: expected {kind} {expected}{recorded}, got {got}")
         if file.unpacked:
             unpack_zip(path, place, largest=file.unpacked, holds=file.holds)
         else:
@@ -286,11 +279,10 @@ class ResumingDownloader:
                 status = getattr(error.response, "status_code", 503)
                 reason = str(error).rpartition(": ")[2].rstrip(".'\")>")  # the innermost one
                 if failures >= ATTEMPTS or status not in BUSY:
-                    raise WorkError(
-                        f"{self.label}: {reason}, {failures} times in a row; "
-                        f"{in_bytes(self._have())} are kept, the same command tries again; "
-                        f"address {url} (--mirror gives another)"
-                    ) from None
+                    kept = f"{in_bytes(self._have())} are kept, the same command tries again"
+                    why = f"{reason}, {failures} times in a row; {kept}"
+                    way_out = f"address {url} (--mirror gives another)"
+                    raise WorkError(f"{self.label}: {why}; {way_out}") from None
                 _say(f"{self.label}: {reason}, trying again", self.progress)
                 time.sleep(PAUSE * 2 ** (failures - 1))
         os.replace(self.part, output_file)

@@ -13,13 +13,13 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -82,22 +82,16 @@ class Pack(Summary):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, row: int) -> tuple[Any, int]:
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
         return self.for_torch()[row]
 
-    def for_torch(
-        self,
-        rows: np.typing.ArrayLike | None = None,
-        *,
-        transform: Callable[[Tensor], Any] | None = None,
-        pixels: Literal["float", "uint8"] = "float",
-    ) -> TorchPack:
+    def for_torch(self, rows: np.typing.ArrayLike | None = None) -> TorchPack:
         """Return some rows, or all, as a map-style data set that any ``DataLoader`` of torch takes.
 
-        ``transform`` gets each image ``(3, H, W)``, float in [0, 1] or ``uint8`` as stored.
+        Images are ``(3, H, W)``, float in [0, 1].
         """
-        chosen = check_rows(np.arange(len(self)) if rows is None else rows, count=len(self))
-        return TorchPack(self, chosen, transform, pixels)
+        chosen = np.arange(len(self)) if rows is None else rows
+        return TorchPack(self, check_rows(chosen, count=len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process is sent the file's name, not the pixels.
@@ -121,8 +115,6 @@ class TorchPack:
 
     packed: Pack
     rows: np.ndarray
-    transform: Callable[[Tensor], Any] | None
-    pixels: Literal["float", "uint8"]
 
     @property
     def targets(self) -> np.ndarray:
@@ -132,13 +124,12 @@ class TorchPack:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         import torch  # late: packing alone does without it
 
         row = int(self.rows[index])
-        image: Any = torch.from_numpy(np.array(self.packed.checked([row])[0])).permute(2, 0, 1)
-        image = image.contiguous() if self.pixels == "uint8" else image.float() / 255
-        return (self.transform(image) if self.transform else image), int(self.packed.labels[row])
+        pixels = torch.from_numpy(np.array(self.packed.checked([row])[0]))
+        return pixels.permute(2, 0, 1).float() / 255, int(self.packed.labels[row])
 
 
 def pack(

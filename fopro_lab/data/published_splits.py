@@ -61,10 +61,8 @@ def make_isic2019_lt(
     Source: xmed-lab/FoPro-KD, Elbatel et al., IEEE TMI 43(3), 2024.
     """
     if ratio not in RATIOS:
-        raise InputError(
-            f"tail_ratio: expected one of the published {', '.join(map(str, RATIOS))}, got "
-            f"{ratio:g}; split_rule=long-tail takes any"
-        )
+        rule = f"expected one of the published {', '.join(map(str, RATIOS))}"
+        raise InputError(f"tail_ratio: {rule}, got {ratio:g}; split_rule=long-tail takes any")
     check_fold(fold, folds=5)
     names = isic2019_lt_names(ratio, fold)
     paths = find_split_files(names, files=files, fetched="fopro-splits")
@@ -109,10 +107,8 @@ def read_isic_part(path: Path) -> pd.DataFrame:
     pairs = zip(frame["finding_name"], frame["finding"], strict=True)
     frame["class"] = [class_of.get(pair) for pair in pairs]
     for image, number, rank in frame[frame["class"].isna()][columns].to_numpy():
-        raise InputError(
-            f"{path}: {image}: expected finding_name and finding of one class, such as 1 and 0 of "
-            f"NV, got {number or 'nothing'} and {rank or 'nothing'}"
-        )
+        rule = "expected finding_name and finding of one class, such as 1 and 0 of NV"
+        raise InputError(f"{path}: {image}: {rule}, got '{number}' and '{rank}'")
     return frame[["image", "class"]]
 
 
@@ -150,10 +146,8 @@ def make_hyperkvasir(
     named = named.rename(columns={"file-name": "image", "class-name": "class"})
     strange = set(named["split-index"]) - set(map(str, range(folds)))
     if strange:
-        raise InputError(
-            f"{path}: split-index: expected 0 to {folds - 1}, got '{min(strange)}'; is it the file "
-            f"of {folds} folds?"
-        )
+        got = f"'{min(strange)}'; is it the file of {folds} folds?"
+        raise InputError(f"{path}: split-index: expected 0 to {folds - 1}, got {got}")
     named["fold"] = named["split-index"].astype(int) + 1
     if redraw:
         named["fold"] = mixup_folds(named["image"], named["class"].map(canonical_class))
@@ -275,10 +269,8 @@ def match_images(
     if not have or not leave_out:
         add = "add them, or go on without them: unusable=leave-out"
         way_out = add if have else "is it the split of these images?"
-        raise InputError(
-            f"{where}: {total - have:,} of its {total:,} images are not in {dataset.name}, first "
-            f"{ids[int(np.argmin(here))]}; {way_out}"
-        )
+        lack = f"{total - have:,} of its {total:,} images are not in {dataset.name}"
+        raise InputError(f"{where}: {lack}, first {ids[here.argmin()]}; {way_out}")
     note = f"{have:,} of the {total:,} images that the published split names are here"
     return Matched(rows[here], named[here], f"/part-{have}of{total}-{dataset.name}", [note])
 
@@ -292,10 +284,9 @@ def refuse_disagreement(
     wrong = np.flatnonzero(own != matched.named["class"].map(own_name).to_numpy(dtype=object))
     if len(wrong):
         image, published = matched.named[["image", "class"]].iloc[wrong[0]]
-        raise InputError(
-            f"{where}: {len(wrong):,} of {len(own):,} images have another class in {dataset.name}, "
-            f"first {image}: '{own[wrong[0]]}' where the split says '{published}'; mend the labels"
-        )
+        many = f"{len(wrong):,} of {len(own):,} images have another class in {dataset.name}"
+        first = f"first {image}: '{own[wrong[0]]}' where the split says '{published}'"
+        raise InputError(f"{where}: {many}, {first}; mend the labels")
 
 
 def find_split_files(names: Sequence[str], *, files: Path | None, fetched: str) -> list[Path]:
@@ -305,10 +296,8 @@ def find_split_files(names: Sequence[str], *, files: Path | None, fetched: str) 
     """
     files = files or fetched_place(fetched)
     if files is None:
-        raise InputError(
-            f"split_files: {fetched} is not fetched; say `fopro data fetch {fetched}`, or give "
-            f"the folder that holds {names[0]}"
-        )
+        way_out = f"say `fopro data fetch {fetched}`, or give the folder that holds {names[0]}"
+        raise InputError(f"split_files: {fetched} is not fetched; {way_out}")
     if files.is_file() and len(names) == 1:
         return [files]
     below = files / "official_splits"  # where HyperKvasir's repository keeps them
@@ -337,10 +326,8 @@ def describe_changes(
         plain = hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
         held = name_of.get(digests[-1]) or name_of.get(plain) or name
         if held != name:
-            raise InputError(
-                f"split_files: {path}: expected the published {name}, got the content of {held}; "
-                "files are exchanged: give each its own name again"
-            )
+            got = f"the content of {held}; files are exchanged: give each its own name again"
+            raise InputError(f"split_files: {path}: expected the published {name}, got {got}")
     altered = [name for name, own in zip(names, digests, strict=True) if own != known[name]]
     if not altered:
         return "", []

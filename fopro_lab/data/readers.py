@@ -126,28 +126,22 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
     depth = 1 if "train" in {SPLIT_WORDS.get(top) for top in tops} else 0
     if depth and not tops <= SPLIT_WORDS.keys():
         odd = min(tops - SPLIT_WORDS.keys())
-        raise InputError(
-            f"expected train, val and test folders only, found '{odd}'; "
-            "rename it to one of these, or move it away"
-        )
+        rule = "expected train, val and test folders only"
+        raise InputError(f"{rule}, found '{odd}'; rename it to one of these, or move it away")
     for image, part in zip(images, parts, strict=True):
         if len(part) < depth + 2:
             raise InputError(f"expected a folder per class, found {image} outside of one")
     names = {part[depth] for part in parts}
     if not sure and all(len(part) > depth + 2 for part in parts):
         found = f"{some(sorted(names))}, such as {images[0].rpartition('/')[0]}"
-        raise InputError(
-            f"expected images in the folders of classes, found folders in each of {found}; if "
-            "those are the classes, give the path of the folder that holds them, else "
-            "labels_from=folders"
-        )
+        way_out = "if those are the classes, give their folder's path, else labels_from=folders"
+        rule = "expected images in the folders of classes"
+        raise InputError(f"{rule}, found folders in each of {found}; {way_out}")
     for name in sorted(names):
         if not sure and (NO_CLASS.fullmatch(name.casefold()) or name.lower() in SPLIT_WORDS):
-            raise InputError(
-                f"folder '{name}' has the name of an archive's part, not of a class; give "
-                "a table of the classes: dataset=TABLE image_dir=FOLDER, or say that folders are "
-                "the classes: labels_from=folders"
-            )
+            what = f"folder '{name}' has the name of an archive's part, not of a class"
+            way_out = "dataset=TABLE image_dir=FOLDER, or take them as classes: labels_from=folders"
+            raise InputError(f"{what}; give a table of the classes: {way_out}")
     classes = number_classes([part[depth] for part in parts])
     inside = [file for file in others if file.count("/") > depth]
     if bare := name_unreadable(file for file in inside if file.split("/")[depth] not in names):
@@ -202,10 +196,9 @@ def number_classes(classes: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
         first, last = int(names[0]), int(names[-1])
         missing = sorted(set(range(first, min(last, first + len(names)))) - set(map(int, names)))
         if missing:
-            raise InputError(
-                f"labels: expected integers without a gap, got {', '.join(names[:10])} and no "
-                f"{missing[0]}; renumber them or use a column of names"
-            )
+            got = f"{', '.join(names[:10])} and no {missing[0]}"
+            way_out = "renumber them or use a column of names"
+            raise InputError(f"labels: expected integers without a gap, got {got}; {way_out}")
     if len(names) < 2:
         raise InputError(f"expected two classes or more, found '{names[0]}' alone")
     label = {name: number for number, name in enumerate(names)}
@@ -220,10 +213,8 @@ def refuse_alike(names: Iterable[str], *, where: str, way_out: str = "") -> None
         whole = re.fullmatch(r"(\d+)(\.0+)?", plain)
         other = first_of.setdefault(int(whole[1]) if whole else plain, name)
         if other != name:
-            raise InputError(
-                f"{where} '{other}' and '{name}' look like one and the same; write them alike, or "
-                f"give them names that differ{way_out}"
-            )
+            way_out = f"write them alike, or give them names that differ{way_out}"
+            raise InputError(f"{where} '{other}' and '{name}' look like one; {way_out}")
 
 
 def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
@@ -231,10 +222,9 @@ def refuse_twice(images: Iterable[str], *, where: Path | str) -> None:
     repeated = [image for image, count in Counter(images).items() if count > 1]
     if repeated:
         more = f" and {len(repeated) - 1:,} more" if len(repeated) > 1 else ""
-        raise InputError(
-            f"{where}: expected each image once, got {repeated[0]} twice{more}; "
-            "remove the repeated ones, or, if they are different images, write their folders too"
-        )
+        way_out = "remove the others, or, if the images differ, write their folders too"
+        got = f"got {repeated[0]} twice{more}"
+        raise InputError(f"{where}: expected each image once, {got}; {way_out}")
 
 
 def plain_name(text: str) -> str:
@@ -284,10 +274,9 @@ def find_images(
             twins.append(f"{near[0]} and {near[1]}")
             near = near[:1]
         if len(near) > 1:
-            raise InputError(
-                f"{where}: {name}: {len(near)} images below {root} match, {near[0]} and {near[1]}; "
-                "write the path, or name the folder of the images: image_dir=..."
-            )
+            found = f"{len(near)} images below {root} match, {near[0]} and {near[1]}"
+            way_out = "write the path, or name the folder of the images: image_dir=..."
+            raise InputError(f"{where}: {name}: {found}; {way_out}")
         other = alien.get(file_key(name), "")
         place[name] = near[0] if near else other or as_path(name)
         if not near and not (os.path.isabs(name) and os.path.isfile(name)):

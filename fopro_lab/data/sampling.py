@@ -24,10 +24,8 @@ def share_out(counts: np.ndarray, *, total: int, least: int) -> np.ndarray:
     """
     floor = np.minimum(counts, least)
     if total < floor.sum():
-        raise InputError(
-            f"images: expected at least {floor.sum()}, {least} of each of the {len(counts)} "
-            f"classes, got {total}"
-        )
+        rule = f"expected at least {floor.sum()}, {least} of each of the {len(counts)} classes"
+        raise InputError(f"images: {rule}, got {total}")
     result = floor.copy()
     free = np.ones(len(counts), dtype=bool)
     # A class whose fair share is below its floor keeps the floor; the others share the rest.

@@ -145,10 +145,8 @@ def make_long_tail(
     counts = np.zeros_like(left)
     counts[ranked] = long_tail_counts(left[ranked].tolist(), ratio=ratio, largest=largest)
     for label in np.flatnonzero((counts == 0) & (left > 0)):
-        raise InputError(
-            f"tail_ratio: expected a larger one, got {ratio:g}: of the {totals[label]} images of "
-            f"'{dataset.class_names[label]}' in {dataset.name} none would be left"
-        )
+        of = f"of the {totals[label]} images of '{dataset.class_names[label]}' in {dataset.name}"
+        raise InputError(f"tail_ratio: expected a larger one, got {ratio:g}: {of} none is left")
     # Keep so many training images of each class, by whole groups except for the last.
     training = dataset.table[["image", "group", "label"]].assign(row=np.arange(len(dataset)))
     training = training[parts == "train"]
@@ -207,10 +205,9 @@ def build_split(
         counts = _count_classes(dataset, rows)
         missing = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]
         if missing and (name == "train" or name in drawn or not len(rows)):
-            raise InputError(
-                f"{dataset.name}: class '{missing[0]}' has no image in {name}; "
-                "add images, leave the class out, or drop the given split"
-            )
+            way_out = "add images, leave the class out, or drop the given split"
+            what = f"class '{missing[0]}' has no image in {name}"
+            raise InputError(f"{dataset.name}: {what}; {way_out}")
         if missing:
             found.append(f"{name} has no image of {', '.join(missing)}")
     used = parts != ""
@@ -224,16 +221,13 @@ def check_split(split: Split, dataset: Dataset) -> None:
     """Refuse a split with an empty part, or whose rows are not known to be a data set's."""
     for name in PARTS:
         if not len(getattr(split, name)):
-            raise InputError(
-                f"split: expected images in each part, got none in {name}; "
-                "move some there, or let make_split draw the parts"
-            )
+            way_out = "move some there, or let make_split draw the parts"
+            raise InputError(f"split: expected images in each part, got none in {name}; {way_out}")
     rows = np.concatenate([split.train, split.val, split.test])
     if split.data not in ("", dataset.fingerprint) or rows.max() >= len(dataset):
-        raise InputError(
-            f"split: expected rows below {len(dataset)}, of these images ({dataset.name}), got "
-            f"{split.protocol}, of others; split those of the pack: make_split(pack.dataset)"
-        )
+        rule = f"expected rows below {len(dataset)}, of these images ({dataset.name})"
+        way_out = "split those of the pack: make_split(pack.dataset)"
+        raise InputError(f"split: {rule}, got {split.protocol}, of others; {way_out}")
 
 
 def check_fold(fold: int, *, folds: int) -> None:
@@ -258,10 +252,8 @@ def deal_folds(dataset: Dataset, *, folds: int, seed: int) -> np.ndarray:
     for label, name in enumerate(dataset.class_names):
         of_class = groups[groups["label"] == label]
         if 0 < len(of_class) < folds:
-            raise InputError(
-                f"{dataset.name}: class '{name}' has {len(of_class)} groups, too few for {folds} "
-                "folds; take fewer folds or leave the class out"
-            )
+            has = f"class '{name}' has {len(of_class)} groups, too few for {folds} folds"
+            raise InputError(f"{dataset.name}: {has}; take fewer folds or leave the class out")
         shuffled = of_class.loc[hashed_order(of_class.index, seed=seed)]
         ordered = shuffled.sort_values("own", ascending=False, kind="stable")
         sizes = [0] * folds
@@ -300,10 +292,9 @@ def draw_parts(
         total, least = int(of_class["own"].sum()), len(wanted) + 1
         has = f"{dataset.name}: class '{name}' has {total} image(s) in {len(of_class)} group(s)"
         if len(of_class) < least:
-            raise InputError(
-                f"{has}{' beside its test fold' * folds}; a split needs at least {least} groups of "
-                f"each class; add images{', take more folds' * folds} or leave the class out"
-            )
+            rule = f"a split needs at least {least} groups of each class"
+            way_out = f"add images{', take more folds' * folds} or leave the class out"
+            raise InputError(f"{has}{' beside its test fold' * folds}; {rule}; {way_out}")
         left = of_class.loc[hashed_order(of_class.index, seed=seed)]
         for position, part in enumerate(wanted):
             reserve = len(wanted) - position  # groups that the later parts and training need
@@ -373,11 +364,10 @@ def _draw_missing(
         raise InputError(f"{dataset.name}: the given split has no training part")
     for part in wanted:
         if part.per_class and part.name in has:
-            raise InputError(
-                f"{part.name}_per_class: expected 0, for {dataset.name} gives its {part.name} "
-                f"part, got {part.per_class}; leave it out, or draw another split: "
-                "split_column=none for a table"
-            )
+            rule = f"expected 0, for {dataset.name} gives its {part.name} part"
+            way_out = "leave it out, or draw another split: split_column=none for a table"
+            got = f"got {part.per_class}; {way_out}"
+            raise InputError(f"{part.name}_per_class: {rule}, {got}")
     drawn = [part for part in wanted if part.name not in has]
     protocol = dataset.name
     if has:

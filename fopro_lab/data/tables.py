@@ -40,6 +40,7 @@ NOT_KNOWN = EMPTY | frozenset(
 )
 YES, NO = {"1", "1.0", "true", "yes", "y"}, {"0", "0.0", "false", "no", "n"}
 SPLIT_WORD = re.compile(r"(?<![a-z])(?:train|valid|val|test|dev)", re.IGNORECASE)
+ANOTHER = "draw another split: split_column=none"  # the way out of a given one
 ROW_NUMBERS = {"index", "indexes", "indices", "row", "row_index", "rowindex"}
 PROSE = re.compile(r"(read_?me|licen[cs]e|attribution|citation|notice|changelog|source).*")
 
@@ -66,7 +67,12 @@ def find_table(
             frame = readers.read_cells(root / file)
             sure = sure or any(_known(frame[name].head(50), stems).any() for name in frame)
             if len(frame.columns) > 1:
-                _check_fits(frame, rules, stems)
+                _check_given(frame, rules)
+                image = _find_image_column(frame, rules, stems)
+                if not _known(frame[image], stems).any():
+                    such = frame[image].iloc[0]
+                    raise InputError(f"none of its images, such as {such}, is there")
+                _class_columns(frame, rules, image)
                 fit.append(file)
         except InputError as error:
             if sure:
@@ -75,11 +81,9 @@ def find_table(
         return None, []
     if len(fit) != 1:
         found = f"several tables, {', '.join(fit[:4])}" if fit else some([*reasons.values()])
-        raise InputError(
-            f"{root}: expected one table of its images, found {found}; name the table, and the "
-            "folder of its images: dataset=TABLE image_dir=FOLDER; or take folders as classes: "
-            "labels_from=folders"
-        )
+        way_out = "name it: dataset=TABLE image_dir=FOLDER; or take folders as classes: "
+        rule = f"expected one table of its images, found {found}"
+        raise InputError(f"{root}: {rule}; {way_out}labels_from=folders")
     table = fit[0]
     # Of lists beside it reading the table tells.
     beside = {table, *(str(file.relative_to(root)) for file in list_parts(root / table))}
@@ -108,20 +112,8 @@ def _refuse_list(file: Path, images: pd.Series) -> None:
     named = {file_key(cell) for line in lines for cell in (*line, " ".join(line))}
     numbered = ROW_NUMBERS.intersection(map(str.casefold, lines[0])) if lines else ()
     if numbered or named.intersection(images.map(file_key)):
-        raise InputError(
-            f"{file.name} beside it seems to list images of one part, and is not read; write "
-            "train, val or test of each image into a column 'split', or draw another split: "
-            "split_column=none"
-        )
-
-
-def _check_fits(frame: pd.DataFrame, rules: DataConfig, stems: set[str]) -> None:
-    """Refuse a table that names no image, or no classes of them."""
-    _check_given(frame, rules)
-    image = _find_image_column(frame, rules, stems)
-    if not _known(frame[image], stems).any():
-        raise InputError(f"none of its images, such as {frame[image].iloc[0]}, is there")
-    _class_columns(frame, rules, image)
+        what = f"{file.name} beside it seems to list images of one part, and is not read"
+        raise InputError(f"{what}; write the part of each into a column 'split', or {ANOTHER}")
 
 
 def _stems(folder: Path) -> set[str]:
@@ -256,10 +248,8 @@ def _find_groups(frame: pd.DataFrame, rules: DataConfig) -> tuple[pd.Series, lis
     readers.refuse_alike(groups, where=f"{used}: groups", way_out=way_out)
     for name in others:
         if gaps := int(((groups == "") & (columns[name] != "")).sum()):
-            raise InputError(
-                f"{used}: {gaps:,} images have none, but a {name}; fill these gaps, so that images "
-                f"of one {name} stay together, or name the one that counts: group_column={name}"
-            )
+            way_out = f"fill these gaps, or name the one that counts: group_column={name}"
+            raise InputError(f"{used}: {gaps:,} images have none, but a {name}; {way_out}")
     return groups, [f"group in '{used}'{_not_in(others)}", *notes], bool((groups != "").all())
 
 
@@ -298,11 +288,9 @@ def _find_classes(
     if many.any():
         count = f"{many.sum():,} of {len(frame):,} images have several classes"
         if rules.multi_label == "stop":
-            raise InputError(
-                f"{several.name}: {count}, such as '{'|'.join(several[many].iloc[0])}'; "
-                "take the first of each: multi_label=first, or leave them out: "
-                "multi_label=leave-out"
-            )
+            such = f"such as '{'|'.join(several[many].iloc[0])}'"
+            way_out = "take the first: multi_label=first, or leave them out: multi_label=leave-out"
+            raise InputError(f"{several.name}: {count}, {such}; {way_out}")
         if rules.multi_label == "first":
             ending = "-firstlabel"
         else:
@@ -336,10 +324,9 @@ def _find_marks(frame: pd.DataFrame) -> list[str]:
     ]
     if len(marks) > 1 and (lower[marks].isin(YES).sum(axis=1) != 1).any():
         names = ", ".join(marks[:8]) + (", ..." if len(marks) > 8 else "")
-        raise InputError(
-            f"no class column under a usual name; the columns of 0 and 1, {names}, do not have "
-            "one 1 in each row; name those of the classes: class_column=A,B,C"
-        )
+        found = f"the columns of 0 and 1, {names}, do not have one 1 in each row"
+        way_out = "name those of the classes: class_column=A,B,C"
+        raise InputError(f"no class column under a usual name; {found}; {way_out}")
     return marks if len(marks) > 1 else []
 
 
@@ -426,11 +413,9 @@ def _find_parts(
     elif column in flags:
         parts = _read_flags(frame, {column: flags[column]} if given else flags)
     elif _numbers(cells[~empty]).notna().all():
-        raise InputError(
-            f"{column}: the folds {', '.join(words[:10])} are given; say which is tested, "
-            f"such as test_fold={frame[column][~empty].iloc[0]}, or draw another split: "
-            "split_column=none"
-        )
+        way_out = f"say which is tested, such as test_fold={frame[column][~empty].iloc[0]}"
+        given_folds = f"the folds {', '.join(words[:10])} are given"
+        raise InputError(f"{column}: {given_folds}; {way_out}, or {ANOTHER}")
     else:
         plain = cells.str.replace(r"[\W_]*(?:set|split)$", "", regex=True)
         parts = plain.map(SPLIT_WORDS).fillna("")
@@ -446,10 +431,8 @@ def _unclear(words: pd.Series, frame: pd.DataFrame, column: str, rules: DataConf
     known = "of no numbered fold" if rules.test_fold else "not train, val or test"
     what = f"{column}: {len(words):,} of {len(frame):,} rows are {known}: {shown}"
     if rules.unclear_split == "stop":
-        raise InputError(
-            f"{what}; write the part of each, leave those rows out: unclear_split=leave-out, or "
-            "draw another split: split_column=none"
-        )
+        way_out = "write the part of each, leave those rows out: unclear_split=leave-out"
+        raise InputError(f"{what}; {way_out}, or {ANOTHER}")
     return [f"left out: {what}"]
 
 

@@ -146,11 +146,6 @@ def seeds_needed(values: Sequence[np.ndarray], effect: float) -> float:
     return float(max(1.0, np.ceil(needed / effect**2))) if effect else float("inf")
 
 
-def fold_seed(seed: int, number: int) -> int:
-    """Return the seed of a fold's draws; the first fold's are those of a split without folds."""
-    return seed if number == 0 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-
-
 def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
     """Return the limits of the middle 95 % of resampled values ``(R,)``; NaN if any is NaN."""
     low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -320,7 +320,9 @@ def measure_folds(
     """
     found = {key: Measured([], [], []) for key in folds[0].keys()}
     for number, fold in enumerate(folds):
-        how = {"resamples": resamples, "seed": bootstrap.fold_seed(seed, number)}
+        # The first fold's draws are those of a split without folds.
+        own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        how = {"resamples": resamples, "seed": own_seed if number else seed}
         weights = bootstrap.bootstrap_weights(fold.labels, fold.units, **how)
         plain = np.ones((len(fold.labels), 1))
         measured = [fold.measure(logits, plain) for logits in fold.logits]

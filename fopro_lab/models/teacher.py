@@ -80,10 +80,8 @@ class Teacher(Summary, nn.Module):
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise InputError(f"mean, std: expected 3 numbers each, std above 0, got {given}")
         if max(*map(abs, mean), *std) > 1:
-            raise InputError(
-                "mean, std: expected in units of [0, 1], got those of another scale, "
-                f"{given}; divide both by 255 if they are for 0 to 255"
-            )
+            way_out = "divide both by 255 if they are for 0 to 255"
+            raise InputError(f"mean, std: expected in units of [0, 1], got {given}; {way_out}")
         # Channels last is what CPU and GPU convolutions want; the numbers stay the same.
         self.body = body.to(memory_format=torch.channels_last)
         self.input_size, self.feature_dim = int(input_size), int(feature_dim)
@@ -162,18 +160,16 @@ def check_takes(teacher: Teacher, side: int, *, count: int = 2) -> int:
         with torch.inference_mode():
             features: Any = teacher.encode(images)
     except Exception as error:  # whatever the user's own network raises
-        raise InputError(
-            f"teacher {name}: cannot encode images of {side} px ({_first_line(error)}); it has to "
-            "map images (B, 3, H, W) to features (B, D); another side, such as its own of "
-            f"{teacher.input_size} px, is set by teacher_size, in Python by input_size"
-        ) from error
+        own = f"another side, such as its own of {teacher.input_size} px, is set by teacher_size"
+        way_out = f"it has to map images (B, 3, H, W) to features (B, D); {own}"
+        problem = f"cannot encode images of {side} px ({_first_line(error)}); {way_out}"
+        raise InputError(f"teacher {name}: {problem}") from error
     tensor = isinstance(features, Tensor)
     if not tensor or features.ndim != 2 or features.shape != (count, wide or features.shape[1]):
         got = tuple(features.shape) if tensor else type(features).__name__
-        raise InputError(
-            f"teacher {name}: expected features ({count}, {wide or 'D'}) of a batch of {count}, "
-            f"got {got}; pool them, or give another feature_dim or teacher_size"
-        )
+        rule = f"expected features ({count}, {wide or 'D'}) of a batch of {count}, got {got}"
+        way_out = "pool them, or give another feature_dim or teacher_size"
+        raise InputError(f"teacher {name}: {rule}; {way_out}")
     if not torch.isfinite(features).all():
         raise InputError(f"teacher {name}: its features of grey images are not finite")
     return features.shape[1]
@@ -228,10 +224,8 @@ def load_teacher(
     elif name.startswith(CIFAR):
         parts = build_cifar(name, read_weights(weights or fetched_weights(name)))
     else:
-        raise InputError(
-            f"teacher: expected builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH, {LITE}0, "
-            f"{PUBLISHED} or module:function, got '{name}'"
-        )
+        known = f"builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH, {LITE}0, {PUBLISHED}"
+        raise InputError(f"teacher: expected {known} or module:function, got '{name}'")
     rules = {"mean": mean, "std": std, "input_size": size}
     given = {key: value for key, value in rules.items() if value}
     parts |= given | ({"resize": True} if size else {})
@@ -269,10 +263,8 @@ def _called(name: str) -> dict[str, Any]:
         made = (made.body, {key: made.card[key] for key in keys})
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         return {**made[1], "body": made[0], "card": {**made[1].get("card", {}), "called": name}}
-    raise InputError(
-        f"teacher {name}: expected a Teacher, or a network and a dictionary with mean, std and "
-        f"input_size, got {type(made).__name__}"
-    )
+    rule = "expected a Teacher, or a network and a dictionary with mean, std and input_size"
+    raise InputError(f"teacher {name}: {rule}, got {type(made).__name__}")
 
 
 def state_hash(network: nn.Module) -> str:

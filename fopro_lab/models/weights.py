@@ -111,12 +111,10 @@ def read_weights(path: Path | str) -> Weights:
             except Exception:  # a damaged byte leads an unpickler to almost any of them
                 # torch's own text advises to switch the protection off, so it is not passed on.
                 known = (kind for first, kind in KINDS.items() if start.lstrip().startswith(first))
-                raise InputError(
-                    "expected safetensors or a file of torch.save, got "
-                    f"{next(known, 'another or a damaged one')}, "
-                    f"which begins with {start[:16]!r}; copy or download it again, or save its "
-                    "state_dict with torch.save or safetensors"
-                ) from None
+                got = f"{next(known, 'another or a damaged one')}, which begins {start[:16]!r}"
+                way_out = "copy or download it again, or save its state_dict with one of the two"
+                rule = f"expected safetensors or a file of torch.save, got {got}"
+                raise InputError(f"{rule}; {way_out}") from None
         state = {WRAPPERS.sub("", name): value for name, value in _tensors(content)}
         if not state:
             raise InputError(f"expected a state dict of tensors, got {type(content).__name__}")
@@ -339,11 +337,10 @@ def load_matching(
         raise InputError(f"{where}: {fit}; {reasons}; is it this architecture?")
     taken = {n: best.found[n] for n in own if n in body or _same(best.found.get(n), own[n])}
     if bad := [n for n, value in taken.items() if not _sound(n, value.to(own[n].dtype))]:
-        raise InputError(
-            f"{where}: {len(bad)} of {len(taken)} tensors have numbers that are not finite, or a "
-            f"negative variance: {some(bad)}; if they overflowed in half precision, save it in "
-            "float32 again, else copy or download it again"
-        )
+        what = "numbers that are not finite, or a negative variance"
+        way_out = "save it in float32 again if half precision overflowed, else copy it again"
+        problem = f"{len(bad)} of {len(taken)} tensors have {what}: {some(bad)}"
+        raise InputError(f"{where}: {problem}; {way_out}")
     network.load_state_dict(taken, strict=False)
     more += [name for name in best.found if name in own and name not in taken]
     cut = [name for name in more if name.startswith(unused)]

@@ -135,7 +135,18 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     own = own.assign(**{ratio: np.exp(own[log]) for log, ratio in logs.items()})
     bound = max(0.5, own[[*logs]].abs().max().max() / np.log(2))  # octaves
     for ax, stage in zip(axes.flat, stages, strict=False):
-        _draw_stage(ax, own[own["stage"] == stage], bound=bound)
+        part = own[own["stage"] == stage]
+        for place, step in enumerate(dict.fromkeys(part["step"])):
+            look: dict[str, Any] = {"color": f"C{place % 8}", "marker": _MARKERS[place % 8]}
+            look |= {"markersize": 4, "linewidth": 1.5, "ls": style.DASHED if place % 2 else "-"}
+            style.ring_line(ax, part[part["step"] == step], "ratio", label=step, **look)
+        style.gain_axes(ax, part["high"], bound=bound)
+        first = part.iloc[0]
+        ax.set_title(f"{first['stage'].capitalize()} at {first['size']} px", fontsize=10)
+        title = f"against: {first['reference']}"
+        ax.legend(
+            loc="upper left", ncols=2, handlelength=2.6, title=title, alignment="left", **_SMALL
+        )
     for ax in axes.flat[len(stages) :]:
         ax.axis("off")
     for ax in axes[:, 0]:
@@ -149,14 +160,4 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     return figure
 
 
-def _draw_stage(ax: Axes, table: pd.DataFrame, *, bound: float) -> None:
-    for place, step in enumerate(dict.fromkeys(table["step"])):
-        look: dict[str, Any] = {"color": f"C{place % 8}", "marker": _MARKERS[place % 8]}
-        look |= {"markersize": 4, "linewidth": 1.5, "ls": style.DASHED if place % 2 else "-"}
-        style.ring_line(ax, table[table["step"] == step], "ratio", label=step, **look)
-    style.gain_axes(ax, table["high"], bound=bound)
-    first = table.iloc[0]
-    ax.set_title(f"{first['stage'].capitalize()} at {first['size']} px", fontsize=10)
-    small = {"fontsize": 7.5, "title_fontsize": 7.5, "labelspacing": 0.25, "columnspacing": 1.2}
-    title = f"against: {first['reference']}"
-    ax.legend(loc="upper left", ncols=2, handlelength=2.6, title=title, alignment="left", **small)
+_SMALL = {"fontsize": 7.5, "title_fontsize": 7.5, "labelspacing": 0.25, "columnspacing": 1.2}

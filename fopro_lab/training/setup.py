@@ -275,8 +275,7 @@ def build_schedule(
 ) -> lr_scheduler.LRScheduler | None:
     """Build the schedule of the learning rate, per step; None where the rate never changes.
 
-    The warm-up is in epochs of ``epoch_steps``; ``epochs`` are those planned: an early
-    stop does not compress the schedule.
+    The warm-up is in epochs of ``epoch_steps``.
     """
     warmup = math.ceil(config.lr_warmup * epoch_steps)
     if config.schedule == "constant" and not warmup:

@@ -120,16 +120,6 @@ class TrainState:
             problem = "does not fit this run; remove it to start this run again"
             raise InputError(f"{run_folder.CHECKPOINT}: {problem}") from None
 
-    def is_finished(self, config: TrainConfig) -> bool:
-        """Tell whether all epochs are done, or the best one is ``patience`` epochs ago."""
-        waited = self.epoch - max(self.best_epoch, epochs_not_chosen(config))
-        return self.epoch >= config.epochs or 0 < config.patience <= waited
-
-
-def epochs_not_chosen(config: TrainConfig) -> int:
-    """Count the first epochs that cannot be the best: those before the first prompt."""
-    return config.warmup_epochs if config.parts.prompt != "none" else 0
-
 
 def distill(
     config: TrainConfig,
@@ -299,7 +289,7 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
 def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) -> None:
     """Train the epochs that are left, one checkpoint each."""
     config, said = setup.config, -math.inf
-    while not state.is_finished(config):
+    while state.epoch < config.epochs:
         began = time.perf_counter()
         run = f"{config.parts.label} seed {config.seed}"
         name = f"{run}: epoch {state.epoch + 1} of {config.epochs}"
@@ -314,7 +304,8 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         score = validate(state, setup)
         state.epoch += 1
         better = score > state.best_score or config.keeps != "best"
-        if better and state.epoch > epochs_not_chosen(config):
+        # Those before the first prompt cannot be the best.
+        if better and (state.epoch > config.warmup_epochs or config.parts.prompt == "none"):
             state.keep(score)
         seconds = time.perf_counter() - began
         row = {"epoch": state.epoch, **losses, "val_balanced_accuracy": score}
@@ -323,7 +314,8 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         if setup.fabric.global_rank == 0:
             run_folder.write_histories(folder, state.history, state.prompt_history, state.masks)
             run_folder.save_checkpoint(folder, state.state_dict())  # now the epoch is done
-        if verbose and (state.is_finished(config) or time.monotonic() - said > LINE_SECONDS):
+        is_last = state.epoch == config.epochs
+        if verbose and (is_last or time.monotonic() - said > LINE_SECONDS):
             said = time.monotonic()
             sys.stderr.write(
                 f"{name}, loss {losses['loss']:.3f}, validation balanced accuracy {score:.3f} "

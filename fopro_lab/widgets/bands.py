@@ -99,12 +99,14 @@ class SpectrumView:
         after = np.fft.irfft2(self._spectrum * factor, s=self.size)
         amplitude = self._amplitude * gain
         log_amplitude = np.log(np.maximum(amplitude.mean(axis=0), 1e-6))
+        # The other half, in `fft` order.
+        mirrored = np.roll(log_amplitude[::-1], 1, axis=0)[:, (self.size[1] - 1) // 2 : 0 : -1]
         return ChangedImage(
             before=self._before,
             after=_to_uint8(after),
             rms=float(np.sqrt(np.mean((after - self._pixels) ** 2))),
             clipped=float(((after < 0) | (after > 1)).mean()),
-            spectrum=_whole_plane(log_amplitude, self.size[1]),
+            spectrum=np.fft.fftshift(np.hstack([log_amplitude, mirrored])),
             contrast=np.stack([self._contrast, self._measure(amplitude)]),
             gains=gain.mean(axis=0).ravel() @ self._mean,
         )
@@ -133,12 +135,6 @@ class Strip:
         """Keep the low frequencies of a half spectrum ``(..., H, W // 2 + 1)``."""
         rows = torch.arange(self._size[0]) - self._size[0] // 2
         return plane[..., rows.roll(-(self._size[0] // 2)), : self._size[1] // 2 + 1]
-
-
-def _whole_plane(half: np.ndarray, width: int) -> np.ndarray:
-    """Mirror a half spectrum ``(H, W // 2 + 1)`` to the whole plane, in ``fftshift`` order."""
-    mirrored = np.roll(half[::-1], 1, axis=0)[:, (width - 1) // 2 : 0 : -1]
-    return np.fft.fftshift(np.hstack([half, mirrored]))
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:

@@ -356,7 +356,10 @@ class BandExplorer(bands.StillBox):
         """Show another data set; where it does not open or fit, nothing has changed."""
         pack, split, options, groups = self._openers[name]()
         rows, runs = (self._rows, self._runs) if name == next(iter(self._openers)) else ((), {})
-        groups = groups or _rank_classes(pack, split)
+        if not groups and len(names := pack.dataset.class_names) > 1:
+            known = pack.labels if split is None else pack.labels[split.train]
+            counts = np.bincount(known, minlength=len(names)).tolist()
+            groups = class_groups(dict(zip(names, counts, strict=True)))
         images, tail = _list_images(pack, rows, split=split, groups=groups)
         sample = networks.ValidationSample(pack, split)
         students, refused = networks.load_students(runs, pack, sample, split)
@@ -500,12 +503,6 @@ class BandExplorer(bands.StillBox):
         finally:
             self._paused = False
         self._redraw()
-
-
-def _rank_classes(pack: Pack, split: Split | None) -> dict[str, str]:
-    names, rows = pack.dataset.class_names, slice(None) if split is None else split.train
-    counts = np.bincount(pack.labels[rows], minlength=len(names)).tolist()
-    return class_groups(dict(zip(names, counts, strict=True))) if len(names) > 1 else {}
 
 
 def _list_images(

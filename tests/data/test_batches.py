@@ -86,7 +86,7 @@ def test_cycle_goes_on_with_the_next_epoch(packed):
     [
         ([], {}, r"^rows: expected at least one, got none$"),
         ([1, 2], {"batch_size": 0}, r"^batch_size: expected 1 or more, .*, got 0$"),
-        ([1], {"world_size": 3}, r"a multiple of world_size = 3, .*, got 4$"),
+        ([1], {"world_size": 3}, r"a multiple of world_size = 3, got 4$"),
         ([1], {"sampler": "balanced"}, r"^sampler: expected one of 'instance', 'class-balanced',"),
         ([1], {"sampler": "class-balanced"}, r"^sampler: expected instance without shuffle, got"),
     ],

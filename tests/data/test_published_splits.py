@@ -156,7 +156,7 @@ def test_make_isic2019_lt_refuses_wrong_options_and_files(tmp_path):
         refuses(message, split_toy, tmp_path, dataset_of(rows), leave_out=True)
     path = tmp_path / "test_skin2_0.005.csv"
     path.write_text("image,finding_name,finding\nb,,1\n")
-    with pytest.raises(InputError, match=r"5.csv: b: expected finding_name .* got nothing and 1$"):
+    with pytest.raises(InputError, match=r"5.csv: b: expected finding_name .* got '' and '1'$"):
         make_isic2019_lt(dataset, ratio=0.005, fold=2, files=tmp_path)
 
 

@@ -65,7 +65,7 @@ def test_a_table_is_found_whatever_it_is_called(tmp_path, name, content):
         ({"a.csv": "age,sex\n1,m\n2,f\n"}, "nv/a.jpg mel/b.jpg", r"a.csv \(no image column .*labe"),
         ({"a.csv": "image,age\n1,3\n2,4\n"}, "nv/1.jpg mel/2.jpg", r"a.csv \(no class column .*"),
         ({"a.xlsx": b"PK\3\4"}, "nv/1.jpg mel/2.jpg", r"a .xlsx file is not read here; save it"),
-        ({"a.csv": ROWS, "b.csv": ROWS}, PARTS, r"found several tables, a.csv, b.csv; name the"),
+        ({"a.csv": ROWS, "b.csv": ROWS}, PARTS, r"found several tables, a.csv, b.csv; name it"),
         (
             {"a.csv": "1.jpg,nv\n2.jpg,mel\n"},
             PARTS,
@@ -98,7 +98,7 @@ def test_of_several_tables_one_must_be_named_and_lists_of_parts_are_said(tmp_pat
     files = {"Data_Entry.csv": "Image Index,Finding Labels,Patient ID\n1.png,a,7\n2.png,b,7\n"}
     files |= {"BBox.csv": boxes, "more/test_list.txt": "2.png\n"}
     root = lay_out(tmp_path, files, images="images_001/1.png images_002/2.png")
-    refuses(r"found several tables, BBox.csv, Data_Entry.csv; name the", open_dataset, root)
+    refuses(r"found several tables, BBox.csv, Data_Entry.csv; name it", open_dataset, root)
     (root / "BBox.csv").unlink()
     dataset = open_dataset(root)
     assert len(dataset) == 2 and set(dataset.table["group"]) == {"7"}

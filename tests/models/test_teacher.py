@@ -110,7 +110,7 @@ class Dropping(nn.Module):
         (Pool(), {"feature_dim": 13}, "teacher wrapped: expected features (1, 13) of a batch of 1"),
         (nn.LSTM(8, 4), {}, "teacher wrapped: cannot encode images of 8 px (ValueError: LSTM: "),
         (nn.Sequential(Pool(), Zero()), {}, "teacher wrapped: its features of two different image"),
-        (Pool(), {"std": [58.4, 57.1, 57.4]}, "mean, std: expected in units of [0, 1], got those"),
+        (Pool(), {"std": [58.4, 57.1, 57.4]}, "mean, std: expected in units of [0, 1], got "),
     ],
 )
 def test_wrap_teacher_says_what_is_wrong(module, settings, expected):
