@@ -12,14 +12,7 @@ import pandas as pd
 
 from fopro_lab.config import METHOD_OPTIONS, PromptConfig, TeacherConfig, TrainConfig
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import scores
-from fopro_lab.evaluation.bootstrap import (
-    difference_interval,
-    holm,
-    interval_p_value,
-    seed_spread,
-    seeds_needed,
-)
+from fopro_lab.evaluation import bootstrap, scores
 from fopro_lab.evaluation.runs import Run
 from fopro_lab.evaluation.scores import GROUPS, LOGIT_PREFIX, resampling_units
 from fopro_lab.options import REMOVED
@@ -284,7 +277,7 @@ def compare_all(runs: Sequence[Run]) -> pd.DataFrame:
 def _correct(table: pd.DataFrame, question: Sequence[str]) -> pd.DataFrame:
     """Put p-values corrected over the rows that answer one question after the plain ones."""
     p_values = table.groupby(list(question), sort=False)["p"]
-    corrected = p_values.transform(lambda p: holm(p.to_numpy()))
+    corrected = p_values.transform(lambda p: bootstrap.holm(p.to_numpy()))
     table.insert(table.columns.get_loc("p") + 1, "p_holm", corrected)
     return table
 
@@ -319,18 +312,19 @@ def _subtract(
     values = {key: scores.mean_of(own.values) for key, own in apart.items()}
 
     def closed(key: scores.Key, trials: int) -> scores.Interval:
-        return (*difference_interval(ours[key], theirs[key], trials), "newcombe")
+        return (*bootstrap.difference_interval(ours[key], theirs[key], trials), "newcombe")
 
     intervals, errors = scores.limits(images, apart, fallback=closed)
     columns = {"method_value": ours, "baseline_value": theirs, "difference": values}
     table = scores.tidy(images, columns, intervals)
     table["p"] = [
-        interval_p_value(values[key], low, high, quantile=errors[key][1])
+        bootstrap.interval_p_value(values[key], low, high, quantile=errors[key][1])
         for key, (low, high, _) in intervals.items()
     ]
-    table["seed_sd"] = [seed_spread(own.values) for own in apart.values()]
-    asked = {key: values[key] if effect is None else effect for key in apart}
-    table["seeds_needed"] = [seeds_needed(own.values, asked[key]) for key, own in apart.items()]
+    table["seed_sd"] = [bootstrap.seed_spread(own.values) for own in apart.values()]
+    shown = [values[key] if effect is None else effect for key in apart]
+    each = zip(apart.values(), shown, strict=True)
+    table["seeds_needed"] = [bootstrap.seeds_needed(own.values, asked) for own, asked in each]
     seeds = [len(own) for own, _ in pairs.values()]
     table["seeds"], table["folds"] = min(seeds), len(folds)
     varied = ["images", *["seeds"] * (max(seeds) > 1), *["folds"] * (len(folds) > 1)]

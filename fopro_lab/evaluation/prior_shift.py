@@ -14,13 +14,7 @@ from scipy.special import softmax
 
 from fopro_lab.config import parts_of
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation import bootstrap
-from fopro_lab.evaluation.metrics import (
-    calibration_error,
-    class_recalls,
-    confusion_matrices,
-    mean_recall,
-)
+from fopro_lab.evaluation import bootstrap, metrics
 from fopro_lab.evaluation.runs import Run
 from fopro_lab.evaluation.scores import align
 
@@ -100,14 +94,16 @@ def measure_under_prior(
     """
     probabilities = shifted_probabilities(logits, old=old, new=prior if adjust else old)
     predicted = probabilities.argmax(axis=1)
-    recalls = class_recalls(confusion_matrices(labels, predicted, weights, classes=logits.shape[1]))
+    answers = (labels, predicted, weights)
+    confusion = metrics.confusion_matrices(*answers, classes=logits.shape[1])
+    recalls = metrics.class_recalls(confusion)
     known = ~np.isnan(recalls[0])
     shifted = prior_weights(labels, weights, prior)
     return {
         "recall": recalls,
-        "balanced_accuracy": mean_recall(recalls),
+        "balanced_accuracy": metrics.mean_recall(recalls),
         "accuracy": recalls[:, known] @ (prior[known] / prior[known].sum()),
-        "ece": calibration_error(probabilities, labels, shifted),
+        "ece": metrics.calibration_error(probabilities, labels, shifted),
     }
 
 

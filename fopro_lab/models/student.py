@@ -11,13 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fopro_lab.config import TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.fourier.rings import at_least_single, check_pixels
-from fopro_lab.models.backbones import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    SmallResNet,
-    TimmFeatures,
-    create_timm,
-)
+from fopro_lab.models import backbones
 from fopro_lab.models.weights import load_matching, read_weights
 
 SMALL_WIDTH = 12  # 0.17 million weights: a step takes milliseconds on a CPU
@@ -62,8 +56,8 @@ class Student(nn.Module):
         width: int,
         classes: int,
         teacher_dim: int,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] = backbones.IMAGENET_MEAN,
+        std: Sequence[float] = backbones.IMAGENET_STD,
         cosines: bool = False,
     ) -> None:
         super().__init__()
@@ -139,7 +133,7 @@ def build_student(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if name == "small":
-            small = SmallResNet(width=SMALL_WIDTH, classes=0)
+            small = backbones.SmallResNet(width=SMALL_WIDTH, classes=0)
             student = Student(small, width=8 * SMALL_WIDTH, **how)
         elif name == "resnet18":
             from torchvision.models import resnet18  # costs four seconds, so only here
@@ -166,10 +160,10 @@ def _timm_student(
     weights, said = read_weights(path) if path else None, dict(rules or {})
     pixels: dict[str, Any] = {key: said.pop(key) for key in ("mean", "std") if key in said}
     about: dict[str, Any] = {"role": "student", "side": side, "options": said}
-    model, found, options, fill = create_timm(architecture, weights, **about)
+    model, found, options, fill = backbones.create_timm(architecture, weights, **about)
     fill()
     pixels = {"mean": found["mean"], "std": found["std"]} | pixels
-    backbone, name = TimmFeatures(model), f"student timm:{architecture}"
+    backbone, name = backbones.TimmFeatures(model), f"student timm:{architecture}"
     width = _try_images(backbone, name, side or found["input_size"]).shape[1]
     student = Student(backbone, width=width, **pixels, **how)
     student.card["rules"] = pixels | options

@@ -21,18 +21,10 @@ from fopro_lab.config import DataConfig, TeacherConfig, is_called
 from fopro_lab.data.fetch import fetched_place, find_source
 from fopro_lab.errors import InputError
 from fopro_lab.io import Summary
-from fopro_lab.models.backbones import (
-    CIFAR,
-    LITE,
-    SmallResNet,
-    build_cifar,
-    build_lite,
-    build_timm,
-    build_torchvision,
-    lite_weights,
-)
+from fopro_lab.models import backbones
+from fopro_lab.models.backbones import CIFAR, LITE
 from fopro_lab.models.student import check_scale, shrink
-from fopro_lab.models.weights import load_matching, read_weights
+from fopro_lab.models.weights import Weights, load_matching, read_weights
 
 BUILTIN = files("fopro_lab.models") / "builtin"
 # The published teacher that `fopro data fetch` brings, and its source there.
@@ -211,18 +203,22 @@ def load_teacher(
     kind, _, architecture = where.partition(":")
     if weights and (name == "builtin" or is_called(name)):
         raise InputError(f"weights: the teacher {name} has its own; give none")
+
+    def read(find: Callable[[str], Path | str] = fetched_weights) -> Weights:
+        return read_weights(weights or find(name))
+
     if name == "builtin":
         parts = _builtin()
     elif is_called(name):
         parts = _called(name)
     elif kind == "timm" and architecture:
-        parts = build_timm(architecture, read_weights(weights or fetched_weights(name)), size=size)
+        parts = backbones.build_timm(architecture, read(), size=size)
     elif kind == "torchvision" and architecture:
-        parts = build_torchvision(architecture, read_weights(weights or fetched_weights(name)))
+        parts = backbones.build_torchvision(architecture, read())
     elif name.startswith(LITE):
-        parts = build_lite(name, read_weights(weights or lite_weights(name)))
+        parts = backbones.build_lite(name, read(backbones.lite_weights))
     elif name.startswith(CIFAR):
-        parts = build_cifar(name, read_weights(weights or fetched_weights(name)))
+        parts = backbones.build_cifar(name, read())
     else:
         known = f"builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH, {LITE}0, {PUBLISHED}"
         raise InputError(f"teacher: expected {known} or module:function, got '{name}'")
@@ -303,7 +299,7 @@ def _synthetic_image(side: int) -> Tensor:
 
 def _builtin() -> dict[str, Any]:
     card = json.loads((BUILTIN / "card.json").read_text(encoding="utf-8"))
-    network = SmallResNet(width=card["width"], classes=card["classes"])
+    network = backbones.SmallResNet(width=card["width"], classes=card["classes"])
     with as_file(BUILTIN / "builtin.safetensors") as path:
         card |= load_matching(network, read_weights(path))
     parts = {key: card[key] for key in ("mean", "std", "input_size")}

@@ -36,24 +36,11 @@ from fopro_lab.models import Student, Teacher, load_from
 from fopro_lab.models.student import shrink, student_from
 from fopro_lab.models.teacher import check_takes, is_called, state_hash
 from fopro_lab.training import run_folder, train_prompt
+from fopro_lab.training import setup as preparing
 from fopro_lab.training.losses import TaskHead, label_shares
 from fopro_lab.training.methods import find_method, own_hashes
 from fopro_lab.training.run_folder import TrainedRun
-from fopro_lab.training.setup import (
-    BATCH,
-    TrainSetup,
-    build_optimiser,
-    build_schedule,
-    build_setup,
-    compiled,
-    fit_teacher_probe,
-    prepare_images,
-    progress_log,
-    settle_precision,
-    share_state,
-    start_fabric,
-    torch_settings,
-)
+from fopro_lab.training.setup import TrainSetup
 from fopro_lab.training.train_prompt import draw_held_out, generator_for, prompted
 
 READ_EVERY = 50  # steps between two looks at the loss: a GPU waits for each
@@ -164,8 +151,8 @@ def distill(
     """
     folder = Path(out).expanduser()
     given = [name for name, part in (("teacher", teacher), ("packed", packed)) if part is not None]
-    settled = settle_precision(config, folder)
-    fabric = start_fabric(settled)
+    settled = preparing.settle_precision(config, folder)
+    fabric = preparing.start_fabric(settled)
     first = fabric.global_rank == 0
     verbose = verbose and first
     if verbose and config.precision == "auto":
@@ -175,7 +162,7 @@ def distill(
     config, teacher, hashes = check_networks(config, teacher, folder=folder, device=fabric.device)
     hashes |= own_hashes(method)
     run_folder.find_run(folder, config, hashes)  # another run is refused before images are decoded
-    packed, split = prepare_images(config, fabric, packed, split, verbose=verbose)
+    packed, split = preparing.prepare_images(config, fabric, packed, split, verbose=verbose)
     data = {"data": packed.dataset.fingerprint, "split": split.fingerprint}
     fingerprints = {f"{name}_fingerprint": value for name, value in data.items()}
     fingerprints |= hashes
@@ -194,7 +181,7 @@ def distill(
             stack.enter_context(run_folder.locked(folder))
         manifest = found.manifest if found is not None else {}
         try:
-            with torch_settings(config):
+            with preparing.torch_settings(config):
                 how: dict[str, Any] = {"packed": packed, "split": split, "teacher": teacher}
                 setup, state = build(config, fabric=fabric, method=method, verbose=verbose, **how)
                 saved = fabric.broadcast(run_folder.load_checkpoint(folder) if first else None)
@@ -212,7 +199,7 @@ def distill(
                 if first:
                     write_json(folder / "manifest.json", {**manifest, "state": "running"})
                 if saved is None and state.probe is not None:
-                    state.probe_score = fit_teacher_probe(state.probe, setup)
+                    state.probe_score = preparing.fit_teacher_probe(state.probe, setup)
                 state.identity = identity
                 train(state, setup, folder=folder, verbose=verbose)
                 finish(state, setup, folder=folder, manifest=manifest)
@@ -255,7 +242,7 @@ def check_networks(
 
 def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
     """Build what the method needs, see `build_setup`, and the state before epoch 0."""
-    setup = build_setup(config, **given)
+    setup = preparing.build_setup(config, **given)
     device, classes = setup.fabric.device, len(setup.class_counts)
     width = setup.teacher.feature_dim if setup.teacher is not None else 0
     distills: Any = setup.method.get("distillation")
@@ -277,11 +264,13 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
             head = TaskHead(width, classes=classes, seed=config.seed).to(device)
     if "teacher_logits" in takes:
         probe = nn.utils.skip_init(nn.Linear, width, classes).to(device).requires_grad_(False)
-    plain = build_optimiser(student.parameters(), config)
-    schedule = build_schedule(plain, config, epochs=config.epochs, epoch_steps=setup.steps)
+    plain = preparing.build_optimiser(student.parameters(), config)
+    lengths = {"epochs": config.epochs, "epoch_steps": setup.steps}
+    schedule = preparing.build_schedule(plain, config, **lengths)
     average = ModelEmaV3(student, decay=config.ema_decay) if config.ema_decay else None
     side = config.student_size or config.image_size
-    quick = compiled(student, setup, side=side, tell=progress_log(given.get("verbose", False)))
+    tell = preparing.progress_log(given.get("verbose", False))
+    quick = preparing.compiled(student, setup, side=side, tell=tell)
     model, optimiser = setup.fabric.setup(quick, plain, _reapply_compile=False)
     return setup, TrainState(student, model, optimiser, schedule, average, prompt, head, probe)
 
@@ -514,7 +503,8 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
             generator=generator_for(config.seed, epoch, purpose="explore noise"),
             masks=masks,
         )
-    share_state(setup.fabric, state.prompt, state.head)  # machines may differ in the last digits
+    # Machines may differ in the last digits.
+    preparing.share_state(setup.fabric, state.prompt, state.head)
     history.insert(0, "epoch", epoch + 1)
     state.prompt_history += history.to_dict("records")
     state.masks += masks.masks
@@ -541,7 +531,7 @@ def match_control(state: TrainState, setup: TrainSetup, *, verbose: bool) -> Non
 def validate(state: TrainState, setup: TrainSetup) -> float:
     """Return the balanced accuracy on the validation images."""
     # Batch norms that are not synchronised have seen different images in each process.
-    share_state(setup.fabric, state.evaluated)
+    preparing.share_state(setup.fabric, state.evaluated)
     logits = predict(state.evaluated, setup, setup.split.val)
     return balanced_accuracy(setup.packed.labels[setup.split.val], logits.argmax(axis=1))
 
@@ -554,7 +544,7 @@ def predict(student: Student, setup: TrainSetup, rows: np.ndarray) -> np.ndarray
     # Every process takes equally many, the last ones some twice: gathered is what has one shape.
     each, side = math.ceil(len(rows) / world), setup.config.student_size
     own = rows[np.arange(fabric.global_rank, world * each, world) % len(rows)]
-    stream = batches(setup.packed, own, batch_size=BATCH, device=fabric.device)
+    stream = batches(setup.packed, own, batch_size=preparing.BATCH, device=fabric.device)
     logits = torch.cat([student.classify(shrink(images, side)).float() for images, _ in stream])
     if world > 1:
         gathered: Any = fabric.all_gather(logits)
