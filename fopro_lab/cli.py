@@ -357,7 +357,7 @@ def compare(
     not finished, are named on stderr and on the page.
     """
     from fopro_lab import evaluation
-    from fopro_lab.io import atomic_path, write_csv
+    from fopro_lab.io import write_csv, write_file
 
     found = evaluation.load_runs(runs, unfinished=True)
     done = [run for run in found if run.complete]
@@ -367,9 +367,7 @@ def compare(
     papers = {latex: evaluation.latex_tables, markdown: evaluation.markdown_tables}
     for path, paper_tables in papers.items():
         if path:
-            with atomic_path(path) as temporary:
-                text = paper_tables(levels, table)
-                temporary.write_text(text, encoding="utf-8")
+            write_file(path, paper_tables(levels, table))
     if html:
         from fopro_lab.reports import execute_notebook
 

@@ -77,8 +77,6 @@ NAMES: dict[str, tuple[str, ...]] = {
     "distillation": tuple(WEIGHTS),
     "prompt": ("none", "fopro", "random", "vptta"),
 }
-
-
 USED_BY = {  # of these options, which named parts take them
     "logit_tau": {"logit-adjustment"},
     "focal_gamma": {"focal"},

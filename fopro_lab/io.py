@@ -110,11 +110,15 @@ def scratch_folder() -> Iterator[Path]:
             yield Path(name)
 
 
+def write_file(path: Path | str, content: str | bytes) -> None:
+    """Write text, as UTF-8, or bytes, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def write_json(path: Path | str, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically; NaN, which JSON has not, is refused."""
-    text = json.dumps(content, indent=2, allow_nan=False, default=str)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_file(path, json.dumps(content, indent=2, allow_nan=False, default=str) + "\n")
 
 
 def regular(path: Path | str) -> Path:

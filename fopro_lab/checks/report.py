@@ -50,11 +50,6 @@ class Findings:
     findings: tuple[Finding, ...]  # in the order of the checks
     tables: dict[str, pd.DataFrame]  # by name, see `examine`
 
-    @property
-    def worst(self) -> Level:
-        """The gravest level."""
-        return max((finding.level for finding in self.findings), key=LEVELS.index, default="ok")
-
     def table(self) -> pd.DataFrame:
         """Return one row per finding: level, what, number, verdict."""
         return pd.DataFrame(self.findings, columns=list(Finding._fields))
@@ -80,7 +75,8 @@ class Findings:
             name: json.loads(own.to_json(orient="records")) for name, own in self.tables.items()
         }
         findings = [finding._asdict() for finding in self.findings]
-        return {**self.facts, "worst": self.worst, "findings": findings, "tables": tables}
+        worst = max((each.level for each in self.findings), key=LEVELS.index, default="ok")
+        return {**self.facts, "worst": worst, "findings": findings, "tables": tables}
 
     def write(self, folder: Path | str) -> Path:
         """Write ``findings.json``, ``findings.csv`` and one CSV per table to a folder."""

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import requests
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import atomic_path, disk_errors, in_bytes, one_writer, regular, write_json
+from fopro_lab.io import disk_errors, in_bytes, one_writer, regular, write_file, write_json
 from fopro_lab.io import progress as show_progress
 from fopro_lab.options import nearest, read_yaml
 
@@ -164,8 +164,7 @@ def note_complete(place: Path, source: Source) -> None:
     lines.append("The publisher's page has the terms in full; they are the publisher's.")
     for name, facts in record["files"].items():
         lines += ["", name, *(f"  {key}: {value}" for key, value in facts.items())]
-    with atomic_path(place / "SOURCE.txt") as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_file(place / "SOURCE.txt", "\n".join(lines) + "\n")
     write_json(place / RECORD, record | {"source": source.name, "complete": True, "date": day})
 
 

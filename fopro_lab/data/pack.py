@@ -314,12 +314,11 @@ def _decode_chunk(reader: Reader, count: int, size: int) -> list[np.ndarray | st
 
 
 def _unreadable(dataset: Dataset, reasons: list[str]) -> InputError:
-    more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
-    return InputError(
-        f"{dataset.name}: {len(reasons)} of {len(dataset)} images cannot be read: "
-        f"{'; '.join(reasons[:SHOWN])}{more}. Replace or remove them, or continue without: "
-        "unusable=leave-out"
-    )
+    shown = "; ".join(reasons[:SHOWN])
+    shown += f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
+    many = f"{len(reasons)} of {len(dataset)} images cannot be read: {shown}"
+    way_out = "Replace or remove them, or continue without: unusable=leave-out"
+    return InputError(f"{dataset.name}: {many}. {way_out}")
 
 
 def pixel_fingerprint(packed: Pack) -> str:

@@ -23,7 +23,7 @@ from fopro_lab.fourier.rings import (
     ring_edges,
     ring_gain,
 )
-from fopro_lab.io import Summary, atomic_path
+from fopro_lab.io import Summary, write_file
 
 Form = Literal["generator", "shared", "ring", "radial"]
 HIDDEN = 64  # width of the generator's hidden layer
@@ -181,8 +181,7 @@ class FourierPrompt(Summary, nn.Module):
         # safetensors writes metadata in any order, and equal prompts are to be equal files.
         header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
         header += b" " * (-len(header) % 8)
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
+        write_file(path, len(header).to_bytes(8, "little") + header + content[end:])
 
     @classmethod
     def load(cls, path: Path | str) -> "FourierPrompt":

@@ -15,8 +15,6 @@ from fopro_lab.models import backbones
 from fopro_lab.models.weights import load_matching, read_weights
 
 SMALL_WIDTH = 12  # 0.17 million weights: a step takes milliseconds on a CPU
-
-
 COSINE_LOSSES, COSINE_SCALE = ("ldam", "ldam-drw"), 30.0  # as in LDAM's code
 
 

@@ -67,21 +67,21 @@ def encode(teacher: Encoder, images: Tensor, *, check: bool = True) -> Tensor:
     They are in single precision or better. A GPU has to be waited for to ``check`` that features
     are finite.
     """
-    height, width = images.shape[-2:]
     try:
         features: Any = teacher.encode(images)
     except (torch.OutOfMemoryError, InputError):
         raise
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        problem = f"cannot encode images of {height} x {width} px ({reason})"
-        way_out = "give larger images, or let the teacher resize (teacher_size, resize=True)"
-        raise InputError(f"teacher {teacher.name}: {problem}; {way_out}") from error
+        size = " x ".join(map(str, images.shape[-2:]))
+        problem = (
+            f"cannot encode images of {size} px ({reason}); give larger images, or teacher_size"
+        )
+        raise InputError(f"teacher {teacher.name}: {problem}") from error
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
         found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        problem = f"expected features ({len(images)}, D), one vector per image, got {found}"
-        way_out = "pool its maps or tokens, and return one tensor"
-        raise InputError(f"teacher {teacher.name}: {problem}; {way_out}")
+        rule = f"expected features ({len(images)}, D), one vector per image, got {found}"
+        raise InputError(f"teacher {teacher.name}: {rule}; pool its maps or tokens")
     if check:
         check_finite(teacher, features)
     return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features

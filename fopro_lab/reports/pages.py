@@ -17,7 +17,7 @@ import jinja2
 import pandas as pd
 from pandas.api.types import is_numeric_dtype as is_numeric
 
-from fopro_lab.io import atomic_path, regular, write_csv
+from fopro_lab.io import regular, write_csv, write_file
 from fopro_lab.reports.plan import NodeReport, Report, duration
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def write_notebook_page(
     page, _ = exporter.from_notebook_node(notebook, resources={"page": words})
     if SLIDERS in page:  # cells keep no script: the one that is trusted is put in here
         page = page.replace("</main>", f"{ring_sliders_script()}</main>")
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_file(path, page)
 
 
 def cleaned(html: Any) -> str:
@@ -185,8 +184,7 @@ def write_index(report: Report, *, out: Path) -> Path:
         script_hash=_hash_of(_asset("filters.js")),
         **_figures(ranked, report, out=out),
     )
-    with atomic_path(out / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_file(out / "index.html", page)
     return out / "index.html"
 
 

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fopro_lab import config as configs
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import atomic_path, regular
+from fopro_lab.io import regular, write_file
 from fopro_lab.options import (
     Config,
     current_options,
@@ -224,8 +224,7 @@ def copy_shipped(folder: Path | str) -> tuple[list[Path], list[Path]]:
     for source in sorted(files):
         target, content = Path(folder) / source.relative_to(SHIPPED), source.read_bytes()
         if not target.exists():
-            with atomic_path(target) as temporary:
-                temporary.write_bytes(content)
+            write_file(target, content)
             written.append(target)
         elif not target.is_file() or target.read_bytes() != content:
             other.append(target)

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from fopro_lab.io import atomic_path, write_json
+from fopro_lab.io import write_file, write_json
 from fopro_lab.reports.pages import TEMPLATES
 from fopro_lab.reports.plan import plan_nodes
 
@@ -45,6 +45,5 @@ def write_snakefile(
         before = [str(parameters), notebook, *(made[n] for n in node.after if n in made)]
         rules.append({**rule, "before": before})
     template = jinja2.Template((TEMPLATES / "Snakefile.j2").read_text("utf-8"), trim_blocks=True)
-    with atomic_path(file) as temporary:
-        temporary.write_text(template.render(plan=plan, file=file, rules=rules), encoding="utf-8")
+    write_file(file, template.render(plan=plan, file=file, rules=rules))
     return Path(file)

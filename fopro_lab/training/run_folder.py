@@ -34,7 +34,7 @@ from fopro_lab.evaluation import Run
 from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
 from fopro_lab.fourier.rings import bin_counts
-from fopro_lab.io import atomic_path, commit, sha256_file
+from fopro_lab.io import atomic_path, commit, sha256_file, write_file
 from fopro_lab.models import Student, build_student
 from fopro_lab.models.student import COSINE_LOSSES, shrink
 from fopro_lab.models.teacher import PUBLISHED, fetched_weights
@@ -92,7 +92,7 @@ class TrainedRun(Run):
         if (size := config.image_size) != pack.size:
             problem = f"sees images of {size} px, got {pack.size}"
             raise InputError(f"{self.path}: {problem}; use image_size={size}")
-        return lambda images: student.classify(shrink(images, config.student_size))
+        return lambda images: student.classify(shrink(images.to(device), config.student_size))
 
     def check_split(self, split: Split) -> None:
         """Refuse a split that is not the one of this run."""
@@ -321,8 +321,7 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write a state dict as safetensors, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(dict(state)))
+    write_file(path, save(dict(state)))
 
 
 def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

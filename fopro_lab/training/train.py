@@ -373,10 +373,9 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
 
 def _check_finite(sums: Tensor, epoch: int, config: TrainConfig) -> None:
     if not bool(torch.isfinite(sums).all()):
-        problem = f"a loss or gradient of epoch {epoch + 1} is not finite"
+        problem = f"a loss or gradient of epoch {epoch + 1} is not finite; earlier epochs are kept"
         way_out = f"train again with a learning_rate below {config.learning_rate:g}"
-        rest = "the epochs before are kept"
-        raise WorkError(f"training: {problem}; {rest}; {way_out} and another --out")
+        raise WorkError(f"training: {problem}; {way_out} and another --out")
 
 
 def batch_losses(

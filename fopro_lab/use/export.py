@@ -20,7 +20,7 @@ from fopro_lab.data.decoding import resize_square
 from fopro_lab.data.fetch import find_source
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Calibration, calibrate, with_interval
-from fopro_lab.io import atomic_path
+from fopro_lab.io import write_file
 from fopro_lab.models.student import shrink
 from fopro_lab.training import TrainedRun
 from fopro_lab.use.predict import NOTICE
@@ -102,8 +102,7 @@ def export_student(run: TrainedRun, files: Sequence[Path | str]) -> dict[str, st
                 done[file] = self_test(deployed, answer)
         else:
             content, done[file] = model_card(run, calibration, done).encode(), "model card"
-        with atomic_path(file) as temporary:
-            temporary.write_bytes(content)
+        write_file(file, content)
     return done
 
 

@@ -235,11 +235,6 @@ class BandExplorer(bands.StillBox):
         """The sliders' values."""
         return [slider.value for slider in self.sliders]
 
-    @property
-    def teacher(self) -> Teacher:
-        """The chosen teacher; an `InputError` where there is none."""
-        return self._drift().teacher
-
     def apply(self, preset: str, *, ring: int) -> None:
         """Set the rings to a preset (see `preset_gains`) or to the ring means of the prompt."""
         with self._one_redraw():

@@ -204,20 +204,15 @@ def load_students(
         return students, refused
     for name, path in runs.items():
         try:
-            run, device = TrainedRun.read(Path(path).expanduser()), choose_device()
-            classify = run.classifier(pack, split, device=device)
-            load = partial(partial, _on_device, classify, device)
-            students[name] = StudentRecall(load, sample)
+            run = TrainedRun.read(Path(path).expanduser())
+            classify = run.classifier(pack, split, device=choose_device())
+            students[name] = StudentRecall(partial(partial, classify), sample)
         except InputError as error:
             refused.append(str(error))
     if refused and not students:
         others = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise InputError(f"{refused[0]}{others}")
     return students, refused
-
-
-def _on_device(classify: Classify, device: torch.device, images: Tensor) -> Tensor:
-    return classify(images.to(device))
 
 
 class Later:

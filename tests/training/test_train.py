@@ -469,7 +469,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_the_last_good_checkpoin
         patch.setattr(module, "batch_losses", broken)
         told = failure(quiet, config, tmp_path / "run")
     assert told == (
-        "training: a loss or gradient of epoch 2 is not finite; the epochs before are kept; train "
+        "training: a loss or gradient of epoch 2 is not finite; earlier epochs are kept; train "
         "again with a learning_rate below 0.0003 and another --out"
     )
     state = load_checkpoint(tmp_path / "run")
