@@ -1,6 +1,7 @@
 """The check that proves the package on a GPU, rehearsed on a CPU with small sizes."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +27,12 @@ def test_every_part_runs_and_holds(tmp_path, capsys):
     variants = {row["variant"]: row for row in tables["speed"]}
     assert variants["EKD, live"]["of_matmul"] > 0 < variants["bare ResNet-18 loop"]["of_copy"]
     assert tables["tests"][0]["pytest -m gpu"].startswith("1 passed")
+
+
+def test_the_tests_for_a_gpu_are_found():
+    names = {Path(file).name for file in gpu_check.marked_files()}
+    assert {"test_compile.py", "test_augment.py", "test_prompt.py"} <= names
+    assert len(names) < 10  # few are imported, so that few packages are needed
 
 
 def test_a_wrong_result_a_failed_part_and_time_that_is_up_are_problems(monkeypatch):

@@ -59,7 +59,14 @@ def test_what_cannot_be_compiled_stays_as_it_is_with_one_line(tmp_path, monkeypa
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("options", [{"batch_size": 16}, {"batch_size": 64, "teacher_views": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 16},
+        {"batch_size": 16, "accumulate": 2, "distillation": "kd"},  # replayed features are kept
+        {"batch_size": 64, "teacher_views": 2},
+    ],
+)
 def test_on_a_gpu_compiled_and_resident_is_the_plain_run(tmp_path, monkeypatch, options):
     monkeypatch.setenv("FOPRO_CACHE", str(tmp_path / "cache"))
     how = {"device": "cuda", "epochs": 2, **options}

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import batches, prepare
@@ -531,6 +533,30 @@ def test_the_deterministic_mode_is_on_within_and_as_before_after(tmp_path, monke
         assert torch.get_deterministic_debug_mode() == 1
     finally:
         torch.set_deterministic_debug_mode(0)
+
+
+class StrictGPU(TorchDispatchMode):
+    """Refuses on a CPU what `torch.use_deterministic_algorithms` lists as refused on a GPU."""
+
+    NAMES = re.compile(
+        r"histc|kthvalue|put_|cumsum_?|max_pool3d_.*|"
+        r"(grid_sampler|.*upsample|.*_pad2d|_adaptive_avg_pool|adaptive_max_pool).*_backward"
+    )
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, found = func.overloadpacket.__name__, [*args, *(kwargs or {}).values()]
+        real = any(isinstance(x, torch.Tensor) and x.is_floating_point() for x in found)
+        weighted = name == "bincount" and real
+        assert not weighted and not (real and self.NAMES.fullmatch(name)), f"refused: {func}"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"prompt_form": "ring", "distillation": "kd"}, {"prompt": "vptta"}]
+)
+def test_a_deterministic_run_does_nothing_that_a_gpu_refuses(tmp_path, options):
+    with StrictGPU():
+        quiet(tiny(epochs=1, prompt_check_every=1, objectives={"task": 1.0}, **options), tmp_path)
 
 
 def test_the_precision_auto_is_settled_once(tmp_path, monkeypatch):
