@@ -85,7 +85,8 @@ def test_demo_and_explorer_run_in_an_empty_folder(installed, tmp_path):
         words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=OWN
     ) as server:
         address = server.stdout.readline().strip()
-        with urllib.request.urlopen(address, timeout=300) as answer:
+        visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with visitor.open(address, timeout=300) as answer:  # the token becomes a cookie
             page = answer.read().decode()
         server.send_signal(signal.SIGINT)
     assert "Band explorer" in page and "widget-view+json" in page  # no cell before it is red
