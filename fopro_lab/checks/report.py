@@ -153,16 +153,10 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
         _check_shortcuts(packed),
         _check_power(power),
     )
-    tables = {
-        "counts": counts,
-        "unreadable": pd.DataFrame(packed.left_out.items(), columns=["image", "reason"]),
-        "copies": copies,
-        "near_duplicates": near,
-        "group_leakage": shared,
-        "leakage": leakage.count_leaks(leaks, names),
-        "sources": leakage.class_by_source(table, names).reset_index(),
-        "power": power,
-    }
+    unreadable = pd.DataFrame(packed.left_out.items(), columns=["image", "reason"])
+    tables = {"counts": counts, "unreadable": unreadable, "copies": copies, "near_duplicates": near}
+    tables |= {"group_leakage": shared, "leakage": leakage.count_leaks(leaks, names)}
+    tables |= {"sources": leakage.class_by_source(table, names).reset_index(), "power": power}
     train = counts[counts["split"] == "train"]["n"]
     facts = {
         "dataset": dataset.name,

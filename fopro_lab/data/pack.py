@@ -333,15 +333,10 @@ def pixel_fingerprint(packed: Pack) -> str:
 
 def split_from(dataset: Dataset, config: DataConfig) -> Split:
     """Split a data set by the rule that a config names; raises what the rule's function raises."""
-    published: dict[str, Any] = {
-        "files": Path(config.split_files).expanduser() if config.split_files else None,
-        "leave_out": config.unusable == "leave-out",
-    }
-    sizes: dict[str, Any] = {
-        "val_fraction": config.val_fraction,
-        "val_per_class": config.val_per_class,
-        "seed": config.split_seed,
-    }
+    files = Path(config.split_files).expanduser() if config.split_files else None
+    published: dict[str, Any] = {"files": files, "leave_out": config.unusable == "leave-out"}
+    sizes = config.model_dump(include={"val_fraction", "val_per_class"})
+    sizes |= {"seed": config.split_seed}
     if config.rule == "isic2019-lt":
         return make_isic2019_lt(dataset, ratio=config.tail_ratio, fold=config.fold, **published)
     if config.rule == "monica":
@@ -351,7 +346,7 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
         return make_hyperkvasir(dataset, redraw=config.rule == "balanced-mixup", **sizes)
     if config.rule == "folds":
         return make_folds(dataset, folds=config.folds, fold=config.fold, **sizes)
-    sizes |= {"test_fraction": config.test_fraction, "test_per_class": config.test_per_class}
+    sizes |= config.model_dump(include={"test_fraction", "test_per_class"})
     if config.rule == "long-tail":
         return make_long_tail(dataset, ratio=config.tail_ratio, **sizes)
     return make_split(dataset, **sizes)
@@ -359,14 +354,9 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
 
 def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False) -> Pack:
     """Open and pack the data set that a config names; raises what `open_dataset` and `pack` do."""
-    return pack(
-        open_from(config),
-        config.image_size,
-        interpolation=config.interpolation,
-        progress=progress,
-        leave_out=config.unusable == "leave-out",
-        verify=verify,
-    )
+    how: dict[str, Any] = {"interpolation": config.interpolation, "verify": verify}
+    how |= {"leave_out": config.unusable == "leave-out", "progress": progress}
+    return pack(open_from(config), config.image_size, **how)
 
 
 class Prepared(NamedTuple):

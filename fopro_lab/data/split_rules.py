@@ -73,10 +73,8 @@ def make_split(
     Raises:
         InputError: If a class has fewer than three groups or is missing from training.
     """
-    wanted = (
-        Wanted("test", test_fraction, test_per_class),
-        Wanted("val", val_fraction, val_per_class),
-    )
+    test = Wanted("test", test_fraction, test_per_class)
+    wanted = (test, Wanted("val", val_fraction, val_per_class))
     parts, drawn, protocol = _draw_missing(dataset, wanted, seed=seed)
     return build_split(dataset, parts, protocol, drawn={part.name for part in drawn})
 
@@ -130,10 +128,8 @@ def make_long_tail(
     Raises:
         InputError: As `make_split`, or if a class would keep no training image.
     """
-    wanted = (
-        Wanted("test", test_fraction, test_per_class),
-        Wanted("val", val_fraction, val_per_class),
-    )
+    test = Wanted("test", test_fraction, test_per_class)
+    wanted = (test, Wanted("val", val_fraction, val_per_class))
     long_tail_counts([], ratio=ratio, largest=0)  # refuses a wrong ratio before anything is drawn
     thinning = f"longtail{ratio:g}"
     parts, drawn, protocol = _draw_missing(dataset, wanted, seed=seed, thinning=thinning)

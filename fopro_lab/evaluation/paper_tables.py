@@ -30,17 +30,9 @@ _PARTS = {"ldam": "LDAM", "ldam-drw": "LDAM-DRW", "focal": "focal loss", "fitnet
 _PARTS |= {name: name.upper() for name in ("kd", "dkd", "rkd", "sp", "vptta", "lws")}
 _TITLES = {"worst_class_recall": "Worst class", "macro_f1": "Macro F1"}
 _TITLES |= {metric: metric.upper() for metric in ("mcc", "auroc", "ece")}
-_LATEX = str.maketrans(
-    {
-        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-    }
-)
+_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}
+_ESCAPED = {letter: rf"\text{word}{{}}" for letter, word in (_WORDS | {"|": "bar"}).items()}
+_LATEX = str.maketrans(_ESCAPED | {letter: f"\\{letter}" for letter in "&%$#_{}"})
 
 
 def method_label(method: str) -> str:

@@ -200,15 +200,10 @@ def measure_cost(student: Student, side: int) -> dict[str, Any]:
 
 def student_from(config: TrainConfig, *, classes: int = 2, teacher_dim: int = 0) -> Student:
     """Build the student that a config names, for images of its size; see `build_student`."""
-    return build_student(
-        config.student,
-        classes=classes,
-        teacher_dim=teacher_dim,
-        seed=config.seed,
-        weights=config.student_weights,
-        image_size=config.student_size or config.image_size,
-        cosines=config.parts.loss in COSINE_LOSSES,
-    )
+    how: dict[str, Any] = {"weights": config.student_weights, "seed": config.seed}
+    how |= {"image_size": config.student_size or config.image_size}
+    how |= {"cosines": config.parts.loss in COSINE_LOSSES}
+    return build_student(config.student, classes=classes, teacher_dim=teacher_dim, **how)
 
 
 def check_scale(images: Tensor, network: nn.Module) -> None:

@@ -171,22 +171,17 @@ def _class_change(
     changes, recalls = (after - before) @ weights / total, after @ weights / total
     recall, clean = float(after.mean()), float(before.mean())
     low, high, _ = bootstrap.recall_interval(recall, recalls, trials)
-    found = {"recall": recall, "recall_low": low, "recall_high": high, "clean_recall": clean}
+    found: dict[str, Any] = {"recall": recall, "recall_low": low, "recall_high": high}
+    found |= {"clean_recall": clean}
     low, high, kind = *bootstrap.percentile_interval(changes), "bootstrap"
     if np.ptp(changes) == 0:
         low, high, kind = *bootstrap.difference_interval(recall, clean, trials), "newcombe"
     by_unit = np.bincount(unit, weights=after - before)
     better, worse = int((by_unit > 0).sum()), int((by_unit < 0).sum())
-    return found | {
-        "change": recall - clean,
-        "change_low": low,
-        "change_high": high,
-        "n": len(units),
-        "interval": kind,
-        "p": float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
-        "shares": by_unit / len(units),
-        "drawn": {"change": changes, "recall": recalls},
-    }
+    p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+    found |= {"change": recall - clean, "change_low": low, "change_high": high, "interval": kind}
+    found |= {"n": len(units), "p": p, "shares": by_unit / len(units)}
+    return found | {"drawn": {"change": changes, "recall": recalls}}
 
 
 def _mean_change(classes: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:

@@ -244,14 +244,8 @@ def probe_advantage(teacher: Encoder, other: Encoder, pack: Pack, split: Split) 
         predicted = probe.predict(encode_rows(network, pack, rows=split.test))
         scores.append(balanced_accuracies(labels, predicted, weights, classes=classes))
     ours, theirs = scores
-    low, high = percentile_interval((ours - theirs)[1:])
-    return {
-        "balanced_accuracy": float(ours[0]),
-        "other_balanced_accuracy": float(theirs[0]),
-        "difference": float(ours[0] - theirs[0]),
-        "low": low,
-        "high": high,
-        "test_images": len(labels),
-        "image_size": pack.size,
-        "protocol": split.protocol,
-    }
+    found = {"balanced_accuracy": float(ours[0]), "other_balanced_accuracy": float(theirs[0])}
+    ends = zip(("low", "high"), percentile_interval((ours - theirs)[1:]), strict=True)
+    found |= {"difference": float(ours[0] - theirs[0]), **dict(ends)}
+    about = {"test_images": len(labels), "image_size": pack.size, "protocol": split.protocol}
+    return {**found, **about}

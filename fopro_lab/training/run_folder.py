@@ -69,14 +69,11 @@ class TrainedRun(Run):
         path = self.file("student.safetensors")
         state, config = read_state(path), self.train_config
         second = state.get("second_classifier.weight")
-        student = build_student(
-            config.student,
-            classes=len(self.class_names),
-            teacher_dim=0 if second is None else second.shape[1],
-            image_size=config.student_size or config.image_size,
-            rules=self.manifest.get("student", {}).get("rules"),
-            cosines=self.parts.loss in COSINE_LOSSES,
-        )
+        how: dict[str, Any] = {"image_size": config.student_size or config.image_size}
+        how |= {"rules": self.manifest.get("student", {}).get("rules")}
+        how |= {"teacher_dim": 0 if second is None else second.shape[1]}
+        how |= {"classes": len(self.class_names), "cosines": self.parts.loss in COSINE_LOSSES}
+        student = build_student(config.student, **how)
         fill(student, state, of=path)
         return student.eval()
 

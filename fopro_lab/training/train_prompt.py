@@ -71,14 +71,9 @@ def build_prompt(config: TrainConfig) -> FourierPrompt:
         if (got := prompt.channels) not in (1, 3):
             raise InputError(f"prompt_file: expected a prompt of 1 or 3 channels, got {got}")
         return prompt
-    return FourierPrompt(
-        config.prompt_form,
-        size=config.image_size,
-        max_log_gain=config.max_log_gain,
-        rows=config.prompt_rows,
-        noise=config.prompt_noise,
-        seed=config.seed,
-    )
+    how: dict[str, Any] = {"size": config.image_size, "max_log_gain": config.max_log_gain}
+    how |= {"rows": config.prompt_rows, "noise": config.prompt_noise, "seed": config.seed}
+    return FourierPrompt(config.prompt_form, **how)
 
 
 @torch.no_grad()

@@ -63,13 +63,9 @@ def ring_sliders(
     start[drift[:, MEASURED.index(2.0)].mean(axis=-1).argmax()] = 2
     own = {name: np.round(gains, 2).tolist() for name, gains in (presets or {}).items()}
     rings = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
-    data: dict[str, Any] = {
-        "height": side[0],
-        "width": side[1],
-        "teacher": teacher.name,
-        "rings": rings,
-    }
-    data |= {"most": MAX_GAIN, "measured": MEASURED, "start": start.tolist(), "presets": own}
+    data: dict[str, Any] = {"height": side[0], "width": side[1], "teacher": teacher.name}
+    data |= {"rings": rings, "most": MAX_GAIN, "measured": MEASURED}
+    data |= {"start": start.tolist(), "presets": own}
     data["images"] = [
         {
             "title": str(title),
