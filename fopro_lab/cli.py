@@ -6,6 +6,7 @@ Packages are imported inside the commands: ``fopro --help`` waits for neither to
 import errno
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -528,14 +529,17 @@ def _run() -> None:
         code = app(standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C
             kept = "what was finished is kept, the same command continues there"
-            _exit(f"stopped, resumable: {kept}", code=1)
+            served = sys.argv[1:2] == ["explore"]  # a page, which has nothing to continue
+            _exit("stopped" if served else f"stopped, resumable: {kept}", code=1)
         sys.exit(code)
     except TyperException as error:
         message = error.format_message()
         if message.startswith("Usage:"):  # a command without arguments is answered by its help
             print(message, file=sys.stderr)
             sys.exit(error.exit_code)
-        _exit(f"{message} (see --help)", code=error.exit_code)
+        odd = re.match(r"No such option|Got unexpected extra argument", message)
+        way_out = "options of the work are given as --set NAME=VALUE; " if odd else ""
+        _exit(f"{message.rstrip('.')} ({way_out}see --help)", code=error.exit_code)
     except (InputError, WorkError) as error:
         _exit(str(error), code=2 if isinstance(error, InputError) else 1)
     except BrokenPipeError:

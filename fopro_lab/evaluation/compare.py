@@ -345,7 +345,7 @@ def _verdict(row: Mapping[Any, Any]) -> str:
     if needed <= row["seeds"]:
         return "not clear"
     if np.isnan(needed):
-        return "cannot decide: 2 seeds or more would be needed"
+        return "cannot decide from one seed"
     number = f"{needed:.0f}" if needed < 1000 else "1000 or more"
     return f"cannot decide: {number} seeds would be needed"
 

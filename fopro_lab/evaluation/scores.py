@@ -390,6 +390,8 @@ def limits(
             low, high, kind = max(0.0, low - bias), max(value, high - bias), "basic"
         found[key] = (low, high, kind)
         weak[key] = own.fixed or (key[0] == "class" and trials[key] < bootstrap.FEWEST_GROUPS)
+        if key == _ECE:  # where no answer varies, confidences alone say nothing of its error
+            weak[key] = weak[key] or measured[_ACCURACY].fixed
         if np.isnan([low, high]).any():
             found[key] = (np.nan, np.nan, "none")
         elif weak[key] and (key[0] == "class" or key in (_WORST, _ACCURACY)):

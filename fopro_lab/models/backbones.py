@@ -129,9 +129,7 @@ def create_timm(
     """
     import timm  # costs a second, so only where it is used
 
-    if not timm.is_model(architecture):
-        near = ", ".join(get_close_matches(architecture, timm.list_models(), n=3)) or "none"
-        raise InputError(f"{role}: timm has no model '{architecture}'; near: {near}")
+    check_name(architecture, role=role)
     defaults: Any = timm.get_pretrained_cfg(architecture)
     heads = defaults.classifier or "head"
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
@@ -169,6 +167,15 @@ def create_timm(
     translate = load.call_args.kwargs.get("filter_fn") if load.called else None
     how = {"head": heads, "translate": translate}
     return model, rules, own, partial(load_matching, model, weights, **how)
+
+
+def check_name(architecture: str, *, role: str) -> None:
+    """Refuse a name that timm does not have, with those near it."""
+    import timm
+
+    if not timm.is_model(architecture):
+        near = ", ".join(get_close_matches(architecture, timm.list_models(), n=3)) or "none"
+        raise InputError(f"{role}: timm has no model '{architecture}'; near: {near}")
 
 
 def build_timm(architecture: str, weights: Weights, *, size: int = 0) -> dict[str, Any]:

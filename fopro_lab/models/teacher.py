@@ -314,6 +314,8 @@ def fetched_weights(name: str) -> str:
         if place := fetched_place(PUBLISHED_SOURCE):
             return str(place / find_source(PUBLISHED_SOURCE).files[0].name)
         way_out = f"fetch them with `fopro data fetch {PUBLISHED_SOURCE}`, or give the path"
+    if name.startswith("timm:"):
+        backbones.check_name(name.removeprefix("timm:"), role="teacher")
     raise InputError(f"weights: expected a file with the weights of {name}, got none; {way_out}")
 
 

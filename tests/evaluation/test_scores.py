@@ -152,6 +152,15 @@ def test_few_lesions_and_a_perfect_run_have_the_interval_that_can_be_given():
     assert 0.95 < overall(found, "accuracy")["low"] < overall(found, "accuracy")["high"] == 1
 
 
+def test_confidences_alone_give_the_calibration_error_no_interval():
+    table = predictions((9, 9, 9, 9), seed=0)
+    logits = [name for name in table if name.startswith("logit_")]
+    table[logits] = np.random.default_rng(0).normal(0, 0.01, (len(table), 4)) + [1, 0, 0, 0]
+    found = score(table, groups(), "toy")  # one class is always the answer, sure of it alike
+    assert found["interval"][found["metric"] == "ece"].tolist() == ["none"]
+    assert overall(found, "accuracy")["high"] - overall(found, "accuracy")["low"] > 0.2
+
+
 def test_a_class_without_test_images_is_unknown_and_left_out_of_means():
     table = predictions((40, 20, 10, 6))
     table = table[table["label"] != 3]
