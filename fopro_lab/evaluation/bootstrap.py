@@ -43,7 +43,7 @@ def bootstrap_weights(
         rows = np.flatnonzero(labels == label)
         names, unit = np.unique(units[rows], return_inverse=True)
         draws = rng.integers(len(names), size=(resamples, len(names)))
-        cells = draws.T + len(names) * np.arange(resamples)
+        cells = draws + len(names) * np.arange(resamples)[:, None]
         counts = np.bincount(cells.ravel(), minlength=resamples * len(names))
         weights[rows] = counts.reshape(resamples, len(names)).T[unit]
     return weights
