@@ -155,7 +155,8 @@ def test_few_lesions_and_a_perfect_run_have_the_interval_that_can_be_given():
 def test_confidences_alone_give_the_calibration_error_no_interval():
     table = predictions((9, 9, 9, 9), seed=0)
     logits = [name for name in table if name.startswith("logit_")]
-    table[logits] = np.random.default_rng(0).normal(0, 0.01, (len(table), 4)) + [1, 0, 0, 0]
+    noise = np.random.default_rng(0).normal(0, 0.01, (len(table), 4))
+    table[logits] = noise + np.array([1, 0, 0, 0])
     found = score(table, groups(), "toy")  # one class is always the answer, sure of it alike
     assert found["interval"][found["metric"] == "ece"].tolist() == ["none"]
     assert overall(found, "accuracy")["high"] - overall(found, "accuracy")["low"] > 0.2
