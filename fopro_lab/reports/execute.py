@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from joblib import cpu_count
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import cache_folder, scratch_folder
+from fopro_lab.io import cache_folder, say_once, scratch_folder
 from fopro_lab.reports.plan import Node, duration, one_node
 
 LOOK_EVERY = 0.5  # seconds between two looks at a kernel
@@ -84,6 +84,7 @@ def execute_notebook(
     node = one_node(notebook, parameters, out=out)
     executed, page = out / f"{node.name}.ipynb", out / "index.html"
     with only_writer(out) as stop, ThreadPoolExecutor(1) as pool:
+        say_once(f"executing {node.name}; its page comes to {page}")
         job = Job.of(node, executed=executed, page=page, stop=stop, limit=limit, home="")
         try:  # in a thread: nbclient would take Ctrl-C for itself in this one
             failure = pool.submit(execute, job).result().failure
