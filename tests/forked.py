@@ -35,12 +35,13 @@ def _run_kernel(command: list[str], env: dict[str, str], cwd: str) -> None:
 
 def start_command(words: list[str], log: str) -> multiprocessing.Process:
     """Start a command of `fopro` that writes to a file."""
-    process = CONTEXT.Process(target=_run_command, args=(words, log))
+    process = CONTEXT.Process(target=_run_command, args=(words, log, dict(os.environ)))
     process.start()
     return process
 
 
-def _run_command(words: list[str], log: str) -> None:
+def _run_command(words: list[str], log: str, environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # their server may be of another test
     _write_to(log)
     from fopro_lab import cli
 

@@ -317,6 +317,11 @@ class BandExplorer(bands.StillBox):
         images = [self._spectrum.apply(change).after for change in changes.values()]
         return plot_images(np.stack(images), list(changes), columns=5)
 
+    @property
+    def teacher(self) -> Teacher:
+        """The chosen teacher; an `InputError` where there is none."""
+        return self._drift().teacher
+
     def drift_over(self, images: Tensor, units: np.ndarray) -> dict[str, float]:
         """Measure the chosen teacher's mean drift under what is set; see `TeacherDrift.over`."""
         return self._drift().over(images, self.bands.change(), units)

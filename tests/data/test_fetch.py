@@ -319,7 +319,7 @@ def test_too_small_a_disk_is_reported_before_anything_is_fetched(publisher, tmp_
 def test_two_fetches_at_once_do_no_double_work(publisher, own_place, monkeypatch, capsys):
     monkeypatch.setattr(fetching, "TIMEOUT", (9.0, 9.0))
     publisher.serve("isic2019", isic2019_files() | {ARCHIVE: MANY})
-    publisher.pause = 0.02
+    publisher.pause = 0.1  # longer in all than a second, after which the other one says so
     with ThreadPoolExecutor(2) as pool:
         places = list(pool.map(lambda _: fetch("isic2019", mirror=publisher.address), range(2)))
     assert places == [own_place / "isic2019"] * 2

@@ -88,7 +88,7 @@ def test_settings_override_defaults_parameters_and_axes_or_are_refused(three):
         "epochs=many": "train-bsm-0: epochs: expected int like 3, got 'many'",
         "epochs=0": "train-bsm-0: epochs: expected greater than or equal to 1, got 0",
         "epochs=true": "train-bsm-0: epochs: expected a number, got true",
-        "dataset=no": "table: dataset: expected 'phantom' or a path that exists, got 'no'; isic2",
+        "dataset=no": "table: dataset: expected 'phantom' or a path that exists, got 'no'; `fopro",
     })  # fmt: skip
 
 

@@ -19,7 +19,9 @@ def start(folder: Path, options: dict, *, count: int = 1) -> list[multiprocessin
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [
-        CONTEXT.Process(target=_train, args=(folder, options, rank, count, port), daemon=True)
+        CONTEXT.Process(
+            target=_train, args=(folder, options, rank, count, port, dict(os.environ)), daemon=True
+        )
         for rank in range(count)
     ]
     for process in processes:
@@ -27,7 +29,10 @@ def start(folder: Path, options: dict, *, count: int = 1) -> list[multiprocessin
     return processes
 
 
-def _train(folder: Path, options: dict, rank: int, count: int, port: int) -> None:
+def _train(
+    folder: Path, options: dict, rank: int, count: int, port: int, environment: dict[str, str]
+) -> None:
+    os.environ.update(environment)  # their server may be of another test
     if count > 1:
         told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
         told |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}

@@ -177,7 +177,7 @@ def test_an_old_run_with_an_option_that_is_gone_opens_and_is_not_continued_as_an
     write_json(tmp_path / "manifest.json", manifest)
     old, images = TrainedRun.read(tmp_path), torch.rand(2, 3, 16, 16)
     assert torch.equal(old.student().classify(images), run.student().classify(images))
-    monkeypatch.setattr("fopro_lab.training.train.prepare_images", Mock(side_effect=AssertionError))
+    monkeypatch.setattr("fopro_lab.training.setup.prepare_images", Mock(side_effect=AssertionError))
     rule = r"another config \(decoder: 'draft' there, 'exact' here, lr_milestones: \[1\] there, "
     refuses(rule, distill, config, out=tmp_path, verbose=False)
 
