@@ -205,6 +205,9 @@ def _find_image_column(frame: pd.DataFrame, rules: DataConfig, stems: set[str]) 
     usual = _usual(frame, "image", rules)
     if rules.image_column:
         return rules.image_column
+    heads = _known(pd.Series(list(frame)), stems)
+    if any(_known(frame[name], stems).all() for name in frame.columns[heads]):
+        raise InputError("expected names of columns in the first line, got an image's row")
     for name in usual:
         if _known(frame[name], stems).any():
             return name

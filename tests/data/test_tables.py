@@ -69,7 +69,7 @@ def test_a_table_is_found_whatever_it_is_called(tmp_path, name, content):
         (
             {"a.csv": "1.jpg,nv\n2.jpg,mel\n"},
             PARTS,
-            r"no class column under a usual name; it has 1.jpg, nv",
+            r"names of columns in the first line, got an image",
         ),
         ({"nv/1.dcm": b""}, "mel/2.jpg bcc/1.jpg", r"a class has only 1 .dcm files, first nv/1"),
         ({"nv/1.dcm": b"", "mel/2.DCM": b""}, "", r"found 2 .dcm files, .* convert them to PNG"),
@@ -325,6 +325,14 @@ def test_lists_of_parts_beside_a_table_are_refused(tmp_path, name, text):
     )
     drawn = open_dataset(root / "all.csv", split_column="none")
     assert set(drawn.table["split"]) == {""} and f"not used: {name}" in drawn.notes
+
+
+def test_a_table_without_a_line_of_names_loses_no_row(tmp_path):
+    root = lay_out(
+        tmp_path, {"a.csv": "1.jpg,nv\n2.jpg,mel\n3.jpg,nv\n"}, images="1.jpg 2.jpg 3.jpg"
+    )
+    for options in ({}, {"class_column": "nv"}):
+        refuses("names of columns in the first line", open_dataset, root / "a.csv", **options)
 
 
 def test_lists_that_are_not_read_are_named(tmp_path):
