@@ -109,11 +109,11 @@ def test_holm_equals_its_definition():
     np.testing.assert_allclose(corrected, [expected.get(value, np.nan) for value in values])
 
 
-def test_seeds_that_agree_by_chance_leave_the_width_that_these_seeds_have():
+def test_seeds_that_agree_by_chance_leave_half_the_variance_that_these_seeds_have():
     """Two seeds miss one image of six each, not the same: no spread between, none shared."""
     hits, images = np.array([[1, 1, 1, 1, 1, 0], [1, 0, 1, 1, 1, 1.0]]), np.arange(6)
     covariance = bootstrap.group_covariance(hits, images)
     error, _ = bootstrap.mean_error([hits.mean(axis=1)], [[(covariance, 5)]])
     mean = hits.mean(axis=0)  # of an image, over both seeds; Bessel's correction as for one seed
-    assert error == pytest.approx(np.sqrt(mean.var(ddof=1) / 6))
-    assert error > 0.09  # it was 0
+    assert error == pytest.approx(np.sqrt(mean.var(ddof=1) / 6 / 2))
+    assert error > 0.07  # it was 0
