@@ -18,12 +18,14 @@ import pandas as pd
 import torch
 import typer
 from filelock import FileLock
+from PIL import Image
 
-from fopro_lab.config import TrainConfig
+from fopro_lab.config import DataConfig, TrainConfig
 from fopro_lab.data import batches, prepare
 from fopro_lab.evaluation import Run, write_predictions
 from fopro_lab.fourier import FourierPrompt, fit_prompt, mean_amplitude, spectrum_gain
-from fopro_lab.io import atomic_path, write_json
+from fopro_lab.io import atomic_path, write_file, write_json
+from fopro_lab.probing.control import Degradation
 from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.training import distill, run_name
 from fopro_lab.training.run_folder import deciding_options, file_hashes
@@ -71,13 +73,18 @@ def _configs(plan: Path) -> list[TrainConfig]:
 
 
 @app.command()
-def prompts() -> None:
-    """Make the prompts that the claims' plan names, one per fold, from its training images.
+def prompts(
+    plan: Annotated[Path, typer.Option(help="The plan whose prompts are made.")] = PLAN,
+    whole: Annotated[
+        bool, typer.Option(help="All the way, with contrast, as the control.")
+    ] = False,
+) -> None:
+    """Make the prompts that a plan names, one per split, from its training images.
 
     Each goes half the way to the shape of natural images' spectrum: contrast as a whole stays.
     """
     made = set()
-    for config in _configs(PLAN):
+    for config in _configs(plan):
         if (path := Path(config.prompt_file)) in made or not config.prompt_file:
             continue
         made.add(path)
@@ -86,9 +93,9 @@ def prompts() -> None:
         images, _ = next(batches(packed, rows, batch_size=len(rows)))
         size, most = config.image_size, config.max_log_gain
         target, source = reference_spectrum(config)
-        seen = mean_amplitude(images)
-        shape = (target / seen).log()
-        shape = HALF * (shape - shape.mean())
+        shape = (target / mean_amplitude(images)).log()
+        if not whole:
+            shape = HALF * (shape - shape.mean())
         how: dict[str, Any] = {"size": (size, size), "max_log_gain": most}
         gain = spectrum_gain(torch.ones_like(shape), shape.exp(), **how)
         prompt = FourierPrompt("radial", size=size, max_log_gain=most)
@@ -96,6 +103,27 @@ def prompts() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         prompt.requires_grad_(False).save(path)
         sys.stderr.write(f"{path}: from {len(rows)} training images to {source}\n")
+
+
+@app.command()
+def degrade(
+    dataset: Annotated[Path, typer.Argument(help="Folder of HAM10000.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")] = Path("reports/low_pass"),
+    size: Annotated[int, typer.Option(help="Side of the square images, pixels.")] = 128,
+) -> None:
+    """Write HAM10000 behind the control's low-pass as PNG files, clipped to eight bits.
+
+    Its noise, 0.002, is half a step of eight bits.
+    """
+    packed, _ = prepare(DataConfig(dataset=str(dataset), image_size=size))
+    behind = Degradation("low-pass")
+    (out / "images").mkdir(parents=True)
+    for name, image in zip(packed.dataset.table["image"], packed.images, strict=True):
+        degraded = behind(torch.from_numpy(image / np.float32(255)).permute(2, 0, 1)[None])[0]
+        pixels = degraded.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save((out / "images" / name).with_suffix(".png"))
+    labels = (dataset / "labels.csv").read_text().replace(".jpg,", ".png,")
+    write_file(out / "labels.csv", labels)  # last: without it, the folder is no data set
 
 
 @app.command()

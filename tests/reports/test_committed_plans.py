@@ -24,7 +24,8 @@ def test_plan_expands(plan, tmp_path):
     methods = {node.parameters.get("method") for node in nodes} - {None}
     seeds = {node.parameters.get("seed") for node in nodes if "method" in node.parameters}
     if plan.stem not in ("control", "when_prompts_help"):  # they train no students
-        wanted = {"bsm", "ekd", "fopro"} if plan.stem != "baselines" else {"bsm"}
+        alone = plan.stem in ("baselines", "claims_teachers")
+        wanted = {"bsm"} if alone else {"bsm", "ekd", "fopro"}
         assert wanted <= methods and (len(seeds) >= 2 or plan.stem == "demo")
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from fopro_lab.config import TrainConfig
 from fopro_lab.evaluation import load_runs
@@ -51,8 +52,9 @@ def test_a_run_of_other_options_or_prompt_is_not_kept(tmp_path):
     assert not kept(config)
 
 
-def test_the_prompts_that_the_claims_plan_names_are_committed():
-    files = {config.prompt_file for config in _configs(PLAN)} - {""}
+@pytest.mark.parametrize("plan", ["claims.yaml", "claims_tail.yaml", "claims_low_pass.yaml"])
+def test_the_prompts_that_a_plan_of_claims_names_are_committed(plan):
+    files = {config.prompt_file for config in _configs(PLAN.parent / plan)} - {""}
     assert len(files) == 3
     for path in files:
         assert FourierPrompt.load(path).mean_gain(size=(8, 8)).isfinite().all()
