@@ -33,6 +33,7 @@ GAIN_STEP = 0.05  # of a slider; a gain that differs less from 1 leaves the phas
 BUMP_EDGES = ring_edges(64)  # a bump is made of as many rings as a prompt may have
 PROFILE_RINGS = 32  # of the radial profile, at most
 THUMBNAIL = 96  # side of an image of the strip, pixels at most
+CORNER = 0.5**0.5  # cycles per pixel; the highest frequency, of diagonal waves alone
 MAX_LOG_GAIN = 12.0  # of a saved preset: a removed ring keeps six millionths of its amplitude
 
 
@@ -242,7 +243,7 @@ class Bands:
         if self.mode != "bump":
             return self.gains, self.edges
         # Each ring takes the value at its middle, the corners at 0.604.
-        middles = np.array([(low + min(high, 0.5**0.5)) / 2 for low, high in pairwise(BUMP_EDGES)])
+        middles = np.array([(low + min(high, CORNER)) / 2 for low, high in pairwise(BUMP_EDGES)])
         bump = 2.0 ** -((2 * (middles - self.centre) / self.width) ** 2)
         return 1 + np.outer(self.heights - 1, bump), BUMP_EDGES
 

@@ -49,7 +49,7 @@ class Controls:
         upright = {"orientation": "vertical", "readout": len(rings) < 14}
         self.sliders = [_slider(label, "band-slider", **upright) for label, _ in rings]
         for slider, (low, high) in zip(self.sliders, pairwise(edges), strict=True):
-            width = min(high, 0.5**0.5) - low
+            width = min(high, bands.CORNER) - low
             slider.layout.flex = f"{1000 * width:.0f} 1 0"  # as wide as its ring
             slider.tooltip = f"{slider.description} cycles per pixel"
         self.dataset = _choice("Dataset", "choose-dataset", options=datasets)
@@ -130,7 +130,7 @@ def _slider(label: str, css: str, **traits: Any) -> widgets.FloatSlider:
 
 
 def _ring_labels(edges: Sequence[float]) -> list[str]:
-    return [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    return [f"{low:.3g} to {min(high, bands.CORNER):.3g}" for low, high in pairwise(edges)]
 
 
 def _message(text: str) -> str:
@@ -559,6 +559,20 @@ def _difference(run: Run, config: ExploreConfig) -> str:
     return ""
 
 
+def fitting_runs(config: ExploreConfig) -> tuple[list[Run], list[str]]:
+    """List the student runs that were trained on these images, and why each other one is left out.
+
+    Raises:
+        InputError: If there are runs and none fits.
+    """
+    runs = load_runs(config.student_run) if config.student_run else []
+    differences = [_difference(run, config) for run in runs]
+    if runs and all(differences):
+        raise InputError(differences[0])
+    fitting = [run for run, different in zip(runs, differences, strict=True) if not different]
+    return fitting, [*filter(None, differences)]
+
+
 def open_explorer(config: ExploreConfig) -> BandExplorer:
     """Build an explorer that shows its prompt or, amplified, the ring that its teacher hears most.
 
@@ -588,10 +602,7 @@ def build_explorer(config: ExploreConfig) -> BandExplorer:
         other = TeacherConfig.from_mapping({"teacher": name, "weights": weights})
         title = f"{name}, {Path(weights).name}" if weights else name
         teachers[entry if title in teachers else title] = other
-    runs = load_runs(config.student_run) if config.student_run else []
-    differences = [_difference(run, config) for run in runs]
-    if runs and all(differences):
-        raise InputError(differences[0])
+    fitting, differences = fitting_runs(config)
 
     def open_data(dataset: str) -> OpenedData:
         own = config.model_copy(update={"dataset": dataset})
@@ -599,7 +610,6 @@ def build_explorer(config: ExploreConfig) -> BandExplorer:
         counts, names = split.class_counts(packed.dataset), packed.dataset.class_names
         return packed, split, bands.preset_options(own, DataConfig), groups_from(own, names, counts)
 
-    fitting = [run for run, different in zip(runs, differences, strict=True) if not different]
     names = [run.name for run in fitting]
     pack, split, options, groups = open_data(config.dataset)
     explorer = BandExplorer(
@@ -614,5 +624,5 @@ def build_explorer(config: ExploreConfig) -> BandExplorer:
         presets_dir=config.presets_dir, dataset=config.dataset,
         more_datasets={name: partial(open_data, name) for name in config.more_datasets},
     )  # fmt: skip
-    explorer.message.value += _left_out([*filter(None, differences)])
+    explorer.message.value += _left_out(differences)
     return explorer

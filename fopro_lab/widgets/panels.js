@@ -26,7 +26,8 @@ const showPng = (image, bytes) => {
 
 const last = (edges) => Math.min(edges.at(-1), CORNER);
 const ringName = (edges, ring) =>
-  `${+edges[ring].toFixed(3)} to ${+edges[ring + 1].toFixed(3)} cycles per pixel`;
+  `${+edges[ring].toFixed(3)} to ${+Math.min(edges[ring + 1], CORNER).toFixed(3)} cycles per pixel`
+    + (edges[ring + 1] > CORNER ? " (corners)" : "");
 
 // Image before and after under a wipe, and the spectrum, whose rings are dragged up and down.
 function images({ model, el, on }) {
@@ -167,6 +168,7 @@ function equaliser({ model, el, on }) {
       draw("line", { x1: x(f), x2: x(f), y1: high - 10, y2: low, class: "grid" }, svg);
       text(x(f), bottom + 13, f ? f.toFixed(1) : "0", middle);
     }
+    if (last(edges) > 0.5) text(x((0.5 + last(edges)) / 2), 30, "corners", middle);
     text((LEFT + width - RIGHT) / 2, bottom + 25, "spatial frequency, cycles per pixel", middle);
     for (let d = Math.ceil(Math.log10(floor)); d <= Math.log10(top * 6); d += 1) {
       draw("line", { x1: LEFT, x2: width - RIGHT, y1: y(10 ** d), y2: y(10 ** d), class: "grid" }, svg);
@@ -189,7 +191,7 @@ function equaliser({ model, el, on }) {
       text(width - RIGHT, high - 12, words, { class: "heard", ...end });
     }
     for (const g of [0, 1, 2, 3, 4]) text(LEFT - 7, gain(g) + 4, `${g}×`, end);
-    text(LEFT, high - 12, "gain of the ring", { class: "strong" });
+    text(LEFT, high - 12, width < 480 ? "gain: drag a handle" : "gain of each ring: drag its handle", { class: "strong" });
     draw("line", { x1: LEFT, x2: width - RIGHT, y1: gain(1), y2: gain(1), class: "one" }, svg);
     if (mode !== "rings") draw("path", { d: steps(edges, gains, x, gain), class: "after" }, svg);
   };

@@ -34,6 +34,7 @@ def test_a_band_is_moved_and_saved_and_another_data_set_chosen(tmp_path, watched
         page.wait_for_selector(".fopro-band-slider")
         assert page.url == address.partition("login")[0], "without the token"
         explorer = ExplorerPage(page)
+        assert "drag its handle" in page.locator(".fopro-equaliser").inner_text()
         play(explorer)
         assert page.evaluate(OUTSIDE) == [], "all of it is seen at once"
         assert max(page.evaluate(ASTRAY)) < 1.5, "each slider stands under its ring"

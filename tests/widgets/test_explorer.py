@@ -221,6 +221,8 @@ def test_a_contact_sheet_is_drawn_where_there_is_no_front_end(prepared):
     assert WIDGET in bundle and base64.b64decode(bundle["image/png"])[1:4] == b"PNG"
     titles = [ax.get_title() for ax in explorer.still().axes if ax.get_title()]
     assert titles[:3] == ["as it is", "as set", "remove 0 to 0.167"] and len(titles) == 2 + 2 * 4
+    assert titles[5] == "remove 0.5 to 0.707", "as far as the axis goes"
+    assert explorer.controls.ring.options[-1] == ("0.5 to 0.707", 3)
     explorer.sliders[0].value = 0.0
     plain, now, removed, *_ = (ax.images[0].get_array() for ax in explorer.still().axes)
     assert (now == removed).all() and (now != plain).any()

@@ -14,7 +14,7 @@ import torch
 
 from fopro_lab.config import ExploreConfig, TrainConfig
 from fopro_lab.training import distill
-from fopro_lab.widgets import open_explorer
+from fopro_lab.widgets import open_explorer, serving
 from fopro_lab.widgets.explorer import run_options
 from fopro_lab.widgets.serving import free_port, page_notebook, serve_explorer
 from tests.conftest import complaint
@@ -61,6 +61,13 @@ def test_a_run_brings_its_data_teacher_and_prompt_and_what_does_not_fit_is_named
     code, out, err = fopro("explore", "--set", f"student_run={run.path}", "--set", "images=160")
     assert (code, out) == (2, "") and "image_size: " in err and "with 32, got 64" in err
     assert complaint(run_options, tmp_path, {}).startswith(f"{tmp_path}: expected a run folder")
+
+
+def test_a_line_is_printed_before_what_takes_long(monkeypatch, fopro):
+    monkeypatch.setattr(serving, "build_explorer", lambda _: 1 / 0)
+    code, out, err = fopro("explore", "--no-browser", "--port", 0)
+    assert (code, out) == (1, "")
+    assert err.startswith("fopro: opening images and networks; the address of the page comes next")
 
 
 def test_runs_of_one_name_are_all_offered_and_one_of_other_images_is_not(run, tmp_path):
