@@ -429,12 +429,16 @@ def predict(
     from fopro_lab.config import PredictConfig
     from fopro_lab.training import TrainedRun
     from fopro_lab.use import predict
+    from fopro_lab.use.predict import describe
 
     config = read_config(PredictConfig, settings, file)
     table, facts = predict(TrainedRun.read(run), images, config, out=out)
     for row in table[table["problem"] != ""].itertuples():
         print(f"fopro: not read: {row.image}: {row.problem}", file=sys.stderr)
-    show({"table": out} | facts, as_json=as_json)
+    if as_json:
+        show({"table": out} | facts, as_json=True)
+    else:
+        print(f"{out}:", *describe(facts), sep="\n")
 
 
 def export(

@@ -1,6 +1,8 @@
 """Predictions of new images by a finished run's student, as a table: `predict`."""
 
+import math
 import re
+from collections.abc import Mapping
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -14,7 +16,7 @@ from fopro_lab.config import PredictConfig
 from fopro_lab.data import float_images
 from fopro_lab.data.decoding import FileReader
 from fopro_lab.data.pack import decode_rows
-from fopro_lab.data.readers import CONVERT, name_unreadable, sort_files
+from fopro_lab.data.readers import CONVERT, SUFFIXES, name_unreadable, sort_files
 from fopro_lab.errors import InputError, WorkError, printable
 from fopro_lab.evaluation import calibrate
 from fopro_lab.io import atomic_path, plain_cells, progress, say_once, some, write_json
@@ -54,9 +56,15 @@ def predict(
         say_once(f"{run.path}: images were given in training; files are read as its config says")
     prior, classes = calibration.prior(config.prior), np.array(run.class_names, dtype=object)
     names, others = sort_files(root) if root.is_dir() else ([root.name], [])
+    if not root.exists():
+        raise InputError(
+            f"{root}: expected a folder of images, or one image; there is no such path"
+        )
     if not names:
         strange = [f"{each}; {CONVERT}" for each in name_unreadable(others)[:1]]
-        raise InputError(f"{root}: expected images, found {' '.join(strange) or 'none'}")
+        found = " ".join(strange) or (f"other files alone ({some(others)})" if others else "none")
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise InputError(f"{root}: expected images ({kinds}) in it or below, found {found}")
     student = run.student().to(choose_device(config.device))
     # 16-bit files are read as in training, and refused if there were none
     noted = re.search(r"read as (\d+) bit", " ".join(run.manifest.get("data_notes", ())))
@@ -98,8 +106,43 @@ def predict(
     facts |= {"class shares": "unknown" if calibration.implicit == "unknown" else known}
     fitted = calibration.temperature != 1
     facts |= {"temperature": round(calibration.temperature, 4) if fitted else "1: none is the best"}
-    facts |= {"coverage of sets": config.coverage}
+    sizes = sets.sum(axis=1)
+    facts |= {"coverage of sets": config.coverage, "mean classes in a set": round(sizes.mean(), 2)}
+    facts |= {"sets of every class": int((sizes == len(classes)).sum()), "classes": len(classes)}
     facts |= {"in every set, too few validation images": calibration.too_few, "run": str(run.path)}
     facts |= {"method": run.method, "protocol": run.protocol, "notice": NOTICE}
     write_json(beside, facts | origin(student.mean.device))
     return table, facts
+
+
+def describe(facts: Mapping[str, Any]) -> list[str]:
+    """Say in sentences what `predict` found, and the way out where sets say too little."""
+    few, coverage = facts["in every set, too few validation images"], facts["coverage of sets"]
+    known, read = facts["class shares"], facts["images"] - facts["not read"]
+    shares = known if isinstance(known, str) else "equal"
+    if shares == "equal" and len({*known.values()}) > 1:
+        shares = ", ".join(f"{name} {share:.3g}" for name, share in known.items())
+    predicted = [f"{name} {count}" for name, count in facts["predicted"].items()]
+    lines = [f"{read} of {facts['images']} images classified by {facts['run']} ({facts['method']})"]
+    lines += [f"Predicted: {some(predicted, most=12)}."]
+    lines += [f"Left out, as no images: {facts['not images']}."] * (facts["not images"] != "none")
+    lines += [f"Probabilities: calibrated on validation images; class shares: {shares}."]
+    lines += [
+        f"Class sets: hold the true class of at least {100 * coverage:g} % of each class; in the mean "
+        f"{facts['mean classes in a set']:g} of {facts['classes']} classes."
+    ]
+    if few:
+        fewest, need = min(few.values()), math.ceil(coverage / (1 - coverage) - 1e-9)
+        allowed = math.floor(100 * fewest / (fewest + 1)) / 100
+        lower = f"--set coverage={allowed:g}, the highest without such classes, or "
+        counts = some([f"{name} {count}" for name, count in few.items()])
+        lines += [
+            f"In every set, as they have fewer than {need} validation images: {counts}. "
+            f"Way out: {lower * bool(fewest)}train with a larger val_fraction."
+        ]
+    elif facts["sets of every class"]:
+        lines += [
+            f"{facts['sets of every class']} of {read} sets hold every class: the student cannot "
+            "tell there. Way out: a lower --set coverage=0.8, or a better student."
+        ]
+    return [*lines, facts["notice"]]

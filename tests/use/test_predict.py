@@ -100,6 +100,29 @@ def test_every_file_is_accounted_for(trained, tmp_path, fopro):
     assert facts["not read"] == 1 and table["problem"].tolist()[1:] == ["", ""]
 
 
+def test_the_answer_is_sentences_with_the_way_out_of_sets_that_say_nothing(
+    trained, tmp_path, fopro
+):
+    run, images = trained
+    words = ("predict", run.path, images, "--out", tmp_path / "p.csv")
+    code, out, _ = fopro(*words)
+    assert code == 0 and not set("{}[]") & set(out)
+    table, few = pd.read_csv(tmp_path / "p.csv", keep_default_na=False), calibrate(run).too_few
+    first, answer, predicted, *_ = out.splitlines()
+    assert first == f"{tmp_path / 'p.csv'}:"
+    assert answer == f"{len(table)} of {len(table)} images classified by {run.path} (bsm)"
+    for name, count in table["predicted"].value_counts().items():
+        assert f"{name} {count}" in predicted
+    assert min(few.values()) >= 1 and "fewer than 9 validation images" in out
+    lower = re.search(r"--set (coverage=[\d.]+), the highest without such classes", out)
+    _, out, _ = fopro(*words, "--set", lower[1])
+    assert "In every set" not in out, "the way out is one"
+    share = float(lower[1].partition("=")[2]) + 0.01
+    assert "In every set" in fopro(*words, "--set", f"coverage={share:.2f}")[1], (
+        "and no too low one"
+    )
+
+
 def test_nothing_is_written_where_nothing_can_be_predicted(trained, tmp_path):
     run, images = trained
     (tmp_path / "in").mkdir()
@@ -108,6 +131,12 @@ def test_nothing_is_written_where_nothing_can_be_predicted(trained, tmp_path):
     assert "none of 1 images can be read" in complaint(predict, run, tmp_path / "in", out=out)
     (tmp_path / "in/bad.png").rename(tmp_path / "in/scan.dcm")
     assert "found 1 .dcm files" in complaint(predict, run, tmp_path / "in", out=out)
+    (tmp_path / "in/scan.dcm").rename(tmp_path / "in/notes.txt")
+    told = complaint(predict, run, tmp_path / "in", out=out)
+    assert told.endswith("in it or below, found other files alone (notes.txt)") and ".png" in told
+    (tmp_path / "in/notes.txt").unlink()
+    assert complaint(predict, run, tmp_path / "in", out=out).endswith("or below, found none")
+    assert "no such path" in complaint(predict, run, tmp_path / "inn", out=out)
     assert "ending .csv" in complaint(predict, run, tmp_path / "in", out=tmp_path / "p.xlsx")
     assert "would be overwritten" in complaint(predict, run, images, out=run.path / "manifest.csv")
     assert run.read(run.path).state == "done" and not (run.path / "manifest.csv").exists()
