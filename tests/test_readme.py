@@ -80,7 +80,7 @@ def home(tmp_path_factory) -> Path:
 
 def test_readme_is_two_screens_with_a_moving_picture_and_the_commands_first():
     assert SHELL[0].startswith("git clone") and SHELL[1:3] == ["make report", "make lab"]
-    assert len(README.split()) < 700
+    assert len(README.split()) < 650
     clip = re.search(r'<img src="([^"]+)"', README)[1]
     assert 10_000 < (ROOT / clip).stat().st_size < 1_500_000
     with Image.open(ROOT / clip) as opened:

@@ -30,7 +30,7 @@ def test_the_documentation_is_whole_and_needs_no_network(site):
 
 def test_the_search_of_the_documentation_works_from_files(open_offline, site):
     page, alarms = open_offline(site / "index.html")
-    # Keys one by one, as a hand types: the search reads its field on keyup and on focus, and a value
+    # Keys one by one, as a hand types: the search reads its field on keyup and on focus; a value
     # that is set without keys is seen only if it came within a millisecond of the focus.
     page.locator(".md-search__input").press_sequentially("near-duplicates")
     page.locator(".md-search-result__item").first.wait_for()
