@@ -62,9 +62,9 @@ def predict(
         )
     if not names:
         strange = [f"{each}; {CONVERT}" for each in name_unreadable(others)[:1]]
-        found = " ".join(strange) or (f"other files alone ({some(others)})" if others else "none")
+        got = " ".join(strange) or (f"other files alone ({some(others)})" if others else "none")
         kinds = ", ".join(sorted(SUFFIXES))
-        raise InputError(f"{root}: expected images ({kinds}) in it or below, found {found}")
+        raise InputError(f"{root}: expected images ({kinds}) in it or below, found {got}")
     student = run.student().to(choose_device(config.device))
     # 16-bit files are read as in training, and refused if there were none
     noted = re.search(r"read as (\d+) bit", " ".join(run.manifest.get("data_notes", ())))
@@ -128,8 +128,8 @@ def describe(facts: Mapping[str, Any]) -> list[str]:
     lines += [f"Left out, as no images: {facts['not images']}."] * (facts["not images"] != "none")
     lines += [f"Probabilities: calibrated on validation images; class shares: {shares}."]
     lines += [
-        f"Class sets: hold the true class of at least {100 * coverage:g} % of each class; in the mean "
-        f"{facts['mean classes in a set']:g} of {facts['classes']} classes."
+        f"Class sets: hold the true class of at least {100 * coverage:g} % of each class; in the "
+        f"mean {facts['mean classes in a set']:g} of {facts['classes']} classes."
     ]
     if few:
         fewest, need = min(few.values()), math.ceil(coverage / (1 - coverage) - 1e-9)
