@@ -20,19 +20,20 @@ import typer
 from filelock import FileLock
 from PIL import Image
 
-from fopro_lab.config import DataConfig, TrainConfig
+from fopro_lab.config import DataConfig, RefineConfig, TrainConfig
 from fopro_lab.data import batches, prepare
-from fopro_lab.evaluation import Run, write_predictions
+from fopro_lab.evaluation import Run, load_runs, write_predictions
 from fopro_lab.fourier import FourierPrompt, fit_prompt, mean_amplitude, spectrum_gain
 from fopro_lab.io import atomic_path, write_file, write_json
 from fopro_lab.probing.control import Degradation
 from fopro_lab.reports.plan import plan_nodes
-from fopro_lab.training import distill, run_name
+from fopro_lab.training import distill, refine, run_name
 from fopro_lab.training.run_folder import deciding_options, file_hashes
 from fopro_lab.training.statistics import reference_spectrum
 
 PLAN = Path("reports/plans/claims.yaml")
 HALF = 0.5  # of the way to the natural spectrum's shape
+AFTER = ("logit-adjustment", "tau-norm", "crt", "lws", "tta")  # training, of one run
 KEPT = Path("reports/claims")  # runs.parquet: test logits; manifests.parquet: a row per run
 app = typer.Typer(help=__doc__, add_completion=False)
 
@@ -46,9 +47,10 @@ def add_run(run: Run, kept: Path) -> None:
     table.insert(0, "run", run.name)
     manifest = {**run.manifest, "teacher": _short(run.manifest["teacher"])}
     manifest.pop("files", None)  # hashes of the run's own files, which are not kept as they are
+    history = "" if "refined" in manifest else run.history.to_csv(index=False)
     about = pd.DataFrame([{
         "run": run.name, "method": run.method, "seed": run.seed, "fold": run.config["fold"],
-        "manifest": json.dumps(manifest), "history": run.history.to_csv(index=False),
+        "manifest": json.dumps(manifest), "history": history,
     }])  # fmt: skip
     with FileLock(kept / "kept.lock"):
         for name, new in (("runs.parquet", table), ("manifests.parquet", about)):
@@ -148,6 +150,24 @@ def train(
         sys.stderr.write(f"{name}: kept\n")
 
 
+@app.command("refine")
+def refine_all(
+    out: Annotated[Path, typer.Option(help="Where the run folders are, and the refined ones go.")],
+    kept: Annotated[Path, typer.Option(help="Folder of the two files.")] = KEPT,
+    method: Annotated[str, typer.Option(help="Of which runs.")] = "ce",
+    how: Annotated[list[str] | None, typer.Option(help="Only these steps.")] = None,
+) -> None:
+    """Take every step after training on the finished runs of a method, and keep the results."""
+    path = kept / "manifests.parquet"
+    there = set(pd.read_parquet(path)["run"]) if path.exists() else set()
+    for run in load_runs(out):
+        for step in how or AFTER if run.method == method else ():
+            if (name := f"{run.name}+{step}") in there:
+                continue
+            add_run(refine([run], RefineConfig.from_mapping({"how": step}), out=out / name), kept)
+            sys.stderr.write(f"{name}: kept\n")
+
+
 def is_kept(config: TrainConfig, path: Path) -> bool:
     """Tell whether a run of these options and files is kept, on the same images.
 
@@ -174,7 +194,8 @@ def unpack(
         folder = out / str(row.run)
         table = tables[row.run].drop(columns="run").assign(split="test")
         write_predictions(folder / "predictions.parquet", table)
-        pd.read_csv(io.StringIO(str(row.history))).to_csv(folder / "history.csv", index=False)
+        if row.history:
+            pd.read_csv(io.StringIO(str(row.history))).to_csv(folder / "history.csv", index=False)
         write_json(folder / "manifest.json", json.loads(str(row.manifest)))
 
 

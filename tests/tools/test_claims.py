@@ -11,7 +11,7 @@ from fopro_lab.evaluation import load_runs
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import distill
 from fopro_lab.training.run_folder import TrainedRun
-from tools.claims import PLAN, _configs, add_run, is_kept, unpack
+from tools.claims import PLAN, _configs, add_run, is_kept, refine_all, unpack
 
 
 def test_runs_come_back_from_the_two_files(tmp_path):
@@ -34,6 +34,18 @@ def test_runs_come_back_from_the_two_files(tmp_path):
         pd.testing.assert_frame_equal(other.history, run.history)
         assert other.manifest["config"] == run.manifest["config"]
         assert other.protocol == run.protocol
+
+
+def test_steps_after_training_are_kept_once_and_come_back(tmp_path):
+    options = {"images": 120, "image_size": 16, "epochs": 1, "method": "ce"}
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    kept.mkdir()
+    distill(TrainConfig(**options), out=out / "run", verbose=False)
+    for _ in range(2):
+        refine_all(out, kept, how=["tau-norm"])
+    unpack(tmp_path / "again", kept)
+    (found,) = load_runs(tmp_path / "again")
+    assert found.method == "ce+tau-norm" and found.name == "run+tau-norm"
 
 
 def test_a_run_of_other_options_or_prompt_is_not_kept(tmp_path):
