@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, TypeVar
 
 import typer
 from typer import Argument, Option
+from typer.core import TyperArgument
 from typer.exceptions import TyperException
 
 from fopro_lab import __version__
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 
 APP: dict[str, Any] = {"no_args_is_help": True}
 APP |= {"rich_markup_mode": None, "pretty_exceptions_enable": False}
-Settings = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Option; repeatable.")]
+# Usage as most programs write it, RUN or [RUN] or RUN..., without braces and types.
+Arg: Any = TyperArgument
+Arg.display_type_rich = lambda self, ctx: None
+_USAGE = {True: "{}", False: "[{}]"}  # by whether it is required
+Arg._usage_display_name = lambda it: _USAGE[it.required].format(it.metavar) + "..." * (it.nargs < 0)
+HELP_SET = "An option of docs/options.md; repeatable."
+Settings = Annotated[list[str], Option("--set", metavar="NAME=VALUE", help=HELP_SET)]
 FromFile = Annotated[str, Option("-f", "--file", metavar="YAML", help="Options; --set wins.")]
 Files = Annotated[list[str], Option("-f", "--file", metavar="YAML", help="Presets; repeatable.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON, for a program to read.")]
@@ -58,7 +65,7 @@ data_app = typer.Typer(help="Data sets: list, fetch, check, decode once.", **APP
 
 @data_app.command("list")
 def data_list(as_json: AsJson = False) -> None:
-    """List the data sets that can be opened, and which of them were fetched."""
+    """List the data sets that can be opened, and where they lie."""
     from fopro_lab.data.fetch import fetched_place, find_source, source_names
     from fopro_lab.data.phantom import IMAGES
     from fopro_lab.io import in_bytes
@@ -84,10 +91,10 @@ def data_list(as_json: AsJson = False) -> None:
 @data_app.command("fetch")
 def data_fetch(
     name: Annotated[str, Argument(metavar="NAME", help="See `fopro data list`.")],
-    out: Annotated[str, Option(metavar="DIR", help="Of all sources, else $FOPRO_DATA.")] = "",
-    mirror: Annotated[str, Option(metavar="URL", help="Has FOLDER/FILE; else $FOPRO_MIRROR.")] = "",
+    out: Annotated[str, Option(metavar="DIR", help="Default: $FOPRO_DATA.")] = "",
+    mirror: Annotated[str, Option(metavar="URL", help="Copy; default: $FOPRO_MIRROR.")] = "",
 ) -> None:
-    """Fetch a data set, splits or weights from the publisher; continues where it was stopped."""
+    """Fetch a data set, splits or weights from the publisher. Continues where it was stopped."""
     from fopro_lab.data.fetch import fetch
 
     print(fetch(name, out=out or None, mirror=mirror))
@@ -97,11 +104,11 @@ def data_fetch(
 def data_check(
     settings: Settings = [], file: FromFile = "", as_json: AsJson = False, out: Out = ""
 ) -> None:
-    """Check images and split: unreadable, duplicated, leaking, associated, too few.
+    """Check images and split; one verdict per line.
 
-    One verdict per line: ok; note; warn: results hold but are weaker than they look; fail: images
-    cannot be used, or results on this split would be wrong. Exit code 0 also with warnings, which
-    real data always have; 1 if a verdict is "fail". --out writes a page and all tables as CSV.
+    Unreadable, duplicated, leaking, associated or too few? Verdicts: ok; note; warn: results hold
+    but are weaker than they look; fail: images cannot be used, or results would be wrong. Exit
+    code 1 if a verdict is "fail", else 0. --out writes a page and all tables as CSV.
     """
     from fopro_lab.checks import examine, open_for_checks
     from fopro_lab.config import DataConfig
@@ -127,7 +134,7 @@ def data_check(
 def data_pack(
     settings: Settings = [],
     file: FromFile = "",
-    verify: Annotated[bool, Option("--verify", help="Compare it with its checksums.")] = False,
+    verify: Annotated[bool, Option("--verify", help="Compare with the checksums.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Decode every image once into the cache."""
@@ -162,15 +169,15 @@ def teachers_list() -> None:
 
 @teachers_app.command("check")
 def teachers_check(
-    named: Annotated[list[str], Argument(metavar="[NAME] [KEY=VALUE]...")] = [],
+    named: Annotated[list[str], Argument(metavar="NAME", help="A teacher, then NAME=VALUE.")] = [],
     settings: Settings = [],
     file: FromFile = "",
     as_json: AsJson = False,
 ) -> None:
-    """Load a teacher and print its card: tensors taken, resampled, left out; size; reference.
+    """Load a teacher and print its card.
 
-    `fopro teachers check timm:resnet50 weights=FILE`. The reference is the first features of a
-    synthetic image, the same on every machine.
+    `fopro teachers check timm:resnet50 weights=FILE`: tensors taken, resampled, left out; size;
+    reference, the first features of a synthetic image, the same on every machine.
     """
     from fopro_lab.config import TeacherConfig
     from fopro_lab.models import load_from
@@ -186,7 +193,11 @@ def train(
     print_config: Annotated[bool, Option("--print-config", help="Print every option.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train one student: method=ce, bsm, ekd, fopro or random; continues where it was stopped."""
+    """Train one student by a method: ce, bsm, ekd, fopro or random.
+
+    `fopro train --set dataset=FOLDER --set method=bsm`. The same command continues where it was
+    stopped. --print-config shows every option with its meaning, and trains nothing.
+    """
     from fopro_lab.config import TrainConfig
     from fopro_lab.options import explain
 
@@ -220,16 +231,16 @@ def show_scores(run: Any, about: str, *, as_json: bool) -> None:
 
 
 def refine(
-    runs: Annotated[list[str], Argument(metavar="RUN...", help="Run folders, or above.")],
+    runs: Annotated[list[str], Argument(metavar="RUN", help="Run folders, or above.")],
     out: Out = "",
     settings: Settings = [],
     file: FromFile = "",
     as_json: AsJson = False,
 ) -> None:
-    """Refine finished runs without training their features again: --set how=crt, or another.
+    """Refine finished runs without training their features again.
 
-    Of one run: logit-adjustment, tau-norm (tau chosen on validation, or given), crt, lws, tta; of
-    several: soup, ensemble. The result is a run folder, by default beside the first run.
+    --set how=... of one run: logit-adjustment, tau-norm (tau chosen on validation, or given), crt,
+    lws, tta; of several: soup, ensemble. The result is a run folder, by default beside the first.
     """
     from fopro_lab.config import RefineConfig
 
@@ -247,15 +258,15 @@ def refine(
 
 
 def probe(
-    cards: Annotated[list[str], Argument(metavar="[DIR...]", help="Folders of cards.")] = [],
+    cards: Annotated[list[str], Argument(metavar="DIR", help="Folders of cards.")] = [],
     out: Out = "",
     settings: Settings = [],
     file: FromFile = "",
     compare: Annotated[bool, Option("--compare", help="Compare cards of teachers.")] = False,
 ) -> None:
-    """Measure which frequencies a teacher prefers: tables, figures and a page in a folder.
+    """Measure which frequencies a teacher prefers.
 
-    `fopro probe --set teacher=...` writes a teacher's card and prints the path of its page.
+    `fopro probe --set teacher=...` writes a teacher's card, tables, figures and a page.
     `fopro probe --compare DIR DIR...` compares cards: do teachers differ by more than noise?
     """
     from fopro_lab.config import ProbeConfig
@@ -288,30 +299,29 @@ def report(
     settings: Settings = [],
     file: Files = [],
     jobs: Annotated[int, Option(help="Notebooks at a time; 0: one per GPU, or per core.")] = 0,
-    executor: Annotated[str, Option(help="local, dask, dask://HOST:PORT or slurm.")] = "local",
-    set_slurm: Annotated[str, Option(metavar="K=V,K=V", help="Of sbatch: time=2:00:00,...")] = "",
-    snakefile: Annotated[str, Option(metavar="FILE", help="Write it, execute nothing.")] = "",
-    only: Annotated[list[str], Option(metavar="NAME", help="This one alone; repeatable.")] = [],
-    again: Annotated[list[str], Option(metavar="NAME", help="Also unchanged; repeatable.")] = [],
-    fresh: Annotated[bool, Option("--fresh", help="Execute all, also if unchanged.")] = False,
+    executor: Annotated[
+        str, Option(metavar="WHERE", help="local, dask, dask://HOST:PORT or slurm.")
+    ] = "local",
+    set_slurm: Annotated[str, Option(metavar="K=V,K=V", help="sbatch's: time=2:00:00,...")] = "",
+    snakefile: Annotated[str, Option(metavar="FILE", help="Write FILE and execute nothing.")] = "",
+    only: Annotated[
+        list[str], Option(metavar="NAME", help="This notebook alone; repeatable.")
+    ] = [],
+    again: Annotated[list[str], Option(metavar="NAME", help="Even if unchanged; repeatable.")] = [],
+    fresh: Annotated[bool, Option("--fresh", help="Execute all, even if unchanged.")] = False,
     resume: Annotated[bool, Option("--resume", help="Always on, for old scripts.")] = False,
-    limit: Annotated[str, Option(metavar="TIME", help="Per notebook: 90 s, 2 h, 30 (min).")] = "",
-    plan_only: Annotated[bool, Option("--plan", help="Dry run: graph, time, missing.")] = False,
+    limit: Annotated[str, Option(metavar="TIME", help="Per notebook: 90 s, 30 min, 2 h.")] = "",
+    plan_only: Annotated[bool, Option("--plan", help="Dry run: what would be done.")] = False,
 ) -> None:
-    """Execute the notebooks of a plan and print the path of the index page.
+    """Execute the notebooks of a plan and write their pages.
 
     `fopro report demo` finds reports/plans/demo.yaml here, else among those that came with the
-    package; `fopro init` copies these.
+    package; `fopro init` copies these. The same command twice continues where the first ended: a
+    notebook is kept while its cells, parameters, input files, the package's version and the
+    notebooks it waits for are unchanged. --again and --fresh execute it, and train from the start.
 
-    A notebook is kept while its cells, parameters, input files, the package's version and the
-    notebooks it waits for are unchanged, so the same command twice continues where the first
-    ended. --again and --fresh execute it nevertheless, and train from the start.
-
-    -f gives the options of a saved preset, or any of a plan; --set wins over it. All workers of
-    dask must see the same folders.
-
-    --plan executes and writes nothing: it lists the notebooks, what they wait for, how long they
-    took last time, and missing inputs with the way to get them, which make exit code 1.
+    -f gives the options of a saved preset, or any of a plan; --set wins over it. --plan lists the
+    notebooks, what they wait for, their time, and missing inputs, which make exit code 1.
     """
     from fopro_lab.io import home_folder
     from fopro_lab.reports.plan import limit_seconds
@@ -344,15 +354,15 @@ def report(
 
 
 def compare(
-    runs: Annotated[list[str], Argument(metavar="RUN...", help="Run folders, or above.")],
-    baseline: Annotated[str, Option(help="Method to compare with.")] = "bsm",
-    html: Annotated[bool, Option("--html", help="Page in --out, else ./comparison.")] = False,
+    runs: Annotated[list[str], Argument(metavar="RUN", help="Run folders, or above.")],
+    baseline: Annotated[str, Option(metavar="METHOD", help="To compare with.")] = "bsm",
+    html: Annotated[bool, Option("--html", help="A page in --out, or comparison/.")] = False,
     out: Out = "",
-    latex: Annotated[str, Option(metavar="FILE.tex", help="Tables, with booktabs.")] = "",
-    markdown: Annotated[str, Option(metavar="FILE.md", help="The same tables.")] = "",
+    latex: Annotated[str, Option(metavar="FILE.tex", help="Write tables, for booktabs.")] = "",
+    markdown: Annotated[str, Option(metavar="FILE.md", help="Write the same tables.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Compare methods over the same test images, paired, with intervals.
+    """Compare methods on the same test images, with intervals.
 
     --html writes a page with figures and tables. Runs without a partner of their seed and fold, or
     not finished, are named on stderr and on the page.
@@ -394,16 +404,16 @@ def compare(
 
 
 def explore(
-    run: Annotated[str, Argument(metavar="[RUN]", help="Run folder that is shown.")] = "",
+    run: Annotated[str, Argument(metavar="RUN", help="Run folder to show.")] = "",
     settings: Settings = [],
     file: FromFile = "",
-    port: Annotated[int, Option(help="Of 127.0.0.1; 0 is any free one.")] = 8866,
+    port: Annotated[int, Option(help="On this machine; 0: any free one.")] = 8866,
     browser: Annotated[bool, Option(help="Whether to open the page.")] = True,
 ) -> None:
-    """Serve the band explorer as a page on this machine, and print its address.
+    """Open the band explorer in a browser, and print its address.
 
-    Data, split, teacher and prompt are those of the run, if one is given; without one, --set
-    dataset=FOLDER, teacher=NAME, weights=FILE and others (docs/options.md, the band explorer).
+    It is served on this machine alone. Data, split, teacher and prompt are those of the run, or of
+    --set dataset=FOLDER, teacher=NAME, weights=FILE and others (docs/options.md, ExploreConfig).
     Presets are saved in the current folder. Ctrl-C ends page and kernels.
     """
     from fopro_lab.options import parse_settings, read_yaml
@@ -416,15 +426,18 @@ def explore(
 def predict(
     run: Annotated[str, Argument(metavar="RUN", help="Folder of a finished run.")],
     images: Annotated[str, Argument(metavar="FOLDER", help="Of images, or one file.")],
-    out: Annotated[str, Option("--out", metavar="FILE.csv", help="Table.")] = "predictions.csv",
+    out: Annotated[
+        str, Option("--out", metavar="FILE.csv", help="Table to write.")
+    ] = "predictions.csv",
     settings: Settings = [],
     file: FromFile = "",
     as_json: AsJson = False,
 ) -> None:
-    """Classify images by a run's student: calibrated probabilities, and sets of classes.
+    """Classify images by a run's student.
 
-    --set coverage=0.9: how often sets hold the true class, in each class; --set prior=training or
-    prior.NAME=SHARE: class shares of the images. Research only, not a medical device.
+    Writes a table of calibrated probabilities and sets of classes (docs/predict.md). --set
+    coverage=0.9: how often sets hold the true class; --set prior=training or prior.NAME=SHARE:
+    class shares of the images. Research only, not a medical device.
     """
     from fopro_lab.config import PredictConfig
     from fopro_lab.training import TrainedRun
@@ -443,11 +456,11 @@ def predict(
 
 def export(
     run: Annotated[str, Argument(metavar="RUN", help="Folder of a finished run.")],
-    onnx: Annotated[str, Option(metavar="FILE.onnx", help="Needs fopro_lab[export].")] = "",
+    onnx: Annotated[str, Option(metavar="FILE.onnx", help="Extra: fopro_lab[export].")] = "",
     pt2: Annotated[str, Option(metavar="FILE.pt2", help="For torch.export.load.")] = "",
-    card: Annotated[str, Option(metavar="FILE.md", help="Else beside the first file.")] = "",
+    card: Annotated[str, Option(metavar="FILE.md", help="Default: beside the first.")] = "",
 ) -> None:
-    """Write a run's student for other programs, preprocessing inside, self-tested, and its card."""
+    """Write a run's student as ONNX or for torch.export, with a card."""
     from fopro_lab.training import TrainedRun
     from fopro_lab.use import export_student
 
@@ -458,11 +471,11 @@ def export(
 
 
 def track(
-    runs: Annotated[list[str], Argument(metavar="RUN...", help="Run folders, or above.")],
-    to: Annotated[Tracker, Option(help="Of fopro_lab[tracking].")] = "tensorboard",
-    out: Annotated[str, Option(help="Folder of TensorBoard, or MLflow's URI.")] = "",
+    runs: Annotated[list[str], Argument(metavar="RUN", help="Run folders, or above.")],
+    to: Annotated[Tracker, Option(help="Extra: fopro_lab[tracking].")] = "tensorboard",
+    out: Annotated[str, Option(metavar="DIR", help="Or MLflow's URI.")] = "",
 ) -> None:
-    """Write curves, options and test scores of runs for TensorBoard or MLflow."""
+    """Write curves and scores of runs for TensorBoard or MLflow."""
     from fopro_lab.evaluation import load_runs
     from fopro_lab.use import track
 
@@ -472,7 +485,7 @@ def track(
 def init(
     folder: Annotated[str, Argument(metavar="DIR", help="New, or one with files of your own.")],
 ) -> None:
-    """Copy the notebooks and plans into a folder; what is there already is left as it is."""
+    """Copy the notebooks and plans into a folder, overwriting nothing."""
     from fopro_lab.reports.plan import copy_shipped
 
     written, other = copy_shipped(folder)
@@ -482,6 +495,8 @@ def init(
 
 
 HELP = "An open laboratory for Fourier-prompted knowledge distillation on long-tailed images."
+HELP += "\n\nA first run: fopro report demo. Options of the work are set by --set NAME=VALUE; "
+HELP += "docs/options.md lists them, and fopro COMMAND --help says what a command does."
 app = typer.Typer(help=HELP, **APP)
 
 
@@ -494,7 +509,7 @@ def _print_version(is_wanted: bool) -> None:
 @app.callback()
 def _every(
     version: Annotated[
-        bool, Option("--version", callback=_print_version, is_eager=True, help="Print it, and end.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print it and exit.")
     ] = False,
 ) -> None: ...
 

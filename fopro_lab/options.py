@@ -99,7 +99,7 @@ class Config(BaseModel):
             for name, value in values.items():
                 if name not in kind.model_fields:
                     hint = nearest(name, kind.model_fields)
-                    raise InputError(f"{name}: not a name of {kind.__name__}; {hint}")
+                    raise InputError(f"{name}: no such option; {hint}")
                 values[name] = read_value(value, kind.model_fields[name].annotation, name=name)
             try:
                 super().__init__(**values)
@@ -203,7 +203,13 @@ def first_problem(error: ValidationError, kind: str) -> str:
     message = re.sub(r"^Value error, |^\w+ should (be|have) ", "", first["msg"])
     message = message.replace("a valid dictionary", "names with values, such as {'name': 1.0}")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-    return f"{name}: expected {message}{got}"
+    if first["type"] == "literal_error":
+        message = message.replace("'', ", "'' (none), ")
+    text = f"{name}: expected {message}{got}"
+    choice = re.search(r"expected (.+ or .+), got '([^']+)'$", text)
+    words = re.findall(r"[\w-]+", choice[1]) if choice else []
+    near = get_close_matches(choice[2].lower(), words, n=1) if choice else []
+    return f"{text}; did you mean '{near[0]}'?" if near else text
 
 
 def option(default: Any, meaning: str, **limits: Any) -> Any:

@@ -49,15 +49,20 @@ def test_every_option_is_described_and_has_a_valid_default(kind):
         (
             {"objectives": {"tusk": 1.0}},
             "objectives.tusk: expected 'statistics', 'task', 'spectrum', "
-            "'disagreement' or 'identity', got 'tusk'",
+            "'disagreement' or 'identity', got 'tusk'; did you mean 'task'?",
         ),
         (
             {"image_size": 64, "student_size": 65},
             "TrainConfig: expected student_size up to image_size = 64, got 65",
         ),
         ({"epochs": 2, "lr_warmup": 2}, "TrainConfig: expected lr_warmup below epochs = 2, got 2"),
-        ({"lr": 1}, "lr: not a name of TrainConfig; did you mean 'learning_rate'?"),
-        ({"zzzz": 3}, "zzzz: not a name of TrainConfig; docs/options.md lists all"),
+        (
+            {"method": "bmsm"},
+            "method: expected '' (none), 'ce', 'bsm', 'ekd', 'fopro' or 'random', got 'bmsm'; "
+            "did you mean 'bsm'?",
+        ),
+        ({"lr": 1}, "lr: no such option; did you mean 'learning_rate'?"),
+        ({"zzzz": 3}, "zzzz: no such option; docs/options.md lists all"),
         ({"max_skipped": 4}, "max_skipped: no longer an option, always 5; got 4; leave it out"),
         (
             {"images": 4, "pictures": 5},
@@ -129,7 +134,7 @@ def test_options_of_a_notebook_fill_what_it_does_not_declare():
     wanted = TrainConfig(epochs=3, method="ekd", batch_size=8, lr_warmup=1)
     assert TrainConfig.from_parameters(namespace) == wanted
     for options, expected in [
-        ({"batchsize": 8}, "batchsize: not a name of TrainConfig; did you mean 'batch_size'?"),
+        ({"batchsize": 8}, "batchsize: no such option; did you mean 'batch_size'?"),
         ({"epochs": 4}, "epochs: given twice, once in options; leave one out"),
         ([3], "options: expected names and values, got [3]"),
     ]:

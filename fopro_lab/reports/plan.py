@@ -318,7 +318,7 @@ def plan_nodes(
     axes = {(axis, books[name].kind) for name, matrix in matrices.items() for axis in matrix}
     varied = {axis for axis, _ in axes}
     known = dict.fromkeys(key for book in books.values() for key in book.known)
-    why = "declared by no notebook of the plan"
+    why = "an option of no notebook in the plan"
     with said_of(f"{path}: fixed"):
         refuse_unknown(plan.fixed, known, why=why)
     sources = [(f"{path}: defaults", plan.defaults)]

@@ -118,31 +118,30 @@ def predict(
 def describe(facts: Mapping[str, Any]) -> list[str]:
     """Say in sentences what `predict` found, and the way out where sets say too little."""
     few, coverage = facts["in every set, too few validation images"], facts["coverage of sets"]
-    known, read = facts["class shares"], facts["images"] - facts["not read"]
-    shares = known if isinstance(known, str) else "equal"
-    if shares == "equal" and len({*known.values()}) > 1:
-        shares = ", ".join(f"{name} {share:.3g}" for name, share in known.items())
-    predicted = [f"{name} {count}" for name, count in facts["predicted"].items()]
-    lines = [f"{read} of {facts['images']} images classified by {facts['run']} ({facts['method']})"]
-    lines += [f"Predicted: {some(predicted, most=12)}."]
-    lines += [f"Left out, as no images: {facts['not images']}."] * (facts["not images"] != "none")
-    lines += [f"Probabilities: calibrated on validation images; class shares: {shares}."]
-    lines += [
-        f"Class sets: hold the true class of at least {100 * coverage:g} % of each class; in the "
-        f"mean {facts['mean classes in a set']:g} of {facts['classes']} classes."
-    ]
+    known, read, every = facts["class shares"], facts["images"] - facts["not read"], ""
+    if not isinstance(known, str):
+        shares = some([f"{name} {share:.3g}" for name, share in known.items()], most=12)
+        known = shares if len({*known.values()}) > 1 else "equal"
     if few:
         fewest, need = min(few.values()), math.ceil(coverage / (1 - coverage) - 1e-9)
         allowed = math.floor(100 * fewest / (fewest + 1)) / 100
-        lower = f"--set coverage={allowed:g}, the highest without such classes, or "
-        counts = some([f"{name} {count}" for name, count in few.items()])
-        lines += [
-            f"In every set, as they have fewer than {need} validation images: {counts}. "
-            f"Way out: {lower * bool(fewest)}train with a larger val_fraction."
-        ]
+        lower = f"--set coverage={allowed:g}, the highest without such classes, or " * bool(fewest)
+        every = f"In every set, as they have fewer than {need} validation images: "
+        every += some([f"{name} {count}" for name, count in few.items()])
+        every += f". Way out: {lower}train with a larger val_fraction."
     elif facts["sets of every class"]:
-        lines += [
-            f"{facts['sets of every class']} of {read} sets hold every class: the student cannot "
-            "tell there. Way out: a lower --set coverage=0.8, or a better student."
-        ]
-    return [*lines, facts["notice"]]
+        every = f"{facts['sets of every class']} of {read} sets hold every class: the student "
+        every += "cannot tell there. Way out: --set coverage=0.8 or lower, or a better student."
+    predicted = some([f"{name} {n}" for name, n in facts["predicted"].items()], most=12)
+    strange = f"Left out, as no images: {facts['not images']}."
+    lines = [
+        f"{read} of {facts['images']} images classified by {facts['run']} ({facts['method']})",
+        f"Predicted: {predicted}.",
+        strange * (facts["not images"] != "none"),
+        f"Probabilities: calibrated on validation images; class shares: {known}.",
+        f"Class sets: hold the true class of at least {100 * coverage:g} % of each class; in the "
+        f"mean {facts['mean classes in a set']:g} of {facts['classes']} classes.",
+        every,
+        facts["notice"],
+    ]
+    return [line for line in lines if line]

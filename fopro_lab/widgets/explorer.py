@@ -1,5 +1,6 @@
 """The band explorer: sliders over frequency bands, and what they do to an image."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -559,20 +560,6 @@ def _difference(run: Run, config: ExploreConfig) -> str:
     return ""
 
 
-def fitting_runs(config: ExploreConfig) -> tuple[list[Run], list[str]]:
-    """List the student runs that were trained on these images, and why each other one is left out.
-
-    Raises:
-        InputError: If there are runs and none fits.
-    """
-    runs = load_runs(config.student_run) if config.student_run else []
-    differences = [_difference(run, config) for run in runs]
-    if runs and all(differences):
-        raise InputError(differences[0])
-    fitting = [run for run, different in zip(runs, differences, strict=True) if not different]
-    return fitting, [*filter(None, differences)]
-
-
 def open_explorer(config: ExploreConfig) -> BandExplorer:
     """Build an explorer that shows its prompt or, amplified, the ring that its teacher hears most.
 
@@ -586,12 +573,13 @@ def open_explorer(config: ExploreConfig) -> BandExplorer:
     return explorer
 
 
-def build_explorer(config: ExploreConfig) -> BandExplorer:
+def build_explorer(config: ExploreConfig, *, checked: str = "") -> BandExplorer:
     """Open a data set, its teachers and students in a band explorer, and others to choose from.
 
     Args:
         config: The student runs belong to the first data set; every other one is opened, with
             the same options, when it is chosen.
+        checked: Line for stderr once the runs are known to fit, before what takes long.
 
     Raises:
         InputError: If something is missing or does not fit.
@@ -602,7 +590,11 @@ def build_explorer(config: ExploreConfig) -> BandExplorer:
         other = TeacherConfig.from_mapping({"teacher": name, "weights": weights})
         title = f"{name}, {Path(weights).name}" if weights else name
         teachers[entry if title in teachers else title] = other
-    fitting, differences = fitting_runs(config)
+    runs = load_runs(config.student_run) if config.student_run else []
+    differences = [_difference(run, config) for run in runs]
+    if runs and all(differences):
+        raise InputError(differences[0])
+    sys.stderr.write(checked)
 
     def open_data(dataset: str) -> OpenedData:
         own = config.model_copy(update={"dataset": dataset})
@@ -610,6 +602,7 @@ def build_explorer(config: ExploreConfig) -> BandExplorer:
         counts, names = split.class_counts(packed.dataset), packed.dataset.class_names
         return packed, split, bands.preset_options(own, DataConfig), groups_from(own, names, counts)
 
+    fitting = [run for run, different in zip(runs, differences, strict=True) if not different]
     names = [run.name for run in fitting]
     pack, split, options, groups = open_data(config.dataset)
     explorer = BandExplorer(
@@ -624,5 +617,5 @@ def build_explorer(config: ExploreConfig) -> BandExplorer:
         presets_dir=config.presets_dir, dataset=config.dataset,
         more_datasets={name: partial(open_data, name) for name in config.more_datasets},
     )  # fmt: skip
-    explorer.message.value += _left_out(differences)
+    explorer.message.value += _left_out([*filter(None, differences)])
     return explorer

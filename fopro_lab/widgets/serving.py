@@ -3,7 +3,6 @@
 import os
 import secrets
 import socket
-import sys
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.io import scratch_folder
 from fopro_lab.options import current_options
 from fopro_lab.reports.plan import missing_inputs
-from fopro_lab.widgets.explorer import build_explorer, fitting_runs, run_options
+from fopro_lab.widgets.explorer import build_explorer, run_options
 
 HOST, PORT = "127.0.0.1", 8866
 IDLE_SECONDS, LOOK_SECONDS = 12, 3  # a kernel whose page was closed ends within 30 s
@@ -60,9 +59,8 @@ def serve_explorer(
     if missing:
         raise InputError("; ".join(missing))
     port, token = free_port(port), secrets.token_urlsafe(32)
-    fitting_runs(config)
-    sys.stderr.write("fopro: opening images and networks; the address of the page comes next\n")
-    build_explorer(config)  # packs the images here, and refuses here what a page would refuse
+    # packs the images here, and refuses here what a page would refuse
+    build_explorer(config, checked="fopro: opening images and networks; the address comes next\n")
     address = f"http://{HOST}:{port}/login?token={token}"  # sets a cookie, and leads to the page
     with scratch_folder() as folder:
         page = folder / "page" / "explorer.ipynb"

@@ -71,7 +71,10 @@ def test_dry_run_says_what_is_kept_and_how_long_the_rest_took(checkout, plan):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"settings": ["epoch=3"]}, "epoch: declared by no notebook of the plan; did you mean 'ep"),
+        (
+            {"settings": ["epoch=3"]},
+            "epoch: an option of no notebook in the plan; did you mean 'ep",
+        ),
         ({"jobs": -1}, "jobs: expected 0 (one per GPU, or per core) or more, got -1"),
         ({"executor": "ray"}, "executor: expected local, dask, dask://HOST:PORT or slurm, got"),
         (

@@ -109,7 +109,7 @@ def test_presets_lie_above_the_plan_and_beneath_the_settings(checkout):
     assert values("epochs=9")[0]["epochs"] == 9
     preset.write_text("epoch: 3\n")
     told = complaint(plan_nodes, PLAN, out="out", files=[preset])
-    assert told.startswith(f"-f {preset}: epoch: declared by no") and "'epochs'?" in told
+    assert told.startswith(f"-f {preset}: epoch: an option of no") and "'epochs'?" in told
 
 
 def test_an_option_of_a_whole_plan_is_for_those_of_its_methods_that_use_it(checkout):
@@ -148,7 +148,7 @@ def test_what_a_notebook_does_not_declare_goes_into_its_options_and_is_checked(s
     assert look.parameters == {"options": {"images": 96}}
     assert first.config.ema_decay == 0.9 and first.values["batch_size"] == 32
     refuses_settings({
-        "ema_decays=0.9": "--set: ema_decays: declared by no notebook of the plan; did you mea",
+        "ema_decays=0.9": "--set: ema_decays: an option of no notebook in the plan; did you mea",
         "ema_decay=7": "train-0: ema_decay: expected less than 1, got 7",
         "options=3": "--set: options: expected names and values, got 3",
         "max_skipped=9": "--set: max_skipped: no longer an option, always 5; got 9",
@@ -214,9 +214,15 @@ def test_a_text_that_names_what_exists_counts_as_a_file_unless_it_is_a_word(chec
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"fixed": ["epoch"]}, "plan.yaml: fixed: epoch: declared by no notebook of the plan; did"),
-        ({"defaults": {"epoch": 1}}, "defaults: epoch: declared by no notebook of the plan; did y"),
-        (entry("01_data", afer=[]), "x.afer: not a name of PlanEntry; did you mean 'after'?"),
+        (
+            {"fixed": ["epoch"]},
+            "plan.yaml: fixed: epoch: an option of no notebook in the plan; did",
+        ),
+        (
+            {"defaults": {"epoch": 1}},
+            "defaults: epoch: an option of no notebook in the plan; did y",
+        ),
+        (entry("01_data", afer=[]), "x.afer: no such option; did you mean 'after'?"),
         (entry("01_data", name="runs"), "runs: the report keeps a folder"),
         (entry("01_data", name="train-bsm-0"), "train-bsm-0: two nodes have this name"),
         (entry("01_data", parameters={"epochs": 1}), "x: epochs: not declared by 01_data; known: "),

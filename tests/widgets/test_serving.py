@@ -14,7 +14,7 @@ import torch
 
 from fopro_lab.config import ExploreConfig, TrainConfig
 from fopro_lab.training import distill
-from fopro_lab.widgets import open_explorer, serving
+from fopro_lab.widgets import open_explorer
 from fopro_lab.widgets.explorer import run_options
 from fopro_lab.widgets.serving import free_port, page_notebook, serve_explorer
 from tests.conftest import complaint
@@ -29,7 +29,7 @@ def test_page_runs_the_given_options_and_wrong_ones_are_refused():
     (cell,) = page_notebook(ExploreConfig(rings=4))["cells"]
     assert "'rings': 4" in "".join(cell["source"])
     told = complaint(serve_explorer, {"ring": 4})
-    assert told == "ring: not a name of ExploreConfig; did you mean 'rings'?"
+    assert told == "ring: no such option; did you mean 'rings'?"
     told = complaint(serve_explorer, {"rings": "many"})
     assert told.startswith("rings: expected ") and told.endswith("'many'")
     told = complaint(serve_explorer, {"dataset": "no/such"})
@@ -64,10 +64,10 @@ def test_a_run_brings_its_data_teacher_and_prompt_and_what_does_not_fit_is_named
 
 
 def test_a_line_is_printed_before_what_takes_long(monkeypatch, fopro):
-    monkeypatch.setattr(serving, "build_explorer", lambda _: 1 / 0)
+    monkeypatch.setattr("fopro_lab.widgets.explorer.load_from", lambda _: 1 / 0)
     code, out, err = fopro("explore", "--no-browser", "--port", 0)
     assert (code, out) == (1, "")
-    assert err.startswith("fopro: opening images and networks; the address of the page comes next")
+    assert err.startswith("fopro: opening images and networks; the address comes next\n")
 
 
 def test_runs_of_one_name_are_all_offered_and_one_of_other_images_is_not(run, tmp_path):
