@@ -81,6 +81,7 @@ def execute_notebook(
         WorkError: If a cell failed; the page shows it.
     """
     out = Path(out).absolute()
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
     node = one_node(notebook, parameters, out=out)
     executed, page = out / f"{node.name}.ipynb", out / "index.html"
     with only_writer(out) as stop, ThreadPoolExecutor(1) as pool:
@@ -92,6 +93,11 @@ def execute_notebook(
             stop.touch()
             raise
     if failure.startswith("InputError: "):
+        with suppress(OSError):  # the line says all; what is left beside the notebook stays
+            for path in (executed, page, out / ".lock") if new else ():
+                path.unlink(missing_ok=True)
+            for folder in new:
+                folder.rmdir()
         raise InputError(failure.removeprefix("InputError: "))
     if failure:
         raise WorkError(f"{node.name}: {failure}; see {page}")

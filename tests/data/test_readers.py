@@ -58,7 +58,14 @@ def test_read_folders_honours_given_parts(tmp_path):
     ("names", "message"),
     [
         (["a/notes.txt"], r"expected images, found none \(.bmp, .gif, .jfif"),
-        (["1.png", "a/2.png"], r"expected a folder per class, found 1.png outside of one"),
+        (
+            ["1.png", "a/2.png"],
+            r"folder per class \(CLASS/IMAGE\) or a CSV .* outside of one: 1.png",
+        ),
+        (
+            ["train/a/1.png", "test/2.png"],
+            r"\(train/CLASS/IMAGE\) or .* outside of one: test/2.png",
+        ),
         (["train/a/1.png", "other/a/1.png"], r"train, val and test folders only, found 'other'"),
     ],
 )

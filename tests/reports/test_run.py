@@ -328,6 +328,9 @@ def test_execute_notebook_ends_with_one_line_where_a_cell_fails(checkout):
     assert told == f"broken: ZeroDivisionError: division by zero; see {page}"
     assert "papermill-error-cell" in page.read_text()
     assert complaint(execute_notebook, "broken", {"x": 0}, out="page") == "weights: no such file"
+    assert Path("page/index.html").is_file(), "which was there before"
+    assert complaint(execute_notebook, "broken", {"x": 0}, out="a/b") == "weights: no such file"
+    assert not Path("a").exists(), "nothing is left of a wrong input"
     told = complaint(execute_notebook, "broken", {"y": 0}, out="page")
     assert told == "broken: y: not declared by broken; known: x"
 
