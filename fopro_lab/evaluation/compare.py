@@ -384,7 +384,7 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         headline metric with ``_low`` and ``_high``: balanced_accuracy, head, medium, tail (mean
         class recalls), worst_class_recall, macro_f1, mcc, auroc, ece; then ``parameters``,
         ``macs`` and ``megabytes`` of what classifies one image, NaN for runs of older versions;
-        ``train_seconds``, wall time of all epochs, mean over the runs;
+        ``train_seconds``, of all epochs, mean over runs: processor time, on a GPU wall time;
         and what others report: ``group_mean`` of head, medium and tail (MONICA), ``mcc_median``,
         the median over folds of the mean over seeds (Balanced-MixUp).
     """
@@ -404,7 +404,7 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         own = own or [run for run in runs if (run.method, family(run.protocol)) == both]
         cost = own[0].manifest.get("student", {})
         line |= {name: cost.get(name, np.nan) for name in COSTS}
-        line[SECONDS] = np.mean([_seconds(run) for run in own])
+        line[SECONDS] = pd.Series([_seconds(run) for run in own]).mean()  # of those that have it
         folds = _by_protocol(own).values()
         line["group_mean"] = float(np.mean([line[group] for group in GROUPS]))
         line["mcc_median"] = float(np.median([np.mean([*map(_mcc, fold)]) for fold in folds]))
@@ -414,8 +414,9 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
 
 def _seconds(run: Run) -> float:
     try:
-        return float(run.history["seconds"].sum())
-    except (InputError, KeyError):  # a run refined from another one has no epochs
+        on_cpu = str(run.manifest.get("device", "cpu")).startswith("cpu")
+        return float(run.history["cpu_seconds" if on_cpu else "seconds"].sum(skipna=False))
+    except (InputError, KeyError):  # refined from another run, without epochs; or of before 0.2
         return np.nan
 
 

@@ -293,7 +293,7 @@ def plot_cost(table: pd.DataFrame) -> Figure:
         ax.set_xlabel(label)
     style.label_rows(levels, labels)
     style.figure_title(figure, "Accuracy and cost")
-    style.add_footer(levels, table, "time: wall clock of all epochs, on the machine that trained")
+    style.add_footer(levels, table, "time: of the processor, all epochs; on a GPU wall clock")
     return figure
 
 

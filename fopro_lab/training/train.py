@@ -279,7 +279,7 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
     """Train the epochs that are left, one checkpoint each."""
     config, said = setup.config, -math.inf
     while state.epoch < config.epochs:
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         run = f"{config.parts.label} seed {config.seed}"
         name = f"{run}: epoch {state.epoch + 1} of {config.epochs}"
         log = name if verbose else ""
@@ -298,7 +298,8 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
             state.keep(score)
         seconds = time.perf_counter() - began
         row = {"epoch": state.epoch, **losses, "val_balanced_accuracy": score}
-        state.history.append({**row, "seconds": seconds})
+        row |= {"seconds": seconds, "cpu_seconds": time.process_time() - used}
+        state.history.append(row)
         state.seconds += seconds
         if setup.fabric.global_rank == 0:
             run_folder.write_histories(folder, state.history, state.prompt_history, state.masks)

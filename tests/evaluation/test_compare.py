@@ -241,9 +241,12 @@ def test_costs_stand_beside_the_levels_of_their_method():
     titles = ["Parameters (M)", "MACs (M)", "Size (MB)"]
     assert shown[titles].to_numpy().tolist() == [["2.5", "56", "10.2"], ["n/a"] * 3]
     assert not set(titles) & set(level_table(headline[1:]))
-    runs[1].__dict__["history"] = pd.DataFrame({"epoch": [1, 2], "seconds": [70.0, 50.0]})
-    minutes = level_table(summarise(runs, resamples=10))["Training (min)"]
-    assert minutes.tolist() == ["n/a", "2"]
+    times = {"epoch": [1, 2], "seconds": [700.0, 500.0], "cpu_seconds": [70.0, 50.0]}
+    runs[1].__dict__["history"] = pd.DataFrame(times)
+    for device, shown in (("cpu (x86_64, 1 threads)", "2"), ("cuda (H200, 1 threads)", "20")):
+        runs[1].manifest["device"] = device
+        minutes = level_table(summarise(runs, resamples=10))["Training (min)"]
+        assert minutes.tolist() == ["n/a", shown]
 
 
 def folds_of(method, *, folds=(1, 2, 3), skill=1.0, shared=False):

@@ -38,7 +38,7 @@ def assert_same(found, whole) -> None:
             weights = [load_file(run.path / file) for run in (found, whole)]
             for name, value in weights[1].items():
                 assert torch.equal(weights[0][name], value), (file, name)
-    histories = [run.history.drop(columns="seconds") for run in (found, whole)]
+    histories = [run.history.drop(columns=["seconds", "cpu_seconds"]) for run in (found, whole)]
     pd.testing.assert_frame_equal(*histories)
     if (whole.path / "exploration.csv").exists():
         tables = [(run.path / "exploration.csv").read_bytes() for run in (found, whole)]
