@@ -224,7 +224,7 @@ def show_scores(run: Any, about: str, *, as_json: bool) -> None:
         print(headline.to_json(orient="records", indent=2))
         return
     chosen = run.manifest["scores"]["val_balanced_accuracy"]
-    print(f"{run.path}: {about}, validation {chosen:.3f}; on test, %:")
+    print(f"{run.path}: {about}, validation {100 * chosen:.1f}; on test, all in %:")
     for row in headline.itertuples():
         level = with_interval(row.value, row.low, row.high, digits=1)
         print(f"  {row.metric:<20} {row.name:<8} {level}  n {row.n}")
@@ -253,7 +253,7 @@ def refine(
     run = refine(found, config, out=out or found[0].path.parent / name)
     refined = run.manifest["refined"]
     about = f", tau {refined['tau']:g} ({refined['tau_chosen']})" if "tau" in refined else ""
-    before = ", ".join(f"{score:.3f}" for score in refined["val_balanced_accuracy_before"])
+    before = ", ".join(f"{100 * score:.1f}" for score in refined["val_balanced_accuracy_before"])
     show_scores(run, f"{run.method}{about}, validation {before} before", as_json=as_json)
 
 
@@ -390,15 +390,21 @@ def compare(
         print(table.to_json(orient="records", indent=2))
         return
     for protocol, part in levels.groupby("protocol", sort=False):
-        print(f"{protocol}, {int(part['n'].max())} test images, in per cent with 95 % intervals:")
-        print(evaluation.level_table(part).to_string(index=False))
-    print(f"Paired differences to {baseline}, in points:")
-    for row in table[table["scope"] != "class"].itertuples():
-        known = evaluation.with_interval(row.difference, row.low, row.high, signed=True)
+        print(f"{protocol}\n{int(part['n'].max())} test images, in per cent with 95 % intervals:")
+        own = evaluation.level_table(part).assign(Method=part["method"]).set_index("Method").T
+        for rows in (own[:4], own[4:]):  # what is right, and what it costs
+            print(rows.T.rename_axis(index=None).to_string(line_width=80), end="\n\n")
+    for method, own in table[table["scope"] != "class"].groupby("method", sort=False):
+        seeds = own["seeds"].max()
         print(
-            f"{row.method:<8} {row.metric:<17} {row.name:<7} {known:<22} "
-            f"n {row.n}, {row.seeds} seed{'s' * (row.seeds > 1)}: {row.verdict}"
+            f"{method} minus {baseline}, in points; {seeds} seed{'s' * int(seeds > 1)}, n images:"
         )
+        for row in own.itertuples():  # in 80 columns
+            name = f"{row.name} recall" if row.scope == "group" else row.metric.replace("_", " ")
+            known = evaluation.with_interval(row.difference, row.low, row.high, signed=True)
+            verdict = row.verdict.replace(" would be needed", "")
+            print(f"{name:<18} {known:<20} {row.n:>5}  {verdict}")
+        print()
     if html:
         print(page)
 

@@ -86,12 +86,14 @@ def test_train_then_compare(fopro, tmp_path):
     assert code == 0 and {row["method"] for row in rows} == {"ekd"}
     assert (tmp_path / "tables/comparison.csv").exists()
     code, out, _ = fopro("compare", tmp_path)
-    assert code == 0 and "balanced softmax" in out and "0.174" in out and "1.52" in out
-    assert "Paired differences to bsm, in points:\nekd " in out and "1 seed: " in out
+    assert code == 0 and "\nbsm " in out and "0.174" in out and "1.52" in out
+    assert "ekd minus bsm, in points; 1 seed, n images:\nhead recall " in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert re.search(r"\ntail recall .* cannot decide: 1 seed, few images\n", out)
     code, out, _ = fopro("refine", tmp_path / "bsm", "--set=how=tau-norm", "--set=tau=1")
     assert code == 0 and f"{tmp_path}/bsm+tau-norm: bsm+tau-norm, tau 1 (given), valid" in out
     out = fopro("compare", tmp_path, "--baseline=ekd")[1]
-    assert "Paired differences to ekd, in points:" in out and "\nbsm+tau-norm recall" in out
+    assert "\nbsm+tau-norm minus ekd, in points; 1 seed" in out
     code, _, err = fopro("predict", tmp_path, tmp_path)
     assert code == 2 and f"expected a run folder, such as one of: {tmp_path}/bsm, " in err
     code, _, err = fopro("refine", tmp_path / "bsm", "--set=how=prune")

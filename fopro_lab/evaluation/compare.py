@@ -213,7 +213,7 @@ def compare(
         (common ones, the fewest of a fold), ``folds`` (common ones), ``varies``
         ("images", "images and seeds", "images, seeds and folds"), ``verdict`` ("higher" or "lower"
         where the interval excludes 0, with "for this one seed" where no other was trained;
-        "cannot decide: N seeds would be needed", "not clear"),
+        "cannot decide: N seeds would be needed", or what is needed else),
         ``protocol``.
 
     Raises:
@@ -343,9 +343,9 @@ def _verdict(row: Mapping[Any, Any]) -> str:
         return "cannot decide: no interval"
     needed = row["seeds_needed"]
     if needed <= row["seeds"]:
-        return "not clear"
+        return "not clear: more images needed"
     if np.isnan(needed):
-        return "cannot decide from one seed"
+        return "cannot decide: 1 seed, few images"  # over which alone it includes zero
     number = f"{needed:.0f}" if needed < 1000 else "1000 or more"
     return f"cannot decide: {number} seeds would be needed"
 

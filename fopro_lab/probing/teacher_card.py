@@ -86,9 +86,10 @@ class TeacherCard:
                 )
         accuracy = self.summary["probe"]["test_balanced_accuracy"]
         if "low" in accuracy:
+            value, low, high = (100 * accuracy[name] for name in ("value", "low", "high"))
             found.append(
-                f"A linear probe reaches a balanced accuracy of {accuracy['value']:.3f} "
-                f"({accuracy['low']:.3f} to {accuracy['high']:.3f}) on unchanged test images."
+                f"A linear probe reaches a balanced accuracy of {value:.1f} % "
+                f"({low:.1f} to {high:.1f} %) on unchanged test images."
             )
         classes = self.class_bands.query("scope == 'class'")
         for classifier, own in classes.groupby("classifier", sort=False):

@@ -214,7 +214,8 @@ def _filters(
 def headline(table: pd.DataFrame) -> dict[str, Any]:
     """Prepare a table for the page: columns ``x``, ``x_low``, ``x_high`` become one.
 
-    The first five of those are shown; a protocol that all rows share is said beside the table.
+    The first ones are shown, those from -1 to 1 in per cent; a protocol that all rows share is said
+    beside the table.
     """
     ended = [name for name in table if {f"{name}_low", f"{name}_high"} <= set(table)]
     hidden = {f"{name}{end}" for name in ended for end in ("_low", "_high")}
@@ -222,17 +223,22 @@ def headline(table: pd.DataFrame) -> dict[str, Any]:
     protocols = list(table["protocol"].unique()) if "protocol" in table else []
     hidden |= {"protocol"} if len(protocols) == 1 else set()
     names = [str(name) for name in table if name not in hidden]
+    shares = {name for name in ended if table[name].abs().max() <= 1}
     cells = []  # of each column: texts, and intervals or nothing
     for name in names:
         texts, intervals = table[name].map(_text), [""] * len(table)
         if name in ended:
             numbers = table[[name, f"{name}_low", f"{name}_high"]].astype(float)
-            low, high = (numbers[end].map(_text) for end in numbers.columns[1:])
+            form = _percent if name in shares else _text
+            texts, low, high = (numbers[each].map(form) for each in numbers)
             known = numbers.notna().all(axis=1)
             intervals = list(("[" + low + ", " + high + "]").where(known, "no interval"))
         cells.append(list(zip(texts, intervals, strict=True)))
     columns = [
-        {"title": name.replace("_", " "), "number": name not in ended and is_numeric(table[name])}
+        {
+            "title": name.replace("_", " ") + ", %" * (name in shares),
+            "number": name not in ended and is_numeric(table[name]),
+        }
         for name in names
     ]
     rows, protocol = list(zip(*cells, strict=True)), protocols[0] if len(protocols) == 1 else ""
@@ -243,6 +249,10 @@ def _text(value: Any) -> str:
     if pd.isna(value):
         return "n/a"
     return f"{value + 0:.3f}".replace("-0.000", "0.000") if isinstance(value, float) else str(value)
+
+
+def _percent(share: float) -> str:
+    return _text(share) if pd.isna(share) else f"{100 * share + 0:.1f}".replace("-0.0", "0.0")
 
 
 def _findings(node: NodeReport, out: Path) -> list[str]:

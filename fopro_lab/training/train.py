@@ -308,8 +308,8 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         if verbose and (is_last or time.monotonic() - said > LINE_SECONDS):
             said = time.monotonic()
             sys.stderr.write(
-                f"{name}, loss {losses['loss']:.3f}, validation balanced accuracy {score:.3f} "
-                f"(kept {state.best_score:.3f}), {seconds:.1f} s\n"
+                f"{name}, loss {losses['loss']:.3f}, validation balanced accuracy "
+                f"{100 * score:.1f} % (kept {100 * state.best_score:.1f} %), {seconds:.1f} s\n"
             )
 
 

@@ -263,9 +263,9 @@ def test_headline_joins_values_with_their_intervals_and_shows_four():
     shown = headline(table)
     assert shown["protocol"] == "p/1"
     titles = [column["title"] for column in shown["columns"]]
-    assert titles == ["method", "seeds", "m0", "m1", "m2", "m3"]
+    assert titles == ["method", "seeds", "m0, %", "m1, %", "m2, %", "m3, %"]
     assert [column["number"] for column in shown["columns"]][:3] == [False, True, False]
-    assert shown["rows"][0][:3] == (("bsm", ""), ("2", ""), ("0.400", "[0.300, 0.500]"))
+    assert shown["rows"][0][:3] == (("bsm", ""), ("2", ""), ("40.0", "[30.0, 50.0]"))
     two = headline(pd.DataFrame({"protocol": ["p/1", "p/2"], "method": ["bsm", "bsm"]}))
     assert two["protocol"] == "" and len(two["columns"]) == 2
 
@@ -274,7 +274,12 @@ def test_headline_says_where_there_is_no_interval():
     nan = float("nan")
     table = pd.DataFrame({"x": [0.2, nan], "x_low": [-0.0, nan], "x_high": [0.4, nan]})
     rows = headline(table)["rows"]
-    assert rows == [(("0.200", "[0.000, 0.400]"),), (("n/a", "no interval"),)]
+    assert rows == [(("20.0", "[0.0, 40.0]"),), (("n/a", "no interval"),)]
+    shown = headline(table.assign(x=[20.0, 1.5], x_low=0.0))  # seconds, or whatever they are
+    assert shown["columns"][0]["title"] == "x" and shown["rows"][0][0] == (
+        "20.000",
+        "[0.000, 0.400]",
+    )
 
 
 def test_thumbnail_shrinks_and_puts_transparency_on_white(tmp_path):
