@@ -1,12 +1,16 @@
 # fopro_lab with JupyterLab and the command `fopro`, on a CPU or an NVIDIA GPU:
 #   docker build -t fopro_lab .                                  # CPU
 #   docker build -t fopro_lab:cuda --build-arg TORCH=cuda .      # needs the NVIDIA container toolkit to run
-#   docker run --rm -v "$PWD:/work" fopro_lab report demo
-#   docker run --rm -p 8888:8888 -v "$PWD:/work" --entrypoint jupyter fopro_lab lab --ip=0.0.0.0
+# Results lie in the folder that is mounted, owned by who runs it:
+#   docker run --rm --user "$(id -u)" -v "$PWD:/work" fopro_lab report demo      # a GPU: --gpus all
+#   docker run --rm --user "$(id -u)" -v "$PWD:/work" fopro_lab init .           # notebooks and plans
+#   docker run --rm --user "$(id -u)" -v "$PWD:/work" -p 127.0.0.1:8888:8888 --entrypoint jupyter \
+#     fopro_lab lab --ip=0.0.0.0                                                 # sliders: notebook 06
+# `fopro explore` listens inside the container alone; notebook 06 shows the same.
 FROM python:3.12-slim
 ARG TORCH=cpu
 
-RUN useradd --create-home lab && mkdir /work && chown lab /work
+RUN useradd --create-home lab && chmod 1777 /home/lab && mkdir /work && chown lab /work
 WORKDIR /opt/fopro_lab
 COPY requirements.lock ./
 # The pinned set. For a CPU, torch and torchvision of the same versions come without CUDA's two
@@ -27,6 +31,7 @@ RUN uv pip install --system --no-cache --no-deps --no-build-isolation .
 
 USER lab
 WORKDIR /work
-ENV FOPRO_CACHE=/home/lab/.cache/fopro_lab
+# Also where --user names a number that has no account.
+ENV HOME=/home/lab USER=lab FOPRO_CACHE=/home/lab/.cache/fopro_lab
 ENTRYPOINT ["fopro"]
 CMD ["--help"]

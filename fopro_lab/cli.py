@@ -28,11 +28,8 @@ if TYPE_CHECKING:
 
 APP: dict[str, Any] = {"no_args_is_help": True}
 APP |= {"rich_markup_mode": None, "pretty_exceptions_enable": False}
-# Usage as most programs write it, RUN or [RUN] or RUN..., without braces and types.
-Arg: Any = TyperArgument
-Arg.display_type_rich = lambda self, ctx: None
-_USAGE = {True: "{}", False: "[{}]"}  # by whether it is required
-Arg._usage_display_name = lambda it: _USAGE[it.required].format(it.metavar) + "..." * (it.nargs < 0)
+Arg: Any = TyperArgument  # in the usage as it is named here, without braces and types
+Arg._usage_display_name, Arg.display_type_rich = (lambda it: it.metavar), (lambda it, ctx: None)
 HELP_SET = "An option of docs/options.md; repeatable."
 Settings = Annotated[list[str], Option("--set", metavar="NAME=VALUE", help=HELP_SET)]
 FromFile = Annotated[str, Option("-f", "--file", metavar="YAML", help="Options; --set wins.")]
@@ -169,7 +166,7 @@ def teachers_list() -> None:
 
 @teachers_app.command("check")
 def teachers_check(
-    named: Annotated[list[str], Argument(metavar="NAME", help="A teacher, then NAME=VALUE.")] = [],
+    named: Annotated[list[str], Argument(metavar="[NAME] [NAME=VALUE...]")] = [],
     settings: Settings = [],
     file: FromFile = "",
     as_json: AsJson = False,
@@ -231,7 +228,7 @@ def show_scores(run: Any, about: str, *, as_json: bool) -> None:
 
 
 def refine(
-    runs: Annotated[list[str], Argument(metavar="RUN", help="Run folders, or above.")],
+    runs: Annotated[list[str], Argument(metavar="RUN...", help="Run folders, or above.")],
     out: Out = "",
     settings: Settings = [],
     file: FromFile = "",
@@ -258,7 +255,7 @@ def refine(
 
 
 def probe(
-    cards: Annotated[list[str], Argument(metavar="DIR", help="Folders of cards.")] = [],
+    cards: Annotated[list[str], Argument(metavar="[DIR...]", help="Folders of cards.")] = [],
     out: Out = "",
     settings: Settings = [],
     file: FromFile = "",
@@ -354,7 +351,7 @@ def report(
 
 
 def compare(
-    runs: Annotated[list[str], Argument(metavar="RUN", help="Run folders, or above.")],
+    runs: Annotated[list[str], Argument(metavar="RUN...", help="Run folders, or above.")],
     baseline: Annotated[str, Option(metavar="METHOD", help="To compare with.")] = "bsm",
     html: Annotated[bool, Option("--html", help="A page in --out, or comparison/.")] = False,
     out: Out = "",
@@ -410,7 +407,7 @@ def compare(
 
 
 def explore(
-    run: Annotated[str, Argument(metavar="RUN", help="Run folder to show.")] = "",
+    run: Annotated[str, Argument(metavar="[RUN]", help="Run folder to show.")] = "",
     settings: Settings = [],
     file: FromFile = "",
     port: Annotated[int, Option(help="On this machine; 0: any free one.")] = 8866,
@@ -457,7 +454,7 @@ def predict(
     if as_json:
         show({"table": out} | facts, as_json=True)
     else:
-        print(f"{out}:", *describe(facts), sep="\n")
+        print(f"{out}:\n{describe(facts)}")
 
 
 def export(
@@ -477,7 +474,7 @@ def export(
 
 
 def track(
-    runs: Annotated[list[str], Argument(metavar="RUN", help="Run folders, or above.")],
+    runs: Annotated[list[str], Argument(metavar="RUN...", help="Run folders, or above.")],
     to: Annotated[Tracker, Option(help="Extra: fopro_lab[tracking].")] = "tensorboard",
     out: Annotated[str, Option(metavar="DIR", help="Or MLflow's URI.")] = "",
 ) -> None:

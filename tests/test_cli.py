@@ -60,7 +60,7 @@ def test_help_is_in_whole_sentences_and_says_where_the_options_are(fopro, monkey
         (("predict",), "[OPTIONS] RUN FOLDER"),
         (("compare",), "[OPTIONS] RUN..."),
         (("explore",), "[OPTIONS] [RUN]"),
-        (("probe",), "[OPTIONS] [DIR]..."),
+        (("probe",), "[OPTIONS] [DIR...]"),
     ):
         _, out, _ = fopro(*words, "--help")
         assert out.splitlines()[0].endswith(f" {words[0]} {usage}")

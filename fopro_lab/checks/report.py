@@ -19,6 +19,7 @@ from fopro_lab.data.readers import PARTS
 from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import groups_from
+from fopro_lab.evaluation.scores import group_ties
 from fopro_lab.io import some, write_csv, write_json
 
 Level = Literal["ok", "note", "warn", "fail"]
@@ -60,10 +61,11 @@ class Findings:
         return [f"{each.level:<4}  {each.what:<{width}}  {each.verdict}" for each in self.findings]
 
     def count_lines(self) -> list[str]:
-        """Return the images of each class and part, aligned."""
-        counts = self.tables["counts"].pivot(index="class", columns="split", values="n")
-        ordered = counts.loc[self.tables["counts"]["class"].unique(), list(PARTS)]
-        return ordered.rename_axis(index=None).to_string().splitlines()
+        """Return group and images by part of each class, aligned, the most frequent first."""
+        own = self.tables["counts"].pivot(index=["class", "group"], columns="split", values="n")
+        ordered = own[list(PARTS)].sort_values("train", ascending=False, kind="stable")
+        shown = ordered.reset_index("group").rename_axis(index=None, columns=None)
+        return shown.to_string().splitlines()
 
     def unreadable_lines(self) -> list[str]:
         """Return every image that cannot be read, and why."""
@@ -120,6 +122,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
         check_split(split, dataset)
     table, parts = dataset.table, split.parts(len(packed))
     groups = groups_from(config, names, split.class_counts(dataset))
+    by_class = dict(zip(names, split.class_counts(dataset), strict=True))
     of_part = {p: np.bincount(packed.labels[parts == p], minlength=len(names)) for p in PARTS}
     counts = pd.DataFrame({"class": names, "group": [groups[name] for name in names]} | of_part)
     counts = counts.melt(["class", "group"], var_name="split", value_name="n")
@@ -142,6 +145,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
         _check_reading(packed),
         *(Finding("note", "opening", None, note) for note in dataset.notes),
         *(Finding("note" if len(split.train) else "fail", "split", None, n) for n in split.notes),
+        *(Finding("note", "head to tail", None, note) for note in group_ties(groups, by_class)),
         _check_imbalance(counts, wanted=wanted),
         _check_tested(counts),
         _check_groups(table, shared, leaks, known=dataset.groups_known),

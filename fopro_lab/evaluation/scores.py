@@ -139,6 +139,15 @@ def class_groups(
     return {name: GROUPS[place] for name, place in zip(ranked, places, strict=True)}
 
 
+def group_ties(groups: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
+    """Say which classes of as many training images, by name, lie in different groups."""
+    table = pd.DataFrame({"n": [counts[name] for name in groups], "group": groups.values()}, groups)
+    tied = [(n, own["group"]) for n, own in table.groupby("n") if n and own["group"].nunique() > 1]
+    texts = [(n, ", ".join(f"{name} ({group})" for name, group in own.items())) for n, own in tied]
+    why = "the order of the classes parts them"
+    return [f"{text} have {n} training images each, and {why}" for n, text in texts]
+
+
 def groups_from(
     config: DataConfig, names: Sequence[str], class_counts: Sequence[int] | np.ndarray
 ) -> dict[str, str]:

@@ -228,9 +228,9 @@ def headline(table: pd.DataFrame) -> dict[str, Any]:
     for name in names:
         texts, intervals = table[name].map(_text), [""] * len(table)
         if name in ended:
-            numbers = table[[name, f"{name}_low", f"{name}_high"]].astype(float)
-            form = _percent if name in shares else _text
-            texts, low, high = (numbers[each].map(form) for each in numbers)
+            scale, digits = (100, 1) if name in shares else (1, 3)
+            numbers = scale * table[[name, f"{name}_low", f"{name}_high"]].astype(float)
+            texts, low, high = (numbers[each].apply(_text, digits=digits) for each in numbers)
             known = numbers.notna().all(axis=1)
             intervals = list(("[" + low + ", " + high + "]").where(known, "no interval"))
         cells.append(list(zip(texts, intervals, strict=True)))
@@ -245,14 +245,10 @@ def headline(table: pd.DataFrame) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "protocol": protocol}
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, digits: int = 3) -> str:
     if pd.isna(value):
         return "n/a"
-    return f"{value + 0:.3f}".replace("-0.000", "0.000") if isinstance(value, float) else str(value)
-
-
-def _percent(share: float) -> str:
-    return _text(share) if pd.isna(share) else f"{100 * share + 0:.1f}".replace("-0.0", "0.0")
+    return f"{round(value, digits) + 0:.{digits}f}" if isinstance(value, float) else str(value)
 
 
 def _findings(node: NodeReport, out: Path) -> list[str]:

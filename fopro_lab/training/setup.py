@@ -27,6 +27,7 @@ from fopro_lab.data.pack import split_from
 from fopro_lab.data.split_rules import check_split
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, groups_from
+from fopro_lab.evaluation.scores import group_ties
 from fopro_lab.fourier import mean_amplitude
 from fopro_lab.models import Teacher, choose_device, load_from
 from fopro_lab.models.teacher import check_takes, quick_teacher
@@ -86,15 +87,17 @@ class TrainSetup:
         """Return what the manifest of the run folder says of the run before its first epoch."""
         config, names = self.config, self.packed.dataset.class_names
         counts = [int(count) for count in self.class_counts.tolist()]
+        groups = groups_from(config, names, counts)
+        ties = group_ties(groups, dict(zip(names, counts, strict=True)))
         return {
             "config": deciding_options(config),
             "method": config.parts.label,
             "recipe": config.recipe,
             "protocol": self.split.protocol,
-            "data_notes": [*self.packed.dataset.notes, *self.split.notes],
+            "data_notes": [*self.packed.dataset.notes, *self.split.notes, *ties],
             "class_names": list(names),
             "class_counts": counts,
-            "groups": groups_from(config, names, counts),
+            "groups": groups,
             "teacher": self.teacher.card if self.teacher is not None else None,
             "selected_by": SELECTED_BY[config.keeps],
             "seeds": {"training": config.seed, "split": config.split_seed},

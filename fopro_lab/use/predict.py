@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 import torch
@@ -115,33 +116,15 @@ def predict(
     return table, facts
 
 
-def describe(facts: Mapping[str, Any]) -> list[str]:
+def describe(facts: Mapping[str, Any]) -> str:
     """Say in sentences what `predict` found, and the way out where sets say too little."""
     few, coverage = facts["in every set, too few validation images"], facts["coverage of sets"]
-    known, read, every = facts["class shares"], facts["images"] - facts["not read"], ""
-    if not isinstance(known, str):
-        shares = some([f"{name} {share:.3g}" for name, share in known.items()], most=12)
-        known = shares if len({*known.values()}) > 1 else "equal"
-    if few:
-        fewest, need = min(few.values()), math.ceil(coverage / (1 - coverage) - 1e-9)
-        allowed = math.floor(100 * fewest / (fewest + 1)) / 100
-        lower = f"--set coverage={allowed:g}, the highest without such classes, or " * bool(fewest)
-        every = f"In every set, as they have fewer than {need} validation images: "
-        every += some([f"{name} {count}" for name, count in few.items()])
-        every += f". Way out: {lower}train with a larger val_fraction."
-    elif facts["sets of every class"]:
-        every = f"{facts['sets of every class']} of {read} sets hold every class: the student "
-        every += "cannot tell there. Way out: --set coverage=0.8 or lower, or a better student."
-    predicted = some([f"{name} {n}" for name, n in facts["predicted"].items()], most=12)
-    strange = f"Left out, as no images: {facts['not images']}."
-    lines = [
-        f"{read} of {facts['images']} images classified by {facts['run']} ({facts['method']})",
-        f"Predicted: {predicted}.",
-        strange * (facts["not images"] != "none"),
-        f"Probabilities: calibrated on validation images; class shares: {known}.",
-        f"Class sets: hold the true class of at least {100 * coverage:g} % of each class; in the "
-        f"mean {facts['mean classes in a set']:g} of {facts['classes']} classes.",
-        every,
-        facts["notice"],
-    ]
-    return [line for line in lines if line]
+    fewest, need = min(few.values(), default=0), math.ceil(coverage / (1 - coverage) - 1e-9)
+    lower = math.floor(100 * fewest / (fewest + 1)) / 100  # where every class has images enough
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    template = jinja2.Environment(loader=loader, trim_blocks=True).get_template("predict.txt.j2")
+    return template.render(facts=facts, few=few, need=need, lower=lower, listed=_listed)
+
+
+def _listed(numbers: Mapping[str, float]) -> str:
+    return some([f"{name} {number:.3g}" for name, number in numbers.items()], most=12)

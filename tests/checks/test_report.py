@@ -10,6 +10,7 @@ from fopro_lab.checks.leakage import Association
 from fopro_lab.checks.report import check_sources, examine, open_for_checks
 from fopro_lab.config import DataConfig
 from fopro_lab.data import prepare
+from fopro_lab.evaluation.scores import group_ties
 from tests.checks.toys import sound_rows, texture, write_archive
 
 
@@ -27,8 +28,8 @@ def verdict(found, what):
 
 
 # Eight images in all of test and validation are few, and show no difference in the tail.
-SOUND = {"opening": "note", "reading": "ok", "imbalance": "ok", "tested": "warn",
-         "groups": "ok", "copies": "ok", "near-duplicates": "ok",
+SOUND = {"opening": "note", "reading": "ok", "head to tail": "note", "imbalance": "ok",
+         "tested": "warn", "groups": "ok", "copies": "ok", "near-duplicates": "ok",
          "labels": "note", "sources": "note", "levels": "ok",
          "shortcuts": "ok", "power": "warn"}  # fmt: skip
 
@@ -90,6 +91,17 @@ def test_a_mirrored_and_brightened_image_is_found(tmp_path):
     assert {pair.part_first, pair.part_second} == {"train", "test"}
     leaks = found.tables["leakage"].set_index(["part", "other", "class"])
     assert leaks.loc[("test", "train", "nv"), "near_duplicate"] == 1
+
+
+def test_groups_are_shown_and_classes_of_equal_size_in_two_of_them_are_named(tmp_path):
+    found = check(write_archive(tmp_path, sound_rows()))
+    rows = [line.split() for line in found.count_lines()]
+    assert rows[0] == ["group", "train", "val", "test"]
+    assert [row[1:3] for row in rows[1:]] == [["head", "4"], ["tail", "4"]]
+    first, second = (row[0] for row in rows[1:])
+    said = verdict(found, "head to tail").verdict
+    assert said.startswith(f"{first} (head), {second} (tail) have 4 training images each")
+    assert group_ties({"a": "head", "b": "medium", "c": "tail"}, {"a": 9, "b": 5, "c": 4}) == []
 
 
 def test_a_class_without_test_images_is_a_failure(tmp_path):
