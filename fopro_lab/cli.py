@@ -297,13 +297,11 @@ def report(
     file: Files = [],
     jobs: Annotated[int, Option(help="Notebooks at a time; 0: one per GPU, or per core.")] = 0,
     executor: Annotated[
-        str, Option(metavar="WHERE", help="local, dask, dask://HOST:PORT or slurm.")
+        str, Option(metavar="WHERE", help="local, dask(://HOST:PORT), slurm.")
     ] = "local",
     set_slurm: Annotated[str, Option(metavar="K=V,K=V", help="sbatch's: time=2:00:00,...")] = "",
     snakefile: Annotated[str, Option(metavar="FILE", help="Write FILE and execute nothing.")] = "",
-    only: Annotated[
-        list[str], Option(metavar="NAME", help="This notebook alone; repeatable.")
-    ] = [],
+    only: Annotated[list[str], Option(metavar="NAME", help="This one alone; repeatable.")] = [],
     again: Annotated[list[str], Option(metavar="NAME", help="Even if unchanged; repeatable.")] = [],
     fresh: Annotated[bool, Option("--fresh", help="Execute all, even if unchanged.")] = False,
     resume: Annotated[bool, Option("--resume", help="Always on, for old scripts.")] = False,
@@ -429,9 +427,7 @@ def explore(
 def predict(
     run: Annotated[str, Argument(metavar="RUN", help="Folder of a finished run.")],
     images: Annotated[str, Argument(metavar="FOLDER", help="Of images, or one file.")],
-    out: Annotated[
-        str, Option("--out", metavar="FILE.csv", help="Table to write.")
-    ] = "predictions.csv",
+    out: Annotated[str, Option("--out", metavar="FILE.csv", help="Table.")] = "predictions.csv",
     settings: Settings = [],
     file: FromFile = "",
     as_json: AsJson = False,
@@ -452,9 +448,8 @@ def predict(
     for row in table[table["problem"] != ""].itertuples():
         print(f"fopro: not read: {row.image}: {row.problem}", file=sys.stderr)
     if as_json:
-        show({"table": out} | facts, as_json=True)
-    else:
-        print(f"{out}:\n{describe(facts)}")
+        return show({"table": out} | facts, as_json=True)
+    print(f"{out}:\n{describe(facts)}")
 
 
 def export(

@@ -58,9 +58,7 @@ def predict(
     prior, classes = calibration.prior(config.prior), np.array(run.class_names, dtype=object)
     names, others = sort_files(root) if root.is_dir() else ([root.name], [])
     if not root.exists():
-        raise InputError(
-            f"{root}: expected a folder of images, or one image; there is no such path"
-        )
+        raise InputError(f"{root}: expected a folder of images or one image, got no such path")
     if not names:
         strange = [f"{each}; {CONVERT}" for each in name_unreadable(others)[:1]]
         got = " ".join(strange) or (f"other files alone ({some(others)})" if others else "none")
@@ -123,8 +121,7 @@ def describe(facts: Mapping[str, Any]) -> str:
     lower = math.floor(100 * fewest / (fewest + 1)) / 100  # where every class has images enough
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, trim_blocks=True).get_template("predict.txt.j2")
-    return template.render(facts=facts, few=few, need=need, lower=lower, listed=_listed)
-
-
-def _listed(numbers: Mapping[str, float]) -> str:
-    return some([f"{name} {number:.3g}" for name, number in numbers.items()], most=12)
+    return template.render(
+        facts=facts, few=few, need=need, lower=lower,
+        listed=lambda own: some([f"{name} {number:.3g}" for name, number in own.items()], most=12),
+    )  # fmt: skip
