@@ -569,7 +569,8 @@ def _run() -> None:
         if isinstance(error, OSError) and error.errno:
             where = f"{error.filename}: " if error.filename else ""
             too_long = error.errno == errno.ENAMETOOLONG
-            _exit(f"{where}{(error.strerror or '').lower()}", code=2 if too_long else 1)
+            line = str(WorkError(where + (error.strerror or "").lower()))
+            _exit(line, code=2 if too_long else 1)
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         _exit(f"unexpected {line} (FOPRO_DEBUG=1 shows where; please report it)", code=1)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -32,6 +33,13 @@ OF_THE_SYSTEM = {errno.EFBIG: "larger than this disk or `ulimit -f` allows; rais
 OF_THE_SYSTEM |= {errno.EIO: "input/output error; look after the disk"}
 OF_THE_SYSTEM |= {errno.ENAMETOOLONG: "name too long; shorten it"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first letters
+# What files begin with that are not what was asked for.
+KINDS = {b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` gets the file)",
+         b"\x89HDF": "HDF5, as of Keras", b"\x08": "ONNX", b"GGUF": "GGUF", b"\x93NUMPY": "NumPy",
+         b"PK\x03\x04": "a zip archive", b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7zXZ": "xz",
+         b"]\0\0": "LZMA, as of joblib", b"\x78": "zlib, as of joblib", b"{": "JSON",
+         b"\x80": "a pickle, as of joblib", b"(dp": "a pickle", b"cos\n": "a pickle",
+         b"PAR1": "Parquet", b"<": "a web page", b"7z\xbc": "7-Zip", b"Rar!": "RAR"}  # fmt: skip
 QUIET_SECONDS = 5.0  # work shorter than this writes no line at all
 LINE_SECONDS = 15.0  # an executed notebook or a log gets at most one line in this time
 
@@ -126,6 +134,19 @@ def regular(path: Path | str) -> Path:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return Path(path)
+
+
+def kind_of(path: Path | str) -> str:
+    """Say what a file of another kind is, by its first bytes; nothing in it is read as that."""
+    with open(regular(path), "rb") as opened:
+        start = opened.read(512)
+    known = (kind for first, kind in KINDS.items() if start.lstrip().startswith(first))
+    kind = "a tar archive" if start[257:262] == b"ustar" else next(known, "another or damaged")
+    with suppress(Exception), zipfile.ZipFile(path) as archive:
+        names = " ".join(archive.namelist())
+        kind = "NumPy's .npz" if names.endswith(".npy") else kind
+        kind = "a damaged file of torch.save, or with code" if "data.pkl" in names else kind
+    return f"{kind}, which begins {start[:16]!r}"
 
 
 def plain_cells(table: Any) -> Any:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fopro_lab.errors import InputError
-from fopro_lab.io import regular, say_once
+from fopro_lab.io import kind_of, regular, say_once
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -277,7 +277,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or f"is {kind_of(path)}"
         raise InputError(f"{path}: cannot be read as text ({reason})") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no such date
         mark = getattr(error, "problem_mark", None)

@@ -357,8 +357,11 @@ def main() -> int:
     for name in chosen.only or ATTACKS:
         attack, share = ATTACKS[name]
         tries = 1 if chosen.seed is not None else max(1, round(share * chosen.count))
-        began, wrong = time.monotonic(), []
-        for seed in range(tries) if chosen.seed is None else [chosen.seed]:
+        began, wrong, told = time.monotonic(), [], time.monotonic()
+        for done, seed in enumerate(range(tries) if chosen.seed is None else [chosen.seed]):
+            if time.monotonic() - told > 20:
+                told = time.monotonic()
+                print(f"{name}: {done} of {tries} tries, {told - began:.0f} s", file=sys.stderr)
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 try:
                     held, why = attack(random.Random(seed), Path(folder)), ""

@@ -17,7 +17,7 @@ import pandas as pd
 
 from fopro_lab.data.decoding import FileReader, Reader
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import in_bytes, regular, some
+from fopro_lab.io import in_bytes, kind_of, regular, some
 
 PARTS = ("train", "val", "test")
 COLUMNS = ("image", "path", "label", "group", "source", "split")
@@ -352,8 +352,8 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
         reader = csv.reader(lines, delimiter=mark, strict=True, skipinitialspace=mark == " ")
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except UnicodeError:
-        rule = "expected text in UTF-8; save a table as CSV UTF-8, or unpack an archive"
-        raise InputError(rule) from None
+        rule = f"expected text in UTF-8, got {kind_of(path)}"
+        raise InputError(f"{rule}; save a table as CSV UTF-8, or unpack an archive") from None
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot be read as CSV ({reason})") from None

@@ -23,7 +23,7 @@ from fopro_lab.fourier.rings import (
     ring_edges,
     ring_gain,
 )
-from fopro_lab.io import Summary, write_file
+from fopro_lab.io import Summary, kind_of, write_file
 
 Form = Literal["generator", "shared", "ring", "radial"]
 HIDDEN = 64  # width of the generator's hidden layer
@@ -193,7 +193,7 @@ class FourierPrompt(Summary, nn.Module):
                 metadata = stream.metadata() or {}
                 state = {name: stream.get_tensor(name) for name in stream.keys()}
         except (SafetensorError, OSError):
-            raise InputError(f"{path}: expected a safetensors file, got another") from None
+            raise InputError(f"{path}: expected a safetensors file, got {kind_of(path)}") from None
         if (version := metadata.get("fopro_lab.prompt")) != VERSION:
             got = "other tensors" if version is None else f"version {version}"
             raise InputError(f"{path}: expected a Fourier prompt of version {VERSION}, got {got}")

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import regular, sha256_file, some
+from fopro_lab.io import kind_of, regular, sha256_file, some
 
 State = dict[str, Tensor]
 Translate = Callable[[State, nn.Module], Mapping[str, Any]]  # as timm's filters of checkpoints
@@ -44,12 +44,6 @@ SAID = {
 }
 FILTERS: dict[Any, str] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 HARMLESS = {"img_size", "in_chans", "num_classes", "global_pool"}  # known from the tensors
-# What other files begin with.
-KINDS = {b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` gets the file)",
-         b"\x89HDF": "HDF5, as of Keras", b"\x08": "ONNX", b"GGUF": "GGUF", b"\x93NUMPY": "NumPy",
-         b"PK\x03\x04": "a zip archive of another program, or damaged", b"\x1f\x8b": "gzip",
-         b"\x80": "a pickle, as of joblib, or damaged", b"\x78": "zlib, as of joblib",
-         b"{": "JSON", b"<": "a web page"}  # fmt: skip
 MODULE_PARTS = ("_parameters", "_buffers", "_modules")  # where a pickled nn.Module has its tensors
 # Put between the names of a network by what compiles, shards or checkpoints it.
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -102,16 +96,14 @@ def read_weights(path: Path | str) -> Weights:
                     with safetensors.safe_open(path, "pt") as file:
                         metadata |= file.metadata() or {}
                     content: Any = load_file(path)
-                elif start[257:262] == b"ustar":
-                    raise ValueError("torch would unpack a tar archive")
-                elif unpacked_size(opened) > path.stat().st_size:
-                    raise ValueError("torch.save does not compress, a decompression bomb does")
+                elif start[257:262] == b"ustar" or unpacked_size(opened) > path.stat().st_size:
+                    raise ValueError("a tar archive, or compressed, which torch.save does not do")
                 else:
                     content = _read_pickle(opened, skipped)
-            except Exception:  # a damaged byte leads an unpickler to almost any of them
+            except Exception as error:  # a damaged byte leads an unpickler to almost any of them
                 # torch's own text advises to switch the protection off, so it is not passed on.
-                known = (kind for first, kind in KINDS.items() if start.lstrip().startswith(first))
-                got = f"{next(known, 'another or a damaged one')}, which begins {start[:16]!r}"
+                code = re.search(r"GLOBAL (\S+) whose module \S+ is blocked", str(error))
+                got = f"{kind_of(path)}{f', that would call {code[1]}' if code else ''}"
                 way_out = "copy or download it again, or save its state_dict with one of the two"
                 rule = f"expected safetensors or a file of torch.save, got {got}"
                 raise InputError(f"{rule}; {way_out}") from None

@@ -128,11 +128,12 @@ def execute(job: Job) -> Outcome:
                     kernel_name="python3",
                     language="python",  # a stripped notebook may not say it
                     progress_bar=False,
+                    iopub_timeout=3600,  # s for what a cell wrote to arrive; else 4
                     kernel_manager_class=_kernel_class(folder, job, watch.kernels),
                     resources={"metadata": {"path": str(job.folder)}},
                 )
         except papermill.PapermillExecutionError as error:
-            failure = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
+            failure = str(WorkError(f"{error.ename}: {error.evalue}".strip().splitlines()[0]))
         except DeadKernelError:
             failure = "the kernel died in the middle of a cell; was the memory full?"
         except (OSError, RuntimeError) as error:  # a full disk, or a kernel that does not start

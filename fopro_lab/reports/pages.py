@@ -41,7 +41,9 @@ _TABLES = (".csv", ".parquet")
 _LARGE = ("class_recall", "learned_mask", "ring_response")  # figures shown before all others
 _FIRST = ("method", "teacher", "seed", "fold")  # parameters looked for most
 _MOST_VALUES, _MOST_FILTERS = 24, 6
-_MOST_TEXT = 1_000_000  # letters of one output that a page shows
+# Letters of one output (last: of a cell) that a page shows, beside images: cleaning takes time.
+_MOST_LETTERS = {"text/html": 500_000, "text/markdown": 100_000, "text/plain": 1_000_000}
+_MOST_LETTERS["text"] = _MOST_LETTERS["text/plain"]
 
 
 def write_notebook_page(
@@ -54,12 +56,22 @@ def write_notebook_page(
     from traitlets.config import Config
 
     notebook = copy.deepcopy(notebook)
-    for output in [output for cell in notebook.cells for output in cell.get("outputs", ())]:
-        if "text/markdown" in (data := output.get("data", {})):  # a class may be called <b>
-            data["text/markdown"] = "".join(data["text/markdown"]).replace("<", "&lt;")
-        if len(text := output.get("text", "")) > _MOST_TEXT:
-            gone = f"{len(text) - _MOST_TEXT:,} letters are in the executed notebook alone"
-            output.text = f"{text[: _MOST_TEXT // 2]}\n... {gone} ...\n{text[-_MOST_TEXT // 2 :]}"
+    shown: dict[int, int] = {}  # letters of each cell
+    for n, output in [(n, o) for n, c in enumerate(notebook.cells) for o in c.get("outputs", ())]:
+        data = output if output.output_type == "stream" else output.get("data", {})
+        for kind, most in _MOST_LETTERS.items():
+            text = "".join(data.get(kind, ""))
+            if kind == "text/markdown" and text:  # a class may be called <b>
+                text = data[kind] = text.replace("<", "&lt;")
+            size = len(re.sub(r"[\w+/=]{999,}", "", text) if kind == "text/html" else text)
+            most = max(200, min(most, _MOST_LETTERS["text"] - shown.get(n, 0)))
+            shown[n] = shown.get(n, 0) + min(size, most)
+            if size > most:
+                gone = f"{len(text) - most:,} letters are in the executed notebook alone"
+                data.pop(kind)
+                plain = f"{text[: most // 2]}\n... {gone} ...\n{text[len(text) - most // 2 :]}"
+                data["text" if kind == "text" else "text/plain"] = plain
+                break
     exporter = HTMLExporter(
         sanitize_html=True,
         config=Config(NbConvertBase={"display_data_priority": _SHOWN}),

@@ -1,5 +1,6 @@
 """The band explorer as a page: served by voila, on this machine alone."""
 
+import logging
 import os
 import secrets
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from nbformat.v4 import new_code_cell, new_notebook
 from tornado.ioloop import IOLoop
@@ -17,7 +19,7 @@ from traitlets.config import Config
 from voila.app import Voila
 
 from fopro_lab.config import ExploreConfig
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, WorkError
 from fopro_lab.io import scratch_folder
 from fopro_lab.options import current_options
 from fopro_lab.reports.plan import missing_inputs
@@ -76,10 +78,27 @@ def serve_explorer(
                 webbrowser.open(link.as_uri(), new=2)
 
         os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel is this interpreter
+        logging.setLogRecordFactory(_record)
+        JupyterHandler.write_error = _write_error  # type: ignore[method-assign]
         server = Voila(config=Config(_settings(page, port, token)), config_file_paths=[])
         server.initialize([])
         IOLoop.current().add_callback(ready)  # as soon as the server answers
         server.start()
+
+
+def _record(*given: Any, **how: Any) -> logging.LogRecord:
+    """Make one line of what the server logs, an error with its traceback as well."""
+    made = logging.LogRecord(*given, **how)
+    error = made.exc_info and made.exc_info[1]
+    line = made.getMessage() + (f": {type(error).__name__}: {error}" if error else "")
+    made.msg, made.args, made.exc_info = str(WorkError(line)), (), None
+    return made
+
+
+def _write_error(self: JupyterHandler, status_code: int, **_: Any) -> None:
+    """Answer in a line: pages of errors are templates that need a user, and files of Jupyter."""
+    self.set_header("Content-Type", "text/plain; charset=UTF-8")
+    self.finish(f"{status_code}: {self._reason}\n")
 
 
 class _Kernels(AsyncMappingKernelManager):
@@ -89,6 +108,10 @@ class _Kernels(AsyncMappingKernelManager):
         if len({*self.list_kernel_ids(), *self._starting_kernels}) >= MOST_PAGES:
             raise HTTPError(503, reason=f"{MOST_PAGES} pages are open; close one and wait 30 s")
         return await super().start_kernel(**how)
+
+    async def cull_kernel_if_idle(self, kernel_id: str) -> None:
+        if kernel_id in self:  # still: it may have ended while another did
+            await super().cull_kernel_if_idle(kernel_id)
 
 
 def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:

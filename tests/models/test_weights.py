@@ -69,7 +69,7 @@ def test_tensors_beside_any_object_are_read(tmp_path, kind, zipped):
     content = net if kind == "module" else {"model": net.state_dict(), "more": OBJECTS[kind]()}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     if kind == "module" and not zipped:  # a whole network in the format of before 2020
-        assert "got a pickle, as of joblib, or damaged" in complaint(read_weights, path)
+        assert "got a pickle, as of joblib, which" in complaint(read_weights, path)
         return
     card = load_matching(filled := network(), read_weights(path))
     assert same(filled, net) and card["coverage"] == 1
@@ -96,7 +96,9 @@ def test_a_pickle_runs_nothing_and_the_card_names_what_was_not_run(tmp_path, zip
     torch.load(path, weights_only=False)  # the file would have done it
     assert target.is_dir()
     torch.save({"hook": Bomb(os.rmdir, str(target))}, path)  # of the system's own: refused
-    assert "or damaged, which begins" in complaint(read_weights, path) and target.is_dir()
+    told = complaint(read_weights, path)
+    assert "or with code, which begins" in told and ", that would call " in told
+    assert target.is_dir()
 
 
 @pytest.mark.parametrize("packed", [0, 3])
@@ -105,7 +107,7 @@ def test_a_file_of_joblib_is_named_and_runs_nothing(tmp_path, packed):
     content = {"weight": np.ones(3), "hook": Bomb(os.mkdir, str(target))}
     joblib.dump(content, tmp_path / "a.joblib", compress=packed)
     told = complaint(read_weights, tmp_path / "a.joblib")
-    assert ("got zlib" if packed else "got a pickle, as of joblib, or damaged") in told
+    assert ("got zlib" if packed else "got a pickle, as of joblib, which") in told
     assert not target.exists()
 
 
@@ -127,7 +129,7 @@ def test_a_tensor_beyond_its_storage_is_damage(tmp_path, shape, offset):
     path = tmp_path / "a.pth"
     torch.save({"a": Crafted(shape, offset), "more": Config()}, path)
     told = complaint(read_weights, path)
-    assert "of torch.save, got a zip archive of another program, or damaged" in told
+    assert "or a file of torch.save, got a damaged file of torch.save, or with code" in told
 
 
 def test_a_file_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
@@ -136,7 +138,7 @@ def test_a_file_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
         with zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
             for name in whole.namelist():
                 bomb.writestr(name, whole.read(name))
-    assert "got a zip archive of another program" in complaint(read_weights, tmp_path / "b.pth")
+    assert "got a damaged file of torch.save" in complaint(read_weights, tmp_path / "b.pth")
 
 
 OTHER_FILES = {  # content, or the names in a zip archive
@@ -165,8 +167,9 @@ def test_other_files_are_refused_with_their_first_bytes(tmp_path, kind, suffix):
         path.write_bytes(content)
     told = complaint(read_weights, path)
     assert told.startswith(f"weights: {path}: expected safetensors or a file of torch.save, got ")
-    named = {"git-lfs": "Git LFS", "numpy": "a zip archive", "TorchScript": "a zip archive"}
-    assert kind == "empty" or named.get(kind, kind) in told.partition(", got ")[2]
+    named = {"git-lfs": "Git LFS", "numpy": "NumPy's .npz", "empty": "another or damaged"}
+    named["TorchScript"] = "a damaged file of torch.save, or with code"
+    assert named.get(kind, kind) in told.partition(", got ")[2]
     assert repr(path.read_bytes()[:16]) in told and "weights_only" not in told and "\n" not in told
 
 

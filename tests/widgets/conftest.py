@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -19,6 +20,10 @@ ROOT = Path(__file__).parents[2]
 # The command, which ends the kernel of a closed page sooner than the half minute of a user's.
 COMMAND = "from fopro_lab import cli; from fopro_lab.widgets import serving; "
 COMMAND += "serving.IDLE_SECONDS = 5; cli.main()"
+# The same with a page of one slider, whose kernel imports no torch, which takes ten seconds.
+LIGHT = "from tests.widgets.conftest import light; made = serving.page_notebook; "
+LIGHT += "serving.page_notebook = lambda config: light(made(config)); cli.main()"
+LIGHT = COMMAND.replace("cli.main()", LIGHT)
 
 
 @pytest.fixture(scope="session")
@@ -27,14 +32,22 @@ def prepared():
     return prepare(DataConfig(**OPTIONS), progress=False)
 
 
+def light(book):
+    """Put another cell in the page's notebook."""
+    book.cells[0].source = "from ipywidgets import IntSlider; IntSlider()"
+    return book
+
+
 @contextmanager
-def serve_page(folder: Path, *settings: str, **env: str) -> Iterator[tuple[subprocess.Popen, str]]:
+def serve_page(
+    folder: Path, *settings: str, log: IO | None = None, **env: str
+) -> Iterator[tuple[subprocess.Popen, str]]:
     """Serve the page from a folder: the process, and the address that it prints."""
     words = ["explore", "--port", "0", "--no-browser", "--set", "image_size=32"]
     words += [word for setting in settings for word in ("--set", setting)]
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, *words],
-        cwd=folder, stdout=subprocess.PIPE, text=True,
+        cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         # A shell's background process ignores Ctrl-C, and so would this one in such a test run.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
