@@ -90,7 +90,7 @@ def test_subset_reads_the_chosen_rows():
     [
         ("nowhere/images", r"^dataset: expected 'phantom' or a path that exists, got 'nowhere/im"),
         ("isic2019-lt", r"^dataset: isic2019-lt is not here; fetch .* `fopro data fetch isic2019`"),
-        ("a.zip", r"a.zip: expected text in UTF-8; .*, or unpack an archive$"),
+        ("a.zip", r"a.zip: expected text in UTF-8, got a zip archive.*, or unpack an archive$"),
     ],
 )
 def test_open_dataset_refuses(name, message, tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def test_a_failed_notebook_keeps_its_red_cell_and_the_same_command_mends_it(chec
     assert story.third == story.second  # nothing changed, so its pages are left as they are
     assert story.seconds < 2.0  # a single kernel takes longer
     index = story.third["texts"]["index.html"]
-    assert "[0.400, 0.600]" in index
+    assert "[40.0, 60.0]" in index  # per cent
     assert 'href="draw/a_line.png"' in index and "a line, from draw" in index
     for name, text in story.third["texts"].items():
         assert str(story.checkout.root) not in text, name
