@@ -123,7 +123,7 @@ def test_data_check_gives_one_verdict_per_line_and_ends_with_0(fopro, tmp_path, 
     assert executed == [("01_dataset", {"dataset": str(folder)}, page)]
     assert out.endswith(f"{page / 'index.html'}\n")
     facts = json.loads(fopro("data", "check", *options, "--json")[1])
-    assert facts["images"] == 24 and facts["groups in two parts"] == 0
+    assert facts["images"] == 24 and facts["groups in two parts"] == "groups unknown"
     assert sum(row["n"] for row in facts["tables"]["counts"] if row["class"] == "class0") == 8
     assert facts["groups"] == "unknown: each image is its own" and facts["sources"] == "unknown"
     assert {row["level"] for row in facts["findings"]} == {"ok", "note", "warn"}

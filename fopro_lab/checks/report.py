@@ -171,7 +171,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
         "sources": _distinct(table["source"], none="unknown"),
         "protocol": split.protocol,
         "imbalance": f"1:{train.max() / max(train.min(), 1):.0f} in training",
-        "groups in two parts": len(shared),
+        "groups in two parts": len(shared) if dataset.groups_known else "groups unknown",
         "fingerprint": dataset.fingerprint,
     }
     return Findings(facts, findings, tables)
@@ -279,7 +279,10 @@ def _check_near_duplicates(near: pd.DataFrame, leaks: pd.DataFrame, *, flat: int
     if len(unseen):
         verdict += f"; {_counted(test, 'image')} of test and {len(unseen) - test:,} of validation"
         verdict += " have one in training that is not of their group"
-    level: Level = "warn" if len(unseen) else "note"
+    twice = leaks[leaks["near_duplicate"] & ~leaks["group"] & (leaks["other"] == "val")]
+    if len(twice):
+        verdict += f"; {_counted(len(twice), 'image')} of test have one in validation"
+    level: Level = "warn" if len(unseen) or len(twice) else "note"
     return Finding(level, "near-duplicates", len(near), verdict + also)
 
 

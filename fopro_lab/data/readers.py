@@ -150,6 +150,10 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
         raise InputError(f"a class has only {bare[0]}; {CONVERT}")
     notes = [f"{len(masks):,} masks passed over, first {min(masks)}"] if masks else []
     notes += [f"passed over: {text}" for text in strange]
+    bases = {"/".join(part[:depth]) for part in parts}
+    below = {path.name for base in bases for path in (root / base).iterdir() if path.is_dir()}
+    if empty := sorted(name for name in below - names if name[0] != "."):
+        notes.append(f"no class, as they hold no image: folders {some(empty)}")
     return list_files(
         images,
         [os.path.join(root, image) for image in images],

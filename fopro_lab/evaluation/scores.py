@@ -280,16 +280,20 @@ class Measured:
     values: list[np.ndarray]  # (S,)
     parts: list[list[bootstrap.Part]]  # see `mean_error`
     bias: list[float]  # mean of the resamples less the value; 0 for recalls
+    one_sided: bool = False  # of a difference: one of the two does not vary over the groups
 
     def subtract(self) -> "Measured":
         """Subtract the second half of the runs from the first, paired."""
-        values, parts = [], []
+        values, parts, still = [], [], False
         for own, fold in zip(self.values, self.parts, strict=True):
             half = np.eye(len(own) // 2, len(own))
-            contrast = half - np.roll(half, len(half), axis=1)
+            sides = (half, np.roll(half, len(half), axis=1))
+            still |= any(all(np.trace(s @ c @ s.T) <= 1e-20 for c, _ in fold) for s in sides)
+            contrast = sides[0] - sides[1]
             values.append(contrast @ own)
             parts.append([(contrast @ covariance @ contrast.T, df) for covariance, df in fold])
-        return Measured(values, parts, bias=[0.0])  # that of the two methods is about the same
+        # The bias of the two methods is about the same.
+        return Measured(values, parts, bias=[0.0], one_sided=still)
 
     @property
     def fixed(self) -> bool:
@@ -399,8 +403,11 @@ def limits(
             low, high, kind = max(0.0, low - bias), max(value, high - bias), "basic"
         found[key] = (low, high, kind)
         weak[key] = own.fixed or (key[0] == "class" and trials[key] < bootstrap.FEWEST_GROUPS)
-        if key == _ECE:  # where no answer varies, confidences alone say nothing of its error
-            weak[key] = weak[key] or measured[_ACCURACY].fixed
+        # A side without an interval of its own gives the difference none; and where no answer
+        # varies, confidences alone say nothing of the calibration error.
+        weak[key] |= own.one_sided and not share
+        if key == _ECE:
+            weak[key] = weak[key] or measured[_ACCURACY].fixed or measured[_ACCURACY].one_sided
         if np.isnan([low, high]).any():
             found[key] = (np.nan, np.nan, "none")
         elif weak[key] and (key[0] == "class" or key in (_WORST, _ACCURACY)):

@@ -155,7 +155,7 @@ def plot_class_bands(
     if 0 < classes < len(lines):  # part the classes from their means
         ax.axhline(classes - 0.5, color="white", linewidth=5, zorder=1)
     edges = table.drop_duplicates("low").sort_values("low")[["low", "high"]].to_numpy()
-    labels = [f"{low:.2f} to {high:.2f}" for low, high in edges]
+    labels = [f"{low:.2f} to {min(high, 0.5**0.5):.2f}" for low, high in edges]  # the corner
     ax.set_xticks(range(len(labels)), labels, fontsize=8, rotation=30, ha="right")
     ax.set_xlabel("Frequency ring, cycles per pixel")
     what = "removed" if gain == 0 else f"scaled by {gain:g}"

@@ -561,6 +561,9 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         part = dataset.table.iloc[rows][["image", "group", "source", "label"]].copy()
         part.insert(3, "split", name)
         logits = predict(state.student, setup, rows)
+        if len(answers := np.unique(logits.argmax(axis=1))) == 1 and setup.fabric.global_rank == 0:
+            named = f"every {name} image is answered with {dataset.class_names[answers[0]]}"
+            sys.stderr.write(f"fopro: {named}: the student has learned nothing yet\n")
         parts.append(part.join(pd.DataFrame(logits, columns=columns, index=part.index)))
     if setup.fabric.global_rank:
         return

@@ -296,6 +296,8 @@ class BandExplorer(bands.StillBox):
         name = self.pack.dataset.class_names[self._label]
         (before, after), (sure, unsure) = answer.found, answer.probability
         how = "hurts most" if unsure < sure else "helps least, as no band hurts"
+        if before == after and abs(unsure - sure) < 0.01:
+            how = "changes most, yet hardly anything"
         self._say(
             f"{name}: {'doubling' if answer.gain else 'removing'} "
             f"{_ring_labels(self.edges)[answer.ring]} cycles per pixel {how}: {before} to {after} "

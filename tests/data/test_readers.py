@@ -39,6 +39,7 @@ def test_read_folders_makes_a_class_of_each_folder(tmp_path):
     (tmp_path / "nv" / "loop").symlink_to(tmp_path)  # followed once
     listing = read_folders(tmp_path)
     assert listing.passed_over == ("empty/readme.txt",)
+    assert listing.notes == ("no class, as they hold no image: folders empty",)
     assert open_dataset(tmp_path).subset([0]).passed_over == listing.passed_over
     assert listing.class_names == ("mel", "nv")
     assert listing.table["image"].tolist() == ["mel/1.png", "nv/2.JPG", "nv/deep/1.jfif"]

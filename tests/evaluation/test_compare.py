@@ -229,6 +229,17 @@ def test_scores_have_one_block_per_method_and_never_average_protocols():
     assert headline["medium"].isna().all() and headline["head"].notna().all()
 
 
+def test_a_student_of_one_answer_is_named_and_its_side_gives_no_interval(capsys):
+    """Its macro F1 and calibration error do not vary: neither does a difference know its error."""
+    flat = predictions((20, 10))
+    names = [name for name in flat if name.startswith("logit_")]
+    flat[names] = [5.0, *[0.0] * (len(names) - 1)]
+    runs = [run_of(predictions((20, 10))), run_of(flat, method="ekd")]
+    table = compare(runs, "bsm", resamples=50).set_index("metric")
+    assert "ekd-0 answers every test image with" in capsys.readouterr().err
+    assert (table.loc[["macro_f1", "ece"], "interval"] == "none").all()
+
+
 def test_costs_stand_beside_the_levels_of_their_method():
     card = {"parameters": 2_500_000, "macs": 56_000_000, "megabytes": 10.2}
     runs = [run_of(student=card), run_of(method="ekd")]
