@@ -18,7 +18,8 @@ from fopro_lab import cli
 from fopro_lab.config import TrainConfig
 from fopro_lab.data.fetch import find_source
 from fopro_lab.data.published_splits import RATIOS
-from fopro_lab.evaluation import compare, load_runs, with_interval
+from fopro_lab.evaluation import balanced_accuracy, compare, load_runs, with_interval
+from fopro_lab.evaluation.paper_tables import method_label
 from fopro_lab.options import parse_settings
 from fopro_lab.widgets.bands import ring_prompt, save_preset
 from tests.test_notebooks import check_pages
@@ -235,13 +236,13 @@ def test_the_reference_names_what_the_readme_and_the_docs_import():
                 assert set(names.split(", ")) <= reference
 
 
-def test_the_numbers_of_the_new_claims_are_those_of_the_kept_runs(tmp_path):
+@pytest.mark.parametrize(("method", "baseline"), [("ekd", "bsm"), ("fopro", "ekd")])
+def test_the_numbers_of_the_new_claims_are_those_of_the_kept_runs(method, baseline, tmp_path):
     unpack(tmp_path, CLAIMS)
-    every = load_runs(tmp_path)
-    paired = [
-        run for run in every if {"bsm", "ekd"} <= {r.method for r in every if r.seed == run.seed}
-    ]
-    table = compare(paired, "bsm", resamples=1000).query("method == 'ekd'")
+    pair = [run for run in load_runs(tmp_path) if run.method in (method, baseline)]
+    ours, theirs = ({r.seed for r in pair if r.method == name} for name in (method, baseline))
+    paired = [run for run in pair if run.seed in ours & theirs]
+    table = compare(paired, baseline, resamples=1000).query("method == @method")
     words = PAGES["docs/results.md"] + README + (CLAIMS / "README.md").read_text(encoding="utf-8")
     for scope, name, metric in (
         ("overall", "all", "balanced_accuracy"),
@@ -249,5 +250,24 @@ def test_the_numbers_of_the_new_claims_are_those_of_the_kept_runs(tmp_path):
     ):
         chosen = (table["scope"] == scope) & (table["name"] == name) & (table["metric"] == metric)
         row = table[chosen].iloc[0]
-        assert with_interval(row["difference"], row["low"], row["high"], signed=True) in words
+        shown = with_interval(row["difference"], row["low"], row["high"], signed=True)
+        assert shown in words
         assert row["verdict"] in words and f"{100 * row['seed_sd']:.1f}" in words
+
+
+def test_the_numbers_of_the_baselines_are_those_of_the_kept_runs(tmp_path):
+    folder = ROOT / "reports/baselines"
+    levels = pd.read_csv(folder / "tail/headline.csv").set_index("method")
+    words = (folder / "README.md").read_text(encoding="utf-8")
+    unpack(tmp_path, folder)
+    found: dict[str, list[float]] = {method: [] for method in levels.index}
+    for run in load_runs(tmp_path):
+        table = run.predictions
+        answers = table.filter(like="logit_").to_numpy().argmax(axis=1)
+        found[run.method].append(balanced_accuracy(table["label"].to_numpy(), answers))
+    for method, row in levels.iterrows():
+        assert row["balanced_accuracy"] == pytest.approx(np.mean(found[method]), abs=1e-9)
+        shown = [method_label(method)]
+        for name in ("balanced_accuracy", "head", "medium", "tail"):
+            shown.append(with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"]))
+        assert f"| {' | '.join(shown)} |" in words, shown
