@@ -77,7 +77,8 @@ def test_the_band_that_hurts_a_class_most_is_found_set_and_said(explorer):
     worst = recall.worst_band(label, explorer.edges)
     gains = [1.0] * 4
     gains[worst.ring] = worst.gain
-    assert explorer.gains == gains and "hurts most" in explorer.message.value
+    said = "hurts most" if abs(worst.probability[0] - worst.probability[1]) >= 0.01 else "hardly"
+    assert explorer.gains == gains and said in explorer.message.value
     images = recall.sample.images[recall.sample.labels == label]
     changed = explorer.bands.change().apply(images)
     shares = torch.softmax(recall._classifier(changed), dim=1)[:, label]
