@@ -281,7 +281,7 @@ def _check_near_duplicates(near: pd.DataFrame, leaks: pd.DataFrame, *, flat: int
         verdict += " have one in training that is not of their group"
     twice = leaks[leaks["near_duplicate"] & ~leaks["group"] & (leaks["other"] == "val")]
     if len(twice):
-        verdict += f"; {_counted(len(twice), 'image')} of test have one in validation"
+        verdict += f"; {len(twice):,} of test also in validation"
     level: Level = "warn" if len(unseen) or len(twice) else "note"
     return Finding(level, "near-duplicates", len(near), verdict + also)
 

@@ -15,7 +15,6 @@ from fopro_lab.errors import InputError
 from fopro_lab.evaluation import bootstrap, scores
 from fopro_lab.evaluation.runs import Run
 from fopro_lab.evaluation.scores import GROUPS, LOGIT_PREFIX, resampling_units
-from fopro_lab.io import say_once
 from fopro_lab.options import REMOVED
 
 _OTHERS = ("worst_class_recall", "macro_f1", "mcc", "auroc", "ece")
@@ -227,10 +226,7 @@ def compare(
     if len(by_method) == 1:
         raise InputError(f"runs: expected another method beside '{baseline}', got none")
     for run in runs:
-        logits = run.predictions.query("split == 'test'").filter(like=LOGIT_PREFIX).to_numpy()
-        if len(answers := np.unique(logits.argmax(axis=1))) == 1:
-            named = f"answers every test image with {run.class_names[answers[0]]}"
-            say_once(f"{run.name} {named}: it has learned nothing yet")
+        scores.tell_one_answer(run.predictions, run.name)
     tables = []
     for method in [name for name in by_method if name != baseline]:
         pairs = _pairs_of(by_method, method, baseline)

@@ -29,6 +29,7 @@ from fopro_lab.data import Pack, Split, batches, cycle, mix
 from fopro_lab.data.batches import effective_counts, paired_batches, training_progress
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import balanced_accuracy, write_predictions
+from fopro_lab.evaluation.scores import tell_one_answer
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.io import progress, write_json
@@ -561,9 +562,6 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         part = dataset.table.iloc[rows][["image", "group", "source", "label"]].copy()
         part.insert(3, "split", name)
         logits = predict(state.student, setup, rows)
-        if len(answers := np.unique(logits.argmax(axis=1))) == 1 and setup.fabric.global_rank == 0:
-            named = f"every {name} image is answered with {dataset.class_names[answers[0]]}"
-            sys.stderr.write(f"fopro: {named}: the student has learned nothing yet\n")
         parts.append(part.join(pd.DataFrame(logits, columns=columns, index=part.index)))
     if setup.fabric.global_rank:
         return
@@ -583,7 +581,9 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         manifest["prompt_log_gain"] = size  # mean of |log gain|
         if not size:
             sys.stderr.write("fopro: the kept prompt has gain 1 everywhere: this run equals EKD\n")
-    write_predictions(folder / "predictions.parquet", pd.concat(parts, ignore_index=True))
+    predictions = pd.concat(parts, ignore_index=True)
+    tell_one_answer(predictions, folder.name)
+    write_predictions(folder / "predictions.parquet", predictions)
     manifest |= {"state": "done", "best_epoch": state.best_epoch, "epochs_done": state.epoch}
     manifest["scores"] = {"val_balanced_accuracy": state.best_score}
     manifest |= {"finished": run_folder.now(), "wall_seconds": round(state.seconds, 1)}

@@ -93,6 +93,13 @@ def test_a_mirrored_and_brightened_image_is_found(tmp_path):
     assert leaks.loc[("test", "train", "nv"), "near_duplicate"] == 1
 
 
+def test_an_image_of_test_that_is_also_in_validation_is_a_warning(tmp_path):
+    altered = (texture(77)[:, ::-1] * 0.8 + 30).astype(np.uint8)
+    images = {"nvval0": texture(77), "nvtest2": altered}
+    told = verdict(check(write_archive(tmp_path, sound_rows(), **images)), "near-duplicates")
+    assert told.level == "warn" and told.verdict.endswith("; 1 of test also in validation")
+
+
 def test_groups_are_shown_and_classes_of_equal_size_in_two_of_them_are_named(tmp_path):
     found = check(write_archive(tmp_path, sound_rows()))
     rows = [line.split() for line in found.count_lines()]
