@@ -134,11 +134,13 @@ def train(
     kept: Annotated[Path, typer.Option(help="Folder of the two files.")] = KEPT,
     plan: Annotated[Path, typer.Option(help="The plan whose runs are trained.")] = PLAN,
     method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
     seconds: Annotated[float, typer.Option(help="Begin no run after so many; 0 is never.")] = 0,
 ) -> None:
     """Train the runs that are not kept yet, all methods and folds of a seed before the next."""
     began = time.monotonic()
     configs = [c for c in _configs(plan) if not method or c.parts.label in method]
+    configs = [c for c in configs if not seed or c.seed in seed]
     configs.sort(key=lambda c: (c.seed, c.fold, c.parts.label))
     for config in configs:
         name = run_name(config)
