@@ -384,20 +384,20 @@ def compare(
     if as_json:
         print(table.to_json(orient="records", indent=2))
         return
+    for method, why in evaluation.undertrained(done).items():
+        print(f"undertrained, so no verdict: {method}: {why}")
     for protocol, part in levels.groupby("protocol", sort=False):
         print(f"{protocol}\n{int(part['n'].max())} test images, in per cent with 95 % intervals:")
         own = evaluation.level_table(part).assign(Method=part["method"]).set_index("Method").T
         for rows in (own[:4], own[4:]):  # what is right, and what it costs
             print(rows.T.rename_axis(index=None).to_string(line_width=80), end="\n\n")
     for method, own in table[table["scope"] != "class"].groupby("method", sort=False):
-        seeds = own["seeds"].max()
-        print(
-            f"{method} minus {baseline}, in points; {seeds} seed{'s' * int(seeds > 1)}, n images:"
-        )
+        n = own["seeds"].max()
+        print(f"{method} minus {baseline}, in points; {n} seed{'s' * int(n > 1)}, n images:")
         for row in own.itertuples():  # in 80 columns
             name = f"{row.name} recall" if row.scope == "group" else row.metric.replace("_", " ")
             known = evaluation.with_interval(row.difference, row.low, row.high, signed=True)
-            verdict = row.verdict.replace(" would be needed", "")
+            verdict = re.sub("(?<=undertrained):.*| would be needed", "", row.verdict)
             print(f"{name:<18} {known:<20} {row.n:>5}  {verdict}")
         print()
     if html:

@@ -89,7 +89,8 @@ def test_train_then_compare(fopro, tmp_path):
     assert code == 0 and "\nbsm " in out and "0.174" in out and "1.52" in out
     assert "ekd minus bsm, in points; 1 seed, n images:\nhead recall " in out
     assert max(map(len, out.splitlines())) <= 80
-    assert re.search(r"\ntail recall .* cannot decide: 1 seed, few images\n", out)
+    assert re.search(r"\ntail recall .* undertrained\n", out)
+    assert "\nundertrained, so no verdict: ekd: 1 epoch, fewer than 5\n" in f"\n{out}"
     code, out, _ = fopro("refine", tmp_path / "bsm", "--set=how=tau-norm", "--set=tau=1")
     assert code == 0 and f"{tmp_path}/bsm+tau-norm: bsm+tau-norm, tau 1 (given), valid" in out
     out = fopro("compare", tmp_path, "--baseline=ekd")[1]

@@ -305,7 +305,7 @@ def check_sources(found: Association) -> Finding:
         return Finding("note", "sources", None, "fewer than two known sources: nothing to compare")
     verdict = (
         f"class against source: Cramer's V {found.v:.2f} ({found.low:.2f} to {found.high:.2f}), "
-        f"p {found.p:.3f}, {found.groups:,} groups"
+        f"p {found.p:.3f}, {found.groups:,} independent images"
     )
     if found.high < ASSOCIATED[0]:
         return Finding("ok", "sources", found.v, verdict)
@@ -356,7 +356,7 @@ def _check_power(power: pd.DataFrame) -> Finding:
     level: Level = "warn" if least > BLIND[1] else "note" if least > BLIND[0] else "ok"
     verdict = (
         f"a tail difference below {100 * least:.0f} points will hardly show: "
-        f"{tail['n']:,} test images of {tail['units']:,} groups"
+        f"{tail['n']:,} test images, {tail['units']:,} of them independent"
     )
     return Finding(level, "power", least, verdict)
 

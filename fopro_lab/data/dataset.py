@@ -50,6 +50,13 @@ class Dataset(Summary):
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def grouping(self) -> str:
+        """How many lesions or patients there are, in words."""
+        if self.table["group"].is_unique and not self.groups_known:
+            return "unknown lesions or patients"
+        return f"{self.table['group'].nunique():,} lesions or patients"
+
     images = property(__len__, doc="Number of images.")
     classes = property(lambda self: len(self.class_names), doc="Number of classes.")
 

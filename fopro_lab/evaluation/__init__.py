@@ -7,16 +7,18 @@ from fopro_lab.evaluation.compare import (
     compare_all,
     compare_teachers,
     dropped_lines,
+    is_clear,
     score_runs,
     summarise,
     summarise_teachers,
     teacher_of,
+    undertrained,
 )
 from fopro_lab.evaluation.metrics import balanced_accuracy
 from fopro_lab.evaluation.paper_tables import (
     METHOD_LABELS,
-    claim_findings,
     difference_table,
+    findings,
     latex_tables,
     level_table,
     markdown_tables,

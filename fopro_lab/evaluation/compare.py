@@ -26,6 +26,7 @@ HEADLINE = {  # column of `summarise`: scope, name and metric of the tidy table
 COSTS = ("parameters", "macs", "megabytes")  # of a run's student, see `measure_cost`
 SECONDS = "train_seconds"  # of all epochs, mean over the runs
 _FOLD = re.compile(r"/fold([\d+]+)$")  # several in a pooled id
+_FEWEST_EPOCHS, _STEEP, _CHANCE = 5, 0.03, 0.05  # see `undertrained`
 ByMethod = dict[str, dict[str, dict[int, Run]]]  # method, protocol, seed
 
 
@@ -185,6 +186,33 @@ def _option(run: Run, name: str) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def undertrained(runs: Sequence[Run]) -> dict[str, str]:
+    """Say why a method's students are not trained to the end, for each method where that is so.
+
+    Trained for fewer than 5 epochs; or, on average over the method's runs: validation balanced
+    accuracy is 3 points or more higher in the last tenth of the epochs (two at least) than in the
+    tenth before, or that on test images is less than 5 % of the way from chance to all right.
+    """
+    found = {}
+    for method, own in _sort_out(runs, lambda run: run.method).items():
+        epochs, rises, levels = int(_option(own[0], "epochs")), [], []
+        for run in own:
+            curve = _curve(run, "val_balanced_accuracy")
+            last = max(2, len(curve) // 10)
+            rises.append((curve[-last:].sum() - curve[-2 * last : -last].sum()) / last)
+            labels, answers = _answers(run)
+            recalls = pd.Series(labels == answers).groupby(labels).mean()
+            levels.append(recalls.mean())
+        rise, chance = pd.Series(rises).mean(), 1 / len(recalls)  # of those that have a curve
+        if epochs < _FEWEST_EPOCHS:
+            found[method] = f"{epochs} epoch{'s' * (epochs > 1)}, fewer than {_FEWEST_EPOCHS}"
+        elif rise >= _STEEP:
+            found[method] = f"validation accuracy rose by {100 * rise:.0f} points at the end"
+        elif np.mean(levels) < chance + _CHANCE * (1 - chance):
+            found[method] = "balanced accuracy as by chance"
+    return found
+
+
 def compare(
     runs: Sequence[Run],
     baseline: str,
@@ -196,7 +224,8 @@ def compare(
     """Subtract a baseline from every other method, paired by test image, seed and fold.
 
     Intervals are of random effects (see ``score_trainings``), over the seeds that both methods have
-    in a fold, and over the folds. Where nothing varies, the two Wilson intervals are combined
+    in a fold, and over the folds; a method that shares none is left out (see `dropped_lines`).
+    Where nothing varies, the two Wilson intervals are combined
     without pairing ("newcombe"). The p-values are not corrected for the number of rows: name the
     row of interest before looking.
 
@@ -213,11 +242,11 @@ def compare(
         (common ones, the fewest of a fold), ``folds`` (common ones), ``varies``
         ("images", "images and seeds", "images, seeds and folds"), ``verdict`` ("higher" or "lower"
         where the interval excludes 0, with "for this one seed" where no other was trained;
-        "cannot decide: N seeds would be needed", or what is needed else),
-        ``protocol``.
+        "cannot decide: N seeds would be needed", or what is needed else; "undertrained: METHODS",
+        then without ``p``, see `undertrained`), ``protocol``.
 
     Raises:
-        InputError: If runs do not belong together, or a method has no pair with the baseline.
+        InputError: If runs do not belong together, or no method has a pair with the baseline.
     """
     check_comparable(runs)
     by_method = _by_method(runs)
@@ -227,16 +256,15 @@ def compare(
         raise InputError(f"runs: expected another method beside '{baseline}', got none")
     for run in runs:
         scores.tell_one_answer(run.predictions, run.name)
-    tables = []
+    tables, weak = [], undertrained(runs)
     for method in [name for name in by_method if name != baseline]:
         pairs = _pairs_of(by_method, method, baseline)
-        if not pairs:
-            had = [[f"{seed} of {fold}" for fold, own in by_method[name].items() for seed in own]
-                   for name in (method, baseline)]  # fmt: skip
-            got = " against ".join(map(", ".join, had))
-            raise InputError(f"{method}: expected a seed in common with '{baseline}', got {got}")
-        table = _subtract(pairs, resamples=resamples, seed=seed, effect=effect)
-        tables.append(_led_by(table, method=method, baseline=baseline))
+        if pairs:
+            table = _subtract(pairs, weak=weak, resamples=resamples, seed=seed, effect=effect)
+            tables.append(_led_by(table, method=method, baseline=baseline))
+    if not tables:
+        got = ", ".join(f"{run.method} {run.seed} of {run.protocol}" for run in runs)
+        raise InputError(f"runs: expected a seed in common with '{baseline}', got {got}")
     return pd.concat(tables, ignore_index=True)
 
 
@@ -250,16 +278,13 @@ def compare_all(runs: Sequence[Run]) -> pd.DataFrame:
     Returns:
         The columns of `compare`, both ways round (a pair has two rows per number), and ``p_holm``
         after ``p``.
-
-    Raises:
-        InputError: As `compare`.
     """
     check_comparable(runs)
-    by_method = _by_method(runs)
+    by_method, weak = _by_method(runs), undertrained(runs)
     tables = []
     for method, baseline in combinations(by_method, 2):
         if pairs := _pairs_of(by_method, method, baseline):
-            table = _subtract(pairs, resamples=2, seed=0)  # recalls need none
+            table = _subtract(pairs, weak=weak, resamples=2, seed=0)  # recalls need none
             tables.append(_led_by(table, method=method, baseline=baseline))
     if not tables:
         raise InputError(f"runs: expected two methods of one seed, got {', '.join(by_method)}")
@@ -292,6 +317,7 @@ def _led_by(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
 def _subtract(
     pairs: Mapping[str, tuple[list[Run], list[Run]]],
     *,
+    weak: Mapping[str, str],
     resamples: int,
     seed: int,
     effect: float | None = None,
@@ -332,13 +358,21 @@ def _subtract(
     varied = ["images", *["seeds"] * (max(seeds) > 1), *["folds"] * (len(folds) > 1)]
     table["varies"] = " and ".join([", ".join(varied[:-1]), varied[-1]] if varied[1:] else varied)
     table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
+    if names := [own[0].method for own in next(iter(pairs.values())) if own[0].method in weak]:
+        table["p"], table["verdict"] = np.nan, f"undertrained: {', '.join(names)}"
     table["protocol"] = pooled_protocol(pairs)
     return table
 
 
+def is_clear(row: Mapping[Any, Any]) -> bool:
+    """Whether an interval excludes zero, and both methods are trained to the end."""
+    weak = str(row.get("verdict", "")).startswith("undertrained")
+    return bool(row["low"] > 0 or row["high"] < 0) and not weak
+
+
 def _verdict(row: Mapping[Any, Any]) -> str:
     """Say what a difference decides, or how many seeds would."""
-    if row["low"] > 0 or row["high"] < 0:
+    if is_clear(row):
         how = " for this one seed" if row["seeds"] == 1 else ""  # its spread is not known
         return ("higher" if row["low"] > 0 else "lower") + how
     if np.isnan(row["low"]):
@@ -361,9 +395,6 @@ def score_runs(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> 
     Returns:
         The columns of ``score`` after ``method``, ``seeds`` (how many, the fewest of a fold) and
         ``folds``; methods in the order of the runs.
-
-    Raises:
-        InputError: If runs of one protocol were not tested on the same images, or come twice.
     """
     tables = []
     for members in group_families(runs):
@@ -390,6 +421,8 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         and what others report: ``group_mean`` of head, medium and tail (MONICA), ``mcc_median``,
         the median over folds of the mean over seeds (Balanced-MixUp).
     """
+    from sklearn.metrics import matthews_corrcoef
+
     table = score_runs(runs, resamples=resamples, seed=seed)
     lines = []
     for (protocol, method), part in table.groupby(["protocol", "method"], sort=False):
@@ -406,28 +439,32 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         own = own or [run for run in runs if (run.method, family(run.protocol)) == both]
         cost = own[0].manifest.get("student", {})
         line |= {name: cost.get(name, np.nan) for name in COSTS}
-        line[SECONDS] = pd.Series([_seconds(run) for run in own]).mean()  # of those that have it
+        clocks = [
+            "cpu_" * str(run.manifest.get("device", "cpu")).startswith("cpu") + "seconds"
+            for run in own
+        ]
+        spent = [_curve(run, clock).sum() for run, clock in zip(own, clocks, strict=True)]
+        line[SECONDS] = pd.Series(spent).mean()  # of those that have it
         folds = _by_protocol(own).values()
         line["group_mean"] = float(np.mean([line[group] for group in GROUPS]))
-        line["mcc_median"] = float(np.median([np.mean([*map(_mcc, fold)]) for fold in folds]))
+        mcc = [np.mean([matthews_corrcoef(*_answers(run)) for run in fold]) for fold in folds]
+        line["mcc_median"] = float(np.median(mcc))
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _seconds(run: Run) -> float:
+def _curve(run: Run, column: str) -> np.ndarray:
+    """Return a column of the history; NaN if refined from another run, or of before 0.2."""
     try:
-        on_cpu = str(run.manifest.get("device", "cpu")).startswith("cpu")
-        return float(run.history["cpu_seconds" if on_cpu else "seconds"].sum(skipna=False))
-    except (InputError, KeyError):  # refined from another run, without epochs; or of before 0.2
-        return np.nan
+        return run.history[column].to_numpy(dtype=float)
+    except (InputError, KeyError):
+        return np.array([np.nan])
 
 
-def _mcc(run: Run) -> float:
-    from sklearn.metrics import matthews_corrcoef
-
+def _answers(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes of the test images, and what the student says."""
     test = run.predictions.query("split == 'test'")
-    answers = test.filter(like=LOGIT_PREFIX).to_numpy().argmax(axis=1)
-    return float(matthews_corrcoef(test["label"], answers))
+    return test["label"].to_numpy(), test.filter(like=LOGIT_PREFIX).to_numpy().argmax(axis=1)
 
 
 def compare_teachers(
@@ -437,7 +474,7 @@ def compare_teachers(
 
     A method without a teacher is compared with every teacher of the same student and images. As
     several teachers answer one question, p-values are also corrected (Holm) over the teachers of
-    one pair, student and number, not over several pairs and numbers.
+    one pair, student and number, not over several pairs and numbers; so is the verdict.
 
     ``runs`` are finished, at most one per student, partition, teacher, method, fold and seed;
     ``pairs`` are method and baseline, and one that nothing was trained for is left out.
@@ -445,9 +482,6 @@ def compare_teachers(
     Returns:
         The columns of `compare` after ``teacher`` (name, "none" where neither method has one) and
         ``student``, and ``p_holm`` after ``p``.
-
-    Raises:
-        InputError: If no pair can be compared, or as `compare`.
     """
     pairs = list(pairs)
     tables = []
@@ -463,7 +497,9 @@ def compare_teachers(
         had = ", ".join(dict.fromkeys(run.method for run in runs))
         raise InputError(f"runs: expected both methods of a pair ({wanted}), got {had}")
     question = ["method", "baseline", "student", "scope", "name", "metric"]
-    return _correct(pd.concat(tables, ignore_index=True), question)
+    found = _correct(pd.concat(tables, ignore_index=True), question)
+    found.loc[(found["p"] < 0.05) & (found["p_holm"] >= 0.05), "verdict"] = "not clear by Holm"
+    return found
 
 
 def summarise_teachers(

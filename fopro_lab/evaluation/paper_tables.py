@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from fopro_lab.errors import InputError
-from fopro_lab.evaluation.compare import HEADLINE
+from fopro_lab.evaluation.compare import HEADLINE, is_clear
 from fopro_lab.io import as_markdown
 
 _NAMES = ["Student", "Teacher", "Method"]
@@ -30,6 +30,7 @@ _PARTS = {"ldam": "LDAM", "ldam-drw": "LDAM-DRW", "focal": "focal loss", "fitnet
 _PARTS |= {name: name.upper() for name in ("kd", "dkd", "rkd", "sp", "vptta", "lws")}
 _TITLES = {"worst_class_recall": "Worst class", "macro_f1": "Macro F1"}
 _TITLES |= {metric: metric.upper() for metric in ("mcc", "auroc", "ece")}
+_FOUND = {"balanced_accuracy": "Balanced accuracy", "tail": "Tail recall"}
 _WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}
 _ESCAPED = {letter: rf"\text{word}{{}}" for letter, word in (_WORDS | {"|": "bar"}).items()}
 _LATEX = str.maketrans(_ESCAPED | {letter: f"\\{letter}" for letter in "&%$#_{}"})
@@ -77,9 +78,11 @@ def difference_table(
 ) -> pd.DataFrame:
     """Lay differences of ``compare`` out as text, in percentage points with 95 % intervals.
 
-    ``columns`` are headline columns; ``bold`` is the form of one whose interval excludes zero.
+    The best comes first. ``columns`` are headline columns; ``bold`` is the form of one whose
+    interval excludes zero.
     """
-    methods = list(dict.fromkeys(differences["method"]))
+    best = _rows_of(differences, COLUMNS[0]).sort_values("difference", ascending=False)
+    methods = list(dict.fromkeys([*best["method"], *differences["method"]]))
     labels, baseline = pd.Series(methods).map(method_label), _baseline(differences)
     table = pd.DataFrame({"Method": labels + f" minus {baseline}"})
     for column in columns:
@@ -87,7 +90,7 @@ def difference_table(
         texts = []
         for row in rows.to_dict("records"):
             text = with_interval(row["difference"], row["low"], row["high"], signed=True)
-            texts.append(bold.format(text) if row["low"] > 0 or row["high"] < 0 else text)
+            texts.append(bold.format(text) if is_clear(row) else text)
         table[_title(column)] = texts
     return table
 
@@ -141,10 +144,10 @@ def _both(
         f"common seeds, with 95 % intervals over {', '.join(differences['varies'].unique())}. "
         f"Bold: the interval excludes zero; intervals are not corrected for their number."
     )
-    return [
-        (of_levels, level_table(levels)),
-        (of_differences, difference_table(differences, bold=bold)),
-    ]
+    weak = differences.loc[differences["verdict"].str.startswith("undertrained"), "verdict"]
+    of_differences += "".join(f" No verdict, {text}." for text in weak.unique())
+    tables = level_table(levels), difference_table(differences, bold=bold)
+    return list(zip((of_levels, of_differences), tables, strict=True))
 
 
 def _rows_of(differences: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -166,34 +169,28 @@ def _range(values: pd.Series) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def claim_findings(claims: pd.DataFrame, distances: pd.DataFrame) -> list[str]:
-    """State for each pair of methods and each teacher what was found, hits and misses alike.
+def findings(differences: pd.DataFrame, *, planned_seeds: int = 0) -> list[str]:
+    """State what `compare` or `compare_teachers` found overall and in the tail, verdict by verdict.
 
-    ``claims`` are of ``compare_teachers``; ``distances`` of ``probing.preference_distances``, empty
-    if there was one teacher.
+    One text for each baseline, or each pair of methods and student, and number; methods or teachers
+    stand with their differences, the best first. ``planned_seeds``: how many a plan asks for.
     """
-    lines = []
-    compared = claims.groupby(["method", "baseline", "student"], sort=False)
-    for (method, baseline, student), part in compared:
-        for column, number in (("balanced_accuracy", "balanced accuracy"), ("tail", "tail recall")):
-            rows = _rows_of(part, column)
-            clear = rows.loc[rows["p_holm"] < 0.05, "difference"]
-            up, down = int((clear > 0).sum()), int((clear < 0).sum())
-            each = "; ".join(
-                f"{row['teacher']} "
-                + with_interval(row["difference"], row["low"], row["high"], signed=True)
-                + (f" ({verdict})" if "cannot" in (verdict := row.get("verdict", "")) else "")
-                for row in rows.to_dict("records")
-            )
-            lines.append(
-                f"{method} against {baseline}, student {student}, {number}: higher for {up} of "
-                f"{len(rows)} teachers, lower for {down}, undecided for "
-                f"{len(rows) - up - down}: {each}."
-            )
-    if len(distances):
-        apart = int((distances["p_holm"] < 0.05).sum())
-        lines.append(
-            f"Preferences differ, by more than two measurements of one teacher on other lesions "
-            f"do, for {apart} of {len(distances)} pairs of teachers."
-        )
+    lines, planned = [], f" of {planned_seeds} planned" * (planned_seeds > 0)
+    named = "teacher" if "teacher" in differences else "method"
+    keys = ["method", "baseline", "student"] if named == "teacher" else ["baseline"]
+    for _, part in differences.groupby(keys, sort=False):
+        first, pair = part.iloc[0], f"against {_baseline(part)}"
+        if named == "teacher":
+            pair = f"of {method_label(first['method'])} {pair}, student {first['student']}"
+        for column, number in _FOUND.items():
+            rows, said = _rows_of(part, column), dict[str, list[str]]()
+            for row in rows.sort_values("difference", ascending=False).to_dict("records"):
+                verdict, _, why = row["verdict"].partition(": ")
+                known = with_interval(row["difference"], row["low"], row["high"], signed=True)
+                text = f"{method_label(row[named])} {known}" + f" ({why})" * ("decide" in verdict)
+                said.setdefault(verdict, []).append(text)
+            each = "; ".join(f"{verdict}: {', '.join(own)}" for verdict, own in said.items())
+            if said:
+                about = f"seeds {_range(rows['seeds'])}{planned}, n {_range(rows['n'])}"
+                lines.append(f"{number} {pair} ({about}): {each}")
     return lines

@@ -1,6 +1,5 @@
 """Figures of a teacher's frequencies: responses, class bands, heat maps, preferences."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,40 +68,6 @@ def plot_teacher_responses(
     return ax
 
 
-@style.with_style
-def plot_teacher_glyphs(table: pd.DataFrame, *, gain: float = 0.0) -> Figure:
-    """Draw each teacher's preference as one small disc of frequency rings, in a fixed scale.
-
-    Colour is the drift per energy changed relative to the teacher's geometric mean over the rings,
-    from an eighth to eight times, in every figure alike.
-
-    ``table``: of ``probing.ring_response`` with a column ``teacher``, or ``responses`` of
-    ``probing.compare_cards``.
-    """
-    value = "relative" if "relative" in table else "drift_per_energy"
-    style.need(table, f"teacher low high gain {value}")
-    table = table[table["gain"] == gain]
-    style.need(table)
-    names = list(dict.fromkeys(table["teacher"]))
-    size = (1.75 * len(names) + 1, 2.3)
-    figure, axes = plt.subplots(1, len(names), figsize=size, squeeze=False, layout="constrained")
-    places = np.linspace(-0.5, 0.5, 129)
-    radius = np.hypot(places[:, None], places)
-    for ax, name in zip(axes[0], names, strict=True):
-        own = table[table["teacher"] == name].sort_values("low")
-        octaves = np.log2(own[value].to_numpy().clip(1e-12))
-        ring = np.searchsorted(own["high"], radius).clip(max=len(own) - 1)
-        colors = {"cmap": "PuOr_r", "vmin": -3, "vmax": 3, "extent": (-0.5, 0.5, -0.5, 0.5)}
-        image = ax.imshow((octaves - octaves.mean())[ring], **colors)
-        ax.set(xticks=[], yticks=[])
-        ax.grid(visible=False)
-        ax.set_title(textwrap.fill(name, 20), fontsize=9, loc="center")
-    bar = figure.colorbar(image, ax=axes[0], ticks=[-3, 0, 3], shrink=0.8)
-    bar.ax.set_yticklabels(["1/8", "mean", "8 x"], fontsize=8)
-    axes[0, 0].set_xlabel("0 in the middle, edge 0.5 cycles/px", fontsize=7)
-    return figure
-
-
 def _draw_rings(
     ax: Axes, parts: Sequence[tuple[str, pd.DataFrame]], value: str, looks: Sequence[dict[str, Any]]
 ) -> Axes:
@@ -158,9 +123,8 @@ def plot_class_bands(
     labels = [f"{low:.2f} to {min(high, 0.5**0.5):.2f}" for low, high in edges]  # the corner
     ax.set_xticks(range(len(labels)), labels, fontsize=8, rotation=30, ha="right")
     ax.set_xlabel("Frequency ring, cycles per pixel")
-    what = "removed" if gain == 0 else f"scaled by {gain:g}"
     by = f", by the {'/'.join(table['classifier'].unique())}" if "classifier" in table else ""
-    ax.set_title(f"Recall when a ring is {what}" + by)
+    ax.set_title(f"Recall, ring {gain_label(float(gain or 0))}" + by)
     notes = ["frame: zero outside the 95 % interval"]
     if "survives" in table:
         of = int(table.loc[table["scope"] == "class", "cells"].max())
@@ -219,7 +183,8 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("Distance of preferences, root mean square of log ratios")
     ax.set_title("Teachers against measurements of one teacher")
     ax.figure.legend(loc="outside upper right", ncols=2)
-    lesions = f"n={table['n'].max():,} images of {table['units'].max():,} lesions"
+    n, units = table["n"].max(), table["units"].max()
+    lesions = f"n={n:,} images" + f" of {units:,} lesions or patients" * bool(units < n)
     style.add_footer(ax, table, lesions, "right: difference, 95 % interval")
     return ax
 

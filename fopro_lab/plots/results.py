@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fopro_lab.evaluation import with_interval
+from fopro_lab.evaluation import is_clear, with_interval
 from fopro_lab.evaluation.bootstrap import resampled
 from fopro_lab.evaluation.prior_shift import PriorShift
 from fopro_lab.evaluation.scores import GROUPS
@@ -65,8 +65,7 @@ def plot_class_recall(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     style.need(table, "scope name group metric value low high n k interval")
     table = table[(table["scope"] == "class") & (table["metric"] == "recall")]
     style.need(table)
-    rank = {group: place for place, group in enumerate(GROUPS)}
-    table = table.sort_values("group", key=lambda group: group.map(rank), kind="stable")
+    table = table.sort_values("group", key=lambda group: group.map(GROUPS.index), kind="stable")
     classes = table.drop_duplicates("name").reset_index(drop=True)
     labels = [f"{row['name']}  n={row['n']}" for row in classes.to_dict("records")]
     names = list(classes["name"])
@@ -110,6 +109,7 @@ def plot_comparison(
     ``table``: of ``compare``; ``scopes``: "overall" (balanced accuracy), "group", "class".
     """
     style.need(table, "method baseline scope name group metric difference low high n seeds varies")
+    methods = _ranked(table, "difference")
     of_classes = table[(table["scope"] == "class") & (table["metric"] == "recall")]
     table = pd.concat([_headline_rows(table), of_classes])
     table = table[table["scope"].isin(list(scopes))]
@@ -118,23 +118,28 @@ def plot_comparison(
     heads = [name for name in (*GROUPS, _ALL) if name in first.index]
     names = [*heads, *first.index[first["scope"] == "class"]]
     labels = [f"{name}  n={first.loc[name, 'n']}" for name in names]
-    methods = style.method_order(table["method"])
     height = 1.5 + _ROW * len(names) * (len(methods) + 0.6)
     ax = style.new_axes(ax, width=7.6 + style.room(labels), height=height)
     for method, row, y in _placed(table, names, methods):
-        clear = row["low"] > 0 or row["high"] < 0
-        _draw_difference(ax, y, row, method, _name_beside(method, methods), filled=clear)
+        _draw_difference(ax, y, row, method, _name_beside(method, methods), filled=is_clear(row))
     style.label_rows(ax, labels)
     style.color_group_labels(ax, [first.loc[name, "group"] or name for name in names])
     _style_differences(ax)
-    baseline = style.method_look(str(table["baseline"].iloc[0]))[2]
-    title = f"Against {baseline}, paired by image"
-    ax.set_title(title)
     _add_legend(style.figure_of(ax), methods if len(methods) <= _FEW else [])
+    ax.set_title(f"Against {style.method_look(str(table['baseline'].iloc[0]))[2]}, paired by image")
     seeds = ", ".join(str(n) for n in sorted(set(table["seeds"])))
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, seeds: {seeds}"
     style.add_footer(ax, table, notes, "filled: zero excluded; pale: SD over seeds")
     return ax
+
+
+def _ranked(table: pd.DataFrame, value: str) -> list[str]:
+    """List few methods in their fixed order, many by balanced accuracy, the best first."""
+    methods = style.method_order(table["method"]) if "method" in table else [""]
+    if len(methods) > _FEW:
+        whole = table[table["metric"] == "balanced_accuracy"].set_index("method")[value]
+        methods.sort(key=lambda name: -whole.get(name, 0))
+    return methods
 
 
 def _headline_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -184,9 +189,8 @@ def _draw_interval(
     """Draw a value and its interval at a height, in the look of its method."""
     color, marker, _ = style.method_look(method)
     ax.plot([row["low"], row["high"]], [y, y], color=color, gid=f"interval {method}")
-    edge = "white" if value == "value" else color  # dots that may touch
     look: dict[str, Any] = {"markerfacecolor": color if filled else "white", "zorder": 3}
-    ax.plot(row[value], y, marker, color=color, markeredgecolor=edge, **look)
+    ax.plot(row[value], y, marker, color=color, markeredgecolor=color, **look)
 
 
 def _draw_recalls(
@@ -199,7 +203,7 @@ def _draw_recalls(
     numbers: bool = False,
 ) -> Axes:
     """Draw dots and intervals of recalls, with each number beside the axes if wanted."""
-    methods = style.method_order(table["method"]) if "method" in table else [""]
+    methods = _ranked(table, "value")
     step = _ROW if numbers else 0.75 * _ROW  # dots alone need less room
     height = 1.5 + step * len(names) * max(1.6, len(methods) + 0.4)
     ax = style.new_axes(ax, width=7.6 + style.room(labels), height=height)
@@ -251,9 +255,8 @@ def plot_slopes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         style.write_beside(ax, height, f"{label}  {100 * row.iloc[-1]:.1f}", color=color)
     sizes = table.groupby("name")["n"].max()
     ax.set_xticks(range(len(names)), [f"{name}, n={sizes[name]}" for name in names])
-    ax.set(xlim=(-0.15, len(names) - 0.9), ylabel="Mean class recall, %")
+    ax.set(xlim=(-0.15, len(names) - 0.9), ylabel="Mean class recall, %", title="From head to tail")
     ax.yaxis.set_major_formatter(style.points_formatter())
-    ax.set_title("From head to tail")
     style.add_footer(ax, table, f"numbers: {names[-1]}; intervals are in the figure of groups")
     return ax
 
@@ -280,8 +283,7 @@ def plot_cost(table: pd.DataFrame) -> Figure:
             look = {"value": name, "method": row["method"], "filled": name != "tail"}
             _draw_interval(levels, y + offset, own, **look)
     levels.xaxis.set_major_formatter(style.points_formatter())
-    title = f"Balanced accuracy, n={table['n'].max()}; hollow: tail recall"
-    levels.set_title(title, fontsize=9)
+    levels.set_title(f"Balanced accuracy, n={table['n'].max()}; hollow: tail recall", fontsize=9)
     levels.set_xlabel("%, with 95 % interval")
     for ax, (name, (label, unit)) in zip(costs, shown.items(), strict=True):
         bars = ax.barh(table.index, table[name].fillna(0) / unit, height=0.6, color="#BBBBBB")
@@ -350,11 +352,14 @@ def plot_all_pairs(table: pd.DataFrame) -> Figure:
     methods = list(mean.sort_values(ascending=False).index)
     labels = [style.method_look(method)[2] for method in methods]
     side = 1.2 + 0.45 * len(methods)
-    size = (2 * side + 1.4 + style.room(labels), side + 0.9 + style.room(labels))
     keys = table[["scope", "name", "metric"]].apply(tuple, axis=1)
     shown = {title: key for title, key in _CLAIMED.items() if (keys == key).any()}
-    figure, (panels,) = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False)
-    for ax, (title, key) in zip(panels, shown.items(), strict=True):
+    down = len(shown) if len(methods) > _FEW else 1  # side by side, many would be too small
+    size = (2 / down * side + 1.4 + style.room(labels), down * (side + 0.9 + style.room(labels)))
+    figure, panels = plt.subplots(
+        down, len(shown) // down, figsize=size, sharey="row", squeeze=False
+    )
+    for ax, (title, key) in zip(panels.flat, shown.items(), strict=True):
         own = table[keys == key].pivot(index="method", columns="baseline")
         cells, p = (
             own[c].reindex(index=methods, columns=methods) for c in ("difference", "p_holm")
@@ -363,13 +368,13 @@ def plot_all_pairs(table: pd.DataFrame) -> Figure:
         colors = {"cmap": "PuOr_r", "vmin": -1.3 * most, "vmax": 1.3 * most}
         style.draw_matrix(ax, cells, (100 * cells).map("{:+.1f}".format), p < 0.05, **colors)
         ax.set_xticks(range(len(methods)), labels, rotation=40, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(len(methods)), labels)
         ax.set_title(f"{title}, n={table.loc[keys == key, 'n'].max()}")
-    panels[0].set_yticks(range(len(methods)), labels)
     style.figure_title(figure, "Row minus column, percentage points")
     pairs = table.loc[keys == _CLAIMED["Balanced accuracy"], "p_holm"].notna().sum() // 2
     trained = f"seeds: {table['seeds'].min()}, folds: {table['folds'].min()}"
     note = f"framed: p < 0.05 after Holm over {pairs} pairs; intervals are in the table of pairs"
-    style.add_footer(panels[0], table, trained, note)
+    style.add_footer(panels[0, 0], table, trained, note)
     return figure
 
 
@@ -378,7 +383,7 @@ def _add_legend(figure: Figure, methods: Sequence[str]) -> None:
     looks = [style.method_look(method) for method in methods]
     handles = [Line2D([], [], color=c, marker=m, label=text) for c, m, text in looks]
     if handles:
-        figure.legend(handles=handles, loc="outside upper left", ncols=4)
+        figure.legend(handles=handles, loc="outside upper left", ncols=3)
 
 
 _MEANS = ("balanced\naccuracy", "accuracy\nunder the prior", "calibration\nerror (ECE)")
@@ -398,15 +403,16 @@ def run_labels(shift: PriorShift) -> list[str]:
 def plot_priors(
     shift: PriorShift, *, strengths: Sequence[float] = (*_PRIORS,), adjust: bool = True
 ) -> Figure:
-    """Draw recalls and means of all runs, and the classes' shares, under priors, a row for each."""
+    """Draw recalls and means of all runs under priors, a row for each, with the classes' shares."""
     sizes, methods = shift.images.class_sizes(), [run.method for run in shift.runs]
-    labels = [f"{style.shown(name)}  n={sizes[name]}" for name in shift.names]
     means = [_MEANS[0], f"{_MEANS[1]}\nn={len(shift.images.labels)}", _MEANS[2]]
-    size = (13, 0.8 + (1.1 + 0.36 * max(len(labels), 5)) * len(strengths))
-    ratios: dict[str, Any] = {"width_ratios": (1.5, 1.2, 1), "squeeze": False}
-    figure, axes = plt.subplots(len(strengths), 3, figsize=size, **ratios)
-    for (*levels, shares), strength in zip(axes, strengths, strict=True):
+    size = (9.5, 0.8 + (1.1 + 0.36 * max(len(sizes), 5)) * len(strengths))
+    ratios: dict[str, Any] = {"width_ratios": (1.5, 1), "squeeze": False}
+    figure, axes = plt.subplots(len(strengths), 2, figsize=size, **ratios)
+    for levels, strength in zip(axes, strengths, strict=True):
         table = shift.table(strength, adjust=adjust)
+        prior = dict(zip(shift.images.names, shift.prior(strength), strict=True))
+        labels = [f"{style.shown(n)}, {prior[n]:.1%}, n={sizes[n]}" for n in shift.names]
         parts = table[table["metric"] == "recall"], table[table["metric"] != "recall"]
         for ax, part, names in zip(levels, parts, (labels, means), strict=True):
             for place, method in enumerate(methods):
@@ -420,13 +426,8 @@ def plot_priors(
             ax.xaxis.set_major_formatter(style.points_formatter())
         name = _PRIORS.get(round(strength, 3), "")
         levels[0].set_title(f"Recall at s = {round(strength, 3):+g}{name}")
-        prior = shift.prior(strength)[np.argsort(-shift.counts, kind="stable")]
-        shares.plot(100 * prior, range(len(prior)), "o", color="#999999")
-        style.label_rows(shares, [style.shown(str(name)) for name in shift.names])
-        ends = min(shift.prior(1.0).min(), shift.prior(-1.0).min()) * 70, 150
-        shares.set(xscale="log", xlim=ends, xlabel="Share of the class in the test set, %")
     handles, names = levels[0].lines, run_labels(shift)
-    figure.legend(handles, names, loc="outside upper left", ncols=4, fontsize=8)
+    figure.legend(handles, names, loc="outside upper left", ncols=3, fontsize=8)
     style.add_footer(axes[0, 0], pd.DataFrame(), prior_footer(shift, adjust=adjust))
     return figure
 

@@ -42,7 +42,8 @@ METHOD_COLORS = {
 }
 # Often drawn together, so no two of these look alike.
 _OFTEN = ["logit-adjustment", "focal", "class-balanced", "ldam", "ldam-drw",
-          *(f"bsm+{term}" for term in ("kd", "dkd", "fitnet", "rkd", "sp"))]  # fmt: skip
+          *(f"bsm+{term}" for term in ("kd", "dkd", "fitnet", "rkd", "sp")),
+          *map("ce+{}".format, ("logit-adjustment", "tau-norm", "crt", "lws", "tta"))]  # fmt: skip
 METHOD_MARKERS = {"ce": "s", "bsm": "o", "ekd": "D", "fopro": "^", "random": "v"}
 # Paul Tol's high-contrast scheme: differs in lightness too, so it survives grey printing.
 GROUP_COLORS = {"head": "#004488", "medium": "#B8860B", "tail": "#BB5566", "": "#333333"}

@@ -38,6 +38,7 @@ _INTERVALS_SHOWN = 4  # what a laptop's screen holds; the file has them all
 # In the file alone.
 _COSTS = {"parameters", "macs", "megabytes", "train_seconds", "group_mean", "mcc_median"}
 _TABLES = (".csv", ".parquet")
+_FOUND = "**What was found**"  # the last text of a notebook begins so
 _LARGE = ("class_recall", "learned_mask", "ring_response")  # figures shown before all others
 _FIRST = ("method", "teacher", "seed", "fold")  # parameters looked for most
 _MOST_VALUES, _MOST_FILTERS = 24, 6
@@ -49,13 +50,19 @@ _MOST_LETTERS["text"] = _MOST_LETTERS["text/plain"]
 def write_notebook_page(
     notebook: "nbformat.NotebookNode", path: Path | str, *, name: str, home: str = "../index.html"
 ) -> None:
-    """Write the page of an executed notebook: prose and figures in sight, code folded away."""
+    """Write the page of an executed notebook: findings first, then prose and figures, code folded.
+
+    The findings are what an executed last cell shows, below a text that begins so.
+    """
     # nbconvert's own templates fetch MathJax, RequireJS and the widgets' manager from the web;
     # this one brings its style along and runs no script but that of the ring sliders
     from nbconvert.exporters import HTMLExporter
     from traitlets.config import Config
 
     notebook = copy.deepcopy(notebook)
+    cells = notebook.cells
+    if len(cells) > 2 and cells[-2].source.startswith(_FOUND) and cells[-1].get("outputs"):
+        cells[1:] = [*cells[-2:], *cells[1:-2]]
     shown: dict[int, int] = {}  # letters of each cell
     for n, output in [(n, o) for n, c in enumerate(notebook.cells) for o in c.get("outputs", ())]:
         data = output if output.output_type == "stream" else output.get("data", {})
@@ -159,7 +166,10 @@ def write_index(report: Report, *, out: Path) -> Path:
         name: [p.relative_to(out).as_posix() for p in own if p.suffix in _TABLES and p.is_file()]
         for name, own in files.items()
     }
-    texts = {node.name: _texts(node) for node in report.nodes}
+    texts = {  # of all parameters
+        node.name: {k: str([*v] if isinstance(v, tuple) else v) or "''" for k, v in own.items()}
+        for node, own in ((node, node.parameters) for node in report.nodes)
+    }
     nodes = pd.DataFrame(asdict(node) for node in report.nodes).drop(columns="parameters")
     chosen = pd.DataFrame(texts.values(), index=nodes.index).fillna("").add_prefix("set_")
     write_csv(out / "nodes.csv", nodes.join(chosen))
@@ -172,6 +182,7 @@ def write_index(report: Report, *, out: Path) -> Path:
     values: dict[str, dict[str, None]] = {}  # of each parameter, in the order they come
     for name, value in (item for own in texts.values() for item in own.items()):
         values.setdefault(name, {})[value] = None
+    pages = [(node, out / node.page) for node in well if (out / node.page).is_file()]
     ranked = sorted(well, key=lambda node: node.name not in headlines)  # verdicts first
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -189,7 +200,7 @@ def write_index(report: Report, *, out: Path) -> Path:
         damaged=[path.relative_to(out).as_posix() for path in damaged],
         filters=_filters(report.nodes, values) if len(report.nodes) > 1 else {},
         data={name: own for name, own in tables.items() if own},
-        sliders=[n for n in well if n.page and SLIDERS in _page(out / n.page)],
+        sliders=[node for node, path in pages if SLIDERS in path.read_text(encoding="utf-8")],
         findings={n.name: lines for n in ranked if (lines := _findings(n, out))},
         css=stylesheet(),
         script=_asset("filters.js"),
@@ -198,15 +209,6 @@ def write_index(report: Report, *, out: Path) -> Path:
     )
     write_file(out / "index.html", page)
     return out / "index.html"
-
-
-def _page(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _texts(node: NodeReport) -> dict[str, str]:
-    lists = {k: list(v) if isinstance(v, tuple) else v for k, v in node.parameters.items()}
-    return {name: str(value) if value != "" else "''" for name, value in lists.items()}
 
 
 def _filters(

@@ -129,9 +129,9 @@ class RunComparer(StillBox):
         return plot_priors(self.shift, adjust=self.adjust.value)
 
     def _redraw(self, _: Any = None) -> None:
-        self.table = self.shift.table(self.slider.value, adjust=self.adjust.value)
-        strengths, adjust = [self.slider.value], self.adjust.value
-        figure = plot_priors(self.shift, strengths=strengths, adjust=adjust)
+        strength, adjust = self.slider.value, self.adjust.value
+        self.table = self.shift.table(strength, adjust=adjust)
+        figure = plot_priors(self.shift, strengths=[strength], adjust=adjust)
         self.image.value = figure_bytes(figure, dpi=DPI)
         self.readout.value = self._readout()
 
@@ -141,9 +141,9 @@ class RunComparer(StillBox):
         for row in self.table[self.table["metric"] != "recall"].to_dict("records"):
             own, name = rows[self._labels[row["run"]]], _MEANS[row["metric"]]
             own[f"{name}, %"] = with_interval(row["value"], row["low"], row["high"])
-            ends = (row["difference"], row["difference_low"], row["difference_high"])
-            points = with_interval(*ends, signed=True) if row["run"] else ""
-            own[f"{name} minus the first, points"] = points
+            ends = (row[f"difference{end}"] for end in ("", "_low", "_high"))
+            apart = with_interval(*ends, signed=True) if row["run"] else ""
+            own[f"{name} minus the first, points"] = apart
         table = pd.DataFrame(rows).T.rename(lambda label: label.replace(r"\$", "$"))  # no figure
         footer = html.escape(prior_footer(self.shift, adjust=self.adjust.value))
         return (

@@ -14,6 +14,7 @@ from fopro_lab.evaluation import (
     score_runs,
     summarise,
     summarise_teachers,
+    undertrained,
 )
 from fopro_lab.evaluation.compare import group_families, merge_groups
 from tests.conftest import refuses
@@ -167,7 +168,10 @@ def test_every_pair_is_compared_as_alone_both_ways_with_p_corrected_over_the_pai
         ({"protocol": "toy/96"}, "protocol: expected 'toy/64px/seed0' as in bsm-0, got 'toy/96'; "),
         ({"split_fingerprint": "xyz"}, "split_fingerprint: expected 'abc' as in bsm-0, got 'xyz'"),
         ({"method": "bsm"}, "^ekd-0: expected one run of 'bsm' with seed 0, got also bsm-0; leave"),
-        ({"seed": 5}, "^ekd: expected a seed in common with 'bsm', got 5 of toy/64px/seed0 agains"),
+        (
+            {"seed": 5},
+            "^runs: expected a seed in common with 'bsm', got bsm 0 of toy/64px/seed0, ekd 5",
+        ),
     ],
 )
 def test_compare_refuses_runs_that_do_not_belong_together(changes, message):
@@ -336,6 +340,88 @@ def test_every_run_that_a_difference_does_not_rest_on_is_named(tmp_path):
         "left out: ekd-1 (ekd, seed 1): not finished: failed",
         "left out: ekd-2 (ekd, seed 2): no predictions.parquet",
     ]
+
+
+def with_curve(run, curve):
+    run.__dict__["history"] = pd.DataFrame(
+        {"epoch": range(len(curve)), "val_balanced_accuracy": curve}
+    )
+    return run
+
+
+@pytest.mark.parametrize(
+    ("epochs", "curve", "skill", "reason"),
+    [
+        (20, [*np.linspace(0.2, 0.6, 16), 0.60, 0.61, 0.61, 0.62], 3, ""),
+        (2, [0.2, 0.5], 3, "2 epochs, fewer than 5"),
+        (8, np.linspace(0.2, 0.6, 8), 3, "validation accuracy rose by 11 points at the end"),
+        (8, [*np.linspace(0.2, 0.6, 4), *[0.6, 0.6], *[0.625, 0.625]], 3, ""),  # 2.5 points
+        (8, [0.25] * 8, -0.2, "balanced accuracy as by chance"),
+    ],
+)
+def test_undertrained_runs_get_no_verdict_and_the_reason_is_said(epochs, curve, skill, reason):
+    """Against a method that is trained; both ways round, and over all pairs."""
+    config = {"seed": 0, "epochs": epochs}
+    tables = [
+        predictions((90, 80, 70, 60), seed=seed, skill=own) for seed, own in ((1, 9), (2, skill))
+    ]
+    done, run = (
+        run_of(t, config={"method": m} | config)
+        for t, m in zip(tables, ("bsm", "ekd"), strict=True)
+    )
+    runs = [with_curve(done, [0.5] * 8), with_curve(run, curve)]
+    assert undertrained(runs).get("ekd", "") == reason
+    for table in (
+        compare(runs, "bsm", resamples=20),
+        compare(runs, "ekd", resamples=20),
+        compare_all(runs),
+    ):
+        row = overall(table)
+        assert row["low"] > 0 or row["high"] < 0
+        assert row["verdict"].startswith("undertrained: ") == np.isnan(row["p"]) == bool(reason)
+
+
+def test_a_run_without_a_curve_is_judged_by_its_epochs_and_level():
+    assert undertrained([run_of(predictions(skill=3))]) == {}
+    refined = {"config": {"method": "ce", "seed": 0, "epochs": 3}, "refined": {"method": "ce+crt"}}
+    assert undertrained([run_of(predictions(skill=3), **refined)]) == {
+        "ce+crt": "3 epochs, fewer than 5"
+    }
+
+
+def test_methods_of_unequal_seeds_and_folds_are_compared_on_what_they_share(tmp_path):
+    """As while a sweep runs; a method without a partner is left out and named."""
+    seeds = {"ce": (0,), "bsm": (0, 2), "ekd": (0, 2), "bsm+kd": (2,)}
+    options = {"bsm+kd": {"method": "bsm", "distillation": "kd"}}
+    runs = [
+        run_of(
+            predictions((20, 15, 12, 10), seed=9 * fold + seed, skill=3).assign(
+                image=lambda t, f=fold: f"{f}" + t["image"],
+                group=lambda t, f=fold: f"{f}" + t["group"],
+            ),
+            config={"method": method, "seed": seed, "fold": fold} | options.get(method, {}),
+            protocol=f"toy/folds3/seed0/fold{fold}", split_fingerprint=f"f{fold}",
+        )
+        for method, own in seeds.items() for fold in (1, 2, 3) for seed in own
+        if (method, fold) != ("ekd", 3)
+    ]  # fmt: skip
+    refined = [
+        run_of(run.predictions, config=run.config, protocol=run.protocol,
+               split_fingerprint=run.manifest["split_fingerprint"], refined={"method": "ce+crt"})
+        for run in runs if run.method == "ce"
+    ]  # fmt: skip
+    runs += refined
+    table = compare(runs, "bsm", resamples=20)
+    found = table.groupby("method")[["seeds", "folds"]].first().apply(tuple, axis=1).to_dict()
+    assert found == {"ce": (1, 3), "ekd": (2, 2), "bsm+kd": (1, 3), "ce+crt": (1, 3)}
+    table = compare(runs, "ce", resamples=20)
+    assert set(table["method"]) == {"bsm", "ekd", "ce+crt"}
+    lines = dropped_lines(runs, "ce")
+    assert sum("left out: " in line and "(bsm+kd, seed 2)" in line for line in lines) == 3
+    pairs = compare_all(runs).groupby(["method", "baseline"]).size()
+    assert ("bsm+kd", "bsm") in pairs and ("bsm+kd", "ce") not in pairs
+    apart = [run for run in runs if run.method in ("ce", "bsm+kd")]
+    refuses("expected a seed in common with 'ce', got ce 0 of toy", compare, apart, "ce")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import re
 import pandas as pd
 import pytest
 
-from fopro_lab.evaluation import claim_findings, compare, latex_tables, markdown_tables, summarise
+from fopro_lab.evaluation import compare, findings, latex_tables, markdown_tables, summarise
 from tests.conftest import refuses
 from tests.evaluation.toy_runs import predictions, run_of
 from tests.plots.tables import claims
@@ -64,16 +64,37 @@ def test_numbers_are_those_of_the_tables_of_one_protocol(tables):
     refuses("levels: expected one protocol", markdown_tables, two, differences)
 
 
-def test_claim_findings_count_hits_and_what_speaks_against():
-    distances = pd.DataFrame({"teacher": ["one", "one"], "p_holm": [0.01, 0.2]})
-    whole, tail, apart = claim_findings(claims(), distances)
-    assert whole.startswith(
-        "ekd against bsm, student small, balanced accuracy: higher for 1 of 3 teachers, lower "
-        "for 1, undecided for 1: one +4.0"
+def test_findings_name_the_overall_number_then_the_tail_by_verdict_with_the_best_first(tables):
+    _, differences = tables
+    whole, tail = findings(differences)
+    about = (
+        "Balanced accuracy against balanced softmax (seeds 1, n 150): higher for this one seed: EKD"
     )
-    assert tail.startswith("ekd against bsm, student small, tail recall: higher for 1 of 3")
-    assert "three +3.0 [+0.2, +5.8]" in whole
-    assert apart.endswith("for 1 of 2 pairs of teachers.")
-    open_end = claims().assign(verdict="cannot decide: 9 seeds would be needed")
-    whole, *_ = claim_findings(open_end, distances)
-    assert "[+0.2, +5.8] (cannot decide: 9 seeds would be needed)" in whole
+    assert whole.startswith(about) and whole.index("EKD") < whole.index("FoPro-KD")
+    assert tail.startswith("Tail recall against balanced softmax (seeds 1, n 50)")
+    assert "cannot decide: FoPro-KD" in whole and "(1 seed, few images)" in whole
+    weak = differences.assign(verdict="undertrained: bsm")
+    assert all("): undertrained: " in line and "higher" not in line for line in findings(weak))
+
+
+def test_findings_of_claims_name_teachers_and_the_seeds_that_a_plan_asks_for():
+    verdicts = {"one": "higher", "two": "lower", "three": "not clear by Holm"}
+    table = claims().assign(verdict=lambda table: table["teacher"].map(verdicts))
+    whole, tail = findings(table, planned_seeds=10)
+    pair = "of EKD against balanced softmax, student small (seeds 3 of 10 planned, n 120)"
+    assert whole == (
+        f"Balanced accuracy {pair}: higher: one +4.0 [+2.0, +6.0]; "
+        "not clear by Holm: three +3.0 [+0.2, +5.8]; lower: two -5.0 [-7.0, -3.0]"
+    )
+    assert tail.startswith(f"Tail recall {pair}")
+    one = table[table["teacher"] == "one"].assign(verdict="cannot decide: 9 seeds would be needed")
+    assert findings(one)[0].endswith(
+        "cannot decide: one +4.0 [+2.0, +6.0] (9 seeds would be needed)"
+    )
+
+
+def test_nothing_is_bold_where_a_method_is_undertrained(tables):
+    levels, differences = tables
+    weak = differences.assign(verdict="undertrained: bsm")
+    text = markdown_tables(levels, weak)
+    assert "**" not in text and "No verdict, undertrained: bsm." in text

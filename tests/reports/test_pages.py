@@ -71,6 +71,17 @@ def test_a_notebooks_page_needs_no_network_and_folds_code(page):
         assert style in page
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_a_page_begins_with_what_was_found_if_that_cell_was_executed(tmp_path, found):
+    said = [new_output("display_data", data={"text/markdown": "- It helps."})] if found else []
+    cells = [new_markdown_cell("# Title"), new_markdown_cell("A step."), new_code_cell("step()")]
+    cells += [new_markdown_cell("**What was found**, in all"), new_code_cell("x", outputs=said)]
+    write_notebook_page(new_notebook(cells=cells), tmp_path / "a.html", name="a")
+    page = (tmp_path / "a.html").read_text()
+    assert (page.index("What was found") < page.index("A step.")) == found
+    assert page.index("Title") < min(page.index("A step."), page.index("What was found"))
+
+
 @pytest.fixture
 def report():
     nodes = [
