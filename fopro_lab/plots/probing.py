@@ -231,7 +231,7 @@ def plot_gain_benefits(table: pd.DataFrame, *, images: int) -> Figure:
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     style.figure_title(figure, "Balanced accuracy of a linear probe")
     about = f"severity grows to the right  ·  n={images:,} test images"
-    style.add_footer(axes[0, 0], table, about, "bars: 95 % intervals over lesions")
+    style.add_footer(axes[0, 0], table, about, "bars: 95 % intervals")
     return figure
 
 
@@ -273,8 +273,7 @@ def plot_control(table: pd.DataFrame, gains: pd.DataFrame, *, images: int) -> Fi
     ax.set_ylabel("Balanced accuracy, %")
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.3), ncols=len(splits))
     ax.set_title("Linear probe behind a low-pass and each gain")
-    tested = f"n={images:,} test images in a split"
-    style.add_footer(ax, table, tested, "bars: 95 % intervals over lesions")
+    style.add_footer(ax, table, f"n={images:,} test images in a split", "bars: 95 % intervals")
     for (name, draw), own in gains.groupby(["gain", "draw"], sort=False):
         look: dict[str, Any] = {"color": _GAINS[str(name)], "label": "" if draw else str(name)}
         look["lw"] = 3 if name == "inverse" else 1.4 if name != "random" else 0.8

@@ -138,7 +138,7 @@ def plot_mask_history(
         raise InputError("histories: expected one or more, got none")
     rows, columns = len(histories), 3 if time is None else 1
     bound = max(_octaves(part) for each in histories for part in (each.planes, each.rings))
-    size, widths = (3.6 + 3.4 * columns, 0.6 + 3.2 * rows), [*[1] * columns, 1.35]
+    size, widths = (5.6 + 1.8 * columns, 0.6 + 2.6 * rows), [*[1] * columns, 1.35]
     figure, axes = plt.subplots(rows, columns + 1, figsize=size, squeeze=False, width_ratios=widths)
     for (*masks, beside), history in zip(axes, histories, strict=True):
         last = len(history.times) - 1
@@ -147,15 +147,16 @@ def plot_mask_history(
             octaves = np.log2(history.planes[place])
             image = style.draw_plane(ax, octaves, cmap="RdBu_r", vmin=-bound, vmax=bound)
             number, step = history.times[place]
-            ax.set_title(f"prompt training {number}, step {step}", fontsize=9)
-            ax.set_ylabel("")
+            ax.set_title(f"training {number}, step {step}", fontsize=9)
+            ax.set(xlabel="Horizontal, cycles per pixel", ylabel="")
+            ax.tick_params(labelleft=ax is masks[0])
             look = {"color": color, "linewidth": 2, "label": f"{number}, {step}"}
             beside.stairs(history.rings[place], history.edges, baseline=None, **look)
         if time is not None:
             look = {"color": "#555555", "ls": "--", "label": "last"}
             beside.stairs(history.rings[last], history.edges, baseline=None, **look)
         _label_gains(style.color_bar(masks[-1], image, "Gain of the amplitude", width=0.045), bound)
-        masks[0].set_ylabel(f"{style.shown(history.name)}\nVertical frequency, cycles per pixel")
+        masks[0].set_ylabel(f"{style.shown(history.name)}\nvertical, cycles per pixel")
         style.gain_axes(beside, history.edges, bound=bound)
         beside.set_title("Mean gain of each ring", fontsize=9)
         beside.legend(title="training, step", loc="best", fontsize=8, title_fontsize=8)

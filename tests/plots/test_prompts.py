@@ -54,5 +54,5 @@ def test_prompt_training_puts_checks_beside_their_term_and_rings_the_best():
 def test_mask_history_shows_first_middle_and_last_mask():
     figure = plots.plot_mask_history([mask_history()])
     titles = [ax.get_title(loc="left") for ax in figure.axes[:3]]
-    assert titles == [f"prompt training 1, step {step}" for step in (0, 3, 6)]
+    assert titles == [f"training 1, step {step}" for step in (0, 3, 6)]
     assert figure.axes[0].images[0].get_array().max() == 1  # octave: gain 2
