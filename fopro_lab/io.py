@@ -150,10 +150,10 @@ def kind_of(path: Path | str) -> str:
 
 
 def plain_cells(table: Any) -> Any:
-    """Copy a table for CSV: what a spreadsheet would take for a formula begins with a quote."""
+    """Copy a table for CSV: no control codes, and before what is like a formula a quote."""
 
     def plain(value: Any) -> Any:
-        return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
+        return "'" * (value[:1] in FORMULA) + printable(value) if isinstance(value, str) else value
 
     kept = {name: column.map(plain) for name, column in table.items() if column.dtype.kind == "O"}
     return table.assign(**kept).rename(columns=plain)

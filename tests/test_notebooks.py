@@ -80,6 +80,13 @@ def is_set_up(cell):
     return imports or "parameters" in cell.metadata.get("tags", [])
 
 
+def test_notebook_escapes_names_in_styled_tables(notebook):
+    """Pandas escapes a table's text, a Styler's only if it is told to."""
+    for cell in code_cells(notebook):
+        for rest in cell.source.split(".style.")[1:] if "plt.style" not in cell.source else ():
+            assert re.match(r'format\((precision=\d, )?escape="html"\)', rest), cell.source
+
+
 def test_notebook_cells_are_short_define_nothing_and_explain_every_parameter(notebook):
     for cell in code_cells(notebook):
         if "parameters" not in cell.metadata.get("tags", []):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, printable
 from fopro_lab.evaluation.compare import HEADLINE, is_clear
 from fopro_lab.io import as_markdown
 
@@ -33,6 +33,7 @@ _TITLES |= {metric: metric.upper() for metric in ("mcc", "auroc", "ece")}
 _FOUND = {"balanced_accuracy": "Balanced accuracy", "tail": "Tail recall"}
 _WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}
 _ESCAPED = {letter: rf"\text{word}{{}}" for letter, word in (_WORDS | {"|": "bar"}).items()}
+_ESCAPED |= {"[": "{[}", "*": "{*}"}  # else arguments of the end of the row before
 _LATEX = str.maketrans(_ESCAPED | {letter: f"\\{letter}" for letter in "&%$#_{}"})
 
 
@@ -106,10 +107,10 @@ def latex_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     for (caption, table), label in zip(tables, ("tab:levels", "tab:differences"), strict=True):
         names = table.columns.intersection(_NAMES)
         cells = table.map(lambda text: text.replace("-", "$-$"))  # before numbers no hyphen
-        cells[names] = table[names].map(lambda text: text.translate(_LATEX))
+        cells[names] = table[names].map(lambda text: printable(text).translate(_LATEX))
         look: dict[str, Any] = {"position_float": "centering", "hrules": True, "label": label}
         look |= {"column_format": "l" + "r" * (cells.shape[1] - 1)}
-        look |= {"caption": caption.translate(_LATEX)}
+        look |= {"caption": printable(caption).translate(_LATEX)}
         texts.append(cells.style.hide(axis="index").to_latex(**look))
     return "\n".join(texts)
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fopro_lab.evaluation import is_clear, with_interval
+from fopro_lab.evaluation import is_clear, method_label, with_interval
 from fopro_lab.evaluation.bootstrap import resampled
 from fopro_lab.evaluation.prior_shift import PriorShift
 from fopro_lab.evaluation.scores import GROUPS
@@ -392,7 +392,7 @@ _PRIORS = {-1.0: ", tail-heavy", 0.0: ", balanced", 1.0: ", as in training"}
 
 def run_labels(shift: PriorShift) -> list[str]:
     """Name each run by method and seed, and by its folder where these occur twice."""
-    labels = [f"{style.method_look(run.method)[2]}, seed {run.seed}" for run in shift.runs]
+    labels = [f"{style.shown(method_label(r.method))}, seed {r.seed}" for r in shift.runs]
     return [
         label if labels.count(label) == 1 else f"{label} ({style.shown(run.name)})"
         for label, run in zip(labels, shift.runs, strict=True)
@@ -426,8 +426,7 @@ def plot_priors(
             ax.xaxis.set_major_formatter(style.points_formatter())
         name = _PRIORS.get(round(strength, 3), "")
         levels[0].set_title(f"Recall at s = {round(strength, 3):+g}{name}")
-    handles, names = levels[0].lines, run_labels(shift)
-    figure.legend(handles, names, loc="outside upper left", ncols=3, fontsize=8)
+    figure.legend(levels[0].lines, run_labels(shift), loc="outside upper left", ncols=3, fontsize=8)
     style.add_footer(axes[0, 0], pd.DataFrame(), prior_footer(shift, adjust=adjust))
     return figure
 

@@ -23,7 +23,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from fopro_lab.arguments import checked
-from fopro_lab.errors import InputError
+from fopro_lab.errors import InputError, printable
 from fopro_lab.evaluation import method_label
 from fopro_lab.io import atomic_path, say_once
 
@@ -68,7 +68,7 @@ def _widths(text: str) -> list[int]:
 
 def shown(text: str, longest: int = LONGEST) -> str:
     """Write a user's text for a figure: a ``$`` begins no formula, a long text loses its middle."""
-    text = text.replace(r"\$", "$")
+    text = printable(text, but="\n").replace(r"\$", "$")
     wide = _widths(text)
     if max(wide, default=1) > 1 and not set(_OTHERS) & set(style()[1]["font.family"]):
         missing = "no font here has Chinese, Japanese or Korean letters"

@@ -17,6 +17,7 @@ import jinja2
 import pandas as pd
 from pandas.api.types import is_numeric_dtype as is_numeric
 
+from fopro_lab.errors import printable
 from fopro_lab.io import regular, write_csv, write_file
 from fopro_lab.reports.plan import NodeReport, Report, duration
 
@@ -43,8 +44,7 @@ _LARGE = ("class_recall", "learned_mask", "ring_response")  # figures shown befo
 _FIRST = ("method", "teacher", "seed", "fold")  # parameters looked for most
 _MOST_VALUES, _MOST_FILTERS = 24, 6
 # Letters of one output (last: of a cell) that a page shows, beside images: cleaning takes time.
-_MOST_LETTERS = {"text/html": 500_000, "text/markdown": 100_000, "text/plain": 1_000_000}
-_MOST_LETTERS["text"] = _MOST_LETTERS["text/plain"]
+_MOST_LETTERS = {"text/html": 500_000, "text/markdown": 100_000, "text/plain": 10**6, "text": 10**6}
 
 
 def write_notebook_page(
@@ -67,7 +67,7 @@ def write_notebook_page(
     for n, output in [(n, o) for n, c in enumerate(notebook.cells) for o in c.get("outputs", ())]:
         data = output if output.output_type == "stream" else output.get("data", {})
         for kind, most in _MOST_LETTERS.items():
-            text = "".join(data.get(kind, ""))
+            text = data.get(kind, "")
             if kind == "text/markdown" and text:  # a class may be called <b>
                 text = data[kind] = text.replace("<", "&lt;")
             size = len(re.sub(r"[\w+/=]{999,}", "", text) if kind == "text/html" else text)
@@ -96,7 +96,7 @@ def write_notebook_page(
     page, _ = exporter.from_notebook_node(notebook, resources={"page": words})
     if SLIDERS in page:  # cells keep no script: the one that is trusted is put in here
         page = page.replace("</main>", f"{ring_sliders_script()}</main>")
-    write_file(path, page)
+    write_file(path, printable(page, but="\n\t"))
 
 
 def cleaned(html: Any) -> str:

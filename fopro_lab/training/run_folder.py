@@ -245,13 +245,10 @@ def earlier_origins(
         return []
     names = ("versions", "commit", "device", "processes")
     before, here = ({name: each.get(name) for name in names} for each in (found.manifest, manifest))
-    earlier: list[dict[str, Any]] = found.manifest.get("earlier", [])
-    if before == here:
-        return earlier
-    if say:
-        changed = ", ".join(name for name in names if before[name] != here[name])
-        sys.stderr.write(f"resumed with changed {changed}; its last digits may differ\n")
-    return [*earlier, before]
+    changed = [f"{n} ({before[n]}, now {here[n]})" for n in names if before[n] != here[n]]
+    if say and changed:
+        sys.stderr.write(f"resumed with changed {', '.join(changed)}; its last digits may differ\n")
+    return [*found.manifest.get("earlier", []), *([before] if changed else [])]
 
 
 def now() -> str:

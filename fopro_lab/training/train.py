@@ -96,14 +96,16 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Put back a checkpoint of the same config."""
+        """Put back a checkpoint of the same config, whole but for what older versions had not."""
+        own, later = self.state_dict(), ("identity", "control", "best_control", "probe_score")
+        saved = {n: v for n, v in own.items() if v is None or n in later} | saved
         try:
-            for name, value in saved.items():
-                part = getattr(self, name)
+            for name in own | saved:
+                part, value = getattr(self, name), saved[name]
                 if hasattr(part, "load_state_dict"):
                     part.load_state_dict(value)
-                else:
-                    setattr(self, name, value)
+                else:  # a LookupError if it is of another kind
+                    setattr(self, name, {type(part): value}[type(value)])
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError):
             problem = "does not fit this run; remove it to start this run again"
             raise InputError(f"{run_folder.CHECKPOINT}: {problem}") from None

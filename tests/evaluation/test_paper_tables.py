@@ -37,6 +37,13 @@ def test_latex_names_methods_and_escapes_the_protocol(tables):
     assert text.isascii() and text.count("{") == text.count("}")
 
 
+def test_latex_of_hostile_names_is_text(tables):
+    names = {"ekd": "[*]\\input{x}\x1b", "fopro": "*$x_{"}
+    levels, differences = (table.replace({"method": names}) for table in tables)
+    first = [row[0] for row in rows_of(latex_tables(levels, differences))]
+    assert first[2:4] == [r"{[}{*}]\textbackslash{}input\{x\}\textbackslash{}x1b", r"{*}\$x\_\{"]
+
+
 def test_bold_is_only_what_the_paired_interval_bears_out(tables):
     levels, differences = tables
     row = differences.set_index(["method", "metric"]).loc[("ekd", "balanced_accuracy")]

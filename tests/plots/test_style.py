@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from fopro_lab import plots
-from fopro_lab.errors import InputError
+from fopro_lab.errors import CONTROL, InputError
 from fopro_lab.plots.style import STYLE
 from tests.conftest import refuses
 from tests.plots.tables import EVERY, PROTOCOL, draw, scores
@@ -103,7 +103,7 @@ def test_long_names_widen_a_figure_and_do_not_narrow_its_axes(name):
 def test_names_of_strangers_are_no_formulas(name):
     plot, table = EVERY[name]
     if isinstance(table, pd.DataFrame):
-        odd = {"nv": "$x^2$", "mel": r"$\frac{$", PROTOCOL: "$x^2$/64px"}
+        odd = {"nv": "$x^2$\x1b[31m\u202e", "mel": r"$\frac{$", PROTOCOL: "$x^2$/64px"}
         plt.close("all")
         drawn = plot(table.replace(odd))
         figure = plots.style.figure_of(drawn) if isinstance(drawn, Axes) else drawn
@@ -113,3 +113,4 @@ def test_names_of_strangers_are_no_formulas(name):
         named = [text for text in written if "x^2" in text or "frac" in text]
         assert named or not table.isin([*odd]).any(axis=None)
         assert not any(is_math_text(text) for text in named)
+        assert not [text for text in written if re.search(f"[{CONTROL}]", text.replace("\n", ""))]

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import time
+import tracemalloc
 from dataclasses import replace
 from html import escape
 from types import SimpleNamespace
@@ -274,14 +275,27 @@ def test_a_page_of_many_letters_comes_soon_and_says_what_it_leaves_out(tmp_path,
     assert time.monotonic() - began < 60
 
 
+def test_a_page_of_a_long_output_takes_no_copies_of_it(tmp_path):
+    size = 10_000_000
+    outputs = [new_output("stream", text="x" * 99 + "\n" + "y" * size)]
+    notebook = new_notebook(cells=[new_code_cell("x", outputs=outputs)])
+    write_notebook_page(new_notebook(), tmp_path / "page.html", name="a")  # imports what it needs
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    write_notebook_page(notebook, tmp_path / "page.html", name="a")
+    peak = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    assert peak < 5 * size, peak  # a list of its letters takes 8 bytes each
+
+
 def test_tables_hold_no_formulas(report, tmp_path):
     (tmp_path / "data").mkdir()
-    odd = pd.DataFrame({"=class": ["=cmd()", "+1", "@x", "-x", "fine"], "n": [-1, 2, 3, 4, 5]})
+    odd = pd.DataFrame({"=class": ["=cmd()", "+1", "@x", "-x", "\x1b[31m"], "n": [-1, 2, 3, 4, 5]})
     odd.to_csv(tmp_path / "data/headline.csv", index=False)
     index(report, tmp_path)
     cells = pd.read_csv(tmp_path / "headline.csv", dtype=str)
     assert cells.columns.tolist() == ["node", "'=class", "n"]
-    assert cells["'=class"].tolist() == ["'=cmd()", "'+1", "'@x", "'-x", "fine"]
+    assert cells["'=class"].tolist() == ["'=cmd()", "'+1", "'@x", "'-x", r"\x1b[31m"]
     assert cells["n"].tolist() == ["-1", "2", "3", "4", "5"]
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -216,6 +217,37 @@ def test_a_finished_run_with_a_lost_or_damaged_file_is_made_whole_again(tmp_path
     (tmp_path / CHECKPOINT).unlink()
     (tmp_path / "history.csv").write_text("garbage")
     refuses("history.csv, and no checkpoint", distill, config, out=tmp_path, verbose=False)
+
+
+def test_a_checkpoint_that_lacks_a_part_or_has_another_kind_is_refused(tmp_path, monkeypatch):
+    config = TrainConfig(**TINY | EVERYTHING, method="fopro")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 1)
+        distill(config, out=tmp_path, verbose=False)
+    whole = load_checkpoint(tmp_path)
+    for name in ("student", "optimiser", "schedule", "prompt", "epoch", "history", "best_student"):
+        for damaged in ({n: v for n, v in whole.items() if n != name}, whole | {name: "text"}):
+            save_checkpoint(tmp_path, damaged)
+            refuses(r"checkpoint\.pt: does not fit", distill, config, out=tmp_path, verbose=False)
+    later = ("identity", "control", "best_control", "probe", "probe_score")
+    save_checkpoint(tmp_path, {n: v for n, v in whole.items() if n not in later})
+    assert distill(config, out=tmp_path, verbose=False).state == "done"
+
+
+def test_a_run_goes_on_with_another_number_of_threads_and_says_so(tmp_path, monkeypatch, capsys):
+    config = TrainConfig(**TINY | {"threads": 1}, method="fopro")
+    whole = distill(config, out=tmp_path / "whole", verbose=False)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, 1)
+        distill(config, out=tmp_path / "run", verbose=False)
+    capsys.readouterr()
+    found = distill(config.model_copy(update={"threads": 2}), out=tmp_path / "run")
+    told = capsys.readouterr().err
+    assert re.search(r"changed device \(cpu .*1 threads\), now cpu .*2 threads\)\)", told)
+    assert "1 threads" in found.manifest["earlier"][0]["device"]
+    assert "2 threads" in found.manifest["device"]
+    here, there = (run.predictions.filter(like="logit").to_numpy() for run in (found, whole))
+    assert here.size and abs(here - there).max() < 1e-3  # 0.1 and more with another seed
 
 
 OPTIONS = TINY | EVERYTHING | {"method": "fopro", "epochs": 4, "batch_size": 8}

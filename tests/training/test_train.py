@@ -238,7 +238,8 @@ def test_a_run_that_another_version_goes_on_with_says_so(tmp_path, monkeypatch, 
         distill(config, out=tmp_path)
     run = distill(config, out=tmp_path)
     assert [each["versions"]["torch"] for each in run.manifest["earlier"]] == ["0.0.1"]
-    assert "resumed with changed versions" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert re.search(r"resumed with changed versions \(.*'torch': '0\.0\.1'.*, now .*\);", told)
     assert distill(config, out=tmp_path).manifest["earlier"] == run.manifest["earlier"]
 
 
