@@ -173,8 +173,8 @@ def _range(values: pd.Series) -> str:
 def findings(differences: pd.DataFrame, *, planned_seeds: int = 0) -> list[str]:
     """State what `compare` or `compare_teachers` found overall and in the tail, verdict by verdict.
 
-    One text for each baseline, or each pair of methods and student, and number; methods or teachers
-    stand with their differences, the best first. ``planned_seeds``: how many a plan asks for.
+    One text for each baseline, or pair of methods and student, number and verdict; in it methods or
+    teachers with their differences, the best first. ``planned_seeds``: of a plan, 0 if none is.
     """
     lines, planned = [], f" of {planned_seeds} planned" * (planned_seeds > 0)
     named = "teacher" if "teacher" in differences else "method"
@@ -188,10 +188,10 @@ def findings(differences: pd.DataFrame, *, planned_seeds: int = 0) -> list[str]:
             for row in rows.sort_values("difference", ascending=False).to_dict("records"):
                 verdict, _, why = row["verdict"].partition(": ")
                 known = with_interval(row["difference"], row["low"], row["high"], signed=True)
-                text = f"{method_label(row[named])} {known}" + f" ({why})" * ("decide" in verdict)
-                said.setdefault(verdict, []).append(text)
-            each = "; ".join(f"{verdict}: {', '.join(own)}" for verdict, own in said.items())
-            if said:
+                text = f"{method_label(row[named])} {known}" + f" ({why})" * ("would" in why)
+                verdict = verdict if "would" in why or "under" in verdict else row["verdict"]
+                said.setdefault(verdict.replace(": ", ", "), []).append(text)
+            for verdict, own in said.items():
                 about = f"seeds {_range(rows['seeds'])}{planned}, n {_range(rows['n'])}"
-                lines.append(f"{number} {pair} ({about}): {each}")
+                lines.append(f"{number} {pair} ({about}): {verdict}: {', '.join(own)}")
     return lines
