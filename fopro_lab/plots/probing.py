@@ -167,7 +167,6 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     style.need(table, "teacher other between within difference difference_low difference_high")
     style.need(table, "p n units")
-    labels = [*(table["teacher"] + ",\n" + table["other"])]
     width = 8.2 + style.room(table["teacher"])
     ax = style.new_axes(ax, width=width, height=1.9 + 0.42 * len(table))
     for place, row in enumerate(table.to_dict("records")):
@@ -178,7 +177,7 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             ax.plot(x, place, "o", color=color, markerfacecolor=face, label=label)
         interval = f"[{row['difference_low']:+.2f}, {row['difference_high']:+.2f}]"
         style.write_beside(ax, place, f"{row['difference']:+.2f} {interval}, p={row['p']:.3f}")
-    style.label_rows(ax, labels)
+    style.label_rows(ax, [*(table["teacher"] + ",\n" + table["other"])])
     ax.set_xlim(0, 1.08 * float(table[["between", "within"]].max().max()))
     ax.set_xlabel("Distance of preferences, root mean square of log ratios")
     ax.set_title("Teachers against measurements of one teacher")

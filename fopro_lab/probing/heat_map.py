@@ -173,7 +173,9 @@ def heat_plane(table: pd.DataFrame, *, value: str = "drift") -> np.ndarray:
     if first["block"] < 1:
         raise InputError("table: expected a heat map of blocks or waves, got one of rings")
     height, width = int(first["height"]), int(first["width"])
-    bins = plane_bins(height, width).reshape(-1, 2)
+    # Half a cycle per pixel is its own mirror image: with blocks it would be a sliver of others.
+    inner = np.ix_(*(np.arange(side).clip(first["block"] > 1) for side in (height, width)))
+    bins = plane_bins(height, width)[inner].reshape(-1, 2)
     number = table.set_index(["row", "column"])["cell"]
     centres = pd.MultiIndex.from_arrays(_block_of(bins, int(first["block"])).T)
     cells = number.reindex(centres, fill_value=-1).to_numpy()

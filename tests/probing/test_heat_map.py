@@ -64,6 +64,14 @@ def test_the_plane_is_its_own_mirror_image_and_whole(block):
     assert len(np.unique(plane)) > 1
 
 
+def test_a_plane_of_blocks_has_no_slivers_at_half_a_cycle_per_pixel():
+    plane = heat_plane(measure(Stub(flatten), photos(4, 32), block=7, resamples=2))
+    assert len(np.unique(plane)) > 8
+    np.testing.assert_array_equal(plane[0], plane[1])
+    np.testing.assert_array_equal(plane[:, 0], plane[:, 1])
+    np.testing.assert_array_equal(plane[1:, 1:], plane[1:, 1:][::-1, ::-1])
+
+
 def test_intervals_hold_the_mean_and_lesions_are_drawn_whole():
     images = photos(12, 8).repeat_interleave(2, dim=0)
     by_image, by_lesion = (
