@@ -11,6 +11,7 @@ import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, TypeVar
 
 import typer
@@ -48,13 +49,25 @@ def read_config(kind: "type[ConfigType]", settings: list[str], file: str) -> "Co
 
 
 def show(values: dict[str, Any], *, as_json: bool) -> None:
-    """Print names and values, one line each, or as JSON."""
+    """Print names and values, an entry each, or as JSON."""
     if as_json:
-        print(json.dumps(values, indent=2, default=str))
-        return
-    width = max(map(len, values))
+        return print(json.dumps(values, indent=2, default=str))
+    width = max(map(len, values)) + 2
     for name, value in values.items():
-        print(f"{name:<{width}}  {json.dumps(value, default=str).strip(chr(34))}")
+        text = f"{name.replace('_', ' '):<{width}}{plain(value)}"
+        if isinstance(value, dict | list):  # as of a card
+            text = fill(text, 80, subsequent_indent=" " * width, break_long_words=False)
+        print(text)
+
+
+def plain(value: Any) -> str:
+    """Write a value for people, nested ones too."""
+    if isinstance(value, dict):
+        return ", ".join(f"{n.replace('_', ' ')} {plain(each)}" for n, each in value.items())
+    if isinstance(value, list | tuple):
+        return ("; " if any(isinstance(x, dict) for x in value) else ", ").join(map(plain, value))
+    texts = {"True": "yes", "False": "no"}
+    return f"{value:.4g}" if isinstance(value, float) else texts.get(str(value), str(value))
 
 
 data_app = typer.Typer(help="Data sets: list, fetch, check, decode once.", **APP)
@@ -70,12 +83,9 @@ def data_list(as_json: AsJson = False) -> None:
     sources = {name: find_source(name) for name in source_names()}
     places = {name: fetched_place(name) for name in sources}
     if as_json:
-        rows = [
-            {"name": name, "place": places[name], "licence": s.licence, "citation": s.citation}
-            for name, s in sources.items()
-        ]
-        print(json.dumps(rows, indent=2, default=str))
-        return
+        about = {n: {"licence": s.licence, "citation": s.citation} for n, s in sources.items()}
+        rows = [{"name": name, "place": places[name], **about[name]} for name in sources]
+        return print(json.dumps(rows, indent=2, default=str))
     print(f"phantom  procedural, deterministic, 8 classes, 64 px, {IMAGES} images by default")
     print("PATH     a folder per class, or images with a CSV (image, class, group, source, split)")
     print("\nFrom their publishers, with `fopro data fetch NAME`; isic2019-lt opens isic2019:")
@@ -116,7 +126,8 @@ def data_check(
         print(json.dumps(found.as_dict(), indent=2, allow_nan=False))
     else:
         show(found.facts, as_json=False)
-        print("", *found.count_lines(), "", *found.lines(), *found.unreadable_lines(), sep="\n")
+        counts = ["", *found.count_lines()] if found.count_lines() else []
+        print(*counts, "", *found.lines(), *found.unreadable_lines(), sep="\n")
     if out:
         from fopro_lab.reports import execute_notebook
 
@@ -200,8 +211,7 @@ def train(
 
     config = read_config(TrainConfig, settings, file)
     if print_config:
-        print(explain(config))
-        return
+        return print(explain(config))
     from fopro_lab.io import home_folder
     from fopro_lab.training import distill, is_first, run_name
 
@@ -218,8 +228,7 @@ def show_scores(run: Any, about: str, *, as_json: bool) -> None:
     scores = run.table(resamples=1000)
     headline = scores[scores["scope"] != "class"]
     if as_json:
-        print(headline.to_json(orient="records", indent=2))
-        return
+        return print(headline.to_json(orient="records", indent=2))
     chosen = run.manifest["scores"]["val_balanced_accuracy"]
     print(f"{run.path}: {about}, validation {100 * chosen:.1f}; on test, all in %:")
     for row in headline.itertuples():
@@ -328,8 +337,7 @@ def report(
     if snakefile:
         from fopro_lab.reports.snakefile import write_snakefile
 
-        print(write_snakefile(plan, file=snakefile, **inputs))
-        return
+        return print(write_snakefile(plan, file=snakefile, **inputs))
     if set_slurm and executor != "slurm":
         raise InputError(f"--set-slurm: goes with --executor slurm, not with {executor}")
     executor = f"slurm:{set_slurm}" if executor == "slurm" else executor
@@ -382,8 +390,7 @@ def compare(
     elif out:
         write_csv(Path(out) / "comparison.csv", table)
     if as_json:
-        print(table.to_json(orient="records", indent=2))
-        return
+        return print(table.to_json(orient="records", indent=2))
     for method, why in evaluation.undertrained(done).items():
         print(f"undertrained, so no verdict: {method}: {why}")
     for protocol, part in levels.groupby("protocol", sort=False):

@@ -40,8 +40,8 @@ OWN |= {"JUPYTER_PATH": f"{sys.prefix}/share/jupyter"}
 HOW = {"capture_output": True, "text": True, "timeout": 400, "env": OWN}
 
 
-def run(words, *, cwd):
-    done = subprocess.run(list(map(str, words)), cwd=cwd, **HOW)
+def run(words, *, cwd, **env):
+    done = subprocess.run(list(map(str, words)), cwd=cwd, **{**HOW, "env": OWN | env})
     assert done.returncode == 0, done.stderr
     return done
 
@@ -54,10 +54,17 @@ def test_wheel_holds_what_the_checkout_has_and_no_more(installed):
 
 
 def test_plans_are_found_by_name_and_init_copies_them_without_overwriting(installed):
-    _, bin, empty = installed
+    wheel, bin, empty = installed
     home = "import fopro_lab; print(fopro_lab.__file__, fopro_lab.__version__)"
     shown = run([bin / "python", "-c", home], cwd=empty).stdout
     assert shown.startswith(str(bin.parent)) and re.search(r" \d+\.\d+\.\d+\n$", shown)
+    types = "import fopro_lab as fl; print(fl.open_dataset('phantom', images=24))"
+    assert "24" in run([bin / "python", "-c", types], cwd=empty).stdout
+    assert any(name.endswith("fopro_lab/py.typed") for name in zipfile.ZipFile(wheel).namelist())
+    number = run([bin / "fopro", "--version"], cwd=empty).stdout.strip()
+    assert wheel.name.startswith(f"fopro_lab-{number}-")
+    asked = {"_FOPRO_COMPLETE": "complete_bash", "COMP_WORDS": "fopro pre", "COMP_CWORD": "1"}
+    assert run([bin / "fopro"], cwd=empty, **asked).stdout.split() == ["predict"]
     shown = run([bin / "fopro", "report", "demo", "--plan"], cwd=empty).stdout
     assert "04_train.ipynb" in shown and str(bin.parent) not in shown
     mine = empty / "mine/reports/plans/demo.yaml"

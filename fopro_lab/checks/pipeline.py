@@ -71,9 +71,8 @@ def audit_pipeline(
     if len(known) > 1:
         members |= {name: sources == name for name in known}
     resized = _measure_resize(reader, chosen, small, edges)
-    steps = [
-        ("resize", step, "ideal band limit", small, ratios) for step, ratios in resized.items()
-    ]
+    against = "ideal band limit"
+    steps = [("resize", step, against, small, ratios) for step, ratios in resized.items()]
     pixels = torch.from_numpy(packed.checked(chosen))
     before = log_amplitude(augment.float_images(pixels), size=packed.size, edges=edges)
     for mode in get_args(AugmentMode):

@@ -61,7 +61,9 @@ class Findings:
         return [f"{each.level:<4}  {each.what:<{width}}  {each.verdict}" for each in self.findings]
 
     def count_lines(self) -> list[str]:
-        """Return group and images by part of each class, aligned, the most frequent first."""
+        """Return group and images by part of each class, aligned; no line without a split."""
+        if self.facts["protocol"] == "none":
+            return []
         own = self.tables["counts"].pivot(index=["class", "group"], columns="split", values="n")
         ordered = own[list(PARTS)].sort_values("train", ascending=False, kind="stable")
         shown = ordered.reset_index("group").rename_axis(index=None, columns=None)
@@ -73,9 +75,8 @@ class Findings:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON; what is undefined is None."""
-        tables = {
-            name: json.loads(own.to_json(orient="records")) for name, own in self.tables.items()
-        }
+        texts = {name: own.to_json(orient="records") for name, own in self.tables.items()}
+        tables = {name: json.loads(text) for name, text in texts.items()}
         findings = [finding._asdict() for finding in self.findings]
         worst = max((each.level for each in self.findings), key=LEVELS.index, default="ok")
         return {**self.facts, "worst": worst, "findings": findings, "tables": tables}
@@ -118,11 +119,12 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
         ``group_leakage``, ``leakage``, ``sources`` and ``power``.
     """
     dataset, names = packed.dataset, packed.dataset.class_names
-    if len(split.train):
+    if is_split := bool(len(split.train)):
         check_split(split, dataset)
     table, parts = dataset.table, split.parts(len(packed))
-    groups = groups_from(config, names, split.class_counts(dataset))
-    by_class = dict(zip(names, split.class_counts(dataset), strict=True))
+    own = split.train if is_split else np.arange(len(packed))
+    sizes = np.bincount(packed.labels[own], minlength=len(names))
+    groups, by_class = groups_from(config, names, sizes), dict(zip(names, sizes, strict=True))
     of_part = {p: np.bincount(packed.labels[parts == p], minlength=len(names)) for p in PARTS}
     counts = pd.DataFrame({"class": names, "group": [groups[name] for name in names]} | of_part)
     counts = counts.melt(["class", "group"], var_name="split", value_name="n")
@@ -144,10 +146,9 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
     findings = (
         _check_reading(packed),
         *(Finding("note", "opening", None, note) for note in dataset.notes),
-        *(Finding("note" if len(split.train) else "fail", "split", None, n) for n in split.notes),
+        *(Finding("note" if is_split else "fail", "split", None, note) for note in split.notes),
         *(Finding("note", "head to tail", None, note) for note in group_ties(groups, by_class)),
-        _check_imbalance(counts, wanted=wanted),
-        _check_tested(counts),
+        *((_check_imbalance(counts, wanted=wanted), _check_tested(counts)) if is_split else ()),
         _check_groups(table, shared, leaks, known=dataset.groups_known),
         _check_copies(copies, leaks),
         _check_near_duplicates(near, leaks, flat=found.attrs["flat"]),
@@ -155,25 +156,27 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
         check_sources(leakage.class_source_association(table)),
         _check_levels(packed),
         _check_shortcuts(packed),
-        _check_power(power),
+        *((_check_power(power),) if is_split else ()),
     )
     unreadable = pd.DataFrame(packed.left_out.items(), columns=["image", "reason"])
     tables = {"counts": counts, "unreadable": unreadable, "copies": copies, "near_duplicates": near}
     tables |= {"group_leakage": shared, "leakage": leakage.count_leaks(leaks, names)}
     tables |= {"sources": leakage.class_by_source(table, names).reset_index(), "power": power}
     train = counts[counts["split"] == "train"]["n"]
+    single = dataset.groups_known and table["group"].is_unique
+    known = _distinct(table["group"], none="unknown: each image is its own")
     facts = {
         "dataset": dataset.name,
         "images": len(packed),
-        "groups": len(table)
-        if dataset.groups_known and table["group"].is_unique
-        else _distinct(table["group"], none="unknown: each image is its own"),
-        "sources": _distinct(table["source"], none="unknown"),
-        "protocol": split.protocol,
-        "imbalance": f"1:{train.max() / max(train.min(), 1):.0f} in training",
-        "groups in two parts": len(shared) if dataset.groups_known else "groups unknown",
-        "fingerprint": dataset.fingerprint,
+        "groups": len(table) if single else known,
     }
+    facts |= {"sources": _distinct(table["source"], none="unknown"), "protocol": split.protocol}
+    if is_split:
+        facts["imbalance"] = f"1:{train.max() / max(train.min(), 1):.0f} in training"
+        facts["groups in two parts"] = len(shared) if dataset.groups_known else "groups unknown"
+    else:
+        facts["images of each class"] = {name: int(size) for name, size in by_class.items()}
+    facts["fingerprint"] = dataset.fingerprint
     return Findings(facts, findings, tables)
 
 

@@ -103,9 +103,8 @@ def apply_augmentations(
     """
     count, device = len(augmentations.scale), pixels.device
     if pixels.ndim != 4 or pixels.dtype != torch.uint8 or pixels.shape[::3] != (count, 3):
-        raise ShapeError(
-            f"pixels: expected uint8 ({count}, H, W, 3), got {pixels.dtype} {tuple(pixels.shape)}"
-        )
+        got = f"{pixels.dtype} {tuple(pixels.shape)}"
+        raise ShapeError(f"pixels: expected uint8 ({count}, H, W, 3), got {got}")
     if mode == "exact":
         with torch.autocast(device.type, enabled=False):
             images = pixels.permute(0, 3, 1, 2).float() / WHITE

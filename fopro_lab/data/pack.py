@@ -142,6 +142,7 @@ def pack(
     progress: bool = True,
     leave_out: bool = False,
     verify: bool = False,
+    make: bool = True,
 ) -> Pack:
     """Decode and resize every image once, or open the result of an earlier call.
 
@@ -158,9 +159,10 @@ def pack(
         progress: Show progress.
         leave_out: Go on without unreadable images; the pack's rows are those of ``pack.dataset``.
         verify: Compare all pixels with their checksum; a damaged pack is made again.
+        make: If False, only open what an earlier call made.
 
     Raises:
-        InputError: If images cannot be read; the first three are named.
+        InputError: If images cannot be read, the first three are named; or there is no pack.
         WorkError: If the disk is full or not writable, or a decoding process was killed.
     """
     if not 8 <= size <= 2048:
@@ -178,6 +180,8 @@ def pack(
     target = cache_folder(cache) / f"{safe_name}-{size}-{key.hexdigest()[:20]}.npy"
     identity = {"fingerprint": dataset.fingerprint, "decoder": version, "size": size}
     found = _open(target, identity, verify=verify)
+    if found is None and not make:
+        raise InputError(f"{target}: no such pack; `fopro data pack` makes it")
     # Permissions or a network drive may be mended by now.
     if found is None or (not leave_out and found[0]["unreadable"]):
         before = found
@@ -306,9 +310,8 @@ def _decode_chunk(reader: Reader, count: int, size: int) -> list[np.ndarray | st
             found.append(str(error))
             continue
         if pixels.shape != (size, size, 3) or pixels.dtype != np.uint8:
-            raise ShapeError(
-                f"reader: expected uint8 {(size, size, 3)}, got {pixels.dtype} {pixels.shape}"
-            )
+            got = f"{pixels.dtype} {pixels.shape}"
+            raise ShapeError(f"reader: expected uint8 {(size, size, 3)}, got {got}")
         found.append(pixels)
     return found
 
@@ -352,10 +355,9 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
     return make_split(dataset, **sizes)
 
 
-def pack_from(config: DataConfig, *, progress: bool = True, verify: bool = False) -> Pack:
+def pack_from(config: DataConfig, **how: Any) -> Pack:
     """Open and pack the data set that a config names; raises what `open_dataset` and `pack` do."""
-    how: dict[str, Any] = {"interpolation": config.interpolation, "verify": verify}
-    how |= {"leave_out": config.unusable == "leave-out", "progress": progress}
+    how |= {"interpolation": config.interpolation, "leave_out": config.unusable == "leave-out"}
     return pack(open_from(config), config.image_size, **how)
 
 

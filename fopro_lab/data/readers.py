@@ -129,10 +129,8 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
         rule = "expected train, val and test folders only"
         raise InputError(f"{rule}, found '{odd}'; rename it to one of these, or move it away")
     if outside := [image for image in images if image.count("/") < depth + 1]:
-        rule = (
-            f"expected a folder per class ({'train/' * depth}CLASS/IMAGE) or a CSV of the classes"
-        )
-        raise InputError(f"{rule}, found images outside of one: {some(outside, most=2)}")
+        rule = f"a folder per class ({'train/' * depth}CLASS/IMAGE) or a CSV of the classes"
+        raise InputError(f"expected {rule}, found images outside of one: {some(outside, most=2)}")
     names = {part[depth] for part in parts}
     if not sure and all(len(part) > depth + 2 for part in parts):
         found = f"{some(sorted(names))}, such as {images[0].rpartition('/')[0]}"

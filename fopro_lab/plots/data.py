@@ -144,9 +144,8 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
         first = part.iloc[0]
         ax.set_title(f"{first['stage'].capitalize()} at {first['size']} px", fontsize=10)
         title = f"against: {first['reference']}"
-        ax.legend(
-            loc="upper left", ncols=2, handlelength=2.6, title=title, alignment="left", **_SMALL
-        )
+        look = {"ncols": 2, "handlelength": 2.6, "alignment": "left", **_SMALL}
+        ax.legend(loc="upper left", title=title, **look)
     for ax in axes.flat[len(stages) :]:
         ax.axis("off")
     for ax in axes[:, 0]:

@@ -361,9 +361,8 @@ def plot_all_pairs(table: pd.DataFrame) -> Figure:
     )
     for ax, (title, key) in zip(panels.flat, shown.items(), strict=True):
         own = table[keys == key].pivot(index="method", columns="baseline")
-        cells, p = (
-            own[c].reindex(index=methods, columns=methods) for c in ("difference", "p_holm")
-        )
+        square = {"index": methods, "columns": methods}
+        cells, p = (own[name].reindex(**square) for name in ("difference", "p_holm"))
         most = max(float(np.nanmax(np.abs(cells.to_numpy()), initial=0)), 0.01)
         colors = {"cmap": "PuOr_r", "vmin": -1.3 * most, "vmax": 1.3 * most}
         style.draw_matrix(ax, cells, (100 * cells).map("{:+.1f}".format), p < 0.05, **colors)

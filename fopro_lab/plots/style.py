@@ -277,9 +277,8 @@ def draw_plane(ax: Axes, plane: np.ndarray, *, down: bool = False, **colors: Any
 
     With ``down`` rows count downwards, as in an image, so that a wave runs as it is seen there.
     """
-    (bottom, top), (left, right) = (
-        (-(side // 2 + 0.5) / side, (side - side // 2 - 0.5) / side) for side in plane.shape
-    )
+    ends = [(-(side // 2 + 0.5) / side, (side - side // 2 - 0.5) / side) for side in plane.shape]
+    (bottom, top), (left, right) = ends
     if down:
         plane, bottom, top = plane[::-1], -top, -bottom
     image = ax.imshow(plane, origin="lower", extent=(left, right, bottom, top), **colors)

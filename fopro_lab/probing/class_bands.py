@@ -186,9 +186,8 @@ def _class_change(
 
 def _mean_change(classes: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
     """Average over classes, whose resamples are independent of one another."""
-    found: dict[str, Any] = {
-        key: float(np.mean([each[key] for each in classes])) for key in ("recall", "clean_recall")
-    }
+    names, found = ("recall", "clean_recall"), dict[str, Any]()
+    found |= {key: float(np.mean([each[key] for each in classes])) for key in names}
     found["change"] = found["recall"] - found["clean_recall"]
     varied = all(each["interval"] == "bootstrap" for each in classes)
     for key in ("change", "recall"):

@@ -74,10 +74,8 @@ def encode(teacher: Encoder, images: Tensor, *, check: bool = True) -> Tensor:
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         size = " x ".join(map(str, images.shape[-2:]))
-        problem = (
-            f"cannot encode images of {size} px ({reason}); give larger images, or teacher_size"
-        )
-        raise InputError(f"teacher {teacher.name}: {problem}") from error
+        problem = f"teacher {teacher.name}: cannot encode images of {size} px ({reason})"
+        raise InputError(f"{problem}; give larger images, or teacher_size") from error
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
         found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         rule = f"expected features ({len(images)}, D), one vector per image, got {found}"

@@ -62,9 +62,8 @@ class TeacherCard:
             raise InputError(f"{folder}: expected a card of `fopro probe`, found no card.json")
         try:
             summary = json.loads((path / "card.json").read_text(encoding="utf-8"))
-            tables = [
-                pd.read_parquet(regular(path / f"{each.name}.parquet")) for each in fields(cls)[1:]
-            ]
+            files = [regular(path / f"{each.name}.parquet") for each in fields(cls)[1:]]
+            tables = [pd.read_parquet(file) for file in files]
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{folder}: not a whole card of `fopro probe` ({reason})") from error

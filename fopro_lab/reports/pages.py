@@ -268,9 +268,8 @@ def _text(value: Any, digits: int = 3) -> str:
 def _findings(node: NodeReport, out: Path) -> list[str]:
     """Read what a notebook found: the lines of a list in its last output, as plain text."""
     try:
-        notebook = json.loads(
-            regular(out / f"notebooks/{node.name}.ipynb").read_text(encoding="utf-8")
-        )
+        file = regular(out / f"notebooks/{node.name}.ipynb")
+        notebook = json.loads(file.read_text(encoding="utf-8"))
         texts = ["".join(output["data"]["text/markdown"])
                  for output in notebook["cells"][-1]["outputs"]
                  if "text/markdown" in output.get("data", {})]  # fmt: skip

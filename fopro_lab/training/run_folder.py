@@ -148,9 +148,8 @@ def find_run(
     run = TrainedRun.read(folder)
     if "refined" in run.manifest:
         raise refusal(f"holds a refinement ({run.method})")
-    there, here = (
-        {**LATER, **REMOVED, **deciding_options(each)} for each in (run.train_config, config)
-    )
+    both = (run.train_config, config)
+    there, here = ({**LATER, **REMOVED, **deciding_options(each)} for each in both)
     there |= {n: v for n, v in run.config.items() if n in REMOVED.keys() - NOT_DECIDING}
     changed = [f"{n}: {there[n]!r} there, {here[n]!r} here" for n in here if there[n] != here[n]]
     if changed:

@@ -204,9 +204,8 @@ def _image_files(path: Path, count: int) -> Iterator[tuple[str, bytes]]:
     elif path.is_file() and zipfile.is_zipfile(path):
         archive = zipfile.ZipFile(path)
         if max((each.file_size for each in archive.infolist()), default=0) > MOST_BYTES:
-            raise InputError(
-                f"natural: {path}: expected images of up to {in_bytes(MOST_BYTES)} each"
-            )
+            rule = f"expected images of up to {in_bytes(MOST_BYTES)} each"
+            raise InputError(f"natural: {path}: {rule}")
         root, found = zipfile.Path(archive), archive.namelist()
     else:
         raise InputError(f"natural: expected a folder or a zip of images, got '{path}'")

@@ -43,9 +43,8 @@ def explain_changes(runs: Sequence[Run], *, most: int = 8) -> Changes:
     pair = [TrainedRun.read(run.path) for run in (runs[0], second)]
     students = [run.student() for run in pair]  # before the images, which may have to be packed
     packed, split = open_images(pair[0], RefineConfig(device="cpu"), None, None)
-    pixels = read_pixels(
-        packed, pd.Index(packed.dataset.table["image"]).get_indexer(table["image"])
-    )
+    rows = pd.Index(packed.dataset.table["image"]).get_indexer(table["image"])
+    pixels = read_pixels(packed, rows)
     images, labels = float_images(pixels), torch.tensor(table["label"].to_numpy())
     rings = pd.DataFrame({"ring": range(len(EDGES) - 1), "low": EDGES[:-1], "high": EDGES[1:]})
     parts, maps = [], list[np.ndarray]()

@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 from PIL import Image
@@ -20,10 +19,12 @@ from fopro_lab.data.decoding import resize_square
 from fopro_lab.data.fetch import find_source
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Calibration, calibrate, with_interval
+from fopro_lab.evaluation.prior_shift import measure_under_prior
+from fopro_lab.evaluation.scores import align
 from fopro_lab.io import write_file
 from fopro_lab.models.student import shrink
 from fopro_lab.training import TrainedRun
-from fopro_lab.use.predict import NOTICE
+from fopro_lab.use.predict import NOTICE, TEMPLATES
 
 AXES: Any = {0: "batch", 1: "height", 2: "width"}  # of the images, whose length is free
 SIZES = ((64, 64), (97, 131), (203, 150))  # of the self-test's images
@@ -157,11 +158,13 @@ def model_card(run: TrainedRun, calibration: Calibration, tested: dict[str, str]
     with suppress(InputError):
         licence = find_source(dataset.removesuffix("-lt")).licence
     val = run.predictions.query("split == 'val'")["label"].value_counts()
+    images, shares = align([run.predictions], run.groups), calibration.shares
+    scaled, once = images.logits[0] / calibration.temperature, np.ones((len(images.labels), 1))
+    found = measure_under_prior(scaled, images.labels, once, prior=shares, old=shares)
     about = {"run": run, "calibration": calibration, "tested": tested, "notice": NOTICE}
     about |= {"scores": scores.to_dict("records"), "val": val.to_dict(), "licence": licence}
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    template = jinja2.Environment(loader=loader, trim_blocks=True).get_template("card.md.j2")
-    return template.render(config=run.train_config, manifest=run.manifest, **about)
+    about |= {"ece": float(found["ece"][0]), "config": run.train_config, "manifest": run.manifest}
+    return TEMPLATES.get_template("card.md.j2").render(about)
 
 
 def need(*packages: str, extra: str) -> None:

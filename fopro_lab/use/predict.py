@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, redirect_stderr
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import pandas as pd
 import torch
 
 from fopro_lab.config import PredictConfig
-from fopro_lab.data import float_images
+from fopro_lab.data import float_images, split_from
 from fopro_lab.data.decoding import FileReader
-from fopro_lab.data.pack import decode_rows
-from fopro_lab.data.readers import CONVERT, SUFFIXES, name_unreadable, sort_files
+from fopro_lab.data.pack import decode_rows, pack_from
+from fopro_lab.data.readers import CONVERT, PARTS, SUFFIXES, name_unreadable, sort_files
 from fopro_lab.errors import InputError, WorkError, printable
 from fopro_lab.evaluation import calibrate
 from fopro_lab.io import atomic_path, plain_cells, progress, say_once, some, write_json
@@ -28,6 +29,8 @@ from fopro_lab.training.run_folder import origin
 
 BATCH = 64  # images classified together
 NOTICE = "Research software, not a medical device."
+_HERE = jinja2.FileSystemLoader(Path(__file__).parent)
+TEMPLATES = jinja2.Environment(loader=_HERE, trim_blocks=True)
 
 
 def predict(
@@ -38,8 +41,8 @@ def predict(
     Files are decoded and resized as the training images were. One row per file: ``image``,
     ``predicted``, ``probability`` (calibrated), ``class_set`` (``A|B``, bars in names escaped; may
     be empty or lack the predicted class; see `fopro_lab.evaluation.calibration`),
-    ``probability_NAME`` of each class, and ``problem``, why a file could not be read. Returns the
-    table, and what is in the JSON.
+    ``probability_NAME`` of each class, ``part`` of the run's split that holds the image, and
+    ``problem``, why a file could not be read. Returns the table, and what is in the JSON.
 
     Raises:
         InputError: If the run has no student, no image can be read, or an option does not fit.
@@ -48,9 +51,8 @@ def predict(
     if out.suffix != ".csv":
         raise InputError(f"out: expected a file of the ending .csv, got '{out}'")
     beside = out.with_suffix(".json")
-    if beside.exists() and not (
-        beside.is_file() and NOTICE in beside.read_text("utf-8", "replace")
-    ):
+    ours = beside.is_file() and NOTICE in beside.read_text("utf-8", "replace")
+    if beside.exists() and not ours:
         raise InputError(f"out: {beside} would be overwritten; choose another --out")
     calibration, trained = calibrate(run, coverage=config.coverage), run.train_config
     if "packed" in run.manifest.get("given", ()):
@@ -71,13 +73,16 @@ def predict(
     paths = tuple(str(root / name if root.is_dir() else root) for name in names)
     reader = FileReader(paths, interpolation=trained.interpolation, depth=depth)
     logits, problems = np.full((len(names), len(classes)), np.nan), [""] * len(names)
-    decoded = decode_rows(reader, len(names), trained.image_size, 0)
+    decoded, (own, untold) = decode_rows(reader, len(names), trained.image_size, 0), own_images(run)
+    parts = [""] * len(names)
     with atomic_path(out) as temporary, closing(decoded):  # first: it may not be writable
         found = enumerate(progress(decoded, total=len(names), label="predicting"))
         while chunk := dict[int, Any](islice(found, BATCH)):
             read = {place: each for place, each in chunk.items() if not isinstance(each, str)}
             for place in chunk.keys() - read:
                 problems[place] = str(chunk[place]).removeprefix(f"{printable(paths[place])}: ")
+            for place, pixels in read.items():
+                parts[place] = own.get(hash(pixels.tobytes()), "")
             if read:
                 batch = torch.from_numpy(np.stack(list(read.values()))).to(student.mean.device)
                 with torch.inference_mode():
@@ -97,9 +102,10 @@ def predict(
         table.loc[rows, "probability"] = shares.max(axis=1)
         table.loc[rows, "class_set"] = ["|".join(own) for own in held]
         table.loc[rows, [f"probability_{name}" for name in classes]] = shares
-        table["problem"] = problems
+        table["part"], table["problem"] = parts, problems
         plain_cells(table).to_csv(temporary, index=False, float_format="%.6f")
     facts = {"images": len(names), "not read": len(names) - len(rows), "not images": some(others)}
+    facts |= {"of the run's own": untold or {part: parts.count(part) for part in PARTS}}
     facts |= {"predicted": table["predicted"].value_counts().to_dict()}
     known = dict(zip(classes, prior.round(6).tolist(), strict=True))
     facts |= {"class shares": "unknown" if calibration.implicit == "unknown" else known}
@@ -114,14 +120,27 @@ def predict(
     return table, facts
 
 
+def own_images(run: TrainedRun) -> tuple[dict[int, str], str]:
+    """Return the part of a run's split that each image is in, by hash of its pixels; or why not."""
+    try:
+        if "packed" in run.manifest.get("given", ()):
+            raise InputError("they were given as an object")
+        with redirect_stderr(StringIO()):  # what is to be said of the files, training has said
+            packed = pack_from(run.train_config, make=False)
+            split = split_from(packed.dataset, run.train_config)
+        run.check_split(split)
+    except (InputError, WorkError) as error:
+        return {}, str(error)
+    parts = split.parts(len(packed))
+    rows = np.argsort(parts == "train", kind="stable")  # last, so that it counts of two copies
+    return {hash(packed.images[row].tobytes()): str(parts[row]) for row in rows}, ""
+
+
 def describe(facts: Mapping[str, Any]) -> str:
     """Say in sentences what `predict` found, and the way out where sets say too little."""
     few, coverage = facts["in every set, too few validation images"], facts["coverage of sets"]
     fewest, need = min(few.values(), default=0), math.ceil(coverage / (1 - coverage) - 1e-9)
     lower = math.floor(100 * fewest / (fewest + 1)) / 100  # where every class has images enough
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    template = jinja2.Environment(loader=loader, trim_blocks=True).get_template("predict.txt.j2")
-    return template.render(
-        facts=facts, few=few, need=need, lower=lower,
-        listed=lambda own: some([f"{name} {number:.3g}" for name, number in own.items()], most=12),
-    )  # fmt: skip
+    listed = lambda own: some([f"{name} {n:.3g}" for name, n in own.items()], most=12)  # noqa: E731
+    about = {"facts": facts, "few": few, "need": need, "lower": lower, "listed": listed}
+    return TEMPLATES.get_template("predict.txt.j2").render(about)

@@ -106,7 +106,7 @@ class SpectrumView:
             before=self._before,
             after=_to_uint8(after),
             rms=float(np.sqrt(np.mean((after - self._pixels) ** 2))),
-            clipped=float(((after < 0) | (after > 1)).mean()),
+            clipped=float((np.abs(after - 0.5) > 0.5 + 1e-5).mean()),  # of rounding none is told
             spectrum=np.fft.fftshift(np.hstack([log_amplitude, mirrored])),
             contrast=np.stack([self._contrast, self._measure(amplitude)]),
             gains=gain.mean(axis=0).ravel() @ self._mean,
@@ -170,9 +170,8 @@ def ring_prompt(gains: np.ndarray, *, size: int) -> FourierPrompt:
     """Make a prompt of the form ring with gains ``(3, R)``; equal channels are kept as one."""
     gains = gains[:1] if (gains == gains[:1]).all() else gains
     channels, rings = gains.shape
-    prompt = FourierPrompt(
-        "ring", channels=channels, rings=rings - 1, size=size, max_log_gain=MAX_LOG_GAIN
-    )
+    how: Any = {"size": size, "max_log_gain": MAX_LOG_GAIN}
+    prompt = FourierPrompt("ring", channels=channels, rings=rings - 1, **how)
     log_gains = np.log(np.maximum(gains, math.exp(-MAX_LOG_GAIN))) / MAX_LOG_GAIN
     with torch.no_grad():  # a prompt bounds the log gain by tanh
         prompt.cells.copy_(torch.from_numpy(np.arctanh(log_gains.clip(-1 + 1e-9, 1))))
@@ -189,6 +188,7 @@ class Bands:
     centre: float = 0.25  # of the bump, cycles per pixel
     width: float = 0.1  # of the bump: full width at half of the change, cycles per pixel
     prompt: FourierPrompt | None = None  # the loaded one
+    explained: float = 1.0  # share of its log gain (squares) that its means in the rings explain
     phase_lock: bool = True  # see Change
     gains: np.ndarray = field(init=False)  # (3, rings + 1), by channel
     heights: np.ndarray = field(init=False)  # (3,), the bump's gain at its centre, by channel
@@ -216,9 +216,8 @@ class Bands:
     def as_prompt(self) -> FourierPrompt:
         """Return what acts now as a prompt."""
         if not self.phase_lock:
-            raise InputError(
-                "phase lock: expected on, as a prompt scales amplitudes alone; got off"
-            )
+            rule = "expected on, as a prompt scales amplitudes alone"
+            raise InputError(f"phase lock: {rule}; got off")
         if self.mode == "prompt" and self.prompt is not None:
             return self.prompt
         return ring_prompt(self._ring_gains()[0], size=self.size)
@@ -228,13 +227,13 @@ class Bands:
         """Keep a prompt, set the ring gains to its ring means, and say how well they fit it."""
         self.prompt = prompt
         gain = prompt.mean_gain(size=(self.size, self.size))
-        means, explained = ring_means(gain, self.edges, width=self.size)
+        means, self.explained = ring_means(gain, self.edges, width=self.size)
         # Half a thousandth is below what a slider moves; a removed ring keeps six millionths.
         rounded = means.round(3)
         self.gains = np.broadcast_to(rounded.clip(0, MAX_GAIN), self.gains.shape).copy()
         above = f" Gains above {MAX_GAIN:g} are shown as {MAX_GAIN:g}."
         return (
-            f"The sliders take its mean in each ring, which explains {explained:.0%} of its "
+            f"The sliders take its mean in each ring, which explains {self.explained:.0%} of its "
             f"log gain (squares, about gain 1).{above if rounded.max() > MAX_GAIN else ''}"
         )
 

@@ -33,7 +33,9 @@ LABELS = {"identity": "Reset", "learned prompt": "Set the rings to its means"}  
 PRESETS = (*get_args(bands.Preset), "learned prompt")
 # Pack, split, options for presets, and head, medium or tail for each class.
 OpenedData = tuple[Pack, Split | None, Mapping[str, Any], Mapping[str, str]]
+WHOLE = "As learned, by direction too: no handles."
 NO_PROMPT = "learned prompt: none is loaded; load one first"
+RADIAL = 0.95  # share of a prompt's log gain that rings explain, from which sliders stand for it
 CHOICES, STRIP = 160, 8  # images to choose from, and of the strip, at most
 # Options of data that may differ from a run's: where files lie, and what changes no image.
 MAY_DIFFER = {"dataset", "image_dir", "split_files", "group_rule"}
@@ -78,7 +80,7 @@ class Controls:
         self.bands = {
             "rings": widgets.HBox(self.sliders).add_class("fopro-sliders"),
             "bump": widgets.VBox([self.centre, self.width, self.height]),
-            "prompt": widgets.HTML("The prompt that was loaded, as it is."),
+            "prompt": _row(widgets.HTML(WHOLE), self.buttons["learned prompt"]),
         }
         _show(self.dataset, len(datasets) > 1)
         _show(self.teacher, bool(teachers))
@@ -149,18 +151,14 @@ def _left_out(reasons: Sequence[str]) -> str:
 class BandExplorer(bands.StillBox):
     """Scale frequencies of an image by hand and watch image, spectrum, profile and networks.
 
-    Images, spectrum and profile follow every move of a slider at once. Teacher and classifier
-    follow a quarter of a second after the last one, from threads beside the kernel, and are greyed
-    until then; where no event loop runs, `flush` makes them answer. The classifier is a trained
-    student or, with a split, a linear probe of a teacher on a few training images.
+    Teacher and classifier follow a quarter of a second after the last move, from threads beside the
+    kernel; where no event loop runs, `flush` makes them answer. The classifier is a trained student
+    or, with a split, a linear probe of a teacher on a few training images.
 
     Bands are set by rings (a slider each, or dragged on the spectrum), by one bump, or by a learned
-    prompt as it is; presets set the rings. Without the phase lock, the phases of changed bands are
-    scrambled (see `Change`), which no prompt can do. With all colours chosen, gain sliders show the
-    mean of the channels.
-
-    Without a front end, as in an executed notebook, a contact sheet is drawn instead: the image
-    as it is, as set, and with one ring after the other removed and amplified.
+    prompt as it is. Without the phase lock, the phases of changed bands are scrambled (`Change`),
+    which no prompt can do. With all colours chosen, sliders show the mean of the channels. Without
+    a front end, as in an executed notebook, a contact sheet is drawn instead.
 
     Args:
         pack: Images to choose from.
@@ -242,10 +240,10 @@ class BandExplorer(bands.StillBox):
             if preset != "learned prompt":
                 gains = bands.preset_gains(preset, ring=ring, rings=len(self.sliders))
                 self.bands.gains[self._channels()] = gains
-            elif self.bands.prompt is None:
-                self._say(NO_PROMPT)
+            elif prompt := self.bands.prompt:
+                self._take(prompt)
             else:
-                self._take(self.bands.prompt)
+                self._say(NO_PROMPT)
             self.controls.mode.value = "rings"
             self._show_gains()
 
@@ -264,8 +262,8 @@ class BandExplorer(bands.StillBox):
         """Save what acts now as a preset, overwriting nothing; False where it cannot be saved."""
         options = {**self._options, **self._teacher_options.get(self.networks.teacher, {})}
         try:
-            prompt, folder = self.bands.as_prompt(), self.presets_dir
-            self._say(bands.save_preset(name, prompt, folder=folder, options=options))
+            how: Any = {"folder": self.presets_dir, "options": options}
+            self._say(bands.save_preset(name, self.bands.as_prompt(), **how))
         except (InputError, WorkError) as error:
             self._say(str(error))
             return False
@@ -394,13 +392,12 @@ class BandExplorer(bands.StillBox):
         if name == self._dataset:  # back, after one that could not be opened
             return
         self._say(f"{name}: opening ...")
+        text = ""
         try:
             self._open(name)
         except Exception as error:  # whatever it was, the name must be that of the images shown
             text = str(error) if isinstance(error, (InputError, WorkError)) else repr(error)
             self.controls.dataset.value = self._dataset
-        else:
-            text = ""
         self._say(text)
 
     def _listen(self) -> None:
@@ -459,7 +456,7 @@ class BandExplorer(bands.StillBox):
         self.controls.show_mode()
         self._redraw()
 
-    def _choose_network(self, _: Any) -> None:
+    def _choose_network(self, _: Any = None) -> None:
         self.networks.teacher = self.controls.teacher.value or ""
         self.networks.student = self.controls.student.value or ""
         self._redraw()
@@ -493,9 +490,8 @@ class BandExplorer(bands.StillBox):
             row, after = self.controls.image.value, bands.png_bytes(self._strip.apply(now))
             chosen = self._tail.index(row) if row in self._tail else -1
             self.strip.moving = {"after": after, "chosen": chosen}
-        self.readout.value = (
-            f"Changed by {view.rms:.4f} RMS of [0, 1]; {view.clipped:.1%} of the values leave it."
-        )
+        left = f"{view.clipped:.1%} of the values leave it."
+        self.readout.value = f"Changed by {view.rms:.4f} RMS of [0, 1]; {left}"
         self.networks.ask(self.image, now)
 
     @contextmanager
@@ -555,22 +551,21 @@ def _options_of(run: Run) -> dict[str, Any]:
 def _difference(run: Run, config: ExploreConfig) -> str:
     """Name the first option by which a run was trained on other images, or nothing."""
     now, then = config.model_dump(mode="json"), _options_of(run)
-    for name in DataConfig.model_fields:
-        if name not in MAY_DIFFER and now[name] != then[name]:
-            trained = f"{run.path} was trained with {then[name]!r}, got {now[name]!r}"
-            return f"{name}: {trained}; use --set {name}={then[name]}, or another run"
+    for name in [n for n in DataConfig.model_fields if n not in MAY_DIFFER and now[n] != then[n]]:
+        trained = f"{run.path} was trained with {then[name]!r}, got {now[name]!r}"
+        return f"{name}: {trained}; use --set {name}={then[name]}, or another run"
     return ""
 
 
 def open_explorer(config: ExploreConfig) -> BandExplorer:
     """Build an explorer that shows its prompt or, amplified, the ring that its teacher hears most.
 
-    Args and errors are those of `build_explorer`.
+    A radial prompt sets the sliders; another is shown whole. Args: see `build_explorer`.
     """
     explorer = build_explorer(config)
-    if config.prompt_file:
+    if explorer.bands.explained < RADIAL:
         explorer.controls.mode.value = "prompt"
-    else:
+    elif not config.prompt_file:
         explorer.amplify_strongest()
     return explorer
 
@@ -610,12 +605,9 @@ def build_explorer(config: ExploreConfig, *, checked: str = "") -> BandExplorer:
     explorer = BandExplorer(
         pack,
         teacher={title: load_from(each) for title, each in teachers.items()},
-        teacher_options={
-            title: bands.preset_options(each, TeacherConfig) for title, each in teachers.items()
-        },
-        rings=config.rings, split=split, options=options, prompt=config.prompt_file,
+        teacher_options={t: bands.preset_options(c, TeacherConfig) for t, c in teachers.items()},
+        rings=config.rings, split=split, options=options, prompt=config.prompt_file, groups=groups,
         runs={r.name if names.count(r.name) == 1 else str(r.path): r.path for r in fitting},
-        groups=groups,
         presets_dir=config.presets_dir, dataset=config.dataset,
         more_datasets={name: partial(open_data, name) for name in config.more_datasets},
     )  # fmt: skip

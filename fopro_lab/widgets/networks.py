@@ -44,9 +44,8 @@ class ValidationSample:
     def __init__(self, pack: Pack, split: Split | None) -> None:
         rows = np.arange(len(pack)) if split is None else split.val
         drawn = features.draw_rows(rows, count=DRIFT_IMAGES, seed=0)
-        chosen = features.draw_per_class(
-            rows, pack.labels[rows], per_class=IMAGES_PER_CLASS, seed=0
-        )
+        how = {"per_class": IMAGES_PER_CLASS, "seed": 0}
+        chosen = features.draw_per_class(rows, pack.labels[rows], **how)
         self.drift_images, _ = next(batches(pack, drawn, batch_size=len(drawn)))
         self.units = features.resampling_units(pack.dataset.table, rows=drawn)
         self.images, _ = next(batches(pack, chosen, batch_size=len(chosen)))
@@ -84,9 +83,8 @@ class TeacherDrift:
 
     def over(self, images: Tensor, change: Change, units: np.ndarray) -> dict[str, float]:
         """Measure mean drift and its 95 % interval; lesions or patients are resampled whole."""
-        drifts = features.feature_drift(
-            self._encode(images), self._encode(change.apply(images))
-        ).numpy()
+        both = self._encode(images), self._encode(change.apply(images))
+        drifts = features.feature_drift(*both).numpy()
         weights = bootstrap_weights(None, units, resamples=1000, seed=0)
         low, high = percentile_interval(drifts @ weights / weights.sum(axis=0))
         return {"drift": float(drifts.mean()), "low": low, "high": high, "n": len(drifts)}
@@ -94,10 +92,8 @@ class TeacherDrift:
     @torch.inference_mode()
     def _encode(self, images: Tensor) -> Tensor:
         device = features.teacher_device(self.teacher)
-        parts = [
-            features.encode(self.teacher, part.to(device)) for part in images.split(BATCH_SIZE)
-        ]
-        return torch.cat(parts).cpu().double()
+        parts = (part.to(device) for part in images.split(BATCH_SIZE))
+        return torch.cat([features.encode(self.teacher, part) for part in parts]).cpu().double()
 
 
 class StudentAnswer(NamedTuple):
@@ -307,23 +303,20 @@ class Networks:
         said = {"title": title, "here": here, "mean": mean, "n": n, "largest": largest}
         self.drift.moving, self.drift.pending = said, False
         heard = f"bars: drift of {title}, this ring removed; mean of {n}"
-        self._equaliser.fixed = {
-            **self._equaliser.fixed, "response": response["drift"].tolist(), "heard": heard
-        }  # fmt: skip
+        response = {"response": response["drift"].tolist(), "heard": heard}
+        self._equaliser.fixed = {**self._equaliser.fixed, **response}
 
     def _show_recalls(self, answer: StudentAnswer) -> None:
         self.answer, (top, recalls) = answer, answer
         groups = recalls["name"].map(self.groups).fillna("")
         gained = ((recalls["after"] - recalls["before"]) / recalls["n"]).mean()
         points = f"mean recall {100 * gained:+.1f} points"
+        named = [f"{r.name} {r.after:.2f} ({r.after - r.before:+.2f})" for r in top.itertuples()]
         self.classes.moving = {
             "title": f"{self.student}: {points} on {recalls['n'].sum()} validation images",
             "rows": recalls.assign(group=groups).astype(object).values.tolist(),
-            "top": "This image: " + ", ".join(
-                f"{row.name} {row.after:.2f} ({row.after - row.before:+.2f})"
-                for row in top.itertuples(index=False)
-            ),
-        }  # fmt: skip
+            "top": f"This image: {', '.join(named)}",
+        }
         self.classes.pending = False
 
 

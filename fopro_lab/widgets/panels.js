@@ -191,7 +191,8 @@ function equaliser({ model, el, on }) {
       text(width - RIGHT, high - 12, words, { class: "heard", ...end });
     }
     for (const g of [0, 1, 2, 3, 4]) text(LEFT - 7, gain(g) + 4, `${g}×`, end);
-    text(LEFT, high - 12, width < 480 ? "gain: drag a handle" : "gain of each ring: drag its handle", { class: "strong" });
+    const hand = width < 480 ? "gain: drag a handle" : "gain of each ring: drag its handle";
+    text(LEFT, high - 12, mode === "rings" ? hand : "mean gain of each ring", { class: "strong" });
     draw("line", { x1: LEFT, x2: width - RIGHT, y1: gain(1), y2: gain(1), class: "one" }, svg);
     if (mode !== "rings") draw("path", { d: steps(edges, gains, x, gain), class: "after" }, svg);
   };
@@ -210,11 +211,14 @@ function drift({ el, on }) {
     const lines = make("div", "", el);
     if (title) {
       make("h4", "", lines, `Drift of ${title} (1 - cos)`);
+      const scale = Math.max(1.3 * largest, here, mean); // its end, so that no bar is cut off
       for (const [value, what] of [[here, "this image"], [mean, `mean of ${n} images`]]) {
         const row = make("p", "meter", lines);
         make("b", "", row, value.toFixed(4));
         make("span", "", row, what);
-        make("i", "", row).style.setProperty("--share", Math.min(1, value / (1.3 * largest)));
+        const bar = make("i", "", row);
+        bar.style.setProperty("--share", value / scale);
+        bar.style.setProperty("--mark", largest / scale);
       }
       make("small", "", lines, `mark: strongest ring removed, ${largest.toFixed(4)}`);
     }

@@ -35,9 +35,7 @@ def ring_sliders(
 
     A prompted image is linear in its rings' gains, so the page sums ring images, each kept as 8 bit
     numbers with a scale of its own; images above 128 px are averaged down. Drift is measured
-    beforehand, one ring at a time, at a few gains.
-
-    They begin with the ring that moves the teacher most, doubled.
+    beforehand, one ring at a time. They begin with the ring that moves the teacher most, doubled.
 
     Args:
         teacher: Whose drift is shown.

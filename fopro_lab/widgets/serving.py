@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.base.handlers import JupyterHandler, Template404
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from nbformat.v4 import new_code_cell, new_notebook
 from tornado.ioloop import IOLoop
@@ -40,10 +40,8 @@ def serve_explorer(
 ) -> None:
     """Serve the band explorer until Ctrl-C; each view of the page has a kernel of its own.
 
-    The page is reached from this machine alone, and only with the token of its printed address,
-    which leads to the page's own address without it.
-    Kernels run in the current folder, so relative paths mean what they mean on the command line.
-    No file is handed out, not even the notebook.
+    The page is reached from this machine alone, and only with the token of its printed address.
+    Kernels run in the current folder. No file is handed out, not even the notebook.
 
     Args:
         values: Options of `ExploreConfig`; presets are saved in ``presets`` unless it says so.
@@ -80,7 +78,7 @@ def serve_explorer(
         os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel is this interpreter
         logging.setLogRecordFactory(_record)
         JupyterHandler.write_error = _write_error  # type: ignore[method-assign]
-        server = Voila(config=Config(_settings(page, port, token)), config_file_paths=[])
+        server = _Server(config=Config(_settings(page, port, token)), config_file_paths=[])
         server.initialize([])
         IOLoop.current().add_callback(ready)  # as soon as the server answers
         server.start()
@@ -99,6 +97,14 @@ def _write_error(self: JupyterHandler, status_code: int, **_: Any) -> None:
     """Answer in a line: pages of errors are templates that need a user, and files of Jupyter."""
     self.set_header("Content-Type", "text/plain; charset=UTF-8")
     self.finish(f"{status_code}: {self._reason}\n")
+
+
+class _Server(Voila):
+    """Voila with a plain 404 where it fails: at leaving, and at control codes in a path."""
+
+    def init_handlers(self) -> list[Any]:
+        odd = r"/logout|.*%(?:[01][0-9A-Fa-f]|7[Ff]).*"
+        return [(odd, Template404), *super().init_handlers()]
 
 
 class _Kernels(AsyncMappingKernelManager):
@@ -183,6 +189,5 @@ def free_port(port: int) -> int:
             return server.getsockname()[1]
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise InputError(
-            f"port: {port} cannot be taken ({reason}); choose another: --port N, or 0 for any"
-        ) from None
+        rule = f"{port} cannot be taken ({reason}); choose another"
+        raise InputError(f"port: {rule}: --port N, or 0 for any") from None

@@ -26,10 +26,10 @@ FULL_WIDTH = {"max_width": "100%"}
 class PromptViewer(StillBox):
     """Watch masks change during prompt training: a time slider, the plane, and the rings.
 
-    Red amplifies, blue damps, white is gain 1; the scale is logarithmic and the same at all times
-    and for all runs. A run without a mask at the chosen time shows its last one before. The last
-    mask of each round of prompt training is the prompt that was kept, which need not be that of
-    its last step. Without a front end, the first, middle and last mask of each run are drawn.
+    Red amplifies, blue damps, white is gain 1; the scale is logarithmic and always the same. A run
+    without a mask at the chosen time shows its last one before. The last mask of each round is the
+    prompt that was kept, which need not be that of its last step. Without a front end, the first,
+    middle and last mask of each run are drawn.
 
     Args:
         runs: A run folder, a folder of notebook 03 or a `Run`; or several of them, as a list or
@@ -74,14 +74,10 @@ class PromptViewer(StillBox):
 class RunComparer(StillBox):
     """Compare runs side by side while the class shares of their test set move from tail to head.
 
-    The slider's ``s`` gives the classes shares ``~ n_train ** s``: 1 as in training, 0 equal,
-    -1 inverted. No network runs again: test images are weighted, and stored probabilities
-    are scaled by new over old share (Saerens et al., 2002). They hold for the training shares
-    where cross-entropy trained them, for equal ones where the balanced softmax did; the line
-    below the table says which. With the box unticked, predictions stay as they are stored.
-    Intervals resample whole lesions or patients within each class, the same resamples for all
-    runs; differences to the first run are paired. Without a front end, three priors are drawn
-    in rows.
+    The slider's ``s`` gives the classes shares ``~ n_train ** s``: 1 as in training, 0 equal, -1
+    inverted. No network runs again: see `PriorShift`; the line below the table says which shares
+    the stored probabilities hold for. With the box unticked, predictions stay as they are stored.
+    Without a front end, three priors are drawn in rows.
 
     Args:
         runs: Run folders, folders that hold some, or runs, all tested on the same images.
@@ -109,9 +105,8 @@ class RunComparer(StillBox):
             description="Class shares s (-1 tail-heavy, 0 balanced, 1 as in training)",
             style={"description_width": "26em"}, layout={"width": "44em", **FULL_WIDTH},
         )  # fmt: skip
-        self.adjust = widgets.Checkbox(
-            True, description="Scale the predictions to these shares", indent=False
-        )
+        about = "Scale the predictions to these shares"
+        self.adjust = widgets.Checkbox(True, description=about, indent=False)
         self.image = widgets.Image(format="png", layout=FULL_WIDTH)
         self.readout = widgets.HTML()
         named = {"prior-slider": self.slider, "adjust": self.adjust, "recalls": self.image,
@@ -146,7 +141,5 @@ class RunComparer(StillBox):
             own[f"{name} minus the first, points"] = apart
         table = pd.DataFrame(rows).T.rename(lambda label: label.replace(r"\$", "$"))  # no figure
         footer = html.escape(prior_footer(self.shift, adjust=self.adjust.value))
-        return (
-            f"{table.to_html(border=0)}"
-            f"<small>n {len(self.shift.images.labels)}  ·  {footer}</small>"
-        )
+        shown = f"n {len(self.shift.images.labels)}  ·  {footer}"
+        return f"{table.to_html(border=0)}<small>{shown}</small>"

@@ -26,6 +26,11 @@ ASTRAY = """() => {
 }"""
 
 
+# Shares of the drift's bars, and of the mark on them.
+BARS = """() => [...document.querySelectorAll(".fopro-drift .meter i")].map((bar) =>
+  ["share", "mark"].map((name) => +bar.style.getPropertyValue(`--${name}`)))"""
+
+
 def test_a_band_is_moved_and_saved_and_another_data_set_chosen(tmp_path, watched):
     write_images(tmp_path / "more", each=12, side=32)
     page, alarms = watched(height=800)
@@ -38,6 +43,13 @@ def test_a_band_is_moved_and_saved_and_another_data_set_chosen(tmp_path, watched
         play(explorer)
         assert page.evaluate(OUTSIDE) == [], "all of it is seen at once"
         assert max(page.evaluate(ASTRAY)) < 1.5, "each slider stands under its ring"
+        drift = explorer.answer("drift")
+        for place in range(9):  # all removed: more drift than of any ring alone
+            explorer.drag(place, 0.0)
+        explorer.answer("drift", drift)
+        bars = wait_for(lambda: page.evaluate(BARS), lambda bars: bars[0][1] < 1 / 1.3 - 0.01)
+        assert max(share for share, _ in bars) == 1, "the longest ends at the edge, none beyond it"
+        page.get_by_role("button", name="Reset").click()
         before = explorer.picture("images")
         page.get_by_label("Wipe").press("Home")
         assert explorer.picture("images") != before

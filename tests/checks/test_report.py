@@ -124,7 +124,11 @@ def test_what_cannot_be_split_is_examined_all_the_same(tmp_path):
     found = check(write_archive(tmp_path, rows, **images))
     assert levels(found)["split"] == "fail" and levels(found)["copies"] == "warn"
     assert "at least 3" in verdict(found, "split").verdict
-    assert found.facts["protocol"] == "none"
+    assert found.facts["protocol"] == "none" and found.count_lines() == []
+    assert sum(found.facts["images of each class"].values()) == 14
+    # What would only repeat that there is no split, or ask for what cannot help.
+    assert not {"imbalance", "tested", "power"} & levels(found).keys()
+    assert not {"imbalance", "groups in two parts"} & found.facts.keys()
     assert levels(found)["groups"] == "note"  # no part, so no evidence that none shares a group
     assert "across" not in verdict(found, "copies").verdict
     assert found.tables["leakage"].empty and "any" in found.tables["leakage"]

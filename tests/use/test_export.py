@@ -9,6 +9,7 @@ from PIL import Image
 
 from fopro_lab.data.decoding import resize_square
 from fopro_lab.evaluation import calibrate, with_interval
+from fopro_lab.evaluation.metrics import calibration_error
 from fopro_lab.use import export, export_student, predict
 from fopro_lab.use.export import FILTERS, resize
 from tests.conftest import failure
@@ -78,6 +79,13 @@ def test_model_card_says_data_n_recall_limits_and_licence(trained, tmp_path, fop
                   "every set", "equal class shares"):  # fmt: skip
         assert words in text
     assert "{" not in text and "\n\n\n\n" not in text
+    # Of the probabilities that `predict` gives, at the class shares that they are for.
+    test, calibration = run.predictions.query("split == 'test'"), calibrate(run)
+    shares = calibration.probabilities(test.filter(like="logit_").to_numpy(), calibration.prior(""))
+    labels = test["label"].to_numpy()
+    weights = 1 / np.bincount(labels)[labels]  # equal classes
+    ece = calibration_error(shares, labels, weights[:, None])[0]
+    assert f"weighted to these class shares: {100 * ece:.0f} %" in text
 
 
 def test_names_in_the_card_are_neither_cells_nor_html(trained):

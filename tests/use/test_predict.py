@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fopro_lab.config import PredictConfig
+from fopro_lab.data import prepare
 from fopro_lab.evaluation import calibrate
 from fopro_lab.use import predict
 from tests.conftest import complaint
@@ -38,6 +39,29 @@ def test_files_get_the_answers_of_the_runs_own_test(trained, tmp_path, fopro):
     facts = json.loads((tmp_path / "new/p.json").read_text())
     assert facts["images"] == len(test) and facts["not read"] == 0
     assert facts["temperature"] == round(calibration.temperature, 4)
+    assert facts["of the run's own"] == {"train": 0, "val": 0, "test": len(test)}
+    assert set(table["part"]) == {"test"} and f"0 from validation and {len(test)} from" in out
+
+
+def test_training_images_are_counted_under_any_name_and_a_gone_pack_is_said(
+    trained, tmp_path, fopro, monkeypatch
+):
+    run, _ = trained
+    config = run.train_config.model_copy(update={"image_size": 64})
+    packed, split = prepare(config, progress=False)
+    (tmp_path / "in").mkdir()
+    pixels = packed.images[split.train[0]]
+    for name, shown in {"a.png": pixels, "b.png": pixels, "new.png": 255 - pixels}.items():
+        Image.fromarray(shown).save(tmp_path / "in" / name)
+    words = ("predict", run.path, tmp_path / "in", "--out", tmp_path / "p.csv")
+    code, out, err = fopro(*words)
+    assert (code, err) == (0, "") and "knows 2 of them from training, 0 from" in out
+    table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
+    assert table["part"].tolist() == ["train", "train", ""]
+    monkeypatch.setenv("FOPRO_CACHE", str(tmp_path / "empty"))
+    code, out, err = fopro(*words)
+    assert code == 0 and "trained on any of them is not known: " in out and "no such pack" in out
+    assert not list(tmp_path.glob("empty/*.npy")), "nothing is packed for it"
 
 
 def test_names_stay_whole_in_the_table(trained, tmp_path, capsys):

@@ -20,7 +20,7 @@ from fopro_lab.models import load_teacher
 from fopro_lab.options import read_yaml
 from fopro_lab.reports.plan import find_plan
 from fopro_lab.training import distill
-from fopro_lab.widgets import BandExplorer, open_explorer
+from fopro_lab.widgets import BandExplorer, bands, open_explorer
 from tests.widgets.conftest import OPTIONS
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -206,6 +206,24 @@ def test_a_learned_prompt_sets_the_sliders_and_is_shown_whole(prepared):
     after = explorer.view.after.astype(int)
     assert abs(after - whole.round().permute(1, 2, 0).numpy()).max() <= 1
     assert shown(explorer) != rings
+
+
+def test_a_radial_prompt_opens_as_the_sliders_positions(tmp_path):
+    options = {**OPTIONS, "rings": 3, "prompt_file": str(tmp_path / "p.safetensors")}
+    gains = np.array([[0.5, 1.0, 2.0, 3.0]])
+    bands.ring_prompt(gains, size=32).save(options["prompt_file"])
+    explorer = open_explorer(ExploreConfig(**options))
+    assert explorer.controls.mode.value == "rings" and explorer.gains == gains[0].tolist()
+    prompt = FourierPrompt("shared", size=32)
+    with torch.no_grad():  # noise over the plane, of which rings explain little
+        prompt.cells.normal_(generator=torch.Generator().manual_seed(0))
+    prompt.save(options["prompt_file"])
+    explorer = open_explorer(ExploreConfig(**options))
+    assert explorer.controls.mode.value == "prompt"
+    said, button = explorer.controls.bands["prompt"].children
+    assert "no handles" in said.value and "explains" in explorer.message.value
+    button.click()
+    assert explorer.controls.mode.value == "rings" and explorer.gains != [1.0] * 4
 
 
 def test_without_a_learned_prompt_its_mode_is_refused(explorer):
