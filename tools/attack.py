@@ -9,6 +9,8 @@ import argparse
 import contextlib
 import hashlib
 import io
+import json
+import math
 import os
 import random
 import re
@@ -264,6 +266,23 @@ def fuzzed_data(chance: random.Random, folder: Path) -> bool:
     return in_a_line(code, told) and "\x1b" not in told
 
 
+def fuzzed_manifest(chance: random.Random, folder: Path) -> bool:
+    """Read a run of whose manifest a value is odd or gone: one line or its table."""
+    run = Path(shutil.copytree(finished(), folder / "run"))
+    other = Path(shutil.copytree(run, folder / "other"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    baseline = json.dumps({**manifest, "refined": {"method": "bsm"}})
+    (other / "manifest.json").write_text(baseline)
+    part = chance.choice([manifest, manifest["config"], manifest["student"], manifest["groups"]])
+    name = chance.choice(sorted(part))
+    part[name] = chance.choice([None, True, -1, 1e308, math.nan, 10**40, [], {}, [1], *ODD])
+    if chance.random() < 0.2:
+        del part[name]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    code, told = command("compare", str(run), str(other))
+    return in_a_line(code, told) and "\x1b" not in told
+
+
 def limited_files(chance: random.Random, folder: Path) -> bool:
     """Train where files may not grow over a limit: one line, no part left, nothing lost."""
     size = chance.randrange(1000, 400_000)
@@ -340,6 +359,7 @@ ATTACKS: dict[str, tuple[Attack, float]] = {
     "fuzzed options": (fuzzed_options, 0.2),
     "fuzzed YAML": (fuzzed_yaml, 1.0),
     "fuzzed data set": (fuzzed_data, 0.02),
+    "fuzzed manifest of a run": (fuzzed_manifest, 0.2),
     "limited file size": (limited_files, 0.01),
     "hostile HTML": (hostile_html, 1.0),
     "frequencies of samplers": (sampled_classes, 0.02),

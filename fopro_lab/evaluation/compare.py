@@ -13,7 +13,7 @@ import pandas as pd
 from fopro_lab.config import METHOD_OPTIONS, PromptConfig, TeacherConfig, TrainConfig
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import bootstrap, scores
-from fopro_lab.evaluation.runs import Run
+from fopro_lab.evaluation.runs import COSTS, Run
 from fopro_lab.evaluation.scores import GROUPS, LOGIT_PREFIX, resampling_units
 from fopro_lab.options import REMOVED
 
@@ -23,7 +23,6 @@ HEADLINE = {  # column of `summarise`: scope, name and metric of the tidy table
     **{group: ("group", group, "recall") for group in GROUPS},
     **{metric: ("overall", "all", metric) for metric in _OTHERS},
 }
-COSTS = ("parameters", "macs", "megabytes")  # of a run's student, see `measure_cost`
 SECONDS = "train_seconds"  # of all epochs, mean over the runs
 _FOLD = re.compile(r"/fold([\d+]+)$")  # several in a pooled id
 _FEWEST_EPOCHS, _STEEP, _CHANCE = 5, 0.03, 0.05  # see `undertrained`
@@ -439,11 +438,8 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         own = own or [run for run in runs if (run.method, family(run.protocol)) == both]
         cost = own[0].manifest.get("student", {})
         line |= {name: cost.get(name, np.nan) for name in COSTS}
-        clocks = [
-            "cpu_" * str(run.manifest.get("device", "cpu")).startswith("cpu") + "seconds"
-            for run in own
-        ]
-        spent = [_curve(run, clock).sum() for run, clock in zip(own, clocks, strict=True)]
+        on_cpu = [str(run.manifest.get("device", "cpu")).startswith("cpu") for run in own]
+        spent = [_curve(r, "cpu_" * c + "seconds").sum() for r, c in zip(own, on_cpu, strict=True)]
         line[SECONDS] = pd.Series(spent).mean()  # of those that have it
         folds = _by_protocol(own).values()
         line["group_mean"] = float(np.mean([line[group] for group in GROUPS]))

@@ -24,6 +24,7 @@ RunType = TypeVar("RunType", bound="Run")
 # Written by `fopro_lab.training.run_folder`; the names are part of a run folder's format.
 RINGS_FILE, MAPS_FILE = "exploration_gains.parquet", "exploration_masks.safetensors"
 
+COSTS = ("parameters", "macs", "megabytes")  # of a run's student, see `measure_cost`
 MAKERS = "notebook 04_train and `fopro train` make runs"
 
 
@@ -122,7 +123,10 @@ class Run(Summary):
         path = self.file("history.csv")
         if not path.is_file():
             raise InputError(f"{path}: no such file; the run has not finished an epoch")
-        return pd.read_csv(path)
+        table = pd.read_csv(path)
+        for name in table.select_dtypes(exclude=["number", "bool"]):
+            raise InputError(f"{path}: expected numbers, got text in column '{name}'")
+        return table
 
     def table(self, *, split: str = "test", resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
         """Score the run with its own groups and protocol; see `score`."""
@@ -173,13 +177,16 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # JSONDecodeError, UnicodeDecodeError
         raise InputError(f"{path}: expected JSON, got damaged text ({error}); {again}") from None
     manifest = manifest if isinstance(manifest, dict) else {}
-    done = ["protocol", "split_fingerprint", "class_names", "groups"]
-    needed = ["state", "config", *done * (manifest.get("state") == "done")]
-    missing = [key for key in needed if key not in manifest]
-    if not missing and not {"method", "seed"} <= set(manifest["config"]):
-        missing = ["config: method and seed"]
-    if missing:
-        raise InputError(f"{path}: expected the key '{missing[0]}', got none; {again}")
+    kinds: dict[str, Any] = {"state": str, "config": dict, "config: method": str}
+    kinds |= {"config: seed": int, "student": dict}
+    if manifest.get("state") == "done":
+        kinds |= {"protocol": str, "split_fingerprint": str, "class_names": list, "groups": dict}
+    found = {"student": {}, **manifest}
+    found |= {f"{n}: {k}": v for n, d in manifest.items() if type(d) is dict for k, v in d.items()}
+    kinds |= {name: int | float for name in found if name.removeprefix("student: ") in COSTS}
+    for name, kind in kinds.items():
+        if not isinstance(got := found.get(name), kind):
+            raise InputError(f"{path}: expected the key '{name}', got {got or 'none'}; {again}")
     return manifest
 
 

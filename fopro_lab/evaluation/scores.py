@@ -75,23 +75,20 @@ def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -
             table[column] = table[column].fillna("").astype(str)
         if unknown := sorted(set(table["split"]) - set(SPLITS)):
             raise InputError(f"split: expected 'val' or 'test', got '{unknown[0]}'")
-        twice = table[table.duplicated(["split", "image"])]
-        if len(twice):
-            rule = "image: expected every image once per split"
-            got = f"'{twice['image'].iloc[0]}' again in '{twice['split'].iloc[0]}'"
-            raise InputError(f"{rule}, got {got}")
+        if table.empty:
+            raise InputError("expected at least one image, got none")
+        twice = table.loc[table.duplicated(["split", "image"]), ["split", "image"]]
+        for split, image in twice.to_numpy():
+            raise InputError(f"expected an image once per split, got '{image}' twice in '{split}'")
         for column in ("label", *logits):
             if not pd.api.types.is_numeric_dtype(table[column]):
                 raise InputError(f"{column}: expected numbers, got {table[column].dtype}")
-        labels = table["label"]
-        bad = labels.isna() | (labels < 0) | (labels >= len(logits)) | (labels % 1 != 0)
-        if bad.any():
-            rule = f"label: expected whole numbers 0 to {len(logits) - 1}"
-            raise InputError(f"{rule}, got {labels[bad].iloc[0]}")
+        labels, top = table["label"], len(logits) - 1
+        for label in labels[labels.isna() | (labels < 0) | (labels > top) | (labels % 1 != 0)]:
+            raise InputError(f"label: expected whole numbers 0 to {top}, got {label}")
         for row, column in np.argwhere(~np.isfinite(table[logits].to_numpy(dtype="float64")))[:1]:
             got = f"{table[logits[column]][row]} for image '{table['image'][row]}'"
-            rule = f"{logits[column]}: expected finite logits"
-            raise InputError(f"{rule}, got {got}; the training diverged")
+            raise InputError(f"{logits[column]}: expected finite logits, got {got}: it diverged")
     return table.astype({"label": "int64", **dict.fromkeys(logits, "float64")})
 
 

@@ -25,9 +25,10 @@ def test_check_predictions_orders_columns_and_sets_types():
         (lambda t: t.drop(columns="group"), "predictions: expected a column 'group', got image, "),
         (lambda t: t[[*t.columns[:6]]], "'logit_<class>' for each of two classes or more, got 1"),
         (lambda t: t.assign(split="train"), "split: expected 'val' or 'test', got 'train'"),
+        (lambda t: t.iloc[:0], "expected at least one image, got none"),
         (lambda t: t.assign(label=4), "label: expected whole numbers 0 to 3, got 4"),
         (lambda t: t.assign(label=np.nan), "label: expected whole numbers 0 to 3, got nan"),
-        (lambda t: t.assign(image="x"), "expected every image once per split, got 'x' again in 't"),
+        (lambda t: t.assign(image="x"), "expected an image once per split, got 'x' twice in 't"),
         (lambda t: t.assign(logit_df=np.inf), "expected finite logits, got inf for image 'image_0"),
     ],
 )

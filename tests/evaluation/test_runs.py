@@ -38,8 +38,17 @@ def test_a_run_of_version_0_1_is_read_in_the_words_of_today(tmp_path):
     [
         ('{"state": "do', "expected JSON, got damaged text"),
         ("[1]", "expected the key 'state', got none; remove the folder and train again"),
-        ('{"state": "failed", "config": {}}', "expected the key 'config: method and seed', got"),
+        ('{"state": "failed", "config": {}}', "expected the key 'config: method', got none"),
         ("\x00\xff", "expected"),
+        ('{"state": "failed", "config": 1e308}', r"expected the key 'config', got 1e\+308"),
+        (
+            '{"state": "failed", "config": {"method": "bsm", "seed": [1]}}',
+            r"expected the key 'config: seed', got \[1\]",
+        ),
+        (
+            '{"state": "failed", "config": {"method": "bsm", "seed": 1}, "student": {"macs": "1"}}',
+            "expected the key 'student: macs', got 1",
+        ),
     ],
 )
 def test_a_damaged_manifest_is_named_in_one_line(tmp_path, text, message):
@@ -58,6 +67,8 @@ def test_load_runs_finds_runs_at_any_depth_once_and_missing_files_are_named(tmp_
     (tmp_path / "a" / "predictions.parquet").unlink()
     refuses(r"a/predictions.parquet: no such file", lambda: run.predictions)
     refuses(r"a/history.csv: no such file; the run has not", lambda: run.history)
+    (tmp_path / "a" / "history.csv").write_text("epoch,seconds\n1,x\n")
+    refuses(r"a/history.csv: expected numbers, got text in column 'seconds'", lambda: run.history)
 
 
 def test_load_runs_warns_of_unfinished_runs_and_leaves_them_out(tmp_path):

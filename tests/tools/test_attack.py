@@ -36,6 +36,7 @@ BROKEN = {
     "fuzzed options": ("fopro_lab.options.read_value", broken, 3),
     "fuzzed YAML": ("yaml.load", broken, 3),
     "fuzzed data set": ("fopro_lab.checks.examine", broken, 1),
+    "fuzzed manifest of a run": ("fopro_lab.evaluation.runs._read_manifest", broken, 1),
     "limited file size": ("tools.attack.in_a_line", lambda *_: False, 1),
     "hostile HTML": ("tools.attack.cleaned", lambda html: html, 3),
     "frequencies of samplers": ("tools.attack.batches", None, 1),
