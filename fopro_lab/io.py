@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -42,6 +43,14 @@ KINDS = {b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` gets 
          b"PAR1": "Parquet", b"<": "a web page", b"7z\xbc": "7-Zip", b"Rar!": "RAR"}  # fmt: skip
 QUIET_SECONDS = 5.0  # work shorter than this writes no line at all
 LINE_SECONDS = 15.0  # an executed notebook or a log gets at most one line in this time
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ignore warnings; what fails is raised all the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 Shortcuts are a source, a brightness, a size or a format that tell the class alone.
 """
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from fopro_lab.data import Pack
 from fopro_lab.data.sampling import choose_rows
-from fopro_lab.io import regular
+from fopro_lab.io import quiet, regular
 
 KINDS = ("group", "copy", "near_duplicate")  # by which an image can be known from another part
 COMPARED = (("test", "train"), ("test", "val"), ("val", "train"))
@@ -189,18 +188,15 @@ def _read_header(path: str) -> tuple[int, int, str]:
     """Return width, height and format of a file; the same for all images without one."""
     if not path:
         return 0, 0, ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(regular(path)) as opened:
-            kind = f"{opened.format} {opened.mode} {opened.info.get('progression', 0)}"
-            return opened.width, opened.height, kind
+    with quiet(), Image.open(regular(path)) as opened:
+        kind = f"{opened.format} {opened.mode} {opened.info.get('progression', 0)}"
+        return opened.width, opened.height, kind
 
 
 def _accuracy(values: np.ndarray, own: np.ndarray, groups: np.ndarray) -> float:
     """Return the balanced accuracy of a small tree, cross-validated with groups kept whole."""
     tree = DecisionTreeClassifier(max_depth=2, class_weight="balanced", random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         parts = StratifiedGroupKFold(FOLDS)
         guessed = cross_val_predict(tree, values, own, groups=groups, cv=parts)
         return float(balanced_accuracy_score(own, guessed))

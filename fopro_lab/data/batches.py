@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from fopro_lab.arguments import wrong
-from fopro_lab.config import Augmentation, AugmentMode, Sampler
+from fopro_lab.config import Augmentation, AugmentMode, Sampler, Switch
 from fopro_lab.data.dataset import check_rows
 from fopro_lab.data.pack import Pack
 from fopro_lab.errors import InputError
@@ -134,9 +134,7 @@ def batches(
     return draw()  # what is wrong is refused at the call, not at the first batch
 
 
-def place_images(
-    pack: Pack, device: torch.device, *, how: Literal["auto", "on", "off"] = "auto"
-) -> bool:
+def place_images(pack: Pack, device: torch.device, *, how: Switch = "auto") -> bool:
     """Copy all images of a pack to a device, once; `batches` then takes them there, the same bits.
 
     ``auto`` does so on a GPU where they take at most half of its free memory; else batches are read

@@ -3,10 +3,8 @@
 import io
 import re
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from PIL import Image, ImageOps, features
 
 from fopro_lab.config import Interpolation
 from fopro_lab.errors import InputError
-from fopro_lab.io import regular
+from fopro_lab.io import quiet, regular
 
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value for radiographs
 Reader = Callable[[int, int], np.ndarray]  # (row, size) to uint8 (size, size, 3)
@@ -53,7 +51,7 @@ def read_image(
         text = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise InputError(f"{path}: {text}") from None
     try:
-        with _quiet(), _open(content) as opened:
+        with quiet(), _open(content) as opened:
             tiles: Any = getattr(opened, "tile", None)
             layout = str(tiles[0][3]) if tiles else ""
             if re.match(r"\W*(RGB|LA|CMYK)[^,]*;16", layout):  # Pillow keeps the upper 8 bits
@@ -112,14 +110,6 @@ def to_rgb(image: Image.Image, *, depth: int = 16) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ignore warnings of odd metadata; what cannot be decoded is raised."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _open(content: bytes) -> Image.Image:
     """Open an image. A JPEG is decoded by simplejpeg: to the same pixels, unless it is damaged.
 
@@ -166,7 +156,7 @@ def survey(paths: Sequence[str], *, bits: int = 0) -> tuple[int, str, str]:
         except Exception:  # reading the image gives the message
             return -1, False, False
 
-    with _quiet(), ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
+    with quiet(), ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter's lock
         tops, clear, several = np.array([(-1, 0, 0), *pool.map(look, paths)]).T
     of, deep = f"of {len(paths):,} images", tops[tops >= 0]
     lost = [f"{clear.sum():,} {of} have transparent pixels, put on white"] * bool(clear.any())
@@ -214,14 +204,11 @@ class FileReader(ImageReader):
     rows: tuple[str, ...]  # path of each image
     depth: int = 0  # bits that 16-bit files use; 0: found from the highest value in all of them
 
-    def native(self, row: int) -> np.ndarray:
-        """Return one image at its own size, ``uint8 (H, W, 3)``."""
-        return self._read(row)
+    def native(self, row: int, **how: Any) -> np.ndarray:
+        """Return one image, as it is or as `read_image` is told, ``uint8 (H, W, 3)``."""
+        depth = partial(_depth_of, self.rows) if not self.depth else self.depth
+        return read_image(self.rows[row], depth=depth, **how)
 
     def __call__(self, row: int, size: int) -> np.ndarray:
         """Return one image, resized while it is Pillow's: a way by numpy takes two thirds more."""
-        return self._read(row, size=size, interpolation=self.interpolation)
-
-    def _read(self, row: int, **how: Any) -> np.ndarray:
-        depth = partial(_depth_of, self.rows) if not self.depth else self.depth
-        return read_image(self.rows[row], depth=depth, **how)
+        return self.native(row, size=size, interpolation=self.interpolation)

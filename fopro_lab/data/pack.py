@@ -11,7 +11,6 @@ import mmap
 import re
 import sys
 import time
-import warnings
 import zlib
 from collections.abc import Generator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -29,7 +28,7 @@ from fopro_lab.data.decoding import FileReader, ImageReader, Reader, decoder_ver
 from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt, make_monica
 from fopro_lab.data.split_rules import Split, make_folds, make_long_tail, make_split
 from fopro_lab.errors import InputError, ShapeError, WorkError
-from fopro_lab.io import Summary, atomic_path, cache_folder, one_writer, regular, write_json
+from fopro_lab.io import Summary, atomic_path, cache_folder, one_writer, quiet, regular, write_json
 from fopro_lab.io import progress as show_progress
 
 if TYPE_CHECKING:
@@ -296,8 +295,7 @@ def decode_rows(
         problem = "decoding: memory was not enough, or a process was killed"
         raise WorkError(f"{problem}; start again with fewer processes") from None
     finally:  # on a full disk: end the processes; that their work is lost needs no warning
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             results.close()
 
 

@@ -35,23 +35,21 @@ def cached_grid(build: Callable[..., Grid]) -> Callable[..., Grid]:
     return grid
 
 
-def frequencies(count: int, *, device: Device = None) -> Tensor:
+def frequencies(count: int) -> Tensor:
     """Return the signed frequency of each of ``count`` samples, float64, in ``fft`` order."""
-    index = torch.arange(count, device=device, dtype=torch.float64)
+    index = torch.arange(count, dtype=torch.float64)
     # torch.fft.fftfreq multiplies by 1 / count: its 3 / 10 does not lie on a ring edge of 0.3.
     return torch.where(index * 2 < count, index, index - count) / count
 
 
-def radial_frequency(
-    height: int, width: int, *, device: Device = None, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def radial_frequency(height: int, width: int, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return the radial frequency ``sqrt(fu^2 + fv^2)`` of each bin, ``(height, width // 2 + 1)``.
 
     In cycles per pixel, from 0 to ``sqrt(0.5)``, for images of 1 or more pixels a side.
     """
     if height < 1 or width < 1:
         raise ShapeError(f"height, width: expected 1 or more pixels, got ({height}, {width})")
-    rows, columns = frequencies(height, device=device), frequencies(width, device=device)
+    rows, columns = frequencies(height), frequencies(width)
     return torch.hypot(rows[:, None], columns[: width // 2 + 1]).to(dtype)
 
 

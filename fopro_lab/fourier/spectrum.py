@@ -73,19 +73,24 @@ def fit_prompt(prompt: FourierPrompt, gain: Tensor) -> None:
     """
     own = prompt.network.last.bias if prompt.form == "generator" else prompt.cells
     size, most = (gain.shape[0], 2 * (gain.shape[1] - 1)), 0.98 * prompt.max_log_gain
-    weights = octave_weights(*size).to(own.device)
     wanted = gain.to(own.device).log().clamp(-most, most)
     optimiser = torch.optim.LBFGS([own], max_iter=FIT_STEPS, line_search_fn="strong_wolfe")
 
     def distance() -> Tensor:
         optimiser.zero_grad()
-        found = (weights * (prompt.mean_gain(size=size).log() - wanted).square()).sum(dim=(-2, -1))
-        found.mean().backward()
-        return found.mean().detach()
+        found = octave_distance(prompt.mean_gain(size=size), wanted, size=size)
+        found.backward()
+        return found.detach()
 
     with torch.enable_grad():
         optimiser.step(distance)
     prompt.zero_grad()
+
+
+def octave_distance(gain: Tensor, wanted: Tensor, *, size: tuple[int, int]) -> Tensor:
+    """Mean square of ``log G - wanted``, each octave counting the same; ``size`` is ``(H, W)``."""
+    weights = octave_weights(*size).to(gain)
+    return (weights * (gain.log() - wanted).square()).sum(dim=(-2, -1)).mean()
 
 
 @cached_grid

@@ -10,7 +10,6 @@ import json
 import pickle
 import re
 import sys
-import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -26,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import kind_of, regular, sha256_file, some
+from fopro_lab.io import kind_of, quiet, regular, sha256_file, some
 
 State = dict[str, Tensor]
 Translate = Callable[[State, nn.Module], Mapping[str, Any]]  # as timm's filters of checkpoints
@@ -177,8 +176,8 @@ def _read_pickle(opened: IO[bytes], skipped: set[str]) -> Any:
         opened.seek(0)
         known: list[Any] = [(stub, name) for name, stub in stubs.items()]
         try:
-            with warnings.catch_warnings(), torch.serialization.safe_globals(known):
-                warnings.simplefilter("ignore")  # of the protocol: an error follows, or none
+            # Quiet about the protocol: an error follows, or none.
+            with quiet(), torch.serialization.safe_globals(known):
                 return torch.load(opened, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             unknown = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))

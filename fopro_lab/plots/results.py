@@ -432,9 +432,7 @@ def plot_priors(
 
 def prior_footer(shift: PriorShift, *, adjust: bool) -> str:
     """Say what the numbers rest on: protocol, priors of the probabilities, what is resampled."""
-    of_kind: dict[str, dict[str, None]] = {kind: {} for kind in sorted(set(shift.implicit))}
-    for run, kind in zip(shift.runs, shift.implicit, strict=True):
-        of_kind[kind][run.method] = None
+    of_kind = pd.Series([run.method for run in shift.runs]).groupby(shift.implicit).unique()
     held = "  ·  ".join(f"{kind} prior: {', '.join(names)}" for kind, names in of_kind.items())
     done = "scaled to the prior, where theirs is known" if adjust else "as stored"
     drawn = resampled(shift.images.labels, shift.images.units)

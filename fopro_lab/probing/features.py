@@ -217,12 +217,9 @@ def probe_logits(teacher: Encoder, probe: LinearProbe) -> Callable[[Tensor], Ten
 
 def probe_classifier(teacher: Encoder, probe: LinearProbe) -> Classifier:
     """Make a classifier of a teacher and a linear probe on its features."""
-    logits = probe_logits(teacher, probe)
-
-    def predict(images: Tensor) -> Tensor:
-        return logits(encode(teacher, images).double()).argmax(dim=1)
-
-    return Classifier("probe", predict, teacher_device(teacher))
+    logits, device = probe_logits(teacher, probe), teacher_device(teacher)
+    how: dict[str, Any] = {"name": "probe", "device": device}
+    return wrap_classifier(lambda images: logits(encode(teacher, images).double()), **how)
 
 
 def probe_advantage(teacher: Encoder, other: Encoder, pack: Pack, split: Split) -> dict[str, Any]:

@@ -428,7 +428,7 @@ def dry_run(
         if kept.issuperset(node.after) and kept_outcome(node, out=out, key=keys[node.name]):
             kept |= set() if node.left_out else {node.name}
     active = [node for node in nodes if not node.left_out]
-    missing = [f"missing: {line}" for node in active for line in missing_inputs(node.config)]
+    missing = (f"missing: {line}" for node in active for line in missing_inputs(node.config))
     problems = list(dict.fromkeys(missing))
     lines = [f"{read_plan(plan).title}: {len(nodes)} notebooks", *_graph(nodes, kept)]
     if kept:

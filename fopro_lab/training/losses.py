@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.fourier.rings import at_least_single
-from fopro_lab.fourier.spectrum import octave_weights
 from fopro_lab.models import Student, StudentOutput
 from fopro_lab.models.student import COSINE_SCALE
 
@@ -64,13 +63,12 @@ def balanced_softmax_loss(
         >>> round(float(even.exp()), 4)  # 1 / 0.9
         1.1111
     """
-    _check(logits, labels, class_counts)
-    logits = at_least_single(logits)  # in bfloat16 the logarithm of 6,705 is off by 0.01
+    logits = _checked(logits, labels, class_counts)
     biased = logits + class_counts.to(logits).log()
     return F.cross_entropy(biased, labels, label_smoothing=label_smoothing)
 
 
-def _check(logits: Tensor, labels: Tensor, class_counts: Tensor) -> None:
+def _checked(logits: Tensor, labels: Tensor, class_counts: Tensor) -> Tensor:
     if logits.ndim != 2 or len(labels) != len(logits):
         got = f"{tuple(logits.shape)} and {tuple(labels.shape)}"
         raise ShapeError(f"logits, labels: expected (B, K) and a label for each of B, got {got}")
@@ -80,6 +78,7 @@ def _check(logits: Tensor, labels: Tensor, class_counts: Tensor) -> None:
     if class_counts.device.type == "cpu" and (class_counts <= 0).any():
         empty = torch.nonzero(class_counts <= 0).flatten().tolist()
         raise InputError(f"class_counts: expected 1 or more per class, got 0 for classes {empty}")
+    return at_least_single(logits)  # in bfloat16 the logarithm of 6,705 is off by 0.01
 
 
 def label_shares(labels: Tensor, *, classes: int, smoothing: float = 0.0) -> Tensor:
@@ -102,8 +101,7 @@ def logit_adjusted_loss(
     logits: Tensor, labels: Tensor, *, class_counts: Tensor, tau: float = 1.0
 ) -> Tensor:
     """Cross-entropy of ``logits + tau * log(class share)``: balanced softmax at a ``tau`` of 1."""
-    _check(logits, labels, class_counts)
-    logits = at_least_single(logits)
+    logits = _checked(logits, labels, class_counts)
     counts = class_counts.to(logits)
     return F.cross_entropy(logits + tau * (counts / counts.sum()).log(), labels)
 
@@ -126,8 +124,7 @@ def class_balanced_loss(
     logits: Tensor, labels: Tensor, *, class_counts: Tensor, beta: float = 0.9999
 ) -> Tensor:
     """Cross-entropy with `effective_weights`, mean over images, not over their weights."""
-    _check(logits, labels, class_counts)
-    log_p = at_least_single(logits).log_softmax(dim=1)
+    log_p = _checked(logits, labels, class_counts).log_softmax(dim=1)
     return _mean(-effective_weights(class_counts, beta=beta).to(log_p) * log_p, labels)
 
 
@@ -140,8 +137,7 @@ def ldam_loss(
     ``train_counts`` are different images. With ``weights (K,)`` of the classes it is their mean,
     over the sum of the batch's weights, as in the authors' code.
     """
-    _check(logits, labels, train_counts)
-    logits = at_least_single(logits)
+    logits = _checked(logits, labels, train_counts)
     margins = train_counts.to(logits) ** -0.25
     margins = COSINE_SCALE * LDAM_MARGIN * margins / margins.max()
     # (B, K, K): in row k class k has lost its margin.
@@ -331,9 +327,3 @@ def disagreement_loss(student: Student, images: Tensor, features: Tensor) -> Ten
 def identity_loss(gain: Tensor) -> Tensor:
     """Mean of ``(log G)^2``: how far a gain (above 0, any shape) is from changing nothing."""
     return gain.log().square().mean()
-
-
-def spectrum_loss(gain: Tensor, wanted: Tensor, *, size: tuple[int, int]) -> Tensor:
-    """Mean square of ``log G - wanted``, each octave counting the same; ``size`` is ``(H, W)``."""
-    weights = octave_weights(*size).to(gain)
-    return (weights * (gain.log() - wanted).square()).sum(dim=(-2, -1)).mean()

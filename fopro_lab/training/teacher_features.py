@@ -26,19 +26,12 @@ from torch import Tensor
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import Pack, batches
 from fopro_lab.data.batches import VIEW_SEED, batch_parts, draw_order, read_ahead
+from fopro_lab.data.benchmarks import open_array
 from fopro_lab.data.pack import one_writer, pixel_fingerprint
-from fopro_lab.errors import WorkError
+from fopro_lab.errors import InputError, WorkError
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share
-from fopro_lab.io import (
-    atomic_path,
-    cache_folder,
-    disk_errors,
-    in_bytes,
-    progress,
-    regular,
-    write_json,
-)
+from fopro_lab.io import atomic_path, cache_folder, disk_errors, in_bytes, progress, write_json
 from fopro_lab.models import Teacher
 from fopro_lab.models.teacher import reference_features, state_hash
 from fopro_lab.training.statistics import hash_natural
@@ -148,8 +141,8 @@ class FeatureFiles:
 
     def _open(self, view: int) -> np.ndarray | None:  # None: not there, or damaged
         try:
-            table = np.load(regular(self._path(view)), mmap_mode="r")
-        except (OSError, ValueError, EOFError):
+            table = open_array(self._path(view))
+        except InputError:
             return None
         return table if table.dtype == self.record and table.shape == (self.count,) else None
 

@@ -166,9 +166,8 @@ def distill(
     hashes |= own_hashes(method)
     run_folder.find_run(folder, config, hashes)  # another run is refused before images are decoded
     packed, split = preparing.prepare_images(config, fabric, packed, split, verbose=verbose)
-    data = {"data": packed.dataset.fingerprint, "split": split.fingerprint}
-    fingerprints = {f"{name}_fingerprint": value for name, value in data.items()}
-    fingerprints |= hashes
+    fingerprints = {"data_fingerprint": packed.dataset.fingerprint}
+    fingerprints |= {"split_fingerprint": split.fingerprint, **hashes}
     if config.parts.prompt == "random":  # in runs of before it was not matched
         fingerprints["control"] = "matched in drift"
     identity = {**run_folder.LATER, **run_folder.deciding_options(config), **fingerprints}

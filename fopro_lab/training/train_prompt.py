@@ -21,13 +21,13 @@ from torch.nn import functional as F
 from fopro_lab.arguments import wrong
 from fopro_lab.config import Objective, TrainConfig
 from fopro_lab.data import Pack, batches
-from fopro_lab.data.batches import VIEW_SEED
+from fopro_lab.data.batches import VIEW_SEED, seeded_generator
 from fopro_lab.errors import InputError, WorkError
 from fopro_lab.fourier import FourierPrompt, random_gain_like
 from fopro_lab.fourier.gain import match_strength, scale_spectrum
 from fopro_lab.fourier.prompt import Share
 from fopro_lab.fourier.rings import check_pixels
-from fopro_lab.fourier.spectrum import fit_prompt, mean_amplitude, spectrum_gain
+from fopro_lab.fourier.spectrum import fit_prompt, mean_amplitude, octave_distance, spectrum_gain
 from fopro_lab.models import Student, Teacher
 from fopro_lab.models.student import shrink
 from fopro_lab.training import losses
@@ -59,9 +59,7 @@ def prompted_share(config: TrainConfig, epoch: int) -> float:
 
 def generator_for(*numbers: int, purpose: str) -> torch.Generator:
     """Make a generator that depends on some numbers and a purpose, and on nothing else."""
-    entropy: list[Any] = [*numbers, *purpose.encode()]
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
-    return torch.Generator().manual_seed(seed)
+    return seeded_generator(*numbers, *purpose.encode())
 
 
 def build_prompt(config: TrainConfig) -> FourierPrompt:
@@ -262,7 +260,7 @@ class PromptObjective:
                 return balanced_softmax_loss(given.head(features), labels, class_counts=counts)
             if name == "spectrum":
                 size = (images.shape[2], images.shape[3])
-                return losses.spectrum_loss(gain, given.wanted, size=size)
+                return octave_distance(gain, given.wanted, size=size)
             if name == "disagreement":
                 seen = shrink(images, self.student_size)
                 return losses.disagreement_loss(given.student, seen, features)

@@ -167,8 +167,7 @@ def ring_means(gain: Tensor, edges: Sequence[float], *, width: int) -> tuple[np.
 
 
 def ring_prompt(gains: np.ndarray, *, size: int) -> FourierPrompt:
-    """Make a prompt of the form ring with gains ``(3, R)``; equal channels are kept as one."""
-    gains = gains[:1] if (gains == gains[:1]).all() else gains
+    """Make a prompt of the form ring with gains ``(C, R)``."""
     channels, rings = gains.shape
     how: Any = {"size": size, "max_log_gain": MAX_LOG_GAIN}
     prompt = FourierPrompt("ring", channels=channels, rings=rings - 1, **how)
@@ -208,9 +207,7 @@ class Bands:
             size = (self.size, self.size)
             return Change(self.prompt.mean_gain(size=size), self.phase_lock)
         gains, edges = self._ring_gains()
-        gains = gains[:1] if (gains == gains[:1]).all() else gains
-        rows = torch.from_numpy(gains).float()
-        gain = ring_gain(rows, edges, height=self.size, width=self.size)
+        gain = ring_gain(torch.from_numpy(gains).float(), edges, height=self.size, width=self.size)
         return Change(gain, self.phase_lock)
 
     def as_prompt(self) -> FourierPrompt:
@@ -238,13 +235,15 @@ class Bands:
         )
 
     def _ring_gains(self) -> tuple[np.ndarray, list[float]]:
-        """Gains ``(3, R)`` by channel and ring in the modes rings and bump, and their edges."""
-        if self.mode != "bump":
-            return self.gains, self.edges
-        # Each ring takes the value at its middle, the corners at 0.604.
-        middles = np.array([(low + min(high, CORNER)) / 2 for low, high in pairwise(BUMP_EDGES)])
-        bump = 2.0 ** -((2 * (middles - self.centre) / self.width) ** 2)
-        return 1 + np.outer(self.heights - 1, bump), BUMP_EDGES
+        """Gains ``(3, R)`` in the modes rings and bump, one row if all are equal; their edges."""
+        gains, edges = self.gains, self.edges
+        if self.mode == "bump":
+            edges = BUMP_EDGES
+            # Each ring takes the value at its middle, the corners at 0.604.
+            middles = np.array([(low + min(high, CORNER)) / 2 for low, high in pairwise(edges)])
+            bump = 2.0 ** -((2 * (middles - self.centre) / self.width) ** 2)
+            gains = 1 + np.outer(self.heights - 1, bump)
+        return gains[:1] if (gains == gains[:1]).all() else gains, edges
 
 
 def preset_options(config: Config, kind: type[Config]) -> dict[str, Any]:
