@@ -70,9 +70,8 @@ def audit_pipeline(
     known = sorted(set(sources) - {""})
     if len(known) > 1:
         members |= {name: sources == name for name in known}
-    resized = _measure_resize(reader, chosen, small, edges)
-    against = "ideal band limit"
-    steps = [("resize", step, against, small, ratios) for step, ratios in resized.items()]
+    resized = _measure_resize(reader, chosen, small, edges).items()
+    steps = [("resize", step, "ideal band limit", small, ratios) for step, ratios in resized]
     pixels = torch.from_numpy(packed.checked(chosen))
     before = log_amplitude(augment.float_images(pixels), size=packed.size, edges=edges)
     for mode in get_args(AugmentMode):
@@ -104,22 +103,18 @@ def _measure_resize(
     reader: ImageReader, rows: np.ndarray, size: int, edges: Sequence[float]
 ) -> dict[str, np.ndarray]:
     """Compare resized images with the ideal, one by one: log ratios ``(n, R)`` of each step."""
-    found: dict[str, list[np.ndarray]] = {}
+    names, found = get_args(Interpolation), list[np.ndarray]()
     for row in progress(rows, total=len(rows), label="auditing the resize"):
         full = reader.native(int(row))
-        steps = {
-            name: resize_square(full, size=size, interpolation=name)
-            for name in get_args(Interpolation)
-        }
+        resized = [resize_square(full, size=size, interpolation=name) for name in names]
         ideal, made = (
             log_amplitude(
                 augment.float_images(torch.from_numpy(np.stack(own))), size=size, edges=edges
             )
-            for own in ([full], list(steps.values()))
+            for own in ([full], resized)
         )
-        for step, ratio in zip(steps, made - ideal, strict=True):
-            found.setdefault(step, []).append(ratio)
-    return {step: np.array(ratios) for step, ratios in found.items()}
+        found.append(made - ideal)
+    return dict(zip(names, np.stack(found, axis=1), strict=True))
 
 
 def draw_steps(count: int, *, seed: int) -> dict[str, augment.Augmentations]:

@@ -246,7 +246,6 @@ def mix(pair: PairedBatch, *, classes: int) -> tuple[Tensor, Tensor]:
         Images ``(B, 3, H, W)`` and shares of the ``classes``, ``(B, K)``.
     """
     images = torch.lerp(pair.images, pair.partners, pair.weights[:, None, None, None])
-    own, other = (
-        F.one_hot(labels, classes).to(pair.weights) for labels in (pair.labels, pair.partner_labels)
-    )
+    labels = (pair.labels, pair.partner_labels)
+    own, other = (F.one_hot(each, classes).to(pair.weights) for each in labels)
     return images, torch.lerp(own, other, pair.weights[:, None])

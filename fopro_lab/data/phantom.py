@@ -193,25 +193,19 @@ def phantom_table(images: int = IMAGES, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image", "label", "group", "path", "source", "split"])
 
 
-def draw_phantom(image: str, *, seed: int) -> np.ndarray:
-    """Draw one image, ``uint8 (64, 64, 3)``, from its name in `phantom_table` and the seed."""
-    name, lesion_text, view_text = image.split("-")
-    label, lesion, view = CLASS_NAMES.index(name), int(lesion_text), int(view_text)
-    own, shown = (np.random.default_rng([seed, label, lesion, part]) for part in (0, 2 + view))
-    sharp = _lesion_source(seed, label, lesion) == 1
-    return draw_view(CLASSES[label], own, shown, sharp=sharp)
-
-
 @dataclass(frozen=True)
 class PhantomReader(ImageReader):
-    """Draw images row by row, from their names and the seed alone."""
+    """Draw images row by row, from their names in `phantom_table` and the seed alone."""
 
     seed: int
     rows: tuple[str, ...]  # name of each image
 
     def native(self, row: int) -> np.ndarray:
         """Return one image as it is drawn, ``uint8 (64, 64, 3)``."""
-        return draw_phantom(self.rows[row], seed=self.seed)
+        name, lesion_text, view_text = self.rows[row].split("-")
+        kind = CLASS_NAMES.index(name), int(lesion_text)
+        own, shown = (np.random.default_rng([self.seed, *kind, n]) for n in (0, 2 + int(view_text)))
+        return draw_view(CLASSES[kind[0]], own, shown, sharp=_lesion_source(self.seed, *kind) == 1)
 
 
 def _lesion_source(seed: int, label: int, lesion: int) -> int:

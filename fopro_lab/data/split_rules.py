@@ -144,13 +144,11 @@ def make_long_tail(
         of = f"of the {totals[label]} images of '{dataset.class_names[label]}' in {dataset.name}"
         raise InputError(f"tail_ratio: expected a larger one, got {ratio:g}: {of} none is left")
     # Keep so many training images of each class, by whole groups except for the last.
-    training = dataset.table[["image", "group", "label"]].assign(row=np.arange(len(dataset)))
-    training = training[parts == "train"]
+    training = dataset.table.reset_index(drop=True)[parts == "train"]
     order = {name: i for i, name in enumerate(hashed_order(training["group"], seed=seed))}
     training = training.assign(place=training["group"].map(order)).sort_values(["place", "image"])
     rank = training.groupby("label").cumcount()
-    thinned = training["row"][rank >= counts[training["label"]]]
-    parts[thinned.to_numpy()] = ""
+    parts[training.index[rank >= counts[training["label"]]]] = ""
     return build_split(dataset, parts, protocol, drawn={part.name for part in drawn})
 
 

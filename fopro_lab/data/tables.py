@@ -320,11 +320,8 @@ def _numbers(cells: pd.Series) -> pd.Series:
 def _find_marks(frame: pd.DataFrame) -> list[str]:
     """Return the columns of 0 and 1, if they have one 1 in each row: then they are classes."""
     lower = frame.apply(lambda cells: cells.str.casefold())
-    marks = [
-        name
-        for name in frame.columns[lower.isin(YES | NO).all()]
-        if _plain(name) not in (*FOLDS, *FLAGS)
-    ]
+    binary = frame.columns[lower.isin(YES | NO).all()]
+    marks = [name for name in binary if _plain(name) not in (*FOLDS, *FLAGS)]
     if len(marks) > 1 and (lower[marks].isin(YES).sum(axis=1) != 1).any():
         names = ", ".join(marks[:8]) + (", ..." if len(marks) > 8 else "")
         found = f"the columns of 0 and 1, {names}, do not have one 1 in each row"

@@ -27,6 +27,7 @@ SECONDS = "train_seconds"  # of all epochs, mean over the runs
 _FOLD = re.compile(r"/fold([\d+]+)$")  # several in a pooled id
 _FEWEST_EPOCHS, _STEEP, _CHANCE = 5, 0.03, 0.05  # see `undertrained`
 ByMethod = dict[str, dict[str, dict[int, Run]]]  # method, protocol, seed
+Pairs = dict[str, tuple[list[Run], list[Run]]]  # of two methods, by protocol
 
 
 def family(protocol: str) -> str:
@@ -95,9 +96,7 @@ def _by_method(runs: Sequence[Run]) -> ByMethod:
     return found
 
 
-def _pairs_of(
-    by_method: ByMethod, method: str, baseline: str
-) -> dict[str, tuple[list[Run], list[Run]]]:
+def _pairs_of(by_method: ByMethod, method: str, baseline: str) -> Pairs:
     """Pair the runs of two methods by seed, for each protocol with a seed in common."""
     pairs = {}
     for protocol, ours in by_method[method].items():
@@ -314,7 +313,7 @@ def _led_by(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
 
 
 def _subtract(
-    pairs: Mapping[str, tuple[list[Run], list[Run]]],
+    pairs: Pairs,
     *,
     weak: Mapping[str, str],
     resamples: int,

@@ -94,8 +94,7 @@ def measure_under_prior(
     """
     probabilities = shifted_probabilities(logits, old=old, new=prior if adjust else old)
     predicted = probabilities.argmax(axis=1)
-    answers = (labels, predicted, weights)
-    confusion = metrics.confusion_matrices(*answers, classes=logits.shape[1])
+    confusion = metrics.confusion_matrices(labels, predicted, weights, classes=logits.shape[1])
     recalls = metrics.class_recalls(confusion)
     known = ~np.isnan(recalls[0])
     shifted = prior_weights(labels, weights, prior)
@@ -172,15 +171,13 @@ class PriorShift:
         self, values: dict[tuple[str, str], np.ndarray], prior: np.ndarray
     ) -> dict[tuple[str, str], tuple[float, float, str]]:
         """Find limits, and how they were made, of each class, of the means and of calibration."""
-        found = {}
+        found = {("recall", name): (np.nan, np.nan, "none") for name in self.names}
         units = self.images.class_sizes(units=True)
-        for name in self.names:
-            own = values["recall", name]
-            found["recall", name] = (np.nan, np.nan, "none")
-            if units[name]:
-                interval = bootstrap.recall_interval(float(own[0]), own[1:], units[name])
-                found["recall", name] = interval
         known = [name for name in self.names if units[name]]
+        for name in known:
+            own = values["recall", name]
+            interval = bootstrap.recall_interval(float(own[0]), own[1:], units[name])
+            found["recall", name] = interval
         varied = all(found["recall", name][2] == "bootstrap" for name in known)
         classes = np.array([(values["recall", n][0], *found["recall", n][:2]) for n in known])
         shares = prior[[self.images.names.index(name) for name in known]]

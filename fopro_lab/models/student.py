@@ -224,6 +224,4 @@ def shrink(images: Tensor, size: int, *, mode: str = "bilinear") -> Tensor:
     """Bring images to the side that a network sees, antialiased; 0 leaves them alone."""
     if not size or images.shape[2:] == (size, size):
         return images
-    return nn.functional.interpolate(
-        images, (size, size), mode=mode, antialias=True, align_corners=False
-    )
+    return nn.functional.interpolate(images, (size, size), mode=mode, antialias=True)

@@ -238,8 +238,7 @@ def _features(
 ) -> dict[tuple[str, str, int], np.ndarray]:
     """Encode rows, clean and degraded, behind every gain: (input, gain, draw) to ``(n, D)``."""
     every = {("degraded", name, draw): gain for name, draw, gain in _draws(gains)}
-    parts: dict[tuple[str, str, int], list[Tensor]] = {("clean", "none", 0): []}
-    parts |= {key: [] for key in every}
+    parts = {key: list[Tensor]() for key in (("clean", "none", 0), *every)}
     work = batches(pack, rows, batch_size=BATCH)
     with torch.inference_mode():
         for images, _ in progress(work, total=-(-len(rows) // BATCH), label="control"):

@@ -197,11 +197,10 @@ def run_plan(
 def _check_how(jobs: int, executor: str | Executor) -> None:
     if jobs < 0:
         raise InputError(f"jobs: expected 0 (one per GPU, or per core) or more, got {jobs}")
+    pattern = r"local|dask|dask://local|dask://[^\s/]+:\d+"
     if isinstance(executor, str) and executor.startswith("slurm:"):
         slurm_options(executor.removeprefix("slurm:"))
-        return
-    pattern = r"local|dask|dask://local|dask://[^\s/]+:\d+"
-    if isinstance(executor, str) and not re.fullmatch(pattern, executor):
+    elif isinstance(executor, str) and not re.fullmatch(pattern, executor):
         known = "local, dask, dask://HOST:PORT or slurm"
         raise InputError(f"executor: expected {known}, got '{executor}'")
 

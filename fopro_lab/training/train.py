@@ -160,8 +160,7 @@ def distill(
     verbose = verbose and first
     if verbose and config.precision == "auto":
         sys.stderr.write(f"fopro: precision auto is {settled.precision} here\n")
-    own = {"loss": loss, "distillation": distillation, "prompt": prompt}
-    config, method = find_method(settled, **own)
+    config, method = find_method(settled, loss=loss, distillation=distillation, prompt=prompt)
     config, teacher, hashes = check_networks(config, teacher, folder=folder, device=fabric.device)
     hashes |= own_hashes(method)
     run_folder.find_run(folder, config, hashes)  # another run is refused before images are decoded

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,8 +91,7 @@ class TeacherDrift:
 
     @torch.inference_mode()
     def _encode(self, images: Tensor) -> Tensor:
-        device = features.teacher_device(self.teacher)
-        parts = (part.to(device) for part in images.split(BATCH_SIZE))
+        parts = images.to(features.teacher_device(self.teacher)).split(BATCH_SIZE)
         return torch.cat([features.encode(self.teacher, part) for part in parts]).cpu().double()
 
 
@@ -117,12 +116,8 @@ class StudentRecall:
     """A classifier's answers on the sample; `load` builds it when it is first asked."""
 
     def __init__(self, load: Callable[[], Classify], sample: ValidationSample) -> None:
-        self.sample, self._load = sample, load
+        self.sample, self._classifier = sample, cache(load)
         self._unchanged: np.ndarray | None = None  # which images it recognises as they are
-
-    @cached_property
-    def _classifier(self) -> Classify:
-        return self._load()
 
     def ask(self, image: Tensor, change: Change, *, wanted: Wanted = lambda: True) -> StudentAnswer:
         """Classify the image and the sample, before and after."""
@@ -172,7 +167,7 @@ class StudentRecall:
         for part in images.split(BATCH_SIZE):
             if not wanted():
                 raise Superseded
-            parts.append(self._classifier(part).float().cpu())
+            parts.append(self._classifier()(part).float().cpu())
         return torch.cat(parts)
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from fopro_lab.data.phantom import CLASSES, SIDE, draw_phantom, draw_view, phantom_table
+from fopro_lab.data.phantom import CLASSES, SIDE, PhantomReader, draw_view, phantom_table
 from tests.conftest import refuses
 
 
@@ -25,9 +25,9 @@ def test_phantom_table_falls_exponentially_and_fewer_images_are_a_part():
     refuses(r"^images: expected at least 24, 3 of each of the 8", phantom_table, 23)
 
 
-def test_draw_phantom_still_draws_version_1():
+def test_phantom_reader_still_draws_version_1():
     # Other pixels need another VERSION, or old packs would be taken for new ones.
-    means = draw_phantom("red-00004-1", seed=0).mean(axis=(0, 1))
+    means = PhantomReader(0, ("red-00004-1",)).native(0).mean(axis=(0, 1))
     np.testing.assert_allclose(means, [182.40, 132.82, 118.85], atol=0.02)
 
 

@@ -81,7 +81,7 @@ def test_the_band_that_hurts_a_class_most_is_found_set_and_said(explorer):
     assert explorer.gains == gains and said in explorer.message.value
     images = recall.sample.images[recall.sample.labels == label]
     changed = explorer.bands.change().apply(images)
-    shares = torch.softmax(recall._classifier(changed), dim=1)[:, label]
+    shares = torch.softmax(recall._classifier()(changed), dim=1)[:, label]
     assert shares.mean().item() == pytest.approx(worst.probability[1], abs=1e-5)
     explorer._tell_worst(worst._replace(probability=(0.5, 0.6)))
     assert "no band hurts" in explorer.message.value
