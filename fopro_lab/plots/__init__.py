@@ -13,6 +13,7 @@ from fopro_lab.plots.probing import (
     plot_heat_map,
     plot_preferences,
     plot_ring_response,
+    plot_teacher_glyphs,
     plot_teacher_responses,
 )
 from fopro_lab.plots.prompts import (

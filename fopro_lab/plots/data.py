@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -58,20 +57,16 @@ def plot_images(images: np.ndarray, titles: Sequence[str], *, columns: int = 8) 
         raise ShapeError(f"images: expected (N, H, W, 3) of uint8, N at least 1, got {got}")
     if len(titles) != len(images):
         raise InputError(f"titles: expected one for each of {len(images)}, got {len(titles)}")
-    across = min(columns, len(images))
-    rows = -(-len(images) // across)
-    width = max(0.85, 7.6 / max(across, 5)) * max(1, images.shape[2] / images.shape[1])
+    width = max(0.85, 7.6 / max(min(columns, len(images)), 5))
+    width *= max(1, images.shape[2] / images.shape[1])
     height = width * images.shape[1] / images.shape[2] + 0.24
-    size = (width * across, height * rows)
-    figure, axes = plt.subplots(rows, across, figsize=size, squeeze=False)
+    figure, axes = style.panels(len(images), columns=columns, wide=width, tall=height)
     fits = int(16 * width)  # columns at this size of letters
-    for ax, image, text in zip(axes.flat, images, titles, strict=False):
+    for ax, image, text in zip(axes, images, titles, strict=True):
         ax.imshow(image)
         text = "\n".join(style.shown(line, fits) for line in str(text).split("\n"))
         ax.set_title(text, fontsize=8, fontweight="normal", loc="center", pad=3)
         ax.axis("off")
-    for ax in axes.flat[len(images) :]:
-        ax.remove()
     return figure
 
 
@@ -127,18 +122,16 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
         raise InputError(f"source: expected one of {known}, got '{source}'")
     stages = list(dict.fromkeys(own["stage"]))
     columns = min(len(stages), 2 if len(stages) == 4 else 3)
-    rows = -(-len(stages) // columns)
-    size = (max(4.6, 3.7 * columns), 3.3 * rows + 0.4)
-    shared: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False}
-    figure, axes = plt.subplots(rows, columns, figsize=size, **shared)
+    size: dict[str, Any] = {"columns": columns, "wide": max(4.6 / columns, 3.7), "tall": 3.4}
+    figure, axes = style.panels(len(stages), **size, sharex=True, sharey=True)
     logs = {"log_ratio": "ratio", "interval_low": "ratio_low", "interval_high": "ratio_high"}
     own = own.assign(**{ratio: np.exp(own[log]) for log, ratio in logs.items()})
     bound = max(0.5, own[[*logs]].abs().max().max() / np.log(2))  # octaves
-    for ax, stage in zip(axes.flat, stages, strict=False):
+    for place, (ax, stage) in enumerate(zip(axes, stages, strict=True)):
         part = own[own["stage"] == stage]
-        for place, step in enumerate(dict.fromkeys(part["step"])):
-            look: dict[str, Any] = {"color": f"C{place % 8}", "marker": _MARKERS[place % 8]}
-            look |= {"markersize": 4, "linewidth": 1.5, "ls": style.DASHED if place % 2 else "-"}
+        for n, step in enumerate(dict.fromkeys(part["step"])):
+            look: dict[str, Any] = {"color": f"C{n % 8}", "marker": _MARKERS[n % 8]}
+            look |= {"markersize": 4, "linewidth": 1.5, "ls": style.DASHED if n % 2 else "-"}
             style.ring_line(ax, part[part["step"] == step], "ratio", label=step, **look)
         style.gain_axes(ax, part["high"], bound=bound)
         first = part.iloc[0]
@@ -146,16 +139,13 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
         title = f"against: {first['reference']}"
         look = {"ncols": 2, "handlelength": 2.6, "alignment": "left", **_SMALL}
         ax.legend(loc="upper left", title=title, **look)
-    for ax in axes.flat[len(stages) :]:
-        ax.axis("off")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("Amplitude against the reference")
-    for ax in axes[:-1].flat:
-        ax.set_xlabel("")
+        ax.set_ylabel("Amplitude against the reference" * (place % columns == 0))
+        if place + columns < len(stages):
+            ax.set_xlabel("")
     whose = "all sources" if source == "all" else f"source {source}"
     style.figure_title(figure, f"What the pipeline did to each frequency ring: {whose}")
     images = f"n={own['n'].max():,} images"
-    style.add_footer(axes[0, 0], own, images, "bands: 95 % intervals of the mean")
+    style.add_footer(axes[0], own, images, "bands: 95 % intervals of the mean")
     return figure
 
 

@@ -1,5 +1,6 @@
 """Figures of a teacher's frequencies: responses, class bands, heat maps, preferences."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +67,35 @@ def plot_teacher_responses(
     ax.set_title(f"Preferences of teachers, ring {gain_label(gain)}")
     style.legend_beside(ax)
     return ax
+
+
+@style.with_style
+def plot_teacher_glyphs(table: pd.DataFrame, *, gain: float = 0.0) -> Figure:
+    """Draw each teacher's preference as one small disc of frequency rings, in a fixed scale.
+
+    Colour is the drift per energy changed relative to the teacher's geometric mean over the rings,
+    from an eighth to eight times, in every figure alike.
+
+    ``table``: of ``probing.ring_response`` with a column ``teacher``, or ``responses`` of
+    ``probing.compare_cards``.
+    """
+    value = "relative" if "relative" in table else "drift_per_energy"
+    style.need(table, f"teacher low high gain {value}")
+    table = table[table["gain"] == gain]
+    style.need(table)
+    teachers = list(table.groupby("teacher", sort=False))
+    figure, axes = style.panels(len(teachers), columns=len(teachers), wide=1.75, tall=2.0)
+    radius = np.hypot(*np.mgrid[-0.5:0.5:129j, -0.5:0.5:129j])
+    for ax, (name, own) in zip(axes, teachers, strict=True):
+        own = own.sort_values("low")
+        octaves = np.log2(own[value].to_numpy().clip(1e-12))
+        ring = np.searchsorted(own["high"], radius).clip(max=len(own) - 1)
+        image = ax.imshow((octaves - octaves.mean())[ring], cmap="PuOr_r", vmin=-3, vmax=3)
+        ax.set_title(textwrap.fill(str(name), 20), fontsize=9, loc="center")
+        ax.axis("off")
+    bar = figure.colorbar(image, ax=axes, ticks=[-3, 0, 3], shrink=0.8)
+    bar.ax.set_yticklabels(["1/8", "mean", "8 x"], fontsize=8)
+    return figure
 
 
 def _draw_rings(

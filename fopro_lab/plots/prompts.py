@@ -4,6 +4,7 @@ Blue damps, red amplifies, white is gain 1; scales are log2 about 1.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -99,16 +100,15 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
     if not terms:
         raise InputError("table: expected a column for at least one term, got only 'step'")
     across = min(3, len(terms))
-    rows = -(-len(terms) // across)
-    size = (max(4.2, 3.2 * across), 2.1 * rows + 0.5)
-    figure, panels = plt.subplots(rows, across, figsize=size, squeeze=False, sharex=True)
-    for place, (ax, term) in enumerate(zip(panels.flat, terms, strict=False)):
+    wide = max(4.2 / across, 3.2)
+    figure, panels = style.panels(len(terms), columns=3, wide=wide, tall=2.25, sharex=True)
+    for place, (ax, term) in enumerate(zip(panels, terms, strict=True)):
         if term in table and not term.startswith("val_"):
             ax.plot(table["step"], table[term], color=style.METHOD_COLORS["fopro"])
         check = term if term.startswith("val_") else checks.get(term, "")
         if check:
             own = table[table[check].notna()]
-            look = {"color": "#0072B2", "marker": "o"}
+            look: dict[str, Any] = {"color": "#0072B2", "marker": "o"}
             ax.plot(own["step"], own[check], markersize=4, ls=":", lw=1, **look)
             if "kept" in own:
                 best = own[own["kept"] == 1]
@@ -119,10 +119,8 @@ def plot_prompt_training(table: pd.DataFrame) -> Figure:
         if place + across >= len(terms):
             ax.set_xlabel("Prompt training step")
             ax.tick_params(labelbottom=True)
-    for ax in panels.flat[len(terms) :]:
-        ax.remove()
     note = "points: held-out images; ringed: the best prompt" if checks else ""
-    style.add_footer(panels.flat[0], table, note)
+    style.add_footer(panels[0], table, note)
     return figure
 
 

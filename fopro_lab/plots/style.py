@@ -272,6 +272,19 @@ def gain_axes(ax: Axes, edges: Sequence[float] | np.ndarray, *, bound: float) ->
     ax.yaxis.set_major_formatter(r"$\times$ {x:.2f}")
 
 
+def panels(
+    count: int, *, columns: int, wide: float, tall: float, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """Make so many panels, of a width and height in inches, in rows of ``columns``."""
+    across = min(columns, count)
+    down = -(-count // across)
+    size = (wide * across, tall * down)
+    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, **shared)
+    for ax in axes.flat[count:]:
+        ax.remove()
+    return figure, list(axes.flat[:count])
+
+
 def draw_plane(ax: Axes, plane: np.ndarray, *, down: bool = False, **colors: Any) -> AxesImage:
     """Draw a plane of frequencies in ``fftshift`` order, with circles at 0.25 and 0.5 cycles/pixel.
 

@@ -240,6 +240,7 @@ EVERY = {
     "plot_ring_response": (plots.plot_ring_response, ring_response()),
     "plot_slopes": (plots.plot_slopes, scores()),
     "plot_spectra": (plots.plot_spectra, spectra()),
+    "plot_teacher_glyphs": (plots.plot_teacher_glyphs, responses()),
     "plot_teacher_responses": (plots.plot_teacher_responses, responses()),
 }
 

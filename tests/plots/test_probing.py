@@ -28,6 +28,20 @@ def test_ring_response_has_a_line_and_a_band_for_each_gain():
     assert energy.get_yscale() == "log" and "energy" in energy.get_ylabel()
 
 
+def test_glyphs_of_teachers_share_a_fixed_scale_about_each_teachers_mean_ring():
+    table = ring_response().query("gain == 2").assign(teacher="a")
+    both = pd.concat([table, table.assign(teacher="b", drift_per_energy=[8.0, 8.0, 8.0])])
+    figure = plots.plot_teacher_glyphs(both, gain=2)
+    a, b = (ax.images[0] for ax in figure.axes[:2])
+    assert a.get_clim() == b.get_clim() == (-3, 3)
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["a", "b"]
+    np.testing.assert_allclose(b.get_array(), 0)
+    octaves = np.log2([1, 2, 3]) - np.log2(6) / 3
+    middle = a.get_array()[len(a.get_array()) // 2]
+    assert middle[len(middle) // 2] == pytest.approx(octaves[0])
+    assert set(np.round(a.get_array().ravel(), 6)) <= set(np.round(octaves, 6))
+
+
 def test_class_bands_mark_what_excludes_zero_and_star_what_survives():
     ax = plots.plot_class_bands(bands())
     assert [t.get_text() for t in ax.get_yticklabels()] == ["nv  n=64", "all  n=64"]
