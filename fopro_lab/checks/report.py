@@ -328,7 +328,7 @@ def _check_levels(packed: Pack) -> Finding:
         return Finding(level, "levels", len(few), f"{verdict}, first {first}")
     if mixed:
         return Finding("warn", "levels", 0, f"files of 8 and of 16 bits are mixed: {mixed[0]}")
-    return Finding("ok", "levels", 0, f"every image has {FEW_LEVELS} levels of 256 or more")
+    return Finding("ok", "levels", 0, f"every image has at least {FEW_LEVELS} of 256 levels")
 
 
 def _check_shortcuts(packed: Pack) -> Finding:

@@ -205,7 +205,8 @@ def undertrained(runs: Sequence[Run]) -> dict[str, str]:
         if epochs < _FEWEST_EPOCHS:
             found[method] = f"{epochs} epoch{'s' * (epochs > 1)}, fewer than {_FEWEST_EPOCHS}"
         elif rise >= _STEEP:
-            found[method] = f"validation accuracy rose by {100 * rise:.0f} points at the end"
+            many = f"the last {last} epochs in the mean {100 * rise:.0f} points above those before"
+            found[method] = f"validation balanced accuracy still rises: {many}"
         elif np.mean(levels) < chance + _CHANCE * (1 - chance):
             found[method] = "balanced accuracy as by chance"
     return found

@@ -22,7 +22,7 @@ _COSTS = {  # column of `summarise`: title, and unit
     "parameters": ("Parameters (M)", 1e6),
     "macs": ("MACs (M)", 1e6),
     "megabytes": ("Size (MB)", 1),
-    "train_seconds": ("Training (min)", 60),
+    "train_seconds": ("CPU or GPU (min)", 60),
 }
 _PARTS = {"ldam": "LDAM", "ldam-drw": "LDAM-DRW", "focal": "focal loss", "fitnet": "FitNet",
           "class-balanced": "class-balanced loss", "logit-adjustment": "logit adjustment",

@@ -77,10 +77,10 @@ class TeacherCard:
     def findings(self) -> list[str]:
         """Say in a few sentences what was found, computed from the tables."""
         found = []
-        for key, unit in (("drift", "as it is"), ("drift_per_energy", "for the energy changed")):
+        for key, unit in (("drift", ""), ("drift_per_energy", " for the energy changed,")):
             if most := self.summary[f"largest_{key}"]:
                 found.append(
-                    f"Features move most, {unit}, at {most['low']:.3g} to {most['high']:.3g} "
+                    f"Features move most{unit} at {most['low']:.3g} to {most['high']:.3g} "
                     f"cycles per pixel (gain {most['gain']:g})."
                 )
         accuracy = self.summary["probe"]["test_balanced_accuracy"]

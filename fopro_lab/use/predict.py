@@ -106,7 +106,8 @@ def predict(
         plain_cells(table).to_csv(temporary, index=False, float_format="%.6f")
     facts = {"images": len(names), "not read": len(names) - len(rows), "not images": some(others)}
     facts |= {"of the run's own": untold or {part: parts.count(part) for part in PARTS}}
-    facts |= {"predicted": table["predicted"].value_counts().to_dict()}
+    counts = table["predicted"].value_counts().reindex(classes, fill_value=0)
+    facts |= {"predicted": counts.sort_values(ascending=False, kind="stable").to_dict()}
     known = dict(zip(classes, prior.round(6).tolist(), strict=True))
     facts |= {"class shares": "unknown" if calibration.implicit == "unknown" else known}
     fitted = calibration.temperature != 1

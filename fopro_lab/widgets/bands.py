@@ -230,7 +230,7 @@ class Bands:
         self.gains = np.broadcast_to(rounded.clip(0, MAX_GAIN), self.gains.shape).copy()
         above = f" Gains above {MAX_GAIN:g} are shown as {MAX_GAIN:g}."
         return (
-            f"The sliders take its mean in each ring, which explains {self.explained:.0%} of its "
+            f"Its mean in each ring explains {self.explained:.0%} of its "
             f"log gain (squares, about gain 1).{above if rounded.max() > MAX_GAIN else ''}"
         )
 

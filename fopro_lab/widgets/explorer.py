@@ -341,7 +341,7 @@ class BandExplorer(bands.StillBox):
 
     def _take(self, prompt: FourierPrompt) -> None:
         fit = self.bands.load(prompt)
-        self._say(f"Prompt of the form {prompt.form} loaded. {fit}")
+        self._say(f"Prompt loaded (form {prompt.form}). {fit}")
         self._show_gains()
 
     def _show_gains(self) -> None:

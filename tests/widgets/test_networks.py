@@ -112,7 +112,7 @@ def test_students_that_fit_are_offered_and_the_others_are_named(prepared, run, t
     explorer = BandExplorer(prepared.packed, split=prepared.split, runs=runs, prompt=prompt)
     assert [name for name, _ in explorer.controls.student.options] == ["student", "none"]
     assert "1 run left out; the first: " in explorer.message.value
-    assert "Prompt of the form ring loaded" in explorer.message.value
+    assert "Prompt loaded (form ring)" in explorer.message.value
     wrong = {"split": replace(prepared.split, fingerprint="another"), "runs": {"s": run.path}}
     refuses("was trained on another split", BandExplorer, prepared.packed, **wrong)
 
