@@ -68,8 +68,9 @@ def write_notebook_page(
         data = output if output.output_type == "stream" else output.get("data", {})
         for kind, most in _MOST_LETTERS.items():
             text = data.get(kind, "")
-            if kind == "text" and text:  # as a terminal shows it: a bar writes over itself
-                text = data[kind] = re.sub(r".*\r(?=.)|\r", "", text)
+            if kind == "text" and "\r" in text:  # as in a terminal, where a bar writes over itself
+                rows = (row.rstrip("\r").rpartition("\r")[2] for row in text.split("\n"))
+                text = data[kind] = "\n".join(rows)
             if kind == "text/markdown" and text:  # a class may be called <b>
                 text = data[kind] = text.replace("<", "&lt;")
             size = len(re.sub(r"[\w+/=]{999,}", "", text) if kind == "text/html" else text)
