@@ -81,7 +81,7 @@ def is_set_up(cell):
 
 
 def test_notebook_escapes_names_in_styled_tables(notebook):
-    """Pandas escapes a table's text, a Styler's only if it is told to."""
+    """Pandas escapes a table's text, a Styler's only if asked."""
     for cell in code_cells(notebook):
         for rest in cell.source.split(".style.")[1:] if "plt.style" not in cell.source else ():
             assert re.match(r'format\((precision=\d, )?escape="html"\)', rest), cell.source

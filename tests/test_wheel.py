@@ -93,7 +93,11 @@ def test_demo_and_explorer_run_in_an_empty_folder(installed, tmp_path):
     ) as server:
         address = server.stdout.readline().strip()
         visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        with visitor.open(address, timeout=300) as answer:  # the token becomes a cookie
-            page = answer.read().decode()
-        server.send_signal(signal.SIGINT)
+        try:
+            with visitor.open(address, timeout=300) as answer:  # the token becomes a cookie
+                page = answer.read().decode()
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=60)
+        finally:
+            server.kill()  # else a page that fails, or an ignored Ctrl-C, would be waited for
     assert "Band explorer" in page and "widget-view+json" in page  # no cell before it is red

@@ -205,7 +205,7 @@ class FileReader(ImageReader):
     depth: int = 0  # bits that 16-bit files use; 0: found from the highest value in all of them
 
     def native(self, row: int, **how: Any) -> np.ndarray:
-        """Return one image, as it is or as `read_image` is told, ``uint8 (H, W, 3)``."""
+        """Return one image, as it is or with options of `read_image`, ``uint8 (H, W, 3)``."""
         depth = partial(_depth_of, self.rows) if not self.depth else self.depth
         return read_image(self.rows[row], depth=depth, **how)
 

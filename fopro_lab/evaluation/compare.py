@@ -277,6 +277,9 @@ def compare_all(runs: Sequence[Run]) -> pd.DataFrame:
     Returns:
         The columns of `compare`, both ways round (a pair has two rows per number), and ``p_holm``
         after ``p``.
+
+    Raises:
+        InputError: As `compare`; also if no two methods share a seed.
     """
     check_comparable(runs)
     by_method, weak = _by_method(runs), undertrained(runs)
@@ -394,6 +397,9 @@ def score_runs(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> 
     Returns:
         The columns of ``score`` after ``method``, ``seeds`` (how many, the fewest of a fold) and
         ``folds``; methods in the order of the runs.
+
+    Raises:
+        InputError: If runs of one protocol were not tested on the same images, or come twice.
     """
     tables = []
     for members in group_families(runs):
@@ -478,6 +484,9 @@ def compare_teachers(
     Returns:
         The columns of `compare` after ``teacher`` (name, "none" where neither method has one) and
         ``student``, and ``p_holm`` after ``p``.
+
+    Raises:
+        InputError: If no pair can be compared, or as `compare`.
     """
     pairs = list(pairs)
     tables = []

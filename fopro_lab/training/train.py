@@ -104,8 +104,10 @@ class TrainState:
                 part, value = getattr(self, name), saved[name]
                 if hasattr(part, "load_state_dict"):
                     part.load_state_dict(value)
-                else:  # a LookupError if it is of another kind
-                    setattr(self, name, {type(part): value}[type(value)])
+                elif type(value) is type(part):
+                    setattr(self, name, value)
+                else:
+                    raise TypeError(name)
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError):
             problem = "does not fit this run; remove it to start this run again"
             raise InputError(f"{run_folder.CHECKPOINT}: {problem}") from None

@@ -106,7 +106,7 @@ class SpectrumView:
             before=self._before,
             after=_to_uint8(after),
             rms=float(np.sqrt(np.mean((after - self._pixels) ** 2))),
-            clipped=float((np.abs(after - 0.5) > 0.5 + 1e-5).mean()),  # of rounding none is told
+            clipped=float((np.abs(after - 0.5) > 0.5 + 1e-5).mean()),  # rounding does not count
             spectrum=np.fft.fftshift(np.hstack([log_amplitude, mirrored])),
             contrast=np.stack([self._contrast, self._measure(amplitude)]),
             gains=gain.mean(axis=0).ravel() @ self._mean,
