@@ -460,11 +460,11 @@ def plot_claim(table: pd.DataFrame) -> Figure:
     keys = table[["scope", "name", "metric"]].apply(tuple, axis=1)
     panels = {title: table[keys == key] for title, key in _CLAIMED.items() if (keys == key).any()}
     rows = table.drop_duplicates(["student", "teacher", "protocol"]).to_dict("records")
-    size = (12.5 + style.room(table["teacher"]), 1.9 + 0.6 * len(rows))
-    figure, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=size)
+    size = (7.4 + style.room(table["teacher"]), 1.1 + len(panels) * (0.8 + 0.6 * len(rows)))
+    figure, axes = plt.subplots(len(panels), 1, sharex=True, squeeze=False, figsize=size)
     students = ["" if r["student"] == "small" else f"\nstudent {r['student']}" for r in rows]
     labels = [f"{r['teacher']}{student}" for r, student in zip(rows, students, strict=True)]
-    for ax, (title, part) in zip(axes[0], panels.items(), strict=True):
+    for ax, (title, part) in zip(axes[:, 0], panels.items(), strict=True):
         for place, row in enumerate(part.to_dict("records")):
             levels = f"{100 * row['baseline_value']:.1f} → {100 * row['method_value']:.1f} %"
             about, clear = f"\n{levels}, n={row['n']:,}", row["p_holm"] < 0.05
@@ -472,11 +472,12 @@ def plot_claim(table: pd.DataFrame) -> Figure:
         style.label_rows(ax, labels)
         _style_differences(ax)
         ax.set_title(title)
+        ax.label_outer()
     pair = (str(table[name].iloc[0]) for name in ("method", "baseline"))
     ours, theirs = (style.method_look(method)[2] for method in pair)
     style.figure_title(figure, f"{ours} against {theirs}, by teacher")
     trained = f"seeds: {table['seeds'].min()}, folds: {table['folds'].min()}"
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, {trained}"
     marks = "filled: p < 0.05 after Holm; pale: SD over seeds"
-    style.add_footer(axes[0, 0], table, notes, marks)
+    style.add_footer(axes[-1, 0], table, notes, marks)
     return figure

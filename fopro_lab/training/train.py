@@ -108,6 +108,8 @@ class TrainState:
                     setattr(self, name, value)
                 else:
                     raise TypeError(name)
+            if len(self.history) != self.epoch or not 0 <= self.best_epoch <= self.epoch:
+                raise ValueError("epochs")
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError):
             problem = "does not fit this run; remove it to start this run again"
             raise InputError(f"{run_folder.CHECKPOINT}: {problem}") from None

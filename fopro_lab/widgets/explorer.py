@@ -33,7 +33,7 @@ LABELS = {"identity": "Reset", "learned prompt": "Set the rings to its means"}  
 PRESETS = (*get_args(bands.Preset), "learned prompt")
 # Pack, split, options for presets, and head, medium or tail for each class.
 OpenedData = tuple[Pack, Split | None, Mapping[str, Any], Mapping[str, str]]
-WHOLE = "As learned, by direction too: no handles."
+WHOLE = "As learned, by direction too; the sliders stand at its ring means and go on from there."
 NO_PROMPT = "learned prompt: none is loaded; load one first"
 RADIAL = 0.95  # share of a prompt's log gain that rings explain, from which sliders stand for it
 CHOICES, STRIP = 160, 8  # images to choose from, and of the strip, at most
@@ -80,7 +80,7 @@ class Controls:
         self.bands = {
             "rings": widgets.HBox(self.sliders).add_class("fopro-sliders"),
             "bump": widgets.VBox([self.centre, self.width, self.height]),
-            "prompt": _row(widgets.HTML(WHOLE), self.buttons["learned prompt"]),
+            "prompt": _row(widgets.HTML(WHOLE)),
         }
         _show(self.dataset, len(datasets) > 1)
         _show(self.teacher, bool(teachers))
@@ -102,9 +102,9 @@ class Controls:
         _show(self.worst, bool(students))
 
     def show_mode(self) -> None:
-        """Show the controls of the chosen mode, and hide the others."""
+        """Show the controls of the chosen mode alone; a prompt has the rings', too."""
         for mode, box in self.bands.items():
-            _show(box, mode == self.mode.value)
+            _show(box, mode == self.mode.value or (mode, self.mode.value) == ("rings", "prompt"))
 
 
 def _show(widget: widgets.DOMWidget, visible: bool) -> None:
@@ -382,7 +382,9 @@ class BandExplorer(bands.StillBox):
         shown.student = self.controls.student.value
         if tail:
             self._strip = bands.Strip(next(batches(pack, np.array(tail), batch_size=len(tail)))[0])
+        trained = () if split is None else split.train
         labels = [pack.dataset.class_names[pack.labels[row]] for row in tail]
+        labels = [n + ", training" * (row in trained) for n, row in zip(labels, tail, strict=True)]
         self.strip.fixed, self.strip.moving = {"names": labels}, {}
         self.message.value += _left_out(refused)
         self._choose_image()
@@ -417,15 +419,20 @@ class BandExplorer(bands.StillBox):
         controls.next.on_click(self._next_image)
         controls.worst.on_click(lambda _: self.ask_worst_band())
         for name, button in controls.buttons.items():
-            button.on_click(lambda _, name=name: self.apply(name, ring=controls.ring.value))
+            button.on_click(lambda _, name=name: self._press(name))
         controls.load.on_click(lambda _: self.load(controls.path.value))
         controls.save.on_click(lambda _: self.save(controls.name.value.strip()))
+
+    def _press(self, preset: str) -> None:
+        self._say("")  # what was said of a prompt holds no longer
+        self.apply(preset, ring=self.controls.ring.value)
 
     def _move_ring(self, place: int, change: Any) -> None:
         if not self._paused:
             self.bands.gains[self._channels(), place] = change["new"]
             self.controls.ring.value = place
-            self._redraw()
+            with self._one_redraw():
+                self.controls.mode.value = "rings"  # from a whole prompt, on from its ring means
 
     def _drag_ring(self, change: Any) -> None:
         """Follow a ring that is dragged on the spectrum."""
@@ -510,7 +517,7 @@ def _list_images(
     """Name the images to choose from by class and file, and pick those of tail classes to show.
 
     Without rows, some validation images of each class, those of the tail first; a tail class that
-    has few is filled up from training.
+    has few is filled up from training, and so named.
     """
     if not all(0 <= row < len(pack) for row in rows) or len(rows) > 200:  # no help if longer
         raise InputError(f"rows: expected up to 200, from 0 to {len(pack) - 1}, got {rows[:5]}")
@@ -524,7 +531,12 @@ def _list_images(
         chosen += first[: max(1, CHOICES // len(names))] + fill[: max(0, STRIP - len(first))]
     own = [[row for row in chosen if labels[row] == label] for label in rare]
     tail = [row for row in chain(*zip_longest(*own)) if row is not None][:STRIP]
-    return [(f"{names[labels[row]]}, {ids.iloc[row]}", row) for row in chosen], tail
+    trained = set() if split is None else {*split.train.tolist()}
+    titles = [f"{names[labels[row]]}, {ids.iloc[row]}" for row in chosen]
+    marks = [", a training image" * (row in trained) for row in chosen]
+    return [
+        (title + mark, row) for title, mark, row in zip(titles, marks, chosen, strict=True)
+    ], tail
 
 
 def run_options(path: Path | str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ function images({ model, el, on }) {
   const told = make("span", "tag", spectrum);
   let held = null;
 
-  const byRings = () => model.get("moving").mode === "rings";
+  const byRings = () => model.get("moving").mode !== "bump";
   const ringAt = (event) => {
     const box = rings.getBoundingClientRect(), half = 0.5 / model.get("fixed").size;
     const x = (event.clientX - box.left) / box.width - 0.5 - half;
@@ -192,7 +192,7 @@ function equaliser({ model, el, on }) {
     }
     for (const g of [0, 1, 2, 3, 4]) text(LEFT - 7, gain(g) + 4, `${g}×`, end);
     const hand = width < 480 ? "gain: drag a handle" : "gain of each ring: drag its handle";
-    text(LEFT, high - 12, mode === "rings" ? hand : "mean gain of each ring", { class: "strong" });
+    text(LEFT, high - 12, mode !== "bump" ? hand : "mean gain of each ring", { class: "strong" });
     draw("line", { x1: LEFT, x2: width - RIGHT, y1: gain(1), y2: gain(1), class: "one" }, svg);
     if (mode !== "rings") draw("path", { d: steps(edges, gains, x, gain), class: "after" }, svg);
   };

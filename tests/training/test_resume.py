@@ -219,7 +219,7 @@ def test_a_finished_run_with_a_lost_or_damaged_file_is_made_whole_again(tmp_path
     refuses("history.csv, and no checkpoint", distill, config, out=tmp_path, verbose=False)
 
 
-def test_a_checkpoint_that_lacks_a_part_or_has_another_kind_is_refused(tmp_path, monkeypatch):
+def test_a_checkpoint_that_lacks_a_part_or_has_an_odd_one_is_refused(tmp_path, monkeypatch):
     config = TrainConfig(**TINY | EVERYTHING, method="fopro")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(patch, 1)
@@ -229,6 +229,9 @@ def test_a_checkpoint_that_lacks_a_part_or_has_another_kind_is_refused(tmp_path,
         for damaged in ({n: v for n, v in whole.items() if n != name}, whole | {name: "text"}):
             save_checkpoint(tmp_path, damaged)
             refuses(r"checkpoint\.pt: does not fit", distill, config, out=tmp_path, verbose=False)
+    for odd in ({"epoch": -5}, {"epoch": 2}, {"best_epoch": 7}, {"history": []}):
+        save_checkpoint(tmp_path, whole | odd)
+        refuses(r"checkpoint\.pt: does not fit", distill, config, out=tmp_path, verbose=False)
     later = ("identity", "control", "best_control", "probe", "probe_score")
     save_checkpoint(tmp_path, {n: v for n, v in whole.items() if n not in later})
     assert distill(config, out=tmp_path, verbose=False).state == "done"

@@ -220,10 +220,15 @@ def test_a_radial_prompt_opens_as_the_sliders_positions(tmp_path):
     prompt.save(options["prompt_file"])
     explorer = open_explorer(ExploreConfig(**options))
     assert explorer.controls.mode.value == "prompt"
-    said, button = explorer.controls.bands["prompt"].children
-    assert "no handles" in said.value and "explains" in explorer.message.value
-    button.click()
-    assert explorer.controls.mode.value == "rings" and explorer.gains != [1.0] * 4
+    assert "explains" in explorer.message.value
+    shown = {name: box.layout.display for name, box in explorer.controls.bands.items()}
+    assert shown == {"rings": "", "bump": "none", "prompt": ""} and explorer.gains != [1.0] * 4
+    means, whole = explorer.gains, explorer.view.after
+    explorer.sliders[1].value = 3.0  # on from the means of the other rings
+    assert explorer.controls.mode.value == "rings"
+    assert explorer.gains == [means[0], 3.0, *means[2:]] and (explorer.view.after != whole).any()
+    explorer.controls.buttons["identity"].click()
+    assert "explains" not in explorer.message.value and explorer.gains == [1.0] * 4
 
 
 def test_without_a_learned_prompt_its_mode_is_refused(explorer):
