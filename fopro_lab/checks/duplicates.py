@@ -35,6 +35,7 @@ TURNS = (  # bit 1 mirrors left to right, 2 top to bottom, 4 transposes first
     *("mirrored at a diagonal", "turned by 90", "turned by 270", "mirrored at the other diagonal"),
 )
 BLOCK = 256  # images at a time
+TILE = 512  # images that a block is compared with at a time: what is compared stays in the cache
 _WEIGHT = np.add.outer(np.arange(SIDE) ** 2, np.arange(SIDE) ** 2).astype(np.float32)
 _SIGNS = np.where(np.arange(SIDE) % 2, -1, 1).astype(np.float32)
 
@@ -52,7 +53,7 @@ def same_content(packed: Pack) -> np.ndarray:
 def find_near_duplicates(images: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
     """Find near-duplicates in any of eight orientations among some rows of ``(N, H, W, 3)``.
 
-    All pairs are compared: 25,000 images took 21 seconds on one busy core, 10,000 took 3. Of
+    All pairs are compared: 25,000 images took 5 seconds on one core, 10,000 took 1. Of
     identical images, give one.
 
     Returns:
@@ -70,7 +71,8 @@ def find_near_duplicates(images: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
     starts = range(0, len(rows), BLOCK)
     bar = progress(starts, total=len(starts), label="looking for near-duplicates")
     columns = {"first": int, "second": int, "bits": int, "correlation": float, "turn": int}
-    blocks = [pair for start in bar for pair in _search(waves, details, start)]
+    hashes = _hash(waves)
+    blocks = [pair for start in bar for pair in _search(waves, details, hashes, start)]
     found = pd.DataFrame({
         name: np.concatenate([np.zeros(0), *(block[name] for block in blocks)]).astype(kind)
         for name, kind in columns.items()
@@ -122,21 +124,31 @@ def _hash(waves: np.ndarray) -> np.ndarray:
     return hashes
 
 
-def _search(waves: np.ndarray, details: np.ndarray, start: int) -> list[dict[str, np.ndarray]]:
+def _search(
+    waves: np.ndarray, details: np.ndarray, hashes: np.ndarray, start: int
+) -> list[dict[str, np.ndarray]]:
     """Compare one block of images, in all orientations, with those from its start on."""
-    own, others = waves[start : start + BLOCK, :8, :8], _hash(waves[start:])
+    own, others = waves[start : start + BLOCK, :8, :8], hashes[start:]
     found = []
     for turn in range(len(TURNS)):
-        bits = np.bitwise_count(_hash(_turned(own, turn))[:, None] ^ others[None, :])
-        first, second = np.nonzero(bits <= BITS)
-        first, second = first[first < second], second[first < second]
+        asked = _hash(_turned(own, turn))
+        pairs = []
+        for tile in range(0, len(others), TILE):
+            near = np.bitwise_count(asked[:, None] ^ others[tile : tile + TILE]) <= BITS
+            one, two = np.divmod(np.flatnonzero(near), near.shape[1])
+            pairs.append((one, tile + two))
+        first, second = np.concatenate(pairs, axis=1)
+        upper = first < second  # each pair once, and none with itself
+        first, second = first[upper], second[upper]
+        order = np.lexsort((second, first))
+        first, second = first[order], second[order]
         for piece in range(0, len(first), 8 * BLOCK):  # of very similar images there are many
             one, two = (side[piece : piece + 8 * BLOCK] for side in (first, second))
             turned = _turned(details[start + one], turn)
             correlation = np.einsum("nij,nij->n", turned, details[start + two])
             sure = correlation >= LEAST_CORRELATION
             one, two, correlation = one[sure], two[sure], correlation[sure]
-            same = np.full(len(one), turn)
-            found.append({"first": start + one, "second": start + two, "bits": bits[one, two],
+            bits, same = np.bitwise_count(asked[one] ^ others[two]), np.full(len(one), turn)
+            found.append({"first": start + one, "second": start + two, "bits": bits,
                           "correlation": correlation, "turn": same})  # fmt: skip
     return found

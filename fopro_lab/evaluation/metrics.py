@@ -6,9 +6,10 @@ functions cannot; a single column of ones gives the plain metric.
 """
 
 import numpy as np
+from scipy.sparse import csr_array
 
 ECE_BINS = 15
-_BLOCK = 128  # resamples at a time: keeps the running sums of AUROC within the cache
+_BLOCK = 32  # resamples at a time: keeps the running sums of AUROC within the cache
 
 
 def confusion_matrices(
@@ -83,31 +84,44 @@ def macro_auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarr
 
     The area is the share of (image of the class, other image) pairs in which the first has the
     higher probability, a tie counting half; in a resample each pair counts by the product of its
-    weights. Running sums over the sorted images count all pairs in one pass. NaN where all images
-    are of one class.
+    weights. Weights are summed between the scores of the side that has fewer images, whose running
+    sums then count all pairs. NaN where all images are of one class.
 
     Source: Hanley & McNeil, Radiology 143 (1982) 29.
     """
     present = np.unique(labels)
     if len(present) < 2:
         return np.full(weights.shape[1], np.nan)
+    pairs = [_score_levels(probabilities[:, label], labels == label) for label in present]
     areas = np.zeros(weights.shape[1])
-    for label in present:
-        score = probabilities[:, label]
-        order = np.argsort(score, kind="stable")
-        score, positive = score[order], labels[order] == label
-        rows = np.flatnonzero(positive)
-        first = np.searchsorted(score, score[rows], side="left")
-        after = np.searchsorted(score, score[rows], side="right")
-        for start in range(0, weights.shape[1], _BLOCK):
-            block = slice(start, start + _BLOCK)
-            drawn = weights[order, block]
-            below = np.zeros((len(drawn) + 1, drawn.shape[1]), dtype=drawn.dtype)
-            np.cumsum(np.where(positive[:, None], 0, drawn), axis=0, out=below[1:])
-            own = drawn[rows]
-            won = np.einsum("ir,ir->r", own, below[first] + below[after]) / 2
-            areas[block] += won / (own.sum(axis=0) * below[-1])
+    for start in range(0, len(areas), _BLOCK):
+        drawn = np.ascontiguousarray(weights[:, start : start + _BLOCK])
+        for ours, theirs, swapped in pairs:
+            own, others = ours @ drawn, theirs @ drawn
+            ties = others[1::2] / 2
+            below = np.cumsum(others, axis=0, out=others)
+            won = np.einsum("ir,ir->r", own, below[:-1:2] + ties)
+            area = won / (own.sum(axis=0) * below[-1])
+            areas[start : start + _BLOCK] += 1 - area if swapped else area
     return areas / len(present)
+
+
+def _score_levels(score: np.ndarray, few: np.ndarray) -> tuple[csr_array, csr_array, bool]:
+    """Return matrices that sum weights by score, of the smaller side and of the other; if swapped.
+
+    Rows of the first are the L levels of its scores, the lowest first; of the second 2 L + 1: those
+    below the first level, tied with it, between it and the next, and so on.
+    """
+    swapped = bool(few.mean() > 0.5)
+    few = few != swapped
+    levels, level = np.unique(score[few], return_inverse=True)
+    place = np.searchsorted(levels, score[~few])
+    place = 2 * place + (levels[np.minimum(place, len(levels) - 1)] == score[~few])
+
+    def sums(row: np.ndarray, side: np.ndarray, rows: int) -> csr_array:
+        return csr_array((np.ones(len(row)), (row, np.flatnonzero(side))), (rows, len(few)))
+
+    return sums(level, few, len(levels)), sums(place, ~few, 2 * len(levels) + 1), swapped
 
 
 def calibration_error(
