@@ -30,9 +30,12 @@ Item = TypeVar("Item")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (errno.EACCES, errno.EROFS, errno.EPERM)
 MISPLACED = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)  # a file for a folder
-OF_THE_SYSTEM = {errno.EFBIG: "larger than this disk or `ulimit -f` allows; raise the limit"}
-OF_THE_SYSTEM |= {errno.EIO: "input/output error; look after the disk"}
-OF_THE_SYSTEM |= {errno.ENAMETOOLONG: "name too long; shorten it"}
+REASONS = dict.fromkeys(FULL, "the disk is full; free some space and start again")
+REASONS |= dict.fromkeys(UNWRITABLE + MISPLACED, "may not be written; choose another folder")
+REASONS |= {errno.EIO: "input/output error; look after the disk, or choose another folder"}
+REASONS |= {errno.ENAMETOOLONG: "name too long; shorten it, or choose another folder"}
+_LARGE = "larger than this disk or `ulimit -f` allows; raise the limit, or choose another folder"
+REASONS |= {errno.EFBIG: _LARGE}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first letters
 # What files begin with that are not what was asked for.
 KINDS = {b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` gets the file)",
@@ -59,13 +62,8 @@ def disk_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            raise WorkError(f"{path}: the disk is full; free some space and start again") from error
-        if error.errno in UNWRITABLE + MISPLACED:
-            raise WorkError(f"{path}: may not be written; choose another folder") from error
-        if error.errno in OF_THE_SYSTEM:
-            reason = OF_THE_SYSTEM[error.errno]
-            raise WorkError(f"{path}: {reason}, or choose another folder") from error
+        if error.errno in REASONS:
+            raise WorkError(f"{path}: {REASONS[error.errno]}") from error
         raise
 
 
@@ -80,9 +78,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            part: Any = {"prefix": f".{path.name}.", "suffix": ".part", "dir": path.parent}
-            handle, name = tempfile.mkstemp(**part)
-            os.close(handle)
+            fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+            os.close(fd)
             temporary = Path(name)
             yield temporary
             with open(temporary, "rb+") as written:
@@ -138,6 +135,11 @@ def write_json(path: Path | str, content: Any) -> None:
     write_file(path, json.dumps(content, indent=2, allow_nan=False, default=str) + "\n")
 
 
+def read_json(path: Path | str) -> Any:
+    """Read the JSON of a regular file."""
+    return json.loads(regular(path).read_text(encoding="utf-8"))
+
+
 def regular(path: Path | str) -> Path:
     """Return a path to open; what is no file, such as a pipe that would be waited for, fails."""
     if not stat.S_ISREG(os.stat(path).st_mode):
@@ -177,6 +179,11 @@ def write_csv(path: Path | str, table: Any, **how: Any) -> None:
 def as_markdown(text: object) -> str:
     """Write a text for Markdown, where its letters are to mean nothing but themselves."""
     return re.sub(r"([\\`*_\[\]#|$!~]|:(?=//))", r"\\\1", escape(printable(text), quote=False))
+
+
+def sha256_text(text: str) -> str:
+    """Return the SHA-256 of a text as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_file(path: Path | str) -> str:

@@ -98,8 +98,7 @@ class Config(BaseModel):
             values = without_removed(current_options(values))
             for name, value in values.items():
                 if name not in kind.model_fields:
-                    hint = nearest(name, kind.model_fields)
-                    raise InputError(f"{name}: no such option; {hint}")
+                    raise InputError(f"{name}: no such option; {nearest(name, kind.model_fields)}")
                 values[name] = read_value(value, kind.model_fields[name].annotation, name=name)
             try:
                 super().__init__(**values)
@@ -343,8 +342,7 @@ def explain(config: Config) -> str:
     """Write a config as YAML, each option followed by its meaning; it can be read back."""
     lines = []
     for name, value in config.model_dump(mode="json").items():
-        meaning = type(config).model_fields[name].description
-        lines.append(f"{name}: {one_line(value)}  # {meaning}")
+        lines.append(f"{name}: {one_line(value)}  # {type(config).model_fields[name].description}")
     return "\n".join(lines)
 
 

@@ -105,10 +105,8 @@ def class_source_association(table: pd.DataFrame, *, resamples: int = 999) -> As
         cells = np.bincount(labels * shape[1] + sources, weights=weights, minlength=np.prod(shape))
         return cramers_v(cells.reshape(shape))
 
-    drawn = [
-        measure(sizes * rng.multinomial(groups, np.full(groups, 1 / groups))[of_group])
-        for _ in range(resamples)
-    ]
+    even = np.full(groups, 1 / groups)
+    drawn = [measure(sizes * rng.multinomial(groups, even)[of_group]) for _ in range(resamples)]
     of_label, of_source = np.zeros((groups, shape[0])), np.zeros((groups, shape[1]))
     np.add.at(of_label, (of_group, labels), sizes)
     np.add.at(of_source, (of_group, sources), sizes)

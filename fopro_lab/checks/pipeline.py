@@ -79,13 +79,11 @@ def audit_pipeline(
             changed = augment.apply_augmentations(pixels, drawn, mode=mode)
             after = log_amplitude(changed, size=packed.size, edges=edges)
             steps.append((f"augment, {mode}", step, "packed image", packed.size, after - before))
-    tables = [
-        _describe(ratios[own], edges).assign(
-            stage=stage, step=step, reference=reference, size=side, source=source
-        )
-        for stage, step, reference, side, ratios in steps
-        for source, own in members.items()
-    ]
+    tables = []
+    for stage, step, reference, side, ratios in steps:
+        about = {"stage": stage, "step": step, "reference": reference, "size": side}
+        for source, own in members.items():
+            tables.append(_describe(ratios[own], edges).assign(**about, source=source))
     columns = ["stage", "step", "reference", "size", "source", "ring", "low", "high"]
     columns += ["log_ratio", "spread", "n", "interval_low", "interval_high"]
     return pd.concat(tables, ignore_index=True)[columns]
@@ -107,12 +105,8 @@ def _measure_resize(
     for row in progress(rows, total=len(rows), label="auditing the resize"):
         full = reader.native(int(row))
         resized = [resize_square(full, size=size, interpolation=name) for name in names]
-        ideal, made = (
-            log_amplitude(
-                augment.float_images(torch.from_numpy(np.stack(own))), size=size, edges=edges
-            )
-            for own in ([full], resized)
-        )
+        both = (augment.float_images(torch.from_numpy(np.stack(own))) for own in ([full], resized))
+        ideal, made = (log_amplitude(images, size=size, edges=edges) for images in both)
         found.append(made - ideal)
     return dict(zip(names, np.stack(found, axis=1), strict=True))
 

@@ -165,11 +165,8 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
     train = counts[counts["split"] == "train"]["n"]
     single = dataset.groups_known and table["group"].is_unique
     known = _distinct(table["group"], none="unknown: each image is its own")
-    facts = {
-        "dataset": dataset.name,
-        "images": len(packed),
-        "groups": len(table) if single else known,
-    }
+    facts: dict[str, Any] = {"dataset": dataset.name, "images": len(packed)}
+    facts["groups"] = len(table) if single else known
     facts |= {"sources": _distinct(table["source"], none="unknown"), "protocol": split.protocol}
     if is_split:
         facts["imbalance"] = f"1:{train.max() / max(train.min(), 1):.0f} in training"
@@ -338,9 +335,8 @@ def _check_shortcuts(packed: Pack) -> Finding:
     shown = [f"{x.feature} tells '{x.name}' from the rest ({x.accuracy:.2f})" for x in telling]
     best = max((each.accuracy for each in found), default=float("nan"))
     if telling:
-        level: Level = "warn" if best >= TELLING[1] else "note"
         verdict = f"{'; '.join(shown)}: balanced accuracy of that alone, 0.50 by chance"
-        return Finding(level, "shortcuts", best, verdict)
+        return Finding("warn" if best >= TELLING[1] else "note", "shortcuts", best, verdict)
     if not np.isfinite(best) or not best:
         return Finding("ok", "shortcuts", None, "no class with enough groups to be told by one")
     verdict = "neither brightness nor size nor format tells a class"

@@ -1,6 +1,5 @@
 """Read the published benchmarks as their publishers lay them out."""
 
-import hashlib
 import re
 import zipfile
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from fopro_lab.data.fetch import DAMAGES, fetched_place, find_source, medmnist_f
 from fopro_lab.data.readers import PARTS, Listing, list_files
 from fopro_lab.data.tables import NOT_KNOWN
 from fopro_lab.errors import InputError, WorkError, said_of
-from fopro_lab.io import cache_folder, disk_errors, in_bytes, one_writer, regular
+from fopro_lab.io import cache_folder, disk_errors, in_bytes, one_writer, regular, sha256_text
 
 ISIC = "ISIC_2019_Training_"
 # ISIC 2019's classes from the largest to the smallest, as ISIC-2019-LT ranks them.
@@ -78,13 +77,10 @@ def read_isic2019(folder: Path) -> Listing:
     root = folder / f"{ISIC}Input"
     place = root if root.is_dir() else folder
     how: Any = {"where": path, "way_out": "fetch them again, or use a CSV of those that are here"}
-    return list_files(
-        images,
-        readers.find_images(images, place, **how)[0],
-        (labels.tolist(), tuple(ISIC_CLASSES[rank] for rank in present)),
-        groups=lesions.fillna("").tolist(),
-        sources=archives.fillna("").tolist(),
-    )
+    paths, _ = readers.find_images(images, place, **how)
+    classes = labels.tolist(), tuple(ISIC_CLASSES[rank] for rank in present)
+    groups, sources = (cells.fillna("").tolist() for cells in (lesions, archives))
+    return list_files(images, paths, classes, groups=groups, sources=sources)
 
 
 def read_hyperkvasir(root: Path) -> Listing:
@@ -108,7 +104,7 @@ def read_npz(path: Path) -> Listing:
     """
     place = path.resolve()
     changed = place.stat().st_mtime_ns
-    key = hashlib.sha256(f"{place} {changed} {place.stat().st_size}".encode()).hexdigest()[:20]
+    key = sha256_text(f"{place} {changed} {place.stat().st_size}")[:20]
     folder = cache_folder() / "arrays" / key / path.stem
     try:
         with zipfile.ZipFile(regular(path)) as archive:
@@ -176,7 +172,7 @@ def _class_names(folder: Path, labels: pd.Series, where: Path | None) -> tuple[s
 def open_array(path: Path | str, where: Path | None = None) -> np.ndarray:
     """Map an array, of the file ``where``; one that would run code when it is read is refused."""
     try:
-        array: np.ndarray = np.load(regular(path), mmap_mode="r", allow_pickle=False)
+        return np.load(regular(path), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; fetch or unpack the set again") from None
     except (OSError, ValueError, EOFError) as error:
@@ -184,7 +180,6 @@ def open_array(path: Path | str, where: Path | None = None) -> np.ndarray:
             error = ValueError("it holds objects, which could run code; save it as plain numbers")
         name = f"{where}: {Path(path).stem}" if where else path
         raise InputError(f"{name}: no array that can be read ({error})") from None
-    return array
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from fopro_lab.data.readers import Listing, read_folders, sort_files
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.tables import USUAL_NAMES, find_table, list_parts, not_used, read_table
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import Summary
+from fopro_lab.io import Summary, sha256_text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,8 +69,8 @@ class Dataset(Summary):
         rows = check_rows(rows, count=len(self))
         table = self.table.iloc[rows].reset_index(drop=True)
         images = "\n".join(table["image"].tolist())
-        fingerprint = _hash(self.fingerprint + images)
-        stamp = _hash(self.stamp + images) if self.stamp else ""
+        fingerprint = sha256_text(self.fingerprint + images)
+        stamp = sha256_text(self.stamp + images) if self.stamp else ""
         reader = take_rows(self.reader, rows)
         return replace(self, table=table, reader=reader, fingerprint=fingerprint, stamp=stamp)
 
@@ -122,7 +122,7 @@ def open_from(config: DataConfig) -> Dataset:
         table = phantom.phantom_table(images or phantom.IMAGES, seed=seed)
         drawn = tuple(table["image"])
         reader, names = phantom.PhantomReader(seed, drawn), phantom.CLASS_NAMES
-        fingerprint = _hash(f"{phantom.VERSION} {seed}\n" + "\n".join(drawn))
+        fingerprint = sha256_text(f"{phantom.VERSION} {seed}\n" + "\n".join(drawn))
         return Dataset("phantom" + part, table, names, reader, fingerprint)
     columns = any(getattr(config, f"{kind}_column") for kind in USUAL_NAMES)
     name = place.resolve().stem if place.is_file() else place.resolve().name
@@ -147,10 +147,10 @@ def open_from(config: DataConfig) -> Dataset:
     # What the data set is, but not where it is.
     contents = [table[name].tolist() for name in ("image", "label", "group", "source", "split")]
     lists = [class_names, sizes, *contents]
-    fingerprint = _hash("\0".join("\n".join(map(str, values)) for values in lists))
+    fingerprint = sha256_text("\0".join("\n".join(map(str, values)) for values in lists))
     about: Any = {n: getattr(listing, n) for n in ("passed_over", "notes", "groups_known")}
     what = (name + listing.ending, table, class_names, file_reader)
-    dataset = Dataset(*what, fingerprint, _hash(",".join(map(str, times))), **about)
+    dataset = Dataset(*what, fingerprint, sha256_text(",".join(map(str, times))), **about)
     if 0 < images < len(dataset):
         chosen = dataset.subset(choose_rows(table, images=images, seed=seed))
         return replace(chosen, name=dataset.name + part)
@@ -207,7 +207,7 @@ def from_torch(
     known = own.notna() & (own.map(str) != "")
     own = own.map(str).where(known, table["image"])  # an item of unknown group is one of its own
     table = table.assign(label=labels, group=own, source="", split="")
-    fingerprint = _hash("\0".join([digest.hexdigest(), *names, *own]))
+    fingerprint = sha256_text("\0".join([digest.hexdigest(), *names, *own]))
     return Dataset(name, table, tuple(names), reader, fingerprint, groups_known=bool(known.all()))
 
 
@@ -313,7 +313,3 @@ def _read_path(path: Path, config: DataConfig, columns: bool) -> Listing:
         listing = read_folders(root, sure=sure)
     lists = [] if sure else not_used([file.name for file in list_parts(path)])
     return listing._replace(notes=(*listing.notes, *lists))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -105,8 +105,7 @@ def to_rgb(image: Image.Image, *, depth: int = 16) -> Image.Image:
         raise InputError("pixels: expected 8 or 16 bit integers, got floats; save as 8 bit")
     if image.has_transparency_data:
         above = image.convert("RGBA")
-        white = Image.new("RGBA", above.size, "white")
-        return Image.alpha_composite(white, above).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", above.size, "white"), above).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

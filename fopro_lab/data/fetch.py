@@ -1,6 +1,5 @@
 """Fetch data sets, splits and weights from their publishers: download, check, unpack, record."""
 
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from urllib.parse import quote
 import requests
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import disk_errors, in_bytes, one_writer, regular, write_file, write_json
+from fopro_lab.io import disk_errors, in_bytes, one_writer, read_json, write_file, write_json
 from fopro_lab.io import progress as show_progress
 from fopro_lab.options import nearest, read_yaml
 
@@ -153,7 +152,7 @@ def read_record(place: Path) -> dict[str, Any]:
     """Return what is recorded in a folder; of an empty or damaged one, that nothing is there."""
     found: Any = None
     with suppress(OSError, ValueError):
-        found = json.loads(regular(place / RECORD).read_text(encoding="utf-8"))
+        found = read_json(place / RECORD)
     return {"complete": False, "files": {}} | (found if isinstance(found, dict) else {})
 
 
@@ -211,8 +210,7 @@ def _fetch_missing(source: Source, place: Path, progress: bool, mirror: str) -> 
         url = f"{mirror}/{source.folder}/{quote(file.name)}" if mirror else file.url
         before = recorded.get(file.name, {}).get("sha256", "")
         recorded[file.name] = _fetch_file(file, url, place, before=before, progress=progress)
-        record = {"source": source.name, "complete": False, "files": recorded}
-        write_json(place / RECORD, record)
+        write_json(place / RECORD, {"source": source.name, "complete": False, "files": recorded})
     shutil.rmtree(downloads)  # archives go only now: until here a kill costs no second download
     note_complete(place, source)
 
@@ -338,4 +336,3 @@ def unpack_zip(archive: Path, target: Path, *, largest: int, holds: Sequence[str
 def _say(text: str, progress: bool) -> None:
     if progress:
         sys.stderr.write(text + "\n")
-        sys.stderr.flush()

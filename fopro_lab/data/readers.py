@@ -152,13 +152,11 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
     below = {path.name for base in bases for path in (root / base).iterdir() if path.is_dir()}
     if empty := sorted(name for name in below - names if name[0] != "."):
         notes.append(f"no class, as they hold no image: folders {some(empty)}")
-    return list_files(
-        images,
-        [os.path.join(root, image) for image in images],
-        classes,
-        splits=[SPLIT_WORDS[part[0].lower()] if depth else "" for part in parts],
-        passed_over=(*others, *sorted(masks)),
-    )._replace(notes=tuple(notes))
+    paths = [os.path.join(root, image) for image in images]
+    splits = [SPLIT_WORDS[part[0].lower()] if depth else "" for part in parts]
+    over = (*others, *sorted(masks))
+    listing = list_files(images, paths, classes, splits=splits, passed_over=over)
+    return listing._replace(notes=tuple(notes))
 
 
 CONVERT = "such files are not read here: convert them to PNG (16 bit keeps the levels of 12)"

@@ -50,8 +50,7 @@ def choose_rows(table: pd.DataFrame, *, images: int, seed: int) -> np.ndarray:
     """
     if images >= len(table):
         return np.arange(len(table))
-    counts = np.bincount(table["label"])
-    targets = share_out(counts, total=images, least=FEWEST_GROUPS)
+    targets = share_out(np.bincount(table["label"]), total=images, least=FEWEST_GROUPS)
     frame = table[["image", "group", "label"]].assign(row=np.arange(len(table)))
     chosen: list[int] = []
     for label, part in frame.sort_values("image").groupby("label"):

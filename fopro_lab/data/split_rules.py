@@ -1,6 +1,5 @@
 """Split images into train, val and test: by class, keeping groups together; folds; long tails."""
 
-import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from fopro_lab.data.dataset import Dataset
 from fopro_lab.data.readers import PARTS
 from fopro_lab.data.sampling import hashed_order
 from fopro_lab.errors import InputError
-from fopro_lab.io import Summary
+from fopro_lab.io import Summary, sha256_text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -206,7 +205,7 @@ def build_split(
             found.append(f"{name} has no image of {', '.join(missing)}")
     used = parts != ""
     lines = dataset.table["image"].to_numpy()[used] + "\t" + parts[used].astype(object)
-    fingerprint = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    fingerprint = sha256_text("\n".join(sorted(lines)))
     notes = (*notes, *found)
     return Split(train, val, test, protocol, fingerprint, notes, dataset.fingerprint)
 
@@ -360,8 +359,7 @@ def _draw_missing(
         if part.per_class and part.name in has:
             rule = f"expected 0, for {dataset.name} gives its {part.name} part"
             way_out = "leave it out, or draw another split: split_column=none for a table"
-            got = f"got {part.per_class}; {way_out}"
-            raise InputError(f"{part.name}_per_class: {rule}, {got}")
+            raise InputError(f"{part.name}_per_class: {rule}, got {part.per_class}; {way_out}")
     drawn = [part for part in wanted if part.name not in has]
     protocol = dataset.name
     if has:
@@ -393,5 +391,4 @@ def _unit_name(dataset: Dataset) -> str:
 
 
 def _count_classes(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
-    labels = dataset.table["label"].to_numpy()[rows]
-    return np.bincount(labels, minlength=len(dataset.class_names))
+    return np.bincount(dataset.table["label"].to_numpy()[rows], minlength=len(dataset.class_names))

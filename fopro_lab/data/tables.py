@@ -157,14 +157,9 @@ def read_table(path: Path, *, root: Path, rules: DataConfig) -> Listing:
     used = [f"image in '{column}'", class_notes[0], group_notes[0]]
     used += [f"source in '{source}'{_not_in(unused)}"] * bool(source)
     used.append(part_notes[0])
-    listing = readers.list_files(
-        images.tolist(),
-        paths,
-        (labels.tolist(), names),
-        groups=groups.tolist(),
-        sources=_where_known(sources).tolist(),
-        splits=parts.tolist(),
-    )
+    about = {"groups": groups, "sources": _where_known(sources), "splits": parts}
+    lists: Any = {kind: cells.tolist() for kind, cells in about.items()}
+    listing = readers.list_files(images.tolist(), paths, (labels.tolist(), names), **lists)
     told = (f"{path.name}: {', '.join(used)}", *class_notes[1:], *group_notes[1:], *part_notes[1:])
     return listing._replace(notes=(*told, *notes), ending=ending, groups_known=complete)
 
@@ -443,5 +438,4 @@ def _read_flags(frame: pd.DataFrame, flags: dict[str, str]) -> pd.Series:
     unclear = ~cells.isin(YES | NO).all(axis=1) | (yes.sum(axis=1) > 1)
     # Without a column of its own, the rest is for training, or for testing.
     rest = next((part for part in ("train", "test") if part not in flags.values()), "")
-    parts = yes.idxmax(axis=1).map(flags)
-    return parts.mask(~yes.any(axis=1), rest).mask(unclear, "")
+    return yes.idxmax(axis=1).map(flags).mask(~yes.any(axis=1), rest).mask(unclear, "")

@@ -75,8 +75,7 @@ def group_covariance(hits: np.ndarray, units: np.ndarray) -> np.ndarray:
     if len(sizes) == 1:
         return np.zeros((len(hits), len(hits)))
     apart = hits - hits.mean(axis=1, keepdims=True)
-    sums = np.stack([np.bincount(unit, weights=run) for run in apart])
-    left_out = sums / (len(units) - sizes)
+    left_out = np.stack([np.bincount(unit, weights=run) for run in apart]) / (len(units) - sizes)
     left_out -= left_out.mean(axis=1, keepdims=True)
     return np.asarray((len(sizes) - 1) / len(sizes) * left_out @ left_out.T)
 

@@ -69,8 +69,7 @@ def prior_weights(labels: np.ndarray, weights: np.ndarray, prior: np.ndarray) ->
     """
     shifted = np.zeros(weights.shape, dtype=np.result_type(weights, np.float32))
     present = np.unique(labels)
-    shares = prior[present] / prior[present].sum()
-    for label, share in zip(present, shares, strict=True):
+    for label, share in zip(present, prior[present] / prior[present].sum(), strict=True):
         rows = labels == label
         shifted[rows] = share * weights[rows] / weights[rows].sum(axis=0)
     return shifted
@@ -148,8 +147,7 @@ class PriorShift:
         for logits, implicit in zip(images.logits, self.implicit, strict=True):
             how = {"prior": prior, "old": self.prior(1.0 if implicit == "training" else 0.0)}
             can = adjust and implicit != "unknown"
-            about = (logits, images.labels, self._weights)
-            found = measure_under_prior(*about, adjust=can, **how)
+            found = measure_under_prior(logits, images.labels, self._weights, adjust=can, **how)
             recalls = dict(zip(images.names, found.pop("recall").T, strict=True))
             values = {("recall", name): recalls[name] for name in self.names}
             measured.append(values | {(metric, "all"): drawn for metric, drawn in found.items()})
@@ -176,8 +174,7 @@ class PriorShift:
         known = [name for name in self.names if units[name]]
         for name in known:
             own = values["recall", name]
-            interval = bootstrap.recall_interval(float(own[0]), own[1:], units[name])
-            found["recall", name] = interval
+            found["recall", name] = bootstrap.recall_interval(float(own[0]), own[1:], units[name])
         varied = all(found["recall", name][2] == "bootstrap" for name in known)
         classes = np.array([(values["recall", n][0], *found["recall", n][:2]) for n in known])
         shares = prior[[self.images.names.index(name) for name in known]]

@@ -1,6 +1,5 @@
 """Run folders, as an analysis reads them: manifest, predictions, history and mask history."""
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -17,7 +16,7 @@ from safetensors.numpy import load_file
 from fopro_lab.config import Parts, parts_of
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.scores import read_predictions, score
-from fopro_lab.io import Summary, sha256_file, some
+from fopro_lab.io import Summary, read_json, sha256_file, some
 from fopro_lab.options import current_options
 
 RunType = TypeVar("RunType", bound="Run")
@@ -173,7 +172,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file; expected a run folder{runs}")
     again = "remove the folder and train again"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except (OSError, ValueError) as error:  # JSONDecodeError, UnicodeDecodeError
         raise InputError(f"{path}: expected JSON, got damaged text ({error}); {again}") from None
     manifest = manifest if isinstance(manifest, dict) else {}

@@ -47,8 +47,7 @@ def class_names(predictions: pd.DataFrame) -> tuple[str, ...]:
 
 def resampling_units(table: pd.DataFrame) -> np.ndarray:
     """Return what a bootstrap draws as a whole: each image's group, or itself if it has none."""
-    named = table["group"].where(table["group"] != "", "image " + table["image"])
-    return named.to_numpy(dtype=str)
+    return table["group"].where(table["group"] != "", "image " + table["image"]).to_numpy(dtype=str)
 
 
 def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -> pd.DataFrame:
@@ -247,13 +246,9 @@ def align(
             got = f"got {len(first)} and {len(part)} that differ in {odd}; use runs of one split"
             raise InputError(f"predictions: {rule}, {got}")
     check_groups(groups, names)
-    return AlignedRuns(
-        labels=first["label"].to_numpy(),
-        units=resampling_units(first),
-        logits=[part[[f"{LOGIT_PREFIX}{name}" for name in names]].to_numpy() for part in parts],
-        names=names,
-        groups=dict(groups),
-    )
+    labels, units = first["label"].to_numpy(), resampling_units(first)
+    logits = [part[[f"{LOGIT_PREFIX}{name}" for name in names]].to_numpy() for part in parts]
+    return AlignedRuns(labels, units, logits, names, dict(groups))
 
 
 def pool(folds: Sequence[AlignedRuns]) -> AlignedRuns:
@@ -423,8 +418,7 @@ def limits(
             found[key] = (np.nan, np.nan, "none")
     for key in measured:
         members = [("class", name, "recall") for name in images.members(key) if units[name]]
-        is_mean = key[0] == "group" or key == _BALANCED
-        if is_mean and any(weak[member] for member in members):
+        if (key[0] == "group" or key == _BALANCED) and any(weak[member] for member in members):
             lows, highs = (np.array([found[m][side] for m in members]) for side in (0, 1))
             centres = np.array([mean_of(measured[member].values) for member in members])
             low, high = bootstrap.mean_interval(centres, lows, highs)

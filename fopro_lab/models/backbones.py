@@ -43,9 +43,8 @@ class ResidualBlock(nn.Module):
             zeros = nn.ZeroPad3d((0, 0, 0, 0, (outputs - inputs) // 2, (outputs - inputs) // 2))
             self.shortcut = nn.Sequential(nn.MaxPool2d(1, stride), zeros)
         elif stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            convolution = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(B, inputs, H, W)`` to ``(B, outputs, H / stride, W / stride)``."""
@@ -65,9 +64,8 @@ class SmallResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         widths = [width, width, 2 * width, 4 * width, 8 * width]
-        self.layers = nn.Sequential(
-            *(ResidualBlock(widths[k], widths[k + 1], stride=1 if k == 0 else 2) for k in range(4))
-        )
+        shapes = zip(widths, widths[1:], (1, 2, 2, 2), strict=False)
+        self.layers = nn.Sequential(*(ResidualBlock(a, b, stride=step) for a, b, step in shapes))
         self.feature_dim = widths[-1]
         self.fc = nn.Linear(self.feature_dim, classes) if classes else nn.Identity()
 
@@ -228,8 +226,7 @@ def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
     network = CifarResNet(depth)
     card = load_matching(network, weights)
     network.linear = nn.Identity()
-    rules = image_rules(weights, IMAGENET_MEAN, IMAGENET_STD, 32)
-    return {"body": network, "card": card, **rules}
+    return {"body": network, "card": card, **image_rules(weights, IMAGENET_MEAN, IMAGENET_STD, 32)}
 
 
 def lite_weights(name: str) -> Path:

@@ -199,8 +199,7 @@ def load_teacher(
         The teacher; ``teacher.card`` holds hashes, what was taken, resampled and left out, where
         mean, std and size come from, and ``reference``: features of a synthetic image.
     """
-    where = "torchvision:resnet50" if name == PUBLISHED else name
-    kind, _, architecture = where.partition(":")
+    kind, _, architecture = ("torchvision:resnet50" if name == PUBLISHED else name).partition(":")
     if weights and (name == "builtin" or is_called(name)):
         raise InputError(f"weights: the teacher {name} has its own; give none")
 
@@ -383,8 +382,7 @@ def _folded(teacher: Teacher, tell: Callable[[str], object]) -> Teacher:
             features = plain.encode(images)
             folded = copy.deepcopy(plain)
             for convolution, norm in _pairs(plain.body):
-                fused = fuse_conv_bn_eval(convolution, norm)
-                folded.body.set_submodule(names[convolution], fused)
+                folded.body.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
                 folded.body.set_submodule(names[norm], _rest(norm) or nn.Identity())
             changed = (folded.encode(images) - features).abs().max() / features.abs().max()
     except (RuntimeError, TypeError) as error:  # a network that computes in float32 alone

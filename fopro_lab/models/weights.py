@@ -6,7 +6,6 @@ network's body comes from the file, or none does.
 
 import contextlib
 import io
-import json
 import pickle
 import re
 import sys
@@ -25,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import kind_of, quiet, regular, sha256_file, some
+from fopro_lab.io import kind_of, quiet, read_json, regular, sha256_file, some
 
 State = dict[str, Tensor]
 Translate = Callable[[State, nn.Module], Mapping[str, Any]]  # as timm's filters of checkpoints
@@ -151,7 +150,7 @@ def in_folder(folder: Path) -> tuple[Path, dict[str, str]]:
     said: dict[str, Any] = {}
     for file in (folder / "preprocessor_config.json", folder / "config.json"):
         try:
-            content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            content = read_json(file) if file.is_file() else {}
             said |= content | content.get("pretrained_cfg", {})
         except (ValueError, TypeError, AttributeError):
             raise InputError(f"weights: {file}: not a JSON object") from None

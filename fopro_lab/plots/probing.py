@@ -182,8 +182,7 @@ def plot_heat_map(
         notes.append(f"unchanged: {100 * first['clean_error']:.0f} % wrong")
         label, what = "Error rate", f"error rate of the {first['classifier']}"
     ax = style.new_axes(ax, width=5.4, height=4.4)
-    image = style.draw_plane(ax, plane, down=True, cmap="magma")
-    style.color_bar(ax, image, label, width=0.045)
+    style.color_bar(ax, style.draw_plane(ax, plane, down=True, cmap="magma"), label, width=0.045)
     ax.set_title(f"Fourier basis heat map, {what}")
     style.add_footer(ax, table, *notes)
     return ax
@@ -264,14 +263,8 @@ def plot_gain_benefits(table: pd.DataFrame, *, images: int) -> Figure:
     return figure
 
 
-_GAINS = {
-    "none": "#777777",
-    "inverse": "#000000",
-    "reference": "#0072B2",
-    "natural": "#56B4E9",
-    "learned": "#D55E00",
-    "random": "#CC79A7",
-}
+_GAINS = {"none": "#777777", "inverse": "#000000", "reference": "#0072B2",
+          "natural": "#56B4E9", "learned": "#D55E00", "random": "#CC79A7"}  # fmt: skip
 
 
 @style.with_style

@@ -356,9 +356,8 @@ def plot_all_pairs(table: pd.DataFrame) -> Figure:
     shown = {title: key for title, key in _CLAIMED.items() if (keys == key).any()}
     down = len(shown) if len(methods) > _FEW else 1  # side by side, many would be too small
     size = (2 / down * side + 1.4 + style.room(labels), down * (side + 0.9 + style.room(labels)))
-    figure, panels = plt.subplots(
-        down, len(shown) // down, figsize=size, sharey="row", squeeze=False
-    )
+    shape = (down, len(shown) // down)
+    figure, panels = plt.subplots(*shape, figsize=size, sharey="row", squeeze=False)
     for ax, (title, key) in zip(panels.flat, shown.items(), strict=True):
         own = table[keys == key].pivot(index="method", columns="baseline")
         square = {"index": methods, "columns": methods}
@@ -478,6 +477,5 @@ def plot_claim(table: pd.DataFrame) -> Figure:
     style.figure_title(figure, f"{ours} against {theirs}, by teacher")
     trained = f"seeds: {table['seeds'].min()}, folds: {table['folds'].min()}"
     notes = f"95 % intervals over {' / '.join(dict.fromkeys(table['varies']))}, {trained}"
-    marks = "filled: p < 0.05 after Holm; pale: SD over seeds"
-    style.add_footer(axes[-1, 0], table, notes, marks)
+    style.add_footer(axes[-1, 0], table, notes, "filled: p < 0.05 after Holm; pale: SD over seeds")
     return figure

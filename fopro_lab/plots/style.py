@@ -33,13 +33,8 @@ Drawn = TypeVar("Drawn")
 STYLE = Path(__file__).parent / "fopro.mplstyle"
 
 # Okabe & Ito's colours, distinguishable with any colour vision; markers repeat the message.
-METHOD_COLORS = {
-    "ce": "#666666",
-    "bsm": "#0072B2",
-    "ekd": "#009E73",
-    "fopro": "#D55E00",
-    "random": "#CC79A7",
-}
+METHOD_COLORS = {"ce": "#666666", "bsm": "#0072B2", "ekd": "#009E73",
+                 "fopro": "#D55E00", "random": "#CC79A7"}  # fmt: skip
 # Often drawn together, so no two of these look alike.
 _OFTEN = ["logit-adjustment", "focal", "class-balanced", "ldam", "ldam-drw",
           *(f"bsm+{term}" for term in ("kd", "dkd", "fitnet", "rkd", "sp")),
@@ -318,13 +313,11 @@ def points_formatter(*, signed: bool = False) -> FuncFormatter:
 
 def method_order(methods: Sequence[str]) -> list[str]:
     """List the known methods in their fixed order, then others as they come."""
-    known = [*METHOD_COLORS, *methods]
-    return sorted(set(methods), key=known.index)
+    return sorted(set(methods), key=[*METHOD_COLORS, *methods].index)
 
 
 def method_look(method: str) -> tuple[str, str, str]:
     """Return colour, marker and label of a method; one that is no preset has those of its name."""
     number = _OFTEN.index(method) if method in _OFTEN else zlib.crc32(method.encode())
     color = METHOD_COLORS.get(method) or sns.husl_palette(12, l=0.45).as_hex()[5 * number % 12]
-    marker = "Pp*X<>h"[number % 7]
-    return color, METHOD_MARKERS.get(method, marker), method_label(method)
+    return color, METHOD_MARKERS.get(method, "Pp*X<>h"[number % 7]), method_label(method)

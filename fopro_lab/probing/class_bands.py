@@ -172,7 +172,6 @@ def _class_change(
     recall, clean = float(after.mean()), float(before.mean())
     low, high, _ = bootstrap.recall_interval(recall, recalls, trials)
     found: dict[str, Any] = {"recall": recall, "recall_low": low, "recall_high": high}
-    found |= {"clean_recall": clean}
     low, high, kind = *bootstrap.percentile_interval(changes), "bootstrap"
     if np.ptp(changes) == 0:
         low, high, kind = *bootstrap.difference_interval(recall, clean, trials), "newcombe"
@@ -180,7 +179,7 @@ def _class_change(
     better, worse = int((by_unit > 0).sum()), int((by_unit < 0).sum())
     p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
     found |= {"change": recall - clean, "change_low": low, "change_high": high, "interval": kind}
-    found |= {"n": len(units), "p": p, "shares": by_unit / len(units)}
+    found |= {"clean_recall": clean, "n": len(units), "p": p, "shares": by_unit / len(units)}
     return found | {"drawn": {"change": changes, "recall": recalls}}
 
 
@@ -195,8 +194,5 @@ def _mean_change(classes: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str
         parts = pd.DataFrame(classes)[[key, f"{key}_low", f"{key}_high"]].to_numpy()
         low, high, kind = bootstrap.class_mean_interval(drawn, parts, varied=varied)
         found |= {f"{key}_low": low, f"{key}_high": high}
-    return found | {
-        "n": sum(each["n"] for each in classes),
-        "interval": kind,
-        "p": sign_flip_test([each["shares"] for each in classes], seed=seed),
-    }
+    p = sign_flip_test([each["shares"] for each in classes], seed=seed)
+    return found | {"n": sum(each["n"] for each in classes), "interval": kind, "p": p}

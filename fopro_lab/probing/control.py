@@ -43,8 +43,7 @@ COLUMNS = ["split", "input", "gain", "drift", "balanced_accuracy", "low", "high"
 
 def low_pass(size: int, *, cutoff: float = CUTOFF) -> Tensor:
     """Return the gain ``(size, size // 2 + 1)`` of the poor optics; ``cutoff`` in cycles/pixel."""
-    radius = radial_frequency(size, size)
-    return torch.exp(-((radius / cutoff) ** 2)).clamp(min=FLOOR)
+    return torch.exp(-((radial_frequency(size, size) / cutoff) ** 2)).clamp(min=FLOOR)
 
 
 def inverse_gain(

@@ -102,10 +102,8 @@ def encode_rows(
     """Compute the features ``(n, D)``, float32, of some rows of a pack, in their order."""
     device = teacher_device(teacher)
     with torch.inference_mode():
-        features = [
-            encode(teacher, images).float()
-            for images, _ in batches(pack, rows, batch_size=batch_size, device=device)
-        ]
+        stream = batches(pack, rows, batch_size=batch_size, device=device)
+        features = [encode(teacher, images).float() for images, _ in stream]
     return torch.cat(features).cpu().numpy()
 
 
@@ -240,7 +238,7 @@ def probe_advantage(teacher: Encoder, other: Encoder, pack: Pack, split: Split) 
         scores.append(balanced_accuracies(labels, predicted, weights, classes=classes))
     ours, theirs = scores
     found = {"balanced_accuracy": float(ours[0]), "other_balanced_accuracy": float(theirs[0])}
-    ends = zip(("low", "high"), percentile_interval((ours - theirs)[1:]), strict=True)
-    found |= {"difference": float(ours[0] - theirs[0]), **dict(ends)}
+    low, high = percentile_interval((ours - theirs)[1:])
+    found |= {"difference": float(ours[0] - theirs[0]), "low": low, "high": high}
     about = {"test_images": len(labels), "image_size": pack.size, "protocol": split.protocol}
-    return {**found, **about}
+    return found | about

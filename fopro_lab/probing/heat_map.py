@@ -158,8 +158,7 @@ def plane_bins(height: int, width: int) -> np.ndarray:
 def _block_of(bins: np.ndarray, side: int) -> np.ndarray:
     """Return the centre ``(n, 2)`` of each wave's block; a block and its mirror image are one."""
     centre = np.floor((bins + side // 2) / side).astype(np.int64) * side
-    flip = (centre[:, 1] == 0) & (centre[:, 0] < 0)
-    centre[flip, 0] *= -1
+    centre[(centre[:, 1] == 0) & (centre[:, 0] < 0), 0] *= -1
     return centre
 
 

@@ -238,8 +238,7 @@ def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Compari
         teachers.append(line | {"most_per_energy": text})
         shape = relative_responses(drifts[name], units, seed=seed)
         shape = shape.drop(columns=["low", "high", "n"])
-        table = card.ring_response.merge(shape, on=["ring", "gain"])
-        responses.append(table.assign(teacher=name))
+        responses.append(card.ring_response.merge(shape, on=["ring", "gain"]).assign(teacher=name))
         bands.append(card.class_bands.query("classifier == 'probe'").assign(teacher=name))
     distances = pd.DataFrame()
     if len(images) == 1 and len(set(units)) >= 4:

@@ -110,10 +110,8 @@ def ring_drifts(
     check_rings(edges, height=images.shape[-2], width=images.shape[-1])
     device = features.teacher_device(teacher)
     with torch.inference_mode():
-        measured = [
-            _measure_batch(teacher, batch.to(device), edges, gains)
-            for batch in images.split(batch_size)
-        ]
+        parts = images.split(batch_size)
+        measured = [_measure_batch(teacher, part.to(device), edges, gains) for part in parts]
     drift, energy = np.concatenate(measured, axis=-1)
     return RingDrifts(tuple(map(float, edges)), tuple(map(float, gains)), drift, energy)
 
@@ -130,8 +128,7 @@ def _measure_batch(
         # Parseval: what a ring holds is its part's mean square, without a second transform.
         share = part.square().mean(dim=(2, 3)).double().sum(dim=1) / variance
         for step, gain in enumerate(gains):
-            scaled = torch.add(images, part, alpha=gain - 1)
-            after = features.encode(teacher, scaled, check=False)
+            after = features.encode(teacher, torch.add(images, part, alpha=gain - 1), check=False)
             found[0, ring, step] = features.feature_drift(before, after.double())
             found[1, ring, step] = share * (gain - 1) ** 2
     features.check_finite(teacher, found)

@@ -1,6 +1,5 @@
 """The card of a teacher on a data set: all that probing can say, in one call and one folder."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,10 +9,11 @@ import pandas as pd
 
 from fopro_lab.config import ProbeConfig
 from fopro_lab.data import Pack, Split, batches
+from fopro_lab.data.readers import PARTS
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation import score
 from fopro_lab.fourier import ring_edges
-from fopro_lab.io import atomic_path, regular, write_json
+from fopro_lab.io import atomic_path, read_json, regular, write_json
 from fopro_lab.probing import features
 from fopro_lab.probing.class_bands import class_band_matrix
 from fopro_lab.probing.features import Classifier, Encoder
@@ -61,7 +61,7 @@ class TeacherCard:
         if not (path / "card.json").is_file():
             raise InputError(f"{folder}: expected a card of `fopro probe`, found no card.json")
         try:
-            summary = json.loads((path / "card.json").read_text(encoding="utf-8"))
+            summary = read_json(path / "card.json")
             files = [regular(path / f"{each.name}.parquet") for each in fields(cls)[1:]]
             tables = [pd.read_parquet(file) for file in files]
         except (OSError, ValueError) as error:
@@ -139,29 +139,21 @@ def teacher_card(
     accuracy = scores.query("scope == 'overall' and metric == 'balanced_accuracy'").iloc[0]
     chosen = {"gains", "band_gains", "resamples", "seed"}
     sources = pack.dataset.table["source"].iloc[split.train]
+    data: dict[str, Any] = {"dataset": pack.dataset.name, "fingerprint": pack.dataset.fingerprint}
+    data |= {"protocol": split.protocol, "split_fingerprint": split.fingerprint}
+    data |= {"image_size": pack.size, "images": {part: len(getattr(split, part)) for part in PARTS}}
+    counts = sources[sources != ""].value_counts()
+    data |= {"groups": dict(groups), "sources": {str(k): int(n) for k, n in counts.items()}}
+    probing = {"edges": edges, **config.model_dump(mode="json", include=chosen)}
+    probing |= {"images": int(response["n"].iloc[0]), "per_class": config.band_images}
+    fitted: dict[str, Any] = {"strength": probe.strength}
+    fitted["val_balanced_accuracy"] = probe.val_balanced_accuracy
+    fitted["test_balanced_accuracy"] = _known(accuracy[["value", "low", "high"]])
     summary = {
         "teacher": dict(teacher.card),
-        "data": {
-            "dataset": pack.dataset.name,
-            "fingerprint": pack.dataset.fingerprint,
-            "protocol": split.protocol,
-            "split_fingerprint": split.fingerprint,
-            "image_size": pack.size,
-            "images": {name: len(getattr(split, name)) for name in ("train", "val", "test")},
-            "groups": dict(groups),
-            "sources": {str(k): int(n) for k, n in sources[sources != ""].value_counts().items()},
-        },
-        "probing": {
-            "edges": edges,
-            **config.model_dump(mode="json", include=chosen),
-            "images": int(response["n"].iloc[0]),
-            "per_class": config.band_images,
-        },
-        "probe": {
-            "strength": probe.strength,
-            "val_balanced_accuracy": probe.val_balanced_accuracy,
-            "test_balanced_accuracy": _known(accuracy[["value", "low", "high"]]),
-        },
+        "data": data,
+        "probing": probing,
+        "probe": fitted,
         "classifiers": [classifier.name for classifier in classifiers],
         "largest_drift": _largest(response, by="drift"),
         "largest_drift_per_energy": _largest(response, by="drift_per_energy"),

@@ -197,8 +197,7 @@ def _kernel_class(folder: Path, job: Job, made: list[Any]) -> type:
         kernel_spec = KernelSpec(resource_dir="", **{**get_kernel_dict(), "env": environment})
 
         def __init__(self, **keys: Any) -> None:
-            file = str(folder / "kernel.json")
-            super().__init__(transport="ipc", connection_file=file, **keys)
+            super().__init__(transport="ipc", connection_file=str(folder / "kernel.json"), **keys)
             made.append(self)
 
         def start_kernel(self, *args: Any, **keys: Any) -> Any:

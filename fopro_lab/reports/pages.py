@@ -4,7 +4,6 @@ import base64
 import copy
 import hashlib
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +17,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype as is_numeric
 
 from fopro_lab.errors import printable
-from fopro_lab.io import regular, write_csv, write_file
+from fopro_lab.io import read_json, regular, write_csv, write_file
 from fopro_lab.reports.plan import NodeReport, Report, duration
 
 if TYPE_CHECKING:
@@ -251,13 +250,9 @@ def headline(table: pd.DataFrame) -> dict[str, Any]:
             known = numbers.notna().all(axis=1)
             intervals = list(("[" + low + ", " + high + "]").where(known, "no interval"))
         cells.append(list(zip(texts, intervals, strict=True)))
-    columns = [
-        {
-            "title": name.replace("_", " ") + ", %" * (name in shares),
-            "number": name not in ended and is_numeric(table[name]),
-        }
-        for name in names
-    ]
+    titles = {name: name.replace("_", " ") + ", %" * (name in shares) for name in names}
+    plain = {name for name in names if name not in ended and is_numeric(table[name])}
+    columns = [{"title": titles[name], "number": name in plain} for name in names]
     rows, protocol = list(zip(*cells, strict=True)), protocols[0] if len(protocols) == 1 else ""
     return {"columns": columns, "rows": rows, "protocol": protocol}
 
@@ -271,8 +266,7 @@ def _text(value: Any, digits: int = 3) -> str:
 def _findings(node: NodeReport, out: Path) -> list[str]:
     """Read what a notebook found: the lines of a list in its last output, as plain text."""
     try:
-        file = regular(out / f"notebooks/{node.name}.ipynb")
-        notebook = json.loads(file.read_text(encoding="utf-8"))
+        notebook = read_json(out / f"notebooks/{node.name}.ipynb")
         texts = ["".join(output["data"]["text/markdown"])
                  for output in notebook["cells"][-1]["outputs"]
                  if "text/markdown" in output.get("data", {})]  # fmt: skip
@@ -285,14 +279,9 @@ def _findings(node: NodeReport, out: Path) -> list[str]:
 
 def _figures(nodes: Sequence[NodeReport], report: Report, *, out: Path) -> dict[str, Any]:
     """Lay out the thumbnails; those of an entry with several nodes are folded away."""
-    files = {
-        # by age: the order in which the notebook drew them
-        node.name: sorted(
-            filter(Path.is_file, (out / node.folder).glob("*.png")),
-            key=lambda p: p.stat().st_mtime_ns,
-        )
-        for node in nodes
-    }
+    found = {n.name: filter(Path.is_file, (out / n.folder).glob("*.png")) for n in nodes}
+    # by age: the order in which the notebook drew them
+    files = {name: sorted(own, key=lambda p: p.stat().st_mtime_ns) for name, own in found.items()}
     width = 560 if sum(map(len, files.values())) <= 60 else 320
     entries = [node.entry for node in report.nodes]
     figures: list[dict[str, Any]] = []

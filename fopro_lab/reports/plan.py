@@ -1,7 +1,6 @@
 """Plans: YAML files of notebooks and their parameters, expanded into nodes to execute."""
 
 import ast
-import hashlib
 import itertools
 import json
 import math
@@ -20,7 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fopro_lab import config as configs
 from fopro_lab.errors import InputError, said_of
-from fopro_lab.io import regular, write_file
+from fopro_lab.io import read_json, sha256_text, write_file
 from fopro_lab.options import (
     Config,
     current_options,
@@ -237,7 +236,7 @@ def read_notebook(path: Path | str) -> Notebook:
     # papermill's inspection overlooks ``x: int | None = None`` and cuts a text at ``#``
     with said_of(str(path)):
         try:
-            content = json.loads(regular(path).read_text(encoding="utf-8"))
+            content = read_json(path)
             every = [(c.get("cell_type", ""), "".join(c["source"])) for c in content["cells"]]
             tags = [cell.get("metadata", {}).get("tags", []) for cell in content["cells"]]
             kind = content.get("metadata", {}).get("fopro", {}).get("config", "")
@@ -363,8 +362,7 @@ def plan_nodes(
             way_out = f"shorten the matrix, or set most_nodes: {count} in the plan"
             raise InputError(f"{path}: {name}: expands to {count:,} nodes or more; {way_out}")
         for choice in itertools.product(*matrix.values()):
-            parts = [re.sub(r"[^\w.]+", "_", str(part)) for part in choice]
-            node_name = "-".join([name, *parts])
+            node_name = "-".join([name, *(re.sub(r"[^\w.]+", "_", str(part)) for part in choice)])
             with said_of(node_name):
                 values = {**given, **dict(zip(matrix, choice, strict=True))}
                 parameters = book.parameters(values)
@@ -429,7 +427,7 @@ def _places(node: Node, out: Path, states: dict[str, str]) -> dict[str, Any]:
     read = {n: v for n, v in node.values.items() if n not in free & {"out_dir", "run_dir"}}
     depends = [chosen, files_states(read, words=type(node.config).model_fields, known=states)]
     text = json.dumps(depends, sort_keys=True, default=str)
-    run = f"{node.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    run = f"{node.name}-{sha256_text(text)[:8]}"
     places = {"out_dir": str(root / node.name), "run_dir": str(root / "runs" / run)}
     return {name: place for name, place in places.items() if name in free}
 
@@ -449,8 +447,7 @@ def _in_order(nodes: Sequence[Node]) -> list[Node]:
     graph: dict[str, tuple[str, ...]] = {}
     for node in nodes:
         for before in [before for before in node.after if before not in groups]:
-            hint = nearest(before, groups)
-            raise InputError(f"{node.entry}: after: no entry '{before}'; {hint}")
+            raise InputError(f"{node.entry}: after: no entry '{before}'; {nearest(before, groups)}")
         graph[node.name] = tuple(name for before in node.after for name in groups[before])
     try:
         order = list(TopologicalSorter(graph).static_order())
@@ -536,10 +533,9 @@ def files_states(
             if text not in known and os.path.exists(path):
                 if name not in PATHS and Path.cwd().is_relative_to(path.resolve()):
                     continue  # a separator or a dot, and no list of all that lies here
-                files = [path, *sorted(path.rglob("*"))]
-                found = [(p, p.stat()) for p in files if p.is_file()]
+                found = [(p, p.stat()) for p in [path, *sorted(path.rglob("*"))] if p.is_file()]
                 facts = [(str(p.relative_to(path)), s.st_size, s.st_mtime_ns) for p, s in found]
-                known[text] = hashlib.sha256(repr(facts).encode()).hexdigest()
+                known[text] = sha256_text(repr(facts))
             if text in known:
                 states[name if text == value else f"{name}: {text}"] = known[text]
     return states

@@ -4,7 +4,6 @@ A result is kept while its notebook's cells, parameters and input files, the pac
 the results that it depends on stay the same.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -26,7 +25,7 @@ from typing import Any
 from joblib import cpu_count
 
 from fopro_lab.errors import InputError, WorkError
-from fopro_lab.io import commit, regular, write_json
+from fopro_lab.io import commit, read_json, sha256_text, write_json
 from fopro_lab.reports.execute import (
     GRACE,
     LOOK_EVERY,
@@ -73,8 +72,7 @@ def node_keys(nodes: Sequence[Node]) -> dict[str, str]:
             "files": files_states(read, words=type(node.config).model_fields, known=files),
             "before": {name: keys[name] for name in node.after},
         }
-        text = json.dumps(parts, sort_keys=True, default=str)
-        keys[node.name] = hashlib.sha256(text.encode()).hexdigest()
+        keys[node.name] = sha256_text(json.dumps(parts, sort_keys=True, default=str))
     return keys
 
 
@@ -87,14 +85,10 @@ def write_record(node: Node, *, folder: Path, key: str, took: Outcome) -> None:
     write_json(folder / ".done.json", {**asdict(took), "key": key, "outputs": names})
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    return json.loads(regular(folder / ".done.json").read_text(encoding="utf-8"))
-
-
 def read_record(folder: Path, *, key: str = "") -> Outcome | None:
     """Return what a node took when it was last done; with a key, only if that still holds."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        record = _record(folder)
+        record = read_json(folder / ".done.json")
         whole = record["key"] == key and all((folder / name).exists() for name in record["outputs"])
         if whole or not key:
             return Outcome("", float(record["seconds"]), str(record.get("made_by", "")))
@@ -104,7 +98,7 @@ def read_record(folder: Path, *, key: str = "") -> Outcome | None:
 def forget_record(folder: Path) -> None:
     """Remove a record and the files below that it lists: no old figure passes for a new one."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        for name in _record(folder)["outputs"]:
+        for name in read_json(folder / ".done.json")["outputs"]:
             if not name.startswith(os.pardir):
                 (folder / name).unlink(missing_ok=True)
     (folder / ".done.json").unlink(missing_ok=True)
@@ -305,9 +299,9 @@ class _Batch:
         for later in self.nodes:  # in order: whoever reads this result, directly or not
             if stale & set(later.after):
                 stale.add(later.name)
-                folder = self.out / later.name
+                done = self.out / later.name / ".done.json"
                 with suppress(OSError, ValueError, TypeError):  # the list of its files stays
-                    write_json(folder / ".done.json", {**_record(folder), "key": ""})
+                    write_json(done, {**read_json(done), "key": ""})
         executed, page = _files_of(self.out.absolute(), node.name)
         for path in (executed, page):
             path.unlink(missing_ok=True)
@@ -363,7 +357,6 @@ class _Batch:
         if self.progress:
             minutes, seconds = divmod(int(self._said - self._began), 60)
             sys.stderr.write(f"{minutes:3d}:{seconds:02d}  {line}\n")
-            sys.stderr.flush()
 
 
 def kept_outcome(node: Node, *, out: Path, key: str) -> Outcome | None:
@@ -375,7 +368,7 @@ def kept_outcome(node: Node, *, out: Path, key: str) -> Outcome | None:
 def _unchanged(report: Report, *, out: Path) -> bool:
     """Whether the pages that lie there say the same, and nothing was executed."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        old = json.loads(regular(out / "report.json").read_text(encoding="utf-8"))
+        old = read_json(out / "report.json")
         old["facts"] = {k: v for k, v in old["facts"].items() if k not in _ORIGIN}
         for node in old["nodes"]:
             node["state"] = "kept" if node["state"] == "done" else node["state"]
@@ -390,15 +383,14 @@ def _origin() -> str:
     """Name commit, versions and machine of this process."""
     packages = ("fopro_lab", "torch", "torchvision", "timm", "numpy", "papermill")
     versions = [f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in packages)]
-    at = f"commit {commit() or 'unknown (no git checkout)'}"
     machine = f"{platform.system()} {platform.machine()}, {cpu_count()} cores"
-    return ", ".join([at, *versions, machine])
+    return ", ".join([f"commit {commit() or 'unknown (no git checkout)'}", *versions, machine])
 
 
 def _made_by(run_dir: str) -> str:
     """Name what executed a notebook, and what trained its run: that may be older."""
     with suppress(OSError, ValueError):
-        run = json.loads(regular(Path(run_dir) / "manifest.json").read_text(encoding="utf-8"))
+        run = read_json(Path(run_dir) / "manifest.json")
         trained = f"commit {run.get('commit') or 'unknown'} on {run.get('device', 'unknown')}"
         return f"{_origin()}; run trained at {trained}"
     return _origin()
@@ -420,8 +412,7 @@ def dry_run(
     """
     _check_how(jobs, executor)
     plan, out = find_plan(plan), Path(out)
-    how: dict[str, Any] = {"settings": settings, "files": files, "limit": limit}
-    nodes = plan_nodes(plan, out=out, inputs=False, **how)
+    nodes = plan_nodes(plan, out=out, inputs=False, settings=settings, files=files, limit=limit)
     keys, kept = node_keys(nodes), set[str]()
     for node in nodes:
         if kept.issuperset(node.after) and kept_outcome(node, out=out, key=keys[node.name]):

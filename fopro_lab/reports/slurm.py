@@ -77,8 +77,7 @@ class JobExecutor(Executor):
                 del self._jobs[future]
             elif (outcome := self._outcome(job, listed)) is not None:
                 del self._jobs[future]
-                log = str(job.paths.stdout) if started else ""
-                self._end(future, replace(outcome, log=log))
+                self._end(future, replace(outcome, log=str(job.paths.stdout) if started else ""))
 
     def _outcome(self, job: Any, listed: set[str] | None) -> Outcome | None:
         if Path(job.paths.result_pickle).exists() or (self._listed is None and job.done()):

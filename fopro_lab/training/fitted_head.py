@@ -5,7 +5,6 @@ the head. Here it is a shrunken discriminant of the kept features of many images
 """
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -136,8 +135,7 @@ def spectrum_prompt(
     prompt = FourierPrompt("radial", size=size[0], max_log_gain=max_log_gain)
     gain = spectrum_gain(mean_amplitude(images), aim, size=size, max_log_gain=max_log_gain)
     fit_prompt(prompt, gain)
-    judged: dict[str, Any] = {"units": units, "held_out": held_out, "steps": 0}
-    table = explore_fitted(prompt, teacher, images, labels, **judged)
+    table = explore_fitted(prompt, teacher, images, labels, units=units, held_out=held_out, steps=0)
     kept = table[table["kept"] == 1].iloc[0]
     return prompt, 0.0 if kept["candidate"] == "identity" else float(kept["drift"])
 

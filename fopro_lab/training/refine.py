@@ -101,8 +101,7 @@ def refine(
                 chosen = {"loss": retrain(student, first, config, packed, split.train)}
             states = [run_folder.on_cpu(student.state_dict())]
             flips = config.flipped if how == "tta" else ((),)
-            names = tables[0]["image"]
-            passes = [classify(student, first, packed, names, flip) for flip in flips]
+            passes = [classify(student, first, packed, tables[0]["image"], flip) for flip in flips]
             logits = mean_probabilities(passes) if how == "tta" else passes[0]
         methods = "&".join(dict.fromkeys(run.method for run in sources))
         refined = {"method": f"{methods}+{how}", **plan, **chosen}

@@ -34,7 +34,7 @@ from fopro_lab.evaluation import Run
 from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
 from fopro_lab.fourier import FourierPrompt, ring_edges, ring_masks
 from fopro_lab.fourier.rings import bin_counts
-from fopro_lab.io import atomic_path, commit, sha256_file, write_file
+from fopro_lab.io import atomic_path, commit, sha256_file, sha256_text, write_file
 from fopro_lab.models import Student, build_student
 from fopro_lab.models.student import COSINE_LOSSES, shrink
 from fopro_lab.models.teacher import PUBLISHED, fetched_weights
@@ -123,8 +123,7 @@ def deciding_options(config: TrainConfig) -> dict[str, Any]:
 
 def run_name(config: TrainConfig) -> str:
     """Name a run folder after what is in it, with a hash of the whole config."""
-    text = json.dumps(deciding_options(config), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    digest = sha256_text(json.dumps(deciding_options(config), sort_keys=True))[:8]
     dataset = Path(config.dataset).name.replace(":", "_")
     label, student = (name.replace(":", "_") for name in (config.parts.label, config.student))
     return f"{dataset}-{label}-{student}-s{config.seed}-{digest}"
@@ -211,18 +210,15 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder, so that two processes never write one run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
+        held = filelock.FileLock(folder / ".lock").acquire(timeout=0)
     except filelock.Timeout:
         raise WorkError(f"{folder}: another process is training this run; wait for it") from None
     except OSError as error:
         raise WorkError(f"{folder}: may not be written ({error.strerror})") from None
-    try:
+    with held:  # the file stays: removed, a waiting process would lock a file of no name
         for stale in folder.glob(".*.part"):  # of a killed process
             stale.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release()  # the file stays: removed, a waiting process would lock a file of no name
 
 
 def origin(device: torch.device) -> dict[str, Any]:

@@ -259,8 +259,7 @@ class PromptObjective:
                 counts = given.class_counts
                 return balanced_softmax_loss(given.head(features), labels, class_counts=counts)
             if name == "spectrum":
-                size = (images.shape[2], images.shape[3])
-                return octave_distance(gain, given.wanted, size=size)
+                return octave_distance(gain, given.wanted, size=(images.shape[2], images.shape[3]))
             if name == "disagreement":
                 seen = shrink(images, self.student_size)
                 return losses.disagreement_loss(given.student, seen, features)

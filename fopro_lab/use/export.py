@@ -2,7 +2,6 @@
 
 import io
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -21,7 +20,7 @@ from fopro_lab.errors import InputError, WorkError
 from fopro_lab.evaluation import Calibration, calibrate, with_interval
 from fopro_lab.evaluation.prior_shift import measure_under_prior
 from fopro_lab.evaluation.scores import align
-from fopro_lab.io import write_file
+from fopro_lab.io import quiet, write_file
 from fopro_lab.models.student import shrink
 from fopro_lab.training import TrainedRun
 from fopro_lab.use.predict import NOTICE, TEMPLATES
@@ -97,8 +96,7 @@ def export_student(run: TrainedRun, files: Sequence[Path | str]) -> dict[str, st
     texts = {name: json.dumps(value) for name, value in facts.items()}
     for file in sorted(map(str, files), key=lambda file: file.endswith(".md")):
         if write := writers[Path(file).suffix]:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's, of its own parts
+            with torch.no_grad(), quiet():  # torch warns of its own parts
                 content, answer = write(deployed, texts)
                 done[file] = self_test(deployed, answer)
         else:

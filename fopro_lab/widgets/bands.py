@@ -204,8 +204,7 @@ class Bands:
     def change(self) -> Change:
         """Return what acts now."""
         if self.mode == "prompt" and self.prompt is not None:
-            size = (self.size, self.size)
-            return Change(self.prompt.mean_gain(size=size), self.phase_lock)
+            return Change(self.prompt.mean_gain(size=(self.size, self.size)), self.phase_lock)
         gains, edges = self._ring_gains()
         gain = ring_gain(torch.from_numpy(gains).float(), edges, height=self.size, width=self.size)
         return Change(gain, self.phase_lock)

@@ -149,8 +149,7 @@ class StudentRecall:
         for ring, part in enumerate(ring_parts(images, edges)):
             for gain in (0.0, 2.0):
                 after, still = self._of_class(images + (gain - 1) * part, label, wanted)
-                changes = (found, still), (before, after)
-                cases.append(WorstBand(ring, gain, *changes, len(images)))
+                cases.append(WorstBand(ring, gain, (found, still), (before, after), len(images)))
         return min(cases, key=lambda case: case.probability[1])
 
     def _of_class(self, images: Tensor, label: int, wanted: Wanted) -> tuple[float, int]:
