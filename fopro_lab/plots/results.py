@@ -194,14 +194,9 @@ def _draw_interval(
 
 
 def _draw_recalls(
-    table: pd.DataFrame,
-    ax: Axes | None,
-    title: str,
-    *,
-    names: Sequence[str],
-    labels: Sequence[str],
-    numbers: bool = False,
-) -> Axes:
+    table: pd.DataFrame, ax: Axes | None, title: str, *,
+    names: Sequence[str], labels: Sequence[str], numbers: bool = False,
+) -> Axes:  # fmt: skip
     """Draw dots and intervals of recalls, with each number beside the axes if wanted."""
     methods = _ranked(table, "value")
     step = _ROW if numbers else 0.75 * _ROW  # dots alone need less room

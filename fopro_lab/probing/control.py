@@ -135,16 +135,10 @@ def random_gains(
 
 
 def control_table(
-    teacher: Encoder,
-    pack: Pack,
-    gains: Gains,
-    *,
-    train: np.ndarray,
-    test: np.ndarray,
-    split: str,
-    degradation: Degradation,
-    resamples: int = 1000,
-) -> pd.DataFrame:
+    teacher: Encoder, pack: Pack, gains: Gains, *,
+    train: np.ndarray, test: np.ndarray, split: str,
+    degradation: Degradation, resamples: int = 1000,
+) -> pd.DataFrame:  # fmt: skip
     """Judge gains before a frozen teacher by linear probes on held-out lesions.
 
     A shrunken discriminant in closed form, all classes alike, is fitted on the training images
@@ -166,15 +160,10 @@ def control_table(
 
 
 def gain_benefits(
-    teacher: Encoder,
-    pack: Pack,
-    gains: Gains,
-    *,
-    train: np.ndarray,
-    test: np.ndarray,
-    degradation: Degradation,
-    resamples: int = 1000,
-) -> pd.DataFrame:
+    teacher: Encoder, pack: Pack, gains: Gains, *,
+    train: np.ndarray, test: np.ndarray,
+    degradation: Degradation, resamples: int = 1000,
+) -> pd.DataFrame:  # fmt: skip
     """Subtract the balanced accuracy without a gain, paired by test image; see `control_table`.
 
     A row for each gain but "none": ``kind``, ``severity``, ``gain``, ``drift``, ``without``
@@ -193,14 +182,10 @@ def gain_benefits(
 
 
 def _judge(
-    teacher: Encoder,
-    pack: Pack,
-    gains: Gains,
-    train: np.ndarray,
-    test: np.ndarray,
-    degradation: Degradation,
-    resamples: int,
-) -> dict[tuple[str, str], np.ndarray]:
+    teacher: Encoder, pack: Pack, gains: Gains,
+    train: np.ndarray, test: np.ndarray,
+    degradation: Degradation, resamples: int,
+) -> dict[tuple[str, str], np.ndarray]:  # fmt: skip
     """Measure (input, gain): drift, balanced accuracy and its resamples, the same for all."""
     seen, known = (_features(teacher, pack, rows, gains, degradation) for rows in (train, test))
     labels, classes = pack.labels[test], len(pack.dataset.class_names)

@@ -294,14 +294,10 @@ def _means(choice: Any, value: Any) -> bool:
 
 
 def plan_nodes(
-    path: Path | str,
-    *,
-    out: Path | str,
-    settings: Sequence[str] = (),
-    files: Sequence[Path | str] = (),
-    limit: float = 0.0,
-    inputs: bool = True,
-) -> list[Node]:
+    path: Path | str, *,
+    out: Path | str, settings: Sequence[str] = (), files: Sequence[Path | str] = (),
+    limit: float = 0.0, inputs: bool = True,
+) -> list[Node]:  # fmt: skip
     """Expand a plan into nodes, in an order in which they can be executed.
 
     Values are laid over each other: the plan's defaults, the entry's parameters, files, settings.
