@@ -261,7 +261,7 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     random_gains: RandomGains = option("fixed", "shuffled once per run, or per view for all seeds")
     deterministic: bool = option(False, "same bits in every run on the same device, slower")
     seed: int = option(0, "seed of weights, order, augmentation and prompts", ge=0)
-    compile: Switch = option("auto", "torch.compile; auto: on a GPU, for a million images or more")
+    compile: Switch = option("auto", "torch.compile; auto: where it pays (docs/cluster.md)")
     resident: Switch = option("auto", "images in GPU memory; auto: up to half of what is free")
     teacher_precision: TeacherPrecision = option("auto", "of the teacher; auto: as precision")
     precision: Precision = option("32-true", "auto: bf16-mixed where the hardware has units for it")

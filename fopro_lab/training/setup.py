@@ -35,7 +35,7 @@ from fopro_lab.training.fitted_head import fit_probe
 from fopro_lab.training.methods import Part, find_method
 from fopro_lab.training.run_folder import TrainedRun, deciding_options, origin
 from fopro_lab.training.statistics import Reference, reference_of, reference_spectrum
-from fopro_lab.training.teacher_features import KeptFeatures
+from fopro_lab.training.teacher_features import CHUNK, KeptFeatures
 from fopro_lab.training.train_prompt import active_objectives, adapt_images
 
 SELECTED_BY = {
@@ -45,7 +45,8 @@ SELECTED_BY = {
 }
 BATCH = 128  # images classified together
 SEEN = 256  # training images whose spectrum the objective `spectrum` starts from
-PAYS = 1_000_000  # images in all epochs, from which a minute of compiling is won back
+PAYS = 1_000_000  # images in all epochs, from which a minute of compiling is won back on a GPU
+TEACHER_PAYS = 100_000  # and from which that of a frozen teacher is on a CPU with bfloat16 units
 GRAPHS = 32  # images per batch and process, up to which CUDA graphs are replayed
 WARMUP_START = 0.01  # share of the learning rate in the very first step of a warm-up
 
@@ -159,10 +160,23 @@ def build_setup(
         kept = KeptFeatures(config, fabric, packed, teacher, fast, adapt, talk=verbose)
     networks = (teacher, fast, reference, kept, spectrum)
     setup = TrainSetup(config, fabric, packed, split, counts, method, *networks)
-    if kept is None:  # else most features are read, and the others come once
-        side = teacher.input_size if teacher.resize else config.image_size
+    side = teacher.input_size if teacher.resize else config.image_size
+    if kept is None:
         fast.body = compiled(fast.body, setup, side=side, tell=tell)
+    elif compiles(setup, frozen=True):  # before the first features that are not there
+        kept.quicken = partial(compiled, setup=setup, side=side, count=CHUNK, tell=tell)
     return setup
+
+
+def compiles(setup: TrainSetup, *, frozen: bool) -> bool:
+    """Tell whether a network is compiled: as ``compile`` says or, by ``auto``, where it pays."""
+    config = setup.config
+    seen = len(setup.split.train) * min(config.epochs, config.teacher_views or config.epochs)
+    if setup.fabric.device.type == "cuda":
+        pays = seen >= PAYS and not config.deterministic and not config.teacher_views
+    else:
+        pays = frozen and seen >= TEACHER_PAYS and config.precision == "bf16-mixed"
+    return config.compile == "on" or (config.compile == "auto" and pays)
 
 
 def progress_log(verbose: bool) -> Callable[[str], object]:
@@ -171,21 +185,25 @@ def progress_log(verbose: bool) -> Callable[[str], object]:
 
 
 def compiled(
-    network: nn.Module, setup: TrainSetup, *, side: int, tell: Callable[[str], object]
+    network: nn.Module,
+    setup: TrainSetup,
+    *,
+    side: int,
+    count: int = 0,
+    tell: Callable[[str], object],
 ) -> Any:
     """Compile a network and try it on grey images before anything is timed, the way back included.
 
     Small batches on a GPU, where starting kernels is what takes time, replay CUDA graphs; a frozen
     network on a CPU has its weights folded into the code. What cannot be compiled stays as it is,
-    with one line. ``setup.compile_seconds`` takes how long it was.
+    with one line. ``setup.compile_seconds`` takes how long it was. ``count``: images of a batch,
+    0 for those of the training.
     """
     config, fabric, seconds = setup.config, setup.fabric, setup.compile_seconds
-    device, count = fabric.device, setup.batch_size // fabric.world_size
-    pays = config.epochs * len(setup.split.train) >= PAYS and device.type == "cuda"
-    by_default = pays and not config.deterministic
-    if config.compile == "off" or (config.compile == "auto" and not by_default):
-        return network
+    device, count = fabric.device, count or setup.batch_size // fabric.world_size
     frozen = not any(weight.requires_grad for weight in network.parameters())
+    if not compiles(setup, frozen=frozen):
+        return network
     name = "teacher" if frozen else "student"
     how: dict[str, Any] = {"options": {"freezing": True}} if frozen and device.type == "cpu" else {}
     # The gradients of a graph lie where the next batch writes its own: none can be added to.

@@ -158,6 +158,7 @@ class KeptFeatures:
     fast_teacher: Teacher
     adapt: Callable[[Tensor], Tensor] | None = None  # a prompt that is fitted to each image
     talk: bool = False
+    quicken: Callable[[Any], Any] | None = None  # compiles the network, where that pays
     files: dict[str, FeatureFiles] = field(default_factory=dict)
 
     def batches(
@@ -229,6 +230,7 @@ class KeptFeatures:
         what: dict[str, Any] = {"rules": RULES, "view_seed": VIEW_SEED, "count": len(self.packed)}
         what |= config.model_dump(include={"augment", "augment_mode", "precision"})
         what |= {} if (kind := config.teacher_precision) == "auto" else {"teacher_precision": kind}
+        what |= {"compiled": True} if self.quicken else {}  # its last digits are others
         what |= {key: getattr(teacher, key) for key in ("input_size", "resize", "interpolation")}
         what |= self.identity
         if prompt == "vptta":
@@ -268,7 +270,17 @@ class KeptFeatures:
                 given: dict[str, Any] = {"noise": noise, "strength": strength, "view": view}
                 given["share"] = Share(0, 1, 1)  # one noise for all images of a view
                 images = prompted(images, prompt, config=config, **given)
-            return self.fast_teacher.encode(images)
+            if self.quicken is None:
+                return self.fast_teacher.encode(images)
+            more = images[-1:].expand(CHUNK - len(images), -1, -1, -1)  # of one size, compiled once
+            return self._quick.encode(torch.cat([images, more]))[: len(images)]
+
+    @cached_property
+    def _quick(self) -> Teacher:
+        assert self.quicken is not None
+        quick = copy.deepcopy(self.fast_teacher)  # that one takes batches of other sizes
+        quick.body = self.quicken(quick.body)
+        return quick
 
 
 def keeps_prompted(config: TrainConfig) -> bool:

@@ -1,5 +1,7 @@
 """Compiled networks: the same steps as without, and one line where they cannot be compiled."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -7,6 +9,7 @@ from torch._dynamo.utils import counters
 from fopro_lab.config import TrainConfig
 from fopro_lab.evaluation import Run
 from fopro_lab.training import distill
+from fopro_lab.training.setup import compiles
 from tests.training.forked import TINY
 
 EKD = TINY | {"method": "ekd", "epochs": 1, "optimiser": "sgd", "compile": "on"}
@@ -29,6 +32,7 @@ def test_compiled_networks_take_the_steps_of_plain_ones(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(torch, "compile", compile)
     plain = run(tmp_path / "off", compile="off")
+    torch.compiler.reset()
     counters.clear()
     fast = run(tmp_path / "on", compile="on")
     assert counters["stats"]["unique_graphs"] == 2  # before the first step, and none in it
@@ -39,6 +43,48 @@ def test_compiled_networks_take_the_steps_of_plain_ones(tmp_path, monkeypatch, c
     # Grey images that had moved the batch norms would change the first loss by 0.1.
     assert fast.history["loss"][0] == pytest.approx(plain.history["loss"][0], rel=1e-5)
     assert run(tmp_path / "on", compile="off").manifest["finished"] == fast.manifest["finished"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_kept_features_come_from_a_teacher_compiled_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FOPRO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch, "compile", lambda net, **how: COMPILE(net, backend="aot_eager"))
+    plain = run(tmp_path / "off", compile="off", teacher_views=1)
+    torch.compiler.reset()  # what another test compiled
+    counters.clear()
+    fast = run(tmp_path / "on", compile="on", teacher_views=1)
+    # The student's and the teacher's, whose last images of an epoch are filled up to one size.
+    assert counters["stats"]["unique_graphs"] == 2
+    assert capsys.readouterr().err.count("teacher compiled in") == 1
+    assert len([*(tmp_path / "cache").glob("features-*/what.json")]) == 2  # last digits differ
+    assert fast.history["loss"][0] == pytest.approx(plain.history["loss"][0], rel=1e-5)
+    run(tmp_path / "again", compile="on", teacher_views=1)
+    assert "teacher compiled" not in capsys.readouterr().err  # all features are there
+
+
+@pytest.mark.parametrize(
+    ("options", "images", "device", "frozen", "expected"),
+    [
+        ({}, 100_000, "cpu", True, True),
+        ({}, 99_999, "cpu", True, False),
+        ({"precision": "32-true"}, 100_000, "cpu", True, False),
+        ({}, 100_000, "cpu", False, False),
+        ({"compile": "off"}, 100_000, "cpu", True, False),
+        ({"epochs": 4, "teacher_views": 2}, 50_000, "cpu", True, True),
+        ({"epochs": 4, "teacher_views": 2}, 49_999, "cpu", True, False),
+        ({}, 1_000_000, "cuda", False, True),
+        ({"deterministic": True}, 1_000_000, "cuda", False, False),
+        ({}, 999_999, "cuda", True, False),
+    ],
+)
+def test_by_default_what_pays_is_compiled(options, images, device, frozen, expected):
+    config = TrainConfig(**TINY | {"epochs": 1, "precision": "bf16-mixed"} | options)
+    fabric = SimpleNamespace(device=torch.device(device))
+    setup = SimpleNamespace(
+        config=config, fabric=fabric, split=SimpleNamespace(train=range(images))
+    )
+    assert compiles(setup, frozen=frozen) == expected
 
 
 @pytest.mark.filterwarnings("default")
