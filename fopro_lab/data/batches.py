@@ -45,12 +45,23 @@ class Order(NamedTuple):
 
 
 def batches(
-    pack: Pack, rows: np.typing.ArrayLike, *,
-    batch_size: int, shuffle: bool = False, drop_last: bool = False,
-    augment: Augmentation = "none", augment_mode: AugmentMode = "fused",
-    sampler: Sampler = "instance", seed: int = 0, epoch: int = 0, epochs: int = 1, views: int = 0,
-    rank: int = 0, world_size: int = 1, device: str | torch.device = "cpu",
-) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+    pack: Pack,
+    rows: np.typing.ArrayLike,
+    *,
+    batch_size: int,
+    shuffle: bool = False,
+    drop_last: bool = False,
+    augment: Augmentation = "none",
+    augment_mode: AugmentMode = "fused",
+    sampler: Sampler = "instance",
+    seed: int = 0,
+    epoch: int = 0,
+    epochs: int = 1,
+    views: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    device: str | torch.device = "cpu",
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Pass once over some rows of a pack, shuffled or in their order.
 
     Several processes share each batch: joined by rank, their parts are the batch of one process.
@@ -166,10 +177,16 @@ def cycle(
 
 
 def paired_batches(
-    pack: Pack, rows: np.typing.ArrayLike, *,
-    alpha: float, shuffle: bool = True, sampler: Sampler = "instance",
-    seed: int = 0, epoch: int = 0, **options: Any,
-) -> Iterator[PairedBatch]:  # fmt: skip
+    pack: Pack,
+    rows: np.typing.ArrayLike,
+    *,
+    alpha: float,
+    shuffle: bool = True,
+    sampler: Sampler = "instance",
+    seed: int = 0,
+    epoch: int = 0,
+    **options: Any,
+) -> Iterator[PairedBatch]:
     """Pass once over some rows, each image with a partner that is drawn class-balanced.
 
     Arguments and images are those of `batches`; ``alpha`` sets the partners' shares, Beta(alpha,
@@ -200,10 +217,16 @@ def paired_batches(
 
 
 def draw_order(
-    pack: Pack, rows: np.typing.ArrayLike, *,
-    shuffle: bool = True, sampler: Sampler = "instance",
-    seed: int = 0, epoch: int = 0, epochs: int = 1, views: int = 0,
-) -> Order:  # fmt: skip
+    pack: Pack,
+    rows: np.typing.ArrayLike,
+    *,
+    shuffle: bool = True,
+    sampler: Sampler = "instance",
+    seed: int = 0,
+    epoch: int = 0,
+    epochs: int = 1,
+    views: int = 0,
+) -> Order:
     """Draw which rows come in an epoch, in which order and in which view; see `batches`.
 
     Epoch ``e`` has view ``e``, or with ``views`` view ``e % views``. An image that a sampler draws

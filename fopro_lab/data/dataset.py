@@ -76,15 +76,23 @@ class Dataset(Summary):
 
 
 def open_dataset(
-    name_or_path: str | Path, *,
-    image_column: str = "", class_column: str = "", group_column: str = "",
-    source_column: str = "", split_column: str = "", image_dir: str | Path = "",
+    name_or_path: str | Path,
+    *,
+    image_column: str = "",
+    class_column: str = "",
+    group_column: str = "",
+    source_column: str = "",
+    split_column: str = "",
+    image_dir: str | Path = "",
     labels_from: Literal["auto", "folders"] = "auto",
     multi_label: Literal["stop", "first", "leave-out"] = "stop",
     unclear_split: Literal["stop", "leave-out"] = "stop",
-    test_fold: str = "", bit_depth: int = 0,
-    images: int = 0, seed: int = 0, leave_out: bool = False,
-) -> Dataset:  # fmt: skip
+    test_fold: str = "",
+    bit_depth: int = 0,
+    images: int = 0,
+    seed: int = 0,
+    leave_out: bool = False,
+) -> Dataset:
     """Open the built-in phantom, a fetched benchmark, a folder per class, or images with a CSV.
 
     ``name_or_path`` is ``"phantom"``; ``"isic2019"``, ``"isic2019-lt"`` (the same images),

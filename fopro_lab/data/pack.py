@@ -132,11 +132,17 @@ class TorchPack:
 
 
 def pack(
-    dataset: Dataset, size: int, *,
-    interpolation: Interpolation = "bilinear", cache: Path | str | None = None,
-    jobs: int = 0, progress: bool = True,
-    leave_out: bool = False, verify: bool = False, make: bool = True,
-) -> Pack:  # fmt: skip
+    dataset: Dataset,
+    size: int,
+    *,
+    interpolation: Interpolation = "bilinear",
+    cache: Path | str | None = None,
+    jobs: int = 0,
+    progress: bool = True,
+    leave_out: bool = False,
+    verify: bool = False,
+    make: bool = True,
+) -> Pack:
     """Decode and resize every image once, or open the result of an earlier call.
 
     The pack is kept under a key of the data set's fingerprint, the files' modification times, the

@@ -113,11 +113,17 @@ def read_isic_part(path: Path) -> pd.DataFrame:
 
 
 def make_hyperkvasir(
-    dataset: Dataset, *,
-    folds: int = 5, fold: int = 1,
-    val_fraction: float = 0.15, val_per_class: int = 0, seed: int = 0,
-    files: Path | None = None, leave_out: bool = False, redraw: bool = False,
-) -> Split:  # fmt: skip
+    dataset: Dataset,
+    *,
+    folds: int = 5,
+    fold: int = 1,
+    val_fraction: float = 0.15,
+    val_per_class: int = 0,
+    seed: int = 0,
+    files: Path | None = None,
+    leave_out: bool = False,
+    redraw: bool = False,
+) -> Split:
     """Test on one of HyperKvasir's official folds, validate on a share of the others.
 
     There are 2 or 5 ``folds``; ``fold`` 1 is ``split-index`` 0 of the file. The publishers give no

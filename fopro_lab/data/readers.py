@@ -63,12 +63,15 @@ class Listing(NamedTuple):
 
 
 def list_files(
-    images: Sequence[str], paths: Sequence[str],
-    classes: tuple[Sequence[int], tuple[str, ...]], *,
+    images: Sequence[str],
+    paths: Sequence[str],
+    classes: tuple[Sequence[int], tuple[str, ...]],
+    *,
     groups: Sequence[str] | None = None,
-    sources: Sequence[str] | str = "", splits: Sequence[str] | str = "",
+    sources: Sequence[str] | str = "",
+    splits: Sequence[str] | str = "",
     passed_over: tuple[str, ...] = (),
-) -> Listing:  # fmt: skip
+) -> Listing:
     """Put image files into a listing; ``classes`` is a label per image and the class names."""
     labels, names = classes
     groups = images if groups is None else groups  # an image without a group is its own

@@ -53,10 +53,14 @@ class Split(Summary):
 
 
 def make_split(
-    dataset: Dataset, *,
-    val_fraction: float = 0.15, test_fraction: float = 0.25,
-    val_per_class: int = 0, test_per_class: int = 0, seed: int = 0,
-) -> Split:  # fmt: skip
+    dataset: Dataset,
+    *,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.25,
+    val_per_class: int = 0,
+    test_per_class: int = 0,
+    seed: int = 0,
+) -> Split:
     """Split by class without dividing a group; a given split is honoured.
 
     A group follows the class of most of its images. Parts that the data set gives are kept as
@@ -75,10 +79,14 @@ def make_split(
 
 
 def make_folds(
-    dataset: Dataset, *,
-    folds: int = 5, fold: int = 1,
-    val_fraction: float = 0.15, val_per_class: int = 0, seed: int = 0,
-) -> Split:  # fmt: skip
+    dataset: Dataset,
+    *,
+    folds: int = 5,
+    fold: int = 1,
+    val_fraction: float = 0.15,
+    val_per_class: int = 0,
+    seed: int = 0,
+) -> Split:
     """Test on one of several folds, validate on a share of the others, train on the rest.
 
     The test parts of all ``folds``, 2 or more, are a partition of the data set; ``fold``, from 1,
@@ -99,11 +107,15 @@ def make_folds(
 
 
 def make_long_tail(
-    dataset: Dataset, *,
+    dataset: Dataset,
+    *,
     ratio: float,
-    val_fraction: float = 0.15, test_fraction: float = 0.25,
-    val_per_class: int = 0, test_per_class: int = 0, seed: int = 0,
-) -> Split:  # fmt: skip
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.25,
+    val_per_class: int = 0,
+    test_per_class: int = 0,
+    seed: int = 0,
+) -> Split:
     """Draw validation and test as `make_split` does, then thin training to a long tail.
 
     Classes keep their order by size and get `long_tail_counts` training images; thinned images

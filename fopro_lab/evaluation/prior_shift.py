@@ -76,9 +76,14 @@ def prior_weights(labels: np.ndarray, weights: np.ndarray, prior: np.ndarray) ->
 
 
 def measure_under_prior(
-    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, *,
-    prior: np.ndarray, old: np.ndarray, adjust: bool = True,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    logits: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    *,
+    prior: np.ndarray,
+    old: np.ndarray,
+    adjust: bool = True,
+) -> dict[str, np.ndarray]:
     """Measure logits ``(n, K)`` as if the test classes came in the shares of a prior ``(K,)``.
 
     With ``adjust`` the predictor knows the prior and scales its probabilities by ``prior / old``;

@@ -456,9 +456,14 @@ def tidy(
 
 
 def score(
-    predictions: pd.DataFrame, groups: Mapping[str, str], protocol: str, *,
-    split: str = "test", resamples: int = 1000, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    predictions: pd.DataFrame,
+    groups: Mapping[str, str],
+    protocol: str,
+    *,
+    split: str = "test",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Measure one run on its test images, or those of "val", each number with its 95 % interval.
 
     Group recall and balanced accuracy are means of class recalls. A class without test images
@@ -482,9 +487,14 @@ def score(
 
 
 def score_trainings(
-    folds: Sequence[Sequence[pd.DataFrame]], groups: Mapping[str, str], protocol: str, *,
-    split: str = "test", resamples: int = 1000, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    folds: Sequence[Sequence[pd.DataFrame]],
+    groups: Mapping[str, str],
+    protocol: str,
+    *,
+    split: str = "test",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Measure the mean over the tables of each fold, one per seed, and over the folds; see `score`.
 
     Groups of images, with two seeds or more the seeds too, and with two folds or more the folds

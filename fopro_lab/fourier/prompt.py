@@ -82,11 +82,18 @@ class FourierPrompt(Summary, nn.Module):
     _shown = ("form", "channels", "size", "max_log_gain")
 
     def __init__(
-        self, form: Form = "generator", *,
-        channels: int = 3, size: int | tuple[int, int] = 64,
+        self,
+        form: Form = "generator",
+        *,
+        channels: int = 3,
+        size: int | tuple[int, int] = 64,
         max_log_gain: float = 0.7,
-        rows: int = 16, rings: int = 8, waves: int = 6, noise: int = 16, seed: int = 0,
-    ) -> None:  # fmt: skip
+        rows: int = 16,
+        rings: int = 8,
+        waves: int = 6,
+        noise: int = 16,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         sides = list(size) if isinstance(size, tuple | list) else [size, size]
         self.settings: dict[str, Any] = {"form": form, "channels": channels, "size": sides}

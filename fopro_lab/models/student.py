@@ -48,12 +48,16 @@ class Student(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: nn.Module, *,
-        width: int, classes: int, teacher_dim: int,
+        self,
+        backbone: nn.Module,
+        *,
+        width: int,
+        classes: int,
+        teacher_dim: int,
         mean: Sequence[float] = backbones.IMAGENET_MEAN,
         std: Sequence[float] = backbones.IMAGENET_STD,
         cosines: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.card: dict[str, Any] = {}  # what it was built with, and what it costs
         # Channels last is what CPU and GPU convolutions want; the numbers stay the same.
@@ -92,11 +96,16 @@ class Student(nn.Module):
 
 
 def build_student(
-    name: str, *,
-    classes: int, teacher_dim: int = 0,
-    seed: int = 0, weights: str = "", image_size: int = 0,
-    rules: Mapping[str, Any] | None = None, cosines: bool = False,
-) -> Student:  # fmt: skip
+    name: str,
+    *,
+    classes: int,
+    teacher_dim: int = 0,
+    seed: int = 0,
+    weights: str = "",
+    image_size: int = 0,
+    rules: Mapping[str, Any] | None = None,
+    cosines: bool = False,
+) -> Student:
     """Build a student, in training mode, with weights that depend on nothing but the seed.
 
     Args:

@@ -55,12 +55,18 @@ class Teacher(Summary, nn.Module):
     std: Tensor
 
     def __init__(
-        self, body: nn.Module, *,
-        mean: Sequence[float], std: Sequence[float],
-        input_size: int, feature_dim: int = 0, name: str = "wrapped",
-        resize: bool = False, interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+        self,
+        body: nn.Module,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        input_size: int,
+        feature_dim: int = 0,
+        name: str = "wrapped",
+        resize: bool = False,
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
         card: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         given = f"{list(mean)}, {list(std)}"
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:

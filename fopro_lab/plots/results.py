@@ -194,9 +194,14 @@ def _draw_interval(
 
 
 def _draw_recalls(
-    table: pd.DataFrame, ax: Axes | None, title: str, *,
-    names: Sequence[str], labels: Sequence[str], numbers: bool = False,
-) -> Axes:  # fmt: skip
+    table: pd.DataFrame,
+    ax: Axes | None,
+    title: str,
+    *,
+    names: Sequence[str],
+    labels: Sequence[str],
+    numbers: bool = False,
+) -> Axes:
     """Draw dots and intervals of recalls, with each number beside the axes if wanted."""
     methods = _ranked(table, "value")
     step = _ROW if numbers else 0.75 * _ROW  # dots alone need less room

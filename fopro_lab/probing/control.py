@@ -135,10 +135,16 @@ def random_gains(
 
 
 def control_table(
-    teacher: Encoder, pack: Pack, gains: Gains, *,
-    train: np.ndarray, test: np.ndarray, split: str,
-    degradation: Degradation, resamples: int = 1000,
-) -> pd.DataFrame:  # fmt: skip
+    teacher: Encoder,
+    pack: Pack,
+    gains: Gains,
+    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    split: str,
+    degradation: Degradation,
+    resamples: int = 1000,
+) -> pd.DataFrame:
     """Judge gains before a frozen teacher by linear probes on held-out lesions.
 
     A shrunken discriminant in closed form, all classes alike, is fitted on the training images
@@ -160,10 +166,15 @@ def control_table(
 
 
 def gain_benefits(
-    teacher: Encoder, pack: Pack, gains: Gains, *,
-    train: np.ndarray, test: np.ndarray,
-    degradation: Degradation, resamples: int = 1000,
-) -> pd.DataFrame:  # fmt: skip
+    teacher: Encoder,
+    pack: Pack,
+    gains: Gains,
+    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    degradation: Degradation,
+    resamples: int = 1000,
+) -> pd.DataFrame:
     """Subtract the balanced accuracy without a gain, paired by test image; see `control_table`.
 
     A row for each gain but "none": ``kind``, ``severity``, ``gain``, ``drift``, ``without``
@@ -182,10 +193,14 @@ def gain_benefits(
 
 
 def _judge(
-    teacher: Encoder, pack: Pack, gains: Gains,
-    train: np.ndarray, test: np.ndarray,
-    degradation: Degradation, resamples: int,
-) -> dict[tuple[str, str], np.ndarray]:  # fmt: skip
+    teacher: Encoder,
+    pack: Pack,
+    gains: Gains,
+    train: np.ndarray,
+    test: np.ndarray,
+    degradation: Degradation,
+    resamples: int,
+) -> dict[tuple[str, str], np.ndarray]:
     """Measure (input, gain): drift, balanced accuracy and its resamples, the same for all."""
     seen, known = (_features(teacher, pack, rows, gains, degradation) for rows in (train, test))
     labels, classes = pack.labels[test], len(pack.dataset.class_names)

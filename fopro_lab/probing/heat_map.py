@@ -19,11 +19,17 @@ from fopro_lab.probing.features import Classifier, Encoder, LinearProbe
 
 
 def basis_heat_map(
-    network: Encoder | Classifier, images: Tensor, *,
-    labels: np.ndarray | None = None, probe: LinearProbe | None = None,
-    block: int = 7, units: np.ndarray | None = None,
-    batch_size: int = 64, resamples: int = 1000, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    network: Encoder | Classifier,
+    images: Tensor,
+    *,
+    labels: np.ndarray | None = None,
+    probe: LinearProbe | None = None,
+    block: int = 7,
+    units: np.ndarray | None = None,
+    batch_size: int = 64,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Add single waves of one size to the images and measure what they do.
 
     A wave ``v U`` of Euclidean norm v, 4 at 32 px and growing with the side, is added to every

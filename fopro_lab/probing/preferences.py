@@ -58,10 +58,16 @@ def relative_responses(
 
 
 def ask_teachers(
-    teachers: Mapping[str, str], pack: Pack, rows: np.ndarray, *,
-    rings: int = 8, gains: Sequence[float] = (0.0, 2.0),
-    count: int = 256, seed: int = 0, device: str = "auto",
-) -> tuple[dict[str, RingDrifts], np.ndarray]:  # fmt: skip
+    teachers: Mapping[str, str],
+    pack: Pack,
+    rows: np.ndarray,
+    *,
+    rings: int = 8,
+    gains: Sequence[float] = (0.0, 2.0),
+    count: int = 256,
+    seed: int = 0,
+    device: str = "auto",
+) -> tuple[dict[str, RingDrifts], np.ndarray]:
     """Measure the ring response of every teacher, each at the size of the pack's images.
 
     Smaller images would lack the high rings, and teachers would differ by the resizing alone.

@@ -51,10 +51,16 @@ class RingDrifts:
 
 
 def ring_response(
-    teacher: Encoder, images: Tensor, edges: Sequence[float], gains: Sequence[float], *,
+    teacher: Encoder,
+    images: Tensor,
+    edges: Sequence[float],
+    gains: Sequence[float],
+    *,
     units: np.ndarray | None = None,
-    resamples: int = 1000, seed: int = 0, batch_size: int = 64,
-) -> pd.DataFrame:  # fmt: skip
+    resamples: int = 1000,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> pd.DataFrame:
     """Scale one ring of the images after another and measure the drift of the features.
 
     Args:

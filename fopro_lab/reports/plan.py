@@ -294,10 +294,14 @@ def _means(choice: Any, value: Any) -> bool:
 
 
 def plan_nodes(
-    path: Path | str, *,
-    out: Path | str, settings: Sequence[str] = (), files: Sequence[Path | str] = (),
-    limit: float = 0.0, inputs: bool = True,
-) -> list[Node]:  # fmt: skip
+    path: Path | str,
+    *,
+    out: Path | str,
+    settings: Sequence[str] = (),
+    files: Sequence[Path | str] = (),
+    limit: float = 0.0,
+    inputs: bool = True,
+) -> list[Node]:
     """Expand a plan into nodes, in an order in which they can be executed.
 
     Values are laid over each other: the plan's defaults, the entry's parameters, files, settings.

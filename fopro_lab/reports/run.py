@@ -110,12 +110,19 @@ def _files_of(out: Path, name: str) -> tuple[Path, Path]:
 
 
 def run_plan(
-    plan: Path | str, *,
-    out: Path | str, settings: Sequence[str] = (), files: Sequence[Path | str] = (),
-    jobs: int = 0, executor: str | Executor = "local",
-    only: Sequence[str] = (), again: Sequence[str] = (), fresh: bool = False,
-    limit: float = 0.0, progress: bool = True,
-) -> Path:  # fmt: skip
+    plan: Path | str,
+    *,
+    out: Path | str,
+    settings: Sequence[str] = (),
+    files: Sequence[Path | str] = (),
+    jobs: int = 0,
+    executor: str | Executor = "local",
+    only: Sequence[str] = (),
+    again: Sequence[str] = (),
+    fresh: bool = False,
+    limit: float = 0.0,
+    progress: bool = True,
+) -> Path:
     """Execute a plan, keep every executed notebook, and write pages and an index.
 
     Notebooks run in the current folder, so relative paths mean what they mean on the command line.
@@ -390,10 +397,15 @@ def _made_by(run_dir: str) -> str:
 
 
 def dry_run(
-    plan: Path | str, *,
-    out: Path | str, settings: Sequence[str] = (), files: Sequence[Path | str] = (),
-    jobs: int = 0, executor: str | Executor = "local", limit: float = 0.0,
-) -> tuple[list[str], list[str]]:  # fmt: skip
+    plan: Path | str,
+    *,
+    out: Path | str,
+    settings: Sequence[str] = (),
+    files: Sequence[Path | str] = (),
+    jobs: int = 0,
+    executor: str | Executor = "local",
+    limit: float = 0.0,
+) -> tuple[list[str], list[str]]:
     """Check all that `run_plan` checks, list every missing input, execute and write nothing.
 
     Returns what executing would mean, graph and time as lines, and what is missing.

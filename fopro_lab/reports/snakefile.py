@@ -15,10 +15,14 @@ from fopro_lab.reports.plan import plan_nodes
 
 
 def write_snakefile(
-    plan: Path | str, *,
-    file: Path | str, out: Path | str,
-    settings: Sequence[str] = (), files: Sequence[Path | str] = (), limit: float = 0.0,
-) -> Path:  # fmt: skip
+    plan: Path | str,
+    *,
+    file: Path | str,
+    out: Path | str,
+    settings: Sequence[str] = (),
+    files: Sequence[Path | str] = (),
+    limit: float = 0.0,
+) -> Path:
     """Write a plan's notebooks as rules, and their parameters as files below ``out/parameters``.
 
     Arguments are those of `run_plan`. Not written: pages and index, and what else a report checks

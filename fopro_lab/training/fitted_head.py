@@ -28,10 +28,18 @@ TEMPERATURES = tuple(2.0**-n for n in range(10))  # of the head's logits, chosen
 
 
 def explore_fitted(
-    prompt: FourierPrompt, teacher: Teacher, images: Tensor, labels: Tensor, *,
-    units: np.ndarray, held_out: HeldOut,
-    steps: int = 10, batch_size: int = 256, learning_rate: float = 0.05, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
+    prompt: FourierPrompt,
+    teacher: Teacher,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    units: np.ndarray,
+    held_out: HeldOut,
+    steps: int = 10,
+    batch_size: int = 256,
+    learning_rate: float = 0.05,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Train a prompt without noise towards the task, and keep it only if it scores better.
 
     Each step scores a batch by a head fitted on the kept features of all other lesions. The
@@ -109,10 +117,15 @@ def explore_fitted(
 
 
 def spectrum_prompt(
-    teacher: Teacher, images: Tensor, labels: Tensor, *,
-    aim: Tensor, units: np.ndarray, held_out: HeldOut,
+    teacher: Teacher,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    aim: Tensor,
+    units: np.ndarray,
+    held_out: HeldOut,
     max_log_gain: float,
-) -> tuple[FourierPrompt, float]:  # fmt: skip
+) -> tuple[FourierPrompt, float]:
     """Make the radial prompt towards a spectrum, in closed form, if held-out images score better.
 
     Arguments are those of `explore_fitted`; ``aim`` is of `mean_amplitude`. Beside the prompt comes

@@ -148,10 +148,15 @@ def ldam_loss(
 
 
 def ldam_drw_loss(
-    logits: Tensor, labels: Tensor, *,
-    train_counts: Tensor, class_counts: Tensor,
-    epoch: int, epochs: int, beta: float = 0.9999,
-) -> Tensor:  # fmt: skip
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    train_counts: Tensor,
+    class_counts: Tensor,
+    epoch: int,
+    epochs: int,
+    beta: float = 0.9999,
+) -> Tensor:
     """LDAM, in the last fifth of the epochs with `effective_weights`: there 160 of 200, from 0."""
     weights = effective_weights(class_counts, beta=beta) if epoch >= 0.8 * epochs else None
     return ldam_loss(logits, labels, train_counts=train_counts, weights=weights)
@@ -178,10 +183,14 @@ def cosine_distance(projection: Tensor, features: Tensor) -> Tensor:
 
 
 def distillation_loss(
-    output: StudentOutput, features: Tensor, *,
-    labels: Tensor, class_counts: Tensor,
-    weight: float = 3.0, label_smoothing: float = 0.0,
-) -> DistillationLoss:  # fmt: skip
+    output: StudentOutput,
+    features: Tensor,
+    *,
+    labels: Tensor,
+    class_counts: Tensor,
+    weight: float = 3.0,
+    label_smoothing: float = 0.0,
+) -> DistillationLoss:
     """EKD: ``CE(a + log n, y) + CE(b + log n, y) + weight * mean(2 - 2 cos(q, f(x')))``.
 
     ``output`` is the student's, with a projector, on the unprompted image; ``features (B, D)`` are
@@ -207,9 +216,14 @@ def kd_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0)
 
 
 def dkd_loss(
-    logits: Tensor, teacher_logits: Tensor, labels: Tensor, *,
-    temperature: float = 4.0, alpha: float = 1.0, beta: float = 8.0,
-) -> Tensor:  # fmt: skip
+    logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float = 4.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> Tensor:
     """Decoupled KD: ``alpha`` times that of label against rest, ``beta`` times that in the rest."""
     others = torch.arange(logits.shape[1] - 1, device=labels.device)
     others = others + (others >= labels[:, None])  # (B, K - 1), all classes but the label

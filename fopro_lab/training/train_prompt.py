@@ -76,10 +76,15 @@ def build_prompt(config: TrainConfig) -> FourierPrompt:
 
 @torch.no_grad()
 def prompted(
-    images: Tensor, prompt: FourierPrompt, *,
-    config: TrainConfig, noise: torch.Generator,
-    share: Share | None = None, strength: float | None = None, view: int = 0,
-) -> Tensor:  # fmt: skip
+    images: Tensor,
+    prompt: FourierPrompt,
+    *,
+    config: TrainConfig,
+    noise: torch.Generator,
+    share: Share | None = None,
+    strength: float | None = None,
+    view: int = 0,
+) -> Tensor:
     """Put the prompt, or its random control, before the teacher; no gradient flows.
 
     With a ``strength`` it is the control: the learned gains at other frequencies, raised to this
@@ -348,14 +353,24 @@ def hold_drift(
 
 
 def explore(
-    prompt: FourierPrompt, teacher: Teacher, batches: Iterable[tuple[Tensor, Tensor]], *,
-    objectives: Mapping[Objective, float], steps: int,
-    learning_rate: float = 0.01, max_drift: float = 0.0, held_out: HeldOut | None = None,
-    reference: Reference | None = None, class_counts: Tensor | None = None,
-    head: TaskHead | None = None, student: Student | None = None, student_size: int = 0,
-    spectrum: tuple[Tensor, Tensor] | None = None, generator: torch.Generator | None = None,
+    prompt: FourierPrompt,
+    teacher: Teacher,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    objectives: Mapping[Objective, float],
+    steps: int,
+    learning_rate: float = 0.01,
+    max_drift: float = 0.0,
+    held_out: HeldOut | None = None,
+    reference: Reference | None = None,
+    class_counts: Tensor | None = None,
+    head: TaskHead | None = None,
+    student: Student | None = None,
+    student_size: int = 0,
+    spectrum: tuple[Tensor, Tensor] | None = None,
+    generator: torch.Generator | None = None,
     masks: MaskHistory | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Train a prompt, and the task head if there is one, by some steps of Adam.
 
     Everything is computed where the teacher is; the prompt and the head are moved there.
@@ -470,10 +485,14 @@ def _check_finite(measured: list[Tensor], terms: Iterable[str]) -> None:
 
 
 def adapt_images(
-    images: Tensor, *,
-    teacher: Teacher, reference: Reference,
-    steps: int, learning_rate: float, max_log_gain: float,
-) -> Tensor:  # fmt: skip
+    images: Tensor,
+    *,
+    teacher: Teacher,
+    reference: Reference,
+    steps: int,
+    learning_rate: float,
+    max_log_gain: float,
+) -> Tensor:
     """Fit VPTTA's gain on the lowest frequencies to each image ``(B, 3, H, W)``, and apply it.
 
     By steps of Adam. The result is not clipped and has no gradient; an image's does not depend on
