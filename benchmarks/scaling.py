@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from benchmarks.data import write_photographs
+from benchmarks.timing import peak_memory_mb
 from fopro_lab.checks.report import examine
 from fopro_lab.config import DataConfig
 from fopro_lab.data import make_split, open_dataset, pack
@@ -101,8 +101,7 @@ def measure(work: str, count: int) -> tuple[dict[str, float], float]:
         os.chdir(place)
         seconds = WORKS[work](Path(place), count)
         os.chdir(home)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    return seconds, peak - before
+    return seconds, peak_memory_mb() - before
 
 
 class Watch:

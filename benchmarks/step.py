@@ -2,7 +2,6 @@
 
 import copy
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import torch
 
 from benchmarks.data import photograph_pack
 from benchmarks.fourier import random_resnet50
-from benchmarks.timing import Variant, compare
+from benchmarks.timing import Variant, compare, peak_memory_mb
 from fopro_lab.config import TrainConfig
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.models import Teacher, choose_device
@@ -175,5 +174,5 @@ def _print_peak(plain: bool, options: dict[str, Any], size: int, batch: int) -> 
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 1e6
     else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        peak = peak_memory_mb()
     print(peak)

@@ -88,6 +88,15 @@ def compare(
     return table.rename_axis("variant").reset_index()
 
 
+def peak_memory_mb() -> float:
+    """Return the most memory that this process has held, MB, by the Linux kernel.
+
+    Not ``ru_maxrss``: a process that was started by another begins with that one's peak.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return float(status.partition("VmHWM:")[2].split()[0]) / 1e3
+
+
 def machine_facts() -> dict[str, Any]:
     """Describe what was measured on: date, processor, cores, bf16 units, GPU and versions."""
     try:
