@@ -1,5 +1,6 @@
 """Fixtures for the tests: the real images, if they are there."""
 
+import os
 import re
 import sys
 from functools import partial
@@ -10,6 +11,10 @@ import pytest
 from fopro_lab import cli
 from fopro_lab.errors import InputError, WorkError
 from tests.forked import start_kernel
+
+# Packs of tests stay out of the user's own; `make clean` removes them.
+CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "fopro_lab"
+os.environ.setdefault("FOPRO_CACHE", str(CACHE))
 
 
 def _line_of(kind, call, /, *arguments, **options) -> str:
