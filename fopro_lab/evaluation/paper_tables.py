@@ -27,7 +27,7 @@ _COSTS = {  # column of `summarise`: title, and unit
 _PARTS = {"ldam": "LDAM", "ldam-drw": "LDAM-DRW", "focal": "focal loss", "fitnet": "FitNet",
           "class-balanced": "class-balanced loss", "logit-adjustment": "logit adjustment",
           "crt": "cRT"}  # fmt: skip
-_PARTS |= {name: name.upper() for name in ("kd", "dkd", "rkd", "sp", "vptta", "lws")}
+_PARTS |= {name: name.upper() for name in ("kd", "dkd", "rkd", "sp", "vptta", "lws", "tta")}
 _TITLES = {"worst_class_recall": "Worst class", "macro_f1": "Macro F1"}
 _TITLES |= {metric: metric.upper() for metric in ("mcc", "auroc", "ece")}
 _FOUND = {"balanced_accuracy": "Balanced accuracy", "tail": "Tail recall"}
