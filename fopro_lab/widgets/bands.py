@@ -230,7 +230,7 @@ class Bands:
         above = f" Gains above {MAX_GAIN:g} are shown as {MAX_GAIN:g}."
         return (
             f"Its mean in each ring explains {self.explained:.0%} of its "
-            f"log gain (squares, about gain 1).{above if rounded.max() > MAX_GAIN else ''}"
+            f"log gain (squares, about gain 1); sliders show them to {GAIN_STEP:g}.{above if rounded.max() > MAX_GAIN else ''}"
         )
 
     def _ring_gains(self) -> tuple[np.ndarray, list[float]]:

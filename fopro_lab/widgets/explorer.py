@@ -33,7 +33,8 @@ LABELS = {"identity": "Reset", "learned prompt": "Set the rings to its means"}  
 PRESETS = (*get_args(bands.Preset), "learned prompt")
 # Pack, split, options for presets, and head, medium or tail for each class.
 OpenedData = tuple[Pack, Split | None, Mapping[str, Any], Mapping[str, str]]
-WHOLE = "As learned, by direction too; the sliders stand at its ring means and go on from there."
+WHOLE = " It acts as learned, by direction too; moving a slider goes on from its ring means."
+BY_HAND = "Changed by hand, from the ring means of the loaded prompt."
 NO_PROMPT = "learned prompt: none is loaded; load one first"
 RADIAL = 0.95  # share of a prompt's log gain that rings explain, from which sliders stand for it
 CHOICES, STRIP = 160, 8  # images to choose from, and of the strip, at most
@@ -80,7 +81,6 @@ class Controls:
         self.bands = {
             "rings": widgets.HBox(self.sliders).add_class("fopro-sliders"),
             "bump": widgets.VBox([self.centre, self.width, self.height]),
-            "prompt": _row(widgets.HTML(WHOLE)),
         }
         _show(self.dataset, len(datasets) > 1)
         _show(self.teacher, bool(teachers))
@@ -102,9 +102,9 @@ class Controls:
         _show(self.worst, bool(students))
 
     def show_mode(self) -> None:
-        """Show the controls of the chosen mode alone; a prompt has the rings', too."""
+        """Show the controls of the chosen mode alone; those of a prompt are the rings'."""
         for mode, box in self.bands.items():
-            _show(box, mode == self.mode.value or (mode, self.mode.value) == ("rings", "prompt"))
+            _show(box, (mode == "bump") == (self.mode.value == "bump"))
 
 
 def _show(widget: widgets.DOMWidget, visible: bool) -> None:
@@ -339,17 +339,17 @@ class BandExplorer(bands.StillBox):
         chosen = self.controls.channel.value
         return slice(None) if chosen < 0 else chosen
 
-    def _take(self, prompt: FourierPrompt) -> None:
+    def _take(self, prompt: FourierPrompt, how: str = "") -> None:
         fit = self.bands.load(prompt)
-        self._say(f"Prompt loaded (form {prompt.form}). {fit}")
+        self._say(f"Prompt loaded (form {prompt.form}). {fit}{how}")
         self._show_gains()
 
     def _show_gains(self) -> None:
         """Let the gain sliders show the chosen channel, or the mean of all."""
         paused, self._paused = self._paused, True
         own = self.bands.gains[self._channels()].reshape(-1, len(self.sliders)).mean(axis=0)
-        for slider, value in zip(self.sliders, own, strict=True):
-            slider.value = round(float(value), 6)
+        for slider, value in zip(self.sliders, own, strict=True):  # a browser sends others back
+            slider.value = round(round(float(value) / bands.GAIN_STEP) * bands.GAIN_STEP, 2)
         self.controls.height.value = float(np.mean(self.bands.heights[self._channels()]))
         self._paused = paused
 
@@ -431,6 +431,8 @@ class BandExplorer(bands.StillBox):
         if not self._paused:
             self.bands.gains[self._channels(), place] = change["new"]
             self.controls.ring.value = place
+            if self.bands.prompt and "Prompt loaded" in self.message.value:
+                self._say(BY_HAND)
             with self._one_redraw():
                 self.controls.mode.value = "rings"  # from a whole prompt, on from its ring means
 
@@ -460,6 +462,8 @@ class BandExplorer(bands.StillBox):
             self.controls.mode.value = change["old"]
             return
         self.bands.mode = change["new"]
+        if self.bands.prompt and change["new"] == "prompt":
+            self._take(self.bands.prompt, WHOLE)
         self.controls.show_mode()
         self._redraw()
 
