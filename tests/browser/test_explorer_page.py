@@ -5,6 +5,7 @@ import pytest
 
 from tests.browser.explorer_page import ExplorerPage, play, wait_for
 from tests.data.toys import write_images
+from tests.fourier.toys import make
 from tests.widgets.conftest import serve_page
 
 pytestmark = pytest.mark.slow
@@ -71,3 +72,19 @@ def test_a_band_is_moved_and_saved_and_another_data_set_chosen(tmp_path, watched
         assert server.children(recursive=True)
         page.goto("about:blank")
         wait_for(lambda: server.children(recursive=True), lambda kernels: not kernels)
+
+
+def test_a_prompt_acts_as_learned_until_a_hand_moves_a_slider(tmp_path, watched):
+    make("shared", scale=1.0, size=64).save(tmp_path / "p.safetensors")
+    page, alarms = watched(height=800)
+    with serve_page(tmp_path, "images=80", f"prompt_file={tmp_path / 'p.safetensors'}") as served:
+        page.goto(served[1])
+        page.wait_for_selector(".fopro-band-slider")
+        explorer = ExplorerPage(page)
+        drift = explorer.answer("drift")
+        # A browser rounds what it shows, and sends back what it rounded: that is no hand.
+        assert "acts as learned" in explorer.text("message")
+        explorer.press(1, "ArrowUp")
+        wait_for(lambda: explorer.text("message"), lambda text: "by hand" in text)
+        assert explorer.answer("drift", drift) != drift
+        assert alarms.quiet(blocked="https://cdn.jsdelivr.net/"), (alarms.errors, alarms.requests)
