@@ -20,6 +20,7 @@ from fopro_lab.evaluation.paper_tables import (
     difference_table,
     findings,
     latex_tables,
+    leaders,
     level_table,
     markdown_tables,
     method_label,

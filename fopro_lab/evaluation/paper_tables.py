@@ -170,6 +170,20 @@ def _range(values: pd.Series) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
+def leaders(levels: pd.DataFrame) -> str:
+    """Name the best method of ``summarise`` overall, in the head and in the tail, with intervals."""
+    best = []
+    for column in ("balanced_accuracy", "head", "tail"):
+        if column in levels and levels[column].notna().any():
+            row = levels.loc[levels[column].idxmax()]
+            known = with_interval(
+                row[column], row[f"{column}_low"], row[f"{column}_high"], digits=1
+            )
+            recall = "" if column == "balanced_accuracy" else " recall"
+            best.append(f"{_title(column).lower()}{recall} {method_label(row['method'])} {known} %")
+    return f"Highest {', '.join(best)}"
+
+
 def findings(differences: pd.DataFrame, *, planned_seeds: int = 0) -> list[str]:
     """State what `compare` or `compare_teachers` found overall and in the tail, verdict by verdict.
 
@@ -180,9 +194,10 @@ def findings(differences: pd.DataFrame, *, planned_seeds: int = 0) -> list[str]:
     named = "teacher" if "teacher" in differences else "method"
     keys = ["method", "baseline", "student"] if named == "teacher" else ["baseline"]
     for _, part in differences.groupby(keys, sort=False):
-        first, pair = part.iloc[0], f"against {_baseline(part)}"
+        first, pair, student = part.iloc[0], f"Against {_baseline(part)}", ""
         if named == "teacher":
-            pair = f"of {method_label(first['method'])} {pair}, student {first['student']}"
+            pair = f"{method_label(first['method'])} against {_baseline(part)}"
+            student = f", student {first['student']}"
         for column, number in _FOUND.items():
             rows, said = _rows_of(part, column), dict[str, list[str]]()
             for row in rows.sort_values("difference", ascending=False).to_dict("records"):
@@ -191,7 +206,8 @@ def findings(differences: pd.DataFrame, *, planned_seeds: int = 0) -> list[str]:
                 text = f"{method_label(row[named])} {known}" + f" ({why})" * ("would" in why)
                 verdict = verdict if "would" in why or "under" in verdict else row["verdict"]
                 said.setdefault(verdict.replace(": ", ", "), []).append(text)
+            seeds, plural = _range(rows["seeds"]), "s" * bool(rows["seeds"].max() > 1)
+            about = f"{seeds}{planned} seed{plural}, {_range(rows['n'])} test images{student}"
             for verdict, own in said.items():
-                about = f"seeds {_range(rows['seeds'])}{planned}, n {_range(rows['n'])}"
-                lines.append(f"{number} {pair} ({about}): {verdict}: {', '.join(own)}")
+                lines.append(f"{pair}, {number.lower()}: {verdict}: {', '.join(own)} ({about})")
     return lines

@@ -227,7 +227,9 @@ class Bands:
         # Half a thousandth is below what a slider moves; a removed ring keeps six millionths.
         rounded = means.round(3)
         self.gains = np.broadcast_to(rounded.clip(0, MAX_GAIN), self.gains.shape).copy()
-        above = f" Gains above {MAX_GAIN:g} are shown as {MAX_GAIN:g}." * (rounded.max() > MAX_GAIN)
+        above = f" Gains above {MAX_GAIN:g} are shown as {MAX_GAIN:g}." * bool(
+            rounded.max() > MAX_GAIN
+        )
         return (
             f"Its mean in each ring explains {self.explained:.0%} of its log gain (squares, about "
             f"gain 1), to {GAIN_STEP:g} on sliders.{above}"

@@ -3,7 +3,15 @@ import re
 import pandas as pd
 import pytest
 
-from fopro_lab.evaluation import compare, findings, latex_tables, markdown_tables, summarise
+from fopro_lab.evaluation import (
+    compare,
+    findings,
+    latex_tables,
+    leaders,
+    markdown_tables,
+    method_label,
+    summarise,
+)
 from tests.conftest import refuses
 from tests.evaluation.toy_runs import predictions, run_of
 from tests.plots.tables import claims
@@ -74,10 +82,12 @@ def test_numbers_are_those_of_the_tables_of_one_protocol(tables):
 def test_findings_name_the_overall_number_then_the_tail_by_verdict_with_the_best_first(tables):
     _, differences = tables
     clear, open_end, tail, _ = findings(differences)
-    about = "Balanced accuracy against balanced softmax (seeds 1, n 150): "
+    about = "Against balanced softmax, balanced accuracy: "
     assert clear.startswith(f"{about}higher for this one seed: EKD +") and "FoPro" not in clear
+    assert clear.endswith("(1 seed, 150 test images)")
     assert open_end.startswith(f"{about}cannot decide, 1 seed, few images: FoPro-KD +")
-    assert tail.startswith("Tail recall against balanced softmax (seeds 1, n 50): higher")
+    assert tail.startswith("Against balanced softmax, tail recall: higher")
+    assert tail.endswith("(1 seed, 50 test images)")
     weak = findings(differences.assign(verdict="undertrained: bsm"))
     assert weak[0].startswith(f"{about}undertrained: EKD +") and ", FoPro-KD +" in weak[0]
     assert len(weak) == 2
@@ -87,16 +97,28 @@ def test_findings_of_claims_name_teachers_and_the_seeds_that_a_plan_asks_for():
     verdicts = {"one": "higher", "two": "lower", "three": "not clear by Holm"}
     table = claims().assign(verdict=lambda table: table["teacher"].map(verdicts))
     found = findings(table, planned_seeds=10)
-    pair = "of EKD against balanced softmax, student small (seeds 3 of 10 planned, n 120)"
+    pair, about = (
+        "EKD against balanced softmax",
+        "(3 of 10 planned seeds, 120 test images, student small)",
+    )
     assert found[:3] == [
-        f"Balanced accuracy {pair}: higher: one +4.0 [+2.0, +6.0]",
-        f"Balanced accuracy {pair}: not clear by Holm: three +3.0 [+0.2, +5.8]",
-        f"Balanced accuracy {pair}: lower: two -5.0 [-7.0, -3.0]",
+        f"{pair}, balanced accuracy: higher: one +4.0 [+2.0, +6.0] {about}",
+        f"{pair}, balanced accuracy: not clear by Holm: three +3.0 [+0.2, +5.8] {about}",
+        f"{pair}, balanced accuracy: lower: two -5.0 [-7.0, -3.0] {about}",
     ]
-    assert found[3].startswith(f"Tail recall {pair}") and len(found) == 6
+    assert found[3].startswith(f"{pair}, tail recall: ") and len(found) == 6
     one = table[table["teacher"] == "one"].assign(verdict="cannot decide: 9 seeds would be needed")
-    ending = "cannot decide: one +4.0 [+2.0, +6.0] (9 seeds would be needed)"
-    assert findings(one)[0].endswith(ending)
+    why = "cannot decide: one +4.0 [+2.0, +6.0] (9 seeds would be needed)"
+    assert why in findings(one)[0]
+
+
+def test_the_best_method_is_named_overall_in_the_head_and_in_the_tail(tables):
+    levels, _ = tables
+    best = levels.set_index("method")["tail"].idxmax()
+    text = leaders(levels)
+    assert text.startswith("Highest balanced accuracy ") and " %, head recall " in text
+    assert f"tail recall {method_label(best)} {100 * levels['tail'].max():.1f} [" in text
+    assert "tail" not in leaders(levels.assign(tail=float("nan")))
 
 
 def test_nothing_is_bold_where_a_method_is_undertrained(tables):
