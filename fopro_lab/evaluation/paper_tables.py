@@ -171,7 +171,7 @@ def _range(values: pd.Series) -> str:
 
 
 def leaders(levels: pd.DataFrame) -> str:
-    """Name the best method of ``summarise`` overall, in the head and in the tail, with intervals."""
+    """Name the best method of ``summarise`` overall, in head and tail, with intervals."""
     best = []
     for column in ("balanced_accuracy", "head", "tail"):
         if column in levels and levels[column].notna().any():
