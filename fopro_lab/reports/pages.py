@@ -17,6 +17,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype as is_numeric
 
 from fopro_lab.errors import printable
+from fopro_lab.evaluation import method_label
 from fopro_lab.io import read_json, regular, write_csv, write_file
 from fopro_lab.reports.plan import NodeReport, Report, duration
 
@@ -243,6 +244,7 @@ def headline(table: pd.DataFrame) -> dict[str, Any]:
     cells = []  # of each column: texts, and intervals or nothing
     for name in names:
         texts, intervals = table[name].map(_text), [""] * len(table)
+        texts = texts.map(method_label) if name == "method" else texts
         if name in ended:
             scale, digits = (100, 1) if name in shares else (1, 3)
             numbers = scale * table[[name, f"{name}_low", f"{name}_high"]].astype(float)

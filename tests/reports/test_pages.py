@@ -308,7 +308,7 @@ def test_headline_joins_values_with_their_intervals_and_shows_four():
     titles = [column["title"] for column in shown["columns"]]
     assert titles == ["method", "seeds", "m0, %", "m1, %", "m2, %", "m3, %"]
     assert [column["number"] for column in shown["columns"]][:3] == [False, True, False]
-    assert shown["rows"][0][:3] == (("bsm", ""), ("2", ""), ("40.0", "[30.0, 50.0]"))
+    assert shown["rows"][0][:3] == (("balanced softmax", ""), ("2", ""), ("40.0", "[30.0, 50.0]"))
     two = headline(pd.DataFrame({"protocol": ["p/1", "p/2"], "method": ["bsm", "bsm"]}))
     assert two["protocol"] == "" and len(two["columns"]) == 2
 
