@@ -195,7 +195,7 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ``table``: of ``probing.preference_distances``, one row per pair.
     """
     style.need(table, "teacher other between within difference difference_low difference_high")
-    style.need(table, "p n units")
+    style.need(table, "p_holm n units")
     width = 8.2 + style.room(table["teacher"])
     ax = style.new_axes(ax, width=width, height=1.9 + 0.42 * len(table))
     for place, row in enumerate(table.to_dict("records")):
@@ -205,7 +205,7 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             label = None if place else f"{whose} teacher, other images"
             ax.plot(x, place, "o", color=color, markerfacecolor=face, label=label)
         interval = f"[{row['difference_low']:+.2f}, {row['difference_high']:+.2f}]"
-        style.write_beside(ax, place, f"{row['difference']:+.2f} {interval}, p={row['p']:.3f}")
+        style.write_beside(ax, place, f"{row['difference']:+.2f} {interval}, p={row['p_holm']:.3f}")
     style.label_rows(ax, [*(table["teacher"] + ",\n" + table["other"])])
     ax.set_xlim(0, 1.08 * float(table[["between", "within"]].max().max()))
     ax.set_xlabel("Distance of preferences, root mean square of log ratios")
@@ -213,7 +213,7 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.figure.legend(loc="outside upper right", ncols=2)
     n, units = table["n"].max(), table["units"].max()
     lesions = f"n={n:,} images" + f" of {units:,} lesions or patients" * bool(units < n)
-    style.add_footer(ax, table, lesions, "right: difference, 95 % interval")
+    style.add_footer(ax, table, lesions, "right: difference, 95 % interval, p after Holm")
     return ax
 
 

@@ -133,7 +133,7 @@ def bands(teacher="a", scale=1.0, gain=0.0):
 
 def distances():
     row = {"between": 0.9, "within": 0.2, "difference": 0.7, "difference_low": 0.6}
-    row |= {"difference_high": 0.8, "p": 0.0025, "n": 96, "units": 80, "protocol": PROTOCOL}
+    row |= {"difference_high": 0.8, "p_holm": 0.0025, "n": 96, "units": 80, "protocol": PROTOCOL}
     pairs = [{"teacher": "a", "other": "b"}, {"teacher": "a", "other": "c"}]
     return pd.DataFrame([pair | row for pair in pairs])
 
