@@ -391,8 +391,10 @@ def compare(
         write_csv(Path(out) / "comparison.csv", table)
     if as_json:
         return print(table.to_json(orient="records", indent=2))
-    for method, why in evaluation.undertrained(done).items():
-        print(f"undertrained, so no verdict: {method}: {why}")
+    if weak := evaluation.undertrained(done):
+        print("Undertrained, so no verdict; train longer (more epochs, or --set recipe=small):")
+    for method, why in weak.items():
+        print(f"  {method}: {why}")
     for protocol, part in levels.groupby("protocol", sort=False):
         print(f"{protocol}\n{int(part['n'].max())} test images, in per cent with 95 % intervals:")
         own = evaluation.level_table(part).assign(Method=part["method"]).set_index("Method").T

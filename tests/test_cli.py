@@ -90,7 +90,9 @@ def test_train_then_compare(fopro, tmp_path):
     assert "ekd minus bsm, in points; 1 seed, n images:\nhead recall " in out
     assert max(map(len, out.splitlines())) <= 80
     assert re.search(r"\ntail recall .* undertrained\n", out)
-    assert "\nundertrained, so no verdict: ekd: 1 epoch, fewer than 5\n" in f"\n{out}"
+    told = out.partition("\n\n")[0].splitlines()
+    assert [line for line in told if "recipe=small" in line] == told[:1], "said once"
+    assert "  ekd: 1 epoch, fewer than 5" in told
     code, out, _ = fopro("refine", tmp_path / "bsm", "--set=how=tau-norm", "--set=tau=1")
     assert code == 0 and f"{tmp_path}/bsm+tau-norm: bsm+tau-norm, tau 1 (given), valid" in out
     out = fopro("compare", tmp_path, "--baseline=ekd")[1]

@@ -163,14 +163,13 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
     tables |= {"group_leakage": shared, "leakage": leakage.count_leaks(leaks, names)}
     tables |= {"sources": leakage.class_by_source(table, names).reset_index(), "power": power}
     train = counts[counts["split"] == "train"]["n"]
-    single = dataset.groups_known and table["group"].is_unique
-    known = _distinct(table["group"], none="unknown: each image is its own")
+    unknown = table["group"].is_unique and not dataset.groups_known
     facts: dict[str, Any] = {"dataset": dataset.name, "images": len(packed)}
-    facts["groups"] = len(table) if single else known
+    facts["groups"] = "unknown: each image is its own" if unknown else table["group"].nunique()
     facts |= {"sources": _distinct(table["source"], none="unknown"), "protocol": split.protocol}
     if is_split:
         facts["imbalance"] = f"1:{train.max() / max(train.min(), 1):.0f} in training"
-        facts["groups in two parts"] = len(shared) if dataset.groups_known else "groups unknown"
+        facts["groups in two parts"] = "groups unknown" if unknown else len(shared)
     else:
         facts["images of each class"] = {name: int(size) for name, size in by_class.items()}
     facts["fingerprint"] = dataset.fingerprint

@@ -123,7 +123,8 @@ def open_from(config: DataConfig) -> Dataset:
         drawn = tuple(table["image"])
         reader, names = phantom.PhantomReader(seed, drawn), phantom.CLASS_NAMES
         fingerprint = sha256_text(f"{phantom.VERSION} {seed}\n" + "\n".join(drawn))
-        return Dataset("phantom" + part, table, names, reader, fingerprint)
+        name = "phantom" + part
+        return Dataset(name, table, names, reader, fingerprint, groups_known=True)
     columns = any(getattr(config, f"{kind}_column") for kind in USUAL_NAMES)
     name = place.resolve().stem if place.is_file() else place.resolve().name
     if not path.exists():

@@ -62,6 +62,7 @@ class Calibration:
     counts: np.ndarray  # validation images of each class, one per lesion or patient, (K,)
     limits: np.ndarray  # of 1 - p, (K,); infinite ones put the class in every set
     coverage: float
+    unit: str  # what is counted: "images", or "lesions or patients" where these are known
 
     @property
     def implicit(self) -> str:
@@ -129,4 +130,6 @@ def calibrate(run: Run, *, coverage: float = 0.9) -> Calibration:
     limits = conformal_limits(scores, own, classes=len(shares), coverage=coverage)
     temperature = fit_temperature(logits, labels, weights[:, 0])
     sizes = np.bincount(own, minlength=len(shares))
-    return Calibration(run, temperature, shares, sizes, limits, coverage)
+    known = (table["group"] != table["image"]) & (table["group"] != "")
+    unit = "lesions or patients" if known.any() else "images"
+    return Calibration(run, temperature, shares, sizes, limits, coverage, unit)

@@ -28,7 +28,8 @@ _FEW = 5  # methods that a legend names; more are named beside their numbers
 def plot_history(table: pd.DataFrame) -> Figure:
     """Draw loss and validation balanced accuracy over epochs, one line per method and seed.
 
-    ``table``: histories of runs below each other, with ``method`` and ``seed``.
+    ``table``: histories of runs below each other, with ``method`` and ``seed``; ``kept`` is true of
+    the epoch that was kept, which is marked. Without it, the best one on validation is.
     """
     style.need(table, "method seed epoch loss val_balanced_accuracy")
     table = table.reset_index(drop=True)  # histories below each other repeat their row numbers
@@ -41,14 +42,15 @@ def plot_history(table: pd.DataFrame) -> Figure:
         sns.lineplot(table, x="epoch", y=value, ax=ax, **colors, **look)
         ax.set_xlabel("Epoch")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    best = table.loc[table.groupby(["method", "seed"])["val_balanced_accuracy"].idxmax()]
-    for method, own in best.groupby("method"):
+    best = table.groupby(["method", "seed"])["val_balanced_accuracy"].idxmax()
+    rows, which = (table["kept"] == 1, "kept") if "kept" in table else (best, "best")
+    for method, own in table.loc[rows].groupby("method"):
         color, marker, _ = looks[str(method)]
-        points = {"color": color, "markeredgecolor": "white", "label": f"best epoch {method}"}
+        points = {"color": color, "markeredgecolor": "white", "label": f"{which} epoch {method}"}
         panels[1].plot(own["epoch"], own["val_balanced_accuracy"], marker, **points)
     panels[0].set(ylabel="Training loss, nats", title="Loss")
     panels[1].yaxis.set_major_formatter(style.points_formatter())
-    panels[1].set(ylabel="Balanced accuracy, %", title="Validation, best epoch marked")
+    panels[1].set(ylabel="Balanced accuracy, %", title=f"Validation, {which} epoch marked")
     _add_legend(figure, methods)
     style.add_footer(panels[0], table, "the losses of different methods differ in their terms")
     return figure

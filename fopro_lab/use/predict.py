@@ -115,7 +115,8 @@ def predict(
     sizes = sets.sum(axis=1)
     facts |= {"coverage of sets": config.coverage, "mean classes in a set": round(sizes.mean(), 2)}
     facts |= {"sets of every class": int((sizes == len(classes)).sum()), "classes": len(classes)}
-    facts |= {"in every set, too few validation images": calibration.too_few, "run": str(run.path)}
+    facts |= {"in every set, too few validation images": calibration.too_few}
+    facts |= {"counted in validation": calibration.unit, "run": str(run.path)}
     facts |= {"method": run.method, "protocol": run.protocol, "notice": NOTICE}
     write_json(beside, facts | origin(student.mean.device))
     return table, facts

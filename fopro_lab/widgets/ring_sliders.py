@@ -17,7 +17,7 @@ from fopro_lab.fourier import ring_energy, ring_parts
 from fopro_lab.models import Teacher
 from fopro_lab.probing.ring_response import ring_drifts
 from fopro_lab.reports.pages import SLIDERS, ring_sliders_script
-from fopro_lab.widgets.bands import MAX_GAIN
+from fopro_lab.widgets.bands import CORNER, MAX_GAIN
 
 MEASURED = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, MAX_GAIN)  # gains at which a ring's drift is measured
 LARGEST, MOST_BYTES = 128, 1_000_000  # pixels a side, bytes of all ring images
@@ -60,7 +60,7 @@ def ring_sliders(
     start = np.ones(len(edges) - 1)
     start[drift[:, MEASURED.index(2.0)].mean(axis=-1).argmax()] = 2
     own = {name: np.round(gains, 2).tolist() for name, gains in (presets or {}).items()}
-    rings = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    rings = [f"{low:.3g} to {min(high, CORNER):.3g}" for low, high in pairwise(edges)]
     data: dict[str, Any] = {"height": side[0], "width": side[1], "teacher": teacher.name}
     data |= {"rings": rings, "most": MAX_GAIN, "measured": MEASURED}
     data |= {"start": start.tolist(), "presets": own}

@@ -64,6 +64,7 @@ def test_moved_sliders_show_the_image_that_the_package_computes(
     assert all("Content Security Policy" in error for error in alarms.errors)
     assert not alarms.requests
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.inner_text(".fopro-rings tbody tr:last-child th") == "0.5 to 0.707"
     sliders = page.locator(".fopro-rings input[type=range]")
     page.locator(".fopro-rings select").select_option("b")
     gains = [1.3, 0.0, 4.0, 1.0, 2.0]

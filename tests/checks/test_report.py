@@ -1,6 +1,7 @@
 """The data report meets archives with one fault each, and must name that one."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -140,9 +141,13 @@ def test_unknown_groups_are_a_warning_and_sources_are_measured():
     sources = verdict(found, "sources")
     assert 0 <= sources.number < 0.5 and "Cramer's V" in sources.verdict
     assert found.tables["sources"].columns.tolist() == ["class", "sharp", "soft"]
+    assert found.facts["groups"] > 8 and found.facts["groups in two parts"] == 0
     packed, split = prepare(config, progress=False)
-    packed.dataset.table["group"] = packed.dataset.table["image"]
-    assert levels(examine(packed, split, config=config))["groups"] == "warn"
+    table = packed.dataset.table.assign(group=packed.dataset.table["image"])
+    packed = replace(packed, dataset=replace(packed.dataset, table=table, groups_known=False))
+    found = examine(packed, split, config=config)
+    assert levels(found)["groups"] == "warn"
+    assert found.facts["groups in two parts"] == "groups unknown"
 
 
 def test_images_of_an_unknown_lesion_keep_the_groups_from_being_called_sound(tmp_path):
@@ -151,6 +156,7 @@ def test_images_of_an_unknown_lesion_keep_the_groups_from_being_called_sound(tmp
     found = check(write_archive(tmp_path, rows))
     assert levels(found) == {**SOUND, "groups": "warn"}
     assert "of 1 image the lesion or patient is unknown" in verdict(found, "groups").verdict
+    assert found.facts["groups in two parts"] == 0, "of those that are known"
 
 
 NAN = float("nan")

@@ -93,13 +93,16 @@ def test_cost_and_slopes_are_sorted_and_say_what_is_not_known():
     np.testing.assert_allclose(slopes.lines[0].get_ydata(), [0.9, 0.7, 0.5])
 
 
-def test_history_draws_each_seed_and_marks_its_best_epoch():
+def test_history_draws_each_seed_and_marks_the_epoch_that_was_kept_or_the_best():
     figure = plots.plot_history(history())
     curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
     assert len(curves) == 4
     best = {line.get_label(): line for line in figure.axes[1].lines if "best" in line.get_label()}
     assert sorted(best) == ["best epoch bsm", "best epoch ekd"]
     assert best["best epoch ekd"].get_xdata().tolist() == [2, 2]
+    _, ax = plots.plot_history(history().assign(kept=history()["epoch"] == 3)).axes
+    kept = {line.get_label(): line.get_xdata().tolist() for line in ax.lines}
+    assert kept["kept epoch ekd"] == [3, 3] and "kept" in ax.get_title("left")
 
 
 def test_a_claim_is_filled_only_where_the_corrected_p_value_is_small():
