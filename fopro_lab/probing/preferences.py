@@ -234,7 +234,7 @@ def compare_cards(cards: Mapping[str, TeacherCard], *, seed: int = 0) -> Compari
         line = {"teacher": name, "parameters": own.get("parameters")}
         line |= {"features": own.get("feature_dim"), "balanced_accuracy": accuracy.get("value")}
         line |= {f"balanced_accuracy_{end}": accuracy.get(end) for end in ("low", "high")}
-        text = f"{most['low']:.3g} to {most['high']:.3g}" if most else ""
+        text = f"{most['low']:.3g} to {min(most['high'], 0.5**0.5):.3g}" if most else ""
         teachers.append(line | {"most_per_energy": text})
         shape = relative_responses(drifts[name], units, seed=seed)
         shape = shape.drop(columns=["low", "high", "n"])

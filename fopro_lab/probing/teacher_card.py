@@ -79,10 +79,8 @@ class TeacherCard:
         found = []
         for key, unit in (("drift", ""), ("drift_per_energy", " for the energy changed,")):
             if most := self.summary[f"largest_{key}"]:
-                found.append(
-                    f"Features move most{unit} at {most['low']:.3g} to {most['high']:.3g} "
-                    f"cycles per pixel (gain {most['gain']:g})."
-                )
+                ring = f"{most['low']:.3g} to {min(most['high'], 0.5**0.5):.3g} cycles per pixel"
+                found.append(f"Features move most{unit} at {ring} (gain {most['gain']:g}).")
         accuracy = self.summary["probe"]["test_balanced_accuracy"]
         if "low" in accuracy:
             value, low, high = (100 * accuracy[name] for name in ("value", "low", "high"))
