@@ -18,6 +18,7 @@ from fopro_lab.evaluation.metrics import balanced_accuracy
 from fopro_lab.evaluation.paper_tables import (
     METHOD_LABELS,
     difference_table,
+    differing_pairs,
     findings,
     latex_tables,
     leaders,

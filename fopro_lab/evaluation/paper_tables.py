@@ -184,6 +184,13 @@ def leaders(levels: pd.DataFrame) -> str:
     return f"Highest {', '.join(best)}"
 
 
+def differing_pairs(pairs: pd.DataFrame) -> str:
+    """Count pairs of ``compare_all`` whose balanced accuracy differs by their corrected p-value."""
+    rows = _rows_of(pairs, "balanced_accuracy")  # two for each pair
+    sure = f"{(rows['p_holm'] < 0.05).sum() // 2} of {len(rows) // 2} pairs"
+    return f"corrected for their number, {sure} differ in balanced accuracy"
+
+
 def findings(differences: pd.DataFrame, *, planned_seeds: int = 0) -> list[str]:
     """State what `compare` or `compare_teachers` found overall and in the tail, verdict by verdict.
 

@@ -223,7 +223,7 @@ class BandExplorer(bands.StillBox):
         grid = widgets.Box([*panels, said]).add_class("fopro-grid")
         super().__init__([controls.top, grid, controls.below, controls.more])
         self.add_class("fopro-explorer")
-        self._paused = True
+        self._paused, self._left = True, ""  # what is said of runs that are left out
         if prompt:
             self._take(prompt if isinstance(prompt, FourierPrompt) else bands.load_prompt(prompt))
         self._open(dataset)
@@ -333,7 +333,12 @@ class BandExplorer(bands.StillBox):
         return self.networks.teachers[self.networks.teacher]
 
     def _say(self, text: str) -> None:
-        self.message.value = _message(text)
+        self.message.value = _message(text) + self._left
+
+    def leave_out(self, reasons: Sequence[str]) -> None:
+        """Say below every message how many runs are not offered, and why the first is not."""
+        self._left += _left_out(reasons)
+        self.message.value += _left_out(reasons)
 
     def _channels(self) -> Any:
         chosen = self.controls.channel.value
@@ -386,7 +391,8 @@ class BandExplorer(bands.StillBox):
         labels = [pack.dataset.class_names[pack.labels[row]] for row in tail]
         labels = [n + ", training" * (row in trained) for n, row in zip(labels, tail, strict=True)]
         self.strip.fixed, self.strip.moving = {"names": labels}, {}
-        self.message.value += _left_out(refused)
+        self._left = ""
+        self.leave_out(refused)
         self._choose_image()
 
     def _choose_dataset(self, change: Any) -> None:
@@ -627,5 +633,5 @@ def build_explorer(config: ExploreConfig, *, checked: str = "") -> BandExplorer:
         presets_dir=config.presets_dir, dataset=config.dataset,
         more_datasets={name: partial(open_data, name) for name in config.more_datasets},
     )  # fmt: skip
-    explorer.message.value += _left_out([*filter(None, differences)])
+    explorer.leave_out([*filter(None, differences)])
     return explorer

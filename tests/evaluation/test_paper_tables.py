@@ -5,6 +5,7 @@ import pytest
 
 from fopro_lab.evaluation import (
     compare,
+    differing_pairs,
     findings,
     latex_tables,
     leaders,
@@ -110,6 +111,13 @@ def test_findings_of_claims_name_teachers_and_the_seeds_that_a_plan_asks_for():
     one = table[table["teacher"] == "one"].assign(verdict="cannot decide: 9 seeds would be needed")
     why = "cannot decide: one +4.0 [+2.0, +6.0] (9 seeds would be needed)"
     assert why in findings(one)[0]
+
+
+def test_pairs_that_differ_are_counted_once_after_the_correction():
+    rows = {"scope": "overall", "name": "all", "metric": "balanced_accuracy"}
+    pairs = pd.DataFrame([{**rows, "p_holm": p} for p in (0.01, 0.04, 0.2) * 2])
+    other = pairs.assign(scope="group", name="tail", metric="recall", p_holm=0.9)
+    assert "2 of 3 pairs" in differing_pairs(pd.concat([pairs, other]))
 
 
 def test_the_best_method_is_named_overall_in_the_head_and_in_the_tail(tables):
