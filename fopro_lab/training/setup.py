@@ -170,11 +170,12 @@ def build_setup(
 
 def compiles(setup: TrainSetup, *, frozen: bool) -> bool:
     """Tell whether a network is compiled: as ``compile`` says or, by ``auto``, where it pays."""
-    config = setup.config
-    seen = len(setup.split.train) * min(config.epochs, config.teacher_views or config.epochs)
+    config, images = setup.config, len(setup.split.train)
     if setup.fabric.device.type == "cuda":
-        pays = seen >= PAYS and not config.deterministic and not config.teacher_views
+        live = not (frozen and config.teacher_views)  # kept features come once
+        pays = images * config.epochs >= PAYS and live and not config.deterministic
     else:
+        seen = images * min(config.epochs, config.teacher_views or config.epochs)
         pays = frozen and seen >= TEACHER_PAYS and config.precision == "bf16-mixed"
     return config.compile == "on" or (config.compile == "auto" and pays)
 

@@ -227,13 +227,12 @@ class Bands:
         # Half a thousandth is below what a slider moves; a removed ring keeps six millionths.
         rounded = means.round(3)
         self.gains = np.broadcast_to(rounded.clip(0, MAX_GAIN), self.gains.shape).copy()
-        above = f" Gains above {MAX_GAIN:g} are shown as {MAX_GAIN:g}." * bool(
-            rounded.max() > MAX_GAIN
-        )
-        return (
+        fit = (
             f"Its mean in each ring explains {self.explained:.0%} of its log gain (squares, about "
-            f"gain 1), to {GAIN_STEP:g} on sliders.{above}"
+            f"gain 1), to {GAIN_STEP:g} on sliders."
         )
+        above = f" Gains above {MAX_GAIN:g} are shown as {MAX_GAIN:g}."
+        return fit + above if rounded.max() > MAX_GAIN else fit
 
     def _ring_gains(self) -> tuple[np.ndarray, list[float]]:
         """Gains ``(3, R)`` in the modes rings and bump, one row if all are equal; their edges."""

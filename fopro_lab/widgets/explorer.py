@@ -224,6 +224,7 @@ class BandExplorer(bands.StillBox):
         super().__init__([controls.top, grid, controls.below, controls.more])
         self.add_class("fopro-explorer")
         self._paused, self._left = True, ""  # what is said of runs that are left out
+        self._set_aside: np.ndarray | None = None  # gains by hand, while a whole prompt acts
         if prompt:
             self._take(prompt if isinstance(prompt, FourierPrompt) else bands.load_prompt(prompt))
         self._open(dataset)
@@ -236,6 +237,7 @@ class BandExplorer(bands.StillBox):
 
     def apply(self, preset: str, *, ring: int) -> None:
         """Set the rings to a preset (see `preset_gains`) or to the ring means of the prompt."""
+        self._set_aside = None
         with self._one_redraw():
             if preset != "learned prompt":
                 gains = bands.preset_gains(preset, ring=ring, rings=len(self.sliders))
@@ -345,7 +347,7 @@ class BandExplorer(bands.StillBox):
         return slice(None) if chosen < 0 else chosen
 
     def _take(self, prompt: FourierPrompt, how: str = "") -> None:
-        fit = self.bands.load(prompt)
+        fit, self._set_aside = self.bands.load(prompt), None
         self._say(f"Prompt loaded (form {prompt.form}). {fit}{how}")
         self._show_gains()
 
@@ -439,6 +441,7 @@ class BandExplorer(bands.StillBox):
             self.controls.ring.value = place
             if self.bands.prompt and "Prompt loaded" in self.message.value:
                 self._say(BY_HAND)
+            self._set_aside = None
             with self._one_redraw():
                 self.controls.mode.value = "rings"  # from a whole prompt, on from its ring means
 
@@ -469,7 +472,13 @@ class BandExplorer(bands.StillBox):
             return
         self.bands.mode = change["new"]
         if self.bands.prompt and change["new"] == "prompt":
+            by_hand = self.bands.gains.copy()
             self._take(self.bands.prompt, WHOLE)
+            self._set_aside = by_hand  # comes back with its mode
+        elif change["old"] == "prompt" and self._set_aside is not None:
+            self.bands.gains = self._set_aside
+            self._say("")
+            self._show_gains()
         self.controls.show_mode()
         self._redraw()
 
@@ -542,11 +551,12 @@ def _list_images(
     own = [[row for row in chosen if labels[row] == label] for label in rare]
     tail = [row for row in chain(*zip_longest(*own)) if row is not None][:STRIP]
     trained = set() if split is None else {*split.train.tolist()}
-    titles = [f"{names[labels[row]]}, {ids.iloc[row]}" for row in chosen]
-    marks = [", a training image" * (row in trained) for row in chosen]
-    return [
-        (title + mark, row) for title, mark, row in zip(titles, marks, chosen, strict=True)
-    ], tail
+
+    def title(row: int) -> str:
+        mark = ", a training image" if row in trained else ""
+        return f"{names[labels[row]]}, {ids.iloc[row]}{mark}"
+
+    return [(title(row), row) for row in chosen], tail
 
 
 def run_options(path: Path | str, given: Mapping[str, Any]) -> dict[str, Any]:

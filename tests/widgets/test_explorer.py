@@ -232,8 +232,14 @@ def test_a_radial_prompt_opens_as_the_sliders_positions(tmp_path):
     assert (explorer.bands.gains == means).all() and (explorer.view.after != whole).any()
     explorer.controls.buttons["identity"].click()
     assert "by hand" not in explorer.message.value and explorer.gains == [1.0] * 4
+    explorer.sliders[2].value = 2.0
     explorer.controls.mode.value = "prompt"
-    assert "acts as learned" in explorer.message.value and explorer.gains != [1.0] * 4
+    assert "acts as learned" in explorer.message.value and explorer.gains != [1.0, 1.0, 2.0, 1.0]
+    explorer.controls.mode.value = "rings"  # what a hand set is not lost
+    assert explorer.gains == [1.0, 1.0, 2.0, 1.0] and "learned" not in explorer.message.value
+    explorer.controls.mode.value = "prompt"
+    explorer.controls.buttons["identity"].click()
+    assert explorer.gains == [1.0] * 4 and explorer.controls.mode.value == "rings"
 
 
 def test_without_a_learned_prompt_its_mode_is_refused(explorer):
