@@ -254,7 +254,13 @@ def refine(
     from fopro_lab.evaluation import load_runs
     from fopro_lab.training import refine
 
-    found = load_runs(runs)
+    # In a folder of runs what was refined stands aside: the same call gives the same again.
+    whole, named = load_runs(runs), {Path(each).expanduser().resolve() for each in runs}
+    found = [r for r in whole if "refined" not in r.manifest or r.path.resolve() in named]
+    if left := len(whole) - len(found):
+        sys.stderr.write(f"fopro: {left} refined runs left out; name them to take them, too\n")
+    if not found:
+        raise InputError(f"{runs[0]}: holds refined runs alone; name those to take")
     name = f"{found[0].name}+{config.how}" + (f"-{len(found)}" if len(found) > 1 else "")
     run = refine(found, config, out=out or found[0].path.parent / name)
     refined = run.manifest["refined"]

@@ -99,6 +99,10 @@ def test_train_then_compare(fopro, tmp_path):
     assert "\nbsm+tau-norm minus ekd, in points; 1 seed" in out
     code, _, err = fopro("predict", tmp_path, tmp_path)
     assert code == 2 and f"expected a run folder, such as one of: {tmp_path}/bsm, " in err
+    for _ in range(2):  # the second call does not take the result of the first
+        code, out, err = fopro("refine", tmp_path, "--set=how=ensemble")
+        assert code == 0 and f"{tmp_path}/bsm+ensemble-2: bsm&ekd+ensemble, valid" in out
+    assert "fopro: 2 refined runs left out; name them" in err
     code, _, err = fopro("refine", tmp_path / "bsm", "--set=how=prune")
     assert code == 2 and "how: expected '' (none), 'logit-adjustment'" in err
 

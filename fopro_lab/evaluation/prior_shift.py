@@ -36,14 +36,16 @@ def implicit_prior(config: Mapping[str, Any]) -> str:
     "uniform" for every method with a balanced softmax (and for logit adjustment at its strength),
     which corrects for what was drawn, and for cross-entropy that draws all classes alike;
     "training" for cross-entropy that draws each image once per epoch; "unknown" for what lies
-    between, whose prior may change during training, and for every other loss.
+    between, whose prior may change during training, or is pulled to equal shares by the teacher's
+    probe (kd, dkd), and for every loss and distillation of one's own.
     """
     sampler, mixup = config.get("sampler", "instance"), config.get("mixup_alpha", 0.0)
-    loss = parts_of(config).loss
+    loss, distillation = parts_of(config).loss, parts_of(config).distillation
+    drawn = loss == "ce" and distillation in ("none", "ekd", "fitnet", "rkd", "sp")
     adjusted = loss == "logit-adjustment" and config.get("logit_tau", 1.0) == 1
     if loss == "bsm" or adjusted or (loss == "ce" and sampler == "class-balanced"):
         return "uniform"
-    return "training" if loss == "ce" and sampler == "instance" and not mixup else "unknown"
+    return "training" if drawn and sampler == "instance" and not mixup else "unknown"
 
 
 def refined_prior(run: Run) -> str:

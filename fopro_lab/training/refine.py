@@ -36,7 +36,7 @@ FILES = ("manifest.json", "predictions.parquet", "student.safetensors")
 OF_TRAINING = {"earlier", "prompt_epoch", "prompt_log_gain", "teacher_features", "wall_seconds"}
 # After these, logits hold for equal classes: losses, refinements, and a sampler.
 CORRECTED = {"bsm", "logit-adjustment", "class-balanced", "ldam-drw", "crt", "lws", "tau-norm"}
-CORRECTED |= {"sampler class-balanced"}
+CORRECTED |= {"sampler class-balanced", "kd", "dkd"}  # their probe of the teacher has equal priors
 State = dict[str, Tensor]
 
 
@@ -178,13 +178,18 @@ def drawn_counts(run: TrainedRun) -> np.ndarray:
     """Count how often a run's kept epoch drew each class, ``(K,)``: the prior in its logits."""
     options, kept = run.train_config, run.manifest.get("best_epoch", run.train_config.epochs)
     done = [*run.manifest.get("refined", {}).get("steps", ()), options.parts.loss]
-    done += ["sampler class-balanced"] if options.sampler == "class-balanced" else []
-    if found := [each for each in done if each in CORRECTED]:
-        problem = f"expected a prior to adjust for, but {found[0]} has corrected it"
-        raise InputError(f"{run.path}: {problem}; give a run of ce, or how=tau-norm")
+    done += [f"sampler {options.sampler}", options.parts.distillation]
+    found = [f"a mean of methods ({run.method})"] if "&" in run.method else []
+    found += [each for each in done if each in CORRECTED]
     how: dict[str, Any] = {"sampler": options.sampler, "mixup_alpha": options.mixup_alpha}
     progress = training_progress(kept - 1, options.epochs)
-    return effective_counts(run.manifest["class_counts"], progress=progress, **how)
+    counts = effective_counts(run.manifest["class_counts"], progress=progress, **how)
+    if np.allclose(counts, counts.mean()):
+        found.append("an even draw of classes")
+    if found:
+        problem = f"expected a prior to adjust for, but {found[0]} has corrected it"
+        raise InputError(f"{run.path}: {problem}; give a run of ce, or how=tau-norm")
+    return counts
 
 
 def retrain(

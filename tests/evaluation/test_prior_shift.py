@@ -55,6 +55,9 @@ def test_implicit_prior_follows_the_loss_and_the_sampler():
         assert implicit_prior({"method": method, "sampler": "square-root"}) == "uniform"
     assert implicit_prior({"method": "ce", "sampler": "square-root"}) == "unknown"
     assert implicit_prior({"method": "ce", "mixup_alpha": 0.2}) == "unknown"
+    assert implicit_prior({"method": "ce", "distillation": "rkd"}) == "training"
+    for distillation in ("kd", "dkd", "own:fn"):
+        assert implicit_prior({"method": "ce", "distillation": distillation}) == "unknown"
 
 
 @pytest.fixture

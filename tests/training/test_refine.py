@@ -117,6 +117,8 @@ def test_the_prior_that_is_adjusted_for_is_what_was_drawn_and_not_corrected(runs
     for number, (options, word) in enumerate((
         ({"method": "bsm"}, "bsm"), ({"loss": "class-balanced"}, "class-balanced"),
         ({"sampler": "class-balanced"}, "sampler class-balanced"), ({"steps": ["crt"]}, "crt"),
+        ({"sampler": "progressive", "epochs": 5, "best_epoch": 5}, "an even draw of classes"),
+        ({"distillation": "dkd"}, "dkd"),
     )):  # fmt: skip
         refuses(f"a prior to adjust for, but {word} has corrected it", adjusted, f"{number}",
                 **options)  # fmt: skip

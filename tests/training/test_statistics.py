@@ -85,6 +85,17 @@ def test_the_distance_has_the_right_gradient_finite_on_a_dead_channel():
     assert torch.isfinite(values.grad).all()
 
 
+@pytest.mark.parametrize("dims", [[0, 2, 3], [2, 3], [0, 1]])
+def test_moments_and_their_gradients_are_those_of_torch(dims):
+    chance = torch.Generator().manual_seed(0)
+    values = 100 + torch.rand(3, 4, 5, 2, dtype=torch.double, generator=chance)
+    values.requires_grad_()
+    mean, variance = statistics._MeanAndVariance.apply(values, dims)
+    expected = torch.var_mean(values, dim=dims, correction=0)
+    torch.testing.assert_close((variance, mean), expected, rtol=1e-12, atol=0)
+    torch.autograd.gradcheck(lambda x: statistics._MeanAndVariance.apply(x, dims), values)
+
+
 def test_batch_norms_are_their_own_reference():
     teacher = norm_teacher()
     reference = reference_of(teacher, natural="nowhere")  # which is not read
