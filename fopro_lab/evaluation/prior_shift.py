@@ -160,6 +160,7 @@ class PriorShift:
                 own = values[metric, name]
                 apart = own - measured[0][metric, name]
                 known = not np.isnan(apart).any() and np.ptp(apart[1:]) > 1e-12
+                known = known and not kind.startswith("none: ")
                 ends = bootstrap.percentile_interval(apart[1:]) if known else (np.nan, np.nan)
                 row = {"run": number, "metric": metric, "name": name, "n": sizes[name]}
                 row |= {"interval": kind, "value": float(own[0]), "low": low, "high": high}
@@ -188,4 +189,7 @@ class PriorShift:
         agree = np.ptp(ece[1:]) <= 1e-7  # weights are of single precision
         limits = (np.nan, np.nan) if agree else bootstrap.basic_interval(float(ece[0]), ece[1:])
         found["ece", "all"] = (*limits, "none" if agree else "basic")
+        for name in known:  # as in `score`
+            if units[name] < bootstrap.FEWEST_GROUPS:
+                found["recall", name] = (np.nan, np.nan, f"none: {units[name]} groups")
         return found
