@@ -11,7 +11,7 @@ from fopro_lab.options import Config, option
 
 Interpolation = Literal["box", "bilinear", "bicubic", "lanczos"]
 _Published = Literal["isic2019-lt", "hyperkvasir", "balanced-mixup", "monica"]
-SplitRule = Literal["auto", "draw", "folds", "long-tail", _Published]
+SplitRule = Literal["auto", "draw", "folds", "long-tail", "folds-long-tail", _Published]
 PromptForm = Literal["generator", "shared", "ring", "radial"]
 Objective = Literal["statistics", "task", "spectrum", "disagreement", "identity"]
 Method = Literal["", "ce", "bsm", "ekd", "fopro", "random"]

@@ -25,7 +25,7 @@ from fopro_lab.data import batches, prepare
 from fopro_lab.evaluation import Run, load_runs, write_predictions
 from fopro_lab.fourier import FourierPrompt, fit_prompt, mean_amplitude, spectrum_gain
 from fopro_lab.io import atomic_path, write_file, write_json
-from fopro_lab.probing.control import Degradation
+from fopro_lab.probing.control import MAX_LOG_GAIN, Degradation
 from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.training import distill, refine, run_name
 from fopro_lab.training.run_folder import deciding_options, file_hashes
@@ -78,7 +78,7 @@ def _configs(plan: Path) -> list[TrainConfig]:
 def prompts(
     plan: Annotated[Path, typer.Option(help="The plan whose prompts are made.")] = PLAN,
     whole: Annotated[
-        bool, typer.Option(help="All the way, with contrast, as the control.")
+        bool, typer.Option(help="All the way, with contrast, as far as the control.")
     ] = False,
 ) -> None:
     """Make the prompts that a plan names, one per split, from its training images.
@@ -93,7 +93,7 @@ def prompts(
         packed, split = prepare(config)
         rows = split.train[:: -(-len(split.train) // 1024)]
         images, _ = next(batches(packed, rows, batch_size=len(rows)))
-        size, most = config.image_size, config.max_log_gain
+        size, most = config.image_size, MAX_LOG_GAIN if whole else config.max_log_gain
         target, source = reference_spectrum(config)
         shape = (target / mean_amplitude(images)).log()
         if not whole:

@@ -142,7 +142,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
     leaks = leakage.find_leaks(table, parts, content=content, near_duplicates=found)
     tested, units = packed.labels[split.test], table["group"].to_numpy()[split.test]
     power = detectable_differences(tested, units, class_names=names, groups=groups)
-    wanted = config.tail_ratio if config.rule in ("long-tail", "isic2019-lt") else None
+    wanted = config.tail_ratio if config.rule.endswith(("long-tail", "-lt")) else None
     findings = (
         _check_reading(packed),
         *(Finding("note", "opening", None, note) for note in dataset.notes),

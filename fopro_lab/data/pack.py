@@ -345,8 +345,9 @@ def split_from(dataset: Dataset, config: DataConfig) -> Split:
     if config.rule in ("hyperkvasir", "balanced-mixup"):
         sizes |= {"folds": config.folds, "fold": config.fold, **published}
         return make_hyperkvasir(dataset, redraw=config.rule == "balanced-mixup", **sizes)
-    if config.rule == "folds":
-        return make_folds(dataset, folds=config.folds, fold=config.fold, **sizes)
+    if config.rule in ("folds", "folds-long-tail"):
+        ratio = config.tail_ratio if config.rule == "folds-long-tail" else None
+        return make_folds(dataset, folds=config.folds, fold=config.fold, ratio=ratio, **sizes)
     sizes |= config.model_dump(include={"test_fraction", "test_per_class"})
     if config.rule == "long-tail":
         return make_long_tail(dataset, ratio=config.tail_ratio, **sizes)

@@ -86,21 +86,27 @@ def make_folds(
     val_fraction: float = 0.15,
     val_per_class: int = 0,
     seed: int = 0,
+    ratio: float | None = None,
 ) -> Split:
     """Test on one of several folds, validate on a share of the others, train on the rest.
 
     The test parts of all ``folds``, 2 or more, are a partition of the data set; ``fold``, from 1,
     is the one. Validation, a share of the other folds, is drawn as by `make_split`; a given split
-    is passed over.
+    is passed over. With a ``ratio`` training is thinned to a long tail, as by `make_long_tail`.
 
     Raises:
-        InputError: If a class has fewer groups than there are folds, or ``fold`` is not one.
+        InputError: If a class has fewer groups than there are folds, or ``fold`` is not one, or
+            if a class would keep no training image.
     """
     check_fold(fold, folds=folds)
     fold_of = deal_folds(dataset, folds=folds, seed=seed)
     wanted = Wanted("val", val_fraction, val_per_class)
     parts = draw_validation(dataset, fold_of, wanted, fold=fold, seed=seed)
-    rule = f"{_unit_name(dataset)}/folds{folds}-{wanted.label}"
+    thinning = ""
+    if ratio is not None:
+        thin(dataset, parts, ratio=ratio, seed=seed)
+        thinning = f"longtail{ratio:g}-"
+    rule = f"{_unit_name(dataset)}/{thinning}folds{folds}-{wanted.label}"
     protocol = f"{dataset.name}/{rule}/seed{seed}/fold{fold}"
     notes = ["the split that the data set gives is passed over"] * any(dataset.table["split"])
     return build_split(dataset, parts, protocol, notes=notes)
@@ -132,11 +138,19 @@ def make_long_tail(
     long_tail_counts([], ratio=ratio, largest=0)  # refuses a wrong ratio before anything is drawn
     thinning = f"longtail{ratio:g}"
     parts, drawn, protocol = _draw_missing(dataset, wanted, seed=seed, thinning=thinning)
+    balanced = len(drawn) == len(wanted) and all(part.per_class for part in drawn)
+    thin(dataset, parts, ratio=ratio, seed=seed, of_all=balanced)
+    return build_split(dataset, parts, protocol, drawn={part.name for part in drawn})
+
+
+def thin(
+    dataset: Dataset, parts: np.ndarray, *, ratio: float, seed: int, of_all: bool = False
+) -> None:
+    """Thin training to a long tail, in place; its curve may start from all images of a class."""
     totals = _count_classes(dataset, np.arange(len(dataset)))
     left = _count_classes(dataset, np.flatnonzero(parts == "train"))
     ranked = np.argsort(-totals, kind="stable")
-    balanced = len(drawn) == len(wanted) and all(part.per_class for part in drawn)
-    largest = int((totals if balanced else left)[ranked[0]])
+    largest = int((totals if of_all else left)[ranked[0]])
     counts = np.zeros_like(left)
     counts[ranked] = long_tail_counts(left[ranked].tolist(), ratio=ratio, largest=largest)
     for label in np.flatnonzero((counts == 0) & (left > 0)):
@@ -148,7 +162,6 @@ def make_long_tail(
     training = training.assign(place=training["group"].map(order)).sort_values(["place", "image"])
     rank = training.groupby("label").cumcount()
     parts[training.index[rank >= counts[training["label"]]]] = ""
-    return build_split(dataset, parts, protocol, drawn={part.name for part in drawn})
 
 
 def long_tail_counts(left: Sequence[int], *, ratio: float, largest: int) -> list[int]:

@@ -558,7 +558,8 @@ def missing_inputs(config: Config, *, made_by_plan: bool = False) -> list[str]:
         from fopro_lab.data.dataset import check_place  # pandas: late
 
         look(check_place, config.dataset)
-    if isinstance(config, configs.DataConfig) and config.rule not in ("draw", "folds", "long-tail"):
+    drawn = ("draw", "folds", "long-tail", "folds-long-tail")
+    if isinstance(config, configs.DataConfig) and config.rule not in drawn:
         from fopro_lab.data.published_splits import published_files
 
         look(published_files, config)

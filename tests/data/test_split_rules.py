@@ -85,9 +85,30 @@ def test_split_from_takes_every_field_of_the_config():
         (options, "val0.1-test5/seed3"),
         (folds, "folds4-val3/seed1/fold2"),
         (tail, "longtail0.5-val0.15-test0.3/seed0"),
+        (
+            folds | {"split_rule": "folds-long-tail", "tail_ratio": 0.5},
+            "longtail0.5-folds4-val3/seed1/fold2",
+        ),
     ):
         found = split_from(toy_dataset(SINGLES), DataConfig(**chosen)).protocol
         assert found == f"toy/images/{protocol}"
+
+
+def test_thinned_folds_test_every_image_once_and_train_on_a_part_of_the_folds():
+    dataset = toy_dataset(SINGLES)
+    whole = [make_folds(dataset, folds=3, fold=fold) for fold in (1, 2, 3)]
+    thin = [make_folds(dataset, folds=3, fold=fold, ratio=0.25) for fold in (1, 2, 3)]
+    ranked = np.argsort(-counts_of(dataset, slice(None)), kind="stable")
+    assert sorted(np.concatenate([split.test for split in thin])) == list(range(len(dataset)))
+    for split, other in zip(thin, whole, strict=True):
+        np.testing.assert_array_equal(split.test, other.test)
+        np.testing.assert_array_equal(split.val, other.val)
+        assert set(split.train) < set(other.train)
+        left = counts_of(dataset, other.train)[ranked].tolist()
+        wanted = long_tail_counts(left, ratio=0.25, largest=left[0])
+        assert counts_of(dataset, split.train)[ranked].tolist() == wanted
+    refuses("tail_ratio: expected a larger one", make_folds, dataset, folds=3, ratio=1e-6)
+    refuses("ratio: expected above 0", make_folds, dataset, folds=3, ratio=0)
 
 
 def test_a_split_of_other_images_is_refused():

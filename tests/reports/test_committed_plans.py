@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fopro_lab.config import TrainConfig
 from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.training import distill
 from tests.reports.published_inputs import lay_out
@@ -23,6 +24,8 @@ def test_plan_expands(plan, tmp_path):
     nodes = plan_nodes(plan, out=tmp_path, settings=settings, inputs=False)
     methods = {node.parameters.get("method") for node in nodes} - {None}
     seeds = {node.parameters.get("seed") for node in nodes if "method" in node.parameters}
+    trained = [node.config for node in nodes if isinstance(node.config, TrainConfig)]
+    assert len({config.split_seed for config in trained}) <= 1  # else no verdict compares them
     if plan.stem not in ("control", "when_prompts_help"):  # they train no students
         alone = plan.stem in ("baselines", "claims_teachers")
         wanted = {"bsm"} if alone else {"bsm", "ekd", "fopro"}
