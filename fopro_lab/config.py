@@ -252,6 +252,7 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
     augment_mode: AugmentMode = option("fused", "exact: each published operation")
     teacher_views: int = option(0, "views per image whose features are kept; 0: new ones", ge=0)
     sampler: Sampler = option("instance", "how often each class is drawn")
+    mixup: float = option(0.0, "mixup of images drawn alike: shape of its Beta", ge=0, le=10)
     mixup_alpha: float = option(0.0, "Balanced-MixUp: shape of its Beta; 0 is off", ge=0, le=10)
     prompted_fraction: float = option(0.75, "share of batches with a prompted teacher", ge=0, le=1)
     prompted_decay: float = option(0.0, "part of that share lost by the last epoch", ge=0, le=1)
@@ -311,8 +312,10 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
         if self.student_size > self.image_size:
             side = self.image_size
             raise ValueError(f"student_size up to image_size = {side}, got {self.student_size}")
-        if self.teacher_views and self.mixup_alpha:
-            rule = "teacher_views = 0 with mixup_alpha, as no two mixed images are alike"
+        if self.mixup and self.mixup_alpha:
+            raise ValueError(f"mixup = 0 with mixup_alpha, got {self.mixup:g}")
+        if self.teacher_views and (self.mixup or self.mixup_alpha):
+            rule = "teacher_views = 0 with mixup or mixup_alpha, as no two mixed images are alike"
             raise ValueError(f"{rule}, got {self.teacher_views}")
         if self.random_gains == "per-view" and not self.teacher_views:
             raise ValueError("teacher_views above 0 with random_gains=per-view, got 0")
@@ -337,8 +340,8 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
             problem = f"a distillation with prompt {prompt}, which is for its teacher, got none"
         elif loss == "ldam-drw" and self.epochs < 5:  # none comes after four fifths
             problem = f"5 epochs or more with loss ldam-drw, got {self.epochs}; ldam needs no more"
-        elif distillation == "dkd" and self.mixup_alpha:
-            problem = "mixup_alpha = 0 with distillation dkd, which needs one class per image"
+        elif distillation == "dkd" and (self.mixup or self.mixup_alpha):
+            problem = "no mixup with distillation dkd, which needs one class per image"
         elif self.prompt_file and prompt not in ("none", "fopro", "random"):
             problem = f"prompt fopro or random with prompt_file, got {prompt}"
         elif self.parts.learns_prompt and self.objectives.get("disagreement"):

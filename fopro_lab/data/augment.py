@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import betaincinv
 from torch import Tensor
 
 from fopro_lab.config import Augmentation, AugmentMode
@@ -226,17 +227,17 @@ class PairedBatch(NamedTuple):
     weights: Tensor
 
 
-def sample_weights(count: int, *, alpha: float, generator: torch.Generator) -> Tensor:
-    """Draw the partners' shares from Beta(alpha, 1), of mean ``alpha / (1 + alpha)``.
-
-    Source: Galdran et al., Balanced-MixUp, MICCAI 2021, which draws one share per batch; here each
-        image has its own.
-    """
+def sample_weights(
+    count: int, *, alpha: float, balanced: bool, generator: torch.Generator
+) -> Tensor:
+    """Draw shares of partners, Beta(alpha, 1) or (alpha, alpha), as `paired_batches` says."""
     if not alpha > 0:
         raise InputError(f"alpha: expected above 0, got {alpha}")
-    # The distribution function is x ** alpha, so its inverse of a uniform number is Beta.
+    # The inverse of the distribution function of a uniform number; of Beta(alpha, 1), x ** alpha.
     drawn = torch.rand(count, generator=generator, dtype=torch.float64)
-    return (drawn ** (1 / alpha)).float()
+    if balanced:
+        return (drawn ** (1 / alpha)).float()
+    return torch.from_numpy(betaincinv(alpha, alpha, drawn.numpy())).float()
 
 
 def mix(pair: PairedBatch, *, classes: int) -> tuple[Tensor, Tensor]:

@@ -181,21 +181,24 @@ def paired_batches(
     rows: np.typing.ArrayLike,
     *,
     alpha: float,
+    balanced: bool = True,
     shuffle: bool = True,
     sampler: Sampler = "instance",
     seed: int = 0,
     epoch: int = 0,
     **options: Any,
 ) -> Iterator[PairedBatch]:
-    """Pass once over some rows, each image with a partner that is drawn class-balanced.
+    """Pass once over some rows, each image with a partner that is drawn class-balanced, or alike.
 
     Arguments and images are those of `batches`; ``alpha`` sets the partners' shares, Beta(alpha,
-    1). Partners are always shuffled, with an order and an augmentation of their own.
+    1), or of partners that are not ``balanced`` but drawn alike, Beta(alpha, alpha). Partners are
+    always shuffled, with an order and an augmentation of their own.
 
     Returns:
         Iterator of pairs, to be mixed by `mix`.
 
-    Source: Galdran et al., Balanced-MixUp, MICCAI 2021.
+    Source: Galdran et al., Balanced-MixUp, MICCAI 2021; Zhang et al., mixup, ICLR 2018. Both draw
+        one share per batch, here each image has its own.
     """
     from fopro_lab.data.augment import PairedBatch, sample_weights
 
@@ -203,10 +206,11 @@ def paired_batches(
     options["epoch"] = epoch
     own = batches(pack, rows, shuffle=shuffle, sampler=sampler, seed=seed, **options)
     partner_seed = int(np.random.SeedSequence([3, seed]).generate_state(1)[0])
-    options |= {"shuffle": True, "sampler": "class-balanced", "seed": partner_seed}
+    other_sampler = "class-balanced" if balanced else sampler
+    options |= {"shuffle": True, "sampler": other_sampler, "seed": partner_seed}
     other = batches(pack, rows, **options)
     chance = seeded_generator(3, partner_seed, epoch)
-    weights = sample_weights(len(rows), alpha=alpha, generator=chance)
+    weights = sample_weights(len(rows), alpha=alpha, balanced=balanced, generator=chance)
     sharing: dict[str, Any] = {"drop_last": False, "rank": 0, "world_size": 1}
     sharing |= {name: options[name] for name in sharing.keys() & options.keys()}
     parts = batch_parts(len(rows), options["batch_size"], **sharing)

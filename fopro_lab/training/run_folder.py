@@ -48,7 +48,7 @@ NOT_DECIDING = {"device", "threads", "recipe", "compile", "resident", "compile_t
 NOT_DECIDING |= {"max_skipped", "checkpoint_epochs", "checkpoint_minutes"}
 # Options of methods that are no preset: at their default they are not part of a run's name.
 LATER = {
-    name: TrainConfig.model_fields[name].default for name in (*METHOD_OPTIONS, "teacher_precision")
+    name: TrainConfig.model_fields[name].default for name in (*METHOD_OPTIONS, "teacher_precision", "mixup")
 }
 
 

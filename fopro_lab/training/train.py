@@ -463,9 +463,10 @@ def draw_batches(setup: TrainSetup, epoch: int) -> Iterator[tuple[Tensor, Tensor
     how |= {"batch_size": setup.batch_size, "shuffle": True, "drop_last": True, "epoch": epoch}
     how |= {"rank": fabric.global_rank, "world_size": fabric.world_size, "device": fabric.device}
     how["views"] = config.teacher_views
-    if not config.mixup_alpha:
+    if not (config.mixup or config.mixup_alpha):
         return batches(setup.packed, setup.split.train, **how)
-    pairs = paired_batches(setup.packed, setup.split.train, alpha=config.mixup_alpha, **how)
+    how |= {"alpha": config.mixup or config.mixup_alpha, "balanced": not config.mixup}
+    pairs = paired_batches(setup.packed, setup.split.train, **how)
     return (mix(pair, classes=len(setup.class_counts)) for pair in pairs)
 
 

@@ -134,11 +134,13 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.parametrize("balanced", [True, False])
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 2.0])
-def test_weights_follow_a_beta_distribution(alpha):
-    weights = sample_weights(20_000, alpha=alpha, generator=generator()).double()
-    beta = torch.distributions.Beta(alpha, 1.0)
-    # 0.01: five standard errors; Beta(1, alpha) would be off by over 0.1.
+def test_weights_follow_a_beta_distribution(alpha, balanced):
+    how = {"alpha": alpha, "balanced": balanced, "generator": generator()}
+    weights = sample_weights(20_000, **how).double()
+    beta = torch.distributions.Beta(alpha, 1.0 if balanced else alpha)
+    # 0.01: five standard errors; Beta(1, alpha), or one for the other, is off by over 0.1.
     assert weights.mean() == pytest.approx(float(beta.mean), abs=0.01)
     assert weights.var() == pytest.approx(float(beta.variance), abs=0.01)
     assert weights.min() >= 0 and weights.max() <= 1
@@ -165,6 +167,14 @@ def test_the_partners_are_drawn_class_balanced_and_on_their_own(packed):
     assert sorted(torch.cat([pair.labels for pair in pairs]).tolist()) == packed.labels.tolist()
     balanced = epoch_order(packed.labels, sampler="class-balanced", seed=4, epoch=1)
     assert partners.tolist() != packed.labels[balanced].tolist()  # not the sampler's own stream
+
+
+@pytest.mark.parametrize("sampler", ["instance", "square-root"])
+def test_the_partners_of_mixup_are_drawn_as_the_images_but_on_their_own(packed, sampler):
+    how = {"balanced": False, "sampler": sampler, "batch_size": 10, "seed": 4}
+    pairs = list(paired_batches(packed, range(40), alpha=0.2, **how))
+    own, other = (torch.cat([p[place] for p in pairs]).tolist() for place in (1, 3))
+    assert sorted(own) == sorted(other) and own != other
 
 
 SAMPLERS = ("instance", "class-balanced", "square-root", "progressive")

@@ -55,7 +55,7 @@ def test_implicit_prior_follows_the_loss_and_the_sampler():
         assert implicit_prior({"method": method, "sampler": "square-root"}) == "uniform"
     assert implicit_prior({"method": "ce", "sampler": "square-root"}) == "unknown"
     assert implicit_prior({"method": "ce", "mixup_alpha": 0.2}) == "unknown"
-    assert implicit_prior({"method": "ce", "distillation": "rkd"}) == "training"
+    assert implicit_prior({"method": "ce", "distillation": "rkd", "mixup": 0.2}) == "training"
     for distillation in ("kd", "dkd", "own:fn"):
         assert implicit_prior({"method": "ce", "distillation": distillation}) == "unknown"
 

@@ -90,7 +90,9 @@ def test_a_distillation_has_its_own_weight_unless_one_is_given():
         ({"method": ""}, "a loss with method '', got none"),
         ({"method": "bsm", "prompt": "fopro"}, "a distillation with prompt fopro, which is for"),
         ({"loss": "ldam-drw", "epochs": 4}, "5 epochs or more with loss ldam-drw, got 4"),
-        ({"distillation": "dkd", "mixup_alpha": 0.1}, "mixup_alpha = 0 with distillation dkd"),
+        ({"distillation": "dkd", "mixup_alpha": 0.1}, "no mixup with distillation dkd"),
+        ({"distillation": "dkd", "mixup": 0.1}, "no mixup with distillation dkd"),
+        ({"mixup": 0.1, "mixup_alpha": 0.1}, "mixup = 0 with mixup_alpha"),
         ({"prompt": "vptta", "prompt_file": "a"}, "prompt fopro or random with prompt_file"),
         (
             {"distillation": "sp", "objectives": {"disagreement": 1.0}},
@@ -157,7 +159,7 @@ METHODS = [
         "prompted_fraction": 1.0,
     },
     {"method": "bsm", "distillation": "fitnet", "ema_decay": 0.9, "select": "ema"},
-    {"method": "", "loss": "focal", "distillation": "rkd", "mixup_alpha": 0.2},
+    {"method": "", "loss": "focal", "distillation": "rkd", "mixup": 0.2},
     {"method": "", "loss": "logit-adjustment", "distillation": "sp"},
 ]
 

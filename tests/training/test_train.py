@@ -406,6 +406,7 @@ def test_the_losses_get_the_counts_that_are_drawn():
     assert torch.equal(drawn(0, sampler="progressive"), counts)
     torch.testing.assert_close(drawn(1, sampler="progressive"), even)
     torch.testing.assert_close(drawn(0, mixup_alpha=1.0), (counts + even) / 2)
+    assert torch.equal(drawn(0, mixup=1.0), counts)  # partners are drawn alike
     lacking = counts.clone()
     lacking[2] = 0
     refuses(r"1 or more per class, got 0", drawn_counts, replace(setup, class_counts=lacking), 0)
