@@ -214,12 +214,12 @@ def load_teacher(
         parts = backbones.build_timm(architecture, read(), size=size)
     elif kind == "torchvision" and architecture:
         parts = backbones.build_torchvision(architecture, read())
-    elif name.startswith(LITE):
+    elif name in (f"{LITE}0", f"{LITE}1", f"{LITE}2"):
         parts = backbones.build_lite(name, read(backbones.lite_weights))
     elif name.startswith(CIFAR):
         parts = backbones.build_cifar(name, read())
     else:
-        known = f"builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH, {LITE}0, {PUBLISHED}"
+        known = f"builtin, timm:NAME, torchvision:NAME, {CIFAR}DEPTH, {LITE}0 (1, 2), {PUBLISHED}"
         raise InputError(f"teacher: expected {known} or module:function, got '{name}'")
     rules = {"mean": mean, "std": std, "input_size": size}
     given = {key: value for key, value in rules.items() if value}

@@ -1,7 +1,7 @@
 """The method of a run: its loss, distillation and prompt, by name or the user's own code.
 
-Each is a function whose arguments say what it takes out of `GIVES`; a distillation may be a class
-of `nn.Module`, built with the widths of student and teacher and trained with the student.
+Each is a function whose arguments say what it takes out of `GIVES`, or a class of `nn.Module`: of a
+distillation it is built with the widths of student and teacher and trained with the student.
 """
 
 import hashlib
@@ -45,6 +45,8 @@ class Part:
     def __call__(self, gives: Mapping[str, Any], *, module: nn.Module | None = None) -> Tensor:
         """Call it, or the module that was built of it, with what it takes."""
         call, given = module or self.function, {name: gives[name] for name in self.takes}
+        if isinstance(call, nn.Module):  # its buffers go where the tensors are
+            call.to(next(each.device for each in given.values() if isinstance(each, Tensor)))
         wanted = given["images"].shape if self.kind == "prompt" else ()
         try:
             value = call(**given)
@@ -71,7 +73,7 @@ def find_method(
         if found is not None:
             name = names[kind] = f"{found.__module__}:{getattr(found, '__qualname__', '')}"
             if not is_called(name):
-                problem = "expected a name of its own in its file"
+                problem = "expected a function, or a class of nn.Module, with a name in its file"
                 raise InputError(f"{kind}: {problem}, got {found!r:.80}")
         found = found or KNOWN[kind].get(name)
         if found is not None or is_called(name):
@@ -85,15 +87,25 @@ def find_method(
 
 def _part(kind: str, name: str, function: Any, config: TrainConfig) -> Part:
     is_module = inspect.isclass(function) and issubclass(function, nn.Module)
-    if not ((is_module and kind == "distillation") or inspect.isfunction(function)):
-        also = " or a class of nn.Module" if kind == "distillation" else ""
-        raise InputError(f"{kind} {name}: expected a function{also}, got {function!r:.80}")
+    if not (is_module or inspect.isfunction(function)):
+        rule = "expected a function or a class of nn.Module"
+        raise InputError(f"{kind} {name}: {rule}, got {function!r:.80}")
     arguments = inspect.signature(function.forward if is_module else function).parameters
     takes = tuple(each for each in arguments if each in GIVES[kind])
     for each in [*arguments.values()][is_module:]:
         if each.default is each.empty and each.name not in takes and each.kind != each.VAR_KEYWORD:
             known = ", ".join(GIVES[kind])
             raise InputError(f"{kind} {name}: takes {each.name}; it can be given {known}")
+    if is_module and kind != "distillation":
+        try:
+            function = function()
+        except TypeError as error:
+            raise InputError(
+                f"{kind} {name}: expected to build it without arguments: {error}"
+            ) from None
+        if [*function.parameters()]:
+            rule = "expected no parameters, for only a distillation's are trained"
+            raise InputError(f"{kind} {name}: {rule}; keep constants as buffers")
     options = {own: getattr(config, each) for own, each in OPTIONS.get(name, {}).items()}
     return Part(kind, name, partial(function, **options) if options else function, takes)
 
@@ -102,10 +114,12 @@ def own_hashes(method: Mapping[str, Part]) -> dict[str, str]:
     """Hash the files of the user's own parts, or their own text in a notebook or a script."""
     hashes = {}
     for part in (part for part in method.values() if is_called(part.name)):
-        file = getattr(inspect.getmodule(part.function), "__file__", None) or ""
-        in_file = file and part.function.__module__ != "__main__"
+        built = isinstance(part.function, nn.Module)
+        own: Any = type(part.function) if built else part.function
+        file = getattr(inspect.getmodule(own), "__file__", None) or ""
+        in_file = file and own.__module__ != "__main__"
         try:
-            text = Path(file).read_text() if in_file else inspect.getsource(part.function)
+            text = Path(file).read_text() if in_file else inspect.getsource(own)
         except (OSError, TypeError):
             problem = "its source cannot be read; put it in a file"
             raise InputError(f"{part.kind} {part.name}: {problem}") from None

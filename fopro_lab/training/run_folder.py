@@ -47,9 +47,8 @@ from fopro_lab.training.statistics import hash_natural
 NOT_DECIDING = {"device", "threads", "recipe", "compile", "resident", "compile_teacher"}
 NOT_DECIDING |= {"max_skipped", "checkpoint_epochs", "checkpoint_minutes"}
 # Options of methods that are no preset: at their default they are not part of a run's name.
-LATER = {
-    name: TrainConfig.model_fields[name].default for name in (*METHOD_OPTIONS, "teacher_precision", "mixup")
-}
+_ADDED = (*METHOD_OPTIONS, "teacher_precision", "mixup")
+LATER = {name: TrainConfig.model_fields[name].default for name in _ADDED}
 
 
 class TrainedRun(Run):

@@ -98,7 +98,8 @@ def test_table_intervals_hold_their_value_and_pair_the_runs(runs):
     table = PriorShift(runs, resamples=300).table(-0.5)
     few = table["interval"] == "none: 3 groups"  # as in a score
     assert set(table["name"][few]) == {"df"} and few.sum() == 2
-    assert table.loc[few, ["low", "high", "difference_low", "difference_high"]].isna().all(axis=None)
+    ends = table.loc[few, ["low", "high", "difference_low", "difference_high"]]
+    assert ends.isna().all(axis=None)
     found = table[~few]
     assert (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
     first, second = (table[table["run"] == r].set_index(["name", "metric"]) for r in (0, 1))

@@ -157,8 +157,8 @@ def test_the_public_teacher_is_found_in_its_package():
     assert all(torch.equal(own, theirs) for own, theirs in pairs)
     told = complaint(load_teacher, "efficientnet-lite7")
     assert told == (
-        "teacher: expected efficientnet-lite0, efficientnet-lite1 or efficientnet-lite2, "
-        "got 'efficientnet-lite7'"
+        "teacher: expected builtin, timm:NAME, torchvision:NAME, cifar-resnetDEPTH, "
+        "efficientnet-lite0 (1, 2), moco-v2-resnet50 or module:function, got 'efficientnet-lite7'"
     )
 
 

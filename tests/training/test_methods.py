@@ -209,12 +209,20 @@ def test_vptta_moves_each_image_alone_towards_what_the_teacher_expects():
         assert measured[1] < measured[0]
 
 
-def test_the_page_on_own_methods_holds(tmp_path, monkeypatch, fopro):
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """Work in a folder whose modules are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name, module in dict(sys.modules).items():
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def test_the_page_on_own_methods_holds(own_folder, fopro):
     blocks = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (code,) = (text for kind, text in blocks if kind == "python")
     assert len([line for line in code.splitlines() if line.strip()]) < 25
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     Path("own.py").write_text(code)
     small = [part for name, value in (TINY | {"images": 96, "epochs": 1}).items()
              for part in ("--set", f"{name}={value}")]  # fmt: skip
@@ -242,6 +250,19 @@ def fails(logits, labels): return logits[:, 99].sum()
 def asks(logits, answer): return logits.sum()
 def smaller(images): return images[..., 1:]
 number = 3
+class Weighed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.tensor(2.0))
+    def forward(self, logits, labels):
+        return self.weight * torch.nn.functional.cross_entropy(logits, labels)
+class Trained(Weighed):
+    def __init__(self):
+        super().__init__()
+        self.map = torch.nn.Linear(3, 3)
+class Asking(Weighed):
+    def __init__(self, width):
+        super().__init__()
 """
 
 
@@ -251,22 +272,34 @@ number = 3
         ({"loss": "own_bad:vector"}, "own_bad:vector: cannot be called (ValueError: expected sh"),
         ({"loss": "own_bad:fails"}, "own_bad:fails: cannot be called (IndexError: index 99"),
         ({"loss": "own_bad:asks"}, "own_bad:asks: takes answer; it can be given logits, "),
-        ({"loss": "own_bad:number"}, "own_bad:number: expected a function, got 3"),
+        ({"loss": "own_bad:number"},
+         "own_bad:number: expected a function or a class of nn.Module, got 3"),
+        ({"loss": "own_bad:Trained"}, "own_bad:Trained: expected no parameters, for only a distil"),
+        ({"loss": "own_bad:Asking"},
+         "own_bad:Asking: expected to build it without arguments: Asking.__init__() missing 1 "),
         ({"loss": "own_bad:no"}, "own_bad:no: cannot be called (AttributeError: module"),
         ({"method": "ekd", "prompt": "own_bad:smaller", "prompted_fraction": 1.0},
          "own_bad:smaller: cannot be called (ValueError: expected shape (16, 3, 16, 16), got "),
     ],
 )  # fmt: skip
-def test_own_code_that_does_not_fit_is_one_line(tmp_path, monkeypatch, options, told):
+def test_own_code_that_does_not_fit_is_one_line(own_folder, tmp_path, options, told):
     (tmp_path / "own_bad.py").write_text(CODE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     config = tiny(**{"method": "bsm"} | options)
     kind = "prompt" if "prompt" in options else "loss"
     assert complaint(quiet, config, tmp_path / "run").startswith(f"{kind} {told}")
-    assert "expected a name of its own in its file" in complaint(
+    assert "expected a function, or a class of nn.Module, with a name in its file" in complaint(
         quiet, config, tmp_path, loss=lambda x: x
     )
+
+
+def test_an_own_loss_may_be_a_module_without_parameters(own_folder, tmp_path):
+    (tmp_path / "own_module.py").write_text(CODE)
+    found = quiet(tiny(method="bsm", loss="own_module:Weighed"), tmp_path / "run")
+    plain = quiet(tiny(method="ce"), tmp_path / "ce")
+    assert found.method == "own_module:Weighed" and found.manifest["loss_sha256"]
+    # Twice the loss: the first step's is that of cross-entropy times two, and no other.
+    ours, theirs = (run.history["loss"].iloc[0] for run in (found, plain))
+    assert ours == pytest.approx(2 * theirs, rel=0.1)
 
 
 def a_run(**options: object) -> Run:
