@@ -407,13 +407,16 @@ def compare(
         for rows in (own[:2], own[2:4], own[4:]):  # what is right, in 80 columns; what it costs
             print(rows.T.rename_axis(index=None).to_string(line_width=80), end="\n\n")
     for method, own in table[table["scope"] != "class"].groupby("method", sort=False):
-        n = own["seeds"].max()
-        print(f"{method} minus {baseline}, in points; {n} seed{'s' * int(n > 1)}, n images:")
+        n, spread = own["seeds"].max(), own["seed_sd"].notna().any()
+        about = f"{n} seed{'s' * int(n > 1)}, n images{', SD over seeds' * bool(spread)}"
+        print(f"{method} minus {baseline}, in points; {about}:")
         for row in own.itertuples():  # in 80 columns
             name = f"{row.name} recall" if row.scope == "group" else row.metric.replace("_", " ")
             known = evaluation.with_interval(row.difference, row.low, row.high, signed=True)
             verdict = re.sub("(?<=undertrained):.*| would be needed", "", row.verdict)
-            print(f"{name:<18} {known:<20} {row.n:>5}  {verdict}")
+            verdict = verdict.replace("cannot decide", "undecided")
+            of_seeds = f"{100 * row.seed_sd:.1f}" if row.seed_sd == row.seed_sd else ""
+            print(f"{name:<18} {known:<20}{row.n:>5}{of_seeds:>5}  {verdict}")
         print()
     if html:
         print(page)

@@ -7,6 +7,7 @@ from fopro_lab.evaluation.compare import (
     compare_all,
     compare_teachers,
     dropped_lines,
+    histories,
     is_clear,
     score_runs,
     summarise,

@@ -442,7 +442,7 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         own = [run for run in runs if (run.method, run.protocol) == (method, protocol)]
         both = (method, family(protocol))  # of the folds that are put together
         own = own or [run for run in runs if (run.method, family(run.protocol)) == both]
-        cost = own[0].manifest.get("student", {})
+        cost = next((cost for run in own if (cost := run.manifest.get("student"))), {})
         line |= {name: cost.get(name, np.nan) for name in COSTS}
         on_cpu = [str(run.manifest.get("device", "cpu")).startswith("cpu") for run in own]
         spent = [_curve(r, "cpu_" * c + "seconds").sum() for r, c in zip(own, on_cpu, strict=True)]
@@ -453,6 +453,24 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         line["mcc_median"] = float(np.median(mcc))
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def histories(runs: Sequence[Run]) -> pd.DataFrame:
+    """Put the learning curves of runs below each other, for a figure; refined ones have none.
+
+    Returns:
+        Their columns, ``method``, ``seed`` (of which split, too) and ``kept``, of an epoch.
+    """
+    trained = [run for run in runs if "refined" not in run.manifest]
+    of_run = [
+        run.history.assign(
+            method=run.method,
+            seed=f"{run.protocol}, seed {run.seed}",
+            kept=run.history["epoch"] == run.manifest.get("best_epoch"),
+        )
+        for run in trained
+    ]
+    return pd.concat(of_run, ignore_index=True) if of_run else pd.DataFrame()
 
 
 def _curve(run: Run, column: str) -> np.ndarray:

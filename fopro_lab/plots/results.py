@@ -28,6 +28,8 @@ _FEW = 5  # methods that a legend names; more are named beside their numbers
 def plot_history(table: pd.DataFrame) -> Figure:
     """Draw loss and validation balanced accuracy over epochs, one line per method and seed.
 
+    Methods of several runs have a thick line for their mean over thin ones of the runs.
+
     ``table``: histories of runs below each other, with ``method`` and ``seed``; ``kept`` is true of
     the epoch that was kept, which is marked. Without it, the best one on validation is.
     """
@@ -37,9 +39,13 @@ def plot_history(table: pd.DataFrame) -> Figure:
     looks = {method: style.method_look(method) for method in methods}
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.5), sharex=True)
     colors = {"hue": "method", "hue_order": methods, "palette": [c for c, *_ in looks.values()]}
-    look = {"units": "seed", "estimator": None, "linewidth": 1.4, "alpha": 0.85, "legend": False}
+    several = table.groupby("method")["seed"].nunique().max() > 1
+    runs = {"linewidth": 0.6, "alpha": 0.35} if several else {"linewidth": 1.4, "alpha": 0.85}
     for ax, value in zip(panels, ("loss", "val_balanced_accuracy"), strict=True):
-        sns.lineplot(table, x="epoch", y=value, ax=ax, **colors, **look)
+        common = {"data": table, "x": "epoch", "y": value, "ax": ax, "legend": False, **colors}
+        sns.lineplot(**common, **runs, units="seed", estimator=None)
+        if several:
+            sns.lineplot(**common, linewidth=1.8, errorbar=None)
         ax.set_xlabel("Epoch")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     best = table.groupby(["method", "seed"])["val_balanced_accuracy"].idxmax()
@@ -49,6 +55,8 @@ def plot_history(table: pd.DataFrame) -> Figure:
         points = {"color": color, "markeredgecolor": "white", "label": f"{which} epoch {method}"}
         panels[1].plot(own["epoch"], own["val_balanced_accuracy"], marker, **points)
     panels[0].set(ylabel="Training loss, nats", title="Loss")
+    if 0 < 20 * table["loss"].min() < table["loss"].max():
+        panels[0].set_yscale("log")
     panels[1].yaxis.set_major_formatter(style.points_formatter())
     panels[1].set(ylabel="Balanced accuracy, %", title=f"Validation, {which} epoch marked")
     _add_legend(figure, methods)

@@ -96,7 +96,12 @@ def test_cost_and_slopes_are_sorted_and_say_what_is_not_known():
 def test_history_draws_each_seed_and_marks_the_epoch_that_was_kept_or_the_best():
     figure = plots.plot_history(history())
     curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
-    assert len(curves) == 4
+    assert len(curves) == 6  # two seeds of two methods, and the means
+    widths = [line.get_linewidth() for line in curves]
+    assert sorted(widths) == [0.6] * 4 + [1.8] * 2
+    rows = history().query("method == 'ekd'").groupby("epoch")["loss"].mean()
+    thick = [line.get_ydata() for line in curves if line.get_linewidth() == 1.8]
+    assert any(np.allclose(values, rows) for values in thick)
     best = {line.get_label(): line for line in figure.axes[1].lines if "best" in line.get_label()}
     assert sorted(best) == ["best epoch bsm", "best epoch ekd"]
     assert best["best epoch ekd"].get_xdata().tolist() == [2, 2]
