@@ -10,6 +10,7 @@ import io
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,8 +70,8 @@ def _short(card: dict | None) -> dict | None:
     return card and {k: v for k, v in card.items() if not isinstance(v, list) or len(v) < 20}
 
 
-def _configs(plan: Path) -> list[TrainConfig]:
-    nodes = plan_nodes(plan, out="reports", inputs=False)
+def _configs(plan: Path, settings: Sequence[str] = ()) -> list[TrainConfig]:
+    nodes = plan_nodes(plan, out="reports", settings=settings, inputs=False)
     return [node.config for node in nodes if isinstance(node.config, TrainConfig)]
 
 
@@ -136,20 +137,23 @@ def train(
     method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
     seconds: Annotated[float, typer.Option(help="Begin no run after so many; 0 is never.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="An option in place of the plan's.")
+    ] = None,
 ) -> None:
     """Train the runs that are not kept yet, all methods and folds of a seed before the next."""
     began = time.monotonic()
-    configs = [c for c in _configs(plan) if not method or c.parts.label in method]
+    configs = [c for c in _configs(plan, settings or ()) if not method or c.parts.label in method]
     configs = [c for c in configs if not seed or c.seed in seed]
     configs.sort(key=lambda c: (c.seed, c.fold, c.parts.label))
     for config in configs:
         name = run_name(config)
         if is_kept(config, kept / "manifests.parquet"):
             continue
-        if 0 < seconds < time.monotonic() - began:
-            break
         add_run(distill(config, out=out / name), kept)
         sys.stderr.write(f"{name}: kept\n")
+        if 0 < seconds < time.monotonic() - began:
+            break
 
 
 @app.command("refine")

@@ -1,5 +1,9 @@
 """The two files of the claims' runs: what is unpacked is what was added."""
 
+import json
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -72,3 +76,21 @@ def test_the_prompts_that_a_plan_of_claims_names_are_committed(plan):
         gain = FourierPrompt.load(path).mean_gain(size=(128, 128)).log()
         along = gain[0, 1:]  # a change of contrast alone would have one gain for all frequencies
         assert gain.isfinite().all() and along.max() - along.min() > 0.3
+
+
+def test_the_script_for_a_gpu_trains_until_the_time_is_over(tmp_path):
+    small = {"device": "cpu", "dataset": "phantom", "images": 120, "image_size": 32}
+    small |= {"student_size": 32, "epochs": 2, "threads": 1, "compile": "off", "teacher_views": 1}
+    options = [text for name, value in small.items() for text in ("--set", f"{name}={value}")]
+    command = [str(PLAN.parents[2].resolve() / "tools/claims_on_gpu"), tmp_path / "out", "0.001"]
+    done = subprocess.run(
+        [*command, *options],
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    kept = pd.read_parquet(tmp_path / "out/manifests.parquet")
+    config = json.loads(kept["manifest"].iloc[0])["config"]
+    assert len(kept) == 1 and config["student"] == "resnet18"
