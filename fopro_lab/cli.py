@@ -369,6 +369,9 @@ def compare(
     out: Out = "",
     latex: Annotated[str, Option(metavar="FILE.tex", help="Write tables, for booktabs.")] = "",
     markdown: Annotated[str, Option(metavar="FILE.md", help="Write the same tables.")] = "",
+    effect: Annotated[
+        float, Option(metavar="POINTS", min=0, help="Seeds needed for it, not for what is seen.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods on the same test images, with intervals.
@@ -381,7 +384,8 @@ def compare(
 
     found = evaluation.load_runs(runs, unfinished=True)
     done = [run for run in found if run.complete]
-    table, levels = evaluation.compare(done, baseline), evaluation.summarise(done)
+    table = evaluation.compare(done, baseline, effect=effect / 100 or None)
+    levels = evaluation.summarise(done)
     for line in evaluation.dropped_lines(found, baseline):
         print(f"fopro: {line}", file=sys.stderr)
     papers = {latex: evaluation.latex_tables, markdown: evaluation.markdown_tables}

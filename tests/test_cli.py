@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from unittest.mock import Mock
 
+import pandas as pd
 import pytest
 
 import fopro_lab
@@ -90,6 +91,7 @@ def test_train_then_compare(fopro, tmp_path):
     assert "ekd minus bsm, in points; 1 seed, n images:\nhead recall " in out
     assert max(map(len, out.splitlines())) <= 80
     assert re.search(r"\ntail recall .* undertrained\n", out)
+    assert fopro("compare", tmp_path, "--effect=-1")[0] == 2
     told = out.partition("\n\n")[0].splitlines()
     assert [line for line in told if "recipe=small" in line] == told[:1], "said once"
     assert "  ekd: 1 epoch, fewer than 5" in told
@@ -245,3 +247,15 @@ def test_interrupts_and_bugs_are_one_line_and_code_1(fopro, monkeypatch, tmp_pat
     monkeypatch.setenv("FOPRO_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         fopro("train", "--out", tmp_path)
+
+
+def test_an_effect_is_asked_for_in_points(fopro, tmp_path, monkeypatch):
+    asked, table = [], pd.DataFrame({"scope": ["class"], "method": ["ekd"]})
+    monkeypatch.setattr("fopro_lab.evaluation.load_runs", lambda *_, **__: [])
+    monkeypatch.setattr("fopro_lab.evaluation.dropped_lines", lambda *_: [])
+    monkeypatch.setattr("fopro_lab.evaluation.summarise", lambda *_: None)
+    compare = Mock(side_effect=lambda *_, effect: asked.append(effect) or table)
+    monkeypatch.setattr("fopro_lab.evaluation.compare", compare)
+    for option in ("--effect=2", "--effect=0"):
+        assert fopro("compare", tmp_path, option, "--json")[0] == 0
+    assert asked == [0.02, None]
