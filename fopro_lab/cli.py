@@ -319,7 +319,6 @@ def report(
     only: Annotated[list[str], Option(metavar="NAME", help="This one alone; repeatable.")] = [],
     again: Annotated[list[str], Option(metavar="NAME", help="Even if unchanged; repeatable.")] = [],
     fresh: Annotated[bool, Option("--fresh", help="Execute all, even if unchanged.")] = False,
-    resume: Annotated[bool, Option("--resume", help="Always on, for old scripts.")] = False,
     limit: Annotated[str, Option(metavar="TIME", help="Per notebook: 90 s, 30 min, 2 h.")] = "",
     plan_only: Annotated[bool, Option("--plan", help="Dry run: what would be done.")] = False,
 ) -> None:
@@ -349,8 +348,6 @@ def report(
     executor = f"slurm:{set_slurm}" if executor == "slurm" else executor
     inputs |= {"executor": executor, "jobs": jobs}
     chosen: dict[str, Any] = {"only": only, "again": again, "fresh": fresh}
-    if resume:
-        print("fopro: --resume is always on; give the same --set and -f", file=sys.stderr)
     if plan_only:
         if given := [name for name, value in chosen.items() if value]:
             raise InputError(f"--{given[0]}: leave it out; --plan shows the whole plan")
