@@ -11,6 +11,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
+from importlib import import_module
 from typing import Any, Literal, Union, get_args, get_origin
 
 from fopro_lab.errors import InputError
@@ -70,6 +71,17 @@ def check_public(package: str) -> None:
                 own_init = method == "__init__" and not hasattr(found, "__match_args__")
                 if inspect.isfunction(function) and (own_init or not (method[0] == "_" or network)):
                     setattr(found, method, checked(function))
+
+
+def late(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Make a package's ``__getattr__``: names with modules that are imported when first used."""
+
+    def find(name: str) -> Any:
+        if name in homes:
+            return checked(getattr(import_module(f"{package}.{homes[name]}"), name))
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
