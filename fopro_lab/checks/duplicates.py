@@ -64,7 +64,6 @@ def find_near_duplicates(images: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
     waves = _describe(images, rows)
     contrast = np.sqrt(np.square(waves).sum(axis=(1, 2)) - np.square(waves[:, 0, 0])) / SIDE
     kept = np.flatnonzero(contrast > FLATTEST)
-    flat = len(rows) - len(kept)
     rows, waves = rows[kept], waves[kept]
     details = waves * _WEIGHT
     details /= np.linalg.norm(details, axis=(1, 2), keepdims=True)
@@ -81,7 +80,7 @@ def find_near_duplicates(images: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
     found = found.drop_duplicates(["first", "second"], ignore_index=True)  # of symmetric images
     found["turn"] = [TURNS[turn] for turn in found["turn"]]
     found["first"], found["second"] = rows[found["first"]], rows[found["second"]]
-    found.attrs["flat"] = flat
+    found.attrs["flat"] = len(contrast) - len(kept)
     return found
 
 
@@ -102,8 +101,7 @@ def _shrinking_waves(size: int) -> np.ndarray:
     edges, pixel = np.arange(SIDE + 1) * size / SIDE, np.arange(size)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     area = np.maximum(overlap, 0) * SIDE / size
-    matrix: np.ndarray = dct(area, axis=0, norm="ortho").astype(np.float32)
-    return matrix
+    return dct(area, axis=0, norm="ortho").astype(np.float32)
 
 
 def _turned(waves: np.ndarray, turn: int) -> np.ndarray:
@@ -120,8 +118,7 @@ def _hash(waves: np.ndarray) -> np.ndarray:
     """Return 63 bits per image: the signs of the lowest coefficients but the mean."""
     positive = waves[:, :8, :8].reshape(len(waves), 64) > 0
     positive[:, 0] = False
-    hashes: np.ndarray = np.packbits(positive, axis=1).view(np.uint64)[:, 0]
-    return hashes
+    return np.packbits(positive, axis=1).view(np.uint64)[:, 0]
 
 
 def _search(

@@ -13,7 +13,7 @@ from fopro_lab.checks.duplicates import find_near_duplicates, same_content
 from fopro_lab.checks.leakage import TELLING, Association
 from fopro_lab.checks.power import detectable_differences
 from fopro_lab.config import DataConfig
-from fopro_lab.data import Pack, Prepared, Split, split_from
+from fopro_lab.data import Pack, Split, split_from
 from fopro_lab.data.pack import pack_from
 from fopro_lab.data.readers import PARTS
 from fopro_lab.data.split_rules import check_split
@@ -91,7 +91,7 @@ class Findings:
         return folder
 
 
-def open_for_checks(config: DataConfig) -> Prepared:
+def open_for_checks(config: DataConfig) -> tuple[Pack, Split]:
     """Open, pack and split as `prepare` does, but go on with what is there.
 
     Images that cannot be read are left out, whatever ``config.unusable`` says. If no split can be
@@ -100,10 +100,10 @@ def open_for_checks(config: DataConfig) -> Prepared:
     lenient = config.model_copy(update={"unusable": "leave-out"})
     packed = pack_from(lenient)
     try:
-        return Prepared(packed, split_from(packed.dataset, lenient))
+        return packed, split_from(packed.dataset, lenient)
     except InputError as error:
         none = np.zeros(0, dtype=np.int64)
-        return Prepared(packed, Split(none, none, none, "none", "", (str(error),)))
+        return packed, Split(none, none, none, "none", "", (str(error),))
 
 
 def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:

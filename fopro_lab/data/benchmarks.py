@@ -103,8 +103,7 @@ def read_npz(path: Path) -> Listing:
     lacks, other than training, are drawn.
     """
     place = path.resolve()
-    changed = place.stat().st_mtime_ns
-    key = sha256_text(f"{place} {changed} {place.stat().st_size}")[:20]
+    key = sha256_text(f"{place} {place.stat().st_mtime_ns} {place.stat().st_size}")[:20]
     folder = cache_folder() / "arrays" / key / path.stem
     try:
         with zipfile.ZipFile(regular(path)) as archive:

@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -360,19 +360,12 @@ def pack_from(config: DataConfig, **how: Any) -> Pack:
     return pack(open_from(config), config.image_size, **how)
 
 
-class Prepared(NamedTuple):
-    """Packed images and their split; the split's rows are the pack's."""
-
-    packed: Pack
-    split: Split
-
-
-def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
-    """Open, pack and split the data set that a config names.
+def prepare(config: DataConfig, *, progress: bool = True) -> tuple[Pack, Split]:
+    """Open, pack and split the data set that a config names; the split's rows are the pack's.
 
     Raises:
         InputError: As `open_dataset`, `pack` and the function of the split rule.
         WorkError: If the disk is full or cannot be written.
     """
     packed = pack_from(config, progress=progress)
-    return Prepared(packed, split_from(packed.dataset, config))
+    return packed, split_from(packed.dataset, config)

@@ -135,7 +135,6 @@ def make_long_tail(
     """
     test = Wanted("test", test_fraction, test_per_class)
     wanted = (test, Wanted("val", val_fraction, val_per_class))
-    long_tail_counts([], ratio=ratio, largest=0)  # refuses a wrong ratio before anything is drawn
     thinning = f"longtail{ratio:g}"
     parts, drawn, protocol = _draw_missing(dataset, wanted, seed=seed, thinning=thinning)
     balanced = len(drawn) == len(wanted) and all(part.per_class for part in drawn)

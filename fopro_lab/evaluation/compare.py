@@ -442,7 +442,7 @@ def summarise(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> p
         own = [run for run in runs if (run.method, run.protocol) == (method, protocol)]
         both = (method, family(protocol))  # of the folds that are put together
         own = own or [run for run in runs if (run.method, family(run.protocol)) == both]
-        cost = next((cost for run in own if (cost := run.manifest.get("student"))), {})
+        cost: dict[str, Any] = next((c for r in own if (c := r.manifest.get("student"))), {})
         line |= {name: cost.get(name, np.nan) for name in COSTS}
         on_cpu = [str(run.manifest.get("device", "cpu")).startswith("cpu") for run in own]
         spent = [_curve(r, "cpu_" * c + "seconds").sum() for r, c in zip(own, on_cpu, strict=True)]

@@ -18,13 +18,7 @@ from fopro_lab.probing import features
 from fopro_lab.probing.class_bands import class_band_matrix
 from fopro_lab.probing.features import Classifier, Encoder
 from fopro_lab.probing.heat_map import basis_heat_map
-from fopro_lab.probing.ring_response import (
-    check_rings,
-    drift_table,
-    mean_spectra,
-    ring_drifts,
-    summarise_drifts,
-)
+from fopro_lab.probing.ring_response import drift_table, mean_spectra, ring_drifts, summarise_drifts
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +109,6 @@ def teacher_card(
     for each class; a trained ``student`` stands beside the probe, see `wrap_classifier`.
     """
     edges = ring_edges(config.rings)
-    check_rings(edges, height=pack.size, width=pack.size)
     again: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
     drawn = features.draw_rows(split.val, count=config.probe_images, seed=config.seed)
     images, _ = next(batches(pack, drawn, batch_size=len(drawn)))

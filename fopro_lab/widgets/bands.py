@@ -24,7 +24,7 @@ from torch import Tensor
 from fopro_lab.errors import InputError, ShapeError, WorkError
 from fopro_lab.fourier import FourierPrompt, apply_gain, ring_edges, ring_gain, ring_masks
 from fopro_lab.fourier.rings import bin_counts
-from fopro_lab.io import atomic_path
+from fopro_lab.io import write_file
 from fopro_lab.options import Config, read_yaml
 
 Preset = Literal["identity", "remove", "amplify", "low-pass", "high-pass"]
@@ -276,8 +276,7 @@ def save_preset(
     try:
         place.mkdir(parents=True, exist_ok=True)
         prompt.save(weights)
-        with atomic_path(preset) as temporary:
-            temporary.write_text(about + content, "utf-8")
+        write_file(preset, about + content)
     except (OSError, WorkError) as error:
         with suppress(OSError):
             weights.unlink()  # half a preset would block its name

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fopro_lab.evaluation import check_predictions, read_predictions, write_predictions
+from fopro_lab.evaluation.scores import check_predictions, read_predictions, write_predictions
 from tests.conftest import refuses
 from tests.evaluation.toy_runs import predictions
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO
 
 import pytest
@@ -29,7 +30,8 @@ LIGHT = COMMAND.replace("cli.main()", LIGHT)
 @pytest.fixture(scope="session")
 def prepared():
     """A pack of generated images and its split."""
-    return prepare(DataConfig(**OPTIONS), progress=False)
+    packed, split = prepare(DataConfig(**OPTIONS), progress=False)
+    return SimpleNamespace(packed=packed, split=split)
 
 
 def light(book):
