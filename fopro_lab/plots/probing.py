@@ -264,7 +264,8 @@ def plot_gain_benefits(table: pd.DataFrame, *, images: int) -> Figure:
 
 
 _GAINS = {"none": "#777777", "inverse": "#000000", "reference": "#0072B2",
-          "natural": "#56B4E9", "learned": "#D55E00", "random": "#CC79A7"}  # fmt: skip
+          "natural": "#56B4E9", "learned": "#D55E00", "contrast": "#A68A00",
+          "random": "#CC79A7"}  # fmt: skip
 
 
 @style.with_style

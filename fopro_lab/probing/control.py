@@ -7,6 +7,7 @@ prompt should find. What a gain is worth is measured by a linear probe behind it
 
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
@@ -19,8 +20,9 @@ from fopro_lab.data import Pack, batches
 from fopro_lab.errors import InputError
 from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resamples
 from fopro_lab.evaluation.metrics import balanced_accuracies, discriminant
-from fopro_lab.fourier import FourierPrompt, apply_gain, radial_frequency, random_gain_like
+from fopro_lab.fourier import FourierPrompt, apply_gain, radial_frequency
 from fopro_lab.fourier.gain import MOST, match_strength
+from fopro_lab.fourier.prompt import draw
 from fopro_lab.io import progress
 from fopro_lab.probing.features import Encoder, encode, feature_drift, resampling_units
 
@@ -36,6 +38,7 @@ SHARPENED = 0.1  # cycles per pixel, above which sharpening acts
 FLOOR, NOISE = 0.03, 0.002  # least factor of an amplitude, standard deviation in units of [0, 1]
 MAX_LOG_GAIN = 1.5  # of the inverse filter
 SHRINKAGE = 3.0  # of the covariance: what cross-validation on training images prefers
+LARGEST = 2.0  # of a random gain's logarithm, standard deviation
 BATCH = 64
 Gains: TypeAlias = Mapping[str, Tensor | list[Tensor] | None]
 COLUMNS = ["split", "input", "gain", "drift", "balanced_accuracy", "low", "high"]
@@ -126,12 +129,26 @@ def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) 
 def random_gains(
     teacher: Encoder, prompt: FourierPrompt, images: Tensor, *, drift: float, draws: int, seed: int
 ) -> list[Tensor]:
-    """Move a prompt's strengths to other frequencies, ``draws`` times, each matched in drift."""
+    """Draw gains of a prompt's form at random until ``draws`` of them can be matched in drift.
+
+    The mean of their logarithm is 0: a shape is judged, not contrast. Where most of a prompt's
+    gains stand at its bound, moved to other frequencies they would be contrast alone.
+
+    Raises:
+        InputError: If seven draws of eight cannot reach this drift.
+    """
     size, source = (images.shape[2], images.shape[3]), torch.Generator().manual_seed(seed)
-    learned = prompt.mean_gain(size=size).detach()[None]
-    moved = [random_gain_like(prompt, learned, source, size=size)[0] for _ in range(draws)]
-    some = images[:: len(images) // 128 + 1]
-    return [with_drift(teacher, some, gain, drift=drift) for gain in moved]
+    some, found = images[:: len(images) // 128 + 1], list[Tensor]()
+    for _ in range(8 * draws):
+        log_gain = prompt.spread(draw(1, *prompt.shape, generator=source), size=size)[0].log()
+        log_gain = (log_gain - log_gain.mean()).detach()
+        log_gain *= LARGEST / MOST / log_gain.std()
+        log_gain[..., 0, 0] = 0  # the mean colour stays
+        with suppress(InputError):
+            found.append(with_drift(teacher, some, log_gain.exp(), drift=drift))
+        if len(found) == draws:
+            return found
+    raise InputError(f"drift: expected what random gains can reach, got {drift:.3g}")
 
 
 def control_table(

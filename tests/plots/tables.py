@@ -170,7 +170,7 @@ def mask_history():
     return MaskHistory("prompt", [(1, 0), (1, 3), (1, 6)], planes, gains, edges)
 
 
-CONTROL_GAINS = ("none", "inverse", "reference", "natural", "learned", "random")
+CONTROL_GAINS = ("none", "inverse", "reference", "natural", "learned", "contrast", "random")
 
 
 def control():

@@ -15,7 +15,6 @@ from fopro_lab.fourier import (
     apply_gain,
     fit_prompt,
     mean_amplitude,
-    random_gain_like,
     spectrum_gain,
 )
 from fopro_lab.models import wrap_teacher
@@ -80,9 +79,13 @@ def test_learned_prompt_recovers_half_of_the_inverse(world, monkeypatch):
     candidates = explore_fitted(prompt, network, images, labels, units=units, steps=3,
                                 held_out=held_out, batch_size=60)  # fmt: skip
     gains["learned"] = prompt.mean_gain().detach()
-    source = torch.Generator().manual_seed(0)
-    size = {"size": (SIZE, SIZE)}
-    moved = [random_gain_like(prompt, gains["learned"][None], source, **size)[0] for _ in "ab"]
+    plain, drift = network.encode(images), 0.05  # less than the prompt's: of two waves few matter
+    moved = control.random_gains(network, prompt, images, drift=drift, draws=2, seed=0)
+    for gain in moved:  # a shape, not contrast; the mean colour stays
+        assert float(gain.log().mean()) == pytest.approx(0, abs=0.01) and (gain[..., 0, 0] == 1).all()
+        changed = network.encode(apply_gain(images, gain))
+        found = float((1 - torch.cosine_similarity(plain, changed)).mean())
+        assert found == pytest.approx(drift, rel=0.2)
     gains |= {"random": moved, "a": moved[0], "b": moved[1]}
     table = control.control_table(network, world, gains, train=train, test=test, split="toy",
                                   resamples=20, degradation=BEHIND)  # fmt: skip
