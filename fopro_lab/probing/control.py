@@ -22,7 +22,7 @@ from fopro_lab.evaluation.bootstrap import percentile_interval, sample_and_resam
 from fopro_lab.evaluation.metrics import balanced_accuracies, discriminant
 from fopro_lab.fourier import FourierPrompt, apply_gain, radial_frequency
 from fopro_lab.fourier.gain import MOST, match_strength
-from fopro_lab.fourier.prompt import draw
+from fopro_lab.fourier.prompt import draw as draw_normal
 from fopro_lab.io import progress
 from fopro_lab.probing.features import Encoder, encode, feature_drift, resampling_units
 
@@ -140,7 +140,8 @@ def random_gains(
     size, source = (images.shape[2], images.shape[3]), torch.Generator().manual_seed(seed)
     some, found = images[:: len(images) // 128 + 1], list[Tensor]()
     for _ in range(8 * draws):
-        log_gain = prompt.spread(draw(1, *prompt.shape, generator=source), size=size)[0].log()
+        cells = draw_normal(1, *prompt.shape, generator=source)
+        log_gain = prompt.spread(cells, size=size)[0].log()
         log_gain = (log_gain - log_gain.mean()).detach()
         log_gain *= LARGEST / MOST / log_gain.std()
         log_gain[..., 0, 0] = 0  # the mean colour stays

@@ -89,6 +89,6 @@ def test_benefits_stand_by_condition_from_mild_to_severe():
 def test_control_has_a_mark_for_each_split_and_gain_and_draws_gains_over_the_inverse():
     ax, side = plots.plot_control(control(), control_gains(), images=9).axes
     marks = [line.get_ydata()[0] for line in ax.lines if len(line.get_ydata()) == 1]
-    np.testing.assert_allclose(marks, [0.4 + 0.01 * place for place in range(7)] * 2)
+    np.testing.assert_allclose(marks, [0.4 + 0.01 * place for place in range(8)] * 2)
     assert [line.get_label() for line in side.lines] == ["inverse", "learned"]
     assert "split 2" in side.get_title(loc="left") + side.get_title()

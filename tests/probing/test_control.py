@@ -82,7 +82,8 @@ def test_learned_prompt_recovers_half_of_the_inverse(world, monkeypatch):
     plain, drift = network.encode(images), 0.05  # less than the prompt's: of two waves few matter
     moved = control.random_gains(network, prompt, images, drift=drift, draws=2, seed=0)
     for gain in moved:  # a shape, not contrast; the mean colour stays
-        assert float(gain.log().mean()) == pytest.approx(0, abs=0.01) and (gain[..., 0, 0] == 1).all()
+        assert float(gain.log().mean()) == pytest.approx(0, abs=0.01)
+        assert (gain[..., 0, 0] == 1).all()
         changed = network.encode(apply_gain(images, gain))
         found = float((1 - torch.cosine_similarity(plain, changed)).mean())
         assert found == pytest.approx(drift, rel=0.2)
