@@ -56,7 +56,7 @@ def test_no_number_is_without_its_origin(ledger):
         low, value, high = (float(row[name]) for name in ("ours_low", "ours", "ours_high"))
         assert -1 <= low <= value <= high <= 1
         assert all(int(row[name]) >= 1 for name in ("seeds", "folds", "n")) and row["command"]
-        assert re.fullmatch(r"[0-9a-f]{7,40}", row["commit"])
+        assert re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?", row["commit"])
         date.fromisoformat(row["date"])
 
 
