@@ -21,8 +21,7 @@ from fopro_lab.fourier import ring_parts
 from fopro_lab.models import Teacher, choose_device
 from fopro_lab.probing import features, ring_response
 from fopro_lab.training import TrainedRun
-from fopro_lab.widgets.bands import Change
-from fopro_lab.widgets.panels import Panel
+from fopro_lab.widgets.bands import Change, Panel
 
 DRIFT_IMAGES = 16  # of the ring response and of the mean drift
 IMAGES_PER_CLASS = 8  # of the recalls, at most
@@ -95,13 +94,6 @@ class TeacherDrift:
         return torch.cat([features.encode(self.teacher, part) for part in parts]).cpu().double()
 
 
-class StudentAnswer(NamedTuple):
-    """What a student makes of a change."""
-
-    top: pd.DataFrame  # three most probable classes after: name, before, after (probabilities)
-    recalls: pd.DataFrame  # a row per class: name, n, before, after (images recognised)
-
-
 class WorstBand(NamedTuple):
     """The ring and gain under which a class loses most, and what it loses on the sample."""
 
@@ -119,8 +111,14 @@ class StudentRecall:
         self.sample, self._classifier = sample, cache(load)
         self._unchanged: np.ndarray | None = None  # which images it recognises as they are
 
-    def ask(self, image: Tensor, change: Change, *, wanted: Wanted = lambda: True) -> StudentAnswer:
-        """Classify the image and the sample, before and after."""
+    def ask(
+        self, image: Tensor, change: Change, *, wanted: Wanted = lambda: True
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Classify the image and the sample, before and after.
+
+        Returns the image's three most probable classes after the change: name, before, after
+        (probabilities); and a row per class of the sample: name, n, before, after (recognised).
+        """
         sample = self.sample
         both = self._classify(torch.cat([image[None], change.apply(image[None])]), wanted)
         before, after = torch.softmax(both, dim=1).numpy()
@@ -131,7 +129,7 @@ class StudentRecall:
         counts = pd.DataFrame({"n": 1, "before": self._unchanged, "after": changed})
         recalls = counts.groupby(sample.labels).sum()
         recalls.insert(0, "name", sample.names[recalls.index])
-        return StudentAnswer(top.iloc[np.argsort(-after)[:3]], recalls.reset_index(drop=True))
+        return top.iloc[np.argsort(-after)[:3]], recalls.reset_index(drop=True)
 
     def worst_band(
         self, label: int, edges: Sequence[float], *, wanted: Wanted = lambda: True
@@ -263,16 +261,10 @@ class Networks:
         self.students: Mapping[str, StudentRecall] = {}
         self.teacher = self.student = ""  # titles of those that are chosen; empty for none
         self.groups: Mapping[str, str] = {}  # head, medium or tail for each class
-        self.answer: StudentAnswer | None = None  # the last one
         self.drift, self.classes, self._equaliser = Panel("drift"), Panel("classes"), equaliser
         self._drifts = Later(self._show_drift, fail=partial(_fail, self.drift))
         self._recalls = Later(self._show_recalls, fail=partial(_fail, self.classes))
         self._worst = Later(tell, fail=tell, wait=0)
-
-    @property
-    def pending(self) -> bool:
-        """Whether what is shown does not yet belong to what is set."""
-        return self._drifts.pending or self._recalls.pending
 
     def ask(self, image: Tensor, change: Change) -> None:
         """Ask about a change; what is shown is greyed until the answer is there."""
@@ -300,8 +292,8 @@ class Networks:
         response = {"response": response["drift"].tolist(), "heard": heard}
         self._equaliser.fixed = {**self._equaliser.fixed, **response}
 
-    def _show_recalls(self, answer: StudentAnswer) -> None:
-        self.answer, (top, recalls) = answer, answer
+    def _show_recalls(self, answer: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        top, recalls = answer
         groups = recalls["name"].map(self.groups).fillna("")
         gained = ((recalls["after"] - recalls["before"]) / recalls["n"]).mean()
         points = f"mean recall {100 * gained:+.1f} points"
