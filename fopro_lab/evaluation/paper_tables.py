@@ -30,7 +30,7 @@ _PARTS = {"ldam": "LDAM", "ldam-drw": "LDAM-DRW", "focal": "focal loss", "fitnet
 _PARTS |= {name: name.upper() for name in ("kd", "dkd", "rkd", "sp", "vptta", "lws", "tta")}
 _TITLES = {"worst_class_recall": "Worst class", "macro_f1": "Macro F1"}
 _TITLES |= {metric: metric.upper() for metric in ("mcc", "auroc", "ece")}
-_FOUND = {"balanced_accuracy": "Balanced accuracy", "tail": "Tail recall"}
+FOUND = {"balanced_accuracy": "Balanced accuracy", "tail": "Tail recall"}
 _WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}
 _ESCAPED = {letter: rf"\text{word}{{}}" for letter, word in (_WORDS | {"|": "bar"}).items()}
 _ESCAPED |= {"[": "{[}", "*": "{*}"}  # else arguments of the end of the row before
@@ -82,12 +82,12 @@ def difference_table(
     The best comes first. ``columns`` are headline columns; ``bold`` is the form of one whose
     interval excludes zero.
     """
-    best = _rows_of(differences, COLUMNS[0]).sort_values("difference", ascending=False)
+    best = rows_of(differences, COLUMNS[0]).sort_values("difference", ascending=False)
     methods = list(dict.fromkeys([*best["method"], *differences["method"]]))
     labels, baseline = pd.Series(methods).map(method_label), _baseline(differences)
     table = pd.DataFrame({"Method": labels + f" minus {baseline}"})
     for column in columns:
-        rows = _rows_of(differences, column).set_index("method").reindex(methods)
+        rows = rows_of(differences, column).set_index("method").reindex(methods)
         texts = []
         for row in rows.to_dict("records"):
             text = with_interval(row["difference"], row["low"], row["high"], signed=True)
@@ -151,7 +151,8 @@ def _both(
     return list(zip((of_levels, of_differences), tables, strict=True))
 
 
-def _rows_of(differences: pd.DataFrame, column: str) -> pd.DataFrame:
+def rows_of(differences: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Pick the rows of a tidy table that a headline column is about."""
     scope, name, metric = HEADLINE[column]
     keys = (differences["scope"] == scope) & (differences["name"] == name)
     return differences[keys & (differences["metric"] == metric)]
@@ -186,7 +187,7 @@ def leaders(levels: pd.DataFrame) -> str:
 
 def differing_pairs(pairs: pd.DataFrame) -> str:
     """Count pairs of ``compare_all`` whose balanced accuracy differs by their corrected p-value."""
-    rows = _rows_of(pairs, "balanced_accuracy")  # two for each pair
+    rows = rows_of(pairs, "balanced_accuracy")  # two for each pair
     sure = f"{(rows['p_holm'] < 0.05).sum() // 2} of {len(rows) // 2} pairs"
     return f"corrected for their number, {sure} differ in balanced accuracy"
 
@@ -205,8 +206,8 @@ def findings(differences: pd.DataFrame, *, planned_seeds: int = 0) -> list[str]:
         if named == "teacher":
             pair = f"{method_label(first['method'])} against {_baseline(part)}"
             student = f", student {first['student']}"
-        for column, number in _FOUND.items():
-            rows, said = _rows_of(part, column), dict[str, list[str]]()
+        for column, number in FOUND.items():
+            rows, said = rows_of(part, column), dict[str, list[str]]()
             for row in rows.sort_values("difference", ascending=False).to_dict("records"):
                 verdict, _, why = row["verdict"].partition(": ")
                 known = with_interval(row["difference"], row["low"], row["high"], signed=True)

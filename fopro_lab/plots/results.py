@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fopro_lab.evaluation import is_clear, method_label, with_interval
 from fopro_lab.evaluation.bootstrap import resampled
+from fopro_lab.evaluation.paper_tables import FOUND, rows_of
 from fopro_lab.evaluation.prior_shift import PriorShift
 from fopro_lab.evaluation.scores import GROUPS
 from fopro_lab.plots import style
@@ -358,18 +359,17 @@ def plot_all_pairs(table: pd.DataFrame) -> Figure:
     ``table``: of ``compare_all``.
     """
     style.need(table, "method baseline scope name metric difference p_holm n seeds folds")
-    mean = _headline_rows(table).query("name == @_ALL").groupby("method")["difference"].mean()
+    mean = rows_of(table, "balanced_accuracy").groupby("method")["difference"].mean()
     methods = list(mean.sort_values(ascending=False).index)
     labels = [style.method_look(method)[2] for method in methods]
     side = 1.2 + 0.45 * len(methods)
-    keys = table[["scope", "name", "metric"]].apply(tuple, axis=1)
-    shown = {title: key for title, key in _CLAIMED.items() if (keys == key).any()}
+    shown = _claimed(table)
     down = len(shown) if len(methods) > _FEW else 1  # side by side, many would be too small
     size = (2 / down * side + 1.4 + style.room(labels), down * (side + 0.9 + style.room(labels)))
     shape = (down, len(shown) // down)
     figure, panels = plt.subplots(*shape, figsize=size, sharey="row", squeeze=False)
-    for ax, (title, key) in zip(panels.flat, shown.items(), strict=True):
-        own = table[keys == key].pivot(index="method", columns="baseline")
+    for ax, (title, rows) in zip(panels.flat, shown.items(), strict=True):
+        own = rows.pivot(index="method", columns="baseline")
         square = {"index": methods, "columns": methods}
         cells, p = (own[name].reindex(**square) for name in ("difference", "p_holm"))
         most = max(float(np.nanmax(np.abs(cells.to_numpy()), initial=0)), 0.01)
@@ -377,9 +377,9 @@ def plot_all_pairs(table: pd.DataFrame) -> Figure:
         style.draw_matrix(ax, cells, (100 * cells).map("{:+.1f}".format), p < 0.05, **colors)
         ax.set_xticks(range(len(methods)), labels, rotation=40, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(len(methods)), labels)
-        ax.set_title(f"{title}, n={table.loc[keys == key, 'n'].max()}")
+        ax.set_title(f"{title}, n={rows['n'].max()}")
     style.figure_title(figure, "Row minus column, percentage points")
-    pairs = table.loc[keys == _CLAIMED["Balanced accuracy"], "p_holm"].notna().sum() // 2
+    pairs = rows_of(table, "balanced_accuracy")["p_holm"].notna().sum() // 2
     trained = f"seeds: {table['seeds'].min()}, folds: {table['folds'].min()}"
     note = f"framed: p < 0.05 after Holm over {pairs} pairs; intervals are in the table of pairs"
     style.add_footer(panels[0, 0], table, trained, note)
@@ -450,10 +450,9 @@ def prior_footer(shift: PriorShift, *, adjust: bool) -> str:
     return f"{shift.runs[0].protocol}  ·  {about}  ·  resampled: {unit}"
 
 
-_CLAIMED = {  # title of a panel: scope, name and metric of the table
-    "Balanced accuracy": ("overall", "all", "balanced_accuracy"),
-    "Tail recall": ("group", "tail", "recall"),
-}
+def _claimed(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Pick, by the title of their panel, the rows of the numbers that findings are about."""
+    return {title: rows for name, title in FOUND.items() if len(rows := rows_of(table, name))}
 
 
 @style.with_style
@@ -466,8 +465,7 @@ def plot_claim(table: pd.DataFrame) -> Figure:
     """
     style.need(table, "teacher student method baseline scope name metric n seeds folds varies")
     style.need(table, "protocol method_value baseline_value difference low high p_holm")
-    keys = table[["scope", "name", "metric"]].apply(tuple, axis=1)
-    panels = {title: table[keys == key] for title, key in _CLAIMED.items() if (keys == key).any()}
+    panels = _claimed(table)
     rows = table.drop_duplicates(["student", "teacher", "protocol"]).to_dict("records")
     size = (7.4 + style.room(table["teacher"]), 1.1 + len(panels) * (0.8 + 0.6 * len(rows)))
     figure, axes = plt.subplots(len(panels), 1, sharex=True, squeeze=False, figsize=size)

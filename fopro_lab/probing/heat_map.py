@@ -3,8 +3,6 @@
 Source: Yin et al., NeurIPS 2019, arXiv:1906.08988.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import torch
@@ -58,10 +56,26 @@ def basis_heat_map(
             raise ShapeError(f"{name}: expected one for each of {count}, got {len(given)}")
     cells = basis_cells(height, width, block=block)
     size = float(np.sqrt(height * width) / 8)
-    answer = _answer_of(network, probe, labels)
-    device = network.device if isinstance(network, Classifier) else features.teacher_device(network)
+    logits, places = None, zip(cells["row"], cells["column"], strict=True)
     truth = torch.zeros(count) if labels is None else torch.as_tensor(labels)
-    places = zip(cells["row"], cells["column"], strict=True)
+    if not isinstance(network, Classifier):
+        device: torch.device | str = features.teacher_device(network)
+        logits = features.probe_logits(network, probe) if probe and labels is not None else None
+    elif labels is None:
+        raise InputError("labels: expected one for each image, as a classifier gives classes")
+    else:
+        device = network.device
+
+    def answer(images: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and errors; NaN is what is unknown."""
+        if isinstance(network, Classifier):
+            unknown = images.new_full((len(images), 1), torch.nan, dtype=torch.float64)
+            return unknown, (network.predict(images) != true).double()
+        found = features.encode(network, images).double()
+        if logits is None:
+            return found, torch.full_like(found[:, 0], torch.nan)
+        return found, (logits(found).argmax(dim=1) != true).double()
+
     with torch.inference_mode():
         parts = []
         for rows in torch.arange(count).split(max(1, batch_size // 2)):
@@ -90,29 +104,6 @@ def basis_heat_map(
         table[f"{name}_low"], table[f"{name}_high"] = ends
     about = {"n": count, "block": block, "height": height, "width": width, "size": size}
     return table.assign(clean_error=clean_error, **about)
-
-
-def _answer_of(
-    network: Encoder | Classifier, probe: LinearProbe | None, labels: np.ndarray | None
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return a function from images and labels to features and errors; NaN is what is unknown."""
-    known = labels is not None
-    if isinstance(network, Classifier):
-        if not known:
-            raise InputError("labels: expected one for each image, as a classifier gives classes")
-        return lambda images, true: (
-            images.new_full((len(images), 1), torch.nan, dtype=torch.float64),
-            (network.predict(images) != true).double(),
-        )
-    logits = features.probe_logits(network, probe) if known and probe else None
-
-    def answer(images: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        found = features.encode(network, images).double()
-        if logits is None:
-            return found, torch.full_like(found[:, 0], torch.nan)
-        return found, (logits(found).argmax(dim=1) != true).double()
-
-    return answer
 
 
 def basis_wave(row: int, column: int, *, height: int, width: int) -> np.ndarray:

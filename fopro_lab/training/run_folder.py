@@ -390,18 +390,3 @@ def write_masks(folder: Path | str, masks: Sequence[Mask]) -> None:
     whole = torch.fft.fftshift(torch.cat([halves, opposite], dim=2), dim=(1, 2)).contiguous()
     times = {n: torch.tensor([int(mask[n]) for mask in masks]) for n in ("exploration", "step")}
     write_weights(Path(folder) / MAPS_FILE, {"gain": whole, **times})
-
-
-def write_histories(
-    folder: Path,
-    history: Sequence[Mapping[str, float]],
-    prompt_history: Sequence[Mapping[str, float]],
-    masks: Sequence[Mask],
-) -> None:
-    """Write ``history.csv`` (a row per epoch), ``exploration.csv`` (per prompt step), masks."""
-    for name, rows in (("history", history), ("exploration", prompt_history)):
-        if rows:
-            with atomic_path(folder / f"{name}.csv") as temporary:
-                pd.DataFrame(rows).to_csv(temporary, index=False)
-    if masks:
-        write_masks(folder, masks)

@@ -32,7 +32,7 @@ from fopro_lab.evaluation import balanced_accuracy, write_predictions
 from fopro_lab.evaluation.scores import tell_one_answer
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.fourier.prompt import Share
-from fopro_lab.io import progress, write_json
+from fopro_lab.io import progress, write_csv, write_json
 from fopro_lab.models import Student, Teacher, load_from
 from fopro_lab.models.student import shrink, student_from
 from fopro_lab.models.teacher import check_takes, is_called, state_hash
@@ -86,6 +86,14 @@ class TrainState:
         self.best_epoch, self.best_score, self.best_control = self.epoch, score, self.control
         self.best_student = run_folder.on_cpu(self.evaluated.state_dict())
         self.best_prompt = run_folder.on_cpu(self.prompt.state_dict() if self.prompt else {})
+
+    def write(self, folder: Path) -> None:
+        """Write ``history.csv`` (a row per epoch), ``exploration.csv`` (per prompt step), masks."""
+        for name, rows in (("history", self.history), ("exploration", self.prompt_history)):
+            if rows:
+                write_csv(folder / f"{name}.csv", pd.DataFrame(rows))
+        if self.masks:
+            run_folder.write_masks(folder, self.masks)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` puts back."""
@@ -307,7 +315,7 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         state.history.append(row)
         state.seconds += seconds
         if setup.fabric.global_rank == 0:
-            run_folder.write_histories(folder, state.history, state.prompt_history, state.masks)
+            state.write(folder)
             run_folder.save_checkpoint(folder, state.state_dict())  # now the epoch is done
         is_last = state.epoch == config.epochs
         if verbose and (is_last or time.monotonic() - said > LINE_SECONDS):
@@ -572,7 +580,7 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
         return
     student = {k: v for k, v in state.best_student.items() if k[:10] != "distiller."}
     run_folder.write_weights(folder / "student.safetensors", student)
-    run_folder.write_histories(folder, state.history, state.prompt_history, state.masks)
+    state.write(folder)
     if state.probe is not None:
         probe = run_folder.on_cpu(state.probe.state_dict())
         run_folder.write_weights(folder / "probe.safetensors", probe)
