@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -359,10 +359,17 @@ def pack_from(config: DataConfig, **how: Any) -> Pack:
     return pack(open_from(config), config.image_size, **how)
 
 
-def prepare(config: DataConfig, *, progress: bool = True) -> tuple[Pack, Split]:
-    """Open, pack and split the data set that a config names; the split's rows are the pack's.
+class Prepared(NamedTuple):
+    """Packed images and their split; the split's rows are the pack's."""
+
+    packed: Pack
+    split: Split
+
+
+def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
+    """Open, pack and split the data set that a config names.
 
     Raises what `open_dataset`, `pack` and the function of the split rule do.
     """
     packed = pack_from(config, progress=progress)
-    return packed, split_from(packed.dataset, config)
+    return Prepared(packed, split_from(packed.dataset, config))

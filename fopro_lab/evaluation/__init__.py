@@ -29,6 +29,14 @@ from fopro_lab.evaluation.paper_tables import (
     with_interval,
 )
 from fopro_lab.evaluation.runs import Run, load_runs
-from fopro_lab.evaluation.scores import class_groups, groups_from, score, write_predictions
+from fopro_lab.evaluation.scores import (
+    check_predictions,
+    class_groups,
+    class_names,
+    groups_from,
+    read_predictions,
+    score,
+    write_predictions,
+)
 
 check_public(__name__)

@@ -12,7 +12,13 @@ from fopro_lab.probing.preferences import (
     read_cards,
     relative_responses,
 )
-from fopro_lab.probing.ring_response import mean_spectra, radial_gain, ring_drifts, ring_response
+from fopro_lab.probing.ring_response import (
+    RingDrifts,
+    mean_spectra,
+    radial_gain,
+    ring_drifts,
+    ring_response,
+)
 from fopro_lab.probing.teacher_card import TeacherCard, teacher_card
 
 check_public(__name__)
