@@ -33,6 +33,7 @@ UNREADABLE = tuple(
     ".ndpi .mrxs .scn .czi .raw .npy .mat .h5 .hdf5".split()
 )
 ENDINGS = SUFFIXES.union(UNREADABLE)
+CONVERT = "such files are not read here: convert them to PNG (16 bit keeps the levels of 12)"
 # Folders of an archive, a part of it or a patient: no names of classes.
 NO_CLASS = re.compile(
     r"((.*[\W_])?(images?|imgs?)|pictures?|photos?|masks?|segmentations?|annotations?|labels?|gt|"
@@ -157,9 +158,6 @@ def read_folders(root: Path, *, sure: bool = False) -> Listing:
     over = (*others, *sorted(masks))
     listing = list_files(images, paths, classes, splits=splits, passed_over=over)
     return listing._replace(notes=tuple(notes))
-
-
-CONVERT = "such files are not read here: convert them to PNG (16 bit keeps the levels of 12)"
 
 
 def name_unreadable(files: Iterable[str]) -> list[str]:

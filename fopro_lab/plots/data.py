@@ -14,6 +14,8 @@ from fopro_lab.errors import InputError, ShapeError
 from fopro_lab.plots import style
 
 SPLIT_COLORS = {"train": "#4D6A8A", "val": "#A9BBCC", "test": "#E0A458"}
+_MARKERS = "osD^vPX*"
+_SMALL = {"fontsize": 7.5, "title_fontsize": 7.5, "labelspacing": 0.25, "columnspacing": 1.2}
 
 
 @style.with_style
@@ -105,9 +107,6 @@ def plot_spectra(
     return ax
 
 
-_MARKERS = "osD^vPX*"
-
-
 @style.with_style
 def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     """Draw what each step did to the amplitude of each ring, one panel per stage.
@@ -147,6 +146,3 @@ def plot_pipeline(table: pd.DataFrame, *, source: str = "all") -> Figure:
     images = f"n={own['n'].max():,} images"
     style.add_footer(axes[0], own, images, "bands: 95 % intervals of the mean")
     return figure
-
-
-_SMALL = {"fontsize": 7.5, "title_fontsize": 7.5, "labelspacing": 0.25, "columnspacing": 1.2}

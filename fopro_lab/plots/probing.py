@@ -15,6 +15,15 @@ from fopro_lab.plots import style
 
 _DAMPED, _AMPLIFIED = ("#332288", "#0072B2", "#56B4E9"), ("#E69F00", "#D55E00", "#882255")
 _MARKERS = "oD^sv<>P"
+_SEVERITIES = {  # what a degradation's number is
+    "low-pass": "Cutoff, cycles per pixel",
+    "sharpening": "Strength",
+    "contrast": "Factor of amplitudes",
+    "noise": "Standard deviation",
+}
+_GAINS = {"none": "#777777", "inverse": "#000000", "reference": "#0072B2",
+          "natural": "#56B4E9", "learned": "#D55E00", "contrast": "#A68A00",
+          "random": "#CC79A7"}  # fmt: skip
 
 
 @style.with_style
@@ -217,14 +226,6 @@ def plot_preferences(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-_SEVERITIES = {  # what a degradation's number is
-    "low-pass": "Cutoff, cycles per pixel",
-    "sharpening": "Strength",
-    "contrast": "Factor of amplitudes",
-    "noise": "Standard deviation",
-}
-
-
 @style.with_style
 def plot_gain_benefits(table: pd.DataFrame, *, images: int) -> Figure:
     """Draw what gains are worth under each degradation, from mild to severe.
@@ -261,11 +262,6 @@ def plot_gain_benefits(table: pd.DataFrame, *, images: int) -> Figure:
     about = f"severity grows to the right  ·  n={images:,} test images"
     style.add_footer(axes[0, 0], table, about, "bars: 95 % intervals")
     return figure
-
-
-_GAINS = {"none": "#777777", "inverse": "#000000", "reference": "#0072B2",
-          "natural": "#56B4E9", "learned": "#D55E00", "contrast": "#A68A00",
-          "random": "#CC79A7"}  # fmt: skip
 
 
 @style.with_style

@@ -19,6 +19,19 @@ from fopro_lab.plots import style
 
 _GAIN = "Gain of the amplitude, logarithmic"
 _TIMES = ("#56B4E9", "#0072B2", style.METHOD_COLORS["fopro"])  # first, middle, last
+_TERMS = {
+    "statistics": "Distance from natural statistics",
+    "task": "Task loss of a linear head, nats",
+    "spectrum": "Distance from the reference spectrum",
+    "disagreement": "Minus student-teacher distance",
+    "identity": "Mean (log gain)²",
+    "total": "Weighted sum",
+    "log_gain": "Mean |log gain|",
+    "drift": "Drift of the teacher, mean 1 - cos",
+    "val_balanced_accuracy": "Balanced accuracy, held out",
+}
+# A check on held-out images is drawn beside the term that it checks.
+_CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 
 
 @style.with_style
@@ -68,21 +81,6 @@ def plot_radial_gain(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set(ylabel=_GAIN, title="Gain by frequency ring")
     style.add_footer(ax, table, "bands: spread of the gain")
     return ax
-
-
-_TERMS = {
-    "statistics": "Distance from natural statistics",
-    "task": "Task loss of a linear head, nats",
-    "spectrum": "Distance from the reference spectrum",
-    "disagreement": "Minus student-teacher distance",
-    "identity": "Mean (log gain)²",
-    "total": "Weighted sum",
-    "log_gain": "Mean |log gain|",
-    "drift": "Drift of the teacher, mean 1 - cos",
-    "val_balanced_accuracy": "Balanced accuracy, held out",
-}
-# A check on held-out images is drawn beside the term that it checks.
-_CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 
 
 @style.with_style

@@ -23,6 +23,8 @@ from fopro_lab.plots import style
 _ALL = "all classes"
 _ROW = 0.21  # inches that a dot with its number takes
 _FEW = 5  # methods that a legend names; more are named beside their numbers
+_MEANS = ("balanced\naccuracy", "accuracy\nunder the prior", "calibration\nerror (ECE)")
+_PRIORS = {-1.0: ", tail-heavy", 0.0: ", balanced", 1.0: ", as in training"}
 
 
 @style.with_style
@@ -392,10 +394,6 @@ def _add_legend(figure: Figure, methods: Sequence[str]) -> None:
     handles = [Line2D([], [], color=c, marker=m, label=text) for c, m, text in looks]
     if handles:
         figure.legend(handles=handles, loc="outside upper left", ncols=3)
-
-
-_MEANS = ("balanced\naccuracy", "accuracy\nunder the prior", "calibration\nerror (ECE)")
-_PRIORS = {-1.0: ", tail-heavy", 0.0: ", balanced", 1.0: ", as in training"}
 
 
 def run_labels(shift: PriorShift) -> list[str]:

@@ -26,6 +26,7 @@ from fopro_lab.reports.plan import Node, duration, one_node
 LOOK_EVERY = 0.5  # seconds between two looks at a kernel
 DEVICE_VARIABLES = ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")  # ROCm: the first wins
 GRACE = 10.0  # seconds that an interrupted cell has to end, before its kernel is killed
+_ASK_TORCH = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
 @dataclass(frozen=True)
@@ -244,9 +245,6 @@ class _Watch:
                 continue
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, number)  # a kernel leads a group of its own
-
-
-_ASK_TORCH = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
 def visible_devices() -> list[str]:

@@ -49,6 +49,12 @@ NOT_DECIDING |= {"max_skipped", "checkpoint_epochs", "checkpoint_minutes"}
 # Options of methods that are no preset: at their default they are not part of a run's name.
 _ADDED = (*METHOD_OPTIONS, "teacher_precision", "mixup")
 LATER = {name: TrainConfig.model_fields[name].default for name in _ADDED}
+CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+# The mask history: names and columns are part of a run folder's form, as of version 0.1.
+MOST = 24  # masks per run
+SIDE = 64  # bins of a mask; a prompt is finer nowhere
+RINGS = 8  # up to 0.5 cycles per pixel; the corners add one
+Mask = dict[str, int | Tensor]  # exploration, step; gain: float16 (64, 33) in rfft2 order
 
 
 class TrainedRun(Run):
@@ -250,9 +256,6 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-
-
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write a run's state with its hash; the one before is kept until this one is whole."""
     # torch.save reports a full disk as a RuntimeError without errno, so it writes to memory first.
@@ -315,13 +318,6 @@ def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy a state dict to the CPU in plain layout, so that later steps do not change it."""
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
-
-
-# The mask history: names and columns are part of a run folder's form, as of version 0.1.
-MOST = 24  # masks per run
-SIDE = 64  # bins of a mask; a prompt is finer nowhere
-RINGS = 8  # up to 0.5 cycles per pixel; the corners add one
-Mask = dict[str, int | Tensor]  # exploration, step; gain: float16 (64, 33) in rfft2 order
 
 
 @dataclass

@@ -28,6 +28,8 @@ from fopro_lab.use.predict import NOTICE, TEMPLATES
 AXES: Any = {0: "batch", 1: "height", 2: "width"}  # of the images, whose length is free
 SIZES = ((64, 64), (97, 131), (203, 150))  # of the self-test's images
 TOLERANCE = 1e-3  # of probabilities; another resampling filter or order of colours exceeds it
+Exported = tuple[bytes, Callable[[np.ndarray], Any]]  # a file's content, and what it answers
+EXAMPLE = (torch.zeros(2, 37, 53, 3, dtype=torch.uint8),)
 FILTERS: dict[str, Callable[[Tensor], Tensor]] = {  # Pillow's
     "box": lambda x: ((x > -0.5) & (x <= 0.5)).float(),
     "bilinear": lambda x: (1 - x.abs()).clamp(min=0),
@@ -103,10 +105,6 @@ def export_student(run: TrainedRun, files: Sequence[Path | str]) -> dict[str, st
             content, done[file] = model_card(run, calibration, done).encode(), "model card"
         write_file(file, content)
     return done
-
-
-Exported = tuple[bytes, Callable[[np.ndarray], Any]]  # a file's content, and what it answers
-EXAMPLE = (torch.zeros(2, 37, 53, 3, dtype=torch.uint8),)
 
 
 def to_pt2(deployed: DeployedStudent, texts: dict[str, str]) -> Exported:
