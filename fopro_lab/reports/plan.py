@@ -38,6 +38,9 @@ PATHS = set(
     "run_dirs cards more_datasets more_teachers teachers".split()
 )
 _RESERVED = ("notebooks", "pages", "parameters", "runs", "slurm")  # folders of a report
+# where text is wanted, numbers are taken as such
+_as_text = ConfigDict(coerce_numbers_to_str=True)
+_adapter: Callable[[type], TypeAdapter[Any]] = cache(partial(TypeAdapter, config=_as_text))
 
 
 class PlanEntry(Config):
@@ -266,11 +269,6 @@ def _name_and_default(statement: ast.stmt) -> tuple[str, Any]:
                 return name, ast.literal_eval(value)
     got = f"got '{ast.unparse(statement)}'; move it to the next cell"
     raise InputError(f"parameters cell: expected lines 'name: type = literal', {got}")
-
-
-# where text is wanted, numbers are taken as such
-_as_text = ConfigDict(coerce_numbers_to_str=True)
-_adapter: Callable[[type], TypeAdapter[Any]] = cache(partial(TypeAdapter, config=_as_text))
 
 
 def fit_value(value: Any, default: Any, *, name: str) -> Any:
