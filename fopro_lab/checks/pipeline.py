@@ -6,7 +6,7 @@ amplitudes, 0 where nothing changed, -0.69 where half is left.
 """
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -61,7 +61,7 @@ def audit_pipeline(
     if not len(rows) or images < 1:
         raise InputError(f"rows, images: expected one or more, got {len(rows)} and {images}")
     chosen = choose_images(packed.dataset.table, rows, images=images, seed=seed)
-    reader = packed.dataset.reader
+    reader = cast(ImageReader, packed.dataset.reader)
     side = min(reader.native(int(chosen[0])).shape[:2])
     # To the size of the pack, or 3/8 of images no larger.
     small = packed.size if side > packed.size else max(8, 3 * side // 8)

@@ -161,10 +161,7 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
     unknown = table["group"].is_unique and not dataset.groups_known
     facts: dict[str, Any] = {"dataset": dataset.name, "images": len(packed)}
     facts["groups"] = "unknown: each image is its own" if unknown else table["group"].nunique()
-    # One per image, or no name at all, says that nothing is known.
-    sources, nameless = int(table["source"].nunique()), (table["source"] == "").all()
-    facts["sources"] = "unknown" if sources == len(table) or nameless else sources
-    facts["protocol"] = split.protocol
+    facts |= {"sources": _distinct(table["source"], none="unknown"), "protocol": split.protocol}
     if is_split:
         facts["imbalance"] = f"1:{train.max() / max(train.min(), 1):.0f} in training"
         facts["groups in two parts"] = "groups unknown" if unknown else len(shared)
@@ -172,6 +169,12 @@ def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
         facts["images of each class"] = {name: int(size) for name, size in by_class.items()}
     facts["fingerprint"] = dataset.fingerprint
     return Findings(facts, findings, tables)
+
+
+def _distinct(names: pd.Series, *, none: str) -> int | str:
+    """Count names; one per image, or no name at all, says that nothing is known."""
+    count = int(names.nunique())
+    return none if count == len(names) or (names == "").all() else count
 
 
 def _check_reading(packed: Pack) -> Finding:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from fopro_lab.arguments import wrong
 from fopro_lab.config import DataConfig
 from fopro_lab.data import phantom
 from fopro_lab.data.benchmarks import benchmark_place, read_benchmark, read_npz
-from fopro_lab.data.decoding import DEPTHS, FileReader, ImageReader, to_rgb
+from fopro_lab.data.decoding import DEPTHS, FileReader, ImageReader, Reader, to_rgb
 from fopro_lab.data.readers import Listing, read_folders, sort_files
 from fopro_lab.data.sampling import choose_rows
 from fopro_lab.data.tables import USUAL_NAMES, find_table, list_parts, not_used, read_table
@@ -39,7 +39,7 @@ class Dataset(Summary):
     name: str  # the first part of a protocol id
     table: pd.DataFrame
     class_names: tuple[str, ...]  # K, in the order of the labels
-    reader: ImageReader
+    reader: Reader
     fingerprint: str  # SHA-256 over the table without paths, and file sizes: the same everywhere
     stamp: str = ""  # SHA-256 over the files' times, tells a file replaced by one of the same size
     left_out: int = 0  # images that are left out because they cannot be read
@@ -71,7 +71,7 @@ class Dataset(Summary):
         images = "\n".join(table["image"].tolist())
         fingerprint = sha256_text(self.fingerprint + images)
         stamp = sha256_text(self.stamp + images) if self.stamp else ""
-        reader = self.reader.take(rows)
+        reader = take_rows(self.reader, rows)
         return replace(self, table=table, reader=reader, fingerprint=fingerprint, stamp=stamp)
 
 
@@ -275,6 +275,13 @@ def check_rows(rows: "np.typing.ArrayLike", *, count: int) -> np.ndarray:
         got = f"{found.min()} to {found.max()}; was the split made of the same pack.dataset?"
         raise InputError(f"rows: expected 0 to {count - 1}, got {got}")
     return found.astype(np.int64, copy=False)
+
+
+def take_rows(reader: Reader, rows: np.ndarray) -> Reader:
+    """Return a reader whose row ``i`` is row ``rows[i]`` of ``reader``."""
+    if hasattr(reader, "take"):
+        return cast(Reader, reader.take(rows))
+    return lambda row, size: reader(int(rows[row]), size)
 
 
 def _read_path(path: Path, config: DataConfig, columns: bool) -> Listing:

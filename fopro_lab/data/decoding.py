@@ -18,6 +18,7 @@ from fopro_lab.errors import InputError
 from fopro_lab.io import quiet, regular
 
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value for radiographs
+Reader = Callable[[int, int], np.ndarray]  # (row, size) to uint8 (size, size, 3)
 RULES = "rgb8-3 exact"  # part of a pack's key: change it when pixels change
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 DEPTHS = (8, 10, 12, 14, 16)  # bits that instruments use of 16

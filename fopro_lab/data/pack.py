@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fopro_lab.config import DataConfig, Interpolation
-from fopro_lab.data.dataset import Dataset, check_rows, open_from
-from fopro_lab.data.decoding import FileReader, ImageReader, decoder_version, survey
+from fopro_lab.data.dataset import Dataset, check_rows, open_from, take_rows
+from fopro_lab.data.decoding import FileReader, ImageReader, Reader, decoder_version, survey
 from fopro_lab.data.published_splits import make_hyperkvasir, make_isic2019_lt, make_monica
 from fopro_lab.data.split_rules import Split, make_folds, make_long_tail, make_split
-from fopro_lab.errors import InputError, WorkError
+from fopro_lab.errors import InputError, ShapeError, WorkError
 from fopro_lab.io import Summary, atomic_path, cache_folder, one_writer, quiet, regular, write_json
 from fopro_lab.io import progress as show_progress
 
@@ -167,7 +167,9 @@ def pack(
         raise InputError(f"size: expected 8 to 2048 pixels, got {size}")
     if jobs < 0:
         raise InputError(f"jobs: expected 0 for one per core or a positive number, got {jobs}")
-    dataset = replace(dataset, reader=replace(dataset.reader, interpolation=interpolation))
+    if isinstance(dataset.reader, ImageReader):
+        reader = replace(dataset.reader, interpolation=interpolation)
+        dataset = replace(dataset, reader=reader)
     version = decoder_version(interpolation)
     given = dataset.reader.depth if isinstance(dataset.reader, FileReader) else 0
     version += f" depth {given}" if given else ""
@@ -270,7 +272,7 @@ def _write(
 
 
 def decode_rows(
-    reader: ImageReader, count: int, size: int, jobs: int
+    reader: Reader, count: int, size: int, jobs: int
 ) -> Generator[np.ndarray | str, None, None]:
     """Yield the pixels of each row in order, or why it cannot be read."""
     # Pillow lets go of the interpreter's lock only while it decodes and resizes, so threads gain
@@ -280,11 +282,11 @@ def decode_rows(
     length = max(1, min(CHUNK, (8 << 20) // size**2))
     chunks = [np.arange(count)[start : start + length] for start in range(0, count, length)]
     start = time.monotonic()
-    yield from _decode_chunk(reader.take(chunks[0]), len(chunks[0]), size)
+    yield from _decode_chunk(take_rows(reader, chunks[0]), len(chunks[0]), size)
     long = (time.monotonic() - start) * (len(chunks) - 1) > SHORT
     run = Parallel(n_jobs=jobs or (-1 if long else 1), batch_size=1, return_as="generator")
     work = delayed(_decode_chunk)
-    results = run(work(reader.take(rows), len(rows), size) for rows in chunks[1:])
+    results = run(work(take_rows(reader, rows), len(rows), size) for rows in chunks[1:])
     try:
         for chunk in results:
             yield from chunk
@@ -296,13 +298,18 @@ def decode_rows(
             results.close()
 
 
-def _decode_chunk(reader: ImageReader, count: int, size: int) -> list[np.ndarray | str]:
+def _decode_chunk(reader: Reader, count: int, size: int) -> list[np.ndarray | str]:
     found: list[np.ndarray | str] = []
     for row in range(count):
         try:
-            found.append(np.ascontiguousarray(reader(row, size)))
+            pixels = np.ascontiguousarray(reader(row, size))
         except InputError as error:
             found.append(str(error))
+            continue
+        if pixels.shape != (size, size, 3) or pixels.dtype != np.uint8:
+            got = f"{pixels.dtype} {pixels.shape}"
+            raise ShapeError(f"reader: expected uint8 {(size, size, 3)}, got {got}")
+        found.append(pixels)
     return found
 
 

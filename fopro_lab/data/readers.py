@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from fopro_lab.data.decoding import FileReader, ImageReader
+from fopro_lab.data.decoding import FileReader, Reader
 from fopro_lab.errors import InputError, said_of
 from fopro_lab.io import in_bytes, kind_of, regular, some
 
@@ -55,7 +55,7 @@ class Listing(NamedTuple):
 
     table: pd.DataFrame
     class_names: tuple[str, ...]
-    reader: ImageReader
+    reader: Reader
     files: list[str]  # their sizes and times stand for the pixels
     passed_over: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what was guessed or left out

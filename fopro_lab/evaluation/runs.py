@@ -229,3 +229,15 @@ def read_mask_history(source: Source, *, name: str = "") -> MaskHistory:
         raise InputError(f"{folder}: expected a finite gain above 0 for each mask and ring")
     times = [(int(number), int(step)) for number, step in wide.index]
     return MaskHistory(name or folder.resolve().name, times, planes, rings, edges)
+
+
+def read_mask_histories(
+    runs: Source | Iterable[Source] | Mapping[str, Source],
+) -> list[MaskHistory]:
+    """Read the masks of one source or several, which a mapping gives titles."""
+    listed = [runs] if isinstance(runs, Source) else runs
+    named = listed.items() if isinstance(listed, Mapping) else (("", source) for source in listed)
+    histories = [read_mask_history(source, name=name) for name, source in named]
+    if not histories:
+        raise InputError("runs: expected at least one, got none")
+    return histories

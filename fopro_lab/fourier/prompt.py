@@ -165,9 +165,11 @@ class FourierPrompt(Summary, nn.Module):
     @torch.no_grad()
     def shrink_(self, factor: float) -> None:
         """Move the prompt towards the identity: 1 leaves it, 0 makes every gain 1."""
-        last = self.network.last.parameters() if self.form == "generator" else [self.cells]
-        for part in last:
-            part.mul_(factor)
+        if self.form == "generator":
+            self.network.last.weight.mul_(factor)
+            self.network.last.bias.mul_(factor)
+        else:
+            self.cells.mul_(factor)
 
     def save(self, path: Path | str) -> None:
         """Write parameters and settings to one safetensors file, atomically."""

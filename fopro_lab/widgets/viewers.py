@@ -10,10 +10,9 @@ import ipywidgets as widgets
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fopro_lab.errors import InputError
 from fopro_lab.evaluation import Run, load_runs, with_interval
 from fopro_lab.evaluation.prior_shift import PriorShift
-from fopro_lab.evaluation.runs import Source, read_mask_history
+from fopro_lab.evaluation.runs import Source, read_mask_histories
 from fopro_lab.plots.prompts import plot_mask_history
 from fopro_lab.plots.results import plot_priors, prior_footer, run_labels
 from fopro_lab.plots.style import method_order
@@ -41,11 +40,7 @@ class PromptViewer(StillBox):
     """
 
     def __init__(self, runs: Source | Iterable[Source] | Mapping[str, Source]) -> None:
-        listed = [runs] if isinstance(runs, Source) else runs
-        named = listed.items() if isinstance(listed, Mapping) else (("", each) for each in listed)
-        self.histories = [read_mask_history(source, name=name) for name, source in named]
-        if not self.histories:
-            raise InputError("runs: expected at least one, got none")
+        self.histories = read_mask_histories(runs)
         self.times = sorted({time for history in self.histories for time in history.times})
         self.slider = widgets.SelectionSlider(
             options=[(f"{number}, {step}", (number, step)) for number, step in self.times],

@@ -18,7 +18,7 @@ from fopro_lab.data import (
     paired_batches,
     read_pixels,
 )
-from fopro_lab.data.dataset import check_rows
+from fopro_lab.data.dataset import check_rows, take_rows
 from fopro_lab.errors import InputError
 from tests.conftest import refuses
 from tests.data.toys import write_images
@@ -81,6 +81,8 @@ def test_subset_reads_the_chosen_rows():
     np.testing.assert_array_equal(part.read(0, 64), whole.read(2, 64))
     assert part.table["image"].tolist() == whole.table["image"].iloc[[2, 30]].tolist()
     assert part.fingerprint != whole.fingerprint
+    plain = take_rows(lambda row, size: np.full((size, size, 3), row), np.array([7, 9]))
+    assert plain(1, 2).max() == 9
 
 
 @pytest.mark.parametrize(

@@ -20,17 +20,17 @@ from fopro_lab.config import DataConfig
 from fopro_lab.data import Dataset, open_dataset, pack, prepare
 from fopro_lab.data.augment import read_pixels
 from fopro_lab.data.batches import place_images
-from fopro_lab.errors import InputError, WorkError
+from fopro_lab.errors import InputError, ShapeError, WorkError
 from tests.conftest import fails, refuses
-from tests.data.toys import Drawn, write_images
+from tests.data.toys import write_images
 
 packing = import_module("fopro_lab.data.pack")  # the package has a function of this name
 # Python 3.12 warns of every fork beside a thread; the children here use none.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
-def with_reader(draw, *, images: int = 100) -> Dataset:
-    return replace(open_dataset("phantom", images=images), reader=Drawn(draw))
+def with_reader(reader, *, images: int = 100) -> Dataset:
+    return replace(open_dataset("phantom", images=images), reader=reader)
 
 
 def noise(row: int, size: int) -> np.ndarray:
@@ -105,6 +105,8 @@ def test_pack_refuses(tmp_path):
     refuses(r"^size: expected 8 to 2048 pixels", pack, open_dataset("phantom", images=24), 4)
     with pytest.raises(InputError, match=r"^interpolation: expected one of 'box', "):
         pack(open_dataset("phantom", images=24), 16, interpolation="area")
+    with pytest.raises(ShapeError, match=r"^reader: expected uint8 \(8, 8, 3\), got float64"):
+        pack(with_reader(lambda row, size: np.zeros((8, 8, 3))), 8, cache=tmp_path)
 
 
 def test_pack_on_a_full_disk_says_so_and_leaves_nothing(tmp_path, monkeypatch):
@@ -191,15 +193,13 @@ from fopro_lab.data import open_dataset, pack
 
 dataset, parent = open_dataset("phantom", images=100), os.getpid()
 
-class Deadly(type(dataset.reader)):
-    def native(self, row):
-        if os.getpid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().native(row)
+def deadly(row, size):
+    if os.getpid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return dataset.read(row, size)
 
 print(len(pack(dataset, 16, cache=sys.argv[1], jobs=2, progress=False)))
 try:
-    deadly = Deadly(dataset.reader.seed, dataset.reader.rows)
     pack(replace(dataset, reader=deadly), 8, cache=sys.argv[2], jobs=2, progress=False)
 except Exception as error:
     print(error)

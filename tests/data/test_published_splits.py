@@ -25,7 +25,7 @@ from fopro_lab.data.split_rules import PARTS
 from fopro_lab.errors import InputError
 from tests.conftest import refuses
 from tests.data.publisher import medmnist_npz
-from tests.data.toys import BLACK, altered, isic2019_lt_counts
+from tests.data.toys import altered, isic2019_lt_counts
 
 SIZES = {"train": 4, "val": 2, "test": 3}  # images of each class in the toy files
 MADE_UP = f"{', '.join(isic2019_lt_names(0.005, 2))}: not the published files"
@@ -38,7 +38,7 @@ def dataset_of(rows: list[tuple[str, str]]) -> Dataset:
     table = pd.DataFrame(rows, columns=["image", "class"])
     table["label"] = table["class"].map(names.index)
     table = table.assign(path="", source="", split="", group=table["image"])
-    return Dataset("toy", table, names, BLACK, "f")
+    return Dataset("toy", table, names, lambda row, size: np.zeros((size, size, 3), np.uint8), "f")
 
 
 def ids(dataset: Dataset, rows: np.ndarray) -> set[str]:

@@ -1,8 +1,6 @@
 """Small data sets for the tests of this package."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from fopro_lab.data import Dataset
-from fopro_lab.data.decoding import ImageReader
 from fopro_lab.data.split_rules import long_tail_counts
-
-
-@dataclass(frozen=True)
-class Drawn(ImageReader):
-    """Reads what a function of row and size draws."""
-
-    draw: Callable[[int, int], np.ndarray]
-    rows: Sequence[int] = range(10_000)
-
-    def __call__(self, row: int, size: int) -> np.ndarray:
-        return self.draw(self.rows[row], size)
-
-
-BLACK = Drawn(lambda row, size: np.zeros((size, size, 3), np.uint8))
 
 
 def toy_dataset(
@@ -44,7 +27,7 @@ def toy_dataset(
     if order is not None:
         table = table.iloc[order].reset_index(drop=True)
     names = tuple(f"class{label}" for label in range(table["label"].max() + 1))
-    return Dataset("toy", table, names, BLACK, "f")
+    return Dataset("toy", table, names, lambda row, size: np.zeros((size, size, 3), np.uint8), "f")
 
 
 def write_images(root: Path, *, classes: int = 2, each: int = 3, side: int = 20) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from fopro_lab.evaluation import Run, load_runs, score
-from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE, read_mask_history
+from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE, read_mask_histories, read_mask_history
 from tests.conftest import refuses
 from tests.evaluation.toy_runs import predictions, write_run
 
@@ -109,3 +109,4 @@ def test_mask_history_refuses_what_is_none(tmp_path):
         refuses(r"expected a finite gain above", read_mask_history, tmp_path)
     write_masks(tmp_path, dropped="gain")
     refuses("expected whole files of masks", read_mask_history, tmp_path)
+    refuses("runs: expected at least one, got none", read_mask_histories, [])

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from fopro_lab.config import ProbeConfig
 from fopro_lab.data import Dataset, Pack
 from fopro_lab.probing import teacher_card
-from tests.data.toys import Drawn
 
 CLASS_NAMES = ("slow", "fast", "flat")
 SIZE = 16
@@ -45,7 +44,7 @@ def make_pack(pixels: np.ndarray, labels: np.ndarray, lesion: np.ndarray, source
     columns = {"image": [f"image {row}" for row in rows], "path": "", "label": labels}
     columns |= {"group": [f"lesion {n}" for n in lesion], "source": source, "split": ""}
     table = pd.DataFrame(columns)
-    dataset = Dataset("waves", table, names, Drawn(lambda row, size: pixels[row]), "f" * 64)
+    dataset = Dataset("waves", table, names, lambda row, size: pixels[row], "f" * 64)
     return Pack(pixels, labels, pixels.shape[1], dataset, {})
 
 

@@ -14,7 +14,6 @@ from fopro_lab.evaluation.runs import MAPS_FILE, RINGS_FILE
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import run_folder as masks
 from fopro_lab.widgets import PromptViewer, RunComparer
-from tests.conftest import refuses
 from tests.evaluation.toy_runs import predictions, write_run
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -54,10 +53,6 @@ def test_prompt_viewer_joins_the_times_of_its_runs_and_draws_the_same_at_the_sam
     for index in (2, 3, 1, 0):
         viewer.slider.index = index
     assert viewer.image.value == first  # nothing of the times between is left in it
-
-
-def test_the_prompt_viewer_refuses_no_run():
-    refuses("runs: expected at least one, got none", PromptViewer, [])
 
 
 def test_in_the_prompt_viewer_a_gain_of_two_is_red(tmp_path):
