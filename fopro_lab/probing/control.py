@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -151,7 +151,15 @@ def random_gains(
 
 
 def control_table(
-    teacher: Encoder, pack: Pack, gains: Gains, *, split: str, **how: Any
+    teacher: Encoder,
+    pack: Pack,
+    gains: Gains,
+    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    split: str,
+    degradation: Degradation,
+    resamples: int = 1000,
 ) -> pd.DataFrame:
     """Judge gains before a frozen teacher by linear probes on held-out lesions.
 
@@ -159,7 +167,7 @@ def control_table(
     behind each gain and tested on the test images, rows of other lesions, behind the same gain.
     ``gains`` are, by name, broadcastable to ``(B, 3, H, W // 2 + 1)``, for degraded images; or
     None. Of a list of random draws the mean is judged: one draw says little. ``split`` is a name
-    for the table; the rest, such as rows and ``resamples`` of whole lesions, is as of `_judge`.
+    for the table; ``resamples`` are of whole lesions.
 
     Returns:
         A row for the clean images and each gain: ``split``, ``input`` (clean, degraded), ``gain``,
@@ -167,21 +175,28 @@ def control_table(
         ``balanced_accuracy`` with ``low`` and ``high`` (95 %).
     """
     lines = []
-    found = _judge(teacher, pack, gains, **how)
+    found = _judge(teacher, pack, gains, train, test, degradation, resamples)
     for names, (moved, value, *resampled) in found.items():
         lines.append((split, *names, moved, value, *percentile_interval(np.array(resampled))))
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
 def gain_benefits(
-    teacher: Encoder, pack: Pack, gains: Gains, *, degradation: Degradation, **how: Any
+    teacher: Encoder,
+    pack: Pack,
+    gains: Gains,
+    *,
+    train: np.ndarray,
+    test: np.ndarray,
+    degradation: Degradation,
+    resamples: int = 1000,
 ) -> pd.DataFrame:
     """Subtract the balanced accuracy without a gain, paired by test image; see `control_table`.
 
     A row for each gain but "none": ``kind``, ``severity``, ``gain``, ``drift``, ``without``
     (balanced accuracy of no gain), ``difference`` with ``low`` and ``high`` (95 %, over lesions).
     """
-    found = _judge(teacher, pack, gains, degradation=degradation, **how)
+    found = _judge(teacher, pack, gains, train, test, degradation, resamples)
     plain, lines = found["degraded", "none"], []
     for (given, name), own in found.items():
         if given == "degraded" and name != "none":
@@ -197,11 +212,10 @@ def _judge(
     teacher: Encoder,
     pack: Pack,
     gains: Gains,
-    *,
     train: np.ndarray,
     test: np.ndarray,
     degradation: Degradation,
-    resamples: int = 1000,
+    resamples: int,
 ) -> dict[tuple[str, str], np.ndarray]:
     """Measure (input, gain): drift, balanced accuracy and its resamples, the same for all."""
     seen, known = (_features(teacher, pack, rows, gains, degradation) for rows in (train, test))
