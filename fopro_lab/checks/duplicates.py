@@ -53,10 +53,13 @@ def same_content(packed: Pack) -> np.ndarray:
 def find_near_duplicates(images: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
     """Find near-duplicates in any of eight orientations among some rows of ``(N, H, W, 3)``.
 
-    All pairs are compared: 25,000 images took 5 seconds on one core, 10,000 took 1. Of identical
-    images, give one. Columns are ``first``, ``second`` (rows, ``first`` the smaller), ``bits`` that
-    differ, ``correlation`` of the details and ``turn``: what to do to the first to get the second.
-    ``attrs["flat"]`` counts the images without details, which were compared with none.
+    All pairs are compared: 25,000 images took 5 seconds on one core, 10,000 took 1. Of
+    identical images, give one.
+
+    Returns:
+        Columns ``first``, ``second`` (rows, ``first`` the smaller), ``bits`` that differ,
+        ``correlation`` of the details and ``turn``: what to do to the first to get the second.
+        Its ``attrs["flat"]`` counts the images without details, which were compared with none.
     """
     waves = _describe(images, rows)
     contrast = np.sqrt(np.square(waves).sum(axis=(1, 2)) - np.square(waves[:, 0, 0])) / SIDE

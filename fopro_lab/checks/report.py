@@ -109,9 +109,14 @@ def open_for_checks(config: DataConfig) -> tuple[Pack, Split]:
 def examine(packed: Pack, split: Split, *, config: DataConfig) -> Findings:
     """Examine a packed data set and its split.
 
-    ``config`` gives the rules of head, medium and tail, and the wanted imbalance. The findings have
-    the tables ``counts``, ``unreadable``, ``copies``, ``near_duplicates``, ``group_leakage``,
-    ``leakage``, ``sources`` and ``power``.
+    Args:
+        packed: The images.
+        split: Of ``packed.dataset``.
+        config: Gives the rules of head, medium and tail, and the wanted imbalance.
+
+    Returns:
+        Findings with the tables ``counts``, ``unreadable``, ``copies``, ``near_duplicates``,
+        ``group_leakage``, ``leakage``, ``sources`` and ``power``.
     """
     dataset, names = packed.dataset, packed.dataset.class_names
     if is_split := bool(len(split.train)):

@@ -272,9 +272,14 @@ def compare_all(runs: Sequence[Run]) -> pd.DataFrame:
 
     Each pair is compared as by `compare`, over the seeds that it has in common; one without such
     seeds is left out. As many pairs answer one question, p-values are also corrected (Holm) over
-    the pairs of one number: ``p_holm`` after ``p``. All other columns, and what is raised, are as
-    of `compare`, both ways round (a pair has two rows per number); that no two methods share a
-    seed is an `InputError`, too.
+    the pairs of one number.
+
+    Returns:
+        The columns of `compare`, both ways round (a pair has two rows per number), and ``p_holm``
+        after ``p``.
+
+    Raises:
+        InputError: As `compare`; also if no two methods share a seed.
     """
     check_comparable(runs)
     by_method, weak = _by_method(runs), undertrained(runs)
@@ -387,9 +392,14 @@ def score_runs(runs: Sequence[Run], *, resamples: int = 1000, seed: int = 0) -> 
     """Score every protocol and method, averaged over its seeds, and over folds where that is fair.
 
     Finished runs come once per protocol, method and seed. Folds of one partition are put together
-    where no image is tested twice. Returns the columns of ``score`` after ``method``, ``seeds``
-    (how many, the fewest of a fold) and ``folds``; methods in the order of the runs. Runs of one
-    protocol that were not tested on the same images, or come twice, are an `InputError`.
+    where no image is tested twice.
+
+    Returns:
+        The columns of ``score`` after ``method``, ``seeds`` (how many, the fewest of a fold) and
+        ``folds``; methods in the order of the runs.
+
+    Raises:
+        InputError: If runs of one protocol were not tested on the same images, or come twice.
     """
     tables = []
     for members in group_families(runs):
@@ -487,9 +497,14 @@ def compare_teachers(
     one pair, student and number, not over several pairs and numbers; so is the verdict.
 
     ``runs`` are finished, at most one per student, partition, teacher, method, fold and seed;
-    ``pairs`` are method and baseline, and one that nothing was trained for is left out. Returns the
-    columns of `compare` after ``teacher`` (name, "none" where neither method has one) and
-    ``student``, and ``p_holm`` after ``p``; raises what it does, also if no pair can be compared.
+    ``pairs`` are method and baseline, and one that nothing was trained for is left out.
+
+    Returns:
+        The columns of `compare` after ``teacher`` (name, "none" where neither method has one) and
+        ``student``, and ``p_holm`` after ``p``.
+
+    Raises:
+        InputError: If no pair can be compared, or as `compare`.
     """
     pairs = list(pairs)
     tables = []

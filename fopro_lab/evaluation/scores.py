@@ -53,9 +53,12 @@ def resampling_units(table: pd.DataFrame) -> np.ndarray:
 def check_predictions(predictions: pd.DataFrame, *, name: str = "predictions") -> pd.DataFrame:
     """Validate a table of predictions, which errors call by ``name``, such as a path.
 
-    Returns exactly the columns that this file's head names: texts ``str``, labels ``int64``, logits
-    ``float64``. A column, label, split or logit that is not as it says there, or an image that
-    comes twice, is an `InputError`.
+    Returns:
+        Exactly the columns that this file's head names: texts ``str``, labels ``int64``, logits
+        ``float64``.
+
+    Raises:
+        InputError: If a column, label, split or logit is not as documented, or an image repeats.
     """
     with said_of(name):
         for column in (*TEXT_COLUMNS, "label"):
@@ -115,8 +118,10 @@ def class_groups(
     ``rank`` takes thirds by rank: of K classes K // 3, at least one, are head, the rest is halved
     and an odd one goes to the tail. Eight classes give the published ranks 0-1, 2-4, 5-7 of
     ISIC-2019-LT. ``count`` takes HyperKvasir's thresholds: more than 700 training images is
-    head, fewer than 70 tail. ``sizes`` are those of head and medium, if not thirds. Returns "head",
-    "medium" or "tail" for each class, the most frequent class first.
+    head, fewer than 70 tail. ``sizes`` are those of head and medium, if not thirds.
+
+    Returns:
+        "head", "medium" or "tail" for each class, the most frequent class first.
     """
     if len(counts) < 2:
         raise InputError(f"counts: expected two classes or more, got {len(counts)}")

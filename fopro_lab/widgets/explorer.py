@@ -561,7 +561,8 @@ def _list_images(
 def run_options(path: Path | str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Take data, split, teacher and prompt of a run folder; given options are put on top.
 
-    A folder that does not hold one finished run is an `InputError`.
+    Raises:
+        InputError: If it is no finished run, or a given option is one by which it does not fit.
     """
     runs = load_runs(path)
     if len(runs) != 1:
@@ -603,9 +604,13 @@ def open_explorer(config: ExploreConfig) -> BandExplorer:
 def build_explorer(config: ExploreConfig, *, checked: str = "") -> BandExplorer:
     """Open a data set, its teachers and students in a band explorer, and others to choose from.
 
-    The student runs belong to the first data set; every other one is opened, with the same options,
-    when it is chosen. ``checked`` is a line for stderr once the runs are known to fit, before what
-    takes long. An `InputError` says what is missing or does not fit.
+    Args:
+        config: The student runs belong to the first data set; every other one is opened, with
+            the same options, when it is chosen.
+        checked: Line for stderr once the runs are known to fit, before what takes long.
+
+    Raises:
+        InputError: If something is missing or does not fit.
     """
     teachers: dict[str, TeacherConfig] = {config.teacher: config}
     for entry in config.more_teachers:

@@ -136,7 +136,8 @@ class StudentRecall:
     ) -> WorstBand:
         """Remove and double one ring after another; take what lowers the class's probability most.
 
-        A sample without an image of the class is an `InputError`.
+        Raises:
+            InputError: If the sample has no image of the class.
         """
         images = self.sample.images[self.sample.labels == label]
         if not len(images):

@@ -41,12 +41,16 @@ def serve_explorer(
     """Serve the band explorer until Ctrl-C; each view of the page has a kernel of its own.
 
     The page is reached from this machine alone, and only with the token of its printed address.
-    Kernels run in the current folder. No file is handed out, not even the notebook. What is missing
-    or does not fit is an `InputError` before there is a page.
+    Kernels run in the current folder. No file is handed out, not even the notebook.
 
-    ``values`` are options of `ExploreConfig`; presets are saved in ``presets`` unless they say so.
-    ``run`` is a run folder whose data, split, teacher and prompt are taken, empty for none, and
-    ``port`` lies on the loopback, 0 for any that is free.
+    Args:
+        values: Options of `ExploreConfig`; presets are saved in ``presets`` unless it says so.
+        run: Run folder whose data, split, teacher and prompt are taken; empty is none.
+        port: Port on the loopback; 0 is any that is free.
+        browser: Whether to open it.
+
+    Raises:
+        InputError: If anything is missing or does not fit, before there is a page.
     """
     values = current_options(values)
     values = run_options(run, values) if run else values
