@@ -125,10 +125,8 @@ class Config(BaseModel):
     def from_mapping(cls: type[ConfigType], values: Mapping[str, Any]) -> ConfigType:
         """Build the config of a mapping, such as a file's, as ``TrainConfig(...)`` does.
 
-        Names of version 0.1 are accepted, and options that are gone at their old default.
-
-        Raises:
-            InputError: For an unknown name (with the nearest known one) or a value out of range.
+        Names of version 0.1 are accepted, and options that are gone at their old default. An
+        unknown name (with the nearest known one) or a value out of range is an `InputError`.
         """
         if not isinstance(values, Mapping):
             raise InputError(f"{cls.__name__}: expected names and values, got {values!r}")
@@ -136,14 +134,11 @@ class Config(BaseModel):
 
     @classmethod
     def from_parameters(cls: type[ConfigType], namespace: Mapping[str, Any]) -> ConfigType:
-        """Build the config from a notebook's parameters cell.
+        """Build the config from a notebook's parameters cell, as `from_mapping` does.
 
-        Args:
-            namespace: Typically ``globals()`` after the parameters cell. Names that are fields
-                are taken, and every entry of the mapping ``options``, if there is one.
-
-        Raises:
-            InputError: As of `from_mapping`; or if ``options`` repeats a changed parameter.
+        ``namespace`` is typically ``globals()`` after that cell. Names that are fields are taken,
+        and every entry of the mapping ``options``, if there is one; one that repeats a changed
+        parameter is an `InputError`.
         """
         # Old names, too: the parameter of a notebook of version 0.1 must not be ignored. One at its
         # default counts as not given, so that a recipe can fill it.

@@ -57,8 +57,7 @@ class Pack(Summary):
     def checked(self, rows: np.typing.ArrayLike | None = None) -> np.ndarray:
         """Return the pixels of some rows, or all, each MB compared with its checksum at first use.
 
-        Raises:
-            WorkError: If they are not those that were packed.
+        A `WorkError` says that they are not those that were packed.
         """
         if self._unread.any():
             each = _rows_per_checksum(self.size)
@@ -370,9 +369,7 @@ class Prepared(NamedTuple):
 def prepare(config: DataConfig, *, progress: bool = True) -> Prepared:
     """Open, pack and split the data set that a config names.
 
-    Raises:
-        InputError: As `open_dataset`, `pack` and the function of the split rule.
-        WorkError: If the disk is full or cannot be written.
+    Raises what `open_dataset`, `pack` and the function of the split rule do.
     """
     packed = pack_from(config, progress=progress)
     return Prepared(packed, split_from(packed.dataset, config))

@@ -50,10 +50,8 @@ def find_table(
 ) -> tuple[Path | None, list[str]]:
     """Find the one table below a folder that names images below another.
 
-    Returns the table, None if no file is a table, and notes on others that are passed over.
-
-    Raises:
-        InputError: If there are tables, but none or several of them fit.
+    Returns the table, None if no file is a table, and notes on others that are passed over. Tables
+    of which none fits, or several do, are an `InputError`.
     """
     stems = _stems(images_below)
     others = [file for file in readers.sort_files(root)[1] if table_ending(file) is not None]

@@ -272,14 +272,8 @@ def compare_all(runs: Sequence[Run]) -> pd.DataFrame:
 
     Each pair is compared as by `compare`, over the seeds that it has in common; one without such
     seeds is left out. As many pairs answer one question, p-values are also corrected (Holm) over
-    the pairs of one number.
-
-    Returns:
-        The columns of `compare`, both ways round (a pair has two rows per number), and ``p_holm``
-        after ``p``.
-
-    Raises:
-        InputError: As `compare`; also if no two methods share a seed.
+    the pairs of one number. Returns the columns of `compare`, both ways round (a pair has two rows
+    per number), and ``p_holm`` after ``p``. Raises what it does, also if no two share a seed.
     """
     check_comparable(runs)
     by_method, weak = _by_method(runs), undertrained(runs)

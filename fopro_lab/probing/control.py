@@ -108,10 +108,8 @@ class Degradation:
 def with_drift(teacher: Encoder, images: Tensor, gain: Tensor, *, drift: float) -> Tensor:
     """Multiply a gain's logarithm until the features of images drift by a mean ``1 - cos``.
 
-    ``images`` are ``(B, 3, H, W)`` in [0, 1], ``gain`` is ``(H, W // 2 + 1)`` or with channels.
-
-    Raises:
-        InputError: If even five times the logarithm drifts less.
+    ``images`` are ``(B, 3, H, W)`` in [0, 1], ``gain`` is ``(H, W // 2 + 1)`` or with channels. If
+    even five times the logarithm drifts less, that is an `InputError`.
     """
     with torch.inference_mode():
         plain = encode(teacher, images)

@@ -156,8 +156,7 @@ def _block_of(bins: np.ndarray, side: int) -> np.ndarray:
 def heat_plane(table: pd.DataFrame, *, value: str = "drift") -> np.ndarray:
     """Lay a column of a heat map out over the plane of frequencies, zero frequency in the middle.
 
-    Returns:
-        ``(H, W)`` in ``fftshift`` order; NaN where nothing was measured.
+    The result is ``(H, W)`` in ``fftshift`` order; NaN where nothing was measured.
     """
     first = table.iloc[0]
     if first["block"] < 1:

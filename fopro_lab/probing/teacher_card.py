@@ -46,11 +46,7 @@ class TeacherCard:
 
     @classmethod
     def read(cls, folder: Path | str) -> "TeacherCard":
-        """Read a card that `write` wrote, of version 0.1, too.
-
-        Raises:
-            InputError: If a file is missing or no card.
-        """
+        """Read a card that `write` wrote, of version 0.1, too; an `InputError` of other files."""
         path = Path(folder)
         if not (path / "card.json").is_file():
             raise InputError(f"{folder}: expected a card of `fopro probe`, found no card.json")

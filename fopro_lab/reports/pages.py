@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import cache
 from html import unescape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -20,9 +20,6 @@ from fopro_lab.errors import printable
 from fopro_lab.evaluation import method_label
 from fopro_lab.io import read_json, regular, write_csv, write_file
 from fopro_lab.reports.plan import NodeReport, Report, duration
-
-if TYPE_CHECKING:
-    import nbformat
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The first form that an output has is shown. Widgets are not among them: they need a kernel, and
@@ -48,7 +45,7 @@ _MOST_LETTERS = {"text/html": 500_000, "text/markdown": 100_000, "text/plain": 1
 
 
 def write_notebook_page(
-    notebook: "nbformat.NotebookNode", path: Path | str, *, name: str, home: str = "../index.html"
+    notebook: Any, path: Path | str, *, name: str, home: str = "../index.html"
 ) -> None:
     """Write the page of an executed notebook: findings first, then prose and figures, code folded.
 

@@ -22,10 +22,9 @@ WAY = "--set-slurm partition=gpu,gres=gpu:1,time=2:00:00"
 class JobExecutor(Executor):
     """Submits what has come within a second as one array; a lost job is its notebook's failure.
 
-    Args:
-        engine: Of submitit: ``SlurmExecutor``, ``LocalExecutor`` or ``DebugExecutor``.
-        listed: Returns the ids of jobs that are queued or at work, None if that is not known; a
-            job without a result that it does not list twice is lost. Without it submitit says so.
+    ``engine`` is submitit's ``SlurmExecutor``, ``LocalExecutor`` or ``DebugExecutor``. ``listed``
+    returns the ids of jobs that are queued or at work, None if that is not known; a job without a
+    result that it does not list twice is lost. Without it submitit says so.
     """
 
     def __init__(self, engine: Any, listed: Callable[[], set[str] | None] | None = None) -> None:

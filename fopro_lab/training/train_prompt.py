@@ -108,11 +108,8 @@ def control_strength(
     """Find the exponent with which a run's random gains drift as far as the learned ones.
 
     At other frequencies images have more energy, or the teacher is more sensitive: gains that are
-    only moved would be a stronger or a weaker change.
-
-    Returns:
-        The exponent, the drift of the learned gains, and that of the random ones, which is lower
-        if no exponent up to 5 reaches it.
+    only moved would be a stronger or a weaker change. Returns the exponent, the drift of the
+    learned gains, and that of the random ones, which is lower if no exponent up to 5 reaches it.
     """
     images = images.to(teacher.mean.device)
     plain = encode(teacher, images)

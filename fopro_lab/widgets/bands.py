@@ -263,8 +263,7 @@ def save_preset(
 ) -> str:
     """Save a prompt as ``NAME.safetensors`` and the options that go with it as ``NAME.yaml``.
 
-    Returns:
-        The paths and the commands that take them, a line each.
+    Returns the paths and the commands that take them, a line each.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
         raise InputError(f"name: expected letters, digits, _ . and -, got '{name}'")

@@ -136,8 +136,7 @@ class StudentRecall:
     ) -> WorstBand:
         """Remove and double one ring after another; take what lowers the class's probability most.
 
-        Raises:
-            InputError: If the sample has no image of the class.
+        A sample without an image of the class is an `InputError`.
         """
         images = self.sample.images[self.sample.labels == label]
         if not len(images):
