@@ -36,11 +36,16 @@ class Variant:
 
 
 def compare(
-    variants: Sequence[Variant], *, rounds: int, threads: int = 1, label: str = ""
+    variants: Sequence[Variant],
+    *,
+    rounds: int,
+    threads: int = 1,
+    label: str = "",
+    warm_up: bool = True,
 ) -> pd.DataFrame:
     """Time variants in turns and compare each with the first.
 
-    One round does not count (it warms up). The order turns by one place per round, so that no
+    One round does not count, unless variants are warm (``warm_up`` false). The order turns by one place per round, so that no
     variant always follows the same other one. A GPU is waited for by `Timer`.
 
     Args:
@@ -57,7 +62,8 @@ def compare(
     speeds: dict[str, list[float]] = {variant.name: [] for variant in variants}
     if len(speeds) < len(variants):
         raise ValueError(f"variants: expected different names, got {list(speeds)}")
-    for number in progress(range(rounds + 1), total=rounds + 1, label=f"timing {label}"):
+    turns = range(0 if warm_up else 1, rounds + 1)
+    for number in progress(turns, total=len(turns), label=f"timing {label}"):
         turn = number % len(variants)
         for variant in [*variants[turn:], *variants[:turn]]:
             done: list[int] = []
