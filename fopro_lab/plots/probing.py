@@ -301,5 +301,5 @@ def plot_control(table: pd.DataFrame, gains: pd.DataFrame, *, images: int) -> Fi
     style.log_axis(side, "x")
     side.set(xlabel="Horizontal frequency, cycles per pixel", ylabel="Gain of the amplitude")
     side.set_title(f"The gains of split {gains['split'].iloc[0]}")
-    side.legend()
+    side.legend(loc="upper left", bbox_to_anchor=(0, -0.25), ncols=3)
     return figure

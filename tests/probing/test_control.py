@@ -191,9 +191,8 @@ def test_the_committed_prompt_recovers_half_of_the_inverse_filter(committed):
     assert (committed["learned"] >= 0.5).all()
 
 
-@pytest.mark.xfail(strict=True, reason="on split 3 contrast alone helps: docs/results.md says so")
 def test_the_committed_random_gains_recover_nothing(committed):
-    assert (committed["random"] < committed["learned"]).all()
+    assert (committed["random"] < 0).all() and "contrast" in committed
 
 
 def test_the_results_page_shows_the_committed_table():
