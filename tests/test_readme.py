@@ -237,7 +237,10 @@ def test_the_reference_names_what_the_readme_and_the_docs_import():
                 assert set(names.split(", ")) <= reference
 
 
-@pytest.mark.parametrize(("method", "baseline"), [("ekd", "bsm"), ("fopro", "ekd")])
+PAIRS = [("ekd", "bsm"), ("fopro", "ekd"), ("fopro", "random")]
+
+
+@pytest.mark.parametrize(("method", "baseline"), PAIRS)
 def test_the_numbers_of_the_new_claims_are_those_of_the_kept_runs(method, baseline, tmp_path):
     unpack(tmp_path, CLAIMS)
     pair = [run for run in load_runs(tmp_path) if run.method in (method, baseline)]
