@@ -77,7 +77,7 @@ class Degradation:
             raise InputError(f"{self.kind}: expected a severity above 0, got {self.severity}")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Degrade images ``(B, C, H, H)`` in [0, 1]; the result is not clipped.
+        """Degrade images ``(B, C, H, H)`` in [0, 1]; only a low-pass, to be inverted, may leave it.
 
         Noise, in all but clean images at least that of the scanner, depends on each image alone.
         """
@@ -91,7 +91,7 @@ class Degradation:
             pixels = (255 * image).round().clamp(0, 255).byte().cpu().numpy()
             own = torch.Generator().manual_seed(zlib.crc32(pixels.tobytes()))
             changed += noise * torch.randn(changed.shape, generator=own).to(changed)
-        return behind
+        return behind if self.kind == "low-pass" else behind.clamp(0, 1)
 
     def gain(self, size: int) -> Tensor | None:
         """Return what it does to amplitudes, ``(size, size // 2 + 1)``; None if nothing."""

@@ -134,8 +134,12 @@ def test_degradations_change_the_amplitudes_they_name():
         assert float(changed[low]) == pytest.approx(at_low)
         assert float(changed[high]) == pytest.approx(at_high, rel=1e-5)
     assert torch.equal(control.Degradation("clean", 0.0)(images), images)
-    noise = control.Degradation("noise", 0.1)(images) - images
+    grey = 0.45 + 0.1 * images
+    noise = control.Degradation("noise", 0.1)(grey) - grey
     assert float(noise.std()) == pytest.approx(0.1, rel=0.05)
+    for kind, severities in control.SEVERITIES.items():  # as a scanner records, which saturates
+        low, high = control.Degradation(kind, severities[-1])(images).aminmax()
+        assert kind == "low-pass" or 0 <= low <= high <= 1
     for kind, severity in (("blur", 1.0), ("noise", 0.0)):
         with pytest.raises(InputError, match="expected"):
             control.Degradation(kind, severity)

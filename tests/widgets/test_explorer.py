@@ -183,7 +183,7 @@ def test_a_preset_is_saved_whole_or_not_at_all(explorer, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fopro_lab.widgets.bands.atomic_path", full)
+        patch.setattr("fopro_lab.widgets.bands.write_file", full)
         assert not explorer.save("a") and "No space left" in explorer.message.value
     assert not list(explorer.presets_dir.glob("a.*"))
     for name in ("", "../up", ".hidden", "a" * 65):
