@@ -45,7 +45,7 @@ def compare(
 ) -> pd.DataFrame:
     """Time variants in turns and compare each with the first.
 
-    One round does not count, unless variants are warm (``warm_up`` false). The order turns by one place per round, so that no
+    One round does not count (it warms up). The order turns by one place per round, so that no
     variant always follows the same other one. A GPU is waited for by `Timer`.
 
     Args:
@@ -53,6 +53,7 @@ def compare(
         rounds: Rounds that count.
         threads: CPU threads of each.
         label: Of the progress bar.
+        warm_up: Whether there is the round that does not count.
 
     Returns:
         One row per variant: ``variant``, ``per_second`` (images, median of the rounds), ``ratio``
