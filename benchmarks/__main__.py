@@ -1,4 +1,4 @@
-"""`python -m benchmarks [data|fourier|step|sweep|reports|scaling|all|page] [--out DIR]`."""
+"""`python -m benchmarks [data|fourier|step|kept|sweep|reports|scaling|all|page] [--out DIR]`."""
 
 import argparse
 from collections.abc import Callable
@@ -14,7 +14,8 @@ BENCHMARKS: dict[str, Callable[..., dict[str, pd.DataFrame]]] = {
     "data": data.bench_data,  # files to batches
     "fourier": fourier.bench_fourier,  # gains and ring responses
     "step": step.bench_step,  # steps of distillation, with and without a prompt
-    "sweep": sweep.bench_sweep,  # what kept teacher features save
+    "kept": sweep.bench_kept_features,  # what kept teacher features save in an epoch
+    "sweep": sweep.bench_sweep,  # and over folds, seeds and methods
     "reports": reports.bench_reports,  # slider ticks, a batch of notebooks
     "scaling": scaling.bench_scaling,  # time and memory as work grows
 }

@@ -56,7 +56,7 @@ def bench_step(*, rounds: int = 5, size: int = 224, batch: int = 32) -> dict[str
         with tempfile.TemporaryDirectory(prefix="fopro-bench-") as place:
             packed = photograph_pack(Path(place), size=size, count=2 * count)
             teacher = random_resnet50(size).to(device)
-            how = {"rounds": rounds, "threads": torch.get_num_threads()}
+            how: dict[str, Any] = {"rounds": rounds, "threads": torch.get_num_threads()}
             plain = Variant(PLAIN, plain_epoch(*set_up(packed, teacher, batch=count)))
             for key, first, options in (("step", [plain], ENGINE), ("prompted", [], PROMPTED)):
                 variants = first + [
