@@ -37,7 +37,7 @@ def implicit_prior(config: Mapping[str, Any]) -> str:
     which corrects for what was drawn, and for cross-entropy that draws all classes alike;
     "training" for cross-entropy that draws each image once per epoch; "unknown" for what lies
     between, whose prior may change during training, or is pulled to equal shares by the teacher's
-    probe (kd, dkd), and for every loss and distillation of one's own.
+    probe (kd, dkd) or perhaps by a distillation of one's own, and for every other loss.
     """
     sampler, mixup = config.get("sampler", "instance"), config.get("mixup_alpha", 0.0)
     loss, distillation = parts_of(config).loss, parts_of(config).distillation

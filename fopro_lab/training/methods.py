@@ -100,9 +100,8 @@ def _part(kind: str, name: str, function: Any, config: TrainConfig) -> Part:
         try:
             function = function()
         except TypeError as error:
-            raise InputError(
-                f"{kind} {name}: expected to build it without arguments: {error}"
-            ) from None
+            rule = f"expected to build it without arguments: {error}"
+            raise InputError(f"{kind} {name}: {rule}") from None
         if [*function.parameters()]:
             rule = "expected no parameters, for only a distillation's are trained"
             raise InputError(f"{kind} {name}: {rule}; keep constants as buffers")
@@ -114,8 +113,7 @@ def own_hashes(method: Mapping[str, Part]) -> dict[str, str]:
     """Hash the files of the user's own parts, or their own text in a notebook or a script."""
     hashes = {}
     for part in (part for part in method.values() if is_called(part.name)):
-        built = isinstance(part.function, nn.Module)
-        own: Any = type(part.function) if built else part.function
+        own: Any = type(part.function) if isinstance(part.function, nn.Module) else part.function
         file = getattr(inspect.getmodule(own), "__file__", None) or ""
         in_file = file and own.__module__ != "__main__"
         try:

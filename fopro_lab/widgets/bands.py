@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import anywidget
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,7 +20,6 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
-from traitlets import Bool, Dict, List, Unicode
 
 from fopro_lab.errors import InputError, ShapeError, WorkError
 from fopro_lab.fourier import FourierPrompt, apply_gain, ring_edges, ring_gain, ring_masks
@@ -316,22 +314,6 @@ def figure_bytes(figure: Figure, *, dpi: int = 110) -> bytes:
     figure.savefig(stream, format="png", dpi=dpi)
     plt.close(figure)
     return stream.getvalue()
-
-
-class Panel(anywidget.AnyWidget):
-    """One part of the explorer; ``panels.js`` says what each part draws of which entries."""
-
-    _esm = Path(__file__).parent / "panels.js"
-    _css = Path(__file__).parent / "panels.css"
-    part = Unicode().tag(sync=True)  # images, strip, equaliser, drift or classes
-    fixed = Dict().tag(sync=True)  # until another image or teacher is chosen
-    moving = Dict().tag(sync=True)  # with each move of a slider
-    pending = Bool(False).tag(sync=True)  # greyed: it does not yet belong to what is set
-    move: List[float] = List().tag(sync=True)  # ring and gain, or place in the strip
-
-    def __init__(self, part: str) -> None:
-        super().__init__(part=part)
-        self.add_class("fopro-panel").add_class(f"fopro-{part}")
 
 
 class StillBox(widgets.VBox):

@@ -25,6 +25,7 @@ from fopro_lab.models import Teacher, load_from
 from fopro_lab.plots import plot_images
 from fopro_lab.training import TrainedRun
 from fopro_lab.widgets import bands, networks
+from fopro_lab.widgets.panels import Panel
 
 MODES = {"Rings": "rings", "Bump": "bump", "Learned prompt": "prompt"}
 CHANNELS = {"All": -1, "Red": 0, "Green": 1, "Blue": 2}
@@ -207,7 +208,7 @@ class BandExplorer(bands.StillBox):
         self._rows, self._runs = rows, runs or {}  # of the first data set alone
         self.bands = bands.Bands(rings=rings, size=pack.size)
         self.edges = self.bands.edges  # of the sliders' rings, cycles per pixel
-        self.images, self.strip, self.equaliser = map(bands.Panel, ("images", "strip", "equaliser"))
+        self.images, self.strip, self.equaliser = map(Panel, ("images", "strip", "equaliser"))
         self.networks = networks.Networks(self.equaliser, tell=self._tell_worst)
         names, titles = list(self._openers), list(self._teachers)
         self.controls = controls = Controls(self.edges, datasets=names, teachers=titles)

@@ -21,7 +21,8 @@ from fopro_lab.fourier import ring_parts
 from fopro_lab.models import Teacher, choose_device
 from fopro_lab.probing import features, ring_response
 from fopro_lab.training import TrainedRun
-from fopro_lab.widgets.bands import Change, Panel
+from fopro_lab.widgets.bands import Change
+from fopro_lab.widgets.panels import Panel
 
 DRIFT_IMAGES = 16  # of the ring response and of the mean drift
 IMAGES_PER_CLASS = 8  # of the recalls, at most
