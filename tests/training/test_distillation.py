@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import cross_entropy, kl_div, mse_loss
+from torchdistill.losses import mid_level
 
 from fopro_lab.training.fitted_head import fit_probe
 from fopro_lab.training.losses import DISTILLATIONS, FitNet, dkd_loss, kd_loss, rkd_loss, sp_loss
@@ -99,6 +100,23 @@ def test_fitnet_is_the_mean_square_of_what_a_linear_map_misses():
     weight, bias = term.regressor.weight, term.regressor.bias
     expected = ((STUDENT @ weight.T + bias - TEACHER) ** 2).sum() / (6 * 9)
     assert abs((term(STUDENT, TEACHER) - expected).item()) < 1e-12
+
+
+def test_kd_rkd_and_fitnet_are_those_of_torchdistill():
+    def theirs(name, ours, teacher, *places, **options):
+        given = [{"a": {"output": features}} for features in (ours, teacher)]
+        return float(getattr(mid_level, name)(*places, **options)(*given))
+
+    kd = theirs("KDLoss", OURS, THEIRS, "a", "output", "a", "output", temperature=2.5, alpha=0)
+    # Theirs leaves out T^2 where no labels are given.
+    assert abs(float(kd_loss(OURS, THEIRS, temperature=2.5)) - 2.5**2 * kd) < 1e-12
+    how = {"dist_factor": 25, "angle_factor": 50, "reduction": "mean"}
+    rkd = theirs("RKDLoss", STUDENT, TEACHER, "a", "a", **how)
+    assert abs(float(rkd_loss(STUDENT, TEACHER)) - rkd) < 1e-9
+    # Its SP divides rows by the sum of their absolute values, where the paper has their length.
+    term = FitNet(5, 9).double()
+    fitnet = mse_loss(term.regressor(STUDENT), TEACHER)  # as its configurations have a hint
+    assert abs((term(STUDENT, TEACHER) - fitnet).item()) < 1e-12
 
 
 @pytest.mark.parametrize("name", ["kd", "dkd", "rkd", "sp"])
