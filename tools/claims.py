@@ -31,6 +31,7 @@ from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.training import distill, refine, run_name
 from fopro_lab.training.run_folder import deciding_options, file_hashes
 from fopro_lab.training.statistics import reference_spectrum
+from tools.kept_views import keep_views
 
 PLAN = Path("reports/plans/claims.yaml")
 HALF = 0.5  # of the way to the natural spectrum's shape
@@ -140,9 +141,15 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="An option in place of the plan's.")
     ] = None,
+    views: Annotated[
+        Path | None,
+        typer.Option(help="Keep what students see here, 10 GB: half the time on a CPU."),
+    ] = None,
 ) -> None:
     """Train the runs that are not kept yet, all methods and folds of a seed before the next."""
     began = time.monotonic()
+    if views:
+        keep_views(views)
     configs = [c for c in _configs(plan, settings or ()) if not method or c.parts.label in method]
     configs = [c for c in configs if not seed or c.seed in seed]
     configs.sort(key=lambda c: (c.seed, c.fold, c.parts.label))

@@ -13,9 +13,11 @@ import pytest
 from fopro_lab.config import TrainConfig
 from fopro_lab.evaluation import load_runs
 from fopro_lab.fourier import FourierPrompt
-from fopro_lab.training import distill
+from fopro_lab.training import distill, train
 from fopro_lab.training.run_folder import TrainedRun
+from fopro_lab.training.teacher_features import KeptFeatures
 from tools.claims import PLAN, _configs, add_run, is_kept, refine_all, unpack
+from tools.kept_views import keep_views
 
 
 def test_runs_come_back_from_the_two_files(tmp_path):
@@ -94,3 +96,28 @@ def test_the_script_for_a_gpu_trains_until_the_time_is_over(tmp_path):
     kept = pd.read_parquet(tmp_path / "out/manifests.parquet")
     config = json.loads(kept["manifest"].iloc[0])["config"]
     assert len(kept) == 1 and config["student"] == "resnet18"
+
+
+def test_kept_views_train_the_same_student(tmp_path, monkeypatch):
+    small = {"images": 160, "image_size": 32, "student_size": 16, "epochs": 2, "threads": 1}
+    config = TrainConfig(
+        method="ekd", teacher="builtin", teacher_views=2, augment="published", **small
+    )
+    live = distill(config, out=tmp_path / "live", verbose=False)
+    for owner, name in ((train, "draw_batches"), (KeptFeatures, "_encode")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # undone when the test ends
+    monkeypatch.setenv("FOPRO_CACHE", str(tmp_path / "cache"))
+    keep_views(tmp_path / "views")
+    kept = distill(config, out=tmp_path / "kept", verbose=False)
+    logits = [name for name in live.predictions if name.startswith("logit_")]
+    difference = kept.predictions[logits] - live.predictions[logits]
+    # The teacher's last digits differ; other views would move logits by 0.03.
+    assert difference.abs().max().max() < 1e-4
+    assert [file.suffix for file in sorted((tmp_path / "views").iterdir())] == [".f32", ".there"]
+    # Without a teacher the bits are the same, also where the views are there already.
+    config = TrainConfig(method="bsm", teacher_views=2, augment="published", **small)
+    first, again = (distill(config, out=tmp_path / name, verbose=False) for name in "ab")
+    monkeypatch.undo()
+    live = distill(config, out=tmp_path / "c", verbose=False)
+    for run in (first, again):
+        assert run.predictions.equals(live.predictions)
