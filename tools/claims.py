@@ -23,7 +23,7 @@ from PIL import Image
 
 from fopro_lab.config import DataConfig, RefineConfig, TrainConfig
 from fopro_lab.data import batches, prepare
-from fopro_lab.evaluation import Run, load_runs, write_predictions
+from fopro_lab.evaluation import Run, load_runs, method_label, with_interval, write_predictions
 from fopro_lab.fourier import FourierPrompt, fit_prompt, mean_amplitude, spectrum_gain
 from fopro_lab.io import atomic_path, write_file, write_json
 from fopro_lab.probing.control import MAX_LOG_GAIN, Degradation
@@ -36,6 +36,8 @@ from tools.kept_views import keep_views
 PLAN = Path("reports/plans/claims.yaml")
 HALF = 0.5  # of the way to the natural spectrum's shape
 AFTER = ("logit-adjustment", "tau-norm", "crt", "lws", "tta")  # training, of one run
+LEDGER = Path("reports/ledger.csv")
+TITLES = {"ham10000/groups/folds3-val0.15/seed0/fold1+2+3": "HAM10000, 3 folds, 128 px, 20 epochs"}
 KEPT = Path("reports/claims")  # runs.parquet: test logits; manifests.parquet: a row per run
 app = typer.Typer(help=__doc__, add_completion=False)
 
@@ -210,6 +212,55 @@ def unpack(
         if row.history:
             pd.read_csv(io.StringIO(str(row.history))).to_csv(folder / "history.csv", index=False)
         write_json(folder / "manifest.json", json.loads(str(row.manifest)))
+
+
+@app.command()
+def cite(
+    table: Annotated[Path, typer.Argument(help="The page's headline.csv or levels.csv.")],
+    kept: Annotated[Path, typer.Option(help="Folder of the two files.")],
+    plan: Annotated[Path, typer.Option(help="The plan of the runs.")],
+    ledger: Annotated[Path, typer.Option(help="The table of all numbers.")] = LEDGER,
+) -> None:
+    """Print a table for the README, best first, and bring the ledger's rows of these runs up to it.
+
+    A row of more seeds stays: a method may be in several plans.
+    """
+    rows = pd.read_csv(ledger, dtype=str, keep_default_na=False)
+    key = ["protocol_id", "method", "teacher", "student", "metric", "group"]
+    about = pd.read_parquet(kept / "manifests.parquet")
+    found = pd.read_csv(table).sort_values("balanced_accuracy", ascending=False)
+    typer.echo("| method | balanced accuracy | head | medium | tail |\n|---|---:|---:|---:|---:|")
+    for line in found.to_dict("records"):
+        texts = [method_label(line["method"])]
+        manifests = [
+            json.loads(t) for t in about.loc[about["method"] == line["method"], "manifest"]
+        ]
+        newest = max(manifests, key=lambda manifest: manifest["finished"])
+        config = TrainConfig.from_mapping(newest["config"])
+        for name in ("balanced_accuracy", "head", "medium", "tail"):
+            ends = [line[f"{name}{end}"] for end in ("", "_low", "_high")]
+            texts.append(with_interval(*ends))
+            row = {"student": config.student, "method": line["method"]}
+            names = ("ours", "ours_low", "ours_high")
+            row |= {name: f"{end:.4f}" for name, end in zip(names, ends, strict=True)}
+            row |= {name: str(line[name]) for name in ("seeds", "folds", "n")}
+            row["teacher"] = config.teacher if config.parts.is_taught else ""
+            row |= {"metric": "recall", "group": name}
+            if name == "balanced_accuracy":
+                row |= {"metric": name, "group": "all"}
+            row |= {"protocol_id": line["protocol"], "commit": newest["commit"]}
+            row |= {"date": newest["finished"][:10], "protocol": TITLES[line["protocol"]]}
+            options = f" --plan {plan}" if plan != PLAN else ""
+            row["command"] = f"python -m tools.claims train{options} --out FOLDER"
+            same = (rows[key] == pd.Series(row)[key]).all(axis=1)
+            if not same.any():  # before the rows without a number
+                place = int((rows["ours"] != "").to_numpy().nonzero()[0].max()) + 1
+                new = pd.DataFrame([dict.fromkeys(rows, "") | row])
+                rows = pd.concat([rows[:place], new, rows[place:]], ignore_index=True)
+            elif int(rows.loc[same, "seeds"].item()) <= line["seeds"]:
+                rows.loc[same, list(row)] = list(row.values())
+        typer.echo(f"| {' | '.join(texts)} |")
+    rows.to_csv(ledger, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":
