@@ -249,7 +249,10 @@ def cite(
             if name == "balanced_accuracy":
                 row |= {"metric": name, "group": "all"}
             row |= {"protocol_id": line["protocol"], "commit": newest["commit"]}
-            row |= {"date": newest["finished"][:10], "protocol": TITLES[line["protocol"]]}
+            row |= {
+                "date": newest["finished"][:10],
+                "protocol": TITLES.get(line["protocol"], line["protocol"]),
+            }
             options = f" --plan {plan}" if plan != PLAN else ""
             row["command"] = f"python -m tools.claims train{options} --out FOLDER"
             same = (rows[key] == pd.Series(row)[key]).all(axis=1)

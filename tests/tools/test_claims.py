@@ -16,7 +16,7 @@ from fopro_lab.fourier import FourierPrompt
 from fopro_lab.training import distill, train
 from fopro_lab.training.run_folder import TrainedRun
 from fopro_lab.training.teacher_features import KeptFeatures
-from tools.claims import PLAN, _configs, add_run, is_kept, refine_all, unpack
+from tools.claims import PLAN, _configs, add_run, cite, is_kept, refine_all, unpack
 from tools.kept_views import keep_views
 
 
@@ -121,3 +121,20 @@ def test_kept_views_train_the_same_student(tmp_path, monkeypatch):
     live = distill(config, out=tmp_path / "c", verbose=False)
     for run in (first, again):
         assert run.predictions.equals(live.predictions)
+
+
+@pytest.mark.parametrize("plan", ["claims", "baselines"])
+def test_the_ledger_is_what_the_command_writes(plan, tmp_path, capsys):
+    reports = PLAN.parents[1]
+    table = {"claims": "verdict/levels.csv", "baselines": "tail/headline.csv"}[plan]
+    ledger = tmp_path / "ledger.csv"
+    ledger.write_bytes((reports / "ledger.csv").read_bytes())
+    cite(reports / plan / table, reports / plan, PLAN.parent / f"{plan}.yaml", ledger)
+    assert ledger.read_bytes() == (reports / "ledger.csv").read_bytes()
+    rows = pd.read_csv(ledger, dtype=str, keep_default_na=False)
+    without = rows[~rows["command"].str.contains("tools.claims")]
+    without.to_csv(ledger, index=False)
+    cite(reports / plan / table, reports / plan, PLAN.parent / f"{plan}.yaml", ledger)
+    found = pd.read_csv(ledger, dtype=str, keep_default_na=False)
+    assert len(found) == len(without) + 4 * len(pd.read_csv(reports / plan / table))
+    assert capsys.readouterr().out.count("| EKD |") == 2
