@@ -202,10 +202,13 @@ def is_kept(config: TrainConfig, path: Path) -> bool:
 def unpack(
     out: Annotated[Path, typer.Option(help="Where the run folders go.")],
     kept: Annotated[Path, typer.Option(help="Folder of the two files.")] = KEPT,
+    seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
 ) -> None:
     """Write the kept runs as run folders without weights."""
     tables = dict(list(pd.read_parquet(kept / "runs.parquet").groupby("run", observed=True)))
     for row in pd.read_parquet(kept / "manifests.parquet").itertuples():
+        if seed and row.seed not in seed:
+            continue
         folder = out / str(row.run)
         table = tables[row.run].drop(columns="run").assign(split="test")
         write_predictions(folder / "predictions.parquet", table)
@@ -223,7 +226,7 @@ def cite(
 ) -> None:
     """Print a table for the README, best first, and bring the ledger's rows of these runs up to it.
 
-    A row of more seeds stays: a method may be in several plans.
+    A row of another plan stays unless it has fewer seeds: a method may be in several plans.
     """
     rows = pd.read_csv(ledger, dtype=str, keep_default_na=False)
     key = ["protocol_id", "method", "teacher", "student", "metric", "group"]
@@ -260,7 +263,9 @@ def cite(
                 place = int((rows["ours"] != "").to_numpy().nonzero()[0].max()) + 1
                 new = pd.DataFrame([dict.fromkeys(rows, "") | row])
                 rows = pd.concat([rows[:place], new, rows[place:]], ignore_index=True)
-            elif int(rows.loc[same, "seeds"].item()) <= line["seeds"]:
+                continue
+            old = rows[same].iloc[0]
+            if old["command"] == row["command"] or int(old["seeds"]) < line["seeds"]:
                 rows.loc[same, list(row)] = list(row.values())
         typer.echo(f"| {' | '.join(texts)} |")
     rows.to_csv(ledger, index=False, lineterminator="\n")
