@@ -95,7 +95,7 @@ def parts_of(options: Mapping[str, Any]) -> Parts:
 
 
 def unused_options(config: "TrainConfig", *, takes: Iterable[str] = ()) -> list[str]:
-    """Say of each option that is set and that no part of the method uses, in a line, that it is.
+    """Say of each option of `USED_BY` and two more that it is set, and that no part uses it.
 
     It is not part of the config's own checks, so that old runs can still be read. ``takes`` are
     options that the user's own functions take.

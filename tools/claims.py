@@ -29,6 +29,7 @@ from fopro_lab.io import atomic_path, write_file, write_json
 from fopro_lab.probing.control import MAX_LOG_GAIN, Degradation
 from fopro_lab.reports.plan import plan_nodes
 from fopro_lab.training import distill, refine, run_name
+from fopro_lab.training.methods import find_method, own_hashes
 from fopro_lab.training.run_folder import deciding_options, file_hashes
 from fopro_lab.training.statistics import reference_spectrum
 from tools.kept_views import keep_views
@@ -152,7 +153,10 @@ def train(
     began = time.monotonic()
     if views:
         keep_views(views)
-    configs = [c for c in _configs(plan, settings or ()) if not method or c.parts.label in method]
+    configs = _configs(plan, settings or ())
+    if unknown := {*(method or ())} - {c.parts.label for c in configs}:
+        raise typer.BadParameter(f"{plan} has no method {', '.join(sorted(unknown))}")
+    configs = [c for c in configs if not method or c.parts.label in method]
     configs = [c for c in configs if not seed or c.seed in seed]
     configs.sort(key=lambda c: (c.seed, c.fold, c.parts.label))
     for config in configs:
@@ -189,6 +193,7 @@ def is_kept(config: TrainConfig, path: Path) -> bool:
     Neither its name decides, which is that of a version, nor the precision that ``auto`` chose.
     """
     wanted, hashes = deciding_options(config), file_hashes(config, own_teacher=False)
+    hashes |= own_hashes(find_method(config)[1])
     for text in pd.read_parquet(path)["manifest"] if path.exists() else ():
         manifest = json.loads(text)
         there = deciding_options(TrainConfig.from_mapping(manifest["config"]))
@@ -258,6 +263,9 @@ def cite(
             }
             options = f" --plan {plan}" if plan != PLAN else ""
             row["command"] = f"python -m tools.claims train{options} --out FOLDER"
+            if "refined" in newest:
+                source = newest["refined"]["method"].partition("+")[0]
+                row["command"] += f"; python -m tools.claims refine --out FOLDER --method {source}"
             same = (rows[key] == pd.Series(row)[key]).all(axis=1)
             if not same.any():  # before the rows without a number
                 place = int((rows["ours"] != "").to_numpy().nonzero()[0].max()) + 1

@@ -110,6 +110,8 @@ def keep_views(folder: Path) -> None:
 
     def files_of(packed: Pack, config: TrainConfig) -> ViewFiles | None:
         plain = config.augment != "none" and not (config.mixup or config.mixup_alpha)
+        # A prompt whose features are not kept acts on whole images.
+        plain &= config.parts.prompt == "none" or teacher_features.keeps_prompted(config)
         if not (config.teacher_views and plain):
             return None
         if id(packed) not in files:

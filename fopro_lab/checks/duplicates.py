@@ -100,8 +100,7 @@ def _shrinking_waves(size: int) -> np.ndarray:
     """Return area averaging to ``SIDE`` pixels and the cosine transform as one matrix."""
     edges, pixel = np.arange(SIDE + 1) * size / SIDE, np.arange(size)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    area = np.maximum(overlap, 0) * SIDE / size
-    return dct(area, axis=0, norm="ortho").astype(np.float32)
+    return dct(np.maximum(overlap, 0) * SIDE / size, axis=0, norm="ortho").astype(np.float32)
 
 
 def _turned(waves: np.ndarray, turn: int) -> np.ndarray:

@@ -218,8 +218,7 @@ def build_split(
     used = parts != ""
     lines = dataset.table["image"].to_numpy()[used] + "\t" + parts[used].astype(object)
     fingerprint = sha256_text("\n".join(sorted(lines)))
-    notes = (*notes, *found)
-    return Split(train, val, test, protocol, fingerprint, notes, dataset.fingerprint)
+    return Split(train, val, test, protocol, fingerprint, (*notes, *found), dataset.fingerprint)
 
 
 def check_split(split: Split, dataset: Dataset) -> None:

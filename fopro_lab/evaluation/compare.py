@@ -24,6 +24,7 @@ HEADLINE = {  # column of `summarise`: scope, name and metric of the tidy table
     **{metric: ("overall", "all", metric) for metric in _OTHERS},
 }
 SECONDS = "train_seconds"  # of all epochs, mean over the runs
+_OF_MANIFEST = ("loss_sha256", "distillation_sha256", "refined")  # own code, and what came after
 _FOLD = re.compile(r"/fold([\d+]+)$")  # several in a pooled id
 _FEWEST_EPOCHS, _STEEP, _CHANCE = 5, 0.03, 0.05  # see `undertrained`
 ByMethod = dict[str, dict[str, dict[int, Run]]]  # method, protocol, seed
@@ -156,7 +157,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
         (prompted, prompting),
         ([run for run in taught if run.parts.prompt != "none"], schedule),
         *((peers, weight) for term, peers in by_term.items() if term != "none"),
-        *((peers, every) for peers in methods.values()),
+        *((peers, {*every, *_OF_MANIFEST}) for peers in methods.values()),
         *((pair, {"precision"}) for pair in pairs.values()),
         *(([run for run in same if run in prompted], {"prompt_file"}) for same in folds.values()),
     ):
@@ -177,6 +178,9 @@ def _expect_same(runs: Sequence[Run], name: str, values: Sequence[Any], what: st
 
 def _option(run: Run, name: str) -> Any:
     """Return an option; a run of a version that lacks it was trained as by its default."""
+    if name in _OF_MANIFEST:
+        done = run.manifest.get(name) or {}
+        return [done["how"], done.get("options"), len(done["runs"])] if "how" in done else done
     known = TrainConfig.model_fields
     value = run.config.get(name, known[name].get_default() if name in known else REMOVED[name])
     if name == "dataset" and (place := Path(value).expanduser()).exists():

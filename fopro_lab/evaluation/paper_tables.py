@@ -119,8 +119,7 @@ def markdown_tables(levels: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Write the same two tables as Markdown; see `latex_tables`."""
     texts = []
     for caption, table in _both(levels, differences, bold="**{}**"):
-        names = table.columns.intersection(_NAMES)
-        plain = table.assign(**table[names].map(as_markdown))
+        plain = table.assign(**table[table.columns.intersection(_NAMES)].map(as_markdown))
         look = {"colalign": ("left", *["right"] * (table.shape[1] - 1)), "disable_numparse": True}
         text = plain.to_markdown(index=False, **look)
         texts.append(f"{as_markdown(caption)}\n\n{text}\n")

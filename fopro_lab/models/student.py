@@ -91,8 +91,7 @@ class Student(nn.Module):
 
     def _normalised(self, images: Tensor) -> Tensor:
         check_scale(images, self)
-        normalised = (images - self.mean) / self.std
-        return normalised.contiguous(memory_format=torch.channels_last)
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 def build_student(

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fopro_lab.config import TrainConfig, is_called, unused_options
@@ -52,6 +53,8 @@ class Part:
             value = call(**given)
             if value.shape != wanted:
                 raise ValueError(f"expected shape {tuple(wanted)}, got {tuple(value.shape)}")
+            if self.kind == "loss" and torch.is_grad_enabled() and not value.requires_grad:
+                raise ValueError("expected a value with a gradient, got one without")
         except Exception as error:
             if not is_called(self.name):
                 raise

@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 from torch.nn import functional as F
 
-from fopro_lab.config import RefineConfig, RefineHow
+from fopro_lab.config import RefineConfig, RefineHow, is_called
 from fopro_lab.data import Pack, Split, batches
 from fopro_lab.data.batches import effective_counts, training_progress
 from fopro_lab.errors import InputError, WorkError
@@ -130,6 +130,7 @@ def check_sources(runs: Sequence[TrainedRun], how: str) -> None:
         wanted = "one or more" if how in SEVERAL else "one"
         raise InputError(f"runs: expected {wanted} for {how}, got {len(runs)}")
     same = ["protocol", "split_fingerprint", "data_fingerprint", "class_names"]
+    same += ["sampler", "mixup", "mixup_alpha"]  # what was drawn: the prior in the logits
     same += ["student", "student_size", "image_size"] if how == "soup" else []
     for run in runs:
         if not run.complete:
@@ -137,7 +138,8 @@ def check_sources(runs: Sequence[TrainedRun], how: str) -> None:
         if how != "ensemble" and not (run.path / FILES[-1]).is_file():
             raise InputError(f"{run.path}: {how} needs a student, and {run.method} has none")
         for key in same:
-            mine, theirs = ((r.manifest | r.config).get(key) for r in (run, runs[0]))
+            both = (r.manifest | r.train_config.model_dump() for r in (run, runs[0]))
+            mine, theirs = (known.get(key) for known in both)
             if mine != theirs:
                 where = f"{theirs!r} as in {runs[0].path}"
                 raise InputError(f"{run.path}: {key}: expected {where} for {how}, got {mine!r}")
@@ -180,7 +182,7 @@ def drawn_counts(run: TrainedRun) -> np.ndarray:
     done = [*run.manifest.get("refined", {}).get("steps", ()), options.parts.loss]
     done += [f"sampler {options.sampler}", options.parts.distillation]
     found = [f"a mean of methods ({run.method})"] if "&" in run.method else []
-    found += [each for each in done if each in CORRECTED]
+    found += [each for each in done if each in CORRECTED or is_called(each)]  # own code may have
     how: dict[str, Any] = {"sampler": options.sampler, "mixup_alpha": options.mixup_alpha}
     progress = training_progress(kept - 1, options.epochs)
     counts = effective_counts(run.manifest["class_counts"], progress=progress, **how)

@@ -274,6 +274,5 @@ def _leaves(colours: np.ndarray, *, size: int, random: np.random.Generator) -> n
         rows = np.arange(top, min(size, int(down + radius) + 2))[:, None]
         columns = np.arange(left, min(size, int(across + radius) + 2))
         inside = (rows - down) ** 2 + (columns - across) ** 2 <= radius**2
-        part = canvas[:, top : top + len(rows), left : left + len(columns)]
-        part[:, inside] = colour[:, None]
+        canvas[:, top : top + len(rows), left : left + len(columns)][:, inside] = colour[:, None]
     return canvas

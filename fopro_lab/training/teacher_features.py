@@ -241,8 +241,8 @@ class KeptFeatures:
             settings = {k: v for k, v in prompt.settings.items() if k not in ("seed", "size")}
             what |= {"prompt": state_hash(prompt), "prompt_settings": settings}
             drawn = "per-view" if config.random_gains == "per-view" else config.seed
-            own = {"random_gains": drawn, "strength": strength}
-            what |= own if strength is not None else {}
+            if strength is not None:
+                what |= {"random_gains": drawn, "strength": strength}
         return what
 
     @cached_property

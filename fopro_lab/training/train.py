@@ -216,7 +216,7 @@ def distill(
                 state.identity = identity
                 train(state, setup, folder=folder, verbose=verbose)
                 finish(state, setup, folder=folder, manifest=manifest)
-        except (InputError, WorkError) as error:
+        except Exception as error:
             with suppress(WorkError):  # the disk may be full for this, too
                 if first and manifest:  # else nothing was begun
                     failed = {**manifest, "state": "failed", "reason": str(error)}
@@ -265,8 +265,8 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
     if distills is not None and inspect.isclass(distills.function):
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            made: Any = distills.function
-            student.distiller = made(student.classifier.in_features, width)
+            sizes = {"student_dim": student.classifier.in_features, "teacher_dim": width}
+            student.distiller = cast(Any, distills.function)(**sizes)
     student = student.to(device)
     if config.sync_batch_norm and setup.fabric.world_size > 1:
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
@@ -426,8 +426,7 @@ def batch_losses(
     gives |= {"projection": output.projection, "features": features}
     gives["temperature"] = config.temperature
     distance = method["distillation"](gives, module=state.student.distiller)
-    total = total + config.distill_weight * distance
-    return {"loss": total, **losses, "loss_distill": distance}
+    return {"loss": total + config.distill_weight * distance, **losses, "loss_distill": distance}
 
 
 def encode_batch(
@@ -601,7 +600,7 @@ def finish(state: TrainState, setup: TrainSetup, *, folder: Path, manifest: dict
     manifest["scores"] = {"val_balanced_accuracy": state.best_score}
     manifest |= {"finished": run_folder.now(), "wall_seconds": round(state.seconds, 1)}
     if state.features:
-        rate = state.features["found"] / state.features["needed"]
+        rate = state.features.get("found", 0) / state.features["needed"]
         views = setup.config.teacher_views
         manifest["teacher_features"] = {"views": views, **state.features, "hit_rate": rate}
     manifest["files"] = run_folder.hash_files(folder)

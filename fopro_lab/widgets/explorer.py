@@ -128,8 +128,7 @@ _text = partial(_make, widgets.Text, continuous_update=False)
 
 def _slider(label: str, css: str, **traits: Any) -> widgets.FloatSlider:
     gain = {"value": 1.0, "max": bands.MAX_GAIN, "step": bands.GAIN_STEP, "readout_format": ".2f"}
-    made = _make(widgets.FloatSlider, label, css, **{**gain, **traits})
-    return made.add_class("fopro-slider")
+    return _make(widgets.FloatSlider, label, css, **{**gain, **traits}).add_class("fopro-slider")
 
 
 def _ring_labels(edges: Sequence[float]) -> list[str]:

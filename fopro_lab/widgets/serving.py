@@ -53,8 +53,7 @@ def serve_explorer(
         InputError: If anything is missing or does not fit, before there is a page.
     """
     values = current_options(values)
-    values = run_options(run, values) if run else values
-    config = ExploreConfig.from_mapping(values)
+    config = ExploreConfig.from_mapping(run_options(run, values) if run else values)
     missing = missing_inputs(config)
     if missing:
         raise InputError("; ".join(missing))

@@ -214,6 +214,23 @@ def test_compare_refuses_runs_of_another_recipe(one, other, message):
     refuses(rf"{message}.* as in .*; compare runs of one recipe", compare, runs, "ce", resamples=20)
 
 
+def test_seeds_of_one_method_have_the_same_own_code_and_the_same_steps_after_training():
+    tta = {"how": "tta", "options": {"flips": "both"}, "runs": ["a"]}
+    for same, other in (
+        ({"refined": tta}, {"refined": tta | {"options": {"flips": "horizontal"}}}),
+        ({"refined": tta}, {"refined": tta | {"runs": ["a", "b"]}}),
+        ({"loss_sha256": "aa"}, {"loss_sha256": "bb"}),
+        ({"distillation_sha256": "aa"}, {}),
+    ):
+        runs = [run_of(method=m, seed=s) for m in ("bsm", "ce") for s in (0, 1)]
+        runs[0].manifest.update(same)
+        runs[1].manifest.update(same | {"runs": ["elsewhere"]})
+        assert len(compare(runs, "ce", resamples=20)) > 0
+        runs[1].manifest.pop(next(iter(same)))
+        runs[1].manifest.update(other)
+        refuses(f"{next(iter(same))}: expected .* as in", compare, runs, "ce", resamples=20)
+
+
 def test_scores_have_one_block_per_method_and_never_average_protocols():
     runs = [run_of(predictions(seed=s), seed=s) for s in (0, 1)]
     runs.append(run_of(predictions(seed=2), method="ekd"))

@@ -247,6 +247,7 @@ CODE = """
 import torch
 def vector(logits, labels): return logits.sum(dim=1)
 def fails(logits, labels): return logits[:, 99].sum()
+def detached(logits, labels): return torch.nn.functional.cross_entropy(logits.detach(), labels)
 def asks(logits, answer): return logits.sum()
 def smaller(images): return images[..., 1:]
 number = 3
@@ -263,6 +264,12 @@ class Trained(Weighed):
 class Asking(Weighed):
     def __init__(self, width):
         super().__init__()
+class Turned(torch.nn.Module):
+    def __init__(self, teacher_dim, student_dim):
+        super().__init__()
+        self.map = torch.nn.Linear(student_dim, teacher_dim)
+    def forward(self, student_features, features):
+        return (self.map(student_features) - features).square().mean()
 """
 
 
@@ -270,6 +277,8 @@ class Asking(Weighed):
     ("options", "told"),
     [
         ({"loss": "own_bad:vector"}, "own_bad:vector: cannot be called (ValueError: expected sh"),
+        ({"loss": "own_bad:detached"}, "own_bad:detached: cannot be called (ValueError: expected a "
+         "value with a gradient, got one without)"),
         ({"loss": "own_bad:fails"}, "own_bad:fails: cannot be called (IndexError: index 99"),
         ({"loss": "own_bad:asks"}, "own_bad:asks: takes answer; it can be given logits, "),
         ({"loss": "own_bad:number"},
@@ -290,6 +299,18 @@ def test_own_code_that_does_not_fit_is_one_line(own_folder, tmp_path, options, t
     assert "expected a function, or a class of nn.Module, with a name in its file" in complaint(
         quiet, config, tmp_path, loss=lambda x: x
     )
+
+
+def test_an_own_distillation_is_built_with_its_sizes_by_name(own_folder, tmp_path):
+    (tmp_path / "own_sizes.py").write_text(CODE)
+    config = tiny(method="bsm", distillation="own_sizes:Turned")
+    assert quiet(config, tmp_path / "run").manifest["state"] == "done"
+
+
+def test_a_run_whose_teacher_is_always_prompted_ends_with_no_feature_kept(tmp_path):
+    config = tiny(method="fopro", teacher_views=1, prompted_fraction=1.0, prompt_steps=1)
+    features = quiet(config, tmp_path / "run").manifest["teacher_features"]
+    assert features["hit_rate"] == 0 and features["needed"] > 0
 
 
 def test_an_own_loss_may_be_a_module_without_parameters(own_folder, tmp_path):

@@ -118,7 +118,7 @@ def test_the_prior_that_is_adjusted_for_is_what_was_drawn_and_not_corrected(runs
         ({"method": "bsm"}, "bsm"), ({"loss": "class-balanced"}, "class-balanced"),
         ({"sampler": "class-balanced"}, "sampler class-balanced"), ({"steps": ["crt"]}, "crt"),
         ({"sampler": "progressive", "epochs": 5, "best_epoch": 5}, "an even draw of classes"),
-        ({"distillation": "dkd"}, "dkd"),
+        ({"distillation": "dkd"}, "dkd"), ({"loss": "mine:loss"}, "mine:loss"),
     )):  # fmt: skip
         refuses(f"a prior to adjust for, but {word} has corrected it", adjusted, f"{number}",
                 **options)  # fmt: skip
@@ -279,6 +279,9 @@ def test_what_does_not_belong_together_is_refused(runs, tmp_path):
 
     split = other("split", split_seed=1)
     refused("protocol: expected 'phantom.*seed0' as in .*ce-0 for soup", [runs[0], split], "soup")
+    even = other("even", sampler="class-balanced")
+    rule = "sampler: expected 'instance' as in .*ce-0 for ensemble, got 'class-balanced'"
+    refused(rule, [runs[0], even], "ensemble")
     small = other("small", student_size=16, image_size=20)
     rule = "student_size: expected 0 as in .*ce-0 for soup, got 16"
     refused(rule, [runs[0], small], "soup")
