@@ -216,7 +216,7 @@ def distill(
                 state.identity = identity
                 train(state, setup, folder=folder, verbose=verbose)
                 finish(state, setup, folder=folder, manifest=manifest)
-        except Exception as error:
+        except (InputError, WorkError) as error:
             with suppress(WorkError):  # the disk may be full for this, too
                 if first and manifest:  # else nothing was begun
                     failed = {**manifest, "state": "failed", "reason": str(error)}
