@@ -276,3 +276,12 @@ def test_the_numbers_of_the_baselines_are_those_of_the_kept_runs(tmp_path):
         for name in ("balanced_accuracy", "head", "medium", "tail"):
             shown.append(with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"]))
         assert f"| {' | '.join(shown)} |" in words, shown
+
+
+def test_what_the_readmes_of_reports_link_to_is_committed():
+    git = ["git", "-C", str(ROOT), "ls-files", "reports"]
+    tracked = {ROOT / name for name in subprocess.check_output(git, text=True).splitlines()}
+    for page in (ROOT / "reports").glob("*/README.md"):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            target = (page.parent / link).resolve()
+            assert target in tracked or any(target in file.parents for file in tracked), link

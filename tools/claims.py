@@ -32,7 +32,6 @@ from fopro_lab.training import distill, refine, run_name
 from fopro_lab.training.methods import find_method, own_hashes
 from fopro_lab.training.run_folder import deciding_options, file_hashes
 from fopro_lab.training.statistics import reference_spectrum
-from tools.kept_views import keep_views
 
 PLAN = Path("reports/plans/claims.yaml")
 HALF = 0.5  # of the way to the natural spectrum's shape
@@ -43,22 +42,25 @@ KEPT = Path("reports/claims")  # runs.parquet: test logits; manifests.parquet: a
 app = typer.Typer(help=__doc__, add_completion=False)
 
 
-def add_run(run: Run, kept: Path) -> None:
-    """Add a finished run's test logits (float16), manifest and history to the files of a folder."""
+def add_run(run: Run, kept: Path, **about: object) -> None:
+    """Add a finished run's test logits (float16), manifest and history to the files of a folder.
+
+    ``about`` goes into the manifest.
+    """
     table = run.predictions
     table = table[table["split"] == "test"].drop(columns="split")
     logits = [name for name in table if name.startswith("logit_")]
     table[logits] = table[logits].astype(np.float16)
     table.insert(0, "run", run.name)
-    manifest = {**run.manifest, "teacher": _short(run.manifest["teacher"])}
+    manifest = {**run.manifest, "teacher": _short(run.manifest["teacher"]), **about}
     manifest.pop("files", None)  # hashes of the run's own files, which are not kept as they are
     history = "" if "refined" in manifest else run.history.to_csv(index=False)
-    about = pd.DataFrame([{
+    row = pd.DataFrame([{
         "run": run.name, "method": run.method, "seed": run.seed, "fold": run.config["fold"],
         "manifest": json.dumps(manifest), "history": history,
     }])  # fmt: skip
     with FileLock(kept / "kept.lock"):
-        for name, new in (("runs.parquet", table), ("manifests.parquet", about)):
+        for name, new in (("runs.parquet", table), ("manifests.parquet", row)):
             path, parts = kept / name, [new]
             if path.exists():  # without what an interrupted call left of this run
                 parts.insert(0, pd.read_parquet(path).query("run != @run.name"))
@@ -152,6 +154,8 @@ def train(
     """Train the runs that are not kept yet, all methods and folds of a seed before the next."""
     began = time.monotonic()
     if views:
+        from tools.kept_views import keep_views  # late: a GPU's script does without onnxruntime
+
         keep_views(views)
     configs = _configs(plan, settings or ())
     if unknown := {*(method or ())} - {c.parts.label for c in configs}:
@@ -163,7 +167,8 @@ def train(
         name = run_name(config)
         if is_kept(config, kept / "manifests.parquet"):
             continue
-        add_run(distill(config, out=out / name), kept)
+        how = {"made_with": "tools.kept_views"} if views else {}
+        add_run(distill(config, out=out / name), kept, **how)
         sys.stderr.write(f"{name}: kept\n")
         if 0 < seconds < time.monotonic() - began:
             break
@@ -235,14 +240,13 @@ def cite(
     """
     rows = pd.read_csv(ledger, dtype=str, keep_default_na=False)
     key = ["protocol_id", "method", "teacher", "student", "metric", "group"]
-    about = pd.read_parquet(kept / "manifests.parquet")
+    whole = pd.read_parquet(kept / "manifests.parquet")
     found = pd.read_csv(table).sort_values("balanced_accuracy", ascending=False)
     typer.echo("| method | balanced accuracy | head | medium | tail |\n|---|---:|---:|---:|---:|")
     for line in found.to_dict("records"):
         texts = [method_label(line["method"])]
-        manifests = [
-            json.loads(t) for t in about.loc[about["method"] == line["method"], "manifest"]
-        ]
+        used = (whole["method"] == line["method"]) & (whole["seed"] < line["seeds"])
+        manifests = [json.loads(text) for text in whole.loc[used, "manifest"]]
         newest = max(manifests, key=lambda manifest: manifest["finished"])
         config = TrainConfig.from_mapping(newest["config"])
         for name in ("balanced_accuracy", "head", "medium", "tail"):

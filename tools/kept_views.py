@@ -105,8 +105,9 @@ class OnnxBody(nn.Module):
 
 def keep_views(folder: Path) -> None:
     """Let the training of this process read views from a folder, and fill what is not there."""
-    live_batches, live_encode = train.draw_batches, teacher_features.KeptFeatures._encode
-    files: dict[int, ViewFiles] = {}  # by pack, of which a process opens few
+    live_batches, kept_features = train.draw_batches, teacher_features.KeptFeatures
+    live_encode, live_what = kept_features._encode, kept_features._what
+    files: dict[int, ViewFiles] = {}  # by pack, of which a run has its own
 
     def files_of(packed: Pack, config: TrainConfig) -> ViewFiles | None:
         plain = config.augment != "none" and not (config.mixup or config.mixup_alpha)
@@ -119,8 +120,10 @@ def keep_views(folder: Path) -> None:
         return files[id(packed)]
 
     def draw_batches(setup: TrainSetup, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        config, packed = setup.config, setup.packed
-        if (kept := files_of(packed, config)) is None:
+        config, packed, fabric = setup.config, setup.packed, setup.fabric
+        alone = fabric.world_size == 1 and fabric.device.type == "cpu"
+        kept = files_of(packed, config) if alone else None
+        if kept is None:
             yield from live_batches(setup, epoch)
             return
         how = config.model_dump(include={"sampler", "seed", "epochs"})
@@ -138,6 +141,20 @@ def keep_views(folder: Path) -> None:
             labels = torch.from_numpy(packed.labels[order.rows[part]])
             yield kept.read(order.rows[part], order.views[part]), labels
 
+    def in_onnx(self: teacher_features.KeptFeatures) -> bool:
+        on_cpu = self.fabric.device.type == "cpu"
+        return on_cpu and self.config.precision == "32-true" and self.quicken is None
+
+    def what(
+        self: teacher_features.KeptFeatures,
+        prompt: teacher_features.Prompt,
+        strength: float | None,
+    ) -> dict[str, Any]:
+        found = live_what(self, prompt, strength)
+        return found | (
+            {"onnxruntime": True} if in_onnx(self) else {}
+        )  # its last digits are others
+
     def encode(
         self: teacher_features.KeptFeatures,
         prompt: teacher_features.Prompt,
@@ -145,8 +162,8 @@ def keep_views(folder: Path) -> None:
         rows: np.ndarray,
         view: int,
     ) -> Tensor:
-        teacher, single = self.fast_teacher, self.config.precision == "32-true"
-        if single and self.quicken is None and not isinstance(teacher.body, OnnxBody):
+        teacher = self.fast_teacher
+        if in_onnx(self) and not isinstance(teacher.body, OnnxBody):
             side = teacher.input_size if teacher.resize else self.config.image_size
             body = OnnxBody(teacher.body, torch.randn(3, 3, side, side))
             self.fast_teacher = copy.copy(teacher)  # the training's own stays torch's
@@ -154,4 +171,5 @@ def keep_views(folder: Path) -> None:
         return live_encode(self, prompt, strength, rows, view)
 
     train.draw_batches = draw_batches
-    teacher_features.KeptFeatures._encode = encode  # type: ignore[method-assign]
+    kept_features._encode = encode  # type: ignore[method-assign]
+    kept_features._what = what  # type: ignore[method-assign]

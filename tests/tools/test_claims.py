@@ -104,11 +104,14 @@ def test_kept_views_train_the_same_student(tmp_path, monkeypatch):
         method="ekd", teacher="builtin", teacher_views=2, augment="published", **small
     )
     live = distill(config, out=tmp_path / "live", verbose=False)
-    for owner, name in ((train, "draw_batches"), (KeptFeatures, "_encode")):
+    patched = ((train, "draw_batches"), (KeptFeatures, "_encode"), (KeptFeatures, "_what"))
+    for owner, name in patched:
         monkeypatch.setattr(owner, name, getattr(owner, name))  # undone when the test ends
-    monkeypatch.setenv("FOPRO_CACHE", str(tmp_path / "cache"))
     keep_views(tmp_path / "views")
     kept = distill(config, out=tmp_path / "kept", verbose=False)
+    assert (
+        kept.manifest["teacher_features"]["found"] == 0
+    )  # torch's features are not taken for them
     logits = [name for name in live.predictions if name.startswith("logit_")]
     difference = kept.predictions[logits] - live.predictions[logits]
     # The teacher's last digits differ; other views would move logits by 0.03.
