@@ -25,6 +25,7 @@ from fopro_lab.models import Student, StudentOutput
 from fopro_lab.models.student import COSINE_SCALE
 
 LDAM_MARGIN = 0.5  # of the rarest class, a cosine
+DRW_FROM = 0.8  # share of the epochs after which classes have weights: the authors' 160 of 200
 RKD_DISTANCE, RKD_ANGLE = 25.0, 50.0  # weights of the two relations
 
 
@@ -92,9 +93,9 @@ def _mean(terms: Tensor, labels: Tensor) -> Tensor:
     return (label_shares(labels, classes=terms.shape[1]).to(terms) * terms).sum(dim=1).mean()
 
 
-def cross_entropy_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy."""
-    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    return F.cross_entropy(logits, labels)
 
 
 def logit_adjusted_loss(
@@ -157,8 +158,9 @@ def ldam_drw_loss(
     epochs: int,
     beta: float = 0.9999,
 ) -> Tensor:
-    """LDAM, in the last fifth of the epochs with `effective_weights`: there 160 of 200, from 0."""
-    weights = effective_weights(class_counts, beta=beta) if epoch >= 0.8 * epochs else None
+    """LDAM, in the last fifth of the epochs with `effective_weights`."""
+    late = epoch >= DRW_FROM * epochs
+    weights = effective_weights(class_counts, beta=beta) if late else None
     return ldam_loss(logits, labels, train_counts=train_counts, weights=weights)
 
 

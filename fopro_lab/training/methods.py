@@ -6,7 +6,8 @@ distillation it is built with the widths of student and teacher and trained with
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from fopro_lab.training.losses import DISTILLATIONS, LOSSES
 
 ALWAYS = ("labels", "class_counts", "train_counts", "epoch", "epochs")  # epochs count from 0
 GIVES = {
-    "loss": ("logits", "label_smoothing", *ALWAYS),
+    "loss": ("logits", *ALWAYS),
     "distillation": ("student_features", "logits", "projection", "features", "teacher_logits",
                      "temperature", *ALWAYS),
     "prompt": ("images", "generator", "epoch", "epochs"),
@@ -49,18 +50,28 @@ class Part:
         if isinstance(call, nn.Module):  # its buffers go where the tensors are
             call.to(next(each.device for each in given.values() if isinstance(each, Tensor)))
         wanted = given["images"].shape if self.kind == "prompt" else ()
-        try:
+        with self._tried("called"):
             value = call(**given)
             if value.shape != wanted:
                 raise ValueError(f"expected shape {tuple(wanted)}, got {tuple(value.shape)}")
             if self.kind == "loss" and torch.is_grad_enabled() and not value.requires_grad:
                 raise ValueError("expected a value with a gradient, got one without")
+        return value
+
+    def build(self, **sizes: int) -> nn.Module:
+        """Build the module of a class."""
+        with self._tried(f"built with {', '.join(sizes) or 'no arguments'}"):
+            return self.function(**sizes)
+
+    @contextmanager
+    def _tried(self, how: str) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             if not is_called(self.name):
                 raise
             what = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise InputError(f"{self.kind} {self.name}: cannot be called ({what})") from error
-        return value
+            raise InputError(f"{self.kind} {self.name}: cannot be {how} ({what})") from error
 
 
 def find_method(
@@ -100,11 +111,7 @@ def _part(kind: str, name: str, function: Any, config: TrainConfig) -> Part:
             known = ", ".join(GIVES[kind])
             raise InputError(f"{kind} {name}: takes {each.name}; it can be given {known}")
     if is_module and kind != "distillation":
-        try:
-            function = function()
-        except TypeError as error:
-            rule = f"expected to build it without arguments: {error}"
-            raise InputError(f"{kind} {name}: {rule}") from None
+        function = Part(kind, name, function, ()).build()
         if [*function.parameters()]:
             rule = "expected no parameters, for only a distillation's are trained"
             raise InputError(f"{kind} {name}: {rule}; keep constants as buffers")

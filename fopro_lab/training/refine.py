@@ -71,7 +71,8 @@ def refine(
     hashes = [{n: sha256_file(r.path / n) for n in FILES if (r.path / n).exists()} for r in sources]
     plan = {"how": how, "options": config.used, "sha256": hashes}
     with run_folder.locked(folder):
-        if any(folder.glob("[!.]*")):
+        # The manifest is written last: these alone are what an interrupted refinement left.
+        if {path.name for path in folder.glob("[!.]*")} - {*FILES[1:]}:
             found = TrainedRun.read(folder)
             if not plan.items() <= found.manifest.get("refined", {}).items():
                 got = f"holds another run ({found.method})"
@@ -82,6 +83,8 @@ def refine(
         started, device = run_folder.now(), choose_device(config.device)
         # Sorted, the images of all runs are in one order.
         tables = [r.predictions.sort_values(["split", "image"], ignore_index=True) for r in sources]
+        if not all((table["split"] == "val").any() for table in tables):
+            raise InputError("runs: expected predictions of validation images, too, got none")
         columns = [f"logit_{name}" for name in first.class_names]
         stored = [table[columns].to_numpy() for table in tables]
         states = [read_state(run.file(FILES[-1])) for run in sources if how != "ensemble"]
@@ -189,7 +192,8 @@ def drawn_counts(run: TrainedRun) -> np.ndarray:
     if np.allclose(counts, counts.mean()):
         found.append("an even draw of classes")
     if found:
-        problem = f"expected a prior to adjust for, but {found[0]} has corrected it"
+        verb = "may have" if is_called(found[0]) else "has"
+        problem = f"expected a prior to adjust for, but {found[0]} {verb} corrected it"
         raise InputError(f"{run.path}: {problem}; give a run of ce, or how=tau-norm")
     return counts
 

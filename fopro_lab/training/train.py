@@ -38,7 +38,7 @@ from fopro_lab.models.student import shrink, student_from
 from fopro_lab.models.teacher import check_takes, is_called, state_hash
 from fopro_lab.training import run_folder, train_prompt
 from fopro_lab.training import setup as preparing
-from fopro_lab.training.losses import TaskHead, label_shares
+from fopro_lab.training.losses import DRW_FROM, TaskHead, label_shares
 from fopro_lab.training.methods import find_method, own_hashes
 from fopro_lab.training.run_folder import TrainedRun
 from fopro_lab.training.setup import TrainSetup
@@ -266,7 +266,7 @@ def build(config: TrainConfig, **given: Any) -> tuple[TrainSetup, TrainState]:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             sizes = {"student_dim": student.classifier.in_features, "teacher_dim": width}
-            student.distiller = cast(Any, distills.function)(**sizes)
+            student.distiller = distills.build(**sizes)
     student = student.to(device)
     if config.sync_batch_norm and setup.fabric.world_size > 1:
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
@@ -306,8 +306,11 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         score = validate(state, setup)
         state.epoch += 1
         better = score > state.best_score or config.keeps != "best"
-        # Those before the first prompt cannot be the best.
-        if better and (state.epoch > config.warmup_epochs or config.parts.prompt == "none"):
+        # Those before the first prompt, or before classes have their weights, cannot be the best.
+        ready = state.epoch > config.warmup_epochs or config.parts.prompt == "none"
+        if config.parts.loss == "ldam-drw":
+            ready &= state.epoch - 1 >= DRW_FROM * config.epochs
+        if better and ready:
             state.keep(score)
         seconds = time.perf_counter() - began
         row = {"epoch": state.epoch, **losses, "val_balanced_accuracy": score}
@@ -320,9 +323,10 @@ def train(state: TrainState, setup: TrainSetup, *, folder: Path, verbose: bool) 
         is_last = state.epoch == config.epochs
         if verbose and (is_last or time.monotonic() - said > LINE_SECONDS):
             said = time.monotonic()
+            kept = f"kept {100 * state.best_score:.1f} %" if state.best_epoch else "none kept yet"
             sys.stderr.write(
                 f"{name}, loss {losses['loss']:.3f}, validation balanced accuracy "
-                f"{100 * score:.1f} % (kept {100 * state.best_score:.1f} %), {seconds:.1f} s\n"
+                f"{100 * score:.1f} % ({kept}), {seconds:.1f} s\n"
             )
 
 
@@ -388,7 +392,9 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
 def _check_finite(sums: Tensor, epoch: int, config: TrainConfig) -> None:
     if not bool(torch.isfinite(sums).all()):
         problem = f"a loss or gradient of epoch {epoch + 1} is not finite; earlier epochs are kept"
-        way_out = f"train again with a learning_rate below {config.learning_rate:g}"
+        own = [f"{kind} {name}" for kind, name in config.parts._asdict().items() if is_called(name)]
+        way_out = f"look at {own[0]}, or " if own else ""
+        way_out += f"train again with a learning_rate below {config.learning_rate:g}"
         raise WorkError(f"training: {problem}; {way_out} and another --out")
 
 
@@ -406,11 +412,10 @@ def batch_losses(
     config, method = setup.config, setup.method
     output = state.model(shrink(images, config.student_size))
     gives: dict[str, Any] = {"class_counts": drawn, "train_counts": setup.class_counts}
-    gives |= {"labels": labels, "label_smoothing": config.label_smoothing}
-    if config.label_smoothing and "label_smoothing" not in method["loss"].takes:
-        how: dict[str, Any] = {"smoothing": config.label_smoothing}
-        gives["labels"] = label_shares(labels, classes=output.logits.shape[1], **how)
-    gives |= {"epoch": state.epoch, "epochs": config.epochs}
+    gives |= {"labels": labels, "epoch": state.epoch, "epochs": config.epochs}
+    if smoothing := config.label_smoothing:
+        shape = output.logits.shape
+        gives["labels"] = label_shares(labels, classes=shape[1], smoothing=smoothing)
     classes = method["loss"]({**gives, "logits": output.logits})
     if "distillation" not in method:
         return {"loss": classes}
@@ -497,25 +502,13 @@ def train_prompt_before_epoch(state: TrainState, setup: TrainSetup, *, log: str 
     masks = run_folder.MaskHistory.spread(number, trainings=len(epochs), steps=steps)
     # Without its cache: autocast would keep the task head's weights from before the first step.
     half = config.precision == "bf16-mixed"
+    given = config.model_dump(include={"objectives", "max_drift", "student_size"})
+    given |= {"steps": steps, "learning_rate": config.prompt_learning_rate, "held_out": held_out}
+    given |= {name: getattr(setup, name) for name in ("reference", "spectrum", "class_counts")}
+    given |= {"head": state.head, "student": state.student, "masks": masks}
+    given |= {"generator": generator_for(config.seed, epoch, purpose="explore noise")}
     with torch.autocast(device.type, torch.bfloat16, enabled=half, cache_enabled=False):
-        history = train_prompt.explore(
-            state.prompt,
-            setup.teacher,
-            stream,
-            objectives=config.objectives,
-            steps=steps,
-            learning_rate=config.prompt_learning_rate,
-            max_drift=config.max_drift,
-            held_out=held_out,
-            reference=setup.reference,
-            spectrum=setup.spectrum,
-            class_counts=setup.class_counts,
-            head=state.head,
-            student=state.student,
-            student_size=config.student_size,
-            generator=generator_for(config.seed, epoch, purpose="explore noise"),
-            masks=masks,
-        )
+        history = train_prompt.explore(state.prompt, setup.teacher, stream, **given)
     # Machines may differ in the last digits.
     preparing.share_state(setup.fabric, state.prompt, state.head)
     history.insert(0, "epoch", epoch + 1)

@@ -121,46 +121,30 @@ class _Kernels(AsyncMappingKernelManager):
 
 def _settings(page: Path, port: int, token: str) -> dict[str, dict[str, Any]]:
     """Return voila's own options, by class."""
+    tornado: dict[str, Any] = {"local_hostnames": [HOST, "localhost"]}
+    tornado |= {"allow_remote_access": False}  # a foreign Host header is refused
+    tornado |= {"headers": {"Content-Security-Policy": POLICY.format(host=f"{HOST}:{port}")}}
+    tornado |= {"ws_ping_timeout": 30000}  # ms, as the interval; tornado warns of a longer one
+    voila: dict[str, Any] = {"tornado_settings": tornado, "log_level": "ERROR"}
+    voila |= {"notebook_path": str(page), "root_dir": str(page.parent)}
+    voila |= {"connection_dir_root": str(page.parents[1])}
+    voila |= {"ip": HOST, "port": port, "port_retries": 0, "token": token}
+    voila |= {"open_browser": False}  # voila would open the address without its token
+    pages: dict[str, Any] = {"template": "lab", "multi_kernel_manager_class": _Kernels}
+    pages |= {"strip_sources": True, "show_tracebacks": True}  # of one line, see `page_notebook`
+    pages |= {"file_allowlist": [], "file_denylist": [".*"]}
+    pages |= {"allow_template_override": "NO", "allow_theme_override": "NO"}
+    # Sockets that only the user can open, where the system takes a path as long as theirs.
+    kernel: dict[str, Any] = {"transport": "ipc" if len(str(page.parents[1])) < 32 else "tcp"}
+    kernel |= {"shutdown_wait_time": 1.0}  # seconds, as they are ended one after the other
+    kernels = {"cull_idle_timeout": IDLE_SECONDS, "cull_interval": LOOK_SECONDS}
     return {
-        "Voila": {
-            "notebook_path": str(page),
-            "root_dir": str(page.parent),
-            "connection_dir_root": str(page.parents[1]),
-            "ip": HOST,
-            "port": port,
-            "port_retries": 0,
-            "token": token,
-            "open_browser": False,  # voila would open the address without its token
-            "log_level": "ERROR",
-            "tornado_settings": {
-                "headers": {"Content-Security-Policy": POLICY.format(host=f"{HOST}:{port}")},
-                "allow_remote_access": False,  # a foreign Host header is refused
-                "local_hostnames": [HOST, "localhost"],
-                "ws_ping_timeout": 30000,  # ms, as the interval; tornado warns of a longer one
-            },
-        },
-        "VoilaConfiguration": {
-            "template": "lab",
-            "strip_sources": True,
-            "show_tracebacks": True,  # of one line each, see `page_notebook`
-            "file_allowlist": [],
-            "file_denylist": [".*"],
-            "allow_template_override": "NO",
-            "allow_theme_override": "NO",
-            "multi_kernel_manager_class": _Kernels,
-        },
+        "Voila": voila,
+        "VoilaConfiguration": pages,
         # Lax, as Strict would hold the cookie back when the browser comes from `open.html`.
         "IdentityProvider": {"cookie_options": {"samesite": "Lax"}},
-        # Sockets that only the user can open, where the system takes a path as long as theirs.
-        "KernelManager": {
-            "transport": "ipc" if len(str(page.parents[1])) < 32 else "tcp",
-            "shutdown_wait_time": 1.0,  # seconds, as they are ended one after the other
-        },
-        "MappingKernelManager": {
-            "root_dir": os.getcwd(),
-            "cull_idle_timeout": IDLE_SECONDS,
-            "cull_interval": LOOK_SECONDS,
-        },
+        "KernelManager": kernel,
+        "MappingKernelManager": {"root_dir": os.getcwd(), **kernels},
     }
 
 

@@ -29,7 +29,6 @@ class Publisher:
     address: str
     files: dict[str, bytes] = field(default_factory=dict)
     requested: list[tuple[str, str]] = field(default_factory=list)  # path, Range
-    sent: int = 0
     ranges: bool = True
     cut_after: int = 0  # bytes of each answer, then the connection breaks
     cuts: int = 10**9  # how many answers are cut
@@ -98,7 +97,6 @@ class Handler(BaseHTTPRequestHandler):
         try:
             for place in range(0, len(body), 4096):
                 self.wfile.write(body[place : place + 4096])
-                own.sent += len(body[place : place + 4096])
                 time.sleep(own.pause)
             time.sleep(STALL if own.stall_after >= 0 else 0)
         except OSError:  # the client is gone

@@ -24,7 +24,7 @@ from fopro_lab.training.methods import Part, find_method
 from fopro_lab.training.run_folder import TrainedRun, deciding_options
 from fopro_lab.training.statistics import natural_distance, reference_of
 from fopro_lab.training.train_prompt import adapt_images
-from tests.conftest import complaint
+from tests.conftest import complaint, failure
 from tests.evaluation.toy_runs import run_of
 from tests.models.toys import norm_teacher, toy_images
 from tests.training.forked import TINY
@@ -249,6 +249,7 @@ def vector(logits, labels): return logits.sum(dim=1)
 def fails(logits, labels): return logits[:, 99].sum()
 def detached(logits, labels): return torch.nn.functional.cross_entropy(logits.detach(), labels)
 def asks(logits, answer): return logits.sum()
+def endless(logits, labels): return logits.sum() / 0
 def smaller(images): return images[..., 1:]
 number = 3
 class Weighed(torch.nn.Module):
@@ -264,6 +265,10 @@ class Trained(Weighed):
 class Asking(Weighed):
     def __init__(self, width):
         super().__init__()
+class Broken(torch.nn.Module):
+    def __init__(self, student_dim, teacher_dim):
+        raise ValueError("no")
+    def forward(self, student_features, features): return features.sum()
 class Turned(torch.nn.Module):
     def __init__(self, teacher_dim, student_dim):
         super().__init__()
@@ -285,7 +290,10 @@ class Turned(torch.nn.Module):
          "own_bad:number: expected a function or a class of nn.Module, got 3"),
         ({"loss": "own_bad:Trained"}, "own_bad:Trained: expected no parameters, for only a distil"),
         ({"loss": "own_bad:Asking"},
-         "own_bad:Asking: expected to build it without arguments: Asking.__init__() missing 1 "),
+         "own_bad:Asking: cannot be built with no arguments (TypeError: Asking.__init__() missi"),
+        ({"distillation": "own_bad:Broken"}, "own_bad:Broken: cannot be built with student_dim, "
+         "teacher_dim (ValueError: no)"),
+        ({"loss": "own_bad:endless"}, "own_bad:endless, or train again with a learning_rate below"),
         ({"loss": "own_bad:no"}, "own_bad:no: cannot be called (AttributeError: module"),
         ({"method": "ekd", "prompt": "own_bad:smaller", "prompted_fraction": 1.0},
          "own_bad:smaller: cannot be called (ValueError: expected shape (16, 3, 16, 16), got "),
@@ -294,8 +302,11 @@ class Turned(torch.nn.Module):
 def test_own_code_that_does_not_fit_is_one_line(own_folder, tmp_path, options, told):
     (tmp_path / "own_bad.py").write_text(CODE)
     config = tiny(**{"method": "bsm"} | options)
-    kind = "prompt" if "prompt" in options else "loss"
-    assert complaint(quiet, config, tmp_path / "run").startswith(f"{kind} {told}")
+    kind = next(kind for kind in ("prompt", "distillation", "loss") if kind in options)
+    call = failure if "endless" in told else complaint
+    assert f"{kind} {told}" in call(quiet, config, tmp_path / "run")
+    # Nothing is lost in this folder, so that the next attempt may use it.
+    assert quiet(tiny(method="bsm", epochs=1), tmp_path / "run").method == "bsm"
     assert "expected a function, or a class of nn.Module, with a name in its file" in complaint(
         quiet, config, tmp_path, loss=lambda x: x
     )

@@ -144,6 +144,9 @@ def test_a_network_of_timm_is_trained_and_comes_back_as_it_was(tmp_path):
 def test_a_student_that_cannot_take_the_images_is_refused_before_they_are_read(tmp_path):
     config = tiny(method="bsm", student="timm:inception_v3", dataset=str(tmp_path / "none"))
     refuses(r"^student timm:inception_v3: cannot take imag", quiet, config, tmp_path / "run")
+    tagged = config.model_copy(update={"student": "timm:resnet18.a1_in1k"})
+    rule = "^student: expected student_weights with 'a1_in1k', which names weights, got none; timm:"
+    refuses(rule, quiet, tagged, tmp_path / "run")
 
 
 def test_a_folder_with_other_things_or_of_another_process_is_refused(tmp_path):
@@ -229,9 +232,15 @@ def test_the_best_epoch_is_one_that_met_the_prompt(tmp_path, monkeypatch):
     assert (run.manifest["best_epoch"], run.manifest["epochs_done"]) == (3, 4)
 
 
+def test_the_best_epoch_is_one_whose_classes_had_their_weights(tmp_path, monkeypatch, capsys):
+    give_scores(monkeypatch, 0.9, 0.8, 0.7, 0.5, 0.6, 0.4, 0.3)
+    config = tiny(method="", loss="ldam-drw", epochs=7)  # from the seventh: 6 of 7 is over 0.8
+    assert distill(config, out=tmp_path).manifest["best_epoch"] == 7
+    assert "(none kept yet)" in capsys.readouterr().err
+
+
 def test_a_run_that_another_version_goes_on_with_says_so(tmp_path, monkeypatch, capsys):
     config = tiny(method="bsm", epochs=2)
-    monkeypatch.setattr(module, "train", lambda *_, **how: None)
     monkeypatch.setattr(module, "finish", lambda *_, **how: None)  # stopped before its end
     with monkeypatch.context() as patch:
         patch.setattr(run_folder, "version", lambda name: "0.0.1")
