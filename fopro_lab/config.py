@@ -340,6 +340,8 @@ class TrainConfig(StepConfig, PromptConfig, TeacherConfig, DataConfig):
             problem = f"a distillation with prompt {prompt}, which is for its teacher, got none"
         elif loss == "ldam-drw" and self.epochs < 5:  # none comes after four fifths
             problem = f"5 epochs or more with loss ldam-drw, got {self.epochs}; ldam needs no more"
+        elif distillation == "rkd" and self.batch_size < 3:
+            problem = f"batch_size 3 or more with distillation rkd, got {self.batch_size}"
         elif distillation == "dkd" and (self.mixup or self.mixup_alpha):
             problem = "no mixup with distillation dkd, which needs one class per image"
         elif self.prompt_file and prompt not in ("none", "fopro", "random"):

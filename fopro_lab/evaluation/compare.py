@@ -147,7 +147,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
     teaching, weight = set(TeacherConfig.model_fields), {"distill_weight"}
     schedule = {"prompted_fraction", "prompted_decay", "warmup_epochs"}
     prompting = {*PromptConfig.model_fields, *(n for n in every if n.startswith("prompt_"))}
-    own = {"random_gains", *METHOD_OPTIONS}
+    own = {"random_gains", "sampler", "mixup", "mixup_alpha", *METHOD_OPTIONS}
     taught = [run for run in runs if run.parts.is_taught]
     prompted = [run for run in runs if run.parts.learns_prompt]
     by_term = _sort_out(runs, lambda run: run.parts.distillation)
@@ -195,11 +195,13 @@ def undertrained(runs: Sequence[Run]) -> dict[str, str]:
     accuracy is 3 points or more higher in the last tenth of the epochs (two at least) than in the
     tenth before, or that on test images is less than 5 % of the way from chance to all right.
     """
-    found = {}
+    found, named = {}, {run.name: run for run in runs}
     for method, own in _sort_out(runs, lambda run: run.method).items():
         epochs, rises, levels = int(_option(own[0], "epochs")), [], []
         for run in own:
-            curve = _curve(run, "val_balanced_accuracy")
+            sources = (Path(each).name for each in run.manifest.get("refined", {}).get("runs", ()))
+            first = next((named[name] for name in sources if name in named), run)
+            curve = _curve(first, "val_balanced_accuracy")
             last = max(2, len(curve) // 10)
             rises.append((curve[-last:].sum() - curve[-2 * last : -last].sum()) / last)
             labels, answers = _answers(run)

@@ -1,23 +1,19 @@
 """Tables for people: levels and paired differences in per cent, shown, as LaTeX and as Markdown."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
+from fopro_lab.config import Sampler
 from fopro_lab.errors import InputError, printable
 from fopro_lab.evaluation.compare import HEADLINE, is_clear
 from fopro_lab.io import as_markdown
 
 _NAMES = ["Student", "Teacher", "Method"]
 COLUMNS = ("balanced_accuracy", "head", "medium", "tail")
-METHOD_LABELS = {
-    "ce": "cross-entropy",
-    "bsm": "balanced softmax",
-    "ekd": "EKD",
-    "fopro": "FoPro-KD",
-    "random": "random gains",
-}
+METHOD_LABELS = {"ce": "cross-entropy", "bsm": "balanced softmax", "ekd": "EKD",
+                 "fopro": "FoPro-KD", "random": "random gains"}  # fmt: skip
 _COSTS = {  # column of `summarise`: title, and unit
     "parameters": ("Parameters (M)", 1e6),
     "macs": ("MACs (M)", 1e6),
@@ -27,6 +23,8 @@ _COSTS = {  # column of `summarise`: title, and unit
 _PARTS = {"ldam": "LDAM", "ldam-drw": "LDAM-DRW", "focal": "focal loss", "fitnet": "FitNet",
           "class-balanced": "class-balanced loss", "logit-adjustment": "logit adjustment",
           "crt": "cRT"}  # fmt: skip
+_PARTS |= {"balanced-mixup": "Balanced-MixUp"}
+_PARTS |= {f"{n}-sampler": f"{n} sampling" for n in get_args(Sampler)}
 _PARTS |= {name: name.upper() for name in ("kd", "dkd", "rkd", "sp", "vptta", "lws", "tta")}
 _TITLES = {"worst_class_recall": "Worst class", "macro_f1": "Macro F1"}
 _TITLES |= {metric: metric.upper() for metric in ("mcc", "auroc", "ece")}
@@ -39,8 +37,9 @@ _LATEX = str.maketrans(_ESCAPED | {letter: f"\\{letter}" for letter in "&%$#_{}"
 
 def method_label(method: str) -> str:
     """Write a method's label in words: ``bsm+kd`` is "BSM + KD"."""
-    known = {**_PARTS, **METHOD_LABELS, "bsm": "BSM", "fopro": "Fourier prompt"}
-    parts = (known.get(part, part) for part in method.split("+"))
+    known = {**_PARTS, **METHOD_LABELS, "bsm": "BSM"}
+    known |= {} if method.startswith("fopro") else {"fopro": "Fourier prompt"}
+    parts = (" & ".join(known.get(x, x) for x in part.split("&")) for part in method.split("+"))
     return METHOD_LABELS.get(method) or " + ".join(parts)
 
 
@@ -137,11 +136,11 @@ def _both(
     folds = f", {_range(levels['folds'])} folds" if levels["folds"].max() > 1 else ""
     of_levels = (
         f"In per cent, with 95 % intervals, on {int(levels['n'].max())} test images, mean of "
-        f"{_range(levels['seeds'])} seeds{folds}. Protocol {protocols[0]}."
+        f"{_seeds(levels)}{folds}. Protocol {protocols[0]}."
     )
     of_differences = (
-        f"Paired differences to {baseline} in percentage points, {_range(differences['seeds'])} "
-        f"common seeds, with 95 % intervals over {', '.join(differences['varies'].unique())}. "
+        f"Paired differences to {baseline} in percentage points, {_seeds(differences, 'common ')}, "
+        f"with 95 % intervals over {', '.join(differences['varies'].unique())}. "
         f"Bold: the interval excludes zero; intervals are not corrected for their number."
     )
     weak = differences.loc[differences["verdict"].str.startswith("undertrained"), "verdict"]
@@ -168,6 +167,10 @@ def _baseline(differences: pd.DataFrame) -> str:
 def _range(values: pd.Series) -> str:
     low, high = int(values.min()), int(values.max())
     return str(low) if low == high else f"{low} to {high}"
+
+
+def _seeds(table: pd.DataFrame, kind: str = "") -> str:
+    return f"{_range(table['seeds'])} {kind}seed{'s' * bool(table['seeds'].max() > 1)}"
 
 
 def leaders(levels: pd.DataFrame) -> str:
@@ -197,7 +200,7 @@ def findings(differences: pd.DataFrame, *, planned_seeds: int = 0) -> list[str]:
     One text for each baseline, or pair of methods and student, number and verdict; in it methods or
     teachers with their differences, the best first. ``planned_seeds``: of a plan, 0 if none is.
     """
-    lines, planned = [], f" of {planned_seeds} planned" * (planned_seeds > 0)
+    lines, planned = [], f"of {planned_seeds} planned " * (planned_seeds > 0)
     named = "teacher" if "teacher" in differences else "method"
     keys = ["method", "baseline", "student"] if named == "teacher" else ["baseline"]
     for _, part in differences.groupby(keys, sort=False):
@@ -213,8 +216,7 @@ def findings(differences: pd.DataFrame, *, planned_seeds: int = 0) -> list[str]:
                 text = f"{method_label(row[named])} {known}" + f" ({why})" * ("would" in why)
                 verdict = verdict if "would" in why or "under" in verdict else row["verdict"]
                 said.setdefault(verdict.replace(": ", ", "), []).append(text)
-            seeds, plural = _range(rows["seeds"]), "s" * bool(rows["seeds"].max() > 1)
-            about = f"{seeds}{planned} seed{plural}, {_range(rows['n'])} test images{student}"
+            about = f"{_seeds(rows, planned)}, {_range(rows['n'])} test images{student}"
             for verdict, own in said.items():
                 lines.append(f"{pair}, {number.lower()}: {verdict}: {', '.join(own)} ({about})")
     return lines

@@ -54,8 +54,12 @@ class Run(Summary):
 
     @property
     def method(self) -> str:
-        """Training method: a preset such as bsm, or its parts; and refinements, such as bsm+crt."""
-        return str(self.manifest.get("refined", {}).get("method", self.parts.label))
+        """Method: preset or parts, what is drawn otherwise, steps after it, as ``ce+mixup+crt``."""
+        sampler, drawn = self.config.get("sampler", "instance"), [self.parts.label]
+        drawn += [f"{sampler}-sampler"] if sampler != "instance" else []
+        drawn += ["mixup"] if self.config.get("mixup") else []
+        drawn += ["balanced-mixup"] if self.config.get("mixup_alpha") else []
+        return str(self.manifest.get("refined", {}).get("method", "+".join(drawn)))
 
     @property
     def parts(self) -> Parts:

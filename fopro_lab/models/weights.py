@@ -30,16 +30,10 @@ State = dict[str, Tensor]
 Translate = Callable[[State, nn.Module], Mapping[str, Any]]  # as timm's filters of checkpoints
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 # What a folder's JSON says of images, as timm and as transformers call it.
-SAID = {
-    "mean": "mean image_mean",
-    "std": "std image_std",
-    "input_size": "input_size crop_size size image_size",
-    "interpolation": "interpolation resample",
-    "crop_pct": "crop_pct",
-    "global_pool": "global_pool",
-    "architecture": "architecture architectures",
-    "model_args": "model_args",
-}
+SAID = {"mean": "mean image_mean", "std": "std image_std", "crop_pct": "crop_pct",
+        "input_size": "input_size crop_size size image_size", "global_pool": "global_pool",
+        "interpolation": "interpolation resample", "model_args": "model_args",
+        "architecture": "architecture architectures"}  # fmt: skip
 FILTERS: dict[Any, str] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 HARMLESS = {"img_size", "in_chans", "num_classes", "global_pool"}  # known from the tensors
 MODULE_PARTS = ("_parameters", "_buffers", "_modules")  # where a pickled nn.Module has its tensors

@@ -318,5 +318,7 @@ def method_order(methods: Sequence[str]) -> list[str]:
 def method_look(method: str) -> tuple[str, str, str]:
     """Return colour, marker and label of a method; one that is no preset has those of its name."""
     number = _OFTEN.index(method) if method in _OFTEN else zlib.crc32(method.encode())
-    color = METHOD_COLORS.get(method) or sns.husl_palette(12, l=0.45).as_hex()[5 * number % 12]
-    return color, METHOD_MARKERS.get(method, "Pp*X<>h"[number % 7]), method_label(method)
+    hue, light = 5 * number % 12, 0.65 if number // 12 % 2 else 0.45
+    color = METHOD_COLORS.get(method) or sns.husl_palette(12, l=light).as_hex()[hue]
+    marker = METHOD_MARKERS.get(method, "Pp*X<>hd"[(number + number // 24) % 8])
+    return color, marker, method_label(method)

@@ -334,19 +334,12 @@ class _Batch:
         page = f"pages/{node.name}.html"
         values = {**node.values, **node.places}.items()
         shown = state in ("done", "kept", "failed") and (self.out / page).is_file()
-        self.ended[node.name] = NodeReport(
-            name=node.name,
-            entry=node.entry,
-            state=state,
-            notebook=node.notebook.shown,
-            made_by=took.made_by,
-            seconds=took.seconds,
-            folder=node.name,
-            page=page if shown else "",
-            reason=reason,
-            parameters={k: v for k, v in values if (node.notebook.path, k) in self._own},
-            log=os.path.relpath(took.log, self.out) if took.log else "",
-        )
+        about: dict[str, Any] = {"name": node.name, "entry": node.entry, "folder": node.name}
+        about |= {"notebook": node.notebook.shown, "state": state, "reason": reason}
+        about |= {"made_by": took.made_by, "seconds": took.seconds, "page": page if shown else ""}
+        about["parameters"] = {k: v for k, v in values if (node.notebook.path, k) in self._own}
+        about["log"] = os.path.relpath(took.log, self.out) if took.log else ""
+        self.ended[node.name] = NodeReport(**about)
         words = f"{state:7} {node.name}"
         if took.seconds and state != "kept":
             words += f" in {duration(took.seconds)}"

@@ -38,17 +38,13 @@ class DistillationLoss(NamedTuple):
     distance: Tensor
 
 
-def balanced_softmax_loss(
-    logits: Tensor, labels: Tensor, *, class_counts: Tensor, label_smoothing: float = 0.0
-) -> Tensor:
+def balanced_softmax_loss(logits: Tensor, labels: Tensor, *, class_counts: Tensor) -> Tensor:
     """Cross-entropy of ``logits + log n``, which corrects for the sizes of the classes.
 
     Args:
         logits: ``(B, K)``.
-        labels: ``(B,)``, integers in [0, K), or ``(B, K)``, class shares of mixed images.
+        labels: ``(B,)``, integers in [0, K), or ``(B, K)``, class shares of mixed or smoothed ones.
         class_counts: ``(K,)``, images drawn of each class in an epoch, each above 0.
-        label_smoothing: Share of every label that is spread evenly over the classes, 0 to 1. It is
-            the label that is smoothed, not the prior.
 
     Returns:
         Scalar, nats, mean over the batch.
@@ -65,8 +61,7 @@ def balanced_softmax_loss(
         1.1111
     """
     logits = _checked(logits, labels, class_counts)
-    biased = logits + class_counts.to(logits).log()
-    return F.cross_entropy(biased, labels, label_smoothing=label_smoothing)
+    return F.cross_entropy(logits + class_counts.to(logits).log(), labels)
 
 
 def _checked(logits: Tensor, labels: Tensor, class_counts: Tensor) -> Tensor:
@@ -191,7 +186,6 @@ def distillation_loss(
     labels: Tensor,
     class_counts: Tensor,
     weight: float = 3.0,
-    label_smoothing: float = 0.0,
 ) -> DistillationLoss:
     """EKD: ``CE(a + log n, y) + CE(b + log n, y) + weight * mean(2 - 2 cos(q, f(x')))``.
 
@@ -203,9 +197,8 @@ def distillation_loss(
     """
     if output.projection is None or output.second_logits is None:
         raise InputError("student: has no projector; build it with teacher_dim above 0")
-    how: dict[str, Any] = {"class_counts": class_counts, "label_smoothing": label_smoothing}
-    classes = balanced_softmax_loss(output.logits, labels, **how)
-    second = balanced_softmax_loss(output.second_logits, labels, **how)
+    classes = balanced_softmax_loss(output.logits, labels, class_counts=class_counts)
+    second = balanced_softmax_loss(output.second_logits, labels, class_counts=class_counts)
     distance = cosine_distance(output.projection, features.detach())
     return DistillationLoss(classes + second + weight * distance, classes, second, distance)
 

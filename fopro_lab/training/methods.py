@@ -6,7 +6,7 @@ distillation it is built with the widths of student and teacher and trained with
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,29 +49,51 @@ class Part:
         call, given = module or self.function, {name: gives[name] for name in self.takes}
         if isinstance(call, nn.Module):  # its buffers go where the tensors are
             call.to(next(each.device for each in given.values() if isinstance(each, Tensor)))
-        wanted = given["images"].shape if self.kind == "prompt" else ()
-        with self._tried("called"):
+        constants: Any = call if isinstance(call, nn.Module) and not module else nn.Identity()
+        before = [(id(each), each._version) for each in constants.buffers()]
+        with blamed([self], "called"):
             value = call(**given)
-            if value.shape != wanted:
-                raise ValueError(f"expected shape {tuple(wanted)}, got {tuple(value.shape)}")
-            if self.kind == "loss" and torch.is_grad_enabled() and not value.requires_grad:
-                raise ValueError("expected a value with a gradient, got one without")
+        if is_called(self.name):
+            self._check(value, given.get("images") if self.kind == "prompt" else None)
+            if before != [(id(each), each._version) for each in constants.buffers()]:
+                raise InputError(f"{self.kind} {self.name}: expected buffers that it leaves alone")
         return value
+
+    def _check(self, value: Any, images: Tensor | None) -> None:
+        wanted, got = "", f"a {type(value).__name__}"
+        if isinstance(value, Tensor):
+            got = f"shape {tuple(value.shape)}, {value.dtype}"
+        if images is not None:
+            rule = f"shape {tuple(images.shape)}, {images.dtype}"
+            wanted = f"a tensor of {rule}" if got != rule else ""
+        elif not isinstance(value, Tensor) or value.ndim:
+            wanted = "a tensor that is one number"
+        elif torch.is_grad_enabled() and not value.requires_grad:
+            # A distillation may be switched off in some epochs.
+            wanted = "a value with a gradient" if self.kind == "loss" or value else ""
+            got = "one without"
+        if wanted:
+            raise InputError(f"{self.kind} {self.name}: expected {wanted}, got {got}")
 
     def build(self, **sizes: int) -> nn.Module:
         """Build the module of a class."""
-        with self._tried(f"built with {', '.join(sizes) or 'no arguments'}"):
+        with blamed([self], f"built with {', '.join(sizes) or 'no arguments'}"):
             return self.function(**sizes)
 
-    @contextmanager
-    def _tried(self, how: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not is_called(self.name):
-                raise
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise InputError(f"{self.kind} {self.name}: cannot be {how} ({what})") from error
+
+@contextmanager
+def blamed(parts: Iterable[Part], how: str) -> Iterator[None]:
+    """Turn an error into one line that names the user's own code, where some of these are."""
+    try:
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        own = [f"{part.kind} {part.name}" for part in parts if is_called(part.name)]
+        if not own:
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{' or '.join(own)}: cannot be {how} ({what})") from error
 
 
 def find_method(

@@ -106,7 +106,7 @@ def refine(
             flips = config.flipped if how == "tta" else ((),)
             passes = [classify(student, first, packed, tables[0]["image"], flip) for flip in flips]
             logits = mean_probabilities(passes) if how == "tta" else passes[0]
-        methods = "&".join(dict.fromkeys(run.method for run in sources))
+        methods = "&".join(sorted({run.method for run in sources}))
         refined = {"method": f"{methods}+{how}", **plan, **chosen}
         refined["steps"] = [*first.manifest.get("refined", {}).get("steps", ()), how]
         refined["runs"] = [run.path.as_posix() for run in sources]

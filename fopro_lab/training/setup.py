@@ -90,22 +90,15 @@ class TrainSetup:
         counts = [int(count) for count in self.class_counts.tolist()]
         groups = groups_from(config, names, counts)
         ties = group_ties(groups, dict(zip(names, counts, strict=True)))
-        return {
-            "config": deciding_options(config),
-            "method": config.parts.label,
-            "recipe": config.recipe,
-            "protocol": self.split.protocol,
-            "data_notes": [*self.packed.dataset.notes, *self.split.notes, *ties],
-            "class_names": list(names),
-            "class_counts": counts,
-            "groups": groups,
-            "teacher": self.teacher.card if self.teacher is not None else None,
-            "selected_by": SELECTED_BY[config.keeps],
-            "seeds": {"training": config.seed, "split": config.split_seed},
-            **origin(self.fabric.device),
-            "processes": self.fabric.world_size,
-            **({"compile_seconds": self.compile_seconds} if self.compile_seconds else {}),
-        }
+        about: dict[str, Any] = {"config": deciding_options(config), "recipe": config.recipe}
+        about |= {"method": config.parts.label, "protocol": self.split.protocol, "groups": groups}
+        about |= {"data_notes": [*self.packed.dataset.notes, *self.split.notes, *ties]}
+        about |= {"class_names": list(names), "class_counts": counts}
+        about |= {"teacher": self.teacher.card if self.teacher is not None else None}
+        about |= {"selected_by": SELECTED_BY[config.keeps]}
+        about |= {"seeds": {"training": config.seed, "split": config.split_seed}}
+        about |= {**origin(self.fabric.device), "processes": self.fabric.world_size}
+        return about | ({"compile_seconds": self.compile_seconds} if self.compile_seconds else {})
 
 
 def build_setup(

@@ -39,7 +39,7 @@ from fopro_lab.models.teacher import check_takes, is_called, state_hash
 from fopro_lab.training import run_folder, train_prompt
 from fopro_lab.training import setup as preparing
 from fopro_lab.training.losses import DRW_FROM, TaskHead, label_shares
-from fopro_lab.training.methods import find_method, own_hashes
+from fopro_lab.training.methods import blamed, find_method, own_hashes
 from fopro_lab.training.run_folder import TrainedRun
 from fopro_lab.training.setup import TrainSetup
 from fopro_lab.training.train_prompt import draw_held_out, generator_for, prompted
@@ -340,15 +340,10 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
     drawn = drawn_counts(setup, epoch)
     kept: Iterator[Tensor | None] = repeat(None)
     if setup.kept is not None:
-        kept = setup.kept.batches(
-            setup.split.train,
-            epoch=epoch,
-            batch_size=setup.batch_size,
-            prompt=state.prompt,
-            strength=state.control.get("control_strength"),
-            is_prompted=is_prompted.numpy(),
-            counts=state.features,
-        )
+        given: dict[str, Any] = {"prompt": state.prompt, "is_prompted": is_prompted.numpy()}
+        given |= {"strength": state.control.get("control_strength"), "counts": state.features}
+        size = setup.batch_size
+        kept = setup.kept.batches(setup.split.train, epoch=epoch, batch_size=size, **given)
     stream = draw_batches(setup, epoch)
     if log:
         stream = progress(stream, total=setup.batches, label=f"{log}, batch")
@@ -366,7 +361,8 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
                 losses = batch_losses(
                     state, setup, images, labels, drawn, noise=source, features=next(kept)
                 )
-                fabric.backward(losses["loss"] / parts)
+                with blamed(setup.method.values(), "differentiated"):
+                    fabric.backward(losses["loss"] / parts)
             values = values + torch.stack([loss.detach() for loss in losses.values()])
         norm = fabric.clip_gradients(
             state.model, state.optimiser, max_norm=config.clip_norm, error_if_nonfinite=False
@@ -393,7 +389,7 @@ def _check_finite(sums: Tensor, epoch: int, config: TrainConfig) -> None:
     if not bool(torch.isfinite(sums).all()):
         problem = f"a loss or gradient of epoch {epoch + 1} is not finite; earlier epochs are kept"
         own = [f"{kind} {name}" for kind, name in config.parts._asdict().items() if is_called(name)]
-        way_out = f"look at {own[0]}, or " if own else ""
+        way_out = f"look at {' and '.join(own)}, or " if own else ""
         way_out += f"train again with a learning_rate below {config.learning_rate:g}"
         raise WorkError(f"training: {problem}; {way_out} and another --out")
 

@@ -394,6 +394,11 @@ def test_undertrained_runs_get_no_verdict_and_the_reason_is_said(epochs, curve, 
     )
     runs = [with_curve(done, [0.5] * 8), with_curve(run, curve)]
     assert undertrained(runs).get("ekd", "") == reason
+    if "rises" in reason:  # of which what was refined from it is no better
+        about = {"method": "ekd+crt", "runs": [f"elsewhere/{run.name}"]}
+        refined = run_of(tables[1], name="crt", config={"method": "ekd"} | config)
+        refined.manifest["refined"] = about
+        assert undertrained([run, refined])["ekd+crt"] == reason
     for table in (
         compare(runs, "bsm", resamples=20),
         compare(runs, "ekd", resamples=20),

@@ -55,8 +55,9 @@ def test_balanced_softmax_keeps_the_counts_in_half_precision():
 def test_distillation_loss_equals_the_published_formula(weight, smoothing):
     output = StudentOutput(*(normal(5, width, seed=width) for width in (9, 4, 7)), normal(5, 4))
     features = normal(5, 7, seed=9)
-    how = {"weight": weight, "label_smoothing": smoothing}
-    loss = distillation_loss(output, features, labels=LABELS, class_counts=COUNTS, **how)
+    labels = label_shares(ONE_HOT, classes=4, smoothing=smoothing) if smoothing else LABELS
+    how = {"weight": weight, "class_counts": COUNTS}
+    loss = distillation_loss(output, features, labels=labels, **how)
     classes = slow_smoothed(output.logits, ONE_HOT, COUNTS, smoothing)
     second = slow_smoothed(output.second_logits, ONE_HOT, COUNTS, smoothing)
     distance = slow_distance(output.projection, features)
@@ -83,7 +84,9 @@ def test_balanced_softmax_of_labels_and_shares_equals_the_formula(smoothing):
     logits = 3 * normal(5, 4)
     mixed = 0.7 * ONE_HOT + 0.3 * ONE_HOT.roll(1, 0)
     for labels, shares in ((LABELS, ONE_HOT), (ONE_HOT, ONE_HOT), (mixed, mixed)):
-        loss = balanced_softmax_loss(logits, labels, class_counts=COUNTS, label_smoothing=smoothing)
+        if smoothing:
+            labels = label_shares(shares, classes=4, smoothing=smoothing)
+        loss = balanced_softmax_loss(logits, labels, class_counts=COUNTS)
         # A count off by one in the class of 6,705 changes the loss by 1e-5.
         # Smoothing before the prior, or over K - 1 classes, is off by over 0.1 at 0.1.
         assert abs(float(loss) - slow_smoothed(logits, shares, COUNTS, smoothing)) < 1e-12

@@ -3,11 +3,13 @@
 import importlib
 import re
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import rgb_to_hsv, to_rgb
 from safetensors.torch import load_file
 
 from fopro_lab.config import PRESETS, WEIGHTS, Parts, TrainConfig
@@ -16,6 +18,7 @@ from fopro_lab.evaluation import Run, method_label, teacher_of
 from fopro_lab.evaluation.compare import check_comparable
 from fopro_lab.evaluation.prior_shift import implicit_prior
 from fopro_lab.models.student import COSINE_LOSSES
+from fopro_lab.plots import style
 from fopro_lab.plots.style import method_look
 from fopro_lab.reports.plan import missing_inputs
 from fopro_lab.training import distill, run_name
@@ -58,8 +61,21 @@ def test_a_preset_is_its_parts_and_given_parts_go_first():
     labels = [method_label(name) for name in ("ldam", "bsm+kd", "bsm+ekd+fopro", "fopro")]
     assert labels == ["LDAM", "BSM + KD", "BSM + EKD + Fourier prompt",
                       "FoPro-KD"]  # fmt: skip
+    labels = [method_label(name) for name in ("ce&fopro+ensemble", "fopro+crt", "ce+mixup")]
+    assert labels == ["cross-entropy & Fourier prompt + ensemble", "FoPro-KD + cRT",
+                      "cross-entropy + mixup"]  # fmt: skip
+    assert method_label("bsm+progressive-sampler") == "BSM + progressive sampling"
     looks = {method_look(name)[:2] for name in (*found, *PRESETS)}
     assert len(looks) == len({*found, *PRESETS})
+
+
+def test_methods_that_are_often_drawn_together_look_different():
+    looks = [method_look(name)[:2] for name in style._OFTEN]
+    for (color, marker), (other, same) in combinations(looks, 2):
+        hues = [rgb_to_hsv(to_rgb(each))[0] for each in (color, other)]
+        apart = abs(hues[0] - hues[1])
+        assert marker != same or 0.15 < apart < 0.85, (color, other)
+        assert color != other
 
 
 def test_a_distillation_has_its_own_weight_unless_one_is_given():
@@ -92,6 +108,7 @@ def test_a_distillation_has_its_own_weight_unless_one_is_given():
         ({"loss": "ldam-drw", "epochs": 4}, "5 epochs or more with loss ldam-drw, got 4"),
         ({"distillation": "dkd", "mixup_alpha": 0.1}, "no mixup with distillation dkd"),
         ({"distillation": "dkd", "mixup": 0.1}, "no mixup with distillation dkd"),
+        ({"distillation": "rkd", "batch_size": 2}, "batch_size 3 or more with distillation rkd"),
         ({"mixup": 0.1, "mixup_alpha": 0.1}, "mixup = 0 with mixup_alpha"),
         ({"prompt": "vptta", "prompt_file": "a"}, "prompt fopro or random with prompt_file"),
         (
@@ -249,6 +266,14 @@ def vector(logits, labels): return logits.sum(dim=1)
 def fails(logits, labels): return logits[:, 99].sum()
 def detached(logits, labels): return torch.nn.functional.cross_entropy(logits.detach(), labels)
 def asks(logits, answer): return logits.sum()
+def number_of(logits, labels): return 1.0
+def constant(features): return features.sum()
+def exact(images): return images.double()
+def in_place(logits, labels):
+    shares = logits.softmax(dim=1)
+    loss = (shares * shares).sum()
+    shares += 1
+    return loss
 def endless(logits, labels): return logits.sum() / 0
 def smaller(images): return images[..., 1:]
 number = 3
@@ -258,6 +283,14 @@ class Weighed(torch.nn.Module):
         self.register_buffer("weight", torch.tensor(2.0))
     def forward(self, logits, labels):
         return self.weight * torch.nn.functional.cross_entropy(logits, labels)
+class Counting(Weighed):
+    def forward(self, logits, labels):
+        self.weight += 1
+        return super().forward(logits, labels)
+class Replacing(Weighed):
+    def forward(self, logits, labels):
+        self.weight = self.weight + 1
+        return super().forward(logits, labels)
 class Trained(Weighed):
     def __init__(self):
         super().__init__()
@@ -281,9 +314,17 @@ class Turned(torch.nn.Module):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"loss": "own_bad:vector"}, "own_bad:vector: cannot be called (ValueError: expected sh"),
-        ({"loss": "own_bad:detached"}, "own_bad:detached: cannot be called (ValueError: expected a "
-         "value with a gradient, got one without)"),
+        ({"loss": "own_bad:vector"}, "own_bad:vector: expected a tensor that is one number, got "
+         "shape (16,), torch.float32"),
+        ({"loss": "own_bad:number_of"}, "own_bad:number_of: expected a tensor that is one number, "
+         "got a float"),
+        ({"loss": "own_bad:detached"}, "own_bad:detached: expected a value with a gradient, got "),
+        ({"distillation": "own_bad:constant"}, "own_bad:constant: expected a value with a grad"),
+        ({"loss": "own_bad:Counting"}, "own_bad:Counting: expected buffers that it leaves alone"),
+        ({"loss": "own_bad:Replacing"}, "own_bad:Replacing: expected buffers that it leaves al"),
+        ({"loss": "own_bad:in_place"}, "own_bad:in_place: cannot be differentiated (RuntimeError"),
+        ({"method": "ekd", "prompt": "own_bad:exact", "prompted_fraction": 1.0},
+         "own_bad:exact: expected a tensor of shape (16, 3, 16, 16), torch.float32, got shape "),
         ({"loss": "own_bad:fails"}, "own_bad:fails: cannot be called (IndexError: index 99"),
         ({"loss": "own_bad:asks"}, "own_bad:asks: takes answer; it can be given logits, "),
         ({"loss": "own_bad:number"},
@@ -296,7 +337,8 @@ class Turned(torch.nn.Module):
         ({"loss": "own_bad:endless"}, "own_bad:endless, or train again with a learning_rate below"),
         ({"loss": "own_bad:no"}, "own_bad:no: cannot be called (AttributeError: module"),
         ({"method": "ekd", "prompt": "own_bad:smaller", "prompted_fraction": 1.0},
-         "own_bad:smaller: cannot be called (ValueError: expected shape (16, 3, 16, 16), got "),
+         "own_bad:smaller: expected a tensor of shape (16, 3, 16, 16), torch.float32, got shape "
+         "(16, 3, 16, 15), torch.float32"),
     ],
 )  # fmt: skip
 def test_own_code_that_does_not_fit_is_one_line(own_folder, tmp_path, options, told):
@@ -354,3 +396,13 @@ def test_methods_of_other_terms_are_compared_and_those_of_one_share_its_options(
         assert words in complaint(check_comparable, [*runs, a_run(**other)])
     priors = [implicit_prior(run.config) for run in runs]
     assert priors == ["unknown", "uniform", "uniform", "uniform"]
+
+
+def test_runs_that_draw_otherwise_are_methods_of_their_own():
+    ways = [{}, {"sampler": "square-root"}, {"mixup": 0.2}, {"mixup_alpha": 0.1}]
+    runs = [a_run(method="ce", **way) for way in ways]
+    check_comparable(runs)
+    names = ["ce", "ce+square-root-sampler", "ce+mixup", "ce+balanced-mixup"]
+    assert [run.method for run in runs] == names
+    other = a_run(method="ce", mixup=0.3, seed=1)
+    assert "mixup: expected 0.2" in complaint(check_comparable, [*runs, other])

@@ -27,12 +27,14 @@ from fopro_lab.evaluation import balanced_accuracy, load_runs
 from fopro_lab.fourier import FourierPrompt
 from fopro_lab.io import write_json
 from fopro_lab.models import build_student
-from fopro_lab.training import distill, run_folder, run_name
-from fopro_lab.training.losses import TaskHead
+from fopro_lab.training import distill, distillation_loss, run_folder, run_name
+from fopro_lab.training.losses import TaskHead, label_shares
 from fopro_lab.training.run_folder import load_checkpoint
 from fopro_lab.training.setup import settle_precision, start_fabric, torch_settings
 from fopro_lab.training.train import (
+    batch_losses,
     build,
+    draw_batches,
     drawn_counts,
     predict,
     train_epoch,
@@ -419,6 +421,21 @@ def test_the_losses_get_the_counts_that_are_drawn():
     lacking = counts.clone()
     lacking[2] = 0
     refuses(r"1 or more per class, got 0", drawn_counts, replace(setup, class_counts=lacking), 0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_step_of_ekd_has_the_published_loss(smoothing):
+    setup, state = built(method="ekd", label_smoothing=smoothing)
+    images, labels = next(draw_batches(setup, 0))
+    state.student.eval()  # so that both passes see the same statistics
+    with torch.no_grad():
+        found = batch_losses(state, setup, images, labels, drawn_counts(setup, 0), noise=None)
+        output = state.student(images)
+    features = setup.teacher.encode(images)
+    shares = label_shares(labels, classes=len(setup.class_counts), smoothing=smoothing)
+    known = distillation_loss(output, features, labels=shares, class_counts=setup.class_counts)
+    # Unsmoothed labels are off by over 0.01, a weight of 2 by the distance, about 2.
+    assert [float(x) for x in found.values()] == pytest.approx([float(x) for x in known], abs=1e-4)
 
 
 # --- the moving average ---
