@@ -63,12 +63,17 @@ def add_run(run: Run, kept: Path, **about: object) -> None:
         for name, new in (("runs.parquet", table), ("manifests.parquet", row)):
             path, parts = kept / name, [new]
             if path.exists():  # without what an interrupted call left of this run
-                parts.insert(0, pd.read_parquet(path).query("run != @run.name"))
+                parts.insert(0, _read(path).query("run != @run.name"))
             whole = pd.concat(parts, ignore_index=True)
             for column in {"run", "image", "group", "source"} & set(whole):
                 whole[column] = whole[column].astype(str).astype("category")
             with atomic_path(path) as written:
                 whole.to_parquet(written, compression="zstd", index=False)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Read a whole file at once: by its name it is opened twice, and may be another by then."""
+    return pd.read_parquet(io.BytesIO(path.read_bytes()))
 
 
 def _short(card: dict | None) -> dict | None:
@@ -183,7 +188,7 @@ def refine_all(
 ) -> None:
     """Take every step after training on the finished runs of a method, and keep the results."""
     path = kept / "manifests.parquet"
-    there = set(pd.read_parquet(path)["run"]) if path.exists() else set()
+    there = set(_read(path)["run"]) if path.exists() else set()
     for run in load_runs(out):
         for step in how or AFTER if run.method == method else ():
             if (name := f"{run.name}+{step}") in there:
@@ -199,7 +204,7 @@ def is_kept(config: TrainConfig, path: Path) -> bool:
     """
     wanted, hashes = deciding_options(config), file_hashes(config, own_teacher=False)
     hashes |= own_hashes(find_method(config)[1])
-    for text in pd.read_parquet(path)["manifest"] if path.exists() else ():
+    for text in _read(path)["manifest"] if path.exists() else ():
         manifest = json.loads(text)
         there = deciding_options(TrainConfig.from_mapping(manifest["config"]))
         same = {**there, "precision": ""} == {**wanted, "precision": ""}
@@ -215,8 +220,8 @@ def unpack(
     seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
 ) -> None:
     """Write the kept runs as run folders without weights."""
-    tables = dict(list(pd.read_parquet(kept / "runs.parquet").groupby("run", observed=True)))
-    for row in pd.read_parquet(kept / "manifests.parquet").itertuples():
+    tables = dict(list(_read(kept / "runs.parquet").groupby("run", observed=True)))
+    for row in _read(kept / "manifests.parquet").itertuples():
         if seed and row.seed not in seed:
             continue
         folder = out / str(row.run)
@@ -240,7 +245,7 @@ def cite(
     """
     rows = pd.read_csv(ledger, dtype=str, keep_default_na=False)
     key = ["protocol_id", "method", "teacher", "student", "metric", "group"]
-    whole = pd.read_parquet(kept / "manifests.parquet")
+    whole = _read(kept / "manifests.parquet")
     found = pd.read_csv(table).sort_values("balanced_accuracy", ascending=False)
     typer.echo("| method | balanced accuracy | head | medium | tail |\n|---|---:|---:|---:|---:|")
     for line in found.to_dict("records"):
