@@ -273,7 +273,7 @@ def cite(
             options = f" --plan {plan}" if plan != PLAN else ""
             row["command"] = f"python -m tools.claims train{options} --out FOLDER"
             if "refined" in newest:
-                source = newest["refined"]["method"].partition("+")[0]
+                source = newest["refined"]["method"].rpartition("+")[0]
                 row["command"] += f"; python -m tools.claims refine --out FOLDER --method {source}"
             same = (rows[key] == pd.Series(row)[key]).all(axis=1)
             if not same.any():  # before the rows without a number

@@ -24,18 +24,12 @@ RATIOS = (0.01, 0.005, 0.002)
 # A file of ISIC-2019-LT writes a class twice: its place in this order, and its rank by size.
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 ALIASES = {  # HyperKvasir's classes as its split files write them, and as its folders do
-    "hemorroids": "hemorrhoids",
-    "haemorrhoids": "hemorrhoids",
-    "normal-cecum": "cecum",
-    "normal-pylorus": "pylorus",
-    "normal-z-line": "z-line",
-    "oesophagitis-a": "esophagitis-a",
-    "oesophagitis-b-d": "esophagitis-b-d",
-    "polyp": "polyps",
+    "hemorroids": "hemorrhoids", "haemorrhoids": "hemorrhoids", "polyp": "polyps",
+    **{f"normal-{place}": place for place in ("cecum", "pylorus", "z-line")},
+    "oesophagitis-a": "esophagitis-a", "oesophagitis-b-d": "esophagitis-b-d",
     "short-segment-barretts": "barretts-short-segment",
-    **{f"ulcerative-colitis-{g}": f"ulcerative-colitis-grade-{g}" for g in "0-1 1-2 2-3".split()},
-    **{f"ulcerative-colitis-{g}": f"ulcerative-colitis-grade-{g}" for g in "123"},
-}
+    **{f"ulcerative-colitis-{g}": f"ulcerative-colitis-grade-{g}"
+       for g in ("0-1", "1-2", "2-3", *"123")}}  # fmt: skip
 
 
 def make_isic2019_lt(

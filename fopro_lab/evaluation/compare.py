@@ -195,13 +195,11 @@ def undertrained(runs: Sequence[Run]) -> dict[str, str]:
     accuracy is 3 points or more higher in the last tenth of the epochs (two at least) than in the
     tenth before, or that on test images is less than 5 % of the way from chance to all right.
     """
-    found, named = {}, {run.name: run for run in runs}
+    found = {}
     for method, own in _sort_out(runs, lambda run: run.method).items():
         epochs, rises, levels = int(_option(own[0], "epochs")), [], []
         for run in own:
-            sources = (Path(each).name for each in run.manifest.get("refined", {}).get("runs", ()))
-            first = next((named[name] for name in sources if name in named), run)
-            curve = _curve(first, "val_balanced_accuracy")
+            curve = _curve(_source(run, runs), "val_balanced_accuracy")
             last = max(2, len(curve) // 10)
             rises.append((curve[-last:].sum() - curve[-2 * last : -last].sum()) / last)
             labels, answers = _answers(run)
@@ -479,6 +477,16 @@ def _curve(run: Run, column: str) -> np.ndarray:
         return run.history[column].to_numpy(dtype=float)
     except (InputError, KeyError):
         return np.array([np.nan])
+
+
+def _source(run: Run, runs: Sequence[Run]) -> Run:
+    """Find what a run was refined from among others, whatever folder holds them; or itself."""
+    names = {Path(each).name for each in run.manifest.get("refined", {}).get("runs", ())}
+    for each in runs:
+        same = (each.name in names, each.seed, each.protocol) == (True, run.seed, run.protocol)
+        if same and run.method.startswith(each.method):
+            return each
+    return run
 
 
 def _answers(run: Run) -> tuple[np.ndarray, np.ndarray]:

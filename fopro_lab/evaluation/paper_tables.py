@@ -15,11 +15,8 @@ COLUMNS = ("balanced_accuracy", "head", "medium", "tail")
 METHOD_LABELS = {"ce": "cross-entropy", "bsm": "balanced softmax", "ekd": "EKD",
                  "fopro": "FoPro-KD", "random": "random gains"}  # fmt: skip
 _COSTS = {  # column of `summarise`: title, and unit
-    "parameters": ("Parameters (M)", 1e6),
-    "macs": ("MACs (M)", 1e6),
-    "megabytes": ("Size (MB)", 1),
-    "train_seconds": ("CPU or GPU (min)", 60),
-}
+    "parameters": ("Parameters (M)", 1e6), "macs": ("MACs (M)", 1e6),
+    "megabytes": ("Size (MB)", 1), "train_seconds": ("CPU or GPU (min)", 60)}  # fmt: skip
 _PARTS = {"ldam": "LDAM", "ldam-drw": "LDAM-DRW", "focal": "focal loss", "fitnet": "FitNet",
           "class-balanced": "class-balanced loss", "logit-adjustment": "logit adjustment",
           "crt": "cRT"}  # fmt: skip
@@ -39,7 +36,10 @@ def method_label(method: str) -> str:
     """Write a method's label in words: ``bsm+kd`` is "BSM + KD"."""
     known = {**_PARTS, **METHOD_LABELS, "bsm": "BSM"}
     known |= {} if method.startswith("fopro") else {"fopro": "Fourier prompt"}
-    parts = (" & ".join(known.get(x, x) for x in part.split("&")) for part in method.split("+"))
+    if "&" in method:
+        several, _, how = method.rpartition("+")
+        return f"{' & '.join(map(method_label, several.split('&')))} + {known.get(how, how)}"
+    parts = (known.get(part, part) for part in method.split("+"))
     return METHOD_LABELS.get(method) or " + ".join(parts)
 
 

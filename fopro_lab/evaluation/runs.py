@@ -59,7 +59,10 @@ class Run(Summary):
         drawn += [f"{sampler}-sampler"] if sampler != "instance" else []
         drawn += ["mixup"] if self.config.get("mixup") else []
         drawn += ["balanced-mixup"] if self.config.get("mixup_alpha") else []
-        return str(self.manifest.get("refined", {}).get("method", "+".join(drawn)))
+        refined = self.manifest.get("refined", {})
+        if (method := refined.get("method", "")) and ("&" in method or "steps" not in refined):
+            return str(method)
+        return "+".join([*drawn, *refined.get("steps", ())])
 
     @property
     def parts(self) -> Parts:

@@ -199,10 +199,6 @@ def measure_cost(student: Student, side: int) -> dict[str, Any]:
 
 def student_from(config: TrainConfig, *, classes: int = 2, teacher_dim: int = 0) -> Student:
     """Build the student that a config names, for images of its size; see `build_student`."""
-    network, _, tag = config.student.partition(".")
-    if tag and not config.student_weights:
-        problem = f"expected student_weights with '{tag}', which names weights, got none"
-        raise InputError(f"student: {problem}; {network} starts at random")
     how: dict[str, Any] = {"weights": config.student_weights, "seed": config.seed}
     how |= {"image_size": config.student_size or config.image_size}
     how |= {"cosines": config.parts.loss in COSINE_LOSSES}

@@ -20,16 +20,11 @@ from fopro_lab.plots import style
 _GAIN = "Gain of the amplitude, logarithmic"
 _TIMES = ("#56B4E9", "#0072B2", style.METHOD_COLORS["fopro"])  # first, middle, last
 _TERMS = {
-    "statistics": "Distance from natural statistics",
-    "task": "Task loss of a linear head, nats",
-    "spectrum": "Distance from the reference spectrum",
-    "disagreement": "Minus student-teacher distance",
-    "identity": "Mean (log gain)²",
-    "total": "Weighted sum",
-    "log_gain": "Mean |log gain|",
-    "drift": "Drift of the teacher, mean 1 - cos",
-    "val_balanced_accuracy": "Balanced accuracy, held out",
-}
+    "statistics": "Distance from natural statistics", "task": "Task loss of a linear head, nats",
+    "spectrum": "Distance from the reference spectrum", "identity": "Mean (log gain)²",
+    "disagreement": "Minus student-teacher distance", "total": "Weighted sum",
+    "log_gain": "Mean |log gain|", "drift": "Drift of the teacher, mean 1 - cos",
+    "val_balanced_accuracy": "Balanced accuracy, held out"}  # fmt: skip
 # A check on held-out images is drawn beside the term that it checks.
 _CHECKED = {"val_task": "task", "val_total": "total", "val_drift": "drift"}
 

@@ -79,15 +79,10 @@ def write_notebook_page(
                 plain = f"{text[: most // 2]}\n... {gone} ...\n{text[len(text) - most // 2 :]}"
                 data["text" if kind == "text" else "text/plain"] = plain
                 break
-    exporter = HTMLExporter(
-        sanitize_html=True,
-        config=Config(NbConvertBase={"display_data_priority": _SHOWN}),
-        template_name="notebook",
-        extra_template_basedirs=[str(TEMPLATES)],
-        exclude_anchor_links=True,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-    )
+    how: dict[str, Any] = {"template_name": "notebook", "sanitize_html": True}
+    how |= {f"exclude_{each}": True for each in ("anchor_links", "input_prompt", "output_prompt")}
+    how |= {"extra_template_basedirs": [str(TEMPLATES)]}
+    exporter = HTMLExporter(config=Config(NbConvertBase={"display_data_priority": _SHOWN}), **how)
     lines = (line for cell in notebook.cells for line in cell.source.splitlines())
     title = next((line[2:].strip() for line in lines if line.startswith("# ")), name)
     words = {"title": title, "name": name, "home": home, "css": stylesheet(code=True)}

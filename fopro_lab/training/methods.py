@@ -6,6 +6,7 @@ distillation it is built with the widths of student and teacher and trained with
 
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,13 +61,12 @@ class Part:
         return value
 
     def _check(self, value: Any, images: Tensor | None) -> None:
-        wanted, got = "", f"a {type(value).__name__}"
-        if isinstance(value, Tensor):
-            got = f"shape {tuple(value.shape)}, {value.dtype}"
+        wanted, got, is_tensor = "", f"a {type(value).__name__}", isinstance(value, Tensor)
+        got = f"shape {tuple(value.shape)}, {value.dtype}" if is_tensor else got
         if images is not None:
             rule = f"shape {tuple(images.shape)}, {images.dtype}"
             wanted = f"a tensor of {rule}" if got != rule else ""
-        elif not isinstance(value, Tensor) or value.ndim:
+        elif not is_tensor or value.ndim:
             wanted = "a tensor that is one number"
         elif torch.is_grad_enabled() and not value.requires_grad:
             # A distillation may be switched off in some epochs.
@@ -90,7 +90,7 @@ def blamed(parts: Iterable[Part], how: str) -> Iterator[None]:
         raise
     except Exception as error:
         own = [f"{part.kind} {part.name}" for part in parts if is_called(part.name)]
-        if not own:
+        if not own or re.search("deterministic|CUDA|NCCL|gloo", str(error)):
             raise
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"{' or '.join(own)}: cannot be {how} ({what})") from error

@@ -71,13 +71,13 @@ def refine(
     hashes = [{n: sha256_file(r.path / n) for n in FILES if (r.path / n).exists()} for r in sources]
     plan = {"how": how, "options": config.used, "sha256": hashes}
     with run_folder.locked(folder):
-        # The manifest is written last: these alone are what an interrupted refinement left.
-        if {path.name for path in folder.glob("[!.]*")} - {*FILES[1:]}:
+        if any(folder.glob("[!.]*")):
             found = TrainedRun.read(folder)
             if not plan.items() <= found.manifest.get("refined", {}).items():
                 got = f"holds another run ({found.method})"
                 raise InputError(f"{folder}: {got}; choose another --out")
-            if not (damaged := found.damaged()):
+            damaged = found.damaged() if found.state == "done" else ["its end"]
+            if not damaged:
                 return found
             sys.stderr.write(f"{folder}: {', '.join(damaged)} gone or damaged; made again\n")
         started, device = run_folder.now(), choose_device(config.device)
@@ -112,10 +112,12 @@ def refine(
         refined["runs"] = [run.path.as_posix() for run in sources]
         refined["val_balanced_accuracy_before"] = [_validate(tables[0], own) for own in stored]
         manifest = {k: v for k, v in first.manifest.items() if k not in OF_TRAINING}
-        manifest |= {**run_folder.origin(device), "processes": 1, "refined": refined}
+        manifest |= {**run_folder.origin(device), "processes": 1, "refined": refined, "files": {}}
         manifest |= {"method": refined["method"], "student": _cost(sources, config)}
         manifest |= {"started": started, "finished": run_folder.now()}
         manifest["scores"] = {"val_balanced_accuracy": _validate(tables[0], logits)}
+        # Now it is known what the files are of, should it be interrupted between them.
+        write_json(folder / "manifest.json", {**manifest, "state": "running"})
         if how not in ("ensemble", "tta"):
             run_folder.write_weights(folder / FILES[-1], states[0])
         tables[0][columns] = logits

@@ -152,8 +152,6 @@ def find_run(
     run = TrainedRun.read(folder)
     if "refined" in run.manifest:
         raise refusal(f"holds a refinement ({run.method})")
-    if run.state != "done" and not any((folder / n).exists() for n in (CHECKPOINT, PREVIOUS)):
-        return None  # without one whole epoch, nothing is lost
     both = (run.train_config, config)
     there, here = ({**LATER, **REMOVED, **deciding_options(each)} for each in both)
     there |= {n: v for n, v in run.config.items() if n in REMOVED.keys() - NOT_DECIDING}

@@ -339,8 +339,10 @@ def start_fabric(config: TrainConfig) -> Fabric:
         raise InputError(f"batch_size: {rule}; it is that of all processes together")
     if config.sync_batch_norm and device.type != "cuda":
         raise InputError("sync_batch_norm: needs GPUs with several processes; set it to false")
-    if got < 2 * world and not config.sync_batch_norm:
-        raise InputError(f"batch_size: expected {2 * world} or more, 2 per process, got {got}")
+    each = 3 if config.parts.distillation == "rkd" else 2  # of two images no distance differs
+    if got < each * world and not (config.sync_batch_norm and each == 2):
+        rule = f"expected {each * world} or more, {each} per process"
+        raise InputError(f"batch_size: {rule}, got {got}")
     if device.type == "cuda" and (count := torch.cuda.device_count()) < here:
         raise InputError(f"torchrun: expected up to {count} processes, one per GPU, got {here}")
     fabric = Fabric(devices=here, num_nodes=world // here, strategy="ddp", **how)

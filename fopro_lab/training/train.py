@@ -243,6 +243,10 @@ def check_networks(
     own_code = is_called(config.teacher)
     hashes = run_folder.file_hashes(config, own_teacher=is_given)
     if is_new:
+        network, _, tag = config.student.partition(".")
+        if tag and not config.student_weights:
+            problem = f"expected student_weights with '{tag}', got none; {network} starts at random"
+            raise InputError(f"student: {problem}")
         student_from(config)
     if config.parts.is_taught:
         if teacher is None and (own_code or is_new):
@@ -348,6 +352,7 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
     if log:
         stream = progress(stream, total=setup.batches, label=f"{log}, batch")
     sums = torch.zeros((), device=fabric.device)  # of losses and gradient norms; read now and then
+    trained = [part for kind, part in setup.method.items() if kind != "prompt"]
     state.model.train()
     for step in range(setup.steps):
         parts = min(config.accumulate, setup.batches - step * config.accumulate)
@@ -361,7 +366,7 @@ def train_epoch(state: TrainState, setup: TrainSetup, *, log: str = "") -> dict[
                 losses = batch_losses(
                     state, setup, images, labels, drawn, noise=source, features=next(kept)
                 )
-                with blamed(setup.method.values(), "differentiated"):
+                with blamed(trained, "differentiated"):
                     fabric.backward(losses["loss"] / parts)
             values = values + torch.stack([loss.detach() for loss in losses.values()])
         norm = fabric.clip_gradients(

@@ -1,8 +1,10 @@
 """Refinements of finished runs, against slow float64 references and known answers."""
 
+import importlib
 import json
 import shutil
 from itertools import product
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from fopro_lab.training.run_folder import hash_files
 from tests.conftest import refuses
 from tests.training.forked import TINY
 
+module = importlib.import_module("fopro_lab.training.refine")
 OPTIONS = TINY | {"images": 96, "epochs": 1, "augment": "none"}
 
 
@@ -244,7 +247,7 @@ def test_flips_change_nothing_where_a_network_does_not_see_them(runs, tmp_path, 
     assert found.manifest["student"]["macs"] == passes * runs[0].manifest["student"]["macs"]
 
 
-def test_a_refinement_is_a_run_with_its_own_method_and_origin(runs, tmp_path):
+def test_a_refinement_is_a_run_with_its_own_method_and_origin(runs, tmp_path, monkeypatch):
     folder = shutil.copytree(runs[0].path.parent, tmp_path / "runs")
     sources = load_runs(folder)
     config = RefineConfig(how="logit-adjustment", tau=1)
@@ -265,9 +268,11 @@ def test_a_refinement_is_a_run_with_its_own_method_and_origin(runs, tmp_path):
     refuses(rule, refine, sources[:1], crt, out=folder / "la")
     rule = r"holds a refinement \(ce\+logit-adjustment\); choose another --out"
     refuses(rule, distill, tiny(method="ce"), out=folder / "la", verbose=False)
-    for left in ("student.safetensors", "predictions.parquet"):  # by one that was interrupted
-        (folder / "e").mkdir(exist_ok=True)
-        (folder / "e" / left).write_bytes(b"half")
+    with monkeypatch.context() as patch:  # interrupted between its files
+        patch.setattr(module, "write_predictions", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            refine([again], RefineConfig(how="ensemble"), out=folder / "e")
+    assert TrainedRun.read(folder / "e").state == "running"
     last = refine([again], RefineConfig(how="ensemble"), out=folder / "e")
     retrained = refine(sources[:1], crt, out=folder / "crt")
     priors = [refined_prior(run) for run in (sources[0], found, last, retrained)]
