@@ -103,6 +103,7 @@ def test_kept_views_train_the_same_student(tmp_path, monkeypatch):
     config = TrainConfig(
         method="ekd", teacher="builtin", teacher_views=2, augment="published", **small
     )
+    monkeypatch.setenv("FOPRO_CACHE", str(tmp_path / "cache"))  # else it finds its own of before
     live = distill(config, out=tmp_path / "live", verbose=False)
     patched = ((train, "draw_batches"), (KeptFeatures, "_encode"), (KeptFeatures, "_what"))
     for owner, name in patched:
