@@ -97,7 +97,7 @@ def test_demo_and_explorer_run_in_an_empty_folder(installed, tmp_path):
             with visitor.open(address, timeout=300) as answer:  # the token becomes a cookie
                 page = answer.read().decode()
             server.send_signal(signal.SIGINT)
-            server.wait(timeout=60)
+            server.wait(timeout=180)  # kernels end one after the other
         finally:
             server.kill()  # else a page that fails, or an ignored Ctrl-C, would be waited for
     assert "Band explorer" in page and "widget-view+json" in page  # no cell before it is red

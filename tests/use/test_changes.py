@@ -55,9 +55,10 @@ def runs(trained, tmp_path_factory):
 
 
 def test_changes_of_two_runs_have_their_images_answers_and_rings(runs, trained):
+    count = min(5, len(changed_images(*runs)))  # how many there are depends on the processor
     table, images, maps = explain_changes(runs, most=5)
     names = table["image"].unique()
-    assert len(table) == 5 * 2 * 9 and len(images) == len(names) == 5
+    assert len(table) == count * 2 * 9 and len(images) == len(names) == count > 0
     right = table.pivot_table(index="image", columns="method", values="right")
     assert (right.sum(axis=1) == 1).all()
     places = table.drop_duplicates("image")["group"].map(GROUPS.index)
@@ -71,7 +72,7 @@ def test_changes_of_two_runs_have_their_images_answers_and_rings(runs, trained):
         answers = test.filter(like="logit_").to_numpy().argmax(axis=1)
         assert own["answered"].tolist() == [run.class_names[answer] for answer in answers]
     assert table.groupby(["image", "method"])["attribution"].std().gt(0).all()
-    assert all(each.shape == (5, 32, 32) for each in maps)
+    assert all(each.shape == (count, 32, 32) for each in maps)
 
 
 def test_runs_without_a_pair_students_or_changes_are_refused(runs, tmp_path):
