@@ -96,8 +96,8 @@ def test_demo_and_explorer_run_in_an_empty_folder(installed, tmp_path):
         try:
             with visitor.open(address, timeout=300) as answer:  # the token becomes a cookie
                 page = answer.read().decode()
-            server.send_signal(signal.SIGINT)
-            server.wait(timeout=180)  # kernels end one after the other
+            server.send_signal(signal.SIGTERM)  # in the background Ctrl-C is ignored
+            server.wait(timeout=60)
         finally:
             server.kill()  # else a page that fails, or an ignored Ctrl-C, would be waited for
     assert "Band explorer" in page and "widget-view+json" in page  # no cell before it is red
