@@ -482,7 +482,7 @@ def _curve(run: Run, column: str) -> np.ndarray:
 def _source(run: Run, runs: Sequence[Run]) -> Run:
     """Find what a run was refined from among others, whatever folder holds them; or itself."""
     names = {Path(each).name for each in run.manifest.get("refined", {}).get("runs", ())}
-    for each in runs:
+    for each in runs if names else ():
         same = (each.name in names, each.seed, each.protocol) == (True, run.seed, run.protocol)
         if same and run.method.startswith(each.method):
             return each
