@@ -37,7 +37,14 @@ PLAN = Path("reports/plans/claims.yaml")
 HALF = 0.5  # of the way to the natural spectrum's shape
 AFTER = ("logit-adjustment", "tau-norm", "crt", "lws", "tta")  # training, of one run
 LEDGER = Path("reports/ledger.csv")
-TITLES = {"ham10000/groups/folds3-val0.15/seed0/fold1+2+3": "HAM10000, 3 folds, 128 px, 20 epochs"}
+TITLES = {
+    f"{protocol}-val0.15/seed0/fold1+2+3": f"HAM10000{title}, 3 folds, 128 px, 20 epochs"
+    for protocol, title in {
+        "ham10000/groups/folds3": "",
+        "ham10000/groups/longtail0.005-folds3": ", tail of 1/200",
+        "low_pass/groups/folds3": " behind the control's low-pass",
+    }.items()
+}
 KEPT = Path("reports/claims")  # runs.parquet: test logits; manifests.parquet: a row per run
 app = typer.Typer(help=__doc__, add_completion=False)
 
@@ -82,7 +89,7 @@ def _short(card: dict | None) -> dict | None:
 
 
 def _configs(plan: Path, settings: Sequence[str] = ()) -> list[TrainConfig]:
-    nodes = plan_nodes(plan, out="reports", settings=settings, inputs=False)
+    nodes = plan_nodes(plan, out="reports", settings=settings, inputs=None)
     return [node.config for node in nodes if isinstance(node.config, TrainConfig)]
 
 

@@ -117,7 +117,7 @@ def _experiment(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table of designs, shares of held intervals and their standard errors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--repeats", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     designs = [Design(g, s, 1, 0.3 * (s > 1)) for g in (5, 10, 20, 60) for s in (1, 2, 3, 10)]

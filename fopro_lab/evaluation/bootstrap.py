@@ -88,38 +88,40 @@ def mean_error(values: Sequence[np.ndarray], parts: Sequence[Sequence[Part]]) ->
 
     Groups and seeds are crossed: the variance is what all seeds share of that over groups, and
     that between seeds, which holds their interaction (Obuchowski & Rockette, Commun. Stat. Simul.
-    24 (1995) 285). Each has its t quantile, and their mean is weighted by the variances (Cochran
-    & Cox, Experimental Designs, 1957, section 4.14): with two seeds, Satterthwaite's degrees of
-    freedom alone hold 88 %. What folds differ by beyond that is added with the quantile of folds.
+    24 (1995) 285). The mean of both quantiles, weighted by the variances (Cochran & Cox 1957,
+    section 4.14), holds more than it says, Satterthwaite's degrees of freedom less: so one fifth
+    is the latter's. What folds differ by beyond that is added with the quantile of folds.
     """
     if not all(parts):
         return float("nan"), _Z  # a class without images
-    shared = between = image = squares = 0.0
+    shared = between = least = 0.0
+    known = [(own.mean(), np.trace(own) / len(own) ** 2, df) for each in parts for own, df in each]
     trainings = sum(len(own) - 1 for own in values)
     for own, fold in zip(values, parts, strict=True):
         total, seeds = sum(covariance for covariance, _ in fold), len(own)
-        given = float(np.mean(total))  # the variance over groups of the mean of these seeds
-        image += given
-        squares += sum(covariance.mean() ** 2 / df for covariance, df in fold if df)
+        common = floor = float(np.mean(total))  # over groups, of the mean of these seeds
         if seeds > 1:
             common = (np.sum(total) - np.trace(total)) / (seeds * (seeds - 1))
-            apart_here = own.var(ddof=1) / seeds
-            between += apart_here
-            # Seeds that agree by chance may not make it vanish: half of it stays at least. All of
-            # it would hold 98 to 100 % with two seeds, none 88 % (docs/intervals.md).
-            given = max(common, given / 2 - apart_here, 0.0)
-        shared += given
-    variance, quantile = (shared + between) / len(values) ** 2, _Z
+            between += own.var(ddof=1) / seeds
+            floor = max((1 - 1.5 / seeds) * floor, np.trace(total) / seeds**2 / 8)
+        shared, least = shared + common, least + floor
+    whole = max(shared + between, least, 0.0)  # few seeds may agree by chance (docs/intervals.md)
+    variance, quantile = whole / len(values) ** 2, _Z
     if variance > 0:
-        of_images = t.ppf(_UPPER, image**2 / squares) if squares else _Z
-        of_seeds = t.ppf(_UPPER, trainings) if trainings else 0.0
-        quantile = (shared * of_images + between * of_seeds) / (shared + between)
+        means, alones, dfs = np.array([part for part in known if part[2]] or [(0.0, 0.0, 1.0)]).T
+        # Seeds that cancel each other over groups leave rounding errors: as if they shared nothing.
+        sizes = means if means.sum() > 1e-9 * alones.sum() else np.maximum(alones, 1e-30)
+        df, weight = sizes.sum() ** 2 / (sizes**2 / dfs).sum(), min(1.0, between / whole)
+        quantile = of_images = t.ppf(_UPPER, df)
+        if trainings:
+            pooled = 1 / ((1 - weight) ** 2 / df + weight**2 / trainings)
+            mean = of_images + weight * (t.ppf(_UPPER, trainings) - of_images)
+            quantile = 0.8 * mean + 0.2 * t.ppf(_UPPER, pooled)
     if len(values) > 1:
         apart = np.var([own.mean() for own in values], ddof=1) / len(values)
         if apart > variance:
-            of_folds = t.ppf(_UPPER, len(values) - 1)
-            quantile = (variance * quantile + (apart - variance) * of_folds) / apart
-            variance = apart
+            more = t.ppf(_UPPER, len(values) - 1) - quantile
+            variance, quantile = apart, quantile + (1 - variance / apart) * more
     return float(np.sqrt(variance)), float(quantile)
 
 

@@ -298,15 +298,15 @@ def plan_nodes(
     settings: Sequence[str] = (),
     files: Sequence[Path | str] = (),
     limit: float = 0.0,
-    inputs: bool = True,
+    inputs: Sequence[str] | None = (),
 ) -> list[Node]:
     """Expand a plan into nodes, in an order in which they can be executed.
 
     Values are laid over each other: the plan's defaults, the entry's parameters, files, settings.
     Where a matrix varies the option, files and settings replace its values, and may be a list;
-    ``a.b=1`` changes one entry of a mapping. Conditions are evaluated now, before anything runs.
-    A ``limit`` in seconds replaces the plan's. With ``inputs``, missing data and weights are
-    refused; a dry run lists them itself.
+    ``a.b=1`` changes one entry of a mapping. Conditions are evaluated before anything runs. A
+    ``limit`` in seconds replaces the plan's. Missing data and weights are refused of the nodes or
+    entries in ``inputs``: of all if it is empty, of none if it is None.
     """
     plan = read_plan(path)
     entries = plan.notebooks.items()
@@ -374,7 +374,8 @@ def plan_nodes(
             node = Node(node_name, name, book, parameters, config, {}, tuple(entry.after), seconds)
             with said_of(f"{path}: {name}: when"):
                 node = replace(node, left_out=unmet(entry.when, node.values))
-            if inputs and not node.left_out:
+            checked = inputs is not None and (not inputs or {name, node_name} & {*inputs})
+            if checked and not node.left_out:
                 for missing in missing_inputs(config, made_by_plan=True):
                     raise InputError(f"{node_name}: {missing}")
             nodes.append(replace(node, places=_places(node, Path(out), states)))

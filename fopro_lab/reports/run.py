@@ -153,7 +153,7 @@ def run_plan(
     _check_how(jobs, executor)
     given, plan = plan, find_plan(plan)
     out, began = Path(out), time.monotonic()
-    nodes = plan_nodes(plan, out=out, settings=settings, files=files, limit=limit)
+    nodes = plan_nodes(plan, out=out, settings=settings, files=files, limit=limit, inputs=only)
     names = [node.name for node in nodes]
     chosen = chosen_names(nodes, only, option="--only") or set(names)
     for word in again:
@@ -405,7 +405,7 @@ def dry_run(
     """
     _check_how(jobs, executor)
     plan, out = find_plan(plan), Path(out)
-    nodes = plan_nodes(plan, out=out, inputs=False, settings=settings, files=files, limit=limit)
+    nodes = plan_nodes(plan, out=out, inputs=None, settings=settings, files=files, limit=limit)
     keys, kept = node_keys(nodes), set[str]()
     for node in nodes:
         if kept.issuperset(node.after) and kept_outcome(node, out=out, key=keys[node.name]):

@@ -109,11 +109,28 @@ def test_holm_equals_its_definition():
     np.testing.assert_allclose(corrected, [expected.get(value, np.nan) for value in values])
 
 
-def test_seeds_that_agree_by_chance_leave_half_the_variance_that_these_seeds_have():
+def test_seeds_that_agree_by_chance_leave_a_quarter_of_the_variance_that_these_seeds_have():
     """Two seeds miss one image of six each, not the same: no spread between, none shared."""
     hits, images = np.array([[1, 1, 1, 1, 1, 0], [1, 0, 1, 1, 1, 1.0]]), np.arange(6)
     covariance = bootstrap.group_covariance(hits, images)
     error, _ = bootstrap.mean_error([hits.mean(axis=1)], [[(covariance, 5)]])
     mean = hits.mean(axis=0)  # of an image, over both seeds; Bessel's correction as for one seed
-    assert error == pytest.approx(np.sqrt(mean.var(ddof=1) / 6 / 2))
-    assert error > 0.07  # it was 0
+    assert error == pytest.approx(np.sqrt(mean.var(ddof=1) / 6 / 4))
+    assert error > 0.05  # it was 0
+
+
+NOISY = ((0.01, 1e-18, 10), (0.002, -9.99e-19, 36))  # seeds that cancel each other to rounding
+
+
+def test_seeds_that_are_each_right_where_the_other_is_not_still_have_an_error():
+    """Over groups their mean does not vary at all, nor does it between them: 0.5 in both."""
+    hits, images = np.array([[1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1.0]]), np.arange(6)
+    covariance = bootstrap.group_covariance(hits, images)
+    error, quantile = bootstrap.mean_error([hits.mean(axis=1)], [[(covariance, 5)]])
+    assert error == pytest.approx(np.sqrt(hits[0].var(ddof=1) / 6 / 2 / 8))  # it was 0
+    assert quantile == pytest.approx(2.5706, abs=1e-4)
+    parts = [(np.array([[a, -a], [-a, a]]) + noise, df) for a, noise, df in NOISY]
+    error, quantile = bootstrap.mean_error([np.full(2, 0.5)], [[*parts, (np.zeros((2, 2)), 0)]])
+    assert error == pytest.approx(np.sqrt(0.012 / 2 / 8))
+    # Satterthwaite's of 0.01 and 0.002, of seeds that share nothing; it was not a number
+    assert quantile == pytest.approx(stats.t.ppf(0.975, 0.012**2 / (0.01**2 / 10 + 0.002**2 / 36)))

@@ -21,7 +21,7 @@ SHORT += ["prompt_check_every=0", "device=cpu"]
 def test_plan_expands(plan, tmp_path):
     (tmp_path / "file").touch()
     settings = [f"dataset={tmp_path}", f"weights={tmp_path / 'file'}"]
-    nodes = plan_nodes(plan, out=tmp_path, settings=settings, inputs=False)
+    nodes = plan_nodes(plan, out=tmp_path, settings=settings, inputs=None)
     methods = {node.parameters.get("method") for node in nodes} - {None}
     seeds = {node.parameters.get("seed") for node in nodes if "method" in node.parameters}
     trained = [node.config for node in nodes if isinstance(node.config, TrainConfig)]

@@ -74,6 +74,16 @@ def test_plan_nodes_expands_a_matrix_sorts_the_graph_and_gives_places(three):
     assert nodes[-1].places["run_dirs"] == ["elsewhere"] * 4
 
 
+def test_data_are_asked_for_by_the_notebooks_that_are_to_run_alone(three):
+    """A table of runs that are there needs no images: only those that are trained do."""
+    plan = three(notebooks={"data": {"notebook": "01_data", "parameters": {"dataset": "nowhere"}}})
+    assert complaint(plan_nodes, plan, out="out").startswith("data: dataset: expected")
+    assert complaint(plan_nodes, plan, out="out", inputs=["data"]).startswith("data: dataset:")
+    assert len(plan_nodes(plan, out="out", inputs=["table", "train-bsm-0"])) == 6
+    assert len(plan_nodes(plan, out="out", inputs=None)) == 6
+
+
+
 def test_settings_override_defaults_parameters_and_axes_or_are_refused(three):
     settings = ["dataset=..", "epochs=2", "method=ekd", "seed=[5, 6, 7]"]
     nodes = plan_nodes(three(), out="out", settings=[*settings, "objectives.identity=2.0"])
