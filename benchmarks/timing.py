@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,7 +16,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch.utils.benchmark import Timer
 
 from fopro_lab.io import progress, write_json
 
@@ -46,14 +46,14 @@ def compare(
     """Time variants in turns and compare each with the first.
 
     One round does not count (it warms up). The order turns by one place per round, so that no
-    variant always follows the same other one. A GPU is waited for by `Timer`.
+    variant always follows the same other one. A GPU is waited for.
 
     Args:
         variants: The reference first; names differ.
         rounds: Rounds that count.
         threads: CPU threads of each.
         label: Of the progress bar.
-        warm_up: Whether there is the round that does not count.
+        warm_up: Whether there is the round that does not count, and a run before each.
 
     Returns:
         One row per variant: ``variant``, ``per_second`` (images, median of the rounds), ``ratio``
@@ -67,15 +67,9 @@ def compare(
     for number in progress(turns, total=len(turns), label=f"timing {label}"):
         turn = number % len(variants)
         for variant in [*variants[turn:], *variants[:turn]]:
-            done: list[int] = []
-            timer = Timer(
-                "done.append(run())",
-                globals={"run": variant.run, "done": done},
-                num_threads=threads,
-            )
-            seconds = timer.timeit(1).mean
+            images, seconds = _timed(variant.run, threads=threads, warm_up=warm_up)
             if number:
-                speeds[variant.name].append(done[-1] / seconds)
+                speeds[variant.name].append(images / seconds)
     speed = pd.DataFrame(speeds)
     ratio = speed.div(speed[variants[0].name], axis=0)
     goal = pd.Series({variant.name: variant.goal for variant in variants}, dtype=float)
@@ -93,6 +87,30 @@ def compare(
         (table["ratio"] >= goal).map({True: "yes", False: "no"}).where(goal.notna(), "")
     )
     return table.rename_axis("variant").reset_index()
+
+
+def _timed(run: Callable[[], int], *, threads: int, warm_up: bool) -> tuple[int, float]:
+    """Return images and seconds of one run, GPU included, right after one that warms up.
+
+    torch's `Timer` does likewise, and cannot do without: a sweep would take three times as long.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        if warm_up:
+            run()
+        _wait()
+        began = time.perf_counter()
+        images = run()
+        _wait()
+        return images, time.perf_counter() - began
+    finally:
+        torch.set_num_threads(before)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def peak_memory_mb() -> float:

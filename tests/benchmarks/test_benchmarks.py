@@ -3,7 +3,6 @@
 import importlib
 import math
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,25 +19,20 @@ from fopro_lab.models import load_teacher
 from fopro_lab.training.train import train_epoch
 
 
-class Clock:
-    """In place of torch's timer: a variant takes the seconds that it returns, for three items."""
-
-    def __init__(self, stmt, globals, num_threads):
-        self.run, self.done = globals["run"], globals["done"]
-
-    def timeit(self, number):
-        self.done.append(3)
-        return SimpleNamespace(mean=self.run())
-
-
 def test_compare_divides_by_the_first_variant_round_by_round(monkeypatch):
-
-    monkeypatch.setattr("benchmarks.timing.Timer", Clock)
+    """A variant takes the seconds that it returns, for three images."""
+    monkeypatch.setattr("benchmarks.timing._timed", lambda run, **how: (3, run()))
     variants = [Variant("slow", lambda: 2.0), Variant("fast", lambda: 0.5, goal=5.0)]
     table = compare(variants, rounds=3)
     assert table["ratio"].tolist() == [1.0, 4.0]
     assert table["per_second"].tolist() == [1.5, 6.0]
     assert table["reached"].tolist() == ["", "no"] and math.isnan(table["goal"][0])
+
+
+def test_a_variant_runs_once_per_round_without_warm_up():
+    ran = []
+    compare([Variant("one", lambda: ran.append(1) or 1)], rounds=1, warm_up=False)
+    assert len(ran) == 1
 
 
 def test_both_ways_to_scale_amplitudes_agree():

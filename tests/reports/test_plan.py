@@ -83,7 +83,6 @@ def test_data_are_asked_for_by_the_notebooks_that_are_to_run_alone(three):
     assert len(plan_nodes(plan, out="out", inputs=None)) == 6
 
 
-
 def test_settings_override_defaults_parameters_and_axes_or_are_refused(three):
     settings = ["dataset=..", "epochs=2", "method=ekd", "seed=[5, 6, 7]"]
     nodes = plan_nodes(three(), out="out", settings=[*settings, "objectives.identity=2.0"])
