@@ -92,7 +92,7 @@ def sweep(
                     own |= {"random_gains": "per-view" if views else "fixed"}
                 others = np.concatenate([part for n, part in enumerate(parts) if n != fold])
                 given: dict[str, Any] = {"packed": packed, "verbose": False}
-                rows = {"train": others[8:], "val": others[:8], "test": parts[fold]}
+                rows: dict[str, Any] = {"train": others[8:], "val": others[:8], "test": parts[fold]}
                 given["split"] = Split(**rows, protocol=f"fold{fold}", fingerprint=str(fold))
                 given["teacher"] = None if method == "bsm" else teacher
                 with patch.dict(os.environ, FOPRO_CACHE=place):
