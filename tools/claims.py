@@ -277,12 +277,12 @@ def cite(
                 "date": newest["finished"][:10],
                 "protocol": TITLES.get(line["protocol"], line["protocol"]),
             }
-            place = f" --kept {kept}" if kept != KEPT else ""  # else another plan's would grow
-            options = (f" --plan {plan}" if plan != PLAN else "") + place
+            own = f" --kept {kept}" if kept != KEPT else ""  # else another plan's would grow
+            options = (f" --plan {plan}" if plan != PLAN else "") + own
             row["command"] = f"python -m tools.claims train{options} --out FOLDER"
             if "refined" in newest:
                 source = newest["refined"]["method"].rpartition("+")[0]
-                refined = f"python -m tools.claims refine{place} --out FOLDER --method {source}"
+                refined = f"python -m tools.claims refine{own} --out FOLDER --method {source}"
                 row["command"] += f"; {refined}"
             same = (rows[key] == pd.Series(row)[key]).all(axis=1)
             if not same.any():  # before the rows without a number
